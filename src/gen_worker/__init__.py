@@ -1,0 +1,69 @@
+"""gen-worker: write serverless functions for AI inference.
+
+`import gen_worker` loads the authoring API and nothing heavy: no torch, no gRPC, no HTTP.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from gen_worker.authoring.assets import Asset
+from gen_worker.authoring.constraints import Clamp
+from gen_worker.authoring.context import ActionContext
+from gen_worker.authoring.functions import ResourceRequirements, worker_function, worker_websocket
+from gen_worker.authoring.realtime import RealtimeSocket
+from gen_worker.errors import (
+    AuthError,
+    CanceledError,
+    FatalError,
+    ResourceError,
+    RetryableError,
+    ValidationError,
+    WorkerError,
+)
+from gen_worker.injection import ModelRef, ModelRefSource
+
+if TYPE_CHECKING:
+    from gen_worker.model_cache import ModelCache, ModelCacheStats, ModelLocation
+    from gen_worker.project.validation import EndpointValidationResult, validate_endpoint
+
+__version__ = "0.2.0"
+
+# Loaded when first asked for, so that an author's module does not pay for them.
+_LATER = {
+    "EndpointValidationResult": "gen_worker.project.validation",
+    "ModelCache": "gen_worker.model_cache",
+    "ModelCacheStats": "gen_worker.model_cache",
+    "ModelLocation": "gen_worker.model_cache",
+    "validate_endpoint": "gen_worker.project.validation",
+}
+
+__all__ = [
+    "ActionContext",
+    "Asset",
+    "AuthError",
+    "CanceledError",
+    "Clamp",
+    "EndpointValidationResult",
+    "FatalError",
+    "ModelCache",
+    "ModelCacheStats",
+    "ModelLocation",
+    "ModelRef",
+    "ModelRefSource",
+    "RealtimeSocket",
+    "ResourceError",
+    "ResourceRequirements",
+    "RetryableError",
+    "ValidationError",
+    "WorkerError",
+    "validate_endpoint",
+    "worker_function",
+    "worker_websocket",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'gen_worker' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_LATER[name]), name)

@@ -1,0 +1,1 @@
+"""What authors write functions with, and how their signatures are read."""

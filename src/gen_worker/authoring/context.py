@@ -1,0 +1,177 @@
+"""The context of one run: who asked, how long it may take, whether it was cancelled, and ways to report and save."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from gen_worker import events
+from gen_worker.authoring.assets import Asset
+from gen_worker.log import Log
+
+if TYPE_CHECKING:
+    import torch
+
+Emitter = Callable[[dict[str, Any]], None]
+
+
+class OutputStore(Protocol):
+    """Where saved files go. `create` refuses to replace."""
+
+    def save_bytes(self, ref: str, data: bytes, *, create: bool) -> Asset: ...
+
+    def save_file(self, ref: str, path: Path, *, create: bool) -> Asset: ...
+
+
+class ActionContext:
+    """Handed to a function as its first argument; one for each run, usable from any thread.
+
+    Built by the worker. A test may build one with nothing but a run id, and an `emitter` that collects what the function
+    reports: it is called with `{"run_id", "type", "payload", "timestamp"}`, the timestamp in unix seconds.
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        emitter: Emitter | None = None,
+        owner: str | None = None,
+        invoker_id: str | None = None,
+        timeout_ms: int | None = None,
+        file_api_base_url: str | None = None,
+        file_api_token: str | None = None,
+        materialized_input_urls: Mapping[str, str] | None = None,
+        local_output_dir: str | None = None,
+        resolved_cozy_models_by_id: Mapping[str, Any] | None = None,
+        required_models: Sequence[str] | None = None,
+        *,
+        outputs: OutputStore | None = None,
+        device: str | None = None,
+    ) -> None:
+        self.run_id = run_id
+        self.owner = owner
+        self.invoker_id = invoker_id
+        self.timeout_ms = timeout_ms
+        self.resolved_cozy_models_by_id = resolved_cozy_models_by_id
+        self.upload_s = 0.0
+        self._emitter = emitter
+        self._began_s = time.monotonic()
+        self._began_unix_s = time.time()
+        self._file_api = (file_api_base_url, file_api_token)
+        self._input_urls = dict(materialized_input_urls or {})
+        self._local_output_dir = local_output_dir
+        self._required_models = list(required_models or ())
+        self._outputs = outputs
+        self._device = device
+        self._done = threading.Event()
+
+    @property
+    def required_models(self) -> list[str]:
+        """Refs of the models pinned to this run (a copy)."""
+        return list(self._required_models)
+
+    @property
+    def deadline(self) -> float | None:
+        """When the run must be over, in unix seconds; None without a time limit."""
+        return None if not self.timeout_ms else self._began_unix_s + self.timeout_ms / 1000
+
+    def time_remaining_s(self) -> float | None:
+        """Seconds left, never below 0, measured on the monotonic clock; None without a time limit."""
+        if not self.timeout_ms:
+            return None
+        return max(0.0, self._began_s + self.timeout_ms / 1000 - time.monotonic())
+
+    @property
+    def device(self) -> "torch.device":
+        """Where tensors of this run belong: WORKER_TORCH_DEVICE or WORKER_DEVICE, else the current CUDA device, else the CPU."""
+        try:
+            import torch
+        except ImportError as exc:
+            raise RuntimeError(
+                "ctx.device needs torch, which is not installed. Add it with: pip install 'gen-worker[torch]'"
+            ) from exc
+        if self._device:
+            return torch.device(self._device)
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("cpu")
+
+    def is_canceled(self) -> bool:
+        """Whether the run should stop. Look at it often in long work."""
+        return self._done.is_set()
+
+    def cancel(self) -> None:
+        """Ask the run to stop."""
+        self._done.set()
+
+    def done(self) -> threading.Event:
+        """Set when the run is cancelled; wait on it instead of sleeping."""
+        return self._done
+
+    def emit(self, event_type: str, payload: Mapping[str, Any] | None = None) -> None:
+        """Send an event of your own. Best effort: it never raises into your code."""
+        if self._emitter is None:
+            return
+        now = time.time()
+        body = {**(payload or {}), "timestamp": now}
+        try:
+            self._emitter({"run_id": self.run_id, "type": event_type, "payload": body, "timestamp": now})
+        except Exception as exc:  # noqa: BLE001 - reporting must not break the work that it reports on
+            Log().warning("run.event_lost", run_id=self.run_id, event_type=event_type, error=repr(exc))
+
+    def progress(self, progress: float, stage: str | None = None) -> None:
+        """Say how far the run is, from 0 to 1, and optionally in which stage."""
+        self.emit(events.PROGRESS, {"progress": progress} if stage is None else {"progress": progress, "stage": stage})
+
+    def log(self, message: str, level: str = "info") -> None:
+        """Send a line to whoever watches this run."""
+        self.emit(events.LOG, {"message": message, "level": level})
+
+    def save_bytes(self, ref: str, data: bytes) -> Asset:
+        """Save a file under `ref`, by convention `runs/<run_id>/outputs/...`; an existing one is replaced."""
+        return self._save_bytes(ref, data, create=False)
+
+    def save_bytes_create(self, ref: str, data: bytes) -> Asset:
+        """Save a file; `RuntimeError` when it exists."""
+        return self._save_bytes(ref, data, create=True)
+
+    def save_bytes_overwrite(self, ref: str, data: bytes) -> Asset:
+        """The same as `save_bytes`."""
+        return self._save_bytes(ref, data, create=False)
+
+    def save_file(self, ref: str, local_path: str | Path) -> Asset:
+        """Save a copy of a local file under `ref`; an existing one is replaced."""
+        return self._save_file(ref, local_path, create=False)
+
+    def save_file_create(self, ref: str, local_path: str | Path) -> Asset:
+        """Save a copy of a local file; `RuntimeError` when the ref exists."""
+        return self._save_file(ref, local_path, create=True)
+
+    def save_file_overwrite(self, ref: str, local_path: str | Path) -> Asset:
+        """The same as `save_file`."""
+        return self._save_file(ref, local_path, create=False)
+
+    def _save_bytes(self, ref: str, data: bytes, *, create: bool) -> Asset:
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise TypeError(f"save_bytes takes bytes, got {type(data).__name__}; encode it first")
+        return self._timed(lambda store: store.save_bytes(ref, bytes(data), create=create))
+
+    def _save_file(self, ref: str, local_path: str | Path, *, create: bool) -> Asset:
+        return self._timed(lambda store: store.save_file(ref, Path(local_path), create=create))
+
+    def _timed(self, save: Callable[[OutputStore], Asset]) -> Asset:
+        if self._outputs is None:
+            self._outputs = self._default_store()
+        began_s = time.perf_counter()
+        try:
+            return save(self._outputs)
+        finally:
+            self.upload_s += time.perf_counter() - began_s
+
+    def _default_store(self) -> OutputStore:
+        if self._local_output_dir is None:
+            raise RuntimeError("no place to save files: set FILE_API_BASE_URL and FILE_API_TOKEN, or give the context a local_output_dir")
+        # Imported here: only a context built by hand, as in a test, makes its own store.
+        from gen_worker.authoring.local_outputs import LocalOutputs
+
+        return LocalOutputs(Path(self._local_output_dir))

@@ -1,0 +1,79 @@
+"""Mark a Python function as one that the worker serves. Marking changes nothing else: the function stays itself."""
+
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar, overload
+
+F = TypeVar("F", bound=Callable[..., Any])
+Kind = Literal["function", "websocket"]
+
+_MARK = "__gen_worker_mark__"
+
+
+class ResourceRequirements:
+    """What one call of a function needs. `max_concurrency`: runs of it that one worker may work on at once."""
+
+    def __init__(self, max_concurrency: int | None = None) -> None:
+        if max_concurrency is not None and (isinstance(max_concurrency, bool) or max_concurrency < 1):
+            raise ValueError(f"max_concurrency={max_concurrency!r}; expected a whole number from 1 up, or None for no limit")
+        self.max_concurrency = max_concurrency
+
+    def to_dict(self) -> dict[str, int]:
+        return {} if self.max_concurrency is None else {"max_concurrency": self.max_concurrency}
+
+    def __repr__(self) -> str:
+        return f"ResourceRequirements(max_concurrency={self.max_concurrency})"
+
+
+class Mark:
+    """What a decorator leaves on a function."""
+
+    def __init__(self, kind: Kind, resources: ResourceRequirements) -> None:
+        self.kind: Kind = kind
+        self.resources = resources
+
+
+@overload
+def worker_function(resources: F) -> F: ...
+@overload
+def worker_function(resources: ResourceRequirements | None = None) -> Callable[[F], F]: ...
+def worker_function(resources: Any = None) -> Any:
+    """Serve this function: `def f(ctx: ActionContext, payload: SomeStruct, ...) -> OtherStruct`.
+
+    Works as `@worker_function`, `@worker_function()` and `@worker_function(ResourceRequirements(max_concurrency=1))`.
+    The signature is checked at discovery, not here, so that all mistakes are shown together.
+    """
+    return _decorator("function", resources)
+
+
+@overload
+def worker_websocket(resources: F) -> F: ...
+@overload
+def worker_websocket(resources: ResourceRequirements | None = None) -> Callable[[F], F]: ...
+def worker_websocket(resources: Any = None) -> Any:
+    """Serve this handler: `async def f(ctx: ActionContext, socket: RealtimeSocket, ...) -> None`."""
+    return _decorator("websocket", resources)
+
+
+def mark_of(function: object) -> Mark | None:
+    """The mark that a decorator left on this very object, if any."""
+    try:
+        mark = vars(function).get(_MARK)
+    except TypeError:
+        return None
+    return mark if isinstance(mark, Mark) else None
+
+
+def _decorator(kind: Kind, resources: Any) -> Any:
+    if resources is None or isinstance(resources, ResourceRequirements):
+        mark = Mark(kind, resources or ResourceRequirements())
+        return lambda function: _marked(function, mark)
+    if callable(resources):
+        return _marked(resources, Mark(kind, ResourceRequirements()))
+    raise TypeError(f"@worker_{kind} takes a ResourceRequirements or nothing, not {resources!r}")
+
+
+def _marked(function: F, mark: Mark) -> F:
+    if not callable(function) or isinstance(function, (staticmethod, classmethod)):
+        raise TypeError(f"@worker_{mark.kind} marks a plain function, not {type(function).__name__}; define it at module level")
+    setattr(function, _MARK, mark)
+    return function

@@ -1,0 +1,99 @@
+"""Saved files in a folder: the output store of the dev runner, the CLI and tests."""
+
+import hashlib
+import mimetypes
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from gen_worker.authoring.assets import Asset
+
+MAX_REF_LENGTH = 1024
+MAX_REF_PARTS = 64
+
+
+def normalize_output_ref(ref: str) -> str:
+    """The logical path that `ref` means, with `/` between parts and none in front.
+
+    `ValueError` for what is no relative path: empty, a URL, `..`, control characters, or too long. The same rule
+    holds wherever files are saved.
+    """
+    text = ref.strip()
+    shown = repr(text[:200])
+    if not text:
+        raise ValueError("output ref is empty; expected a path such as 'runs/<run_id>/outputs/picture.png'")
+    if len(text) > MAX_REF_LENGTH:
+        raise ValueError(f"output ref of {len(text)} characters; at most {MAX_REF_LENGTH} are allowed")
+    if "://" in text:
+        raise ValueError(f"output ref {shown} is a URL; expected a path such as 'runs/<run_id>/outputs/picture.png'")
+    if any(not char.isprintable() for char in text):
+        raise ValueError(f"output ref {shown} holds a control character")
+    parts = [part for part in text.replace("\\", "/").split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise ValueError(f"output ref {shown}: path traversal ('..') is not allowed")
+    if not parts or len(parts) > MAX_REF_PARTS:
+        raise ValueError(f"output ref {shown} must name a file, at most {MAX_REF_PARTS} folders deep")
+    if any(len(part.encode()) > 255 for part in parts):
+        raise ValueError(f"output ref {shown} has a part of more than 255 bytes")
+    return "/".join(parts)
+
+
+class LocalOutputs:
+    """Writes `<root>/<ref>`: into a temporary file first, then renamed, so that readers never see half a file."""
+
+    def __init__(self, root: Path, max_bytes: int = 0, saved: Callable[[Asset], None] | None = None) -> None:
+        self._root = root
+        self._max_bytes = max_bytes
+        self._saved = saved
+
+    def save_bytes(self, ref: str, data: bytes, *, create: bool) -> Asset:
+        return self._save(ref, len(data), lambda file: file.write(data), create=create)
+
+    def save_file(self, ref: str, path: Path, *, create: bool) -> Asset:
+        with path.open("rb") as source:
+            size_bytes = os.fstat(source.fileno()).st_size
+            return self._save(ref, size_bytes, lambda file: shutil.copyfileobj(source, file, 1 << 20), create=create)
+
+    def path_of(self, ref: str) -> Path:
+        """Where a ref lies on disk; `ValueError` when it would lie outside the root, also through a link."""
+        path = self._root / normalize_output_ref(ref)
+        if not path.resolve().is_relative_to(self._root.resolve()):
+            raise ValueError(f"output ref {ref[:200]!r}: path traversal (it leads outside the outputs folder)")
+        return path
+
+    def _save(self, ref: str, size_bytes: int, write: Callable[[BinaryIO], object], *, create: bool) -> Asset:
+        if self._max_bytes and size_bytes > self._max_bytes:
+            raise ValueError(
+                f"output file too large: {ref[:200]!r} has {size_bytes} bytes, at most {self._max_bytes} are allowed (WORKER_MAX_UPLOAD_BYTES)"
+            )
+        path = self.path_of(ref)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".saving-")
+        temporary = Path(name)
+        try:
+            with open(handle, "wb") as file:
+                write(file)
+            temporary.chmod(0o644)
+            if create:
+                os.link(temporary, path)  # fails if the name is taken, also when two runs race for it
+            else:
+                temporary.replace(path)
+        except FileExistsError:
+            raise RuntimeError(f"output path already exists: {ref[:200]!r}; use save_bytes to replace it") from None
+        finally:
+            temporary.unlink(missing_ok=True)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        asset = Asset(
+            ref=normalize_output_ref(ref),
+            local_path=str(path),
+            mime_type=mimetypes.guess_type(path.name)[0],
+            size_bytes=size_bytes,
+            sha256=digest,
+        )
+        if self._saved is not None:
+            self._saved(asset)
+        return asset

@@ -1,0 +1,179 @@
+"""What the dev runner says of a run: the contract's body, the run object, lines of an event stream."""
+
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from gen_worker.authoring.assets import Asset
+from gen_worker.dev.runs import DevRun, LogEntry
+from gen_worker.errors import FieldError
+from gen_worker.events import stream_name
+from gen_worker.http.problems import Problem, status_of
+from gen_worker.http.sse import frame
+from gen_worker.runtime.outcome import Outcome
+
+# Keys in sorted order, as the contract wants them; Structs keep the order of their fields.
+_encode = msgspec.json.Encoder().encode
+_NULL = msgspec.Raw(b"null")
+
+
+class EventBody(msgspec.Struct):
+    event_type: str
+    payload: Any
+    run_id: str
+
+
+class Timing(msgspec.Struct):
+    total_ms: int
+
+
+class RunAnswer(msgspec.Struct, omit_defaults=True):
+    """The answer of `POST /v1/run/{function}`; `code`, `errors` and `files` are there when there is something to say."""
+
+    error_message: str
+    error_type: str
+    events: list[EventBody]
+    output: Any
+    run_id: str
+    safe_message: str
+    success: bool
+    timing_ms: Timing
+    code: str = ""
+    errors: tuple[FieldError, ...] = ()
+    files: list[dict[str, Any]] = []
+    retryable: bool = False
+
+
+class RunObject(msgspec.Struct, omit_defaults=True):
+    """A run as `GET /v1/runs/{id}` shows it."""
+
+    id: str
+    status: str
+    function: str
+    output: Any
+    events_url: str
+    created_at: str
+    timings: dict[str, int]
+    progress: Any = None
+    error: Problem | None = None
+    files: list[dict[str, Any]] = []
+    started_at: str | None = None
+    finished_at: str | None = None
+
+
+def run_answer(run: DevRun) -> bytes:
+    """The contract's body of a finished run."""
+    outcome = run.outcome
+    assert outcome is not None
+    answer = RunAnswer(
+        outcome.error_message,
+        outcome.error_type,
+        [EventBody(entry.event.event_type, entry.event.payload, run.run_id) for entry in run.log_after(0)],
+        _output(outcome),
+        run.run_id,
+        outcome.safe_message,
+        outcome.success,
+        Timing(_ms(run.created_s, run.finished_s)),
+    )
+    if not outcome.success:
+        answer.code, answer.errors, answer.retryable = outcome.code, outcome.errors, outcome.retryable
+    if run.files:
+        answer.files = [file_json(asset) for asset in run.files]
+    return _encode(answer)
+
+
+def http_status(outcome: Outcome) -> int:
+    return 200 if outcome.success else status_of(outcome.code, outcome.error_type)
+
+
+def run_object(run: DevRun) -> RunObject:
+    """The run as it stands."""
+    outcome = run.outcome
+    timings = {"queued_ms": _ms(run.created_s, run.started_s)} if run.started_s else {}
+    if run.finished_s:
+        timings["total_ms"] = _ms(run.created_s, run.finished_s)
+    return RunObject(
+        id=run.run_id,
+        status=run.status,
+        function=run.function,
+        output=_output(outcome) if outcome else None,
+        events_url=f"/v1/runs/{run.run_id}/events",
+        created_at=_time(run.created_s) or "",
+        timings=timings,
+        progress=run.progress,
+        error=_problem(run, outcome) if outcome and not outcome.success else None,
+        files=[file_json(asset) for asset in run.files],
+        started_at=_time(run.started_s),
+        finished_at=_time(run.finished_s),
+    )
+
+
+def run_object_json(run: DevRun) -> bytes:
+    return _encode(run_object(run))
+
+
+def sse_frames(entries: list[LogEntry]) -> bytes:
+    """Log entries as server-sent events, in one piece."""
+    return b"".join([frame(entry.seq, *_named(entry)) for entry in entries])
+
+
+def sse_done(run: DevRun) -> bytes:
+    return frame(run.last_seq + 1, "done", run_object_json(run))
+
+
+def ndjson_lines(entries: list[LogEntry]) -> bytes:
+    """Log entries as lines of JSON: `{"id", "event", "data"}`."""
+    return b"".join([_line(entry.seq, *_named(entry)) for entry in entries])
+
+
+def ndjson_done(run: DevRun) -> bytes:
+    return _line(run.last_seq + 1, "done", run_object_json(run))
+
+
+def file_json(asset: Asset) -> dict[str, Any]:
+    """A saved file, with the URL that serves it."""
+    found: dict[str, Any] = msgspec.to_builtins(asset)
+    found["url"] = f"/v1/files/{quote(asset.ref)}"
+    return found
+
+
+def _named(entry: LogEntry) -> tuple[str, bytes]:
+    event = entry.event
+    name = stream_name(event.event_type)
+    if isinstance(event.payload, msgspec.Raw) and name in ("output", "progress", "log"):
+        return name, bytes(event.payload)
+    if name == "error":
+        return name, _encode(event.payload)
+    return name, _encode({"event_type": event.event_type, "payload": event.payload})
+
+
+def _line(seq: int, name: str, data: bytes) -> bytes:
+    return b'{"id":%d,"event":"%b","data":%b}\n' % (seq, name.encode(), data)
+
+
+def _output(outcome: Outcome) -> msgspec.Raw:
+    return msgspec.Raw(outcome.output) if outcome.output else _NULL
+
+
+def _problem(run: DevRun, outcome: Outcome) -> Problem:
+    status = http_status(outcome)
+    return Problem(
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=outcome.safe_message,
+        code=outcome.code,
+        retryable=outcome.retryable,
+        run_id=run.run_id,
+        errors=outcome.errors,
+    )
+
+
+def _ms(since_s: float | None, until_s: float | None) -> int:
+    return round(((until_s or 0) - (since_s or 0)) * 1000)
+
+
+def _time(unix_s: float | None) -> str | None:
+    return None if unix_s is None else datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,231 @@
+"""The dev HTTP runner: its parts joined, its routes."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from starlette.responses import FileResponse
+from starlette.routing import Router
+
+from gen_worker import __version__
+from gen_worker.authoring.local_outputs import LocalOutputs
+from gen_worker.authoring.signature import FunctionSpec
+from gen_worker.dev import answers
+from gen_worker.dev.invoke import Invoker
+from gen_worker.dev.model_routes import ModelRoutes
+from gen_worker.dev.runs import DevRun, Reader, RunBook
+from gen_worker.files.inputs import InputFiles
+from gen_worker.http.asgi import Request, RequestError, build_router
+from gen_worker.http.openapi import openapi_document
+from gen_worker.http.problems import PROBLEM_JSON, problem
+from gen_worker.http.sse import last_event_id
+from gen_worker.log import Log
+from gen_worker.models.device import model_cache, named_device, pick_device
+from gen_worker.models.keyspace import Keyspace
+from gen_worker.models.manager import ModelManager
+from gen_worker.models.source import ModelSource
+from gen_worker.refs import ModelSpec
+from gen_worker.runtime.admission import Admission
+from gen_worker.runtime.executor import Executor
+from gen_worker.settings import RunLimits
+
+PAGE_SIZE = 50
+PLAYGROUND = Path(__file__).parent / "playground"
+_SHOWN_INLINE = ("image/png", "image/jpeg", "image/gif", "image/webp", "audio/", "video/", "text/plain")
+_PAGE_POLICY = "default-src 'self'; img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+
+class DevConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What a dev runner is built from."""
+
+    functions: tuple[FunctionSpec, ...]
+    models_by_function: Mapping[str, Mapping[str, ModelSpec]]
+    source: ModelSource
+    outputs: Path
+    run_dir: Path
+    limits: RunLimits
+    env: Mapping[str, str]
+    endpoint_name: str = ""
+
+
+class DevApp:
+    """ROOT of the dev runner. Build it on the event loop that serves it."""
+
+    def __init__(self, config: DevConfig, log: Log) -> None:
+        self._config = config
+        self._outputs = LocalOutputs(config.outputs)
+        self._cache = model_cache(config.env)
+        self._models = ModelManager(Keyspace({}), config.source, self._cache, lambda: pick_device(config.env), log)
+        limits = config.limits
+        inputs = InputFiles(
+            config.run_dir, self._lookup, max_bytes=limits.worker_max_input_file_bytes, retries=limits.worker_download_retries
+        )
+        self._executor = Executor(self._models, inputs, limits, log, device=named_device(config.env))
+        self._book = RunBook(Admission(limits.worker_max_concurrency))
+        self._invoker = Invoker({}, self._executor, self._book, config.outputs, limits.upload_bytes, config.run_dir, log)
+        self._model_routes = ModelRoutes(self._models)
+        self._log = log
+        self._began_s = time.monotonic()
+        self.adopt(config.functions, config.models_by_function)
+        self.asgi = self._router()
+
+    def adopt(self, functions: tuple[FunctionSpec, ...], models_by_function: Mapping[str, Mapping[str, ModelSpec]]) -> None:
+        """Serve these functions from now on. Loaded models and runs in progress stay."""
+        served = {spec.name: spec for spec in functions if spec.kind == "function"}
+        self._invoker.functions = served
+        self._models.keyspace = Keyspace(models_by_function)
+        self._model_routes.functions = served
+        self._openapi: bytes | None = None
+
+    async def close(self) -> None:
+        await self._invoker.close()
+        self._executor.close()
+        self._models.close()
+
+    def _router(self) -> Router:
+        return build_router(
+            [
+                ("POST", "/v1/run/{function}", self._invoker.run),
+                ("POST", "/v1/warmup/{function}", self._invoker.warm_up),
+                ("GET", "/v1/runs", self._list_runs),
+                ("GET", "/v1/runs/{run_id}", self._get_run),
+                ("GET", "/v1/runs/{run_id}/events", self._follow_run),
+                ("POST", "/v1/runs/{run_id}/cancel", self._cancel_run),
+                ("GET HEAD", "/v1/files/{ref:path}", self._get_file),
+                ("GET", "/v1/status", self._status),
+                ("GET", "/v1/models/status", self._model_routes.status),
+                ("POST", "/v1/models/prefetch", self._model_routes.prefetch),
+                ("POST", "/v1/models/load", self._model_routes.load),
+                ("POST", "/v1/models/unload", self._model_routes.unload),
+                ("GET", "/livez", self._livez),
+                ("GET", "/readyz", self._readyz),
+                ("GET", "/openapi.json", self._get_openapi),
+                ("GET HEAD", "/", self._page),
+                ("GET HEAD", "/docs", self._page),
+                ("GET HEAD", "/docs/{name}", self._page),
+            ],
+            self._on_error,
+        )
+
+    async def _status(self, request: Request) -> None:
+        body = {
+            "functions": sorted(self._invoker.functions),
+            "model_cache": self._cache.get_stats().to_dict(),
+            "ok": True,
+            "runs": {"active": self._book.active, "queued": self._book.queued},
+            "threads_left": self._executor.threads.left(),
+            "uptime_s": round(time.monotonic() - self._began_s, 3),
+            "version": __version__,
+        }
+        await request.answer(200, _sorted_json(body))
+
+    async def _livez(self, request: Request) -> None:
+        await request.answer(200, b'{"ok":true}')
+
+    async def _readyz(self, request: Request) -> None:
+        if not self._invoker.functions:
+            raise RequestError(503, "not_ready", "no functions are loaded")
+        await request.answer(200, b'{"ok":true}')
+
+    async def _list_runs(self, request: Request) -> None:
+        query = request.query()
+        status, function, cursor = query.get("status"), query.get("function"), query.get("cursor")
+        page: list[answers.RunObject] = []
+        more = False
+        skipping = cursor is not None
+        for run in self._book.newest_first():
+            if skipping:
+                skipping = run.run_id != cursor
+                continue
+            if (status and run.status != status) or (function and run.function != function):
+                continue
+            if len(page) == PAGE_SIZE:
+                more = True
+                break
+            page.append(answers.run_object(run))
+        await request.answer(200, msgspec.json.encode({"data": page, "next_cursor": page[-1].id if more else None}))
+
+    async def _get_run(self, request: Request) -> None:
+        run = self._run(request)
+        wait = request.query().get("wait")
+        if wait is not None:
+            if not wait.isdigit() or int(wait) > 3600:
+                raise RequestError(400, "validation", f"wait={wait[:20]!r}; expected seconds from 0 to 3600")
+            await run.wait(int(wait))
+        etag = f'"{run.last_seq}-{run.status}"'
+        if request.header(b"if-none-match") == etag:
+            await request.answer(304, b"", headers={"etag": etag})
+            return
+        await request.answer(200, answers.run_object_json(run), headers={"etag": etag})
+
+    async def _follow_run(self, request: Request) -> None:
+        run = self._run(request)
+        try:
+            after = last_event_id(request.header(b"last-event-id") or request.query().get("after", ""))
+        except ValueError as exc:
+            raise RequestError(400, "validation", str(exc)) from None
+        if run.finished and after > run.last_seq:
+            await request.answer(204, b"")  # all was seen: tells an EventSource not to come back
+            return
+        await self._invoker.stream(request, run, Reader(run, after), cancel_on_disconnect=False)
+
+    async def _cancel_run(self, request: Request) -> None:
+        run = self._run(request)
+        if not run.finished:
+            run.token.cancel()
+            await run.wait(5)
+        await request.answer(200, answers.run_object_json(run))
+
+    def _run(self, request: Request) -> DevRun:
+        run = self._book.get(request.parts["run_id"])
+        if run is None:
+            raise RequestError(
+                404, "not_found", f"no run {request.parts['run_id'][:100]!r}; this runner keeps the last runs in memory only", error="unknown_run"
+            )
+        return run
+
+    async def _get_file(self, request: Request) -> None:
+        path = self._lookup(request.parts["ref"])
+        if path is None or not path.is_file():
+            raise RequestError(404, "not_found", f"no file {request.parts['ref'][:200]!r}", error="unknown_file")
+        response = FileResponse(path, headers={"x-content-type-options": "nosniff", "content-security-policy": "sandbox"})
+        if not (response.media_type or "").startswith(_SHOWN_INLINE):
+            response.headers["content-disposition"] = "attachment"
+        await response(request.scope, request.receive, request.send)
+
+    def _lookup(self, ref: str) -> Path | None:
+        try:
+            return self._outputs.path_of(ref)
+        except (ValueError, OSError):
+            return None
+
+    async def _get_openapi(self, request: Request) -> None:
+        if self._openapi is None:
+            document = openapi_document(list(self._invoker.functions.values()), self._config.endpoint_name or "functions", __version__)
+            self._openapi = _sorted_json(document)
+        await request.answer(200, self._openapi)
+
+    async def _page(self, request: Request) -> None:
+        name = request.parts.get("name", "index.html")
+        if name not in ("index.html", "page.js", "page.css"):
+            raise RequestError(404, "not_found", f"there is no page {name[:100]!r}")
+        headers = {"content-security-policy": _PAGE_POLICY, "x-content-type-options": "nosniff", "cache-control": "no-cache"}
+        await FileResponse(PLAYGROUND / name, headers=headers)(request.scope, request.receive, request.send)
+
+    async def _on_error(self, request: Request, exc: Exception) -> None:
+        if isinstance(exc, RequestError):
+            body = problem(exc.status, exc.request_code, str(exc), error=exc.error, hint=exc.hint, instance=request.scope["path"])
+            headers = {"retry-after": "1"} if exc.status in (429, 503) else {}
+            if exc.status in (408, 413):
+                headers["connection"] = "close"  # the rest of the body is not read
+            await request.answer(exc.status, msgspec.json.encode(body), PROBLEM_JSON, headers)
+            return
+        self._log.error("runner.failed", path=request.scope["path"], error=repr(exc))
+        body = {"error_type": "internal", "run_id": "", "safe_message": "internal error", "success": False}
+        await request.answer(500, msgspec.json.encode(body))
+
+
+def _sorted_json(value: Any) -> bytes:
+    return msgspec.json.encode(value, order="sorted")

@@ -1,0 +1,145 @@
+"""Routes that prefetch, load and unload models."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from gen_worker.authoring.signature import FunctionSpec
+from gen_worker.errors import WorkerError
+from gen_worker.http.asgi import Request, RequestError
+from gen_worker.models.manager import ModelManager
+from gen_worker.names import did_you_mean
+from gen_worker.refs import DEFAULT_DTYPES, ModelSpec, canonical_ref
+
+MAX_BODY_BYTES = 1 << 20
+
+
+class _PrefetchItem(msgspec.Struct):
+    ref: str = ""
+    model_ref: str = ""
+    model_id: str = ""
+    dtypes: list[str] = []
+    file_type: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.ref or self.model_ref or self.model_id
+
+
+class _Prefetch(msgspec.Struct):
+    models: list[str | _PrefetchItem] = []
+
+
+class _Named(msgspec.Struct):
+    model_id: str = ""
+
+
+class ModelRoutes:
+    """Answers of `/v1/models/...`. A model is named by its key or by its ref."""
+
+    def __init__(self, models: ModelManager) -> None:
+        self._models = models
+        self.functions: Mapping[str, FunctionSpec] = {}
+
+    async def status(self, request: Request) -> None:
+        body = {"model_cache": self._models.cache.get_stats().to_dict(), "ok": True}
+        await request.answer(200, msgspec.json.encode(body, order="sorted"))
+
+    async def prefetch(self, request: Request) -> None:
+        wanted = await _read(request, _Prefetch)
+        if not wanted.models:
+            raise RequestError(400, "validation", 'expected {"models": ["<ref>", ...]}', error="missing_models")
+        results = []
+        for item in wanted.models:
+            name = item if isinstance(item, str) else item.name
+            dtypes = DEFAULT_DTYPES if isinstance(item, str) or not item.dtypes else tuple(item.dtypes)
+            results.append(await self._prefetch_one(name, dtypes))
+        await request.answer(200, msgspec.json.encode({"results": results}, order="sorted"))
+
+    async def load(self, request: Request) -> None:
+        name = await self._model_id(request)
+        try:
+            key, spec = self._find(name, DEFAULT_DTYPES)
+            annotations = self._annotations(key)
+            if not annotations:
+                raise RequestError(404, "not_found", f"no function here takes the model {name!r}", error="unknown_model")
+            for annotation in annotations:
+                await self._models.load(key, spec, annotation)
+        except RequestError as exc:
+            await _answer(request, False, str(exc))
+        except WorkerError as exc:
+            await _answer(request, False, str(exc))
+        else:
+            await _answer(request, True, "")
+
+    async def unload(self, request: Request) -> None:
+        name = await self._model_id(request)
+        try:
+            _, spec = self._find(name, DEFAULT_DTYPES)
+            self._models.unload(canonical_ref(spec.ref))
+        except WorkerError as exc:
+            await _answer(request, False, str(exc))
+        else:
+            await _answer(request, True, "")
+
+    async def _prefetch_one(self, name: str, dtypes: tuple[str, ...]) -> dict[str, Any]:
+        began_s = time.monotonic()
+        error_type = error_message = ""
+        try:
+            key, spec = self._find(name, dtypes)
+            await self._models.prefetch(key, spec)
+        except WorkerError as exc:
+            error_type, error_message = type(exc).__name__, str(exc)
+        result: dict[str, Any] = {
+            "duration_ms": round((time.monotonic() - began_s) * 1000),
+            "model_id": canonical_ref(name),
+            "ok": not error_type,
+        }
+        if error_type:
+            result |= {"error_type": error_type, "error_message": error_message}
+        return result
+
+    def _find(self, name: str, dtypes: tuple[str, ...]) -> tuple[str, ModelSpec]:
+        by_ref = {canonical_ref(ref): found for ref, found in self._models.keyspace.refs().items()}
+        by_key = {key: (key, spec) for key, spec in by_ref.values()}
+        found = by_key.get(name) or by_ref.get(canonical_ref(name))
+        if found is not None:
+            return found
+        try:
+            return name, ModelSpec.checked(name, dtypes)
+        except ValueError as exc:
+            known = ", ".join(sorted(by_key)) or "none"
+            raise RequestError(404, "not_found", f"{exc}.{did_you_mean(name, by_key)} Declared keys: {known}", error="unknown_model") from None
+
+    def _annotations(self, key: str) -> list[Any]:
+        found: list[Any] = []
+        for spec in self.functions.values():
+            for injection in spec.injections:
+                ref = injection.model_ref
+                usable = ref.key == key or (ref.source == "payload" and key in self._models.keyspace.keys_of(spec.name))
+                if usable and injection.type not in found:
+                    found.append(injection.type)
+        return found
+
+    async def _model_id(self, request: Request) -> str:
+        name = (await _read(request, _Named)).model_id.strip()
+        if not name:
+            raise RequestError(400, "validation", 'expected {"model_id": "<key or ref>"}', error="missing_model_id")
+        return name
+
+
+async def _read(request: Request, kind: Any) -> Any:
+    body = await request.body(MAX_BODY_BYTES)
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as exc:
+        word = "missing_models" if kind is _Prefetch else "missing_model_id"
+        raise RequestError(400, "validation", str(exc), error=word) from None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
+        raise RequestError(400, "invalid_json", f"the body is not JSON: {exc}", error="invalid_json") from None
+
+
+async def _answer(request: Request, ok: bool, message: str) -> None:
+    await request.answer(200, msgspec.json.encode({"error_message": message, "ok": ok}))

@@ -1,0 +1,40 @@
+"""The functions of a project folder or of a baked manifest, imported and ready to serve."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from gen_worker.authoring.signature import FunctionSpec
+from gen_worker.project.discovery import DiscoveryError, add_to_path, discover, import_modules, read_specs
+from gen_worker.project.manifest import keyspace_of, read_manifest
+from gen_worker.refs import ModelSpec
+
+
+class Served(msgspec.Struct, frozen=True):
+    """Functions with their model keys, and the folder to watch for changes (None for a baked manifest)."""
+
+    endpoint_name: str
+    functions: tuple[FunctionSpec, ...]
+    models_by_function: Mapping[str, Mapping[str, ModelSpec]]
+    watched: Path | None = None
+
+
+def load_project(root: Path) -> Served:
+    """Functions of a project folder, discovered now."""
+    found = discover(root)
+    models = {spec.name: keyspace_of(found.project, spec) for spec in found.specs}
+    if not found.specs:
+        raise DiscoveryError(f"no function marked with @worker_function() in {found.project.main}; mark one to serve it")
+    return Served(found.project.endpoint_name, found.specs, models, root.resolve())
+
+
+def load_baked(path: Path, root: Path) -> Served:
+    """Functions that a baked manifest names, imported from `root`."""
+    manifest = read_manifest(path)
+    add_to_path(root.resolve())
+    specs = read_specs(import_modules(manifest.modules))
+    models = {}
+    for spec in specs:
+        models[spec.name] = manifest.models_of(spec.name)
+    return Served(manifest.endpoint_name, specs, models)

@@ -1,0 +1,157 @@
+"""Find the functions to serve, open the port, serve until told to stop."""
+
+import asyncio
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gen_worker.dev.app import DevApp, DevConfig
+from gen_worker.dev.project import Served, load_baked, load_project
+from gen_worker.dev.reload import watch
+from gen_worker.log import Log
+from gen_worker.models.source import OverrideSource, parse_overrides
+from gen_worker.names import did_you_mean
+from gen_worker.project.cozy_toml import find_cozy_toml
+from gen_worker.settings import RunLimits
+
+DEFAULT_LISTEN = "127.0.0.1:8081"
+BAKED_MANIFEST = Path("/app/.cozy/manifest.json")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class ServeError(ValueError):
+    """The runner cannot start."""
+
+
+class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How to serve. `manifest` None: look for a project first, then for the baked manifest of an image."""
+
+    listen: str = DEFAULT_LISTEN
+    root: Path = Path()
+    manifest: Path | None = None
+    outputs: Path = Path("outputs")
+    models: tuple[str, ...] = ()
+    reload: bool = False
+
+
+def find_functions(options: ServeOptions) -> Served:
+    """Functions as the options say; `ValueError` with what is missing."""
+    if options.manifest is not None:
+        return load_baked(options.manifest, options.root)
+    if find_cozy_toml(options.root) is not None:
+        return load_project(options.root)
+    if BAKED_MANIFEST.is_file():
+        return load_baked(BAKED_MANIFEST, options.root)
+    raise ServeError(f"no cozy.toml in {options.root.resolve()} and no manifest at {BAKED_MANIFEST}; start a project with: cozyctl init")
+
+
+def model_source(options: ServeOptions, env: Mapping[str, str], served: Served) -> OverrideSource:
+    """Local folders for model keys: from the environment (relative to the project), then from the options (to the current folder)."""
+    paths = parse_overrides([text for text in env.get("COZY_MODEL_OVERRIDES", "").split(",") if text.strip()], options.root)
+    paths |= parse_overrides(list(options.models), Path.cwd())
+    keys = {key for table in served.models_by_function.values() for key in table}
+    for key in paths:
+        if key not in keys:
+            raise ServeError(f"model override for {key!r}, which no function uses.{did_you_mean(key, keys)} Declared keys: {', '.join(sorted(keys)) or 'none'}")
+    return OverrideSource(paths)
+
+
+def dev_config(options: ServeOptions, env: Mapping[str, str], run_dir: Path, served: Served) -> DevConfig:
+    """The configuration of a `DevApp` for these functions."""
+    return DevConfig(
+        functions=served.functions,
+        models_by_function=served.models_by_function,
+        source=model_source(options, env, served),
+        outputs=writable(options.outputs),
+        run_dir=Path(env.get("WORKER_RUN_DIR") or run_dir),
+        limits=RunLimits.from_env(env),
+        env=env,
+        endpoint_name=served.endpoint_name,
+    )
+
+
+def writable(folder: Path) -> Path:
+    """The folder, created if need be; `ServeError` when nothing can be written there."""
+    folder = folder.expanduser().resolve()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe-"):
+            pass
+    except OSError as exc:
+        raise ServeError(f"outputs folder {folder} cannot be written: {exc.strerror}; choose another with --outputs FOLDER") from None
+    return folder
+
+
+def listening_socket(listen: str) -> socket.socket:
+    """A bound socket for `host:port` (port 0: any free one); `ServeError` says why it cannot be had."""
+    host, colon, port = listen.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise ServeError(f"--listen {listen!r}: expected HOST:PORT, such as {DEFAULT_LISTEN}")
+    host = host.strip("[]")
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
+        sock = socket.socket(family, kind)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(2048)
+    except OSError as exc:
+        used = f"; port {port} is already used: stop the other server, or take a free port with --listen {host}:0" if exc.errno == 98 else ""
+        raise ServeError(f"cannot listen on {listen}: {exc.strerror or exc}{used}") from None
+    return sock
+
+
+def serve(options: ServeOptions, env: Mapping[str, str] = os.environ) -> int:
+    """Serve until SIGINT or SIGTERM; exit status 0, or 1 when the runner cannot start, with the reason on stderr."""
+    log = Log(as_json=env.get("LOG_FORMAT") == "json")
+    with tempfile.TemporaryDirectory(prefix="gen-worker-") as run_dir:
+        try:
+            sock = listening_socket(options.listen)
+            served = find_functions(options)
+            config = dev_config(options, env, Path(run_dir), served)
+        except ValueError as exc:
+            print(f"error: {exc}", file=sys.stderr)
+            return 1
+        return _run(_serve(config, options, served, sock, log))
+
+
+def _run(main: Coroutine[Any, Any, None]) -> int:
+    try:
+        from uvloop import new_event_loop
+    except ImportError:  # no wheel for this platform: asyncio's own loop does the same, slower
+        new_event_loop = asyncio.new_event_loop
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(main)
+    return 0
+
+
+async def _serve(config: DevConfig, options: ServeOptions, served: Served, sock: socket.socket, log: Log) -> None:
+    import uvicorn
+
+    app = DevApp(config, log)
+    host, port = sock.getsockname()[:2]
+    shown = f"http://{'[' + host + ']' if ':' in host else host}:{port}"
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app.asgi, log_level="warning", access_log=False, lifespan="off", http="httptools", ws="none", server_header=False,
+            timeout_graceful_shutdown=3, date_header=False, proxy_headers=False,
+        )  # fmt: skip
+    )
+    print(f"listening on {shown} ({', '.join(sorted(spec.name for spec in served.functions))}); try it at {shown}/docs", file=sys.stderr, flush=True)
+    if host not in LOOPBACK:
+        print("warning: anyone who reaches this address can run these functions; there is no authentication", file=sys.stderr, flush=True)
+    async with asyncio.TaskGroup() as tasks:
+        watcher = None
+        if options.reload and served.watched is not None:
+            watcher = tasks.create_task(watch(served.watched, app, log), name="reload")
+        try:
+            await server.serve(sockets=[sock])
+        finally:
+            await app.close()
+            if watcher is not None:
+                watcher.cancel()

@@ -1,0 +1,94 @@
+"""What a user's function may raise, and what callers see of it.
+
+Every class has a stable `error_type` (the word on the wire), a `code` (the word in HTTP problems; finer where
+it helps) and says whether the same run may succeed when it is tried again.
+"""
+
+from typing import ClassVar
+
+import msgspec
+
+
+class FieldError(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One thing wrong with a payload. `pointer` is a JSON pointer (RFC 6901) into it."""
+
+    pointer: str
+    message: str
+    expected: str | None = None
+    got: str | None = None
+    suggestion: str | None = None
+
+
+class WorkerError(Exception):
+    """Base of the errors that end a run with a defined outcome."""
+
+    error_type: ClassVar[str] = "internal"
+    code: ClassVar[str] = "internal"
+    retryable: ClassVar[bool] = False
+
+
+class ValidationError(WorkerError):
+    """The caller's input is wrong: HTTP 400, never retried. `errors` points at the fields."""
+
+    error_type = code = "validation"
+
+    def __init__(self, message: str = "", *, errors: tuple[FieldError, ...] = ()) -> None:
+        super().__init__(message)
+        self.errors = errors
+
+
+class RetryableError(WorkerError):
+    """Something passing failed; the run may be tried again, elsewhere or later."""
+
+    error_type = code = "retryable"
+    retryable = True
+
+
+class ResourceError(WorkerError):
+    """The machine lacks something that this run needs (memory, disk)."""
+
+    error_type = code = "resource"
+
+
+class CanceledError(WorkerError):
+    """The run was cancelled."""
+
+    error_type = code = "canceled"
+
+
+class FatalError(WorkerError):
+    """The run cannot succeed, however often it is tried."""
+
+    error_type = code = "fatal"
+
+
+class DeadlineError(FatalError):
+    """The run did not end within its `timeout_ms`. Fatal on the wire: what timed out once is not repeated blindly."""
+
+    code = "timeout"
+
+
+class OutputError(FatalError):
+    """The function returned something other than what its signature declares."""
+
+    code = "bad_output"
+
+
+class AuthError(WorkerError):
+    """A credential was missing, wrong or expired."""
+
+    error_type = code = "auth"
+
+
+class MissingExtraError(WorkerError, ImportError):
+    """An optional dependency is not installed; the message names the command that adds it."""
+
+    error_type = "fatal"
+    code = "missing_extra"
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package '{package}', which is not installed. Add it with: pip install 'gen-worker[{extra}]'"
+        )
+        self.package = package
+        self.extra = extra

@@ -1,0 +1,179 @@
+"""Asset inputs to local files: whatever a caller referred to lies on disk, checked, when the function runs."""
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import mimetypes
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+from urllib.parse import unquote_to_bytes, urlsplit
+
+import msgspec
+
+from gen_worker.authoring.assets import Asset
+from gen_worker.errors import FieldError, RetryableError, ValidationError
+from gen_worker.net.guard import BlockedURLError, DownloadError, GuardedDownloader, TooLargeError
+
+_PASSING_STATUSES = {408, 425, 429, 500, 502, 503, 504}
+_DATA_URI = re.compile(r"data:(?P<mime>[\w.+-]+/[\w.+-]+)?(?P<params>(?:;[\w.+-]+=[^;,]*)*)(?P<base64>;base64)?,", re.IGNORECASE)
+_MAGIC = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF87a", "image/gif"),
+    (b"GIF89a", "image/gif"),
+)
+
+Lookup = Callable[[str], Path | None]
+
+
+@cache
+def holds_assets(annotation: Any) -> bool:
+    """Whether values of this type may contain an `Asset`."""
+    return _holds_assets(annotation, set())
+
+
+def find_assets(value: Any, pointer: str = "") -> Iterator[tuple[str, Asset]]:
+    """Every Asset in a payload, with its JSON pointer."""
+    if isinstance(value, Asset):
+        yield pointer, value
+    elif isinstance(value, msgspec.Struct):
+        for name in value.__struct_fields__:
+            yield from find_assets(getattr(value, name), f"{pointer}/{name}")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from find_assets(item, f"{pointer}/{key}")
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for index, item in enumerate(value):
+            yield from find_assets(item, f"{pointer}/{index}")
+
+
+class InputFiles:
+    """Puts the files of a run into `<run_dir>/<run_id>/inputs/` and takes them away afterwards.
+
+    `lookup` finds logical refs: in the dev runner, files that earlier runs saved.
+    """
+
+    def __init__(
+        self, run_dir: Path, lookup: Lookup, *, max_bytes: int, retries: int = 3, downloader: GuardedDownloader | None = None
+    ) -> None:
+        self._run_dir = run_dir
+        self._lookup = lookup
+        self._max_bytes = max_bytes
+        self._retries = max(1, retries)
+        self._downloader = downloader or GuardedDownloader()
+
+    async def materialize(self, run_id: str, payload: Any, uploads: Mapping[str, Path], owner: str | None) -> None:
+        """Fill `local_path`, size, digest and type of every Asset in the payload; `ValidationError` names the one at fault."""
+        folder = self._run_dir / run_id / "inputs"
+        for index, (pointer, asset) in enumerate(find_assets(payload)):
+            asset.local_path = None  # never the caller's: it could name any file of this machine
+            try:
+                path = await asyncio.to_thread(self._fetch, asset, folder, index, uploads)
+            except (BlockedURLError, TooLargeError, _NoSuchFileError) as exc:
+                raise ValidationError(f"{pointer}: {exc}", errors=(FieldError(pointer, str(exc)),)) from exc
+            await asyncio.to_thread(_describe, asset, path)
+            asset.owner = asset.owner or owner
+
+    def forget(self, run_id: str) -> None:
+        """Remove the run's input files."""
+        shutil.rmtree(self._run_dir / run_id, ignore_errors=True)
+
+    def _fetch(self, asset: Asset, folder: Path, index: int, uploads: Mapping[str, Path]) -> Path:
+        ref = asset.ref
+        if ref in uploads:
+            return self._checked(uploads[ref], ref)
+        scheme = urlsplit(ref[:64]).scheme.lower() if ":" in ref[:64] else ""
+        if scheme in ("http", "https"):
+            return self._download(ref, self._room(folder, index, ref))
+        if scheme == "data":
+            return self._decode_data_uri(ref, self._room(folder, index, ""), asset)
+        if "://" in ref[:64]:
+            raise BlockedURLError(f"scheme {scheme!r}; expected http, https or data")
+        found = self._lookup(ref)
+        if found is None or not found.is_file():
+            raise _NoSuchFileError(f"there is no file under the ref {ref[:200]!r}; send a data URI, an https URL or a multipart upload")
+        return self._checked(found, ref)
+
+    def _room(self, folder: Path, index: int, url: str) -> Path:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        suffix = Path(urlsplit(url).path).suffix
+        return folder / f"{index:04d}{suffix if re.fullmatch(r'[.][A-Za-z0-9]{1,10}', suffix) else ''}"
+
+    def _checked(self, path: Path, ref: str) -> Path:
+        size_bytes = path.stat().st_size
+        if self._max_bytes > 0 and size_bytes > self._max_bytes:
+            raise TooLargeError(f"{ref[:200]!r} has {size_bytes} bytes; at most {self._max_bytes} are allowed (WORKER_MAX_INPUT_FILE_BYTES)")
+        return path
+
+    def _download(self, url: str, path: Path) -> Path:
+        for attempt in range(1, self._retries + 1):
+            try:
+                self._downloader.fetch(url, path, max(0, self._max_bytes))
+                return path
+            except DownloadError as exc:
+                if exc.status is not None and exc.status not in _PASSING_STATUSES:
+                    raise _NoSuchFileError(f"input url {exc}") from None
+                if attempt == self._retries:
+                    raise RetryableError(f"input url {exc}, {attempt} tries") from None
+        raise AssertionError("retries are at least 1")
+
+    def _decode_data_uri(self, uri: str, path: Path, asset: Asset) -> Path:
+        found = _DATA_URI.match(uri)
+        if found is None:
+            raise _NoSuchFileError(f"data URI {uri[:40]!r} cannot be read; expected data:<type>;base64,<data>")
+        body = uri[found.end() :]
+        try:
+            data = base64.b64decode(body, validate=True) if found["base64"] else unquote_to_bytes(body)
+        except (binascii.Error, ValueError) as exc:
+            raise _NoSuchFileError(f"data URI {uri[:40]!r}: its base64 cannot be read: {exc}") from None
+        path.write_bytes(data)
+        asset.mime_type = asset.mime_type or found["mime"]
+        asset.ref = f"{uri[: found.end()]}..."  # the content is in the file; a copy of it in the payload serves nobody
+        return self._checked(path, asset.ref)
+
+
+class _NoSuchFileError(ValueError):
+    pass
+
+
+def new_run_dir() -> Path:
+    """A private folder for input files, when none is set."""
+    return Path(tempfile.mkdtemp(prefix="gen-worker-runs-"))
+
+
+def sniff_mime(path: Path) -> str:
+    """The type of a file by its first bytes, else by its name."""
+    with path.open("rb") as file:
+        head = file.read(16)
+    for magic, mime in _MAGIC:
+        if head.startswith(magic):
+            return mime
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "image/webp"
+    return mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+
+
+def _describe(asset: Asset, path: Path) -> None:
+    asset.local_path = str(path)
+    asset.size_bytes = path.stat().st_size
+    sniffed = sniff_mime(path)
+    asset.mime_type = sniffed if sniffed != "application/octet-stream" else asset.mime_type or sniffed
+    with path.open("rb") as file:
+        asset.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _holds_assets(annotation: Any, seen: set[Any]) -> bool:
+    if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
+        if issubclass(annotation, Asset):
+            return True
+        if annotation in seen:
+            return False
+        seen.add(annotation)
+        return any(_holds_assets(hint, seen) for hint in get_type_hints(annotation).values())
+    return any(_holds_assets(arg, seen) for arg in get_args(annotation))

@@ -1,0 +1,1 @@
+"""HTTP in our own words: problems, event streams, files, OpenAPI."""

@@ -1,0 +1,61 @@
+"""Errors as `application/problem+json` (RFC 9457), and the one table from outcomes to HTTP statuses."""
+
+from http import HTTPStatus
+
+import msgspec
+
+from gen_worker.errors import FieldError
+
+PROBLEM_JSON = b"application/problem+json"
+
+# By code first, then by error type: the codes of one type may need statuses of their own.
+_STATUSES = {
+    "validation": 400,
+    "too_large": 413,
+    "auth": 401,
+    "not_found": 404,
+    "conflict": 409,
+    "canceled": 409,
+    "unprocessable": 422,
+    "retryable": 503,
+    "resource": 503,
+    "out_of_memory": 503,
+    "timeout": 504,
+    "fatal": 500,
+    "internal": 500,
+}
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A problem. `code` is a stable word; `error` the word that the runner's contract uses for the same thing."""
+
+    title: str
+    status: int
+    detail: str
+    code: str
+    type: str = "about:blank"
+    instance: str | None = None
+    error: str | None = None
+    retryable: bool = False
+    run_id: str | None = None
+    errors: tuple[FieldError, ...] = ()
+    hint: str | None = None
+
+
+def status_of(code: str, error_type: str = "") -> int:
+    """The HTTP status of a failed run or request."""
+    return _STATUSES.get(code) or _STATUSES.get(error_type, 500)
+
+
+def problem(status: int, code: str, detail: str, *, error: str | None = None, hint: str | None = None, instance: str | None = None) -> Problem:
+    """A problem that never became a run."""
+    return Problem(
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        code=code,
+        error=error,
+        hint=hint,
+        instance=instance,
+        retryable=status in (429, 503),
+    )

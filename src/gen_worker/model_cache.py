@@ -1,0 +1,284 @@
+"""Which models are where: a ledger of tiers, sizes, pins and last use. It plans and accounts; others move the bytes."""
+
+import os
+import threading
+from collections import OrderedDict
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+DEFAULT_SAFETY_MARGIN_GB = 3.5
+_ROUNDING_GB = 1e-9  # sums of floats: a model that fits exactly must fit
+
+
+class ModelLocation(StrEnum):
+    """Where a model is."""
+
+    VRAM = "vram"
+    DISK = "disk"
+    DOWNLOADING = "downloading"
+
+
+class ModelCacheStats(msgspec.Struct, frozen=True):
+    """A picture of the cache. Sizes in GB (10^9 bytes); `vram_available_gb` is the limit minus what is used."""
+
+    vram_models: list[str]
+    disk_models: list[str]
+    downloading_models: list[str]
+    vram_used_gb: float
+    vram_total_gb: float
+    vram_available_gb: float
+    total_models: int
+    vram_model_count: int
+    disk_model_count: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, GB rounded to two places."""
+        return {key: round(value, 2) if isinstance(value, float) else value for key, value in msgspec.to_builtins(self).items()}
+
+
+class _Entry:
+    def __init__(self, location: ModelLocation, size_gb: float, pipeline: Any, disk_path: Path | None) -> None:
+        self.location = location
+        self.size_gb = size_gb
+        self.pipeline = pipeline
+        self.disk_path = disk_path
+        self.progress = 0.0
+        self.pins = 0
+
+
+class ModelCache:
+    """Least recently used models leave the device first; pinned ones never. Safe from any thread.
+
+    `max_vram_gb`: argument, else WORKER_MAX_VRAM_GB, else what torch detects minus the safety margin (argument, else
+    WORKER_VRAM_SAFETY_MARGIN_GB, else 3.5). The sum of sizes on the device never exceeds it: what is larger is refused.
+    """
+
+    def __init__(
+        self, max_vram_gb: float | None = None, vram_safety_margin_gb: float | None = None, model_cache_dir: str | Path | None = None
+    ) -> None:
+        self._lock = threading.RLock()
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()  # oldest use first
+        self._max_vram_gb = _vram_limit_gb(max_vram_gb, vram_safety_margin_gb)
+        if model_cache_dir is not None:
+            Path(model_cache_dir).expanduser().mkdir(parents=True, exist_ok=True)
+
+    def register_model(
+        self, model_id: str, location: ModelLocation, size_gb: float = 0.0, pipeline: Any = None, disk_path: str | Path | None = None
+    ) -> None:
+        """Add or replace a model, as the most recently used."""
+        if location is ModelLocation.VRAM:
+            self.mark_loaded_to_vram(model_id, pipeline, size_gb)
+            if disk_path is not None:
+                with self._lock:
+                    self._entries[model_id].disk_path = Path(disk_path)
+            return
+        with self._lock:
+            self._put(model_id, _Entry(location, size_gb, None, Path(disk_path) if disk_path else None))
+
+    def mark_loaded_to_vram(self, model_id: str, pipeline: Any, size_gb: float) -> None:
+        """Account a model on the device, after making room for it; `ValueError` when room cannot be made."""
+        with self._lock:
+            old = self._entries.get(model_id)
+            mine_gb = old.size_gb if old is not None and old.location is ModelLocation.VRAM else 0.0
+            victims = self._victims(size_gb - mine_gb, keep=model_id)
+            if victims is None:
+                raise ValueError(
+                    f"model {model_id!r} of {size_gb:.2f} GB does not fit: {self._max_vram_gb:.2f} GB in all, "
+                    f"{self._pinned_gb(model_id):.2f} GB of it held by models in use"
+                )
+            for victim in victims:
+                self.unload_from_vram(victim)
+            entry = _Entry(ModelLocation.VRAM, size_gb, pipeline, old.disk_path if old else None)
+            entry.pins = old.pins if old else 0
+            self._put(model_id, entry)
+
+    def mark_cached_to_disk(self, model_id: str, disk_path: str | Path, size_gb: float = 0.0) -> None:
+        """The model is on disk; a copy on the device is released."""
+        with self._lock:
+            old = self._entries.get(model_id)
+            self._put(model_id, _Entry(ModelLocation.DISK, size_gb or (old.size_gb if old else 0.0), None, Path(disk_path)))
+
+    def mark_downloading(self, model_id: str, progress: float = 0.0) -> None:
+        """The model is on its way."""
+        with self._lock:
+            entry = _Entry(ModelLocation.DOWNLOADING, 0.0, None, None)
+            entry.progress = progress
+            self._put(model_id, entry)
+
+    def update_download_progress(self, model_id: str, progress: float) -> None:
+        """Set the progress (0 to 1) of a model that is downloading; others are left alone."""
+        with self._lock:
+            entry = self._entries.get(model_id)
+            if entry is not None and entry.location is ModelLocation.DOWNLOADING:
+                entry.progress = progress
+
+    def get_download_progress(self, model_id: str) -> float | None:
+        with self._lock:
+            entry = self._entries.get(model_id)
+            return entry.progress if entry is not None and entry.location is ModelLocation.DOWNLOADING else None
+
+    def get_pipeline(self, model_id: str) -> Any | None:
+        """The loaded object if it is on the device; counts as a use."""
+        with self._lock:
+            entry = self._entries.get(model_id)
+            if entry is None or entry.location is not ModelLocation.VRAM:
+                return None
+            self._entries.move_to_end(model_id)
+            return entry.pipeline
+
+    def pin(self, model_id: str) -> None:
+        """Keep a model where it is while a run uses it; each pin needs its `unpin`."""
+        with self._lock:
+            self._entries[model_id].pins += 1
+            self._entries.move_to_end(model_id)
+
+    def unpin(self, model_id: str) -> None:
+        with self._lock:
+            entry = self._entries.get(model_id)
+            if entry is not None and entry.pins > 0:
+                entry.pins -= 1
+
+    def is_pinned(self, model_id: str) -> bool:
+        with self._lock:
+            entry = self._entries.get(model_id)
+            return entry is not None and entry.pins > 0
+
+    def has_model(self, model_id: str) -> bool:
+        with self._lock:
+            return model_id in self._entries
+
+    def is_in_vram(self, model_id: str) -> bool:
+        return self._is(model_id, ModelLocation.VRAM)
+
+    def is_on_disk(self, model_id: str) -> bool:
+        return self._is(model_id, ModelLocation.DISK)
+
+    def unload_model(self, model_id: str) -> bool:
+        """Forget a model entirely; False when it is unknown or in use."""
+        with self._lock:
+            if model_id not in self._entries or self.is_pinned(model_id):
+                return False
+            del self._entries[model_id]
+            return True
+
+    def unload_from_vram(self, model_id: str, keep_on_disk: bool = True) -> float:
+        """Take a model off the device; GB freed (0 when it was not there, or is in use). Known disk copies stay known."""
+        with self._lock:
+            entry = self._entries.get(model_id)
+            if entry is None or entry.location is not ModelLocation.VRAM or entry.pins:
+                return 0.0
+            if keep_on_disk and entry.disk_path is not None:
+                entry.location, entry.pipeline = ModelLocation.DISK, None
+            else:
+                del self._entries[model_id]
+            return entry.size_gb
+
+    def evict_lru_vram_until_count(self, max_count: int) -> int:
+        """Unload the least recently used until at most `max_count` are on the device; how many went. Pinned ones stay."""
+        with self._lock:
+            surplus = len(self.get_vram_models()) - max(0, max_count)
+            candidates = [name for name in self.get_vram_models() if not self.is_pinned(name)]
+            victims = candidates[: max(0, surplus)]
+            for name in victims:
+                self.unload_from_vram(name)
+            return len(victims)
+
+    def can_fit_in_vram(self, size_gb: float) -> bool:
+        """Whether `size_gb` fits once everything evictable has gone."""
+        with self._lock:
+            return self._victims(size_gb) is not None
+
+    def get_stats(self) -> ModelCacheStats:
+        with self._lock:
+            used_gb = self._used_gb()
+            vram, disk = self.get_vram_models(), self.get_disk_models()
+            return ModelCacheStats(
+                vram_models=vram,
+                disk_models=disk,
+                downloading_models=self.get_downloading_models(),
+                vram_used_gb=used_gb,
+                vram_total_gb=self._max_vram_gb,
+                vram_available_gb=self._max_vram_gb - used_gb,
+                total_models=len(self._entries),
+                vram_model_count=len(vram),
+                disk_model_count=len(disk),
+            )
+
+    def get_vram_models(self) -> list[str]:
+        return self._at(ModelLocation.VRAM)
+
+    def get_disk_models(self) -> list[str]:
+        return self._at(ModelLocation.DISK)
+
+    def get_downloading_models(self) -> list[str]:
+        return self._at(ModelLocation.DOWNLOADING)
+
+    def get_all_models(self) -> list[str]:
+        return self._at(*ModelLocation)
+
+    def get_available_models(self) -> list[str]:
+        return self._at(ModelLocation.VRAM, ModelLocation.DISK)
+
+    def are_models_available(self, model_ids: list[str]) -> bool:
+        """Whether all are known and none is still downloading."""
+        with self._lock:
+            available = set(self.get_available_models())
+            return all(model_id in available for model_id in model_ids)
+
+    def get_max_concurrent_downloads(self) -> int:
+        """WORKER_MAX_CONCURRENT_DOWNLOADS, at least 1; 2 by default."""
+        return max(1, int(os.environ.get("WORKER_MAX_CONCURRENT_DOWNLOADS") or 2))
+
+    def _put(self, model_id: str, entry: _Entry) -> None:
+        self._entries[model_id] = entry
+        self._entries.move_to_end(model_id)
+
+    def _is(self, model_id: str, location: ModelLocation) -> bool:
+        with self._lock:
+            entry = self._entries.get(model_id)
+            return entry is not None and entry.location is location
+
+    def _at(self, *locations: ModelLocation) -> list[str]:
+        with self._lock:
+            return [name for name, entry in self._entries.items() if entry.location in locations]
+
+    def _used_gb(self) -> float:
+        return sum(entry.size_gb for entry in self._entries.values() if entry.location is ModelLocation.VRAM)
+
+    def _pinned_gb(self, but: str) -> float:
+        return sum(e.size_gb for name, e in self._entries.items() if e.location is ModelLocation.VRAM and e.pins and name != but)
+
+    def _victims(self, need_gb: float, keep: str | None = None) -> list[str] | None:
+        """The oldest unpinned models whose going makes `need_gb` fit; None when even all of them are not enough."""
+        free_gb = self._max_vram_gb - self._used_gb() + _ROUNDING_GB
+        victims = []
+        for name, entry in self._entries.items():
+            if free_gb >= need_gb:
+                break
+            if entry.location is ModelLocation.VRAM and not entry.pins and name != keep:
+                victims.append(name)
+                free_gb += entry.size_gb
+        return victims if free_gb >= need_gb else None
+
+
+def _vram_limit_gb(limit: float | None, margin: float | None) -> float:
+    if limit is not None:
+        return max(0.0, limit)
+    if text := os.environ.get("WORKER_MAX_VRAM_GB"):
+        return max(0.0, float(text))
+    if margin is None:
+        margin = float(os.environ.get("WORKER_VRAM_SAFETY_MARGIN_GB") or DEFAULT_SAFETY_MARGIN_GB)
+    return max(0.0, _detected_gb() - margin)
+
+
+def _detected_gb() -> float:
+    try:
+        import torch
+    except ImportError:
+        return 0.0
+    if not torch.cuda.is_available():
+        return 0.0
+    return float(torch.cuda.get_device_properties(0).total_memory) / 1e9

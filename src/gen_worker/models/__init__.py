@@ -1,0 +1,1 @@
+"""Models: from a key to a loaded object."""

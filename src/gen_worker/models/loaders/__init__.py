@@ -1,0 +1,1 @@
+"""Turn a model folder into the object that a parameter's annotation asks for."""

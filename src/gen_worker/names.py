@@ -1,0 +1,36 @@
+"""URL-safe names: slugs of endpoints and functions, and the nearest known name to a mistyped one."""
+
+import difflib
+import re
+from collections.abc import Iterable
+
+MAX_SLUG_LENGTH = 128
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def slugify(name: str) -> str:
+    """`medasr_transcribe` becomes `medasr-transcribe`; `ValueError` when nothing usable is left.
+
+    Lower case; every run outside `[a-z0-9.]` becomes one `-`; `-` and `.` are trimmed from both ends; at most 128 characters.
+    """
+    slug = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")[:MAX_SLUG_LENGTH].strip("-.")
+    if not slug:
+        raise ValueError(f"name {name!r} has no letter a-z or digit in it, so no URL-safe name can be made of it")
+    return slug
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name most like `name`, or None when none is close."""
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A sentence part: ` Did you mean 'x'?` or nothing."""
+    found = nearest(name, known)
+    return f" Did you mean {found!r}?" if found else ""
+
+
+def is_run_id(text: str) -> bool:
+    """Whether `text` may name a run: it becomes a folder name, a URL part and a log value."""
+    return _ID.fullmatch(text) is not None

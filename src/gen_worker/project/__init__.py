@@ -1,0 +1,1 @@
+"""An author's project: cozy.toml, its functions, their schemas, the manifest."""

@@ -1,0 +1,247 @@
+"""cozy.toml to a typed value. What cannot be understood is an error that names key, line and nearest valid name."""
+
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gen_worker.names import did_you_mean, slugify
+from gen_worker.project.constraints import parse_constraint
+from gen_worker.refs import DEFAULT_DTYPES, DTYPES, ModelSpec
+
+MAX_FILE_BYTES = 1 << 20
+TOP_KEYS = ("schema_version", "name", "main", "gen_worker", "models", "functions", "resources", "host", "scaling", "env", "secrets")
+FUNCTION_KEYS = ("models", "max_concurrency", "timeout_s", "start_timeout_s", "max_attempts", "queue_max", "batch")
+RESOURCE_KEYS = ("vram_gb", "ram_gb", "cpu_cores", "disk_gb")
+
+
+class CozyTomlError(ValueError):
+    """cozy.toml cannot be used. `line` counts from 1, where known."""
+
+    def __init__(self, message: str, path: Path, line: int | None = None) -> None:
+        self.line = line
+        super().__init__(f"{path.name}{f':{line}' if line else ''}: {message}")
+
+
+class CozyToml(msgspec.Struct, frozen=True, kw_only=True):
+    """A project's declaration. `function_models` is by function slug, and replaces `models` for that function."""
+
+    path: Path
+    schema_version: int
+    name: str
+    main: str
+    gen_worker: str
+    cuda: str | None = None
+    models: dict[str, ModelSpec] = msgspec.field(default_factory=dict)
+    function_models: dict[str, dict[str, ModelSpec]] = msgspec.field(default_factory=dict)
+    function_settings: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
+    resources: dict[str, float] = msgspec.field(default_factory=dict)
+
+    @property
+    def endpoint_name(self) -> str:
+        return slugify(self.name)
+
+    def models_of(self, function: str) -> dict[str, ModelSpec]:
+        """The keyspace of one function, by slug."""
+        return self.function_models.get(function) or self.models
+
+
+def find_cozy_toml(root: Path, env: Mapping[str, str] = os.environ) -> Path | None:
+    """The project's cozy.toml: COZY_MANIFEST_PATH if set, else in `root`; None when there is none."""
+    named = env.get("COZY_MANIFEST_PATH", "").strip()
+    path = Path(named) if named else root / "cozy.toml"
+    return path if path.is_file() else None
+
+
+def load_cozy_toml(path: str | Path) -> CozyToml:
+    """Read and check a cozy.toml; `CozyTomlError` (a `ValueError`) says what is wrong and on which line."""
+    path = Path(path)
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise CozyTomlError(f"{path.stat().st_size} bytes long; at most {MAX_FILE_BYTES} are read", path)
+        text = path.read_bytes().decode()
+        data = tomllib.loads(text)
+    except FileNotFoundError:
+        raise CozyTomlError(f"not found in {path.parent}; create one with: cozyctl init", path) from None
+    except UnicodeDecodeError as exc:
+        raise CozyTomlError(f"is not UTF-8 text (byte {exc.start})", path) from None
+    except tomllib.TOMLDecodeError as exc:
+        found = re.search(r"line (\d+)", str(exc))
+        raise CozyTomlError(f"not valid TOML: {exc}", path, int(found[1]) if found else None) from None
+    except RecursionError:
+        raise CozyTomlError("not valid TOML: nested too deep", path) from None
+    return _Reader(path, text, data).read()
+
+
+class _Reader:
+    def __init__(self, path: Path, text: str, data: dict[str, Any]) -> None:
+        self.path = path
+        self.lines = _key_lines(text)
+        self.data = data
+
+    def error(self, message: str, *keys: str) -> CozyTomlError:
+        line = next((self.lines[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in self.lines), None)
+        return CozyTomlError(message, self.path, line)
+
+    def read(self) -> CozyToml:
+        self.known_keys(self.data, TOP_KEYS)
+        version = self.data.get("schema_version")
+        if version != 1 or isinstance(version, bool):
+            raise self.error(f"schema_version must be 1, not {version!r}", "schema_version")
+        name = self.required("name")
+        try:
+            slugify(name)
+        except ValueError as exc:
+            raise self.error(str(exc), "name") from None
+        main = self.required("main")
+        if not all(part.isidentifier() for part in main.split(".")):
+            raise self.error(f"main = {main!r} is not a module name; expected dotted names such as 'my_pkg.main'", "main")
+        functions = self.functions()
+        return CozyToml(
+            path=self.path,
+            schema_version=1,
+            name=name,
+            main=main,
+            gen_worker=self.constraint(self.required("gen_worker"), "gen_worker", "gen_worker"),
+            cuda=self.cuda(),
+            models=self.models(self.data.get("models", {}), "models"),
+            function_models={slug: models for slug, (models, _) in functions.items() if models},
+            function_settings={slug: settings for slug, (_, settings) in functions.items() if settings},
+            resources=self.resources(),
+        )
+
+    def known_keys(self, table: Mapping[str, Any], known: Iterable[str], *above: str) -> None:
+        for key in table:
+            if key not in known:
+                where = f"in [{'.'.join(above)}]" if above else "at the top level"
+                raise self.error(
+                    f"unknown key {key!r} {where}.{did_you_mean(key, known)} Known keys: {', '.join(known)}", *above, key
+                )
+
+    def table(self, value: Any, *keys: str) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise self.error(f"[{'.'.join(keys)}] must be a table, not {_kind(value)}", *keys)
+        return value
+
+    def required(self, key: str) -> str:
+        value = self.data.get(key)
+        if value is None or (isinstance(value, str) and not value.strip()):
+            raise self.error(f"missing {key}; expected a line such as {_EXAMPLES[key]}", key)
+        if not isinstance(value, str):
+            raise self.error(f"{key} must be a string, not {_kind(value)}", key)
+        return value.strip()
+
+    def constraint(self, spec: Any, what: str, *keys: str) -> str:
+        if not isinstance(spec, str):
+            raise self.error(f"{what} constraint must be a string, not {_kind(spec)}", *keys)
+        try:
+            parse_constraint(spec, what)
+        except ValueError as exc:
+            raise self.error(str(exc), *keys) from None
+        return spec
+
+    def cuda(self) -> str | None:
+        host = self.table(self.data.get("host", {}), "host")
+        self.known_keys(host, ("requirements",), "host")
+        requirements = self.table(host.get("requirements", {}), "host", "requirements")
+        self.known_keys(requirements, ("cuda",), "host", "requirements")
+        if "cuda" not in requirements:
+            return None
+        return self.constraint(requirements["cuda"], "cuda", "host", "requirements", "cuda")
+
+    def resources(self) -> dict[str, float]:
+        table = self.table(self.data.get("resources", {}), "resources")
+        self.known_keys(table, RESOURCE_KEYS, "resources")
+        for key, value in table.items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e9:
+                raise self.error(f"resources.{key} = {value!r} must be a number from 0 up", "resources", key)
+        return table
+
+    def functions(self) -> dict[str, tuple[dict[str, ModelSpec], dict[str, Any]]]:
+        found: dict[str, tuple[dict[str, ModelSpec], dict[str, Any]]] = {}
+        for name, value in self.table(self.data.get("functions", {}), "functions").items():
+            table = self.table(value, "functions", name)
+            self.known_keys(table, FUNCTION_KEYS, "functions", name)
+            try:
+                slug = slugify(name)
+            except ValueError as exc:
+                raise self.error(str(exc), "functions", name) from None
+            if slug in found:
+                raise self.error(f"[functions.{name}] and another table both mean the function '{slug}'", "functions", name)
+            settings = {key: self.function_setting(name, key, item) for key, item in table.items() if key != "models"}
+            found[slug] = (self.models(table.get("models", {}), "functions", name, "models"), settings)
+        return found
+
+    def function_setting(self, name: str, key: str, value: Any) -> Any:
+        if key == "batch":
+            table = self.table(value, "functions", name, "batch")
+            self.known_keys(table, ("max_size", "max_wait_ms"), "functions", name, "batch")
+            return table
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+            raise self.error(f"functions.{name}.{key} = {value!r} must be a number above 0", "functions", name, key)
+        return value
+
+    def models(self, value: Any, *keys: str) -> dict[str, ModelSpec]:
+        return {key: self.model(key, spec, *keys, key) for key, spec in self.table(value, *keys).items()}
+
+    def model(self, key: str, spec: Any, *keys: str) -> ModelSpec:
+        where = f"model {key!r}"
+        if "/" in key or ":" in key or not key.strip():
+            raise self.error(f"{where}: a key is a short name without '/' and ':'", *keys)
+        if isinstance(spec, str):
+            spec = {"ref": spec}
+        if not isinstance(spec, dict):
+            raise self.error(f"{where} must be a string or a table, not {_kind(spec)}", *keys)
+        self.known_keys(spec, ("ref", "dtypes"), *keys)
+        ref = spec.get("ref")
+        if ref is None:
+            raise self.error(f'{where}: missing ref; expected {key} = {{ ref = "hf:owner/repo" }}', *keys)
+        if not isinstance(ref, str) or not ref.strip():
+            raise self.error(f"{where}: ref cannot be empty; expected a string such as 'hf:owner/repo'", *keys)
+        dtypes = self.dtypes(where, spec.get("dtypes", list(DEFAULT_DTYPES)), *keys)
+        try:
+            return ModelSpec.checked(ref.strip(), dtypes)
+        except ValueError as exc:
+            raise self.error(f"{where}: {exc}", *keys) from None
+
+    def dtypes(self, where: str, dtypes: Any, *keys: str) -> list[str]:
+        if not isinstance(dtypes, list) or not all(isinstance(name, str) for name in dtypes):
+            raise self.error(f"{where}: dtypes must be a list of strings, such as ['fp16', 'bf16']", *keys)
+        if not dtypes:
+            raise self.error(f"{where}: dtypes cannot be empty; leave it out for {list(DEFAULT_DTYPES)}", *keys)
+        wrong = [name for name in dtypes if name not in DTYPES]
+        if wrong:
+            hint = did_you_mean(wrong[0], DTYPES)
+            raise self.error(f"{where}: invalid dtypes {', '.join(map(repr, wrong))}.{hint} Allowed: {', '.join(DTYPES)}", *keys)
+        return dtypes
+
+
+_EXAMPLES = {"name": 'name = "my-worker"', "main": 'main = "my_pkg.main"', "gen_worker": 'gen_worker = ">=0.2.0,<0.3.0"'}
+_HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(?:#.*)?")
+_KEY = re.compile(r"\s*((?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*'))*)\s*=")
+
+
+def _key_lines(text: str) -> dict[tuple[str, ...], int]:
+    """On which line each key stands. The parser keeps no positions; this only serves messages, so near is good enough."""
+    lines: dict[tuple[str, ...], int] = {}
+    above: tuple[str, ...] = ()
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := _HEADER.fullmatch(line):
+            above = _parts(header[1])
+            lines.setdefault(above, number)
+        elif key := _KEY.match(line):
+            lines.setdefault(above + _parts(key[1]), number)
+    return lines
+
+
+def _parts(dotted: str) -> tuple[str, ...]:
+    return tuple(part.strip().strip("\"'") for part in re.findall(r"\"[^\"]*\"|'[^']*'|[^.]+", dotted))
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "a table", list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
+    return names.get(type(value), type(value).__name__)

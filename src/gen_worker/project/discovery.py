@@ -1,0 +1,154 @@
+"""Import an author's `main` and read every marked function that the import brought in."""
+
+import contextlib
+import importlib
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import msgspec
+
+from gen_worker.authoring.functions import mark_of
+from gen_worker.authoring.signature import FunctionSpec, SignatureError, location_of, read_signature
+from gen_worker.project.cozy_toml import CozyToml, find_cozy_toml, load_cozy_toml
+from gen_worker.project.manifest import manifest_of
+from gen_worker.project.standins import StandInUsedError, missing_packages, stand_ins
+
+Warn = Callable[[str], None]
+
+
+class DiscoveryError(ValueError):
+    """The project's functions cannot be discovered; the message holds every problem found."""
+
+
+class Discovered(msgspec.Struct, frozen=True):
+    """A project and its functions, in the order of module and name."""
+
+    project: CozyToml
+    specs: tuple[FunctionSpec, ...]
+    stood_in: tuple[str, ...] = ()
+
+    def manifest(self) -> dict[str, Any]:
+        return manifest_of(self.project, self.specs)
+
+
+def discover(root: Path, *, with_stand_ins: bool = False) -> Discovered:
+    """Read cozy.toml in `root`, import its `main`, read the marked functions.
+
+    `with_stand_ins` lets declared but missing packages be imported as names only: right for baking a manifest, wrong for
+    running the functions. Raises `CozyTomlError`, `DiscoveryError` or `SignatureError`, all of them `ValueError`.
+    """
+    root = root.resolve()
+    path = find_cozy_toml(root)
+    project = load_cozy_toml(path or root / "cozy.toml")
+    add_to_path(root)
+    with stand_ins(missing_packages(root) if with_stand_ins else ()) as stood_in:
+        modules = _import_main(project, root)
+        specs = read_specs(modules)
+        manifest_of(project, specs)  # every rule about models and schemas is checked here, once
+    return Discovered(project, specs, tuple(sorted(stood_in)))
+
+
+def discover_manifest(root: str | Path | None = None) -> dict[str, Any]:
+    """The manifest of the project in `root` (default: the current folder)."""
+    return discover(Path(root or Path.cwd()), with_stand_ins=True).manifest()
+
+
+def discover_functions(root: str | Path | None = None, *, main_module: str | None = None) -> list[dict[str, Any]]:
+    """The function entries of the manifest; `main_module` is imported instead of cozy.toml's `main`."""
+    folder = Path(root or Path.cwd()).resolve()
+    project = load_cozy_toml(find_cozy_toml(folder) or folder / "cozy.toml")
+    add_to_path(folder)
+    if main_module:
+        project = msgspec.structs.replace(project, main=main_module)
+    with stand_ins(missing_packages(folder)):
+        functions: list[dict[str, Any]] = manifest_of(project, read_specs(_import_main(project, folder)))["functions"]
+    return functions
+
+
+def add_to_path(root: Path) -> None:
+    """Put `<root>/src` and `root` in front of `sys.path`."""
+    for folder in (root, root / "src"):
+        text = str(folder)
+        if folder.is_dir() and text not in sys.path[:2]:
+            sys.path.insert(0, text)
+
+
+def import_modules(names: Iterable[str]) -> list[ModuleType]:
+    """Import modules by name; `DiscoveryError` shows the author's line that failed. Prints go to stderr."""
+    modules = []
+    for name in names:
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                modules.append(importlib.import_module(name))
+        except StandInUsedError as exc:
+            raise DiscoveryError(str(exc)) from exc
+        except KeyboardInterrupt:
+            raise
+        except BaseException as exc:  # noqa: BLE001 - an author's module may do anything, SystemExit included
+            raise DiscoveryError(_import_problem(name, exc)) from exc
+    return modules
+
+
+def read_specs(modules: Sequence[ModuleType]) -> tuple[FunctionSpec, ...]:
+    """Specs of all marked functions that the modules hold; each function once, at the first module that holds it."""
+    specs: list[FunctionSpec] = []
+    problems: list[str] = []
+    seen: set[tuple[str, str]] = set()
+    for module in modules:
+        for function in list(vars(module).values()):
+            if not callable(function) or mark_of(function) is None:
+                continue
+            identity = (function.__module__, function.__qualname__)
+            if identity in seen:
+                continue
+            seen.add(identity)
+            try:
+                specs.append(read_signature(function, module.__name__))
+            except SignatureError as exc:
+                problems.append(str(exc))
+    problems.extend(_collisions(specs))
+    if problems:
+        raise DiscoveryError("\n".join(problems))
+    return tuple(specs)
+
+
+def _import_main(project: CozyToml, root: Path) -> list[ModuleType]:
+    """Import `main`; the modules of the project that this loaded, in name order."""
+    import_modules([project.main])
+    return [module for _, module in sorted(_modules_under(root))]
+
+
+def _modules_under(root: Path) -> Iterator[tuple[str, ModuleType]]:
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str) and name != "__main__":
+            path = Path(file).resolve()
+            if path.is_relative_to(root) and "site-packages" not in path.relative_to(root).parts:
+                yield name, module
+
+
+def _collisions(specs: Sequence[FunctionSpec]) -> Iterator[str]:
+    by_name: dict[str, FunctionSpec] = {}
+    for spec in specs:
+        other = by_name.setdefault(spec.name, spec)
+        if other is not spec:
+            yield (
+                f"{location_of(spec.function)}: multiple functions normalize to the same function name '{spec.name}': "
+                f"'{other.python_name}' ({location_of(other.function)}) and '{spec.python_name}'\n  fix: rename one of them"
+            )
+
+
+def _import_problem(name: str, exc: BaseException) -> str:
+    frames = [frame for frame in traceback.extract_tb(exc.__traceback__) if "importlib" not in frame.filename and __file__ != frame.filename]
+    where = f"{frames[-1].filename}:{frames[-1].lineno}: " if frames else ""
+    if isinstance(exc, ModuleNotFoundError) and exc.name and name.startswith(exc.name):
+        return f"main = {name!r} in cozy.toml: no module {exc.name!r} in this folder or its src/\n  fix: correct main, or create the module"
+    if isinstance(exc, ModuleNotFoundError):
+        fix = f"install it (pip install {exc.name}), or add it to [project] dependencies in pyproject.toml"
+        return f"{where}importing {name!r} needs the package {exc.name!r}, which is not installed\n  fix: {fix}"
+    shown = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
+    return f"{where}importing {name!r} failed: {shown}\n  fix: a module must be importable without doing its work; move that into the function"

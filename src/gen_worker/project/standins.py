@@ -1,0 +1,146 @@
+"""Stand-ins for an author's declared packages that are not installed here, so that a module that only names their types
+can still be discovered. A module that really uses one while it is imported is told so, with its line."""
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import re
+import sys
+import tomllib
+import types
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+# Distributions whose import name is not their own name with "-" read as "_".
+_IMPORT_NAMES = {
+    "opencv-python": "cv2",
+    "opencv-python-headless": "cv2",
+    "pillow": "PIL",
+    "pyyaml": "yaml",
+    "scikit-image": "skimage",
+    "scikit-learn": "sklearn",
+}
+_TORCH_EXTRA = ("torch", "torchvision", "torchaudio", "safetensors", "numpy")
+# Called on a function at definition time, these only wrap it: `@torch.inference_mode()`.
+_WRAPPERS = {"inference_mode", "no_grad", "autocast", "compile", "enable_grad"}
+
+
+class StandInUsedError(ImportError):
+    """An import-time use of a package that is not installed."""
+
+
+class _StandInType(type):
+    """A name out of a missing package: fine in annotations and as a base class, an error when called."""
+
+    __module__: str
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _make(f"{cls.__module__}.{cls.__qualname__}", name)
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        if not cls.__dict__.get("_stand_in"):
+            return super().__call__(*args, **kwargs)
+        if cls.__name__ in _WRAPPERS:
+            return args[0] if len(args) == 1 and callable(args[0]) else lambda function: function
+        package = cls.__module__.partition(".")[0]
+        raise StandInUsedError(
+            f"{_caller()}: calls {cls.__module__}.{cls.__qualname__}(...) while the module is imported, but '{package}' is not "
+            f"installed here. Install it (pip install {package}), or move the call into the function that needs it."
+        )
+
+    def __getitem__(cls, item: Any) -> Any:
+        return cls
+
+    def __or__(cls, other: Any) -> Any:
+        return cls
+
+    __ror__ = __or__
+
+
+def _make(module: str, name: str) -> _StandInType:
+    return _StandInType(name, (), {"__module__": module, "_stand_in": True})
+
+
+class _StandInModule(types.ModuleType):
+    __path__: Sequence[str] = ()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        made = _make(self.__name__, name)
+        setattr(self, name, made)
+        return made
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def __init__(self, packages: Iterable[str]) -> None:
+        self.packages = frozenset(packages)
+        self.used: set[str] = set()
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        package = fullname.partition(".")[0]
+        if package not in self.packages:
+            return None
+        self.used.add(package)
+        return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
+        return _StandInModule(spec.name)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        return None
+
+
+def is_stand_in(value: object) -> bool:
+    """Whether a type came out of a missing package."""
+    return isinstance(value, _StandInType)
+
+
+def missing_packages(root: Path) -> tuple[str, ...]:
+    """Import names of the packages that `<root>/pyproject.toml` declares and that are not installed."""
+    try:
+        project = tomllib.loads((root / "pyproject.toml").read_text()).get("project", {})
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
+        return ()
+    names: set[str] = set()
+    for requirement in [*project.get("dependencies", ()), *sum(project.get("optional-dependencies", {}).values(), [])]:
+        found = re.match(r"\s*([A-Za-z0-9._-]+)\s*(\[[^\]]*\])?", str(requirement))
+        if found is None:
+            continue
+        distribution = found[1].lower().replace("_", "-").replace(".", "-")
+        if distribution == "gen-worker":
+            names.update(_TORCH_EXTRA if "torch" in (found[2] or "") else ())
+        else:
+            names.add(_IMPORT_NAMES.get(distribution, distribution.replace("-", "_")))
+    return tuple(sorted(name for name in names if name.isidentifier() and not _installed(name)))
+
+
+@contextmanager
+def stand_ins(packages: Iterable[str]) -> Iterator[set[str]]:
+    """While open, `import` of these packages gives stand-ins; yields the set of those that were asked for."""
+    finder = _Finder(packages)
+    sys.meta_path.append(finder)
+    try:
+        yield finder.used
+    finally:
+        sys.meta_path.remove(finder)
+        for name in [name for name, module in sys.modules.items() if isinstance(module, _StandInModule)]:
+            del sys.modules[name]
+
+
+def _installed(name: str) -> bool:
+    try:
+        return name in sys.modules or importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _caller() -> str:
+    frame = sys._getframe(2)
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"

@@ -1,0 +1,54 @@
+"""Whether an endpoint folder has all that a build needs."""
+
+import tomllib
+from pathlib import Path
+
+import msgspec
+
+from gen_worker.names import slugify
+from gen_worker.project.cozy_toml import load_cozy_toml
+
+
+class EndpointValidationResult(msgspec.Struct, frozen=True):
+    """`ok` is True when there are no errors; warnings do not count."""
+
+    ok: bool
+    errors: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def validate_endpoint(root: str | Path, *, require_uv_lock: bool = False) -> EndpointValidationResult:
+    """Check the files of an endpoint: Dockerfile, cozy.toml, pyproject.toml, uv.lock. Imports nothing of it."""
+    root = Path(root)
+    errors: list[str] = [f"missing {name}" for name in ("Dockerfile", "cozy.toml", "pyproject.toml") if not (root / name).is_file()]
+    warnings: list[str] = []
+    if (root / "requirements.txt").exists():
+        errors.append("requirements.txt is not used by the build; declare dependencies in pyproject.toml and remove requirements.txt")
+    if not (root / "uv.lock").is_file():
+        if require_uv_lock:
+            errors.append("missing uv.lock (required); make it with: uv lock")
+        else:
+            warnings.append("missing uv.lock: builds will resolve dependencies anew each time; make it with: uv lock")
+    if (root / "cozy.toml").is_file():
+        try:
+            load_cozy_toml(root / "cozy.toml")
+        except ValueError as exc:
+            errors.append(str(exc))
+    if (root / "pyproject.toml").is_file():
+        errors.extend(_pyproject_problems(root / "pyproject.toml"))
+    return EndpointValidationResult(not errors, tuple(errors), tuple(warnings))
+
+
+def _pyproject_problems(path: Path) -> list[str]:
+    try:
+        project = tomllib.loads(path.read_text()).get("project", {})
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        return [f"pyproject.toml: not valid TOML: {exc}"]
+    name = project.get("name") if isinstance(project, dict) else None
+    if not isinstance(name, str) or not name.strip():
+        return ['missing [project].name in pyproject.toml; expected name = "my-worker"']
+    try:
+        slugify(name)
+    except ValueError as exc:
+        return [f"invalid [project].name in pyproject.toml: {exc}"]
+    return []

@@ -1,0 +1,1 @@
+"""The worker: runs functions and reports on them."""

@@ -1,0 +1,39 @@
+"""Slots: how many runs a worker, and each function of it, may work on at once. Pure counting."""
+
+from collections import Counter
+from typing import Literal
+
+
+Refusal = Literal["worker_draining", "max_concurrency_reached", "function_concurrency_reached"]
+
+
+class Admission:
+    """Counts runs in progress. A limit of 0 or None is no limit."""
+
+    def __init__(self, max_concurrency: int = 0) -> None:
+        self.max_concurrency = max_concurrency
+        self.draining = False
+        self._active: Counter[str] = Counter()
+
+    @property
+    def active(self) -> int:
+        return self._active.total()
+
+    def take(self, function: str, limit: int | None) -> Refusal | None:
+        """Take a slot, or say why there is none."""
+        if self.draining:
+            return "worker_draining"
+        if self.max_concurrency and self.active >= self.max_concurrency:
+            return "max_concurrency_reached"
+        if limit and self._active[function] >= limit:
+            return "function_concurrency_reached"
+        self._active[function] += 1
+        return None
+
+    def give(self, function: str) -> None:
+        """Give a slot back."""
+        self._active[function] -= 1
+        if self._active[function] <= 0:
+            del self._active[function]
+
+

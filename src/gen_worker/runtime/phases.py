@@ -1,0 +1,43 @@
+"""What a run's phases took, as the `metrics.run` event."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from gen_worker.events import RunMetrics, RunModel
+from gen_worker.models.manager import ModelUse
+
+_WORST_FIRST = ("cold_remote", "warm_disk", "hot_vram")
+
+
+def run_metrics(function: str, payload: msgspec.Struct, uses: Sequence[ModelUse], inference_s: float, upload_s: float) -> RunMetrics:
+    """Schema 1 of metrics.run; what is not known is left out."""
+    steps = _number(payload, "num_inference_steps", "steps")
+    guidance = _number(payload, "guidance_scale", "guidance")
+    states = {use.cache_state for use in uses}
+    return RunMetrics(
+        schema_version=1,
+        function_name=function,
+        cache_state=next((state for state in _WORST_FIRST if state in states), None),
+        models=tuple(RunModel(use.model_id, use.cache_state) for use in uses),
+        gpu_load_ms=round(sum(use.load_s for use in uses) * 1000) if uses else None,
+        inference_ms=round(inference_s * 1000),
+        upload_ms=round(upload_s * 1000) if upload_s else None,
+        steps=None if steps is None else round(steps),
+        width=_whole(_number(payload, "width")),
+        height=_whole(_number(payload, "height")),
+        guidance=guidance,
+        iters_per_s=round(steps / inference_s, 3) if steps and inference_s > 0 else None,
+    )
+
+
+def _number(payload: msgspec.Struct, *names: str) -> float | None:
+    for name in names:
+        value = getattr(payload, name, None)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return value
+    return None
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else round(value)

@@ -1,0 +1,163 @@
+"""Threads that run authors' code, and the way back to the event loop."""
+
+import asyncio
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from gen_worker.log import Log
+
+Job = Callable[[], None]
+REPORT_AFTER_S = 1.0  # a function that looks at its cancel flag returns well within this
+
+
+class Mailbox:
+    """Calls from any thread to the loop, in order. Many posts share one wake-up of the loop, which is what costs."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._calls: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self._scheduled = False
+
+    def post(self, call: Callable[..., None], *args: Any) -> None:
+        """Have `call(*args)` run on the loop; dropped when the loop is closed."""
+        self._calls.append((call, args))
+        if not self._scheduled:
+            self._scheduled = True
+            try:
+                self._loop.call_soon_threadsafe(self._drain)
+            except RuntimeError:  # the loop has closed: nobody is left to tell
+                self._calls.clear()
+
+    def _drain(self) -> None:
+        # Cleared first: a post that comes while we drain schedules one drain too many, never one too few.
+        self._scheduled = False
+        calls = self._calls
+        while calls:
+            call, args = calls.popleft()
+            call(*args)
+
+
+class LeftThread(msgspec.Struct, frozen=True):
+    """A thread whose run has ended while the author's code goes on."""
+
+    run_id: str
+    function: str
+    seconds: float
+
+
+class RunThreads:
+    """Named daemon threads for sync functions, reused last in, first out.
+
+    At most `max_threads` work at once, the rest wait in order. A thread that its run has left does not count, so that
+    functions which ignore cancellation cannot block others. Only the loop calls these methods.
+    """
+
+    def __init__(self, mailbox: Mailbox, log: Log, max_threads: int = 256) -> None:
+        self.mailbox = mailbox
+        self._log = log
+        self._max = max_threads
+        self._jobs: queue.SimpleQueue[tuple[str, Job, ThreadJob] | None] = queue.SimpleQueue()
+        self._count = 0
+        self._free = 0
+        self._left: dict[ThreadJob, tuple[str, str, float]] = {}
+
+    def start(self, name: str, job: Job) -> "ThreadJob":
+        """Run `job` in a thread called `name` while it lasts."""
+        handle = ThreadJob(self)
+        if self._free > 0:
+            self._free -= 1
+        elif self._count - len(self._left) < self._max:
+            self._count += 1
+            threading.Thread(target=self._work, name="run-idle", daemon=True).start()
+        else:
+            self._free -= 1  # owed: the next thread to return takes this job and is not free
+        self._jobs.put((name, job, handle))
+        return handle
+
+    def left(self) -> list[LeftThread]:
+        """Threads that outlive their runs, longest first."""
+        now_s = time.monotonic()
+        found = [LeftThread(run_id, function, round(now_s - since_s, 3)) for run_id, function, since_s in self._left.values()]
+        return sorted(found, key=lambda thread: -thread.seconds)
+
+    def close(self) -> None:
+        """Let idle threads end; busy ones are daemons and end with the process."""
+        for _ in range(self._count):
+            self._jobs.put(None)
+
+    def _work(self) -> None:
+        thread = threading.current_thread()
+        while (taken := self._jobs.get()) is not None:
+            thread.name, job, handle = taken
+            job()
+            thread.name = "run-idle"
+            del taken, job  # or the last run's payload and model would live as long as the thread is idle
+            self.mailbox.post(self._returned, handle)
+
+    def _returned(self, handle: "ThreadJob") -> None:
+        self._free += 1
+        handle.running = False
+        found = self._left.pop(handle, None)
+        if found is not None:
+            run_id, function, since_s = found
+            seconds = round(time.monotonic() - since_s, 3)
+            if seconds >= REPORT_AFTER_S:
+                self._log.warning("run.thread_returned", run_id=run_id, function=function, seconds_after_its_run=seconds)
+
+
+class ThreadJob:
+    """One job given to the threads."""
+
+    def __init__(self, threads: RunThreads) -> None:
+        self._threads = threads
+        self.running = True
+
+    def leave(self, run_id: str, function: str) -> None:
+        """The run is over; if the author's code is not, its thread is listed, and logged, until it returns."""
+        if not self.running:
+            return
+        threads = self._threads
+        threads._left[self] = (run_id, function, time.monotonic())
+        asyncio.get_running_loop().call_later(REPORT_AFTER_S, self._report, run_id, function)
+
+    def _report(self, run_id: str, function: str) -> None:
+        if self.running:
+            self._threads._log.warning(
+                "run.thread_left", run_id=run_id, function=function, hint="the function goes on after its run ended; look at ctx.is_canceled()"
+            )
+
+
+class TenantLoop:
+    """One event loop in a thread of its own for all async functions: what blocks there does not block the worker."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop, started on first use."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            threading.Thread(target=self._run, args=(self._loop,), name="run-async", daemon=True).start()
+        return self._loop
+
+    def close(self) -> None:
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._loop = None
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        while self._loop is loop:
+            try:
+                loop.run_forever()
+                return
+            except BaseException as exc:  # noqa: BLE001 - asyncio re-raises a tenant task's SystemExit here; others must go on
+                self._log.error("run.async_loop_interrupted", error=repr(exc))

@@ -1,0 +1,1 @@
+"""Tools that run and test functions without a scheduler."""
