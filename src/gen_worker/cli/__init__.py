@@ -1,0 +1,1 @@
+"""`cozyctl`: one file a verb."""

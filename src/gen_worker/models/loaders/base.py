@@ -1,5 +1,6 @@
 """What a loader is, and which one an annotation asks for."""
 
+import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, get_origin
@@ -62,3 +63,9 @@ def torch_dtype(torch: Any, device: str, dtypes: Sequence[str]) -> Any:
 def tensor_bytes(module: Any) -> int:
     """Bytes of a torch module's parameters and buffers."""
     return sum(t.nbytes for t in module.parameters()) + sum(t.nbytes for t in module.buffers())
+
+
+def quiet(*logging_modules: str) -> None:
+    """Switch a library's progress bars off: progress is an event here, not a bar on the worker's stderr."""
+    for name in logging_modules:
+        importlib.import_module(name).disable_progress_bar()

@@ -3,7 +3,7 @@
 import copy
 from typing import Any
 
-from gen_worker.models.loaders.base import Loaded, LoadRequest, family, tensor_bytes, torch_dtype
+from gen_worker.models.loaders.base import Loaded, LoadRequest, family, quiet, tensor_bytes, torch_dtype
 
 
 class DiffusersLoader:
@@ -18,9 +18,11 @@ class DiffusersLoader:
     def load(self, request: LoadRequest) -> Loaded:
         import torch
 
+        quiet("diffusers.utils.logging", "transformers.utils.logging")
+        dtype = torch_dtype(torch, request.device, request.dtypes)
         pipe = request.annotation.from_pretrained(
             str(request.path),
-            torch_dtype=torch_dtype(torch, request.device, request.dtypes),
+            **{_dtype_option(): dtype},
             local_files_only=True,
             use_safetensors=True,
             low_cpu_mem_usage=False,
@@ -30,6 +32,13 @@ class DiffusersLoader:
         pipe.set_progress_bar_config(disable=True)  # progress is an event here, not a bar on the worker's stderr
         modules = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
         return Loaded(pipe, sum(map(tensor_bytes, modules)), lambda: per_run_view(pipe))
+
+
+def _dtype_option() -> str:
+    """`dtype` since the library deprecated `torch_dtype`."""
+    from diffusers.utils import deprecation_utils
+
+    return "dtype" if hasattr(deprecation_utils, "_TORCH_DTYPE_DEPRECATION_MESSAGE") else "torch_dtype"
 
 
 def per_run_view(pipe: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gen_worker.models.loaders.base import Loaded, LoadRequest, family, tensor_bytes, torch_dtype
+from gen_worker.models.loaders.base import Loaded, LoadRequest, family, quiet, tensor_bytes, torch_dtype
 
 
 class TransformersLoader:
@@ -14,6 +14,7 @@ class TransformersLoader:
     def load(self, request: LoadRequest) -> Loaded:
         import torch
 
+        quiet("transformers.utils.logging")
         options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         if _is_model(request.annotation):
             options |= {"dtype": torch_dtype(torch, request.device, request.dtypes), "use_safetensors": True}

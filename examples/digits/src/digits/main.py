@@ -1,0 +1,55 @@
+"""Draw a handwritten digit from its English name, with a real (and tiny) Stable Diffusion pipeline."""
+
+import io
+from typing import Annotated, Any
+
+import msgspec
+import torch
+from diffusers import StableDiffusionPipeline
+from gen_worker import ActionContext, Asset, Clamp, ModelRef, ModelRefSource, ResourceRequirements, worker_function
+from PIL import Image
+
+
+class Prompt(msgspec.Struct):
+    """What to draw."""
+
+    prompt: Annotated[str, msgspec.Meta(description="The digit to draw, in words", examples=["seven"])]
+    num_inference_steps: Annotated[int, Clamp(1, 50)] = 20
+    guidance_scale: Annotated[float, Clamp(0, 10)] = 3.0
+    seed: Annotated[int, msgspec.Meta(ge=0, description="The same seed draws the same picture")] = 0
+    size: Annotated[int, Clamp(16, 512)] = 256
+
+
+class Drawing(msgspec.Struct):
+    """The picture, saved as a PNG."""
+
+    image: Asset
+    prompt: str
+
+
+@worker_function(ResourceRequirements(max_concurrency=2))
+def generate(
+    ctx: ActionContext,
+    pipe: Annotated[StableDiffusionPipeline, ModelRef(ModelRefSource.FIXED, "digits")],
+    payload: Prompt,
+) -> Drawing:
+    """Draw the digit that the prompt names."""
+
+    def on_step_end(pipe: Any, step: int, timestep: int, tensors: dict[str, Any]) -> dict[str, Any]:
+        if ctx.is_canceled():
+            raise InterruptedError("canceled")
+        ctx.progress((step + 1) / payload.num_inference_steps, stage="draw")
+        return tensors
+
+    drawn = pipe(
+        payload.prompt,
+        height=16,
+        width=16,
+        num_inference_steps=payload.num_inference_steps,
+        guidance_scale=payload.guidance_scale,
+        generator=torch.Generator().manual_seed(payload.seed),
+        callback_on_step_end=on_step_end,
+    ).images[0]
+    png = io.BytesIO()
+    drawn.resize((payload.size, payload.size), Image.Resampling.BICUBIC).save(png, "PNG")
+    return Drawing(ctx.save_bytes(f"runs/{ctx.run_id}/outputs/digit.png", png.getvalue()), payload.prompt)

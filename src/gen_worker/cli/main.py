@@ -1,0 +1,63 @@
+"""The command and its verbs; a verb's module is imported when the verb is used."""
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from gen_worker import __version__
+from gen_worker.names import did_you_mean
+
+# verb -> (module, help)
+VERBS = {
+    "init": ("gen_worker.cli.init", "Start a new endpoint from a template."),
+    "check": ("gen_worker.cli.check", "Say what is missing or wrong in an endpoint folder."),
+    "discover": ("gen_worker.cli.discover", "Print the manifest of the endpoint in this folder."),
+    "dev": ("gen_worker.cli.dev", "Serve the functions of this folder over HTTP."),
+    "run": ("gen_worker.cli.run", "Run one function once, here."),
+}
+ALIASES = {"doctor": "check"}
+
+
+class Verbs(click.Group):
+    """Loads verbs on use, and knows the nearest one to a mistyped name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        found = VERBS.get(ALIASES.get(cmd_name, cmd_name))
+        if found is None:
+            return None
+        command: click.Command = importlib.import_module(found[0]).command
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and ALIASES.get(args[0], args[0]) not in VERBS:
+            ctx.fail(f"no command {args[0]!r}.{did_you_mean(args[0], VERBS)} Commands: {', '.join(VERBS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in VERBS.items()])
+
+
+@click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="cozyctl")
+def group() -> None:
+    """Write, try and ship functions for AI inference."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point. Exit status: 0 ok, 1 the run failed, 2 usage, 3 not found, 4 auth, 5 time-out, 130 interrupted."""
+    try:
+        status: Any = group.main(args=argv, prog_name="cozyctl", standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as exc:
+        exc.show()
+        sys.exit(exc.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(status if isinstance(status, int) else 0)

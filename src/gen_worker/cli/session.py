@@ -1,0 +1,75 @@
+"""Everything that one local run needs, built from options."""
+
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from gen_worker.authoring.assets import Asset
+from gen_worker.authoring.local_outputs import LocalOutputs
+from gen_worker.dev.project import Served
+from gen_worker.dev.server import ServeOptions, dev_config
+from gen_worker.events import RunEvent
+from gen_worker.files.inputs import InputFiles
+from gen_worker.log import Log
+from gen_worker.models.device import model_cache, named_device, pick_device
+from gen_worker.models.keyspace import Keyspace
+from gen_worker.models.manager import ModelManager
+from gen_worker.runtime.cancellation import CancelToken
+from gen_worker.runtime.executor import Executor, RunRequest
+from gen_worker.runtime.outcome import Outcome
+
+OnEvent = Callable[[RunEvent], None]
+
+
+class LocalSession:
+    """One run, not yet started."""
+
+    def __init__(
+        self, options: ServeOptions, served: Served, function: str, payload: bytes, uploads: Mapping[str, Path], timeout_ms: int, run_dir: Path
+    ) -> None:
+        self.spec = next(spec for spec in served.functions if spec.name == function)
+        self.config = dev_config(options, os.environ, run_dir, served)
+        run_id = secrets.token_hex(12)
+        self.request = RunRequest(run_id=run_id, payload=payload, timeout_ms=timeout_ms, uploads=uploads)
+        self.token: CancelToken | None = None
+
+    def interrupt(self) -> None:
+        """Cancel the run."""
+        if self.token is not None:
+            self.token.cancel()
+
+
+class _Sink:
+    """Shows events as they come; always ready."""
+
+    ready = True
+
+    def __init__(self, emit: OnEvent) -> None:
+        self.emit = emit
+
+    def on_ready(self, callback: Callable[[], None]) -> None:
+        callback()
+
+
+async def run_locally(session: LocalSession, on_event: OnEvent) -> tuple[Outcome, list[Asset]]:
+    """ROOT of a local run: its outcome and the files that it saved."""
+    config = session.config
+    log = Log()
+    models = ModelManager(
+        Keyspace(config.models_by_function), config.source, model_cache(config.env), lambda: pick_device(config.env), log
+    )
+    inputs = InputFiles(config.run_dir, _nothing, max_bytes=config.limits.worker_max_input_file_bytes)
+    executor = Executor(models, inputs, config.limits, log, device=named_device(config.env))
+    files: list[Asset] = []
+    outputs = LocalOutputs(config.outputs, config.limits.upload_bytes, files.append)
+    session.token = CancelToken()
+    try:
+        return await executor.run(session.spec, session.request, _Sink(on_event), session.token, outputs), files
+    finally:
+        executor.close()
+        models.close()
+
+
+def _nothing(ref: str) -> None:
+    return None

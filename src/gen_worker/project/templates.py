@@ -1,0 +1,151 @@
+"""What `cozyctl init` writes: small, complete endpoints."""
+
+import msgspec
+
+
+class Template(msgspec.Struct, frozen=True):
+    """`main` is the module's text, `first_run` the command that gives a first result."""
+
+    main: str
+    first_run: str
+    dependencies: tuple[str, ...] = ()
+    models: str = ""
+
+
+_HELLO = '''"""Text in, text out."""
+
+import msgspec
+from gen_worker import ActionContext, worker_function
+
+
+class Input(msgspec.Struct):
+    prompt: str
+
+
+class Output(msgspec.Struct):
+    text: str
+
+
+@worker_function()
+def generate(ctx: ActionContext, payload: Input) -> Output:
+    """Greet whoever the prompt names."""
+    return Output(text=f"Hello, {payload.prompt}!")
+'''
+
+_STREAM = '''"""Text in, words out, one at a time."""
+
+from collections.abc import Iterator
+
+import msgspec
+from gen_worker import ActionContext, worker_function
+
+
+class Input(msgspec.Struct):
+    prompt: str
+
+
+class Delta(msgspec.Struct):
+    chunk: str
+
+
+@worker_function()
+def generate(ctx: ActionContext, payload: Input) -> Iterator[Delta]:
+    """Give the prompt back, one word at a time."""
+    words = payload.prompt.split()
+    for number, word in enumerate(words, start=1):
+        if ctx.is_canceled():
+            raise InterruptedError("canceled")
+        ctx.progress(number / len(words))
+        yield Delta(chunk=word)
+'''
+
+_DIFFUSERS = '''"""A prompt in, a picture out, by a diffusers pipeline that the worker loads and keeps."""
+
+import io
+from typing import Annotated, Any
+
+import msgspec
+import torch
+from diffusers import DiffusionPipeline
+from gen_worker import ActionContext, Asset, Clamp, ModelRef, ModelRefSource, ResourceRequirements, worker_function
+
+
+class Input(msgspec.Struct):
+    prompt: str
+    num_inference_steps: Annotated[int, Clamp(1, 50)] = 20
+    seed: int = 0
+
+
+class Output(msgspec.Struct):
+    image: Asset
+
+
+@worker_function(ResourceRequirements(max_concurrency=1))
+def generate(
+    ctx: ActionContext,
+    pipe: Annotated[DiffusionPipeline, ModelRef(ModelRefSource.FIXED, "base")],
+    payload: Input,
+) -> Output:
+    """Draw the prompt."""
+
+    def on_step_end(pipe: Any, step: int, timestep: int, tensors: dict[str, Any]) -> dict[str, Any]:
+        if ctx.is_canceled():
+            raise InterruptedError("canceled")
+        ctx.progress((step + 1) / payload.num_inference_steps, stage="draw")
+        return tensors
+
+    image = pipe(
+        payload.prompt,
+        num_inference_steps=payload.num_inference_steps,
+        generator=torch.Generator().manual_seed(payload.seed),
+        callback_on_step_end=on_step_end,
+    ).images[0]
+    png = io.BytesIO()
+    image.save(png, "PNG")
+    return Output(ctx.save_bytes(f"runs/{ctx.run_id}/outputs/image.png", png.getvalue()))
+'''
+
+TEMPLATES = {
+    "hello": Template(_HELLO, "run generate -i prompt=world"),
+    "stream": Template(_STREAM, "run generate -i prompt='one two three'"),
+    "diffusers": Template(
+        _DIFFUSERS,
+        "run generate -i prompt='a red kite' --model base=FOLDER   # a folder with a diffusers pipeline",
+        ("diffusers>=0.35", "pillow>=10", "torch>=2.6", "transformers>=4.48"),
+        '\n[models]\nbase = "hf:stable-diffusion-v1-5/stable-diffusion-v1-5"\n\n[resources]\nvram_gb = 6\n',
+    ),
+}
+
+_DOCKERFILE = """FROM ghcr.io/astral-sh/uv:python3.12-bookworm-slim
+WORKDIR /app
+ENV UV_LINK_MODE=copy UV_PROJECT_ENVIRONMENT=/usr/local
+COPY pyproject.toml uv.lock* ./
+RUN uv sync --no-dev --no-install-project
+COPY . .
+RUN uv sync --no-dev
+RUN mkdir -p /app/.cozy && python -m gen_worker.discover > /app/.cozy/manifest.json
+ENTRYPOINT ["python", "-m", "gen_worker.entrypoint"]
+"""
+
+_GITIGNORE = ".venv/\n__pycache__/\noutputs/\n"
+
+
+def render_template(template: str, name: str) -> dict[str, str]:
+    """Files of a new endpoint called `name` (a slug), by path."""
+    chosen = TEMPLATES[template]
+    package = name.replace("-", "_").replace(".", "_")
+    if not package.isidentifier():
+        package = f"endpoint_{package}"
+    dependencies = "".join(f'    "{item}",\n' for item in ("gen-worker>=0.2.0,<0.3.0", *chosen.dependencies))
+    return {
+        "cozy.toml": f'schema_version = 1\nname = "{name}"\nmain = "{package}.main"\ngen_worker = ">=0.2.0,<0.3.0"\n{chosen.models}',
+        "pyproject.toml": (
+            f'[project]\nname = "{name}"\nversion = "0.1.0"\nrequires-python = ">=3.11"\ndependencies = [\n{dependencies}]\n\n'
+            '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n\n'
+            f'[tool.hatch.build.targets.wheel]\npackages = ["src/{package}"]\n'
+        ),
+        "Dockerfile": _DOCKERFILE,
+        ".gitignore": _GITIGNORE,
+        f"src/{package}/__init__.py": "",
+        f"src/{package}/main.py": chosen.main,
+    }
