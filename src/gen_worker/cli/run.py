@@ -41,7 +41,8 @@ def command(
         try:
             served = load_project(options.root)
             name = _choose(served, function)
-            body, uploads = _payload(inputs, payload)
+            struct = next(spec.payload_type for spec in served.functions if spec.name == name)
+            body, uploads = _payload(inputs, payload, struct)
             session = LocalSession(options, served, name, body, uploads, round(timeout_s * 1000), Path(run_dir))
             live = LiveRun(name, quiet=as_json)
             outcome, files, deltas = asyncio.run(_run(session, live, as_json=as_json))
@@ -109,7 +110,7 @@ def _choose(served: Served, function: str | None) -> str:
     return name
 
 
-def _payload(inputs: tuple[str, ...], payload: str | None) -> tuple[bytes, dict[str, Path]]:
+def _payload(inputs: tuple[str, ...], payload: str | None, struct: type[msgspec.Struct]) -> tuple[bytes, dict[str, Path]]:
     text = sys.stdin.read() if payload == "-" else payload
     try:
         body: Any = msgspec.json.decode(text.encode()) if text else {}
@@ -128,7 +129,7 @@ def _payload(inputs: tuple[str, ...], payload: str | None) -> tuple[bytes, dict[
             uploads[ref] = path
             place(body, field, {"ref": ref})
         else:
-            place(body, field, text_value(value))
+            place(body, field, text_value(value, struct, field))
     return msgspec.json.encode(body), uploads
 
 

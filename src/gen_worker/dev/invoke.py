@@ -135,7 +135,7 @@ class Invoker:
         uploads: dict[str, Path] = {}
         if request.header(b"content-type").startswith("multipart/"):
             folder = self._run_dir / f"upload-{secrets.token_hex(8)}"
-            body, uploads = await read_multipart(request, folder, MAX_BODY_BYTES)
+            body, uploads = await read_multipart(request, spec.payload_type, folder, MAX_BODY_BYTES)
         else:
             body = await request.body(MAX_BODY_BYTES)
         payload, options = read_envelope(body)

@@ -4,7 +4,8 @@ import re
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 from starlette.datastructures import Headers, UploadFile
@@ -17,11 +18,11 @@ MAX_FIELDS = 1000
 _STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 
 
-async def read_multipart(request: Request, folder: Path, max_bytes: int) -> tuple[bytes, dict[str, Path]]:
+async def read_multipart(request: Request, struct: type[msgspec.Struct], folder: Path, max_bytes: int) -> tuple[bytes, dict[str, Path]]:
     """The payload's JSON with an asset ref in the place of each file, and the files by that ref, written to `folder`.
 
     A part named `image` or `images[0]` or `options.mask` fills that place with `{"ref": "upload:..."}`. Other text parts fill
-    theirs with their value, read as JSON where it is JSON.
+    theirs with their value; `struct` is the payload type.
     """
     request.check_length(max_bytes)
     headers = Headers(raw=request.scope["headers"])
@@ -32,12 +33,12 @@ async def read_multipart(request: Request, folder: Path, max_bytes: int) -> tupl
         detail = getattr(exc, "message", None) or "it has no boundary"
         raise RequestError(400, "invalid_multipart", f"the multipart body cannot be read: {detail}", error="invalid_multipart") from None
     try:
-        return _assemble(list(form.multi_items()), folder)
+        return _assemble(list(form.multi_items()), struct, folder)
     finally:
         await form.close()
 
 
-def _assemble(items: list[tuple[str, Any]], folder: Path) -> tuple[bytes, dict[str, Path]]:
+def _assemble(items: list[tuple[str, Any]], struct: type[msgspec.Struct], folder: Path) -> tuple[bytes, dict[str, Path]]:
     payload: Any = {}
     for name, value in items:
         if name == "payload" and isinstance(value, str):
@@ -49,7 +50,7 @@ def _assemble(items: list[tuple[str, Any]], folder: Path) -> tuple[bytes, dict[s
             uploads[ref] = _keep(value, folder, len(uploads))
             place(payload, name, {"ref": ref})
         elif name != "payload":
-            place(payload, name, text_value(value))
+            place(payload, name, text_value(value, struct, name))
     return msgspec.json.encode(payload), uploads
 
 
@@ -78,8 +79,12 @@ def place(payload: Any, name: str, value: Any) -> None:
         here = here[step]
 
 
-def text_value(text: str) -> Any:
-    """`7`, `true`, `{"a":1}` as JSON; everything else as the text that it is."""
+def text_value(text: str, struct: type[msgspec.Struct], name: str) -> Any:
+    """A field's value from text: as it stands where `struct` wants a string there, else as JSON where it is JSON (`7`, `true`)."""
+    if name in struct.__struct_fields__:
+        hint = get_type_hints(struct)[name]
+        if hint is str or (str in get_args(hint) and get_origin(hint) in (Union, UnionType)):
+            return text
     try:
         return msgspec.json.decode(text.encode())
     except (msgspec.DecodeError, RecursionError):
