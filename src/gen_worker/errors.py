@@ -87,8 +87,6 @@ class MissingExtraError(WorkerError, ImportError):
     code = "missing_extra"
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(
-            f"{purpose} needs the package '{package}', which is not installed. Add it with: pip install 'gen-worker[{extra}]'"
-        )
+        super().__init__(f"{purpose} needs the package '{package}', which is not installed. Add it with: pip install 'gen-worker[{extra}]'")
         self.package = package
         self.extra = extra

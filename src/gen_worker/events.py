@@ -143,4 +143,3 @@ class RunMetrics(msgspec.Struct, frozen=True, omit_defaults=True):
     height: int | None = None
     guidance: float | None = None
     iters_per_s: float | None = None
-

@@ -63,7 +63,8 @@ class ActionContext:
         self._required_models = list(required_models or ())
         self._outputs = outputs
         self._device = device
-        self._done = threading.Event()
+        self._canceled = False
+        self._done: threading.Event | None = None
 
     @property
     def required_models(self) -> list[str]:
@@ -87,9 +88,7 @@ class ActionContext:
         try:
             import torch
         except ImportError as exc:
-            raise RuntimeError(
-                "ctx.device needs torch, which is not installed. Add it with: pip install 'gen-worker[torch]'"
-            ) from exc
+            raise RuntimeError("ctx.device needs torch, which is not installed. Add it with: pip install 'gen-worker[torch]'") from exc
         if self._device:
             return torch.device(self._device)
         if torch.cuda.is_available():
@@ -98,14 +97,20 @@ class ActionContext:
 
     def is_canceled(self) -> bool:
         """Whether the run should stop. Look at it often in long work."""
-        return self._done.is_set()
+        return self._canceled
 
     def cancel(self) -> None:
         """Ask the run to stop."""
-        self._done.set()
+        self._canceled = True
+        if self._done is not None:
+            self._done.set()
 
     def done(self) -> threading.Event:
         """Set when the run is cancelled; wait on it instead of sleeping."""
+        if self._done is None:  # made when first asked for: most functions never wait on it
+            self._done = threading.Event()
+        if self._canceled:
+            self._done.set()
         return self._done
 
     def emit(self, event_type: str, payload: Mapping[str, Any] | None = None) -> None:

@@ -67,14 +67,15 @@ class LocalOutputs:
     def _save(self, ref: str, size_bytes: int, write: Callable[[BinaryIO], object], *, create: bool) -> Asset:
         if self._max_bytes and size_bytes > self._max_bytes:
             raise ValueError(
-                f"output file too large: {ref[:200]!r} has {size_bytes} bytes, at most {self._max_bytes} are allowed (WORKER_MAX_UPLOAD_BYTES)"
+                f"output file too large: {ref[:200]!r} has {size_bytes} bytes, "
+                f"at most {self._max_bytes} are allowed (WORKER_MAX_UPLOAD_BYTES)"
             )
         path = self.path_of(ref)
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=".saving-")
         temporary = Path(name)
         try:
-            with open(handle, "wb") as file:
+            with os.fdopen(handle, "wb") as file:
                 write(file)
             temporary.chmod(0o644)
             if create:

@@ -130,7 +130,9 @@ def _check_kinds(function: Callable[..., Any], parameters: list[inspect.Paramete
     for parameter in parameters[1:]:
         if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY):
             raise SignatureError(
-                function, f"unsupported param '{parameter}'", "name each parameter; *args, **kwargs and positional-only ones cannot be filled"
+                function,
+                f"unsupported param '{parameter}'",
+                "name each parameter; *args, **kwargs and positional-only ones cannot be filled",
             )
 
 
@@ -143,7 +145,9 @@ def _sort_parameters(
         hint = hints.get(parameter.name)
         if hint is None:
             raise SignatureError(
-                function, f"missing type annotation for param '{parameter.name}'", "annotate it: a msgspec.Struct, or Annotated[T, ModelRef(...)]"
+                function,
+                f"missing type annotation for param '{parameter.name}'",
+                "annotate it: a msgspec.Struct, or Annotated[T, ModelRef(...)]",
             )
         if _is_struct(hint):
             payloads.append(parameter.name)
@@ -207,7 +211,9 @@ def _output(function: Callable[..., Any], hints: dict[str, Any]) -> tuple[Output
     if origin in _SYNC_STREAMS and (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
         raise SignatureError(function, f"is async, but its return type is {_shown(hint)}", f"write -> AsyncIterator[{items[0].__name__}]")
     if origin in _ASYNC_STREAMS and inspect.isgeneratorfunction(function):
-        raise SignatureError(function, f"is a plain generator, but its return type is {_shown(hint)}", f"write -> Iterator[{items[0].__name__}]")
+        raise SignatureError(
+            function, f"is a plain generator, but its return type is {_shown(hint)}", f"write -> Iterator[{items[0].__name__}]"
+        )
     return "incremental", items[0], origin in _ASYNC_STREAMS
 
 

@@ -25,7 +25,9 @@ from gen_worker.runtime.outcome import Outcome
 
 @click.command("run")
 @click.argument("function", required=False)
-@click.option("-i", "--input", "inputs", multiple=True, metavar="FIELD=VALUE", help="A payload field; FIELD=@PATH sends a file. May be repeated.")
+@click.option(
+    "-i", "--input", "inputs", multiple=True, metavar="FIELD=VALUE", help="A payload field; FIELD=@PATH sends a file. May be repeated."
+)
 @click.option("--payload", metavar="JSON", help="The whole payload as JSON; '-' reads it from stdin.")
 @click.option("--model", "models", multiple=True, metavar="KEY=FOLDER", help="Use a local folder for a model key.")
 @click.option("--outputs", default="outputs", show_default=True, help="Folder for saved files.")
@@ -33,7 +35,14 @@ from gen_worker.runtime.outcome import Outcome
 @click.option("--folder", default=".", type=click.Path(exists=True, file_okay=False), help="The endpoint's folder.")
 @json_option
 def command(
-    function: str | None, inputs: tuple[str, ...], payload: str | None, models: tuple[str, ...], outputs: str, timeout_s: float, folder: str, as_json: bool
+    function: str | None,
+    inputs: tuple[str, ...],
+    payload: str | None,
+    models: tuple[str, ...],
+    outputs: str,
+    timeout_s: float,
+    folder: str,
+    as_json: bool,
 ) -> int:
     """Run FUNCTION once and print its output. FUNCTION may be left out where there is only one."""
     options = ServeOptions(root=Path(folder), outputs=Path(outputs), models=models)
@@ -77,7 +86,9 @@ async def _run(session: LocalSession, live: LiveRun, *, as_json: bool) -> tuple[
 
 
 def _report(outcome: Outcome, files: list[Any], deltas: list[Any], *, as_json: bool) -> int:
-    status = 0 if outcome.success else 130 if outcome.error_type == "canceled" else EXIT_TIMEOUT if outcome.code == "timeout" else EXIT_FAILED
+    status = (
+        0 if outcome.success else 130 if outcome.error_type == "canceled" else EXIT_TIMEOUT if outcome.code == "timeout" else EXIT_FAILED
+    )
     if as_json:
         output: Any = msgspec.Raw(outcome.output) if outcome.output else deltas or None
         body: dict[str, Any] = {"ok": outcome.success, "output": output, "files": files}

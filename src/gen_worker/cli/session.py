@@ -26,7 +26,14 @@ class LocalSession:
     """One run, not yet started."""
 
     def __init__(
-        self, options: ServeOptions, served: Served, function: str, payload: bytes, uploads: Mapping[str, Path], timeout_ms: int, run_dir: Path
+        self,
+        options: ServeOptions,
+        served: Served,
+        function: str,
+        payload: bytes,
+        uploads: Mapping[str, Path],
+        timeout_ms: int,
+        run_dir: Path,
     ) -> None:
         self.spec = next(spec for spec in served.functions if spec.name == function)
         self.config = dev_config(options, os.environ, run_dir, served)
@@ -56,9 +63,7 @@ async def run_locally(session: LocalSession, on_event: OnEvent) -> tuple[Outcome
     """ROOT of a local run: its outcome and the files that it saved."""
     config = session.config
     log = Log()
-    models = ModelManager(
-        Keyspace(config.models_by_function), config.source, model_cache(config.env), lambda: pick_device(config.env), log
-    )
+    models = ModelManager(Keyspace(config.models_by_function), config.source, model_cache(config.env), lambda: pick_device(config.env), log)
     inputs = InputFiles(config.run_dir, _nothing, max_bytes=config.limits.worker_max_input_file_bytes)
     executor = Executor(models, inputs, config.limits, log, device=named_device(config.env))
     files: list[Asset] = []

@@ -8,9 +8,9 @@ from urllib.parse import quote
 import msgspec
 
 from gen_worker.authoring.assets import Asset
-from gen_worker.dev.runs import DevRun, LogEntry
+from gen_worker.dev.runs import DevRun
 from gen_worker.errors import FieldError
-from gen_worker.events import stream_name
+from gen_worker.events import RunEvent, stream_name
 from gen_worker.http.problems import Problem, status_of
 from gen_worker.http.sse import frame
 from gen_worker.runtime.outcome import Outcome
@@ -71,7 +71,7 @@ def run_answer(run: DevRun) -> bytes:
     answer = RunAnswer(
         outcome.error_message,
         outcome.error_type,
-        [EventBody(entry.event.event_type, entry.event.payload, run.run_id) for entry in run.log_after(0)],
+        [EventBody(event.event_type, event.payload, run.run_id) for event in run.log_after(0)[1]],
         _output(outcome),
         run.run_id,
         outcome.safe_message,
@@ -115,18 +115,18 @@ def run_object_json(run: DevRun) -> bytes:
     return _encode(run_object(run))
 
 
-def sse_frames(entries: list[LogEntry]) -> bytes:
-    """Log entries as server-sent events, in one piece."""
-    return b"".join([frame(entry.seq, *_named(entry)) for entry in entries])
+def sse_frames(first_seq: int, found: list[RunEvent]) -> bytes:
+    """Events of a run as server-sent events, in one piece."""
+    return b"".join([frame(seq, *_named(event)) for seq, event in enumerate(found, first_seq)])
 
 
 def sse_done(run: DevRun) -> bytes:
     return frame(run.last_seq + 1, "done", run_object_json(run))
 
 
-def ndjson_lines(entries: list[LogEntry]) -> bytes:
-    """Log entries as lines of JSON: `{"id", "event", "data"}`."""
-    return b"".join([_line(entry.seq, *_named(entry)) for entry in entries])
+def ndjson_lines(first_seq: int, found: list[RunEvent]) -> bytes:
+    """Events of a run as lines of JSON: `{"id", "event", "data"}`."""
+    return b"".join([_line(seq, *_named(event)) for seq, event in enumerate(found, first_seq)])
 
 
 def ndjson_done(run: DevRun) -> bytes:
@@ -140,8 +140,7 @@ def file_json(asset: Asset) -> dict[str, Any]:
     return found
 
 
-def _named(entry: LogEntry) -> tuple[str, bytes]:
-    event = entry.event
+def _named(event: RunEvent) -> tuple[str, bytes]:
     name = stream_name(event.event_type)
     if isinstance(event.payload, msgspec.Raw) and name in ("output", "progress", "log"):
         return name, bytes(event.payload)

@@ -182,7 +182,10 @@ class DevApp:
         run = self._book.get(request.parts["run_id"])
         if run is None:
             raise RequestError(
-                404, "not_found", f"no run {request.parts['run_id'][:100]!r}; this runner keeps the last runs in memory only", error="unknown_run"
+                404,
+                "not_found",
+                f"no run {request.parts['run_id'][:100]!r}; this runner keeps the last runs in memory only",
+                error="unknown_run",
             )
         return run
 
@@ -204,7 +207,7 @@ class DevApp:
     async def _get_openapi(self, request: Request) -> None:
         if self._openapi is None:
             document = openapi_document(list(self._invoker.functions.values()), self._config.endpoint_name or "functions", __version__)
-            self._openapi = _sorted_json(document)
+            self._openapi = msgspec.json.encode(document)  # fields stay in the author's order
         await request.answer(200, self._openapi)
 
     async def _page(self, request: Request) -> None:
@@ -223,8 +226,8 @@ class DevApp:
             await request.answer(exc.status, msgspec.json.encode(body), PROBLEM_JSON, headers)
             return
         self._log.error("runner.failed", path=request.scope["path"], error=repr(exc))
-        body = {"error_type": "internal", "run_id": "", "safe_message": "internal error", "success": False}
-        await request.answer(500, msgspec.json.encode(body))
+        failure = {"error_type": "internal", "run_id": "", "safe_message": "internal error", "success": False}
+        await request.answer(500, msgspec.json.encode(failure))
 
 
 def _sorted_json(value: Any) -> bytes:

@@ -51,7 +51,14 @@ class Invoker:
     """Starts runs and answers for them."""
 
     def __init__(
-        self, functions: Mapping[str, FunctionSpec], executor: Executor, book: RunBook, outputs: Path, max_file_bytes: int, run_dir: Path, log: Log
+        self,
+        functions: Mapping[str, FunctionSpec],
+        executor: Executor,
+        book: RunBook,
+        outputs: Path,
+        max_file_bytes: int,
+        run_dir: Path,
+        log: Log,
     ) -> None:
         self.functions = functions
         self._executor = executor
@@ -83,7 +90,8 @@ class Invoker:
         spec = self.function(request.parts["function"])
         run, run_request, _ = await self._accept(spec, request)
         await self._execute(spec, run, run_request)
-        assert run.outcome is not None and run.finished_s is not None
+        assert run.outcome is not None
+        assert run.finished_s is not None
         duration_ms = round((run.finished_s - run.created_s) * 1000)
         body = {"duration_ms": duration_ms, "ok": run.outcome.success, "run_id": run.run_id}
         if not run.outcome.success:
@@ -99,14 +107,14 @@ class Invoker:
         gone.add_done_callback(lambda done: None if done.cancelled() else self._left(run, reader, cancel_on_disconnect))
         try:
             while True:
-                entries = await reader.next(sse.HEARTBEAT_S)
+                news = await reader.next(sse.HEARTBEAT_S)
                 if gone.done():
                     return
-                if entries is None:
+                if news is None:
                     await request.write(b"\n" if ndjson else sse.HEARTBEAT)
-                elif entries:
-                    await request.write(render(entries))
-                    reader.took(entries[-1])
+                elif news[1]:
+                    await request.write(render(*news))
+                    reader.took(*news)
                 else:
                     await request.write(answers.ndjson_done(run) if ndjson else answers.sse_done(run), last=True)
                     return

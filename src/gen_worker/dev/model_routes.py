@@ -111,7 +111,9 @@ class ModelRoutes:
             return name, ModelSpec.checked(name, dtypes)
         except ValueError as exc:
             known = ", ".join(sorted(by_key)) or "none"
-            raise RequestError(404, "not_found", f"{exc}.{did_you_mean(name, by_key)} Declared keys: {known}", error="unknown_model") from None
+            raise RequestError(
+                404, "not_found", f"{exc}.{did_you_mean(name, by_key)} Declared keys: {known}", error="unknown_model"
+            ) from None
 
     def _annotations(self, key: str) -> list[Any]:
         found: list[Any] = []
@@ -124,7 +126,8 @@ class ModelRoutes:
         return found
 
     async def _model_id(self, request: Request) -> str:
-        name = (await _read(request, _Named)).model_id.strip()
+        named: _Named = await _read(request, _Named)
+        name = named.model_id.strip()
         if not name:
             raise RequestError(400, "validation", 'expected {"model_id": "<key or ref>"}', error="missing_model_id")
         return name

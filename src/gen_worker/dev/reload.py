@@ -21,7 +21,7 @@ async def watch(root: Path, app: DevApp, log: Log) -> None:
         now = await asyncio.to_thread(snapshot, root)
         if now == seen:
             continue
-        changed = sorted(str(path.relative_to(root)) for path in set(seen.items()) ^ set(now.items()) for path in [path[0]])
+        changed = sorted({str(path.relative_to(root)) for path, _ in seen.items() ^ now.items()})
         seen = now
         try:
             served = await asyncio.to_thread(reload_project, root)

@@ -1,10 +1,11 @@
 """Runs in memory: status, events, cancel. Bounded in number and in bytes."""
 
 import asyncio
-import secrets
+import random
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, Literal
 
 import msgspec
@@ -23,18 +24,15 @@ MAX_RUN_EVENTS = 10_000
 MAX_RUN_BYTES = 8 << 20
 MAX_QUEUED = 1000
 EVENT_OVERHEAD_BYTES = 64
+STRUCT_BYTES = 192  # of an event of ours: a handful of short fields
 READER_AHEAD_EVENTS = 1024
 READER_AHEAD_BYTES = 256 << 10
 
 Status = Literal["queued", "running", "succeeded", "failed", "canceled"]
 
 
-class LogEntry(msgspec.Struct, frozen=True):
-    """An event in a run's log, numbered from 1 without gaps."""
-
-    seq: int
-    event: RunEvent
-    end_bytes: int  # of all events of the run up to this one
+# Seeded by the system, since asking it for each id costs as much as an echo run.
+_random = random.Random(random.SystemRandom().getrandbits(256))  # noqa: S311 - ids, not secrets
 
 
 class Reader:
@@ -47,22 +45,23 @@ class Reader:
         self._news = asyncio.Event()
         run.readers.add(self)
 
-    async def next(self, timeout_s: float) -> list[LogEntry] | None:
-        """Entries not yet seen, as they come; empty when the run is over, None after `timeout_s` without news."""
+    async def next(self, timeout_s: float) -> tuple[int, list[RunEvent]] | None:
+        """Events not yet seen and the number of the first, as they come; none when the run is over, None without news for `timeout_s`."""
         while True:
             self._news.clear()
-            entries = self._run.log_after(self.seen)
-            if entries or self._run.finished:
-                return entries
+            first_seq, unseen = self._run.log_after(self.seen)
+            if unseen or self._run.finished:
+                return first_seq, unseen
             try:
                 async with asyncio.timeout(timeout_s):
                     await self._news.wait()
             except TimeoutError:
                 return None
 
-    def took(self, entry: LogEntry) -> None:
-        """The client has been given all up to `entry`."""
-        self.seen, self.seen_bytes = entry.seq, entry.end_bytes
+    def took(self, first_seq: int, taken: list[RunEvent]) -> None:
+        """The client has been given these events."""
+        self.seen = first_seq + len(taken) - 1
+        self.seen_bytes += sum(map(_size_of, taken))
         self._run.reader_moved()
 
     def wake(self) -> None:
@@ -90,8 +89,8 @@ class DevRun:
         self.readers: set[Reader] = set()
         self.size_bytes = 0
         self.total_bytes = 0
-        self._log: deque[LogEntry] = deque()
-        self._last_seq = 0
+        self._log: deque[RunEvent] = deque()
+        self._dropped = 0
         self._on_ready: Callable[[], None] | None = None
         self._end: asyncio.Event | None = None
 
@@ -101,23 +100,22 @@ class DevRun:
 
     @property
     def last_seq(self) -> int:
-        return self._last_seq
+        return self._dropped + len(self._log)
 
     @property
     def ready(self) -> bool:
         """Whether more output may come: nobody who reads is far behind."""
         for reader in self.readers:
-            if self._last_seq - reader.seen > READER_AHEAD_EVENTS or self.total_bytes - reader.seen_bytes > READER_AHEAD_BYTES:
+            if self.last_seq - reader.seen > READER_AHEAD_EVENTS or self.total_bytes - reader.seen_bytes > READER_AHEAD_BYTES:
                 return False
         return True
 
     def emit(self, event: RunEvent) -> None:
         """Append an event. A full log loses its oldest where somebody reads along; a run that nobody reads is stopped."""
         size_bytes = _size_of(event)
-        self._last_seq += 1
         self.size_bytes += size_bytes
         self.total_bytes += size_bytes
-        self._log.append(LogEntry(self._last_seq, event, self.total_bytes))
+        self._log.append(event)
         if event.event_type == events.PROGRESS:
             self.progress = event.payload
         if len(self._log) > MAX_RUN_EVENTS or self.size_bytes > MAX_RUN_BYTES:
@@ -163,14 +161,10 @@ class DevRun:
             return False
         return True
 
-    def log_after(self, seq: int) -> list[LogEntry]:
-        """Kept entries with a number above `seq`."""
-        if seq >= self._last_seq:
-            return []
-        skip = max(0, seq - self._log[0].seq + 1) if self._log else 0
-        if skip == 0:
-            return list(self._log)
-        return [self._log[index] for index in range(skip, len(self._log))]
+    def log_after(self, seq: int) -> tuple[int, list[RunEvent]]:
+        """Kept events numbered above `seq`, and the number of the first of them. Numbers start at 1 and have no gaps."""
+        skip = max(0, seq - self._dropped)
+        return self._dropped + skip + 1, list(self._log) if skip == 0 else list(islice(self._log, skip, None))
 
     def _overflow(self) -> None:
         if not self.readers:
@@ -181,7 +175,8 @@ class DevRun:
                 )
             )
         while len(self._log) > 1 and (len(self._log) > MAX_RUN_EVENTS or self.size_bytes > MAX_RUN_BYTES):
-            self.size_bytes -= _size_of(self._log.popleft().event)
+            self.size_bytes -= _size_of(self._log.popleft())
+            self._dropped += 1
 
 
 class RunBook:
@@ -204,7 +199,7 @@ class RunBook:
 
     def create(self, function: str, run_id: str | None) -> DevRun | None:
         """A new run; None when a run of that id is still going on. A finished one is forgotten in favour of the new."""
-        run_id = run_id or secrets.token_hex(12)
+        run_id = run_id or f"{_random.getrandbits(96):024x}"
         old = self._runs.get(run_id)
         if old is not None and not old.finished:
             return None
@@ -261,4 +256,4 @@ class RunBook:
 
 def _size_of(event: RunEvent) -> int:
     payload: Any = event.payload
-    return EVENT_OVERHEAD_BYTES + (len(memoryview(payload)) if isinstance(payload, msgspec.Raw) else 128)
+    return EVENT_OVERHEAD_BYTES + len(memoryview(payload)) if type(payload) is msgspec.Raw else STRUCT_BYTES

@@ -58,7 +58,9 @@ def model_source(options: ServeOptions, env: Mapping[str, str], served: Served) 
     keys = {key for table in served.models_by_function.values() for key in table}
     for key in paths:
         if key not in keys:
-            raise ServeError(f"model override for {key!r}, which no function uses.{did_you_mean(key, keys)} Declared keys: {', '.join(sorted(keys)) or 'none'}")
+            raise ServeError(
+                f"model override for {key!r}, which no function uses.{did_you_mean(key, keys)} Declared: {', '.join(sorted(keys)) or 'none'}"
+            )
     return OverrideSource(paths)
 
 
@@ -101,7 +103,9 @@ def listening_socket(listen: str) -> socket.socket:
         sock.bind(address)
         sock.listen(2048)
     except OSError as exc:
-        used = f"; port {port} is already used: stop the other server, or take a free port with --listen {host}:0" if exc.errno == 98 else ""
+        used = (
+            f"; port {port} is already used: stop the other server, or take a free port with --listen {host}:0" if exc.errno == 98 else ""
+        )
         raise ServeError(f"cannot listen on {listen}: {exc.strerror or exc}{used}") from None
     return sock
 
@@ -130,19 +134,30 @@ def _run(main: Coroutine[Any, Any, None]) -> int:
     return 0
 
 
-async def _serve(config: DevConfig, options: ServeOptions, served: Served, sock: socket.socket, log: Log) -> None:
+async def _serve(dev: DevConfig, options: ServeOptions, served: Served, sock: socket.socket, log: Log) -> None:
     import uvicorn
 
-    app = DevApp(config, log)
+    app = DevApp(dev, log)
     host, port = sock.getsockname()[:2]
     shown = f"http://{'[' + host + ']' if ':' in host else host}:{port}"
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app.asgi, log_level="warning", access_log=False, lifespan="off", http="httptools", ws="none", server_header=False,
-            timeout_graceful_shutdown=3, date_header=False, proxy_headers=False,
-        )  # fmt: skip
+    config = uvicorn.Config(
+        app.asgi,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=3,
     )
-    print(f"listening on {shown} ({', '.join(sorted(spec.name for spec in served.functions))}); try it at {shown}/docs", file=sys.stderr, flush=True)
+    server = uvicorn.Server(config)
+    print(
+        f"listening on {shown} ({', '.join(sorted(spec.name for spec in served.functions))}); try it at {shown}/docs",
+        file=sys.stderr,
+        flush=True,
+    )
     if host not in LOOPBACK:
         print("warning: anyone who reaches this address can run these functions; there is no authentication", file=sys.stderr, flush=True)
     async with asyncio.TaskGroup() as tasks:

@@ -108,7 +108,9 @@ class InputFiles:
     def _checked(self, path: Path, ref: str) -> Path:
         size_bytes = path.stat().st_size
         if self._max_bytes > 0 and size_bytes > self._max_bytes:
-            raise TooLargeError(f"{ref[:200]!r} has {size_bytes} bytes; at most {self._max_bytes} are allowed (WORKER_MAX_INPUT_FILE_BYTES)")
+            raise TooLargeError(
+                f"{ref[:200]!r} has {size_bytes} bytes; at most {self._max_bytes} are allowed (WORKER_MAX_INPUT_FILE_BYTES)"
+            )
         return path
 
     def _download(self, url: str, path: Path) -> Path:

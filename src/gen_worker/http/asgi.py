@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from starlette.routing import Route, Router
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from gen_worker.errors import WorkerError
 
@@ -58,13 +58,7 @@ class Request:
         self.check_length(max_bytes)
         try:
             async with asyncio.timeout(BODY_TIMEOUT_S):
-                message = await self.receive()
-                if message["type"] == "http.request" and not message.get("more_body"):
-                    body: bytes = message.get("body", b"")
-                    if len(body) > max_bytes:
-                        raise too_large(len(body), max_bytes)
-                    return body
-                return await self._rest(message, max_bytes)
+                return await self._all(max_bytes)
         except TimeoutError:
             raise RequestError(408, "request_timeout", f"the request body did not arrive within {BODY_TIMEOUT_S:.0f} s") from None
 
@@ -74,10 +68,11 @@ class Request:
         if declared.isdigit() and int(declared) > max_bytes:
             raise too_large(int(declared), max_bytes)
 
-    async def _rest(self, message: Message, max_bytes: int) -> bytes:
+    async def _all(self, max_bytes: int) -> bytes:
         chunks: list[bytes] = []
         size_bytes = 0
         while True:
+            message = await self.receive()
             if message["type"] == "http.disconnect":
                 raise DisconnectedError
             chunks.append(message.get("body", b""))
@@ -85,8 +80,7 @@ class Request:
             if size_bytes > max_bytes:
                 raise too_large(size_bytes, max_bytes)
             if not message.get("more_body"):
-                return b"".join(chunks)
-            message = await self.receive()
+                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def answer(self, status: int, body: bytes, content_type: bytes = JSON, headers: Mapping[str, str] | None = None) -> None:
         """Send one complete response."""

@@ -12,7 +12,13 @@ from gen_worker.http.problems import Problem
 from gen_worker.project.schemas import schema_components
 
 REF = "#/components/schemas/{name}"
-_STATUSES = {"400": "The payload is wrong", "404": "No such function", "413": "The body is too large", "503": "Try again", "504": "Timed out"}
+_STATUSES = {
+    "400": "The payload is wrong",
+    "404": "No such function",
+    "413": "The body is too large",
+    "503": "Try again",
+    "504": "Timed out",
+}
 
 
 def openapi_document(specs: Sequence[FunctionSpec], title: str, version: str) -> dict[str, Any]:

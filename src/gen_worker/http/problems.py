@@ -47,7 +47,9 @@ def status_of(code: str, error_type: str = "") -> int:
     return _STATUSES.get(code) or _STATUSES.get(error_type, 500)
 
 
-def problem(status: int, code: str, detail: str, *, error: str | None = None, hint: str | None = None, instance: str | None = None) -> Problem:
+def problem(
+    status: int, code: str, detail: str, *, error: str | None = None, hint: str | None = None, instance: str | None = None
+) -> Problem:
     """A problem that never became a run."""
     return Problem(
         title=HTTPStatus(status).phrase,

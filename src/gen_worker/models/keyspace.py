@@ -36,7 +36,9 @@ class Keyspace:
                 return ref.key, table[ref.key]
             if ref.ref:
                 return ref.key, ModelSpec(ref.ref, ref.dtypes or DEFAULT_DTYPES)
-            raise FatalError(f"model key {ref.key!r} of '{injection.param}' is not configured.{did_you_mean(ref.key, table)} {_shown(table)}")
+            raise FatalError(
+                f"model key {ref.key!r} of '{injection.param}' is not configured.{did_you_mean(ref.key, table)} {_shown(table)}"
+            )
         key = getattr(payload, ref.key)
         if not isinstance(key, str) or not key.strip():
             raise _refused(ref.key, f"field {ref.key!r} must name a model. {_shown(table)}", table, str(key))

@@ -48,7 +48,13 @@ class ModelManager:
     """Keeps loaded models within the cache's limit. Lives on one event loop; loading happens in its own threads."""
 
     def __init__(
-        self, keyspace: Keyspace, source: ModelSource, cache: ModelCache, device: Callable[[], str], log: Log, loaders: Sequence[Loader] = DEFAULT_LOADERS
+        self,
+        keyspace: Keyspace,
+        source: ModelSource,
+        cache: ModelCache,
+        device: Callable[[], str],
+        log: Log,
+        loaders: Sequence[Loader] = DEFAULT_LOADERS,
     ) -> None:
         self.keyspace = keyspace
         self.cache = cache
@@ -90,7 +96,8 @@ class ModelManager:
         found = [name for name in self.cache.get_all_models() if name == model_id or name.startswith(model_id + "#")]
         if any(self.cache.is_pinned(name) for name in found):
             raise ResourceError("model_in_use")
-        return any([self.cache.unload_model(name) for name in found])
+        dropped = [name for name in found if self.cache.unload_model(name)]
+        return bool(dropped)
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)

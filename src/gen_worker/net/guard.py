@@ -128,7 +128,7 @@ class GuardedDownloader:
 
     def _fetch_one(self, pool: httpcore.ConnectionPool, url: str, path: Path, max_bytes: int, deadline_s: float) -> Downloaded | str:
         timeouts = {"connect": CONNECT_TIMEOUT_S, "read": READ_TIMEOUT_S, "write": READ_TIMEOUT_S, "pool": CONNECT_TIMEOUT_S}
-        headers = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "gen-worker"}
+        headers = [("accept", "*/*"), ("accept-encoding", "identity"), ("user-agent", "gen-worker")]
         with pool.stream("GET", _ascii(url), headers=headers, extensions={"timeout": timeouts}) as response:
             fields = {name.lower(): value.decode("latin-1") for name, value in response.headers}
             if response.status in (301, 302, 303, 307, 308) and b"location" in fields:

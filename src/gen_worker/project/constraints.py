@@ -15,7 +15,7 @@ def parse_constraint(spec: str, what: str) -> tuple[tuple[str, tuple[int, ...]],
         found = _CLAUSE.fullmatch(clause.strip())
         if found is None or (found[1] == "~=" and "." not in found[2]):
             raise ValueError(
-                f"invalid {what} constraint clause {clause.strip()!r}; expected an operator (>= <= == ~= > <) and numbers, such as '>=0.2.0'"
+                f"invalid {what} constraint clause {clause.strip()!r}; expected >= <= == ~= > < and numbers, such as '>=0.2.0'"
             )
         clauses.append((found[1] or "==", tuple(map(int, found[2].split(".")))))
     return tuple(clauses)

@@ -118,9 +118,7 @@ class _Reader:
         for key in table:
             if key not in known:
                 where = f"in [{'.'.join(above)}]" if above else "at the top level"
-                raise self.error(
-                    f"unknown key {key!r} {where}.{did_you_mean(key, known)} Known keys: {', '.join(known)}", *above, key
-                )
+                raise self.error(f"unknown key {key!r} {where}.{did_you_mean(key, known)} Known keys: {', '.join(known)}", *above, key)
 
     def table(self, value: Any, *keys: str) -> dict[str, Any]:
         if not isinstance(value, dict):

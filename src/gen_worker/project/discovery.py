@@ -88,7 +88,7 @@ def import_modules(names: Iterable[str]) -> list[ModuleType]:
             raise DiscoveryError(str(exc)) from exc
         except KeyboardInterrupt:
             raise
-        except BaseException as exc:  # noqa: BLE001 - an author's module may do anything, SystemExit included
+        except BaseException as exc:
             raise DiscoveryError(_import_problem(name, exc)) from exc
     return modules
 
@@ -143,7 +143,9 @@ def _collisions(specs: Sequence[FunctionSpec]) -> Iterator[str]:
 
 
 def _import_problem(name: str, exc: BaseException) -> str:
-    frames = [frame for frame in traceback.extract_tb(exc.__traceback__) if "importlib" not in frame.filename and __file__ != frame.filename]
+    frames = [
+        frame for frame in traceback.extract_tb(exc.__traceback__) if "importlib" not in frame.filename and __file__ != frame.filename
+    ]
     where = f"{frames[-1].filename}:{frames[-1].lineno}: " if frames else ""
     if isinstance(exc, ModuleNotFoundError) and exc.name and name.startswith(exc.name):
         return f"main = {name!r} in cozy.toml: no module {exc.name!r} in this folder or its src/\n  fix: correct main, or create the module"
@@ -151,4 +153,6 @@ def _import_problem(name: str, exc: BaseException) -> str:
         fix = f"install it (pip install {exc.name}), or add it to [project] dependencies in pyproject.toml"
         return f"{where}importing {name!r} needs the package {exc.name!r}, which is not installed\n  fix: {fix}"
     shown = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
-    return f"{where}importing {name!r} failed: {shown}\n  fix: a module must be importable without doing its work; move that into the function"
+    return (
+        f"{where}importing {name!r} failed: {shown}\n  fix: a module must be importable without doing its work; move that into the function"
+    )

@@ -177,4 +177,6 @@ def _schema(spec: FunctionSpec, struct: type[msgspec.Struct]) -> dict[str, Any]:
     try:
         return json_schema(struct)
     except ValueError as exc:
-        raise SignatureError(spec.function, str(exc), "use JSON types: str, int, float, bool, list, dict, Structs, Asset for files") from None
+        raise SignatureError(
+            spec.function, str(exc), "use JSON types: str, int, float, bool, list, dict, Structs, Asset for files"
+        ) from None

@@ -8,8 +8,9 @@ import re
 import sys
 import tomllib
 import types
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, MutableSequence, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,9 @@ def _make(module: str, name: str) -> _StandInType:
 
 
 class _StandInModule(types.ModuleType):
-    __path__: Sequence[str] = ()
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.__path__: MutableSequence[str] = []
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -109,7 +112,7 @@ def missing_packages(root: Path) -> tuple[str, ...]:
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
         return ()
     names: set[str] = set()
-    for requirement in [*project.get("dependencies", ()), *sum(project.get("optional-dependencies", {}).values(), [])]:
+    for requirement in [*project.get("dependencies", ()), *chain.from_iterable(project.get("optional-dependencies", {}).values())]:
         found = re.match(r"\s*([A-Za-z0-9._-]+)\s*(\[[^\]]*\])?", str(requirement))
         if found is None:
             continue

@@ -3,7 +3,6 @@
 from collections import Counter
 from typing import Literal
 
-
 Refusal = Literal["worker_draining", "max_concurrency_reached", "function_concurrency_reached"]
 
 
@@ -35,5 +34,3 @@ class Admission:
         self._active[function] -= 1
         if self._active[function] <= 0:
             del self._active[function]
-
-

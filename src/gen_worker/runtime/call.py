@@ -64,7 +64,7 @@ class Call:
         self._tenant = tenant
         self._encode = encode
         self._limits = limits
-        self._flow = _Flow(sink)
+        self._flow = _Flow(sink) if spec.output_mode == "incremental" else None
         self._future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     async def result(self) -> bytes:
@@ -102,7 +102,8 @@ class Call:
 
     def _stop(self, reason: WorkerError) -> None:
         self._ctx.cancel()
-        self._flow.close()
+        if self._flow is not None:
+            self._flow.close()
         self._settle(b"", reason)
 
     def _settle(self, output: bytes, error: BaseException | None) -> None:
@@ -111,13 +112,13 @@ class Call:
         if error is None:
             self._future.set_result(output)
         else:
-            self._future.set_exception(error if isinstance(error, Exception) else _Escaped(error))
+            self._future.set_exception(error if isinstance(error, Exception) else _EscapedError(error))
 
     def _in_thread(self) -> None:
         try:
             self._check_canceled()
             result = self._spec.function(self._ctx, **self._arguments)
-            output = self._finish(result) if self._spec.output_mode == "single" else self._stream(result)
+            output = self._finish(result) if self._flow is None else self._stream(self._flow, result)
         except BaseException as exc:  # noqa: BLE001 - the edge to the author's code: SystemExit ends the run, not the worker
             self._post(self._settle, b"", exc)
         else:
@@ -127,10 +128,10 @@ class Call:
         try:
             self._check_canceled()
             result = self._spec.function(self._ctx, **self._arguments)
-            if self._spec.output_mode == "single":
+            if self._flow is None:
                 output = self._finish(await result)
             else:
-                output = await self._stream_async(await result if asyncio.iscoroutine(result) else result)
+                output = await self._stream_async(self._flow, await result if asyncio.iscoroutine(result) else result)
         except asyncio.CancelledError:
             self._post(self._settle, b"", CanceledError("canceled"))
         except BaseException as exc:  # noqa: BLE001 - the edge to the author's code
@@ -145,7 +146,7 @@ class Call:
             raise ValueError(f"output of {len(output)} bytes; at most {self._limits.output_bytes} are allowed (WORKER_MAX_OUTPUT_BYTES)")
         return output
 
-    def _stream(self, result: Any) -> bytes:
+    def _stream(self, flow: "_Flow", result: Any) -> bytes:
         try:
             items: Iterator[Any] = iter(result)
         except TypeError:
@@ -154,9 +155,9 @@ class Call:
             for count, item in enumerate(items, start=1):
                 self._check_canceled()
                 delta = self._delta(item)
-                if not self._flow.wait_for_room(len(delta)):
+                if not flow.wait_for_room(len(delta)):
                     break
-                self._post(self._flow.deliver, delta)
+                self._post(flow.deliver, delta)
                 if count == self._limits.delta_events:
                     break
             self._check_canceled()
@@ -166,7 +167,7 @@ class Call:
                 close()
         return b""
 
-    async def _stream_async(self, items: AsyncIterator[Any]) -> bytes:
+    async def _stream_async(self, flow: "_Flow", items: AsyncIterator[Any]) -> bytes:
         if not hasattr(items, "__aiter__"):
             raise OutputError(f"returned {type(items).__name__}; declared is an async stream of {self._spec.output_type.__name__}")
         count = 0
@@ -174,9 +175,9 @@ class Call:
             async for item in items:
                 self._check_canceled()
                 delta = self._delta(item)
-                if not await self._flow.room(len(delta)):
+                if not await flow.room(len(delta)):
                     break
-                self._post(self._flow.deliver, delta)
+                self._post(flow.deliver, delta)
                 count += 1
                 if count == self._limits.delta_events:
                     break
@@ -209,7 +210,7 @@ class Call:
             raise CanceledError("canceled")
 
 
-class _Escaped(Exception):
+class _EscapedError(Exception):
     """Carries SystemExit and its like through the loop, which would take them for its own."""
 
     def __init__(self, cause: BaseException) -> None:

@@ -52,7 +52,11 @@ class CancelToken:
     async def race(self, work: Coroutine[Any, Any, T]) -> T:
         """Await `work`, unless the run must stop first: then `work` is cancelled and the reason raised."""
         task = asyncio.ensure_future(work)
-        self.on_cancel(lambda reason: task.cancel() and None)
+
+        def stop(reason: WorkerError) -> None:
+            task.cancel()
+
+        self.on_cancel(stop)
         try:
             return await task
         except asyncio.CancelledError:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,14 @@ class Executor:
     """Runs functions. One for a worker; lives on one event loop, which is the running one when it is built."""
 
     def __init__(
-        self, models: ModelManager, inputs: InputFiles, limits: RunLimits, log: Log, *, clock: Clock | None = None, device: str | None = None
+        self,
+        models: ModelManager,
+        inputs: InputFiles,
+        limits: RunLimits,
+        log: Log,
+        *,
+        clock: Clock | None = None,
+        device: str | None = None,
     ) -> None:
         self._models = models
         self._inputs = inputs
@@ -89,13 +96,13 @@ class Executor:
         self._tenant.close()
 
     async def _run(self, spec: FunctionSpec, request: RunRequest, sink: RunSink, token: CancelToken, outputs: OutputStore) -> bytes:
-        payload = decode_payload(
-            spec.payload_type, request.payload, request.encoding, max_bytes=self._limits.worker_max_input_bytes
-        )
+        payload = decode_payload(spec.payload_type, request.payload, request.encoding, max_bytes=self._limits.worker_max_input_bytes)
         token.check()
         sink.emit(RunEvent(events.STARTED, events.Started(spec.name, request.required_models)))
         arguments: dict[str, Any] = {spec.payload_param: payload}
-        async with AsyncExitStack() as held:
+        if not spec.injections and not holds_assets(spec.payload_type):
+            return await self._call(spec, self._context(request, sink, outputs), arguments, payload, [], request, sink, token)
+        with ExitStack() as held:
             if holds_assets(spec.payload_type):
                 held.callback(self._inputs.forget, request.run_id)
                 await token.race(self._inputs.materialize(request.run_id, payload, request.uploads, request.owner))
@@ -169,9 +176,7 @@ class Executor:
             return
         if spec.output_mode == "incremental":
             sink.emit(RunEvent(events.OUTPUT_ERROR, events.OutputFailed(outcome.error_type, outcome.safe_message)))
-        sink.emit(
-            RunEvent(events.FAILED, events.Failed(spec.name, outcome.error_type, outcome.retryable, outcome.safe_message))
-        )
+        sink.emit(RunEvent(events.FAILED, events.Failed(spec.name, outcome.error_type, outcome.retryable, outcome.safe_message)))
 
     def _log_failure(self, spec: FunctionSpec, request: RunRequest, exc: Exception) -> None:
         import traceback
@@ -181,4 +186,3 @@ class Executor:
 
     def _ms_since(self, began_s: float) -> int:
         return round((self._clock.now_s() - began_s) * 1000)
-

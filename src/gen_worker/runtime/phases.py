@@ -1,17 +1,21 @@
 """What a run's phases took, as the `metrics.run` event."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import msgspec
 
 from gen_worker.events import RunMetrics, RunModel
 from gen_worker.models.manager import ModelUse
 
+_MEASURED_FIELDS = frozenset({"num_inference_steps", "steps", "width", "height", "guidance_scale", "guidance"})
 _WORST_FIRST = ("cold_remote", "warm_disk", "hot_vram")
 
 
 def run_metrics(function: str, payload: msgspec.Struct, uses: Sequence[ModelUse], inference_s: float, upload_s: float) -> RunMetrics:
     """Schema 1 of metrics.run; what is not known is left out."""
+    if not uses and not _is_measured(type(payload)):
+        return RunMetrics(1, function, inference_ms=round(inference_s * 1000), upload_ms=round(upload_s * 1000) if upload_s else None)
     steps = _number(payload, "num_inference_steps", "steps")
     guidance = _number(payload, "guidance_scale", "guidance")
     states = {use.cache_state for use in uses}
@@ -29,6 +33,12 @@ def run_metrics(function: str, payload: msgspec.Struct, uses: Sequence[ModelUse]
         guidance=guidance,
         iters_per_s=round(steps / inference_s, 3) if steps and inference_s > 0 else None,
     )
+
+
+@cache
+def _is_measured(kind: type[msgspec.Struct]) -> bool:
+    """Whether payloads of this type say anything that the metrics tell."""
+    return not _MEASURED_FIELDS.isdisjoint(kind.__struct_fields__)
 
 
 def _number(payload: msgspec.Struct, *names: str) -> float | None:

@@ -129,7 +129,10 @@ class ThreadJob:
     def _report(self, run_id: str, function: str) -> None:
         if self.running:
             self._threads._log.warning(
-                "run.thread_left", run_id=run_id, function=function, hint="the function goes on after its run ended; look at ctx.is_canceled()"
+                "run.thread_left",
+                run_id=run_id,
+                function=function,
+                hint="the function goes on after its run ended; look at ctx.is_canceled()",
             )
 
 

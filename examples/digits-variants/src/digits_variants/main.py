@@ -6,8 +6,9 @@ from typing import Annotated
 import msgspec
 import torch
 from diffusers import DiffusionPipeline
-from gen_worker import ActionContext, Asset, Clamp, ModelRef, ModelRefSource, worker_function
 from PIL import Image
+
+from gen_worker import ActionContext, Asset, Clamp, ModelRef, ModelRefSource, worker_function
 
 
 class Prompt(msgspec.Struct):

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 import msgspec
 import torch
 from diffusers import StableDiffusionPipeline
-from gen_worker import ActionContext, Asset, Clamp, ModelRef, ModelRefSource, ResourceRequirements, worker_function
 from PIL import Image
+
+from gen_worker import ActionContext, Asset, Clamp, ModelRef, ModelRefSource, ResourceRequirements, worker_function
 
 
 class Prompt(msgspec.Struct):

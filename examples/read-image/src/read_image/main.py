@@ -3,9 +3,9 @@
 from typing import Annotated
 
 import msgspec
-from gen_worker import ActionContext, Asset, ModelRef, ModelRefSource, ValidationError, worker_function
 from PIL import Image, UnidentifiedImageError
 
+from gen_worker import ActionContext, Asset, ModelRef, ModelRefSource, ValidationError, worker_function
 from read_image.reader import LineReader, split_lines
 
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Annotated
 
 import msgspec
+
 from gen_worker import ActionContext, Clamp, worker_function
 
 

@@ -62,7 +62,7 @@ def torch_dtype(torch: Any, device: str, dtypes: Sequence[str]) -> Any:
 
 def tensor_bytes(module: Any) -> int:
     """Bytes of a torch module's parameters and buffers."""
-    return sum(t.nbytes for t in module.parameters()) + sum(t.nbytes for t in module.buffers())
+    return int(sum(t.nbytes for t in module.parameters()) + sum(t.nbytes for t in module.buffers()))
 
 
 def quiet(*logging_modules: str) -> None:
