@@ -1,0 +1,46 @@
+# The workshop. `make demo` and `make test` set up all they need in .venv-make (uv keeps .venv for itself).
+PYTHON ?= python3
+VENV := .venv-make
+BIN := $(VENV)/bin
+LISTEN ?= 127.0.0.1:8081
+
+.PHONY: demo test check bench clean
+
+demo: $(VENV)/.demo
+	$(BIN)/python scripts/demo.py --listen $(LISTEN) $(if $(ONCE),--once)
+
+test: $(VENV)/.all
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.all
+	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check
+
+bench: $(VENV)/.bench
+	$(BIN)/python benchmarks/start.py
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/stream.py
+	$(BIN)/python benchmarks/echo.py
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; choose one with: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt pip
+
+# torch first and pinned: a CPU build is taken where pip's find-links offers one.
+$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "setting up $(VENV) (a minute or two the first time)"
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e . diffusers transformers pillow
+	@touch $@
+
+$(VENV)/.all: $(VENV)/.demo
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]' scikit-learn onnxruntime selenium build hatchling
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps rapidocr-onnxruntime
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.all
+	-$(BIN)/python -m pip install -q --disable-pip-version-check fastapi mosec litserve
+	@touch $@

@@ -1,0 +1,105 @@
+"""Serve examples/digits, draw one picture through it, say where it lies, and go on serving."""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+OUTPUTS = ROOT / "outputs"
+START_TIMEOUT_S = 120
+
+
+def start(listen: str) -> subprocess.Popen[bytes]:
+    """The runner on the digits example, as `cozyctl dev` starts it."""
+    command = [str(Path(sys.executable).parent / "cozyctl"), "dev", "--listen", listen, "--outputs", str(OUTPUTS)]
+    command += ["--model", f"digits={ROOT / 'examples/models/digits-sd'}"]
+    environment = {**os.environ, "TRANSFORMERS_VERBOSITY": "error"}
+    return subprocess.Popen(command, cwd=ROOT / "examples/digits", env=environment)
+
+
+def wait_until_ready(runner: subprocess.Popen[bytes], url: str) -> None:
+    """Return once `/readyz` answers; exit when the runner ends, or does not come up."""
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline_s:
+        if runner.poll() is not None:
+            sys.exit(runner.returncode or 1)  # it has said why
+        try:
+            with urllib.request.urlopen(f"{url}/readyz", timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    sys.exit(f"the runner did not answer at {url} within {START_TIMEOUT_S} s")
+
+
+def draw(url: str, prompt: str) -> int:
+    """Run the function and print its events as they come; 0 when it succeeded."""
+    request = urllib.request.Request(
+        f"{url}/v1/run/generate",
+        json.dumps({"payload": {"prompt": prompt}}).encode(),
+        {"content-type": "application/json", "accept": "text/event-stream"},
+    )
+    print(f"drawing {prompt!r}", flush=True)
+    name = ""
+    with urllib.request.urlopen(request, timeout=300) as response:
+        for line in response:
+            field, _, text = line.decode().rstrip("\n").partition(": ")
+            if field == "event":
+                name = text
+            elif field == "data":
+                if name == "done":
+                    return show_end(url, json.loads(text))
+                show(name, json.loads(text))
+    return 1
+
+
+def show(name: str, data: dict) -> None:
+    """One line for an event that a person wants to see."""
+    if name == "progress":
+        share = data["progress"]
+        print(f"  {'#' * round(share * 20):<20} {share:4.0%} {data.get('stage', '')}", flush=True)
+    elif name == "status":
+        print(f"  {data['event_type']}", flush=True)
+
+
+def show_end(url: str, run: dict) -> int:
+    if run["status"] != "succeeded":
+        print(f"{run['status']}: {run['error']['detail']}")
+        return 1
+    print(f"done in {run['timings']['total_ms']} ms")
+    for file in run["files"]:
+        print(f"picture: {file['local_path']}\n         {url}{file['url']}")
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--listen", default="127.0.0.1:8081")
+    parser.add_argument("--prompt", default="seven")
+    parser.add_argument("--once", action="store_true", help="stop the runner afterwards")
+    args = parser.parse_args()
+    url = f"http://{args.listen}"
+    runner = start(args.listen)
+    try:
+        wait_until_ready(runner, url)
+        status = draw(url, args.prompt)
+        if args.once or status:
+            return status
+        print(f"try more at {url}/docs, or stop with Ctrl-C", flush=True)
+        return runner.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        if runner.poll() is None:
+            runner.send_signal(signal.SIGTERM)
+            runner.wait(10)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

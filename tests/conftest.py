@@ -1,0 +1,110 @@
+"""Fixtures: projects written into a folder, and a dev runner that really serves them."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = ROOT / "examples"
+HEADER = """\
+import asyncio, os, sys, time
+from collections.abc import AsyncIterator, Iterator, Iterable
+from pathlib import Path
+from typing import Annotated
+import msgspec
+from gen_worker import *
+"""
+
+
+class Runner:
+    """A dev runner in a process of its own."""
+
+    def __init__(self, folder: Path, outputs: Path, *arguments: str, env: dict[str, str] | None = None) -> None:
+        command = [sys.executable, "-m", "gen_worker.testing.http_runner", "--listen", "127.0.0.1:0", "--outputs", str(outputs), *arguments]
+        self.outputs = outputs
+        self.log = outputs.parent / "runner.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(command, cwd=folder, env={**os.environ, **(env or {})}, stderr=log, stdout=log)
+        self.url = self._wait_for_url()
+        self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
+
+    def _wait_for_url(self) -> str:
+        deadline_s = time.monotonic() + 60
+        while time.monotonic() < deadline_s:
+            if found := re.search(r"listening on (http://\S+)", self.log.read_text()):
+                return found[1]
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.01)
+        raise TimeoutError(self.log.read_text())
+
+    def run(self, function: str, payload: Any = None, **options: Any) -> httpx.Response:
+        return self.http.post(f"/v1/run/{function}", json={"payload": payload or {}, **options})
+
+    def until(self, check: Callable[[], bool], timeout_s: float = 10) -> None:
+        """Wait for a state of the server that it cannot announce."""
+        deadline_s = time.monotonic() + timeout_s
+        while not check():
+            assert time.monotonic() < deadline_s, "the expected state did not come"
+            time.sleep(0.01)
+
+    def stop(self) -> int:
+        self.http.close()
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(10)
+
+
+def write_project(folder: Path, code: str, cozy: str = "", name: str = "demo") -> Path:
+    """An endpoint folder whose module holds `code`."""
+    package = f"{name}_{abs(hash(str(folder))) % 10**8}"
+    (folder / "src" / package).mkdir(parents=True)
+    (folder / "src" / package / "__init__.py").write_text("")
+    (folder / "src" / package / "main.py").write_text(HEADER + code)
+    (folder / "cozy.toml").write_text(
+        f'schema_version = 1\nname = "{name}"\nmain = "{package}.main"\ngen_worker = ">=0.2.0,<0.3.0"\n{cozy}'
+    )
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Callable[..., Path]:
+    def make(code: str, cozy: str = "", name: str = "demo") -> Path:
+        return write_project(tmp_path / "project", code, cozy, name)
+
+    return make
+
+
+@pytest.fixture
+def start_runner(tmp_path: Path) -> Iterator[Callable[..., Runner]]:
+    runners: list[Runner] = []
+
+    def start(folder: Path, *arguments: str, env: dict[str, str] | None = None) -> Runner:
+        runners.append(Runner(folder, tmp_path / f"outputs{len(runners)}", *arguments, env=env))
+        return runners[-1]
+
+    yield start
+    for runner in runners:
+        if runner.process.poll() is None:
+            runner.stop()
+
+
+def sse_events(response: httpx.Response) -> Iterator[tuple[int, str, Any]]:
+    """Events of a stream as (id, name, data)."""
+    event_id, name = 0, ""
+    for line in response.iter_lines():
+        field, _, value = line.partition(": ")
+        if field == "id":
+            event_id = int(value)
+        elif field == "event":
+            name = value
+        elif field == "data":
+            yield event_id, name, json.loads(value)
