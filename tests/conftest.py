@@ -65,7 +65,7 @@ class Runner:
 
 def write_project(folder: Path, code: str, cozy: str = "", name: str = "demo") -> Path:
     """An endpoint folder whose module holds `code`."""
-    package = f"{name}_{abs(hash(str(folder))) % 10**8}"
+    package = f"demo_{abs(hash(str(folder))) % 10**8}"
     (folder / "src" / package).mkdir(parents=True)
     (folder / "src" / package / "__init__.py").write_text("")
     (folder / "src" / package / "main.py").write_text(HEADER + code)

@@ -59,7 +59,7 @@ def model_source(options: ServeOptions, env: Mapping[str, str], served: Served) 
     for key in paths:
         if key not in keys:
             raise ServeError(
-                f"model override for {key!r}, which no function uses.{did_you_mean(key, keys)} Declared: {', '.join(sorted(keys)) or 'none'}"
+                f"model override for {key!r}, which nobody uses.{did_you_mean(key, keys)} Declared: {', '.join(sorted(keys)) or 'none'}"
             )
     return OverrideSource(paths)
 
