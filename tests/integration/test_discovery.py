@@ -123,7 +123,9 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_mistakes_show_file_line_function_problem_and_fix(project: Callable[..., Path], case: str) -> None:
     text, message = BAD[case]
-    folder = project(IO + "class Odd(msgspec.Struct):\n    x: os.PathLike\n\n@worker_function()\n" + text + "\n", '[models]\nsmall = "hf:demo/small"\n')
+    folder = project(
+        IO + "class Odd(msgspec.Struct):\n    x: os.PathLike\n\n@worker_function()\n" + text + "\n", '[models]\nsmall = "hf:demo/small"\n'
+    )
     found = discover(folder)
     if case == "payload that is no JSON":
         message = "cannot be described"

@@ -2,14 +2,17 @@
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import uvicorn
 
 from gen_worker.dev.app import DevApp, DevConfig
 from gen_worker.dev.project import Served, load_baked, load_project
@@ -134,9 +137,18 @@ def _run(main: Coroutine[Any, Any, None]) -> int:
     return 0
 
 
-async def _serve(dev: DevConfig, options: ServeOptions, served: Served, sock: socket.socket, log: Log) -> None:
-    import uvicorn
+class _Server(uvicorn.Server):
+    """uvicorn, except that a signal ends the program with status 0 once it has shut down, instead of killing it afterwards."""
 
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+
+async def _serve(dev: DevConfig, options: ServeOptions, served: Served, sock: socket.socket, log: Log) -> None:
     app = DevApp(dev, log)
     host, port = sock.getsockname()[:2]
     shown = f"http://{'[' + host + ']' if ':' in host else host}:{port}"
@@ -152,7 +164,7 @@ async def _serve(dev: DevConfig, options: ServeOptions, served: Served, sock: so
         proxy_headers=False,
         timeout_graceful_shutdown=3,
     )
-    server = uvicorn.Server(config)
+    server = _Server(config)
     print(
         f"listening on {shown} ({', '.join(sorted(spec.name for spec in served.functions))}); try it at {shown}/docs",
         file=sys.stderr,

@@ -15,7 +15,7 @@ from gen_worker.authoring.functions import mark_of
 from gen_worker.authoring.signature import FunctionSpec, SignatureError, location_of, read_signature
 from gen_worker.project.cozy_toml import CozyToml, find_cozy_toml, load_cozy_toml
 from gen_worker.project.manifest import manifest_of
-from gen_worker.project.standins import StandInUsedError, missing_packages, stand_ins
+from gen_worker.project.standins import TORCH_EXTRA, StandInUsedError, missing_packages, stand_ins
 
 Warn = Callable[[str], None]
 
@@ -150,7 +150,9 @@ def _import_problem(name: str, exc: BaseException) -> str:
     if isinstance(exc, ModuleNotFoundError) and exc.name and name.startswith(exc.name):
         return f"main = {name!r} in cozy.toml: no module {exc.name!r} in this folder or its src/\n  fix: correct main, or create the module"
     if isinstance(exc, ModuleNotFoundError):
-        fix = f"install it (pip install {exc.name}), or add it to [project] dependencies in pyproject.toml"
+        package = exc.name.partition(".")[0] if exc.name else ""
+        command = "pip install 'gen-worker[torch]'" if package in TORCH_EXTRA else f"pip install {package}"
+        fix = f"install it ({command}), or add it to [project] dependencies in pyproject.toml"
         return f"{where}importing {name!r} needs the package {exc.name!r}, which is not installed\n  fix: {fix}"
     shown = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
     return (

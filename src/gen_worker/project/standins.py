@@ -23,7 +23,7 @@ _IMPORT_NAMES = {
     "scikit-image": "skimage",
     "scikit-learn": "sklearn",
 }
-_TORCH_EXTRA = ("torch", "torchvision", "torchaudio", "safetensors", "numpy")
+TORCH_EXTRA = ("torch", "torchvision", "torchaudio", "safetensors")
 # Called on a function at definition time, these only wrap it: `@torch.inference_mode()`.
 _WRAPPERS = {"inference_mode", "no_grad", "autocast", "compile", "enable_grad"}
 
@@ -118,7 +118,7 @@ def missing_packages(root: Path) -> tuple[str, ...]:
             continue
         distribution = found[1].lower().replace("_", "-").replace(".", "-")
         if distribution == "gen-worker":
-            names.update(_TORCH_EXTRA if "torch" in (found[2] or "") else ())
+            names.update(TORCH_EXTRA if "torch" in (found[2] or "") else ())
         else:
             names.add(_IMPORT_NAMES.get(distribution, distribution.replace("-", "_")))
     return tuple(sorted(name for name in names if name.isidentifier() and not _installed(name)))

@@ -7,7 +7,7 @@ from typing import Any, Protocol, get_origin
 
 import msgspec
 
-from gen_worker.errors import FatalError
+from gen_worker.errors import FatalError, MissingExtraError
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -63,6 +63,15 @@ def torch_dtype(torch: Any, device: str, dtypes: Sequence[str]) -> Any:
 def tensor_bytes(module: Any) -> int:
     """Bytes of a torch module's parameters and buffers."""
     return int(sum(t.nbytes for t in module.parameters()) + sum(t.nbytes for t in module.buffers()))
+
+
+def import_torch() -> Any:
+    """torch, or `MissingExtraError` with the command that installs it."""
+    try:
+        import torch
+    except ImportError as exc:
+        raise MissingExtraError("torch", "torch", "loading this model") from exc
+    return torch
 
 
 def quiet(*logging_modules: str) -> None:

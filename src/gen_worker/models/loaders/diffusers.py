@@ -3,7 +3,7 @@
 import copy
 from typing import Any
 
-from gen_worker.models.loaders.base import Loaded, LoadRequest, family, quiet, tensor_bytes, torch_dtype
+from gen_worker.models.loaders.base import Loaded, LoadRequest, family, import_torch, quiet, tensor_bytes, torch_dtype
 
 
 class DiffusersLoader:
@@ -16,8 +16,7 @@ class DiffusersLoader:
         return family(annotation) == "diffusers" and callable(getattr(annotation, "from_pretrained", None))
 
     def load(self, request: LoadRequest) -> Loaded:
-        import torch
-
+        torch = import_torch()
         quiet("diffusers.utils.logging", "transformers.utils.logging")
         dtype = torch_dtype(torch, request.device, request.dtypes)
         pipe = request.annotation.from_pretrained(

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gen_worker.models.loaders.base import Loaded, LoadRequest, family, quiet, tensor_bytes, torch_dtype
+from gen_worker.models.loaders.base import Loaded, LoadRequest, family, import_torch, quiet, tensor_bytes, torch_dtype
 
 
 class TransformersLoader:
@@ -12,8 +12,7 @@ class TransformersLoader:
         return family(annotation) == "transformers" and callable(getattr(annotation, "from_pretrained", None))
 
     def load(self, request: LoadRequest) -> Loaded:
-        import torch
-
+        torch = import_torch()
         quiet("transformers.utils.logging")
         options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         if _is_model(request.annotation):
@@ -26,8 +25,7 @@ class TransformersLoader:
 
 
 def _is_model(annotation: Any) -> bool:
-    import torch
-
+    torch = import_torch()
     if issubclass(annotation, torch.nn.Module):
         return True
     name = annotation.__name__

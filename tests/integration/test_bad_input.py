@@ -1,0 +1,468 @@
+"""Bad input from callers, authors and operators: each with the message that helps."""
+
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from tests.conftest import Runner, sse_events, write_project
+
+CODE = """
+class Leaf(msgspec.Struct):
+    number: int
+    note: str = ""
+
+class Tree(msgspec.Struct):
+    leaves: list[Leaf]
+    share: float = 0.0
+
+class Text(msgspec.Struct):
+    prompt: str = ""
+
+class File(msgspec.Struct):
+    image: Asset
+
+class Out(msgspec.Struct):
+    text: str
+
+@worker_function
+def tree(ctx: ActionContext, payload: Tree) -> Out:
+    return Out(str(payload.share))
+
+@worker_function
+def echo(ctx: ActionContext, payload: Text) -> Out:
+    return Out(str(len(payload.prompt)))
+
+@worker_function
+def read(ctx: ActionContext, payload: File) -> Out:
+    return Out(payload.image.read_bytes().decode())
+
+@worker_function
+def save(ctx: ActionContext, payload: Text) -> Out:
+    return Out(ctx.save_bytes(payload.prompt, b"x").ref)
+
+@worker_function
+def leave(ctx: ActionContext, payload: Text) -> Out:
+    raise SystemExit(7)
+
+@worker_function
+async def aleave(ctx: ActionContext, payload: Text) -> Out:
+    raise SystemExit(7)
+
+@worker_function
+async def aleave_by_task(ctx: ActionContext, payload: Text) -> Out:
+    async def inner():
+        raise SystemExit(7)
+    task = asyncio.create_task(inner())
+    await asyncio.sleep(0.05)
+    return Out("on")
+
+@worker_function
+def interrupt(ctx: ActionContext, payload: Text) -> Out:
+    raise KeyboardInterrupt
+
+@worker_function
+def endless(ctx: ActionContext, payload: Text) -> Iterator[Out]:
+    while True:
+        yield Out("again")
+
+@worker_function
+async def aendless(ctx: ActionContext, payload: Text) -> AsyncIterator[Out]:
+    while True:
+        yield Out("again")
+
+@worker_function
+def huge(ctx: ActionContext, payload: Text) -> Iterator[Out]:
+    yield Out("small")
+    yield Out("x" * 100_000)
+
+@worker_function
+def lies(ctx: ActionContext, payload: Text) -> Out:
+    return {"text": payload.prompt}
+
+@worker_function
+def lies_in_a_stream(ctx: ActionContext, payload: Text) -> Iterator[Out]:
+    yield "x"
+
+@worker_function
+def returns_nothing_to_stream(ctx: ActionContext, payload: Text) -> Iterator[Out]:
+    return None
+
+@worker_function
+def odd(ctx: ActionContext, payload: Text) -> Out:
+    return Out(object())
+
+@worker_function
+def secret(ctx: ActionContext, payload: Text) -> Out:
+    raise ValidationError("no Bearer abc123 at https://h/x?sig=1 in /etc/shadow")
+
+@worker_function
+def bug(ctx: ActionContext, payload: Text) -> Out:
+    return {}["password-is-hunter2"]
+
+@worker_function
+def flood(ctx: ActionContext, payload: Text) -> Out:
+    for number in range(50_000):
+        ctx.log(f"line {number}")
+    return Out("done")
+
+@worker_function
+async def blocks_the_loop(ctx: ActionContext, payload: Text) -> Out:
+    time.sleep(1)
+    return Out("done")
+
+@worker_function
+def device(ctx: ActionContext, payload: Text) -> Out:
+    sys.modules["torch"] = None
+    try:
+        return Out(str(ctx.device))
+    finally:
+        del sys.modules["torch"]
+"""
+
+
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
+    folder = tmp_path_factory.mktemp("bad")
+    found = Runner(write_project(folder / "project", CODE), folder / "outputs")
+    yield found
+    found.stop()
+
+
+def post(runner: Runner, function: str, body: bytes) -> tuple[int, dict]:
+    response = runner.http.post(f"/v1/run/{function}", content=body, headers={"content-type": "application/json"})
+    return response.status_code, response.json()
+
+
+@pytest.mark.parametrize(
+    ("payload", "pointer", "message"),
+    [
+        ({"leaves": [{"number": 1}, {"number": "2"}]}, "/leaves/1/number", "payload.leaves[1].number: expected int, got str."),
+        (
+            {"leaves": [{"nummer": 1}]},
+            "/leaves/0/number",
+            "required field 'number' is missing. Did you mean 'number', where you wrote 'nummer'?",
+        ),
+        ({}, "/leaves", "payload: required field 'leaves' is missing."),
+        ({"leaves": [], "share": "all"}, "/share", "payload.share: expected float, got str."),
+        ([], "", "payload: expected object, got array."),
+    ],
+)
+def test_wrong_types_and_missing_fields_at_depth(runner: Runner, payload: object, pointer: str, message: str) -> None:
+    status, answer = post(runner, "tree", json.dumps({"payload": payload}).encode())
+    assert status == 400
+    assert answer["error_type"] == "validation"
+    assert message in answer["safe_message"]
+    assert answer["errors"][0]["pointer"] == pointer
+
+
+def test_an_unknown_function_names_the_nearest(runner: Runner) -> None:
+    response = runner.run("ecko")
+    assert response.status_code == 404
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["detail"].startswith("no function 'ecko'. Did you mean 'echo'?")
+    assert response.json()["error"] == "unknown_function"
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "the body is empty"),
+        (b"{", "the body is not JSON"),
+        (b'{"prompt": NaN}', "the body is not JSON: JSON is malformed: invalid character"),
+        (b"[" * 10_000 + b"]" * 10_000, "payload: expected object, got array."),
+        (b'{"payload":{"prompt":' + b"[" * 10_000 + b"]" * 10_000 + b"}}", "nested too deep"),
+        (b'{"x":' * 10_000 + b"1" + b"}" * 10_000, "nested too deep"),
+        (b'{"prompt": "\xff\xfe"}', "UTF-8"),
+        (b'{"payload":{},"timeout_ms":"soon"}', "option 'timeout_ms': Expected `int | null`, got `str`"),
+        (b'{"payload":{},"timeout_ms":-1}', "expected milliseconds from 0"),
+        (b'{"payload":{},"run_id":"../x"}', "expected 1 to 128 letters"),
+        (b'{"payload":{},"run_id":"a\\r\\nb"}', "expected 1 to 128 letters"),
+        (b'{"payload":{},"resolved_cozy_models_by_id":[]}', "option 'resolved_cozy_models_by_id'"),
+    ],
+)
+def test_bodies_that_cannot_be_read(runner: Runner, body: bytes, message: str) -> None:
+    began_s = time.monotonic()
+    status, answer = post(runner, "echo", body)
+    assert status == 400
+    assert message in (answer.get("detail") or answer["safe_message"])
+    assert time.monotonic() - began_s < 5
+
+
+def test_five_megabytes_pass(runner: Runner) -> None:
+    status, answer = post(runner, "echo", json.dumps({"prompt": "x" * 5_000_000}).encode())
+    assert (status, answer["output"]) == (200, {"text": "5000000"})
+
+
+def raw_connection(runner: Runner) -> http.client.HTTPConnection:
+    return http.client.HTTPConnection(urlsplit(runner.url).netloc, timeout=60)
+
+
+def test_a_gigabyte_is_refused_by_its_declared_length(runner: Runner) -> None:
+    connection = raw_connection(runner)
+    connection.putrequest("POST", "/v1/run/echo")
+    connection.putheader("content-length", str(1 << 30))
+    connection.endheaders()
+    connection.send(b'{"prompt":"')
+    response = connection.getresponse()
+    assert response.status == 413
+    assert json.loads(response.read())["detail"] == "request body of 1073741824 bytes; at most 268435456 are accepted"
+    connection.close()
+
+
+def test_a_gigabyte_in_chunks_is_cut_off(runner: Runner) -> None:
+    connection = raw_connection(runner)
+    connection.putrequest("POST", "/v1/run/echo")
+    connection.putheader("transfer-encoding", "chunked")
+    connection.endheaders()
+    chunk = b"x" * (4 << 20)
+    sent = 0
+    try:
+        while sent < 1 << 30:
+            connection.send(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+            sent += len(chunk)
+    except OSError:
+        pass
+    assert sent < 1 << 30
+    connection.close()
+    assert runner.run("echo", {"prompt": "still here"}).status_code == 200
+    rss = int(Path(f"/proc/{runner.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    assert rss < 900 << 20
+
+
+@pytest.mark.parametrize(
+    ("ref", "status", "text"),
+    [
+        ("../x", 400, "path traversal"),
+        ("a/../../x", 400, "path traversal"),
+        ("..\\x", 400, "path traversal"),
+        ("https://example.org/x", 400, "is a URL"),
+        ("", 400, "output ref is empty"),
+        ("a\x00b", 400, "control character"),
+        ("x" * 5000, 400, "at most 1024"),
+        ("y" * 300, 400, "more than 255 bytes"),
+        ("/etc/x", 200, "etc/x"),
+        ("a//b/./c", 200, "a/b/c"),
+        ("%2e%2e/x", 200, "%2e%2e/x"),
+    ],
+)
+def test_output_refs(runner: Runner, ref: str, status: int, text: str) -> None:
+    response = runner.run("save", {"prompt": ref})
+    assert response.status_code == status
+    answer = response.json()
+    assert text in (answer["output"]["text"] if status == 200 else answer["error_message"])
+    assert not (runner.outputs.parent / "x").exists()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:{port}/x",
+        "http://127.0.0.1/x",
+        "http://[::1]/x",
+        "http://0.0.0.0/x",
+        "http://2130706433/x",
+        "http://0x7f.1/x",
+        "http://localhost/x",
+        "http://169.254.169.254/latest/meta-data",
+        "http://100.64.0.1/x",
+        "http://10.0.0.1/x",
+        "http://[::ffff:10.0.0.1]/x",
+        "http://user:pw@example.org/x",
+        "file:///etc/passwd",
+        "gopher://example.org/x",
+        "http://no-such-host.invalid/x",
+        "http:///x",
+    ],
+)
+def test_input_urls_that_are_not_public(runner: Runner, url: str) -> None:
+    response = runner.run("read", {"image": {"ref": url.format(port=urlsplit(runner.url).port)}})
+    assert response.status_code == 400
+    assert "input url blocked" in response.json()["error_message"]
+    assert response.json()["errors"][0]["pointer"] == "/image"
+
+
+def test_a_callers_local_path_is_dropped(runner: Runner) -> None:
+    response = runner.run("read", {"image": {"ref": "x", "local_path": "/etc/hostname"}})
+    assert response.status_code == 400
+    assert "there is no file under the ref 'x'" in response.json()["error_message"]
+
+
+@pytest.mark.parametrize("ref", ["../../../etc/passwd", "/etc/passwd", "data:text/plain;base64,@@", "data:nonsense"])
+def test_input_refs_that_lead_nowhere(runner: Runner, ref: str) -> None:
+    response = runner.run("read", {"image": {"ref": ref}})
+    assert response.status_code == 400
+    assert response.json()["error_type"] == "validation"
+
+
+@pytest.mark.parametrize("function", ["leave", "aleave", "interrupt", "bug"])
+def test_an_authors_exit_ends_the_run_not_the_runner(runner: Runner, function: str) -> None:
+    response = runner.run(function)
+    assert response.status_code == 500
+    answer = response.json()
+    assert (answer["error_type"], answer["safe_message"]) == ("internal", "internal error")
+    assert "hunter2" not in answer["safe_message"]
+    assert runner.run("echo").status_code == 200
+
+
+def test_a_stray_tasks_exit_leaves_the_async_loop_running(runner: Runner) -> None:
+    assert runner.run("aleave-by-task", timeout_ms=5000).status_code in (200, 500, 504)
+    assert runner.run("aleave").json()["error_type"] == "internal"
+
+
+@pytest.mark.parametrize("function", ["endless", "aendless"])
+def test_an_endless_generator_that_nobody_reads_ends_by_itself(runner: Runner, function: str) -> None:
+    response = runner.run(function)
+    assert response.status_code == 503
+    answer = response.json()
+    assert answer["error_type"] == "resource"
+    assert "read along with Accept: text/event-stream" in answer["error_message"]
+    assert len(answer["events"]) <= 10_000
+
+
+@pytest.mark.parametrize("function", ["endless", "aendless"])
+def test_an_endless_generator_waits_for_its_reader(runner: Runner, function: str) -> None:
+    with runner.http.stream("POST", f"/v1/run/{function}", json={}, headers={"accept": "text/event-stream"}) as response:
+        run_id = response.headers["x-run-id"]
+        events = sse_events(response)
+        for _ in range(10):
+            next(events)
+        seen: list[str] = []
+
+        def paused() -> bool:
+            # What the kernel buffers for a slow reader is soon full; from then on the generator stands still.
+            seen.append(runner.http.get(f"/v1/runs/{run_id}").headers["etag"])
+            time.sleep(0.2)
+            return len(seen) > 1 and seen[-1] == seen[-2]
+
+        runner.until(paused, timeout_s=30)
+    assert runner.http.get(f"/v1/runs/{run_id}", params={"wait": 5}).json()["status"] == "canceled"
+    runner.until(lambda: not runner.http.get("/v1/status").json()["threads_left"])
+
+
+def test_a_huge_delta_is_an_error_not_a_silent_loss(runner: Runner) -> None:
+    answer = runner.run("huge").json()
+    assert answer["error_type"] == "fatal"
+    assert "yielded an item of 100011 bytes; at most 65536 are allowed" in answer["error_message"]
+    assert "output.error" in [event["event_type"] for event in answer["events"]]
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("lies", "returned dict; declared is Out"),
+        ("lies-in-a-stream", "yielded str; declared is Out"),
+        ("returns-nothing-to-stream", "returned NoneType; declared is a stream of Out"),
+        ("odd", "cannot be encoded"),
+    ],
+)
+def test_outputs_that_are_not_what_was_declared(runner: Runner, function: str, message: str) -> None:
+    response = runner.run(function, {"prompt": "x"})
+    assert response.status_code == 500
+    assert message in response.json()["error_message"]
+
+
+def test_what_a_caller_reads_is_scrubbed(runner: Runner) -> None:
+    assert runner.run("secret").json()["safe_message"] == "no Bearer <redacted> at <url> in <path>"
+
+
+def test_an_event_flood_is_bounded(runner: Runner) -> None:
+    response = runner.run("flood")
+    assert len(response.json()["events"]) <= 10_000
+
+
+def test_an_async_function_that_blocks_does_not_block_the_runner(runner: Runner) -> None:
+    started = runner.http.post("/v1/run/blocks-the-loop", json={}, headers={"prefer": "respond-async"})
+    began_s = time.monotonic()
+    assert runner.http.get("/v1/status").status_code == 200
+    assert time.monotonic() - began_s < 0.9
+    assert runner.http.get(started.headers["location"], params={"wait": 5}).json()["status"] == "succeeded"
+
+
+def test_a_missing_extra_is_named_with_its_command(runner: Runner) -> None:
+    assert "pip install 'gen-worker[torch]'" in runner.run("device").text or "pip install 'gen-worker[torch]'" in runner.log.read_text()
+
+
+def test_unknown_paths_and_methods_are_problems(runner: Runner) -> None:
+    response = runner.http.get("/v2/nothing")
+    assert (response.status_code, response.headers["content-type"]) == (404, "application/problem+json")
+    assert runner.http.get("/v1/run/echo").status_code == 405
+    assert runner.http.get("/v1/runs/none").json()["error"] == "unknown_run"
+
+
+def test_a_body_that_stops_half_way_holds_no_run(runner: Runner) -> None:
+    with socket.create_connection((urlsplit(runner.url).hostname, urlsplit(runner.url).port)) as sock:
+        sock.sendall(b'POST /v1/run/echo HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{"prompt"')
+        assert runner.http.get("/v1/status").json()["runs"]["active"] == 0
+
+
+def start(folder: Path, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "gen_worker.testing.http_runner", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=30, check=False, env={**os.environ, **(env or {})})
+
+
+def test_a_port_in_use(runner: Runner, tmp_path: Path) -> None:
+    folder = write_project(tmp_path / "p", CODE)
+    port = urlsplit(runner.url).port
+    found = start(folder, "--listen", f"127.0.0.1:{port}", "--outputs", str(tmp_path / "o"))
+    assert found.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use; port {port} is already used" in found.stderr
+
+
+@pytest.mark.parametrize("listen", ["8081", "127.0.0.1:", "127.0.0.1:99999", ":80x", "no-such-host.invalid:80"])
+def test_an_address_that_cannot_be_listened_on(tmp_path: Path, listen: str) -> None:
+    found = start(write_project(tmp_path / "p", CODE), "--listen", listen, "--outputs", str(tmp_path / "o"))
+    assert found.returncode == 1
+    assert listen in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_an_outputs_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    found = start(write_project(tmp_path / "p", CODE), "--listen", "127.0.0.1:0", "--outputs", str(tmp_path / "file" / "outputs"))
+    assert found.returncode == 1
+    assert "cannot be written" in found.stderr
+    assert "--outputs FOLDER" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "message"),
+    [
+        ([], {"WORKER_MAX_OUTPUT_BYTES": "many"}, "WORKER_MAX_OUTPUT_BYTES='many'"),
+        (["--manifest", "missing.json"], {}, "manifest missing.json cannot be read"),
+        (["--model", "nope"], {}, "expected KEY=FOLDER"),
+        (["--model", "a=missing"], {}, "there is nothing at"),
+        (["--model", "a=."], {}, "model override for 'a', which nobody uses"),
+        ([], {"COZY_MODEL_OVERRIDES": "a=pkg:not_there/x"}, "the package 'not_there' is not installed"),
+    ],
+)
+def test_starts_that_cannot_succeed(tmp_path: Path, arguments: list[str], env: dict[str, str], message: str) -> None:
+    folder = write_project(tmp_path / "p", CODE)
+    found = start(folder, "--listen", "127.0.0.1:0", "--outputs", str(tmp_path / "o"), *arguments, env=env)
+    assert found.returncode == 1
+    assert message in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_limits_of_the_environment(project: Callable[..., Path], start_runner: Callable[..., Runner]) -> None:
+    env = {
+        "WORKER_MAX_INPUT_BYTES": "100",
+        "WORKER_MAX_OUTPUT_BYTES": "12",
+        "WORKER_MAX_UPLOAD_BYTES": "0",
+        "WORKER_MAX_OUTPUT_DELTA_EVENTS": "3",
+        "WORKER_MAX_CONCURRENCY": "1",
+    }
+    limited = start_runner(project(CODE), env=env)
+    assert "at most 100 are allowed (WORKER_MAX_INPUT_BYTES)" in limited.run("echo", {"prompt": "x" * 100}).json()["safe_message"]
+    assert limited.run("echo", {"prompt": "x" * 9}).json()["output"] == {"text": "9"}
+    assert "at most 12 are allowed (WORKER_MAX_OUTPUT_BYTES)" in limited.run("echo", {"prompt": "x" * 10}).json()["safe_message"]
+    answer = limited.run("endless").json()
+    assert answer["success"] is True
+    assert [event["event_type"] for event in answer["events"]].count("output.delta") == 3
