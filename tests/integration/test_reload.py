@@ -1,0 +1,68 @@
+"""Code that changes while the runner serves."""
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+
+CODE = """
+class In(msgspec.Struct):
+    prompt: str = ""
+
+class Out(msgspec.Struct):
+    text: str
+
+@worker_function
+def first(ctx: ActionContext, payload: In) -> Out:
+    return Out("one")
+"""
+
+
+def test_changes_are_taken_up_and_broken_code_is_not(project: Callable[..., Path], tmp_path: Path) -> None:
+    folder = project(CODE)
+    main = next(folder.rglob("main.py"))
+    log = tmp_path / "log"
+    command = [
+        sys.executable,
+        "-c",
+        "from gen_worker.cli.main import main; main()",
+        "dev",
+        "--listen",
+        "127.0.0.1:0",
+        "--outputs",
+        str(tmp_path / "o"),
+    ]
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, cwd=folder, stderr=file)
+    try:
+        wait(lambda: "listening on" in log.read_text())
+        url = re.search(r"http://\S+", log.read_text())[0]
+        text = main.read_text()
+        assert run(url, "first") == "one"
+        main.write_text(text.replace('"one"', '"two"'))
+        wait(lambda: run(url, "first") == "two")
+        main.write_text(text.replace("def first", "def first(:"))
+        wait(lambda: "reload.failed" in log.read_text())
+        assert run(url, "first") == "two"
+        main.write_text(text.replace("def first", "def renamed"))
+        wait(lambda: run(url, "renamed") == "one")
+        assert httpx.get(f"{url}/openapi.json", trust_env=False).json()["paths"].keys() == {"/v1/run/renamed"}
+    finally:
+        process.terminate()
+        assert process.wait(10) == 0
+
+
+def run(url: str, function: str) -> str | None:
+    answer = httpx.post(f"{url}/v1/run/{function}", json={}, trust_env=False).json()
+    return answer["output"]["text"] if answer.get("output") else None
+
+
+def wait(check: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + 20
+    while not check():
+        assert time.monotonic() < deadline_s, "the expected state did not come"
+        time.sleep(0.05)

@@ -1,0 +1,60 @@
+"""Type-checked, not run: the authoring API as a user writes it."""
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated
+
+import msgspec
+
+from gen_worker import (
+    ActionContext,
+    Asset,
+    Clamp,
+    ModelRef,
+    ModelRefSource,
+    RealtimeSocket,
+    ResourceRequirements,
+    worker_function,
+    worker_websocket,
+)
+
+
+class Input(msgspec.Struct):
+    prompt: str
+    steps: Annotated[int, Clamp(1, 50, cast="int")] = 20
+    image: Asset | None = None
+
+
+class Output(msgspec.Struct):
+    text: str
+
+
+class Model:
+    @classmethod
+    def from_pretrained(cls, path: str) -> "Model":
+        return cls()
+
+
+@worker_function()
+def with_parentheses(ctx: ActionContext, payload: Input) -> Output:
+    asset: Asset = ctx.save_bytes(f"runs/{ctx.run_id}/outputs/x.txt", b"x")
+    return Output(asset.ref)
+
+
+@worker_function
+def without(ctx: ActionContext, payload: Input, model: Annotated[Model, ModelRef(ModelRefSource.FIXED, "base")]) -> Iterator[Output]:
+    ctx.progress(0.5, stage="half")
+    yield Output(payload.prompt)
+
+
+@worker_function(ResourceRequirements(max_concurrency=2))
+async def streaming(ctx: ActionContext, payload: Input) -> AsyncIterator[Output]:
+    yield with_parentheses(ctx, payload)
+
+
+@worker_websocket()
+async def talk(ctx: ActionContext, socket: RealtimeSocket) -> None:
+    async for frame in socket.iter_bytes():
+        await socket.send_bytes(frame)
+
+
+remaining: float | None = ActionContext("run").time_remaining_s()
