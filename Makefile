@@ -37,7 +37,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.all: $(VENV)/.demo
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]' scikit-learn onnxruntime selenium build hatchling
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]' scikit-learn onnxruntime selenium hatchling
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps rapidocr-onnxruntime
 	@touch $@
 
