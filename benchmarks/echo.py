@@ -7,69 +7,13 @@ Each server has a process of its own; the load generator is this one. Peers that
 
 import argparse
 import importlib.util
-import signal
-import socket
 import statistics
-import subprocess
-import sys
-import time
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
 from load import Result, request_bytes, run_load
+from servers_under_test import Server
 
-HERE = Path(__file__).parent
 BODY = b'{"prompt":"a red kite over the sea"}'
-ROUNDS = 1
-
-
-def server_command(name: str, port: int) -> tuple[list[str], Path, str]:
-    python = sys.executable
-    match name:
-        case "gen-worker":
-            arguments = ["-m", "gen_worker.testing.http_runner", "--listen", f"127.0.0.1:{port}", "--outputs", "/tmp/gen-worker-bench"]
-            return [python, *arguments], HERE / "endpoint", "/v1/run/echo"
-        case "mosec":
-            return [python, str(HERE / "servers/mosec_server.py"), "--port", str(port), "--log-level", "error"], HERE, "/inference"
-        case "handwritten" | "handwritten-executor":
-            hop = "executor" if name.endswith("executor") else "threadpool"
-            return [python, str(HERE / "servers/handwritten.py"), str(port), hop], HERE, "/run"
-        case _:
-            return [python, str(HERE / f"servers/{name}_server.py"), str(port)], HERE, "/run"
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
-def wait_until_open(port: int, process: subprocess.Popen) -> None:
-    for _ in range(600):
-        assert process.poll() is None, f"the server ended with {process.returncode}"
-        try:
-            socket.create_connection(("127.0.0.1", port), 0.2).close()
-            return
-        except OSError:
-            time.sleep(0.05)
-    raise TimeoutError("the server did not open its port")
-
-
-class Server:
-    def __init__(self, name: str) -> None:
-        self.port = free_port()
-        command, folder, self.path = server_command(name, self.port)
-        self.process = subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        wait_until_open(self.port, self.process)
-        time.sleep(1 if name != "litserve" else 8)
-
-    def stop(self) -> None:
-        self.process.send_signal(signal.SIGINT)
-        try:
-            self.process.wait(5)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+ROUNDS = 3
 
 
 def measure(name: str, count: int, concurrency: int) -> Result:

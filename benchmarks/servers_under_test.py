@@ -1,0 +1,70 @@
+"""Start and stop the servers that the benchmarks compare, each in a process of its own."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+OPEN_TIMEOUT_S = 60
+
+
+def command(name: str, port: int) -> tuple[list[str], Path, str]:
+    """Command line, working folder and path of the echo route."""
+    python = sys.executable
+    match name:
+        case "gen-worker":
+            outputs = tempfile.mkdtemp(prefix="gen-worker-bench-")
+            arguments = ["-m", "gen_worker.testing.http_runner", "--listen", f"127.0.0.1:{port}", "--outputs", outputs]
+            return [python, *arguments], HERE / "endpoint", "/v1/run/echo"
+        case "mosec":
+            return [python, str(HERE / "servers/mosec_server.py"), "--port", str(port), "--log-level", "error"], HERE, "/inference"
+        case "handwritten" | "handwritten-executor":
+            hop = "executor" if name.endswith("executor") else "threadpool"
+            return [python, str(HERE / "servers/handwritten.py"), str(port), hop], HERE, "/run"
+        case _:
+            return [python, str(HERE / f"servers/{name}_server.py"), str(port)], HERE, "/run"
+
+
+class Server:
+    """A running server. `ready_s` is the time from its start until it answered the echo route."""
+
+    def __init__(self, name: str) -> None:
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            self.port: int = sock.getsockname()[1]
+        line, folder, self.path = command(name, self.port)
+        began_s = time.perf_counter()
+        self.process = subprocess.Popen(line, cwd=folder, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        while not self._answers():
+            assert self.process.poll() is None, f"{name} ended with {self.process.returncode}"
+            if time.perf_counter() - began_s > OPEN_TIMEOUT_S:
+                self.stop()
+                raise TimeoutError(f"{name} did not answer")
+            time.sleep(0.005)
+        self.ready_s = time.perf_counter() - began_s
+
+    def _answers(self) -> bool:
+        body = b'{"prompt":"x"}'
+        head = f"POST {self.path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), 2) as sock:
+                sock.sendall(head.encode() + body)
+                return sock.recv(64).startswith(b"HTTP/1.1 200")
+        except OSError:
+            return False
+
+    def resident_bytes(self) -> int:
+        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
