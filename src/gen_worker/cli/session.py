@@ -55,6 +55,10 @@ class _Sink:
     def __init__(self, emit: OnEvent) -> None:
         self.emit = emit
 
+    def emit_all(self, events: list[RunEvent]) -> None:
+        for event in events:
+            self.emit(event)
+
     def on_ready(self, callback: Callable[[], None]) -> None:
         callback()
 

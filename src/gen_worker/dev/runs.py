@@ -123,6 +123,20 @@ class DevRun:
         for reader in self.readers:
             reader.wake()
 
+    def emit_all(self, batch: list[RunEvent]) -> None:
+        """Append several events, and wake readers once."""
+        size_bytes = sum(map(_size_of, batch))
+        self.size_bytes += size_bytes
+        self.total_bytes += size_bytes
+        self._log.extend(batch)
+        for event in batch:
+            if event.event_type == events.PROGRESS:
+                self.progress = event.payload
+        if len(self._log) > MAX_RUN_EVENTS or self.size_bytes > MAX_RUN_BYTES:
+            self._overflow()
+        for reader in self.readers:
+            reader.wake()
+
     def on_ready(self, callback: Callable[[], None]) -> None:
         self._on_ready = callback
         self.reader_moved()

@@ -116,6 +116,9 @@ def listening_socket(listen: str) -> socket.socket:
 def serve(options: ServeOptions, env: Mapping[str, str] = os.environ) -> int:
     """Serve until SIGINT or SIGTERM; exit status 0, or 1 when the runner cannot start, with the reason on stderr."""
     log = Log(as_json=env.get("LOG_FORMAT") == "json")
+    if options.reload:
+        # Cached bytecode is trusted by whole seconds and size: an edit right after a start would be missed.
+        sys.dont_write_bytecode = True
     with tempfile.TemporaryDirectory(prefix="gen-worker-") as run_dir:
         try:
             sock = listening_socket(options.listen)

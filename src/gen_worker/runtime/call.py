@@ -1,34 +1,19 @@
 """Call one function, whatever its kind: sync in a thread, async on the tenant loop, once or as a stream of deltas."""
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
-from gen_worker import events
 from gen_worker.authoring.context import ActionContext
 from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.errors import CanceledError, OutputError, WorkerError
 from gen_worker.runtime.cancellation import CancelToken
+from gen_worker.runtime.outbox import RunOutbox
 from gen_worker.runtime.threads import RunThreads, TenantLoop
 
-MAX_UNTAKEN_DELTAS = 64
-MAX_UNTAKEN_BYTES = 1 << 20
-
 Encode = Callable[[Any], bytes]
-
-
-class RunSink(Protocol):
-    """Takes what a run says, on the loop. While `ready` is False the run's stream is paused, until `on_ready` is called back."""
-
-    @property
-    def ready(self) -> bool: ...
-
-    def emit(self, event: events.RunEvent) -> None: ...
-
-    def on_ready(self, callback: Callable[[], None]) -> None: ...
 
 
 class CallLimits(msgspec.Struct, frozen=True):
@@ -49,7 +34,7 @@ class Call:
         arguments: Mapping[str, Any],
         *,
         token: CancelToken,
-        sink: RunSink,
+        outbox: RunOutbox,
         threads: RunThreads,
         tenant: TenantLoop,
         encode: Encode,
@@ -64,7 +49,7 @@ class Call:
         self._tenant = tenant
         self._encode = encode
         self._limits = limits
-        self._flow = _Flow(sink) if spec.output_mode == "incremental" else None
+        self._outbox = outbox
         self._future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     async def result(self) -> bytes:
@@ -102,8 +87,7 @@ class Call:
 
     def _stop(self, reason: WorkerError) -> None:
         self._ctx.cancel()
-        if self._flow is not None:
-            self._flow.close()
+        self._outbox.close()
         self._settle(b"", reason)
 
     def _settle(self, output: bytes, error: BaseException | None) -> None:
@@ -118,7 +102,7 @@ class Call:
         try:
             self._check_canceled()
             result = self._spec.function(self._ctx, **self._arguments)
-            output = self._finish(result) if self._flow is None else self._stream(self._flow, result)
+            output = self._finish(result) if self._spec.output_mode == "single" else self._stream(result)
         except BaseException as exc:  # noqa: BLE001 - the edge to the author's code: SystemExit ends the run, not the worker
             self._post(self._settle, b"", exc)
         else:
@@ -128,10 +112,10 @@ class Call:
         try:
             self._check_canceled()
             result = self._spec.function(self._ctx, **self._arguments)
-            if self._flow is None:
+            if self._spec.output_mode == "single":
                 output = self._finish(await result)
             else:
-                output = await self._stream_async(self._flow, await result if asyncio.iscoroutine(result) else result)
+                output = await self._stream_async(await result if asyncio.iscoroutine(result) else result)
         except asyncio.CancelledError:
             self._post(self._settle, b"", CanceledError("canceled"))
         except BaseException as exc:  # noqa: BLE001 - the edge to the author's code
@@ -146,7 +130,7 @@ class Call:
             raise ValueError(f"output of {len(output)} bytes; at most {self._limits.output_bytes} are allowed (WORKER_MAX_OUTPUT_BYTES)")
         return output
 
-    def _stream(self, flow: "_Flow", result: Any) -> bytes:
+    def _stream(self, result: Any) -> bytes:
         try:
             items: Iterator[Any] = iter(result)
         except TypeError:
@@ -154,10 +138,8 @@ class Call:
         try:
             for count, item in enumerate(items, start=1):
                 self._check_canceled()
-                delta = self._delta(item)
-                if not flow.wait_for_room(len(delta)):
+                if not self._outbox.put_delta(self._delta(item)):
                     break
-                self._post(flow.deliver, delta)
                 if count == self._limits.delta_events:
                     break
             self._check_canceled()
@@ -167,17 +149,15 @@ class Call:
                 close()
         return b""
 
-    async def _stream_async(self, flow: "_Flow", items: AsyncIterator[Any]) -> bytes:
+    async def _stream_async(self, items: AsyncIterator[Any]) -> bytes:
         if not hasattr(items, "__aiter__"):
             raise OutputError(f"returned {type(items).__name__}; declared is an async stream of {self._spec.output_type.__name__}")
         count = 0
         try:
             async for item in items:
                 self._check_canceled()
-                delta = self._delta(item)
-                if not await flow.room(len(delta)):
+                if not await self._outbox.put_delta_async(self._delta(item)):
                     break
-                self._post(flow.deliver, delta)
                 count += 1
                 if count == self._limits.delta_events:
                     break
@@ -215,73 +195,3 @@ class _EscapedError(Exception):
 
     def __init__(self, cause: BaseException) -> None:
         super().__init__(f"{type(cause).__name__}({cause})")
-
-
-class _Flow:
-    """Back-pressure between the author's generator and the sink.
-
-    The producer counts what it sent, the loop what the sink took; each writes its own counters only. At 64 deltas or 1 MiB
-    untaken the producer waits. Deltas travel through the mailbox like all other events, so that their order is kept.
-    """
-
-    def __init__(self, sink: RunSink) -> None:
-        self._sink = sink
-        self._sent = self._sent_bytes = 0
-        self._taken = self._taken_bytes = 0
-        self._held: list[int] = []
-        self._closed = False
-        self._room = threading.Event()
-        self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
-
-    def wait_for_room(self, size_bytes: int) -> bool:
-        """From the producing thread: wait for room for one more; False when the run is over."""
-        while self._full() and not self._closed:
-            self._room.clear()
-            if self._full() and not self._closed:
-                self._room.wait()
-        self._sent += 1
-        self._sent_bytes += size_bytes
-        return not self._closed
-
-    async def room(self, size_bytes: int) -> bool:
-        """The same for an async producer."""
-        while self._full() and not self._closed:
-            event = asyncio.Event()
-            self._waiter = (asyncio.get_running_loop(), event)
-            if self._full() and not self._closed:
-                await event.wait()
-            self._waiter = None
-        self._sent += 1
-        self._sent_bytes += size_bytes
-        return not self._closed
-
-    def deliver(self, delta: bytes) -> None:
-        """On the loop: hand one delta to the sink; it counts as taken once the sink is ready for more."""
-        if self._closed:
-            return
-        self._sink.emit(events.RunEvent(events.OUTPUT_DELTA, msgspec.Raw(delta)))
-        self._held.append(len(delta))
-        if self._sink.ready:
-            self._take()
-        elif len(self._held) == 1:
-            self._sink.on_ready(self._take)
-
-    def close(self) -> None:
-        """On the loop: the run is over, nobody takes any more."""
-        self._closed = True
-        self._wake()
-
-    def _take(self) -> None:
-        self._taken += len(self._held)
-        self._taken_bytes += sum(self._held)
-        self._held.clear()
-        self._wake()
-
-    def _wake(self) -> None:
-        self._room.set()
-        waiter = self._waiter
-        if waiter is not None:
-            waiter[0].call_soon_threadsafe(waiter[1].set)
-
-    def _full(self) -> bool:
-        return self._sent - self._taken >= MAX_UNTAKEN_DELTAS or self._sent_bytes - self._taken_bytes >= MAX_UNTAKEN_BYTES

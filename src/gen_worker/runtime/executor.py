@@ -16,8 +16,9 @@ from gen_worker.events import RunEvent
 from gen_worker.files.inputs import InputFiles, holds_assets
 from gen_worker.log import Log
 from gen_worker.models.manager import ModelManager, ModelUse
-from gen_worker.runtime.call import Call, CallLimits, RunSink
+from gen_worker.runtime.call import Call, CallLimits
 from gen_worker.runtime.cancellation import CancelToken
+from gen_worker.runtime.outbox import RunOutbox, RunSink
 from gen_worker.runtime.outcome import Outcome, outcome_of
 from gen_worker.runtime.payloads import Encoding, decode_payload
 from gen_worker.runtime.phases import run_metrics
@@ -101,7 +102,7 @@ class Executor:
         sink.emit(RunEvent(events.STARTED, events.Started(spec.name, request.required_models)))
         arguments: dict[str, Any] = {spec.payload_param: payload}
         if not spec.injections and not holds_assets(spec.payload_type):
-            return await self._call(spec, self._context(request, sink, outputs), arguments, payload, [], request, sink, token)
+            return await self._call(spec, arguments, payload, [], request, sink, token, outputs)
         with ExitStack() as held:
             if holds_assets(spec.payload_type):
                 held.callback(self._inputs.forget, request.run_id)
@@ -112,22 +113,23 @@ class Executor:
                 held.callback(lease.release)
                 arguments[injection.param] = lease.view()
                 uses.append(use)
-            ctx = self._context(request, sink, outputs)
-            return await self._call(spec, ctx, arguments, payload, uses, request, sink, token)
+            return await self._call(spec, arguments, payload, uses, request, sink, token, outputs)
 
     async def _call(
         self,
         spec: FunctionSpec,
-        ctx: ActionContext,
         arguments: Mapping[str, Any],
         payload: msgspec.Struct,
         uses: list[ModelUse],
         request: RunRequest,
         sink: RunSink,
         token: CancelToken,
+        outputs: OutputStore,
     ) -> bytes:
+        outbox = RunOutbox(sink, self._mailbox.post)
+        ctx = self._context(request, outbox, outputs)
         call = Call(
-            spec, ctx, arguments, token=token, sink=sink, threads=self.threads, tenant=self._tenant,
+            spec, ctx, arguments, token=token, outbox=outbox, threads=self.threads, tenant=self._tenant,
             encode=_encode_json if request.encoding == "json" else _encode_msgpack, limits=self._call_limits,
         )  # fmt: skip
         began_s = self._clock.now_s()
@@ -143,6 +145,8 @@ class Executor:
                 )
             )
             raise
+        if outbox.dropped:
+            self._log.warning("run.events_dropped", run_id=request.run_id, function=spec.name, events=outbox.dropped)
         inference_s = self._clock.now_s() - began_s
         if spec.output_mode == "incremental":
             sink.emit(RunEvent(events.OUTPUT_COMPLETED, {}))
@@ -151,12 +155,10 @@ class Executor:
         sink.emit(RunEvent(events.METRICS_RUN, run_metrics(spec.name, payload, uses, inference_s, ctx.upload_s)))
         return output
 
-    def _context(self, request: RunRequest, sink: RunSink, outputs: OutputStore) -> ActionContext:
-        post = self._mailbox.post
-
+    def _context(self, request: RunRequest, outbox: RunOutbox, outputs: OutputStore) -> ActionContext:
         def emitter(event: dict[str, Any]) -> None:
             # Encoded in the author's thread: the payload may change after this returns.
-            post(sink.emit, RunEvent(event["type"], msgspec.Raw(_encode_json(event["payload"]))))
+            outbox.put_event(event["type"], _encode_json(event["payload"]))
 
         return ActionContext(
             request.run_id,

@@ -1,0 +1,140 @@
+"""What one run says, from its thread to the sink: in order, in batches, with back-pressure on its deltas."""
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+
+from gen_worker.events import OUTPUT_DELTA, RunEvent
+
+MAX_UNTAKEN_DELTAS = 256  # enough that the hand-over between threads costs less than the deltas
+MAX_UNTAKEN_BYTES = 1 << 20
+MAX_WAITING_EVENTS = 4096
+FIRST_DELTA_PAUSE_S = 50e-6
+
+
+class RunSink(Protocol):
+    """Takes what a run says, on the loop. While `ready` is False the run's stream is paused, until `on_ready` is called back."""
+
+    @property
+    def ready(self) -> bool: ...
+
+    def emit(self, event: RunEvent) -> None: ...
+
+    def emit_all(self, events: list[RunEvent]) -> None: ...
+
+    def on_ready(self, callback: Callable[[], None]) -> None: ...
+
+
+class RunOutbox:
+    """Belongs to one run. One producer (the author's thread or task) puts; the loop hands on what is there in one go.
+
+    Deltas wait for room: at 256 of them or 1 MiB that the sink has not taken, the producer stands still. Other events never wait;
+    beyond 4,096 they are dropped and counted, so that a flood of them costs no memory. Each side writes its own counters only.
+    """
+
+    def __init__(self, sink: RunSink, post: Callable[..., None]) -> None:
+        self._sink = sink
+        self._post = post
+        self._items: deque[RunEvent] = deque()
+        self._posted = False
+        self._sent = self._sent_bytes = 0
+        self._taken = self._taken_bytes = 0
+        self._held = self._held_bytes = 0
+        self._closed = False
+        self._room: threading.Event | None = None
+        self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+        self.dropped = 0
+
+    def put_event(self, event_type: str, payload: bytes) -> None:
+        """From any thread: an event of the author's."""
+        if len(self._items) >= MAX_WAITING_EVENTS:
+            self.dropped += 1
+            return
+        self._put(RunEvent(event_type, msgspec.Raw(payload)))
+
+    def put_delta(self, delta: bytes) -> bool:
+        """From the producing thread: wait for room, then put; False when the run is over."""
+        while self._is_full() and not self._closed:
+            if self._room is None:
+                self._room = threading.Event()
+            self._room.clear()
+            if self._is_full() and not self._closed:
+                self._room.wait()
+        return self._put_delta(delta)
+
+    async def put_delta_async(self, delta: bytes) -> bool:
+        """The same for an async producer."""
+        while self._is_full() and not self._closed:
+            event = asyncio.Event()
+            self._waiter = (asyncio.get_running_loop(), event)
+            if self._is_full() and not self._closed:
+                await event.wait()
+            self._waiter = None
+        return self._put_delta(delta)
+
+    def close(self) -> None:
+        """On the loop: the run is over, nobody takes any more."""
+        self._closed = True
+        self._wake_producer()
+
+    def _put_delta(self, delta: bytes) -> bool:
+        if self._closed:
+            return False
+        self._sent += 1
+        self._sent_bytes += len(delta)
+        self._put(RunEvent(OUTPUT_DELTA, msgspec.Raw(delta)))
+        if self._sent == 1 and self._room is None and self._waiter is None:
+            # A busy generator would hold the interpreter until it has to wait; the first delta should be on its way before.
+            time.sleep(FIRST_DELTA_PAUSE_S)
+        return True
+
+    def _put(self, item: RunEvent) -> None:
+        self._items.append(item)
+        if not self._posted:
+            self._posted = True
+            self._post(self._deliver)
+
+    def _deliver(self) -> None:
+        # Cleared first: an item that comes while we take schedules one delivery too many, never one too few.
+        self._posted = False
+        items = self._items
+        if self._closed:
+            items.clear()
+            return
+        batch = [items.popleft() for _ in range(len(items))]
+        deltas = [_size(item) for item in batch if item.event_type == OUTPUT_DELTA]
+        self._sink.emit_all(batch)
+        self._held += len(deltas)
+        self._held_bytes += sum(deltas)
+        if not deltas:
+            return
+        if self._sink.ready:
+            self._take()
+        else:
+            self._sink.on_ready(self._take)
+
+    def _take(self) -> None:
+        self._taken += self._held
+        self._taken_bytes += self._held_bytes
+        self._held = self._held_bytes = 0
+        self._wake_producer()
+
+    def _wake_producer(self) -> None:
+        if self._room is not None:
+            self._room.set()
+        waiter = self._waiter
+        if waiter is not None:
+            waiter[0].call_soon_threadsafe(waiter[1].set)
+
+    def _is_full(self) -> bool:
+        return self._sent - self._taken >= MAX_UNTAKEN_DELTAS or self._sent_bytes - self._taken_bytes >= MAX_UNTAKEN_BYTES
+
+
+def _size(item: RunEvent) -> int:
+    payload: Any = item.payload
+    return len(memoryview(payload))
