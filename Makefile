@@ -42,5 +42,5 @@ $(VENV)/.all: $(VENV)/.demo
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.all
-	-$(BIN)/python -m pip install -q --disable-pip-version-check fastapi mosec litserve
+	-$(BIN)/python -m pip install -q --disable-pip-version-check fastapi mosec litserve "ray[serve]"
 	@touch $@

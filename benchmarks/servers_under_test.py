@@ -39,7 +39,7 @@ class Server:
             self.port: int = sock.getsockname()[1]
         line, folder, self.path = command(name, self.port)
         began_s = time.perf_counter()
-        self.process = subprocess.Popen(line, cwd=folder, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        self.process = subprocess.Popen(line, cwd=folder, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
         while not self._answers():
             assert self.process.poll() is None, f"{name} ended with {self.process.returncode}"
             if time.perf_counter() - began_s > OPEN_TIMEOUT_S:
@@ -64,7 +64,11 @@ class Server:
     def stop(self) -> None:
         self.process.send_signal(signal.SIGINT)
         try:
-            self.process.wait(5)
+            self.process.wait(10)
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+            pass
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)  # what it started and left behind
+        except ProcessLookupError:
+            pass
+        self.process.wait()

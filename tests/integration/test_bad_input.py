@@ -4,10 +4,8 @@ import http.client
 import json
 import os
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -390,6 +388,23 @@ def test_a_missing_extra_is_named_with_its_command(runner: Runner) -> None:
     assert "pip install 'gen-worker[torch]'" in runner.run("device").text or "pip install 'gen-worker[torch]'" in runner.log.read_text()
 
 
+def test_a_body_that_trickles_is_answered_after_fifteen_seconds(runner: Runner) -> None:
+    with socket.create_connection((urlsplit(runner.url).hostname, urlsplit(runner.url).port), timeout=30) as sock:
+        sock.sendall(b"POST /v1/run/echo HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n")
+        sock.settimeout(1)
+        received = b""
+        for _ in range(25):
+            sock.sendall(b"{")
+            try:
+                while chunk := sock.recv(4096):
+                    received += chunk
+                break
+            except TimeoutError:
+                continue
+    assert received.startswith(b"HTTP/1.1 408")
+    assert b"came too slowly" in received
+
+
 def test_unknown_paths_and_methods_are_problems(runner: Runner) -> None:
     response = runner.http.get("/v2/nothing")
     assert (response.status_code, response.headers["content-type"]) == (404, "application/problem+json")
@@ -401,68 +416,3 @@ def test_a_body_that_stops_half_way_holds_no_run(runner: Runner) -> None:
     with socket.create_connection((urlsplit(runner.url).hostname, urlsplit(runner.url).port)) as sock:
         sock.sendall(b'POST /v1/run/echo HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{"prompt"')
         assert runner.http.get("/v1/status").json()["runs"]["active"] == 0
-
-
-def start(folder: Path, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "gen_worker.testing.http_runner", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=30, check=False, env={**os.environ, **(env or {})})
-
-
-def test_a_port_in_use(runner: Runner, tmp_path: Path) -> None:
-    folder = write_project(tmp_path / "p", CODE)
-    port = urlsplit(runner.url).port
-    found = start(folder, "--listen", f"127.0.0.1:{port}", "--outputs", str(tmp_path / "o"))
-    assert found.returncode == 1
-    assert f"cannot listen on 127.0.0.1:{port}: Address already in use; port {port} is already used" in found.stderr
-
-
-@pytest.mark.parametrize("listen", ["8081", "127.0.0.1:", "127.0.0.1:99999", ":80x", "no-such-host.invalid:80"])
-def test_an_address_that_cannot_be_listened_on(tmp_path: Path, listen: str) -> None:
-    found = start(write_project(tmp_path / "p", CODE), "--listen", listen, "--outputs", str(tmp_path / "o"))
-    assert found.returncode == 1
-    assert listen in found.stderr
-    assert "Traceback" not in found.stderr
-
-
-def test_an_outputs_folder_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    found = start(write_project(tmp_path / "p", CODE), "--listen", "127.0.0.1:0", "--outputs", str(tmp_path / "file" / "outputs"))
-    assert found.returncode == 1
-    assert "cannot be written" in found.stderr
-    assert "--outputs FOLDER" in found.stderr
-
-
-@pytest.mark.parametrize(
-    ("arguments", "env", "message"),
-    [
-        ([], {"WORKER_MAX_OUTPUT_BYTES": "many"}, "WORKER_MAX_OUTPUT_BYTES='many'"),
-        (["--manifest", "missing.json"], {}, "manifest missing.json cannot be read"),
-        (["--model", "nope"], {}, "expected KEY=FOLDER"),
-        (["--model", "a=missing"], {}, "there is nothing at"),
-        (["--model", "a=."], {}, "model override for 'a', which nobody uses"),
-        ([], {"COZY_MODEL_OVERRIDES": "a=pkg:not_there/x"}, "the package 'not_there' is not installed"),
-    ],
-)
-def test_starts_that_cannot_succeed(tmp_path: Path, arguments: list[str], env: dict[str, str], message: str) -> None:
-    folder = write_project(tmp_path / "p", CODE)
-    found = start(folder, "--listen", "127.0.0.1:0", "--outputs", str(tmp_path / "o"), *arguments, env=env)
-    assert found.returncode == 1
-    assert message in found.stderr
-    assert "Traceback" not in found.stderr
-
-
-def test_limits_of_the_environment(project: Callable[..., Path], start_runner: Callable[..., Runner]) -> None:
-    env = {
-        "WORKER_MAX_INPUT_BYTES": "100",
-        "WORKER_MAX_OUTPUT_BYTES": "12",
-        "WORKER_MAX_UPLOAD_BYTES": "0",
-        "WORKER_MAX_OUTPUT_DELTA_EVENTS": "3",
-        "WORKER_MAX_CONCURRENCY": "1",
-    }
-    limited = start_runner(project(CODE), env=env)
-    assert "at most 100 are allowed (WORKER_MAX_INPUT_BYTES)" in limited.run("echo", {"prompt": "x" * 100}).json()["safe_message"]
-    assert limited.run("echo", {"prompt": "x" * 9}).json()["output"] == {"text": "9"}
-    assert "at most 12 are allowed (WORKER_MAX_OUTPUT_BYTES)" in limited.run("echo", {"prompt": "x" * 10}).json()["safe_message"]
-    answer = limited.run("endless").json()
-    assert answer["success"] is True
-    assert [event["event_type"] for event in answer["events"]].count("output.delta") == 3

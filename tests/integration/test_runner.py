@@ -71,6 +71,11 @@ def alone(ctx: ActionContext, payload: In) -> Out:
         raise InterruptedError("canceled")
     return Out(payload.prompt)
 
+@worker_function(ResourceRequirements(max_concurrency=1))
+def alone_and_stubborn(ctx: ActionContext, payload: In) -> Out:
+    time.sleep(payload.seconds)
+    return Out(payload.prompt)
+
 @worker_function()
 def nap(ctx: ActionContext, payload: In) -> Out:
     ctx.done().wait(payload.seconds)
@@ -259,6 +264,23 @@ def test_runs_beyond_a_functions_limit_wait_in_order(runner: Runner) -> None:
     assert runner.http.post(third + "/cancel").json()["status"] == "canceled"
     runner.http.post(first + "/cancel")
     assert runner.http.get(second, params={"wait": 5}).json()["output"] == {"text": "2"}
+
+
+def test_a_slot_is_held_until_the_authors_code_has_returned(runner: Runner) -> None:
+    timed_out = runner.run("alone-and-stubborn", {"seconds": 1.2}, timeout_ms=100)
+    assert timed_out.json()["code"] == "timeout"
+    waiting = runner.http.post("/v1/run/alone-and-stubborn", json={"prompt": "next"}, headers={"prefer": "respond-async"})
+    assert waiting.json()["status"] == "queued"
+    assert runner.http.get(waiting.headers["location"], params={"wait": 5}).json()["output"] == {"text": "next"}
+
+
+@pytest.mark.parametrize("function", ["aecho", "awords", "nap", "words"])
+def test_runs_canceled_at_once_give_their_slots_back(runner: Runner, function: str) -> None:
+    for _ in range(20):
+        body = {"prompt": "x", "seconds": 30}
+        location = runner.http.post(f"/v1/run/{function}", json=body, headers={"prefer": "respond-async"}).headers["location"]
+        runner.http.post(location + "/cancel")
+    runner.until(lambda: runner.http.get("/v1/status").json()["runs"] == {"active": 0, "queued": 0})
 
 
 def test_saved_files_are_listed_and_served_with_range(runner: Runner) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import secrets
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -146,12 +147,12 @@ class Invoker:
             body, uploads = await read_multipart(request, spec.payload_type, folder, MAX_BODY_BYTES)
         else:
             body = await request.body(MAX_BODY_BYTES)
-        payload, options = read_envelope(body)
-        if self._book.queued >= MAX_QUEUED:
-            raise RequestError(429, "overloaded", f"{self._book.queued} runs are waiting; try again later")
-        run = self._book.create(spec.name, options.run_id)
-        if run is None:
-            raise RequestError(409, "conflict", f"a run with the id {options.run_id!r} is in progress", error="duplicate_run_id")
+        try:
+            payload, options = read_envelope(body)
+            run = self._new_run(spec, options)
+        except RequestError:
+            _remove(uploads)
+            raise
         return run, RunRequest(
             run_id=run.run_id,
             payload=payload,
@@ -163,23 +164,32 @@ class Invoker:
             uploads=uploads,
         ), options  # fmt: skip
 
+    def _new_run(self, spec: FunctionSpec, options: RunOptions) -> DevRun:
+        if self._book.queued >= MAX_QUEUED:
+            raise RequestError(429, "overloaded", f"{self._book.queued} runs are waiting; try again later")
+        run = self._book.create(spec.name, options.run_id)
+        if run is None:
+            raise RequestError(409, "conflict", f"a run with the id {options.run_id!r} is in progress", error="duplicate_run_id")
+        return run
+
     async def _execute(self, spec: FunctionSpec, run: DevRun, request: RunRequest) -> None:
         limit = spec.resources.max_concurrency
-        held = False
+
+        def when_idle() -> None:
+            self._book.leave(spec.name)
+            if request.uploads:
+                _remove(request.uploads)
+
         try:
             if not self._book.admit_now(spec.name, limit):
                 await self._book.admit(run, limit)
-            held = True
+        except WorkerError as exc:  # stopped while it waited for a slot
+            _remove(request.uploads)
+            outcome = outcome_of(exc)
+        else:
             run.start()
             store = LocalOutputs(self._outputs, self._max_file_bytes, run.files.append)
-            outcome = await self._executor.run(spec, request, run, run.token, store)
-        except WorkerError as exc:  # stopped while it waited for a slot
-            outcome = outcome_of(exc)
-        finally:
-            if held:
-                self._book.leave(spec.name)
-            for path in request.uploads.values():
-                path.unlink(missing_ok=True)
+            outcome = await self._executor.run(spec, request, run, run.token, store, when_idle)
         run.finish(outcome)
         self._book.finished(run)
 
@@ -236,6 +246,11 @@ class Invoker:
         reader.wake()
         if cancel and not run.finished:
             run.token.cancel()
+
+
+def _remove(uploads: Mapping[str, Path]) -> None:
+    for folder in {path.parent for path in uploads.values()}:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 async def _disconnected(request: Request) -> None:

@@ -112,16 +112,7 @@ class DevRun:
 
     def emit(self, event: RunEvent) -> None:
         """Append an event. A full log loses its oldest where somebody reads along; a run that nobody reads is stopped."""
-        size_bytes = _size_of(event)
-        self.size_bytes += size_bytes
-        self.total_bytes += size_bytes
-        self._log.append(event)
-        if event.event_type == events.PROGRESS:
-            self.progress = event.payload
-        if len(self._log) > MAX_RUN_EVENTS or self.size_bytes > MAX_RUN_BYTES:
-            self._overflow()
-        for reader in self.readers:
-            reader.wake()
+        self.emit_all([event])
 
     def emit_all(self, batch: list[RunEvent]) -> None:
         """Append several events, and wake readers once."""

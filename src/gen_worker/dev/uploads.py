@@ -11,7 +11,7 @@ import msgspec
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from gen_worker.http.asgi import DisconnectedError, Request, RequestError, too_large
+from gen_worker.http.asgi import BodyReader, Request, RequestError
 
 MAX_FILES = 100
 MAX_FIELDS = 1000
@@ -24,9 +24,10 @@ async def read_multipart(request: Request, struct: type[msgspec.Struct], folder:
     A part named `image` or `images[0]` or `options.mask` fills that place with `{"ref": "upload:..."}`. Other text parts fill
     theirs with their value; `struct` is the payload type.
     """
-    request.check_length(max_bytes)
     headers = Headers(raw=request.scope["headers"])
-    parser = MultiPartParser(headers, _limited(request, max_bytes), max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=max_bytes)
+    parser = MultiPartParser(
+        headers, _chunks(BodyReader(request, max_bytes)), max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=max_bytes
+    )
     try:
         form = await parser.parse()
     except (MultiPartException, KeyError) as exc:
@@ -110,16 +111,6 @@ def _keep(file: UploadFile, folder: Path, index: int) -> Path:
     return path
 
 
-async def _limited(request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
-    size_bytes = 0
-    while True:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise DisconnectedError
-        chunk = message.get("body", b"")
-        size_bytes += len(chunk)
-        if size_bytes > max_bytes:
-            raise too_large(size_bytes, max_bytes)
-        yield chunk
-        if not message.get("more_body"):
-            return
+async def _chunks(reader: BodyReader) -> AsyncGenerator[bytes, None]:
+    while not reader.ended:
+        yield await reader.next_chunk()

@@ -14,6 +14,7 @@ from gen_worker.errors import WorkerError
 
 JSON = b"application/json"
 BODY_TIMEOUT_S = 15.0
+MIN_BYTES_PER_S = 65536
 
 
 class DisconnectedError(Exception):
@@ -55,32 +56,11 @@ class Request:
 
     async def body(self, max_bytes: int) -> bytes:
         """The whole body. `RequestError` 413 as soon as it is known to be too large, 408 when it does not come."""
-        self.check_length(max_bytes)
-        try:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
-                return await self._all(max_bytes)
-        except TimeoutError:
-            raise RequestError(408, "request_timeout", f"the request body did not arrive within {BODY_TIMEOUT_S:.0f} s") from None
-
-    def check_length(self, max_bytes: int) -> None:
-        """Refuse a body that says itself that it is too large, before reading it."""
-        declared = self._headers.get(b"content-length", b"")
-        if declared.isdigit() and int(declared) > max_bytes:
-            raise too_large(int(declared), max_bytes)
-
-    async def _all(self, max_bytes: int) -> bytes:
-        chunks: list[bytes] = []
-        size_bytes = 0
-        while True:
-            message = await self.receive()
-            if message["type"] == "http.disconnect":
-                raise DisconnectedError
-            chunks.append(message.get("body", b""))
-            size_bytes += len(chunks[-1])
-            if size_bytes > max_bytes:
-                raise too_large(size_bytes, max_bytes)
-            if not message.get("more_body"):
-                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        reader = BodyReader(self, max_bytes)
+        chunks = [await reader.next_chunk()]
+        while not reader.ended:
+            chunks.append(await reader.next_chunk())
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def answer(self, status: int, body: bytes, content_type: bytes = JSON, headers: Mapping[str, str] | None = None) -> None:
         """Send one complete response."""
@@ -99,6 +79,37 @@ class Request:
     async def write(self, data: bytes, *, last: bool = False) -> None:
         """Send a piece of a streamed response; waits while the client is slow."""
         await self.send({"type": "http.response.body", "body": data, "more_body": not last})
+
+
+class BodyReader:
+    """Reads a request's body piece by piece, within a size, and no slower than 64 KiB/s after the first 15 seconds."""
+
+    def __init__(self, request: Request, max_bytes: int) -> None:
+        declared = request.header(b"content-length")
+        if declared.isdigit() and int(declared) > max_bytes:
+            raise too_large(int(declared), max_bytes)
+        self._receive = request.receive
+        self._max_bytes = max_bytes
+        self._size_bytes = 0
+        self._began_s = asyncio.get_running_loop().time()
+        self.ended = False
+
+    async def next_chunk(self) -> bytes:
+        """The next piece, maybe empty; `ended` is True after the last one."""
+        try:
+            async with asyncio.timeout_at(self._began_s + BODY_TIMEOUT_S + self._size_bytes / MIN_BYTES_PER_S):
+                message = await self._receive()
+        except TimeoutError:
+            detail = f"the request body came too slowly: {self._size_bytes} bytes so far; send it within {BODY_TIMEOUT_S:.0f} s"
+            raise RequestError(408, "request_timeout", detail) from None
+        if message["type"] == "http.disconnect":
+            raise DisconnectedError
+        chunk: bytes = message.get("body", b"")
+        self._size_bytes += len(chunk)
+        if self._size_bytes > self._max_bytes:
+            raise too_large(self._size_bytes, self._max_bytes)
+        self.ended = not message.get("more_body")
+        return chunk
 
 
 Handler = Callable[[Request], Awaitable[None]]

@@ -14,6 +14,7 @@ from gen_worker.runtime.outbox import RunOutbox
 from gen_worker.runtime.threads import RunThreads, TenantLoop
 
 Encode = Callable[[Any], bytes]
+_Ended = tuple[bytes, BaseException | None]
 
 
 class CallLimits(msgspec.Struct, frozen=True):
@@ -51,12 +52,15 @@ class Call:
         self._limits = limits
         self._outbox = outbox
         self._future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._author_runs = False
+        self._on_author_end: Callable[[], None] | None = None
 
     async def result(self) -> bytes:
         """The encoded output, empty for a stream; raises what the author's code raised, or why the run had to stop."""
         self._token.on_cancel(self._stop)
         if self._future.done():
             return await self._future
+        self._author_runs = True
         if self._spec.is_async:
             return await self._on_tenant_loop()
         job = self._threads.start(f"run {self._spec.name} {self._ctx.run_id}", self._in_thread)
@@ -66,13 +70,25 @@ class Call:
             if self._token.reason is not None:
                 job.leave(self._ctx.run_id, self._spec.name)
 
+    def when_author_ends(self, callback: Callable[[], None]) -> None:
+        """Call back once the author's code has returned, which may be after the run's end."""
+        if self._author_runs:
+            self._on_author_end = callback
+        else:
+            callback()
+
     async def _on_tenant_loop(self) -> bytes:
         loop = self._tenant.loop
-        task: asyncio.Future[None] | None = None
+        task: asyncio.Task[_Ended] | None = None
 
         def start() -> None:
             nonlocal task
             task = loop.create_task(self._as_coroutine(), name=f"run {self._spec.name} {self._ctx.run_id}")
+            task.add_done_callback(ended)
+
+        def ended(done: asyncio.Task[_Ended]) -> None:
+            # A task that is cancelled before its first step never enters its body.
+            self._post(self._author_ended, *((b"", CanceledError("canceled")) if done.cancelled() else done.result()))
 
         def stop() -> None:
             if task is not None:
@@ -90,6 +106,12 @@ class Call:
         self._outbox.close()
         self._settle(b"", reason)
 
+    def _author_ended(self, output: bytes, error: BaseException | None) -> None:
+        self._author_runs = False
+        self._settle(output, error)
+        if self._on_author_end is not None:
+            self._on_author_end()
+
     def _settle(self, output: bytes, error: BaseException | None) -> None:
         if self._future.done():
             return  # cancelled or timed out before; what the author's code did afterwards counts no more
@@ -104,11 +126,11 @@ class Call:
             result = self._spec.function(self._ctx, **self._arguments)
             output = self._finish(result) if self._spec.output_mode == "single" else self._stream(result)
         except BaseException as exc:  # noqa: BLE001 - the edge to the author's code: SystemExit ends the run, not the worker
-            self._post(self._settle, b"", exc)
+            self._post(self._author_ended, b"", exc)
         else:
-            self._post(self._settle, output, None)
+            self._post(self._author_ended, output, None)
 
-    async def _as_coroutine(self) -> None:
+    async def _as_coroutine(self) -> _Ended:
         try:
             self._check_canceled()
             result = self._spec.function(self._ctx, **self._arguments)
@@ -117,11 +139,10 @@ class Call:
             else:
                 output = await self._stream_async(await result if asyncio.iscoroutine(result) else result)
         except asyncio.CancelledError:
-            self._post(self._settle, b"", CanceledError("canceled"))
+            return b"", CanceledError("canceled")
         except BaseException as exc:  # noqa: BLE001 - the edge to the author's code
-            self._post(self._settle, b"", exc)
-        else:
-            self._post(self._settle, output, None)
+            return b"", exc
+        return output, None
 
     def _finish(self, result: Any) -> bytes:
         self._check_canceled()

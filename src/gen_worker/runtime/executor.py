@@ -1,8 +1,8 @@
 """The one road of a run, in development and in production: payload, files, models, call, outcome."""
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import ExitStack
+import traceback
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,106 +56,140 @@ class Executor:
         clock: Clock | None = None,
         device: str | None = None,
     ) -> None:
-        self._models = models
-        self._inputs = inputs
-        self._limits = limits
-        self._log = log
-        self._clock = clock or SystemClock()
-        self._device = device
-        self._mailbox = Mailbox(asyncio.get_running_loop())
-        self.threads = RunThreads(self._mailbox, log)
-        self._tenant = TenantLoop(log)
-        self._call_limits = CallLimits(
+        self.models = models
+        self.inputs = inputs
+        self.log = log
+        self.clock = clock or SystemClock()
+        self.device = device
+        self.mailbox = Mailbox(asyncio.get_running_loop())
+        self.threads = RunThreads(self.mailbox, log)
+        self.tenant = TenantLoop(log)
+        self.max_input_bytes = limits.worker_max_input_bytes
+        self.call_limits = CallLimits(
             limits.worker_max_output_bytes, limits.worker_max_output_delta_bytes, limits.worker_max_output_delta_events
         )
 
-    async def run(self, spec: FunctionSpec, request: RunRequest, sink: RunSink, token: CancelToken, outputs: OutputStore) -> Outcome:
-        """Run a function to its end. Never raises for what the function, its models or its input do; see `Outcome`."""
-        began_s = self._clock.now_s()
-        payload_bytes = len(request.payload)
-        sink.emit(RunEvent(events.RECEIVED, events.Received(spec.name, len(request.required_models), payload_bytes)))
-        if request.timeout_ms > 0:
-            token.expire_after(request.timeout_ms)
-        try:
-            output = await self._run(spec, request, sink, token, outputs)
-            outcome = Outcome(success=True, output=output)
-        except asyncio.CancelledError:
-            token.cancel()
-            raise
-        except Exception as exc:  # noqa: BLE001 - whatever it was, it is the outcome of this run
-            outcome = outcome_of(exc)
-            if outcome.error_type == "internal":
-                self._log_failure(spec, request, exc)
-        finally:
-            token.close()
-        self._report_end(spec, sink, outcome, began_s)
-        return outcome
-
-    def close(self) -> None:
-        """End idle threads and the tenant loop."""
-        self.threads.close()
-        self._tenant.close()
-
-    async def _run(self, spec: FunctionSpec, request: RunRequest, sink: RunSink, token: CancelToken, outputs: OutputStore) -> bytes:
-        payload = decode_payload(spec.payload_type, request.payload, request.encoding, max_bytes=self._limits.worker_max_input_bytes)
-        token.check()
-        sink.emit(RunEvent(events.STARTED, events.Started(spec.name, request.required_models)))
-        arguments: dict[str, Any] = {spec.payload_param: payload}
-        if not spec.injections and not holds_assets(spec.payload_type):
-            return await self._call(spec, arguments, payload, [], request, sink, token, outputs)
-        with ExitStack() as held:
-            if holds_assets(spec.payload_type):
-                held.callback(self._inputs.forget, request.run_id)
-                await token.race(self._inputs.materialize(request.run_id, payload, request.uploads, request.owner))
-            uses: list[ModelUse] = []
-            for injection in spec.injections:
-                lease, use = await token.race(self._models.acquire(spec, injection, payload, sink.emit))
-                held.callback(lease.release)
-                arguments[injection.param] = lease.view()
-                uses.append(use)
-            return await self._call(spec, arguments, payload, uses, request, sink, token, outputs)
-
-    async def _call(
+    async def run(
         self,
         spec: FunctionSpec,
-        arguments: Mapping[str, Any],
-        payload: msgspec.Struct,
-        uses: list[ModelUse],
         request: RunRequest,
         sink: RunSink,
         token: CancelToken,
         outputs: OutputStore,
-    ) -> bytes:
-        outbox = RunOutbox(sink, self._mailbox.post)
-        ctx = self._context(request, outbox, outputs)
-        call = Call(
-            spec, ctx, arguments, token=token, outbox=outbox, threads=self.threads, tenant=self._tenant,
-            encode=_encode_json if request.encoding == "json" else _encode_msgpack, limits=self._call_limits,
-        )  # fmt: skip
-        began_s = self._clock.now_s()
-        sink.emit(RunEvent(events.INFERENCE_STARTED, events.InferenceStarted(spec.name, spec.output_mode)))
+        when_idle: Callable[[], None] | None = None,
+    ) -> Outcome:
+        """Run a function to its end. Never raises for what the function, its models or its input do; see `Outcome`.
+
+        `when_idle` is called once, when the author's code has really ended: with the run, or later where the code went on
+        after its run was cancelled or timed out.
+        """
+        return await _Run(self, spec, request, sink, token, outputs).go(when_idle)
+
+    def close(self) -> None:
+        """End idle threads and the tenant loop."""
+        self.threads.close()
+        self.tenant.close()
+
+
+class _Run:
+    """One run on its way."""
+
+    def __init__(
+        self, executor: Executor, spec: FunctionSpec, request: RunRequest, sink: RunSink, token: CancelToken, outputs: OutputStore
+    ) -> None:
+        self.executor = executor
+        self.spec = spec
+        self.request = request
+        self.sink = sink
+        self.token = token
+        self.outputs = outputs
+        self.began_s = executor.clock.now_s()
+        self.uses: list[ModelUse] = []
+        self.call: Call | None = None
+        self.cleanups: list[Callable[[], None]] = []  # for when the author's code has ended
+
+    async def go(self, when_idle: Callable[[], None] | None) -> Outcome:
+        if when_idle is not None:
+            self.cleanups.append(when_idle)
         try:
-            output = await call.result()
-        except Exception as exc:
+            output = await self._steps()
+            outcome = Outcome(success=True, output=output)
+        except asyncio.CancelledError:
+            self.token.cancel()
+            raise
+        except Exception as exc:  # noqa: BLE001 - whatever it was, it is the outcome of this run
             outcome = outcome_of(exc)
-            sink.emit(
-                RunEvent(
-                    events.INFERENCE_FAILED,
-                    events.InferenceFailed(spec.name, spec.output_mode, outcome.error_type, self._ms_since(began_s)),
-                )
-            )
+            if outcome.error_type == "internal":
+                self._log_failure(exc)
+        finally:
+            self.token.close()
+            if self.call is None:
+                self._clean_up()
+            else:
+                # Models stay pinned and files stay there for as long as the author's code may use them.
+                self.call.when_author_ends(self._clean_up)
+        self._report_end(outcome)
+        return outcome
+
+    async def _steps(self) -> bytes:
+        spec, request, executor = self.spec, self.request, self.executor
+        self.sink.emit(RunEvent(events.RECEIVED, events.Received(spec.name, len(request.required_models), len(request.payload))))
+        if request.timeout_ms > 0:
+            self.token.expire_after(request.timeout_ms)
+        payload = decode_payload(spec.payload_type, request.payload, request.encoding, max_bytes=executor.max_input_bytes)
+        self.token.check()
+        self.sink.emit(RunEvent(events.STARTED, events.Started(spec.name, request.required_models)))
+        arguments: dict[str, Any] = {spec.payload_param: payload}
+        if holds_assets(spec.payload_type):
+            self.cleanups.append(lambda: executor.inputs.forget(request.run_id))
+            await self.token.race(executor.inputs.materialize(request.run_id, payload, request.uploads, request.owner))
+        for injection in spec.injections:
+            lease, use = await self.token.race(executor.models.acquire(spec, injection, payload, self.sink.emit))
+            self.cleanups.append(lease.release)
+            arguments[injection.param] = lease.view()
+            self.uses.append(use)
+        return await self._call(arguments, payload)
+
+    async def _call(self, arguments: Mapping[str, Any], payload: msgspec.Struct) -> bytes:
+        spec, executor = self.spec, self.executor
+        outbox = RunOutbox(self.sink, executor.mailbox.post)
+        ctx = self._context(outbox)
+        self.call = Call(
+            spec,
+            ctx,
+            arguments,
+            token=self.token,
+            outbox=outbox,
+            threads=executor.threads,
+            tenant=executor.tenant,
+            encode=_encode_json if self.request.encoding == "json" else _encode_msgpack,
+            limits=executor.call_limits,
+        )
+        began_s = executor.clock.now_s()
+        self.sink.emit(RunEvent(events.INFERENCE_STARTED, events.InferenceStarted(spec.name, spec.output_mode)))
+        try:
+            output = await self.call.result()
+        except Exception as exc:
+            error_type = outcome_of(exc).error_type
+            failed = events.InferenceFailed(spec.name, spec.output_mode, error_type, self._ms_since(began_s))
+            self.sink.emit(RunEvent(events.INFERENCE_FAILED, failed))
             raise
         if outbox.dropped:
-            self._log.warning("run.events_dropped", run_id=request.run_id, function=spec.name, events=outbox.dropped)
-        inference_s = self._clock.now_s() - began_s
+            executor.log.warning("run.events_dropped", run_id=self.request.run_id, function=spec.name, events=outbox.dropped)
+        inference_s = executor.clock.now_s() - began_s
+        completed = events.InferenceCompleted(spec.name, spec.output_mode, round(inference_s * 1000))
+        ending = [
+            RunEvent(events.INFERENCE_COMPLETED, completed),
+            RunEvent(events.METRICS_RUN, run_metrics(spec.name, payload, self.uses, inference_s, ctx.upload_s)),
+        ]
         if spec.output_mode == "incremental":
-            sink.emit(RunEvent(events.OUTPUT_COMPLETED, {}))
-        duration_ms = round(inference_s * 1000)
-        sink.emit(RunEvent(events.INFERENCE_COMPLETED, events.InferenceCompleted(spec.name, spec.output_mode, duration_ms)))
-        sink.emit(RunEvent(events.METRICS_RUN, run_metrics(spec.name, payload, uses, inference_s, ctx.upload_s)))
+            ending.insert(0, RunEvent(events.OUTPUT_COMPLETED, {}))
+        self.sink.emit_all(ending)
         return output
 
-    def _context(self, request: RunRequest, outbox: RunOutbox, outputs: OutputStore) -> ActionContext:
+    def _context(self, outbox: RunOutbox) -> ActionContext:
+        request = self.request
+
         def emitter(event: dict[str, Any]) -> None:
             # Encoded in the author's thread: the payload may change after this returns.
             outbox.put_event(event["type"], _encode_json(event["payload"]))
@@ -168,23 +202,28 @@ class Executor:
             request.timeout_ms or None,
             resolved_cozy_models_by_id=request.resolved_models,
             required_models=request.required_models,
-            outputs=outputs,
-            device=self._device,
+            outputs=self.outputs,
+            device=self.executor.device,
         )
 
-    def _report_end(self, spec: FunctionSpec, sink: RunSink, outcome: Outcome, began_s: float) -> None:
+    def _report_end(self, outcome: Outcome) -> None:
+        spec = self.spec
         if outcome.success:
-            sink.emit(RunEvent(events.COMPLETED, events.Completed(spec.name, self._ms_since(began_s))))
+            self.sink.emit(RunEvent(events.COMPLETED, events.Completed(spec.name, self._ms_since(self.began_s))))
             return
         if spec.output_mode == "incremental":
-            sink.emit(RunEvent(events.OUTPUT_ERROR, events.OutputFailed(outcome.error_type, outcome.safe_message)))
-        sink.emit(RunEvent(events.FAILED, events.Failed(spec.name, outcome.error_type, outcome.retryable, outcome.safe_message)))
+            self.sink.emit(RunEvent(events.OUTPUT_ERROR, events.OutputFailed(outcome.error_type, outcome.safe_message)))
+        failed = events.Failed(spec.name, outcome.error_type, outcome.retryable, outcome.safe_message)
+        self.sink.emit(RunEvent(events.FAILED, failed))
 
-    def _log_failure(self, spec: FunctionSpec, request: RunRequest, exc: Exception) -> None:
-        import traceback
+    def _clean_up(self) -> None:
+        cleanups, self.cleanups = self.cleanups, []
+        for cleanup in reversed(cleanups):
+            cleanup()
 
+    def _log_failure(self, exc: Exception) -> None:
         trace = "".join(traceback.format_exception(exc, limit=-8))
-        self._log.error("run.internal_error", run_id=request.run_id, function=spec.name, error=repr(exc), traceback=trace)
+        self.executor.log.error("run.internal_error", run_id=self.request.run_id, function=self.spec.name, error=repr(exc), traceback=trace)
 
     def _ms_since(self, began_s: float) -> int:
-        return round((self._clock.now_s() - began_s) * 1000)
+        return round((self.executor.clock.now_s() - began_s) * 1000)

@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None, env: Mapping[str, str] = os.environ)
     )
     parser.add_argument("--listen", default=env.get("GEN_WORKER_HTTP_LISTEN") or DEFAULT_LISTEN, metavar="HOST:PORT")
     parser.add_argument(
-        "--manifest", default=env.get("GEN_WORKER_MANIFEST_PATH"), help=f"baked manifest; default: the project here, else {BAKED_MANIFEST}"
+        "--manifest", default=env.get("GEN_WORKER_MANIFEST_PATH"), help=f"baked manifest; default: {BAKED_MANIFEST}, else the project here"
     )
     parser.add_argument(
         "--endpoint-root", default=env.get("GEN_WORKER_ENDPOINT_ROOT"), help="folder of the code; it and its src/ go on sys.path"
@@ -24,12 +24,12 @@ def main(argv: Sequence[str] | None = None, env: Mapping[str, str] = os.environ)
     parser.add_argument("--outputs", default=env.get("GEN_WORKER_OUTPUT_DIR") or "/outputs", help="folder for saved files")
     parser.add_argument("--model", action="append", default=[], metavar="KEY=FOLDER", help="use a local folder for a model key")
     args = parser.parse_args(argv)
-    here = Path.cwd()
-    root = Path(args.endpoint_root) if args.endpoint_root else here if (here / "cozy.toml").is_file() or args.manifest else Path("/app")
+    manifest = Path(args.manifest) if args.manifest else BAKED_MANIFEST if BAKED_MANIFEST.is_file() else None
+    root = Path(args.endpoint_root) if args.endpoint_root else Path("/app") if manifest == BAKED_MANIFEST else Path.cwd()
     options = ServeOptions(
         listen=args.listen,
         root=root,
-        manifest=Path(args.manifest) if args.manifest else None,
+        manifest=manifest,
         outputs=Path(args.outputs),
         models=tuple(args.model),
     )
