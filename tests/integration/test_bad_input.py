@@ -102,6 +102,14 @@ def secret(ctx: ActionContext, payload: Text) -> Out:
     raise ValidationError("no Bearer abc123 at https://h/x?sig=1 in /etc/shadow")
 
 @worker_function
+def stop_iteration(ctx: ActionContext, payload: Text) -> Out:
+    return next(iter(()))
+
+@worker_function
+async def astop_iteration(ctx: ActionContext, payload: Text) -> Out:
+    return next(iter(()))
+
+@worker_function
 def bug(ctx: ActionContext, payload: Text) -> Out:
     return {}["password-is-hunter2"]
 
@@ -300,7 +308,7 @@ def test_input_refs_that_lead_nowhere(runner: Runner, ref: str) -> None:
     assert response.json()["error_type"] == "validation"
 
 
-@pytest.mark.parametrize("function", ["leave", "aleave", "interrupt", "bug"])
+@pytest.mark.parametrize("function", ["leave", "aleave", "interrupt", "stop-iteration", "astop-iteration", "bug"])
 def test_an_authors_exit_ends_the_run_not_the_runner(runner: Runner, function: str) -> None:
     response = runner.run(function)
     assert response.status_code == 500

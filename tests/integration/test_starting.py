@@ -92,3 +92,16 @@ def test_limits_of_the_environment(project: Callable[..., Path], start_runner: C
     answer = limited.run("endless").json()
     assert answer["success"] is True
     assert [event["event_type"] for event in answer["events"]].count("output.delta") == 3
+
+
+def test_settings_of_a_function_in_cozy_toml(project: Callable[..., Path], start_runner: Callable[..., Runner], tmp_path: Path) -> None:
+    nap = "@worker_function\ndef nap(ctx: ActionContext, payload: Text) -> Out:\n    time.sleep(0.5)\n    return Out(str(ctx.timeout_ms))\n"
+    folder = project(CODE + nap, "[functions.nap]\nmax_concurrency = 1\ntimeout_s = 0.2\n")
+    baked = tmp_path / "manifest.json"
+    baked.write_bytes(subprocess.run([sys.executable, "-m", "gen_worker.discover"], cwd=folder, capture_output=True, check=True).stdout)
+    for arguments in ([], ["--manifest", str(baked), "--endpoint-root", str(folder)]):
+        runner = start_runner(folder, *arguments)
+        assert runner.run("nap").json()["safe_message"] == "timed out after 200 ms"
+        waiting = runner.http.post("/v1/run/nap", json={"payload": {}, "timeout_ms": 5000}, headers={"prefer": "respond-async"})
+        assert waiting.json()["status"] == "queued"
+        assert runner.http.get(waiting.headers["location"], params={"wait": 5}).json()["output"] == {"text": "5000"}

@@ -58,9 +58,9 @@ class ActionContext:
         self._began_s = time.monotonic()
         self._began_unix_s = time.time()
         self._file_api = (file_api_base_url, file_api_token)
-        self._input_urls = dict(materialized_input_urls or {})
+        self._input_urls = materialized_input_urls
         self._local_output_dir = local_output_dir
-        self._required_models = list(required_models or ())
+        self._required_models = required_models or ()
         self._outputs = outputs
         self._device = device
         self._canceled = False

@@ -52,6 +52,7 @@ class FunctionSpec(msgspec.Struct, frozen=True):
     output_mode: OutputMode
     is_async: bool
     injections: tuple[Injection, ...]
+    timeout_ms: int = 0  # of a run whose caller sets none; 0 for no limit
 
     @property
     def required_models(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from gen_worker.dev.invoke import Invoker
 from gen_worker.dev.model_routes import ModelRoutes
 from gen_worker.dev.runs import DevRun, Reader, RunBook
 from gen_worker.files.inputs import InputFiles
-from gen_worker.http.asgi import Request, RequestError, build_router
+from gen_worker.http.asgi import Request, RequestError, Shortcut, build_router
 from gen_worker.http.openapi import openapi_document
 from gen_worker.http.problems import PROBLEM_JSON, problem
 from gen_worker.http.sse import last_event_id
@@ -69,7 +69,7 @@ class DevApp:
         self._log = log
         self._began_s = time.monotonic()
         self.adopt(config.functions, config.models_by_function)
-        self.asgi = self._router()
+        self.asgi = Shortcut("POST", "/v1/run/", "function", self._invoker.run, self._on_error, self._router())
 
     def adopt(self, functions: tuple[FunctionSpec, ...], models_by_function: Mapping[str, Mapping[str, ModelSpec]]) -> None:
         """Serve these functions from now on. Loaded models and runs in progress stay."""

@@ -7,7 +7,7 @@ import msgspec
 
 from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.project.discovery import DiscoveryError, add_to_path, discover, import_modules, read_specs
-from gen_worker.project.manifest import keyspace_of, read_manifest
+from gen_worker.project.manifest import keyspace_of, read_manifest, with_settings
 from gen_worker.refs import ModelSpec
 
 
@@ -26,7 +26,9 @@ def load_project(root: Path) -> Served:
     models = {spec.name: keyspace_of(found.project, spec) for spec in found.specs}
     if not found.specs:
         raise DiscoveryError(f"no function marked with @worker_function() in {found.project.main}; mark one to serve it")
-    return Served(found.project.endpoint_name, found.specs, models, root.resolve())
+    settings = found.project.function_settings
+    specs = tuple(with_settings(spec, settings.get(spec.name, {})) for spec in found.specs)
+    return Served(found.project.endpoint_name, specs, models, root.resolve())
 
 
 def load_baked(path: Path, root: Path) -> Served:
@@ -34,7 +36,7 @@ def load_baked(path: Path, root: Path) -> Served:
     manifest = read_manifest(path)
     add_to_path(root.resolve())
     specs = read_specs(import_modules(manifest.modules))
-    models = {}
-    for spec in specs:
-        models[spec.name] = manifest.models_of(spec.name)
+    settings = {entry.name: entry.resources for entry in (*manifest.functions, *manifest.websockets)}
+    models = {spec.name: manifest.models_of(spec.name) for spec in specs}
+    specs = tuple(with_settings(spec, settings.get(spec.name, {})) for spec in specs)
     return Served(manifest.endpoint_name, specs, models)

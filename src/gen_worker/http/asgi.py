@@ -133,6 +133,26 @@ class Endpoint:
             await self._on_error(request, exc)
 
 
+class Shortcut:
+    """Sends the one busy route past the router, whose search costs a twentieth of an echo run; all else goes through it."""
+
+    def __init__(self, method: str, prefix: str, parameter: str, handler: Handler, on_error: OnError, router: Router) -> None:
+        self._method = method
+        self._prefix = prefix
+        self._parameter = parameter
+        self._endpoint = Endpoint(handler, on_error)
+        self._router = router
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == self._method and scope["path"].startswith(self._prefix):
+            rest = scope["path"][len(self._prefix) :]
+            if rest and "/" not in rest:
+                scope["path_params"] = {self._parameter: rest}
+                await self._endpoint(scope, receive, send)
+                return
+        await self._router(scope, receive, send)
+
+
 def build_router(routes: Sequence[tuple[str, str, Handler]], on_error: OnError) -> Router:
     """A router over `(methods, path, handler)`, methods separated by spaces; unknown paths and methods go to `on_error`."""
 

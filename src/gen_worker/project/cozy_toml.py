@@ -179,8 +179,11 @@ class _Reader:
             table = self.table(value, "functions", name, "batch")
             self.known_keys(table, ("max_size", "max_wait_ms"), "functions", name, "batch")
             return table
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
-            raise self.error(f"functions.{name}.{key} = {value!r} must be a number above 0", "functions", name, key)
+        whole = key in ("max_concurrency", "max_attempts", "queue_max")
+        if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or value <= 0:
+            raise self.error(
+                f"functions.{name}.{key} = {value!r} must be a {'whole ' if whole else ''}number above 0", "functions", name, key
+            )
         return value
 
     def models(self, value: Any, *keys: str) -> dict[str, ModelSpec]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from gen_worker.authoring.functions import ResourceRequirements
 from gen_worker.authoring.signature import FunctionSpec, SignatureError
 from gen_worker.injection import ModelRefSource
 from gen_worker.names import did_you_mean
@@ -22,6 +23,7 @@ class ManifestFunction(msgspec.Struct, frozen=True):
     name: str
     python_name: str
     module: str
+    resources: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class ManifestWebsocket(ManifestFunction, frozen=True):
@@ -81,6 +83,14 @@ def manifest_of(project: CozyToml, specs: Sequence[FunctionSpec]) -> dict[str, A
     if any(models.values()):
         manifest["models_by_function"] = {name: table for name, table in models.items() if table}
     return manifest
+
+
+def with_settings(spec: FunctionSpec, settings: Mapping[str, Any]) -> FunctionSpec:
+    """A spec under the settings that cozy.toml, or a manifest's `resources`, gives its function."""
+    limit, timeout_s = settings.get("max_concurrency"), settings.get("timeout_s")
+    if limit:
+        spec = msgspec.structs.replace(spec, resources=ResourceRequirements(int(limit)))
+    return msgspec.structs.replace(spec, timeout_ms=round(timeout_s * 1000)) if timeout_s else spec
 
 
 def keyspace_of(project: CozyToml, spec: FunctionSpec) -> dict[str, ModelSpec]:

@@ -11,7 +11,7 @@ from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.errors import CanceledError, OutputError, WorkerError
 from gen_worker.runtime.cancellation import CancelToken
 from gen_worker.runtime.outbox import RunOutbox
-from gen_worker.runtime.threads import RunThreads, TenantLoop
+from gen_worker.runtime.threads import Post, RunThreads, TenantLoop
 
 Encode = Callable[[Any], bytes]
 _Ended = tuple[bytes, BaseException | None]
@@ -118,17 +118,17 @@ class Call:
         if error is None:
             self._future.set_result(output)
         else:
-            self._future.set_exception(error if isinstance(error, Exception) else _EscapedError(error))
+            carried = isinstance(error, Exception) and not isinstance(error, StopIteration)
+            self._future.set_exception(error if carried else _EscapedError(error))
 
-    def _in_thread(self) -> None:
+    def _in_thread(self) -> Post:
         try:
             self._check_canceled()
             result = self._spec.function(self._ctx, **self._arguments)
             output = self._finish(result) if self._spec.output_mode == "single" else self._stream(result)
         except BaseException as exc:  # noqa: BLE001 - the edge to the author's code: SystemExit ends the run, not the worker
-            self._post(self._author_ended, b"", exc)
-        else:
-            self._post(self._author_ended, output, None)
+            return self._author_ended, (b"", exc)
+        return self._author_ended, (output, None)
 
     async def _as_coroutine(self) -> _Ended:
         try:
@@ -212,7 +212,7 @@ class Call:
 
 
 class _EscapedError(Exception):
-    """Carries SystemExit and its like through the loop, which would take them for its own."""
+    """Carries SystemExit, StopIteration and their like through the loop, which would take them for its own."""
 
     def __init__(self, cause: BaseException) -> None:
         super().__init__(f"{type(cause).__name__}({cause})")

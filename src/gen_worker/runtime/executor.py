@@ -103,6 +103,7 @@ class _Run:
         self.sink = sink
         self.token = token
         self.outputs = outputs
+        self.timeout_ms = request.timeout_ms or spec.timeout_ms
         self.began_s = executor.clock.now_s()
         self.uses: list[ModelUse] = []
         self.call: Call | None = None
@@ -134,8 +135,8 @@ class _Run:
     async def _steps(self) -> bytes:
         spec, request, executor = self.spec, self.request, self.executor
         self.sink.emit(RunEvent(events.RECEIVED, events.Received(spec.name, len(request.required_models), len(request.payload))))
-        if request.timeout_ms > 0:
-            self.token.expire_after(request.timeout_ms)
+        if self.timeout_ms > 0:
+            self.token.expire_after(self.timeout_ms)
         payload = decode_payload(spec.payload_type, request.payload, request.encoding, max_bytes=executor.max_input_bytes)
         self.token.check()
         self.sink.emit(RunEvent(events.STARTED, events.Started(spec.name, request.required_models)))
@@ -199,7 +200,7 @@ class _Run:
             emitter,
             request.owner,
             request.invoker_id,
-            request.timeout_ms or None,
+            self.timeout_ms or None,
             resolved_cozy_models_by_id=request.resolved_models,
             required_models=request.required_models,
             outputs=self.outputs,

@@ -12,7 +12,8 @@ import msgspec
 
 from gen_worker.log import Log
 
-Job = Callable[[], None]
+Post = tuple[Callable[..., None], tuple[Any, ...]]
+Job = Callable[[], Post]  # returns what is to be called on the loop
 REPORT_AFTER_S = 1.0  # a function that looks at its cancel flag returns well within this
 
 
@@ -38,9 +39,14 @@ class Mailbox:
         # Cleared first: a post that comes while we drain schedules one drain too many, never one too few.
         self._scheduled = False
         calls = self._calls
-        while calls:
-            call, args = calls.popleft()
-            call(*args)
+        try:
+            while calls:
+                call, args = calls.popleft()
+                call(*args)
+        finally:
+            if calls and not self._scheduled:  # one call failed; the others are owed all the same
+                self._scheduled = True
+                self._loop.call_soon(self._drain)
 
 
 class LeftThread(msgspec.Struct, frozen=True):
@@ -95,12 +101,12 @@ class RunThreads:
         thread = threading.current_thread()
         while (taken := self._jobs.get()) is not None:
             thread.name, job, handle = taken
-            job()
+            call, args = job()
             thread.name = "run-idle"
-            del taken, job  # or the last run's payload and model would live as long as the thread is idle
-            self.mailbox.post(self._returned, handle)
+            self.mailbox.post(self._returned, handle, call, args)
+            del taken, job, handle, call, args  # or the last run's payload and model would live as long as the thread is idle
 
-    def _returned(self, handle: "ThreadJob") -> None:
+    def _returned(self, handle: "ThreadJob", call: Callable[..., None], args: tuple[Any, ...]) -> None:
         self._free += 1
         handle.running = False
         found = self._left.pop(handle, None)
@@ -109,6 +115,7 @@ class RunThreads:
             seconds = round(time.monotonic() - since_s, 3)
             if seconds >= REPORT_AFTER_S:
                 self._log.warning("run.thread_returned", run_id=run_id, function=function, seconds_after_its_run=seconds)
+        call(*args)
 
 
 class ThreadJob:

@@ -1,0 +1,28 @@
+"""The wheel in an empty environment: it installs, imports light, and its command gives a result."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.conftest import ROOT
+
+
+def test_the_wheel_works_where_nothing_else_is_installed(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(ROOT)], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
+    python = str(tmp_path / "venv/bin/python")
+    constraints = ["-c", str(ROOT / "constraints.txt")]
+    subprocess.run([python, "-m", "pip", "--disable-pip-version-check", "-q", "install", *constraints, str(wheel)], check=True)
+    light = "import sys, gen_worker; print([n for n in ('torch', 'grpc', 'httpcore', 'starlette', 'uvicorn') if n in sys.modules])"
+    assert subprocess.run([python, "-c", light], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    cozyctl = str(tmp_path / "venv/bin/cozyctl")
+    subprocess.run([cozyctl, "init", str(tmp_path / "kite"), "--json"], check=True, capture_output=True)
+    run = subprocess.run(
+        [cozyctl, "run", "generate", "-i", "prompt=world", "--json"], cwd=tmp_path / "kite", capture_output=True, text=True, check=True
+    )
+    assert json.loads(run.stdout)["output"] == {"text": "Hello, world!"}
