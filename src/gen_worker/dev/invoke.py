@@ -12,6 +12,7 @@ import msgspec
 from gen_worker.authoring.local_outputs import LocalOutputs
 from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.dev import answers
+from gen_worker.dev.disconnects import DisconnectWatch, disconnected
 from gen_worker.dev.envelope import RunOptions, read_envelope
 from gen_worker.dev.runs import MAX_QUEUED, DevRun, Reader, RunBook
 from gen_worker.dev.uploads import read_multipart
@@ -24,7 +25,6 @@ from gen_worker.runtime.executor import Executor, RunRequest
 from gen_worker.runtime.outcome import outcome_of
 
 MAX_BODY_BYTES = 256 << 20
-WATCH_AFTER_S = 0.05  # most runs are over by then; a task to watch for a disconnect costs as much as an echo
 MAX_WAIT_S = 3600.0
 NDJSON = b"application/x-ndjson"
 _WAIT = re.compile(r"\bwait=(\d{1,6})\b")
@@ -68,6 +68,7 @@ class Invoker:
         self._max_file_bytes = max_file_bytes
         self._run_dir = run_dir
         self._log = log
+        self._watch = DisconnectWatch()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, request: Request) -> None:
@@ -104,7 +105,7 @@ class Invoker:
         ndjson = "application/x-ndjson" in request.header(b"accept")
         await request.start(NDJSON if ndjson else sse.MEDIA_TYPE, {"x-run-id": run.run_id})
         render = answers.ndjson_lines if ndjson else answers.sse_frames
-        gone = asyncio.ensure_future(_disconnected(request))
+        gone = asyncio.ensure_future(disconnected(request))
         gone.add_done_callback(lambda done: None if done.cancelled() else self._left(run, reader, cancel_on_disconnect))
         try:
             while True:
@@ -201,21 +202,12 @@ class Invoker:
     async def _answer_now(
         self, request: Request, spec: FunctionSpec, run: DevRun, run_request: RunRequest, options: RunOptions, accept: str
     ) -> None:
-        watch: asyncio.Task[None] | None = None
-
-        def begin_watch() -> None:
-            nonlocal watch
-            watch = asyncio.ensure_future(_disconnected(request))
-            watch.add_done_callback(lambda done: None if done.cancelled() else run.token.cancel())
-
-        timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, begin_watch) if options.cancel_on_disconnect else None
+        if options.cancel_on_disconnect:
+            self._watch.add(request, run)
         try:
             await self._execute(spec, run, run_request)
         finally:
-            if timer is not None:
-                timer.cancel()
-            if watch is not None:
-                watch.cancel()
+            self._watch.discard(run)
         await self._send_result(request, run, accept)
 
     async def _send_result(self, request: Request, run: DevRun, accept: str) -> None:
@@ -231,7 +223,7 @@ class Invoker:
     async def _answer_later(self, request: Request, run: DevRun, preference: Preference, options: RunOptions) -> None:
         headers = {**preference.applied(), "location": f"/v1/runs/{run.run_id}"}
         if not preference.respond_async:
-            watch = asyncio.ensure_future(_disconnected(request))
+            watch = asyncio.ensure_future(disconnected(request))
             if options.cancel_on_disconnect:
                 watch.add_done_callback(lambda done: None if done.cancelled() else run.token.cancel())
             finished = await run.wait(preference.wait_s)
@@ -251,8 +243,3 @@ class Invoker:
 def _remove(uploads: Mapping[str, Path]) -> None:
     for folder in {path.parent for path in uploads.values()}:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -5,10 +5,12 @@ third of an echo run.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+from typing import Any
 
 from starlette.routing import Route, Router
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from gen_worker.errors import WorkerError
 
@@ -91,14 +93,13 @@ class BodyReader:
         self._receive = request.receive
         self._max_bytes = max_bytes
         self._size_bytes = 0
-        self._began_s = asyncio.get_running_loop().time()
+        self._began_s = time.monotonic()
         self.ended = False
 
     async def next_chunk(self) -> bytes:
         """The next piece, maybe empty; `ended` is True after the last one."""
         try:
-            async with asyncio.timeout_at(self._began_s + BODY_TIMEOUT_S + self._size_bytes / MIN_BYTES_PER_S):
-                message = await self._receive()
+            message = await self._next_message()
         except TimeoutError:
             detail = f"the request body came too slowly: {self._size_bytes} bytes so far; send it within {BODY_TIMEOUT_S:.0f} s"
             raise RequestError(408, "request_timeout", detail) from None
@@ -110,6 +111,35 @@ class BodyReader:
             raise too_large(self._size_bytes, self._max_bytes)
         self.ended = not message.get("more_body")
         return chunk
+
+    async def _next_message(self) -> Message:
+        receiving = self._receive()
+        if not isinstance(receiving, Coroutine):
+            return await receiving
+        try:
+            waits_for = receiving.send(None)
+        except StopIteration as arrived:
+            message: Message = arrived.value  # most bodies are there already, and a timer costs more than reading them
+            return message
+        left_s = self._began_s + BODY_TIMEOUT_S + self._size_bytes / MIN_BYTES_PER_S - time.monotonic()
+        async with asyncio.timeout(left_s):
+            return await _Resumed(receiving, waits_for)
+
+
+class _Resumed:
+    """A coroutine that has taken its first step already, as something to await."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Message], waits_for: Any) -> None:
+        self._coroutine = coroutine
+        self._waits_for = waits_for
+
+    def __await__(self) -> Generator[Any, Any, Message]:
+        try:
+            yield self._waits_for
+        except BaseException:
+            self._coroutine.close()
+            raise
+        return (yield from self._coroutine.__await__())
 
 
 Handler = Callable[[Request], Awaitable[None]]

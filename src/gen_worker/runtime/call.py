@@ -51,7 +51,7 @@ class Call:
         self._encode = encode
         self._limits = limits
         self._outbox = outbox
-        self._future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._future: asyncio.Future[bytes] = threads.mailbox.loop.create_future()
         self._author_runs = False
         self._on_author_end: Callable[[], None] | None = None
 

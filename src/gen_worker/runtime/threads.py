@@ -14,6 +14,8 @@ from gen_worker.log import Log
 
 Post = tuple[Callable[..., None], tuple[Any, ...]]
 Job = Callable[[], Post]  # returns what is to be called on the loop
+FIRST_THREADS = 2
+GROW_AFTER_S = 0.01
 REPORT_AFTER_S = 1.0  # a function that looks at its cancel flag returns well within this
 
 
@@ -21,7 +23,7 @@ class Mailbox:
     """Calls from any thread to the loop, in order. Many posts share one wake-up of the loop, which is what costs."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self.loop = loop  # kept: asking for the running loop is a system call on Python 3.11
         self._calls: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._scheduled = False
 
@@ -31,7 +33,7 @@ class Mailbox:
         if not self._scheduled:
             self._scheduled = True
             try:
-                self._loop.call_soon_threadsafe(self._drain)
+                self.loop.call_soon_threadsafe(self._drain)
             except RuntimeError:  # the loop has closed: nobody is left to tell
                 self._calls.clear()
 
@@ -46,7 +48,7 @@ class Mailbox:
         finally:
             if calls and not self._scheduled:  # one call failed; the others are owed all the same
                 self._scheduled = True
-                self._loop.call_soon(self._drain)
+                self.loop.call_soon(self._drain)
 
 
 class LeftThread(msgspec.Struct, frozen=True):
@@ -60,8 +62,9 @@ class LeftThread(msgspec.Struct, frozen=True):
 class RunThreads:
     """Named daemon threads for sync functions, reused last in, first out.
 
-    At most `max_threads` work at once, the rest wait in order. A thread that its run has left does not count, so that
-    functions which ignore cancellation cannot block others. Only the loop calls these methods.
+    At most `max_threads` work at once, the rest wait in order. Beyond the first two, threads are started for jobs that have waited
+    for 10 ms: quick functions are served faster by few threads than by many that pass the interpreter around. A thread that its
+    run has left does not count, so that functions which ignore cancellation cannot block others. Only the loop calls these methods.
     """
 
     def __init__(self, mailbox: Mailbox, log: Log, max_threads: int = 256) -> None:
@@ -70,7 +73,9 @@ class RunThreads:
         self._max = max_threads
         self._jobs: queue.SimpleQueue[tuple[str, Job, ThreadJob] | None] = queue.SimpleQueue()
         self._count = 0
-        self._free = 0
+        self._free = 0  # negative: so many jobs wait for a thread
+        self._submitted = 0
+        self._growing = False
         self._left: dict[ThreadJob, tuple[str, str, float]] = {}
 
     def start(self, name: str, job: Job) -> "ThreadJob":
@@ -78,11 +83,12 @@ class RunThreads:
         handle = ThreadJob(self)
         if self._free > 0:
             self._free -= 1
-        elif self._count - len(self._left) < self._max:
-            self._count += 1
-            threading.Thread(target=self._work, name="run-idle", daemon=True).start()
+        elif self._count - len(self._left) < FIRST_THREADS:
+            self._add_thread()
         else:
-            self._free -= 1  # owed: the next thread to return takes this job and is not free
+            self._free -= 1
+            self._grow_soon()
+        self._submitted += 1
         self._jobs.put((name, job, handle))
         return handle
 
@@ -96,6 +102,26 @@ class RunThreads:
         """Let idle threads end; busy ones are daemons and end with the process."""
         for _ in range(self._count):
             self._jobs.put(None)
+
+    def _add_thread(self) -> None:
+        self._count += 1
+        threading.Thread(target=self._work, name="run-idle", daemon=True).start()
+
+    def _grow_soon(self) -> None:
+        if not self._growing:
+            self._growing = True
+            self.mailbox.loop.call_later(GROW_AFTER_S, self._grow, self._submitted + 1)
+
+    def _grow(self, submitted_before: int) -> None:
+        """Start threads for the jobs that waited all the time since this was scheduled."""
+        self._growing = False
+        taken = self._submitted - self._jobs.qsize()
+        room = self._max - (self._count - len(self._left))
+        for _ in range(min(submitted_before - taken, -self._free, room)):
+            self._free += 1
+            self._add_thread()
+        if self._free < 0:
+            self._grow_soon()
 
     def _work(self) -> None:
         thread = threading.current_thread()
@@ -131,7 +157,7 @@ class ThreadJob:
             return
         threads = self._threads
         threads._left[self] = (run_id, function, time.monotonic())
-        asyncio.get_running_loop().call_later(REPORT_AFTER_S, self._report, run_id, function)
+        threads.mailbox.loop.call_later(REPORT_AFTER_S, self._report, run_id, function)
 
     def _report(self, run_id: str, function: str) -> None:
         if self.running:
