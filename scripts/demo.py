@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,6 +23,14 @@ def start(listen: str) -> subprocess.Popen[bytes]:
     command += ["--model", f"digits={ROOT / 'examples/models/digits-sd'}"]
     environment = {**os.environ, "TRANSFORMERS_VERBOSITY": "error"}
     return subprocess.Popen(command, cwd=ROOT / "examples/digits", env=environment)
+
+
+def refuse_used_port(listen: str) -> None:
+    """Exit when somebody else serves there: the demo would draw through a stranger."""
+    host, _, port = listen.rpartition(":")
+    with socket.socket() as sock:
+        if sock.connect_ex((host, int(port))) == 0:
+            sys.exit(f"{listen} is already used: stop the other server, or choose another port: make demo LISTEN={host}:{int(port) + 1}")
 
 
 def wait_until_ready(runner: subprocess.Popen[bytes], url: str) -> None:
@@ -85,6 +94,8 @@ def main() -> int:
     parser.add_argument("--once", action="store_true", help="stop the runner afterwards")
     args = parser.parse_args()
     url = f"http://{args.listen}"
+    refuse_used_port(args.listen)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the runner is stopped, too
     runner = start(args.listen)
     try:
         wait_until_ready(runner, url)
