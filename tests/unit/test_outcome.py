@@ -54,7 +54,7 @@ def test_table(raised: BaseException, error_type: str, retryable: bool, safe: st
         ("token Bearer abc.def-ghi, rest", "token Bearer <redacted>, rest"),
         ("see https://x.example/a?sig=1 now", "see <url> now"),
         ("no file /etc/passwd here", "no file <path> here"),
-        ("in '/root/.cache/x'", "in '<path>'"),
+        ("in '/srv/.cache/x'", "in '<path>'"),
         ("model hf:a/b and/or cozy:c/d:e", "model hf:a/b and/or cozy:c/d:e"),
         ("1/2 of it", "1/2 of it"),
         ("line\x1b[31m\rred", "line [31m red"),
