@@ -413,6 +413,18 @@ def test_a_body_that_trickles_is_answered_after_fifteen_seconds(runner: Runner) 
     assert b"came too slowly" in received
 
 
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [("https://evil.example", 403), ("null", 403), ("http://localhost:3000", 200), (None, 200), ("self", 200)],
+)
+def test_pages_of_other_sites_cannot_run_functions(runner: Runner, origin: str | None, status: int) -> None:
+    headers = {} if origin is None else {"origin": runner.url if origin == "self" else origin}
+    response = runner.http.post("/v1/run/echo", json={}, headers=headers)
+    assert response.status_code == status
+    if status == 403:
+        assert response.json()["code"] == "cross_site"
+
+
 def test_unknown_paths_and_methods_are_problems(runner: Runner) -> None:
     response = runner.http.get("/v2/nothing")
     assert (response.status_code, response.headers["content-type"]) == (404, "application/problem+json")

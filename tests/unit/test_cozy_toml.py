@@ -69,6 +69,8 @@ cuda = ">=12.4"
         (GOOD + '[resources]\nvram_gb = "8"\n', 6, "must be a number"),
         (GOOD + "[functions.a_b]\n[functions.a-b]\n", 6, "both mean the function 'a-b'"),
         (GOOD + "[functions.f]\ntimeout = 3\n", 6, "Did you mean 'timeout_s'?"),
+        (GOOD + "[scaling]\nmaxx = 3\n", 6, "unknown key 'maxx' in [scaling]. Did you mean 'max'?"),
+        (GOOD + "env = 3\n", 5, "[env] must be a table, not a number"),
         (GOOD + "models = [\n", 6, "not valid TOML"),
         (GOOD + "x = " + "[" * 5000, 5, "not valid TOML"),
     ],

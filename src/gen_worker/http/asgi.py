@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
@@ -156,6 +157,8 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
         try:
+            if scope["method"] == "POST":
+                _refuse_other_sites(request)
             await self._handler(request)
         except DisconnectedError:
             return
@@ -196,6 +199,18 @@ def build_router(routes: Sequence[tuple[str, str, Handler]], on_error: OnError) 
     for methods, path, handler in routes:
         table.append(Route(path, Endpoint(handler, on_error), methods=methods.split()))
     return Router(table, default=unknown, redirect_slashes=False)
+
+
+def _refuse_other_sites(request: Request) -> None:
+    """A page of another site must not act through the browser of whoever runs this server. Pages on this machine may."""
+    origin = request.header(b"origin")
+    if not origin:
+        return
+    site = urlsplit(origin)
+    if site.netloc != request.header(b"host") and site.hostname not in ("localhost", "127.0.0.1", "::1"):
+        raise RequestError(
+            403, "cross_site", f"requests from pages of {origin[:100]} are refused; call this server from its own page or a program"
+        )
 
 
 def too_large(size_bytes: int, max_bytes: int) -> RequestError:

@@ -16,6 +16,7 @@ from gen_worker.refs import DEFAULT_DTYPES, DTYPES, ModelSpec
 MAX_FILE_BYTES = 1 << 20
 TOP_KEYS = ("schema_version", "name", "main", "gen_worker", "models", "functions", "resources", "host", "scaling", "env", "secrets")
 FUNCTION_KEYS = ("models", "max_concurrency", "timeout_s", "start_timeout_s", "max_attempts", "queue_max", "batch")
+SCALING_KEYS = ("min", "max", "idle_s")
 RESOURCE_KEYS = ("vram_gb", "ram_gb", "cpu_cores", "disk_gb")
 
 
@@ -101,6 +102,9 @@ class _Reader:
         if not all(part.isidentifier() for part in main.split(".")):
             raise self.error(f"main = {main!r} is not a module name; expected dotted names such as 'my_pkg.main'", "main")
         functions = self.functions()
+        self.known_keys(self.table(self.data.get("scaling", {}), "scaling"), SCALING_KEYS, "scaling")
+        for key in ("env", "secrets"):
+            self.table(self.data.get(key, {}), key)
         return CozyToml(
             path=self.path,
             schema_version=1,
