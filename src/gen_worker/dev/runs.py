@@ -40,8 +40,7 @@ class Reader:
 
     def __init__(self, run: "DevRun", after: int) -> None:
         self._run = run
-        self.seen = after
-        self.seen_bytes = run.total_bytes if after >= run.last_seq else 0
+        self._see(after)
         self._news = asyncio.Event()
         run.readers.add(self)
 
@@ -60,9 +59,13 @@ class Reader:
 
     def took(self, first_seq: int, taken: list[RunEvent]) -> None:
         """The client has been given these events."""
-        self.seen = first_seq + len(taken) - 1
-        self.seen_bytes += sum(map(_size_of, taken))
+        self._see(first_seq + len(taken) - 1)
         self._run.reader_moved()
+
+    def _see(self, seq: int) -> None:
+        # Counted back from the end: what came before a resumed reader, or was dropped unread, is nothing that it lags behind.
+        self.seen = seq
+        self.seen_bytes = self._run.total_bytes - sum(map(_size_of, self._run.log_after(seq)[1]))
 
     def wake(self) -> None:
         self._news.set()
