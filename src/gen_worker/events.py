@@ -17,14 +17,12 @@ LOAD_FAILED: Final = "task.model_load.failed"
 INFERENCE_STARTED: Final = "task.inference.started"
 INFERENCE_COMPLETED: Final = "task.inference.completed"
 INFERENCE_FAILED: Final = "task.inference.failed"
-THREAD_LEFT: Final = "task.thread_still_running"
 OUTPUT_DELTA: Final = "output.delta"
 OUTPUT_COMPLETED: Final = "output.completed"
 OUTPUT_ERROR: Final = "output.error"
 PROGRESS: Final = "job.progress"
 LOG: Final = "job.log"
 METRICS_RUN: Final = "metrics.run"
-METRICS_INFERENCE: Final = "metrics.inference"
 
 StreamName = Literal["status", "progress", "output", "log", "metric", "error", "custom"]
 _STREAM_NAMES: dict[str, StreamName] = {
@@ -110,17 +108,6 @@ class ModelStep(msgspec.Struct, frozen=True, omit_defaults=True):
     model_id: str | None = None
     duration_ms: int | None = None
     error_type: str | None = None
-
-
-class ThreadLeft(msgspec.Struct, frozen=True):
-    """The run has ended, but the author's code has not looked at the cancel flag and still holds its thread."""
-
-    thread: str
-    reason: str
-
-
-class Milliseconds(msgspec.Struct, frozen=True):
-    ms: int
 
 
 class RunModel(msgspec.Struct, frozen=True):

@@ -68,7 +68,9 @@ async def run_locally(session: LocalSession, on_event: OnEvent) -> tuple[Outcome
     config = session.config
     log = Log()
     models = ModelManager(Keyspace(config.models_by_function), config.source, model_cache(config.env), lambda: pick_device(config.env), log)
-    inputs = InputFiles(config.run_dir, _nothing, max_bytes=config.limits.worker_max_input_file_bytes)
+    inputs = InputFiles(
+        config.run_dir, _nothing, max_bytes=config.limits.worker_max_input_file_bytes, retries=config.limits.worker_download_retries
+    )
     executor = Executor(models, inputs, config.limits, log, device=named_device(config.env))
     files: list[Asset] = []
     outputs = LocalOutputs(config.outputs, config.limits.upload_bytes, files.append)

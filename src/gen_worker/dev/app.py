@@ -64,7 +64,7 @@ class DevApp:
         )
         self._executor = Executor(self._models, inputs, limits, log, device=named_device(config.env))
         self._book = RunBook(Admission(limits.worker_max_concurrency))
-        self._invoker = Invoker({}, self._executor, self._book, config.outputs, limits.upload_bytes, config.run_dir, log)
+        self._invoker = Invoker({}, self._executor, self._book, config.outputs, limits.upload_bytes, config.run_dir)
         self._model_routes = ModelRoutes(self._models)
         self._log = log
         self._began_s = time.monotonic()

@@ -19,7 +19,6 @@ from gen_worker.dev.uploads import read_multipart
 from gen_worker.errors import WorkerError
 from gen_worker.http import sse
 from gen_worker.http.asgi import Request, RequestError
-from gen_worker.log import Log
 from gen_worker.names import did_you_mean
 from gen_worker.runtime.executor import Executor, RunRequest
 from gen_worker.runtime.outcome import outcome_of
@@ -59,7 +58,6 @@ class Invoker:
         outputs: Path,
         max_file_bytes: int,
         run_dir: Path,
-        log: Log,
     ) -> None:
         self.functions = functions
         self._executor = executor
@@ -67,7 +65,6 @@ class Invoker:
         self._outputs = outputs
         self._max_file_bytes = max_file_bytes
         self._run_dir = run_dir
-        self._log = log
         self._watch = DisconnectWatch()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -223,11 +220,10 @@ class Invoker:
     async def _answer_later(self, request: Request, run: DevRun, preference: Preference, options: RunOptions) -> None:
         headers = {**preference.applied(), "location": f"/v1/runs/{run.run_id}"}
         if not preference.respond_async:
-            watch = asyncio.ensure_future(disconnected(request))
             if options.cancel_on_disconnect:
-                watch.add_done_callback(lambda done: None if done.cancelled() else run.token.cancel())
+                self._watch.add(request, run)
             finished = await run.wait(preference.wait_s)
-            watch.cancel()
+            self._watch.discard(run)
             if finished:
                 assert run.outcome is not None
                 await request.answer(answers.http_status(run.outcome), answers.run_answer(run), headers=headers)

@@ -67,8 +67,6 @@ class ModelRoutes:
                 raise RequestError(404, "not_found", f"no function here takes the model {name!r}", error="unknown_model")
             for annotation in annotations:
                 await self._models.load(key, spec, annotation)
-        except RequestError as exc:
-            await _answer(request, False, str(exc))
         except WorkerError as exc:
             await _answer(request, False, str(exc))
         else:

@@ -7,7 +7,6 @@ import hashlib
 import mimetypes
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -142,11 +141,6 @@ class InputFiles:
 
 class _NoSuchFileError(ValueError):
     pass
-
-
-def new_run_dir() -> Path:
-    """A private folder for input files, when none is set."""
-    return Path(tempfile.mkdtemp(prefix="gen-worker-runs-"))
 
 
 def sniff_mime(path: Path) -> str:

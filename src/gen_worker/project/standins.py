@@ -100,11 +100,6 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return None
 
 
-def is_stand_in(value: object) -> bool:
-    """Whether a type came out of a missing package."""
-    return isinstance(value, _StandInType)
-
-
 def missing_packages(root: Path) -> tuple[str, ...]:
     """Import names of the packages that `<root>/pyproject.toml` declares and that are not installed."""
     try:

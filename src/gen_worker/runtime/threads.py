@@ -60,7 +60,7 @@ class LeftThread(msgspec.Struct, frozen=True):
 
 
 class RunThreads:
-    """Named daemon threads for sync functions, reused last in, first out.
+    """Named daemon threads for sync functions, reused.
 
     At most `max_threads` work at once, the rest wait in order. Beyond the first two, threads are started for jobs that have waited
     for 10 ms: quick functions are served faster by few threads than by many that pass the interpreter around. A thread that its
