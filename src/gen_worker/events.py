@@ -17,12 +17,27 @@ LOAD_FAILED: Final = "task.model_load.failed"
 INFERENCE_STARTED: Final = "task.inference.started"
 INFERENCE_COMPLETED: Final = "task.inference.completed"
 INFERENCE_FAILED: Final = "task.inference.failed"
+REJECTED: Final = "task.rejected"
 OUTPUT_DELTA: Final = "output.delta"
 OUTPUT_COMPLETED: Final = "output.completed"
 OUTPUT_ERROR: Final = "output.error"
 PROGRESS: Final = "job.progress"
 LOG: Final = "job.log"
 METRICS_RUN: Final = "metrics.run"
+COMPUTE_STARTED: Final = "metrics.compute.started"
+COMPUTE_COMPLETED: Final = "metrics.compute.completed"
+METRICS_FETCH: Final = "metrics.fetch"
+METRICS_GPU_LOAD: Final = "metrics.gpu_load"
+METRICS_INFERENCE: Final = "metrics.inference"
+RESOLVE_STUCK: Final = "task.model_resolve.stuck"
+LOAD_STUCK: Final = "task.model_load.stuck"
+INFERENCE_STUCK: Final = "task.inference.stuck"
+STARTUP_PHASE: Final = "worker.startup.phase"
+WORKER_FATAL: Final = "worker.fatal"
+STARTUP_TIMEOUT: Final = "worker.startup_timeout_unregistered"
+EVENTS_SHED: Final = "worker.events_shed"
+# Part of a run's output, or its end: never shed.
+OUTPUT_EVENTS: Final = frozenset({OUTPUT_DELTA, OUTPUT_COMPLETED, OUTPUT_ERROR})
 
 StreamName = Literal["status", "progress", "output", "log", "metric", "error", "custom"]
 _STREAM_NAMES: dict[str, StreamName] = {
@@ -57,6 +72,37 @@ class Received(msgspec.Struct, frozen=True):
     function_name: str
     required_variant_refs_count: int
     input_bytes: int
+
+
+class Rejected(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Why a run was not started. `input_bytes` where its size was the reason."""
+
+    reason: str
+    function_name: str
+    input_bytes: int | None = None
+
+
+class At(msgspec.Struct, frozen=True):
+    """A moment, RFC 3339 in UTC."""
+
+    at: str
+
+
+class Milliseconds(msgspec.Struct, frozen=True):
+    ms: int
+
+
+class Stuck(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A phase of a run that has taken longer than expected, with the Python stacks of the threads that work on it."""
+
+    phase: str
+    warn_after_s: float
+    elapsed_ms: int
+    function_name: str
+    param_name: str | None = None
+    model_id: str | None = None
+    output_mode: str | None = None
+    stacks: tuple[str, ...] = ()
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -116,7 +162,7 @@ class RunModel(msgspec.Struct, frozen=True):
 
 
 class RunMetrics(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Schema 1 of `metrics.run`: what is not known is left out."""
+    """Schema 1 of `metrics.run`, times in ms: what is not known is left out."""
 
     schema_version: int
     function_name: str

@@ -150,6 +150,12 @@ class ModelCache:
         with self._lock:
             return model_id in self._entries
 
+    def size_gb(self, model_id: str) -> float:
+        """The size that a model was entered with; 0 for an unknown one."""
+        with self._lock:
+            entry = self._entries.get(model_id)
+            return entry.size_gb if entry is not None else 0.0
+
     def is_in_vram(self, model_id: str) -> bool:
         return self._is(model_id, ModelLocation.VRAM)
 

@@ -38,6 +38,66 @@ class RunLimits(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
         return max(0, self.worker_max_output_file_bytes)
 
 
+class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
+    """What a worker on the wire is told by its environment. Durations in seconds; 0 switches a limit or watchdog off."""
+
+    scheduler_public_addr: str = ""
+    scheduler_addrs: str = ""
+    worker_jwt: str = ""
+    use_tls: bool | None = None
+    scheduler_tls_ca_file: str = ""
+    scheduler_tls_server_name: str = ""
+    scheduler_tls_cert_file: str = ""
+    scheduler_tls_key_file: str = ""
+    scheduler_jwks_url: str = ""
+    scheduler_jwt_issuer: str = ""
+    scheduler_jwt_audience: str = ""
+    scheduler_jwks_ttl_seconds: float = 300.0
+    reconnect_delay: float = 5.0
+    reconnect_max_delay: float = 60.0
+    reconnect_jitter_seconds: float = 1.0
+    max_reconnect_attempts: int = 0
+    worker_heartbeat_s: float = 10.0
+    worker_register_timeout_s: float = 90.0
+    worker_drain_timeout_seconds: float = 0.0
+    worker_warn_model_resolve_s: float = 30.0
+    worker_warn_model_load_s: float = 60.0
+    worker_warn_inference_s: float = 60.0
+    worker_max_message_bytes: int = 16 << 20
+    worker_max_ws_frame_bytes: int = 0
+    worker_run_dir: str = ""
+    worker_cache_dir: str = ""
+    file_api_base_url: str = ""
+    file_api_token: str = ""
+    orchestrator_http_url: str = ""
+    cozy_hub_url: str = ""
+    cozy_hub_token: str = ""
+    runpod_pod_id: str = ""
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Self:
+        """Read the variables; `SettingError` names the one that is wrong."""
+        settings = read_settings(cls, env)
+        for name in ("reconnect_delay", "reconnect_max_delay", "reconnect_jitter_seconds", "worker_drain_timeout_seconds"):
+            value = getattr(settings, name)
+            if not 0 <= value < float("inf"):
+                raise SettingError(f"environment variable {name.upper()}={value}: expected seconds from 0 up")
+        if not 0 < settings.worker_heartbeat_s < float("inf"):
+            raise SettingError(f"environment variable WORKER_HEARTBEAT_S={settings.worker_heartbeat_s}: expected seconds above 0")
+        if settings.worker_max_message_bytes < 64 << 10:
+            raise SettingError(f"environment variable WORKER_MAX_MESSAGE_BYTES={settings.worker_max_message_bytes}: expected at least 65536")
+        return settings
+
+    @property
+    def files_base(self) -> str:
+        """Where files are saved if a run does not say: the first of FILE_API_BASE_URL, ORCHESTRATOR_HTTP_URL, COZY_HUB_URL."""
+        return self.file_api_base_url or self.orchestrator_http_url or self.cozy_hub_url
+
+    @property
+    def files_token(self) -> str:
+        return self.file_api_token or self.cozy_hub_token
+
+
 def read_settings(kind: type[S], env: Mapping[str, str]) -> S:
     """Build a settings Struct from environment variables; empty ones count as absent."""
     present: dict[str, Any] = {}
@@ -50,3 +110,8 @@ def read_settings(kind: type[S], env: Mapping[str, str]) -> S:
         except msgspec.ValidationError as exc:
             raise SettingError(f"environment variable {field.encode_name}={text!r}: {exc}") from None
     return msgspec.convert(present, kind, strict=False)
+
+
+def split_list(text: str) -> tuple[str, ...]:
+    """The parts of a comma-separated variable, blanks dropped."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())

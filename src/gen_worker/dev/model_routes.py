@@ -62,7 +62,7 @@ class ModelRoutes:
         name = await self._model_id(request)
         try:
             key, spec = self._find(name, DEFAULT_DTYPES)
-            annotations = self._annotations(key)
+            annotations = self._models.keyspace.annotations(self.functions.values(), key)
             if not annotations:
                 raise RequestError(404, "not_found", f"no function here takes the model {name!r}", error="unknown_model")
             for annotation in annotations:
@@ -100,28 +100,15 @@ class ModelRoutes:
         return result
 
     def _find(self, name: str, dtypes: tuple[str, ...]) -> tuple[str, ModelSpec]:
-        by_ref = {canonical_ref(ref): found for ref, found in self._models.keyspace.refs().items()}
-        by_key = {key: (key, spec) for key, spec in by_ref.values()}
-        found = by_key.get(name) or by_ref.get(canonical_ref(name))
+        found = self._models.keyspace.find(name)
         if found is not None:
             return found
         try:
             return name, ModelSpec.checked(name, dtypes)
         except ValueError as exc:
-            known = ", ".join(sorted(by_key)) or "none"
-            raise RequestError(
-                404, "not_found", f"{exc}.{did_you_mean(name, by_key)} Declared keys: {known}", error="unknown_model"
-            ) from None
-
-    def _annotations(self, key: str) -> list[Any]:
-        found: list[Any] = []
-        for spec in self.functions.values():
-            for injection in spec.injections:
-                ref = injection.model_ref
-                usable = ref.key == key or (ref.source == "payload" and key in self._models.keyspace.keys_of(spec.name))
-                if usable and injection.type not in found:
-                    found.append(injection.type)
-        return found
+            keys = sorted({key for key, _ in self._models.keyspace.refs().values()})
+            known = ", ".join(keys) or "none"
+            raise RequestError(404, "not_found", f"{exc}.{did_you_mean(name, keys)} Declared keys: {known}", error="unknown_model") from None
 
     async def _model_id(self, request: Request) -> str:
         named: _Named = await _read(request, _Named)

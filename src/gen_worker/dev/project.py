@@ -6,7 +6,8 @@ from pathlib import Path
 import msgspec
 
 from gen_worker.authoring.signature import FunctionSpec
-from gen_worker.project.discovery import DiscoveryError, add_to_path, discover, import_modules, read_specs
+from gen_worker.project.baked import load_functions
+from gen_worker.project.discovery import DiscoveryError, add_to_path, discover
 from gen_worker.project.manifest import keyspace_of, read_manifest, with_settings
 from gen_worker.refs import ModelSpec
 
@@ -35,8 +36,5 @@ def load_baked(path: Path, root: Path) -> Served:
     """Functions that a baked manifest names, imported from `root`."""
     manifest = read_manifest(path)
     add_to_path(root.resolve())
-    specs = read_specs(import_modules(manifest.modules))
-    settings = {entry.name: entry.resources for entry in (*manifest.functions, *manifest.websockets)}
-    models = {spec.name: manifest.models_of(spec.name) for spec in specs}
-    specs = tuple(with_settings(spec, settings.get(spec.name, {})) for spec in specs)
+    specs, models = load_functions(manifest)
     return Served(manifest.endpoint_name, specs, models)

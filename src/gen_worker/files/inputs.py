@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import binascii
-import hashlib
 import mimetypes
 import re
 import shutil
@@ -17,6 +16,8 @@ import msgspec
 
 from gen_worker.authoring.assets import Asset
 from gen_worker.errors import FieldError, RetryableError, ValidationError
+from gen_worker.files.file_api import FileApi, FileTooLargeError
+from gen_worker.files.input_cache import InputCache, file_sha256
 from gen_worker.net.guard import BlockedURLError, DownloadError, GuardedDownloader, TooLargeError
 
 _PASSING_STATUSES = {408, 425, 429, 500, 502, 503, 504}
@@ -27,6 +28,8 @@ _MAGIC = (
     (b"GIF87a", "image/gif"),
     (b"GIF89a", "image/gif"),
 )
+
+NO_FILE_API = "a file ref needs the run's file_base_url and file_token, which the scheduler did not send"
 
 Lookup = Callable[[str], Path | None]
 
@@ -55,33 +58,75 @@ def find_assets(value: Any, pointer: str = "") -> Iterator[tuple[str, Asset]]:
 class InputFiles:
     """Puts the files of a run into `<run_dir>/<run_id>/inputs/` and takes them away afterwards.
 
-    `lookup` finds logical refs: in the dev runner, files that earlier runs saved.
+    `lookup` finds logical refs: in the dev runner, files that earlier runs saved. Without one they come from the run's file API, and
+    are kept in `cache`.
     """
 
     def __init__(
-        self, run_dir: Path, lookup: Lookup, *, max_bytes: int, retries: int = 3, downloader: GuardedDownloader | None = None
+        self,
+        run_dir: Path,
+        lookup: Lookup | None,
+        *,
+        max_bytes: int,
+        retries: int = 3,
+        downloader: GuardedDownloader | None = None,
+        cache: InputCache | None = None,
     ) -> None:
         self._run_dir = run_dir
         self._lookup = lookup
+        self._cache = cache
         self._max_bytes = max_bytes
         self._retries = max(1, retries)
         self._downloader = downloader or GuardedDownloader()
 
-    async def materialize(self, run_id: str, payload: Any, uploads: Mapping[str, Path], owner: str | None) -> None:
+    async def materialize(
+        self, run_id: str, payload: Any, uploads: Mapping[str, Path], owner: str | None, api: FileApi | None = None
+    ) -> None:
         """Fill `local_path`, size, digest and type of every Asset in the payload; `ValidationError` names the one at fault."""
         folder = self._run_dir / run_id / "inputs"
         for index, (pointer, asset) in enumerate(find_assets(payload)):
             asset.local_path = None  # never the caller's: it could name any file of this machine
             try:
-                path = await asyncio.to_thread(self._fetch, asset, folder, index, uploads)
-            except (BlockedURLError, TooLargeError, _NoSuchFileError) as exc:
+                await asyncio.to_thread(self._put_in_place, asset, folder, index, uploads, owner, api)
+            except (BlockedURLError, TooLargeError, FileTooLargeError, _NoSuchFileError) as exc:
                 raise ValidationError(f"{pointer}: {exc}", errors=(FieldError(pointer, str(exc)),)) from exc
-            await asyncio.to_thread(_describe, asset, path)
             asset.owner = asset.owner or owner
 
     def forget(self, run_id: str) -> None:
         """Remove the run's input files."""
         shutil.rmtree(self._run_dir / run_id, ignore_errors=True)
+
+    def _put_in_place(
+        self, asset: Asset, folder: Path, index: int, uploads: Mapping[str, Path], owner: str | None, api: FileApi | None
+    ) -> None:
+        if self._lookup is None and asset.ref not in uploads and not _is_url(asset.ref):
+            self._from_file_api(asset, self._room(folder, index, asset.ref), owner or "", api)
+        else:
+            _describe(asset, self._fetch(asset, folder, index, uploads))
+
+    def _from_file_api(self, asset: Asset, path: Path, owner: str, api: FileApi | None) -> None:
+        if api is None:
+            raise RuntimeError(NO_FILE_API)
+        known = api.stat(asset.ref)
+        if self._max_bytes > 0 and (known.size_bytes or 0) > self._max_bytes:
+            raise TooLargeError(
+                f"{asset.ref[:200]!r} has {known.size_bytes} bytes; at most {self._max_bytes} are allowed (WORKER_MAX_INPUT_FILE_BYTES)"
+            )
+        digest = known.sha256
+        cache = self._cache if digest else None
+        if cache is not None and digest and cache.copy_to(path, owner, digest):
+            if file_sha256(path) == digest:
+                _describe(asset, path, known.mime_type, digest)
+                return
+            cache.discard(owner, digest)
+            path.unlink()
+        api.fetch(asset.ref, path, max(0, self._max_bytes))
+        found = file_sha256(path)
+        if digest and found != digest:
+            raise RetryableError(f"input {asset.ref[:200]!r} arrived with the digest {found[:16]}..., declared is {digest[:16]}...")
+        if cache is not None:
+            cache.keep(path, owner, found)
+        _describe(asset, path, known.mime_type, found)
 
     def _fetch(self, asset: Asset, folder: Path, index: int, uploads: Mapping[str, Path]) -> Path:
         ref = asset.ref
@@ -94,7 +139,7 @@ class InputFiles:
             return self._decode_data_uri(ref, self._room(folder, index, ""), asset)
         if "://" in ref[:64]:
             raise BlockedURLError(f"scheme {scheme!r}; expected http, https or data")
-        found = self._lookup(ref)
+        found = self._lookup(ref) if self._lookup is not None else None
         if found is None or not found.is_file():
             raise _NoSuchFileError(f"there is no file under the ref {ref[:200]!r}; send a data URI, an https URL or a multipart upload")
         return self._checked(found, ref)
@@ -155,13 +200,16 @@ def sniff_mime(path: Path) -> str:
     return mimetypes.guess_type(path.name)[0] or "application/octet-stream"
 
 
-def _describe(asset: Asset, path: Path) -> None:
+def _is_url(ref: str) -> bool:
+    return "://" in ref[:64] or ref[:5].lower() == "data:"
+
+
+def _describe(asset: Asset, path: Path, mime_type: str | None = None, sha256: str | None = None) -> None:
     asset.local_path = str(path)
     asset.size_bytes = path.stat().st_size
     sniffed = sniff_mime(path)
-    asset.mime_type = sniffed if sniffed != "application/octet-stream" else asset.mime_type or sniffed
-    with path.open("rb") as file:
-        asset.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    asset.mime_type = mime_type or (sniffed if sniffed != "application/octet-stream" else asset.mime_type or sniffed)
+    asset.sha256 = sha256 or file_sha256(path)
 
 
 def _holds_assets(annotation: Any, seen: set[Any]) -> bool:

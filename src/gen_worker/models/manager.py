@@ -34,6 +34,7 @@ class ModelUse(msgspec.Struct, frozen=True):
     model_id: str
     cache_state: str
     load_s: float
+    fetch_s: float = 0.0
 
 
 class Lease:
@@ -67,11 +68,20 @@ class ModelManager:
 
     async def acquire(self, spec: FunctionSpec, injection: Injection, payload: msgspec.Struct, emit: Emit) -> tuple[Lease, ModelUse]:
         """The model for one parameter of a run, loaded and pinned. Emits the steps that it takes."""
+        return await self._acquire(spec, injection, lambda: self.keyspace.select(spec, injection, payload), emit)
+
+    async def acquire_ref(self, spec: FunctionSpec, injection: Injection, ref: str, emit: Emit) -> tuple[Lease, ModelUse]:
+        """The same for a model that the scheduler names; it must be one that the function may use."""
+        return await self._acquire(spec, injection, lambda: self.keyspace.find_ref(spec, ref), emit)
+
+    async def _acquire(
+        self, spec: FunctionSpec, injection: Injection, select: Callable[[], tuple[str, ModelSpec]], emit: Emit
+    ) -> tuple[Lease, ModelUse]:
         began_s = time.monotonic()
         step = ModelStep(spec.name, injection.param)
         emit(RunEvent(events.RESOLVE_STARTED, step))
         try:
-            key, model_spec = self.keyspace.select(spec, injection, payload)
+            key, model_spec = select()
             local = await self._source.locate(key, model_spec)
         except WorkerError as exc:
             emit(RunEvent(events.RESOLVE_FAILED, _ended(step, began_s, error_type=type(exc).__name__)))

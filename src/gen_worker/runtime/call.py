@@ -11,6 +11,7 @@ from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.errors import CanceledError, OutputError, WorkerError
 from gen_worker.runtime.cancellation import CancelToken
 from gen_worker.runtime.outbox import RunOutbox
+from gen_worker.runtime.stuck import task_stacks, thread_stacks
 from gen_worker.runtime.threads import Post, RunThreads, TenantLoop
 
 Encode = Callable[[Any], bytes]
@@ -39,6 +40,7 @@ class Call:
         threads: RunThreads,
         tenant: TenantLoop,
         encode: Encode,
+        encode_delta: Encode,
         limits: CallLimits,
     ) -> None:
         self._spec = spec
@@ -49,10 +51,13 @@ class Call:
         self._post = threads.mailbox.post
         self._tenant = tenant
         self._encode = encode
+        self._encode_delta = encode_delta
         self._limits = limits
         self._outbox = outbox
         self._future: asyncio.Future[bytes] = threads.mailbox.loop.create_future()
         self._author_runs = False
+        self._task: asyncio.Task[_Ended] | None = None
+        self._thread_name = f"run {spec.name} {ctx.run_id}"
         self._on_author_end: Callable[[], None] | None = None
 
     async def result(self) -> bytes:
@@ -63,7 +68,7 @@ class Call:
         self._author_runs = True
         if self._spec.is_async:
             return await self._on_tenant_loop()
-        job = self._threads.start(f"run {self._spec.name} {self._ctx.run_id}", self._in_thread)
+        job = self._threads.start(self._thread_name, self._in_thread)
         try:
             return await self._future
         finally:
@@ -77,22 +82,24 @@ class Call:
         else:
             callback()
 
+    def stacks(self) -> list[str]:
+        """Where the author's code is just now."""
+        return task_stacks(self._task) or thread_stacks(self._thread_name)
+
     async def _on_tenant_loop(self) -> bytes:
         loop = self._tenant.loop
-        task: asyncio.Task[_Ended] | None = None
 
         def start() -> None:
-            nonlocal task
-            task = loop.create_task(self._as_coroutine(), name=f"run {self._spec.name} {self._ctx.run_id}")
-            task.add_done_callback(ended)
+            self._task = loop.create_task(self._as_coroutine(), name=self._thread_name)
+            self._task.add_done_callback(ended)
 
         def ended(done: asyncio.Task[_Ended]) -> None:
             # A task that is cancelled before its first step never enters its body.
             self._post(self._author_ended, *((b"", CanceledError("canceled")) if done.cancelled() else done.result()))
 
         def stop() -> None:
-            if task is not None:
-                task.cancel()
+            if self._task is not None:
+                self._task.cancel()
 
         loop.call_soon_threadsafe(start)
         try:
@@ -146,7 +153,7 @@ class Call:
 
     def _finish(self, result: Any) -> bytes:
         self._check_canceled()
-        output = self._checked(result, "returned")
+        output = self._checked(result, "returned", self._encode)
         if self._limits.output_bytes and len(output) > self._limits.output_bytes:
             raise ValueError(f"output of {len(output)} bytes; at most {self._limits.output_bytes} are allowed (WORKER_MAX_OUTPUT_BYTES)")
         return output
@@ -190,7 +197,7 @@ class Call:
         return b""
 
     def _delta(self, item: Any) -> bytes:
-        delta = self._checked(item, "yielded")
+        delta = self._checked(item, "yielded", self._encode_delta)
         if self._limits.delta_bytes and len(delta) > self._limits.delta_bytes:
             raise OutputError(
                 f"yielded an item of {len(delta)} bytes; at most {self._limits.delta_bytes} are allowed (WORKER_MAX_OUTPUT_DELTA_BYTES). "
@@ -198,11 +205,11 @@ class Call:
             )
         return delta
 
-    def _checked(self, value: Any, verb: str) -> bytes:
+    def _checked(self, value: Any, verb: str, encode: Encode) -> bytes:
         if not isinstance(value, self._spec.output_type):
             raise OutputError(f"{verb} {type(value).__name__}; declared is {self._spec.output_type.__name__}")
         try:
-            return self._encode(value)
+            return encode(value)
         except (TypeError, OverflowError, RecursionError, UnicodeEncodeError) as exc:
             raise OutputError(f"{verb} a {type(value).__name__} that cannot be encoded: {exc}") from exc
 

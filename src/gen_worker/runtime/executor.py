@@ -10,27 +10,36 @@ import msgspec
 
 from gen_worker import events
 from gen_worker.authoring.context import ActionContext, OutputStore
-from gen_worker.authoring.signature import FunctionSpec
+from gen_worker.authoring.signature import FunctionSpec, Injection
 from gen_worker.clock import Clock, SystemClock
 from gen_worker.events import RunEvent
+from gen_worker.files.file_api import FileApi
 from gen_worker.files.inputs import InputFiles, holds_assets
 from gen_worker.log import Log
-from gen_worker.models.manager import ModelManager, ModelUse
+from gen_worker.models.manager import Lease, ModelManager, ModelUse
 from gen_worker.runtime.call import Call, CallLimits
 from gen_worker.runtime.cancellation import CancelToken
 from gen_worker.runtime.outbox import RunOutbox, RunSink
 from gen_worker.runtime.outcome import Outcome, outcome_of
 from gen_worker.runtime.payloads import Encoding, decode_payload
-from gen_worker.runtime.phases import run_metrics
+from gen_worker.runtime.phases import run_metrics, utc_now
+from gen_worker.runtime.stuck import Phase, StuckAfter, StuckWatch, WatchedPhase, thread_stacks
 from gen_worker.runtime.threads import Mailbox, RunThreads, TenantLoop
 from gen_worker.settings import RunLimits
 
 _encode_json = msgspec.json.Encoder().encode
+_encode_sorted_json = msgspec.json.Encoder(order="sorted").encode
 _encode_msgpack = msgspec.msgpack.Encoder().encode
+
+_MODEL_PHASES: Mapping[str, Phase] = {events.RESOLVE_STARTED: "model_resolve", events.LOAD_STARTED: "model_load"}
 
 
 class RunRequest(msgspec.Struct, frozen=True):
-    """What a caller asks for. `uploads` maps asset refs of this payload to files that came with the request."""
+    """What a caller asks for.
+
+    `encoding` is that of the payload and of the output; deltas are JSON always. `uploads` maps asset refs of this payload to files that
+    came with the request; others are fetched from `file_api`.
+    """
 
     run_id: str
     payload: bytes
@@ -41,6 +50,7 @@ class RunRequest(msgspec.Struct, frozen=True):
     required_models: tuple[str, ...] = ()
     resolved_models: Mapping[str, Any] | None = None
     uploads: Mapping[str, Path] = msgspec.field(default_factory=dict)
+    file_api: FileApi | None = None
 
 
 class Executor:
@@ -55,6 +65,7 @@ class Executor:
         *,
         clock: Clock | None = None,
         device: str | None = None,
+        stuck_after: StuckAfter | None = None,
     ) -> None:
         self.models = models
         self.inputs = inputs
@@ -64,6 +75,7 @@ class Executor:
         self.mailbox = Mailbox(asyncio.get_running_loop())
         self.threads = RunThreads(self.mailbox, log)
         self.tenant = TenantLoop(log)
+        self.stuck = StuckWatch(stuck_after or StuckAfter(), log)
         self.max_input_bytes = limits.worker_max_input_bytes
         self.call_limits = CallLimits(
             limits.worker_max_output_bytes, limits.worker_max_output_delta_bytes, limits.worker_max_output_delta_events
@@ -89,6 +101,7 @@ class Executor:
         """End idle threads and the tenant loop."""
         self.threads.close()
         self.tenant.close()
+        self.stuck.close()
 
 
 class _Run:
@@ -107,6 +120,7 @@ class _Run:
         self.began_s = executor.clock.now_s()
         self.uses: list[ModelUse] = []
         self.call: Call | None = None
+        self.inference_began_s: float | None = None
         self.cleanups: list[Callable[[], None]] = []  # for when the author's code has ended
 
     async def go(self, when_idle: Callable[[], None] | None) -> Outcome:
@@ -134,7 +148,8 @@ class _Run:
 
     async def _steps(self) -> bytes:
         spec, request, executor = self.spec, self.request, self.executor
-        self.sink.emit(RunEvent(events.RECEIVED, events.Received(spec.name, len(request.required_models), len(request.payload))))
+        received = events.Received(spec.name, len(request.required_models), len(request.payload))
+        self.sink.emit_all([RunEvent(events.RECEIVED, received), RunEvent(events.COMPUTE_STARTED, events.At(utc_now()))])
         if self.timeout_ms > 0:
             self.token.expire_after(self.timeout_ms)
         payload = decode_payload(spec.payload_type, request.payload, request.encoding, max_bytes=executor.max_input_bytes)
@@ -143,19 +158,41 @@ class _Run:
         arguments: dict[str, Any] = {spec.payload_param: payload}
         if holds_assets(spec.payload_type):
             self.cleanups.append(lambda: executor.inputs.forget(request.run_id))
-            await self.token.race(executor.inputs.materialize(request.run_id, payload, request.uploads, request.owner))
+            await self.token.race(executor.inputs.materialize(request.run_id, payload, request.uploads, request.owner, request.file_api))
         for injection in spec.injections:
-            lease, use = await self.token.race(executor.models.acquire(spec, injection, payload, self.sink.emit))
+            lease, use = await self.token.race(self._acquire(injection, payload))
             self.cleanups.append(lease.release)
             arguments[injection.param] = lease.view()
             self.uses.append(use)
         return await self._call(arguments, payload)
 
+    async def _acquire(self, injection: Injection, payload: msgspec.Struct) -> tuple[Lease, ModelUse]:
+        """The model for a parameter; each of its steps is watched."""
+        stuck, run_id, name = self.executor.stuck, self.request.run_id, self.spec.name
+        watched: WatchedPhase | None = None
+
+        def emit(event: RunEvent) -> None:
+            nonlocal watched
+            stuck.leave(watched)
+            watched = None
+            phase = _MODEL_PHASES.get(event.event_type)
+            if phase is not None:
+                step: events.ModelStep = event.payload
+                facts = {"param_name": step.param_name, "model_id": step.model_id}
+                watched = stuck.enter(phase, run_id, name, self.sink.emit, lambda: thread_stacks("model-load"), **facts)
+            self.sink.emit(event)
+
+        try:
+            return await self.executor.models.acquire(self.spec, injection, payload, emit)
+        finally:
+            stuck.leave(watched)
+
     async def _call(self, arguments: Mapping[str, Any], payload: msgspec.Struct) -> bytes:
         spec, executor = self.spec, self.executor
         outbox = RunOutbox(self.sink, executor.mailbox.post)
         ctx = self._context(outbox)
-        self.call = Call(
+        as_json = self.request.encoding == "json"
+        call = self.call = Call(
             spec,
             ctx,
             arguments,
@@ -163,25 +200,27 @@ class _Run:
             outbox=outbox,
             threads=executor.threads,
             tenant=executor.tenant,
-            encode=_encode_json if self.request.encoding == "json" else _encode_msgpack,
+            encode=_encode_json if as_json else _encode_msgpack,
+            encode_delta=_encode_json if as_json else _encode_sorted_json,
             limits=executor.call_limits,
         )
-        began_s = executor.clock.now_s()
+        self.inference_began_s = began_s = executor.clock.now_s()
         self.sink.emit(RunEvent(events.INFERENCE_STARTED, events.InferenceStarted(spec.name, spec.output_mode)))
+        watched = executor.stuck.enter(
+            "inference", self.request.run_id, spec.name, self.sink.emit, call.stacks, output_mode=spec.output_mode
+        )
         try:
-            output = await self.call.result()
-        except Exception as exc:
-            error_type = outcome_of(exc).error_type
-            failed = events.InferenceFailed(spec.name, spec.output_mode, error_type, self._ms_since(began_s))
-            self.sink.emit(RunEvent(events.INFERENCE_FAILED, failed))
-            raise
-        if outbox.dropped:
-            executor.log.warning("run.events_dropped", run_id=self.request.run_id, function=spec.name, events=outbox.dropped)
+            output = await call.result()
+        finally:
+            executor.stuck.leave(watched)
+            if outbox.dropped:
+                executor.log.warning("run.events_dropped", run_id=self.request.run_id, function=spec.name, events=outbox.dropped)
         inference_s = executor.clock.now_s() - began_s
         completed = events.InferenceCompleted(spec.name, spec.output_mode, round(inference_s * 1000))
         ending = [
             RunEvent(events.INFERENCE_COMPLETED, completed),
-            RunEvent(events.METRICS_RUN, run_metrics(spec.name, payload, self.uses, inference_s, ctx.upload_s)),
+            RunEvent(events.COMPUTE_COMPLETED, events.At(utc_now())),
+            *run_metrics(spec.name, payload, self.uses, inference_s, ctx.upload_s),
         ]
         if spec.output_mode == "incremental":
             ending.insert(0, RunEvent(events.OUTPUT_COMPLETED, {}))
@@ -215,7 +254,13 @@ class _Run:
         if spec.output_mode == "incremental":
             self.sink.emit(RunEvent(events.OUTPUT_ERROR, events.OutputFailed(outcome.error_type, outcome.safe_message)))
         failed = events.Failed(spec.name, outcome.error_type, outcome.retryable, outcome.safe_message)
-        self.sink.emit(RunEvent(events.FAILED, failed))
+        ending = [RunEvent(events.FAILED, failed)]
+        if self.inference_began_s is not None:
+            duration_ms = self._ms_since(self.inference_began_s)
+            inference = events.InferenceFailed(spec.name, spec.output_mode, outcome.error_type, duration_ms)
+            ending.append(RunEvent(events.INFERENCE_FAILED, inference))
+        ending.append(RunEvent(events.COMPUTE_COMPLETED, events.At(utc_now())))
+        self.sink.emit_all(ending)
 
     def _clean_up(self) -> None:
         cleanups, self.cleanups = self.cleanups, []

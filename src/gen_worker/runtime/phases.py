@@ -1,19 +1,36 @@
-"""What a run's phases took, as the `metrics.run` event."""
+"""What a run's phases took, as `metrics.*` events."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import cache
 
 import msgspec
 
-from gen_worker.events import RunMetrics, RunModel
+from gen_worker import events
+from gen_worker.events import RunEvent, RunMetrics, RunModel
 from gen_worker.models.manager import ModelUse
 
 _MEASURED_FIELDS = frozenset({"num_inference_steps", "steps", "width", "height", "guidance_scale", "guidance"})
 _WORST_FIRST = ("cold_remote", "warm_disk", "hot_vram")
 
 
-def run_metrics(function: str, payload: msgspec.Struct, uses: Sequence[ModelUse], inference_s: float, upload_s: float) -> RunMetrics:
-    """Schema 1 of metrics.run; what is not known is left out."""
+def utc_now() -> str:
+    """Now, RFC 3339 in UTC with milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def run_metrics(function: str, payload: msgspec.Struct, uses: Sequence[ModelUse], inference_s: float, upload_s: float) -> list[RunEvent]:
+    """The metrics of a successful run: one event a figure, then all of them as schema 1 of `metrics.run`."""
+    inference = RunEvent(events.METRICS_INFERENCE, events.Milliseconds(round(inference_s * 1000)))
+    summary = RunEvent(events.METRICS_RUN, _summary(function, payload, uses, inference_s, upload_s))
+    if not uses:
+        return [inference, summary]
+    fetch = RunEvent(events.METRICS_FETCH, events.Milliseconds(round(sum(use.fetch_s for use in uses) * 1000)))
+    load = RunEvent(events.METRICS_GPU_LOAD, events.Milliseconds(round(sum(use.load_s for use in uses) * 1000)))
+    return [fetch, load, inference, summary]
+
+
+def _summary(function: str, payload: msgspec.Struct, uses: Sequence[ModelUse], inference_s: float, upload_s: float) -> RunMetrics:
     if not uses and not _is_measured(type(payload)):
         return RunMetrics(1, function, inference_ms=round(inference_s * 1000), upload_ms=round(upload_s * 1000) if upload_s else None)
     steps = _number(payload, "num_inference_steps", "steps")

@@ -1,0 +1,201 @@
+"""The file API of a hub or orchestrator: save a file, look at one, fetch one. Blocking: call it from a thread.
+
+A token belongs to one run and its owner; a `FileApi` is made for a run and thrown away with it.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote, urlsplit
+
+import httpcore
+import msgspec
+
+from gen_worker.errors import AuthError, RetryableError, ValidationError
+
+T = TypeVar("T")
+PASSING_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+CHUNK_BYTES = 1 << 20
+CONNECT_TIMEOUT_S = 10.0
+READ_TIMEOUT_S = 30.0  # between two pieces; a large file may take longer as a whole
+FIRST_RETRY_S = 0.5
+MAX_RETRY_S = 10.0
+MAX_ANSWER_BYTES = 64 << 10
+
+Body = Callable[[], Iterator[bytes]]
+
+
+class FileApiError(RuntimeError):
+    """The file API refused. `status` is its HTTP status."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class FileTooLargeError(ValueError):
+    """The file holds more bytes than allowed."""
+
+
+class Saved(msgspec.Struct, frozen=True):
+    """What the file API said of a saved file; all of it optional."""
+
+    size_bytes: int | None = None
+    sha256: str | None = None
+    mime_type: str | None = None
+
+
+class FileStat(msgspec.Struct, frozen=True):
+    """What the file API knows of a file; all of it optional."""
+
+    size_bytes: int | None = None
+    sha256: str | None = None
+    mime_type: str | None = None
+
+
+class _PassingError(Exception):
+    """Worth another try."""
+
+
+class FileApi:
+    """Requests against one base URL with one token."""
+
+    def __init__(self, base_url: str, token: str, owner: str, *, tries: int = 3, pause: Callable[[float], None] = time.sleep) -> None:
+        parts = urlsplit(base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"file API base URL {base_url[:200]!r}: expected http://host or https://host")
+        self._base = base_url.rstrip("/")
+        self._token = token
+        self._owner = owner
+        self._tries = max(1, tries)
+        self._pause = pause
+
+    def save(self, ref: str, body: Body, size_bytes: int, *, create: bool) -> Saved:
+        """Send a file of `size_bytes`, piece by piece; `RuntimeError` when `create` meets an existing one."""
+        headers = [("content-type", "application/octet-stream"), ("content-length", str(size_bytes))]
+
+        def attempt() -> Saved:
+            with self._request("POST" if create else "PUT", ref, headers, body()) as (status, fields, response):
+                if create and status == 409:
+                    raise FileApiError(f"output path {ref[:200]!r} already exists (HTTP 409)", status)
+                self._check(status, f"saving {ref[:200]!r}")
+                return _saved(_read(response, MAX_ANSWER_BYTES))
+
+        return self._with_retries(attempt, f"saving {ref[:200]!r}")
+
+    def stat(self, ref: str) -> FileStat:
+        """Look at a file; `ValidationError` when there is none."""
+
+        def attempt() -> FileStat:
+            with self._request("HEAD", ref) as (status, fields, _):
+                self._check(status, f"input {ref[:200]!r}", is_input=True)
+                size = fields.get("x-cozy-size-bytes") or fields.get("content-length") or ""
+                sha256 = fields.get("x-cozy-sha256", "").lower()
+                return FileStat(
+                    int(size) if size.isdigit() else None,
+                    sha256 if len(sha256) == 64 and all(char in "0123456789abcdef" for char in sha256) else None,
+                    fields.get("x-cozy-mime-type") or None,
+                )
+
+        return self._with_retries(attempt, f"input {ref[:200]!r}")
+
+    def fetch(self, ref: str, path: Path, max_bytes: int) -> int:
+        """Write a file's bytes to `path`; how many there were. `FileTooLargeError` beyond `max_bytes` (0: no limit)."""
+
+        def attempt() -> int:
+            with self._request("GET", ref) as (status, fields, response):
+                self._check(status, f"input {ref[:200]!r}", is_input=True)
+                size_bytes = 0
+                with path.open("wb") as file:
+                    for chunk in response.iter_stream():
+                        size_bytes += len(chunk)
+                        if max_bytes and size_bytes > max_bytes:
+                            raise FileTooLargeError(f"input {ref[:200]!r} has more than the {max_bytes} bytes that are allowed")
+                        file.write(chunk)
+                declared = fields.get("content-length", "")
+                if declared.isdigit() and int(declared) != size_bytes:
+                    raise _PassingError(f"ended after {size_bytes} of {declared} bytes")
+                return size_bytes
+
+        return self._with_retries(attempt, f"input {ref[:200]!r}")
+
+    def _with_retries(self, attempt: Callable[[], T], what: str) -> T:
+        for number in range(1, self._tries + 1):
+            try:
+                return attempt()
+            except (_PassingError, httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as exc:
+                if number == self._tries:
+                    raise RetryableError(f"{what} failed in {number} tries: {exc or type(exc).__name__}") from exc
+                pause_s = min(MAX_RETRY_S, FIRST_RETRY_S * 2 ** (number - 1))
+                self._pause(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads retries
+        raise AssertionError("tries are at least 1")
+
+    def _request(
+        self, method: str, ref: str, headers: list[tuple[str, str]] | None = None, content: Iterator[bytes] | None = None
+    ) -> "_Exchange":
+        fields = [("authorization", f"Bearer {self._token}"), ("user-agent", "gen-worker"), ("accept-encoding", "identity")]
+        if self._owner:
+            fields.append(("x-cozy-owner", self._owner))
+        return _Exchange(method, f"{self._base}/api/v1/file/{quoted_ref(ref)}", fields + (headers or []), content)
+
+    def _check(self, status: int, what: str, *, is_input: bool = False) -> None:
+        if 200 <= status < 300:
+            return
+        if status in (401, 403):
+            raise AuthError(f"{what} was refused with HTTP {status}: the run's file_token is not accepted")
+        if status in PASSING_STATUSES:
+            raise _PassingError(f"HTTP {status}")
+        if is_input and status in (404, 410, 413):
+            raise ValidationError(f"{what}: the file API has no such file for this run (HTTP {status})")
+        raise FileApiError(f"{what} failed with HTTP {status}", status)
+
+
+class _Exchange:
+    """One request on a connection of its own, as a context manager: status, lower-case headers, response."""
+
+    def __init__(self, method: str, url: str, headers: list[tuple[str, str]], content: Iterator[bytes] | None) -> None:
+        timeouts = {"connect": CONNECT_TIMEOUT_S, "read": READ_TIMEOUT_S, "write": READ_TIMEOUT_S, "pool": CONNECT_TIMEOUT_S}
+        self._pool = httpcore.ConnectionPool(max_keepalive_connections=0)
+        self._stream: Any = self._pool.stream(method, url, headers=headers, content=content, extensions={"timeout": timeouts})
+
+    def __enter__(self) -> tuple[int, dict[str, str], httpcore.Response]:
+        try:
+            response: httpcore.Response = self._stream.__enter__()
+        except BaseException:
+            self._pool.close()
+            raise
+        fields = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
+        return response.status, fields, response
+
+    def __exit__(self, *raised: Any) -> None:
+        try:
+            self._stream.__exit__(*raised)
+        finally:
+            self._pool.close()
+
+
+def quoted_ref(ref: str) -> str:
+    """A logical path as it stands in a URL: empty parts dropped, every part encoded in full; `ValueError` for `..`."""
+    parts = [part for part in ref.split("/") if part]
+    if not parts or ".." in parts or "." in parts:
+        raise ValueError(f"file ref {ref[:200]!r}: expected a path without '.' and '..' parts")
+    return "/".join(quote(part, safe="") for part in parts)
+
+
+def _read(response: httpcore.Response, max_bytes: int) -> bytes:
+    data = b""
+    for chunk in response.iter_stream():
+        data += chunk
+        if len(data) > max_bytes:
+            return b""
+    return data
+
+
+def _saved(body: bytes) -> Saved:
+    """Missing or unreadable answers are tolerated: the file is saved all the same."""
+    try:
+        return msgspec.json.decode(body, type=Saved)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Saved()

@@ -1,0 +1,16 @@
+"""The functions that a manifest names, imported and ready to serve."""
+
+from collections.abc import Mapping
+
+from gen_worker.authoring.signature import FunctionSpec
+from gen_worker.project.discovery import import_modules, read_specs
+from gen_worker.project.manifest import Manifest, with_settings
+from gen_worker.refs import ModelSpec
+
+
+def load_functions(manifest: Manifest) -> tuple[tuple[FunctionSpec, ...], Mapping[str, Mapping[str, ModelSpec]]]:
+    """Functions and their model keys by function; `DiscoveryError` shows what cannot be imported."""
+    specs = read_specs(import_modules(manifest.modules))
+    settings = {entry.name: entry.resources for entry in (*manifest.functions, *manifest.websockets)}
+    models = {spec.name: manifest.models_of(spec.name) for spec in specs}
+    return tuple(with_settings(spec, settings.get(spec.name, {})) for spec in specs), models

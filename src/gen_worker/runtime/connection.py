@@ -1,0 +1,315 @@
+"""Hold a stream to the scheduler: dial, register, serve, back off, follow the leader."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+import msgspec
+
+from gen_worker.errors import FatalError
+from gen_worker.log import Log
+from gen_worker.runtime.identity import Identity
+from gen_worker.runtime.seeds import Backoff, Seeds
+from gen_worker.transport.stream import Ended, Lost, MessageStream, Moved, Refused, StreamOverError
+from gen_worker.wire import codec
+from gen_worker.wire.messages import Event, Registration, Single
+from gen_worker.wire.outbox import Outbox
+from gen_worker.wire.worker_session import Effect, Ignored, Peer, WorkerSession
+
+PLAIN_AFTER_S = 0.25  # without a Hello for so long, the scheduler is taken to know no extensions
+STABLE_S = 1.0  # a stream that lived so long was a success: the next failure counts as the first
+LINGER_S = 0.001  # so long events wait for others to travel with
+SILENT_HEARTBEATS = 3  # a scheduler that acknowledges heartbeats is gone when so many stay unanswered
+FLUSH_TIMEOUT_S = 5.0
+FLUSH_LOOK_S = 0.01
+CLOSE_TIMEOUT_S = 1.0
+HURRIED_DELAY_S = 0.2
+SEND_BYTES = 256 << 10
+
+
+class IncompatibleSchedulerError(FatalError):
+    """The scheduler does not support this worker's protocol."""
+
+
+class UnreachableError(FatalError):
+    """The scheduler could not be reached in MAX_RECONNECT_ATTEMPTS rounds."""
+
+
+Register = Callable[[bool], Registration]
+Apply = Callable[[Effect], None]
+
+
+class ClosableStream(MessageStream, Protocol):
+    async def close_sending(self) -> None:
+        """Say that nothing more comes; the peer ends the stream once it has taken everything."""
+        ...
+
+
+class Dialer(Protocol):
+    """Opens streams."""
+
+    def is_secure(self, address: str) -> bool: ...
+
+    def dial(self, address: str, token: str, *, secure: bool) -> AbstractAsyncContextManager[ClosableStream]: ...
+
+
+class ConnectionPolicy(msgspec.Struct, frozen=True):
+    """How to reconnect, and how often to say that we are there. `max_rounds` 0: for ever."""
+
+    backoff: Backoff = Backoff()
+    max_rounds: int = 0
+    heartbeat_s: float = 10.0
+
+
+class Observer(Protocol):
+    """Hears what becomes of the connection."""
+
+    def connecting(self, address: str) -> None: ...
+
+    def connect_failed(self, address: str, detail: str) -> None: ...
+
+    def registered(self, address: str) -> None: ...
+
+    def lost(self, address: str, detail: str) -> None: ...
+
+
+class Connection:
+    """The one way to the scheduler. What is said waits in the outbox until a stream can carry it."""
+
+    def __init__(
+        self,
+        dialer: Dialer,
+        seeds: Seeds,
+        identity: Identity,
+        outbox: Outbox,
+        policy: ConnectionPolicy,
+        register: Register,
+        apply: Apply,
+        observer: Observer,
+        log: Log,
+    ) -> None:
+        self.session: WorkerSession | None = None
+        self.outbox = outbox
+        self._dialer = dialer
+        self._seeds = seeds
+        self._identity = identity
+        self._policy = policy
+        self._register = register
+        self._apply = apply
+        self._observer = observer
+        self._log = log
+        self._loop = asyncio.get_running_loop()
+        self._news = asyncio.Event()
+        self._lingering = False
+        self._heartbeat_due = False
+        self._silent = 0
+        self._lost_by_peer = False
+        self._up = False
+        self._in_hurry = asyncio.Event()
+        self._stream: ClosableStream | None = None
+        self._over = asyncio.Event()
+        self._random = random.Random()  # noqa: S311 - spreads reconnects
+
+    def say(self, message: Single) -> None:
+        """Send a message, now or on a later stream."""
+        self.outbox.put(message)
+        self._news.set()
+
+    def say_event(self, event: Event) -> None:
+        """Send an event with whatever travels next, within a millisecond; shed when far too many wait."""
+        if self.outbox.put_event(event) and not self._lingering:
+            self._lingering = True
+            self._loop.call_later(LINGER_S, self._linger_over)
+
+    def refresh(self) -> None:
+        """Send a heartbeat now: something in it has changed."""
+        self._heartbeat_due = True
+        self._news.set()
+
+    async def hold(self) -> None:
+        """Keep a stream up until cancelled. Raises `IncompatibleSchedulerError`, or `UnreachableError` after the allowed rounds."""
+        failed_rounds = 0
+        secure: bool | None = None  # a leader's hint is dialled under the policy of the stream that it came on
+        while True:
+            address = self._seeds.next()
+            if address is None:
+                failed_rounds += 1
+                if 0 < self._policy.max_rounds <= failed_rounds:
+                    raise UnreachableError(f"no scheduler in {failed_rounds} rounds over {', '.join(self._seeds.known())}")
+                await self._pause(self._policy.backoff.delay_s(failed_rounds, self._random))
+                self._seeds.new_round()
+                continue
+            secure = bool(secure) or self._dialer.is_secure(address)
+            began_s = time.monotonic()
+            ended = await self._one_session(address, secure)
+            if not isinstance(ended, Moved):
+                secure = None
+            if self._up and time.monotonic() - began_s >= STABLE_S:
+                failed_rounds = 0
+                self._seeds.new_round(first=address)
+                if isinstance(ended, Lost):
+                    await self._pause(self._policy.backoff.delay_s(0, self._random))
+            match ended:
+                case Refused(detail):
+                    raise IncompatibleSchedulerError(detail)
+                case Moved(leader):
+                    self._log.info("scheduler.moved", address=address, leader=leader)
+                    self._seeds.hint(leader)
+                case Lost():
+                    pass
+
+    def hurry(self) -> None:
+        """The worker is about to end: do not wait long before dialling again."""
+        self._in_hurry.set()
+
+    async def flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> bool:
+        """Wait until every result has gone out, and was acknowledged where the scheduler does that; False when time ran out."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.outbox.unconfirmed_results or (self._stream is not None and len(self.outbox)):
+                    self._news.set()
+                    await asyncio.sleep(FLUSH_LOOK_S)
+        except TimeoutError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """End the stream in good order."""
+        if self._stream is None:
+            return
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self._stream.close_sending()
+                await self._over.wait()
+        except TimeoutError:
+            return
+
+    @property
+    def has_credit(self) -> bool:
+        """Whether the scheduler counts frames of realtime sessions."""
+        return self.session is not None and self.session.has_credit
+
+    async def _pause(self, delay_s: float) -> None:
+        try:
+            async with asyncio.timeout(delay_s):
+                await self._in_hurry.wait()
+        except TimeoutError:
+            return
+        await asyncio.sleep(min(delay_s, HURRIED_DELAY_S))
+
+    async def _one_session(self, address: str, secure: bool) -> Ended:
+        self._up = False
+        self._observer.connecting(address)
+        try:
+            async with self._dialer.dial(address, self._identity.token, secure=secure) as stream:
+                ended = await self._serve(stream, address)
+        except ConnectionError as exc:
+            ended = Lost(str(exc))
+        if self._up:
+            self._observer.lost(address, _shown(ended))
+        else:
+            self._observer.connect_failed(address, _shown(ended))
+        return ended
+
+    async def _serve(self, stream: ClosableStream, address: str) -> Ended:
+        session = self.session = WorkerSession(self.outbox, lost_by_peer=self._lost_by_peer)
+        self._lost_by_peer = False
+        self._silent = 0
+        self._over.clear()
+        try:
+            await stream.send(codec.encode(self._register(False)))
+        except StreamOverError as exc:
+            return Lost(str(exc))
+        self._stream = stream
+        helpers = [
+            asyncio.create_task(self._send(stream, session), name="connection-send"),
+            asyncio.create_task(self._beat(session), name="connection-heartbeat"),
+        ]
+        patience = self._loop.call_later(PLAIN_AFTER_S, self._run_out_of_patience, session, address)
+        receiving = asyncio.create_task(self._receive(stream, session, address), name="connection-receive")
+        try:
+            await asyncio.wait([receiving, *helpers], return_when=asyncio.FIRST_COMPLETED)
+            if not receiving.done():
+                if helpers[1].done():  # the heartbeat gave up on a silent scheduler
+                    helpers[1].result()
+                    return Lost("the scheduler has not answered heartbeats")
+                helpers[0].result()
+                # Nothing can be sent any more; why, the receiving side is about to hear.
+                await asyncio.wait([receiving], timeout=2)
+                if not receiving.done():
+                    return Lost("the stream takes no more messages")
+            receiving.result()
+            ended = stream.ended
+            self._lost_by_peer = isinstance(ended, Moved) or (isinstance(ended, Lost) and ended.by_peer)
+            return ended
+        finally:
+            patience.cancel()
+            self.session = self._stream = None
+            self._over.set()
+            for task in (receiving, *helpers):
+                task.cancel()
+            await asyncio.gather(receiving, *helpers, return_exceptions=True)
+
+    async def _receive(self, stream: ClosableStream, session: WorkerSession, address: str) -> None:
+        while (data := await stream.receive()) is not None:
+            self._silent = 0
+            try:
+                message = codec.decode(data)
+            except codec.CodecError as exc:
+                self._log.warning("wire.undecodable", error=str(exc))
+                continue
+            for effect in session.receive(message, time.monotonic()):
+                if isinstance(effect, Ignored):
+                    self._log.warning("wire.ignored", message=effect.what)
+                else:
+                    self._apply(effect)
+            if not self._up and session.peer is not Peer.UNKNOWN:
+                self._now_up(address)
+
+    async def _send(self, stream: ClosableStream, session: WorkerSession) -> None:
+        try:
+            while True:
+                await self._news.wait()
+                self._news.clear()
+                if self._heartbeat_due:
+                    self._heartbeat_due = False
+                    await stream.send(codec.encode(self._register(True)))
+                while (out := session.outgoing(SEND_BYTES)) is not None:
+                    message, taken = out
+                    await stream.send(codec.encode(message))
+                    session.sent(taken, time.monotonic())
+        except StreamOverError:
+            return
+
+    async def _beat(self, session: WorkerSession) -> None:
+        while True:
+            await asyncio.sleep(self._policy.heartbeat_s)
+            self._silent += 1
+            if session.peer is Peer.EXTENDED and self._silent > SILENT_HEARTBEATS:
+                return
+            self.refresh()
+
+    def _run_out_of_patience(self, session: WorkerSession, address: str) -> None:
+        if session is self.session and not self._up:
+            session.assume_plain(time.monotonic())
+            self._now_up(address)
+
+    def _now_up(self, address: str) -> None:
+        self._up = True
+        self._observer.registered(address)
+        self._news.set()
+
+    def _linger_over(self) -> None:
+        self._lingering = False
+        self._news.set()
+
+
+def _shown(ended: Ended) -> str:
+    match ended:
+        case Moved(address):
+            return f"not the leader; the leader is {address}"
+        case Lost(detail) | Refused(detail):
+            return detail

@@ -1,0 +1,75 @@
+"""From what the scheduler says to who does it. Nothing here waits: the receiving side must never stand still."""
+
+from collections.abc import Callable
+
+from gen_worker.log import Log
+from gen_worker.runtime.identity import Identity
+from gen_worker.runtime.realtime import RealtimeSessions
+from gen_worker.runtime.releases import Releases
+from gen_worker.runtime.wire_runs import WireRuns
+from gen_worker.wire.messages import (
+    CloseRealtime,
+    InterruptRun,
+    LoadModel,
+    OpenRealtime,
+    RealtimeFrame,
+    ReleaseConfig,
+    RunCommand,
+    UnloadModel,
+    UrlRefreshResponse,
+)
+from gen_worker.wire.worker_session import Effect, Ignored, RotateToken
+
+
+class Dispatch:
+    """Hands each effect of the session to the part that carries it out."""
+
+    def __init__(
+        self,
+        runs: WireRuns,
+        realtime: RealtimeSessions,
+        releases: Releases,
+        identity: Identity,
+        has_credit: Callable[[], bool],
+        log: Log,
+    ) -> None:
+        self._runs = runs
+        self._realtime = realtime
+        self._releases = releases
+        self._identity = identity
+        self._has_credit = has_credit
+        self._log = log
+
+    def apply(self, effect: Effect) -> None:
+        """Start what the effect asks for, and return."""
+        match effect:
+            case RunCommand():
+                self._runs.start(effect)
+            case InterruptRun(run_id):
+                self._runs.interrupt(run_id)
+            case RealtimeFrame():
+                self._realtime.frame(effect)
+            case OpenRealtime():
+                self._realtime.open(effect, has_credit=self._has_credit())
+            case CloseRealtime(session_id):
+                self._realtime.close(session_id)
+            case LoadModel(model_id):
+                self._releases.load(model_id)
+            case UnloadModel(model_id):
+                self._releases.unload(model_id)
+            case ReleaseConfig():
+                self._releases.adopt(effect)
+            case UrlRefreshResponse():
+                self._releases.take_urls(effect)
+            case RotateToken(token):
+                self._rotate(token)
+            case Ignored(what):
+                self._log.warning("wire.ignored", message=what)
+
+    def _rotate(self, token: str) -> None:
+        try:
+            self._identity.rotate(token)
+        except ValueError as exc:
+            self._log.warning("worker.jwt.rotation_refused", error=str(exc))
+        else:
+            self._log.info("worker.jwt.rotated")

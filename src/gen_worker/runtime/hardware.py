@@ -1,0 +1,130 @@
+"""What this machine is: CPU, memory, GPUs and libraries, found without importing torch."""
+
+import importlib.util
+import os
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+REPORTED_LIBRARIES = ("bitsandbytes", "flashpack", "torchao", "transformer_engine")
+
+
+class Gpu(msgspec.Struct, frozen=True):
+    """The first visible GPU, and how many there are."""
+
+    count: int = 0
+    name: str = ""
+    driver: str = ""
+    compute_capability: str = ""
+    total_bytes: int = 0
+    used_bytes: int = 0
+
+    @property
+    def free_bytes(self) -> int:
+        return max(0, self.total_bytes - self.used_bytes)
+
+
+class Hardware(msgspec.Struct, frozen=True):
+    """Facts that do not change while the process runs."""
+
+    cpu_cores: int
+    memory_bytes: int
+    torch_version: str
+    cuda_version: str
+    onnxruntime_version: str
+    installed_libs: tuple[str, ...]
+
+
+def read_hardware(env: Mapping[str, str]) -> Hardware:
+    """Look at the machine once."""
+    torch_version = env.get("WORKER_TORCH_VERSION") or _version("torch")
+    return Hardware(
+        cpu_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        torch_version=torch_version,
+        cuda_version=env.get("WORKER_CUDA_VERSION") or env.get("CUDA_VERSION") or _cuda_of(torch_version),
+        onnxruntime_version=_version("onnxruntime"),
+        installed_libs=tuple(name for name in REPORTED_LIBRARIES if _importable(name)),
+    )
+
+
+class GpuWatch:
+    """Asks NVIDIA's management library; without one, or without a GPU, there are none. Honours CUDA_VISIBLE_DEVICES."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._fake_count = _whole(env.get("WORKER_FAKE_GPU_COUNT"))
+        self._visible = env.get("CUDA_VISIBLE_DEVICES")
+        self._nvml: Any = None
+        if not Path("/dev/nvidiactl").exists():
+            return
+        try:
+            import pynvml
+
+            pynvml.nvmlInit()
+        except Exception:  # noqa: BLE001 - a broken driver must not keep the worker from serving; it then reports no GPU
+            return
+        self._nvml = pynvml
+
+    def read(self) -> Gpu:
+        """The state of now."""
+        nvml = self._nvml
+        if nvml is None:
+            return Gpu(count=self._fake_count or 0)
+        try:
+            handles = self._handles(nvml)
+            if not handles:
+                return Gpu(count=self._fake_count or 0)
+            memory = nvml.nvmlDeviceGetMemoryInfo(handles[0])
+            major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handles[0])
+            return Gpu(
+                count=len(handles) if self._fake_count is None else self._fake_count,
+                name=_text(nvml.nvmlDeviceGetName(handles[0])),
+                driver=_text(nvml.nvmlSystemGetDriverVersion()),
+                compute_capability=str(major * 10 + minor),
+                total_bytes=int(memory.total),
+                used_bytes=int(memory.used),
+            )
+        except nvml.NVMLError:
+            return Gpu(count=self._fake_count or 0)
+
+    def _handles(self, nvml: Any) -> list[Any]:
+        if self._visible is None:
+            return [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+        handles = []
+        for name in filter(None, (part.strip() for part in self._visible.split(","))):
+            if name == "-1":
+                break  # CUDA ignores what follows
+            handles.append(nvml.nvmlDeviceGetHandleByIndex(int(name)) if name.isdigit() else nvml.nvmlDeviceGetHandleByUUID(name.encode()))
+        return handles
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _cuda_of(torch_version: str) -> str:
+    """`12.6` of `2.10.0+cu126`."""
+    local = torch_version.partition("+")[2]
+    digits = local.removeprefix("cu")
+    return f"{digits[:-1]}.{digits[-1]}" if local.startswith("cu") and digits.isdigit() and len(digits) > 1 else ""
+
+
+def _importable(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _whole(text: str | None) -> int | None:
+    return int(text) if text and text.strip().isdigit() else None
+
+
+def _text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

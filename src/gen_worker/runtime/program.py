@@ -1,0 +1,149 @@
+"""A worker as a program: signals, event loop, exit status."""
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gen_worker.authoring.signature import FunctionSpec
+from gen_worker.log import Log
+from gen_worker.models.source import OverrideSource, parse_overrides
+from gen_worker.project.baked import load_functions
+from gen_worker.project.discovery import import_modules, read_specs
+from gen_worker.project.manifest import Manifest
+from gen_worker.refs import ModelSpec
+from gen_worker.runtime.identity import JwksSettings, JwksVerifier
+from gen_worker.runtime.startup import Startup
+from gen_worker.runtime.worker import WireWorker, WorkerConfig
+from gen_worker.settings import RunLimits, SettingError, WorkerSettings
+
+
+def worker_config(
+    env: Mapping[str, str], settings: WorkerSettings, functions: tuple[FunctionSpec, ...], models: Mapping[str, Mapping[str, ModelSpec]]
+) -> WorkerConfig:
+    """What a worker is built from; `ValueError` names what is missing or wrong."""
+    if not settings.scheduler_public_addr.strip():
+        raise SettingError("SCHEDULER_PUBLIC_ADDR is not set; expected the scheduler's host:port")
+    if not settings.worker_jwt.strip():
+        raise SettingError("WORKER_JWT is not set; expected the token that the scheduler gave this worker")
+    overrides = [text for text in env.get("COZY_MODEL_OVERRIDES", "").split(",") if text.strip()]
+    return WorkerConfig(
+        settings=settings,
+        limits=RunLimits.from_env(env),
+        env=env,
+        functions=functions,
+        models_by_function=models,
+        source=OverrideSource(parse_overrides(overrides, Path.cwd())),
+    )
+
+
+def check_writable(folder: str) -> None:
+    """Fail early where a cache folder cannot be written; `SettingError` names it."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        probe = Path(folder) / f".probe-{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as exc:
+        raise SettingError(f"the folder {folder!r} cannot be written: {exc.strerror}; choose another with WORKER_CACHE_DIR") from None
+
+
+def verify_token(settings: WorkerSettings) -> None:
+    """Check WORKER_JWT against SCHEDULER_JWKS_URL, where that is set; `AuthError` says what is wrong."""
+    if settings.scheduler_jwks_url:
+        jwks = JwksSettings(
+            settings.scheduler_jwks_url,
+            settings.scheduler_jwt_issuer,
+            settings.scheduler_jwt_audience,
+            settings.scheduler_jwks_ttl_seconds,
+        )
+        JwksVerifier(jwks).verify(settings.worker_jwt.strip())
+
+
+def run_until_stopped(config: WorkerConfig, startup: Startup, log: Log, on_built: Callable[[WireWorker], None] | None = None) -> None:
+    """Run a worker in this thread until a signal or `WireWorker.stop` ends it."""
+
+    async def main() -> None:
+        worker = WireWorker(config, startup, log)
+        if on_built is not None:
+            on_built(worker)
+        loop = asyncio.get_running_loop()
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, worker.stop)
+        await worker.run()
+
+    run_on_new_loop(main())
+
+
+def run_on_new_loop(main: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine on uvloop where there is one."""
+    try:
+        from uvloop import new_event_loop
+    except ImportError:  # no wheel for this platform: asyncio's own loop does the same, slower
+        new_event_loop = asyncio.new_event_loop
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(main)
+
+
+class Worker:
+    """A worker under the control of the program that builds it.
+
+    `run` blocks until `stop` is called from another thread, or a signal arrives. `manifest` is a baked manifest as a dict; without one the functions
+    are those of `user_module_names`. Everything else comes from the environment.
+    """
+
+    def __init__(
+        self,
+        scheduler_addr: str = "localhost:8080",
+        scheduler_addrs: Sequence[str] | None = None,
+        user_module_names: Sequence[str] = ("functions",),
+        worker_id: str | None = None,
+        worker_jwt: str = "",
+        use_tls: bool = False,
+        reconnect_delay: float = 5,
+        max_reconnect_attempts: int = 0,
+        manifest: Mapping[str, Any] | None = None,
+    ) -> None:
+        if not worker_jwt.strip():
+            raise ValueError("worker_jwt is empty; expected the token that the scheduler gave this worker")
+        env = dict(os.environ)
+        settings = msgspec.structs.replace(
+            WorkerSettings.from_env(env),
+            scheduler_public_addr=scheduler_addr,
+            scheduler_addrs=",".join(scheduler_addrs or ()),
+            worker_jwt=worker_jwt,
+            use_tls=use_tls or None,
+            reconnect_delay=float(reconnect_delay),
+            max_reconnect_attempts=max_reconnect_attempts,
+        )
+        if manifest is not None:
+            functions, models = load_functions(msgspec.convert(manifest, Manifest))
+        else:
+            functions, models = read_specs(import_modules(user_module_names)), {}
+        self._config = msgspec.structs.replace(worker_config(env, settings, functions, models), worker_id=worker_id or "")
+        self._log = Log(as_json=env.get("LOG_FORMAT") == "json")
+        self._worker: WireWorker | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def run(self) -> None:
+        """Serve until stopped."""
+        startup = Startup(self._log, self._config.worker_id, self._config.settings.scheduler_public_addr)
+        run_until_stopped(self._config, startup, self._log, self._note)
+
+    def stop(self) -> None:
+        """From any thread: take no more runs, drain, end."""
+        if self._loop is not None and self._worker is not None:
+            self._loop.call_soon_threadsafe(self._worker.stop)
+
+    def _note(self, worker: WireWorker) -> None:
+        self._worker = worker
+        self._loop = asyncio.get_running_loop()
+
+

@@ -1,0 +1,149 @@
+"""What the scheduler says of models: a release's configuration, and commands to load, unload or prefetch."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from gen_worker.authoring.signature import FunctionSpec
+from gen_worker.errors import FatalError, ResourceError, WorkerError
+from gen_worker.log import Log
+from gen_worker.models.manager import ModelManager
+from gen_worker.names import did_you_mean
+from gen_worker.refs import ModelSpec, canonical_ref
+from gen_worker.runtime.wire_runs import Voice
+from gen_worker.wire.messages import (
+    Event,
+    LoadModelResult,
+    ReleaseConfig,
+    ResolvedModel,
+    UnloadModelResult,
+    UrlRefreshResponse,
+)
+
+
+class Releases:
+    """Adopts configurations and carries out commands; whatever waits is a task of the worker."""
+
+    def __init__(
+        self,
+        functions: Mapping[str, FunctionSpec],
+        models: ModelManager,
+        voice: Voice,
+        tasks: asyncio.TaskGroup,
+        refresh: Callable[[], None],
+        log: Log,
+    ) -> None:
+        self.resolved: dict[str, ResolvedModel] = {}  # by canonical ref: the baseline for every run
+        self.busy = 0
+        self._baked = models.keyspace
+        self._functions = functions
+        self._models = models
+        self._voice = voice
+        self._tasks = tasks
+        self._refresh = refresh
+        self._log = log
+        self._wanted: set[str] = set()
+
+    def adopt(self, config: ReleaseConfig) -> None:
+        """Use this configuration from now on, and fetch what it requires."""
+        tables = {
+            function: {key: _spec(model.ref, model.dtypes) for key, model in table.models.items()}
+            for function, table in config.models_by_function.items()
+        }
+        self._models.keyspace = self._baked.adopted(tables, config.supported_refs, config.ref_by_key, self._functions)
+        for ref, resolved in config.resolved_models.items():
+            self.resolved[canonical_ref(ref)] = resolved
+        self._log.info("release.adopted", functions=len(tables), required=list(config.required_refs))
+        for ref in config.required_refs:
+            model_id = canonical_ref(ref)
+            if model_id not in self._wanted:
+                self._wanted.add(model_id)
+                self._tasks.create_task(self._prefetch(model_id), name=f"prefetch {model_id}")
+
+    def take_urls(self, response: UrlRefreshResponse) -> None:
+        """Fresh URLs of a model's files."""
+        self.resolved[canonical_ref(response.model_id)] = response.resolved
+
+    def load(self, name: str) -> None:
+        self._tasks.create_task(self._load(name), name=f"load {name}")
+
+    def unload(self, name: str) -> None:
+        """Unload at once; refused while a run uses the model."""
+        model_id = canonical_ref(name)
+        found = self._models.keyspace.find(name)
+        if found is not None:
+            model_id = canonical_ref(found[1].ref)
+        began_s = time.monotonic()
+        self._say("model.unload.started", model_id=model_id)
+        try:
+            self._models.unload(model_id)
+        except ResourceError:
+            self._say("model.unload.failed", model_id=model_id, reason="in_use", error_type="unload_failed", duration_ms=_ms(began_s))
+            self._voice.say(UnloadModelResult(model_id, False, "model_in_use"))
+            return
+        self._say("model.unload.completed", model_id=model_id, duration_ms=_ms(began_s), error_type="")
+        self._voice.say(UnloadModelResult(model_id, True))
+        self._refresh()
+
+    async def _load(self, name: str) -> None:
+        model_id = canonical_ref(name)
+        began_s = time.monotonic()
+        self._say("model.load.started", model_id=model_id)
+        self.busy += 1
+        try:
+            key, spec = self._find(name)
+            model_id = canonical_ref(spec.ref)
+            annotations = self._models.keyspace.annotations(self._functions.values(), key)
+            if not annotations:
+                raise FatalError(f"no function here takes the model {name!r}")
+            for annotation in annotations:
+                await self._models.load(key, spec, annotation)
+        except WorkerError as exc:
+            text = f"insufficient_vram: {exc}" if isinstance(exc, ResourceError) else str(exc)
+            self._say("model.load.failed", model_id=model_id, duration_ms=_ms(began_s), error_type="load_failed")
+            self._voice.say(LoadModelResult(model_id, False, text))
+        else:
+            self._say("model.load.completed", model_id=model_id, duration_ms=_ms(began_s), error_type="")
+            self._voice.say(LoadModelResult(model_id, True))
+        finally:
+            self.busy -= 1
+        self._refresh()
+
+    async def _prefetch(self, model_id: str) -> None:
+        began_s = time.monotonic()
+        self._say("model.download.started", model_id=model_id)
+        self.busy += 1
+        try:
+            key, spec = self._find(model_id)
+            cached = self._models.cache.has_model(model_id)
+            await self._models.prefetch(key, spec)
+        except WorkerError as exc:
+            self._log.warning("model.download.failed", model=model_id, error=str(exc))
+            self._say("model.download.failed", model_id=model_id, duration_ms=_ms(began_s), error_type=type(exc).__name__)
+        else:
+            self._say("model.download.completed", model_id=model_id, cached=cached, duration_ms=_ms(began_s))
+            self._say("model.ready", model_id=model_id)
+        finally:
+            self.busy -= 1
+            self._wanted.discard(model_id)
+        self._refresh()
+
+    def _find(self, name: str) -> tuple[str, ModelSpec]:
+        found = self._models.keyspace.find(name)
+        if found is None:
+            keys = sorted({key for key, _ in self._models.keyspace.refs().values()})
+            raise FatalError(f"no model {name[:200]!r}.{did_you_mean(name, keys)} Declared keys: {', '.join(keys) or 'none'}")
+        return found
+
+    def _say(self, event_type: str, **payload: object) -> None:
+        self._voice.say_event(Event("", event_type, msgspec.json.encode(payload)))
+
+
+def _spec(ref: str, dtypes: tuple[str, ...]) -> ModelSpec:
+    return ModelSpec(ref, dtypes) if dtypes else ModelSpec(ref)
+
+
+def _ms(began_s: float) -> int:
+    return round((time.monotonic() - began_s) * 1000)

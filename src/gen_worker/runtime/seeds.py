@@ -1,0 +1,66 @@
+"""Which scheduler address to dial next, and how long to wait before. Pure."""
+
+import random
+from collections.abc import Iterable
+
+import msgspec
+
+MAX_HINTS_IN_A_ROW = 5
+MAX_LEARNED = 16
+
+
+class Backoff(msgspec.Struct, frozen=True):
+    """Seconds between rounds over all addresses: doubling from `base_s`, at most `max_s` (0: no bound), plus a random 0 to `jitter_s`."""
+
+    base_s: float = 5.0
+    max_s: float = 60.0
+    jitter_s: float = 1.0
+
+    def delay_s(self, attempt: int, rng: random.Random) -> float:
+        """The wait after `attempt` failed rounds in a row. After none, as when a stream that had lived is lost, the jitter alone."""
+        jitter_s = rng.uniform(0, self.jitter_s) if self.jitter_s > 0 else 0.0
+        if attempt <= 0:
+            return jitter_s
+        grown_s = self.base_s * 2.0 ** min(attempt - 1, 30)
+        return (min(grown_s, self.max_s) if self.max_s > 0 else grown_s) + jitter_s
+
+
+class Seeds:
+    """The addresses of schedulers. A round tries each once; a leader that was named goes first, once."""
+
+    def __init__(self, addresses: Iterable[str]) -> None:
+        self._configured = list(dict.fromkeys(address.strip() for address in addresses if address.strip()))
+        if not self._configured:
+            raise ValueError("no scheduler address; set SCHEDULER_PUBLIC_ADDR to host:port")
+        self._learned: list[str] = []
+        self._round = self.known()
+        self._hint: str | None = None
+        self._hints_in_a_row = 0
+
+    def known(self) -> list[str]:
+        """All addresses, those that leaders named last first."""
+        return self._learned + [address for address in self._configured if address not in self._learned]
+
+    def next(self) -> str | None:
+        """The address to dial; None when the round is over."""
+        if self._hint is not None:
+            address, self._hint = self._hint, None
+            return address
+        return self._round.pop(0) if self._round else None
+
+    def new_round(self, first: str | None = None) -> None:
+        """Try all again, `first` before the others."""
+        self._hints_in_a_row = 0
+        self._round = self.known()
+        if first is not None:
+            self._round = [first, *(address for address in self._round if address != first)]
+
+    def hint(self, address: str) -> None:
+        """A scheduler says that the leader is at `address`. Schedulers that send us in circles end the round."""
+        self._learned = [address, *(known for known in self._learned if known != address)][:MAX_LEARNED]
+        self._hints_in_a_row += 1
+        if self._hints_in_a_row <= MAX_HINTS_IN_A_ROW:
+            self._hint = address
+            self._round = [known for known in self._round if known != address]
+        else:
+            self._round = []

@@ -1,0 +1,121 @@
+"""Warnings about phases of runs that take too long, with the Python stacks of the threads that work on them."""
+
+import asyncio
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from gen_worker import events
+from gen_worker.events import RunEvent, Stuck
+from gen_worker.log import Log
+
+Phase = Literal["model_resolve", "model_load", "inference"]
+_EVENTS: Mapping[str, str] = {
+    "model_resolve": events.RESOLVE_STUCK,
+    "model_load": events.LOAD_STUCK,
+    "inference": events.INFERENCE_STUCK,
+}
+MAX_STACK_CHARS = 4000
+MAX_STACKS = 4
+
+
+class StuckAfter(msgspec.Struct, frozen=True):
+    """Seconds after which a phase is reported, once; 0 or less: never."""
+
+    model_resolve_s: float = 30.0
+    model_load_s: float = 60.0
+    inference_s: float = 60.0
+
+    def of(self, phase: Phase) -> float:
+        return float(getattr(self, f"{phase}_s"))
+
+
+class WatchedPhase(msgspec.Struct, eq=False):
+    """One phase of one run, while it lasts. `stacks` shows what works on it."""
+
+    phase: Phase
+    run_id: str
+    function: str
+    emit: Callable[[RunEvent], None]
+    began_s: float
+    stacks: Callable[[], list[str]]
+    facts: Mapping[str, Any]
+
+
+class StuckWatch:
+    """Looks over all phases in progress a few times per threshold; entering and leaving one costs next to nothing. Lives on the loop."""
+
+    def __init__(self, after: StuckAfter, log: Log) -> None:
+        self._after = after
+        self._log = log
+        self._phases: set[WatchedPhase] = set()
+        limits = [limit for limit in (after.model_resolve_s, after.model_load_s, after.inference_s) if limit > 0]
+        self._interval_s = max(0.02, min(1.0, min(limits) / 4)) if limits else 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def enter(
+        self, phase: Phase, run_id: str, function: str, emit: Callable[[RunEvent], None], stacks: Callable[[], list[str]], **facts: Any
+    ) -> WatchedPhase | None:
+        """Watch a phase until `leave`; None when this phase is not watched."""
+        if self._after.of(phase) <= 0:
+            return None
+        watched = WatchedPhase(phase, run_id, function, emit, time.monotonic(), stacks, facts)
+        self._phases.add(watched)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._interval_s, self._look)
+        return watched
+
+    def leave(self, watched: WatchedPhase | None) -> None:
+        if watched is not None:
+            self._phases.discard(watched)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        now_s = time.monotonic()
+        for watched in list(self._phases):
+            if now_s - watched.began_s >= self._after.of(watched.phase):
+                self._phases.discard(watched)
+                self._report(watched, now_s - watched.began_s)
+        self._timer = asyncio.get_running_loop().call_later(self._interval_s, self._look) if self._phases else None
+
+    def _report(self, watched: WatchedPhase, elapsed_s: float) -> None:
+        stacks = tuple(stack[-MAX_STACK_CHARS:] for stack in watched.stacks()[:MAX_STACKS])
+        stuck = Stuck(
+            watched.phase, self._after.of(watched.phase), round(elapsed_s * 1000), watched.function, stacks=stacks, **watched.facts
+        )
+        self._log.warning(_EVENTS[watched.phase], run_id=watched.run_id, **msgspec.to_builtins(stuck))
+        watched.emit(RunEvent(_EVENTS[watched.phase], stuck))
+
+
+def thread_stacks(prefix: str) -> list[str]:
+    """Python stacks of the threads whose name starts with `prefix`, innermost call last."""
+    frames = sys._current_frames()
+    found = []
+    for thread in threading.enumerate():
+        frame = frames.get(thread.ident or 0)
+        if thread.name.startswith(prefix) and frame is not None:
+            found.append(f"thread {thread.name!r}\n" + "".join(traceback.format_stack(frame)))
+    return found
+
+
+def task_stacks(task: "asyncio.Task[Any] | None") -> list[str]:
+    """The Python stack of a task: where it awaits, down to the innermost coroutine."""
+    if task is None:
+        return []
+    lines = []
+    awaited: Any = task.get_coro()
+    while awaited is not None:
+        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "ag_frame", None)
+        if frame is not None:
+            lines += traceback.format_list([traceback.FrameSummary(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)])
+        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "ag_await", None)
+    return [f"task {task.get_name()!r}\n" + "".join(lines)]

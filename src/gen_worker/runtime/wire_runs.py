@@ -1,0 +1,219 @@
+"""Runs that a scheduler asks for: refused or started, their events and their one result put into the outbox."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from gen_worker import events
+from gen_worker.authoring.context import OutputStore
+from gen_worker.authoring.signature import FunctionSpec
+from gen_worker.errors import WorkerError
+from gen_worker.events import RunEvent
+from gen_worker.files.file_api import FileApi
+from gen_worker.log import Log
+from gen_worker.names import did_you_mean
+from gen_worker.runtime.admission import Admission
+from gen_worker.runtime.cancellation import CancelToken
+from gen_worker.runtime.executor import Executor, RunRequest
+from gen_worker.runtime.outcome import Outcome
+from gen_worker.wire.messages import Event, RunCommand, RunResult, Single
+from gen_worker.wire.outbox import Outbox
+
+RESULT_OVERHEAD_BYTES = 16 << 10
+_encode = msgspec.json.Encoder(enc_hook=repr).encode
+
+
+class Voice(Protocol):
+    """The way to the scheduler."""
+
+    @property
+    def outbox(self) -> Outbox: ...
+
+    def say(self, message: Single) -> None: ...
+
+    def say_event(self, event: Event) -> None: ...
+
+
+class WireSink:
+    """Takes what one run says and passes it to the scheduler. Deltas wait for room, other events may be shed."""
+
+    def __init__(self, run_id: str, voice: Voice) -> None:
+        self._run_id = run_id
+        self._voice = voice
+
+    @property
+    def ready(self) -> bool:
+        return self._voice.outbox.has_room
+
+    def on_ready(self, callback: Callable[[], None]) -> None:
+        self._voice.outbox.on_room(callback)
+
+    def emit(self, event: RunEvent) -> None:
+        payload: Any = event.payload
+        data = bytes(payload) if type(payload) is msgspec.Raw else _encode(payload)
+        if event.event_type in events.OUTPUT_EVENTS:
+            self._voice.say(Event(self._run_id, event.event_type, data))
+        else:
+            self._voice.say_event(Event(self._run_id, event.event_type, data))
+
+    def emit_all(self, batch: list[RunEvent]) -> None:
+        for event in batch:
+            self.emit(event)
+
+
+class FilesOf(Protocol):
+    """The file API of one run: its own base URL and token, else what the environment sets."""
+
+    def __call__(self, base_url: str, token: str, owner: str) -> tuple[OutputStore, FileApi | None]: ...
+
+
+class WireRuns:
+    """The runs of a worker. They belong to the worker, not to a stream: they go on while it reconnects."""
+
+    def __init__(
+        self,
+        functions: Mapping[str, FunctionSpec],
+        executor: Executor,
+        admission: Admission,
+        voice: Voice,
+        tasks: asyncio.TaskGroup,
+        files_of: FilesOf,
+        log: Log,
+        *,
+        max_message_bytes: int,
+        baseline: Callable[[], Mapping[str, Any]] = dict,
+    ) -> None:
+        self._functions = functions
+        self._executor = executor
+        self._admission = admission
+        self._voice = voice
+        self._tasks = tasks
+        self._files_of = files_of
+        self._log = log
+        self._max_message_bytes = max_message_bytes
+        self._baseline = baseline
+        self._tokens: dict[str, CancelToken] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def active(self) -> frozenset[str]:
+        """Ids of runs that have no result yet."""
+        return frozenset(self._tokens)
+
+    def start(self, command: RunCommand) -> None:
+        """Start a run, or refuse it. A run that is active, or whose result the scheduler does not have yet, is not started again."""
+        sink = WireSink(command.run_id, self._voice)
+        if command.run_id in self._tokens or self._voice.outbox.holds_result_of(command.run_id):
+            self._reject(sink, command, "duplicate_run_id")
+            return
+        spec = self._functions.get(command.function)
+        if spec is None:
+            self._reject(sink, command, "unknown_function")
+            detail = f"no function {command.function[:100]!r}.{did_you_mean(command.function, self._functions)}"
+            self._answer(command, _refused("internal", "internal error", detail))
+            return
+        limit = self._executor.max_input_bytes or self._max_message_bytes
+        size_bytes = len(command.payload)
+        if size_bytes > min(limit, self._max_message_bytes):
+            self._reject(sink, command, "input_too_large", size_bytes)
+            detail = f"payload of {size_bytes} bytes; at most {min(limit, self._max_message_bytes)} are allowed"
+            self._answer(command, _refused("validation", "invalid input", detail))
+            return
+        refusal = self._admission.take(spec.name, spec.resources.max_concurrency)
+        if refusal is not None:
+            self._reject(sink, command, refusal)
+            self._answer(command, _refused("retryable", "worker busy", refusal))
+            return
+        token = CancelToken()
+        self._tokens[command.run_id] = token
+        self._idle.clear()
+        self._tasks.create_task(self._run(spec, command, sink, token), name=f"run {command.run_id}")
+
+    def interrupt(self, run_id: str) -> None:
+        """Cancel a run; an unknown one is nobody's."""
+        token = self._tokens.get(run_id)
+        if token is not None:
+            token.cancel()
+
+    def cancel_all(self, reason: WorkerError) -> None:
+        """Stop all runs, as for a shutdown."""
+        for token in list(self._tokens.values()):
+            token.cancel(reason)
+
+    async def wait_idle(self) -> None:
+        """Wait until no run is active."""
+        await self._idle.wait()
+
+    async def _run(self, spec: FunctionSpec, command: RunCommand, sink: WireSink, token: CancelToken) -> None:
+        outputs, file_api = self._files_of(command.file_base_url, command.file_token, command.owner)
+        request = RunRequest(
+            run_id=command.run_id,
+            payload=command.payload,
+            encoding="msgpack",
+            timeout_ms=command.timeout_ms,
+            owner=command.owner or None,
+            invoker_id=command.invoker_id or None,
+            required_models=command.required_models,
+            resolved_models={**self._baseline(), **command.resolved_models} or None,
+            file_api=file_api,
+        )
+        outcome = await self._executor.run(spec, request, sink, token, outputs, lambda: self._admission.give(spec.name))
+        del self._tokens[command.run_id]
+        if not self._tokens:
+            self._idle.set()
+        self._answer(command, outcome)
+
+    def _reject(self, sink: WireSink, command: RunCommand, reason: str, input_bytes: int | None = None) -> None:
+        received = events.Received(command.function, len(command.required_models), len(command.payload))
+        sink.emit(RunEvent(events.RECEIVED, received))
+        sink.emit(RunEvent(events.REJECTED, events.Rejected(reason, command.function, input_bytes)))
+        self._log.info(events.REJECTED, run_id=command.run_id, function=command.function, reason=reason)
+
+    def _answer(self, command: RunCommand, outcome: Outcome) -> None:
+        size_bytes = len(outcome.output)
+        if size_bytes + RESULT_OVERHEAD_BYTES > self._max_message_bytes:
+            detail = (
+                f"output of {size_bytes} bytes; messages to the scheduler hold at most {self._max_message_bytes} "
+                "(WORKER_MAX_MESSAGE_BYTES). Save a file and return its ref"
+            )
+            outcome = _refused("validation", detail, detail)
+        if outcome.success:
+            self._voice.say(RunResult(command.run_id, True, outcome.output))
+            return
+        self._log.info(
+            "run.failed",
+            run_id=command.run_id,
+            function=command.function,
+            error_type=outcome.error_type,
+            error=outcome.error_message,
+        )
+        self._voice.say(
+            RunResult(
+                command.run_id,
+                False,
+                b"",
+                _printable(outcome.error_message),
+                outcome.error_type,
+                outcome.retryable,
+                _printable(outcome.safe_message),
+            )
+        )
+
+
+def _refused(error_type: str, safe_message: str, detail: str) -> Outcome:
+    return Outcome(
+        success=False,
+        error_type=error_type,
+        code=error_type,
+        retryable=error_type == "retryable",
+        safe_message=safe_message,
+        error_message=detail,
+    )
+
+
+def _printable(text: str) -> str:
+    """Lone surrogates, which protobuf refuses, replaced."""
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,263 @@
+"""ROOT of the worker on the wire: its parts built from settings and functions, joined, run and shut down."""
+
+import asyncio
+import contextlib
+import secrets
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from gen_worker.authoring.context import OutputStore
+from gen_worker.authoring.signature import FunctionSpec
+from gen_worker.errors import RetryableError
+from gen_worker.files.file_api import FileApi
+from gen_worker.files.hub_files import NO_FILE_API, HubOutputs, NoFiles
+from gen_worker.files.input_cache import InputCache
+from gen_worker.files.inputs import InputFiles
+from gen_worker.log import Log
+from gen_worker.models.device import model_cache, named_device, pick_device
+from gen_worker.models.keyspace import Keyspace
+from gen_worker.models.manager import ModelManager
+from gen_worker.models.source import ModelSource
+from gen_worker.refs import ModelSpec
+from gen_worker.runtime.admission import Admission
+from gen_worker.runtime.connection import Apply, Connection, ConnectionPolicy, Dialer, Register
+from gen_worker.runtime.dispatch import Dispatch
+from gen_worker.runtime.executor import Executor
+from gen_worker.runtime.hardware import GpuWatch, read_hardware
+from gen_worker.runtime.identity import Identity
+from gen_worker.runtime.realtime import RealtimeSessions
+from gen_worker.runtime.registration import Registrar
+from gen_worker.runtime.releases import Releases
+from gen_worker.runtime.seeds import Backoff, Seeds
+from gen_worker.runtime.startup import Startup
+from gen_worker.runtime.stuck import StuckAfter
+from gen_worker.runtime.wire_runs import WireRuns
+from gen_worker.settings import RunLimits, WorkerSettings, split_list
+from gen_worker.transport.grpc_client import GrpcDialer, Tls
+from gen_worker.wire.messages import Registration
+from gen_worker.wire.outbox import Outbox
+from gen_worker.wire.worker_session import Effect
+
+CANCEL_GRACE_S = 5.0  # after the drain, cancelled runs get so long to end with a result
+
+
+class RegisterTimeoutError(RuntimeError):
+    """No scheduler took the worker within WORKER_REGISTER_TIMEOUT_S."""
+
+    def __init__(self) -> None:
+        super().__init__("startup_timeout_unregistered")
+
+
+class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker is built from. `dialer` None means gRPC, as the settings say."""
+
+    settings: WorkerSettings
+    limits: RunLimits
+    env: Mapping[str, str]
+    functions: tuple[FunctionSpec, ...]
+    models_by_function: Mapping[str, Mapping[str, ModelSpec]]
+    source: ModelSource
+    worker_id: str = ""
+    dialer: Dialer | None = None
+
+    @property
+    def seeds(self) -> list[str]:
+        return [self.settings.scheduler_public_addr, *split_list(self.settings.scheduler_addrs)]
+
+
+class WireWorker:
+    """One worker. `run` lasts until `stop`; build and use it on one event loop."""
+
+    def __init__(self, config: WorkerConfig, startup: Startup, log: Log) -> None:
+        self._config = config
+        self._startup = startup
+        self._log = log
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._registered = asyncio.Event()
+        self._identity = Identity(config.settings.worker_jwt)
+        self._instance_id = secrets.token_hex(8)
+
+    def stop(self) -> None:
+        """Take no more runs, drain, and end. Called again: end now."""
+        if self._stopping.is_set():
+            self._hurry.set()
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Serve until stopped. Raises `RegisterTimeoutError`, `IncompatibleSchedulerError` or `UnreachableError`."""
+        settings = self._config.settings
+        with contextlib.ExitStack() as resources:
+            run_dir = settings.worker_run_dir or resources.enter_context(tempfile.TemporaryDirectory(prefix="gen-worker-"))
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    await self._run(tasks, Path(run_dir))
+            except BaseExceptionGroup as group:
+                # A part failed that must not: the first cause is what ends the worker.
+                raise group.exceptions[0] from group
+
+    async def _run(self, tasks: asyncio.TaskGroup, run_dir: Path) -> None:
+        config, settings, limits, log = self._config, self._config.settings, self._config.limits, self._log
+        cache = model_cache(config.env)
+        models = ModelManager(Keyspace(config.models_by_function), config.source, cache, lambda: pick_device(config.env), log)
+        input_cache = InputCache(Path(settings.worker_cache_dir or run_dir / "input-cache"))
+        inputs = InputFiles(
+            run_dir, None, max_bytes=limits.worker_max_input_file_bytes, retries=limits.worker_download_retries, cache=input_cache
+        )
+        stuck_after = StuckAfter(settings.worker_warn_model_resolve_s, settings.worker_warn_model_load_s, settings.worker_warn_inference_s)
+        executor = Executor(models, inputs, limits, log, device=named_device(config.env), stuck_after=stuck_after)
+        admission = Admission(limits.worker_max_concurrency)
+        functions = {spec.name: spec for spec in config.functions if spec.kind == "function"}
+        sockets = {spec.name: spec for spec in config.functions if spec.kind == "websocket"}
+        outbox = Outbox()
+        registrar = Registrar(
+            config.functions,
+            read_hardware(config.env),
+            GpuWatch(config.env),
+            cache,
+            instance_id=self._instance_id,
+            max_concurrency=limits.worker_max_concurrency,
+            runpod_pod_id=settings.runpod_pod_id,
+            is_busy=lambda: admission.active > 0 or releases.busy > 0,
+            active_runs=lambda: runs.active | outbox.unconfirmed_results,
+        )
+
+        def register(is_heartbeat: bool) -> Registration:
+            return registrar.registration(is_heartbeat)
+
+        def apply(effect: Effect) -> None:
+            dispatch.apply(effect)
+
+        connection = self._connect(outbox, register, apply)
+        runs = WireRuns(
+            functions,
+            executor,
+            admission,
+            connection,
+            tasks,
+            self._files_of,
+            log,
+            max_message_bytes=settings.worker_max_message_bytes,
+            baseline=lambda: releases.resolved,
+        )
+        realtime = RealtimeSessions(
+            sockets, executor, admission, connection, tasks, self._files_of, log, max_frame_bytes=settings.worker_max_ws_frame_bytes
+        )
+        releases = Releases(functions, models, connection, tasks, connection.refresh, log)
+        dispatch = Dispatch(runs, realtime, releases, self._identity, lambda: connection.has_credit, log)
+        self._realtime = realtime
+        self._startup.connect(connection.say_event)
+        # Should one of these fail, the group cancels this coroutine and ends with the failure.
+        holding = tasks.create_task(connection.hold(), name="connection")
+        watchdog = tasks.create_task(self._watch_registration(), name="register-watchdog")
+        try:
+            await self._stopping.wait()
+            await self._drain(admission, runs, realtime, connection)
+        finally:
+            await connection.close()
+            watchdog.cancel()
+            holding.cancel()
+            runs.cancel_all(RetryableError("the worker is shutting down"))
+            realtime.end_all("worker_draining")
+            executor.close()
+            models.close()
+
+    def _connect(self, outbox: Outbox, register: Register, apply: Apply) -> Connection:
+        settings = self._config.settings
+        tls = Tls(
+            settings.use_tls,
+            settings.scheduler_tls_ca_file,
+            settings.scheduler_tls_server_name,
+            settings.scheduler_tls_cert_file,
+            settings.scheduler_tls_key_file,
+        )
+        dialer = self._config.dialer or GrpcDialer(tls, max_message_bytes=settings.worker_max_message_bytes)
+        backoff = Backoff(settings.reconnect_delay, settings.reconnect_max_delay, settings.reconnect_jitter_seconds)
+        policy = ConnectionPolicy(backoff, settings.max_reconnect_attempts, settings.worker_heartbeat_s)
+        return Connection(dialer, Seeds(self._config.seeds), self._identity, outbox, policy, register, apply, self, self._log)
+
+    async def _watch_registration(self) -> None:
+        timeout_s = self._config.settings.worker_register_timeout_s
+        if timeout_s <= 0:
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._registered.wait()
+        except TimeoutError:
+            self._startup.unregistered(timeout_s)
+            raise RegisterTimeoutError from None
+
+    async def _drain(self, admission: Admission, runs: WireRuns, realtime: RealtimeSessions, connection: Connection) -> None:
+        """Let runs end, cancel what is left, deliver every result."""
+        drain_s = self._config.settings.worker_drain_timeout_seconds
+        self._log.info("worker.draining", active=admission.active, timeout_s=drain_s)
+        admission.draining = True
+        connection.hurry()
+        if not self._registered.is_set() and not runs.active:
+            return
+
+        async def orderly() -> None:
+            async def idle() -> None:
+                await runs.wait_idle()
+                await realtime.wait_idle()
+
+            if drain_s > 0:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(drain_s):
+                        await idle()
+            runs.cancel_all(RetryableError("the worker is shutting down"))
+            realtime.end_all("worker_draining")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CANCEL_GRACE_S):
+                    await idle()
+            if not await connection.flush():
+                self._log.error("worker.results_undelivered", results=sorted(connection.outbox.unconfirmed_results))
+
+        draining = asyncio.create_task(orderly(), name="drain")
+        hurry = asyncio.create_task(self._hurry.wait(), name="hurry")
+        try:
+            await asyncio.wait([draining, hurry], return_when=asyncio.FIRST_COMPLETED)
+            if draining.done():
+                draining.result()
+        finally:
+            draining.cancel()
+            hurry.cancel()
+
+    def _files_of(self, base_url: str, token: str, owner: str) -> tuple[OutputStore, FileApi | None]:
+        """The run's own file API beats the environment's; inputs only ever use the run's own."""
+        settings, limits = self._config.settings, self._config.limits
+        base, credential = base_url or settings.files_base, token or settings.files_token
+        if not base or not credential:
+            return NoFiles(NO_FILE_API), None
+        try:
+            api = FileApi(base, credential, owner)
+        except ValueError as exc:
+            return NoFiles(str(exc)), None
+        return HubOutputs(api, owner or None, limits.upload_bytes), api if base_url and token else None
+
+    # What the connection tells.
+
+    def connecting(self, address: str) -> None:
+        if not self._registered.is_set():
+            self._startup.phase("scheduler_connecting", "starting", address=address)
+
+    def connect_failed(self, address: str, detail: str) -> None:
+        if not self._registered.is_set():
+            self._startup.phase("scheduler_connect_failed", "error", address=address, detail=detail)
+        else:
+            self._log.warning("scheduler.connect_failed", address=address, detail=detail)
+
+    def registered(self, address: str) -> None:
+        if not self._registered.is_set():
+            self._registered.set()
+            self._startup.phase("registered", address=address)
+            self._startup.phase("ready", functions=sorted(spec.name for spec in self._config.functions))
+        else:
+            self._log.info("scheduler.reconnected", address=address)
+
+    def lost(self, address: str, detail: str) -> None:
+        self._log.warning("scheduler.lost", address=address, detail=detail)
+        self._realtime.end_all("connection_lost")

@@ -1,0 +1,170 @@
+"""Dial a scheduler: TLS, token, keepalive. The only importer of gRPC on the worker's side."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import msgspec
+
+from gen_worker.transport.stream import (
+    DEFAULT_MAX_MESSAGE_BYTES,
+    HARD_LIMIT_FACTOR,
+    Ended,
+    Lost,
+    StreamOverError,
+    ended_by_status,
+)
+
+METHOD = "/scheduler.v1.SchedulerWorkerService/ConnectWorker"
+CONNECT_TIMEOUT_S = 10.0
+# Just above the five minutes below which gRPC servers count pings of a quiet client as abuse. Its time-out is what matters: it also
+# bounds, as TCP_USER_TIMEOUT, how long heartbeats may go without an acknowledgement by the peer's TCP.
+KEEPALIVE_MS = 320_000
+KEEPALIVE_TIMEOUT_MS = 20_000
+_PREFIXES = {"https://": True, "grpcs://": True, "http://": False, "grpc://": False}
+
+
+class TlsError(ValueError):
+    """The TLS settings cannot be used."""
+
+
+class Tls(msgspec.Struct, frozen=True):
+    """How to secure connections. None for `use` means: as the address says. Paths are PEM files; empty ones are not used."""
+
+    use: bool | None = None
+    ca_file: str = ""
+    server_name: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+
+    def applies_to(self, address: str) -> bool:
+        """Whether a connection to this address is to be encrypted."""
+        if self.use is not None:
+            return self.use
+        return address.startswith(("https://", "grpcs://")) or address.endswith(":443")
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Read the files; `TlsError` names the one that cannot be used."""
+        if bool(self.cert_file) != bool(self.key_file):
+            raise TlsError("a client certificate needs both SCHEDULER_TLS_CERT_FILE and SCHEDULER_TLS_KEY_FILE")
+        return grpc.ssl_channel_credentials(_pem(self.ca_file), _pem(self.key_file), _pem(self.cert_file))
+
+
+def target_of(address: str) -> str:
+    """`host:port` of an address that may have a scheme in front."""
+    for prefix in _PREFIXES:
+        if address.startswith(prefix):
+            return address.removeprefix(prefix).rstrip("/")
+    return address
+
+
+class GrpcStream:
+    """One `ConnectWorker` call."""
+
+    def __init__(self, call: "grpc.aio.StreamStreamCall[bytes, bytes]") -> None:
+        self._call = call
+        self._ended: Ended | None = None
+
+    @property
+    def ended(self) -> Ended:
+        return self._ended or Lost("open")
+
+    async def send(self, data: bytes) -> None:
+        try:
+            await self._call.write(data)
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError, grpc.aio.UsageError) as exc:
+            raise StreamOverError(str(exc)) from None
+
+    async def receive(self) -> bytes | None:
+        try:
+            data = await self._call.read()
+        except grpc.aio.AioRpcError:
+            data = grpc.aio.EOF
+        if data is not grpc.aio.EOF:
+            return bytes(data)
+        await self._note_end()
+        return None
+
+    async def close_sending(self) -> None:
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            await self._call.done_writing()
+
+    async def _note_end(self) -> None:
+        code = await self._call.code()
+        details = await self._call.details() or ""
+        # Whoever sent trailing metadata was alive to say so. A broken connection has none, and gRPC makes the status up.
+        by_peer = code is grpc.StatusCode.OK or bool(await self._call.trailing_metadata()) or code not in _BROKEN
+        self._ended = ended_by_status(code.name, details, by_peer=by_peer)
+
+
+_BROKEN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)
+
+
+class GrpcDialer:
+    """Opens streams to schedulers."""
+
+    def __init__(self, tls: Tls, *, max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> None:
+        self._tls = tls
+        self._credentials = tls.credentials() if tls.use is not False else None
+        self._connect_timeout_s = connect_timeout_s
+        self._options: list[tuple[str, int | str]] = [
+            ("grpc.max_receive_message_length", HARD_LIMIT_FACTOR * max_message_bytes),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+            ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+            ("grpc.enable_retries", 0),
+            ("grpc.use_local_subchannel_pool", 1),  # a new dial is a new connection
+            ("grpc.enable_http_proxy", 0),
+        ]
+
+    def is_secure(self, address: str) -> bool:
+        return self._tls.applies_to(address)
+
+    @asynccontextmanager
+    async def dial(self, address: str, token: str, *, secure: bool) -> AsyncIterator[GrpcStream]:
+        """A stream to this address; `ConnectionError` says why there is none. The token travels as call metadata."""
+        async with self._channel(target_of(address), secure) as channel:
+            try:
+                async with asyncio.timeout(self._connect_timeout_s):
+                    await self._ready(channel)
+            except TimeoutError:
+                raise ConnectionError(f"no gRPC server answered within {self._connect_timeout_s:.0f} s") from None
+            method = channel.stream_stream(METHOD, request_serializer=None, response_deserializer=None)
+            call = method(metadata=(("authorization", f"Bearer {token}"),))
+            stream = GrpcStream(call)
+            try:
+                yield stream
+            finally:
+                call.cancel()
+
+    async def _ready(self, channel: grpc.aio.Channel) -> None:
+        state = channel.get_state(try_to_connect=True)
+        while state is not grpc.ChannelConnectivity.READY:
+            await channel.wait_for_state_change(state)
+            state = channel.get_state(try_to_connect=True)
+            if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                raise ConnectionError("refused, unreachable, or the TLS handshake failed")
+
+    def _channel(self, target: str, secure: bool) -> grpc.aio.Channel:
+        options = list(self._options)
+        if not secure:
+            return grpc.aio.insecure_channel(target, options=options)
+        if self._tls.server_name:
+            options.append(("grpc.ssl_target_name_override", self._tls.server_name))
+        return grpc.aio.secure_channel(target, self._credentials or grpc.ssl_channel_credentials(), options=options)
+
+
+def _pem(path: str) -> bytes | None:
+    if not path:
+        return None
+    try:
+        data = Path(path).read_bytes()
+    except OSError as exc:
+        raise TlsError(f"TLS file {path!r} cannot be read: {exc.strerror}") from None
+    if b"-----BEGIN" not in data:
+        raise TlsError(f"TLS file {path!r} is not in PEM format")
+    return data

@@ -1,0 +1,1 @@
+"""The protocol between worker and scheduler: messages, their encoding, and both sides' sessions. No I/O."""

@@ -1,0 +1,175 @@
+"""Messages to protobuf and back. The only importer of the worker protocol's stubs.
+
+Structs and protobuf messages mirror each other; what differs in name stands in the tables here. An absent field is its zero
+value on the wire, so the Structs' defaults are zero values too.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, get_args, get_origin, get_type_hints
+
+import msgspec
+from google.protobuf.message import DecodeError
+
+from gen_worker.pb import worker_scheduler_pb2 as pb
+from gen_worker.wire import messages as m
+
+_ONEOF: Mapping[type[msgspec.Struct], str] = {
+    m.Registration: "worker_registration",
+    m.RunResult: "run_result",
+    m.LoadModelResult: "load_model_result",
+    m.UnloadModelResult: "unload_model_result",
+    m.Event: "worker_event",
+    m.UrlRefreshRequest: "cozy_model_url_refresh_request",
+    m.RunCommand: "run_request",
+    m.LoadModel: "load_model_cmd",
+    m.UnloadModel: "unload_model_cmd",
+    m.InterruptRun: "interrupt_run_cmd",
+    m.ReleaseConfig: "release_artifact_config",
+    m.OpenRealtime: "realtime_open_cmd",
+    m.RealtimeFrame: "realtime_frame",
+    m.CloseRealtime: "realtime_close_cmd",
+    m.UrlRefreshResponse: "cozy_model_url_refresh_response",
+    m.Hello: "hello",
+    m.Ack: "ack",
+    m.RealtimeCredit: "realtime_credit",
+}
+_RENAMED: Mapping[tuple[type[msgspec.Struct], str], str] = {
+    (m.RunResult, "output"): "output_payload",
+    (m.Event, "payload"): "payload_json",
+    (m.RunCommand, "function"): "function_name",
+    (m.RunCommand, "payload"): "input_payload",
+    (m.RunCommand, "required_models"): "required_variant_refs",
+    (m.RunCommand, "resolved_models"): "resolved_cozy_models_by_id",
+    (m.ReleaseConfig, "supported_refs"): "supported_repo_refs",
+    (m.ReleaseConfig, "ref_by_key"): "repo_ref_by_key",
+    (m.ReleaseConfig, "resolved_models"): "resolved_cozy_models_by_variant_ref",
+    (m.ReleaseConfig, "required_refs"): "required_variant_refs",
+    (m.OpenRealtime, "function"): "function_name",
+    (m.OpenRealtime, "required_models"): "required_variant_refs",
+}
+_UNKNOWN = m.Unknown()
+
+Read = Callable[[Any], Any]
+Write = Callable[[Any, Any], None]
+
+
+class CodecError(ValueError):
+    """Bytes that are no message of this protocol, or a message that cannot be put on the wire."""
+
+
+def encode(message: m.Message) -> bytes:
+    """A message as bytes; `CodecError` for text that is not valid Unicode and numbers that do not fit."""
+    root = pb.WorkerSchedulerMessage()
+    try:
+        if isinstance(message, m.Batch):
+            batch = root.batch
+            batch.first_seq = message.first_seq
+            batch.ack_seq = message.ack_seq
+            add = batch.messages.add
+            for single in message.messages:
+                _put(add(), single)
+        else:
+            _put(root, message)
+        data: bytes = root.SerializeToString()
+    except (ValueError, TypeError, UnicodeError) as exc:
+        raise CodecError(f"{type(message).__name__} cannot be sent: {exc}") from exc
+    return data
+
+
+def decode(data: bytes) -> m.Message:
+    """Bytes as a message, `Unknown` for one that this version does not know; `CodecError` for bytes that are none."""
+    try:
+        root = pb.WorkerSchedulerMessage.FromString(data)
+        if root.WhichOneof("msg") != "batch":
+            return _get(root)
+        batch = root.batch
+        return m.Batch(tuple([_get(single) for single in batch.messages]), batch.first_seq, batch.ack_seq)
+    except (DecodeError, UnicodeDecodeError) as exc:
+        raise CodecError(f"{len(data)} bytes are no message of the worker protocol: {exc}") from None
+
+
+def _put(target: Any, message: m.Single) -> None:
+    name = _ONEOF.get(type(message))
+    if name is None:  # Unknown: an empty message
+        return
+    inner = getattr(target, name)
+    inner.SetInParent()
+    _write_struct(inner, message)
+
+
+def _get(source: Any) -> m.Single:
+    found = _BY_ONEOF.get(source.WhichOneof("msg"))
+    if found is None:
+        return _UNKNOWN
+    name, kind = found
+    message: m.Single = _read_struct(kind, getattr(source, name))
+    return message
+
+
+def _write_struct(target: Any, value: msgspec.Struct) -> None:
+    for name, write in _WRITERS[type(value)]:
+        item = getattr(value, name)
+        if item:
+            write(target, item)
+
+
+def _read_struct(kind: type[msgspec.Struct], source: Any) -> Any:
+    return kind(*[read(getattr(source, name)) if read else getattr(source, name) for name, read in _READERS[kind]])
+
+
+def _writer(annotation: Any, name: str) -> Write:
+    if _is_struct(annotation):
+        return lambda target, value: _write_nested(getattr(target, name), value)
+    origin = get_origin(annotation)
+    if origin is tuple:
+        item = get_args(annotation)[0]
+        if _is_struct(item):
+            return lambda target, values: [_write_struct(getattr(target, name).add(), value) for value in values] and None
+        return lambda target, values: getattr(target, name).extend(values)
+    if origin is not None:  # Mapping
+        item = get_args(annotation)[1]
+        if _is_struct(item):
+            return lambda target, values: [_write_nested(getattr(target, name)[key], value) for key, value in values.items()] and None
+        return lambda target, values: getattr(target, name).update(values)
+    return lambda target, value: setattr(target, name, value)
+
+
+def _write_nested(target: Any, value: msgspec.Struct) -> None:
+    target.SetInParent()
+    _write_struct(target, value)
+
+
+def _reader(annotation: Any) -> Read | None:
+    if _is_struct(annotation):
+        return lambda source: _read_struct(annotation, source)
+    origin = get_origin(annotation)
+    if origin is tuple:
+        item = get_args(annotation)[0]
+        return (lambda source: tuple([_read_struct(item, value) for value in source])) if _is_struct(item) else tuple
+    if origin is not None:
+        item = get_args(annotation)[1]
+        if _is_struct(item):
+            return lambda source: {key: _read_struct(item, source[key]) for key in source}
+        return dict
+    return None
+
+
+def _is_struct(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, msgspec.Struct)
+
+
+def _tables() -> tuple[dict[type[Any], list[tuple[str, Write]]], dict[type[Any], list[tuple[str, Read | None]]]]:
+    writers: dict[type[Any], list[tuple[str, Write]]] = {}
+    readers: dict[type[Any], list[tuple[str, Read | None]]] = {}
+    for kind in vars(m).values():
+        if not _is_struct(kind) or kind in (m.Batch, m.Unknown):
+            continue
+        hints = get_type_hints(kind)
+        names = {name: _RENAMED.get((kind, name), name) for name in kind.__struct_fields__}
+        writers[kind] = [(name, _writer(hints[name], wire_name)) for name, wire_name in names.items()]
+        readers[kind] = [(wire_name, _reader(hints[name])) for name, wire_name in names.items()]
+    return writers, readers
+
+
+_BY_ONEOF: Mapping[str | None, tuple[str, type[msgspec.Struct]]] = {name: (name, kind) for kind, name in _ONEOF.items()}
+_WRITERS, _READERS = _tables()

@@ -1,0 +1,274 @@
+"""What worker and scheduler say to each other, in our words. `codec` knows how they look on the wire."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+
+class FunctionSchema(msgspec.Struct, frozen=True):
+    """One function, its schemas as compact JSON with sorted keys."""
+
+    name: str = ""
+    input_schema_json: bytes = b""
+    output_schema_json: bytes = b""
+    injection_json: bytes = b""
+    incremental_output: bool = False
+    delta_schema_json: bytes = b""
+
+
+class ModelTier(msgspec.Struct, frozen=True):
+    """Where a model is: `vram` or `disk`."""
+
+    model_id: str = ""
+    tier: str = ""
+    size_bytes: int = 0
+
+
+class Resources(msgspec.Struct, frozen=True):
+    """What a worker has and serves."""
+
+    worker_id: str = ""
+    cpu_cores: int = 0
+    memory_bytes: int = 0
+    gpu_count: int = 0
+    gpu_memory_bytes: int = 0
+    available_functions: tuple[str, ...] = ()
+    vram_models: tuple[str, ...] = ()
+    supports_model_loading: bool = False
+    release_id: str = ""
+    runpod_pod_id: str = ""
+    gpu_is_busy: bool = False
+    gpu_memory_used_bytes: int = 0
+    gpu_name: str = ""
+    gpu_driver: str = ""
+    gpu_memory_free_bytes: int = 0
+    max_concurrency: int = 0
+    function_concurrency: Mapping[str, int] = msgspec.field(default_factory=dict)
+    cuda_version: str = ""
+    torch_version: str = ""
+    function_schemas: tuple[FunctionSchema, ...] = ()
+    gpu_sm: str = ""
+    tensorrt_version: str = ""
+    onnxruntime_version: str = ""
+    disk_models: tuple[str, ...] = ()
+    installed_libs: tuple[str, ...] = ()
+    image_digest: str = ""
+    git_commit: str = ""
+    build_timestamp: int = 0
+    model_tiers: tuple[ModelTier, ...] = ()
+
+
+class Registration(msgspec.Struct, frozen=True):
+    """First message of every stream, and the heartbeat.
+
+    `instance_id` is one worker process, however often it connects; `active_run_ids` are its runs that are not yet over
+    for the scheduler: running, or ended with a result that was not acknowledged.
+    """
+
+    resources: Resources = Resources()
+    is_heartbeat: bool = False
+    protocol_major: int = 0
+    protocol_minor: int = 0
+    extensions: tuple[str, ...] = ()
+    instance_id: str = ""
+    active_run_ids: tuple[str, ...] = ()
+
+
+class RunResult(msgspec.Struct, frozen=True):
+    """The end of a run. `output` is msgpack; `safe_message` may be shown to the caller, `error_message` not."""
+
+    run_id: str = ""
+    success: bool = False
+    output: bytes = b""
+    error_message: str = ""
+    error_type: str = ""
+    retryable: bool = False
+    safe_message: str = ""
+
+
+class LoadModelResult(msgspec.Struct, frozen=True):
+    model_id: str = ""
+    success: bool = False
+    error_message: str = ""
+
+
+class UnloadModelResult(msgspec.Struct, frozen=True):
+    model_id: str = ""
+    success: bool = False
+    error_message: str = ""
+
+
+class Event(msgspec.Struct, frozen=True):
+    """Something that happened, `payload` as a JSON object. Without a `run_id` it concerns the worker."""
+
+    run_id: str = ""
+    event_type: str = ""
+    payload: bytes = b""
+
+
+class UrlRefreshRequest(msgspec.Struct, frozen=True):
+    """The worker's presigned URLs of this model have expired."""
+
+    model_id: str = ""
+
+
+class ResolvedFile(msgspec.Struct, frozen=True):
+    path: str = ""
+    size_bytes: int = 0
+    blake3: str = ""
+    url: str = ""
+
+
+class ResolvedModel(msgspec.Struct, frozen=True):
+    """The files of a model snapshot with presigned URLs."""
+
+    snapshot_digest: str = ""
+    files: tuple[ResolvedFile, ...] = ()
+
+
+class UrlRefreshResponse(msgspec.Struct, frozen=True):
+    model_id: str = ""
+    resolved: ResolvedModel = ResolvedModel()
+
+
+class RunCommand(msgspec.Struct, frozen=True):
+    """Run a function. `payload` is a msgpack map, `timeout_ms` 0 means no limit."""
+
+    run_id: str = ""
+    function: str = ""
+    payload: bytes = b""
+    required_models: tuple[str, ...] = ()
+    timeout_ms: int = 0
+    owner: str = ""
+    invoker_id: str = ""
+    file_base_url: str = ""
+    file_token: str = ""
+    resolved_models: Mapping[str, ResolvedModel] = msgspec.field(default_factory=dict)
+
+
+class LoadModel(msgspec.Struct, frozen=True):
+    model_id: str = ""
+
+
+class UnloadModel(msgspec.Struct, frozen=True):
+    model_id: str = ""
+
+
+class InterruptRun(msgspec.Struct, frozen=True):
+    run_id: str = ""
+
+
+class ModelRefSpec(msgspec.Struct, frozen=True):
+    ref: str = ""
+    dtypes: tuple[str, ...] = ()
+
+
+class ModelsByKey(msgspec.Struct, frozen=True):
+    models: Mapping[str, ModelRefSpec] = msgspec.field(default_factory=dict)
+
+
+class ReleaseConfig(msgspec.Struct, frozen=True):
+    """Which models the functions of this release may use, and which to fetch now."""
+
+    supported_refs: tuple[str, ...] = ()
+    ref_by_key: Mapping[str, str] = msgspec.field(default_factory=dict)
+    resolved_models: Mapping[str, ResolvedModel] = msgspec.field(default_factory=dict)
+    required_refs: tuple[str, ...] = ()
+    models_by_function: Mapping[str, ModelsByKey] = msgspec.field(default_factory=dict)
+
+
+class OpenRealtime(msgspec.Struct, frozen=True):
+    """Start a websocket handler for a session."""
+
+    session_id: str = ""
+    function: str = ""
+    required_models: tuple[str, ...] = ()
+    owner: str = ""
+    invoker_id: str = ""
+    timeout_ms: int = 0
+    file_base_url: str = ""
+    file_token: str = ""
+
+
+class RealtimeFrame(msgspec.Struct, frozen=True):
+    session_id: str = ""
+    data: bytes = b""
+    is_text: bool = False
+
+
+class CloseRealtime(msgspec.Struct, frozen=True):
+    session_id: str = ""
+    reason: str = ""
+
+
+class RealtimeCredit(msgspec.Struct, frozen=True):
+    """The sender of this takes `frames` more frames of the session."""
+
+    session_id: str = ""
+    frames: int = 0
+
+
+class Hello(msgspec.Struct, frozen=True):
+    """The scheduler knows these extensions, and has all messages of this worker instance up to `last_seq`."""
+
+    extensions: tuple[str, ...] = ()
+    last_seq: int = 0
+
+
+class Ack(msgspec.Struct, frozen=True):
+    """All numbered messages up to `seq` have arrived."""
+
+    seq: int = 0
+
+
+class Unknown(msgspec.Struct, frozen=True):
+    """A message that this version does not know."""
+
+
+Single = (
+    Registration
+    | RunResult
+    | LoadModelResult
+    | UnloadModelResult
+    | Event
+    | UrlRefreshRequest
+    | UrlRefreshResponse
+    | RunCommand
+    | LoadModel
+    | UnloadModel
+    | InterruptRun
+    | ReleaseConfig
+    | OpenRealtime
+    | RealtimeFrame
+    | CloseRealtime
+    | RealtimeCredit
+    | Hello
+    | Ack
+    | Unknown
+)
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """Several messages in one. `first_seq` numbers the first of them (0: none is numbered); `ack_seq` as in `Ack`."""
+
+    messages: tuple[Single, ...] = ()
+    first_seq: int = 0
+    ack_seq: int = 0
+
+
+Message = Single | Batch
+
+Extension = Literal["batch", "realtime_credit"]
+BATCH: Extension = "batch"  # Batch, Hello, Ack: numbered messages that survive a lost stream
+REALTIME_CREDIT: Extension = "realtime_credit"
+EXTENSIONS: tuple[Extension, ...] = (BATCH, REALTIME_CREDIT)
+
+
+def size_of(message: Single) -> int:
+    """About how many bytes a message holds, for bounds."""
+    match message:
+        case Event(payload=data) | RealtimeFrame(data=data) | RunCommand(payload=data) | RunResult(output=data):
+            return 96 + len(data)
+        case _:
+            return 256

@@ -1,0 +1,234 @@
+"""The scheduler's side of one stream, without the stream."""
+
+from collections import deque
+
+import msgspec
+
+from gen_worker.wire.messages import (
+    BATCH,
+    EXTENSIONS,
+    Ack,
+    Batch,
+    CloseRealtime,
+    Event,
+    Hello,
+    InterruptRun,
+    LoadModelResult,
+    Message,
+    RealtimeCredit,
+    RealtimeFrame,
+    Registration,
+    RunCommand,
+    RunResult,
+    Single,
+    UnloadModelResult,
+    Unknown,
+    UrlRefreshRequest,
+    size_of,
+)
+from gen_worker.wire_protocol import WIRE_PROTOCOL_MAJOR
+
+ACK_AFTER_MESSAGES = 256
+MAX_NAMES = 10_000  # functions or models in one registration
+MAX_NAME_BYTES = 1024
+
+
+class ProtocolViolationError(ValueError):
+    """The worker broke the protocol; the text ends its stream."""
+
+
+class IncompatibleError(ProtocolViolationError):
+    """The worker's protocol version is not supported. The text is what the worker looks for."""
+
+    def __init__(self, major: int, minor: int) -> None:
+        super().__init__(f"unsupported_worker_protocol:{major}.{minor} supported={WIRE_PROTOCOL_MAJOR}:0-9999")
+
+
+class WorkerMemory:
+    """What a scheduler remembers of one worker process from stream to stream."""
+
+    def __init__(self, instance_id: str = "") -> None:
+        self.instance_id = instance_id
+        self.last_seq = 0
+        self.runs: dict[str, RunCommand] = {}  # given to it, without a result so far
+        self.interrupted: set[str] = set()
+
+
+class Registered(msgspec.Struct, frozen=True):
+    """A worker is there, or still there (`is_heartbeat`)."""
+
+    registration: Registration
+    is_heartbeat: bool
+
+
+class RunEnded(msgspec.Struct, frozen=True):
+    """The one result of a run."""
+
+    result: RunResult
+
+
+class StaleResult(msgspec.Struct, frozen=True):
+    """A result of a run that this worker does not have, or had ended before."""
+
+    run_id: str
+
+
+Effect = (
+    Registered
+    | RunEnded
+    | StaleResult
+    | Event
+    | LoadModelResult
+    | UnloadModelResult
+    | UrlRefreshRequest
+    | RealtimeFrame
+    | CloseRealtime
+    | RealtimeCredit
+    | Unknown
+)
+
+
+class SchedulerSession:
+    """Takes a worker's messages, each once however often it is sent, and queues what the worker is to get.
+
+    `memories` maps instance ids to what is remembered; it outlives the session. Without `extensions` this is a scheduler of plain protocol 1.0.
+    """
+
+    def __init__(self, memories: dict[str, WorkerMemory], *, extensions: bool = True) -> None:
+        self.memory = WorkerMemory()
+        self.registration: Registration | None = None
+        self.extensions: tuple[str, ...] = ()  # what both sides know
+        self._memories = memories
+        self._offered = EXTENSIONS if extensions else ()
+        self._queue: deque[Single] = deque()
+        self._batches = False
+        self._acked_seq = 0
+
+    def receive(self, message: Message) -> list[Effect]:
+        """Take one message and say what came of it; `ProtocolViolationError` ends the stream."""
+        if self.registration is None:
+            if not isinstance(message, Registration):
+                raise ProtocolViolationError(f"a stream opens with a registration, not with {type(message).__name__}")
+            return self._register(message)
+        if isinstance(message, Batch):
+            return self._receive_batch(message)
+        return self._receive(message)
+
+    def start(self, command: RunCommand) -> None:
+        """Give the worker a run."""
+        self.memory.runs[command.run_id] = command
+        self.send(command)
+
+    def interrupt(self, run_id: str) -> None:
+        """Ask the worker to stop a run."""
+        if run_id in self.memory.runs:
+            self.memory.interrupted.add(run_id)
+            self.send(InterruptRun(run_id))
+
+    def send(self, message: Single) -> None:
+        """Queue a message for the worker."""
+        self._queue.append(message)
+
+    @property
+    def owes(self) -> bool:
+        """Whether there is anything to send, be it an acknowledgement."""
+        return bool(self._queue) or self._unacked > 0
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether it should be sent now, rather than with whatever comes within the next milliseconds."""
+        return bool(self._queue) or self._unacked >= ACK_AFTER_MESSAGES
+
+    def outgoing(self, max_bytes: int) -> Message | None:
+        """The next message for the stream."""
+        queue = self._queue
+        if not self._batches or (queue and isinstance(queue[0], Hello)):
+            return queue.popleft() if queue else None
+        taken: list[Single] = []
+        while queue and (not taken or size_of(queue[0]) <= max_bytes):
+            max_bytes -= size_of(queue[0])
+            taken.append(queue.popleft())
+        if not taken:
+            return self._ack() if self._unacked else None
+        if len(taken) == 1 and not self._unacked:
+            return taken[0]
+        self._acked_seq = self.memory.last_seq
+        return Batch(tuple(taken), 0, self._acked_seq)
+
+    def _ack(self) -> Ack:
+        self._acked_seq = self.memory.last_seq
+        return Ack(self._acked_seq)
+
+    @property
+    def _unacked(self) -> int:
+        return self.memory.last_seq - self._acked_seq if self._batches else 0
+
+    def _register(self, registration: Registration) -> list[Effect]:
+        if registration.protocol_major != WIRE_PROTOCOL_MAJOR:
+            raise IncompatibleError(registration.protocol_major, registration.protocol_minor)
+        _check_names(registration)
+        self.registration = registration
+        if registration.instance_id:
+            known = self._memories.get(registration.instance_id)
+            self.memory = known or WorkerMemory(registration.instance_id)
+            self._memories[registration.instance_id] = self.memory
+        if BATCH in registration.extensions and BATCH in self._offered:
+            self._batches = True
+            self._acked_seq = self.memory.last_seq
+            self.extensions = tuple(name for name in self._offered if name in registration.extensions)
+            self.send(Hello(self.extensions, self.memory.last_seq))
+            self._send_again(registration)
+        return [Registered(registration, is_heartbeat=False)]
+
+    def _send_again(self, registration: Registration) -> None:
+        """Commands that were lost with the last stream: the worker knows nothing of those runs."""
+        has = set(registration.active_run_ids)
+        for run_id, command in self.memory.runs.items():
+            if run_id not in has:
+                self.send(command)
+            if run_id in self.memory.interrupted:
+                self.send(InterruptRun(run_id))
+
+    def _receive_batch(self, batch: Batch) -> list[Effect]:
+        effects: list[Effect] = []
+        memory = self.memory
+        for seq, message in enumerate(batch.messages, start=batch.first_seq):
+            if batch.first_seq:
+                if seq <= memory.last_seq:
+                    continue  # it came on an earlier stream
+                memory.last_seq = seq
+            effects += self._receive(message)
+        return effects
+
+    def _receive(self, message: Single) -> list[Effect]:
+        match message:
+            case Event() | RealtimeFrame():
+                return [message]
+            case RunResult(run_id):
+                if self.memory.runs.pop(run_id, None) is None:
+                    return [StaleResult(run_id)]
+                self.memory.interrupted.discard(run_id)
+                return [RunEnded(message)]
+            case Registration():
+                _check_names(message)
+                self.registration = message
+                if self._batches:
+                    self.send(Ack(self.memory.last_seq))  # tells the worker that the way is open in both directions
+                return [Registered(message, is_heartbeat=True)]
+            case LoadModelResult() | UnloadModelResult() | UrlRefreshRequest() | CloseRealtime() | RealtimeCredit():
+                return [message]
+            case _:
+                return [Unknown()]
+
+
+def _check_names(registration: Registration) -> None:
+    resources = registration.resources
+    for what in ("available_functions", "vram_models", "disk_models", "installed_libs"):
+        names: tuple[str, ...] = getattr(resources, what)
+        if len(names) > MAX_NAMES:
+            raise ProtocolViolationError(f"registration with {len(names)} {what}; at most {MAX_NAMES} are taken")
+        longest = max(map(len, names), default=0)
+        if longest > MAX_NAME_BYTES:
+            raise ProtocolViolationError(f"registration with a name of {longest} characters in {what}; at most {MAX_NAME_BYTES} are taken")
+
+
