@@ -21,7 +21,7 @@ from gen_worker.wire.worker_session import Effect, Ignored, Peer, WorkerSession
 
 PLAIN_AFTER_S = 0.25  # without a Hello for so long, the scheduler is taken to know no extensions
 STABLE_S = 1.0  # a stream that lived so long was a success: the next failure counts as the first
-LINGER_S = 0.001  # so long events wait for others to travel with
+LINGER_S = 0.002  # so long events wait for others to travel with
 SILENT_HEARTBEATS = 3  # a scheduler that acknowledges heartbeats is gone when so many stay unanswered
 FLUSH_TIMEOUT_S = 5.0
 FLUSH_LOOK_S = 0.01
@@ -103,7 +103,7 @@ class Connection:
         self._log = log
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
-        self._lingering = False
+        self._lingering: asyncio.TimerHandle | None = None
         self._heartbeat_due = False
         self._silent = 0
         self._lost_by_peer = False
@@ -119,10 +119,9 @@ class Connection:
         self._news.set()
 
     def say_event(self, event: Event) -> None:
-        """Send an event with whatever travels next, within a millisecond; shed when far too many wait."""
-        if self.outbox.put_event(event) and not self._lingering:
-            self._lingering = True
-            self._loop.call_later(LINGER_S, self._linger_over)
+        """Send an event with whatever travels next, within two milliseconds; shed when far too many wait."""
+        if self.outbox.put_event(event) and self._lingering is None:
+            self._lingering = self._loop.call_later(LINGER_S, self._news.set)
 
     def refresh(self) -> None:
         """Send a heartbeat now: something in it has changed."""
@@ -274,6 +273,9 @@ class Connection:
             while True:
                 await self._news.wait()
                 self._news.clear()
+                if self._lingering is not None:
+                    self._lingering.cancel()
+                    self._lingering = None
                 if self._heartbeat_due:
                     self._heartbeat_due = False
                     await stream.send(codec.encode(self._register(True)))
@@ -300,10 +302,6 @@ class Connection:
     def _now_up(self, address: str) -> None:
         self._up = True
         self._observer.registered(address)
-        self._news.set()
-
-    def _linger_over(self) -> None:
-        self._lingering = False
         self._news.set()
 
 

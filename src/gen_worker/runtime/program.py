@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,17 +79,8 @@ def run_until_stopped(config: WorkerConfig, startup: Startup, log: Log, on_built
                 loop.add_signal_handler(number, worker.stop)
         await worker.run()
 
-    run_on_new_loop(main())
-
-
-def run_on_new_loop(main: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine on uvloop where there is one."""
-    try:
-        from uvloop import new_event_loop
-    except ImportError:  # no wheel for this platform: asyncio's own loop does the same, slower
-        new_event_loop = asyncio.new_event_loop
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(main)
+    # asyncio's own loop: grpc.aio, which wakes the loop from a thread of its own, is slower on uvloop (benchmarks/wire.py).
+    asyncio.run(main())
 
 
 class Worker:

@@ -72,8 +72,10 @@ class LoopbackRun:
 
     async def result(self, timeout_s: float = 30) -> RunResult:
         """The run's result; `TimeoutError` when it does not come."""
-        async with asyncio.timeout(timeout_s):
-            return await asyncio.shield(self._ended)
+        await asyncio.wait([self._ended], timeout=timeout_s)
+        if not self._ended.done():
+            raise TimeoutError(f"run {self.run_id!r} of {self.command.function!r} has no result after {timeout_s} s")
+        return self._ended.result()
 
     async def output(self, timeout_s: float = 30) -> Any:
         """The decoded output; `RunFailedError` when the run failed."""

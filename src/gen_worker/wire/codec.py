@@ -93,16 +93,24 @@ def _put(target: Any, message: m.Single) -> None:
     if name is None:  # Unknown: an empty message
         return
     inner = getattr(target, name)
+    if type(message) is m.Event:  # by far the most frequent
+        inner.run_id = message.run_id  # assigning marks the oneof, also when the value is empty
+        inner.event_type = message.event_type
+        inner.payload_json = message.payload
+        return
     inner.SetInParent()
     _write_struct(inner, message)
 
 
 def _get(source: Any) -> m.Single:
-    found = _BY_ONEOF.get(source.WhichOneof("msg"))
+    name = source.WhichOneof("msg")
+    if name == "worker_event":
+        event = source.worker_event
+        return m.Event(event.run_id, event.event_type, event.payload_json)
+    found = _BY_ONEOF.get(name)
     if found is None:
         return _UNKNOWN
-    name, kind = found
-    message: m.Single = _read_struct(kind, getattr(source, name))
+    message: m.Single = _read_struct(found, getattr(source, name))
     return message
 
 
@@ -171,5 +179,5 @@ def _tables() -> tuple[dict[type[Any], list[tuple[str, Write]]], dict[type[Any],
     return writers, readers
 
 
-_BY_ONEOF: Mapping[str | None, tuple[str, type[msgspec.Struct]]] = {name: (name, kind) for kind, name in _ONEOF.items()}
+_BY_ONEOF: Mapping[str | None, type[msgspec.Struct]] = {name: kind for kind, name in _ONEOF.items()}
 _WRITERS, _READERS = _tables()
