@@ -115,8 +115,12 @@ async def echo(runs: int, rounds: int) -> None:
             figures["runs/s"].append(await run_rate(scheduler, runs))
     found = {name: statistics.median(values) for name, values in figures.items()}
     print("| what | bare grpc.aio echo | runs | ratio |\n|---|---|---|---|")
-    print(f"| p50 ms, one at a time | {found['bare p50 ms']:.3f} | {found['run p50 ms']:.3f} | {found['run p50 ms'] / found['bare p50 ms']:.2f} |")
-    print(f"| per second, 64 at a time | {found['bare messages/s']:.0f} | {found['runs/s']:.0f} | {found['runs/s'] / found['bare messages/s']:.2f} |")
+    print(
+        f"| p50 ms, one at a time | {found['bare p50 ms']:.3f} | {found['run p50 ms']:.3f} | {found['run p50 ms'] / found['bare p50 ms']:.2f} |"
+    )
+    print(
+        f"| per second, 64 at a time | {found['bare messages/s']:.0f} | {found['runs/s']:.0f} | {found['runs/s'] / found['bare messages/s']:.2f} |"
+    )
     print(f"\nworker resident after its first runs: {idle_mb:.1f} MB")
 
 
@@ -172,7 +176,9 @@ async def batches(runs: int) -> None:
             began_s = time.perf_counter()
             await asyncio.gather(*[caller(runs // CONCURRENCY) for _ in range(CONCURRENCY)])
             rates.append(runs // CONCURRENCY * CONCURRENCY / (time.perf_counter() - began_s))
-    print(f"| batches of 16, 20 ms each, 64 callers: runs/s (ideal 800) | {statistics.median(rates):.0f} ({statistics.median(rates) / 800:.3f}) |")
+    print(
+        f"| batches of 16, 20 ms each, 64 callers: runs/s (ideal 800) | {statistics.median(rates):.0f} ({statistics.median(rates) / 800:.3f}) |"
+    )
 
 
 async def soak(runs: int) -> None:

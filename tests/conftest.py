@@ -1,5 +1,7 @@
 """Fixtures: projects written into a folder, and a dev runner that really serves them."""
 
+import asyncio
+import inspect
 import json
 import os
 import re
@@ -100,6 +102,69 @@ def start_runner(tmp_path: Path) -> Iterator[Callable[..., Runner]]:
     for runner in runners:
         if runner.process.poll() is None:
             runner.stop()
+
+
+class WorkerProcess:
+    """A production worker in a process of its own."""
+
+    def __init__(self, folder: Path, log: Path, address: str, env: dict[str, str] | None = None) -> None:
+        self._log = log
+        fast = {"RECONNECT_DELAY": "0.1", "RECONNECT_MAX_DELAY": "0.5", "RECONNECT_JITTER_SECONDS": "0.05"}
+        settings = {"SCHEDULER_PUBLIC_ADDR": address, "WORKER_JWT": "test-token", "LOG_FORMAT": "json", **fast, **(env or {})}
+        environ = {**os.environ, **settings}
+        with log.open("wb") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "gen_worker.entrypoint"],
+                cwd=folder,
+                env={name: text for name, text in environ.items() if text},
+                stderr=file,
+                stdout=file,
+            )
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    @property
+    def log_lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        return [line for line in self.log_lines if line["event"] == event]
+
+    def stop(self, timeout_s: float = 15) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout_s)
+
+    async def ended(self, timeout_s: float = 15) -> int:
+        """Wait for the end without standing in the way of a scheduler in the test's own loop."""
+        return await asyncio.to_thread(self.process.wait, timeout_s)
+
+
+@pytest.fixture
+def start_worker(tmp_path: Path) -> Iterator[Callable[..., WorkerProcess]]:
+    workers: list[WorkerProcess] = []
+
+    def start(folder: Path, address: str, **env: str) -> WorkerProcess:
+        workers.append(WorkerProcess(folder, tmp_path / f"worker{len(workers)}.log", address, env))
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        if worker.process.poll() is None:
+            worker.process.send_signal(signal.SIGCONT)
+            worker.process.kill()
+            worker.process.wait()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Async tests run on a loop of their own."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    wanted = inspect.signature(pyfuncitem.obj).parameters
+    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in wanted}))
+    return True
 
 
 def sse_events(response: httpx.Response) -> Iterator[tuple[int, str, Any]]:

@@ -6,6 +6,7 @@
 from typing import TYPE_CHECKING, Any
 
 from gen_worker.authoring.assets import Asset
+from gen_worker.authoring.batch import Batch
 from gen_worker.authoring.constraints import Clamp
 from gen_worker.authoring.context import ActionContext
 from gen_worker.authoring.functions import ResourceRequirements, worker_function, worker_websocket
@@ -40,6 +41,7 @@ __all__ = [
     "ActionContext",
     "Asset",
     "AuthError",
+    "Batch",
     "CanceledError",
     "Clamp",
     "EndpointValidationResult",

@@ -11,9 +11,9 @@ import msgspec
 
 from gen_worker.errors import WorkerError
 from gen_worker.log import Log
+from gen_worker.project.baked import load_functions
 from gen_worker.project.constraints import constraint_satisfied
 from gen_worker.project.cozy_toml import find_cozy_toml, load_cozy_toml
-from gen_worker.project.baked import load_functions
 from gen_worker.project.discovery import add_to_path, discover
 from gen_worker.project.manifest import Manifest, read_manifest
 from gen_worker.runtime.program import check_writable, run_until_stopped, verify_token, worker_config
@@ -80,7 +80,8 @@ def version_problem(root: Path) -> str | None:
     installed = metadata.version("gen-worker")
     if constraint_satisfied(constraint, installed):
         return None
-    return f"gen-worker {installed} does not satisfy gen_worker = {constraint!r} in {found}; install a fitting one: pip install 'gen-worker{constraint}'"
+    fix = f"install a fitting one: pip install 'gen-worker{constraint}'"
+    return f"gen-worker {installed} does not satisfy gen_worker = {constraint!r} in {found}; {fix}"
 
 
 if __name__ == "__main__":

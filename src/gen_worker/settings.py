@@ -85,7 +85,9 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
         if not 0 < settings.worker_heartbeat_s < float("inf"):
             raise SettingError(f"environment variable WORKER_HEARTBEAT_S={settings.worker_heartbeat_s}: expected seconds above 0")
         if settings.worker_max_message_bytes < 64 << 10:
-            raise SettingError(f"environment variable WORKER_MAX_MESSAGE_BYTES={settings.worker_max_message_bytes}: expected at least 65536")
+            raise SettingError(
+                f"environment variable WORKER_MAX_MESSAGE_BYTES={settings.worker_max_message_bytes}: expected at least 65536"
+            )
         return settings
 
     @property

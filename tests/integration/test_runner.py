@@ -110,9 +110,12 @@ def test_a_run_answers_as_in_the_contract(runner: Runner) -> None:
     assert isinstance(answer["timing_ms"]["total_ms"], int)
     assert event_types(answer) == [
         "task.received",
+        "metrics.compute.started",
         "task.started",
         "task.inference.started",
         "task.inference.completed",
+        "metrics.compute.completed",
+        "metrics.inference",
         "metrics.run",
         "task.completed",
     ]

@@ -67,6 +67,11 @@ class ActionContext:
         self._done: threading.Event | None = None
 
     @property
+    def items(self) -> "tuple[ActionContext, ...]":
+        """The contexts of the runs that this call serves: of a batch function those of its payloads, in order; else this one alone."""
+        return (self,)
+
+    @property
     def required_models(self) -> list[str]:
         """Refs of the models pinned to this run (a copy)."""
         return list(self._required_models)

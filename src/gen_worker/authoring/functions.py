@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar, overload
 
+from gen_worker.authoring.batch import Batch
+
 F = TypeVar("F", bound=Callable[..., Any])
 Kind = Literal["function", "websocket"]
 
@@ -27,22 +29,26 @@ class ResourceRequirements:
 class Mark:
     """What a decorator leaves on a function."""
 
-    def __init__(self, kind: Kind, resources: ResourceRequirements) -> None:
+    def __init__(self, kind: Kind, resources: ResourceRequirements, batch: Batch | None = None) -> None:
         self.kind: Kind = kind
         self.resources = resources
+        self.batch = batch
 
 
 @overload
 def worker_function(resources: F) -> F: ...
 @overload
-def worker_function(resources: ResourceRequirements | None = None) -> Callable[[F], F]: ...
-def worker_function(resources: Any = None) -> Any:
+def worker_function(resources: ResourceRequirements | None = None, *, batch: Batch | None = None) -> Callable[[F], F]: ...
+def worker_function(resources: Any = None, *, batch: Batch | None = None) -> Any:
     """Serve this function: `def f(ctx: ActionContext, payload: SomeStruct, ...) -> OtherStruct`.
 
-    Works as `@worker_function`, `@worker_function()` and `@worker_function(ResourceRequirements(max_concurrency=1))`.
+    Works as `@worker_function`, `@worker_function()` and `@worker_function(ResourceRequirements(max_concurrency=1))`. With
+    `batch=Batch(...)` the function takes `list[SomeStruct]` and returns `list[OtherStruct]`, and one call serves several runs.
     The signature is checked at discovery, not here, so that all mistakes are shown together.
     """
-    return _decorator("function", resources)
+    if batch is not None and not isinstance(batch, Batch):
+        raise TypeError(f"@worker_function takes batch=Batch(...), not {batch!r}")
+    return _decorator("function", resources, batch)
 
 
 @overload
@@ -63,9 +69,9 @@ def mark_of(function: object) -> Mark | None:
     return mark if isinstance(mark, Mark) else None
 
 
-def _decorator(kind: Kind, resources: Any) -> Any:
+def _decorator(kind: Kind, resources: Any, batch: Batch | None = None) -> Any:
     if resources is None or isinstance(resources, ResourceRequirements):
-        mark = Mark(kind, resources or ResourceRequirements())
+        mark = Mark(kind, resources or ResourceRequirements(), batch)
         return lambda function: _marked(function, mark)
     if callable(resources):
         return _marked(resources, Mark(kind, ResourceRequirements()))

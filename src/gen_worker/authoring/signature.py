@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 
+from gen_worker.authoring.batch import Batch
 from gen_worker.authoring.context import ActionContext
 from gen_worker.authoring.functions import Kind, Mark, ResourceRequirements, mark_of
 from gen_worker.injection import ModelRef, ModelRefSource
@@ -53,6 +54,7 @@ class FunctionSpec(msgspec.Struct, frozen=True):
     is_async: bool
     injections: tuple[Injection, ...]
     timeout_ms: int = 0  # of a run whose caller sets none; 0 for no limit
+    batch: Batch | None = None
 
     @property
     def required_models(self) -> tuple[str, ...]:
@@ -85,6 +87,8 @@ def read_signature(function: Callable[..., Any], module: str | None = None) -> F
     _check_kinds(function, parameters)
     if mark.kind == "websocket":
         return _websocket_spec(function, mark, name, module, parameters, hints)
+    if mark.batch is not None:
+        hints = _item_hints(function, parameters, hints)
     payloads, injections = _sort_parameters(function, parameters[1:], hints)
     if len(payloads) != 1:
         problem = "missing payload param" if not payloads else f"must accept exactly one payload, found {', '.join(payloads)}"
@@ -105,7 +109,32 @@ def read_signature(function: Callable[..., Any], module: str | None = None) -> F
         output_mode=mode,
         is_async=streams_async or inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function),
         injections=injections,
+        batch=mark.batch,
     )
+
+
+def _item_hints(function: Callable[..., Any], parameters: list[inspect.Parameter], hints: dict[str, Any]) -> dict[str, Any]:
+    """The hints of a batch function with `list[Struct]` replaced by `Struct`, so that the other rules are the same."""
+    shape = f"def {function.__name__}(ctx: ActionContext, payloads: list[Input]) -> list[Output]"
+    found = dict(hints)
+    lists = [p.name for p in parameters[1:] if get_origin(hints.get(p.name)) is list and _is_struct(get_args(hints[p.name])[0])]
+    if len(lists) != 1:
+        plain = [p.name for p in parameters[1:] if _is_struct(hints.get(p.name))]
+        problem = (
+            f"'{plain[0]}' is one payload, but a batch function takes a list of them"
+            if plain
+            else "a batch function takes one list[Struct]"
+        )
+        raise SignatureError(function, problem, f"write {shape}")
+    found[lists[0]] = get_args(hints[lists[0]])[0]
+    output = hints.get("return")
+    items = get_args(output)[0] if get_origin(output) is list else None
+    structs = [kind for kind in (get_args(items) or (items,)) if _is_struct(kind)]
+    others = [kind for kind in get_args(items) if not _is_struct(kind) and not (isinstance(kind, type) and issubclass(kind, BaseException))]
+    if len(structs) != 1 or others:
+        raise SignatureError(function, f"a batch function returns a list of one Struct type, not {_shown(output)}", f"write {shape}")
+    found["return"] = structs[0]
+    return found
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:

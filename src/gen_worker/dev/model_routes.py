@@ -108,7 +108,9 @@ class ModelRoutes:
         except ValueError as exc:
             keys = sorted({key for key, _ in self._models.keyspace.refs().values()})
             known = ", ".join(keys) or "none"
-            raise RequestError(404, "not_found", f"{exc}.{did_you_mean(name, keys)} Declared keys: {known}", error="unknown_model") from None
+            raise RequestError(
+                404, "not_found", f"{exc}.{did_you_mean(name, keys)} Declared keys: {known}", error="unknown_model"
+            ) from None
 
     async def _model_id(self, request: Request) -> str:
         named: _Named = await _read(request, _Named)

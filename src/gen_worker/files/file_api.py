@@ -77,7 +77,7 @@ class FileApi:
         headers = [("content-type", "application/octet-stream"), ("content-length", str(size_bytes))]
 
         def attempt() -> Saved:
-            with self._request("POST" if create else "PUT", ref, headers, body()) as (status, fields, response):
+            with self._request("POST" if create else "PUT", ref, headers, body()) as (status, _, response):
                 if create and status == 409:
                     raise FileApiError(f"output path {ref[:200]!r} already exists (HTTP 409)", status)
                 self._check(status, f"saving {ref[:200]!r}")

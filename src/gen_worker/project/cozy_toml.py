@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from gen_worker.authoring.batch import Batch
 from gen_worker.names import did_you_mean, slugify
 from gen_worker.project.constraints import parse_constraint
 from gen_worker.refs import DEFAULT_DTYPES, DTYPES, ModelSpec
@@ -182,6 +183,10 @@ class _Reader:
         if key == "batch":
             table = self.table(value, "functions", name, "batch")
             self.known_keys(table, ("max_size", "max_wait_ms"), "functions", name, "batch")
+            try:
+                Batch(**table)
+            except ValueError as exc:
+                raise self.error(f"functions.{name}.batch: {exc}", "functions", name, "batch") from None
             return table
         whole = key in ("max_concurrency", "max_attempts", "queue_max")
         if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or value <= 0:

@@ -90,6 +90,14 @@ def with_settings(spec: FunctionSpec, settings: Mapping[str, Any]) -> FunctionSp
     limit, timeout_s = settings.get("max_concurrency"), settings.get("timeout_s")
     if limit:
         spec = msgspec.structs.replace(spec, resources=ResourceRequirements(int(limit)))
+    if batch := settings.get("batch"):
+        if spec.batch is None:
+            raise SignatureError(
+                spec.function,
+                f"[functions.{spec.python_name}] sets batch, but the function takes one payload at a time",
+                "write @worker_function(batch=Batch()) and take list[Input], or remove batch from cozy.toml",
+            )
+        spec = msgspec.structs.replace(spec, batch=msgspec.structs.replace(spec.batch, **batch))
     return msgspec.structs.replace(spec, timeout_ms=round(timeout_s * 1000)) if timeout_s else spec
 
 
@@ -130,7 +138,7 @@ def _function_json(spec: FunctionSpec, settings: Mapping[str, Any]) -> dict[str,
         "name": spec.name,
         "python_name": spec.python_name,
         "module": spec.module,
-        "resources": {**spec.resources.to_dict(), **settings},
+        "resources": {**spec.resources.to_dict(), **_batch_json(spec), **settings},
         "payload_type": _type_json(spec.payload_type),
         "payload_schema_sha256": schema_sha256(payload),
         "input_schema": payload,
@@ -148,6 +156,10 @@ def _function_json(spec: FunctionSpec, settings: Mapping[str, Any]) -> dict[str,
         entry["delta_schema_sha256"] = entry["output_schema_sha256"]
         entry["delta_output_schema"] = output
     return entry
+
+
+def _batch_json(spec: FunctionSpec) -> dict[str, Any]:
+    return {} if spec.batch is None else {"batch": {"max_size": spec.batch.max_size, "max_wait_ms": spec.batch.max_wait_ms}}
 
 
 def _websocket_json(spec: FunctionSpec) -> dict[str, Any]:

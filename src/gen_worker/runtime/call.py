@@ -125,8 +125,7 @@ class Call:
         if error is None:
             self._future.set_result(output)
         else:
-            carried = isinstance(error, Exception) and not isinstance(error, StopIteration)
-            self._future.set_exception(error if carried else _EscapedError(error))
+            self._future.set_exception(escaped(error))
 
     def _in_thread(self) -> Post:
         try:
@@ -153,10 +152,7 @@ class Call:
 
     def _finish(self, result: Any) -> bytes:
         self._check_canceled()
-        output = self._checked(result, "returned", self._encode)
-        if self._limits.output_bytes and len(output) > self._limits.output_bytes:
-            raise ValueError(f"output of {len(output)} bytes; at most {self._limits.output_bytes} are allowed (WORKER_MAX_OUTPUT_BYTES)")
-        return output
+        return check_output(result, self._spec.output_type, self._encode, self._limits)
 
     def _stream(self, result: Any) -> bytes:
         try:
@@ -197,7 +193,7 @@ class Call:
         return b""
 
     def _delta(self, item: Any) -> bytes:
-        delta = self._checked(item, "yielded", self._encode_delta)
+        delta = _checked(item, "yielded", self._spec.output_type, self._encode_delta)
         if self._limits.delta_bytes and len(delta) > self._limits.delta_bytes:
             raise OutputError(
                 f"yielded an item of {len(delta)} bytes; at most {self._limits.delta_bytes} are allowed (WORKER_MAX_OUTPUT_DELTA_BYTES). "
@@ -205,17 +201,31 @@ class Call:
             )
         return delta
 
-    def _checked(self, value: Any, verb: str, encode: Encode) -> bytes:
-        if not isinstance(value, self._spec.output_type):
-            raise OutputError(f"{verb} {type(value).__name__}; declared is {self._spec.output_type.__name__}")
-        try:
-            return encode(value)
-        except (TypeError, OverflowError, RecursionError, UnicodeEncodeError) as exc:
-            raise OutputError(f"{verb} a {type(value).__name__} that cannot be encoded: {exc}") from exc
-
     def _check_canceled(self) -> None:
         if self._ctx.is_canceled():
             raise CanceledError("canceled")
+
+
+def check_output(result: Any, kind: type[msgspec.Struct], encode: Encode, limits: CallLimits) -> bytes:
+    """A returned value, encoded; `OutputError` when it is not what the signature declares, `ValueError` when it is too large."""
+    output = _checked(result, "returned", kind, encode)
+    if limits.output_bytes and len(output) > limits.output_bytes:
+        raise ValueError(f"output of {len(output)} bytes; at most {limits.output_bytes} are allowed (WORKER_MAX_OUTPUT_BYTES)")
+    return output
+
+
+def _checked(value: Any, verb: str, kind: type[msgspec.Struct], encode: Encode) -> bytes:
+    if not isinstance(value, kind):
+        raise OutputError(f"{verb} {type(value).__name__}; declared is {kind.__name__}")
+    try:
+        return encode(value)
+    except (TypeError, OverflowError, RecursionError, UnicodeEncodeError) as exc:
+        raise OutputError(f"{verb} a {type(value).__name__} that cannot be encoded: {exc}") from exc
+
+
+def escaped(error: BaseException) -> Exception:
+    """What an author's code raised, as something that a future can hold."""
+    return error if isinstance(error, Exception) and not isinstance(error, StopIteration) else _EscapedError(error)
 
 
 class _EscapedError(Exception):

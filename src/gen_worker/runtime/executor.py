@@ -17,6 +17,7 @@ from gen_worker.files.file_api import FileApi
 from gen_worker.files.inputs import InputFiles, holds_assets
 from gen_worker.log import Log
 from gen_worker.models.manager import Lease, ModelManager, ModelUse
+from gen_worker.runtime.batching import BatchCall, Batchers
 from gen_worker.runtime.call import Call, CallLimits
 from gen_worker.runtime.cancellation import CancelToken
 from gen_worker.runtime.outbox import RunOutbox, RunSink
@@ -80,6 +81,7 @@ class Executor:
         self.call_limits = CallLimits(
             limits.worker_max_output_bytes, limits.worker_max_output_delta_bytes, limits.worker_max_output_delta_events
         )
+        self.batchers = Batchers(self.threads, self.tenant, self.call_limits, device)
 
     async def run(
         self,
@@ -119,7 +121,7 @@ class _Run:
         self.timeout_ms = request.timeout_ms or spec.timeout_ms
         self.began_s = executor.clock.now_s()
         self.uses: list[ModelUse] = []
-        self.call: Call | None = None
+        self.call: Call | BatchCall | None = None
         self.inference_began_s: float | None = None
         self.cleanups: list[Callable[[], None]] = []  # for when the author's code has ended
 
@@ -192,18 +194,24 @@ class _Run:
         outbox = RunOutbox(self.sink, executor.mailbox.post)
         ctx = self._context(outbox)
         as_json = self.request.encoding == "json"
-        call = self.call = Call(
-            spec,
-            ctx,
-            arguments,
-            token=self.token,
-            outbox=outbox,
-            threads=executor.threads,
-            tenant=executor.tenant,
-            encode=_encode_json if as_json else _encode_msgpack,
-            encode_delta=_encode_json if as_json else _encode_sorted_json,
-            limits=executor.call_limits,
-        )
+        encode = _encode_json if as_json else _encode_msgpack
+        call: Call | BatchCall
+        if spec.batch is not None:
+            batcher = executor.batchers.of(spec, tuple([use.model_id for use in self.uses]))
+            call = self.call = BatchCall(batcher, ctx, payload, arguments, self.token, outbox, encode)
+        else:
+            call = self.call = Call(
+                spec,
+                ctx,
+                arguments,
+                token=self.token,
+                outbox=outbox,
+                threads=executor.threads,
+                tenant=executor.tenant,
+                encode=encode,
+                encode_delta=_encode_json if as_json else _encode_sorted_json,
+                limits=executor.call_limits,
+            )
         self.inference_began_s = began_s = executor.clock.now_s()
         self.sink.emit(RunEvent(events.INFERENCE_STARTED, events.InferenceStarted(spec.name, spec.output_mode)))
         watched = executor.stuck.enter(

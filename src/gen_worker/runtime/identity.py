@@ -87,7 +87,7 @@ class JwksVerifier:
         return self._keys[kid]
 
     def _fetch(self) -> None:
-        timeouts = {name: JWKS_TIMEOUT_S for name in ("connect", "read", "write", "pool")}
+        timeouts = dict.fromkeys(("connect", "read", "write", "pool"), JWKS_TIMEOUT_S)
         try:
             with httpcore.ConnectionPool() as pool, pool.stream("GET", self._settings.url, extensions={"timeout": timeouts}) as response:
                 body = b""

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -86,8 +85,8 @@ def run_until_stopped(config: WorkerConfig, startup: Startup, log: Log, on_built
 class Worker:
     """A worker under the control of the program that builds it.
 
-    `run` blocks until `stop` is called from another thread, or a signal arrives. `manifest` is a baked manifest as a dict; without one the functions
-    are those of `user_module_names`. Everything else comes from the environment.
+    `run` blocks until `stop` is called from another thread, or a signal arrives. `manifest` is a baked manifest as a dict; without one the
+    functions are those of `user_module_names`. Everything else comes from the environment.
     """
 
     def __init__(
@@ -136,5 +135,3 @@ class Worker:
     def _note(self, worker: WireWorker) -> None:
         self._worker = worker
         self._loop = asyncio.get_running_loop()
-
-

@@ -288,9 +288,7 @@ class RealtimeSessions:
         return arguments
 
 
-async def _on_tenant_loop(
-    executor: Executor, token: CancelToken, ctx: ActionContext, start: Callable[[], Any]
-) -> BaseException | None:
+async def _on_tenant_loop(executor: Executor, token: CancelToken, ctx: ActionContext, start: Callable[[], Any]) -> BaseException | None:
     """Run a handler in the tenant's loop until it ends; what it raised."""
     tenant, mailbox = executor.tenant.loop, executor.mailbox
     ended: asyncio.Future[BaseException | None] = mailbox.loop.create_future()

@@ -26,8 +26,8 @@ from gen_worker.wire.messages import (
     RunCommand,
     RunResult,
     Single,
-    UnloadModelResult,
     Unknown,
+    UnloadModelResult,
     UrlRefreshRequest,
 )
 from gen_worker.wire.scheduler_session import (
@@ -42,6 +42,7 @@ from gen_worker.wire.scheduler_session import (
 )
 
 ACK_DELAY_S = 0.005
+FINISH_TIMEOUT_S = 1.0
 SEND_BYTES = 256 << 10
 MAX_WAITING_DELTAS = 4096
 MESSAGE_OVERHEAD_BYTES = 4096
@@ -179,6 +180,8 @@ class LoopbackWorker:
         self.stream = stream
         self.session = session
         self.registrations: list[Registration] = []
+        self.writer: asyncio.Task[None] | None = None
+        self._closing = False
         self._news = asyncio.Event()
         self._ack_timer: asyncio.TimerHandle | None = None
 
@@ -205,13 +208,20 @@ class LoopbackWorker:
     async def write(self) -> None:
         """Send what there is, for as long as the stream lives."""
         try:
-            while True:
+            while not self._closing:
                 await self._news.wait()
                 self._news.clear()
                 while (message := self.session.outgoing(SEND_BYTES)) is not None:
                     await self.stream.send(codec.encode(message))
         except StreamOverError:
             return
+
+    async def finish(self) -> None:
+        """Send what is owed, acknowledgements above all, and nothing after it."""
+        self._closing = True
+        self._news.set()
+        if self.writer is not None:
+            await asyncio.wait([self.writer], timeout=FINISH_TIMEOUT_S)
 
     def _ack_now(self) -> None:
         self._ack_timer = None
@@ -269,6 +279,8 @@ class LoopbackScheduler:
         await self._server.start()
 
     async def stop(self, grace_s: float | None = None) -> None:
+        """Acknowledge what has come, end all streams, close the port."""
+        await asyncio.gather(*[worker.finish() for worker in self.workers])
         await self._server.stop(grace_s)
 
     @property
@@ -300,7 +312,9 @@ class LoopbackScheduler:
         finally:
             self._watching -= 1
 
-    async def start_run(self, function: str, payload: Any = None, *, run_id: str = "", timeout_s: float = 30, **options: Any) -> LoopbackRun:
+    async def start_run(
+        self, function: str, payload: Any = None, *, run_id: str = "", timeout_s: float = 30, **options: Any
+    ) -> LoopbackRun:
         """Give a run to a worker. `options` are further fields of `RunCommand`; `payload` is encoded unless it is bytes."""
         worker = await self.worker(timeout_s)
         data = payload if isinstance(payload, bytes) else msgspec.msgpack.encode({} if payload is None else payload)
@@ -350,7 +364,7 @@ class LoopbackScheduler:
             raise RejectError("UNAUTHENTICATED", "the worker token is not accepted")
         session = SchedulerSession(self._memories, extensions=self._extensions)
         worker = LoopbackWorker(stream, session)
-        writer = asyncio.create_task(worker.write())
+        writer = worker.writer = asyncio.create_task(worker.write())
         try:
             await self._read(stream, worker)
         except IncompatibleError as exc:

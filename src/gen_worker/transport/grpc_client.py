@@ -81,11 +81,11 @@ class GrpcStream:
 
     async def receive(self) -> bytes | None:
         try:
-            data = await self._call.read()
+            data: object = await self._call.read()
         except grpc.aio.AioRpcError:
             data = grpc.aio.EOF
-        if data is not grpc.aio.EOF:
-            return bytes(data)
+        if isinstance(data, bytes):
+            return data
         await self._note_end()
         return None
 
@@ -107,7 +107,9 @@ _BROKEN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCo
 class GrpcDialer:
     """Opens streams to schedulers."""
 
-    def __init__(self, tls: Tls, *, max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> None:
+    def __init__(
+        self, tls: Tls, *, max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES, connect_timeout_s: float = CONNECT_TIMEOUT_S
+    ) -> None:
         self._tls = tls
         self._credentials = tls.credentials() if tls.use is not False else None
         self._connect_timeout_s = connect_timeout_s
@@ -133,7 +135,7 @@ class GrpcDialer:
                     await self._ready(channel)
             except TimeoutError:
                 raise ConnectionError(f"no gRPC server answered within {self._connect_timeout_s:.0f} s") from None
-            method = channel.stream_stream(METHOD, request_serializer=None, response_deserializer=None)
+            method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(METHOD)  # no serializers: bytes
             call = method(metadata=(("authorization", f"Bearer {token}"),))
             stream = GrpcStream(call)
             try:

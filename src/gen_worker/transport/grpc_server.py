@@ -47,11 +47,11 @@ class ServerStream:
 
     async def receive(self) -> bytes | None:
         try:
-            data = await self._context.read()
+            data: object = await self._context.read()
         except (grpc.aio.BaseError, asyncio.InvalidStateError, grpc.RpcError):
             data = grpc.aio.EOF
-        if data is not grpc.aio.EOF:
-            return bytes(data)
+        if isinstance(data, bytes):
+            return data
         self._ended = Lost("the worker left", by_peer=True)
         return None
 
@@ -94,10 +94,12 @@ class GrpcServer:
         """Listen; `OSError` when the address cannot be had."""
         server = grpc.aio.server(options=self._options)
         service, method = METHOD.strip("/").split("/")
-        handler = grpc.stream_stream_rpc_method_handler(self._handle)
+        handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(self._handle)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
         try:
-            self.port = server.add_secure_port(self._listen, self._credentials) if self._credentials else server.add_insecure_port(self._listen)
+            self.port = (
+                server.add_secure_port(self._listen, self._credentials) if self._credentials else server.add_insecure_port(self._listen)
+            )
         except RuntimeError as exc:
             raise OSError(f"cannot listen on {self._listen}: {exc}") from None
         await server.start()
@@ -111,9 +113,10 @@ class GrpcServer:
 
     async def _handle(self, requests: object, context: "grpc.aio.ServicerContext[bytes, bytes]") -> None:
         stream = ServerStream(context)
-        serving = asyncio.ensure_future(self._serve(stream))
+        serving: asyncio.Future[Any] = asyncio.ensure_future(self._serve(stream))
         try:
-            await asyncio.wait([serving, stream.aborted], return_when=asyncio.FIRST_COMPLETED)
+            ends: list[asyncio.Future[Any]] = [serving, stream.aborted]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if serving.done():
                 serving.result()
                 return

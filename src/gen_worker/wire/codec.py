@@ -129,17 +129,23 @@ def _writer(annotation: Any, name: str) -> Write:
     if _is_struct(annotation):
         return lambda target, value: _write_nested(getattr(target, name), value)
     origin = get_origin(annotation)
-    if origin is tuple:
-        item = get_args(annotation)[0]
-        if _is_struct(item):
-            return lambda target, values: [_write_struct(getattr(target, name).add(), value) for value in values] and None
-        return lambda target, values: getattr(target, name).extend(values)
-    if origin is not None:  # Mapping
-        item = get_args(annotation)[1]
-        if _is_struct(item):
-            return lambda target, values: [_write_nested(getattr(target, name)[key], value) for key, value in values.items()] and None
+    if origin is None:
+        return lambda target, value: setattr(target, name, value)
+    item = get_args(annotation)[-1] if origin is not tuple else get_args(annotation)[0]
+    if not _is_struct(item):
+        if origin is tuple:
+            return lambda target, values: getattr(target, name).extend(values)
         return lambda target, values: getattr(target, name).update(values)
-    return lambda target, value: setattr(target, name, value)
+
+    def write_list(target: Any, values: Any) -> None:
+        for value in values:
+            _write_struct(getattr(target, name).add(), value)
+
+    def write_map(target: Any, values: Any) -> None:
+        for key, value in values.items():
+            _write_nested(getattr(target, name)[key], value)
+
+    return write_list if origin is tuple else write_map
 
 
 def _write_nested(target: Any, value: msgspec.Struct) -> None:

@@ -28,15 +28,7 @@ from gen_worker.wire.outbox import Outbox, Taken
 
 ROTATE_TYPES = ("worker.jwt.rotate", "worker_jwt.rotate")
 _Command = (
-    RunCommand
-    | InterruptRun
-    | LoadModel
-    | UnloadModel
-    | ReleaseConfig
-    | OpenRealtime
-    | RealtimeFrame
-    | CloseRealtime
-    | UrlRefreshResponse
+    RunCommand | InterruptRun | LoadModel | UnloadModel | ReleaseConfig | OpenRealtime | RealtimeFrame | CloseRealtime | UrlRefreshResponse
 )
 
 

@@ -1,10 +1,11 @@
 """Functions that the benchmarks call."""
 
+import time
 from collections.abc import Iterator
 
 import msgspec
 
-from gen_worker import ActionContext, worker_function
+from gen_worker import ActionContext, Batch, worker_function
 
 
 class Input(msgspec.Struct):
@@ -24,3 +25,9 @@ def echo(ctx: ActionContext, payload: Input) -> Output:
 def stream(ctx: ActionContext, payload: Input) -> Iterator[Output]:
     for number in range(200):
         yield Output(str(number))
+
+
+@worker_function(batch=Batch(max_size=16, max_wait_ms=5))
+def batch(ctx: ActionContext, payloads: list[Input]) -> list[Output]:
+    time.sleep(0.02)
+    return [Output(payload.prompt) for payload in payloads]

@@ -1,0 +1,29 @@
+"""How runs of several callers are gathered into one call."""
+
+import msgspec
+
+MAX_SIZE = 4096
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """For `@worker_function(batch=Batch(...))` on `def f(ctx, payloads: list[Input]) -> list[Output]`.
+
+    A call takes up to `max_size` payloads. The first of them waits at most `max_wait_ms` for others; while `parallel` calls are busy,
+    the next gather without regard to that. The result holds one output a payload, in order; an exception in an output's place fails that
+    run alone. If the call itself raises, its payloads are tried again one by one, so that only the bad one fails.
+    """
+
+    max_size: int = 16
+    max_wait_ms: float = 5.0
+    parallel: int = 1
+
+    def __post_init__(self) -> None:
+        _check("max_size", self.max_size, 1, MAX_SIZE, whole=True)
+        _check("max_wait_ms", self.max_wait_ms, 0, 60_000, whole=False)
+        _check("parallel", self.parallel, 1, 64, whole=True)
+
+
+def _check(name: str, value: object, low: int, high: int, *, whole: bool) -> None:
+    kinds = int if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+        raise ValueError(f"Batch({name}={value!r}): expected a {'whole ' if whole else ''}number from {low} to {high}")
