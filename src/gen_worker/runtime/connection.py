@@ -75,6 +75,8 @@ class Observer(Protocol):
 
     def lost(self, address: str, detail: str) -> None: ...
 
+    def incompatible(self, address: str, detail: str) -> None: ...
+
 
 class Connection:
     """The one way to the scheduler. What is said waits in the outbox until a stream can carry it."""
@@ -153,6 +155,7 @@ class Connection:
                     await self._pause(self._policy.backoff.delay_s(0, self._random))
             match ended:
                 case Refused(detail):
+                    self._observer.incompatible(address, detail)
                     raise IncompatibleSchedulerError(detail)
                 case Moved(leader):
                     self._log.info("scheduler.moved", address=address, leader=leader)
@@ -220,8 +223,11 @@ class Connection:
         self._over.clear()
         try:
             await stream.send(codec.encode(self._register(False)))
-        except StreamOverError as exc:
-            return Lost(str(exc))
+        except StreamOverError:
+            # The scheduler ended the stream before it took the first message; why, it has told the receiving side.
+            while await stream.receive() is not None:
+                pass
+            return stream.ended
         self._stream = stream
         helpers = [
             asyncio.create_task(self._send(stream, session), name="connection-send"),

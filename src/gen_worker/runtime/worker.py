@@ -258,6 +258,9 @@ class WireWorker:
         else:
             self._log.info("scheduler.reconnected", address=address)
 
+    def incompatible(self, address: str, detail: str) -> None:
+        self._startup.phase("scheduler_protocol_incompatible", "error", address=address, detail=detail)
+
     def lost(self, address: str, detail: str) -> None:
         self._log.warning("scheduler.lost", address=address, detail=detail)
         self._realtime.end_all("connection_lost")

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Any, Self
@@ -181,6 +182,7 @@ class LoopbackWorker:
         self.session = session
         self.registrations: list[Registration] = []
         self.writer: asyncio.Task[None] | None = None
+        self._raw: deque[bytes] = deque()
         self._closing = False
         self._news = asyncio.Event()
         self._ack_timer: asyncio.TimerHandle | None = None
@@ -198,6 +200,11 @@ class LoopbackWorker:
         self.session.send(message)
         self._news.set()
 
+    def send_raw(self, data: bytes) -> None:
+        """Send bytes as a message, whatever they are."""
+        self._raw.append(data)
+        self._news.set()
+
     def poke(self) -> None:
         """Something may be there to send."""
         if self.session.is_urgent:
@@ -211,6 +218,8 @@ class LoopbackWorker:
             while not self._closing:
                 await self._news.wait()
                 self._news.clear()
+                while self._raw:
+                    await self.stream.send(self._raw.popleft())
                 while (message := self.session.outgoing(SEND_BYTES)) is not None:
                     await self.stream.send(codec.encode(message))
         except StreamOverError:

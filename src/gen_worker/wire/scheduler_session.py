@@ -21,8 +21,8 @@ from gen_worker.wire.messages import (
     RunCommand,
     RunResult,
     Single,
-    UnloadModelResult,
     Unknown,
+    UnloadModelResult,
     UrlRefreshRequest,
     size_of,
 )
@@ -91,7 +91,8 @@ Effect = (
 class SchedulerSession:
     """Takes a worker's messages, each once however often it is sent, and queues what the worker is to get.
 
-    `memories` maps instance ids to what is remembered; it outlives the session. Without `extensions` this is a scheduler of plain protocol 1.0.
+    `memories` maps instance ids to what is remembered; it outlives the session. Without `extensions` this is a scheduler of plain
+    protocol 1.0.
     """
 
     def __init__(self, memories: dict[str, WorkerMemory], *, extensions: bool = True) -> None:
@@ -230,5 +231,3 @@ def _check_names(registration: Registration) -> None:
         longest = max(map(len, names), default=0)
         if longest > MAX_NAME_BYTES:
             raise ProtocolViolationError(f"registration with a name of {longest} characters in {what}; at most {MAX_NAME_BYTES} are taken")
-
-

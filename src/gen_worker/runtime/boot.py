@@ -1,0 +1,82 @@
+"""From an environment to a running worker: read it, find the functions, check what can be checked, then run."""
+
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+
+import msgspec
+
+from gen_worker.errors import WorkerError
+from gen_worker.log import Log
+from gen_worker.project.baked import load_functions
+from gen_worker.project.constraints import constraint_satisfied
+from gen_worker.project.cozy_toml import find_cozy_toml, load_cozy_toml
+from gen_worker.project.discovery import add_to_path, discover
+from gen_worker.project.manifest import Manifest, read_manifest
+from gen_worker.runtime.program import check_writable, run_until_stopped, verify_token, worker_config
+from gen_worker.runtime.startup import Startup
+from gen_worker.settings import WorkerSettings
+
+BAKED_MANIFEST = "/app/.cozy/manifest.json"
+
+
+def boot(env: Mapping[str, str]) -> int:
+    """Run until stopped; the exit status."""
+    log = Log(as_json=env.get("LOG_FORMAT", "json") == "json")
+    startup = Startup(log, env.get("WORKER_ID", ""), env.get("SCHEDULER_PUBLIC_ADDR", ""))
+    startup.phase("boot")
+    phase = "boot"
+    try:
+        settings = WorkerSettings.from_env(env)
+        root = Path(env.get("GEN_WORKER_ENDPOINT_ROOT") or Path.cwd())
+        if problem := version_problem(root):
+            print(f"error: {problem}", file=sys.stderr)
+            return 2
+        phase = "manifest"
+        path, manifest = find_manifest(env, root)
+        functions, models = load_functions(manifest)
+        startup.phase("manifest_loaded", path=str(path), functions=sorted(spec.name for spec in functions))
+        phase = "configuration"
+        config = worker_config(env, settings, functions, models)
+        if settings.worker_cache_dir:
+            phase = "cache_preflight"
+            startup.phase("cache_preflight_started", "starting", path=settings.worker_cache_dir)
+            try:
+                check_writable(settings.worker_cache_dir)
+            except ValueError as exc:
+                startup.phase("cache_preflight_failed", "error", path=settings.worker_cache_dir, detail=str(exc))
+                raise
+            startup.phase("cache_preflight_ok", path=settings.worker_cache_dir)
+        phase = "verify_token"
+        verify_token(settings)
+        phase = "run"
+        run_until_stopped(config, startup, log)
+    except (ValueError, WorkerError, RuntimeError) as exc:
+        startup.fatal(phase, exc, 1)
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def find_manifest(env: Mapping[str, str], root: Path) -> tuple[Path, Manifest]:
+    """The baked manifest; where there is none, the manifest of the project in `root`. `ValueError` says what is missing."""
+    add_to_path(root.resolve())
+    path = Path(env.get("GEN_WORKER_MANIFEST_PATH") or BAKED_MANIFEST)
+    project = find_cozy_toml(root)
+    if path.exists() or project is None or env.get("GEN_WORKER_MANIFEST_PATH"):
+        return path, read_manifest(path)
+    return project, msgspec.convert(discover(root).manifest(), Manifest)
+
+
+def version_problem(root: Path) -> str | None:
+    """Why the installed version does not fit a cozy.toml in `root`, which a built image need not have."""
+    found = find_cozy_toml(root)
+    if found is None:
+        return None
+    constraint = load_cozy_toml(found).gen_worker
+    installed = metadata.version("gen-worker")
+    if constraint_satisfied(constraint, installed):
+        return None
+    fix = f"install a fitting one: pip install 'gen-worker{constraint}'"
+    return f"gen-worker {installed} does not satisfy gen_worker = {constraint!r} in {found}; {fix}"
