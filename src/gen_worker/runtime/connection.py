@@ -133,7 +133,6 @@ class Connection:
     async def hold(self) -> None:
         """Keep a stream up until cancelled. Raises `IncompatibleSchedulerError`, or `UnreachableError` after the allowed rounds."""
         failed_rounds = 0
-        secure: bool | None = None  # a leader's hint is dialled under the policy of the stream that it came on
         while True:
             address = self._seeds.next()
             if address is None:
@@ -143,11 +142,9 @@ class Connection:
                 await self._pause(self._policy.backoff.delay_s(failed_rounds, self._random))
                 self._seeds.new_round()
                 continue
-            secure = bool(secure) or self._dialer.is_secure(address)
+            secure = self._seeds.must_be_secure(address) or self._dialer.is_secure(address)
             began_s = time.monotonic()
             ended = await self._one_session(address, secure)
-            if not isinstance(ended, Moved):
-                secure = None
             if self._up and time.monotonic() - began_s >= STABLE_S:
                 failed_rounds = 0
                 self._seeds.new_round(first=address)
@@ -159,7 +156,7 @@ class Connection:
                     raise IncompatibleSchedulerError(detail)
                 case Moved(leader):
                     self._log.info("scheduler.moved", address=address, leader=leader)
-                    self._seeds.hint(leader)
+                    self._seeds.hint(leader, secure=secure)
                 case Lost():
                     pass
 

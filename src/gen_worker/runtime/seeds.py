@@ -33,6 +33,7 @@ class Seeds:
         if not self._configured:
             raise ValueError("no scheduler address; set SCHEDULER_PUBLIC_ADDR to host:port")
         self._learned: list[str] = []
+        self._secured: set[str] = set()
         self._round = self.known()
         self._hint: str | None = None
         self._hints_in_a_row = 0
@@ -55,9 +56,16 @@ class Seeds:
         if first is not None:
             self._round = [first, *(address for address in self._round if address != first)]
 
-    def hint(self, address: str) -> None:
-        """A scheduler says that the leader is at `address`. Schedulers that send us in circles end the round."""
+    def must_be_secure(self, address: str) -> bool:
+        """Whether this address was named over TLS: then it is dialled over TLS, too, whatever it looks like."""
+        return address in self._secured
+
+    def hint(self, address: str, *, secure: bool) -> None:
+        """A scheduler says, over TLS or not, that the leader is at `address`. Schedulers that send us in circles end the round."""
+        if secure and address not in self._configured:
+            self._secured.add(address)
         self._learned = [address, *(known for known in self._learned if known != address)][:MAX_LEARNED]
+        self._secured.intersection_update(self._learned)
         self._hints_in_a_row += 1
         if self._hints_in_a_row <= MAX_HINTS_IN_A_ROW:
             self._hint = address
