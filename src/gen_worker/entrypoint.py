@@ -13,6 +13,8 @@ def main(env: Mapping[str, str] = os.environ) -> int:
     # The first process of a container gets no signals that it has no handler for, so these come before the imports, which take a while.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
+    # gRPC's own lines on stderr would stand between our JSON lines.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from gen_worker.runtime.boot import boot
 
     return boot(env)

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -398,3 +399,30 @@ def test_a_baked_manifest_is_served(project: Callable[..., Path], start_runner: 
     baked.write_bytes(subprocess.run([sys.executable, "-m", "gen_worker.discover"], cwd=folder, capture_output=True, check=True).stdout)
     served = start_runner(tmp_path, "--manifest", str(baked), "--endpoint-root", str(folder))
     assert served.run("echo", {"prompt": "baked"}).json()["output"] == {"text": "baked"}
+
+
+def test_a_batch_function_gathers_callers(project: Callable[..., Path], start_runner: Callable[..., Runner]) -> None:
+    code = """
+class In(msgspec.Struct):
+    prompt: str
+
+class Out(msgspec.Struct):
+    text: str
+
+@worker_function(batch=Batch(max_size=4, max_wait_ms=100))
+def together(ctx: ActionContext, payloads: list[In]) -> list[Out]:
+    for item in ctx.items:
+        item.save_bytes(f"runs/{item.run_id}/outputs/it", b"x")
+    return [Out(f"{p.prompt} of {len(payloads)}") for p in payloads]
+"""
+    runner = start_runner(project(code, "[functions.together]\nbatch = { max_size = 3 }\n"))
+
+    async def all_at_once() -> list[dict[str, Any]]:
+        async with httpx.AsyncClient(base_url=runner.url, trust_env=False) as http:
+            answers = await asyncio.gather(*[http.post("/v1/run/together", json={"prompt": name}) for name in "abc"])
+            return [answer.json() for answer in answers]
+
+    answers = asyncio.run(all_at_once())
+    assert [answer["output"] for answer in answers] == [{"text": f"{name} of 3"} for name in "abc"]
+    assert runner.run("together", {"prompt": 3}).status_code == 400
+    assert len(list(runner.outputs.glob("runs/*/outputs/it"))) == 3

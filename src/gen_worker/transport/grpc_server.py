@@ -92,6 +92,9 @@ class GrpcServer:
 
     async def start(self) -> None:
         """Listen; `OSError` when the address cannot be had."""
+        host, colon, port = self._listen.rpartition(":")
+        if not host or not colon or not port.isdigit() or int(port) > 65535:
+            raise OSError(f"cannot listen on {self._listen}: expected HOST:PORT, such as 127.0.0.1:8080")
         server = grpc.aio.server(options=self._options)
         service, method = METHOD.strip("/").split("/")
         handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(self._handle)

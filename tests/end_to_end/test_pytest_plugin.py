@@ -1,0 +1,71 @@
+"""What a tenant writes: three lines, the real worker behind them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.conftest import write_project
+from tests.wire_project import CODE
+
+from gen_worker.testing.end_to_end import EndToEnd
+from gen_worker.testing.loopback import RunFailedError
+
+THREE_LINES = """
+def test_echo(endpoint):
+    assert endpoint.run("echo", {"prompt": "world"}) == {"text": "world"}
+"""
+MORE = """
+import pytest
+from gen_worker.testing.loopback import RunFailedError
+
+def test_stream(endpoint):
+    assert endpoint.stream("stream", {"count": 3}) == [{"text": "0"}, {"text": "1"}, {"text": "2"}]
+
+def test_failure(endpoint):
+    with pytest.raises(RunFailedError, match="fatal"):
+        endpoint.run("fail", {"prompt": "fatal"})
+
+def test_files(endpoint):
+    ref = endpoint.run("save", {"size": 3})["text"].split(" 3 ")[0]
+    assert endpoint.saved(ref) == b"xxx"
+"""
+
+
+def run_pytest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=100, check=False)
+
+
+def test_a_tenants_tests(tmp_path: Path) -> None:
+    folder = write_project(tmp_path / "project", CODE)
+    (folder / "tests").mkdir()
+    (folder / "tests" / "test_it.py").write_text(THREE_LINES + MORE)
+    found = run_pytest(folder)
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert "4 passed" in found.stdout
+
+
+def test_without_a_project_the_fixture_says_so(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(THREE_LINES)
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    found = run_pytest(tmp_path)
+    assert found.returncode != 0
+    assert "no cozy.toml in" in found.stdout + found.stderr
+
+
+def test_a_project_that_does_not_start_shows_why(tmp_path: Path) -> None:
+    folder = write_project(tmp_path / "project", "import not_there_at_all")
+    with pytest.raises(RuntimeError, match="not_there_at_all"), EndToEnd(folder):
+        pass
+
+
+def test_as_a_plain_object(tmp_path: Path) -> None:
+    with EndToEnd(write_project(tmp_path / "project", CODE), env={"WORKER_MAX_CONCURRENCY": "1"}) as endpoint:
+        run = endpoint.run_with_events("echo", {"prompt": "x"})
+        assert run.of_type("task.completed")
+        with pytest.raises(RunFailedError):
+            endpoint.run("nothing")
+        with pytest.raises(FileNotFoundError, match="no run has saved 'x'"):
+            endpoint.saved("x")
+        assert "worker.startup.phase" in endpoint.log
