@@ -176,3 +176,5 @@ class RunMetrics(msgspec.Struct, frozen=True, omit_defaults=True):
     height: int | None = None
     guidance: float | None = None
     iters_per_s: float | None = None
+    peak_ram_bytes: int | None = None
+    peak_vram_bytes: int | None = None

@@ -26,10 +26,19 @@ def pick_device(env: Mapping[str, str]) -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def model_cache(env: Mapping[str, str]) -> ModelCache:
-    """A cache as large as the device: the GPU's memory where there is one, else this machine's, minus the safety margin."""
+def model_cache(env: Mapping[str, str], gpu_bytes: int = 0) -> ModelCache:
+    """A cache as large as the device: the GPU's memory where there is one, else this machine's, minus the safety margin.
+
+    `gpu_bytes` is the GPU's memory where the caller knows it; otherwise torch is asked, which takes seconds to import.
+    """
+    if gpu_bytes and not env.get("WORKER_MAX_VRAM_GB"):
+        return ModelCache(max_vram_gb=max(0.0, gpu_bytes / 1e9 - _margin_gb(env)))
     if env.get("WORKER_MAX_VRAM_GB") or Path("/dev/nvidiactl").exists():
         return ModelCache()
-    margin_gb = float(env.get("WORKER_VRAM_SAFETY_MARGIN_GB") or DEFAULT_SAFETY_MARGIN_GB)
+    margin_gb = _margin_gb(env)
     total_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     return ModelCache(max_vram_gb=max(total_gb / 2, total_gb - margin_gb))
+
+
+def _margin_gb(env: Mapping[str, str]) -> float:
+    return float(env.get("WORKER_VRAM_SAFETY_MARGIN_GB") or DEFAULT_SAFETY_MARGIN_GB)

@@ -10,6 +10,7 @@ from typing import Protocol
 import msgspec
 
 from gen_worker.errors import FatalError
+from gen_worker.events import EVENTS_SHED
 from gen_worker.log import Log
 from gen_worker.runtime.identity import Identity
 from gen_worker.runtime.seeds import Backoff, Seeds
@@ -107,6 +108,7 @@ class Connection:
         self._news = asyncio.Event()
         self._lingering: asyncio.TimerHandle | None = None
         self._heartbeat_due = False
+        self._shed_reported = 0
         self._silent = 0
         self._lost_by_peer = False
         self._up = False
@@ -292,10 +294,18 @@ class Connection:
     async def _beat(self, session: WorkerSession) -> None:
         while True:
             await asyncio.sleep(self._policy.heartbeat_s)
+            self._report_shed()
             self._silent += 1
             if session.peer is Peer.EXTENDED and self._silent > SILENT_HEARTBEATS:
                 return
             self.refresh()
+
+    def _report_shed(self) -> None:
+        shed = self.outbox.shed - self._shed_reported
+        if shed and self.outbox.has_room:
+            self._shed_reported += shed
+            self._log.warning(EVENTS_SHED, events=shed)
+            self.say_event(Event("", EVENTS_SHED, b'{"events":%d}' % shed))
 
     def _run_out_of_patience(self, session: WorkerSession, address: str) -> None:
         if session is self.session and not self._up:

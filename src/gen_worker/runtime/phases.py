@@ -1,9 +1,12 @@
 """What a run's phases took, as `metrics.*` events."""
 
+import resource
+import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache, lru_cache
+from typing import Any
 
 import msgspec
 
@@ -39,7 +42,8 @@ def run_metrics(function: str, payload: msgspec.Struct, uses: Sequence[ModelUse]
 
 def _summary(function: str, payload: msgspec.Struct, uses: Sequence[ModelUse], inference_s: float, upload_s: float) -> RunMetrics:
     if not uses and not _is_measured(type(payload)):
-        return RunMetrics(1, function, inference_ms=round(inference_s * 1000), upload_ms=round(upload_s * 1000) if upload_s else None)
+        upload_ms = round(upload_s * 1000) if upload_s else None
+        return RunMetrics(1, function, inference_ms=round(inference_s * 1000), upload_ms=upload_ms, peak_ram_bytes=_peak_ram_bytes())
     steps = _number(payload, "num_inference_steps", "steps")
     guidance = _number(payload, "guidance_scale", "guidance")
     states = {use.cache_state for use in uses}
@@ -56,7 +60,23 @@ def _summary(function: str, payload: msgspec.Struct, uses: Sequence[ModelUse], i
         height=_whole(_number(payload, "height")),
         guidance=guidance,
         iters_per_s=round(steps / inference_s, 3) if steps and inference_s > 0 else None,
+        peak_ram_bytes=_peak_ram_bytes(),
+        peak_vram_bytes=_peak_vram_bytes(),
     )
+
+
+def _peak_ram_bytes() -> int:
+    """The most memory that this process has had resident so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes everywhere else
+
+
+def _peak_vram_bytes() -> int | None:
+    """The most memory that torch has had allocated on the GPU so far; None where torch has not touched one."""
+    torch: Any = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+        return None
+    return int(torch.cuda.max_memory_allocated())
 
 
 @cache

@@ -101,7 +101,8 @@ class WireWorker:
 
     async def _run(self, tasks: asyncio.TaskGroup, run_dir: Path) -> None:
         config, settings, limits, log = self._config, self._config.settings, self._config.limits, self._log
-        cache = model_cache(config.env)
+        gpus = GpuWatch(config.env)
+        cache = model_cache(config.env, gpus.read().total_bytes)
         models = ModelManager(Keyspace(config.models_by_function), config.source, cache, lambda: pick_device(config.env), log)
         input_cache = InputCache(Path(settings.worker_cache_dir or run_dir / "input-cache"))
         inputs = InputFiles(
@@ -116,7 +117,7 @@ class WireWorker:
         registrar = Registrar(
             config.functions,
             read_hardware(config.env),
-            GpuWatch(config.env),
+            gpus,
             cache,
             instance_id=self._instance_id,
             max_concurrency=limits.worker_max_concurrency,
