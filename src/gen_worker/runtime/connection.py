@@ -272,6 +272,7 @@ class Connection:
                     self._apply(effect)
             if not self._up and session.peer is not Peer.UNKNOWN:
                 self._now_up(address)
+            await asyncio.sleep(0)  # what was asked for starts before we ask gRPC for more, which takes as long as a quick run
 
     async def _send(self, stream: ClosableStream, session: WorkerSession) -> None:
         try:

@@ -59,8 +59,9 @@ class WireSink:
             self._voice.say_event(Event(self._run_id, event.event_type, data))
 
     def emit_all(self, batch: list[RunEvent]) -> None:
+        emit = self.emit
         for event in batch:
-            self.emit(event)
+            emit(event)
 
 
 class FilesOf(Protocol):
@@ -157,7 +158,7 @@ class WireRuns:
             owner=command.owner or None,
             invoker_id=command.invoker_id or None,
             required_models=command.required_models,
-            resolved_models={**self._baseline(), **command.resolved_models} or None,
+            resolved_models=self._resolved(command),
             file_api=file_api,
         )
         outcome = await self._executor.run(spec, request, sink, token, outputs, lambda: self._admission.give(spec.name))
@@ -165,6 +166,13 @@ class WireRuns:
         if not self._tokens:
             self._idle.set()
         self._answer(command, outcome)
+
+    def _resolved(self, command: RunCommand) -> Mapping[str, Any] | None:
+        """The release's resolved models, those of the run on top."""
+        baseline = self._baseline()
+        if not baseline or not command.resolved_models:
+            return command.resolved_models or baseline or None
+        return {**baseline, **command.resolved_models}
 
     def _reject(self, sink: WireSink, command: RunCommand, reason: str, input_bytes: int | None = None) -> None:
         received = events.Received(command.function, len(command.required_models), len(command.payload))

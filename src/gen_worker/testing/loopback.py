@@ -67,17 +67,26 @@ class LoopbackRun:
         self.events: list[Event] = []
         self.results: list[RunResult] = []  # more than one would be a fault
         self._scheduler = scheduler
-        self._ended: asyncio.Future[RunResult] = asyncio.get_running_loop().create_future()
-        self._news = asyncio.Event()
+        self._waiters: set[asyncio.Future[None]] = set()
+        self._news: asyncio.Event | None = None
         self._read = 0
         self._followed = False
 
     async def result(self, timeout_s: float = 30) -> RunResult:
         """The run's result; `TimeoutError` when it does not come."""
-        await asyncio.wait([self._ended], timeout=timeout_s)
-        if not self._ended.done():
+        if not self.results:
+            loop = asyncio.get_running_loop()
+            waiter = loop.create_future()
+            self._waiters.add(waiter)
+            timer = loop.call_later(timeout_s, _set_unless_done, waiter)
+            try:
+                await waiter
+            finally:
+                timer.cancel()
+                self._waiters.discard(waiter)
+        if not self.results:
             raise TimeoutError(f"run {self.run_id!r} of {self.command.function!r} has no result after {timeout_s} s")
-        return self._ended.result()
+        return self.results[0]
 
     async def output(self, timeout_s: float = 30) -> Any:
         """The decoded output; `RunFailedError` when the run failed."""
@@ -89,8 +98,9 @@ class LoopbackRun:
     async def deltas(self) -> AsyncIterator[Any]:
         """Decoded deltas, as they come. A slow reader holds up the worker's stream; `RunFailedError` at the end of a failed run."""
         self._followed = True
+        news = self._news = asyncio.Event()
         while True:
-            self._news.clear()
+            news.clear()
             while self._read < len(self.events):
                 event = self.events[self._read]
                 self._read += 1
@@ -98,11 +108,11 @@ class LoopbackRun:
                     self._scheduler._room.set()
                 if event.event_type == OUTPUT_DELTA:
                     yield msgspec.json.decode(event.payload)
-            if self._ended.done():
-                if not self._ended.result().success:
-                    raise RunFailedError(self._ended.result())
+            if self.results:
+                if not self.results[0].success:
+                    raise RunFailedError(self.results[0])
                 return
-            await self._news.wait()
+            await news.wait()
 
     def of_type(self, event_type: str) -> list[Any]:
         """Decoded payloads of the events of one type."""
@@ -121,13 +131,15 @@ class LoopbackRun:
 
     def _add(self, event: Event) -> None:
         self.events.append(event)
-        self._news.set()
+        if self._news is not None:
+            self._news.set()
 
     def _end(self, result: RunResult) -> None:
         self.results.append(result)
-        if not self._ended.done():
-            self._ended.set_result(result)
-        self._news.set()
+        for waiter in self._waiters:
+            _set_unless_done(waiter)
+        if self._news is not None:
+            self._news.set()
 
 
 class LoopbackRealtime:
@@ -325,7 +337,7 @@ class LoopbackScheduler:
         self, function: str, payload: Any = None, *, run_id: str = "", timeout_s: float = 30, **options: Any
     ) -> LoopbackRun:
         """Give a run to a worker. `options` are further fields of `RunCommand`; `payload` is encoded unless it is bytes."""
-        worker = await self.worker(timeout_s)
+        worker = self._workers[-1] if self._workers else await self.worker(timeout_s)
         data = payload if isinstance(payload, bytes) else msgspec.msgpack.encode({} if payload is None else payload)
         base, token = self.file_api
         fields = {"file_base_url": base, "file_token": token, **options}
@@ -398,6 +410,8 @@ class LoopbackScheduler:
             for effect in effects:
                 self._apply(worker, effect)
             worker.poke()
+            if effects:
+                await asyncio.sleep(0)  # whoever waits goes on before we ask gRPC for more
             if effects and self._watching:
                 async with self._changed:
                     self._changed.notify_all()
@@ -445,3 +459,8 @@ class LoopbackScheduler:
 
     def _worker_of(self, run_id: str) -> LoopbackWorker | None:
         return next((worker for worker in self._workers if run_id in worker.session.memory.runs), None)
+
+
+def _set_unless_done(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

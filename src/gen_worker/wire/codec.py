@@ -159,12 +159,14 @@ def _reader(annotation: Any) -> Read | None:
     origin = get_origin(annotation)
     if origin is tuple:
         item = get_args(annotation)[0]
-        return (lambda source: tuple([_read_struct(item, value) for value in source])) if _is_struct(item) else tuple
+        if _is_struct(item):
+            return lambda source: tuple([_read_struct(item, value) for value in source]) if source else ()
+        return lambda source: tuple(source) if source else ()
     if origin is not None:
         item = get_args(annotation)[1]
         if _is_struct(item):
-            return lambda source: {key: _read_struct(item, source[key]) for key in source}
-        return dict
+            return lambda source: {key: _read_struct(item, source[key]) for key in source} if source else {}
+        return lambda source: dict(source) if source else {}
     return None
 
 

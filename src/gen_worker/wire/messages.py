@@ -267,8 +267,9 @@ EXTENSIONS: tuple[Extension, ...] = (BATCH, REALTIME_CREDIT)
 
 def size_of(message: Single) -> int:
     """About how many bytes a message holds, for bounds."""
-    match message:
-        case Event(payload=data) | RealtimeFrame(data=data) | RunCommand(payload=data) | RunResult(output=data):
-            return 96 + len(data)
-        case _:
-            return 256
+    kind = type(message)
+    if kind is Event or kind is RunCommand:
+        return 96 + len(message.payload)  # type: ignore[union-attr]
+    if kind is RunResult:
+        return 96 + len(message.output)  # type: ignore[union-attr]
+    return 96 + len(message.data) if isinstance(message, RealtimeFrame) else 256

@@ -81,11 +81,13 @@ class Outbox:
 
     def put_event(self, event: Event) -> bool:
         """A message that may be shed; False when it was."""
-        if self._waiting_events >= MAX_EVENTS or (self._bytes >= MAX_EVENT_BYTES and not self.has_room):
+        if self._waiting_events >= MAX_EVENTS or self._bytes >= MAX_EVENT_BYTES:
             self.shed += 1
             return False
         self._waiting_events += 1
-        self.put(event)
+        size_bytes = 96 + len(event.payload)  # as size_of, which this is too busy to call
+        self._bytes += size_bytes
+        self._queue.append((event, size_bytes))
         return True
 
     def on_room(self, callback: Callable[[], None]) -> None:
@@ -97,6 +99,8 @@ class Outbox:
 
     def take(self, max_bytes: int, max_messages: int = 1024) -> Taken | None:
         """The next messages for the stream, at least one if any waits; None when none may be sent now."""
+        if not self._queue and not self._resend:
+            return None
         taken: list[_Taken] = []
         room_bytes = max_bytes
         while len(taken) < max_messages and (self._resend or self._queue):

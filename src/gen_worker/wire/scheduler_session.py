@@ -198,7 +198,10 @@ class SchedulerSession:
                 if seq <= memory.last_seq:
                     continue  # it came on an earlier stream
                 memory.last_seq = seq
-            effects += self._receive(message)
+            if type(message) is Event:  # by far the most frequent
+                effects.append(message)
+            else:
+                effects += self._receive(message)
         return effects
 
     def _receive(self, message: Single) -> list[Effect]:
