@@ -14,7 +14,7 @@ from gen_worker.events import OUTPUT_DELTA, RunEvent
 MAX_UNTAKEN_DELTAS = 256  # enough that the hand-over between threads costs less than the deltas
 MAX_UNTAKEN_BYTES = 1 << 20
 MAX_WAITING_EVENTS = 4096
-FIRST_DELTA_PAUSE_S = 50e-6
+FIRST_DELTA_PAUSE_S = 120e-6
 
 
 class RunSink(Protocol):
@@ -65,7 +65,11 @@ class RunOutbox:
             self._room.clear()
             if self._is_full() and not self._closed:
                 self._room.wait()
-        return self._put_delta(delta)
+        put = self._put_delta(delta)
+        if self._sent == 1 and self._room is None:
+            # A busy generator would hold the interpreter until it has to wait; the first delta should be on its way before.
+            time.sleep(FIRST_DELTA_PAUSE_S)
+        return put
 
     async def put_delta_async(self, delta: bytes) -> bool:
         """The same for an async producer."""
@@ -88,9 +92,6 @@ class RunOutbox:
         self._sent += 1
         self._sent_bytes += len(delta)
         self._put(RunEvent(OUTPUT_DELTA, msgspec.Raw(delta)))
-        if self._sent == 1 and self._room is None and self._waiter is None:
-            # A busy generator would hold the interpreter until it has to wait; the first delta should be on its way before.
-            time.sleep(FIRST_DELTA_PAUSE_S)
         return True
 
     def _put(self, item: RunEvent) -> None:
