@@ -4,13 +4,16 @@ VENV := .venv-make
 BIN := $(VENV)/bin
 LISTEN ?= 127.0.0.1:8081
 
-.PHONY: demo test check bench clean
+.PHONY: demo test test-pythons check bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python scripts/demo.py --listen $(LISTEN) $(if $(ONCE),--once)
 
 test: $(VENV)/.all
 	$(BIN)/python -m pytest
+
+test-pythons:
+	PYTHON=$(PYTHON) scripts/test-pythons
 
 check: $(VENV)/.all
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check
@@ -20,9 +23,10 @@ bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/stream.py
 	$(BIN)/python benchmarks/echo.py
+	$(BIN)/python benchmarks/wire.py --soak 200000
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv-3.*
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; choose one with: make PYTHON=python3.12 ..."; exit 1; }

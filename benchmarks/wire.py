@@ -43,6 +43,19 @@ async def started_worker(scheduler: LoopbackScheduler, folder: Path = HERE / "en
 
 
 @asynccontextmanager
+async def published_worker(scheduler: LoopbackScheduler, python: str) -> AsyncIterator[None]:
+    process = subprocess.Popen(
+        [python, str(HERE / "servers" / "published_worker.py"), scheduler.address], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        await scheduler.worker(60)
+        yield
+    finally:
+        process.kill()  # it does not always listen to SIGTERM
+        process.wait()
+
+
+@asynccontextmanager
 async def bare_echo() -> AsyncIterator[grpc.aio.StreamStreamCall]:
     process = subprocess.Popen([sys.executable, str(HERE / "servers" / "grpc_echo.py")], stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -124,6 +137,61 @@ async def echo(runs: int, rounds: int) -> None:
     print(f"\nworker resident after its first runs: {idle_mb:.1f} MB")
 
 
+async def peers(runs: int, published: str, ray: bool) -> None:
+    """Others on the same work, in the same run of this program."""
+    async with bare_echo() as call:
+
+        async def one_echo() -> None:
+            await call.write(MESSAGE)
+            await call.read()
+
+        await latencies_ms(one_echo, 300)
+        bare_ms = await latencies_ms(one_echo, runs // 4)
+        bare = await bare_rate(call, runs)
+    print("\n| peer | p50 ms | ratio to bare | per second, 64 at a time | ratio to bare |\n|---|---|---|---|---|")
+    if published:
+        async with LoopbackScheduler() as scheduler, published_worker(scheduler, published):
+
+            async def one_run() -> None:
+                await scheduler.call("echo", PAYLOAD)
+
+            await latencies_ms(one_run, 100)
+            p50_ms, rate = await latencies_ms(one_run, runs // 8), await run_rate(scheduler, runs // 4)
+            print(f"| published worker 0.3.2 | {p50_ms:.2f} | {p50_ms / bare_ms:.1f} | {rate:.0f} | {rate / bare:.3f} |")
+    if ray:
+        p50_ms, rate = await asyncio.to_thread(ray_actor, runs // 4)
+        print(f"| Ray actor | {p50_ms:.2f} | {p50_ms / bare_ms:.1f} | {rate:.0f} | {rate / bare:.3f} |")
+
+
+def ray_actor(runs: int) -> tuple[float, float]:
+    """Median milliseconds of a call of a Ray actor, and calls per second with 64 on their way."""
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+
+    @ray.remote
+    class Actor:
+        def echo(self, data: bytes) -> bytes:
+            return data
+
+    actor = Actor.remote()
+    ray.get([actor.echo.remote(PAYLOAD) for _ in range(300)])
+    times = []
+    for _ in range(runs):
+        began_s = time.perf_counter()
+        ray.get(actor.echo.remote(PAYLOAD))
+        times.append(time.perf_counter() - began_s)
+    began_s = time.perf_counter()
+    waiting = [actor.echo.remote(PAYLOAD) for _ in range(CONCURRENCY)]
+    for _ in range(4 * runs):
+        _, waiting = ray.wait(waiting, num_returns=1)
+        waiting.append(actor.echo.remote(PAYLOAD))
+    ray.get(waiting)
+    rate = (4 * runs + CONCURRENCY) / (time.perf_counter() - began_s)
+    ray.shutdown()
+    return statistics.median(times) * 1000, rate
+
+
 async def stream(rounds: int) -> None:
     rates, firsts = [], []
     async with LoopbackScheduler() as scheduler, started_worker(scheduler):
@@ -197,6 +265,10 @@ async def main() -> None:
     parser.add_argument("--runs", type=int, default=4096)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--soak", type=int, default=0, help="runs of a soak test, such as 200000")
+    parser.add_argument(
+        "--published", default="", metavar="PYTHON", help="an interpreter with gen-worker==0.3.2 installed, to compare with"
+    )
+    parser.add_argument("--ray", action="store_true", help="compare with a Ray actor, too")
     parser.add_argument("--only", default="", help="echo, stream, start or batch")
     args = parser.parse_args()
     if args.only in ("", "echo"):
@@ -207,6 +279,8 @@ async def main() -> None:
         await start(args.rounds)
     if args.only in ("", "batch"):
         await batches(args.runs)
+    if args.published or args.ray:
+        await peers(args.runs, args.published, args.ray)
     if args.soak:
         await soak(args.soak)
 

@@ -23,6 +23,7 @@ EXPORTS = [
     "ModelCache",
     "ModelCacheStats",
     "ModelLocation",
+    "Batch",
     "Clamp",
     "ValidationError",
     "ResourceError",
@@ -37,13 +38,28 @@ DOORS = {
     "gen_worker.payload_constraints": ("Clamp",),
     "gen_worker.wire_protocol": ("WIRE_PROTOCOL_MAJOR", "WIRE_PROTOCOL_MINOR", "wire_protocol_version_string"),
     "gen_worker.decorators": ("worker_function", "worker_websocket", "ResourceRequirements"),
-    "gen_worker.worker": ("ActionContext", "RealtimeSocket"),
+    "gen_worker.worker": ("ActionContext", "RealtimeSocket", "Worker"),
+    "gen_worker.entrypoint": ("main",),
+    "gen_worker.testing.mock_orchestrator": ("main",),
+    "gen_worker.testing.loopback": ("LoopbackScheduler",),
+    "gen_worker.testing.end_to_end": ("EndToEnd",),
+    "gen_worker.pb.worker_scheduler_pb2": ("WorkerSchedulerMessage",),
+    "gen_worker.pb.worker_scheduler_pb2_grpc": ("SchedulerWorkerServiceStub", "add_SchedulerWorkerServiceServicer_to_server"),
+    "gen_worker.pb.frontend_pb2": ("ExecuteActionRequest",),
+    "gen_worker.pb.frontend_pb2_grpc": ("FrontendServiceStub",),
     "gen_worker.discover": ("discover_manifest", "discover_functions"),
 }
 
 
 def test_nothing_heavy_is_loaded() -> None:
     code = f"import sys, gen_worker; print([name for name in {HEAVY!r} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("module", ["gen_worker.worker", "gen_worker.testing.pytest_plugin", "gen_worker.entrypoint"])
+def test_doors_that_others_load_stay_light(module: str) -> None:
+    """Authors import the first, every pytest run of theirs the second; the third has its signal handlers before anything slow."""
+    code = f"import sys, {module}; print([name for name in ('torch', 'grpc', 'google.protobuf', 'httpcore', 'starlette') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 

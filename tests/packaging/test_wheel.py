@@ -1,6 +1,8 @@
 """The wheel in an empty environment: it installs, imports light, and its command gives a result."""
 
 import json
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -26,3 +28,23 @@ def test_the_wheel_works_where_nothing_else_is_installed(tmp_path: Path) -> None
         [cozyctl, "run", "generate", "-i", "prompt=world", "--json"], cwd=tmp_path / "kite", capture_output=True, text=True, check=True
     )
     assert json.loads(run.stdout)["output"] == {"text": "Hello, world!"}
+    check_worker(python, tmp_path / "kite")
+    optional = (
+        "import importlib.util as u; print([n for n in ('torch', 'jwt', 'cryptography', 'pytest', 'huggingface_hub') if u.find_spec(n)])"
+    )
+    assert subprocess.run([python, "-c", optional], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def check_worker(python: str, folder: Path) -> None:
+    """The production worker and the mock orchestrator run on the base install."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    env = {**os.environ, "SCHEDULER_PUBLIC_ADDR": address, "WORKER_JWT": "t", "RECONNECT_DELAY": "0.1", "RECONNECT_JITTER_SECONDS": "0"}
+    worker = subprocess.Popen([python, "-m", "gen_worker.entrypoint"], cwd=folder, env=env, stderr=subprocess.DEVNULL)
+    try:
+        mock = [python, "-m", "gen_worker.testing.mock_orchestrator", "--listen", address, "--run", "generate"]
+        run = subprocess.run([*mock, "--payload-json", '{"prompt":"kite"}'], capture_output=True, text=True, timeout=60, check=True)
+        assert '"text": "Hello, kite!"' in run.stdout
+    finally:
+        worker.terminate()
+        assert worker.wait(15) == 0

@@ -8,6 +8,7 @@ import msgspec
 from gen_worker import (
     ActionContext,
     Asset,
+    Batch,
     Clamp,
     ModelRef,
     ModelRefSource,
@@ -58,3 +59,10 @@ async def talk(ctx: ActionContext, socket: RealtimeSocket) -> None:
 
 
 remaining: float | None = ActionContext("run").time_remaining_s()
+
+
+@worker_function(batch=Batch(max_size=4))
+def batched(ctx: ActionContext, payloads: list[Input]) -> list[Output | Exception]:
+    for item in ctx.items:
+        item.progress(1.0)
+    return [Output(payload.prompt) for payload in payloads]

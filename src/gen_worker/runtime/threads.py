@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from itertools import takewhile
 from typing import Any
 
 import msgspec
@@ -15,7 +16,10 @@ from gen_worker.log import Log
 Post = tuple[Callable[..., None], tuple[Any, ...]]
 Job = Callable[[], Post]  # returns what is to be called on the loop
 FIRST_THREADS = 2
+MANY_SUBMITTED = 1024
 GROW_AFTER_S = 0.01
+GROW_WHEN_BUSY_AFTER_S = 0.1
+BUSY_SHARE = 0.8  # of one processor
 REPORT_AFTER_S = 1.0  # a function that looks at its cancel flag returns well within this
 
 
@@ -63,8 +67,9 @@ class RunThreads:
     """Named daemon threads for sync functions, reused.
 
     At most `max_threads` work at once, the rest wait in order. Beyond the first two, threads are started for jobs that have waited
-    for 10 ms: quick functions are served faster by few threads than by many that pass the interpreter around. A thread that its
-    run has left does not count, so that functions which ignore cancellation cannot block others. Only the loop calls these methods.
+    for 10 ms, or for 100 ms while this process keeps a processor busy: quick functions are served faster by few threads than by many
+    that pass the interpreter around. A thread that its run has left does not count, so that functions which ignore cancellation cannot
+    block others. Only the loop calls these methods.
     """
 
     def __init__(self, mailbox: Mailbox, log: Log, max_threads: int = 256) -> None:
@@ -74,7 +79,7 @@ class RunThreads:
         self._jobs: queue.SimpleQueue[tuple[str, Job, ThreadJob] | None] = queue.SimpleQueue()
         self._count = 0
         self._free = 0  # negative: so many jobs wait for a thread
-        self._submitted = 0
+        self._submitted: deque[float] = deque()  # when; the last ones are those that wait
         self._growing = False
         self._left: dict[ThreadJob, tuple[str, str, float]] = {}
 
@@ -88,7 +93,9 @@ class RunThreads:
         else:
             self._free -= 1
             self._grow_soon()
-        self._submitted += 1
+        self._submitted.append(time.monotonic())
+        if len(self._submitted) >= MANY_SUBMITTED:
+            self._forget_taken()
         self._jobs.put((name, job, handle))
         return handle
 
@@ -110,18 +117,26 @@ class RunThreads:
     def _grow_soon(self) -> None:
         if not self._growing:
             self._growing = True
-            self.mailbox.loop.call_later(GROW_AFTER_S, self._grow, self._submitted + 1)
+            self.mailbox.loop.call_later(GROW_AFTER_S, self._grow, time.monotonic(), time.process_time())
 
-    def _grow(self, submitted_before: int) -> None:
-        """Start threads for the jobs that waited all the time since this was scheduled."""
+    def _grow(self, since_s: float, cpu_since_s: float) -> None:
+        """Start threads for the jobs that have waited too long."""
         self._growing = False
-        taken = self._submitted - self._jobs.qsize()
+        now_s = time.monotonic()
+        busy = time.process_time() - cpu_since_s > BUSY_SHARE * (now_s - since_s)
+        before_s = now_s - (GROW_WHEN_BUSY_AFTER_S if busy else GROW_AFTER_S)
+        self._forget_taken()
+        late = sum(1 for _ in takewhile(lambda at_s: at_s <= before_s, self._submitted))
         room = self._max - (self._count - len(self._left))
-        for _ in range(min(submitted_before - taken, -self._free, room)):
+        for _ in range(min(late, -self._free, room)):
             self._free += 1
             self._add_thread()
         if self._free < 0:
             self._grow_soon()
+
+    def _forget_taken(self) -> None:
+        for _ in range(len(self._submitted) - self._jobs.qsize()):
+            self._submitted.popleft()
 
     def _work(self) -> None:
         thread = threading.current_thread()
