@@ -227,7 +227,7 @@ async def test_messages_up_to_16_mib_and_beyond(start_worker: Start, folder: Pat
         await run.result()
         worker = scheduler.workers[0]
         worker.session.memory.runs["big"] = RunCommand("big", "echo")
-        big = scheduler._runs["big"] = type(run)(scheduler, RunCommand("big", "echo"))
+        big = scheduler._runs["big"] = type(run)(RunCommand("big", "echo"), lambda: None, lambda: None)
         worker.send(RunCommand("big", "echo", msgspec.msgpack.encode({"prompt": "x" * (18 << 20)})))
         refused = await big.result()
         assert (refused.error_type, refused.safe_message) == ("validation", "invalid input")
