@@ -13,7 +13,7 @@ from gen_worker.authoring.batch import Batch
 from gen_worker.authoring.context import ActionContext
 from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.errors import CanceledError, OutputError, WorkerError
-from gen_worker.runtime.call import CallLimits, Encode, check_output, escaped
+from gen_worker.runtime.call import CallLimits, Encode, OnEnd, check_output, escaped
 from gen_worker.runtime.cancellation import CancelToken
 from gen_worker.runtime.outbox import RunOutbox
 from gen_worker.runtime.stuck import task_stacks, thread_stacks
@@ -70,24 +70,18 @@ class BatchCall:
         self.running: _RunningBatch | None = None
         self._batcher = batcher
         self._outbox = outbox
-        self._future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._author_runs = False
+        self.author_runs = False
+        self._on_end: OnEnd | None = None
         self._on_author_end: Callable[[], None] | None = None
 
-    async def result(self) -> bytes:
-        """The encoded output of this run; raises what went wrong with it, or why it had to stop."""
+    def start(self, on_end: OnEnd, on_author_end: Callable[[], None]) -> None:
+        """Join the queue; the callbacks are those of `Call.start`."""
+        self._on_end = on_end
+        self._on_author_end = on_author_end
         self.token.on_cancel(self._stop)
-        if not self._future.done():
-            self._author_runs = True
+        if not self.ctx.is_canceled():
+            self.author_runs = True
             self._batcher.add(self)
-        return await self._future
-
-    def when_author_ends(self, callback: Callable[[], None]) -> None:
-        """Call back once the author's code no longer has this run's payload."""
-        if self._author_runs:
-            self._on_author_end = callback
-        else:
-            callback()
 
     def stacks(self) -> list[str]:
         """Where the author's code is just now."""
@@ -95,22 +89,27 @@ class BatchCall:
 
     def settle(self, outcome: Outcome) -> None:
         """The batch is over for this run."""
-        self._author_runs = False
-        if not self._future.done():
-            if isinstance(outcome, bytes):
-                self._future.set_result(outcome)
-            else:
-                self._future.set_exception(escaped(outcome))
+        self.author_runs = False
+        self._end(outcome)
         if self._on_author_end is not None:
             self._on_author_end()
 
     def _stop(self, reason: WorkerError) -> None:
         self.ctx.cancel()
         self._outbox.close()
-        if not self._future.done():
-            self._future.set_exception(reason)
-        if self._author_runs and self._batcher.remove(self):
+        if self.author_runs and self._batcher.remove(self):
             self.settle(reason)
+        else:
+            self._end(reason)
+
+    def _end(self, outcome: Outcome) -> None:
+        if self._on_end is None:
+            return
+        on_end, self._on_end = self._on_end, None
+        if isinstance(outcome, bytes):
+            on_end(outcome, None)
+        else:
+            on_end(b"", escaped(outcome))
 
 
 class Batcher:

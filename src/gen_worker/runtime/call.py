@@ -12,9 +12,10 @@ from gen_worker.errors import CanceledError, OutputError, WorkerError
 from gen_worker.runtime.cancellation import CancelToken
 from gen_worker.runtime.outbox import RunOutbox
 from gen_worker.runtime.stuck import task_stacks, thread_stacks
-from gen_worker.runtime.threads import Post, RunThreads, TenantLoop
+from gen_worker.runtime.threads import Post, RunThreads, TenantLoop, ThreadJob
 
 Encode = Callable[[Any], bytes]
+OnEnd = Callable[[bytes, Exception | None], None]
 _Ended = tuple[bytes, BaseException | None]
 
 
@@ -27,7 +28,7 @@ class CallLimits(msgspec.Struct, frozen=True):
 
 
 class Call:
-    """One call. `result()` ends at once when the token says so, whatever the author's code is doing."""
+    """One call. It ends at once when the token says so, whatever the author's code is doing. Lives on the loop."""
 
     def __init__(
         self,
@@ -54,78 +55,65 @@ class Call:
         self._encode_delta = encode_delta
         self._limits = limits
         self._outbox = outbox
-        self._future: asyncio.Future[bytes] = threads.mailbox.loop.create_future()
-        self._author_runs = False
+        self.author_runs = False
         self._task: asyncio.Task[_Ended] | None = None
+        self._job: ThreadJob | None = None
         self._thread_name = f"run {spec.name} {ctx.run_id}"
+        self._on_end: OnEnd | None = None
         self._on_author_end: Callable[[], None] | None = None
 
-    async def result(self) -> bytes:
-        """The encoded output, empty for a stream; raises what the author's code raised, or why the run had to stop."""
+    def start(self, on_end: OnEnd, on_author_end: Callable[[], None]) -> None:
+        """Call the function. `on_end` is called once: with the encoded output (empty for a stream), or with what the author's code
+        raised, or why the run had to stop; it may come before this returns. `on_author_end` is called when the author's code has
+        returned, which may be after the run's end; not at all if it was never entered.
+        """
+        self._on_end = on_end
+        self._on_author_end = on_author_end
         self._token.on_cancel(self._stop)
-        if self._future.done():
-            return await self._future
-        self._author_runs = True
+        if self._ctx.is_canceled():
+            return  # it had to stop before it began
+        self.author_runs = True
         if self._spec.is_async:
-            return await self._on_tenant_loop()
-        job = self._threads.start(self._thread_name, self._in_thread)
-        try:
-            return await self._future
-        finally:
-            if self._token.reason is not None:
-                job.leave(self._ctx.run_id, self._spec.name)
-
-    def when_author_ends(self, callback: Callable[[], None]) -> None:
-        """Call back once the author's code has returned, which may be after the run's end."""
-        if self._author_runs:
-            self._on_author_end = callback
+            self._tenant.loop.call_soon_threadsafe(self._start_task)
         else:
-            callback()
+            self._job = self._threads.start(self._thread_name, self._in_thread)
 
     def stacks(self) -> list[str]:
         """Where the author's code is just now."""
         return task_stacks(self._task) or thread_stacks(self._thread_name)
 
-    async def _on_tenant_loop(self) -> bytes:
-        loop = self._tenant.loop
+    def _start_task(self) -> None:
+        self._task = self._tenant.loop.create_task(self._as_coroutine(), name=self._thread_name)
+        self._task.add_done_callback(self._task_ended)
 
-        def start() -> None:
-            self._task = loop.create_task(self._as_coroutine(), name=self._thread_name)
-            self._task.add_done_callback(ended)
+    def _task_ended(self, done: "asyncio.Task[_Ended]") -> None:
+        # A task that is cancelled before its first step never enters its body.
+        self._post(self._author_ended, *((b"", CanceledError("canceled")) if done.cancelled() else done.result()))
 
-        def ended(done: asyncio.Task[_Ended]) -> None:
-            # A task that is cancelled before its first step never enters its body.
-            self._post(self._author_ended, *((b"", CanceledError("canceled")) if done.cancelled() else done.result()))
-
-        def stop() -> None:
-            if self._task is not None:
-                self._task.cancel()
-
-        loop.call_soon_threadsafe(start)
-        try:
-            return await self._future
-        finally:
-            if self._token.reason is not None:
-                loop.call_soon_threadsafe(stop)
+    def _stop_task(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
 
     def _stop(self, reason: WorkerError) -> None:
         self._ctx.cancel()
         self._outbox.close()
+        if self._job is not None:
+            self._job.leave(self._ctx.run_id, self._spec.name)
+        elif self.author_runs:
+            self._tenant.loop.call_soon_threadsafe(self._stop_task)
         self._settle(b"", reason)
 
     def _author_ended(self, output: bytes, error: BaseException | None) -> None:
-        self._author_runs = False
+        self.author_runs = False
         self._settle(output, error)
         if self._on_author_end is not None:
             self._on_author_end()
 
     def _settle(self, output: bytes, error: BaseException | None) -> None:
-        if self._future.done():
+        if self._on_end is None:
             return  # cancelled or timed out before; what the author's code did afterwards counts no more
-        if error is None:
-            self._future.set_result(output)
-        else:
-            self._future.set_exception(escaped(error))
+        on_end, self._on_end = self._on_end, None
+        on_end(output, None if error is None else escaped(error))
 
     def _in_thread(self) -> Post:
         try:
@@ -224,12 +212,12 @@ def _checked(value: Any, verb: str, kind: type[msgspec.Struct], encode: Encode) 
 
 
 def escaped(error: BaseException) -> Exception:
-    """What an author's code raised, as something that a future can hold."""
+    """What an author's code raised, as an `Exception`."""
     return error if isinstance(error, Exception) and not isinstance(error, StopIteration) else _EscapedError(error)
 
 
 class _EscapedError(Exception):
-    """Carries SystemExit, StopIteration and their like through the loop, which would take them for its own."""
+    """Carries SystemExit, StopIteration and their like, which loops and generators would take for their own."""
 
     def __init__(self, cause: BaseException) -> None:
         super().__init__(f"{type(cause).__name__}({cause})")

@@ -2,7 +2,7 @@
 
 import asyncio
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from gen_worker import events
 from gen_worker.authoring.context import ActionContext, OutputStore
 from gen_worker.authoring.signature import FunctionSpec, Injection
 from gen_worker.clock import Clock, SystemClock
+from gen_worker.errors import CanceledError
 from gen_worker.events import RunEvent
 from gen_worker.files.file_api import FileApi
 from gen_worker.files.inputs import InputFiles, holds_assets
@@ -77,6 +78,7 @@ class Executor:
         self.threads = RunThreads(self.mailbox, log)
         self.tenant = TenantLoop(log)
         self.stuck = StuckWatch(stuck_after or StuckAfter(), log)
+        self._preparing: set[asyncio.Task[None]] = set()
         self.max_input_bytes = limits.worker_max_input_bytes
         self.call_limits = CallLimits(
             limits.worker_max_output_bytes, limits.worker_max_output_delta_bytes, limits.worker_max_output_delta_events
@@ -97,10 +99,42 @@ class Executor:
         `when_idle` is called once, when the author's code has really ended: with the run, or later where the code went on
         after its run was cancelled or timed out.
         """
-        return await _Run(self, spec, request, sink, token, outputs).go(when_idle)
+        ended: asyncio.Future[Outcome] = self.mailbox.loop.create_future()
+
+        def done(outcome: Outcome) -> None:
+            if not ended.done():
+                ended.set_result(outcome)
+
+        self.start(spec, request, sink, token, outputs, done, when_idle)
+        try:
+            return await ended
+        except asyncio.CancelledError:
+            token.cancel()
+            raise
+
+    def start(
+        self,
+        spec: FunctionSpec,
+        request: RunRequest,
+        sink: RunSink,
+        token: CancelToken,
+        outputs: OutputStore,
+        done: Callable[[Outcome], None],
+        when_idle: Callable[[], None] | None = None,
+    ) -> None:
+        """The same without waiting: `done` is called with the outcome, possibly before this returns."""
+        _Run(self, spec, request, sink, token, outputs, done, when_idle).start()
+
+    def prepare(self, work: Coroutine[Any, Any, None], run_id: str) -> None:
+        """Fetch files and models of a run; the task belongs to the executor."""
+        task = self.mailbox.loop.create_task(work, name=f"prepare {run_id}")
+        self._preparing.add(task)
+        task.add_done_callback(self._preparing.discard)
 
     def close(self) -> None:
-        """End idle threads and the tenant loop."""
+        """End idle threads and the tenant loop, and what is being fetched."""
+        for task in self._preparing:
+            task.cancel()
         self.threads.close()
         self.tenant.close()
         self.stuck.close()
@@ -110,7 +144,15 @@ class _Run:
     """One run on its way."""
 
     def __init__(
-        self, executor: Executor, spec: FunctionSpec, request: RunRequest, sink: RunSink, token: CancelToken, outputs: OutputStore
+        self,
+        executor: Executor,
+        spec: FunctionSpec,
+        request: RunRequest,
+        sink: RunSink,
+        token: CancelToken,
+        outputs: OutputStore,
+        done: Callable[[Outcome], None],
+        when_idle: Callable[[], None] | None,
     ) -> None:
         self.executor = executor
         self.spec = spec
@@ -123,50 +165,52 @@ class _Run:
         self.uses: list[ModelUse] = []
         self.call: Call | BatchCall | None = None
         self.inference_began_s: float | None = None
-        self.cleanups: list[Callable[[], None]] = []  # for when the author's code has ended
+        self.done = done
+        self.cleanups = [] if when_idle is None else [when_idle]  # for when the author's code has ended
 
-    async def go(self, when_idle: Callable[[], None] | None) -> Outcome:
-        if when_idle is not None:
-            self.cleanups.append(when_idle)
+    def start(self) -> None:
+        """Begin. A run that needs no files and no models goes on without a task of its own: most of what a quick run costs is waking up."""
+        spec = self.spec
         try:
-            output = await self._steps()
-            outcome = Outcome(success=True, output=output)
-        except asyncio.CancelledError:
-            self.token.cancel()
-            raise
+            payload = self._accept()
+            if not spec.injections and not holds_assets(spec.payload_type):
+                self._call({spec.payload_param: payload}, payload)
+                return
         except Exception as exc:  # noqa: BLE001 - whatever it was, it is the outcome of this run
-            outcome = outcome_of(exc)
-            if outcome.error_type == "internal":
-                self._log_failure(exc)
-        finally:
-            self.token.close()
-            if self.call is None:
-                self._clean_up()
-            else:
-                # Models stay pinned and files stay there for as long as the author's code may use them.
-                self.call.when_author_ends(self._clean_up)
-        self._report_end(outcome)
-        return outcome
+            self._fail(exc)
+            return
+        self.executor.prepare(self._prepare(payload), self.request.run_id)
 
-    async def _steps(self) -> bytes:
-        spec, request, executor = self.spec, self.request, self.executor
+    def _accept(self) -> Any:
+        spec, request = self.spec, self.request
         received = events.Received(spec.name, len(request.required_models), len(request.payload))
         self.sink.emit_all([RunEvent(events.RECEIVED, received), RunEvent(events.COMPUTE_STARTED, events.At(utc_now()))])
         if self.timeout_ms > 0:
             self.token.expire_after(self.timeout_ms)
-        payload = decode_payload(spec.payload_type, request.payload, request.encoding, max_bytes=executor.max_input_bytes)
+        payload = decode_payload(spec.payload_type, request.payload, request.encoding, max_bytes=self.executor.max_input_bytes)
         self.token.check()
         self.sink.emit(RunEvent(events.STARTED, events.Started(spec.name, request.required_models)))
+        return payload
+
+    async def _prepare(self, payload: Any) -> None:
+        spec, request, executor = self.spec, self.request, self.executor
         arguments: dict[str, Any] = {spec.payload_param: payload}
-        if holds_assets(spec.payload_type):
-            self.cleanups.append(lambda: executor.inputs.forget(request.run_id))
-            await self.token.race(executor.inputs.materialize(request.run_id, payload, request.uploads, request.owner, request.file_api))
-        for injection in spec.injections:
-            lease, use = await self.token.race(self._acquire(injection, payload))
-            self.cleanups.append(lease.release)
-            arguments[injection.param] = lease.view()
-            self.uses.append(use)
-        return await self._call(arguments, payload)
+        try:
+            if holds_assets(spec.payload_type):
+                self.cleanups.append(lambda: executor.inputs.forget(request.run_id))
+                files = executor.inputs.materialize(request.run_id, payload, request.uploads, request.owner, request.file_api)
+                await self.token.race(files)
+            for injection in spec.injections:
+                lease, use = await self.token.race(self._acquire(injection, payload))
+                self.cleanups.append(lease.release)
+                arguments[injection.param] = lease.view()
+                self.uses.append(use)
+            self._call(arguments, payload)
+        except asyncio.CancelledError:
+            self._fail(CanceledError("canceled"))
+            raise
+        except Exception as exc:  # noqa: BLE001 - whatever it was, it is the outcome of this run
+            self._fail(exc)
 
     async def _acquire(self, injection: Injection, payload: msgspec.Struct) -> tuple[Lease, ModelUse]:
         """The model for a parameter; each of its steps is watched."""
@@ -189,7 +233,7 @@ class _Run:
         finally:
             stuck.leave(watched)
 
-    async def _call(self, arguments: Mapping[str, Any], payload: msgspec.Struct) -> bytes:
+    def _call(self, arguments: Mapping[str, Any], payload: msgspec.Struct) -> None:
         spec, executor = self.spec, self.executor
         outbox = RunOutbox(self.sink, executor.mailbox.post)
         ctx = self._context(outbox)
@@ -198,9 +242,9 @@ class _Run:
         call: Call | BatchCall
         if spec.batch is not None:
             batcher = executor.batchers.of(spec, tuple([use.model_id for use in self.uses]))
-            call = self.call = BatchCall(batcher, ctx, payload, arguments, self.token, outbox, encode)
+            call = BatchCall(batcher, ctx, payload, arguments, self.token, outbox, encode)
         else:
-            call = self.call = Call(
+            call = Call(
                 spec,
                 ctx,
                 arguments,
@@ -212,28 +256,60 @@ class _Run:
                 encode_delta=_encode_json if as_json else _encode_sorted_json,
                 limits=executor.call_limits,
             )
-        self.inference_began_s = began_s = executor.clock.now_s()
+        self.call = call
+        began_s = self.inference_began_s = executor.clock.now_s()
         self.sink.emit(RunEvent(events.INFERENCE_STARTED, events.InferenceStarted(spec.name, spec.output_mode)))
         watched = executor.stuck.enter(
             "inference", self.request.run_id, spec.name, self.sink.emit, call.stacks, output_mode=spec.output_mode
         )
-        try:
-            output = await call.result()
-        finally:
+
+        def ended(output: bytes, error: Exception | None) -> None:
             executor.stuck.leave(watched)
             if outbox.dropped:
                 executor.log.warning("run.events_dropped", run_id=self.request.run_id, function=spec.name, events=outbox.dropped)
-        inference_s = executor.clock.now_s() - began_s
+            if error is None:
+                self._succeed(output, payload, executor.clock.now_s() - began_s, ctx.upload_s)
+            else:
+                self._fail(error)
+
+        call.start(ended, self._clean_up)
+
+    def _succeed(self, output: bytes, payload: msgspec.Struct, inference_s: float, upload_s: float) -> None:
+        spec = self.spec
         completed = events.InferenceCompleted(spec.name, spec.output_mode, round(inference_s * 1000))
         ending = [
             RunEvent(events.INFERENCE_COMPLETED, completed),
             RunEvent(events.COMPUTE_COMPLETED, events.At(utc_now())),
-            *run_metrics(spec.name, payload, self.uses, inference_s, ctx.upload_s),
+            *run_metrics(spec.name, payload, self.uses, inference_s, upload_s),
+            RunEvent(events.COMPLETED, events.Completed(spec.name, self._ms_since(self.began_s))),
         ]
         if spec.output_mode == "incremental":
             ending.insert(0, RunEvent(events.OUTPUT_COMPLETED, {}))
+        self._end(ending, Outcome(success=True, output=output))
+
+    def _fail(self, exc: Exception) -> None:
+        spec, outcome = self.spec, outcome_of(exc)
+        if outcome.error_type == "internal":
+            self._log_failure(exc)
+        ending = []
+        if spec.output_mode == "incremental":
+            ending.append(RunEvent(events.OUTPUT_ERROR, events.OutputFailed(outcome.error_type, outcome.safe_message)))
+        failed = events.Failed(spec.name, outcome.error_type, outcome.retryable, outcome.safe_message)
+        ending.append(RunEvent(events.FAILED, failed))
+        if self.inference_began_s is not None:
+            duration_ms = self._ms_since(self.inference_began_s)
+            inference = events.InferenceFailed(spec.name, spec.output_mode, outcome.error_type, duration_ms)
+            ending.append(RunEvent(events.INFERENCE_FAILED, inference))
+        ending.append(RunEvent(events.COMPUTE_COMPLETED, events.At(utc_now())))
+        self._end(ending, outcome)
+
+    def _end(self, ending: list[RunEvent], outcome: Outcome) -> None:
+        self.token.close()
+        # Else models stay pinned and files stay there for as long as the author's code may use them.
+        if self.call is None or not self.call.author_runs:
+            self._clean_up()
         self.sink.emit_all(ending)
-        return output
+        self.done(outcome)
 
     def _context(self, outbox: RunOutbox) -> ActionContext:
         request = self.request
@@ -253,22 +329,6 @@ class _Run:
             outputs=self.outputs,
             device=self.executor.device,
         )
-
-    def _report_end(self, outcome: Outcome) -> None:
-        spec = self.spec
-        if outcome.success:
-            self.sink.emit(RunEvent(events.COMPLETED, events.Completed(spec.name, self._ms_since(self.began_s))))
-            return
-        if spec.output_mode == "incremental":
-            self.sink.emit(RunEvent(events.OUTPUT_ERROR, events.OutputFailed(outcome.error_type, outcome.safe_message)))
-        failed = events.Failed(spec.name, outcome.error_type, outcome.retryable, outcome.safe_message)
-        ending = [RunEvent(events.FAILED, failed)]
-        if self.inference_began_s is not None:
-            duration_ms = self._ms_since(self.inference_began_s)
-            inference = events.InferenceFailed(spec.name, spec.output_mode, outcome.error_type, duration_ms)
-            ending.append(RunEvent(events.INFERENCE_FAILED, inference))
-        ending.append(RunEvent(events.COMPUTE_COMPLETED, events.At(utc_now())))
-        self.sink.emit_all(ending)
 
     def _clean_up(self) -> None:
         cleanups, self.cleanups = self.cleanups, []

@@ -79,7 +79,6 @@ class WireRuns:
         executor: Executor,
         admission: Admission,
         voice: Voice,
-        tasks: asyncio.TaskGroup,
         files_of: FilesOf,
         log: Log,
         *,
@@ -90,7 +89,6 @@ class WireRuns:
         self._executor = executor
         self._admission = admission
         self._voice = voice
-        self._tasks = tasks
         self._files_of = files_of
         self._log = log
         self._max_message_bytes = max_message_bytes
@@ -131,7 +129,7 @@ class WireRuns:
         token = CancelToken()
         self._tokens[command.run_id] = token
         self._idle.clear()
-        self._tasks.create_task(self._run(spec, command, sink, token), name=f"run {command.run_id}")
+        self._run(spec, command, sink, token)
 
     def interrupt(self, run_id: str) -> None:
         """Cancel a run; an unknown one is nobody's."""
@@ -148,7 +146,7 @@ class WireRuns:
         """Wait until no run is active."""
         await self._idle.wait()
 
-    async def _run(self, spec: FunctionSpec, command: RunCommand, sink: WireSink, token: CancelToken) -> None:
+    def _run(self, spec: FunctionSpec, command: RunCommand, sink: WireSink, token: CancelToken) -> None:
         outputs, file_api = self._files_of(command.file_base_url, command.file_token, command.owner)
         request = RunRequest(
             run_id=command.run_id,
@@ -161,11 +159,14 @@ class WireRuns:
             resolved_models=self._resolved(command),
             file_api=file_api,
         )
-        outcome = await self._executor.run(spec, request, sink, token, outputs, lambda: self._admission.give(spec.name))
-        del self._tokens[command.run_id]
-        if not self._tokens:
-            self._idle.set()
-        self._answer(command, outcome)
+
+        def done(outcome: Outcome) -> None:
+            del self._tokens[command.run_id]
+            if not self._tokens:
+                self._idle.set()
+            self._answer(command, outcome)
+
+        self._executor.start(spec, request, sink, token, outputs, done, lambda: self._admission.give(spec.name))
 
     def _resolved(self, command: RunCommand) -> Mapping[str, Any] | None:
         """The release's resolved models, those of the run on top."""

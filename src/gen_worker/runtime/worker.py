@@ -138,7 +138,6 @@ class WireWorker:
             executor,
             admission,
             connection,
-            tasks,
             self._files_of,
             log,
             max_message_bytes=settings.worker_max_message_bytes,

@@ -69,6 +69,9 @@ class LoopbackWorker:
                     await self.stream.send(self._raw.popleft())
                 while (message := self.session.outgoing(SEND_BYTES)) is not None:
                     await self.stream.send(codec.encode(message))
+                if self._ack_timer is not None and not self.session.owes:
+                    self._ack_timer.cancel()  # the acknowledgement went along
+                    self._ack_timer = None
         except StreamOverError:
             return
 
