@@ -89,9 +89,11 @@ def test_a_published_worker_reads_ours_and_the_reverse() -> None:
     assert codec.decode(message.SerializeToString()) == m.Registration(registration.resources, False, 1, 0, (), "i", ("r",))
 
 
-def test_text_that_is_not_unicode_is_an_error() -> None:
-    with pytest.raises(codec.CodecError, match="RunResult cannot be sent"):
-        codec.encode(m.RunResult("r", error_message="\ud800"))
+def test_text_that_is_not_unicode_is_replaced_and_numbers_that_do_not_fit_are_an_error() -> None:
+    batch = m.Batch((m.RunResult("r", error_message="a\ud800b"), m.Event("r", "\udfff", b"{}")), 1)
+    assert codec.decode(codec.encode(batch)) == m.Batch((m.RunResult("r", error_message="a?b"), m.Event("r", "?", b"{}")), 1)
+    with pytest.raises(codec.CodecError, match="Ack cannot be sent"):
+        codec.encode(m.Ack(2**63))
 
 
 class Link:

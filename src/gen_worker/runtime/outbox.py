@@ -55,7 +55,7 @@ class RunOutbox:
         if len(self._items) >= MAX_WAITING_EVENTS:
             self.dropped += 1
             return
-        self._put(RunEvent(event_type if event_type.isascii() else _without_surrogates(event_type), msgspec.Raw(payload)))
+        self._put(RunEvent(event_type, msgspec.Raw(payload)))
 
     def put_delta(self, delta: bytes) -> bool:
         """From the producing thread: wait for room, then put; False when the run is over."""
@@ -139,7 +139,3 @@ class RunOutbox:
 def _size(item: RunEvent) -> int:
     payload: Any = item.payload
     return len(memoryview(payload))
-
-
-def _without_surrogates(text: str) -> str:
-    return text.encode("utf-8", "replace").decode("utf-8")

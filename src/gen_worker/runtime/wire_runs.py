@@ -204,10 +204,10 @@ class WireRuns:
                 command.run_id,
                 False,
                 b"",
-                _printable(outcome.error_message),
+                outcome.error_message,
                 outcome.error_type,
                 outcome.retryable,
-                _printable(outcome.safe_message),
+                outcome.safe_message,
             )
         )
 
@@ -221,8 +221,3 @@ def _refused(error_type: str, safe_message: str, detail: str) -> Outcome:
         safe_message=safe_message,
         error_message=detail,
     )
-
-
-def _printable(text: str) -> str:
-    """Lone surrogates, which protobuf refuses, replaced."""
-    return text.encode("utf-8", "replace").decode("utf-8")

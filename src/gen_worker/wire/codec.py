@@ -58,7 +58,14 @@ class CodecError(ValueError):
 
 
 def encode(message: m.Message) -> bytes:
-    """A message as bytes; `CodecError` for text that is not valid Unicode and numbers that do not fit."""
+    """A message as bytes; `CodecError` for numbers that do not fit. Lone surrogates in text, which protobuf refuses, are replaced."""
+    try:
+        return _encode(message)
+    except UnicodeError:
+        return _encode(_without_surrogates(message))
+
+
+def _encode(message: m.Message) -> bytes:
     root = pb.WorkerSchedulerMessage()
     try:
         if isinstance(message, m.Batch):
@@ -71,9 +78,23 @@ def encode(message: m.Message) -> bytes:
         else:
             _put(root, message)
         data: bytes = root.SerializeToString()
-    except (ValueError, TypeError, UnicodeError) as exc:
+    except UnicodeError:
+        raise
+    except (ValueError, TypeError) as exc:
         raise CodecError(f"{type(message).__name__} cannot be sent: {exc}") from exc
     return data
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, tuple):
+        return tuple([_without_surrogates(item) for item in value])
+    if isinstance(value, Mapping):
+        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
+    if isinstance(value, msgspec.Struct):
+        return type(value)(*[_without_surrogates(getattr(value, name)) for name in value.__struct_fields__])
+    return value
 
 
 def decode(data: bytes) -> m.Message:
