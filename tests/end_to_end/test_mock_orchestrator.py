@@ -1,8 +1,11 @@
 """The documented one-shot scheduler, run as its command line against a real worker."""
 
+import os
 import re
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,16 +19,21 @@ class Mock:
 
     def __init__(self, *arguments: str) -> None:
         command = [sys.executable, "-m", "gen_worker.testing.mock_orchestrator", "--listen", "127.0.0.1:0", *arguments]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        assert self.process.stderr is not None
-        first = self.process.stderr.readline()
-        found = re.search(r"listening on (\S+)", first)
-        self.address = found[1] if found else ""
-        self.first = first
+        self._err = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._err, text=True)
+        self.address = ""
+        while not self.address and self.process.poll() is None:
+            found = re.search(r"listening on (\S+)\n", self._errors())
+            self.address = found[1] if found else ""
+            time.sleep(0.01)
 
     def end(self) -> tuple[int, str, str]:
-        out, err = self.process.communicate(timeout=40)
-        return self.process.returncode, out, self.first + err
+        out, _ = self.process.communicate(timeout=40)
+        with self._err:
+            return self.process.returncode, out, self._errors()
+
+    def _errors(self) -> str:
+        return os.pread(self._err.fileno(), 1 << 20, 0).decode()
 
 
 @pytest.fixture
