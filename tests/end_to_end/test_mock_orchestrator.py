@@ -19,7 +19,7 @@ class Mock:
 
     def __init__(self, *arguments: str) -> None:
         command = [sys.executable, "-m", "gen_worker.testing.mock_orchestrator", "--listen", "127.0.0.1:0", *arguments]
-        self._err = tempfile.TemporaryFile("w+")
+        self._err = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in `end`
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._err, text=True)
         self.address = ""
         while not self.address and self.process.poll() is None:
