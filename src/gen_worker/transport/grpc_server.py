@@ -1,6 +1,7 @@
 """Accept workers over gRPC: for schedulers, the mock and tests."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
@@ -9,6 +10,9 @@ import grpc.aio
 
 from gen_worker.transport.grpc_client import METHOD
 from gen_worker.transport.stream import DEFAULT_MAX_MESSAGE_BYTES, HARD_LIMIT_FACTOR, Ended, Lost, StreamOverError
+
+
+FIRST_MESSAGE_TIMEOUT_S = 1.0
 
 
 class RejectError(Exception):
@@ -25,6 +29,7 @@ class ServerStream:
     def __init__(self, context: "grpc.aio.ServicerContext[bytes, bytes]") -> None:
         self._context = context
         self._ended: Ended | None = None
+        self._heard = False
         self.metadata: Mapping[str, str] = {key: str(value) for key, value in context.invocation_metadata() or ()}
         self.peer: str = context.peer()
         self.aborted: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
@@ -51,9 +56,17 @@ class ServerStream:
         except (grpc.aio.BaseError, asyncio.InvalidStateError, grpc.RpcError):
             data = grpc.aio.EOF
         if isinstance(data, bytes):
+            self._heard = True
             return data
         self._ended = Lost("the worker left", by_peer=True)
         return None
+
+    async def take_first(self) -> None:
+        """Wait a moment for the worker's first message: gRPC loses a status that meets it on its way."""
+        if not self._heard:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FIRST_MESSAGE_TIMEOUT_S):
+                    await self.receive()
 
     def end(self, code: str = "OK", details: str = "") -> None:
         """End the stream with this status."""
@@ -124,6 +137,7 @@ class GrpcServer:
                 serving.result()
                 return
         except RejectError as exc:
+            await stream.take_first()
             await context.abort(grpc.StatusCode[exc.code], str(exc))
         finally:
             serving.cancel()
