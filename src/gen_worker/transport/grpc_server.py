@@ -11,7 +11,6 @@ import grpc.aio
 from gen_worker.transport.grpc_client import METHOD
 from gen_worker.transport.stream import DEFAULT_MAX_MESSAGE_BYTES, HARD_LIMIT_FACTOR, Ended, Lost, StreamOverError
 
-
 FIRST_MESSAGE_TIMEOUT_S = 1.0
 
 
