@@ -78,8 +78,12 @@ def run_until_stopped(config: WorkerConfig, startup: Startup, log: Log, on_built
                 loop.add_signal_handler(number, worker.stop)
         await worker.run()
 
-    # asyncio's own loop: grpc.aio, which wakes the loop from a thread of its own, is slower on uvloop (benchmarks/wire.py).
-    asyncio.run(main())
+    try:
+        from uvloop import new_event_loop
+    except ImportError:  # no wheel for this platform: asyncio's own loop does the same, slower
+        new_event_loop = asyncio.new_event_loop
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(main())
 
 
 class Worker:

@@ -188,6 +188,8 @@ class LoopbackScheduler:
         except (ProtocolViolationError, codec.CodecError) as exc:
             raise RejectError("INVALID_ARGUMENT", str(exc)) from None
         finally:
+            # Not cancelled in the middle of a write: gRPC goes on with it, and takes no status beside it.
+            await worker.finish()
             writer.cancel()
             async with self._changed:
                 if worker in self._workers:
