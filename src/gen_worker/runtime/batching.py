@@ -204,8 +204,14 @@ class _RunningBatch:
 
     def _settle(self, outcomes: list[Outcome]) -> None:
         self._batcher.ended()  # first: the next batch starts while this one's results are handed out
-        for call, outcome in zip(self._calls, outcomes, strict=True):
-            call.settle(outcome)
+        self._hand_out(deque(zip(self._calls, outcomes, strict=True)))
+
+    def _hand_out(self, settled: "deque[tuple[BatchCall, Outcome]]") -> None:
+        # One a turn of the loop: in between, the next batch's thread gets at the interpreter.
+        call, outcome = settled.popleft()
+        if settled:
+            self._batcher.threads.mailbox.loop.call_soon(self._hand_out, settled)
+        call.settle(outcome)
 
     def _in_thread(self) -> Post:
         return self._settle, (self._all(),)
