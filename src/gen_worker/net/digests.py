@@ -1,0 +1,45 @@
+"""Digests as they stand in refs, listings and caches: `blake3:<hex>`, `sha256:<hex>`, `git-sha1:<hex>`."""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+
+_HEX_LENGTHS = {"blake3": 64, "sha256": 64, "git-sha1": 40}
+_HEX = re.compile(r"[0-9a-f]+")
+
+
+def checked_digest(text: str, default: str = "blake3") -> str:
+    """`algorithm:hex` in lower case (`default` where only hex is given); `ValueError` for anything else. It may become a file's name."""
+    algorithm, colon, hexadecimal = text.strip().rpartition(":")
+    algorithm = (algorithm if colon else default).lower()
+    hexadecimal = hexadecimal.lower()
+    if not _HEX.fullmatch(hexadecimal) or _HEX_LENGTHS.get(algorithm) != len(hexadecimal):
+        raise ValueError(f"digest {text[:120]!r}: expected blake3: or sha256: and 64 hexadecimal digits")
+    return f"{algorithm}:{hexadecimal}"
+
+
+def new_hash(digest: str, size_bytes: int) -> Any:
+    """A hash object that computes the digest's algorithm over a file of this size. No digest: blake3."""
+    algorithm = digest.partition(":")[0]
+    if algorithm == "sha256":
+        return hashlib.sha256()
+    if algorithm == "git-sha1":  # the name git gives a file, which Hugging Face gives its small ones
+        return hashlib.sha1(f"blob {size_bytes}\0".encode(), usedforsecurity=False)
+    return blake3(max_threads=blake3.AUTO)
+
+
+def digest_file(path: Path, digest: str) -> str:
+    """The digest of a whole file, by the same algorithm as `digest`, in its form."""
+    size_bytes = path.stat().st_size
+    hasher = new_hash(digest, size_bytes)
+    if isinstance(hasher, blake3):
+        if size_bytes:
+            hasher.update_mmap(path)
+    else:
+        with path.open("rb") as file:
+            while chunk := file.read(4 << 20):
+                hasher.update(chunk)
+    return f"{digest.partition(':')[0]}:{hasher.hexdigest()}"

@@ -1,0 +1,131 @@
+"""A file on its way: `<name>.part` holds its bytes, `<name>.part.json` says which of them are there.
+
+The journal is written after the bytes it speaks of, so that a killed process loses at most the last moment of a download. It does not outlive a power
+failure for certain: that is what the digest of the finished file is for.
+"""
+
+import os
+import time
+from pathlib import Path
+
+import msgspec
+
+from gen_worker.net.intervals import Intervals
+
+JOURNAL_EVERY_BYTES = 4 << 20
+JOURNAL_EVERY_S = 0.25
+JOURNAL_ABOVE_BYTES = 1 << 20  # smaller files are fetched again
+
+
+class Journal(msgspec.Struct, frozen=True):
+    """What `.part.json` holds. `etag` is the server's name for the version that the ranges come from."""
+
+    size_bytes: int
+    digest: str
+    etag: str
+    done: tuple[tuple[int, int], ...]
+
+
+class PartFile:
+    """Bytes may be written in any order, from several threads; the caller holds a lock around `note` and what reads it."""
+
+    def __init__(self, final: Path, size_bytes: int, digest: str) -> None:
+        self.final = final
+        self.path = final.with_name(final.name + ".part")
+        self.size_bytes = size_bytes
+        self.etag = ""
+        self.done = Intervals()
+        self._digest = digest
+        self._journal = final.with_name(final.name + ".part.json")
+        self._unwritten = 0
+        self._written_s = 0.0
+        self._fd: int | None = None
+
+    def open(self) -> int:
+        """Open or create it, taking over what an earlier process left; how many bytes are there already."""
+        self.final.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+        self._fd = os.open(self.path, flags, 0o644)
+        have = os.fstat(self._fd).st_size
+        journal = self._read_journal()
+        if journal is not None:
+            self.done, self.etag = Intervals(journal.done), journal.etag
+        elif have <= self.size_bytes:
+            self.done = Intervals([(0, have)])  # written in one go from the front, by a program without journals
+        if not self.done.within(min(have, self.size_bytes)):
+            self.done, self.etag = Intervals(), ""
+        self.write_journal()  # before the file grows: a full-length .part without a journal would pass for a finished one
+        os.ftruncate(self._fd, self.size_bytes)
+        return self.done.total()
+
+    def write(self, at: int, data: bytes) -> None:
+        """Put bytes in their place; `OSError` when the disk is full."""
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(self.fd, view, at)
+            view, at = view[written:], at + written
+
+    def read(self, at: int, size: int) -> bytes:
+        return os.pread(self.fd, size, at)
+
+    def note(self, start: int, end: int) -> None:
+        """These bytes have been written."""
+        self.done.add(start, end)
+        self._unwritten += end - start
+        if self._unwritten >= JOURNAL_EVERY_BYTES or time.monotonic() - self._written_s >= JOURNAL_EVERY_S:
+            self.write_journal()
+
+    def restart(self, etag: str = "") -> None:
+        """Forget what is there."""
+        self.done, self.etag = Intervals(), etag
+        self.write_journal()
+
+    def write_journal(self) -> None:
+        self._unwritten, self._written_s = 0, time.monotonic()
+        if self.size_bytes < JOURNAL_ABOVE_BYTES:
+            return
+        data = msgspec.json.encode(Journal(self.size_bytes, self._digest, self.etag, tuple(self.done)))
+        new = self._journal.with_name(self._journal.name + ".new")
+        new.write_bytes(data)
+        new.replace(self._journal)
+
+    def publish(self) -> None:
+        """Make the finished file appear under its name, on the disk for certain."""
+        os.fsync(self.fd)
+        self.path.replace(self.final)
+        self._journal.unlink(missing_ok=True)
+        sync_folder(self.final.parent)
+
+    def discard(self) -> None:
+        """Close it and leave nothing behind."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+        self._journal.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    @property
+    def fd(self) -> int:
+        if self._fd is None:
+            raise ValueError(f"{self.path.name} is closed")
+        return self._fd
+
+    def _read_journal(self) -> Journal | None:
+        try:
+            journal = msgspec.json.decode(self._journal.read_bytes(), type=Journal)
+        except (OSError, msgspec.DecodeError):
+            return None
+        same = journal.size_bytes == self.size_bytes and journal.digest == self._digest
+        return journal if same else Journal(self.size_bytes, self._digest, "", ())
+
+
+def sync_folder(folder: Path) -> None:
+    """Put a folder's entries on the disk."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

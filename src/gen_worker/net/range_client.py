@@ -1,0 +1,161 @@
+"""One HTTP GET of a byte range, with what servers really answer told apart."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import msgspec
+import urllib3
+
+CONNECT_TIMEOUT_S = 10.0
+READ_TIMEOUT_S = 30.0
+MAX_REDIRECTS = 5
+PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 522, 524})
+EXPIRED = frozenset({401, 403, 410})
+READ_BYTES = 256 << 10
+
+
+class Link(msgspec.Struct, frozen=True):
+    """An address and the headers that only its own host may see."""
+
+    url: str
+    headers: Mapping[str, str] = {}
+
+
+class HttpError(Exception):
+    """The server said no. `retry_after_s` as it asked for."""
+
+    def __init__(self, status: int, host: str, retry_after_s: float | None = None) -> None:
+        super().__init__(f"{host} answered HTTP {status}")
+        self.status = status
+        self.retry_after_s = retry_after_s
+
+
+class PassingError(Exception):
+    """The connection or the answer broke; another try may succeed."""
+
+
+class RangeReply:
+    """An answer. `start` is where its bytes belong (0 for a whole file), `total` the file's size if it was said."""
+
+    def __init__(self, response: Any, start: int, is_range: bool, total: int | None, link: Link) -> None:
+        self._response = response
+        self.start = start
+        self.is_range = is_range
+        self.total = total
+        self.link = link  # where redirects led
+        self.etag = response.headers.get("etag", "")
+
+    def chunks(self) -> Iterator[bytes]:
+        """The bytes as they come, a piece at most 256 KiB; `PassingError` when the connection breaks."""
+        while True:
+            try:
+                data = self._response.read1(READ_BYTES, decode_content=False)
+            except (urllib3.exceptions.HTTPError, OSError) as exc:
+                raise PassingError(f"the connection broke: {exc}") from exc
+            if not data:
+                return
+            yield data
+
+
+class RangeClient:
+    """Keeps connections. Proxies come from the environment as usual; redirects never take headers to another host."""
+
+    def __init__(self, connections: int = 16, *, read_timeout_s: float = READ_TIMEOUT_S) -> None:
+        timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=read_timeout_s)
+        self._options: dict[str, Any] = {"maxsize": connections, "timeout": timeout, "retries": False}
+        self._direct = urllib3.PoolManager(num_pools=8, **self._options)
+        self._proxies: dict[str, urllib3.PoolManager] = {}
+
+    @contextmanager
+    def get(self, link: Link, start: int = 0, end: int | None = None, etag: str = "") -> Iterator[RangeReply]:
+        """GET `[start, end)`; end None: to the last byte. `HttpError` for a refusal, `PassingError` for broken connections."""
+        response, final = self._follow(link, start, end, etag)
+        try:
+            yield _understood(response, final, start, end)
+        finally:
+            # Read to the end it goes back to the pool; otherwise the rest must not be mistaken for the next answer.
+            if not _is_read(response):
+                response.close()
+            response.release_conn()
+
+    def close(self) -> None:
+        for pool in (self._direct, *self._proxies.values()):
+            pool.clear()
+
+    def _follow(self, link: Link, start: int, end: int | None, etag: str) -> tuple[Any, Link]:
+        headers = {"accept-encoding": "identity", "user-agent": "gen-worker"}
+        if start or end is not None:
+            headers["range"] = f"bytes={start}-{'' if end is None else end - 1}"
+            if etag and not etag.startswith("W/"):
+                headers["if-range"] = etag
+        for _ in range(MAX_REDIRECTS + 1):
+            try:
+                response = self._pool(link.url).request(
+                    "GET", link.url, headers={**headers, **link.headers}, preload_content=False, redirect=False
+                )
+            except (urllib3.exceptions.HTTPError, OSError) as exc:
+                raise PassingError(f"no answer from {_host(link.url)}: {exc}") from exc
+            if response.status not in (301, 302, 303, 307, 308):
+                return response, link
+            response.drain_conn()
+            response.release_conn()
+            link = _redirected(link, response.headers.get("location", ""))
+        raise PassingError(f"more than {MAX_REDIRECTS} redirects")
+
+    def _pool(self, url: str) -> urllib3.PoolManager:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"url {url[:80]!r}: expected http:// or https://")
+        proxy = getproxies().get(parts.scheme)
+        if not proxy or proxy_bypass(parts.hostname):
+            return self._direct
+        return self._proxies.setdefault(proxy, urllib3.ProxyManager(proxy, **self._options))
+
+
+def _understood(response: Any, link: Link, start: int, end: int | None) -> RangeReply:
+    host = _host(link.url)
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise PassingError(f"{host} sent compressed bytes, which were not asked for")
+    length = response.headers.get("content-length", "")
+    if response.status == 200:
+        return RangeReply(response, 0, False, int(length) if length.isdigit() else None, link)
+    if response.status == 206:
+        got_start, got_end, total = _content_range(response.headers.get("content-range", ""))
+        if got_start != start or (end is not None and got_end > end):
+            raise PassingError(f"{host} answered with bytes {got_start}-{got_end}, asked for {start}-{end}")
+        return RangeReply(response, start, True, total, link)
+    raise HttpError(response.status, host, _retry_after_s(response.headers.get("retry-after", "")))
+
+
+def _content_range(text: str) -> tuple[int, int, int | None]:
+    unit, _, rest = text.partition(" ")
+    span, _, total = rest.partition("/")
+    first, _, last = span.partition("-")
+    if unit.lower() != "bytes" or not first.isdigit() or not last.isdigit():
+        raise PassingError(f"an answer with the Content-Range {text[:80]!r}")
+    return int(first), int(last) + 1, int(total) if total.isdigit() else None
+
+
+def _redirected(link: Link, location: str) -> Link:
+    url = urljoin(link.url, location)
+    old, new = urlsplit(link.url), urlsplit(url)
+    if not location or (old.scheme == "https" and new.scheme != "https"):
+        raise PassingError(f"{_host(link.url)} redirected to {new.scheme or 'nowhere'}://{new.hostname or ''}")
+    same = (old.scheme, old.netloc) == (new.scheme, new.netloc)
+    return Link(url, link.headers if same else {})
+
+
+def _retry_after_s(text: str) -> float | None:
+    return min(60.0, float(text)) if text.isdigit() else None
+
+
+def _is_read(response: Any) -> bool:
+    return response.length_remaining == 0
+
+
+def _host(url: str) -> str:
+    """The host alone: presigned URLs carry secrets."""
+    return urlsplit(url).hostname or url[:40]
