@@ -14,13 +14,16 @@ from gen_worker.authoring.realtime import RealtimeSocket
 from gen_worker.errors import (
     AuthError,
     CanceledError,
+    CozyHubError,
+    CozyHubNoCompatibleArtifactError,
+    CozyHubPublicModelPendingError,
     FatalError,
     ResourceError,
     RetryableError,
     ValidationError,
     WorkerError,
 )
-from gen_worker.injection import ModelRef, ModelRefSource
+from gen_worker.injection import ModelRef, ModelRefSource, model_loader
 
 if TYPE_CHECKING:
     from gen_worker.model_cache import ModelCache, ModelCacheStats, ModelLocation
@@ -44,6 +47,9 @@ __all__ = [
     "Batch",
     "CanceledError",
     "Clamp",
+    "CozyHubError",
+    "CozyHubNoCompatibleArtifactError",
+    "CozyHubPublicModelPendingError",
     "EndpointValidationResult",
     "FatalError",
     "ModelCache",
@@ -57,6 +63,7 @@ __all__ = [
     "RetryableError",
     "ValidationError",
     "WorkerError",
+    "model_loader",
     "validate_endpoint",
     "worker_function",
     "worker_websocket",

@@ -90,3 +90,32 @@ class MissingExtraError(WorkerError, ImportError):
         super().__init__(f"{purpose} needs the package '{package}', which is not installed. Add it with: pip install 'gen-worker[{extra}]'")
         self.package = package
         self.extra = extra
+
+
+class CozyHubError(WorkerError, RuntimeError):
+    """The hub refused a model. `status` is its HTTP status."""
+
+    error_type = code = "fatal"
+
+    def __init__(self, message: str = "", status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class CozyHubNoCompatibleArtifactError(CozyHubError):
+    """The hub has the model, but in no form that was asked for; `debug` is what it said of that."""
+
+    def __init__(self, debug: object = None, message: str = "") -> None:
+        super().__init__(message or f"the hub has no compatible form of this model: {str(debug)[:300]}", 409)
+        self.debug = debug
+
+
+class CozyHubPublicModelPendingError(CozyHubError):
+    """The hub is still fetching the model; a later try will find it."""
+
+    error_type = code = "retryable"
+    retryable = True
+
+    def __init__(self, ingest_job_id: str = "") -> None:
+        super().__init__(f"the hub is still fetching this model (job {ingest_job_id[:80]}); try again later", 202)
+        self.ingest_job_id = ingest_job_id

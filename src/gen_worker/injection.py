@@ -1,7 +1,9 @@
 """Ask for a model in a function's signature: `Annotated[Pipeline, ModelRef(ModelRefSource.FIXED, "sd15")]`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any, TypeVar
 
 
 class ModelRefSource(StrEnum):
@@ -23,3 +25,22 @@ class ModelRef:
     key: str
     ref: str | None = None
     dtypes: tuple[str, ...] = ()
+
+
+LOADER_MARK = "__gen_worker_loader__"
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def model_loader(kind: Any) -> Callable[[F], F]:
+    """Mark a function that loads models of a type: `@model_loader(Engine) def load(path: Path, device: str) -> Engine`.
+
+    Its parameters are any of `path` (the model's folder or file), `device` (`"cuda"`, `"cpu"`, ...) and `dtypes` (allowed precisions,
+    best first). It serves the endpoint functions of every module that defines or imports it. An int attribute `size_bytes` of what it
+    returns tells how much of the device it takes.
+    """
+
+    def mark(function: F) -> F:
+        setattr(function, LOADER_MARK, kind)
+        return function
+
+    return mark

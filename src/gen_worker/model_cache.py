@@ -1,16 +1,20 @@
-"""Which models are where: a ledger of tiers, sizes, pins and last use. It plans and accounts; others move the bytes."""
+"""Which models are where, for programs that account by hand and for the worker itself: a view of the ledger, model by model."""
 
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from gen_worker.eviction import EvictionPolicy, LeastRecentlyUsed
+from gen_worker.ledger import DoesNotFitError, Ledger, Part
+
+GB = 10**9
 DEFAULT_SAFETY_MARGIN_GB = 3.5
-_ROUNDING_GB = 1e-9  # sums of floats: a model that fits exactly must fit
 
 
 class ModelLocation(StrEnum):
@@ -46,22 +50,31 @@ class _Entry:
         self.pipeline = pipeline
         self.disk_path = disk_path
         self.progress = 0.0
+        self.parts: tuple[str, ...] = ()  # of the ledger, while it is on the device
         self.pins = 0
 
 
 class ModelCache:
-    """Least recently used models leave the device first; pinned ones never. Safe from any thread.
+    """Models over a ledger of parts; pinned ones never leave the device. Safe from any thread.
 
     `max_vram_gb`: argument, else WORKER_MAX_VRAM_GB, else what torch detects minus the safety margin (argument, else
-    WORKER_VRAM_SAFETY_MARGIN_GB, else 3.5). The sum of sizes on the device never exceeds it: what is larger is refused.
+    WORKER_VRAM_SAFETY_MARGIN_GB, else 3.5). The sum of sizes on the device never exceeds it: what is larger is refused. A model is on the
+    device as long as all its parts are; parts that models share count once. Least recently used ones go first, unless another `policy` is
+    given.
     """
 
     def __init__(
-        self, max_vram_gb: float | None = None, vram_safety_margin_gb: float | None = None, model_cache_dir: str | Path | None = None
+        self,
+        max_vram_gb: float | None = None,
+        vram_safety_margin_gb: float | None = None,
+        model_cache_dir: str | Path | None = None,
+        *,
+        policy: EvictionPolicy | None = None,
     ) -> None:
         self._lock = threading.RLock()
         self._entries: OrderedDict[str, _Entry] = OrderedDict()  # oldest use first
-        self._max_vram_gb = _vram_limit_gb(max_vram_gb, vram_safety_margin_gb)
+        limit_bytes = round(_vram_limit_gb(max_vram_gb, vram_safety_margin_gb) * GB)
+        self.ledger = Ledger(lambda: limit_bytes, policy or LeastRecentlyUsed())
         if model_cache_dir is not None:
             Path(model_cache_dir).expanduser().mkdir(parents=True, exist_ok=True)
 
@@ -80,20 +93,36 @@ class ModelCache:
 
     def mark_loaded_to_vram(self, model_id: str, pipeline: Any, size_gb: float) -> None:
         """Account a model on the device, after making room for it; `ValueError` when room cannot be made."""
+        size_bytes = round(size_gb * GB)
+        with self._lock:
+            try:
+                if self.ledger.are_resident((model_id,)):
+                    self.parts_gone(self.ledger.resize(model_id, size_bytes))
+                else:
+                    self.parts_gone(self.ledger.reserve([Part(model_id, size_bytes)])[1])
+                    self.ledger.commit(model_id)
+                    self.ledger.unpin((model_id,))
+            except DoesNotFitError as exc:
+                raise ValueError(f"model {model_id!r} of {size_gb:.2f} GB does not fit: {exc}") from None
+            self.hold_parts(model_id, pipeline, (model_id,), size_gb)
+
+    def hold_parts(self, model_id: str, pipeline: Any, parts: Sequence[str], size_gb: float) -> None:
+        """Account a model whose parts are resident in the ledger already."""
         with self._lock:
             old = self._entries.get(model_id)
-            mine_gb = old.size_gb if old is not None and old.location is ModelLocation.VRAM else 0.0
-            victims = self._victims(size_gb - mine_gb, keep=model_id)
-            if victims is None:
-                raise ValueError(
-                    f"model {model_id!r} of {size_gb:.2f} GB does not fit: {self._max_vram_gb:.2f} GB in all, "
-                    f"{self._pinned_gb(model_id):.2f} GB of it held by models in use"
-                )
-            for victim in victims:
-                self.unload_from_vram(victim)
             entry = _Entry(ModelLocation.VRAM, size_gb, pipeline, old.disk_path if old else None)
-            entry.pins = old.pins if old else 0
-            self._put(model_id, entry)
+            entry.parts, entry.pins = tuple(parts), old.pins if old else 0
+            self._entries[model_id] = entry
+            self._entries.move_to_end(model_id)
+            self.ledger.used(parts)
+
+    def parts_gone(self, part_ids: Iterable[str]) -> None:
+        """These parts have left the device: models that need them are no longer there."""
+        gone = set(part_ids)
+        with self._lock:
+            for name, entry in tuple(self._entries.items()):
+                if gone and entry.location is ModelLocation.VRAM and gone.intersection(entry.parts):
+                    self._leave_vram(name, entry, keep_on_disk=True)
 
     def mark_cached_to_disk(self, model_id: str, disk_path: str | Path, size_gb: float = 0.0) -> None:
         """The model is on disk; a copy on the device is released."""
@@ -127,19 +156,24 @@ class ModelCache:
             if entry is None or entry.location is not ModelLocation.VRAM:
                 return None
             self._entries.move_to_end(model_id)
+            self.ledger.used(entry.parts)
             return entry.pipeline
 
     def pin(self, model_id: str) -> None:
-        """Keep a model where it is while a run uses it; each pin needs its `unpin`."""
+        """Keep a model on the device while a run uses it; each pin needs its `unpin`. `KeyError` when it is not there."""
         with self._lock:
-            self._entries[model_id].pins += 1
+            entry = self._entries[model_id]
+            if not self.ledger.pin(entry.parts):
+                raise KeyError(model_id)
+            entry.pins += 1
             self._entries.move_to_end(model_id)
 
     def unpin(self, model_id: str) -> None:
         with self._lock:
             entry = self._entries.get(model_id)
-            if entry is not None and entry.pins > 0:
+            if entry is not None and entry.pins:
                 entry.pins -= 1
+                self.ledger.unpin(entry.parts)
 
     def is_pinned(self, model_id: str) -> bool:
         with self._lock:
@@ -167,20 +201,22 @@ class ModelCache:
         with self._lock:
             if model_id not in self._entries or self.is_pinned(model_id):
                 return False
-            del self._entries[model_id]
+            self.unload_from_vram(model_id)
+            self._entries.pop(model_id, None)
             return True
 
     def unload_from_vram(self, model_id: str, keep_on_disk: bool = True) -> float:
-        """Take a model off the device; GB freed (0 when it was not there, or is in use). Known disk copies stay known."""
+        """Take a model off the device; GB freed (0 when it was not there, or is in use). Known disk copies stay known, shared parts
+        stay."""
         with self._lock:
             entry = self._entries.get(model_id)
-            if entry is None or entry.location is not ModelLocation.VRAM or entry.pins:
+            if entry is None or entry.location is not ModelLocation.VRAM or self.is_pinned(model_id):
                 return 0.0
-            if keep_on_disk and entry.disk_path is not None:
-                entry.location, entry.pipeline = ModelLocation.DISK, None
-            else:
-                del self._entries[model_id]
-            return entry.size_gb
+            own = self._own_parts(entry)
+            freed = sum(self.ledger.size_of(part) for part in own)
+            self.ledger.drop(own)
+            self._leave_vram(model_id, entry, keep_on_disk=keep_on_disk)
+            return freed / GB
 
     def evict_lru_vram_until_count(self, max_count: int) -> int:
         """Unload the least recently used until at most `max_count` are on the device; how many went. Pinned ones stay."""
@@ -194,20 +230,19 @@ class ModelCache:
 
     def can_fit_in_vram(self, size_gb: float) -> bool:
         """Whether `size_gb` fits once everything evictable has gone."""
-        with self._lock:
-            return self._victims(size_gb) is not None
+        return self.ledger.plan(round(size_gb * GB)) is not None
 
     def get_stats(self) -> ModelCacheStats:
         with self._lock:
-            used_gb = self._used_gb()
+            used_gb, total_gb = self.ledger.used_bytes / GB, self.ledger.capacity_bytes / GB
             vram, disk = self.get_vram_models(), self.get_disk_models()
             return ModelCacheStats(
                 vram_models=vram,
                 disk_models=disk,
                 downloading_models=self.get_downloading_models(),
                 vram_used_gb=used_gb,
-                vram_total_gb=self._max_vram_gb,
-                vram_available_gb=self._max_vram_gb - used_gb,
+                vram_total_gb=total_gb,
+                vram_available_gb=total_gb - used_gb,
                 total_models=len(self._entries),
                 vram_model_count=len(vram),
                 disk_model_count=len(disk),
@@ -239,8 +274,21 @@ class ModelCache:
         return max(1, int(os.environ.get("WORKER_MAX_CONCURRENT_DOWNLOADS") or 2))
 
     def _put(self, model_id: str, entry: _Entry) -> None:
+        """Replace what is known of a model by a state off the device."""
+        self.unload_from_vram(model_id)
         self._entries[model_id] = entry
         self._entries.move_to_end(model_id)
+
+    def _leave_vram(self, model_id: str, entry: _Entry, *, keep_on_disk: bool) -> None:
+        if keep_on_disk and entry.disk_path is not None:
+            entry.location, entry.pipeline, entry.parts = ModelLocation.DISK, None, ()
+        else:
+            del self._entries[model_id]
+
+    def _own_parts(self, entry: _Entry) -> list[str]:
+        """Parts that no other model on the device has."""
+        shared = {part for other in self._entries.values() if other is not entry for part in other.parts}
+        return [part for part in entry.parts if part not in shared]
 
     def _is(self, model_id: str, location: ModelLocation) -> bool:
         with self._lock:
@@ -250,24 +298,6 @@ class ModelCache:
     def _at(self, *locations: ModelLocation) -> list[str]:
         with self._lock:
             return [name for name, entry in self._entries.items() if entry.location in locations]
-
-    def _used_gb(self) -> float:
-        return sum(entry.size_gb for entry in self._entries.values() if entry.location is ModelLocation.VRAM)
-
-    def _pinned_gb(self, but: str) -> float:
-        return sum(e.size_gb for name, e in self._entries.items() if e.location is ModelLocation.VRAM and e.pins and name != but)
-
-    def _victims(self, need_gb: float, keep: str | None = None) -> list[str] | None:
-        """The oldest unpinned models whose going makes `need_gb` fit; None when even all of them are not enough."""
-        free_gb = self._max_vram_gb - self._used_gb() + _ROUNDING_GB
-        victims = []
-        for name, entry in self._entries.items():
-            if free_gb >= need_gb:
-                break
-            if entry.location is ModelLocation.VRAM and not entry.pins and name != keep:
-                victims.append(name)
-                free_gb += entry.size_gb
-        return victims if free_gb >= need_gb else None
 
 
 def _vram_limit_gb(limit: float | None, margin: float | None) -> float:

@@ -1,9 +1,12 @@
 """Every knob of a worker process, read once from the environment that a root hands in."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import msgspec
+
+from gen_worker.refs import DTYPES
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -98,6 +101,62 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     @property
     def files_token(self) -> str:
         return self.file_api_token or self.cozy_hub_token
+
+
+class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
+    """Where models come from and where they are kept. Sizes in GB of 10^9 bytes."""
+
+    tensorhub_cache_dir: str = "~/.cache/tensorhub"
+    worker_local_model_cache_dir: str | None = None
+    worker_local_cache_gb: float = 100.0
+    worker_max_concurrent_downloads: int = 2
+    worker_model_cache_gb: float = 0.0
+    worker_min_free_disk_gb: float = 1.0
+    cozy_hub_url: str = ""
+    cozy_hub_token: str = ""
+    worker_allow_cozy_hub_api_resolve: str = ""
+    hf_token: str = ""
+    huggingface_token: str = ""
+    huggingfacehub_api_token: str = ""
+    hf_endpoint: str = ""
+    hf_home: str = ""
+    hf_hub_cache: str = ""
+    hf_hub_offline: str = ""
+    cozy_hf_components: str = ""
+    cozy_hf_include_optional_components: str = ""
+    cozy_hf_weight_precisions: str = ""
+    cozy_hf_allow_root_json: str = ""
+    cozy_hf_full_repo_download: str = ""
+    cozy_hf_max_gb: float = 30.0
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Self:
+        """Read the variables; `SettingError` names the one that is wrong."""
+        settings = read_settings(cls, env)
+        for part in split_list(settings.cozy_hf_weight_precisions):
+            if part not in DTYPES:
+                raise SettingError(f"environment variable COZY_HF_WEIGHT_PRECISIONS names {part!r}; expected some of {', '.join(DTYPES)}")
+        return settings
+
+    @property
+    def cas_root(self) -> Path:
+        return Path(self.tensorhub_cache_dir).expanduser() / "cas"
+
+    @property
+    def hf_cache(self) -> Path:
+        """Where huggingface_hub keeps its repositories."""
+        if self.hf_hub_cache:
+            return Path(self.hf_hub_cache).expanduser()
+        return Path(self.hf_home or "~/.cache/huggingface").expanduser() / "hub"
+
+    @property
+    def any_hf_token(self) -> str:
+        return self.hf_token or self.huggingface_token or self.huggingfacehub_api_token
+
+
+def is_true(text: str) -> bool:
+    """How switches in the environment are read."""
+    return text.strip().lower() in ("1", "true", "yes", "y", "t")
 
 
 def read_settings(kind: type[S], env: Mapping[str, str]) -> S:

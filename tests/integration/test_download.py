@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 from blake3 import blake3
+from tests.blob_server import BlobServer
 
 from gen_worker.net.download import DownloadCanceledError, DownloadFailedError, Policy, Wanted, fetch
 from gen_worker.net.range_client import Link, RangeClient
-from tests.blob_server import BlobServer
 
 QUICK = Policy(first_pause_s=0.01, max_pause_s=0.05)
 SIZE = (24 << 20) + 12345

@@ -12,9 +12,8 @@ from gen_worker.dev.server import ServeOptions, dev_config
 from gen_worker.events import RunEvent
 from gen_worker.files.inputs import InputFiles
 from gen_worker.log import Log
-from gen_worker.models.device import model_cache, named_device, pick_device
-from gen_worker.models.keyspace import Keyspace
-from gen_worker.models.manager import ModelManager
+from gen_worker.models.device import model_cache, named_device
+from gen_worker.models.provide import build_models
 from gen_worker.runtime.cancellation import CancelToken
 from gen_worker.runtime.executor import Executor, RunRequest
 from gen_worker.runtime.outcome import Outcome
@@ -67,7 +66,8 @@ async def run_locally(session: LocalSession, on_event: OnEvent) -> tuple[Outcome
     """ROOT of a local run: its outcome and the files that it saved."""
     config = session.config
     log = Log()
-    models = ModelManager(Keyspace(config.models_by_function), config.source, model_cache(config.env), lambda: pick_device(config.env), log)
+    cache = model_cache(config.env)
+    models = build_models(config.sources, config.model_settings, config.env, cache, config.models_by_function, log)
     inputs = InputFiles(
         config.run_dir, _nothing, max_bytes=config.limits.worker_max_input_file_bytes, retries=config.limits.worker_download_retries
     )

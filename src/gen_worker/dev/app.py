@@ -22,14 +22,13 @@ from gen_worker.http.openapi import openapi_document
 from gen_worker.http.problems import PROBLEM_JSON, problem
 from gen_worker.http.sse import last_event_id
 from gen_worker.log import Log
-from gen_worker.models.device import model_cache, named_device, pick_device
+from gen_worker.models.device import model_cache, named_device
 from gen_worker.models.keyspace import Keyspace
-from gen_worker.models.manager import ModelManager
-from gen_worker.models.source import ModelSource
+from gen_worker.models.provide import Sources, build_models
 from gen_worker.refs import ModelSpec
 from gen_worker.runtime.admission import Admission
 from gen_worker.runtime.executor import Executor
-from gen_worker.settings import RunLimits
+from gen_worker.settings import ModelSettings, RunLimits
 
 PAGE_SIZE = 50
 PLAYGROUND = Path(__file__).parent / "playground"
@@ -42,7 +41,8 @@ class DevConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     functions: tuple[FunctionSpec, ...]
     models_by_function: Mapping[str, Mapping[str, ModelSpec]]
-    source: ModelSource
+    sources: Sources
+    model_settings: ModelSettings
     outputs: Path
     run_dir: Path
     limits: RunLimits
@@ -57,7 +57,7 @@ class DevApp:
         self._config = config
         self._outputs = LocalOutputs(config.outputs)
         self._cache = model_cache(config.env)
-        self._models = ModelManager(Keyspace({}), config.source, self._cache, lambda: pick_device(config.env), log)
+        self._models = build_models(config.sources, config.model_settings, config.env, self._cache, {}, log)
         limits = config.limits
         inputs = InputFiles(
             config.run_dir, self._lookup, max_bytes=limits.worker_max_input_file_bytes, retries=limits.worker_download_retries

@@ -21,6 +21,7 @@ from gen_worker.http import sse
 from gen_worker.http.asgi import Request, RequestError
 from gen_worker.names import did_you_mean
 from gen_worker.runtime.executor import Executor, RunRequest
+from gen_worker.runtime.listings import read_listings
 from gen_worker.runtime.outcome import outcome_of
 
 MAX_BODY_BYTES = 256 << 20
@@ -159,6 +160,7 @@ class Invoker:
             invoker_id=options.invoker_id,
             required_models=options.required_models,
             resolved_models=options.resolved_models,
+            listings=read_listings(options.resolved_models),
             uploads=uploads,
         ), options  # fmt: skip
 

@@ -62,11 +62,11 @@ class ModelRoutes:
         name = await self._model_id(request)
         try:
             key, spec = self._find(name, DEFAULT_DTYPES)
-            annotations = self._models.keyspace.annotations(self.functions.values(), key)
-            if not annotations:
+            takers = self._models.keyspace.takers(self.functions.values(), key)
+            if not takers:
                 raise RequestError(404, "not_found", f"no function here takes the model {name!r}", error="unknown_model")
-            for annotation in annotations:
-                await self._models.load(key, spec, annotation)
+            for function, injection in takers:
+                await self._models.load(key, spec, function, injection)
         except WorkerError as exc:
             await _answer(request, False, str(exc))
         else:

@@ -18,10 +18,11 @@ from gen_worker.dev.app import DevApp, DevConfig
 from gen_worker.dev.project import Served, load_baked, load_project
 from gen_worker.dev.reload import watch
 from gen_worker.log import Log
-from gen_worker.models.source import OverrideSource, parse_overrides
+from gen_worker.models.provide import build_sources
+from gen_worker.models.source import parse_overrides
 from gen_worker.names import did_you_mean
 from gen_worker.project.cozy_toml import find_cozy_toml
-from gen_worker.settings import RunLimits
+from gen_worker.settings import ModelSettings, RunLimits
 
 DEFAULT_LISTEN = "127.0.0.1:8081"
 BAKED_MANIFEST = Path("/app/.cozy/manifest.json")
@@ -54,7 +55,7 @@ def find_functions(options: ServeOptions) -> Served:
     raise ServeError(f"no cozy.toml in {options.root.resolve()} and no manifest at {BAKED_MANIFEST}; start a project with: cozyctl init")
 
 
-def model_source(options: ServeOptions, env: Mapping[str, str], served: Served) -> OverrideSource:
+def model_overrides(options: ServeOptions, env: Mapping[str, str], served: Served) -> dict[str, Path]:
     """Local folders for model keys: from the environment (relative to the project), then from the options (to the current folder)."""
     paths = parse_overrides([text for text in env.get("COZY_MODEL_OVERRIDES", "").split(",") if text.strip()], options.root)
     paths |= parse_overrides(list(options.models), Path.cwd())
@@ -64,15 +65,17 @@ def model_source(options: ServeOptions, env: Mapping[str, str], served: Served) 
             raise ServeError(
                 f"model override for {key!r}, which nobody uses.{did_you_mean(key, keys)} Declared: {', '.join(sorted(keys)) or 'none'}"
             )
-    return OverrideSource(paths)
+    return paths
 
 
 def dev_config(options: ServeOptions, env: Mapping[str, str], run_dir: Path, served: Served) -> DevConfig:
     """The configuration of a `DevApp` for these functions."""
+    settings = ModelSettings.from_env(env)
     return DevConfig(
         functions=served.functions,
         models_by_function=served.models_by_function,
-        source=model_source(options, env, served),
+        sources=build_sources(settings, model_overrides(options, env, served)),
+        model_settings=settings,
         outputs=writable(options.outputs),
         run_dir=Path(env.get("WORKER_RUN_DIR") or run_dir),
         limits=RunLimits.from_env(env),

@@ -1,1 +1,1 @@
-"""Models: from a key to a loaded object."""
+"""Models: from a ref to a loaded object on a device."""

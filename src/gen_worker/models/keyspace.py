@@ -63,16 +63,16 @@ class Keyspace:
                 return self._permitted(key, model)
         raise FatalError(f"model {ref[:200]!r} is not one that {spec.name!r} may use. {_shown(self.keys_of(spec.name))}")
 
-    def annotations(self, functions: Iterable[FunctionSpec], key: str) -> list[Any]:
-        """The types as which these functions take the model of a key."""
-        found: list[Any] = []
+    def takers(self, functions: Iterable[FunctionSpec], key: str) -> list[tuple[FunctionSpec, Injection]]:
+        """The parameters that take the model of a key, one for each type."""
+        found: dict[Any, tuple[FunctionSpec, Injection]] = {}
         for spec in functions:
             for injection in spec.injections:
                 ref = injection.model_ref
                 usable = ref.key == key or (ref.source is ModelRefSource.PAYLOAD and key in self.keys_of(spec.name))
-                if usable and injection.type not in found:
-                    found.append(injection.type)
-        return found
+                if usable:
+                    found.setdefault(injection.type, (spec, injection))
+        return list(found.values())
 
     def select(self, spec: FunctionSpec, injection: Injection, payload: msgspec.Struct) -> tuple[str, ModelSpec]:
         """The key and model for one parameter of this call; `ValidationError` names the offending key and those allowed."""

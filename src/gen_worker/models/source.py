@@ -1,29 +1,56 @@
 """Where a model's files come from: the seam behind which downloaders are swapped."""
 
 import importlib.util
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
-from gen_worker.errors import FatalError
+from gen_worker.errors import FatalError, ResourceError, RetryableError
+from gen_worker.models.listing import Listing
+from gen_worker.models.progress import Progress
 from gen_worker.names import did_you_mean
+from gen_worker.net.download import DiskFullError, DownloadCanceledError, DownloadFailedError
+from gen_worker.net.range_client import HttpError, PassingError
 from gen_worker.refs import ModelSpec, canonical_ref
 
 
+class ModelWant(msgspec.Struct, frozen=True):
+    """A model that somebody needs: its key and spec, and the files if a scheduler has resolved them already."""
+
+    key: str
+    spec: ModelSpec
+    listing: Listing | None = None
+
+    @property
+    def model_id(self) -> str:
+        return canonical_ref(self.spec.ref)
+
+
 class LocalModel(msgspec.Struct, frozen=True):
-    """A model on this disk. `model_id` is its canonical ref, whatever folder serves it."""
+    """A model on this disk. `model_id` is its canonical ref, whatever folder serves it.
+
+    `digests` of its files by relative path, where they are known; `version` tells two states of a ref apart.
+    """
 
     model_id: str
     path: Path
+    version: str = ""
+    digests: Mapping[str, str] = {}
+    fetched_bytes: int = 0
 
 
 class ModelSource(Protocol):
-    """Turns a declared model into a folder or file on this disk."""
+    """Finds or fetches the files of a declared model. Blocking: called from threads."""
 
-    async def locate(self, key: str, spec: ModelSpec) -> LocalModel:
-        """Find or fetch the files; `FatalError` or `RetryableError` says why not."""
+    def present(self, want: ModelWant) -> LocalModel | None:
+        """The model if all of it is on this disk; asks no network."""
+        ...
+
+    def fetch(self, want: ModelWant, progress: Progress, cancel: threading.Event) -> LocalModel:
+        """Bring it here; a `WorkerError` says why not."""
         ...
 
 
@@ -34,23 +61,61 @@ class OverrideError(ValueError):
 class OverrideSource:
     """Local folders in place of refs, by key: for development and tests.
 
-    A value is a path, or `pkg:package/sub/path` for files that an installed Python package ships.
+    A value is a path, or `pkg:package/sub/path` for files that an installed Python package ships. Other keys go to `otherwise`.
     """
 
-    def __init__(self, paths: Mapping[str, Path]) -> None:
+    def __init__(self, paths: Mapping[str, Path], otherwise: ModelSource | None = None) -> None:
         self._paths = paths
+        self._otherwise = otherwise
 
-    async def locate(self, key: str, spec: ModelSpec) -> LocalModel:
-        path = self._paths.get(key)
-        if path is None:
-            raise FatalError(
-                f"model {key!r} ({spec.ref}) is not on this machine, and this version cannot download models yet. "
-                f"Map it to a local folder: --model {key}=FOLDER, or COZY_MODEL_OVERRIDES={key}=FOLDER.{did_you_mean(key, self._paths)}"
-            )
-        return LocalModel(canonical_ref(spec.ref), path)
+    def present(self, want: ModelWant) -> LocalModel | None:
+        path = self._paths.get(want.key)
+        if path is not None:
+            return LocalModel(want.model_id, path, str(path))
+        return self._otherwise.present(want) if self._otherwise else None
+
+    def fetch(self, want: ModelWant, progress: Progress, cancel: threading.Event) -> LocalModel:
+        if self._otherwise is not None:
+            return self._otherwise.fetch(want, progress, cancel)
+        raise FatalError(
+            f"model {want.key!r} ({want.spec.ref}) is not on this machine. Map it to a local folder: --model {want.key}=FOLDER, or "
+            f"COZY_MODEL_OVERRIDES={want.key}=FOLDER.{did_you_mean(want.key, self._paths)}"
+        )
 
 
-def parse_overrides(texts: list[str], base: Path) -> dict[str, Path]:
+class Downloads:
+    """`hf:` and `cozy:` refs: a scheduler's file list first, then the hub, then Hugging Face; errors become what a run may say."""
+
+    def __init__(self, by_scheme: Mapping[str, ModelSource], scheme_of: Callable[[str], str]) -> None:
+        self._by_scheme = by_scheme
+        self._scheme_of = scheme_of
+
+    def present(self, want: ModelWant) -> LocalModel | None:
+        return self._source(want).present(want)
+
+    def fetch(self, want: ModelWant, progress: Progress, cancel: threading.Event) -> LocalModel:
+        name = want.model_id
+        try:
+            return self._source(want).fetch(want, progress, cancel)
+        except DownloadFailedError as exc:
+            kind = RetryableError if exc.passing else FatalError
+            raise kind(f"{name} could not be downloaded: {exc}") from exc
+        except DownloadCanceledError as exc:
+            raise RetryableError(f"the download of {name} was stopped") from exc
+        except DiskFullError as exc:
+            raise ResourceError(f"disk_full: {exc.strerror or exc}; what came is kept. Make room with: cozyctl models gc") from exc
+        except (PassingError, HttpError) as exc:
+            raise RetryableError(f"{name} could not be downloaded: {exc}") from exc
+        except OSError as exc:
+            raise FatalError(f"{name} could not be stored: {exc.strerror or exc}") from exc
+
+    def _source(self, want: ModelWant) -> ModelSource:
+        if want.listing is not None:
+            return self._by_scheme["listed"]
+        return self._by_scheme[self._scheme_of(want.spec.ref)]
+
+
+def parse_overrides(texts: Sequence[str], base: Path) -> dict[str, Path]:
     """`key=path` pairs to paths, relative ones under `base`; `OverrideError` names the pair that cannot be used."""
     found: dict[str, Path] = {}
     for text in texts:

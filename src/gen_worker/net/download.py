@@ -118,7 +118,9 @@ class _File:
 class Download:
     """One call of `fetch`: the threads and what they share."""
 
-    def __init__(self, client: RangeClient, policy: Policy, meter: Meter, cancel: threading.Event, on_file: Callable[[Wanted], None]) -> None:
+    def __init__(
+        self, client: RangeClient, policy: Policy, meter: Meter, cancel: threading.Event, on_file: Callable[[Wanted], None]
+    ) -> None:
         self._client = client
         self._policy = policy
         self._meter = meter

@@ -1,7 +1,7 @@
 """A file on its way: `<name>.part` holds its bytes, `<name>.part.json` says which of them are there.
 
-The journal is written after the bytes it speaks of, so that a killed process loses at most the last moment of a download. It does not outlive a power
-failure for certain: that is what the digest of the finished file is for.
+The journal is written after the bytes it speaks of, so that a killed process loses at most the last moment of a download. It does not
+outlive a power failure for certain: that is what the digest of the finished file is for.
 """
 
 import os

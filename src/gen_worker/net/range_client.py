@@ -66,8 +66,7 @@ class RangeClient:
     def __init__(self, connections: int = 16, *, read_timeout_s: float = READ_TIMEOUT_S) -> None:
         timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=read_timeout_s)
         self._options: dict[str, Any] = {"maxsize": connections, "timeout": timeout, "retries": False}
-        self._direct = urllib3.PoolManager(num_pools=8, **self._options)
-        self._proxies: dict[str, urllib3.PoolManager] = {}
+        self._pools: dict[str, urllib3.PoolManager] = {}
 
     @contextmanager
     def get(self, link: Link, start: int = 0, end: int | None = None, etag: str = "") -> Iterator[RangeReply]:
@@ -81,8 +80,18 @@ class RangeClient:
                 response.close()
             response.release_conn()
 
+    def read(self, link: Link, end: int, max_bytes: int = 64 << 20) -> bytes:
+        """The first `end` bytes of a file, or all of it if it is shorter; errors as of `get`."""
+        with self.get(link, 0, end) as reply:
+            data = bytearray()
+            for chunk in reply.chunks():
+                data += chunk
+                if len(data) >= min(end, max_bytes):
+                    break
+        return bytes(data[:end])
+
     def close(self) -> None:
-        for pool in (self._direct, *self._proxies.values()):
+        for pool in self._pools.values():
             pool.clear()
 
     def _follow(self, link: Link, start: int, end: int | None, etag: str) -> tuple[Any, Link]:
@@ -93,7 +102,7 @@ class RangeClient:
                 headers["if-range"] = etag
         for _ in range(MAX_REDIRECTS + 1):
             try:
-                response = self._pool(link.url).request(
+                response = pool_for(link.url, self._pools, self._options).request(
                     "GET", link.url, headers={**headers, **link.headers}, preload_content=False, redirect=False
                 )
             except (urllib3.exceptions.HTTPError, OSError) as exc:
@@ -105,14 +114,20 @@ class RangeClient:
             link = _redirected(link, response.headers.get("location", ""))
         raise PassingError(f"more than {MAX_REDIRECTS} redirects")
 
-    def _pool(self, url: str) -> urllib3.PoolManager:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"url {url[:80]!r}: expected http:// or https://")
-        proxy = getproxies().get(parts.scheme)
-        if not proxy or proxy_bypass(parts.hostname):
-            return self._direct
-        return self._proxies.setdefault(proxy, urllib3.ProxyManager(proxy, **self._options))
+
+def pool_for(url: str, pools: dict[str, urllib3.PoolManager], options: Mapping[str, Any]) -> urllib3.PoolManager:
+    """The pool for an address, by the environment's proxies; made and kept in `pools` under the proxy's address ("" is direct)."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"url {url[:40]!r}: expected http:// or https://")
+    proxy = "" if _is_loopback(parts.hostname) or proxy_bypass(parts.hostname) else getproxies().get(parts.scheme, "")
+    if proxy not in pools:
+        pools[proxy] = urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(num_pools=8, **options)
+    return pools[proxy]
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _understood(response: Any, link: Link, start: int, end: int | None) -> RangeReply:
@@ -153,7 +168,7 @@ def _retry_after_s(text: str) -> float | None:
 
 
 def _is_read(response: Any) -> bool:
-    return response.length_remaining == 0
+    return bool(response.length_remaining == 0)
 
 
 def _host(url: str) -> str:

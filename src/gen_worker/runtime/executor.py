@@ -17,6 +17,7 @@ from gen_worker.events import RunEvent
 from gen_worker.files.file_api import FileApi
 from gen_worker.files.inputs import InputFiles, holds_assets
 from gen_worker.log import Log
+from gen_worker.models.listing import Listing
 from gen_worker.models.manager import Lease, ModelManager, ModelUse
 from gen_worker.runtime.batching import BatchCall, Batchers
 from gen_worker.runtime.call import Call, CallLimits
@@ -50,7 +51,8 @@ class RunRequest(msgspec.Struct, frozen=True):
     owner: str | None = None
     invoker_id: str | None = None
     required_models: tuple[str, ...] = ()
-    resolved_models: Mapping[str, Any] | None = None
+    resolved_models: Mapping[str, Any] | None = None  # as the function sees them
+    listings: Mapping[str, Listing] = {}
     uploads: Mapping[str, Path] = msgspec.field(default_factory=dict)
     file_api: FileApi | None = None
 
@@ -219,6 +221,9 @@ class _Run:
 
         def emit(event: RunEvent) -> None:
             nonlocal watched
+            if event.event_type == events.MODEL_PROGRESS:
+                self.sink.emit(event)
+                return
             stuck.leave(watched)
             watched = None
             phase = _MODEL_PHASES.get(event.event_type)
@@ -229,7 +234,7 @@ class _Run:
             self.sink.emit(event)
 
         try:
-            return await self.executor.models.acquire(self.spec, injection, payload, emit)
+            return await self.executor.models.acquire(self.spec, injection, payload, emit, self.request.listings)
         finally:
             stuck.leave(watched)
 

@@ -12,7 +12,8 @@ import msgspec
 
 from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.log import Log
-from gen_worker.models.source import OverrideSource, parse_overrides
+from gen_worker.models.provide import build_sources
+from gen_worker.models.source import parse_overrides
 from gen_worker.project.baked import load_functions
 from gen_worker.project.discovery import import_modules, read_specs
 from gen_worker.project.manifest import Manifest
@@ -20,7 +21,7 @@ from gen_worker.refs import ModelSpec
 from gen_worker.runtime.identity import JwksSettings, JwksVerifier
 from gen_worker.runtime.startup import Startup
 from gen_worker.runtime.worker import WireWorker, WorkerConfig
-from gen_worker.settings import RunLimits, SettingError, WorkerSettings
+from gen_worker.settings import ModelSettings, RunLimits, SettingError, WorkerSettings
 
 
 def worker_config(
@@ -32,13 +33,15 @@ def worker_config(
     if not settings.worker_jwt.strip():
         raise SettingError("WORKER_JWT is not set; expected the token that the scheduler gave this worker")
     overrides = [text for text in env.get("COZY_MODEL_OVERRIDES", "").split(",") if text.strip()]
+    model_settings = ModelSettings.from_env(env)
     return WorkerConfig(
         settings=settings,
         limits=RunLimits.from_env(env),
         env=env,
         functions=functions,
         models_by_function=models,
-        source=OverrideSource(parse_overrides(overrides, Path.cwd())),
+        sources=build_sources(model_settings, parse_overrides(overrides, Path.cwd())),
+        model_settings=model_settings,
     )
 
 

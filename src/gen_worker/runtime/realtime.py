@@ -13,6 +13,7 @@ from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.errors import CanceledError, FatalError, WorkerError
 from gen_worker.events import RunEvent
 from gen_worker.log import Log
+from gen_worker.models.listing import Listing
 from gen_worker.models.manager import Lease
 from gen_worker.runtime.admission import Admission
 from gen_worker.runtime.cancellation import CancelToken
@@ -157,6 +158,7 @@ class RealtimeSessions:
         log: Log,
         *,
         max_frame_bytes: int,
+        listings: Callable[[], Mapping[str, Listing]],
     ) -> None:
         self._functions = functions
         self._executor = executor
@@ -166,6 +168,7 @@ class RealtimeSessions:
         self._files_of = files_of
         self._log = log
         self._max_frame_bytes = max_frame_bytes
+        self._listings = listings
         self._sessions: dict[str, _Session] = {}
         self._idle = asyncio.Event()
         self._idle.set()
@@ -282,7 +285,7 @@ class RealtimeSessions:
             raise FatalError(f"the session names {len(command.required_models)} models, so that '{missing}' has none")
         arguments: dict[str, Any] = {}
         for injection, ref in zip(spec.injections, command.required_models, strict=False):
-            lease, _ = await session.token.race(self._executor.models.acquire_ref(spec, injection, ref, sink.emit))
+            lease, _ = await session.token.race(self._executor.models.acquire_ref(spec, injection, ref, sink.emit, self._listings()))
             leases.append(lease)
             arguments[injection.param] = lease.view()
         return arguments

@@ -3,15 +3,21 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 
 import msgspec
 
 from gen_worker.authoring.signature import FunctionSpec
-from gen_worker.errors import FatalError, ResourceError, WorkerError
+from gen_worker.errors import FatalError, ResourceError, RetryableError, WorkerError
 from gen_worker.log import Log
+from gen_worker.models.cas import Cas
+from gen_worker.models.disk import mount_of
+from gen_worker.models.listing import Listing
 from gen_worker.models.manager import ModelManager
+from gen_worker.models.progress import ModelProgress
 from gen_worker.names import did_you_mean
 from gen_worker.refs import ModelSpec, canonical_ref
+from gen_worker.runtime.listings import listing_of
 from gen_worker.runtime.wire_runs import Voice
 from gen_worker.wire.messages import (
     Event,
@@ -19,8 +25,11 @@ from gen_worker.wire.messages import (
     ReleaseConfig,
     ResolvedModel,
     UnloadModelResult,
+    UrlRefreshRequest,
     UrlRefreshResponse,
 )
+
+RENEW_TIMEOUT_S = 60.0
 
 
 class Releases:
@@ -36,6 +45,7 @@ class Releases:
         log: Log,
     ) -> None:
         self.resolved: dict[str, ResolvedModel] = {}  # by canonical ref: the baseline for every run
+        self.listings: dict[str, Listing] = {}  # the same, as downloaders read it
         self.busy = 0
         self._baked = models.keyspace
         self._functions = functions
@@ -45,6 +55,8 @@ class Releases:
         self._refresh = refresh
         self._log = log
         self._wanted: set[str] = set()
+        self._waiting: dict[str, list[Future[Listing]]] = {}  # for fresh addresses, by model id
+        self._loop = asyncio.get_running_loop()
 
     def adopt(self, config: ReleaseConfig) -> None:
         """Use this configuration from now on, and fetch what it requires."""
@@ -54,7 +66,7 @@ class Releases:
         }
         self._models.keyspace = self._baked.adopted(tables, config.supported_refs, config.ref_by_key, self._functions)
         for ref, resolved in config.resolved_models.items():
-            self.resolved[canonical_ref(ref)] = resolved
+            self._resolve(ref, resolved)
         self._log.info("release.adopted", functions=len(tables), required=list(config.required_refs))
         for ref in config.required_refs:
             model_id = canonical_ref(ref)
@@ -64,7 +76,21 @@ class Releases:
 
     def take_urls(self, response: UrlRefreshResponse) -> None:
         """Fresh URLs of a model's files."""
-        self.resolved[canonical_ref(response.model_id)] = response.resolved
+        self._resolve(response.model_id, response.resolved)
+
+    def renew(self, model_id: str, old: Listing) -> Listing:
+        """Fresh addresses for a model's files, from the scheduler. For download threads: blocks until they come, or raises
+        `RetryableError`."""
+        asked: Future[Listing] = Future()
+        self._loop.call_soon_threadsafe(self._ask, model_id, asked)
+        try:
+            return asked.result(RENEW_TIMEOUT_S)
+        except TimeoutError:
+            raise RetryableError(f"the addresses of {model_id} have expired, and the scheduler sent no fresh ones") from None
+
+    def take_inventory(self, cas: Cas) -> None:
+        """Find out what the disk holds, and report it."""
+        self._tasks.create_task(self._inventory(cas), name="inventory")
 
     def load(self, name: str) -> None:
         self._tasks.create_task(self._load(name), name=f"load {name}")
@@ -87,6 +113,32 @@ class Releases:
         self._voice.say(UnloadModelResult(model_id, True))
         self._refresh()
 
+    def _resolve(self, ref: str, resolved: ResolvedModel) -> None:
+        model_id = canonical_ref(ref)
+        self.resolved[model_id] = resolved
+        listing = self.listings[model_id] = listing_of(resolved)
+        for waiter in self._waiting.pop(model_id, ()):
+            waiter.set_result(listing)
+
+    def _ask(self, model_id: str, asked: "Future[Listing]") -> None:
+        self._waiting.setdefault(model_id, []).append(asked)
+        self._say("model.url_refresh", model_id=model_id)
+        self._voice.say(UrlRefreshRequest(model_id))
+
+    async def _inventory(self, cas: Cas) -> None:
+        found = await self._models.inventory(cas)
+        if not found:
+            return
+        mount = mount_of(cas.root)
+        self._say(
+            "models.disk_inventory",
+            disk_backend=mount.backend if mount else "local",
+            disk_fstype=mount.fstype if mount else "",
+            disk_volume_key=mount.volume_key if mount else "",
+            disk_models=found,
+        )
+        self._refresh()
+
     async def _load(self, name: str) -> None:
         model_id = canonical_ref(name)
         began_s = time.monotonic()
@@ -95,11 +147,11 @@ class Releases:
         try:
             key, spec = self._find(name)
             model_id = canonical_ref(spec.ref)
-            annotations = self._models.keyspace.annotations(self._functions.values(), key)
-            if not annotations:
+            takers = self._models.keyspace.takers(self._functions.values(), key)
+            if not takers:
                 raise FatalError(f"no function here takes the model {name!r}")
-            for annotation in annotations:
-                await self._models.load(key, spec, annotation)
+            for function, injection in takers:
+                await self._models.load(key, spec, function, injection)
         except WorkerError as exc:
             text = f"insufficient_vram: {exc}" if isinstance(exc, ResourceError) else str(exc)
             self._say("model.load.failed", model_id=model_id, duration_ms=_ms(began_s), error_type="load_failed")
@@ -117,18 +169,28 @@ class Releases:
         self.busy += 1
         try:
             key, spec = self._find(model_id)
-            cached = self._models.cache.has_model(model_id)
-            await self._models.prefetch(key, spec)
+            local, cached = await self._models.prefetch(key, spec, self.listings, self._hear)
         except WorkerError as exc:
             self._log.warning("model.download.failed", model=model_id, error=str(exc))
             self._say("model.download.failed", model_id=model_id, duration_ms=_ms(began_s), error_type=type(exc).__name__)
         else:
             self._say("model.download.completed", model_id=model_id, cached=cached, duration_ms=_ms(began_s))
             self._say("model.ready", model_id=model_id)
+            mount = mount_of(local.path)
+            self._say(
+                "model.cached",
+                model_variant_id=model_id,
+                disk_backend=mount.backend if mount else "local",
+                disk_fstype=mount.fstype if mount else "",
+                disk_volume_key=mount.volume_key if mount else "",
+            )
         finally:
             self.busy -= 1
             self._wanted.discard(model_id)
         self._refresh()
+
+    def _hear(self, now: ModelProgress) -> None:
+        self._voice.say_event(Event("", "model.progress", msgspec.json.encode(now)))
 
     def _find(self, name: str) -> tuple[str, ModelSpec]:
         found = self._models.keyspace.find(name)

@@ -13,10 +13,12 @@ from gen_worker.errors import WorkerError
 from gen_worker.events import RunEvent
 from gen_worker.files.file_api import FileApi
 from gen_worker.log import Log
+from gen_worker.models.listing import Listing
 from gen_worker.names import did_you_mean
 from gen_worker.runtime.admission import Admission
 from gen_worker.runtime.cancellation import CancelToken
 from gen_worker.runtime.executor import Executor, RunRequest
+from gen_worker.runtime.listings import listings_of
 from gen_worker.runtime.outcome import Outcome
 from gen_worker.wire.messages import Event, RunCommand, RunResult, Single
 from gen_worker.wire.outbox import Outbox
@@ -84,6 +86,7 @@ class WireRuns:
         *,
         max_message_bytes: int,
         baseline: Callable[[], Mapping[str, Any]] = dict,
+        listings: Callable[[], Mapping[str, Listing]],
     ) -> None:
         self._functions = functions
         self._executor = executor
@@ -93,6 +96,7 @@ class WireRuns:
         self._log = log
         self._max_message_bytes = max_message_bytes
         self._baseline = baseline
+        self._listings = listings
         self._tokens: dict[str, CancelToken] = {}
         self._idle = asyncio.Event()
         self._idle.set()
@@ -157,6 +161,7 @@ class WireRuns:
             invoker_id=command.invoker_id or None,
             required_models=command.required_models,
             resolved_models=self._resolved(command),
+            listings={**self._listings(), **listings_of(command.resolved_models)},
             file_api=file_api,
         )
 

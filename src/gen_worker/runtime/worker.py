@@ -17,10 +17,8 @@ from gen_worker.files.hub_files import NO_FILE_API, HubOutputs, NoFiles
 from gen_worker.files.input_cache import InputCache
 from gen_worker.files.inputs import InputFiles
 from gen_worker.log import Log
-from gen_worker.models.device import model_cache, named_device, pick_device
-from gen_worker.models.keyspace import Keyspace
-from gen_worker.models.manager import ModelManager
-from gen_worker.models.source import ModelSource
+from gen_worker.models.device import model_cache, named_device
+from gen_worker.models.provide import Sources, build_models
 from gen_worker.refs import ModelSpec
 from gen_worker.runtime.admission import Admission
 from gen_worker.runtime.connection import Apply, Connection, ConnectionPolicy, Dialer, Register
@@ -35,7 +33,7 @@ from gen_worker.runtime.seeds import Backoff, Seeds
 from gen_worker.runtime.startup import Startup
 from gen_worker.runtime.stuck import StuckAfter
 from gen_worker.runtime.wire_runs import WireRuns
-from gen_worker.settings import RunLimits, WorkerSettings, split_list
+from gen_worker.settings import ModelSettings, RunLimits, WorkerSettings, split_list
 from gen_worker.transport.grpc_client import GrpcDialer, Tls
 from gen_worker.wire.messages import Registration
 from gen_worker.wire.outbox import Outbox
@@ -59,7 +57,8 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     env: Mapping[str, str]
     functions: tuple[FunctionSpec, ...]
     models_by_function: Mapping[str, Mapping[str, ModelSpec]]
-    source: ModelSource
+    sources: Sources
+    model_settings: ModelSettings
     worker_id: str = ""
     dialer: Dialer | None = None
 
@@ -103,7 +102,7 @@ class WireWorker:
         config, settings, limits, log = self._config, self._config.settings, self._config.limits, self._log
         gpus = GpuWatch(config.env)
         cache = model_cache(config.env, gpus.read().total_bytes)
-        models = ModelManager(Keyspace(config.models_by_function), config.source, cache, lambda: pick_device(config.env), log)
+        models = build_models(config.sources, config.model_settings, config.env, cache, config.models_by_function, log)
         input_cache = InputCache(Path(settings.worker_cache_dir or run_dir / "input-cache"))
         inputs = InputFiles(
             run_dir, None, max_bytes=limits.worker_max_input_file_bytes, retries=limits.worker_download_retries, cache=input_cache
@@ -142,11 +141,22 @@ class WireWorker:
             log,
             max_message_bytes=settings.worker_max_message_bytes,
             baseline=lambda: releases.resolved,
+            listings=lambda: releases.listings,
         )
         realtime = RealtimeSessions(
-            sockets, executor, admission, connection, tasks, self._files_of, log, max_frame_bytes=settings.worker_max_ws_frame_bytes
+            sockets,
+            executor,
+            admission,
+            connection,
+            tasks,
+            self._files_of,
+            log,
+            max_frame_bytes=settings.worker_max_ws_frame_bytes,
+            listings=lambda: releases.listings,
         )
         releases = Releases(functions, models, connection, tasks, connection.refresh, log)
+        config.sources.listed.renewals = releases.renew
+        releases.take_inventory(config.sources.cas)
         dispatch = Dispatch(runs, realtime, releases, self._identity, lambda: connection.has_credit, log)
         self._realtime = realtime
         self._startup.connect(connection.say_event)

@@ -1,13 +1,15 @@
 """What a loader is, and which one an annotation asks for."""
 
 import importlib
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, get_origin
 
 import msgspec
 
 from gen_worker.errors import FatalError, MissingExtraError
+from gen_worker.models.device import Device
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -19,30 +21,71 @@ class Loaded(msgspec.Struct, frozen=True):
 
 
 class LoadRequest(msgspec.Struct, frozen=True):
-    """`device` is a torch device name; `dtypes` the allowed weight precisions, best first."""
+    """`device` computes the device when it is first needed; `dtypes` are the allowed weight precisions, best first.
+
+    `digests` of the files by relative path, where they are known; `loaders` are the author's own, found where the function is defined.
+    """
 
     annotation: Any
     path: Path
-    device: str
+    device: Callable[[], Device]
     dtypes: Sequence[str]
+    digests: Mapping[str, str] = {}
+    own_loaders: Mapping[Any, Callable[..., Any]] = {}
+
+
+class LoadControl(msgspec.Struct, frozen=True):
+    """What a part tells while it loads, and whether anybody still waits for it."""
+
+    on_bytes: Callable[[int], None]
+    cancel: threading.Event
+
+
+class PartPlan(msgspec.Struct, frozen=True):
+    """A part to have on the device. Equal `part_id`s are the same weights in the same form; `load` blocks and gives the object and its
+    real size."""
+
+    part_id: str
+    size_bytes: int
+    load: Callable[[LoadControl], tuple[Any, int]]
+
+
+class LoadPlan(msgspec.Struct, frozen=True):
+    """Parts, and how they become a model: `assemble` gets the loaded objects by part id. It blocks."""
+
+    parts: tuple[PartPlan, ...]
+    assemble: Callable[[Mapping[str, Any]], Loaded]
 
 
 class Loader(Protocol):
-    """Loads one family of types. `load` blocks and runs in a thread."""
+    """Loads one family of types. `plan` blocks: it may read headers, never weights."""
 
-    def accepts(self, annotation: Any) -> bool: ...
+    def accepts(self, request: LoadRequest) -> bool: ...
 
-    def load(self, request: LoadRequest) -> Loaded: ...
+    def plan(self, request: LoadRequest) -> LoadPlan: ...
 
 
-def choose_loader(loaders: Sequence[Loader], annotation: Any) -> Loader:
+def whole(request: LoadRequest, size_bytes: int, load: Callable[[], Loaded]) -> LoadPlan:
+    """A model that is one part, loaded by other means than ours."""
+    part_id = f"{request.path}|{getattr(request.annotation, '__qualname__', request.annotation)}|{','.join(request.dtypes)}"
+
+    def load_part(control: LoadControl) -> tuple[Any, int]:
+        loaded = load()
+        control.on_bytes(size_bytes)
+        return loaded, loaded.size_bytes
+
+    return LoadPlan((PartPlan(part_id, size_bytes, load_part),), lambda parts: next(iter(parts.values())))
+
+
+def choose_loader(loaders: Sequence[Loader], request: LoadRequest) -> Loader:
     """The first loader that accepts the annotation; `FatalError` lists what can be injected."""
     for loader in loaders:
-        if loader.accepts(annotation):
+        if loader.accepts(request):
             return loader
     raise FatalError(
-        f"no injection provider for type {annotation!r}; expected a diffusers pipeline, a transformers class, pathlib.Path, "
-        "or a class with a from_pretrained(path) class method"
+        f"no injection provider for type {request.annotation!r}; expected a diffusers pipeline, a transformers class, "
+        "onnxruntime.InferenceSession, pathlib.Path, a class with a from_pretrained(path) class method, "
+        "or one for which a function is marked @model_loader(TYPE) in the endpoint's module"
     )
 
 
@@ -63,6 +106,13 @@ def torch_dtype(torch: Any, device: str, dtypes: Sequence[str]) -> Any:
 def tensor_bytes(module: Any) -> int:
     """Bytes of a torch module's parameters and buffers."""
     return int(sum(t.nbytes for t in module.parameters()) + sum(t.nbytes for t in module.buffers()))
+
+
+def folder_bytes(path: Path, suffixes: tuple[str, ...] = ()) -> int:
+    """Bytes of the files in a folder (or of a file), those with these suffixes if any are given."""
+    if path.is_file():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file() and (not suffixes or file.name.endswith(suffixes)))
 
 
 def import_torch() -> Any:

@@ -1,36 +1,146 @@
-"""Pipelines of the diffusers library."""
+"""Pipelines of the diffusers library, component by component."""
 
 import copy
+import importlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from gen_worker.models.loaders.base import Loaded, LoadRequest, family, import_torch, quiet, tensor_bytes, torch_dtype
+from gen_worker.errors import FatalError
+from gen_worker.models.device import Device
+from gen_worker.models.loaders.base import (
+    LoadControl,
+    Loaded,
+    LoadPlan,
+    LoadRequest,
+    PartPlan,
+    family,
+    folder_bytes,
+    import_torch,
+    quiet,
+    tensor_bytes,
+    torch_dtype,
+    whole,
+)
+from gen_worker.models.loaders.weights import NotUnderstoodError, WeightFile, find_weights, identity, load_module, loaded_bytes
+
+OPTIONAL_PARTS = ("safety_checker", "feature_extractor", "image_encoder", "image_processor")
+_LIBRARIES = ("diffusers", "transformers")
 
 
 class DiffusersLoader:
-    """Loads a pipeline folder; each run gets a light copy with a scheduler of its own over the shared weights.
+    """Loads a pipeline folder; components with equal weights are shared with other pipelines. Each run gets a light copy with a scheduler
+    of its own.
 
     Schedulers keep the state of one draw (timesteps, history), so two runs must never share one.
     """
 
-    def accepts(self, annotation: Any) -> bool:
-        return family(annotation) == "diffusers" and callable(getattr(annotation, "from_pretrained", None))
+    def accepts(self, request: LoadRequest) -> bool:
+        return family(request.annotation) == "diffusers" and callable(getattr(request.annotation, "from_pretrained", None))
 
-    def load(self, request: LoadRequest) -> Loaded:
+    def plan(self, request: LoadRequest) -> LoadPlan:
         torch = import_torch()
         quiet("diffusers.utils.logging", "transformers.utils.logging")
-        dtype = torch_dtype(torch, request.device, request.dtypes)
-        pipe = request.annotation.from_pretrained(
-            str(request.path),
-            **{_dtype_option(): dtype},
-            local_files_only=True,
-            use_safetensors=True,
-            low_cpu_mem_usage=False,
-        ).to(request.device)
-        if isinstance(pipe, torch.nn.Module):
-            return Loaded(pipe, tensor_bytes(pipe), lambda: pipe)
-        pipe.set_progress_bar_config(disable=True)  # progress is an event here, not a bar on the worker's stderr
-        modules = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
-        return Loaded(pipe, sum(map(tensor_bytes, modules)), lambda: per_run_view(pipe))
+        device = request.device()
+        dtype = torch_dtype(torch, device.name, request.dtypes)
+        index = request.path / "model_index.json"
+        if not index.is_file():
+            return whole(request, folder_bytes(request.path), lambda: _by_library(request, device, dtype))
+        described = json.loads(index.read_bytes())
+        names: dict[str, str] = {}  # component to part
+        parts: dict[str, PartPlan] = {}
+        for name, value in described.items():
+            folder = request.path / name
+            if not _is_component(name, value) or not folder.is_dir():
+                continue
+            files = find_weights(folder, request.dtypes)
+            if files:
+                part = _part(folder, value, files, request.digests, device, dtype)
+                names[name] = part.part_id
+                parts[part.part_id] = part
+        missing = _missing_optional(described, request.path)
+
+        def assemble(loaded: Mapping[str, Any]) -> Loaded:
+            modules = {name: loaded[part_id] for name, part_id in names.items()}
+            pipe = request.annotation.from_pretrained(
+                str(request.path), **modules, **missing, **{_dtype_option(): dtype}, local_files_only=True, use_safetensors=True
+            )
+            _settle(pipe, device.name)
+            return Loaded(pipe, sum(map(tensor_bytes, modules.values())), lambda: per_run_view(pipe))
+
+        return LoadPlan(tuple(parts.values()), assemble)
+
+
+def _part(
+    folder: Path, value: Sequence[str], files: tuple[WeightFile, ...], digests: Mapping[str, str], device: Device, dtype: Any
+) -> PartPlan:
+    library, class_name = value
+    form = f"{library}.{class_name}|{device.name}|{dtype}"
+
+    def load(control: LoadControl) -> tuple[Any, int]:
+        kind = getattr(importlib.import_module(library), class_name)
+        try:
+            _refuse_special(kind, folder, dtype)
+            if library == "diffusers":
+                config = kind.load_config(str(folder))
+                return load_module(lambda: kind.from_config(config), files, device, dtype, control, cast_buffers=True)
+            config = kind.config_class.from_pretrained(str(folder))
+            return load_module(lambda: kind(config), files, device, dtype, control, cast_buffers=False)
+        except NotUnderstoodError:
+            module = kind.from_pretrained(
+                str(folder), **{_dtype_option() if library == "diffusers" else "dtype": dtype}, use_safetensors=True, local_files_only=True
+            )
+            module = module.to(device.name).eval()
+            return module, tensor_bytes(module)
+
+    return PartPlan(identity(folder, files, digests, f"{folder.name}/", form), loaded_bytes(files, dtype.itemsize), load)
+
+
+def _refuse_special(kind: Any, folder: Path, dtype: Any) -> None:
+    """What the library treats in a way of its own."""
+    config = json.loads((folder / "config.json").read_bytes())
+    if config.get("quantization_config"):
+        raise NotUnderstoodError("quantised weights")
+    kept = [getattr(kind, name, None) for name in ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict")]
+    if any(kept) and dtype.itemsize < 4:
+        raise NotUnderstoodError("parts that stay in float32")
+
+
+def _is_component(name: str, value: Any) -> bool:
+    return not name.startswith("_") and isinstance(value, list) and len(value) == 2 and value[0] in _LIBRARIES and isinstance(value[1], str)
+
+
+def _missing_optional(index: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Optional parts that the folder lacks, as arguments that say so."""
+    lacking: dict[str, Any] = {name: None for name in OPTIONAL_PARTS if name in index and not (path / name).is_dir()}
+    if "safety_checker" in lacking and "requires_safety_checker" in index:
+        lacking["requires_safety_checker"] = False
+    if absent := [n for n, v in index.items() if _is_component(n, v) and n not in lacking and not (path / n).is_dir()]:
+        raise FatalError(f"the pipeline's {absent[0]!r} is missing in {path.name}; expected a folder of that name")
+    return lacking
+
+
+def _settle(pipe: Any, device: str) -> None:
+    """Everything on the device, and no bars: progress is an event here."""
+    torch = import_torch()
+    for part in pipe.components.values():
+        if isinstance(part, torch.nn.Module) and next((p.device.type for p in part.parameters()), "") != torch.device(device).type:
+            part.to(device)
+    pipe.set_progress_bar_config(disable=True)
+
+
+def _by_library(request: LoadRequest, device: Device, dtype: Any) -> Loaded:
+    """A single model class of the library, or a pipeline without an index."""
+    torch = import_torch()
+    model = request.annotation.from_pretrained(
+        str(request.path), **{_dtype_option(): dtype}, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False
+    ).to(device.name)
+    if isinstance(model, torch.nn.Module):
+        return Loaded(model, tensor_bytes(model), lambda: model)
+    _settle(model, device.name)
+    modules = [part for part in model.components.values() if isinstance(part, torch.nn.Module)]
+    return Loaded(model, sum(map(tensor_bytes, modules)), lambda: per_run_view(model))
 
 
 def _dtype_option() -> str:

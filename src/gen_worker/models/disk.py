@@ -1,0 +1,72 @@
+"""Disks: what a folder lies on, and whether more fits there."""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+import msgspec
+
+from gen_worker.errors import ResourceError
+
+_ESCAPE = re.compile(r"\\([0-7]{3})")
+_NETWORK = frozenset({"nfs", "nfs4"})
+
+
+class Mount(msgspec.Struct, frozen=True):
+    """A mounted file system. `source` may name a server: it never leaves this machine, `volume_key` may."""
+
+    mountpoint: str
+    fstype: str
+    source: str
+
+    @property
+    def is_nfs(self) -> bool:
+        return self.fstype in _NETWORK
+
+    @property
+    def backend(self) -> str:
+        return "nfs" if self.is_nfs else "local"
+
+    @property
+    def volume_key(self) -> str:
+        return hashlib.sha256(f"{self.fstype}|{self.source}|{self.mountpoint}".encode()).hexdigest()
+
+
+def mount_of(path: Path, mountinfo: str | None = None) -> Mount | None:
+    """The file system that a path lies on, by the kernel's table (proc(5), mountinfo); None where there is no such table."""
+    if mountinfo is None:
+        try:
+            mountinfo = Path("/proc/self/mountinfo").read_text()
+        except OSError:
+            return None
+    target, best = os.path.realpath(path), None
+    for line in mountinfo.splitlines():
+        left, _, right = line.partition(" - ")
+        fields, kind = left.split(), right.split()
+        if len(fields) < 5 or len(kind) < 2:
+            continue
+        point = _ESCAPE.sub(lambda match: chr(int(match[1], 8)), fields[4])
+        inside = target == point or target.startswith(point.rstrip("/") + "/")
+        if inside and (best is None or len(point) >= len(best.mountpoint)):
+            best = Mount(point, kind[0], _ESCAPE.sub(lambda match: chr(int(match[1], 8)), kind[1]))
+    return best
+
+
+def free_bytes(folder: Path) -> int:
+    """What this user may still write on the folder's disk; the folder need not exist yet."""
+    while not folder.exists():
+        folder = folder.parent
+    stat = os.statvfs(folder)
+    return stat.f_bavail * stat.f_frsize
+
+
+def admit(folder: Path, need_bytes: int, floor_bytes: int, what: str) -> None:
+    """`ResourceError` when `need_bytes` more would leave less than `floor_bytes` free."""
+    free = free_bytes(folder)
+    if need_bytes and need_bytes + floor_bytes > free:
+        raise ResourceError(
+            f"disk_full: {what} needs {need_bytes / 1e9:.2f} GB more, {free / 1e9:.2f} GB are free, "
+            f"and {floor_bytes / 1e9:.2f} GB stay free. "
+            "Make room (cozyctl models gc), or choose another disk with TENSORHUB_CACHE_DIR."
+        )

@@ -1,0 +1,56 @@
+"""Sizes and load times as they were measured, kept in a small file beside the models so that they survive restarts."""
+
+import math
+import threading
+from pathlib import Path
+
+import msgspec
+
+FADE = 0.98  # a maximum that was seen once loses 2 % with each later measurement below it
+MAX_ENTRIES = 4096
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """Of one part or one (function, model, shape): bytes on the device (a decayed maximum), and seconds to load."""
+
+    size_bytes: int = 0
+    load_s: float = 0.0
+
+
+class Measurements:
+    """Read at start, written after each change; a file that cannot be read or written costs only the memory of it."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._known: dict[str, Measured] = {}
+        if path is not None:
+            try:
+                self._known = msgspec.json.decode(path.read_bytes(), type=dict[str, Measured])
+            except (OSError, msgspec.DecodeError):
+                self._known = {}
+
+    def of(self, name: str) -> Measured | None:
+        with self._lock:
+            return self._known.get(name)
+
+    def note(self, name: str, size_bytes: int, load_s: float = 0.0) -> None:
+        """A measurement: the size rises at once, and falls slowly."""
+        with self._lock:
+            old = self._known.pop(name, None)
+            size = max(size_bytes, math.ceil(old.size_bytes * FADE)) if old else size_bytes
+            self._known[name] = Measured(size, load_s or (old.load_s if old else 0.0))
+            while len(self._known) > MAX_ENTRIES:
+                del self._known[next(iter(self._known))]
+            self._write()
+
+    def _write(self) -> None:
+        if self._path is None:
+            return
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            new = self._path.with_name(self._path.name + ".new")
+            new.write_bytes(msgspec.json.encode(self._known))
+            new.replace(self._path)
+        except OSError:
+            self._path = None

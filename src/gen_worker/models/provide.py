@@ -1,0 +1,75 @@
+"""ROOT of the models of a process: store, downloaders, device and manager, built from the environment."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from gen_worker.log import Log
+from gen_worker.model_cache import ModelCache
+from gen_worker.models.cas import Cas
+from gen_worker.models.device import LateDevice
+from gen_worker.models.hf import HfSource
+from gen_worker.models.hub import HubSource, ListedSource, StoreFetcher
+from gen_worker.models.keyspace import Keyspace
+from gen_worker.models.manager import ModelManager
+from gen_worker.models.source import Downloads, ModelSource, OverrideSource
+from gen_worker.net.download import Policy
+from gen_worker.net.json_client import JsonClient
+from gen_worker.net.range_client import RangeClient
+from gen_worker.refs import HuggingFaceRef, ModelSpec, parse_model_ref
+from gen_worker.settings import ModelSettings, is_true
+
+
+class Sources(msgspec.Struct, frozen=True):
+    """Where models come from, and the parts of it that others need."""
+
+    source: OverrideSource
+    listed: ListedSource
+    hf: HfSource
+    cas: Cas
+
+
+def build_sources(settings: ModelSettings, overrides: Mapping[str, Path]) -> Sources:
+    """Overrides first, then a scheduler's lists, the hub, Hugging Face. `ValueError` names a setting that cannot be used."""
+    client, policy = RangeClient(), Policy()
+    cas = Cas(settings.cas_root, floor_bytes=round(settings.worker_min_free_disk_gb * 1e9))
+    store = StoreFetcher(cas, client, policy)
+    hub = JsonClient(settings.cozy_hub_url, settings.cozy_hub_token) if settings.cozy_hub_url else None
+    may_resolve = is_true(settings.worker_allow_cozy_hub_api_resolve)
+    hf = HfSource(settings, client, policy)
+    listed = ListedSource(store)
+    by_scheme: dict[str, ModelSource] = {
+        "listed": listed,
+        "cozy": HubSource(store, hub, may_resolve=may_resolve),
+        "hf": HubSource(store, hub, may_resolve=False, otherwise=hf),
+    }
+    return Sources(OverrideSource(overrides, Downloads(by_scheme, scheme_of)), listed, hf, cas)
+
+
+def build_models(
+    sources: Sources,
+    settings: ModelSettings,
+    env: Mapping[str, str],
+    cache: ModelCache,
+    models: Mapping[str, Mapping[str, ModelSpec]],
+    log: Log,
+) -> ModelManager:
+    """The manager of a process, with what its disk holds known to it."""
+    return ModelManager(
+        Keyspace(models),
+        sources.source,
+        cache,
+        LateDevice(env).get,
+        log,
+        downloads=settings.worker_max_concurrent_downloads,
+        measured=settings.cas_root.parent / "measured.json",
+    )
+
+
+def scheme_of(ref: str) -> str:
+    """`hf` or `cozy`; what is no ref is the hub's to refuse."""
+    try:
+        return "hf" if isinstance(parse_model_ref(ref), HuggingFaceRef) else "cozy"
+    except ValueError:
+        return "cozy"

@@ -1,0 +1,88 @@
+"""Bytes of weight files into a slab, by several threads at once. Blocking."""
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+
+from gen_worker.models.device import STAGING_BYTES, Slab
+
+PIECE_BYTES = 8 << 20
+MAX_THREADS = 8
+
+
+class Extent(msgspec.Struct, frozen=True):
+    """Bytes `[start, end)` of a file that belong to byte `at` of the slab and on."""
+
+    path: Path
+    start: int
+    end: int
+    at: int
+
+
+class ReadCanceledError(Exception):
+    """Nobody waits for these weights any more."""
+
+
+class _Pieces:
+    """The pieces still to read, handed out in the order of the file."""
+
+    def __init__(self, extents: Sequence[Extent], piece: int) -> None:
+        self._left = iter(
+            (extent.path, at, min(at + piece, extent.end), extent.at + at - extent.start)
+            for extent in extents
+            for at in range(extent.start, extent.end, piece)
+        )
+        self._lock = threading.Lock()
+
+    def take(self) -> tuple[Path, int, int, int] | None:
+        with self._lock:
+            return next(self._left, None)
+
+
+def read_into(slab: Slab, extents: Sequence[Extent], on_bytes: Callable[[int], None], cancel: threading.Event) -> None:
+    """Fill the slab. `OSError` for a file that is shorter than it should be; `ReadCanceledError` after `cancel`."""
+    host = slab.host_view()
+    pieces = _Pieces(extents, PIECE_BYTES if host is not None else STAGING_BYTES)
+    total = sum(extent.end - extent.start for extent in extents)
+    threads = max(1, min(MAX_THREADS, os.cpu_count() or 1, total // PIECE_BYTES))
+
+    def work() -> None:
+        files: dict[Path, int] = {}
+        copier = None if host is not None else slab.copier()
+        try:
+            while (piece := pieces.take()) is not None:
+                if cancel.is_set():
+                    raise ReadCanceledError
+                path, start, end, at = piece
+                if path not in files:
+                    files[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                if host is not None:
+                    _read_exactly(files[path], host[at : at + end - start], start, path)
+                elif copier is not None:
+                    _read_exactly(files[path], copier.buffer()[: end - start], start, path)
+                    copier.copy(at, end - start)
+                on_bytes(end - start)
+            if copier is not None:
+                copier.finish()
+        finally:
+            for fd in files.values():
+                os.close(fd)
+
+    if threads == 1:
+        work()
+        return
+    with ThreadPoolExecutor(threads, thread_name_prefix="model-load-read") as pool:
+        for future in [pool.submit(work) for _ in range(threads)]:
+            future.result()
+
+
+def _read_exactly(fd: int, into: memoryview, at: int, path: Path) -> None:
+    while into:
+        got = os.preadv(fd, [into], at)
+        if not got:
+            raise OSError(f"{path.name} ends at byte {at}, {len(into)} bytes early")
+        into, at = into[got:], at + got

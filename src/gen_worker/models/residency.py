@@ -1,0 +1,176 @@
+"""Moves parts of models onto the device as the ledger decides: reserved before the first byte moves, loaded once however many wait,
+dropped when they must.
+
+Lives on one event loop; bytes move in its threads. When an allocation fails although the books say that it fits, the ladder of
+`_load_part` applies.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from gen_worker.errors import FatalError, ResourceError, RetryableError, WorkerError
+from gen_worker.ledger import DoesNotFitError, Part
+from gen_worker.log import Log
+from gen_worker.model_cache import GB, ModelCache
+from gen_worker.models.device import Device, DeviceFullError
+from gen_worker.models.loaders.base import LoadControl, Loaded, LoadPlan, PartPlan
+from gen_worker.models.measured import Measurements
+from gen_worker.models.progress import Progress
+from gen_worker.models.reader import ReadCanceledError
+
+LOAD_THREADS = 2
+GUESSED_BYTES_S = 1e9  # for a part that was never loaded here
+EVICT_FACTOR = 1.25
+HELD_RETRY_S = 0.05
+HELD_TIMEOUT_S = 60.0
+
+
+class Residency:
+    """Parts on one device."""
+
+    def __init__(self, cache: ModelCache, device: Callable[[], Device], measurements: Measurements, log: Log) -> None:
+        self._cache = cache
+        self._device = device
+        self._measurements = measurements
+        self._log = log
+        self._objects: dict[str, Any] = {}  # by part id
+        self._loading: dict[str, asyncio.Task[None]] = {}
+        self._threads = ThreadPoolExecutor(LOAD_THREADS, thread_name_prefix="model-load")
+        self.ooms = 0
+
+    async def load(self, cache_id: str, plan: LoadPlan, progress: Progress, cancel: threading.Event) -> Loaded:
+        """The model, all its parts on the device and pinned once for the caller; errors are what a run may say.
+
+        `ResourceError` when there is no room even after everything evictable went, `FatalError` when it cannot be loaded.
+        """
+        while True:
+            try:
+                return await self._load(cache_id, plan, progress, cancel)
+            except ReadCanceledError:
+                # A part that another load had begun, and whose waiters have gone: ours go on.
+                if cancel.is_set():
+                    raise RetryableError(f"the load of {cache_id.partition('#')[0]} was stopped") from None
+
+    async def _load(self, cache_id: str, plan: LoadPlan, progress: Progress, cancel: threading.Event) -> Loaded:
+        parts = [Part(part.part_id, part.size_bytes, self._reload_s(part)) for part in plan.parts]
+        new = await self._reserve(cache_id, parts)
+        progress.begin("loading", sum(part.size_bytes for part in plan.parts if part.part_id in new))
+        control = LoadControl(progress.add, cancel)
+        by_id = {part.part_id: part for part in plan.parts}
+        try:
+            for part_id in new:
+                task = asyncio.ensure_future(self._load_part(by_id[part_id], control))
+                self._loading[part_id] = task
+                task.add_done_callback(self._forgetter(part_id))
+            tasks = [self._loading[part_id] for part_id in by_id if part_id in self._loading]
+            if tasks:
+                await asyncio.wait(tasks)
+            for task in tasks:
+                task.result()
+            loaded: Loaded = await self._in_thread(lambda: plan.assemble({name: self._objects[name] for name in by_id}))
+        except (Exception, asyncio.CancelledError) as exc:
+            self._cache.ledger.unpin(by_id)
+            if isinstance(exc, (WorkerError, ReadCanceledError, asyncio.CancelledError)):
+                raise
+            raise self._translated(exc, cache_id) from exc
+        self._cache.hold_parts(cache_id, loaded, tuple(by_id), sum(map(self._cache.ledger.size_of, by_id)) / GB)
+        progress.begin("ready")
+        return loaded
+
+    async def plan(self, cache_id: str, make: Callable[[], LoadPlan]) -> LoadPlan:
+        """Ask a loader what it would load; errors as of `load`."""
+        try:
+            plan: LoadPlan = await self._in_thread(make)
+        except WorkerError:
+            raise
+        except Exception as exc:
+            raise self._translated(exc, cache_id) from exc
+        return plan
+
+    def release_load(self, plan: LoadPlan) -> None:
+        """Give back the pins that `load` took."""
+        self._cache.ledger.unpin([part.part_id for part in plan.parts])
+
+    def forget_dropped(self) -> None:
+        """Let go of objects whose parts the ledger no longer has."""
+        for part_id in [name for name in self._objects if not self._cache.ledger.are_resident((name,))]:
+            del self._objects[part_id]
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _forgetter(self, part_id: str) -> Callable[["asyncio.Task[None]"], None]:
+        def forget(task: "asyncio.Task[None]") -> None:
+            self._loading.pop(part_id, None)
+
+        return forget
+
+    async def _reserve(self, cache_id: str, parts: list[Part]) -> list[str]:
+        """Reserve what is missing. Where others hold the room for the moment, wait a while for it."""
+        deadline_s = time.monotonic() + HELD_TIMEOUT_S
+        while True:
+            try:
+                new, gone = self._cache.ledger.reserve(parts)
+                break
+            except DoesNotFitError as exc:
+                hopeless = exc.need_bytes > self._cache.ledger.capacity_bytes
+                if hopeless or time.monotonic() > deadline_s:
+                    hint = "raise WORKER_MAX_VRAM_GB or use a smaller model" if hopeless else "try again when runs have ended"
+                    raise ResourceError(f"model {cache_id.partition('#')[0]!r} does not fit: {exc}; {hint}") from None
+            await asyncio.sleep(HELD_RETRY_S)
+        if gone:
+            self._drop(gone, "room")
+        return new
+
+    def _drop(self, part_ids: list[str], reason: str) -> None:
+        self._cache.parts_gone(part_ids)
+        for part_id in part_ids:
+            self._objects.pop(part_id, None)
+        self._log.info("model.evicted", parts=len(part_ids), reason=reason)
+
+    async def _load_part(self, part: PartPlan, control: LoadControl) -> None:
+        """Load one part. Out of memory: give back what is unused; evict a quarter more than is missing; try once more; give up."""
+        ledger, began_s = self._cache.ledger, time.monotonic()
+        try:
+            try:
+                loaded, size_bytes = await self._in_thread(lambda: part.load(control))
+            except Exception as exc:
+                if not is_out_of_memory(exc):
+                    raise
+                self.ooms += 1
+                gone = ledger.evict(round(part.size_bytes * EVICT_FACTOR))
+                self._drop(gone, "out_of_memory")
+                self._log.warning("model.out_of_memory", size_bytes=part.size_bytes, evicted=len(gone))
+                await self._in_thread(lambda: self._device().collect())
+                loaded, size_bytes = await self._in_thread(lambda: part.load(control))
+            if size_bytes != ledger.size_of(part.part_id):
+                self._drop(ledger.resize(part.part_id, size_bytes), "larger_than_thought")
+        except BaseException:
+            ledger.abort(part.part_id)
+            raise
+        self._measurements.note(part.part_id, size_bytes, time.monotonic() - began_s)
+        self._objects[part.part_id] = loaded
+        ledger.commit(part.part_id, size_bytes)
+
+    def _reload_s(self, part: PartPlan) -> float:
+        known = self._measurements.of(part.part_id)
+        return known.load_s if known is not None and known.load_s else part.size_bytes / GUESSED_BYTES_S
+
+    def _translated(self, exc: Exception, cache_id: str) -> WorkerError:
+        model = cache_id.partition("#")[0]
+        if is_out_of_memory(exc) or isinstance(exc, DoesNotFitError):
+            return ResourceError(f"insufficient_vram: not enough memory to load {model}: {exc}")
+        self._log.error("model.load_failed", model=model, error=repr(exc))
+        return FatalError(f"model {model} could not be loaded as {cache_id.split('#')[1]}: {type(exc).__name__}: {exc}")
+
+    async def _in_thread(self, work: Callable[[], Any]) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def is_out_of_memory(exc: BaseException) -> bool:
+    """Whether an exception says that memory ran out: ours, torch's (by name, whatever its version), Python's."""
+    return isinstance(exc, (DeviceFullError, MemoryError)) or type(exc).__name__ in ("OutOfMemoryError", "CUDAOutOfMemoryError")

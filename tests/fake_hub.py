@@ -1,0 +1,116 @@
+"""Hugging Face's routes and a hub's, over real files, on the blob server: what the downloaders ask, answered as the real ones do."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+from blake3 import blake3
+
+from tests.blob_server import BlobServer, Exchange
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+LFS_ABOVE_BYTES = 1 << 14
+
+
+def read_tree(folder: Path) -> dict[str, bytes]:
+    """Files of a folder by relative path."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+class FakeHuggingFace:
+    """One repository. `token` non-empty: only with it."""
+
+    def __init__(self, server: BlobServer, repo: str, files: Mapping[str, bytes], *, token: str = "", gated: bool = False) -> None:
+        self.server = server
+        self.repo = repo
+        self.files = dict(files)
+        self.token = token
+        self.gated = gated
+        self.listings = 0
+        server.routes[f"/api/models/{repo}"] = self._list
+        server.routes[f"/{repo}/resolve/"] = self._resolve
+        for path, data in self.files.items():
+            server.add(f"/cdn/{repo}/{path}", data)
+
+    def _refused(self, exchange: Exchange) -> bool:
+        if self.token and exchange.headers.get("authorization") != f"Bearer {self.token}":
+            code = "GatedRepo" if self.gated else "RepoNotFound"
+            exchange.reply(403 if self.gated else 401, {"error": "no"}, {"x-error-code": code, "x-error-message": "no"})
+            return True
+        return False
+
+    def _list(self, exchange: Exchange) -> None:
+        self.listings += 1
+        if self._refused(exchange):
+            return
+        revision = exchange.path.partition("?")[0].removeprefix(f"/api/models/{self.repo}").removeprefix("/revision/")
+        if revision not in ("", "main", COMMIT):
+            exchange.reply(404, {"error": "no"}, {"x-error-code": "RevisionNotFound", "x-error-message": "no"})
+            return
+        siblings = []
+        for path, data in self.files.items():
+            entry: dict[str, object] = {"rfilename": path, "size": len(data)}
+            if len(data) > LFS_ABOVE_BYTES:
+                entry["lfs"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
+                entry["blobId"] = "f" * 40
+            else:
+                entry["blobId"] = hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
+            siblings.append(entry)
+        exchange.reply(200, {"id": self.repo, "modelId": self.repo, "sha": COMMIT, "siblings": siblings, "tags": [], "private": False})
+
+    def _resolve(self, exchange: Exchange) -> None:
+        if self._refused(exchange):
+            return
+        path = exchange.path.removeprefix(f"/{self.repo}/resolve/{COMMIT}/")
+        if path not in self.files:
+            exchange.reply(404, {"error": "no"}, {"x-error-code": "EntryNotFound"})
+            return
+        exchange.reply(302, None, {"location": f"/cdn/{self.repo}/{path}"})
+
+
+class FakeCozyHub:
+    """Models by canonical ref, with presigned addresses that change with `server.token`."""
+
+    def __init__(self, server: BlobServer, *, token: str = "") -> None:
+        self.server = server
+        self.token = token
+        self.models: dict[str, dict[str, bytes]] = {}
+        self.pending: dict[str, int] = {}  # answers 202 so many times first
+        self.asked: list[dict[str, object]] = []
+        server.routes["/api/v1/public/models/request"] = self._request
+
+    def add(self, ref: str, files: Mapping[str, bytes]) -> None:
+        """Serve a model's files; each address expires with the server's token."""
+        self.models[ref] = dict(files)
+        for data in files.values():
+            self.server.add(f"/blob/{blake3(data).hexdigest()}", data, expires=True)
+
+    def files_of(self, ref: str) -> list[dict[str, object]]:
+        return [
+            {
+                "path": path,
+                "size_bytes": len(data),
+                "blake3": blake3(data).hexdigest(),
+                "url": f"{self.server.url}/blob/{blake3(data).hexdigest()}?token={self.server.token}",
+            }
+            for path, data in self.models[ref].items()
+        ]
+
+    def digest_of(self, ref: str) -> str:
+        return blake3(msgspec.json.encode({path: blake3(data).hexdigest() for path, data in self.models[ref].items()})).hexdigest()
+
+    def _request(self, exchange: Exchange) -> None:
+        body = exchange.json_body()
+        self.asked.append(body)
+        ref = str(body["model_ref"])
+        if self.token and exchange.headers.get("authorization") != f"Bearer {self.token}":
+            exchange.reply(403, {"message": "sign in"})
+        elif ref not in self.models:
+            exchange.reply(404, {"error": "not mirrored"})
+        elif self.pending.get(ref, 0) > 0:
+            self.pending[ref] -= 1
+            exchange.reply(202, {"ingest_job_id": "job-1"})
+        else:
+            manifest = {"version": 1, "files": self.files_of(ref)}
+            exchange.reply(200, {"repo_revision_seq": 1, "snapshot_digest": self.digest_of(ref), "snapshot_manifest": manifest})
