@@ -89,11 +89,11 @@ class TestHuggingFace:
         import shutil
 
         shutil.copytree(DIGITS, snapshot)
-        found = sources(env).source.present(hf(dtypes=("fp32",)))
+        found = sources(env).source.present(hf(dtypes=("fp32", "fp16")))
         assert found is not None
         assert found.path == snapshot
         shutil.rmtree(snapshot / "vae")
-        assert sources(env).source.present(hf(dtypes=("fp32",))) is None
+        assert sources(env).source.present(hf(dtypes=("fp32", "fp16"))) is None
         assert server.requests == []
 
     def test_float32_is_not_taken_unless_it_is_listed(self, server: BlobServer, env: dict[str, str]) -> None:
@@ -335,7 +335,7 @@ class TestListed:
             get(sources(env), broken)
 
     def test_a_disk_that_is_too_small_refuses_before_the_first_byte(self, server: BlobServer, env: dict[str, str]) -> None:
-        with pytest.raises(ResourceError, match="disk_full: .* needs 0.00 GB more"):
+        with pytest.raises(ResourceError, match=r"disk_full: .* needs 0\.00 GB more"):
             get(sources(env, WORKER_MIN_FREE_DISK_GB="1000000"), listed(server, {"b": b"1"}))
         assert server.requests == []
 
@@ -363,7 +363,7 @@ PROCESS = """
 
 def start(env: dict[str, str], want: ModelWant) -> "subprocess.Popen[str]":
     command = [sys.executable, "-c", textwrap.dedent(PROCESS)]
-    process = subprocess.Popen(command, env={**env, "PATH": ""}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, env={**env, "PATH": ""}, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     assert process.stdin is not None
     assert want.listing is not None
     files = [[f.path, f.size_bytes, f.digest, f.url] for f in want.listing.files]

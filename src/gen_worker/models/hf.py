@@ -66,7 +66,8 @@ class HfSource:
         try:
             listing = msgspec.json.decode(record.read_bytes(), type=Listing)
         except (OSError, msgspec.DecodeError):
-            found = local_plan(snapshot, selection)
+            # What was fetched here under other settings is a part of the repository, and no ground to plan on.
+            found = None if list(record.parent.glob(f"{commit}-*")) else local_plan(snapshot, selection)
             if found is None:
                 return None
             listing = Listing(commit, tuple(RemoteFile(path, (snapshot / path).stat().st_size) for path in found.files))
@@ -127,6 +128,8 @@ class HfSource:
             raise FatalError(f"{name}: no such repository for this account; {hint}") from exc
         except hub.errors.HfHubHTTPError as exc:
             status = getattr(exc.response, "status_code", 0)
+            if status == 404:
+                raise FatalError(f"{name}: no such repository at {self._endpoint.partition('//')[2]}; check its name") from exc
             kind = FatalError if 400 <= status < 500 and status not in (408, 425, 429) else RetryableError
             raise kind(f"{name}: the listing was refused with HTTP {status}") from exc
         except Exception as exc:
@@ -242,7 +245,8 @@ def local_plan(snapshot: Path, policy: SelectionPolicy) -> FilePlan | None:
 def _required(index: Any) -> set[str]:
     if not isinstance(index, dict):
         return set()
-    return {name for name, value in index.items() if not name.startswith("_") and value != [None, None]} - OPTIONAL_COMPONENTS
+    named = {name for name, value in index.items() if isinstance(value, list) and value != [None, None]}
+    return named - OPTIONAL_COMPONENTS
 
 
 def _local(model_id: str, snapshot: Path, listing: Listing, fetched: int) -> LocalModel:

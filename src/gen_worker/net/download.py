@@ -183,12 +183,9 @@ class Download:
 
     def _stream(self) -> None:
         while (task := self._next_range()) is not None:
-            file, start, end, epoch = task
-            renewed = file.renewed
+            file = task[0]
             try:
-                self._fetch_range(file, start, end, epoch)
-            except (PassingError, HttpError) as exc:
-                self._retry(file, exc, epoch, renewed)
+                self._try_range(*task)
             except OSError as exc:
                 if exc.errno in (errno.ENOSPC, errno.EDQUOT):
                     self._fail(DiskFullError(exc.errno, f"no space left for {file.name} ({file.wanted.size_bytes} bytes)"))
@@ -200,6 +197,13 @@ class Download:
                 with self._changed:
                     file.busy -= 1
                     self._changed.notify_all()
+
+    def _try_range(self, file: _File, start: int, end: int, epoch: int) -> None:
+        renewed = file.renewed
+        try:
+            self._fetch_range(file, start, end, epoch)
+        except (PassingError, HttpError) as exc:
+            self._retry(file, exc, epoch, renewed)
 
     def _next_range(self) -> tuple[_File, int, int, int] | None:
         with self._changed:
