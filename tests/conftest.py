@@ -82,6 +82,20 @@ def write_project(folder: Path, code: str, cozy: str = "", name: str = "demo") -
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _own_caches(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test reads or writes this machine's model caches, or asks a model hub on the Internet."""
+    caches = tmp_path_factory.getbasetemp() / "caches"
+    for name, value in {
+        "TENSORHUB_CACHE_DIR": str(caches / "tensorhub"),
+        "HF_HOME": str(caches / "hf"),
+        "HF_ENDPOINT": "http://127.0.0.1:9",
+        "COZY_HUB_URL": "",
+        "HF_TOKEN": "",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Callable[..., Path]:
     def make(code: str, cozy: str = "", name: str = "demo") -> Path:

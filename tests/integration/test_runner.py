@@ -360,7 +360,7 @@ def test_health_status_and_models(runner: Runner) -> None:
     assert runner.http.post("/v1/models/prefetch", json={}).json()["error"] == "missing_models"
     assert runner.http.post("/v1/models/load", json={}).json()["error"] == "missing_model_id"
     (result,) = runner.http.post("/v1/models/prefetch", json={"models": [{"ref": "hf:o/r@main", "dtypes": ["bf16"]}]}).json()["results"]
-    assert (result["model_id"], result["ok"], result["error_type"]) == ("hf:o/r@main", False, "FatalError")
+    assert (result["model_id"], result["ok"], result["error_type"]) == ("hf:o/r@main", False, "RetryableError")
 
 
 def test_openapi_and_page(runner: Runner) -> None:

@@ -216,6 +216,8 @@ class ModelManager:
         return bool(dropped)
 
     def close(self) -> None:
+        for loading in self._loading.values():
+            loading.cancel.set()
         self.arrivals.close()
         self.residency.close()
 
@@ -265,6 +267,7 @@ class ModelManager:
                 return self._lease(cache_id, hot)
             loading = self._loading[cache_id] = _Loading(cache_id.partition("#")[0])
             loading.task = asyncio.ensure_future(self._load_now(cache_id, request, loading))
+            loading.task.add_done_callback(_seen)
         assert loading.task is not None
         stop_listening = heard_on_the_loop(loading.progress, listener)
         loading.waiters += 1
@@ -299,6 +302,12 @@ class ModelManager:
 
 def _want(key: str, spec: ModelSpec, listings: Mapping[str, Listing]) -> ModelWant:
     return ModelWant(key, spec, listings.get(canonical_ref(spec.ref)))
+
+
+def _seen(task: asyncio.Task[Loaded]) -> None:
+    """Its waiters heard of a failure; where all had gone, nobody needs to."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _ended(step: ModelStep, began_s: float, **facts: Any) -> ModelStep:

@@ -57,7 +57,7 @@ class Residency:
 
     async def _load(self, cache_id: str, plan: LoadPlan, progress: Progress, cancel: threading.Event) -> Loaded:
         parts = [Part(part.part_id, part.size_bytes, self._reload_s(part)) for part in plan.parts]
-        new = await self._reserve(cache_id, parts)
+        new = await self._reserve(cache_id, parts, cancel)
         progress.begin("loading", sum(part.size_bytes for part in plan.parts if part.part_id in new))
         control = LoadControl(progress.add, cancel)
         by_id = {part.part_id: part for part in plan.parts}
@@ -69,8 +69,9 @@ class Residency:
             tasks = [self._loading[part_id] for part_id in by_id if part_id in self._loading]
             if tasks:
                 await asyncio.wait(tasks)
-            for task in tasks:
-                task.result()
+            failures = [failure for task in tasks if (failure := task.exception()) is not None]
+            if failures:
+                raise failures[0]
             loaded: Loaded = await self._in_thread(lambda: plan.assemble({name: self._objects[name] for name in by_id}))
         except (Exception, asyncio.CancelledError) as exc:
             self._cache.ledger.unpin(by_id)
@@ -109,7 +110,7 @@ class Residency:
 
         return forget
 
-    async def _reserve(self, cache_id: str, parts: list[Part]) -> list[str]:
+    async def _reserve(self, cache_id: str, parts: list[Part], cancel: threading.Event) -> list[str]:
         """Reserve what is missing. Where others hold the room for the moment, wait a while for it."""
         deadline_s = time.monotonic() + HELD_TIMEOUT_S
         while True:
@@ -122,6 +123,8 @@ class Residency:
                     hint = "raise WORKER_MAX_VRAM_GB or use a smaller model" if hopeless else "try again when runs have ended"
                     raise ResourceError(f"model {cache_id.partition('#')[0]!r} does not fit: {exc}; {hint}") from None
             await asyncio.sleep(HELD_RETRY_S)
+            if cancel.is_set():
+                raise ReadCanceledError
         if gone:
             self._drop(gone, "room")
         return new

@@ -1,0 +1,167 @@
+"""A device without a GPU: real bytes, a real allocator that can fragment, links on a clock of its own, faults on demand."""
+
+import threading
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+from gen_worker.models.device import STAGING_BYTES, Copier, DeviceFullError, DeviceMemory
+from gen_worker.net.digests import new_hash
+
+
+class VirtualClock:
+    """Time that passes only when something says so. Seconds, from 0."""
+
+    def __init__(self) -> None:
+        self._now_s = 0.0
+        self._lock = threading.Lock()
+
+    def now_s(self) -> float:
+        return self._now_s
+
+    def unix_s(self) -> float:
+        return self._now_s
+
+    def advance(self, seconds: float) -> None:
+        with self._lock:
+            self._now_s += seconds
+
+
+class FakeDevice:
+    """Memory by first fit in one address space. `staged` devices are filled through copiers, as a GPU is; others by the host itself.
+
+    `fail_allocations` are numbers of allocations (from 1) that fail; `taken_bytes` is what another process holds; `link_bytes_s` is what a
+    copy of bytes costs on `clock`; a `broken_after_bytes` of copies ends with an error.
+    """
+
+    def __init__(
+        self,
+        capacity_bytes: int,
+        *,
+        staged: bool = True,
+        link_bytes_s: float = 25e9,
+        clock: VirtualClock | None = None,
+        fail_allocations: Iterable[int] = (),
+        name: str = "fake",
+    ) -> None:
+        self.name = name
+        self.capacity_bytes = capacity_bytes
+        self.taken_bytes = 0
+        self.clock = clock or VirtualClock()
+        self.link_bytes_s = link_bytes_s
+        self.broken_after_bytes: int | None = None
+        self.copied_bytes = 0
+        self.allocations = 0
+        self.collections = 0
+        self._staged = staged
+        self._fail = set(fail_allocations)
+        self._lock = threading.RLock()
+        self._blocks: dict[int, int] = {}  # address to size
+
+    def memory(self) -> DeviceMemory:
+        return DeviceMemory(self.capacity_bytes, self.capacity_bytes - self.taken_bytes - self.allocated_bytes)
+
+    @property
+    def allocated_bytes(self) -> int:
+        with self._lock:
+            return sum(self._blocks.values())
+
+    @property
+    def largest_free_bytes(self) -> int:
+        """The largest allocation that would succeed."""
+        with self._lock:
+            return max((size for _, size in self._holes()), default=0)
+
+    def fail_next(self, count: int = 1) -> None:
+        """The next allocations fail."""
+        with self._lock:
+            self._fail.update(range(self.allocations + 1, self.allocations + 1 + count))
+
+    def new_slab(self, size_bytes: int) -> "FakeSlab":
+        with self._lock:
+            self.allocations += 1
+            if self.allocations in self._fail:
+                raise DeviceFullError(size_bytes)
+            address = next((start for start, size in self._holes() if size >= size_bytes), None)
+            if address is None:
+                raise DeviceFullError(size_bytes)
+            self._blocks[address] = size_bytes
+        slab = FakeSlab(self, size_bytes)
+        weakref.finalize(slab, self._free, address)
+        return slab
+
+    def collect(self) -> None:
+        import gc
+
+        self.collections += 1
+        gc.collect()
+
+    def carry(self, size_bytes: int) -> None:
+        """Account a copy over the link."""
+        with self._lock:
+            self.copied_bytes += size_bytes
+            if self.broken_after_bytes is not None and self.copied_bytes > self.broken_after_bytes:
+                raise RuntimeError("the copy to the device failed")
+        self.clock.advance(size_bytes / self.link_bytes_s)
+
+    @property
+    def is_staged(self) -> bool:
+        return self._staged
+
+    def _free(self, address: int) -> None:
+        with self._lock:
+            del self._blocks[address]
+
+    def _holes(self) -> list[tuple[int, int]]:
+        holes, at = [], 0
+        for start, size in sorted(self._blocks.items()):
+            if start > at:
+                holes.append((at, start - at))
+            at = start + size
+        end = self.capacity_bytes - self.taken_bytes
+        if end > at:
+            holes.append((at, end - at))
+        return holes
+
+
+class FakeSlab:
+    """An allocation; its tensors are plain views of its bytes."""
+
+    def __init__(self, device: FakeDevice, size_bytes: int) -> None:
+        self.size_bytes = size_bytes
+        self.data = bytearray(size_bytes)
+        self._device = device
+
+    def host_view(self) -> memoryview | None:
+        return None if self._device.is_staged else memoryview(self.data)
+
+    def copier(self) -> Copier:
+        return _FakeCopier(self._device, self.data)
+
+    def tensor(self, start: int, end: int, dtype: Any, shape: tuple[int, ...]) -> Any:
+        return memoryview(self.data)[start:end]
+
+    def digest(self) -> str:
+        """BLAKE3 of its bytes, to be compared with a file's."""
+        hasher = new_hash("blake3:", self.size_bytes)
+        hasher.update(self.data)
+        return f"blake3:{hasher.hexdigest()}"
+
+
+class _FakeCopier:
+    def __init__(self, device: FakeDevice, target: bytearray) -> None:
+        self._device = device
+        self._target = memoryview(target)
+        self._buffers = [bytearray(STAGING_BYTES), bytearray(STAGING_BYTES)]
+        self._turn = 1
+
+    def buffer(self) -> memoryview:
+        self._turn ^= 1
+        return memoryview(self._buffers[self._turn])
+
+    def copy(self, at: int, size: int) -> None:
+        self._device.carry(size)
+        self._target[at : at + size] = memoryview(self._buffers[self._turn])[:size]
+
+    def finish(self) -> None:
+        return

@@ -1,0 +1,331 @@
+"""The laws of the device's memory, whatever happens in which order."""
+
+import asyncio
+import io
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from gen_worker.authoring.signature import FunctionSpec
+from gen_worker.errors import WorkerError
+from gen_worker.eviction import Candidate, LeastLoss, LeastRecentlyUsed
+from gen_worker.ledger import DoesNotFitError, Ledger, Part
+from gen_worker.log import Log
+from gen_worker.model_cache import ModelCache
+from gen_worker.models.device import DeviceFullError
+from gen_worker.models.keyspace import Keyspace
+from gen_worker.models.loaders.base import Loaded, LoadControl, LoadPlan, LoadRequest, PartPlan
+from gen_worker.models.manager import Lease, ModelManager
+from gen_worker.models.reader import Extent, ReadCanceledError, read_into
+from gen_worker.models.source import OverrideSource
+from gen_worker.project.discovery import read_specs
+from gen_worker.refs import ModelSpec
+from gen_worker.testing.fakes import FakeDevice
+from tests.property import residency_functions
+
+CANDIDATES = st.lists(
+    st.builds(
+        Candidate,
+        st.text("abcdefghijklmnop", min_size=1, max_size=4),
+        st.integers(1, 50),
+        st.integers(0, 99),
+        st.floats(0, 1, allow_nan=False),
+        st.floats(0, 30, allow_nan=False),
+    ),
+    max_size=15,
+    unique_by=lambda c: c.name,
+)
+
+
+@given(CANDIDATES, st.integers(0, 400))
+def test_victims_suffice_and_none_is_spared_needlessly(candidates: list[Candidate], need: int) -> None:
+    sizes = {c.name: c.size_bytes for c in candidates}
+    for policy in (LeastLoss(), LeastRecentlyUsed()):
+        chosen = policy.choose(candidates, need)
+        if chosen is None:
+            assert sum(sizes.values()) < need
+            continue
+        freed = sum(sizes[name] for name in chosen)
+        assert freed >= need
+        assert len(set(chosen)) == len(chosen)
+        if isinstance(policy, LeastLoss):
+            losses = {c.name: c.loss for c in candidates}
+            for name in chosen:  # nobody goes who need not
+                assert freed - sizes[name] < need or losses[name] == 0
+
+
+@given(CANDIDATES.filter(lambda c: 0 < len(c) <= 10), st.integers(1, 300))
+def test_up_to_twelve_the_choice_is_the_best(candidates: list[Candidate], need: int) -> None:
+    chosen = LeastLoss().choose(candidates, need)
+    greedy = LeastRecentlyUsed().choose(candidates, need)
+    if chosen is not None and greedy is not None:
+        losses = {c.name: c.loss for c in candidates}
+        assert sum(losses[name] for name in chosen) <= sum(losses[name] for name in greedy) + 1e-9
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Random reservations, endings, uses and drops on the pure ledger, beside a model of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.capacity = 100
+        self.ledger = Ledger(lambda: self.capacity)
+        self.sizes = {f"p{n}": 7 + 6 * n for n in range(8)}
+        self.pins: Counter[str] = Counter()
+        self.loading: set[str] = set()
+
+    @rule(names=st.sets(st.sampled_from([f"p{n}" for n in range(8)]), min_size=1, max_size=4))
+    def reserve(self, names: set[str]) -> None:
+        pinned = {name for name in self.pins if self.pins[name]}
+        before = self.ledger.used_bytes
+        try:
+            new, gone = self.ledger.reserve([Part(name, self.sizes[name]) for name in sorted(names)])
+        except DoesNotFitError:
+            assert self.ledger.used_bytes == before
+            held = sum(self.sizes[name] for name in pinned | self.loading | names)
+            assert held > self.capacity
+            return
+        assert not pinned.intersection(gone)
+        self.pins.update(names)
+        self.loading.update(new)
+
+    @precondition(lambda self: self.loading)
+    @rule(data=st.data(), comes=st.booleans())
+    def end_of_load(self, data: st.DataObject, comes: bool) -> None:
+        name = data.draw(st.sampled_from(sorted(self.loading)))
+        self.loading.discard(name)
+        if comes:
+            self.ledger.commit(name)
+        else:
+            self.ledger.abort(name)
+            self.pins.pop(name, None)
+
+    @precondition(lambda self: any(self.pins.values()))
+    @rule(data=st.data())
+    def unpin(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(name for name in self.pins if self.pins[name])))
+        self.ledger.unpin([name])
+        self.pins[name] -= 1
+
+    @rule(need=st.integers(0, 120))
+    def evict(self, need: int) -> None:
+        gone = self.ledger.evict(need)
+        assert not any(self.pins[name] for name in gone)
+
+    @rule(capacity=st.integers(60, 140))
+    def another_process_takes_or_gives(self, capacity: int) -> None:
+        self.capacity = max(capacity, self.ledger.used_bytes)
+
+    @invariant()
+    def never_more_than_there_is(self) -> None:
+        assert self.ledger.used_bytes <= self.capacity
+        for name, count in self.pins.items():
+            if count and name not in self.loading:
+                assert self.ledger.are_resident([name])
+
+
+TestLedger = LedgerMachine.TestCase
+TestLedger.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+class _Gate:
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self.outcome = "ok"
+
+
+class _GatedLoader:
+    """Models of two parts, one of them shared by all; each load waits until the test lets it end."""
+
+    def __init__(self, device: FakeDevice) -> None:
+        self.device = device
+        self.gates: dict[str, _Gate] = {}
+        self.loading: Counter[str] = Counter()
+        self.most_at_once = 0
+        self.lock = threading.Lock()
+
+    def accepts(self, request: LoadRequest) -> bool:
+        return True
+
+    def plan(self, request: LoadRequest) -> LoadPlan:
+        number = int(request.path.name)
+        parts = (self._part("shared", 10), self._part(f"own{number}", 15 + 5 * number))
+        return LoadPlan(parts, lambda loaded: Loaded(dict(loaded), 0, lambda: dict(loaded)))
+
+    def _part(self, name: str, size: int) -> PartPlan:
+        def load(control: LoadControl) -> tuple[Any, int]:
+            gate = _Gate()
+            with self.lock:
+                self.gates[name] = gate
+                self.loading[name] += 1
+                self.most_at_once = max(self.most_at_once, self.loading[name])
+            try:
+                while not gate.event.wait(0.001):
+                    if control.cancel.is_set():
+                        raise ReadCanceledError
+                if gate.outcome == "broken":
+                    raise ValueError("a broken file")
+                if gate.outcome == "full":
+                    raise DeviceFullError(size)
+                return self.device.new_slab(size), size
+            finally:
+                with self.lock:
+                    self.loading[name] -= 1
+                    if self.gates.get(name) is gate:
+                        del self.gates[name]
+
+        return PartPlan(name, size, load)
+
+
+class ResidencyMachine(RuleBasedStateMachine):
+    """Runs that come, give up and end, over loads that succeed, break and run out of memory, on a device of 60 bytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.device = FakeDevice(200)
+        self.loader = _GatedLoader(self.device)
+        self.cache = ModelCache(max_vram_gb=60e-9)
+        spec: FunctionSpec = read_specs([residency_functions])[0]
+        self.spec, self.injection = spec, spec.injections[0]
+        keys = {str(n): ModelSpec(f"hf:demo/m{n}") for n in range(5)}
+        paths = {str(n): Path(f"/models/{n}") for n in range(5)}
+        self.manager = self.loop.run_until_complete(self._manager({spec.name: keys}, paths))
+        self.waiting: list[asyncio.Task[Any]] = []
+        self.leases: list[Lease] = []
+
+    async def _manager(self, keys: Any, paths: Any) -> ModelManager:
+        return ModelManager(Keyspace(keys), OverrideSource(paths), self.cache, lambda: self.device, Log(io.StringIO()), [self.loader])
+
+    def settle(self, seconds: float = 0.01) -> None:
+        self.loop.run_until_complete(asyncio.sleep(seconds))
+        for task in [task for task in self.waiting if task.done()]:
+            self.waiting.remove(task)
+            if not task.cancelled() and task.exception() is None:
+                self.leases.append(task.result()[0])
+            elif not task.cancelled():
+                assert isinstance(task.exception(), WorkerError), task.exception()
+
+    @rule(number=st.integers(0, 4))
+    def run_comes(self, number: int) -> None:
+        payload = residency_functions.In(str(number))
+        asked = self.manager.acquire(self.spec, self.injection, payload, lambda event: None)
+        self.waiting.append(self.loop.create_task(asked))
+        self.settle()
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def run_gives_up(self, data: st.DataObject) -> None:
+        data.draw(st.sampled_from(self.waiting)).cancel()
+        self.settle()
+
+    @precondition(lambda self: self.loader.gates)
+    @rule(data=st.data(), outcome=st.sampled_from(["ok", "ok", "ok", "broken", "full"]))
+    def load_ends(self, data: st.DataObject, outcome: str) -> None:
+        with self.loader.lock:
+            names = sorted(self.loader.gates)
+            if not names:
+                return
+            gate = self.loader.gates[data.draw(st.sampled_from(names))]
+        gate.outcome = outcome
+        gate.event.set()
+        self.settle()
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data())
+    def run_ends(self, data: st.DataObject) -> None:
+        lease = data.draw(st.sampled_from(self.leases))
+        self.leases.remove(lease)
+        lease.release()
+        self.settle()
+
+    @rule(number=st.integers(0, 4))
+    def unload(self, number: int) -> None:
+        try:
+            self.manager.unload(f"hf:demo/m{number}")
+        except WorkerError:
+            assert self.leases
+
+    @invariant()
+    def books_and_device_agree(self) -> None:
+        assert self.cache.ledger.used_bytes <= 60
+        assert self.loader.most_at_once <= 1
+        assert self.device.allocated_bytes <= 200
+        for lease in self.leases:
+            assert len(lease.view()) == 2  # its parts are here
+
+    def teardown(self) -> None:
+        for task in self.waiting:
+            task.cancel()
+        for _ in range(200):
+            self.settle()
+            with self.loader.lock:
+                for gate in self.loader.gates.values():
+                    gate.event.set()
+            if not self.waiting and not self.loader.gates:
+                break
+        assert not self.waiting, "a waiter never ended"
+        self.settle(0.1)
+        while self.leases:
+            self.leases.pop().release()
+        self.settle()
+        for number in range(5):
+            self.manager.unload(f"hf:demo/m{number}")
+        # Parts that no model holds any more: loads whose waiters had all gone, and the shared one.
+        self.cache.ledger.evict(60)
+        self.manager.residency.forget_dropped()
+        assert self.cache.ledger.used_bytes == 0
+        self.manager.close()
+        self.loop.run_until_complete(self.loop.shutdown_default_executor())
+        self.loop.close()
+        self.device.collect()
+        assert self.device.allocated_bytes == 0
+
+
+TestResidency = ResidencyMachine.TestCase
+TestResidency.settings = settings(
+    max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+)
+
+
+@pytest.mark.parametrize("staged", [True, False])
+def test_the_bytes_on_the_device_are_the_bytes_of_the_files(tmp_path: Path, staged: bool) -> None:
+    import random
+
+    from gen_worker.net.digests import digest_file
+
+    data = random.Random(1).randbytes((37 << 20) + 11)
+    (tmp_path / "all").write_bytes(data)
+    (tmp_path / "a").write_bytes(b"head" + data[: 20 << 20])
+    (tmp_path / "b").write_bytes(data[20 << 20 :])
+    device = FakeDevice(64 << 20, staged=staged)
+    slab = device.new_slab(len(data))
+    extents = [Extent(tmp_path / "a", 4, 4 + (20 << 20), 0), Extent(tmp_path / "b", 0, len(data) - (20 << 20), 20 << 20)]
+    seen: list[int] = []
+    read_into(slab, extents, seen.append, threading.Event())
+    assert slab.digest() == digest_file(tmp_path / "all", "blake3:")
+    assert sum(seen) == len(data)
+    if staged:
+        assert device.clock.now_s() == pytest.approx(len(data) / 25e9)
+        device.broken_after_bytes = 0
+        with pytest.raises(RuntimeError, match="copy"):
+            read_into(slab, extents, seen.append, threading.Event())
+
+
+def test_fragmentation_is_felt() -> None:
+    device = FakeDevice(100)
+    slabs = [device.new_slab(20) for _ in range(5)]
+    del slabs[1], slabs[2]
+    device.collect()
+    assert device.memory().free_bytes == 40
+    assert device.largest_free_bytes == 20
+    with pytest.raises(DeviceFullError):
+        device.new_slab(30)
+    device.taken_bytes = 20
+    assert device.memory().free_bytes == 20
