@@ -9,6 +9,7 @@ import msgspec
 from gen_worker.refs import DTYPES
 
 S = TypeVar("S", bound=msgspec.Struct)
+LOCAL_CACHE_DIR = "/tmp/tensorhub/local-model-cache"  # noqa: S108 - as published workers have it
 
 
 class SettingError(ValueError):
@@ -107,7 +108,7 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     """Where models come from and where they are kept. Sizes in GB of 10^9 bytes."""
 
     tensorhub_cache_dir: str = "~/.cache/tensorhub"
-    worker_local_model_cache_dir: str | None = None
+    worker_local_model_cache_dir: str = LOCAL_CACHE_DIR
     worker_local_cache_gb: float = 100.0
     worker_max_concurrent_downloads: int = 2
     worker_model_cache_gb: float = 0.0
@@ -133,6 +134,8 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     def from_env(cls, env: Mapping[str, str]) -> Self:
         """Read the variables; `SettingError` names the one that is wrong."""
         settings = read_settings(cls, env)
+        if env.get("WORKER_LOCAL_MODEL_CACHE_DIR") == "":  # set, and to nothing: no local copies
+            settings = msgspec.structs.replace(settings, worker_local_model_cache_dir="")
         for part in split_list(settings.cozy_hf_weight_precisions):
             if part not in DTYPES:
                 raise SettingError(f"environment variable COZY_HF_WEIGHT_PRECISIONS names {part!r}; expected some of {', '.join(DTYPES)}")

@@ -3,20 +3,15 @@
 import json
 import random
 import struct
-import subprocess
-import sys
-import textwrap
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.blob_server import BlobServer
 from tests.fake_hub import COMMIT, FakeCozyHub, FakeHuggingFace, read_tree
 
-from gen_worker.errors import CozyHubError, CozyHubNoCompatibleArtifactError, FatalError, ResourceError, RetryableError
-from gen_worker.models.cas import tree_digest
-from gen_worker.models.listing import Listing, RemoteFile
+from gen_worker.errors import CozyHubError, CozyHubNoCompatibleArtifactError, FatalError, RetryableError
 from gen_worker.models.progress import Progress
 from gen_worker.models.provide import Sources, build_sources
 from gen_worker.models.source import LocalModel, ModelWant
@@ -249,159 +244,3 @@ class TestHub:
         for name in ("one", "two"):
             get(found, ModelWant(name, ModelSpec(f"demo/{name}")))
         assert server.sent_bytes - sum(server.sent.get(p, 0) for p in server.sent if not p.startswith("/blob/")) == 3 << 20
-
-
-LISTED = "cozy:demo/listed:latest"
-
-
-def listed(server: BlobServer, files: dict[str, bytes], change: Callable[[list[RemoteFile]], None] = lambda files: None) -> ModelWant:
-    hub = FakeCozyHub(server)
-    hub.add(LISTED, files)
-    entries = [RemoteFile(str(f["path"]), int(str(f["size_bytes"])), str(f["blake3"]), str(f["url"])) for f in hub.files_of(LISTED)]
-    change(entries)
-    digest = tree_digest(Listing("", tuple(entries))) if not entries or entries[0].size_bytes >= 0 else "ab" * 32
-    return ModelWant("listed", ModelSpec("demo/listed"), Listing(digest, tuple(entries)))
-
-
-class TestListed:
-    """Files that a scheduler has listed: also where the list is hostile."""
-
-    def test_layout(self, server: BlobServer, env: dict[str, str], tmp_path: Path) -> None:
-        files = {"a/w": b"1" * 5000, "b": b"", "c": b"1" * 5000}
-        local = get(sources(env), listed(server, files))
-        assert read_tree(local.path) == files
-        assert local.path.parent == tmp_path / "cache/cas/snapshots"
-        blobs = [path for path in (tmp_path / "cache/cas/blobs").rglob("*") if path.is_file()]
-        assert len(blobs) == 2
-        assert (local.path / "a/w").stat().st_ino == (local.path / "c").stat().st_ino
-
-    @pytest.mark.parametrize(
-        ("name", "message"),
-        [
-            ("../../escape", "without '..'"),
-            ("a/../../escape", "without '..'"),
-            ("a//b", "expected a relative path"),
-            ("a/./b", "expected a relative path"),
-            ("bad\x00name", "expected a relative path"),
-            ("x" * 300, "too long"),
-            ("B", "differ only by case"),
-            ("b/c", "is a file, and a folder in"),
-        ],
-    )
-    def test_paths_that_lead_elsewhere_or_clash(
-        self, server: BlobServer, env: dict[str, str], tmp_path: Path, name: str, message: str
-    ) -> None:
-        def change(files: list[RemoteFile]) -> None:
-            files.append(RemoteFile(name, 1, "ab" * 32, server.url))
-
-        with pytest.raises(FatalError, match=message):
-            get(sources(env), listed(server, {"b": b"1"}, change))
-        assert not (tmp_path / "escape").exists()
-        assert server.requests == []
-
-    def test_windows_paths_become_ours(self, server: BlobServer, env: dict[str, str]) -> None:
-        assert set(read_tree(get(sources(env), listed(server, {"/a\\b": b"1"})).path)) == {"a/b"}
-
-    def test_too_many_files(self, server: BlobServer, env: dict[str, str]) -> None:
-        def change(files: list[RemoteFile]) -> None:
-            files.extend(RemoteFile(f"f{n}", 0, "ab" * 32, server.url) for n in range(30_000))
-
-        with pytest.raises(FatalError, match="at most 20000"):
-            get(sources(env), listed(server, {"b": b"1"}, change))
-
-    def test_wrong_digests_and_sizes(self, server: BlobServer, env: dict[str, str]) -> None:
-        def other_digest(files: list[RemoteFile]) -> None:
-            files[0] = RemoteFile("b", 3, "ab" * 32, files[0].url)
-
-        def other_size(files: list[RemoteFile]) -> None:
-            files[0] = RemoteFile("b", 4, files[0].digest, files[0].url)
-
-        def no_digest(files: list[RemoteFile]) -> None:
-            files[0] = RemoteFile("b", 3, "", files[0].url)
-
-        def odd_digest(files: list[RemoteFile]) -> None:
-            files[0] = RemoteFile("b", 3, "../../../x", files[0].url)
-
-        cases = [(other_digest, "another content"), (other_size, "3 bytes at its source"), (no_digest, "no blake3"), (odd_digest, "digest")]
-        for change, message in cases:
-            with pytest.raises(FatalError, match=message):
-                get(sources(env), listed(server, {"b": b"123"}, change))
-
-    def test_a_snapshot_digest_that_is_no_digest(self, server: BlobServer, env: dict[str, str]) -> None:
-        want = listed(server, {"b": b"1"})
-        assert want.listing is not None
-        broken = ModelWant(want.key, want.spec, Listing("../../x", want.listing.files))
-        with pytest.raises((FatalError, ValueError), match="digest"):
-            get(sources(env), broken)
-
-    def test_a_disk_that_is_too_small_refuses_before_the_first_byte(self, server: BlobServer, env: dict[str, str]) -> None:
-        with pytest.raises(ResourceError, match=r"disk_full: .* needs 0\.00 GB more"):
-            get(sources(env, WORKER_MIN_FREE_DISK_GB="1000000"), listed(server, {"b": b"1"}))
-        assert server.requests == []
-
-    def test_expired_without_a_scheduler_to_ask(self, server: BlobServer, env: dict[str, str]) -> None:
-        want = listed(server, {"b": b"1"})
-        server.token = "2"
-        with pytest.raises(RetryableError, match="have expired"):
-            get(sources(env), want)
-
-
-PROCESS = """
-    import json, os, sys, threading
-    from gen_worker.models.listing import Listing, RemoteFile
-    from gen_worker.models.progress import Progress
-    from gen_worker.models.provide import build_sources
-    from gen_worker.models.source import ModelWant
-    from gen_worker.refs import ModelSpec
-    from gen_worker.settings import ModelSettings
-    digest, files = json.loads(sys.stdin.read())
-    source = build_sources(ModelSettings.from_env(os.environ), {}).source
-    want = ModelWant("k", ModelSpec("demo/listed"), Listing(digest, tuple(RemoteFile(*f) for f in files)))
-    print(source.fetch(want, Progress("m"), threading.Event()).path)
-"""
-
-
-def start(env: dict[str, str], want: ModelWant) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-c", textwrap.dedent(PROCESS)]
-    process = subprocess.Popen(command, env={**env, "PATH": ""}, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    assert process.stdin is not None
-    assert want.listing is not None
-    files = [[f.path, f.size_bytes, f.digest, f.url] for f in want.listing.files]
-    process.stdin.write(json.dumps([want.listing.digest, files]))
-    process.stdin.close()
-    return process
-
-
-def test_four_processes_and_many_threads_fetch_once(server: BlobServer, env: dict[str, str]) -> None:
-    files = {f"f{n}": random.Random(n).randbytes(3 << 20) for n in range(4)}
-    want = listed(server, files)
-    processes = [start(env, want) for _ in range(4)]
-    results: list[LocalModel] = []
-    threads = [threading.Thread(target=lambda: results.append(get(sources(env), want))) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert all(process.wait() == 0 for process in processes)
-    assert len(results) == 8
-    assert server.sent_bytes == 12 << 20
-    assert read_tree(results[0].path) == files
-
-
-def test_a_process_that_dies_is_taken_over_from(server: BlobServer, env: dict[str, str], tmp_path: Path) -> None:
-    data = random.Random(5).randbytes(24 << 20)
-    want = listed(server, {"f": data})
-    for blob in server.blobs.values():
-        blob.chunk_pause_s = 0.01
-    first = start(env, want)
-    while server.sent_bytes < 8 << 20:
-        assert first.poll() is None
-    second = start(env, want)
-    first.kill()
-    first.wait()
-    for blob in server.blobs.values():
-        blob.chunk_pause_s = 0.0
-    assert second.wait() == 0
-    assert server.sent_bytes < len(data) * 1.5
-    assert not list((tmp_path / "cache/cas").rglob("*.part*"))
-    assert not list((tmp_path / "cache/cas/locks").glob("*.lock"))

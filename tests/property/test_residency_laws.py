@@ -11,6 +11,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from tests.property import residency_functions
 
 from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.errors import WorkerError
@@ -20,14 +21,13 @@ from gen_worker.log import Log
 from gen_worker.model_cache import ModelCache
 from gen_worker.models.device import DeviceFullError
 from gen_worker.models.keyspace import Keyspace
-from gen_worker.models.loaders.base import Loaded, LoadControl, LoadPlan, LoadRequest, PartPlan
+from gen_worker.models.loaders.base import LoadControl, Loaded, LoadPlan, LoadRequest, PartPlan
 from gen_worker.models.manager import Lease, ModelManager
 from gen_worker.models.reader import Extent, ReadCanceledError, read_into
 from gen_worker.models.source import OverrideSource
 from gen_worker.project.discovery import read_specs
 from gen_worker.refs import ModelSpec
 from gen_worker.testing.fakes import FakeDevice
-from tests.property import residency_functions
 
 CANDIDATES = st.lists(
     st.builds(

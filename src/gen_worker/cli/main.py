@@ -15,6 +15,7 @@ VERBS = {
     "check": ("gen_worker.cli.check", "Say what is missing or wrong in an endpoint folder."),
     "discover": ("gen_worker.cli.discover", "Print the manifest of the endpoint in this folder."),
     "dev": ("gen_worker.cli.dev", "Serve the functions of this folder over HTTP."),
+    "models": ("gen_worker.cli.models", "Plan, fetch, list and check models."),
     "run": ("gen_worker.cli.run", "Run one function once, here."),
 }
 ALIASES = {"doctor": "check"}

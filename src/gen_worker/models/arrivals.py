@@ -4,14 +4,17 @@ loop."""
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from gen_worker.models.measured import NET, Measurements
 from gen_worker.models.progress import Listener, ModelProgress, Progress
 from gen_worker.models.source import LocalModel, ModelSource, ModelWant
 
 T = TypeVar("T")
+MEASURED_ABOVE_BYTES = 16 << 20
 
 
 class _Arrival:
@@ -25,7 +28,8 @@ class _Arrival:
 class Arrivals:
     """`source` blocks, so it is asked in threads: as many as models may download at once, and one that only looks at the disk."""
 
-    def __init__(self, source: ModelSource, downloads: int) -> None:
+    def __init__(self, source: ModelSource, downloads: int, measurements: Measurements | None = None) -> None:
+        self._measurements = measurements
         self._source = source
         self._downloads = ThreadPoolExecutor(max(1, downloads), thread_name_prefix="model-fetch")
         self._looks = ThreadPoolExecutor(1, thread_name_prefix="model-look")
@@ -90,7 +94,14 @@ class Arrivals:
         loop = asyncio.get_running_loop()
 
         def work() -> LocalModel:
-            return self._source.present(want) or self._source.fetch(want, arrival.progress, arrival.cancel)
+            found = self._source.present(want)
+            if found is not None:
+                return found
+            began_s = time.monotonic()
+            found = self._source.fetch(want, arrival.progress, arrival.cancel)
+            if self._measurements is not None and found.fetched_bytes >= MEASURED_ABOVE_BYTES:
+                self._measurements.note(NET, round(found.fetched_bytes / (time.monotonic() - began_s)))
+            return found
 
         def ended(task: "asyncio.Future[LocalModel]") -> None:
             if self._arriving.get(identity) is arrival:

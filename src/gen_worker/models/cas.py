@@ -4,6 +4,7 @@
 `refs/` of our own.
 """
 
+import contextlib
 import hashlib
 import os
 import secrets
@@ -72,10 +73,14 @@ class Cas:
     def find_ref(self, ref: str) -> Snapshot | None:
         """What a ref meant when it was last resolved here, if all of it is here."""
         try:
-            known = msgspec.json.decode(self._ref_path(ref).read_bytes(), type=_Ref)
+            known = msgspec.json.decode(self.ref_path(ref).read_bytes(), type=_Ref)
         except (OSError, msgspec.DecodeError):
             return None
-        return self.find(known.digest) if known.ref == ref else None
+        if known.ref != ref:
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(self.ref_path(ref))
+        return self.find(known.digest)
 
     def fetch(
         self, ref: str, listing: Listing, link: LinkOf, client: RangeClient, policy: Policy, progress: Progress, cancel: threading.Event
@@ -111,7 +116,7 @@ class Cas:
         """Drop a ref and, where no other ref means it, its snapshot. Blobs go with the next `gc`."""
         known = {found_ref: found.listing.digest for found_ref, found in self.inventory()}
         digest = known.pop(ref, None)
-        self._ref_path(ref).unlink(missing_ok=True)
+        self.ref_path(ref).unlink(missing_ok=True)
         if digest is not None and digest not in known.values():
             name = snapshot_name(digest)
             (self.manifests / f"{name}.json").unlink(missing_ok=True)
@@ -151,9 +156,10 @@ class Cas:
 
     def _remember(self, ref: str, digest: str) -> None:
         self.refs.mkdir(parents=True, exist_ok=True)
-        _write_whole(self._ref_path(ref), msgspec.json.encode(_Ref(ref, digest)))
+        _write_whole(self.ref_path(ref), msgspec.json.encode(_Ref(ref, digest)))
 
-    def _ref_path(self, ref: str) -> Path:
+    def ref_path(self, ref: str) -> Path:
+        """The small file that says what a ref means here; its time is that of the last use."""
         return self.refs / f"{hashlib.sha256(ref.encode()).hexdigest()[:32]}.json"
 
 

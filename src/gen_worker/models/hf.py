@@ -8,8 +8,9 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -112,6 +113,35 @@ class HfSource:
             ref.canonical(),
         )
         return HfPlan(commit, plan, Listing(commit, tuple(by_path[path] for path in plan.files)))
+
+    def is_here(self, spec: ModelSpec, file: RemoteFile) -> bool:
+        """Whether this file's content is in the cache."""
+        return bool(file.digest) and _has(self._folder(_hf_ref(spec.ref)) / "blobs" / _etag(file), file.size_bytes)
+
+    def inventory(self) -> Iterator[tuple[str, Path, Listing]]:
+        """What was fetched here and is complete: `hf:owner/repo@commit`, its folder and files."""
+        for record in sorted(self._records.glob("*/*.json")):
+            try:
+                listing = msgspec.json.decode(record.read_bytes(), type=Listing)
+            except (OSError, msgspec.DecodeError):
+                continue
+            snapshot = self._cache / record.parent.name / "snapshots" / listing.digest
+            if all(_has(snapshot / file.path, file.size_bytes) for file in listing.files):
+                yield f"hf:{record.parent.name.removeprefix('models--').replace('--', '/', 1)}@{listing.digest}", snapshot, listing
+
+    def forget(self, snapshot: Path) -> int:
+        """Remove a snapshot, its record, and the blobs that no other snapshot links to; bytes freed."""
+        folder = snapshot.parent.parent
+        for record in (self._records / folder.name).glob(f"{snapshot.name}-*.json"):
+            record.unlink(missing_ok=True)
+        shutil.rmtree(snapshot, ignore_errors=True)
+        linked = {path.resolve() for path in (folder / "snapshots").rglob("*") if path.is_symlink()}
+        freed = 0
+        for blob in (folder / "blobs").glob("*"):
+            if blob.resolve() not in linked:
+                freed += blob.stat().st_size
+                blob.unlink(missing_ok=True)
+        return freed
 
     def _list(self, ref: HuggingFaceRef, key: str) -> tuple[str, tuple[RemoteFile, ...]]:
         hub = _huggingface_hub()

@@ -140,6 +140,10 @@ class HubSource:
             )
         return self._store.fetch(want.model_id, listing, lambda: self._resolve(want.spec, cancel) or listing, progress, cancel)
 
+    def resolve(self, spec: ModelSpec) -> Listing | None:
+        """The hub's file list of a model; None where no hub may be asked. Errors as of `fetch`."""
+        return self._resolve(spec, threading.Event())
+
     def _resolve(self, spec: ModelSpec, cancel: threading.Event) -> Listing | None:
         ref = parse_model_ref(spec.ref)
         if self._hub is None:

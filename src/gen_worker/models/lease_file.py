@@ -83,6 +83,11 @@ class LeaseFile:
             grave.unlink(missing_ok=True)
             return self._create()
 
+    def is_held(self) -> bool:
+        """Whether a living process owns it."""
+        owner = self._owner()
+        return owner is not None and self._is_alive(owner)
+
     def touch(self) -> None:
         """Say that the owner lives, for other machines."""
         now_s = time.monotonic()

@@ -101,8 +101,9 @@ class ModelManager:
     ) -> None:
         self.keyspace = keyspace
         self.cache = cache
-        self.arrivals = Arrivals(source, downloads)
-        self.residency = Residency(cache, device, Measurements(measured), log)
+        measurements = Measurements(measured)
+        self.arrivals = Arrivals(source, downloads, measurements)
+        self.residency = Residency(cache, device, measurements, log)
         self._device = device
         self._log = log
         self._loaders = loaders

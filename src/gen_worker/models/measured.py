@@ -8,6 +8,7 @@ import msgspec
 
 FADE = 0.98  # a maximum that was seen once loses 2 % with each later measurement below it
 MAX_ENTRIES = 4096
+NET = "net: bytes a second"  # the name of a measurement
 
 
 class Measured(msgspec.Struct, frozen=True):

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-Phase = Literal["waiting", "resolving", "downloading", "verifying", "loading", "ready"]
+Phase = Literal["waiting", "resolving", "downloading", "localizing", "loading", "ready"]
 TELL_EVERY_S = 0.25
 RATE_HALF_LIFE_S = 3.0
 

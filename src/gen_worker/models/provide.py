@@ -12,6 +12,7 @@ from gen_worker.models.device import LateDevice
 from gen_worker.models.hf import HfSource
 from gen_worker.models.hub import HubSource, ListedSource, StoreFetcher
 from gen_worker.models.keyspace import Keyspace
+from gen_worker.models.localize import LocalCopies
 from gen_worker.models.manager import ModelManager
 from gen_worker.models.source import Downloads, ModelSource, OverrideSource
 from gen_worker.net.download import Policy
@@ -27,6 +28,7 @@ class Sources(msgspec.Struct, frozen=True):
     source: OverrideSource
     listed: ListedSource
     hf: HfSource
+    hub: HubSource
     cas: Cas
 
 
@@ -39,12 +41,16 @@ def build_sources(settings: ModelSettings, overrides: Mapping[str, Path]) -> Sou
     may_resolve = is_true(settings.worker_allow_cozy_hub_api_resolve)
     hf = HfSource(settings, client, policy)
     listed = ListedSource(store)
+    cozy = HubSource(store, hub, may_resolve=may_resolve)
     by_scheme: dict[str, ModelSource] = {
         "listed": listed,
-        "cozy": HubSource(store, hub, may_resolve=may_resolve),
+        "cozy": cozy,
         "hf": HubSource(store, hub, may_resolve=False, otherwise=hf),
     }
-    return Sources(OverrideSource(overrides, Downloads(by_scheme, scheme_of)), listed, hf, cas)
+    copies = LocalCopies(
+        Downloads(by_scheme, scheme_of), settings.worker_local_model_cache_dir, round(settings.worker_local_cache_gb * 1e9)
+    )
+    return Sources(OverrideSource(overrides, copies), listed, hf, cozy, cas)
 
 
 def build_models(

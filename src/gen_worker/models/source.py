@@ -40,6 +40,7 @@ class LocalModel(msgspec.Struct, frozen=True):
     version: str = ""
     digests: Mapping[str, str] = {}
     fetched_bytes: int = 0
+    localized: bool = False  # copied from a network disk
 
 
 class ModelSource(Protocol):
@@ -65,11 +66,11 @@ class OverrideSource:
     """
 
     def __init__(self, paths: Mapping[str, Path], otherwise: ModelSource | None = None) -> None:
-        self._paths = paths
+        self.paths = paths
         self._otherwise = otherwise
 
     def present(self, want: ModelWant) -> LocalModel | None:
-        path = self._paths.get(want.key)
+        path = self.paths.get(want.key)
         if path is not None:
             return LocalModel(want.model_id, path, str(path))
         return self._otherwise.present(want) if self._otherwise else None
@@ -79,7 +80,7 @@ class OverrideSource:
             return self._otherwise.fetch(want, progress, cancel)
         raise FatalError(
             f"model {want.key!r} ({want.spec.ref}) is not on this machine. Map it to a local folder: --model {want.key}=FOLDER, or "
-            f"COZY_MODEL_OVERRIDES={want.key}=FOLDER.{did_you_mean(want.key, self._paths)}"
+            f"COZY_MODEL_OVERRIDES={want.key}=FOLDER.{did_you_mean(want.key, self.paths)}"
         )
 
 

@@ -16,7 +16,7 @@ from gen_worker.project.discovery import add_to_path, discover
 from gen_worker.project.manifest import Manifest, read_manifest
 from gen_worker.runtime.program import check_writable, run_until_stopped, verify_token, worker_config
 from gen_worker.runtime.startup import Startup
-from gen_worker.settings import WorkerSettings
+from gen_worker.settings import LOCAL_CACHE_DIR, ModelSettings, WorkerSettings
 
 BAKED_MANIFEST = "/app/.cozy/manifest.json"
 
@@ -39,15 +39,15 @@ def boot(env: Mapping[str, str]) -> int:
         startup.phase("manifest_loaded", path=str(path), functions=sorted(spec.name for spec in functions))
         phase = "configuration"
         config = worker_config(env, settings, functions, models)
-        if settings.worker_cache_dir:
-            phase = "cache_preflight"
-            startup.phase("cache_preflight_started", "starting", path=settings.worker_cache_dir)
+        phase = "cache_preflight"
+        for folder in cache_folders(settings, config.model_settings):
+            startup.phase("cache_preflight_started", "starting", path=folder)
             try:
-                check_writable(settings.worker_cache_dir)
+                check_writable(folder)
             except ValueError as exc:
-                startup.phase("cache_preflight_failed", "error", path=settings.worker_cache_dir, detail=str(exc))
+                startup.phase("cache_preflight_failed", "error", path=folder, detail=str(exc))
                 raise
-            startup.phase("cache_preflight_ok", path=settings.worker_cache_dir)
+            startup.phase("cache_preflight_ok", path=folder)
         phase = "verify_token"
         verify_token(settings)
         phase = "run"
@@ -57,6 +57,13 @@ def boot(env: Mapping[str, str]) -> int:
         print(f"error: {exc}", file=sys.stderr)
         return 1
     return 0
+
+
+def cache_folders(settings: WorkerSettings, models: ModelSettings) -> list[str]:
+    """Folders that have to be writable: the model store, and those that the environment names."""
+    copies = models.worker_local_model_cache_dir
+    named = [str(models.cas_root), copies if copies != LOCAL_CACHE_DIR else "", settings.worker_cache_dir]
+    return [folder for folder in named if folder]
 
 
 def find_manifest(env: Mapping[str, str], root: Path) -> tuple[Path, Manifest]:

@@ -50,10 +50,15 @@ def check_writable(folder: str) -> None:
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         probe = Path(folder) / f".probe-{os.getpid()}"
-        probe.write_bytes(b"")
+        with probe.open("wb") as file:
+            file.write(b"probe")
+            os.fsync(file.fileno())
         probe.unlink()
     except OSError as exc:
-        raise SettingError(f"the folder {folder!r} cannot be written: {exc.strerror}; choose another with WORKER_CACHE_DIR") from None
+        raise SettingError(
+            f"the folder {folder!r} cannot be written: {exc.strerror}; choose another with TENSORHUB_CACHE_DIR, "
+            "WORKER_LOCAL_MODEL_CACHE_DIR or WORKER_CACHE_DIR"
+        ) from None
 
 
 def verify_token(settings: WorkerSettings) -> None:

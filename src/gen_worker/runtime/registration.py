@@ -57,13 +57,14 @@ class Registrar:
     def _resources(self) -> Resources:
         hardware, gpu = self._hardware, self._gpus.read()
         tiers = model_tiers(self._cache)
+        in_vram = {tier.model_id for tier in tiers if tier.tier == "vram"}
         return Resources(
             cpu_cores=hardware.cpu_cores,
             memory_bytes=hardware.memory_bytes,
             gpu_count=gpu.count,
             gpu_memory_bytes=gpu.total_bytes,
             available_functions=self._functions,
-            vram_models=tuple(sorted({tier.model_id for tier in tiers if tier.tier == "vram"})),
+            vram_models=tuple(sorted(in_vram)),
             supports_model_loading=True,
             runpod_pod_id=self._runpod_pod_id,
             gpu_is_busy=gpu.count > 0 and self._is_busy(),
@@ -78,7 +79,7 @@ class Registrar:
             function_schemas=self._schemas,
             gpu_sm=gpu.compute_capability,
             onnxruntime_version=hardware.onnxruntime_version,
-            disk_models=tuple(sorted({tier.model_id for tier in tiers})),
+            disk_models=tuple(sorted({tier.model_id for tier in tiers} - in_vram)),
             installed_libs=hardware.installed_libs,
             model_tiers=tiers,
         )

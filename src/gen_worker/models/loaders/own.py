@@ -22,9 +22,13 @@ class OwnLoader:
         size_bytes = folder_bytes(request.path)
 
         def load() -> Loaded:
-            offered = {"path": lambda: request.path, "device": lambda: request.device().name, "dtypes": lambda: tuple(request.dtypes)}
+            offered: dict[str, Callable[[], Any]] = {
+                "path": lambda: request.path,
+                "device": lambda: request.device().name,
+                "dtypes": lambda: tuple(request.dtypes),
+            }
             asked = inspect.signature(function).parameters
-            model = function(**{name: offered[name]() for name in asked if name in offered})
+            model = function(**{name: value() for name, value in offered.items() if name in asked})
             return Loaded(model, measured_bytes(model) or size_bytes, lambda: model)
 
         return whole(request, size_bytes, load)

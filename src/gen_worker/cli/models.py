@@ -1,0 +1,319 @@
+"""`cozyctl models ...`: what a project's models take, what is here, and keeping it in order."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from gen_worker.cli.model_bars import ModelBars
+from gen_worker.cli.output import EXIT_FAILED, EXIT_NOT_FOUND, fail, json_option, print_json, say
+from gen_worker.dev.project import load_project
+from gen_worker.errors import WorkerError
+from gen_worker.models.arrivals import Arrivals
+from gen_worker.models.device import model_cache
+from gen_worker.models.disk import free_bytes
+from gen_worker.models.housekeeping import collect, repair, verify
+from gen_worker.models.measured import NET, Measurements
+from gen_worker.models.plan import ModelPlan, Room, describe, plan_of_folder, plan_of_listing
+from gen_worker.models.provide import Sources, build_sources, scheme_of
+from gen_worker.models.source import ModelWant, parse_overrides
+from gen_worker.names import did_you_mean
+from gen_worker.project.cozy_toml import find_cozy_toml
+from gen_worker.refs import DEFAULT_DTYPES, ModelSpec, canonical_ref
+from gen_worker.settings import ModelSettings
+
+names_argument = click.argument("names", nargs=-1, metavar="[KEY|REF]...")
+folder_option = click.option(
+    "--project", "folder", default=".", type=click.Path(exists=True, file_okay=False), help="Folder with cozy.toml."
+)
+dtype_option = click.option("--dtype", "dtypes", multiple=True, help="Allowed precision of a REF, best first; repeatable.")
+
+
+@click.group("models")
+def command() -> None:
+    """Plan, fetch, list and check models."""
+
+
+class _Workbench:
+    """What every verb needs."""
+
+    def __init__(self, folder: str) -> None:
+        env = dict(os.environ)
+        self.env = env
+        self.settings = ModelSettings.from_env(env)
+        root = Path(folder)
+        self.declared: Mapping[str, ModelSpec] = {}
+        if find_cozy_toml(root) is not None:
+            served = load_project(root)
+            self.declared = {key: spec for table in served.models_by_function.values() for key, spec in table.items()}
+        texts = [text for text in env.get("COZY_MODEL_OVERRIDES", "").split(",") if text.strip()]
+        self.sources: Sources = build_sources(self.settings, parse_overrides(texts, root))
+
+    def wants(self, names: tuple[str, ...], dtypes: tuple[str, ...]) -> list[ModelWant]:
+        """The models that are named, by key or ref; all declared ones without a name. `ValueError` for an unknown one."""
+        if not names:
+            return [ModelWant(key, spec) for key, spec in self.declared.items()]
+        found = []
+        by_ref = {canonical_ref(spec.ref): key for key, spec in self.declared.items()}
+        for name in names:
+            key = name if name in self.declared else by_ref.get(canonical_ref(name))
+            if key is not None:
+                found.append(ModelWant(key, self.declared[key]))
+            elif "/" in name:
+                found.append(ModelWant(name, ModelSpec.checked(name, dtypes or DEFAULT_DTYPES)))
+            else:
+                raise ValueError(
+                    f"no model {name!r}.{did_you_mean(name, self.declared)} Keys: {', '.join(self.declared) or 'none'}; or give a ref"
+                )
+        return found
+
+    def plan(self, want: ModelWant, room: Room) -> ModelPlan:
+        override = self.sources.source.paths.get(want.key)
+        if override is not None:
+            plan, listing = plan_of_folder(override, want.spec)
+            return describe(want.key, want.spec, "override", plan, listing, lambda path: True, room)
+        if scheme_of(want.spec.ref) == "hf":
+            found = self.sources.hf.plan(want.spec, want.key)
+            files = {file.path: file for file in found.listing.files}
+            return describe(
+                want.key, want.spec, "hf", found.plan, found.listing, lambda path: self.sources.hf.is_here(want.spec, files[path]), room
+            )
+        local = self.sources.hub.present(want)
+        listing_of_hub = None if local is not None else self.sources.hub.resolve(want.spec)
+        if local is not None:
+            plan, listing = plan_of_folder(local.path, want.spec)
+            return describe(want.key, want.spec, "store", plan, listing, lambda path: True, room)
+        if listing_of_hub is None:
+            raise WorkerError(f"{want.spec.ref} is not on this machine, and no hub may be asked; set COZY_HUB_URL")
+        blobs = {file.path: self.sources.cas.blob_path(file.digest) for file in listing_of_hub.files}
+        plan = plan_of_listing(listing_of_hub)
+        return describe(want.key, want.spec, "hub", plan, listing_of_hub, lambda path: blobs[path].exists(), room)
+
+
+def _opened(folder: str, as_json: bool) -> "_Workbench | int":
+    try:
+        return _Workbench(folder)
+    except ValueError as exc:
+        return fail(str(exc), EXIT_FAILED, as_json=as_json)
+
+
+@command.command("plan")
+@names_argument
+@folder_option
+@dtype_option
+@json_option
+def plan(names: tuple[str, ...], folder: str, dtypes: tuple[str, ...], as_json: bool) -> int:
+    """Say what the models would take, before anything is fetched. Exit status 1 when one does not fit."""
+    bench = _opened(folder, as_json)
+    if isinstance(bench, int):
+        return bench
+    measured = Measurements(bench.settings.cas_root.parent / "measured.json").of(NET)
+    room = Room(
+        bench.settings.cas_root,
+        round(bench.settings.worker_min_free_disk_gb * 1e9),
+        model_cache(bench.env).ledger.capacity_bytes,
+        float(measured.size_bytes) if measured else 0.0,
+    )
+    plans = []
+    try:
+        for want in bench.wants(names, dtypes):
+            plans.append(bench.plan(want, room))
+    except ValueError as exc:
+        return fail(str(exc), EXIT_NOT_FOUND, as_json=as_json, code="not_found")
+    except WorkerError as exc:
+        return fail(str(exc), EXIT_FAILED, as_json=as_json, code=exc.code)
+    together = _together(plans, room)
+    ok = all(item.fits for item in plans) and not together
+    if as_json:
+        print_json({"ok": ok, "models": [msgspec.to_builtins(item) for item in plans], "problems": together})
+    else:
+        _show_plans(plans, together)
+    return 0 if ok else EXIT_FAILED
+
+
+def _together(plans: list[ModelPlan], room: Room) -> list[str]:
+    missing = sum(item.size_bytes - item.here_bytes for item in plans)
+    free = free_bytes(room.folder)
+    if len(plans) > 1 and missing + room.floor_bytes > free and all(item.fits for item in plans):
+        return [f"together they need {missing / 1e9:.2f} GB more, and the disk has {free / 1e9:.2f} GB free"]
+    return []
+
+
+def _show_plans(plans: list[ModelPlan], together: list[str]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    if not plans:
+        console.print("no models are declared; add them under [models] in cozy.toml")
+    for item in plans:
+        table = Table(box=box.SIMPLE, title=f"{item.key}  {item.ref}  ({item.source}, {item.kind})", title_justify="left")
+        for name in ("component", "files", "size", "on the device", "precision"):
+            table.add_column(name, justify="left" if name in ("component", "precision") else "right")
+        for part in item.parts:
+            weight = human(part.weight_bytes) if part.weight_bytes else ""
+            table.add_row(part.name, str(part.files), human(part.size_bytes), weight, part.precision or "")
+        table.add_section()
+        table.add_row("all", str(sum(part.files for part in item.parts)), human(item.size_bytes), human(item.weight_bytes), "")
+        console.print(table)
+        missing = item.size_bytes - item.here_bytes
+        fetch = f"{human(missing)} to fetch, about {item.download_s:.0f} s" if missing else "all of it is here"
+        console.print(f"  {fetch}; {human(item.disk_free_bytes)} free on disk, {human(item.device_bytes)} for models on the device")
+        if item.left_out:
+            shown = ", ".join(item.left_out[:4]) + (f" and {len(item.left_out) - 4} more" if len(item.left_out) > 4 else "")
+            console.print(f"  left out, since loading them can run code: {shown}")
+        for problem in item.problems:
+            console.print(f"  does not fit: {problem}")
+    for problem in together:
+        console.print(f"does not fit: {problem}")
+
+
+@command.command("prefetch")
+@names_argument
+@folder_option
+@dtype_option
+@json_option
+def prefetch(names: tuple[str, ...], folder: str, dtypes: tuple[str, ...], as_json: bool) -> int:
+    """Bring models to this disk."""
+    bench = _opened(folder, as_json)
+    if isinstance(bench, int):
+        return bench
+    try:
+        wants = bench.wants(names, dtypes)
+    except ValueError as exc:
+        return fail(str(exc), EXIT_NOT_FOUND, as_json=as_json, code="not_found")
+    results = asyncio.run(_prefetch_all(bench, wants, quiet=as_json))
+    ok = all(result["ok"] for result in results)
+    if as_json:
+        print_json({"ok": ok, "models": results})
+    else:
+        for result in results:
+            say(f"{result['key']}: {result['path']}" if result["ok"] else f"error: {result['key']}: {result['error']}")
+    return 0 if ok else EXIT_FAILED
+
+
+async def _prefetch_all(bench: _Workbench, wants: list[ModelWant], *, quiet: bool) -> list[dict[str, Any]]:
+    measurements = Measurements(bench.settings.cas_root.parent / "measured.json")
+    arrivals = Arrivals(bench.sources.source, bench.settings.worker_max_concurrent_downloads, measurements)
+
+    async def one(want: ModelWant, bars: ModelBars) -> dict[str, Any]:
+        try:
+            local = await arrivals.locate(want, bars.show)
+        except WorkerError as exc:
+            return {"key": want.key, "ref": want.spec.ref, "ok": False, "error": str(exc), "code": exc.code}
+        return {"key": want.key, "ref": want.spec.ref, "ok": True, "path": str(local.path), "fetched_bytes": local.fetched_bytes}
+
+    try:
+        with ModelBars(quiet=quiet) as bars:
+            return await asyncio.gather(*(one(want, bars) for want in wants))
+    finally:
+        arrivals.close()
+
+
+@command.command("list")
+@json_option
+def list_models(as_json: bool) -> int:
+    """Say which models are on this disk."""
+    bench = _opened(".", as_json)
+    if isinstance(bench, int):
+        return bench
+    found = [
+        {"ref": ref, "size_bytes": snapshot.listing.size_bytes, "files": len(snapshot.listing.files), "path": str(snapshot.path)}
+        for ref, snapshot in bench.sources.cas.inventory()
+    ]
+    for ref, folder, listing in bench.sources.hf.inventory():
+        found.append({"ref": ref, "size_bytes": listing.size_bytes, "files": len(listing.files), "path": str(folder)})
+    if as_json:
+        print_json({"ok": True, "models": found})
+        return 0
+    for item in found:
+        click.echo(f"{human(int(str(item['size_bytes']))):>10}  {item['ref']}")
+    if not found:
+        say("no models are here; fetch those of a project with: cozyctl models prefetch")
+    return 0
+
+
+@command.command("verify")
+@click.option("--repair", "mend", is_flag=True, help="Drop what is damaged, so that it is fetched again.")
+@json_option
+def verify_models(mend: bool, as_json: bool) -> int:
+    """Hash every file of every model here. Exit status 1 when one is damaged."""
+    bench = _opened(".", as_json)
+    if isinstance(bench, int):
+        return bench
+    damage = []
+    for ref, snapshot in bench.sources.cas.inventory():
+        found = list(verify(ref, snapshot.path, snapshot.listing.files))
+        damage += found
+        if mend and found:
+            repair(bench.sources.cas, snapshot, found)
+    for ref, folder, listing in bench.sources.hf.inventory():
+        found = list(verify(ref, folder, listing.files))
+        damage += found
+        for file in found if mend else ():
+            (folder / file.path).resolve().unlink(missing_ok=True)
+    if as_json:
+        print_json({"ok": not damage, "damaged": [msgspec.to_builtins(item) for item in damage], "repaired": mend})
+    else:
+        for item in damage:
+            say(f"damaged: {item.path} of {item.ref}: expected {item.expected}, found {item.found or 'nothing'}")
+        hint = "dropped; the next use fetches them again" if mend else "drop them with: cozyctl models verify --repair"
+        say(f"{len(damage)} damaged; {hint}" if damage else "ok: every file is what its digest says")
+    return EXIT_FAILED if damage else 0
+
+
+@command.command("evict")
+@click.argument("ref")
+@json_option
+def evict(ref: str, as_json: bool) -> int:
+    """Drop a model from this disk."""
+    bench = _opened(".", as_json)
+    if isinstance(bench, int):
+        return bench
+    name = canonical_ref(ref)
+    stored = [found for found, _ in bench.sources.cas.inventory()]
+    cached = [(found, folder) for found, folder, _ in bench.sources.hf.inventory() if found == name or found.startswith(name + "@")]
+    if name not in stored and not cached:
+        return fail(f"{ref!r} is not here.{did_you_mean(name, stored)} See: cozyctl models list", EXIT_NOT_FOUND, as_json=as_json)
+    freed = 0
+    if name in stored:
+        bench.sources.cas.forget(name)
+        freed += collect(bench.sources.cas, grace_s=0).size_bytes
+    for _, folder in cached:
+        freed += bench.sources.hf.forget(folder)
+    if as_json:
+        print_json({"ok": True, "freed_bytes": freed})
+    else:
+        say(f"ok: {human(freed)} freed")
+    return 0
+
+
+@command.command("gc")
+@json_option
+def collect_garbage(as_json: bool) -> int:
+    """Remove what no model needs: unused blobs, and what downloads left behind that ended a day ago."""
+    bench = _opened(".", as_json)
+    if isinstance(bench, int):
+        return bench
+    collected = collect(bench.sources.cas)
+    if as_json:
+        print_json({"ok": True, **msgspec.to_builtins(collected)})
+    else:
+        say(f"ok: {collected.files} files, {human(collected.size_bytes)} freed; {human(shutil.disk_usage(Path.home()).free)} free")
+    return 0
+
+
+def human(size_bytes: int) -> str:
+    """Bytes for people, in powers of 1000."""
+    size = float(size_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return ""
