@@ -27,16 +27,34 @@ from gen_worker.injection import ModelRef, ModelRefSource, model_loader
 
 if TYPE_CHECKING:
     from gen_worker.model_cache import ModelCache, ModelCacheStats, ModelLocation
+    from gen_worker.model_interface import CozyHubDownloader, ModelDownloader, ModelManager
+    from gen_worker.models.pipeline_loader import (
+        CudaOutOfMemoryError,
+        LoadedPipeline,
+        ModelNotFoundError,
+        PipelineConfig,
+        PipelineLoader,
+        PipelineLoaderError,
+    )
     from gen_worker.project.validation import EndpointValidationResult, validate_endpoint
 
 __version__ = "0.2.0"
 
 # Loaded when first asked for, so that an author's module does not pay for them.
 _LATER = {
+    "CozyHubDownloader": "gen_worker.model_interface",
+    "CudaOutOfMemoryError": "gen_worker.models.pipeline_loader",
     "EndpointValidationResult": "gen_worker.project.validation",
+    "LoadedPipeline": "gen_worker.models.pipeline_loader",
     "ModelCache": "gen_worker.model_cache",
     "ModelCacheStats": "gen_worker.model_cache",
+    "ModelDownloader": "gen_worker.model_interface",
     "ModelLocation": "gen_worker.model_cache",
+    "ModelManager": "gen_worker.model_interface",
+    "ModelNotFoundError": "gen_worker.models.pipeline_loader",
+    "PipelineConfig": "gen_worker.models.pipeline_loader",
+    "PipelineLoader": "gen_worker.models.pipeline_loader",
+    "PipelineLoaderError": "gen_worker.models.pipeline_loader",
     "validate_endpoint": "gen_worker.project.validation",
 }
 
@@ -47,16 +65,25 @@ __all__ = [
     "Batch",
     "CanceledError",
     "Clamp",
+    "CozyHubDownloader",
     "CozyHubError",
     "CozyHubNoCompatibleArtifactError",
     "CozyHubPublicModelPendingError",
+    "CudaOutOfMemoryError",
     "EndpointValidationResult",
     "FatalError",
+    "LoadedPipeline",
     "ModelCache",
     "ModelCacheStats",
+    "ModelDownloader",
     "ModelLocation",
+    "ModelManager",
+    "ModelNotFoundError",
     "ModelRef",
     "ModelRefSource",
+    "PipelineConfig",
+    "PipelineLoader",
+    "PipelineLoaderError",
     "RealtimeSocket",
     "ResourceError",
     "ResourceRequirements",

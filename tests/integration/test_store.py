@@ -152,8 +152,7 @@ class TestListed:
 PROCESS = """
     import json, os, sys, threading
     from gen_worker.models.listing import Listing, RemoteFile
-    from gen_worker.models.localize import LocalCopies
-from gen_worker.models.progress import Progress
+    from gen_worker.models.progress import Progress
     from gen_worker.models.provide import build_sources
     from gen_worker.models.source import ModelWant
     from gen_worker.refs import ModelSpec

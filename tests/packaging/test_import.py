@@ -5,7 +5,21 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "grpc", "google.protobuf", "httpx", "httpcore", "starlette", "uvicorn", "asyncio", "numpy", "click", "rich")
+HEAVY = (
+    "torch",
+    "grpc",
+    "google.protobuf",
+    "httpx",
+    "httpcore",
+    "urllib3",
+    "blake3",
+    "starlette",
+    "uvicorn",
+    "asyncio",
+    "numpy",
+    "click",
+    "rich",
+)
 EXPORTS = [
     "worker_function",
     "worker_websocket",
@@ -29,6 +43,19 @@ EXPORTS = [
     "ResourceError",
     "CanceledError",
     "WorkerError",
+    "CozyHubDownloader",
+    "CudaOutOfMemoryError",
+    "LoadedPipeline",
+    "ModelDownloader",
+    "ModelManager",
+    "ModelNotFoundError",
+    "PipelineConfig",
+    "PipelineLoader",
+    "PipelineLoaderError",
+    "model_loader",
+    "CozyHubError",
+    "CozyHubNoCompatibleArtifactError",
+    "CozyHubPublicModelPendingError",
 ]
 DOORS = {
     "gen_worker.injection": ("ModelRef", "ModelRefSource"),

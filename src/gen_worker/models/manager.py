@@ -225,7 +225,7 @@ class ModelManager:
     def _request(self, annotation: Any, spec: ModelSpec, local: LocalModel, function: FunctionSpec) -> LoadRequest:
         if not self.cache.has_model(local.model_id):
             self.note_on_disk(local)
-        return LoadRequest(annotation, local.path, self._device, spec.dtypes, local.digests, own_loaders(function.function))
+        return LoadRequest(annotation, local.path, self._device, spec.dtypes, local.digests, local.model_id, own_loaders(function.function))
 
     def _cache_id(self, local: LocalModel, request: LoadRequest) -> str:
         """`ref#Type`; with a third part where the same ref is there in another version or precision already."""

@@ -2,24 +2,34 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from gen_worker.log import Log
 from gen_worker.model_cache import ModelCache
+from gen_worker.model_interface import ModelDownloader
 from gen_worker.models.cas import Cas
+from gen_worker.models.custom import ManagedLoader, manager_of
 from gen_worker.models.device import LateDevice
 from gen_worker.models.hf import HfSource
 from gen_worker.models.hub import HubSource, ListedSource, StoreFetcher
 from gen_worker.models.keyspace import Keyspace
 from gen_worker.models.localize import LocalCopies
-from gen_worker.models.manager import ModelManager
+from gen_worker.models.manager import DEFAULT_LOADERS, ModelManager
 from gen_worker.models.source import Downloads, ModelSource, OverrideSource
 from gen_worker.net.download import Policy
 from gen_worker.net.json_client import JsonClient
 from gen_worker.net.range_client import RangeClient
 from gen_worker.refs import HuggingFaceRef, ModelSpec, parse_model_ref
 from gen_worker.settings import ModelSettings, is_true
+
+
+class Extras(msgspec.Struct, frozen=True):
+    """What a program brings along: a manager in place of our loaders, a downloader in place of our sources."""
+
+    manager: Any = None
+    downloader: ModelDownloader | None = None
 
 
 class Sources(msgspec.Struct, frozen=True):
@@ -32,7 +42,7 @@ class Sources(msgspec.Struct, frozen=True):
     cas: Cas
 
 
-def build_sources(settings: ModelSettings, overrides: Mapping[str, Path]) -> Sources:
+def build_sources(settings: ModelSettings, overrides: Mapping[str, Path], extras: Extras = Extras()) -> Sources:  # noqa: B008 - frozen
     """Overrides first, then a scheduler's lists, the hub, Hugging Face. `ValueError` names a setting that cannot be used."""
     client, policy = RangeClient(), Policy()
     cas = Cas(settings.cas_root, floor_bytes=round(settings.worker_min_free_disk_gb * 1e9))
@@ -60,14 +70,20 @@ def build_models(
     cache: ModelCache,
     models: Mapping[str, Mapping[str, ModelSpec]],
     log: Log,
+    extras: Extras = Extras(),  # noqa: B008 - frozen
 ) -> ModelManager:
     """The manager of a process, with what its disk holds known to it."""
+    manager = extras.manager
+    if manager is None and env.get("MODEL_MANAGER_CLASS"):
+        manager = manager_of(env["MODEL_MANAGER_CLASS"])
+    loaders = DEFAULT_LOADERS if manager is None else (ManagedLoader(manager, DEFAULT_LOADERS), *DEFAULT_LOADERS)
     return ModelManager(
         Keyspace(models),
         sources.source,
         cache,
         LateDevice(env).get,
         log,
+        loaders,
         downloads=settings.worker_max_concurrent_downloads,
         measured=settings.cas_root.parent / "measured.json",
     )

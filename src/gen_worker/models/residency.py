@@ -98,8 +98,7 @@ class Residency:
 
     def forget_dropped(self) -> None:
         """Let go of objects whose parts the ledger no longer has."""
-        for part_id in [name for name in self._objects if not self._cache.ledger.are_resident((name,))]:
-            del self._objects[part_id]
+        self._let_go([name for name in self._objects if not self._cache.ledger.are_resident((name,))])
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -131,9 +130,14 @@ class Residency:
 
     def _drop(self, part_ids: list[str], reason: str) -> None:
         self._cache.parts_gone(part_ids)
-        for part_id in part_ids:
-            self._objects.pop(part_id, None)
+        self._let_go(part_ids)
         self._log.info("model.evicted", parts=len(part_ids), reason=reason)
+
+    def _let_go(self, part_ids: list[str]) -> None:
+        for part_id in part_ids:
+            dropped = self._objects.pop(part_id, None)
+            if isinstance(dropped, Loaded) and dropped.on_drop is not None:
+                self._threads.submit(dropped.on_drop)
 
     async def _load_part(self, part: PartPlan, control: LoadControl) -> None:
         """Load one part. Out of memory: give back what is unused; evict a quarter more than is missing; try once more; give up."""

@@ -411,6 +411,31 @@ class Download:
         thread.start()
 
 
+class _Uncounted:
+    def add(self, size_bytes: int) -> None:
+        return
+
+
+def fetch_one(link: Link, target: Path, cancel: threading.Event, *, timeout_s: float) -> None:
+    """One file whose size and digest nobody has said; errors as of `fetch`. `timeout_s` bounds each wait for bytes."""
+    client = RangeClient(read_timeout_s=timeout_s)
+    try:
+        try:
+            with client.get(link, 0, 1) as reply:
+                if reply.total is None:
+                    raise DownloadFailedError(f"{target.name}: the server does not say how large it is", passing=False)
+                size_bytes = reply.total
+        except HttpError as exc:
+            if exc.status != 416:  # of an empty file
+                raise DownloadFailedError(f"{target.name}: {exc}", passing=exc.status in PASSING, status=exc.status) from exc
+            size_bytes = 0
+        except PassingError as exc:
+            raise DownloadFailedError(f"{target.name}: {exc}", passing=True) from exc
+        fetch([Wanted(target, size_bytes, "", lambda expired: link)], client, _Uncounted(), cancel)
+    finally:
+        client.close()
+
+
 def fetch(
     files: Sequence[Wanted],
     client: RangeClient,

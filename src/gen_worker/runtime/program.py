@@ -12,7 +12,8 @@ import msgspec
 
 from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.log import Log
-from gen_worker.models.provide import build_sources
+from gen_worker.model_interface import ModelDownloader
+from gen_worker.models.provide import Extras, build_sources
 from gen_worker.models.source import parse_overrides
 from gen_worker.project.baked import load_functions
 from gen_worker.project.discovery import import_modules, read_specs
@@ -25,7 +26,11 @@ from gen_worker.settings import ModelSettings, RunLimits, SettingError, WorkerSe
 
 
 def worker_config(
-    env: Mapping[str, str], settings: WorkerSettings, functions: tuple[FunctionSpec, ...], models: Mapping[str, Mapping[str, ModelSpec]]
+    env: Mapping[str, str],
+    settings: WorkerSettings,
+    functions: tuple[FunctionSpec, ...],
+    models: Mapping[str, Mapping[str, ModelSpec]],
+    extras: Extras = Extras(),  # noqa: B008 - frozen
 ) -> WorkerConfig:
     """What a worker is built from; `ValueError` names what is missing or wrong."""
     if not settings.scheduler_public_addr.strip():
@@ -40,7 +45,8 @@ def worker_config(
         env=env,
         functions=functions,
         models_by_function=models,
-        sources=build_sources(model_settings, parse_overrides(overrides, Path.cwd())),
+        sources=build_sources(model_settings, parse_overrides(overrides, Path.cwd()), extras),
+        extras=extras,
         model_settings=model_settings,
     )
 
@@ -112,6 +118,8 @@ class Worker:
         reconnect_delay: float = 5,
         max_reconnect_attempts: int = 0,
         manifest: Mapping[str, Any] | None = None,
+        model_manager: Any = None,
+        downloader: ModelDownloader | None = None,
     ) -> None:
         if not worker_jwt.strip():
             raise ValueError("worker_jwt is empty; expected the token that the scheduler gave this worker")
@@ -129,7 +137,8 @@ class Worker:
             functions, models = load_functions(msgspec.convert(manifest, Manifest))
         else:
             functions, models = read_specs(import_modules(user_module_names)), {}
-        self._config = msgspec.structs.replace(worker_config(env, settings, functions, models), worker_id=worker_id or "")
+        config = worker_config(env, settings, functions, models, Extras(model_manager, downloader))
+        self._config = msgspec.structs.replace(config, worker_id=worker_id or "")
         self._log = Log(as_json=env.get("LOG_FORMAT") == "json")
         self._worker: WireWorker | None = None
         self._loop: asyncio.AbstractEventLoop | None = None

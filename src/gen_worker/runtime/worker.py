@@ -18,7 +18,7 @@ from gen_worker.files.input_cache import InputCache
 from gen_worker.files.inputs import InputFiles
 from gen_worker.log import Log
 from gen_worker.models.device import model_cache, named_device
-from gen_worker.models.provide import Sources, build_models
+from gen_worker.models.provide import Extras, Sources, build_models
 from gen_worker.refs import ModelSpec
 from gen_worker.runtime.admission import Admission
 from gen_worker.runtime.connection import Apply, Connection, ConnectionPolicy, Dialer, Register
@@ -59,6 +59,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     models_by_function: Mapping[str, Mapping[str, ModelSpec]]
     sources: Sources
     model_settings: ModelSettings
+    extras: Extras = Extras()
     worker_id: str = ""
     dialer: Dialer | None = None
 
@@ -102,7 +103,7 @@ class WireWorker:
         config, settings, limits, log = self._config, self._config.settings, self._config.limits, self._log
         gpus = GpuWatch(config.env)
         cache = model_cache(config.env, gpus.read().total_bytes)
-        models = build_models(config.sources, config.model_settings, config.env, cache, config.models_by_function, log)
+        models = build_models(config.sources, config.model_settings, config.env, cache, config.models_by_function, log, config.extras)
         input_cache = InputCache(Path(settings.worker_cache_dir or run_dir / "input-cache"))
         inputs = InputFiles(
             run_dir, None, max_bytes=limits.worker_max_input_file_bytes, retries=limits.worker_download_retries, cache=input_cache

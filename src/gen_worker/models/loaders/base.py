@@ -13,11 +13,15 @@ from gen_worker.models.device import Device
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """A loaded model. `view` makes what one run is handed: the object itself, or a light copy with its own state."""
+    """A loaded model. `view` makes what one run is handed: the object itself, or a light copy with its own state.
+
+    `on_drop` is called when it has left the device, for those that hold memory elsewhere.
+    """
 
     model: Any
     size_bytes: int
     view: Callable[[], Any]
+    on_drop: Callable[[], None] | None = None
 
 
 class LoadRequest(msgspec.Struct, frozen=True):
@@ -31,6 +35,7 @@ class LoadRequest(msgspec.Struct, frozen=True):
     device: Callable[[], Device]
     dtypes: Sequence[str]
     digests: Mapping[str, str] = {}
+    model_id: str = ""
     own_loaders: Mapping[Any, Callable[..., Any]] = {}
 
 

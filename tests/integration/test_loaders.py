@@ -1,0 +1,305 @@
+"""Loaders against the libraries' own loading: the same weights, the same outputs, parts shared and accounted."""
+
+import asyncio
+import io
+import random
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gen_worker.errors import FatalError, ResourceError
+from gen_worker.ledger import Part
+from gen_worker.log import Log
+from gen_worker.model_cache import ModelCache
+from gen_worker.models.device import DeviceFullError, TorchDevice
+from gen_worker.models.loaders.base import Loaded, LoadControl, Loader, LoadPlan, LoadRequest, PartPlan
+from gen_worker.models.loaders.diffusers import DiffusersLoader
+from gen_worker.models.loaders.onnx import OnnxLoader, onnx_file
+from gen_worker.models.loaders.transformers import TransformersLoader
+from gen_worker.models.measured import Measurements
+from gen_worker.models.progress import Progress
+from gen_worker.models.residency import Residency
+from gen_worker.testing.fakes import FakeDevice
+
+MODELS = Path(__file__).parents[2] / "examples/models"
+torch = pytest.importorskip("torch")
+diffusers = pytest.importorskip("diffusers")
+transformers = pytest.importorskip("transformers")
+pytestmark = pytest.mark.torch
+DEVICE = TorchDevice("cpu")
+
+
+def plan(loader: Loader, kind: Any, path: Path, dtypes: tuple[str, ...] = ("fp16", "bf16")) -> LoadPlan:
+    return loader.plan(LoadRequest(kind, path, lambda: DEVICE, dtypes))
+
+
+def load(found: LoadPlan) -> Loaded:
+    control = LoadControl(lambda size_bytes: None, threading.Event())
+    return found.assemble({part.part_id: part.load(control)[0] for part in found.parts})
+
+
+def same_modules(ours: Any, theirs: Any) -> None:
+    """Every parameter and buffer, in name, place, precision and value."""
+    mine = dict(ours.named_parameters(remove_duplicate=False)) | dict(ours.named_buffers(remove_duplicate=False))
+    others = dict(theirs.named_parameters(remove_duplicate=False)) | dict(theirs.named_buffers(remove_duplicate=False))
+    assert mine.keys() == others.keys()
+    for name, tensor in others.items():
+        assert mine[name].dtype == tensor.dtype, name
+        assert torch.equal(mine[name], tensor), name
+    assert not ours.training
+
+
+def draw(pipe: Any, prompt: str) -> Any:
+    generator = torch.Generator().manual_seed(3)
+    return pipe(prompt, num_inference_steps=3, guidance_scale=3.0, height=32, width=32, output_type="np", generator=generator).images
+
+
+def test_digits_draw_the_same_as_by_the_library() -> None:
+    theirs = diffusers.StableDiffusionPipeline.from_pretrained(MODELS / "digits-sd", dtype=torch.float32, low_cpu_mem_usage=False)
+    theirs.set_progress_bar_config(disable=True)
+    ours = load(plan(DiffusersLoader(), diffusers.StableDiffusionPipeline, MODELS / "digits-sd"))
+    for name in ("unet", "vae", "text_encoder"):
+        same_modules(getattr(ours.model, name), getattr(theirs, name))
+    assert (draw(ours.view(), "seven") == draw(theirs, "seven")).all()
+
+
+def tiny_sdxl(folder: Path, seed: int = 0) -> Path:
+    torch.manual_seed(seed)
+    text = {
+        "bos_token_id": 0, "eos_token_id": 2, "hidden_size": 32, "intermediate_size": 37, "layer_norm_eps": 1e-05,
+        "num_attention_heads": 4, "num_hidden_layers": 5, "pad_token_id": 1, "vocab_size": 1000, "projection_dim": 32,
+    }  # fmt: skip
+    config = transformers.CLIPTextConfig(**text)
+    blocks = {"down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"), "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D")}
+    unet = diffusers.UNet2DConditionModel(
+        block_out_channels=(32, 64), layers_per_block=1, sample_size=16, in_channels=4, out_channels=4, attention_head_dim=(2, 4),
+        use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=8, transformer_layers_per_block=(1, 2),
+        projection_class_embeddings_input_dim=80, cross_attention_dim=64, **blocks,
+    )  # fmt: skip
+    vae = diffusers.AutoencoderKL(
+        block_out_channels=(32, 64), in_channels=3, out_channels=3, latent_channels=4,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+    )  # fmt: skip
+    tokenizer = transformers.AutoTokenizer.from_pretrained(MODELS / "digits-sd/tokenizer")
+    diffusers.StableDiffusionXLPipeline(
+        vae=vae,
+        text_encoder=transformers.CLIPTextModel(config),
+        text_encoder_2=transformers.CLIPTextModelWithProjection(config),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        unet=unet,
+        scheduler=diffusers.EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012),
+    ).save_pretrained(folder)
+    return folder
+
+
+def tiny_flux(folder: Path) -> Path:
+    torch.manual_seed(0)
+    transformer = diffusers.FluxTransformer2DModel(
+        patch_size=1, in_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=32, pooled_projection_dim=32, axes_dims_rope=(4, 4, 8),
+    )  # fmt: skip
+    clip = transformers.CLIPTextConfig(hidden_size=32, intermediate_size=37, num_attention_heads=4, num_hidden_layers=2, vocab_size=1000)
+    t5 = transformers.T5Config(d_model=32, d_ff=37, d_kv=8, num_heads=4, num_layers=2, vocab_size=1000)
+    vae = diffusers.AutoencoderKL(block_out_channels=(4,), latent_channels=1, norm_num_groups=1, shift_factor=0.0609)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(MODELS / "digits-sd/tokenizer")
+    diffusers.FluxPipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+        vae=vae,
+        text_encoder=transformers.CLIPTextModel(clip),
+        text_encoder_2=transformers.T5EncoderModel(t5),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        transformer=transformer,
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("make", [tiny_sdxl, tiny_flux])
+def test_other_pipelines_load_as_by_the_library(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    folder = make(tmp_path / "model")
+    theirs = diffusers.DiffusionPipeline.from_pretrained(folder, dtype=torch.float32, low_cpu_mem_usage=False)
+    found = plan(DiffusersLoader(), diffusers.DiffusionPipeline, folder)
+    ours = load(found)
+    assert type(ours.model) is type(theirs)
+    modules = {name: part for name, part in theirs.components.items() if isinstance(part, torch.nn.Module)}
+    assert len(found.parts) == len(modules) >= 4
+    for name, module in modules.items():
+        same_modules(getattr(ours.model, name), module)
+    assert sum(part.size_bytes for part in found.parts) == pytest.approx(ours.size_bytes, rel=0.02)
+
+
+def test_precision_variants_and_what_stays_in_float32(tmp_path: Path) -> None:
+    folder = tiny_sdxl(tmp_path / "model")
+    pipe = diffusers.DiffusionPipeline.from_pretrained(folder, dtype=torch.float16)
+    pipe.save_pretrained(tmp_path / "half", variant="fp16")
+    ours = load(plan(DiffusersLoader(), diffusers.DiffusionPipeline, tmp_path / "half"))
+    theirs = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "half", variant="fp16", dtype=torch.float32)
+    same_modules(ours.model.unet, theirs.unet)
+
+
+def test_pipelines_share_equal_components() -> None:
+    async def both() -> tuple[ModelCache, list[Loaded], list[LoadPlan]]:
+        cache = ModelCache(max_vram_gb=1)
+        residency = Residency(cache, lambda: DEVICE, Measurements(None), Log(io.StringIO()))
+        loaded, plans = [], []
+        for name in ("digits-sd", "digits-sd-slanted"):
+            found = plan(DiffusersLoader(), diffusers.StableDiffusionPipeline, MODELS / name)
+            loaded.append(await residency.load(f"{name}#pipe", found, Progress(name), threading.Event()))
+            plans.append(found)
+        residency.close()
+        return cache, loaded, plans
+
+    cache, (one, two), plans = asyncio.run(both())
+    assert one.model.vae is two.model.vae
+    assert one.model.text_encoder is two.model.text_encoder
+    assert one.model.unet is not two.model.unet
+    alone = sum(part.size_bytes for found in plans for part in found.parts)
+    unique = {part.part_id: part.size_bytes for found in plans for part in found.parts}
+    assert len(unique) == 4
+    assert cache.ledger.used_bytes == pytest.approx(sum(unique.values()), rel=0.01)
+    assert cache.ledger.used_bytes < alone
+    # One goes: what the other shares stays.
+    for found in plans:
+        cache.ledger.unpin([part.part_id for part in found.parts])
+    assert cache.unload_from_vram("digits-sd#pipe") > 0
+    assert cache.is_in_vram("digits-sd-slanted#pipe")
+
+
+def tiny_llama(folder: Path, **how: Any) -> Any:
+    torch.manual_seed(1)
+    config = transformers.LlamaConfig(
+        hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, vocab_size=512, **how
+    )
+    model = transformers.LlamaForCausalLM(config).eval()
+    model.save_pretrained(folder, max_shard_size="100KB")
+    return model
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("kind", ["AutoModelForCausalLM", "LlamaForCausalLM"])
+def test_a_sharded_language_model(tmp_path: Path, kind: str, tied: bool) -> None:
+    original = tiny_llama(tmp_path, tie_word_embeddings=tied)
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    ours = load(plan(TransformersLoader(), getattr(transformers, kind), tmp_path)).model
+    same_modules(ours, original)
+    ids = torch.tensor([[1, 2, 3, 4]])
+    assert torch.equal(ours(ids).logits, original(ids).logits)
+    assert (ours.lm_head.weight is ours.model.embed_tokens.weight) == tied
+    assert ours.generate(ids, max_new_tokens=3, do_sample=False).shape == (1, 7)
+
+
+@pytest.mark.parametrize("name", ["GPT2LMHeadModel", "BertModel", "T5ForConditionalGeneration", "WhisperForConditionalGeneration"])
+def test_other_architectures(tmp_path: Path, name: str) -> None:
+    torch.manual_seed(1)
+    configs = {
+        "GPT2LMHeadModel": transformers.GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=128),
+        "BertModel": transformers.BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=37, vocab_size=99),
+        "T5ForConditionalGeneration": transformers.T5Config(d_model=32, d_ff=37, d_kv=8, num_heads=4, num_layers=2, vocab_size=99),
+        "WhisperForConditionalGeneration": transformers.WhisperConfig(
+            d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=37,
+            decoder_ffn_dim=37, vocab_size=100, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
+        ),
+    }  # fmt: skip
+    kind = getattr(transformers, name)
+    kind(configs[name]).save_pretrained(tmp_path)
+    same_modules(load(plan(TransformersLoader(), kind, tmp_path)).model, kind.from_pretrained(tmp_path).eval())
+
+
+def test_a_base_model_out_of_a_checkpoint_with_a_head(tmp_path: Path) -> None:
+    """The keys have a prefix that the module lacks: the library knows what to do, and is asked."""
+    tiny_llama(tmp_path)
+    same_modules(load(plan(TransformersLoader(), transformers.LlamaModel, tmp_path)).model, transformers.LlamaModel.from_pretrained(tmp_path).eval())
+
+
+def test_files_that_cannot_be_true(tmp_path: Path) -> None:
+    tiny_llama(tmp_path)
+    shard = sorted(tmp_path.glob("*.safetensors"))[0]
+    shard.write_bytes(shard.read_bytes()[:-10])
+    with pytest.raises(FatalError, match=f"{shard.name}: its tensors take"):
+        plan(TransformersLoader(), transformers.LlamaForCausalLM, tmp_path)
+    shard.unlink()
+    with pytest.raises(FatalError, match=f"names '{shard.name}', which the repository lacks"):
+        plan(TransformersLoader(), transformers.LlamaForCausalLM, tmp_path)
+
+
+def test_onnx_sessions() -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    models = pytest.importorskip("rapidocr_onnxruntime")
+    folder = Path(models.__file__).parent / "models"
+    file = next(iter(sorted(folder.glob("*det*.onnx"))))
+    found = plan(OnnxLoader(), onnxruntime.InferenceSession, file)
+    loaded = load(found)
+    assert loaded.model.get_inputs()
+    assert loaded.size_bytes == file.stat().st_size
+    with pytest.raises(FatalError, match=r"expected one \.onnx file"):
+        onnx_file(folder)
+
+
+class _Slabs:
+    """A model of one slab on a fake device."""
+
+    def __init__(self, device: FakeDevice, name: str, size: int) -> None:
+        self.device, self.name, self.size = device, name, size
+
+    def plan(self) -> LoadPlan:
+        def load(control: LoadControl) -> tuple[Any, int]:
+            return self.device.new_slab(self.size), self.size
+
+        return LoadPlan((PartPlan(self.name, self.size, load),), lambda parts: Loaded(dict(parts), self.size, lambda: None))
+
+
+def test_out_of_memory_evicts_and_tries_again() -> None:
+    """The books say that it fits; the device says no (another process, fragments): what is unused goes, and the load succeeds."""
+    device = FakeDevice(100)
+    cache = ModelCache(max_vram_gb=100e-9)
+
+    async def run() -> None:
+        residency = Residency(cache, lambda: device, Measurements(None), Log(io.StringIO()))
+        for name in ("a", "b"):
+            model = _Slabs(device, name, 30).plan()
+            await residency.load(f"{name}#m", model, Progress(name), threading.Event())
+            residency.release_load(model)
+        device.taken_bytes = 30
+        await residency.load("c#m", _Slabs(device, "c", 30).plan(), Progress("c"), threading.Event())
+        assert residency.ooms == 1
+        assert device.collections == 1
+        # The second time it is known: nothing more is lost, and what cannot be had is said.
+        device.taken_bytes = 100
+        with pytest.raises(ResourceError, match="insufficient_vram"):
+            await residency.load("d#m", _Slabs(device, "d", 60).plan(), Progress("d"), threading.Event())
+        residency.close()
+
+    asyncio.run(run())
+    assert cache.is_in_vram("c#m")
+    assert cache.ledger.used_bytes <= 100
+
+
+def test_a_thousand_cycles_leave_nothing(tmp_path: Path) -> None:
+    device = FakeDevice(1000)
+    cache = ModelCache(max_vram_gb=400e-9)
+    dice = random.Random(1)
+
+    async def run() -> None:
+        residency = Residency(cache, lambda: device, Measurements(tmp_path / "measured.json"), Log(io.StringIO()))
+        for _ in range(1000):
+            name = f"m{dice.randrange(12)}"
+            model = _Slabs(device, name, 30 + 10 * int(name[1:])).plan()
+            await residency.load(f"{name}#m", model, Progress(name), threading.Event())
+            residency.release_load(model)
+            cache.ledger.check()
+        residency.close()
+
+    asyncio.run(run())
+    device.collect()
+    assert cache.ledger.used_bytes == device.allocated_bytes
+    for name in cache.get_vram_models():
+        cache.unload_model(name)
+    assert cache.ledger.used_bytes == 0
+    assert Measurements(tmp_path / "measured.json").of("m3") is not None
+    with pytest.raises(DeviceFullError):
+        device.new_slab(1001)
+    assert cache.ledger.reserve([Part("x", 400)]) == (["x"], [])
