@@ -26,6 +26,7 @@ from gen_worker.errors import (
 from gen_worker.injection import ModelRef, ModelRefSource, model_loader
 
 if TYPE_CHECKING:
+    from gen_worker.adapters import LoraAdapter
     from gen_worker.model_cache import ModelCache, ModelCacheStats, ModelLocation
     from gen_worker.model_interface import CozyHubDownloader, ModelDownloader, ModelManager
     from gen_worker.models.pipeline_loader import (
@@ -46,6 +47,7 @@ _LATER = {
     "CudaOutOfMemoryError": "gen_worker.models.pipeline_loader",
     "EndpointValidationResult": "gen_worker.project.validation",
     "LoadedPipeline": "gen_worker.models.pipeline_loader",
+    "LoraAdapter": "gen_worker.adapters",
     "ModelCache": "gen_worker.model_cache",
     "ModelCacheStats": "gen_worker.model_cache",
     "ModelDownloader": "gen_worker.model_interface",
@@ -73,6 +75,7 @@ __all__ = [
     "EndpointValidationResult",
     "FatalError",
     "LoadedPipeline",
+    "LoraAdapter",
     "ModelCache",
     "ModelCacheStats",
     "ModelDownloader",

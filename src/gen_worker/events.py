@@ -157,9 +157,17 @@ class ModelStep(msgspec.Struct, frozen=True, omit_defaults=True):
     error_type: str | None = None
 
 
-class RunModel(msgspec.Struct, frozen=True):
+class RunModel(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A model of a run: where it was, and what bringing it took. What is not known is left out."""
+
     model_id: str
     cache_state: str
+    snapshot_digest: str | None = None
+    bytes_downloaded: int | None = None
+    download_ms: int | None = None
+    disk_fstype: str | None = None
+    disk_backend: str | None = None
+    localized: bool | None = None
 
 
 class RunMetrics(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 
+from gen_worker.adapters import LoraAdapter
 from gen_worker.errors import FatalError, ResourceError
 from gen_worker.ledger import Part
 from gen_worker.log import Log
 from gen_worker.model_cache import ModelCache
 from gen_worker.models.device import DeviceFullError, TorchDevice
-from gen_worker.models.loaders.base import Loaded, LoadControl, Loader, LoadPlan, LoadRequest, PartPlan
+from gen_worker.models.loaders.base import LoadControl, Loaded, Loader, LoadPlan, LoadRequest, PartPlan
 from gen_worker.models.loaders.diffusers import DiffusersLoader
+from gen_worker.models.loaders.lora import LoraLoader
 from gen_worker.models.loaders.onnx import OnnxLoader, onnx_file
 from gen_worker.models.loaders.transformers import TransformersLoader
 from gen_worker.models.measured import Measurements
@@ -36,9 +38,12 @@ def plan(loader: Loader, kind: Any, path: Path, dtypes: tuple[str, ...] = ("fp16
     return loader.plan(LoadRequest(kind, path, lambda: DEVICE, dtypes))
 
 
-def load(found: LoadPlan) -> Loaded:
-    control = LoadControl(lambda size_bytes: None, threading.Event())
-    return found.assemble({part.part_id: part.load(control)[0] for part in found.parts})
+def load(found: LoadPlan, *, fast: bool = True) -> Loaded:
+    reasons: list[str] = []
+    control = LoadControl(lambda size_bytes: None, threading.Event(), reasons.append)
+    loaded = found.assemble({part.part_id: part.load(control)[0] for part in found.parts})
+    assert bool(reasons) != fast, reasons
+    return loaded
 
 
 def same_modules(ours: Any, theirs: Any) -> None:
@@ -212,7 +217,10 @@ def test_other_architectures(tmp_path: Path, name: str) -> None:
 def test_a_base_model_out_of_a_checkpoint_with_a_head(tmp_path: Path) -> None:
     """The keys have a prefix that the module lacks: the library knows what to do, and is asked."""
     tiny_llama(tmp_path)
-    same_modules(load(plan(TransformersLoader(), transformers.LlamaModel, tmp_path)).model, transformers.LlamaModel.from_pretrained(tmp_path).eval())
+    same_modules(
+        load(plan(TransformersLoader(), transformers.LlamaModel, tmp_path), fast=False).model,
+        transformers.LlamaModel.from_pretrained(tmp_path).eval(),
+    )
 
 
 def test_files_that_cannot_be_true(tmp_path: Path) -> None:
@@ -224,6 +232,37 @@ def test_files_that_cannot_be_true(tmp_path: Path) -> None:
     shard.unlink()
     with pytest.raises(FatalError, match=f"names '{shard.name}', which the repository lacks"):
         plan(TransformersLoader(), transformers.LlamaForCausalLM, tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config`")  # that is what two adapters are
+def test_adapters_are_a_runs_own(tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    kind, base = diffusers.StableDiffusionPipeline, MODELS / "digits-sd"
+    theirs = kind.from_pretrained(base, dtype=torch.float32, low_cpu_mem_usage=False)
+    theirs.set_progress_bar_config(disable=True)
+    plain = draw(theirs, "seven")
+    torch.manual_seed(2)
+    targets = ["to_q", "to_v", "to_k", "to_out.0"]
+    theirs.unet.add_adapter(peft.LoraConfig(r=2, target_modules=targets, init_lora_weights=False), "made")
+    kind.save_lora_weights(tmp_path, unet_lora_layers=peft.get_peft_model_state_dict(theirs.unet, adapter_name="made"))
+    theirs.delete_adapters("made")
+    theirs.load_lora_weights(tmp_path, adapter_name="read")
+    theirs.set_adapters(["read"], [0.5])
+    changed = draw(theirs, "seven")
+    assert not (changed == plain).all()
+
+    ours = load(plan(DiffusersLoader(), kind, base))
+    adapter = load(plan(LoraLoader(), LoraAdapter, tmp_path)).view()
+    assert adapter.size_bytes > 0
+    styled = adapter.apply(ours.view(), 0.5)
+    assert (draw(styled, "seven") == changed).all()
+    assert (draw(ours.view(), "seven") == plain).all()
+    assert styled.unet is not ours.model.unet
+    assert styled.unet.conv_in.weight.data_ptr() == ours.model.unet.conv_in.weight.data_ptr()
+    twice = adapter.apply(adapter.apply(ours.view(), 0.25), 0.25)
+    assert abs(draw(twice, "seven") - changed).max() < 1e-3
+    with pytest.raises(ValueError, match="does not fit"):
+        adapter.apply(load(plan(DiffusersLoader(), diffusers.DiffusionPipeline, tiny_flux(tmp_path / "flux"))).view())
 
 
 def test_onnx_sessions() -> None:

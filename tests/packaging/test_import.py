@@ -46,6 +46,7 @@ EXPORTS = [
     "CozyHubDownloader",
     "CudaOutOfMemoryError",
     "LoadedPipeline",
+    "LoraAdapter",
     "ModelDownloader",
     "ModelManager",
     "ModelNotFoundError",

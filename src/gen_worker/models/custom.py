@@ -83,7 +83,7 @@ class DownloaderSource:
             path = Path((self._folder(want) / _DONE).read_text())
         except OSError:
             return None
-        return LocalModel(want.model_id, path, str(path)) if path.exists() else None
+        return LocalModel(want.model_id, path) if path.exists() else None
 
     def fetch(self, want: ModelWant, progress: Progress, cancel: threading.Event) -> LocalModel:
         folder = self._folder(want)
@@ -93,7 +93,7 @@ class DownloaderSource:
         if not path.exists():
             raise FatalError(f"the downloader returned {str(path)[:200]!r} for {want.model_id}, and there is nothing")
         (folder / _DONE).write_text(str(path))
-        return LocalModel(want.model_id, path, str(path), fetched_bytes=folder_bytes(path))
+        return LocalModel(want.model_id, path, fetched_bytes=folder_bytes(path))
 
     def _folder(self, want: ModelWant) -> Path:
         return self._root / hashlib.sha256(want.model_id.encode()).hexdigest()[:32]

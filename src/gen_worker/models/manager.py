@@ -24,6 +24,7 @@ from gen_worker.models.keyspace import Keyspace
 from gen_worker.models.listing import Listing
 from gen_worker.models.loaders.base import Loaded, Loader, LoadRequest, choose_loader
 from gen_worker.models.loaders.diffusers import DiffusersLoader
+from gen_worker.models.loaders.lora import LoraLoader
 from gen_worker.models.loaders.onnx import OnnxLoader
 from gen_worker.models.loaders.own import OwnLoader, own_loaders
 from gen_worker.models.loaders.path import PathLoader
@@ -39,6 +40,7 @@ Emit = Callable[[RunEvent], None]
 DEFAULT_LOADERS: tuple[Loader, ...] = (
     OwnLoader(),
     PathLoader(),
+    LoraLoader(),
     DiffusersLoader(),
     TransformersLoader(),
     OnnxLoader(),
@@ -55,6 +57,8 @@ class ModelUse(msgspec.Struct, frozen=True):
     fetch_s: float = 0.0
     version: str = ""
     fetched_bytes: int = 0
+    path: Path | None = None  # where its files are; never leaves this machine
+    localized: bool = False
 
 
 class Lease:
@@ -159,7 +163,9 @@ class ModelManager:
         step = msgspec.structs.replace(step, model_id=local.model_id)
         request = self._request(injection.type, model_spec, local, spec)
         lease, state, load_s = await self._load(request, local, step, emit)
-        use = ModelUse(local.model_id, state, load_s, fetch_s, local.version, local.fetched_bytes if fetched else 0)
+        use = ModelUse(
+            local.model_id, state, load_s, fetch_s, local.version, local.fetched_bytes if fetched else 0, local.path, local.localized
+        )
         return lease, msgspec.structs.replace(use, cache_state="cold_remote") if fetched else use
 
     async def load(self, key: str, spec: ModelSpec, function: FunctionSpec, injection: Injection) -> None:
@@ -230,7 +236,7 @@ class ModelManager:
     def _cache_id(self, local: LocalModel, request: LoadRequest) -> str:
         """`ref#Type`; with a third part where the same ref is there in another version or precision already."""
         name = f"{local.model_id}#{getattr(request.annotation, '__name__', request.annotation)}"
-        state = f"{local.version}|{','.join(request.dtypes)}"
+        state = f"{local.path}|{local.version}|{','.join(request.dtypes)}"
         if self._states.setdefault(name, state) == state:
             return name
         return f"{name}#{hashlib.sha256(state.encode()).hexdigest()[:8]}"

@@ -48,8 +48,7 @@ class ModelDownloadError(PipelineLoaderError, RetryableError):
         super().__init__(f"model {model_id!r} could not be downloaded: {reason}")
         self.model_id = model_id
         if not retryable:
-            self.retryable = False  # type: ignore[misc] - of this one
-            self.error_type = "fatal"  # type: ignore[misc]
+            vars(self).update(retryable=False, error_type="fatal", code="fatal")
 
 
 class IncompatibleFormatError(PipelineLoaderError):
@@ -175,7 +174,7 @@ class PipelineLoader:
         path = model_path or config.model_path
         if path and not Path(path).exists():  # noqa: ASYNC240 - one look
             raise ModelNotFoundError(model_id, path)
-        local = LocalModel(model_id, Path(path), path) if path else await self._locate(model_id, dtypes, None)
+        local = LocalModel(model_id, Path(path)) if path else await self._locate(model_id, dtypes, None)
         return await self._load(model_id, local, config, dtypes)
 
     def get(self, model_id: str) -> Any | None:

@@ -59,7 +59,8 @@ class Residency:
         parts = [Part(part.part_id, part.size_bytes, self._reload_s(part)) for part in plan.parts]
         new = await self._reserve(cache_id, parts, cancel)
         progress.begin("loading", sum(part.size_bytes for part in plan.parts if part.part_id in new))
-        control = LoadControl(progress.add, cancel)
+        model = cache_id.partition("#")[0]
+        control = LoadControl(progress.add, cancel, lambda reason: self._log.info("model.loaded_by_library", model=model, reason=reason))
         by_id = {part.part_id: part for part in plan.parts}
         try:
             for part_id in new:

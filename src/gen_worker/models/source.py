@@ -72,7 +72,7 @@ class OverrideSource:
     def present(self, want: ModelWant) -> LocalModel | None:
         path = self.paths.get(want.key)
         if path is not None:
-            return LocalModel(want.model_id, path, str(path))
+            return LocalModel(want.model_id, path)
         return self._otherwise.present(want) if self._otherwise else None
 
     def fetch(self, want: ModelWant, progress: Progress, cancel: threading.Event) -> LocalModel:

@@ -12,6 +12,7 @@ import msgspec
 
 from gen_worker import events
 from gen_worker.events import RunEvent, RunMetrics, RunModel
+from gen_worker.models.disk import mount_of
 from gen_worker.models.manager import ModelUse
 
 _MEASURED_FIELDS = frozenset({"num_inference_steps", "steps", "width", "height", "guidance_scale", "guidance"})
@@ -51,7 +52,7 @@ def _summary(function: str, payload: msgspec.Struct, uses: Sequence[ModelUse], i
         schema_version=1,
         function_name=function,
         cache_state=next((state for state in _WORST_FIRST if state in states), None),
-        models=tuple(RunModel(use.model_id, use.cache_state) for use in uses),
+        models=tuple(map(_run_model, uses)),
         gpu_load_ms=round(sum(use.load_s for use in uses) * 1000) if uses else None,
         inference_ms=round(inference_s * 1000),
         upload_ms=round(upload_s * 1000) if upload_s else None,
@@ -62,6 +63,21 @@ def _summary(function: str, payload: msgspec.Struct, uses: Sequence[ModelUse], i
         iters_per_s=round(steps / inference_s, 3) if steps and inference_s > 0 else None,
         peak_ram_bytes=_peak_ram_bytes(),
         peak_vram_bytes=_peak_vram_bytes(),
+    )
+
+
+def _run_model(use: ModelUse) -> RunModel:
+    fetched = use.cache_state == "cold_remote"
+    mount = None if use.cache_state == "hot_vram" or use.path is None else mount_of(use.path)
+    return RunModel(
+        use.model_id,
+        use.cache_state,
+        use.version or None,
+        use.fetched_bytes if fetched else None,
+        round(use.fetch_s * 1000) if fetched else None,
+        mount.fstype if mount else None,
+        mount.backend if mount else None,
+        use.localized or None,
     )
 
 

@@ -44,6 +44,7 @@ class LoadControl(msgspec.Struct, frozen=True):
 
     on_bytes: Callable[[int], None]
     cancel: threading.Event
+    on_fallback: Callable[[str], None] = lambda reason: None  # the library's own loading was used, and why
 
 
 class PartPlan(msgspec.Struct, frozen=True):

@@ -87,7 +87,8 @@ def _part(
                 return load_module(lambda: kind.from_config(config), files, device, dtype, control, cast_buffers=True)
             config = kind.config_class.from_pretrained(str(folder))
             return load_module(lambda: kind(config), files, device, dtype, control, cast_buffers=False)
-        except NotUnderstoodError:
+        except NotUnderstoodError as exc:
+            control.on_fallback(f"{folder.name}: {exc}")
             module = kind.from_pretrained(
                 str(folder), **{_dtype_option() if library == "diffusers" else "dtype": dtype}, use_safetensors=True, local_files_only=True
             )

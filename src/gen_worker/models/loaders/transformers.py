@@ -46,7 +46,8 @@ class TransformersLoader:
         def load(control: LoadControl) -> tuple[Any, int]:
             try:
                 return _by_fast_path(request, files, device, dtype, control)
-            except NotUnderstoodError:
+            except NotUnderstoodError as exc:
+                control.on_fallback(str(exc))
                 model = _by_library(request, device, options).model
                 return model, tensor_bytes(model)
 
