@@ -163,10 +163,10 @@ class ModelManager:
         step = msgspec.structs.replace(step, model_id=local.model_id)
         request = self._request(injection.type, model_spec, local, spec)
         lease, state, load_s = await self._load(request, local, step, emit)
-        use = ModelUse(
-            local.model_id, state, load_s, fetch_s, local.version, local.fetched_bytes if fetched else 0, local.path, local.localized
-        )
-        return lease, msgspec.structs.replace(use, cache_state="cold_remote") if fetched else use
+        fetched_bytes = local.fetched_bytes if fetched else 0
+        state = "cold_remote" if fetched else state
+        use = ModelUse(local.model_id, state, load_s, fetch_s, local.version, fetched_bytes, local.path, local.localized)
+        return lease, use
 
     async def load(self, key: str, spec: ModelSpec, function: FunctionSpec, injection: Injection) -> None:
         """Load a model ahead of its first run, as this function takes it."""
