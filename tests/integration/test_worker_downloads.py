@@ -89,7 +89,7 @@ async def test_expired_addresses_are_asked_for(
         (completed,) = said(scheduler, "model.download.completed")
         assert completed[1]["cached"] is False
         assert await scheduler.call("fixed") == {"text": "fetched"}
-        assert worker.resources.vram_models == (REF,)
+        await scheduler.until(lambda: worker.resources.vram_models == (REF,))
         assert REF not in worker.resources.disk_models
 
 

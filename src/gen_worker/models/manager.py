@@ -112,6 +112,7 @@ class ModelManager:
         self._log = log
         self._loaders = loaders
         self._loading: dict[str, _Loading] = {}
+        self.on_change: Callable[[], None] = lambda: None  # what is on the device has changed
         self._states: dict[str, str] = {}  # version and precision that a plain cache id stands for
 
     async def acquire(
@@ -297,6 +298,7 @@ class ModelManager:
         loading.release = lambda: self.residency.release_load(plan)
         if not loading.waiters:
             loading.release()
+        self.on_change()
         self._log.info(
             "model.loaded",
             model=loading.progress.model_id,

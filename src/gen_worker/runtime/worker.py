@@ -158,6 +158,7 @@ class WireWorker:
         releases = Releases(functions, models, connection, tasks, connection.refresh, log)
         config.sources.listed.renewals = releases.renew
         releases.take_inventory(config.sources.cas)
+        models.on_change = connection.refresh
         dispatch = Dispatch(runs, realtime, releases, self._identity, lambda: connection.has_credit, log)
         self._realtime = realtime
         self._startup.connect(connection.say_event)
