@@ -114,7 +114,9 @@ async def test_a_run_with_a_model(start_worker: Start, folder: Path, tmp_path: P
             "metrics.inference",
             "metrics.run",
         ]
-        assert run.of_type("metrics.run")[0]["models"] == [{"model_id": "cozy:o/one:latest", "cache_state": "warm_disk"}]
+        (model,) = run.of_type("metrics.run")[0]["models"]
+        assert (model["model_id"], model["cache_state"]) == ("cozy:o/one:latest", "warm_disk")
+        assert not any("/" in str(value) for key, value in model.items() if key != "model_id"), "no paths"
         again = await scheduler.start_run("fixed")
         await again.output()
         assert again.of_type("metrics.run")[0]["cache_state"] == "hot_vram"

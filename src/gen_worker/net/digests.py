@@ -28,17 +28,18 @@ def new_hash(digest: str, size_bytes: int) -> Any:
         return hashlib.sha256()
     if algorithm == "git-sha1":  # the name git gives a file, which Hugging Face gives its small ones
         return hashlib.sha1(f"blob {size_bytes}\0".encode(), usedforsecurity=False)
-    return blake3(max_threads=blake3.AUTO)
+    return blake3()  # one thread: more would spin beside those that fetch
 
 
 def digest_file(path: Path, digest: str) -> str:
     """The digest of a whole file, by the same algorithm as `digest`, in its form."""
     size_bytes = path.stat().st_size
-    hasher = new_hash(digest, size_bytes)
-    if isinstance(hasher, blake3):
+    if digest.startswith("blake3:"):
+        hasher: Any = blake3(max_threads=blake3.AUTO)
         if size_bytes:
             hasher.update_mmap(path)
     else:
+        hasher = new_hash(digest, size_bytes)
         with path.open("rb") as file:
             while chunk := file.read(4 << 20):
                 hasher.update(chunk)

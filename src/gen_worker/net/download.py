@@ -10,16 +10,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 from gen_worker.net.digests import new_hash
-from gen_worker.net.intervals import split
 from gen_worker.net.part_file import PartFile
 from gen_worker.net.range_client import EXPIRED, PASSING, HttpError, Link, PassingError, RangeClient, RangeReply
 
 HASH_BYTES = 4 << 20
+HASH_BUFFER_BYTES = 1 << 20
+FLUSH_BYTES = 64 << 20
+MEASURE_S = 0.25  # between decisions on more streams
 MIN_RANGE_BYTES = 4 << 20
 MAX_RANGE_BYTES = 64 << 20
 MAX_RENEWALS = 3
@@ -63,7 +65,7 @@ class Meter(Protocol):
 class Policy(msgspec.Struct, frozen=True):
     """How to fetch. A stream slower than `stall_bytes` in `stall_s` is opened anew."""
 
-    streams: int = 8
+    streams: int = 4
     max_streams: int = 16
     tries: int = 5
     first_pause_s: float = 0.2
@@ -80,7 +82,7 @@ class _File:
         self.name = wanted.path.name
         self.part = PartFile(wanted.path, wanted.size_bytes, wanted.digest)
         self.lock = threading.Lock()
-        self.ranges: deque[tuple[int, int]] = deque()
+        self.gaps: deque[tuple[int, int]] = deque()  # bytes that nobody fetches yet
         self.busy = 0  # streams at work on it
         self.whole = False  # the server knows no ranges: one stream from the start
         self.epoch = 0
@@ -89,30 +91,50 @@ class _File:
         self.renewed = 0  # of its address, in all
         self.restarts = 0
         self.link: Link | None = None
-        self.hash = new_hash(wanted.digest, wanted.size_bytes)
+        self.hash = self._new_hash()
         self.hashed = 0
         self.checking = False
+        self.flushed = 0  # bytes written at the last flush
+        self.flushing = False
         self.opened = False
 
-    def open(self, streams: int) -> int:
+    def open(self) -> int:
         have = self.part.open()
-        self.plan(streams)
+        self.gaps = deque(self.part.done.missing(self.wanted.size_bytes))
         self.opened = True
         return have
 
-    def plan(self, streams: int) -> None:
-        size = self.wanted.size_bytes
-        piece = min(MAX_RANGE_BYTES, max(MIN_RANGE_BYTES, size // (streams * 4)))
-        self.ranges = deque(split(self.part.done.missing(size), piece))
+    def take(self, streams: int) -> tuple[int, int]:
+        """The next bytes to ask for: large pieces first, small ones at the end, so that all streams end together."""
+        start, end = self.gaps.popleft()
+        left = end - start + sum(stop - at for at, stop in self.gaps)
+        piece = end - start if self.whole else min(MAX_RANGE_BYTES, max(MIN_RANGE_BYTES, left // (2 * streams)))
+        if start + piece < end:
+            self.gaps.appendleft((start + piece, end))
+        return start, min(start + piece, end)
 
-    def restart(self, streams: int) -> int:
+    def restart(self) -> int:
         """Begin again from nothing; how many bytes no longer count."""
         lost = self.part.done.total()
         self.epoch += 1
         self.part.restart()
-        self.hash, self.hashed = new_hash(self.wanted.digest, self.wanted.size_bytes), 0
-        self.plan(streams)
+        self.hash, self.hashed, self.flushed = self._new_hash(), 0, 0
+        self.gaps = deque(self.part.done.missing(self.wanted.size_bytes))
         return lost
+
+    def _new_hash(self) -> Any:
+        return new_hash(self.wanted.digest, self.wanted.size_bytes) if self.wanted.digest else None
+
+
+class _Watch:
+    """An answer that is being read, and how far it had come when it was last looked at."""
+
+    def __init__(self, reply: RangeReply) -> None:
+        self.reply = reply
+        self.size_bytes = 0
+        self.seen_bytes = 0
+        self.seen_s = time.monotonic()
+        self.hung_up = False
 
 
 class Download:
@@ -133,15 +155,18 @@ class Download:
         self._failure: Exception | None = None
         self._arrived = 0  # bytes, for measuring
         self._threads: list[threading.Thread] = []
+        self._streams = policy.streams
+        self._watches: dict[int, _Watch] = {}  # by stream thread
 
     def run(self, files: Sequence[Wanted]) -> None:
         """Fetch all, or raise what stopped it after every thread has ended."""
         self._waiting.extend(_File(wanted) for wanted in files)
         self._left = len(files)
-        for number in range(min(self._policy.streams, max(1, len(files) * 8))):
+        for number in range(self._policy.streams):
             self._start(self._stream, f"download-{number}")
         for number in range(2):
             self._start(self._check, f"download-check-{number}")
+        self._start(self._flush, "download-flush")
         try:
             self._supervise()
         except BaseException as exc:
@@ -159,25 +184,36 @@ class Download:
 
     def _supervise(self) -> None:
         """Wait; add streams for as long as each addition pays."""
-        streams, best_rate, last, since_s = self._policy.streams, 0.0, 0, time.monotonic()
+        best_rate, last, since_s = 0.0, 0, time.monotonic()
         while True:
             with self._changed:
                 if self._over:
                     return
-                self._changed.wait(0.2)
+                self._changed.wait(0.1)
                 arrived = self._arrived
             if self._cancel.is_set():
                 self._fail(DownloadCanceledError("the download was cancelled"))
                 return
+            self._hang_up_on_slow()
             elapsed_s = time.monotonic() - since_s
-            if elapsed_s < 1.0:
+            if elapsed_s < MEASURE_S:
                 continue
             rate, last, since_s = (arrived - last) / elapsed_s, arrived, time.monotonic()
-            if rate > best_rate * 1.1 and streams < self._policy.max_streams:
+            if rate > best_rate * 1.1 and self._streams < self._policy.max_streams:
                 best_rate = rate
                 for _ in range(2):
-                    self._start(self._stream, f"download-{streams}")
-                    streams += 1
+                    self._start(self._stream, f"download-{self._streams}")
+                    self._streams += 1
+
+    def _hang_up_on_slow(self) -> None:
+        now_s = time.monotonic()
+        for watch in list(self._watches.values()):
+            if now_s - watch.seen_s < self._policy.stall_s:
+                continue
+            if watch.size_bytes - watch.seen_bytes < self._policy.stall_bytes:
+                watch.hung_up = True
+                watch.reply.hang_up()
+            watch.seen_s, watch.seen_bytes = now_s, watch.size_bytes
 
     # Streams.
 
@@ -210,13 +246,13 @@ class Download:
             while not self._over:
                 for file in self._active:
                     with file.lock:
-                        if file.ranges and not (file.whole and file.busy):
+                        if file.gaps and not (file.whole and file.busy):
                             file.busy += 1
-                            return file, *file.ranges.popleft(), file.epoch
+                            return file, *file.take(self._streams), file.epoch
                 if self._waiting:
                     file = self._waiting.popleft()
                     try:
-                        have = file.open(self._policy.streams)
+                        have = file.open()
                     except OSError as exc:
                         self._failure = self._failure or exc
                         self._changed.notify_all()
@@ -236,7 +272,7 @@ class Download:
             is_all = start == 0 and end == size
             with self._client.get(link, start, None if is_all and file.whole else end, file.part.etag) as reply:
                 at, end, epoch = self._accept(file, reply, start, end, epoch)
-                since_s, since_at = time.monotonic(), at
+                watch = self._watches[threading.get_ident()] = _Watch(reply)
                 for chunk in reply.chunks():
                     if self._over or file.epoch != epoch:
                         return
@@ -251,16 +287,15 @@ class Download:
                     self._count(len(chunk))
                     if at == end:
                         return
-                    now_s = time.monotonic()
-                    if now_s - since_s > self._policy.stall_s:
-                        if at - since_at < self._policy.stall_bytes:
-                            raise PassingError(f"only {at - since_at} bytes of {file.name} in {now_s - since_s:.0f} s")
-                        since_s, since_at = now_s, at
+                    watch.size_bytes += len(chunk)
+                if watch.hung_up:
+                    raise PassingError(f"only {watch.size_bytes} bytes of {file.name} in {self._policy.stall_s:.0f} s")
                 raise PassingError(f"the answer for {file.name} ended {end - at} bytes early")
         finally:
+            self._watches.pop(threading.get_ident(), None)
             with file.lock:
                 if file.epoch == epoch and at < end:
-                    file.ranges.appendleft((at, end))
+                    file.gaps.appendleft((at, end))
 
     def _accept(self, file: _File, reply: RangeReply, start: int, end: int, epoch: int) -> tuple[int, int, int]:
         """Check that an answer belongs to the file; where its bytes begin and end, and in which epoch."""
@@ -274,16 +309,16 @@ class Download:
             changed = bool(file.part.etag and reply.etag and reply.etag != file.part.etag)
             if reply.is_range:
                 if changed:  # a server without If-Range: this answer is of another version
-                    self._meter.add(-file.restart(self._policy.streams))
+                    self._meter.add(-file.restart())
                     raise PassingError(f"{file.name} changed at its source")
                 file.part.etag = file.part.etag or reply.etag
                 return start, end, epoch
             # The whole file though a range was asked for: no ranges here, or not of this version.
             if start or end != size or file.part.done.total():
                 file.whole = file.whole or not changed
-                self._meter.add(-file.restart(self._policy.streams))
+                self._meter.add(-file.restart())
             file.part.etag = reply.etag
-            file.ranges.clear()
+            file.gaps.clear()
             return 0, size, file.epoch
 
     def _retry(self, file: _File, exc: Exception, epoch: int, renewed: int) -> None:
@@ -295,7 +330,7 @@ class Download:
             if exc.status == 416 and file.restarts == 0:
                 file.restarts += 1
                 with file.lock:
-                    self._meter.add(-file.restart(policy.streams))
+                    self._meter.add(-file.restart())
                 return
             if exc.status not in PASSING:
                 passing = exc.status in EXPIRED
@@ -339,13 +374,37 @@ class Download:
                     file.checking = False
                     self._changed.notify_all()
 
+    def _flush(self) -> None:
+        while (file := self._next_flush()) is not None:
+            try:
+                written = file.part.done.total()
+                file.part.flush()
+                file.flushed = written
+            except Exception as exc:  # noqa: BLE001 - as above
+                self._fail(exc)
+            finally:
+                with self._changed:
+                    file.flushing = False
+                    self._changed.notify_all()
+
+    def _next_flush(self) -> _File | None:
+        with self._changed:
+            while not self._over:
+                for file in self._active:
+                    if not file.checking and not file.flushing and file.part.done.total() - file.flushed >= FLUSH_BYTES:
+                        file.flushing = True
+                        return file
+                self._changed.wait(0.05)
+            return None
+
     def _next_check(self) -> _File | None:
         with self._changed:
             while not self._over:
                 for file in self._active:
                     front = file.part.done.front()
                     ready = front == file.wanted.size_bytes and not file.busy
-                    if not file.checking and (ready or front - file.hashed >= HASH_BYTES):
+                    behind = file.hash is not None and front - file.hashed >= HASH_BYTES
+                    if not file.checking and ((ready and not file.flushing) or behind):
                         file.checking = True
                         return file
                 self._changed.wait(0.05)
@@ -354,15 +413,16 @@ class Download:
     def _hash_on(self, file: _File) -> None:
         """Take the hash up to the front; publish a file that is complete and right."""
         size = file.wanted.size_bytes
+        buffer = memoryview(bytearray(min(HASH_BUFFER_BYTES, max(size, 1))))
         while not self._over:
             with file.lock:
                 epoch, at, front, hasher = file.epoch, file.hashed, file.part.done.front(), file.hash
-            if at < front:
-                data = file.part.read(at, min(HASH_BYTES, front - at))
-                hasher.update(data)
+            if at < front and hasher is not None:
+                got = file.part.read_into(at, buffer[: front - at])
+                hasher.update(buffer[:got])
                 with file.lock:
                     if file.epoch == epoch:
-                        file.hashed = at + len(data)
+                        file.hashed = at + got
                 continue
             if front < size or file.busy:
                 return
@@ -370,7 +430,7 @@ class Download:
         else:
             return
         expected = file.wanted.digest.partition(":")[2]
-        if expected and file.hash.hexdigest() != expected:
+        if file.hash is not None and file.hash.hexdigest() != expected:
             if file.restarts:
                 file.opened = False
                 file.part.discard()
@@ -379,7 +439,7 @@ class Download:
                 )
             file.restarts += 1
             with file.lock:
-                self._meter.add(-file.restart(self._policy.streams))
+                self._meter.add(-file.restart())
             return
         file.part.publish()
         file.part.close()

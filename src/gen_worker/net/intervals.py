@@ -46,8 +46,3 @@ class Intervals:
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return iter(self._ranges)
-
-
-def split(gaps: Iterable[tuple[int, int]], piece: int) -> list[tuple[int, int]]:
-    """The gaps cut into pieces of at most `piece` bytes."""
-    return [(at, min(at + piece, end)) for start, end in gaps for at in range(start, end, piece)]

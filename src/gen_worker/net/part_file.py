@@ -40,6 +40,8 @@ class PartFile:
         self._unwritten = 0
         self._written_s = 0.0
         self._fd: int | None = None
+        self._journal_fd: int | None = None
+        self._journal_bytes = 0
 
     def open(self) -> int:
         """Open or create it, taking over what an earlier process left; how many bytes are there already."""
@@ -58,15 +60,18 @@ class PartFile:
         os.ftruncate(self._fd, self.size_bytes)
         return self.done.total()
 
-    def write(self, at: int, data: bytes) -> None:
+    def write(self, at: int, data: memoryview) -> None:
         """Put bytes in their place; `OSError` when the disk is full."""
-        view = memoryview(data)
-        while view:
-            written = os.pwrite(self.fd, view, at)
-            view, at = view[written:], at + written
+        while data:
+            written = os.pwrite(self.fd, data, at)
+            data, at = data[written:], at + written
 
-    def read(self, at: int, size: int) -> bytes:
-        return os.pread(self.fd, size, at)
+    def read_into(self, at: int, buffer: memoryview) -> int:
+        return os.preadv(self.fd, [buffer], at)
+
+    def flush(self) -> None:
+        """Bring what is written so far to the disk, so that little is left for the end."""
+        os.fdatasync(self.fd)
 
     def note(self, start: int, end: int) -> None:
         """These bytes have been written."""
@@ -85,9 +90,11 @@ class PartFile:
         if self.size_bytes < JOURNAL_ABOVE_BYTES:
             return
         data = msgspec.json.encode(Journal(self.size_bytes, self._digest, self.etag, tuple(self.done)))
-        new = self._journal.with_name(self._journal.name + ".new")
-        new.write_bytes(data)
-        new.replace(self._journal)
+        if self._journal_fd is None:
+            self._journal_fd = os.open(self._journal, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        # In place, in one piece: replacing the file each time would make some file systems write everything out each time.
+        self._journal_bytes = max(self._journal_bytes, len(data))
+        os.pwrite(self._journal_fd, data.ljust(self._journal_bytes), 0)
 
     def publish(self) -> None:
         """Make the finished file appear under its name, on the disk for certain."""
@@ -103,9 +110,10 @@ class PartFile:
         self._journal.unlink(missing_ok=True)
 
     def close(self) -> None:
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        for fd in (self._fd, self._journal_fd):
+            if fd is not None:
+                os.close(fd)
+        self._fd = self._journal_fd = None
 
     @property
     def fd(self) -> int:
@@ -115,7 +123,9 @@ class PartFile:
 
     def _read_journal(self) -> Journal | None:
         try:
-            journal = msgspec.json.decode(self._journal.read_bytes(), type=Journal)
+            data = self._journal.read_bytes()
+            self._journal_bytes = len(data)
+            journal = msgspec.json.decode(data, type=Journal)
         except (OSError, msgspec.DecodeError):
             return None
         same = journal.size_bytes == self.size_bytes and journal.digest == self._digest

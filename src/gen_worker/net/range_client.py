@@ -1,5 +1,7 @@
 """One HTTP GET of a byte range, with what servers really answer told apart."""
 
+import contextlib
+import http.client
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -48,16 +50,23 @@ class RangeReply:
         self.link = link  # where redirects led
         self.etag = response.headers.get("etag", "")
 
-    def chunks(self) -> Iterator[bytes]:
-        """The bytes as they come, a piece at most 256 KiB; `PassingError` when the connection breaks."""
+    def chunks(self) -> Iterator[memoryview]:
+        """The bytes as they come, at most 256 KiB at a time, each good until the next; `PassingError` when the connection breaks."""
+        buffer = memoryview(bytearray(READ_BYTES))
+        source = _source(self._response)
         while True:
             try:
-                data = self._response.read1(READ_BYTES, decode_content=False)
-            except (urllib3.exceptions.HTTPError, OSError) as exc:
+                size = source.readinto(buffer)
+            except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as exc:
                 raise PassingError(f"the connection broke: {exc}") from exc
-            if not data:
+            if not size:
                 return
-            yield data
+            yield buffer[:size]
+
+    def hang_up(self) -> None:
+        """From another thread: end a read that waits for bytes."""
+        with contextlib.suppress(OSError, ValueError, RuntimeError):
+            self._response.shutdown()
 
 
 class RangeClient:
@@ -167,8 +176,15 @@ def _retry_after_s(text: str) -> float | None:
     return min(60.0, float(text)) if text.isdigit() else None
 
 
+def _source(response: Any) -> Any:
+    """What to read from: the standard library's response, which fills a buffer; urllib3's own `readinto` makes a copy for each piece."""
+    inner = getattr(response, "_fp", None)
+    return inner if isinstance(inner, http.client.HTTPResponse) else response
+
+
 def _is_read(response: Any) -> bool:
-    return bool(response.length_remaining == 0)
+    source = _source(response)
+    return bool(source.isclosed()) if source is not response else bool(response.length_remaining == 0)
 
 
 def _host(url: str) -> str:
