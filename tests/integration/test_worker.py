@@ -103,7 +103,8 @@ async def test_registration_says_what_the_worker_is(start_worker: Start, folder:
         await scheduler.until(lambda: len(scheduler.events) >= 2)
         await asyncio.sleep(0.1)
         phases = [msgspec.json.decode(event.payload)["phase"] for event in scheduler.events if event.event_type == "worker.startup.phase"]
-        assert phases == ["boot", "manifest_loaded", "scheduler_connecting", "registered", "ready"]
+        checked = ["cache_preflight_started", "cache_preflight_ok"]
+        assert phases == ["boot", "manifest_loaded", *checked, "scheduler_connecting", "registered", "ready"]
 
 
 async def test_heartbeats_and_busy_gpu(start_worker: Start, folder: Path) -> None:

@@ -218,7 +218,8 @@ async def test_a_dead_address_is_backed_off_from_and_the_watchdog_fires(start_wo
         assert 2 <= time.monotonic() - began_s < 8
         assert nobody.connections < 12
         phases = [line["phase"] for line in worker.logged("worker.startup.phase")]
-        assert phases[:3] == ["boot", "manifest_loaded", "scheduler_connecting"]
+        assert phases[:2] == ["boot", "manifest_loaded"]
+        assert phases[4] == "scheduler_connecting"
         assert "scheduler_connect_failed" in phases
         assert phases[-1] == "startup_timeout_unregistered"
         (fatal,) = worker.logged("worker.fatal")
