@@ -10,6 +10,7 @@ import msgspec
 
 from gen_worker.eviction import EvictionPolicy, LeastLoss, LeastRecentlyUsed
 from gen_worker.model_cache import DEFAULT_SAFETY_MARGIN_GB, ModelCache
+from gen_worker.models.host_tier import HostBuffer, HostTier, host_capacity_bytes
 from gen_worker.settings import SettingError
 
 STAGING_BYTES = 16 << 20
@@ -57,15 +58,20 @@ class Copier(Protocol):
         """Send the first `size` bytes of the last buffer to byte `at` of the slab."""
         ...
 
+    def copy_from(self, source: HostBuffer, start: int, at: int, size: int) -> None:
+        """Send bytes of a host buffer, which must stay as they are until `finish`."""
+        ...
+
     def finish(self) -> None:
         """Return when everything has arrived."""
         ...
 
 
 class Device(Protocol):
-    """A place for models."""
+    """A place for models. `host` is the tier below it, where it has one."""
 
     name: str
+    host: HostTier | None
 
     def memory(self) -> DeviceMemory: ...
 
@@ -81,8 +87,9 @@ class Device(Protocol):
 class TorchDevice:
     """A device that torch computes on: `cpu`, `cuda`, `cuda:1`, `mps`."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, host_bytes: int = 0) -> None:
         self.name = name
+        self.host = HostTier(host_bytes, _PinnedBuffer) if host_bytes and name.startswith("cuda") else None
 
     def memory(self) -> DeviceMemory:
         import torch
@@ -115,6 +122,14 @@ class TorchDevice:
             torch.cuda.empty_cache()
         elif self.name == "mps":
             torch.mps.empty_cache()
+
+
+class _PinnedBuffer:
+    def __init__(self, size_bytes: int) -> None:
+        import torch
+
+        self.tensor = torch.empty(size_bytes, dtype=torch.uint8, pin_memory=True)
+        self.view = memoryview(self.tensor.numpy())
 
 
 class _TorchSlab:
@@ -163,6 +178,14 @@ class _TorchCopier:
             event.record(self._stream)
             self._copied[self._turn] = event
 
+    def copy_from(self, source: Any, start: int, at: int, size: int) -> None:
+        piece, target = source.tensor[start : start + size], self._target[at : at + size]
+        if self._stream is None:
+            target.copy_(piece)
+            return
+        with self._torch.cuda.stream(self._stream):
+            target.copy_(piece, non_blocking=True)
+
     def finish(self) -> None:
         if self._stream is not None:
             self._stream.synchronize()
@@ -171,7 +194,7 @@ class _TorchCopier:
 class LateDevice:
     """The device of this process, found out when it is first needed."""
 
-    def __init__(self, env: Mapping[str, str], make: Callable[[str], Device] = TorchDevice) -> None:
+    def __init__(self, env: Mapping[str, str], make: Callable[[str, int], Device] = TorchDevice) -> None:
         self._env = env
         self._make = make
         self._device: Device | None = None
@@ -180,7 +203,7 @@ class LateDevice:
     def get(self) -> Device:
         with self._lock:
             if self._device is None:
-                self._device = self._make(pick_device(self._env))
+                self._device = self._make(pick_device(self._env), host_capacity_bytes(self._env))
             return self._device
 
 

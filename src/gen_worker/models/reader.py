@@ -9,18 +9,24 @@ from pathlib import Path
 import msgspec
 
 from gen_worker.models.device import STAGING_BYTES, Slab
+from gen_worker.models.host_tier import HostBuffer
 
 PIECE_BYTES = 8 << 20
 MAX_THREADS = 8
 
 
 class Extent(msgspec.Struct, frozen=True):
-    """Bytes `[start, end)` of a file that belong to byte `at` of the slab and on."""
+    """Bytes `[start, end)` of a file that belong to byte `at` of the slab and on.
+
+    With a `host` buffer they pass through it (its first byte is byte `start`), or come from it if it is `filled` already.
+    """
 
     path: Path
     start: int
     end: int
     at: int
+    host: HostBuffer | None = None
+    filled: bool = False
 
 
 class ReadCanceledError(Exception):
@@ -31,14 +37,10 @@ class _Pieces:
     """The pieces still to read, handed out in the order of the file."""
 
     def __init__(self, extents: Sequence[Extent], piece: int) -> None:
-        self._left = iter(
-            (extent.path, at, min(at + piece, extent.end), extent.at + at - extent.start)
-            for extent in extents
-            for at in range(extent.start, extent.end, piece)
-        )
+        self._left = iter((extent, at, min(at + piece, extent.end)) for extent in extents for at in range(extent.start, extent.end, piece))
         self._lock = threading.Lock()
 
-    def take(self) -> tuple[Path, int, int, int] | None:
+    def take(self) -> tuple[Extent, int, int] | None:
         with self._lock:
             return next(self._left, None)
 
@@ -57,15 +59,21 @@ def read_into(slab: Slab, extents: Sequence[Extent], on_bytes: Callable[[int], N
             while (piece := pieces.take()) is not None:
                 if cancel.is_set():
                     raise ReadCanceledError
-                path, start, end, at = piece
-                if path not in files:
-                    files[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                extent, start, end = piece
+                at, size = extent.at + start - extent.start, end - start
+                if extent.path not in files and not extent.filled:
+                    files[extent.path] = os.open(extent.path, os.O_RDONLY | os.O_CLOEXEC)
                 if host is not None:
-                    _read_exactly(files[path], host[at : at + end - start], start, path)
+                    _read_exactly(files[extent.path], host[at : at + size], start, extent.path)
+                elif copier is not None and extent.host is not None:
+                    first = start - extent.start
+                    if not extent.filled:
+                        _read_exactly(files[extent.path], extent.host.view[first : first + size], start, extent.path)
+                    copier.copy_from(extent.host, first, at, size)
                 elif copier is not None:
-                    _read_exactly(files[path], copier.buffer()[: end - start], start, path)
-                    copier.copy(at, end - start)
-                on_bytes(end - start)
+                    _read_exactly(files[extent.path], copier.buffer()[:size], start, extent.path)
+                    copier.copy(at, size)
+                on_bytes(size)
             if copier is not None:
                 copier.finish()
         finally:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from gen_worker.models.device import STAGING_BYTES, Copier, DeviceFullError, DeviceMemory
+from gen_worker.models.host_tier import HostBuffer, HostTier
 from gen_worker.net.digests import new_hash
 
 
@@ -43,8 +44,10 @@ class FakeDevice:
         clock: VirtualClock | None = None,
         fail_allocations: Iterable[int] = (),
         name: str = "fake",
+        host_bytes: int = 0,
     ) -> None:
         self.name = name
+        self.host = HostTier(host_bytes, FakeHostBuffer) if host_bytes else None
         self.capacity_bytes = capacity_bytes
         self.taken_bytes = 0
         self.clock = clock or VirtualClock()
@@ -148,6 +151,13 @@ class FakeSlab:
         return f"blake3:{hasher.hexdigest()}"
 
 
+class FakeHostBuffer:
+    """Host memory of a fake device."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self.view = memoryview(bytearray(size_bytes))
+
+
 class _FakeCopier:
     def __init__(self, device: FakeDevice, target: bytearray) -> None:
         self._device = device
@@ -162,6 +172,10 @@ class _FakeCopier:
     def copy(self, at: int, size: int) -> None:
         self._device.carry(size)
         self._target[at : at + size] = memoryview(self._buffers[self._turn])[:size]
+
+    def copy_from(self, source: HostBuffer, start: int, at: int, size: int) -> None:
+        self._device.carry(size)
+        self._target[at : at + size] = source.view[start : start + size]
 
     def finish(self) -> None:
         return

@@ -16,6 +16,7 @@ import msgspec
 
 from gen_worker.errors import FatalError
 from gen_worker.models.device import Device
+from gen_worker.models.host_tier import HostBuffer, HostTier
 from gen_worker.models.loaders.base import LoadControl, import_torch, tensor_bytes
 from gen_worker.models.reader import Extent, read_into
 from gen_worker.models.weight_files import (
@@ -32,6 +33,7 @@ from gen_worker.net.digests import digest_file
 
 ALIGN = 256
 HASH_BELOW_BYTES = 1 << 30
+DISK_BYTES_S = 2e9  # for the score of the host tier, where it was not measured
 _FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
 _FORM = "1"  # of what the fast path makes; part of each part's identity
 
@@ -91,13 +93,17 @@ def load_tensors(files: Sequence[WeightFile], device: Device, control: LoadContr
     """Every tensor of these files on the device, as views of one slab."""
     torch = import_torch()
     dtypes = torch_dtypes(torch)
-    extents, places, at = [], [], 0
+    places, at = [], 0
     for file in files:
-        extents.append(Extent(file.path, file.data_start, file.data_end, at))
         places.append(at)
         at += -(-(file.data_end - file.data_start) // ALIGN) * ALIGN
     slab = device.new_slab(max(at, 1))
-    read_into(slab, extents, control.on_bytes, control.cancel)
+    with host_buffers(device.host, files) as buffers:
+        extents = [
+            Extent(file.path, file.data_start, file.data_end, place, *buffers.get(file.path, (None, False)))
+            for file, place in zip(files, places, strict=True)
+        ]
+        read_into(slab, extents, control.on_bytes, control.cancel)
     tensors: dict[str, Any] = {}
     for file, place in zip(files, places, strict=True):
         for entry in file.entries:
@@ -108,6 +114,37 @@ def load_tensors(files: Sequence[WeightFile], device: Device, control: LoadContr
                 raise NotUnderstoodError(f"tensor {entry.name!r} is not aligned")
             tensors[entry.name] = slab.tensor(place + entry.start, place + entry.end, dtype, entry.shape)
     return tensors
+
+
+@contextmanager
+def host_buffers(host: HostTier | None, files: Sequence[WeightFile]) -> Iterator[dict[Path, tuple[HostBuffer, bool]]]:
+    """Buffers of the host tier for these files, and whether they are filled; those to fill are kept if the block succeeds."""
+    found: dict[Path, tuple[HostBuffer, bool]] = {}
+    keys: dict[Path, str] = {}
+    try:
+        for file in files if host is not None else ():
+            assert host is not None
+            stat = file.path.stat()
+            key = f"{stat.st_dev}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}"
+            size = file.data_end - file.data_start
+            buffer = host.find(key)
+            filled = buffer is not None
+            buffer = buffer or host.admit(key, size, size / DISK_BYTES_S)
+            if buffer is not None:
+                found[file.path], keys[file.path] = (buffer, filled), key
+        yield found
+        for path, (_, filled) in found.items():
+            if not filled and host is not None:
+                host.commit(keys[path])
+    except BaseException:
+        for path, (_, filled) in found.items():
+            if not filled and host is not None:
+                host.abort(keys[path])
+        raise
+    finally:
+        for key in keys.values():
+            if host is not None:
+                host.release(key)
 
 
 def build_module(make: Callable[[], Any], tensors: dict[str, Any], device: Device, dtype: Any, *, cast_buffers: bool) -> Any:
