@@ -1,0 +1,114 @@
+"""`cozyctl models`: plans, fetching, checking, collecting, as a user sees them."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.blob_server import BlobServer
+from tests.conftest import EXAMPLES
+from tests.fake_hub import FakeCozyHub, FakeHuggingFace, read_tree
+
+DIGITS = EXAMPLES / "models/digits-sd"
+CODE = """
+class In(msgspec.Struct):
+    prompt: str
+
+@worker_function
+def draw(ctx: ActionContext, payload: In, path: Annotated[Path, ModelRef(ModelRefSource.FIXED, "digits")]) -> In:
+    return payload
+"""
+COZY = '[models]\ndigits = { ref = "hf:demo/digits", dtypes = ["fp32"] }\nother = "cozy:demo/other"\n'
+
+
+@pytest.fixture
+def server() -> Iterator[BlobServer]:
+    with BlobServer() as server:
+        FakeHuggingFace(server, "demo/digits", read_tree(DIGITS) | {"unet/diffusion_pytorch_model.bin": b"pickle" * 100})
+        yield server
+
+
+@pytest.fixture
+def cozyctl(server: BlobServer, project: Callable[..., Path], tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    folder = project(CODE, COZY)
+    settings = {
+        "HF_ENDPOINT": server.url,
+        "HF_HOME": str(tmp_path / "hf"),
+        "TENSORHUB_CACHE_DIR": str(tmp_path / "cache"),
+        "COLUMNS": "200",
+    }
+
+    def run(*arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
+        code = "import sys; from gen_worker.cli.main import main; main(sys.argv[1:])"
+        command = [sys.executable, "-c", code, "models", *arguments]
+        return subprocess.run(command, cwd=folder, env={**os.environ, **settings, **env}, capture_output=True, text=True, check=False)
+
+    return run
+
+
+def test_plan_fetch_check_and_drop(cozyctl: Callable[..., "subprocess.CompletedProcess[str]"], tmp_path: Path, server: BlobServer) -> None:
+    shown = cozyctl("plan", "digits")
+    assert shown.returncode == 0, shown.stderr
+    for word in ("unet", "text_encoder", "fp32", "to fetch", "left out, since loading them can run code: unet/diffusion_pytorch_model.bin"):
+        assert word in shown.stdout
+    assert not (tmp_path / "hf").exists()
+    plan = json.loads(cozyctl("plan", "digits", "--json").stdout)["models"][0]
+    assert (plan["source"], plan["kind"], plan["here_bytes"]) == ("hf", "diffusers", 0)
+    assert plan["weight_bytes"] > 4_000_000
+    assert {part["name"]: part["precision"] for part in plan["parts"]}["unet"] == "fp32"
+
+    fetched = cozyctl("prefetch", "digits")
+    assert fetched.returncode == 0, fetched.stderr
+    assert "downloading" in fetched.stderr
+    again = json.loads(cozyctl("prefetch", "digits", "--json").stdout)
+    assert again["models"][0]["ok"]
+    assert json.loads(cozyctl("plan", "digits", "--json").stdout)["models"][0]["here_bytes"] == plan["size_bytes"]
+    (listed,) = json.loads(cozyctl("list", "--json").stdout)["models"]
+    assert listed["ref"].startswith("hf:demo/digits@")
+
+    assert cozyctl("verify").returncode == 0
+    blob = max((tmp_path / "hf/hub").rglob("blobs/*"), key=lambda path: path.stat().st_size)
+    blob.write_bytes(b"x" * blob.stat().st_size)
+    damaged = cozyctl("verify", "--repair")
+    assert damaged.returncode == 1
+    assert "damaged: unet/diffusion_pytorch_model.safetensors" in damaged.stderr
+    assert cozyctl("prefetch", "digits").returncode == 0
+    assert cozyctl("verify").returncode == 0
+
+    assert cozyctl("evict", "hf:demo/digits").returncode == 0
+    assert json.loads(cozyctl("list", "--json").stdout)["models"] == []
+    assert cozyctl("evict", "hf:demo/digits").returncode == 3
+    assert cozyctl("gc").returncode == 0
+
+
+def test_what_does_not_fit_is_said_before_anything_is_fetched(cozyctl: Callable[..., "subprocess.CompletedProcess[str]"]) -> None:
+    too_large = cozyctl("plan", "digits", WORKER_MAX_VRAM_GB="0.001")
+    assert too_large.returncode == 1
+    assert "its weights take 0.00 GB, and the device has 0.00 GB for models" in too_large.stdout
+    no_disk = json.loads(cozyctl("plan", "digits", "--json", WORKER_MIN_FREE_DISK_GB="1000000").stdout)
+    assert not no_disk["ok"]
+    assert "do not fit. Make room" in no_disk["models"][0]["problems"][0]
+
+
+def test_errors_name_what_is_wrong(cozyctl: Callable[..., "subprocess.CompletedProcess[str]"]) -> None:
+    unknown = cozyctl("plan", "digit")
+    assert unknown.returncode == 3
+    assert "no model 'digit'. Did you mean 'digits'?" in unknown.stderr or "digits" in unknown.stderr
+    refused = cozyctl("prefetch", "other")
+    assert refused.returncode == 1
+    assert "orchestrator-resolved URLs are required" in refused.stderr
+    precision = cozyctl("plan", "hf:demo/nine", "--dtype", "fp64")
+    assert precision.returncode == 3
+    assert "fp64" in precision.stderr
+
+
+def test_a_hub(cozyctl: Callable[..., "subprocess.CompletedProcess[str]"], server: BlobServer) -> None:
+    FakeCozyHub(server).add("cozy:demo/other:latest", read_tree(DIGITS))
+    plan = json.loads(cozyctl("plan", "other", "--json", COZY_HUB_URL=server.url).stdout)["models"][0]
+    assert (plan["source"], plan["here_bytes"]) == ("hub", 0)
+    assert cozyctl("prefetch", "other", COZY_HUB_URL=server.url).returncode == 0
+    assert json.loads(cozyctl("list", "--json").stdout)["models"][0]["ref"] == "cozy:demo/other:latest"
+    assert cozyctl("verify").returncode == 0
