@@ -35,8 +35,9 @@ from gen_worker.models.progress import Progress
 from gen_worker.models.reader import Extent, read_into
 from gen_worker.models.residency import Residency
 from gen_worker.net.digests import digest_file
-from gen_worker.net.download import Wanted, fetch
+from gen_worker.net.download import fetch
 from gen_worker.net.range_client import Link, RangeClient
+from gen_worker.net.wanted import Wanted
 from gen_worker.testing.fakes import FakeDevice
 
 HERE = Path(__file__).parent

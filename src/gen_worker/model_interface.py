@@ -55,7 +55,7 @@ class CozyHubDownloader(ModelDownloader):
 
     def download(self, model_ref: str, dest_dir: str, filename: str | None = None) -> str:
         """Fetch one file, resumed where an earlier try stopped; its path. `DownloadFailedError` says why not."""
-        from gen_worker.net.download import fetch_one
+        from gen_worker.net.fetch_one import fetch_one
         from gen_worker.net.range_client import Link
 
         url = model_ref if "://" in model_ref else f"{self._base_url}/{quote(model_ref.lstrip('/'))}"

@@ -16,8 +16,9 @@ import pytest
 from blake3 import blake3
 from tests.blob_server import BlobServer
 
-from gen_worker.net.download import DownloadCanceledError, DownloadFailedError, Policy, Wanted, fetch
+from gen_worker.net.download import fetch
 from gen_worker.net.range_client import Link, RangeClient
+from gen_worker.net.wanted import DownloadCanceledError, DownloadFailedError, Policy, Wanted
 
 QUICK = Policy(first_pause_s=0.01, max_pause_s=0.05)
 SIZE = (24 << 20) + 12345
@@ -216,7 +217,8 @@ def test_redirects_keep_headers_at_home(server: BlobServer, tmp_path: Path, data
 FETCH = """
     import sys, threading
     from pathlib import Path
-    from gen_worker.net.download import Wanted, fetch
+    from gen_worker.net.download import fetch
+    from gen_worker.net.wanted import Wanted
     from gen_worker.net.range_client import Link, RangeClient
     class Meter:
         def add(self, size_bytes): pass

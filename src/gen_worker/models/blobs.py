@@ -6,8 +6,9 @@ from pathlib import Path
 
 from gen_worker.models.lease_file import LeaseFile
 from gen_worker.models.progress import Progress
-from gen_worker.net.download import DownloadCanceledError, Policy, Wanted, fetch
+from gen_worker.net.download import fetch
 from gen_worker.net.range_client import RangeClient
+from gen_worker.net.wanted import DownloadCanceledError, Policy, Wanted
 
 WAIT_S = 0.05
 

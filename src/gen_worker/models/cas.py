@@ -20,9 +20,9 @@ from gen_worker.models.disk import admit
 from gen_worker.models.listing import Listing, RemoteFile
 from gen_worker.models.progress import Progress
 from gen_worker.net.digests import checked_digest
-from gen_worker.net.download import Policy, Wanted
 from gen_worker.net.part_file import sync_folder
 from gen_worker.net.range_client import Link, RangeClient
+from gen_worker.net.wanted import Policy, Wanted
 
 LinkOf = Callable[[RemoteFile, bool], Link]
 

@@ -25,8 +25,8 @@ from gen_worker.models.listing import Listing, RemoteFile, checked_listing
 from gen_worker.models.progress import Progress
 from gen_worker.models.source import LocalModel, ModelWant
 from gen_worker.models.weight_files import HeaderError, header_size, precision_of, read_header
-from gen_worker.net.download import Policy, Wanted
 from gen_worker.net.range_client import HttpError, Link, RangeClient
+from gen_worker.net.wanted import Policy, Wanted
 from gen_worker.refs import DEFAULT_DTYPES, HuggingFaceRef, ModelSpec, parse_model_ref
 from gen_worker.settings import ModelSettings, is_true, split_list
 

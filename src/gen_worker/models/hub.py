@@ -19,9 +19,9 @@ from gen_worker.models.listing import Listing, RemoteFile, checked_listing
 from gen_worker.models.progress import Progress
 from gen_worker.models.source import LocalModel, ModelSource, ModelWant
 from gen_worker.net.digests import checked_digest
-from gen_worker.net.download import DownloadCanceledError, Policy
 from gen_worker.net.json_client import Answer, JsonClient
 from gen_worker.net.range_client import Link, RangeClient
+from gen_worker.net.wanted import DownloadCanceledError, Policy
 from gen_worker.refs import CozyRef, ModelSpec, parse_model_ref
 
 PENDING_TIMEOUT_S = 15 * 60.0

@@ -13,7 +13,7 @@ import msgspec
 from gen_worker.models.disk import Mount, mount_of
 from gen_worker.models.progress import Progress
 from gen_worker.models.source import LocalModel, ModelSource, ModelWant
-from gen_worker.net.download import DownloadCanceledError
+from gen_worker.net.wanted import DownloadCanceledError
 
 COPY_BYTES = 8 << 20
 _FIRST = (".flashpack", ".safetensors")

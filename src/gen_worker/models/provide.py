@@ -10,7 +10,7 @@ from gen_worker.log import Log
 from gen_worker.model_cache import ModelCache
 from gen_worker.model_interface import ModelDownloader
 from gen_worker.models.cas import Cas
-from gen_worker.models.custom import ManagedLoader, manager_of
+from gen_worker.models.custom import DownloaderSource, ManagedLoader, manager_of
 from gen_worker.models.device import LateDevice
 from gen_worker.models.hf import HfSource
 from gen_worker.models.hub import HubSource, ListedSource, StoreFetcher
@@ -18,9 +18,9 @@ from gen_worker.models.keyspace import Keyspace
 from gen_worker.models.localize import LocalCopies
 from gen_worker.models.manager import DEFAULT_LOADERS, ModelManager
 from gen_worker.models.source import Downloads, ModelSource, OverrideSource
-from gen_worker.net.download import Policy
 from gen_worker.net.json_client import JsonClient
 from gen_worker.net.range_client import RangeClient
+from gen_worker.net.wanted import Policy
 from gen_worker.refs import HuggingFaceRef, ModelSpec, parse_model_ref
 from gen_worker.settings import ModelSettings, is_true
 
@@ -57,9 +57,11 @@ def build_sources(settings: ModelSettings, overrides: Mapping[str, Path], extras
         "cozy": cozy,
         "hf": HubSource(store, hub, may_resolve=False, otherwise=hf),
     }
-    copies = LocalCopies(
-        Downloads(by_scheme, scheme_of), settings.worker_local_model_cache_dir, round(settings.worker_local_cache_gb * 1e9)
-    )
+    source: ModelSource = Downloads(by_scheme, scheme_of)
+    if extras.downloader is not None:
+        source = DownloaderSource(extras.downloader, settings.cas_root.parent / "downloader")
+    limit_bytes = round(settings.worker_local_cache_gb * 1e9)
+    copies = LocalCopies(source, settings.worker_local_model_cache_dir, limit_bytes)
     return Sources(OverrideSource(overrides, copies), listed, hf, cozy, cas)
 
 

@@ -9,121 +9,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, Protocol
 
-import msgspec
-
-from gen_worker.net.digests import new_hash
-from gen_worker.net.part_file import PartFile
-from gen_worker.net.range_client import EXPIRED, PASSING, HttpError, Link, PassingError, RangeClient, RangeReply
+from gen_worker.net.fetched_file import FetchedFile
+from gen_worker.net.range_client import EXPIRED, PASSING, HttpError, PassingError, RangeClient, RangeReply
+from gen_worker.net.wanted import DiskFullError, DownloadCanceledError, DownloadFailedError, Meter, Policy, Wanted
 
 HASH_BYTES = 4 << 20
 HASH_BUFFER_BYTES = 1 << 20
 FLUSH_BYTES = 64 << 20
 MEASURE_S = 0.25  # between decisions on more streams
-MIN_RANGE_BYTES = 4 << 20
-MAX_RANGE_BYTES = 64 << 20
 MAX_RENEWALS = 3
-
-
-class DownloadFailedError(Exception):
-    """A file could not be had. `passing`: another try later may succeed. `status` is the HTTP status where there was one."""
-
-    def __init__(self, message: str, *, passing: bool, status: int | None = None) -> None:
-        super().__init__(message)
-        self.passing = passing
-        self.status = status
-
-
-class DiskFullError(OSError):
-    """No space left for a download; what came so far is kept."""
-
-
-class DownloadCanceledError(Exception):
-    """Nobody wants the files any more; what came so far is kept."""
-
-
-class Wanted(msgspec.Struct, frozen=True):
-    """A file to have at `path`. `digest` may be empty: then only the size is checked.
-
-    `link(expired)` gives its address; with `expired` True the last one was refused, and a fresh one is due.
-    """
-
-    path: Path
-    size_bytes: int
-    digest: str
-    link: Callable[[bool], Link]
-
-
-class Meter(Protocol):
-    """Is told how many bytes came; a negative number takes some back."""
-
-    def add(self, size_bytes: int) -> None: ...
-
-
-class Policy(msgspec.Struct, frozen=True):
-    """How to fetch. A stream slower than `stall_bytes` in `stall_s` is opened anew."""
-
-    streams: int = 4
-    max_streams: int = 16
-    tries: int = 5
-    first_pause_s: float = 0.2
-    max_pause_s: float = 10.0
-    stall_s: float = 20.0
-    stall_bytes: int = 64 << 10
-
-
-class _File:
-    """A file being fetched. `lock` guards all of it; `epoch` grows whenever what came before no longer counts."""
-
-    def __init__(self, wanted: Wanted) -> None:
-        self.wanted = wanted
-        self.name = wanted.path.name
-        self.part = PartFile(wanted.path, wanted.size_bytes, wanted.digest)
-        self.lock = threading.Lock()
-        self.gaps: deque[tuple[int, int]] = deque()  # bytes that nobody fetches yet
-        self.busy = 0  # streams at work on it
-        self.whole = False  # the server knows no ranges: one stream from the start
-        self.epoch = 0
-        self.failures = 0  # in a row, without a byte in between
-        self.renewals = 0  # of its address, in a row
-        self.renewed = 0  # of its address, in all
-        self.restarts = 0
-        self.link: Link | None = None
-        self.hash = self._new_hash()
-        self.hashed = 0
-        self.checking = False
-        self.flushed = 0  # bytes written at the last flush
-        self.flushing = False
-        self.opened = False
-
-    def open(self) -> int:
-        have = self.part.open()
-        self.gaps = deque(self.part.done.missing(self.wanted.size_bytes))
-        self.opened = True
-        return have
-
-    def take(self, streams: int) -> tuple[int, int]:
-        """The next bytes to ask for: large pieces first, small ones at the end, so that all streams end together."""
-        start, end = self.gaps.popleft()
-        left = end - start + sum(stop - at for at, stop in self.gaps)
-        piece = end - start if self.whole else min(MAX_RANGE_BYTES, max(MIN_RANGE_BYTES, left // (2 * streams)))
-        if start + piece < end:
-            self.gaps.appendleft((start + piece, end))
-        return start, min(start + piece, end)
-
-    def restart(self) -> int:
-        """Begin again from nothing; how many bytes no longer count."""
-        lost = self.part.done.total()
-        self.epoch += 1
-        self.part.restart()
-        self.hash, self.hashed, self.flushed = self._new_hash(), 0, 0
-        self.gaps = deque(self.part.done.missing(self.wanted.size_bytes))
-        return lost
-
-    def _new_hash(self) -> Any:
-        return new_hash(self.wanted.digest, self.wanted.size_bytes) if self.wanted.digest else None
 
 
 class _Watch:
@@ -149,8 +44,8 @@ class Download:
         self._cancel = cancel
         self._on_file = on_file
         self._changed = threading.Condition()
-        self._waiting: deque[_File] = deque()
-        self._active: list[_File] = []
+        self._waiting: deque[FetchedFile] = deque()
+        self._active: list[FetchedFile] = []
         self._left = 0
         self._failure: Exception | None = None
         self._arrived = 0  # bytes, for measuring
@@ -160,7 +55,7 @@ class Download:
 
     def run(self, files: Sequence[Wanted]) -> None:
         """Fetch all, or raise what stopped it after every thread has ended."""
-        self._waiting.extend(_File(wanted) for wanted in files)
+        self._waiting.extend(FetchedFile(wanted) for wanted in files)
         self._left = len(files)
         for number in range(self._policy.streams):
             self._start(self._stream, f"download-{number}")
@@ -234,14 +129,14 @@ class Download:
                     file.busy -= 1
                     self._changed.notify_all()
 
-    def _try_range(self, file: _File, start: int, end: int, epoch: int) -> None:
+    def _try_range(self, file: FetchedFile, start: int, end: int, epoch: int) -> None:
         renewed = file.renewed
         try:
             self._fetch_range(file, start, end, epoch)
         except (PassingError, HttpError) as exc:
             self._retry(file, exc, epoch, renewed)
 
-    def _next_range(self) -> tuple[_File, int, int, int] | None:
+    def _next_range(self) -> tuple[FetchedFile, int, int, int] | None:
         with self._changed:
             while not self._over:
                 for file in self._active:
@@ -264,7 +159,7 @@ class Download:
                 self._changed.wait()
             return None
 
-    def _fetch_range(self, file: _File, start: int, end: int, epoch: int) -> None:
+    def _fetch_range(self, file: FetchedFile, start: int, end: int, epoch: int) -> None:
         at = start
         try:
             link = file.link or file.wanted.link(False)
@@ -297,7 +192,7 @@ class Download:
                 if file.epoch == epoch and at < end:
                     file.gaps.appendleft((at, end))
 
-    def _accept(self, file: _File, reply: RangeReply, start: int, end: int, epoch: int) -> tuple[int, int, int]:
+    def _accept(self, file: FetchedFile, reply: RangeReply, start: int, end: int, epoch: int) -> tuple[int, int, int]:
         """Check that an answer belongs to the file; where its bytes begin and end, and in which epoch."""
         size = file.wanted.size_bytes
         if reply.total is not None and reply.total != size:
@@ -321,7 +216,7 @@ class Download:
             file.gaps.clear()
             return 0, size, file.epoch
 
-    def _retry(self, file: _File, exc: Exception, epoch: int, renewed: int) -> None:
+    def _retry(self, file: FetchedFile, exc: Exception, epoch: int, renewed: int) -> None:
         """Wait before the next try, or give up on everything."""
         policy = self._policy
         if isinstance(exc, HttpError):
@@ -349,7 +244,7 @@ class Download:
         pause_s = min(policy.max_pause_s, policy.first_pause_s * 2 ** (failures - 1)) * random.uniform(0.5, 1.0)  # noqa: S311
         self._cancel.wait(asked_s if asked_s is not None else pause_s)
 
-    def _renew(self, file: _File, seen: int) -> bool:
+    def _renew(self, file: FetchedFile, seen: int) -> bool:
         """A fresh address after a refusal of the one before; False when renewing does not help."""
         with file.lock:
             if file.renewed != seen:
@@ -387,7 +282,7 @@ class Download:
                     file.flushing = False
                     self._changed.notify_all()
 
-    def _next_flush(self) -> _File | None:
+    def _next_flush(self) -> FetchedFile | None:
         with self._changed:
             while not self._over:
                 for file in self._active:
@@ -397,7 +292,7 @@ class Download:
                 self._changed.wait(0.05)
             return None
 
-    def _next_check(self) -> _File | None:
+    def _next_check(self) -> FetchedFile | None:
         with self._changed:
             while not self._over:
                 for file in self._active:
@@ -410,7 +305,7 @@ class Download:
                 self._changed.wait(0.05)
             return None
 
-    def _hash_on(self, file: _File) -> None:
+    def _hash_on(self, file: FetchedFile) -> None:
         """Take the hash up to the front; publish a file that is complete and right."""
         size = file.wanted.size_bytes
         buffer = memoryview(bytearray(min(HASH_BUFFER_BYTES, max(size, 1))))
@@ -469,31 +364,6 @@ class Download:
         thread = threading.Thread(target=work, name=name, daemon=True)
         self._threads.append(thread)
         thread.start()
-
-
-class _Uncounted:
-    def add(self, size_bytes: int) -> None:
-        return
-
-
-def fetch_one(link: Link, target: Path, cancel: threading.Event, *, timeout_s: float) -> None:
-    """One file whose size and digest nobody has said; errors as of `fetch`. `timeout_s` bounds each wait for bytes."""
-    client = RangeClient(read_timeout_s=timeout_s)
-    try:
-        try:
-            with client.get(link, 0, 1) as reply:
-                if reply.total is None:
-                    raise DownloadFailedError(f"{target.name}: the server does not say how large it is", passing=False)
-                size_bytes = reply.total
-        except HttpError as exc:
-            if exc.status != 416:  # of an empty file
-                raise DownloadFailedError(f"{target.name}: {exc}", passing=exc.status in PASSING, status=exc.status) from exc
-            size_bytes = 0
-        except PassingError as exc:
-            raise DownloadFailedError(f"{target.name}: {exc}", passing=True) from exc
-        fetch([Wanted(target, size_bytes, "", lambda expired: link)], client, _Uncounted(), cancel)
-    finally:
-        client.close()
 
 
 def fetch(

@@ -1,0 +1,65 @@
+"""One file of a download: which of its bytes nobody fetches yet, how far its hash has come, how its source has behaved."""
+
+import threading
+from collections import deque
+from typing import Any
+
+from gen_worker.net.digests import new_hash
+from gen_worker.net.part_file import PartFile
+from gen_worker.net.range_client import Link
+from gen_worker.net.wanted import Wanted
+
+MIN_RANGE_BYTES = 4 << 20
+MAX_RANGE_BYTES = 64 << 20
+
+
+class FetchedFile:
+    """A file being fetched. `lock` guards all of it; `epoch` grows whenever what came before no longer counts."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self.wanted = wanted
+        self.name = wanted.path.name
+        self.part = PartFile(wanted.path, wanted.size_bytes, wanted.digest)
+        self.lock = threading.Lock()
+        self.gaps: deque[tuple[int, int]] = deque()  # bytes that nobody fetches yet
+        self.busy = 0  # streams at work on it
+        self.whole = False  # the server knows no ranges: one stream from the start
+        self.epoch = 0
+        self.failures = 0  # in a row, without a byte in between
+        self.renewals = 0  # of its address, in a row
+        self.renewed = 0  # of its address, in all
+        self.restarts = 0
+        self.link: Link | None = None
+        self.hash = self._new_hash()
+        self.hashed = 0
+        self.checking = False
+        self.flushed = 0  # bytes written at the last flush
+        self.flushing = False
+        self.opened = False
+
+    def open(self) -> int:
+        have = self.part.open()
+        self.gaps = deque(self.part.done.missing(self.wanted.size_bytes))
+        self.opened = True
+        return have
+
+    def take(self, streams: int) -> tuple[int, int]:
+        """The next bytes to ask for: large pieces first, small ones at the end, so that all streams end together."""
+        start, end = self.gaps.popleft()
+        left = end - start + sum(stop - at for at, stop in self.gaps)
+        piece = end - start if self.whole else min(MAX_RANGE_BYTES, max(MIN_RANGE_BYTES, left // (2 * streams)))
+        if start + piece < end:
+            self.gaps.appendleft((start + piece, end))
+        return start, min(start + piece, end)
+
+    def restart(self) -> int:
+        """Begin again from nothing; how many bytes no longer count."""
+        lost = self.part.done.total()
+        self.epoch += 1
+        self.part.restart()
+        self.hash, self.hashed, self.flushed = self._new_hash(), 0, 0
+        self.gaps = deque(self.part.done.missing(self.wanted.size_bytes))
+        return lost
+
+    def _new_hash(self) -> Any:
+        return new_hash(self.wanted.digest, self.wanted.size_bytes) if self.wanted.digest else None
