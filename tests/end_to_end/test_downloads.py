@@ -1,6 +1,7 @@
 """Real models from a hub on 127.0.0.1 into a runner: fetched once, and never asked for again."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,22 @@ def test_digits_from_a_hub(server: BlobServer, start_runner: Callable[..., Runne
     hub.add("hf:gen-worker/digits-sd", read_tree(EXAMPLES / "models/digits-sd"))
     env = {"COZY_HUB_URL": server.url, "TENSORHUB_CACHE_DIR": str(tmp_path / "cache"), "COZY_MODEL_OVERRIDES": ""}
     runner = start_runner(EXAMPLES / "digits", env=env)
-    (prefetched,) = runner.http.post("/v1/models/prefetch", json={"models": ["hf:gen-worker/digits-sd"]}).json()["results"]
+    server.rate_bytes_s = 2e6
+    with ThreadPoolExecutor(1) as thread:
+        asked = thread.submit(lambda: runner.http.post("/v1/models/prefetch", json={"models": ["hf:gen-worker/digits-sd"]}).json())
+        seen: dict = {}
+
+        def is_downloading() -> bool:
+            for now in runner.http.get("/v1/models/status").json()["progress"]:
+                if now["phase"] == "downloading" and now.get("bytes_done", 0) > 0:
+                    seen.update(now)
+            return bool(seen)
+
+        runner.until(is_downloading)
+        (prefetched,) = asked.result()["results"]
+    server.rate_bytes_s = 0
+    assert seen["model_id"] == "hf:gen-worker/digits-sd"
+    assert seen["bytes_total"] == sum(len(data) for data in read_tree(EXAMPLES / "models/digits-sd").values())
     assert prefetched["ok"], prefetched
     status = runner.http.get("/v1/models/status").json()["model_cache"]
     assert status["disk_models"] == ["hf:gen-worker/digits-sd"]

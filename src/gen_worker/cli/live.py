@@ -9,6 +9,7 @@ import msgspec
 from gen_worker import events
 from gen_worker.cli.output import say
 from gen_worker.events import RunEvent
+from gen_worker.models.progress import ModelProgress
 
 _STEPS = {
     events.RESOLVE_STARTED: "finding the model",
@@ -27,6 +28,7 @@ class LiveRun:
         self._bar: Any = None
         self._task: Any = None
         self._last = ""
+        self._shown = ("", 0)  # phase and tenths of a model on its way
 
     def __enter__(self) -> Self:
         if not self._quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
@@ -55,6 +57,8 @@ class LiveRun:
             return
         if event.event_type in _STEPS:
             self._step(_STEPS[event.event_type])
+        elif event.event_type == events.MODEL_PROGRESS:
+            self._model(event.payload)
         elif event.event_type in (events.PROGRESS, events.LOG):
             payload = msgspec.json.decode(event.payload)
             if event.event_type == events.LOG:
@@ -67,6 +71,14 @@ class LiveRun:
         if self._stdout is not None:
             self._stdout.write(delta.decode() + "\n")
             self._stdout.flush()
+
+    def _model(self, now: ModelProgress) -> None:
+        if self._bar is not None:
+            total, completed = (1.0, now.fraction) if now.bytes_total else (None, 0)
+            self._bar.update(self._task, total=total, completed=completed, stage=now.describe())
+        elif (now.phase, int(now.fraction * 10)) != self._shown:
+            self._shown = (now.phase, int(now.fraction * 10))
+            self._line(f"{self._function}: {now.model_id} {now.describe()}")
 
     def _step(self, text: str) -> None:
         if self._bar is not None:

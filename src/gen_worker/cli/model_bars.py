@@ -48,9 +48,4 @@ class ModelBars:
         if self._said.get(now.model_id) == (now.phase, tenth):
             return
         self._said[now.model_id] = (now.phase, tenth)
-        if not now.bytes_total:
-            say(f"{now.model_id}: {now.phase}")
-            return
-        left = f", {now.eta_s:.0f} s left" if now.eta_s is not None else ""
-        amount = f"{now.bytes_done / 1e6:.1f} of {now.bytes_total / 1e6:.1f} MB"
-        say(f"{now.model_id}: {now.phase} {amount}, {now.rate_bytes_s / 1e6:.0f} MB/s{left}")
+        say(f"{now.model_id}: {now.describe()}")

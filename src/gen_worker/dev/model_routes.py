@@ -44,7 +44,8 @@ class ModelRoutes:
         self.functions: Mapping[str, FunctionSpec] = {}
 
     async def status(self, request: Request) -> None:
-        body = {"model_cache": self._models.cache.get_stats().to_dict(), "ok": True}
+        progress = self._models.on_their_way()
+        body = {"model_cache": self._models.cache.get_stats().to_dict(), "ok": True, "progress": progress}
         await request.answer(200, msgspec.json.encode(body, order="sorted"))
 
     async def prefetch(self, request: Request) -> None:

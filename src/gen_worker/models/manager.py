@@ -214,6 +214,11 @@ class ModelManager:
         """A model whose files are here; its loaded forms stand beside it."""
         self.cache.mark_cached_to_disk(local.model_id, local.path)
 
+    def on_their_way(self) -> list[ModelProgress]:
+        """Models that are being fetched or loaded, and how far they are."""
+        ways = (*self.arrivals.arriving().values(), *(loading.progress for loading in self._loading.values()))
+        return [progress.now() for progress in ways]
+
     def unload(self, model_id: str) -> bool:
         """Drop a loaded model; `ResourceError` while a run uses it, False when it is not loaded."""
         found = [name for name in self.cache.get_vram_models() if name == model_id or name.startswith(model_id + "#")]

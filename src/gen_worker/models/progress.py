@@ -22,6 +22,13 @@ class ModelProgress(msgspec.Struct, frozen=True, omit_defaults=True):
     rate_bytes_s: int = 0
     eta_s: float | None = None
 
+    def describe(self) -> str:
+        """For people: the phase, and how far it is."""
+        if not self.bytes_total:
+            return self.phase
+        left = f", {self.eta_s:.0f} s left" if self.eta_s is not None else ""
+        return f"{self.phase} {self.bytes_done / 1e6:.1f} of {self.bytes_total / 1e6:.1f} MB, {self.rate_bytes_s / 1e6:.0f} MB/s{left}"
+
     @property
     def fraction(self) -> float:
         return min(1.0, self.bytes_done / self.bytes_total) if self.bytes_total else 0.0
