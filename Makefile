@@ -24,6 +24,8 @@ bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/stream.py
 	$(BIN)/python benchmarks/echo.py
 	$(BIN)/python benchmarks/wire.py --soak 200000
+	$(BIN)/python benchmarks/models.py
+	$(BIN)/python benchmarks/residency_simulator.py
 
 clean:
 	rm -rf $(VENV) .venv-3.*

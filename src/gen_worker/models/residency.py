@@ -130,6 +130,8 @@ class Residency:
         return new
 
     def _drop(self, part_ids: list[str], reason: str) -> None:
+        if not part_ids:
+            return
         self._cache.parts_gone(part_ids)
         self._let_go(part_ids)
         self._log.info("model.evicted", parts=len(part_ids), reason=reason)

@@ -5,6 +5,7 @@ outlive a power failure for certain: that is what the digest of the finished fil
 """
 
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -36,6 +37,7 @@ class PartFile:
         self.etag = ""
         self.done = Intervals()
         self._digest = digest
+        self._writing = threading.Lock()  # the kernel writes one piece of a file at a time: better to sleep than to spin for it
         self._journal = final.with_name(final.name + ".part.json")
         self._unwritten = 0
         self._written_s = 0.0
@@ -62,9 +64,10 @@ class PartFile:
 
     def write(self, at: int, data: memoryview) -> None:
         """Put bytes in their place; `OSError` when the disk is full."""
-        while data:
-            written = os.pwrite(self.fd, data, at)
-            data, at = data[written:], at + written
+        with self._writing:
+            while data:
+                written = os.pwrite(self.fd, data, at)
+                data, at = data[written:], at + written
 
     def read_into(self, at: int, buffer: memoryview) -> int:
         return os.preadv(self.fd, [buffer], at)
