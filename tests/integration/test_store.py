@@ -18,7 +18,7 @@ from tests.fake_hub import FakeCozyHub, read_tree
 from gen_worker.errors import FatalError, ResourceError, RetryableError
 from gen_worker.models.cas import tree_digest
 from gen_worker.models.disk import mount_of
-from gen_worker.models.housekeeping import collect, make_room, repair, verify
+from gen_worker.models.housekeeping import StoreLimits, collect, make_room, repair, verify
 from gen_worker.models.lease_file import LeaseFile
 from gen_worker.models.listing import Listing, RemoteFile
 from gen_worker.models.localize import LocalCopies
@@ -267,8 +267,12 @@ def test_housekeeping(server: BlobServer, env: dict[str, str], tmp_path: Path) -
     assert collect(cas, now_s=time.time() + 2 * 86400).files == 1
     assert live.with_name(live.name + ".part").exists()
     lease.release()
-    assert make_room(cas, 10**9, 0, keep=[LISTED], free_bytes=0) == []
-    assert make_room(cas, 10**9, 0, keep=[], free_bytes=0) == [LISTED]
+    full = StoreLimits(max_bytes=8000, recent_s=0)
+    assert make_room(cas, 0, full, keep=()) == []
+    assert make_room(cas, 100, full, keep=(LISTED,)) == []
+    assert make_room(cas, 100, StoreLimits(max_bytes=8000), keep=()) == [], "it was used just now"
+    assert make_room(cas, 100, StoreLimits(max_bytes=9000, recent_s=0), keep=()) == [], "it fits"
+    assert make_room(cas, 100, full, keep=()) == [LISTED]
     assert list(cas.inventory()) == []
     assert not [path for path in cas.blobs.rglob("*") if path.is_file() and not path.name.endswith(".part")]
 

@@ -50,7 +50,9 @@ class Arrivals:
 
     async def locate(self, want: ModelWant, listener: Listener | None = None) -> LocalModel:
         """Find it on this disk or bring it here; hears of the progress with everybody else who waits. Errors as of `ModelSource.fetch`."""
-        found = self.known(want) or await self.present(want)
+        found = self.known(want)
+        if found is None or not found.path.exists():
+            found = await self.present(want)
         if found is None:
             found = await self._arrive(want, listener)
         self._known[_identity(want)] = found

@@ -101,6 +101,11 @@ class Cas:
         self._remember(ref, listing.digest)
         return Snapshot(found.path, found.listing, fetched)
 
+    def missing_bytes(self, listing: Listing) -> int:
+        """What a fetch of these files would bring."""
+        sizes = {file.digest: file.size_bytes for file in listing.files if not _has(self.blob_path(file.digest), file.size_bytes)}
+        return sum(sizes.values())
+
     def inventory(self) -> Iterator[tuple[str, Snapshot]]:
         """Every ref whose snapshot is here in full."""
         for path in sorted(self.refs.glob("*.json")):

@@ -2,12 +2,13 @@
 
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 
 from gen_worker.models.cas import Cas, Snapshot
+from gen_worker.models.disk import free_bytes
 from gen_worker.models.lease_file import LeaseFile
 from gen_worker.models.listing import RemoteFile
 from gen_worker.net.digests import digest_file
@@ -68,19 +69,39 @@ def collect(cas: Cas, *, now_s: float | None = None, grace_s: float = 3600.0) ->
     return Collected(files, size_bytes)
 
 
-def make_room(cas: Cas, need_bytes: int, floor_bytes: int, keep: Iterable[str], free_bytes: int) -> list[str]:
-    """Forget the models that were used longest ago until `need_bytes` more fit; which ones. `keep` names refs that stay."""
-    kept, gone = set(keep), []
-    oldest = sorted(cas.inventory(), key=lambda item: _used_s(cas, item[0]))
-    for ref, _ in oldest:
-        if free_bytes - need_bytes >= floor_bytes:
+class StoreLimits(msgspec.Struct, frozen=True):
+    """How large the store may grow (0: as its disk allows), and what stays free on its disk. Models used in the last minutes are not dropped."""
+
+    max_bytes: int = 0
+    floor_bytes: int = 0
+    recent_s: float = 600.0
+
+
+def make_room(cas: Cas, need_bytes: int, limits: StoreLimits, *, keep: Collection[str]) -> list[str]:
+    """Drop the models that were used longest ago until `need_bytes` more fit, or none is left that may go; which ones went."""
+    short = _short_bytes(cas, need_bytes, limits)
+    if short <= 0:
+        return []
+    gone = []
+    for ref, _ in sorted(cas.inventory(), key=lambda item: _used_s(cas, item[0])):
+        if short <= 0:
             break
-        if ref in kept:
+        if ref in keep or time.time() - _used_s(cas, ref) < limits.recent_s:
             continue
         cas.forget(ref)
-        free_bytes += collect(cas, grace_s=0).size_bytes
+        short -= collect(cas, grace_s=0).size_bytes
         gone.append(ref)
     return gone
+
+
+def _short_bytes(cas: Cas, need_bytes: int, limits: StoreLimits) -> int:
+    if not need_bytes:
+        return 0
+    short = need_bytes + limits.floor_bytes - free_bytes(cas.root)
+    if limits.max_bytes:
+        used = sum(blob.stat().st_size for blob in cas.blobs.glob("*/*/*") if not blob.name.endswith(LEAVINGS))
+        short = max(short, used + need_bytes - limits.max_bytes)
+    return short
 
 
 def _used_s(cas: Cas, ref: str) -> float:

@@ -3,7 +3,7 @@
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -15,6 +15,7 @@ from gen_worker.errors import (
     RetryableError,
 )
 from gen_worker.models.cas import Cas, Snapshot, tree_digest
+from gen_worker.models.housekeeping import StoreLimits, make_room
 from gen_worker.models.listing import Listing, RemoteFile, checked_listing
 from gen_worker.models.progress import Progress
 from gen_worker.models.source import LocalModel, ModelSource, ModelWant
@@ -39,12 +40,14 @@ class Renewals(Protocol):
 
 
 class StoreFetcher:
-    """Brings listed files into the store, with addresses renewed when they expire."""
+    """Brings listed files into the store, with addresses renewed when they expire. `in_use` names models that stay when room is needed."""
 
-    def __init__(self, cas: Cas, client: RangeClient, policy: Policy) -> None:
+    def __init__(self, cas: Cas, client: RangeClient, policy: Policy, limits: StoreLimits) -> None:
         self.cas = cas
+        self.in_use: Callable[[], Collection[str]] = tuple
         self._client = client
         self._policy = policy
+        self._limits = limits
 
     def fetch(self, model_id: str, listing: Listing, renew: Renew, progress: Progress, cancel: threading.Event) -> LocalModel:
         listing = checked_listing(listing, model_id)
@@ -52,6 +55,7 @@ class StoreFetcher:
             raise FatalError(f"the file list of {model_id} names no blake3 digest for {missing[0]!r}")
         if not listing.digest:
             listing = Listing(tree_digest(listing), listing.files)
+        make_room(self.cas, self.cas.missing_bytes(listing), self._limits, keep={model_id, *self.in_use()})
         addresses = _Addresses(listing, renew)
         snapshot = self.cas.fetch(model_id, listing, addresses.link, self._client, self._policy, progress, cancel)
         return local_model(model_id, snapshot)

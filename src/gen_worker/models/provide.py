@@ -13,6 +13,7 @@ from gen_worker.models.cas import Cas
 from gen_worker.models.custom import DownloaderSource, ManagedLoader, manager_of
 from gen_worker.models.device import LateDevice
 from gen_worker.models.hf import HfSource
+from gen_worker.models.housekeeping import StoreLimits
 from gen_worker.models.hub import HubSource, ListedSource, StoreFetcher
 from gen_worker.models.keyspace import Keyspace
 from gen_worker.models.localize import LocalCopies
@@ -40,13 +41,15 @@ class Sources(msgspec.Struct, frozen=True):
     hf: HfSource
     hub: HubSource
     cas: Cas
+    store: StoreFetcher
 
 
 def build_sources(settings: ModelSettings, overrides: Mapping[str, Path], extras: Extras = Extras()) -> Sources:  # noqa: B008 - frozen
     """Overrides first, then a scheduler's lists, the hub, Hugging Face. `ValueError` names a setting that cannot be used."""
     client, policy = RangeClient(), Policy()
     cas = Cas(settings.cas_root, floor_bytes=round(settings.worker_min_free_disk_gb * 1e9))
-    store = StoreFetcher(cas, client, policy)
+    limits = StoreLimits(round(settings.worker_model_cache_gb * 1e9), round(settings.worker_min_free_disk_gb * 1e9))
+    store = StoreFetcher(cas, client, policy, limits)
     hub = JsonClient(settings.cozy_hub_url, settings.cozy_hub_token) if settings.cozy_hub_url else None
     may_resolve = is_true(settings.worker_allow_cozy_hub_api_resolve)
     hf = HfSource(settings, client, policy)
@@ -62,7 +65,7 @@ def build_sources(settings: ModelSettings, overrides: Mapping[str, Path], extras
         source = DownloaderSource(extras.downloader, settings.cas_root.parent / "downloader")
     limit_bytes = round(settings.worker_local_cache_gb * 1e9)
     copies = LocalCopies(source, settings.worker_local_model_cache_dir, limit_bytes)
-    return Sources(OverrideSource(overrides, copies), listed, hf, cozy, cas)
+    return Sources(OverrideSource(overrides, copies), listed, hf, cozy, cas, store)
 
 
 def build_models(
@@ -79,6 +82,7 @@ def build_models(
     if manager is None and env.get("MODEL_MANAGER_CLASS"):
         manager = manager_of(env["MODEL_MANAGER_CLASS"])
     loaders = DEFAULT_LOADERS if manager is None else (ManagedLoader(manager, DEFAULT_LOADERS), *DEFAULT_LOADERS)
+    sources.store.in_use = lambda: {name.partition("#")[0] for name in cache.get_vram_models()}
     return ModelManager(
         Keyspace(models),
         sources.source,

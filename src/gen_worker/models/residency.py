@@ -8,6 +8,7 @@ Lives on one event loop; bytes move in its threads. When an allocation fails alt
 import asyncio
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -146,17 +147,15 @@ class Residency:
         """Load one part. Out of memory: give back what is unused; evict a quarter more than is missing; try once more; give up."""
         ledger, began_s = self._cache.ledger, time.monotonic()
         try:
-            try:
-                loaded, size_bytes = await self._in_thread(lambda: part.load(control))
-            except Exception as exc:
-                if not is_out_of_memory(exc):
-                    raise
+            found = await self._try_load(part, control)
+            if found is None:
                 self.ooms += 1
                 gone = ledger.evict(round(part.size_bytes * EVICT_FACTOR))
                 self._drop(gone, "out_of_memory")
                 self._log.warning("model.out_of_memory", size_bytes=part.size_bytes, evicted=len(gone))
                 await self._in_thread(lambda: self._device().collect())
-                loaded, size_bytes = await self._in_thread(lambda: part.load(control))
+                found = await self._in_thread(lambda: part.load(control))
+            loaded, size_bytes = found
             if size_bytes != ledger.size_of(part.part_id):
                 self._drop(ledger.resize(part.part_id, size_bytes), "larger_than_thought")
         except BaseException:
@@ -165,6 +164,17 @@ class Residency:
         self._measurements.note(part.part_id, size_bytes, time.monotonic() - began_s)
         self._objects[part.part_id] = loaded
         ledger.commit(part.part_id, size_bytes)
+
+    async def _try_load(self, part: PartPlan, control: LoadControl) -> tuple[Any, int] | None:
+        """The part, or None when memory ran out: by then nothing holds what the attempt had allocated."""
+        try:
+            loaded: tuple[Any, int] = await self._in_thread(lambda: part.load(control))
+        except Exception as exc:
+            if not is_out_of_memory(exc):
+                raise
+            traceback.clear_frames(exc.__traceback__)
+            return None
+        return loaded
 
     def _reload_s(self, part: PartPlan) -> float:
         known = self._measurements.of(part.part_id)

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from pathlib import Path
 
 import msgspec
 
@@ -55,6 +56,8 @@ class Releases:
         self._refresh = refresh
         self._log = log
         self._wanted: set[str] = set()
+        self._store = Path()
+        self._said: tuple[str, ...] = ()
         self._waiting: dict[str, list[Future[Listing]]] = {}  # for fresh addresses, by model id
         self._loop = asyncio.get_running_loop()
 
@@ -126,10 +129,18 @@ class Releases:
         self._voice.say(UrlRefreshRequest(model_id))
 
     async def _inventory(self, cas: Cas) -> None:
-        found = await self._models.inventory(cas)
-        if not found:
+        self._store = cas.root
+        await self._models.inventory(cas)
+        self._say_inventory()
+        self._refresh()
+
+    def _say_inventory(self) -> None:
+        """Which models are on the disk, if that has changed since it was last said."""
+        found = tuple(sorted(self._models.cache.get_disk_models()))
+        if found == self._said:
             return
-        mount = mount_of(cas.root)
+        self._said = found
+        mount = mount_of(self._store)
         self._say(
             "models.disk_inventory",
             disk_backend=mount.backend if mount else "local",
@@ -137,7 +148,6 @@ class Releases:
             disk_volume_key=mount.volume_key if mount else "",
             disk_models=found,
         )
-        self._refresh()
 
     async def _load(self, name: str) -> None:
         model_id = canonical_ref(name)
@@ -184,6 +194,7 @@ class Releases:
                 disk_fstype=mount.fstype if mount else "",
                 disk_volume_key=mount.volume_key if mount else "",
             )
+            self._say_inventory()
         finally:
             self.busy -= 1
             self._wanted.discard(model_id)
