@@ -45,6 +45,13 @@ def chosen(ctx: ActionContext, payload: In, engine: Annotated[Engine, ModelRef(M
 def folder(ctx: ActionContext, payload: In, path: Annotated[Path, ModelRef(ModelRefSource.FIXED, "a")]) -> Out:
     return Out(path.joinpath("weights").read_text())
 
+class OutOfMemoryError(RuntimeError):
+    pass
+
+@worker_function
+def greedy(ctx: ActionContext, payload: In, engine: Annotated[Engine, ModelRef(ModelRefSource.FIXED, "b")]) -> Out:
+    raise OutOfMemoryError("CUDA out of memory")
+
 @worker_function
 def hold(ctx: ActionContext, payload: In, engine: Annotated[Engine, ModelRef(ModelRefSource.FIXED, "b")]) -> Out:
     ctx.done().wait(30)
@@ -134,3 +141,11 @@ def test_a_cache_that_is_too_small_refuses(project: Callable[..., Path], start_r
     assert response.status_code == 503
     assert "does not fit" in response.json()["error_message"]
     assert response.json()["error_type"] == "resource"
+
+
+def test_a_run_out_of_memory_makes_room_for_the_next(runner: Runner) -> None:
+    assert runner.run("fixed").json()["success"]
+    answer = runner.run("greedy").json()
+    assert (answer["error_type"], answer["error_message"].partition(":")[0]) == ("resource", "OutOfMemoryError")
+    runner.until(lambda: "hf:demo/a#Engine" not in runner.http.get("/v1/models/status").json()["model_cache"]["vram_models"])
+    assert runner.run("fixed").json()["success"]

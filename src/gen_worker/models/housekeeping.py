@@ -70,7 +70,8 @@ def collect(cas: Cas, *, now_s: float | None = None, grace_s: float = 3600.0) ->
 
 
 class StoreLimits(msgspec.Struct, frozen=True):
-    """How large the store may grow (0: as its disk allows), and what stays free on its disk. Models used in the last minutes are not dropped."""
+    """How large the store may grow (0: as its disk allows), and what stays free on its disk. Models used in the last minutes are not
+    dropped."""
 
     max_bytes: int = 0
     floor_bytes: int = 0

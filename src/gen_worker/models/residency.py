@@ -94,6 +94,12 @@ class Residency:
             raise self._translated(exc, cache_id) from exc
         return plan
 
+    async def relieve(self) -> None:
+        """A run has run out of the device's memory: a quarter of it is made free of what nobody uses, so that the next run fits."""
+        gone = self._cache.ledger.evict(self._cache.ledger.capacity_bytes // 4)
+        self._drop(gone, "out_of_memory_in_a_run")
+        await self._in_thread(lambda: self._device().collect())
+
     def release_load(self, plan: LoadPlan) -> None:
         """Give back the pins that `load` took."""
         self._cache.ledger.unpin([part.part_id for part in plan.parts])

@@ -110,7 +110,7 @@ TEMPLATES = {
     "stream": Template(_STREAM, "run generate -i prompt='one two three'"),
     "diffusers": Template(
         _DIFFUSERS,
-        "run generate -i prompt='a red kite' --model base=FOLDER   # a folder with a diffusers pipeline",
+        "models plan && cozyctl run generate -i prompt='a red kite'   # the first run fetches 2.1 GB; --model base=FOLDER takes a folder",
         ("diffusers>=0.35", "pillow>=10", "torch>=2.6", "transformers>=4.48"),
         '\n[models]\nbase = "hf:stable-diffusion-v1-5/stable-diffusion-v1-5"\n\n[resources]\nvram_gb = 6\n',
     ),

@@ -19,6 +19,7 @@ from gen_worker.files.inputs import InputFiles, holds_assets
 from gen_worker.log import Log
 from gen_worker.models.listing import Listing
 from gen_worker.models.manager import Lease, ModelManager, ModelUse
+from gen_worker.models.residency import is_out_of_memory
 from gen_worker.runtime.batching import BatchCall, Batchers
 from gen_worker.runtime.call import Call, CallLimits
 from gen_worker.runtime.cancellation import CancelToken
@@ -296,6 +297,8 @@ class _Run:
         spec, outcome = self.spec, outcome_of(exc)
         if outcome.error_type == "internal":
             self._log_failure(exc)
+        if self.uses and is_out_of_memory(exc):
+            self.executor.prepare(self.executor.models.residency.relieve(), self.request.run_id)
         ending = []
         if spec.output_mode == "incremental":
             ending.append(RunEvent(events.OUTPUT_ERROR, events.OutputFailed(outcome.error_type, outcome.safe_message)))
