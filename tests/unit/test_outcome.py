@@ -75,3 +75,14 @@ def test_an_exception_that_cannot_be_printed() -> None:
 
 def test_a_missing_extra_names_the_command() -> None:
     assert "pip install 'gen-worker[torch]'" in str(MissingExtraError("torch", "torch", "this"))
+
+
+def test_peak_memory_while_torch_is_being_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread is half through `import torch`: what is in sys.modules by then has no `cuda` yet."""
+    import sys
+    import types
+
+    from gen_worker.runtime.phases import _peak_vram_bytes
+
+    monkeypatch.setitem(sys.modules, "torch", types.ModuleType("torch"))
+    assert _peak_vram_bytes() is None

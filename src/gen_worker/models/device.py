@@ -115,9 +115,11 @@ class TorchDevice:
     def collect(self) -> None:
         import gc
 
+        gc.collect()
+        if self.name == "cpu":
+            return  # freed memory goes back by itself
         import torch
 
-        gc.collect()
         if self.name.startswith("cuda"):
             torch.cuda.empty_cache()
         elif self.name == "mps":

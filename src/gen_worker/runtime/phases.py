@@ -90,9 +90,12 @@ def _peak_ram_bytes() -> int:
 def _peak_vram_bytes() -> int | None:
     """The most memory that torch has had allocated on the GPU so far; None where torch has not touched one."""
     torch: Any = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+    try:
+        if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+            return None
+        return int(torch.cuda.max_memory_allocated())
+    except AttributeError:  # another thread is importing torch right now
         return None
-    return int(torch.cuda.max_memory_allocated())
 
 
 @cache
