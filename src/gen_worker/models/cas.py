@@ -128,7 +128,7 @@ class Cas:
             shutil.rmtree(self.snapshots / name, ignore_errors=True)
 
     def _wanted(self, file: RemoteFile, link: LinkOf) -> Wanted:
-        return Wanted(self.blob_path(file.digest), file.size_bytes, file.digest, lambda expired: link(file, expired))
+        return Wanted(self.blob_path(file.digest), file.size_bytes, file.digest, lambda expired: link(file, expired), file.path)
 
     def _partial_bytes(self, missing: list[Wanted]) -> int:
         """Disk blocks that interrupted downloads hold already."""

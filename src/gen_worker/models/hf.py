@@ -188,7 +188,7 @@ class HfSource:
         if not file.digest:
             raise FatalError(f"{ref.canonical()}: the listing names no digest for {file.path!r}")
         link = self._link(ref, commit, file.path)
-        return Wanted(folder / "blobs" / _etag(file), file.size_bytes, file.digest, lambda expired: link)
+        return Wanted(folder / "blobs" / _etag(file), file.size_bytes, file.digest, lambda expired: link, file.path)
 
     def _link(self, ref: HuggingFaceRef, commit: str, path: str) -> Link:
         headers = {"authorization": f"Bearer {self._token}"} if self._token else {}

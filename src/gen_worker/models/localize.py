@@ -10,9 +10,10 @@ from pathlib import Path
 
 import msgspec
 
+from gen_worker.errors import ResourceError
 from gen_worker.models.disk import Mount, mount_of
 from gen_worker.models.progress import Progress
-from gen_worker.models.source import LocalModel, ModelSource, ModelWant
+from gen_worker.models.source import LocalModel, ModelSource, ModelWant, as_run_errors
 from gen_worker.net.wanted import DownloadCanceledError
 
 COPY_BYTES = 8 << 20
@@ -47,7 +48,7 @@ class LocalCopies:
         if not self._is_remote(found.path):
             return found
         copy = self._copy_of(found)
-        with self._lock:
+        with self._lock, as_run_errors(want.model_id):
             if not copy.exists():
                 self._copy(found.path, copy, progress, cancel)
         return _moved(found, copy)
@@ -71,7 +72,10 @@ class LocalCopies:
         total = sum(file.stat().st_size for file in files)
         target.parent.mkdir(parents=True, exist_ok=True)
         if total > self._limit_bytes:
-            raise OSError(f"{total} bytes exceed the local cache's {self._limit_bytes}; raise WORKER_LOCAL_CACHE_GB, or set it off")
+            raise ResourceError(
+                f"disk_full: {total / 1e9:.2f} GB exceed the {self._limit_bytes / 1e9:.2f} GB of local copies; "
+                "raise WORKER_LOCAL_CACHE_GB, or switch local copies off with an empty WORKER_LOCAL_MODEL_CACHE_DIR"
+            )
         self._make_room(target.parent, total)
         progress.begin("localizing", total)
         building = target.with_name(f"{target.name}.{secrets.token_hex(4)}.building")

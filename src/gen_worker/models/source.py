@@ -1,8 +1,10 @@
 """Where a model's files come from: the seam behind which downloaders are swapped."""
 
+import errno
 import importlib.util
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -95,25 +97,34 @@ class Downloads:
         return self._source(want).present(want)
 
     def fetch(self, want: ModelWant, progress: Progress, cancel: threading.Event) -> LocalModel:
-        name = want.model_id
-        try:
+        with as_run_errors(want.model_id):
             return self._source(want).fetch(want, progress, cancel)
-        except DownloadFailedError as exc:
-            kind = RetryableError if exc.passing else FatalError
-            raise kind(f"{name} could not be downloaded: {exc}") from exc
-        except DownloadCanceledError as exc:
-            raise RetryableError(f"the download of {name} was stopped") from exc
-        except DiskFullError as exc:
-            raise ResourceError(f"disk_full: {exc.strerror or exc}; what came is kept. Make room with: cozyctl models gc") from exc
-        except (PassingError, HttpError) as exc:
-            raise RetryableError(f"{name} could not be downloaded: {exc}") from exc
-        except OSError as exc:
-            raise FatalError(f"{name} could not be stored: {exc.strerror or exc}") from exc
 
     def _source(self, want: ModelWant) -> ModelSource:
         if want.listing is not None:
             return self._by_scheme["listed"]
         return self._by_scheme[self._scheme_of(want.spec.ref)]
+
+
+@contextmanager
+def as_run_errors(name: str) -> Iterator[None]:
+    """What goes wrong while a model is brought here, as what a run may say of it."""
+    try:
+        yield
+    except DownloadFailedError as exc:
+        text = f"{name} could not be downloaded: {exc}"
+        raise (RetryableError(text) if exc.passing else FatalError(text)) from exc
+    except DownloadCanceledError as exc:
+        raise RetryableError(f"the download of {name} was stopped") from exc
+    except DiskFullError as exc:
+        raise ResourceError(f"disk_full: {exc.strerror or exc}; what came is kept. Make room with: cozyctl models gc") from exc
+    except (PassingError, HttpError) as exc:
+        raise RetryableError(f"{name} could not be downloaded: {exc}") from exc
+    except OSError as exc:
+        text = f"{name} could not be stored: {exc.strerror or exc}"
+        raise (ResourceError(text) if exc.errno in (errno.ENOSPC, errno.EDQUOT) else FatalError(text)) from exc
+    except ValueError as exc:  # of a list or a hub: the caller of a run is not to blame
+        raise FatalError(f"{name}: {exc}") from exc
 
 
 def parse_overrides(texts: Sequence[str], base: Path) -> dict[str, Path]:

@@ -18,7 +18,7 @@ class FetchedFile:
 
     def __init__(self, wanted: Wanted) -> None:
         self.wanted = wanted
-        self.name = wanted.path.name
+        self.name = wanted.name or wanted.path.name
         self.part = PartFile(wanted.path, wanted.size_bytes, wanted.digest)
         self.lock = threading.Lock()
         self.gaps: deque[tuple[int, int]] = deque()  # bytes that nobody fetches yet

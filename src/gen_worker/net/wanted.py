@@ -36,6 +36,7 @@ class Wanted(msgspec.Struct, frozen=True):
     size_bytes: int
     digest: str
     link: Callable[[bool], Link]
+    name: str = ""  # for messages; the path's own by default
 
 
 class Meter(Protocol):
