@@ -193,6 +193,18 @@ class TestHub:
         assert get(sources(env), want).path == local.path
         assert len(hub.asked) == asked
 
+    def test_another_precision_is_another_resolution(self, server: BlobServer, env: dict[str, str]) -> None:
+        hub = FakeCozyHub(server)
+        found = sources(env, COZY_HUB_URL=server.url)
+        for precision in ("bf16", "fp16"):
+            hub.add("cozy:demo/m:latest", {"w": precision.encode()})  # what the hub answers to this question
+            local = get(found, ModelWant("m", ModelSpec("demo/m", (precision,))))
+            assert (local.path / "w").read_text() == precision
+        assert (get(found, ModelWant("m", ModelSpec("demo/m", ("bf16",)))).path / "w").read_text() == "bf16"
+        assert len(hub.asked) == 2
+        found.cas.forget("cozy:demo/m:latest")
+        assert list(found.cas.inventory()) == []
+
     def test_refusals(self, server: BlobServer, env: dict[str, str]) -> None:
         hub = FakeCozyHub(server, token="cozy-secret")
         with pytest.raises(FatalError, match="orchestrator-resolved URLs are required"):

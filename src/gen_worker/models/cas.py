@@ -36,8 +36,12 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 class _Ref(msgspec.Struct, frozen=True):
+    """What a ref means here. `form` tells resolutions of one ref apart: the precisions that were asked for, empty for a scheduler's
+    choice."""
+
     ref: str
     digest: str
+    form: str = ""
 
 
 class Cas:
@@ -70,20 +74,36 @@ class Cas:
         complete = all(_has(folder / file.path, file.size_bytes) for file in listing.files)
         return Snapshot(folder, listing) if complete else None
 
-    def find_ref(self, ref: str) -> Snapshot | None:
-        """What a ref meant when it was last resolved here, if all of it is here."""
+    def find_ref(self, ref: str, form: str = "") -> Snapshot | None:
+        """What a ref meant when it was last resolved here in this form, if all of it is here."""
         try:
-            known = msgspec.json.decode(self.ref_path(ref).read_bytes(), type=_Ref)
+            known = msgspec.json.decode(self._ref_path(ref, form).read_bytes(), type=_Ref)
         except (OSError, msgspec.DecodeError):
             return None
         if known.ref != ref:
             return None
-        with contextlib.suppress(OSError):
-            os.utime(self.ref_path(ref))
+        self.touch(ref, form)
         return self.find(known.digest)
 
+    def touch(self, ref: str, form: str = "") -> None:
+        """Note a use."""
+        with contextlib.suppress(OSError):
+            os.utime(self._ref_path(ref, form))
+
+    def used_s(self, ref: str) -> float:
+        """When a ref was last used in any form, as a Unix time."""
+        return max((path.stat().st_mtime for path, known in self._known() if known.ref == ref), default=0.0)
+
     def fetch(
-        self, ref: str, listing: Listing, link: LinkOf, client: RangeClient, policy: Policy, progress: Progress, cancel: threading.Event
+        self,
+        ref: str,
+        form: str,
+        listing: Listing,
+        link: LinkOf,
+        client: RangeClient,
+        policy: Policy,
+        progress: Progress,
+        cancel: threading.Event,
     ) -> Snapshot:
         """Have a snapshot: the blobs that are missing, then the folder. The listing is a checked one; every file has a blake3 digest."""
         found = self.find(listing.digest)
@@ -98,7 +118,7 @@ class Cas:
             progress.add(total - need)
             fetched = fetch_blobs(missing, self.locks, client, policy, progress, cancel)
             found = self._publish(listing)
-        self._remember(ref, listing.digest)
+        self._remember(_Ref(ref, listing.digest, form))
         return Snapshot(found.path, found.listing, fetched)
 
     def missing_bytes(self, listing: Listing) -> int:
@@ -107,25 +127,30 @@ class Cas:
         return sum(sizes.values())
 
     def inventory(self) -> Iterator[tuple[str, Snapshot]]:
-        """Every ref whose snapshot is here in full."""
-        for path in sorted(self.refs.glob("*.json")):
-            try:
-                known = msgspec.json.decode(path.read_bytes(), type=_Ref)
-            except (OSError, msgspec.DecodeError):
-                continue
+        """Every ref whose snapshot is here in full; a ref of several forms comes with each."""
+        for _, known in self._known():
             found = self.find(known.digest)
             if found is not None:
                 yield known.ref, found
 
     def forget(self, ref: str) -> None:
-        """Drop a ref and, where no other ref means it, its snapshot. Blobs go with the next `gc`."""
-        known = {found_ref: found.listing.digest for found_ref, found in self.inventory()}
-        digest = known.pop(ref, None)
-        self.ref_path(ref).unlink(missing_ok=True)
-        if digest is not None and digest not in known.values():
-            name = snapshot_name(digest)
-            (self.manifests / f"{name}.json").unlink(missing_ok=True)
-            shutil.rmtree(self.snapshots / name, ignore_errors=True)
+        """Drop a ref in all its forms and, where no other ref means them, its snapshots. Blobs go with the next `gc`."""
+        others = {known.digest for _, known in self._known() if known.ref != ref}
+        for path, known in self._known():
+            if known.ref != ref:
+                continue
+            path.unlink(missing_ok=True)
+            if known.digest not in others:
+                name = snapshot_name(known.digest)
+                (self.manifests / f"{name}.json").unlink(missing_ok=True)
+                shutil.rmtree(self.snapshots / name, ignore_errors=True)
+
+    def _known(self) -> list[tuple[Path, _Ref]]:
+        found = []
+        for path in sorted(self.refs.glob("*.json")):
+            with contextlib.suppress(OSError, msgspec.DecodeError):
+                found.append((path, msgspec.json.decode(path.read_bytes(), type=_Ref)))
+        return found
 
     def _wanted(self, file: RemoteFile, link: LinkOf) -> Wanted:
         return Wanted(self.blob_path(file.digest), file.size_bytes, file.digest, lambda expired: link(file, expired), file.path)
@@ -159,13 +184,12 @@ class Cas:
             shutil.rmtree(building, ignore_errors=True)
         return Snapshot(final, plain)
 
-    def _remember(self, ref: str, digest: str) -> None:
+    def _remember(self, ref: _Ref) -> None:
         self.refs.mkdir(parents=True, exist_ok=True)
-        _write_whole(self.ref_path(ref), msgspec.json.encode(_Ref(ref, digest)))
+        _write_whole(self._ref_path(ref.ref, ref.form), msgspec.json.encode(ref))
 
-    def ref_path(self, ref: str) -> Path:
-        """The small file that says what a ref means here; its time is that of the last use."""
-        return self.refs / f"{hashlib.sha256(ref.encode()).hexdigest()[:32]}.json"
+    def _ref_path(self, ref: str, form: str) -> Path:
+        return self.refs / f"{hashlib.sha256(f'{ref}|{form}'.encode()).hexdigest()[:32]}.json"
 
 
 def snapshot_name(digest: str) -> str:

@@ -84,10 +84,10 @@ def make_room(cas: Cas, need_bytes: int, limits: StoreLimits, *, keep: Collectio
     if short <= 0:
         return []
     gone = []
-    for ref, _ in sorted(cas.inventory(), key=lambda item: _used_s(cas, item[0])):
+    for ref, _ in sorted(cas.inventory(), key=lambda item: cas.used_s(item[0])):
         if short <= 0:
             break
-        if ref in keep or time.time() - _used_s(cas, ref) < limits.recent_s:
+        if ref in gone or ref in keep or time.time() - cas.used_s(ref) < limits.recent_s:
             continue
         cas.forget(ref)
         short -= collect(cas, grace_s=0).size_bytes
@@ -103,13 +103,6 @@ def _short_bytes(cas: Cas, need_bytes: int, limits: StoreLimits) -> int:
         used = sum(blob.stat().st_size for blob in cas.blobs.glob("*/*/*") if not blob.name.endswith(LEAVINGS))
         short = max(short, used + need_bytes - limits.max_bytes)
     return short
-
-
-def _used_s(cas: Cas, ref: str) -> float:
-    try:
-        return cas.ref_path(ref).stat().st_mtime
-    except OSError:
-        return 0.0
 
 
 def _abandoned(cas: Cas, now_s: float) -> Iterator[Path]:

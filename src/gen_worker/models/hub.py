@@ -49,7 +49,8 @@ class StoreFetcher:
         self._policy = policy
         self._limits = limits
 
-    def fetch(self, model_id: str, listing: Listing, renew: Renew, progress: Progress, cancel: threading.Event) -> LocalModel:
+    def fetch(self, model_id: str, form: str, listing: Listing, renew: Renew, progress: Progress, cancel: threading.Event) -> LocalModel:
+        """Have these files; `form` as of `Cas.find_ref`."""
         listing = checked_listing(listing, model_id)
         if missing := [file.path for file in listing.files if not file.digest.startswith("blake3:")]:
             raise FatalError(f"the file list of {model_id} names no blake3 digest for {missing[0]!r}")
@@ -57,7 +58,7 @@ class StoreFetcher:
             listing = Listing(tree_digest(listing), listing.files)
         make_room(self.cas, self.cas.missing_bytes(listing), self._limits, keep={model_id, *self.in_use()})
         addresses = _Addresses(listing, renew)
-        snapshot = self.cas.fetch(model_id, listing, addresses.link, self._client, self._policy, progress, cancel)
+        snapshot = self.cas.fetch(model_id, form, listing, addresses.link, self._client, self._policy, progress, cancel)
         return local_model(model_id, snapshot)
 
 
@@ -95,7 +96,10 @@ class ListedSource:
             found = self._store.cas.find(listing.digest) if listing is not None and listing.digest else None
         except ValueError:
             return None
-        return local_model(want.model_id, found) if found is not None else None
+        if found is None:
+            return None
+        self._store.cas.touch(want.model_id)
+        return local_model(want.model_id, found)
 
     def fetch(self, want: ModelWant, progress: Progress, cancel: threading.Event) -> LocalModel:
         listing = want.listing or Listing("", ())
@@ -105,7 +109,7 @@ class ListedSource:
                 raise RetryableError(f"the addresses of {want.model_id} have expired")
             return self.renewals(want.model_id, listing)
 
-        return self._store.fetch(want.model_id, listing, renew, progress, cancel)
+        return self._store.fetch(want.model_id, "", listing, renew, progress, cancel)
 
 
 class HubSource:
@@ -120,7 +124,8 @@ class HubSource:
     def present(self, want: ModelWant) -> LocalModel | None:
         ref = parse_model_ref(want.spec.ref)
         pinned = ref.digest if isinstance(ref, CozyRef) else None
-        found = self._store.cas.find(pinned) if pinned else self._store.cas.find_ref(want.model_id)
+        cas = self._store.cas
+        found = cas.find(pinned) if pinned else cas.find_ref(want.model_id, _form(want.spec)) or cas.find_ref(want.model_id)
         if found is not None:
             return local_model(want.model_id, found)
         return self._otherwise.present(want) if self._otherwise else None
@@ -142,7 +147,8 @@ class HubSource:
                 "For development, set COZY_HUB_URL and WORKER_ALLOW_COZY_HUB_API_RESOLVE=1, "
                 "or map the key to a local folder with COZY_MODEL_OVERRIDES."
             )
-        return self._store.fetch(want.model_id, listing, lambda: self._resolve(want.spec, cancel) or listing, progress, cancel)
+        form = _form(want.spec)
+        return self._store.fetch(want.model_id, form, listing, lambda: self._resolve(want.spec, cancel) or listing, progress, cancel)
 
     def resolve(self, spec: ModelSpec) -> Listing | None:
         """The hub's file list of a model; None where no hub may be asked. Errors as of `fetch`."""
@@ -197,6 +203,10 @@ class HubSource:
             raise RetryableError(f"the hub answered HTTP {answer.status} for {name}: {said}")
         hint = "; set COZY_HUB_TOKEN" if answer.status in (401, 403) else ""
         raise CozyHubError(f"the hub refused {name} (HTTP {answer.status}): {said}{hint}", answer.status)
+
+
+def _form(spec: ModelSpec) -> str:
+    return ",".join(spec.dtypes)
 
 
 def local_model(model_id: str, snapshot: Snapshot) -> LocalModel:
