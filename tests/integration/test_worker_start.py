@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,3 +69,10 @@ async def test_the_baked_manifest_is_served(start_worker: Start, folder: Path, t
     async with LoopbackScheduler() as scheduler:
         start_worker(tmp_path, scheduler.address, GEN_WORKER_MANIFEST_PATH=str(manifest), GEN_WORKER_ENDPOINT_ROOT=str(folder))
         assert await scheduler.call("echo", {"prompt": "baked"}) == {"text": "baked"}
+
+
+def test_sigterm_while_functions_are_imported(project: Callable[..., Path], start_worker: Callable[..., WorkerProcess]) -> None:
+    worker = start_worker(project('print("importing", flush=True)\ntime.sleep(30)\n'), "127.0.0.1:1")
+    while "importing" not in worker.log:
+        time.sleep(0.01)
+    assert worker.stop(5) == 0

@@ -31,10 +31,13 @@ class TransformersLoader:
         torch = import_torch()
         quiet("transformers.utils.logging")
         device = request.device()
-        if not _is_model(torch, request.annotation):
-            return whole(request, 0, lambda: _by_library(request, device, {}))
-        dtype = torch_dtype(torch, device.name, request.dtypes)
         gguf = next(iter(sorted(request.path.glob("*.gguf"))), None) if request.path.is_dir() else None
+        if not _is_model(torch, request.annotation):
+            # A gguf file may hold the vocabulary, too.
+            inside = gguf is not None and not any((request.path / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
+            options: dict[str, Any] = {"gguf_file": gguf.name} if inside and gguf is not None else {}
+            return whole(request, 0, lambda: _by_library(request, device, options))
+        dtype = torch_dtype(torch, device.name, request.dtypes)
         if gguf is not None:
             return whole(request, gguf.stat().st_size * 4, lambda: _by_library(request, device, {"dtype": dtype, "gguf_file": gguf.name}))
         files = find_weights(request.path, request.dtypes)
