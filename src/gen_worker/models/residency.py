@@ -126,9 +126,11 @@ class Residency:
                 break
             except DoesNotFitError as exc:
                 hopeless = exc.need_bytes > self._cache.ledger.capacity_bytes
-                if hopeless or time.monotonic() > deadline_s:
-                    hint = "raise WORKER_MAX_VRAM_GB or use a smaller model" if hopeless else "try again when runs have ended"
-                    raise ResourceError(f"model {cache_id.partition('#')[0]!r} does not fit: {exc}; {hint}") from None
+                text = f"model {cache_id.partition('#')[0]!r} does not fit: {exc}"
+                if hopeless:
+                    raise ResourceError(f"{text}; raise WORKER_MAX_VRAM_GB or use a smaller model") from None
+                if time.monotonic() > deadline_s:
+                    raise RetryableError(f"{text}; other runs have held it for {HELD_TIMEOUT_S:.0f} s") from None
             await asyncio.sleep(HELD_RETRY_S)
             if cancel.is_set():
                 raise ReadCanceledError
