@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -25,6 +26,10 @@ CONNECT_TIMEOUT_S = 10.0
 # bounds, as TCP_USER_TIMEOUT, how long heartbeats may go without an acknowledgement by the peer's TCP.
 KEEPALIVE_MS = 320_000
 KEEPALIVE_TIMEOUT_MS = 20_000
+# A write that fails because the peer ended the stream makes grpcio note this as the status, before or after the peer's own.
+_MADE_UP_BY_WRITE = "Internal error from Core"
+STATUS_TIMEOUT_S = 1.0
+T = TypeVar("T")
 _PREFIXES = {"https://": True, "grpcs://": True, "http://": False, "grpc://": False}
 
 
@@ -68,6 +73,9 @@ class GrpcStream:
     def __init__(self, call: "grpc.aio.StreamStreamCall[bytes, bytes]") -> None:
         self._call = call
         self._ended: Ended | None = None
+        self._status = (grpc.StatusCode.UNAVAILABLE, "the stream broke", False)  # code, details, whether there were trailers
+        self._has_status = asyncio.Event()
+        call.add_done_callback(self._note_status)
 
     @property
     def ended(self) -> Ended:
@@ -93,12 +101,31 @@ class GrpcStream:
         with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
             await self._call.done_writing()
 
+    def _note_status(self, call: "grpc.aio.StreamStreamCall[bytes, bytes]") -> None:
+        """Called by gRPC whenever a status is set, so that a failed write cannot hide the one that the peer sent before."""
+        code, details, trailers = _now(call.code()), _now(call.details()) or "", _now(call.trailing_metadata())
+        if details != _MADE_UP_BY_WRITE:
+            self._status = code, details, bool(trailers)
+            self._has_status.set()
+
     async def _note_end(self) -> None:
-        code = await self._call.code()
-        details = await self._call.details() or ""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STATUS_TIMEOUT_S):
+                await self._has_status.wait()
+        code, details, has_trailers = self._status
         # Whoever sent trailing metadata was alive to say so. A broken connection has none, and gRPC makes the status up.
-        by_peer = code is grpc.StatusCode.OK or bool(await self._call.trailing_metadata()) or code not in _BROKEN
+        by_peer = code is grpc.StatusCode.OK or has_trailers or code not in _BROKEN
         self._ended = ended_by_status(code.name, details, by_peer=by_peer)
+
+
+def _now(coroutine: Coroutine[object, object, T]) -> T:
+    """The value of a coroutine that has nothing to wait for."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return cast(T, done.value)
+    coroutine.close()
+    raise RuntimeError("gRPC announced a status that is not there yet")
 
 
 _BROKEN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)
