@@ -294,6 +294,7 @@ class ModelManager:
     async def _load_now(self, cache_id: str, request: LoadRequest, loading: _Loading) -> Loaded:
         began_s = time.monotonic()
         try:
+            request = msgspec.structs.replace(request, economy=self.residency.economy_of(cache_id))
             loader = choose_loader(self._loaders, request)
             plan = await self.residency.plan(cache_id, lambda: loader.plan(request))
             loaded = await self.residency.load(cache_id, plan, loading.progress, loading.cancel)

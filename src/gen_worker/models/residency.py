@@ -9,7 +9,7 @@ import asyncio
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -42,6 +42,8 @@ class Residency:
         self._loading: dict[str, asyncio.Task[None]] = {}
         self._threads = ThreadPoolExecutor(LOAD_THREADS, thread_name_prefix="model-load")
         self.ooms = 0
+        self._plans: dict[str, LoadPlan] = {}  # by cache id, of what was loaded last
+        self._economy: dict[str, int] = {}  # by cache id: how many economies of its plan it runs with
 
     async def load(self, cache_id: str, plan: LoadPlan, progress: Progress, cancel: threading.Event) -> Loaded:
         """The model, all its parts on the device and pinned once for the caller; errors are what a run may say.
@@ -92,13 +94,37 @@ class Residency:
             raise
         except Exception as exc:
             raise self._translated(exc, cache_id) from exc
+        self._plans[cache_id] = plan
         return plan
 
-    async def relieve(self) -> None:
-        """A run has run out of the device's memory: a quarter of it is made free of what nobody uses, so that the next run fits."""
+    def economy_of(self, cache_id: str) -> int:
+        """How many economies a model is to be loaded with."""
+        return self._economy.get(cache_id, 0)
+
+    async def relieve(self, model_ids: Collection[str]) -> None:
+        """A run with these models has run out of the device's memory: a quarter of it is made free of what nobody uses, so that the next
+        run fits. Where nothing else was left to go, the models are loaded anew with one economy more."""
+        used = [name for name in self._cache.get_vram_models() if name.partition("#")[0] in model_ids]
+        own = {part.part_id for name in used if name in self._plans for part in self._plans[name].parts}
         gone = self._cache.ledger.evict(self._cache.ledger.capacity_bytes // 4)
         self._drop(gone, "out_of_memory_in_a_run")
         await self._in_thread(lambda: self._device().collect())
+        if own.issuperset(gone):
+            for cache_id in used:
+                self._economize(cache_id)
+
+    def _economize(self, cache_id: str) -> None:
+        plan, level = self._plans.get(cache_id), self.economy_of(cache_id)
+        if plan is None or self._cache.is_pinned(cache_id):
+            return  # other runs have it: without them there may be enough
+        model = cache_id.partition("#")[0]
+        if level == len(plan.economies):
+            self._log.warning("model.does_not_fit", model=model, economies=list(plan.economies))
+            return
+        self._economy[cache_id] = level + 1
+        self._cache.unload_model(cache_id)
+        self.forget_dropped()
+        self._log.warning("model.economized", model=model, step=plan.economies[level])
 
     def release_load(self, plan: LoadPlan) -> None:
         """Give back the pins that `load` took."""

@@ -298,7 +298,7 @@ class _Run:
         if outcome.error_type == "internal":
             self._log_failure(exc)
         if self.uses and is_out_of_memory(exc):
-            self.executor.prepare(self.executor.models.residency.relieve(), self.request.run_id)
+            self.executor.prepare(self.executor.models.residency.relieve({use.model_id for use in self.uses}), self.request.run_id)
         ending = []
         if spec.output_mode == "incremental":
             ending.append(RunEvent(events.OUTPUT_ERROR, events.OutputFailed(outcome.error_type, outcome.safe_message)))

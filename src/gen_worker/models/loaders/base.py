@@ -37,6 +37,7 @@ class LoadRequest(msgspec.Struct, frozen=True):
     digests: Mapping[str, str] = {}
     model_id: str = ""
     own_loaders: Mapping[Any, Callable[..., Any]] = {}
+    economy: int = 0  # how many of the plan's `economies` to take
 
 
 class LoadControl(msgspec.Struct, frozen=True):
@@ -57,10 +58,14 @@ class PartPlan(msgspec.Struct, frozen=True):
 
 
 class LoadPlan(msgspec.Struct, frozen=True):
-    """Parts, and how they become a model: `assemble` gets the loaded objects by part id. It blocks."""
+    """Parts, and how they become a model: `assemble` gets the loaded objects by part id. It blocks.
+
+    `economies`: what the loader could do for the model to need less memory, in the order in which to try it.
+    """
 
     parts: tuple[PartPlan, ...]
     assemble: Callable[[Mapping[str, Any]], Loaded]
+    economies: tuple[str, ...] = ()
 
 
 class Loader(Protocol):

@@ -23,6 +23,7 @@ from gen_worker.models.loaders.base import (
     torch_dtype,
     whole,
 )
+from gen_worker.models.loaders.frugal import VAE_TILING, device_bytes, is_kept_off, keep_off, steps_of, tile
 from gen_worker.models.loaders.weights import NotUnderstoodError, WeightFile, find_weights, identity, load_module, loaded_bytes
 
 OPTIONAL_PARTS = ("safety_checker", "feature_extractor", "image_encoder", "image_processor")
@@ -48,6 +49,8 @@ class DiffusersLoader:
         if not index.is_file():
             return whole(request, folder_bytes(request.path), lambda: _by_library(request, device, dtype))
         described = json.loads(index.read_bytes())
+        economies = steps_of(device)
+        taken = economies[: request.economy]
         names: dict[str, str] = {}  # component to part
         parts: dict[str, PartPlan] = {}
         for name, value in described.items():
@@ -56,7 +59,7 @@ class DiffusersLoader:
                 continue
             files = find_weights(folder, request.dtypes)
             if files:
-                part = _part(folder, value, files, request.digests, device, dtype)
+                part = _part(folder, value, files, request.digests, device, dtype, off=is_kept_off(name, taken))
                 names[name] = part.part_id
                 parts[part.part_id] = part
         missing = _missing_optional(described, request.path)
@@ -66,19 +69,30 @@ class DiffusersLoader:
             pipe = request.annotation.from_pretrained(
                 str(request.path), **modules, **missing, **{_dtype_option(): dtype}, local_files_only=True, use_safetensors=True
             )
-            _settle(pipe, device.name)
+            _settle(pipe, device.name, but=[name for name in modules if is_kept_off(name, taken)])
+            if VAE_TILING in taken:
+                tile(modules)
             return Loaded(pipe, sum(map(tensor_bytes, modules.values())), lambda: per_run_view(pipe))
 
-        return LoadPlan(tuple(parts.values()), assemble)
+        return LoadPlan(tuple(parts.values()), assemble, economies)
 
 
 def _part(
-    folder: Path, value: Sequence[str], files: tuple[WeightFile, ...], digests: Mapping[str, str], device: Device, dtype: Any
+    folder: Path, value: Sequence[str], files: tuple[WeightFile, ...], digests: Mapping[str, str], device: Device, dtype: Any, *, off: bool
 ) -> PartPlan:
+    """`off`: its weights wait in host memory, so that it is no longer the part that other pipelines share."""
     library, class_name = value
-    form = f"{library}.{class_name}|{device.name}|{dtype}"
+    form = f"{library}.{class_name}|{device.name}|{dtype}{'|off' if off else ''}"
 
     def load(control: LoadControl) -> tuple[Any, int]:
+        module, size_bytes = load_on_device(control)
+        if not off:
+            return module, size_bytes
+        keep_off(module, device.name)
+        device.collect()
+        return module, device_bytes(module, device.name)
+
+    def load_on_device(control: LoadControl) -> tuple[Any, int]:
         kind = getattr(importlib.import_module(library), class_name)
         try:
             _refuse_special(kind, folder, dtype)
@@ -122,11 +136,13 @@ def _missing_optional(index: Mapping[str, Any], path: Path) -> dict[str, Any]:
     return lacking
 
 
-def _settle(pipe: Any, device: str) -> None:
+def _settle(pipe: Any, device: str, but: Sequence[str] = ()) -> None:
     """Everything on the device, and no bars: progress is an event here."""
     torch = import_torch()
-    for part in pipe.components.values():
-        if isinstance(part, torch.nn.Module) and next((p.device.type for p in part.parameters()), "") != torch.device(device).type:
+    for name, part in pipe.components.items():
+        if name in but or not isinstance(part, torch.nn.Module):
+            continue
+        if next((p.device.type for p in part.parameters()), "") != torch.device(device).type:
             part.to(device)
     pipe.set_progress_bar_config(disable=True)
 

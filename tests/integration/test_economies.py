@@ -1,0 +1,95 @@
+"""Running a pipeline in less memory: the same pictures, one economy after the other."""
+
+import asyncio
+import io
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from gen_worker.log import Log
+from gen_worker.model_cache import ModelCache
+from gen_worker.models.device import TorchDevice
+from gen_worker.models.loaders.base import LoadControl, Loaded, LoadRequest
+from gen_worker.models.loaders.diffusers import DiffusersLoader
+from gen_worker.models.loaders.frugal import is_kept_off, keep_off, steps_of
+from gen_worker.models.measured import Measurements
+from gen_worker.models.progress import Progress
+from gen_worker.models.residency import Residency
+
+DIGITS = Path(__file__).parents[2] / "examples/models/digits-sd"
+torch = pytest.importorskip("torch")
+diffusers = pytest.importorskip("diffusers")
+pytestmark = pytest.mark.torch
+DEVICE = TorchDevice("cpu")
+
+
+def request() -> LoadRequest:
+    return LoadRequest(diffusers.StableDiffusionPipeline, DIGITS, lambda: DEVICE, ("fp16",))
+
+
+def load() -> Loaded:
+    plan = DiffusersLoader().plan(request())
+    control = LoadControl(lambda size_bytes: None, threading.Event())
+    return plan.assemble({part.part_id: part.load(control)[0] for part in plan.parts})
+
+
+def draw(pipe: Any, seed: int) -> Any:
+    generator = torch.Generator().manual_seed(seed)
+    return pipe("seven", num_inference_steps=2, height=32, width=32, output_type="np", generator=generator).images
+
+
+def test_a_run_that_has_nothing_to_push_out_takes_the_next_economy() -> None:
+    log = io.StringIO()
+    cache = ModelCache(max_vram_gb=1)
+    residency = Residency(cache, lambda: DEVICE, Measurements(None), Log(log))
+
+    async def loaded(name: str) -> Loaded:
+        wanted = msgspec.structs.replace(request(), economy=residency.economy_of(name))
+        plan = await residency.plan(name, lambda: DiffusersLoader().plan(wanted))
+        found = await residency.load(name, plan, Progress(name), threading.Event())
+        residency.release_load(plan)
+        return found
+
+    async def run() -> None:
+        assert not (await loaded("digits#Pipe")).model.vae.use_tiling
+        cache.pin("digits#Pipe")
+        await residency.relieve({"digits"})
+        assert residency.economy_of("digits#Pipe") == 0, "another run has it: without that one there may be enough"
+        cache.unpin("digits#Pipe")
+        await residency.relieve({"digits"})
+        assert not cache.is_in_vram("digits#Pipe")
+        again = await loaded("digits#Pipe")
+        assert again.model.vae.use_tiling
+        assert again.model.vae.use_slicing
+        assert draw(again.view(), 1).shape == (1, 32, 32, 3)
+        await residency.relieve({"digits"})
+        residency.close()
+
+    asyncio.run(run())
+    lines = log.getvalue().splitlines()
+    assert ["step=vae_tiling" in line for line in lines if "model.economized" in line] == [True]
+    assert len([line for line in lines if "model.does_not_fit" in line]) == 1
+
+
+def test_weights_that_wait_in_host_memory_draw_the_same_also_at_once() -> None:
+    expected = [draw(load().view(), seed) for seed in range(4)]
+    loaded = load()
+    keep_off(loaded.model.text_encoder, "cpu")
+    keep_off(loaded.model.unet, "cpu")
+    with ThreadPoolExecutor(4) as threads:
+        pictures = list(threads.map(lambda seed: draw(loaded.view(), seed), range(4)))
+    for picture, same in zip(pictures, expected, strict=True):
+        assert (picture == same).all()
+
+
+def test_what_waits_where() -> None:
+    steps = steps_of(TorchDevice("cuda:1"))
+    assert steps == ("vae_tiling", "text_encoders_off", "group_offload")
+    off = [[name for name in ("text_encoder", "text_encoder_2", "unet", "vae") if is_kept_off(name, steps[:taken])] for taken in range(4)]
+    assert off == [[], [], ["text_encoder", "text_encoder_2"], ["text_encoder", "text_encoder_2", "unet"]]
+    one = DiffusersLoader().plan(request())
+    assert steps_of(DEVICE) == one.economies == ("vae_tiling",)
