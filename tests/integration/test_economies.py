@@ -2,6 +2,8 @@
 
 import asyncio
 import io
+import json
+import struct
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,12 +15,15 @@ import pytest
 from gen_worker.log import Log
 from gen_worker.model_cache import ModelCache
 from gen_worker.models.device import TorchDevice
-from gen_worker.models.loaders.base import LoadControl, Loaded, LoadRequest
+from gen_worker.models.loaders.base import LoadControl, Loaded, LoadPlan, LoadRequest, PartPlan
 from gen_worker.models.loaders.diffusers import DiffusersLoader
 from gen_worker.models.loaders.frugal import is_kept_off, keep_off, steps_of
-from gen_worker.models.measured import Measurements
+from gen_worker.models.loaders.weights import find_weights, load_tensors
+from gen_worker.models.measured import LOAD, Measurements
 from gen_worker.models.progress import Progress
 from gen_worker.models.residency import Residency
+from gen_worker.runtime.registration import model_tiers
+from gen_worker.testing.fakes import FakeDevice
 
 DIGITS = Path(__file__).parents[2] / "examples/models/digits-sd"
 torch = pytest.importorskip("torch")
@@ -84,6 +89,37 @@ def test_weights_that_wait_in_host_memory_draw_the_same_also_at_once() -> None:
         pictures = list(threads.map(lambda seed: draw(loaded.view(), seed), range(4)))
     for picture, same in zip(pictures, expected, strict=True):
         assert (picture == same).all()
+
+
+def test_what_host_memory_holds_is_reported(tmp_path: Path) -> None:
+    device = FakeDevice(64 << 20, host_bytes=32 << 20)
+    size = 17 << 20
+    header = json.dumps({"w": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
+    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(size))
+    files = find_weights(tmp_path, ())
+
+    def load_part(control: LoadControl) -> tuple[Any, int]:
+        return load_tensors(files, device, control), size
+
+    part = PartPlan("w", size, load_part, tuple(file.path for file in files))
+    plan = LoadPlan((part,), lambda parts: Loaded(dict(parts), size, lambda: None))
+    cache = ModelCache(max_vram_gb=1)
+    measured = Measurements(None)
+    residency = Residency(cache, lambda: device, measured, Log(io.StringIO()))
+
+    async def run() -> None:
+        assert residency.in_host_memory() == {}
+        await residency.plan("demo/m#Weights", lambda: plan)
+        await residency.load("demo/m#Weights", plan, Progress("demo/m"), threading.Event())
+        residency.close()
+
+    asyncio.run(run())
+    assert residency.in_host_memory() == {"demo/m": size}
+    tiers = {(tier.model_id, tier.tier): tier.size_bytes for tier in model_tiers(cache, residency.in_host_memory())}
+    assert tiers == {("demo/m", "vram"): size, ("demo/m", "host"): size}
+    assert measured.rate(LOAD) > 0
+    (tmp_path / "model.safetensors").unlink()
+    assert residency.in_host_memory() == {}
 
 
 def test_what_waits_where() -> None:

@@ -94,6 +94,12 @@ class HostTier:
         return self.ledger.are_resident((key,))
 
 
+def file_key(path: Path) -> str:
+    """The key of a weight file: another file of that name has another one. `OSError` when it is gone."""
+    stat = path.stat()
+    return f"{stat.st_dev}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}"
+
+
 def host_capacity_bytes(env: Mapping[str, str]) -> int:
     """WORKER_HOST_CACHE_GB, else a quarter of the memory that this process may use (its cgroup's limit counts)."""
     text = env.get("WORKER_HOST_CACHE_GB", "").strip()

@@ -105,7 +105,7 @@ class ModelManager:
     ) -> None:
         self.keyspace = keyspace
         self.cache = cache
-        measurements = Measurements(measured)
+        measurements = self.measurements = Measurements(measured)
         self.arrivals = Arrivals(source, downloads, measurements)
         self.residency = Residency(cache, device, measurements, log)
         self._device = device

@@ -8,7 +8,8 @@ import msgspec
 
 FADE = 0.98  # a maximum that was seen once loses 2 % with each later measurement below it
 MAX_ENTRIES = 4096
-NET = "net: bytes a second"  # the name of a measurement
+NET = "net: bytes a second"  # names of measurements
+LOAD = "load: bytes a second"
 
 
 class Measured(msgspec.Struct, frozen=True):
@@ -34,6 +35,11 @@ class Measurements:
     def of(self, name: str) -> Measured | None:
         with self._lock:
             return self._known.get(name)
+
+    def rate(self, name: str) -> int:
+        """Bytes a second of a link that was measured, 0 before."""
+        known = self.of(name)
+        return known.size_bytes if known is not None else 0
 
     def note(self, name: str, size_bytes: int, load_s: float = 0.0) -> None:
         """A measurement: the size rises at once, and falls slowly."""

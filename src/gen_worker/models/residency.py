@@ -18,14 +18,16 @@ from gen_worker.ledger import DoesNotFitError, Part
 from gen_worker.log import Log
 from gen_worker.model_cache import GB, ModelCache
 from gen_worker.models.device import Device, DeviceFullError
+from gen_worker.models.host_tier import file_key
 from gen_worker.models.loaders.base import LoadControl, Loaded, LoadPlan, PartPlan
-from gen_worker.models.measured import Measurements
+from gen_worker.models.measured import LOAD, Measurements
 from gen_worker.models.progress import Progress
 from gen_worker.models.reader import ReadCanceledError
 
 LOAD_THREADS = 2
 GUESSED_BYTES_S = 1e9  # for a part that was never loaded here
 EVICT_FACTOR = 1.25
+TELLING_BYTES = 16 << 20  # of smaller parts the time to load says little of the rate
 HELD_RETRY_S = 0.05
 HELD_TIMEOUT_S = 60.0
 
@@ -126,6 +128,24 @@ class Residency:
         self.forget_dropped()
         self._log.warning("model.economized", model=model, step=plan.economies[level])
 
+    def in_host_memory(self) -> dict[str, int]:
+        """Bytes of each model that the host tier holds, by model id."""
+        found: dict[str, int] = {}
+        for cache_id, plan in self._plans.items():
+            size_bytes = sum(part.size_bytes for part in plan.parts if self._is_in_host(part))
+            if size_bytes:
+                model_id = cache_id.partition("#")[0]
+                found[model_id] = max(size_bytes, found.get(model_id, 0))
+        return found
+
+    def _is_in_host(self, part: PartPlan) -> bool:
+        if not part.files or (host := self._device().host) is None:  # a part with files was planned for a device that is known by now
+            return False
+        try:
+            return all(host.holds(file_key(path)) for path in part.files)
+        except OSError:
+            return False
+
     def release_load(self, plan: LoadPlan) -> None:
         """Give back the pins that `load` took."""
         self._cache.ledger.unpin([part.part_id for part in plan.parts])
@@ -179,7 +199,7 @@ class Residency:
 
     async def _load_part(self, part: PartPlan, control: LoadControl) -> None:
         """Load one part. Out of memory: give back what is unused; evict a quarter more than is missing; try once more; give up."""
-        ledger, began_s = self._cache.ledger, time.monotonic()
+        ledger, began_s, from_disk = self._cache.ledger, time.monotonic(), not self._is_in_host(part)
         try:
             found = await self._try_load(part, control)
             if found is None:
@@ -195,7 +215,10 @@ class Residency:
         except BaseException:
             ledger.abort(part.part_id)
             raise
-        self._measurements.note(part.part_id, size_bytes, time.monotonic() - began_s)
+        load_s = time.monotonic() - began_s
+        self._measurements.note(part.part_id, size_bytes, load_s)
+        if from_disk and size_bytes >= TELLING_BYTES:
+            self._measurements.note(LOAD, round(size_bytes / load_s))
         self._objects[part.part_id] = loaded
         ledger.commit(part.part_id, size_bytes)
 

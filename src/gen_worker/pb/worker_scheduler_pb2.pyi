@@ -67,7 +67,7 @@ class WorkerRegistration(_message.Message):
     def __init__(self, resources: _Optional[_Union[WorkerResources, _Mapping]] = ..., is_heartbeat: bool = ..., protocol_major: _Optional[int] = ..., protocol_minor: _Optional[int] = ..., extensions: _Optional[_Iterable[str]] = ..., instance_id: _Optional[str] = ..., active_run_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class WorkerResources(_message.Message):
-    __slots__ = ("worker_id", "cpu_cores", "memory_bytes", "gpu_count", "gpu_memory_bytes", "available_functions", "vram_models", "supports_model_loading", "release_id", "runpod_pod_id", "gpu_is_busy", "gpu_memory_used_bytes", "gpu_name", "gpu_driver", "gpu_memory_free_bytes", "max_concurrency", "function_concurrency", "cuda_version", "torch_version", "function_schemas", "gpu_sm", "tensorrt_version", "onnxruntime_version", "disk_models", "installed_libs", "image_digest", "git_commit", "build_timestamp", "model_tiers")
+    __slots__ = ("worker_id", "cpu_cores", "memory_bytes", "gpu_count", "gpu_memory_bytes", "available_functions", "vram_models", "supports_model_loading", "release_id", "runpod_pod_id", "gpu_is_busy", "gpu_memory_used_bytes", "gpu_name", "gpu_driver", "gpu_memory_free_bytes", "max_concurrency", "function_concurrency", "cuda_version", "torch_version", "function_schemas", "gpu_sm", "tensorrt_version", "onnxruntime_version", "disk_models", "installed_libs", "image_digest", "git_commit", "build_timestamp", "model_tiers", "network_bytes_per_s", "load_bytes_per_s")
     class FunctionConcurrencyEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -104,6 +104,8 @@ class WorkerResources(_message.Message):
     GIT_COMMIT_FIELD_NUMBER: _ClassVar[int]
     BUILD_TIMESTAMP_FIELD_NUMBER: _ClassVar[int]
     MODEL_TIERS_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    LOAD_BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     cpu_cores: int
     memory_bytes: int
@@ -133,7 +135,9 @@ class WorkerResources(_message.Message):
     git_commit: str
     build_timestamp: int
     model_tiers: _containers.RepeatedCompositeFieldContainer[ModelTier]
-    def __init__(self, worker_id: _Optional[str] = ..., cpu_cores: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., gpu_count: _Optional[int] = ..., gpu_memory_bytes: _Optional[int] = ..., available_functions: _Optional[_Iterable[str]] = ..., vram_models: _Optional[_Iterable[str]] = ..., supports_model_loading: bool = ..., release_id: _Optional[str] = ..., runpod_pod_id: _Optional[str] = ..., gpu_is_busy: bool = ..., gpu_memory_used_bytes: _Optional[int] = ..., gpu_name: _Optional[str] = ..., gpu_driver: _Optional[str] = ..., gpu_memory_free_bytes: _Optional[int] = ..., max_concurrency: _Optional[int] = ..., function_concurrency: _Optional[_Mapping[str, int]] = ..., cuda_version: _Optional[str] = ..., torch_version: _Optional[str] = ..., function_schemas: _Optional[_Iterable[_Union[FunctionSchema, _Mapping]]] = ..., gpu_sm: _Optional[str] = ..., tensorrt_version: _Optional[str] = ..., onnxruntime_version: _Optional[str] = ..., disk_models: _Optional[_Iterable[str]] = ..., installed_libs: _Optional[_Iterable[str]] = ..., image_digest: _Optional[str] = ..., git_commit: _Optional[str] = ..., build_timestamp: _Optional[int] = ..., model_tiers: _Optional[_Iterable[_Union[ModelTier, _Mapping]]] = ...) -> None: ...
+    network_bytes_per_s: int
+    load_bytes_per_s: int
+    def __init__(self, worker_id: _Optional[str] = ..., cpu_cores: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., gpu_count: _Optional[int] = ..., gpu_memory_bytes: _Optional[int] = ..., available_functions: _Optional[_Iterable[str]] = ..., vram_models: _Optional[_Iterable[str]] = ..., supports_model_loading: bool = ..., release_id: _Optional[str] = ..., runpod_pod_id: _Optional[str] = ..., gpu_is_busy: bool = ..., gpu_memory_used_bytes: _Optional[int] = ..., gpu_name: _Optional[str] = ..., gpu_driver: _Optional[str] = ..., gpu_memory_free_bytes: _Optional[int] = ..., max_concurrency: _Optional[int] = ..., function_concurrency: _Optional[_Mapping[str, int]] = ..., cuda_version: _Optional[str] = ..., torch_version: _Optional[str] = ..., function_schemas: _Optional[_Iterable[_Union[FunctionSchema, _Mapping]]] = ..., gpu_sm: _Optional[str] = ..., tensorrt_version: _Optional[str] = ..., onnxruntime_version: _Optional[str] = ..., disk_models: _Optional[_Iterable[str]] = ..., installed_libs: _Optional[_Iterable[str]] = ..., image_digest: _Optional[str] = ..., git_commit: _Optional[str] = ..., build_timestamp: _Optional[int] = ..., model_tiers: _Optional[_Iterable[_Union[ModelTier, _Mapping]]] = ..., network_bytes_per_s: _Optional[int] = ..., load_bytes_per_s: _Optional[int] = ...) -> None: ...
 
 class FunctionSchema(_message.Message):
     __slots__ = ("name", "input_schema_json", "output_schema_json", "injection_json", "incremental_output", "delta_schema_json")

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.model_cache import ModelCache
+from gen_worker.models.manager import ModelManager
+from gen_worker.models.measured import LOAD, NET
 from gen_worker.project.schemas import compact_json, json_schema
 from gen_worker.runtime.hardware import GpuWatch, Hardware
 from gen_worker.wire.messages import EXTENSIONS, FunctionSchema, ModelTier, Registration, Resources
@@ -18,7 +20,7 @@ class Registrar:
         specs: Sequence[FunctionSpec],
         hardware: Hardware,
         gpus: GpuWatch,
-        cache: ModelCache,
+        models: ModelManager,
         *,
         instance_id: str,
         max_concurrency: int,
@@ -28,7 +30,7 @@ class Registrar:
     ) -> None:
         self._hardware = hardware
         self._gpus = gpus
-        self._cache = cache
+        self._models = models
         self._instance_id = instance_id
         self._max_concurrency = max_concurrency
         self._runpod_pod_id = runpod_pod_id
@@ -56,7 +58,8 @@ class Registrar:
 
     def _resources(self) -> Resources:
         hardware, gpu = self._hardware, self._gpus.read()
-        tiers = model_tiers(self._cache)
+        models = self._models
+        tiers = model_tiers(models.cache, models.residency.in_host_memory())
         in_vram = {tier.model_id for tier in tiers if tier.tier == "vram"}
         return Resources(
             cpu_cores=hardware.cpu_cores,
@@ -82,12 +85,14 @@ class Registrar:
             disk_models=tuple(sorted({tier.model_id for tier in tiers} - in_vram)),
             installed_libs=hardware.installed_libs,
             model_tiers=tiers,
+            network_bytes_per_s=models.measurements.rate(NET),
+            load_bytes_per_s=models.measurements.rate(LOAD),
         )
 
 
-def model_tiers(cache: ModelCache) -> tuple[ModelTier, ...]:
+def model_tiers(cache: ModelCache, in_host: Mapping[str, int]) -> tuple[ModelTier, ...]:
     """What is where. Several loaded forms of one model (a pipeline, its tokenizer) are one entry, their sizes added."""
-    found: dict[tuple[str, str], int] = {}
+    found: dict[tuple[str, str], int] = {(model_id, "host"): size_bytes for model_id, size_bytes in in_host.items()}
     for tier, names in (("vram", cache.get_vram_models()), ("disk", cache.get_disk_models())):
         for name in names:
             key = (name.partition("#")[0], tier)

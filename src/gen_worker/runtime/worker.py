@@ -118,7 +118,7 @@ class WireWorker:
             config.functions,
             read_hardware(config.env),
             gpus,
-            cache,
+            models,
             instance_id=self._instance_id,
             max_concurrency=limits.worker_max_concurrency,
             runpod_pod_id=settings.runpod_pod_id,

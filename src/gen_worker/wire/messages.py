@@ -18,7 +18,7 @@ class FunctionSchema(msgspec.Struct, frozen=True):
 
 
 class ModelTier(msgspec.Struct, frozen=True):
-    """Where a model is: `vram` or `disk`."""
+    """Where a model is: `vram`, `host` or `disk`; and how many of its bytes."""
 
     model_id: str = ""
     tier: str = ""
@@ -26,7 +26,7 @@ class ModelTier(msgspec.Struct, frozen=True):
 
 
 class Resources(msgspec.Struct, frozen=True):
-    """What a worker has and serves."""
+    """What a worker has and serves. Its rates, 0 until measured: from the network to disk, and from disk to the device."""
 
     worker_id: str = ""
     cpu_cores: int = 0
@@ -57,6 +57,8 @@ class Resources(msgspec.Struct, frozen=True):
     git_commit: str = ""
     build_timestamp: int = 0
     model_tiers: tuple[ModelTier, ...] = ()
+    network_bytes_per_s: int = 0
+    load_bytes_per_s: int = 0
 
 
 class Registration(msgspec.Struct, frozen=True):

@@ -50,11 +50,12 @@ class LoadControl(msgspec.Struct, frozen=True):
 
 class PartPlan(msgspec.Struct, frozen=True):
     """A part to have on the device. Equal `part_id`s are the same weights in the same form; `load` blocks and gives the object and its
-    real size."""
+    real size. `files`: the weights that the host tier may hold."""
 
     part_id: str
     size_bytes: int
     load: Callable[[LoadControl], tuple[Any, int]]
+    files: tuple[Path, ...] = ()
 
 
 class LoadPlan(msgspec.Struct, frozen=True):

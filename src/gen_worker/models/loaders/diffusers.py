@@ -109,7 +109,12 @@ def _part(
             module = module.to(device.name).eval()
             return module, tensor_bytes(module)
 
-    return PartPlan(identity(folder, files, digests, f"{folder.name}/", form), loaded_bytes(files, dtype.itemsize), load)
+    return PartPlan(
+        identity(folder, files, digests, f"{folder.name}/", form),
+        loaded_bytes(files, dtype.itemsize),
+        load,
+        tuple(file.path for file in files),
+    )
 
 
 def _refuse_special(kind: Any, folder: Path, dtype: Any) -> None:

@@ -54,7 +54,12 @@ class TransformersLoader:
                 model = _by_library(request, device, options).model
                 return model, tensor_bytes(model)
 
-        part = PartPlan(identity(request.path, files, request.digests, "", form), loaded_bytes(files, dtype.itemsize), load)
+        part = PartPlan(
+            identity(request.path, files, request.digests, "", form),
+            loaded_bytes(files, dtype.itemsize),
+            load,
+            tuple(file.path for file in files),
+        )
 
         def assemble(parts: Any) -> Loaded:
             model = parts[part.part_id]

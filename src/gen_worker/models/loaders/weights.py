@@ -16,7 +16,7 @@ import msgspec
 
 from gen_worker.errors import FatalError
 from gen_worker.models.device import Device
-from gen_worker.models.host_tier import HostBuffer, HostTier
+from gen_worker.models.host_tier import HostBuffer, HostTier, file_key
 from gen_worker.models.loaders.base import LoadControl, import_torch, tensor_bytes
 from gen_worker.models.reader import Extent, read_into
 from gen_worker.models.weight_files import (
@@ -124,8 +124,7 @@ def host_buffers(host: HostTier | None, files: Sequence[WeightFile]) -> Iterator
     try:
         for file in files if host is not None else ():
             assert host is not None
-            stat = file.path.stat()
-            key = f"{stat.st_dev}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}"
+            key = file_key(file.path)
             size = file.data_end - file.data_start
             buffer = host.find(key)
             filled = buffer is not None
