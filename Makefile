@@ -4,13 +4,17 @@ VENV := .venv-make
 BIN := $(VENV)/bin
 LISTEN ?= 127.0.0.1:8081
 
-.PHONY: demo test test-pythons check bench clean
+.PHONY: demo test images test-pythons check bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python scripts/demo.py --listen $(LISTEN) $(if $(ONCE),--once)
 
 test: $(VENV)/.all
 	$(BIN)/python -m pytest
+
+images: $(VENV)/.all
+	scripts/image-base || test $$? = 3
+	IMAGE_TESTS=1 $(BIN)/python -m pytest tests/images
 
 test-pythons:
 	PYTHON=$(PYTHON) scripts/test-pythons

@@ -1,24 +1,32 @@
 """`python -m gen_worker.discover`: print the manifest of the project in the current folder."""
 
+import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from gen_worker.project.discovery import discover, discover_functions, discover_manifest
+from gen_worker.project.validation import version_problem
 
 __all__ = ["discover_functions", "discover_manifest", "main"]
 
 
-def main(root: Path | None = None) -> int:
-    """Print the manifest on stdout and nothing else there; exit status 0, or 1 with the reasons on stderr."""
+def main(root: Path | None = None, *, check_version: bool = False) -> int:
+    """Print the manifest on stdout and nothing else there; exit status 0, or 1 with the reasons on stderr.
+
+    `check_version`: also refuse an installed gen-worker that the project's `gen_worker` excludes, as the worker would when it starts.
+    """
     # The author's module may print, also from C code: its stdout is our stderr for as long as it is imported.
     manifest_fd = os.dup(1)
     os.dup2(2, 1)
     try:
         if os.environ.get("COZY_FUNCTION_MODULES"):
             print("warning: COZY_FUNCTION_MODULES is not used any more; set main in cozy.toml", file=sys.stderr)
+        if check_version and (problem := version_problem(root or Path.cwd())):
+            raise ValueError(problem)
         found = discover(root or Path.cwd(), with_stand_ins=True)
         manifest = found.manifest()
     except ValueError as exc:
@@ -37,5 +45,14 @@ def main(root: Path | None = None) -> int:
     return 0
 
 
+def run(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m gen_worker.discover", description="Print the manifest of the endpoint in this folder.")
+    parser.add_argument(
+        "--check-version", action="store_true", help="also fail where the installed gen-worker is one that cozy.toml excludes"
+    )
+    return main(check_version=parser.parse_args(arguments).check_version)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

@@ -20,8 +20,8 @@ class Out(msgspec.Struct):
 FUNCTION = IO + "@worker_function()\ndef make_it(ctx: ActionContext, payload: In) -> Out:\n    return Out('x')\n"
 
 
-def discover(folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "gen_worker.discover"], cwd=folder, capture_output=True, text=True, check=False)
+def discover(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "gen_worker.discover", *flags], cwd=folder, capture_output=True, text=True, check=False)
 
 
 def manifest(folder: Path) -> dict:
@@ -226,3 +226,14 @@ def test_a_real_use_at_import_is_told(project: Callable[..., Path]) -> None:
 
 def test_undeclared_packages_are_not_stood_in_for(project: Callable[..., Path]) -> None:
     assert "needs the package 'heavy_nn'" in discover(project(STAND_IN)).stderr
+
+
+def test_a_build_may_ask_for_a_fitting_version(project: Callable[..., Path]) -> None:
+    folder = project("class In(msgspec.Struct): ...\n\n@worker_function\ndef f(ctx: ActionContext, payload: In) -> In: ...\n")
+    assert discover(folder, "--check-version").returncode == 0
+    toml = folder / "cozy.toml"
+    toml.write_text(toml.read_text().replace(">=0.2.0,<0.3.0", ">=9"))
+    assert discover(folder).returncode == 0, "what is installed where the manifest is made says nothing of the worker"
+    found = discover(folder, "--check-version")
+    assert (found.returncode, found.stdout) == (1, "")
+    assert "does not satisfy gen_worker = '>=9'" in found.stderr

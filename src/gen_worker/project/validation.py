@@ -1,12 +1,14 @@
 """Whether an endpoint folder has all that a build needs."""
 
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import msgspec
 
 from gen_worker.names import slugify
-from gen_worker.project.cozy_toml import load_cozy_toml
+from gen_worker.project.constraints import constraint_satisfied
+from gen_worker.project.cozy_toml import find_cozy_toml, load_cozy_toml
 
 
 class EndpointValidationResult(msgspec.Struct, frozen=True):
@@ -52,3 +54,16 @@ def _pyproject_problems(path: Path) -> list[str]:
     except ValueError as exc:
         return [f"invalid [project].name in pyproject.toml: {exc}"]
     return []
+
+
+def version_problem(root: Path) -> str | None:
+    """Why the installed version does not fit a cozy.toml in `root`, which a built image need not have."""
+    found = find_cozy_toml(root)
+    if found is None:
+        return None
+    constraint = load_cozy_toml(found).gen_worker
+    installed = metadata.version("gen-worker")
+    if constraint_satisfied(constraint, installed):
+        return None
+    fix = f"install a fitting one: pip install 'gen-worker{constraint}'"
+    return f"gen-worker {installed} does not satisfy gen_worker = {constraint!r} in {found}; {fix}"

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 
 import msgspec
@@ -10,10 +9,10 @@ import msgspec
 from gen_worker.errors import WorkerError
 from gen_worker.log import Log
 from gen_worker.project.baked import load_functions
-from gen_worker.project.constraints import constraint_satisfied
-from gen_worker.project.cozy_toml import find_cozy_toml, load_cozy_toml
+from gen_worker.project.cozy_toml import find_cozy_toml
 from gen_worker.project.discovery import add_to_path, discover
 from gen_worker.project.manifest import Manifest, read_manifest
+from gen_worker.project.validation import version_problem
 from gen_worker.runtime.program import check_writable, run_until_stopped, verify_token, worker_config
 from gen_worker.runtime.startup import Startup
 from gen_worker.settings import LOCAL_CACHE_DIR, ModelSettings, WorkerSettings
@@ -74,16 +73,3 @@ def find_manifest(env: Mapping[str, str], root: Path) -> tuple[Path, Manifest]:
     if path.exists() or project is None or env.get("GEN_WORKER_MANIFEST_PATH"):
         return path, read_manifest(path)
     return project, msgspec.convert(discover(root).manifest(), Manifest)
-
-
-def version_problem(root: Path) -> str | None:
-    """Why the installed version does not fit a cozy.toml in `root`, which a built image need not have."""
-    found = find_cozy_toml(root)
-    if found is None:
-        return None
-    constraint = load_cozy_toml(found).gen_worker
-    installed = metadata.version("gen-worker")
-    if constraint_satisfied(constraint, installed):
-        return None
-    fix = f"install a fitting one: pip install 'gen-worker{constraint}'"
-    return f"gen-worker {installed} does not satisfy gen_worker = {constraint!r} in {found}; {fix}"

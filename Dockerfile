@@ -1,0 +1,48 @@
+# Builds the worker image of a project: docker build -t my-worker -f Dockerfile examples/hello
+ARG PYTHON_VERSION=3.12
+FROM ghcr.io/astral-sh/uv:python${PYTHON_VERSION}-bookworm-slim
+
+# A wheel that lies in the project's folder, a requirement such as gen-worker==0.2.0, or a git address; empty: as the project says.
+ARG GEN_WORKER_SPEC=""
+# A version range for torch, such as ~=2.10.0, and the build of it (cpu, cu126, cu128); empty: as the project says.
+ARG TORCH_SPEC=""
+ARG UV_TORCH_BACKEND=""
+
+ENV VIRTUAL_ENV=/app/.venv PATH=/app/.venv/bin:$PATH UV_LINK_MODE=copy PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+WORKDIR /app
+
+# Dependencies: this layer is built again only when one of these files changes.
+COPY pyproject.toml uv.lock* *.whl* /tmp/dependencies/
+RUN set -eu; cd /tmp/dependencies; touch overrides.txt; \
+    case "$GEN_WORKER_SPEC" in \
+      "") ;; \
+      *.whl) echo "gen-worker @ file://$PWD/$GEN_WORKER_SPEC" >> overrides.txt ;; \
+      *://*) echo "gen-worker @ $GEN_WORKER_SPEC" >> overrides.txt ;; \
+      *) echo "$GEN_WORKER_SPEC" >> overrides.txt ;; \
+    esac; \
+    if [ -n "$TORCH_SPEC" ]; then echo "torch$TORCH_SPEC" >> overrides.txt; fi; \
+    if [ -z "$UV_TORCH_BACKEND" ]; then unset UV_TORCH_BACKEND; fi; \
+    wanted=pyproject.toml; \
+    if [ -f uv.lock ]; then \
+      wanted=requirements.txt; \
+      uv export -q --no-cache --frozen --no-dev --no-emit-project --no-hashes -o requirements.txt; \
+    fi; \
+    uv venv -q /app/.venv; \
+    uv pip install --no-cache --override overrides.txt -r "$wanted"; \
+    python -m compileall -q -x '/pygments/' /app/.venv/lib; \
+    rm -rf /tmp/dependencies
+
+# The project: after a change of code only this layer differs.
+COPY . .
+
+# What its functions are. Equal functions make an equal layer, so times are set to one value.
+RUN set -eu; touch /tmp/began; unset UV_TORCH_BACKEND; \
+    uv pip install -q --no-cache --no-deps -e .; \
+    find .venv -name uv_cache.json -newer /tmp/began -delete; \
+    find .venv -name RECORD -newer /tmp/began -exec sed -i '/uv_cache.json/d' {} +; \
+    mkdir -p .cozy; python -m gen_worker.discover --check-version > .cozy/manifest.json; \
+    find /app -newer /tmp/began -exec touch -h -d @1 {} +; rm /tmp/began
+
+ARG WORKER_USER=root
+USER ${WORKER_USER}
+ENTRYPOINT ["python", "-m", "gen_worker.entrypoint"]
