@@ -8,8 +8,12 @@ ARG GEN_WORKER_SPEC=""
 ARG TORCH_SPEC=""
 ARG UV_TORCH_BACKEND=""
 
-ENV VIRTUAL_ENV=/app/.venv PATH=/app/.venv/bin:$PATH UV_LINK_MODE=copy PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+# Another user than root, made if need be.
+ARG WORKER_USER=root
+
+ENV VIRTUAL_ENV=/opt/venv PATH=/opt/venv/bin:$PATH UV_LINK_MODE=copy PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /app
+RUN id "$WORKER_USER" > /dev/null 2>&1 || useradd --create-home "$WORKER_USER"; install -d -o "$WORKER_USER" /outputs
 
 # Dependencies: this layer is built again only when one of these files changes.
 COPY pyproject.toml uv.lock* *.whl* /tmp/dependencies/
@@ -27,9 +31,9 @@ RUN set -eu; cd /tmp/dependencies; touch overrides.txt; \
       wanted=requirements.txt; \
       uv export -q --no-cache --frozen --no-dev --no-emit-project --no-hashes -o requirements.txt; \
     fi; \
-    uv venv -q /app/.venv; \
+    uv venv -q /opt/venv; \
     uv pip install --no-cache --override overrides.txt -r "$wanted"; \
-    python -m compileall -q -x '/pygments/' /app/.venv/lib; \
+    python -m compileall -q -x '/pygments/' /opt/venv/lib; \
     rm -rf /tmp/dependencies
 
 # The project: after a change of code only this layer differs.
@@ -38,11 +42,10 @@ COPY . .
 # What its functions are. Equal functions make an equal layer, so times are set to one value.
 RUN set -eu; touch /tmp/began; unset UV_TORCH_BACKEND; \
     uv pip install -q --no-cache --no-deps -e .; \
-    find .venv -name uv_cache.json -newer /tmp/began -delete; \
-    find .venv -name RECORD -newer /tmp/began -exec sed -i '/uv_cache.json/d' {} +; \
+    find /opt/venv -name uv_cache.json -newer /tmp/began -delete; \
+    find /opt/venv -name RECORD -newer /tmp/began -exec sed -i '/uv_cache.json/d' {} +; \
     mkdir -p .cozy; python -m gen_worker.discover --check-version > .cozy/manifest.json; \
-    find /app -newer /tmp/began -exec touch -h -d @1 {} +; rm /tmp/began
+    find /app /opt/venv -newer /tmp/began -exec touch -h -d @1 {} +; rm /tmp/began
 
-ARG WORKER_USER=root
 USER ${WORKER_USER}
 ENTRYPOINT ["python", "-m", "gen_worker.entrypoint"]

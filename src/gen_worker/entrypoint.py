@@ -1,15 +1,19 @@
 """`python -m gen_worker.entrypoint`: run the worker of a built image. Exit status 0: stopped; 1: it could not start or had to end;
-2: the installed gen-worker does not satisfy the project's cozy.toml."""
+2: the installed gen-worker does not satisfy the project's cozy.toml.
+
+With arguments it becomes that command, so that `docker run IMAGE python -m gen_worker.testing.http_runner` does what it says."""
 
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import FrameType
 
 
-def main(env: Mapping[str, str] = os.environ) -> int:
+def main(arguments: Sequence[str] = (), env: Mapping[str, str] = os.environ) -> int:
     """Run until stopped; the exit status."""
+    if arguments:
+        return _become(arguments)
     # The first process of a container gets no signals that it has no handler for, so these come before the imports, which take a while.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
@@ -20,10 +24,18 @@ def main(env: Mapping[str, str] = os.environ) -> int:
     return boot(env)
 
 
+def _become(command: Sequence[str]) -> int:
+    try:
+        os.execvp(command[0], list(command))  # noqa: S606 - the command that whoever runs the image gave
+    except OSError as exc:
+        print(f"error: cannot run {command[0]!r}: {exc.strerror}. Without a command the worker starts", file=sys.stderr)
+        return 127
+
+
 def _leave(number: int, frame: FrameType | None) -> None:
     # Not SystemExit: while an author's module is being imported, that would be taken for the module's own. Nothing is open yet.
     os._exit(0)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

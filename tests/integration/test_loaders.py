@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.tiny_models import tiny_flux, tiny_sdxl
 
 from gen_worker.adapters import LoraAdapter
 from gen_worker.errors import FatalError, ResourceError
@@ -72,58 +73,6 @@ def test_digits_draw_the_same_as_by_the_library() -> None:
     assert (draw(ours.view(), "seven") == draw(theirs, "seven")).all()
 
 
-def tiny_sdxl(folder: Path, seed: int = 0) -> Path:
-    torch.manual_seed(seed)
-    text = {
-        "bos_token_id": 0, "eos_token_id": 2, "hidden_size": 32, "intermediate_size": 37, "layer_norm_eps": 1e-05,
-        "num_attention_heads": 4, "num_hidden_layers": 5, "pad_token_id": 1, "vocab_size": 1000, "projection_dim": 32,
-    }  # fmt: skip
-    config = transformers.CLIPTextConfig(**text)
-    blocks = {"down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"), "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D")}
-    unet = diffusers.UNet2DConditionModel(
-        block_out_channels=(32, 64), layers_per_block=1, sample_size=16, in_channels=4, out_channels=4, attention_head_dim=(2, 4),
-        use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=8, transformer_layers_per_block=(1, 2),
-        projection_class_embeddings_input_dim=80, cross_attention_dim=64, **blocks,
-    )  # fmt: skip
-    vae = diffusers.AutoencoderKL(
-        block_out_channels=(32, 64), in_channels=3, out_channels=3, latent_channels=4,
-        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
-    )  # fmt: skip
-    tokenizer = transformers.AutoTokenizer.from_pretrained(MODELS / "digits-sd/tokenizer")
-    diffusers.StableDiffusionXLPipeline(
-        vae=vae,
-        text_encoder=transformers.CLIPTextModel(config),
-        text_encoder_2=transformers.CLIPTextModelWithProjection(config),
-        tokenizer=tokenizer,
-        tokenizer_2=tokenizer,
-        unet=unet,
-        scheduler=diffusers.EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012),
-    ).save_pretrained(folder)
-    return folder
-
-
-def tiny_flux(folder: Path) -> Path:
-    torch.manual_seed(0)
-    transformer = diffusers.FluxTransformer2DModel(
-        patch_size=1, in_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
-        joint_attention_dim=32, pooled_projection_dim=32, axes_dims_rope=(4, 4, 8),
-    )  # fmt: skip
-    clip = transformers.CLIPTextConfig(hidden_size=32, intermediate_size=37, num_attention_heads=4, num_hidden_layers=2, vocab_size=1000)
-    t5 = transformers.T5Config(d_model=32, d_ff=37, d_kv=8, num_heads=4, num_layers=2, vocab_size=1000)
-    vae = diffusers.AutoencoderKL(block_out_channels=(4,), latent_channels=1, norm_num_groups=1, shift_factor=0.0609)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(MODELS / "digits-sd/tokenizer")
-    diffusers.FluxPipeline(
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
-        vae=vae,
-        text_encoder=transformers.CLIPTextModel(clip),
-        text_encoder_2=transformers.T5EncoderModel(t5),
-        tokenizer=tokenizer,
-        tokenizer_2=tokenizer,
-        transformer=transformer,
-    ).save_pretrained(folder)
-    return folder
-
-
 @pytest.mark.parametrize("make", [tiny_sdxl, tiny_flux])
 def test_other_pipelines_load_as_by_the_library(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     folder = make(tmp_path / "model")
@@ -136,6 +85,52 @@ def test_other_pipelines_load_as_by_the_library(tmp_path: Path, make: Callable[[
     for name, module in modules.items():
         same_modules(getattr(ours.model, name), module)
     assert sum(part.size_bytes for part in found.parts) == pytest.approx(ours.size_bytes, rel=0.02)
+
+
+def test_weights_kept_in_eight_bits_draw_nearly_the_same() -> None:
+    kind = diffusers.StableDiffusionPipeline
+    plans = {
+        name: plan(DiffusersLoader(), kind, MODELS / "digits-sd", dtypes)
+        for name, dtypes in {"wide": ("fp32",), "narrow": ("fp8", "fp32")}.items()
+    }
+    wide, narrow = (load(found) for found in plans.values())
+    ids = {name: {part.part_id for part in found.parts} for name, found in plans.items()}
+    assert len(ids["wide"] & ids["narrow"]) == 2  # VAE and text encoder are shared, the UNet is not
+    sizes = {
+        name: sum(t.nbytes for t in (*loaded.model.unet.parameters(), *loaded.model.unet.buffers()))
+        for name, loaded in (("wide", wide), ("narrow", narrow))
+    }
+    assert sizes["narrow"] < 0.35 * sizes["wide"]
+    assert narrow.model.unet.dtype == torch.float32
+    for name, theirs in wide.model.unet.named_parameters():
+        ours = narrow.model.unet.get_submodule(name.rpartition(".")[0]).weight if name.endswith("weight") else None
+        if ours is not None:
+            assert (ours - theirs).abs().max() <= theirs.abs().max() / 16, name
+    drawn = draw(narrow.view(), "seven")
+    assert abs(drawn - draw(wide.view(), "seven")).mean() < 0.03
+    assert (drawn == draw(narrow.view(), "seven")).all()
+
+
+def test_eight_bits_of_several_files_and_of_files_in_eight_bits(tmp_path: Path) -> None:
+    folder = tiny_flux(tmp_path / "model")
+    pipe = diffusers.FluxPipeline.from_pretrained(folder, dtype=torch.bfloat16)
+    pipe.transformer.save_pretrained(folder / "transformer", max_shard_size="20KB")
+    (folder / "transformer/diffusion_pytorch_model.safetensors").unlink()
+    assert len(list((folder / "transformer").glob("*.safetensors"))) > 2
+    narrow = load(plan(DiffusersLoader(), diffusers.FluxPipeline, folder, ("fp8",))).model.transformer
+    expected = pipe.transformer.transformer_blocks[0].attn.to_q.weight.float()
+    assert type(narrow.transformer_blocks[0].attn.to_q).__name__ == "Fp8Linear"
+    assert isinstance(narrow.transformer_blocks[0].attn.to_q, torch.nn.Linear)
+    assert (narrow.transformer_blocks[0].attn.to_q.weight - expected).abs().max() <= expected.abs().max() / 16
+    assert type(narrow.x_embedder) is torch.nn.Linear  # outside the blocks
+
+    import safetensors.torch
+
+    for file in (folder / "transformer").glob("*.safetensors"):
+        tensors = {name: t.to(torch.float8_e4m3fn) for name, t in safetensors.torch.load_file(file).items()}
+        safetensors.torch.save_file(tensors, file)
+    kept = load(plan(DiffusersLoader(), diffusers.FluxPipeline, folder, ("fp8",))).model.transformer
+    assert torch.equal(kept.transformer_blocks[0].attn.to_q.weight_fp8.float(), expected.to(torch.float8_e4m3fn).float())
 
 
 def test_precision_variants_and_what_stays_in_float32(tmp_path: Path) -> None:
@@ -262,6 +257,8 @@ def test_adapters_are_a_runs_own(tmp_path: Path) -> None:
     assert styled.unet.conv_in.weight.data_ptr() == ours.model.unet.conv_in.weight.data_ptr()
     twice = adapter.apply(adapter.apply(ours.view(), 0.25), 0.25)
     assert abs(draw(twice, "seven") - changed).max() < 1e-3
+    narrow = adapter.apply(load(plan(DiffusersLoader(), kind, base, ("fp8", "fp32"))).view(), 0.5)
+    assert abs(draw(narrow, "seven") - changed).mean() < 0.03
     with pytest.raises(ValueError, match="does not fit"):
         adapter.apply(load(plan(DiffusersLoader(), diffusers.DiffusionPipeline, tiny_flux(tmp_path / "flux"))).view())
 

@@ -105,3 +105,15 @@ def test_settings_of_a_function_in_cozy_toml(project: Callable[..., Path], start
         waiting = runner.http.post("/v1/run/nap", json={"payload": {}, "timeout_ms": 5000}, headers={"prefer": "respond-async"})
         assert waiting.json()["status"] == "queued"
         assert runner.http.get(waiting.headers["location"], params={"wait": 5}).json()["output"] == {"text": "5000"}
+
+
+def test_a_command_given_to_the_image_runs_instead_of_the_worker() -> None:
+    def entrypoint(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "gen_worker.entrypoint", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+    ran = entrypoint(sys.executable, "-c", "import sys; print('ran'); sys.exit(5)")
+    assert (ran.stdout, ran.returncode) == ("ran\n", 5)
+    missing = entrypoint("no-such-program", "--listen")
+    assert missing.returncode == 127
+    assert "cannot run 'no-such-program': No such file or directory" in missing.stderr

@@ -215,6 +215,8 @@ def selection_policy(settings: ModelSettings, spec: ModelSpec) -> SelectionPolic
     """What may be taken of a repository. An author who names dtypes decides; otherwise COZY_HF_WEIGHT_PRECISIONS does."""
     listed = split_list(settings.cozy_hf_weight_precisions)
     precisions = listed if listed and tuple(spec.dtypes) == DEFAULT_DTYPES else tuple(spec.dtypes)
+    if "fp8" in precisions:  # what a repository does not have in eight bits is narrowed on the device
+        precisions += tuple(name for name in ("bf16", "fp16") if name not in precisions)
     return SelectionPolicy(
         precisions=precisions,
         components=split_list(settings.cozy_hf_components),

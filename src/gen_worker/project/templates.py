@@ -116,18 +116,25 @@ TEMPLATES = {
     ),
 }
 
-_DOCKERFILE = """FROM ghcr.io/astral-sh/uv:python3.12-bookworm-slim
+_DOCKERFILE = """# Builds the worker's image: cozyctl build, or docker build -t {name} .
+FROM ghcr.io/astral-sh/uv:python3.12-bookworm-slim
+ENV UV_PROJECT_ENVIRONMENT=/opt/venv PATH=/opt/venv/bin:$PATH UV_LINK_MODE=copy UV_NO_CACHE=1 UV_COMPILE_BYTECODE=1 PYTHONUNBUFFERED=1
 WORKDIR /app
-ENV UV_LINK_MODE=copy UV_PROJECT_ENVIRONMENT=/usr/local
-COPY pyproject.toml uv.lock* ./
+
+# Dependencies have a layer of their own, built and pushed again only when one of these files changes.
+COPY pyproject.toml uv.lock* *.whl* ./
 RUN uv sync --no-dev --no-install-project
+
+# The code, and the manifest of its functions.
 COPY . .
-RUN uv sync --no-dev
-RUN mkdir -p /app/.cozy && python -m gen_worker.discover > /app/.cozy/manifest.json
+RUN uv sync --no-dev && mkdir -p /app/.cozy && python -m gen_worker.discover --check-version > /app/.cozy/manifest.json
+
 ENTRYPOINT ["python", "-m", "gen_worker.entrypoint"]
 """
 
 _GITIGNORE = ".venv/\n__pycache__/\noutputs/\n"
+
+_DOCKERIGNORE = ".git\n.venv*\n**/__pycache__\noutputs\n.env\n"
 
 
 def render_template(template: str, name: str) -> dict[str, str]:
@@ -144,7 +151,8 @@ def render_template(template: str, name: str) -> dict[str, str]:
             '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n\n'
             f'[tool.hatch.build.targets.wheel]\npackages = ["src/{package}"]\n'
         ),
-        "Dockerfile": _DOCKERFILE,
+        "Dockerfile": _DOCKERFILE.format(name=name),
+        ".dockerignore": _DOCKERIGNORE,
         ".gitignore": _GITIGNORE,
         f"src/{package}/__init__.py": "",
         f"src/{package}/main.py": chosen.main,

@@ -53,7 +53,7 @@ def split_lines(image: Image.Image) -> list[Image.Image]:
     for top, bottom in zip(edges[::2], edges[1::2], strict=True):
         if bottom - top >= MIN_LINE_HEIGHT:
             margin = int((bottom - top) // 4)
-            box = (columns[0] - margin, top - margin, columns[-1] + 1 + margin, bottom + margin)
-            left, upper, right, lower = (int(edge) for edge in box)
+            left, right = int(columns[0]) - margin, int(columns[-1]) + 1 + margin
+            upper, lower = int(top) - margin, int(bottom) + margin
             lines.append(image.crop((max(0, left), max(0, upper), min(image.width, right), min(image.height, lower))))
     return lines

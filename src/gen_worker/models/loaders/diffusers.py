@@ -4,8 +4,11 @@ import copy
 import importlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from gen_worker.errors import FatalError
 from gen_worker.models.device import Device
@@ -23,8 +26,10 @@ from gen_worker.models.loaders.base import (
     torch_dtype,
     whole,
 )
+from gen_worker.models.loaders.fp8 import DENOISERS, fp8_bytes, keep_in_fp8, load_in_fp8, wants_fp8
 from gen_worker.models.loaders.frugal import VAE_TILING, device_bytes, is_kept_off, keep_off, steps_of, tile
 from gen_worker.models.loaders.weights import NotUnderstoodError, WeightFile, find_weights, identity, load_module, loaded_bytes
+from gen_worker.models.weight_files import precision_of
 
 OPTIONAL_PARTS = ("safety_checker", "feature_extractor", "image_encoder", "image_processor")
 _LIBRARIES = ("diffusers", "transformers")
@@ -44,7 +49,7 @@ class DiffusersLoader:
         torch = import_torch()
         quiet("diffusers.utils.logging", "transformers.utils.logging")
         device = request.device()
-        dtype = torch_dtype(torch, device.name, request.dtypes)
+        dtype = torch_dtype(torch, device.name, (*request.dtypes, *_own_precision(request)))
         index = request.path / "model_index.json"
         if not index.is_file():
             return whole(request, folder_bytes(request.path), lambda: _by_library(request, device, dtype))
@@ -59,7 +64,8 @@ class DiffusersLoader:
                 continue
             files = find_weights(folder, request.dtypes)
             if files:
-                part = _part(folder, value, files, request.digests, device, dtype, off=is_kept_off(name, taken))
+                form = _Form(device, dtype, off=is_kept_off(name, taken), fp8=wants_fp8(name, request.dtypes))
+                part = _part(folder, value, files, request.digests, form)
                 names[name] = part.part_id
                 parts[part.part_id] = part
         missing = _missing_optional(described, request.path)
@@ -77,16 +83,27 @@ class DiffusersLoader:
         return LoadPlan(tuple(parts.values()), assemble, economies)
 
 
-def _part(
-    folder: Path, value: Sequence[str], files: tuple[WeightFile, ...], digests: Mapping[str, str], device: Device, dtype: Any, *, off: bool
-) -> PartPlan:
-    """`off`: its weights wait in host memory, so that it is no longer the part that other pipelines share."""
+class _Form(msgspec.Struct, frozen=True):
+    """How a component is to be on its device. `off`: its weights wait in host memory; `fp8`: they are kept in eight bits. In either form
+    it is not the part that ordinary pipelines share."""
+
+    device: Device
+    dtype: Any
+    off: bool
+    fp8: bool
+
+    def __str__(self) -> str:
+        return f"{self.device.name}|{self.dtype}{'|off' if self.off else ''}{'|fp8' if self.fp8 else ''}"
+
+
+def _part(folder: Path, value: Sequence[str], files: tuple[WeightFile, ...], digests: Mapping[str, str], form: _Form) -> PartPlan:
     library, class_name = value
-    form = f"{library}.{class_name}|{device.name}|{dtype}{'|off' if off else ''}"
+    device, dtype = form.device, form.dtype
+    load_weights = load_in_fp8 if form.fp8 else partial(load_module, cast_buffers=True)
 
     def load(control: LoadControl) -> tuple[Any, int]:
         module, size_bytes = load_on_device(control)
-        if not off:
+        if not form.off:
             return module, size_bytes
         keep_off(module, device.name)
         device.collect()
@@ -98,7 +115,7 @@ def _part(
             _refuse_special(kind, folder, dtype)
             if library == "diffusers":
                 config = kind.load_config(str(folder))
-                return load_module(lambda: kind.from_config(config), files, device, dtype, control, cast_buffers=True)
+                return load_weights(lambda: kind.from_config(config), files, device, dtype, control)
             config = kind.config_class.from_pretrained(str(folder))
             return load_module(lambda: kind(config), files, device, dtype, control, cast_buffers=False)
         except NotUnderstoodError as exc:
@@ -106,15 +123,26 @@ def _part(
             module = kind.from_pretrained(
                 str(folder), **{_dtype_option() if library == "diffusers" else "dtype": dtype}, use_safetensors=True, local_files_only=True
             )
+            if form.fp8:
+                keep_in_fp8(module)
             module = module.to(device.name).eval()
             return module, tensor_bytes(module)
 
     return PartPlan(
-        identity(folder, files, digests, f"{folder.name}/", form),
-        loaded_bytes(files, dtype.itemsize),
+        identity(folder, files, digests, f"{folder.name}/", f"{library}.{class_name}|{form}"),
+        (fp8_bytes if form.fp8 else loaded_bytes)(files, dtype.itemsize),
         load,
         tuple(file.path for file in files),
     )
+
+
+def _own_precision(request: LoadRequest) -> tuple[str, ...]:
+    """What to compute in where only eight bits are asked for: what the weights were made in."""
+    if tuple(request.dtypes) != ("fp8",):
+        return ()
+    found = [find_weights(request.path / name, request.dtypes) for name in DENOISERS if (request.path / name).is_dir()]
+    precision = precision_of([entry for files in found for file in files for entry in file.entries])
+    return (precision,) if precision == "bf16" else ()
 
 
 def _refuse_special(kind: Any, folder: Path, dtype: Any) -> None:

@@ -221,7 +221,8 @@ def _move_buffers(module: Any, device: str, dtype: Any) -> None:
     for part in module.modules():
         for name, buffer in part._buffers.items():
             if buffer is not None:
-                part._buffers[name] = buffer.to(device, dtype if dtype is not None and buffer.is_floating_point() else None)
+                cast = dtype is not None and buffer.is_floating_point() and buffer.itemsize > 1  # weights in eight bits are buffers, too
+                part._buffers[name] = buffer.to(device, dtype if cast else None)
 
 
 def _read(path: Path) -> WeightFile:
