@@ -7,8 +7,10 @@ ARG GEN_WORKER_SPEC=""
 # A version range for torch, such as ~=2.10.0, and the build of it (cpu, cu126, cu128); empty: as the project says.
 ARG TORCH_SPEC=""
 ARG UV_TORCH_BACKEND=""
+# A page or folder with wheels that no index has.
+ARG UV_FIND_LINKS=""
 
-# Another user than root, made if need be.
+# The name of another user than root, made if need be.
 ARG WORKER_USER=root
 
 ENV VIRTUAL_ENV=/opt/venv PATH=/opt/venv/bin:$PATH UV_LINK_MODE=copy PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
@@ -26,6 +28,7 @@ RUN set -eu; cd /tmp/dependencies; touch overrides.txt; \
     esac; \
     if [ -n "$TORCH_SPEC" ]; then echo "torch$TORCH_SPEC" >> overrides.txt; fi; \
     if [ -z "$UV_TORCH_BACKEND" ]; then unset UV_TORCH_BACKEND; fi; \
+    if [ -z "$UV_FIND_LINKS" ]; then unset UV_FIND_LINKS; fi; \
     wanted=pyproject.toml; \
     if [ -f uv.lock ]; then \
       wanted=requirements.txt; \
@@ -33,19 +36,19 @@ RUN set -eu; cd /tmp/dependencies; touch overrides.txt; \
     fi; \
     uv venv -q /opt/venv; \
     uv pip install --no-cache --override overrides.txt -r "$wanted"; \
-    python -m compileall -q -x '/pygments/' /opt/venv/lib; \
+    python -m compileall -q -j 0 --invalidation-mode unchecked-hash -x '/pygments/' /opt/venv/lib > /dev/null || true; \
     rm -rf /tmp/dependencies
 
 # The project: after a change of code only this layer differs.
 COPY . .
 
 # What its functions are. Equal functions make an equal layer, so times are set to one value.
-RUN set -eu; touch /tmp/began; unset UV_TORCH_BACKEND; \
+RUN set -eu; touch /tmp/began; unset UV_TORCH_BACKEND UV_FIND_LINKS; \
     uv pip install -q --no-cache --no-deps -e .; \
     find /opt/venv -name uv_cache.json -newer /tmp/began -delete; \
     find /opt/venv -name RECORD -newer /tmp/began -exec sed -i '/uv_cache.json/d' {} +; \
     mkdir -p .cozy; python -m gen_worker.discover --check-version > .cozy/manifest.json; \
-    find /app /opt/venv -newer /tmp/began -exec touch -h -d @1 {} +; rm /tmp/began
+    find /app /opt/venv -newer /tmp/began -exec touch -h -d @1 {} +; rm /tmp/began; touch -d @1 /tmp
 
 USER ${WORKER_USER}
 ENTRYPOINT ["python", "-m", "gen_worker.entrypoint"]

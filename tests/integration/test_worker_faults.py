@@ -41,6 +41,15 @@ async def test_a_clean_end_and_an_error_both_reconnect(start_worker: Start, fold
             assert await scheduler.call("echo", {"prompt": code}) == {"text": code}
 
 
+async def test_a_killed_worker_is_gone_at_once(start_worker: Start, folder: Path) -> None:
+    async with LoopbackScheduler() as scheduler:
+        for _ in range(5):
+            worker = start_worker(folder, scheduler.address)
+            await scheduler.worker()
+            worker.process.kill()
+            await scheduler.until(lambda: not scheduler.workers, 5)
+
+
 @pytest.mark.parametrize("extensions", [True, False], ids=["extended", "plain"])
 async def test_a_run_survives_a_dropped_connection(start_worker: Start, folder: Path, extensions: bool) -> None:
     async with LoopbackScheduler(extensions=extensions) as scheduler, CuttingProxy(scheduler.address) as proxy:

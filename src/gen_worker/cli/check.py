@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 
 from gen_worker.cli.output import EXIT_FAILED, folder_argument, json_option, print_json, say
+from gen_worker.project.build_contract import check_build
 from gen_worker.project.discovery import discover
-from gen_worker.project.validation import validate_endpoint
 
 
 @click.command("check")
@@ -14,9 +14,9 @@ from gen_worker.project.validation import validate_endpoint
 @json_option
 @click.option("--require-uv-lock", is_flag=True, help="Count a missing uv.lock as an error.")
 def command(folder: str, as_json: bool, require_uv_lock: bool) -> int:
-    """Check FOLDER: its files, cozy.toml, and every marked function."""
+    """Check FOLDER: its files, cozy.toml, its Dockerfile, the build of torch, and every marked function."""
     root = Path(folder)
-    result = validate_endpoint(root, require_uv_lock=require_uv_lock)
+    result = check_build(root, require_uv_lock=require_uv_lock)
     errors, warnings, functions = list(result.errors), list(result.warnings), []
     try:
         found = discover(root, with_stand_ins=True)
@@ -37,5 +37,5 @@ def command(folder: str, as_json: bool, require_uv_lock: bool) -> int:
     if errors:
         say(f"{len(errors)} {'error' if len(errors) == 1 else 'errors'}; mend them and run again: cozyctl check {folder}")
         return EXIT_FAILED
-    say(f"ok: {', '.join(functions)}. Next: cozyctl dev")
+    say(f"ok: {', '.join(functions)}. Next: cozyctl dev, or cozyctl build")
     return 0

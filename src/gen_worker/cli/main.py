@@ -16,6 +16,7 @@ VERBS = {
     "discover": ("gen_worker.cli.discover", "Print the manifest of the endpoint in this folder."),
     "dev": ("gen_worker.cli.dev", "Serve the functions of this folder over HTTP."),
     "models": ("gen_worker.cli.models", "Plan, fetch, list and check models."),
+    "build": ("gen_worker.cli.build", "Build the worker image of this folder."),
     "run": ("gen_worker.cli.run", "Run one function once, here."),
 }
 ALIASES = {"doctor": "check"}

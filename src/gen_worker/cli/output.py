@@ -23,10 +23,10 @@ def print_json(value: Any) -> None:
     sys.stdout.buffer.flush()
 
 
-def fail(message: str, status: int, *, as_json: bool, code: str = "error") -> int:
-    """Report a failure in the form that was asked for; returns the exit status."""
+def fail(message: str, status: int, *, as_json: bool, code: str = "error", **facts: Any) -> int:
+    """Report a failure in the form that was asked for; returns the exit status. `facts` are for the JSON form."""
     if as_json:
-        print_json({"ok": False, "code": code, "error": message})
+        print_json({"ok": False, "code": code, "error": message, **facts})
     else:
         say(f"error: {message}")
     return status

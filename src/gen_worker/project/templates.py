@@ -118,7 +118,8 @@ TEMPLATES = {
 
 _DOCKERFILE = """# Builds the worker's image: cozyctl build, or docker build -t {name} .
 FROM ghcr.io/astral-sh/uv:python3.12-bookworm-slim
-ENV UV_PROJECT_ENVIRONMENT=/opt/venv PATH=/opt/venv/bin:$PATH UV_LINK_MODE=copy UV_NO_CACHE=1 UV_COMPILE_BYTECODE=1 PYTHONUNBUFFERED=1
+ENV UV_PROJECT_ENVIRONMENT=/opt/venv PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1
+ENV UV_LINK_MODE=copy UV_NO_CACHE=1 UV_COMPILE_BYTECODE=1 PYC_INVALIDATION_MODE=UNCHECKED_HASH
 WORKDIR /app
 
 # Dependencies have a layer of their own, built and pushed again only when one of these files changes.

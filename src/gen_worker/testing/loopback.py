@@ -79,6 +79,7 @@ class LoopbackScheduler:
         self._runs: dict[str, LoopbackRun] = {}
         self._realtime: dict[str, LoopbackRealtime] = {}
         self._changed = asyncio.Condition()
+        self._leaving: set[asyncio.Task[None]] = set()
         self._watching = 0
         self._room = asyncio.Event()
         self._ahead: LoopbackRun | None = None  # a run whose reader is far behind: nothing is read from the worker until it has caught up
@@ -98,6 +99,7 @@ class LoopbackScheduler:
         """Acknowledge what has come, end all streams, close the port."""
         await asyncio.gather(*[worker.finish() for worker in self.workers])
         await self._server.stop(grace_s)
+        await asyncio.gather(*self._leaving)
 
     @property
     def address(self) -> str:
@@ -188,15 +190,25 @@ class LoopbackScheduler:
         except (ProtocolViolationError, codec.CodecError) as exc:
             raise RejectError("INVALID_ARGUMENT", str(exc)) from None
         finally:
-            # Not cancelled in the middle of a write: gRPC goes on with it, and takes no status beside it.
-            await worker.finish()
-            writer.cancel()
-            async with self._changed:
-                if worker in self._workers:
-                    self._workers.remove(worker)
-                for client in [client for client in self._realtime.values() if client.worker is worker]:
-                    self._end_realtime(client.session_id, "connection_lost")
-                self._changed.notify_all()
+            self._drop(worker)
+            # Goes on when gRPC cancels the call, as it does when the worker is gone.
+            leaving = asyncio.create_task(self._leave(worker, writer))
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
+            await asyncio.shield(leaving)
+
+    def _drop(self, worker: LoopbackWorker) -> None:
+        if worker in self._workers:
+            self._workers.remove(worker)
+        for client in [client for client in self._realtime.values() if client.worker is worker]:
+            self._end_realtime(client.session_id, "connection_lost")
+
+    async def _leave(self, worker: LoopbackWorker, writer: "asyncio.Task[None]") -> None:
+        # Not cancelled in the middle of a write: gRPC goes on with it, and takes no status beside it.
+        await worker.finish()
+        writer.cancel()
+        async with self._changed:
+            self._changed.notify_all()
 
     async def _read(self, stream: ServerStream, worker: LoopbackWorker) -> None:
         while (data := await stream.receive()) is not None:

@@ -1,0 +1,1 @@
+"""Worker images: the engines that build them, and what they built."""

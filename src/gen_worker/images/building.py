@@ -1,0 +1,104 @@
+"""Builds an image, sees that it keeps the contract, labels it, pushes it."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from gen_worker.images.engines import BuildRequest, Engine, EngineError, Image
+from gen_worker.images.steps import BuildLog, Step
+from gen_worker.project.dockerfile import ENTRYPOINT, ENTRYPOINT_LINE, MANIFEST_PATH
+from gen_worker.project.manifest import Manifest
+
+ENDPOINT_LABEL, VERSION_LABEL, MANIFEST_LABEL = "cozy.endpoint", "org.opencontainers.image.version", "cozy.manifest.digest"
+OnStep = Callable[[Step], None]
+OnLine = Callable[[str], None]
+OnStage = Callable[[str], None]
+
+
+class BuildError(Exception):
+    """The build failed; `output` holds the last lines of the step that failed."""
+
+    def __init__(self, message: str, output: Sequence[str] = ()) -> None:
+        self.output = tuple(output)
+        super().__init__(message)
+
+
+class Built(msgspec.Struct, frozen=True):
+    """An image that keeps the contract."""
+
+    image: Image
+    manifest: Manifest
+    manifest_digest: str
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        return tuple(entry.name for entry in (*self.manifest.functions, *self.manifest.websockets))
+
+
+def build(engine: Engine, request: BuildRequest, version: str, on_step: OnStep, on_line: OnLine, on_stage: OnStage) -> Built:
+    """Build, check and label. Blocks; `BuildError` says which step failed, or what the image lacks."""
+    _watch(engine.build_command(request), on_step, on_line)
+    on_stage(f"checking {request.name}")
+    image = engine.inspect(request.name)
+    if image.entrypoint != ENTRYPOINT:
+        raise BuildError(f"{request.name} was built, but starts {list(image.entrypoint)}; end the Dockerfile with: {ENTRYPOINT_LINE}")
+    try:
+        data = engine.read_file(request.name, MANIFEST_PATH)
+    except (EngineError, OSError) as exc:
+        raise BuildError(f"{request.name} was built, but {MANIFEST_PATH} cannot be read in it: {exc}") from None
+    try:
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except msgspec.DecodeError as exc:
+        raise BuildError(f"{request.name} was built, but its {MANIFEST_PATH} is not a manifest: {exc}") from None
+    if not manifest.modules:
+        raise BuildError(f"{request.name} was built, but its manifest names no functions; mark one with @worker_function()")
+    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    labels = {ENDPOINT_LABEL: manifest.endpoint_name, MANIFEST_LABEL: digest, **({VERSION_LABEL: version} if version else {})}
+    if any(image.labels.get(key) != value for key, value in labels.items()):
+        engine.label(request.name, labels)
+        image = engine.inspect(request.name)
+    return Built(image, manifest, digest)
+
+
+def push(engine: Engine, name: str, on_line: OnLine) -> str:
+    """Send an image to the registry that its name begins with; the digest that it has there, `""` if the engine does not say."""
+    with tempfile.TemporaryDirectory() as work:
+        digest_file = Path(work) / "digest"
+        log = _watch(engine.push_command(name, digest_file), lambda step: None, on_line)
+        if digest_file.is_file():
+            return digest_file.read_text().strip()
+    said = [line.partition("digest: ")[2].partition(" ")[0] for line in log.tail if "digest: sha256:" in line]
+    return said[-1] if said else ""
+
+
+def _watch(command: Sequence[str], on_step: OnStep, on_line: OnLine, env: Mapping[str, str] = os.environ) -> BuildLog:
+    """Run to the end, telling of steps and lines. The child is ended with us."""
+    log = BuildLog()
+    began_s = time.monotonic()
+    # A session of its own: Ctrl-C is ours to pass on, once.
+    child = subprocess.Popen(  # noqa: S603 - an engine that the user chose
+        list(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=dict(env), start_new_session=True
+    )
+    try:
+        assert child.stdout is not None
+        for line in child.stdout:
+            step = log.feed(line)
+            if step is not None:
+                on_step(step)
+            on_line(line.rstrip())
+        status = child.wait()
+    except BaseException:
+        os.killpg(child.pid, signal.SIGTERM)
+        child.wait()
+        raise
+    if status:
+        where = f"step {log.step.number} of {log.step.count} failed: {log.step.instruction[:80]}" if log.step else f"{command[0]} failed"
+        raise BuildError(f"{where} (after {time.monotonic() - began_s:.0f} s, exit status {status})", log.tail)
+    return log
