@@ -36,7 +36,7 @@ RUN set -eu; cd /tmp/dependencies; touch overrides.txt; \
     fi; \
     uv venv -q /opt/venv; \
     uv pip install --no-cache --override overrides.txt -r "$wanted"; \
-    python -m compileall -q -j 0 --invalidation-mode unchecked-hash -x '/pygments/' /opt/venv/lib > /dev/null || true; \
+    python -m compileall -q -j 0 --invalidation-mode unchecked-hash -x '/(pygments|rich|markdown_it|pip)/' /opt/venv/lib > /dev/null || true; \
     rm -rf /tmp/dependencies
 
 # The project: after a change of code only this layer differs.
