@@ -123,6 +123,27 @@ def test_check_explains_every_breach(project: Callable[..., Path]) -> None:
         assert part in found.stderr
 
 
+def test_build_refuses_before_it_builds(tmp_path: Path) -> None:
+    assert cozyctl("init", "kite", cwd=tmp_path).returncode == 0
+    for arguments, status, code, reason in (
+        (["--platform", "linux/amd64,linux/arm64"], 2, "usage", "names several; build one after the other"),
+        (["--platform", "arm"], 2, "usage", "is not OS/ARCH"),
+        (["--build-arg", "cu126"], 2, "usage", "is not KEY=VALUE"),
+        (["--tag", "My Image"], 2, "usage", "is not an image name"),
+        (["--push"], 2, "usage", "--push needs a name with a registry"),
+        (["--engine", "kaniko"], 3, "engine", "'kaniko' is not installed"),
+    ):
+        found = cozyctl("build", "kite", "--json", *arguments, cwd=tmp_path)
+        said = json.loads(found.stdout)
+        assert (found.returncode, said["code"]) == (status, code), said
+        assert reason in said["error"]
+    (tmp_path / "kite/Dockerfile").write_text("FROM base\n")
+    found = cozyctl("build", "kite", cwd=tmp_path)
+    assert found.returncode == 1
+    assert "has no ENTRYPOINT" in found.stderr
+    assert "does not bake the manifest" in found.stderr
+
+
 def test_ctrl_c_cancels_the_run(project: Callable[..., Path]) -> None:
     import signal
 

@@ -19,6 +19,8 @@ BASE = "ghcr.io/astral-sh/uv:python3.12-bookworm-slim"
 BUILDAH = tuple(os.environ.get("BUILDAH", "buildah").split())  # as scripts/image-base prints it
 ENV = {**os.environ, "BUILDAH_ISOLATION": "chroot", "SOURCE_DATE_EPOCH": "1"}  # so that equal content has equal digests
 ENTRYPOINT = ("python", "-m", "gen_worker.entrypoint")
+if "vfs" in BUILDAH:  # which copies the whole image for every layer
+    ENV["BUILDAH_LAYERS"] = "false"
 Build = Callable[..., "BuildResult"]
 
 

@@ -41,7 +41,8 @@ async def url_of(runner: asyncio.subprocess.Process) -> str:
 
 async def test_hello_serves_and_a_change_of_its_code_is_one_small_layer(build: Build, project: Project) -> None:
     folder = project("hello")
-    built = build(folder)
+    layered = {"BUILDAH_LAYERS": "true"}
+    built = build(folder, env=layered)
     name = built.name
     under, first = layers(BASE), layers(name)
     assert sum(size for _, size in first[len(under) :]) < 60e6
@@ -65,7 +66,7 @@ async def test_hello_serves_and_a_change_of_its_code_is_one_small_layer(build: B
 
     code = folder / "src/hello/main.py"
     code.write_text(code.read_text().replace("Hello, ", "Goodbye, "))
-    again = build(folder)
+    again = build(folder, env=layered)
     changed = [size for (digest, size), (old, _) in zip(layers(again.name), first, strict=True) if digest != old]
     assert len(changed) == 1
     assert changed[0] < 1e6
