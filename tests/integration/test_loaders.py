@@ -1,11 +1,13 @@
 """Loaders against the libraries' own loading: the same weights, the same outputs, parts shared and accounted."""
 
 import asyncio
+import copy
 import importlib.util
 import io
 import random
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -342,3 +344,16 @@ def test_a_thousand_cycles_leave_nothing(tmp_path: Path) -> None:
     with pytest.raises(DeviceFullError):
         device.new_slab(1001)
     assert cache.ledger.reserve([Part("x", 400)]) == (["x"], [])
+
+
+def test_a_tokenizer_is_shared_by_threads_that_pad_differently() -> None:
+    request = LoadRequest(transformers.AutoTokenizer, MODELS / "digits-sd/tokenizer", lambda: DEVICE, ("fp16",))
+    tokenizer = load(TransformersLoader().plan(request)).view()
+    pipe = load(plan(DiffusersLoader(), diffusers.StableDiffusionPipeline, MODELS / "digits-sd")).view()
+    for shared in (tokenizer, pipe.tokenizer, copy.deepcopy(tokenizer)):
+
+        def lengths(padding: Any, shared: Any = shared) -> set[int]:
+            return {len(shared("seven", padding=padding, max_length=8, truncation=padding is not False).input_ids) for _ in range(1500)}
+
+        with ThreadPoolExecutor(4) as threads:
+            assert list(threads.map(lengths, ["max_length", False, "max_length", False])) == [{8}, {3}, {8}, {3}]

@@ -28,6 +28,7 @@ from gen_worker.models.loaders.base import (
 )
 from gen_worker.models.loaders.fp8 import DENOISERS, fp8_bytes, keep_in_fp8, load_in_fp8, wants_fp8
 from gen_worker.models.loaders.frugal import VAE_TILING, device_bytes, is_kept_off, keep_off, steps_of, tile
+from gen_worker.models.loaders.tokenizers import share
 from gen_worker.models.loaders.weights import NotUnderstoodError, WeightFile, find_weights, identity, load_module, loaded_bytes
 from gen_worker.models.weight_files import precision_of
 
@@ -177,6 +178,7 @@ def _settle(pipe: Any, device: str, but: Sequence[str] = ()) -> None:
             continue
         if next((p.device.type for p in part.parameters()), "") != torch.device(device).type:
             part.to(device)
+    share(pipe.components.values())
     pipe.set_progress_bar_config(disable=True)
 
 

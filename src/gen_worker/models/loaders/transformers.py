@@ -17,6 +17,7 @@ from gen_worker.models.loaders.base import (
     torch_dtype,
     whole,
 )
+from gen_worker.models.loaders.tokenizers import share
 from gen_worker.models.loaders.weights import NotUnderstoodError, WeightFile, find_weights, identity, load_module, loaded_bytes
 
 
@@ -100,6 +101,7 @@ def _by_library(request: LoadRequest, device: Device, options: dict[str, Any]) -
     torch = import_torch()
     loaded = request.annotation.from_pretrained(str(request.path), local_files_only=True, trust_remote_code=False, **options)
     if not isinstance(loaded, torch.nn.Module):
+        share([loaded])
         return Loaded(loaded, 0, lambda: loaded)
     model = loaded.to(device.name).eval()
     return Loaded(model, tensor_bytes(model), lambda: model)
