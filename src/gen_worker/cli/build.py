@@ -125,7 +125,7 @@ class LiveBuild:
         """A line of output."""
         if self._verbose and not self._quiet:
             say(text)
-        elif self._bar is not None and text.strip() and self._step is not None:
+        elif self._bar is not None and text.strip() and self._step is not None and self._step.instruction not in text:
             self._bar.update(self._task, description=f"{self._step.instruction[:40]}: {text.strip()[-70:]}")
 
     def stage(self, text: str) -> None:
