@@ -87,8 +87,8 @@ def ours(url: str, target: Path, size: int, digest: str) -> tuple[float, float, 
     return ended - began, _cpu_s() - cpu, ended - meter.last_s
 
 
-def plain_loop(url: str, target: Path) -> tuple[float, float]:
-    """The usual loop: one stream, pieces of 1 MiB, hashed in another pass at the end. Seconds, and CPU seconds."""
+def plain_loop(url: str, target: Path) -> tuple[float, float, float]:
+    """The usual loop: one stream, pieces of 1 MiB, hashed in another pass at the end. Seconds, CPU seconds, and seconds with a sync."""
     target.unlink(missing_ok=True)
     cpu = _cpu_s()
     began = time.perf_counter()
@@ -100,25 +100,44 @@ def plain_loop(url: str, target: Path) -> tuple[float, float]:
         while chunk := file.read(1 << 20):
             hasher.update(chunk)
     hasher.hexdigest()
-    return time.perf_counter() - began, _cpu_s() - cpu
+    took_s, used_s = time.perf_counter() - began, _cpu_s() - cpu
+    with target.open("rb") as file:
+        os.fsync(file.fileno())
+    return took_s, used_s, time.perf_counter() - began
+
+
+def disk_s(target: Path, size: int) -> float:
+    """The ceiling: as many bytes written and synced, from nowhere."""
+    target.unlink(missing_ok=True)
+    piece = os.urandom(8 << 20)
+    began = time.perf_counter()
+    with target.open("wb", buffering=0) as file:
+        for _ in range(size // len(piece)):
+            file.write(piece)
+        os.fsync(file.fileno())
+    return time.perf_counter() - began
 
 
 PUBLISHED = """
-import asyncio, sys, time
+import asyncio, os, sys, time
 from pathlib import Path
 from gen_worker.cozy_cas import _download_one_file
 url, target, size, digest = sys.argv[1:]
 began = time.perf_counter()
 asyncio.run(_download_one_file(url, Path(target), int(size), digest))
-print(time.perf_counter() - began)
+took = time.perf_counter() - began
+with open(target, "rb") as file:
+    os.fsync(file.fileno())
+print(took, time.perf_counter() - began)
 """
 
 
-def published_loop(python: str, url: str, target: Path, size: int, digest: str) -> float:
-    """The download of the published worker 0.3.2, in a process of its own."""
+def published_loop(python: str, url: str, target: Path, size: int, digest: str) -> tuple[float, float]:
+    """The download of the published worker 0.3.2, in a process of its own: seconds as it is, and until its file is on the disk too."""
     target.unlink(missing_ok=True)
     command = [python, "-c", PUBLISHED, url, str(target), str(size), digest.partition(":")[2]]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    took_s, synced_s = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return float(took_s), float(synced_s)
 
 
 def download(folder: Path, path: Path, digest: str, published: str) -> None:
@@ -126,26 +145,32 @@ def download(folder: Path, path: Path, digest: str, published: str) -> None:
     gib = size / (1 << 30)
     print("\n| download of one file | value |\n|---|---|")
     with server(path) as url:
-        loops, all_ours, hashless, theirs = [], [], [], []
-        for _ in range(2 * ROUNDS):  # best of each: what the machine's memory does to a run only ever adds
+        loops, all_ours, hashless, theirs, disk = [], [], [], [], []
+        for _ in range(3 * ROUNDS):  # best of each: what the machine's memory does to a run only ever adds
+            disk.append(disk_s(folder / "disk", size))
             loops.append(plain_loop(url, folder / "loop"))
             all_ours.append(ours(url, folder / "ours", size, digest))
             hashless.append(ours(url, folder / "ours", size, "")[0])
             if published:
                 theirs.append(published_loop(published, url, folder / "theirs", size, digest))
-        loop_s, loop_cpu = (min(values) for values in zip(*loops, strict=True))
+        _, loop_cpu, loop_synced_s = (min(values) for values in zip(*loops, strict=True))
         seconds, cpu, tail = (min(values) for values in zip(*all_ours, strict=True))
         row("loopback: MB/s, on the disk for certain", size / seconds / 1e6)
+        row("loopback: seconds to write and sync as many bytes from nowhere / ours", min(disk) / seconds)
         if published:
-            row("loopback: seconds of the published worker 0.3.2 / ours (gate 2, target 3)", min(theirs) / seconds)
-        row("loopback: seconds of one stream, written and hashed with 1 MiB pieces, not synced / ours", loop_s / seconds)
+            took_s, synced_s = (min(values) for values in zip(*theirs, strict=True))
+            row("loopback: seconds of the published worker 0.3.2, synced as ours are / ours (gate 2, target 3)", synced_s / seconds)
+            row("loopback: the same as it is, without a sync / ours", took_s / seconds)
+        row("loopback: one stream of 1 MiB pieces, then hashed, then synced / ours", loop_synced_s / seconds)
         row("CPU seconds a GiB with hash and sync (gate 0.8, target 0.5)", cpu / gib)
         row("CPU seconds a GiB of that one stream, without sync", loop_cpu / gib)
         row("with digest / without", seconds / min(hashless))
         row("tail after the last byte, ms (gate 100, target 20)", tail * 1000)
     with server(path, "--rtt-ms", "25", "--rate-mb-s", "250", "--connection-mb-s", "60") as url:
         seconds = min(ours(url, folder / "ours", size, digest)[0] for _ in range(2))
+        hashless_s = min(ours(url, folder / "ours", size, "")[0] for _ in range(2))
         row("25 ms round trip, 60 MB/s a connection: MB/s / link of 250 (gate 0.85, target 0.95)", size / seconds / 250e6)
+        row("the same: with digest / without (gate 1.05, target 1.01)", seconds / hashless_s)
 
 
 def load(folder: Path, path: Path) -> None:

@@ -62,12 +62,19 @@ def left_over(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("algorithm", ["blake3", "sha256"])
 def test_ranges_make_the_file(server: BlobServer, tmp_path: Path, data: bytes, algorithm: str) -> None:
-    url = server.add("/a", data)
+    url = server.add("/a", data, pause_s=0.02)
     assert get(wanted(tmp_path / "a", url, data, algorithm)) == SIZE
     assert (tmp_path / "a").read_bytes() == data
     assert server.sent_bytes == SIZE
     assert len(server.requests) > 4
     assert left_over(tmp_path) == []
+
+
+def test_a_server_next_door_is_not_asked_by_many_at_once(server: BlobServer, tmp_path: Path, data: bytes) -> None:
+    get(wanted(tmp_path / "a", server.add("/a", data), data))
+    assert (tmp_path / "a").read_bytes() == data
+    assert server.sent_bytes == SIZE
+    assert len(server.requests) > 1
 
 
 def test_many_files_some_empty(server: BlobServer, tmp_path: Path) -> None:

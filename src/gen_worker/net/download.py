@@ -1,23 +1,22 @@
 """Many files by parallel ranges: resumed where they stopped, hashed while they come, published only when their digest is right. Blocking.
 
-Stream threads fetch ranges; checking threads follow each file's contiguous front with its hash while the pages are still in memory.
+Stream threads fetch ranges, and hash what continues a file's hash; the checks beside them do the rest.
 """
 
 import errno
 import random
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 
+from gen_worker.net.board import Board, Task
+from gen_worker.net.checks import check_files, flush_files
 from gen_worker.net.fetched_file import FetchedFile
 from gen_worker.net.range_client import EXPIRED, PASSING, HttpError, PassingError, RangeClient, RangeReply
+from gen_worker.net.stream_count import WINDOW_S, StreamCount
 from gen_worker.net.wanted import DiskFullError, DownloadCanceledError, DownloadFailedError, Meter, Policy, Wanted
 
-HASH_BYTES = 4 << 20
-HASH_BUFFER_BYTES = 1 << 20
-FLUSH_BYTES = 64 << 20
-MEASURE_S = 0.25  # between decisions on more streams
+CHECKS = 2
 MAX_RENEWALS = 3
 
 
@@ -33,72 +32,66 @@ class _Watch:
 
 
 class Download:
-    """One call of `fetch`: the threads and what they share."""
+    """One call of `fetch`: its threads, and what it does about answers that are not what was asked for."""
 
-    def __init__(
-        self, client: RangeClient, policy: Policy, meter: Meter, cancel: threading.Event, on_file: Callable[[Wanted], None]
-    ) -> None:
+    def __init__(self, client: RangeClient, policy: Policy, cancel: threading.Event, board: Board, files: int) -> None:
         self._client = client
         self._policy = policy
-        self._meter = meter
         self._cancel = cancel
-        self._on_file = on_file
-        self._changed = threading.Condition()
-        self._waiting: deque[FetchedFile] = deque()
-        self._active: list[FetchedFile] = []
-        self._left = 0
-        self._failure: Exception | None = None
-        self._arrived = 0  # bytes, for measuring
+        self._board = board
         self._threads: list[threading.Thread] = []
-        self._streams = policy.streams
-        self._watches: dict[int, _Watch] = {}  # by stream thread
+        self._count = StreamCount(policy.streams, policy.max_streams, files)
+        self._running: set[int] = set()  # numbers of streams
+        self._watches: dict[int, _Watch] = {}  # by stream
 
-    def run(self, files: Sequence[Wanted]) -> None:
+    def run(self) -> None:
         """Fetch all, or raise what stopped it after every thread has ended."""
-        self._waiting.extend(FetchedFile(wanted) for wanted in files)
-        self._left = len(files)
-        for number in range(self._policy.streams):
-            self._start(self._stream, f"download-{number}")
-        for number in range(2):
-            self._start(self._check, f"download-check-{number}")
-        self._start(self._flush, "download-flush")
+        board = self._board
+        for number in range(CHECKS):
+            self._start(lambda: check_files(board), f"download-check-{number}")
+        self._start(lambda: flush_files(board), "download-flush")
         try:
             self._supervise()
         except BaseException as exc:
-            self._fail(exc if isinstance(exc, Exception) else DownloadCanceledError("interrupted"))
+            board.fail(exc if isinstance(exc, Exception) else DownloadCanceledError("interrupted"))
             raise
         finally:
             for thread in self._threads:
                 thread.join()
-            for file in self._active:
-                if file.opened:
-                    file.part.write_journal()
-                    file.part.close()
-        if self._failure is not None:
-            raise self._failure
+            board.close()
+        if board.failure is not None:
+            raise board.failure
 
     def _supervise(self) -> None:
-        """Wait; add streams for as long as each addition pays."""
-        best_rate, last, since_s = 0.0, 0, time.monotonic()
+        """Wait; keep as many streams as pay."""
+        board, count = self._board, self._count
+        last, since_s = 0, time.monotonic()
         while True:
-            with self._changed:
-                if self._over:
+            with board.changed:
+                self._add_streams()
+                if board.over:
                     return
-                self._changed.wait(0.1)
-                arrived = self._arrived
+                board.changed.wait(0.05)
+                arrived = board.arrived
             if self._cancel.is_set():
-                self._fail(DownloadCanceledError("the download was cancelled"))
+                board.fail(DownloadCanceledError("the download was cancelled"))
                 return
             self._hang_up_on_slow()
-            elapsed_s = time.monotonic() - since_s
-            if elapsed_s < MEASURE_S:
-                continue
-            rate, last, since_s = (arrived - last) / elapsed_s, arrived, time.monotonic()
-            if rate > best_rate * 1.1 and self._streams < self._policy.max_streams:
-                best_rate = rate
-                for _ in range(2):
-                    self._start(self._stream, f"download-{self._streams}")
-                    self._streams += 1
+            now_s, before = time.monotonic(), count.count
+            if count.is_near and sum(watch.size_bytes > 0 for watch in list(self._watches.values())) < before:
+                last, since_s = arrived, now_s  # not all of them at work: nothing to learn
+            elif now_s - since_s >= WINDOW_S:
+                count.measured((arrived - last) / (now_s - since_s))
+                last, since_s = arrived, now_s
+                if count.count < before:
+                    board.wake()  # those that wait for work may go
+
+    def _add_streams(self) -> None:
+        """As many threads as there should be; those with higher numbers end by themselves. The board's lock is held."""
+        for number in range(self._count.count):
+            if number not in self._running:
+                self._running.add(number)
+                self._start(lambda number=number: self._stream(number), f"download-{number}")  # type: ignore[misc]
 
     def _hang_up_on_slow(self) -> None:
         now_s = time.monotonic()
@@ -112,109 +105,93 @@ class Download:
 
     # Streams.
 
-    def _stream(self) -> None:
-        while (task := self._next_range()) is not None:
-            file = task[0]
+    def _stream(self, number: int) -> None:
+        board = self._board
+        while (task := board.next_range(lambda: number < self._count.count, self._count.count)) is not None:
             try:
-                self._try_range(*task)
+                self._try_range(task, number)
             except OSError as exc:
                 if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-                    self._fail(DiskFullError(exc.errno, f"no space left for {file.name} ({file.wanted.size_bytes} bytes)"))
+                    size = task.file.wanted.size_bytes
+                    board.fail(DiskFullError(exc.errno, f"no space left for {task.file.name} ({size} bytes)"))
                 else:
-                    self._fail(exc)
+                    board.fail(exc)
             except Exception as exc:  # noqa: BLE001 - what a link gives may fail in any way; it ends the download, not the thread alone
-                self._fail(exc)
+                board.fail(exc)
             finally:
-                with self._changed:
-                    file.busy -= 1
-                    self._changed.notify_all()
+                board.leave(task.file)
+        with board.changed:
+            self._running.discard(number)
 
-    def _try_range(self, file: FetchedFile, start: int, end: int, epoch: int) -> None:
-        renewed = file.renewed
+    def _try_range(self, task: Task, number: int) -> None:
+        renewed = task.file.renewed
         try:
-            self._fetch_range(file, start, end, epoch)
+            self._fetch_range(task, number)
         except (PassingError, HttpError) as exc:
-            self._retry(file, exc, epoch, renewed)
+            self._retry(task.file, exc, task.epoch, renewed)
 
-    def _next_range(self) -> tuple[FetchedFile, int, int, int] | None:
-        with self._changed:
-            while not self._over:
-                for file in self._active:
-                    with file.lock:
-                        if file.gaps and not (file.whole and file.busy):
-                            file.busy += 1
-                            return file, *file.take(self._streams), file.epoch
-                if self._waiting:
-                    file = self._waiting.popleft()
-                    try:
-                        have = file.open()
-                    except OSError as exc:
-                        self._failure = self._failure or exc
-                        self._changed.notify_all()
-                        return None
-                    self._meter.add(have)
-                    self._active.append(file)
-                    self._changed.notify_all()
-                    continue
-                self._changed.wait()
-            return None
-
-    def _fetch_range(self, file: FetchedFile, start: int, end: int, epoch: int) -> None:
-        at = start
+    def _fetch_range(self, task: Task, number: int) -> None:
+        file, size = task.file, task.file.wanted.size_bytes
         try:
             link = file.link or file.wanted.link(False)
-            size = file.wanted.size_bytes
-            is_all = start == 0 and end == size
-            with self._client.get(link, start, None if is_all and file.whole else end, file.part.etag) as reply:
-                at, end, epoch = self._accept(file, reply, start, end, epoch)
-                watch = self._watches[threading.get_ident()] = _Watch(reply)
-                for chunk in reply.chunks():
-                    if self._over or file.epoch != epoch:
-                        return
-                    chunk = chunk[: end - at]
-                    file.part.write(at, chunk)
-                    with file.lock:
-                        if file.epoch != epoch:
-                            return
-                        file.part.note(at, at + len(chunk))
-                        file.failures = file.renewals = 0
-                        at += len(chunk)
-                    self._count(len(chunk))
-                    if at == end:
-                        return
-                    watch.size_bytes += len(chunk)
-                if watch.hung_up:
-                    raise PassingError(f"only {watch.size_bytes} bytes of {file.name} in {self._policy.stall_s:.0f} s")
-                raise PassingError(f"the answer for {file.name} ended {end - at} bytes early")
+            is_all = task.at == 0 and task.end == size
+            began_s = time.monotonic()
+            with self._client.get(link, task.at, None if is_all and file.whole else task.end, file.part.etag) as reply:
+                if self._count.answered(time.monotonic() - began_s):
+                    self._board.wake()
+                self._accept(task, reply)
+                self._read(task, reply, number)
         finally:
-            self._watches.pop(threading.get_ident(), None)
             with file.lock:
-                if file.epoch == epoch and at < end:
-                    file.gaps.appendleft((at, end))
+                if file.epoch == task.epoch and task.at < task.end:
+                    file.gaps.appendleft((task.at, task.end))
 
-    def _accept(self, file: FetchedFile, reply: RangeReply, start: int, end: int, epoch: int) -> tuple[int, int, int]:
-        """Check that an answer belongs to the file; where its bytes begin and end, and in which epoch."""
-        size = file.wanted.size_bytes
+    def _read(self, task: Task, reply: RangeReply, number: int) -> None:
+        """Write what comes, until the range is there or nobody wants it any more."""
+        file, board = task.file, self._board
+        watch = self._watches[number] = _Watch(reply)
+        try:
+            for chunk in reply.chunks():
+                if board.over or file.epoch != task.epoch:
+                    return
+                chunk = chunk[: task.end - task.at]
+                file.part.write(task.at, chunk)
+                if not file.arrived(task.at, chunk, task.epoch):
+                    return
+                task.at += len(chunk)
+                board.count(len(chunk))
+                if task.at == task.end or (number >= self._count.count and not file.whole):
+                    return
+                watch.size_bytes += len(chunk)
+        finally:
+            self._watches.pop(number, None)
+        if watch.hung_up:
+            raise PassingError(f"only {watch.size_bytes} bytes of {file.name} in {self._policy.stall_s:.0f} s")
+        raise PassingError(f"the answer for {file.name} ended {task.end - task.at} bytes early")
+
+    def _accept(self, task: Task, reply: RangeReply) -> None:
+        """Check that an answer belongs to the file; from now on the task is about what is really coming."""
+        file, size = task.file, task.file.wanted.size_bytes
         if reply.total is not None and reply.total != size:
             raise DownloadFailedError(f"{file.name} has {reply.total} bytes at its source, expected {size}", passing=False)
         with file.lock:
-            if file.epoch != epoch:
+            if file.epoch != task.epoch:
                 raise PassingError("the file was begun again")
             file.link = reply.link
             changed = bool(file.part.etag and reply.etag and reply.etag != file.part.etag)
             if reply.is_range:
                 if changed:  # a server without If-Range: this answer is of another version
-                    self._meter.add(-file.restart())
+                    self._board.restart(file)
                     raise PassingError(f"{file.name} changed at its source")
                 file.part.etag = file.part.etag or reply.etag
-                return start, end, epoch
+                return
             # The whole file though a range was asked for: no ranges here, or not of this version.
-            if start or end != size or file.part.done.total():
+            if task.at or task.end != size or file.part.done.total():
                 file.whole = file.whole or not changed
-                self._meter.add(-file.restart())
+                self._board.restart(file)
             file.part.etag = reply.etag
             file.gaps.clear()
-            return 0, size, file.epoch
+            task.at, task.end, task.epoch = 0, size, file.epoch
 
     def _retry(self, file: FetchedFile, exc: Exception, epoch: int, renewed: int) -> None:
         """Wait before the next try, or give up on everything."""
@@ -225,11 +202,11 @@ class Download:
             if exc.status == 416 and file.restarts == 0:
                 file.restarts += 1
                 with file.lock:
-                    self._meter.add(-file.restart())
+                    self._board.restart(file)
                 return
             if exc.status not in PASSING:
                 passing = exc.status in EXPIRED
-                self._fail(DownloadFailedError(f"{file.name}: {exc}", passing=passing, status=exc.status))
+                self._board.fail(DownloadFailedError(f"{file.name}: {exc}", passing=passing, status=exc.status))
                 return
         with file.lock:
             if file.epoch != epoch:
@@ -238,7 +215,7 @@ class Download:
             failures = file.failures
         if failures >= policy.tries:
             status = exc.status if isinstance(exc, HttpError) else None
-            self._fail(DownloadFailedError(f"{file.name}: {exc} ({failures} tries)", passing=True, status=status))
+            self._board.fail(DownloadFailedError(f"{file.name}: {exc} ({failures} tries)", passing=True, status=status))
             return
         asked_s = exc.retry_after_s if isinstance(exc, HttpError) else None
         pause_s = min(policy.max_pause_s, policy.first_pause_s * 2 ** (failures - 1)) * random.uniform(0.5, 1.0)  # noqa: S311
@@ -255,110 +232,6 @@ class Download:
             file.renewed += 1
             file.link = file.wanted.link(True)
         return True
-
-    # Checking.
-
-    def _check(self) -> None:
-        while (file := self._next_check()) is not None:
-            try:
-                self._hash_on(file)
-            except Exception as exc:  # noqa: BLE001 - a disk that cannot be read ends the download
-                self._fail(exc)
-            finally:
-                with self._changed:
-                    file.checking = False
-                    self._changed.notify_all()
-
-    def _flush(self) -> None:
-        while (file := self._next_flush()) is not None:
-            try:
-                written = file.part.done.total()
-                file.part.flush()
-                file.flushed = written
-            except Exception as exc:  # noqa: BLE001 - as above
-                self._fail(exc)
-            finally:
-                with self._changed:
-                    file.flushing = False
-                    self._changed.notify_all()
-
-    def _next_flush(self) -> FetchedFile | None:
-        with self._changed:
-            while not self._over:
-                for file in self._active:
-                    if not file.checking and not file.flushing and file.part.done.total() - file.flushed >= FLUSH_BYTES:
-                        file.flushing = True
-                        return file
-                self._changed.wait(0.05)
-            return None
-
-    def _next_check(self) -> FetchedFile | None:
-        with self._changed:
-            while not self._over:
-                for file in self._active:
-                    front = file.part.done.front()
-                    ready = front == file.wanted.size_bytes and not file.busy
-                    behind = file.hash is not None and front - file.hashed >= HASH_BYTES
-                    if not file.checking and ((ready and not file.flushing) or behind):
-                        file.checking = True
-                        return file
-                self._changed.wait(0.05)
-            return None
-
-    def _hash_on(self, file: FetchedFile) -> None:
-        """Take the hash up to the front; publish a file that is complete and right."""
-        size = file.wanted.size_bytes
-        buffer = memoryview(bytearray(min(HASH_BUFFER_BYTES, max(size, 1))))
-        while not self._over:
-            with file.lock:
-                epoch, at, front, hasher = file.epoch, file.hashed, file.part.done.front(), file.hash
-            if at < front and hasher is not None:
-                got = file.part.read_into(at, buffer[: front - at])
-                hasher.update(buffer[:got])
-                with file.lock:
-                    if file.epoch == epoch:
-                        file.hashed = at + got
-                continue
-            if front < size or file.busy:
-                return
-            break
-        else:
-            return
-        expected = file.wanted.digest.partition(":")[2]
-        if file.hash is not None and file.hash.hexdigest() != expected:
-            if file.restarts:
-                file.opened = False
-                file.part.discard()
-                raise DownloadFailedError(
-                    f"{file.name} arrived with another content than its digest says, twice; the source is wrong", passing=False
-                )
-            file.restarts += 1
-            with file.lock:
-                self._meter.add(-file.restart())
-            return
-        file.part.publish()
-        file.part.close()
-        self._on_file(file.wanted)
-        with self._changed:
-            self._active.remove(file)
-            self._left -= 1
-            self._changed.notify_all()
-
-    # What all share.
-
-    @property
-    def _over(self) -> bool:
-        return self._failure is not None or self._left == 0
-
-    def _count(self, size_bytes: int) -> None:
-        self._meter.add(size_bytes)
-        with self._changed:
-            self._arrived += size_bytes
-
-    def _fail(self, exc: Exception) -> None:
-        with self._changed:
-            self._failure = self._failure or exc
-            self._changed.notify_all()
 
     def _start(self, work: Callable[[], None], name: str) -> None:
         thread = threading.Thread(target=work, name=name, daemon=True)
@@ -380,4 +253,5 @@ def fetch(
     Raises `DownloadFailedError`, `DiskFullError`, `DownloadCanceledError`, or what a `link` raises. What came stays for the next call.
     """
     if files:
-        Download(client, policy, meter, cancel, on_file).run(files)
+        board = Board(files, meter, on_file)
+        Download(client, policy, cancel, board, len(files)).run()

@@ -11,6 +11,7 @@ from gen_worker.net.wanted import Wanted
 
 MIN_RANGE_BYTES = 4 << 20
 MAX_RANGE_BYTES = 64 << 20
+READ_BACK_BYTES = 1 << 20
 
 
 class FetchedFile:
@@ -51,6 +52,67 @@ class FetchedFile:
         if start + piece < end:
             self.gaps.appendleft((start + piece, end))
         return start, min(start + piece, end)
+
+    @property
+    def is_complete(self) -> bool:
+        """All bytes are there, and nobody writes any more."""
+        return self.part.done.front() == self.wanted.size_bytes and not self.busy
+
+    @property
+    def lag(self) -> int:
+        """Bytes at the front that the hash has not seen."""
+        return self.part.done.front() - self.hashed if self.hash is not None else 0
+
+    def arrived(self, at: int, data: memoryview, epoch: int) -> bool:
+        """Bytes were written in their place. Hashes them at once, while the processor has them at hand, if they continue the hash.
+
+        False: the file was begun again meanwhile, they do not count.
+        """
+        end = at + len(data)
+        with self.lock:
+            if self.epoch != epoch:
+                return False
+            self.part.note(at, end)
+            self.failures = self.renewals = 0
+            if self.hash is None or self.checking or not self._continues(at, end):
+                return True
+            self.checking, hashed, hasher = True, self.hashed, self.hash
+        try:
+            if hashed < at:
+                self._read_back(hasher, hashed, at)
+            hasher.update(data)
+        finally:
+            with self.lock:
+                self.checking = False
+                if self.epoch == epoch:
+                    self.hashed = end
+        return True
+
+    def _continues(self, at: int, end: int) -> bool:
+        """Whether only these bytes, and at most a few before them, are missing from the hash."""
+        return at - READ_BACK_BYTES <= self.hashed <= at and self.part.done.front() >= end
+
+    def hash_on(self) -> bool:
+        """A step of the hash towards the front, read from the file; False when there is nothing to do. `checking` is the caller's."""
+        with self.lock:
+            epoch, hasher = self.epoch, self.hash
+            start, end = self.hashed, min(self.part.done.front(), self.hashed + READ_BACK_BYTES)
+        if hasher is None or start >= end:
+            return False
+        self._read_back(hasher, start, end)
+        with self.lock:
+            if self.epoch == epoch:
+                self.hashed = end
+        return True
+
+    def _read_back(self, hasher: Any, start: int, end: int) -> None:
+        buffer = memoryview(bytearray(end - start))
+        while start < end:
+            got = self.part.read_into(start, buffer[: end - start])
+            if not got:
+                raise OSError(f"{self.part.path.name} became shorter while it was being fetched")
+            hasher.update(buffer[:got])
+            start += got
 
     def restart(self) -> int:
         """Begin again from nothing; how many bytes no longer count."""

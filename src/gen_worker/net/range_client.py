@@ -16,7 +16,7 @@ READ_TIMEOUT_S = 30.0
 MAX_REDIRECTS = 5
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 522, 524})
 EXPIRED = frozenset({401, 403, 410})
-READ_BYTES = 256 << 10
+READ_BYTES = 1 << 20
 
 
 class Link(msgspec.Struct, frozen=True):
@@ -51,7 +51,7 @@ class RangeReply:
         self.etag = response.headers.get("etag", "")
 
     def chunks(self) -> Iterator[memoryview]:
-        """The bytes as they come, at most 256 KiB at a time, each good until the next; `PassingError` when the connection breaks."""
+        """The bytes as they come, at most 1 MiB at a time, each good until the next; `PassingError` when the connection breaks."""
         buffer = memoryview(bytearray(READ_BYTES))
         source = _source(self._response)
         while True:

@@ -1,0 +1,152 @@
+"""What the threads of a download share: which files are waiting or on their way, who may work on what next, and what went wrong."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from gen_worker.net.fetched_file import FetchedFile
+from gen_worker.net.wanted import Meter, Wanted
+
+CHECK_BYTES = 4 << 20  # that a hash lags behind before somebody reads them again for it
+FLUSH_BYTES = 32 << 20
+LOOK_S = 0.05  # between looks at what there is to check
+
+
+class Task:
+    """A range for one stream to fetch."""
+
+    def __init__(self, file: FetchedFile, start: int, end: int) -> None:
+        self.file = file
+        self.at = start
+        self.end = end
+        self.epoch = file.epoch
+
+
+class Board:
+    """`changed` guards who works on what; each file's own lock guards what is known of the file."""
+
+    def __init__(self, files: Sequence[Wanted], meter: Meter, on_file: Callable[[Wanted], None]) -> None:
+        self.changed = threading.Condition()
+        self.failure: Exception | None = None
+        self.arrived = 0  # bytes, for measuring
+        self._waiting = deque(FetchedFile(wanted) for wanted in files)
+        self._active: list[FetchedFile] = []
+        self._left = len(files)
+        self._meter = meter
+        self._on_file = on_file
+
+    @property
+    def over(self) -> bool:
+        return self.failure is not None or self._left == 0
+
+    def fail(self, exc: Exception) -> None:
+        """End all work; the first failure is the one that counts."""
+        with self.changed:
+            self.failure = self.failure or exc
+            self.changed.notify_all()
+
+    def wake(self) -> None:
+        """There should be more or fewer streams than before."""
+        with self.changed:
+            self.changed.notify_all()
+
+    def count(self, size_bytes: int) -> None:
+        self._meter.add(size_bytes)
+        with self.changed:
+            self.arrived += size_bytes
+
+    def restart(self, file: FetchedFile) -> None:
+        """Begin a file again; its lock is held."""
+        self._meter.add(-file.restart())
+
+    def next_range(self, stays: Callable[[], bool], streams: int) -> Task | None:
+        """Of a file that nobody fetches, else of the next one, else of one that others fetch too; waits, None at the end."""
+        with self.changed:
+            while not self.over and stays():
+                task = self._take(lambda file: not file.busy, streams)
+                if task is None and self._waiting:
+                    if not self._open():
+                        return None
+                    continue
+                task = task or self._take(lambda file: not file.whole, streams)
+                if task is not None:
+                    return task
+                self.changed.wait()
+            return None
+
+    def _take(self, suits: Callable[[FetchedFile], bool], streams: int) -> Task | None:
+        for file in self._active:
+            with file.lock:
+                if file.gaps and suits(file):
+                    file.busy += 1
+                    return Task(file, *file.take(streams))
+        return None
+
+    def _open(self) -> bool:
+        file = self._waiting.popleft()
+        try:
+            have = file.open()
+        except OSError as exc:
+            self.failure = self.failure or exc
+            self.changed.notify_all()
+            return False
+        self._meter.add(have)
+        self._active.append(file)
+        self.changed.notify_all()
+        return True
+
+    def leave(self, file: FetchedFile) -> None:
+        """A stream has ended its work on a file for now."""
+        with self.changed:
+            file.busy -= 1
+            self.changed.notify_all()
+
+    def next_check(self) -> FetchedFile | None:
+        """A file whose hash lags behind, or that is complete; waits, None at the end. `checked` gives it back."""
+        with self.changed:
+            while not self.over:
+                for file in self._active:
+                    with file.lock:
+                        if not file.checking and ((file.is_complete and not file.flushing) or file.lag >= CHECK_BYTES):
+                            file.checking = True
+                            return file
+                self.changed.wait(LOOK_S)
+            return None
+
+    def checked(self, file: FetchedFile) -> None:
+        with self.changed:
+            with file.lock:
+                file.checking = False
+            self.changed.notify_all()
+
+    def next_flush(self) -> FetchedFile | None:
+        """A file with much that is not on the disk yet; waits, None at the end. `flushed` gives it back."""
+        with self.changed:
+            while not self.over:
+                for file in self._active:
+                    with file.lock:
+                        if not file.is_complete and not file.flushing and file.part.done.total() - file.flushed >= FLUSH_BYTES:
+                            file.flushing = True
+                            return file
+                self.changed.wait(LOOK_S)
+            return None
+
+    def flushed(self, file: FetchedFile) -> None:
+        with self.changed:
+            file.flushing = False
+            self.changed.notify_all()
+
+    def done(self, file: FetchedFile) -> None:
+        """A file has been published."""
+        self._on_file(file.wanted)
+        with self.changed:
+            self._active.remove(file)
+            self._left -= 1
+            self.changed.notify_all()
+
+    def close(self) -> None:
+        """After all threads have ended: note what came of the files that are not complete."""
+        for file in self._active:
+            if file.opened:
+                file.part.write_journal()
+                file.part.close()
