@@ -87,7 +87,7 @@ class Exchange(BaseHTTPRequestHandler):
         return
 
     def json_body(self) -> dict[str, object]:
-        found: dict[str, object] = msgspec.json.decode(self.rfile.read(int(self.headers.get("content-length") or 0)) or b"{}")
+        found: dict[str, object] = msgspec.json.decode(self.body or b"{}")
         return found
 
     def reply(self, status: int, body: object = None, headers: dict[str, str] | None = None) -> None:
@@ -102,6 +102,7 @@ class Exchange(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         parts = urlsplit(self.path)
+        self.body = self.rfile.read(int(self.headers.get("content-length") or 0))  # whoever wants it: the next request comes behind it
         owner = self.owner
         with owner.lock:
             owner.requests.append((self.command, parts.path, self.headers.get("range", "")))

@@ -114,3 +114,54 @@ class FakeCozyHub:
         else:
             manifest = {"version": 1, "files": self.files_of(ref)}
             exchange.reply(200, {"repo_revision_seq": 1, "snapshot_digest": self.digest_of(ref), "snapshot_manifest": manifest})
+
+
+class FakeOldHub:
+    """A hub from before the public route: one repository `demo/digits`, whose version lists objects. `knows_artifacts`: of the time in
+    between, which had `resolve_artifact`."""
+
+    def __init__(self, server: BlobServer, files: Mapping[str, bytes], *, knows_artifacts: bool = False) -> None:
+        self.server = server
+        self.files = dict(files)
+        self.digest = "ab" * 32
+        self.asked: list[dict[str, object]] = []
+        for data in files.values():
+            server.add(f"/blob/{blake3(data).hexdigest()}", data)
+        repo = "/api/v1/repos/demo/digits"
+        server.routes[f"{repo}/resolve"] = self._resolve
+        server.routes[f"{repo}/snapshots/"] = self._snapshot
+        server.routes["/api/v1/objects/"] = self._object
+        server.routes = {f"{repo}/resolve_artifact": self._artifact if knows_artifacts else _not_found} | server.routes
+
+    def _resolve(self, exchange: Exchange) -> None:
+        exchange.reply(200, {"digest": self.digest} if exchange.path.endswith("?tag=latest") else {})
+
+    def _artifact(self, exchange: Exchange) -> None:
+        self.asked.append(exchange.json_body())
+        manifest = {"version": 1, "files": self._entries(self.files)}
+        exchange.reply(200, {"repo_revision_seq": 1, "snapshot_digest": self.digest, "snapshot_manifest": manifest})
+
+    def _snapshot(self, exchange: Exchange) -> None:
+        folders = sorted({path.partition("/")[0] for path in self.files if "/" in path})
+        objects = {folder: f"blake3:{number:064x}" for number, folder in enumerate(folders)}
+        root = self._entries({path: data for path, data in self.files.items() if "/" not in path})
+        exchange.reply(
+            200 if self.digest in exchange.path else 404, {"snapshot_digest": self.digest, "objects": objects, "root_files": root}
+        )
+
+    def _object(self, exchange: Exchange) -> None:
+        number = int(exchange.path.rpartition(":")[2].partition("/")[0], 16)
+        folder = sorted({path.partition("/")[0] for path in self.files if "/" in path})[number]
+        inside = {path.partition("/")[2]: data for path, data in self.files.items() if path.startswith(f"{folder}/")}
+        exchange.reply(200, {"files": self._entries(inside)})
+
+    def _entries(self, files: Mapping[str, bytes]) -> list[dict[str, object]]:
+        hashed = {path: (blake3(data).hexdigest(), len(data)) for path, data in files.items()}
+        return [
+            {"path": path, "size": size, "blake3_hex": digest, "url": f"{self.server.url}/blob/{digest}"}
+            for path, (digest, size) in hashed.items()
+        ]
+
+
+def _not_found(exchange: Exchange) -> None:
+    exchange.reply(404, {"error": "no such route"})

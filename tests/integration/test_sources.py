@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.blob_server import BlobServer
-from tests.fake_hub import COMMIT, FakeCozyHub, FakeHuggingFace, read_tree
+from tests.fake_hub import COMMIT, FakeCozyHub, FakeHuggingFace, FakeOldHub, read_tree
 
 from gen_worker.errors import CozyHubError, CozyHubNoCompatibleArtifactError, FatalError, RetryableError
 from gen_worker.models.progress import Progress
@@ -246,6 +246,34 @@ class TestHub:
         assert (local.path / "big").read_bytes() == data
         assert server.sent[path] == len(data)
         assert len(hub.asked) == 2
+
+    @pytest.mark.parametrize("pinned", [False, True])
+    @pytest.mark.parametrize("knows_artifacts", [False, True])
+    def test_older_hubs_are_asked_their_way(self, server: BlobServer, env: dict[str, str], pinned: bool, knows_artifacts: bool) -> None:
+        files = read_tree(DIGITS)
+        hub = FakeOldHub(server, files, knows_artifacts=knows_artifacts)
+        settings = {"COZY_HUB_URL": server.url, "WORKER_ALLOW_COZY_HUB_API_RESOLVE": "1"}
+        ref = f"demo/digits@blake3:{hub.digest}" if pinned else "demo/digits"
+        want = ModelWant("digits", ModelSpec(ref, ("bf16",)))
+        local = get(sources(env, **settings), want)
+        assert read_tree(local.path) == files
+        assert [body["tag"] for body in hub.asked] == (["latest"] if knows_artifacts and not pinned else [])
+        sent = server.sent_bytes
+        assert get(sources(env), want).path == local.path  # found by its digest, or by what the tag last meant
+        assert server.sent_bytes == sent
+
+    def test_older_hubs_that_do_not_know_the_model_or_lie(self, server: BlobServer, env: dict[str, str]) -> None:
+        settings = {"COZY_HUB_URL": server.url, "WORKER_ALLOW_COZY_HUB_API_RESOLVE": "1"}
+        with pytest.raises(CozyHubError, match="HTTP 404"):
+            get(sources(env, **settings), ModelWant("a", ModelSpec("demo/unknown")))
+        hub = FakeOldHub(server, read_tree(DIGITS))
+        with pytest.raises(CozyHubError, match="names no digest"):
+            get(sources(env, **settings), ModelWant("a", ModelSpec("demo/digits:other")))
+        hub.files = {f"../{path}": data for path, data in hub.files.items()}
+        with pytest.raises(FatalError, match=r"without '\.\.'"):
+            get(sources(env, **settings), ModelWant("a", ModelSpec("demo/digits")))
+        with pytest.raises(FatalError, match="orchestrator-resolved URLs are required"):
+            get(sources(env, COZY_HUB_URL=server.url), ModelWant("a", ModelSpec(f"demo/digits@blake3:{hub.digest}")))
 
     def test_models_that_share_files_fetch_them_once(self, server: BlobServer, env: dict[str, str]) -> None:
         hub = FakeCozyHub(server)

@@ -1,34 +1,20 @@
 """Models of a hub, or of a scheduler that has resolved them: file lists with presigned addresses, into the store. Blocking."""
 
-import random
 import threading
-import time
 from collections.abc import Callable, Collection
-from typing import Any, Protocol
-from urllib.parse import quote
+from typing import Protocol
 
-from gen_worker.errors import (
-    CozyHubError,
-    CozyHubNoCompatibleArtifactError,
-    CozyHubPublicModelPendingError,
-    FatalError,
-    RetryableError,
-)
+from gen_worker.errors import CozyHubError, FatalError, RetryableError
 from gen_worker.models.cas import Cas, Snapshot, tree_digest
 from gen_worker.models.housekeeping import StoreLimits, make_room
+from gen_worker.models.hub_routes import HubRoutes
 from gen_worker.models.listing import Listing, RemoteFile, checked_listing
 from gen_worker.models.progress import Progress
 from gen_worker.models.source import LocalModel, ModelSource, ModelWant
 from gen_worker.net.digests import checked_digest
-from gen_worker.net.json_client import Answer, JsonClient
 from gen_worker.net.range_client import Link, RangeClient
-from gen_worker.net.wanted import DownloadCanceledError, Policy
+from gen_worker.net.wanted import Policy
 from gen_worker.refs import CozyRef, ModelSpec, parse_model_ref
-
-PENDING_TIMEOUT_S = 15 * 60.0
-FIRST_POLL_S = 0.5
-MAX_POLL_S = 10.0
-PUBLIC_ROUTE = "/api/v1/public/models/request"
 
 Renew = Callable[[], Listing]
 
@@ -115,10 +101,9 @@ class ListedSource:
 class HubSource:
     """`cozy:` refs, and mirrored `hf:` refs: known ones from the store, others by the hub's routes."""
 
-    def __init__(self, store: StoreFetcher, hub: JsonClient | None, *, may_resolve: bool, otherwise: ModelSource | None = None) -> None:
+    def __init__(self, store: StoreFetcher, hub: HubRoutes | None, otherwise: ModelSource | None = None) -> None:
         self._store = store
         self._hub = hub
-        self._may_resolve = may_resolve
         self._otherwise = otherwise
 
     def present(self, want: ModelWant) -> LocalModel | None:
@@ -133,7 +118,7 @@ class HubSource:
     def fetch(self, want: ModelWant, progress: Progress, cancel: threading.Event) -> LocalModel:
         progress.begin("resolving")
         try:
-            listing = self._resolve(want.spec, cancel)
+            listing = self.resolve(want.spec, cancel)
         except CozyHubError as exc:
             # The hub does not mirror it, or not in this form: Hugging Face itself may have it.
             if self._otherwise is None or exc.retryable or exc.status not in (403, 404, 409):
@@ -148,61 +133,11 @@ class HubSource:
                 "or map the key to a local folder with COZY_MODEL_OVERRIDES."
             )
         form = _form(want.spec)
-        return self._store.fetch(want.model_id, form, listing, lambda: self._resolve(want.spec, cancel) or listing, progress, cancel)
+        return self._store.fetch(want.model_id, form, listing, lambda: self.resolve(want.spec, cancel) or listing, progress, cancel)
 
-    def resolve(self, spec: ModelSpec) -> Listing | None:
+    def resolve(self, spec: ModelSpec, cancel: threading.Event | None = None) -> Listing | None:
         """The hub's file list of a model; None where no hub may be asked. Errors as of `fetch`."""
-        return self._resolve(spec, threading.Event())
-
-    def _resolve(self, spec: ModelSpec, cancel: threading.Event) -> Listing | None:
-        ref = parse_model_ref(spec.ref)
-        if self._hub is None:
-            return None
-        if not isinstance(ref, CozyRef) or ref.digest is None:
-            try:
-                return self._request_public(ref.canonical(), spec, cancel)
-            except CozyHubError:
-                if not (self._may_resolve and isinstance(ref, CozyRef)):
-                    raise
-        if not self._may_resolve or not isinstance(ref, CozyRef):
-            return None
-        repo = f"/api/v1/repos/{quote(ref.owner, safe='')}/{quote(ref.repo, safe='')}"
-        if ref.digest is not None:
-            manifest = self._checked(self._hub.get(f"{repo}/snapshots/{quote(ref.digest, safe=':')}/manifest"), ref.canonical())
-            return _listing(ref.digest, manifest.get("files"), ref.canonical())
-        return _artifact(
-            self._checked(self._hub.post(f"{repo}/resolve_artifact", _artifact_request(ref, spec)), ref.canonical()), ref.canonical()
-        )
-
-    def _request_public(self, name: str, spec: ModelSpec, cancel: threading.Event) -> Listing:
-        body = {
-            "model_ref": name,
-            "constraints": {"dtypes": list(spec.dtypes), "file_types": ["safetensors"], "file_layouts": ["diffusers"]},
-            "include_urls": True,
-        }
-        deadline_s, pause_s = time.monotonic() + PENDING_TIMEOUT_S, FIRST_POLL_S
-        while True:
-            answer = self._hub.post(PUBLIC_ROUTE, body)  # type: ignore[union-attr]
-            if answer.status != 202:
-                return _artifact(self._checked(answer, name), name)
-            if time.monotonic() > deadline_s:
-                raise CozyHubPublicModelPendingError(str(_field(answer.body, "ingest_job_id") or ""))
-            if cancel.wait(pause_s * random.uniform(0.9, 1.1)):  # noqa: S311
-                raise DownloadCanceledError("cancelled while the hub was fetching")
-            pause_s = min(MAX_POLL_S, pause_s * 1.5)
-
-    def _checked(self, answer: Answer, name: str) -> dict[str, Any]:
-        if answer.status == 200 and isinstance(answer.body, dict):
-            return answer.body
-        said = str(_field(answer.body, "message") or _field(answer.body, "error") or "")[:300]
-        if answer.status == 409:
-            raise CozyHubNoCompatibleArtifactError(
-                _field(answer.body, "debug") or said, f"the hub has no compatible form of {name}: {said}"
-            )
-        if answer.status in (408, 425, 429) or answer.status >= 500:
-            raise RetryableError(f"the hub answered HTTP {answer.status} for {name}: {said}")
-        hint = "; set COZY_HUB_TOKEN" if answer.status in (401, 403) else ""
-        raise CozyHubError(f"the hub refused {name} (HTTP {answer.status}): {said}{hint}", answer.status)
+        return self._hub.resolve(spec, cancel or threading.Event()) if self._hub is not None else None
 
 
 def _form(spec: ModelSpec) -> str:
@@ -213,39 +148,3 @@ def local_model(model_id: str, snapshot: Snapshot) -> LocalModel:
     """A snapshot of the store as a model."""
     digests = {file.path: file.digest for file in snapshot.listing.files}
     return LocalModel(model_id, snapshot.path, snapshot.listing.digest, digests, snapshot.fetched_bytes)
-
-
-def _artifact_request(ref: CozyRef, spec: ModelSpec) -> dict[str, Any]:
-    return {
-        "tag": ref.tag,
-        "include_urls": True,
-        "preferences": {
-            "file_type_preference": ["safetensors"],
-            "quantization_preference": list(spec.dtypes),
-            "file_layout_preference": ["diffusers"],
-        },
-        "capabilities": {},
-    }
-
-
-def _artifact(body: dict[str, Any], name: str) -> Listing:
-    manifest = body.get("snapshot_manifest")
-    return _listing(str(body.get("snapshot_digest") or ""), _field(manifest, "files"), name)
-
-
-def _listing(digest: str, files: Any, name: str) -> Listing:
-    """The hub's file list; `ValueError` when it lacks something."""
-    if not isinstance(files, list) or not files:
-        raise CozyHubError(f"the hub's answer for {name} lists no files")
-    found = []
-    for entry in files:
-        path, size, url = (_field(entry, key) for key in ("path", "size_bytes", "url"))
-        blob = _field(entry, "blake3") or _field(entry, "digest")
-        if not isinstance(path, str) or not isinstance(size, int) or not isinstance(blob, str) or not isinstance(url, str) or not url:
-            raise CozyHubError(f"the hub's answer for {name} has a file without path, size_bytes, blake3 and url: {path!r}")
-        found.append(RemoteFile(path, size, blob, url))
-    return Listing(digest, tuple(found))
-
-
-def _field(value: Any, key: str) -> Any:
-    return value.get(key) if isinstance(value, dict) else None

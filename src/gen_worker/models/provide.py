@@ -15,6 +15,7 @@ from gen_worker.models.device import LateDevice
 from gen_worker.models.hf import HfSource
 from gen_worker.models.housekeeping import StoreLimits
 from gen_worker.models.hub import HubSource, ListedSource, StoreFetcher
+from gen_worker.models.hub_routes import HubRoutes
 from gen_worker.models.keyspace import Keyspace
 from gen_worker.models.localize import LocalCopies
 from gen_worker.models.manager import DEFAULT_LOADERS, ModelManager
@@ -50,15 +51,17 @@ def build_sources(settings: ModelSettings, overrides: Mapping[str, Path], extras
     cas = Cas(settings.cas_root, floor_bytes=round(settings.worker_min_free_disk_gb * 1e9))
     limits = StoreLimits(round(settings.worker_model_cache_gb * 1e9), round(settings.worker_min_free_disk_gb * 1e9))
     store = StoreFetcher(cas, client, policy, limits)
-    hub = JsonClient(settings.cozy_hub_url, settings.cozy_hub_token) if settings.cozy_hub_url else None
-    may_resolve = is_true(settings.worker_allow_cozy_hub_api_resolve)
+    hub = None
+    if settings.cozy_hub_url:
+        client_of_hub = JsonClient(settings.cozy_hub_url, settings.cozy_hub_token)
+        hub = HubRoutes(client_of_hub, may_resolve=is_true(settings.worker_allow_cozy_hub_api_resolve))
     hf = HfSource(settings, client, policy)
     listed = ListedSource(store)
-    cozy = HubSource(store, hub, may_resolve=may_resolve)
+    cozy = HubSource(store, hub)
     by_scheme: dict[str, ModelSource] = {
         "listed": listed,
         "cozy": cozy,
-        "hf": HubSource(store, hub, may_resolve=False, otherwise=hf),
+        "hf": HubSource(store, hub, otherwise=hf),
     }
     source: ModelSource = Downloads(by_scheme, scheme_of)
     if extras.downloader is not None:
