@@ -1,4 +1,5 @@
 """One file over HTTP with ranges, as fast as the kernel sends it; `--rtt-ms` waits before each answer, the rates bound what is sent.
+`/sent` says how many bytes of it have gone out.
 
 python range_server.py FILE [--rtt-ms 25] [--rate-mb-s 200] [--connection-mb-s 40]
 """
@@ -31,12 +32,33 @@ class Link:
             time.sleep(wait_s)
 
 
+class Sent:
+    """Bytes of the file that were handed to the kernel, all connections together."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._lock = threading.Lock()
+
+    def add(self, size: int) -> None:
+        with self._lock:
+            self.total += size
+
+
+SENT = Sent()
+
+
 def serve(connection: socket.socket, path: Path, options: argparse.Namespace, link: Link) -> None:
     size = path.stat().st_size
     own = Link(options.connection_mb_s * 1e6)
     with connection, path.open("rb") as file, connection.makefile("rb") as lines:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         while request := lines.readline():
+            if request.startswith(b"GET /sent "):
+                while lines.readline().strip():
+                    pass
+                body = str(SENT.total).encode()
+                connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+                continue
             start, end, status = 0, size, "200 OK"
             while (line := lines.readline().strip()) != b"":
                 if line.lower().startswith(b"range: bytes="):
@@ -52,8 +74,9 @@ def serve(connection: socket.socket, path: Path, options: argparse.Namespace, li
                 piece = min(end - start, 128 << 10 if limited else 64 << 20)
                 link.pass_on(piece)
                 own.pass_on(piece)
-                start += os.sendfile(connection.fileno(), file.fileno(), start, piece)
-            del request
+                went = os.sendfile(connection.fileno(), file.fileno(), start, piece)
+                SENT.add(went)
+                start += went
 
 
 def main() -> None:

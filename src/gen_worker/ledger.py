@@ -12,6 +12,8 @@ import msgspec
 
 from gen_worker.eviction import Candidate, EvictionPolicy, LeastLoss, Rate
 
+HORIZON_S = 60.0  # how far ahead a request for what has gone counts as harm
+
 
 class Part(msgspec.Struct, frozen=True):
     """A piece of a model. `reload_s`: how long it takes to bring it back once it has gone."""
@@ -49,6 +51,7 @@ class Ledger:
         self, capacity_bytes: Callable[[], int], policy: EvictionPolicy | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._capacity_bytes = capacity_bytes
+        self.bound: Callable[[], int] | None = None  # what the device itself says, once it is known
         self._policy = policy or LeastLoss()
         self._clock = clock
         self._lock = threading.RLock()
@@ -56,8 +59,15 @@ class Ledger:
         self._uses = 0
 
     @property
-    def capacity_bytes(self) -> int:
+    def limit_bytes(self) -> int:
+        """The most that there may ever be."""
         return max(0, self._capacity_bytes())
+
+    @property
+    def capacity_bytes(self) -> int:
+        """What there may be now: other processes may hold a part of the device."""
+        bound = self.bound
+        return self.limit_bytes if bound is None else max(0, min(self._capacity_bytes(), bound()))
 
     @property
     def used_bytes(self) -> int:
@@ -160,6 +170,15 @@ class Ledger:
             if short <= 0:
                 return ()
             return self._policy.choose(self._candidates(keep), short)
+
+    def harm_s(self, need_bytes: int, horizon_s: float = HORIZON_S) -> float | None:
+        """Seconds that room for so much more would cost others within the horizon; None when there is none."""
+        with self._lock:
+            victims = self.plan(need_bytes)
+            if victims is None:
+                return None
+            now_s, gone = self._clock(), [self._entries[name] for name in victims]
+            return sum(min(1.0, entry.rate.value(now_s) * horizon_s) * entry.reload_s for entry in gone)
 
     def are_resident(self, part_ids: Iterable[str]) -> bool:
         with self._lock:

@@ -51,6 +51,7 @@ class _Entry:
         self.disk_path = disk_path
         self.progress = 0.0
         self.parts: tuple[str, ...] = ()  # of the ledger, while it is on the device
+        self.ledger: Ledger | None = None  # of the device that it is on
         self.pins = 0
 
 
@@ -73,10 +74,17 @@ class ModelCache:
     ) -> None:
         self._lock = threading.RLock()
         self._entries: OrderedDict[str, _Entry] = OrderedDict()  # oldest use first
-        limit_bytes = round(_vram_limit_gb(max_vram_gb, vram_safety_margin_gb) * GB)
-        self.ledger = Ledger(lambda: limit_bytes, policy or LeastRecentlyUsed())
+        self._policy = policy or LeastRecentlyUsed()
+        self.ledgers: list[Ledger] = []
+        self.ledger = self.add_ledger(_vram_limit_gb(max_vram_gb, vram_safety_margin_gb))
         if model_cache_dir is not None:
             Path(model_cache_dir).expanduser().mkdir(parents=True, exist_ok=True)
+
+    def add_ledger(self, max_vram_gb: float) -> Ledger:
+        """The books of one more device. Models that are entered by hand stay on the first."""
+        limit_bytes = max(0, round(max_vram_gb * GB))
+        self.ledgers.append(Ledger(lambda: limit_bytes, self._policy))
+        return self.ledgers[-1]
 
     def register_model(
         self, model_id: str, location: ModelLocation, size_gb: float = 0.0, pipeline: Any = None, disk_path: str | Path | None = None
@@ -97,31 +105,31 @@ class ModelCache:
         with self._lock:
             try:
                 if self.ledger.are_resident((model_id,)):
-                    self.parts_gone(self.ledger.resize(model_id, size_bytes))
+                    self.parts_gone(self.ledger, self.ledger.resize(model_id, size_bytes))
                 else:
-                    self.parts_gone(self.ledger.reserve([Part(model_id, size_bytes)])[1])
+                    self.parts_gone(self.ledger, self.ledger.reserve([Part(model_id, size_bytes)])[1])
                     self.ledger.commit(model_id)
                     self.ledger.unpin((model_id,))
             except DoesNotFitError as exc:
                 raise ValueError(f"model {model_id!r} of {size_gb:.2f} GB does not fit: {exc}") from None
-            self.hold_parts(model_id, pipeline, (model_id,), size_gb)
+            self.hold_parts(self.ledger, model_id, pipeline, (model_id,), size_gb)
 
-    def hold_parts(self, model_id: str, pipeline: Any, parts: Sequence[str], size_gb: float) -> None:
-        """Account a model whose parts are resident in the ledger already."""
+    def hold_parts(self, ledger: Ledger, model_id: str, pipeline: Any, parts: Sequence[str], size_gb: float) -> None:
+        """Account a model whose parts are resident in this ledger already."""
         with self._lock:
             old = self._entries.get(model_id)
             entry = _Entry(ModelLocation.VRAM, size_gb, pipeline, old.disk_path if old else None)
-            entry.parts, entry.pins = tuple(parts), old.pins if old else 0
+            entry.parts, entry.ledger, entry.pins = tuple(parts), ledger, old.pins if old else 0
             self._entries[model_id] = entry
             self._entries.move_to_end(model_id)
-            self.ledger.used(parts)
+            ledger.used(parts)
 
-    def parts_gone(self, part_ids: Iterable[str]) -> None:
-        """These parts have left the device: models that need them are no longer there."""
+    def parts_gone(self, ledger: Ledger, part_ids: Iterable[str]) -> None:
+        """These parts have left the ledger's device: models that need them are no longer there."""
         gone = set(part_ids)
         with self._lock:
             for name, entry in tuple(self._entries.items()):
-                if gone and entry.location is ModelLocation.VRAM and gone.intersection(entry.parts):
+                if gone and entry.ledger is ledger and gone.intersection(entry.parts):
                     self._leave_vram(name, entry, keep_on_disk=True)
 
     def mark_cached_to_disk(self, model_id: str, disk_path: str | Path, size_gb: float = 0.0) -> None:
@@ -156,14 +164,15 @@ class ModelCache:
             if entry is None or entry.location is not ModelLocation.VRAM:
                 return None
             self._entries.move_to_end(model_id)
-            self.ledger.used(entry.parts)
+            if entry.ledger is not None:
+                entry.ledger.used(entry.parts)
             return entry.pipeline
 
     def pin(self, model_id: str) -> None:
         """Keep a model on the device while a run uses it; each pin needs its `unpin`. `KeyError` when it is not there."""
         with self._lock:
             entry = self._entries[model_id]
-            if not self.ledger.pin(entry.parts):
+            if entry.ledger is None or not entry.ledger.pin(entry.parts):
                 raise KeyError(model_id)
             entry.pins += 1
             self._entries.move_to_end(model_id)
@@ -171,9 +180,9 @@ class ModelCache:
     def unpin(self, model_id: str) -> None:
         with self._lock:
             entry = self._entries.get(model_id)
-            if entry is not None and entry.pins:
+            if entry is not None and entry.ledger is not None and entry.pins:
                 entry.pins -= 1
-                self.ledger.unpin(entry.parts)
+                entry.ledger.unpin(entry.parts)
 
     def is_pinned(self, model_id: str) -> bool:
         with self._lock:
@@ -210,11 +219,11 @@ class ModelCache:
         stay."""
         with self._lock:
             entry = self._entries.get(model_id)
-            if entry is None or entry.location is not ModelLocation.VRAM or self.is_pinned(model_id):
+            if entry is None or entry.ledger is None or self.is_pinned(model_id):
                 return 0.0
             own = self._own_parts(entry)
-            freed = sum(self.ledger.size_of(part) for part in own)
-            self.ledger.drop(own)
+            freed = sum(entry.ledger.size_of(part) for part in own)
+            entry.ledger.drop(own)
             self._leave_vram(model_id, entry, keep_on_disk=keep_on_disk)
             return freed / GB
 
@@ -230,11 +239,12 @@ class ModelCache:
 
     def can_fit_in_vram(self, size_gb: float) -> bool:
         """Whether `size_gb` fits once everything evictable has gone."""
-        return self.ledger.plan(round(size_gb * GB)) is not None
+        return any(ledger.plan(round(size_gb * GB)) is not None for ledger in self.ledgers)
 
     def get_stats(self) -> ModelCacheStats:
         with self._lock:
-            used_gb, total_gb = self.ledger.used_bytes / GB, self.ledger.capacity_bytes / GB
+            used_gb = sum(ledger.used_bytes for ledger in self.ledgers) / GB
+            total_gb = sum(ledger.capacity_bytes for ledger in self.ledgers) / GB
             vram, disk = self.get_vram_models(), self.get_disk_models()
             return ModelCacheStats(
                 vram_models=vram,
@@ -250,6 +260,11 @@ class ModelCache:
 
     def get_vram_models(self) -> list[str]:
         return self._at(ModelLocation.VRAM)
+
+    def models_on(self, ledger: Ledger) -> list[str]:
+        """Models on one of several devices."""
+        with self._lock:
+            return [name for name, entry in self._entries.items() if entry.ledger is ledger]
 
     def get_disk_models(self) -> list[str]:
         return self._at(ModelLocation.DISK)
@@ -281,13 +296,14 @@ class ModelCache:
 
     def _leave_vram(self, model_id: str, entry: _Entry, *, keep_on_disk: bool) -> None:
         if keep_on_disk and entry.disk_path is not None:
-            entry.location, entry.pipeline, entry.parts = ModelLocation.DISK, None, ()
+            entry.location, entry.pipeline, entry.parts, entry.ledger = ModelLocation.DISK, None, (), None
         else:
             del self._entries[model_id]
 
     def _own_parts(self, entry: _Entry) -> list[str]:
         """Parts that no other model on the device has."""
-        shared = {part for other in self._entries.values() if other is not entry for part in other.parts}
+        others = [other for other in self._entries.values() if other is not entry and other.ledger is entry.ledger]
+        shared = {part for other in others for part in other.parts}
         return [part for part in entry.parts if part not in shared]
 
     def _is(self, model_id: str, location: ModelLocation) -> bool:

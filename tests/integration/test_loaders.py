@@ -23,7 +23,7 @@ from gen_worker.models.device import DeviceFullError, TorchDevice
 from gen_worker.models.loaders.base import LoadControl, Loaded, Loader, LoadPlan, LoadRequest, PartPlan
 from gen_worker.models.loaders.diffusers import DiffusersLoader
 from gen_worker.models.loaders.lora import LoraLoader
-from gen_worker.models.loaders.onnx import OnnxLoader, onnx_file
+from gen_worker.models.loaders.onnx import OnnxLoader, onnx_file, providers_for
 from gen_worker.models.loaders.transformers import TransformersLoader
 from gen_worker.models.measured import Measurements
 from gen_worker.models.progress import Progress
@@ -280,6 +280,12 @@ def test_onnx_sessions() -> None:
         onnx_file(folder)
 
 
+def test_onnx_sessions_go_where_the_run_is() -> None:
+    assert providers_for("cpu") == providers_for("mps") == ["CPUExecutionProvider"]
+    assert providers_for("cuda:1") == [("CUDAExecutionProvider", {"device_id": "1"}), "CPUExecutionProvider"]
+    assert providers_for("cuda")[0] == ("CUDAExecutionProvider", {"device_id": "0"})
+
+
 class _Slabs:
     """A model of one slab on a fake device."""
 
@@ -316,6 +322,28 @@ def test_out_of_memory_evicts_and_tries_again() -> None:
 
     asyncio.run(run())
     assert cache.is_in_vram("c#m")
+    assert cache.ledger.used_bytes <= 100
+
+
+def test_what_was_larger_than_its_files_tell_is_known_the_next_time(tmp_path: Path) -> None:
+    """A part that takes 60 bytes though its plan says 10: the second time room for all of it is made beforehand."""
+    device = FakeDevice(100)
+    cache = ModelCache(max_vram_gb=100e-9)
+
+    def liar() -> LoadPlan:
+        return LoadPlan(
+            (PartPlan("liar", 10, lambda control: (device.new_slab(60), 60)),), lambda parts: Loaded(dict(parts), 60, lambda: None)
+        )
+
+    async def run() -> None:
+        residency = Residency(cache, lambda: device, Measurements(tmp_path / "measured.json"), Log(io.StringIO()))
+        for number, (name, made) in enumerate([("a", _Slabs(device, "a", 50).plan()), ("liar", liar())] * 3):
+            await residency.load(f"{name}#m", made, Progress(name), threading.Event())
+            residency.release_load(made)
+            assert residency.ooms == (0 if number == 0 else 1)
+        residency.close()
+
+    asyncio.run(run())
     assert cache.ledger.used_bytes <= 100
 
 

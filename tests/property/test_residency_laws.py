@@ -24,10 +24,12 @@ from gen_worker.ledger import DoesNotFitError, Ledger, Part
 from gen_worker.log import Log
 from gen_worker.model_cache import ModelCache
 from gen_worker.models.device import DeviceFullError
+from gen_worker.models.devices import DeviceSet
 from gen_worker.models.keyspace import Keyspace
 from gen_worker.models.loaders.base import LoadControl, Loaded, LoadPlan, LoadRequest, PartPlan
 from gen_worker.models.loaders.weights import find_weights, load_tensors
-from gen_worker.models.manager import Lease, ModelManager
+from gen_worker.models.manager import ModelManager, Seat
+from gen_worker.models.place import Lease
 from gen_worker.models.reader import Extent, ReadCanceledError, read_into
 from gen_worker.models.source import OverrideSource
 from gen_worker.net.digests import digest_file
@@ -149,8 +151,7 @@ class _Gate:
 class _GatedLoader:
     """Models of two parts, one of them shared by all; each load waits until the test lets it end."""
 
-    def __init__(self, device: FakeDevice) -> None:
-        self.device = device
+    def __init__(self) -> None:
         self.gates: dict[str, _Gate] = {}
         self.loading: Counter[str] = Counter()
         self.most_at_once = 0
@@ -161,10 +162,13 @@ class _GatedLoader:
 
     def plan(self, request: LoadRequest) -> LoadPlan:
         number = int(request.path.name)
-        parts = (self._part("shared", 10), self._part(f"own{number}", 15 + 5 * number))
+        device: Any = request.device()
+        parts = (self._part("shared", 10, device), self._part(f"own{number}", 15 + 5 * number, device))
         return LoadPlan(parts, lambda loaded: Loaded(dict(loaded), 0, lambda: dict(loaded)))
 
-    def _part(self, name: str, size: int) -> PartPlan:
+    def _part(self, what: str, size: int, device: FakeDevice) -> PartPlan:
+        name = f"{what} on {device.name}"
+
         def load(control: LoadControl) -> tuple[Any, int]:
             gate = _Gate()
             with self.lock:
@@ -179,7 +183,7 @@ class _GatedLoader:
                     raise ValueError("a broken file")
                 if gate.outcome == "full":
                     raise DeviceFullError(size)
-                return self.device.new_slab(size), size
+                return device.new_slab(size), size
             finally:
                 with self.lock:
                     self.loading[name] -= 1
@@ -190,43 +194,59 @@ class _GatedLoader:
 
 
 class ResidencyMachine(RuleBasedStateMachine):
-    """Runs that come, give up and end, over loads that succeed, break and run out of memory, on a device of 60 bytes.
+    """Runs that come, give up and end, over loads that succeed, break and run out of memory, on devices of 60 bytes.
 
     Loads have real threads, so what there is at a step depends on time. What is drawn must not: each rule draws a number and picks by it.
     """
 
+    count = 1
+
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.device = FakeDevice(200)
-        self.loader = _GatedLoader(self.device)
+        self.devices = [FakeDevice(200, name=f"gpu:{number}") for number in range(self.count)]
+        self.loader = _GatedLoader()
         self.cache = ModelCache(max_vram_gb=60e-9)
+        for _ in self.devices[1:]:
+            self.cache.add_ledger(60e-9)
         spec: FunctionSpec = read_specs([residency_functions])[0]
         self.spec, self.injection = spec, spec.injections[0]
         keys = {str(n): ModelSpec(f"hf:demo/m{n}") for n in range(5)}
         paths = {str(n): Path(f"/models/{n}") for n in range(5)}
         self.manager = self.loop.run_until_complete(self._manager({spec.name: keys}, paths))
         self.waiting: list[asyncio.Task[Any]] = []
-        self.leases: list[Lease] = []
+        self.leases: list[tuple[Seat, Lease]] = []
 
     async def _manager(self, keys: Any, paths: Any) -> ModelManager:
-        return ModelManager(Keyspace(keys), OverrideSource(paths), self.cache, lambda: self.device, Log(io.StringIO()), [self.loader])
+        devices = DeviceSet(lambda: self.devices)
+        return ModelManager(Keyspace(keys), OverrideSource(paths), self.cache, devices, Log(io.StringIO()), [self.loader])
 
     def settle(self, seconds: float = 0.01) -> None:
         self.loop.run_until_complete(asyncio.sleep(seconds))
         for task in [task for task in self.waiting if task.done()]:
             self.waiting.remove(task)
             if not task.cancelled() and task.exception() is None:
-                self.leases.append(task.result()[0])
+                self.leases.append(task.result())
             elif not task.cancelled():
                 assert isinstance(task.exception(), WorkerError), task.exception()
 
     @rule(number=st.integers(0, 4))
     def run_comes(self, number: int) -> None:
         payload = residency_functions.In(str(number))
-        asked = self.manager.acquire(self.spec, self.injection, payload, lambda event: None)
-        self.waiting.append(self.loop.create_task(asked))
+        self.waiting.append(self.loop.create_task(self._run(payload)))
         self.settle()
+
+    async def _run(self, payload: Any) -> tuple[Seat, Lease]:
+        seat = self.manager.seat(self.spec, payload)
+        try:
+            return seat, (await self.manager.acquire(self.spec, self.injection, payload, lambda event: None, {}, seat))[0]
+        except BaseException:
+            seat.release()
+            raise
+
+    def _end(self, number: int) -> None:
+        for held in self.leases.pop(number):
+            held.release()
 
     @rule(pick=st.integers(0, 59))
     def run_gives_up(self, pick: int) -> None:
@@ -248,7 +268,7 @@ class ResidencyMachine(RuleBasedStateMachine):
     @rule(pick=st.integers(0, 59))
     def run_ends(self, pick: int) -> None:
         if self.leases:
-            self.leases.pop(pick % len(self.leases)).release()
+            self._end(pick % len(self.leases))
             self.settle()
 
     @rule(number=st.integers(0, 4))
@@ -260,11 +280,13 @@ class ResidencyMachine(RuleBasedStateMachine):
 
     @invariant()
     def books_and_device_agree(self) -> None:
-        assert self.cache.ledger.used_bytes <= 60
+        assert all(ledger.used_bytes <= 60 for ledger in self.cache.ledgers)
         assert self.loader.most_at_once <= 1
-        assert self.device.allocated_bytes <= 200
-        for lease in self.leases:
-            assert len(lease.view()) == 2  # its parts are here
+        assert all(device.allocated_bytes <= 200 for device in self.devices)
+        for seat, lease in self.leases:
+            assert len(parts := lease.view()) == 2  # its parts are here, both on its run's device
+            assert all(name.endswith(f"gpu:{seat.place.number}") for name in parts)
+        assert sum(place.runs for place in self.manager.places) == len(self.leases) + len(self.waiting)
 
     def teardown(self) -> None:
         for task in self.waiting:
@@ -279,25 +301,33 @@ class ResidencyMachine(RuleBasedStateMachine):
         assert not self.waiting, "a waiter never ended"
         self.settle(0.1)
         while self.leases:
-            self.leases.pop().release()
+            self._end(-1)
         self.settle()
         for number in range(5):
             self.manager.unload(f"hf:demo/m{number}")
         # Parts that no model holds any more: loads whose waiters had all gone, and the shared one.
-        self.cache.ledger.evict(60)
-        self.manager.residency.forget_dropped()
-        assert self.cache.ledger.used_bytes == 0
+        for ledger, place in zip(self.cache.ledgers, self.manager.places, strict=True):
+            ledger.evict(60)
+            place.residency.forget_dropped()
+            assert ledger.used_bytes == place.runs == 0
         self.manager.close()
         self.loop.run_until_complete(self.loop.shutdown_default_executor())
         self.loop.close()
-        self.device.collect()
-        assert self.device.allocated_bytes == 0
+        self.devices[0].collect()
+        assert all(device.allocated_bytes == 0 for device in self.devices)
 
 
-TestResidency = ResidencyMachine.TestCase
-TestResidency.settings = settings(
+class TwoDevicesMachine(ResidencyMachine):
+    count = 2
+
+
+_OFTEN = settings(
     max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
 )
+TestResidency = ResidencyMachine.TestCase
+TestResidency.settings = _OFTEN
+TestTwoDevices = TwoDevicesMachine.TestCase
+TestTwoDevices.settings = settings(_OFTEN, max_examples=15)
 
 
 @pytest.mark.parametrize("staged", [True, False])

@@ -15,7 +15,7 @@ from gen_worker.cli.output import EXIT_FAILED, EXIT_NOT_FOUND, fail, json_option
 from gen_worker.dev.project import load_project
 from gen_worker.errors import WorkerError
 from gen_worker.models.arrivals import Arrivals
-from gen_worker.models.device import model_cache
+from gen_worker.models.devices import model_cache
 from gen_worker.models.disk import free_bytes
 from gen_worker.models.housekeeping import collect, repair, verify
 from gen_worker.models.measured import NET, Measurements
@@ -25,6 +25,7 @@ from gen_worker.models.source import ModelWant, parse_overrides
 from gen_worker.names import did_you_mean
 from gen_worker.project.cozy_toml import find_cozy_toml
 from gen_worker.refs import DEFAULT_DTYPES, ModelSpec, canonical_ref
+from gen_worker.runtime.hardware import GpuWatch
 from gen_worker.settings import ModelSettings
 
 names_argument = click.argument("names", nargs=-1, metavar="[KEY|REF]...")
@@ -116,7 +117,7 @@ def plan(names: tuple[str, ...], folder: str, dtypes: tuple[str, ...], as_json: 
     room = Room(
         bench.settings.cas_root,
         round(bench.settings.worker_min_free_disk_gb * 1e9),
-        model_cache(bench.env).ledger.capacity_bytes,
+        model_cache(bench.env, GpuWatch(bench.env).read().memory_bytes).ledger.capacity_bytes,
         float(measured.size_bytes) if measured else 0.0,
     )
     plans = []

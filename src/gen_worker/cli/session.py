@@ -12,10 +12,11 @@ from gen_worker.dev.server import ServeOptions, dev_config
 from gen_worker.events import RunEvent
 from gen_worker.files.inputs import InputFiles
 from gen_worker.log import Log
-from gen_worker.models.device import model_cache, named_device
+from gen_worker.models.devices import model_cache, named_devices
 from gen_worker.models.provide import build_models
 from gen_worker.runtime.cancellation import CancelToken
 from gen_worker.runtime.executor import Executor, RunRequest
+from gen_worker.runtime.hardware import GpuWatch
 from gen_worker.runtime.outcome import Outcome
 
 OnEvent = Callable[[RunEvent], None]
@@ -66,12 +67,12 @@ async def run_locally(session: LocalSession, on_event: OnEvent) -> tuple[Outcome
     """ROOT of a local run: its outcome and the files that it saved."""
     config = session.config
     log = Log()
-    cache = model_cache(config.env)
+    cache = model_cache(config.env, GpuWatch(config.env).read().memory_bytes)
     models = build_models(config.sources, config.model_settings, config.env, cache, config.models_by_function, log)
     inputs = InputFiles(
         config.run_dir, _nothing, max_bytes=config.limits.worker_max_input_file_bytes, retries=config.limits.worker_download_retries
     )
-    executor = Executor(models, inputs, config.limits, log, device=named_device(config.env))
+    executor = Executor(models, inputs, config.limits, log, device=next(iter(named_devices(config.env)), None))
     files: list[Asset] = []
     outputs = LocalOutputs(config.outputs, config.limits.upload_bytes, files.append)
     session.token = CancelToken()

@@ -22,12 +22,13 @@ from gen_worker.http.openapi import openapi_document
 from gen_worker.http.problems import PROBLEM_JSON, problem
 from gen_worker.http.sse import last_event_id
 from gen_worker.log import Log
-from gen_worker.models.device import model_cache, named_device
+from gen_worker.models.devices import model_cache, named_devices
 from gen_worker.models.keyspace import Keyspace
 from gen_worker.models.provide import Sources, build_models
 from gen_worker.refs import ModelSpec
 from gen_worker.runtime.admission import Admission
 from gen_worker.runtime.executor import Executor
+from gen_worker.runtime.hardware import GpuWatch
 from gen_worker.settings import ModelSettings, RunLimits
 
 PAGE_SIZE = 50
@@ -56,13 +57,13 @@ class DevApp:
     def __init__(self, config: DevConfig, log: Log) -> None:
         self._config = config
         self._outputs = LocalOutputs(config.outputs)
-        self._cache = model_cache(config.env)
+        self._cache = model_cache(config.env, GpuWatch(config.env).read().memory_bytes)
         self._models = build_models(config.sources, config.model_settings, config.env, self._cache, {}, log)
         limits = config.limits
         inputs = InputFiles(
             config.run_dir, self._lookup, max_bytes=limits.worker_max_input_file_bytes, retries=limits.worker_download_retries
         )
-        self._executor = Executor(self._models, inputs, limits, log, device=named_device(config.env))
+        self._executor = Executor(self._models, inputs, limits, log, device=next(iter(named_devices(config.env)), None))
         self._book = RunBook(Admission(limits.worker_max_concurrency))
         self._invoker = Invoker({}, self._executor, self._book, config.outputs, limits.upload_bytes, config.run_dir)
         self._model_routes = ModelRoutes(self._models)

@@ -1,26 +1,21 @@
-"""Where models live: how much fits, and how bytes get there. Asked late: finding out may import torch."""
+"""What a device for models is, and the one that torch computes on: its memory, and how bytes get there."""
 
 import os
-import threading
-from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
-from gen_worker.eviction import EvictionPolicy, LeastLoss, LeastRecentlyUsed
-from gen_worker.model_cache import DEFAULT_SAFETY_MARGIN_GB, ModelCache
-from gen_worker.models.host_tier import HostBuffer, HostTier, host_capacity_bytes
-from gen_worker.settings import SettingError
+from gen_worker.models.host_tier import HostBuffer, HostTier
 
 STAGING_BYTES = 16 << 20
 
 
 class DeviceMemory(msgspec.Struct, frozen=True):
-    """Bytes of a device as its driver sees them, all processes together."""
+    """Bytes of a device as its driver sees them, all processes together. `own_bytes` are this process's; None where that is not known."""
 
     total_bytes: int
     free_bytes: int
+    own_bytes: int | None = None
 
 
 class DeviceFullError(Exception):
@@ -87,16 +82,16 @@ class Device(Protocol):
 class TorchDevice:
     """A device that torch computes on: `cpu`, `cuda`, `cuda:1`, `mps`."""
 
-    def __init__(self, name: str, host_bytes: int = 0) -> None:
+    def __init__(self, name: str, host: HostTier | None = None) -> None:
         self.name = name
-        self.host = HostTier(host_bytes, _PinnedBuffer) if host_bytes and name.startswith("cuda") else None
+        self.host = host if name.startswith("cuda") else None
 
     def memory(self) -> DeviceMemory:
         import torch
 
         if self.name.startswith("cuda"):
             free, total = torch.cuda.mem_get_info(self.name)
-            return DeviceMemory(total, free)
+            return DeviceMemory(total, free, torch.cuda.memory_reserved(self.name))
         page = os.sysconf("SC_PAGE_SIZE")
         return DeviceMemory(page * os.sysconf("SC_PHYS_PAGES"), page * os.sysconf("SC_AVPHYS_PAGES"))
 
@@ -126,7 +121,9 @@ class TorchDevice:
             torch.mps.empty_cache()
 
 
-class _PinnedBuffer:
+class PinnedBuffer:
+    """Page-locked memory, which every GPU of this process copies from at full speed."""
+
     def __init__(self, size_bytes: int) -> None:
         import torch
 
@@ -191,68 +188,3 @@ class _TorchCopier:
     def finish(self) -> None:
         if self._stream is not None:
             self._stream.synchronize()
-
-
-class LateDevice:
-    """The device of this process, found out when it is first needed."""
-
-    def __init__(self, env: Mapping[str, str], make: Callable[[str, int], Device] = TorchDevice) -> None:
-        self._env = env
-        self._make = make
-        self._device: Device | None = None
-        self._lock = threading.Lock()
-
-    def get(self) -> Device:
-        with self._lock:
-            if self._device is None:
-                self._device = self._make(pick_device(self._env), host_capacity_bytes(self._env))
-            return self._device
-
-
-def named_device(env: Mapping[str, str]) -> str | None:
-    """The device that the environment asks for (WORKER_TORCH_DEVICE, WORKER_DEVICE)."""
-    return env.get("WORKER_TORCH_DEVICE") or env.get("WORKER_DEVICE") or None
-
-
-def pick_device(env: Mapping[str, str]) -> str:
-    """The device for models: the one named, else CUDA, else Apple's GPU, else the CPU."""
-    named = named_device(env)
-    if named:
-        return named
-    try:
-        import torch
-    except ImportError:
-        return "cpu"
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def model_cache(env: Mapping[str, str], gpu_bytes: int = 0) -> ModelCache:
-    """A cache as large as the device: the GPU's memory where there is one, else this machine's, minus the safety margin.
-
-    `gpu_bytes` is the GPU's memory where the caller knows it; otherwise torch is asked, which takes seconds to import.
-    """
-    policy = eviction_policy(env)
-    if gpu_bytes and not env.get("WORKER_MAX_VRAM_GB"):
-        return ModelCache(max_vram_gb=max(0.0, gpu_bytes / 1e9 - _margin_gb(env)), policy=policy)
-    if env.get("WORKER_MAX_VRAM_GB") or Path("/dev/nvidiactl").exists():
-        return ModelCache(policy=policy)
-    margin_gb = _margin_gb(env)
-    total_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    return ModelCache(max_vram_gb=max(total_gb / 2, total_gb - margin_gb), policy=policy)
-
-
-def eviction_policy(env: Mapping[str, str]) -> EvictionPolicy:
-    """WORKER_EVICTION: `score` (request rate x reload seconds / bytes) or `lru`."""
-    match env.get("WORKER_EVICTION") or "score":
-        case "score":
-            return LeastLoss()
-        case "lru":
-            return LeastRecentlyUsed()
-        case other:
-            raise SettingError(f"environment variable WORKER_EVICTION={other!r}: expected score or lru")
-
-
-def _margin_gb(env: Mapping[str, str]) -> float:
-    return float(env.get("WORKER_VRAM_SAFETY_MARGIN_GB") or DEFAULT_SAFETY_MARGIN_GB)

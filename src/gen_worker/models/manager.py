@@ -1,10 +1,12 @@
-"""The door to models: `acquire` gives a lease on a loaded object; each model is fetched and loaded once, however many wait."""
+"""The door to models: `acquire` gives a lease on a loaded object; each model is fetched and loaded once, however many wait.
 
-import asyncio
+Of several devices `seat` chooses the one for a run."""
+
+import contextlib
 import hashlib
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +16,16 @@ from gen_worker import events
 from gen_worker.authoring.signature import FunctionSpec, Injection
 from gen_worker.errors import ResourceError, WorkerError
 from gen_worker.events import ModelStep, RunEvent
+from gen_worker.ledger import Ledger
 from gen_worker.log import Log
-from gen_worker.model_cache import GB, ModelCache
-from gen_worker.models.arrivals import Arrivals, heard_on_the_loop
+from gen_worker.model_cache import ModelCache
+from gen_worker.models.arrivals import Arrivals
 from gen_worker.models.cas import Cas
-from gen_worker.models.device import Device
+from gen_worker.models.devices import DeviceSet, bound_of
 from gen_worker.models.hub import local_model
 from gen_worker.models.keyspace import Keyspace
 from gen_worker.models.listing import Listing
-from gen_worker.models.loaders.base import Loaded, Loader, LoadRequest, choose_loader
+from gen_worker.models.loaders.base import Loader, LoadRequest
 from gen_worker.models.loaders.diffusers import DiffusersLoader
 from gen_worker.models.loaders.lora import LoraLoader
 from gen_worker.models.loaders.onnx import OnnxLoader
@@ -31,11 +34,13 @@ from gen_worker.models.loaders.path import PathLoader
 from gen_worker.models.loaders.plain import PlainLoader
 from gen_worker.models.loaders.transformers import TransformersLoader
 from gen_worker.models.measured import Measurements
-from gen_worker.models.progress import Listener, ModelProgress, Progress
-from gen_worker.models.residency import Residency
+from gen_worker.models.place import Lease, Place
+from gen_worker.models.placement import choose_place
+from gen_worker.models.progress import Listener, ModelProgress
 from gen_worker.models.source import LocalModel, ModelSource, ModelWant
 from gen_worker.refs import ModelSpec, canonical_ref
 
+GUESSED_RUN_S = 1.0  # of a function that has not run yet
 Emit = Callable[[RunEvent], None]
 DEFAULT_LOADERS: tuple[Loader, ...] = (
     OwnLoader(),
@@ -61,59 +66,76 @@ class ModelUse(msgspec.Struct, frozen=True):
     localized: bool = False
 
 
-class Lease:
-    """A loaded model, pinned until `release`."""
+class Seat:
+    """A run's place on one of the devices, until `release`. `device_name` is None where there is but one."""
 
-    def __init__(self, loaded: Loaded, release: Callable[[], None]) -> None:
-        self.view = loaded.view
-        self.release = release
+    def __init__(self, place: Place, device_name: str | None) -> None:
+        self.place = place
+        self.device_name = device_name
+        self._taken = True
+        place.runs += 1
 
-
-class _Loading:
-    """A model on its way to the device, and how many wait for it."""
-
-    def __init__(self, model_id: str) -> None:
-        self.progress = Progress(model_id)
-        self.cancel = threading.Event()
-        self.waiters = 0
-        self.task: asyncio.Task[Loaded] | None = None
-        self.release: Callable[[], None] = lambda: None  # of the pins that the load itself holds
-
-    def leave(self) -> None:
-        """A waiter has gone. With the last one goes the load's own pin, or the load."""
-        self.waiters -= 1
-        if not self.waiters:
-            self.cancel.set()
-            release, self.release = self.release, lambda: None
-            release()
+    def release(self) -> None:
+        if self._taken:
+            self._taken = False
+            self.place.runs -= 1
 
 
 class ModelManager:
-    """Keeps loaded models within the cache's limit. Lives on one event loop; downloads and loads have their own threads."""
+    """Keeps loaded models within the limits of each device. Lives on one event loop; downloads and loads have their own threads."""
 
     def __init__(
         self,
         keyspace: Keyspace,
         source: ModelSource,
         cache: ModelCache,
-        device: Callable[[], Device],
+        devices: DeviceSet,
         log: Log,
         loaders: Sequence[Loader] = DEFAULT_LOADERS,
         *,
         downloads: int = 2,
         measured: Path | None = None,
+        margin_bytes: int = 0,
     ) -> None:
         self.keyspace = keyspace
         self.cache = cache
         measurements = self.measurements = Measurements(measured)
         self.arrivals = Arrivals(source, downloads, measurements)
-        self.residency = Residency(cache, device, measurements, log)
-        self._device = device
-        self._log = log
+        self.places = [
+            Place(number, cache, ledger, partial(devices.get, number), measurements, log) for number, ledger in enumerate(cache.ledgers)
+        ]
+        for place, ledger in zip(self.places, cache.ledgers, strict=True):
+            place.on_change = lambda: self.on_change()
+            ledger.bound = _bound(devices, place.number, ledger, margin_bytes)
+        self._devices = devices
         self._loaders = loaders
-        self._loading: dict[str, _Loading] = {}
-        self.on_change: Callable[[], None] = lambda: None  # what is on the device has changed
+        self._run_s: dict[str, float] = {}  # by function, the newest count most
+        self.on_change: Callable[[], None] = lambda: None  # what is on a device has changed
         self._states: dict[str, str] = {}  # version and precision that a plain cache id stands for
+
+    def seat(self, spec: FunctionSpec, payload: msgspec.Struct) -> Seat:
+        """Choose a device for all models of a run; give it back with `release`. A bad selection is for `acquire` to refuse."""
+        chosen = []
+        for injection in spec.injections:
+            with contextlib.suppress(WorkerError):
+                chosen.append(canonical_ref(self.keyspace.select(spec, injection, payload)[1].ref))
+        return self.seat_for(spec.name, chosen)
+
+    def seat_for(self, function: str, model_ids: Sequence[str]) -> Seat:
+        """The same for models that are named."""
+        places = self.places[: self._devices.count]
+        if len(places) == 1:
+            return Seat(places[0], None)
+        number = choose_place([place.offer(model_ids) for place in places], self._run_s.get(function, GUESSED_RUN_S))
+        return Seat(places[number], self._devices.get(number).name)
+
+    def note_run(self, function: str, seconds: float) -> None:
+        """How long a run of a function took, once its models were there."""
+        self._run_s[function] = self._run_s.get(function, seconds) * 0.7 + seconds * 0.3
+
+    async def relieve(self, seat: Seat, model_ids: Collection[str]) -> None:
+        """A run has run out of its device's memory: see `Residency.relieve`."""
+        await seat.place.residency.relieve(model_ids)
 
     async def acquire(
         self,
@@ -122,16 +144,17 @@ class ModelManager:
         payload: msgspec.Struct,
         emit: Emit,
         listings: Mapping[str, Listing] = {},
+        seat: Seat | None = None,
     ) -> tuple[Lease, ModelUse]:
         """The model for one parameter of a run, loaded and pinned. Emits the steps that it takes. `listings`: files by canonical ref, as
-        a scheduler gave them."""
-        return await self._acquire(spec, injection, lambda: self.keyspace.select(spec, injection, payload), emit, listings)
+        a scheduler gave them. Without a seat the first device is meant."""
+        return await self._acquire(spec, injection, lambda: self.keyspace.select(spec, injection, payload), emit, listings, seat)
 
     async def acquire_ref(
-        self, spec: FunctionSpec, injection: Injection, ref: str, emit: Emit, listings: Mapping[str, Listing] = {}
+        self, spec: FunctionSpec, injection: Injection, ref: str, emit: Emit, listings: Mapping[str, Listing] = {}, seat: Seat | None = None
     ) -> tuple[Lease, ModelUse]:
         """The same for a model that the scheduler names; it must be one that the function may use."""
-        return await self._acquire(spec, injection, lambda: self.keyspace.find_ref(spec, ref), emit, listings)
+        return await self._acquire(spec, injection, lambda: self.keyspace.find_ref(spec, ref), emit, listings, seat)
 
     async def _acquire(
         self,
@@ -140,6 +163,7 @@ class ModelManager:
         select: Callable[[], tuple[str, ModelSpec]],
         emit: Emit,
         listings: Mapping[str, Listing],
+        seat: Seat | None,
     ) -> tuple[Lease, ModelUse]:
         began_s = time.monotonic()
         step = ModelStep(spec.name, injection.param)
@@ -163,7 +187,7 @@ class ModelManager:
         emit(RunEvent(events.RESOLVE_COMPLETED, _ended(step, began_s, model_id=local.model_id, model_key=key)))
         step = msgspec.structs.replace(step, model_id=local.model_id)
         request = self._request(injection.type, model_spec, local, spec)
-        lease, state, load_s = await self._load(request, local, step, emit)
+        lease, state, load_s = await self._load(seat.place if seat else self.places[0], request, local, step, emit)
         fetched_bytes = local.fetched_bytes if fetched else 0
         state = "cold_remote" if fetched else state
         use = ModelUse(local.model_id, state, load_s, fetch_s, local.version, fetched_bytes, local.path, local.localized)
@@ -173,7 +197,11 @@ class ModelManager:
         """Load a model ahead of its first run, as this function takes it."""
         local = await self.arrivals.locate(_want(key, spec, {}))
         request = self._request(injection.type, spec, local, function)
-        (await self._loaded(self._cache_id(local, request), request, None)).release()
+        seat = self.seat_for(function.name, [local.model_id])
+        try:
+            (await seat.place.lease(self._name(local, request), request, self._loaders, None)).release()
+        finally:
+            seat.release()
 
     async def prefetch(
         self, key: str, spec: ModelSpec, listings: Mapping[str, Listing] = {}, listener: Listener | None = None
@@ -216,8 +244,16 @@ class ModelManager:
 
     def on_their_way(self) -> list[ModelProgress]:
         """Models that are being fetched or loaded, and how far they are."""
-        ways = (*self.arrivals.arriving().values(), *(loading.progress for loading in self._loading.values()))
-        return [progress.now() for progress in ways]
+        loading = [progress for place in self.places for progress in place.on_their_way()]
+        return [progress.now() for progress in (*self.arrivals.arriving().values(), *loading)]
+
+    def in_host_memory(self) -> dict[str, int]:
+        """Bytes of each model that the host tier holds, by model id."""
+        found: dict[str, int] = {}
+        for place in self.places:  # they share the tier
+            for model_id, size_bytes in place.residency.in_host_memory().items():
+                found[model_id] = max(size_bytes, found.get(model_id, 0))
+        return found
 
     def unload(self, model_id: str) -> bool:
         """Drop a loaded model; `ResourceError` while a run uses it, False when it is not loaded."""
@@ -225,21 +261,23 @@ class ModelManager:
         if any(self.cache.is_pinned(name) for name in found):
             raise ResourceError("model_in_use")
         dropped = [name for name in found if self.cache.unload_model(name)]
-        self.residency.forget_dropped()
+        for place in self.places:
+            place.residency.forget_dropped()
         return bool(dropped)
 
     def close(self) -> None:
-        for loading in self._loading.values():
-            loading.cancel.set()
         self.arrivals.close()
-        self.residency.close()
+        for place in self.places:
+            place.close()
 
     def _request(self, annotation: Any, spec: ModelSpec, local: LocalModel, function: FunctionSpec) -> LoadRequest:
         if not self.cache.has_model(local.model_id):
             self.note_on_disk(local)
-        return LoadRequest(annotation, local.path, self._device, spec.dtypes, local.digests, local.model_id, own_loaders(function.function))
+        return LoadRequest(
+            annotation, local.path, self.places[0].device, spec.dtypes, local.digests, local.model_id, own_loaders(function.function)
+        )
 
-    def _cache_id(self, local: LocalModel, request: LoadRequest) -> str:
+    def _name(self, local: LocalModel, request: LoadRequest) -> str:
         """`ref#Type`; with a third part where the same ref is there in another version or precision already."""
         name = f"{local.model_id}#{getattr(request.annotation, '__name__', request.annotation)}"
         state = f"{local.path}|{local.version}|{','.join(request.dtypes)}"
@@ -247,11 +285,11 @@ class ModelManager:
             return name
         return f"{name}#{hashlib.sha256(state.encode()).hexdigest()[:8]}"
 
-    async def _load(self, request: LoadRequest, local: LocalModel, step: ModelStep, emit: Emit) -> tuple[Lease, str, float]:
-        cache_id = self._cache_id(local, request)
-        hot = self.cache.get_pipeline(cache_id)
+    async def _load(self, place: Place, request: LoadRequest, local: LocalModel, step: ModelStep, emit: Emit) -> tuple[Lease, str, float]:
+        name = self._name(local, request)
+        hot = place.hot(name)
         if hot is not None:
-            return self._lease(cache_id, hot), "hot_vram", 0.0
+            return hot, "hot_vram", 0.0
         began_s = time.monotonic()
         emit(RunEvent(events.LOAD_STARTED, step))
 
@@ -260,69 +298,24 @@ class ModelManager:
                 emit(RunEvent(events.MODEL_PROGRESS, now))
 
         try:
-            lease = await self._loaded(cache_id, request, hear)
+            lease = await place.lease(name, request, self._loaders, hear)
         except WorkerError as exc:
             emit(RunEvent(events.LOAD_FAILED, _ended(step, began_s, error_type=type(exc).__name__)))
             raise
         emit(RunEvent(events.LOAD_COMPLETED, _ended(step, began_s)))
         return lease, "warm_disk", time.monotonic() - began_s
 
-    def _lease(self, cache_id: str, loaded: Loaded) -> Lease:
-        self.cache.pin(cache_id)
-        return Lease(loaded, lambda: self.cache.unpin(cache_id))
 
-    async def _loaded(self, cache_id: str, request: LoadRequest, listener: Listener | None) -> Lease:
-        """A lease on the model, loaded by whoever came first."""
-        loading = self._loading.get(cache_id)
-        if loading is None or loading.cancel.is_set():
-            hot = self.cache.get_pipeline(cache_id)
-            if hot is not None:
-                return self._lease(cache_id, hot)
-            loading = self._loading[cache_id] = _Loading(cache_id.partition("#")[0])
-            loading.task = asyncio.ensure_future(self._load_now(cache_id, request, loading))
-            loading.task.add_done_callback(_seen)
-        assert loading.task is not None
-        stop_listening = heard_on_the_loop(loading.progress, listener)
-        loading.waiters += 1
-        try:
-            # Shielded: one waiter that gives up must not end the load for the others.
-            return self._lease(cache_id, await asyncio.shield(loading.task))
-        finally:
-            stop_listening()
-            loading.leave()
+def _bound(devices: DeviceSet, number: int, ledger: Ledger, margin_bytes: int) -> Callable[[], int]:
+    def bound() -> int:
+        found = bound_of(devices.known(number), margin_bytes)
+        return ledger.limit_bytes if found is None else found
 
-    async def _load_now(self, cache_id: str, request: LoadRequest, loading: _Loading) -> Loaded:
-        began_s = time.monotonic()
-        try:
-            request = msgspec.structs.replace(request, economy=self.residency.economy_of(cache_id))
-            loader = choose_loader(self._loaders, request)
-            plan = await self.residency.plan(cache_id, lambda: loader.plan(request))
-            loaded = await self.residency.load(cache_id, plan, loading.progress, loading.cancel)
-        finally:
-            if self._loading.get(cache_id) is loading:
-                del self._loading[cache_id]
-        loading.release = lambda: self.residency.release_load(plan)
-        if not loading.waiters:
-            loading.release()
-        self.on_change()
-        self._log.info(
-            "model.loaded",
-            model=loading.progress.model_id,
-            size_bytes=round(self.cache.size_gb(cache_id) * GB),
-            parts=len(plan.parts),
-            seconds=round(time.monotonic() - began_s, 3),
-        )
-        return loaded
+    return bound
 
 
 def _want(key: str, spec: ModelSpec, listings: Mapping[str, Listing]) -> ModelWant:
     return ModelWant(key, spec, listings.get(canonical_ref(spec.ref)))
-
-
-def _seen(task: asyncio.Task[Loaded]) -> None:
-    """Its waiters heard of a failure; where all had gone, nobody needs to."""
-    if not task.cancelled():
-        task.exception()
 
 
 def _ended(step: ModelStep, began_s: float, **facts: Any) -> ModelStep:

@@ -14,7 +14,8 @@ from gen_worker.log import Log
 from gen_worker.model_cache import ModelCache
 from gen_worker.model_interface import ModelDownloader
 from gen_worker.models.arrivals import Arrivals
-from gen_worker.models.device import TorchDevice, pick_device
+from gen_worker.models.device import TorchDevice
+from gen_worker.models.devices import pick_devices
 from gen_worker.models.loaders.base import Loaded, LoadRequest
 from gen_worker.models.loaders.diffusers import DiffusersLoader
 from gen_worker.models.measured import Measurements
@@ -132,7 +133,7 @@ class PipelineLoader:
         measurements = Measurements(settings.cas_root.parent / "measured.json")
         source = build_sources(settings, {}, Extras(None, downloader)).source
         self._arrivals = Arrivals(source, settings.worker_max_concurrent_downloads, measurements)
-        self._device = TorchDevice(pick_device(env))
+        self._device = TorchDevice(pick_devices(env)[0])
         self._residency = Residency(self._cache, lambda: self._device, measurements, Log())
         self._loaded: dict[str, tuple[LoadedPipeline, Loaded]] = {}
 

@@ -11,7 +11,7 @@ from gen_worker.model_cache import ModelCache
 from gen_worker.model_interface import ModelDownloader
 from gen_worker.models.cas import Cas
 from gen_worker.models.custom import DownloaderSource, ManagedLoader, manager_of
-from gen_worker.models.device import LateDevice
+from gen_worker.models.devices import DeviceSet, find_devices, margin_gb
 from gen_worker.models.hf import HfSource
 from gen_worker.models.housekeeping import StoreLimits
 from gen_worker.models.hub import HubSource, ListedSource, StoreFetcher
@@ -90,11 +90,12 @@ def build_models(
         Keyspace(models),
         sources.source,
         cache,
-        LateDevice(env).get,
+        DeviceSet(lambda: find_devices(env)),
         log,
         loaders,
         downloads=settings.worker_max_concurrent_downloads,
         measured=settings.cas_root.parent / "measured.json",
+        margin_bytes=round(margin_gb(env) * 1e9),
     )
 
 

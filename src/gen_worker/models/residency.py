@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from gen_worker.errors import FatalError, ResourceError, RetryableError, WorkerError
-from gen_worker.ledger import DoesNotFitError, Part
+from gen_worker.ledger import DoesNotFitError, Ledger, Part
 from gen_worker.log import Log
 from gen_worker.model_cache import GB, ModelCache
 from gen_worker.models.device import Device, DeviceFullError
@@ -33,10 +33,13 @@ HELD_TIMEOUT_S = 60.0
 
 
 class Residency:
-    """Parts on one device."""
+    """Parts on one device; `ledger` has its books (the cache's first by default)."""
 
-    def __init__(self, cache: ModelCache, device: Callable[[], Device], measurements: Measurements, log: Log) -> None:
+    def __init__(
+        self, cache: ModelCache, device: Callable[[], Device], measurements: Measurements, log: Log, ledger: Ledger | None = None
+    ) -> None:
         self._cache = cache
+        self._ledger = ledger or cache.ledger
         self._device = device
         self._measurements = measurements
         self._log = log
@@ -61,7 +64,7 @@ class Residency:
                     raise RetryableError(f"the load of {cache_id.partition('#')[0]} was stopped") from None
 
     async def _load(self, cache_id: str, plan: LoadPlan, progress: Progress, cancel: threading.Event) -> Loaded:
-        parts = [Part(part.part_id, part.size_bytes, self._reload_s(part)) for part in plan.parts]
+        parts = [self._as_booked(part) for part in plan.parts]
         new = await self._reserve(cache_id, parts, cancel)
         progress.begin("loading", sum(part.size_bytes for part in plan.parts if part.part_id in new))
         model = cache_id.partition("#")[0]
@@ -80,11 +83,11 @@ class Residency:
                 raise failures[0]
             loaded: Loaded = await self._in_thread(lambda: plan.assemble({name: self._objects[name] for name in by_id}))
         except (Exception, asyncio.CancelledError) as exc:
-            self._cache.ledger.unpin(by_id)
+            self._ledger.unpin(by_id)
             if isinstance(exc, (WorkerError, ReadCanceledError, asyncio.CancelledError)):
                 raise
             raise self._translated(exc, cache_id) from exc
-        self._cache.hold_parts(cache_id, loaded, tuple(by_id), sum(map(self._cache.ledger.size_of, by_id)) / GB)
+        self._cache.hold_parts(self._ledger, cache_id, loaded, tuple(by_id), sum(map(self._ledger.size_of, by_id)) / GB)
         progress.begin("ready")
         return loaded
 
@@ -106,9 +109,9 @@ class Residency:
     async def relieve(self, model_ids: Collection[str]) -> None:
         """A run with these models has run out of the device's memory: a quarter of it is made free of what nobody uses, so that the next
         run fits. Where nothing else was left to go, the models are loaded anew with one economy more."""
-        used = [name for name in self._cache.get_vram_models() if name.partition("#")[0] in model_ids]
+        used = [name for name in self._cache.models_on(self._ledger) if name.partition("#")[0] in model_ids]
         own = {part.part_id for name in used if name in self._plans for part in self._plans[name].parts}
-        gone = self._cache.ledger.evict(self._cache.ledger.capacity_bytes // 4)
+        gone = self._ledger.evict(self._ledger.capacity_bytes // 4)
         self._drop(gone, "out_of_memory_in_a_run")
         await self._in_thread(lambda: self._device().collect())
         if own.issuperset(gone):
@@ -148,11 +151,11 @@ class Residency:
 
     def release_load(self, plan: LoadPlan) -> None:
         """Give back the pins that `load` took."""
-        self._cache.ledger.unpin([part.part_id for part in plan.parts])
+        self._ledger.unpin([part.part_id for part in plan.parts])
 
     def forget_dropped(self) -> None:
         """Let go of objects whose parts the ledger no longer has."""
-        self._let_go([name for name in self._objects if not self._cache.ledger.are_resident((name,))])
+        self._let_go([name for name in self._objects if not self._ledger.are_resident((name,))])
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -168,15 +171,15 @@ class Residency:
         deadline_s = time.monotonic() + HELD_TIMEOUT_S
         while True:
             try:
-                new, gone = self._cache.ledger.reserve(parts)
+                new, gone = self._ledger.reserve(parts)
                 break
             except DoesNotFitError as exc:
-                hopeless = exc.need_bytes > self._cache.ledger.capacity_bytes
+                hopeless = exc.need_bytes > self._ledger.limit_bytes
                 text = f"model {cache_id.partition('#')[0]!r} does not fit: {exc}"
                 if hopeless:
                     raise ResourceError(f"{text}; raise WORKER_MAX_VRAM_GB or use a smaller model") from None
                 if time.monotonic() > deadline_s:
-                    raise RetryableError(f"{text}; other runs have held it for {HELD_TIMEOUT_S:.0f} s") from None
+                    raise RetryableError(f"{text}; others have held it for {HELD_TIMEOUT_S:.0f} s") from None
             await asyncio.sleep(HELD_RETRY_S)
             if cancel.is_set():
                 raise ReadCanceledError
@@ -187,7 +190,7 @@ class Residency:
     def _drop(self, part_ids: list[str], reason: str) -> None:
         if not part_ids:
             return
-        self._cache.parts_gone(part_ids)
+        self._cache.parts_gone(self._ledger, part_ids)
         self._let_go(part_ids)
         self._log.info("model.evicted", parts=len(part_ids), reason=reason)
 
@@ -198,18 +201,11 @@ class Residency:
                 self._threads.submit(dropped.on_drop)
 
     async def _load_part(self, part: PartPlan, control: LoadControl) -> None:
-        """Load one part. Out of memory: give back what is unused; evict a quarter more than is missing; try once more; give up."""
-        ledger, began_s, from_disk = self._cache.ledger, time.monotonic(), not self._is_in_host(part)
+        """Load one part. Out of memory: evict a quarter more than is missing, give back what is unused, try again; more of it for as long
+        as there is anything that may go."""
+        ledger, began_s, from_disk = self._ledger, time.monotonic(), not self._is_in_host(part)
         try:
-            found = await self._try_load(part, control)
-            if found is None:
-                self.ooms += 1
-                gone = ledger.evict(round(part.size_bytes * EVICT_FACTOR))
-                self._drop(gone, "out_of_memory")
-                self._log.warning("model.out_of_memory", size_bytes=part.size_bytes, evicted=len(gone))
-                await self._in_thread(lambda: self._device().collect())
-                found = await self._in_thread(lambda: part.load(control))
-            loaded, size_bytes = found
+            loaded, size_bytes = await self._load_or_make_room(part, control)
             if size_bytes != ledger.size_of(part.part_id):
                 self._drop(ledger.resize(part.part_id, size_bytes), "larger_than_thought")
         except BaseException:
@@ -222,20 +218,31 @@ class Residency:
         self._objects[part.part_id] = loaded
         ledger.commit(part.part_id, size_bytes)
 
-    async def _try_load(self, part: PartPlan, control: LoadControl) -> tuple[Any, int] | None:
-        """The part, or None when memory ran out: by then nothing holds what the attempt had allocated."""
-        try:
-            loaded: tuple[Any, int] = await self._in_thread(lambda: part.load(control))
-        except Exception as exc:
-            if not is_out_of_memory(exc):
-                raise
-            traceback.clear_frames(exc.__traceback__)
-            return None
-        return loaded
+    async def _load_or_make_room(self, part: PartPlan, control: LoadControl) -> tuple[Any, int]:
+        need_bytes, gone = part.size_bytes, ["at first"]
+        while True:
+            try:
+                loaded: tuple[Any, int] = await self._in_thread(lambda: part.load(control))
+                return loaded
+            except Exception as exc:
+                if not is_out_of_memory(exc) or not gone:
+                    raise
+                traceback.clear_frames(exc.__traceback__)  # they hold what the attempt had allocated
+                need_bytes = max(need_bytes, exc.need_bytes if isinstance(exc, DeviceFullError) else 0)
+            self.ooms += 1
+            gone = self._ledger.evict(round(need_bytes * EVICT_FACTOR))
+            self._drop(gone, "out_of_memory")
+            self._log.warning("model.out_of_memory", size_bytes=part.size_bytes, evicted=len(gone))
+            await self._in_thread(lambda: self._device().collect())
+            need_bytes *= 2
 
-    def _reload_s(self, part: PartPlan) -> float:
+    def _as_booked(self, part: PartPlan) -> Part:
+        """What to reserve: as much as it took when it was here before, if that was more than its files tell."""
         known = self._measurements.of(part.part_id)
-        return known.load_s if known is not None and known.load_s else part.size_bytes / GUESSED_BYTES_S
+        if known is None:
+            return Part(part.part_id, part.size_bytes, part.size_bytes / GUESSED_BYTES_S)
+        size_bytes = max(part.size_bytes, known.size_bytes)
+        return Part(part.part_id, size_bytes, known.load_s or size_bytes / GUESSED_BYTES_S)
 
     def _translated(self, exc: Exception, cache_id: str) -> WorkerError:
         model = cache_id.partition("#")[0]

@@ -271,20 +271,19 @@ class _RunningBatch:
 class Batchers:
     """All queues of a worker: one for each batch function and set of models."""
 
-    def __init__(self, threads: RunThreads, tenant: TenantLoop, limits: CallLimits, device: str | None) -> None:
+    def __init__(self, threads: RunThreads, tenant: TenantLoop, limits: CallLimits) -> None:
         self._threads = threads
         self._tenant = tenant
         self._limits = limits
-        self._device = device
         self._batchers: dict[tuple[Any, ...], Batcher] = {}
 
-    def of(self, spec: FunctionSpec, model_ids: tuple[str, ...]) -> Batcher:
-        """The queue for runs of this function with these models."""
+    def of(self, spec: FunctionSpec, model_ids: tuple[str, ...], device: str | None) -> Batcher:
+        """The queue for runs of this function with these models on this device."""
         assert spec.batch is not None
-        key = (spec.function, spec.batch, *model_ids)
+        key = (spec.function, spec.batch, device, *model_ids)
         found = self._batchers.get(key)
         if found is None:
             if len(self._batchers) >= MAX_IDLE_BATCHERS:
                 self._batchers = {known: batcher for known, batcher in self._batchers.items() if not batcher.idle}
-            found = self._batchers[key] = Batcher(spec, spec.batch, self._threads, self._tenant, self._limits, self._device)
+            found = self._batchers[key] = Batcher(spec, spec.batch, self._threads, self._tenant, self._limits, device)
         return found

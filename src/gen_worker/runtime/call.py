@@ -9,6 +9,7 @@ import msgspec
 from gen_worker.authoring.context import ActionContext
 from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.errors import CanceledError, OutputError, WorkerError
+from gen_worker.models.devices import current_gpu
 from gen_worker.runtime.cancellation import CancelToken
 from gen_worker.runtime.outbox import RunOutbox
 from gen_worker.runtime.stuck import task_stacks, thread_stacks
@@ -43,7 +44,9 @@ class Call:
         encode: Encode,
         encode_delta: Encode,
         limits: CallLimits,
+        gpu: str | None = None,  # which one "cuda" means while the function runs, where there are several
     ) -> None:
+        self._gpu = gpu
         self._spec = spec
         self._ctx = ctx
         self._arguments = arguments
@@ -118,8 +121,9 @@ class Call:
     def _in_thread(self) -> Post:
         try:
             self._check_canceled()
-            result = self._spec.function(self._ctx, **self._arguments)
-            output = self._finish(result) if self._spec.output_mode == "single" else self._stream(result)
+            with current_gpu(self._gpu):
+                result = self._spec.function(self._ctx, **self._arguments)
+                output = self._finish(result) if self._spec.output_mode == "single" else self._stream(result)
         except BaseException as exc:  # noqa: BLE001 - the edge to the author's code: SystemExit ends the run, not the worker
             return self._author_ended, (b"", exc)
         return self._author_ended, (output, None)

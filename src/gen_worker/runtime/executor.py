@@ -18,7 +18,8 @@ from gen_worker.files.file_api import FileApi
 from gen_worker.files.inputs import InputFiles, holds_assets
 from gen_worker.log import Log
 from gen_worker.models.listing import Listing
-from gen_worker.models.manager import Lease, ModelManager, ModelUse
+from gen_worker.models.manager import ModelManager, ModelUse, Seat
+from gen_worker.models.place import Lease
 from gen_worker.models.residency import is_out_of_memory
 from gen_worker.runtime.batching import BatchCall, Batchers
 from gen_worker.runtime.call import Call, CallLimits
@@ -86,7 +87,7 @@ class Executor:
         self.call_limits = CallLimits(
             limits.worker_max_output_bytes, limits.worker_max_output_delta_bytes, limits.worker_max_output_delta_events
         )
-        self.batchers = Batchers(self.threads, self.tenant, self.call_limits, device)
+        self.batchers = Batchers(self.threads, self.tenant, self.call_limits)
 
     async def run(
         self,
@@ -166,6 +167,7 @@ class _Run:
         self.timeout_ms = request.timeout_ms or spec.timeout_ms
         self.began_s = executor.clock.now_s()
         self.uses: list[ModelUse] = []
+        self.seat: Seat | None = None
         self.call: Call | BatchCall | None = None
         self.inference_began_s: float | None = None
         self.done = done
@@ -203,6 +205,9 @@ class _Run:
                 self.cleanups.append(lambda: executor.inputs.forget(request.run_id))
                 files = executor.inputs.materialize(request.run_id, payload, request.uploads, request.owner, request.file_api)
                 await self.token.race(files)
+            if spec.injections:
+                self.seat = executor.models.seat(spec, payload)
+                self.cleanups.append(self.seat.release)
             for injection in spec.injections:
                 lease, use = await self.token.race(self._acquire(injection, payload))
                 self.cleanups.append(lease.release)
@@ -235,19 +240,20 @@ class _Run:
             self.sink.emit(event)
 
         try:
-            return await self.executor.models.acquire(self.spec, injection, payload, emit, self.request.listings)
+            return await self.executor.models.acquire(self.spec, injection, payload, emit, self.request.listings, self.seat)
         finally:
             stuck.leave(watched)
 
     def _call(self, arguments: Mapping[str, Any], payload: msgspec.Struct) -> None:
         spec, executor = self.spec, self.executor
+        self._device = executor.device if self.seat is None else self.seat.device_name or executor.device
         outbox = RunOutbox(self.sink, executor.mailbox.post)
         ctx = self._context(outbox)
         as_json = self.request.encoding == "json"
         encode = _encode_json if as_json else _encode_msgpack
         call: Call | BatchCall
         if spec.batch is not None:
-            batcher = executor.batchers.of(spec, tuple([use.model_id for use in self.uses]))
+            batcher = executor.batchers.of(spec, tuple([use.model_id for use in self.uses]), self._device)
             call = BatchCall(batcher, ctx, payload, arguments, self.token, outbox, encode)
         else:
             call = Call(
@@ -261,6 +267,7 @@ class _Run:
                 encode=encode,
                 encode_delta=_encode_json if as_json else _encode_sorted_json,
                 limits=executor.call_limits,
+                gpu=self.seat.device_name if self.seat else None,
             )
         self.call = call
         began_s = self.inference_began_s = executor.clock.now_s()
@@ -282,6 +289,8 @@ class _Run:
 
     def _succeed(self, output: bytes, payload: msgspec.Struct, inference_s: float, upload_s: float) -> None:
         spec = self.spec
+        if self.seat is not None:
+            self.executor.models.note_run(spec.name, inference_s)
         completed = events.InferenceCompleted(spec.name, spec.output_mode, round(inference_s * 1000))
         ending = [
             RunEvent(events.INFERENCE_COMPLETED, completed),
@@ -297,8 +306,9 @@ class _Run:
         spec, outcome = self.spec, outcome_of(exc)
         if outcome.error_type == "internal":
             self._log_failure(exc)
-        if self.uses and is_out_of_memory(exc):
-            self.executor.prepare(self.executor.models.residency.relieve({use.model_id for use in self.uses}), self.request.run_id)
+        if self.seat is not None and self.uses and is_out_of_memory(exc):
+            relief = self.executor.models.relieve(self.seat, {use.model_id for use in self.uses})
+            self.executor.prepare(relief, self.request.run_id)
         ending = []
         if spec.output_mode == "incremental":
             ending.append(RunEvent(events.OUTPUT_ERROR, events.OutputFailed(outcome.error_type, outcome.safe_message)))
@@ -335,7 +345,7 @@ class _Run:
             resolved_cozy_models_by_id=request.resolved_models,
             required_models=request.required_models,
             outputs=self.outputs,
-            device=self.executor.device,
+            device=self._device,
         )
 
     def _clean_up(self) -> None:

@@ -13,7 +13,7 @@ REPORTED_LIBRARIES = ("bitsandbytes", "flashpack", "torchao", "transformer_engin
 
 
 class Gpu(msgspec.Struct, frozen=True):
-    """The first visible GPU, and how many there are."""
+    """The first visible GPU, how many there are, and the memory of each."""
 
     count: int = 0
     name: str = ""
@@ -21,6 +21,7 @@ class Gpu(msgspec.Struct, frozen=True):
     compute_capability: str = ""
     total_bytes: int = 0
     used_bytes: int = 0
+    memory_bytes: tuple[int, ...] = ()
 
     @property
     def free_bytes(self) -> int:
@@ -86,6 +87,7 @@ class GpuWatch:
                 compute_capability=str(major * 10 + minor),
                 total_bytes=int(memory.total),
                 used_bytes=int(memory.used),
+                memory_bytes=tuple(int(nvml.nvmlDeviceGetMemoryInfo(handle).total) for handle in handles),
             )
         except nvml.NVMLError:
             return Gpu(count=self._fake_count or 0)

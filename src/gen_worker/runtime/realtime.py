@@ -14,7 +14,9 @@ from gen_worker.errors import CanceledError, FatalError, WorkerError
 from gen_worker.events import RunEvent
 from gen_worker.log import Log
 from gen_worker.models.listing import Listing
-from gen_worker.models.manager import Lease
+from gen_worker.models.manager import Seat
+from gen_worker.models.place import Lease
+from gen_worker.refs import canonical_ref
 from gen_worker.runtime.admission import Admission
 from gen_worker.runtime.cancellation import CancelToken
 from gen_worker.runtime.executor import Executor
@@ -141,6 +143,7 @@ class _Session(msgspec.Struct, eq=False):
     socket: WireSocket
     token: CancelToken
     ctx: ActionContext | None = None
+    seat: Seat | None = None
     reason: str = ""  # why it ends, where the worker or the scheduler ended it
 
 
@@ -230,7 +233,7 @@ class RealtimeSessions:
         session.token.cancel()
 
     async def _run(self, spec: FunctionSpec, command: OpenRealtime, session: _Session) -> None:
-        leases: list[Lease] = []
+        leases: list[Lease | Seat] = []
         try:
             reason = await self._serve(spec, command, session, leases)
         except WorkerError as exc:
@@ -246,7 +249,7 @@ class RealtimeSessions:
             self._admission.give(spec.name)
         self._voice.say(CloseRealtime(command.session_id, reason))
 
-    async def _serve(self, spec: FunctionSpec, command: OpenRealtime, session: _Session, leases: list[Lease]) -> str:
+    async def _serve(self, spec: FunctionSpec, command: OpenRealtime, session: _Session, leases: list[Lease | Seat]) -> str:
         sink = WireSink(command.session_id, self._voice)
         if command.timeout_ms or spec.timeout_ms:
             session.token.expire_after(command.timeout_ms or spec.timeout_ms)
@@ -265,7 +268,7 @@ class RealtimeSessions:
             command.timeout_ms or spec.timeout_ms or None,
             required_models=command.required_models,
             outputs=outputs,
-            device=self._executor.device,
+            device=(session.seat.device_name if session.seat else None) or self._executor.device,
         )
         error = await _on_tenant_loop(self._executor, session.token, ctx, lambda: spec.function(ctx, session.socket, **arguments))
         session.socket.end_of_frames()
@@ -277,15 +280,19 @@ class RealtimeSessions:
         return "closed" if session.socket.closed_by_handler else "completed"
 
     async def _models(
-        self, spec: FunctionSpec, command: OpenRealtime, session: _Session, sink: WireSink, leases: list[Lease]
+        self, spec: FunctionSpec, command: OpenRealtime, session: _Session, sink: WireSink, leases: list[Lease | Seat]
     ) -> dict[str, Any]:
         """Injected parameters take the scheduler's refs by position."""
         if len(command.required_models) < len(spec.injections):
             missing = spec.injections[len(command.required_models)].param
             raise FatalError(f"the session names {len(command.required_models)} models, so that '{missing}' has none")
         arguments: dict[str, Any] = {}
+        models = self._executor.models
+        if spec.injections:
+            session.seat = models.seat_for(spec.name, [canonical_ref(ref) for ref in command.required_models])
+            leases.append(session.seat)
         for injection, ref in zip(spec.injections, command.required_models, strict=False):
-            lease, _ = await session.token.race(self._executor.models.acquire_ref(spec, injection, ref, sink.emit, self._listings()))
+            lease, _ = await session.token.race(models.acquire_ref(spec, injection, ref, sink.emit, self._listings(), session.seat))
             leases.append(lease)
             arguments[injection.param] = lease.view()
         return arguments

@@ -59,7 +59,7 @@ class Registrar:
     def _resources(self) -> Resources:
         hardware, gpu = self._hardware, self._gpus.read()
         models = self._models
-        tiers = model_tiers(models.cache, models.residency.in_host_memory())
+        tiers = model_tiers(models.cache, models.in_host_memory())
         in_vram = {tier.model_id for tier in tiers if tier.tier == "vram"}
         return Resources(
             cpu_cores=hardware.cpu_cores,

@@ -32,7 +32,8 @@ class FakeDevice:
     """Memory by first fit in one address space. `staged` devices are filled through copiers, as a GPU is; others by the host itself.
 
     `fail_allocations` are numbers of allocations (from 1) that fail; `taken_bytes` is what another process holds; `link_bytes_s` is what a
-    copy of bytes costs on `clock`; a `broken_after_bytes` of copies ends with an error.
+    copy of bytes costs on `clock`; a `broken_after_bytes` of copies ends with an error. Without `fragments` free memory is always in one
+    piece, as with CUDA's expandable segments.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class FakeDevice:
         fail_allocations: Iterable[int] = (),
         name: str = "fake",
         host_bytes: int = 0,
+        fragments: bool = True,
     ) -> None:
         self.name = name
         self.host = HostTier(host_bytes, FakeHostBuffer) if host_bytes else None
@@ -57,12 +59,14 @@ class FakeDevice:
         self.allocations = 0
         self.collections = 0
         self._staged = staged
+        self._fragments = fragments
         self._fail = set(fail_allocations)
         self._lock = threading.RLock()
         self._blocks: dict[int, int] = {}  # address to size
 
     def memory(self) -> DeviceMemory:
-        return DeviceMemory(self.capacity_bytes, self.capacity_bytes - self.taken_bytes - self.allocated_bytes)
+        own = self.allocated_bytes
+        return DeviceMemory(self.capacity_bytes, self.capacity_bytes - self.taken_bytes - own, own)
 
     @property
     def allocated_bytes(self) -> int:
@@ -116,6 +120,9 @@ class FakeDevice:
             del self._blocks[address]
 
     def _holes(self) -> list[tuple[int, int]]:
+        """Free memory: address and size of each piece."""
+        if not self._fragments:
+            return [(-self.allocations, self.memory().free_bytes)]
         holes, at = [], 0
         for start, size in sorted(self._blocks.items()):
             if start > at:

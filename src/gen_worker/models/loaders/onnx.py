@@ -19,12 +19,19 @@ class OnnxLoader:
             import onnxruntime
 
             available = onnxruntime.get_available_providers()
-            on_cuda = "CUDAExecutionProvider" in available and request.device().name.startswith("cuda")
-            providers = ["CUDAExecutionProvider", "CPUExecutionProvider"] if on_cuda else ["CPUExecutionProvider"]
+            providers = providers_for(request.device().name if "CUDAExecutionProvider" in available else "cpu")
             session = onnxruntime.InferenceSession(str(file), providers=providers)
             return Loaded(session, folder_bytes(request.path, (".onnx", ".onnx_data")), lambda: session)
 
         return whole(request, folder_bytes(request.path, (".onnx", ".onnx_data")), load)
+
+
+def providers_for(device: str) -> list[str | tuple[str, dict[str, str]]]:
+    """What onnxruntime is told: the GPU of this number, with the CPU for what it cannot do there."""
+    kind, _, number = device.partition(":")
+    if kind != "cuda":
+        return ["CPUExecutionProvider"]
+    return [("CUDAExecutionProvider", {"device_id": number or "0"}), "CPUExecutionProvider"]
 
 
 def onnx_file(path: Path) -> Path:

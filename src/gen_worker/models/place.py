@@ -1,0 +1,147 @@
+"""One device with the models on it: each is loaded once, however many wait, and pinned for as long as somebody uses it. Lives on one event
+loop."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from gen_worker.ledger import Ledger
+from gen_worker.log import Log
+from gen_worker.model_cache import GB, ModelCache
+from gen_worker.models.arrivals import heard_on_the_loop
+from gen_worker.models.device import Device
+from gen_worker.models.loaders.base import Loaded, Loader, LoadRequest, choose_loader
+from gen_worker.models.measured import Measurements
+from gen_worker.models.placement import Offer
+from gen_worker.models.progress import Listener, Progress
+from gen_worker.models.residency import Residency
+
+
+class Lease:
+    """A loaded model, pinned until `release`."""
+
+    def __init__(self, loaded: Loaded, release: Callable[[], None]) -> None:
+        self.view = loaded.view
+        self.release = release
+
+
+class _Loading:
+    """A model on its way to the device, and how many wait for it."""
+
+    def __init__(self, model_id: str) -> None:
+        self.progress = Progress(model_id)
+        self.cancel = threading.Event()
+        self.waiters = 0
+        self.task: asyncio.Task[Loaded] | None = None
+        self.release: Callable[[], None] = lambda: None  # of the pins that the load itself holds
+
+    def leave(self) -> None:
+        """A waiter has gone. With the last one goes the load's own pin, or the load."""
+        self.waiters -= 1
+        if not self.waiters:
+            self.cancel.set()
+            release, self.release = self.release, lambda: None
+            release()
+
+
+class Place:
+    """`runs` counts those that were sent here and have not ended. `on_change`: what is on the device has changed."""
+
+    def __init__(
+        self, number: int, cache: ModelCache, ledger: Ledger, device: Callable[[], Device], measurements: Measurements, log: Log
+    ) -> None:
+        self.number = number
+        self.device = device
+        self.runs = 0
+        self.residency = Residency(cache, device, measurements, log, ledger)
+        self.on_change: Callable[[], None] = lambda: None
+        self._cache = cache
+        self._ledger = ledger
+        self._measurements = measurements
+        self._log = log
+        self._loading: dict[str, _Loading] = {}
+
+    def cache_id(self, name: str) -> str:
+        """What a model is called in the cache when it is here."""
+        return f"{name}#@{self.number}" if self.number else name
+
+    def hot(self, name: str) -> Lease | None:
+        """A lease on a model that is loaded."""
+        cache_id = self.cache_id(name)
+        loaded = self._cache.get_pipeline(cache_id)
+        return self._lease(cache_id, loaded) if loaded is not None else None
+
+    async def lease(self, name: str, request: LoadRequest, loaders: Sequence[Loader], listener: Listener | None) -> Lease:
+        """A lease on the model, loaded by whoever came first. Errors as of `Residency.load`."""
+        cache_id = self.cache_id(name)
+        loading = self._loading.get(cache_id)
+        if loading is None or loading.cancel.is_set():
+            hot = self.hot(name)
+            if hot is not None:
+                return hot
+            loading = self._loading[cache_id] = _Loading(cache_id.partition("#")[0])
+            loading.task = asyncio.ensure_future(self._load(cache_id, request, loaders, loading))
+            loading.task.add_done_callback(_seen)
+        assert loading.task is not None
+        stop_listening = heard_on_the_loop(loading.progress, listener)
+        loading.waiters += 1
+        try:
+            # Shielded: one waiter that gives up must not end the load for the others.
+            return self._lease(cache_id, await asyncio.shield(loading.task))
+        finally:
+            stop_listening()
+            loading.leave()
+
+    def offer(self, model_ids: Sequence[str]) -> Offer:
+        """What a run with these models would find here."""
+        here = {cache_id.partition("#")[0] for cache_id in (*self._cache.models_on(self._ledger), *self._loading)}
+        known = [self._measurements.of(measured_name(model_id)) for model_id in model_ids if model_id not in here]
+        need = sum(measured.size_bytes for measured in known if measured is not None)
+        missing_s = sum(measured.load_s for measured in known if measured is not None)
+        free_bytes = max(0, self._ledger.capacity_bytes - self._ledger.used_bytes)
+        return Offer(self.number, missing_s, self.runs, self._ledger.harm_s(need), free_bytes)
+
+    def on_their_way(self) -> list[Progress]:
+        return [loading.progress for loading in self._loading.values()]
+
+    def close(self) -> None:
+        for loading in self._loading.values():
+            loading.cancel.set()
+        self.residency.close()
+
+    def _lease(self, cache_id: str, loaded: Loaded) -> Lease:
+        self._cache.pin(cache_id)
+        return Lease(loaded, lambda: self._cache.unpin(cache_id))
+
+    async def _load(self, cache_id: str, request: LoadRequest, loaders: Sequence[Loader], loading: _Loading) -> Loaded:
+        began_s = time.monotonic()
+        try:
+            request = msgspec.structs.replace(request, device=self.device, economy=self.residency.economy_of(cache_id))
+            loader = choose_loader(loaders, request)
+            plan = await self.residency.plan(cache_id, lambda: loader.plan(request))
+            loaded = await self.residency.load(cache_id, plan, loading.progress, loading.cancel)
+        finally:
+            if self._loading.get(cache_id) is loading:
+                del self._loading[cache_id]
+        loading.release = lambda: self.residency.release_load(plan)
+        if not loading.waiters:
+            loading.release()
+        self.on_change()
+        model_id, size_bytes, seconds = loading.progress.model_id, round(self._cache.size_gb(cache_id) * GB), time.monotonic() - began_s
+        self._measurements.note(measured_name(model_id), size_bytes, seconds)
+        self._log.info("model.loaded", model=model_id, size_bytes=size_bytes, parts=len(plan.parts), seconds=round(seconds, 3))
+        return loaded
+
+
+def measured_name(model_id: str) -> str:
+    """Under which a model's size and load time are kept."""
+    return f"model: {model_id}"
+
+
+def _seen(task: "asyncio.Task[Loaded]") -> None:
+    """Its waiters heard of a failure; where all had gone, nobody needs to."""
+    if not task.cancelled():
+        task.exception()
