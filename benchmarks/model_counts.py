@@ -1,6 +1,6 @@
 """What models cost in bytes and losses, counted: resuming, sharing of downloads, the books against real memory, memory that runs out.
 
-python benchmarks/model_counts.py [--mib 512] [--only resume,share,books,memory]
+python benchmarks/model_counts.py [--mib 512] [--only resume,share,books,memory,ahead]
 """
 
 import argparse
@@ -10,6 +10,7 @@ import json
 import os
 import random
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,21 +22,27 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import model_functions
 from models import row, server
 
 from gen_worker.errors import WorkerError
 from gen_worker.log import Log
 from gen_worker.model_cache import ModelCache
 from gen_worker.models.device import TorchDevice
+from gen_worker.models.devices import DeviceSet
+from gen_worker.models.keyspace import Keyspace
 from gen_worker.models.listing import Listing, RemoteFile
 from gen_worker.models.loaders.base import LoadControl, Loaded, LoadPlan, LoadRequest, PartPlan
 from gen_worker.models.loaders.transformers import TransformersLoader
+from gen_worker.models.manager import ModelManager
 from gen_worker.models.measured import Measurements
 from gen_worker.models.progress import Progress
 from gen_worker.models.provide import build_sources
+from gen_worker.models.reader import Extent, read_into
 from gen_worker.models.residency import Residency
-from gen_worker.models.source import ModelWant
+from gen_worker.models.source import ModelWant, OverrideSource
 from gen_worker.net.digests import digest_file
+from gen_worker.project.discovery import read_specs
 from gen_worker.refs import ModelSpec
 from gen_worker.settings import ModelSettings
 from gen_worker.testing.fakes import FakeDevice
@@ -181,6 +188,69 @@ def memory() -> None:
     row("models larger than their files tell that ran out of memory again after they were known (gate 0)", surprises)
 
 
+class _Files:
+    """Models that are files of 32 MB, read into slabs of a fake device."""
+
+    def __init__(self, device: FakeDevice) -> None:
+        self.device = device
+
+    def accepts(self, request: LoadRequest) -> bool:
+        return True
+
+    def plan(self, request: LoadRequest) -> LoadPlan:
+        size = request.path.stat().st_size
+
+        def load(control: LoadControl) -> tuple[Any, int]:
+            slab = self.device.new_slab(size)
+            read_into(slab, [Extent(request.path, 0, size, 0)], control.on_bytes, control.cancel)
+            return slab, size
+
+        return LoadPlan((PartPlan(request.path.name, size, load),), lambda parts: Loaded(None, size, lambda: None))
+
+
+def ahead(folder: Path) -> None:
+    """Twelve models of which five fit; four times in five the next in a round is wanted, else any. Each run computes for some 50 ms."""
+    for number in range(12):
+        (folder / f"m{number}").write_bytes(os.urandom(32 << 20))
+    took = {looks: asyncio.run(_visits(folder, looks_ahead=looks)) for looks in (False, True)}
+    tally = took[True][2]
+    row("loaded ahead: bytes used / bytes loaded (gate 0.5, target 0.7)", tally.used_bytes / max(1, tally.loaded_bytes))
+    row("runs that found their model on the device: without, and with looking ahead", took[False][1], took[True][1])
+    row("time that runs compute, p50: with looking ahead / without (gate 1.05, target 1.02)", took[True][0] / took[False][0])
+
+
+async def _visits(folder: Path, *, looks_ahead: bool) -> tuple[float, float, Any]:
+    spec = read_specs([model_functions])[0]
+    device, cache, dice = FakeDevice(10**9), ModelCache(max_vram_gb=5.5 * 32 * 2**20 / 1e9), random.Random(3)
+    keys = {str(n): ModelSpec(f"hf:demo/m{n}") for n in range(12)}
+    paths = {str(n): folder / f"m{n}" for n in range(12)}
+    devices, log = DeviceSet(lambda: [device]), Log(io.StringIO())
+    manager = ModelManager(
+        Keyspace({spec.name: keys}), OverrideSource(paths), cache, devices, log, [_Files(device)], looks_ahead=looks_ahead
+    )
+    times, hot, at = [], 0, 0
+    for _ in range(200):
+        at = (at + 1) % 12 if dice.random() < 0.8 else dice.randrange(12)
+        payload = model_functions.In(str(at))
+        seat = manager.seat(spec, payload)
+        lease, use = await manager.acquire(spec, spec.injections[0], payload, lambda event: None, {}, seat)
+        times.append(await asyncio.to_thread(_compute))
+        hot += use.cache_state == "hot_vram"
+        lease.release()
+        seat.release()
+        await asyncio.sleep(dice.choice([0.0, 0.02, 0.1, 0.2]))  # some runs come at once, others let it finish
+    manager.close()
+    return statistics.median(times), hot / len(times), manager.ahead.tally if manager.ahead else None
+
+
+def _compute() -> float:
+    began_s = time.perf_counter()
+    total = 0
+    for number in range(700_000):
+        total += number * number
+    return time.perf_counter() - began_s
+
+
 def _slab(device: FakeDevice, name: str, size: int, said: int = 0) -> LoadPlan:
     def load(control: LoadControl) -> tuple[Any, int]:
         return device.new_slab(size), size
@@ -195,7 +265,7 @@ def _rss() -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mib", type=int, default=512)
-    parser.add_argument("--only", default="resume,share,books,memory")
+    parser.add_argument("--only", default="resume,share,books,memory,ahead")
     options = parser.parse_args()
     parts = options.only.split(",")
     print("\n| counted | value |\n|---|---|")
@@ -213,6 +283,8 @@ def main() -> None:
             books(folder)
         if "memory" in parts:
             memory()
+        if "ahead" in parts:
+            ahead(folder)
 
 
 if __name__ == "__main__":

@@ -113,6 +113,7 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     worker_max_concurrent_downloads: int = 2
     worker_model_cache_gb: float = 0.0
     worker_min_free_disk_gb: float = 1.0
+    worker_load_ahead: str = "1"
     cozy_hub_url: str = ""
     cozy_hub_token: str = ""
     worker_allow_cozy_hub_api_resolve: str = ""

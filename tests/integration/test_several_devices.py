@@ -19,7 +19,7 @@ from gen_worker.log import Log
 from gen_worker.model_cache import ModelCache
 from gen_worker.models.devices import CONTEXT_BYTES, DeviceSet, model_cache, pick_devices
 from gen_worker.models.keyspace import Keyspace
-from gen_worker.models.loaders.base import LoadControl, Loaded, LoadPlan, LoadRequest, PartPlan
+from gen_worker.models.loaders.base import LoadControl, Loaded, Loader, LoadPlan, LoadRequest, PartPlan
 from gen_worker.models.manager import ModelManager, Seat
 from gen_worker.models.place import Lease
 from gen_worker.models.source import OverrideSource
@@ -53,7 +53,7 @@ class SlabLoader:
 class Machine:
     """A manager over fake devices of 100 MB."""
 
-    def __init__(self, devices: int) -> None:
+    def __init__(self, devices: int, *, loader: Loader | None = None, looks_ahead: bool = False) -> None:
         self.devices = [FakeDevice(100 * MB, name=f"gpu:{number}") for number in range(devices)]
         self.cache = ModelCache(max_vram_gb=0.1)
         for _ in range(devices - 1):
@@ -67,8 +67,9 @@ class Machine:
             self.cache,
             self.found,
             Log(io.StringIO()),
-            [SlabLoader()],
+            [loader or SlabLoader()],
             margin_bytes=CONTEXT_BYTES,
+            looks_ahead=looks_ahead,
         )
 
     async def run(self, key: str) -> tuple[Seat, Lease, str]:

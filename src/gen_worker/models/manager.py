@@ -19,6 +19,7 @@ from gen_worker.events import ModelStep, RunEvent
 from gen_worker.ledger import Ledger
 from gen_worker.log import Log
 from gen_worker.model_cache import ModelCache
+from gen_worker.models.ahead import Ahead
 from gen_worker.models.arrivals import Arrivals
 from gen_worker.models.cas import Cas
 from gen_worker.models.devices import DeviceSet, bound_of
@@ -69,9 +70,11 @@ class ModelUse(msgspec.Struct, frozen=True):
 class Seat:
     """A run's place on one of the devices, until `release`. `device_name` is None where there is but one."""
 
-    def __init__(self, place: Place, device_name: str | None) -> None:
+    def __init__(self, place: Place, device_name: str | None, on_release: Callable[["Seat"], None]) -> None:
         self.place = place
         self.device_name = device_name
+        self.names: list[str] = []  # of its models, in the cache
+        self._on_release = on_release
         self._taken = True
         place.runs += 1
 
@@ -79,6 +82,7 @@ class Seat:
         if self._taken:
             self._taken = False
             self.place.runs -= 1
+            self._on_release(self)
 
 
 class ModelManager:
@@ -96,6 +100,7 @@ class ModelManager:
         downloads: int = 2,
         measured: Path | None = None,
         margin_bytes: int = 0,
+        looks_ahead: bool = False,
     ) -> None:
         self.keyspace = keyspace
         self.cache = cache
@@ -109,6 +114,7 @@ class ModelManager:
             ledger.bound = _bound(devices, place.number, ledger, margin_bytes)
         self._devices = devices
         self._loaders = loaders
+        self.ahead = Ahead(loaders, log) if looks_ahead else None
         self._run_s: dict[str, float] = {}  # by function, the newest count most
         self.on_change: Callable[[], None] = lambda: None  # what is on a device has changed
         self._states: dict[str, str] = {}  # version and precision that a plain cache id stands for
@@ -125,9 +131,9 @@ class ModelManager:
         """The same for models that are named."""
         places = self.places[: self._devices.count]
         if len(places) == 1:
-            return Seat(places[0], None)
+            return Seat(places[0], None, self._left)
         number = choose_place([place.offer(model_ids) for place in places], self._run_s.get(function, GUESSED_RUN_S))
-        return Seat(places[number], self._devices.get(number).name)
+        return Seat(places[number], self._devices.get(number).name, self._left)
 
     def note_run(self, function: str, seconds: float) -> None:
         """How long a run of a function took, once its models were there."""
@@ -187,7 +193,7 @@ class ModelManager:
         emit(RunEvent(events.RESOLVE_COMPLETED, _ended(step, began_s, model_id=local.model_id, model_key=key)))
         step = msgspec.structs.replace(step, model_id=local.model_id)
         request = self._request(injection.type, model_spec, local, spec)
-        lease, state, load_s = await self._load(seat.place if seat else self.places[0], request, local, step, emit)
+        lease, state, load_s = await self._load(seat, request, local, step, emit)
         fetched_bytes = local.fetched_bytes if fetched else 0
         state = "cold_remote" if fetched else state
         use = ModelUse(local.model_id, state, load_s, fetch_s, local.version, fetched_bytes, local.path, local.localized)
@@ -266,9 +272,16 @@ class ModelManager:
         return bool(dropped)
 
     def close(self) -> None:
+        if self.ahead is not None:
+            self.ahead.stop()
         self.arrivals.close()
         for place in self.places:
             place.close()
+
+    def _left(self, seat: Seat) -> None:
+        """A run has left its place: a moment to look ahead, by the largest of its models."""
+        if self.ahead is not None and seat.names:
+            self.ahead.run_ended(seat.place, max(seat.names, key=seat.place.size_bytes))
 
     def _request(self, annotation: Any, spec: ModelSpec, local: LocalModel, function: FunctionSpec) -> LoadRequest:
         if not self.cache.has_model(local.model_id):
@@ -285,9 +298,15 @@ class ModelManager:
             return name
         return f"{name}#{hashlib.sha256(state.encode()).hexdigest()[:8]}"
 
-    async def _load(self, place: Place, request: LoadRequest, local: LocalModel, step: ModelStep, emit: Emit) -> tuple[Lease, str, float]:
-        name = self._name(local, request)
+    async def _load(
+        self, seat: Seat | None, request: LoadRequest, local: LocalModel, step: ModelStep, emit: Emit
+    ) -> tuple[Lease, str, float]:
+        name, place = self._name(local, request), seat.place if seat else self.places[0]
         hot = place.hot(name)
+        if seat is not None:
+            seat.names.append(name)
+            if self.ahead is not None:
+                self.ahead.run_wants(name, request, is_hot=hot is not None)
         if hot is not None:
             return hot, "hot_vram", 0.0
         began_s = time.monotonic()

@@ -95,6 +95,14 @@ class Place:
             stop_listening()
             loading.leave()
 
+    def is_here(self, name: str) -> bool:
+        """Whether a model is on the device."""
+        return self._cache.is_in_vram(self.cache_id(name))
+
+    def size_bytes(self, name: str) -> int:
+        """What a model takes of the device; 0 where it is not here."""
+        return round(self._cache.size_gb(self.cache_id(name)) * GB)
+
     def offer(self, model_ids: Sequence[str]) -> Offer:
         """What a run with these models would find here."""
         here = {cache_id.partition("#")[0] for cache_id in (*self._cache.models_on(self._ledger), *self._loading)}

@@ -96,6 +96,7 @@ def build_models(
         downloads=settings.worker_max_concurrent_downloads,
         measured=settings.cas_root.parent / "measured.json",
         margin_bytes=round(margin_gb(env) * 1e9),
+        looks_ahead=is_true(settings.worker_load_ahead),
     )
 
 

@@ -1,0 +1,167 @@
+"""Models loaded ahead: while nothing runs, what usually follows comes to the device; runs never wait for it."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+from tests.integration.test_several_devices import MB, SPEC, Machine
+from tests.property import residency_functions
+
+from gen_worker.models.loaders.base import LoadControl, Loaded, LoadPlan, LoadRequest, PartPlan
+from gen_worker.models.manager import ModelManager
+from gen_worker.models.reader import ReadCanceledError
+
+
+class SlowLoader:
+    """Models of 40 MB that take a while: each piece looks whether somebody still waits."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.loading: list[str] = []
+        self.given_up: list[str] = []
+        self.stuck: set[str] = set()
+
+    def accepts(self, request: LoadRequest) -> bool:
+        return True
+
+    def plan(self, request: LoadRequest) -> LoadPlan:
+        device, name = request.device(), request.path.name
+
+        def load(control: LoadControl) -> tuple[object, int]:
+            self.loading.append(name)
+            until_s = time.monotonic() + self.seconds
+            while time.monotonic() < until_s or name in self.stuck:
+                if control.cancel.wait(0.001):
+                    self.given_up.append(name)
+                    raise ReadCanceledError
+            return device.new_slab(40 * MB), 40 * MB
+
+        return LoadPlan((PartPlan(f"{name}|{device.name}", 40 * MB, load),), lambda parts: Loaded(name, 40 * MB, lambda: name))
+
+
+def machine_of(loader: SlowLoader) -> Machine:
+    return Machine(1, loader=loader, looks_ahead=True)
+
+
+async def visit(machine: Machine, key: str) -> str:
+    """A short run, and a moment without any; where its model was."""
+    run = await machine.run(key)
+    machine.end(run)
+    await settled(machine.manager)
+    return run[2]
+
+
+async def settled(manager: ModelManager) -> None:
+    while manager.ahead is not None and manager.ahead.is_busy:
+        await asyncio.sleep(0.005)
+
+
+def test_what_follows_is_there_before_it_is_asked_for() -> None:
+    async def main() -> None:
+        machine = machine_of(SlowLoader(0.02))
+        states = [await visit(machine, key) for key in "012" * 6]
+        assert states[:3] == ["warm_disk"] * 3
+        assert states[-6:] == ["hot_vram"] * 6  # of three, two fit: the third has come back each time before it was wanted
+        tally = machine.manager.ahead.tally  # type: ignore[union-attr]
+        assert tally.used_bytes / tally.loaded_bytes > 0.8
+        assert machine.cache.ledger.used_bytes == machine.devices[0].allocated_bytes <= 100 * MB
+        machine.manager.close()
+
+    asyncio.run(main())
+
+
+def test_a_run_that_wants_another_model_does_not_wait() -> None:
+    async def main() -> None:
+        loader = SlowLoader(0.02)
+        machine = machine_of(loader)
+        for key in "012" * 6:
+            await visit(machine, key)
+        machine.manager.unload("hf:demo/m0")
+        loader.stuck = {"0"}
+        machine.end(await machine.run("2"))
+        before = len(loader.loading)
+        while "0" not in loader.loading[before:]:
+            await asyncio.sleep(0.005)
+        began_s = time.monotonic()
+        other = await machine.run("3")  # the load of 0 would never end
+        assert time.monotonic() - began_s < 5
+        assert loader.given_up[-1] == "0"
+        machine.end(other)
+        loader.stuck = set()
+        machine.manager.close()
+
+    asyncio.run(main())
+
+
+def test_a_run_that_wants_what_is_coming_joins_the_load() -> None:
+    async def main() -> None:
+        loader = SlowLoader(0.3)
+        machine = machine_of(loader)
+        for key in "012" * 6:
+            await visit(machine, key)
+        machine.manager.unload("hf:demo/m0")
+        machine.end(await machine.run("2"))
+        before = len(loader.loading)
+        while len(loader.loading) == before:
+            await asyncio.sleep(0.005)
+        run = await machine.run("0")
+        assert (loader.loading[before:], loader.given_up, run[1].view()) == (["0"], [], "0")
+        machine.end(run)
+        machine.manager.close()
+
+    asyncio.run(main())
+
+
+def test_it_never_takes_what_is_wanted_more() -> None:
+    async def main() -> None:
+        machine = machine_of(SlowLoader(0.01))
+        for key in "012" * 6:
+            await visit(machine, key)
+        for place in machine.manager.places:
+            for key in "12":
+                if place.is_here(_name(key)):
+                    for _ in range(5000):
+                        machine.cache.get_pipeline(place.cache_id(_name(key)))
+        here = set(machine.cache.get_vram_models())
+        await visit(machine, "2")
+        assert set(machine.cache.get_vram_models()) == here
+        machine.manager.close()
+
+    asyncio.run(main())
+
+
+def test_a_model_whose_files_have_gone_is_left_alone() -> None:
+    async def main() -> None:
+        loader = SlowLoader(0.01)
+        machine = machine_of(loader)
+        for key in "012" * 6:
+            await visit(machine, key)
+        plan = loader.plan
+
+        def broken(request: LoadRequest) -> LoadPlan:
+            if request.path.name == "0":
+                raise FileNotFoundError("gone")
+            return plan(request)
+
+        loader.plan = broken  # type: ignore[method-assign]
+        assert await visit(machine, "2") in ("hot_vram", "warm_disk")
+        assert await visit(machine, "1") in ("hot_vram", "warm_disk")
+        machine.manager.close()
+
+    asyncio.run(main())
+
+
+@pytest.fixture(autouse=True)
+def _no_threads_left() -> object:
+    before = threading.active_count()
+    yield
+    until_s = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < until_s:
+        time.sleep(0.01)
+
+
+def _name(key: str) -> str:
+    payload = residency_functions.In(key)
+    assert payload.model == key
+    return f"hf:demo/m{key}#{SPEC.injections[0].type.__name__}"
