@@ -1,31 +1,36 @@
 """Loading, swapping and drawing on a real GPU: ceilings first, then ours against the libraries. About 15 minutes on an H100; prints Markdown.
 
-python benchmarks/gpu_models.py [--folder DIR] [--device cuda] [--models sdxl,flux] [--tiny]
+python benchmarks/gpu_models.py [--folder DIR] [--device cuda] [--models sd15,sdxl,flux] [--tiny]
 
-Weights are random and made on the spot (SDXL's UNet of 5 GB, FLUX's transformer of 24 GB). `--tiny --device cpu` tries the script itself.
+Weights are random and made on the spot (the UNets of SD 1.5 and SDXL, 1.7 and 5 GB, FLUX's transformer of 24 GB). fastsafetensors and flashpack
+are compared where they are installed. `--tiny --device cpu` tries the script itself.
 """
 
 import argparse
 import asyncio
 import gc
 import io
+import os
 import platform
 import statistics
 import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
+from gpu_ceilings import Machine
 from safetensors.torch import load_file
 
 from gen_worker.log import Log
 from gen_worker.model_cache import ModelCache
-from gen_worker.models.device import TorchDevice
-from gen_worker.models.loaders.base import Loaded, LoadPlan, PartPlan
+from gen_worker.models.device import PinnedBuffer, TorchDevice
+from gen_worker.models.host_tier import HostTier
+from gen_worker.models.loaders.base import LoadControl, Loaded, LoadPlan, PartPlan
 from gen_worker.models.loaders.weights import find_weights, load_module, loaded_bytes
 from gen_worker.models.measured import Measurements
 from gen_worker.models.progress import Progress
@@ -39,7 +44,14 @@ SDXL = {
     "use_linear_projection": True,
 }  # fmt: skip
 TINY = {**SDXL, "block_out_channels": (32, 32, 64), "transformer_layers_per_block": 1, "attention_head_dim": 2, "sample_size": 16}
-TINY_FLUX = {"num_layers": 1, "num_single_layers": 1, "num_attention_heads": 2, "joint_attention_dim": 64}
+SD15 = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
+OPTIONS = {"sd15": SD15, "sdxl": SDXL, "flux": {}}
+TINY_OPTIONS = {
+    "sd15": {**SD15, "block_out_channels": (32, 32, 64, 64), "sample_size": 16},
+    "sdxl": TINY,
+    "flux": {"num_layers": 1, "num_single_layers": 1, "num_attention_heads": 2, "joint_attention_dim": 64},
+}
+MARGIN_BYTES = 3_500_000_000
 
 
 class Bench:
@@ -56,9 +68,10 @@ class Bench:
         if self.cuda:
             torch.cuda.synchronize(self.device)
 
-    def timed(self, work: Callable[[], Any]) -> float:
+    def timed(self, work: Callable[[], Any], first: Callable[[], Any] = lambda: None) -> float:
         gc.collect()
         self.place.collect()
+        first()
         self.sync()
         began = time.perf_counter()
         kept = work()
@@ -69,11 +82,11 @@ class Bench:
 
     def make(self, name: str) -> tuple[Any, Path]:
         """A model class, and a folder with random weights of it."""
-        kind = diffusers.UNet2DConditionModel if name == "sdxl" else diffusers.FluxTransformer2DModel
-        options = (TINY if self.tiny else SDXL) if name == "sdxl" else (TINY_FLUX if self.tiny else {})
+        kind = diffusers.FluxTransformer2DModel if name == "flux" else diffusers.UNet2DConditionModel
+        options = (TINY_OPTIONS if self.tiny else OPTIONS)[name]
         folder = self.folder / name
         if not folder.exists():
-            dtype = torch.float16 if name == "sdxl" else torch.bfloat16
+            dtype = torch.bfloat16 if name == "flux" else torch.float16
             before = torch.get_default_dtype()
             torch.set_default_dtype(dtype)
             with torch.device(self.device):
@@ -85,65 +98,82 @@ class Bench:
             self.place.collect()
         return kind, folder
 
-    # 1
-
-    def ceilings(self) -> float:
-        """Host to device by block size, GB/s; the best of it."""
-        print("\n## Ceilings\n\n| copy to the device | GB/s |\n|---|---|")
-        best = 0.0
-        total = (8 if self.tiny else 2048) << 20
-        for block_mib in (1, 4, 16, 64, 256):
-            block = min(block_mib << 20, total)
-            source = torch.empty(block, dtype=torch.uint8, pin_memory=self.cuda)
-            target = torch.empty(total, dtype=torch.uint8, device=self.device)
-
-            def copy(source: Any = source, target: Any = target, block: int = block) -> None:
-                for at in range(0, total, block):
-                    target[at : at + block].copy_(source[: min(block, total - at)], non_blocking=True)
-
-            rate = total / min(self.timed(copy) for _ in range(3)) / 1e9
-            best = max(best, rate)
-            print(f"| pinned, blocks of {block_mib} MiB | {rate:.2f} |", flush=True)
-        pageable = torch.empty(total, dtype=torch.uint8)
-        rate = total / min(self.timed(lambda: pageable.to(self.device)) for _ in range(3)) / 1e9
-        print(f"| pageable | {rate:.2f} |")
-        pin_s = self.timed(lambda: torch.empty(total, dtype=torch.uint8, pin_memory=self.cuda))
-        print(f"\nPinning costs {pin_s / (total / 1e9) * 1000:.0f} ms a GB.")
-        return best
-
     # 2
 
-    def load_fast(self, kind: Any, folder: Path) -> Any:
+    def load_fast(self, kind: Any, folder: Path, place: TorchDevice | None = None) -> Any:
         files = find_weights(folder, ("fp16", "bf16"))
         config = kind.load_config(str(folder))
-        dtype = torch.float16 if "sdxl" in folder.name else torch.bfloat16
-        control = _control()
-        return load_module(lambda: kind.from_config(config), files, self.place, dtype, control, cast_buffers=True)[0]
+        dtype = torch.bfloat16 if "flux" in folder.name else torch.float16
+        make = partial(kind.from_config, config)
+        return load_module(make, files, place or self.place, dtype, _control(), cast_buffers=True)[0]
 
-    def loads(self, names: list[str], ceiling: float) -> None:
-        print(
-            "\n## Loading, page cache hot\n\n| model | GB | ours s | ours / ceiling | library s / ours | load_file s / ours |\n|---|---|---|---|---|---|"
-        )
+    def loads(self, names: list[str], copy_rate: float, disk_rate: float) -> None:
+        print("\n## Loading\n\nShares are of the ceilings above: of the disk for cold files, else of pinned copies.\n")
+        print("| model | GB | cold s | share | page cache s | share | pinned host memory s | share |\n|---|---|---|---|---|---|---|---|")
+        others = []
         for name in names:
             kind, folder = self.make(name)
-            files = find_weights(folder, ("fp16", "bf16"))
-            size = sum(file.data_end - file.data_start for file in files)
-            dtype = torch.float16 if name == "sdxl" else torch.bfloat16
+            files = [file.path for file in find_weights(folder, ("fp16", "bf16"))]
+            size = sum(path.stat().st_size for path in files)
+            pinned = TorchDevice(self.device, HostTier(size * 2, PinnedBuffer)) if self.cuda else self.place
+            ours = partial(self.load_fast, kind, folder)
+            cold = min(self.timed(ours, first=partial(_forget, files)) for _ in range(2))
+            warm = min(self.timed(ours) for _ in range(3))
+            self.load_fast(kind, folder, pinned)  # fills the tier
+            host = min(self.timed(partial(self.load_fast, kind, folder, pinned)) for _ in range(3))
+            shares = (size / 1e9 / min(disk_rate, copy_rate) / cold, size / 1e9 / copy_rate / warm, size / 1e9 / copy_rate / host)
+            times = " | ".join(f"{s:.3f} | {share:.2f}" for s, share in zip((cold, warm, host), shares, strict=True))
+            print(f"| {name} | {size / 1e9:.2f} | {times} |", flush=True)
+            others.append((name, warm, self.rivals(kind, folder, files)))
+        print("\n| page cache hot: seconds / ours | " + " | ".join(others[0][2]) + " |\n|---|" + "---|" * len(others[0][2]))
+        for name, mine, found in others:
+            print(f"| {name} | " + " | ".join(f"{s / mine:.2f}" if s else "not installed" for s in found.values()) + " |", flush=True)
 
-            def library(kind: Any = kind, folder: Path = folder, dtype: Any = dtype) -> Any:
-                return kind.from_pretrained(folder, **{_dtype_option(): dtype}).to(self.device)
+    def rivals(self, kind: Any, folder: Path, files: list[Path]) -> dict[str, float]:
+        """Seconds of other ways to have the same weights on the device; 0 for one that is not installed."""
+        dtype = torch.bfloat16 if "flux" in folder.name else torch.float16
 
-            def plain(files: Any = files) -> Any:
-                return [load_file(file.path, device=self.device) for file in files]
+        def library() -> Any:
+            return kind.from_pretrained(folder, **{_dtype_option(): dtype}).to(self.device)
 
-            def ours(kind: Any = kind, folder: Path = folder) -> Any:
-                return self.load_fast(kind, folder)
+        def load_files() -> Any:
+            return [load_file(path, device=self.device) for path in files]
 
-            self.timed(ours)
-            turns = [(self.timed(ours), self.timed(library), self.timed(plain)) for _ in range(3)]
-            mine, theirs, files_only = (min(values) for values in zip(*turns, strict=True))
-            share = size / 1e9 / ceiling / mine
-            print(f"| {name} | {size / 1e9:.2f} | {mine:.3f} | {share:.2f} | {theirs / mine:.2f} | {files_only / mine:.2f} |", flush=True)
+        def fastsafetensors() -> Any:
+            from fastsafetensors import SafeTensorsFileLoader, SingleGroup
+
+            loader = SafeTensorsFileLoader(SingleGroup(), self.device, nogds=True)
+            loader.add_filenames({0: [str(path) for path in files]})
+            buffers = loader.copy_files_to_device()
+            tensors = {name: buffers.get_tensor(name).clone() for name in buffers.key_to_rank_lidx}
+            buffers.close()
+            loader.close()
+            return tensors
+
+        def flashpack() -> Any:
+            from flashpack import assign_from_file, pack_to_file
+
+            packed = folder / "model.flashpack"
+            if not packed.exists():
+                pack_to_file(self.load_fast(kind, folder), str(packed), dtype)
+            with torch.device("meta"):
+                model = kind.from_config(kind.load_config(str(folder)))
+            assign_from_file(model, str(packed), device=self.device)
+            return model
+
+        found = {}
+        for name, work in (
+            ("from_pretrained().to()", library),
+            ("safetensors load_file", load_files),
+            ("fastsafetensors", fastsafetensors),
+            ("flashpack", flashpack),
+        ):
+            try:
+                self.timed(work)
+                found[name] = min(self.timed(work) for _ in range(3))
+            except ImportError:
+                found[name] = 0.0
+        return found
 
     # 3
 
@@ -215,6 +245,13 @@ class Bench:
                 peak = (torch.cuda.max_memory_allocated(self.device) - held) / 1e9
             print(f"| {edge} | {peak:.2f} | {seconds:.4f} |")
         edge = 128 if self.tiny else 1024
+        if self.cuda:
+            self.place.collect()
+            ballast = torch.empty(max(0, self.place.memory().free_bytes - MARGIN_BYTES), dtype=torch.uint8, device=self.device)
+            self.step(unet, edge)
+            print(f"\nWith all but {MARGIN_BYTES / 1e9:.1f} GB of the device taken, a step of {edge} pixels runs.")
+            del ballast
+            self.place.collect()
         alone = min(self.timed(lambda: [self.step(unet, edge) for _ in range(5)]) for _ in range(2))
         loader = threading.Thread(target=lambda: self.load_fast(kind, folder))
         loader.start()
@@ -261,9 +298,16 @@ class Bench:
         asyncio.run(run())
 
 
-def _control() -> Any:
-    from gen_worker.models.loaders.base import LoadControl
+def _forget(files: list[Path]) -> None:
+    """Have the page cache drop these files."""
+    for path in files:
+        fd = os.open(path, os.O_RDONLY)
+        os.fsync(fd)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(fd)
 
+
+def _control() -> LoadControl:
     return LoadControl(lambda size_bytes: None, threading.Event())
 
 
@@ -277,17 +321,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--models", default="sdxl,flux")
+    parser.add_argument("--models", default="sd15,sdxl,flux")
     parser.add_argument("--tiny", action="store_true")
     options = parser.parse_args()
     name = torch.cuda.get_device_name(options.device) if options.device.startswith("cuda") else platform.machine()
     print(f"{name}; torch {torch.__version__}, diffusers {diffusers.__version__}, Python {platform.python_version()}")
     with tempfile.TemporaryDirectory(prefix="gen-worker-gpu-") as scratch:
         bench = Bench(options.device, options.folder or Path(scratch), tiny=options.tiny)
-        ceiling = bench.ceilings()
+        machine = Machine(options.device, bench.folder, tiny=options.tiny)
+        copy_rate, disk_rate = machine.to_device(), machine.from_disk()
         names = options.models.split(",")
-        bench.loads(names, ceiling)
-        bench.swaps(names[0], 10 if options.tiny else 200)
+        bench.loads(names, copy_rate, disk_rate)
+        bench.swaps("sdxl", 10 if options.tiny else 200)
         bench.drawing()
         bench.out_of_memory()
 
