@@ -3,6 +3,7 @@
 import hashlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -221,17 +222,19 @@ def test_redirects_keep_headers_at_home(server: BlobServer, tmp_path: Path, data
         assert len(server.requests) <= 9  # later ranges go straight to where the first ones were led
 
 
-FETCH = """
-    import sys, threading
+SETUP = """
+    import os, subprocess, sys, threading
     from pathlib import Path
     from gen_worker.net.download import fetch
-    from gen_worker.net.wanted import Wanted
+    from gen_worker.net.wanted import DiskFullError, Wanted
     from gen_worker.net.range_client import Link, RangeClient
     class Meter:
         def add(self, size_bytes): pass
     url, path, size, digest = sys.argv[1:]
-    fetch([Wanted(Path(path), int(size), digest, lambda expired: Link(url))], RangeClient(), Meter(), threading.Event())
+    def get():
+        fetch([Wanted(Path(path), int(size), digest, lambda expired: Link(url))], RangeClient(), Meter(), threading.Event())
 """
+FETCH = SETUP + "    get()\n"
 
 
 def test_kill_at_random_points_loses_almost_nothing(server: BlobServer, tmp_path: Path, data: bytes) -> None:
@@ -268,3 +271,26 @@ def test_what_the_disk_refuses_is_said_and_nothing_becomes_final(server: BlobSer
     assert done.returncode == 1
     assert "File too large" in done.stderr
     assert not (tmp_path / "a").exists()
+
+
+FULL = """
+    try:
+        get()
+    except DiskFullError as exc:
+        print(exc.strerror, Path(path).exists(), Path(path).with_name("a.part").stat().st_blocks * 512 > 4 << 20)
+    subprocess.run(["mount", "-o", "remount,size=64m", os.path.dirname(path)], check=True)
+    get()
+    print(os.listdir(os.path.dirname(path)), os.path.getsize(path))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="only root can mount a small disk")
+def test_a_full_disk_keeps_what_came_and_goes_on_once_there_is_room(server: BlobServer, tmp_path: Path, data: bytes) -> None:
+    url, digest = server.add("/a", data), f"blake3:{blake3(data).hexdigest()}"
+    mount = f'mount -t tmpfs -o size=12m tmpfs {tmp_path} && exec "$@"'
+    command = ["unshare", "--mount", "sh", "-c", mount, "sh", sys.executable, "-c", textwrap.dedent(SETUP + FULL)]
+    done = subprocess.run([*command, url, str(tmp_path / "a"), str(SIZE), digest], capture_output=True, text=True, check=False)
+    if "mount" in done.stderr and not done.stdout:
+        pytest.skip(f"no disk can be mounted here: {done.stderr.strip()}")
+    assert done.stdout.splitlines() == [f"no space left for a ({SIZE} bytes) False True", f"['a'] {SIZE}"], done.stderr
+    assert server.sent_bytes < SIZE * 1.5

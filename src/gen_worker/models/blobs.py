@@ -1,7 +1,7 @@
 """Blobs to a folder, each fetched by one process: whoever else wants it waits, and takes over when the owner dies."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gen_worker.models.lease_file import LeaseFile
@@ -27,9 +27,16 @@ class _Meter:
 
 
 def fetch_blobs(
-    wanted: Sequence[Wanted], locks: Path, client: RangeClient, policy: Policy, progress: Progress, cancel: threading.Event
+    wanted: Sequence[Wanted],
+    locks: Path,
+    client: RangeClient,
+    policy: Policy,
+    progress: Progress,
+    cancel: threading.Event,
+    on_blob: Callable[[Path], None] = lambda path: None,
 ) -> int:
-    """Have every blob; how many bytes this call fetched. Errors as of `net.download.fetch`."""
+    """Have every blob; how many bytes this call fetched. `on_blob` hears of each one that it fetched, when it is complete and right. Errors
+    as of `net.download.fetch`."""
     missing, fetched = {file.path: file for file in wanted}, 0
     while missing:
         leases = {path: LeaseFile(locks / f"{path.name}.lock") for path in missing}
@@ -44,7 +51,8 @@ def fetch_blobs(
                 progress.add(missing.pop(path).size_bytes)
             mine = [file for path, file in missing.items() if path in held]
             if mine:
-                fetch(mine, client, _Meter(progress, list(held.values())), cancel, policy=policy)
+                meter = _Meter(progress, list(held.values()))
+                fetch(mine, client, meter, cancel, policy=policy, on_file=lambda file: on_blob(file.path))
                 fetched += sum(file.size_bytes for file in mine)
                 for file in mine:
                     del missing[file.path]

@@ -50,6 +50,7 @@ class Cas:
     def __init__(self, root: Path, *, floor_bytes: int = 0) -> None:
         self.root = root
         self._floor_bytes = floor_bytes
+        self.on_blob: Callable[[Path], None] = lambda path: None  # a blob has come, and is right
         self.blobs = root / "blobs" / "blake3"
         self.snapshots = root / "snapshots"
         self.manifests = root / "manifests"
@@ -116,7 +117,7 @@ class Cas:
             admit(self.root, need - self._partial_bytes(missing), self._floor_bytes, ref)
             progress.begin("downloading", total)
             progress.add(total - need)
-            fetched = fetch_blobs(missing, self.locks, client, policy, progress, cancel)
+            fetched = fetch_blobs(missing, self.locks, client, policy, progress, cancel, self.on_blob)
             found = self._publish(listing)
         self._remember(_Ref(ref, listing.digest, form))
         return Snapshot(found.path, found.listing, fetched)

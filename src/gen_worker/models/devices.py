@@ -81,7 +81,7 @@ def model_cache(env: Mapping[str, str], gpu_bytes: Sequence[int] = ()) -> ModelC
         limits = [float(env["WORKER_MAX_VRAM_GB"])] * max(1, len(sizes))
     elif sizes:
         limits = [max(0.0, size / 1e9 - margin_gb(env)) for size in sizes]
-    elif Path("/dev/nvidiactl").exists():
+    elif has_nvidia():
         return ModelCache(policy=policy)
     else:
         total_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
@@ -90,6 +90,11 @@ def model_cache(env: Mapping[str, str], gpu_bytes: Sequence[int] = ()) -> ModelC
     for limit in limits[1:]:
         cache.add_ledger(limit)
     return cache
+
+
+def has_nvidia() -> bool:
+    """Whether there is a GPU of NVIDIA's, without asking its libraries."""
+    return Path("/dev/nvidiactl").exists()
 
 
 def bound_of(device: Device | None, margin_bytes: int) -> int | None:

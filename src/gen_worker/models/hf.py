@@ -55,6 +55,7 @@ class HfSource:
         self._records = Path(settings.tensorhub_cache_dir).expanduser() / "hf"
         self._endpoint = (settings.hf_endpoint or DEFAULT_ENDPOINT).rstrip("/")
         self._token = settings.any_hf_token
+        self.on_blob: Callable[[Path], None] = lambda path: None  # as of `Cas`
 
     def present(self, want: ModelWant) -> LocalModel | None:
         ref = _hf_ref(want.spec.ref)
@@ -89,7 +90,8 @@ class HfSource:
         admit(folder, need, round(self._settings.worker_min_free_disk_gb * 1e9), want.model_id)
         progress.begin("downloading", total)
         progress.add(total - need)
-        fetched = fetch_blobs(missing, self._cache / ".locks" / folder.name, self._client, self._policy, progress, cancel)
+        locks = self._cache / ".locks" / folder.name
+        fetched = fetch_blobs(missing, locks, self._client, self._policy, progress, cancel, self.on_blob)
         snapshot = folder / "snapshots" / found.commit
         for file in listing.files:
             _link(folder / "blobs" / _etag(file), snapshot / file.path)

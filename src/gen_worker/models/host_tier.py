@@ -15,6 +15,7 @@ from gen_worker.eviction import EvictionPolicy
 from gen_worker.ledger import DoesNotFitError, Ledger, Part
 
 WINDOW_S = 30 * 60.0
+DISK_BYTES_S = 2e9  # for scores, where it was not measured
 DEFAULT_SHARE = 4  # one part in so many of the memory that this process may use
 
 
@@ -59,8 +60,7 @@ class HostTier:
                 self._asked_s = {name: at for name, at in self._asked_s.items() if now_s - at < WINDOW_S}
             if self.ledger.size_of(key):
                 return None  # somebody fills it right now
-            fits = self.ledger.used_bytes + size_bytes <= self.ledger.capacity_bytes
-            if not fits and (seen_s is None or now_s - seen_s > WINDOW_S):
+            if not self.has_room(size_bytes) and (seen_s is None or now_s - seen_s > WINDOW_S):
                 return None
             try:
                 _, gone = self.ledger.reserve([Part(key, size_bytes, reload_s)])
@@ -74,6 +74,10 @@ class HostTier:
                 self.ledger.abort(key)
                 return None
             return buffer
+
+    def has_room(self, size_bytes: int) -> bool:
+        """Whether so much fits without displacing anything."""
+        return self.ledger.used_bytes + size_bytes <= self.ledger.capacity_bytes
 
     def commit(self, key: str) -> None:
         """Its bytes are all there."""

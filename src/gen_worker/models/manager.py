@@ -101,6 +101,7 @@ class ModelManager:
         measured: Path | None = None,
         margin_bytes: int = 0,
         looks_ahead: bool = False,
+        on_close: Callable[[], None] = lambda: None,
     ) -> None:
         self.keyspace = keyspace
         self.cache = cache
@@ -113,6 +114,7 @@ class ModelManager:
             place.on_change = lambda: self.on_change()
             ledger.bound = _bound(devices, place.number, ledger, margin_bytes)
         self._devices = devices
+        self._on_close = on_close
         self._loaders = loaders
         self.ahead = Ahead(loaders, log) if looks_ahead else None
         self._run_s: dict[str, float] = {}  # by function, the newest count most
@@ -277,6 +279,7 @@ class ModelManager:
         self.arrivals.close()
         for place in self.places:
             place.close()
+        self._on_close()
 
     def _left(self, seat: Seat) -> None:
         """A run has left its place: a moment to look ahead, by the largest of its models."""

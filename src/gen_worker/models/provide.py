@@ -11,7 +11,7 @@ from gen_worker.model_cache import ModelCache
 from gen_worker.model_interface import ModelDownloader
 from gen_worker.models.cas import Cas
 from gen_worker.models.custom import DownloaderSource, ManagedLoader, manager_of
-from gen_worker.models.devices import DeviceSet, find_devices, margin_gb
+from gen_worker.models.devices import DeviceSet, find_devices, has_nvidia, margin_gb
 from gen_worker.models.hf import HfSource
 from gen_worker.models.housekeeping import StoreLimits
 from gen_worker.models.hub import HubSource, ListedSource, StoreFetcher
@@ -20,6 +20,7 @@ from gen_worker.models.keyspace import Keyspace
 from gen_worker.models.localize import LocalCopies
 from gen_worker.models.manager import DEFAULT_LOADERS, ModelManager
 from gen_worker.models.source import Downloads, ModelSource, OverrideSource
+from gen_worker.models.tee import Tee
 from gen_worker.net.json_client import JsonClient
 from gen_worker.net.range_client import RangeClient
 from gen_worker.net.wanted import Policy
@@ -86,17 +87,21 @@ def build_models(
         manager = manager_of(env["MODEL_MANAGER_CLASS"])
     loaders = DEFAULT_LOADERS if manager is None else (ManagedLoader(manager, DEFAULT_LOADERS), *DEFAULT_LOADERS)
     sources.store.in_use = lambda: {name.partition("#")[0] for name in cache.get_vram_models()}
+    devices = DeviceSet(lambda: find_devices(env))
+    tee = Tee(lambda: devices.get().host if devices.known(0) or has_nvidia() else None)  # else torch would be imported for nothing
+    sources.cas.on_blob = sources.hf.on_blob = tee.arrived
     return ModelManager(
         Keyspace(models),
         sources.source,
         cache,
-        DeviceSet(lambda: find_devices(env)),
+        devices,
         log,
         loaders,
         downloads=settings.worker_max_concurrent_downloads,
         measured=settings.cas_root.parent / "measured.json",
         margin_bytes=round(margin_gb(env) * 1e9),
         looks_ahead=is_true(settings.worker_load_ahead),
+        on_close=tee.close,
     )
 
 

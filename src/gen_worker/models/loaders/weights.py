@@ -16,7 +16,7 @@ import msgspec
 
 from gen_worker.errors import FatalError
 from gen_worker.models.device import Device
-from gen_worker.models.host_tier import HostBuffer, HostTier, file_key
+from gen_worker.models.host_tier import DISK_BYTES_S, HostBuffer, HostTier, file_key
 from gen_worker.models.loaders.base import LoadControl, import_torch, tensor_bytes
 from gen_worker.models.reader import Extent, read_into
 from gen_worker.models.weight_files import (
@@ -33,7 +33,6 @@ from gen_worker.net.digests import digest_file
 
 ALIGN = 256
 HASH_BELOW_BYTES = 1 << 30
-DISK_BYTES_S = 2e9  # for the score of the host tier, where it was not measured
 _FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
 _FORM = "1"  # of what the fast path makes; part of each part's identity
 
