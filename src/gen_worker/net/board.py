@@ -46,7 +46,7 @@ class Board:
             self.changed.notify_all()
 
     def wake(self) -> None:
-        """There should be more or fewer streams than before."""
+        """There should be more streams than before."""
         with self.changed:
             self.changed.notify_all()
 
@@ -59,10 +59,10 @@ class Board:
         """Begin a file again; its lock is held."""
         self._meter.add(-file.restart())
 
-    def next_range(self, stays: Callable[[], bool], streams: int) -> Task | None:
+    def next_range(self, streams: int) -> Task | None:
         """Of a file that nobody fetches, else of the next one, else of one that others fetch too; waits, None at the end."""
         with self.changed:
-            while not self.over and stays():
+            while not self.over:
                 task = self._take(lambda file: not file.busy, streams)
                 if task is None and self._waiting:
                     if not self._open():

@@ -8,6 +8,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from gen_worker.net.board import Board, Task
 from gen_worker.net.checks import check_files, flush_files
@@ -41,7 +42,7 @@ class Download:
         self._board = board
         self._threads: list[threading.Thread] = []
         self._count = StreamCount(policy.streams, policy.max_streams, files)
-        self._running: set[int] = set()  # numbers of streams
+        self._streams = 0
         self._watches: dict[int, _Watch] = {}  # by stream
 
     def run(self) -> None:
@@ -77,21 +78,16 @@ class Download:
                 board.fail(DownloadCanceledError("the download was cancelled"))
                 return
             self._hang_up_on_slow()
-            now_s, before = time.monotonic(), count.count
-            if count.is_near and sum(watch.size_bytes > 0 for watch in list(self._watches.values())) < before:
-                last, since_s = arrived, now_s  # not all of them at work: nothing to learn
-            elif now_s - since_s >= WINDOW_S:
+            now_s = time.monotonic()
+            if now_s - since_s >= WINDOW_S:
                 count.measured((arrived - last) / (now_s - since_s))
                 last, since_s = arrived, now_s
-                if count.count < before:
-                    board.wake()  # those that wait for work may go
 
     def _add_streams(self) -> None:
-        """As many threads as there should be; those with higher numbers end by themselves. The board's lock is held."""
-        for number in range(self._count.count):
-            if number not in self._running:
-                self._running.add(number)
-                self._start(lambda number=number: self._stream(number), f"download-{number}")  # type: ignore[misc]
+        """As many threads as there should be."""
+        while self._streams < self._count.count:
+            self._start(partial(self._stream, self._streams), f"download-{self._streams}")
+            self._streams += 1
 
     def _hang_up_on_slow(self) -> None:
         now_s = time.monotonic()
@@ -107,7 +103,7 @@ class Download:
 
     def _stream(self, number: int) -> None:
         board = self._board
-        while (task := board.next_range(lambda: number < self._count.count, self._count.count)) is not None:
+        while (task := board.next_range(self._count.count)) is not None:
             try:
                 self._try_range(task, number)
             except OSError as exc:
@@ -120,8 +116,6 @@ class Download:
                 board.fail(exc)
             finally:
                 board.leave(task.file)
-        with board.changed:
-            self._running.discard(number)
 
     def _try_range(self, task: Task, number: int) -> None:
         renewed = task.file.renewed
@@ -160,7 +154,7 @@ class Download:
                     return
                 task.at += len(chunk)
                 board.count(len(chunk))
-                if task.at == task.end or (number >= self._count.count and not file.whole):
+                if task.at == task.end:
                     return
                 watch.size_bytes += len(chunk)
         finally:
