@@ -1,7 +1,6 @@
 """How many streams a download has: more for as long as each addition pays. Pure."""
 
-NEAR_S = 0.005  # a server that answers within this is next door: few streams fill the link, and more cost only work
-NEAR_STREAMS = 2  # for each file
+NEAR_S = 0.005  # a server that answers within this is next door: one stream may fill the link, and more cost only work
 WINDOW_S = 0.25  # between decisions
 PAYS = 1.1  # times the best rate so far
 
@@ -9,11 +8,11 @@ PAYS = 1.1  # times the best rate so far
 class StreamCount:
     """`count` is what there should be now; it never falls. Rates are in bytes a second.
 
-    Far away every stream adds until the link is full, so that it begins with `usual`; nearby with two a file at most.
+    Far away every stream adds until the link is full, so that it begins with `usual`; nearby with one a file at most.
     """
 
     def __init__(self, usual: int, most: int, files: int) -> None:
-        self.count = max(1, min(usual, most, NEAR_STREAMS * files))
+        self.count = max(1, min(usual, most, files))
         self._usual = min(usual, most)
         self._most = most
         self._best = 0.0
