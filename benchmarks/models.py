@@ -201,7 +201,7 @@ def load(folder: Path, path: Path) -> None:
     row("cached, host memory (gate 0.8, target 0.95)", size / direct / 1e9, size / top / 1e9, top / direct)
     row("cached, through staging buffers (two copies)", size / staged / 1e9, size / top / 1e9, top / staged)
     cold, direct_io = [], []
-    for _ in range(ROUNDS):
+    for _ in range(3 * ROUNDS):  # as above
         _forget(path)
         cold.append(into_slab())
         _forget(path)

@@ -55,6 +55,10 @@ def test_plan_fetch_check_and_drop(cozyctl: Callable[..., "subprocess.CompletedP
     for word in ("unet", "text_encoder", "fp32", "to fetch", "left out, since loading them can run code: unet/diffusion_pytorch_model.bin"):
         assert word in shown.stdout
     assert not (tmp_path / "hf").exists()
+    other = cozyctl("plan", "digits", "--dtype", "bf16")  # in place of what cozy.toml says
+    assert other.returncode == 1
+    assert "comes in fp32, allowed are bf16" in other.stderr
+    assert "fp99" in cozyctl("plan", "digits", "--dtype", "fp99").stderr
     plan = json.loads(cozyctl("plan", "digits", "--json").stdout)["models"][0]
     assert (plan["source"], plan["kind"], plan["here_bytes"]) == ("hf", "diffusers", 0)
     assert plan["weight_bytes"] > 4_000_000

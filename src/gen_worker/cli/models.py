@@ -32,7 +32,9 @@ names_argument = click.argument("names", nargs=-1, metavar="[KEY|REF]...")
 folder_option = click.option(
     "--project", "folder", default=".", type=click.Path(exists=True, file_okay=False), help="Folder with cozy.toml."
 )
-dtype_option = click.option("--dtype", "dtypes", multiple=True, help="Allowed precision of a REF, best first; repeatable.")
+dtype_option = click.option(
+    "--dtype", "dtypes", multiple=True, help="Allowed precision, best first, in place of what cozy.toml says; repeatable."
+)
 
 
 @click.group("models")
@@ -57,14 +59,15 @@ class _Workbench:
 
     def wants(self, names: tuple[str, ...], dtypes: tuple[str, ...]) -> list[ModelWant]:
         """The models that are named, by key or ref; all declared ones without a name. `ValueError` for an unknown one."""
+        declared = {key: ModelSpec.checked(spec.ref, dtypes) if dtypes else spec for key, spec in self.declared.items()}
         if not names:
-            return [ModelWant(key, spec) for key, spec in self.declared.items()]
+            return [ModelWant(key, spec) for key, spec in declared.items()]
         found = []
         by_ref = {canonical_ref(spec.ref): key for key, spec in self.declared.items()}
         for name in names:
             key = name if name in self.declared else by_ref.get(canonical_ref(name))
             if key is not None:
-                found.append(ModelWant(key, self.declared[key]))
+                found.append(ModelWant(key, declared[key]))
             elif "/" in name:
                 found.append(ModelWant(name, ModelSpec.checked(name, dtypes or DEFAULT_DTYPES)))
             else:

@@ -79,7 +79,9 @@ class HfSource:
 
     def fetch(self, want: ModelWant, progress: Progress, cancel: threading.Event) -> LocalModel:
         if is_true(self._settings.hf_hub_offline):
-            raise FatalError(f"{want.model_id} is not complete in {self._cache.name} and HF_HUB_OFFLINE is set; fetch it once without")
+            raise FatalError(
+                f"{want.model_id} is not complete in the Hugging Face cache, and HF_HUB_OFFLINE is set; fetch it once without it"
+            )
         progress.begin("resolving")
         ref = _hf_ref(want.spec.ref)
         found = self.plan(want.spec, want.key)
