@@ -52,6 +52,12 @@ async def visit(machine: Machine, key: str) -> str:
     return run[2]
 
 
+def drop(machine: Machine, key: str) -> None:
+    """As an eviction does."""
+    assert machine.cache.unload_model(_name(key))
+    machine.manager.places[0].residency.forget_dropped()
+
+
 async def settled(manager: ModelManager) -> None:
     while manager.ahead is not None and manager.ahead.is_busy:
         await asyncio.sleep(0.005)
@@ -77,7 +83,7 @@ def test_a_run_that_wants_another_model_does_not_wait() -> None:
         machine = machine_of(loader)
         for key in "012" * 6:
             await visit(machine, key)
-        machine.manager.unload("hf:demo/m0")
+        drop(machine, "0")
         loader.stuck = {"0"}
         machine.end(await machine.run("2"))
         before = len(loader.loading)
@@ -100,7 +106,7 @@ def test_a_run_that_wants_what_is_coming_joins_the_load() -> None:
         machine = machine_of(loader)
         for key in "012" * 6:
             await visit(machine, key)
-        machine.manager.unload("hf:demo/m0")
+        drop(machine, "0")
         machine.end(await machine.run("2"))
         before = len(loader.loading)
         while len(loader.loading) == before:
@@ -108,6 +114,20 @@ def test_a_run_that_wants_what_is_coming_joins_the_load() -> None:
         run = await machine.run("0")
         assert (loader.loading[before:], loader.given_up, run[1].view()) == (["0"], [], "0")
         machine.end(run)
+        machine.manager.close()
+
+    asyncio.run(main())
+
+
+def test_what_was_unloaded_stays_off_until_it_is_wanted_again() -> None:
+    async def main() -> None:
+        machine = machine_of(SlowLoader(0.01))
+        for key in "012" * 6:
+            await visit(machine, key)
+        machine.manager.unload("hf:demo/m0")
+        await visit(machine, "2")
+        assert not machine.manager.places[0].is_here(_name("0"))
+        assert await visit(machine, "0") == "warm_disk"
         machine.manager.close()
 
     asyncio.run(main())

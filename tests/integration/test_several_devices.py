@@ -206,7 +206,7 @@ def test_the_devices_are_looked_for_once() -> None:
         return [FakeDevice(1, name="a"), FakeDevice(1, name="b")]
 
     found = DeviceSet(find)
-    assert (found.count, found.known(0)) == (1, None)
+    assert (found.count, found.used(0)) == (1, None)
     threads = [threading.Thread(target=found.get, args=(number % 2,)) for number in range(8)]
     for thread in threads:
         thread.start()

@@ -49,6 +49,12 @@ class Ahead:
             self._task = asyncio.ensure_future(self._look_ahead(place))
             self._task.add_done_callback(self._ended)
 
+    def forget(self, model_id: str) -> None:
+        """Somebody wants this model off the device: it is not loaded ahead until a run wants it again."""
+        self._known = {name: request for name, request in self._known.items() if request.model_id != model_id}
+        if self._loading.partition("#")[0] == model_id:
+            self.stop()
+
     def stop(self) -> None:
         """Load nothing ahead for now."""
         if self._task is not None:

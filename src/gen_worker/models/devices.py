@@ -23,6 +23,7 @@ class DeviceSet:
     def __init__(self, find: Callable[[], Sequence[Device]]) -> None:
         self._find = find
         self._found: Sequence[Device] = ()
+        self._used: set[int] = set()
         self._lock = threading.Lock()
 
     @property
@@ -34,11 +35,16 @@ class DeviceSet:
         """A device; the first call may take seconds."""
         with self._lock:
             self._found = self._found or self._find()
+            self._used.add(index)
             return self._found[index]
 
-    def known(self, index: int) -> Device | None:
-        """A device if it has been found already."""
-        return self._found[index] if index < len(self._found) else None
+    def name(self, index: int) -> str:
+        """The name of a device that is known."""
+        return self._found[index].name
+
+    def used(self, index: int) -> Device | None:
+        """A device if somebody has got it already: asking another one for anything could take a while."""
+        return self._found[index] if index in self._used else None
 
 
 def find_devices(env: Mapping[str, str]) -> list[Device]:

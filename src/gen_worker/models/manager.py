@@ -135,7 +135,7 @@ class ModelManager:
         if len(places) == 1:
             return Seat(places[0], None, self._left)
         number = choose_place([place.offer(model_ids) for place in places], self._run_s.get(function, GUESSED_RUN_S))
-        return Seat(places[number], self._devices.get(number).name, self._left)
+        return Seat(places[number], self._devices.name(number), self._left)
 
     def note_run(self, function: str, seconds: float) -> None:
         """How long a run of a function took, once its models were there."""
@@ -268,6 +268,8 @@ class ModelManager:
         found = [name for name in self.cache.get_vram_models() if name == model_id or name.startswith(model_id + "#")]
         if any(self.cache.is_pinned(name) for name in found):
             raise ResourceError("model_in_use")
+        if self.ahead is not None:
+            self.ahead.forget(model_id)
         dropped = [name for name in found if self.cache.unload_model(name)]
         for place in self.places:
             place.residency.forget_dropped()
@@ -330,7 +332,7 @@ class ModelManager:
 
 def _bound(devices: DeviceSet, number: int, ledger: Ledger, margin_bytes: int) -> Callable[[], int]:
     def bound() -> int:
-        found = bound_of(devices.known(number), margin_bytes)
+        found = bound_of(devices.used(number), margin_bytes)
         return ledger.limit_bytes if found is None else found
 
     return bound

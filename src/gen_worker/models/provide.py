@@ -88,7 +88,7 @@ def build_models(
     loaders = DEFAULT_LOADERS if manager is None else (ManagedLoader(manager, DEFAULT_LOADERS), *DEFAULT_LOADERS)
     sources.store.in_use = lambda: {name.partition("#")[0] for name in cache.get_vram_models()}
     devices = DeviceSet(lambda: find_devices(env))
-    tee = Tee(lambda: devices.get().host if devices.known(0) or has_nvidia() else None)  # else torch would be imported for nothing
+    tee = Tee(lambda: devices.get().host if devices.used(0) or has_nvidia() else None)  # else torch would be imported for nothing
     sources.cas.on_blob = sources.hf.on_blob = tee.arrived
     return ModelManager(
         Keyspace(models),
