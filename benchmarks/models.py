@@ -8,6 +8,7 @@ import asyncio
 import io
 import os
 import resource
+import socket
 import statistics
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from blake3 import blake3
 
@@ -106,6 +108,26 @@ def plain_loop(url: str, target: Path) -> tuple[float, float, float]:
     return took_s, used_s, time.perf_counter() - began
 
 
+def bare_s(url: str, target: Path, size: int) -> float:
+    """The ceiling for one stream: receive, write, hash, sync, and nothing else; it would not survive anything."""
+    target.unlink(missing_ok=True)
+    address = urlsplit(url)
+    began = time.perf_counter()
+    with socket.create_connection((address.hostname, address.port)) as link, target.open("wb", buffering=0) as file:
+        link.sendall(b"GET /file HTTP/1.1\r\nhost: x\r\n\r\n")
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += link.recv(1)
+        buffer, hasher, left = memoryview(bytearray(1 << 20)), blake3(), size
+        while left:
+            got = link.recv_into(buffer, min(left, len(buffer)), socket.MSG_WAITALL)
+            file.write(buffer[:got])
+            hasher.update(buffer[:got])
+            left -= got
+        os.fsync(file.fileno())
+    return time.perf_counter() - began
+
+
 def disk_s(target: Path, size: int) -> float:
     """The ceiling: as many bytes written and synced, from nowhere."""
     target.unlink(missing_ok=True)
@@ -145,9 +167,10 @@ def download(folder: Path, path: Path, digest: str, published: str) -> None:
     gib = size / (1 << 30)
     print("\n| download of one file | value |\n|---|---|")
     with server(path) as url:
-        loops, all_ours, hashless, theirs, disk = [], [], [], [], []
+        loops, all_ours, hashless, theirs, disk, bare = [], [], [], [], [], []
         for _ in range(3 * ROUNDS):  # best of each: what the machine's memory does to a run only ever adds
             disk.append(disk_s(folder / "disk", size))
+            bare.append(bare_s(url, folder / "bare", size))
             loops.append(plain_loop(url, folder / "loop"))
             all_ours.append(ours(url, folder / "ours", size, digest))
             hashless.append(ours(url, folder / "ours", size, "")[0])
@@ -157,6 +180,7 @@ def download(folder: Path, path: Path, digest: str, published: str) -> None:
         seconds, cpu, tail = (min(values) for values in zip(*all_ours, strict=True))
         row("loopback: MB/s, on the disk for certain", size / seconds / 1e6)
         row("loopback: seconds to write and sync as many bytes from nowhere / ours", min(disk) / seconds)
+        row("loopback: seconds to receive, write, hash and sync, and nothing else / ours", min(bare) / seconds)
         if published:
             took_s, synced_s = (min(values) for values in zip(*theirs, strict=True))
             row("loopback: seconds of the published worker 0.3.2, synced as ours are / ours (gate 2, target 3)", synced_s / seconds)

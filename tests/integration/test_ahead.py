@@ -102,10 +102,11 @@ def test_a_run_that_wants_another_model_does_not_wait() -> None:
 
 def test_a_run_that_wants_what_is_coming_joins_the_load() -> None:
     async def main() -> None:
-        loader = SlowLoader(0.3)
+        loader = SlowLoader(0.01)
         machine = machine_of(loader)
         for key in "012" * 6:
             await visit(machine, key)
+        loader.seconds = 0.3
         drop(machine, "0")
         machine.end(await machine.run("2"))
         before = len(loader.loading)

@@ -327,7 +327,7 @@ _OFTEN = settings(
 TestResidency = ResidencyMachine.TestCase
 TestResidency.settings = _OFTEN
 TestTwoDevices = TwoDevicesMachine.TestCase
-TestTwoDevices.settings = settings(_OFTEN, max_examples=15)
+TestTwoDevices.settings = settings(_OFTEN, max_examples=10)
 
 
 @pytest.mark.parametrize("staged", [True, False])
