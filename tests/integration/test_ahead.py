@@ -114,7 +114,13 @@ def test_a_run_that_wants_what_is_coming_joins_the_load() -> None:
             await asyncio.sleep(0.005)
         run = await machine.run("0")
         assert (loader.loading[before:], loader.given_up, run[1].view()) == (["0"], [], "0")
+        await settled(machine.manager)
+        tally = machine.manager.ahead.tally  # type: ignore[union-attr]
+        used = tally.used_bytes
         machine.end(run)
+        assert used >= 40 * MB
+        machine.end(await machine.run("0"))
+        assert tally.used_bytes == used  # counted when it came
         machine.manager.close()
 
     asyncio.run(main())

@@ -16,8 +16,9 @@ IDLE_S = 0.05  # that a device has to be without runs before
 class Ahead:
     """Knows models that were loaded here before and have gone. `name` is a model's name in the cache, without its device."""
 
-    def __init__(self, loaders: Sequence[Loader], log: Log, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, places: Sequence[Place], loaders: Sequence[Loader], log: Log, clock: Callable[[], float] = time.monotonic) -> None:
         self.tally = Tally()
+        self._places = places
         self._foresight = Foresight()
         self._loaders = loaders
         self._log = log
@@ -25,6 +26,7 @@ class Ahead:
         self._known: dict[str, LoadRequest] = {}
         self._task: asyncio.Task[None] | None = None
         self._loading = ""
+        self._joined = False  # a run wants what is being loaded
 
     @property
     def is_busy(self) -> bool:
@@ -34,12 +36,14 @@ class Ahead:
     def run_wants(self, name: str, request: LoadRequest, *, is_hot: bool) -> None:
         """A run is about to take a model: what is loaded ahead of others stops."""
         self._known[name] = request
+        if self._loading == name:
+            self._joined = True
+            return
         if is_hot:
             self.tally.used(name, self._clock())
-        elif self._loading != name:
+        else:
             self.tally.gone(name)
-        if self._loading != name:
-            self.stop()
+        self.stop()
 
     def run_ended(self, place: Place, name: str) -> None:
         """A run with this model has left a device."""
@@ -64,16 +68,18 @@ class Ahead:
         await asyncio.sleep(IDLE_S)
         for foreseen in self._foresight.next():
             request = self._known.get(foreseen.name)
-            if request is None or place.runs or place.on_their_way() or place.is_here(foreseen.name):
+            if request is None or place.runs or place.on_their_way() or any(other.is_here(foreseen.name) for other in self._places):
                 continue
             offer = place.offer([request.model_id])
             if not is_worth_it(foreseen.probability, offer.missing_s, offer.harm_s):
                 continue
-            self._loading = foreseen.name
+            self._loading, self._joined = foreseen.name, False
             lease = await place.lease(foreseen.name, request, self._loaders, None)
             lease.release()
             size_bytes = place.size_bytes(foreseen.name)
             self.tally.loaded(foreseen.name, size_bytes, self._clock())
+            if self._joined:
+                self.tally.used(foreseen.name, self._clock())
             self._log.info("model.loaded_ahead", model=request.model_id, size_bytes=size_bytes, probability=round(foreseen.probability, 2))
             return
 

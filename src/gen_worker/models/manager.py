@@ -116,7 +116,7 @@ class ModelManager:
         self._devices = devices
         self._on_close = on_close
         self._loaders = loaders
-        self.ahead = Ahead(loaders, log) if looks_ahead else None
+        self.ahead = Ahead(self.places, loaders, log) if looks_ahead else None
         self._run_s: dict[str, float] = {}  # by function, the newest count most
         self.on_change: Callable[[], None] = lambda: None  # what is on a device has changed
         self._states: dict[str, str] = {}  # version and precision that a plain cache id stands for
