@@ -10,7 +10,7 @@ import pytest
 from blake3 import blake3
 from tests.blob_server import BlobServer
 from tests.fake_hub import FakeCozyHub
-from tests.property.test_residency_laws import safetensors
+from tests.integration.test_device_bytes import safetensors
 
 from gen_worker.errors import FatalError
 from gen_worker.models.host_tier import HostTier, file_key
