@@ -74,7 +74,13 @@ class DiffusersLoader:
         def assemble(loaded: Mapping[str, Any]) -> Loaded:
             modules = {name: loaded[part_id] for name, part_id in names.items()}
             pipe = request.annotation.from_pretrained(
-                str(request.path), **modules, **missing, **{_dtype_option(): dtype}, local_files_only=True, use_safetensors=True
+                str(request.path),
+                **modules,
+                **missing,
+                **{_dtype_option(): dtype},
+                local_files_only=True,
+                use_safetensors=True,
+                low_cpu_mem_usage=False,  # there are no weights to load, and asking for it warns where accelerate is not installed
             )
             _settle(pipe, device.name, but=[name for name in modules if is_kept_off(name, taken)])
             if VAE_TILING in taken:
