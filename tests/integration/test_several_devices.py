@@ -21,7 +21,7 @@ from gen_worker.models.devices import CONTEXT_BYTES, DeviceSet, model_cache, pic
 from gen_worker.models.keyspace import Keyspace
 from gen_worker.models.loaders.base import LoadControl, Loaded, Loader, LoadPlan, LoadRequest, PartPlan
 from gen_worker.models.manager import ModelManager, Seat
-from gen_worker.models.place import Lease
+from gen_worker.models.place import Lease, form_name
 from gen_worker.models.source import OverrideSource
 from gen_worker.project.discovery import read_specs
 from gen_worker.refs import ModelSpec
@@ -131,6 +131,23 @@ def test_a_model_that_many_want_is_on_both_and_each_run_keeps_its_own() -> None:
         assert [ledger.used_bytes for ledger in machine.cache.ledgers] == [0, 0]
         assert machine.cache.get_vram_models() == []
         assert [place.runs for place in machine.manager.places] == [0, 0]
+        machine.manager.close()
+
+    asyncio.run(main())
+
+
+def test_a_tokenizer_that_stayed_does_not_stand_for_its_model() -> None:
+    async def main() -> None:
+        machine = Machine(2)
+        machine.end(await machine.run("0"))
+        place, form = machine.manager.places[0], form_name("hf:demo/m0", SPEC.injections[0].type)
+        tokenizer = LoadRequest(str, Path("/models/0"), place.device, (), model_id="hf:demo/m0")
+        (await place.lease(form_name("hf:demo/m0", str), tokenizer, [SlabLoader()], None)).release()
+        assert place.offer([form]).missing_s == 0
+        assert machine.cache.unload_model(form)
+        place.residency.forget_dropped()
+        assert place.offer([form]).missing_s > 0
+        assert place.offer([form_name("hf:demo/m0", str)]).missing_s == 0
         machine.manager.close()
 
     asyncio.run(main())

@@ -12,7 +12,7 @@ from gen_worker.dev.server import ServeOptions, dev_config
 from gen_worker.events import RunEvent
 from gen_worker.files.inputs import InputFiles
 from gen_worker.log import Log
-from gen_worker.models.devices import model_cache, named_devices
+from gen_worker.models.devices import model_cache, named_device
 from gen_worker.models.provide import build_models
 from gen_worker.runtime.cancellation import CancelToken
 from gen_worker.runtime.executor import Executor, RunRequest
@@ -72,7 +72,7 @@ async def run_locally(session: LocalSession, on_event: OnEvent) -> tuple[Outcome
     inputs = InputFiles(
         config.run_dir, _nothing, max_bytes=config.limits.worker_max_input_file_bytes, retries=config.limits.worker_download_retries
     )
-    executor = Executor(models, inputs, config.limits, log, device=next(iter(named_devices(config.env)), None))
+    executor = Executor(models, inputs, config.limits, log, device=named_device(config.env))
     files: list[Asset] = []
     outputs = LocalOutputs(config.outputs, config.limits.upload_bytes, files.append)
     session.token = CancelToken()

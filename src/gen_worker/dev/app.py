@@ -22,7 +22,7 @@ from gen_worker.http.openapi import openapi_document
 from gen_worker.http.problems import PROBLEM_JSON, problem
 from gen_worker.http.sse import last_event_id
 from gen_worker.log import Log
-from gen_worker.models.devices import model_cache, named_devices
+from gen_worker.models.devices import model_cache, named_device
 from gen_worker.models.keyspace import Keyspace
 from gen_worker.models.provide import Sources, build_models
 from gen_worker.refs import ModelSpec
@@ -63,7 +63,7 @@ class DevApp:
         inputs = InputFiles(
             config.run_dir, self._lookup, max_bytes=limits.worker_max_input_file_bytes, retries=limits.worker_download_retries
         )
-        self._executor = Executor(self._models, inputs, limits, log, device=next(iter(named_devices(config.env)), None))
+        self._executor = Executor(self._models, inputs, limits, log, device=named_device(config.env))
         self._book = RunBook(Admission(limits.worker_max_concurrency))
         self._invoker = Invoker({}, self._executor, self._book, config.outputs, limits.upload_bytes, config.run_dir)
         self._model_routes = ModelRoutes(self._models)

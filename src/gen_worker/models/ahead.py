@@ -8,7 +8,7 @@ from gen_worker.errors import WorkerError
 from gen_worker.log import Log
 from gen_worker.models.foresight import Foresight, Tally, is_worth_it
 from gen_worker.models.loaders.base import Loader, LoadRequest
-from gen_worker.models.place import Place
+from gen_worker.models.place import Place, form_of
 
 IDLE_S = 0.05  # that a device has to be without runs before
 
@@ -70,7 +70,7 @@ class Ahead:
             request = self._known.get(foreseen.name)
             if request is None or place.runs or place.on_their_way() or any(other.is_here(foreseen.name) for other in self._places):
                 continue
-            offer = place.offer([request.model_id])
+            offer = place.offer([form_of(foreseen.name)])
             if not is_worth_it(foreseen.probability, offer.missing_s, offer.harm_s):
                 continue
             self._loading, self._joined = foreseen.name, False

@@ -60,6 +60,11 @@ def named_devices(env: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(split_list(env.get("WORKER_TORCH_DEVICE") or env.get("WORKER_DEVICE") or ""))
 
 
+def named_device(env: Mapping[str, str]) -> str | None:
+    """The first of those, for functions without models."""
+    return next(iter(named_devices(env)), None)
+
+
 def pick_devices(env: Mapping[str, str]) -> tuple[str, ...]:
     """Those named, else every GPU that CUDA shows (CUDA_VISIBLE_DEVICES chooses), else Apple's GPU, else the CPU."""
     named = named_devices(env)

@@ -35,7 +35,7 @@ from gen_worker.models.loaders.path import PathLoader
 from gen_worker.models.loaders.plain import PlainLoader
 from gen_worker.models.loaders.transformers import TransformersLoader
 from gen_worker.models.measured import Measurements
-from gen_worker.models.place import Lease, Place
+from gen_worker.models.place import Lease, Place, form_name
 from gen_worker.models.placement import choose_place
 from gen_worker.models.progress import Listener, ModelProgress
 from gen_worker.models.source import LocalModel, ModelSource, ModelWant
@@ -126,15 +126,15 @@ class ModelManager:
         chosen = []
         for injection in spec.injections:
             with contextlib.suppress(WorkerError):
-                chosen.append(canonical_ref(self.keyspace.select(spec, injection, payload)[1].ref))
+                chosen.append(form_name(canonical_ref(self.keyspace.select(spec, injection, payload)[1].ref), injection.type))
         return self.seat_for(spec.name, chosen)
 
-    def seat_for(self, function: str, model_ids: Sequence[str]) -> Seat:
-        """The same for models that are named."""
+    def seat_for(self, function: str, forms: Sequence[str]) -> Seat:
+        """The same for models that are named, as of `form_name`."""
         places = self.places[: self._devices.count]
         if len(places) == 1:
             return Seat(places[0], None, self._left)
-        number = choose_place([place.offer(model_ids) for place in places], self._run_s.get(function, GUESSED_RUN_S))
+        number = choose_place([place.offer(forms) for place in places], self._run_s.get(function, GUESSED_RUN_S))
         return Seat(places[number], self._devices.name(number), self._left)
 
     def note_run(self, function: str, seconds: float) -> None:
@@ -205,7 +205,7 @@ class ModelManager:
         """Load a model ahead of its first run, as this function takes it."""
         local = await self.arrivals.locate(_want(key, spec, {}))
         request = self._request(injection.type, spec, local, function)
-        seat = self.seat_for(function.name, [local.model_id])
+        seat = self.seat_for(function.name, [form_name(local.model_id, injection.type)])
         try:
             (await seat.place.lease(self._name(local, request), request, self._loaders, None)).release()
         finally:
@@ -297,7 +297,7 @@ class ModelManager:
 
     def _name(self, local: LocalModel, request: LoadRequest) -> str:
         """`ref#Type`; with a third part where the same ref is there in another version or precision already."""
-        name = f"{local.model_id}#{getattr(request.annotation, '__name__', request.annotation)}"
+        name = form_name(local.model_id, request.annotation)
         state = f"{local.path}|{local.version}|{','.join(request.dtypes)}"
         if self._states.setdefault(name, state) == state:
             return name

@@ -5,6 +5,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -103,10 +104,10 @@ class Place:
         """What a model takes of the device; 0 where it is not here."""
         return round(self._cache.size_gb(self.cache_id(name)) * GB)
 
-    def offer(self, model_ids: Sequence[str]) -> Offer:
-        """What a run with these models would find here."""
-        here = {cache_id.partition("#")[0] for cache_id in (*self._cache.models_on(self._ledger), *self._loading)}
-        known = [self._measurements.of(measured_name(model_id)) for model_id in model_ids if model_id not in here]
+    def offer(self, forms: Sequence[str]) -> Offer:
+        """What a run with these models would find here; they are named as of `form_name`."""
+        here = {form_of(cache_id) for cache_id in (*self._cache.models_on(self._ledger), *self._loading)}
+        known = [self._measurements.of(measured_name(form)) for form in forms if form not in here]
         need = sum(measured.size_bytes for measured in known if measured is not None)
         missing_s = sum(measured.load_s for measured in known if measured is not None)
         free_bytes = max(0, self._ledger.capacity_bytes - self._ledger.used_bytes)
@@ -139,14 +140,24 @@ class Place:
             loading.release()
         self.on_change()
         model_id, size_bytes, seconds = loading.progress.model_id, round(self._cache.size_gb(cache_id) * GB), time.monotonic() - began_s
-        self._measurements.note(measured_name(model_id), size_bytes, seconds)
+        self._measurements.note(measured_name(form_of(cache_id)), size_bytes, seconds)
         self._log.info("model.loaded", model=model_id, size_bytes=size_bytes, parts=len(plan.parts), seconds=round(seconds, 3))
         return loaded
 
 
-def measured_name(model_id: str) -> str:
-    """Under which a model's size and load time are kept."""
-    return f"model: {model_id}"
+def form_name(model_id: str, annotation: Any) -> str:
+    """`ref#Type`: a model as one type, such as its pipeline, or its tokenizer."""
+    return f"{model_id}#{getattr(annotation, '__name__', annotation)}"
+
+
+def form_of(cache_id: str) -> str:
+    """The form that a name in the cache stands for, whatever its version, precision and device."""
+    return "#".join(cache_id.split("#")[:2])
+
+
+def measured_name(form: str) -> str:
+    """Under which a loaded form's size and load time are kept."""
+    return f"model: {form}"
 
 
 def _seen(task: "asyncio.Task[Loaded]") -> None:

@@ -3,6 +3,7 @@
 A file is handed over when its digest has been found right: nothing that could still turn out wrong is kept anywhere else.
 """
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -26,7 +27,7 @@ class Tee:
 
     def arrived(self, path: Path) -> None:
         """From any thread: this file is complete and right."""
-        if not self._closed.is_set():
+        with contextlib.suppress(RuntimeError):  # closed
             self._thread.submit(self._take, path)
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from gen_worker.events import RunEvent
 from gen_worker.log import Log
 from gen_worker.models.listing import Listing
 from gen_worker.models.manager import Seat
-from gen_worker.models.place import Lease
+from gen_worker.models.place import Lease, form_name
 from gen_worker.refs import canonical_ref
 from gen_worker.runtime.admission import Admission
 from gen_worker.runtime.cancellation import CancelToken
@@ -289,7 +289,8 @@ class RealtimeSessions:
         arguments: dict[str, Any] = {}
         models = self._executor.models
         if spec.injections:
-            session.seat = models.seat_for(spec.name, [canonical_ref(ref) for ref in command.required_models])
+            named = zip(spec.injections, command.required_models, strict=False)
+            session.seat = models.seat_for(spec.name, [form_name(canonical_ref(ref), injection.type) for injection, ref in named])
             leases.append(session.seat)
         for injection, ref in zip(spec.injections, command.required_models, strict=False):
             lease, _ = await session.token.race(models.acquire_ref(spec, injection, ref, sink.emit, self._listings(), session.seat))

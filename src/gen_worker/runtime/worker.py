@@ -17,7 +17,7 @@ from gen_worker.files.hub_files import NO_FILE_API, HubOutputs, NoFiles
 from gen_worker.files.input_cache import InputCache
 from gen_worker.files.inputs import InputFiles
 from gen_worker.log import Log
-from gen_worker.models.devices import model_cache, named_devices
+from gen_worker.models.devices import model_cache, named_device
 from gen_worker.models.provide import Extras, Sources, build_models
 from gen_worker.refs import ModelSpec
 from gen_worker.runtime.admission import Admission
@@ -109,7 +109,7 @@ class WireWorker:
             run_dir, None, max_bytes=limits.worker_max_input_file_bytes, retries=limits.worker_download_retries, cache=input_cache
         )
         stuck_after = StuckAfter(settings.worker_warn_model_resolve_s, settings.worker_warn_model_load_s, settings.worker_warn_inference_s)
-        executor = Executor(models, inputs, limits, log, device=next(iter(named_devices(config.env)), None), stuck_after=stuck_after)
+        executor = Executor(models, inputs, limits, log, device=named_device(config.env), stuck_after=stuck_after)
         admission = Admission(limits.worker_max_concurrency)
         functions = {spec.name: spec for spec in config.functions if spec.kind == "function"}
         sockets = {spec.name: spec for spec in config.functions if spec.kind == "websocket"}
