@@ -30,6 +30,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/stream.py
 	$(BIN)/python benchmarks/echo.py
 	$(BIN)/python benchmarks/wire.py --soak 200000
+	$(BIN)/python benchmarks/downloads.py
 	$(BIN)/python benchmarks/models.py
 	$(BIN)/python benchmarks/model_counts.py
 	$(BIN)/python benchmarks/residency_simulator.py

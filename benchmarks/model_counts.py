@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import model_functions
-from models import row, server
+from downloads import row, server
 
 from gen_worker.errors import WorkerError
 from gen_worker.log import Log

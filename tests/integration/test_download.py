@@ -11,12 +11,15 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from blake3 import blake3
 from tests.blob_server import BlobServer
 
+from gen_worker.models.disk import growth_bytes, has_size
+from gen_worker.net.disk_calls import reserve
 from gen_worker.net.download import fetch
 from gen_worker.net.range_client import Link, RangeClient
 from gen_worker.net.wanted import DownloadCanceledError, DownloadFailedError, Policy, Wanted
@@ -55,6 +58,18 @@ def get(*files: Wanted, policy: Policy = QUICK, cancel: threading.Event | None =
     finally:
         client.close()
     return meter.total
+
+
+def cancel_after(size_bytes: int, server: BlobServer, file: Wanted) -> None:
+    """Cancel a download once so many bytes were sent; it must end at once."""
+    cancel = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        download = pool.submit(get, file, cancel=cancel)
+        while server.sent_bytes < size_bytes:
+            time.sleep(0.002)
+        cancel.set()
+        with pytest.raises(DownloadCanceledError):
+            download.result(timeout=5)
 
 
 def left_over(folder: Path) -> list[str]:
@@ -271,6 +286,28 @@ def test_what_the_disk_refuses_is_said_and_nothing_becomes_final(server: BlobSer
     assert done.returncode == 1
     assert "File too large" in done.stderr
     assert not (tmp_path / "a").exists()
+
+
+def test_room_is_set_aside_before_the_bytes_come_and_is_not_asked_for_twice(server: BlobServer, tmp_path: Path, data: bytes) -> None:
+    with (tmp_path / "try").open("wb") as file:
+        reserve(file.fileno(), 1 << 20)
+        if os.fstat(file.fileno()).st_blocks * 512 < 1 << 20:
+            pytest.skip("this file system sets no room aside")
+    path = tmp_path / "a"
+    assert growth_bytes(path, SIZE) == SIZE
+    url = server.add("/a", data, chunk_pause_s=0.004)
+    cancel_after(4 << 20, server, wanted(path, url, data))
+    assert server.sent_bytes < SIZE
+    assert growth_bytes(path, SIZE) == 0, "the disk has given it all"
+    assert not has_size(path, SIZE)
+    get(wanted(path, url, data))
+    assert (has_size(path, SIZE), growth_bytes(path, SIZE)) == (True, 0)
+
+
+def test_a_cancelled_download_does_not_wait_for_a_server_that_says_nothing(server: BlobServer, tmp_path: Path, data: bytes) -> None:
+    url = server.add("/a", data, chunk_pause_s=20.0)
+    cancel_after(1, server, wanted(tmp_path / "a", url, data))
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("download-")]
 
 
 FULL = """

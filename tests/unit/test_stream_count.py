@@ -1,6 +1,6 @@
 """How many streams a download has."""
 
-from gen_worker.net.stream_count import NEAR_S, StreamCount
+from gen_worker.net.stream_count import NEAR_RANGE_BYTES, NEAR_S, RANGE_BYTES, StreamCount
 
 
 def test_next_door_it_begins_with_few() -> None:
@@ -35,3 +35,12 @@ def test_never_more_than_allowed() -> None:
     for power in range(20):
         count.measured(2.0**power)
     assert count.count == 5
+
+
+def test_much_at_once_is_asked_of_a_server_that_is_known_to_be_near() -> None:
+    count = StreamCount(4, 16, files=1)
+    assert count.range_bytes == RANGE_BYTES
+    count.answered(NEAR_S)
+    assert count.range_bytes == NEAR_RANGE_BYTES
+    count.answered(0.025)
+    assert count.range_bytes == RANGE_BYTES

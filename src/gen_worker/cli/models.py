@@ -80,23 +80,21 @@ class _Workbench:
         override = self.sources.source.paths.get(want.key)
         if override is not None:
             plan, listing = plan_of_folder(override, want.spec)
-            return describe(want.key, want.spec, "override", plan, listing, lambda path: True, room)
+            return describe(want.key, want.spec, "override", plan, listing, room)
         if scheme_of(want.spec.ref) == "hf":
             found = self.sources.hf.plan(want.spec, want.key)
-            files = {file.path: file for file in found.listing.files}
             return describe(
-                want.key, want.spec, "hf", found.plan, found.listing, lambda path: self.sources.hf.is_here(want.spec, files[path]), room
+                want.key, want.spec, "hf", found.plan, found.listing, room, lambda file: self.sources.hf.blob_path(want.spec, file)
             )
         local = self.sources.hub.present(want)
         listing_of_hub = None if local is not None else self.sources.hub.resolve(want.spec)
         if local is not None:
             plan, listing = plan_of_folder(local.path, want.spec)
-            return describe(want.key, want.spec, "store", plan, listing, lambda path: True, room)
+            return describe(want.key, want.spec, "store", plan, listing, room)
         if listing_of_hub is None:
             raise WorkerError(f"{want.spec.ref} is not on this machine, and no hub may be asked; set COZY_HUB_URL")
-        blobs = {file.path: self.sources.cas.blob_path(file.digest) for file in listing_of_hub.files}
         plan = plan_of_listing(listing_of_hub)
-        return describe(want.key, want.spec, "hub", plan, listing_of_hub, lambda path: blobs[path].exists(), room)
+        return describe(want.key, want.spec, "hub", plan, listing_of_hub, room, lambda file: self.sources.cas.blob_path(file.digest))
 
 
 def _opened(folder: str, as_json: bool) -> "_Workbench | int":

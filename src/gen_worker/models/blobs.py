@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from gen_worker.models.disk import has_size
 from gen_worker.models.lease_file import LeaseFile
 from gen_worker.models.progress import Progress
 from gen_worker.net.download import fetch
@@ -66,7 +67,4 @@ def fetch_blobs(
 
 def is_present(file: Wanted) -> bool:
     """Whether the finished blob is here; only right content ever gets that name."""
-    try:
-        return file.path.stat().st_size == file.size_bytes
-    except OSError:
-        return False
+    return has_size(file.path, file.size_bytes)

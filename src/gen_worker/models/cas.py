@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from gen_worker.models.blobs import fetch_blobs, is_present
-from gen_worker.models.disk import admit
+from gen_worker.models.disk import admit, growth_bytes, has_size
 from gen_worker.models.listing import Listing, RemoteFile
 from gen_worker.models.progress import Progress
 from gen_worker.net.digests import checked_digest
@@ -72,7 +72,7 @@ class Cas:
         except (OSError, msgspec.DecodeError):
             return None
         folder = self.snapshots / name
-        complete = all(_has(folder / file.path, file.size_bytes) for file in listing.files)
+        complete = all(has_size(folder / file.path, file.size_bytes) for file in listing.files)
         return Snapshot(folder, listing) if complete else None
 
     def find_ref(self, ref: str, form: str = "") -> Snapshot | None:
@@ -113,8 +113,8 @@ class Cas:
             wanted = {file.digest: self._wanted(file, link) for file in listing.files}
             missing = [file for file in wanted.values() if not is_present(file)]
             total = sum(file.size_bytes for file in wanted.values())
-            need = sum(file.size_bytes for file in missing)
-            admit(self.root, need - self._partial_bytes(missing), self._floor_bytes, ref)
+            need, growth = self.missing_bytes(listing)
+            admit(self.root, growth, self._floor_bytes, ref)
             progress.begin("downloading", total)
             progress.add(total - need)
             fetched = fetch_blobs(missing, self.locks, client, policy, progress, cancel, self.on_blob)
@@ -122,10 +122,11 @@ class Cas:
         self._remember(_Ref(ref, listing.digest, form))
         return Snapshot(found.path, found.listing, fetched)
 
-    def missing_bytes(self, listing: Listing) -> int:
-        """What a fetch of these files would bring."""
-        sizes = {file.digest: file.size_bytes for file in listing.files if not _has(self.blob_path(file.digest), file.size_bytes)}
-        return sum(sizes.values())
+    def missing_bytes(self, listing: Listing) -> tuple[int, int]:
+        """What a fetch of these files would bring, and what the disk still has to give for it."""
+        sizes = {self.blob_path(file.digest): file.size_bytes for file in listing.files}
+        brings = sum(size for path, size in sizes.items() if not has_size(path, size))
+        return brings, sum(growth_bytes(path, size) for path, size in sizes.items())
 
     def inventory(self) -> Iterator[tuple[str, Snapshot]]:
         """Every ref whose snapshot is here in full; a ref of several forms comes with each."""
@@ -155,11 +156,6 @@ class Cas:
 
     def _wanted(self, file: RemoteFile, link: LinkOf) -> Wanted:
         return Wanted(self.blob_path(file.digest), file.size_bytes, file.digest, lambda expired: link(file, expired), file.path)
-
-    def _partial_bytes(self, missing: list[Wanted]) -> int:
-        """Disk blocks that interrupted downloads hold already."""
-        parts = (file.path.with_name(file.path.name + ".part") for file in missing)
-        return sum(part.stat().st_blocks * 512 for part in parts if part.exists())
 
     def _publish(self, listing: Listing) -> Snapshot:
         name = snapshot_name(listing.digest)
@@ -207,13 +203,6 @@ def tree_digest(listing: Listing) -> str:
     for file in sorted(listing.files, key=lambda f: f.path.encode()):
         hasher.update(f"{file.path}\t{file.size_bytes}\t{file.digest.partition(':')[2]}\n".encode())
     return f"blake3:{hasher.hexdigest()}"
-
-
-def _has(path: Path, size_bytes: int) -> bool:
-    try:
-        return path.stat().st_size == size_bytes
-    except OSError:
-        return False
 
 
 def _link_or_copy(blob: Path, target: Path) -> None:

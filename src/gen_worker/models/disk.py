@@ -3,11 +3,13 @@
 import hashlib
 import os
 import re
+import stat
 from pathlib import Path
 
 import msgspec
 
 from gen_worker.errors import ResourceError
+from gen_worker.net.part_file import part_path
 
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 _NETWORK = frozenset({"nfs", "nfs4"})
@@ -57,8 +59,27 @@ def free_bytes(folder: Path) -> int:
     """What this user may still write on the folder's disk; the folder need not exist yet."""
     while not folder.exists():
         folder = folder.parent
-    stat = os.statvfs(folder)
-    return stat.f_bavail * stat.f_frsize
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize
+
+
+def has_size(path: Path, size_bytes: int) -> bool:
+    """Whether a file is there, of this size."""
+    try:
+        found = path.stat()
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size == size_bytes
+
+
+def growth_bytes(path: Path, size_bytes: int) -> int:
+    """What a disk has to give until a download is at `path` in full: 0 if it is; blocks that an interrupted one holds are given already."""
+    if has_size(path, size_bytes):
+        return 0
+    try:
+        return max(0, size_bytes - part_path(path).stat().st_blocks * 512)
+    except OSError:
+        return size_bytes
 
 
 def admit(folder: Path, need_bytes: int, floor_bytes: int, what: str) -> None:

@@ -19,7 +19,7 @@ import msgspec
 
 from gen_worker.errors import FatalError, MissingExtraError, RetryableError
 from gen_worker.models.blobs import fetch_blobs, is_present
-from gen_worker.models.disk import admit
+from gen_worker.models.disk import admit, growth_bytes, has_size
 from gen_worker.models.file_plan import OPTIONAL_COMPONENTS, FilePlan, Knowledge, Needs, PlanError, SelectionPolicy, plan_files
 from gen_worker.models.listing import Listing, RemoteFile, checked_listing
 from gen_worker.models.progress import Progress
@@ -73,7 +73,7 @@ class HfSource:
             if found is None:
                 return None
             listing = Listing(commit, tuple(RemoteFile(path, (snapshot / path).stat().st_size) for path in found.files))
-        if not all(_has(snapshot / file.path, file.size_bytes) for file in listing.files):
+        if not all(has_size(snapshot / file.path, file.size_bytes) for file in listing.files):
             return None
         return _local(want.model_id, snapshot, listing, 0)
 
@@ -89,14 +89,15 @@ class HfSource:
         wanted = {file.digest: self._wanted(ref, found.commit, folder, file) for file in listing.files}
         missing = [file for file in wanted.values() if not is_present(file)]
         need, total = sum(file.size_bytes for file in missing), sum(file.size_bytes for file in wanted.values())
-        admit(folder, need, round(self._settings.worker_min_free_disk_gb * 1e9), want.model_id)
+        growth = sum(growth_bytes(file.path, file.size_bytes) for file in missing)
+        admit(folder, growth, round(self._settings.worker_min_free_disk_gb * 1e9), want.model_id)
         progress.begin("downloading", total)
         progress.add(total - need)
         locks = self._cache / ".locks" / folder.name
         fetched = fetch_blobs(missing, locks, self._client, self._policy, progress, cancel, self.on_blob)
         snapshot = folder / "snapshots" / found.commit
         for file in listing.files:
-            _link(folder / "blobs" / _etag(file), snapshot / file.path)
+            _link(_blob_path(folder, file), snapshot / file.path)
         if ref.revision != found.commit:
             _write_whole(folder / "refs" / (ref.revision or "main"), found.commit.encode())
         record = self._record(ref, found.commit, selection_policy(self._settings, want.spec))
@@ -118,9 +119,9 @@ class HfSource:
         )
         return HfPlan(commit, plan, Listing(commit, tuple(by_path[path] for path in plan.files)))
 
-    def is_here(self, spec: ModelSpec, file: RemoteFile) -> bool:
-        """Whether this file's content is in the cache."""
-        return bool(file.digest) and _has(self._folder(_hf_ref(spec.ref)) / "blobs" / _etag(file), file.size_bytes)
+    def blob_path(self, spec: ModelSpec, file: RemoteFile) -> Path:
+        """Where this file's content is in the cache, once it is there."""
+        return _blob_path(self._folder(_hf_ref(spec.ref)), file)
 
     def inventory(self) -> Iterator[tuple[str, Path, Listing]]:
         """What was fetched here and is complete: `hf:owner/repo@commit`, its folder and files."""
@@ -130,7 +131,7 @@ class HfSource:
             except (OSError, msgspec.DecodeError):
                 continue
             snapshot = self._cache / record.parent.name / "snapshots" / listing.digest
-            if all(_has(snapshot / file.path, file.size_bytes) for file in listing.files):
+            if all(has_size(snapshot / file.path, file.size_bytes) for file in listing.files):
                 yield f"hf:{record.parent.name.removeprefix('models--').replace('--', '/', 1)}@{listing.digest}", snapshot, listing
 
     def forget(self, snapshot: Path) -> int:
@@ -192,7 +193,7 @@ class HfSource:
         if not file.digest:
             raise FatalError(f"{ref.canonical()}: the listing names no digest for {file.path!r}")
         link = self._link(ref, commit, file.path)
-        return Wanted(folder / "blobs" / _etag(file), file.size_bytes, file.digest, lambda expired: link, file.path)
+        return Wanted(_blob_path(folder, file), file.size_bytes, file.digest, lambda expired: link, file.path)
 
     def _link(self, ref: HuggingFaceRef, commit: str, path: str) -> Link:
         headers = {"authorization": f"Bearer {self._token}"} if self._token else {}
@@ -305,15 +306,8 @@ def _huggingface_hub() -> Any:
     return huggingface_hub
 
 
-def _etag(file: RemoteFile) -> str:
-    return file.digest.partition(":")[2]
-
-
-def _has(path: Path, size_bytes: int) -> bool:
-    try:
-        return path.stat().st_size == size_bytes
-    except OSError:
-        return False
+def _blob_path(folder: Path, file: RemoteFile) -> Path:
+    return folder / "blobs" / file.digest.partition(":")[2]
 
 
 def _link(blob: Path, target: Path) -> None:

@@ -78,9 +78,12 @@ class StoreLimits(msgspec.Struct, frozen=True):
     recent_s: float = 600.0
 
 
-def make_room(cas: Cas, need_bytes: int, limits: StoreLimits, *, keep: Collection[str]) -> list[str]:
-    """Drop the models that were used longest ago until `need_bytes` more fit, or none is left that may go; which ones went."""
-    short = _short_bytes(cas, need_bytes, limits)
+def make_room(cas: Cas, need_bytes: int, limits: StoreLimits, *, keep: Collection[str], held_bytes: int = 0) -> list[str]:
+    """Drop the models that were used longest ago until `need_bytes` more fit, or none is left that may go; which ones went.
+
+    `held_bytes` of what is needed are blocks that an interrupted download holds already.
+    """
+    short = _short_bytes(cas, need_bytes, held_bytes, limits)
     if short <= 0:
         return []
     gone = []
@@ -95,10 +98,10 @@ def make_room(cas: Cas, need_bytes: int, limits: StoreLimits, *, keep: Collectio
     return gone
 
 
-def _short_bytes(cas: Cas, need_bytes: int, limits: StoreLimits) -> int:
+def _short_bytes(cas: Cas, need_bytes: int, held_bytes: int, limits: StoreLimits) -> int:
     if not need_bytes:
         return 0
-    short = need_bytes + limits.floor_bytes - free_bytes(cas.root)
+    short = need_bytes - held_bytes + limits.floor_bytes - free_bytes(cas.root)
     if limits.max_bytes:
         used = sum(blob.stat().st_size for blob in cas.blobs.glob("*/*/*") if not blob.name.endswith(LEAVINGS))
         short = max(short, used + need_bytes - limits.max_bytes)

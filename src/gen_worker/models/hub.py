@@ -42,7 +42,8 @@ class StoreFetcher:
             raise FatalError(f"the file list of {model_id} names no blake3 digest for {missing[0]!r}")
         if not listing.digest:
             listing = Listing(tree_digest(listing), listing.files)
-        make_room(self.cas, self.cas.missing_bytes(listing), self._limits, keep={model_id, *self.in_use()})
+        need, growth = self.cas.missing_bytes(listing)
+        make_room(self.cas, need, self._limits, keep={model_id, *self.in_use()}, held_bytes=need - growth)
         addresses = _Addresses(listing, renew)
         snapshot = self.cas.fetch(model_id, form, listing, addresses.link, self._client, self._policy, progress, cancel)
         return local_model(model_id, snapshot)

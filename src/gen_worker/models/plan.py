@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from gen_worker.models.disk import free_bytes
+from gen_worker.models.disk import free_bytes, growth_bytes, has_size
 from gen_worker.models.file_plan import Component, FilePlan, SelectionPolicy
 from gen_worker.models.hf import gather
 from gen_worker.models.listing import Listing, RemoteFile
@@ -58,19 +58,27 @@ class Room(msgspec.Struct, frozen=True):
 
 
 def describe(
-    key: str, spec: ModelSpec, source: str, plan: FilePlan, listing: Listing, is_here: Callable[[str], bool], room: Room
+    key: str,
+    spec: ModelSpec,
+    source: str,
+    plan: FilePlan,
+    listing: Listing,
+    room: Room,
+    blob_of: Callable[[RemoteFile], Path] | None = None,
 ) -> ModelPlan:
-    """The plan of a model, with all that is wrong with it."""
+    """The plan of a model, with all that is wrong with it. `blob_of` says where a file will be once it is fetched; None: all are here."""
     sizes = {file.path: file.size_bytes for file in listing.files}
     parts = tuple(_part(component, sizes) for component in plan.components if component.files)
     total = sum(sizes.values())
-    here = sum(size for path, size in sizes.items() if is_here(path))
+    blobs = {blob_of(file): file.size_bytes for file in listing.files} if blob_of is not None else {}
+    missing = sum(size for path, size in blobs.items() if not has_size(path, size))
+    growth = sum(growth_bytes(path, size) for path, size in blobs.items())
     weight = sum(part.weight_bytes for part in parts)
     free = free_bytes(room.folder)
     problems = []
-    if total - here + room.floor_bytes > free:
+    if growth and growth + room.floor_bytes > free:
         problems.append(
-            f"the disk has {free / 1e9:.2f} GB free: {(total - here) / 1e9:.2f} GB to fetch and {room.floor_bytes / 1e9:.2f} GB to keep "
+            f"the disk has {free / 1e9:.2f} GB free: {growth / 1e9:.2f} GB more to hold and {room.floor_bytes / 1e9:.2f} GB to keep "
             "free do not fit. Make room (cozyctl models gc), or choose another disk with TENSORHUB_CACHE_DIR or HF_HOME"
         )
     if weight > room.device_bytes:
@@ -85,11 +93,11 @@ def describe(
         plan.kind,
         parts,
         total,
-        here,
+        total - missing,
         weight,
         free,
         room.device_bytes,
-        round((total - here) / (room.rate_bytes_s or GUESSED_BYTES_S), 1),
+        round(missing / (room.rate_bytes_s or GUESSED_BYTES_S), 1),
         plan.left_out,
         tuple(problems),
     )

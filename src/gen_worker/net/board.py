@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from gen_worker.net.fetched_file import FetchedFile
+from gen_worker.net.stream_count import StreamCount
 from gen_worker.net.wanted import Meter, Wanted
 
 CHECK_BYTES = 4 << 20  # that a hash lags behind before somebody reads them again for it
@@ -59,27 +60,27 @@ class Board:
         """Begin a file again; its lock is held."""
         self._meter.add(-file.restart())
 
-    def next_range(self, streams: int) -> Task | None:
+    def next_range(self, count: StreamCount) -> Task | None:
         """Of a file that nobody fetches, else of the next one, else of one that others fetch too; waits, None at the end."""
         with self.changed:
             while not self.over:
-                task = self._take(lambda file: not file.busy, streams)
+                task = self._take(lambda file: not file.busy, count)
                 if task is None and self._waiting:
                     if not self._open():
                         return None
                     continue
-                task = task or self._take(lambda file: not file.whole, streams)
+                task = task or self._take(lambda file: not file.whole, count)
                 if task is not None:
                     return task
                 self.changed.wait()
             return None
 
-    def _take(self, suits: Callable[[FetchedFile], bool], streams: int) -> Task | None:
+    def _take(self, suits: Callable[[FetchedFile], bool], count: StreamCount) -> Task | None:
         for file in self._active:
             with file.lock:
                 if file.gaps and suits(file):
                     file.busy += 1
-                    return Task(file, *file.take(streams))
+                    return Task(file, *file.take(count.count, count.range_bytes))
         return None
 
     def _open(self) -> bool:

@@ -7,18 +7,22 @@ import errno
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from functools import partial
 
 from gen_worker.net.board import Board, Task
 from gen_worker.net.checks import check_files, flush_files
 from gen_worker.net.fetched_file import FetchedFile
-from gen_worker.net.range_client import EXPIRED, PASSING, HttpError, PassingError, RangeClient, RangeReply
+from gen_worker.net.range_client import EXPIRED, PASSING, READ_BYTES, HttpError, PassingError, RangeClient, RangeReply
+from gen_worker.net.read_ahead import read_ahead
 from gen_worker.net.stream_count import WINDOW_S, StreamCount
 from gen_worker.net.wanted import DiskFullError, DownloadCanceledError, DownloadFailedError, Meter, Policy, Wanted
 
 CHECKS = 2
 MAX_RENEWALS = 3
+AHEAD = 3  # buffers of a stream that is read ahead: one being filled, one waiting, one in use
+AHEAD_ABOVE_BYTES = 4 << 20
 
 
 class _Watch:
@@ -32,6 +36,18 @@ class _Watch:
         self.hung_up = False
 
 
+class _Stream:
+    """What a thread that fetches keeps from one answer to the next: memory costs more than what goes through it when it is new."""
+
+    def __init__(self) -> None:
+        self._buffers: list[memoryview] = []
+
+    def take_buffers(self, count: int) -> list[memoryview]:
+        while len(self._buffers) < count:
+            self._buffers.append(memoryview(bytearray(READ_BYTES)))
+        return self._buffers[:count]
+
+
 class Download:
     """One call of `fetch`: its threads, and what it does about answers that are not what was asked for."""
 
@@ -43,7 +59,7 @@ class Download:
         self._threads: list[threading.Thread] = []
         self._count = StreamCount(policy.streams, policy.max_streams, files)
         self._streams = 0
-        self._watches: dict[int, _Watch] = {}  # by stream
+        self._watches: dict[_Stream, _Watch] = {}
 
     def run(self) -> None:
         """Fetch all, or raise what stopped it after every thread has ended."""
@@ -57,6 +73,9 @@ class Download:
             board.fail(exc if isinstance(exc, Exception) else DownloadCanceledError("interrupted"))
             raise
         finally:
+            if board.failure is not None:
+                for watch in list(self._watches.values()):
+                    watch.reply.hang_up()
             for thread in self._threads:
                 thread.join()
             board.close()
@@ -86,7 +105,7 @@ class Download:
     def _add_streams(self) -> None:
         """As many threads as there should be."""
         while self._streams < self._count.count:
-            self._start(partial(self._stream, self._streams), f"download-{self._streams}")
+            self._start(partial(self._run_stream, _Stream()), f"download-{self._streams}")
             self._streams += 1
 
     def _hang_up_on_slow(self) -> None:
@@ -101,11 +120,11 @@ class Download:
 
     # Streams.
 
-    def _stream(self, number: int) -> None:
+    def _run_stream(self, stream: _Stream) -> None:
         board = self._board
-        while (task := board.next_range(self._count.count)) is not None:
+        while (task := board.next_range(self._count)) is not None:
             try:
-                self._try_range(task, number)
+                self._try_range(task, stream)
             except OSError as exc:
                 if exc.errno in (errno.ENOSPC, errno.EDQUOT):
                     size = task.file.wanted.size_bytes
@@ -117,14 +136,14 @@ class Download:
             finally:
                 board.leave(task.file)
 
-    def _try_range(self, task: Task, number: int) -> None:
+    def _try_range(self, task: Task, stream: _Stream) -> None:
         renewed = task.file.renewed
         try:
-            self._fetch_range(task, number)
+            self._fetch_range(task, stream)
         except (PassingError, HttpError) as exc:
             self._retry(task.file, exc, task.epoch, renewed)
 
-    def _fetch_range(self, task: Task, number: int) -> None:
+    def _fetch_range(self, task: Task, stream: _Stream) -> None:
         file, size = task.file, task.file.wanted.size_bytes
         try:
             link = file.link or file.wanted.link(False)
@@ -134,34 +153,43 @@ class Download:
                 if self._count.answered(time.monotonic() - began_s):
                     self._board.wake()
                 self._accept(task, reply)
-                self._read(task, reply, number)
+                self._read(task, reply, stream)
         finally:
             with file.lock:
                 if file.epoch == task.epoch and task.at < task.end:
                     file.gaps.appendleft((task.at, task.end))
 
-    def _read(self, task: Task, reply: RangeReply, number: int) -> None:
+    def _read(self, task: Task, reply: RangeReply, stream: _Stream) -> None:
         """Write what comes, until the range is there or nobody wants it any more."""
         file, board = task.file, self._board
-        watch = self._watches[number] = _Watch(reply)
+        watch = self._watches[stream] = _Watch(reply)
         try:
-            for chunk in reply.chunks():
-                if board.over or file.epoch != task.epoch:
-                    return
-                chunk = chunk[: task.end - task.at]
-                file.part.write(task.at, chunk)
-                if not file.arrived(task.at, chunk, task.epoch):
-                    return
-                task.at += len(chunk)
-                board.count(len(chunk))
-                if task.at == task.end:
-                    return
-                watch.size_bytes += len(chunk)
+            if board.over:
+                return
+            with closing(self._chunks(reply, task.end - task.at, stream)) as chunks:
+                for chunk in chunks:
+                    if board.over or file.epoch != task.epoch:
+                        return
+                    chunk = chunk[: task.end - task.at]
+                    file.part.write(task.at, chunk)
+                    if not file.arrived(task.at, chunk, task.epoch):
+                        return
+                    task.at += len(chunk)
+                    board.count(len(chunk))
+                    if task.at == task.end:
+                        return
+                    watch.size_bytes += len(chunk)
         finally:
-            self._watches.pop(number, None)
+            self._watches.pop(stream, None)
         if watch.hung_up:
             raise PassingError(f"only {watch.size_bytes} bytes of {file.name} in {self._policy.stall_s:.0f} s")
         raise PassingError(f"the answer for {file.name} ended {task.end - task.at} bytes early")
+
+    def _chunks(self, reply: RangeReply, size_bytes: int, stream: _Stream) -> Generator[memoryview]:
+        """Far away many streams keep the processors busy; of the few nearby each gets a second thread."""
+        if size_bytes < AHEAD_ABOVE_BYTES or self._count.far:
+            return reply.chunks(*stream.take_buffers(1))
+        return read_ahead(reply, size_bytes, stream.take_buffers(AHEAD))
 
     def _accept(self, task: Task, reply: RangeReply) -> None:
         """Check that an answer belongs to the file; from now on the task is about what is really coming."""

@@ -10,7 +10,6 @@ from gen_worker.net.range_client import Link
 from gen_worker.net.wanted import Wanted
 
 MIN_RANGE_BYTES = 4 << 20
-MAX_RANGE_BYTES = 64 << 20
 READ_BACK_BYTES = 1 << 20
 
 
@@ -44,11 +43,11 @@ class FetchedFile:
         self.opened = True
         return have
 
-    def take(self, streams: int) -> tuple[int, int]:
+    def take(self, streams: int, most_bytes: int) -> tuple[int, int]:
         """The next bytes to ask for: large pieces first, small ones at the end, so that all streams end together."""
         start, end = self.gaps.popleft()
         left = end - start + sum(stop - at for at, stop in self.gaps)
-        piece = end - start if self.whole else min(MAX_RANGE_BYTES, max(MIN_RANGE_BYTES, left // (2 * streams)))
+        piece = end - start if self.whole else min(most_bytes, max(MIN_RANGE_BYTES, left // (2 * streams)))
         if start + piece < end:
             self.gaps.appendleft((start + piece, end))
         return start, min(start + piece, end)

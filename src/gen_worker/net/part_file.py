@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from gen_worker.net.disk_calls import reserve, start_writing
 from gen_worker.net.intervals import Intervals
 
 JOURNAL_EVERY_BYTES = 4 << 20
@@ -32,7 +33,7 @@ class PartFile:
 
     def __init__(self, final: Path, size_bytes: int, digest: str) -> None:
         self.final = final
-        self.path = final.with_name(final.name + ".part")
+        self.path = part_path(final)
         self.size_bytes = size_bytes
         self.etag = ""
         self.done = Intervals()
@@ -60,6 +61,8 @@ class PartFile:
             self.done, self.etag = Intervals(), ""
         self.write_journal()  # before the file grows: a full-length .part without a journal would pass for a finished one
         os.ftruncate(self._fd, self.size_bytes)
+        if self.size_bytes >= JOURNAL_ABOVE_BYTES:
+            reserve(self._fd, self.size_bytes)
         return self.done.total()
 
     def write(self, at: int, data: memoryview) -> None:
@@ -73,8 +76,8 @@ class PartFile:
         return os.preadv(self.fd, [buffer], at)
 
     def flush(self) -> None:
-        """Bring what is written so far to the disk, so that little is left for the end."""
-        os.fdatasync(self.fd)
+        """Have the disk write what has come so far, so that little is left for the end."""
+        start_writing(self.fd)
 
     def note(self, start: int, end: int) -> None:
         """These bytes have been written."""
@@ -133,6 +136,11 @@ class PartFile:
             return None
         same = journal.size_bytes == self.size_bytes and journal.digest == self._digest
         return journal if same else Journal(self.size_bytes, self._digest, "", ())
+
+
+def part_path(final: Path) -> Path:
+    """Where the bytes of a file are while it is on its way."""
+    return final.with_name(final.name + ".part")
 
 
 def sync_folder(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import http.client
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -50,17 +50,16 @@ class RangeReply:
         self.link = link  # where redirects led
         self.etag = response.headers.get("etag", "")
 
-    def chunks(self) -> Iterator[memoryview]:
-        """The bytes as they come, at most 1 MiB at a time, each good until the next; `PassingError` when the connection breaks."""
-        buffer = memoryview(bytearray(READ_BYTES))
-        source = _source(self._response)
-        while True:
-            try:
-                size = source.readinto(buffer)
-            except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as exc:
-                raise PassingError(f"the connection broke: {exc}") from exc
-            if not size:
-                return
+    def read_into(self, buffer: memoryview) -> int:
+        """The next bytes; 0 at the end, `PassingError` when the connection breaks."""
+        try:
+            return int(_source(self._response).readinto(buffer))
+        except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as exc:
+            raise PassingError(f"the connection broke: {exc}") from exc
+
+    def chunks(self, buffer: memoryview) -> Generator[memoryview]:
+        """The bytes as they come, as many at a time as the buffer holds, each good until the next; errors as of `read_into`."""
+        while size := self.read_into(buffer):
             yield buffer[:size]
 
     def hang_up(self) -> None:
@@ -93,7 +92,7 @@ class RangeClient:
         """The first `end` bytes of a file, or all of it if it is shorter; errors as of `get`."""
         with self.get(link, 0, end) as reply:
             data = bytearray()
-            for chunk in reply.chunks():
+            for chunk in reply.chunks(memoryview(bytearray(min(end, READ_BYTES)))):
                 data += chunk
                 if len(data) >= min(end, max_bytes):
                     break
