@@ -1,6 +1,7 @@
 """The store of models: what a scheduler lists, hostile lists, several processes, checking and collecting."""
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from tests.fake_hub import FakeCozyHub, read_tree
 
 from gen_worker.errors import FatalError, ResourceError, RetryableError
 from gen_worker.models.cas import tree_digest
-from gen_worker.models.disk import mount_of
+from gen_worker.models.disk import free_bytes, mount_of
 from gen_worker.models.housekeeping import StoreLimits, collect, make_room, repair, verify
 from gen_worker.models.lease_file import LeaseFile
 from gen_worker.models.listing import Listing, RemoteFile
@@ -25,6 +26,7 @@ from gen_worker.models.localize import LocalCopies
 from gen_worker.models.progress import Progress
 from gen_worker.models.provide import Sources, build_sources
 from gen_worker.models.source import LocalModel, ModelWant, OverrideSource
+from gen_worker.net.part_file import part_path
 from gen_worker.refs import ModelSpec
 from gen_worker.settings import ModelSettings
 
@@ -275,6 +277,24 @@ def test_housekeeping(server: BlobServer, env: dict[str, str], tmp_path: Path) -
     assert make_room(cas, 100, full, keep=()) == [LISTED]
     assert list(cas.inventory()) == []
     assert not [path for path in cas.blobs.rglob("*") if path.is_file() and not path.name.endswith(".part")]
+
+
+def test_room_that_an_interrupted_download_holds_is_not_asked_for_again(server: BlobServer, env: dict[str, str]) -> None:
+    want = listed(server, {"a": b"1" * (8 << 20)})
+    floor_gb = free_bytes(Path.home()) / 1e9 + 100  # nothing at all may be added
+    tight = sources(env, WORKER_MIN_FREE_DISK_GB=str(floor_gb))
+    with pytest.raises(ResourceError, match="disk_full"):
+        get(tight, want)
+    assert want.listing is not None
+    part = part_path(tight.cas.blob_path(want.listing.files[0].digest))
+    part.parent.mkdir(parents=True)
+    with part.open("wb") as file:
+        file.write(b"1" * (8 << 20))
+        file.flush()
+        os.fsync(file.fileno())  # until then a file system may not have given it its blocks
+    assert tight.cas.missing_bytes(want.listing) == (8 << 20, 0)
+    assert (get(tight, want).path / "a").stat().st_size == 8 << 20
+    assert not part.exists()
 
 
 def test_a_lock_that_always_succeeds_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
