@@ -52,6 +52,7 @@ class Ledger:
     ) -> None:
         self._capacity_bytes = capacity_bytes
         self.bound: Callable[[], int] | None = None  # what the device itself says, once it is known
+        self.wish: Callable[[], int] | None = None  # what there should not be more than, where that can be helped
         self._policy = policy or LeastLoss()
         self._clock = clock
         self._lock = threading.RLock()
@@ -68,6 +69,12 @@ class Ledger:
         """What there may be now: other processes may hold a part of the device."""
         bound = self.bound
         return self.limit_bytes if bound is None else max(0, min(self._capacity_bytes(), bound()))
+
+    @property
+    def wish_bytes(self) -> int:
+        """What there should be at most: the functions' own work needs the rest. More only where a model would not fit otherwise."""
+        wish = self.wish
+        return self.capacity_bytes if wish is None else max(0, min(self._capacity_bytes(), wish()))
 
     @property
     def used_bytes(self) -> int:
@@ -163,13 +170,22 @@ class Ledger:
             chosen = self._policy.choose(candidates, need_bytes)
             return self.drop(chosen if chosen is not None else [candidate.name for candidate in candidates])
 
+    def trim(self) -> list[str]:
+        """Drop of what nobody uses as much as there is above `wish_bytes`; which ones."""
+        with self._lock:
+            over = self.used_bytes - self.wish_bytes
+            return self.evict(over) if over > 0 else []
+
     def plan(self, need_bytes: int, keep: Collection[str] = ()) -> tuple[str, ...] | None:
         """What would have to go so that `need_bytes` more fit; None when they cannot."""
         with self._lock:
-            short = need_bytes - (self.capacity_bytes - self.used_bytes)
-            if short <= 0:
-                return ()
-            return self._policy.choose(self._candidates(keep), short)
+            candidates = self._candidates(keep)
+            for capacity in (self.wish_bytes, self.capacity_bytes):
+                short = need_bytes - (capacity - self.used_bytes)
+                victims = self._policy.choose(candidates, short) if short > 0 else ()
+                if victims is not None:
+                    return victims
+            return None
 
     def harm_s(self, need_bytes: int, horizon_s: float = HORIZON_S) -> float | None:
         """Seconds that room for so much more would cost others within the horizon; None when there is none."""

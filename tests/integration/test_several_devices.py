@@ -53,7 +53,7 @@ class SlabLoader:
 class Machine:
     """A manager over fake devices of 100 MB."""
 
-    def __init__(self, devices: int, *, loader: Loader | None = None, looks_ahead: bool = False) -> None:
+    def __init__(self, devices: int, *, loader: Loader | None = None, looks_ahead: bool = False, measured: Path | None = None) -> None:
         self.devices = [FakeDevice(100 * MB, name=f"gpu:{number}") for number in range(devices)]
         self.cache = ModelCache(max_vram_gb=0.1)
         for _ in range(devices - 1):
@@ -70,6 +70,7 @@ class Machine:
             [loader or SlabLoader()],
             margin_bytes=CONTEXT_BYTES,
             looks_ahead=looks_ahead,
+            measured=measured,
         )
 
     async def run(self, key: str) -> tuple[Seat, Lease, str]:
@@ -82,6 +83,17 @@ class Machine:
     def end(self, run: tuple[Seat, Lease, str]) -> None:
         run[0].release()
         run[1].release()
+
+
+class Sink:
+    ready = True
+
+    def emit(self, event: RunEvent) -> None: ...
+
+    def emit_all(self, all_events: list[RunEvent]) -> None: ...
+
+    def on_ready(self, callback: Callable[[], None]) -> None:
+        callback()
 
 
 def test_models_spread_and_runs_follow_them() -> None:
@@ -172,16 +184,6 @@ def test_what_another_process_holds_is_not_ours() -> None:
 
 def test_the_context_says_where_a_runs_models_are(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-
-    class Sink:
-        ready = True
-
-        def emit(self, event: RunEvent) -> None: ...
-
-        def emit_all(self, all_events: list[RunEvent]) -> None: ...
-
-        def on_ready(self, callback: Callable[[], None]) -> None:
-            callback()
 
     async def main() -> None:
         machine = Machine(2)

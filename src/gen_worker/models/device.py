@@ -78,6 +78,10 @@ class Device(Protocol):
         """Give back what is allocated and not used."""
         ...
 
+    def take_peak(self) -> int | None:
+        """The most bytes that this process had in use at once since the last call; None where that is not known."""
+        ...
+
 
 class TorchDevice:
     """A device that torch computes on: `cpu`, `cuda`, `cuda:1`, `mps`."""
@@ -119,6 +123,15 @@ class TorchDevice:
             torch.cuda.empty_cache()
         elif self.name == "mps":
             torch.mps.empty_cache()
+
+    def take_peak(self) -> int | None:
+        if not self.name.startswith("cuda"):
+            return None
+        import torch
+
+        peak = int(torch.cuda.max_memory_allocated(self.name))
+        torch.cuda.reset_peak_memory_stats(self.name)
+        return peak
 
 
 class PinnedBuffer:

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,12 @@ from gen_worker import events
 from gen_worker.authoring.signature import FunctionSpec, Injection
 from gen_worker.errors import ResourceError, WorkerError
 from gen_worker.events import ModelStep, RunEvent
-from gen_worker.ledger import Ledger
 from gen_worker.log import Log
 from gen_worker.model_cache import ModelCache
 from gen_worker.models.ahead import Ahead
 from gen_worker.models.arrivals import Arrivals
 from gen_worker.models.cas import Cas
-from gen_worker.models.devices import DeviceSet, bound_of
+from gen_worker.models.devices import DeviceSet
 from gen_worker.models.hub import local_model
 from gen_worker.models.keyspace import Keyspace
 from gen_worker.models.listing import Listing
@@ -70,13 +68,19 @@ class ModelUse(msgspec.Struct, frozen=True):
 class Seat:
     """A run's place on one of the devices, until `release`. `device_name` is None where there is but one."""
 
-    def __init__(self, place: Place, device_name: str | None, on_release: Callable[["Seat"], None]) -> None:
+    def __init__(self, place: Place, function: str, device_name: str | None, on_release: Callable[["Seat"], None]) -> None:
         self.place = place
+        self.function = function
         self.device_name = device_name
         self.names: list[str] = []  # of its models, in the cache
         self._on_release = on_release
         self._taken = True
         place.runs += 1
+        place.headroom.expect(function)
+
+    def begin_work(self) -> Callable[[], None]:
+        """Its function begins, with all its models; call what this returns when the author's code has ended."""
+        return self.place.begin_work(self.function)
 
     def release(self) -> None:
         if self._taken:
@@ -108,11 +112,10 @@ class ModelManager:
         measurements = self.measurements = Measurements(measured)
         self.arrivals = Arrivals(source, downloads, measurements)
         self.places = [
-            Place(number, cache, ledger, partial(devices.get, number), measurements, log) for number, ledger in enumerate(cache.ledgers)
+            Place(number, cache, ledger, devices, measurements, log, margin_bytes) for number, ledger in enumerate(cache.ledgers)
         ]
-        for place, ledger in zip(self.places, cache.ledgers, strict=True):
+        for place in self.places:
             place.on_change = lambda: self.on_change()
-            ledger.bound = _bound(devices, place.number, ledger, margin_bytes)
         self._devices = devices
         self._on_close = on_close
         self._loaders = loaders
@@ -133,9 +136,9 @@ class ModelManager:
         """The same for models that are named, as of `form_name`."""
         places = self.places[: self._devices.count]
         if len(places) == 1:
-            return Seat(places[0], None, self._left)
+            return Seat(places[0], function, None, self._left)
         number = choose_place([place.offer(forms) for place in places], self._run_s.get(function, GUESSED_RUN_S))
-        return Seat(places[number], self._devices.name(number), self._left)
+        return Seat(places[number], function, self._devices.name(number), self._left)
 
     def note_run(self, function: str, seconds: float) -> None:
         """How long a run of a function took, once its models were there."""
@@ -328,14 +331,6 @@ class ModelManager:
             raise
         emit(RunEvent(events.LOAD_COMPLETED, _ended(step, began_s)))
         return lease, "warm_disk", time.monotonic() - began_s
-
-
-def _bound(devices: DeviceSet, number: int, ledger: Ledger, margin_bytes: int) -> Callable[[], int]:
-    def bound() -> int:
-        found = bound_of(devices.used(number), margin_bytes)
-        return ledger.limit_bytes if found is None else found
-
-    return bound
 
 
 def _want(key: str, spec: ModelSpec, listings: Mapping[str, Listing]) -> ModelWant:

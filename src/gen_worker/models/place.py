@@ -5,6 +5,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -14,6 +15,8 @@ from gen_worker.log import Log
 from gen_worker.model_cache import GB, ModelCache
 from gen_worker.models.arrivals import heard_on_the_loop
 from gen_worker.models.device import Device
+from gen_worker.models.devices import DeviceSet
+from gen_worker.models.headroom import Headroom
 from gen_worker.models.loaders.base import Loaded, Loader, LoadRequest, choose_loader
 from gen_worker.models.measured import Measurements
 from gen_worker.models.placement import Offer
@@ -52,12 +55,13 @@ class Place:
     """`runs` counts those that were sent here and have not ended. `on_change`: what is on the device has changed."""
 
     def __init__(
-        self, number: int, cache: ModelCache, ledger: Ledger, device: Callable[[], Device], measurements: Measurements, log: Log
+        self, number: int, cache: ModelCache, ledger: Ledger, devices: DeviceSet, measurements: Measurements, log: Log, margin_bytes: int
     ) -> None:
         self.number = number
-        self.device = device
+        self.device: Callable[[], Device] = partial(devices.get, number)
         self.runs = 0
-        self.residency = Residency(cache, device, measurements, log, ledger)
+        self.headroom = Headroom(partial(devices.used, number), ledger, measurements, margin_bytes)
+        self.residency = Residency(cache, self.device, measurements, log, ledger)
         self.on_change: Callable[[], None] = lambda: None
         self._cache = cache
         self._ledger = ledger
@@ -95,6 +99,13 @@ class Place:
         finally:
             stop_listening()
             loading.leave()
+
+    def begin_work(self, function: str) -> Callable[[], None]:
+        """A function begins, with its models in its hands; call what this returns when it has ended."""
+        end = self.headroom.begin(function)
+        if self.headroom.spare_bytes:
+            self.residency.make_room_for_work()
+        return end
 
     def is_here(self, name: str) -> bool:
         """Whether a model is on the device."""

@@ -118,6 +118,10 @@ class Residency:
             for cache_id in used:
                 self._economize(cache_id)
 
+    def make_room_for_work(self) -> None:
+        """Drop of what nobody uses as much as the functions' own work is known to need."""
+        self._drop(self._ledger.trim(), "room_for_work")
+
     def _economize(self, cache_id: str) -> None:
         plan, level = self._plans.get(cache_id), self.economy_of(cache_id)
         if plan is None or self._cache.is_pinned(cache_id):

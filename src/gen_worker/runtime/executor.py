@@ -285,6 +285,8 @@ class _Run:
             else:
                 self._fail(error)
 
+        if self.seat is not None:
+            self.cleanups.append(self.seat.begin_work())
         call.start(ended, self._clean_up)
 
     def _succeed(self, output: bytes, payload: msgspec.Struct, inference_s: float, upload_s: float) -> None:

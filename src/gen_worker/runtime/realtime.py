@@ -15,7 +15,7 @@ from gen_worker.events import RunEvent
 from gen_worker.log import Log
 from gen_worker.models.listing import Listing
 from gen_worker.models.manager import Seat
-from gen_worker.models.place import Lease, form_name
+from gen_worker.models.place import form_name
 from gen_worker.refs import canonical_ref
 from gen_worker.runtime.admission import Admission
 from gen_worker.runtime.cancellation import CancelToken
@@ -233,27 +233,27 @@ class RealtimeSessions:
         session.token.cancel()
 
     async def _run(self, spec: FunctionSpec, command: OpenRealtime, session: _Session) -> None:
-        leases: list[Lease | Seat] = []
+        releases: list[Callable[[], None]] = []
         try:
-            reason = await self._serve(spec, command, session, leases)
+            reason = await self._serve(spec, command, session, releases)
         except WorkerError as exc:
             self._log.warning("realtime.failed", session_id=command.session_id, function=spec.name, error=str(exc))
             reason = f"error:{type(exc).__name__}"
         finally:
             session.token.close()
-            for lease in leases:
-                lease.release()
+            for release in releases:
+                release()
             del self._sessions[command.session_id]
             if not self._sessions:
                 self._idle.set()
             self._admission.give(spec.name)
         self._voice.say(CloseRealtime(command.session_id, reason))
 
-    async def _serve(self, spec: FunctionSpec, command: OpenRealtime, session: _Session, leases: list[Lease | Seat]) -> str:
+    async def _serve(self, spec: FunctionSpec, command: OpenRealtime, session: _Session, releases: list[Callable[[], None]]) -> str:
         sink = WireSink(command.session_id, self._voice)
         if command.timeout_ms or spec.timeout_ms:
             session.token.expire_after(command.timeout_ms or spec.timeout_ms)
-        arguments = await self._models(spec, command, session, sink, leases)
+        arguments = await self._models(spec, command, session, sink, releases)
         outputs, _ = self._files_of(command.file_base_url, command.file_token, command.owner)
 
         def emitter(event: dict[str, Any]) -> None:
@@ -280,7 +280,7 @@ class RealtimeSessions:
         return "closed" if session.socket.closed_by_handler else "completed"
 
     async def _models(
-        self, spec: FunctionSpec, command: OpenRealtime, session: _Session, sink: WireSink, leases: list[Lease | Seat]
+        self, spec: FunctionSpec, command: OpenRealtime, session: _Session, sink: WireSink, releases: list[Callable[[], None]]
     ) -> dict[str, Any]:
         """Injected parameters take the scheduler's refs by position."""
         if len(command.required_models) < len(spec.injections):
@@ -291,11 +291,13 @@ class RealtimeSessions:
         if spec.injections:
             named = zip(spec.injections, command.required_models, strict=False)
             session.seat = models.seat_for(spec.name, [form_name(canonical_ref(ref), injection.type) for injection, ref in named])
-            leases.append(session.seat)
+            releases.append(session.seat.release)
         for injection, ref in zip(spec.injections, command.required_models, strict=False):
             lease, _ = await session.token.race(models.acquire_ref(spec, injection, ref, sink.emit, self._listings(), session.seat))
-            leases.append(lease)
+            releases.append(lease.release)
             arguments[injection.param] = lease.view()
+        if session.seat is not None:
+            releases.append(session.seat.begin_work())
         return arguments
 
 

@@ -63,6 +63,7 @@ class FakeDevice:
         self._fail = set(fail_allocations)
         self._lock = threading.RLock()
         self._blocks: dict[int, int] = {}  # address to size
+        self._peak_bytes = 0
 
     def memory(self) -> DeviceMemory:
         own = self.allocated_bytes
@@ -93,6 +94,7 @@ class FakeDevice:
             if address is None:
                 raise DeviceFullError(size_bytes)
             self._blocks[address] = size_bytes
+            self._peak_bytes = max(self._peak_bytes, self.allocated_bytes)
         slab = FakeSlab(self, size_bytes)
         weakref.finalize(slab, self._free, address)
         return slab
@@ -102,6 +104,11 @@ class FakeDevice:
 
         self.collections += 1
         gc.collect()
+
+    def take_peak(self) -> int | None:
+        with self._lock:
+            peak, self._peak_bytes = self._peak_bytes, self.allocated_bytes
+        return peak
 
     def carry(self, size_bytes: int) -> None:
         """Account a copy over the link."""
