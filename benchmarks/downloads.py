@@ -1,6 +1,6 @@
 """One file over HTTP, against the published worker's download, the usual loop, and what the machine's parts could do alone.
 
-python benchmarks/downloads.py [--gib 1] [--rounds 9] [--published PYTHON]
+python benchmarks/downloads.py [--gib 1] [--rounds 21] [--published PYTHON]
 """
 
 import argparse
@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from blake3 import blake3
 
 from gen_worker.net.digests import digest_file
+from gen_worker.net.disk_calls import reserve, start_writing
 from gen_worker.net.download import fetch
 from gen_worker.net.range_client import Link, RangeClient
 from gen_worker.net.wanted import Wanted
@@ -107,6 +108,7 @@ def bare_s(url: str, target: Path, size: int) -> float:
         head = b""
         while not head.endswith(b"\r\n\r\n"):
             head += link.recv(1)
+        reserve(file.fileno(), size)
         buffer, hasher, left = memoryview(bytearray(1 << 20)), blake3(), size
         while left:
             got = link.recv_into(buffer, min(left, len(buffer)), socket.MSG_WAITALL)
@@ -118,13 +120,15 @@ def bare_s(url: str, target: Path, size: int) -> float:
 
 
 def disk_s(target: Path, size: int) -> float:
-    """The ceiling: as many bytes written and synced, from nowhere."""
+    """The ceiling: as many bytes written and synced, from nowhere, into room that was set aside."""
     target.unlink(missing_ok=True)
     piece = os.urandom(8 << 20)
     began = time.perf_counter()
     with target.open("wb", buffering=0) as file:
+        reserve(file.fileno(), size)
         for _ in range(size // len(piece)):
             file.write(piece)
+            start_writing(file.fileno())
         os.fsync(file.fileno())
     return time.perf_counter() - began
 
@@ -156,10 +160,20 @@ def cpu_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def in_turns(*works: Callable[[], tuple[float, ...]], rounds: int) -> list[list[tuple[float, ...]]]:
-    """Each once a round, one right after the other, so that what the machine is busy with falls on all of them; results by work."""
-    turns = [[work() for work in works] for _ in range(WARM_UP + rounds)]
-    return [list(results) for results in zip(*turns[WARM_UP:], strict=True)]
+def in_turns(
+    one: Callable[[], tuple[float, ...]], other: Callable[[], tuple[float, ...]], rounds: int
+) -> tuple[list[tuple[float, ...]], list[tuple[float, ...]]]:
+    """Both once a round, one right after the other, so that what the machine is busy with falls on both; each is the first in every second
+    round."""
+    ones, others = [], []
+    for turn in range(WARM_UP + rounds):
+        if turn % 2:
+            ones.append(one())
+            others.append(other())
+        else:
+            others.append(other())
+            ones.append(one())
+    return ones[WARM_UP:], others[WARM_UP:]
 
 
 def loopback(folder: Path, path: Path, digest: str, published: str, rounds: int) -> None:
@@ -170,23 +184,24 @@ def loopback(folder: Path, path: Path, digest: str, published: str, rounds: int)
 
     def against(names: list[str], other: Callable[[], tuple[float, ...]]) -> list[tuple[float, ...]]:
         """Prints the median of the rounds' own ratios for each of the seconds that `other` gives."""
-        others, owns = in_turns(other, own, rounds=rounds)
+        others, owns = in_turns(other, own, rounds)
         for at, name in enumerate(names):
             row(f"seconds {name} / ours", statistics.median(theirs[at] / mine[0] for theirs, mine in zip(others, owns, strict=True)))
         measured.extend(owns)
         return others
 
+    others_file = folder / "others"
     measured: list[tuple[float, ...]] = []
     with server(path) as url:
         if published:
             against(
                 ["of the published worker 0.3.2, synced as ours are (gate 2, target 3)", "of the same as it is, without a sync"],
-                lambda: published_loop(published, url, folder / "theirs", size, digest),
+                lambda: published_loop(published, url, others_file, size, digest),
             )
-        loop = against(["of one stream of 1 MiB pieces, then hashed, then synced"], lambda: plain_loop(url, folder / "loop"))
-        against(["to receive, write, hash and sync, and nothing else"], lambda: (bare_s(url, folder / "bare", size),))
-        against(["to write and sync as many bytes from nowhere"], lambda: (disk_s(folder / "disk", size),))
-        against(["without a digest"], lambda: ours(url, folder / "other", size, ""))
+        loop = against(["of one stream of 1 MiB pieces, then hashed, then synced"], lambda: plain_loop(url, others_file))
+        against(["to receive, write, hash and sync, and nothing else"], lambda: (bare_s(url, others_file, size),))
+        against(["to write and sync as many bytes from nowhere"], lambda: (disk_s(others_file, size),))
+        against(["without a digest"], lambda: ours(url, others_file, size, ""))
     seconds, cpu, tail = (statistics.median(values) for values in zip(*measured, strict=True))
     row("MB/s, on the disk for certain", size / seconds / 1e6)
     row("CPU seconds a GiB with hash and sync (gate 0.8, target 0.5)", cpu / (size / (1 << 30)))
@@ -206,7 +221,7 @@ def far(folder: Path, path: Path, digest: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gib", type=float, default=1.0)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--published", default="", help="a Python with gen-worker 0.3.2, to compare with")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="gen-worker-bench-", dir=os.environ.get("BENCH_DIR")) as name:
