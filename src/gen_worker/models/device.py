@@ -129,6 +129,8 @@ class TorchDevice:
             return None
         import torch
 
+        if not torch.cuda.is_initialized():
+            return None  # whatever computes here, it is not torch
         peak = int(torch.cuda.max_memory_allocated(self.name))
         torch.cuda.reset_peak_memory_stats(self.name)
         return peak
