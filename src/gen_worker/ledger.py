@@ -179,10 +179,11 @@ class Ledger:
     def plan(self, need_bytes: int, keep: Collection[str] = ()) -> tuple[str, ...] | None:
         """What would have to go so that `need_bytes` more fit; None when they cannot."""
         with self._lock:
-            candidates = self._candidates(keep)
             for capacity in (self.wish_bytes, self.capacity_bytes):
                 short = need_bytes - (capacity - self.used_bytes)
-                victims = self._policy.choose(candidates, short) if short > 0 else ()
+                if short <= 0:
+                    return ()
+                victims = self._policy.choose(self._candidates(keep), short)
                 if victims is not None:
                     return victims
             return None
