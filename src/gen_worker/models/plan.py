@@ -78,7 +78,7 @@ def describe(
     problems = []
     if growth and growth + room.floor_bytes > free:
         problems.append(
-            f"the disk has {free / 1e9:.2f} GB free: {growth / 1e9:.2f} GB more to hold and {room.floor_bytes / 1e9:.2f} GB to keep "
+            f"the disk has {free / 1e9:.2f} GB free: {growth / 1e9:.2f} GB to write and {room.floor_bytes / 1e9:.2f} GB to keep "
             "free do not fit. Make room (cozyctl models gc), or choose another disk with TENSORHUB_CACHE_DIR or HF_HOME"
         )
     if weight > room.device_bytes:
