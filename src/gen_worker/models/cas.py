@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from gen_worker.models.blobs import fetch_blobs, is_present
-from gen_worker.models.disk import admit, growth_bytes, has_size
+from gen_worker.models.disk import admit, has_size, missing_bytes
 from gen_worker.models.listing import Listing, RemoteFile
 from gen_worker.models.progress import Progress
 from gen_worker.net.digests import checked_digest
@@ -123,10 +123,8 @@ class Cas:
         return Snapshot(found.path, found.listing, fetched)
 
     def missing_bytes(self, listing: Listing) -> tuple[int, int]:
-        """What a fetch of these files would bring, and what the disk still has to give for it."""
-        sizes = {self.blob_path(file.digest): file.size_bytes for file in listing.files}
-        brings = sum(size for path, size in sizes.items() if not has_size(path, size))
-        return brings, sum(growth_bytes(path, size) for path, size in sizes.items())
+        """As of `disk.missing_bytes`."""
+        return missing_bytes({self.blob_path(file.digest): file.size_bytes for file in listing.files})
 
     def inventory(self) -> Iterator[tuple[str, Snapshot]]:
         """Every ref whose snapshot is here in full; a ref of several forms comes with each."""

@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -80,6 +81,12 @@ def growth_bytes(path: Path, size_bytes: int) -> int:
         return max(0, size_bytes - part_path(path).stat().st_blocks * 512)
     except OSError:
         return size_bytes
+
+
+def missing_bytes(sizes: Mapping[Path, int]) -> tuple[int, int]:
+    """What fetching these files would bring, and what the disk still has to give for it."""
+    brings = sum(size for path, size in sizes.items() if not has_size(path, size))
+    return brings, sum(growth_bytes(path, size) for path, size in sizes.items())
 
 
 def admit(folder: Path, need_bytes: int, floor_bytes: int, what: str) -> None:

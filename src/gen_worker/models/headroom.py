@@ -22,7 +22,7 @@ class Headroom:
         self._margin_bytes = margin_bytes
         self._expected: set[str] = set()  # functions that run here
         self._running: list[_Work] = []
-        ledger.bound, ledger.wish = self._bound, self._wish
+        ledger.bound, ledger.wish = self._allowed_bytes, lambda: self._allowed_bytes(self.spare_bytes)
 
     @property
     def spare_bytes(self) -> int:
@@ -36,8 +36,7 @@ class Headroom:
         self._expected.add(function)
 
     def begin(self, function: str) -> Callable[[], None]:
-        """A function begins its work; call what this returns when it has ended."""
-        self.expect(function)
+        """A function that was expected begins its work; call what this returns when it has ended."""
         work = _Work(function, self._ledger.used_bytes)
         for other in self._running:
             other.base_bytes = None
@@ -64,13 +63,10 @@ class Headroom:
         device = self._device()
         return device.take_peak() if device is not None else None
 
-    def _bound(self) -> int:
-        found = bound_of(self._device(), self._margin_bytes)
+    def _allowed_bytes(self, spare_bytes: int = 0) -> int:
+        """Of models on the device, with so much more than the margin left free."""
+        found = bound_of(self._device(), self._margin_bytes + spare_bytes)
         return self._ledger.limit_bytes if found is None else found
-
-    def _wish(self) -> int:
-        found = bound_of(self._device(), self._margin_bytes)
-        return self._ledger.limit_bytes if found is None else found - self.spare_bytes
 
 
 class _Work:

@@ -19,7 +19,7 @@ import msgspec
 
 from gen_worker.errors import FatalError, MissingExtraError, RetryableError
 from gen_worker.models.blobs import fetch_blobs, is_present
-from gen_worker.models.disk import admit, growth_bytes, has_size
+from gen_worker.models.disk import admit, has_size, missing_bytes
 from gen_worker.models.file_plan import OPTIONAL_COMPONENTS, FilePlan, Knowledge, Needs, PlanError, SelectionPolicy, plan_files
 from gen_worker.models.listing import Listing, RemoteFile, checked_listing
 from gen_worker.models.progress import Progress
@@ -88,8 +88,8 @@ class HfSource:
         folder, listing = self._folder(ref), found.listing
         wanted = {file.digest: self._wanted(ref, found.commit, folder, file) for file in listing.files}
         missing = [file for file in wanted.values() if not is_present(file)]
-        need, total = sum(file.size_bytes for file in missing), sum(file.size_bytes for file in wanted.values())
-        growth = sum(growth_bytes(file.path, file.size_bytes) for file in missing)
+        need, growth = missing_bytes({file.path: file.size_bytes for file in missing})
+        total = sum(file.size_bytes for file in wanted.values())
         admit(folder, growth, round(self._settings.worker_min_free_disk_gb * 1e9), want.model_id)
         progress.begin("downloading", total)
         progress.add(total - need)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from gen_worker.models.disk import free_bytes, growth_bytes, has_size
+from gen_worker.models.disk import free_bytes, missing_bytes
 from gen_worker.models.file_plan import Component, FilePlan, SelectionPolicy
 from gen_worker.models.hf import gather
 from gen_worker.models.listing import Listing, RemoteFile
@@ -70,9 +70,7 @@ def describe(
     sizes = {file.path: file.size_bytes for file in listing.files}
     parts = tuple(_part(component, sizes) for component in plan.components if component.files)
     total = sum(sizes.values())
-    blobs = {blob_of(file): file.size_bytes for file in listing.files} if blob_of is not None else {}
-    missing = sum(size for path, size in blobs.items() if not has_size(path, size))
-    growth = sum(growth_bytes(path, size) for path, size in blobs.items())
+    missing, growth = missing_bytes({blob_of(file): file.size_bytes for file in listing.files} if blob_of is not None else {})
     weight = sum(part.weight_bytes for part in parts)
     free = free_bytes(room.folder)
     problems = []
