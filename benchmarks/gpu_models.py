@@ -26,15 +26,15 @@ import torch
 from gpu_ceilings import Machine
 from safetensors.torch import load_file
 
+from gen_worker.content.measured import Measurements
+from gen_worker.content.progress import Progress
 from gen_worker.log import Log
-from gen_worker.model_cache import ModelCache
-from gen_worker.models.device import PinnedBuffer, TorchDevice
-from gen_worker.models.host_tier import HostTier
-from gen_worker.models.loaders.base import LoadControl, Loaded, LoadPlan, PartPlan
-from gen_worker.models.loaders.weights import find_weights, load_module, loaded_bytes
-from gen_worker.models.measured import Measurements
-from gen_worker.models.progress import Progress
-from gen_worker.models.residency import Residency
+from gen_worker.residency.accounting import ModelCache
+from gen_worker.residency.device import PinnedBuffer, TorchDevice
+from gen_worker.residency.host_tier import HostTier
+from gen_worker.residency.loaders.base import LoadControl, Loaded, LoadPlan, PartPlan
+from gen_worker.residency.loaders.weights import find_weights, load_module, loaded_bytes
+from gen_worker.residency.loads import Residency
 
 SDXL = {
     "sample_size": 128, "block_out_channels": (320, 640, 1280), "layers_per_block": 2, "transformer_layers_per_block": (1, 2, 10),
@@ -312,7 +312,7 @@ def _control() -> LoadControl:
 
 
 def _dtype_option() -> str:
-    from gen_worker.models.loaders.diffusers import _dtype_option as option
+    from gen_worker.residency.loaders.diffusers import _dtype_option as option
 
     return option()
 

@@ -25,36 +25,36 @@ from typing import Any
 import model_functions
 from downloads import row, server
 
+from gen_worker.content.listing import Listing, RemoteFile
+from gen_worker.content.measured import Measurements
+from gen_worker.content.progress import Progress
 from gen_worker.errors import WorkerError
 from gen_worker.log import Log
-from gen_worker.model_cache import ModelCache
-from gen_worker.models.device import TorchDevice
-from gen_worker.models.devices import DeviceSet
-from gen_worker.models.keyspace import Keyspace
-from gen_worker.models.listing import Listing, RemoteFile
-from gen_worker.models.loaders.base import LoadControl, Loaded, LoadPlan, LoadRequest, PartPlan
-from gen_worker.models.loaders.transformers import TransformersLoader
-from gen_worker.models.manager import ModelManager
-from gen_worker.models.measured import Measurements
-from gen_worker.models.progress import Progress
-from gen_worker.models.provide import build_sources
-from gen_worker.models.reader import Extent, read_into
-from gen_worker.models.residency import Residency
-from gen_worker.models.source import ModelWant, OverrideSource
 from gen_worker.net.digests import digest_file
 from gen_worker.project.discovery import read_specs
 from gen_worker.refs import ModelSpec
+from gen_worker.residency.accounting import ModelCache
+from gen_worker.residency.device import TorchDevice
+from gen_worker.residency.devices import DeviceSet
+from gen_worker.residency.loaders.base import LoadControl, Loaded, LoadPlan, LoadRequest, PartPlan
+from gen_worker.residency.loaders.transformers import TransformersLoader
+from gen_worker.residency.loads import Residency
+from gen_worker.residency.manager import ModelManager
+from gen_worker.residency.provide import build_sources
+from gen_worker.residency.reader import Extent, read_into
 from gen_worker.settings import ModelSettings
+from gen_worker.sources.keyspace import Keyspace
+from gen_worker.sources.source import ModelWant, OverrideSource
 from gen_worker.testing.fakes import FakeDevice
 
 KILLS = 6
 LINK_MB_S = "250"
 FETCH = """
 import json, os, sys, threading
-from gen_worker.models.listing import Listing, RemoteFile
-from gen_worker.models.progress import Progress
-from gen_worker.models.provide import build_sources
-from gen_worker.models.source import ModelWant
+from gen_worker.content.listing import Listing, RemoteFile
+from gen_worker.content.progress import Progress
+from gen_worker.residency.provide import build_sources
+from gen_worker.sources.source import ModelWant
 from gen_worker.refs import ModelSpec
 from gen_worker.settings import ModelSettings
 path, size, digest, url = json.loads(sys.argv[1])

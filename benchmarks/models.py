@@ -18,17 +18,17 @@ from typing import Any
 from blake3 import blake3
 from downloads import random_file, row
 
-from gen_worker.ledger import Ledger, Part
+from gen_worker.content.housekeeping import verify
+from gen_worker.content.listing import RemoteFile
+from gen_worker.content.measured import Measurements
+from gen_worker.content.progress import Progress
 from gen_worker.log import Log
-from gen_worker.model_cache import ModelCache
-from gen_worker.models.device import TorchDevice
-from gen_worker.models.housekeeping import verify
-from gen_worker.models.listing import RemoteFile
-from gen_worker.models.loaders.base import LoadControl, Loaded, LoadPlan, PartPlan
-from gen_worker.models.measured import Measurements
-from gen_worker.models.progress import Progress
-from gen_worker.models.reader import Extent, read_into
-from gen_worker.models.residency import Residency
+from gen_worker.residency.accounting import ModelCache
+from gen_worker.residency.device import TorchDevice
+from gen_worker.residency.ledger import Ledger, Part
+from gen_worker.residency.loaders.base import LoadControl, Loaded, LoadPlan, PartPlan
+from gen_worker.residency.loads import Residency
+from gen_worker.residency.reader import Extent, read_into
 from gen_worker.testing.fakes import FakeDevice
 
 ROUNDS = 3

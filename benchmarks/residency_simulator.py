@@ -14,7 +14,7 @@ import msgspec
 from residency.routers import Affinity, LeastLoaded, RandomRouter, TimeEstimate
 from residency.world import GB, Belady, Done, Simulation, World, make_models, make_requests
 
-from gen_worker.eviction import LeastLoss, LeastRecentlyUsed
+from gen_worker.residency.eviction import LeastLoss, LeastRecentlyUsed
 
 MODELS, MODEL_BYTES = 40, 516 * GB
 WARM_UP = 1 / 6  # of the requests are not counted

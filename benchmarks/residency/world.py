@@ -10,8 +10,8 @@ from typing import Protocol
 
 import msgspec
 
-from gen_worker.eviction import Candidate, EvictionPolicy
-from gen_worker.ledger import DoesNotFitError, Ledger, Part
+from gen_worker.residency.eviction import Candidate, EvictionPolicy
+from gen_worker.residency.ledger import DoesNotFitError, Ledger, Part
 
 GB = 10**9
 

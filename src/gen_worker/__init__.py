@@ -26,10 +26,11 @@ from gen_worker.errors import (
 from gen_worker.injection import ModelRef, ModelRefSource, model_loader
 
 if TYPE_CHECKING:
-    from gen_worker.adapters import LoraAdapter
+    from gen_worker.authoring.adapters import LoraAdapter
+    from gen_worker.authoring.model_interface import CozyHubDownloader, ModelDownloader, ModelManager
     from gen_worker.model_cache import ModelCache, ModelCacheStats, ModelLocation
-    from gen_worker.model_interface import CozyHubDownloader, ModelDownloader, ModelManager
-    from gen_worker.models.pipeline_loader import (
+    from gen_worker.project.validation import EndpointValidationResult, validate_endpoint
+    from gen_worker.residency.pipeline_loader import (
         CudaOutOfMemoryError,
         LoadedPipeline,
         ModelNotFoundError,
@@ -37,26 +38,25 @@ if TYPE_CHECKING:
         PipelineLoader,
         PipelineLoaderError,
     )
-    from gen_worker.project.validation import EndpointValidationResult, validate_endpoint
 
 __version__ = "0.2.0"
 
 # Loaded when first asked for, so that an author's module does not pay for them.
 _LATER = {
-    "CozyHubDownloader": "gen_worker.model_interface",
-    "CudaOutOfMemoryError": "gen_worker.models.pipeline_loader",
+    "CozyHubDownloader": "gen_worker.authoring.model_interface",
+    "CudaOutOfMemoryError": "gen_worker.residency.pipeline_loader",
     "EndpointValidationResult": "gen_worker.project.validation",
-    "LoadedPipeline": "gen_worker.models.pipeline_loader",
-    "LoraAdapter": "gen_worker.adapters",
+    "LoadedPipeline": "gen_worker.residency.pipeline_loader",
+    "LoraAdapter": "gen_worker.authoring.adapters",
     "ModelCache": "gen_worker.model_cache",
     "ModelCacheStats": "gen_worker.model_cache",
-    "ModelDownloader": "gen_worker.model_interface",
+    "ModelDownloader": "gen_worker.authoring.model_interface",
     "ModelLocation": "gen_worker.model_cache",
-    "ModelManager": "gen_worker.model_interface",
-    "ModelNotFoundError": "gen_worker.models.pipeline_loader",
-    "PipelineConfig": "gen_worker.models.pipeline_loader",
-    "PipelineLoader": "gen_worker.models.pipeline_loader",
-    "PipelineLoaderError": "gen_worker.models.pipeline_loader",
+    "ModelManager": "gen_worker.authoring.model_interface",
+    "ModelNotFoundError": "gen_worker.residency.pipeline_loader",
+    "PipelineConfig": "gen_worker.residency.pipeline_loader",
+    "PipelineLoader": "gen_worker.residency.pipeline_loader",
+    "PipelineLoaderError": "gen_worker.residency.pipeline_loader",
     "validate_endpoint": "gen_worker.project.validation",
 }
 

@@ -8,9 +8,9 @@ import pytest
 from tests.integration.test_several_devices import MB, SPEC, Machine
 from tests.property import residency_functions
 
-from gen_worker.models.loaders.base import LoadControl, Loaded, LoadPlan, LoadRequest, PartPlan
-from gen_worker.models.manager import ModelManager
-from gen_worker.models.reader import ReadCanceledError
+from gen_worker.residency.loaders.base import LoadControl, Loaded, LoadPlan, LoadRequest, PartPlan
+from gen_worker.residency.manager import ModelManager
+from gen_worker.residency.reader import ReadCanceledError
 
 
 class SlowLoader:

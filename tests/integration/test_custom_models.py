@@ -9,13 +9,13 @@ from tests.blob_server import BlobServer
 from tests.conftest import EXAMPLES, Runner
 
 from gen_worker import CozyHubDownloader, ModelDownloader, PipelineConfig, PipelineLoader
-from gen_worker.models.pipeline_loader import CudaOutOfMemoryError, ModelDownloadError, ModelNotFoundError
-from gen_worker.models.progress import Progress
-from gen_worker.models.provide import Extras, build_sources
-from gen_worker.models.source import ModelWant
+from gen_worker.content.progress import Progress
 from gen_worker.net.wanted import DownloadFailedError
 from gen_worker.refs import ModelSpec
+from gen_worker.residency.pipeline_loader import CudaOutOfMemoryError, ModelDownloadError, ModelNotFoundError
+from gen_worker.residency.provide import Extras, build_sources
 from gen_worker.settings import ModelSettings
+from gen_worker.sources.source import ModelWant
 
 DIGITS = EXAMPLES / "models/digits-sd"
 CODE = """

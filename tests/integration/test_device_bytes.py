@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from gen_worker.models.device import DeviceFullError
-from gen_worker.models.loaders.base import LoadControl
-from gen_worker.models.loaders.weights import find_weights, load_tensors
-from gen_worker.models.reader import Extent, read_into
 from gen_worker.net.digests import digest_file
+from gen_worker.residency.device import DeviceFullError
+from gen_worker.residency.loaders.base import LoadControl
+from gen_worker.residency.loaders.weights import find_weights, load_tensors
+from gen_worker.residency.reader import Extent, read_into
 from gen_worker.testing.fakes import FakeDevice
 
 

@@ -18,7 +18,7 @@ import pytest
 from blake3 import blake3
 from tests.blob_server import BlobServer
 
-from gen_worker.models.disk import growth_bytes, has_size
+from gen_worker.content.disk import growth_bytes, has_size
 from gen_worker.net.disk_calls import reserve
 from gen_worker.net.download import fetch
 from gen_worker.net.range_client import Link, RangeClient

@@ -12,16 +12,16 @@ from typing import Any
 import msgspec
 import pytest
 
+from gen_worker.content.measured import LOAD, Measurements
+from gen_worker.content.progress import Progress
 from gen_worker.log import Log
-from gen_worker.model_cache import ModelCache
-from gen_worker.models.device import TorchDevice
-from gen_worker.models.loaders.base import LoadControl, Loaded, LoadPlan, LoadRequest, PartPlan
-from gen_worker.models.loaders.diffusers import DiffusersLoader
-from gen_worker.models.loaders.frugal import is_kept_off, keep_off, steps_of
-from gen_worker.models.loaders.weights import find_weights, load_tensors
-from gen_worker.models.measured import LOAD, Measurements
-from gen_worker.models.progress import Progress
-from gen_worker.models.residency import Residency
+from gen_worker.residency.accounting import ModelCache
+from gen_worker.residency.device import TorchDevice
+from gen_worker.residency.loaders.base import LoadControl, Loaded, LoadPlan, LoadRequest, PartPlan
+from gen_worker.residency.loaders.diffusers import DiffusersLoader
+from gen_worker.residency.loaders.frugal import is_kept_off, keep_off, steps_of
+from gen_worker.residency.loaders.weights import find_weights, load_tensors
+from gen_worker.residency.loads import Residency
 from gen_worker.runtime.registration import model_tiers
 from gen_worker.testing.fakes import FakeDevice
 

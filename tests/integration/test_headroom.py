@@ -9,12 +9,12 @@ import msgspec
 from tests.integration.test_several_devices import MB, SPEC, Machine, Sink
 from tests.property import residency_functions
 
-from gen_worker.authoring.local_outputs import LocalOutputs
+from gen_worker.execution.cancellation import CancelToken
+from gen_worker.execution.executor import Executor, RunRequest
 from gen_worker.files.inputs import InputFiles
+from gen_worker.files.local_outputs import LocalOutputs
 from gen_worker.log import Log
-from gen_worker.models.place import form_name
-from gen_worker.runtime.cancellation import CancelToken
-from gen_worker.runtime.executor import Executor, RunRequest
+from gen_worker.residency.place import form_name
 from gen_worker.settings import RunLimits
 
 

@@ -14,20 +14,20 @@ from typing import Any
 import pytest
 from tests.tiny_models import tiny_flux, tiny_sdxl
 
-from gen_worker.adapters import LoraAdapter
+from gen_worker.authoring.adapters import LoraAdapter
+from gen_worker.content.measured import Measurements
+from gen_worker.content.progress import Progress
 from gen_worker.errors import FatalError, ResourceError
-from gen_worker.ledger import Part
 from gen_worker.log import Log
-from gen_worker.model_cache import ModelCache
-from gen_worker.models.device import DeviceFullError, TorchDevice
-from gen_worker.models.loaders.base import LoadControl, Loaded, Loader, LoadPlan, LoadRequest, PartPlan
-from gen_worker.models.loaders.diffusers import DiffusersLoader
-from gen_worker.models.loaders.lora import LoraLoader
-from gen_worker.models.loaders.onnx import OnnxLoader, onnx_file, providers_for
-from gen_worker.models.loaders.transformers import TransformersLoader
-from gen_worker.models.measured import Measurements
-from gen_worker.models.progress import Progress
-from gen_worker.models.residency import Residency
+from gen_worker.residency.accounting import ModelCache
+from gen_worker.residency.device import DeviceFullError, TorchDevice
+from gen_worker.residency.ledger import Part
+from gen_worker.residency.loaders.base import LoadControl, Loaded, Loader, LoadPlan, LoadRequest, PartPlan
+from gen_worker.residency.loaders.diffusers import DiffusersLoader
+from gen_worker.residency.loaders.lora import LoraLoader
+from gen_worker.residency.loaders.onnx import OnnxLoader, onnx_file, providers_for
+from gen_worker.residency.loaders.transformers import TransformersLoader
+from gen_worker.residency.loads import Residency
 from gen_worker.testing.fakes import FakeDevice
 
 MODELS = Path(__file__).parents[2] / "examples/models"

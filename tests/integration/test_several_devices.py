@@ -11,23 +11,23 @@ import msgspec
 import pytest
 from tests.property import residency_functions
 
-from gen_worker.authoring.local_outputs import LocalOutputs
 from gen_worker.errors import ResourceError
 from gen_worker.events import RunEvent
+from gen_worker.execution.cancellation import CancelToken
+from gen_worker.execution.executor import Executor, RunRequest
 from gen_worker.files.inputs import InputFiles
+from gen_worker.files.local_outputs import LocalOutputs
 from gen_worker.log import Log
-from gen_worker.model_cache import ModelCache
-from gen_worker.models.devices import CONTEXT_BYTES, DeviceSet, model_cache, pick_devices
-from gen_worker.models.keyspace import Keyspace
-from gen_worker.models.loaders.base import LoadControl, Loaded, Loader, LoadPlan, LoadRequest, PartPlan
-from gen_worker.models.manager import ModelManager, Seat
-from gen_worker.models.place import Lease, form_name
-from gen_worker.models.source import OverrideSource
 from gen_worker.project.discovery import read_specs
 from gen_worker.refs import ModelSpec
-from gen_worker.runtime.cancellation import CancelToken
-from gen_worker.runtime.executor import Executor, RunRequest
+from gen_worker.residency.accounting import ModelCache
+from gen_worker.residency.devices import CONTEXT_BYTES, DeviceSet, model_cache, pick_devices
+from gen_worker.residency.loaders.base import LoadControl, Loaded, Loader, LoadPlan, LoadRequest, PartPlan
+from gen_worker.residency.manager import ModelManager, Seat
+from gen_worker.residency.place import Lease, form_name
 from gen_worker.settings import RunLimits
+from gen_worker.sources.keyspace import Keyspace
+from gen_worker.sources.source import OverrideSource
 from gen_worker.testing.fakes import FakeDevice
 
 MB = 10**6

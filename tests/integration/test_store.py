@@ -16,19 +16,19 @@ import pytest
 from tests.blob_server import BlobServer
 from tests.fake_hub import FakeCozyHub, read_tree
 
+from gen_worker.content.cas import tree_digest
+from gen_worker.content.disk import free_bytes, mount_of
+from gen_worker.content.housekeeping import StoreLimits, collect, make_room, repair, verify
+from gen_worker.content.lease_file import LeaseFile
+from gen_worker.content.listing import Listing, RemoteFile
+from gen_worker.content.progress import Progress
 from gen_worker.errors import FatalError, ResourceError, RetryableError
-from gen_worker.models.cas import tree_digest
-from gen_worker.models.disk import free_bytes, mount_of
-from gen_worker.models.housekeeping import StoreLimits, collect, make_room, repair, verify
-from gen_worker.models.lease_file import LeaseFile
-from gen_worker.models.listing import Listing, RemoteFile
-from gen_worker.models.localize import LocalCopies
-from gen_worker.models.progress import Progress
-from gen_worker.models.provide import Sources, build_sources
-from gen_worker.models.source import LocalModel, ModelWant, OverrideSource
 from gen_worker.net.part_file import part_path
 from gen_worker.refs import ModelSpec
+from gen_worker.residency.provide import Sources, build_sources
 from gen_worker.settings import ModelSettings
+from gen_worker.sources.localize import LocalCopies
+from gen_worker.sources.source import LocalModel, ModelWant, OverrideSource
 
 
 @pytest.fixture
@@ -153,10 +153,10 @@ class TestListed:
 
 PROCESS = """
     import json, os, sys, threading
-    from gen_worker.models.listing import Listing, RemoteFile
-    from gen_worker.models.progress import Progress
-    from gen_worker.models.provide import build_sources
-    from gen_worker.models.source import ModelWant
+    from gen_worker.content.listing import Listing, RemoteFile
+    from gen_worker.content.progress import Progress
+    from gen_worker.residency.provide import build_sources
+    from gen_worker.sources.source import ModelWant
     from gen_worker.refs import ModelSpec
     from gen_worker.settings import ModelSettings
     digest, files = json.loads(sys.stdin.read())

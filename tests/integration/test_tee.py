@@ -12,16 +12,16 @@ from tests.blob_server import BlobServer
 from tests.fake_hub import FakeCozyHub
 from tests.integration.test_device_bytes import safetensors
 
+from gen_worker.content.progress import Progress
 from gen_worker.errors import FatalError
-from gen_worker.models.host_tier import HostTier, file_key
-from gen_worker.models.loaders.base import LoadControl
-from gen_worker.models.loaders.weights import find_weights, load_tensors
-from gen_worker.models.progress import Progress
-from gen_worker.models.provide import Sources, build_sources
-from gen_worker.models.source import ModelWant
-from gen_worker.models.tee import Tee
 from gen_worker.refs import ModelSpec
+from gen_worker.residency.host_tier import HostTier, file_key
+from gen_worker.residency.loaders.base import LoadControl
+from gen_worker.residency.loaders.weights import find_weights, load_tensors
+from gen_worker.residency.provide import Sources, build_sources
+from gen_worker.residency.tee import Tee
 from gen_worker.settings import ModelSettings
+from gen_worker.sources.source import ModelWant
 from gen_worker.testing.fakes import FakeDevice
 
 SIZE = 5 << 20

@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gen_worker.authoring.local_outputs import LocalOutputs, normalize_output_ref
 from gen_worker.dev.runs import DevRun
 from gen_worker.errors import ValidationError
 from gen_worker.events import RunEvent
+from gen_worker.execution.payloads import decode_payload
+from gen_worker.files.local_outputs import LocalOutputs, normalize_output_ref
 from gen_worker.http.sse import frame, last_event_id
-from gen_worker.model_cache import ModelCache
 from gen_worker.names import slugify
+from gen_worker.outcome import scrub
 from gen_worker.project.cozy_toml import CozyTomlError, load_cozy_toml
 from gen_worker.refs import parse_model_ref
-from gen_worker.runtime.outcome import scrub
-from gen_worker.runtime.payloads import decode_payload
+from gen_worker.residency.accounting import ModelCache
 
 NAMES = st.text(string.ascii_letters + string.digits + "._- ", min_size=1, max_size=40)
 JSON = st.recursive(

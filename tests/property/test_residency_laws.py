@@ -14,20 +14,20 @@ from tests.property import residency_functions
 
 from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.errors import WorkerError
-from gen_worker.eviction import Candidate, LeastLoss, LeastRecentlyUsed
-from gen_worker.ledger import DoesNotFitError, Ledger, Part
 from gen_worker.log import Log
-from gen_worker.model_cache import ModelCache
-from gen_worker.models.device import DeviceFullError
-from gen_worker.models.devices import DeviceSet
-from gen_worker.models.keyspace import Keyspace
-from gen_worker.models.loaders.base import LoadControl, Loaded, LoadPlan, LoadRequest, PartPlan
-from gen_worker.models.manager import ModelManager, Seat
-from gen_worker.models.place import Lease
-from gen_worker.models.reader import ReadCanceledError
-from gen_worker.models.source import OverrideSource
 from gen_worker.project.discovery import read_specs
 from gen_worker.refs import ModelSpec
+from gen_worker.residency.accounting import ModelCache
+from gen_worker.residency.device import DeviceFullError
+from gen_worker.residency.devices import DeviceSet
+from gen_worker.residency.eviction import Candidate, LeastLoss, LeastRecentlyUsed
+from gen_worker.residency.ledger import DoesNotFitError, Ledger, Part
+from gen_worker.residency.loaders.base import LoadControl, Loaded, LoadPlan, LoadRequest, PartPlan
+from gen_worker.residency.manager import ModelManager, Seat
+from gen_worker.residency.place import Lease
+from gen_worker.residency.reader import ReadCanceledError
+from gen_worker.sources.keyspace import Keyspace
+from gen_worker.sources.source import OverrideSource
 from gen_worker.testing.fakes import FakeDevice
 
 CANDIDATES = st.lists(

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gen_worker.models.file_plan import FilePlan, Knowledge, Needs, PlanError, SelectionPolicy, plan_files
+from gen_worker.sources.file_plan import FilePlan, Knowledge, Needs, PlanError, SelectionPolicy, plan_files
 
 GB = 10**9
 SD15 = {

@@ -2,7 +2,7 @@
 
 import random
 
-from gen_worker.models.foresight import Foresight, Tally, is_worth_it
+from gen_worker.residency.foresight import Foresight, Tally, is_worth_it
 
 
 def test_what_always_follows_is_foreseen_after_it_was_seen_twice() -> None:

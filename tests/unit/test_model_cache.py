@@ -2,7 +2,7 @@
 
 import pytest
 
-from gen_worker.model_cache import ModelCache, ModelLocation
+from gen_worker.residency.accounting import ModelCache, ModelLocation
 
 
 def test_the_readme_example() -> None:

@@ -14,7 +14,7 @@ from gen_worker.errors import (
     ValidationError,
 )
 from gen_worker.http.problems import status_of
-from gen_worker.runtime.outcome import outcome_of, scrub
+from gen_worker.outcome import outcome_of, scrub
 
 
 class OutOfMemoryError(RuntimeError):
@@ -82,7 +82,7 @@ def test_peak_memory_while_torch_is_being_imported(monkeypatch: pytest.MonkeyPat
     import sys
     import types
 
-    from gen_worker.runtime.phases import _peak_vram_bytes
+    from gen_worker.execution.phases import _peak_vram_bytes
 
     monkeypatch.setitem(sys.modules, "torch", types.ModuleType("torch"))
     assert _peak_vram_bytes() is None

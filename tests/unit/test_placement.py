@@ -2,7 +2,7 @@
 
 import pytest
 
-from gen_worker.models.placement import Offer, choose_place
+from gen_worker.residency.placement import Offer, choose_place
 
 CASES = {
     "where the model is": ([Offer(0, 5.0, 0), Offer(1, 0.0, 0)], 1.0, 1),

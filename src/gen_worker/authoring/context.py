@@ -182,6 +182,6 @@ class ActionContext:
         if self._local_output_dir is None:
             raise RuntimeError("no place to save files: set FILE_API_BASE_URL and FILE_API_TOKEN, or give the context a local_output_dir")
         # Imported here: only a context built by hand, as in a test, makes its own store.
-        from gen_worker.authoring.local_outputs import LocalOutputs
+        from gen_worker.files.local_outputs import LocalOutputs
 
         return LocalOutputs(Path(self._local_output_dir))

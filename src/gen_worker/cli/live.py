@@ -8,8 +8,8 @@ import msgspec
 
 from gen_worker import events
 from gen_worker.cli.output import say
+from gen_worker.content.progress import ModelProgress
 from gen_worker.events import RunEvent
-from gen_worker.models.progress import ModelProgress
 
 _STEPS = {
     events.RESOLVE_STARTED: "finding the model",

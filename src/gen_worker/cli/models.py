@@ -12,21 +12,21 @@ import msgspec
 
 from gen_worker.cli.model_bars import ModelBars
 from gen_worker.cli.output import EXIT_FAILED, EXIT_NOT_FOUND, fail, json_option, print_json, say
+from gen_worker.content.disk import free_bytes
+from gen_worker.content.housekeeping import collect, repair, verify
+from gen_worker.content.measured import NET, Measurements
 from gen_worker.dev.project import load_project
 from gen_worker.errors import WorkerError
-from gen_worker.models.arrivals import Arrivals
-from gen_worker.models.devices import model_cache
-from gen_worker.models.disk import free_bytes
-from gen_worker.models.housekeeping import collect, repair, verify
-from gen_worker.models.measured import NET, Measurements
-from gen_worker.models.plan import ModelPlan, Room, describe, plan_of_folder, plan_of_listing
-from gen_worker.models.provide import Sources, build_sources, scheme_of
-from gen_worker.models.source import ModelWant, parse_overrides
 from gen_worker.names import did_you_mean
 from gen_worker.project.cozy_toml import find_cozy_toml
 from gen_worker.refs import DEFAULT_DTYPES, ModelSpec, canonical_ref
-from gen_worker.runtime.hardware import GpuWatch
+from gen_worker.residency.devices import model_cache
+from gen_worker.residency.hardware import GpuWatch
+from gen_worker.residency.provide import Sources, build_sources, scheme_of
 from gen_worker.settings import ModelSettings
+from gen_worker.sources.arrivals import Arrivals
+from gen_worker.sources.plan import ModelPlan, Room, describe, plan_of_folder, plan_of_listing
+from gen_worker.sources.source import ModelWant, parse_overrides
 
 names_argument = click.argument("names", nargs=-1, metavar="[KEY|REF]...")
 folder_option = click.option(

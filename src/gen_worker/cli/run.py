@@ -20,7 +20,7 @@ from gen_worker.dev.server import ServeOptions
 from gen_worker.dev.uploads import place, text_value
 from gen_worker.http.asgi import RequestError
 from gen_worker.names import did_you_mean, slugify
-from gen_worker.runtime.outcome import Outcome
+from gen_worker.outcome import Outcome
 
 
 @click.command("run")

@@ -6,18 +6,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from gen_worker.authoring.assets import Asset
-from gen_worker.authoring.local_outputs import LocalOutputs
 from gen_worker.dev.project import Served
 from gen_worker.dev.server import ServeOptions, dev_config
 from gen_worker.events import RunEvent
+from gen_worker.execution.cancellation import CancelToken
+from gen_worker.execution.executor import Executor, RunRequest
 from gen_worker.files.inputs import InputFiles
+from gen_worker.files.local_outputs import LocalOutputs
 from gen_worker.log import Log
-from gen_worker.models.devices import model_cache, named_device
-from gen_worker.models.provide import build_models
-from gen_worker.runtime.cancellation import CancelToken
-from gen_worker.runtime.executor import Executor, RunRequest
-from gen_worker.runtime.hardware import GpuWatch
-from gen_worker.runtime.outcome import Outcome
+from gen_worker.outcome import Outcome
+from gen_worker.residency.devices import model_cache, named_device
+from gen_worker.residency.hardware import GpuWatch
+from gen_worker.residency.provide import build_models
 
 OnEvent = Callable[[RunEvent], None]
 

@@ -13,7 +13,7 @@ from gen_worker.errors import FieldError
 from gen_worker.events import OUTPUT_DELTA, RunEvent, stream_name
 from gen_worker.http.problems import Problem, status_of
 from gen_worker.http.sse import frame
-from gen_worker.runtime.outcome import Outcome
+from gen_worker.outcome import Outcome
 
 # Keys in sorted order, as the contract wants them; Structs keep the order of their fields.
 _encode = msgspec.json.Encoder().encode

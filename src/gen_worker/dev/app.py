@@ -10,26 +10,26 @@ from starlette.responses import FileResponse
 from starlette.routing import Router
 
 from gen_worker import __version__
-from gen_worker.authoring.local_outputs import LocalOutputs
 from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.dev import answers
 from gen_worker.dev.invoke import Invoker
 from gen_worker.dev.model_routes import ModelRoutes
 from gen_worker.dev.runs import DevRun, Reader, RunBook
+from gen_worker.execution.admission import Admission
+from gen_worker.execution.executor import Executor
 from gen_worker.files.inputs import InputFiles
+from gen_worker.files.local_outputs import LocalOutputs
 from gen_worker.http.asgi import Request, RequestError, Shortcut, build_router
 from gen_worker.http.openapi import openapi_document
 from gen_worker.http.problems import PROBLEM_JSON, problem
 from gen_worker.http.sse import last_event_id
 from gen_worker.log import Log
-from gen_worker.models.devices import model_cache, named_device
-from gen_worker.models.keyspace import Keyspace
-from gen_worker.models.provide import Sources, build_models
 from gen_worker.refs import ModelSpec
-from gen_worker.runtime.admission import Admission
-from gen_worker.runtime.executor import Executor
-from gen_worker.runtime.hardware import GpuWatch
+from gen_worker.residency.devices import model_cache, named_device
+from gen_worker.residency.hardware import GpuWatch
+from gen_worker.residency.provide import Sources, build_models
 from gen_worker.settings import ModelSettings, RunLimits
+from gen_worker.sources.keyspace import Keyspace
 
 PAGE_SIZE = 50
 PLAYGROUND = Path(__file__).parent / "playground"

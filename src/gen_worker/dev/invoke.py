@@ -9,7 +9,6 @@ from pathlib import Path
 
 import msgspec
 
-from gen_worker.authoring.local_outputs import LocalOutputs
 from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.dev import answers
 from gen_worker.dev.disconnects import DisconnectWatch, disconnected
@@ -17,12 +16,13 @@ from gen_worker.dev.envelope import RunOptions, read_envelope
 from gen_worker.dev.runs import MAX_QUEUED, DevRun, Reader, RunBook
 from gen_worker.dev.uploads import read_multipart
 from gen_worker.errors import WorkerError
+from gen_worker.execution.executor import Executor, RunRequest
+from gen_worker.files.local_outputs import LocalOutputs
 from gen_worker.http import sse
 from gen_worker.http.asgi import Request, RequestError
 from gen_worker.names import did_you_mean
-from gen_worker.runtime.executor import Executor, RunRequest
-from gen_worker.runtime.listings import read_listings
-from gen_worker.runtime.outcome import outcome_of
+from gen_worker.outcome import outcome_of
+from gen_worker.sources.listings import read_listings
 
 MAX_BODY_BYTES = 256 << 20
 MAX_WAIT_S = 3600.0

@@ -9,9 +9,9 @@ import msgspec
 from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.errors import WorkerError
 from gen_worker.http.asgi import Request, RequestError
-from gen_worker.models.manager import ModelManager
 from gen_worker.names import did_you_mean
 from gen_worker.refs import DEFAULT_DTYPES, ModelSpec, canonical_ref
+from gen_worker.residency.manager import ModelManager
 
 MAX_BODY_BYTES = 1 << 20
 

@@ -14,9 +14,9 @@ from gen_worker import events
 from gen_worker.authoring.assets import Asset
 from gen_worker.errors import ResourceError
 from gen_worker.events import RunEvent
-from gen_worker.runtime.admission import Admission
-from gen_worker.runtime.cancellation import CancelToken
-from gen_worker.runtime.outcome import Outcome
+from gen_worker.execution.admission import Admission
+from gen_worker.execution.cancellation import CancelToken
+from gen_worker.outcome import Outcome
 
 MAX_FINISHED_RUNS = 256
 MAX_KEPT_BYTES = 64 << 20

@@ -18,11 +18,11 @@ from gen_worker.dev.app import DevApp, DevConfig
 from gen_worker.dev.project import Served, load_baked, load_project
 from gen_worker.dev.reload import watch
 from gen_worker.log import Log
-from gen_worker.models.provide import build_sources
-from gen_worker.models.source import parse_overrides
 from gen_worker.names import did_you_mean
 from gen_worker.project.cozy_toml import find_cozy_toml
+from gen_worker.residency.provide import build_sources
 from gen_worker.settings import ModelSettings, RunLimits
+from gen_worker.sources.source import parse_overrides
 
 DEFAULT_LISTEN = "127.0.0.1:8081"
 BAKED_MANIFEST = Path("/app/.cozy/manifest.json")

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gen_worker.authoring.assets import Asset
-from gen_worker.authoring.local_outputs import normalize_output_ref
 from gen_worker.files.file_api import CHUNK_BYTES, FileApi
+from gen_worker.files.local_outputs import normalize_output_ref
 
 
 class HubOutputs:

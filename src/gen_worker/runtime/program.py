@@ -10,19 +10,19 @@ from typing import Any
 
 import msgspec
 
+from gen_worker.authoring.model_interface import ModelDownloader
 from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.log import Log
-from gen_worker.model_interface import ModelDownloader
-from gen_worker.models.provide import Extras, build_sources
-from gen_worker.models.source import parse_overrides
 from gen_worker.project.baked import load_functions
 from gen_worker.project.discovery import import_modules, read_specs
 from gen_worker.project.manifest import Manifest
 from gen_worker.refs import ModelSpec
+from gen_worker.residency.provide import Extras, build_sources
 from gen_worker.runtime.identity import JwksSettings, JwksVerifier
 from gen_worker.runtime.startup import Startup
 from gen_worker.runtime.worker import WireWorker, WorkerConfig
 from gen_worker.settings import ModelSettings, RunLimits, SettingError, WorkerSettings
+from gen_worker.sources.source import parse_overrides
 
 
 def worker_config(

@@ -10,17 +10,17 @@ import msgspec
 from gen_worker.authoring.context import ActionContext
 from gen_worker.authoring.realtime import RealtimeSocket
 from gen_worker.authoring.signature import FunctionSpec
+from gen_worker.content.listing import Listing
 from gen_worker.errors import CanceledError, FatalError, WorkerError
 from gen_worker.events import RunEvent
+from gen_worker.execution.admission import Admission
+from gen_worker.execution.cancellation import CancelToken
+from gen_worker.execution.executor import Executor
+from gen_worker.execution.threads import Mailbox
 from gen_worker.log import Log
-from gen_worker.models.listing import Listing
-from gen_worker.models.manager import Seat
-from gen_worker.models.place import form_name
 from gen_worker.refs import canonical_ref
-from gen_worker.runtime.admission import Admission
-from gen_worker.runtime.cancellation import CancelToken
-from gen_worker.runtime.executor import Executor
-from gen_worker.runtime.threads import Mailbox
+from gen_worker.residency.manager import Seat
+from gen_worker.residency.place import form_name
 from gen_worker.runtime.wire_runs import FilesOf, Voice, WireSink
 from gen_worker.wire.messages import CloseRealtime, OpenRealtime, RealtimeCredit, RealtimeFrame
 

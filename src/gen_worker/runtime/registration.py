@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from gen_worker.authoring.signature import FunctionSpec
-from gen_worker.model_cache import ModelCache
-from gen_worker.models.manager import ModelManager
-from gen_worker.models.measured import LOAD, NET
+from gen_worker.content.measured import LOAD, NET
 from gen_worker.project.schemas import compact_json, json_schema
-from gen_worker.runtime.hardware import GpuWatch, Hardware
+from gen_worker.residency.accounting import ModelCache
+from gen_worker.residency.hardware import GpuWatch, Hardware
+from gen_worker.residency.manager import ModelManager
 from gen_worker.wire.messages import EXTENSIONS, FunctionSchema, ModelTier, Registration, Resources
 from gen_worker.wire_protocol import WIRE_PROTOCOL_MAJOR, WIRE_PROTOCOL_MINOR
 

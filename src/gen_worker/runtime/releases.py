@@ -9,17 +9,17 @@ from pathlib import Path
 import msgspec
 
 from gen_worker.authoring.signature import FunctionSpec
+from gen_worker.content.cas import Cas
+from gen_worker.content.disk import mount_of
+from gen_worker.content.listing import Listing
+from gen_worker.content.progress import ModelProgress
 from gen_worker.errors import FatalError, ResourceError, RetryableError, WorkerError
 from gen_worker.log import Log
-from gen_worker.models.cas import Cas
-from gen_worker.models.disk import mount_of
-from gen_worker.models.listing import Listing
-from gen_worker.models.manager import ModelManager
-from gen_worker.models.progress import ModelProgress
 from gen_worker.names import did_you_mean
 from gen_worker.refs import ModelSpec, canonical_ref
-from gen_worker.runtime.listings import listing_of
+from gen_worker.residency.manager import ModelManager
 from gen_worker.runtime.wire_runs import Voice
+from gen_worker.sources.listings import listing_of
 from gen_worker.wire.messages import (
     Event,
     LoadModelResult,

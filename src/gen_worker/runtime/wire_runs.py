@@ -9,17 +9,17 @@ import msgspec
 from gen_worker import events
 from gen_worker.authoring.context import OutputStore
 from gen_worker.authoring.signature import FunctionSpec
+from gen_worker.content.listing import Listing
 from gen_worker.errors import WorkerError
 from gen_worker.events import RunEvent
+from gen_worker.execution.admission import Admission
+from gen_worker.execution.cancellation import CancelToken
+from gen_worker.execution.executor import Executor, RunRequest
 from gen_worker.files.file_api import FileApi
 from gen_worker.log import Log
-from gen_worker.models.listing import Listing
 from gen_worker.names import did_you_mean
-from gen_worker.runtime.admission import Admission
-from gen_worker.runtime.cancellation import CancelToken
-from gen_worker.runtime.executor import Executor, RunRequest
-from gen_worker.runtime.listings import listings_of
-from gen_worker.runtime.outcome import Outcome
+from gen_worker.outcome import Outcome
+from gen_worker.sources.listings import listings_of
 from gen_worker.wire.messages import Event, RunCommand, RunResult, Single
 from gen_worker.wire.outbox import Outbox
 

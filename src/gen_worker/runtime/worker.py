@@ -12,26 +12,26 @@ import msgspec
 from gen_worker.authoring.context import OutputStore
 from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.errors import RetryableError
+from gen_worker.execution.admission import Admission
+from gen_worker.execution.executor import Executor
+from gen_worker.execution.stuck import StuckAfter
 from gen_worker.files.file_api import FileApi
 from gen_worker.files.hub_files import NO_FILE_API, HubOutputs, NoFiles
 from gen_worker.files.input_cache import InputCache
 from gen_worker.files.inputs import InputFiles
 from gen_worker.log import Log
-from gen_worker.models.devices import model_cache, named_device
-from gen_worker.models.provide import Extras, Sources, build_models
 from gen_worker.refs import ModelSpec
-from gen_worker.runtime.admission import Admission
+from gen_worker.residency.devices import model_cache, named_device
+from gen_worker.residency.hardware import GpuWatch, read_hardware
+from gen_worker.residency.provide import Extras, Sources, build_models
 from gen_worker.runtime.connection import Apply, Connection, ConnectionPolicy, Dialer, Register
 from gen_worker.runtime.dispatch import Dispatch
-from gen_worker.runtime.executor import Executor
-from gen_worker.runtime.hardware import GpuWatch, read_hardware
 from gen_worker.runtime.identity import Identity
 from gen_worker.runtime.realtime import RealtimeSessions
 from gen_worker.runtime.registration import Registrar
 from gen_worker.runtime.releases import Releases
 from gen_worker.runtime.seeds import Backoff, Seeds
 from gen_worker.runtime.startup import Startup
-from gen_worker.runtime.stuck import StuckAfter
 from gen_worker.runtime.wire_runs import WireRuns
 from gen_worker.settings import ModelSettings, RunLimits, WorkerSettings, split_list
 from gen_worker.transport.grpc_client import GrpcDialer, Tls

@@ -5,9 +5,9 @@ import weakref
 from collections.abc import Iterable
 from typing import Any
 
-from gen_worker.models.device import STAGING_BYTES, Copier, DeviceFullError, DeviceMemory
-from gen_worker.models.host_tier import HostBuffer, HostTier
 from gen_worker.net.digests import new_hash
+from gen_worker.residency.device import STAGING_BYTES, Copier, DeviceFullError, DeviceMemory
+from gen_worker.residency.host_tier import HostBuffer, HostTier
 
 
 class VirtualClock:

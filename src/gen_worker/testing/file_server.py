@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
-from gen_worker.authoring.local_outputs import normalize_output_ref
+from gen_worker.files.local_outputs import normalize_output_ref
 
 PREFIX = "/api/v1/file/"
 CHUNK_BYTES = 1 << 20

@@ -1,0 +1,1 @@
+"""Bytes on disk by digest: fetched once, verified, counted, cleaned up."""

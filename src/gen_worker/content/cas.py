@@ -1,0 +1,221 @@
+"""Models by content: each blob once, snapshots made of links to them, published whole or not at all. Blocking.
+
+`blobs/blake3/ab/cd/<hex>`, `snapshots/<digest>/<path>` as published workers lay them out; beside them `manifests/<digest>.json` and
+`refs/` of our own.
+"""
+
+import contextlib
+import hashlib
+import os
+import secrets
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from gen_worker.content.blobs import fetch_blobs, is_present
+from gen_worker.content.disk import admit, has_size, missing_bytes
+from gen_worker.content.listing import Listing, RemoteFile
+from gen_worker.content.progress import Progress
+from gen_worker.net.digests import checked_digest
+from gen_worker.net.part_file import sync_folder
+from gen_worker.net.range_client import Link, RangeClient
+from gen_worker.net.wanted import Policy, Wanted
+
+LinkOf = Callable[[RemoteFile, bool], Link]
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """A model version that is here. `fetched_bytes` came over the network just now."""
+
+    path: Path
+    listing: Listing
+    fetched_bytes: int = 0
+
+
+class _Ref(msgspec.Struct, frozen=True):
+    """What a ref means here. `form` tells resolutions of one ref apart: the precisions that were asked for, empty for a scheduler's
+    choice."""
+
+    ref: str
+    digest: str
+    form: str = ""
+
+
+class Cas:
+    """A store in one folder; several processes may use it."""
+
+    def __init__(self, root: Path, *, floor_bytes: int = 0) -> None:
+        self.root = root
+        self._floor_bytes = floor_bytes
+        self.on_blob: Callable[[Path], None] = lambda path: None  # a blob has come, and is right
+        self.blobs = root / "blobs" / "blake3"
+        self.snapshots = root / "snapshots"
+        self.manifests = root / "manifests"
+        self.refs = root / "refs"
+        self.locks = root / "locks"
+
+    def blob_path(self, digest: str) -> Path:
+        """Where a blob lies or will lie; `ValueError` for what is no blake3 digest."""
+        algorithm, _, hexadecimal = checked_digest(digest).partition(":")
+        if algorithm != "blake3":
+            raise ValueError(f"digest {digest!r}: blobs are named by blake3")
+        return self.blobs / hexadecimal[:2] / hexadecimal[2:4] / hexadecimal
+
+    def find(self, digest: str) -> Snapshot | None:
+        """A snapshot if all of it is here."""
+        name = snapshot_name(digest)
+        try:
+            listing = msgspec.json.decode((self.manifests / f"{name}.json").read_bytes(), type=Listing)
+        except (OSError, msgspec.DecodeError):
+            return None
+        folder = self.snapshots / name
+        complete = all(has_size(folder / file.path, file.size_bytes) for file in listing.files)
+        return Snapshot(folder, listing) if complete else None
+
+    def find_ref(self, ref: str, form: str = "") -> Snapshot | None:
+        """What a ref meant when it was last resolved here in this form, if all of it is here."""
+        try:
+            known = msgspec.json.decode(self._ref_path(ref, form).read_bytes(), type=_Ref)
+        except (OSError, msgspec.DecodeError):
+            return None
+        if known.ref != ref:
+            return None
+        self.touch(ref, form)
+        return self.find(known.digest)
+
+    def touch(self, ref: str, form: str = "") -> None:
+        """Note a use."""
+        with contextlib.suppress(OSError):
+            os.utime(self._ref_path(ref, form))
+
+    def used_s(self, ref: str) -> float:
+        """When a ref was last used in any form, as a Unix time."""
+        return max((path.stat().st_mtime for path, known in self._known() if known.ref == ref), default=0.0)
+
+    def fetch(
+        self,
+        ref: str,
+        form: str,
+        listing: Listing,
+        link: LinkOf,
+        client: RangeClient,
+        policy: Policy,
+        progress: Progress,
+        cancel: threading.Event,
+    ) -> Snapshot:
+        """Have a snapshot: the blobs that are missing, then the folder. The listing is a checked one; every file has a blake3 digest."""
+        found = self.find(listing.digest)
+        fetched = 0
+        if found is None:
+            wanted = {file.digest: self._wanted(file, link) for file in listing.files}
+            missing = [file for file in wanted.values() if not is_present(file)]
+            total = sum(file.size_bytes for file in wanted.values())
+            need, growth = self.missing_bytes(listing)
+            admit(self.root, growth, self._floor_bytes, ref)
+            progress.begin("downloading", total)
+            progress.add(total - need)
+            fetched = fetch_blobs(missing, self.locks, client, policy, progress, cancel, self.on_blob)
+            found = self._publish(listing)
+        self._remember(_Ref(ref, listing.digest, form))
+        return Snapshot(found.path, found.listing, fetched)
+
+    def missing_bytes(self, listing: Listing) -> tuple[int, int]:
+        """As of `disk.missing_bytes`."""
+        return missing_bytes({self.blob_path(file.digest): file.size_bytes for file in listing.files})
+
+    def inventory(self) -> Iterator[tuple[str, Snapshot]]:
+        """Every ref whose snapshot is here in full; a ref of several forms comes with each."""
+        for _, known in self._known():
+            found = self.find(known.digest)
+            if found is not None:
+                yield known.ref, found
+
+    def forget(self, ref: str) -> None:
+        """Drop a ref in all its forms and, where no other ref means them, its snapshots. Blobs go with the next `gc`."""
+        others = {known.digest for _, known in self._known() if known.ref != ref}
+        for path, known in self._known():
+            if known.ref != ref:
+                continue
+            path.unlink(missing_ok=True)
+            if known.digest not in others:
+                name = snapshot_name(known.digest)
+                (self.manifests / f"{name}.json").unlink(missing_ok=True)
+                shutil.rmtree(self.snapshots / name, ignore_errors=True)
+
+    def _known(self) -> list[tuple[Path, _Ref]]:
+        found = []
+        for path in sorted(self.refs.glob("*.json")):
+            with contextlib.suppress(OSError, msgspec.DecodeError):
+                found.append((path, msgspec.json.decode(path.read_bytes(), type=_Ref)))
+        return found
+
+    def _wanted(self, file: RemoteFile, link: LinkOf) -> Wanted:
+        return Wanted(self.blob_path(file.digest), file.size_bytes, file.digest, lambda expired: link(file, expired), file.path)
+
+    def _publish(self, listing: Listing) -> Snapshot:
+        name = snapshot_name(listing.digest)
+        final = self.snapshots / name
+        building = self.snapshots / f"{name}.building.{os.getpid()}.{secrets.token_hex(4)}"
+        try:
+            for file in listing.files:
+                target = building / file.path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _link_or_copy(self.blob_path(file.digest), target)
+            self.manifests.mkdir(parents=True, exist_ok=True)
+            plain = Listing(listing.digest, tuple(RemoteFile(f.path, f.size_bytes, f.digest) for f in listing.files))
+            _write_whole(self.manifests / f"{name}.json", msgspec.json.encode(plain))
+            if final.exists() and self.find(listing.digest) is None:
+                shutil.rmtree(final)  # what an earlier program left half done
+            try:
+                building.rename(final)
+            except OSError:
+                if self.find(listing.digest) is None:  # else: another process was quicker with the same
+                    raise
+            sync_folder(self.snapshots)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+        return Snapshot(final, plain)
+
+    def _remember(self, ref: _Ref) -> None:
+        self.refs.mkdir(parents=True, exist_ok=True)
+        _write_whole(self._ref_path(ref.ref, ref.form), msgspec.json.encode(ref))
+
+    def _ref_path(self, ref: str, form: str) -> Path:
+        return self.refs / f"{hashlib.sha256(f'{ref}|{form}'.encode()).hexdigest()[:32]}.json"
+
+
+def snapshot_name(digest: str) -> str:
+    """A snapshot digest as a folder name: as it was given, in lower case; `ValueError` for what is no digest."""
+    checked = checked_digest(digest)
+    return checked if ":" in digest else checked.partition(":")[2]
+
+
+def tree_digest(listing: Listing) -> str:
+    """The digest of a snapshot: BLAKE3 over `path TAB size TAB blake3hex LF`, sorted by the paths' bytes."""
+    from blake3 import blake3
+
+    hasher = blake3()
+    for file in sorted(listing.files, key=lambda f: f.path.encode()):
+        hasher.update(f"{file.path}\t{file.size_bytes}\t{file.digest.partition(':')[2]}\n".encode())
+    return f"blake3:{hasher.hexdigest()}"
+
+
+def _link_or_copy(blob: Path, target: Path) -> None:
+    try:
+        os.link(blob, target)
+        return
+    except OSError:
+        pass
+    try:
+        target.symlink_to(os.path.relpath(blob, target.parent))
+    except OSError:
+        shutil.copyfile(blob, target)
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    new = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
+    new.write_bytes(data)
+    new.replace(path)

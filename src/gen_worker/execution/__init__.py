@@ -1,0 +1,1 @@
+"""Calling a function: payload, files, models, threads, events, the end."""

@@ -1,0 +1,289 @@
+"""Gather runs of several callers into one call of a batch function. One bad item fails alone; a cancelled one leaves."""
+
+import asyncio
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from gen_worker.authoring.batch import Batch
+from gen_worker.authoring.context import ActionContext
+from gen_worker.authoring.signature import FunctionSpec
+from gen_worker.errors import CanceledError, OutputError, WorkerError
+from gen_worker.execution.call import CallLimits, Encode, OnEnd, check_output, escaped
+from gen_worker.execution.cancellation import CancelToken
+from gen_worker.execution.run_outbox import RunOutbox
+from gen_worker.execution.stuck import task_stacks, thread_stacks
+from gen_worker.execution.threads import Post, RunThreads, TenantLoop
+
+Outcome = bytes | BaseException
+MAX_IDLE_BATCHERS = 64
+
+
+class BatchContext(ActionContext):
+    """What a batch function gets as `ctx`. `items` are the contexts of the runs, in the order of the payloads: progress, events and files
+    of one run go through its own. What is emitted here goes to all of them; it counts as cancelled once all of them are.
+    """
+
+    def __init__(self, batch_id: str, items: Sequence[ActionContext], device: str | None) -> None:
+        super().__init__(batch_id, self._emit_to_all, device=device)
+        self._items = tuple(items)
+
+    @property
+    def items(self) -> tuple[ActionContext, ...]:
+        return self._items
+
+    def is_canceled(self) -> bool:
+        return all(item.is_canceled() for item in self._items)
+
+    def _emit_to_all(self, event: dict[str, Any]) -> None:
+        payload = {key: value for key, value in event["payload"].items() if key != "timestamp"}
+        for item in self._items:
+            item.emit(event["type"], payload)
+
+    def _default_store(self) -> Any:
+        raise RuntimeError("a batch has no files of its own; save through the run's own context: ctx.items[i].save_bytes(...)")
+
+
+class BatchCall:
+    """One run's part in a batch."""
+
+    def __init__(
+        self,
+        batcher: "Batcher",
+        ctx: ActionContext,
+        payload: msgspec.Struct,
+        arguments: Mapping[str, Any],
+        token: CancelToken,
+        outbox: RunOutbox,
+        encode: Encode,
+    ) -> None:
+        self.ctx = ctx
+        self.payload = payload
+        self.arguments = arguments
+        self.token = token
+        self.encode = encode
+        self.since_s = time.monotonic()
+        self.running: _RunningBatch | None = None
+        self._batcher = batcher
+        self._outbox = outbox
+        self.author_runs = False
+        self._on_end: OnEnd | None = None
+        self._on_author_end: Callable[[], None] | None = None
+
+    def start(self, on_end: OnEnd, on_author_end: Callable[[], None]) -> None:
+        """Join the queue; the callbacks are those of `Call.start`."""
+        self._on_end = on_end
+        self._on_author_end = on_author_end
+        self.token.on_cancel(self._stop)
+        if not self.ctx.is_canceled():
+            self.author_runs = True
+            self._batcher.add(self)
+
+    def stacks(self) -> list[str]:
+        """Where the author's code is just now."""
+        return self.running.stacks() if self.running is not None else []
+
+    def settle(self, outcome: Outcome) -> None:
+        """The batch is over for this run."""
+        self.author_runs = False
+        self._end(outcome)
+        if self._on_author_end is not None:
+            self._on_author_end()
+
+    def _stop(self, reason: WorkerError) -> None:
+        self.ctx.cancel()
+        self._outbox.close()
+        if self.author_runs and self._batcher.remove(self):
+            self.settle(reason)
+        else:
+            self._end(reason)
+
+    def _end(self, outcome: Outcome) -> None:
+        if self._on_end is None:
+            return
+        on_end, self._on_end = self._on_end, None
+        if isinstance(outcome, bytes):
+            on_end(outcome, None)
+        else:
+            on_end(b"", escaped(outcome))
+
+
+class Batcher:
+    """The queue of one function, for runs that use the same models. Lives on the loop."""
+
+    def __init__(
+        self,
+        spec: FunctionSpec,
+        batch: Batch,
+        threads: RunThreads,
+        tenant: TenantLoop,
+        limits: CallLimits,
+        device: str | None,
+    ) -> None:
+        self.spec = spec
+        self.limits = limits
+        self.device = device
+        self.tenant = tenant
+        self.threads = threads
+        self._batch = batch
+        self._waiting: deque[BatchCall] = deque()
+        self._running = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._ids = itertools.count(1)
+
+    @property
+    def idle(self) -> bool:
+        return not self._waiting and self._running == 0
+
+    def add(self, call: BatchCall) -> None:
+        """A run joins the queue."""
+        self._waiting.append(call)
+        self._look()
+
+    def remove(self, call: BatchCall) -> bool:
+        """A cancelled run leaves the queue; False when its batch is already running."""
+        try:
+            self._waiting.remove(call)
+        except ValueError:
+            return False
+        return True
+
+    def ended(self) -> None:
+        """A batch has ended: the next may start."""
+        self._running -= 1
+        self._look()
+
+    def _look(self) -> None:
+        batch = self._batch
+        while self._waiting and self._running < batch.parallel:
+            wait_s = self._waiting[0].since_s + batch.max_wait_ms / 1000 - time.monotonic()
+            if len(self._waiting) < batch.max_size and wait_s > 0:
+                if self._timer is None:
+                    self._timer = self.threads.mailbox.loop.call_later(wait_s, self._on_timer)
+                return
+            calls = [self._waiting.popleft() for _ in range(min(batch.max_size, len(self._waiting)))]
+            self._running += 1
+            _RunningBatch(self, f"batch-{next(self._ids)}", calls).start()
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._look()
+
+
+class _RunningBatch:
+    """One call of the author's function."""
+
+    def __init__(self, batcher: Batcher, batch_id: str, calls: list[BatchCall]) -> None:
+        self._batcher = batcher
+        self._spec = batcher.spec
+        self._calls = calls
+        self._name = f"run {batcher.spec.name} {batch_id}"
+        self._id = batch_id
+        self._task: asyncio.Task[list[Outcome]] | None = None
+        for call in calls:
+            call.running = self
+
+    def start(self) -> None:
+        if not self._spec.is_async:
+            self._batcher.threads.start(self._name, self._in_thread)
+            return
+        loop, post = self._batcher.tenant.loop, self._batcher.threads.mailbox.post
+
+        def begin() -> None:
+            self._task = loop.create_task(self._all_async(), name=self._name)
+            self._task.add_done_callback(lambda done: post(self._settle, done.result()))
+
+        loop.call_soon_threadsafe(begin)
+
+    def stacks(self) -> list[str]:
+        return task_stacks(self._task) or thread_stacks(self._name)
+
+    def _settle(self, outcomes: list[Outcome]) -> None:
+        self._batcher.ended()  # first: the next batch starts while this one's results are handed out
+        self._hand_out(deque(zip(self._calls, outcomes, strict=True)))
+
+    def _hand_out(self, settled: "deque[tuple[BatchCall, Outcome]]") -> None:
+        # One a turn of the loop: in between, the next batch's thread gets at the interpreter.
+        call, outcome = settled.popleft()
+        if settled:
+            self._batcher.threads.mailbox.loop.call_soon(self._hand_out, settled)
+        call.settle(outcome)
+
+    def _in_thread(self) -> Post:
+        return self._settle, (self._all(),)
+
+    def _all(self) -> list[Outcome]:
+        outcomes = self._together(self._calls)
+        if isinstance(outcomes, list):
+            return outcomes
+        if len(self._calls) == 1:
+            return [outcomes]
+        singles = [self._together([call]) for call in self._calls]
+        return [single[0] if isinstance(single, list) else single for single in singles]
+
+    async def _all_async(self) -> list[Outcome]:
+        outcomes = await self._together_async(self._calls)
+        if isinstance(outcomes, list):
+            return outcomes
+        if len(self._calls) == 1:
+            return [outcomes]
+        singles = [await self._together_async([call]) for call in self._calls]
+        return [single[0] if isinstance(single, list) else single for single in singles]
+
+    def _together(self, calls: list[BatchCall]) -> list[Outcome] | BaseException:
+        try:
+            return self._encode(calls, self._call(calls))
+        except BaseException as exc:  # noqa: BLE001 - the edge to the author's code
+            return exc
+
+    async def _together_async(self, calls: list[BatchCall]) -> list[Outcome] | BaseException:
+        try:
+            return self._encode(calls, await self._call(calls))
+        except BaseException as exc:  # noqa: BLE001 - the edge to the author's code
+            return exc
+
+    def _call(self, calls: list[BatchCall]) -> Any:
+        if all(call.ctx.is_canceled() for call in calls):
+            raise CanceledError("canceled")
+        ctx = BatchContext(self._id, [call.ctx for call in calls], self._batcher.device)
+        arguments = {**calls[0].arguments, self._spec.payload_param: [call.payload for call in calls]}
+        return self._spec.function(ctx, **arguments)
+
+    def _encode(self, calls: list[BatchCall], results: Any) -> list[Outcome]:
+        if not isinstance(results, (list, tuple)) or len(results) != len(calls):
+            got = f"{len(results)} items" if isinstance(results, (list, tuple)) else type(results).__name__
+            raise OutputError(f"returned {got} for {len(calls)} payloads; a batch function returns a list with one output a payload")
+        return [self._encode_one(call, result) for call, result in zip(calls, results, strict=True)]
+
+    def _encode_one(self, call: BatchCall, result: Any) -> Outcome:
+        if isinstance(result, BaseException):
+            return result
+        try:
+            return check_output(result, self._spec.output_type, call.encode, self._batcher.limits)
+        except (WorkerError, ValueError) as exc:
+            return exc
+
+
+class Batchers:
+    """All queues of a worker: one for each batch function and set of models."""
+
+    def __init__(self, threads: RunThreads, tenant: TenantLoop, limits: CallLimits) -> None:
+        self._threads = threads
+        self._tenant = tenant
+        self._limits = limits
+        self._batchers: dict[tuple[Any, ...], Batcher] = {}
+
+    def of(self, spec: FunctionSpec, model_ids: tuple[str, ...], device: str | None) -> Batcher:
+        """The queue for runs of this function with these models on this device."""
+        assert spec.batch is not None
+        key = (spec.function, spec.batch, device, *model_ids)
+        found = self._batchers.get(key)
+        if found is None:
+            if len(self._batchers) >= MAX_IDLE_BATCHERS:
+                self._batchers = {known: batcher for known, batcher in self._batchers.items() if not batcher.idle}
+            found = self._batchers[key] = Batcher(spec, spec.batch, self._threads, self._tenant, self._limits, device)
+        return found

@@ -1,0 +1,116 @@
+"""What a run's phases took, as `metrics.*` events."""
+
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import cache, lru_cache
+from typing import Any
+
+import msgspec
+
+from gen_worker import events
+from gen_worker.content.disk import mount_of
+from gen_worker.events import RunEvent, RunMetrics, RunModel
+from gen_worker.residency.manager import ModelUse
+
+_MEASURED_FIELDS = frozenset({"num_inference_steps", "steps", "width", "height", "guidance_scale", "guidance"})
+_WORST_FIRST = ("cold_remote", "warm_disk", "hot_vram")
+
+
+def utc_now() -> str:
+    """Now, RFC 3339 in UTC with milliseconds."""
+    second, ns = divmod(time.time_ns(), 1_000_000_000)
+    return f"{_utc_second(second)}.{ns // 1_000_000:03}Z"
+
+
+@lru_cache(4)  # formatting a date costs more than the rest of an event
+def _utc_second(unix_s: int) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def run_metrics(function: str, payload: msgspec.Struct, uses: Sequence[ModelUse], inference_s: float, upload_s: float) -> list[RunEvent]:
+    """The metrics of a successful run: one event a figure, then all of them as schema 1 of `metrics.run`."""
+    inference = RunEvent(events.METRICS_INFERENCE, events.Milliseconds(round(inference_s * 1000)))
+    summary = RunEvent(events.METRICS_RUN, _summary(function, payload, uses, inference_s, upload_s))
+    if not uses:
+        return [inference, summary]
+    fetch = RunEvent(events.METRICS_FETCH, events.Milliseconds(round(sum(use.fetch_s for use in uses) * 1000)))
+    load = RunEvent(events.METRICS_GPU_LOAD, events.Milliseconds(round(sum(use.load_s for use in uses) * 1000)))
+    return [fetch, load, inference, summary]
+
+
+def _summary(function: str, payload: msgspec.Struct, uses: Sequence[ModelUse], inference_s: float, upload_s: float) -> RunMetrics:
+    if not uses and not _is_measured(type(payload)):
+        upload_ms = round(upload_s * 1000) if upload_s else None
+        return RunMetrics(1, function, inference_ms=round(inference_s * 1000), upload_ms=upload_ms, peak_ram_bytes=_peak_ram_bytes())
+    steps = _number(payload, "num_inference_steps", "steps")
+    guidance = _number(payload, "guidance_scale", "guidance")
+    states = {use.cache_state for use in uses}
+    return RunMetrics(
+        schema_version=1,
+        function_name=function,
+        cache_state=next((state for state in _WORST_FIRST if state in states), None),
+        models=tuple(map(_run_model, uses)),
+        gpu_load_ms=round(sum(use.load_s for use in uses) * 1000) if uses else None,
+        inference_ms=round(inference_s * 1000),
+        upload_ms=round(upload_s * 1000) if upload_s else None,
+        steps=None if steps is None else round(steps),
+        width=_whole(_number(payload, "width")),
+        height=_whole(_number(payload, "height")),
+        guidance=guidance,
+        iters_per_s=round(steps / inference_s, 3) if steps and inference_s > 0 else None,
+        peak_ram_bytes=_peak_ram_bytes(),
+        peak_vram_bytes=_peak_vram_bytes(),
+    )
+
+
+def _run_model(use: ModelUse) -> RunModel:
+    fetched = use.cache_state == "cold_remote"
+    mount = None if use.cache_state == "hot_vram" or use.path is None else mount_of(use.path)
+    return RunModel(
+        use.model_id,
+        use.cache_state,
+        use.version or None,
+        use.fetched_bytes if fetched else None,
+        round(use.fetch_s * 1000) if fetched else None,
+        mount.fstype if mount else None,
+        mount.backend if mount else None,
+        use.localized or None,
+    )
+
+
+def _peak_ram_bytes() -> int:
+    """The most memory that this process has had resident so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes everywhere else
+
+
+def _peak_vram_bytes() -> int | None:
+    """The most memory that torch has had allocated on the GPU so far; None where torch has not touched one."""
+    torch: Any = sys.modules.get("torch")
+    try:
+        if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+            return None
+        return int(torch.cuda.max_memory_allocated())
+    except AttributeError:  # another thread is importing torch right now
+        return None
+
+
+@cache
+def _is_measured(kind: type[msgspec.Struct]) -> bool:
+    """Whether payloads of this type say anything that the metrics tell."""
+    return not _MEASURED_FIELDS.isdisjoint(kind.__struct_fields__)
+
+
+def _number(payload: msgspec.Struct, *names: str) -> float | None:
+    for name in names:
+        value = getattr(payload, name, None)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return value
+    return None
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else round(value)

@@ -1,1 +1,0 @@
-"""Models: from a ref to a loaded object on a device."""

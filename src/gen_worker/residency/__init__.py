@@ -1,0 +1,1 @@
+"""From files to an object on a device: accounting, eviction, loading, leases."""

@@ -1,0 +1,122 @@
+"""Managers and downloaders that a program brings along, behind the same seams as ours."""
+
+import asyncio
+import hashlib
+import importlib
+import inspect
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_origin
+
+from gen_worker.authoring.model_interface import ModelDownloader
+from gen_worker.content.progress import Progress
+from gen_worker.errors import FatalError
+from gen_worker.residency.loaders.base import Loaded, Loader, LoadPlan, LoadRequest, choose_loader, folder_bytes, whole
+from gen_worker.residency.loaders.own import measured_bytes
+from gen_worker.settings import SettingError
+from gen_worker.sources.source import LocalModel, ModelWant
+
+_DONE = ".complete"
+
+
+class ManagedLoader:
+    """Asks a model manager first, and the built-in loaders for what it leaves to them.
+
+    Managers of both kinds are understood: `load`/`get`/`unload`, and `load_model_into_vram`/`get_active_pipeline`/`get_for_inference`.
+    """
+
+    def __init__(self, manager: Any, otherwise: tuple[Loader, ...]) -> None:
+        self._manager = manager
+        self._otherwise = otherwise
+
+    def accepts(self, request: LoadRequest) -> bool:
+        return request.annotation is not Path
+
+    def plan(self, request: LoadRequest) -> LoadPlan:
+        def load() -> Loaded:
+            ref = request.model_id
+            model = self._load(ref, request)
+            if model is None:
+                return self._by_others(request)
+            expected = get_origin(request.annotation) or request.annotation
+            if isinstance(expected, type) and not isinstance(model, expected):
+                raise FatalError(
+                    f"model injection type mismatch: {ref} was loaded as {type(model).__name__}, the parameter is a {expected.__name__}"
+                )
+            hand_out = getattr(self._manager, "get_for_inference", None)
+            view = (lambda: _awaited(hand_out(ref)) or model) if callable(hand_out) else (lambda: model)
+            size_bytes = measured_bytes(model) or folder_bytes(request.path)
+            return Loaded(model, size_bytes, view, lambda: self._unload(ref))
+
+        return whole(request, folder_bytes(request.path), load)
+
+    def _load(self, ref: str, request: LoadRequest) -> Any:
+        manager = self._manager
+        if callable(getattr(manager, "load_model_into_vram", None)):
+            if not _awaited(manager.load_model_into_vram(ref)):
+                return None
+            return _awaited(manager.get_active_pipeline(ref))
+        return _awaited(manager.load(ref, str(request.path), device=request.device().name, dtypes=tuple(request.dtypes)))
+
+    def _unload(self, ref: str) -> None:
+        if callable(getattr(self._manager, "unload", None)):
+            _awaited(self._manager.unload(ref))
+
+    def _by_others(self, request: LoadRequest) -> Loaded:
+        from gen_worker.residency.loaders.base import LoadControl
+
+        plan = choose_loader(self._otherwise, request).plan(request)
+        control = LoadControl(lambda size_bytes: None, threading.Event())
+        return plan.assemble({part.part_id: part.load(control)[0] for part in plan.parts})
+
+
+class DownloaderSource:
+    """Models that a program's own downloader fetches, each into a folder of its own below `root`."""
+
+    def __init__(self, downloader: ModelDownloader, root: Path) -> None:
+        self._downloader = downloader
+        self._root = root
+
+    def present(self, want: ModelWant) -> LocalModel | None:
+        try:
+            path = Path((self._folder(want) / _DONE).read_text())
+        except OSError:
+            return None
+        return LocalModel(want.model_id, path) if path.exists() else None
+
+    def fetch(self, want: ModelWant, progress: Progress, cancel: threading.Event) -> LocalModel:
+        folder = self._folder(want)
+        folder.mkdir(parents=True, exist_ok=True)
+        progress.begin("downloading")
+        path = Path(_awaited(self._downloader.download(want.spec.ref, str(folder))))
+        if not path.exists():
+            raise FatalError(f"the downloader returned {str(path)[:200]!r} for {want.model_id}, and there is nothing")
+        (folder / _DONE).write_text(str(path))
+        return LocalModel(want.model_id, path, fetched_bytes=folder_bytes(path))
+
+    def _folder(self, want: ModelWant) -> Path:
+        return self._root / hashlib.sha256(want.model_id.encode()).hexdigest()[:32]
+
+
+def manager_of(name: str) -> Any:
+    """An object of the class that MODEL_MANAGER_CLASS names (`module:Class`); `SettingError` when it cannot be had."""
+    module, colon, attribute = name.partition(":")
+    try:
+        if not colon:
+            raise ImportError("expected module:Class")
+        kind: Callable[[], Any] = getattr(importlib.import_module(module), attribute)
+        return kind()
+    except Exception as exc:
+        raise SettingError(f"environment variable MODEL_MANAGER_CLASS={name[:200]!r}: {type(exc).__name__}: {exc}") from exc
+
+
+def _awaited(value: Any) -> Any:
+    """The value, or what an awaitable of it gives. For threads without an event loop."""
+    if not inspect.isawaitable(value):
+        return value
+
+    async def wait() -> Any:
+        return await value
+
+    return asyncio.run(wait())

@@ -1,0 +1,123 @@
+"""Weights in pinned host memory, one tier below the device: what was evicted comes back over the link alone, without the disk.
+
+Weights never change, so a copy is made when they pass by on their way to the device, and eviction from the device is dropping. While
+there is room everything is kept; after that only what is asked for a second time within the window, in place of what its loss costs less.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from gen_worker.residency.eviction import EvictionPolicy
+from gen_worker.residency.ledger import DoesNotFitError, Ledger, Part
+
+WINDOW_S = 30 * 60.0
+DISK_BYTES_S = 2e9  # for scores, where it was not measured
+DEFAULT_SHARE = 4  # one part in so many of the memory that this process may use
+
+
+class HostBuffer(Protocol):
+    """Host memory that the device copies from at full speed."""
+
+    view: memoryview
+
+
+class HostTier:
+    """Buffers by key, within a capacity. Safe from any thread."""
+
+    def __init__(
+        self,
+        capacity_bytes: int,
+        allocate: Callable[[int], HostBuffer],
+        policy: EvictionPolicy | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.ledger = Ledger(lambda: capacity_bytes, policy, clock)
+        self._allocate = allocate
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._buffers: dict[str, HostBuffer] = {}
+        self._asked_s: dict[str, float] = {}
+
+    def find(self, key: str) -> HostBuffer | None:
+        """The buffer, pinned until `release`."""
+        with self._lock:
+            if not self.ledger.pin((key,)):
+                return None
+            self.ledger.used((key,))
+            return self._buffers[key]
+
+    def admit(self, key: str, size_bytes: int, reload_s: float) -> HostBuffer | None:
+        """A buffer to fill, pinned; `commit` or `abort` it, then `release`. None: it is not worth its room, or there is none."""
+        with self._lock:
+            now_s = self._clock()
+            seen_s = self._asked_s.get(key)
+            self._asked_s[key] = now_s
+            if len(self._asked_s) > 10_000:
+                self._asked_s = {name: at for name, at in self._asked_s.items() if now_s - at < WINDOW_S}
+            if self.ledger.size_of(key):
+                return None  # somebody fills it right now
+            if not self.has_room(size_bytes) and (seen_s is None or now_s - seen_s > WINDOW_S):
+                return None
+            try:
+                _, gone = self.ledger.reserve([Part(key, size_bytes, reload_s)])
+            except DoesNotFitError:
+                return None
+            for name in gone:
+                self._buffers.pop(name, None)
+            try:
+                buffer = self._buffers[key] = self._allocate(size_bytes)
+            except (MemoryError, RuntimeError):  # no more memory may be pinned: this tier is full for now
+                self.ledger.abort(key)
+                return None
+            return buffer
+
+    def has_room(self, size_bytes: int) -> bool:
+        """Whether so much fits without displacing anything."""
+        return self.ledger.used_bytes + size_bytes <= self.ledger.capacity_bytes
+
+    def commit(self, key: str) -> None:
+        """Its bytes are all there."""
+        with self._lock:
+            self.ledger.commit(key)
+            self.ledger.used((key,))
+
+    def abort(self, key: str) -> None:
+        """It was not filled."""
+        with self._lock:
+            self.ledger.abort(key)
+            self._buffers.pop(key, None)
+
+    def release(self, key: str) -> None:
+        self.ledger.unpin((key,))
+
+    def holds(self, key: str) -> bool:
+        return self.ledger.are_resident((key,))
+
+
+def file_key(path: Path) -> str:
+    """The key of a weight file: another file of that name has another one. `OSError` when it is gone."""
+    stat = path.stat()
+    return f"{stat.st_dev}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}"
+
+
+def host_capacity_bytes(env: Mapping[str, str]) -> int:
+    """WORKER_HOST_CACHE_GB, else a quarter of the memory that this process may use (its cgroup's limit counts)."""
+    text = env.get("WORKER_HOST_CACHE_GB", "").strip()
+    if text:
+        return max(0, round(float(text) * 1e9))
+    return memory_bytes() // DEFAULT_SHARE
+
+
+def memory_bytes() -> int:
+    """This machine's memory, or the cgroup's limit where that is lower."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            return min(total, int(Path(name).read_text()))
+        except (OSError, ValueError):  # no such cgroup, or "max"
+            continue
+    return total

@@ -1,0 +1,229 @@
+"""The bytes of one device: what is reserved, what is resident, who uses it. It accounts and decides; others move bytes.
+
+The unit is the part (a text encoder, a UNet): it is there once, however many models refer to it. Nothing may load without a reservation,
+and a reservation names what had to go for it. The sum never exceeds the capacity.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+import msgspec
+
+from gen_worker.residency.eviction import Candidate, EvictionPolicy, LeastLoss, Rate
+
+HORIZON_S = 60.0  # how far ahead a request for what has gone counts as harm
+
+
+class Part(msgspec.Struct, frozen=True):
+    """A piece of a model. `reload_s`: how long it takes to bring it back once it has gone."""
+
+    part_id: str
+    size_bytes: int
+    reload_s: float = 0.0
+
+
+class DoesNotFitError(Exception):
+    """Even with everything evictable gone there is no room."""
+
+    def __init__(self, need_bytes: int, capacity_bytes: int, held_bytes: int) -> None:
+        super().__init__(
+            f"{need_bytes / 1e9:.2f} GB do not fit: {capacity_bytes / 1e9:.2f} GB in all, "
+            f"{held_bytes / 1e9:.2f} GB of it held by models in use"
+        )
+        self.need_bytes = need_bytes
+
+
+class _Entry:
+    def __init__(self, part: Part, use: int) -> None:
+        self.size_bytes = part.size_bytes
+        self.reload_s = part.reload_s
+        self.is_resident = False  # else reserved
+        self.last_use = use
+        self.pins = 0
+        self.rate = Rate()
+
+
+class Ledger:
+    """Safe from any thread. `capacity_bytes` may change at any time: it is looked at for each decision."""
+
+    def __init__(
+        self, capacity_bytes: Callable[[], int], policy: EvictionPolicy | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._capacity_bytes = capacity_bytes
+        self.bound: Callable[[], int] | None = None  # what the device itself says, once it is known
+        self.wish: Callable[[], int] | None = None  # what there should not be more than, where that can be helped
+        self._policy = policy or LeastLoss()
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._entries: dict[str, _Entry] = {}
+        self._uses = 0
+
+    @property
+    def limit_bytes(self) -> int:
+        """The most that there may ever be."""
+        return max(0, self._capacity_bytes())
+
+    @property
+    def capacity_bytes(self) -> int:
+        """What there may be now: other processes may hold a part of the device."""
+        bound = self.bound
+        return self.limit_bytes if bound is None else max(0, min(self._capacity_bytes(), bound()))
+
+    @property
+    def wish_bytes(self) -> int:
+        """What there should be at most: the functions' own work needs the rest. More only where a model would not fit otherwise."""
+        wish = self.wish
+        return self.capacity_bytes if wish is None else max(0, min(self._capacity_bytes(), wish()))
+
+    @property
+    def used_bytes(self) -> int:
+        with self._lock:
+            return sum(entry.size_bytes for entry in self._entries.values())
+
+    def reserve(self, parts: Sequence[Part]) -> tuple[list[str], list[str]]:
+        """Pin what is resident of these and reserve the rest: ids to load, and ids that have gone for them. All of it or nothing.
+
+        `DoesNotFitError` when room cannot be made. Each part is pinned until `unpin`, also after `abort`.
+        """
+        with self._lock:
+            wanted = {part.part_id: part for part in parts}
+            missing = [part for part in wanted.values() if part.part_id not in self._entries]
+            need = sum(part.size_bytes for part in missing)
+            victims = self.plan(need, keep=wanted)
+            if victims is None:
+                raise DoesNotFitError(need, self.capacity_bytes, self._held_bytes(wanted))
+            for victim in victims:
+                del self._entries[victim]
+            for part in missing:
+                self._uses += 1
+                self._entries[part.part_id] = _Entry(part, self._uses)
+            for part_id in wanted:
+                self._entries[part_id].pins += 1
+            return [part.part_id for part in missing], list(victims)
+
+    def commit(self, part_id: str, size_bytes: int | None = None) -> None:
+        """A reserved part is resident now, with its real size."""
+        with self._lock:
+            entry = self._entries[part_id]
+            entry.is_resident = True
+            if size_bytes is not None:
+                entry.size_bytes = size_bytes
+
+    def resize(self, part_id: str, size_bytes: int) -> list[str]:
+        """Account a part anew; what had to go for it. `DoesNotFitError` leaves all as it was."""
+        with self._lock:
+            more = size_bytes - self._entries[part_id].size_bytes
+            victims = self.plan(more, keep=(part_id,))
+            if victims is None:
+                raise DoesNotFitError(size_bytes, self.capacity_bytes, self._held_bytes((part_id,)))
+            self.drop(victims)
+            self._entries[part_id].size_bytes = size_bytes
+            return list(victims)
+
+    def abort(self, part_id: str) -> None:
+        """A reserved part did not come."""
+        with self._lock:
+            entry = self._entries.get(part_id)
+            if entry is not None and not entry.is_resident:
+                del self._entries[part_id]
+
+    def unpin(self, part_ids: Iterable[str]) -> None:
+        with self._lock:
+            for part_id in part_ids:
+                entry = self._entries.get(part_id)
+                if entry is not None and entry.pins > 0:
+                    entry.pins -= 1
+
+    def pin(self, part_ids: Collection[str]) -> bool:
+        """Keep all of these where they are; False, and nothing pinned, unless all are resident."""
+        with self._lock:
+            if not self.are_resident(part_ids):
+                return False
+            for part_id in part_ids:
+                self._entries[part_id].pins += 1
+            return True
+
+    def used(self, part_ids: Iterable[str]) -> None:
+        """Count a use of each."""
+        now_s = self._clock()
+        with self._lock:
+            for part_id in part_ids:
+                entry = self._entries.get(part_id)
+                if entry is not None:
+                    self._uses += 1
+                    entry.last_use = self._uses
+                    entry.rate.count(now_s)
+
+    def drop(self, part_ids: Iterable[str]) -> list[str]:
+        """Forget those that nobody uses; which ones."""
+        with self._lock:
+            gone = [part_id for part_id in part_ids if (entry := self._entries.get(part_id)) is not None and not entry.pins]
+            for part_id in gone:
+                del self._entries[part_id]
+            return gone
+
+    def evict(self, need_bytes: int) -> list[str]:
+        """Drop unpinned parts worth at least `need_bytes`, or all of them; which ones."""
+        with self._lock:
+            candidates = self._candidates(())
+            chosen = self._policy.choose(candidates, need_bytes)
+            return self.drop(chosen if chosen is not None else [candidate.name for candidate in candidates])
+
+    def trim(self) -> list[str]:
+        """Drop of what nobody uses as much as there is above `wish_bytes`; which ones."""
+        with self._lock:
+            over = self.used_bytes - self.wish_bytes
+            return self.evict(over) if over > 0 else []
+
+    def plan(self, need_bytes: int, keep: Collection[str] = ()) -> tuple[str, ...] | None:
+        """What would have to go so that `need_bytes` more fit; None when they cannot."""
+        with self._lock:
+            for capacity in (self.wish_bytes, self.capacity_bytes):
+                short = need_bytes - (capacity - self.used_bytes)
+                if short <= 0:
+                    return ()
+                victims = self._policy.choose(self._candidates(keep), short)
+                if victims is not None:
+                    return victims
+            return None
+
+    def harm_s(self, need_bytes: int, horizon_s: float = HORIZON_S) -> float | None:
+        """Seconds that room for so much more would cost others within the horizon; None when there is none."""
+        with self._lock:
+            victims = self.plan(need_bytes)
+            if victims is None:
+                return None
+            now_s, gone = self._clock(), [self._entries[name] for name in victims]
+            return sum(min(1.0, entry.rate.value(now_s) * horizon_s) * entry.reload_s for entry in gone)
+
+    def are_resident(self, part_ids: Iterable[str]) -> bool:
+        with self._lock:
+            return all((entry := self._entries.get(part_id)) is not None and entry.is_resident for part_id in part_ids)
+
+    def is_pinned(self, part_id: str) -> bool:
+        with self._lock:
+            entry = self._entries.get(part_id)
+            return entry is not None and entry.pins > 0
+
+    def size_of(self, part_id: str) -> int:
+        with self._lock:
+            entry = self._entries.get(part_id)
+            return entry.size_bytes if entry is not None else 0
+
+    def check(self) -> None:
+        """`AssertionError` when the books are wrong; for tests."""
+        with self._lock:
+            assert all(entry.pins >= 0 and entry.size_bytes >= 0 for entry in self._entries.values())
+            assert self.used_bytes == sum(entry.size_bytes for entry in self._entries.values())
+
+    def _candidates(self, keep: Collection[str]) -> list[Candidate]:
+        now_s = self._clock()
+        return [
+            Candidate(name, entry.size_bytes, entry.last_use, entry.rate.value(now_s), entry.reload_s)
+            for name, entry in self._entries.items()
+            if entry.is_resident and not entry.pins and name not in keep
+        ]
+
+    def _held_bytes(self, but: Collection[str]) -> int:
+        return sum(entry.size_bytes for name, entry in self._entries.items() if entry.pins and name not in but)

@@ -1,0 +1,218 @@
+"""Pipelines of the diffusers library, component by component."""
+
+import copy
+import importlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gen_worker.errors import FatalError
+from gen_worker.residency.device import Device
+from gen_worker.residency.loaders.base import (
+    LoadControl,
+    Loaded,
+    LoadPlan,
+    LoadRequest,
+    PartPlan,
+    family,
+    folder_bytes,
+    import_torch,
+    quiet,
+    tensor_bytes,
+    torch_dtype,
+    whole,
+)
+from gen_worker.residency.loaders.fp8 import DENOISERS, fp8_bytes, keep_in_fp8, load_in_fp8, wants_fp8
+from gen_worker.residency.loaders.frugal import VAE_TILING, device_bytes, is_kept_off, keep_off, steps_of, tile
+from gen_worker.residency.loaders.tokenizers import share
+from gen_worker.residency.loaders.weights import NotUnderstoodError, WeightFile, find_weights, identity, load_module, loaded_bytes
+from gen_worker.sources.weight_files import precision_of
+
+OPTIONAL_PARTS = ("safety_checker", "feature_extractor", "image_encoder", "image_processor")
+_LIBRARIES = ("diffusers", "transformers")
+
+
+class DiffusersLoader:
+    """Loads a pipeline folder; components with equal weights are shared with other pipelines. Each run gets a light copy with a scheduler
+    of its own.
+
+    Schedulers keep the state of one draw (timesteps, history), so two runs must never share one.
+    """
+
+    def accepts(self, request: LoadRequest) -> bool:
+        return family(request.annotation) == "diffusers" and callable(getattr(request.annotation, "from_pretrained", None))
+
+    def plan(self, request: LoadRequest) -> LoadPlan:
+        torch = import_torch()
+        quiet("diffusers.utils.logging", "transformers.utils.logging")
+        device = request.device()
+        dtype = torch_dtype(torch, device.name, (*request.dtypes, *_own_precision(request)))
+        index = request.path / "model_index.json"
+        if not index.is_file():
+            return whole(request, folder_bytes(request.path), lambda: _by_library(request, device, dtype))
+        described = json.loads(index.read_bytes())
+        economies = steps_of(device)
+        taken = economies[: request.economy]
+        names: dict[str, str] = {}  # component to part
+        parts: dict[str, PartPlan] = {}
+        for name, value in described.items():
+            folder = request.path / name
+            if not _is_component(name, value) or not folder.is_dir():
+                continue
+            files = find_weights(folder, request.dtypes)
+            if files:
+                form = _Form(device, dtype, off=is_kept_off(name, taken), fp8=wants_fp8(name, request.dtypes))
+                part = _part(folder, value, files, request.digests, form)
+                names[name] = part.part_id
+                parts[part.part_id] = part
+        missing = _missing_optional(described, request.path)
+
+        def assemble(loaded: Mapping[str, Any]) -> Loaded:
+            modules = {name: loaded[part_id] for name, part_id in names.items()}
+            pipe = request.annotation.from_pretrained(
+                str(request.path),
+                **modules,
+                **missing,
+                **{_dtype_option(): dtype},
+                local_files_only=True,
+                use_safetensors=True,
+                low_cpu_mem_usage=False,  # there are no weights to load, and asking for it warns where accelerate is not installed
+            )
+            _settle(pipe, device.name, but=[name for name in modules if is_kept_off(name, taken)])
+            if VAE_TILING in taken:
+                tile(modules)
+            return Loaded(pipe, sum(map(tensor_bytes, modules.values())), lambda: per_run_view(pipe))
+
+        return LoadPlan(tuple(parts.values()), assemble, economies)
+
+
+class _Form(msgspec.Struct, frozen=True):
+    """How a component is to be on its device. `off`: its weights wait in host memory; `fp8`: they are kept in eight bits. In either form
+    it is not the part that ordinary pipelines share."""
+
+    device: Device
+    dtype: Any
+    off: bool
+    fp8: bool
+
+    def __str__(self) -> str:
+        return f"{self.device.name}|{self.dtype}{'|off' if self.off else ''}{'|fp8' if self.fp8 else ''}"
+
+
+def _part(folder: Path, value: Sequence[str], files: tuple[WeightFile, ...], digests: Mapping[str, str], form: _Form) -> PartPlan:
+    library, class_name = value
+    device, dtype = form.device, form.dtype
+    load_weights = load_in_fp8 if form.fp8 else partial(load_module, cast_buffers=True)
+
+    def load(control: LoadControl) -> tuple[Any, int]:
+        module, size_bytes = load_on_device(control)
+        if not form.off:
+            return module, size_bytes
+        keep_off(module, device.name)
+        device.collect()
+        return module, device_bytes(module, device.name)
+
+    def load_on_device(control: LoadControl) -> tuple[Any, int]:
+        kind = getattr(importlib.import_module(library), class_name)
+        try:
+            _refuse_special(kind, folder, dtype)
+            if library == "diffusers":
+                config = kind.load_config(str(folder))
+                return load_weights(lambda: kind.from_config(config), files, device, dtype, control)
+            config = kind.config_class.from_pretrained(str(folder))
+            return load_module(lambda: kind(config), files, device, dtype, control, cast_buffers=False)
+        except NotUnderstoodError as exc:
+            control.on_fallback(f"{folder.name}: {exc}")
+            module = kind.from_pretrained(
+                str(folder), **{_dtype_option() if library == "diffusers" else "dtype": dtype}, use_safetensors=True, local_files_only=True
+            )
+            if form.fp8:
+                keep_in_fp8(module)
+            module = module.to(device.name).eval()
+            return module, tensor_bytes(module)
+
+    return PartPlan(
+        identity(folder, files, digests, f"{folder.name}/", f"{library}.{class_name}|{form}"),
+        (fp8_bytes if form.fp8 else loaded_bytes)(files, dtype.itemsize),
+        load,
+        tuple(file.path for file in files),
+    )
+
+
+def _own_precision(request: LoadRequest) -> tuple[str, ...]:
+    """What to compute in where only eight bits are asked for: what the weights were made in."""
+    if tuple(request.dtypes) != ("fp8",):
+        return ()
+    found = [find_weights(request.path / name, request.dtypes) for name in DENOISERS if (request.path / name).is_dir()]
+    precision = precision_of([entry for files in found for file in files for entry in file.entries])
+    return (precision,) if precision == "bf16" else ()
+
+
+def _refuse_special(kind: Any, folder: Path, dtype: Any) -> None:
+    """What the library treats in a way of its own."""
+    config = json.loads((folder / "config.json").read_bytes())
+    if config.get("quantization_config"):
+        raise NotUnderstoodError("quantised weights")
+    kept = [getattr(kind, name, None) for name in ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict")]
+    if any(kept) and dtype.itemsize < 4:
+        raise NotUnderstoodError("parts that stay in float32")
+
+
+def _is_component(name: str, value: Any) -> bool:
+    return not name.startswith("_") and isinstance(value, list) and len(value) == 2 and value[0] in _LIBRARIES and isinstance(value[1], str)
+
+
+def _missing_optional(index: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Optional parts that the folder lacks, as arguments that say so."""
+    lacking: dict[str, Any] = {name: None for name in OPTIONAL_PARTS if name in index and not (path / name).is_dir()}
+    if "safety_checker" in lacking and "requires_safety_checker" in index:
+        lacking["requires_safety_checker"] = False
+    if absent := [n for n, v in index.items() if _is_component(n, v) and n not in lacking and not (path / n).is_dir()]:
+        raise FatalError(f"the pipeline's {absent[0]!r} is missing in {path.name}; expected a folder of that name")
+    return lacking
+
+
+def _settle(pipe: Any, device: str, but: Sequence[str] = ()) -> None:
+    """Everything on the device, and no bars: progress is an event here."""
+    torch = import_torch()
+    for name, part in pipe.components.items():
+        if name in but or not isinstance(part, torch.nn.Module):
+            continue
+        if next((p.device.type for p in part.parameters()), "") != torch.device(device).type:
+            part.to(device)
+    share(pipe.components.values())
+    pipe.set_progress_bar_config(disable=True)
+
+
+def _by_library(request: LoadRequest, device: Device, dtype: Any) -> Loaded:
+    """A single model class of the library, or a pipeline without an index."""
+    torch = import_torch()
+    model = request.annotation.from_pretrained(
+        str(request.path), **{_dtype_option(): dtype}, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False
+    ).to(device.name)
+    if isinstance(model, torch.nn.Module):
+        return Loaded(model, tensor_bytes(model), lambda: model)
+    _settle(model, device.name)
+    modules = [part for part in model.components.values() if isinstance(part, torch.nn.Module)]
+    return Loaded(model, sum(map(tensor_bytes, modules)), lambda: per_run_view(model))
+
+
+def _dtype_option() -> str:
+    """`dtype` since the library deprecated `torch_dtype`."""
+    from diffusers.utils import deprecation_utils
+
+    return "dtype" if hasattr(deprecation_utils, "_TORCH_DTYPE_DEPRECATION_MESSAGE") else "torch_dtype"
+
+
+def per_run_view(pipe: Any) -> Any:
+    """A pipeline for one run: the same components, a fresh scheduler."""
+    view = copy.copy(pipe)
+    for name in ("scheduler", "low_res_scheduler", "prior_scheduler"):
+        scheduler = getattr(pipe, name, None)
+        if scheduler is not None:
+            setattr(view, name, type(scheduler).from_config(scheduler.config))
+    return view

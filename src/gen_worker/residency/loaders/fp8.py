@@ -1,0 +1,109 @@
+"""Weights kept in eight bits: float8_e4m3fn with one scale for each output channel. They are widened where they are used, so that any
+device computes in the pipeline's own precision, and several runs may share them.
+
+The scales are powers of two: they move no value off its grid, and are exact in every precision.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+from gen_worker.residency.device import Device
+from gen_worker.residency.loaders.base import LoadControl, import_torch, tensor_bytes
+from gen_worker.residency.loaders.weights import WeightFile, build_module, load_tensors, loaded_bytes, parameters_on_meta
+from gen_worker.sources.weight_files import TensorEntry, precision_of
+
+DENOISERS = ("unet", "transformer", "transformer_2", "prior")
+LARGEST = 448.0  # of float8_e4m3fn
+
+
+def wants_fp8(name: str, dtypes: Sequence[str]) -> bool:
+    """Whether a pipeline's component is to be kept in eight bits: those that hold most of the weights, where fp8 stands first."""
+    return name in DENOISERS and bool(dtypes) and dtypes[0] == "fp8"
+
+
+def fp8_bytes(files: Sequence[WeightFile], itemsize: int) -> int:
+    """Bytes that a component has to have while it is loaded: those it keeps, and its largest file as it is on the disk."""
+    narrow = sum(_count(entry) for file in files for entry in file.entries if _is_kept_narrow(entry.name, len(entry.shape)))
+    return loaded_bytes(files, itemsize) - narrow * (itemsize - 1) + max(file.data_end - file.data_start for file in files)
+
+
+def load_in_fp8(make: Callable[[], Any], files: Sequence[WeightFile], device: Device, dtype: Any, control: LoadControl) -> tuple[Any, int]:
+    """Like `load_module`, file after file, so that no more than one of them is on the device in its full width."""
+    torch = import_torch()
+    with parameters_on_meta(torch):
+        module = make()
+    parts = _parts_to_narrow(module)
+    wide: dict[str, Any] = {}
+    for file in files:
+        exact = precision_of(file.entries) == "fp8"
+        for name, tensor in load_tensors([file], device, control).items():
+            if name in parts:
+                _become_narrow(parts[name], *_narrow(tensor, exact=exact))
+            else:  # a copy, for views would keep the whole file on the device
+                wide[name] = tensor.to(dtype, copy=True) if tensor.is_floating_point() else tensor.clone()
+    module = build_module(lambda: module, wide, device, dtype, cast_buffers=True)
+    return module, tensor_bytes(module)
+
+
+def keep_in_fp8(module: Any) -> None:
+    """Narrow a module that was loaded by other means, in place."""
+    for part in _parts_to_narrow(module).values():
+        _become_narrow(part, *_narrow(part.weight.data, exact=False))
+
+
+def _parts_to_narrow(module: Any) -> dict[str, Any]:
+    """Modules by the names of their weights."""
+    found = {f"{name}.weight": part for name, part in module.named_modules() if type(part) in _kinds()}
+    return {name: part for name, part in found.items() if _is_kept_narrow(name, part.weight.dim())}
+
+
+def _is_kept_narrow(name: str, dimensions: int) -> bool:
+    """Matrices and kernels inside the blocks. What embeds the input and makes the output is small and does much harm."""
+    return "block" in name and name.endswith(".weight") and dimensions >= 2
+
+
+def _count(entry: TensorEntry) -> int:
+    count = 1
+    for length in entry.shape:
+        count *= length
+    return count
+
+
+def _narrow(weight: Any, *, exact: bool) -> tuple[Any, Any]:
+    """The weight in eight bits, and the scale of each output channel. `exact`: it came in eight bits, and they are kept."""
+    torch = import_torch()
+    wide = weight.float()
+    peak = wide.abs().amax(dim=tuple(range(1, wide.dim())), keepdim=True).clamp(min=2.0**-60)
+    scale = torch.ones_like(peak) if exact else torch.exp2(torch.ceil(torch.log2(peak / LARGEST)))
+    return (wide / scale).clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn), scale.to(torch.bfloat16)
+
+
+def _become_narrow(part: Any, narrow: Any, scale: Any) -> None:
+    del part._parameters["weight"]
+    part.register_buffer("weight_fp8", narrow)
+    part.register_buffer("weight_scale", scale)
+    part.__class__ = _kinds()[type(part)]
+
+
+@lru_cache
+def _kinds() -> dict[type, type]:
+    """Narrow classes by the ordinary ones. They are still what they were to `isinstance`, and `weight` reads as before."""
+    torch = import_torch()
+
+    def weight(self: Any) -> Any:
+        return self.weight_fp8.to(self.weight_scale.dtype) * self.weight_scale
+
+    def widened(self: Any, dtype: Any) -> Any:
+        return self.weight_fp8.to(dtype) * self.weight_scale.to(dtype)
+
+    def linear(self: Any, x: Any) -> Any:
+        return torch.nn.functional.linear(x, widened(self, x.dtype), self.bias)
+
+    def convolution(self: Any, x: Any) -> Any:
+        return self._conv_forward(x, widened(self, x.dtype), self.bias)
+
+    return {
+        kind: type(f"Fp8{kind.__name__}", (kind,), {"weight": property(weight), "forward": forward})
+        for kind, forward in ((torch.nn.Linear, linear), (torch.nn.Conv2d, convolution))
+    }

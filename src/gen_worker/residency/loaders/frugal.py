@@ -1,0 +1,60 @@
+"""Ways to run a pipeline of the diffusers library in less of the device's memory, taken one after the other as runs need them.
+
+They cost time, not quality beyond what tiles of a large picture show at their borders.
+"""
+
+import functools
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from gen_worker.residency.device import Device
+
+VAE_TILING = "vae_tiling"
+ENCODERS_OFF = "text_encoders_off"
+GROUP_OFFLOAD = "group_offload"
+
+
+def steps_of(device: Device) -> tuple[str, ...]:
+    """What can be done on this device. Where it shares its memory with the host there is nowhere to move weights to."""
+    return (VAE_TILING, ENCODERS_OFF, GROUP_OFFLOAD) if device.name.startswith("cuda") else (VAE_TILING,)
+
+
+def is_kept_off(component: str, steps: tuple[str, ...]) -> bool:
+    """Whether a component's weights wait in host memory for their turn: all but the VAE, whose methods the hooks do not see."""
+    if GROUP_OFFLOAD in steps:
+        return not component.startswith("vae")
+    return ENCODERS_OFF in steps and component.startswith("text_encoder")
+
+
+def keep_off(module: Any, device: str) -> None:
+    """Hold a module's weights in host memory; each layer comes to the device while it computes.
+
+    One call at a time: the layers of two would take turns at throwing out each other's weights.
+    """
+    from diffusers.hooks import apply_group_offloading
+
+    apply_group_offloading(module, onload_device=device, offload_device="cpu", offload_type="leaf_level")
+    forward, lock = module.forward, threading.RLock()
+
+    @functools.wraps(forward)
+    def one_at_a_time(*args: Any, **kwargs: Any) -> Any:
+        with lock:
+            return forward(*args, **kwargs)
+
+    module.forward = one_at_a_time
+
+
+def tile(components: Mapping[str, Any]) -> None:
+    """Decode large pictures tile by tile, and batches picture by picture."""
+    for name, module in components.items():
+        if name.startswith("vae"):
+            for option in ("enable_tiling", "enable_slicing"):
+                if hasattr(module, option):
+                    getattr(module, option)()
+
+
+def device_bytes(module: Any, device: str) -> int:
+    """Bytes of a module's tensors that are on the device now."""
+    kind = device.partition(":")[0]
+    return int(sum(t.nbytes for t in (*module.parameters(), *module.buffers()) if t.device.type == kind))

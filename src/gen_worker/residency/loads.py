@@ -1,0 +1,264 @@
+"""Moves parts of models onto the device as the ledger decides: reserved before the first byte moves, loaded once however many wait,
+dropped when they must.
+
+Lives on one event loop; bytes move in its threads. When an allocation fails although the books say that it fits, the ladder of
+`_load_part` applies.
+"""
+
+import asyncio
+import threading
+import time
+import traceback
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from gen_worker.content.measured import LOAD, Measurements
+from gen_worker.content.progress import Progress
+from gen_worker.errors import FatalError, ResourceError, RetryableError, WorkerError
+from gen_worker.log import Log
+from gen_worker.residency.accounting import GB, ModelCache
+from gen_worker.residency.device import Device, DeviceFullError
+from gen_worker.residency.host_tier import file_key
+from gen_worker.residency.ledger import DoesNotFitError, Ledger, Part
+from gen_worker.residency.loaders.base import LoadControl, Loaded, LoadPlan, PartPlan
+from gen_worker.residency.reader import ReadCanceledError
+
+LOAD_THREADS = 2
+GUESSED_BYTES_S = 1e9  # for a part that was never loaded here
+EVICT_FACTOR = 1.25
+TELLING_BYTES = 16 << 20  # of smaller parts the time to load says little of the rate
+HELD_RETRY_S = 0.05
+HELD_TIMEOUT_S = 60.0
+
+
+class Residency:
+    """Parts on one device; `ledger` has its books (the cache's first by default)."""
+
+    def __init__(
+        self, cache: ModelCache, device: Callable[[], Device], measurements: Measurements, log: Log, ledger: Ledger | None = None
+    ) -> None:
+        self._cache = cache
+        self._ledger = ledger or cache.ledger
+        self._device = device
+        self._measurements = measurements
+        self._log = log
+        self._objects: dict[str, Any] = {}  # by part id
+        self._loading: dict[str, asyncio.Task[None]] = {}
+        self._threads = ThreadPoolExecutor(LOAD_THREADS, thread_name_prefix="model-load")
+        self.ooms = 0
+        self._plans: dict[str, LoadPlan] = {}  # by cache id, of what was loaded last
+        self._economy: dict[str, int] = {}  # by cache id: how many economies of its plan it runs with
+
+    async def load(self, cache_id: str, plan: LoadPlan, progress: Progress, cancel: threading.Event) -> Loaded:
+        """The model, all its parts on the device and pinned once for the caller; errors are what a run may say.
+
+        `ResourceError` when there is no room even after everything evictable went, `FatalError` when it cannot be loaded.
+        """
+        while True:
+            try:
+                return await self._load(cache_id, plan, progress, cancel)
+            except ReadCanceledError:
+                # A part that another load had begun, and whose waiters have gone: ours go on.
+                if cancel.is_set():
+                    raise RetryableError(f"the load of {cache_id.partition('#')[0]} was stopped") from None
+
+    async def _load(self, cache_id: str, plan: LoadPlan, progress: Progress, cancel: threading.Event) -> Loaded:
+        parts = [self._as_booked(part) for part in plan.parts]
+        new = await self._reserve(cache_id, parts, cancel)
+        progress.begin("loading", sum(part.size_bytes for part in plan.parts if part.part_id in new))
+        model = cache_id.partition("#")[0]
+        control = LoadControl(progress.add, cancel, lambda reason: self._log.info("model.loaded_by_library", model=model, reason=reason))
+        by_id = {part.part_id: part for part in plan.parts}
+        try:
+            for part_id in new:
+                task = asyncio.ensure_future(self._load_part(by_id[part_id], control))
+                self._loading[part_id] = task
+                task.add_done_callback(self._forgetter(part_id))
+            tasks = [self._loading[part_id] for part_id in by_id if part_id in self._loading]
+            if tasks:
+                await asyncio.wait(tasks)
+            failures = [failure for task in tasks if (failure := task.exception()) is not None]
+            if failures:
+                raise failures[0]
+            loaded: Loaded = await self._in_thread(lambda: plan.assemble({name: self._objects[name] for name in by_id}))
+        except (Exception, asyncio.CancelledError) as exc:
+            self._ledger.unpin(by_id)
+            if isinstance(exc, (WorkerError, ReadCanceledError, asyncio.CancelledError)):
+                raise
+            raise self._translated(exc, cache_id) from exc
+        self._cache.hold_parts(self._ledger, cache_id, loaded, tuple(by_id), sum(map(self._ledger.size_of, by_id)) / GB)
+        progress.begin("ready")
+        return loaded
+
+    async def plan(self, cache_id: str, make: Callable[[], LoadPlan]) -> LoadPlan:
+        """Ask a loader what it would load; errors as of `load`."""
+        try:
+            plan: LoadPlan = await self._in_thread(make)
+        except WorkerError:
+            raise
+        except Exception as exc:
+            raise self._translated(exc, cache_id) from exc
+        self._plans[cache_id] = plan
+        return plan
+
+    def economy_of(self, cache_id: str) -> int:
+        """How many economies a model is to be loaded with."""
+        return self._economy.get(cache_id, 0)
+
+    async def relieve(self, model_ids: Collection[str]) -> None:
+        """A run with these models has run out of the device's memory: a quarter of it is made free of what nobody uses, so that the next
+        run fits. Where nothing else was left to go, the models are loaded anew with one economy more."""
+        used = [name for name in self._cache.models_on(self._ledger) if name.partition("#")[0] in model_ids]
+        own = {part.part_id for name in used if name in self._plans for part in self._plans[name].parts}
+        gone = self._ledger.evict(self._ledger.capacity_bytes // 4)
+        self._drop(gone, "out_of_memory_in_a_run")
+        await self._in_thread(lambda: self._device().collect())
+        if own.issuperset(gone):
+            for cache_id in used:
+                self._economize(cache_id)
+
+    def make_room_for_work(self) -> None:
+        """Drop of what nobody uses as much as the functions' own work is known to need."""
+        self._drop(self._ledger.trim(), "room_for_work")
+
+    def _economize(self, cache_id: str) -> None:
+        plan, level = self._plans.get(cache_id), self.economy_of(cache_id)
+        if plan is None or self._cache.is_pinned(cache_id):
+            return  # other runs have it: without them there may be enough
+        model = cache_id.partition("#")[0]
+        if level == len(plan.economies):
+            self._log.warning("model.does_not_fit", model=model, economies=list(plan.economies))
+            return
+        self._economy[cache_id] = level + 1
+        self._cache.unload_model(cache_id)
+        self.forget_dropped()
+        self._log.warning("model.economized", model=model, step=plan.economies[level])
+
+    def in_host_memory(self) -> dict[str, int]:
+        """Bytes of each model that the host tier holds, by model id."""
+        found: dict[str, int] = {}
+        for cache_id, plan in self._plans.items():
+            size_bytes = sum(part.size_bytes for part in plan.parts if self._is_in_host(part))
+            if size_bytes:
+                model_id = cache_id.partition("#")[0]
+                found[model_id] = max(size_bytes, found.get(model_id, 0))
+        return found
+
+    def _is_in_host(self, part: PartPlan) -> bool:
+        if not part.files or (host := self._device().host) is None:  # a part with files was planned for a device that is known by now
+            return False
+        try:
+            return all(host.holds(file_key(path)) for path in part.files)
+        except OSError:
+            return False
+
+    def release_load(self, plan: LoadPlan) -> None:
+        """Give back the pins that `load` took."""
+        self._ledger.unpin([part.part_id for part in plan.parts])
+
+    def forget_dropped(self) -> None:
+        """Let go of objects whose parts the ledger no longer has."""
+        self._let_go([name for name in self._objects if not self._ledger.are_resident((name,))])
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _forgetter(self, part_id: str) -> Callable[["asyncio.Task[None]"], None]:
+        def forget(task: "asyncio.Task[None]") -> None:
+            self._loading.pop(part_id, None)
+
+        return forget
+
+    async def _reserve(self, cache_id: str, parts: list[Part], cancel: threading.Event) -> list[str]:
+        """Reserve what is missing. Where others hold the room for the moment, wait a while for it."""
+        deadline_s = time.monotonic() + HELD_TIMEOUT_S
+        while True:
+            try:
+                new, gone = self._ledger.reserve(parts)
+                break
+            except DoesNotFitError as exc:
+                hopeless = exc.need_bytes > self._ledger.limit_bytes
+                text = f"model {cache_id.partition('#')[0]!r} does not fit: {exc}"
+                if hopeless:
+                    raise ResourceError(f"{text}; raise WORKER_MAX_VRAM_GB or use a smaller model") from None
+                if time.monotonic() > deadline_s:
+                    raise RetryableError(f"{text}; others have held it for {HELD_TIMEOUT_S:.0f} s") from None
+            await asyncio.sleep(HELD_RETRY_S)
+            if cancel.is_set():
+                raise ReadCanceledError
+        if gone:
+            self._drop(gone, "room")
+        return new
+
+    def _drop(self, part_ids: list[str], reason: str) -> None:
+        if not part_ids:
+            return
+        self._cache.parts_gone(self._ledger, part_ids)
+        self._let_go(part_ids)
+        self._log.info("model.evicted", parts=len(part_ids), reason=reason)
+
+    def _let_go(self, part_ids: list[str]) -> None:
+        for part_id in part_ids:
+            dropped = self._objects.pop(part_id, None)
+            if isinstance(dropped, Loaded) and dropped.on_drop is not None:
+                self._threads.submit(dropped.on_drop)
+
+    async def _load_part(self, part: PartPlan, control: LoadControl) -> None:
+        """Load one part. Out of memory: evict a quarter more than is missing, give back what is unused, try again; more of it for as long
+        as there is anything that may go."""
+        ledger, began_s, from_disk = self._ledger, time.monotonic(), not self._is_in_host(part)
+        try:
+            loaded, size_bytes = await self._load_or_make_room(part, control)
+            if size_bytes != ledger.size_of(part.part_id):
+                self._drop(ledger.resize(part.part_id, size_bytes), "larger_than_thought")
+        except BaseException:
+            ledger.abort(part.part_id)
+            raise
+        load_s = time.monotonic() - began_s
+        self._measurements.note(part.part_id, size_bytes, load_s)
+        if from_disk and size_bytes >= TELLING_BYTES:
+            self._measurements.note(LOAD, round(size_bytes / load_s))
+        self._objects[part.part_id] = loaded
+        ledger.commit(part.part_id, size_bytes)
+
+    async def _load_or_make_room(self, part: PartPlan, control: LoadControl) -> tuple[Any, int]:
+        need_bytes, gone = part.size_bytes, ["at first"]
+        while True:
+            try:
+                loaded: tuple[Any, int] = await self._in_thread(lambda: part.load(control))
+                return loaded
+            except Exception as exc:
+                if not is_out_of_memory(exc) or not gone:
+                    raise
+                traceback.clear_frames(exc.__traceback__)  # they hold what the attempt had allocated
+                need_bytes = max(need_bytes, exc.need_bytes if isinstance(exc, DeviceFullError) else 0)
+            self.ooms += 1
+            gone = self._ledger.evict(round(need_bytes * EVICT_FACTOR))
+            self._drop(gone, "out_of_memory")
+            self._log.warning("model.out_of_memory", size_bytes=part.size_bytes, evicted=len(gone))
+            await self._in_thread(lambda: self._device().collect())
+            need_bytes *= 2
+
+    def _as_booked(self, part: PartPlan) -> Part:
+        """What to reserve: as much as it took when it was here before, if that was more than its files tell."""
+        known = self._measurements.of(part.part_id)
+        if known is None:
+            return Part(part.part_id, part.size_bytes, part.size_bytes / GUESSED_BYTES_S)
+        size_bytes = max(part.size_bytes, known.size_bytes)
+        return Part(part.part_id, size_bytes, known.load_s or size_bytes / GUESSED_BYTES_S)
+
+    def _translated(self, exc: Exception, cache_id: str) -> WorkerError:
+        model = cache_id.partition("#")[0]
+        if is_out_of_memory(exc) or isinstance(exc, DoesNotFitError):
+            return ResourceError(f"insufficient_vram: not enough memory to load {model}: {exc}")
+        self._log.error("model.load_failed", model=model, error=repr(exc))
+        return FatalError(f"model {model} could not be loaded as {cache_id.split('#')[1]}: {type(exc).__name__}: {exc}")
+
+    async def _in_thread(self, work: Callable[[], Any]) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def is_out_of_memory(exc: BaseException) -> bool:
+    """Whether an exception says that memory ran out: ours, torch's (by name, whatever its version), Python's."""
+    return isinstance(exc, (DeviceFullError, MemoryError)) or type(exc).__name__ in ("OutOfMemoryError", "CUDAOutOfMemoryError")

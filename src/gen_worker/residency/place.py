@@ -1,0 +1,177 @@
+"""One device with the models on it: each is loaded once, however many wait, and pinned for as long as somebody uses it. Lives on one event
+loop."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from gen_worker.content.measured import Measurements
+from gen_worker.content.progress import Listener, Progress
+from gen_worker.log import Log
+from gen_worker.residency.accounting import GB, ModelCache
+from gen_worker.residency.device import Device
+from gen_worker.residency.devices import DeviceSet
+from gen_worker.residency.headroom import Headroom
+from gen_worker.residency.ledger import Ledger
+from gen_worker.residency.loaders.base import Loaded, Loader, LoadRequest, choose_loader
+from gen_worker.residency.loads import Residency
+from gen_worker.residency.placement import Offer
+from gen_worker.sources.arrivals import heard_on_the_loop
+
+
+class Lease:
+    """A loaded model, pinned until `release`."""
+
+    def __init__(self, loaded: Loaded, release: Callable[[], None]) -> None:
+        self.view = loaded.view
+        self.release = release
+
+
+class _Loading:
+    """A model on its way to the device, and how many wait for it."""
+
+    def __init__(self, model_id: str) -> None:
+        self.progress = Progress(model_id)
+        self.cancel = threading.Event()
+        self.waiters = 0
+        self.task: asyncio.Task[Loaded] | None = None
+        self.release: Callable[[], None] = lambda: None  # of the pins that the load itself holds
+
+    def leave(self) -> None:
+        """A waiter has gone. With the last one goes the load's own pin, or the load."""
+        self.waiters -= 1
+        if not self.waiters:
+            self.cancel.set()
+            release, self.release = self.release, lambda: None
+            release()
+
+
+class Place:
+    """`runs` counts those that were sent here and have not ended. `on_change`: what is on the device has changed."""
+
+    def __init__(
+        self, number: int, cache: ModelCache, ledger: Ledger, devices: DeviceSet, measurements: Measurements, log: Log, margin_bytes: int
+    ) -> None:
+        self.number = number
+        self.device: Callable[[], Device] = partial(devices.get, number)
+        self.runs = 0
+        self.headroom = Headroom(partial(devices.used, number), ledger, measurements, margin_bytes)
+        self.residency = Residency(cache, self.device, measurements, log, ledger)
+        self.on_change: Callable[[], None] = lambda: None
+        self._cache = cache
+        self._ledger = ledger
+        self._measurements = measurements
+        self._log = log
+        self._loading: dict[str, _Loading] = {}
+
+    def cache_id(self, name: str) -> str:
+        """What a model is called in the cache when it is here."""
+        return f"{name}#@{self.number}" if self.number else name
+
+    def hot(self, name: str) -> Lease | None:
+        """A lease on a model that is loaded."""
+        cache_id = self.cache_id(name)
+        loaded = self._cache.get_pipeline(cache_id)
+        return self._lease(cache_id, loaded) if loaded is not None else None
+
+    async def lease(self, name: str, request: LoadRequest, loaders: Sequence[Loader], listener: Listener | None) -> Lease:
+        """A lease on the model, loaded by whoever came first. Errors as of `Residency.load`."""
+        cache_id = self.cache_id(name)
+        loading = self._loading.get(cache_id)
+        if loading is None or loading.cancel.is_set():
+            hot = self.hot(name)
+            if hot is not None:
+                return hot
+            loading = self._loading[cache_id] = _Loading(cache_id.partition("#")[0])
+            loading.task = asyncio.ensure_future(self._load(cache_id, request, loaders, loading))
+            loading.task.add_done_callback(_seen)
+        assert loading.task is not None
+        stop_listening = heard_on_the_loop(loading.progress, listener)
+        loading.waiters += 1
+        try:
+            # Shielded: one waiter that gives up must not end the load for the others.
+            return self._lease(cache_id, await asyncio.shield(loading.task))
+        finally:
+            stop_listening()
+            loading.leave()
+
+    def begin_work(self, function: str) -> Callable[[], None]:
+        """A function begins, with its models in its hands; call what this returns when it has ended."""
+        end = self.headroom.begin(function)
+        if self.headroom.spare_bytes:
+            self.residency.make_room_for_work()
+        return end
+
+    def is_here(self, name: str) -> bool:
+        """Whether a model is on the device."""
+        return self._cache.is_in_vram(self.cache_id(name))
+
+    def size_bytes(self, name: str) -> int:
+        """What a model takes of the device; 0 where it is not here."""
+        return round(self._cache.size_gb(self.cache_id(name)) * GB)
+
+    def offer(self, forms: Sequence[str]) -> Offer:
+        """What a run with these models would find here; they are named as of `form_name`."""
+        here = {form_of(cache_id) for cache_id in (*self._cache.models_on(self._ledger), *self._loading)}
+        known = [self._measurements.of(measured_name(form)) for form in forms if form not in here]
+        need = sum(measured.size_bytes for measured in known if measured is not None)
+        missing_s = sum(measured.load_s for measured in known if measured is not None)
+        free_bytes = max(0, self._ledger.capacity_bytes - self._ledger.used_bytes)
+        return Offer(self.number, missing_s, self.runs, self._ledger.harm_s(need), free_bytes)
+
+    def on_their_way(self) -> list[Progress]:
+        return [loading.progress for loading in self._loading.values()]
+
+    def close(self) -> None:
+        for loading in self._loading.values():
+            loading.cancel.set()
+        self.residency.close()
+
+    def _lease(self, cache_id: str, loaded: Loaded) -> Lease:
+        self._cache.pin(cache_id)
+        return Lease(loaded, lambda: self._cache.unpin(cache_id))
+
+    async def _load(self, cache_id: str, request: LoadRequest, loaders: Sequence[Loader], loading: _Loading) -> Loaded:
+        began_s = time.monotonic()
+        try:
+            request = msgspec.structs.replace(request, device=self.device, economy=self.residency.economy_of(cache_id))
+            loader = choose_loader(loaders, request)
+            plan = await self.residency.plan(cache_id, lambda: loader.plan(request))
+            loaded = await self.residency.load(cache_id, plan, loading.progress, loading.cancel)
+        finally:
+            if self._loading.get(cache_id) is loading:
+                del self._loading[cache_id]
+        loading.release = lambda: self.residency.release_load(plan)
+        if not loading.waiters:
+            loading.release()
+        self.on_change()
+        model_id, size_bytes, seconds = loading.progress.model_id, round(self._cache.size_gb(cache_id) * GB), time.monotonic() - began_s
+        self._measurements.note(measured_name(form_of(cache_id)), size_bytes, seconds)
+        self._log.info("model.loaded", model=model_id, size_bytes=size_bytes, parts=len(plan.parts), seconds=round(seconds, 3))
+        return loaded
+
+
+def form_name(model_id: str, annotation: Any) -> str:
+    """`ref#Type`: a model as one type, such as its pipeline, or its tokenizer."""
+    return f"{model_id}#{getattr(annotation, '__name__', annotation)}"
+
+
+def form_of(cache_id: str) -> str:
+    """The form that a name in the cache stands for, whatever its version, precision and device."""
+    return "#".join(cache_id.split("#")[:2])
+
+
+def measured_name(form: str) -> str:
+    """Under which a loaded form's size and load time are kept."""
+    return f"model: {form}"
+
+
+def _seen(task: "asyncio.Task[Loaded]") -> None:
+    """Its waiters heard of a failure; where all had gone, nobody needs to."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,113 @@
+"""ROOT of the models of a process: store, downloaders, device and manager, built from the environment."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gen_worker.authoring.model_interface import ModelDownloader
+from gen_worker.content.cas import Cas
+from gen_worker.content.housekeeping import StoreLimits
+from gen_worker.log import Log
+from gen_worker.net.json_client import JsonClient
+from gen_worker.net.range_client import RangeClient
+from gen_worker.net.wanted import Policy
+from gen_worker.refs import HuggingFaceRef, ModelSpec, parse_model_ref
+from gen_worker.residency.accounting import ModelCache
+from gen_worker.residency.custom import DownloaderSource, ManagedLoader, manager_of
+from gen_worker.residency.devices import DeviceSet, find_devices, has_nvidia, margin_gb
+from gen_worker.residency.manager import DEFAULT_LOADERS, ModelManager
+from gen_worker.residency.tee import Tee
+from gen_worker.settings import ModelSettings, is_true
+from gen_worker.sources.hf import HfSource
+from gen_worker.sources.hub import HubSource, ListedSource, StoreFetcher
+from gen_worker.sources.hub_routes import HubRoutes
+from gen_worker.sources.keyspace import Keyspace
+from gen_worker.sources.localize import LocalCopies
+from gen_worker.sources.source import Downloads, ModelSource, OverrideSource
+
+
+class Extras(msgspec.Struct, frozen=True):
+    """What a program brings along: a manager in place of our loaders, a downloader in place of our sources."""
+
+    manager: Any = None
+    downloader: ModelDownloader | None = None
+
+
+class Sources(msgspec.Struct, frozen=True):
+    """Where models come from, and the parts of it that others need."""
+
+    source: OverrideSource
+    listed: ListedSource
+    hf: HfSource
+    hub: HubSource
+    cas: Cas
+    store: StoreFetcher
+
+
+def build_sources(settings: ModelSettings, overrides: Mapping[str, Path], extras: Extras = Extras()) -> Sources:  # noqa: B008 - frozen
+    """Overrides first, then a scheduler's lists, the hub, Hugging Face. `ValueError` names a setting that cannot be used."""
+    client, policy = RangeClient(), Policy()
+    cas = Cas(settings.cas_root, floor_bytes=round(settings.worker_min_free_disk_gb * 1e9))
+    limits = StoreLimits(round(settings.worker_model_cache_gb * 1e9), round(settings.worker_min_free_disk_gb * 1e9))
+    store = StoreFetcher(cas, client, policy, limits)
+    hub = None
+    if settings.cozy_hub_url:
+        client_of_hub = JsonClient(settings.cozy_hub_url, settings.cozy_hub_token)
+        hub = HubRoutes(client_of_hub, may_resolve=is_true(settings.worker_allow_cozy_hub_api_resolve))
+    hf = HfSource(settings, client, policy)
+    listed = ListedSource(store)
+    cozy = HubSource(store, hub)
+    by_scheme: dict[str, ModelSource] = {
+        "listed": listed,
+        "cozy": cozy,
+        "hf": HubSource(store, hub, otherwise=hf),
+    }
+    source: ModelSource = Downloads(by_scheme, scheme_of)
+    if extras.downloader is not None:
+        source = DownloaderSource(extras.downloader, settings.cas_root.parent / "downloader")
+    limit_bytes = round(settings.worker_local_cache_gb * 1e9)
+    copies = LocalCopies(source, settings.worker_local_model_cache_dir, limit_bytes)
+    return Sources(OverrideSource(overrides, copies), listed, hf, cozy, cas, store)
+
+
+def build_models(
+    sources: Sources,
+    settings: ModelSettings,
+    env: Mapping[str, str],
+    cache: ModelCache,
+    models: Mapping[str, Mapping[str, ModelSpec]],
+    log: Log,
+    extras: Extras = Extras(),  # noqa: B008 - frozen
+) -> ModelManager:
+    """The manager of a process, with what its disk holds known to it."""
+    manager = extras.manager
+    if manager is None and env.get("MODEL_MANAGER_CLASS"):
+        manager = manager_of(env["MODEL_MANAGER_CLASS"])
+    loaders = DEFAULT_LOADERS if manager is None else (ManagedLoader(manager, DEFAULT_LOADERS), *DEFAULT_LOADERS)
+    sources.store.in_use = lambda: {name.partition("#")[0] for name in cache.get_vram_models()}
+    devices = DeviceSet(lambda: find_devices(env))
+    tee = Tee(lambda: devices.get().host if devices.used(0) or has_nvidia() else None)  # else torch would be imported for nothing
+    sources.cas.on_blob = sources.hf.on_blob = tee.arrived
+    return ModelManager(
+        Keyspace(models),
+        sources.source,
+        cache,
+        devices,
+        log,
+        loaders,
+        downloads=settings.worker_max_concurrent_downloads,
+        measured=settings.cas_root.parent / "measured.json",
+        margin_bytes=round(margin_gb(env) * 1e9),
+        looks_ahead=is_true(settings.worker_load_ahead),
+        on_close=tee.close,
+    )
+
+
+def scheme_of(ref: str) -> str:
+    """`hf` or `cozy`; what is no ref is the hub's to refuse."""
+    try:
+        return "hf" if isinstance(parse_model_ref(ref), HuggingFaceRef) else "cozy"
+    except ValueError:
+        return "cozy"

@@ -1,0 +1,147 @@
+"""What a hub is asked, and its answers as file lists. Newer routes first; hubs that do not know them are asked the older way. Blocking."""
+
+import random
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import quote
+
+from gen_worker.content.listing import Listing, RemoteFile
+from gen_worker.errors import CozyHubError, CozyHubNoCompatibleArtifactError, CozyHubPublicModelPendingError, RetryableError
+from gen_worker.net.json_client import Answer, JsonClient
+from gen_worker.net.wanted import DownloadCanceledError
+from gen_worker.refs import CozyRef, ModelSpec, parse_model_ref
+
+PENDING_TIMEOUT_S = 15 * 60.0
+FIRST_POLL_S = 0.5
+MAX_POLL_S = 10.0
+PUBLIC_ROUTE = "/api/v1/public/models/request"
+UNKNOWN_ROUTE = (404, 405, 501)  # of a hub from before a route was made
+
+
+class HubRoutes:
+    """One hub. `may_resolve`: also by the routes that are meant for development, which pinned digests need."""
+
+    def __init__(self, client: JsonClient, *, may_resolve: bool) -> None:
+        self._client = client
+        self._may_resolve = may_resolve
+
+    def resolve(self, spec: ModelSpec, cancel: threading.Event) -> Listing | None:
+        """The hub's file list of a model; None where no route may be asked for it. `CozyHubError` when the hub refuses, `RetryableError`
+        when another try may help."""
+        ref = parse_model_ref(spec.ref)
+        name = ref.canonical()
+        if not isinstance(ref, CozyRef):
+            return self._request_public(name, spec, cancel)
+        if ref.digest is None:
+            try:
+                return self._request_public(name, spec, cancel)
+            except CozyHubError:
+                if not self._may_resolve:
+                    raise
+        if not self._may_resolve:
+            return None
+        return self._snapshot(ref, ref.digest, name) if ref.digest is not None else self._resolve_artifact(ref, spec, name)
+
+    def _request_public(self, name: str, spec: ModelSpec, cancel: threading.Event) -> Listing:
+        body = {
+            "model_ref": name,
+            "constraints": {"dtypes": list(spec.dtypes), "file_types": ["safetensors"], "file_layouts": ["diffusers"]},
+            "include_urls": True,
+        }
+        deadline_s, pause_s = time.monotonic() + PENDING_TIMEOUT_S, FIRST_POLL_S
+        while True:
+            answer = self._client.post(PUBLIC_ROUTE, body)
+            if answer.status != 202:
+                return _artifact(_checked(answer, name), name)
+            if time.monotonic() > deadline_s:
+                raise CozyHubPublicModelPendingError(str(_field(answer.body, "ingest_job_id") or ""))
+            if cancel.wait(pause_s * random.uniform(0.9, 1.1)):  # noqa: S311
+                raise DownloadCanceledError("cancelled while the hub was fetching")
+            pause_s = min(MAX_POLL_S, pause_s * 1.5)
+
+    def _resolve_artifact(self, ref: CozyRef, spec: ModelSpec, name: str) -> Listing:
+        answer = self._client.post(f"{_repo(ref)}/resolve_artifact", _artifact_request(ref, spec))
+        if answer.status not in UNKNOWN_ROUTE:
+            return _artifact(_checked(answer, name), name)
+        older = self._client.get(f"{_repo(ref)}/resolve?tag={quote(ref.tag, safe='')}")
+        if older.status in UNKNOWN_ROUTE:  # it is the model that the hub does not know
+            return _artifact(_checked(answer, name), name)
+        body = _checked(older, name)
+        digest = _field(body, "digest") or _field(body, "snapshot_digest")
+        if not isinstance(digest, str):
+            raise CozyHubError(f"the hub's answer for {name} names no digest")
+        return self._snapshot(ref, digest, name)
+
+    def _snapshot(self, ref: CozyRef, digest: str, name: str) -> Listing:
+        """A version of a repository. Older hubs list objects: folders with manifests of their own."""
+        manifest = _checked(self._client.get(f"{_repo(ref)}/snapshots/{quote(digest, safe=':')}/manifest"), name)
+        objects = _field(manifest, "objects") or {}
+        if not isinstance(objects, Mapping) or not all(isinstance(value, str) for value in objects.values()):
+            raise CozyHubError(f"the hub's answer for {name} has objects that are not names with digests")
+        own = _field(manifest, "files") or _field(manifest, "root_files")
+        files = list(_files(own, name)) if own or not objects else []
+        for folder, object_digest in sorted(objects.items()):
+            inside = _checked(self._client.get(f"/api/v1/objects/{quote(object_digest, safe=':')}/manifest"), name)
+            files += [RemoteFile(f"{folder}/{file.path}", *_rest(file)) for file in _files(_field(inside, "files"), name)]
+        return Listing(digest, tuple(files))
+
+
+def _repo(ref: CozyRef) -> str:
+    return f"/api/v1/repos/{quote(ref.owner, safe='')}/{quote(ref.repo, safe='')}"
+
+
+def _checked(answer: Answer, name: str) -> dict[str, Any]:
+    if answer.status == 200 and isinstance(answer.body, dict):
+        return answer.body
+    said = str(_field(answer.body, "message") or _field(answer.body, "error") or "")[:300]
+    if answer.status == 409:
+        raise CozyHubNoCompatibleArtifactError(_field(answer.body, "debug") or said, f"the hub has no compatible form of {name}: {said}")
+    if answer.status in (408, 425, 429) or answer.status >= 500:
+        raise RetryableError(f"the hub answered HTTP {answer.status} for {name}: {said}")
+    hint = "; set COZY_HUB_TOKEN" if answer.status in (401, 403) else ""
+    raise CozyHubError(f"the hub refused {name} (HTTP {answer.status}): {said}{hint}", answer.status)
+
+
+def _artifact_request(ref: CozyRef, spec: ModelSpec) -> dict[str, Any]:
+    return {
+        "tag": ref.tag,
+        "include_urls": True,
+        "preferences": {
+            "file_type_preference": ["safetensors"],
+            "quantization_preference": list(spec.dtypes),
+            "file_layout_preference": ["diffusers"],
+        },
+        "capabilities": {},
+    }
+
+
+def _artifact(body: dict[str, Any], name: str) -> Listing:
+    files = _field(body.get("snapshot_manifest"), "files")
+    return Listing(str(body.get("snapshot_digest") or ""), tuple(_files(files, name)))
+
+
+def _files(files: Any, name: str) -> Iterator[RemoteFile]:
+    """A list of files as hubs write it; `CozyHubError` when it lacks something."""
+    if not isinstance(files, list) or not files:
+        raise CozyHubError(f"the hub's answer for {name} lists no files")
+    for entry in files:
+        path, url = _field(entry, "path"), _field(entry, "url")
+        size = _first(entry, "size_bytes", "size")
+        blob = _first(entry, "blake3", "digest", "blake3_hex")
+        if not isinstance(path, str) or not isinstance(size, int) or not isinstance(blob, str) or not isinstance(url, str) or not url:
+            raise CozyHubError(f"the hub's answer for {name} has a file without path, size_bytes, blake3 and url: {path!r}")
+        yield RemoteFile(path, size, blob, url)
+
+
+def _rest(file: RemoteFile) -> tuple[int, str, str]:
+    return file.size_bytes, file.digest, file.url
+
+
+def _first(entry: Any, *keys: str) -> Any:
+    return next((value for key in keys if (value := _field(entry, key)) is not None), None)
+
+
+def _field(value: Any, key: str) -> Any:
+    return value.get(key) if isinstance(value, dict) else None
