@@ -1,4 +1,7 @@
-"""What a run says while it works: one value an event, its type as on the wire, its payload as JSON."""
+"""What a run says while it works: one value an event, its type as on the wire, its payload as JSON.
+
+`gc=False`: events are made by the dozen for every run and hold no cycles, so the garbage collector does not walk them.
+"""
 
 from typing import Any, Final, Literal
 
@@ -50,7 +53,7 @@ _STREAM_NAMES: dict[str, StreamName] = {
 }
 
 
-class RunEvent(msgspec.Struct, frozen=True):
+class RunEvent(msgspec.Struct, frozen=True, gc=False):
     """One event of a run. `payload` is anything that encodes to a JSON object, or JSON already (`msgspec.Raw`)."""
 
     event_type: str
@@ -69,13 +72,13 @@ def stream_name(event_type: str) -> StreamName:
     return "custom"
 
 
-class Received(msgspec.Struct, frozen=True):
+class Received(msgspec.Struct, frozen=True, gc=False):
     function_name: str
     required_variant_refs_count: int
     input_bytes: int
 
 
-class Rejected(msgspec.Struct, frozen=True, omit_defaults=True):
+class Rejected(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Why a run was not started. `input_bytes` where its size was the reason."""
 
     reason: str
@@ -83,17 +86,17 @@ class Rejected(msgspec.Struct, frozen=True, omit_defaults=True):
     input_bytes: int | None = None
 
 
-class At(msgspec.Struct, frozen=True):
+class At(msgspec.Struct, frozen=True, gc=False):
     """A moment, RFC 3339 in UTC."""
 
     at: str
 
 
-class Milliseconds(msgspec.Struct, frozen=True):
+class Milliseconds(msgspec.Struct, frozen=True, gc=False):
     ms: int
 
 
-class Stuck(msgspec.Struct, frozen=True, omit_defaults=True):
+class Stuck(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A phase of a run that has taken longer than expected, with the Python stacks of the threads that work on it."""
 
     phase: str
@@ -106,47 +109,47 @@ class Stuck(msgspec.Struct, frozen=True, omit_defaults=True):
     stacks: tuple[str, ...] = ()
 
 
-class Started(msgspec.Struct, frozen=True):
+class Started(msgspec.Struct, frozen=True, gc=False):
     function_name: str
     required_variant_refs: tuple[str, ...]
 
 
-class Completed(msgspec.Struct, frozen=True):
+class Completed(msgspec.Struct, frozen=True, gc=False):
     function_name: str
     duration_ms: int
 
 
-class Failed(msgspec.Struct, frozen=True):
+class Failed(msgspec.Struct, frozen=True, gc=False):
     function_name: str
     error_type: str
     retryable: bool
     safe_message: str
 
 
-class InferenceStarted(msgspec.Struct, frozen=True):
+class InferenceStarted(msgspec.Struct, frozen=True, gc=False):
     function_name: str
     output_mode: str
 
 
-class InferenceCompleted(msgspec.Struct, frozen=True):
+class InferenceCompleted(msgspec.Struct, frozen=True, gc=False):
     function_name: str
     output_mode: str
     duration_ms: int
 
 
-class InferenceFailed(msgspec.Struct, frozen=True):
+class InferenceFailed(msgspec.Struct, frozen=True, gc=False):
     function_name: str
     output_mode: str
     error_type: str
     duration_ms: int
 
 
-class OutputFailed(msgspec.Struct, frozen=True):
+class OutputFailed(msgspec.Struct, frozen=True, gc=False):
     error_type: str
     message: str
 
 
-class ModelStep(msgspec.Struct, frozen=True, omit_defaults=True):
+class ModelStep(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A model being found (resolve) or made ready (load) for one parameter of a run."""
 
     function_name: str
@@ -157,7 +160,7 @@ class ModelStep(msgspec.Struct, frozen=True, omit_defaults=True):
     error_type: str | None = None
 
 
-class RunModel(msgspec.Struct, frozen=True, omit_defaults=True):
+class RunModel(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A model of a run: where it was, and what bringing it took. What is not known is left out."""
 
     model_id: str
@@ -170,7 +173,7 @@ class RunModel(msgspec.Struct, frozen=True, omit_defaults=True):
     localized: bool | None = None
 
 
-class RunMetrics(msgspec.Struct, frozen=True, omit_defaults=True):
+class RunMetrics(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Schema 1 of `metrics.run`, times in ms: what is not known is left out."""
 
     schema_version: int

@@ -23,7 +23,7 @@ _URL = re.compile(r"(?i)\bhttps?://[^\s\"'<>]+")
 _PATH = re.compile(r"(?<![\w:.~/<-])(?:[A-Za-z]:\\[^\s\"':;,)]+|/(?:[\w.@+~-]+/)*[\w.@+~-]+/?)")
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The end of a run. On success only `output` is set: the encoded result, empty for a stream.
 
     `error_type` is the word on the wire, `code` the finer one in problems. `error_message` is for operators,

@@ -126,11 +126,11 @@ def test_a_resumed_stream_has_no_gap_and_no_repeat(payloads: list[object], cut: 
     run = DevRun("r", "f")
     for payload in payloads:
         run.emit(RunEvent("custom.event", payload))
-    first, seen = run.log_after(0)
+    first, seen = run.log.after(0)
     assert first == 1
     assert [event.payload for event in seen] == payloads
     at = min(cut, len(payloads))
-    resumed_first, resumed = run.log_after(last_event_id(str(at)))
+    resumed_first, resumed = run.log.after(last_event_id(str(at)))
     assert resumed_first == at + 1
     assert [event.payload for event in seen[:at] + resumed] == payloads
 

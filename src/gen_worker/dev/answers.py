@@ -20,12 +20,6 @@ _encode = msgspec.json.Encoder().encode
 _NULL = msgspec.Raw(b"null")
 
 
-class EventBody(msgspec.Struct):
-    event_type: str
-    payload: Any
-    run_id: str
-
-
 class Timing(msgspec.Struct):
     total_ms: int
 
@@ -35,7 +29,7 @@ class RunAnswer(msgspec.Struct, omit_defaults=True):
 
     error_message: str
     error_type: str
-    events: list[EventBody]
+    events: msgspec.Raw
     output: Any
     run_id: str
     safe_message: str
@@ -71,7 +65,7 @@ def run_answer(run: DevRun) -> bytes:
     answer = RunAnswer(
         outcome.error_message,
         outcome.error_type,
-        [EventBody(event.event_type, event.payload, run.run_id) for event in run.log_after(0)[1]],
+        msgspec.Raw(run.log.as_json()),
         _output(outcome),
         run.run_id,
         outcome.safe_message,
@@ -128,7 +122,7 @@ def sse_frames(first_seq: int, found: list[RunEvent]) -> bytes:
 
 
 def sse_done(run: DevRun) -> bytes:
-    return frame(run.last_seq + 1, "done", run_object_json(run))
+    return frame(run.log.last_seq + 1, "done", run_object_json(run))
 
 
 def ndjson_lines(first_seq: int, found: list[RunEvent]) -> bytes:
@@ -137,7 +131,7 @@ def ndjson_lines(first_seq: int, found: list[RunEvent]) -> bytes:
 
 
 def ndjson_done(run: DevRun) -> bytes:
-    return _line(run.last_seq + 1, "done", run_object_json(run))
+    return _line(run.log.last_seq + 1, "done", run_object_json(run))
 
 
 def file_json(asset: Asset) -> dict[str, Any]:

@@ -14,12 +14,13 @@ from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.dev import answers
 from gen_worker.dev.invoke import Invoker
 from gen_worker.dev.model_routes import ModelRoutes
-from gen_worker.dev.runs import DevRun, Reader, RunBook
+from gen_worker.dev.runs import DevRun, RunBook
 from gen_worker.execution.admission import Admission
 from gen_worker.execution.executor import Executor
 from gen_worker.files.inputs import InputFiles
 from gen_worker.files.local_outputs import LocalOutputs
 from gen_worker.http.asgi import Request, RequestError, Shortcut, build_router
+from gen_worker.http.event_log import Reader
 from gen_worker.http.openapi import openapi_document
 from gen_worker.http.problems import PROBLEM_JSON, problem
 from gen_worker.http.sse import last_event_id
@@ -155,7 +156,7 @@ class DevApp:
             if not wait.isdigit() or int(wait) > 3600:
                 raise RequestError(400, "validation", f"wait={wait[:20]!r}; expected seconds from 0 to 3600")
             await run.wait(int(wait))
-        etag = f'"{run.last_seq}-{run.status}"'
+        etag = f'"{run.log.last_seq}-{run.status}"'
         if request.header(b"if-none-match") == etag:
             await request.answer(304, b"", headers={"etag": etag})
             return
@@ -167,10 +168,10 @@ class DevApp:
             after = last_event_id(request.header(b"last-event-id") or request.query().get("after", ""))
         except ValueError as exc:
             raise RequestError(400, "validation", str(exc)) from None
-        if run.finished and after > run.last_seq:
+        if run.finished and after > run.log.last_seq:
             await request.answer(204, b"")  # all was seen: tells an EventSource not to come back
             return
-        await self._invoker.stream(request, run, Reader(run, after), cancel_on_disconnect=False)
+        await self._invoker.stream(request, run, Reader(run.log, after), cancel_on_disconnect=False)
 
     async def _cancel_run(self, request: Request) -> None:
         run = self._run(request)

@@ -13,13 +13,14 @@ from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.dev import answers
 from gen_worker.dev.disconnects import DisconnectWatch, disconnected
 from gen_worker.dev.envelope import RunOptions, read_envelope
-from gen_worker.dev.runs import MAX_QUEUED, DevRun, Reader, RunBook
+from gen_worker.dev.runs import MAX_QUEUED, DevRun, RunBook
 from gen_worker.dev.uploads import read_multipart
 from gen_worker.errors import WorkerError
 from gen_worker.execution.executor import Executor, RunRequest
 from gen_worker.files.local_outputs import LocalOutputs
 from gen_worker.http import sse
 from gen_worker.http.asgi import Request, RequestError
+from gen_worker.http.event_log import Reader
 from gen_worker.names import did_you_mean
 from gen_worker.outcome import outcome_of
 from gen_worker.sources.listings import read_listings
@@ -76,7 +77,7 @@ class Invoker:
         prefer = request.header(b"prefer")
         accept = request.header(b"accept")
         if "text/event-stream" in accept or "application/x-ndjson" in accept:
-            reader = Reader(run, 0)
+            reader = Reader(run.log, 0)
             self._start(spec, run, run_request)
             await self.stream(request, run, reader, cancel_on_disconnect=options.cancel_on_disconnect)
         elif prefer and (preference := Preference.parse(prefer)) != Preference():
@@ -188,7 +189,7 @@ class Invoker:
             outcome = outcome_of(exc)
         else:
             run.start()
-            store = LocalOutputs(self._outputs, self._max_file_bytes, run.files.append)
+            store = LocalOutputs(self._outputs, self._max_file_bytes, run.add_file)
             outcome = await self._executor.run(spec, request, run, run.token, store, when_idle)
         run.finish(outcome)
         self._book.finished(run)

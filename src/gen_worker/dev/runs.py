@@ -5,8 +5,7 @@ import random
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from itertools import islice
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -16,6 +15,7 @@ from gen_worker.errors import ResourceError
 from gen_worker.events import RunEvent
 from gen_worker.execution.admission import Admission
 from gen_worker.execution.cancellation import CancelToken
+from gen_worker.http.event_log import EventLog
 from gen_worker.outcome import Outcome
 
 MAX_FINISHED_RUNS = 256
@@ -23,56 +23,12 @@ MAX_KEPT_BYTES = 64 << 20
 MAX_RUN_EVENTS = 10_000
 MAX_RUN_BYTES = 8 << 20
 MAX_QUEUED = 1000
-EVENT_OVERHEAD_BYTES = 64
-STRUCT_BYTES = 192  # of an event of ours: a handful of short fields
-READER_AHEAD_EVENTS = 1024
-READER_AHEAD_BYTES = 256 << 10
 
 Status = Literal["queued", "running", "succeeded", "failed", "canceled"]
 
 
 # Seeded by the system, since asking it for each id costs as much as an echo run.
 _random = random.Random(random.SystemRandom().getrandbits(256))  # noqa: S311 - ids, not secrets
-
-
-class Reader:
-    """Follows one run's events. While the slowest reader is far behind, the run's stream is paused."""
-
-    def __init__(self, run: "DevRun", after: int) -> None:
-        self._run = run
-        self._see(after)
-        self._news = asyncio.Event()
-        run.readers.add(self)
-
-    async def next(self, timeout_s: float) -> tuple[int, list[RunEvent]] | None:
-        """Events not yet seen and the number of the first, as they come; none when the run is over, None without news for `timeout_s`."""
-        while True:
-            self._news.clear()
-            first_seq, unseen = self._run.log_after(self.seen)
-            if unseen or self._run.finished:
-                return first_seq, unseen
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await self._news.wait()
-            except TimeoutError:
-                return None
-
-    def took(self, first_seq: int, taken: list[RunEvent]) -> None:
-        """The client has been given these events."""
-        self._see(first_seq + len(taken) - 1)
-        self._run.reader_moved()
-
-    def _see(self, seq: int) -> None:
-        # Counted back from the end: what came before a resumed reader, or was dropped unread, is nothing that it lags behind.
-        self.seen = seq
-        self.seen_bytes = self._run.total_bytes - sum(map(_size_of, self._run.log_after(seq)[1]))
-
-    def wake(self) -> None:
-        self._news.set()
-
-    def close(self) -> None:
-        self._run.readers.discard(self)
-        self._run.reader_moved()
 
 
 class DevRun:
@@ -89,12 +45,7 @@ class DevRun:
         self.outcome: Outcome | None = None
         self.files: list[Asset] = []
         self.token = CancelToken()
-        self.readers: set[Reader] = set()
-        self.size_bytes = 0
-        self.total_bytes = 0
-        self._log: deque[RunEvent] = deque()
-        self._dropped = 0
-        self._on_ready: Callable[[], None] | None = None
+        self.log = EventLog(run_id, max_events=MAX_RUN_EVENTS, max_bytes=MAX_RUN_BYTES)
         self._end: asyncio.Event | None = None
 
     @property
@@ -102,57 +53,48 @@ class DevRun:
         return self.outcome is not None
 
     @property
-    def last_seq(self) -> int:
-        return self._dropped + len(self._log)
+    def size_bytes(self) -> int:
+        """What it costs to keep this run."""
+        return self.log.size_bytes + (len(self.outcome.output) if self.outcome else 0)
 
     @property
     def ready(self) -> bool:
-        """Whether more output may come: nobody who reads is far behind."""
-        for reader in self.readers:
-            if self.last_seq - reader.seen > READER_AHEAD_EVENTS or self.total_bytes - reader.seen_bytes > READER_AHEAD_BYTES:
-                return False
-        return True
+        return self.log.ready
 
     def emit(self, event: RunEvent) -> None:
-        """Append an event. A full log loses its oldest where somebody reads along; a run that nobody reads is stopped."""
         self.emit_all([event])
 
     def emit_all(self, batch: list[RunEvent]) -> None:
-        """Append several events, and wake readers once."""
-        size_bytes = sum(map(_size_of, batch))
-        self.size_bytes += size_bytes
-        self.total_bytes += size_bytes
-        self._log.extend(batch)
+        """Append events. A full log loses its oldest where somebody reads along; a run that nobody reads is stopped."""
         for event in batch:
-            if event.event_type == events.PROGRESS:
+            if event.event_type == events.PROGRESS and not self.log.sealed:
                 self.progress = event.payload
-        if len(self._log) > MAX_RUN_EVENTS or self.size_bytes > MAX_RUN_BYTES:
-            self._overflow()
-        for reader in self.readers:
-            reader.wake()
+        if self.log.append(batch) and not self.log.readers:
+            self.token.cancel(
+                ResourceError(
+                    f"the function produced more than {MAX_RUN_EVENTS} events or {MAX_RUN_BYTES >> 20} MiB that nobody was reading; "
+                    "read along with Accept: text/event-stream"
+                )
+            )
 
     def on_ready(self, callback: Callable[[], None]) -> None:
-        self._on_ready = callback
-        self.reader_moved()
+        self.log.on_ready(callback)
 
-    def reader_moved(self) -> None:
-        """A reader took entries, or left: the stream may go on."""
-        if self._on_ready is not None and (self.ready or self.finished):
-            callback, self._on_ready = self._on_ready, None
-            callback()
+    def add_file(self, asset: Asset) -> None:
+        """The function saved a file. What it saves after the run's end is not part of the run."""
+        if not self.finished:
+            self.files.append(asset)
 
     def start(self) -> None:
         self.status = "running"
         self.started_s = time.time()
 
     def finish(self, outcome: Outcome) -> None:
-        """The run is over; this never changes again."""
-        self.outcome = outcome
+        """The run is over; neither this nor its log ever changes again."""
+        self.outcome = _showable(outcome)
         self.finished_s = time.time()
         self.status = "succeeded" if outcome.success else "canceled" if outcome.error_type == "canceled" else "failed"
-        self.size_bytes += len(outcome.output)
-        for reader in self.readers:
-            reader.wake()
+        self.log.seal()
         if self._end is not None:
             self._end.set()
 
@@ -168,23 +110,6 @@ class DevRun:
         except TimeoutError:
             return False
         return True
-
-    def log_after(self, seq: int) -> tuple[int, list[RunEvent]]:
-        """Kept events numbered above `seq`, and the number of the first of them. Numbers start at 1 and have no gaps."""
-        skip = max(0, seq - self._dropped)
-        return self._dropped + skip + 1, list(self._log) if skip == 0 else list(islice(self._log, skip, None))
-
-    def _overflow(self) -> None:
-        if not self.readers:
-            self.token.cancel(
-                ResourceError(
-                    f"the function produced more than {MAX_RUN_EVENTS} events or {MAX_RUN_BYTES >> 20} MiB that nobody was reading; "
-                    "read along with Accept: text/event-stream"
-                )
-            )
-        while len(self._log) > 1 and (len(self._log) > MAX_RUN_EVENTS or self.size_bytes > MAX_RUN_BYTES):
-            self.size_bytes -= _size_of(self._log.popleft())
-            self._dropped += 1
 
 
 class RunBook:
@@ -262,6 +187,13 @@ class RunBook:
         self._waiting = still
 
 
-def _size_of(event: RunEvent) -> int:
-    payload: Any = event.payload
-    return EVENT_OVERHEAD_BYTES + len(memoryview(payload)) if type(payload) is msgspec.Raw else STRUCT_BYTES
+def _showable(outcome: Outcome) -> Outcome:
+    """The outcome with texts that JSON can carry: one that cannot be shown would fail every list of runs that it is in."""
+    if outcome.success:
+        return outcome
+    try:
+        msgspec.json.encode(outcome)
+    except (ValueError, TypeError) as exc:
+        error = f"the run failed, and its error cannot be shown: {str(exc)!a}"
+        return msgspec.structs.replace(outcome, safe_message=error, error_message=ascii(outcome.error_message), errors=())
+    return outcome
