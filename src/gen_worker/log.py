@@ -1,4 +1,7 @@
-"""Log lines: a dotted name, then facts. For people by default, JSON lines for machines (`LOG_FORMAT=json`)."""
+"""Log lines: a dotted name, then facts. For people by default, JSON lines for machines (`LOG_FORMAT=json`).
+
+Logging never raises, whatever the facts hold: it is called where an error is being reported, and must not become another one.
+"""
 
 import sys
 from datetime import UTC, datetime
@@ -6,7 +9,9 @@ from typing import Any, TextIO
 
 import msgspec
 
-_encode = msgspec.json.Encoder(enc_hook=repr).encode
+from gen_worker.texts import repr_of, sound, text_of
+
+_encode = msgspec.json.Encoder(enc_hook=repr_of).encode
 
 
 class Log:
@@ -31,19 +36,27 @@ class Log:
         self._write("error", name, facts)
 
     def _write(self, level: str, name: str, facts: dict[str, Any]) -> None:
-        now = datetime.now(UTC)
         facts = {**self._facts, **facts}
-        if self._as_json:
-            line = _encode({"time": now.isoformat(), "level": level, "event": name, **facts}).decode()
-        else:
-            words = " ".join(f"{key}={_plain(value)}" for key, value in facts.items())
-            line = f"{now:%H:%M:%S} {level:<7} {name} {words}".rstrip()
+        try:
+            line = self._line(level, name, facts)
+        except BaseException:  # noqa: BLE001 - a fact that cannot be encoded: a lone surrogate, a huge number, a circle, an author's object
+            line = self._line(level, sound(name), {key: repr_of(value) for key, value in facts.items()})
         stream = self._stream or sys.stderr
         try:
-            stream.write(line + "\n")
+            try:
+                stream.write(line + "\n")
+            except UnicodeEncodeError:  # a stream for fewer characters
+                stream.write(line.encode("ascii", "backslashreplace").decode() + "\n")
             stream.flush()
-        except (OSError, ValueError):  # a closed stderr must not take the program with it
+        except Exception:  # noqa: BLE001 - a closed stderr, or what an author put in its place, must not take the program with it
             return
+
+    def _line(self, level: str, name: str, facts: dict[str, Any]) -> str:
+        now = datetime.now(UTC)
+        if self._as_json:
+            return _encode({"time": now.isoformat(), "level": level, "event": name, **facts}).decode()
+        words = " ".join(f"{text_of(key)}={_plain(value)}" for key, value in facts.items())
+        return f"{now:%H:%M:%S} {level:<7} {name} {words}".rstrip()
 
 
 def _plain(value: Any) -> str:

@@ -1,13 +1,24 @@
-"""How a run ended. Any exception, whoever raised it, becomes one row of one table."""
+"""How a run ended. Any exception, whoever raised it, becomes one row of one table.
+
+Nothing here raises. An exception is an author's object: its text, its class attributes and its causes may do anything when they are read.
+What leaves this module are plain values of ours, which every encoder takes.
+"""
 
 import re
+import traceback
+from collections.abc import Iterable
 
 import msgspec
 
 from gen_worker.errors import CanceledError, FieldError, ValidationError, WorkerError
+from gen_worker.texts import class_name, sound, text_of
 
 MAX_SAFE_MESSAGE = 500
 MAX_ERROR_MESSAGE = 4000
+MAX_FIELD_ERRORS = 100
+MAX_FIELD_TEXT = 1000
+MAX_TRACE = 16_000
+TRACE_FRAMES = 8  # the innermost
 OUT_OF_MEMORY_NAMES = ("OutOfMemoryError", "CUDAOutOfMemoryError")
 
 _EMPTY_TEXTS = {
@@ -40,18 +51,41 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     errors: tuple[FieldError, ...] = ()
 
 
+class Failure(msgspec.Struct, frozen=True):
+    """An exception in plain values. `trace` is its traceback, for the log; empty where the outcome says all."""
+
+    outcome: Outcome
+    trace: str = ""
+    out_of_memory: bool = False
+
+
+def failure_of(exc: BaseException) -> Failure:
+    """What an exception means. Call it where the exception was raised, such as in the author's thread: reading its text runs its code."""
+    outcome = outcome_of(exc)
+    return Failure(outcome, _trace_of(exc) if outcome.error_type == "internal" else "", _is_out_of_memory(exc))
+
+
 def outcome_of(exc: BaseException) -> Outcome:
     """The outcome that an exception means."""
-    text = _text_of(exc)
+    try:
+        return _outcome_of(exc)
+    except BaseException as broken:  # noqa: BLE001 - such as a property `code` of an author's error that raises
+        detail = f"{class_name(exc)}: (it cannot be read: {class_name(broken)})"
+        return Outcome(success=False, error_type="internal", code="internal", safe_message="internal error", error_message=detail)
+
+
+def _outcome_of(exc: BaseException) -> Outcome:
+    text = text_of(exc)
     if isinstance(exc, (CanceledError, InterruptedError)):
-        return _failed(exc, "canceled", "canceled", "canceled")
+        return _failed(exc, "canceled", "canceled", "canceled", text)
     if isinstance(exc, WorkerError):
-        return _failed(exc, exc.error_type, exc.code, text, retryable=exc.retryable)
-    if type(exc).__name__ in OUT_OF_MEMORY_NAMES:
-        return _failed(exc, "resource", "out_of_memory", "out of memory")
+        error_type = _word(exc.error_type, "internal")
+        return _failed(exc, error_type, _word(exc.code, error_type), text, text, retryable=exc.retryable is True)
+    if class_name(exc) in OUT_OF_MEMORY_NAMES:
+        return _failed(exc, "resource", "out_of_memory", "out of memory", text)
     if isinstance(exc, ValueError):
-        return _failed(exc, "validation", "validation", text)
-    return _failed(exc, "internal", "internal", "internal error")
+        return _failed(exc, "validation", "validation", text, text)
+    return _failed(exc, "internal", "internal", "internal error", text)
 
 
 def scrub(text: str) -> str:
@@ -61,20 +95,46 @@ def scrub(text: str) -> str:
     return "".join(char if char.isprintable() or char == "\n" else " " for char in text)[:MAX_SAFE_MESSAGE]
 
 
-def _failed(exc: BaseException, error_type: str, code: str, text: str, *, retryable: bool = False) -> Outcome:
+def _failed(exc: BaseException, error_type: str, code: str, safe: str, text: str, *, retryable: bool = False) -> Outcome:
     return Outcome(
         success=False,
         error_type=error_type,
         code=code,
         retryable=retryable,
-        safe_message=scrub(text).strip() or _EMPTY_TEXTS.get(error_type, error_type),
-        error_message=f"{type(exc).__name__}: {_text_of(exc)}"[:MAX_ERROR_MESSAGE],
-        errors=exc.errors if isinstance(exc, ValidationError) else (),
+        safe_message=scrub(safe).strip() or _EMPTY_TEXTS.get(error_type, error_type),
+        error_message=f"{class_name(exc)}: {text}"[:MAX_ERROR_MESSAGE],
+        errors=_field_errors(exc.errors) if isinstance(exc, ValidationError) else (),
     )
 
 
-def _text_of(exc: BaseException) -> str:
+def _field_errors(errors: object) -> tuple[FieldError, ...]:
+    """What can be shown of the `errors` of a `ValidationError`, which may be anything: the author gave them."""
+    found = []
+    for error in list(errors)[:MAX_FIELD_ERRORS] if isinstance(errors, Iterable) else ():
+        texts = [
+            None if value is None else sound(value, MAX_FIELD_TEXT) if isinstance(value, str) else text_of(value, MAX_FIELD_TEXT)
+            for value in (_field(error, name) for name in FieldError.__struct_fields__)
+        ]
+        pointer, message = texts[0] or "", texts[1] or ""
+        found.append(FieldError(pointer, message, *texts[2:]))
+    return tuple(found)
+
+
+def _field(error: object, name: str) -> object:
+    return error.get(name) if isinstance(error, dict) else getattr(error, name, None)
+
+
+def _word(value: object, otherwise: str) -> str:
+    return sound(value, 100) if isinstance(value, str) and value else otherwise
+
+
+def _trace_of(exc: BaseException) -> str:
     try:
-        return str(exc)
-    except Exception as broken:  # noqa: BLE001 - an author's __str__ may itself fail
-        return f"(its text cannot be read: {type(broken).__name__})"
+        return sound("".join(traceback.format_exception(exc, limit=-TRACE_FRAMES))[-MAX_TRACE:], MAX_TRACE)
+    except BaseException:  # noqa: BLE001 - a note, a cause or a member of a group may be anything; where it happened is what counts
+        return sound("".join(traceback.format_tb(exc.__traceback__, limit=-TRACE_FRAMES)), MAX_TRACE)
+
+
+def _is_out_of_memory(exc: BaseException) -> bool:
+    # By the class alone: `isinstance` would also ask the object, which may raise.
+    return issubclass(type(exc), MemoryError) or class_name(exc) in (*OUT_OF_MEMORY_NAMES, "DeviceFullError")

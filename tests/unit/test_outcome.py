@@ -8,13 +8,16 @@ from gen_worker.errors import (
     CanceledError,
     DeadlineError,
     FatalError,
+    FieldError,
     MissingExtraError,
     ResourceError,
     RetryableError,
     ValidationError,
+    WorkerError,
 )
 from gen_worker.http.problems import status_of
-from gen_worker.outcome import outcome_of, scrub
+from gen_worker.outcome import Failure, failure_of, outcome_of, scrub
+from gen_worker.texts import class_name
 
 
 class OutOfMemoryError(RuntimeError):
@@ -65,12 +68,98 @@ def test_scrubbing(text: str, safe: str) -> None:
     assert scrub(text) == safe
 
 
-def test_an_exception_that_cannot_be_printed() -> None:
-    class BrokenError(Exception):
-        def __str__(self) -> str:
-            raise RuntimeError("no")
+class BrokenError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no")
 
-    assert "cannot be read" in outcome_of(BrokenError()).error_message
+    __repr__ = __str__
+
+
+class OddError(WorkerError):
+    """Whose attributes are what no outcome may hold."""
+
+    error_type = None  # type: ignore[assignment]
+    code = object()  # type: ignore[assignment]
+    retryable = "yes"  # type: ignore[assignment]
+
+
+class RaisingError(WorkerError):
+    @property
+    def error_type(self) -> str:  # type: ignore[override]
+        raise SystemExit(1)
+
+
+class ClasslessError(Exception):
+    @property
+    def __class__(self) -> type:  # type: ignore[override]
+        raise KeyboardInterrupt
+
+
+def noted(exc: BaseException) -> BaseException:
+    exc.__notes__ = [BrokenError(), "\udcff", 5]  # type: ignore[list-item]
+    return exc
+
+
+def caused(exc: BaseException, cause: BaseException) -> BaseException:
+    exc.__cause__ = cause
+    return exc
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        BrokenError(),
+        caused(RuntimeError("x"), BrokenError()),
+        caused(BrokenError(), caused(ValueError("\ud800"), BrokenError())),
+        ExceptionGroup("many", [BrokenError(), ValueError("\udcff")]),
+        BaseExceptionGroup("many", [KeyboardInterrupt(), BaseExceptionGroup("\udcff", [BrokenError(), SystemExit(2)])]),
+        noted(RuntimeError("x")),
+        noted(BrokenError()),
+        OddError("x"),
+        RaisingError("x"),
+        RuntimeError("bad \udcff name"),
+        ValueError("bad \ud800 text"),
+        ValueError(BrokenError()),
+        RuntimeError("x" * 5_000_000),
+        OSError(2, "No such file", "\udcff/x"),
+        SyntaxError("m", (BrokenError(), BrokenError(), 1, "\udcff")),
+        ValidationError("x", errors=(FieldError("/k", "bad \udcff"), FieldError(object(), 10**400))),  # type: ignore[arg-type]
+        ValidationError("x", errors=({"pointer": "/k", "message": object()}, None, BrokenError())),  # type: ignore[arg-type]
+        ValidationError("x", errors=5),  # type: ignore[arg-type]
+        ValidationError("x", errors=tuple(FieldError(f"/{n}", "m" * 10_000) for n in range(1000))),
+        type("OutOfMemoryError", (BrokenError,), {})(),
+    ],
+    ids=lambda raised: class_name(raised),
+)
+def test_every_exception_becomes_an_outcome_that_can_be_sent(raised: BaseException) -> None:
+    """Whatever an author's exception does when it is looked at: plain values come of it, bounded, for JSON, protobuf and the log."""
+    failure = failure_of(raised)
+    outcome = failure.outcome
+    assert not outcome.success
+    assert outcome.error_type in ("internal", "validation", "resource")
+    assert msgspec.json.decode(msgspec.json.encode(failure), type=Failure, strict=True) == failure
+    msgspec.msgpack.encode(failure)
+    for text in (outcome.error_type, outcome.code, outcome.safe_message, outcome.error_message, failure.trace):
+        text.encode()
+        assert type(text) is str
+    assert len(outcome.error_message) <= 4000
+    assert len(msgspec.json.encode(failure)) < 1_000_000
+    assert outcome_of(raised) == outcome
+
+
+def test_an_exception_whose_class_cannot_be_asked() -> None:
+    """`isinstance` asks an object for `__class__`."""
+    assert failure_of(ClasslessError("x")).outcome.error_message == "ClasslessError: (it cannot be read: KeyboardInterrupt)"
+
+
+def test_field_errors_are_kept_in_whatever_form_they_were_given() -> None:
+    given = [{"pointer": "/a", "message": "no", "expected": "int"}, FieldError("/b", "bad \udcff")]
+    found = outcome_of(ValidationError("x", errors=given)).errors  # type: ignore[arg-type]
+    assert found == (FieldError("/a", "no", "int"), FieldError("/b", "bad \\udcff"))
+
+
+def test_memory_that_ran_out_is_known_by_its_class() -> None:
+    assert [failure_of(exc).out_of_memory for exc in (MemoryError(), OutOfMemoryError(), BrokenError())] == [True, True, False]
 
 
 def test_a_missing_extra_names_the_command() -> None:
