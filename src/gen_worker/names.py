@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 
 MAX_SLUG_LENGTH = 128
+RUN_ID_RULE = "expected 1 to 128 letters, digits, '.', '_' or '-', the first one a letter or digit"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -32,5 +33,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def is_run_id(text: str) -> bool:
-    """Whether `text` may name a run: it becomes a folder name, a URL part and a log value."""
+    """Whether `text` may name a run: it becomes a folder name, a URL part and a log value.
+
+    The one rule for ids of runs and sessions, whichever way they come in. No id begins with a dot, so a name with a dot in front
+    is free for folders of our own beside those of the runs.
+    """
     return _ID.fullmatch(text) is not None

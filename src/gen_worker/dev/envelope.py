@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from gen_worker.http.asgi import RequestError
-from gen_worker.names import is_run_id
+from gen_worker.names import RUN_ID_RULE, is_run_id
 
 Unset = msgspec.UnsetType
 
@@ -75,7 +75,7 @@ def _options(envelope: _Envelope) -> RunOptions:
         cancel_on_disconnect=_option(envelope.cancel_on_disconnect, "cancel_on_disconnect", bool, True),
     )
     if options.run_id is not None and not is_run_id(options.run_id):
-        raise _refused("run_id", f"{options.run_id[:100]!r}; expected 1 to 128 letters, digits, '.', '_' or '-'")
+        raise _refused("run_id", f"{options.run_id[:100]!r}; {RUN_ID_RULE}")
     if not 0 <= options.timeout_ms <= 7 * 24 * 3600 * 1000:
         raise _refused("timeout_ms", f"{options.timeout_ms}; expected milliseconds from 0 (no limit) to 604800000 (a week)")
     return options

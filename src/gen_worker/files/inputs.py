@@ -3,9 +3,9 @@
 import asyncio
 import base64
 import binascii
+import contextlib
 import mimetypes
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -18,7 +18,9 @@ from gen_worker.authoring.assets import Asset
 from gen_worker.errors import FieldError, RetryableError, ValidationError
 from gen_worker.files.file_api import FileApi, FileTooLargeError
 from gen_worker.files.input_cache import InputCache, file_sha256
+from gen_worker.names import RUN_ID_RULE, is_run_id
 from gen_worker.net.guard import BlockedURLError, DownloadError, GuardedDownloader, TooLargeError
+from gen_worker.shared_files import remove_tree
 
 _PASSING_STATUSES = {408, 425, 429, 500, 502, 503, 504}
 _DATA_URI = re.compile(r"data:(?P<mime>[\w.+-]+/[\w.+-]+)?(?P<params>(?:;[\w.+-]+=[^;,]*)*)(?P<base64>;base64)?,", re.IGNORECASE)
@@ -83,6 +85,8 @@ class InputFiles:
         self, run_id: str, payload: Any, uploads: Mapping[str, Path], owner: str | None, api: FileApi | None = None
     ) -> None:
         """Fill `local_path`, size, digest and type of every Asset in the payload; `ValidationError` names the one at fault."""
+        if not is_run_id(run_id):
+            raise ValueError(f"run_id {run_id[:100]!r}; {RUN_ID_RULE}")
         folder = self._run_dir / run_id / "inputs"
         for index, (pointer, asset) in enumerate(find_assets(payload)):
             asset.local_path = None  # never the caller's: it could name any file of this machine
@@ -93,8 +97,9 @@ class InputFiles:
             asset.owner = asset.owner or owner
 
     def forget(self, run_id: str) -> None:
-        """Remove the run's input files."""
-        shutil.rmtree(self._run_dir / run_id, ignore_errors=True)
+        """Remove the run's input files, and nothing outside its own folder, whatever its id."""
+        with contextlib.suppress(OSError):
+            remove_tree(self._run_dir, run_id)
 
     def _put_in_place(
         self, asset: Asset, folder: Path, index: int, uploads: Mapping[str, Path], owner: str | None, api: FileApi | None

@@ -18,10 +18,11 @@ from gen_worker.execution.cancellation import CancelToken
 from gen_worker.execution.executor import Executor
 from gen_worker.execution.threads import Mailbox
 from gen_worker.log import Log
+from gen_worker.names import RUN_ID_RULE, is_run_id
 from gen_worker.refs import canonical_ref
 from gen_worker.residency.manager import Seat
 from gen_worker.residency.place import form_name
-from gen_worker.runtime.wire_runs import FilesOf, Voice, WireSink
+from gen_worker.runtime.wire_runs import MAX_ECHOED_ID_BYTES, FilesOf, Voice, WireSink
 from gen_worker.wire.messages import CloseRealtime, OpenRealtime, RealtimeCredit, RealtimeFrame
 
 INBOUND_FRAMES = 256  # credit of the scheduler; a scheduler without credit may be so far ahead, times four
@@ -180,6 +181,11 @@ class RealtimeSessions:
         """Start a handler, or answer with the reason why not."""
         if command.session_id in self._sessions:
             self._log.warning("realtime.duplicate", session_id=command.session_id)
+            return
+        if not is_run_id(command.session_id):  # the run id of the handler's context
+            self._log.warning("realtime.refused", session_id=repr(command.session_id[:100]), error=RUN_ID_RULE)
+            if len(command.session_id) <= MAX_ECHOED_ID_BYTES:
+                self._voice.say(CloseRealtime(command.session_id, "invalid_session_id"))
             return
         spec = self._functions.get(command.function)
         if spec is None:

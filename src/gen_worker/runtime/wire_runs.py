@@ -17,13 +17,14 @@ from gen_worker.execution.cancellation import CancelToken
 from gen_worker.execution.executor import Executor, RunRequest
 from gen_worker.files.file_api import FileApi
 from gen_worker.log import Log
-from gen_worker.names import did_you_mean
+from gen_worker.names import RUN_ID_RULE, did_you_mean, is_run_id
 from gen_worker.outcome import Outcome
 from gen_worker.sources.listings import listings_of
 from gen_worker.wire.messages import Event, RunCommand, RunResult, Single
 from gen_worker.wire.outbox import Outbox
 
 RESULT_OVERHEAD_BYTES = 16 << 10
+MAX_ECHOED_ID_BYTES = 64 << 10  # a longer id is nobody's; an answer that carries it could be too large for the peer
 _encode = msgspec.json.Encoder(enc_hook=repr).encode
 
 
@@ -108,6 +109,9 @@ class WireRuns:
 
     def start(self, command: RunCommand) -> None:
         """Start a run, or refuse it. A run that is active, or whose result the scheduler does not have yet, is not started again."""
+        if not is_run_id(command.run_id):
+            self._refuse_id(command)
+            return
         sink = WireSink(command.run_id, self._voice)
         if command.run_id in self._tokens or self._voice.outbox.holds_result_of(command.run_id):
             self._reject(sink, command, "duplicate_run_id")
@@ -179,6 +183,16 @@ class WireRuns:
         if not baseline or not command.resolved_models:
             return command.resolved_models or baseline or None
         return {**baseline, **command.resolved_models}
+
+    def _refuse_id(self, command: RunCommand) -> None:
+        """The answer carries the id as it came, so that the scheduler knows whose it is; logs and messages show the start of it, escaped.
+
+        No events: those of an empty id would pass for the worker's own.
+        """
+        detail = f"run_id {command.run_id[:100]!r}; {RUN_ID_RULE}"
+        self._log.warning(events.REJECTED, run_id=repr(command.run_id[:100]), function=command.function[:100], reason="invalid_run_id")
+        if len(command.run_id.encode("utf-8", "replace")) <= MAX_ECHOED_ID_BYTES and not self._voice.outbox.holds_result_of(command.run_id):
+            self._voice.say(RunResult(command.run_id, False, b"", detail, "validation", False, detail))
 
     def _reject(self, sink: WireSink, command: RunCommand, reason: str, input_bytes: int | None = None) -> None:
         received = events.Received(command.function, len(command.required_models), len(command.payload))

@@ -104,7 +104,7 @@ class WireWorker:
         gpus = GpuWatch(config.env)
         cache = model_cache(config.env, gpus.read().memory_bytes)
         models = build_models(config.sources, config.model_settings, config.env, cache, config.models_by_function, log, config.extras)
-        input_cache = InputCache(Path(settings.worker_cache_dir or run_dir / "input-cache"))
+        input_cache = InputCache(Path(settings.worker_cache_dir or run_dir / ".input-cache"))
         inputs = InputFiles(
             run_dir, None, max_bytes=limits.worker_max_input_file_bytes, retries=limits.worker_download_retries, cache=input_cache
         )

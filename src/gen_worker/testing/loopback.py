@@ -131,14 +131,14 @@ class LoopbackScheduler:
             self._watching -= 1
 
     async def start_run(
-        self, function: str, payload: Any = None, *, run_id: str = "", timeout_s: float = 30, **options: Any
+        self, function: str, payload: Any = None, *, run_id: str | None = None, timeout_s: float = 30, **options: Any
     ) -> LoopbackRun:
         """Give a run to a worker. `options` are further fields of `RunCommand`; `payload` is encoded unless it is bytes."""
         worker = self._workers[-1] if self._workers else await self.worker(timeout_s)
         data = payload if isinstance(payload, bytes) else msgspec.msgpack.encode({} if payload is None else payload)
         base, token = self.file_api
         fields = {"file_base_url": base, "file_token": token, **options}
-        command = RunCommand(run_id=run_id or f"run-{next(self._ids)}", function=function, payload=data, **fields)
+        command = RunCommand(run_id=f"run-{next(self._ids)}" if run_id is None else run_id, function=function, payload=data, **fields)
         run = self._runs[command.run_id] = LoopbackRun(command, lambda: self._cancel(command.run_id), self._room.set)
         if len(data) + MESSAGE_OVERHEAD_BYTES > self._max_message_bytes:
             text = f"payload of {len(data)} bytes; messages hold at most {self._max_message_bytes}"

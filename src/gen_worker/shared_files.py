@@ -1,0 +1,122 @@
+"""Files in folders where somebody else may write: read, written and removed without being led elsewhere.
+
+A stranger can put a symbolic link, a second name of another file (a hard link), a pipe, or a folder where we expect a file of ours. So:
+open without following links, look at what was opened (never at the path again), and take only a regular file. Remove through an open
+handle of the folder, so that no name can lead out of it, also when folders are exchanged for links meanwhile.
+"""
+
+import os
+import secrets
+import stat
+from pathlib import Path
+
+MAX_READ_BYTES = 64 << 20
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # O_NONBLOCK: opening a pipe would wait for its other end
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def read_whole(path: Path, max_bytes: int = MAX_READ_BYTES) -> bytes:
+    """A regular file's bytes; `OSError` for a link, a pipe, a folder, or more than `max_bytes`."""
+    with os.fdopen(os.open(path, _READ), "rb") as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(f"{path}: expected a regular file")
+        if found.st_size > max_bytes:
+            raise OSError(f"{path}: {found.st_size} bytes; at most {max_bytes} are read")
+        return file.read(max_bytes)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Replace a file at once. Readers see the old bytes or the new ones; a link at `path` is replaced, not followed."""
+    new = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
+    try:
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644), "wb") as file:
+            file.write(data)
+        new.replace(path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+
+
+def open_own(path: Path, flags: int) -> int:
+    """Open a file of ours for writing, creating it where it is missing. Whatever else has its name loses the name: the link itself is
+    removed, and what it leads to stays as it is."""
+    flags |= os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        fd = os.open(path, flags, 0o644)
+    except OSError:
+        if not path.is_symlink() and not path.is_fifo():
+            raise
+    else:
+        found = os.fstat(fd)
+        if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+            return fd
+        os.close(fd)
+    path.unlink(missing_ok=True)
+    return os.open(path, flags | os.O_EXCL, 0o644)
+
+
+def remove_tree(folder: Path, name: str) -> None:
+    """Remove `name`, a direct entry of `folder`, with all that is in it; nothing when it is not there.
+
+    Links are removed, never followed. `ValueError` for a name that is no direct entry: empty, `.`, `..`, or with a `/`. Trees of any
+    depth: folders inside are moved up first, so that two open handles are enough.
+    """
+    if name in ("", ".", "..") or "/" in name or "\0" in name:
+        raise ValueError(f"{name[:100]!r} is not the name of an entry of a folder")
+    try:
+        parent = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        _remove(parent, name)
+    finally:
+        os.close(parent)
+
+
+def _remove(parent: int, name: str) -> None:
+    try:
+        top = os.open(name, _FOLDER, dir_fd=parent)
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:  # a file, or a link: Linux answers so to O_DIRECTORY with O_NOFOLLOW
+        os.unlink(name, dir_fd=parent)
+        return
+    except OSError:
+        if not stat.S_ISLNK(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+            raise
+        os.unlink(name, dir_fd=parent)
+        return
+    try:
+        while names := _names(top):
+            for entry in names:
+                _empty(top, entry)
+    finally:
+        os.close(top)
+    os.rmdir(name, dir_fd=parent)
+
+
+def _empty(top: int, name: str) -> None:
+    """Remove an entry of `top`; folders in it move up into `top`, where the next round finds them."""
+    try:
+        os.unlink(name, dir_fd=top)
+        return
+    except FileNotFoundError:
+        return
+    except (IsADirectoryError, PermissionError):  # macOS says EPERM for a folder
+        pass
+    inner = os.open(name, _FOLDER, dir_fd=top)
+    try:
+        for entry in _names(inner):
+            try:
+                os.unlink(entry, dir_fd=inner)
+            except (IsADirectoryError, PermissionError):
+                os.rename(entry, secrets.token_hex(16), src_dir_fd=inner, dst_dir_fd=top)
+    finally:
+        os.close(inner)
+    os.rmdir(name, dir_fd=top)
+
+
+def _names(folder: int) -> list[str]:
+    with os.scandir(folder) as entries:
+        return [entry.name for entry in entries]
