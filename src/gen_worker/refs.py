@@ -14,7 +14,7 @@ _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9_-])?"
 _REPO = re.compile(rf"{_NAME}/{_NAME}")
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_DIGEST = re.compile(r"(sha256|blake3):([0-9a-fA-F]+)")
+_DIGEST = re.compile(r"(sha256|blake3):([0-9a-fA-F]{64})")  # whole: the store looks for a folder of this name
 
 
 class HuggingFaceRef(msgspec.Struct, frozen=True):
@@ -28,7 +28,7 @@ class HuggingFaceRef(msgspec.Struct, frozen=True):
 
 
 class CozyRef(msgspec.Struct, frozen=True):
-    """A repository on the hub, at a tag, or pinned to a digest (`sha256:` or `blake3:` and hex)."""
+    """A repository on the hub, at a tag, or pinned to a digest (`sha256:` or `blake3:` and 64 hexadecimal digits)."""
 
     owner: str
     repo: str
@@ -67,7 +67,7 @@ def parse_model_ref(text: str) -> HuggingFaceRef | CozyRef:
     if ref is None:
         raise ValueError(
             f"cannot read model ref {text!r}; expected hf:owner/repo, hf:owner/repo@revision, "
-            "cozy:owner/repo, cozy:owner/repo:tag, cozy:owner/repo@sha256:<hex> or @blake3:<hex>"
+            "cozy:owner/repo, cozy:owner/repo:tag, cozy:owner/repo@sha256:<64 hex digits> or @blake3:<64 hex digits>"
         )
     return ref
 

@@ -336,3 +336,14 @@ class TestPlainPeer:
         session.assume_plain(0.0)
         assert session.outgoing(1000) is not None  # the stream was cut before it took it
         assert self.again(outbox, 100.0, by_peer=True) is not None
+
+
+def test_measured_numbers_that_do_not_fit_are_sent_as_the_nearest_that_do() -> None:
+    resources = m.Resources(
+        gpu_count=2**40, memory_bytes=10**30, function_concurrency={"f": 2**40}, model_tiers=(m.ModelTier("a", "vram", -(10**30)),)
+    )
+    sent = codec.decode(codec.encode(m.Registration(resources)))
+    assert isinstance(sent, m.Registration)
+    found = sent.resources
+    assert (found.gpu_count, found.memory_bytes, found.function_concurrency) == (2**31 - 1, 2**63 - 1, {"f": 2**31 - 1})
+    assert found.model_tiers[0].size_bytes == -(2**63 - 1)

@@ -41,7 +41,7 @@ def test_nearest_knows_typing_errors() -> None:
         ("owner/repo", CozyRef("owner", "repo"), "cozy:owner/repo:latest"),
         ("cozy:owner/repo", CozyRef("owner", "repo"), "cozy:owner/repo:latest"),
         ("owner/repo:v2", CozyRef("owner", "repo", "v2"), "cozy:owner/repo:v2"),
-        ("o/r@blake3:AB12", CozyRef("o", "r", digest="blake3:ab12"), "cozy:o/r@blake3:ab12"),
+        ("o/r@blake3:" + "AB" * 32, CozyRef("o", "r", digest="blake3:" + "ab" * 32), "cozy:o/r@blake3:" + "ab" * 32),
     ],
 )
 def test_refs(text: str, parsed: object, canonical: str) -> None:
@@ -59,6 +59,14 @@ def test_refs(text: str, parsed: object, canonical: str) -> None:
         "cozy:x/y@blake3:../",
         "o/r@md5:00",
         "o/r@sha256:",
+        "cozy:a/b@sha256:abcd",
+        "cozy:a/b@sha256:" + "ab" * 31,
+        "cozy:a/b@blake3:" + "ab" * 33,
+        "cozy:a/b@blake3:" + "zz" * 32,
+        "hf:../../x",
+        "a\0b",
+        "a/b\0",
+        "cozy:" + "a" * 5000,
         "a/b/c",
         "a b/c",
         "hf:a/" + "b" * 10000,

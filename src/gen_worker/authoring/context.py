@@ -13,6 +13,7 @@ from gen_worker.log import Log
 if TYPE_CHECKING:
     import torch
 
+MAX_EVENT_TYPE = 200  # characters
 Emitter = Callable[[dict[str, Any]], None]
 
 
@@ -119,15 +120,19 @@ class ActionContext:
         return self._done
 
     def emit(self, event_type: str, payload: Mapping[str, Any] | None = None) -> None:
-        """Send an event of your own. Best effort: it never raises into your code."""
+        """Send an event of your own: `event_type` is a text of at most 200 characters, `payload` a mapping that encodes to a JSON object of
+        at most 1 MiB. Best effort: an event that cannot be sent is dropped with a line in the log, and nothing is raised into your code."""
         if self._emitter is None:
             return
         now = time.time()
-        body = {**(payload or {}), "timestamp": now}
         try:
-            self._emitter({"run_id": self.run_id, "type": event_type, "payload": body, "timestamp": now})
+            # Checked here, where the author's line is still known: what follows carries whatever it is given to the scheduler.
+            if not isinstance(event_type, str) or not event_type or len(event_type) > MAX_EVENT_TYPE:
+                raise TypeError(f"the event's type is {_shown(event_type)}; expected a text of 1 to {MAX_EVENT_TYPE} characters")
+            body = {**(payload or {}), "timestamp": now}
+            self._emitter({"run_id": self.run_id, "type": str.__str__(event_type), "payload": body, "timestamp": now})
         except Exception as exc:  # noqa: BLE001 - reporting must not break the work that it reports on
-            Log().warning("run.event_lost", run_id=self.run_id, event_type=event_type, error=repr(exc))
+            Log().warning("run.event_lost", run_id=self.run_id, event_type=_shown(event_type), error=_shown(exc))
 
     def progress(self, progress: float, stage: str | None = None) -> None:
         """Say how far the run is, from 0 to 1, and optionally in which stage."""
@@ -185,3 +190,11 @@ class ActionContext:
         from gen_worker.files.local_outputs import LocalOutputs
 
         return LocalOutputs(Path(self._local_output_dir))
+
+
+def _shown(value: object) -> str:
+    """A value for the log, whatever its own `__repr__` does."""
+    try:
+        return repr(value)[:200].encode("utf-8", "replace").decode()
+    except Exception:  # noqa: BLE001 - an author's __repr__ may itself fail
+        return f"<{type(value).__name__}>"

@@ -17,8 +17,9 @@ import msgspec
 
 from gen_worker.content.blobs import fetch_blobs, is_present
 from gen_worker.content.disk import admit, has_size, missing_bytes
-from gen_worker.content.listing import Listing, RemoteFile
+from gen_worker.content.listing import Listing, RemoteFile, checked_listing
 from gen_worker.content.progress import Progress
+from gen_worker.errors import FatalError
 from gen_worker.net.digests import checked_digest
 from gen_worker.net.part_file import sync_folder
 from gen_worker.net.range_client import Link, RangeClient
@@ -69,7 +70,8 @@ class Cas:
         name = snapshot_name(digest)
         try:
             listing = msgspec.json.decode((self.manifests / f"{name}.json").read_bytes(), type=Listing)
-        except (OSError, msgspec.DecodeError):
+            checked_listing(listing, name)
+        except (OSError, msgspec.DecodeError, FatalError):  # a file of the store may be torn or spoiled: then it is fetched again
             return None
         folder = self.snapshots / name
         complete = all(has_size(folder / file.path, file.size_bytes) for file in listing.files)
@@ -77,11 +79,8 @@ class Cas:
 
     def find_ref(self, ref: str, form: str = "") -> Snapshot | None:
         """What a ref meant when it was last resolved here in this form, if all of it is here."""
-        try:
-            known = msgspec.json.decode(self._ref_path(ref, form).read_bytes(), type=_Ref)
-        except (OSError, msgspec.DecodeError):
-            return None
-        if known.ref != ref:
+        known = _read_ref(self._ref_path(ref, form))
+        if known is None or known.ref != ref:
             return None
         self.touch(ref, form)
         return self.find(known.digest)
@@ -146,11 +145,8 @@ class Cas:
                 shutil.rmtree(self.snapshots / name, ignore_errors=True)
 
     def _known(self) -> list[tuple[Path, _Ref]]:
-        found = []
-        for path in sorted(self.refs.glob("*.json")):
-            with contextlib.suppress(OSError, msgspec.DecodeError):
-                found.append((path, msgspec.json.decode(path.read_bytes(), type=_Ref)))
-        return found
+        read = [(path, _read_ref(path)) for path in sorted(self.refs.glob("*.json"))]
+        return [(path, known) for path, known in read if known is not None]
 
     def _wanted(self, file: RemoteFile, link: LinkOf) -> Wanted:
         return Wanted(self.blob_path(file.digest), file.size_bytes, file.digest, lambda expired: link(file, expired), file.path)
@@ -185,6 +181,16 @@ class Cas:
 
     def _ref_path(self, ref: str, form: str) -> Path:
         return self.refs / f"{hashlib.sha256(f'{ref}|{form}'.encode()).hexdigest()[:32]}.json"
+
+
+def _read_ref(path: Path) -> _Ref | None:
+    """What a file in `refs/` says; None for one that is not there or cannot be used."""
+    try:
+        known = msgspec.json.decode(path.read_bytes(), type=_Ref)
+        checked_digest(known.digest)
+    except (OSError, ValueError):  # msgspec's errors are ValueErrors
+        return None
+    return known
 
 
 def snapshot_name(digest: str) -> str:

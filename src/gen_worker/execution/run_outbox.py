@@ -14,6 +14,7 @@ from gen_worker.events import OUTPUT_DELTA, RunEvent
 MAX_UNTAKEN_DELTAS = 256  # enough that the hand-over between threads costs less than the deltas
 MAX_UNTAKEN_BYTES = 1 << 20
 MAX_WAITING_EVENTS = 4096
+MAX_EVENT_BYTES = 1 << 20  # of one event's payload: below the 4 MiB that many schedulers take in a message
 FIRST_DELTA_PAUSE_S = 120e-6
 
 
@@ -51,7 +52,8 @@ class RunOutbox:
         self.dropped = 0
 
     def put_event(self, event_type: str, payload: bytes) -> None:
-        """From any thread: an event of the author's."""
+        """From any thread: an event of the author's; `ValueError` for one that is too large to be sent with others."""
+        checked_event(payload)
         if len(self._items) >= MAX_WAITING_EVENTS:
             self.dropped += 1
             return
@@ -134,6 +136,13 @@ class RunOutbox:
 
     def _is_full(self) -> bool:
         return self._sent - self._taken >= MAX_UNTAKEN_DELTAS or self._sent_bytes - self._taken_bytes >= MAX_UNTAKEN_BYTES
+
+
+def checked_event(payload: bytes) -> bytes:
+    """The payload of an author's event; `ValueError` for one that is too large to travel with others."""
+    if len(payload) > MAX_EVENT_BYTES:
+        raise ValueError(f"the event's payload has {len(payload)} bytes of JSON; at most {MAX_EVENT_BYTES} are sent. Save a file instead")
+    return payload
 
 
 def _size(item: RunEvent) -> int:

@@ -16,6 +16,7 @@ from typing import Any
 from gen_worker.content.measured import LOAD, Measurements
 from gen_worker.content.progress import Progress
 from gen_worker.errors import FatalError, ResourceError, RetryableError, WorkerError
+from gen_worker.foreign import contained
 from gen_worker.log import Log
 from gen_worker.residency.accounting import GB, ModelCache
 from gen_worker.residency.device import Device, DeviceFullError
@@ -256,7 +257,7 @@ class Residency:
         return FatalError(f"model {model} could not be loaded as {cache_id.split('#')[1]}: {type(exc).__name__}: {exc}")
 
     async def _in_thread(self, work: Callable[[], Any]) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, contained, work)
 
 
 def is_out_of_memory(exc: BaseException) -> bool:

@@ -119,6 +119,7 @@ class ModelManager:
         self._devices = devices
         self._on_close = on_close
         self._loaders = loaders
+        self._log = log
         self.ahead = Ahead(self.places, loaders, log) if looks_ahead else None
         self._run_s: dict[str, float] = {}  # by function, the newest count most
         self.on_change: Callable[[], None] = lambda: None  # what is on a device has changed
@@ -244,7 +245,11 @@ class ModelManager:
         for ref, snapshot in await self.arrivals.look(lambda: list(cas.inventory())):
             self.note_on_disk(local_model(ref, snapshot))
         for ref, (key, spec) in self.keyspace.refs().items():
-            local = await self.arrivals.present(_want(key, spec, {}))
+            try:
+                local = await self.arrivals.present(_want(key, spec, {}))
+            except Exception as exc:  # noqa: BLE001 - a ref or a folder that cannot be used must not hide the other models
+                self._log.warning("model.not_looked_up", model=ref[:200], error=f"{type(exc).__name__}: {exc}")
+                continue
             if local is not None and not self.cache.has_model(canonical_ref(ref)):
                 self.note_on_disk(local)
         return sorted(self.cache.get_disk_models())

@@ -16,7 +16,7 @@ from gen_worker.runtime.identity import Identity
 from gen_worker.runtime.seeds import Backoff, Seeds
 from gen_worker.transport.stream import Ended, Lost, MessageStream, Moved, Refused, StreamOverError
 from gen_worker.wire import codec
-from gen_worker.wire.messages import Event, Registration, Single
+from gen_worker.wire.messages import Batch, Event, Message, Registration, RunResult, Single, Unknown
 from gen_worker.wire.outbox import Outbox
 from gen_worker.wire.worker_session import Effect, Ignored, Peer, WorkerSession
 
@@ -110,6 +110,7 @@ class Connection:
         self._heartbeat_due = False
         self._shed_reported = 0
         self._silent = 0
+        self._registered: Registration | None = None  # as it was last told
         self._lost_by_peer = False
         self._up = False
         self._in_hurry = asyncio.Event()
@@ -221,7 +222,7 @@ class Connection:
         self._silent = 0
         self._over.clear()
         try:
-            await stream.send(codec.encode(self._register(False)))
+            await stream.send(self._registration(is_heartbeat=False))
         except StreamOverError:
             # The scheduler ended the stream before it took the first message; why, it has told the receiving side.
             while await stream.receive() is not None:
@@ -284,13 +285,51 @@ class Connection:
                     self._lingering = None
                 if self._heartbeat_due:
                     self._heartbeat_due = False
-                    await stream.send(codec.encode(self._register(True)))
+                    await stream.send(self._registration(is_heartbeat=True))
                 while (out := session.outgoing(SEND_BYTES)) is not None:
                     message, taken = out
-                    await stream.send(codec.encode(message))
+                    await stream.send(self._encoded(message))
                     session.sent(taken, time.monotonic())
         except StreamOverError:
             return
+
+    def _registration(self, *, is_heartbeat: bool) -> bytes:
+        """What the worker is now. Where that cannot be told, what it last was: the scheduler must not lose a worker over a number."""
+        try:
+            registration = self._register(is_heartbeat)
+            data = codec.encode(registration)
+        except Exception as exc:
+            if self._registered is None:
+                raise  # nothing was ever told: a fault of ours at the start, which ends it
+            self._log.error("worker.registration_failed", error=f"{type(exc).__name__}: {exc}")
+            return codec.encode(msgspec.structs.replace(self._registered, is_heartbeat=is_heartbeat))
+        self._registered = registration
+        return data
+
+    def _encoded(self, message: Message) -> bytes:
+        """A message as bytes, whatever somebody put into it: one that the protocol cannot carry is replaced, the others go as they are.
+
+        `ctx.emit` and the executor refuse such values where they arise. What still comes here must not end the stream, and so the worker.
+        """
+        try:
+            return codec.encode(message)
+        except codec.CodecError:
+            pass
+        if not isinstance(message, Batch):
+            return codec.encode(self._sendable(message))
+        return codec.encode(msgspec.structs.replace(message, messages=tuple([self._sendable(single) for single in message.messages])))
+
+    def _sendable(self, message: Single) -> Single:
+        try:
+            codec.encode(message)
+        except codec.CodecError as exc:
+            self._log.error("wire.unencodable", message=type(message).__name__, error=str(exc))
+            if isinstance(message, RunResult):
+                return RunResult(
+                    str(message.run_id), False, b"", "the result cannot be put on the wire", "internal", False, "internal error"
+                )
+            return Unknown()  # keeps its number, so that nothing after it is lost
+        return message
 
     async def _beat(self, session: WorkerSession) -> None:
         while True:

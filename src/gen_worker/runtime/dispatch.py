@@ -1,8 +1,10 @@
 """From what the scheduler says to who does it. Nothing here waits: the receiving side must never stand still."""
 
 from collections.abc import Callable
+from functools import partial
 
 from gen_worker.log import Log
+from gen_worker.runtime.duties import Duties
 from gen_worker.runtime.identity import Identity
 from gen_worker.runtime.realtime import RealtimeSessions
 from gen_worker.runtime.releases import Releases
@@ -31,6 +33,7 @@ class Dispatch:
         releases: Releases,
         identity: Identity,
         has_credit: Callable[[], bool],
+        duties: Duties,
         log: Log,
     ) -> None:
         self._runs = runs
@@ -38,10 +41,26 @@ class Dispatch:
         self._releases = releases
         self._identity = identity
         self._has_credit = has_credit
+        self._duties = duties
         self._log = log
 
     def apply(self, effect: Effect) -> None:
-        """Start what the effect asks for, and return."""
+        """Start what the effect asks for, and return. Never raises: what the scheduler says must not end the stream it says it on."""
+        self._duties.attempt(partial(self._apply, effect), type(effect).__name__, partial(self._refuse, effect))
+
+    def _refuse(self, effect: Effect, error: Exception) -> None:
+        """Answer a command that could not even be begun."""
+        match effect:
+            case OpenRealtime(session_id):
+                self._realtime.refuse(session_id, error)
+            case LoadModel(model_id):
+                self._releases.refuse_load(model_id, error)
+            case UnloadModel(model_id):
+                self._releases.refuse_unload(model_id, error)
+            case _:  # of these nobody waits for an answer, or, as of runs, it has been given
+                self._log.warning("wire.refused", message=type(effect).__name__, error=type(error).__name__)
+
+    def _apply(self, effect: Effect) -> None:
         match effect:
             case RunCommand():
                 self._runs.start(effect)

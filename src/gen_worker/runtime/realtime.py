@@ -16,12 +16,15 @@ from gen_worker.events import RunEvent
 from gen_worker.execution.admission import Admission
 from gen_worker.execution.cancellation import CancelToken
 from gen_worker.execution.executor import Executor
+from gen_worker.execution.run_outbox import checked_event
 from gen_worker.execution.threads import Mailbox
 from gen_worker.log import Log
 from gen_worker.names import RUN_ID_RULE, is_run_id
+from gen_worker.outcome import outcome_of
 from gen_worker.refs import canonical_ref
 from gen_worker.residency.manager import Seat
 from gen_worker.residency.place import form_name
+from gen_worker.runtime.duties import Duties
 from gen_worker.runtime.wire_runs import MAX_ECHOED_ID_BYTES, FilesOf, Voice, WireSink
 from gen_worker.wire.messages import CloseRealtime, OpenRealtime, RealtimeCredit, RealtimeFrame
 
@@ -157,7 +160,7 @@ class RealtimeSessions:
         executor: Executor,
         admission: Admission,
         voice: Voice,
-        tasks: asyncio.TaskGroup,
+        duties: Duties,
         files_of: FilesOf,
         log: Log,
         *,
@@ -168,7 +171,7 @@ class RealtimeSessions:
         self._executor = executor
         self._admission = admission
         self._voice = voice
-        self._tasks = tasks
+        self._duties = duties
         self._files_of = files_of
         self._log = log
         self._max_frame_bytes = max_frame_bytes
@@ -201,7 +204,15 @@ class RealtimeSessions:
         session = self._sessions[command.session_id] = _Session(socket, CancelToken())
         self._idle.clear()
         socket.grant()
-        self._tasks.create_task(self._run(spec, command, session), name=f"realtime {command.session_id}")
+        self._duties.start(
+            self._run(spec, command, session),
+            f"realtime {command.session_id}",
+            lambda error: self.refuse(command.session_id, error),
+        )
+
+    def refuse(self, session_id: str, error: Exception) -> None:
+        """Answer for a session that could not be begun, or whose end went wrong on our side."""
+        self._voice.say(CloseRealtime(session_id, f"error:{type(error).__name__}"))
 
     def frame(self, frame: RealtimeFrame) -> None:
         """A frame from the client."""
@@ -243,7 +254,7 @@ class RealtimeSessions:
         try:
             reason = await self._serve(spec, command, session, releases)
         except WorkerError as exc:
-            self._log.warning("realtime.failed", session_id=command.session_id, function=spec.name, error=str(exc))
+            self._log.warning("realtime.failed", session_id=command.session_id, function=spec.name, error=outcome_of(exc).error_message)
             reason = f"error:{type(exc).__name__}"
         finally:
             session.token.close()
@@ -263,7 +274,7 @@ class RealtimeSessions:
         outputs, _ = self._files_of(command.file_base_url, command.file_token, command.owner)
 
         def emitter(event: dict[str, Any]) -> None:
-            payload = msgspec.Raw(msgspec.json.encode(event["payload"]))
+            payload = msgspec.Raw(checked_event(msgspec.json.encode(event["payload"])))
             self._executor.mailbox.post(sink.emit, RunEvent(event["type"], payload))
 
         ctx = session.ctx = ActionContext(
@@ -281,7 +292,8 @@ class RealtimeSessions:
         if session.reason and session.reason != "completed":
             return session.reason
         if error is not None and not (session.reason and isinstance(error, (CanceledError, asyncio.CancelledError))):
-            self._log.warning("realtime.handler_failed", session_id=command.session_id, function=spec.name, error=repr(error))
+            shown = outcome_of(error).error_message
+            self._log.warning("realtime.handler_failed", session_id=command.session_id, function=spec.name, error=shown)
             return f"error:{type(error).__name__}"
         return "closed" if session.socket.closed_by_handler else "completed"
 

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -16,8 +17,10 @@ from gen_worker.content.progress import ModelProgress
 from gen_worker.errors import FatalError, ResourceError, RetryableError, WorkerError
 from gen_worker.log import Log
 from gen_worker.names import did_you_mean
-from gen_worker.refs import ModelSpec, canonical_ref
+from gen_worker.outcome import outcome_of
+from gen_worker.refs import ModelSpec, canonical_ref, parse_model_ref
 from gen_worker.residency.manager import ModelManager
+from gen_worker.runtime.duties import Duties
 from gen_worker.runtime.wire_runs import Voice
 from gen_worker.sources.listings import listing_of
 from gen_worker.wire.messages import (
@@ -41,7 +44,7 @@ class Releases:
         functions: Mapping[str, FunctionSpec],
         models: ModelManager,
         voice: Voice,
-        tasks: asyncio.TaskGroup,
+        duties: Duties,
         refresh: Callable[[], None],
         log: Log,
     ) -> None:
@@ -52,7 +55,7 @@ class Releases:
         self._functions = functions
         self._models = models
         self._voice = voice
-        self._tasks = tasks
+        self._duties = duties
         self._refresh = refresh
         self._log = log
         self._wanted: set[str] = set()
@@ -68,6 +71,9 @@ class Releases:
             for function, table in config.models_by_function.items()
         }
         self._models.keyspace = self._baked.adopted(tables, config.supported_refs, config.ref_by_key, self._functions)
+        for function, models in tables.items():
+            for key, spec in models.items():
+                self._say_if_unreadable(function, key, spec.ref)
         for ref, resolved in config.resolved_models.items():
             self._resolve(ref, resolved)
         self._log.info("release.adopted", functions=len(tables), required=list(config.required_refs))
@@ -75,7 +81,7 @@ class Releases:
             model_id = canonical_ref(ref)
             if model_id not in self._wanted:
                 self._wanted.add(model_id)
-                self._tasks.create_task(self._prefetch(model_id), name=f"prefetch {model_id}")
+                self._duties.start(self._prefetch(model_id), f"prefetch {model_id}", partial(self._refuse_prefetch, model_id))
 
     def take_urls(self, response: UrlRefreshResponse) -> None:
         """Fresh URLs of a model's files."""
@@ -93,17 +99,27 @@ class Releases:
 
     def take_inventory(self, cas: Cas) -> None:
         """Find out what the disk holds, and report it."""
-        self._tasks.create_task(self._inventory(cas), name="inventory")
+        self._duties.start(self._inventory(cas), "inventory", lambda error: None)  # it is in the log; what is missing is fetched again
 
     def load(self, name: str) -> None:
-        self._tasks.create_task(self._load(name), name=f"load {name}")
+        """Load a model onto its device, in the background; the answer is a `LoadModelResult`."""
+        self._duties.start(self._load(name), f"load {name}", partial(self.refuse_load, name))
+
+    def refuse_load(self, name: str, error: Exception) -> None:
+        """Answer for a load that failed in a way that nobody expected."""
+        model_id = self._model_id(name)
+        self._say("model.load.failed", model_id=model_id, error_type="load_failed")
+        self._voice.say(LoadModelResult(model_id, False, outcome_of(error).error_message))
+
+    def refuse_unload(self, name: str, error: Exception) -> None:
+        """The same for an unload."""
+        model_id = self._model_id(name)
+        self._say("model.unload.failed", model_id=model_id, error_type="unload_failed")
+        self._voice.say(UnloadModelResult(model_id, False, outcome_of(error).error_message))
 
     def unload(self, name: str) -> None:
         """Unload at once; refused while a run uses the model."""
-        model_id = canonical_ref(name)
-        found = self._models.keyspace.find(name)
-        if found is not None:
-            model_id = canonical_ref(found[1].ref)
+        model_id = self._model_id(name)
         began_s = time.monotonic()
         self._say("model.unload.started", model_id=model_id)
         try:
@@ -116,12 +132,18 @@ class Releases:
         self._voice.say(UnloadModelResult(model_id, True))
         self._refresh()
 
+    def _model_id(self, name: str) -> str:
+        """The canonical ref of a model that is named by its key or ref; the name itself where it is neither."""
+        found = self._models.keyspace.find(name)
+        return canonical_ref(found[1].ref if found is not None else name)
+
     def _resolve(self, ref: str, resolved: ResolvedModel) -> None:
         model_id = canonical_ref(ref)
         self.resolved[model_id] = resolved
         listing = self.listings[model_id] = listing_of(resolved)
         for waiter in self._waiting.pop(model_id, ()):
-            waiter.set_result(listing)
+            if not waiter.done():
+                waiter.set_result(listing)
 
     def _ask(self, model_id: str, asked: "Future[Listing]") -> None:
         self._waiting.setdefault(model_id, []).append(asked)
@@ -178,11 +200,11 @@ class Releases:
         self._say("model.download.started", model_id=model_id)
         self.busy += 1
         try:
-            key, spec = self._find(model_id)
+            # What a scheduler requires it may name without a key: a ref that a run is about to be pinned to.
+            key, spec = self._models.keyspace.find(model_id) or ("", ModelSpec.checked(model_id))
             local, cached = await self._models.prefetch(key, spec, self.listings, self._hear)
-        except WorkerError as exc:
-            self._log.warning("model.download.failed", model=model_id, error=str(exc))
-            self._say("model.download.failed", model_id=model_id, duration_ms=_ms(began_s), error_type=type(exc).__name__)
+        except (WorkerError, ValueError) as exc:
+            self._refuse_prefetch(model_id, exc, _ms(began_s))
         else:
             self._say("model.download.completed", model_id=model_id, cached=cached, duration_ms=_ms(began_s))
             self._say("model.ready", model_id=model_id)
@@ -199,6 +221,18 @@ class Releases:
             self.busy -= 1
             self._wanted.discard(model_id)
         self._refresh()
+
+    def _refuse_prefetch(self, model_id: str, error: Exception, duration_ms: int = 0) -> None:
+        self._log.warning("model.download.failed", model=model_id[:200], error=outcome_of(error).error_message)
+        self._say("model.download.failed", model_id=model_id, duration_ms=duration_ms, error_type=type(error).__name__)
+
+    def _say_if_unreadable(self, function: str, key: str, ref: str) -> None:
+        """A key with a ref that nobody can read: its runs will fail, and the scheduler should know why before they do."""
+        try:
+            parse_model_ref(ref)
+        except ValueError as exc:
+            self._log.warning("release.bad_ref", function=function, key=key, error=str(exc))
+            self._say("release.bad_ref", function_name=function, model_key=key, message=str(exc))
 
     def _hear(self, now: ModelProgress) -> None:
         self._voice.say_event(Event("", "model.progress", msgspec.json.encode(now)))

@@ -33,6 +33,10 @@ class Startup:
             say(event)
         self._waiting = []
 
+    def disconnect(self) -> None:
+        """The connection is over, and its loop may be closed: what is said from now on is for the log alone."""
+        self._say = lambda event: None
+
     @property
     def elapsed_ms(self) -> int:
         return round((time.monotonic() - self._began_s) * 1000)
@@ -47,7 +51,7 @@ class Startup:
             "pid": os.getpid(),
             "uid": uid,
             "gid": gid,
-            "cwd": str(Path.cwd()),
+            "cwd": _cwd(),
             "elapsed_ms": self.elapsed_ms,
             **extras,
         }
@@ -82,3 +86,10 @@ class Startup:
             self._waiting.append(event)
         else:
             self._say(event)
+
+
+def _cwd() -> str:
+    try:
+        return str(Path.cwd())
+    except OSError:  # the author's module has left it, and it is gone
+        return ""

@@ -18,7 +18,7 @@ from gen_worker.execution.executor import Executor, RunRequest
 from gen_worker.files.file_api import FileApi
 from gen_worker.log import Log
 from gen_worker.names import RUN_ID_RULE, did_you_mean, is_run_id
-from gen_worker.outcome import Outcome
+from gen_worker.outcome import Outcome, outcome_of
 from gen_worker.sources.listings import listings_of
 from gen_worker.wire.messages import Event, RunCommand, RunResult, Single
 from gen_worker.wire.outbox import Outbox
@@ -116,6 +116,15 @@ class WireRuns:
         if command.run_id in self._tokens or self._voice.outbox.holds_result_of(command.run_id):
             self._reject(sink, command, "duplicate_run_id")
             return
+        try:
+            self._begin(command, sink)
+        except Exception as exc:
+            # Something of ours broke before the executor had the run: it ends here, with its one result.
+            self._end(command.run_id)
+            self._answer(command, outcome_of(exc))
+            raise
+
+    def _begin(self, command: RunCommand, sink: WireSink) -> None:
         spec = self._functions.get(command.function)
         if spec is None:
             self._reject(sink, command, "unknown_function")
@@ -137,7 +146,11 @@ class WireRuns:
         token = CancelToken()
         self._tokens[command.run_id] = token
         self._idle.clear()
-        self._run(spec, command, sink, token)
+        try:
+            self._run(spec, command, sink, token)
+        except Exception:
+            self._admission.give(spec.name)  # nothing was begun: the executor's start never raises
+            raise
 
     def interrupt(self, run_id: str) -> None:
         """Cancel a run; an unknown one is nobody's."""
@@ -170,12 +183,15 @@ class WireRuns:
         )
 
         def done(outcome: Outcome) -> None:
-            del self._tokens[command.run_id]
-            if not self._tokens:
-                self._idle.set()
+            self._end(command.run_id)
             self._answer(command, outcome)
 
         self._executor.start(spec, request, sink, token, outputs, done, lambda: self._admission.give(spec.name))
+
+    def _end(self, run_id: str) -> None:
+        self._tokens.pop(run_id, None)
+        if not self._tokens:
+            self._idle.set()
 
     def _resolved(self, command: RunCommand) -> Mapping[str, Any] | None:
         """The release's resolved models, those of the run on top."""
@@ -211,13 +227,6 @@ class WireRuns:
         if outcome.success:
             self._voice.say(RunResult(command.run_id, True, outcome.output))
             return
-        self._log.info(
-            "run.failed",
-            run_id=command.run_id,
-            function=command.function,
-            error_type=outcome.error_type,
-            error=outcome.error_message,
-        )
         self._voice.say(
             RunResult(
                 command.run_id,
@@ -228,6 +237,13 @@ class WireRuns:
                 outcome.retryable,
                 outcome.safe_message,
             )
+        )
+        self._log.info(
+            "run.failed",
+            run_id=command.run_id,
+            function=command.function,
+            error_type=outcome.error_type,
+            error=outcome.error_message,
         )
 
 

@@ -26,6 +26,7 @@ from gen_worker.residency.hardware import GpuWatch, read_hardware
 from gen_worker.residency.provide import Extras, Sources, build_models
 from gen_worker.runtime.connection import Apply, Connection, ConnectionPolicy, Dialer, Register
 from gen_worker.runtime.dispatch import Dispatch
+from gen_worker.runtime.duties import Duties
 from gen_worker.runtime.identity import Identity
 from gen_worker.runtime.realtime import RealtimeSessions
 from gen_worker.runtime.registration import Registrar
@@ -98,6 +99,8 @@ class WireWorker:
             except BaseExceptionGroup as group:
                 # A part failed that must not: the first cause is what ends the worker.
                 raise group.exceptions[0] from group
+            finally:
+                self._startup.disconnect()
 
     async def _run(self, tasks: asyncio.TaskGroup, run_dir: Path) -> None:
         config, settings, limits, log = self._config, self._config.settings, self._config.limits, self._log
@@ -110,6 +113,7 @@ class WireWorker:
         )
         stuck_after = StuckAfter(settings.worker_warn_model_resolve_s, settings.worker_warn_model_load_s, settings.worker_warn_inference_s)
         executor = Executor(models, inputs, limits, log, device=named_device(config.env), stuck_after=stuck_after)
+        duties = Duties(tasks, log)
         admission = Admission(limits.worker_max_concurrency)
         functions = {spec.name: spec for spec in config.functions if spec.kind == "function"}
         sockets = {spec.name: spec for spec in config.functions if spec.kind == "websocket"}
@@ -149,17 +153,17 @@ class WireWorker:
             executor,
             admission,
             connection,
-            tasks,
+            duties,
             self._files_of,
             log,
             max_frame_bytes=settings.worker_max_ws_frame_bytes,
             listings=lambda: releases.listings,
         )
-        releases = Releases(functions, models, connection, tasks, connection.refresh, log)
+        releases = Releases(functions, models, connection, duties, connection.refresh, log)
         config.sources.listed.renewals = releases.renew
         releases.take_inventory(config.sources.cas)
         models.on_change = connection.refresh
-        dispatch = Dispatch(runs, realtime, releases, self._identity, lambda: connection.has_credit, log)
+        dispatch = Dispatch(runs, realtime, releases, self._identity, lambda: connection.has_credit, duties, log)
         self._realtime = realtime
         self._startup.connect(connection.say_event)
         # Should one of these fail, the group cancels this coroutine and ends with the failure.

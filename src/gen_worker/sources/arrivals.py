@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from gen_worker.content.measured import NET, Measurements
 from gen_worker.content.progress import Listener, ModelProgress, Progress
+from gen_worker.foreign import contained
 from gen_worker.sources.source import LocalModel, ModelSource, ModelWant
 
 T = TypeVar("T")
@@ -42,7 +43,7 @@ class Arrivals:
 
     async def look(self, work: Callable[[], T]) -> T:
         """Something that reads this disk, outside the loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._looks, work)
+        return await asyncio.get_running_loop().run_in_executor(self._looks, contained, work)
 
     async def present(self, want: ModelWant) -> LocalModel | None:
         """The model if it is on this disk; asks no network."""
@@ -111,7 +112,7 @@ class Arrivals:
             if not task.cancelled():
                 task.exception()  # seen, also when every waiter has gone
 
-        arrival.task = loop.run_in_executor(self._downloads, work)
+        arrival.task = loop.run_in_executor(self._downloads, contained, work)
         arrival.task.add_done_callback(ended)
         return arrival
 

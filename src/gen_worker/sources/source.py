@@ -94,7 +94,8 @@ class Downloads:
         self._scheme_of = scheme_of
 
     def present(self, want: ModelWant) -> LocalModel | None:
-        return self._source(want).present(want)
+        with as_run_errors(want.model_id):
+            return self._source(want).present(want)
 
     def fetch(self, want: ModelWant, progress: Progress, cancel: threading.Event) -> LocalModel:
         with as_run_errors(want.model_id):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError
 
 from gen_worker.pb import worker_scheduler_pb2 as pb
@@ -48,6 +49,10 @@ _RENAMED: Mapping[tuple[type[msgspec.Struct], str], str] = {
     (m.OpenRealtime, "required_models"): "required_variant_refs",
 }
 _UNKNOWN = m.Unknown()
+# Their numbers are measurements, some of them told by an author's objects: one that no field can hold is sent as the nearest that it can.
+_MEASURED: Mapping[type[msgspec.Struct], Any] = {m.Resources: pb.WorkerResources, m.ModelTier: pb.ModelTier}
+_NUMBERS = (int, Mapping[str, int])
+_INT64_MAX, _INT32_MAX = 2**63 - 1, 2**31 - 1
 
 Read = Callable[[Any], Any]
 Write = Callable[[Any, Any], None]
@@ -146,6 +151,17 @@ def _read_struct(kind: type[msgspec.Struct], source: Any) -> Any:
     return kind(*[read(getattr(source, name)) if read else getattr(source, name) for name, read in _READERS[kind]])
 
 
+def _clipped(kind: type[msgspec.Struct], name: str) -> Write:
+    """Writes a measured number, or a map of them, within the range of its field."""
+    field = _MEASURED[kind].DESCRIPTOR.fields_by_name[name]
+    if field.message_type is not None:
+        field = field.message_type.fields_by_name["value"]
+        limit = _INT32_MAX if field.cpp_type == FieldDescriptor.CPPTYPE_INT32 else _INT64_MAX
+        return lambda target, values: getattr(target, name).update({key: max(-limit, min(value, limit)) for key, value in values.items()})
+    limit = _INT32_MAX if field.cpp_type == FieldDescriptor.CPPTYPE_INT32 else _INT64_MAX
+    return lambda target, value: setattr(target, name, max(-limit, min(value, limit)))
+
+
 def _writer(annotation: Any, name: str) -> Write:
     if _is_struct(annotation):
         return lambda target, value: _write_nested(getattr(target, name), value)
@@ -203,7 +219,10 @@ def _tables() -> tuple[dict[type[Any], list[tuple[str, Write]]], dict[type[Any],
             continue
         hints = get_type_hints(kind)
         names = {name: _RENAMED.get((kind, name), name) for name in kind.__struct_fields__}
-        writers[kind] = [(name, _writer(hints[name], wire_name)) for name, wire_name in names.items()]
+        writers[kind] = [
+            (name, _clipped(kind, wire_name) if kind in _MEASURED and hints[name] in _NUMBERS else _writer(hints[name], wire_name))
+            for name, wire_name in names.items()
+        ]
         readers[kind] = [(wire_name, _reader(hints[name])) for name, wire_name in names.items()]
     return writers, readers
 

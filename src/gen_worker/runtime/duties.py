@@ -1,0 +1,53 @@
+"""Tasks of the worker, each with a boundary: what goes wrong in one is an answer about that one thing, and ends nothing else.
+
+A task of an `asyncio.TaskGroup` that fails ends the whole group, which here is the worker with all its runs. So every task whose work
+depends on a value of a tenant, a peer or a file goes through `Duties.start`. Only the connection and the registration watchdog are tasks
+of the group itself: their failures are meant to end the worker.
+"""
+
+import asyncio
+import traceback
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from gen_worker.errors import FatalError
+from gen_worker.log import Log
+
+MAX_TRACEBACK = 4000
+Answer = Callable[[Exception], None]
+
+
+class Duties:
+    """Starts tasks of the worker. `answer` is called with what ended a task that should have ended well; it says so to whoever asked."""
+
+    def __init__(self, tasks: asyncio.TaskGroup, log: Log) -> None:
+        self._tasks = tasks
+        self._log = log
+
+    def start(self, work: Coroutine[Any, Any, None], name: str, answer: Answer) -> None:
+        """Do `work` in a task called `name`."""
+        self._tasks.create_task(self._bounded(work, name, answer), name=name)
+
+    def attempt(self, work: Callable[[], None], name: str, answer: Answer) -> None:
+        """Do `work` now. It may raise whatever it likes."""
+        try:
+            work()
+        except BaseException as exc:  # noqa: BLE001 - the boundary
+            self._failed(exc, name, answer)
+
+    async def _bounded(self, work: Coroutine[Any, Any, None], name: str, answer: Answer) -> None:
+        try:
+            await work
+        except BaseException as exc:
+            task = asyncio.current_task()
+            if isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise  # the worker ends; a CancelledError that nobody asked for is a failure like others
+            self._failed(exc, name, answer)
+
+    def _failed(self, exc: BaseException, name: str, answer: Answer) -> None:
+        try:
+            answer(exc if isinstance(exc, Exception) else FatalError(type(exc).__name__))
+        except Exception as broken:  # noqa: BLE001 - the boundary of the boundary
+            self._log.error("worker.answer_failed", task=name, error=type(broken).__name__)
+        trace = "".join(traceback.format_tb(exc.__traceback__))[-MAX_TRACEBACK:]  # the frames alone: a text may be unprintable
+        self._log.error("worker.task_failed", task=name[:200], error=type(exc).__name__, traceback=trace)
