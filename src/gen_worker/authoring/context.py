@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from gen_worker import events
 from gen_worker.authoring.assets import Asset
 from gen_worker.log import Log
+from gen_worker.texts import repr_of
 
 if TYPE_CHECKING:
     import torch
@@ -128,11 +129,15 @@ class ActionContext:
         try:
             # Checked here, where the author's line is still known: what follows carries whatever it is given to the scheduler.
             if not isinstance(event_type, str) or not event_type or len(event_type) > MAX_EVENT_TYPE:
-                raise TypeError(f"the event's type is {_shown(event_type)}; expected a text of 1 to {MAX_EVENT_TYPE} characters")
+                raise TypeError(
+                    f"the event's type is {repr_of(event_type, MAX_EVENT_TYPE)}; expected a text of 1 to {MAX_EVENT_TYPE} characters"
+                )
             body = {**(payload or {}), "timestamp": now}
             self._emitter({"run_id": self.run_id, "type": str.__str__(event_type), "payload": body, "timestamp": now})
         except Exception as exc:  # noqa: BLE001 - reporting must not break the work that it reports on
-            Log().warning("run.event_lost", run_id=self.run_id, event_type=_shown(event_type), error=_shown(exc))
+            Log().warning(
+                "run.event_lost", run_id=self.run_id, event_type=repr_of(event_type, MAX_EVENT_TYPE), error=repr_of(exc, MAX_EVENT_TYPE)
+            )
 
     def progress(self, progress: float, stage: str | None = None) -> None:
         """Say how far the run is, from 0 to 1, and optionally in which stage."""
@@ -190,11 +195,3 @@ class ActionContext:
         from gen_worker.files.local_outputs import LocalOutputs
 
         return LocalOutputs(Path(self._local_output_dir))
-
-
-def _shown(value: object) -> str:
-    """A value for the log, whatever its own `__repr__` does."""
-    try:
-        return repr(value)[:200].encode("utf-8", "replace").decode()
-    except Exception:  # noqa: BLE001 - an author's __repr__ may itself fail
-        return f"<{type(value).__name__}>"

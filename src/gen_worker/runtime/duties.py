@@ -12,6 +12,7 @@ from typing import Any
 
 from gen_worker.errors import FatalError
 from gen_worker.log import Log
+from gen_worker.texts import class_name
 
 MAX_TRACEBACK = 4000
 Answer = Callable[[Exception], None]
@@ -46,8 +47,8 @@ class Duties:
 
     def _failed(self, exc: BaseException, name: str, answer: Answer) -> None:
         try:
-            answer(exc if isinstance(exc, Exception) else FatalError(type(exc).__name__))
+            answer(exc if isinstance(exc, Exception) else FatalError(class_name(exc)))
         except Exception as broken:  # noqa: BLE001 - the boundary of the boundary
-            self._log.error("worker.answer_failed", task=name, error=type(broken).__name__)
+            self._log.error("worker.answer_failed", task=name, error=class_name(broken))
         trace = "".join(traceback.format_tb(exc.__traceback__))[-MAX_TRACEBACK:]  # the frames alone: a text may be unprintable
-        self._log.error("worker.task_failed", task=name[:200], error=type(exc).__name__, traceback=trace)
+        self._log.error("worker.task_failed", task=name[:200], error=class_name(exc), traceback=trace)
