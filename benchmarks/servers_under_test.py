@@ -50,7 +50,7 @@ class Server:
 
     def _answers(self) -> bool:
         body = b'{"prompt":"x"}'
-        head = f"POST {self.path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        head = f"POST {self.path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
         try:
             with socket.create_connection(("127.0.0.1", self.port), 2) as sock:
                 sock.sendall(head.encode() + body)

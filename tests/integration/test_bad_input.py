@@ -278,7 +278,7 @@ def test_a_missing_extra_is_named_with_its_command(runner: Runner) -> None:
 
 def test_a_body_that_trickles_is_answered_after_fifteen_seconds(runner: Runner) -> None:
     with socket.create_connection((urlsplit(runner.url).hostname, urlsplit(runner.url).port), timeout=30) as sock:
-        sock.sendall(b"POST /v1/run/echo HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n")
+        sock.sendall(b"POST /v1/run/echo HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n")
         sock.settimeout(1)
         received = b""
         for _ in range(25):
@@ -314,5 +314,5 @@ def test_unknown_paths_and_methods_are_problems(runner: Runner) -> None:
 
 def test_a_body_that_stops_half_way_holds_no_run(runner: Runner) -> None:
     with socket.create_connection((urlsplit(runner.url).hostname, urlsplit(runner.url).port)) as sock:
-        sock.sendall(b'POST /v1/run/echo HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{"prompt"')
+        sock.sendall(b'POST /v1/run/echo HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{"prompt"')
         assert runner.http.get("/v1/status").json()["runs"]["active"] == 0

@@ -16,8 +16,18 @@ from gen_worker.dev.server import DEFAULT_LISTEN, ServeOptions, serve
 @click.option("--model", "models", multiple=True, metavar="KEY=FOLDER", help="Use a local folder for a model key. May be repeated.")
 @click.option("--outputs", default="outputs", envvar="GEN_WORKER_OUTPUT_DIR", show_default=True, help="Folder for saved files.")
 @click.option("--manifest", envvar="GEN_WORKER_MANIFEST_PATH", type=click.Path(), help="Serve a baked manifest instead of the project.")
+@click.option("--allow-host", "hosts", multiple=True, metavar="NAME", help="A further name this server is reached by. May be repeated.")
 @click.option("--reload/--no-reload", default=True, show_default=True, help="Take up changes of the code.")
-def command(folder: str, as_json: bool, listen: str, models: tuple[str, ...], outputs: str, manifest: str | None, reload: bool) -> int:
+def command(
+    folder: str,
+    as_json: bool,
+    listen: str,
+    models: tuple[str, ...],
+    outputs: str,
+    manifest: str | None,
+    hosts: tuple[str, ...],
+    reload: bool,
+) -> int:
     """Serve the functions of FOLDER over HTTP, with a page to try them at /docs. Logs are JSON lines with --json."""
     options = ServeOptions(
         listen=listen,
@@ -25,6 +35,7 @@ def command(folder: str, as_json: bool, listen: str, models: tuple[str, ...], ou
         manifest=Path(manifest) if manifest else None,
         outputs=Path(outputs),
         models=models,
+        allow_hosts=hosts,
         reload=reload and manifest is None,
     )
     return serve(options, {**os.environ, "LOG_FORMAT": "json"} if as_json else os.environ)

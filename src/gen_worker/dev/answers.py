@@ -38,6 +38,7 @@ class RunAnswer(msgspec.Struct, omit_defaults=True):
     code: str = ""
     errors: tuple[FieldError, ...] = ()
     files: list[dict[str, Any]] = []
+    outputs: list[msgspec.Raw] | None = None
     retryable: bool = False
 
 
@@ -58,8 +59,12 @@ class RunObject(msgspec.Struct, omit_defaults=True):
     finished_at: str | None = None
 
 
-def run_answer(run: DevRun) -> bytes:
-    """The contract's body of a finished run."""
+def run_answer(run: DevRun, *, as_list: bool = False) -> bytes:
+    """The contract's body of a finished run.
+
+    What a stream gave is the list `outputs`. The contract has null for `output` there; who asks for `application/json` by name
+    (`as_list`) gets the list there, too.
+    """
     outcome = run.outcome
     assert outcome is not None
     answer = RunAnswer(
@@ -74,6 +79,10 @@ def run_answer(run: DevRun) -> bytes:
     )
     if not outcome.success:
         answer.code, answer.errors, answer.retryable = outcome.code, outcome.errors, outcome.retryable
+    if run.streamed:
+        answer.outputs = [event.payload for event in run.log.after(0)[1] if event.event_type == OUTPUT_DELTA]
+        if as_list:
+            answer.output = answer.outputs
     if run.files:
         answer.files = [file_json(asset) for asset in run.files]
     return _encode(answer)

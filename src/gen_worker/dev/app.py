@@ -1,12 +1,12 @@
 """The dev HTTP runner: its parts joined, its routes."""
 
+import mimetypes
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from starlette.responses import FileResponse
 from starlette.routing import Router
 
 from gen_worker import __version__
@@ -14,13 +14,16 @@ from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.dev import answers
 from gen_worker.dev.invoke import Invoker
 from gen_worker.dev.model_routes import ModelRoutes
-from gen_worker.dev.runs import DevRun, RunBook
+from gen_worker.dev.runs import STATUSES, DevRun, RunBook
 from gen_worker.execution.admission import Admission
 from gen_worker.execution.executor import Executor
 from gen_worker.files.inputs import InputFiles
 from gen_worker.files.local_outputs import LocalOutputs
-from gen_worker.http.asgi import Request, RequestError, Shortcut, build_router
+from gen_worker.http.asgi import Endpoint, Request, RequestError, Shortcut, build_router
 from gen_worker.http.event_log import Reader
+from gen_worker.http.files import send_file
+from gen_worker.http.headers import matches_etag
+from gen_worker.http.hosts import HostPolicy
 from gen_worker.http.openapi import openapi_document
 from gen_worker.http.problems import PROBLEM_JSON, problem
 from gen_worker.http.sse import last_event_id
@@ -33,6 +36,7 @@ from gen_worker.settings import ModelSettings, RunLimits
 from gen_worker.sources.keyspace import Keyspace
 
 PAGE_SIZE = 50
+MAX_WAIT_S = 3600
 PLAYGROUND = Path(__file__).parent / "playground"
 _SHOWN_INLINE = ("image/png", "image/jpeg", "image/gif", "image/webp", "audio/", "video/", "text/plain")
 _PAGE_POLICY = "default-src 'self'; img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -50,6 +54,7 @@ class DevConfig(msgspec.Struct, frozen=True, kw_only=True):
     limits: RunLimits
     env: Mapping[str, str]
     endpoint_name: str = ""
+    hosts: HostPolicy = HostPolicy()
 
 
 class DevApp:
@@ -66,12 +71,13 @@ class DevApp:
         )
         self._executor = Executor(self._models, inputs, limits, log, device=named_device(config.env))
         self._book = RunBook(Admission(limits.worker_max_concurrency))
-        self._invoker = Invoker({}, self._executor, self._book, config.outputs, limits.upload_bytes, config.run_dir)
+        self._invoker = Invoker({}, self._executor, self._book, config.outputs, limits.upload_bytes, config.run_dir, log)
         self._model_routes = ModelRoutes(self._models)
         self._log = log
         self._began_s = time.monotonic()
         self.adopt(config.functions, config.models_by_function)
-        self.asgi = Shortcut("POST", "/v1/run/", "function", self._invoker.run, self._on_error, self._router())
+        run = Endpoint(self._invoker.run, self._on_error, config.hosts)
+        self.asgi = Shortcut("POST", "/v1/run/", "function", run, self._router())
 
     def adopt(self, functions: tuple[FunctionSpec, ...], models_by_function: Mapping[str, Mapping[str, ModelSpec]]) -> None:
         """Serve these functions from now on. Loaded models and runs in progress stay."""
@@ -95,7 +101,7 @@ class DevApp:
                 ("GET", "/v1/runs/{run_id}", self._get_run),
                 ("GET", "/v1/runs/{run_id}/events", self._follow_run),
                 ("POST", "/v1/runs/{run_id}/cancel", self._cancel_run),
-                ("GET HEAD", "/v1/files/{ref:path}", self._get_file),
+                ("GET", "/v1/files/{ref:path}", self._get_file),
                 ("GET", "/v1/status", self._status),
                 ("GET", "/v1/models/status", self._model_routes.status),
                 ("POST", "/v1/models/prefetch", self._model_routes.prefetch),
@@ -104,11 +110,12 @@ class DevApp:
                 ("GET", "/livez", self._livez),
                 ("GET", "/readyz", self._readyz),
                 ("GET", "/openapi.json", self._get_openapi),
-                ("GET HEAD", "/", self._page),
-                ("GET HEAD", "/docs", self._page),
-                ("GET HEAD", "/docs/{name}", self._page),
+                ("GET", "/", self._page),
+                ("GET", "/docs", self._page),
+                ("GET", "/docs/{name}", self._page),
             ],
             self._on_error,
+            self._config.hosts,
         )
 
     async def _status(self, request: Request) -> None:
@@ -134,6 +141,11 @@ class DevApp:
     async def _list_runs(self, request: Request) -> None:
         query = request.query()
         status, function, cursor = query.get("status"), query.get("function"), query.get("cursor")
+        if status is not None and status not in STATUSES:
+            words = ", ".join(STATUSES)
+            raise RequestError(400, "validation", f"status={status[:40]!r} is no status of a run; expected one of: {words}")
+        if cursor is not None and self._book.get(cursor) is None:
+            raise RequestError(400, "validation", f"cursor={cursor[:40]!r} is not known any more; begin again without a cursor")
         page: list[answers.RunObject] = []
         more = False
         skipping = cursor is not None
@@ -153,11 +165,9 @@ class DevApp:
         run = self._run(request)
         wait = request.query().get("wait")
         if wait is not None:
-            if not wait.isdigit() or int(wait) > 3600:
-                raise RequestError(400, "validation", f"wait={wait[:20]!r}; expected seconds from 0 to 3600")
-            await run.wait(int(wait))
+            await run.wait(request.number(wait, "wait", MAX_WAIT_S))
         etag = f'"{run.log.last_seq}-{run.status}"'
-        if request.header(b"if-none-match") == etag:
+        if matches_etag(request.header(b"if-none-match"), etag):
             await request.answer(304, b"", headers={"etag": etag})
             return
         await request.answer(200, answers.run_object_json(run), headers={"etag": etag})
@@ -193,17 +203,19 @@ class DevApp:
 
     async def _get_file(self, request: Request) -> None:
         path = self._lookup(request.parts["ref"])
-        if path is None or not path.is_file():
+        if path is None:
             raise RequestError(404, "not_found", f"no file {request.parts['ref'][:200]!r}", error="unknown_file")
-        response = FileResponse(path, headers={"x-content-type-options": "nosniff", "content-security-policy": "sandbox"})
-        if not (response.media_type or "").startswith(_SHOWN_INLINE):
-            response.headers["content-disposition"] = "attachment"
-        await response(request.scope, request.receive, request.send)
+        headers = {"x-content-type-options": "nosniff", "content-security-policy": "sandbox"}
+        if not (mimetypes.guess_type(path.name)[0] or "").startswith(_SHOWN_INLINE):
+            headers["content-disposition"] = "attachment"
+        await send_file(request, path, headers)
 
     def _lookup(self, ref: str) -> Path | None:
+        """The saved file of a ref; None for what is no file, whatever the file system says of it."""
         try:
-            return self._outputs.path_of(ref)
-        except (ValueError, OSError):
+            path = self._outputs.path_of(ref)
+            return path if path.is_file() else None
+        except (ValueError, OSError, RuntimeError):  # RuntimeError: a loop of links, until Python 3.13
             return None
 
     async def _get_openapi(self, request: Request) -> None:
@@ -217,12 +229,14 @@ class DevApp:
         if name not in ("index.html", "page.js", "page.css"):
             raise RequestError(404, "not_found", f"there is no page {name[:100]!r}")
         headers = {"content-security-policy": _PAGE_POLICY, "x-content-type-options": "nosniff", "cache-control": "no-cache"}
-        await FileResponse(PLAYGROUND / name, headers=headers)(request.scope, request.receive, request.send)
+        await send_file(request, PLAYGROUND / name, headers)
 
     async def _on_error(self, request: Request, exc: Exception) -> None:
         if isinstance(exc, RequestError):
             body = problem(exc.status, exc.request_code, str(exc), error=exc.error, hint=exc.hint, instance=request.scope["path"])
-            headers = {"retry-after": "1"} if exc.status in (429, 503) else {}
+            headers = {**exc.headers}
+            if exc.status in (429, 503):
+                headers["retry-after"] = "1"
             if exc.status in (408, 413):
                 headers["connection"] = "close"  # the rest of the body is not read
             await request.answer(exc.status, msgspec.json.encode(body), PROBLEM_JSON, headers)

@@ -1,52 +1,33 @@
 """Run a function for an HTTP caller: wait, answer later, or stream."""
 
 import asyncio
-import re
-import secrets
-import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
 from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.dev import answers
+from gen_worker.dev.accept import Accepted, accept_run
 from gen_worker.dev.disconnects import DisconnectWatch, disconnected
-from gen_worker.dev.envelope import RunOptions, read_envelope
-from gen_worker.dev.runs import MAX_QUEUED, DevRun, RunBook
-from gen_worker.dev.uploads import read_multipart
-from gen_worker.errors import WorkerError
-from gen_worker.execution.executor import Executor, RunRequest
+from gen_worker.dev.runs import DevRun, RunBook
+from gen_worker.errors import CanceledError, WorkerError
+from gen_worker.execution.executor import Executor
 from gen_worker.files.local_outputs import LocalOutputs
 from gen_worker.http import sse
 from gen_worker.http.asgi import Request, RequestError
 from gen_worker.http.event_log import Reader
+from gen_worker.http.headers import asks_for, parse_prefer, preferred
+from gen_worker.log import Log
 from gen_worker.names import did_you_mean
 from gen_worker.outcome import outcome_of
-from gen_worker.sources.listings import read_listings
 
-MAX_BODY_BYTES = 256 << 20
-MAX_WAIT_S = 3600.0
-NDJSON = b"application/x-ndjson"
-_WAIT = re.compile(r"\bwait=(\d{1,6})\b")
-
-
-class Preference(msgspec.Struct, frozen=True):
-    """What `Prefer` (RFC 7240) asks for."""
-
-    respond_async: bool = False
-    wait_s: float | None = None
-
-    @classmethod
-    def parse(cls, header: str) -> "Preference":
-        found = _WAIT.search(header)
-        return cls("respond-async" in header, min(float(found[1]), MAX_WAIT_S) if found else None)
-
-    def applied(self) -> dict[str, str]:
-        """The header that says which preference was honoured."""
-        if self.respond_async:
-            return {"preference-applied": "respond-async"}
-        return {} if self.wait_s is None else {"preference-applied": f"wait={self.wait_s:.0f}"}
+SSE, NDJSON = "text/event-stream", "application/x-ndjson"
+STREAMED = (SSE, NDJSON, "application/json")
+PLAIN = ("application/json",)
+_NOTHING = ExitStack()
 
 
 class Invoker:
@@ -60,8 +41,10 @@ class Invoker:
         outputs: Path,
         max_file_bytes: int,
         run_dir: Path,
+        log: Log,
     ) -> None:
         self.functions = functions
+        self._log = log
         self._executor = executor
         self._book = book
         self._outputs = outputs
@@ -73,24 +56,27 @@ class Invoker:
     async def run(self, request: Request) -> None:
         """`POST /v1/run/{function}`."""
         spec = self.function(request.parts["function"])
-        run, run_request, options = await self._accept(spec, request)
-        prefer = request.header(b"prefer")
-        accept = request.header(b"accept")
-        if "text/event-stream" in accept or "application/x-ndjson" in accept:
+        accepted = await accept_run(spec, request, self._book, self._run_dir)
+        run = accepted.run
+        accept, prefer = request.header(b"accept"), request.header(b"prefer")
+        media = preferred(accept, STREAMED) if accept else None
+        respond_async, wait_s = parse_prefer(prefer) if prefer else (False, None)
+        if media in (SSE, NDJSON):
             reader = Reader(run.log, 0)
-            self._start(spec, run, run_request)
-            await self.stream(request, run, reader, cancel_on_disconnect=options.cancel_on_disconnect)
-        elif prefer and (preference := Preference.parse(prefer)) != Preference():
-            self._start(spec, run, run_request)
-            await self._answer_later(request, run, preference, options)
+            self._start(spec, accepted)
+            await self.stream(request, run, reader, cancel_on_disconnect=accepted.cancels)
+        elif respond_async or wait_s is not None:
+            self._start(spec, accepted)
+            await self._answer_later(request, accepted, respond_async, wait_s)
         else:
-            await self._answer_now(request, spec, run, run_request, options, accept)
+            await self._answer_now(request, spec, accepted)
 
     async def warm_up(self, request: Request) -> None:
         """`POST /v1/warmup/{function}`: run, and throw the output away."""
         spec = self.function(request.parts["function"])
-        run, run_request, _ = await self._accept(spec, request)
-        await self._execute(spec, run, run_request)
+        accepted = await accept_run(spec, request, self._book, self._run_dir)
+        run = accepted.run
+        await self._execute(spec, accepted)
         assert run.outcome is not None
         assert run.finished_s is not None
         duration_ms = round((run.finished_s - run.created_s) * 1000)
@@ -101,8 +87,8 @@ class Invoker:
 
     async def stream(self, request: Request, run: DevRun, reader: Reader, *, cancel_on_disconnect: bool) -> None:
         """Follow a run as server-sent events, or as NDJSON where that is accepted."""
-        ndjson = "application/x-ndjson" in request.header(b"accept")
-        await request.start(NDJSON if ndjson else sse.MEDIA_TYPE, {"x-run-id": run.run_id})
+        ndjson = preferred(request.header(b"accept"), STREAMED) == NDJSON
+        await request.start(NDJSON.encode() if ndjson else sse.MEDIA_TYPE, {"x-run-id": run.run_id})
         render = answers.ndjson_lines if ndjson else answers.sse_frames
         gone = asyncio.ensure_future(disconnected(request))
         gone.add_done_callback(lambda done: None if done.cancelled() else self._left(run, reader, cancel_on_disconnect))
@@ -140,96 +126,92 @@ class Invoker:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)
 
-    async def _accept(self, spec: FunctionSpec, request: Request) -> tuple[DevRun, RunRequest, RunOptions]:
-        uploads: dict[str, Path] = {}
-        if request.header(b"content-type").startswith("multipart/"):
-            folder = self._run_dir / f"upload-{secrets.token_hex(8)}"
-            body, uploads = await read_multipart(request, spec.payload_type, folder, MAX_BODY_BYTES)
-        else:
-            body = await request.body(MAX_BODY_BYTES)
-        try:
-            payload, options = read_envelope(body)
-            run = self._new_run(spec, options)
-        except RequestError:
-            _remove(uploads)
-            raise
-        return run, RunRequest(
-            run_id=run.run_id,
-            payload=payload,
-            timeout_ms=options.timeout_ms,
-            owner=options.owner,
-            invoker_id=options.invoker_id,
-            required_models=options.required_models,
-            resolved_models=options.resolved_models,
-            listings=read_listings(options.resolved_models),
-            uploads=uploads,
-        ), options  # fmt: skip
-
-    def _new_run(self, spec: FunctionSpec, options: RunOptions) -> DevRun:
-        if self._book.queued >= MAX_QUEUED:
-            raise RequestError(429, "overloaded", f"{self._book.queued} runs are waiting; try again later")
-        run = self._book.create(spec.name, options.run_id)
-        if run is None:
-            raise RequestError(409, "conflict", f"a run with the id {options.run_id!r} is in progress", error="duplicate_run_id")
-        return run
-
-    async def _execute(self, spec: FunctionSpec, run: DevRun, request: RunRequest) -> None:
+    async def _execute(self, spec: FunctionSpec, accepted: Accepted) -> None:
+        """Bring a run to its end, whatever happens; what was taken for it is given back when the author's code has ended."""
+        run, request, release = accepted.run, accepted.request, accepted.release
+        if request is None:  # its idempotency key started it before
+            await run.wait(None)
+            return
         limit = spec.resources.max_concurrency
-
-        def when_idle() -> None:
-            self._book.leave(spec.name)
-            if request.uploads:
-                _remove(request.uploads)
-
+        undo = ExitStack() if release is None else release
+        outcome = outcome_of(RuntimeError("the runner ended this run"))  # unless it comes to another end
         try:
             if not self._book.admit_now(spec.name, limit):
                 await self._book.admit(run, limit)
-        except WorkerError as exc:  # stopped while it waited for a slot
-            _remove(request.uploads)
-            outcome = outcome_of(exc)
-        else:
+            undo.callback(self._book.leave, spec.name)
             run.start()
             store = LocalOutputs(self._outputs, self._max_file_bytes, run.add_file)
-            outcome = await self._executor.run(spec, request, run, run.token, store, when_idle)
-        run.finish(outcome)
-        self._book.finished(run)
+            running = self._executor.run(spec, request, run, run.token, store, undo.close)
+            undo = _NOTHING  # from here on the executor calls it, when the author's code has ended
+            outcome = await running
+        except WorkerError as exc:  # stopped while it waited for a slot
+            outcome = outcome_of(exc)
+        except asyncio.CancelledError:
+            outcome = outcome_of(CanceledError("canceled"))
+            raise
+        finally:
+            undo.close()
+            run.finish(outcome)
+            self._book.finished(run)
 
-    def _start(self, spec: FunctionSpec, run: DevRun, request: RunRequest) -> None:
-        task = asyncio.ensure_future(self._execute(spec, run, request))
+    def _start(self, spec: FunctionSpec, accepted: Accepted) -> None:
+        task = asyncio.ensure_future(self._execute(spec, accepted))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
 
-    async def _answer_now(
-        self, request: Request, spec: FunctionSpec, run: DevRun, run_request: RunRequest, options: RunOptions, accept: str
-    ) -> None:
-        if options.cancel_on_disconnect:
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._log.error("runner.failed", error=repr(task.exception()))
+
+    async def _answer_now(self, request: Request, spec: FunctionSpec, accepted: Accepted) -> None:
+        run = accepted.run
+        if accepted.cancels:
             self._watch.add(request, run)
         try:
-            await self._execute(spec, run, run_request)
+            await self._execute(spec, accepted)
         finally:
-            self._watch.discard(run)
-        await self._send_result(request, run, accept)
+            if accepted.cancels:
+                self._watch.discard(run)
+        await self._send_result(request, accepted)
 
-    async def _send_result(self, request: Request, run: DevRun, accept: str) -> None:
+    async def _send_result(self, request: Request, accepted: Accepted, headers: Mapping[str, str] = MappingProxyType({})) -> None:
+        run, accept = accepted.run, request.header(b"accept")
         assert run.outcome is not None
-        if accept and run.outcome.success and len(run.files) == 1 and (run.files[0].mime_type or "-") in accept:
-            data = await asyncio.to_thread(run.files[0].read_bytes)
-            await request.answer(200, data, (run.files[0].mime_type or "").encode(), {"x-run-id": run.run_id})
-            return
+        if accepted.request is None:
+            headers = {**headers, "idempotent-replayed": "true"}
+        if accept and run.outcome.success and len(run.files) == 1:
+            (file,) = run.files
+            kind = file.mime_type or "application/octet-stream"
+            if kind != "application/json" and asks_for(accept, kind):
+                try:
+                    data = await asyncio.to_thread(file.read_bytes)
+                except OSError as exc:
+                    raise RequestError(404, "not_found", f"{file.ref!r} cannot be read: {exc.strerror}", error="unknown_file") from None
+                await request.answer(200, data, kind.encode(), {**headers, "x-run-id": run.run_id})
+                return
         status = answers.http_status(run.outcome)
-        headers = {"retry-after": "1"} if status == 503 else None
-        await request.answer(status, answers.run_answer(run), headers=headers)
+        if status == 503:
+            headers = {**headers, "retry-after": "1"}
+        as_list = bool(accept) and preferred(accept, PLAIN) == "application/json"
+        await request.answer(status, answers.run_answer(run, as_list=as_list), headers=headers)
 
-    async def _answer_later(self, request: Request, run: DevRun, preference: Preference, options: RunOptions) -> None:
-        headers = {**preference.applied(), "location": f"/v1/runs/{run.run_id}"}
-        if not preference.respond_async:
-            if options.cancel_on_disconnect:
+    async def _answer_later(self, request: Request, accepted: Accepted, respond_async: bool, wait_s: int | None) -> None:
+        run = accepted.run
+        applied = ["respond-async"] * respond_async + ([] if wait_s is None else [f"wait={wait_s}"])
+        headers = {"preference-applied": ", ".join(applied), "location": f"/v1/runs/{run.run_id}"}
+        if wait_s is not None:
+            # Who asks for an answer later gets one later: leaving cancels nothing.
+            cancels = accepted.cancels and not respond_async
+            if cancels:
                 self._watch.add(request, run)
-            finished = await run.wait(preference.wait_s)
-            self._watch.discard(run)
+            try:
+                finished = await run.wait(wait_s)
+            finally:
+                if cancels:
+                    self._watch.discard(run)
             if finished:
-                assert run.outcome is not None
-                await request.answer(answers.http_status(run.outcome), answers.run_answer(run), headers=headers)
+                await self._send_result(request, accepted, headers)
                 return
         await request.answer(202, answers.run_object_json(run), headers=headers)
 
@@ -237,8 +219,3 @@ class Invoker:
         reader.wake()
         if cancel and not run.finished:
             run.token.cancel()
-
-
-def _remove(uploads: Mapping[str, Path]) -> None:
-    for folder in {path.parent for path in uploads.values()}:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -5,7 +5,7 @@ import random
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -23,8 +23,10 @@ MAX_KEPT_BYTES = 64 << 20
 MAX_RUN_EVENTS = 10_000
 MAX_RUN_BYTES = 8 << 20
 MAX_QUEUED = 1000
+KEEP_KEYS_S = 24 * 3600
 
 Status = Literal["queued", "running", "succeeded", "failed", "canceled"]
+STATUSES: tuple[Status, ...] = get_args(Status)
 
 
 # Seeded by the system, since asking it for each id costs as much as an echo run.
@@ -41,11 +43,14 @@ class DevRun:
         self.created_s = time.time()
         self.started_s: float | None = None
         self.finished_s: float | None = None
+        self.streamed = False  # whether its function gives outputs one by one
         self.progress: msgspec.Raw | None = None
         self.outcome: Outcome | None = None
         self.files: list[Asset] = []
         self.token = CancelToken()
         self.log = EventLog(run_id, max_events=MAX_RUN_EVENTS, max_bytes=MAX_RUN_BYTES)
+        self.key = ""  # the Idempotency-Key of its request, and what identifies that request
+        self.fingerprint = b""
         self._end: asyncio.Event | None = None
 
     @property
@@ -118,9 +123,10 @@ class RunBook:
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
         self._runs: OrderedDict[str, DevRun] = OrderedDict()
+        self._by_key: dict[str, DevRun] = {}
         self._finished: deque[DevRun] = deque()
         self._kept_bytes = 0
-        self._waiting: deque[tuple[asyncio.Future[None], str, int | None]] = deque()
+        self._waiting: dict[asyncio.Future[None], tuple[str, int | None]] = {}
 
     @property
     def active(self) -> int:
@@ -128,18 +134,35 @@ class RunBook:
 
     @property
     def queued(self) -> int:
+        """Runs that wait for a slot. One that stops waiting, for whatever reason, is not among them."""
         return len(self._waiting)
 
     def create(self, function: str, run_id: str | None) -> DevRun | None:
         """A new run; None when a run of that id is still going on. A finished one is forgotten in favour of the new."""
         run_id = run_id or f"{_random.getrandbits(96):024x}"
-        old = self._runs.get(run_id)
-        if old is not None and not old.finished:
-            return None
-        run = DevRun(run_id, function)
-        self._runs[run_id] = run
-        self._runs.move_to_end(run_id)
+        before = self._runs.get(run_id)
+        if before is not None:
+            if not before.finished:
+                return None
+            self.forget(before)
+        run = self._runs[run_id] = DevRun(run_id, function)
         return run
+
+    def forget(self, run: DevRun) -> None:
+        """Its id and its key are free again."""
+        if self._runs.get(run.run_id) is run:
+            del self._runs[run.run_id]
+        if run.key and self._by_key.get(run.key) is run:
+            del self._by_key[run.key]
+
+    def keep_key(self, run: DevRun, key: str, fingerprint: bytes) -> None:
+        """Remember which run an Idempotency-Key started. It lives as long as the run is kept, at most a day."""
+        run.key, run.fingerprint = key, fingerprint
+        self._by_key[key] = run
+
+    def find_key(self, key: str) -> DevRun | None:
+        run = self._by_key.get(key)
+        return run if run is not None and time.time() - run.created_s < KEEP_KEYS_S else None
 
     def get(self, run_id: str) -> DevRun | None:
         return self._runs.get(run_id)
@@ -152,12 +175,19 @@ class RunBook:
         return not self._waiting and self._admission.take(function, limit) is None
 
     async def admit(self, run: DevRun, limit: int | None) -> None:
-        """Wait for a slot; raises why the run had to stop before it got one."""
+        """Wait for a slot; raises why the run had to stop before it got one, and then it has none and waits no more."""
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         run.token.on_cancel(lambda reason: None if place.done() else place.set_exception(reason))
-        self._waiting.append((place, run.function, limit))
-        self._serve_waiting()
-        await place
+        self._waiting[place] = (run.function, limit)
+        try:
+            self._serve_waiting()
+            await place
+        except BaseException:
+            if place.done() and not place.cancelled() and place.exception() is None:
+                self.leave(run.function)  # it was given a slot in the moment in which it was stopped
+            raise
+        finally:
+            self._waiting.pop(place, None)
 
     def leave(self, function: str) -> None:
         """Give a slot back, to whoever waits longest and may have it."""
@@ -172,19 +202,13 @@ class RunBook:
         while len(self._finished) > MAX_FINISHED_RUNS or (self._kept_bytes > MAX_KEPT_BYTES and len(self._finished) > 1):
             oldest = self._finished.popleft()
             self._kept_bytes -= oldest.size_bytes
-            if self._runs.get(oldest.run_id) is oldest:
-                del self._runs[oldest.run_id]
+            self.forget(oldest)
 
     def _serve_waiting(self) -> None:
-        still: deque[tuple[asyncio.Future[None], str, int | None]] = deque()
-        for place, function, limit in self._waiting:
-            if place.done():
-                continue
-            if self._admission.take(function, limit) is None:
+        for place, (function, limit) in list(self._waiting.items()):
+            if not place.done() and self._admission.take(function, limit) is None:
                 place.set_result(None)
-            else:
-                still.append((place, function, limit))
-        self._waiting = still
+                del self._waiting[place]
 
 
 def _showable(outcome: Outcome) -> Outcome:

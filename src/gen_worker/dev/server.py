@@ -17,6 +17,7 @@ import uvicorn
 from gen_worker.dev.app import DevApp, DevConfig
 from gen_worker.dev.project import Served, load_baked, load_project
 from gen_worker.dev.reload import watch
+from gen_worker.http.hosts import HostPolicy, is_loopback
 from gen_worker.log import Log
 from gen_worker.names import did_you_mean
 from gen_worker.project.cozy_toml import find_cozy_toml
@@ -26,7 +27,6 @@ from gen_worker.sources.source import parse_overrides
 
 DEFAULT_LISTEN = "127.0.0.1:8081"
 BAKED_MANIFEST = Path("/app/.cozy/manifest.json")
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class ServeError(ValueError):
@@ -41,6 +41,7 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     manifest: Path | None = None
     outputs: Path = Path("outputs")
     models: tuple[str, ...] = ()
+    allow_hosts: tuple[str, ...] = ()
     reload: bool = False
 
 
@@ -81,6 +82,7 @@ def dev_config(options: ServeOptions, env: Mapping[str, str], run_dir: Path, ser
         limits=RunLimits.from_env(env),
         env=env,
         endpoint_name=served.endpoint_name,
+        hosts=HostPolicy.listening_on(options.listen.rpartition(":")[0], options.allow_hosts),
     )
 
 
@@ -176,7 +178,7 @@ async def _serve(dev: DevConfig, options: ServeOptions, served: Served, sock: so
         file=sys.stderr,
         flush=True,
     )
-    if host not in LOOPBACK:
+    if not is_loopback(host):
         print("warning: anyone who reaches this address can run these functions; there is no authentication", file=sys.stderr, flush=True)
     async with asyncio.TaskGroup() as tasks:
         watcher = None

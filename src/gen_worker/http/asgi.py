@@ -8,12 +8,14 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
+from starlette.datastructures import QueryParams
 from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
 from gen_worker.errors import WorkerError
+from gen_worker.http.headers import whole_number
+from gen_worker.http.hosts import HostPolicy
 
 JSON = b"application/json"
 BODY_TIMEOUT_S = 15.0
@@ -29,8 +31,18 @@ class RequestError(WorkerError):
 
     error_type = "validation"
 
-    def __init__(self, status: int, code: str, detail: str, *, error: str | None = None, hint: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        error: str | None = None,
+        hint: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(detail)
+        self.headers = headers or {}
         self.status = status
         self.request_code = code
         self.error = error
@@ -48,14 +60,22 @@ class Request:
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
 
     def header(self, name: bytes) -> str:
-        """A header's value, `""` when it is absent."""
-        return self._headers.get(name, b"").decode("latin-1")
+        """A header's value, `""` when it is absent. Of several of a name, their list (RFC 9110, 5.3)."""
+        value = self._headers.get(name, b"")
+        if value and len(self._headers) != len(self.scope["headers"]):
+            value = b", ".join([each for key, each in self.scope["headers"] if key == name])
+        return value.decode("latin-1")
 
     def query(self) -> Mapping[str, str]:
         """Query parameters; the last of a name counts."""
-        from starlette.datastructures import QueryParams
-
         return QueryParams(self.scope["query_string"])
+
+    def number(self, text: str, name: str, most: int) -> int:
+        """A whole number of the query; `RequestError` 400 for anything else."""
+        found = whole_number(text)
+        if found is None or found > most:
+            raise RequestError(400, "validation", f"{name}={text[:20]!r}; expected a whole number from 0 to {most}")
+        return found
 
     async def body(self, max_bytes: int) -> bytes:
         """The whole body. `RequestError` 413 as soon as it is known to be too large, 408 when it does not come."""
@@ -89,8 +109,11 @@ class BodyReader:
 
     def __init__(self, request: Request, max_bytes: int) -> None:
         declared = request.header(b"content-length")
-        if declared.isdigit() and int(declared) > max_bytes:
+        if declared.isascii() and declared.isdigit() and int(declared) > max_bytes:
             raise too_large(int(declared), max_bytes)
+        coding = request.header(b"content-encoding")
+        if coding and coding.lower() != "identity":
+            raise RequestError(415, "unsupported_coding", f"content-encoding {coding[:40]!r}: send the body as it is, without a coding")
         self._receive = request.receive
         self._max_bytes = max_bytes
         self._size_bytes = 0
@@ -150,15 +173,15 @@ OnError = Callable[[Request, Exception], Awaitable[None]]
 class Endpoint:
     """A handler as an ASGI application. Whatever it raises becomes an answer."""
 
-    def __init__(self, handler: Handler, on_error: OnError) -> None:
+    def __init__(self, handler: Handler, on_error: OnError, hosts: HostPolicy) -> None:
         self._handler = handler
         self._on_error = on_error
+        self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
         try:
-            if scope["method"] == "POST":
-                _refuse_other_sites(request)
+            check_caller(request, self._hosts)
             await self._handler(request)
         except DisconnectedError:
             return
@@ -169,11 +192,11 @@ class Endpoint:
 class Shortcut:
     """Sends the one busy route past the router, whose search costs a twentieth of an echo run; all else goes through it."""
 
-    def __init__(self, method: str, prefix: str, parameter: str, handler: Handler, on_error: OnError, router: Router) -> None:
+    def __init__(self, method: str, prefix: str, parameter: str, endpoint: Endpoint, router: Router) -> None:
         self._method = method
         self._prefix = prefix
         self._parameter = parameter
-        self._endpoint = Endpoint(handler, on_error)
+        self._endpoint = endpoint
         self._router = router
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -186,28 +209,62 @@ class Shortcut:
         await self._router(scope, receive, send)
 
 
-def build_router(routes: Sequence[tuple[str, str, Handler]], on_error: OnError) -> Router:
-    """A router over `(methods, path, handler)`, methods separated by spaces; unknown paths and methods go to `on_error`."""
+class _ByMethod:
+    """The handlers of one path. An unknown method is 405 with what is allowed, as a problem."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self.handlers: dict[str, Handler] = {}
+
+    async def __call__(self, request: Request) -> None:
+        method = request.scope["method"]
+        handler = self.handlers.get("GET" if method == "HEAD" else method)
+        if handler is None:
+            allowed = ", ".join([*self.handlers, *(["HEAD"] if "GET" in self.handlers else [])])
+            detail = f"{method} is not possible at {self._path}; possible: {allowed}"
+            raise RequestError(405, "method_not_allowed", detail, headers={"allow": allowed})
+        await handler(request)
+
+
+def build_router(routes: Sequence[tuple[str, str, Handler]], on_error: OnError, hosts: HostPolicy) -> Router:
+    """A router over `(method, path, handler)`; GET answers HEAD, too. Unknown paths and methods go to `on_error`."""
 
     async def nowhere(request: Request) -> None:
         raise RequestError(404, "not_found", f"there is nothing at {request.scope['path'][:200]}", hint="see /docs or /openapi.json")
 
     async def unknown(scope: Scope, receive: Receive, send: Send) -> None:
-        await Endpoint(nowhere, on_error)({**scope, "path_params": {}}, receive, send)
+        await Endpoint(nowhere, on_error, hosts)({**scope, "path_params": {}}, receive, send)
 
-    table: list[Route] = []
-    for methods, path, handler in routes:
-        table.append(Route(path, Endpoint(handler, on_error), methods=methods.split()))
-    return Router(table, default=unknown, redirect_slashes=False)
+    table: dict[str, _ByMethod] = {}
+    for method, path, handler in routes:
+        table.setdefault(path, _ByMethod(path)).handlers[method] = handler
+    return Router([Route(path, Endpoint(found, on_error, hosts)) for path, found in table.items()], default=unknown, redirect_slashes=False)
 
 
-def _refuse_other_sites(request: Request) -> None:
-    """A page of another site must not act through the browser of whoever runs this server. Pages on this machine may."""
+def check_caller(request: Request, hosts: HostPolicy) -> None:
+    """Refuse requests that name another server, and acts of pages of other sites through the browser of whoever runs this one."""
+    host = request.header(b"host")
+    if not host and request.scope["http_version"] != "1.0":
+        raise RequestError(400, "missing_host", "the request has no Host header")
+    if host and not hosts.serves(host):
+        raise RequestError(
+            421,
+            "misdirected",
+            f"this server is not {host[:100]!r}; it answers to localhost and to the address it listens on",
+            hint="name another host with: cozyctl dev --allow-host NAME",
+        )
+    if request.scope["method"] in ("GET", "HEAD"):
+        return
     origin = request.header(b"origin")
     if not origin:
+        if request.header(b"sec-fetch-site").strip().lower() in ("cross-site", "same-site"):
+            raise RequestError(403, "cross_site", "requests from pages of other sites are refused")
         return
-    site = urlsplit(origin)
-    if site.netloc != request.header(b"host") and site.hostname not in ("localhost", "127.0.0.1", "::1"):
+    try:
+        own = hosts.is_own_page(origin, host)
+    except ValueError as exc:
+        raise RequestError(400, "invalid_origin", str(exc)) from None
+    if not own:
         raise RequestError(
             403, "cross_site", f"requests from pages of {origin[:100]} are refused; call this server from its own page or a program"
         )

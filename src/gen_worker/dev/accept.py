@@ -1,0 +1,121 @@
+"""Accept a run: body, files, envelope, id. What one step has made is released when a later one fails."""
+
+import asyncio
+import errno
+import hashlib
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import msgspec
+
+from gen_worker.authoring.signature import FunctionSpec
+from gen_worker.dev.envelope import RunOptions, read_envelope
+from gen_worker.dev.runs import MAX_QUEUED, DevRun, RunBook
+from gen_worker.dev.uploads import read_multipart
+from gen_worker.errors import ValidationError
+from gen_worker.execution.executor import RunRequest
+from gen_worker.http.asgi import Request, RequestError
+from gen_worker.http.headers import media_type
+from gen_worker.sources.listings import read_listings
+
+MAX_BODY_BYTES = 256 << 20
+MAX_KEY_CHARACTERS = 255
+_DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Accepted(msgspec.Struct, gc=False):
+    """A run that is to be started, or, where `request` is None, one that its idempotency key has started before.
+
+    `release` gives back what was taken for it; whoever executes the run calls it once, when the author's code has ended.
+    """
+
+    run: DevRun
+    options: RunOptions
+    request: RunRequest | None = None
+    release: ExitStack | None = None
+
+    @property
+    def cancels(self) -> bool:
+        """Whether the run ends with its caller. Not where the caller came for an earlier run."""
+        return self.request is not None and self.options.cancel_on_disconnect
+
+
+async def accept_run(spec: FunctionSpec, request: Request, book: RunBook, run_dir: Path) -> Accepted:
+    """Read a request into a run of `spec`. Whatever it raises, it leaves no file, no id, no place in the queue."""
+    key = _idempotency_key(request)
+    if book.queued >= MAX_QUEUED:  # before the body is read: refusing should be cheap
+        raise RequestError(429, "overloaded", f"{book.queued} runs are waiting; try again later")
+    with ExitStack() as undo:
+        files = undo.enter_context(ExitStack())
+        uploads: dict[str, Path] = {}
+        if media_type(request.header(b"content-type")).startswith("multipart/"):
+            folder = run_dir / f"upload-{secrets.token_hex(8)}"
+            files.callback(shutil.rmtree, folder, ignore_errors=True)
+            with _disk_full_is_an_answer():
+                body, uploads = await read_multipart(request, spec.payload_type, folder, MAX_BODY_BYTES)
+        else:
+            body = await request.body(MAX_BODY_BYTES)
+        payload, options = read_envelope(body)
+        try:
+            listings = read_listings(options.resolved_models) if options.resolved_models else {}
+        except (ValidationError, ValueError) as exc:
+            raise RequestError(400, "validation", str(exc), error="invalid_resolved_cozy_models_by_id") from None
+        fingerprint = b""
+        if key:
+            fingerprint = await asyncio.to_thread(_fingerprint, spec.name, body, uploads)
+            before = book.find_key(key)
+            if before is not None:
+                if before.fingerprint != fingerprint:
+                    raise RequestError(422, "idempotency_key_reused", f"Idempotency-Key {key!r} came before with another request")
+                return Accepted(before, options)
+        run = book.create(spec.name, options.run_id)
+        if run is None:
+            raise RequestError(409, "conflict", f"a run with the id {options.run_id!r} is in progress", error="duplicate_run_id")
+        undo.callback(book.forget, run)
+        run.streamed = spec.output_mode == "incremental"
+        if key:
+            book.keep_key(run, key, fingerprint)
+        run_request = RunRequest(
+            run_id=run.run_id,
+            payload=payload,
+            timeout_ms=options.timeout_ms,
+            owner=options.owner,
+            invoker_id=options.invoker_id,
+            required_models=options.required_models,
+            resolved_models=options.resolved_models,
+            listings=listings,
+            uploads=uploads,
+        )
+        undo.pop_all()  # no step is left that can fail
+    return Accepted(run, options, run_request, files if uploads else None)
+
+
+def _idempotency_key(request: Request) -> str:
+    key = request.header(b"idempotency-key").strip()
+    if len(key) > MAX_KEY_CHARACTERS or not key.isascii() or not key.isprintable():
+        raise RequestError(
+            400, "validation", f"Idempotency-Key {key[:40]!r}: expected at most {MAX_KEY_CHARACTERS} printable ASCII characters"
+        )
+    return key
+
+
+def _fingerprint(function: str, body: bytes, uploads: dict[str, Path]) -> bytes:
+    digest = hashlib.blake2b(f"{function}\0{len(body)}\0".encode(), digest_size=16)
+    digest.update(body)
+    for path in uploads.values():
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.digest()
+
+
+@contextmanager
+def _disk_full_is_an_answer() -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno in _DISK_IS_FULL:
+            raise RequestError(507, "disk_full", "there is no room on the runner's disk for the files of this request") from None
+        raise

@@ -1,0 +1,87 @@
+"""Header values as their grammars say: Accept (RFC 9110, 12.5.1), Prefer (RFC 7240), media types, entity tags, whole numbers.
+
+Values are compared as the grammar divides them, never by substring, and without regard to case where it says so. Nothing here raises:
+what cannot be read counts as not sent.
+"""
+
+import re
+from functools import lru_cache
+
+import msgspec
+
+_PARTS = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+')  # a comma inside a quoted string separates nothing
+_PARAMETERS = re.compile(r'(?:[^;"]|"(?:[^"\\]|\\.)*"?)+')
+_QUALITY = re.compile(r"0(?:\.\d{0,3})?|1(?:\.0{0,3})?", re.ASCII)
+_ENTITY_TAG = re.compile(r'(?:W/)?("[^"]*")')
+MAX_PREFERRED_WAIT_S = 3600
+
+
+class MediaRange(msgspec.Struct, frozen=True, gc=False):
+    """One part of Accept: `image/*;q=0.5`. Lower case."""
+
+    kind: str
+    quality: float
+
+
+@lru_cache(256)
+def parse_accept(header: str) -> tuple[MediaRange, ...]:
+    """What is accepted, best first; equals in the order sent. Ranges with `q=0` are left out: they say what is not wanted."""
+    found = []
+    for part in _PARTS.findall(header):
+        kind, *parameters = [text.strip() for text in _PARAMETERS.findall(part)] or [""]
+        quality = 1.0
+        for parameter in parameters:
+            name, _, value = parameter.partition("=")
+            if name.strip().lower() == "q":
+                quality = float(value.strip()) if _QUALITY.fullmatch(value.strip()) else 0.0
+        if quality > 0 and "/" in kind:
+            found.append(MediaRange(kind.lower(), quality))
+    return tuple(sorted(found, key=lambda each: -each.quality))
+
+
+def preferred(header: str, offered: tuple[str, ...]) -> str | None:
+    """Which of the `offered` media types the header asks for by name; None when it names none, or one that matches all comes before.
+
+    `*/*` and `application/*` ask for nothing by name: they leave the choice to us.
+    """
+    for accepted in parse_accept(header):
+        if accepted.kind in offered:
+            return accepted.kind
+        if accepted.kind in ("*/*", "application/*"):
+            return None
+    return None
+
+
+def asks_for(header: str, media_type: str) -> bool:
+    """Whether the header wants this type, or all of its family (`image/*`), at least as much as JSON."""
+    best = {accepted.kind: accepted.quality for accepted in reversed(parse_accept(header))}
+    wanted = max(best.get(media_type.lower(), 0.0), best.get(f"{media_type.lower().partition('/')[0]}/*", 0.0))
+    return wanted > 0 and wanted >= best.get("application/json", 0.0)
+
+
+def media_type(content_type: str) -> str:
+    """The type of a Content-Type, without its parameters, in lower case."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+@lru_cache(256)
+def parse_prefer(header: str) -> tuple[bool, int | None]:
+    """Whether to answer `respond-async`, and how many seconds to `wait`. The first of a name counts."""
+    seen: dict[str, str] = {}
+    for part in _PARTS.findall(header):
+        name, _, value = part.partition(";")[0].partition("=")
+        seen.setdefault(name.strip().lower(), value.strip().strip('"').strip())
+    wait_s = whole_number(seen.get("wait", ""))
+    return "respond-async" in seen, None if wait_s is None else min(wait_s, MAX_PREFERRED_WAIT_S)
+
+
+def matches_etag(if_none_match: str, etag: str) -> bool:
+    """Whether the header's list holds `etag`, weak or strong; `*` matches all."""
+    if if_none_match.strip() == "*":
+        return True
+    return etag.removeprefix("W/") in _ENTITY_TAG.findall(if_none_match)
+
+
+def whole_number(text: str) -> int | None:
+    """The number that ASCII digits say, at most nine of them; else None. (`isdigit` alone lets `²` pass, which is no number.)"""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else None
