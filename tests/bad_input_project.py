@@ -1,6 +1,9 @@
 """The project of functions that are called wrongly, and that behave badly themselves."""
 
 CODE = """
+from dataclasses import dataclass
+from typing import NamedTuple, TypedDict
+
 class Leaf(msgspec.Struct):
     number: int
     note: str = ""
@@ -14,6 +17,23 @@ class Text(msgspec.Struct):
 
 class File(msgspec.Struct):
     image: Asset
+
+@dataclass
+class Page:
+    image: Asset
+    steps: Annotated[int, Clamp(1, 50)] = 20
+
+class Row(TypedDict):
+    image: Asset
+
+class Pair(NamedTuple):
+    image: Asset
+
+class Nested(msgspec.Struct):
+    page: Page | None = None
+    row: Row | None = None
+    pair: Pair | None = None
+    pages: dict[str, list[Page]] = {}
 
 class Out(msgspec.Struct):
     text: str
@@ -29,6 +49,12 @@ def echo(ctx: ActionContext, payload: Text) -> Out:
 @worker_function
 def read(ctx: ActionContext, payload: File) -> Out:
     return Out(payload.image.read_bytes().decode())
+
+@worker_function
+def read_nested(ctx: ActionContext, payload: Nested) -> Out:
+    pages = [*([payload.page] if payload.page else []), *[page for pages in payload.pages.values() for page in pages]]
+    images = [page.image for page in pages] + ([payload.row["image"]] if payload.row else []) + ([payload.pair.image] if payload.pair else [])
+    return Out(" ".join([image.read_bytes().decode() for image in images] + [str(page.steps) for page in pages]))
 
 @worker_function
 def save(ctx: ActionContext, payload: Text) -> Out:

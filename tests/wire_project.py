@@ -1,7 +1,9 @@
 """The project that tests on the wire serve."""
 
 CODE = """
+import dataclasses
 import threading
+from typing import TypedDict
 from gen_worker.errors import *
 
 class In(msgspec.Struct):
@@ -95,6 +97,19 @@ def save_large(ctx: ActionContext, payload: In) -> Out:
 def look(ctx: ActionContext, payload: Picture) -> Out:
     image = payload.image
     return Out(f"{image.read_bytes()[:8].hex()} {image.size_bytes} {image.sha256} {image.mime_type} {image.owner} {image.local_path}")
+
+@dataclasses.dataclass
+class Page:
+    image: Asset
+
+class Book(msgspec.Struct):
+    pages: tuple[Page, ...] = ()
+    row: TypedDict("Row", {"image": Asset}) | None = None
+
+@worker_function()
+def look_in_book(ctx: ActionContext, payload: Book) -> Out:
+    images = [page.image for page in payload.pages] + ([payload.row["image"]] if payload.row else [])
+    return Out(" ".join(image.read_bytes().decode() for image in images))
 
 @worker_function()
 def spoil(ctx: ActionContext, payload: Picture) -> Out:

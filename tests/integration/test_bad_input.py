@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -179,6 +180,22 @@ def test_a_callers_local_path_is_dropped(runner: Runner) -> None:
     response = runner.run("read", {"image": {"ref": "x", "local_path": "/etc/hostname"}})
     assert response.status_code == 400
     assert "there is no file under the ref 'x'" in response.json()["error_message"]
+
+
+NESTED = [
+    (lambda image: {"page": {"image": image, "steps": 999}}, "/page/image", "hello 50"),
+    (lambda image: {"row": {"image": image}}, "/row/image", "hello"),
+    (lambda image: {"pair": [image]}, "/pair/0", "hello"),
+    (lambda image: {"pages": {"a/b": [{"image": image, "steps": 0}]}}, "/pages/a~1b/0/image", "hello 1"),
+]
+
+
+@pytest.mark.parametrize(("payload", "pointer", "text"), NESTED)
+def test_files_in_classes_of_every_kind_are_fetched_and_clamped(runner: Runner, payload: Any, pointer: str, text: str) -> None:
+    assert runner.run("read-nested", payload({"ref": "data:,hello"})).json()["output"] == {"text": text}
+    response = runner.run("read-nested", payload({"ref": "x", "local_path": "/etc/hostname"}))
+    assert response.status_code == 400
+    assert response.json()["errors"][0]["pointer"] == pointer
 
 
 @pytest.mark.parametrize("ref", ["../../../etc/passwd", "/etc/passwd", "data:text/plain;base64,@@", "data:nonsense"])

@@ -139,6 +139,17 @@ async def test_an_input_is_fetched_checked_and_removed(start_worker: Start, fold
         assert [method for method, _ in files.requests][3:] == ["HEAD", "GET"], "nobody is given another owner's copy"
 
 
+@pytest.mark.parametrize("book", [lambda image: {"pages": [{"image": image}, {"image": image}]}, lambda image: {"row": {"image": image}}])
+async def test_inputs_in_classes_of_every_kind_are_fetched(start_worker: Start, folder: Path, tmp_path: Path, book: Any) -> None:
+    async with served(start_worker, folder, tmp_path) as (scheduler, files):
+        files.folder.mkdir(exist_ok=True)
+        (files.folder / "text").write_bytes(b"fetched")
+        answer = await scheduler.call("look-in-book", book({"ref": "text", "local_path": "/etc/hostname"}))
+        assert set(answer["text"].split()) == {"fetched"}
+        result = await failure(scheduler, "look-in-book", book({"ref": "nothing", "local_path": "/etc/hostname"}))
+        assert result.error_type == "validation"
+
+
 async def test_a_run_that_writes_into_its_input_spoils_it_for_nobody(start_worker: Start, folder: Path, tmp_path: Path) -> None:
     async with served(start_worker, folder, tmp_path) as (scheduler, files):
         files.folder.mkdir(exist_ok=True)

@@ -1,7 +1,10 @@
 """Clamp: values moved into range, bounds published."""
 
+import dataclasses
+import json
 import math
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Generic, NamedTuple, TypedDict, TypeVar
 
 import msgspec
 import pytest
@@ -71,6 +74,58 @@ def test_bounds_stand_in_the_schema() -> None:
     properties = schema["$defs"]["Outer"]["properties"]
     assert properties["named"]["additionalProperties"]["maximum"] == 1.0
     assert {"type": "integer", "minimum": 5.0, "maximum": 9.0} in properties["maybe"]["anyOf"]
+
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass
+class Page(Generic[T]):
+    steps: T
+
+
+class Row(TypedDict, total=False):
+    steps: Annotated[int, Clamp(1, 4)]
+
+
+class Pair(NamedTuple):
+    name: str
+    steps: Annotated[int, Clamp(1, 4)] = 1
+
+
+class Listed(msgspec.Struct, array_like=True, tag="listed"):
+    steps: Annotated[int, Clamp(1, 4)] = 1
+
+
+class Everywhere(msgspec.Struct, rename="camel"):
+    one_page: Page[Annotated[int, Clamp(1, 4)]] | None = None
+    rows: list[Row] = []
+    pairs: Mapping[str, Pair] = {}
+    listed: Listed | None = None
+    exact: int | Annotated[float, Clamp(1, 4)] = 1
+
+
+def test_clamps_hold_and_are_published_in_classes_of_every_kind() -> None:
+    body = {"onePage": {"steps": 9}, "rows": [{"steps": 9}, {}], "pairs": {"a": ["x", 9]}, "listed": ["listed", 9], "exact": 9}
+    value = msgspec.convert(body, Everywhere)
+    clamp = clamper(Everywhere)
+    assert clamp is not None
+    assert msgspec.json.decode(msgspec.json.encode(clamp(value))) == {
+        "onePage": {"steps": 4},
+        "rows": [{"steps": 4}, {}],
+        "pairs": {"a": ["x", 4]},
+        "listed": ["listed", 4],
+        "exact": 9,
+    }
+    schema = json_schema(Everywhere)["$defs"]
+    assert json.dumps(schema).count('"maximum": 4.0') == 5
+    assert {"type": "number", "minimum": 1.0, "maximum": 4.0} in schema["Everywhere"]["properties"]["exact"]["anyOf"]
+
+
+def test_a_whole_number_larger_than_any_float_is_clamped() -> None:
+    assert Clamp(1, 50).apply(10**400) == 50
+    with pytest.raises(ValueError, match="need finite bounds"):
+        Clamp(0, math.inf, cast="int")
 
 
 def test_meta_bounds_stand_in_the_schema() -> None:

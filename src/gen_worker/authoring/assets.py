@@ -1,29 +1,84 @@
 """Files as values: an `Asset` in a payload is a file on disk when the function runs; in an output it names a saved file."""
 
+import reprlib
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import msgspec
 
+from gen_worker.authoring.shapes import Record, is_record, shape_of
 
-class Asset(msgspec.Struct, omit_defaults=True):
+_LOCAL_PATH = 2  # its position among the arguments of `Asset`
+
+
+class _AssetType(msgspec.StructMeta):
+    """Makes `local_path` an argument of the class but no field of the Struct.
+
+    msgspec decodes fields only, and makes objects without calling the class. So no payload, whatever its form and wherever in it the
+    asset lies, can say which file of this machine a function opens. A subclass that makes it a field again is refused.
+    """
+
+    def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **config: Any) -> Any:
+        kind = super().__new__(mcs, name, bases, namespace, **config)
+        if "local_path" in kind.__struct_fields__:
+            raise TypeError(f"{name}.local_path: a field of this name would be read from callers' payloads; leave it out, Asset has one")
+        return kind
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        local_path = kwargs.pop("local_path", None)
+        if len(args) > _LOCAL_PATH:
+            local_path, args = args[_LOCAL_PATH], (*args[:_LOCAL_PATH], *args[_LOCAL_PATH + 1 :])
+        asset = super().__call__(*args, **kwargs)
+        asset.__dict__["local_path"] = local_path
+        return asset
+
+
+class Asset(msgspec.Struct, metaclass=_AssetType, omit_defaults=True, dict=True):
     """A file by reference.
 
     `ref`: a logical path (`runs/<run_id>/outputs/x.png`), an http(s) URL or, in the dev runner, a data URI.
-    `local_path` is set by the worker before the function runs, never by a caller. `sha256` is hex.
+    `local_path`: where the file lies on this machine. The worker sets it before the function runs; it is never read from a payload
+    nor written into an output. `sha256` is hex.
     """
 
     ref: str
     owner: str | None = None
-    local_path: str | None = None
+    if TYPE_CHECKING:
+        local_path: str | None = None
     mime_type: str | None = None
     size_bytes: int | None = None
     sha256: str | None = None
+
+    if not TYPE_CHECKING:
+
+        @property
+        def local_path(self) -> str | None:
+            return self.__dict__.get("local_path")
+
+        @local_path.setter
+        def local_path(self, path: str | None) -> None:
+            self.__dict__["local_path"] = path
 
     def __fspath__(self) -> str:
         if self.local_path is None:
             raise ValueError(f"asset {self.ref[:200]!r} is not on this disk; inputs are fetched before a function runs, outputs are not")
         return self.local_path
+
+    def __repr__(self) -> str:
+        shown = {name: getattr(self, name) for name in self.__struct_fields__} | {"local_path": self.local_path}
+        return f"{type(self).__name__}({', '.join(f'{name}={reprlib.repr(value)}' for name, value in shown.items() if value is not None)})"
+
+    def __copy__(self) -> "Asset":
+        return _rebuild(type(self), msgspec.structs.asdict(self), self.local_path)
+
+    def __replace__(self, /, **changes: Any) -> "Asset":
+        local_path = changes.pop("local_path", self.local_path)
+        return _rebuild(type(self), msgspec.structs.asdict(self) | changes, local_path)
+
+    def __reduce__(self) -> tuple[Any, ...]:  # pickled into a process pool, the file is still there
+        return _rebuild, (type(self), msgspec.structs.asdict(self), self.local_path)
 
     def open(self, mode: str = "rb") -> BinaryIO:
         """Open the file, binary modes only."""
@@ -42,3 +97,55 @@ class Asset(msgspec.Struct, omit_defaults=True):
         if max_bytes is not None and len(data) > max_bytes:
             raise ValueError(f"asset {self.ref[:200]!r} is larger than the {max_bytes} bytes allowed here")
         return data
+
+
+def _rebuild(kind: type[Asset], fields: dict[str, Any], local_path: str | None) -> Asset:
+    asset = kind(**fields)
+    asset.__dict__["local_path"] = local_path
+    return asset
+
+
+@cache
+def holds_assets(struct: type) -> bool:
+    """Whether values of this type may contain an `Asset`."""
+    return any(isinstance(shape, Record) and issubclass(shape.kind, Asset) for shape in shape_of(struct).everywhere())
+
+
+def find_assets(value: Any, pointer: str = "") -> Iterator[tuple[str, Asset]]:
+    """Every Asset in a decoded value, in order, with its JSON pointer in the payload."""
+    todo = [(pointer, value)]
+    while todo:
+        here, found = todo.pop()
+        if isinstance(found, Asset):
+            yield here, found
+        else:
+            todo.extend(reversed([(f"{here}/{escape_pointer(str(key))}", item) for key, item in _parts_of(found)]))
+
+
+def _parts_of(value: Any) -> Iterator[tuple[Any, Any]]:
+    """What lies in a decoded value, each with its key in JSON. Values are asked, not types: a union says not which it is."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield key, item
+            if not isinstance(key, str):
+                yield key, key  # msgpack allows any frozen value as a key
+    elif isinstance(value, (str, bytes)):
+        return
+    elif is_record(type(value)):
+        record = cast(Record, shape_of(cast(Any, type(value))))
+        for field in record.fields:
+            item = value[field.index] if record.access == "index" else getattr(value, field.name, None)
+            yield field.index if record.is_array else field.key, item
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        yield from enumerate(value)
+
+
+def fill_asset(asset: Asset, **facts: Any) -> None:
+    """Set what the worker knows of a file, also where an author's subclass is frozen."""
+    for name, value in facts.items():
+        msgspec.structs.force_setattr(asset, name, value)
+
+
+def escape_pointer(part: str) -> str:
+    """A key as a part of a JSON pointer (RFC 6901)."""
+    return part.replace("~", "~0").replace("/", "~1")

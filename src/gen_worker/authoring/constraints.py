@@ -1,14 +1,14 @@
 """Payload constraints beyond types: `Annotated[int, Clamp(20, 50)]` moves a number into its range."""
 
 import math
-import types
-import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any
 
 import msgspec
+
+from gen_worker.authoring.shapes import Fixed, Items, Leaf, OneOf, Record, RecordField, Shape, Table, shape_of
 
 Apply = Callable[[Any], Any]
 
@@ -31,12 +31,14 @@ class Clamp:
             raise ValueError(f"Clamp(min={self.min}, max={self.max}): min must not be above max")
         if self.cast not in ("", "int", "float"):
             raise ValueError(f"Clamp(cast={self.cast!r}): expected 'int', 'float' or ''")
+        if self.cast == "int" and not (math.isfinite(self.min) and math.isfinite(self.max)):
+            raise ValueError(f"Clamp(min={self.min}, max={self.max}, cast='int'): whole numbers need finite bounds")
 
     def apply(self, value: Any) -> Any:
         """The value inside the bounds."""
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return value
-        finite = math.isfinite(value)
+        finite = isinstance(value, int) or math.isfinite(value)  # isfinite cannot take 10**400
         number = min(max(value, self.min), self.max) if finite else self.max
         if number != value and isinstance(value, int) and float(number).is_integer():
             number = int(number)
@@ -46,89 +48,110 @@ class Clamp:
 
 
 @cache
-def clamper(annotation: Any) -> Apply | None:
-    """A function that applies every Clamp below `annotation` in place; None when there is none. Structs may be recursive."""
-    if not _mentions_clamp(annotation, set()):
+def clamper(struct: type) -> Apply | None:
+    """A function that applies every Clamp in a payload type to a decoded value, in place where it can; None when there is none."""
+    return _Clampers().build(shape_of(struct))
+
+
+class _Clampers:
+    def __init__(self) -> None:
+        self._records: dict[int, Apply] = {}
+
+    def build(self, shape: Shape) -> Apply | None:
+        clamps = [extra for extra in shape.extras if isinstance(extra, Clamp)]
+        if clamps:
+            return _to_float(clamps[-1].apply) if shape.annotation is float else clamps[-1].apply
+        if not any(isinstance(extra, Clamp) for below in shape.everywhere() for extra in below.extras):
+            return None
+        match shape:
+            case Record():
+                return self._records.get(id(shape)) or self._record(shape)
+            case Items():
+                return self._items(shape)
+            case Fixed():
+                return self._fixed(shape)
+            case Table():
+                return self._table(shape)
+            case OneOf():
+                return self._one_of(shape)
         return None
-    return _build(annotation)
 
+    def _record(self, record: Record) -> Apply:
+        fields: list[tuple[RecordField, Apply]] = []
+        by_index: dict[int, Apply] = {}
 
-def _build(annotation: Any) -> Apply | None:
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        inner, *extras = get_args(annotation)
-        clamps = [extra for extra in extras if isinstance(extra, Clamp)]
-        return clamps[-1].apply if clamps else clamper(inner)
-    if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
-        return _struct_clamper(annotation)
-    if origin in (Union, types.UnionType):
-        return _union_clamper(annotation)
-    if origin in (list, set, frozenset, tuple):
-        return _collection_clamper(origin, get_args(annotation))
-    if origin is dict:
-        return _dict_clamper(get_args(annotation)[1])
-    return None
-
-
-def _struct_clamper(struct: type[msgspec.Struct]) -> Apply:
-    fields: dict[str, Apply | None] | None = None
-
-    def apply(value: Any) -> Any:
-        nonlocal fields
-        if fields is None:  # built on first use, since a struct may contain itself
-            hints = typing.get_type_hints(struct, include_extras=True)
-            fields = {name: clamper(hint) for name, hint in hints.items() if name in struct.__struct_fields__}
-        if not isinstance(value, struct):
+        def to_attributes(value: Any) -> Any:
+            for field, inner in fields:
+                before = getattr(value, field.name)
+                after = inner(before)
+                if after is not before:
+                    put(value, field.name, after)
             return value
-        for name, inner in fields.items():
-            if inner is not None:
-                msgspec.structs.force_setattr(value, name, inner(getattr(value, name)))
-        return value
 
-    return apply
-
-
-def _union_clamper(annotation: Any) -> Apply:
-    inners = [inner for inner in map(clamper, get_args(annotation)) if inner is not None]
-
-    def apply(value: Any) -> Any:
-        for inner in inners:
-            value = inner(value)
-        return value
-
-    return apply
-
-
-def _collection_clamper(origin: Any, args: tuple[Any, ...]) -> Apply:
-    same = len(args) == 1 or (len(args) == 2 and args[1] is Ellipsis)
-    inners = [clamper(arg) for arg in args if arg is not Ellipsis]
-
-    def apply(value: Any) -> Any:
-        if not isinstance(value, origin):
+        def to_keys(value: Any) -> Any:
+            for field, inner in fields:
+                if field.name in value:
+                    value[field.name] = inner(value[field.name])
             return value
-        each = inners * len(value) if same else inners
-        return origin(inner(item) if inner else item for item, inner in zip(value, each, strict=True))
 
-    return apply
+        def to_places(value: Any) -> Any:
+            return value._make(by_index[index](item) if index in by_index else item for index, item in enumerate(value))
+
+        # Frozen ones, too: this is still a part of making the value.
+        put = msgspec.structs.force_setattr if issubclass(record.kind, msgspec.Struct) else object.__setattr__
+        apply = {"attribute": to_attributes, "key": to_keys, "index": to_places}[record.access]
+        self._records[id(record)] = apply  # before its fields: a record may contain itself
+        fields += [(field, inner) for field in record.fields if (inner := self.build(field.shape)) is not None]
+        by_index |= {field.index: inner for field, inner in fields}
+        return apply
+
+    def _items(self, items: Items) -> Apply | None:
+        inner = self.build(items.item)
+        return None if inner is None else lambda value: type(value)(map(inner, value))
+
+    def _fixed(self, fixed: Fixed) -> Apply:
+        inners = [self.build(part) for part in fixed.parts]
+        return lambda value: tuple([inner(item) if inner else item for inner, item in zip(inners, value, strict=True)])
+
+    def _table(self, table: Table) -> Apply:
+        of_key, of_value = self.build(table.key) or _same, self.build(table.value) or _same
+        return lambda value: {of_key(key): of_value(item) for key, item in value.items()}
+
+    def _one_of(self, union: OneOf) -> Apply:
+        inners = [(part, inner) for part in union.parts if (inner := self.build(part)) is not None]
+
+        def apply(value: Any) -> Any:
+            for part, inner in inners:
+                if _is_of(value, part):
+                    return inner(value)
+            return value
+
+        return apply
 
 
-def _dict_clamper(values: Any) -> Apply:
-    inner = clamper(values)
+def _is_of(value: Any, shape: Shape) -> bool:
+    """Whether a decoded value is of this member of a union. msgspec allows one of each kind, so that JSON can tell them apart."""
+    match shape:
+        case Record():
+            return isinstance(value, dict if shape.access == "key" else shape.kind)
+        case Table():
+            return isinstance(value, dict)
+        case Items() | Fixed():
+            return type(value) in (list, tuple, set, frozenset)
+        case OneOf():
+            return any(_is_of(value, part) for part in shape.parts)
+        case Leaf(annotation=kind) if kind in (int, float):
+            return type(value) is kind
+    return isinstance(value, (int, float))
 
-    def apply(value: Any) -> Any:
-        return {key: inner(item) for key, item in value.items()} if inner and isinstance(value, dict) else value
 
-    return apply
+def _to_float(apply: Apply) -> Apply:
+    def apply_to_float(value: Any) -> Any:  # Clamp(0, 1) has whole bounds, but the field is a float still
+        found = apply(value)
+        return float(found) if isinstance(value, float) else found
+
+    return apply_to_float
 
 
-def _mentions_clamp(annotation: Any, seen: set[Any]) -> bool:
-    if get_origin(annotation) is Annotated:
-        inner, *extras = get_args(annotation)
-        return any(isinstance(extra, Clamp) for extra in extras) or _mentions_clamp(inner, seen)
-    if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
-        if annotation in seen:
-            return False
-        seen.add(annotation)
-        hints = typing.get_type_hints(annotation, include_extras=True)
-        return any(_mentions_clamp(hint, seen) for hint in hints.values())
-    return any(_mentions_clamp(arg, seen) for arg in get_args(annotation))
+def _same(value: Any) -> Any:
+    return value

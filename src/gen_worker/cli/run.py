@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from gen_worker import events
+from gen_worker.authoring.assets import Asset
 from gen_worker.cli.live import LiveRun
 from gen_worker.cli.output import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_TIMEOUT, EXIT_USAGE, fail, json_option, print_json, say
 from gen_worker.cli.session import LocalSession, run_locally
@@ -91,7 +92,7 @@ def _report(outcome: Outcome, files: list[Any], deltas: list[Any], *, as_json: b
     )
     if as_json:
         output: Any = msgspec.Raw(outcome.output) if outcome.output else deltas or None
-        body: dict[str, Any] = {"ok": outcome.success, "output": output, "files": files}
+        body: dict[str, Any] = {"ok": outcome.success, "output": output, "files": [_file_json(file) for file in files]}
         if not outcome.success:
             body |= {"code": outcome.code, "error": outcome.error_message, "errors": outcome.errors, "retryable": outcome.retryable}
         print_json(body)
@@ -104,6 +105,10 @@ def _report(outcome: Outcome, files: list[Any], deltas: list[Any], *, as_json: b
     for file in files:
         say(f"saved {file.local_path} ({file.size_bytes} bytes)")
     return status
+
+
+def _file_json(file: Asset) -> dict[str, Any]:
+    return {**msgspec.to_builtins(file), "local_path": file.local_path}
 
 
 def _choose(served: Served, function: str | None) -> str:

@@ -145,9 +145,7 @@ def ndjson_done(run: DevRun) -> bytes:
 
 def file_json(asset: Asset) -> dict[str, Any]:
     """A saved file, with the URL that serves it."""
-    found: dict[str, Any] = msgspec.to_builtins(asset)
-    found["url"] = f"/v1/files/{quote(asset.ref)}"
-    return found
+    return {**msgspec.to_builtins(asset), "local_path": asset.local_path, "url": f"/v1/files/{quote(asset.ref)}"}
 
 
 def _named(event: RunEvent) -> tuple[str, bytes]:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from gen_worker import events
+from gen_worker.authoring.assets import holds_assets
 from gen_worker.authoring.context import ActionContext, OutputStore
 from gen_worker.authoring.signature import FunctionSpec, Injection
 from gen_worker.clock import Clock, SystemClock
@@ -24,7 +25,7 @@ from gen_worker.execution.run_outbox import RunOutbox, RunSink
 from gen_worker.execution.stuck import Phase, StuckAfter, StuckWatch, WatchedPhase, thread_stacks
 from gen_worker.execution.threads import Mailbox, RunThreads, TenantLoop
 from gen_worker.files.file_api import FileApi
-from gen_worker.files.inputs import InputFiles, holds_assets
+from gen_worker.files.inputs import InputFiles
 from gen_worker.log import Log
 from gen_worker.outcome import Outcome, outcome_of
 from gen_worker.residency.loads import is_out_of_memory

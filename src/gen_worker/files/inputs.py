@@ -6,15 +6,12 @@ import binascii
 import contextlib
 import mimetypes
 import re
-from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
-import msgspec
-
-from gen_worker.authoring.assets import Asset
+from gen_worker.authoring.assets import Asset, fill_asset, find_assets
 from gen_worker.errors import FieldError, RetryableError, ValidationError
 from gen_worker.files.file_api import FileApi, FileTooLargeError
 from gen_worker.files.input_cache import InputCache, file_sha256
@@ -34,27 +31,6 @@ _MAGIC = (
 NO_FILE_API = "a file ref needs the run's file_base_url and file_token, which the scheduler did not send"
 
 Lookup = Callable[[str], Path | None]
-
-
-@cache
-def holds_assets(annotation: Any) -> bool:
-    """Whether values of this type may contain an `Asset`."""
-    return _holds_assets(annotation, set())
-
-
-def find_assets(value: Any, pointer: str = "") -> Iterator[tuple[str, Asset]]:
-    """Every Asset in a payload, with its JSON pointer."""
-    if isinstance(value, Asset):
-        yield pointer, value
-    elif isinstance(value, msgspec.Struct):
-        for name in value.__struct_fields__:
-            yield from find_assets(getattr(value, name), f"{pointer}/{name}")
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from find_assets(item, f"{pointer}/{key}")
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        for index, item in enumerate(value):
-            yield from find_assets(item, f"{pointer}/{index}")
 
 
 class InputFiles:
@@ -89,12 +65,11 @@ class InputFiles:
             raise ValueError(f"run_id {run_id[:100]!r}; {RUN_ID_RULE}")
         folder = self._run_dir / run_id / "inputs"
         for index, (pointer, asset) in enumerate(find_assets(payload)):
-            asset.local_path = None  # never the caller's: it could name any file of this machine
             try:
                 await asyncio.to_thread(self._put_in_place, asset, folder, index, uploads, owner, api)
             except (BlockedURLError, TooLargeError, FileTooLargeError, _NoSuchFileError) as exc:
                 raise ValidationError(f"{pointer}: {exc}", errors=(FieldError(pointer, str(exc)),)) from exc
-            asset.owner = asset.owner or owner
+            fill_asset(asset, owner=asset.owner or owner)
 
     def forget(self, run_id: str) -> None:
         """Remove the run's input files, and nothing outside its own folder, whatever its id."""
@@ -184,8 +159,8 @@ class InputFiles:
         except (binascii.Error, ValueError) as exc:
             raise _NoSuchFileError(f"data URI {uri[:40]!r}: its base64 cannot be read: {exc}") from None
         path.write_bytes(data)
-        asset.mime_type = asset.mime_type or found["mime"]
-        asset.ref = f"{uri[: found.end()]}..."  # the content is in the file; a copy of it in the payload serves nobody
+        # The content is in the file; a copy of it in the payload serves nobody.
+        fill_asset(asset, mime_type=asset.mime_type or found["mime"], ref=f"{uri[: found.end()]}...")
         return self._checked(path, asset.ref)
 
 
@@ -210,19 +185,11 @@ def _is_url(ref: str) -> bool:
 
 
 def _describe(asset: Asset, path: Path, mime_type: str | None = None, sha256: str | None = None) -> None:
-    asset.local_path = str(path)
-    asset.size_bytes = path.stat().st_size
     sniffed = sniff_mime(path)
-    asset.mime_type = mime_type or (sniffed if sniffed != "application/octet-stream" else asset.mime_type or sniffed)
-    asset.sha256 = sha256 or file_sha256(path)
-
-
-def _holds_assets(annotation: Any, seen: set[Any]) -> bool:
-    if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
-        if issubclass(annotation, Asset):
-            return True
-        if annotation in seen:
-            return False
-        seen.add(annotation)
-        return any(_holds_assets(hint, seen) for hint in get_type_hints(annotation).values())
-    return any(_holds_assets(arg, seen) for arg in get_args(annotation))
+    fill_asset(
+        asset,
+        local_path=str(path),
+        size_bytes=path.stat().st_size,
+        mime_type=mime_type or (sniffed if sniffed != "application/octet-stream" else asset.mime_type or sniffed),
+        sha256=sha256 or file_sha256(path),
+    )

@@ -1,14 +1,14 @@
 """Payload and output Structs to JSON Schema, with the bounds that Clamp declares."""
 
 import hashlib
-import types
-import typing
+import math
 from collections.abc import Sequence
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any
 
 import msgspec
 
 from gen_worker.authoring.constraints import Clamp
+from gen_worker.authoring.shapes import Fixed, Items, OneOf, Record, Shape, Table, shape_of
 
 Schema = dict[str, Any]
 
@@ -21,20 +21,17 @@ def json_schema(struct: type[msgspec.Struct]) -> Schema:
 
 def schema_components(structs: Sequence[type[msgspec.Struct]], ref_template: str) -> tuple[list[Schema], dict[str, Schema]]:
     """A `$ref` for each Struct, and the named schemas that they lead to. Equal names in different modules are kept apart."""
-    everything = list(dict.fromkeys(found for struct in structs for found in _reachable(struct)))
+    shapes = [shape_of(struct) for struct in structs]
+    records = [*shapes, *_other_records(shapes)]
     try:
-        refs, components = msgspec.json.schema_components(everything, ref_template=ref_template)
+        refs, components = msgspec.json.schema_components([record.annotation for record in records], ref_template=ref_template)
     except (TypeError, NotImplementedError) as exc:
         names = ", ".join(struct.__name__ for struct in structs)
         raise ValueError(f"{names} cannot be described in JSON Schema: {exc}") from exc
-    by_struct = dict(zip(everything, refs, strict=True))
-    for each, ref in by_struct.items():
-        schema = components[ref["$ref"].rsplit("/", 1)[1]]
-        hints = typing.get_type_hints(each, include_extras=True)
-        for field in msgspec.structs.fields(each):
-            if field.encode_name in schema.get("properties", {}):
-                _publish_clamps(hints[field.name], schema["properties"][field.encode_name])
-    return [by_struct[struct] for struct in structs], components
+    for record, ref in zip(records, refs, strict=True):
+        assert isinstance(record, Record)
+        _publish_fields(record, components[ref["$ref"].rsplit("/", 1)[1]])
+    return list(refs[: len(structs)]), components
 
 
 def compact_json(value: Any) -> bytes:
@@ -46,46 +43,55 @@ def schema_sha256(schema: Schema) -> str:
     return hashlib.sha256(compact_json(schema)).hexdigest()
 
 
-def _reachable(struct: type[msgspec.Struct]) -> list[type[msgspec.Struct]]:
-    found: list[type[msgspec.Struct]] = []
+def _other_records(shapes: Sequence[Shape]) -> list[Record]:
+    """The classes with fields that payloads lead to; each once, since each has one named schema."""
+    found: dict[int, Record] = {}
+    for shape in shapes:
+        found |= {id(below): below for below in shape.everywhere() if isinstance(below, Record)}
+    for shape in shapes:
+        found.pop(id(shape), None)
+    return list(found.values())
 
-    def visit(annotation: Any) -> None:
-        if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
-            if annotation not in found:
-                found.append(annotation)
-                for hint in typing.get_type_hints(annotation, include_extras=True).values():
-                    visit(hint)
-            return
-        for arg in get_args(annotation):
-            visit(arg)
 
-    visit(struct)
+def _publish_fields(record: Record, schema: Schema) -> None:
+    for field in record.fields:
+        places = schema.get("prefixItems", ())
+        place = places[field.index] if field.index < len(places) else schema.get("properties", {}).get(field.key)
+        if isinstance(place, dict):
+            _publish_clamps(field.shape, place)
+
+
+def _publish_clamps(shape: Shape, schema: Schema) -> None:
+    """Write the bounds of every Clamp below `shape` into its schema. Records have schemas of their own."""
+    for clamp in (extra for extra in shape.extras if isinstance(extra, Clamp)):
+        for branch in (branch for branch in _branches(schema) if branch.get("type") in ("integer", "number")):
+            branch |= {name: float(bound) for name, bound in (("minimum", clamp.min), ("maximum", clamp.max)) if math.isfinite(bound)}
+    match shape:
+        case OneOf():
+            for part in shape.parts:
+                for branch in _branches(schema):
+                    if isinstance(part, OneOf):
+                        _publish_clamps(part, schema)
+                    elif branch.get("type") == _json_type(part):
+                        _publish_clamps(part, branch)
+        case Items() if isinstance(schema.get("items"), dict):
+            _publish_clamps(shape.item, schema["items"])
+        case Fixed():
+            for part, place in zip(shape.parts, schema.get("prefixItems", ()), strict=False):
+                _publish_clamps(part, place)
+        case Table() if isinstance(schema.get("additionalProperties"), dict):
+            _publish_clamps(shape.value, schema["additionalProperties"])
+
+
+def _branches(schema: Schema) -> list[Schema]:
+    found: list[Schema] = schema.get("anyOf", [schema])
     return found
 
 
-def _publish_clamps(annotation: Any, schema: Schema) -> None:
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        inner, *extras = get_args(annotation)
-        _publish_clamps(inner, schema)
-        for clamp in (extra for extra in extras if isinstance(extra, Clamp)):
-            for branch in _numeric_branches(schema):
-                branch["minimum"], branch["maximum"] = float(clamp.min), float(clamp.max)
-        return
-    args = [arg for arg in get_args(annotation) if arg is not Ellipsis]
-    if origin in (Union, types.UnionType):
-        for arg in args:
-            for branch in schema.get("anyOf", [schema]):
-                if get_origin(arg) is Annotated and branch.get("type") in ("integer", "number"):
-                    _publish_clamps(arg, branch)
-    elif origin in (list, set, frozenset, tuple):
-        parts = schema.get("prefixItems") or [schema.get("items")] * len(args)
-        for arg, part in zip(args, parts, strict=False):
-            if isinstance(part, dict):
-                _publish_clamps(arg, part)
-    elif origin is dict and isinstance(schema.get("additionalProperties"), dict):
-        _publish_clamps(args[1], schema["additionalProperties"])
-
-
-def _numeric_branches(schema: Schema) -> list[Schema]:
-    return [branch for branch in schema.get("anyOf", [schema]) if branch.get("type") in ("integer", "number")]
+def _json_type(shape: Shape) -> str | None:
+    match shape:
+        case Items() | Fixed():
+            return "array"
+        case Table():
+            return "object"
+    return {int: "integer", float: "number"}.get(shape.annotation) if isinstance(shape.annotation, type) else None
