@@ -8,7 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from gen_worker.project.discovery import discover, discover_functions, discover_manifest
+from gen_worker.project.apart import Report, discover_apart
+from gen_worker.project.discovery import discover_functions, discover_manifest
 from gen_worker.project.validation import version_problem
 
 __all__ = ["discover_functions", "discover_manifest", "main"]
@@ -19,30 +20,31 @@ def main(root: Path | None = None, *, check_version: bool = False) -> int:
 
     `check_version`: also refuse an installed gen-worker that the project's `gen_worker` excludes, as the worker would when it starts.
     """
-    # The author's module may print, also from C code: its stdout is our stderr for as long as it is imported.
-    manifest_fd = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        if os.environ.get("COZY_FUNCTION_MODULES"):
-            print("warning: COZY_FUNCTION_MODULES is not used any more; set main in cozy.toml", file=sys.stderr)
-        if check_version and (problem := version_problem(root or Path.cwd())):
-            raise ValueError(problem)
-        found = discover(root or Path.cwd(), with_stand_ins=True)
-        manifest = found.manifest()
-    except ValueError as exc:
-        print(f"error: {exc}", file=sys.stderr)
+    found = find(root or Path.cwd(), check_version=check_version)
+    for warning in found.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    if found.problem:
+        print(f"error: {found.problem}", file=sys.stderr)
         return 1
-    finally:
-        sys.stdout.flush()
-        os.dup2(manifest_fd, 1)
-        os.close(manifest_fd)
-    for package in found.stood_in:
-        print(f"warning: '{package}' is not installed here; its types are listed by the name they were imported under", file=sys.stderr)
-    if not found.specs:
-        print(f"error: no function marked with @worker_function() in {found.project.main} or what it imports", file=sys.stderr)
-        return 1
-    sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+    sys.stdout.buffer.write(printed(found))
+    sys.stdout.buffer.flush()
     return 0
+
+
+def find(root: Path, *, check_version: bool = False) -> Report:
+    """What discovery finds in `root`; its `problem` says why there is nothing to print."""
+    if os.environ.get("COZY_FUNCTION_MODULES"):
+        print("warning: COZY_FUNCTION_MODULES is not used any more; set main in cozy.toml", file=sys.stderr)
+    try:
+        problem = version_problem(root) if check_version else None
+        return Report(problem=problem) if problem else discover_apart(root)
+    except ValueError as exc:
+        return Report(problem=str(exc))
+
+
+def printed(found: Report) -> bytes:
+    """The manifest as it is printed."""
+    return msgspec.json.format(bytes(found.manifest), indent=2) + b"\n"
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -13,6 +13,8 @@ from gen_worker.texts import repr_of, sound, text_of
 
 _encode = msgspec.json.Encoder(enc_hook=repr_of).encode
 
+TRACE = "traceback"  # the fact that holds one
+
 
 class Log:
     """Writes lines to a stream with bound facts, such as a run id. Cheap to bind; safe from any thread."""
@@ -55,8 +57,11 @@ class Log:
         now = datetime.now(UTC)
         if self._as_json:
             return _encode({"time": now.isoformat(), "level": level, "event": name, **facts}).decode()
-        words = " ".join(f"{text_of(key)}={_plain(value)}" for key, value in facts.items())
-        return f"{now:%H:%M:%S} {level:<7} {name} {words}".rstrip()
+        words = " ".join(f"{text_of(key)}={_plain(value)}" for key, value in facts.items() if key != TRACE)
+        line = f"{now:%H:%M:%S} {level:<7} {name} {words}".rstrip()
+        # A traceback is read line by line. Each is indented, so that none can pass for a line of the log.
+        trace = facts[TRACE].splitlines() if isinstance(facts.get(TRACE), str) else ()
+        return "\n".join((line, *(f"    {_plain(each)}" for each in trace)))
 
 
 def _plain(value: Any) -> str:

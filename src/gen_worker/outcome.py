@@ -5,20 +5,18 @@ What leaves this module are plain values of ours, which every encoder takes.
 """
 
 import re
-import traceback
 from collections.abc import Iterable
 
 import msgspec
 
 from gen_worker.errors import CanceledError, FieldError, ValidationError, WorkerError
+from gen_worker.frames import MAX_TRACE, author_trace, place_text
 from gen_worker.texts import class_name, sound, text_of
 
 MAX_SAFE_MESSAGE = 500
 MAX_ERROR_MESSAGE = 4000
 MAX_FIELD_ERRORS = 100
 MAX_FIELD_TEXT = 1000
-MAX_TRACE = 16_000
-TRACE_FRAMES = 8  # the innermost
 OUT_OF_MEMORY_NAMES = ("OutOfMemoryError", "CUDAOutOfMemoryError")
 
 _EMPTY_TEXTS = {
@@ -102,9 +100,17 @@ def _failed(exc: BaseException, error_type: str, code: str, safe: str, text: str
         code=code,
         retryable=retryable,
         safe_message=scrub(safe).strip() or _EMPTY_TEXTS.get(error_type, error_type),
-        error_message=f"{class_name(exc)}: {text}"[:MAX_ERROR_MESSAGE],
+        error_message=f"{class_name(exc)}: {text}"[:MAX_ERROR_MESSAGE] + _place_of(exc),
         errors=_field_errors(exc.errors) if isinstance(exc, ValidationError) else (),
     )
+
+
+def _place_of(exc: BaseException) -> str:
+    """Where the author's code raised what it did not mean to: ` (src/demo/main.py:12, in go: return 1 / 0)`."""
+    if isinstance(exc, (WorkerError, CanceledError, InterruptedError)):
+        return ""
+    place = sound(place_text(exc), MAX_SAFE_MESSAGE)
+    return f" ({place})" if place else ""
 
 
 def _field_errors(errors: object) -> tuple[FieldError, ...]:
@@ -129,10 +135,7 @@ def _word(value: object, otherwise: str) -> str:
 
 
 def _trace_of(exc: BaseException) -> str:
-    try:
-        return sound("".join(traceback.format_exception(exc, limit=-TRACE_FRAMES))[-MAX_TRACE:], MAX_TRACE)
-    except BaseException:  # noqa: BLE001 - a note, a cause or a member of a group may be anything; where it happened is what counts
-        return sound("".join(traceback.format_tb(exc.__traceback__, limit=-TRACE_FRAMES)), MAX_TRACE)
+    return sound(author_trace(exc), MAX_TRACE)
 
 
 def _is_out_of_memory(exc: BaseException) -> bool:

@@ -42,13 +42,13 @@ def cozyctl(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> su
     ("template", "run", "output"),
     [
         ("hello", ["run", "generate", "-i", "prompt=world"], {"text": "Hello, world!"}),
-        ("stream", ["run", "generate", "-i", "prompt=one two"], [{"chunk": "one"}, {"chunk": "two"}]),
+        ("stream", ["run", "generate", "-i", "prompt=one two"], [{"chunk": "one "}, {"chunk": "two "}]),
     ],
 )
 def test_init_then_run_gives_a_result(tmp_path: Path, template: str, run: list[str], output: object) -> None:
     made = cozyctl("init", "my kite", "--template", template, cwd=tmp_path)
     assert made.returncode == 0, made.stderr
-    assert "next: cd my kite && cozyctl run generate" in made.stderr
+    assert "next: cd 'my kite' && cozyctl run generate" in made.stderr
     found = cozyctl(*run, "--json", cwd=tmp_path / "my kite")
     assert found.returncode == 0, found.stderr
     assert json.loads(found.stdout)["output"] == output

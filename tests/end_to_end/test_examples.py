@@ -21,7 +21,7 @@ def test_hello(start_runner: Callable[..., Runner]) -> None:
 def test_stream(start_runner: Callable[..., Runner]) -> None:
     runner = start_runner(EXAMPLES / "stream")
     assert [json.loads(line)["data"] for line in ndjson(runner, "words", {"prompt": "a red kite"})] == [
-        {"chunk": word} for word in ("a", "red", "kite")
+        {"chunk": word} for word in ("a ", "red ", "kite ")
     ]
     assert len(ndjson(runner, "countdown", {"start": 99, "seconds_between": 0})) == 61  # clamped to 60
     assert runner.http.get("/openapi.json").json()["components"]["schemas"]["Countdown"]["properties"]["start"]["maximum"] == 60

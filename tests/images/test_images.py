@@ -78,7 +78,7 @@ async def test_stream_by_its_own_dockerfile_served_by_the_dev_runner(build: Buil
     command = ("python", "-m", "gen_worker.testing.http_runner", "--listen", "127.0.0.1:0", "--outputs", "/outputs")
     async with container(name, *command) as runner:
         answer = await curl(f"{await url_of(runner)}/v1/run/words", {"payload": {"prompt": "in an image"}})
-    assert [event["payload"]["chunk"] for event in answer["events"] if event["event_type"] == "output.delta"] == ["in", "an", "image"]
+    assert [event["payload"]["chunk"] for event in answer["events"] if event["event_type"] == "output.delta"] == ["in ", "an ", "image "]
 
 
 @pytest.mark.torch

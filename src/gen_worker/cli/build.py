@@ -10,7 +10,8 @@ from typing import Any, Self
 
 import click
 
-from gen_worker.cli.output import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_USAGE, fail, folder_argument, json_option, print_json, say
+from gen_worker.cli.folder import folder_option
+from gen_worker.cli.output import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_USAGE, Verb, fail, json_option, print_json, say
 from gen_worker.images.building import BuildError, Built, build, push
 from gen_worker.images.engines import BuildRequest, Engine, EngineError, find_engine
 from gen_worker.images.steps import Step
@@ -22,8 +23,8 @@ _PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9_]+(/v\d+)?")
 LAYERS_SHOWN = 6
 
 
-@click.command("build")
-@folder_argument
+@click.command("build", cls=Verb)
+@folder_option(positional=True)
 @json_option
 @click.option("-t", "--tag", "name", metavar="NAME[:TAG]", help="The image's name.  [default: the endpoint and the project's version]")
 @click.option("-f", "--file", "dockerfile", type=click.Path(exists=True, dir_okay=False), help="Another Dockerfile than the folder's own.")
@@ -45,7 +46,7 @@ def command(
     pushed: bool,
     verbose: bool,
 ) -> int:
-    """Build the worker image of FOLDER with docker, podman or buildah, whichever works here."""
+    """Build the worker image of an endpoint with docker, podman or buildah, whichever works here."""
     root = Path(folder)
     if problem := _bad_options(platform, build_args, name, pushed):
         return fail(problem, EXIT_USAGE, as_json=as_json, code="usage")

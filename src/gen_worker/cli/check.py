@@ -4,38 +4,40 @@ from pathlib import Path
 
 import click
 
-from gen_worker.cli.output import EXIT_FAILED, folder_argument, json_option, print_json, say
+from gen_worker.cli.folder import folder_flag, folder_option
+from gen_worker.cli.output import EXIT_FAILED, Verb, json_option, print_json, say
+from gen_worker.project.apart import discover_apart
 from gen_worker.project.build_contract import check_build
-from gen_worker.project.discovery import discover
 
 
-@click.command("check")
-@folder_argument
+@click.command("check", cls=Verb)
+@folder_option(positional=True)
 @json_option
 @click.option("--require-uv-lock", is_flag=True, help="Count a missing uv.lock as an error.")
 def command(folder: str, as_json: bool, require_uv_lock: bool) -> int:
-    """Check FOLDER: its files, cozy.toml, its Dockerfile, the build of torch, and every marked function."""
+    """Check an endpoint: its files, cozy.toml, its Dockerfile, the build of torch, where gen-worker comes from, every marked function."""
     root = Path(folder)
     result = check_build(root, require_uv_lock=require_uv_lock)
-    errors, warnings, functions = list(result.errors), list(result.warnings), []
+    errors, warnings, functions = list(result.errors), list(result.warnings), list[str]()
     try:
-        found = discover(root, with_stand_ins=True)
+        found = discover_apart(root)
     except ValueError as exc:
         errors += [line for line in [str(exc)] if line not in errors]
     else:
-        functions = [spec.name for spec in found.specs]
-        if not functions:
-            errors.append(f"no function marked with @worker_function() in {found.project.main}")
+        functions = list(found.functions)
+        errors += [found.problem] if found.problem and found.problem not in errors else []
         warnings += [f"'{package}' is declared but not installed here, so its use at import was not tried" for package in found.stood_in]
+    again = f"cozyctl check{folder_flag(folder)}"
     if as_json:
-        print_json({"ok": not errors, "errors": errors, "warnings": warnings, "functions": functions})
+        next_command = again if errors else f"cozyctl dev{folder_flag(folder)}"
+        print_json({"ok": not errors, "errors": errors, "warnings": warnings, "functions": functions, "next": next_command})
         return EXIT_FAILED if errors else 0
     for warning in warnings:
         say(f"warning: {warning}")
     for error in errors:
         say(f"error: {error}")
     if errors:
-        say(f"{len(errors)} {'error' if len(errors) == 1 else 'errors'}; mend them and run again: cozyctl check {folder}")
+        say(f"{len(errors)} {'error' if len(errors) == 1 else 'errors'}. Fix {'it' if len(errors) == 1 else 'them'}, then run: {again}")
         return EXIT_FAILED
-    say(f"ok: {', '.join(functions)}. Next: cozyctl dev, or cozyctl build")
+    say(f"ok: {', '.join(functions)}. Next: cozyctl dev{folder_flag(folder)}, or cozyctl build{folder_flag(folder)}")
     return 0

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import click
 
-from gen_worker.cli.output import folder_argument, json_option
+from gen_worker.cli.folder import folder_option
+from gen_worker.cli.output import Verb, json_option
 from gen_worker.dev.server import DEFAULT_LISTEN, ServeOptions, serve
 
 
-@click.command("dev")
-@folder_argument
+@click.command("dev", cls=Verb)
+@folder_option(positional=True)
 @json_option
 @click.option("--listen", default=DEFAULT_LISTEN, envvar="GEN_WORKER_HTTP_LISTEN", show_default=True, metavar="HOST:PORT")
 @click.option("--model", "models", multiple=True, metavar="KEY=FOLDER", help="Use a local folder for a model key. May be repeated.")
@@ -28,7 +29,7 @@ def command(
     hosts: tuple[str, ...],
     reload: bool,
 ) -> int:
-    """Serve the functions of FOLDER over HTTP, with a page to try them at /docs. Logs are JSON lines with --json."""
+    """Serve an endpoint's functions over HTTP, with a page to try them at /docs. With --json each line on stderr is JSON."""
     options = ServeOptions(
         listen=listen,
         root=Path(folder),

@@ -1,15 +1,16 @@
 """`cozyctl init`: a complete endpoint folder from a template."""
 
+import shlex
 from pathlib import Path
 
 import click
 
-from gen_worker.cli.output import EXIT_USAGE, fail, json_option, print_json, say
+from gen_worker.cli.output import EXIT_USAGE, Verb, fail, json_option, print_json, say
 from gen_worker.names import slugify
 from gen_worker.project.templates import TEMPLATES, render_template
 
 
-@click.command("init")
+@click.command("init", cls=Verb)
 @click.argument("folder")
 @click.option("--template", type=click.Choice(sorted(TEMPLATES)), default="hello", show_default=True)
 @json_option
@@ -27,7 +28,7 @@ def command(folder: str, template: str, as_json: bool) -> int:
         target = root / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)
-    command_line = f"cd {folder} && cozyctl {TEMPLATES[template].first_run}"
+    command_line = f"cd {shlex.quote(folder)} && cozyctl {TEMPLATES[template].first_run}"
     if as_json:
         print_json({"ok": True, "folder": str(root), "files": sorted(files), "next": command_line})
     else:

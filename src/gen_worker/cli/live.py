@@ -10,6 +10,7 @@ from gen_worker import events
 from gen_worker.cli.output import say
 from gen_worker.content.progress import ModelProgress
 from gen_worker.events import RunEvent
+from gen_worker.project.stdout import Stdout
 
 _STEPS = {
     events.RESOLVE_STARTED: "finding the model",
@@ -19,12 +20,16 @@ _STEPS = {
 
 
 class LiveRun:
-    """Shows one run on stderr; stream items go to stdout."""
+    """Shows one run on stderr, and the items of its stream on stdout. `text_field`: the one field of its items, where that is text."""
 
-    def __init__(self, function: str, *, quiet: bool = False) -> None:
+    def __init__(self, function: str, stdout: Stdout, *, quiet: bool = False, text_field: str = "") -> None:
         self._function = function
         self._quiet = quiet
-        self._stdout = sys.__stdout__
+        self._stdout = stdout
+        self._shared = stdout.isatty()  # with stderr: what both print comes to lie on one screen
+        self._text_field = text_field
+        self._streaming = False
+        self._in_line = False  # a line of the stream has begun and not ended
         self._bar: Any = None
         self._task: Any = None
         self._last = ""
@@ -37,9 +42,9 @@ class LiveRun:
 
             columns = (
                 SpinnerColumn(),
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
-                TextColumn("{task.fields[stage]}"),
+                TextColumn("{task.fields[stage]}", markup=False),
                 TimeElapsedColumn(),
             )
             self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
@@ -48,8 +53,10 @@ class LiveRun:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self._stop_bar()
+        if self._in_line:
+            self._in_line = False
+            self._stdout.write(b"\n")
 
     def show(self, event: RunEvent) -> None:
         """Show what an event means, if anything."""
@@ -67,10 +74,28 @@ class LiveRun:
                 self._progress(payload.get("progress"), str(payload.get("stage", "")))
 
     def print_delta(self, delta: bytes) -> None:
-        """One item of a stream, as a line of JSON on stdout."""
-        if self._stdout is not None:
-            self._stdout.write(delta.decode() + "\n")
-            self._stdout.flush()
+        """One item of a stream on stdout: text as it comes, anything else as a line of JSON. `BrokenPipeError` when nobody reads it."""
+        if self._shared:  # the items take the place of the bar
+            self._stop_bar()
+            self._streaming = True
+        if not self._text_field:
+            self._stdout.write(delta + b"\n")
+            return
+        text = str(msgspec.json.decode(delta).get(self._text_field, ""))
+        if text:
+            self._stdout.write(text.encode("utf-8", "replace"))
+            self._in_line = not text.endswith("\n")
+
+    def end_line(self) -> None:
+        """Let what is said next on the same screen begin a line of its own."""
+        if self._shared and self._in_line:
+            self._in_line = False
+            self._stdout.write(b"\n")
+
+    def _stop_bar(self) -> None:
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            bar.stop()
 
     def _model(self, now: ModelProgress) -> None:
         if self._bar is not None:
@@ -81,13 +106,15 @@ class LiveRun:
             self._line(f"{self._function}: {now.model_id} {now.describe()}")
 
     def _step(self, text: str) -> None:
+        if self._streaming:
+            return
         if self._bar is not None:
             self._bar.update(self._task, stage=text)
         else:
             self._line(f"{self._function}: {text}")
 
     def _progress(self, progress: Any, stage: str) -> None:
-        if not isinstance(progress, (int, float)):
+        if not isinstance(progress, (int, float)) or self._streaming:
             return
         if self._bar is not None:
             self._bar.update(self._task, total=1.0, completed=min(1.0, max(0.0, progress)), stage=stage)
@@ -100,4 +127,5 @@ class LiveRun:
             if self._bar is not None:
                 self._bar.console.print(text, markup=False)
             else:
+                self.end_line()
                 say(text)

@@ -5,9 +5,12 @@ import sys
 from typing import Any
 
 import click
+import msgspec
 
 from gen_worker import __version__
+from gen_worker.cli.output import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED
 from gen_worker.names import did_you_mean
+from gen_worker.project.stdout import Stdout, silence
 
 # verb -> (module, help)
 VERBS = {
@@ -52,14 +55,25 @@ def group() -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point. Exit status: 0 ok, 1 the run failed, 2 usage, 3 not found, 4 auth, 5 time-out, 130 interrupted."""
+    """ROOT of the command line. Exit status: 0 ok, 1 the run failed, 2 usage, 3 not found, 4 auth, 5 time-out, 130 interrupted,
+    141 the reader of our output went away (`cozyctl run ... | head -1`)."""
+    arguments = sys.argv[1:] if argv is None else argv
+    stdout = Stdout()
     try:
-        status: Any = group.main(args=argv, prog_name="cozyctl", standalone_mode=False)
-    except click.exceptions.Abort:
-        sys.exit(130)
+        status: Any = group.main(args=arguments, prog_name="cozyctl", standalone_mode=False, obj=stdout)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        sys.exit(EXIT_INTERRUPTED)
     except click.ClickException as exc:
-        exc.show()
+        _show_usage_error(exc, stdout, as_json="--json" in arguments)
         sys.exit(exc.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except BrokenPipeError:
+        silence()
+        sys.exit(EXIT_BROKEN_PIPE)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _show_usage_error(exc: click.ClickException, stdout: Stdout, *, as_json: bool) -> None:
+    exc.show()
+    if as_json:
+        body = {"ok": False, "code": "usage", "error": exc.format_message()}
+        stdout.write(msgspec.json.format(msgspec.json.encode(body), indent=2) + b"\n")

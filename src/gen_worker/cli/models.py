@@ -3,15 +3,16 @@
 import asyncio
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
+from gen_worker.cli.folder import folder_option
 from gen_worker.cli.model_bars import ModelBars
-from gen_worker.cli.output import EXIT_FAILED, EXIT_NOT_FOUND, fail, json_option, print_json, say
+from gen_worker.cli.output import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_USAGE, Verb, fail, json_option, print_json, print_line, say, stdout_of
 from gen_worker.content.disk import free_bytes
 from gen_worker.content.housekeeping import collect, repair, verify
 from gen_worker.content.measured import NET, Measurements
@@ -26,11 +27,11 @@ from gen_worker.residency.provide import Sources, build_sources, scheme_of
 from gen_worker.settings import ModelSettings
 from gen_worker.sources.arrivals import Arrivals
 from gen_worker.sources.plan import ModelPlan, Room, describe, plan_of_folder, plan_of_listing
-from gen_worker.sources.source import ModelWant, parse_overrides
+from gen_worker.sources.source import ModelWant, OverrideError, parse_overrides
 
 names_argument = click.argument("names", nargs=-1, metavar="[KEY|REF]...")
-folder_option = click.option(
-    "--project", "folder", default=".", type=click.Path(exists=True, file_okay=False), help="Folder with cozy.toml."
+model_option = click.option(
+    "--model", "models", multiple=True, metavar="KEY=FOLDER", help="Use a local folder for a model key. May be repeated."
 )
 dtype_option = click.option(
     "--dtype", "dtypes", multiple=True, help="Allowed precision, best first, in place of what cozy.toml says; repeatable."
@@ -45,7 +46,7 @@ def command() -> None:
 class _Workbench:
     """What every verb needs."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, models: Sequence[str] = ()) -> None:
         env = dict(os.environ)
         self.env = env
         self.settings = ModelSettings.from_env(env)
@@ -55,7 +56,13 @@ class _Workbench:
             served = load_project(root)
             self.declared = {key: spec for table in served.models_by_function.values() for key, spec in table.items()}
         texts = [text for text in env.get("COZY_MODEL_OVERRIDES", "").split(",") if text.strip()]
-        self.sources: Sources = build_sources(self.settings, parse_overrides(texts, root))
+        overrides = parse_overrides(texts, root) | parse_overrides(models, Path.cwd())
+        for key in overrides:
+            if self.declared and key not in self.declared:
+                raise ValueError(
+                    f"model override for {key!r}, which nobody uses.{did_you_mean(key, self.declared)} Keys: {', '.join(self.declared)}"
+                )
+        self.sources: Sources = build_sources(self.settings, overrides)
 
     def wants(self, names: tuple[str, ...], dtypes: tuple[str, ...]) -> list[ModelWant]:
         """The models that are named, by key or ref; all declared ones without a name. `ValueError` for an unknown one."""
@@ -97,21 +104,24 @@ class _Workbench:
         return describe(want.key, want.spec, "hub", plan, listing_of_hub, room, lambda file: self.sources.cas.blob_path(file.digest))
 
 
-def _opened(folder: str, as_json: bool) -> "_Workbench | int":
+def _opened(folder: str, as_json: bool, models: Sequence[str] = ()) -> "_Workbench | int":
     try:
-        return _Workbench(folder)
+        return _Workbench(folder, models)
+    except OverrideError as exc:
+        return fail(str(exc), EXIT_USAGE, as_json=as_json, code="usage")
     except ValueError as exc:
         return fail(str(exc), EXIT_FAILED, as_json=as_json)
 
 
-@command.command("plan")
+@command.command("plan", cls=Verb)
 @names_argument
-@folder_option
+@folder_option()
+@model_option
 @dtype_option
 @json_option
-def plan(names: tuple[str, ...], folder: str, dtypes: tuple[str, ...], as_json: bool) -> int:
+def plan(names: tuple[str, ...], folder: str, models: tuple[str, ...], dtypes: tuple[str, ...], as_json: bool) -> int:
     """Say what the models would take, before anything is fetched. Exit status 1 when one does not fit."""
-    bench = _opened(folder, as_json)
+    bench = _opened(folder, as_json, models)
     if isinstance(bench, int):
         return bench
     measured = Measurements(bench.settings.cas_root.parent / "measured.json").of(NET)
@@ -151,7 +161,7 @@ def _show_plans(plans: list[ModelPlan], together: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    console = Console(file=stdout_of().text(), highlight=False)
     if not plans:
         console.print("no models are declared; add them under [models] in cozy.toml")
     for item in plans:
@@ -176,14 +186,15 @@ def _show_plans(plans: list[ModelPlan], together: list[str]) -> None:
         console.print(f"does not fit: {problem}")
 
 
-@command.command("prefetch")
+@command.command("prefetch", cls=Verb)
 @names_argument
-@folder_option
+@folder_option()
+@model_option
 @dtype_option
 @json_option
-def prefetch(names: tuple[str, ...], folder: str, dtypes: tuple[str, ...], as_json: bool) -> int:
+def prefetch(names: tuple[str, ...], folder: str, models: tuple[str, ...], dtypes: tuple[str, ...], as_json: bool) -> int:
     """Bring models to this disk."""
-    bench = _opened(folder, as_json)
+    bench = _opened(folder, as_json, models)
     if isinstance(bench, int):
         return bench
     try:
@@ -218,7 +229,7 @@ async def _prefetch_all(bench: _Workbench, wants: list[ModelWant], *, quiet: boo
         arrivals.close()
 
 
-@command.command("list")
+@command.command("list", cls=Verb)
 @json_option
 def list_models(as_json: bool) -> int:
     """Say which models are on this disk."""
@@ -235,13 +246,13 @@ def list_models(as_json: bool) -> int:
         print_json({"ok": True, "models": found})
         return 0
     for item in found:
-        click.echo(f"{human(int(str(item['size_bytes']))):>10}  {item['ref']}")
+        print_line(f"{human(int(str(item['size_bytes']))):>10}  {item['ref']}")
     if not found:
         say("no models are here; fetch those of a project with: cozyctl models prefetch")
     return 0
 
 
-@command.command("verify")
+@command.command("verify", cls=Verb)
 @click.option("--repair", "mend", is_flag=True, help="Drop what is damaged, so that it is fetched again.")
 @json_option
 def verify_models(mend: bool, as_json: bool) -> int:
@@ -270,7 +281,7 @@ def verify_models(mend: bool, as_json: bool) -> int:
     return EXIT_FAILED if damage else 0
 
 
-@command.command("evict")
+@command.command("evict", cls=Verb)
 @click.argument("ref")
 @json_option
 def evict(ref: str, as_json: bool) -> int:
@@ -296,7 +307,7 @@ def evict(ref: str, as_json: bool) -> int:
     return 0
 
 
-@command.command("gc")
+@command.command("gc", cls=Verb)
 @json_option
 def collect_garbage(as_json: bool) -> int:
     """Remove what no model needs: unused blobs, and what downloads left behind that ended a day ago."""

@@ -1,15 +1,29 @@
 """How verbs speak: results on stdout, text for people on stderr, JSON alone on stdout when asked for."""
 
-import sys
 from typing import Any
 
 import click
 import msgspec
 
-EXIT_FAILED, EXIT_USAGE, EXIT_NOT_FOUND, EXIT_AUTH, EXIT_TIMEOUT = 1, 2, 3, 4, 5
+from gen_worker.project.stdout import Stdout
+
+EXIT_FAILED, EXIT_USAGE, EXIT_NOT_FOUND, EXIT_AUTH, EXIT_TIMEOUT, EXIT_INTERRUPTED = 1, 2, 3, 4, 5, 130
+EXIT_BROKEN_PIPE = 141  # what a shell shows for a program that SIGPIPE ended: 128 + 13
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout, and nothing else there.")
-folder_argument = click.argument("folder", default=".", type=click.Path(exists=True, file_okay=False))
+
+
+class Verb(click.Command):
+    """A command. From its first line on, stdout takes its result and nothing else; see `project/stdout.py`."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        stdout_of(ctx).claim()
+        return super().invoke(ctx)
+
+
+def stdout_of(ctx: click.Context | None = None) -> Stdout:
+    """The real stdout, as the root of the command line made it."""
+    return (ctx or click.get_current_context()).ensure_object(Stdout)
 
 
 def say(text: str) -> None:
@@ -19,8 +33,12 @@ def say(text: str) -> None:
 
 def print_json(value: Any) -> None:
     """A JSON document on stdout."""
-    sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
-    sys.stdout.buffer.flush()
+    stdout_of().write(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+
+
+def print_line(text: str) -> None:
+    """A line of a result on stdout."""
+    stdout_of().write(f"{text}\n".encode())
 
 
 def fail(message: str, status: int, *, as_json: bool, code: str = "error", **facts: Any) -> int:

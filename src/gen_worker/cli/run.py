@@ -1,7 +1,6 @@
 """`cozyctl run`: one call of one function, in this process."""
 
 import asyncio
-import contextlib
 import signal
 import sys
 import tempfile
@@ -13,27 +12,47 @@ import msgspec
 
 from gen_worker import events
 from gen_worker.authoring.assets import Asset
+from gen_worker.authoring.signature import FunctionSpec, SignatureError
+from gen_worker.cli.folder import folder_option
 from gen_worker.cli.live import LiveRun
-from gen_worker.cli.output import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_TIMEOUT, EXIT_USAGE, fail, json_option, print_json, say
+from gen_worker.cli.output import (
+    EXIT_BROKEN_PIPE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_NOT_FOUND,
+    EXIT_TIMEOUT,
+    EXIT_USAGE,
+    Verb,
+    fail,
+    json_option,
+    print_json,
+    say,
+    stdout_of,
+)
 from gen_worker.cli.session import LocalSession, run_locally
 from gen_worker.dev.project import Served, load_project
 from gen_worker.dev.server import ServeOptions
 from gen_worker.dev.uploads import place, text_value
 from gen_worker.http.asgi import RequestError
+from gen_worker.log import Log
 from gen_worker.names import did_you_mean, slugify
 from gen_worker.outcome import Outcome
+from gen_worker.project.cozy_toml import CozyTomlError
+from gen_worker.project.discovery import DiscoveryError
+from gen_worker.project.stdout import silence
+from gen_worker.project.validation import version_problem
 
 
-@click.command("run")
+@click.command("run", cls=Verb)
 @click.argument("function", required=False)
 @click.option(
     "-i", "--input", "inputs", multiple=True, metavar="FIELD=VALUE", help="A payload field; FIELD=@PATH sends a file. May be repeated."
 )
 @click.option("--payload", metavar="JSON", help="The whole payload as JSON; '-' reads it from stdin.")
-@click.option("--model", "models", multiple=True, metavar="KEY=FOLDER", help="Use a local folder for a model key.")
+@click.option("--model", "models", multiple=True, metavar="KEY=FOLDER", help="Use a local folder for a model key. May be repeated.")
 @click.option("--outputs", default="outputs", show_default=True, help="Folder for saved files.")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), default=0, help="Seconds until the run is ended; 0 for none.")
-@click.option("--folder", default=".", type=click.Path(exists=True, file_okay=False), help="The endpoint's folder.")
+@folder_option()
 @json_option
 def command(
     function: str | None,
@@ -47,52 +66,98 @@ def command(
 ) -> int:
     """Run FUNCTION once and print its output. FUNCTION may be left out where there is only one."""
     options = ServeOptions(root=Path(folder), outputs=Path(outputs), models=models)
-    with contextlib.redirect_stdout(sys.stderr), tempfile.TemporaryDirectory(prefix="gen-worker-") as run_dir:
+    with tempfile.TemporaryDirectory(prefix="gen-worker-") as run_dir:
         try:
+            if problem := version_problem(options.root):
+                return fail(problem, EXIT_FAILED, as_json=as_json, code="version")
             served = load_project(options.root)
-            name = _choose(served, function)
-            struct = next(spec.payload_type for spec in served.functions if spec.name == name)
-            body, uploads = _payload(inputs, payload, struct)
-            session = LocalSession(options, served, name, body, uploads, round(timeout_s * 1000), Path(run_dir))
-            live = LiveRun(name, quiet=as_json)
-            outcome, files, deltas = asyncio.run(_run(session, live, as_json=as_json))
+            spec = _choose(served, function)
+            body, uploads = _payload(inputs, payload, spec.payload_type)
+            session = LocalSession(options, served, spec.name, body, uploads, round(timeout_s * 1000), Path(run_dir))
         except _NotFoundError as exc:
-            return _real_stdout(lambda exc=exc: fail(str(exc), EXIT_NOT_FOUND, as_json=as_json, code="not_found"))
+            return fail(str(exc), EXIT_NOT_FOUND, as_json=as_json, code="not_found")
+        except (DiscoveryError, CozyTomlError, SignatureError) as exc:
+            return fail(str(exc), EXIT_FAILED, as_json=as_json, code="discovery")
         except (RequestError, ValueError) as exc:
-            return _real_stdout(lambda exc=exc: fail(str(exc), EXIT_USAGE, as_json=as_json, code="usage"))
-    return _report(outcome, files, deltas, as_json=as_json)
+            return fail(str(exc), EXIT_USAGE, as_json=as_json, code="usage")
+        live = LiveRun(spec.name, stdout_of(), quiet=as_json, text_field=_text_field(spec))
+        ended = asyncio.run(_run(session, live, as_json=as_json))
+    return _report(ended, as_json=as_json)
 
 
 class _NotFoundError(Exception):
     pass
 
 
-async def _run(session: LocalSession, live: LiveRun, *, as_json: bool) -> tuple[Outcome, list[Any], list[Any]]:
+class _Ended(msgspec.Struct):
+    outcome: Outcome
+    files: list[Asset]
+    deltas: list[Any]
+    unread: bool  # nobody reads our stdout any more
+
+
+async def _run(session: LocalSession, live: LiveRun, *, as_json: bool) -> _Ended:
     deltas: list[Any] = []
+    unread = False
 
     def on_event(event: events.RunEvent) -> None:
-        if event.event_type == events.OUTPUT_DELTA:
-            if as_json:
+        nonlocal unread
+        try:
+            if unread:
+                return
+            if event.event_type != events.OUTPUT_DELTA:
+                live.show(event)
+            elif as_json:
                 deltas.append(event.payload)
             else:
                 live.print_delta(bytes(event.payload))
+        except BrokenPipeError:  # `cozyctl run ... | head -1`: what is not read need not be made
+            unread = True
+            session.interrupt()
+
+    try:
+        with live:
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGINT, session.interrupt)
+            outcome, files = await run_locally(session, on_event, TerminalLog(live))
+    except BrokenPipeError:
+        if not unread:
+            raise
+    return _Ended(outcome, files, deltas, unread)
+
+
+class TerminalLog(Log):
+    """Log lines of a run for the person who started it: of a failure, the traceback alone."""
+
+    def __init__(self, live: LiveRun) -> None:
+        super().__init__()
+        self._live = live
+
+    def error(self, name: str, **facts: Any) -> None:
+        self._live.end_line()
+        if trace := facts.get("traceback"):
+            sys.stderr.write(f"{trace.rstrip()}\n")
         else:
-            live.show(event)
-
-    with live:
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGINT, session.interrupt)
-        outcome, files = await run_locally(session, on_event)
-    return outcome, files, deltas
+            super().error(name, **facts)
 
 
-def _report(outcome: Outcome, files: list[Any], deltas: list[Any], *, as_json: bool) -> int:
+def _report(ended: _Ended, *, as_json: bool) -> int:
+    outcome = ended.outcome
+    if ended.unread:
+        silence()
+        return EXIT_BROKEN_PIPE
     status = (
-        0 if outcome.success else 130 if outcome.error_type == "canceled" else EXIT_TIMEOUT if outcome.code == "timeout" else EXIT_FAILED
+        0
+        if outcome.success
+        else EXIT_INTERRUPTED
+        if outcome.error_type == "canceled"
+        else EXIT_TIMEOUT
+        if outcome.code == "timeout"
+        else EXIT_FAILED
     )
     if as_json:
-        output: Any = msgspec.Raw(outcome.output) if outcome.output else deltas or None
-        body: dict[str, Any] = {"ok": outcome.success, "output": output, "files": [_file_json(file) for file in files]}
+        output: Any = msgspec.Raw(outcome.output) if outcome.output else ended.deltas or None
+        body: dict[str, Any] = {"ok": outcome.success, "output": output, "files": [_file_json(file) for file in ended.files]}
         if not outcome.success:
             body |= {"code": outcome.code, "error": outcome.error_message, "errors": outcome.errors, "retryable": outcome.retryable}
         print_json(body)
@@ -102,7 +167,7 @@ def _report(outcome: Outcome, files: list[Any], deltas: list[Any], *, as_json: b
         return status
     if outcome.output:
         print_json(msgspec.Raw(outcome.output))
-    for file in files:
+    for file in ended.files:
         say(f"saved {file.local_path} ({file.size_bytes} bytes)")
     return status
 
@@ -111,19 +176,30 @@ def _file_json(file: Asset) -> dict[str, Any]:
     return {**msgspec.to_builtins(file), "local_path": file.local_path}
 
 
-def _choose(served: Served, function: str | None) -> str:
-    names = [spec.name for spec in served.functions if spec.kind == "function"]
+def _text_field(spec: FunctionSpec) -> str:
+    """The field of a stream's items that holds all they say, where it is text: `Delta(chunk: str)`."""
+    fields = msgspec.structs.fields(spec.output_type) if spec.output_mode == "incremental" else ()
+    one = msgspec.inspect.type_info(spec.output_type)
+    if len(fields) == 1 and isinstance(one, msgspec.inspect.StructType) and isinstance(one.fields[0].type, msgspec.inspect.StrType):
+        return fields[0].encode_name
+    return ""
+
+
+def _choose(served: Served, function: str | None) -> FunctionSpec:
+    specs = {spec.name: spec for spec in served.functions if spec.kind == "function"}
     if function is None:
-        if len(names) == 1:
-            return names[0]
-        raise _NotFoundError(f"name one of the functions: {', '.join(names)}")
+        if len(specs) == 1:
+            return next(iter(specs.values()))
+        raise _NotFoundError(f"name one of the functions: {', '.join(specs)}")
     try:
         name = slugify(function)
     except ValueError:
         name = function
-    if name not in names:
-        raise _NotFoundError(f"no function {function!r}.{did_you_mean(name, names)} Functions here: {', '.join(names) or 'none'}")
-    return name
+    if name not in specs:
+        sockets = [spec.name for spec in served.functions if spec.kind == "websocket"]
+        also = f"; {name!r} is a websocket, which `cozyctl run` cannot call" if name in sockets else ""
+        raise _NotFoundError(f"no function {function!r}{also}.{did_you_mean(name, specs)} Functions here: {', '.join(specs) or 'none'}")
+    return specs[name]
 
 
 def _payload(inputs: tuple[str, ...], payload: str | None, struct: type[msgspec.Struct]) -> tuple[bytes, dict[str, Path]]:
@@ -147,9 +223,3 @@ def _payload(inputs: tuple[str, ...], payload: str | None, struct: type[msgspec.
         else:
             place(body, field, text_value(value, struct, field))
     return msgspec.json.encode(body), uploads
-
-
-def _real_stdout(report: Any) -> int:
-    with contextlib.redirect_stdout(sys.__stdout__ or sys.stderr):
-        status: int = report()
-    return status

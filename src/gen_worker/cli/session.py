@@ -63,10 +63,9 @@ class _Sink:
         callback()
 
 
-async def run_locally(session: LocalSession, on_event: OnEvent) -> tuple[Outcome, list[Asset]]:
+async def run_locally(session: LocalSession, on_event: OnEvent, log: Log) -> tuple[Outcome, list[Asset]]:
     """ROOT of a local run: its outcome and the files that it saved."""
     config = session.config
-    log = Log()
     cache = model_cache(config.env, GpuWatch(config.env).read().memory_bytes)
     models = build_models(config.sources, config.model_settings, config.env, cache, config.models_by_function, log)
     inputs = InputFiles(

@@ -1,7 +1,6 @@
 """The one road of a run, in development and in production: payload, files, models, call, outcome."""
 
 import asyncio
-import traceback
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from gen_worker.execution.stuck import Phase, StuckAfter, StuckWatch, WatchedPha
 from gen_worker.execution.threads import Mailbox, RunThreads, TenantLoop
 from gen_worker.files.file_api import FileApi
 from gen_worker.files.inputs import InputFiles
+from gen_worker.frames import author_trace
 from gen_worker.log import Log
 from gen_worker.outcome import Outcome, outcome_of
 from gen_worker.residency.loads import is_out_of_memory
@@ -357,7 +357,7 @@ class _Run:
             cleanup()
 
     def _log_failure(self, exc: Exception) -> None:
-        trace = "".join(traceback.format_exception(exc, limit=-8))
+        trace = author_trace(exc)
         self.executor.log.error("run.internal_error", run_id=self.request.run_id, function=self.spec.name, error=repr(exc), traceback=trace)
 
     def _ms_since(self, began_s: float) -> int:

@@ -2,20 +2,23 @@
 
 import contextlib
 import importlib
+import os
 import sys
-import traceback
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
 from gen_worker.authoring.functions import mark_of
 from gen_worker.authoring.signature import FunctionSpec, SignatureError, location_of, read_signature
+from gen_worker.frames import is_ours
 from gen_worker.project.cozy_toml import CozyToml, find_cozy_toml, load_cozy_toml
+from gen_worker.project.import_errors import EarlyExitError, import_problem
 from gen_worker.project.manifest import manifest_of
-from gen_worker.project.standins import TORCH_EXTRA, StandInUsedError, missing_packages, stand_ins
+from gen_worker.project.standins import StandInUsedError, missing_packages, stand_ins
 
 Warn = Callable[[str], None]
 
@@ -77,20 +80,41 @@ def add_to_path(root: Path) -> None:
             sys.path.insert(0, text)
 
 
-def import_modules(names: Iterable[str]) -> list[ModuleType]:
-    """Import modules by name; `DiscoveryError` shows the author's line that failed. Prints go to stderr."""
+def import_modules(names: Iterable[str], root: Path | None = None) -> list[ModuleType]:
+    """Import modules by name; `DiscoveryError` shows the author's line that failed, and its fix. Prints go to stderr.
+
+    `root`: the project's folder, for the names that its modules could have had.
+    """
     modules = []
     for name in names:
         try:
-            with contextlib.redirect_stdout(sys.stderr):
+            with contextlib.redirect_stdout(sys.stderr), _early_exits_noticed():
                 modules.append(importlib.import_module(name))
         except StandInUsedError as exc:
             raise DiscoveryError(str(exc)) from exc
         except KeyboardInterrupt:
             raise
         except BaseException as exc:
-            raise DiscoveryError(_import_problem(name, exc)) from exc
+            raise DiscoveryError(import_problem(name, exc, root)) from exc
     return modules
+
+
+@contextlib.contextmanager
+def _early_exits_noticed() -> Iterator[None]:
+    """While open, `os._exit` in this thread is an error with a place. Else the command, or the worker, would end here without a word,
+    with the author's status. Forked children and our own signal handlers still end as they mean to."""
+    end, process, thread = os._exit, os.getpid(), threading.get_ident()
+
+    def refuse(status: int) -> NoReturn:
+        if os.getpid() != process or threading.get_ident() != thread or is_ours(sys._getframe(1).f_code.co_filename):
+            end(status)
+        raise EarlyExitError(f"it calls os._exit({status}), which ends the process")
+
+    os._exit = refuse
+    try:
+        yield
+    finally:
+        os._exit = end
 
 
 def read_specs(modules: Sequence[ModuleType]) -> tuple[FunctionSpec, ...]:
@@ -118,7 +142,7 @@ def read_specs(modules: Sequence[ModuleType]) -> tuple[FunctionSpec, ...]:
 
 def _import_main(project: CozyToml, root: Path) -> list[ModuleType]:
     """Import `main`; the modules of the project that this loaded, in name order."""
-    import_modules([project.main])
+    import_modules([project.main], root)
     return [module for _, module in sorted(_modules_under(root))]
 
 
@@ -140,21 +164,3 @@ def _collisions(specs: Sequence[FunctionSpec]) -> Iterator[str]:
                 f"{location_of(spec.function)}: multiple functions normalize to the same function name '{spec.name}': "
                 f"'{other.python_name}' ({location_of(other.function)}) and '{spec.python_name}'\n  fix: rename one of them"
             )
-
-
-def _import_problem(name: str, exc: BaseException) -> str:
-    frames = [
-        frame for frame in traceback.extract_tb(exc.__traceback__) if "importlib" not in frame.filename and __file__ != frame.filename
-    ]
-    where = f"{frames[-1].filename}:{frames[-1].lineno}: " if frames else ""
-    if isinstance(exc, ModuleNotFoundError) and exc.name and name.startswith(exc.name):
-        return f"main = {name!r} in cozy.toml: no module {exc.name!r} in this folder or its src/\n  fix: correct main, or create the module"
-    if isinstance(exc, ModuleNotFoundError):
-        package = exc.name.partition(".")[0] if exc.name else ""
-        command = "pip install 'gen-worker[torch]'" if package in TORCH_EXTRA else f"pip install {package}"
-        fix = f"install it ({command}), or add it to [project] dependencies in pyproject.toml"
-        return f"{where}importing {name!r} needs the package {exc.name!r}, which is not installed\n  fix: {fix}"
-    shown = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
-    return (
-        f"{where}importing {name!r} failed: {shown}\n  fix: a module must be importable without doing its work; move that into the function"
-    )

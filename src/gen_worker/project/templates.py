@@ -56,7 +56,7 @@ def generate(ctx: ActionContext, payload: Input) -> Iterator[Delta]:
         if ctx.is_canceled():
             raise InterruptedError("canceled")
         ctx.progress(number / len(words))
-        yield Delta(chunk=word)
+        yield Delta(chunk=f"{word} ")
 '''
 
 _DIFFUSERS = '''"""A prompt in, a picture out, by a diffusers pipeline that the worker loads and keeps."""

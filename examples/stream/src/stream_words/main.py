@@ -19,13 +19,13 @@ class Word(msgspec.Struct):
 
 @worker_function()
 def words(ctx: ActionContext, payload: Text) -> Iterator[Word]:
-    """Give the prompt back, one word at a time."""
+    """Give the prompt back, one word at a time; the pieces join to the text."""
     parts = payload.prompt.split()
     for number, part in enumerate(parts, start=1):
         if ctx.is_canceled():
             raise InterruptedError("canceled")
         ctx.progress(number / len(parts), stage="words")
-        yield Word(chunk=part)
+        yield Word(chunk=f"{part} ")
 
 
 class Countdown(msgspec.Struct):

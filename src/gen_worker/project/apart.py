@@ -1,0 +1,92 @@
+"""Discovery in a process of its own. An author's module can end the process that imports it (`exit` of a C library, a crash, `os.exec`);
+here that is an answer with a reason, where otherwise an image would be built around an empty manifest."""
+
+import os
+import signal
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from gen_worker.project.cozy_toml import find_cozy_toml, load_cozy_toml
+from gen_worker.project.discovery import discover
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What discovery found: `manifest` as JSON, or `problem` where there is none."""
+
+    main: str = ""
+    manifest: msgspec.Raw = msgspec.Raw(b"null")
+    functions: tuple[str, ...] = ()
+    stood_in: tuple[str, ...] = ()
+    problem: str = ""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return tuple(
+            f"'{package}' is not installed here; its types are listed by the name they were imported under" for package in self.stood_in
+        )
+
+
+def discover_apart(root: Path) -> Report:
+    """Discover the project in `root`, whose declared but missing packages are stood in for. What it prints goes to stderr."""
+    data, status = in_child(lambda: msgspec.json.encode(_report(root)))
+    if data is not None:
+        return msgspec.json.decode(data, type=Report)
+    main = load_cozy_toml(find_cozy_toml(root) or root / "cozy.toml").main
+    how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+    return Report(
+        main,
+        problem=f"the process {how} while it imported {main!r}, so its functions are not known\n"
+        "  fix: look for what ends or crashes it at import (a native library, os.exec, os.kill), and move that into the function",
+    )
+
+
+def in_child(work: Callable[[], bytes]) -> tuple[bytes | None, int]:
+    """Do `work` in a fork of this process: its result, or None and the status of a child that ended before it had one.
+
+    The status is negative where a signal ended the child. The child's descriptor 1 is its stderr.
+    """
+    if not hasattr(os, "fork"):  # Windows
+        return work(), 0
+    # A file, not a pipe: a process that the author's code starts may hold a pipe open for as long as it likes.
+    with tempfile.TemporaryFile() as answer:
+        child = os.fork()
+        if child == 0:
+            status = 70
+            try:
+                os.dup2(2, 1)
+                data = work()
+                answer.write(b"+" + data)
+                answer.flush()
+                status = 0
+            except KeyboardInterrupt:
+                status = 130
+            except BaseException:  # noqa: BLE001 - the top of this process
+                traceback.print_exc()
+            finally:
+                os._exit(status)
+        try:
+            _, waited = os.waitpid(child, 0)
+        except KeyboardInterrupt:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            raise
+        answer.seek(0)
+        data = answer.read()
+    return (data[1:] if data[:1] == b"+" else None), os.waitstatus_to_exitcode(waited)
+
+
+def _report(root: Path) -> Report:
+    try:
+        found = discover(root, with_stand_ins=True)
+        manifest = msgspec.json.encode(found.manifest())
+    except ValueError as exc:
+        return Report(problem=str(exc) or type(exc).__name__)
+    main = found.project.main
+    names = tuple(spec.name for spec in found.specs)
+    if not names:
+        return Report(main, problem=f"no function marked with @worker_function() in {main} or what it imports")
+    return Report(main, msgspec.Raw(manifest), names, found.stood_in)
