@@ -8,8 +8,13 @@ handle of the folder, so that no name can lead out of it, also when folders are 
 import os
 import secrets
 import stat
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
+import msgspec
+
+T = TypeVar("T")
 MAX_READ_BYTES = 64 << 20
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # O_NONBLOCK: opening a pipe would wait for its other end
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -26,6 +31,14 @@ def read_whole(path: Path, max_bytes: int = MAX_READ_BYTES) -> bytes:
         return file.read(max_bytes)
 
 
+def read_json(path: Path, kind: type[T]) -> T | None:
+    """A record of ours, or None where there is none that can be used: also junk, a link, and what is nested too deep."""
+    try:
+        return msgspec.json.decode(read_whole(path), type=kind)
+    except (OSError, ValueError, RecursionError):  # ValueError: all of msgspec's errors, and bytes that are no UTF-8
+        return None
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Replace a file at once. Readers see the old bytes or the new ones; a link at `path` is replaced, not followed."""
     new = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
@@ -40,8 +53,9 @@ def write_whole(path: Path, data: bytes) -> None:
 
 def open_own(path: Path, flags: int) -> int:
     """Open a file of ours for writing, creating it where it is missing. Whatever else has its name loses the name: the link itself is
-    removed, and what it leads to stays as it is."""
-    flags |= os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    removed, and what it leads to stays as it is. O_TRUNC empties the file after it was found to be ours."""
+    empty = flags & os.O_TRUNC
+    flags = flags & ~os.O_TRUNC | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     try:
         fd = os.open(path, flags, 0o644)
     except OSError:
@@ -50,10 +64,31 @@ def open_own(path: Path, flags: int) -> int:
     else:
         found = os.fstat(fd)
         if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+            if empty:
+                os.ftruncate(fd, 0)
             return fd
         os.close(fd)
     path.unlink(missing_ok=True)
     return os.open(path, flags | os.O_EXCL, 0o644)
+
+
+def is_plain_file(root: Path, parts: Sequence[str]) -> bool:
+    """Whether `root/part/part/...` is a regular file that has no other name, reached without a link below `root`."""
+    try:
+        here = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        for part in parts[:-1]:
+            inner = os.open(part, _FOLDER, dir_fd=here)
+            os.close(here)
+            here = inner
+        found = os.stat(parts[-1], dir_fd=here, follow_symlinks=False)
+    except (OSError, ValueError):
+        return False
+    finally:
+        os.close(here)
+    return stat.S_ISREG(found.st_mode) and found.st_nlink == 1
 
 
 def remove_tree(folder: Path, name: str) -> None:

@@ -20,10 +20,12 @@ from gen_worker.content.disk import admit, has_size, missing_bytes
 from gen_worker.content.listing import Listing, RemoteFile, checked_listing
 from gen_worker.content.progress import Progress
 from gen_worker.errors import FatalError
+from gen_worker.log import Log
 from gen_worker.net.digests import checked_digest
 from gen_worker.net.part_file import sync_folder
 from gen_worker.net.range_client import Link, RangeClient
 from gen_worker.net.wanted import Policy, Wanted
+from gen_worker.shared_files import read_json, write_whole
 
 LinkOf = Callable[[RemoteFile, bool], Link]
 
@@ -48,8 +50,10 @@ class _Ref(msgspec.Struct, frozen=True):
 class Cas:
     """A store in one folder; several processes may use it."""
 
-    def __init__(self, root: Path, *, floor_bytes: int = 0) -> None:
+    def __init__(self, root: Path, *, floor_bytes: int = 0, log: Log | None = None) -> None:
         self.root = root
+        self._log = log or Log()
+        self._skipped: set[Path] = set()
         self._floor_bytes = floor_bytes
         self.on_blob: Callable[[Path], None] = lambda path: None  # a blob has come, and is right
         self.blobs = root / "blobs" / "blake3"
@@ -67,11 +71,16 @@ class Cas:
 
     def find(self, digest: str) -> Snapshot | None:
         """A snapshot if all of it is here."""
-        name = snapshot_name(digest)
         try:
-            listing = msgspec.json.decode((self.manifests / f"{name}.json").read_bytes(), type=Listing)
-            checked_listing(listing, name)
-        except (OSError, msgspec.DecodeError, FatalError):  # a file of the store may be torn or spoiled: then it is fetched again
+            name = snapshot_name(digest)
+            path = self.manifests / f"{name}.json"
+            listing = read_json(path, Listing)
+            if listing is None:
+                self._skip(path)
+                return None
+            for file in checked_listing(listing, name).files:
+                self.blob_path(file.digest)
+        except (ValueError, FatalError):  # a file of the store may be torn or spoiled: then it is fetched again
             return None
         folder = self.snapshots / name
         complete = all(has_size(folder / file.path, file.size_bytes) for file in listing.files)
@@ -79,7 +88,7 @@ class Cas:
 
     def find_ref(self, ref: str, form: str = "") -> Snapshot | None:
         """What a ref meant when it was last resolved here in this form, if all of it is here."""
-        known = _read_ref(self._ref_path(ref, form))
+        known = self._read_ref(self._ref_path(ref, form))
         if known is None or known.ref != ref:
             return None
         self.touch(ref, form)
@@ -88,11 +97,11 @@ class Cas:
     def touch(self, ref: str, form: str = "") -> None:
         """Note a use."""
         with contextlib.suppress(OSError):
-            os.utime(self._ref_path(ref, form))
+            os.utime(self._ref_path(ref, form), follow_symlinks=False)
 
     def used_s(self, ref: str) -> float:
         """When a ref was last used in any form, as a Unix time."""
-        return max((path.stat().st_mtime for path, known in self._known() if known.ref == ref), default=0.0)
+        return max((_modified_s(path) for path, known in self._known() if known.ref == ref), default=0.0)
 
     def fetch(
         self,
@@ -145,8 +154,26 @@ class Cas:
                 shutil.rmtree(self.snapshots / name, ignore_errors=True)
 
     def _known(self) -> list[tuple[Path, _Ref]]:
-        read = [(path, _read_ref(path)) for path in sorted(self.refs.glob("*.json"))]
+        read = [(path, self._read_ref(path)) for path in sorted(self.refs.glob("*.json"))]
         return [(path, known) for path, known in read if known is not None]
+
+    def _read_ref(self, path: Path) -> _Ref | None:
+        """What a file in `refs/` says; None for one that is not there or cannot be used."""
+        known = read_json(path, _Ref)
+        try:
+            if known is not None:
+                checked_digest(known.digest)
+                return known
+        except ValueError:
+            pass
+        self._skip(path)
+        return None
+
+    def _skip(self, path: Path) -> None:
+        """One bad file costs only what it stood for: it counts as absent, and is named once in the log."""
+        if path not in self._skipped and os.path.lexists(path):
+            self._skipped.add(path)
+            self._log.warning("store.file_skipped", path=str(path), error="not a record of this store; remove it, or fetch the model again")
 
     def _wanted(self, file: RemoteFile, link: LinkOf) -> Wanted:
         return Wanted(self.blob_path(file.digest), file.size_bytes, file.digest, lambda expired: link(file, expired), file.path)
@@ -162,7 +189,7 @@ class Cas:
                 _link_or_copy(self.blob_path(file.digest), target)
             self.manifests.mkdir(parents=True, exist_ok=True)
             plain = Listing(listing.digest, tuple(RemoteFile(f.path, f.size_bytes, f.digest) for f in listing.files))
-            _write_whole(self.manifests / f"{name}.json", msgspec.json.encode(plain))
+            write_whole(self.manifests / f"{name}.json", msgspec.json.encode(plain))
             if final.exists() and self.find(listing.digest) is None:
                 shutil.rmtree(final)  # what an earlier program left half done
             try:
@@ -177,20 +204,10 @@ class Cas:
 
     def _remember(self, ref: _Ref) -> None:
         self.refs.mkdir(parents=True, exist_ok=True)
-        _write_whole(self._ref_path(ref.ref, ref.form), msgspec.json.encode(ref))
+        write_whole(self._ref_path(ref.ref, ref.form), msgspec.json.encode(ref))
 
     def _ref_path(self, ref: str, form: str) -> Path:
         return self.refs / f"{hashlib.sha256(f'{ref}|{form}'.encode()).hexdigest()[:32]}.json"
-
-
-def _read_ref(path: Path) -> _Ref | None:
-    """What a file in `refs/` says; None for one that is not there or cannot be used."""
-    try:
-        known = msgspec.json.decode(path.read_bytes(), type=_Ref)
-        checked_digest(known.digest)
-    except (OSError, ValueError):  # msgspec's errors are ValueErrors
-        return None
-    return known
 
 
 def snapshot_name(digest: str) -> str:
@@ -221,7 +238,8 @@ def _link_or_copy(blob: Path, target: Path) -> None:
         shutil.copyfile(blob, target)
 
 
-def _write_whole(path: Path, data: bytes) -> None:
-    new = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
-    new.write_bytes(data)
-    new.replace(path)
+def _modified_s(path: Path) -> float:
+    try:
+        return path.lstat().st_mtime
+    except FileNotFoundError:  # another process has dropped it
+        return 0.0

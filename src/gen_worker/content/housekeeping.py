@@ -1,6 +1,8 @@
 """The store over time: check it, throw away what nobody needs, make room. Blocking."""
 
+import os
 import shutil
+import stat
 import time
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -61,7 +63,7 @@ def collect(cas: Cas, *, now_s: float | None = None, grace_s: float = 3600.0) ->
     files = size_bytes = 0
     for path in list(_abandoned(cas, now_s)) + list(_unreferenced(cas, now_s - grace_s)):
         size = _tree_bytes(path)
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
@@ -103,7 +105,7 @@ def _short_bytes(cas: Cas, need_bytes: int, held_bytes: int, limits: StoreLimits
         return 0
     short = need_bytes - held_bytes + limits.floor_bytes - free_bytes(cas.root)
     if limits.max_bytes:
-        used = sum(blob.stat().st_size for blob in cas.blobs.glob("*/*/*") if not blob.name.endswith(LEAVINGS))
+        used = sum(_size_bytes(blob) for blob in cas.blobs.glob("*/*/*") if not blob.name.endswith(LEAVINGS))
         short = max(short, used + need_bytes - limits.max_bytes)
     return short
 
@@ -129,10 +131,22 @@ def _unreferenced(cas: Cas, before_s: float) -> Iterator[Path]:
         if snapshot is not None:
             needed.update(cas.blob_path(file.digest) for file in snapshot.listing.files)
     for path in cas.blobs.glob("*/*/*"):
-        if path.name.endswith(LEAVINGS) or path in needed or path.stat().st_nlink > 1:
+        if path.name.endswith(LEAVINGS) or path in needed or _has_other_names(path):
             continue
         if _modified_s(path) <= before_s and not _is_owned(cas, path):
             yield path
+
+
+def _size_bytes(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except FileNotFoundError:  # another process has dropped it
+        return 0
+
+
+def _has_other_names(path: Path) -> bool:
+    found = path.lstat() if os.path.lexists(path) else None
+    return found is None or (stat.S_ISREG(found.st_mode) and found.st_nlink > 1)
 
 
 def _modified_s(path: Path) -> float:
@@ -143,6 +157,6 @@ def _modified_s(path: Path) -> float:
 
 
 def _tree_bytes(path: Path) -> int:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         return sum(file.lstat().st_size for file in path.rglob("*") if file.is_file() and file.lstat().st_nlink == 1)
-    return path.lstat().st_blocks * 512 if path.exists() else 0
+    return path.lstat().st_blocks * 512 if os.path.lexists(path) else 0

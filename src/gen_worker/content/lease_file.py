@@ -16,6 +16,8 @@ from pathlib import Path
 
 import msgspec
 
+from gen_worker.shared_files import open_own, read_whole
+
 FOREIGN_DEAD_AFTER_S = 60.0
 TOUCH_EVERY_S = 5.0
 
@@ -94,7 +96,7 @@ class LeaseFile:
         if now_s - self._touched_s > TOUCH_EVERY_S:
             self._touched_s = now_s
             try:
-                os.utime(self.path)
+                os.utime(self.path, follow_symlinks=False)
             except FileNotFoundError:
                 pass
 
@@ -118,7 +120,7 @@ class LeaseFile:
         if owner.boot_id == self._mine.boot_id:
             return _start_of(owner.pid) == owner.started
         try:
-            return time.time() - self.path.stat().st_mtime < FOREIGN_DEAD_AFTER_S
+            return time.time() - self.path.lstat().st_mtime < FOREIGN_DEAD_AFTER_S
         except FileNotFoundError:
             return False
 
@@ -129,12 +131,10 @@ _UNREADABLE = Owner("", 0, "", "")
 def _read_owner(path: Path) -> Owner | None:
     """None: nobody. A file that cannot be read may be one that is being written; it is dead once it is old."""
     try:
-        data = path.read_bytes()
+        return msgspec.json.decode(read_whole(path), type=Owner)
     except FileNotFoundError:
         return None
-    try:
-        return msgspec.json.decode(data, type=Owner)
-    except msgspec.DecodeError:
+    except (OSError, ValueError, RecursionError):
         return _UNREADABLE
 
 
@@ -156,7 +156,7 @@ def _record_lock(path: Path) -> Iterator[bool]:
         yield False
         return
     try:
-        fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+        fd = open_own(path, os.O_RDWR)
         try:
             try:
                 fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

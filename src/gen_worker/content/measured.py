@@ -3,8 +3,11 @@
 import math
 import threading
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+
+from gen_worker.shared_files import read_json, write_whole
 
 FADE = 0.98  # a maximum that was seen once loses 2 % with each later measurement below it
 MAX_ENTRIES = 4096
@@ -15,8 +18,8 @@ LOAD = "load: bytes a second"
 class Measured(msgspec.Struct, frozen=True):
     """Of one part or one (function, model, shape): bytes on the device (a decayed maximum), and seconds to load."""
 
-    size_bytes: int = 0
-    load_s: float = 0.0
+    size_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
+    load_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
 
 
 class Measurements:
@@ -27,10 +30,7 @@ class Measurements:
         self._lock = threading.Lock()
         self._known: dict[str, Measured] = {}
         if path is not None:
-            try:
-                self._known = msgspec.json.decode(path.read_bytes(), type=dict[str, Measured])
-            except (OSError, msgspec.DecodeError):
-                self._known = {}
+            self._known = read_json(path, dict[str, Measured]) or {}
 
     def of(self, name: str) -> Measured | None:
         with self._lock:
@@ -56,8 +56,6 @@ class Measurements:
             return
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            new = self._path.with_name(self._path.name + ".new")
-            new.write_bytes(msgspec.json.encode(self._known))
-            new.replace(self._path)
+            write_whole(self._path, msgspec.json.encode(self._known))
         except OSError:
             self._path = None

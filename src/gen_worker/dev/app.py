@@ -212,11 +212,7 @@ class DevApp:
 
     def _lookup(self, ref: str) -> Path | None:
         """The saved file of a ref; None for what is no file, whatever the file system says of it."""
-        try:
-            path = self._outputs.path_of(ref)
-            return path if path.is_file() else None
-        except (ValueError, OSError, RuntimeError):  # RuntimeError: a loop of links, until Python 3.13
-            return None
+        return self._outputs.find(ref)
 
     async def _get_openapi(self, request: Request) -> None:
         if self._openapi is None:

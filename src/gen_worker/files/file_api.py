@@ -3,6 +3,7 @@
 A token belongs to one run and its owner; a `FileApi` is made for a run and thrown away with it.
 """
 
+import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import httpcore
 import msgspec
 
 from gen_worker.errors import AuthError, RetryableError, ValidationError
+from gen_worker.shared_files import open_own
 
 T = TypeVar("T")
 PASSING_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -108,7 +110,7 @@ class FileApi:
             with self._request("GET", ref) as (status, fields, response):
                 self._check(status, f"input {ref[:200]!r}", is_input=True)
                 size_bytes = 0
-                with path.open("wb") as file:
+                with os.fdopen(open_own(path, os.O_WRONLY | os.O_TRUNC), "wb") as file:
                     for chunk in response.iter_stream():
                         size_bytes += len(chunk)
                         if max_bytes and size_bytes > max_bytes:

@@ -5,6 +5,7 @@ import base64
 import binascii
 import contextlib
 import mimetypes
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from gen_worker.files.file_api import FileApi, FileTooLargeError
 from gen_worker.files.input_cache import InputCache, file_sha256
 from gen_worker.names import RUN_ID_RULE, is_run_id
 from gen_worker.net.guard import BlockedURLError, DownloadError, GuardedDownloader, TooLargeError
-from gen_worker.shared_files import remove_tree
+from gen_worker.shared_files import open_own, remove_tree
 
 _PASSING_STATUSES = {408, 425, 429, 500, 502, 503, 504}
 _DATA_URI = re.compile(r"data:(?P<mime>[\w.+-]+/[\w.+-]+)?(?P<params>(?:;[\w.+-]+=[^;,]*)*)(?P<base64>;base64)?,", re.IGNORECASE)
@@ -158,7 +159,8 @@ class InputFiles:
             data = base64.b64decode(body, validate=True) if found["base64"] else unquote_to_bytes(body)
         except (binascii.Error, ValueError) as exc:
             raise _NoSuchFileError(f"data URI {uri[:40]!r}: its base64 cannot be read: {exc}") from None
-        path.write_bytes(data)
+        with os.fdopen(open_own(path, os.O_WRONLY | os.O_TRUNC), "wb") as file:
+            file.write(data)
         # The content is in the file; a copy of it in the payload serves nobody.
         fill_asset(asset, mime_type=asset.mime_type or found["mime"], ref=f"{uri[: found.end()]}...")
         return self._checked(path, asset.ref)

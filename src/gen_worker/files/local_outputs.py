@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from gen_worker.authoring.assets import Asset
+from gen_worker.shared_files import is_plain_file
 
 MAX_REF_LENGTH = 1024
 MAX_REF_PARTS = 64
@@ -58,11 +59,20 @@ class LocalOutputs:
             return self._save(ref, size_bytes, lambda file: shutil.copyfileobj(source, file, 1 << 20), create=create)
 
     def path_of(self, ref: str) -> Path:
-        """Where a ref lies on disk; `ValueError` when it would lie outside the root, also through a link."""
+        """Where a ref would be saved; `ValueError` when a folder on the way is a link. A link in the file's own place is replaced."""
         path = self._root / normalize_output_ref(ref)
-        if not path.resolve().is_relative_to(self._root.resolve()):
-            raise ValueError(f"output ref {ref[:200]!r}: path traversal (it leads outside the outputs folder)")
+        if path.parent.resolve() != self._root.resolve() / path.parent.relative_to(self._root):
+            raise ValueError(f"output ref {ref[:200]!r}: path traversal (a folder on the way is a link)")
         return path
+
+    def find(self, ref: str) -> Path | None:
+        """A saved file; None where there is none. Only what a save makes is served: a regular file without a second name, below the
+        folder without a link on the way. Whatever else lies there may be a stranger's way to another file of this machine."""
+        try:
+            parts = normalize_output_ref(ref).split("/")
+        except ValueError:
+            return None
+        return self._root.joinpath(*parts) if is_plain_file(self._root, parts) else None
 
     def _save(self, ref: str, size_bytes: int, write: Callable[[BinaryIO], object], *, create: bool) -> Asset:
         if self._max_bytes and size_bytes > self._max_bytes:

@@ -1,6 +1,7 @@
 """Downloads from addresses that callers name: only public ones, checked again at every redirect (SSRF protection)."""
 
 import ipaddress
+import os
 import socket
 import time
 from collections.abc import Callable, Iterable
@@ -10,6 +11,8 @@ from urllib.parse import quote, urljoin, urlsplit
 
 import httpcore
 import msgspec
+
+from gen_worker.shared_files import open_own
 
 MAX_REDIRECTS = 5
 CONNECT_TIMEOUT_S = 10.0
@@ -147,7 +150,7 @@ class GuardedDownloader:
 
     def _copy(self, response: httpcore.Response, path: Path, max_bytes: int, deadline_s: float) -> int:
         size_bytes = 0
-        with path.open("wb") as file:
+        with os.fdopen(open_own(path, os.O_WRONLY | os.O_TRUNC), "wb") as file:
             for chunk in response.iter_stream():
                 size_bytes += len(chunk)
                 if max_bytes and size_bytes > max_bytes:

@@ -13,6 +13,7 @@ import msgspec
 
 from gen_worker.net.disk_calls import reserve, start_writing
 from gen_worker.net.intervals import Intervals
+from gen_worker.shared_files import open_own, read_whole
 
 JOURNAL_EVERY_BYTES = 4 << 20
 JOURNAL_EVERY_S = 0.25
@@ -49,8 +50,7 @@ class PartFile:
     def open(self) -> int:
         """Open or create it, taking over what an earlier process left; how many bytes are there already."""
         self.final.parent.mkdir(parents=True, exist_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
-        self._fd = os.open(self.path, flags, 0o644)
+        self._fd = open_own(self.path, os.O_RDWR)  # the folder may be shared: a link that lies there is not followed
         have = os.fstat(self._fd).st_size
         journal = self._read_journal()
         if journal is not None:
@@ -97,7 +97,7 @@ class PartFile:
             return
         data = msgspec.json.encode(Journal(self.size_bytes, self._digest, self.etag, tuple(self.done)))
         if self._journal_fd is None:
-            self._journal_fd = os.open(self._journal, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._journal_fd = open_own(self._journal, os.O_WRONLY)
         # In place, in one piece: replacing the file each time would make some file systems write everything out each time.
         self._journal_bytes = max(self._journal_bytes, len(data))
         os.pwrite(self._journal_fd, data.ljust(self._journal_bytes), 0)
@@ -129,10 +129,10 @@ class PartFile:
 
     def _read_journal(self) -> Journal | None:
         try:
-            data = self._journal.read_bytes()
+            data = read_whole(self._journal)
             self._journal_bytes = len(data)
             journal = msgspec.json.decode(data, type=Journal)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, ValueError, RecursionError):
             return None
         same = journal.size_bytes == self.size_bytes and journal.digest == self._digest
         return journal if same else Journal(self.size_bytes, self._digest, "", ())
