@@ -42,6 +42,20 @@ STARTUP_TIMEOUT: Final = "worker.startup_timeout_unregistered"
 EVENTS_SHED: Final = "worker.events_shed"
 # Part of a run's output, or its end: never shed.
 OUTPUT_EVENTS: Final = frozenset({OUTPUT_DELTA, OUTPUT_COMPLETED, OUTPUT_ERROR})
+# Of these every run has what it has: an author's event of that name would pass for the worker's word.
+RESERVED: Final = OUTPUT_EVENTS | {
+    RECEIVED,
+    REJECTED,
+    STARTED,
+    COMPLETED,
+    FAILED,
+    INFERENCE_STARTED,
+    INFERENCE_COMPLETED,
+    INFERENCE_FAILED,
+    COMPUTE_STARTED,
+    COMPUTE_COMPLETED,
+    METRICS_RUN,
+}
 
 StreamName = Literal["status", "progress", "output", "log", "metric", "error", "custom"]
 _STREAM_NAMES: dict[str, StreamName] = {

@@ -10,7 +10,8 @@ from tests.integration.test_several_devices import MB, SPEC, Machine, Sink
 from tests.property import residency_functions
 
 from gen_worker.execution.cancellation import CancelToken
-from gen_worker.execution.executor import Executor, RunRequest
+from gen_worker.execution.executor import Executor
+from gen_worker.execution.request import RunRequest
 from gen_worker.files.inputs import InputFiles
 from gen_worker.files.local_outputs import LocalOutputs
 from gen_worker.log import Log

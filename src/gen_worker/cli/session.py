@@ -10,7 +10,8 @@ from gen_worker.dev.project import Served
 from gen_worker.dev.server import ServeOptions, dev_config
 from gen_worker.events import RunEvent
 from gen_worker.execution.cancellation import CancelToken
-from gen_worker.execution.executor import Executor, RunRequest
+from gen_worker.execution.executor import Executor
+from gen_worker.execution.request import RunRequest
 from gen_worker.files.inputs import InputFiles
 from gen_worker.files.local_outputs import LocalOutputs
 from gen_worker.log import Log

@@ -16,7 +16,7 @@ from gen_worker.dev.envelope import RunOptions, read_envelope
 from gen_worker.dev.runs import MAX_QUEUED, DevRun, RunBook
 from gen_worker.dev.uploads import read_multipart
 from gen_worker.errors import ValidationError
-from gen_worker.execution.executor import RunRequest
+from gen_worker.execution.request import RunRequest
 from gen_worker.http.asgi import Request, RequestError
 from gen_worker.http.headers import media_type
 from gen_worker.sources.listings import read_listings

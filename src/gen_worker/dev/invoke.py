@@ -22,12 +22,31 @@ from gen_worker.http.event_log import Reader
 from gen_worker.http.headers import asks_for, parse_prefer, preferred
 from gen_worker.log import Log
 from gen_worker.names import did_you_mean
-from gen_worker.outcome import outcome_of
+from gen_worker.outcome import Outcome, outcome_of
 
 SSE, NDJSON = "text/event-stream", "application/x-ndjson"
 STREAMED = (SSE, NDJSON, "application/json")
 PLAIN = ("application/json",)
 _NOTHING = ExitStack()
+
+
+class _Hooks:
+    """What the executor says of a run, told to its record."""
+
+    def __init__(self, run: DevRun, book: RunBook, taken: ExitStack) -> None:
+        self.emit_all = run.emit_all
+        self.on_ready = run.on_ready
+        self.released = taken.close
+        self._run = run
+        self._book = book
+
+    @property
+    def ready(self) -> bool:
+        return self._run.ready
+
+    def ended(self, outcome: Outcome) -> None:
+        self._run.finish(outcome)
+        self._book.finished(self._run)
 
 
 class Invoker:
@@ -141,18 +160,20 @@ class Invoker:
             undo.callback(self._book.leave, spec.name)
             run.start()
             store = LocalOutputs(self._outputs, self._max_file_bytes, run.add_file)
-            running = self._executor.run(spec, request, run, run.token, store, undo.close)
-            undo = _NOTHING  # from here on the executor calls it, when the author's code has ended
-            outcome = await running
+            self._executor.start(spec, request, _Hooks(run, self._book, undo), run.token, store)
+            undo = _NOTHING  # the executor gives back what was taken, when the author's code has ended
+            await run.wait(None)
         except WorkerError as exc:  # stopped while it waited for a slot
             outcome = outcome_of(exc)
         except asyncio.CancelledError:
+            run.token.cancel()
             outcome = outcome_of(CanceledError("canceled"))
             raise
         finally:
             undo.close()
-            run.finish(outcome)
-            self._book.finished(run)
+            if not run.finished:
+                run.finish(outcome)
+                self._book.finished(run)
 
     def _start(self, spec: FunctionSpec, accepted: Accepted) -> None:
         task = asyncio.ensure_future(self._execute(spec, accepted))

@@ -4,22 +4,22 @@ import asyncio
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-import msgspec
 
 from gen_worker.authoring.batch import Batch
 from gen_worker.authoring.context import ActionContext
 from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.errors import CanceledError, OutputError, WorkerError
-from gen_worker.execution.call import CallLimits, Encode, OnEnd, check_output, escaped
+from gen_worker.execution.call import Ended, OnEnd, never_said
 from gen_worker.execution.cancellation import CancelToken
-from gen_worker.execution.run_outbox import RunOutbox
-from gen_worker.execution.stuck import task_stacks, thread_stacks
-from gen_worker.execution.threads import Post, RunThreads, TenantLoop
+from gen_worker.execution.outputs import OutputWriter
+from gen_worker.execution.stuck import thread_stacks
+from gen_worker.execution.tenant_loop import TenantLoop, TenantTask
+from gen_worker.execution.threads import RunThreads
+from gen_worker.outcome import Failure, failure_of
+from gen_worker.texts import class_name
 
-Outcome = bytes | BaseException
 MAX_IDLE_BATCHERS = 64
 
 
@@ -55,61 +55,52 @@ class BatchCall:
         self,
         batcher: "Batcher",
         ctx: ActionContext,
-        payload: msgspec.Struct,
+        payload: Any,
         arguments: Mapping[str, Any],
         token: CancelToken,
-        outbox: RunOutbox,
-        encode: Encode,
+        writer: OutputWriter,
     ) -> None:
         self.ctx = ctx
         self.payload = payload
         self.arguments = arguments
-        self.token = token
-        self.encode = encode
+        self.writer = writer
         self.since_s = time.monotonic()
         self.running: _RunningBatch | None = None
-        self._batcher = batcher
-        self._outbox = outbox
         self.author_runs = False
+        self._token = token
+        self._batcher = batcher
         self._on_end: OnEnd | None = None
-        self._on_author_end: Callable[[], None] | None = None
 
-    def start(self, on_end: OnEnd, on_author_end: Callable[[], None]) -> None:
-        """Join the queue; the callbacks are those of `Call.start`."""
+    def start(self, on_end: OnEnd) -> None:
+        """Join the queue; `on_end` as for `Call.start`. It also comes when the run leaves the queue."""
+        if self._token.reason is not None:
+            return
         self._on_end = on_end
-        self._on_author_end = on_author_end
-        self.token.on_cancel(self._stop)
-        if not self.ctx.is_canceled():
-            self.author_runs = True
-            self._batcher.add(self)
+        self.author_runs = True
+        self._batcher.add(self)
+        self._token.on_cancel(self._stop)
 
     def stacks(self) -> list[str]:
         """Where the author's code is just now."""
         return self.running.stacks() if self.running is not None else []
 
-    def settle(self, outcome: Outcome) -> None:
+    def settle(self, ended: Ended) -> None:
         """The batch is over for this run."""
         self.author_runs = False
-        self._end(outcome)
-        if self._on_author_end is not None:
-            self._on_author_end()
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            on_end(ended)
+
+    def stop(self) -> None:
+        """Leave the queue; in a batch that runs already, the author's code is told."""
+        self.ctx.cancel()
+        if self._batcher.remove(self):
+            self.settle(failure_of(CanceledError("canceled")))
+        elif self.running is not None:
+            self.running.one_stopped()
 
     def _stop(self, reason: WorkerError) -> None:
-        self.ctx.cancel()
-        self._outbox.close()
-        if self.author_runs and self._batcher.remove(self):
-            self.settle(reason)
-        else:
-            self._end(reason)
-
-    def _end(self, outcome: Outcome) -> None:
-        if self._on_end is None:
-            return
-        on_end, self._on_end = self._on_end, None
-        if isinstance(outcome, bytes):
-            on_end(outcome, None)
-        else:
-            on_end(b"", escaped(outcome))
+        self.stop()
 
 
 class Batcher:
@@ -121,11 +112,9 @@ class Batcher:
         batch: Batch,
         threads: RunThreads,
         tenant: TenantLoop,
-        limits: CallLimits,
         device: str | None,
     ) -> None:
         self.spec = spec
-        self.limits = limits
         self.device = device
         self.tenant = tenant
         self.threads = threads
@@ -183,98 +172,106 @@ class _RunningBatch:
         self._calls = calls
         self._name = f"run {batcher.spec.name} {batch_id}"
         self._id = batch_id
-        self._task: asyncio.Task[list[Outcome]] | None = None
+        self._task: TenantTask[list[Ended]] | None = None
+        self._ctx: BatchContext | None = None
         for call in calls:
             call.running = self
 
     def start(self) -> None:
-        if not self._spec.is_async:
-            self._batcher.threads.start(self._name, self._in_thread)
-            return
-        loop, post = self._batcher.tenant.loop, self._batcher.threads.mailbox.post
-
-        def begin() -> None:
-            self._task = loop.create_task(self._all_async(), name=self._name)
-            self._task.add_done_callback(lambda done: post(self._settle, done.result()))
-
-        loop.call_soon_threadsafe(begin)
+        """Call the function; its runs are settled later, never before this returns."""
+        try:
+            if self._spec.is_async:
+                self._task = self._batcher.tenant.start(self._name, self._all_async, self._ended)
+            else:
+                self._batcher.threads.start(self._name, self._all, self._ended)
+        except Exception as exc:  # noqa: BLE001 - such as no thread left; the queue goes on
+            failed: list[Ended] = [failure_of(exc)] * len(self._calls)
+            self._batcher.threads.mailbox.loop.call_soon(self._ended, failed)
 
     def stacks(self) -> list[str]:
-        return task_stacks(self._task) or thread_stacks(self._name)
+        return self._task.stacks() if self._task is not None else thread_stacks(self._name)
 
-    def _settle(self, outcomes: list[Outcome]) -> None:
-        self._batcher.ended()  # first: the next batch starts while this one's results are handed out
-        self._hand_out(deque(zip(self._calls, outcomes, strict=True)))
+    def one_stopped(self) -> None:
+        """A run of this batch was cancelled. Once all are, so is the batch."""
+        if all(call.ctx.is_canceled() for call in self._calls):
+            if self._ctx is not None:
+                self._ctx.cancel()
+            if self._task is not None:
+                self._task.cancel()
 
-    def _hand_out(self, settled: "deque[tuple[BatchCall, Outcome]]") -> None:
+    def _ended(self, ends: list[Ended] | None) -> None:
+        if ends is None:
+            ends = [never_said(call.ctx) for call in self._calls]
+        try:
+            self._batcher.ended()  # first: the next batch starts while this one's results are handed out
+        finally:
+            self._hand_out(deque(zip(self._calls, ends, strict=True)))
+
+    def _hand_out(self, settled: "deque[tuple[BatchCall, Ended]]") -> None:
         # One a turn of the loop: in between, the next batch's thread gets at the interpreter.
-        call, outcome = settled.popleft()
+        call, ended = settled.popleft()
         if settled:
             self._batcher.threads.mailbox.loop.call_soon(self._hand_out, settled)
-        call.settle(outcome)
+        call.settle(ended)
 
-    def _in_thread(self) -> Post:
-        return self._settle, (self._all(),)
-
-    def _all(self) -> list[Outcome]:
-        outcomes = self._together(self._calls)
-        if isinstance(outcomes, list):
-            return outcomes
+    def _all(self) -> list[Ended]:
+        ends = self._together(self._calls)
+        if not isinstance(ends, Failure):
+            return ends
         if len(self._calls) == 1:
-            return [outcomes]
+            return [ends]
         singles = [self._together([call]) for call in self._calls]
-        return [single[0] if isinstance(single, list) else single for single in singles]
+        return [single if isinstance(single, Failure) else single[0] for single in singles]
 
-    async def _all_async(self) -> list[Outcome]:
-        outcomes = await self._together_async(self._calls)
-        if isinstance(outcomes, list):
-            return outcomes
+    async def _all_async(self) -> list[Ended]:
+        ends = await self._together_async(self._calls)
+        if not isinstance(ends, Failure):
+            return ends
         if len(self._calls) == 1:
-            return [outcomes]
+            return [ends]
         singles = [await self._together_async([call]) for call in self._calls]
-        return [single[0] if isinstance(single, list) else single for single in singles]
+        return [single if isinstance(single, Failure) else single[0] for single in singles]
 
-    def _together(self, calls: list[BatchCall]) -> list[Outcome] | BaseException:
+    def _together(self, calls: list[BatchCall]) -> list[Ended] | Failure:
         try:
             return self._encode(calls, self._call(calls))
         except BaseException as exc:  # noqa: BLE001 - the edge to the author's code
-            return exc
+            return failure_of(exc)
 
-    async def _together_async(self, calls: list[BatchCall]) -> list[Outcome] | BaseException:
+    async def _together_async(self, calls: list[BatchCall]) -> list[Ended] | Failure:
         try:
             return self._encode(calls, await self._call(calls))
+        except asyncio.CancelledError as exc:
+            return failure_of(CanceledError("canceled") if all(call.ctx.is_canceled() for call in calls) else exc)
         except BaseException as exc:  # noqa: BLE001 - the edge to the author's code
-            return exc
+            return failure_of(exc)
 
     def _call(self, calls: list[BatchCall]) -> Any:
         if all(call.ctx.is_canceled() for call in calls):
             raise CanceledError("canceled")
-        ctx = BatchContext(self._id, [call.ctx for call in calls], self._batcher.device)
+        ctx = self._ctx = BatchContext(self._id, [call.ctx for call in calls], self._batcher.device)
         arguments = {**calls[0].arguments, self._spec.payload_param: [call.payload for call in calls]}
         return self._spec.function(ctx, **arguments)
 
-    def _encode(self, calls: list[BatchCall], results: Any) -> list[Outcome]:
+    def _encode(self, calls: list[BatchCall], results: Any) -> list[Ended]:
         if not isinstance(results, (list, tuple)) or len(results) != len(calls):
-            got = f"{len(results)} items" if isinstance(results, (list, tuple)) else type(results).__name__
+            got = f"{len(results)} items" if isinstance(results, (list, tuple)) else class_name(results)
             raise OutputError(f"returned {got} for {len(calls)} payloads; a batch function returns a list with one output a payload")
         return [self._encode_one(call, result) for call, result in zip(calls, results, strict=True)]
 
-    def _encode_one(self, call: BatchCall, result: Any) -> Outcome:
-        if isinstance(result, BaseException):
-            return result
+    def _encode_one(self, call: BatchCall, result: Any) -> Ended:
         try:
-            return check_output(result, self._spec.output_type, call.encode, self._batcher.limits)
-        except (WorkerError, ValueError) as exc:
-            return exc
+            return failure_of(result) if isinstance(result, BaseException) else call.writer.result(result)
+        except Exception as exc:  # noqa: BLE001 - one bad item fails alone
+            return failure_of(exc)
 
 
 class Batchers:
     """All queues of a worker: one for each batch function and set of models."""
 
-    def __init__(self, threads: RunThreads, tenant: TenantLoop, limits: CallLimits) -> None:
+    def __init__(self, threads: RunThreads, tenant: TenantLoop) -> None:
         self._threads = threads
         self._tenant = tenant
-        self._limits = limits
         self._batchers: dict[tuple[Any, ...], Batcher] = {}
 
     def of(self, spec: FunctionSpec, model_ids: tuple[str, ...], device: str | None) -> Batcher:
@@ -285,5 +282,5 @@ class Batchers:
         if found is None:
             if len(self._batchers) >= MAX_IDLE_BATCHERS:
                 self._batchers = {known: batcher for known, batcher in self._batchers.items() if not batcher.idle}
-            found = self._batchers[key] = Batcher(spec, spec.batch, self._threads, self._tenant, self._limits, device)
+            found = self._batchers[key] = Batcher(spec, spec.batch, self._threads, self._tenant, device)
         return found

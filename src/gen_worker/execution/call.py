@@ -1,35 +1,30 @@
 """Call one function, whatever its kind: sync in a thread, async on the tenant loop, once or as a stream of deltas."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from typing import Any
-
-import msgspec
 
 from gen_worker.authoring.context import ActionContext
 from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.errors import CanceledError, OutputError, WorkerError
 from gen_worker.execution.cancellation import CancelToken
+from gen_worker.execution.outputs import OutputWriter
 from gen_worker.execution.run_outbox import RunOutbox
-from gen_worker.execution.stuck import task_stacks, thread_stacks
-from gen_worker.execution.threads import Post, RunThreads, TenantLoop, ThreadJob
+from gen_worker.execution.stuck import thread_stacks
+from gen_worker.execution.tenant_loop import TenantLoop, TenantTask
+from gen_worker.execution.threads import RunThreads, ThreadJob
+from gen_worker.outcome import Failure, failure_of
 from gen_worker.residency.devices import current_gpu
+from gen_worker.texts import class_name
 
-Encode = Callable[[Any], bytes]
-OnEnd = Callable[[bytes, Exception | None], None]
-_Ended = tuple[bytes, BaseException | None]
-
-
-class CallLimits(msgspec.Struct, frozen=True):
-    """0 means no limit."""
-
-    output_bytes: int = 0
-    delta_bytes: int = 0
-    delta_events: int = 0
+# How a call ended: with its encoded output, empty for a stream, or with what its exception means. An exception becomes plain values where
+# it was raised: whatever its text does when it is read, it does in the author's own thread.
+Ended = bytes | Failure
+OnEnd = Callable[[Ended], None]
 
 
 class Call:
-    """One call. It ends at once when the token says so, whatever the author's code is doing. Lives on the loop."""
+    """One call. When the token says stop, the author's code is told; it ends when it likes. Lives on the loop."""
 
     def __init__(
         self,
@@ -41,9 +36,7 @@ class Call:
         outbox: RunOutbox,
         threads: RunThreads,
         tenant: TenantLoop,
-        encode: Encode,
-        encode_delta: Encode,
-        limits: CallLimits,
+        writer: OutputWriter,
         gpu: str | None = None,  # which one "cuda" means while the function runs, where there are several
     ) -> None:
         self._gpu = gpu
@@ -52,130 +45,99 @@ class Call:
         self._arguments = arguments
         self._token = token
         self._threads = threads
-        self._post = threads.mailbox.post
         self._tenant = tenant
-        self._encode = encode
-        self._encode_delta = encode_delta
-        self._limits = limits
+        self._writer = writer
         self._outbox = outbox
         self.author_runs = False
-        self._task: asyncio.Task[_Ended] | None = None
+        self._task: TenantTask[Ended] | None = None
         self._job: ThreadJob | None = None
         self._thread_name = f"run {spec.name} {ctx.run_id}"
-        self._on_end: OnEnd | None = None
-        self._on_author_end: Callable[[], None] | None = None
+        self._on_end: OnEnd = _nobody
 
-    def start(self, on_end: OnEnd, on_author_end: Callable[[], None]) -> None:
-        """Call the function. `on_end` is called once: with the encoded output (empty for a stream), or with what the author's code
-        raised, or why the run had to stop; it may come before this returns. `on_author_end` is called when the author's code has
-        returned, which may be after the run's end; not at all if it was never entered.
+    def start(self, on_end: OnEnd) -> None:
+        """Call the function; `on_end` is called once, when its code has ended, and not before this returns. Not at all where the token has
+        said stop already: then the code is never entered.
         """
         self._on_end = on_end
-        self._on_author_end = on_author_end
-        self._token.on_cancel(self._stop)
-        if self._ctx.is_canceled():
-            return  # it had to stop before it began
-        self.author_runs = True
+        if self._token.reason is not None:
+            return
         if self._spec.is_async:
-            self._tenant.loop.call_soon_threadsafe(self._start_task)
+            self._task = self._tenant.start(self._thread_name, self._as_coroutine, self._ended)
         else:
-            self._job = self._threads.start(self._thread_name, self._in_thread)
+            self._job = self._threads.start(self._thread_name, self._in_thread, self._ended)
+        self.author_runs = True
+        self._token.on_cancel(self._stop)
 
     def stacks(self) -> list[str]:
         """Where the author's code is just now."""
-        return task_stacks(self._task) or thread_stacks(self._thread_name)
+        return self._task.stacks() if self._task is not None else thread_stacks(self._thread_name)
 
-    def _start_task(self) -> None:
-        self._task = self._tenant.loop.create_task(self._as_coroutine(), name=self._thread_name)
-        self._task.add_done_callback(self._task_ended)
-
-    def _task_ended(self, done: "asyncio.Task[_Ended]") -> None:
-        # A task that is cancelled before its first step never enters its body.
-        self._post(self._author_ended, *((b"", CanceledError("canceled")) if done.cancelled() else done.result()))
-
-    def _stop_task(self) -> None:
-        if self._task is not None:
+    def stop(self) -> None:
+        """Tell the author's code that it should end."""
+        self._ctx.cancel()
+        if self._job is not None:
+            self._job.leave(self._ctx.run_id, self._spec.name)
+        elif self._task is not None:
             self._task.cancel()
 
     def _stop(self, reason: WorkerError) -> None:
-        self._ctx.cancel()
-        self._outbox.close()
-        if self._job is not None:
-            self._job.leave(self._ctx.run_id, self._spec.name)
-        elif self.author_runs:
-            self._tenant.loop.call_soon_threadsafe(self._stop_task)
-        self._settle(b"", reason)
+        self.stop()
 
-    def _author_ended(self, output: bytes, error: BaseException | None) -> None:
+    def _ended(self, ended: Ended | None) -> None:
         self.author_runs = False
-        self._settle(output, error)
-        if self._on_author_end is not None:
-            self._on_author_end()
+        self._on_end(never_said(self._ctx) if ended is None else ended)
 
-    def _settle(self, output: bytes, error: BaseException | None) -> None:
-        if self._on_end is None:
-            return  # cancelled or timed out before; what the author's code did afterwards counts no more
-        on_end, self._on_end = self._on_end, None
-        on_end(output, None if error is None else escaped(error))
-
-    def _in_thread(self) -> Post:
+    def _in_thread(self) -> Ended:
         try:
             self._check_canceled()
             with current_gpu(self._gpu):
                 result = self._spec.function(self._ctx, **self._arguments)
-                output = self._finish(result) if self._spec.output_mode == "single" else self._stream(result)
+                return self._writer.result(result) if self._spec.output_mode == "single" else self._stream(result)
         except BaseException as exc:  # noqa: BLE001 - the edge to the author's code: SystemExit ends the run, not the worker
-            return self._author_ended, (b"", exc)
-        return self._author_ended, (output, None)
+            return failure_of(exc)
 
-    async def _as_coroutine(self) -> _Ended:
+    async def _as_coroutine(self) -> Ended:
         try:
             self._check_canceled()
             result = self._spec.function(self._ctx, **self._arguments)
             if self._spec.output_mode == "single":
-                output = self._finish(await result)
-            else:
-                output = await self._stream_async(await result if asyncio.iscoroutine(result) else result)
-        except asyncio.CancelledError:
-            return b"", CanceledError("canceled")
+                return self._writer.result(await result)
+            return await self._stream_async(await result if asyncio.iscoroutine(result) else result)
+        except asyncio.CancelledError as exc:
+            # Cancelled by the run's end, or by the author's own asyncio code: that is no wish of the caller's.
+            return failure_of(CanceledError("canceled") if self._ctx.is_canceled() else exc)
         except BaseException as exc:  # noqa: BLE001 - the edge to the author's code
-            return b"", exc
-        return output, None
-
-    def _finish(self, result: Any) -> bytes:
-        self._check_canceled()
-        return check_output(result, self._spec.output_type, self._encode, self._limits)
+            return failure_of(exc)
 
     def _stream(self, result: Any) -> bytes:
         try:
-            items: Iterator[Any] = iter(result)
+            given: Iterator[Any] = iter(result)
         except TypeError:
-            raise OutputError(f"returned {type(result).__name__}; declared is a stream of {self._spec.output_type.__name__}") from None
+            raise OutputError(f"returned {class_name(result)}; declared is a stream of {self._spec.output_type.__name__}") from None
+        items = _values_of(given, self._spec.output_type.__name__)
         try:
             for count, item in enumerate(items, start=1):
                 self._check_canceled()
-                if not self._outbox.put_delta(self._delta(item)):
+                if not self._outbox.put_delta(self._writer.delta(item)):
                     break
-                if count == self._limits.delta_events:
+                if count == self._writer.limits.delta_events:
                     break
             self._check_canceled()
         finally:
-            close = getattr(items, "close", None)
-            if close is not None:
-                close()
+            items.close()
         return b""
 
     async def _stream_async(self, items: AsyncIterator[Any]) -> bytes:
         if not hasattr(items, "__aiter__"):
-            raise OutputError(f"returned {type(items).__name__}; declared is an async stream of {self._spec.output_type.__name__}")
+            raise OutputError(f"returned {class_name(items)}; declared is an async stream of {self._spec.output_type.__name__}")
         count = 0
         try:
             async for item in items:
                 self._check_canceled()
-                if not await self._outbox.put_delta_async(self._delta(item)):
+                if not await self._outbox.put_delta_async(self._writer.delta(item)):
                     break
                 count += 1
-                if count == self._limits.delta_events:
+                if count == self._writer.limits.delta_events:
                     break
             self._check_canceled()
         finally:
@@ -184,44 +146,29 @@ class Call:
                 await close()
         return b""
 
-    def _delta(self, item: Any) -> bytes:
-        delta = _checked(item, "yielded", self._spec.output_type, self._encode_delta)
-        if self._limits.delta_bytes and len(delta) > self._limits.delta_bytes:
-            raise OutputError(
-                f"yielded an item of {len(delta)} bytes; at most {self._limits.delta_bytes} are allowed (WORKER_MAX_OUTPUT_DELTA_BYTES). "
-                "Yield smaller pieces, or save a file and yield its ref"
-            )
-        return delta
-
     def _check_canceled(self) -> None:
         if self._ctx.is_canceled():
             raise CanceledError("canceled")
 
 
-def check_output(result: Any, kind: type[msgspec.Struct], encode: Encode, limits: CallLimits) -> bytes:
-    """A returned value, encoded; `OutputError` when it is not what the signature declares, `ValueError` when it is too large."""
-    output = _checked(result, "returned", kind, encode)
-    if limits.output_bytes and len(output) > limits.output_bytes:
-        raise ValueError(f"output of {len(output)} bytes; at most {limits.output_bytes} are allowed (WORKER_MAX_OUTPUT_BYTES)")
-    return output
+def never_said(ctx: ActionContext) -> Failure:
+    """How a call ended whose thread or task did not say: cancelled before its first step, or its loop was closed under it."""
+    if ctx.is_canceled():
+        return failure_of(CanceledError("canceled"))
+    return failure_of(RuntimeError("the call was ended from outside: its task was cancelled before it began, or its event loop was closed"))
 
 
-def _checked(value: Any, verb: str, kind: type[msgspec.Struct], encode: Encode) -> bytes:
-    if not isinstance(value, kind):
-        raise OutputError(f"{verb} {type(value).__name__}; declared is {kind.__name__}")
+def _nobody(ended: Ended) -> None:
+    """Before `start` nobody listens."""
+
+
+def _values_of(items: Any, declared: str) -> Generator[Any, None, None]:
+    """The items of a stream; `OutputError` for a generator that also returns something, which nobody would see."""
     try:
-        return encode(value)
-    except (TypeError, OverflowError, RecursionError, UnicodeEncodeError) as exc:
-        raise OutputError(f"{verb} a {type(value).__name__} that cannot be encoded: {exc}") from exc
-
-
-def escaped(error: BaseException) -> Exception:
-    """What an author's code raised, as an `Exception`."""
-    return error if isinstance(error, Exception) and not isinstance(error, StopIteration) else _EscapedError(error)
-
-
-class _EscapedError(Exception):
-    """Carries SystemExit, StopIteration and their like, which loops and generators would take for their own."""
-
-    def __init__(self, cause: BaseException) -> None:
-        super().__init__(f"{type(cause).__name__}({cause})")
+        returned: Any = yield from items
+    finally:
+        close = getattr(items, "close", None)
+        if close is not None:
+            close()
+    if returned is not None:
+        raise OutputError(f"returned {class_name(returned)} at the end of a stream of {declared}; yield it as the last item instead")

@@ -23,8 +23,14 @@ class CancelToken:
             return
         self.reason = reason or CanceledError("canceled")
         callbacks, self._callbacks = self._callbacks, []
+        broken: Exception | None = None
         for callback in callbacks:
-            callback(self.reason)
+            try:
+                callback(self.reason)
+            except Exception as exc:  # noqa: BLE001 - raised below: one that fails must not keep the reason from the others
+                broken = exc
+        if broken is not None:
+            raise broken
 
     def on_cancel(self, callback: Callable[[WorkerError], None]) -> None:
         """Call `callback(reason)` when the run must stop, at once if it already must."""

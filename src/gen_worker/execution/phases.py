@@ -16,6 +16,7 @@ from gen_worker.events import RunEvent, RunMetrics, RunModel
 from gen_worker.residency.manager import ModelUse
 
 _MEASURED_FIELDS = frozenset({"num_inference_steps", "steps", "width", "height", "guidance_scale", "guidance"})
+MAX_NUMBER = 2**53  # of a step count or a size: what a double holds exactly, so that no rounding raises
 _WORST_FIRST = ("cold_remote", "warm_disk", "hot_vram")
 
 
@@ -42,6 +43,7 @@ def run_metrics(function: str, payload: msgspec.Struct, uses: Sequence[ModelUse]
 
 
 def _summary(function: str, payload: msgspec.Struct, uses: Sequence[ModelUse], inference_s: float, upload_s: float) -> RunMetrics:
+    upload_s = _usable(upload_s) or 0.0  # an attribute of the author's context
     if not uses and not _is_measured(type(payload)):
         upload_ms = round(upload_s * 1000) if upload_s else None
         return RunMetrics(1, function, inference_ms=round(inference_s * 1000), upload_ms=upload_ms, peak_ram_bytes=_peak_ram_bytes())
@@ -105,11 +107,18 @@ def _is_measured(kind: type[msgspec.Struct]) -> bool:
 
 
 def _number(payload: msgspec.Struct, *names: str) -> float | None:
+    """The first of these fields that holds a number which can be told. A caller may send NaN, an author may have set anything."""
     for name in names:
-        value = getattr(payload, name, None)
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
+        # Only fields: a property of the author's would run its code here, on the worker's loop.
+        value = _usable(getattr(payload, name, None)) if name in payload.__struct_fields__ else None
+        if value is not None:
             return value
     return None
+
+
+def _usable(value: object) -> float | None:
+    """A plain number that can be rounded and sent; None for NaN, infinity and what no measurement comes near."""
+    return value if type(value) in (int, float) and -MAX_NUMBER <= value <= MAX_NUMBER else None  # type: ignore[operator,return-value]
 
 
 def _whole(value: float | None) -> int | None:

@@ -1,51 +1,46 @@
 """What one run says, from its thread to the sink: in order, in batches, with back-pressure on its deltas."""
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from gen_worker.events import OUTPUT_DELTA, RunEvent
+from gen_worker.execution.request import RunSink
 
 MAX_UNTAKEN_DELTAS = 256  # enough that the hand-over between threads costs less than the deltas
 MAX_UNTAKEN_BYTES = 1 << 20
 MAX_WAITING_EVENTS = 4096
+MAX_WAITING_EVENT_BYTES = 8 << 20
 MAX_EVENT_BYTES = 1 << 20  # of one event's payload: below the 4 MiB that many schedulers take in a message
 FIRST_DELTA_PAUSE_S = 120e-6
-
-
-class RunSink(Protocol):
-    """Takes what a run says, on the loop. While `ready` is False the run's stream is paused, until `on_ready` is called back."""
-
-    @property
-    def ready(self) -> bool: ...
-
-    def emit(self, event: RunEvent) -> None: ...
-
-    def emit_all(self, events: list[RunEvent]) -> None: ...
-
-    def on_ready(self, callback: Callable[[], None]) -> None: ...
 
 
 class RunOutbox:
     """Belongs to one run. One producer (the author's thread or task) puts; the loop hands on what is there in one go.
 
     Deltas wait for room: at 256 of them or 1 MiB that the sink has not taken, the producer stands still. Other events never wait;
-    beyond 4,096 they are dropped and counted, so that a flood of them costs no memory. Each side writes its own counters only.
+    beyond 4,096 of them, or 8 MiB, they are dropped and counted, so that a flood of them costs no memory. After `close` nothing is taken,
+    whoever puts it: an author's thread may outlive its run. Each side writes its own counters only.
+
+    `on_broken` is called on the loop when the sink raises: a stream that lost a delta must not go on.
     """
 
-    def __init__(self, sink: RunSink, post: Callable[..., None]) -> None:
+    def __init__(self, sink: RunSink, post: Callable[..., None], on_broken: Callable[[BaseException], None]) -> None:
         self._sink = sink
         self._post = post
+        self._on_broken = on_broken
         self._items: deque[RunEvent] = deque()
         self._posted = False
         self._sent = self._sent_bytes = 0
         self._taken = self._taken_bytes = 0
         self._held = self._held_bytes = 0
+        self._put_bytes = self._handed_bytes = 0  # of events: a flood of them is bounded in bytes, too
         self._closed = False
         self._room: threading.Event | None = None
         self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
@@ -53,10 +48,14 @@ class RunOutbox:
 
     def put_event(self, event_type: str, payload: bytes) -> None:
         """From any thread: an event of the author's; `ValueError` for one that is too large to be sent with others."""
+        if self._closed:
+            return
         checked_event(payload)
-        if len(self._items) >= MAX_WAITING_EVENTS:
+        waiting_bytes = self._put_bytes - self._handed_bytes
+        if len(self._items) >= MAX_WAITING_EVENTS or waiting_bytes + len(payload) > MAX_WAITING_EVENT_BYTES:
             self.dropped += 1
             return
+        self._put_bytes += len(payload)
         self._put(RunEvent(event_type, msgspec.Raw(payload)))
 
     def put_delta(self, delta: bytes) -> bool:
@@ -83,9 +82,15 @@ class RunOutbox:
             self._waiter = None
         return self._put_delta(delta)
 
+    @property
+    def closed(self) -> bool:
+        """Whether the run is over."""
+        return self._closed
+
     def close(self) -> None:
         """On the loop: the run is over, nobody takes any more."""
         self._closed = True
+        self._items.clear()
         self._wake_producer()
 
     def _put_delta(self, delta: bytes) -> bool:
@@ -110,7 +115,15 @@ class RunOutbox:
             items.clear()
             return
         batch = [items.popleft() for _ in range(len(items))]
-        deltas = [_size(item) for item in batch if item.event_type == OUTPUT_DELTA]
+        try:
+            self._hand_over(batch)
+        except BaseException as exc:  # noqa: BLE001 - whatever the sink raises, the run ends by it
+            self._on_broken(exc)
+
+    def _hand_over(self, batch: list[RunEvent]) -> None:
+        sizes = [(item.event_type == OUTPUT_DELTA, _size(item)) for item in batch]
+        deltas = [size_bytes for is_delta, size_bytes in sizes if is_delta]
+        self._handed_bytes += sum(size_bytes for is_delta, size_bytes in sizes if not is_delta)
         self._sink.emit_all(batch)
         self._held += len(deltas)
         self._held_bytes += sum(deltas)
@@ -132,7 +145,8 @@ class RunOutbox:
             self._room.set()
         waiter = self._waiter
         if waiter is not None:
-            waiter[0].call_soon_threadsafe(waiter[1].set)
+            with contextlib.suppress(RuntimeError):  # the author has closed the loop that the producer waited on
+                waiter[0].call_soon_threadsafe(waiter[1].set)
 
     def _is_full(self) -> bool:
         return self._sent - self._taken >= MAX_UNTAKEN_DELTAS or self._sent_bytes - self._taken_bytes >= MAX_UNTAKEN_BYTES

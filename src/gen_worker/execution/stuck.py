@@ -13,6 +13,7 @@ import msgspec
 from gen_worker import events
 from gen_worker.events import RunEvent, Stuck
 from gen_worker.log import Log
+from gen_worker.texts import repr_of, sound
 
 Phase = Literal["model_resolve", "model_load", "inference"]
 _EVENTS: Mapping[str, str] = {
@@ -84,11 +85,14 @@ class StuckWatch:
         for watched in list(self._phases):
             if now_s - watched.began_s >= self._after.of(watched.phase):
                 self._phases.discard(watched)
-                self._report(watched, now_s - watched.began_s)
+                try:
+                    self._report(watched, now_s - watched.began_s)
+                except Exception as exc:  # noqa: BLE001 - one phase that cannot be shown must not end the watch over the others
+                    self._log.error("run.stuck_unreported", run_id=watched.run_id, error=repr_of(exc))
         self._timer = asyncio.get_running_loop().call_later(self._interval_s, self._look) if self._phases else None
 
     def _report(self, watched: WatchedPhase, elapsed_s: float) -> None:
-        stacks = tuple(stack[-MAX_STACK_CHARS:] for stack in watched.stacks()[:MAX_STACKS])
+        stacks = tuple(sound(stack[-MAX_STACK_CHARS:]) for stack in watched.stacks()[:MAX_STACKS])
         stuck = Stuck(
             watched.phase, self._after.of(watched.phase), round(elapsed_s * 1000), watched.function, stacks=stacks, **watched.facts
         )

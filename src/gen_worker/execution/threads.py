@@ -1,58 +1,28 @@
-"""Threads that run authors' code, and the way back to the event loop."""
+"""Threads that run authors' sync functions."""
 
-import asyncio
 import queue
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextvars import Context
 from itertools import takewhile
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
+from gen_worker.errors import ResourceError
+from gen_worker.execution.mailbox import Mailbox
 from gen_worker.log import Log
+from gen_worker.texts import repr_of
 
-Post = tuple[Callable[..., None], tuple[Any, ...]]
-Job = Callable[[], Post]  # returns what is to be called on the loop
+T = TypeVar("T")
 FIRST_THREADS = 2
 MANY_SUBMITTED = 1024
 GROW_AFTER_S = 0.01
 GROW_WHEN_BUSY_AFTER_S = 0.1
 BUSY_SHARE = 0.8  # of one processor
 REPORT_AFTER_S = 1.0  # a function that looks at its cancel flag returns well within this
-
-
-class Mailbox:
-    """Calls from any thread to the loop, in order. Many posts share one wake-up of the loop, which is what costs."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop  # kept: asking for the running loop is a system call on Python 3.11
-        self._calls: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
-        self._scheduled = False
-
-    def post(self, call: Callable[..., None], *args: Any) -> None:
-        """Have `call(*args)` run on the loop; dropped when the loop is closed."""
-        self._calls.append((call, args))
-        if not self._scheduled:
-            self._scheduled = True
-            try:
-                self.loop.call_soon_threadsafe(self._drain)
-            except RuntimeError:  # the loop has closed: nobody is left to tell
-                self._calls.clear()
-
-    def _drain(self) -> None:
-        # Cleared first: a post that comes while we drain schedules one drain too many, never one too few.
-        self._scheduled = False
-        calls = self._calls
-        try:
-            while calls:
-                call, args = calls.popleft()
-                call(*args)
-        finally:
-            if calls and not self._scheduled:  # one call failed; the others are owed all the same
-                self._scheduled = True
-                self.loop.call_soon(self._drain)
 
 
 class LeftThread(msgspec.Struct, frozen=True):
@@ -76,27 +46,33 @@ class RunThreads:
         self.mailbox = mailbox
         self._log = log
         self._max = max_threads
-        self._jobs: queue.SimpleQueue[tuple[str, Job, ThreadJob] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[str, Callable[[], Any], ThreadJob, Callable[[Any], None]] | None] = queue.SimpleQueue()
         self._count = 0
         self._free = 0  # negative: so many jobs wait for a thread
         self._submitted: deque[float] = deque()  # when; the last ones are those that wait
         self._growing = False
         self._left: dict[ThreadJob, tuple[str, str, float]] = {}
 
-    def start(self, name: str, job: Job) -> "ThreadJob":
-        """Run `job` in a thread called `name` while it lasts."""
+    def start(self, name: str, job: Callable[[], T], on_end: Callable[[T | None], None]) -> "ThreadJob":
+        """Run `job` in a thread called `name` while it lasts, in a context of its own: neither context variables nor the decimal precision
+        of one job are seen by another. `on_end` is called on the loop with its result, or None should it raise, which no job does.
+        `ResourceError` when the system has no thread for it.
+        """
         handle = ThreadJob(self)
+        working = self._count - len(self._left)
         if self._free > 0:
             self._free -= 1
-        elif self._count - len(self._left) < FIRST_THREADS:
-            self._add_thread()
-        else:
+        elif working < FIRST_THREADS and self._add_thread():
+            pass
+        elif working > 0:
             self._free -= 1
             self._grow_soon()
+        else:
+            raise ResourceError("the system has no thread left for this run")
         self._submitted.append(time.monotonic())
         if len(self._submitted) >= MANY_SUBMITTED:
             self._forget_taken()
-        self._jobs.put((name, job, handle))
+        self._jobs.put((name, job, handle, on_end))
         return handle
 
     def left(self) -> list[LeftThread]:
@@ -110,9 +86,14 @@ class RunThreads:
         for _ in range(self._count):
             self._jobs.put(None)
 
-    def _add_thread(self) -> None:
+    def _add_thread(self) -> bool:
+        try:
+            threading.Thread(target=self._work, name="run-idle", daemon=True).start()
+        except (RuntimeError, MemoryError) as exc:  # the system's limit of threads, or of memory
+            self._log.warning("run.no_thread", threads=self._count, error=repr_of(exc))
+            return False
         self._count += 1
-        threading.Thread(target=self._work, name="run-idle", daemon=True).start()
+        return True
 
     def _grow_soon(self) -> None:
         if not self._growing:
@@ -129,8 +110,9 @@ class RunThreads:
         late = sum(1 for _ in takewhile(lambda at_s: at_s <= before_s, self._submitted))
         room = self._max - (self._count - len(self._left))
         for _ in range(min(late, -self._free, room)):
+            if not self._add_thread():
+                break
             self._free += 1
-            self._add_thread()
         if self._free < 0:
             self._grow_soon()
 
@@ -140,23 +122,30 @@ class RunThreads:
 
     def _work(self) -> None:
         thread = threading.current_thread()
+        result: Any
         while (taken := self._jobs.get()) is not None:
-            thread.name, job, handle = taken
-            call, args = job()
+            thread.name, job, handle, on_end = taken
+            try:
+                result = Context().run(job)
+            except BaseException as exc:  # noqa: BLE001 - a bug of ours: the thread goes on, and the run ends
+                self._log.error("run.thread_broken", error=repr_of(exc))
+                result = None
             thread.name = "run-idle"
-            self.mailbox.post(self._returned, handle, call, args)
-            del taken, job, handle, call, args  # or the last run's payload and model would live as long as the thread is idle
+            self.mailbox.post(self._returned, handle, on_end, result)
+            del taken, job, handle, on_end, result  # or the last run's payload and model would live as long as the thread is idle
 
-    def _returned(self, handle: "ThreadJob", call: Callable[..., None], args: tuple[Any, ...]) -> None:
+    def _returned(self, handle: "ThreadJob", on_end: Callable[[Any], None], result: Any) -> None:
         self._free += 1
         handle.running = False
         found = self._left.pop(handle, None)
-        if found is not None:
-            run_id, function, since_s = found
-            seconds = round(time.monotonic() - since_s, 3)
-            if seconds >= REPORT_AFTER_S:
-                self._log.warning("run.thread_returned", run_id=run_id, function=function, seconds_after_its_run=seconds)
-        call(*args)
+        try:
+            on_end(result)
+        finally:
+            if found is not None:
+                run_id, function, since_s = found
+                seconds = round(time.monotonic() - since_s, 3)
+                if seconds >= REPORT_AFTER_S:
+                    self._log.warning("run.thread_returned", run_id=run_id, function=function, seconds_after_its_run=seconds)
 
 
 class ThreadJob:
@@ -182,33 +171,3 @@ class ThreadJob:
                 function=function,
                 hint="the function goes on after its run ended; look at ctx.is_canceled()",
             )
-
-
-class TenantLoop:
-    """One event loop in a thread of its own for all async functions: what blocks there does not block the worker."""
-
-    def __init__(self, log: Log) -> None:
-        self._log = log
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop, started on first use."""
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            threading.Thread(target=self._run, args=(self._loop,), name="run-async", daemon=True).start()
-        return self._loop
-
-    def close(self) -> None:
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._loop = None
-
-    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        asyncio.set_event_loop(loop)
-        while self._loop is loop:
-            try:
-                loop.run_forever()
-                return
-            except BaseException as exc:  # noqa: BLE001 - asyncio re-raises a tenant task's SystemExit here; others must go on
-                self._log.error("run.async_loop_interrupted", error=repr(exc))

@@ -16,8 +16,8 @@ from gen_worker.events import RunEvent
 from gen_worker.execution.admission import Admission
 from gen_worker.execution.cancellation import CancelToken
 from gen_worker.execution.executor import Executor
+from gen_worker.execution.mailbox import Mailbox
 from gen_worker.execution.run_outbox import checked_event
-from gen_worker.execution.threads import Mailbox
 from gen_worker.log import Log
 from gen_worker.names import RUN_ID_RULE, is_run_id
 from gen_worker.outcome import outcome_of

@@ -14,18 +14,20 @@ from gen_worker.errors import WorkerError
 from gen_worker.events import RunEvent
 from gen_worker.execution.admission import Admission
 from gen_worker.execution.cancellation import CancelToken
-from gen_worker.execution.executor import Executor, RunRequest
+from gen_worker.execution.executor import Executor
+from gen_worker.execution.request import RunRequest
 from gen_worker.files.file_api import FileApi
 from gen_worker.log import Log
 from gen_worker.names import RUN_ID_RULE, did_you_mean, is_run_id
 from gen_worker.outcome import Outcome, outcome_of
 from gen_worker.sources.listings import listings_of
+from gen_worker.texts import repr_of
 from gen_worker.wire.messages import Event, RunCommand, RunResult, Single
 from gen_worker.wire.outbox import Outbox
 
 RESULT_OVERHEAD_BYTES = 16 << 10
 MAX_ECHOED_ID_BYTES = 64 << 10  # a longer id is nobody's; an answer that carries it could be too large for the peer
-_encode = msgspec.json.Encoder(enc_hook=repr).encode
+_encode = msgspec.json.Encoder(enc_hook=repr_of).encode
 
 
 class Voice(Protocol):
@@ -65,6 +67,21 @@ class WireSink:
         emit = self.emit
         for event in batch:
             emit(event)
+
+
+class _WireRun:
+    """What the executor says of one run, told to the scheduler."""
+
+    def __init__(self, sink: WireSink, ended: Callable[[Outcome], None], released: Callable[[], None]) -> None:
+        self.emit_all = sink.emit_all
+        self.on_ready = sink.on_ready
+        self.ended = ended
+        self.released = released
+        self._sink = sink
+
+    @property
+    def ready(self) -> bool:
+        return self._sink.ready
 
 
 class FilesOf(Protocol):
@@ -180,13 +197,16 @@ class WireRuns:
             resolved_models=self._resolved(command),
             listings={**self._listings(), **listings_of(command.resolved_models)},
             file_api=file_api,
+            max_output_bytes=self._max_message_bytes - RESULT_OVERHEAD_BYTES,
         )
+        hooks = _WireRun(sink, lambda outcome: self._ended(command, outcome), lambda: self._admission.give(spec.name))
+        self._executor.start(spec, request, hooks, token, outputs)
 
-        def done(outcome: Outcome) -> None:
-            self._end(command.run_id)
+    def _ended(self, command: RunCommand, outcome: Outcome) -> None:
+        try:
             self._answer(command, outcome)
-
-        self._executor.start(spec, request, sink, token, outputs, done, lambda: self._admission.give(spec.name))
+        finally:
+            self._end(command.run_id)
 
     def _end(self, run_id: str) -> None:
         self._tokens.pop(run_id, None)
@@ -217,13 +237,6 @@ class WireRuns:
         self._log.info(events.REJECTED, run_id=command.run_id, function=command.function, reason=reason)
 
     def _answer(self, command: RunCommand, outcome: Outcome) -> None:
-        size_bytes = len(outcome.output)
-        if size_bytes + RESULT_OVERHEAD_BYTES > self._max_message_bytes:
-            detail = (
-                f"output of {size_bytes} bytes; messages to the scheduler hold at most {self._max_message_bytes} "
-                "(WORKER_MAX_MESSAGE_BYTES). Save a file and return its ref"
-            )
-            outcome = _refused("validation", detail, detail)
         if outcome.success:
             self._voice.say(RunResult(command.run_id, True, outcome.output))
             return

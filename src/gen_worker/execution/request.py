@@ -1,0 +1,59 @@
+"""What a run is asked for with, and what whoever asked hears of it."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from gen_worker.content.listing import Listing
+from gen_worker.events import RunEvent
+from gen_worker.execution.payloads import Encoding
+from gen_worker.files.file_api import FileApi
+from gen_worker.outcome import Outcome
+
+
+class RunRequest(msgspec.Struct, frozen=True):
+    """What a caller asks for.
+
+    `encoding` is that of the payload and of the output; deltas are JSON always. `uploads` maps asset refs of this payload to files that
+    came with the request; others are fetched from `file_api`. `max_output_bytes` is what the way back to the caller can carry, 0 for
+    anything.
+    """
+
+    run_id: str
+    payload: bytes
+    encoding: Encoding = "json"
+    timeout_ms: int = 0
+    owner: str | None = None
+    invoker_id: str | None = None
+    required_models: tuple[str, ...] = ()
+    resolved_models: Mapping[str, Any] | None = None  # as the function sees them
+    listings: Mapping[str, Listing] = {}
+    uploads: Mapping[str, Path] = msgspec.field(default_factory=dict)
+    file_api: FileApi | None = None
+    max_output_bytes: int = 0
+
+
+class RunSink(Protocol):
+    """Takes what a run says, on the executor's loop. While `ready` is False the run's stream is paused, until `on_ready` is called back."""
+
+    @property
+    def ready(self) -> bool: ...
+
+    def emit_all(self, batch: list[RunEvent]) -> None: ...
+
+    def on_ready(self, callback: Callable[[], None]) -> None: ...
+
+
+class RunHooks(RunSink, Protocol):
+    """What whoever asked for a run hears of it, on the executor's loop: events, then `ended` once, and `released` once.
+
+    After `ended` no event comes. `released` comes in the same turn of the loop, or later: where the author's code goes on after its run
+    was cancelled or timed out, neither its slot nor its files are free before it returns. An implementation should not raise; if it does,
+    the error is logged and everything else happens all the same.
+    """
+
+    def ended(self, outcome: Outcome) -> None: ...
+
+    def released(self) -> None: ...

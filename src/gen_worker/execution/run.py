@@ -1,0 +1,393 @@
+"""One run, from its bytes to its one outcome.
+
+             start                 files and models here      the author's code has ended
+    accepting -----> preparing ------------------> calling ------------------------------+
+        |                |                            |                                  |
+        |  bad payload   |  no file, no model         |  cancelled, timed out            v
+        +----------------+----------------------------+------------------------------> ended ----------> released
+                                                                                          as soon as nobody
+                                                                                          works for it any more
+
+Who moves it: `start` and its task `_prepare` up to `calling`; from there `Call` by `_author_ended`. The token ends it from any state by
+`_stopped`: at once, whatever the author's code, a download or a load is doing. Everything here happens on the executor's loop.
+
+**The end is a seal.** `_end` runs once. What it does first is to say the outcome, in values that were made beforehand and by steps that
+stand in a `_Guard` each: one that raises is logged and the next one is taken all the same. After that no event of this run is passed on.
+Everything else (returning leases, files and the slot, learning from the run, logging) comes after the outcome and is guarded likewise.
+Nothing between the end of the author's code and the outcome may raise, wait or be skipped; a new step belongs below the outcome, or into
+a guard.
+
+`released` waits for whoever still uses what the run holds: the author's code that goes on after a cancel, a download in a thread.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from gen_worker import events
+from gen_worker.authoring.assets import holds_assets
+from gen_worker.authoring.context import ActionContext, OutputStore
+from gen_worker.authoring.signature import FunctionSpec, Injection
+from gen_worker.clock import Clock
+from gen_worker.errors import CanceledError, WorkerError
+from gen_worker.events import RunEvent
+from gen_worker.execution.batching import BatchCall, Batchers
+from gen_worker.execution.call import Call, Ended
+from gen_worker.execution.cancellation import CancelToken
+from gen_worker.execution.mailbox import Mailbox
+from gen_worker.execution.outputs import OutputLimits, OutputWriter
+from gen_worker.execution.payloads import decode_payload
+from gen_worker.execution.phases import run_metrics, utc_now
+from gen_worker.execution.request import RunHooks, RunRequest
+from gen_worker.execution.run_outbox import RunOutbox
+from gen_worker.execution.stuck import Phase, StuckWatch, WatchedPhase, thread_stacks
+from gen_worker.execution.tenant_loop import TenantLoop
+from gen_worker.execution.threads import RunThreads
+from gen_worker.files.inputs import InputFiles
+from gen_worker.log import Log
+from gen_worker.outcome import Failure, Outcome, failure_of
+from gen_worker.residency.manager import ModelManager, ModelUse, Seat
+from gen_worker.residency.place import Lease
+
+_encode_json = msgspec.json.Encoder().encode
+_MODEL_PHASES: Mapping[str, Phase] = {events.RESOLVE_STARTED: "model_resolve", events.LOAD_STARTED: "model_load"}
+
+
+class RunParts(msgspec.Struct, frozen=True):
+    """What every run of an executor works with."""
+
+    models: ModelManager
+    inputs: InputFiles
+    log: Log
+    clock: Clock
+    device: str | None
+    mailbox: Mailbox
+    threads: RunThreads
+    tenant: TenantLoop
+    stuck: StuckWatch
+    batchers: Batchers
+    limits: OutputLimits
+    max_input_bytes: int
+    background: Callable[[Coroutine[Any, Any, None], str], None]
+
+
+class Run:
+    """One run on its way."""
+
+    def __init__(
+        self, parts: RunParts, spec: FunctionSpec, request: RunRequest, hooks: RunHooks, token: CancelToken, outputs: OutputStore
+    ) -> None:
+        self._parts = parts
+        self._spec = spec
+        self._request = request
+        self._hooks = hooks
+        self._token = token
+        self._outputs = outputs
+        self._timeout_ms = request.timeout_ms or spec.timeout_ms
+        self._began_s = 0.0
+        self._inference_began_s: float | None = None
+        self._payload: msgspec.Struct | None = None
+        self._uses: list[ModelUse] = []
+        self._seat: Seat | None = None
+        self._device: str | None = None
+        self._ctx: ActionContext | None = None
+        self._outbox: RunOutbox | None = None
+        self._call: Call | BatchCall | None = None
+        self._watched: WatchedPhase | None = None
+        self._preparing = False
+        self._ended = False
+        self._released = False
+        self._cleanups: list[tuple[str, Callable[[], object]]] = []  # taken back from the last to the first
+
+    def start(self) -> None:
+        """Begin; never raises. A run that needs no files and no models goes on without a task of its own: most of what a quick run costs
+        is waking up.
+        """
+        spec = self._spec
+        try:
+            payload = self._payload = self._accept()
+            if not spec.injections and not holds_assets(spec.payload_type):
+                self._begin_call({spec.payload_param: payload})
+                return
+            self._preparing = True
+            self._parts.background(self._prepare(payload), f"prepare {self._request.run_id}")
+        except BaseException as exc:  # noqa: BLE001 - whatever it was, it is the outcome of this run
+            self._preparing = False
+            self._fail(exc)
+
+    # RunSink: what the run's outbox hands on.
+
+    @property
+    def ready(self) -> bool:
+        return self._hooks.ready
+
+    def on_ready(self, callback: Callable[[], None]) -> None:
+        self._hooks.on_ready(callback)
+
+    def emit_all(self, batch: list[RunEvent]) -> None:
+        if not self._ended:
+            self._hooks.emit_all(batch)
+
+    # The way to the call.
+
+    def _accept(self) -> Any:
+        spec, request = self._spec, self._request
+        self._began_s = self._parts.clock.now_s()
+        received = events.Received(spec.name, len(request.required_models), len(request.payload))
+        self._say(RunEvent(events.RECEIVED, received), RunEvent(events.COMPUTE_STARTED, events.At(utc_now())))
+        if self._timeout_ms > 0:
+            self._token.expire_after(self._timeout_ms)
+        payload = decode_payload(spec.payload_type, request.payload, request.encoding, max_bytes=self._parts.max_input_bytes)
+        self._token.check()
+        self._token.on_cancel(self._stopped)
+        self._say(RunEvent(events.STARTED, events.Started(spec.name, request.required_models)))
+        return payload
+
+    async def _prepare(self, payload: Any) -> None:
+        spec, request, parts = self._spec, self._request, self._parts
+        arguments: dict[str, Any] = {spec.payload_param: payload}
+        try:
+            if holds_assets(spec.payload_type):
+                self._cleanups.append(("input files", lambda: parts.inputs.forget(request.run_id)))
+                files = parts.inputs.materialize(request.run_id, payload, request.uploads, request.owner, request.file_api)
+                await self._token.race(files)
+            if spec.injections:
+                self._seat = parts.models.seat(spec, payload)
+                self._cleanups.append(("seat", self._seat.release))
+            for injection in spec.injections:
+                lease, use = await self._token.race(self._acquire(injection, payload))
+                self._cleanups.append(("lease", lease.release))
+                arguments[injection.param] = lease.view()
+                self._uses.append(use)
+            self._begin_call(arguments)
+        except asyncio.CancelledError as exc:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # the executor closes
+                self._fail(CanceledError("canceled"))
+                raise
+            self._fail(exc)  # raised by a loader or a client: nobody's wish
+        except BaseException as exc:  # noqa: BLE001 - whatever it was, it is the outcome of this run
+            self._fail(exc)
+        finally:
+            self._preparing = False
+            self._release_if_idle()
+
+    async def _acquire(self, injection: Injection, payload: msgspec.Struct) -> tuple[Lease, ModelUse]:
+        """The model for a parameter; each of its steps is watched."""
+        stuck, run_id, name = self._parts.stuck, self._request.run_id, self._spec.name
+        watched: WatchedPhase | None = None
+
+        def emit(event: RunEvent) -> None:
+            nonlocal watched
+            if event.event_type == events.MODEL_PROGRESS:
+                self._say(event)
+                return
+            stuck.leave(watched)
+            watched = None
+            phase = _MODEL_PHASES.get(event.event_type)
+            if phase is not None:
+                step: events.ModelStep = event.payload
+                facts = {"param_name": step.param_name, "model_id": step.model_id}
+                watched = stuck.enter(phase, run_id, name, self._say, lambda: thread_stacks("model-load"), **facts)
+            self._say(event)
+
+        try:
+            return await self._parts.models.acquire(self._spec, injection, payload, emit, self._request.listings, self._seat)
+        finally:
+            stuck.leave(watched)
+
+    def _begin_call(self, arguments: Mapping[str, Any]) -> None:
+        if self._ended:
+            return
+        spec, parts, request = self._spec, self._parts, self._request
+        self._device = parts.device if self._seat is None else self._seat.device_name or parts.device
+        outbox = self._outbox = RunOutbox(self, parts.mailbox.post, self._outbox_broke)
+        ctx = self._ctx = self._context(outbox)
+        limits = msgspec.structs.replace(parts.limits, message_bytes=request.max_output_bytes) if request.max_output_bytes else parts.limits
+        writer = OutputWriter(spec.output_type, request.encoding, limits)
+        if spec.batch is not None:
+            batcher = parts.batchers.of(spec, tuple([use.model_id for use in self._uses]), self._device)
+            call: Call | BatchCall = BatchCall(batcher, ctx, self._payload, arguments, self._token, writer)
+        else:
+            gpu = self._seat.device_name if self._seat else None
+            call = Call(
+                spec, ctx, arguments, token=self._token, outbox=outbox, threads=parts.threads, tenant=parts.tenant, writer=writer, gpu=gpu
+            )
+        self._inference_began_s = parts.clock.now_s()
+        self._say(RunEvent(events.INFERENCE_STARTED, events.InferenceStarted(spec.name, spec.output_mode)))
+        self._watched = parts.stuck.enter("inference", request.run_id, spec.name, self._say, call.stacks, output_mode=spec.output_mode)
+        if self._seat is not None:
+            self._cleanups.append(("work on a device", self._seat.begin_work()))
+        self._call = call
+        call.start(self._author_ended)
+
+    def _context(self, outbox: RunOutbox) -> ActionContext:
+        request = self._request
+
+        def emitter(event: dict[str, Any]) -> None:
+            if outbox.closed:
+                return
+            event_type = event["type"]
+            if event_type in events.RESERVED:
+                raise ValueError(f"the event {event_type} is the worker's own; choose another name")
+            # Encoded in the author's thread: the payload may change after this returns.
+            outbox.put_event(event_type, _encode_json(event["payload"]))
+
+        return ActionContext(
+            request.run_id,
+            emitter,
+            request.owner,
+            request.invoker_id,
+            self._timeout_ms or None,
+            resolved_cozy_models_by_id=request.resolved_models,
+            required_models=request.required_models,
+            outputs=self._outputs,
+            device=self._device,
+        )
+
+    # The end.
+
+    def _author_ended(self, ended: Ended) -> None:
+        self._end(ended)
+        self._release_if_idle()
+
+    def _stopped(self, reason: WorkerError) -> None:
+        self._end(failure_of(reason))
+
+    def _fail(self, exc: BaseException) -> None:
+        self._end(failure_of(exc))
+
+    def _outbox_broke(self, exc: BaseException) -> None:
+        """Part of its output is lost: the run fails, and the author's code is told to stop."""
+        self._fail(exc)
+        with self._guard("stopping the author's code"):
+            if self._call is not None:
+                self._call.stop()
+
+    def _end(self, ended: Ended) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        outcome = ended.outcome if isinstance(ended, Failure) else Outcome(success=True, output=ended)
+        ending: list[RunEvent] = []
+        with self._guard("the last events"):
+            self._add_ending(ending, outcome)
+        with self._guard("passing on the last events"):
+            self._hooks.emit_all(ending)
+        with self._guard("passing on the outcome"):
+            self._hooks.ended(outcome)
+        # The outcome is said. From here on it is about what the run has held, and what can be learned from it.
+        with self._guard("the run's outbox"):
+            if self._outbox is not None:
+                self._outbox.close()
+        with self._guard("the time limit"):
+            self._token.close()
+        with self._guard("the watch over slow phases"):
+            self._parts.stuck.leave(self._watched)
+        with self._guard("what is learned of the run"):
+            self._learn(ended)
+        self._release_if_idle()
+        with self._guard("the log"):
+            self._log(ended)
+
+    def _add_ending(self, ending: list[RunEvent], outcome: Outcome) -> None:
+        spec = self._spec
+        if not outcome.success:
+            if spec.output_mode == "incremental":
+                ending.append(RunEvent(events.OUTPUT_ERROR, events.OutputFailed(outcome.error_type, outcome.safe_message)))
+            failed = events.Failed(spec.name, outcome.error_type, outcome.retryable, outcome.safe_message)
+            ending.append(RunEvent(events.FAILED, failed))
+            if self._inference_began_s is not None:
+                duration_ms = round(self._inference_s() * 1000)
+                inference = events.InferenceFailed(spec.name, spec.output_mode, outcome.error_type, duration_ms)
+                ending.append(RunEvent(events.INFERENCE_FAILED, inference))
+            ending.append(RunEvent(events.COMPUTE_COMPLETED, events.At(utc_now())))
+            return
+        if spec.output_mode == "incremental":
+            ending.append(RunEvent(events.OUTPUT_COMPLETED, {}))
+        inference_s = self._inference_s()
+        ending.append(
+            RunEvent(events.INFERENCE_COMPLETED, events.InferenceCompleted(spec.name, spec.output_mode, round(inference_s * 1000)))
+        )
+        ending.append(RunEvent(events.COMPUTE_COMPLETED, events.At(utc_now())))
+        with self._guard("the metrics"):
+            assert self._payload is not None
+            assert self._ctx is not None
+            ending += run_metrics(spec.name, self._payload, self._uses, inference_s, self._ctx.upload_s)
+        duration_ms = round((self._parts.clock.now_s() - self._began_s) * 1000)
+        ending.append(RunEvent(events.COMPLETED, events.Completed(spec.name, duration_ms)))
+
+    def _learn(self, ended: Ended) -> None:
+        if self._seat is None:
+            return
+        if not isinstance(ended, Failure):
+            self._parts.models.note_run(self._spec.name, self._inference_s())
+        elif ended.out_of_memory and self._uses:
+            relief = self._parts.models.relieve(self._seat, {use.model_id for use in self._uses})
+            self._parts.background(relief, f"relief {self._request.run_id}")
+
+    def _release_if_idle(self) -> None:
+        """Give back what the run holds, once, when it has ended and neither the author's code nor a fetch works on."""
+        if not self._ended or self._released or self._preparing or (self._call is not None and self._call.author_runs):
+            return
+        self._released = True
+        while self._cleanups:
+            what, cleanup = self._cleanups.pop()
+            with self._guard(what):
+                cleanup()
+        with self._guard("freeing the slot"):
+            self._hooks.released()
+
+    def _log(self, ended: Ended) -> None:
+        facts = {"run_id": self._request.run_id, "function": self._spec.name}
+        if self._outbox is not None and self._outbox.dropped:
+            self._parts.log.warning("run.events_dropped", **facts, events=self._outbox.dropped)
+        if isinstance(ended, Failure) and ended.outcome.error_type == "internal":
+            self._parts.log.error("run.internal_error", **facts, error=ended.outcome.error_message, traceback=ended.trace)
+
+    def _inference_s(self) -> float:
+        began_s = self._inference_began_s
+        return 0.0 if began_s is None else self._parts.clock.now_s() - began_s
+
+    def _say(self, *said: RunEvent) -> None:
+        """Pass on events of ours. One that cannot be passed on does not end the run: what counts is its outcome."""
+        if not self._ended:
+            with self._guard("passing on events"):
+                self._hooks.emit_all(list(said))
+
+    def _guard(self, what: str) -> "_Guard":
+        return _Guard(self._parts.log, what, self._request.run_id, self._spec.name)
+
+
+class _Guard:
+    """Takes whatever a step raises and logs what of ours broke."""
+
+    __slots__ = ("_function", "_log", "_run_id", "_what")
+
+    def __init__(self, log: Log, what: str, run_id: str, function: str) -> None:
+        self._log = log
+        self._what = what
+        self._run_id = run_id
+        self._function = function
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> bool:
+        if exc is not None:
+            failure = failure_of(exc)
+            try:
+                self._log.error(
+                    "run.step_broken",
+                    run_id=self._run_id,
+                    function=self._function,
+                    step=self._what,
+                    error=failure.outcome.error_message,
+                    traceback=failure.trace,
+                )
+            except BaseException:  # noqa: BLE001, S110 - a log that raises is the last thing that may stop a run from ending
+                pass
+        return True
