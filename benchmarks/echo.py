@@ -1,28 +1,32 @@
 """Unary echo over the dev runner against a hand-written handler and peers, all in one run: requests/s and p99, as ratios.
 
-    python benchmarks/echo.py [--count 20000] [--peers fastapi,mosec,litserve,ray]
+    python benchmarks/echo.py [--seconds 4] [--rounds 3] [--servers gen-worker,gen-worker-async,fastapi-async,mosec]
 
-Each server has a process of its own; the load generator is this one. Peers that are not installed are left out.
+Each server has a process of its own, and so has the load generator: wrk, or where it is not installed one in Python, which says so
+(see load.py for what that changes). Peers that are not installed are left out.
 """
 
 import argparse
 import importlib.util
 import statistics
 
-from load import Result, request_bytes, run_load
+from load import WRK, Result, request_bytes, run_load, run_wrk
 from servers_under_test import Server
 
 BODY = b'{"prompt":"a red kite over the sea"}'
-ROUNDS = 3
-SLOW = ("litserve", "ray")  # a tenth of the requests is enough for them
+SERVERS = "handwritten-executor,gen-worker,gen-worker-async,fastapi,fastapi-async,mosec,litserve,ray"
+PEERS = {"fastapi", "mosec", "litserve", "ray"}
+ASSUMED_PER_S = 5000  # how many requests stand for a second, for the generator that counts them
 
 
-def measure(name: str, count: int, concurrency: int) -> Result:
+def measure(name: str, seconds: float, concurrency: int) -> Result:
     server = Server(name)
     try:
+        if WRK is not None:
+            run_wrk(server.port, server.path, BODY, 1, concurrency)
+            return run_wrk(server.port, server.path, BODY, seconds, concurrency)
+        count = max(round(seconds * (ASSUMED_PER_S // 10 if name in ("litserve", "ray") else ASSUMED_PER_S)), concurrency)
         request = request_bytes(server.path, BODY)
-        if name in SLOW:
-            count //= 10
         run_load(server.port, request, max(count // 10, concurrency), concurrency)
         return run_load(server.port, request, count, concurrency)
     finally:
@@ -31,24 +35,26 @@ def measure(name: str, count: int, concurrency: int) -> Result:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=20000)
-    parser.add_argument("--peers", default="fastapi,mosec,litserve,ray")
+    parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--concurrency", default="1,16,64")
+    parser.add_argument("--servers", default=SERVERS)
     args = parser.parse_args()
-    peers = [peer for peer in args.peers.split(",") if peer and importlib.util.find_spec(peer)]
-    names = ["handwritten", "handwritten-executor", "gen-worker", *peers]
-    print("| concurrency | server | requests/s | ratio | p50 ms | p99 ms | p99 ratio |\n|---|---|---|---|---|---|---|")
-    for concurrency in (1, 16, 64):
+    names = [name for name in args.servers.split(",") if name.split("-")[0] not in PEERS or importlib.util.find_spec(name.split("-")[0])]
+    if WRK is None:
+        print("wrk is not installed: the load comes from Python, which hides tails and flatters us (apt-get install wrk)\n")
+    print("| concurrency | server | requests/s | ratio | p50 ms | p99 ms |\n|---|---|---|---|---|---|")
+    for concurrency in map(int, args.concurrency.split(",")):
         results: dict[str, list[Result]] = {name: [] for name in names}
-        for _ in range(ROUNDS):  # interleaved, so that a slow moment of the machine falls on all
+        for _ in range(args.rounds):  # interleaved, so that a slow moment of the machine falls on all
             for name in names:
-                results[name].append(measure(name, args.count // (4 if concurrency == 1 else 1), concurrency))
+                results[name].append(measure(name, args.seconds, concurrency))
         middle = {name: median(found) for name, found in results.items()}
-        base = middle["handwritten-executor"]
+        base = middle["mosec" if "mosec" in middle else names[0]]
         for name, found in middle.items():
+            ratio = found.per_second / base.per_second
             print(
-                f"| {concurrency} | {name} | {found.per_second:.0f} | {found.per_second / base.per_second:.2f} | {found.p50_ms:.3f} "
-                f"| {found.p99_ms:.3f} | {found.p99_ms / base.p99_ms:.2f} |",
-                flush=True,
+                f"| {concurrency} | {name} | {found.per_second:.0f} | {ratio:.2f} | {found.p50_ms:.3f} | {found.p99_ms:.3f} |", flush=True
             )
 
 

@@ -1,6 +1,14 @@
-"""A load generator over kept-alive HTTP/1.1 connections: one process, raw sockets, so that the server is what is measured."""
+"""Load over kept-alive HTTP/1.1 connections, so that the server is what is measured: wrk, or where it is not installed raw sockets.
+
+wrk (a package of Debian) is native: it takes little of the processors that it shares with the server, and its own pauses do not hide the
+server's. The Python generator takes as much of them as the server does, which flatters servers of one process and hides tails.
+"""
 
 import asyncio
+import json
+import shutil
+import subprocess
+import tempfile
 import time
 from dataclasses import dataclass
 
@@ -91,3 +99,28 @@ def run_load(port: int, request: bytes, count: int, concurrency: int) -> Result:
         return Result(len(times) / seconds, times[len(times) // 2] * 1000, times[int(len(times) * 0.99)] * 1000)
 
     return uvloop.run(main())
+
+
+WRK = shutil.which("wrk")
+_WRK_SCRIPT = """
+wrk.method, wrk.body = "POST", %s
+wrk.headers["content-type"] = "application/json"
+function done(summary, latency, requests)
+  local failed = summary.errors.status + summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.timeout
+  io.write(string.format('{"count":%%d,"us":%%d,"p50":%%f,"p99":%%f,"failed":%%d}\\n',
+    summary.requests, summary.duration, latency:percentile(50), latency:percentile(99), failed))
+end
+"""
+
+
+def run_wrk(port: int, path: str, body: bytes, seconds: float, concurrency: int) -> Result:
+    """wrk on one thread for some seconds over `concurrency` connections."""
+    assert WRK is not None
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        script.write(_WRK_SCRIPT % json.dumps(body.decode()))
+        script.flush()
+        line = [WRK, "-t1", f"-c{concurrency}", f"-d{round(seconds)}s", "-s", script.name, f"http://127.0.0.1:{port}{path}"]
+        text = subprocess.run(line, check=True, capture_output=True, text=True).stdout
+    found = json.loads(text.splitlines()[-1])
+    assert not found["failed"], text
+    return Result(found["count"] / (found["us"] / 1e6), found["p50"] / 1000, found["p99"] / 1000)

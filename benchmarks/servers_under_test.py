@@ -17,10 +17,12 @@ def command(name: str, port: int) -> tuple[list[str], Path, str]:
     """Command line, working folder and path of the echo route."""
     python = sys.executable
     match name:
-        case "gen-worker":
+        case "gen-worker" | "gen-worker-async":
             outputs = tempfile.mkdtemp(prefix="gen-worker-bench-")
             arguments = ["-m", "gen_worker.testing.http_runner", "--listen", f"127.0.0.1:{port}", "--outputs", outputs]
-            return [python, *arguments], HERE / "endpoint", "/v1/run/echo"
+            return [python, *arguments], HERE / "endpoint", "/v1/run/async-echo" if name.endswith("async") else "/v1/run/echo"
+        case "fastapi-async":
+            return [python, str(HERE / "servers/fastapi_server.py"), str(port)], HERE, "/run-async"
         case "mosec":
             return [python, str(HERE / "servers/mosec_server.py"), "--port", str(port), "--log-level", "error"], HERE, "/inference"
         case "handwritten" | "handwritten-executor":

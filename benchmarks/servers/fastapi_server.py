@@ -1,4 +1,4 @@
-"""FastAPI with a sync function (a thread hop) and an async stream. argv: port."""
+"""FastAPI with a sync function (a thread hop), an async one and an async stream. argv: port."""
 
 import sys
 
@@ -21,6 +21,11 @@ app = FastAPI()
 
 @app.post("/run")
 def run(payload: Input) -> Output:
+    return Output(text=payload.prompt)
+
+
+@app.post("/run-async")
+async def run_async(payload: Input) -> Output:
     return Output(text=payload.prompt)
 
 

@@ -1,11 +1,30 @@
-"""mosec: a Rust front, a Python process behind it. argv: --port N."""
+"""mosec: a Rust front, a Python process behind it; typed as ours is, by msgspec. argv: --port N."""
 
+import msgspec
 from mosec import Server, Worker
 
 
+class Input(msgspec.Struct):
+    prompt: str
+
+
+class Output(msgspec.Struct):
+    text: str
+
+
+decode = msgspec.json.Decoder(Input).decode
+encode = msgspec.json.Encoder().encode
+
+
 class Echo(Worker):
-    def forward(self, data: dict) -> dict:
-        return {"text": data["prompt"]}
+    def deserialize(self, data: bytes) -> Input:
+        return decode(data)
+
+    def serialize(self, data: Output) -> bytes:
+        return encode(data)
+
+    def forward(self, data: Input) -> Output:
+        return Output(data.prompt)
 
 
 if __name__ == "__main__":

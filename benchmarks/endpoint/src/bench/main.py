@@ -22,6 +22,11 @@ def echo(ctx: ActionContext, payload: Input) -> Output:
 
 
 @worker_function
+async def async_echo(ctx: ActionContext, payload: Input) -> Output:
+    return Output(payload.prompt)
+
+
+@worker_function
 def stream(ctx: ActionContext, payload: Input) -> Iterator[Output]:
     for number in range(200):
         yield Output(str(number))
