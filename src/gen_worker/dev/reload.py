@@ -1,8 +1,15 @@
-"""Take up changes of an author's code while the runner serves: modules are imported anew, loaded models stay."""
+"""Take up changes of an author's code while the runner serves: modules are imported anew, loaded models stay.
+
+The project's folder is the author's: folders in it vanish while they are read, cannot be read, or link to themselves. None of that may
+end the watch, which shares a task group with the server: what cannot be read counts as not there, and a failed look is tried again.
+"""
 
 import asyncio
 import importlib
+import os
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from gen_worker.dev.app import DevApp
@@ -10,55 +17,85 @@ from gen_worker.dev.project import Served, load_project
 from gen_worker.log import Log
 
 POLL_S = 0.5
+REST = 20  # of the time between two looks, at most one part of so many is spent on looking
+MAX_FOLDERS = 20_000
 _SKIPPED = {"__pycache__", "node_modules", "outputs", "dist", "build"}
+
+Snapshot = dict[str, tuple[int, int]]
 
 
 async def watch(root: Path, app: DevApp, log: Log) -> None:
     """Reload whenever a source file of the project changes, until cancelled. Broken code is reported; the last good one goes on."""
-    seen = await asyncio.to_thread(snapshot, root)
+    seen: Snapshot | None = None
     while True:
-        await asyncio.sleep(POLL_S)
-        now = await asyncio.to_thread(snapshot, root)
-        if now == seen:
-            continue
-        changed = sorted({str(path.relative_to(root)) for path, _ in seen.items() ^ now.items()})
-        seen = now
+        began_s = time.monotonic()
         try:
-            served = await asyncio.to_thread(reload_project, root)
-        except ValueError as exc:
-            log.error("reload.failed", changed=changed[0], error=str(exc))
+            now = await asyncio.to_thread(snapshot, root)
+            if seen is not None and now != seen:
+                before, seen = seen, now  # taken as seen even if what follows fails: the same state would fail again
+                await _take_up(root, min(path for path, _ in before.items() ^ now.items()), app, log)
+            seen = now
+        except Exception as exc:  # noqa: BLE001 - the boundary of the watch: the server beside it goes on
+            log.error("reload.failed", error=f"{type(exc).__name__}: {exc}")
+        await asyncio.sleep(max(POLL_S, REST * (time.monotonic() - began_s)))
+
+
+async def _take_up(root: Path, changed: str, app: DevApp, log: Log) -> None:
+    try:
+        served = await asyncio.to_thread(reload_project, root)
+    except ValueError as exc:
+        log.error("reload.failed", changed=changed, error=str(exc))
+        return
+    app.adopt(served.functions, served.models_by_function)
+    log.info("reload.done", changed=changed, functions=sorted(spec.name for spec in served.functions))
+
+
+def snapshot(root: Path) -> Snapshot:
+    """Modification time (ns) and size of the project's Python files and cozy.toml, by their path in the project."""
+    found: Snapshot = {}
+    visited: set[tuple[int, int]] = set()
+    folders = [str(root)]
+    while folders and len(visited) < MAX_FOLDERS:
+        folder = folders.pop()
+        try:
+            status = Path(folder).stat()
+        except OSError:
             continue
-        app.adopt(served.functions, served.models_by_function)
-        log.info("reload.done", changed=changed[0], functions=sorted(spec.name for spec in served.functions))
-
-
-def snapshot(root: Path) -> dict[Path, int]:
-    """Modification times (ns) of the project's Python files and cozy.toml."""
-    found: dict[Path, int] = {}
-    folders = [root]
-    while folders:
-        for entry in folders.pop().iterdir():
+        if (status.st_dev, status.st_ino) in visited:  # a link to a folder that was read already, maybe one above it
+            continue
+        visited.add((status.st_dev, status.st_ino))
+        for entry in _entries(folder):
             if entry.name.startswith(".") or entry.name in _SKIPPED:
                 continue
-            if entry.is_dir() and not (entry / "pyvenv.cfg").exists():
-                folders.append(entry)
-            elif entry.suffix == ".py" or entry.name == "cozy.toml":
-                try:
-                    found[entry] = entry.stat().st_mtime_ns
-                except FileNotFoundError:  # an editor is replacing it
-                    continue
+            try:
+                if entry.is_dir():
+                    if not Path(entry.path, "pyvenv.cfg").exists():
+                        folders.append(entry.path)
+                elif entry.name.endswith(".py") or entry.name == "cozy.toml":
+                    file = entry.stat()
+                    found[os.path.relpath(entry.path, root)] = (file.st_mtime_ns, file.st_size)
+            except (OSError, ValueError):  # it has just gone, may not be read, or is a link to itself
+                continue
     return found
+
+
+def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from list(entries)
+    except OSError:
+        return
 
 
 def reload_project(root: Path) -> Served:
     """Discover again, with the project's own modules forgotten; on failure the old modules come back."""
-    old = {name: module for name, module in sys.modules.items() if _is_under(getattr(module, "__file__", None), root)}
+    old = {name: module for name, module in list(sys.modules.items()) if _is_under(getattr(module, "__file__", None), root)}
     for name in old:
         del sys.modules[name]
     importlib.invalidate_caches()
     try:
         return load_project(root)
-    except ValueError:
+    except BaseException:
         sys.modules.update(old)
         raise
 
@@ -66,5 +103,8 @@ def reload_project(root: Path) -> Served:
 def _is_under(file: object, root: Path) -> bool:
     if not isinstance(file, str):
         return False
-    path = Path(file).resolve()
+    try:
+        path = Path(file).resolve()
+    except (OSError, RuntimeError):  # a loop of links
+        return False
     return path.is_relative_to(root) and "site-packages" not in path.parts

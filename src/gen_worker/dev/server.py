@@ -56,13 +56,24 @@ def find_functions(options: ServeOptions) -> Served:
     raise ServeError(f"no cozy.toml in {options.root.resolve()} and no manifest at {BAKED_MANIFEST}; start a project with: cozyctl init")
 
 
+def functions_or_none_yet(options: ServeOptions) -> Served:
+    """The same, but broken code of a project is said and waited for: the watch takes it up once it is mended."""
+    try:
+        return find_functions(options)
+    except ValueError as exc:
+        if find_cozy_toml(options.root) is None:
+            raise
+        print(f"error: {exc}\nwaiting for a change", file=sys.stderr, flush=True)
+        return Served(options.root.resolve().name, (), {}, options.root.resolve())
+
+
 def model_overrides(options: ServeOptions, env: Mapping[str, str], served: Served) -> dict[str, Path]:
     """Local folders for model keys: from the environment (relative to the project), then from the options (to the current folder)."""
     paths = parse_overrides([text for text in env.get("COZY_MODEL_OVERRIDES", "").split(",") if text.strip()], options.root)
     paths |= parse_overrides(list(options.models), Path.cwd())
     keys = {key for table in served.models_by_function.values() for key in table}
     for key in paths:
-        if key not in keys:
+        if key not in keys and served.functions:
             raise ServeError(
                 f"model override for {key!r}, which nobody uses.{did_you_mean(key, keys)} Declared: {', '.join(sorted(keys)) or 'none'}"
             )
@@ -127,7 +138,7 @@ def serve(options: ServeOptions, env: Mapping[str, str] = os.environ) -> int:
     with tempfile.TemporaryDirectory(prefix="gen-worker-") as run_dir:
         try:
             sock = listening_socket(options.listen)
-            served = find_functions(options)
+            served = find_functions(options) if not options.reload else functions_or_none_yet(options)
             config = dev_config(options, env, Path(run_dir), served)
         except ValueError as exc:
             print(f"error: {exc}", file=sys.stderr)
