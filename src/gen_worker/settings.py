@@ -1,5 +1,6 @@
 """Every knob of a worker process, read once from the environment that a root hands in."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -118,12 +119,18 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     cozy_hub_token: str = ""
     worker_allow_cozy_hub_api_resolve: str = ""
     hf_token: str = ""
+    hugging_face_hub_token: str = ""
     huggingface_token: str = ""
     huggingfacehub_api_token: str = ""
+    hf_token_path: str = ""
+    hf_hub_disable_implicit_token: str = ""
     hf_endpoint: str = ""
     hf_home: str = ""
     hf_hub_cache: str = ""
+    huggingface_hub_cache: str = ""
+    xdg_cache_home: str = ""
     hf_hub_offline: str = ""
+    transformers_offline: str = ""
     cozy_hf_components: str = ""
     cozy_hf_include_optional_components: str = ""
     cozy_hf_weight_precisions: str = ""
@@ -137,6 +144,9 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
         settings = read_settings(cls, env)
         if env.get("WORKER_LOCAL_MODEL_CACHE_DIR") == "":  # set, and to nothing: no local copies
             settings = msgspec.structs.replace(settings, worker_local_model_cache_dir="")
+        # huggingface_hub replaces `$NAME` in its folders; nothing below here reads the environment.
+        folders = ("hf_home", "hf_hub_cache", "hf_token_path")
+        settings = msgspec.structs.replace(settings, **{name: _with_variables(getattr(settings, name), env) for name in folders})
         for part in split_list(settings.cozy_hf_weight_precisions):
             if part not in DTYPES:
                 raise SettingError(f"environment variable COZY_HF_WEIGHT_PRECISIONS names {part!r}; expected some of {', '.join(DTYPES)}")
@@ -146,21 +156,14 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     def cas_root(self) -> Path:
         return Path(self.tensorhub_cache_dir).expanduser() / "cas"
 
-    @property
-    def hf_cache(self) -> Path:
-        """Where huggingface_hub keeps its repositories."""
-        if self.hf_hub_cache:
-            return Path(self.hf_hub_cache).expanduser()
-        return Path(self.hf_home or "~/.cache/huggingface").expanduser() / "hub"
 
-    @property
-    def any_hf_token(self) -> str:
-        return self.hf_token or self.huggingface_token or self.huggingfacehub_api_token
+def _with_variables(text: str, env: Mapping[str, str]) -> str:
+    return re.sub(r"\$(\w+)|\$\{([^}]*)\}", lambda found: env.get(found[1] or found[2], found[0]), text, flags=re.ASCII)
 
 
 def is_true(text: str) -> bool:
     """How switches in the environment are read."""
-    return text.strip().lower() in ("1", "true", "yes", "y", "t")
+    return text.strip().lower() in ("1", "true", "yes", "on", "y", "t")
 
 
 def read_settings(kind: type[S], env: Mapping[str, str]) -> S:

@@ -1,6 +1,7 @@
 """Downloads against a server that cuts, stalls, lies and expires."""
 
 import hashlib
+import json
 import os
 import random
 import shutil
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import pytest
 from blake3 import blake3
 from tests.blob_server import BlobServer
@@ -22,9 +24,10 @@ from gen_worker.content.disk import growth_bytes, has_size
 from gen_worker.net.disk_calls import reserve
 from gen_worker.net.download import fetch
 from gen_worker.net.range_client import Link, RangeClient
+from gen_worker.net.retry import Retries, RetryPolicy
 from gen_worker.net.wanted import DownloadCanceledError, DownloadFailedError, Policy, Wanted
 
-QUICK = Policy(first_pause_s=0.01, max_pause_s=0.05)
+QUICK = RetryPolicy(first_pause_s=0.01, max_pause_s=0.05)
 SIZE = (24 << 20) + 12345
 
 
@@ -51,8 +54,16 @@ def wanted(path: Path, url: str, data: bytes, algorithm: str = "blake3") -> Want
     return Wanted(path, len(data), f"{algorithm}:{hexadecimal}", lambda expired: Link(url))
 
 
-def get(*files: Wanted, policy: Policy = QUICK, cancel: threading.Event | None = None, read_timeout_s: float = 30.0) -> int:
-    meter, client = Count(), RangeClient(read_timeout_s=read_timeout_s)
+def get(
+    *files: Wanted,
+    policy: Policy = Policy(),  # noqa: B008 - frozen
+    retries: Retries | None = None,
+    tries: int = QUICK.tries,
+    cancel: threading.Event | None = None,
+    read_timeout_s: float = 30.0,
+) -> int:
+    retries = retries or Retries(msgspec.structs.replace(QUICK, tries=tries))
+    meter, client = Count(), RangeClient(read_timeout_s=read_timeout_s, retries=retries)
     try:
         fetch(files, client, meter, cancel or threading.Event(), policy=policy)
     finally:
@@ -115,16 +126,43 @@ def test_a_server_without_ranges(server: BlobServer, tmp_path: Path, data: bytes
 
 def test_without_ranges_a_cut_begins_again(server: BlobServer, tmp_path: Path, data: bytes) -> None:
     url = server.add("/a", data, ranges=False, cut_after=9_000_000, cuts=2)
-    assert get(wanted(tmp_path / "a", url, data), policy=Policy(streams=1, max_streams=1, first_pause_s=0.01)) == SIZE
+    assert get(wanted(tmp_path / "a", url, data), policy=Policy(streams=1, max_streams=1)) == SIZE
     assert (tmp_path / "a").read_bytes() == data
 
 
-def test_a_wrong_content_range_is_refused(server: BlobServer, tmp_path: Path, data: bytes) -> None:
+def test_who_always_lies_about_ranges_is_asked_for_the_whole_file(server: BlobServer, tmp_path: Path, data: bytes) -> None:
     url = server.add("/a", data, lie_range=True)
-    with pytest.raises(DownloadFailedError, match="asked for") as failed:
-        get(wanted(tmp_path / "a", url, data))
-    assert failed.value.passing
-    assert not (tmp_path / "a").exists()
+    assert get(wanted(tmp_path / "a", url, data), policy=Policy(streams=1, max_streams=1)) == SIZE
+    assert (tmp_path / "a").read_bytes() == data
+    assert len([one for one in server.requests if one[2]]) == 2, "two tries with a range, then one without"
+    # The digest still decides.
+    url = server.add("/b", data[:-1] + b"?", lie_range=True)
+    with pytest.raises(DownloadFailedError, match="another content"):
+        get(wanted(tmp_path / "b", url, data))
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("etag", ['"a"\r\nx-evil: 1', "\u00e9", "x" * 5000, "a b"])
+def test_a_journal_with_an_etag_that_is_none(server: BlobServer, tmp_path: Path, data: bytes, etag: str) -> None:
+    url = server.add("/a", data)
+    file = wanted(tmp_path / "a", url, data)
+    (tmp_path / "a.part").write_bytes(data[: 1 << 20])
+    journal = {"size_bytes": SIZE, "digest": file.digest, "etag": etag, "done": [[0, 1 << 20]]}
+    (tmp_path / "a.part.json").write_text(json.dumps(journal))
+    get(file)
+    assert (tmp_path / "a").read_bytes() == data
+    assert all("x-evil" not in headers for headers in server.headers)
+
+
+@pytest.mark.parametrize(
+    "journal", [b"\xff\xfe", b"[" * 100_000, b"[1]", b'{"size_bytes": "a"}', b'{"size_bytes": 1, "digest": "\xff", "etag": "", "done": []}']
+)
+def test_a_journal_that_cannot_be_read(server: BlobServer, tmp_path: Path, data: bytes, journal: bytes) -> None:
+    url = server.add("/a", data)
+    (tmp_path / "a.part").write_bytes(bytes(SIZE))
+    (tmp_path / "a.part.json").write_bytes(journal)
+    get(wanted(tmp_path / "a", url, data))
+    assert (tmp_path / "a").read_bytes() == data
 
 
 def test_passing_errors_are_tried_again_and_others_are_not(server: BlobServer, tmp_path: Path, data: bytes) -> None:
@@ -138,7 +176,7 @@ def test_passing_errors_are_tried_again_and_others_are_not(server: BlobServer, t
 def test_a_slow_loris_is_hung_up_on(server: BlobServer, tmp_path: Path) -> None:
     blob = random.Random(1).randbytes(1 << 20)
     url = server.add("/a", blob, chunk_pause_s=0.4)
-    policy = Policy(streams=1, max_streams=1, tries=2, first_pause_s=0.01, stall_s=0.3, stall_bytes=1 << 20)
+    policy = Policy(streams=1, max_streams=1, stall_s=0.3, stall_bytes=1 << 20)
     began_s = time.monotonic()
     get(wanted(tmp_path / "a", url, blob), policy=policy)  # each try brings something, so all of them together bring everything
     assert server.blobs["/a"].data == (tmp_path / "a").read_bytes()
@@ -149,7 +187,7 @@ def test_a_slow_loris_is_hung_up_on(server: BlobServer, tmp_path: Path) -> None:
 def test_a_silent_server_is_hung_up_on(server: BlobServer, tmp_path: Path) -> None:
     url = server.add("/a", b"x" * 5000, pause_s=3)
     with pytest.raises(DownloadFailedError) as failed:
-        get(wanted(tmp_path / "a", url, b"x" * 5000), policy=Policy(tries=2, first_pause_s=0.01), read_timeout_s=0.2)
+        get(wanted(tmp_path / "a", url, b"x" * 5000), tries=2, read_timeout_s=0.2)
     assert failed.value.passing
 
 
@@ -238,7 +276,7 @@ def test_redirects_keep_headers_at_home(server: BlobServer, tmp_path: Path, data
 
 
 SETUP = """
-    import os, subprocess, sys, threading
+    import json, os, subprocess, sys, threading
     from pathlib import Path
     from gen_worker.net.download import fetch
     from gen_worker.net.wanted import DiskFullError, Wanted
@@ -310,12 +348,28 @@ def test_a_cancelled_download_does_not_wait_for_a_server_that_says_nothing(serve
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("download-")]
 
 
+def test_a_cancelled_download_does_not_wait_for_an_answer_that_has_not_begun(server: BlobServer, tmp_path: Path, data: bytes) -> None:
+    url = server.add("/a", data, pause_s=60.0)
+    cancel = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        download = pool.submit(get, wanted(tmp_path / "a", url, data), cancel=cancel)
+        while not server.requests:
+            time.sleep(0.002)
+        cancel.set()
+        with pytest.raises(DownloadCanceledError):
+            download.result(timeout=10)
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("download-")]
+
+
 FULL = """
     try:
         get()
     except DiskFullError as exc:
-        print(exc.strerror, Path(path).exists(), Path(path).with_name("a.part").stat().st_blocks * 512 > 4 << 20)
+        kept = json.loads(Path(path).with_name("a.part.json").read_bytes())["done"]
+        print(exc.strerror, Path(path).exists())
+        print(sum(end - start for start, end in kept))
     subprocess.run(["mount", "-o", "remount,size=64m", os.path.dirname(path)], check=True)
+    url = url.rpartition("/")[0] + "/again"
     get()
     print(os.listdir(os.path.dirname(path)), os.path.getsize(path))
 """
@@ -324,10 +378,15 @@ FULL = """
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="only root can mount a small disk")
 def test_a_full_disk_keeps_what_came_and_goes_on_once_there_is_room(server: BlobServer, tmp_path: Path, data: bytes) -> None:
     url, digest = server.add("/a", data), f"blake3:{blake3(data).hexdigest()}"
+    server.add("/again", data)
     mount = f'mount -t tmpfs -o size=12m tmpfs {tmp_path} && exec "$@"'
     command = ["unshare", "--mount", "sh", "-c", mount, "sh", sys.executable, "-c", textwrap.dedent(SETUP + FULL)]
     done = subprocess.run([*command, url, str(tmp_path / "a"), str(SIZE), digest], capture_output=True, text=True, check=False)
     if "mount" in done.stderr and not done.stdout:
         pytest.skip(f"no disk can be mounted here: {done.stderr.strip()}")
-    assert done.stdout.splitlines() == [f"no space left for a ({SIZE} bytes) False True", f"['a'] {SIZE}"], done.stderr
-    assert server.sent_bytes < SIZE * 1.5
+    said, kept, made = done.stdout.splitlines() or [done.stderr, "0", ""]
+    assert (said, made) == (f"no space left for a ({SIZE} bytes) False", f"['a'] {SIZE}"), done.stderr
+    assert int(kept) > 4 << 20
+    # Not what the server has sent: on a busy machine many megabytes of it lie in the sockets when the disk is full.
+    asked = [ranges.removeprefix("bytes=").split("-") for _, path, ranges in server.requests if path == "/again"]
+    assert sum(int(last) + 1 - int(first) for first, last in asked) == SIZE - int(kept), "nothing that was here is asked for again"

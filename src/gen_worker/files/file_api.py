@@ -4,9 +4,8 @@ A token belongs to one run and its owner; a `FileApi` is made for a run and thro
 """
 
 import os
-import random
-import time
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
@@ -15,15 +14,14 @@ import httpcore
 import msgspec
 
 from gen_worker.errors import AuthError, RetryableError, ValidationError
+from gen_worker.net.retry import PASSING, HttpError, PassingError, Retries, RetryPolicy, asked_s
 from gen_worker.shared_files import open_own
 
 T = TypeVar("T")
-PASSING_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 CHUNK_BYTES = 1 << 20
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 30.0  # between two pieces; a large file may take longer as a whole
-FIRST_RETRY_S = 0.5
-MAX_RETRY_S = 10.0
+RETRIES = RetryPolicy(tries=3, first_pause_s=0.5, max_asked_s=30.0)  # a run waits, and its caller with it
 MAX_ANSWER_BYTES = 64 << 10
 
 Body = Callable[[], Iterator[bytes]]
@@ -57,32 +55,28 @@ class FileStat(msgspec.Struct, frozen=True):
     mime_type: str | None = None
 
 
-class _PassingError(Exception):
-    """Worth another try."""
-
-
 class FileApi:
     """Requests against one base URL with one token."""
 
-    def __init__(self, base_url: str, token: str, owner: str, *, tries: int = 3, pause: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, base_url: str, token: str, owner: str, retries: Retries | None = None) -> None:
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"file API base URL {base_url[:200]!r}: expected http://host or https://host")
+        self._host = parts.hostname
         self._base = base_url.rstrip("/")
         self._token = token
         self._owner = owner
-        self._tries = max(1, tries)
-        self._pause = pause
+        self._retries = retries or Retries(RETRIES)
 
     def save(self, ref: str, body: Body, size_bytes: int, *, create: bool) -> Saved:
         """Send a file of `size_bytes`, piece by piece; `RuntimeError` when `create` meets an existing one."""
         headers = [("content-type", "application/octet-stream"), ("content-length", str(size_bytes))]
 
         def attempt() -> Saved:
-            with self._request("POST" if create else "PUT", ref, headers, body()) as (status, _, response):
+            with self._request("POST" if create else "PUT", ref, headers, body()) as (status, fields, response):
                 if create and status == 409:
                     raise FileApiError(f"output path {ref[:200]!r} already exists (HTTP 409)", status)
-                self._check(status, f"saving {ref[:200]!r}")
+                self._check(status, fields, f"saving {ref[:200]!r}")
                 return _saved(_read(response, MAX_ANSWER_BYTES))
 
         return self._with_retries(attempt, f"saving {ref[:200]!r}")
@@ -92,7 +86,7 @@ class FileApi:
 
         def attempt() -> FileStat:
             with self._request("HEAD", ref) as (status, fields, _):
-                self._check(status, f"input {ref[:200]!r}", is_input=True)
+                self._check(status, fields, f"input {ref[:200]!r}", is_input=True)
                 size = fields.get("x-cozy-size-bytes") or fields.get("content-length") or ""
                 sha256 = fields.get("x-cozy-sha256", "").lower()
                 return FileStat(
@@ -108,7 +102,7 @@ class FileApi:
 
         def attempt() -> int:
             with self._request("GET", ref) as (status, fields, response):
-                self._check(status, f"input {ref[:200]!r}", is_input=True)
+                self._check(status, fields, f"input {ref[:200]!r}", is_input=True)
                 size_bytes = 0
                 with os.fdopen(open_own(path, os.O_WRONLY | os.O_TRUNC), "wb") as file:
                     for chunk in response.iter_stream():
@@ -118,21 +112,26 @@ class FileApi:
                         file.write(chunk)
                 declared = fields.get("content-length", "")
                 if declared.isdigit() and int(declared) != size_bytes:
-                    raise _PassingError(f"ended after {size_bytes} of {declared} bytes")
+                    raise PassingError(f"ended after {size_bytes} of {declared} bytes")
                 return size_bytes
 
         return self._with_retries(attempt, f"input {ref[:200]!r}")
 
     def _with_retries(self, attempt: Callable[[], T], what: str) -> T:
-        for number in range(1, self._tries + 1):
+        tries = 0
+
+        def one_try() -> T:
+            nonlocal tries
+            tries += 1
             try:
                 return attempt()
-            except (_PassingError, httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as exc:
-                if number == self._tries:
-                    raise RetryableError(f"{what} failed in {number} tries: {exc or type(exc).__name__}") from exc
-                pause_s = min(MAX_RETRY_S, FIRST_RETRY_S * 2 ** (number - 1))
-                self._pause(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads retries
-        raise AssertionError("tries are at least 1")
+            except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as exc:
+                raise PassingError(str(exc) or type(exc).__name__) from exc
+
+        try:
+            return self._retries.call(one_try, threading.Event().wait)
+        except (PassingError, HttpError) as exc:
+            raise RetryableError(f"{what} failed in {tries} tries: {exc}") from exc
 
     def _request(
         self, method: str, ref: str, headers: list[tuple[str, str]] | None = None, content: Iterator[bytes] | None = None
@@ -142,13 +141,13 @@ class FileApi:
             fields.append(("x-cozy-owner", self._owner))
         return _Exchange(method, f"{self._base}/api/v1/file/{quoted_ref(ref)}", fields + (headers or []), content)
 
-    def _check(self, status: int, what: str, *, is_input: bool = False) -> None:
+    def _check(self, status: int, fields: Mapping[str, str], what: str, *, is_input: bool = False) -> None:
         if 200 <= status < 300:
             return
         if status in (401, 403):
             raise AuthError(f"{what} was refused with HTTP {status}: the run's file_token is not accepted")
-        if status in PASSING_STATUSES:
-            raise _PassingError(f"HTTP {status}")
+        if status in PASSING:
+            raise HttpError(status, self._host, asked_s(status, fields, self._retries.clock))
         if is_input and status in (404, 410, 413):
             raise ValidationError(f"{what}: the file API has no such file for this run (HTTP {status})")
         raise FileApiError(f"{what} failed with HTTP {status}", status)

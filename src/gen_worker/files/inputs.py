@@ -7,20 +7,23 @@ import contextlib
 import mimetypes
 import os
 import re
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
+import msgspec
+
 from gen_worker.authoring.assets import Asset, fill_asset, find_assets
 from gen_worker.errors import FieldError, RetryableError, ValidationError
-from gen_worker.files.file_api import FileApi, FileTooLargeError
+from gen_worker.files.file_api import RETRIES, FileApi, FileTooLargeError
 from gen_worker.files.input_cache import InputCache, file_sha256
 from gen_worker.names import RUN_ID_RULE, is_run_id
 from gen_worker.net.guard import BlockedURLError, DownloadError, GuardedDownloader, TooLargeError
+from gen_worker.net.retry import HttpError, PassingError, Retries, is_passing
 from gen_worker.shared_files import open_own, remove_tree
 
-_PASSING_STATUSES = {408, 425, 429, 500, 502, 503, 504}
 _DATA_URI = re.compile(r"data:(?P<mime>[\w.+-]+/[\w.+-]+)?(?P<params>(?:;[\w.+-]+=[^;,]*)*)(?P<base64>;base64)?,", re.IGNORECASE)
 _MAGIC = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -47,7 +50,7 @@ class InputFiles:
         lookup: Lookup | None,
         *,
         max_bytes: int,
-        retries: int = 3,
+        retries: int = RETRIES.tries,
         downloader: GuardedDownloader | None = None,
         cache: InputCache | None = None,
     ) -> None:
@@ -55,7 +58,7 @@ class InputFiles:
         self._lookup = lookup
         self._cache = cache
         self._max_bytes = max_bytes
-        self._retries = max(1, retries)
+        self._retries = Retries(msgspec.structs.replace(RETRIES, tries=max(1, retries)))
         self._downloader = downloader or GuardedDownloader()
 
     async def materialize(
@@ -139,16 +142,25 @@ class InputFiles:
         return path
 
     def _download(self, url: str, path: Path) -> Path:
-        for attempt in range(1, self._retries + 1):
+        tries = 0
+
+        def one_try() -> None:
+            nonlocal tries
+            tries += 1
             try:
                 self._downloader.fetch(url, path, max(0, self._max_bytes))
-                return path
             except DownloadError as exc:
-                if exc.status is not None and exc.status not in _PASSING_STATUSES:
-                    raise _NoSuchFileError(f"input url {exc}") from None
-                if attempt == self._retries:
-                    raise RetryableError(f"input url {exc}, {attempt} tries") from None
-        raise AssertionError("retries are at least 1")
+                if exc.status is None:
+                    raise PassingError(str(exc)) from exc
+                raise HttpError(exc.status, urlsplit(url).hostname or "", exc.asked_s) from exc
+
+        try:
+            self._retries.call(one_try, threading.Event().wait)
+        except (PassingError, HttpError) as exc:
+            if not is_passing(exc):
+                raise _NoSuchFileError(f"input url: {exc}") from None
+            raise RetryableError(f"input url: {exc}, {tries} tries") from None
+        return path
 
     def _decode_data_uri(self, uri: str, path: Path, asset: Asset) -> Path:
         found = _DATA_URI.match(uri)

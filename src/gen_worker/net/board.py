@@ -1,5 +1,6 @@
 """What the threads of a download share: which files are waiting or on their way, who may work on what next, and what went wrong."""
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -45,6 +46,11 @@ class Board:
         with self.changed:
             self.failure = self.failure or exc
             self.changed.notify_all()
+
+    def wait_over(self, seconds: float) -> bool:
+        """Wait so long; True as soon as there is nothing left to do."""
+        with self.changed:
+            return self.changed.wait_for(lambda: self.over, seconds)
 
     def wake(self) -> None:
         """There should be more streams than before."""
@@ -149,5 +155,7 @@ class Board:
         """After all threads have ended: note what came of the files that are not complete."""
         for file in self._active:
             if file.opened:
-                file.part.write_journal()
+                # A full disk may refuse the journal, too. That must not hide why the download ended; the digest decides in the end.
+                with contextlib.suppress(OSError):
+                    file.part.write_journal()
                 file.part.close()

@@ -4,7 +4,6 @@ Stream threads fetch ranges, and hash what continues a file's hash; the checks b
 """
 
 import errno
-import random
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -12,15 +11,18 @@ from contextlib import closing
 from functools import partial
 
 from gen_worker.net.board import Board, Task
+from gen_worker.net.call import Call
 from gen_worker.net.checks import check_files, flush_files
 from gen_worker.net.fetched_file import FetchedFile
-from gen_worker.net.range_client import EXPIRED, PASSING, READ_BYTES, HttpError, PassingError, RangeClient, RangeReply
+from gen_worker.net.range_client import EXPIRED, READ_BYTES, RangeClient, RangeReply, WrongRangeError
 from gen_worker.net.read_ahead import read_ahead
+from gen_worker.net.retry import HttpError, PassingError, is_passing
 from gen_worker.net.stream_count import WINDOW_S, StreamCount
 from gen_worker.net.wanted import DiskFullError, DownloadCanceledError, DownloadFailedError, Meter, Policy, Wanted
 
 CHECKS = 2
 MAX_RENEWALS = 3
+WRONG_RANGES = 2  # in a row, then the file is asked for as a whole
 AHEAD = 3  # buffers of a stream that is read ahead: one being filled, one waiting, one in use
 AHEAD_ABOVE_BYTES = 4 << 20
 
@@ -41,6 +43,7 @@ class _Stream:
 
     def __init__(self) -> None:
         self._buffers: list[memoryview] = []
+        self.call = Call()
 
     def take_buffers(self, count: int) -> list[memoryview]:
         while len(self._buffers) < count:
@@ -57,6 +60,7 @@ class Download:
         self._cancel = cancel
         self._board = board
         self._threads: list[threading.Thread] = []
+        self._open_streams: list[tuple[threading.Thread, _Stream]] = []
         self._count = StreamCount(policy.streams, policy.max_streams, files)
         self._streams = 0
         self._watches: dict[_Stream, _Watch] = {}
@@ -74,13 +78,23 @@ class Download:
             raise
         finally:
             if board.failure is not None:
-                for watch in list(self._watches.values()):
-                    watch.reply.hang_up()
+                self._hang_up()
             for thread in self._threads:
                 thread.join()
             board.close()
         if board.failure is not None:
             raise board.failure
+
+    def _hang_up(self) -> None:
+        """End every request, also one whose answer has not begun.
+
+        A thread that still looks for its server (DNS, TCP) cannot be woken. It is left behind: it finds the work over before it touches
+        any file.
+        """
+        for thread, stream in self._open_streams:
+            stream.call.hang_up()
+            while thread.is_alive() and not stream.call.is_connecting:
+                thread.join(0.02)
 
     def _supervise(self) -> None:
         """Wait; keep as many streams as pay."""
@@ -105,7 +119,8 @@ class Download:
     def _add_streams(self) -> None:
         """As many threads as there should be."""
         while self._streams < self._count.count:
-            self._start(partial(self._run_stream, _Stream()), f"download-{self._streams}")
+            stream = _Stream()
+            self._open_streams.append((_started(partial(self._run_stream, stream), f"download-{self._streams}"), stream))
             self._streams += 1
 
     def _hang_up_on_slow(self) -> None:
@@ -137,11 +152,11 @@ class Download:
                 board.leave(task.file)
 
     def _try_range(self, task: Task, stream: _Stream) -> None:
-        renewed = task.file.renewed
+        renewed, failures = task.file.renewed, task.file.failures
         try:
             self._fetch_range(task, stream)
         except (PassingError, HttpError) as exc:
-            self._retry(task.file, exc, task.epoch, renewed)
+            self._retry(task.file, exc, task.epoch, renewed, failures)
 
     def _fetch_range(self, task: Task, stream: _Stream) -> None:
         file, size = task.file, task.file.wanted.size_bytes
@@ -149,7 +164,7 @@ class Download:
             link = file.link or file.wanted.link(False)
             is_all = task.at == 0 and task.end == size
             began_s = time.monotonic()
-            with self._client.get(link, task.at, None if is_all and file.whole else task.end, file.part.etag) as reply:
+            with self._client.get(link, task.at, None if is_all and file.whole else task.end, file.part.etag, stream.call) as reply:
                 if self._count.answered(time.monotonic() - began_s):
                     self._board.wake()
                 self._accept(task, reply)
@@ -195,6 +210,8 @@ class Download:
         """Check that an answer belongs to the file; from now on the task is about what is really coming."""
         file, size = task.file, task.file.wanted.size_bytes
         if reply.total is not None and reply.total != size:
+            if reply.is_range and not file.whole:
+                raise WrongRangeError(f"{file.name} has {reply.total} bytes at its source by its Content-Range, expected {size}")
             raise DownloadFailedError(f"{file.name} has {reply.total} bytes at its source, expected {size}", passing=False)
         with file.lock:
             if file.epoch != task.epoch:
@@ -215,9 +232,8 @@ class Download:
             file.gaps.clear()
             task.at, task.end, task.epoch = 0, size, file.epoch
 
-    def _retry(self, file: FetchedFile, exc: Exception, epoch: int, renewed: int) -> None:
-        """Wait before the next try, or give up on everything."""
-        policy = self._policy
+    def _retry(self, file: FetchedFile, exc: Exception, epoch: int, renewed: int, seen: int) -> None:
+        """Wait before the next try, or give up on everything. `seen`: the file's failures when the request was sent."""
         if isinstance(exc, HttpError):
             if exc.status in EXPIRED and self._renew(file, renewed):
                 return
@@ -226,22 +242,25 @@ class Download:
                 with file.lock:
                     self._board.restart(file)
                 return
-            if exc.status not in PASSING:
+            if not is_passing(exc):
                 passing = exc.status in EXPIRED
                 self._board.fail(DownloadFailedError(f"{file.name}: {exc}", passing=passing, status=exc.status))
                 return
         with file.lock:
             if file.epoch != epoch:
                 return
-            file.failures += 1
+            # Several streams that one outage or one limit has hit have failed once, not each.
+            file.failures += file.failures == seen
             failures = file.failures
-        if failures >= policy.tries:
+            if isinstance(exc, WrongRangeError) and failures >= WRONG_RANGES and not file.whole:
+                file.whole = True  # the digest decides whether the server is better at whole files
+                self._board.restart(file)
+        pause_s = self._client.retries.pause_s(max(1, failures), exc)
+        if pause_s is None:
             status = exc.status if isinstance(exc, HttpError) else None
             self._board.fail(DownloadFailedError(f"{file.name}: {exc} ({failures} tries)", passing=True, status=status))
             return
-        asked_s = exc.retry_after_s if isinstance(exc, HttpError) else None
-        pause_s = min(policy.max_pause_s, policy.first_pause_s * 2 ** (failures - 1)) * random.uniform(0.5, 1.0)  # noqa: S311
-        self._cancel.wait(asked_s if asked_s is not None else pause_s)
+        self._client.retries.wait(self._board.wait_over, pause_s)
 
     def _renew(self, file: FetchedFile, seen: int) -> bool:
         """A fresh address after a refusal of the one before; False when renewing does not help."""
@@ -256,9 +275,13 @@ class Download:
         return True
 
     def _start(self, work: Callable[[], None], name: str) -> None:
-        thread = threading.Thread(target=work, name=name, daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        self._threads.append(_started(work, name))
+
+
+def _started(work: Callable[[], None], name: str) -> threading.Thread:
+    thread = threading.Thread(target=work, name=name, daemon=True)
+    thread.start()
+    return thread
 
 
 def fetch(

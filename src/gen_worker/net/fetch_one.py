@@ -4,7 +4,8 @@ import threading
 from pathlib import Path
 
 from gen_worker.net.download import fetch
-from gen_worker.net.range_client import PASSING, HttpError, Link, PassingError, RangeClient
+from gen_worker.net.range_client import Link, RangeClient
+from gen_worker.net.retry import PASSING, HttpError, PassingError
 from gen_worker.net.wanted import DownloadFailedError, Wanted
 
 

@@ -12,6 +12,8 @@ from urllib.parse import quote, urljoin, urlsplit
 import httpcore
 import msgspec
 
+from gen_worker.clock import SystemClock
+from gen_worker.net.retry import asked_s
 from gen_worker.shared_files import open_own
 
 MAX_REDIRECTS = 5
@@ -33,11 +35,12 @@ class BlockedURLError(ValueError):
 
 
 class DownloadError(OSError):
-    """A download failed. `status` is the HTTP status, where one came."""
+    """A download failed. `status` is the HTTP status, where one came; `asked_s` the seconds that the server asks to be left alone."""
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    def __init__(self, message: str, status: int | None = None, asked_s: float | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.asked_s = asked_s
 
 
 class TooLargeError(ValueError):
@@ -134,10 +137,11 @@ class GuardedDownloader:
         headers = [("accept", "*/*"), ("accept-encoding", "identity"), ("user-agent", "gen-worker")]
         with pool.stream("GET", _ascii(url), headers=headers, extensions={"timeout": timeouts}) as response:
             fields = {name.lower(): value.decode("latin-1") for name, value in response.headers}
+            wish_s = asked_s(response.status, {name.decode("latin-1"): value for name, value in fields.items()}, SystemClock())
             if response.status in (301, 302, 303, 307, 308) and b"location" in fields:
                 return urljoin(url, fields[b"location"])
             if response.status != 200:
-                raise DownloadError(f"answered HTTP {response.status}", response.status)
+                raise DownloadError(f"answered HTTP {response.status}", response.status, wish_s)
             if fields.get(b"content-encoding", "identity") != "identity":
                 raise DownloadError(f"answered in encoding {fields[b'content-encoding']!r}, which was not asked for")
             declared = fields.get(b"content-length", "")

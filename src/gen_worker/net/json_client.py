@@ -6,23 +6,26 @@ from urllib.parse import urlsplit
 import msgspec
 import urllib3
 
-from gen_worker.net.range_client import CONNECT_TIMEOUT_S, PassingError, pool_for
+from gen_worker.clock import Clock, SystemClock
+from gen_worker.net.range_client import CONNECT_TIMEOUT_S, pool_for
+from gen_worker.net.retry import PassingError, asked_s
 
 MAX_ANSWER_BYTES = 64 << 20
 TIMEOUT_S = 30.0
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What came back. `body` is the parsed JSON, None where it was none."""
+    """What came back. `body` is the parsed JSON, None where it was none. `asked_s`: how long a refusal asks to wait."""
 
     status: int
     body: Any
+    asked_s: float | None = None
 
 
 class JsonClient:
     """Requests with one bearer token against one base URL; the token goes nowhere else (redirects are not followed)."""
 
-    def __init__(self, base_url: str, token: str = "", *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, base_url: str, token: str = "", *, timeout_s: float = TIMEOUT_S, clock: Clock = SystemClock()) -> None:  # noqa: B008 - without state
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"base URL {base_url[:200]!r}: expected http://host or https://host")
@@ -32,6 +35,7 @@ class JsonClient:
         if token:
             self._headers["authorization"] = f"Bearer {token}"
         self._timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=timeout_s)
+        self._clock = clock
         self._pools: dict[str, urllib3.PoolManager] = {}
 
     def get(self, path: str) -> Answer:
@@ -53,7 +57,8 @@ class JsonClient:
             raise PassingError(f"no answer from {self.host}: {exc}") from exc
         if len(data) > MAX_ANSWER_BYTES:
             raise PassingError(f"{self.host} answered with more than {MAX_ANSWER_BYTES} bytes")
+        wish_s = asked_s(response.status, {name.lower(): value for name, value in response.headers.items()}, self._clock)
         try:
-            return Answer(response.status, msgspec.json.decode(data))
-        except (msgspec.DecodeError, RecursionError):
-            return Answer(response.status, None)
+            return Answer(response.status, msgspec.json.decode(data), wish_s)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return Answer(response.status, None, wish_s)

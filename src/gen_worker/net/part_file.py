@@ -5,6 +5,7 @@ outlive a power failure for certain: that is what the digest of the finished fil
 """
 
 import os
+import re
 import threading
 import time
 from pathlib import Path
@@ -134,8 +135,16 @@ class PartFile:
             journal = msgspec.json.decode(data, type=Journal)
         except (OSError, ValueError, RecursionError):
             return None
+        # It becomes the header `If-Range`: a line break in it would be a second header.
+        if journal.etag != clean_etag(journal.etag):
+            journal = msgspec.structs.replace(journal, etag="")
         same = journal.size_bytes == self.size_bytes and journal.digest == self._digest
         return journal if same else Journal(self.size_bytes, self._digest, "", ())
+
+
+def clean_etag(text: str) -> str:
+    """An entity tag that may stand in a request header (RFC 9110, 8.8.3, quoted or not); "" for anything else."""
+    return text if re.fullmatch(r"[\x21-\x7e]{1,1024}", text) else ""
 
 
 def part_path(final: Path) -> Path:

@@ -11,10 +11,13 @@ from urllib.request import getproxies, proxy_bypass
 import msgspec
 import urllib3
 
+from gen_worker.net.call import Call, HttpPool, HttpsPool
+from gen_worker.net.part_file import clean_etag
+from gen_worker.net.retry import HttpError, PassingError, Retries, asked_s
+
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 30.0
 MAX_REDIRECTS = 5
-PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 522, 524})
 EXPIRED = frozenset({401, 403, 410})
 READ_BYTES = 1 << 20
 
@@ -26,17 +29,8 @@ class Link(msgspec.Struct, frozen=True):
     headers: Mapping[str, str] = {}
 
 
-class HttpError(Exception):
-    """The server said no. `retry_after_s` as it asked for."""
-
-    def __init__(self, status: int, host: str, retry_after_s: float | None = None) -> None:
-        super().__init__(f"{host} answered HTTP {status}")
-        self.status = status
-        self.retry_after_s = retry_after_s
-
-
-class PassingError(Exception):
-    """The connection or the answer broke; another try may succeed."""
+class WrongRangeError(PassingError):
+    """The answer is not of the range that was asked for. A server that does this again may still send the whole file."""
 
 
 class RangeReply:
@@ -48,7 +42,7 @@ class RangeReply:
         self.is_range = is_range
         self.total = total
         self.link = link  # where redirects led
-        self.etag = response.headers.get("etag", "")
+        self.etag = clean_etag(response.headers.get("etag", ""))
 
     def read_into(self, buffer: memoryview) -> int:
         """The next bytes; 0 at the end, `PassingError` when the connection breaks."""
@@ -69,20 +63,30 @@ class RangeReply:
 
 
 class RangeClient:
-    """Keeps connections. Proxies come from the environment as usual; redirects never take headers to another host."""
+    """Keeps connections. Proxies come from the environment as usual; redirects never take headers to another host.
 
-    def __init__(self, connections: int = 16, *, read_timeout_s: float = READ_TIMEOUT_S) -> None:
+    One request is one try. `retries` is for those who ask again.
+    """
+
+    def __init__(self, connections: int = 16, *, read_timeout_s: float = READ_TIMEOUT_S, retries: Retries | None = None) -> None:
+        self.retries = retries or Retries()
         timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=read_timeout_s)
         self._options: dict[str, Any] = {"maxsize": connections, "timeout": timeout, "retries": False}
         self._pools: dict[str, urllib3.PoolManager] = {}
 
     @contextmanager
-    def get(self, link: Link, start: int = 0, end: int | None = None, etag: str = "") -> Iterator[RangeReply]:
-        """GET `[start, end)`; end None: to the last byte. `HttpError` for a refusal, `PassingError` for broken connections."""
-        response, final = self._follow(link, start, end, etag)
+    def get(self, link: Link, start: int = 0, end: int | None = None, etag: str = "", call: Call | None = None) -> Iterator[RangeReply]:
+        """GET `[start, end)`; end None: to the last byte. `HttpError` for a refusal, `PassingError` for broken connections.
+
+        Another thread may end it by `call.hang_up`.
+        """
+        call = call or Call()
+        with call.in_this_thread():
+            response, final = self._follow(link, start, end, etag)
         try:
-            yield _understood(response, final, start, end)
+            yield self._understood(response, final, start, end)
         finally:
+            call.end()
             # Read to the end it goes back to the pool; otherwise the rest must not be mistaken for the next answer.
             if not _is_read(response):
                 response.close()
@@ -122,6 +126,21 @@ class RangeClient:
             link = _redirected(link, response.headers.get("location", ""))
         raise PassingError(f"more than {MAX_REDIRECTS} redirects")
 
+    def _understood(self, response: Any, link: Link, start: int, end: int | None) -> RangeReply:
+        host = _host(link.url)
+        if response.status not in (200, 206):
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            raise HttpError(response.status, host, asked_s(response.status, headers, self.retries.clock))
+        if response.headers.get("content-encoding", "identity") != "identity":
+            raise PassingError(f"{host} sent compressed bytes, which were not asked for")
+        if response.status == 200:
+            length = response.headers.get("content-length", "")
+            return RangeReply(response, 0, False, int(length) if length.isdecimal() else None, link)
+        got_start, got_end, total = _content_range(response.headers.get("content-range", ""))
+        if got_start != start or (end is not None and got_end > end):
+            raise WrongRangeError(f"{host} answered with bytes {got_start}-{got_end}, asked for {start}-{end}")
+        return RangeReply(response, start, True, total, link)
+
 
 def pool_for(url: str, pools: dict[str, urllib3.PoolManager], options: Mapping[str, Any]) -> urllib3.PoolManager:
     """The pool for an address, by the environment's proxies; made and kept in `pools` under the proxy's address ("" is direct)."""
@@ -130,7 +149,9 @@ def pool_for(url: str, pools: dict[str, urllib3.PoolManager], options: Mapping[s
         raise ValueError(f"url {url[:40]!r}: expected http:// or https://")
     proxy = "" if _is_loopback(parts.hostname) or proxy_bypass(parts.hostname) else getproxies().get(parts.scheme, "")
     if proxy not in pools:
-        pools[proxy] = urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(num_pools=8, **options)
+        pool = urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(num_pools=8, **options)
+        pool.pool_classes_by_scheme = {"http": HttpPool, "https": HttpsPool}
+        pools[proxy] = pool
     return pools[proxy]
 
 
@@ -138,28 +159,13 @@ def _is_loopback(host: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
-def _understood(response: Any, link: Link, start: int, end: int | None) -> RangeReply:
-    host = _host(link.url)
-    if response.headers.get("content-encoding", "identity") != "identity":
-        raise PassingError(f"{host} sent compressed bytes, which were not asked for")
-    length = response.headers.get("content-length", "")
-    if response.status == 200:
-        return RangeReply(response, 0, False, int(length) if length.isdigit() else None, link)
-    if response.status == 206:
-        got_start, got_end, total = _content_range(response.headers.get("content-range", ""))
-        if got_start != start or (end is not None and got_end > end):
-            raise PassingError(f"{host} answered with bytes {got_start}-{got_end}, asked for {start}-{end}")
-        return RangeReply(response, start, True, total, link)
-    raise HttpError(response.status, host, _retry_after_s(response.headers.get("retry-after", "")))
-
-
 def _content_range(text: str) -> tuple[int, int, int | None]:
     unit, _, rest = text.partition(" ")
     span, _, total = rest.partition("/")
     first, _, last = span.partition("-")
-    if unit.lower() != "bytes" or not first.isdigit() or not last.isdigit():
-        raise PassingError(f"an answer with the Content-Range {text[:80]!r}")
-    return int(first), int(last) + 1, int(total) if total.isdigit() else None
+    if unit.lower() != "bytes" or not first.isdecimal() or not last.isdecimal():
+        raise WrongRangeError(f"an answer with the Content-Range {text[:80]!r}")
+    return int(first), int(last) + 1, int(total) if total.isdecimal() else None
 
 
 def _redirected(link: Link, location: str) -> Link:
@@ -169,10 +175,6 @@ def _redirected(link: Link, location: str) -> Link:
         raise PassingError(f"{_host(link.url)} redirected to {new.scheme or 'nowhere'}://{new.hostname or ''}")
     same = (old.scheme, old.netloc) == (new.scheme, new.netloc)
     return Link(url, link.headers if same else {})
-
-
-def _retry_after_s(text: str) -> float | None:
-    return min(60.0, float(text)) if text.isdigit() else None
 
 
 def _source(response: Any) -> Any:

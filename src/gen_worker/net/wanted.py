@@ -46,12 +46,9 @@ class Meter(Protocol):
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """How to fetch. A stream slower than `stall_bytes` in `stall_s` is opened anew."""
+    """How many streams fetch, and when one is too slow: fewer than `stall_bytes` in `stall_s` seconds, then it is opened anew."""
 
     streams: int = 4
     max_streams: int = 16
-    tries: int = 5
-    first_pause_s: float = 0.2
-    max_pause_s: float = 10.0
     stall_s: float = 20.0
     stall_bytes: int = 64 << 10

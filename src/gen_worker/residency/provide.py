@@ -12,6 +12,7 @@ from gen_worker.content.housekeeping import StoreLimits
 from gen_worker.log import Log
 from gen_worker.net.json_client import JsonClient
 from gen_worker.net.range_client import RangeClient
+from gen_worker.net.retry import Retries
 from gen_worker.net.wanted import Policy
 from gen_worker.refs import HuggingFaceRef, ModelSpec, parse_model_ref
 from gen_worker.residency.accounting import ModelCache
@@ -46,16 +47,24 @@ class Sources(msgspec.Struct, frozen=True):
     store: StoreFetcher
 
 
-def build_sources(settings: ModelSettings, overrides: Mapping[str, Path], extras: Extras = Extras()) -> Sources:  # noqa: B008 - frozen
-    """Overrides first, then a scheduler's lists, the hub, Hugging Face. `ValueError` names a setting that cannot be used."""
-    client, policy = RangeClient(), Policy()
+def build_sources(
+    settings: ModelSettings,
+    overrides: Mapping[str, Path],
+    extras: Extras = Extras(),  # noqa: B008 - frozen
+    retries: Retries | None = None,
+) -> Sources:
+    """Overrides first, then a scheduler's lists, the hub, Hugging Face. `ValueError` names a setting that cannot be used.
+
+    `retries`: how all of them try again; the usual policy by default.
+    """
+    client, policy = RangeClient(retries=retries), Policy()
     cas = Cas(settings.cas_root, floor_bytes=round(settings.worker_min_free_disk_gb * 1e9))
     limits = StoreLimits(round(settings.worker_model_cache_gb * 1e9), round(settings.worker_min_free_disk_gb * 1e9))
     store = StoreFetcher(cas, client, policy, limits)
     hub = None
     if settings.cozy_hub_url:
         client_of_hub = JsonClient(settings.cozy_hub_url, settings.cozy_hub_token)
-        hub = HubRoutes(client_of_hub, may_resolve=is_true(settings.worker_allow_cozy_hub_api_resolve))
+        hub = HubRoutes(client_of_hub, may_resolve=is_true(settings.worker_allow_cozy_hub_api_resolve), retries=client.retries)
     hf = HfSource(settings, client, policy)
     listed = ListedSource(store)
     cozy = HubSource(store, hub)

@@ -3,13 +3,15 @@
 import random
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
 from gen_worker.content.listing import Listing, RemoteFile
 from gen_worker.errors import CozyHubError, CozyHubNoCompatibleArtifactError, CozyHubPublicModelPendingError, RetryableError
 from gen_worker.net.json_client import Answer, JsonClient
+from gen_worker.net.retry import PASSING, HttpError, PassingError, Retries
 from gen_worker.net.wanted import DownloadCanceledError
 from gen_worker.refs import CozyRef, ModelSpec, parse_model_ref
 
@@ -23,8 +25,9 @@ UNKNOWN_ROUTE = (404, 405, 501)  # of a hub from before a route was made
 class HubRoutes:
     """One hub. `may_resolve`: also by the routes that are meant for development, which pinned digests need."""
 
-    def __init__(self, client: JsonClient, *, may_resolve: bool) -> None:
+    def __init__(self, client: JsonClient, *, may_resolve: bool, retries: Retries | None = None) -> None:
         self._client = client
+        self._retries = retries or Retries()
         self._may_resolve = may_resolve
 
     def resolve(self, spec: ModelSpec, cancel: threading.Event) -> Listing | None:
@@ -42,7 +45,23 @@ class HubRoutes:
                     raise
         if not self._may_resolve:
             return None
-        return self._snapshot(ref, ref.digest, name) if ref.digest is not None else self._resolve_artifact(ref, spec, name)
+        return self._snapshot(ref, ref.digest, name, cancel) if ref.digest is not None else self._resolve_artifact(ref, spec, name, cancel)
+
+    def _ask(self, request: Callable[[], Answer], name: str, cancel: threading.Event) -> Answer:
+        """The hub's answer, after as many tries as the policy allows; `RetryableError` when none of them had one."""
+
+        def attempt() -> Answer:
+            answer = request()
+            if answer.status in PASSING:
+                raise HttpError(answer.status, self._client.host, answer.asked_s, _said(answer))
+            return answer
+
+        try:
+            return self._retries.call(attempt, cancel.wait)
+        except HttpError as exc:
+            raise RetryableError(f"no file list of {name}: the hub at {exc}") from exc
+        except PassingError as exc:
+            raise RetryableError(f"no file list of {name}: {exc}") from exc
 
     def _request_public(self, name: str, spec: ModelSpec, cancel: threading.Event) -> Listing:
         body = {
@@ -52,7 +71,7 @@ class HubRoutes:
         }
         deadline_s, pause_s = time.monotonic() + PENDING_TIMEOUT_S, FIRST_POLL_S
         while True:
-            answer = self._client.post(PUBLIC_ROUTE, body)
+            answer = self._ask(lambda: self._client.post(PUBLIC_ROUTE, body), name, cancel)
             if answer.status != 202:
                 return _artifact(_checked(answer, name), name)
             if time.monotonic() > deadline_s:
@@ -61,29 +80,31 @@ class HubRoutes:
                 raise DownloadCanceledError("cancelled while the hub was fetching")
             pause_s = min(MAX_POLL_S, pause_s * 1.5)
 
-    def _resolve_artifact(self, ref: CozyRef, spec: ModelSpec, name: str) -> Listing:
-        answer = self._client.post(f"{_repo(ref)}/resolve_artifact", _artifact_request(ref, spec))
+    def _resolve_artifact(self, ref: CozyRef, spec: ModelSpec, name: str, cancel: threading.Event) -> Listing:
+        answer = self._ask(lambda: self._client.post(f"{_repo(ref)}/resolve_artifact", _artifact_request(ref, spec)), name, cancel)
         if answer.status not in UNKNOWN_ROUTE:
             return _artifact(_checked(answer, name), name)
-        older = self._client.get(f"{_repo(ref)}/resolve?tag={quote(ref.tag, safe='')}")
+        older = self._ask(lambda: self._client.get(f"{_repo(ref)}/resolve?tag={quote(ref.tag, safe='')}"), name, cancel)
         if older.status in UNKNOWN_ROUTE:  # it is the model that the hub does not know
             return _artifact(_checked(answer, name), name)
         body = _checked(older, name)
         digest = _field(body, "digest") or _field(body, "snapshot_digest")
         if not isinstance(digest, str):
             raise CozyHubError(f"the hub's answer for {name} names no digest")
-        return self._snapshot(ref, digest, name)
+        return self._snapshot(ref, digest, name, cancel)
 
-    def _snapshot(self, ref: CozyRef, digest: str, name: str) -> Listing:
+    def _snapshot(self, ref: CozyRef, digest: str, name: str, cancel: threading.Event) -> Listing:
         """A version of a repository. Older hubs list objects: folders with manifests of their own."""
-        manifest = _checked(self._client.get(f"{_repo(ref)}/snapshots/{quote(digest, safe=':')}/manifest"), name)
+        path = f"{_repo(ref)}/snapshots/{quote(digest, safe=':')}/manifest"
+        manifest = _checked(self._ask(lambda: self._client.get(path), name, cancel), name)
         objects = _field(manifest, "objects") or {}
         if not isinstance(objects, Mapping) or not all(isinstance(value, str) for value in objects.values()):
             raise CozyHubError(f"the hub's answer for {name} has objects that are not names with digests")
         own = _field(manifest, "files") or _field(manifest, "root_files")
         files = list(_files(own, name)) if own or not objects else []
         for folder, object_digest in sorted(objects.items()):
-            inside = _checked(self._client.get(f"/api/v1/objects/{quote(object_digest, safe=':')}/manifest"), name)
+            path = f"/api/v1/objects/{quote(object_digest, safe=':')}/manifest"
+            inside = _checked(self._ask(partial(self._client.get, path), name, cancel), name)
             files += [RemoteFile(f"{folder}/{file.path}", *_rest(file)) for file in _files(_field(inside, "files"), name)]
         return Listing(digest, tuple(files))
 
@@ -95,13 +116,17 @@ def _repo(ref: CozyRef) -> str:
 def _checked(answer: Answer, name: str) -> dict[str, Any]:
     if answer.status == 200 and isinstance(answer.body, dict):
         return answer.body
-    said = str(_field(answer.body, "message") or _field(answer.body, "error") or "")[:300]
+    said = _said(answer)
     if answer.status == 409:
         raise CozyHubNoCompatibleArtifactError(_field(answer.body, "debug") or said, f"the hub has no compatible form of {name}: {said}")
-    if answer.status in (408, 425, 429) or answer.status >= 500:
+    if answer.status >= 500:  # none that passes, such as 501 or 505; another hub or a newer one may know better
         raise RetryableError(f"the hub answered HTTP {answer.status} for {name}: {said}")
     hint = "; set COZY_HUB_TOKEN" if answer.status in (401, 403) else ""
     raise CozyHubError(f"the hub refused {name} (HTTP {answer.status}): {said}{hint}", answer.status)
+
+
+def _said(answer: Answer) -> str:
+    return str(_field(answer.body, "message") or _field(answer.body, "error") or "")[:300]
 
 
 def _artifact_request(ref: CozyRef, spec: ModelSpec) -> dict[str, Any]:

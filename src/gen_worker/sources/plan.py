@@ -9,8 +9,8 @@ from gen_worker.content.disk import free_bytes, missing_bytes
 from gen_worker.content.listing import Listing, RemoteFile
 from gen_worker.refs import DTYPES, ModelSpec
 from gen_worker.sources.file_plan import Component, FilePlan, SelectionPolicy
-from gen_worker.sources.hf import gather
-from gen_worker.sources.weight_files import header_size, is_unsafe
+from gen_worker.sources.gather import plan_folder
+from gen_worker.sources.weight_files import is_unsafe
 
 WEIGHTS = (".safetensors", ".gguf", ".onnx", ".onnx_data", ".bin", ".ckpt", ".pt", ".pth")
 GUESSED_BYTES_S = 100e6
@@ -107,15 +107,9 @@ def plan_of_folder(path: Path, spec: ModelSpec) -> tuple[FilePlan, Listing]:
         return FilePlan("file", (Component("", (path.name,)),)), _listing({path.name: path})
     files = {str(file.relative_to(path)): file for file in sorted(path.rglob("*")) if file.is_file()}
     sizes = {name: file.stat().st_size for name, file in files.items()}
-
-    def head(name: str) -> bytes:
-        with files[name].open("rb") as file:
-            data = file.read(8)
-            return data + file.read(header_size(data, sizes[name]))
-
     others = tuple(name for name in DTYPES if name not in spec.dtypes)
     every = SelectionPolicy(precisions=(*spec.dtypes, *others))
-    plan = gather(sizes, every, lambda name: files[name].read_bytes(), head, str(path.name))
+    plan = plan_folder(files, sizes, every, path.name)
     return plan, _listing({name: files[name] for name in plan.files})
 
 

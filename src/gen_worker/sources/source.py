@@ -14,7 +14,7 @@ from gen_worker.content.listing import Listing
 from gen_worker.content.progress import Progress
 from gen_worker.errors import FatalError, ResourceError, RetryableError
 from gen_worker.names import did_you_mean
-from gen_worker.net.range_client import HttpError, PassingError
+from gen_worker.net.retry import HttpError, PassingError
 from gen_worker.net.wanted import DiskFullError, DownloadCanceledError, DownloadFailedError
 from gen_worker.refs import ModelSpec, canonical_ref
 

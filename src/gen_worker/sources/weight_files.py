@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 MAX_HEADER_BYTES = 32 << 20
+MAX_DIMENSIONS = 64
 UNSAFE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle", ".h5", ".msgpack", ".ot", ".npz", ".joblib")
 
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.)")
@@ -90,7 +91,7 @@ def read_header(data: bytes, file_size: int) -> list[TensorEntry]:
     size = header_size(data, file_size)
     try:
         raw = msgspec.json.decode(data[8 : 8 + size], type=dict[str, dict[str, Any]])
-    except (msgspec.DecodeError, RecursionError) as exc:
+    except (ValueError, RecursionError) as exc:  # UnicodeDecodeError is a ValueError, too
         raise HeaderError(f"its header is not JSON: {exc}") from None
     raw.pop("__metadata__", None)
     entries = sorted((_entry(name, fields) for name, fields in raw.items()), key=lambda entry: (entry.start, entry.end))
@@ -122,7 +123,8 @@ def _entry(name: str, fields: Mapping[str, Any]) -> TensorEntry:
     if (
         not isinstance(dtype, str)
         or dtype not in DTYPE_BITS
-        or not all(isinstance(n, int) and n >= 0 for n in numbers)
+        or not all(type(n) is int and 0 <= n < 1 << 63 for n in numbers)
+        or len(shape) > MAX_DIMENSIONS
         or len(offsets) != 2
     ):
         raise HeaderError(f"tensor {name[:80]!r} is described as {str(dict(fields))[:120]}")
