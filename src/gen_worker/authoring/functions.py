@@ -79,7 +79,8 @@ def _decorator(kind: Kind, resources: Any, batch: Batch | None = None) -> Any:
 
 
 def _marked(function: F, mark: Mark) -> F:
-    if not callable(function) or isinstance(function, (staticmethod, classmethod)):
-        raise TypeError(f"@worker_{mark.kind} marks a plain function, not {type(function).__name__}; define it at module level")
+    if not callable(function) or isinstance(function, (staticmethod, classmethod, type)):
+        kind = f"the class {function.__name__}" if isinstance(function, type) else type(function).__name__
+        raise TypeError(f"@worker_{mark.kind} marks a plain function, not {kind}; define it at module level")
     setattr(function, _MARK, mark)
     return function

@@ -4,13 +4,15 @@ import collections.abc
 import inspect
 import typing
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin
 
 import msgspec
 
 from gen_worker.authoring.batch import Batch
 from gen_worker.authoring.context import ActionContext
 from gen_worker.authoring.functions import Kind, Mark, ResourceRequirements, mark_of
+from gen_worker.authoring.suggest import dataclass_like, fix_or, is_plain, plain_fix, struct_fix, struct_text
+from gen_worker.frames import shown_path
 from gen_worker.injection import ModelRef, ModelRefSource
 from gen_worker.names import did_you_mean, slugify
 
@@ -69,7 +71,7 @@ class _NoPayload(msgspec.Struct):
 def location_of(function: Callable[..., Any]) -> str:
     """`file:line` of a function's `def`."""
     code = getattr(inspect.unwrap(function), "__code__", None)
-    return f"{code.co_filename}:{code.co_firstlineno}" if code else getattr(function, "__module__", "?")
+    return f"{shown_path(code.co_filename)}:{code.co_firstlineno}" if code else getattr(function, "__module__", "?")
 
 
 def read_signature(function: Callable[..., Any], module: str | None = None) -> FunctionSpec:
@@ -177,13 +179,36 @@ def _sort_parameters(
             raise SignatureError(
                 function,
                 f"missing type annotation for param '{parameter.name}'",
-                "annotate it: a msgspec.Struct, or Annotated[T, ModelRef(...)]",
+                f"write {_SHAPE.format(name=function.__name__)}, with\n{struct_text('Input', [('prompt', 'str')])}\n"
+                '  A model is Annotated[T, ModelRef(ModelRefSource.FIXED, "key")]',
             )
         if _is_struct(hint):
             payloads.append(parameter.name)
-            continue
-        injections.append(_injection(function, parameter.name, hint))
+        elif get_origin(hint) is Annotated and any(isinstance(extra, ModelRef) for extra in get_args(hint)):
+            injections.append(_injection(function, parameter.name, hint))
+        else:
+            _refuse_payload(function, parameter, parameters, hints)
     return payloads, tuple(injections)
+
+
+def _refuse_payload(
+    function: Callable[..., Any], parameter: inspect.Parameter, parameters: list[inspect.Parameter], hints: dict[str, Any]
+) -> NoReturn:
+    """What is no Struct and no model can only be meant as the payload, or as a part of it."""
+    hint = hints[parameter.name]
+    problem = f"unsupported param type for '{parameter.name}': {_shown(hint)}"
+    structs = [hints[each.name].__name__ for each in parameters if _is_struct(hints.get(each.name))]
+    plain = [each for each in parameters if is_plain(hints.get(each.name))]
+    if structs:
+        fix = f"add it to {structs[0]} as a field"
+    elif len(plain) > 1:
+        fix = plain_fix(plain, hints)
+    elif is_plain(hint) and parameter.name != "payload" and hint is not dict:
+        fix = struct_fix(hint, "Input", parameter.name)
+    else:
+        fix = struct_fix(hint, "Input", "prompt")
+    example = 'A model is Annotated[T, ModelRef(ModelRefSource.FIXED, "key")]'
+    raise SignatureError(function, problem, fix if plain or dataclass_like(hint) else f"{fix}\n  {example}")
 
 
 def _injection(function: Callable[..., Any], param: str, hint: Any) -> Injection:
@@ -234,10 +259,12 @@ def _output(function: Callable[..., Any], hints: dict[str, Any]) -> tuple[Output
         return "single", hint, False
     origin = get_origin(hint)
     if origin not in (*_SYNC_STREAMS, *_ASYNC_STREAMS):
-        raise SignatureError(function, f"return type must be a Struct or a stream of Structs, not {_shown(hint)}", example)
+        fix = fix_or(hint, "Output", "text", example)
+        raise SignatureError(function, f"return type must be a Struct or a stream of Structs, not {_shown(hint)}", fix)
     items = get_args(hint)
     if len(items) != 1 or not _is_struct(items[0]):
-        raise SignatureError(function, f"incremental output return must be a stream of one Struct type, not {_shown(hint)}", example)
+        fix = fix_or(items[0] if len(items) == 1 else None, "Delta", "chunk", example)
+        raise SignatureError(function, f"incremental output return must be a stream of one Struct type, not {_shown(hint)}", fix)
     if origin in _SYNC_STREAMS and (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
         raise SignatureError(function, f"is async, but its return type is {_shown(hint)}", f"write -> AsyncIterator[{items[0].__name__}]")
     if origin in _ASYNC_STREAMS and inspect.isgeneratorfunction(function):

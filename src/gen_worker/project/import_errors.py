@@ -17,7 +17,7 @@ from gen_worker.authoring.functions import ResourceRequirements, worker_function
 from gen_worker.frames import author_place, shown_path, source_line
 from gen_worker.injection import ModelRef, model_loader
 from gen_worker.names import did_you_mean, nearest
-from gen_worker.project.cozy_toml import FUNCTION_KEYS
+from gen_worker.project.cozy_toml import FUNCTION_KEYS, RESOURCE_KEYS
 from gen_worker.project.standins import TORCH_EXTRA
 
 _UNKNOWN_ARGUMENT = re.compile(r"(?:([\w.]+)\(\) got an u|U)nexpected keyword argument '(\w+)'")
@@ -51,14 +51,16 @@ def _cause(name: str, exc: BaseException, root: Path | None) -> tuple[str, str]:
     match exc:
         case ModuleNotFoundError():
             return _missing_module(name, exc, root)
+        case ImportError() if "circular import" in str(exc):
+            return failed, "two modules import each other; move one of the two imports into the function that needs it"
         case ImportError() if exc.name and exc.name in sys.modules:
             return _missing_name(failed, str(exc), sys.modules[exc.name])
         case AttributeError() if isinstance(exc.obj, ModuleType) and exc.name:
             return _missing_name(failed, f"cannot import name {exc.name!r}", exc.obj)
         case NameError():
-            return failed + _nearest_name(exc), f"define {exc.name!r} above this line, or import it" if exc.name else "define the name"
+            return _undefined(failed, exc)
         case TypeError() if found := _UNKNOWN_ARGUMENT.search(str(exc)):
-            return _unknown_argument(failed, found[1] or _called(exc), found[2])
+            return _unknown_argument(failed, found[1] or _called(exc, found[2]), found[2])
         case TypeError() | ValueError() if found := re.search(r"(?i)default value .*mutable|mutable default|as a default value", str(exc)):
             return failed, "give each object a default of its own: field: list[str] = msgspec.field(default_factory=lambda: [...])"
         case TypeError() if "cannot follow optional field" in str(exc) or "non-default argument" in str(exc):
@@ -103,7 +105,14 @@ def _missing_module(name: str, exc: ModuleNotFoundError, root: Path | None) -> t
         known = sorted({*_submodules(parent), *_public(parent)})
         own = [each for each in _public(sys.modules[package]) if each == last]
         hint = did_you_mean(last, known)
-        fix = f"from {package} import {last}" if own else f"{parent.__name__} has: {', '.join(_submodules(parent)[:20])}"
+        near = nearest(last, known)
+        fix = (
+            f"from {package} import {last}"
+            if own
+            else re.sub(rf"\b{last}\b", near, _line_of(exc), count=1)
+            if near
+            else f"{parent.__name__} has: {', '.join(_submodules(parent)[:20])}"
+        )
         return f"importing {name!r} failed: there is no module {missing!r}.{hint}".removesuffix("."), fix
     command = "pip install 'gen-worker[torch]'" if package in TORCH_EXTRA else f"uv add {package}, or pip install {package}"
     hint = did_you_mean(package, [*_installed_modules(), *(_project_modules(root) if root is not None else ())])
@@ -113,11 +122,14 @@ def _missing_module(name: str, exc: ModuleNotFoundError, root: Path | None) -> t
     )
 
 
+def _line_of(exc: BaseException) -> str:
+    place = author_place(exc)
+    return source_line(place[0], place[1]) if place else ""
+
+
 def _missing_name(failed: str, detail: str, module: ModuleType) -> tuple[str, str]:
     found = re.search(r"name '([^']+)'", detail)
     wanted = found[1] if found else ""
-    if "partially initialized" in detail or "circular import" in detail:
-        return failed, "two modules import each other; move one of the two imports into the function that needs it"
     names = _public(module)
     near = nearest(wanted, names) or nearest(wanted.lower(), [each.lower() for each in names])
     near = next((each for each in names if each == near or each.lower() == near), None)
@@ -139,6 +151,8 @@ def _unknown_argument(failed: str, called: str, argument: str) -> tuple[str, str
         return failed, f"remove {argument!r}, or look its name up"
     known = [each for each in inspect.signature(inspect.unwrap(target)).parameters if each != "self"]
     problem = f"{failed}.{did_you_mean(argument, known)} {name} takes: {', '.join(known)}"
+    if name == "ResourceRequirements" and (near := nearest(argument, RESOURCE_KEYS)):
+        return problem, f"write {near} = ... under [resources] in cozy.toml"
     near = nearest(argument, FUNCTION_KEYS)
     if name in ("worker_function", "worker_websocket"):
         if nearest(argument, ("max_concurrency",)):
@@ -151,11 +165,12 @@ def _unknown_argument(failed: str, called: str, argument: str) -> tuple[str, str
     return problem, f"write one of: {', '.join(f'{each}=' for each in known)}" if known else f"remove {argument!r}"
 
 
-def _called(exc: BaseException) -> str:
-    """What the author's failing line calls, where the message does not say it."""
-    place = author_place(exc)
-    line = source_line(place[0], place[1]) if place else ""
-    return next((name for name in _OUR_CALLS if f"{name}(" in line), "")
+def _called(exc: BaseException, argument: str) -> str:
+    """Which of our calls the author's failing line gives this argument, where the message does not say it."""
+    line = _line_of(exc)
+    before = line.partition(f"{argument}=")[0].partition(f"{argument} =")[0]
+    names = [name for name in _OUR_CALLS if f"{name}(" in before]
+    return max(names, key=lambda name: before.rindex(f"{name}("), default="")
 
 
 def _reads_environment(exc: BaseException) -> bool:
@@ -163,13 +178,17 @@ def _reads_environment(exc: BaseException) -> bool:
     return bool(frames) and frames[-1][0].f_globals.get("__name__") == "os"
 
 
-def _nearest_name(exc: NameError) -> str:
-    if not exc.name:
-        return ""
+def _undefined(failed: str, exc: NameError) -> tuple[str, str]:
+    name = exc.name or ""
+    ours = [each for each in _public(sys.modules["gen_worker"]) if each == name] if "gen_worker" in sys.modules else []
+    if ours:
+        return failed, f"from gen_worker import {name}"
+    if name in _installed_modules():
+        return failed, f"import {name}"
     frames = list(traceback.walk_tb(exc.__traceback__))
-    frame = frames[-1][0] if frames else None
-    known = [*dir(builtins), *_public(sys.modules["gen_worker"])] if "gen_worker" in sys.modules else dir(builtins)
-    return did_you_mean(exc.name, [*(frame.f_globals if frame else ()), *(frame.f_locals if frame else ()), *known])
+    known = {*dir(builtins), *(frames[-1][0].f_globals if frames else ()), *(frames[-1][0].f_locals if frames else ())}
+    hint = did_you_mean(name, sorted(each for each in known if not each.startswith("__")))
+    return f"{failed}{'.' + hint if hint else ''}", f"define {name!r} above this line, or import it"
 
 
 def _public(module: ModuleType) -> list[str]:
@@ -199,13 +218,16 @@ def _project_modules(root: Path) -> list[str]:
 
 
 def _installed_modules() -> Iterable[str]:
-    return [name for name in (*importlib.metadata.packages_distributions(), *sys.stdlib_module_names) if not name.startswith("_")]
+    found = {*importlib.metadata.packages_distributions(), *sys.stdlib_module_names, *(name.partition(".")[0] for name in sys.modules)}
+    return sorted(name for name in found if not name.startswith("_"))
 
 
 def _shown(exc: BaseException) -> str:
     if isinstance(exc, EarlyExitError):
         return str(exc)
     text = exc.msg if isinstance(exc, SyntaxError) else str(exc)
+    if isinstance(exc, ImportError):  # "... from 'gen_worker' (/usr/lib/.../__init__.py)"
+        text = re.sub(r" \(\S*[\\/]\S*\)$", "", text)
     return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
 
 
