@@ -346,4 +346,15 @@ def test_measured_numbers_that_do_not_fit_are_sent_as_the_nearest_that_do() -> N
     assert isinstance(sent, m.Registration)
     found = sent.resources
     assert (found.gpu_count, found.memory_bytes, found.function_concurrency) == (2**31 - 1, 2**63 - 1, {"f": 2**31 - 1})
-    assert found.model_tiers[0].size_bytes == -(2**63 - 1)
+    assert found.model_tiers[0].size_bytes == -(2**63)
+
+
+def test_what_the_protocol_cannot_carry_is_replaced_and_the_others_keep_their_places() -> None:
+    refused: list[m.Single] = []
+    batch = m.Batch((m.Event("r", "a", b"{}"), m.Event("r", None, b"{}"), m.RunResult(5, output="x"), m.Ack(2**63), m.Event("r", "b")), 7)  # type: ignore[arg-type]
+    sent = codec.decode(codec.encode_sendable(batch, lambda message, error: refused.append(message)))
+    assert isinstance(sent, m.Batch)
+    assert [type(message) for message in sent.messages] == [m.Event, m.Unknown, m.RunResult, m.Unknown, m.Event]
+    assert sent.first_seq == 7
+    assert len(refused) == 3
+    assert codec.decode(codec.encode_sendable(m.Event("r", 5), lambda *_: None)) == m.Unknown()  # type: ignore[arg-type]

@@ -1,7 +1,9 @@
 """The worker's outbox: bounds, shedding, room."""
 
-from gen_worker.wire.messages import Event, RunResult
-from gen_worker.wire.outbox import MAX_EVENTS, ROOM_MESSAGES, Outbox
+import pytest
+
+from gen_worker.wire.messages import Event, RealtimeFrame, RunResult
+from gen_worker.wire.outbox import MAX_EVENTS, OVERHEAD_BYTES, ROOM_MESSAGES, Outbox
 
 
 def event(number: int, size: int = 10) -> Event:
@@ -56,3 +58,93 @@ def test_messages_are_taken_in_order_and_in_bounds() -> None:
     again = outbox.take(1 << 20)
     assert again is not None
     assert (again.first_seq, again.messages[0]) == (3, event(2, 1000))
+
+
+def failed(outbox: Outbox) -> dict[str, bool]:
+    """What waits for the stream: results by run, and whether each is a success."""
+    taken = outbox.take(1 << 30)
+    return {m.run_id: m.success for m in (taken.messages if taken else ()) if isinstance(m, RunResult)}
+
+
+def result(run_id: str, size_bytes: int = 10) -> RunResult:
+    return RunResult(run_id, True, b"x" * size_bytes)
+
+
+LIMIT = 4 << 20
+
+
+@pytest.mark.parametrize("size_bytes", [LIMIT, LIMIT - 100, LIMIT - OVERHEAD_BYTES, 6_000_000])
+def test_a_result_above_the_limit_is_a_small_failure(size_bytes: int) -> None:
+    outbox = Outbox(LIMIT)
+    outbox.put(result("large", size_bytes))
+    outbox.put(result("small", LIMIT - OVERHEAD_BYTES - 200))
+    assert failed(outbox) == {"large": False, "small": True}
+
+
+def test_a_limit_that_is_learned_replaces_what_was_sent_and_not_confirmed() -> None:
+    outbox = Outbox()
+    for run_id, size_bytes in (("before", 10), ("large", 6_000_000), ("after", 10)):
+        outbox.put(result(run_id, size_bytes))
+    taken = [outbox.take(256 << 10) for _ in range(3)]
+    outbox.put(result("waiting", 5_000_000))
+    outbox.confirm(1)
+    assert outbox.limit(LIMIT)
+    outbox.resume(1)
+    again = outbox.take(1 << 30)
+    assert taken[1] is not None
+    assert again is not None
+    assert again.first_seq == 2
+    assert [(m.run_id, m.success) for m in again.messages if isinstance(m, RunResult)] == [
+        ("large", False),
+        ("after", True),
+        ("waiting", False),
+    ]
+    outbox.confirm(4)
+    assert outbox.has_room
+    assert not outbox.unconfirmed_results
+    assert outbox._bytes == 0
+
+
+def test_to_a_plain_peer_only_what_came_after_the_large_one_is_sent_again() -> None:
+    outbox = Outbox()
+    for run_id, size_bytes in (("before", 10), ("large", 6_000_000), ("after", 10), ("unwritten", 10)):
+        outbox.put(result(run_id, size_bytes))
+    for _ in range(3):
+        taken = outbox.take(256 << 10, 1)
+        assert taken is not None
+        outbox.wrote(taken, 100.0)
+    assert outbox.limit(LIMIT)
+    outbox.resume_plain(100.1, peer_ended=True)
+    assert failed(outbox) == {"large": False, "after": True, "unwritten": True}
+
+
+def test_a_large_message_that_is_no_result_marks_the_place_for_a_plain_peer() -> None:
+    outbox = Outbox()
+    outbox.put(result("before"))
+    outbox.put(Event("r", "output.delta", b"x" * 6_000_000))
+    outbox.put(result("after"))
+    while (taken := outbox.take(256 << 10, 1)) is not None:
+        outbox.wrote(taken, 100.0)
+    assert outbox.limit(LIMIT)
+    outbox.resume_plain(100.1, peer_ended=True)
+    outbox.put(result("r"))
+    assert failed(outbox) == {"after": True, "r": False}
+
+
+def test_a_run_that_loses_a_delta_by_the_limit_fails() -> None:
+    outbox = Outbox()
+    outbox.put(Event("stream", "output.delta", b"x" * 6_000_000))
+    outbox.put(result("stream"))
+    outbox.put(Event("later", "output.delta", b"x" * 6_000_000))
+    outbox.limit(LIMIT)
+    outbox.put(result("later"))
+    outbox.put(result("other"))
+    assert failed(outbox) == {"stream": False, "later": False, "other": True}
+
+
+def test_events_and_frames_above_the_limit_are_left_out() -> None:
+    outbox = Outbox(LIMIT)
+    assert not outbox.put_event(Event("r", "custom", b"x" * LIMIT))
+    outbox.put(RealtimeFrame("s", b"x" * LIMIT))
+    assert outbox.shed == 2
+    assert not outbox.limit(LIMIT)

@@ -69,9 +69,18 @@ def test_no_address_is_an_error() -> None:
 def test_backoff_doubles_up_to_its_cap() -> None:
     rng = random.Random(1)
     backoff = Backoff(5, 60, 0)
-    assert [backoff.delay_s(attempt, rng) for attempt in range(7)] == [0, 5, 10, 20, 40, 60, 60]
+    assert [backoff.delay_s(attempt, rng) for attempt in range(1, 7)] == [5, 10, 20, 40, 60, 60]
     assert Backoff(5, 0, 0).delay_s(8, rng) == 640
     assert Backoff(5, 60, 0).delay_s(10_000, rng) == 60
     delays = [Backoff(5, 60, 1).delay_s(1, rng) for _ in range(200)]
     assert 5 <= min(delays) < 5.2
     assert 5.8 < max(delays) <= 6
+
+
+def test_a_scheduler_that_is_there_is_dialled_again_soon_however_short_its_streams() -> None:
+    rng = random.Random(1)
+    backoff = Backoff(5, 60, 0)
+    assert [backoff.redial_s(short, rng) for short in range(8)] == [0, 0.25, 0.5, 1, 2, 4, 5, 5]
+    assert backoff.redial_s(10_000, rng) == 5
+    assert Backoff(0.1, 60, 0).redial_s(3, rng) == 0.1
+    assert 0 < Backoff(5, 60, 1).redial_s(0, rng) <= 1

@@ -14,16 +14,18 @@ from gen_worker.events import EVENTS_SHED
 from gen_worker.log import Log
 from gen_worker.runtime.identity import Identity
 from gen_worker.runtime.seeds import Backoff, Seeds
-from gen_worker.transport.stream import Ended, Lost, MessageStream, Moved, Refused, StreamOverError
+from gen_worker.transport.stream import Ended, Lost, MessageStream, Moved, Refused, StreamOverError, TooLarge
 from gen_worker.wire import codec
-from gen_worker.wire.messages import Batch, Event, Message, Registration, RunResult, Single, Unknown
+from gen_worker.wire.messages import Event, Registration, Single
 from gen_worker.wire.outbox import Outbox
 from gen_worker.wire.worker_session import Effect, Ignored, Peer, WorkerSession
 
 PLAIN_AFTER_S = 0.25  # without a Hello for so long, the scheduler is taken to know no extensions
 STABLE_S = 1.0  # a stream that lived so long was a success: the next failure counts as the first
 LINGER_S = 0.002  # so long events wait for others to travel with
-SILENT_HEARTBEATS = 3  # a scheduler that acknowledges heartbeats is gone when so many stay unanswered
+ANSWER_TIMEOUT_S = 5.0  # after a heartbeat: with heartbeats every 10 s, a half-open connection is noticed within 15 s
+ANSWER_LOOKS = 10
+SURELY_TAKEN_BYTES = 1 << 20  # every scheduler takes messages of this size
 FLUSH_TIMEOUT_S = 5.0
 FLUSH_LOOK_S = 0.01
 CLOSE_TIMEOUT_S = 1.0
@@ -109,7 +111,8 @@ class Connection:
         self._lingering: asyncio.TimerHandle | None = None
         self._heartbeat_due = False
         self._shed_reported = 0
-        self._silent = 0
+        self._heard = asyncio.Event()
+        self._largest_bytes = 0  # of what was sent on this stream in one message
         self._registered: Registration | None = None  # as it was last told
         self._lost_by_peer = False
         self._up = False
@@ -135,24 +138,33 @@ class Connection:
 
     async def hold(self) -> None:
         """Keep a stream up until cancelled. Raises `IncompatibleSchedulerError`, or `UnreachableError` after the allowed rounds."""
-        failed_rounds = 0
+        failed_rounds = short_streams = 0
+        came_up = False  # in this round
         while True:
             address = self._seeds.next()
             if address is None:
-                failed_rounds += 1
-                if 0 < self._policy.max_rounds <= failed_rounds:
-                    raise UnreachableError(f"no scheduler in {failed_rounds} rounds over {', '.join(self._seeds.known())}")
-                await self._pause(self._policy.backoff.delay_s(failed_rounds, self._random))
+                if not came_up:
+                    failed_rounds += 1
+                    if 0 < self._policy.max_rounds <= failed_rounds:
+                        raise UnreachableError(f"no scheduler in {failed_rounds} rounds over {', '.join(self._seeds.known())}")
+                    await self._pause(self._policy.backoff.delay_s(failed_rounds, self._random))
+                came_up = False
                 self._seeds.new_round()
                 continue
             secure = self._seeds.must_be_secure(address) or self._dialer.is_secure(address)
             began_s = time.monotonic()
             ended = await self._one_session(address, secure)
-            if self._up and time.monotonic() - began_s >= STABLE_S:
-                failed_rounds = 0
+            lived = self._up and time.monotonic() - began_s >= STABLE_S
+            if lived:
+                failed_rounds = short_streams = 0
                 self._seeds.new_round(first=address)
-                if isinstance(ended, Lost):
-                    await self._pause(self._policy.backoff.delay_s(0, self._random))
+            elif isinstance(ended, (Lost, TooLarge)) and (self._up or (isinstance(ended, Lost) and ended.clean)):
+                # There is a scheduler, and it may have asked for this: no reason to wait as for one that is not there. The round goes on,
+                # so that one which ends every stream does not keep us from the others.
+                failed_rounds, came_up = 0, True
+                short_streams += 1
+            if isinstance(ended, (Lost, TooLarge)) and (lived or came_up):
+                await self._pause(self._policy.backoff.redial_s(short_streams, self._random))
             match ended:
                 case Refused(detail):
                     self._observer.incompatible(address, detail)
@@ -160,7 +172,7 @@ class Connection:
                 case Moved(leader):
                     self._log.info("scheduler.moved", address=address, leader=leader)
                     self._seeds.hint(leader, secure=secure)
-                case Lost():
+                case Lost() | TooLarge():
                     pass
 
     def hurry(self) -> None:
@@ -219,7 +231,7 @@ class Connection:
     async def _serve(self, stream: ClosableStream, address: str) -> Ended:
         session = self.session = WorkerSession(self.outbox, lost_by_peer=self._lost_by_peer)
         self._lost_by_peer = False
-        self._silent = 0
+        self._largest_bytes = 0
         self._over.clear()
         try:
             await stream.send(self._registration(is_heartbeat=False))
@@ -248,7 +260,10 @@ class Connection:
                     return Lost("the stream takes no more messages")
             receiving.result()
             ended = stream.ended
-            self._lost_by_peer = isinstance(ended, Moved) or (isinstance(ended, Lost) and ended.by_peer)
+            if isinstance(ended, TooLarge):
+                self._lost_by_peer = self._heed_limit(ended)
+            else:
+                self._lost_by_peer = isinstance(ended, Moved) or (isinstance(ended, Lost) and ended.by_peer)
             return ended
         finally:
             patience.cancel()
@@ -258,9 +273,19 @@ class Connection:
                 task.cancel()
             await asyncio.gather(receiving, *helpers, return_exceptions=True)
 
+    def _heed_limit(self, ended: TooLarge) -> bool:
+        """The scheduler takes no message as large as one of ours: small ones replace those that it would refuse again."""
+        limit_bytes = ended.limit_bytes or (self._largest_bytes if self._largest_bytes > SURELY_TAKEN_BYTES else 0)
+        if not limit_bytes:
+            return False
+        self._log.warning(
+            "scheduler.message_too_large", detail=ended.detail, largest_sent_bytes=self._largest_bytes, limit_bytes=limit_bytes
+        )
+        return self.outbox.limit(limit_bytes)
+
     async def _receive(self, stream: ClosableStream, session: WorkerSession, address: str) -> None:
         while (data := await stream.receive()) is not None:
-            self._silent = 0
+            self._heard.set()
             try:
                 message = codec.decode(data)
             except codec.CodecError as exc:
@@ -288,7 +313,9 @@ class Connection:
                     await stream.send(self._registration(is_heartbeat=True))
                 while (out := session.outgoing(SEND_BYTES)) is not None:
                     message, taken = out
-                    await stream.send(self._encoded(message))
+                    data = codec.encode_sendable(message, self._note_unencodable)
+                    self._largest_bytes = max(self._largest_bytes, len(data))
+                    await stream.send(data)
                     session.sent(taken, time.monotonic())
         except StreamOverError:
             return
@@ -306,39 +333,30 @@ class Connection:
         self._registered = registration
         return data
 
-    def _encoded(self, message: Message) -> bytes:
-        """A message as bytes, whatever somebody put into it: one that the protocol cannot carry is replaced, the others go as they are.
-
-        `ctx.emit` and the executor refuse such values where they arise. What still comes here must not end the stream, and so the worker.
-        """
-        try:
-            return codec.encode(message)
-        except codec.CodecError:
-            pass
-        if not isinstance(message, Batch):
-            return codec.encode(self._sendable(message))
-        return codec.encode(msgspec.structs.replace(message, messages=tuple([self._sendable(single) for single in message.messages])))
-
-    def _sendable(self, message: Single) -> Single:
-        try:
-            codec.encode(message)
-        except codec.CodecError as exc:
-            self._log.error("wire.unencodable", message=type(message).__name__, error=str(exc))
-            if isinstance(message, RunResult):
-                return RunResult(
-                    str(message.run_id), False, b"", "the result cannot be put on the wire", "internal", False, "internal error"
-                )
-            return Unknown()  # keeps its number, so that nothing after it is lost
-        return message
+    def _note_unencodable(self, message: Single, error: codec.CodecError) -> None:
+        self._log.error("wire.unencodable", message=type(message).__name__, error=str(error))
 
     async def _beat(self, session: WorkerSession) -> None:
+        """Send heartbeats. Ends when a scheduler that answers them, as all with extensions do, has left one without an answer."""
         while True:
             await asyncio.sleep(self._policy.heartbeat_s)
             self._report_shed()
-            self._silent += 1
-            if session.peer is Peer.EXTENDED and self._silent > SILENT_HEARTBEATS:
-                return
+            self._heard.clear()
             self.refresh()
+            if session.peer is Peer.EXTENDED and not await self._answered():
+                return
+
+    async def _answered(self) -> bool:
+        """Whether anything comes from the scheduler in time. Time is counted in looks: while this process is stopped or its loop held up,
+        none is made, and what the scheduler said meanwhile is read before the next one."""
+        for _ in range(ANSWER_LOOKS):
+            try:
+                async with asyncio.timeout(ANSWER_TIMEOUT_S / ANSWER_LOOKS):
+                    await self._heard.wait()
+                return True
+            except TimeoutError:
+                continue
+        return False
 
     def _report_shed(self) -> None:
         shed = self.outbox.shed - self._shed_reported
@@ -362,5 +380,5 @@ def _shown(ended: Ended) -> str:
     match ended:
         case Moved(address):
             return f"not the leader; the leader is {address}"
-        case Lost(detail) | Refused(detail):
+        case Lost(detail) | Refused(detail) | TooLarge(detail):
             return detail

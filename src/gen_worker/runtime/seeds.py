@@ -7,6 +7,7 @@ import msgspec
 
 MAX_HINTS_IN_A_ROW = 5
 MAX_LEARNED = 16
+FIRST_REDIAL_S = 0.25
 
 
 class Backoff(msgspec.Struct, frozen=True):
@@ -16,11 +17,17 @@ class Backoff(msgspec.Struct, frozen=True):
     max_s: float = 60.0
     jitter_s: float = 1.0
 
-    def delay_s(self, attempt: int, rng: random.Random) -> float:
-        """The wait after `attempt` failed rounds in a row. After none, as when a stream that had lived is lost, the jitter alone."""
+    def redial_s(self, short_streams: int, rng: random.Random) -> float:
+        """The wait after a stream that had come up, `short_streams` of which in a row were soon over. The scheduler is there, so the wait
+        is short; it grows with streams that end at once, so that such a scheduler is not hammered, but never beyond `base_s`."""
         jitter_s = rng.uniform(0, self.jitter_s) if self.jitter_s > 0 else 0.0
-        if attempt <= 0:
+        if short_streams <= 0:
             return jitter_s
+        return min(self.base_s, FIRST_REDIAL_S * 2.0 ** min(short_streams - 1, 30)) + jitter_s
+
+    def delay_s(self, attempt: int, rng: random.Random) -> float:
+        """The wait after `attempt` failed rounds in a row, at least one."""
+        jitter_s = rng.uniform(0, self.jitter_s) if self.jitter_s > 0 else 0.0
         grown_s = self.base_s * 2.0 ** min(attempt - 1, 30)
         return (min(grown_s, self.max_s) if self.max_s > 0 else grown_s) + jitter_s
 

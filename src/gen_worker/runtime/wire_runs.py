@@ -25,7 +25,6 @@ from gen_worker.texts import repr_of
 from gen_worker.wire.messages import Event, RunCommand, RunResult, Single
 from gen_worker.wire.outbox import Outbox
 
-RESULT_OVERHEAD_BYTES = 16 << 10
 MAX_ECHOED_ID_BYTES = 64 << 10  # a longer id is nobody's; an answer that carries it could be too large for the peer
 _encode = msgspec.json.Encoder(enc_hook=repr_of).encode
 
@@ -197,7 +196,7 @@ class WireRuns:
             resolved_models=self._resolved(command),
             listings={**self._listings(), **listings_of(command.resolved_models)},
             file_api=file_api,
-            max_output_bytes=self._max_message_bytes - RESULT_OVERHEAD_BYTES,
+            max_output_bytes=self._voice.outbox.largest_bytes,
         )
         hooks = _WireRun(sink, lambda outcome: self._ended(command, outcome), lambda: self._admission.give(spec.name))
         self._executor.start(spec, request, hooks, token, outputs)

@@ -117,7 +117,7 @@ class WireWorker:
         admission = Admission(limits.worker_max_concurrency)
         functions = {spec.name: spec for spec in config.functions if spec.kind == "function"}
         sockets = {spec.name: spec for spec in config.functions if spec.kind == "websocket"}
-        outbox = Outbox()
+        outbox = Outbox(settings.worker_max_message_bytes)
         registrar = Registrar(
             config.functions,
             read_hardware(config.env),

@@ -50,7 +50,8 @@ class LoopbackScheduler:
             ...                                                # start a worker with SCHEDULER_PUBLIC_ADDR=scheduler.address
             assert await scheduler.call("generate", {"prompt": "x"}) == {"text": "Hello, x!"}
 
-    `extensions=False` makes it a plain scheduler of protocol 1.0. `authorize` decides on tokens.
+    `extensions=False` makes it a plain scheduler of protocol 1.0. `authorize` decides on tokens. `hard_limit_bytes`: messages above it end
+    the stream, as with a scheduler that keeps gRPC's own limit of 4 MiB.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class LoopbackScheduler:
         authorize: Authorize | None = None,
         credentials: grpc.ServerCredentials | None = None,
         max_message_bytes: int = 16 << 20,
+        hard_limit_bytes: int | None = None,
     ) -> None:
         self.host = listen.rpartition(":")[0]
         self.streams = 0  # ever opened
@@ -73,7 +75,7 @@ class LoopbackScheduler:
         self._extensions = extensions
         self._authorize = authorize
         self._max_message_bytes = max_message_bytes
-        self._server = GrpcServer(self._serve, listen, credentials, max_message_bytes=max_message_bytes)
+        self._server = GrpcServer(self._serve, listen, credentials, max_message_bytes=max_message_bytes, hard_limit_bytes=hard_limit_bytes)
         self._memories: dict[str, WorkerMemory] = {}
         self._workers: list[LoopbackWorker] = []
         self._runs: dict[str, LoopbackRun] = {}

@@ -22,10 +22,11 @@ from gen_worker.transport.stream import (
 
 METHOD = "/scheduler.v1.SchedulerWorkerService/ConnectWorker"
 CONNECT_TIMEOUT_S = 10.0
-# Just above the five minutes below which gRPC servers count pings of a quiet client as abuse. Its time-out is what matters: it also
-# bounds, as TCP_USER_TIMEOUT, how long heartbeats may go without an acknowledgement by the peer's TCP.
+# A half-open connection is noticed within 15 s: a heartbeat goes out every 10 s, and 5 s later either the scheduler has answered it
+# (`Connection` looks), or at least the peer's TCP has acknowledged it: the keepalive's time-out is also set as TCP_USER_TIMEOUT.
+# Pings themselves come just above the five minutes below which gRPC servers count pings of a quiet client as abuse.
 KEEPALIVE_MS = 320_000
-KEEPALIVE_TIMEOUT_MS = 20_000
+KEEPALIVE_TIMEOUT_MS = 5_000
 # A write that fails because the peer ended the stream makes grpcio note this as the status, before or after the peer's own.
 _MADE_UP_BY_WRITE = "Internal error from Core"
 STATUS_TIMEOUT_S = 1.0

@@ -77,7 +77,9 @@ Serve = Callable[[ServerStream], Coroutine[Any, Any, None]]
 
 
 class GrpcServer:
-    """Serves `ConnectWorker`. `serve` is called for each stream; the stream ends when it returns, or with the status of a `RejectError`."""
+    """Serves `ConnectWorker`. `serve` is called for each stream; the stream ends when it returns, or with the status of a `RejectError`.
+
+    gRPC itself ends a stream with a message above `hard_limit_bytes`, by default four times `max_message_bytes`."""
 
     def __init__(
         self,
@@ -86,18 +88,21 @@ class GrpcServer:
         credentials: grpc.ServerCredentials | None = None,
         *,
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+        hard_limit_bytes: int | None = None,
     ) -> None:
         self._serve = serve
         self._listen = listen
         self._credentials = credentials
         self._options: list[tuple[str, int]] = [
-            ("grpc.max_receive_message_length", HARD_LIMIT_FACTOR * max_message_bytes),
+            ("grpc.max_receive_message_length", hard_limit_bytes or HARD_LIMIT_FACTOR * max_message_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.keepalive_time_ms", 20_000),
-            ("grpc.keepalive_timeout_ms", 20_000),
+            ("grpc.keepalive_time_ms", 10_000),  # a worker that is gone without a word is noticed within 15 s
+            ("grpc.keepalive_timeout_ms", 5_000),
+            ("grpc.http2.ping_timeout_ms", 5_000),  # without it an answer to a ping is waited for 60 s
+            ("grpc.http2.max_pings_without_data", 0),
         ]
         self._server: grpc.aio.Server | None = None
         self.port = 0

@@ -70,6 +70,30 @@ def encode(message: m.Message) -> bytes:
         return _encode(_without_surrogates(message))
 
 
+def encode_sendable(message: m.Message, on_replaced: Callable[[m.Single, CodecError], None]) -> bytes:
+    """A message as bytes, whatever somebody put into it: one that the protocol cannot carry is replaced, the others go as they are.
+
+    `ctx.emit` and the executor refuse such values where they arise. What still comes here must not end the stream, and so the worker.
+    """
+    try:
+        return encode(message)
+    except CodecError:
+        if not isinstance(message, m.Batch):
+            return encode(_sendable(message, on_replaced))
+        return encode(m.Batch(tuple([_sendable(single, on_replaced) for single in message.messages]), message.first_seq, message.ack_seq))
+
+
+def _sendable(message: m.Single, on_replaced: Callable[[m.Single, CodecError], None]) -> m.Single:
+    try:
+        encode(message)
+    except CodecError as exc:
+        on_replaced(message, exc)
+        if isinstance(message, m.RunResult):
+            return m.RunResult(str(message.run_id), False, b"", "the result cannot be put on the wire", "internal", False, "internal error")
+        return m.Unknown()  # keeps its number, so that nothing after it is lost
+    return message
+
+
 def _encode(message: m.Message) -> bytes:
     root = pb.WorkerSchedulerMessage()
     try:
@@ -157,9 +181,11 @@ def _clipped(kind: type[msgspec.Struct], name: str) -> Write:
     if field.message_type is not None:
         field = field.message_type.fields_by_name["value"]
         limit = _INT32_MAX if field.cpp_type == FieldDescriptor.CPPTYPE_INT32 else _INT64_MAX
-        return lambda target, values: getattr(target, name).update({key: max(-limit, min(value, limit)) for key, value in values.items()})
+        return lambda target, values: getattr(target, name).update(
+            {key: max(-limit - 1, min(value, limit)) for key, value in values.items()}
+        )
     limit = _INT32_MAX if field.cpp_type == FieldDescriptor.CPPTYPE_INT32 else _INT64_MAX
-    return lambda target, value: setattr(target, name, max(-limit, min(value, limit)))
+    return lambda target, value: setattr(target, name, max(-limit - 1, min(value, limit)))
 
 
 def _writer(annotation: Any, name: str) -> Write:

@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from gen_worker.wire.messages import Event, RunResult, Single, size_of
+from gen_worker.events import OUTPUT_EVENTS
+from gen_worker.wire.messages import Event, RunResult, Single, Unknown, size_of
 
 MAX_EVENTS = 8192  # waiting; beyond that events are shed
 MAX_EVENT_BYTES = 8 << 20
@@ -16,6 +17,9 @@ MAX_UNCONFIRMED = 4 * ROOM_MESSAGES
 # notices a silent peer within this time.
 UNSURE_S = 30.0
 MAX_UNSURE = 1024
+MARKED_BYTES = 1 << 20  # a message of this size is remembered after it was written: it may be what ends the stream
+DEFAULT_LIMIT_BYTES = 16 << 20
+OVERHEAD_BYTES = 16 << 10  # at most so much is around an output: ids, the batch, the frame
 
 
 class _Taken(msgspec.Struct, frozen=True):
@@ -36,9 +40,13 @@ class Outbox:
 
     Results and deltas are never dropped. Producers of deltas and frames look at `has_room` and wait with `on_room`. Events are shed when
     too many wait, newest first, and counted in `shed`.
+
+    No message is larger than `limit_bytes`: the peer would end the stream, and the same message would end the next one. A result above it
+    is replaced by a small failure, and so is the result of a run that lost a part of its output in this way.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
+        self.limit_bytes = limit_bytes
         self._queue: deque[tuple[Single, int]] = deque()
         self._resend: deque[_Taken] = deque()
         self._taken: deque[_Taken] = deque()
@@ -47,6 +55,7 @@ class Outbox:
         self._waiting_events = 0
         self._bytes = 0
         self._results: set[str] = set()
+        self._spoiled: dict[str, int] = {}  # runs with a delta that cannot be sent, and its size
         self._on_room: list[Callable[[], None]] = []
         self.shed = 0
 
@@ -72,7 +81,8 @@ class Outbox:
         return run_id in self._results
 
     def put(self, message: Single) -> None:
-        """A message that must arrive."""
+        """A message that must arrive, or what replaces one that is too large."""
+        message = self._fitting(message)
         size_bytes = size_of(message)
         self._bytes += size_bytes
         self._queue.append((message, size_bytes))
@@ -81,7 +91,7 @@ class Outbox:
 
     def put_event(self, event: Event) -> bool:
         """A message that may be shed; False when it was."""
-        if self._waiting_events >= MAX_EVENTS or self._bytes >= MAX_EVENT_BYTES:
+        if self._waiting_events >= MAX_EVENTS or self._bytes >= MAX_EVENT_BYTES or not self.fits(len(event.payload)):
             self.shed += 1
             return False
         self._waiting_events += 1
@@ -89,6 +99,61 @@ class Outbox:
         self._bytes += size_bytes
         self._queue.append((event, size_bytes))
         return True
+
+    def _note_spoiled(self, message: Single, size_bytes: int) -> None:
+        if isinstance(message, Event) and message.event_type in OUTPUT_EVENTS and not self.fits(size_bytes):
+            self._spoiled[message.run_id] = size_bytes
+
+    @property
+    def largest_bytes(self) -> int:
+        """How large the content of a message may be."""
+        return self.limit_bytes - min(OVERHEAD_BYTES, self.limit_bytes // 4)
+
+    def fits(self, size_bytes: int) -> bool:
+        """Whether a message with so many bytes of content is small enough for the peer."""
+        return size_bytes <= self.largest_bytes
+
+    def limit(self, limit_bytes: int) -> bool:
+        """The peer has ended a stream because a message was larger than it takes: all that is left is made to fit. True when the message
+        was found; then the peer has whatever was written before it, and nothing of what came after."""
+        self.limit_bytes = min(self.limit_bytes, limit_bytes)
+        unsure = [entry for _, entry in self._unsure]
+        first = next((at for at, entry in enumerate(unsure) if not self.fits(entry.size_bytes)), len(unsure))
+        found = first < len(unsure) or not all(self.fits(entry.size_bytes) for entry in (*self._taken, *self._resend))
+        self._return_taken()
+        for entry in reversed(unsure[first:]):
+            self._unsure.pop()
+            if isinstance(entry.message, RunResult):
+                self._resend.appendleft(entry)
+                self._bytes += entry.size_bytes
+                self._results.add(entry.message.run_id)
+            else:
+                self._note_spoiled(entry.message, entry.size_bytes)
+        self._resend = deque(self._refit(entry) for entry in self._resend)
+        self._queue = deque((entry.message, entry.size_bytes) for entry in (self._refit(_Taken(0, *item)) for item in self._queue))
+        return found
+
+    def _refit(self, entry: _Taken) -> _Taken:
+        message = self._fitting(entry.message)
+        if message is entry.message:
+            return entry
+        size_bytes = size_of(message)
+        self._bytes += size_bytes - entry.size_bytes
+        return _Taken(entry.seq, message, size_bytes)
+
+    def _fitting(self, message: Single) -> Single:
+        """The message, or a small one in its place."""
+        size_bytes = size_of(message)
+        if isinstance(message, RunResult):
+            spoiled = self._spoiled.pop(message.run_id, 0) if self._spoiled else 0
+            if message.success and (spoiled or not self.fits(size_bytes)):
+                return too_large_result(message.run_id, spoiled or len(message.output), self.limit_bytes)
+            return message
+        if self.fits(size_bytes):
+            return message
+        self._note_spoiled(message, size_bytes)
+        self.shed += 1
+        return Unknown()  # keeps its place in the numbering
 
     def on_room(self, callback: Callable[[], None]) -> None:
         """Call back once when there is room again; at once if there is."""
@@ -131,6 +196,9 @@ class Outbox:
             self._forget(entry)
             if isinstance(entry.message, RunResult):
                 self._unsure.append((now_s, entry))
+            elif entry.size_bytes >= MARKED_BYTES:
+                marker = msgspec.structs.replace(entry.message, payload=b"") if isinstance(entry.message, Event) else Unknown()
+                self._unsure.append((now_s, _Taken(entry.seq, marker, entry.size_bytes)))
         while self._unsure and (now_s - self._unsure[0][0] > UNSURE_S or len(self._unsure) > MAX_UNSURE):
             self._unsure.popleft()
         self._tell_room()
@@ -153,9 +221,10 @@ class Outbox:
         self._return_taken()
         unsure, self._unsure = self._unsure, deque()
         for written_s, entry in reversed(unsure):
-            if not peer_ended and now_s - written_s < UNSURE_S:
+            if not peer_ended and now_s - written_s < UNSURE_S and isinstance(entry.message, RunResult):
                 self._resend.appendleft(entry)
                 self._bytes += entry.size_bytes
+                self._results.add(entry.message.run_id)
 
     def _number(self) -> _Taken:
         message, size_bytes = self._queue.popleft()
@@ -177,3 +246,12 @@ class Outbox:
             callbacks, self._on_room = self._on_room, []
             for callback in callbacks:
                 callback()
+
+
+def too_large_result(run_id: str, size_bytes: int, limit_bytes: int) -> RunResult:
+    """The result of a run whose output, or a part of it, is larger than a message may be."""
+    text = (
+        f"output of {size_bytes} bytes; messages to the scheduler hold at most {limit_bytes} (WORKER_MAX_MESSAGE_BYTES, or less where the "
+        "scheduler takes less). Save a file and return its ref"
+    )
+    return RunResult(run_id, False, b"", text, "validation", False, text)
