@@ -1,0 +1,1 @@
+"""Verbs that this distribution adds to cozyctl."""

@@ -1,0 +1,49 @@
+"""Who may come in: bounds on what waits, and the answer to who has to come back later."""
+
+import msgspec
+
+MAX_QUEUED_OF_FUNCTION = 1000
+MAX_QUEUED_OF_OWNER = 10_000
+MAX_QUEUED_BYTES_OF_OWNER = 256 << 20
+MIN_RETRY_AFTER_S = 1
+MAX_RETRY_AFTER_S = 600
+
+
+class Load(msgspec.Struct, frozen=True):
+    """What waits now, and how many runs of the function end in a second (0: none was seen yet)."""
+
+    queued_of_function: int
+    queued_of_owner: int
+    queued_bytes_of_owner: int
+    ends_per_s: float = 0.0
+    queue_max: int = MAX_QUEUED_OF_FUNCTION
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Why not, in words, and when to try again."""
+
+    detail: str
+    retry_after_s: int
+    queue_depth: int
+
+
+def refusal(load: Load, payload_bytes: int, start_timeout_s: float) -> Refusal | None:
+    """None when a run may wait; otherwise why it may not."""
+    depth = load.queued_of_function
+    wait_s = depth / load.ends_per_s if load.ends_per_s else 0.0
+    if depth >= load.queue_max:
+        return _refusal(f"{depth} runs of this function wait already; at most {load.queue_max} may", load)
+    if load.queued_of_owner >= MAX_QUEUED_OF_OWNER:
+        return _refusal(f"{load.queued_of_owner} runs of this owner wait already; at most {MAX_QUEUED_OF_OWNER} may", load)
+    if load.queued_bytes_of_owner + payload_bytes > MAX_QUEUED_BYTES_OF_OWNER:
+        limit = MAX_QUEUED_BYTES_OF_OWNER >> 20
+        return _refusal(f"the waiting payloads of this owner hold {load.queued_bytes_of_owner >> 20} MiB; at most {limit} MiB may wait", load)
+    if start_timeout_s and wait_s > start_timeout_s:
+        return _refusal(f"the expected wait of {wait_s:.0f} s is longer than the start time-out of {start_timeout_s:.0f} s", load)
+    return None
+
+
+def _refusal(detail: str, load: Load) -> Refusal:
+    # About the time in which a tenth of the queue will have gone.
+    after_s = load.queued_of_function / 10 / load.ends_per_s if load.ends_per_s else MIN_RETRY_AFTER_S
+    return Refusal(detail, round(min(max(after_s, MIN_RETRY_AFTER_S), MAX_RETRY_AFTER_S)), load.queued_of_function)

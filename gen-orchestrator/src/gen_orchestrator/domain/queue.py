@@ -1,0 +1,149 @@
+"""Whose run is next: three classes weighted 8:4:1, fair between owners inside each, first come first served for one owner.
+
+    class high   [owner a: r1 r4] [owner b: r2]      credit 8
+    class normal [owner a: r3] ...                   credit 4
+    class low    ...                                 credit 1
+
+A class is chosen by smooth weighted turns among those that have work; an owner inside it by deficit round robin, where a run costs
+the seconds that its function is expected to take. Who waits a minute in a class moves up one, so that nothing starves. All times come
+in as arguments.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+
+import msgspec
+
+from gen_orchestrator.domain.runs import PRIORITIES
+
+WEIGHTS = {"high": 8, "normal": 4, "low": 1}
+AGE_S = 60.0
+QUANTUM_S = 1.0
+MAX_BURST = 2.0  # an owner who was idle may be ahead by at most this many quanta
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """A run in the queue. `cost_s` is what it is expected to take of a worker, in seconds; `since_s` when it came."""
+
+    run_id: str
+    owner: str
+    priority: str
+    since_s: float
+    cost_s: float = 1.0
+
+
+class _Class:
+    """The owners of one class, in turn."""
+
+    def __init__(self) -> None:
+        self.owners: OrderedDict[str, deque[Waiting]] = OrderedDict()
+        self.deficits: dict[str, float] = {}
+        self.credit = 0.0
+
+    def push(self, item: Waiting, *, front: bool) -> None:
+        line = self.owners.get(item.owner)
+        if line is None:
+            line = self.owners[item.owner] = deque()
+            self.deficits[item.owner] = 0.0
+        if front:
+            line.appendleft(item)
+        else:
+            line.append(item)
+
+    def peek(self) -> Waiting:
+        """The next item. Owners who cannot pay for their first run save up, and the turn goes round."""
+        quantum_s = QUANTUM_S
+        if len(self.owners) > 1:
+            cheapest = min(line[0].cost_s - self.deficits[owner] for owner, line in self.owners.items())
+            quantum_s = max(QUANTUM_S, cheapest)
+            while True:
+                owner, line = next(iter(self.owners.items()))
+                if self.deficits[owner] >= line[0].cost_s:
+                    return line[0]
+                self.deficits[owner] = min(self.deficits[owner] + quantum_s, MAX_BURST * quantum_s + line[0].cost_s)
+                if self.deficits[owner] >= line[0].cost_s:
+                    return line[0]
+                self.owners.move_to_end(owner)
+        return next(iter(self.owners.values()))[0]
+
+    def take(self, item: Waiting) -> None:
+        """Remove an item that `peek` gave, and charge its owner."""
+        line = self.owners[item.owner]
+        line.popleft()
+        self.deficits[item.owner] = max(0.0, self.deficits[item.owner] - item.cost_s)
+        if line:
+            if self.deficits[item.owner] < line[0].cost_s:
+                self.owners.move_to_end(item.owner)
+        else:
+            del self.owners[item.owner], self.deficits[item.owner]
+
+    def remove(self, item: Waiting) -> None:
+        line = self.owners[item.owner]
+        line.remove(item)
+        if not line:
+            del self.owners[item.owner], self.deficits[item.owner]
+
+
+class FairQueue:
+    """Runs that wait for a worker of one kind. Not bounded here: `admission` decides who may come in."""
+
+    def __init__(self) -> None:
+        self._classes = {name: _Class() for name in PRIORITIES}
+        self._where: dict[str, tuple[Waiting, str]] = {}  # run id -> item and the class it is in now
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def __contains__(self, run_id: str) -> bool:
+        return run_id in self._where
+
+    def __iter__(self) -> Iterator[Waiting]:
+        return (item for item, _ in self._where.values())
+
+    def push(self, item: Waiting, *, front: bool = False) -> None:
+        """Let a run wait. `front`: it was taken before and comes back through no fault of its own."""
+        self._classes[item.priority].push(item, front=front)
+        self._where[item.run_id] = (item, item.priority)
+
+    def peek(self, now_s: float) -> Waiting | None:
+        """The run whose turn it is; it stays until `take` or `remove`."""
+        if not self._where:
+            return None
+        self._age(now_s)
+        return self._turn().peek()
+
+    def take(self, item: Waiting) -> None:
+        """Remove the run that `peek` gave, and charge its class and owner for it."""
+        _, name = self._where.pop(item.run_id)
+        working = {other: kept for other, kept in self._classes.items() if kept.owners}
+        total = sum(WEIGHTS[other] for other in working)
+        for other, kept in working.items():
+            kept.credit += WEIGHTS[other]
+        self._classes[name].credit -= total
+        self._classes[name].take(item)
+        for kept in self._classes.values():
+            if not kept.owners:
+                kept.credit = 0.0
+
+    def remove(self, run_id: str) -> bool:
+        """Take a run out of the queue; False when it is not there."""
+        found = self._where.pop(run_id, None)
+        if found is None:
+            return False
+        self._classes[found[1]].remove(found[0])
+        return True
+
+    def _turn(self) -> _Class:
+        working = [(kept.credit + WEIGHTS[name], -index, name) for index, (name, kept) in enumerate(self._classes.items()) if kept.owners]
+        return self._classes[max(working)[2]]
+
+    def _age(self, now_s: float) -> None:
+        """Heads that have waited long move up one class for each minute. Only heads: an owner's later runs are younger."""
+        for lower, upper in (("normal", "high"), ("low", "normal")):
+            for line in list(self._classes[lower].owners.values()):
+                item = line[0]
+                steps = PRIORITIES.index(item.priority) - PRIORITIES.index(upper)
+                if now_s - item.since_s >= AGE_S * steps:
+                    self._classes[lower].remove(item)
+                    self._classes[upper].push(item, front=False)
+                    self._where[item.run_id] = (item, upper)

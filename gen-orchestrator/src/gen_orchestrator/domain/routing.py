@@ -1,0 +1,116 @@
+"""Which worker answers a run soonest: estimated seconds to the result, from what workers said and what we gave them ourselves.
+
+    seconds = wait for a free slot + bring the models to the device + run
+
+A model in VRAM costs nothing, one on disk its bytes over the worker's measured loading rate, an absent one its bytes over the measured
+network rate first. What we assigned ourselves counts at once, before the next heartbeat: so two runs in one round do not herd to the
+same worker. A worker takes no more than its slots; a run that is better off waiting for a busy worker than loading elsewhere waits,
+but never behind more than one run a slot and never longer than the load would take.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+DEFAULT_MODEL_BYTES = 5_000_000_000
+DEFAULT_LOAD_RATE = 1_000_000_000
+DEFAULT_NETWORK_RATE = 100_000_000
+MAX_CONSIDERED = 8
+
+
+class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker as routing sees it. `tiers` maps a model ref to where it is (`vram`, `host`, `disk`) and its bytes.
+
+    `slots` is how many runs it takes at once (0: no limit), `running` how many it has, `free_in_s` when the next of them is expected
+    to end.
+    """
+
+    worker_id: str
+    slots: int = 0
+    running: int = 0
+    free_in_s: float = 0.0
+    tiers: Mapping[str, tuple[str, int]] = msgspec.field(default_factory=dict)
+    load_bytes_per_s: int = 0
+    network_bytes_per_s: int = 0
+    last_used_s: float = 0.0
+
+    @property
+    def has_room(self) -> bool:
+        return self.slots <= 0 or self.running < self.slots
+
+
+class Need(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run asks for: canonical model refs, and how long its function usually takes (0: unknown)."""
+
+    models: tuple[str, ...] = ()
+    run_s: float = 0.0
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """A worker that was considered, and what it would have taken, in seconds."""
+
+    worker_id: str
+    tier: str
+    wait_s: float
+    model_s: float
+    total_s: float
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """`worker_id` is empty where the run should go on waiting. `reason` is for people and metrics."""
+
+    worker_id: str
+    reason: str
+    considered: tuple[Candidate, ...] = ()
+
+
+def choose(need: Need, workers: Sequence[WorkerView]) -> Choice:
+    """The worker for a run, or to wait. Pure: the same picture gives the same choice."""
+    if not workers:
+        return Choice("", "no_worker")
+    if len(workers) == 1:  # most of the time on a laptop: nothing to weigh
+        only = workers[0]
+        candidate = _candidate(need, only)
+        return Choice(only.worker_id if only.has_room else "", _why(candidate) if only.has_room else "busy", (candidate,))
+    ranked = sorted(((_candidate(need, worker), worker) for worker in workers), key=lambda pair: _order(*pair))
+    considered = tuple(candidate for candidate, _ in ranked[:MAX_CONSIDERED])
+    best_candidate, best = ranked[0]
+    if best.has_room:
+        return Choice(best.worker_id, _why(best_candidate), considered)
+    with_room = [pair for pair in ranked if pair[1].has_room]
+    if not with_room:
+        return Choice("", "busy", considered)
+    other_candidate, other = with_room[0]
+    if best_candidate.total_s <= other_candidate.total_s and best_candidate.wait_s <= other_candidate.model_s:
+        return Choice("", "waits_for_hot", considered)
+    return Choice(other.worker_id, _why(other_candidate), considered)
+
+
+def _candidate(need: Need, worker: WorkerView) -> Candidate:
+    worst = "vram" if need.models else "none"
+    model_s = 0.0
+    for ref in need.models:
+        tier, size_bytes = worker.tiers.get(ref, ("cold", 0))
+        if tier == "vram":
+            continue
+        size = size_bytes or DEFAULT_MODEL_BYTES
+        model_s += size / (worker.load_bytes_per_s or DEFAULT_LOAD_RATE)
+        if tier == "cold":
+            model_s += size / (worker.network_bytes_per_s or DEFAULT_NETWORK_RATE)
+        worst = max(worst, tier, key=_TIERS.index)
+    wait_s = 0.0 if worker.has_room else max(worker.free_in_s, 0.001)
+    return Candidate(worker.worker_id, worst, round(wait_s, 3), round(model_s, 3), round(wait_s + model_s + need.run_s, 3))
+
+
+_TIERS = ("none", "vram", "host", "disk", "cold")
+_WORDS = {"none": "no_models", "vram": "hot", "host": "warm_host", "disk": "warm", "cold": "cold"}
+
+
+def _why(candidate: Candidate) -> str:
+    return _WORDS[candidate.tier]
+
+
+def _order(candidate: Candidate, worker: WorkerView) -> tuple[float, bool, float, float, str]:
+    # Equal times: the one with more room, then whoever rested longest, so that load spreads.
+    share = worker.running / worker.slots if worker.slots > 0 else worker.running / 1000
+    return (candidate.total_s, not worker.has_room, share, worker.last_used_s, worker.worker_id)

@@ -1,0 +1,152 @@
+"""A run of the control plane: its states, and the moves between them.
+
+                     lease                      finish
+    queued ------------------> leased ------------------------> succeeded | failed | canceled | expired
+      ^  |                       |                                     ^
+      |  |   requeue (the worker was lost, refused, or failed and may try again)
+      |  +<----------------------+                                     |
+      +--- finish without a worker: canceled, expired, refused --------+
+
+Every move names the attempt that it speaks for. A move for another attempt, or from a final state, does not happen: it answers
+None, and whoever asked is told what the run is now. Thus a final state never changes, and the recorded result is that of the
+recorded attempt. `attempt` grows with each lease and never falls; `executions` counts the attempts that a worker really began.
+
+The stores do the same moves as compare-and-set statements. The contract suite holds them to these functions.
+"""
+
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+MAX_ATTEMPTS: Final = 5
+PRIORITIES: Final = ("high", "normal", "low")
+
+
+class RunState(StrEnum):
+    """What the store knows. The public word for `leased` is `starting` or `running`, as the worker reports."""
+
+    QUEUED = "queued"
+    LEASED = "leased"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+
+
+FINAL_STATES: Final = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELED, RunState.EXPIRED})
+
+
+class RunError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why a run did not succeed. `message` may be shown to the caller, `detail` is for operators."""
+
+    error_type: str
+    code: str
+    message: str
+    retryable: bool = False
+    detail: str = ""
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything durable about one run. Times are unix seconds, 0 where they did not happen.
+
+    `payload` and `output` are msgpack. `not_before` holds a retry back; `expires_at` is when a run that has not started is given up.
+    `routing` is JSON: why the present worker was chosen, and who else was considered. `fingerprint` is a digest of the request
+    behind `idempotency_key`.
+    """
+
+    id: str
+    owner: str
+    endpoint: str
+    function: str
+    tag: str
+    release_id: str
+    payload: bytes
+    created_at: float
+    state: RunState = RunState.QUEUED
+    attempt: int = 0
+    executions: int = 0
+    lost_workers: int = 0
+    max_attempts: int = MAX_ATTEMPTS
+    priority: str = "normal"
+    timeout_ms: int = 0
+    expires_at: float = 0.0
+    not_before: float = 0.0
+    worker_id: str = ""
+    cancel_requested: bool = False
+    invoker_id: str = ""
+    parent_id: str = ""
+    idempotency_key: str = ""
+    fingerprint: str = ""
+    webhook: bytes = b""
+    started_at: float = 0.0
+    finished_at: float = 0.0
+    routing: bytes = b""
+    output: bytes = b""
+    error: RunError | None = None
+    metrics: bytes = b""
+
+    @property
+    def is_final(self) -> bool:
+        return self.state in FINAL_STATES
+
+
+class Ending(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run ends. `metrics` is the worker's JSON object of times and sizes, empty without one."""
+
+    state: RunState
+    at: float
+    output: bytes = b""
+    error: RunError | None = None
+    metrics: bytes = b""
+
+
+CANCELED_ERROR: Final = RunError(error_type="canceled", code="canceled", message="canceled")
+
+
+def lease(run: Run, *, attempt: int, worker_id: str, at: float, routing: bytes) -> Run | None:
+    """Give a queued run to a worker. `attempt` must be the next number: whoever counted otherwise has an old picture of the run."""
+    if run.state is not RunState.QUEUED or attempt != run.attempt + 1 or run.cancel_requested:
+        return None
+    return msgspec.structs.replace(
+        run, state=RunState.LEASED, attempt=attempt, worker_id=worker_id, started_at=run.started_at or at, routing=routing
+    )
+
+
+def requeue(run: Run, *, attempt: int, not_before: float, executed: bool, lost: bool) -> Run | None:
+    """Take a run back from its worker. `executed`: the worker had begun it; `lost`: the worker vanished meanwhile."""
+    if run.state is not RunState.LEASED or attempt != run.attempt:
+        return None
+    return msgspec.structs.replace(
+        run,
+        state=RunState.QUEUED,
+        worker_id="",
+        not_before=not_before,
+        executions=run.executions + executed,
+        lost_workers=run.lost_workers + lost,
+    )
+
+
+def finish(run: Run, *, attempt: int, ending: Ending) -> Run | None:
+    """End a run: by its worker's result for the current attempt, or without a worker while it is queued.
+
+    A cancel that was recorded first wins over a success that comes after it: the caller has been told so.
+    """
+    if run.is_final or attempt != run.attempt:
+        return None
+    if run.cancel_requested and ending.state is not RunState.CANCELED:
+        ending = Ending(state=RunState.CANCELED, at=ending.at, error=CANCELED_ERROR, metrics=ending.metrics)
+    return msgspec.structs.replace(
+        run,
+        state=ending.state,
+        finished_at=ending.at,
+        output=ending.output,
+        error=ending.error,
+        metrics=ending.metrics,
+        executions=run.executions + (run.state is RunState.LEASED),
+    )
+
+
+def request_cancel(run: Run) -> Run | None:
+    """Note that the caller no longer wants the run; None once it is final."""
+    return None if run.is_final else msgspec.structs.replace(run, cancel_requested=True)

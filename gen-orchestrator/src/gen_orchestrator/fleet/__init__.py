@@ -1,0 +1,1 @@
+"""Where workers run: started, watched, replaced, stopped."""

@@ -1,0 +1,1 @@
+"""Releases and tags: which code a name means."""

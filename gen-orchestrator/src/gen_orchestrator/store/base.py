@@ -1,0 +1,157 @@
+"""The store's Protocols. Every implementation passes one contract suite (tests/contract).
+
+Calls block and may come from any thread; one thread at a time writes. What the store answers is durable: `apply` returns after the
+commit, and a process that dies before has promised nothing.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from gen_orchestrator.domain.runs import Run
+from gen_orchestrator.store.ops import Op, Result
+
+
+class StoreError(Exception):
+    """The store cannot do what was asked; the message says why and what helps."""
+
+
+class DeposedError(StoreError):
+    """Somebody else leads: this epoch may write no more."""
+
+
+class StoreUnavailableError(StoreError):
+    """The database does not answer. Nothing is known of the batch in flight; asking again is safe for every operation."""
+
+
+class StoreFullError(StoreError):
+    """There is no room to write to; nothing of this batch was written."""
+
+
+class Leader(msgspec.Struct, frozen=True):
+    """Who leads. `epoch` grows with every change; `address` is where workers and other nodes reach it."""
+
+    node_id: str
+    epoch: int
+    address: str
+
+
+class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which runs to list: newest first, those before `cursor` (a run's id, "" from the newest)."""
+
+    owner: str = ""
+    endpoint: str = ""
+    function: str = ""
+    states: tuple[str, ...] = ()
+    cursor: str = ""
+    limit: int = 50
+
+
+class EventChunk(msgspec.Struct, frozen=True):
+    """As `AppendEvents` wrote it."""
+
+    attempt: int
+    first_seq: int
+    last_seq: int
+    events: bytes
+
+
+class Release(msgspec.Struct, frozen=True, kw_only=True):
+    """An immutable release. `manifest` is JSON; `source` says where its code is (for a folder: its path)."""
+
+    release_id: str
+    owner: str
+    endpoint: str
+    manifest: bytes
+    source: str
+    created_at: float
+    digest: str = ""
+    message: str = ""
+
+
+class Tag(msgspec.Struct, frozen=True, kw_only=True):
+    """A function's tag now. `version` counts its moves; a move names the version that it replaces."""
+
+    owner: str
+    endpoint: str
+    function: str
+    tag: str
+    release_id: str
+    version: int
+    moved_at: float
+
+
+class RunStore(Protocol):
+    """Runs and their events."""
+
+    def apply(self, epoch: int, ops: Sequence[Op]) -> list[Result]:
+        """Do these operations in order, in one transaction. `DeposedError` when `epoch` no longer leads, `StoreFullError` and
+        `StoreUnavailableError` when nothing, or nothing known, was written."""
+        ...
+
+    def get(self, run_id: str) -> Run | None: ...
+
+    def by_key(self, owner: str, key: str) -> Run | None:
+        """The run behind an idempotency key."""
+        ...
+
+    def open_runs(self) -> list[Run]:
+        """All runs that are not final, oldest first: what a new leader reads."""
+        ...
+
+    def list_runs(self, query: RunFilter) -> list[Run]: ...
+
+    def events_of(self, run_id: str) -> list[EventChunk]:
+        """All kept events, by attempt and number."""
+        ...
+
+    def forget(self, finished_before: float, limit: int) -> int:
+        """Delete final runs that ended before then, at most `limit`; how many went."""
+        ...
+
+
+class ReleaseStore(Protocol):
+    """Releases, and the tags that point at them."""
+
+    def add_release(self, release: Release) -> None: ...
+
+    def release(self, release_id: str) -> Release | None: ...
+
+    def releases(self, owner: str = "", endpoint: str = "") -> list[Release]:
+        """Newest first."""
+        ...
+
+    def move_tag(self, tag: Tag) -> Tag | None:
+        """Point a tag at a release if its version is the one before `tag.version` (1: it does not exist yet); else None."""
+        ...
+
+    def tags(self, owner: str = "", endpoint: str = "") -> list[Tag]: ...
+
+    def tag_history(self, owner: str, endpoint: str, function: str, tag: str) -> list[Tag]:
+        """Every target the tag has had, newest first."""
+        ...
+
+
+class Leadership(Protocol):
+    """One leader at a time, by a lease row and a growing epoch in the same database."""
+
+    def campaign(self, node_id: str, address: str, lease_s: float) -> Leader | None:
+        """Become leader if nobody is, or if the leader's lease is over by the database's clock; else None."""
+        ...
+
+    def renew(self, leader: Leader, lease_s: float) -> bool:
+        """Hold the lease longer; False when this epoch no longer leads."""
+        ...
+
+    def resign(self, leader: Leader) -> None: ...
+
+    def leader(self) -> Leader | None:
+        """Who leads now."""
+        ...
+
+
+class Store(RunStore, ReleaseStore, Leadership, Protocol):
+    """All of it, in one database."""
+
+    def close(self) -> None: ...

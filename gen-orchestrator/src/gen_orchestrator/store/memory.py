@@ -1,0 +1,170 @@
+"""The store in memory: the reference that the others are compared with, and what simulations run on."""
+
+import threading
+from collections.abc import Callable, Sequence
+
+from gen_orchestrator.domain import runs
+from gen_orchestrator.domain.runs import Run
+from gen_orchestrator.store.base import DeposedError, EventChunk, Leader, Release, RunFilter, Tag
+from gen_orchestrator.store.ops import DONE, Accept, AppendEvents, Finish, Lease, Op, Refused, RequestCancel, Requeue, Result
+
+
+class MemoryStore:
+    """Keeps everything until the process ends. `now_s` is the database's clock."""
+
+    def __init__(self, now_s: Callable[[], float]) -> None:
+        self._now_s = now_s
+        self._lock = threading.Lock()
+        self._runs: dict[str, Run] = {}
+        self._keys: dict[tuple[str, str], str] = {}
+        self._events: dict[str, list[EventChunk]] = {}
+        self._releases: dict[str, Release] = {}
+        self._tags: dict[tuple[str, str, str, str], list[Tag]] = {}
+        self._leader: Leader | None = None
+        self._lease_until = 0.0
+        self._epoch = 0
+
+    def apply(self, epoch: int, ops: Sequence[Op]) -> list[Result]:
+        with self._lock:
+            if self._leader is None or self._leader.epoch != epoch:
+                raise DeposedError(f"epoch {epoch} leads no more; the store is at epoch {self._epoch}")
+            return [self._apply(op) for op in ops]
+
+    def get(self, run_id: str) -> Run | None:
+        with self._lock:
+            return self._runs.get(run_id)
+
+    def by_key(self, owner: str, key: str) -> Run | None:
+        with self._lock:
+            return self._runs.get(self._keys.get((owner, key), ""))
+
+    def open_runs(self) -> list[Run]:
+        with self._lock:
+            return sorted((run for run in self._runs.values() if not run.is_final), key=lambda run: (run.created_at, run.id))
+
+    def list_runs(self, query: RunFilter) -> list[Run]:
+        with self._lock:
+            newest = sorted(self._runs.values(), key=lambda run: (run.created_at, run.id), reverse=True)
+            last = self._runs.get(query.cursor)
+        found = []
+        for run in newest:
+            if query.cursor and (last is None or (run.created_at, run.id) >= (last.created_at, last.id)):
+                continue
+            wanted = (query.owner, query.endpoint, query.function)
+            if all(not want or want == have for want, have in zip(wanted, (run.owner, run.endpoint, run.function), strict=True)) and (
+                not query.states or run.state in query.states
+            ):
+                found.append(run)
+            if len(found) == query.limit:
+                break
+        return found
+
+    def events_of(self, run_id: str) -> list[EventChunk]:
+        with self._lock:
+            return sorted(self._events.get(run_id, ()), key=lambda chunk: (chunk.attempt, chunk.first_seq))
+
+    def forget(self, finished_before: float, limit: int) -> int:
+        with self._lock:
+            old = [run for run in self._runs.values() if run.is_final and run.finished_at < finished_before][:limit]
+            for run in old:
+                del self._runs[run.id]
+                self._events.pop(run.id, None)
+                if run.idempotency_key:
+                    self._keys.pop((run.owner, run.idempotency_key), None)
+            return len(old)
+
+    def add_release(self, release: Release) -> None:
+        with self._lock:
+            self._releases.setdefault(release.release_id, release)
+
+    def release(self, release_id: str) -> Release | None:
+        with self._lock:
+            return self._releases.get(release_id)
+
+    def releases(self, owner: str = "", endpoint: str = "") -> list[Release]:
+        with self._lock:
+            found = [r for r in self._releases.values() if owner in ("", r.owner) and endpoint in ("", r.endpoint)]
+        return sorted(found, key=lambda release: (release.created_at, release.release_id), reverse=True)
+
+    def move_tag(self, tag: Tag) -> Tag | None:
+        with self._lock:
+            history = self._tags.setdefault((tag.owner, tag.endpoint, tag.function, tag.tag), [])
+            if len(history) != tag.version - 1:
+                return None
+            history.append(tag)
+            return tag
+
+    def tags(self, owner: str = "", endpoint: str = "") -> list[Tag]:
+        with self._lock:
+            now = [history[-1] for history in self._tags.values() if history]
+        found = [tag for tag in now if owner in ("", tag.owner) and endpoint in ("", tag.endpoint)]
+        return sorted(found, key=lambda tag: (tag.owner, tag.endpoint, tag.function, tag.tag))
+
+    def tag_history(self, owner: str, endpoint: str, function: str, tag: str) -> list[Tag]:
+        with self._lock:
+            return list(reversed(self._tags.get((owner, endpoint, function, tag), [])))
+
+    def campaign(self, node_id: str, address: str, lease_s: float) -> Leader | None:
+        with self._lock:
+            now_s = self._now_s()
+            if self._leader is not None and self._lease_until > now_s and self._leader.node_id != node_id:
+                return None
+            self._epoch += 1
+            self._leader = Leader(node_id, self._epoch, address)
+            self._lease_until = now_s + lease_s
+            return self._leader
+
+    def renew(self, leader: Leader, lease_s: float) -> bool:
+        with self._lock:
+            if self._leader is None or self._leader.epoch != leader.epoch:
+                return False
+            self._lease_until = self._now_s() + lease_s
+            return True
+
+    def resign(self, leader: Leader) -> None:
+        with self._lock:
+            if self._leader is not None and self._leader.epoch == leader.epoch:
+                self._leader = None
+
+    def leader(self) -> Leader | None:
+        with self._lock:
+            return self._leader if self._lease_until > self._now_s() else None
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+    def _apply(self, op: Op) -> Result:
+        if isinstance(op, Accept):
+            return self._accept(op.run)
+        run = self._runs.get(op.run_id)
+        if isinstance(op, AppendEvents):
+            if run is None or run.attempt != op.attempt:
+                return Refused(run)
+            self._events.setdefault(op.run_id, []).append(EventChunk(op.attempt, op.first_seq, op.last_seq, op.events))
+            return DONE
+        if run is None:
+            return Refused(None)
+        match op:
+            case Lease():
+                moved = runs.lease(run, attempt=op.attempt, worker_id=op.worker_id, at=op.at, routing=op.routing)
+            case Requeue():
+                moved = runs.requeue(run, attempt=op.attempt, not_before=op.not_before, executed=op.executed, lost=op.lost)
+            case Finish():
+                moved = runs.finish(run, attempt=op.attempt, ending=op.ending)
+            case RequestCancel():
+                moved = runs.request_cancel(run)
+        if moved is None:
+            return Refused(run)
+        self._runs[op.run_id] = moved
+        return DONE
+
+    def _accept(self, run: Run) -> Result:
+        there = self._runs.get(run.id)
+        if there is None and run.idempotency_key:
+            there = self._runs.get(self._keys.get((run.owner, run.idempotency_key), ""))
+        if there is not None:
+            return Refused(there)
+        self._runs[run.id] = run
+        if run.idempotency_key:
+            self._keys[run.owner, run.idempotency_key] = run.id
+        return DONE

@@ -1,0 +1,45 @@
+"""The schema, as steps that are only ever added. A store remembers how many it has taken.
+
+`{blob}`, `{real}`, `{serial}` stand for the dialect's words.
+"""
+
+from collections.abc import Mapping
+
+SQLITE: Mapping[str, str] = {"blob": "blob", "real": "real"}
+POSTGRES: Mapping[str, str] = {"blob": "bytea", "real": "double precision"}
+
+STEPS: tuple[tuple[str, ...], ...] = (
+    (
+        "create table leader (shard integer primary key, epoch bigint not null, node_id text not null, address text not null, "
+        "lease_until {real} not null)",
+        "create table runs (id text primary key, owner text not null, endpoint text not null, function text not null, tag text not null, "
+        "release_id text not null, payload {blob} not null, created_at {real} not null, state text not null, attempt integer not null, "
+        "executions integer not null, lost_workers integer not null, max_attempts integer not null, priority text not null, "
+        "timeout_ms bigint not null, expires_at {real} not null, not_before {real} not null, worker_id text not null, "
+        "cancel_requested integer not null, invoker_id text not null, parent_id text not null, idempotency_key text not null, "
+        "fingerprint text not null, webhook {blob} not null, started_at {real} not null, finished_at {real} not null, "
+        "routing {blob} not null, output {blob} not null, error {blob} not null, metrics {blob} not null)",
+        "create unique index runs_key on runs (owner, idempotency_key) where idempotency_key <> ''",
+        "create index runs_created on runs (created_at, id)",
+        "create index runs_open on runs (created_at) where state in ('queued', 'leased')",
+        "create table run_events (run_id text not null, attempt integer not null, first_seq bigint not null, last_seq bigint not null, "
+        "events {blob} not null, primary key (run_id, attempt, first_seq))",
+        "create table releases (release_id text primary key, owner text not null, endpoint text not null, manifest {blob} not null, "
+        "source text not null, created_at {real} not null, digest text not null, message text not null)",
+        "create table tags (owner text not null, endpoint text not null, function text not null, tag text not null, release_id text not null, "
+        "version integer not null, moved_at {real} not null, primary key (owner, endpoint, function, tag, version))",
+    ),
+)
+
+
+def pending(version: int, dialect: Mapping[str, str]) -> list[list[str]]:
+    """The steps after `version`, each as statements of the dialect."""
+    return [[statement.format_map(dialect) for statement in step] for step in STEPS[version:]]
+
+
+def newer_version(where: str, version: int) -> str:
+    """What to say of a store that a later version of this program has changed."""
+    return (
+        f"{where} has schema version {version}; this gen-orchestrator knows {len(STEPS)}. Nothing was changed: "
+        "start the newer gen-orchestrator, or take another data folder"
+    )

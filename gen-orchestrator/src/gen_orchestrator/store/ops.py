@@ -1,0 +1,68 @@
+"""What is written: one value a change, gathered into batches.
+
+An operation is a compare-and-set on one run. A batch is one transaction, fenced by the leader's epoch: either the writer still
+leads, and each operation says for itself whether it happened, or nothing is written and `DeposedError` is raised.
+"""
+
+import msgspec
+
+from gen_orchestrator.domain.runs import Ending, Run
+
+
+class Accept(msgspec.Struct, frozen=True):
+    """A new run, once per (owner, idempotency key) and once per id."""
+
+    run: Run
+
+
+class Lease(msgspec.Struct, frozen=True):
+    run_id: str
+    attempt: int
+    worker_id: str
+    at: float
+    routing: bytes = b""
+
+
+class Requeue(msgspec.Struct, frozen=True):
+    run_id: str
+    attempt: int
+    not_before: float
+    executed: bool
+    lost: bool
+
+
+class Finish(msgspec.Struct, frozen=True):
+    run_id: str
+    attempt: int
+    ending: Ending
+
+
+class RequestCancel(msgspec.Struct, frozen=True):
+    run_id: str
+
+
+class AppendEvents(msgspec.Struct, frozen=True):
+    """Events `first_seq` to `last_seq` of one attempt, as one JSON array of `StoredEvent`."""
+
+    run_id: str
+    attempt: int
+    first_seq: int
+    last_seq: int
+    events: bytes
+
+
+Op = Accept | Lease | Requeue | Finish | RequestCancel | AppendEvents
+
+
+class Done(msgspec.Struct, frozen=True):
+    """It happened."""
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """It did not happen; `run` is what stands there instead, None when there is no such run."""
+
+    run: Run | None
+
+
+Result = Done | Refused
+DONE = Done()

@@ -1,0 +1,209 @@
+"""The statements that SQLite and PostgreSQL share, in SQLite's spelling (`?`), and how rows become values.
+
+Each move is one compare-and-set: it changes the row only from the state and attempt that it speaks for. `domain/runs.py` says what
+each of them means.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from gen_orchestrator.domain.runs import CANCELED_ERROR, Ending, Run, RunError, RunState
+from gen_orchestrator.store.base import EventChunk, Leader, Release, RunFilter, Tag
+from gen_orchestrator.store.ops import Accept, AppendEvents, Finish, Lease, Op, RequestCancel, Requeue
+
+RUN_COLUMNS = (
+    "id", "owner", "endpoint", "function", "tag", "release_id", "payload", "created_at", "state", "attempt", "executions",
+    "lost_workers", "max_attempts", "priority", "timeout_ms", "expires_at", "not_before", "worker_id", "cancel_requested", "invoker_id",
+    "parent_id", "idempotency_key", "fingerprint", "webhook", "started_at", "finished_at", "routing", "output", "error", "metrics",
+)  # fmt: skip
+_SELECT = f"select {', '.join(RUN_COLUMNS)} from runs"  # noqa: S608 - names of ours
+_OPEN = "('queued', 'leased')"
+
+FENCE = "select 1 from leader where shard = 0 and epoch = ?"
+
+ACCEPT = (
+    f"insert into runs ({', '.join(RUN_COLUMNS)}) values ({', '.join('?' * len(RUN_COLUMNS))}) on conflict do nothing"  # noqa: S608
+)
+LEASE = (
+    "update runs set state = 'leased', attempt = ?, worker_id = ?, routing = ?, started_at = case when started_at = 0 then ? else started_at end "
+    "where id = ? and attempt = ? and state = 'queued' and cancel_requested = 0"
+)
+REQUEUE = (
+    "update runs set state = 'queued', worker_id = '', not_before = ?, executions = executions + ?, lost_workers = lost_workers + ? "
+    "where id = ? and attempt = ? and state = 'leased'"
+)
+FINISH = (
+    "update runs set executions = executions + case when state = 'leased' then 1 else 0 end, "
+    "state = case when cancel_requested = 1 then 'canceled' else ? end, "
+    "output = case when cancel_requested = 1 then ? else ? end, "
+    "error = case when cancel_requested = 1 then ? else ? end, "
+    f"finished_at = ?, metrics = ? where id = ? and attempt = ? and state in {_OPEN}"  # noqa: S608
+)
+REQUEST_CANCEL = f"update runs set cancel_requested = 1 where id = ? and state in {_OPEN}"  # noqa: S608
+APPEND = (
+    "insert into run_events (run_id, attempt, first_seq, last_seq, events) "
+    "select ?, ?, ?, ?, ? where exists (select 1 from runs where id = ? and attempt = ?)"
+)
+
+GET = f"{_SELECT} where id = ?"
+BY_KEY = f"{_SELECT} where owner = ? and idempotency_key = ? and idempotency_key <> ''"
+OPEN_RUNS = f"{_SELECT} where state in {_OPEN} order by created_at, id"
+EVENTS_OF = "select attempt, first_seq, last_seq, events from run_events where run_id = ? order by attempt, first_seq"
+OLD_RUNS = f"select id from runs where state not in {_OPEN} and finished_at < ? order by created_at limit ?"  # noqa: S608
+FORGET_EVENTS = "delete from run_events where run_id = ?"
+FORGET_RUN = "delete from runs where id = ?"
+
+_RELEASE_COLUMNS = "release_id, owner, endpoint, manifest, source, created_at, digest, message"
+ADD_RELEASE = f"insert into releases ({_RELEASE_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?) on conflict do nothing"
+RELEASE = f"select {_RELEASE_COLUMNS} from releases where release_id = ?"
+RELEASES = (
+    f"select {_RELEASE_COLUMNS} from releases where (? = '' or owner = ?) and (? = '' or endpoint = ?) "
+    "order by created_at desc, release_id desc"
+)
+_TAG_COLUMNS = "owner, endpoint, function, tag, release_id, version, moved_at"
+MOVE_TAG = (
+    f"insert into tags ({_TAG_COLUMNS}) select ?, ?, ?, ?, ?, ?, ? where ? = 1 + coalesce("
+    "(select max(version) from tags where owner = ? and endpoint = ? and function = ? and tag = ?), 0) on conflict do nothing"
+)
+TAGS = (
+    f"select {_TAG_COLUMNS} from tags t where (? = '' or owner = ?) and (? = '' or endpoint = ?) and version = (select max(version) from tags "
+    "where owner = t.owner and endpoint = t.endpoint and function = t.function and tag = t.tag) order by owner, endpoint, function, tag"
+)
+TAG_HISTORY = (
+    f"select {_TAG_COLUMNS} from tags where owner = ? and endpoint = ? and function = ? and tag = ? order by version desc"
+)
+
+_decode_error = msgspec.json.Decoder(RunError).decode
+_encode = msgspec.json.Encoder().encode
+_CANCELED = _encode(CANCELED_ERROR)
+
+
+def run_row(run: Run) -> tuple[Any, ...]:
+    """A run as parameters of `ACCEPT`."""
+    return tuple(
+        str(value)
+        if name == "state"
+        else int(value)
+        if name == "cancel_requested"
+        else (b"" if value is None else _encode(value))
+        if name == "error"
+        else value
+        for name, value in zip(RUN_COLUMNS, (getattr(run, column) for column in RUN_COLUMNS), strict=True)
+    )
+
+
+def run_of(row: Sequence[Any]) -> Run:
+    """A run from a row of `RUN_COLUMNS`."""
+    fields = dict(zip(RUN_COLUMNS, row, strict=True))
+    error = bytes(fields["error"])
+    fields["state"] = RunState(fields["state"])
+    fields["cancel_requested"] = bool(fields["cancel_requested"])
+    fields["error"] = _decode_error(error) if error else None
+    return Run(**fields)
+
+
+def statement(op: Op) -> tuple[str, tuple[Any, ...]]:
+    """The statement of an operation; it changed a row exactly if the operation happened."""
+    build = _STATEMENTS[type(op)]
+    return build(op)
+
+
+def _accept(op: Accept) -> tuple[str, tuple[Any, ...]]:
+    return ACCEPT, run_row(op.run)
+
+
+def _lease(op: Lease) -> tuple[str, tuple[Any, ...]]:
+    return LEASE, (op.attempt, op.worker_id, op.routing, op.at, op.run_id, op.attempt - 1)
+
+
+def _requeue(op: Requeue) -> tuple[str, tuple[Any, ...]]:
+    return REQUEUE, (op.not_before, int(op.executed), int(op.lost), op.run_id, op.attempt)
+
+
+def _finish(op: Finish) -> tuple[str, tuple[Any, ...]]:
+    ending: Ending = op.ending
+    error = _encode(ending.error) if ending.error is not None else b""
+    was_canceled = ending.state is RunState.CANCELED
+    return FINISH, (
+        str(ending.state),
+        ending.output if was_canceled else b"",
+        ending.output,
+        error if was_canceled else _CANCELED,
+        error,
+        ending.at,
+        ending.metrics,
+        op.run_id,
+        op.attempt,
+    )
+
+
+def _request_cancel(op: RequestCancel) -> tuple[str, tuple[Any, ...]]:
+    return REQUEST_CANCEL, (op.run_id,)
+
+
+def _append(op: AppendEvents) -> tuple[str, tuple[Any, ...]]:
+    return APPEND, (op.run_id, op.attempt, op.first_seq, op.last_seq, op.events, op.run_id, op.attempt)
+
+
+_STATEMENTS: Mapping[type, Callable[[Any], tuple[str, tuple[Any, ...]]]] = {
+    Accept: _accept,
+    Lease: _lease,
+    Requeue: _requeue,
+    Finish: _finish,
+    RequestCancel: _request_cancel,
+    AppendEvents: _append,
+}
+
+
+def subject(op: Op) -> tuple[str, tuple[Any, ...]]:
+    """The query for the run that an operation found in its way."""
+    if isinstance(op, Accept):
+        if op.run.idempotency_key:
+            return f"{_SELECT} where id = ? or (owner = ? and idempotency_key = ?)", (op.run.id, op.run.owner, op.run.idempotency_key)
+        return GET, (op.run.id,)
+    return GET, (op.run_id,)
+
+
+def list_query(query: RunFilter) -> tuple[str, tuple[Any, ...]]:
+    """The query behind `list_runs`."""
+    where: list[str] = []
+    values: list[Any] = []
+    for column in ("owner", "endpoint", "function"):
+        if value := getattr(query, column):
+            where.append(f"{column} = ?")
+            values.append(value)
+    if query.states:
+        where.append(f"state in ({', '.join('?' * len(query.states))})")
+        values += query.states
+    if query.cursor:
+        where.append("(created_at, id) < (select created_at, id from runs where id = ?)")
+        values.append(query.cursor)
+    text = f"{_SELECT}{' where ' + ' and '.join(where) if where else ''} order by created_at desc, id desc limit ?"
+    return text, (*values, query.limit)
+
+
+def release_row(release: Release) -> tuple[Any, ...]:
+    return msgspec.structs.astuple(release)
+
+
+def tag_move(tag: Tag) -> tuple[Any, ...]:
+    return (*msgspec.structs.astuple(tag), tag.version, tag.owner, tag.endpoint, tag.function, tag.tag)
+
+
+def release_of(row: Sequence[Any]) -> Release:
+    names = ("release_id", "owner", "endpoint", "manifest", "source", "created_at", "digest", "message")
+    return Release(**dict(zip(names, row, strict=True)))
+
+
+def tag_of(row: Sequence[Any]) -> Tag:
+    return Tag(**dict(zip(("owner", "endpoint", "function", "tag", "release_id", "version", "moved_at"), row, strict=True)))
+
+
+def chunk_of(row: Sequence[Any]) -> EventChunk:
+    return EventChunk(row[0], row[1], row[2], bytes(row[3]))
+
+
+def leader_of(row: Sequence[Any]) -> Leader:
+    return Leader(row[0], row[1], row[2])

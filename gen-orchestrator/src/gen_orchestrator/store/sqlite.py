@@ -1,0 +1,211 @@
+"""The store of one machine: SQLite, one file, one process, one writing connection.
+
+WAL with `synchronous=FULL`: a commit that was answered survives a crash of the machine. Nobody else checkpoints, nothing is mapped
+into memory, and a lock file keeps a second process away: two writers of one WAL file that know nothing of each other's fences would
+be two leaders. Readers have connections of their own, one a thread, so that a long list never holds up a commit.
+"""
+
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from gen_orchestrator.domain.runs import Run
+from gen_orchestrator.store import migrations, sql
+from gen_orchestrator.store.base import (
+    DeposedError,
+    EventChunk,
+    Leader,
+    Release,
+    RunFilter,
+    StoreError,
+    StoreFullError,
+    StoreUnavailableError,
+    Tag,
+)
+from gen_orchestrator.store.ops import DONE, Op, Refused, Result
+
+LOCK_NAME = "store.lock"
+FILE_NAME = "store.sqlite"
+BUSY_MS = 5000
+
+
+class SqliteStore:
+    """A store in `folder`, created when it is not there. `StoreError` when another process has it, or a newer version wrote it."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / FILE_NAME
+        self._lock_fd = _lock(folder)
+        self._local = threading.local()
+        self._readers: list[apsw.Connection] = []
+        self._guard = threading.Lock()  # the writing connection, and the list of readers
+        try:
+            self._writer = self._connect()
+            self._migrate()
+        except BaseException:
+            os.close(self._lock_fd)
+            raise
+
+    def apply(self, epoch: int, ops: Sequence[Op]) -> list[Result]:
+        with self._guard:
+            db = self._writer
+            try:
+                db.execute("begin immediate")
+                try:
+                    if not db.execute(sql.FENCE, (epoch,)).fetchall():
+                        raise DeposedError(f"epoch {epoch} leads no more")
+                    results: list[Result] = []
+                    for op in ops:
+                        text, values = sql.statement(op)
+                        db.execute(text, values)
+                        if db.changes():
+                            results.append(DONE)
+                        else:
+                            rows = db.execute(*sql.subject(op)).fetchall()
+                            results.append(Refused(sql.run_of(rows[0]) if rows else None))
+                except BaseException:
+                    db.execute("rollback")
+                    raise
+                db.execute("commit")
+            except apsw.FullError:
+                self._roll_back()
+                raise StoreFullError(f"no space left to write {self._path}") from None
+            except (apsw.IOError, apsw.CorruptError, apsw.CantOpenError, apsw.BusyError) as exc:
+                self._roll_back()
+                raise StoreUnavailableError(f"{self._path} cannot be written: {exc}") from exc
+            return results
+
+    def get(self, run_id: str) -> Run | None:
+        rows = self._read(sql.GET, (run_id,))
+        return sql.run_of(rows[0]) if rows else None
+
+    def by_key(self, owner: str, key: str) -> Run | None:
+        rows = self._read(sql.BY_KEY, (owner, key))
+        return sql.run_of(rows[0]) if rows else None
+
+    def open_runs(self) -> list[Run]:
+        return [sql.run_of(row) for row in self._read(sql.OPEN_RUNS)]
+
+    def list_runs(self, query: RunFilter) -> list[Run]:
+        return [sql.run_of(row) for row in self._read(*sql.list_query(query))]
+
+    def events_of(self, run_id: str) -> list[EventChunk]:
+        return [sql.chunk_of(row) for row in self._read(sql.EVENTS_OF, (run_id,))]
+
+    def forget(self, finished_before: float, limit: int) -> int:
+        with self._guard, self._writer:
+            old = self._writer.execute(sql.OLD_RUNS, (finished_before, limit)).fetchall()
+            self._writer.executemany(sql.FORGET_EVENTS, old)
+            self._writer.executemany(sql.FORGET_RUN, old)
+            return len(old)
+
+    def add_release(self, release: Release) -> None:
+        self._write(sql.ADD_RELEASE, sql.release_row(release))
+
+    def release(self, release_id: str) -> Release | None:
+        rows = self._read(sql.RELEASE, (release_id,))
+        return sql.release_of(rows[0]) if rows else None
+
+    def releases(self, owner: str = "", endpoint: str = "") -> list[Release]:
+        return [sql.release_of(row) for row in self._read(sql.RELEASES, (owner, owner, endpoint, endpoint))]
+
+    def move_tag(self, tag: Tag) -> Tag | None:
+        return tag if self._write(sql.MOVE_TAG, sql.tag_move(tag)) else None
+
+    def tags(self, owner: str = "", endpoint: str = "") -> list[Tag]:
+        return [sql.tag_of(row) for row in self._read(sql.TAGS, (owner, owner, endpoint, endpoint))]
+
+    def tag_history(self, owner: str, endpoint: str, function: str, tag: str) -> list[Tag]:
+        return [sql.tag_of(row) for row in self._read(sql.TAG_HISTORY, (owner, endpoint, function, tag))]
+
+    def campaign(self, node_id: str, address: str, lease_s: float) -> Leader | None:
+        with self._guard, self._writer:
+            now_s = time.time()  # this machine's clock is the database's
+            rows = self._writer.execute("select epoch, node_id, lease_until from leader where shard = 0").fetchall()
+            if rows and rows[0][2] > now_s and rows[0][1] != node_id:
+                return None
+            epoch = rows[0][0] + 1 if rows else 1
+            self._writer.execute(
+                "insert into leader (shard, epoch, node_id, address, lease_until) values (0, ?, ?, ?, ?) on conflict (shard) do update "
+                "set epoch = excluded.epoch, node_id = excluded.node_id, address = excluded.address, lease_until = excluded.lease_until",
+                (epoch, node_id, address, now_s + lease_s),
+            )
+            return Leader(node_id, epoch, address)
+
+    def renew(self, leader: Leader, lease_s: float) -> bool:
+        return self._write("update leader set lease_until = ? where shard = 0 and epoch = ?", (time.time() + lease_s, leader.epoch))
+
+    def resign(self, leader: Leader) -> None:
+        self._write("update leader set lease_until = 0 where shard = 0 and epoch = ?", (leader.epoch,))
+
+    def leader(self) -> Leader | None:
+        rows = self._read("select node_id, epoch, address from leader where shard = 0 and lease_until > ?", (time.time(),))
+        return sql.leader_of(rows[0]) if rows else None
+
+    def close(self) -> None:
+        """Checkpoint, close all connections, let the next process in."""
+        with self._guard:
+            for connection in (*self._readers, self._writer):
+                connection.close()
+            self._readers.clear()
+            os.close(self._lock_fd)
+
+    def _connect(self) -> apsw.Connection:
+        connection = apsw.Connection(str(self._path))
+        connection.set_busy_timeout(BUSY_MS)
+        connection.execute("pragma journal_mode=wal; pragma synchronous=full; pragma mmap_size=0; pragma temp_store=memory").fetchall()
+        return connection
+
+    def _reader(self) -> apsw.Connection:
+        connection: apsw.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._connect()
+            with self._guard:
+                self._readers.append(connection)
+        return connection
+
+    def _read(self, text: str, values: Sequence[Any] = ()) -> list[Any]:
+        try:
+            return list(self._reader().execute(text, tuple(values)))
+        except apsw.Error as exc:
+            raise StoreUnavailableError(f"{self._path} cannot be read: {exc}") from exc
+
+    def _write(self, text: str, values: Sequence[Any]) -> bool:
+        with self._guard:
+            try:
+                self._writer.execute(text, tuple(values))
+                return self._writer.changes() > 0
+            except apsw.FullError:
+                raise StoreFullError(f"no space left to write {self._path}") from None
+            except apsw.Error as exc:
+                raise StoreUnavailableError(f"{self._path} cannot be written: {exc}") from exc
+
+    def _roll_back(self) -> None:
+        if self._writer.in_transaction:
+            self._writer.execute("rollback")
+
+    def _migrate(self) -> None:
+        version: int = self._writer.pragma("user_version") or 0
+        if version > len(migrations.STEPS):
+            raise StoreError(migrations.newer_version(str(self._path), version))
+        for number, step in enumerate(migrations.pending(version, migrations.SQLITE), start=version + 1):
+            with self._writer:
+                for text in step:
+                    self._writer.execute(text)
+                self._writer.pragma("user_version", number)
+
+
+def _lock(folder: Path) -> int:
+    descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise StoreError(f"the data folder {folder} is in use by another process; stop that one, or take another folder with --data") from None
+    return descriptor
