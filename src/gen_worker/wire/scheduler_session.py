@@ -1,6 +1,7 @@
 """The scheduler's side of one stream, without the stream."""
 
 from collections import deque
+from collections.abc import Callable
 
 import msgspec
 
@@ -50,6 +51,7 @@ class WorkerMemory:
     def __init__(self, instance_id: str = "") -> None:
         self.instance_id = instance_id
         self.last_seq = 0
+        self.durable_seq: int | None = None  # where a scheduler writes messages down: all up to here are written; None: no need to wait
         self.runs: dict[str, RunCommand] = {}  # given to it, without a result so far
         self.interrupted: set[str] = set()
 
@@ -92,14 +94,17 @@ class SchedulerSession:
     """Takes a worker's messages, each once however often it is sent, and queues what the worker is to get.
 
     `memories` maps instance ids to what is remembered; it outlives the session. Without `extensions` this is a scheduler of plain
-    protocol 1.0.
+    protocol 1.0. `make_memory` makes a memory for an instance that is new.
     """
 
-    def __init__(self, memories: dict[str, WorkerMemory], *, extensions: bool = True) -> None:
+    def __init__(
+        self, memories: dict[str, WorkerMemory], *, extensions: bool = True, make_memory: Callable[[str], WorkerMemory] = WorkerMemory
+    ) -> None:
         self.memory = WorkerMemory()
         self.registration: Registration | None = None
         self.extensions: tuple[str, ...] = ()  # what both sides know
         self._memories = memories
+        self._make_memory = make_memory
         self._offered = EXTENSIONS if extensions else ()
         self._queue: deque[Single] = deque()
         self._batches = False
@@ -153,16 +158,22 @@ class SchedulerSession:
             return self._ack() if self._unacked else None
         if len(taken) == 1 and not self._unacked:
             return taken[0]
-        self._acked_seq = self.memory.last_seq
+        self._acked_seq = self._ackable_seq
         return Batch(tuple(taken), 0, self._acked_seq)
 
     def _ack(self) -> Ack:
-        self._acked_seq = self.memory.last_seq
+        self._acked_seq = self._ackable_seq
         return Ack(self._acked_seq)
 
     @property
     def _unacked(self) -> int:
-        return self.memory.last_seq - self._acked_seq if self._batches else 0
+        return max(0, self._ackable_seq - self._acked_seq) if self._batches else 0
+
+    @property
+    def _ackable_seq(self) -> int:
+        """What may be confirmed: the worker forgets it then."""
+        durable_seq = self.memory.durable_seq
+        return self.memory.last_seq if durable_seq is None else durable_seq
 
     def _register(self, registration: Registration) -> list[Effect]:
         if registration.protocol_major != WIRE_PROTOCOL_MAJOR:
@@ -171,13 +182,13 @@ class SchedulerSession:
         self.registration = registration
         if registration.instance_id:
             known = self._memories.get(registration.instance_id)
-            self.memory = known or WorkerMemory(registration.instance_id)
+            self.memory = known or self._make_memory(registration.instance_id)
             self._memories[registration.instance_id] = self.memory
         if BATCH in registration.extensions and BATCH in self._offered:
             self._batches = True
-            self._acked_seq = self.memory.last_seq
+            self._acked_seq = self._ackable_seq
             self.extensions = tuple(name for name in self._offered if name in registration.extensions)
-            self.send(Hello(self.extensions, self.memory.last_seq))
+            self.send(Hello(self.extensions, self._acked_seq))
             self._send_again(registration)
         return [Registered(registration, is_heartbeat=False)]
 
@@ -217,7 +228,7 @@ class SchedulerSession:
                 _check_names(message)
                 self.registration = message
                 if self._batches:
-                    self.send(Ack(self.memory.last_seq))  # tells the worker that the way is open in both directions
+                    self.send(self._ack())  # tells the worker that the way is open in both directions
                 return [Registered(message, is_heartbeat=True)]
             case LoadModelResult() | UnloadModelResult() | UrlRefreshRequest() | CloseRealtime() | RealtimeCredit():
                 return [message]

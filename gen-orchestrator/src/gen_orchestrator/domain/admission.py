@@ -37,7 +37,9 @@ def refusal(load: Load, payload_bytes: int, start_timeout_s: float) -> Refusal |
         return _refusal(f"{load.queued_of_owner} runs of this owner wait already; at most {MAX_QUEUED_OF_OWNER} may", load)
     if load.queued_bytes_of_owner + payload_bytes > MAX_QUEUED_BYTES_OF_OWNER:
         limit = MAX_QUEUED_BYTES_OF_OWNER >> 20
-        return _refusal(f"the waiting payloads of this owner hold {load.queued_bytes_of_owner >> 20} MiB; at most {limit} MiB may wait", load)
+        return _refusal(
+            f"the waiting payloads of this owner hold {load.queued_bytes_of_owner >> 20} MiB; at most {limit} MiB may wait", load
+        )
     if start_timeout_s and wait_s > start_timeout_s:
         return _refusal(f"the expected wait of {wait_s:.0f} s is longer than the start time-out of {start_timeout_s:.0f} s", load)
     return None

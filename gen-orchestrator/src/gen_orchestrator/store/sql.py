@@ -1,3 +1,4 @@
+# ruff: noqa: S608 - statements are put together from names of ours alone
 """The statements that SQLite and PostgreSQL share, in SQLite's spelling (`?`), and how rows become values.
 
 Each move is one compare-and-set: it changes the row only from the state and attempt that it speaks for. `domain/runs.py` says what
@@ -18,17 +19,15 @@ RUN_COLUMNS = (
     "lost_workers", "max_attempts", "priority", "timeout_ms", "expires_at", "not_before", "worker_id", "cancel_requested", "invoker_id",
     "parent_id", "idempotency_key", "fingerprint", "webhook", "started_at", "finished_at", "routing", "output", "error", "metrics",
 )  # fmt: skip
-_SELECT = f"select {', '.join(RUN_COLUMNS)} from runs"  # noqa: S608 - names of ours
+_SELECT = f"select {', '.join(RUN_COLUMNS)} from runs"
 _OPEN = "('queued', 'leased')"
 
 FENCE = "select 1 from leader where shard = 0 and epoch = ?"
 
-ACCEPT = (
-    f"insert into runs ({', '.join(RUN_COLUMNS)}) values ({', '.join('?' * len(RUN_COLUMNS))}) on conflict do nothing"  # noqa: S608
-)
+ACCEPT = f"insert into runs ({', '.join(RUN_COLUMNS)}) values ({', '.join('?' * len(RUN_COLUMNS))}) on conflict do nothing"
 LEASE = (
-    "update runs set state = 'leased', attempt = ?, worker_id = ?, routing = ?, started_at = case when started_at = 0 then ? else started_at end "
-    "where id = ? and attempt = ? and state = 'queued' and cancel_requested = 0"
+    "update runs set state = 'leased', attempt = ?, worker_id = ?, routing = ?, "
+    "started_at = case when started_at = 0 then ? else started_at end where id = ? and attempt = ? and state = 'queued' and cancel_requested = 0"
 )
 REQUEUE = (
     "update runs set state = 'queued', worker_id = '', not_before = ?, executions = executions + ?, lost_workers = lost_workers + ? "
@@ -39,9 +38,9 @@ FINISH = (
     "state = case when cancel_requested = 1 then 'canceled' else ? end, "
     "output = case when cancel_requested = 1 then ? else ? end, "
     "error = case when cancel_requested = 1 then ? else ? end, "
-    f"finished_at = ?, metrics = ? where id = ? and attempt = ? and state in {_OPEN}"  # noqa: S608
+    f"finished_at = ?, metrics = ? where id = ? and attempt = ? and state in {_OPEN}"
 )
-REQUEST_CANCEL = f"update runs set cancel_requested = 1 where id = ? and state in {_OPEN}"  # noqa: S608
+REQUEST_CANCEL = f"update runs set cancel_requested = 1 where id = ? and state in {_OPEN}"
 APPEND = (
     "insert into run_events (run_id, attempt, first_seq, last_seq, events) "
     "select ?, ?, ?, ?, ? where exists (select 1 from runs where id = ? and attempt = ?)"
@@ -51,7 +50,7 @@ GET = f"{_SELECT} where id = ?"
 BY_KEY = f"{_SELECT} where owner = ? and idempotency_key = ? and idempotency_key <> ''"
 OPEN_RUNS = f"{_SELECT} where state in {_OPEN} order by created_at, id"
 EVENTS_OF = "select attempt, first_seq, last_seq, events from run_events where run_id = ? order by attempt, first_seq"
-OLD_RUNS = f"select id from runs where state not in {_OPEN} and finished_at < ? order by created_at limit ?"  # noqa: S608
+OLD_RUNS = f"select id from runs where state not in {_OPEN} and finished_at < ? order by created_at limit ?"
 FORGET_EVENTS = "delete from run_events where run_id = ?"
 FORGET_RUN = "delete from runs where id = ?"
 
@@ -68,12 +67,10 @@ MOVE_TAG = (
     "(select max(version) from tags where owner = ? and endpoint = ? and function = ? and tag = ?), 0) on conflict do nothing"
 )
 TAGS = (
-    f"select {_TAG_COLUMNS} from tags t where (? = '' or owner = ?) and (? = '' or endpoint = ?) and version = (select max(version) from tags "
-    "where owner = t.owner and endpoint = t.endpoint and function = t.function and tag = t.tag) order by owner, endpoint, function, tag"
+    f"select {_TAG_COLUMNS} from tags t where (? = '' or owner = ?) and (? = '' or endpoint = ?) and version = "
+    "(select max(version) from tags where owner = t.owner and endpoint = t.endpoint and function = t.function and tag = t.tag) order by owner, endpoint, function, tag"
 )
-TAG_HISTORY = (
-    f"select {_TAG_COLUMNS} from tags where owner = ? and endpoint = ? and function = ? and tag = ? order by version desc"
-)
+TAG_HISTORY = f"select {_TAG_COLUMNS} from tags where owner = ? and endpoint = ? and function = ? and tag = ? order by version desc"
 
 _decode_error = msgspec.json.Decoder(RunError).decode
 _encode = msgspec.json.Encoder().encode

@@ -99,11 +99,15 @@ class SqliteStore:
         return [sql.chunk_of(row) for row in self._read(sql.EVENTS_OF, (run_id,))]
 
     def forget(self, finished_before: float, limit: int) -> int:
-        with self._guard, self._writer:
+        with self._guard:
+            return self._forget(finished_before, limit)
+
+    def _forget(self, finished_before: float, limit: int) -> int:
+        with self._writer:
             old = self._writer.execute(sql.OLD_RUNS, (finished_before, limit)).fetchall()
             self._writer.executemany(sql.FORGET_EVENTS, old)
             self._writer.executemany(sql.FORGET_RUN, old)
-            return len(old)
+        return len(old)
 
     def add_release(self, release: Release) -> None:
         self._write(sql.ADD_RELEASE, sql.release_row(release))
@@ -125,9 +129,10 @@ class SqliteStore:
         return [sql.tag_of(row) for row in self._read(sql.TAG_HISTORY, (owner, endpoint, function, tag))]
 
     def campaign(self, node_id: str, address: str, lease_s: float) -> Leader | None:
+        leader: Leader | None = None
         with self._guard, self._writer:
             now_s = time.time()  # this machine's clock is the database's
-            rows = self._writer.execute("select epoch, node_id, lease_until from leader where shard = 0").fetchall()
+            rows: list[Any] = self._writer.execute("select epoch, node_id, lease_until from leader where shard = 0").fetchall()
             if rows and rows[0][2] > now_s and rows[0][1] != node_id:
                 return None
             epoch = rows[0][0] + 1 if rows else 1
@@ -136,7 +141,8 @@ class SqliteStore:
                 "set epoch = excluded.epoch, node_id = excluded.node_id, address = excluded.address, lease_until = excluded.lease_until",
                 (epoch, node_id, address, now_s + lease_s),
             )
-            return Leader(node_id, epoch, address)
+            leader = Leader(node_id, epoch, address)
+        return leader
 
     def renew(self, leader: Leader, lease_s: float) -> bool:
         return self._write("update leader set lease_until = ? where shard = 0 and epoch = ?", (time.time() + lease_s, leader.epoch))
@@ -207,5 +213,7 @@ def _lock(folder: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise StoreError(f"the data folder {folder} is in use by another process; stop that one, or take another folder with --data") from None
+        raise StoreError(
+            f"the data folder {folder} is in use by another process; stop that one, or take another folder with --data"
+        ) from None
     return descriptor

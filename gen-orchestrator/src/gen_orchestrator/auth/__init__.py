@@ -1,0 +1,1 @@
+"""Who may do what: tokens of workers, keys of callers."""

@@ -1,0 +1,43 @@
+"""How many workers a release should have: by what waits, by how long nothing came, within the author's bounds."""
+
+import msgspec
+
+DEFAULT_IDLE_S = 600.0
+FIRST_BACKOFF_S = 0.5
+MAX_BACKOFF_S = 60.0
+STABLE_S = 30.0  # a worker that lived so long has not crashed at its start
+
+
+class ScalingLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """`[scaling]` of cozy.toml: at least, at most, and how long an idle worker is kept."""
+
+    min: int = 0
+    max: int = 1
+    idle_s: float = DEFAULT_IDLE_S
+
+
+class Demand(msgspec.Struct, frozen=True, kw_only=True):
+    """A release now. `slots`: runs that one worker takes at once; `quiet_s`: for how long no run has been there."""
+
+    queued: int
+    running: int
+    workers: int
+    slots: int
+    quiet_s: float
+
+
+def wanted_workers(demand: Demand, limits: ScalingLimits) -> int:
+    """The number of workers to have. One more at a time is no rule here: a burst may ask for many."""
+    work = demand.queued + demand.running
+    if work:
+        enough = -(-work // max(1, demand.slots))
+        # Fewer only once it is quiet: between two runs of a caller a worker should not go and come back.
+        return max(limits.min, min(limits.max, max(enough, demand.workers)))
+    if demand.quiet_s < limits.idle_s:
+        return max(limits.min, min(limits.max, demand.workers))
+    return limits.min
+
+
+def backoff_s(crashes: int) -> float:
+    """How long to wait before a worker is started again that ended at once, for the n-th time in a row."""
+    return 0.0 if crashes == 0 else min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2 ** (crashes - 1))

@@ -1,0 +1,44 @@
+"""The Fleet Protocol: something that runs worker processes, somewhere."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+
+class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker to start. `folder` holds the release's source, `manifest` its baked manifest; `gpu` is a device number or empty."""
+
+    worker_id: str
+    release_id: str
+    owner: str
+    token: str
+    scheduler_addr: str
+    folder: str
+    manifest: str
+    python: str
+    gpu: str = ""
+    env: dict[str, str] = {}
+
+
+OnExit = Callable[[str, int], None]  # worker id, exit status
+
+
+class Fleet(Protocol):
+    """Starts and stops workers, and says when one has ended. It never sees a run."""
+
+    async def start(self, spec: WorkerSpec, on_exit: OnExit) -> None:
+        """Start a worker; `OSError` when it cannot be started. `on_exit` is called once, on the loop."""
+        ...
+
+    async def stop(self, worker_id: str, grace_s: float) -> None:
+        """Ask a worker to end (it drains), and end it after `grace_s`."""
+        ...
+
+    def log_of(self, worker_id: str) -> bytes:
+        """The last lines that a worker wrote, also after its end."""
+        ...
+
+    async def close(self, grace_s: float) -> None:
+        """Stop all."""
+        ...

@@ -1,0 +1,114 @@
+"""Workers as child processes of this one. They end with it: the kernel tells them when their parent is gone."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+from gen_orchestrator.fleet.base import OnExit, WorkerSpec
+
+LOG_TAIL_BYTES = 16 << 10
+# Set before the worker begins. A parent that died in between is seen by the second line: the signal would not come any more.
+_START = """
+import ctypes, os, runpy, sys
+ctypes.CDLL(None).prctl(1, 15)
+if os.getppid() != int(os.environ["GEN_ORCHESTRATOR_PID"]):
+    sys.exit(0)
+runpy.run_module("gen_worker.entrypoint", run_name="__main__", alter_sys=True)
+"""
+_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
+_PREFIXES = ("WORKER_", "TENSORHUB_", "COZY_", "HF_", "CUDA_", "NVIDIA_", "TORCH_", "TRANSFORMERS_", "DIFFUSERS_", "OMP_", "MKL_", "OPENBLAS_",
+             "TOKENIZERS_", "PYTHON", "SSL_", "REQUESTS_", "XDG_")  # fmt: skip
+
+
+class Processes:
+    """A fleet on this machine. Each worker's output goes to a file in `logs`."""
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self._children: dict[str, asyncio.subprocess.Process] = {}
+        self._waiting: dict[str, asyncio.Task[None]] = {}
+
+    async def start(self, spec: WorkerSpec, on_exit: OnExit) -> None:
+        self._logs.mkdir(parents=True, exist_ok=True)
+        with self._log_path(spec.worker_id).open("ab") as log:
+            child = await asyncio.create_subprocess_exec(
+                spec.python,
+                "-c",
+                _START,
+                cwd=spec.folder,
+                env=worker_environment(spec, os.environ),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C on the terminal is for us: we drain them
+            )
+        self._children[spec.worker_id] = child
+        self._waiting[spec.worker_id] = asyncio.create_task(self._wait(spec.worker_id, child, on_exit), name=f"child-{spec.worker_id}")
+
+    async def stop(self, worker_id: str, grace_s: float) -> None:
+        child, waiting = self._children.get(worker_id), self._waiting.get(worker_id)
+        if child is None or waiting is None:
+            return
+        self._signal(child, signal.SIGTERM)
+        done, _ = await asyncio.wait([waiting], timeout=grace_s)
+        if not done:
+            self._signal(child, signal.SIGKILL)
+            await asyncio.wait([waiting])
+
+    def log_of(self, worker_id: str) -> bytes:
+        try:
+            with self._log_path(worker_id).open("rb") as log:
+                log.seek(0, os.SEEK_END)
+                log.seek(max(0, log.tell() - LOG_TAIL_BYTES))
+                return log.read()
+        except OSError:
+            return b""
+
+    async def close(self, grace_s: float) -> None:
+        await asyncio.gather(*(self.stop(worker_id, grace_s) for worker_id in list(self._children)))
+
+    def pid_of(self, worker_id: str) -> int | None:
+        """The process id of a worker that runs."""
+        child = self._children.get(worker_id)
+        return child.pid if child is not None else None
+
+    def _log_path(self, worker_id: str) -> Path:
+        return self._logs / f"{worker_id}.log"
+
+    async def _wait(self, worker_id: str, child: asyncio.subprocess.Process, on_exit: OnExit) -> None:
+        status = await child.wait()
+        self._children.pop(worker_id, None)
+        self._waiting.pop(worker_id, None)
+        on_exit(worker_id, status)
+
+    @staticmethod
+    def _signal(child: asyncio.subprocess.Process, number: signal.Signals) -> None:
+        try:
+            if number is signal.SIGKILL:
+                os.killpg(child.pid, number)  # whatever the author's code has started goes, too
+            else:
+                child.send_signal(number)
+        except ProcessLookupError:
+            return
+
+
+def worker_environment(spec: WorkerSpec, env: "os._Environ[str] | dict[str, str]") -> dict[str, str]:
+    """What a worker's process gets to see: what it needs, and nothing of the control plane's own."""
+    kept = {name: value for name, value in env.items() if name in _INHERITED or name.startswith(_PREFIXES)}
+    kept |= spec.env
+    kept |= {
+        "GEN_ORCHESTRATOR_PID": str(os.getpid()),
+        "GEN_WORKER_MANIFEST_PATH": spec.manifest,
+        "GEN_WORKER_ENDPOINT_ROOT": spec.folder,
+        "LOG_FORMAT": "json",
+        "PYTHONUNBUFFERED": "1",
+        "SCHEDULER_PUBLIC_ADDR": spec.scheduler_addr,
+        "USE_TLS": "false",
+        "WORKER_ID": spec.worker_id,
+        "WORKER_JWT": spec.token,
+        "RECONNECT_DELAY": "1",
+    }
+    if spec.gpu:
+        kept["CUDA_VISIBLE_DEVICES"] = spec.gpu
+    return kept

@@ -1,0 +1,138 @@
+"""Files of runs in a folder: an attempt's files lie apart, and only those of the attempt that won are seen.
+
+    <files>/<owner>/<run>/<attempt>/<ref>
+
+A save is a temporary file that is renamed when it is complete. A ref under `runs/<run_id>/` is looked up by its run; any other ref by
+the run that saved it last and won.
+"""
+
+import hashlib
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+import jwt
+import msgspec
+
+from gen_worker.files.local_outputs import normalize_output_ref
+
+TOKEN_LIFE_S = 24 * 3600
+CHUNK_BYTES = 1 << 20
+
+
+class FileToken(msgspec.Struct, frozen=True):
+    """What a run's file token allows: saves of this attempt, reads of its owner's files."""
+
+    owner: str
+    run_id: str
+    attempt: int
+
+
+class FileTokens:
+    """Signs and checks file tokens, by a secret of this process: they end with it, as the runs that hold them are sent again."""
+
+    def __init__(self, secret: bytes, now_s: Callable[[], float]) -> None:
+        self._secret = secret
+        self._now_s = now_s
+
+    def issue(self, token: FileToken) -> str:
+        fields = {**msgspec.structs.asdict(token), "exp": int(self._now_s()) + TOKEN_LIFE_S, "aud": "files"}
+        return jwt.encode(fields, self._secret, algorithm="HS256")
+
+    def verify(self, text: str) -> FileToken | None:
+        """What the token allows; None when it is none of ours, or over."""
+        try:
+            fields = jwt.decode(text, self._secret, algorithms=["HS256"], audience="files", options={"require": ["exp"]})
+            return msgspec.convert({name: fields[name] for name in FileToken.__struct_fields__}, FileToken)
+        except (jwt.PyJWTError, msgspec.ValidationError, KeyError):
+            return None
+
+
+class Saving:
+    """A file on its way in."""
+
+    def __init__(self, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self._target = target
+        self._new = target.with_name(f".saving-{secrets.token_hex(6)}")
+        self._file = self._new.open("xb")
+        self._digest = hashlib.sha256()
+        self.size_bytes = 0
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._digest.update(data)
+        self.size_bytes += len(data)
+
+    def finish(self, *, create: bool) -> str | None:
+        """Make it visible; its sha256, None where `create` meets an existing file."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        if create:
+            try:
+                os.link(self._new, self._target)
+            except FileExistsError:
+                return None
+            finally:
+                self._new.unlink()
+        else:
+            self._new.replace(self._target)
+        return self._digest.hexdigest()
+
+    def drop(self) -> None:
+        """It does not come: leave nothing."""
+        self._file.close()
+        self._new.unlink(missing_ok=True)
+
+
+class RunFiles:
+    """The files of all owners. `winner` says which attempt of a run counts (0: none yet)."""
+
+    def __init__(self, folder: Path, winner: Callable[[str, str], int]) -> None:
+        self._folder = folder
+        self._winner = winner
+
+    def saving(self, token: FileToken, ref: str) -> Saving:
+        """Begin to save a file of this attempt; `ValueError` for a ref that is no path."""
+        name = normalize_output_ref(ref)
+        index = self._index(token.owner, name)
+        index.parent.mkdir(parents=True, exist_ok=True)
+        saving = Saving(self._attempt(token.owner, token.run_id, token.attempt) / name)
+        index.with_name(f"{index.name}.{token.run_id}").write_bytes(b"")
+        return saving
+
+    def find(self, owner: str, ref: str, token: FileToken | None = None) -> Path | None:
+        """Where a file lies that its owner may read: of the attempt that won, or the own one of a run that still works."""
+        try:
+            name = normalize_output_ref(ref)
+        except ValueError:
+            return None
+        if token is not None:
+            own = self._attempt(owner, token.run_id, token.attempt) / name
+            if own.is_file():
+                return own
+        parts = name.split("/")
+        runs = [parts[1]] if len(parts) > 2 and parts[0] == "runs" else self._savers(owner, name)
+        for run_id in runs:
+            attempt = self._winner(owner, run_id)
+            path = self._attempt(owner, run_id, attempt) / name
+            if attempt and path.is_file():
+                return path
+        return None
+
+    def _savers(self, owner: str, name: str) -> list[str]:
+        """Runs that saved this ref, the last one first."""
+        index = self._index(owner, name)
+        found = [path for path in index.parent.glob(f"{index.name}.*")] if index.parent.is_dir() else []
+        return [path.name.partition(".")[2] for path in sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)]
+
+    def _attempt(self, owner: str, run_id: str, attempt: int) -> Path:
+        for part in (owner, run_id):
+            if not part or "/" in part or part.startswith("."):
+                return self._folder / "nowhere"
+        return self._folder / owner / run_id / str(attempt)
+
+    def _index(self, owner: str, name: str) -> Path:
+        return self._folder / owner / ".refs" / hashlib.sha256(name.encode()).hexdigest()

@@ -1,0 +1,239 @@
+"""Which code a name means: `owner/endpoint/function[:tag]` to a release, resolved once, when a run is accepted.
+
+Everything is in the store; a copy in memory answers requests. A tag points at a published release at all times: releases are added
+before tags move, and never removed while a tag points at them.
+"""
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from gen_orchestrator.domain.runs import MAX_ATTEMPTS
+from gen_orchestrator.scheduling.lane import LaneSettings
+from gen_orchestrator.store.base import Release, ReleaseStore, Tag
+from gen_worker.names import did_you_mean
+from gen_worker.refs import ModelSpec, canonical_ref
+
+PROD = "prod"
+DEV = "dev"
+
+
+class NotFoundError(LookupError):
+    """No such owner, endpoint, function or tag; the message names the nearest."""
+
+
+class TagMovedError(Exception):
+    """Somebody else moved the tag first; `now` is where it points."""
+
+    def __init__(self, now: Tag | None) -> None:
+        super().__init__(f"the tag has moved meanwhile; it points at {now.release_id if now else 'nothing'} now")
+        self.now = now
+
+
+class FunctionEntry(msgspec.Struct, frozen=True):
+    """What the control plane reads of a function's entry in a manifest."""
+
+    name: str
+    resources: dict[str, msgspec.Raw] = {}
+    input_schema: msgspec.Raw = msgspec.Raw(b"{}")
+    output_schema: msgspec.Raw = msgspec.Raw(b"{}")
+    incremental_output: bool = False
+    required_models: tuple[str, ...] = ()
+    payload_repo_selectors: tuple[dict[str, str], ...] = ()
+    description: str = ""
+
+
+class ReleaseManifest(msgspec.Struct, frozen=True):
+    """What the control plane reads of a manifest."""
+
+    endpoint_name: str
+    functions: tuple[FunctionEntry, ...] = ()
+    models_by_function: dict[str, dict[str, ModelSpec | str]] = {}
+
+
+class Resolved(msgspec.Struct, frozen=True):
+    """What a name means now."""
+
+    release_id: str
+    tag: str
+    entry: FunctionEntry
+    settings: LaneSettings
+
+
+class _Settings(msgspec.Struct, frozen=True):
+    timeout_s: float = 0.0
+    start_timeout_s: float = 0.0
+    max_attempts: int = MAX_ATTEMPTS
+    queue_max: int = 1000
+    durable: bool = True
+
+
+class Registry:
+    """Releases and tags. Reads come from any thread; writes block and belong into a thread."""
+
+    def __init__(self, store: ReleaseStore, now_s: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._now_s = now_s
+        self._lock = threading.Lock()
+        self._releases: dict[str, Release] = {release.release_id: release for release in store.releases()}
+        self._manifests: dict[str, ReleaseManifest] = {}
+        self._tags: dict[tuple[str, str], dict[str, dict[str, Tag]]] = {}
+        self._resolved: dict[tuple[str, str, str, str], Resolved] = {}
+        for tag in store.tags():
+            self._put(tag)
+
+    def resolve(self, owner: str, endpoint: str, function: str, tag: str) -> Resolved:
+        """What a name means; `NotFoundError` names the part that is unknown and what is nearest to it."""
+        found = self._resolved.get((owner, endpoint, function, tag))
+        return found if found is not None else self._look(owner, endpoint, function, tag)
+
+    def settings(self, release_id: str, function: str) -> LaneSettings:
+        """The settings of a function at a release, of an old run too."""
+        for entry in self.manifest(release_id).functions:
+            if entry.name == function:
+                return _lane_settings(self.manifest(release_id), entry)
+        raise NotFoundError(f"release {release_id} has no function {function!r}")
+
+    def manifest(self, release_id: str) -> ReleaseManifest:
+        """The manifest of a release; `NotFoundError` when there is no such release."""
+        known = self._manifests.get(release_id)
+        if known is None:
+            known = self._manifests[release_id] = msgspec.json.decode(self.release(release_id).manifest, type=ReleaseManifest)
+        return known
+
+    def release(self, release_id: str) -> Release:
+        release = self._releases.get(release_id) or self._store.release(release_id)
+        if release is None:
+            raise NotFoundError(f"there is no release {release_id!r}.{did_you_mean(release_id, self._releases)}")
+        return release
+
+    def releases(self, owner: str = "", endpoint: str = "") -> list[Release]:
+        """Newest first."""
+        found = [r for r in self._releases.values() if owner in ("", r.owner) and endpoint in ("", r.endpoint)]
+        return sorted(found, key=lambda release: release.created_at, reverse=True)
+
+    def tags(self, owner: str = "", endpoint: str = "") -> list[Tag]:
+        with self._lock:
+            return [
+                tag
+                for (of_owner, of_endpoint), functions in sorted(self._tags.items())
+                if owner in ("", of_owner) and endpoint in ("", of_endpoint)
+                for _, tags in sorted(functions.items())
+                for _, tag in sorted(tags.items())
+            ]
+
+    def add(self, owner: str, manifest: bytes, source: str, message: str = "") -> Release:
+        """Publish a release: the same manifest from the same source is the same release."""
+        parsed = msgspec.json.decode(manifest, type=ReleaseManifest)
+        digest = hashlib.blake2b(manifest + source.encode(), digest_size=16).hexdigest()
+        with self._lock:
+            now_s = self._now_s()
+            release = Release(
+                release_id=f"{parsed.endpoint_name}-{digest[:12]}",
+                owner=owner,
+                endpoint=parsed.endpoint_name,
+                manifest=manifest,
+                source=source,
+                created_at=now_s,
+                digest=digest,
+                message=message,
+            )
+            known = self._releases.get(release.release_id)
+            if known is not None:
+                return known
+            self._store.add_release(release)
+            self._releases[release.release_id] = release
+            self._manifests[release.release_id] = parsed
+            return release
+
+    def move(self, owner: str, endpoint: str, function: str, tag: str, release_id: str, *, expected: str | None = None) -> Tag:
+        """Point a function's tag at a release. `expected`: the release that it must point at now, `""` for none.
+
+        `TagMovedError` when it does not, `NotFoundError` when the release does not have the function.
+        """
+        release = self.release(release_id)
+        names = [entry.name for entry in self.manifest(release_id).functions]
+        if (release.owner, release.endpoint) != (owner, endpoint) or function not in names:
+            raise NotFoundError(f"release {release_id} has no function {owner}/{endpoint}/{function}.{did_you_mean(function, names)}")
+        with self._lock:
+            now = self._tags.get((owner, endpoint), {}).get(function, {}).get(tag)
+            if expected is not None and expected != (now.release_id if now else ""):
+                raise TagMovedError(now)
+            if now is not None and now.release_id == release_id:
+                return now
+            moved = Tag(
+                owner=owner,
+                endpoint=endpoint,
+                function=function,
+                tag=tag,
+                release_id=release_id,
+                version=now.version + 1 if now else 1,
+                moved_at=self._now_s(),
+            )
+            if self._store.move_tag(moved) is None:
+                raise TagMovedError(now)
+            self._put(moved)
+            return moved
+
+    def in_use(self) -> set[str]:
+        """Releases that a tag points at."""
+        return {tag.release_id for tag in self.tags()}
+
+    def _put(self, tag: Tag) -> None:
+        functions = self._tags.setdefault((tag.owner, tag.endpoint), {})
+        functions.setdefault(tag.function, {})[tag.tag] = tag
+        self._resolved.pop((tag.owner, tag.endpoint, tag.function, tag.tag), None)
+
+    def _look(self, owner: str, endpoint: str, function: str, tag: str) -> Resolved:
+        with self._lock:
+            owners = {known for known, _ in self._tags}
+            if owner not in owners:
+                raise NotFoundError(f"there is no owner {owner[:64]!r}.{did_you_mean(owner, owners)}")
+            endpoints = [name for known, name in self._tags if known == owner]
+            functions = self._tags.get((owner, endpoint))
+            if functions is None:
+                raise NotFoundError(
+                    f"{owner} has no endpoint {endpoint[:64]!r}.{did_you_mean(endpoint, endpoints)} Endpoints: {_some(endpoints)}"
+                )
+            tags = functions.get(function)
+            if tags is None:
+                raise NotFoundError(
+                    f"{owner}/{endpoint} has no function {function[:64]!r}.{did_you_mean(function, functions)} Functions: {_some(functions)}"
+                )
+            found = tags.get(tag)
+            if found is None:
+                raise NotFoundError(f"{owner}/{endpoint}/{function} has no tag {tag[:64]!r}.{did_you_mean(tag, tags)} Tags: {_some(tags)}")
+        manifest = self.manifest(found.release_id)
+        entry = next(entry for entry in manifest.functions if entry.name == function)
+        resolved = Resolved(found.release_id, tag, entry, _lane_settings(manifest, entry))
+        with self._lock:
+            if self._tags[owner, endpoint][function][tag] is found:
+                self._resolved[owner, endpoint, function, tag] = resolved
+        return resolved
+
+
+def _some(names: object) -> str:
+    listed = sorted(names)  # type: ignore[call-overload]
+    return ", ".join(listed[:12]) + (", ..." if len(listed) > 12 else "") or "none"
+
+
+def _lane_settings(manifest: ReleaseManifest, entry: FunctionEntry) -> LaneSettings:
+    known = {name: value for name, value in entry.resources.items() if name in _Settings.__struct_fields__}
+    settings = msgspec.json.decode(msgspec.json.encode(known), type=_Settings)
+    keys = {
+        key: canonical_ref(spec if isinstance(spec, str) else spec.ref)
+        for key, spec in manifest.models_by_function.get(entry.name, {}).items()
+    }
+    return LaneSettings(
+        timeout_s=settings.timeout_s,
+        start_timeout_s=settings.start_timeout_s,
+        max_attempts=settings.max_attempts,
+        queue_max=settings.queue_max,
+        durable=settings.durable,
+        models=tuple(keys.get(key, canonical_ref(key)) for key in entry.required_models),
+        models_by_key=keys,
+        model_fields=tuple(selector["field"] for selector in entry.payload_repo_selectors if "field" in selector),
+    )

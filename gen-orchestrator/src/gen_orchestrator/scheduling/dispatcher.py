@@ -1,0 +1,435 @@
+"""The leader's heart: looks at what waits and who is there, decides, sends, and records what comes of it.
+
+Everything here happens on one event loop. What must not be lost goes through the `Writer`, and the next step of a run follows its
+commit:
+
+    submit ----put Accept----> WAITING ----put Lease----> LEASING ---committed: send---> LEASED
+                                 ^                                                        |  result, loss, time-out
+                                 |            put Requeue                                 v
+                              DELAYED <------------------------------------------------ ENDING ---put Finish---> OVER
+
+Accept and Lease of a run that finds a free worker travel in one transaction. The command leaves after the commit, so that attempt
+numbers survive this process. A result is acknowledged to the worker after the commit of `Finish`. Callbacks of the writer come in the
+order of `put`; each checks that the run is still where it was, because a cancel or a loss may have come between.
+
+Who may move a run: its worker's result, while it is LEASED and that worker has it; a loss of that worker; a cancel; a timer. Whoever
+comes first sets ENDING, and the others find that.
+"""
+
+import asyncio
+from collections.abc import Callable
+from random import Random
+
+import msgspec
+
+from gen_orchestrator.domain import retries, runs
+from gen_orchestrator.domain.admission import Refusal
+from gen_orchestrator.domain.retries import Again, GiveUp
+from gen_orchestrator.domain.routing import Choice, choose
+from gen_orchestrator.domain.runs import Ending, Run, RunError, RunState
+from gen_orchestrator.scheduling.holds import Hold
+from gen_orchestrator.scheduling.lane import Lane
+from gen_orchestrator.scheduling.lanes import Lanes
+from gen_orchestrator.scheduling.open_run import OpenRun, Phase
+from gen_orchestrator.scheduling.pool import Pool, Worker
+from gen_orchestrator.scheduling.recorder import STORE_RETRY_S, Recorder
+from gen_orchestrator.store.base import DeposedError, StoreError
+from gen_orchestrator.store.ops import DONE, Accept, Lease, RequestCancel, Result
+from gen_orchestrator.store.writer import Writer
+from gen_worker import events
+from gen_worker.clock import Clock
+from gen_worker.log import Log
+from gen_worker.wire.messages import Event, RunCommand, RunResult
+
+TIMEOUT_BACKUP_S = 15.0  # after the worker's own deadline
+CANCEL_GRACE_S = 10.0
+Files = Callable[[Run], tuple[str, str]]  # base URL and token of the file API for a run
+
+_encode = msgspec.json.Encoder().encode
+_NAMES = {events.OUTPUT_DELTA: "output", events.PROGRESS: "progress", events.LOG: "log"}
+_OURS = ("task.", "metrics.", "output.")  # events of the machinery, which readers are not shown
+
+
+class AdmissionError(Exception):
+    """The queue is full."""
+
+    def __init__(self, refused: Refusal) -> None:
+        super().__init__(refused.detail)
+        self.refusal = refused
+
+
+class Submitted(msgspec.Struct, frozen=True):
+    """`open` is the run that goes on; where an earlier request made it and it is over, `run` is what became of it."""
+
+    open: OpenRun | None
+    run: Run
+    is_new: bool
+
+
+class Dispatcher:
+    """Of one leader. `files` says where a run saves its files."""
+
+    def __init__(self, writer: Writer, pool: Pool, clock: Clock, random: Random, log: Log, files: Files) -> None:
+        self._writer = writer
+        self._recorder = Recorder(writer, self._over, self._back)
+        self._pool = pool
+        self._clock = clock
+        self._random = random
+        self._log = log
+        self._files = files
+        self._loop = asyncio.get_running_loop()
+        self.lanes = Lanes()
+        self.open: dict[str, OpenRun] = {}
+        self._by_key: dict[tuple[str, str], OpenRun] = {}
+        self.on_over: Callable[[OpenRun], None] = _ignore
+
+    # ---- callers
+
+    async def submit(self, run: Run, lane: Lane) -> Submitted:
+        """Accept a run: returns after the commit. The same idempotency key or id gives the run that is there already.
+
+        `AdmissionError` when too much waits, `StoreError` when it cannot be written.
+        """
+        there = self.open.get(run.id) or (self._by_key.get((run.owner, run.idempotency_key)) if run.idempotency_key else None)
+        if there is not None:
+            if there.accepted is not None:  # its commit is under way: nobody may be told of the run before
+                first = await asyncio.shield(there.accepted)
+                return Submitted(first.open, first.run, False)
+            return Submitted(there, there.run, False)
+        if refused := self.lanes.refusal(lane, run):
+            raise AdmissionError(refused)
+        open_run = OpenRun(run, lane)
+        accepted: asyncio.Future[Submitted] = self._loop.create_future()
+        open_run.accepted = accepted
+        self._writer.put(Accept(run), lambda result: self._accepted(open_run, result, accepted))
+        self._enter(open_run)
+        self.pump(lane)
+        return await asyncio.shield(accepted)
+
+    async def cancel(self, run_id: str) -> OpenRun | None:
+        """Note that the caller does not want this run any more; None when it is over or unknown. Returns after the commit."""
+        open_run = self.open.get(run_id)
+        if open_run is None:
+            return None
+        if open_run.phase in (Phase.WAITING, Phase.DELAYED):
+            self._leave(open_run)
+            self._recorder.finish(open_run, _canceled(self._clock.unix_s()))
+            return open_run
+        if not open_run.cancel_requested:
+            await self._writer.put_and_wait(RequestCancel(run_id))
+            open_run.cancel_requested = True
+            open_run.run = runs.request_cancel(open_run.run) or open_run.run
+            self._interrupt(open_run)
+        return open_run
+
+    def restore(self, run: Run, lane: Lane) -> OpenRun:
+        """A run that an earlier leader accepted."""
+        open_run = OpenRun(run, lane)
+        self._enter(open_run, queued=run.state is RunState.QUEUED)
+        if run.state is RunState.LEASED:
+            open_run.phase = Phase.LEASED
+            open_run.feed.dropped = True  # what was said before is in the store
+        return open_run
+
+    def lost(self, open_run: OpenRun, worker_id: str) -> None:
+        """The worker of a run is gone, as far as anybody can know."""
+        if open_run.phase not in (Phase.LEASED, Phase.LEASING):
+            return
+        self._detach(open_run)
+        self._log.warning("run.worker_lost", run_id=open_run.id, worker_id=worker_id, attempt=open_run.run.attempt)
+        if open_run.phase is Phase.LEASING:
+            open_run.phase = Phase.ENDING  # its lease is on its way to the store; the callback sees to it
+            return
+        self._after(open_run, retries.after_loss(open_run.run, worker_id))
+
+    # ---- workers
+
+    def on_event(self, worker: Worker, event: Event, hold: Hold | None) -> None:
+        """Something that a run says."""
+        open_run = worker.runs.get(event.run_id)
+        if open_run is None or open_run.phase is not Phase.LEASED:
+            return
+        kind = event.event_type
+        name = _NAMES.get(kind)
+        if name is None:
+            if kind == events.STARTED:
+                open_run.started = True
+                open_run.feed.status_changed()
+            elif kind == events.METRICS_RUN:
+                open_run.metrics = event.payload
+            elif kind.endswith(".stuck"):
+                open_run.stuck = event.payload
+                name = "log"
+            elif not kind.startswith(_OURS):
+                name = "custom"
+            if name is None:
+                return
+        open_run.feed.append(open_run.run.attempt, name, kind, event.payload)
+        if hold is not None:
+            open_run.holds.append(hold.take())
+        self._recorder.save_events(open_run)
+
+    def on_result(self, worker: Worker, result: RunResult, hold: Hold | None) -> None:
+        """A worker's one result of a run. What nobody waits for, a result of an earlier attempt, is dropped."""
+        open_run = worker.runs.get(result.run_id)
+        if open_run is None or open_run.phase is not Phase.LEASED:
+            self._log.info("run.stale_result", run_id=result.run_id, worker_id=worker.worker_id)
+            return
+        lane = open_run.lane
+        now_s = self._clock.now_s()
+        lane.ended(now_s - open_run.began_s, now_s)
+        self._detach(open_run)
+        at = self._clock.unix_s()
+        if result.success:
+            self._recorder.finish(open_run, Ending(state=RunState.SUCCEEDED, at=at, output=result.output, metrics=open_run.metrics), hold)
+        elif open_run.cancel_requested or result.error_type == "canceled":
+            self._recorder.finish(open_run, _canceled(at), hold)
+        else:
+            self._after(open_run, retries.after_failure(open_run.run, _error_of(result), self._random), hold)
+        self.pump(lane)
+
+    def adopt(self, worker: Worker, open_run: OpenRun) -> None:
+        """A worker that registered has this run already, from an earlier leader or an earlier stream."""
+        now_s = self._clock.now_s()
+        open_run.worker = worker
+        open_run.started = True
+        open_run.began_s = now_s
+        open_run.expected_end_s = now_s + open_run.lane.run_s
+        open_run.lane.running += 1
+        worker.assign(open_run, now_s)
+        self._watch_time(open_run)
+        if open_run.cancel_requested:
+            self._interrupt(open_run)
+
+    # ---- decisions
+
+    def pump(self, *lanes: Lane) -> None:
+        """Give waiting runs to workers, as many as fit now; of all lanes where none is named."""
+        now_s = self._clock.now_s()
+        for lane in lanes or self.lanes.all():
+            while (item := lane.queue.peek(now_s)) is not None:
+                open_run = self.open[item.run_id]
+                workers = [worker.view(now_s) for worker in self._pool.of_release(lane.release_id) if worker.takes(lane.function)]
+                choice = choose(lane.need(open_run.run.payload), workers)
+                worker = self._pool.get(choice.worker_id) if choice.worker_id else None
+                if worker is None:
+                    break
+                self.lanes.take(open_run, item)
+                self._lease(open_run, worker, choice, now_s)
+
+    def pump_release(self, release_id: str) -> None:
+        """The same for all functions of a release, the one whose head has waited longest first."""
+        if lanes := self.lanes.waiting_in(release_id, self._clock.now_s()):
+            self.pump(*lanes)
+
+    # ---- steps of one run
+
+    def _enter(self, open_run: OpenRun, *, queued: bool = True) -> None:
+        run = open_run.run
+        self.open[run.id] = open_run
+        if run.idempotency_key:
+            self._by_key[run.owner, run.idempotency_key] = open_run
+        if queued:
+            self._queue(open_run)
+
+    def _queue(self, open_run: OpenRun, *, front: bool = False) -> None:
+        run, now_s = open_run.run, self._clock.now_s()
+        left_s = run.not_before - self._clock.unix_s()
+        if left_s > 0:
+            open_run.phase = Phase.DELAYED
+            open_run.set_timer(self._loop.call_later(left_s, self._due, open_run))
+            return
+        open_run.phase = Phase.WAITING
+        self.lanes.push(open_run, now_s - max(0.0, self._clock.unix_s() - run.created_at), front=front)
+        if run.expires_at and not run.executions:
+            open_run.set_timer(self._loop.call_later(max(0.0, run.expires_at - self._clock.unix_s()), self._expire, open_run))
+
+    def _due(self, open_run: OpenRun) -> None:
+        if open_run.phase is Phase.DELAYED:
+            open_run.set_timer(None)
+            self._queue(open_run, front=True)
+            self.pump(open_run.lane)
+
+    def _expire(self, open_run: OpenRun) -> None:
+        if open_run.phase is not Phase.WAITING:
+            return
+        self._leave(open_run)
+        waited_s = self._clock.unix_s() - open_run.run.created_at
+        error = RunError(error_type="fatal", code="expired", message=f"no worker was free within {waited_s:.1f} s; the run did not start")
+        self._recorder.finish(open_run, Ending(state=RunState.EXPIRED, at=self._clock.unix_s(), error=error))
+
+    def _leave(self, open_run: OpenRun) -> None:
+        self.lanes.remove(open_run)
+        open_run.set_timer(None)
+
+    def _back(self, open_run: OpenRun) -> None:
+        open_run.feed.status_changed()
+        if open_run.cancel_requested:
+            self._recorder.finish(open_run, _canceled(self._clock.unix_s()))
+            return
+        self._queue(open_run, front=True)
+        self.pump(open_run.lane)
+
+    def _lease(self, open_run: OpenRun, worker: Worker, choice: Choice, now_s: float) -> None:
+        open_run.set_timer(None)
+        open_run.phase = Phase.LEASING
+        open_run.worker = worker
+        open_run.began_s = now_s
+        open_run.expected_end_s = now_s + open_run.lane.run_s
+        open_run.lane.running += 1
+        worker.assign(open_run, now_s)
+        routing = _encode({"reason": choice.reason, "considered": choice.considered})
+        op = Lease(open_run.id, open_run.run.attempt + 1, worker.worker_id, self._clock.unix_s(), routing)
+        self._writer.put(op, lambda result: self._leased(open_run, worker, op, result))
+
+    def _accepted(self, open_run: OpenRun, result: Result | StoreError, accepted: "asyncio.Future[Submitted]") -> None:
+        open_run.accepted = None
+        if result is DONE:
+            accepted.set_result(Submitted(open_run, open_run.run, True))
+            return
+        if open_run.phase is Phase.WAITING:
+            self._leave(open_run)
+        else:
+            self._detach(open_run)
+        self._forget(open_run)
+        open_run.phase = Phase.OVER
+        if isinstance(result, StoreError):
+            accepted.set_exception(result)
+            return
+        there = getattr(result, "run", None)
+        if there is None:
+            accepted.set_exception(StoreError(f"run {open_run.id} was neither written nor found; try again"))
+        else:
+            accepted.set_result(Submitted(self.open.get(there.id), there, False))
+
+    def _leased(self, open_run: OpenRun, worker: Worker, op: Lease, result: Result | StoreError) -> None:
+        if open_run.phase is Phase.OVER:
+            return  # it was never accepted
+        if result is DONE:
+            moved = runs.lease(open_run.run, attempt=op.attempt, worker_id=op.worker_id, at=op.at, routing=op.routing)
+            assert moved is not None
+            open_run.run = moved
+            if open_run.phase is Phase.ENDING:  # the worker was lost while this was being written
+                open_run.phase = Phase.LEASED
+                self._after(open_run, Again(0.0, executed=False))
+                return
+            open_run.phase = Phase.LEASED
+            open_run.started = False
+            if open_run.cancel_requested:
+                self._detach(open_run)
+                self._recorder.finish(open_run, _canceled(self._clock.unix_s()))
+            elif worker.link is None:
+                self._detach(open_run)
+                self._after(open_run, Again(0.0, executed=False))
+            else:
+                worker.link.start(self._command(open_run))
+                self._watch_time(open_run)
+            return
+        self._detach(open_run)
+        if isinstance(result, DeposedError):
+            return
+        if isinstance(result, StoreError):
+            open_run.phase = Phase.WAITING
+            self._loop.call_later(STORE_RETRY_S, self._wait_again, open_run)
+            return
+        there = getattr(result, "run", None)
+        if there is not None and there.is_final:
+            self._over(open_run, there)
+        else:
+            self._recorder.finish(open_run, _canceled(self._clock.unix_s()))
+
+    def _wait_again(self, open_run: OpenRun) -> None:
+        if open_run.phase is Phase.WAITING and open_run.id not in open_run.lane.queue:
+            self._queue(open_run, front=True)
+            self.pump(open_run.lane)
+
+    def _command(self, open_run: OpenRun) -> RunCommand:
+        run = open_run.run
+        base_url, token = self._files(run)
+        return RunCommand(
+            run_id=run.id,
+            function=run.function,
+            payload=run.payload,
+            required_models=open_run.lane.need(run.payload).models,
+            timeout_ms=run.timeout_ms,
+            owner=run.owner,
+            invoker_id=run.invoker_id,
+            file_base_url=base_url,
+            file_token=token,
+        )
+
+    def _watch_time(self, open_run: OpenRun) -> None:
+        if open_run.run.timeout_ms:
+            after_s = open_run.run.timeout_ms / 1000 + TIMEOUT_BACKUP_S
+            open_run.set_timer(self._loop.call_later(after_s, self._out_of_time, open_run))
+
+    def _out_of_time(self, open_run: OpenRun) -> None:
+        if open_run.phase is not Phase.LEASED:
+            return
+        self._interrupt(open_run)
+        self._detach(open_run)
+        text = f"the run did not end within its {open_run.run.timeout_ms} ms, and its worker did not stop it"
+        error = RunError(error_type="fatal", code="timeout", message=text, detail=bytes(open_run.stuck).decode(errors="replace"))
+        self._recorder.finish(open_run, Ending(state=RunState.FAILED, at=self._clock.unix_s(), error=error))
+
+    def _interrupt(self, open_run: OpenRun) -> None:
+        if open_run.phase is not Phase.LEASED or open_run.worker is None:
+            return
+        open_run.worker.interrupt(open_run.id)
+        if open_run.cancel_requested:
+            open_run.set_timer(self._loop.call_later(CANCEL_GRACE_S, self._cancel_overdue, open_run))
+
+    def _cancel_overdue(self, open_run: OpenRun) -> None:
+        if open_run.phase is Phase.LEASED:
+            self._log.warning("run.ignores_cancel", run_id=open_run.id, worker_id=open_run.run.worker_id)
+            self._detach(open_run)
+            self._recorder.finish(open_run, _canceled(self._clock.unix_s()))
+            self.pump(open_run.lane)
+
+    def _after(self, open_run: OpenRun, what: Again | GiveUp, hold: Hold | None = None) -> None:
+        at = self._clock.unix_s()
+        if open_run.cancel_requested:
+            self._recorder.finish(open_run, _canceled(at), hold)
+        elif isinstance(what, GiveUp):
+            self._recorder.finish(open_run, Ending(state=RunState.FAILED, at=at, error=what.error, metrics=open_run.metrics), hold)
+        else:
+            self._recorder.requeue(open_run, what, at + what.delay_s if what.delay_s else 0.0, hold)
+
+    def _over(self, open_run: OpenRun, run: Run) -> None:
+        self._forget(open_run)
+        open_run.end(run)
+        self.on_over(open_run)
+
+    def _forget(self, open_run: OpenRun) -> None:
+        run = open_run.run
+        if self.open.get(run.id) is open_run:
+            del self.open[run.id]
+        if run.idempotency_key and self._by_key.get((run.owner, run.idempotency_key)) is open_run:
+            del self._by_key[run.owner, run.idempotency_key]
+
+    def _detach(self, open_run: OpenRun) -> None:
+        worker = open_run.worker
+        if worker is not None:
+            open_run.worker = None
+            open_run.lane.running -= 1
+            worker.release(open_run)
+        open_run.set_timer(None)
+
+
+def _canceled(at: float) -> Ending:
+    return Ending(state=RunState.CANCELED, at=at, error=runs.CANCELED_ERROR)
+
+
+def _error_of(result: RunResult) -> RunError:
+    code = "timeout" if result.error_message.startswith("DeadlineError") else result.error_type or "internal"
+    return RunError(
+        error_type=result.error_type or "internal",
+        code=code,
+        message=result.safe_message,
+        retryable=result.retryable,
+        detail=result.error_message,
+    )
+
+
+def _ignore(open_run: OpenRun) -> None:
+    """Nobody wants to know."""

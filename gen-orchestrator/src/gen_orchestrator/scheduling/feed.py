@@ -1,0 +1,148 @@
+"""What readers of one run see, as it comes: numbered events of each attempt, and where to resume.
+
+    attempt 1:  1-1  1-2  1-3          the worker was lost
+    attempt 2:  2-1  2-2 ... 2-n       a reader gets `restart` before 2-1, never a splice
+    sealed:     the reader gets `done`
+
+Laws: per attempt the numbers are 1 to n without gap or repeat; nothing comes after the seal. Numbered events are what the run says
+(progress, output, log, metric, custom, error). A change of status has no number: it tells what is, and who resumes is told again.
+
+The feed is bounded. What it loses is in the store, until that is forgotten too; a reader whose place is gone gets `snapshot` first.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+
+import msgspec
+
+MAX_EVENTS = 10_000
+MAX_BYTES = 8 << 20
+OVERHEAD_BYTES = 96
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One event: `name` as in the stream, `type` as the worker said it, `data` JSON."""
+
+    attempt: int
+    seq: int
+    name: str
+    type: str
+    data: msgspec.Raw
+
+
+class Feed:
+    """Of one run. Lives on the loop."""
+
+    __slots__ = ("_bytes", "_entries", "_waiters", "dropped", "progress", "sealed", "seqs", "status_changes", "unsaved")
+
+    def __init__(self) -> None:
+        self._entries: deque[Entry] = deque()
+        self._bytes = 0
+        self._waiters: list[asyncio.Future[None]] = []
+        self.dropped = False  # the oldest events are gone from memory
+        self.progress: msgspec.Raw | None = None
+        self.sealed = False
+        self.seqs: dict[int, int] = {}  # attempt -> its last number
+        self.status_changes = 0
+        self.unsaved: list[Entry] = []  # not yet handed to the store
+
+    def append(self, attempt: int, name: str, kind: str, data: bytes) -> Entry | None:
+        """Number an event; None once the feed is sealed."""
+        if self.sealed:
+            return None
+        seq = self.seqs.get(attempt, 0) + 1
+        self.seqs[attempt] = seq
+        entry = Entry(attempt, seq, name, kind, msgspec.Raw(data))
+        if name == "progress":
+            self.progress = entry.data
+        self._entries.append(entry)
+        self._bytes += len(data) + OVERHEAD_BYTES
+        while len(self._entries) > MAX_EVENTS or (self._bytes > MAX_BYTES and len(self._entries) > 1):
+            self._bytes -= len(memoryview(self._entries.popleft().data)) + OVERHEAD_BYTES
+            self.dropped = True
+        self.unsaved.append(entry)
+        self._wake()
+        return entry
+
+    def status_changed(self) -> None:
+        """The run's status moved: readers look again."""
+        self.status_changes += 1
+        self._wake()
+
+    def seal(self) -> None:
+        """The run is over."""
+        self.sealed = True
+        self._wake()
+
+    def take_unsaved(self, attempt: int) -> list[Entry]:
+        """Events of an attempt that the store has not been given yet; they count as given now."""
+        taken = [entry for entry in self.unsaved if entry.attempt == attempt]
+        self.unsaved = [entry for entry in self.unsaved if entry.attempt != attempt]
+        return taken
+
+    def after(self, cursor: tuple[int, int]) -> list[Entry]:
+        """Kept events behind a place (attempt, number)."""
+        entries = self._entries
+        if not entries or (entries[-1].attempt, entries[-1].seq) <= cursor:
+            return []
+        fresh: list[Entry] = []
+        for entry in reversed(entries):
+            if (entry.attempt, entry.seq) <= cursor:
+                break
+            fresh.append(entry)
+        fresh.reverse()
+        return fresh
+
+    def first(self) -> tuple[int, int]:
+        """The place of the oldest kept event; (0, 0) without one."""
+        return (self._entries[0].attempt, self._entries[0].seq) if self._entries else (0, 0)
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Until something is new; False when nothing came in time."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await waiter
+        except TimeoutError:
+            return False
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+        return True
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(list[Entry]).decode
+
+
+def encode_entries(entries: list[Entry]) -> bytes:
+    """Events as the store keeps them."""
+    return _encode(entries)
+
+
+def decode_entries(chunks: Iterator[bytes]) -> list[Entry]:
+    """Events as the store kept them, in order."""
+    return [entry for chunk in chunks for entry in _decode(chunk)]
+
+
+def event_id(entry: Entry) -> str:
+    return f"{entry.attempt}-{entry.seq}"
+
+
+def parse_event_id(text: str) -> tuple[int, int]:
+    """The place that `Last-Event-ID` names, (0, 0) for none; `ValueError` for what this server never gave out."""
+    text = text.strip()
+    if not text:
+        return (0, 0)
+    attempt, dash, seq = text.partition("-")
+    if not dash or not all(part.isascii() and part.isdigit() and len(part) <= 12 for part in (attempt, seq)):
+        raise ValueError(f"Last-Event-ID {text[:40]!r} is not an id that this server gave out; expected ATTEMPT-NUMBER, such as 1-35")
+    return (int(attempt), int(seq))

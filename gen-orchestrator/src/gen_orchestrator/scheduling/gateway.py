@@ -1,0 +1,199 @@
+"""Workers come in here: their token is checked, their stream is served, their runs are followed over reconnects and losses.
+
+    stream opens: token ok? -> first registration -> `Pool` (new, back, or a new process under an old id)
+    stream ends:  the worker is away; its runs stay with it until the lease is over
+    lease over (30 s without a word), or its process is known dead: its runs are taken back
+
+A worker that is back has its runs, or their results, in its outbox: nothing is executed again. Runs of it that are not ours any more
+were given to somebody else meanwhile: it is told to stop them, and their results are dropped.
+"""
+
+import asyncio
+
+from gen_orchestrator.auth.worker_tokens import TokenError, WorkerClaims, WorkerTokens
+from gen_orchestrator.scheduling.dispatcher import Dispatcher
+from gen_orchestrator.scheduling.holds import Hold
+from gen_orchestrator.scheduling.open_run import OpenRun, Phase
+from gen_orchestrator.scheduling.pool import Pool, Worker
+from gen_orchestrator.scheduling.session import Session
+from gen_worker.clock import Clock
+from gen_worker.log import Log
+from gen_worker.transport.grpc_server import GrpcServer, RejectError, ServerStream
+from gen_worker.wire.messages import Event, InterruptRun, Registration, RunCommand
+from gen_worker.wire.scheduler_session import Effect, Registered, RunEnded, StaleResult, WorkerMemory
+
+LEASE_S = 30.0
+PLAIN_GRACE_S = 15.0  # for workers whose protocol does not say which runs they still have
+SWEEP_S = 1.0
+MAX_MEMORIES = 10_000
+
+
+class Gateway:
+    """Of one leader. `start` opens the port for workers."""
+
+    def __init__(self, listen: str, tokens: WorkerTokens, pool: Pool, dispatcher: Dispatcher, clock: Clock, log: Log) -> None:
+        self._tokens = tokens
+        self._pool = pool
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._log = log
+        self._memories: dict[str, WorkerMemory] = {}
+        self._server = GrpcServer(self._serve, listen)
+        self._sweeping: asyncio.Task[None] | None = None
+        self._orphans: dict[str, OpenRun] = {}  # leased by an earlier leader; their worker has not registered here
+        self._orphans_until_s = 0.0
+
+    @property
+    def port(self) -> int:
+        return self._server.port
+
+    async def start(self) -> None:
+        """Listen; `OSError` when the address cannot be had."""
+        await self._server.start()
+        self._sweeping = asyncio.create_task(self._sweep(), name="lease-sweep")
+
+    async def stop(self, grace_s: float | None = None) -> None:
+        """End all streams and close the port. Workers keep what was not confirmed."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        await self._server.stop(grace_s)
+
+    def expect(self, orphans: list[OpenRun], grace_s: float) -> None:
+        """Runs that were with a worker when this leader took over: they are its own again if it registers in time."""
+        self._orphans = {open_run.id: open_run for open_run in orphans}
+        self._orphans_until_s = self._clock.now_s() + grace_s
+
+    def process_ended(self, worker_id: str) -> None:
+        """The process of a worker is known to be gone: nothing of it needs to be waited for."""
+        for open_run in [run for run in self._orphans.values() if run.run.worker_id == worker_id]:
+            self._lose_orphan(open_run)
+        worker = self._pool.get(worker_id)
+        if worker is not None:
+            self._lose(worker, "process_ended")
+
+    def drain(self, worker: Worker) -> None:
+        """Give this worker no more runs."""
+        worker.draining = True
+
+    # ---- streams
+
+    async def _serve(self, stream: ServerStream) -> None:
+        try:
+            claims = self._tokens.verify(stream.token)
+        except TokenError as exc:
+            self._log.warning("worker.token_refused", peer=stream.peer, reason=str(exc))
+            raise RejectError("UNAUTHENTICATED", "the worker token is not accepted") from None
+        session = Session(stream, self._memories)
+        guest = _Guest(claims)
+        try:
+            await session.run(lambda source, effect, hold: self._apply(guest, source, effect, hold))
+        finally:
+            worker = guest.worker
+            if worker is not None and worker.link is session:
+                worker.link = None
+                worker.away_since_s = self._clock.now_s()
+                self._log.info("worker.away", worker_id=worker.worker_id, runs=len(worker.runs))
+
+    def _apply(self, guest: "_Guest", session: Session, effect: Effect, hold: Hold | None) -> None:
+        worker = guest.worker
+        match effect:
+            case Event() if worker is not None and effect.run_id:
+                self._dispatcher.on_event(worker, effect, hold)
+            case RunEnded(result) if worker is not None:
+                self._dispatcher.on_result(worker, result, hold)
+            case Registered(registration, False):
+                guest.worker = self._joined(guest.claims, registration, session)
+                self._dispatcher.pump_release(guest.claims.release_id)
+            case Registered(registration, True) if worker is not None:
+                worker.heard(registration, self._clock.now_s())
+                self._dispatcher.pump_release(worker.release_id)
+            case StaleResult(run_id):
+                self._log.info("run.stale_result", run_id=run_id, worker_id=guest.claims.worker_id)
+            case Event() if worker is not None:
+                self._log.info("worker.said", worker_id=worker.worker_id, type=effect.event_type)
+            case _:
+                pass
+
+    def _joined(self, claims: WorkerClaims, registration: Registration, session: Session) -> Worker:
+        now_s = self._clock.now_s()
+        worker = self._pool.get(claims.worker_id)
+        is_same = worker is not None and worker.instance_id == registration.instance_id
+        if worker is not None and not is_same:
+            self._lose(worker, "restarted")
+        if worker is None or not is_same:
+            worker = Worker(claims.worker_id, claims.owner, claims.release_id)
+            self._pool.add(worker)
+        elif worker.link is not None:
+            worker.link.close("ABORTED", "the same worker has opened another stream")
+        worker.instance_id = registration.instance_id
+        worker.link = session
+        worker.heard(registration, now_s)
+        self._take_up(worker, registration, session)
+        self._forget_memories()
+        self._log.info(
+            "worker.joined", worker_id=worker.worker_id, release_id=worker.release_id, functions=sorted(worker.functions), back=is_same
+        )
+        return worker
+
+    def _take_up(self, worker: Worker, registration: Registration, session: Session) -> None:
+        """Sort the runs that the worker has, or was given before, into its own and those of others."""
+        has = set(registration.active_run_ids)
+        is_plain = not registration.instance_id
+        for open_run in [run for run in self._orphans.values() if run.run.worker_id == worker.worker_id]:
+            del self._orphans[open_run.id]
+            if open_run.id in has or is_plain:
+                self._dispatcher.adopt(worker, open_run)
+                session.adopt(RunCommand(run_id=open_run.id, function=open_run.function))
+            else:
+                self._dispatcher.lost(open_run, worker.worker_id)
+        for run_id in has - worker.runs.keys():
+            session.send(InterruptRun(run_id))
+        if is_plain:
+            for open_run in worker.runs.values():
+                session.adopt(RunCommand(run_id=open_run.id, function=open_run.function))
+
+    # ---- leases
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now_s = self._clock.now_s()
+            for worker in self._pool:
+                if worker.link is None:
+                    grace_s = LEASE_S if worker.instance_id else PLAIN_GRACE_S
+                    if now_s - worker.away_since_s > grace_s or not worker.runs:
+                        self._lose(worker, "lease_over")
+                elif now_s - worker.heard_s > LEASE_S:
+                    worker.link.close("DEADLINE_EXCEEDED", "no heartbeat came for 30 s")
+                    self._lose(worker, "silent")
+            if self._orphans and now_s > self._orphans_until_s:
+                for open_run in list(self._orphans.values()):
+                    self._lose_orphan(open_run)
+
+    def _lose(self, worker: Worker, why: str) -> None:
+        self._pool.remove(worker)
+        worker.link = None
+        if worker.runs:
+            self._log.warning("worker.lost", worker_id=worker.worker_id, why=why, runs=len(worker.runs))
+        else:
+            self._log.info("worker.gone", worker_id=worker.worker_id, why=why)
+        for open_run in list(worker.runs.values()):
+            self._dispatcher.lost(open_run, worker.worker_id)
+
+    def _lose_orphan(self, open_run: OpenRun) -> None:
+        self._orphans.pop(open_run.id, None)
+        if open_run.phase is Phase.LEASED:
+            self._dispatcher.lost(open_run, open_run.run.worker_id)
+
+    def _forget_memories(self) -> None:
+        present = {worker.instance_id for worker in self._pool}
+        for instance_id in [known for known in self._memories if known not in present][: max(0, len(self._memories) - MAX_MEMORIES)]:
+            del self._memories[instance_id]
+
+
+class _Guest:
+    """Whoever is at the other end of a stream: a worker once it has registered."""
+
+    def __init__(self, claims: WorkerClaims) -> None:
+        self.claims = claims
+        self.worker: Worker | None = None

@@ -1,0 +1,200 @@
+"""Keeps as many workers running as the work asks for: starts, drains, replaces.
+
+    wanted (domain/scaling) against what runs, for each release that is in use:
+      too few:  start one, unless it crashed just now and its back-off is not over
+      too many: drain the idle worker that was used least lately; it ends by itself, its runs first
+      ended:    its runs are taken back at once, and the next round decides what follows
+
+One round a second, and at once when a run arrives. A release whose workers crash at their start says so, with their last lines.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+
+import msgspec
+
+from gen_orchestrator.auth.worker_tokens import WorkerClaims, WorkerTokens
+from gen_orchestrator.domain.scaling import STABLE_S, Demand, ScalingLimits, backoff_s, wanted_workers
+from gen_orchestrator.fleet.base import Fleet, WorkerSpec
+from gen_orchestrator.scheduling.dispatcher import Dispatcher
+from gen_orchestrator.scheduling.gateway import Gateway
+from gen_orchestrator.scheduling.pool import Pool
+from gen_worker.clock import Clock
+from gen_worker.log import Log
+
+ROUND_S = 1.0
+DRAIN_S = 120.0
+
+
+class Launch(msgspec.Struct, frozen=True, kw_only=True):
+    """How to start workers of a release."""
+
+    release_id: str
+    owner: str
+    folder: str
+    manifest: str
+    python: str
+    env: dict[str, str] = {}
+    limits: ScalingLimits = ScalingLimits()
+
+
+class _Child(msgspec.Struct):
+    release_id: str
+    started_s: float
+    stopping: bool = False
+
+
+class Keeper:
+    """Of one leader and one fleet."""
+
+    def __init__(
+        self, fleet: Fleet, gateway: Gateway, pool: Pool, dispatcher: Dispatcher, tokens: WorkerTokens, clock: Clock, log: Log
+    ) -> None:
+        self._fleet = fleet
+        self._gateway = gateway
+        self._pool = pool
+        self._dispatcher = dispatcher
+        self._tokens = tokens
+        self._clock = clock
+        self._log = log
+        self._launches: dict[str, Launch] = {}
+        self._eager: set[str] = set()
+        self._children: dict[str, _Child] = {}
+        self._crashes: dict[str, int] = {}
+        self._not_before_s: dict[str, float] = {}
+        self._busy_s: dict[str, float] = {}
+        self._news = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._stopping: set[asyncio.Task[None]] = set()
+        self.scheduler_addr = ""
+        self.failures: dict[str, str] = {}  # release -> the last lines of a worker that crashed at its start
+        self.on_change: Callable[[], None] = _nothing
+
+    def offer(self, launch: Launch, *, eager: bool = True) -> None:
+        """This release can be started here. `eager`: have one worker ready before the first run comes."""
+        self._launches[launch.release_id] = launch
+        if eager:
+            self._busy_s[launch.release_id] = self._clock.now_s()
+            self._eager.add(launch.release_id)
+        self.poke()
+
+    def withdraw(self, release_id: str) -> None:
+        """Nothing points at this release any more: its workers go when their runs are over."""
+        self._eager.discard(release_id)
+        self._busy_s.pop(release_id, None)
+        self.poke()
+
+    def poke(self) -> None:
+        """Something has changed: look now."""
+        self._news.set()
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._keep(), name="fleet-keeper")
+
+    async def stop(self, grace_s: float) -> None:
+        """Drain all workers, then end them."""
+        if self._task is not None:
+            self._task.cancel()
+        for worker in self._pool:
+            self._gateway.drain(worker)
+        await self._fleet.close(grace_s)
+
+    def workers_of(self, release_id: str) -> int:
+        """Processes of a release, those that are still starting included."""
+        return sum(1 for child in self._children.values() if child.release_id == release_id and not child.stopping)
+
+    async def _keep(self) -> None:
+        while True:
+            try:
+                await self._round()
+            except OSError as exc:
+                self._log.error("fleet.round_failed", error=str(exc))
+            self._news.clear()
+            try:
+                async with asyncio.timeout(ROUND_S):
+                    await self._news.wait()
+            except TimeoutError:
+                pass
+
+    async def _round(self) -> None:
+        now_s = self._clock.now_s()
+        queued: dict[str, int] = {}
+        running: dict[str, int] = {}
+        for lane in self._dispatcher.lanes.all():
+            queued[lane.release_id] = queued.get(lane.release_id, 0) + len(lane.queue)
+            running[lane.release_id] = running.get(lane.release_id, 0) + lane.running
+        for release_id, launch in list(self._launches.items()):
+            waits, runs = queued.get(release_id, 0), running.get(release_id, 0)
+            if waits or runs:
+                self._busy_s[release_id] = now_s
+            slots = max((worker.slots for worker in self._pool.of_release(release_id)), default=1)
+            have = self.workers_of(release_id)
+            eager = 1 if release_id in self._eager and have == 0 else 0
+            demand = Demand(
+                queued=max(waits, eager), running=runs, workers=have, slots=slots, quiet_s=now_s - self._busy_s.get(release_id, -1e9)
+            )
+            wanted = wanted_workers(demand, launch.limits)
+            for _ in range(wanted - have):
+                if now_s < self._not_before_s.get(release_id, 0.0):
+                    break
+                await self._start(launch)
+            for _ in range(have - wanted):
+                self._drain_one(release_id)
+
+    async def _start(self, launch: Launch) -> None:
+        worker_id = f"{launch.release_id}-{secrets.token_hex(3)}"
+        claims = WorkerClaims(worker_id, launch.owner, launch.release_id)
+        spec = WorkerSpec(
+            worker_id=worker_id,
+            release_id=launch.release_id,
+            owner=launch.owner,
+            token=self._tokens.issue(claims),
+            scheduler_addr=self.scheduler_addr,
+            folder=launch.folder,
+            manifest=launch.manifest,
+            python=launch.python,
+            env=launch.env,
+        )
+        self._children[worker_id] = _Child(launch.release_id, self._clock.now_s())
+        try:
+            await self._fleet.start(spec, self._ended)
+        except OSError as exc:
+            self._log.error("worker.not_started", worker_id=worker_id, error=str(exc))
+            self._ended(worker_id, -1)
+        else:
+            self._log.info("worker.started", worker_id=worker_id, release_id=launch.release_id)
+
+    def _ended(self, worker_id: str, status: int) -> None:
+        child = self._children.pop(worker_id, None)
+        self._gateway.process_ended(worker_id)
+        if child is None or child.stopping:
+            self._log.info("worker.ended", worker_id=worker_id, status=status)
+            self.poke()
+            return
+        now_s = self._clock.now_s()
+        short = now_s - child.started_s < STABLE_S
+        crashes = self._crashes[child.release_id] = self._crashes.get(child.release_id, 0) + 1 if short else 1
+        delay_s = backoff_s(crashes)
+        self._not_before_s[child.release_id] = now_s + delay_s
+        tail = self._fleet.log_of(worker_id).decode(errors="replace")
+        self.failures[child.release_id] = tail
+        self._log.warning("worker.crashed", worker_id=worker_id, status=status, again_in_s=delay_s, last=tail[-300:])
+        self.on_change()
+        asyncio.get_running_loop().call_later(delay_s, self.poke)
+
+    def _drain_one(self, release_id: str) -> None:
+        idle = [worker for worker in self._pool.of_release(release_id) if worker.worker_id in self._children and not worker.runs]
+        candidates = [worker for worker in idle if not self._children[worker.worker_id].stopping]
+        if not candidates:
+            return
+        worker = min(candidates, key=lambda worker: worker.last_used_s)
+        self._children[worker.worker_id].stopping = True
+        self._gateway.drain(worker)
+        task = asyncio.create_task(self._fleet.stop(worker.worker_id, DRAIN_S), name=f"drain-{worker.worker_id}")
+        self._stopping.add(task)
+        task.add_done_callback(self._stopping.discard)
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""

@@ -1,0 +1,106 @@
+"""A run that is not over, as the leader holds it in memory: the durable picture, and what only the present knows."""
+
+import asyncio
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from gen_orchestrator.domain.runs import Run, RunState
+from gen_orchestrator.scheduling.feed import Feed
+
+if TYPE_CHECKING:
+    from gen_orchestrator.scheduling.dispatcher import Submitted
+    from gen_orchestrator.scheduling.holds import Hold
+    from gen_orchestrator.scheduling.lane import Lane
+    from gen_orchestrator.scheduling.pool import Worker
+
+
+class Phase(Enum):
+    """Where the run is. What moves it: see the head of `dispatcher`."""
+
+    WAITING = "waiting"  # in its lane's queue
+    DELAYED = "delayed"  # a retry that is not due
+    LEASING = "leasing"  # the lease is being written
+    LEASED = "leased"  # the worker has it
+    ENDING = "ending"  # its end, or its way back to the queue, is being written
+    OVER = "over"
+
+
+class OpenRun:
+    """One run. Only the loop touches it."""
+
+    __slots__ = (
+        "_done", "accepted", "began_s", "cancel_requested", "expected_end_s", "feed", "flushing", "holds", "lane", "metrics", "phase", "run", "started", "stuck",
+        "timer", "worker",
+    )  # fmt: skip
+
+    def __init__(self, run: Run, lane: "Lane") -> None:
+        self.run = run
+        self.lane = lane
+        self.phase = Phase.WAITING
+        self.accepted: asyncio.Future[Submitted] | None = None  # until its row is committed
+        self.started = False  # the worker has begun this attempt
+        self.cancel_requested = run.cancel_requested
+        self.worker: Worker | None = None
+        self.began_s = 0.0  # when this attempt was given to its worker, by the monotonic clock
+        self.expected_end_s = 0.0
+        self.metrics = b""
+        self.stuck = b""  # what the worker said last of why the run hangs
+        self.flushing = False  # events are on their way to the store
+        self.holds: list[Hold] = []  # acknowledgements that wait for those events
+        self.feed = Feed()
+        self.timer: asyncio.TimerHandle | None = None
+        self._done: list[asyncio.Future[None]] = []
+
+    @property
+    def id(self) -> str:
+        return self.run.id
+
+    @property
+    def function(self) -> str:
+        return self.run.function
+
+    @property
+    def is_over(self) -> bool:
+        return self.phase is Phase.OVER
+
+    @property
+    def status(self) -> str:
+        """The public word."""
+        if self.phase is Phase.OVER:
+            return str(self.run.state)
+        if self.worker is not None and self.run.state is RunState.LEASED:
+            return "running" if self.started else "starting"
+        return "queued"
+
+    async def wait(self, timeout_s: float | None) -> bool:
+        """Until the run is over; False when it is not in time."""
+        if self.phase is Phase.OVER:
+            return True
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._done.append(waiter)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await waiter
+        except TimeoutError:
+            return False
+        finally:
+            if waiter in self._done:
+                self._done.remove(waiter)
+        return True
+
+    def end(self, run: Run) -> None:
+        """The end is written: say so to everybody who waits."""
+        self.run = run
+        self.phase = Phase.OVER
+        self.set_timer(None)
+        self.feed.seal()
+        waiters, self._done = self._done, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def set_timer(self, timer: asyncio.TimerHandle | None) -> None:
+        """The one timer of a run: its retry, its expiry, or the end of its time."""
+        if self.timer is not None:
+            self.timer.cancel()
+        self.timer = timer

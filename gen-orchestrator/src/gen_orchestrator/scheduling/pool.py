@@ -1,0 +1,145 @@
+"""Who is there with what: the workers of each release, what they run, and the picture of them that routing gets.
+
+    joined --(stream ends)--> away --(same process registers)--> joined
+                               |--(lease over, or the process is known dead)--> gone: its runs are taken back
+
+A worker's runs stay with it while it is away: a reconnect costs nothing. What it said last and what we gave it since are both counted.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
+
+from gen_orchestrator.domain.routing import WorkerView
+from gen_worker.wire.messages import InterruptRun, Registration, Resources, RunCommand, Single
+
+if TYPE_CHECKING:
+    from gen_orchestrator.scheduling.open_run import OpenRun
+
+MAX_IN_FLIGHT = 256  # of a worker that names no limit of its own
+
+
+class WorkerLink(Protocol):
+    """The stream of a live worker."""
+
+    def start(self, command: RunCommand) -> None: ...
+
+    def interrupt(self, run_id: str) -> None: ...
+
+    def send(self, message: Single) -> None: ...
+
+    def close(self, code: str, details: str) -> None: ...
+
+
+class Worker:
+    """One worker, by the id in its token."""
+
+    def __init__(self, worker_id: str, owner: str, release_id: str) -> None:
+        self.worker_id = worker_id
+        self.owner = owner
+        self.release_id = release_id
+        self.instance_id = ""
+        self.link: WorkerLink | None = None
+        self.resources = Resources()
+        self.runs: dict[str, OpenRun] = {}
+        self.of_function: dict[str, int] = {}
+        self.draining = False
+        self.heard_s = 0.0
+        self.away_since_s = 0.0
+        self.last_used_s = 0.0
+        self.functions: frozenset[str] = frozenset()
+        self._tiers: dict[str, tuple[str, int]] = {}
+
+    @property
+    def slots(self) -> int:
+        return min(self.resources.max_concurrency or MAX_IN_FLIGHT, MAX_IN_FLIGHT)
+
+    @property
+    def state(self) -> str:
+        """`busy`, `idle`, `draining` or `away`, for people and metrics."""
+        if self.link is None:
+            return "away"
+        return "draining" if self.draining else "busy" if self.runs else "idle"
+
+    def heard(self, registration: Registration, now_s: float) -> None:
+        """What the worker says of itself."""
+        self.heard_s = now_s
+        resources = self.resources = registration.resources
+        self.functions = frozenset(resources.available_functions)
+        tiers = dict.fromkeys(resources.disk_models, ("disk", 0))
+        tiers |= dict.fromkeys(resources.vram_models, ("vram", 0))
+        tiers |= {tier.model_id: (tier.tier, tier.size_bytes) for tier in resources.model_tiers}
+        self._tiers = tiers
+
+    def takes(self, function: str) -> bool:
+        """Whether the worker may get another run of this function now; `choose` looks at its slots."""
+        if self.link is None or self.draining or function not in self.functions:
+            return False
+        limit = self.resources.function_concurrency.get(function, 0)
+        return limit <= 0 or self.of_function.get(function, 0) < limit
+
+    def assign(self, run: "OpenRun", now_s: float) -> None:
+        """A run is this worker's from now on."""
+        self.runs[run.id] = run
+        self.of_function[run.function] = self.of_function.get(run.function, 0) + 1
+        self.last_used_s = now_s
+
+    def release(self, run: "OpenRun") -> None:
+        """The run is over here."""
+        if self.runs.pop(run.id, None) is not None:
+            self.of_function[run.function] -= 1
+
+    def view(self, now_s: float) -> WorkerView:
+        running = len(self.runs)
+        free_in_s = 0.0
+        if running >= self.slots:
+            free_in_s = max(0.0, min(run.expected_end_s for run in self.runs.values()) - now_s)
+        return WorkerView(
+            worker_id=self.worker_id,
+            slots=self.slots,
+            running=running,
+            free_in_s=free_in_s,
+            tiers=self._tiers,
+            load_bytes_per_s=self.resources.load_bytes_per_s,
+            network_bytes_per_s=self.resources.network_bytes_per_s,
+            last_used_s=self.last_used_s,
+        )
+
+    def interrupt(self, run_id: str) -> None:
+        """Ask it to stop a run, whether we gave it that run or a leader before us did."""
+        if self.link is not None:
+            if run_id in self.runs:
+                self.link.interrupt(run_id)
+            else:
+                self.link.send(InterruptRun(run_id))
+
+
+class Pool:
+    """All workers that are known, by id and by release."""
+
+    def __init__(self) -> None:
+        self._workers: dict[str, Worker] = {}
+        self._of_release: dict[str, dict[str, Worker]] = {}
+
+    def __iter__(self) -> Iterator[Worker]:
+        return iter(list(self._workers.values()))
+
+    def __len__(self) -> int:
+        return len(self._workers)
+
+    def get(self, worker_id: str) -> Worker | None:
+        return self._workers.get(worker_id)
+
+    def add(self, worker: Worker) -> None:
+        self._workers[worker.worker_id] = worker
+        self._of_release.setdefault(worker.release_id, {})[worker.worker_id] = worker
+
+    def remove(self, worker: Worker) -> None:
+        if self._workers.get(worker.worker_id) is worker:
+            del self._workers[worker.worker_id]
+            of_release = self._of_release[worker.release_id]
+            del of_release[worker.worker_id]
+            if not of_release:
+                del self._of_release[worker.release_id]
+
+    def of_release(self, release_id: str) -> list[Worker]:
+        return list(self._of_release.get(release_id, {}).values())

@@ -1,0 +1,1 @@
+"""What crosses a process border, as Structs: runs, problems, manifests, files. Nothing here does anything."""

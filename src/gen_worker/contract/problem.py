@@ -1,0 +1,23 @@
+"""Errors as `application/problem+json` (RFC 9457)."""
+
+import msgspec
+
+from gen_worker.errors import FieldError
+
+PROBLEM_JSON = b"application/problem+json"
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A problem. `code` is a stable word; `error` the word that the runner's contract uses for the same thing."""
+
+    title: str
+    status: int
+    detail: str
+    code: str
+    type: str = "about:blank"
+    instance: str | None = None
+    error: str | None = None
+    retryable: bool = False
+    run_id: str | None = None
+    errors: tuple[FieldError, ...] = ()
+    hint: str | None = None

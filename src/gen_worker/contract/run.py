@@ -1,0 +1,58 @@
+"""A run as every answer of the control plane shows it: HTTP bodies, the last event of a stream, lists, webhooks."""
+
+from typing import Any, Literal
+
+import msgspec
+
+from gen_worker.contract.problem import Problem
+
+RunStatus = Literal["queued", "starting", "running", "succeeded", "failed", "canceled", "expired"]
+TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "canceled", "expired"})
+
+
+class RunTimings(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Milliseconds; what is not known is left out."""
+
+    queued_ms: int | None = None
+    model_ms: int | None = None
+    inference_ms: int | None = None
+    upload_ms: int | None = None
+    total_ms: int | None = None
+
+
+class RunObject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One run. `status` is terminal in `TERMINAL`, and never changes after that. Times are RFC 3339 in UTC.
+
+    `routing` says why this worker was chosen, and which others were considered.
+    """
+
+    id: str
+    status: RunStatus
+    owner: str
+    endpoint: str
+    function: str
+    tag: str
+    release_id: str
+    attempt: int
+    created_at: str
+    events_url: str
+    output: Any = None
+    error: Problem | None = None
+    worker_id: str | None = None
+    progress: Any = None
+    input: Any = None
+    models: Any = None
+    timings: RunTimings | None = None
+    routing: Any = None
+    parent_id: str | None = None
+    invoker_id: str | None = None
+    stuck: Any = None
+    started_at: str | None = None
+    finished_at: str | None = None
+
+
+class RunPage(msgspec.Struct, frozen=True):
+    """Runs, newest first. `next_cursor` asks for the next page; null on the last one."""
+
+    data: list[RunObject]
+    next_cursor: str | None = None
