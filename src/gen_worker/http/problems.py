@@ -2,11 +2,9 @@
 
 from http import HTTPStatus
 
-import msgspec
+from gen_worker.contract.problem import PROBLEM_JSON, Problem
 
-from gen_worker.errors import FieldError
-
-PROBLEM_JSON = b"application/problem+json"
+__all__ = ["PROBLEM_JSON", "Problem", "problem", "status_of"]
 
 # By code first, then by error type: the codes of one type may need statuses of their own.
 _STATUSES = {
@@ -24,22 +22,6 @@ _STATUSES = {
     "fatal": 500,
     "internal": 500,
 }
-
-
-class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A problem. `code` is a stable word; `error` the word that the runner's contract uses for the same thing."""
-
-    title: str
-    status: int
-    detail: str
-    code: str
-    type: str = "about:blank"
-    instance: str | None = None
-    error: str | None = None
-    retryable: bool = False
-    run_id: str | None = None
-    errors: tuple[FieldError, ...] = ()
-    hint: str | None = None
 
 
 def status_of(code: str, error_type: str = "") -> int:

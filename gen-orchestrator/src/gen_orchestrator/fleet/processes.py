@@ -17,8 +17,10 @@ if os.getppid() != int(os.environ["GEN_ORCHESTRATOR_PID"]):
 runpy.run_module("gen_worker.entrypoint", run_name="__main__", alter_sys=True)
 """
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
-_PREFIXES = ("WORKER_", "TENSORHUB_", "COZY_", "HF_", "CUDA_", "NVIDIA_", "TORCH_", "TRANSFORMERS_", "DIFFUSERS_", "OMP_", "MKL_", "OPENBLAS_",
-             "TOKENIZERS_", "PYTHON", "SSL_", "REQUESTS_", "XDG_")  # fmt: skip
+_PREFIXES = (
+    *("WORKER_", "TENSORHUB_", "COZY_", "HF_", "CUDA_", "NVIDIA_", "TORCH_", "TRANSFORMERS_", "DIFFUSERS_", "TOKENIZERS_"),
+    *("OMP_", "MKL_", "OPENBLAS_", "PYTHON", "SSL_", "REQUESTS_", "XDG_"),
+)
 
 
 class Processes:

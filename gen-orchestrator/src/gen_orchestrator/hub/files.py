@@ -125,7 +125,7 @@ class RunFiles:
     def _savers(self, owner: str, name: str) -> list[str]:
         """Runs that saved this ref, the last one first."""
         index = self._index(owner, name)
-        found = [path for path in index.parent.glob(f"{index.name}.*")] if index.parent.is_dir() else []
+        found = list(index.parent.glob(f"{index.name}.*")) if index.parent.is_dir() else []
         return [path.name.partition(".")[2] for path in sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)]
 
     def _attempt(self, owner: str, run_id: str, attempt: int) -> Path:

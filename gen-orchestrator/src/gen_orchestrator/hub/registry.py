@@ -200,9 +200,8 @@ class Registry:
                 )
             tags = functions.get(function)
             if tags is None:
-                raise NotFoundError(
-                    f"{owner}/{endpoint} has no function {function[:64]!r}.{did_you_mean(function, functions)} Functions: {_some(functions)}"
-                )
+                near = did_you_mean(function, functions)
+                raise NotFoundError(f"{owner}/{endpoint} has no function {function[:64]!r}.{near} Functions: {_some(functions)}")
             found = tags.get(tag)
             if found is None:
                 raise NotFoundError(f"{owner}/{endpoint}/{function} has no tag {tag[:64]!r}.{did_you_mean(tag, tags)} Tags: {_some(tags)}")

@@ -82,6 +82,7 @@ class Dispatcher:
         self.open: dict[str, OpenRun] = {}
         self._by_key: dict[tuple[str, str], OpenRun] = {}
         self.on_over: Callable[[OpenRun], None] = _ignore
+        self.on_starved: Callable[[], None] = _nothing
 
     # ---- callers
 
@@ -213,6 +214,8 @@ class Dispatcher:
                 choice = choose(lane.need(open_run.run.payload), workers)
                 worker = self._pool.get(choice.worker_id) if choice.worker_id else None
                 if worker is None:
+                    if choice.reason in ("no_worker", "busy"):
+                        self.on_starved()
                     break
                 self.lanes.take(open_run, item)
                 self._lease(open_run, worker, choice, now_s)
@@ -432,4 +435,8 @@ def _error_of(result: RunResult) -> RunError:
 
 
 def _ignore(open_run: OpenRun) -> None:
+    """Nobody wants to know."""
+
+
+def _nothing() -> None:
     """Nobody wants to know."""

@@ -71,13 +71,20 @@ class Keeper:
         self.failures: dict[str, str] = {}  # release -> the last lines of a worker that crashed at its start
         self.on_change: Callable[[], None] = _nothing
 
-    def offer(self, launch: Launch, *, eager: bool = True) -> None:
-        """This release can be started here. `eager`: have one worker ready before the first run comes."""
+    def offer(self, launch: Launch) -> None:
+        """This release can be started here, when runs ask for it."""
         self._launches[launch.release_id] = launch
-        if eager:
-            self._busy_s[launch.release_id] = self._clock.now_s()
-            self._eager.add(launch.release_id)
         self.poke()
+
+    def keep_ready(self, release_id: str) -> None:
+        """Have one worker ready before the first run comes; as an idle one it stays for its `idle_s`."""
+        if release_id not in self._eager:
+            self._eager.add(release_id)
+            self._busy_s[release_id] = self._clock.now_s()
+            self.poke()
+
+    def launch_of(self, release_id: str) -> Launch | None:
+        return self._launches.get(release_id)
 
     def withdraw(self, release_id: str) -> None:
         """Nothing points at this release any more: its workers go when their runs are over."""
@@ -130,7 +137,7 @@ class Keeper:
                 self._busy_s[release_id] = now_s
             slots = max((worker.slots for worker in self._pool.of_release(release_id)), default=1)
             have = self.workers_of(release_id)
-            eager = 1 if release_id in self._eager and have == 0 else 0
+            eager = 1 if release_id in self._eager and have == 0 and now_s - self._busy_s[release_id] < launch.limits.idle_s else 0
             demand = Demand(
                 queued=max(waits, eager), running=runs, workers=have, slots=slots, quiet_s=now_s - self._busy_s.get(release_id, -1e9)
             )

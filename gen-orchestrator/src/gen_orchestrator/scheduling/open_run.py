@@ -29,9 +29,23 @@ class OpenRun:
     """One run. Only the loop touches it."""
 
     __slots__ = (
-        "_done", "accepted", "began_s", "cancel_requested", "expected_end_s", "feed", "flushing", "holds", "lane", "metrics", "phase", "run", "started", "stuck",
-        "timer", "worker",
-    )  # fmt: skip
+        "_done",
+        "accepted",
+        "began_s",
+        "cancel_requested",
+        "expected_end_s",
+        "feed",
+        "flushing",
+        "holds",
+        "lane",
+        "metrics",
+        "phase",
+        "run",
+        "started",
+        "stuck",
+        "timer",
+        "worker",
+    )
 
     def __init__(self, run: Run, lane: "Lane") -> None:
         self.run = run

@@ -27,11 +27,12 @@ FENCE = "select 1 from leader where shard = 0 and epoch = ?"
 ACCEPT = f"insert into runs ({', '.join(RUN_COLUMNS)}) values ({', '.join('?' * len(RUN_COLUMNS))}) on conflict do nothing"
 LEASE = (
     "update runs set state = 'leased', attempt = ?, worker_id = ?, routing = ?, "
-    "started_at = case when started_at = 0 then ? else started_at end where id = ? and attempt = ? and state = 'queued' and cancel_requested = 0"
+    "started_at = case when started_at = 0 then ? else started_at end "
+    "where id = ? and attempt = ? and state = 'queued' and cancel_requested = 0"
 )
 REQUEUE = (
-    "update runs set state = 'queued', worker_id = '', not_before = ?, executions = executions + ?, lost_workers = lost_workers + ? "
-    "where id = ? and attempt = ? and state = 'leased'"
+    "update runs set state = 'queued', worker_id = '', not_before = ?, executions = executions + ?, "
+    "lost_workers = lost_workers + ? where id = ? and attempt = ? and state = 'leased'"
 )
 FINISH = (
     "update runs set executions = executions + case when state = 'leased' then 1 else 0 end, "
@@ -67,8 +68,9 @@ MOVE_TAG = (
     "(select max(version) from tags where owner = ? and endpoint = ? and function = ? and tag = ?), 0) on conflict do nothing"
 )
 TAGS = (
-    f"select {_TAG_COLUMNS} from tags t where (? = '' or owner = ?) and (? = '' or endpoint = ?) and version = "
-    "(select max(version) from tags where owner = t.owner and endpoint = t.endpoint and function = t.function and tag = t.tag) order by owner, endpoint, function, tag"
+    f"select {_TAG_COLUMNS} from tags t where (? = '' or owner = ?) and (? = '' or endpoint = ?) and version = (select max(version) "
+    "from tags where owner = t.owner and endpoint = t.endpoint and function = t.function and tag = t.tag) "
+    "order by owner, endpoint, function, tag"
 )
 TAG_HISTORY = f"select {_TAG_COLUMNS} from tags where owner = ? and endpoint = ? and function = ? and tag = ? order by version desc"
 

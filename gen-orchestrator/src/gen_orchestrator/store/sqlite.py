@@ -129,7 +129,6 @@ class SqliteStore:
         return [sql.tag_of(row) for row in self._read(sql.TAG_HISTORY, (owner, endpoint, function, tag))]
 
     def campaign(self, node_id: str, address: str, lease_s: float) -> Leader | None:
-        leader: Leader | None = None
         with self._guard, self._writer:
             now_s = time.time()  # this machine's clock is the database's
             rows: list[Any] = self._writer.execute("select epoch, node_id, lease_until from leader where shard = 0").fetchall()
@@ -141,8 +140,7 @@ class SqliteStore:
                 "set epoch = excluded.epoch, node_id = excluded.node_id, address = excluded.address, lease_until = excluded.lease_until",
                 (epoch, node_id, address, now_s + lease_s),
             )
-            leader = Leader(node_id, epoch, address)
-        return leader
+        return Leader(node_id, epoch, address)
 
     def renew(self, leader: Leader, lease_s: float) -> bool:
         return self._write("update leader set lease_until = ? where shard = 0 and epoch = ?", (time.time() + lease_s, leader.epoch))

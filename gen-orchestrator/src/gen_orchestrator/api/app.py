@@ -1,0 +1,72 @@
+"""The routes of the control plane as one ASGI application."""
+
+from collections.abc import Sequence
+
+import msgspec
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gen_orchestrator.api.admin import AdminRoutes
+from gen_orchestrator.api.files import FileRoutes
+from gen_orchestrator.api.runs import RunRoutes
+from gen_worker.http.asgi import Endpoint, Handler, Request, RequestError, build_router
+from gen_worker.http.hosts import HostPolicy
+from gen_worker.http.problems import PROBLEM_JSON, problem
+from gen_worker.log import Log
+
+RESERVED = frozenset({"runs", "releases", "workers", "status", "files", "endpoints"})  # no owner has such a name
+
+
+def build_app(runs: RunRoutes, files: FileRoutes, admin: AdminRoutes, hosts: HostPolicy, log: Log) -> ASGIApp:
+    """All routes. Whatever a handler raises becomes a problem."""
+
+    async def on_error(request: Request, exc: Exception) -> None:
+        if isinstance(exc, RequestError):
+            body = problem(exc.status, exc.request_code, str(exc), error=exc.error, hint=exc.hint, instance=request.scope["path"])
+            headers = dict(exc.headers or {})
+            if exc.status in (429, 503):
+                headers.setdefault("retry-after", "1")
+            if exc.status in (408, 413):
+                headers["connection"] = "close"  # the rest of the body is not read
+            await request.answer(exc.status, msgspec.json.encode(body), PROBLEM_JSON, headers)
+            return
+        log.error("api.failed", path=request.scope["path"], error=repr(exc))
+        body = problem(500, "internal", "internal error", instance=request.scope["path"])
+        await request.answer(500, msgspec.json.encode(body), PROBLEM_JSON)
+
+    routes: Sequence[tuple[str, str, Handler]] = [
+        ("GET", "/v1/runs", runs.list),
+        ("GET", "/v1/runs/{run_id}", runs.get),
+        ("PUT", "/v1/runs/{run_id}", runs.put),
+        ("GET", "/v1/runs/{run_id}/events", runs.events),
+        ("POST", "/v1/runs/{run_id}/cancel", runs.cancel),
+        ("POST", "/v1/runs/{run_id}/retry", runs.retry),
+        ("GET", "/v1/status", admin.status),
+        ("GET", "/v1/releases", admin.releases),
+        ("PUT", "/v1/endpoints/{owner}/{endpoint}/functions/{function}/tags/{tag}", admin.move_tag),
+        ("GET", "/v1/files/{owner}/{ref:path}", files.download),
+        ("GET", "/api/v1/file/{ref:path}", files.read),
+        ("PUT", "/api/v1/file/{ref:path}", files.put),
+        ("POST", "/api/v1/file/{ref:path}", files.post),
+        ("GET", "/livez", admin.livez),
+        ("GET", "/readyz", admin.readyz),
+        ("GET", "/metrics", admin.metrics),
+        ("GET", "/openapi.json", admin.openapi),
+    ]
+    return _Front(Endpoint(runs.invoke, on_error, hosts), build_router(routes, on_error, hosts))
+
+
+class _Front:
+    """`POST /v1/owner/endpoint/function` goes past the router's search: it is the busy one."""
+
+    def __init__(self, invoke: Endpoint, router: ASGIApp) -> None:
+        self._invoke = invoke
+        self._router = router
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"].startswith("/v1/"):
+            parts = scope["path"].split("/")
+            if len(parts) == 5 and parts[2] not in RESERVED and all(parts[2:]):
+                scope["path_params"] = {"owner": parts[2], "endpoint": parts[3], "function": parts[4]}
+                await self._invoke(scope, receive, send)
+                return
+        await self._router(scope, receive, send)

@@ -1,0 +1,110 @@
+"""The body of an invocation: `{"payload": {...}, options}` or the bare payload, to msgpack and options."""
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+from gen_orchestrator.domain.runs import PRIORITIES
+from gen_worker.http.asgi import RequestError
+from gen_worker.names import did_you_mean
+
+MAX_TIMEOUT_S = 7 * 24 * 3600.0
+MAX_DEPTH = 64
+_NUMBER = int | float
+
+
+class InvokeOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What a caller may ask of a run beside its payload. Times in seconds, 0: none of its own."""
+
+    timeout_s: float = 0.0
+    start_timeout_s: float = 0.0
+    priority: str = "normal"
+    webhook: str = ""
+    webhook_events: tuple[str, ...] = ()
+
+
+class Invocation(msgspec.Struct, frozen=True):
+    """A checked body. `fingerprint` tells equal requests from others under one idempotency key."""
+
+    payload: bytes
+    options: InvokeOptions
+    fingerprint: str
+
+
+_OPTIONS = frozenset(InvokeOptions.__struct_fields__)
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def read_invocation(body: bytes, path: str) -> Invocation:
+    """Read a body; `RequestError` 400 says what is wrong with it."""
+    try:
+        _check_depth(body)
+        value: Any = _decode(body) if body else {}
+    except msgspec.DecodeError as exc:
+        raise RequestError(400, "validation", f"the body is not valid JSON: {exc}", error="invalid_json") from None
+    except UnicodeDecodeError as exc:
+        raise RequestError(400, "validation", f"the body is not valid UTF-8 (byte {exc.start})", error="invalid_json") from None
+    except RecursionError:
+        raise RequestError(400, "validation", f"the body is nested more than {MAX_DEPTH} levels deep", error="invalid_json") from None
+    if not isinstance(value, dict):
+        raise RequestError(400, "validation", f"the body is a {_kind(value)}; expected a JSON object", error="invalid_json")
+    options = InvokeOptions()
+    name = "payload" if "payload" in value else "input" if "input" in value and value.keys() - {"input"} <= _OPTIONS else ""
+    if name and isinstance(value[name], dict):
+        payload = value.pop(name)
+        options = _options(value)
+        value = payload
+    elif name == "payload":
+        raise RequestError(400, "validation", f"payload is a {_kind(value[name])}; expected a JSON object", error="invalid_payload")
+    fingerprint = hashlib.blake2b(path.encode() + b"\0" + body, digest_size=16).hexdigest()
+    return Invocation(_encode(value), options, fingerprint)
+
+
+def _options(given: dict[str, Any]) -> InvokeOptions:
+    for name in given:
+        if name not in _OPTIONS:
+            known = ", ".join(sorted(_OPTIONS))
+            raise RequestError(400, "validation", f"unknown option {name[:60]!r}.{did_you_mean(name, _OPTIONS)} Options: {known}")
+    try:
+        options = msgspec.convert(given, InvokeOptions)
+    except msgspec.ValidationError as exc:
+        raise RequestError(400, "validation", f"option {exc}") from None
+    for name in ("timeout_s", "start_timeout_s"):
+        value = getattr(options, name)
+        if not 0 <= value <= MAX_TIMEOUT_S:  # also refuses NaN
+            raise RequestError(400, "validation", f"{name}={value}: expected seconds from 0 (none) to {MAX_TIMEOUT_S:.0f} (a week)")
+    if options.priority not in PRIORITIES:
+        near = did_you_mean(options.priority, PRIORITIES)
+        raise RequestError(400, "validation", f"priority {options.priority[:40]!r}.{near} Expected: {', '.join(PRIORITIES)}")
+    return options
+
+
+def _check_depth(body: bytes) -> None:
+    """Refuse deep nesting before anything recurses. Brackets in strings count as well: only a body with many of them pays for the scan."""
+    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
+        return
+    depth = 0
+    in_string = escaped = False
+    for byte in body:
+        if in_string:
+            if escaped:
+                escaped = False
+            elif byte == 0x5C:
+                escaped = True
+            elif byte == 0x22:
+                in_string = False
+        elif byte == 0x22:
+            in_string = True
+        elif byte in (0x5B, 0x7B):
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise RecursionError
+        elif byte in (0x5D, 0x7D):
+            depth -= 1
+
+
+def _kind(value: Any) -> str:
+    names = {list: "list", str: "string", int: "number", float: "number", bool: "boolean", type(None): "null"}
+    return names.get(type(value), type(value).__name__)

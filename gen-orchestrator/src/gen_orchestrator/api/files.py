@@ -1,0 +1,94 @@
+"""Files over HTTP: the workers' file API with a run's token, and outputs for callers."""
+
+import asyncio
+import hashlib
+import mimetypes
+from pathlib import Path
+
+import msgspec
+
+from gen_orchestrator.hub.files import FileToken, FileTokens, RunFiles
+from gen_worker.http.asgi import BodyReader, Request, RequestError
+from gen_worker.http.files import send_file
+
+MAX_FILE_BYTES = 16 << 30
+_SHOWN_INLINE = ("image/png", "image/jpeg", "image/gif", "image/webp", "audio/", "video/", "text/plain")
+
+
+class FileRoutes:
+    """Handlers of `/api/v1/file/{ref}` (workers) and `/v1/files/{owner}/{ref}` (callers)."""
+
+    def __init__(self, files: RunFiles, tokens: FileTokens) -> None:
+        self._files = files
+        self._tokens = tokens
+
+    async def put(self, request: Request) -> None:
+        """Create or replace a file of this attempt."""
+        await self._save(request, create=False)
+
+    async def post(self, request: Request) -> None:
+        """Create a file of this attempt; 409 where it exists."""
+        await self._save(request, create=True)
+
+    async def read(self, request: Request) -> None:
+        """A file of the run's owner; for HEAD, what is known of it."""
+        token = self._token(request)
+        path = await asyncio.to_thread(self._files.find, token.owner, request.parts["ref"], token)
+        if path is None:
+            raise RequestError(404, "not_found", f"no file {request.parts['ref'][:200]!r}", error="unknown_file")
+        headers = {"x-cozy-mime-type": _type_of(path)}
+        if request.scope["method"] == "HEAD":
+            headers["x-cozy-size-bytes"] = str(path.stat().st_size)
+            headers["x-cozy-sha256"] = await asyncio.to_thread(_sha256, path)
+        await send_file(request, path, headers)
+
+    async def download(self, request: Request) -> None:
+        """`GET /v1/files/{owner}/{ref}`: an output of a run that succeeded."""
+        owner, ref = request.parts["owner"], request.parts["ref"]
+        path = await asyncio.to_thread(self._files.find, owner, ref)
+        if path is None:
+            raise RequestError(404, "not_found", f"no file {ref[:200]!r} of {owner[:64]!r}", error="unknown_file")
+        headers = {"x-content-type-options": "nosniff", "content-security-policy": "sandbox"}
+        if not _type_of(path).startswith(_SHOWN_INLINE):
+            headers["content-disposition"] = "attachment"
+        await send_file(request, path, headers)
+
+    async def _save(self, request: Request, *, create: bool) -> None:
+        token = self._token(request)
+        ref = request.parts["ref"]
+        try:
+            saving = await asyncio.to_thread(self._files.saving, token, ref)
+        except ValueError as exc:
+            raise RequestError(400, "validation", str(exc)) from None
+        try:
+            reader = BodyReader(request, MAX_FILE_BYTES)
+            while not reader.ended:
+                chunk = await reader.next_chunk()
+                if chunk:
+                    await asyncio.to_thread(saving.write, chunk)
+            digest = await asyncio.to_thread(lambda: saving.finish(create=create))
+        except OSError as exc:
+            raise RequestError(507 if exc.errno == 28 else 500, "storage", f"{ref[:200]!r} was not saved: {exc.strerror}") from None
+        finally:
+            await asyncio.to_thread(saving.drop)
+        if digest is None:
+            raise RequestError(409, "conflict", f"{ref[:200]!r} exists; save it under another name, or overwrite it", error="exists")
+        mime_type = mimetypes.guess_type(ref)[0]
+        body = {"ref": ref, "size_bytes": saving.size_bytes, "sha256": digest, "mime_type": mime_type}
+        await request.answer(200, msgspec.json.encode(body))
+
+    def _token(self, request: Request) -> FileToken:
+        scheme, _, text = request.header(b"authorization").partition(" ")
+        token = self._tokens.verify(text.strip()) if scheme.lower() == "bearer" else None
+        if token is None:
+            raise RequestError(401, "auth", "the file token is not accepted")
+        return token
+
+
+def _type_of(path: Path) -> str:
+    return mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

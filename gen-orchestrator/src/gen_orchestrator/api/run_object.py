@@ -1,0 +1,108 @@
+"""A run as the API shows it, from the durable picture and, while it is open, from what only the present knows."""
+
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from gen_orchestrator.domain.runs import Run, RunError, RunState
+from gen_orchestrator.scheduling.open_run import OpenRun
+from gen_worker.contract.problem import Problem
+from gen_worker.contract.run import RunObject, RunTimings
+from gen_worker.http.problems import status_of
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.msgpack.Decoder().decode
+
+
+class _Metrics(msgspec.Struct, frozen=True):
+    """What is read of a worker's `metrics.run`."""
+
+    models: msgspec.Raw = msgspec.Raw(b"null")
+    gpu_load_ms: int | None = None
+    inference_ms: int | None = None
+    upload_ms: int | None = None
+
+
+_metrics = msgspec.json.Decoder(_Metrics).decode
+
+
+def run_object(run: Run, open_run: OpenRun | None = None, *, with_input: bool = False) -> RunObject:
+    """The run as it stands. `with_input`: with its payload, as a single look at a run shows it."""
+    metrics = _metrics(run.metrics) if run.metrics else _Metrics()
+    models = bytes(metrics.models)
+    return RunObject(
+        id=run.id,
+        status=open_run.status if open_run is not None and not run.is_final else public_status(run),  # type: ignore[arg-type]
+        owner=run.owner,
+        endpoint=run.endpoint,
+        function=run.function,
+        tag=run.tag,
+        release_id=run.release_id,
+        attempt=run.attempt,
+        created_at=_time(run.created_at),
+        events_url=f"/v1/runs/{run.id}/events",
+        output=_decode(run.output) if run.output else None,
+        error=problem_of(run.error, run.id) if run.error is not None else None,
+        worker_id=run.worker_id or None,
+        progress=open_run.feed.progress if open_run is not None else None,
+        input=_decode(run.payload) if with_input else None,
+        models=msgspec.Raw(models) if models not in (b"null", b"[]") else None,
+        timings=_timings(run, metrics),
+        routing=msgspec.Raw(run.routing) if run.routing else None,
+        parent_id=run.parent_id or None,
+        invoker_id=run.invoker_id or None,
+        stuck=msgspec.Raw(open_run.stuck) if open_run is not None and open_run.stuck else None,
+        started_at=_time(run.started_at) if run.started_at else None,
+        finished_at=_time(run.finished_at) if run.finished_at else None,
+    )
+
+
+def run_json(run: Run, open_run: OpenRun | None = None, *, with_input: bool = False) -> bytes:
+    return _encode(run_object(run, open_run, with_input=with_input))
+
+
+def public_status(run: Run) -> str:
+    """The word for a run of which only the durable picture is known."""
+    return "starting" if run.state is RunState.LEASED else str(run.state)
+
+
+def http_status(run: Run) -> int:
+    """The status of the answer to whoever waited for this run."""
+    if run.state is RunState.SUCCEEDED:
+        return 200
+    if run.state is RunState.EXPIRED:
+        return 504
+    return status_of(run.error.code, run.error.error_type) if run.error is not None else 500
+
+
+def problem_of(error: RunError, run_id: str) -> Problem:
+    """A failed run's error, as the caller may see it."""
+    status = 504 if error.code == "expired" else status_of(error.code, error.error_type)
+    return Problem(
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=error.message,
+        code=error.code,
+        retryable=error.retryable,
+        run_id=run_id,
+    )
+
+
+def _timings(run: Run, metrics: _Metrics) -> RunTimings:
+    return RunTimings(
+        queued_ms=round((run.started_at - run.created_at) * 1000) if run.started_at else None,
+        model_ms=metrics.gpu_load_ms,
+        inference_ms=metrics.inference_ms,
+        upload_ms=metrics.upload_ms,
+        total_ms=round((run.finished_at - run.created_at) * 1000) if run.finished_at else None,
+    )
+
+
+def _time(unix_s: float) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def sorted_json(value: Any) -> bytes:
+    return msgspec.json.encode(value, order="sorted")

@@ -1,0 +1,254 @@
+"""Runs over HTTP: invoke, look, list, cancel, retry."""
+
+import asyncio
+import random
+import time
+
+import msgspec
+
+from gen_orchestrator.api import run_object as shown
+from gen_orchestrator.api.envelope import Invocation, InvokeOptions, read_invocation
+from gen_orchestrator.api.streams import RunStreams
+from gen_orchestrator.domain.runs import Run
+from gen_orchestrator.hub.registry import PROD, NotFoundError, Registry, Resolved
+from gen_orchestrator.scheduling.dispatcher import AdmissionError, Dispatcher, Submitted
+from gen_orchestrator.scheduling.open_run import OpenRun
+from gen_orchestrator.store.base import RunFilter, RunStore, StoreFullError, StoreUnavailableError
+from gen_worker.contract.run import RunPage
+from gen_worker.http.asgi import Request, RequestError
+from gen_worker.http.headers import matches_etag, parse_prefer, preferred, whole_number
+from gen_worker.names import did_you_mean, is_run_id
+
+MAX_BODY_BYTES = 64 << 20
+DEFAULT_WAIT_S = 60
+MAX_WAIT_S = 3600
+CANCEL_WAIT_S = 12.0
+PAGE_SIZE = 50
+MAX_PAGE_SIZE = 500
+MAX_KEY_LENGTH = 255
+EVENT_STREAM = "text/event-stream"
+NDJSON = "application/x-ndjson"
+STATUSES = ("queued", "starting", "running", "succeeded", "failed", "canceled", "expired")
+_STATES = {"starting": "leased", "running": "leased"}
+
+# Seeded by the system, since asking it for each id costs as much as accepting a run.
+_random = random.Random(random.SystemRandom().getrandbits(256))  # noqa: S311 - ids, not secrets
+
+
+def new_run_id() -> str:
+    """An id that sorts by the time of its making."""
+    return f"{time.time_ns() // 1_000_000:012x}{_random.getrandbits(80):020x}"
+
+
+class RunRoutes:
+    """Handlers of `/v1/<owner>/<endpoint>/<function>[:tag]` and `/v1/runs`."""
+
+    def __init__(self, registry: Registry, dispatcher: Dispatcher, store: RunStore, streams: RunStreams) -> None:
+        self._registry = registry
+        self._dispatcher = dispatcher
+        self._store = store
+        self._streams = streams
+
+    async def invoke(self, request: Request) -> None:
+        """`POST /v1/{owner}/{endpoint}/{function}`."""
+        parts = request.parts
+        function, _, tag = parts["function"].partition(":")
+        resolved = self.resolve(parts["owner"], parts["endpoint"], function, tag or PROD)
+        invocation = read_invocation(await request.body(MAX_BODY_BYTES), request.scope["path"])
+        run = self._new_run(request, resolved, parts["owner"], parts["endpoint"], function, invocation)
+        submitted = await self.submit(run, resolved)
+        await self._answer(request, submitted)
+
+    async def put(self, request: Request) -> None:
+        """`PUT /v1/runs/{run_id}`: the same, under an id that the caller chose. The body names the function as `function`."""
+        run_id = request.parts["run_id"]
+        if not is_run_id(run_id):
+            raise RequestError(400, "validation", f"run id {run_id[:100]!r}; expected 1 to 128 letters, digits, '.', '_' or '-'")
+        body = await request.body(MAX_BODY_BYTES)
+        target = request.query().get("function", "")
+        names, _, tag = target.partition(":")
+        owner, endpoint, function = (*names.split("/"), "", "", "")[:3]
+        if names.count("/") != 2:
+            raise RequestError(400, "validation", f"function={target[:100]!r}; expected owner/endpoint/function[:tag]")
+        resolved = self.resolve(owner, endpoint, function, tag or PROD)
+        run = self._new_run(request, resolved, owner, endpoint, function, read_invocation(body, target))
+        run = msgspec.structs.replace(run, id=run_id)
+        await self._answer(request, await self.submit(run, resolved))
+
+    async def get(self, request: Request) -> None:
+        """`GET /v1/runs/{run_id}[?wait=n]`."""
+        run, open_run = await self.find(request.parts["run_id"])
+        wait = request.query().get("wait")
+        if wait is not None:
+            wait_s = whole_number(wait)
+            if wait_s is None or wait_s > MAX_WAIT_S:
+                raise RequestError(400, "validation", f"wait={wait[:20]!r}; expected seconds from 0 to {MAX_WAIT_S}")
+            if open_run is not None:
+                await open_run.wait(wait_s)
+                run = open_run.run
+        body = shown.run_json(run, open_run, with_input=True)
+        etag = f'"{run.attempt}-{open_run.status if open_run is not None else run.state}-{len(body)}"'
+        if matches_etag(request.header(b"if-none-match"), etag):
+            await request.answer(304, b"", headers={"etag": etag})
+            return
+        await request.answer(200, body, headers={"etag": etag})
+
+    async def list(self, request: Request) -> None:
+        """`GET /v1/runs?status=&function=&owner=&endpoint=&cursor=&limit=`."""
+        query = request.query()
+        status = query.get("status", "")
+        if status and status not in STATUSES:
+            near = did_you_mean(status, STATUSES)
+            raise RequestError(400, "validation", f"status={status[:40]!r}.{near} Expected one of: {', '.join(STATUSES)}")
+        limit = whole_number(query.get("limit", str(PAGE_SIZE)))
+        if limit is None or not 1 <= limit <= MAX_PAGE_SIZE:
+            raise RequestError(400, "validation", f"limit={query['limit'][:20]!r}; expected a number from 1 to {MAX_PAGE_SIZE}")
+        wanted = RunFilter(
+            owner=query.get("owner", ""),
+            endpoint=query.get("endpoint", ""),
+            function=query.get("function", ""),
+            states=(_STATES.get(status, status),) if status else (),
+            cursor=query.get("cursor", ""),
+            limit=limit + 1,
+        )
+        found = await asyncio.to_thread(self._store.list_runs, wanted)
+        rows = [shown.run_object(run, self._dispatcher.open.get(run.id)) for run in found[:limit]]
+        if status in _STATES:
+            rows = [row for row in rows if row.status == status]
+        page = RunPage(rows, found[limit - 1].id if len(found) > limit else None)
+        await request.answer(200, msgspec.json.encode(page))
+
+    async def cancel(self, request: Request) -> None:
+        """`POST /v1/runs/{run_id}/cancel`: answers when the run is over, or when it has had its time to stop."""
+        run, open_run = await self.find(request.parts["run_id"])
+        if open_run is not None:
+            await self._dispatcher.cancel(run.id)
+            await open_run.wait(CANCEL_WAIT_S)
+            run = open_run.run
+        await request.answer(200, shown.run_json(run, open_run))
+
+    async def retry(self, request: Request) -> None:
+        """`POST /v1/runs/{run_id}/retry`: a new run with the payload of a finished one, which it names as its parent."""
+        run, open_run = await self.find(request.parts["run_id"])
+        if open_run is not None and not open_run.is_over:
+            raise RequestError(409, "conflict", f"run {run.id} is still {open_run.status}; cancel it first, or wait for its end")
+        resolved = self.resolve(run.owner, run.endpoint, run.function, run.tag)
+        again = Run(
+            id=new_run_id(),
+            owner=run.owner,
+            endpoint=run.endpoint,
+            function=run.function,
+            tag=run.tag,
+            release_id=resolved.release_id,
+            payload=run.payload,
+            created_at=time.time(),
+            max_attempts=run.max_attempts,
+            priority=run.priority,
+            timeout_ms=run.timeout_ms,
+            invoker_id=run.invoker_id,
+            parent_id=run.id,
+            webhook=run.webhook,
+        )
+        submitted = await self.submit(again, resolved)
+        headers = {"location": f"/v1/runs/{again.id}"}
+        await request.answer(202, shown.run_json(submitted.run, submitted.open), headers=headers)
+
+    async def events(self, request: Request) -> None:
+        """`GET /v1/runs/{run_id}/events`."""
+        run, open_run = await self.find(request.parts["run_id"])
+        await self._streams.follow(request, run, open_run)
+
+    # ---- parts that other routes use
+
+    def resolve(self, owner: str, endpoint: str, function: str, tag: str) -> Resolved:
+        try:
+            return self._registry.resolve(owner, endpoint, function, tag)
+        except NotFoundError as exc:
+            raise RequestError(404, "not_found", str(exc), error="unknown_function") from None
+
+    async def find(self, run_id: str) -> tuple[Run, OpenRun | None]:
+        """A run, and its present where it is open; `RequestError` 404."""
+        open_run = self._dispatcher.open.get(run_id)
+        if open_run is not None and open_run.accepted is None:
+            return open_run.run, open_run
+        run = await asyncio.to_thread(self._store.get, run_id)
+        if run is None:
+            raise RequestError(404, "not_found", f"there is no run {run_id[:100]!r}", error="unknown_run")
+        return run, self._dispatcher.open.get(run_id)
+
+    async def submit(self, run: Run, resolved: Resolved) -> Submitted:
+        """Accept a run, with the HTTP words for what can prevent it."""
+        lane = self._dispatcher.lanes.lane(resolved.release_id, run.function, resolved.settings)
+        try:
+            submitted = await self._dispatcher.submit(run, lane)
+        except AdmissionError as exc:
+            refused = exc.refusal
+            raise RequestError(
+                429,
+                "overloaded",
+                refused.detail,
+                hint=f"queue depth {refused.queue_depth}; try again in {refused.retry_after_s} s",
+                headers={"retry-after": str(refused.retry_after_s), "x-queue-depth": str(refused.queue_depth)},
+            ) from None
+        except StoreFullError as exc:
+            raise RequestError(507, "store_full", f"the run was not accepted: {exc}", headers={"retry-after": "5"}) from None
+        except StoreUnavailableError as exc:
+            text = f"it is not known whether the run was accepted: {exc}; ask again with the same Idempotency-Key"
+            raise RequestError(503, "store_unavailable", text, headers={"retry-after": "2"}) from None
+        if not submitted.is_new and run.fingerprint and submitted.run.fingerprint != run.fingerprint:
+            what = f"Idempotency-Key {run.idempotency_key[:60]!r}" if run.idempotency_key else f"run id {run.id!r}"
+            raise RequestError(422, "unprocessable", f"{what} was used for another request (run {submitted.run.id}); use a new one")
+        return submitted
+
+    def _new_run(self, request: Request, resolved: Resolved, owner: str, endpoint: str, function: str, invocation: Invocation) -> Run:
+        key = request.header(b"idempotency-key")
+        if len(key) > MAX_KEY_LENGTH:
+            raise RequestError(400, "validation", f"Idempotency-Key of {len(key)} characters; at most {MAX_KEY_LENGTH} are taken")
+        options: InvokeOptions = invocation.options
+        settings = resolved.settings
+        now = time.time()
+        start_timeout_s = options.start_timeout_s or settings.start_timeout_s
+        webhook = msgspec.json.encode({"url": options.webhook, "events": options.webhook_events}) if options.webhook else b""
+        return Run(
+            id=new_run_id(),
+            owner=owner,
+            endpoint=endpoint,
+            function=function,
+            tag=resolved.tag,
+            release_id=resolved.release_id,
+            payload=invocation.payload,
+            created_at=now,
+            max_attempts=settings.max_attempts,
+            priority=options.priority,
+            timeout_ms=round((options.timeout_s or settings.timeout_s) * 1000),
+            expires_at=now + start_timeout_s if start_timeout_s else 0.0,
+            idempotency_key=key,
+            fingerprint=invocation.fingerprint,
+            webhook=webhook,
+        )
+
+    async def _answer(self, request: Request, submitted: Submitted) -> None:
+        open_run, run = submitted.open, submitted.run
+        accept = request.header(b"accept")
+        if accept and preferred(accept, (EVENT_STREAM, NDJSON, "application/json")) in (EVENT_STREAM, NDJSON):
+            await self._streams.follow(request, run, open_run)
+            return
+        prefer = request.header(b"prefer")
+        respond_async, wait_s = parse_prefer(prefer) if prefer else (False, None)
+        headers = {"location": f"/v1/runs/{run.id}"}
+        if respond_async:
+            headers["preference-applied"] = "respond-async"
+        elif wait_s is not None:
+            headers["preference-applied"] = f"wait={wait_s}"
+        if open_run is not None and not respond_async:
+            await open_run.wait(DEFAULT_WAIT_S if wait_s is None else wait_s)
+            run = open_run.run
+        if not run.is_final or respond_async:
+            await request.answer(202, shown.run_json(run, open_run), headers=headers)
+            return
+        status = shown.http_status(run)
+        if status in (429, 503):
+            headers["retry-after"] = "1"
+        if accept and await self._streams.send_only_file(request, run, accept):
+            return
+        await request.answer(status, shown.run_json(run, open_run), headers=headers)

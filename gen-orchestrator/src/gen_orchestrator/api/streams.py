@@ -1,0 +1,158 @@
+"""A run's events as server-sent events or NDJSON, from any place on, through restarts of this program; and its one output file.
+
+A reader that resumes gets what it missed from the store, then goes on with what comes. The store has everything that was confirmed to
+the worker, and the worker sends the rest again, so that numbers have no gap: `<attempt>-<number>`.
+"""
+
+import asyncio
+import contextlib
+from typing import Any
+
+import msgspec
+
+from gen_orchestrator.api import run_object as shown
+from gen_orchestrator.domain.runs import Run, RunState
+from gen_orchestrator.hub.files import RunFiles
+from gen_orchestrator.scheduling.feed import Entry, decode_entries, event_id, parse_event_id
+from gen_orchestrator.scheduling.open_run import OpenRun
+from gen_orchestrator.store.base import RunStore
+from gen_worker.http import sse
+from gen_worker.http.asgi import Request, RequestError
+from gen_worker.http.files import send_file
+from gen_worker.http.headers import asks_for, preferred
+
+NDJSON = b"application/x-ndjson"
+MAX_LIFE_S = 24 * 3600.0
+_encode = msgspec.json.Encoder().encode
+_output = msgspec.msgpack.Decoder().decode
+
+
+class RunStreams:
+    """Follows runs for HTTP readers."""
+
+    def __init__(self, store: RunStore, files: RunFiles) -> None:
+        self._store = store
+        self._files = files
+
+    async def follow(self, request: Request, run: Run, open_run: OpenRun | None) -> None:
+        """Stream the events of a run until its end, or until the reader leaves."""
+        try:
+            cursor = parse_event_id(request.header(b"last-event-id") or request.query().get("after", ""))
+        except ValueError as exc:
+            raise RequestError(400, "validation", str(exc)) from None
+        ndjson = preferred(request.header(b"accept"), ("application/x-ndjson", "text/event-stream")) == "application/x-ndjson"
+        writer = _Writer(request, ndjson=ndjson, cursor=cursor)
+        await request.start(NDJSON if ndjson else sse.MEDIA_TYPE, {"x-run-id": run.id, "location": f"/v1/runs/{run.id}"})
+        gone: asyncio.Future[None] = asyncio.ensure_future(_left(request))
+        try:
+            if open_run is None or open_run.feed.dropped:
+                await writer.entries(await asyncio.to_thread(self._stored, run.id))
+            if open_run is not None:
+                run = await self._live(writer, open_run, gone)
+            if not gone.done():
+                await writer.done(run)
+        finally:
+            gone.cancel()
+
+    async def send_only_file(self, request: Request, run: Run, accept: str) -> bool:
+        """Answer with the run's only output file where the caller accepts its type; whether that was so."""
+        if run.state is not RunState.SUCCEEDED or not run.output:
+            return False
+        assets = list(_assets(_output(run.output)))
+        if len(assets) != 1:
+            return False
+        path = await asyncio.to_thread(self._files.find, run.owner, assets[0][0])
+        kind = assets[0][1]
+        if path is None or not kind or not asks_for(accept, kind):
+            return False
+        await send_file(request, path, {"content-type": kind, "x-run-id": run.id, "x-content-type-options": "nosniff"})
+        return True
+
+    def _stored(self, run_id: str) -> list[Entry]:
+        return decode_entries(chunk.events for chunk in self._store.events_of(run_id))
+
+    async def _live(self, writer: "_Writer", open_run: OpenRun, gone: "asyncio.Future[None]") -> Run:
+        feed = open_run.feed
+        told = -1
+        while not gone.done():
+            if told != feed.status_changes and not open_run.is_over:
+                told = feed.status_changes
+                await writer.status(open_run)
+            fresh = feed.after(writer.cursor)
+            if fresh:
+                await writer.entries(fresh)
+            elif feed.sealed:
+                break
+            elif told == feed.status_changes:
+                waiting = asyncio.ensure_future(feed.wait(sse.HEARTBEAT_S))
+                either: list[asyncio.Future[Any]] = [waiting, gone]
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                if not waiting.done():
+                    waiting.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await waiting
+                elif not waiting.result():
+                    await writer.heartbeat()
+        return open_run.run
+
+
+class _Writer:
+    """Puts events into the words of a stream."""
+
+    def __init__(self, request: Request, *, ndjson: bool, cursor: tuple[int, int]) -> None:
+        self._request = request
+        self._ndjson = ndjson
+        self.cursor = cursor
+
+    async def entries(self, entries: list[Entry]) -> None:
+        pieces: list[bytes] = []
+        for entry in entries:
+            place = (entry.attempt, entry.seq)
+            if place <= self.cursor:
+                continue
+            if self.cursor[0] and entry.attempt != self.cursor[0]:
+                pieces.append(self._frame("", "restart", _encode({"attempt": entry.attempt})))
+            self.cursor = place
+            data = bytes(entry.data) if entry.name != "custom" else _encode({"event_type": entry.type, "payload": entry.data})
+            pieces.append(self._frame(event_id(entry), entry.name, data))
+        if pieces:
+            await self._request.write(b"".join(pieces))
+
+    async def status(self, open_run: OpenRun) -> None:
+        body = {"status": open_run.status, "attempt": open_run.run.attempt, "worker_id": open_run.run.worker_id or None}
+        await self._request.write(self._frame("", "status", _encode(body)))
+
+    async def done(self, run: Run) -> None:
+        end = b""
+        if run.error is not None:
+            end = self._frame("", "error", _encode(shown.problem_of(run.error, run.id)))
+        await self._request.write(end + self._frame("", "done", shown.run_json(run)), last=True)
+
+    async def heartbeat(self) -> None:
+        await self._request.write(b"\n" if self._ndjson else sse.HEARTBEAT)
+
+    def _frame(self, place: str, name: str, data: bytes) -> bytes:
+        if self._ndjson:
+            ident = b'"id":"%b",' % place.encode() if place else b""
+            return b'{%b"event":"%b","data":%b}\n' % (ident, name.encode(), data)
+        ident = b"id: %b\n" % place.encode() if place else b""
+        return b"%bevent: %b\ndata: %b\n\n" % (ident, name.encode(), data)
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _assets(value: object) -> "list[tuple[str, str]]":
+    """Files in an output: their refs and types."""
+    found: list[tuple[str, str]] = []
+    if isinstance(value, dict):
+        if isinstance(value.get("ref"), str) and value.keys() <= {"ref", "owner", "local_path", "mime_type", "size_bytes", "sha256"}:
+            return [(value["ref"], str(value.get("mime_type") or ""))]
+        for each in value.values():
+            found += _assets(each)
+    elif isinstance(value, list):
+        for each in value:
+            found += _assets(each)
+    return found

@@ -1,0 +1,112 @@
+"""What `cozyctl up` shows: one live screen on a terminal, plain lines elsewhere, JSON lines on request."""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TextIO
+
+import msgspec
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from gen_orchestrator.hub.registry import DEV
+from gen_orchestrator.platform_up import OWNER, Platform
+
+REFRESH_S = 0.5
+LOG_NAME = "orchestrator.log"
+
+
+class Screen:
+    """Owns stdout and stderr while the platform runs."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._console = Console(stderr=True, highlight=False)
+        self._live: Live | None = None
+        self._painting: asyncio.Task[None] | None = None
+        self._file: TextIO | None = None
+
+    def log_stream(self, data: Path) -> TextIO:
+        """Where log lines go: to stderr with --json, else to a file beside the state."""
+        if self._as_json:
+            return sys.stderr
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._file = (data / LOG_NAME).open("a", encoding="utf-8")
+        return self._file
+
+    def say(self, text: str) -> None:
+        """A line for people."""
+        if self._as_json:
+            print(msgspec.json.encode({"event": "message", "text": text}).decode(), flush=True)
+        else:
+            self._console.print(Text(text))
+
+    def ready(self, platform: Platform, url: str) -> None:
+        """It serves: say where, and what to type."""
+        lines = [f"{url}  (API: {url}/openapi.json, metrics: {url}/metrics, no key needed on this machine)"]
+        examples = []
+        for release in platform.releases.values():
+            for entry in platform.node.registry.manifest(release.release_id).functions[:1]:
+                examples.append(f"{OWNER}/{release.endpoint}/{entry.name}:{DEV}")
+                lines.append(f"curl -sS {url}/v1/{examples[-1]} -d '{_example(bytes(entry.input_schema))}'")
+        if self._as_json:
+            print(msgspec.json.encode({"event": "ready", "url": url, "functions": examples}).decode(), flush=True)
+            return
+        for line in lines:
+            self._console.print(Text(line), soft_wrap=True)
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, auto_refresh=False, transient=True)
+            self._live.start()
+            self._painting = asyncio.get_running_loop().create_task(self._paint(platform), name="screen")
+
+    def close(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+        if self._file is not None:
+            self._file.close()
+
+    async def _paint(self, platform: Platform) -> None:
+        while self._live is not None:
+            self._live.update(_picture(platform), refresh=True)
+            await asyncio.sleep(REFRESH_S)
+
+
+def _picture(platform: Platform) -> Group:
+    node = platform.node
+    functions = Table("function", "release", "queued", "running", "s a run", box=None, pad_edge=False, header_style="dim")
+    lanes = {(lane.release_id, lane.function): lane for lane in node.dispatcher.lanes.all()}
+    for tag in node.registry.tags(OWNER):
+        lane = lanes.get((tag.release_id, tag.function))
+        counts = (str(len(lane.queue)), str(lane.running), f"{lane.run_s:.2f}" if lane.run_s else "") if lane else ("0", "0", "")
+        functions.add_row(f"{tag.endpoint}/{tag.function}:{tag.tag}", tag.release_id, *counts)
+    workers = Table("worker", "state", "runs", "models in VRAM", "on disk", box=None, pad_edge=False, header_style="dim")
+    for worker in node.pool:
+        resources = worker.resources
+        models = (", ".join(resources.vram_models) or "-", str(len(resources.disk_models)))
+        workers.add_row(worker.worker_id, worker.state, str(len(worker.runs)), *models)
+    failures = [Text(f"{release_id}: its worker crashed: {text[-400:]}", style="red") for release_id, text in node.keeper.failures.items()]
+    return Group(functions, Text(""), workers, *failures)
+
+
+def _example(schema: bytes) -> str:
+    """A payload that fits the schema: its required fields, by the author's examples where there are some."""
+    parsed = msgspec.json.decode(schema)
+    found = parsed
+    if "$ref" in parsed:
+        found = parsed["$defs"][parsed["$ref"].rpartition("/")[2]]
+    values = {name: _value(found["properties"][name]) for name in found.get("required", ())}
+    return msgspec.json.encode(values).decode()
+
+
+def _value(schema: dict[str, object]) -> object:
+    examples = schema.get("examples")
+    if isinstance(examples, list) and examples:
+        return examples[0]
+    if "default" in schema:
+        return schema["default"]
+    enum = schema.get("enum")
+    if isinstance(enum, list) and enum:
+        return enum[0]
+    return {"string": "hello", "integer": 1, "number": 1.0, "boolean": True, "array": []}.get(str(schema.get("type")), {})

@@ -1,0 +1,93 @@
+"""`cozyctl up`: the whole platform on this machine."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from gen_orchestrator.cli.screen import Screen
+from gen_orchestrator.platform_up import Platform, UpSettings
+from gen_orchestrator.serving import ListenError, listening_socket
+from gen_orchestrator.store.base import StoreError
+from gen_worker.log import Log
+
+DEFAULT_LISTEN = "127.0.0.1:8080"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def default_data() -> Path:
+    """Where the state lives when nothing is said: below the user's data folder."""
+    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(base) / "cozy" / "up"
+
+
+@click.command("up")
+@click.argument("folders", nargs=-1, metavar="[FOLDER ...]")
+@click.option("--listen", default=DEFAULT_LISTEN, show_default=True, metavar="HOST:PORT", help="Where the HTTP API listens.")
+@click.option("--data", type=click.Path(path_type=Path), help="Folder for all state. Default: ~/.local/share/cozy/up")
+@click.option("--worker-listen", default="127.0.0.1:0", metavar="HOST:PORT", help="Where workers connect; port 0 takes a free one.")
+@click.option("--follow", is_flag=True, help="Let :prod follow each edit, too.")
+@click.option("--model", "models", multiple=True, metavar="KEY=FOLDER", help="Use a local folder for a model key. May be repeated.")
+@click.option("--allow-host", "hosts", multiple=True, metavar="NAME", help="Another name under which this server is reached.")
+@click.option("--insecure-i-know", is_flag=True, help="Listen beyond this machine although nobody is asked for a key.")
+@click.option("--json", "as_json", is_flag=True, help="JSON lines instead of the live screen.")
+def command(
+    folders: tuple[str, ...],
+    listen: str,
+    data: Path | None,
+    worker_listen: str,
+    follow: bool,
+    models: tuple[str, ...],
+    hosts: tuple[str, ...],
+    insecure_i_know: bool,
+    as_json: bool,
+) -> int:
+    """Serve the projects in FOLDERs (default: here) as owner `local`, with durable runs, releases and tags."""
+    paths = tuple(Path(folder).resolve() for folder in folders or (".",))
+    for path in paths:
+        if not (path / "cozy.toml").is_file():
+            raise click.UsageError(f"no cozy.toml in {path}; start a project with: cozyctl init {path.name}")
+    for address, option in ((listen, "--listen"), (worker_listen, "--worker-listen")):
+        if address.rpartition(":")[0].strip("[]") not in LOOPBACK and not insecure_i_know:
+            raise click.UsageError(
+                f"{option} {address} can be reached from other machines, and nobody is asked for a key: "
+                "listen on 127.0.0.1, or add --insecure-i-know"
+            )
+    overrides = tuple(_absolute(text) for text in models)
+    screen = Screen(as_json=as_json)
+    settings = UpSettings(
+        folders=paths,
+        data=(data or default_data()).expanduser().resolve(),
+        worker_listen=worker_listen,
+        follow=follow,
+        models=overrides,
+        allowed_hosts=hosts,
+    )
+    try:
+        sock = listening_socket(listen)
+        log = Log(screen.log_stream(settings.data), as_json=True)
+        platform = Platform(settings, log, screen.say)
+        with _runner() as runner:
+            return runner.run(platform.run(sock, screen.ready))
+    except (ListenError, StoreError, OSError) as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
+    finally:
+        screen.close()
+
+
+def _absolute(text: str) -> str:
+    key, equals, folder = text.partition("=")
+    if not equals or not key or not folder:
+        raise click.UsageError(f"--model {text!r}: expected KEY=FOLDER")
+    return text if folder.startswith("pkg:") else f"{key}={Path(folder).expanduser().resolve()}"
+
+
+def _runner() -> asyncio.Runner:
+    try:
+        from uvloop import new_event_loop
+    except ImportError:  # no wheel for this platform: asyncio's own loop does the same, slower
+        return asyncio.Runner()
+    return asyncio.Runner(loop_factory=new_event_loop)
