@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import click
@@ -22,30 +23,46 @@ VERBS = {
     "build": ("gen_worker.cli.build", "Build the worker image of this folder."),
     "run": ("gen_worker.cli.run", "Run one function once, here."),
 }
-ALIASES = {"doctor": "check"}
+ALIASES = {"doctor": "check", "call": "invoke"}
+ADDED_VERBS = "gen_worker.cli"  # entry points by which other distributions add verbs, as gen-orchestrator adds `up`
+# Verbs that another distribution brings, and which one to install for them.
+ELSEWHERE = dict.fromkeys(("up", "invoke", "runs", "ps", "logs", "drain", "workers"), "gen-worker[local]")
+
+
+def verbs() -> dict[str, str | EntryPoint]:
+    """Every verb: the module of one of ours, the entry point of one that was added."""
+    added: dict[str, str | EntryPoint] = {point.name: point for point in entry_points(group=ADDED_VERBS)}
+    return {name: module for name, (module, _) in VERBS.items()} | {name: added[name] for name in sorted(added) if name not in VERBS}
 
 
 class Verbs(click.Group):
     """Loads verbs on use, and knows the nearest one to a mistyped name."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
+        return list(verbs())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        found = VERBS.get(ALIASES.get(cmd_name, cmd_name))
-        if found is None:
-            return None
-        command: click.Command = importlib.import_module(found[0]).command
-        return command
+        name = ALIASES.get(cmd_name, cmd_name)
+        if name in VERBS:  # the usual case does not look for what is installed
+            ours: click.Command = importlib.import_module(VERBS[name][0]).command
+            return ours
+        found = verbs().get(name)
+        added: click.Command | None = found.load() if isinstance(found, EntryPoint) else None
+        return added
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and not args[0].startswith("-") and ALIASES.get(args[0], args[0]) not in VERBS:
-            ctx.fail(f"no command {args[0]!r}.{did_you_mean(args[0], VERBS)} Commands: {', '.join(VERBS)}")
+        name = ALIASES.get(args[0], args[0]) if args else ""
+        if name and not name.startswith("-") and name not in VERBS and name not in (known := verbs()):
+            if name in ELSEWHERE:
+                ctx.fail(f"the command {name!r} comes with {ELSEWHERE[name]}, which is not installed")
+            ctx.fail(f"no command {args[0]!r}.{did_you_mean(args[0], known)} Commands: {', '.join(known)}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [(name, text) for name, (_, text) in VERBS.items()]
+        rows += [(name, found.load().get_short_help_str(80)) for name, found in verbs().items() if isinstance(found, EntryPoint)]
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in VERBS.items()])
+            formatter.write_dl(rows)
 
 
 @click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})

