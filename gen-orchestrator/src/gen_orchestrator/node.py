@@ -20,14 +20,14 @@ from gen_orchestrator.api.runs import RunRoutes
 from gen_orchestrator.api.streams import RunStreams
 from gen_orchestrator.auth.worker_tokens import WorkerTokens
 from gen_orchestrator.domain.runs import Run, RunState
+from gen_orchestrator.domain.settings import FunctionSettings
 from gen_orchestrator.fleet.base import Fleet
+from gen_orchestrator.fleet.keeper import Keeper
 from gen_orchestrator.hub.files import FileToken, FileTokens, RunFiles
 from gen_orchestrator.hub.registry import Registry
 from gen_orchestrator.scheduling import leader as leadership
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
 from gen_orchestrator.scheduling.gateway import Gateway
-from gen_orchestrator.scheduling.keeper import Keeper
-from gen_orchestrator.scheduling.lane import LaneSettings
 from gen_orchestrator.scheduling.metrics import Metrics
 from gen_orchestrator.scheduling.open_run import OpenRun
 from gen_orchestrator.scheduling.pool import Pool
@@ -122,7 +122,7 @@ class Node:
             try:
                 settings = self.registry.settings(run.release_id, run.function)
             except LookupError:
-                settings = LaneSettings()
+                settings = FunctionSettings()
             open_run = self.dispatcher.restore(run, self.dispatcher.lanes.lane(run.release_id, run.function, settings))
             if run.state is RunState.LEASED:
                 orphans.append(open_run)

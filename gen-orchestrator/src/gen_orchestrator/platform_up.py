@@ -16,11 +16,11 @@ from pathlib import Path
 
 import msgspec
 
+from gen_orchestrator.fleet.keeper import Launch
 from gen_orchestrator.fleet.processes import Processes
 from gen_orchestrator.hub.folders import FolderError, Snapshot, files_of, interpreter_of, snapshot
 from gen_orchestrator.hub.registry import DEV, PROD
 from gen_orchestrator.node import Node, NodeSettings
-from gen_orchestrator.scheduling.keeper import Launch
 from gen_orchestrator.serving import make_server
 from gen_orchestrator.store.base import Release
 from gen_orchestrator.store.sqlite import SqliteStore

@@ -4,12 +4,13 @@ import time
 from collections.abc import Callable, Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from gen_orchestrator.domain.runs import CANCELED_ERROR, Ending, Run, RunError, RunState
 from gen_orchestrator.store.base import DeposedError, Leader, Release, RunFilter, Store, Tag
 from gen_orchestrator.store.memory import MemoryStore
 from gen_orchestrator.store.ops import DONE, Accept, AppendEvents, Finish, Lease, Op, Refused, RequestCancel, Requeue
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def a_run(run_id: str = "r1", **changes: object) -> Run:

@@ -3,14 +3,15 @@
 from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from gen_orchestrator.domain.admission import Load, refusal
 from gen_orchestrator.domain.queue import FairQueue, Waiting
 from gen_orchestrator.domain.retries import REFUSAL, Again, GiveUp, after_failure, after_loss
 from gen_orchestrator.domain.routing import Need, WorkerView, choose
 from gen_orchestrator.domain.runs import Run, RunError
 from gen_orchestrator.domain.scaling import Demand, ScalingLimits, backoff_s, wanted_workers
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def drain(queue: FairQueue, now_s: float = 0.0) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import msgspec
 
 from gen_orchestrator.domain.runs import MAX_ATTEMPTS
-from gen_orchestrator.scheduling.lane import LaneSettings
+from gen_orchestrator.domain.settings import FunctionSettings
 from gen_orchestrator.store.base import Release, ReleaseStore, Tag
 from gen_worker.names import did_you_mean
 from gen_worker.refs import ModelSpec, canonical_ref
@@ -60,7 +60,7 @@ class Resolved(msgspec.Struct, frozen=True):
     release_id: str
     tag: str
     entry: FunctionEntry
-    settings: LaneSettings
+    settings: FunctionSettings
 
 
 class _Settings(msgspec.Struct, frozen=True):
@@ -90,11 +90,11 @@ class Registry:
         found = self._resolved.get((owner, endpoint, function, tag))
         return found if found is not None else self._look(owner, endpoint, function, tag)
 
-    def settings(self, release_id: str, function: str) -> LaneSettings:
+    def settings(self, release_id: str, function: str) -> FunctionSettings:
         """The settings of a function at a release, of an old run too."""
         for entry in self.manifest(release_id).functions:
             if entry.name == function:
-                return _lane_settings(self.manifest(release_id), entry)
+                return _function_settings(self.manifest(release_id), entry)
         raise NotFoundError(f"release {release_id} has no function {function!r}")
 
     def manifest(self, release_id: str) -> ReleaseManifest:
@@ -207,7 +207,7 @@ class Registry:
                 raise NotFoundError(f"{owner}/{endpoint}/{function} has no tag {tag[:64]!r}.{did_you_mean(tag, tags)} Tags: {_some(tags)}")
         manifest = self.manifest(found.release_id)
         entry = next(entry for entry in manifest.functions if entry.name == function)
-        resolved = Resolved(found.release_id, tag, entry, _lane_settings(manifest, entry))
+        resolved = Resolved(found.release_id, tag, entry, _function_settings(manifest, entry))
         with self._lock:
             if self._tags[owner, endpoint][function][tag] is found:
                 self._resolved[owner, endpoint, function, tag] = resolved
@@ -219,14 +219,14 @@ def _some(names: object) -> str:
     return ", ".join(listed[:12]) + (", ..." if len(listed) > 12 else "") or "none"
 
 
-def _lane_settings(manifest: ReleaseManifest, entry: FunctionEntry) -> LaneSettings:
+def _function_settings(manifest: ReleaseManifest, entry: FunctionEntry) -> FunctionSettings:
     known = {name: value for name, value in entry.resources.items() if name in _Settings.__struct_fields__}
     settings = msgspec.json.decode(msgspec.json.encode(known), type=_Settings)
     keys = {
         key: canonical_ref(spec if isinstance(spec, str) else spec.ref)
         for key, spec in manifest.models_by_function.get(entry.name, {}).items()
     }
-    return LaneSettings(
+    return FunctionSettings(
         timeout_s=settings.timeout_s,
         start_timeout_s=settings.start_timeout_s,
         max_attempts=settings.max_attempts,

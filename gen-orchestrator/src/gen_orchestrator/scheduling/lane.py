@@ -2,32 +2,17 @@
 
 import msgspec
 
-from gen_orchestrator.domain.admission import MAX_QUEUED_OF_FUNCTION
 from gen_orchestrator.domain.queue import FairQueue
 from gen_orchestrator.domain.routing import Need
-from gen_orchestrator.domain.runs import MAX_ATTEMPTS
+from gen_orchestrator.domain.settings import FunctionSettings
 
 WEIGHT = 0.1  # of the newest run in the moving averages
-
-
-class LaneSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What cozy.toml says of the function. `models`: canonical refs that every run needs; `models_by_key`: for those that the payload
-    picks, `model_field` is the payload's field."""
-
-    timeout_s: float = 0.0
-    start_timeout_s: float = 0.0
-    max_attempts: int = MAX_ATTEMPTS
-    queue_max: int = MAX_QUEUED_OF_FUNCTION
-    durable: bool = True
-    models: tuple[str, ...] = ()
-    models_by_key: dict[str, str] = {}
-    model_fields: tuple[str, ...] = ()
 
 
 class Lane:
     """Lives as long as somebody runs or may run the function at this release."""
 
-    def __init__(self, release_id: str, function: str, settings: LaneSettings) -> None:
+    def __init__(self, release_id: str, function: str, settings: FunctionSettings) -> None:
         self.release_id = release_id
         self.function = function
         self.settings = settings

@@ -3,7 +3,8 @@
 from gen_orchestrator.domain.admission import Load, Refusal, refusal
 from gen_orchestrator.domain.queue import Waiting
 from gen_orchestrator.domain.runs import Run
-from gen_orchestrator.scheduling.lane import Lane, LaneSettings
+from gen_orchestrator.domain.settings import FunctionSettings
+from gen_orchestrator.scheduling.lane import Lane
 from gen_orchestrator.scheduling.open_run import OpenRun
 
 
@@ -14,7 +15,7 @@ class Lanes:
         self._lanes: dict[str, dict[str, Lane]] = {}
         self._owned: dict[str, list[int]] = {}  # owner -> runs and payload bytes that wait
 
-    def lane(self, release_id: str, function: str, settings: LaneSettings) -> Lane:
+    def lane(self, release_id: str, function: str, settings: FunctionSettings) -> Lane:
         """The lane of a function at a release, made when it is first asked for."""
         of_release = self._lanes.setdefault(release_id, {})
         lane = of_release.get(function)
