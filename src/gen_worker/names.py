@@ -7,6 +7,7 @@ from collections.abc import Iterable
 MAX_SLUG_LENGTH = 128
 RUN_ID_RULE = "expected 1 to 128 letters, digits, '.', '_' or '-', the first one a letter or digit"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_DIGITS = re.compile(r"[0-9]{1,19}")
 
 
 def slugify(name: str) -> str:
@@ -39,3 +40,8 @@ def is_run_id(text: str) -> bool:
     is free for folders of our own beside those of the runs.
     """
     return _ID.fullmatch(text) is not None
+
+
+def whole_number(text: str) -> int | None:
+    """The number that ASCII digits stand for, as in a header; None for anything else. (`str.isdigit` takes more than `int` reads: `²`.)"""
+    return int(text) if _DIGITS.fullmatch(text) else None

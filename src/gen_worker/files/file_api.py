@@ -14,6 +14,7 @@ import httpcore
 import msgspec
 
 from gen_worker.errors import AuthError, RetryableError, ValidationError
+from gen_worker.names import whole_number
 from gen_worker.net.retry import PASSING, HttpError, PassingError, Retries, RetryPolicy, asked_s
 from gen_worker.shared_files import open_own
 
@@ -90,7 +91,7 @@ class FileApi:
                 size = fields.get("x-cozy-size-bytes") or fields.get("content-length") or ""
                 sha256 = fields.get("x-cozy-sha256", "").lower()
                 return FileStat(
-                    int(size) if size.isdigit() else None,
+                    whole_number(size),
                     sha256 if len(sha256) == 64 and all(char in "0123456789abcdef" for char in sha256) else None,
                     fields.get("x-cozy-mime-type") or None,
                 )
@@ -110,8 +111,8 @@ class FileApi:
                         if max_bytes and size_bytes > max_bytes:
                             raise FileTooLargeError(f"input {ref[:200]!r} has more than the {max_bytes} bytes that are allowed")
                         file.write(chunk)
-                declared = fields.get("content-length", "")
-                if declared.isdigit() and int(declared) != size_bytes:
+                declared = whole_number(fields.get("content-length", ""))
+                if declared is not None and declared != size_bytes:
                     raise PassingError(f"ended after {size_bytes} of {declared} bytes")
                 return size_bytes
 

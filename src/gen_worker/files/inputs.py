@@ -9,9 +9,9 @@ import os
 import re
 import threading
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 
@@ -24,6 +24,7 @@ from gen_worker.net.guard import BlockedURLError, DownloadError, GuardedDownload
 from gen_worker.net.retry import HttpError, PassingError, Retries, is_passing
 from gen_worker.shared_files import open_own, remove_tree
 
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _DATA_URI = re.compile(r"data:(?P<mime>[\w.+-]+/[\w.+-]+)?(?P<params>(?:;[\w.+-]+=[^;,]*)*)(?P<base64>;base64)?,", re.IGNORECASE)
 _MAGIC = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -116,7 +117,8 @@ class InputFiles:
         ref = asset.ref
         if ref in uploads:
             return self._checked(uploads[ref], ref)
-        scheme = urlsplit(ref[:64]).scheme.lower() if ":" in ref[:64] else ""
+        found_scheme = _SCHEME.match(ref[:64])
+        scheme = found_scheme[1].lower() if found_scheme else ""
         if scheme in ("http", "https"):
             return self._download(ref, self._room(folder, index, ref))
         if scheme == "data":
@@ -130,7 +132,7 @@ class InputFiles:
 
     def _room(self, folder: Path, index: int, url: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        suffix = Path(urlsplit(url).path).suffix
+        suffix = PurePosixPath(re.split("[?#]", url, maxsplit=1)[0][-64:]).suffix
         return folder / f"{index:04d}{suffix if re.fullmatch(r'[.][A-Za-z0-9]{1,10}', suffix) else ''}"
 
     def _checked(self, path: Path, ref: str) -> Path:
@@ -152,7 +154,7 @@ class InputFiles:
             except DownloadError as exc:
                 if exc.status is None:
                     raise PassingError(str(exc)) from exc
-                raise HttpError(exc.status, urlsplit(url).hostname or "", exc.asked_s) from exc
+                raise HttpError(exc.status, self._downloader.check(url).host, exc.asked_s) from exc
 
         try:
             self._retries.call(one_try, threading.Event().wait)

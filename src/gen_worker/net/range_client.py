@@ -11,6 +11,7 @@ from urllib.request import getproxies, proxy_bypass
 import msgspec
 import urllib3
 
+from gen_worker.names import whole_number
 from gen_worker.net.call import Call, HttpPool, HttpsPool
 from gen_worker.net.part_file import clean_etag
 from gen_worker.net.retry import HttpError, PassingError, Retries, asked_s
@@ -135,7 +136,7 @@ class RangeClient:
             raise PassingError(f"{host} sent compressed bytes, which were not asked for")
         if response.status == 200:
             length = response.headers.get("content-length", "")
-            return RangeReply(response, 0, False, int(length) if length.isdecimal() else None, link)
+            return RangeReply(response, 0, False, whole_number(length), link)
         got_start, got_end, total = _content_range(response.headers.get("content-range", ""))
         if got_start != start or (end is not None and got_end > end):
             raise WrongRangeError(f"{host} answered with bytes {got_start}-{got_end}, asked for {start}-{end}")
@@ -163,9 +164,10 @@ def _content_range(text: str) -> tuple[int, int, int | None]:
     unit, _, rest = text.partition(" ")
     span, _, total = rest.partition("/")
     first, _, last = span.partition("-")
-    if unit.lower() != "bytes" or not first.isdecimal() or not last.isdecimal():
+    start, end = whole_number(first), whole_number(last)
+    if unit.lower() != "bytes" or start is None or end is None:
         raise WrongRangeError(f"an answer with the Content-Range {text[:80]!r}")
-    return int(first), int(last) + 1, int(total) if total.isdecimal() else None
+    return start, end + 1, whole_number(total)
 
 
 def _redirected(link: Link, location: str) -> Link:

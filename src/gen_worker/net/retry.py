@@ -17,6 +17,7 @@ from typing import TypeVar
 import msgspec
 
 from gen_worker.clock import Clock, SystemClock
+from gen_worker.names import whole_number
 
 T = TypeVar("T")
 
@@ -129,7 +130,9 @@ def _rate_limit_s(status: int, headers: Mapping[str, str]) -> float | None:
     items = [(params.get("r"), params.get("t", windows.get(name))) for name, params in _rate_items(text) if params.keys() & {"r", "t"}]
     if not items:
         old = dict(_OLD_RATE_ITEM.findall(text)) or {
-            part: value for part in ("remaining", "reset") if (value := headers.get(f"ratelimit-{part}", "").strip()).isdigit()
+            part: value
+            for part in ("remaining", "reset")
+            if whole_number(value := headers.get(f"ratelimit-{part}", "").strip()) is not None
         }
         items = [(int(old["remaining"]) if "remaining" in old else None, int(old["reset"]))] if "reset" in old else []
     used_up = [reset for left, reset in items if reset is not None and left == 0]
