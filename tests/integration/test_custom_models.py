@@ -180,3 +180,67 @@ def test_pipelines_without_a_worker(tmp_path: Path) -> None:
         small.close()
 
     asyncio.run(run())
+
+
+ENDINGS = """
+import asyncio
+from gen_worker import model_loader
+
+class In(msgspec.Struct):
+    how: str = ""
+
+class Out(msgspec.Struct):
+    text: str
+
+class Engine:
+    size_bytes = 10
+
+ERRORS = {"exit": SystemExit(3), "interrupt": KeyboardInterrupt(), "stop": StopIteration(), "cancel": asyncio.CancelledError(), "generator": GeneratorExit()}
+
+@model_loader(Engine)
+def load_engine(path: Path) -> Engine:
+    if path.name in ERRORS:
+        raise ERRORS[path.name]
+    return Engine()
+
+class Manager:
+    async def load(self, ref, path, **options):
+        name = Path(path).name
+        if name in ERRORS:
+            raise ERRORS[name]
+        return Engine()
+    def unload(self, ref):
+        raise SystemExit(4)
+    async def get_for_inference(self, ref):
+        await asyncio.sleep(0)
+        if ref.endswith("view"):
+            raise SystemExit(5)
+        return Engine()
+
+@worker_function
+def use(ctx: ActionContext, engine: Annotated[Engine, ModelRef(ModelRefSource.PAYLOAD, "how")], payload: In) -> Out:
+    return Out(type(engine).__name__)
+"""
+NAMES = ("exit", "interrupt", "stop", "cancel", "generator", "view", "good")
+
+
+@pytest.mark.parametrize("managed", [False, True])
+def test_what_a_loader_raises_ends_its_load_alone(
+    project: Callable[..., Path], start_runner: Callable[..., Runner], tmp_path: Path, managed: bool
+) -> None:
+    folder = project(ENDINGS, "[models]\n" + "".join(f'{name} = "hf:demo/{name}"\n' for name in NAMES))
+    (package,) = [path.name for path in (folder / "src").iterdir()]
+    for name in NAMES:
+        (tmp_path / "models" / name).mkdir(parents=True)
+    models = [argument for name in NAMES for argument in ("--model", f"{name}={tmp_path / 'models' / name}")]
+    env = {"WORKER_DEVICE": "cpu"} | ({"MODEL_MANAGER_CLASS": f"{package}.main:Manager"} if managed else {})
+    runner = start_runner(folder, *models, env=env)
+    for name in (*NAMES[:5], *(["view"] if managed else [])):
+        answer = runner.run("use", {"how": name}).json()
+        assert not answer["success"]
+        assert "raised" in answer["error_message"], answer
+    for _ in range(2):
+        assert runner.run("use", {"how": "good"}).json()["output"] == {"text": "Engine"}
+    assert runner.http.post("/v1/models/unload", json={"model_id": "good"}).json()["ok"]
+    assert runner.run("use", {"how": "good"}).json()["output"] == {"text": "Engine"}
+    assert runner.process.poll() is None

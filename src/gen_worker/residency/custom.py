@@ -45,9 +45,9 @@ class ManagedLoader:
                     f"model injection type mismatch: {ref} was loaded as {type(model).__name__}, the parameter is a {expected.__name__}"
                 )
             hand_out = getattr(self._manager, "get_for_inference", None)
-            view = (lambda: _awaited(hand_out(ref)) or model) if callable(hand_out) else (lambda: model)
+            view = (lambda: _handed_out(hand_out(ref), model)) if callable(hand_out) else (lambda: model)
             size_bytes = measured_bytes(model) or folder_bytes(request.path)
-            return Loaded(model, size_bytes, view, lambda: self._unload(ref))
+            return Loaded(model, size_bytes, view, lambda: self._unload(ref), view_blocks=callable(hand_out))
 
         return whole(request, folder_bytes(request.path), load)
 
@@ -107,7 +107,7 @@ def manager_of(name: str) -> Any:
             raise ImportError("expected module:Class")
         kind: Callable[[], Any] = getattr(importlib.import_module(module), attribute)
         return kind()
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:
         raise SettingError(f"environment variable MODEL_MANAGER_CLASS={name[:200]!r}: {type(exc).__name__}: {exc}") from exc
 
 
@@ -120,3 +120,9 @@ def _awaited(value: Any) -> Any:
         return await value
 
     return asyncio.run(wait())
+
+
+def _handed_out(value: Any, model: Any) -> Any:
+    """What a manager hands out to one run; the model itself where it gives None."""
+    made = _awaited(value)
+    return model if made is None else made

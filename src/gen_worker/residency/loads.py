@@ -103,6 +103,15 @@ class Residency:
         self._plans[cache_id] = plan
         return plan
 
+    async def view(self, cache_id: str, make: Callable[[], Any]) -> Any:
+        """What a run is handed, made in a thread for loads; errors are what a run may say."""
+        try:
+            return await self._in_thread(make)
+        except WorkerError:
+            raise
+        except Exception as exc:
+            raise self._translated(exc, cache_id) from exc
+
     def economy_of(self, cache_id: str) -> int:
         """How many economies a model is to be loaded with."""
         return self._economy.get(cache_id, 0)
@@ -203,7 +212,13 @@ class Residency:
         for part_id in part_ids:
             dropped = self._objects.pop(part_id, None)
             if isinstance(dropped, Loaded) and dropped.on_drop is not None:
-                self._threads.submit(dropped.on_drop)
+                self._threads.submit(self._drop_it, dropped.on_drop)
+
+    def _drop_it(self, on_drop: Callable[[], None]) -> None:
+        try:
+            contained(on_drop)
+        except Exception as exc:  # noqa: BLE001 - a manager's own; the model is off the books whatever it says
+            self._log.error("model.drop_failed", error=repr(exc))
 
     async def _load_part(self, part: PartPlan, control: LoadControl) -> None:
         """Load one part. Out of memory: evict a quarter more than is missing, give back what is unused, try again; more of it for as long

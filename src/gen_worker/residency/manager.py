@@ -321,7 +321,7 @@ class ModelManager:
             if self.ahead is not None:
                 self.ahead.run_wants(name, request, is_hot=hot is not None)
         if hot is not None:
-            return hot, "hot_vram", 0.0
+            return await place.made_view(name, hot), "hot_vram", 0.0
         began_s = time.monotonic()
         emit(RunEvent(events.LOAD_STARTED, step))
 
@@ -330,7 +330,7 @@ class ModelManager:
                 emit(RunEvent(events.MODEL_PROGRESS, now))
 
         try:
-            lease = await place.lease(name, request, self._loaders, hear)
+            lease = await place.made_view(name, await place.lease(name, request, self._loaders, hear))
         except WorkerError as exc:
             emit(RunEvent(events.LOAD_FAILED, _ended(step, began_s, error_type=type(exc).__name__)))
             raise

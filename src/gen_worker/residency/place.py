@@ -29,6 +29,7 @@ class Lease:
 
     def __init__(self, loaded: Loaded, release: Callable[[], None]) -> None:
         self.view = loaded.view
+        self.view_blocks = loaded.view_blocks
         self.release = release
 
 
@@ -99,6 +100,17 @@ class Place:
         finally:
             stop_listening()
             loading.leave()
+
+    async def made_view(self, name: str, lease: Lease) -> Lease:
+        """The lease, with a view that is made already where making it could block. An error gives the lease back."""
+        if lease.view_blocks:
+            try:
+                made = await self.residency.view(self.cache_id(name), lease.view)
+            except BaseException:
+                lease.release()
+                raise
+            lease.view = lambda: made
+        return lease
 
     def begin_work(self, function: str) -> Callable[[], None]:
         """A function begins, with its models in its hands; call what this returns when it has ended."""

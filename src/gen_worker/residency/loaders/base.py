@@ -15,13 +15,15 @@ from gen_worker.residency.device import Device
 class Loaded(msgspec.Struct, frozen=True):
     """A loaded model. `view` makes what one run is handed: the object itself, or a light copy with its own state.
 
-    `on_drop` is called when it has left the device, for those that hold memory elsewhere.
+    `on_drop` is called when it has left the device, for those that hold memory elsewhere. `view_blocks`: `view` may take its time, and is
+    called in a thread for loads.
     """
 
     model: Any
     size_bytes: int
     view: Callable[[], Any]
     on_drop: Callable[[], None] | None = None
+    view_blocks: bool = False
 
 
 class LoadRequest(msgspec.Struct, frozen=True):
@@ -102,9 +104,17 @@ def choose_loader(loaders: Sequence[Loader], request: LoadRequest) -> Loader:
 
 
 def family(annotation: Any) -> str:
-    """The top-level package of a class, `""` for what is no class."""
+    """The package whose way of loading a class has, `""` for what is no class.
+
+    It is the package that defines `from_pretrained`: an author's subclass of a library's model is loaded, shared and checked as the
+    library's own are.
+    """
     kind = get_origin(annotation) or annotation
-    return kind.__module__.partition(".")[0] if isinstance(kind, type) else ""
+    if not isinstance(kind, type):
+        return ""
+    defines = next((base for base in kind.__mro__ if "from_pretrained" in vars(base)), kind)
+    package, own = defines.__module__.partition(".")[0], kind.__module__.partition(".")[0]
+    return package if package in ("diffusers", "transformers") else own
 
 
 def torch_dtype(torch: Any, device: str, dtypes: Sequence[str]) -> Any:
