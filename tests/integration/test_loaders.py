@@ -12,19 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.loading import DEVICE, draw, load, plan, same_modules
 from tests.tiny_models import tiny_flux, tiny_sdxl
 
-from gen_worker.authoring.adapters import LoraAdapter
 from gen_worker.content.measured import Measurements
 from gen_worker.content.progress import Progress
 from gen_worker.errors import FatalError, ResourceError
 from gen_worker.log import Log
 from gen_worker.residency.accounting import ModelCache
-from gen_worker.residency.device import DeviceFullError, TorchDevice
+from gen_worker.residency.device import DeviceFullError
 from gen_worker.residency.ledger import Part
-from gen_worker.residency.loaders.base import LoadControl, Loaded, Loader, LoadPlan, LoadRequest, PartPlan
+from gen_worker.residency.loaders.base import LoadControl, Loaded, LoadPlan, LoadRequest, PartPlan
 from gen_worker.residency.loaders.diffusers import DiffusersLoader
-from gen_worker.residency.loaders.lora import LoraLoader
 from gen_worker.residency.loaders.onnx import OnnxLoader, onnx_file, providers_for
 from gen_worker.residency.loaders.transformers import TransformersLoader
 from gen_worker.residency.loads import Residency
@@ -35,35 +34,6 @@ torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.torch
-DEVICE = TorchDevice("cpu")
-
-
-def plan(loader: Loader, kind: Any, path: Path, dtypes: tuple[str, ...] = ("fp16", "bf16")) -> LoadPlan:
-    return loader.plan(LoadRequest(kind, path, lambda: DEVICE, dtypes))
-
-
-def load(found: LoadPlan, *, fast: bool = True) -> Loaded:
-    reasons: list[str] = []
-    control = LoadControl(lambda size_bytes: None, threading.Event(), reasons.append)
-    loaded = found.assemble({part.part_id: part.load(control)[0] for part in found.parts})
-    assert bool(reasons) != fast, reasons
-    return loaded
-
-
-def same_modules(ours: Any, theirs: Any) -> None:
-    """Every parameter and buffer, in name, place, precision and value."""
-    mine = dict(ours.named_parameters(remove_duplicate=False)) | dict(ours.named_buffers(remove_duplicate=False))
-    others = dict(theirs.named_parameters(remove_duplicate=False)) | dict(theirs.named_buffers(remove_duplicate=False))
-    assert mine.keys() == others.keys()
-    for name, tensor in others.items():
-        assert mine[name].dtype == tensor.dtype, name
-        assert torch.equal(mine[name], tensor), name
-    assert not ours.training
-
-
-def draw(pipe: Any, prompt: str) -> Any:
-    generator = torch.Generator().manual_seed(3)
-    return pipe(prompt, num_inference_steps=3, guidance_scale=3.0, height=32, width=32, output_type="np", generator=generator).images
 
 
 def test_digits_draw_the_same_as_by_the_library() -> None:
@@ -170,99 +140,6 @@ def test_pipelines_share_equal_components() -> None:
         cache.ledger.unpin([part.part_id for part in found.parts])
     assert cache.unload_from_vram("digits-sd#pipe") > 0
     assert cache.is_in_vram("digits-sd-slanted#pipe")
-
-
-def tiny_llama(folder: Path, **how: Any) -> Any:
-    torch.manual_seed(1)
-    config = transformers.LlamaConfig(
-        hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, vocab_size=512, **how
-    )
-    model = transformers.LlamaForCausalLM(config).eval()
-    model.save_pretrained(folder, max_shard_size="100KB")
-    return model
-
-
-@pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("kind", ["AutoModelForCausalLM", "LlamaForCausalLM"])
-def test_a_sharded_language_model(tmp_path: Path, kind: str, tied: bool) -> None:
-    original = tiny_llama(tmp_path, tie_word_embeddings=tied)
-    assert len(list(tmp_path.glob("*.safetensors"))) > 1
-    ours = load(plan(TransformersLoader(), getattr(transformers, kind), tmp_path)).model
-    same_modules(ours, original)
-    ids = torch.tensor([[1, 2, 3, 4]])
-    assert torch.equal(ours(ids).logits, original(ids).logits)
-    assert (ours.lm_head.weight is ours.model.embed_tokens.weight) == tied
-    assert ours.generate(ids, max_new_tokens=3, do_sample=False).shape == (1, 7)
-
-
-@pytest.mark.parametrize("name", ["GPT2LMHeadModel", "BertModel", "T5ForConditionalGeneration", "WhisperForConditionalGeneration"])
-def test_other_architectures(tmp_path: Path, name: str) -> None:
-    torch.manual_seed(1)
-    configs = {
-        "GPT2LMHeadModel": transformers.GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=128),
-        "BertModel": transformers.BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=37, vocab_size=99),
-        "T5ForConditionalGeneration": transformers.T5Config(d_model=32, d_ff=37, d_kv=8, num_heads=4, num_layers=2, vocab_size=99),
-        "WhisperForConditionalGeneration": transformers.WhisperConfig(
-            d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=37,
-            decoder_ffn_dim=37, vocab_size=100, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
-        ),
-    }  # fmt: skip
-    kind = getattr(transformers, name)
-    kind(configs[name]).save_pretrained(tmp_path)
-    same_modules(load(plan(TransformersLoader(), kind, tmp_path)).model, kind.from_pretrained(tmp_path).eval())
-
-
-def test_a_base_model_out_of_a_checkpoint_with_a_head(tmp_path: Path) -> None:
-    """The keys have a prefix that the module lacks: the library knows what to do, and is asked."""
-    tiny_llama(tmp_path)
-    same_modules(
-        load(plan(TransformersLoader(), transformers.LlamaModel, tmp_path), fast=False).model,
-        transformers.LlamaModel.from_pretrained(tmp_path).eval(),
-    )
-
-
-def test_files_that_cannot_be_true(tmp_path: Path) -> None:
-    tiny_llama(tmp_path)
-    shard = sorted(tmp_path.glob("*.safetensors"))[0]
-    shard.write_bytes(shard.read_bytes()[:-10])
-    with pytest.raises(FatalError, match=f"{shard.name}: its tensors take"):
-        plan(TransformersLoader(), transformers.LlamaForCausalLM, tmp_path)
-    shard.unlink()
-    with pytest.raises(FatalError, match=f"names '{shard.name}', which the repository lacks"):
-        plan(TransformersLoader(), transformers.LlamaForCausalLM, tmp_path)
-
-
-@pytest.mark.filterwarnings("ignore:Already found a `peft_config`")  # that is what two adapters are
-def test_adapters_are_a_runs_own(tmp_path: Path) -> None:
-    peft = pytest.importorskip("peft")
-    kind, base = diffusers.StableDiffusionPipeline, MODELS / "digits-sd"
-    theirs = kind.from_pretrained(base, dtype=torch.float32, low_cpu_mem_usage=False)
-    theirs.set_progress_bar_config(disable=True)
-    plain = draw(theirs, "seven")
-    torch.manual_seed(2)
-    targets = ["to_q", "to_v", "to_k", "to_out.0"]
-    theirs.unet.add_adapter(peft.LoraConfig(r=2, target_modules=targets, init_lora_weights=False), "made")
-    kind.save_lora_weights(tmp_path, unet_lora_layers=peft.get_peft_model_state_dict(theirs.unet, adapter_name="made"))
-    theirs.delete_adapters("made")
-    theirs.load_lora_weights(tmp_path, adapter_name="read")
-    theirs.set_adapters(["read"], [0.5])
-    changed = draw(theirs, "seven")
-    assert not (changed == plain).all()
-
-    ours = load(plan(DiffusersLoader(), kind, base))
-    adapter = load(plan(LoraLoader(), LoraAdapter, tmp_path)).view()
-    assert adapter.size_bytes > 0
-    styled = adapter.apply(ours.view(), 0.5)
-    assert (draw(styled, "seven") == changed).all()
-    assert (draw(ours.view(), "seven") == plain).all()
-    assert styled.unet is not ours.model.unet
-    assert styled.unet.conv_in.weight.data_ptr() == ours.model.unet.conv_in.weight.data_ptr()
-    twice = adapter.apply(adapter.apply(ours.view(), 0.25), 0.25)
-    assert abs(draw(twice, "seven") - changed).max() < 1e-3
-    narrow = adapter.apply(load(plan(DiffusersLoader(), kind, base, ("fp8", "fp32"))).view(), 0.5)
-    assert abs(draw(narrow, "seven") - changed).mean() < 0.03
-    with pytest.raises(ValueError, match="does not fit"):
-        adapter.apply(load(plan(DiffusersLoader(), diffusers.DiffusionPipeline, tiny_flux(tmp_path / "flux"))).view())
 
 
 def test_onnx_sessions() -> None:

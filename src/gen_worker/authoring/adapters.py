@@ -2,9 +2,12 @@
 
 import copy
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from gen_worker.authoring.building import BUILDING
+from gen_worker.authoring.module_state import ModuleState
 
 _number = itertools.count(1)
 
@@ -35,18 +38,23 @@ class LoraAdapter:
             raise ValueError(f"the adapter {self.path.name} does not fit {type(model).__name__}: {exc}") from exc
 
     def _on_pipeline(self, pipe: Any, name: str, weight: float) -> Any:
-        import torch
-
+        """The library gets copies of all modules, whatever the keys of the file say. What it has not changed is the shared module again
+        afterwards. Whatever fails, only copies were touched."""
         view = copy.copy(pipe)
-        parts = {part for part, module in pipe.components.items() if isinstance(module, torch.nn.Module)}
-        touched = {key.partition(".")[0] for key in self._tensors} & parts
-        for part in touched or {name for name in ("unet", "transformer") if name in parts}:
-            setattr(view, part, share_copy(getattr(pipe, part)))
-        held = _adapters_of(view)
-        view.load_lora_weights(dict(self._tensors), adapter_name=name)
-        if name not in _adapters_of(view):
+        shared = _modules_of(pipe)
+        copies = {part: share_copy(module) for part, module in shared.items()}
+        for part, copied in copies.items():
+            setattr(view, part, copied)
+        held = _adapters_of(copies.values())
+        states = {part: ModuleState(copied) for part, copied in copies.items()}
+        with BUILDING:
+            view.load_lora_weights(dict(self._tensors), adapter_name=name)
+        if name not in _adapters_of(copies.values()):
             raise ValueError("none of its weights belongs to a part of this pipeline")
         view.set_adapters([*held, name], [*held.values(), weight])
+        for part, state in states.items():
+            if state.is_as_before():
+                setattr(view, part, shared[part])
         return view
 
     def _on_module(self, model: Any, name: str, weight: float) -> Any:
@@ -54,8 +62,13 @@ class LoraAdapter:
 
         changed = share_copy(model)
         config = LoraConfig.from_pretrained(str(self.path if self.path.is_dir() else self.path.parent))
-        config.lora_alpha = config.lora_alpha * weight
-        changed.load_adapter(peft_config=config, adapter_state_dict=dict(self._tensors), adapter_name=name)
+        held = list(getattr(changed, "peft_config", None) or ())
+        with BUILDING:
+            changed.load_adapter(peft_config=config, adapter_state_dict=dict(self._tensors), adapter_name=name)
+        changed.set_adapter([*held, name])
+        for layer in changed.modules():
+            if callable(getattr(layer, "set_scale", None)):  # of layers with adapters; it does nothing where they lack this one
+                layer.set_scale(name, weight)
         return changed.eval()
 
 
@@ -66,11 +79,16 @@ def share_copy(module: Any) -> Any:
     return copy.deepcopy(module, shared)
 
 
-def _adapters_of(pipe: Any) -> dict[str, float]:
-    """Names and weights of the adapters that a pipeline has."""
+def _modules_of(pipe: Any) -> dict[str, Any]:
+    import torch
+
+    return {part: module for part, module in pipe.components.items() if isinstance(module, torch.nn.Module)}
+
+
+def _adapters_of(modules: Iterable[Any]) -> dict[str, float]:
+    """Names and weights of the adapters that modules have."""
     found: dict[str, float] = {}
-    for part in ("unet", "transformer", "text_encoder"):
-        module = getattr(pipe, part, None)
+    for module in modules:
         for name, config in (getattr(module, "peft_config", None) or {}).items():
             found.setdefault(name, _weight_of(module, name, config))
     return found

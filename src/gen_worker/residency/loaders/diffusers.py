@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from gen_worker.authoring.building import BUILDING
 from gen_worker.errors import FatalError
 from gen_worker.residency.device import Device
 from gen_worker.residency.loaders.base import (
@@ -28,8 +29,17 @@ from gen_worker.residency.loaders.base import (
 )
 from gen_worker.residency.loaders.fp8 import DENOISERS, fp8_bytes, keep_in_fp8, load_in_fp8, wants_fp8
 from gen_worker.residency.loaders.frugal import VAE_TILING, device_bytes, is_kept_off, keep_off, steps_of, tile
+from gen_worker.residency.loaders.library import load_by_library
 from gen_worker.residency.loaders.tokenizers import share
-from gen_worker.residency.loaders.weights import NotUnderstoodError, WeightFile, find_weights, identity, load_module, loaded_bytes
+from gen_worker.residency.loaders.weights import (
+    NotUnderstoodError,
+    WeightFile,
+    find_weights,
+    identity,
+    load_module,
+    loaded_bytes,
+    variant_of,
+)
 from gen_worker.sources.weight_files import precision_of
 
 OPTIONAL_PARTS = ("safety_checker", "feature_extractor", "image_encoder", "image_processor")
@@ -73,15 +83,16 @@ class DiffusersLoader:
 
         def assemble(loaded: Mapping[str, Any]) -> Loaded:
             modules = {name: loaded[part_id] for name, part_id in names.items()}
-            pipe = request.annotation.from_pretrained(
-                str(request.path),
-                **modules,
-                **missing,
-                **{_dtype_option(): dtype},
-                local_files_only=True,
-                use_safetensors=True,
-                low_cpu_mem_usage=False,  # there are no weights to load, and asking for it warns where accelerate is not installed
-            )
+            with BUILDING:
+                pipe = request.annotation.from_pretrained(
+                    str(request.path),
+                    **modules,
+                    **missing,
+                    **{_dtype_option(): dtype},
+                    local_files_only=True,
+                    use_safetensors=True,
+                    low_cpu_mem_usage=False,  # there are no weights to load, and asking for it warns where accelerate is not installed
+                )
             _settle(pipe, device.name, but=[name for name in modules if is_kept_off(name, taken)])
             if VAE_TILING in taken:
                 tile(modules)
@@ -117,7 +128,7 @@ def _part(folder: Path, value: Sequence[str], files: tuple[WeightFile, ...], dig
         return module, device_bytes(module, device.name)
 
     def load_on_device(control: LoadControl) -> tuple[Any, int]:
-        kind = getattr(importlib.import_module(library), class_name)
+        kind = _class_of(library, class_name)
         try:
             _refuse_special(kind, folder, dtype)
             if library == "diffusers":
@@ -127,9 +138,8 @@ def _part(folder: Path, value: Sequence[str], files: tuple[WeightFile, ...], dig
             return load_module(lambda: kind(config), files, device, dtype, control, cast_buffers=False)
         except NotUnderstoodError as exc:
             control.on_fallback(f"{folder.name}: {exc}")
-            module = kind.from_pretrained(
-                str(folder), **{_dtype_option() if library == "diffusers" else "dtype": dtype}, use_safetensors=True, local_files_only=True
-            )
+            option = _dtype_option() if library == "diffusers" else "dtype"
+            module = load_by_library(kind, folder, {option: dtype, "use_safetensors": True, "variant": variant_of(files)}, str(exc))
             if form.fp8:
                 keep_in_fp8(module)
             module = module.to(device.name).eval()
@@ -163,7 +173,17 @@ def _refuse_special(kind: Any, folder: Path, dtype: Any) -> None:
 
 
 def _is_component(name: str, value: Any) -> bool:
-    return not name.startswith("_") and isinstance(value, list) and len(value) == 2 and value[0] in _LIBRARIES and isinstance(value[1], str)
+    if name.startswith("_") or not isinstance(value, list) or len(value) != 2 or not all(isinstance(part, str) for part in value):
+        return False
+    return value[0] in _LIBRARIES or _class_of(*value) is not None
+
+
+def _class_of(library: str, class_name: str) -> Any:
+    """A component's class. `library` may also name a pipeline's module: `["stable_diffusion", "StableDiffusionSafetyChecker"]`."""
+    if library in _LIBRARIES:
+        return getattr(importlib.import_module(library), class_name)
+    pipelines = importlib.import_module("diffusers.pipelines")
+    return getattr(getattr(pipelines, library, None), class_name, None)
 
 
 def _missing_optional(index: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -190,12 +210,17 @@ def _settle(pipe: Any, device: str, but: Sequence[str] = ()) -> None:
 
 def _by_library(request: LoadRequest, device: Device, dtype: Any) -> Loaded:
     """A single model class of the library, or a pipeline without an index."""
-    torch = import_torch()
-    model = request.annotation.from_pretrained(
-        str(request.path), **{_dtype_option(): dtype}, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False
-    ).to(device.name)
-    if isinstance(model, torch.nn.Module):
-        return Loaded(model, tensor_bytes(model), lambda: model)
+    import diffusers
+
+    torch, kind = import_torch(), request.annotation
+    options = {_dtype_option(): dtype, "use_safetensors": True, "low_cpu_mem_usage": False}
+    if issubclass(kind, (diffusers.ModelMixin, diffusers.AutoModel)):
+        module = load_by_library(kind, request.path, options).to(device.name).eval()
+        return Loaded(module, tensor_bytes(module), lambda: module)
+    with BUILDING:
+        model = kind.from_pretrained(str(request.path), local_files_only=True, **options)
+    if not hasattr(model, "components"):  # a scheduler
+        return Loaded(model, 0, lambda: model)
     _settle(model, device.name)
     modules = [part for part in model.components.values() if isinstance(part, torch.nn.Module)]
     return Loaded(model, sum(map(tensor_bytes, modules)), lambda: per_run_view(model))

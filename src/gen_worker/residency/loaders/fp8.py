@@ -10,7 +10,15 @@ from typing import Any
 
 from gen_worker.residency.device import Device
 from gen_worker.residency.loaders.base import LoadControl, import_torch, tensor_bytes
-from gen_worker.residency.loaders.weights import WeightFile, build_module, load_tensors, loaded_bytes, parameters_on_meta
+from gen_worker.residency.loaders.weights import (
+    NotUnderstoodError,
+    WeightFile,
+    build_module,
+    load_tensors,
+    loaded_bytes,
+    misfit,
+    parameters_on_meta,
+)
 from gen_worker.sources.weight_files import TensorEntry, precision_of
 
 DENOISERS = ("unet", "transformer", "transformer_2", "prior")
@@ -35,14 +43,19 @@ def load_in_fp8(make: Callable[[], Any], files: Sequence[WeightFile], device: De
         module = make()
     parts = _parts_to_narrow(module)
     wide: dict[str, Any] = {}
+    narrowed: set[str] = set()
     for file in files:
         exact = precision_of(file.entries) == "fp8"
         for name, tensor in load_tensors([file], device, control).items():
             if name in parts:
+                if tensor.shape != parts[name].weight.shape:
+                    raise NotUnderstoodError(misfit(name, tensor, parts[name].weight))
+                narrowed.add(name.removesuffix(".weight"))
                 _become_narrow(parts[name], *_narrow(tensor, exact=exact))
             else:  # a copy, for views would keep the whole file on the device
                 wide[name] = tensor.to(dtype, copy=True) if tensor.is_floating_point() else tensor.clone()
-    module = build_module(lambda: module, wide, device, dtype, cast_buffers=True)
+    there = {f"{part}.{name}" for part in narrowed for name in ("weight_fp8", "weight_scale")}
+    module = build_module(lambda: module, wide, device, dtype, cast_buffers=True, there=there)
     return module, tensor_bytes(module)
 
 

@@ -3,9 +3,10 @@
 They cost time, not quality beyond what tiles of a large picture show at their borders.
 """
 
+import copy
 import functools
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gen_worker.residency.device import Device
@@ -35,14 +36,23 @@ def keep_off(module: Any, device: str) -> None:
     from diffusers.hooks import apply_group_offloading
 
     apply_group_offloading(module, onload_device=device, offload_device="cpu", offload_type="leaf_level")
-    forward, lock = module.forward, threading.RLock()
+    module.forward = _OneAtATime(module.forward, threading.RLock())
 
-    @functools.wraps(forward)
-    def one_at_a_time(*args: Any, **kwargs: Any) -> Any:
-        with lock:
-            return forward(*args, **kwargs)
 
-    module.forward = one_at_a_time
+class _OneAtATime:
+    """A method that one thread at a time is in. A copy of its module shares the weights that come and go, so it shares the lock, too."""
+
+    def __init__(self, method: Callable[..., Any], lock: Any) -> None:
+        functools.update_wrapper(self, method)
+        self._method = method
+        self._lock = lock
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with self._lock:
+            return self._method(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_OneAtATime":
+        return _OneAtATime(copy.deepcopy(self._method, memo), self._lock)
 
 
 def tile(components: Mapping[str, Any]) -> None:

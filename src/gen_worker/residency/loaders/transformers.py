@@ -17,8 +17,17 @@ from gen_worker.residency.loaders.base import (
     torch_dtype,
     whole,
 )
+from gen_worker.residency.loaders.library import load_by_library
 from gen_worker.residency.loaders.tokenizers import share
-from gen_worker.residency.loaders.weights import NotUnderstoodError, WeightFile, find_weights, identity, load_module, loaded_bytes
+from gen_worker.residency.loaders.weights import (
+    NotUnderstoodError,
+    WeightFile,
+    find_weights,
+    identity,
+    load_module,
+    loaded_bytes,
+    variant_of,
+)
 
 
 class TransformersLoader:
@@ -42,7 +51,7 @@ class TransformersLoader:
         if gguf is not None:
             return whole(request, gguf.stat().st_size * 4, lambda: _by_library(request, device, {"dtype": dtype, "gguf_file": gguf.name}))
         files = find_weights(request.path, request.dtypes)
-        options = {"dtype": dtype, "use_safetensors": True}
+        options = {"dtype": dtype, "use_safetensors": True, "variant": variant_of(files)}
         if not files:
             return whole(request, 0, lambda: _by_library(request, device, options))
         form = f"{request.annotation.__module__}.{request.annotation.__qualname__}|{device.name}|{dtype}"
@@ -52,7 +61,7 @@ class TransformersLoader:
                 return _by_fast_path(request, files, device, dtype, control)
             except NotUnderstoodError as exc:
                 control.on_fallback(str(exc))
-                model = _by_library(request, device, options).model
+                model = _by_library(request, device, options, str(exc)).model
                 return model, tensor_bytes(model)
 
         part = PartPlan(
@@ -97,13 +106,12 @@ def _add_generation_config(module: Any, path: Path) -> None:
     module.generation_config = GenerationConfig.from_pretrained(str(path), local_files_only=True)
 
 
-def _by_library(request: LoadRequest, device: Device, options: dict[str, Any]) -> Loaded:
-    torch = import_torch()
-    loaded = request.annotation.from_pretrained(str(request.path), local_files_only=True, trust_remote_code=False, **options)
-    if not isinstance(loaded, torch.nn.Module):
+def _by_library(request: LoadRequest, device: Device, options: dict[str, Any], why: str = "") -> Loaded:
+    if not _is_model(import_torch(), request.annotation):
+        loaded = request.annotation.from_pretrained(str(request.path), local_files_only=True, trust_remote_code=False, **options)
         share([loaded])
         return Loaded(loaded, 0, lambda: loaded)
-    model = loaded.to(device.name).eval()
+    model = load_by_library(request.annotation, request.path, {"trust_remote_code": False, **options}, why).to(device.name).eval()
     return Loaded(model, tensor_bytes(model), lambda: model)
 
 

@@ -5,8 +5,10 @@ loading.
 """
 
 import hashlib
+import inspect
+import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -14,11 +16,13 @@ from typing import Any
 
 import msgspec
 
+from gen_worker.authoring.building import BUILDING
 from gen_worker.errors import FatalError
 from gen_worker.net.digests import digest_file
 from gen_worker.residency.device import Device
 from gen_worker.residency.host_tier import DISK_BYTES_S, HostBuffer, HostTier, file_key
 from gen_worker.residency.loaders.base import LoadControl, import_torch, tensor_bytes
+from gen_worker.residency.loaders.library import may_be_missing
 from gen_worker.residency.reader import Extent, read_into
 from gen_worker.sources.weight_files import (
     HeaderError,
@@ -75,6 +79,12 @@ def find_weights(folder: Path, dtypes: Sequence[str]) -> tuple[WeightFile, ...]:
         rank = dtypes.index(precision) if precision in dtypes else len(dtypes)
         ranked.append((rank, "non_ema" in found.name, found.size_bytes, number, files))
     return min(ranked, key=lambda item: item[:4])[4]
+
+
+def variant_of(files: Sequence[WeightFile]) -> str | None:
+    """The libraries' word for the variant of these files: `fp16` of `model.fp16.safetensors`, also of `model.fp16-00001-of-00002...`."""
+    name = re.sub(r"-\d{5}-of-\d{5}", "", files[0].path.name) if files else ""
+    return name.partition(".")[2].removesuffix("safetensors").removesuffix(".") or None
 
 
 def identity(folder: Path, files: Sequence[WeightFile], digests: Mapping[str, str], prefix: str, form: str) -> str:
@@ -145,24 +155,50 @@ def host_buffers(host: HostTier | None, files: Sequence[WeightFile]) -> Iterator
                 host.release(key)
 
 
-def build_module(make: Callable[[], Any], tensors: dict[str, Any], device: Device, dtype: Any, *, cast_buffers: bool) -> Any:
+def build_module(
+    make: Callable[[], Any], tensors: dict[str, Any], device: Device, dtype: Any, *, cast_buffers: bool, there: Collection[str] = ()
+) -> Any:
     """A module around these tensors: made without memory or initialisation, then given its weights. `NotUnderstoodError` when they do not
-    fit it."""
+    fit it. `there`: names of tensors that it has already."""
     torch = import_torch()
-    with parameters_on_meta(torch):
-        module = make()
-    keys = module.state_dict().keys()
-    if strange := [name for name in tensors if name not in keys and not name.endswith("position_ids")]:
-        raise NotUnderstoodError(f"the module has no {strange[0]!r}")
-    state = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items() if name in keys}
-    module.load_state_dict(state, strict=False, assign=True)
-    if callable(getattr(module, "tie_weights", None)):
-        module.tie_weights()
-    if missing := [name for name, tensor in (*module.named_parameters(), *module.named_buffers()) if tensor.is_meta]:
-        raise NotUnderstoodError(f"the files lack {missing[0]!r}")
+    with BUILDING:  # until all is in its place: `setattr` of a parameter goes through what libraries replace in torch
+        with parameters_on_meta(torch):
+            module = make()
+        shapes = module.state_dict()
+        if strange := [name for name in tensors if name not in shapes and not name.endswith("position_ids")]:
+            raise NotUnderstoodError(f"the module has no {strange[0]!r}")
+        state = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items() if name in shapes}
+        if wrong := [name for name, tensor in state.items() if tensor.shape != shapes[name].shape]:
+            raise NotUnderstoodError(misfit(wrong[0], state[wrong[0]], shapes[wrong[0]]))
+        missing = {name for name in shapes if name not in tensors and name not in there and not may_be_missing(name)}
+        module.load_state_dict(state, strict=False, assign=True)
+        if missing := _tie(module, missing):
+            raise NotUnderstoodError(f"the files lack {min(missing)!r}")
     _move_buffers(module, device.name, dtype if cast_buffers else None)
     module.requires_grad_(False)
     return module.eval()
+
+
+def misfit(name: str, found: Any, expected: Any) -> str:
+    """The message about a tensor of another shape than the module's."""
+    return f"{name!r} has the shape {list(found.shape)} in the files, the configuration asks for {list(expected.shape)}"
+
+
+def _tie(module: Any, missing: set[str]) -> set[str]:
+    """Tie what the library ties, as its own loading does; the names that are missing all the same.
+
+    Since transformers 5 two weights that are both in the files are tied only if they are equal. Older versions tie whatever the
+    configuration says.
+    """
+    tie = getattr(module, "tie_weights", None)
+    if not callable(tie):
+        return missing
+    if "missing_keys" in inspect.signature(tie).parameters:
+        tie(missing_keys=missing, recompute_mapping=False)  # takes names off the set
+        return missing
+    tie()
+    state = module.state_dict()
+    return {name for name in missing if state[name].is_meta}
 
 
 def load_module(
@@ -194,14 +230,11 @@ def torch_dtypes(torch: Any) -> dict[str, Any]:
     return found | {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
 
 
-_building = threading.Lock()
-
-
 @contextmanager
 def parameters_on_meta(torch: Any) -> Iterator[None]:
     """In this thread, modules made here get parameters without memory; buffers are computed as ever."""
     thread = threading.get_ident()
-    with _building:
+    with BUILDING:
         original = torch.nn.Module.register_parameter
 
         def register(self: Any, name: str, param: Any) -> None:

@@ -1,0 +1,46 @@
+"""The libraries' own loading, for what the fast path does not understand.
+
+The libraries give random or default values to tensors that the files lack, and only log it. Here that is an error, except for what the
+library itself takes off its list: tied weights, `_keys_to_ignore_on_load_missing`, buffers that are never saved.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from gen_worker.authoring.building import BUILDING
+from gen_worker.errors import FatalError
+
+SHOWN = 5
+
+
+def load_by_library(kind: Any, path: Path, options: Mapping[str, Any], why: str = "") -> Any:
+    """`kind.from_pretrained(path)`, a module; `FatalError` names the tensors that the files lack.
+
+    `why`: what the fast path did not understand, for the message when the library does not understand it either.
+    """
+    try:
+        with BUILDING:
+            model, info = kind.from_pretrained(str(path), local_files_only=True, output_loading_info=True, **options)
+    except (RuntimeError, ValueError) as exc:
+        if not why or type(exc) not in (RuntimeError, ValueError):  # a subclass of torch's says that memory ran out
+            raise
+        raise FatalError(f"the files of {path.name} do not fit {kind.__name__}: {why}. The library says: {exc}") from exc
+    if missing := [name for name in info["missing_keys"] if not may_be_missing(name)]:
+        raise FatalError(lacking(path, type(model), missing))
+    return model
+
+
+def may_be_missing(name: str) -> bool:
+    """Whether torch itself has a value for a tensor that old files lack: the count of batches, which is only used in training."""
+    return name.endswith("num_batches_tracked")
+
+
+def lacking(path: Path, kind: type, missing: Iterable[str]) -> str:
+    """The message about tensors that the files of a folder lack."""
+    names = sorted(missing)
+    shown = ", ".join(repr(name) for name in names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return (
+        f"the files of {path.name} lack {shown}; expected every weight of {kind.__name__}, which would run with random numbers otherwise. "
+        "Use a complete checkpoint, or a class that has no such part, or load it with a function of your own, marked @model_loader(TYPE)"
+    )

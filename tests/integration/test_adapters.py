@@ -1,0 +1,196 @@
+"""Adapters: the same pictures as by the library, and nothing of them left on what others share."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.loading import draw, load, plan
+from tests.tiny_models import tiny_flux
+
+from gen_worker.authoring.adapters import LoraAdapter
+from gen_worker.residency.loaders.diffusers import DiffusersLoader
+from gen_worker.residency.loaders.lora import LoraLoader
+from gen_worker.residency.loaders.transformers import TransformersLoader
+
+MODELS = Path(__file__).parents[2] / "examples/models"
+torch = pytest.importorskip("torch")
+diffusers = pytest.importorskip("diffusers")
+transformers = pytest.importorskip("transformers")
+peft = pytest.importorskip("peft")
+safetensors_torch = pytest.importorskip("safetensors.torch")
+pytestmark = [
+    pytest.mark.torch,
+    pytest.mark.filterwarnings("ignore:Already found a `peft_config`"),
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`"),
+]
+BASE = MODELS / "digits-sd"
+PARTS = {
+    "unet": ("lora_unet_", ("to_q", "to_v")),
+    "text_encoder": ("lora_te_", ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")),
+}
+
+
+def kohya(pipe: Any, *parts: str, seed: int = 1) -> dict[str, Any]:
+    """An adapter in the keys of kohya's trainer, which name no part of a pipeline."""
+    torch.manual_seed(seed)
+    tensors = {}
+    for part in parts:
+        prefix, endings = PARTS[part]
+        for name, layer in getattr(pipe, part).named_modules():
+            if name.endswith(endings) and isinstance(layer, torch.nn.Linear):
+                inner = name if part == "unet" or name.startswith("text_model") else f"text_model.{name}"
+                key = prefix + inner.replace(".", "_")
+                tensors[f"{key}.lora_down.weight"] = torch.randn(4, layer.in_features)
+                tensors[f"{key}.lora_up.weight"] = torch.randn(layer.out_features, 4)
+                tensors[f"{key}.alpha"] = torch.tensor(4.0)
+    return tensors
+
+
+def of_library(pipe: Any, *parts: str) -> dict[str, Any]:
+    """The same in the library's own keys."""
+    tensors = {}
+    for part in parts:
+        for name, layer in getattr(pipe, part).named_modules():
+            if name.endswith(PARTS[part][1]) and isinstance(layer, torch.nn.Linear):
+                tensors[f"{part}.{name}.lora_A.weight"] = torch.randn(4, layer.in_features)
+                tensors[f"{part}.{name}.lora_B.weight"] = torch.randn(layer.out_features, 4)
+    return tensors
+
+
+def digits() -> Any:
+    return load(plan(DiffusersLoader(), diffusers.StableDiffusionPipeline, BASE))
+
+
+@pytest.mark.parametrize("parts", [("unet",), ("text_encoder",), ("unet", "text_encoder")])
+@pytest.mark.parametrize("make", [kohya, of_library])
+def test_the_next_caller_gets_the_shared_model_as_it_was(tmp_path: Path, make: Any, parts: tuple[str, ...]) -> None:
+    base = digits()
+    plain = draw(base.view(), "seven")
+    tensors = make(base.model, *parts)
+    adapter = LoraAdapter(tensors, tmp_path / "k.safetensors")
+    styled = adapter.apply(base.view(), 0.8)
+    for part in ("unet", "vae", "text_encoder"):
+        assert (getattr(styled, part) is getattr(base.model, part)) == (part not in parts), part
+    changed = draw(styled, "seven")
+    assert not (changed == plain).all()
+    assert (draw(base.view(), "seven") == plain).all()
+    assert not any(getattr(module, "peft_config", None) for module in (base.model.unet, base.model.text_encoder))
+    assert (draw(adapter.apply(base.view(), 0.8), "seven") == changed).all(), "the file's tensors were changed"
+
+    theirs = diffusers.StableDiffusionPipeline.from_pretrained(BASE, dtype=torch.float32)
+    theirs.set_progress_bar_config(disable=True)
+    theirs.load_lora_weights(dict(tensors), adapter_name="k")
+    theirs.set_adapters(["k"], [0.8])
+    assert (draw(theirs, "seven") == changed).all()
+
+
+def test_an_adapter_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    """Some of its weights fit, so that the library has begun to change the pipeline when it finds out."""
+    base = digits()
+    plain = draw(base.view(), "seven")
+    for break_it in (
+        lambda t: t.update({name: torch.randn(4, 7) for name in list(t) if name.endswith("lora_down.weight") and "unet" in name}),
+        lambda t: t.update({name: torch.randn(4, 7) for name in list(t) if name.endswith("lora_down.weight") and "te_" in name}),
+        lambda t: t.update({"lora_unet_nowhere.lora_down.weight": torch.randn(4, 4)}),
+    ):
+        tensors = kohya(base.model, "unet", "text_encoder")
+        break_it(tensors)
+        try:
+            LoraAdapter(tensors, tmp_path / "k.safetensors").apply(base.view())
+        except ValueError as exc:
+            assert "does not fit StableDiffusionPipeline" in str(exc)
+        assert (draw(base.view(), "seven") == plain).all()
+        assert not any(getattr(module, "peft_config", None) for module in (base.model.unet, base.model.text_encoder))
+
+
+def test_callers_that_overlap(tmp_path: Path) -> None:
+    """Adapters, plain runs and loads of other models at once: each as if it were alone. Libraries replace functions of torch meanwhile."""
+    base = digits()
+    adapters = [LoraAdapter(kohya(base.model, "unet", "text_encoder", seed=seed), tmp_path / f"{seed}.safetensors") for seed in range(3)]
+    alone = [draw(adapter.apply(base.view(), 0.5), "seven") for adapter in adapters]
+    plain = draw(base.view(), "seven")
+    begin = threading.Barrier(6)
+
+    def styled(number: int) -> bool:
+        begin.wait()
+        return all((draw(adapters[number].apply(base.view(), 0.5), "seven") == alone[number]).all() for _ in range(3))
+
+    def unstyled() -> bool:
+        begin.wait()
+        return all((draw(base.view(), "seven") == plain).all() for _ in range(3))
+
+    def loaded() -> bool:
+        begin.wait()
+        return all((draw(digits().view(), "seven") == plain).all() for _ in range(3))
+
+    with ThreadPoolExecutor(6) as threads:
+        results = [
+            *(threads.submit(styled, number) for number in range(3)),
+            threads.submit(unstyled),
+            *(threads.submit(loaded) for _ in "ab"),
+        ]
+        assert all(result.result() for result in results)
+    assert not torch.nn.Linear(2, 2).weight.is_meta, "a library's replacement of torch's functions was left behind"
+
+
+def test_adapters_of_a_language_model(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    config = transformers.LlamaConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, vocab_size=128
+    )
+    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path / "base")
+    for name, rank in (("one", 2), ("two", 4)):
+        made = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "base")
+        lora = peft.LoraConfig(r=rank, lora_alpha=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False, use_rslora=name == "two")
+        peft.get_peft_model(made, lora).save_pretrained(tmp_path / name)
+    base = load(plan(TransformersLoader(), transformers.LlamaForCausalLM, tmp_path / "base"))
+    ids = torch.tensor([[1, 2, 3]])
+    with torch.inference_mode():
+        plain = base.view()(ids).logits
+        one, two = (load(plan(LoraLoader(), LoraAdapter, tmp_path / name)).view() for name in ("one", "two"))
+        for adapter, name in ((one, "one"), (two, "two")):
+            theirs = peft.PeftModel.from_pretrained(
+                transformers.LlamaForCausalLM.from_pretrained(tmp_path / "base"), tmp_path / name
+            ).eval()
+            assert torch.equal(adapter.apply(base.view())(ids).logits, theirs(ids).logits)
+            for layer in theirs.modules():
+                if hasattr(layer, "set_scale"):
+                    layer.set_scale("default", 0.5)
+            assert torch.equal(adapter.apply(base.view(), 0.5)(ids).logits, theirs(ids).logits)
+        both = two.apply(one.apply(base.view(), 0.5), 0.25)(ids).logits
+        assert not torch.equal(both, one.apply(base.view(), 0.5)(ids).logits)
+        assert not torch.equal(both, two.apply(base.view(), 0.25)(ids).logits)
+        assert torch.equal(base.view()(ids).logits, plain)
+
+
+def test_adapters_are_a_runs_own(tmp_path: Path) -> None:
+    kind, base = diffusers.StableDiffusionPipeline, MODELS / "digits-sd"
+    theirs = kind.from_pretrained(base, dtype=torch.float32, low_cpu_mem_usage=False)
+    theirs.set_progress_bar_config(disable=True)
+    plain = draw(theirs, "seven")
+    torch.manual_seed(2)
+    targets = ["to_q", "to_v", "to_k", "to_out.0"]
+    theirs.unet.add_adapter(peft.LoraConfig(r=2, target_modules=targets, init_lora_weights=False), "made")
+    kind.save_lora_weights(tmp_path, unet_lora_layers=peft.get_peft_model_state_dict(theirs.unet, adapter_name="made"))
+    theirs.delete_adapters("made")
+    theirs.load_lora_weights(tmp_path, adapter_name="read")
+    theirs.set_adapters(["read"], [0.5])
+    changed = draw(theirs, "seven")
+    assert not (changed == plain).all()
+
+    ours = load(plan(DiffusersLoader(), kind, base))
+    adapter = load(plan(LoraLoader(), LoraAdapter, tmp_path)).view()
+    assert adapter.size_bytes > 0
+    styled = adapter.apply(ours.view(), 0.5)
+    assert (draw(styled, "seven") == changed).all()
+    assert (draw(ours.view(), "seven") == plain).all()
+    assert styled.unet is not ours.model.unet
+    assert styled.unet.conv_in.weight.data_ptr() == ours.model.unet.conv_in.weight.data_ptr()
+    twice = adapter.apply(adapter.apply(ours.view(), 0.25), 0.25)
+    assert abs(draw(twice, "seven") - changed).max() < 1e-3
+    narrow = adapter.apply(load(plan(DiffusersLoader(), kind, base, ("fp8", "fp32"))).view(), 0.5)
+    assert abs(draw(narrow, "seven") - changed).mean() < 0.03
+    with pytest.raises(ValueError, match="does not fit"):
+        adapter.apply(load(plan(DiffusersLoader(), diffusers.DiffusionPipeline, tiny_flux(tmp_path / "flux"))).view())
