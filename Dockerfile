@@ -36,6 +36,8 @@ RUN set -eu; cd /tmp/dependencies; touch overrides.txt; \
     fi; \
     uv venv -q /opt/venv; \
     uv pip install --no-cache --override overrides.txt -r "$wanted"; \
+    command -v cozyctl > /dev/null || { \
+      echo "error: this gen-worker is another project's package of that name; give GEN_WORKER_SPEC, or a source in pyproject.toml" >&2; exit 1; }; \
     python -m compileall -q -j 0 --invalidation-mode unchecked-hash -x '/(pygments|rich|markdown_it|pip)/' /opt/venv/lib > /dev/null || true; \
     rm -rf /tmp/dependencies
 

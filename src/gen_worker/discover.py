@@ -10,6 +10,7 @@ import msgspec
 
 from gen_worker.project.apart import Report, discover_apart
 from gen_worker.project.discovery import discover_functions, discover_manifest
+from gen_worker.project.origin import foreign_problem
 from gen_worker.project.validation import version_problem
 
 __all__ = ["discover_functions", "discover_manifest", "main"]
@@ -36,7 +37,7 @@ def find(root: Path, *, check_version: bool = False) -> Report:
     if os.environ.get("COZY_FUNCTION_MODULES"):
         print("warning: COZY_FUNCTION_MODULES is not used any more; set main in cozy.toml", file=sys.stderr)
     try:
-        problem = version_problem(root) if check_version else None
+        problem = version_problem(root) if check_version else foreign_problem()
         return Report(problem=problem) if problem else discover_apart(root)
     except ValueError as exc:
         return Report(problem=str(exc))

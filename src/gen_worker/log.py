@@ -37,12 +37,22 @@ class Log:
     def error(self, name: str, **facts: Any) -> None:
         self._write("error", name, facts)
 
+    def note(self, text: str, name: str, **facts: Any) -> None:
+        """Say `text` to people as it stands, and the event with its facts to machines."""
+        if self._as_json:
+            self._write("info", name, facts)
+        else:
+            self._print(text)
+
     def _write(self, level: str, name: str, facts: dict[str, Any]) -> None:
         facts = {**self._facts, **facts}
         try:
             line = self._line(level, name, facts)
         except BaseException:  # noqa: BLE001 - a fact that cannot be encoded: a lone surrogate, a huge number, a circle, an author's object
             line = self._line(level, sound(name), {key: repr_of(value) for key, value in facts.items()})
+        self._print(line)
+
+    def _print(self, line: str) -> None:
         stream = self._stream or sys.stderr
         try:
             try:
@@ -57,11 +67,17 @@ class Log:
         now = datetime.now(UTC)
         if self._as_json:
             return _encode({"time": now.isoformat(), "level": level, "event": name, **facts}).decode()
-        words = " ".join(f"{text_of(key)}={_plain(value)}" for key, value in facts.items() if key != TRACE)
-        line = f"{now:%H:%M:%S} {level:<7} {name} {words}".rstrip()
-        # A traceback is read line by line. Each is indented, so that none can pass for a line of the log.
-        trace = facts[TRACE].splitlines() if isinstance(facts.get(TRACE), str) else ()
-        return "\n".join((line, *(f"    {_plain(each)}" for each in trace)))
+        words, below = [], list[str]()
+        for key, value in facts.items():
+            # What has several lines is read line by line. Each is indented, so that none can pass for a line of the log.
+            first, *more = value.splitlines() if isinstance(value, str) and "\n" in value else (value,)
+            if key == TRACE:
+                below += [first, *more]
+                continue
+            words.append(f"{text_of(key)}={_plain(first)}")
+            below += more
+        line = f"{now:%H:%M:%S} {level:<7} {name} {' '.join(words)}".rstrip()
+        return "\n".join((line, *(f"    {_plain(each)}" for each in below)))
 
 
 def _plain(value: Any) -> str:

@@ -8,6 +8,7 @@ from gen_worker.cli.folder import folder_flag, folder_option
 from gen_worker.cli.output import EXIT_FAILED, Verb, json_option, print_json, say
 from gen_worker.project.apart import discover_apart
 from gen_worker.project.build_contract import check_build
+from gen_worker.project.validation import version_problem
 
 
 @click.command("check", cls=Verb)
@@ -20,6 +21,8 @@ def command(folder: str, as_json: bool, require_uv_lock: bool) -> int:
     result = check_build(root, require_uv_lock=require_uv_lock)
     errors, warnings, functions = list(result.errors), list(result.warnings), list[str]()
     try:
+        if (problem := version_problem(root)) and problem not in errors:
+            errors.append(problem)
         found = discover_apart(root)
     except ValueError as exc:
         errors += [line for line in [str(exc)] if line not in errors]

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import click
 
-from gen_worker.cli.output import EXIT_USAGE, Verb, fail, json_option, print_json, say
+from gen_worker.cli.output import EXIT_FAILED, EXIT_USAGE, Verb, fail, json_option, print_json, say
 from gen_worker.names import slugify
-from gen_worker.project.templates import TEMPLATES, render_template
+from gen_worker.project.origin import own_origin
+from gen_worker.project.templates import TEMPLATES, Source, render_template
+from gen_worker.project.wheel import write_wheel
 
 
 @click.command("init", cls=Verb)
@@ -21,17 +23,33 @@ def command(folder: str, template: str, as_json: bool) -> int:
         name = slugify(root.resolve().name)
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
             raise ValueError(f"{folder} is not empty; choose a new folder")
-        files = render_template(template, name)
+        root.mkdir(parents=True, exist_ok=True)
+        source, made = _source(root)
+        files = render_template(template, name, source)
+        for path, text in files.items():
+            target = root / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text)
     except ValueError as exc:
         return fail(str(exc), EXIT_USAGE, as_json=as_json, code="usage")
-    for path, text in files.items():
-        target = root / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text)
+    except OSError as exc:
+        return fail(f"{folder} cannot be written: {exc.strerror or exc}", EXIT_FAILED, as_json=as_json, code="folder")
+    names = sorted([*files, *made])
     command_line = f"cd {shlex.quote(folder)} && cozyctl {TEMPLATES[template].first_run}"
     if as_json:
-        print_json({"ok": True, "folder": str(root), "files": sorted(files), "next": command_line})
+        print_json({"ok": True, "folder": str(root), "files": names, "next": command_line})
     else:
-        say(f"created {folder} ({', '.join(sorted(files))})")
+        say(f"created {folder} ({', '.join(names)})")
         say(f"next: {command_line}")
     return 0
+
+
+def _source(root: Path) -> tuple[Source, list[str]]:
+    """Where the project gets gen-worker from: the address that this one came from; its wheel, where that is a folder of this machine."""
+    origin = own_origin()
+    if origin.requirement:
+        return Source(origin.source, origin.requirement, f"'gen-worker @ {origin.requirement}'"), []
+    if not origin.local:
+        return Source(), []
+    wheel = write_wheel(root).name
+    return Source(f'{{ path = "{wheel}" }}', wheel, wheel), [wheel]

@@ -40,7 +40,7 @@ from gen_worker.outcome import Outcome
 from gen_worker.project.cozy_toml import CozyTomlError
 from gen_worker.project.discovery import DiscoveryError
 from gen_worker.project.stdout import silence
-from gen_worker.project.validation import version_problem
+from gen_worker.project.validation import VersionError
 
 
 @click.command("run", cls=Verb)
@@ -68,14 +68,14 @@ def command(
     options = ServeOptions(root=Path(folder), outputs=Path(outputs), models=models)
     with tempfile.TemporaryDirectory(prefix="gen-worker-") as run_dir:
         try:
-            if problem := version_problem(options.root):
-                return fail(problem, EXIT_FAILED, as_json=as_json, code="version")
             served = load_project(options.root)
             spec = _choose(served, function)
             body, uploads = _payload(inputs, payload, spec.payload_type)
             session = LocalSession(options, served, spec.name, body, uploads, round(timeout_s * 1000), Path(run_dir))
         except _NotFoundError as exc:
             return fail(str(exc), EXIT_NOT_FOUND, as_json=as_json, code="not_found")
+        except VersionError as exc:
+            return fail(str(exc), EXIT_FAILED, as_json=as_json, code="version")
         except (DiscoveryError, CozyTomlError, SignatureError) as exc:
             return fail(str(exc), EXIT_FAILED, as_json=as_json, code="discovery")
         except (RequestError, ValueError) as exc:

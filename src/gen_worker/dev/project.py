@@ -9,6 +9,7 @@ from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.project.baked import load_functions
 from gen_worker.project.discovery import DiscoveryError, add_to_path, discover
 from gen_worker.project.manifest import keyspace_of, read_manifest, with_settings
+from gen_worker.project.validation import VersionError, version_problem
 from gen_worker.refs import ModelSpec
 
 
@@ -23,6 +24,8 @@ class Served(msgspec.Struct, frozen=True):
 
 def load_project(root: Path) -> Served:
     """Functions of a project folder, discovered now."""
+    if problem := version_problem(root):
+        raise VersionError(problem)
     found = discover(root)
     models = {spec.name: keyspace_of(found.project, spec) for spec in found.specs}
     if not found.specs:

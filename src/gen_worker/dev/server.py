@@ -53,17 +53,19 @@ def find_functions(options: ServeOptions) -> Served:
         return load_project(options.root)
     if BAKED_MANIFEST.is_file():
         return load_baked(BAKED_MANIFEST, options.root)
-    raise ServeError(f"no cozy.toml in {options.root.resolve()} and no manifest at {BAKED_MANIFEST}; start a project with: cozyctl init")
+    raise ServeError(
+        f"no cozy.toml in {options.root.resolve()} and no manifest at {BAKED_MANIFEST}; start a project with: cozyctl init my-worker"
+    )
 
 
-def functions_or_none_yet(options: ServeOptions) -> Served:
+def functions_or_none_yet(options: ServeOptions, log: Log) -> Served:
     """The same, but broken code of a project is said and waited for: the watch takes it up once it is mended."""
     try:
         return find_functions(options)
     except ValueError as exc:
         if find_cozy_toml(options.root) is None:
             raise
-        print(f"error: {exc}\nwaiting for a change", file=sys.stderr, flush=True)
+        log.note(f"error: {exc}\nwaiting for a change", "dev.waiting", error=str(exc))
         return Served(options.root.resolve().name, (), {}, options.root.resolve())
 
 
@@ -138,10 +140,10 @@ def serve(options: ServeOptions, env: Mapping[str, str] = os.environ) -> int:
     with tempfile.TemporaryDirectory(prefix="gen-worker-") as run_dir:
         try:
             sock = listening_socket(options.listen)
-            served = find_functions(options) if not options.reload else functions_or_none_yet(options)
+            served = find_functions(options) if not options.reload else functions_or_none_yet(options, log)
             config = dev_config(options, env, Path(run_dir), served)
         except ValueError as exc:
-            print(f"error: {exc}", file=sys.stderr)
+            log.note(f"error: {exc}", "dev.failed", error=str(exc))
             return 1
         return _run(_serve(config, options, served, sock, log))
 
@@ -184,13 +186,12 @@ async def _serve(dev: DevConfig, options: ServeOptions, served: Served, sock: so
         timeout_graceful_shutdown=3,
     )
     server = _Server(config)
-    print(
-        f"listening on {shown} ({', '.join(sorted(spec.name for spec in served.functions))}); try it at {shown}/docs",
-        file=sys.stderr,
-        flush=True,
-    )
+    names = sorted(spec.name for spec in served.functions)
+    listening = f"listening on {shown} ({', '.join(names) or 'no functions yet'}); try it at {shown}/docs"
+    log.note(listening, "dev.listening", url=shown, docs=f"{shown}/docs", functions=names)
     if not is_loopback(host):
-        print("warning: anyone who reaches this address can run these functions; there is no authentication", file=sys.stderr, flush=True)
+        warning = "anyone who reaches this address can run these functions; there is no authentication"
+        log.note(f"warning: {warning}", "dev.open", warning=warning)
     async with asyncio.TaskGroup() as tasks:
         watcher = None
         if options.reload and served.watched is not None:

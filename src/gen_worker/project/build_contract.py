@@ -6,7 +6,8 @@ from pathlib import Path
 
 from gen_worker.project.cozy_toml import CozyTomlError, load_cozy_toml
 from gen_worker.project.dockerfile import problems_of
-from gen_worker.project.torch_build import fit_problems, torch_build
+from gen_worker.project.origin import environment_problem, foreign_problem, lock_problem, source_warning
+from gen_worker.project.torch_build import fit_problems, read_toml, tables, torch_build
 from gen_worker.project.validation import EndpointValidationResult, validate_endpoint
 
 # Folders that would go into the image, if they are there, unless .dockerignore names them.
@@ -26,6 +27,9 @@ def check_build(root: Path, dockerfile: Path | None = None, *, require_uv_lock: 
         except UnicodeDecodeError as exc:
             errors.append(f"Dockerfile is not UTF-8 text (byte {exc.start})")
     errors += _dependency_problems(root / "pyproject.toml")
+    found_errors, found_warnings = _origin_problems(root)
+    errors += found_errors
+    warnings += found_warnings
     warnings += _context_problems(root)
     build = torch_build(root)
     if build is not None:
@@ -58,6 +62,14 @@ def _dependency_problems(path: Path) -> list[str]:
     if "gen-worker" in names:
         return []
     return ["gen-worker is not among [project].dependencies of pyproject.toml, so the image would lack it; run: uv add gen-worker"]
+
+
+def _origin_problems(root: Path) -> tuple[list[str], list[str]]:
+    """Errors and warnings of a gen-worker that is not ours: here, in the project's environment, in its lock, or in the next one."""
+    found = [foreign_problem(), environment_problem(root), lock_problem(root, tables(read_toml(root / "uv.lock"), "package"))]
+    errors = [problem for problem in found if problem]
+    warning = None if errors else source_warning(read_toml(root / "pyproject.toml"))
+    return errors, [warning] if warning else []
 
 
 def _context_problems(root: Path) -> list[str]:

@@ -41,6 +41,7 @@ class CozyToml(msgspec.Struct, frozen=True, kw_only=True):
     models: dict[str, ModelSpec] = msgspec.field(default_factory=dict)
     function_models: dict[str, dict[str, ModelSpec]] = msgspec.field(default_factory=dict)
     function_settings: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
+    function_lines: dict[str, int] = msgspec.field(default_factory=dict)  # of each [functions.NAME], by NAME as it is written
     resources: dict[str, float] = msgspec.field(default_factory=dict)
 
     @property
@@ -50,6 +51,18 @@ class CozyToml(msgspec.Struct, frozen=True, kw_only=True):
     def models_of(self, function: str) -> dict[str, ModelSpec]:
         """The keyspace of one function, by slug."""
         return self.function_models.get(function) or self.models
+
+
+def check_function_names(project: CozyToml, functions: Iterable[str]) -> None:
+    """`CozyTomlError` for a `[functions.NAME]` that is none of the project's functions, whose slugs these are."""
+    known = list(functions)
+    for name, line in project.function_lines.items():
+        if slugify(name) not in known:
+            listed = ", ".join(known) or "none"
+            hint = did_you_mean(slugify(name), known)
+            raise CozyTomlError(
+                f"[functions.{name}] names no function of {project.main}.{hint} Functions: {listed}", project.path, line or None
+            )
 
 
 def find_cozy_toml(root: Path, env: Mapping[str, str] = os.environ) -> Path | None:
@@ -68,15 +81,23 @@ def load_cozy_toml(path: str | Path) -> CozyToml:
         text = path.read_bytes().decode()
         data = tomllib.loads(text)
     except FileNotFoundError:
-        raise CozyTomlError(f"not found in {path.parent}; create one with: cozyctl init", path) from None
+        raise CozyTomlError(
+            f"not found in {path.parent.resolve()}; go to the project's folder, or start one: cozyctl init my-worker", path
+        ) from None
     except UnicodeDecodeError as exc:
         raise CozyTomlError(f"is not UTF-8 text (byte {exc.start})", path) from None
     except tomllib.TOMLDecodeError as exc:
         found = re.search(r"line (\d+)", str(exc))
-        raise CozyTomlError(f"not valid TOML: {exc}", path, int(found[1]) if found else None) from None
+        line = int(found[1]) if found else text.count("\n") + 1  # it says "at end of document"
+        raise CozyTomlError(f"not valid TOML: {exc}{_line_shown(text, line)}", path, line) from None
     except RecursionError:
         raise CozyTomlError("not valid TOML: nested too deep", path) from None
     return _Reader(path, text, data).read()
+
+
+def _line_shown(text: str, line: int) -> str:
+    lines = text.splitlines()
+    return f"\n    {lines[line - 1].strip()[:120]}" if 0 < line <= len(lines) else ""
 
 
 class _Reader:
@@ -116,6 +137,9 @@ class _Reader:
             models=self.models(self.data.get("models", {}), "models"),
             function_models={slug: models for slug, (models, _) in functions.items() if models},
             function_settings={slug: settings for slug, (_, settings) in functions.items() if settings},
+            function_lines={
+                name: self.lines.get(("functions", name), 0) for name in self.table(self.data.get("functions", {}), "functions")
+            },
             resources=self.resources(),
         )
 

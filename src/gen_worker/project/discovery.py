@@ -15,7 +15,7 @@ import msgspec
 from gen_worker.authoring.functions import mark_of
 from gen_worker.authoring.signature import FunctionSpec, SignatureError, location_of, read_signature
 from gen_worker.frames import is_ours
-from gen_worker.project.cozy_toml import CozyToml, find_cozy_toml, load_cozy_toml
+from gen_worker.project.cozy_toml import CozyToml, check_function_names, find_cozy_toml, load_cozy_toml
 from gen_worker.project.import_errors import EarlyExitError, import_problem
 from gen_worker.project.manifest import manifest_of
 from gen_worker.project.standins import StandInUsedError, missing_packages, stand_ins
@@ -51,6 +51,7 @@ def discover(root: Path, *, with_stand_ins: bool = False) -> Discovered:
     with stand_ins(missing_packages(root) if with_stand_ins else ()) as stood_in:
         modules = _import_main(project, root)
         specs = read_specs(modules)
+        check_function_names(project, [spec.name for spec in specs])
         manifest_of(project, specs)  # every rule about models and schemas is checked here, once
     return Discovered(project, specs, tuple(sorted(stood_in)))
 

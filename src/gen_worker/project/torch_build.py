@@ -29,15 +29,15 @@ class TorchBuild(msgspec.Struct, frozen=True):
 
 def torch_build(root: Path) -> TorchBuild | None:
     """What uv.lock, pyproject.toml or the Dockerfile says of torch; None where torch is not used or nothing is said."""
-    lock = _toml(root / "uv.lock")
-    for package in _tables(lock, "package"):
+    lock = read_toml(root / "uv.lock")
+    for package in tables(lock, "package"):
         if package.get("name") == "torch" and "+" in str(package.get("version", "")):
             return _of_tag(str(package["version"]).partition("+")[2], f"uv.lock (torch {package['version']})")
-    for package in _tables(lock, "package"):
+    for package in tables(lock, "package"):
         if re.fullmatch(r"nvidia-cuda-runtime(-cu\d+)?", str(package.get("name", ""))) and _names_torch(lock):
             version = str(package.get("version", ""))
             return TorchBuild(".".join(version.split(".")[:2]), f"uv.lock ({package['name']} {version})")
-    return _of_pyproject(_toml(root / "pyproject.toml")) or _of_dockerfile(root / "Dockerfile")
+    return _of_pyproject(read_toml(root / "pyproject.toml")) or _of_dockerfile(root / "Dockerfile")
 
 
 def fit_problems(build: TorchBuild, cuda: str | None) -> tuple[list[str], list[str]]:
@@ -74,7 +74,7 @@ def _of_pyproject(project: dict[str, Any]) -> TorchBuild | None:
     uv = project.get("tool", {}).get("uv", {})
     chosen = uv.get("sources", {}).get("torch", [])
     names = {source.get("index") for source in ([chosen] if isinstance(chosen, dict) else chosen)}
-    for index in _tables(uv, "index"):
+    for index in tables(uv, "index"):
         if index.get("name") in names:
             tag = str(index.get("url", "")).rstrip("/").rpartition("/")[2]
             if found := _of_tag(tag, f"pyproject.toml (torch from the index {index['name']!r})"):
@@ -98,15 +98,17 @@ def _of_tag(tag: str, source: str) -> TorchBuild | None:
 
 
 def _names_torch(lock: dict[str, Any]) -> bool:
-    return any(package.get("name") == "torch" for package in _tables(lock, "package"))
+    return any(package.get("name") == "torch" for package in tables(lock, "package"))
 
 
-def _tables(table: dict[str, Any], key: str) -> list[dict[str, Any]]:
+def tables(table: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    """The tables of an array of tables; none where the file holds something else there."""
     found = table.get(key, [])
     return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
 
 
-def _toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file; empty where there is none that can be read, which is reported elsewhere."""
     try:
         return tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):

@@ -1,7 +1,6 @@
 """Whether an endpoint folder has all that a build needs."""
 
 import tomllib
-from importlib import metadata
 from pathlib import Path
 
 import msgspec
@@ -9,6 +8,11 @@ import msgspec
 from gen_worker.names import slugify
 from gen_worker.project.constraints import constraint_satisfied
 from gen_worker.project.cozy_toml import find_cozy_toml, load_cozy_toml
+from gen_worker.project.origin import foreign_problem, installed_version
+
+
+class VersionError(ValueError):
+    """The installed gen-worker is not one that the project takes."""
 
 
 class EndpointValidationResult(msgspec.Struct, frozen=True):
@@ -57,13 +61,18 @@ def _pyproject_problems(path: Path) -> list[str]:
 
 
 def version_problem(root: Path) -> str | None:
-    """Why the installed version does not fit a cozy.toml in `root`, which a built image need not have."""
+    """Why the installed gen-worker cannot serve a project in `root`: it is another project's, or not of a version that cozy.toml takes.
+
+    A built image need not have a cozy.toml; then only the first counts.
+    """
+    if problem := foreign_problem():
+        return problem
     found = find_cozy_toml(root)
     if found is None:
         return None
     constraint = load_cozy_toml(found).gen_worker
-    installed = metadata.version("gen-worker")
-    if constraint_satisfied(constraint, installed):
+    version = installed_version()
+    if version is None or constraint_satisfied(constraint, version):
         return None
-    fix = f"install a fitting one: pip install 'gen-worker{constraint}'"
-    return f"gen-worker {installed} does not satisfy gen_worker = {constraint!r} in {found}; {fix}"
+    fix = "install a fitting one from its clone or git address, or correct gen_worker in cozy.toml"
+    return f"gen-worker {version} does not satisfy gen_worker = {constraint!r} in {found}; {fix}"

@@ -1,0 +1,153 @@
+"""Which gen-worker is installed, and where it came from.
+
+The public package index has another project's package under the name gen-worker. Its versions satisfy our constraints, its modules have
+some of our names, and it does not bring `cozyctl`. So the version tells nothing: our distribution is known by its command, and projects
+name a source (a git address, a wheel), never the bare name.
+"""
+
+from collections.abc import Iterable, Iterator
+from importlib import metadata
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+NAME = "gen-worker"
+COMMAND = ("cozyctl", "gen_worker.cli.main:main")
+# Of what ours depends on, that which the other package does not.
+OURS_DEPENDS_ON = frozenset({"click", "httptools", "starlette"})
+OTHER = f"another project's package, which has the name {NAME} on the package index"
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Where an installed distribution came from, by PEP 610. `requirement` is what an installer takes: a git address, or a URL.
+
+    Both are empty for a distribution that came from a package index, and for one from this machine (`local`): a clone or a wheel.
+    """
+
+    local: str = ""
+    git: str = ""
+    commit: str = ""
+    subdirectory: str = ""
+    url: str = ""
+
+    @property
+    def requirement(self) -> str:
+        if self.git:
+            return f"git+{self.git}@{self.commit}{f'#subdirectory={self.subdirectory}' if self.subdirectory else ''}"
+        return self.url
+
+    @property
+    def source(self) -> str:
+        """The value for `[tool.uv.sources] gen-worker` in pyproject.toml; `""` where a wheel has to be made first, or an index has it."""
+        if self.git:
+            within = f', subdirectory = "{self.subdirectory}"' if self.subdirectory else ""
+            return f'{{ git = "{self.git}", rev = "{self.commit}"{within} }}'
+        return f'{{ url = "{self.url}" }}' if self.url else ""
+
+    @property
+    def install(self) -> str:
+        """The command that installs it again."""
+        return f"pip install '{NAME} @ {self.requirement}'" if self.requirement else f"pip install {self.local or 'CLONE-OF-GEN-WORKER'}"
+
+
+def own_origin() -> Origin:
+    """Where the gen-worker of this environment came from."""
+    found = _installed()
+    return origin_of(found) if found is not None and is_ours(found) else Origin()
+
+
+def origin_of(distribution: metadata.Distribution) -> Origin:
+    """Its `direct_url.json`, read; an empty `Origin` for what came from an index, or what cannot be read."""
+    try:
+        said = msgspec.json.decode(distribution.read_text("direct_url.json") or "{}", type=dict[str, object])
+    except (msgspec.DecodeError, OSError):
+        return Origin()
+    url, subdirectory = said.get("url"), said.get("subdirectory")
+    if not isinstance(url, str) or not url:
+        return Origin()
+    path = unquote(urlsplit(url).path) if url.startswith("file:") else ""
+    vcs = said.get("vcs_info")
+    if path or not isinstance(vcs, dict) or vcs.get("vcs") != "git" or not isinstance(vcs.get("commit_id"), str):
+        return Origin(local=path) if path else Origin(url=url)
+    return Origin(git=url, commit=str(vcs["commit_id"]), subdirectory=subdirectory if isinstance(subdirectory, str) else "")
+
+
+def is_ours(distribution: metadata.Distribution) -> bool:
+    """Whether a distribution of the name gen-worker is this project's."""
+    return any(entry.group == "console_scripts" and (entry.name, entry.value) == COMMAND for entry in distribution.entry_points)
+
+
+def foreign_problem() -> str | None:
+    """Why the gen-worker of this environment is not ours. Our code may run all the same, from a folder on PYTHONPATH."""
+    found = _installed()
+    if found is None or is_ours(found):
+        return None
+    return f"{NAME} {found.version} in this environment is {OTHER}; run: pip uninstall -y {NAME} && {Origin().install}"
+
+
+def installed_version() -> str | None:
+    """The version of the gen-worker in this environment; None where our code runs from a folder, without being installed."""
+    found = _installed()
+    return found.version if found is not None else None
+
+
+def environment_problem(root: Path) -> str | None:
+    """The same of the environment that uv keeps in the project's folder."""
+    for folder in [*sorted((root / ".venv").glob("lib/python*/site-packages")), root / ".venv/Lib/site-packages"]:
+        for found in _named(folder):
+            if not is_ours(found):
+                return f"{NAME} {found.version} in {folder.relative_to(root)} is {OTHER}; {mend(root)}"
+    return None
+
+
+def lock_problem(root: Path, packages: Iterable[dict[str, object]]) -> str | None:
+    """The same of the `package` tables of uv.lock."""
+    for package in packages:
+        source = package.get("source")
+        if package.get("name") == NAME and isinstance(source, dict) and "registry" in source:
+            listed = package.get("dependencies")
+            names = {each.get("name") for each in listed if isinstance(each, dict)} if isinstance(listed, list) else set()
+            if not names >= OURS_DEPENDS_ON:
+                return f"uv.lock has {NAME} {package.get('version', '')} from {source['registry']}: {OTHER}; {mend(root)}"
+    return None
+
+
+def source_warning(project: dict[str, object]) -> str | None:
+    """That pyproject.toml names no source of gen-worker, although the one that is installed here came from no index."""
+    here = own_origin()
+    sources = _table(_table(_table(project, "tool"), "uv"), "sources")
+    listed = _table(project, "project").get("dependencies")
+    items = [item.replace("_", "-") for item in listed if isinstance(item, str)] if isinstance(listed, list) else []
+    direct = any(item.startswith(NAME) and "@" in item for item in items)
+    if here == Origin() or direct or any(key.replace("_", "-").lower() == NAME for key in sources):
+        return None
+    return f"pyproject.toml does not say where {NAME} comes from, so that `uv lock` takes {OTHER}; {_source_lines(here)}"
+
+
+def mend(root: Path) -> str:
+    """What to write, and to run, so that a project gets this gen-worker."""
+    return f"{_source_lines(own_origin())}, then run: uv lock && uv sync"
+
+
+def _source_lines(here: Origin) -> str:
+    source = here.source or '{ path = "gen_worker-VERSION-py3-none-any.whl" }'
+    made = "" if here.source else f", with a wheel that `pip wheel --no-deps {here.local or 'CLONE-OF-GEN-WORKER'}` makes in this folder"
+    return f"add to pyproject.toml: [tool.uv.sources] {NAME} = {source}{made}"
+
+
+def _installed() -> metadata.Distribution | None:
+    try:
+        return metadata.distribution(NAME)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _named(folder: Path) -> Iterator[metadata.Distribution]:
+    if folder.is_dir():
+        yield from metadata.distributions(name=NAME, path=[str(folder)])
+
+
+def _table(table: dict[str, object], key: str) -> dict[str, object]:
+    found = table.get(key)
+    return found if isinstance(found, dict) else {}
