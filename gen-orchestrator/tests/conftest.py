@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from platform_process import PlatformProcess, write_project
 
 from gen_orchestrator.store.base import Store
 from gen_orchestrator.store.memory import MemoryStore
@@ -72,3 +73,17 @@ def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Calla
 @pytest.fixture
 def store(make_store: Callable[[], Store]) -> Store:
     return make_store()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """The tests' own project, fresh."""
+    return write_project(tmp_path / "probe")
+
+
+@pytest.fixture
+def platform(project: Path, tmp_path: Path) -> Iterator[PlatformProcess]:
+    """A platform that serves the project."""
+    started = PlatformProcess(project, tmp_path / "data")
+    yield started
+    started.close()

@@ -1,0 +1,187 @@
+"""`cozyctl up` as its users meet it: runs, streams, cancels, retries, releases, and what is asked of it wrongly."""
+
+import json
+import time
+from pathlib import Path
+
+from platform_process import PlatformProcess, read_events
+
+
+def test_a_run_is_answered_and_can_be_looked_up(platform: PlatformProcess) -> None:
+    answer = platform.invoke("echo", {"text": "hello"})
+    assert answer.status_code == 200, answer.text
+    run = answer.json()
+    assert (run["status"], run["output"]["text"], run["attempt"], run["owner"], run["tag"]) == ("succeeded", "hello", 1, "local", "prod")
+    assert run["routing"]["reason"] == "no_models"
+    assert run["timings"]["total_ms"] >= 0
+    again = platform.run(run["id"])
+    assert again["input"] == {"text": "hello"}
+    assert {**again, "input": None} == {**run, "input": None}
+
+
+def test_an_async_run_is_polled_with_an_etag(platform: PlatformProcess) -> None:
+    answer = platform.invoke("sleep", {"seconds": 0.3, "text": "x"}, headers={"prefer": "respond-async"})
+    assert (answer.status_code, answer.headers["preference-applied"]) == (202, "respond-async")
+    location = answer.headers["location"]
+    done = platform.http.get(location, params={"wait": 30})
+    assert done.json()["status"] == "succeeded"
+    assert platform.http.get(location, headers={"if-none-match": done.headers["etag"]}).status_code == 304
+
+
+def test_a_stream_tells_everything_in_order(platform: PlatformProcess) -> None:
+    with platform.http.stream(
+        "POST", "/v1/local/probe/count", json={"payload": {"times": 200}}, headers={"accept": "text/event-stream"}
+    ) as answer:
+        events = list(read_events(answer))
+    outputs = [(ident, data["number"]) for ident, name, data in events if name == "output"]
+    assert outputs == [(f"1-{number + 1}", number) for number in range(200)]
+    assert [name for _, name, _ in events][-1] == "done"
+    assert events[-1][2]["status"] == "succeeded"
+
+
+def test_a_reader_resumes_where_it_was(platform: PlatformProcess) -> None:
+    run_id = platform.submit("count", {"times": 50})
+    platform.run(run_id, 30)
+    rest = platform.events(run_id, "1-45")
+    assert [ident for ident, name, _ in rest if name == "output"] == ["1-46", "1-47", "1-48", "1-49", "1-50"]
+    assert platform.http.get(f"/v1/runs/{run_id}/events", headers={"last-event-id": "x"}).status_code == 400
+
+
+def test_ndjson_is_the_same_by_lines(platform: PlatformProcess) -> None:
+    answer = platform.http.post("/v1/local/probe/progress", json={"payload": {"times": 3}}, headers={"accept": "application/x-ndjson"})
+    lines = [json.loads(line) for line in answer.text.splitlines() if line]
+    assert [line["event"] for line in lines if line["event"] != "status"] == ["progress", "progress", "progress", "log", "done"]
+    assert lines[-1]["data"]["output"] == {"text": "done", "pid": 0}
+
+
+def test_a_running_run_is_canceled(platform: PlatformProcess) -> None:
+    run_id = platform.submit("sleep", {"seconds": 60})
+    platform.until(lambda: platform.run(run_id)["status"] == "running")
+    answer = platform.http.post(f"/v1/runs/{run_id}/cancel")
+    assert (answer.status_code, answer.json()["status"]) == (200, "canceled")
+    assert platform.http.post(f"/v1/runs/{run_id}/cancel").json()["status"] == "canceled"
+
+
+def test_a_waiting_run_is_canceled_at_once(platform: PlatformProcess) -> None:
+    first = platform.submit("one-at-a-time", {"seconds": 1.0})
+    second = platform.submit("one-at-a-time", {"seconds": 60})
+    assert platform.http.post(f"/v1/runs/{second}/cancel").json()["status"] == "canceled"
+    assert platform.run(first, 30)["status"] == "succeeded"
+
+
+def test_what_may_pass_is_tried_again(platform: PlatformProcess, tmp_path: Path) -> None:
+    answer = platform.invoke("later", {"times": 2, "folder": str(tmp_path)})
+    assert answer.json()["status"] == "succeeded"
+    assert answer.json()["attempt"] == 2
+
+
+def test_a_failed_run_answers_its_problem(platform: PlatformProcess) -> None:
+    answer = platform.invoke("refuse")
+    assert answer.status_code == 400
+    assert (answer.json()["status"], answer.json()["error"]["code"]) == ("failed", "validation")
+    assert "text is empty" in answer.json()["error"]["detail"]
+
+
+def test_a_run_beyond_its_time_is_ended(platform: PlatformProcess) -> None:
+    answer = platform.invoke("brief", {"seconds": 30})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
+
+
+def test_the_same_key_runs_once(platform: PlatformProcess) -> None:
+    key = {"idempotency-key": "k1"}
+    first = platform.invoke("echo", {"text": "a"}, headers=key).json()
+    assert platform.invoke("echo", {"text": "a"}, headers=key).json()["id"] == first["id"]
+    other = platform.invoke("echo", {"text": "b"}, headers=key)
+    assert (other.status_code, other.json()["code"]) == (422, "unprocessable")
+    put = platform.http.put("/v1/runs/mine", params={"function": "local/probe/echo"}, json={"payload": {"text": "c"}})
+    assert (put.status_code, put.json()["id"]) == (200, "mine")
+    assert platform.http.put("/v1/runs/mine", params={"function": "local/probe/echo"}, json={"payload": {"text": "c"}}).json() == put.json()
+
+
+def test_runs_are_listed_and_tried_again(platform: PlatformProcess) -> None:
+    ids = [platform.invoke("echo", {"text": str(number)}).json()["id"] for number in range(5)]
+    page = platform.http.get("/v1/runs", params={"limit": 3}).json()
+    assert [run["id"] for run in page["data"]] == ids[:1:-1]
+    rest = platform.http.get("/v1/runs", params={"cursor": page["next_cursor"]}).json()
+    assert [run["id"] for run in rest["data"]] == ids[1::-1]
+    again = platform.http.post(f"/v1/runs/{ids[0]}/retry")
+    assert (again.status_code, again.json()["parent_id"]) == (202, ids[0])
+    assert platform.run(again.json()["id"], 30)["output"]["text"] == "0"
+
+
+def test_a_saved_file_is_fetched(platform: PlatformProcess) -> None:
+    run = platform.invoke("save", {"text": "kept"}).json()
+    ref = run["output"]["file"]["ref"]
+    assert platform.http.get(f"/v1/files/local/{ref}").text == "kept"
+    raw = platform.invoke("save", {"text": "raw"}, headers={"accept": "text/plain"})
+    assert (raw.status_code, raw.text) == (200, "raw")
+    assert platform.http.get("/v1/files/local/runs/x/outputs/y").status_code == 404
+
+
+def test_an_edit_becomes_a_release_under_dev_and_prod_stays(platform: PlatformProcess, project: Path) -> None:
+    main = project / "src" / "probe" / "main.py"
+    main.write_text(main.read_text().replace("VERSION = 1", "VERSION = 2"))
+    platform.until(lambda: platform.invoke("version", tag="dev").json()["output"] == {"text": "2", "pid": 0})
+    assert platform.invoke("version").json()["output"]["text"] == "1"
+    main.write_text("this is no Python")
+    new = platform.http.get("/v1/releases").json()["data"][0]["release_id"]
+    moved = platform.http.put("/v1/endpoints/local/probe/functions/version/tags/prod", json={"release_id": new})
+    assert moved.status_code == 200, moved.text
+    assert platform.invoke("version").json()["output"]["text"] == "2"
+    lost = platform.http.put("/v1/endpoints/local/probe/functions/version/tags/prod", json={"release_id": new, "expected": ""})
+    assert lost.status_code == 409
+
+
+def test_unknown_names_get_the_nearest(platform: PlatformProcess) -> None:
+    for path, word in (
+        ("/v1/locl/probe/echo", "local"), ("/v1/local/prob/echo", "probe"), ("/v1/local/probe/ecko", "echo"), ("/v1/local/probe/echo:prd", "prod"),
+    ):  # fmt: skip
+        answer = platform.http.post(path, json={})
+        assert answer.status_code == 404
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert f"Did you mean '{word}'" in answer.json()["detail"], answer.text
+
+
+def test_wrong_requests_say_what_is_wrong(platform: PlatformProcess) -> None:
+    for body, word in (
+        (b"{", "JSON"), (b"[1]", "list"), (b'{"payload": 5}', "payload is a number"), (b'{"payload": {}, "priorty": "low"}', "priority"),
+        (b'{"payload": {}, "timeout_s": -1}', "timeout_s"), (b'{"payload": {}, "priority": "hi"}', "high"), (b"[" * 100_000, "nested"),
+        (b"\xff", "JSON"),
+    ):  # fmt: skip
+        answer = platform.http.post("/v1/local/probe/echo", content=body)
+        assert (answer.status_code, word in answer.json()["detail"]) == (400, True), answer.text
+    assert platform.http.get("/v1/runs", params={"status": "runing"}).status_code == 400
+    assert platform.http.get("/v1/runs/nothing").status_code == 404
+    assert platform.http.get("/v1/runs/x", params={"wait": "-1"}).status_code in (400, 404)
+
+
+def test_it_tells_about_itself(platform: PlatformProcess) -> None:
+    platform.invoke("echo")
+    document = platform.http.get("/openapi.json").json()
+    assert "/v1/local/probe/echo" in document["paths"]
+    metrics = platform.http.get("/metrics").text
+    assert 'gen_orchestrator_runs_total{function="local/probe/echo",status="succeeded"} 1' in metrics
+    assert platform.http.get("/readyz").status_code == 200
+    status = platform.status()
+    assert status["workers"][0]["state"] == "idle"
+
+
+def test_a_second_one_on_the_same_data_is_refused(platform: PlatformProcess) -> None:
+    import subprocess
+
+    from platform_process import COZYCTL
+
+    command = [str(COZYCTL), "up", str(platform.project), "--listen", "127.0.0.1:0", "--data", str(platform.data)]
+    second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert second.returncode == 1
+    assert "in use by another process" in second.stderr
+
+
+def test_it_ends_in_order(platform: PlatformProcess) -> None:
+    began = time.monotonic()
+    run_id = platform.submit("sleep", {"seconds": 0.5, "text": "kept"})
+    platform.until(lambda: platform.run(run_id)["status"] == "running")
+    assert platform.stop() == 0, platform.log.read_text()[-2000:]
+    assert time.monotonic() - began < 30
+    platform.start()
+    assert platform.run(run_id, 30)["status"] == "succeeded"

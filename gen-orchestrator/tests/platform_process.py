@@ -1,0 +1,250 @@
+"""A platform in a process of its own, over a project written for the tests, and what callers do with it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+COZYCTL = Path(sys.executable).parent / "cozyctl"
+COZY_TOML = """\
+schema_version = 1
+name = "probe"
+main = "probe.main"
+gen_worker = ">=0.2.0,<0.3.0"
+
+[functions.brief]
+timeout_s = 1
+
+[functions.one_at_a_time]
+max_concurrency = 1
+"""
+MAIN = """\
+import os, time
+from collections.abc import Iterator
+from pathlib import Path
+import msgspec
+from gen_worker import ActionContext, Asset, RetryableError, worker_function
+
+class Input(msgspec.Struct):
+    text: str = ""
+    seconds: float = 0.0
+    times: int = 0
+    folder: str = ""
+
+class Output(msgspec.Struct):
+    text: str
+    pid: int = 0
+
+class Delta(msgspec.Struct):
+    number: int
+
+class Saved(msgspec.Struct):
+    file: Asset
+
+VERSION = 1
+
+@worker_function()
+def echo(ctx: ActionContext, payload: Input) -> Output:
+    return Output(text=payload.text, pid=os.getpid())
+
+@worker_function()
+def version(ctx: ActionContext, payload: Input) -> Output:
+    return Output(text=str(VERSION))
+
+@worker_function()
+def sleep(ctx: ActionContext, payload: Input) -> Output:
+    note(payload, f"{ctx.run_id} began")
+    end = time.monotonic() + payload.seconds
+    while time.monotonic() < end:
+        if ctx.is_canceled():
+            raise InterruptedError("canceled")
+        time.sleep(0.005)
+    return Output(text=payload.text, pid=os.getpid())
+
+@worker_function()
+def one_at_a_time(ctx: ActionContext, payload: Input) -> Output:
+    time.sleep(payload.seconds)
+    return Output(text=payload.text)
+
+@worker_function()
+def brief(ctx: ActionContext, payload: Input) -> Output:
+    time.sleep(payload.seconds)
+    return Output(text="late")
+
+@worker_function()
+def count(ctx: ActionContext, payload: Input) -> Iterator[Delta]:
+    for number in range(payload.times):
+        if payload.seconds:
+            time.sleep(payload.seconds)
+        yield Delta(number)
+
+@worker_function()
+def progress(ctx: ActionContext, payload: Input) -> Output:
+    for number in range(payload.times):
+        ctx.progress(number / payload.times, stage="work")
+    ctx.log("nearly there")
+    return Output(text="done")
+
+@worker_function()
+def later(ctx: ActionContext, payload: Input) -> Output:
+    if len(note(payload, "try")) < payload.times:
+        raise RetryableError("not yet")
+    return Output(text="at last")
+
+@worker_function()
+def crash(ctx: ActionContext, payload: Input) -> Output:
+    note(payload, "crash")
+    os._exit(7)
+
+@worker_function()
+def refuse(ctx: ActionContext, payload: Input) -> Output:
+    raise ValueError("text is empty")
+
+@worker_function()
+def save(ctx: ActionContext, payload: Input) -> Saved:
+    return Saved(file=ctx.save_bytes(f"runs/{ctx.run_id}/outputs/note.txt", payload.text.encode()))
+
+def note(payload: Input, line: str) -> list[str]:
+    if not payload.folder:
+        return []
+    path = Path(payload.folder) / "notes"
+    with path.open("a") as file:
+        file.write(line + "\\n")
+    return path.read_text().splitlines()
+"""
+
+
+def write_project(folder: Path) -> Path:
+    """The project that the tests serve."""
+    (folder / "src" / "probe").mkdir(parents=True)
+    (folder / "cozy.toml").write_text(COZY_TOML)
+    (folder / "src" / "probe" / "__init__.py").write_text("")
+    (folder / "src" / "probe" / "main.py").write_text(MAIN)
+    return folder
+
+
+class PlatformProcess:
+    """`cozyctl up`, started; `stop`, `kill` and `start` again as often as a test likes."""
+
+    def __init__(self, project: Path, data: Path, *arguments: str) -> None:
+        self.project = project
+        self.data = data
+        self._arguments = arguments
+        self.log = data.parent / "up.log"
+        self.http: httpx.Client
+        self.start()
+
+    def start(self) -> None:
+        """Start, and wait until it serves."""
+        command = [str(COZYCTL), "up", str(self.project), "--json", "--listen", "127.0.0.1:0", "--data", str(self.data), *self._arguments]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, self.log.read_text()[-4000:]
+        self.url = json.loads(line)["url"]
+        self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
+
+    def stop(self, timeout_s: float = 60) -> int:
+        """End it in order; its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self._gone(timeout_s)
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self.process.kill()
+        self._gone(30)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self._gone(60)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+    def invoke(self, function: str, payload: dict[str, Any] | None = None, *, tag: str = "", headers: dict[str, str] | None = None,
+               **options: Any) -> httpx.Response:  # fmt: skip
+        name = f"{function}:{tag}" if tag else function
+        return self.http.post(f"/v1/local/probe/{name}", json={"payload": payload or {}, **options}, headers=headers)
+
+    def submit(self, function: str, payload: dict[str, Any] | None = None, **options: Any) -> str:
+        """Start a run and do not wait; its id."""
+        answer = self.invoke(function, payload, headers={"prefer": "respond-async"}, **options)
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["id"])
+
+    def run(self, run_id: str, wait_s: int = 0) -> dict[str, Any]:
+        answer = self.http.get(f"/v1/runs/{run_id}", params={"wait": wait_s} if wait_s else None)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.http.get("/v1/status").json()
+        return found
+
+    def worker_pids(self) -> dict[str, int]:
+        """Process ids of the workers that run, by worker id."""
+        found = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                environment = (folder / "environ").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if f"GEN_ORCHESTRATOR_PID={self.process.pid}".encode() in environment:
+                worker = next((item for item in environment if item.startswith(b"WORKER_ID=")), b"")
+                found[worker.removeprefix(b"WORKER_ID=").decode()] = int(folder.name)
+        return found
+
+    def until(self, check: Callable[[], Any], timeout_s: float = 60) -> Any:
+        """What `check` gives once it is true."""
+        deadline_s = time.monotonic() + timeout_s
+        while time.monotonic() < deadline_s:
+            if found := check():
+                return found
+            time.sleep(0.02)
+        raise TimeoutError(self.log.read_text()[-4000:])
+
+    def events(self, run_id: str, last_id: str = "") -> list[tuple[str, str, Any]]:
+        """All events of a run to its end: id, name, data."""
+        headers = {"accept": "text/event-stream"} | ({"last-event-id": last_id} if last_id else {})
+        with self.http.stream("GET", f"/v1/runs/{run_id}/events", headers=headers) as answer:
+            assert answer.status_code == 200, answer.read()
+            return list(read_events(answer))
+
+    def _gone(self, timeout_s: float) -> int:
+        self.http.close()
+        status = self.process.wait(timeout_s)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        return status
+
+
+def read_events(answer: httpx.Response) -> Any:
+    """Events of a stream as they come: id, name, data."""
+    ident = name = data = ""
+    for line in answer.iter_lines():
+        if not line:
+            if name:
+                yield ident, name, json.loads(data)
+            ident = name = data = ""
+        elif not line.startswith(":"):
+            field, _, value = line.partition(": ")
+            if field == "id":
+                ident = value
+            elif field == "event":
+                name = value
+            else:
+                data = value
+
+
+def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
+    os.kill(pid, number)
