@@ -7,6 +7,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from gen_worker.errors import FieldError
+
 RECEIVED: Final = "task.received"
 STARTED: Final = "task.started"
 COMPLETED: Final = "task.completed"
@@ -22,6 +24,7 @@ INFERENCE_STARTED: Final = "task.inference.started"
 INFERENCE_COMPLETED: Final = "task.inference.completed"
 INFERENCE_FAILED: Final = "task.inference.failed"
 REJECTED: Final = "task.rejected"
+WARNING: Final = "task.warning"
 OUTPUT_DELTA: Final = "output.delta"
 OUTPUT_COMPLETED: Final = "output.completed"
 OUTPUT_ERROR: Final = "output.error"
@@ -46,6 +49,7 @@ OUTPUT_EVENTS: Final = frozenset({OUTPUT_DELTA, OUTPUT_COMPLETED, OUTPUT_ERROR})
 RESERVED: Final = OUTPUT_EVENTS | {
     RECEIVED,
     REJECTED,
+    WARNING,
     STARTED,
     COMPLETED,
     FAILED,
@@ -126,6 +130,13 @@ class Stuck(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 class Started(msgspec.Struct, frozen=True, gc=False):
     function_name: str
     required_variant_refs: tuple[str, ...]
+
+
+class Warned(msgspec.Struct, frozen=True):
+    """What of a payload was left out, and what may have been meant. The run goes on without it."""
+
+    function_name: str
+    warnings: tuple[FieldError, ...]
 
 
 class Completed(msgspec.Struct, frozen=True, gc=False):

@@ -5,7 +5,7 @@ What leaves this module are plain values of ours, which every encoder takes.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -86,22 +86,30 @@ def _outcome_of(exc: BaseException) -> Outcome:
     return _failed(exc, "internal", "internal", "internal error", text)
 
 
-def scrub(text: str) -> str:
-    """Text that a caller may see: no bearer tokens, URLs, absolute paths or control characters, at most 500 characters."""
+def scrub(text: str, pointers: Sequence[str] = ()) -> str:
+    """Text that a caller may see: no bearer tokens, URLs, absolute paths or control characters, at most 500 characters.
+
+    `pointers`: JSON pointers into the caller's own payload. They look like paths, and stay.
+    """
+
+    def without_path(found: re.Match[str]) -> str:
+        return found[0] if any(pointer.startswith(found[0].rstrip(".")) for pointer in pointers) else "<path>"
+
     text = _BEARER.sub("Bearer <redacted>", text[: 8 * MAX_SAFE_MESSAGE])
-    text = _PATH.sub("<path>", _URL.sub("<url>", text))
+    text = _PATH.sub(without_path, _URL.sub("<url>", text))
     return "".join(char if char.isprintable() or char == "\n" else " " for char in text)[:MAX_SAFE_MESSAGE]
 
 
 def _failed(exc: BaseException, error_type: str, code: str, safe: str, text: str, *, retryable: bool = False) -> Outcome:
+    errors = _field_errors(exc.errors) if isinstance(exc, ValidationError) else ()
     return Outcome(
         success=False,
         error_type=error_type,
         code=code,
         retryable=retryable,
-        safe_message=scrub(safe).strip() or _EMPTY_TEXTS.get(error_type, error_type),
+        safe_message=scrub(safe, [error.pointer for error in errors]).strip() or _EMPTY_TEXTS.get(error_type, error_type),
         error_message=f"{class_name(exc)}: {text}"[:MAX_ERROR_MESSAGE] + _place_of(exc),
-        errors=_field_errors(exc.errors) if isinstance(exc, ValidationError) else (),
+        errors=errors,
     )
 
 

@@ -89,7 +89,7 @@ def test_files_and_json_payloads(project: Callable[..., Path], tmp_path: Path) -
     ("arguments", "status", "message"),
     [
         (["run", "go", "-i", "prompt=bad"], 1, "error: ValidationError: no bad prompts"),
-        (["run", "go", "-i", "promt=x"], 1, "Did you mean 'prompt', where you wrote 'promt'?"),
+        (["run", "go", "-i", "promt=x"], 1, "Unknown field 'promt'. Did you mean 'prompt'?"),
         (["run", "goo", "-i", "prompt=x"], 3, "no function 'goo'. Did you mean 'go'?"),
         (["run", "go", "-i", "prompt"], 2, "expected FIELD=VALUE"),
         (["run", "go", "-i", "image=@missing.png"], 2, "there is no file missing.png"),

@@ -35,7 +35,7 @@ def post(runner: Runner, function: str, body: bytes) -> tuple[int, dict]:
         (
             {"leaves": [{"nummer": 1}]},
             "/leaves/0/number",
-            "required field 'number' is missing. Did you mean 'number', where you wrote 'nummer'?",
+            "required field 'number' is missing. Unknown field 'nummer'. Did you mean 'number'?",
         ),
         ({}, "/leaves", "payload: required field 'leaves' is missing."),
         ({"leaves": [], "share": "all"}, "/share", "payload.share: expected float, got str."),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gen_worker.dev.runs import DevRun
 from gen_worker.errors import ValidationError
 from gen_worker.events import RunEvent
-from gen_worker.execution.payloads import decode_payload
+from gen_worker.execution.payloads import read_payload
 from gen_worker.files.local_outputs import LocalOutputs, normalize_output_ref
 from gen_worker.http.sse import frame, last_event_id
 from gen_worker.names import slugify
@@ -71,16 +71,16 @@ def test_a_ref_that_parses_prints_to_itself(text: str) -> None:
     )
 )
 def test_payloads_survive_both_encodings(value: Tree) -> None:
-    assert decode_payload(Tree, msgspec.json.encode(value), "json") == value
+    assert read_payload(Tree, msgspec.json.encode(value), "json").value == value
     small = all(-(2**63) <= leaf.number < 2**64 for leaf in value.leaves)
     if small:
-        assert decode_payload(Tree, msgspec.msgpack.encode(value), "msgpack") == value
+        assert read_payload(Tree, msgspec.msgpack.encode(value), "msgpack").value == value
 
 
 @given(JSON)
 def test_any_json_is_a_payload_or_a_validation_error_with_a_pointer(value: object) -> None:
     try:
-        assert isinstance(decode_payload(Tree, json.dumps(value).encode()), Tree)
+        assert isinstance(read_payload(Tree, json.dumps(value).encode()).value, Tree)
     except ValidationError as exc:
         for error in exc.errors:
             assert error.pointer == "" or error.pointer.startswith("/")
@@ -90,7 +90,7 @@ def test_any_json_is_a_payload_or_a_validation_error_with_a_pointer(value: objec
 def test_any_bytes_are_a_payload_or_a_validation_error(data: bytes) -> None:
     for encoding in ("json", "msgpack"):
         try:
-            decode_payload(Tree, data, encoding)
+            read_payload(Tree, data, encoding)
         except ValidationError as exc:
             assert str(exc)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gen_worker import Asset, Clamp
 from gen_worker.authoring.assets import find_assets, holds_assets
-from gen_worker.execution.payloads import decode_payload
+from gen_worker.execution.payloads import read_payload
 
 try:
     import attrs
@@ -172,7 +172,7 @@ def test_no_caller_says_where_a_file_lies_and_every_file_is_found(encoding: Any,
     except TypeError:
         return  # msgspec itself takes no such type: two classes without a tag in a union
     del decoder
-    payload = decode_payload(payload_type, data, encoding)
+    payload = read_payload(payload_type, data, encoding).value
     inside = everything_in(payload)
     assets = [each for each in inside if isinstance(each, Asset)]
     assert [asset.local_path for asset in assets] == [None] * len(assets)
@@ -180,7 +180,7 @@ def test_no_caller_says_where_a_file_lies_and_every_file_is_found(encoding: Any,
     assert {id(asset) for asset in found.values()} == {id(asset) for asset in assets}
     assert all(resolved(body, pointer) == FILE for pointer in found)
     assert holds_assets(payload_type) or not assets
-    again = decode_payload(payload_type, msgspec.json.encode(payload))
+    again = read_payload(payload_type, msgspec.json.encode(payload)).value
     assert msgspec.json.encode(again) == msgspec.json.encode(payload), "clamped once is clamped"
     for name in ("steps", "some_field"):
         numbers = [getattr(each, name) for each in inside if hasattr(type(each), "__struct_fields__") and name in each.__struct_fields__]

@@ -14,11 +14,15 @@ what stood in Annotated is kept in `extras`. A type may contain itself: parts ar
 
 import collections.abc
 import dataclasses
+import datetime
+import decimal
+import enum
 import inspect
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, cached_property
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -30,6 +34,10 @@ _LISTS = (
     collections.abc.Collection, collections.abc.Sequence, collections.abc.MutableSequence, collections.abc.Set, collections.abc.MutableSet,
 )  # fmt: skip
 _TABLES = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
+_SCALARS = {
+    bool, int, float, str, bytes, bytearray, type(None), decimal.Decimal, uuid.UUID,
+    datetime.datetime, datetime.date, datetime.time, datetime.timedelta,
+}  # fmt: skip
 _WRAPPERS = {"Final", "Required", "NotRequired", "ReadOnly", "ClassVar"}
 
 
@@ -57,6 +65,34 @@ class Shape:
                 todo.extend(shape.parts)
 
     @cached_property
+    def is_scalar(self) -> bool:
+        """Whether no JSON object can stand anywhere in values of this shape: none need to be looked for."""
+        return all(
+            isinstance(below, (Items, Fixed, OneOf)) or (isinstance(below, Leaf) and below.is_text_or_number) for below in self.everywhere()
+        )
+
+    @cached_property
+    def members(self) -> "tuple[Shape, ...]":
+        """What it may be: the members of a union, and of unions in it; else itself."""
+        return tuple(member for part in self.parts for member in part.members) if isinstance(self, OneOf) else (self,)
+
+    def member_for(self, value: Any) -> "Shape | None":
+        """Which member a value as it stands in JSON is meant for, by its kind and its tag. msgspec lets JSON tell them apart."""
+        if not isinstance(self, OneOf):
+            return self
+        if isinstance(value, dict):
+            objects = [
+                member for member in self.members if isinstance(member, Table) or (isinstance(member, Record) and not member.is_array)
+            ]
+            return _tagged(objects, lambda record: value.get(record.tag_field))
+        if isinstance(value, (list, tuple)):
+            arrays = [
+                member for member in self.members if isinstance(member, (Items, Fixed)) or (isinstance(member, Record) and member.is_array)
+            ]
+            return _tagged(arrays, lambda record: value[0] if value else None)
+        return None
+
+    @cached_property
     def typed(self) -> Any:
         """The type with the extras that msgspec knows, for converting one value alone."""
         metas = tuple(extra for extra in self.extras if isinstance(extra, msgspec.Meta))
@@ -65,6 +101,12 @@ class Shape:
 
 class Leaf(Shape):
     """A value without parts."""
+
+    @cached_property
+    def is_text_or_number(self) -> bool:
+        """False for what may hold anything, such as Any and Raw."""
+        kind = self.annotation
+        return get_origin(kind) is Literal or (isinstance(kind, type) and (kind in _SCALARS or issubclass(kind, enum.Enum)))
 
 
 class Items(Shape):
@@ -192,6 +234,15 @@ def is_record(kind: type) -> bool:
         or dataclasses.is_dataclass(kind)
         or hasattr(kind, "__attrs_attrs__")
     )
+
+
+def _tagged(members: Sequence[Shape], tag_of: Callable[["Record"], Any]) -> Shape | None:
+    """The member whose tag the value bears; the only one, where there is but one."""
+    for member in members:
+        if isinstance(member, Record) and member.tag_field is not None and tag_of(member) == member.tag:
+            return member
+    untagged = [member for member in members if not (isinstance(member, Record) and member.tag_field is not None)]
+    return untagged[0] if len(untagged) == 1 else members[0] if len(members) == 1 else None
 
 
 def read_through(annotation: Any) -> tuple[Any, tuple[Any, ...]]:

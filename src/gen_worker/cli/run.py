@@ -32,7 +32,8 @@ from gen_worker.cli.output import (
 from gen_worker.cli.session import LocalSession, run_locally
 from gen_worker.dev.project import Served, load_project
 from gen_worker.dev.server import ServeOptions
-from gen_worker.dev.uploads import place, text_value
+from gen_worker.errors import FieldError
+from gen_worker.execution.text_fields import FormPayload, TextFieldError, read_json
 from gen_worker.http.asgi import RequestError
 from gen_worker.log import Log
 from gen_worker.names import did_you_mean, slugify
@@ -93,11 +94,13 @@ class _Ended(msgspec.Struct):
     outcome: Outcome
     files: list[Asset]
     deltas: list[Any]
+    warnings: list[FieldError]
     unread: bool  # nobody reads our stdout any more
 
 
 async def _run(session: LocalSession, live: LiveRun, *, as_json: bool) -> _Ended:
     deltas: list[Any] = []
+    warnings: list[FieldError] = []
     unread = False
 
     def on_event(event: events.RunEvent) -> None:
@@ -105,7 +108,9 @@ async def _run(session: LocalSession, live: LiveRun, *, as_json: bool) -> _Ended
         try:
             if unread:
                 return
-            if event.event_type != events.OUTPUT_DELTA:
+            if event.event_type == events.WARNING:
+                warnings.extend(event.payload.warnings)
+            elif event.event_type != events.OUTPUT_DELTA:
                 live.show(event)
             elif as_json:
                 deltas.append(event.payload)
@@ -123,7 +128,7 @@ async def _run(session: LocalSession, live: LiveRun, *, as_json: bool) -> _Ended
     except BrokenPipeError:
         if not unread:
             raise
-    return _Ended(outcome, files, deltas, unread)
+    return _Ended(outcome, files, deltas, warnings, unread)
 
 
 class TerminalLog(Log):
@@ -158,10 +163,15 @@ def _report(ended: _Ended, *, as_json: bool) -> int:
     if as_json:
         output: Any = msgspec.Raw(outcome.output) if outcome.output else ended.deltas or None
         body: dict[str, Any] = {"ok": outcome.success, "output": output, "files": [_file_json(file) for file in ended.files]}
+        if ended.warnings:
+            body["warnings"] = ended.warnings
         if not outcome.success:
             body |= {"code": outcome.code, "error": outcome.error_message, "errors": outcome.errors, "retryable": outcome.retryable}
         print_json(body)
         return status
+    for warning in ended.warnings:
+        hint = f" Did you mean {warning.suggestion!r}?" if warning.suggestion else ""
+        say(f"warning: {warning.message}, at {warning.pointer}, was left out.{hint}")
     if not outcome.success:
         say(f"error: {outcome.error_message}")
         return status
@@ -205,21 +215,32 @@ def _choose(served: Served, function: str | None) -> FunctionSpec:
 def _payload(inputs: tuple[str, ...], payload: str | None, struct: type[msgspec.Struct]) -> tuple[bytes, dict[str, Path]]:
     text = sys.stdin.read() if payload == "-" else payload
     try:
-        body: Any = msgspec.json.decode(text.encode()) if text else {}
-    except (msgspec.DecodeError, RecursionError) as exc:
+        form = FormPayload(struct, read_json(text) if text else {})
+    except TextFieldError as exc:
         raise ValueError(f"--payload is not JSON: {exc}") from None
-    uploads: dict[str, Path] = {}
+    fields: dict[str, list[str]] = {}
     for item in inputs:
         field, equals, value = item.partition("=")
         if not equals:
             raise ValueError(f"-i {item!r}: expected FIELD=VALUE, or FIELD=@PATH for a file")
-        if value.startswith("@"):
-            path = Path(value[1:]).expanduser()
-            if not path.is_file():
-                raise ValueError(f"-i {item!r}: there is no file {value[1:]}")
-            ref = f"upload:{len(uploads)}/{path.name}"
-            uploads[ref] = path
-            place(body, field, {"ref": ref})
+        fields.setdefault(field, []).append(value)
+    for field, values in fields.items():
+        if all(value.startswith("@") for value in values) and form.takes_file(field):
+            form.add_files(field, [_file(field, value[1:]) for value in values])
         else:
-            place(body, field, text_value(value, struct, field))
-    return msgspec.json.encode(body), uploads
+            form.add_texts(field, [_not_a_file(field, value) for value in values])
+    return form.encoded(), form.uploads
+
+
+def _file(field: str, name: str) -> tuple[str, Path]:
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise ValueError(f"-i {field}=@{name}: there is no file {name}")
+    return path.name, path
+
+
+def _not_a_file(field: str, value: str) -> str:
+    """A text, which may begin with @; the name of a file is a mistake here."""
+    if value.startswith("@") and Path(value[1:]).expanduser().is_file():
+        raise ValueError(f'-i {field}={value}: {field} takes no file; to send the file\'s text, write -i {field}="$(cat {value[1:]})"')
+    return value

@@ -25,7 +25,7 @@ class Timing(msgspec.Struct):
 
 
 class RunAnswer(msgspec.Struct, omit_defaults=True):
-    """The answer of `POST /v1/run/{function}`; `code`, `errors` and `files` are there when there is something to say."""
+    """The answer of `POST /v1/run/{function}`; `code`, `errors`, `files` and `warnings` are there when there is something to say."""
 
     error_message: str
     error_type: str
@@ -40,6 +40,7 @@ class RunAnswer(msgspec.Struct, omit_defaults=True):
     files: list[dict[str, Any]] = []
     outputs: list[msgspec.Raw] | None = None
     retryable: bool = False
+    warnings: tuple[FieldError, ...] = ()
 
 
 class RunObject(msgspec.Struct, omit_defaults=True):
@@ -57,6 +58,7 @@ class RunObject(msgspec.Struct, omit_defaults=True):
     files: list[dict[str, Any]] = []
     started_at: str | None = None
     finished_at: str | None = None
+    warnings: tuple[FieldError, ...] = ()
 
 
 def run_answer(run: DevRun, *, as_list: bool = False) -> bytes:
@@ -83,6 +85,7 @@ def run_answer(run: DevRun, *, as_list: bool = False) -> bytes:
         answer.outputs = [event.payload for event in run.log.after(0)[1] if event.event_type == OUTPUT_DELTA]
         if as_list:
             answer.output = answer.outputs
+    answer.warnings = run.warnings
     if run.files:
         answer.files = [file_json(asset) for asset in run.files]
     return _encode(answer)
@@ -111,6 +114,7 @@ def run_object(run: DevRun) -> RunObject:
         files=[file_json(asset) for asset in run.files],
         started_at=_time(run.started_s),
         finished_at=_time(run.finished_s),
+        warnings=run.warnings,
     )
 
 

@@ -1,13 +1,14 @@
 """The body of a run request: the payload, bare or in an envelope with options."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
+from gen_worker.execution.duplicate_keys import first_duplicate
+from gen_worker.execution.text_fields import TextFieldError, read_json
 from gen_worker.http.asgi import RequestError
-from gen_worker.names import RUN_ID_RULE, is_run_id
-
-Unset = msgspec.UnsetType
+from gen_worker.names import RUN_ID_RULE, did_you_mean, is_run_id
 
 
 class RunOptions(msgspec.Struct, frozen=True):
@@ -22,19 +23,17 @@ class RunOptions(msgspec.Struct, frozen=True):
     cancel_on_disconnect: bool = True
 
 
-class _Envelope(msgspec.Struct):
-    payload: msgspec.Raw | Unset = msgspec.UNSET
-    run_id: msgspec.Raw | Unset = msgspec.UNSET
-    timeout_ms: msgspec.Raw | Unset = msgspec.UNSET
-    owner: msgspec.Raw | Unset = msgspec.UNSET
-    invoker_id: msgspec.Raw | Unset = msgspec.UNSET
-    required_variant_refs: msgspec.Raw | Unset = msgspec.UNSET
-    required_models: msgspec.Raw | Unset = msgspec.UNSET
-    resolved_cozy_models_by_id: msgspec.Raw | Unset = msgspec.UNSET
-    cancel_on_disconnect: msgspec.Raw | Unset = msgspec.UNSET
-
-
-_decode = msgspec.json.Decoder(_Envelope).decode
+_KINDS: Mapping[str, Any] = {
+    "run_id": str | None,
+    "timeout_ms": int | None,
+    "owner": str | None,
+    "invoker_id": str | None,
+    "required_variant_refs": tuple[str, ...] | None,
+    "required_models": tuple[str, ...] | None,
+    "resolved_cozy_models_by_id": dict[str, Any] | None,
+    "cancel_on_disconnect": bool,
+}
+_decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _NO_OPTIONS = RunOptions()
 
 
@@ -54,40 +53,51 @@ def read_envelope(body: bytes) -> tuple[bytes, RunOptions]:
     except msgspec.DecodeError as exc:
         detail = f"the body is not JSON: {exc}" if body else "the body is empty; expected a JSON object"
         raise RequestError(400, "invalid_json", detail, error="invalid_json") from None
-    payload = envelope.payload
-    if isinstance(payload, Unset) or bytes(memoryview(payload)[:1]) not in (b"{", b"["):
+    payload = envelope.pop("payload", None)
+    if payload is None or bytes(memoryview(payload)[:1]) not in (b"{", b"["):
         return body, _NO_OPTIONS
-    return bytes(payload), _options(envelope)
+    inner = bytes(payload)
+    key_count = 1 + len(envelope) + inner.count(b'":') + sum([bytes(raw).count(b'":') for raw in envelope.values()])
+    try:
+        twice = first_duplicate(body, None, "json", key_count)
+    except RecursionError:
+        raise RequestError(400, "invalid_json", "the body is nested too deep", error="invalid_json") from None
+    if twice is not None:
+        raise RequestError(400, "validation", f"the body: the key at {twice} is given twice", error="duplicate_key")
+    return inner, _options(envelope) if envelope else _NO_OPTIONS
 
 
-def _options(envelope: _Envelope) -> RunOptions:
-    required = envelope.required_variant_refs
+def _options(raw: Mapping[str, msgspec.Raw]) -> RunOptions:
+    found: dict[str, Any] = {}
+    for name, value in raw.items():
+        if name not in _KINDS:
+            known = ", ".join(_KINDS)
+            raise RequestError(
+                400,
+                "validation",
+                f"unknown option {name[:100]!r} beside 'payload'.{did_you_mean(name[:100], _KINDS)} Options are: {known}",
+                error="unknown_option",
+                hint="Where the function's own payload has a field 'payload', write the payload into an envelope: {\"payload\": {...}}",
+            )
+        try:
+            found[name] = msgspec.convert(read_json(bytes(value)), _KINDS[name])
+        except (msgspec.ValidationError, TextFieldError) as exc:
+            raise _refused(name, str(exc)) from None
+    required = found.get("required_variant_refs") if "required_variant_refs" in found else found.get("required_models")
     options = RunOptions(
-        run_id=_option(envelope.run_id, "run_id", str | None, None),
-        timeout_ms=_option(envelope.timeout_ms, "timeout_ms", int | None, None) or 0,
-        owner=_option(envelope.owner, "owner", str | None, None),
-        invoker_id=_option(envelope.invoker_id, "invoker_id", str | None, None),
-        required_models=_option(
-            envelope.required_models if isinstance(required, Unset) else required, "required_variant_refs", tuple[str, ...] | None, None
-        )
-        or (),
-        resolved_models=_option(envelope.resolved_cozy_models_by_id, "resolved_cozy_models_by_id", dict[str, Any] | None, None),
-        cancel_on_disconnect=_option(envelope.cancel_on_disconnect, "cancel_on_disconnect", bool, True),
+        run_id=found.get("run_id"),
+        timeout_ms=found.get("timeout_ms") or 0,
+        owner=found.get("owner"),
+        invoker_id=found.get("invoker_id"),
+        required_models=required or (),
+        resolved_models=found.get("resolved_cozy_models_by_id"),
+        cancel_on_disconnect=found.get("cancel_on_disconnect", True),
     )
     if options.run_id is not None and not is_run_id(options.run_id):
         raise _refused("run_id", f"{options.run_id[:100]!r}; {RUN_ID_RULE}")
     if not 0 <= options.timeout_ms <= 7 * 24 * 3600 * 1000:
         raise _refused("timeout_ms", f"{options.timeout_ms}; expected milliseconds from 0 (no limit) to 604800000 (a week)")
     return options
-
-
-def _option(raw: msgspec.Raw | Unset, name: str, kind: Any, default: Any) -> Any:
-    if isinstance(raw, Unset):
-        return default
-    try:
-        return msgspec.json.decode(raw, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise _refused(name, str(exc)) from None
 
 
 def _refused(name: str, why: str) -> RequestError:

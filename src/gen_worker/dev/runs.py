@@ -11,7 +11,7 @@ import msgspec
 
 from gen_worker import events
 from gen_worker.authoring.assets import Asset
-from gen_worker.errors import ResourceError
+from gen_worker.errors import FieldError, ResourceError
 from gen_worker.events import RunEvent
 from gen_worker.execution.admission import Admission
 from gen_worker.execution.cancellation import CancelToken
@@ -47,6 +47,7 @@ class DevRun:
         self.progress: msgspec.Raw | None = None
         self.outcome: Outcome | None = None
         self.files: list[Asset] = []
+        self.warnings: tuple[FieldError, ...] = ()
         self.token = CancelToken()
         self.log = EventLog(run_id, max_events=MAX_RUN_EVENTS, max_bytes=MAX_RUN_BYTES)
         self.key = ""  # the Idempotency-Key of its request, and what identifies that request
@@ -74,6 +75,8 @@ class DevRun:
         for event in batch:
             if event.event_type == events.PROGRESS and not self.log.sealed:
                 self.progress = event.payload
+            elif event.event_type == events.WARNING:
+                self.warnings += event.payload.warnings
         if self.log.append(batch) and not self.log.readers:
             self.token.cancel(
                 ResourceError(

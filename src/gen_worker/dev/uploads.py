@@ -4,25 +4,24 @@ import re
 import shutil
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 import msgspec
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from gen_worker.execution.text_fields import FormPayload, TextFieldError, read_json
 from gen_worker.http.asgi import BodyReader, Request, RequestError
 
 MAX_FILES = 100
 MAX_FIELDS = 1000
-_STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 
 
 async def read_multipart(request: Request, struct: type[msgspec.Struct], folder: Path, max_bytes: int) -> tuple[bytes, dict[str, Path]]:
     """The payload's JSON with an asset ref in the place of each file, and the files by that ref, written to `folder`.
 
-    A part named `image` or `images[0]` or `options.mask` fills that place with `{"ref": "upload:..."}`. Other text parts fill
-    theirs with their value; `struct` is the payload type.
+    A file part named `image` or `images[0]` or `options.mask` fills that place with `{"ref": "upload:..."}`. Text parts fill theirs
+    with their value, as the payload type `struct` has it; parts of the same name are a list.
     """
     headers = Headers(raw=request.scope["headers"])
     parser = MultiPartParser(
@@ -35,70 +34,48 @@ async def read_multipart(request: Request, struct: type[msgspec.Struct], folder:
         raise RequestError(400, "invalid_multipart", f"the multipart body cannot be read: {detail}", error="invalid_multipart") from None
     try:
         return _assemble(list(form.multi_items()), struct, folder)
+    except TextFieldError as exc:
+        raise RequestError(400, "validation", str(exc), error="invalid_field") from None
     finally:
         await form.close()
 
 
 def _assemble(items: list[tuple[str, Any]], struct: type[msgspec.Struct], folder: Path) -> tuple[bytes, dict[str, Path]]:
-    payload: Any = {}
+    fields: dict[str, list[Any]] = {}
     for name, value in items:
-        if name == "payload" and isinstance(value, str):
-            payload = _json(value, "payload")
-    uploads: dict[str, Path] = {}
-    for name, value in items:
-        if isinstance(value, UploadFile):
-            ref = f"upload:{len(uploads)}/{Path(value.filename or 'file').name}"
-            uploads[ref] = _keep(value, folder, len(uploads))
-            place(payload, name, {"ref": ref})
-        elif name != "payload":
-            place(payload, name, text_value(value, struct, name))
-    return msgspec.json.encode(payload), uploads
-
-
-def place(payload: Any, name: str, value: Any) -> None:
-    """Put `value` where `name` points: `image`, `images[0]`, `options.mask`; `RequestError` when there is no such place."""
-    steps = [step[0] or int(step[1]) for step in _STEP.findall(name)]
-    rebuilt = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")
-    if not steps or rebuilt != name:
-        raise RequestError(400, "validation", f"field name {name[:100]!r}: expected a path such as image, images[0] or options.mask")
-    here = payload
-    for index, step in enumerate(steps):
-        last = index == len(steps) - 1
-        empty: Any = value if last else [] if isinstance(steps[index + 1], int) else {}
-        if isinstance(step, int) and isinstance(here, list) and step <= len(here):
-            if step == len(here):
-                here.append(empty)
-            elif last:
-                here[step] = empty
-        elif isinstance(step, str) and isinstance(here, dict):
-            if last:
-                here[step] = empty
-            else:
-                here.setdefault(step, empty)
+        fields.setdefault(name, []).append(value)
+    body = _payload_part(fields, struct)
+    envelope = body if isinstance(body, dict) and isinstance(body.get("payload"), dict) else {}
+    form = FormPayload(struct, envelope.get("payload", body))
+    kept = 0
+    for name, values in fields.items():
+        files = [value for value in values if isinstance(value, UploadFile)]
+        if files and len(files) < len(values):
+            raise TextFieldError(f"field {name[:100]!r} is given as a text and as a file")
+        if files:
+            form.add_files(name, [(file.filename or "file", _keep(file, folder, kept + index)) for index, file in enumerate(files)])
+            kept += len(files)
         else:
-            raise RequestError(400, "validation", f"field {name[:100]!r} does not fit the payload sent with it")
-        here = here[step]
+            form.add_texts(name, values)
+    # Fields are the payload's, also where the JSON part is an envelope, and where one of them is called `payload`.
+    return msgspec.json.encode({**envelope, "payload": form.body}), form.uploads
 
 
-def text_value(text: str, struct: type[msgspec.Struct], name: str) -> Any:
-    """A field's value from text: as it stands where `struct` wants a string there, else as JSON where it is JSON (`7`, `true`)."""
-    if name in struct.__struct_fields__:
-        hint = get_type_hints(struct)[name]
-        if hint is str or (str in get_args(hint) and get_origin(hint) in (Union, UnionType)):
-            return text
+def _payload_part(fields: dict[str, list[Any]], struct: type[msgspec.Struct]) -> Any:
+    """The JSON of the part `payload`, which is taken out of the fields. A browser's Blob is a file by its form, but of this type."""
+    parts = fields.get("payload", [])
+    is_json = [isinstance(part, str) or (part.content_type or "").partition(";")[0].strip().lower().endswith("json") for part in parts]
+    if not parts or not (all(is_json) or "payload" not in struct.__struct_encode_fields__):
+        return None
+    if len(parts) > 1:
+        raise TextFieldError("part 'payload' is given twice")
+    del fields["payload"]
     try:
-        return msgspec.json.decode(text.encode())
-    except (msgspec.DecodeError, RecursionError):
-        return text
-
-
-def _json(text: str, name: str) -> Any:
-    try:
-        value = msgspec.json.decode(text.encode())
-    except (msgspec.DecodeError, RecursionError) as exc:
-        raise RequestError(400, "invalid_json", f"part {name!r} is not JSON: {exc}", error="invalid_json") from None
+        value = read_json(parts[0] if isinstance(parts[0], str) else parts[0].file.read())
+    except TextFieldError as exc:
+        raise RequestError(400, "invalid_json", f"part 'payload' is not JSON: {exc}", error="invalid_json") from None
     if not isinstance(value, dict):
-        raise RequestError(400, "invalid_json", f"part {name!r} must hold a JSON object", error="invalid_json")
+        raise RequestError(400, "invalid_json", "part 'payload' must hold a JSON object", error="invalid_json")
     return value
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from gen_worker.errors import OutputError
-from gen_worker.execution.payloads import Encoding
+from gen_worker.execution.encoding import Encoding
 from gen_worker.texts import class_name, text_of
 
 # In msgpack a float is 0xcb and 8 bytes; all bits of its exponent are set in NaN and infinity. Other bytes may look like that, too.

@@ -8,7 +8,7 @@ import msgspec
 
 from gen_worker.content.listing import Listing
 from gen_worker.events import RunEvent
-from gen_worker.execution.payloads import Encoding
+from gen_worker.execution.encoding import Encoding
 from gen_worker.files.file_api import FileApi
 from gen_worker.outcome import Outcome
 

@@ -39,7 +39,7 @@ from gen_worker.execution.call import Call, Ended
 from gen_worker.execution.cancellation import CancelToken
 from gen_worker.execution.mailbox import Mailbox
 from gen_worker.execution.outputs import OutputLimits, OutputWriter
-from gen_worker.execution.payloads import decode_payload
+from gen_worker.execution.payloads import read_payload
 from gen_worker.execution.phases import run_metrics, utc_now
 from gen_worker.execution.request import RunHooks, RunRequest
 from gen_worker.execution.run_outbox import RunOutbox
@@ -140,11 +140,16 @@ class Run:
         self._say(RunEvent(events.RECEIVED, received), RunEvent(events.COMPUTE_STARTED, events.At(utc_now())))
         if self._timeout_ms > 0:
             self._token.expire_after(self._timeout_ms)
-        payload = decode_payload(spec.payload_type, request.payload, request.encoding, max_bytes=self._parts.max_input_bytes)
+        payload = read_payload(spec.payload_type, request.payload, request.encoding, max_bytes=self._parts.max_input_bytes)
         self._token.check()
         self._token.on_cancel(self._stopped)
         self._say(RunEvent(events.STARTED, events.Started(spec.name, request.required_models)))
-        return payload
+        if payload.warnings:
+            self._say(RunEvent(events.WARNING, events.Warned(spec.name, payload.warnings)))
+            with self._guard("the log"):
+                unknown = [warning.pointer for warning in payload.warnings]
+                self._parts.log.warning("run.unknown_fields", run_id=request.run_id, function=spec.name, fields=unknown)
+        return payload.value
 
     async def _prepare(self, payload: Any) -> None:
         spec, request, parts = self._spec, self._request, self._parts

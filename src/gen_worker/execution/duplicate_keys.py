@@ -1,0 +1,126 @@
+"""Duplicate keys in JSON and msgpack: where the first one stands, or that there is none.
+
+Decoders take the last of two equal keys, others the first. Who checks a payload before us and who runs it must read the same, so a
+payload with two equal keys is refused.
+
+The usual payload is proved to have none without being read again: JSON by counting (each key ends in `":`, so a text with as many
+of them as there are keys lost none), msgpack by encoding it again. What is not proved so is read by `_first_in_json` and
+`_first_in_msgpack`, which are slower by ten to a hundred times.
+"""
+
+import json
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import msgspec
+
+from gen_worker.authoring.assets import escape_pointer
+from gen_worker.execution.encoding import Encoding
+
+
+def first_duplicate(data: bytes | msgspec.Raw, value: Any, encoding: Encoding, key_count: int) -> str | None:
+    """The JSON pointer of the first key that an object holds twice. `value` is what `data` decodes to, with `key_count` keys."""
+    found = data if isinstance(data, bytes) else bytes(data)
+    if encoding == "json":
+        # A key may be spaced from its colon, too; then it is not counted.
+        if found.count(b'":') == key_count and not (b" :" in found or b"\n:" in found or b"\t:" in found or b"\r:" in found):
+            return None
+        return _first_in_json(found)
+    return None if msgspec.msgpack.encode(value) == found else _first_in_msgpack(found)
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """An object of JSON with all its keys."""
+
+
+def _first_in_json(data: bytes) -> str | None:
+    todo: list[tuple[str, Any]] = [("", json.loads(data.decode(), object_pairs_hook=_Pairs, parse_int=str, parse_float=str))]
+    while todo:
+        pointer, value = todo.pop()
+        parts: Iterable[tuple[Any, Any]] = value if isinstance(value, _Pairs) else enumerate(value)
+        seen = set()
+        for key, item in parts:
+            if key in seen:
+                return f"{pointer}/{escape_pointer(key)}"
+            seen.add(key)
+            if isinstance(item, list):
+                todo.append((f"{pointer}/{escape_pointer(str(key))}", item))
+    return None
+
+
+def _first_in_msgpack(data: bytes) -> str | None:
+    try:
+        _MsgpackKeys(data).read(None)
+    except _Twice as found:
+        return "".join(f"/{escape_pointer(str(part))}" for part in found.path)
+    return None
+
+
+class _Twice(Exception):  # noqa: N818 - it is what is looked for
+    def __init__(self, chain: Any) -> None:
+        self.path: list[Any] = []
+        while chain is not None:
+            chain, part = chain
+            self.path.insert(0, part)
+
+
+class _MsgpackKeys:
+    """Reads msgpack that msgspec has taken, so that it ends where it should: https://github.com/msgpack/msgpack/blob/master/spec.md"""
+
+    # Bytes after the first one: of the value itself, or of the number that says how many bytes or items follow.
+    FIXED: ClassVar = {0xC0: 0, 0xC2: 0, 0xC3: 0, 0xCA: 4, 0xCB: 8, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8,
+                       0xD4: 2, 0xD5: 3, 0xD6: 5, 0xD7: 9, 0xD8: 17}  # fmt: skip
+    BYTES: ClassVar = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4, 0xC7: 1, 0xC8: 2, 0xC9: 4}
+    EXTENDED: ClassVar = (0xC7, 0xC8, 0xC9)  # one byte more, for the type
+    ARRAYS: ClassVar = {0xDC: 2, 0xDD: 4}
+    MAPS: ClassVar = {0xDE: 2, 0xDF: 4}
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.at = 0
+
+    def read(self, chain: Any) -> None:
+        """Read one value; `chain` is where it stands: `(chain of what it stands in, key)`."""
+        first = self.data[self.at]
+        self.at += 1
+        if first <= 0x7F or first >= 0xE0:
+            return
+        if first <= 0x8F:
+            self._map(first & 0x0F, chain)
+        elif first <= 0x9F:
+            self._array(first & 0x0F, chain)
+        elif first <= 0xBF:
+            self.at += first & 0x1F
+        elif first in self.FIXED:
+            self.at += self.FIXED[first]
+        elif first in self.BYTES:
+            size = self._number(self.BYTES[first])
+            self.at += size + (first in self.EXTENDED)
+        elif first in self.ARRAYS:
+            self._array(self._number(self.ARRAYS[first]), chain)
+        else:
+            self._map(self._number(self.MAPS[first]), chain)
+
+    def _number(self, size: int) -> int:
+        self.at += size
+        return int.from_bytes(self.data[self.at - size : self.at], "big")
+
+    def _array(self, count: int, chain: Any) -> None:
+        if count and (size := self.FIXED.get(self.data[self.at])):
+            end = self.at + count * (size + 1)
+            if self.data[self.at : end : size + 1] == self.data[self.at : self.at + 1] * count:
+                self.at = end  # numbers of one kind, such as an embedding: nothing to look for
+                return
+        for index in range(count):
+            self.read((chain, index))
+
+    def _map(self, count: int, chain: Any) -> None:
+        seen = set()
+        for _ in range(count):
+            begin = self.at
+            self.read(None)
+            key = msgspec.msgpack.decode(self.data[begin : self.at])
+            if key in seen:
+                raise _Twice((chain, key))
+            seen.add(key)
+            self.read((chain, key))
