@@ -10,9 +10,8 @@ from typing import Any
 from gen_worker.authoring.batch import Batch
 from gen_worker.authoring.context import ActionContext
 from gen_worker.authoring.signature import FunctionSpec
-from gen_worker.errors import CanceledError, OutputError, WorkerError
+from gen_worker.errors import CanceledError, OutputError
 from gen_worker.execution.call import Ended, OnEnd, never_said
-from gen_worker.execution.cancellation import CancelToken
 from gen_worker.execution.outputs import OutputWriter
 from gen_worker.execution.stuck import thread_stacks
 from gen_worker.execution.tenant_loop import TenantLoop, TenantTask
@@ -57,7 +56,6 @@ class BatchCall:
         ctx: ActionContext,
         payload: Any,
         arguments: Mapping[str, Any],
-        token: CancelToken,
         writer: OutputWriter,
     ) -> None:
         self.ctx = ctx
@@ -67,18 +65,14 @@ class BatchCall:
         self.since_s = time.monotonic()
         self.running: _RunningBatch | None = None
         self.author_runs = False
-        self._token = token
         self._batcher = batcher
         self._on_end: OnEnd | None = None
 
     def start(self, on_end: OnEnd) -> None:
         """Join the queue; `on_end` as for `Call.start`. It also comes when the run leaves the queue."""
-        if self._token.reason is not None:
-            return
         self._on_end = on_end
         self.author_runs = True
         self._batcher.add(self)
-        self._token.on_cancel(self._stop)
 
     def stacks(self) -> list[str]:
         """Where the author's code is just now."""
@@ -98,9 +92,6 @@ class BatchCall:
             self.settle(failure_of(CanceledError("canceled")))
         elif self.running is not None:
             self.running.one_stopped()
-
-    def _stop(self, reason: WorkerError) -> None:
-        self.stop()
 
 
 class Batcher:

@@ -6,8 +6,7 @@ from typing import Any
 
 from gen_worker.authoring.context import ActionContext
 from gen_worker.authoring.signature import FunctionSpec
-from gen_worker.errors import CanceledError, OutputError, WorkerError
-from gen_worker.execution.cancellation import CancelToken
+from gen_worker.errors import CanceledError, OutputError
 from gen_worker.execution.outputs import OutputWriter
 from gen_worker.execution.run_outbox import RunOutbox
 from gen_worker.execution.stuck import thread_stacks
@@ -24,7 +23,7 @@ OnEnd = Callable[[Ended], None]
 
 
 class Call:
-    """One call. When the token says stop, the author's code is told; it ends when it likes. Lives on the loop."""
+    """One call. `stop` tells the author's code that it should end; it ends when it likes. Lives on the loop."""
 
     def __init__(
         self,
@@ -32,7 +31,6 @@ class Call:
         ctx: ActionContext,
         arguments: Mapping[str, Any],
         *,
-        token: CancelToken,
         outbox: RunOutbox,
         threads: RunThreads,
         tenant: TenantLoop,
@@ -43,7 +41,6 @@ class Call:
         self._spec = spec
         self._ctx = ctx
         self._arguments = arguments
-        self._token = token
         self._threads = threads
         self._tenant = tenant
         self._writer = writer
@@ -55,18 +52,13 @@ class Call:
         self._on_end: OnEnd = _nobody
 
     def start(self, on_end: OnEnd) -> None:
-        """Call the function; `on_end` is called once, when its code has ended, and not before this returns. Not at all where the token has
-        said stop already: then the code is never entered.
-        """
+        """Call the function; `on_end` is called once, when its code has ended, and not before this returns."""
         self._on_end = on_end
-        if self._token.reason is not None:
-            return
         if self._spec.is_async:
             self._task = self._tenant.start(self._thread_name, self._as_coroutine, self._ended)
         else:
             self._job = self._threads.start(self._thread_name, self._in_thread, self._ended)
         self.author_runs = True
-        self._token.on_cancel(self._stop)
 
     def stacks(self) -> list[str]:
         """Where the author's code is just now."""
@@ -79,9 +71,6 @@ class Call:
             self._job.leave(self._ctx.run_id, self._spec.name)
         elif self._task is not None:
             self._task.cancel()
-
-    def _stop(self, reason: WorkerError) -> None:
-        self.stop()
 
     def _ended(self, ended: Ended | None) -> None:
         self.author_runs = False

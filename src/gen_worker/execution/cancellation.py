@@ -5,6 +5,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from gen_worker.errors import CanceledError, DeadlineError, WorkerError
+from gen_worker.texts import class_name
 
 T = TypeVar("T")
 
@@ -57,7 +58,7 @@ class CancelToken:
 
     async def race(self, work: Coroutine[Any, Any, T]) -> T:
         """Await `work`, unless the run must stop first: then `work` is cancelled and the reason raised."""
-        task = asyncio.ensure_future(work)
+        task = asyncio.ensure_future(_contained(work))
 
         def stop(reason: WorkerError) -> None:
             task.cancel()
@@ -68,3 +69,11 @@ class CancelToken:
         except asyncio.CancelledError:
             self.check()
             raise
+
+
+async def _contained(work: Coroutine[Any, Any, T]) -> T:
+    """A task that raises SystemExit or KeyboardInterrupt ends the event loop it runs on, and with it the process."""
+    try:
+        return await work
+    except (SystemExit, KeyboardInterrupt) as exc:
+        raise RuntimeError(f"{class_name(exc)} was raised by what the run was waiting for") from exc

@@ -19,7 +19,7 @@ from gen_worker.execution.tenant_loop import TenantLoop
 from gen_worker.execution.threads import RunThreads
 from gen_worker.files.inputs import InputFiles
 from gen_worker.log import Log
-from gen_worker.outcome import Outcome
+from gen_worker.outcome import Outcome, failure_of
 from gen_worker.residency.manager import ModelManager
 from gen_worker.settings import RunLimits
 
@@ -87,10 +87,19 @@ class Executor:
         self._stuck.close()
 
     def _in_background(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        """Fetch files and models of a run; the task belongs to the executor."""
-        task = self.mailbox.loop.create_task(work, name=name)
+        """Fetch files and models of a run, or make room after it; the task belongs to the executor, and its errors end nothing."""
+        task = self.mailbox.loop.create_task(self._contained(work, name), name=name)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+    async def _contained(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        try:
+            await work
+        except asyncio.CancelledError:
+            raise
+        except BaseException as exc:  # noqa: BLE001 - SystemExit from a loader would end the loop
+            failure = failure_of(exc)
+            self._parts.log.error("run.background_broken", task=name, error=failure.outcome.error_message, traceback=failure.trace)
 
 
 class _Awaited:

@@ -50,7 +50,6 @@ from gen_worker.files.inputs import InputFiles
 from gen_worker.log import Log
 from gen_worker.outcome import Failure, Outcome, failure_of
 from gen_worker.residency.manager import ModelManager, ModelUse, Seat
-from gen_worker.residency.place import Lease
 
 _encode_json = msgspec.json.Encoder().encode
 _MODEL_PHASES: Mapping[str, Phase] = {events.RESOLVE_STARTED: "model_resolve", events.LOAD_STARTED: "model_load"}
@@ -156,17 +155,14 @@ class Run:
         arguments: dict[str, Any] = {spec.payload_param: payload}
         try:
             if holds_assets(spec.payload_type):
-                self._cleanups.append(("input files", lambda: parts.inputs.forget(request.run_id)))
-                files = parts.inputs.materialize(request.run_id, payload, request.uploads, request.owner, request.file_api)
-                await self._token.race(files)
+                inputs = parts.inputs.of_run(request.run_id)
+                self._cleanups.append(("input files", inputs.close))
+                await self._token.race(inputs.materialize(payload, request.uploads, request.owner, request.file_api))
             if spec.injections:
                 self._seat = parts.models.seat(spec, payload)
                 self._cleanups.append(("seat", self._seat.release))
             for injection in spec.injections:
-                lease, use = await self._token.race(self._acquire(injection, payload))
-                self._cleanups.append(("lease", lease.release))
-                arguments[injection.param] = lease.view()
-                self._uses.append(use)
+                arguments[injection.param] = await self._token.race(self._acquire(injection, payload))
             self._begin_call(arguments)
         except asyncio.CancelledError as exc:
             task = asyncio.current_task()
@@ -180,29 +176,33 @@ class Run:
             self._preparing = False
             self._release_if_idle()
 
-    async def _acquire(self, injection: Injection, payload: msgspec.Struct) -> tuple[Lease, ModelUse]:
+    async def _acquire(self, injection: Injection, payload: msgspec.Struct) -> Any:
         """The model for a parameter; each of its steps is watched."""
         stuck, run_id, name = self._parts.stuck, self._request.run_id, self._spec.name
         watched: WatchedPhase | None = None
 
         def emit(event: RunEvent) -> None:
             nonlocal watched
-            if event.event_type == events.MODEL_PROGRESS:
-                self._say(event)
-                return
-            stuck.leave(watched)
-            watched = None
-            phase = _MODEL_PHASES.get(event.event_type)
-            if phase is not None:
-                step: events.ModelStep = event.payload
-                facts = {"param_name": step.param_name, "model_id": step.model_id}
-                watched = stuck.enter(phase, run_id, name, self._say, lambda: thread_stacks("model-load"), **facts)
+            # Called by the manager in the midst of its work: an error of ours would lose what it has just taken for us.
+            with self._guard("watching over a model"):
+                if event.event_type != events.MODEL_PROGRESS:
+                    over, watched = watched, None
+                    stuck.leave(over)
+                    phase = _MODEL_PHASES.get(event.event_type)
+                    if phase is not None:
+                        step: events.ModelStep = event.payload
+                        facts = {"param_name": step.param_name, "model_id": step.model_id}
+                        watched = stuck.enter(phase, run_id, name, self._say, lambda: thread_stacks("model-load"), **facts)
             self._say(event)
 
         try:
-            return await self._parts.models.acquire(self._spec, injection, payload, emit, self._request.listings, self._seat)
+            lease, use = await self._parts.models.acquire(self._spec, injection, payload, emit, self._request.listings, self._seat)
+            self._cleanups.append(("lease", lease.release))  # here, where nothing can come between
         finally:
-            stuck.leave(watched)
+            with self._guard("watching over a model"):
+                stuck.leave(watched)
+        self._uses.append(use)
+        return lease.view()
 
     def _begin_call(self, arguments: Mapping[str, Any]) -> None:
         if self._ended:
@@ -215,19 +215,18 @@ class Run:
         writer = OutputWriter(spec.output_type, request.encoding, limits)
         if spec.batch is not None:
             batcher = parts.batchers.of(spec, tuple([use.model_id for use in self._uses]), self._device)
-            call: Call | BatchCall = BatchCall(batcher, ctx, self._payload, arguments, self._token, writer)
+            call: Call | BatchCall = BatchCall(batcher, ctx, self._payload, arguments, writer)
         else:
             gpu = self._seat.device_name if self._seat else None
-            call = Call(
-                spec, ctx, arguments, token=self._token, outbox=outbox, threads=parts.threads, tenant=parts.tenant, writer=writer, gpu=gpu
-            )
+            call = Call(spec, ctx, arguments, outbox=outbox, threads=parts.threads, tenant=parts.tenant, writer=writer, gpu=gpu)
         self._inference_began_s = parts.clock.now_s()
         self._say(RunEvent(events.INFERENCE_STARTED, events.InferenceStarted(spec.name, spec.output_mode)))
         self._watched = parts.stuck.enter("inference", request.run_id, spec.name, self._say, call.stacks, output_mode=spec.output_mode)
         if self._seat is not None:
             self._cleanups.append(("work on a device", self._seat.begin_work()))
         self._call = call
-        call.start(self._author_ended)
+        if not self._over():  # an event may have been too much for whoever listens, who cancelled
+            call.start(self._author_ended)
 
     def _context(self, outbox: RunOutbox) -> ActionContext:
         request = self._request
@@ -266,16 +265,16 @@ class Run:
         self._end(failure_of(exc))
 
     def _outbox_broke(self, exc: BaseException) -> None:
-        """Part of its output is lost: the run fails, and the author's code is told to stop."""
+        """Part of its output is lost."""
         self._fail(exc)
-        with self._guard("stopping the author's code"):
-            if self._call is not None:
-                self._call.stop()
 
     def _end(self, ended: Ended) -> None:
         if self._ended:
             return
         self._ended = True
+        with self._guard("stopping the author's code"):
+            if self._call is not None and self._call.author_runs:
+                self._call.stop()
         outcome = ended.outcome if isinstance(ended, Failure) else Outcome(success=True, output=ended)
         ending: list[RunEvent] = []
         with self._guard("the last events"):
@@ -345,6 +344,9 @@ class Run:
                 cleanup()
         with self._guard("freeing the slot"):
             self._hooks.released()
+
+    def _over(self) -> bool:
+        return self._ended
 
     def _log(self, ended: Ended) -> None:
         facts = {"run_id": self._request.run_id, "function": self._spec.name}

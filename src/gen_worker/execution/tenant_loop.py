@@ -112,6 +112,23 @@ class _LoopThread:
                 self._log.error("run.async_loop_interrupted", error=error)
             if loop.is_closed():
                 return
+        self._end()
+
+    def _end(self) -> None:
+        """Cancel what is left of its tasks, and close the loop once they have ended. This thread is a daemon: one that ignores its cancel
+        keeps nobody.
+        """
+        loop = self.loop
+        try:
+            tasks = asyncio.all_tasks(loop)
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                loop.run_until_complete(asyncio.wait(tasks))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
+        except BaseException as exc:  # noqa: BLE001 - the last of the authors' code
+            self._log.warning("run.async_loop_not_closed", error=repr_of(exc))
 
     def _gone(self) -> None:
         for task in list(self.tasks):

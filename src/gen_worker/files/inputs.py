@@ -7,6 +7,7 @@ import contextlib
 import mimetypes
 import os
 import re
+import secrets
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
@@ -16,7 +17,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from gen_worker.authoring.assets import Asset, fill_asset, find_assets
-from gen_worker.errors import FieldError, RetryableError, ValidationError
+from gen_worker.errors import CanceledError, FieldError, RetryableError, ValidationError
 from gen_worker.files.file_api import RETRIES, FileApi, FileTooLargeError
 from gen_worker.files.input_cache import InputCache, file_sha256
 from gen_worker.names import RUN_ID_RULE, is_run_id
@@ -39,7 +40,7 @@ Lookup = Callable[[str], Path | None]
 
 
 class InputFiles:
-    """Puts the files of a run into `<run_dir>/<run_id>/inputs/` and takes them away afterwards.
+    """Puts the files of runs into `<run_dir>/<run_id>/inputs/` and takes them away afterwards.
 
     `lookup` finds logical refs: in the dev runner, files that earlier runs saved. Without one they come from the run's file API, and
     are kept in `cache`.
@@ -62,28 +63,16 @@ class InputFiles:
         self._retries = Retries(msgspec.structs.replace(RETRIES, tries=max(1, retries)))
         self._downloader = downloader or GuardedDownloader()
 
-    async def materialize(
-        self, run_id: str, payload: Any, uploads: Mapping[str, Path], owner: str | None, api: FileApi | None = None
-    ) -> None:
-        """Fill `local_path`, size, digest and type of every Asset in the payload; `ValidationError` names the one at fault."""
+    def of_run(self, run_id: str) -> "RunInputs":
+        """The input files of one execution; `ValueError` for an id that could lead out of the run folder."""
         if not is_run_id(run_id):
             raise ValueError(f"run_id {run_id[:100]!r}; {RUN_ID_RULE}")
-        folder = self._run_dir / run_id / "inputs"
-        for index, (pointer, asset) in enumerate(find_assets(payload)):
-            try:
-                await asyncio.to_thread(self._put_in_place, asset, folder, index, uploads, owner, api)
-            except (BlockedURLError, TooLargeError, FileTooLargeError, _NoSuchFileError) as exc:
-                raise ValidationError(f"{pointer}: {exc}", errors=(FieldError(pointer, str(exc)),)) from exc
-            fill_asset(asset, owner=asset.owner or owner)
+        return RunInputs(self, self._run_dir, run_id)
 
-    def forget(self, run_id: str) -> None:
-        """Remove the run's input files, and nothing outside its own folder, whatever its id."""
-        with contextlib.suppress(OSError):
-            remove_tree(self._run_dir, run_id)
-
-    def _put_in_place(
+    def put_in_place(
         self, asset: Asset, folder: Path, index: int, uploads: Mapping[str, Path], owner: str | None, api: FileApi | None
     ) -> None:
+        """Bring one file to `folder` and fill in what is known of it. Waits for the network: call it in a thread."""
         if self._lookup is None and asset.ref not in uploads and not _is_url(asset.ref):
             self._from_file_api(asset, self._room(folder, index, asset.ref), owner or "", api)
         else:
@@ -178,6 +167,71 @@ class InputFiles:
         # The content is in the file; a copy of it in the payload serves nobody.
         fill_asset(asset, mime_type=asset.mime_type or found["mime"], ref=f"{uri[: found.end()]}...")
         return self._checked(path, asset.ref)
+
+
+class RunInputs:
+    """The input files of one execution, until `close`.
+
+    They lie in a folder that this execution has made: `<run_id>`, or `<run_id>~<random>` where that exists. An id may be used again while
+    the code of an interrupted run of the same id still reads its files; neither removes or replaces the files of the other.
+    """
+
+    def __init__(self, files: InputFiles, run_dir: Path, run_id: str) -> None:
+        self._files = files
+        self._run_dir = run_dir
+        self._run_id = run_id
+        self._name: str | None = None
+        self._lock = threading.Lock()
+        self._fetching = 0  # threads; a cancelled run does not wait for them
+        self._closed = False
+
+    async def materialize(self, payload: Any, uploads: Mapping[str, Path], owner: str | None, api: FileApi | None = None) -> None:
+        """Fill `local_path`, size, digest and type of every Asset in the payload; `ValidationError` names the one at fault."""
+        for index, (pointer, asset) in enumerate(find_assets(payload)):
+            try:
+                await asyncio.to_thread(self._fetch, asset, index, uploads, owner, api)
+            except (BlockedURLError, TooLargeError, FileTooLargeError, _NoSuchFileError) as exc:
+                raise ValidationError(f"{pointer}: {exc}", errors=(FieldError(pointer, str(exc)),)) from exc
+            fill_asset(asset, owner=asset.owner or owner)
+
+    def close(self) -> None:
+        """Remove the files; a file that is being fetched is removed when its fetch has ended."""
+        self._count(0, closed=True)
+
+    def _fetch(self, asset: Asset, index: int, uploads: Mapping[str, Path], owner: str | None, api: FileApi | None) -> None:
+        self._count(1)
+        try:
+            if self._closed:
+                raise CanceledError("canceled")
+            self._files.put_in_place(asset, self._folder(), index, uploads, owner, api)
+        finally:
+            self._count(-1)
+
+    def _count(self, change: int, *, closed: bool = False) -> None:
+        with self._lock:
+            self._fetching += change
+            self._closed = self._closed or closed
+            over = self._closed and self._fetching == 0
+        if over:
+            self._remove()
+
+    def _folder(self) -> Path:
+        if self._name is None:
+            self._run_dir.mkdir(parents=True, exist_ok=True)
+            name = self._run_id
+            while True:
+                try:
+                    (self._run_dir / name).mkdir(mode=0o700)
+                    break
+                except FileExistsError:  # of another execution, or of whoever else writes here; `~` stands in no id
+                    name = f"{self._run_id}~{secrets.token_hex(4)}"
+            self._name = name
+        return self._run_dir / self._name / "inputs"
+
+    def _remove(self) -> None:
+        if self._name is not None:
+            with contextlib.suppress(OSError):
+                remove_tree(self._run_dir, self._name)
 
 
 class _NoSuchFileError(ValueError):
