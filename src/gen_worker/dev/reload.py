@@ -17,7 +17,8 @@ from gen_worker.dev.project import Served, load_project
 from gen_worker.log import Log
 
 POLL_S = 0.5
-REST = 20  # of the time between two looks, at most one part of so many is spent on looking
+REST = 10  # times as long as a look took is rested, so that a folder of very many files does not keep a processor busy
+MAX_REST_S = 3.0
 MAX_FOLDERS = 20_000
 _SKIPPED = {"__pycache__", "node_modules", "outputs", "dist", "build"}
 
@@ -29,15 +30,17 @@ async def watch(root: Path, app: DevApp, log: Log) -> None:
     seen: Snapshot | None = None
     while True:
         began_s = time.monotonic()
+        rest_s = POLL_S
         try:
             now = await asyncio.to_thread(snapshot, root)
+            rest_s = min(max(POLL_S, REST * (time.monotonic() - began_s)), MAX_REST_S)
             if seen is not None and now != seen:
                 before, seen = seen, now  # taken as seen even if what follows fails: the same state would fail again
                 await _take_up(root, min(path for path, _ in before.items() ^ now.items()), app, log)
             seen = now
         except Exception as exc:  # noqa: BLE001 - the boundary of the watch: the server beside it goes on
             log.error("reload.failed", error=f"{type(exc).__name__}: {exc}")
-        await asyncio.sleep(max(POLL_S, REST * (time.monotonic() - began_s)))
+        await asyncio.sleep(rest_s)
 
 
 async def _take_up(root: Path, changed: str, app: DevApp, log: Log) -> None:
