@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import uvicorn
@@ -17,6 +17,8 @@ import uvicorn
 from gen_worker.dev.app import DevApp, DevConfig
 from gen_worker.dev.project import Served, load_baked, load_project
 from gen_worker.dev.reload import watch
+from gen_worker.http.connection import Connection
+from gen_worker.http.crowd import ConnectionLimits, Crowd
 from gen_worker.http.hosts import HostPolicy, is_loopback
 from gen_worker.log import Log
 from gen_worker.names import did_you_mean
@@ -173,9 +175,14 @@ async def _serve(dev: DevConfig, options: ServeOptions, served: Served, sock: so
     app = DevApp(dev, log)
     host, port = sock.getsockname()[:2]
     shown = f"http://{'[' + host + ']' if ':' in host else host}:{port}"
+    crowd = Crowd(ConnectionLimits.for_this_process())
+
+    def connection(*, config: uvicorn.Config, server_state: Any, **_: Any) -> Connection:
+        return Connection(app.asgi, crowd, server_state)
+
     config = uvicorn.Config(
         app.asgi,
-        http="httptools",
+        http=cast("type[asyncio.Protocol]", connection),
         ws="none",
         lifespan="off",
         log_level="warning",

@@ -90,6 +90,10 @@ class Request:
         fields = [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
         if headers:
             fields += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        respond = self.scope.get("respond")  # our own server writes it in one go
+        if respond is not None:
+            respond(status, fields, body)
+            return
         await self.send({"type": "http.response.start", "status": status, "headers": fields})
         await self.send({"type": "http.response.body", "body": b"" if self.scope["method"] == "HEAD" else body})
 
