@@ -69,3 +69,46 @@ def test_as_a_plain_object(tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match="no run has saved 'x'"):
             endpoint.saved("x")
         assert "worker.startup.phase" in endpoint.log
+
+
+def test_a_failure_shows_the_authors_line_and_tests_import_the_projects_code(tmp_path: Path) -> None:
+    code = """
+def half(x):
+    return 1 / x
+
+class In(msgspec.Struct):
+    x: float = 0
+
+@worker_function
+def breaks(ctx: ActionContext, payload: In) -> In:
+    return In(half(payload.x))
+"""
+    folder = write_project(tmp_path / "project", code)
+    (package,) = (folder / "src").iterdir()
+    (folder / "tests").mkdir()
+    test = (
+        f"from {package.name}.main import half\n\ndef test_half(): assert half(2) == 0.5\n\ndef test_it(endpoint): endpoint.run('breaks')\n"
+    )
+    (folder / "tests" / "test_it.py").write_text(test)
+    found = run_pytest(folder)
+    assert "1 failed, 1 passed" in found.stdout
+    assert "in half: return 1 / x" in found.stdout
+    assert "    return In(half(payload.x))" in found.stdout
+
+
+def test_models_of_packages(tmp_path: Path) -> None:
+    code = """
+class In(msgspec.Struct):
+    name: str = ""
+
+@worker_function
+def look(ctx: ActionContext, folder: Annotated[Path, ModelRef(ModelRefSource.FIXED, "m")], payload: In) -> In:
+    return In(folder.name)
+"""
+    folder = write_project(tmp_path / "project", code, '[models]\nm = "hf:demo/m"\n')
+    (folder / "pytest.ini").write_text("[pytest]\nendpoint_models = m=pkg:msgspec\n")
+    (folder / "test_it.py").write_text("def test_it(endpoint): assert endpoint.run('look')['name']\n")
+    found = run_pytest(folder)
+    assert found.returncode == 0, found.stdout
+    (folder / "pytest.ini").write_text("[pytest]\nendpoint_models = m=pkg:no_such_package\n")
+    assert "the package 'no_such_package' is not installed" in run_pytest(folder).stdout

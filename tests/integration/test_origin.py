@@ -86,8 +86,7 @@ def test_a_foreign_package_in_the_projects_environment(tmp_path: Path) -> None:
     (error,) = json.loads(found.stdout)["errors"]
     assert found.returncode == 1
     assert "gen-worker 0.2.1 in .venv/lib/python3.12/site-packages is another project's package" in error
-    assert "[tool.uv.sources] gen-worker = " in error
-    assert "then run: uv lock && uv sync" in error
+    assert error.endswith("; run: uv lock && uv sync")
 
 
 def test_a_foreign_package_in_the_lock() -> None:
@@ -118,7 +117,12 @@ def test_a_project_that_names_no_source_is_warned(tmp_path: Path) -> None:
     file.write_text(file.read_text().replace("gen-worker = {", "# gen-worker = {"))
     found = json.loads(cozyctl("check", "--json", cwd=tmp_path / "kite").stdout)
     assert found["ok"] is True
-    assert any("does not say where gen-worker comes from" in warning for warning in found["warnings"])
+    (warning,) = [text for text in found["warnings"] if "does not say where gen-worker comes from" in text]
+    (wheel,) = (tmp_path / "kite").glob("*.whl")
+    assert warning.endswith(f'add to pyproject.toml: [tool.uv.sources] gen-worker = {{ path = "{wheel.name}" }}')
+    wheel.unlink()
+    found = json.loads(cozyctl("check", "--json", cwd=tmp_path / "kite").stdout)
+    assert any("make that wheel here: pip wheel --no-deps -w . " in text for text in found["warnings"])
 
 
 def test_versions_and_function_tables_are_checked_everywhere(project: Callable[..., Path]) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from gen_worker.project.cozy_toml import CozyTomlError, load_cozy_toml
 from gen_worker.project.dockerfile import problems_of
-from gen_worker.project.origin import environment_problem, foreign_problem, lock_problem, source_warning
-from gen_worker.project.torch_build import fit_problems, read_toml, tables, torch_build
+from gen_worker.project.origin import environment_problem, foreign_problem, lock_problem, source_lines, source_warning
+from gen_worker.project.toml_files import read_toml, tables
+from gen_worker.project.torch_build import fit_problems, torch_build
 from gen_worker.project.validation import EndpointValidationResult, validate_endpoint
 
 # Folders that would go into the image, if they are there, unless .dockerignore names them.
@@ -61,14 +62,14 @@ def _dependency_problems(path: Path) -> list[str]:
     names = {re.split(r"[\s\[<>=!~;@]", item, maxsplit=1)[0].replace("_", "-").lower() for item in listed if isinstance(item, str)}
     if "gen-worker" in names:
         return []
-    return ["gen-worker is not among [project].dependencies of pyproject.toml, so the image would lack it; run: uv add gen-worker"]
+    return [f"gen-worker is not among [project].dependencies of pyproject.toml, so the image would lack it; {source_lines(path.parent)}"]
 
 
 def _origin_problems(root: Path) -> tuple[list[str], list[str]]:
     """Errors and warnings of a gen-worker that is not ours: here, in the project's environment, in its lock, or in the next one."""
     found = [foreign_problem(), environment_problem(root), lock_problem(root, tables(read_toml(root / "uv.lock"), "package"))]
     errors = [problem for problem in found if problem]
-    warning = None if errors else source_warning(read_toml(root / "pyproject.toml"))
+    warning = None if errors else source_warning(root)
     return errors, [warning] if warning else []
 
 

@@ -18,6 +18,7 @@ from gen_worker.frames import is_ours
 from gen_worker.project.cozy_toml import CozyToml, check_function_names, find_cozy_toml, load_cozy_toml
 from gen_worker.project.import_errors import EarlyExitError, import_problem
 from gen_worker.project.manifest import manifest_of
+from gen_worker.project.quiet import drop_unhelpful_warnings
 from gen_worker.project.standins import StandInUsedError, missing_packages, stand_ins
 
 Warn = Callable[[str], None]
@@ -86,6 +87,7 @@ def import_modules(names: Iterable[str], root: Path | None = None) -> list[Modul
 
     `root`: the project's folder, for the names that its modules could have had.
     """
+    drop_unhelpful_warnings()
     modules = []
     for name in names:
         try:

@@ -12,6 +12,9 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
+from gen_worker.project.toml_files import read_toml
+from gen_worker.project.wheel import wheel_name
+
 NAME = "gen-worker"
 COMMAND = ("cozyctl", "gen_worker.cli.main:main")
 # Of what ours depends on, that which the other package does not.
@@ -97,7 +100,7 @@ def environment_problem(root: Path) -> str | None:
     for folder in [*sorted((root / ".venv").glob("lib/python*/site-packages")), root / ".venv/Lib/site-packages"]:
         for found in _named(folder):
             if not is_ours(found):
-                return f"{NAME} {found.version} in {folder.relative_to(root)} is {OTHER}; {mend(root)}"
+                return f"{NAME} {found.version} in {folder.relative_to(root)} is {OTHER}; {_mend(root)}"
     return None
 
 
@@ -109,31 +112,38 @@ def lock_problem(root: Path, packages: Iterable[dict[str, object]]) -> str | Non
             listed = package.get("dependencies")
             names = {each.get("name") for each in listed if isinstance(each, dict)} if isinstance(listed, list) else set()
             if not names >= OURS_DEPENDS_ON:
-                return f"uv.lock has {NAME} {package.get('version', '')} from {source['registry']}: {OTHER}; {mend(root)}"
+                return f"uv.lock has {NAME} {package.get('version', '')} from {source['registry']}: {OTHER}; {_mend(root)}"
     return None
 
 
-def source_warning(project: dict[str, object]) -> str | None:
+def source_warning(root: Path) -> str | None:
     """That pyproject.toml names no source of gen-worker, although the one that is installed here came from no index."""
+    if own_origin() == Origin() or _names_source(root):
+        return None
+    return f"pyproject.toml does not say where {NAME} comes from, so that `uv lock` takes {OTHER}; {source_lines(root)}"
+
+
+def source_lines(root: Path) -> str:
+    """What to add to pyproject.toml, so that it brings the gen-worker that is installed here."""
     here = own_origin()
-    sources = _table(_table(_table(project, "tool"), "uv"), "sources")
+    if here.source:
+        return f"add to pyproject.toml: [tool.uv.sources] {NAME} = {here.source}"
+    wheel = wheel_name(installed_version() or "VERSION")
+    made = "" if (root / wheel).is_file() else f", and make that wheel here: pip wheel --no-deps -w . {here.local or 'CLONE-OF-GEN-WORKER'}"
+    return f'add to pyproject.toml: [tool.uv.sources] {NAME} = {{ path = "{wheel}" }}{made}'
+
+
+def _mend(root: Path) -> str:
+    """What to write, and to run, so that a project gets this gen-worker."""
+    return f"{'' if _names_source(root) else source_lines(root) + ', then '}run: uv lock && uv sync"
+
+
+def _names_source(root: Path) -> bool:
+    project = read_toml(root / "pyproject.toml")
     listed = _table(project, "project").get("dependencies")
     items = [item.replace("_", "-") for item in listed if isinstance(item, str)] if isinstance(listed, list) else []
-    direct = any(item.startswith(NAME) and "@" in item for item in items)
-    if here == Origin() or direct or any(key.replace("_", "-").lower() == NAME for key in sources):
-        return None
-    return f"pyproject.toml does not say where {NAME} comes from, so that `uv lock` takes {OTHER}; {_source_lines(here)}"
-
-
-def mend(root: Path) -> str:
-    """What to write, and to run, so that a project gets this gen-worker."""
-    return f"{_source_lines(own_origin())}, then run: uv lock && uv sync"
-
-
-def _source_lines(here: Origin) -> str:
-    source = here.source or '{ path = "gen_worker-VERSION-py3-none-any.whl" }'
-    made = "" if here.source else f", with a wheel that `pip wheel --no-deps {here.local or 'CLONE-OF-GEN-WORKER'}` makes in this folder"
-    return f"add to pyproject.toml: [tool.uv.sources] {NAME} = {source}{made}"
+    sources = _table(_table(_table(project, "tool"), "uv"), "sources")
+    return any(item.startswith(NAME) and "@" in item for item in items) or any(key.replace("_", "-").lower() == NAME for key in sources)
 
 
 def _installed() -> metadata.Distribution | None:

@@ -5,7 +5,6 @@ also what was built for a newer minor, with limits; never a newer major.
 """
 
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import msgspec
 
 from gen_worker.project.constraints import constraint_satisfied
 from gen_worker.project.dockerfile import build_argument
+from gen_worker.project.toml_files import read_toml, tables
 
 CPU = "cpu"
 # Versions of CUDA that drivers were made for, to see which of them a constraint admits.
@@ -99,20 +99,6 @@ def _of_tag(tag: str, source: str) -> TorchBuild | None:
 
 def _names_torch(lock: dict[str, Any]) -> bool:
     return any(package.get("name") == "torch" for package in tables(lock, "package"))
-
-
-def tables(table: dict[str, Any], key: str) -> list[dict[str, Any]]:
-    """The tables of an array of tables; none where the file holds something else there."""
-    found = table.get(key, [])
-    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file; empty where there is none that can be read, which is reported elsewhere."""
-    try:
-        return tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
-        return {}
 
 
 def _number(version: str) -> tuple[int, ...]:

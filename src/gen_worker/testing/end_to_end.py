@@ -16,12 +16,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+import msgspec
+
 from gen_worker.testing.file_server import FileServer
-from gen_worker.testing.loopback import LoopbackRun, LoopbackScheduler
+from gen_worker.testing.loopback import LoopbackRun, LoopbackScheduler, RunFailedError
 
 T = TypeVar("T")
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
+LOG_TIMEOUT_S = 2.0
 TOKEN = "end-to-end"  # noqa: S105 - opens nothing but this test's own servers on loopback
 
 
@@ -68,7 +71,7 @@ class EndToEnd:
 
     def run(self, function: str, payload: Any = None, *, timeout_s: float = 60, **options: Any) -> Any:
         """The output of a run; `RunFailedError` with the worker's result when it fails."""
-        return self._await(self.scheduler.call(function, payload, timeout_s=timeout_s, **options))
+        return self._explained(self.scheduler.call(function, payload, timeout_s=timeout_s, **options))
 
     def stream(self, function: str, payload: Any = None, *, timeout_s: float = 60, **options: Any) -> list[Any]:
         """All deltas of a streaming function."""
@@ -78,7 +81,7 @@ class EndToEnd:
             async with asyncio.timeout(timeout_s):
                 return [delta async for delta in run.deltas()]
 
-        return self._await(follow())
+        return self._explained(follow())
 
     def run_with_events(self, function: str, payload: Any = None, *, timeout_s: float = 60, **options: Any) -> LoopbackRun:
         """The ended run itself, with its events and its result, whatever it was."""
@@ -123,6 +126,26 @@ class EndToEnd:
             if time.monotonic() > deadline_s:
                 raise TimeoutError(f"the worker did not register within {START_TIMEOUT_S:.0f} s:\n{self.log[-4000:]}")
             time.sleep(0.01)
+
+    def _explained(self, work: Coroutine[Any, Any, T]) -> T:
+        """The same as `_await`; a failure that the author did not mean to raise carries the worker's traceback as a note."""
+        try:
+            return self._await(work)
+        except RunFailedError as exc:
+            if exc.result.error_type == "internal" and (trace := self._trace_of(exc.result.run_id)):
+                exc.add_note(trace)
+            raise
+
+    def _trace_of(self, run_id: str) -> str:
+        deadline_s = time.monotonic() + LOG_TIMEOUT_S  # the worker says the result first and logs afterwards
+        while time.monotonic() < deadline_s:
+            for line in self.log.splitlines():
+                if run_id in line and line.startswith("{") and line.endswith("}"):
+                    facts = msgspec.json.decode(line, type=dict[str, Any])
+                    if facts.get("run_id") == run_id and isinstance(facts.get("traceback"), str):
+                        return str(facts["traceback"])
+            time.sleep(0.01)
+        return ""
 
     def _await(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
