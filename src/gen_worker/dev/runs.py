@@ -105,6 +105,7 @@ class DevRun:
         self.log.seal()
         if self._end is not None:
             self._end.set()
+            self._end = None
 
     async def wait(self, timeout_s: float | None) -> bool:
         """Wait for the end; False when it did not come in time."""
@@ -112,6 +113,9 @@ class DevRun:
             return True
         if self._end is None:
             self._end = asyncio.Event()
+        if timeout_s is None:
+            await self._end.wait()
+            return True
         try:
             async with asyncio.timeout(timeout_s):
                 await self._end.wait()

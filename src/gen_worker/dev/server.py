@@ -17,6 +17,7 @@ import uvicorn
 from gen_worker.dev.app import DevApp, DevConfig
 from gen_worker.dev.project import Served, load_baked, load_project
 from gen_worker.dev.reload import watch
+from gen_worker.execution.collector import settle_collector
 from gen_worker.http.connection import Connection
 from gen_worker.http.crowd import ConnectionLimits, Crowd
 from gen_worker.http.hosts import HostPolicy, is_loopback
@@ -193,6 +194,7 @@ async def _serve(dev: DevConfig, options: ServeOptions, served: Served, sock: so
         timeout_graceful_shutdown=3,
     )
     server = _Server(config)
+    settle_collector()
     names = sorted(spec.name for spec in served.functions)
     listening = f"listening on {shown} ({', '.join(names) or 'no functions yet'}); try it at {shown}/docs"
     log.note(listening, "dev.listening", url=shown, docs=f"{shown}/docs", functions=names)

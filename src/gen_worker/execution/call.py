@@ -74,7 +74,9 @@ class Call:
 
     def _ended(self, ended: Ended | None) -> None:
         self.author_runs = False
-        self._on_end(never_said(self._ctx) if ended is None else ended)
+        on_end, self._on_end = self._on_end, _nobody
+        self._task = self._job = None  # they refer back to this call
+        on_end(never_said(self._ctx) if ended is None else ended)
 
     def _in_thread(self) -> Ended:
         try:

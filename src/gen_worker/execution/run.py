@@ -293,9 +293,10 @@ class Run:
             self._parts.stuck.leave(self._watched)
         with self._guard("what is learned of the run"):
             self._learn(ended)
+        dropped = self._outbox.dropped if self._outbox is not None else 0
         self._release_if_idle()
         with self._guard("the log"):
-            self._log(ended)
+            self._log(ended, dropped)
 
     def _add_ending(self, ending: list[RunEvent], outcome: Outcome) -> None:
         spec = self._spec
@@ -344,14 +345,17 @@ class Run:
                 cleanup()
         with self._guard("freeing the slot"):
             self._hooks.released()
+        # These refer back to this run. Without them it goes when the last one lets go of it, not when the garbage collector finds it,
+        # which stops everything for milliseconds under load.
+        self._call = self._outbox = self._ctx = self._payload = self._watched = None
 
     def _over(self) -> bool:
         return self._ended
 
-    def _log(self, ended: Ended) -> None:
+    def _log(self, ended: Ended, dropped: int) -> None:
         facts = {"run_id": self._request.run_id, "function": self._spec.name}
-        if self._outbox is not None and self._outbox.dropped:
-            self._parts.log.warning("run.events_dropped", **facts, events=self._outbox.dropped)
+        if dropped:
+            self._parts.log.warning("run.events_dropped", **facts, events=dropped)
         if isinstance(ended, Failure) and ended.outcome.error_type == "internal":
             self._parts.log.error("run.internal_error", **facts, error=ended.outcome.error_message, traceback=ended.trace)
 

@@ -12,6 +12,7 @@ import msgspec
 
 from gen_worker.authoring.model_interface import ModelDownloader
 from gen_worker.authoring.signature import FunctionSpec
+from gen_worker.execution.collector import settle_collector
 from gen_worker.log import Log
 from gen_worker.project.baked import load_functions
 from gen_worker.project.discovery import import_modules, read_specs
@@ -90,6 +91,7 @@ def run_until_stopped(config: WorkerConfig, startup: Startup, log: Log, on_built
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(number, worker.stop)
+        settle_collector()
         await worker.run()
 
     try:
