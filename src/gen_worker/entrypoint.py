@@ -15,8 +15,9 @@ def main(arguments: Sequence[str] = (), env: Mapping[str, str] = os.environ) -> 
     if arguments:
         return _become(arguments)
     # The first process of a container gets no signals that it has no handler for, so these come before the imports, which take a while.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _leave)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN or number is not signal.SIGHUP:  # nohup ignores it
+            signal.signal(number, _leave)
     # gRPC's own lines on stderr would stand between our JSON lines.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from gen_worker.runtime.boot import boot

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import signal
 import socket
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from gen_worker.execution.collector import settle_collector
 from gen_worker.http.connection import Connection
 from gen_worker.http.crowd import ConnectionLimits, Crowd
 from gen_worker.http.hosts import HostPolicy, is_loopback
+from gen_worker.leaving import GRACE_S, leave, stop_signals
 from gen_worker.log import Log
 from gen_worker.names import did_you_mean
 from gen_worker.project.cozy_toml import find_cozy_toml
@@ -135,7 +135,10 @@ def listening_socket(listen: str) -> socket.socket:
 
 
 def serve(options: ServeOptions, env: Mapping[str, str] = os.environ) -> int:
-    """Serve until SIGINT or SIGTERM; exit status 0, or 1 when the runner cannot start, with the reason on stderr."""
+    """Serve until SIGINT, SIGTERM or SIGHUP; exit status 0, or 1 when the runner cannot start, with the reason on stderr.
+
+    This is a whole program: once it returns, the process ends whatever the author's code has left running (`leaving`).
+    """
     log = Log(as_json=env.get("LOG_FORMAT") == "json")
     if options.reload:
         # Cached bytecode is trusted by whole seconds and size: an edit right after a start would be missed.
@@ -147,29 +150,34 @@ def serve(options: ServeOptions, env: Mapping[str, str] = os.environ) -> int:
             config = dev_config(options, env, Path(run_dir), served)
         except ValueError as exc:
             log.note(f"error: {exc}", "dev.failed", error=str(exc))
-            return 1
-        return _run(_serve(config, options, served, sock, log))
+            return leave(1, log)
+        _run(_serve(config, options, served, sock, log))
+    return leave(0, log)
 
 
-def _run(main: Coroutine[Any, Any, None]) -> int:
+def _run(main: Coroutine[Any, Any, None]) -> None:
     try:
         from uvloop import new_event_loop
     except ImportError:  # no wheel for this platform: asyncio's own loop does the same, slower
         new_event_loop = asyncio.new_event_loop
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(main)
-    return 0
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, except that a signal ends the program with status 0 once it has shut down, instead of killing it afterwards."""
+    """uvicorn, except that a signal ends the program with status 0 once it has shut down, instead of killing it afterwards, and that any
+    second signal ends it without waiting for requests."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.handle_exit, number, None)
+        for number in stop_signals():
+            loop.add_signal_handler(number, self._stop)
         yield
+
+    def _stop(self) -> None:
+        self.force_exit = self.should_exit
+        self.should_exit = True
 
 
 async def _serve(dev: DevConfig, options: ServeOptions, served: Served, sock: socket.socket, log: Log) -> None:
@@ -211,3 +219,4 @@ async def _serve(dev: DevConfig, options: ServeOptions, served: Served, sock: so
             await app.close()
             if watcher is not None:
                 watcher.cancel()
+            leave(0, log, 0.0 if server.force_exit else GRACE_S)  # before the loop waits for what the author left on it

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from gen_worker.errors import WorkerError
+from gen_worker.leaving import GRACE_S, leave
 from gen_worker.log import Log
 from gen_worker.project.baked import load_functions
 from gen_worker.project.cozy_toml import find_cozy_toml
@@ -15,6 +16,7 @@ from gen_worker.project.manifest import Manifest, read_manifest
 from gen_worker.project.validation import version_problem
 from gen_worker.runtime.program import check_writable, run_until_stopped, verify_token, worker_config
 from gen_worker.runtime.startup import Startup
+from gen_worker.runtime.worker import WireWorker
 from gen_worker.settings import LOCAL_CACHE_DIR, ModelSettings, WorkerSettings
 
 BAKED_MANIFEST = "/app/.cozy/manifest.json"
@@ -50,12 +52,16 @@ def boot(env: Mapping[str, str]) -> int:
         phase = "verify_token"
         verify_token(settings)
         phase = "run"
-        run_until_stopped(config, startup, log)
+        run_until_stopped(config, startup, log, on_ended=lambda worker: _leave(worker, log))
     except (ValueError, WorkerError, RuntimeError) as exc:
         startup.fatal(phase, exc, 1)
         print(f"error: {exc}", file=sys.stderr)
-        return 1
-    return 0
+        return leave(1, log)
+    return leave(0, log)
+
+
+def _leave(worker: WireWorker, log: Log) -> None:
+    leave(0, log, 0.0 if worker.hurried else GRACE_S)
 
 
 def cache_folders(settings: WorkerSettings, models: ModelSettings) -> list[str]:

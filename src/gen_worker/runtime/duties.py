@@ -24,10 +24,19 @@ class Duties:
     def __init__(self, tasks: asyncio.TaskGroup, log: Log) -> None:
         self._tasks = tasks
         self._log = log
+        self._open: set[asyncio.Task[None]] = set()
 
     def start(self, work: Coroutine[Any, Any, None], name: str, answer: Answer) -> None:
         """Do `work` in a task called `name`."""
-        self._tasks.create_task(self._bounded(work, name, answer), name=name)
+        task = self._tasks.create_task(self._bounded(work, name, answer), name=name)
+        self._open.add(task)
+        task.add_done_callback(self._open.discard)
+        task.add_done_callback(lambda done: work.close())  # of a task that was cancelled before it began
+
+    def close(self) -> None:
+        """The worker ends: cancel what is still being done, such as a download that nobody needs now."""
+        for task in self._open:
+            task.cancel()
 
     def attempt(self, work: Callable[[], None], name: str, answer: Answer) -> None:
         """Do `work` now. It may raise whatever it likes."""

@@ -1,8 +1,8 @@
 """A worker as a program: signals, event loop, exit status."""
 
 import asyncio
+import contextlib
 import os
-import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +13,7 @@ import msgspec
 from gen_worker.authoring.model_interface import ModelDownloader
 from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.execution.collector import settle_collector
+from gen_worker.leaving import stop_signals
 from gen_worker.log import Log
 from gen_worker.project.baked import load_functions
 from gen_worker.project.discovery import import_modules, read_specs
@@ -80,19 +81,26 @@ def verify_token(settings: WorkerSettings) -> None:
         JwksVerifier(jwks).verify(settings.worker_jwt.strip())
 
 
-def run_until_stopped(config: WorkerConfig, startup: Startup, log: Log, on_built: Callable[[WireWorker], None] | None = None) -> None:
-    """Run a worker in this thread until a signal or `WireWorker.stop` ends it."""
+def run_until_stopped(
+    config: WorkerConfig,
+    startup: Startup,
+    log: Log,
+    on_built: Callable[[WireWorker], None] = lambda worker: None,
+    on_ended: Callable[[WireWorker], None] = lambda worker: None,
+) -> None:
+    """Run a worker in this thread until a signal or `WireWorker.stop` ends it. `on_ended` is called when nothing of ours is left to do,
+    before the loop waits for what others have left on it."""
 
     async def main() -> None:
         worker = WireWorker(config, startup, log)
-        if on_built is not None:
-            on_built(worker)
+        on_built(worker)
         loop = asyncio.get_running_loop()
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in stop_signals():
                 loop.add_signal_handler(number, worker.stop)
         settle_collector()
         await worker.run()
+        on_ended(worker)
 
     try:
         from uvloop import new_event_loop
@@ -142,19 +150,33 @@ class Worker:
         config = worker_config(env, settings, functions, models, Extras(model_manager, downloader))
         self._config = msgspec.structs.replace(config, worker_id=worker_id or "")
         self._log = Log(as_json=env.get("LOG_FORMAT") == "json")
-        self._worker: WireWorker | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = threading.Lock()
+        self._stops = 0  # that came while nothing was running
+        self._running: tuple[asyncio.AbstractEventLoop, WireWorker] | None = None
 
     def run(self) -> None:
         """Serve until stopped."""
         startup = Startup(self._log, self._config.worker_id, self._config.settings.scheduler_public_addr)
-        run_until_stopped(self._config, startup, self._log, self._note)
+        try:
+            run_until_stopped(self._config, startup, self._log, self._began)
+        finally:
+            with self._lock:
+                self._running = None
 
     def stop(self) -> None:
-        """From any thread: take no more runs, drain, end."""
-        if self._loop is not None and self._worker is not None:
-            self._loop.call_soon_threadsafe(self._worker.stop)
+        """From any thread, at any time: take no more runs, drain, end. Called again: end now. Before `run` it holds for the next `run`,
+        which then ends as soon as it has begun."""
+        with self._lock:
+            if self._running is None:
+                self._stops += 1
+                return
+            loop, worker = self._running
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the worker has ended
+                loop.call_soon_threadsafe(worker.stop)
 
-    def _note(self, worker: WireWorker) -> None:
-        self._worker = worker
-        self._loop = asyncio.get_running_loop()
+    def _began(self, worker: WireWorker) -> None:
+        with self._lock:
+            self._running = asyncio.get_running_loop(), worker
+            stops, self._stops = self._stops, 0
+        for _ in range(stops):
+            worker.stop()

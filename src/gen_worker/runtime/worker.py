@@ -88,6 +88,11 @@ class WireWorker:
             self._hurry.set()
         self._stopping.set()
 
+    @property
+    def hurried(self) -> bool:
+        """Whether it was told twice to stop."""
+        return self._hurry.is_set()
+
     async def run(self) -> None:
         """Serve until stopped. Raises `RegisterTimeoutError`, `IncompatibleSchedulerError` or `UnreachableError`."""
         settings = self._config.settings
@@ -178,6 +183,7 @@ class WireWorker:
             holding.cancel()
             runs.cancel_all(RetryableError("the worker is shutting down"))
             realtime.end_all("worker_draining")
+            duties.close()
             executor.close()
             models.close()
 

@@ -1,0 +1,79 @@
+"""How a program of ours is asked to end, and how it ends whatever an author's code has left running.
+
+    first signal    our own work ends in order: runs are drained, results delivered, files closed
+    `leave`         nothing of ours is left. Python would now wait for threads that are no daemons, for thread pools and for child
+                    processes of the author's; they get `GRACE_S`, then the process ends without them
+    second signal   our own work ends in a hurry; once `leave` was called, the process ends at once
+
+Only programs call `leave`: a `Worker` inside somebody else's program leaves the end of the process to it.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from gen_worker.log import Log
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
+GRACE_S = 2.0
+FLUSH_S = 0.5
+
+
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """The signals that ask a program to end in order. SIGHUP is one of them (a terminal that is closed, an init system), but for programs
+    that were started to outlive their terminal, as by `nohup`: those ignore it already."""
+    found = [signal.SIGINT, signal.SIGTERM]
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
+        found.append(hangup)
+    return tuple(found)
+
+
+def leave(status: int, log: Log, grace_s: float = GRACE_S) -> int:
+    """Our own work is over: the process ends within `grace_s`, with `status`. Returns it, for `sys.exit`. For the main thread."""
+    for number in stop_signals():
+        signal.signal(number, lambda number, frame: _end(status))
+    threading.Thread(target=_end_later, args=(status, log, grace_s), name="leaving", daemon=True).start()
+    return status
+
+
+def _end_later(status: int, log: Log, grace_s: float) -> None:
+    time.sleep(grace_s)
+    log.warning("process.left_running", threads=_threads(), children=[child.pid for child in _children()], waited_s=grace_s)
+    _end(status)
+
+
+def _end(status: int) -> None:
+    for child in _children():
+        with contextlib.suppress(OSError, ValueError):
+            child.terminate()
+    flushing = threading.Thread(target=_flush, daemon=True)  # a pipe that nobody reads must not keep us
+    with contextlib.suppress(RuntimeError):  # no thread can be started so late
+        flushing.start()
+        flushing.join(FLUSH_S)
+    os._exit(status)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+
+
+def _threads() -> list[str]:
+    return sorted(thread.name for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread())
+
+
+def _children() -> "list[BaseProcess]":
+    """Child processes that the author's code has started with `multiprocessing`; Python waits for those alone."""
+    if "multiprocessing.process" not in sys.modules:
+        return []
+    from multiprocessing import active_children
+
+    return active_children()
