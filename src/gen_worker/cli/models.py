@@ -3,7 +3,8 @@
 import asyncio
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,10 @@ from gen_worker.refs import DEFAULT_DTYPES, ModelSpec, canonical_ref
 from gen_worker.residency.devices import model_cache
 from gen_worker.residency.hardware import GpuWatch
 from gen_worker.residency.provide import Sources, build_sources, scheme_of
+from gen_worker.residency.takers import takers_of
 from gen_worker.settings import ModelSettings
 from gen_worker.sources.arrivals import Arrivals
+from gen_worker.sources.keyspace import Keyspace
 from gen_worker.sources.plan import ModelPlan, Room, describe, plan_of_folder, plan_of_listing
 from gen_worker.sources.source import ModelWant, OverrideError, parse_overrides
 
@@ -52,8 +55,10 @@ class _Workbench:
         self.settings = ModelSettings.from_env(env)
         root = Path(folder)
         self.declared: Mapping[str, ModelSpec] = {}
+        self._takers: Callable[[str], tuple[str, ...]] = lambda key: ()
         if find_cozy_toml(root) is not None:
             served = load_project(root)
+            self._takers = partial(takers_of, Keyspace(served.models_by_function), served.functions)
             self.declared = {key: spec for table in served.models_by_function.values() for key, spec in table.items()}
         texts = [text for text in env.get("COZY_MODEL_OVERRIDES", "").split(",") if text.strip()]
         overrides = parse_overrides(texts, root) | parse_overrides(models, Path.cwd())
@@ -68,13 +73,13 @@ class _Workbench:
         """The models that are named, by key or ref; all declared ones without a name. `ValueError` for an unknown one."""
         declared = {key: ModelSpec.checked(spec.ref, dtypes) if dtypes else spec for key, spec in self.declared.items()}
         if not names:
-            return [ModelWant(key, spec) for key, spec in declared.items()]
+            return [ModelWant(key, spec, None, self._takers(key)) for key, spec in declared.items()]
         found = []
         by_ref = {canonical_ref(spec.ref): key for key, spec in self.declared.items()}
         for name in names:
             key = name if name in self.declared else by_ref.get(canonical_ref(name))
             if key is not None:
-                found.append(ModelWant(key, declared[key]))
+                found.append(ModelWant(key, declared[key], None, self._takers(key)))
             elif "/" in name:
                 found.append(ModelWant(name, ModelSpec.checked(name, dtypes or DEFAULT_DTYPES)))
             else:
@@ -89,7 +94,7 @@ class _Workbench:
             plan, listing = plan_of_folder(override, want.spec)
             return describe(want.key, want.spec, "override", plan, listing, room)
         if scheme_of(want.spec.ref) == "hf":
-            found = self.sources.hf.plan(want.spec, want.key)
+            found = self.sources.hf.plan(want)
             return describe(
                 want.key, want.spec, "hf", found.plan, found.listing, room, lambda file: self.sources.hf.blob_path(want.spec, file)
             )

@@ -88,7 +88,7 @@ class ModelRoutes:
         error_type = error_message = ""
         try:
             key, spec = self._find(name, dtypes)
-            await self._models.prefetch(key, spec)
+            await self._models.prefetch(key, spec, functions=self.functions.values())
         except WorkerError as exc:
             error_type, error_message = type(exc).__name__, str(exc)
         result: dict[str, Any] = {

@@ -5,7 +5,7 @@ Of several devices `seat` chooses the one for a run."""
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from gen_worker.residency.loaders.plain import PlainLoader
 from gen_worker.residency.loaders.transformers import TransformersLoader
 from gen_worker.residency.place import Lease, Place, form_name
 from gen_worker.residency.placement import choose_place
+from gen_worker.residency.takers import takers_of
 from gen_worker.sources.arrivals import Arrivals
 from gen_worker.sources.hub import local_model
 from gen_worker.sources.keyspace import Keyspace
@@ -190,7 +191,7 @@ class ModelManager:
 
         try:
             key, model_spec = select()
-            want = _want(key, model_spec, listings)
+            want = self._want(key, model_spec, (spec,), listings)
             local = await self.arrivals.locate(want, hear)
         except WorkerError as exc:
             emit(RunEvent(events.RESOLVE_FAILED, _ended(step, began_s, error_type=type(exc).__name__)))
@@ -207,7 +208,7 @@ class ModelManager:
 
     async def load(self, key: str, spec: ModelSpec, function: FunctionSpec, injection: Injection) -> None:
         """Load a model ahead of its first run, as this function takes it."""
-        local = await self.arrivals.locate(_want(key, spec, {}))
+        local = await self.arrivals.locate(self._want(key, spec, (function,)))
         request = self._request(injection.type, spec, local, function)
         seat = self.seat_for(function.name, [form_name(local.model_id, injection.type)])
         try:
@@ -216,10 +217,16 @@ class ModelManager:
             seat.release()
 
     async def prefetch(
-        self, key: str, spec: ModelSpec, listings: Mapping[str, Listing] = {}, listener: Listener | None = None
+        self,
+        key: str,
+        spec: ModelSpec,
+        listings: Mapping[str, Listing] = {},
+        listener: Listener | None = None,
+        functions: Iterable[FunctionSpec] = (),
     ) -> tuple[LocalModel, bool]:
-        """Bring a model's files to this disk without loading them; True if they were here already."""
-        want = _want(key, spec, listings)
+        """Bring a model's files to this disk without loading them; True if they were here already. `functions`: those that may take it;
+        what they take it as decides which files it needs."""
+        want = self._want(key, spec, functions, listings)
         fetched = False
 
         def hear(now: ModelProgress) -> None:
@@ -240,13 +247,14 @@ class ModelManager:
         self.note_on_disk(local)
         return local, not fetched
 
-    async def inventory(self, cas: Cas) -> list[str]:
-        """Look through the store and for every declared model; the refs that are here, sorted."""
+    async def inventory(self, cas: Cas, functions: Iterable[FunctionSpec] = ()) -> list[str]:
+        """Look through the store and for every declared model, as these functions take it; the refs that are here, sorted."""
+        functions = tuple(functions)
         for ref, snapshot in await self.arrivals.look(lambda: list(cas.inventory())):
             self.note_on_disk(local_model(ref, snapshot))
         for ref, (key, spec) in self.keyspace.refs().items():
             try:
-                local = await self.arrivals.present(_want(key, spec, {}))
+                local = await self.arrivals.present(self._want(key, spec, functions))
             except Exception as exc:  # noqa: BLE001 - a ref or a folder that cannot be used must not hide the other models
                 self._log.warning("model.not_looked_up", model=ref[:200], error=f"{type(exc).__name__}: {exc}")
                 continue
@@ -290,6 +298,9 @@ class ModelManager:
         for place in self.places:
             place.close()
         self._on_close()
+
+    def _want(self, key: str, spec: ModelSpec, functions: Iterable[FunctionSpec], listings: Mapping[str, Listing] = {}) -> ModelWant:
+        return ModelWant(key, spec, listings.get(canonical_ref(spec.ref)), takers_of(self.keyspace, functions, key))
 
     def _left(self, seat: Seat) -> None:
         """A run has left its place: a moment to look ahead, by the largest of its models."""
@@ -336,10 +347,6 @@ class ModelManager:
             raise
         emit(RunEvent(events.LOAD_COMPLETED, _ended(step, began_s)))
         return lease, "warm_disk", time.monotonic() - began_s
-
-
-def _want(key: str, spec: ModelSpec, listings: Mapping[str, Listing]) -> ModelWant:
-    return ModelWant(key, spec, listings.get(canonical_ref(spec.ref)))
 
 
 def _ended(step: ModelStep, began_s: float, **facts: Any) -> ModelStep:

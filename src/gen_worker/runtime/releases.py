@@ -152,7 +152,7 @@ class Releases:
 
     async def _inventory(self, cas: Cas) -> None:
         self._store = cas.root
-        await self._models.inventory(cas)
+        await self._models.inventory(cas, self._functions.values())
         self._say_inventory()
         self._refresh()
 
@@ -202,7 +202,7 @@ class Releases:
         try:
             # What a scheduler requires it may name without a key: a ref that a run is about to be pinned to.
             key, spec = self._models.keyspace.find(model_id) or ("", ModelSpec.checked(model_id))
-            local, cached = await self._models.prefetch(key, spec, self.listings, self._hear)
+            local, cached = await self._models.prefetch(key, spec, self.listings, self._hear, self._functions.values())
         except (WorkerError, ValueError) as exc:
             self._refuse_prefetch(model_id, exc, _ms(began_s))
         else:

@@ -131,4 +131,4 @@ def heard_on_the_loop(progress: Progress, listener: Listener | None) -> Callable
 
 
 def _identity(want: ModelWant) -> tuple[str, ...]:
-    return (want.key, want.model_id, ",".join(want.spec.dtypes), want.listing.digest if want.listing else "")
+    return (want.key, want.model_id, ",".join(want.spec.dtypes), want.listing.digest if want.listing else "", *want.takers)

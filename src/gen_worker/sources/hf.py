@@ -12,7 +12,6 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -25,8 +24,9 @@ from gen_worker.net.range_client import Link, RangeClient
 from gen_worker.net.wanted import Policy, Wanted
 from gen_worker.refs import DEFAULT_DTYPES, HuggingFaceRef, ModelSpec, parse_model_ref
 from gen_worker.settings import ModelSettings, is_true, split_list
-from gen_worker.sources.file_plan import OPTIONAL_COMPONENTS, FilePlan, SelectionPolicy
-from gen_worker.sources.gather import MAX_DOCUMENT_BYTES, DocumentError, gather, parse_document, plan_folder
+from gen_worker.shared_files import read_json
+from gen_worker.sources.file_plan import FilePlan, SelectionPolicy
+from gen_worker.sources.gather import MAX_DOCUMENT_BYTES, gather, plan_folder
 from gen_worker.sources.hf_account import HfAccount
 from gen_worker.sources.hf_hub import HfHub, until_cancelled
 from gen_worker.sources.source import LocalModel, ModelWant
@@ -35,11 +35,12 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class HfPlan(msgspec.Struct, frozen=True):
-    """What a ref needs: the commit, the plan, and the files with sizes and digests."""
+    """What a ref needs: the commit, the plan, and its files with sizes and digests. `repository` lists all files."""
 
     commit: str
     plan: FilePlan
     listing: Listing
+    repository: Listing
 
 
 class HfSource:
@@ -61,16 +62,10 @@ class HfSource:
         if commit is None:
             return None
         snapshot = self._folder(ref) / "snapshots" / commit
-        selection = selection_policy(self._settings, want.spec)
-        record = self._record(ref, commit, selection)
-        try:
-            listing = msgspec.json.decode(record.read_bytes(), type=Listing)
-        except (OSError, ValueError, RecursionError):
-            # What was fetched here under other settings is a part of the repository, and no ground to plan on.
-            found = None if list(record.parent.glob(f"{commit}-*")) else local_plan(snapshot, selection)
-            if found is None:
-                return None
-            listing = Listing(commit, tuple(RemoteFile(path, (snapshot / path).stat().st_size) for path in found.files))
+        selection = selection_policy(self._settings, want)
+        listing = read_json(self._record(ref, commit, selection), Listing) or self._planned_here(ref, commit, selection)
+        if listing is None:
+            return None
         if not all(has_size(snapshot / file.path, file.size_bytes) for file in listing.files):
             return None
         return _local(want.model_id, snapshot, listing, 0)
@@ -83,7 +78,7 @@ class HfSource:
             )
         progress.begin("resolving")
         ref = _hf_ref(want.spec.ref)
-        found = until_cancelled(lambda: self.plan(want.spec, want.key, cancel), cancel)
+        found = until_cancelled(lambda: self.plan(want, cancel), cancel)
         folder, listing = self._folder(ref), found.listing
         address = self._hub.address(ref, found.commit)
         wanted = {file.digest: _wanted(address, folder, file, ref.canonical()) for file in listing.files}
@@ -100,27 +95,45 @@ class HfSource:
             _link(_blob_path(folder, file), snapshot / file.path)
         if ref.revision != found.commit:
             _write_whole(folder / "refs" / (ref.revision or "main"), found.commit.encode())
-        record = self._record(ref, found.commit, selection_policy(self._settings, want.spec))
-        _write_whole(record, msgspec.json.encode(listing))
+        _write_whole(self._full_record(ref, found.commit), msgspec.json.encode(found.repository))
+        _write_whole(self._record(ref, found.commit, selection_policy(self._settings, want)), msgspec.json.encode(listing))
         return _local(want.model_id, snapshot, listing, fetched)
 
-    def plan(self, spec: ModelSpec, key: str, cancel: threading.Event | None = None) -> HfPlan:
+    def plan(self, want: ModelWant, cancel: threading.Event | None = None) -> HfPlan:
         """What would be fetched. Reads the listing, small JSON files and the headers of weights; `FatalError` when nothing fits."""
-        ref = _hf_ref(spec.ref)
+        ref = _hf_ref(want.spec.ref)
         wait = (cancel or threading.Event()).wait
-        listing = self._hub.listing(ref, key, wait)
+        listing = self._hub.listing(ref, want.key, wait)
         commit = listing.digest
         address = self._hub.address(ref, commit)
         checked = checked_listing(listing, ref.canonical())
         by_path = {file.path: file for file in checked.files}
         plan = gather(
             {path: file.size_bytes for path, file in by_path.items()},
-            selection_policy(self._settings, spec),
+            selection_policy(self._settings, want),
             lambda path: self._hub.read(address(path), MAX_DOCUMENT_BYTES, wait),
             lambda path: self._hub.read_header(address(path), by_path[path].size_bytes, wait),
             ref.canonical(),
         )
-        return HfPlan(commit, plan, Listing(commit, tuple(by_path[path] for path in plan.files)))
+        return HfPlan(commit, plan, Listing(commit, tuple(by_path[path] for path in plan.files)), checked)
+
+    def _planned_here(self, ref: HuggingFaceRef, commit: str, selection: SelectionPolicy) -> Listing | None:
+        """The files of a selection that was not fetched as such: other selections may have brought all of it, or another tool."""
+        snapshot = self._folder(ref) / "snapshots" / commit
+        whole = read_json(self._full_record(ref, commit), Listing)
+        if whole is not None:
+            by_path = {file.path: file for file in whole.files}
+            here = {path: snapshot / path for path, file in by_path.items() if has_size(snapshot / path, file.size_bytes)}
+            try:
+                plan = plan_folder(here, {path: file.size_bytes for path, file in by_path.items()}, selection, ref.canonical())
+            except FatalError:
+                return None
+            return Listing(commit, tuple(by_path[path] for path in plan.files))
+        # What was fetched here under other settings is a part of the repository, and no ground to plan on.
+        found = None if list((self._records / self._folder(ref).name).glob(f"{commit}-*")) else local_plan(snapshot, selection)
+        if found is None:
+            return None
+        return Listing(commit, tuple(RemoteFile(path, (snapshot / path).stat().st_size) for path in found.files))
 
     def blob_path(self, spec: ModelSpec, file: RemoteFile) -> Path:
         """Where this file's content is in the cache, once it is there."""
@@ -129,9 +142,8 @@ class HfSource:
     def inventory(self) -> Iterator[tuple[str, Path, Listing]]:
         """What was fetched here and is complete: `hf:owner/repo@commit`, its folder and files."""
         for record in sorted(self._records.glob("*/*.json")):
-            try:
-                listing = msgspec.json.decode(record.read_bytes(), type=Listing)
-            except (OSError, ValueError, RecursionError):
+            listing = read_json(record, Listing)
+            if listing is None:
                 continue
             snapshot = self._cache / record.parent.name / "snapshots" / listing.digest
             if all(has_size(snapshot / file.path, file.size_bytes) for file in listing.files):
@@ -142,6 +154,7 @@ class HfSource:
         folder = snapshot.parent.parent
         for record in (self._records / folder.name).glob(f"{snapshot.name}-*.json"):
             record.unlink(missing_ok=True)
+        (self._records / folder.name / "repository" / f"{snapshot.name}.json").unlink(missing_ok=True)
         shutil.rmtree(snapshot, ignore_errors=True)
         linked = {path.resolve() for path in (folder / "snapshots").rglob("*") if path.is_symlink()}
         freed = 0
@@ -163,13 +176,17 @@ class HfSource:
             return None
         return commit if _COMMIT.fullmatch(commit) else None
 
+    def _full_record(self, ref: HuggingFaceRef, commit: str) -> Path:
+        return self._records / self._folder(ref).name / "repository" / f"{commit}.json"
+
     def _record(self, ref: HuggingFaceRef, commit: str, selection: SelectionPolicy) -> Path:
         chosen = hashlib.sha256(msgspec.json.encode(selection)).hexdigest()[:16]
         return self._records / self._folder(ref).name / f"{commit}-{chosen}.json"
 
 
-def selection_policy(settings: ModelSettings, spec: ModelSpec) -> SelectionPolicy:
+def selection_policy(settings: ModelSettings, want: ModelWant) -> SelectionPolicy:
     """What may be taken of a repository. An author who names dtypes decides; otherwise COZY_HF_WEIGHT_PRECISIONS does."""
+    spec = want.spec
     listed = split_list(settings.cozy_hf_weight_precisions)
     precisions = listed if listed and tuple(spec.dtypes) == DEFAULT_DTYPES else tuple(spec.dtypes)
     if "fp8" in precisions:  # what a repository does not have in eight bits is narrowed on the device
@@ -181,6 +198,7 @@ def selection_policy(settings: ModelSettings, spec: ModelSpec) -> SelectionPolic
         root_json=is_true(settings.cozy_hf_allow_root_json),
         full_repo=is_true(settings.cozy_hf_full_repo_download),
         max_bytes=round(settings.cozy_hf_max_gb * 1e9),
+        takers=want.takers,
     )
 
 
@@ -191,19 +209,9 @@ def local_plan(snapshot: Path, policy: SelectionPolicy) -> FilePlan | None:
     files = {str(path.relative_to(snapshot)): path for path in snapshot.rglob("*") if path.is_file()}
     sizes = {name: path.stat().st_size for name, path in files.items()}
     try:
-        plan = plan_folder(files, sizes, policy, "")
-        index = parse_document(files["model_index.json"].read_bytes()) if "model_index.json" in files else {}
-    except (FatalError, OSError, DocumentError):
+        return plan_folder(files, sizes, policy, "")
+    except (FatalError, OSError):
         return None
-    have = {component.name for component in plan.components}
-    return plan if policy.components or _required(index) <= have else None
-
-
-def _required(index: Any) -> set[str]:
-    if not isinstance(index, dict):
-        return set()
-    named = {name for name, value in index.items() if isinstance(value, list) and value != [None, None]}
-    return named - OPTIONAL_COMPONENTS
 
 
 def _local(model_id: str, snapshot: Path, listing: Listing, fetched: int) -> LocalModel:

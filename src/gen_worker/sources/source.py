@@ -20,11 +20,15 @@ from gen_worker.refs import ModelSpec, canonical_ref
 
 
 class ModelWant(msgspec.Struct, frozen=True):
-    """A model that somebody needs: its key and spec, and the files if a scheduler has resolved them already."""
+    """A model that somebody needs: its key and spec, and the files if a scheduler has resolved them already.
+
+    `takers`: the classes that functions take it as, as of `SelectionPolicy.takers`. Empty: nobody knows.
+    """
 
     key: str
     spec: ModelSpec
     listing: Listing | None = None
+    takers: tuple[str, ...] = ()
 
     @property
     def model_id(self) -> str:

@@ -152,25 +152,29 @@ def precision_of(entries: Sequence[TensorEntry]) -> str | None:
 
 
 def weight_sets(
-    paths: Sequence[str], sizes: Mapping[str, int], index_files: Mapping[str, Mapping[str, Any]], folder: str
+    paths: Sequence[str], sizes: Mapping[str, int], index_files: Mapping[str, Any], folder: str
 ) -> tuple[list[WeightSet], list[str]]:
     """The complete safetensors sets of a folder, and what is wrong with the incomplete ones.
 
-    `index_files`: the content of `*.safetensors.index*.json` files. Both `x.safetensors.index.fp16.json` and
+    `index_files`: the content of `*.safetensors.index*.json` files, whatever it is. Both `x.safetensors.index.fp16.json` and
     `x.fp16.safetensors.index.json` occur.
     """
     here = [path for path in paths if PurePosixPath(path).parent == PurePosixPath(folder or ".")]
     present, sets, problems = set(here), [], []
     shards: set[str] = set()
     for index in sorted(path for path in here if is_index(path)):
-        content = index_files.get(index)
-        if content is None:
+        if index not in index_files:
             continue
-        named = content.get("weight_map")
+        content = index_files[index]
+        named = content.get("weight_map") if isinstance(content, dict) else None
         if not isinstance(named, dict) or not named or not all(isinstance(value, str) for value in named.values()):
-            problems.append(f"{index} has no weight_map")
+            problems.append(f"{index} has no weight_map of tensors to files")
             continue
-        files = tuple(sorted({str(PurePosixPath(folder) / value) if folder else value for value in named.values()}))
+        names = sorted(set(named.values()))
+        if strange := [name for name in names if "/" in name or not name.endswith(".safetensors")]:
+            problems.append(f"{index} names {strange[0][:120]!r}; expected a .safetensors file beside it")
+            continue
+        files = tuple(f"{folder}/{name}" if folder else name for name in names)
         shards.update(files)
         if missing := [file for file in files if file not in present]:
             problems.append(f"{index} names {missing[0]!r}, which the repository lacks")

@@ -1,0 +1,24 @@
+"""Which classes take a model: what decides which of a repository's files are fetched."""
+
+from collections.abc import Iterable
+from typing import Any, get_origin
+
+from gen_worker.authoring.signature import FunctionSpec
+from gen_worker.residency.loaders.own import own_loaders
+from gen_worker.sources.file_plan import SMALL_FILES
+from gen_worker.sources.keyspace import Keyspace
+
+
+def takers_of(keyspace: Keyspace, functions: Iterable[FunctionSpec], key: str) -> tuple[str, ...]:
+    """The classes as which these functions take the model of a key, sorted: equal ones are equal. For `SelectionPolicy.takers`."""
+    names: set[str] = set()
+    for function, injection in keyspace.takers(functions, key):
+        names.add(_name_of(injection.type))
+        if any(kind == injection.type for kind in own_loaders(function.function)):
+            names.add(SMALL_FILES)  # an author's own loader may read what lies beside the weights
+    return tuple(sorted(names))
+
+
+def _name_of(annotation: Any) -> str:
+    kind = get_origin(annotation) or annotation
+    return f"{kind.__module__}.{kind.__qualname__}" if isinstance(kind, type) else ""
