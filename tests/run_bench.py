@@ -141,5 +141,5 @@ def action(function: Any) -> FunctionSpec:
     return msgspec.structs.replace(spec, name=SPEC.name) if spec.injections else spec
 
 
-def batched(function: Any) -> FunctionSpec:
-    return read_signature(worker_function(batch=Batch(max_size=2, max_wait_ms=1))(function), function.__module__)
+def batched(function: Any, max_wait_ms: int = 1) -> FunctionSpec:
+    return read_signature(worker_function(batch=Batch(max_size=2, max_wait_ms=max_wait_ms))(function), function.__module__)

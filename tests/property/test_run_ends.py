@@ -62,6 +62,10 @@ async def async_batch(ctx: ActionContext, payloads: list[In]) -> list[Out]:
     return [Out(payload.text) for payload in payloads]
 
 
+def slow_batch(ctx: ActionContext, payloads: list[In]) -> list[Out]:
+    raise AssertionError("its runs have left before a batch is full")
+
+
 def failing(ctx: ActionContext, payload: WithFile, engine: Annotated[Engine, MODEL]) -> Out:
     raise MuteError from ValidationError("\ud800")
 
@@ -96,6 +100,7 @@ SCENARIOS: dict[str, tuple[FunctionSpec, Any, dict[str, Any]]] = {
     "bad payload": (action(plain), {"text": 5}, {}),
     "canceled": (action(waiting), FILE, {}),
     "async, canceled": (action(async_waiting), FILE, {}),
+    "timed out in a queue": (batched(slow_batch, 60_000), PLAIN, {"timeout_ms": 5}),
     "timed out": (action(waiting), FILE, {"timeout_ms": 20}),
 }
 FAULTS: list[Callable[[], BaseException]] = [RuntimeError, MuteError, SystemExit, lambda: ValidationError("\udcff"), asyncio.CancelledError]
@@ -189,7 +194,7 @@ def sabotaged(made: Bench, sabotage: Sabotage, monkeypatch: pytest.MonkeyPatch) 
         **{name: sabotage.wrap(name, getattr(parts, name)) for name in names},
         background=lambda work, name: sabotage.step("background", parts.background, (work, name), {}),
     )
-    for name in ("decode_payload", "run_metrics", "utc_now", "RunOutbox", "OutputWriter", "ActionContext", "holds_assets"):
+    for name in ("read_payload", "run_metrics", "utc_now", "RunOutbox", "OutputWriter", "ActionContext", "holds_assets"):
         real = getattr(run_module, name)
         monkeypatch.setattr(run_module, name, lambda *args, _name=name, _real=real, **kwargs: sabotage.step(_name, _real, args, kwargs))
 

@@ -98,6 +98,7 @@ class Run:
         self._watched: WatchedPhase | None = None
         self._preparing = False
         self._ended = False
+        self._said = False
         self._released = False
         self._cleanups: list[tuple[str, Callable[[], object]]] = []  # taken back from the last to the first
 
@@ -283,7 +284,8 @@ class Run:
             self._hooks.emit_all(ending)
         with self._guard("passing on the outcome"):
             self._hooks.ended(outcome)
-        # The outcome is said. From here on it is about what the run has held, and what can be learned from it.
+        self._said = True
+        # From here on it is about what the run has held, and what can be learned from it.
         with self._guard("the run's outbox"):
             if self._outbox is not None:
                 self._outbox.close()
@@ -336,7 +338,7 @@ class Run:
 
     def _release_if_idle(self) -> None:
         """Give back what the run holds, once, when it has ended and neither the author's code nor a fetch works on."""
-        if not self._ended or self._released or self._preparing or (self._call is not None and self._call.author_runs):
+        if not self._said or self._released or self._preparing or (self._call is not None and self._call.author_runs):
             return
         self._released = True
         while self._cleanups:
