@@ -69,6 +69,8 @@ class CancelToken:
         except asyncio.CancelledError:
             self.check()
             raise
+        finally:
+            work.close()  # it was never begun if the task was cancelled before its first step
 
 
 async def _contained(work: Coroutine[Any, Any, T]) -> T:

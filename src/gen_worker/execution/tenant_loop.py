@@ -21,6 +21,7 @@ from gen_worker.log import Log
 from gen_worker.texts import repr_of
 
 T = TypeVar("T")
+CLOSE_S = 1.0
 BLOCKED_AFTER_S = 3.0  # a loop that has not taken a cancel for so long is left to whoever blocks it
 
 
@@ -48,6 +49,7 @@ class TenantLoop:
     def close(self) -> None:
         if self._thread is not None:
             self._thread.close()
+            self._thread.wait()
             self._thread = None
 
     def blocked(self, thread: "_LoopThread", name: str) -> None:
@@ -83,7 +85,8 @@ class _LoopThread:
         self.left = False
         self._log = log
         self._closing = False
-        threading.Thread(target=self._work, name="run-async", daemon=True).start()
+        self._runner = threading.Thread(target=self._work, name="run-async", daemon=True)
+        self._runner.start()
 
     def close(self) -> None:
         self._closing = True
@@ -91,6 +94,11 @@ class _LoopThread:
             self.loop.call_soon_threadsafe(self.loop.stop)
         except RuntimeError:  # an author has closed it
             return
+
+    def wait(self) -> None:
+        """Let it close its loop, which takes a moment; one that an author's code holds is left to end with the process."""
+        if not self.tasks:
+            self._runner.join(CLOSE_S)
 
     def end_if_idle(self) -> None:
         if self.left and not self.tasks:
