@@ -30,6 +30,7 @@ def command(folder: str, as_json: bool, require_uv_lock: bool) -> int:
         functions = list(found.functions)
         errors += [found.problem] if found.problem and found.problem not in errors else []
         warnings += [f"'{package}' is declared but not installed here, so its use at import was not tried" for package in found.stood_in]
+        warnings += found.slow_patterns
     again = f"cozyctl check{folder_flag(folder)}"
     if as_json:
         next_command = again if errors else f"cozyctl dev{folder_flag(folder)}"

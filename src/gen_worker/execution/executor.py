@@ -12,6 +12,7 @@ from gen_worker.execution.batching import Batchers
 from gen_worker.execution.cancellation import CancelToken
 from gen_worker.execution.mailbox import Mailbox
 from gen_worker.execution.outputs import OutputLimits
+from gen_worker.execution.payload_desk import PayloadDesk
 from gen_worker.execution.request import RunHooks, RunRequest, RunSink
 from gen_worker.execution.run import Run, RunParts
 from gen_worker.execution.stuck import StuckAfter, StuckWatch
@@ -45,6 +46,7 @@ class Executor:
         self.tenant = TenantLoop(self.mailbox, log)
         self.max_input_bytes = limits.worker_max_input_bytes
         self._stuck = StuckWatch(stuck_after or StuckAfter(), log)
+        self._desk = PayloadDesk(limits.worker_max_input_bytes)
         self._background: set[asyncio.Task[None]] = set()
         self._parts = RunParts(
             models,
@@ -58,7 +60,7 @@ class Executor:
             self._stuck,
             Batchers(self.threads, self.tenant),
             OutputLimits(limits.worker_max_output_bytes, limits.worker_max_output_delta_bytes, limits.worker_max_output_delta_events),
-            limits.worker_max_input_bytes,
+            self._desk,
             self._in_background,
         )
 
@@ -85,6 +87,7 @@ class Executor:
         self.threads.close()
         self.tenant.close()
         self._stuck.close()
+        self._desk.close()
 
     def _in_background(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Fetch files and models of a run, or make room after it; the task belongs to the executor, and its errors end nothing."""

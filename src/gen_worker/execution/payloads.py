@@ -6,13 +6,16 @@ from typing import Any
 import msgspec
 
 from gen_worker.authoring.constraints import clamper
+from gen_worker.authoring.pattern_process import PatternProcess
 from gen_worker.authoring.shapes import Record, shape_of
 from gen_worker.errors import FieldError, ValidationError
 from gen_worker.execution.duplicate_keys import first_duplicate
 from gen_worker.execution.encoding import Encoding
 from gen_worker.execution.payload_errors import payload_error
+from gen_worker.execution.payload_patterns import PayloadPatterns
 from gen_worker.execution.unknown_fields import look
 
+_MAX_QUICK_BYTES = 256 << 10  # a millisecond or so
 _NONE: tuple[FieldError, ...] = ()
 _decode_any = {"json": msgspec.json.Decoder().decode, "msgpack": msgspec.msgpack.Decoder().decode}
 
@@ -24,13 +27,29 @@ class Payload(msgspec.Struct, frozen=True):
     warnings: tuple[FieldError, ...] = ()
 
 
-def read_payload(kind: type[msgspec.Struct], data: bytes | msgspec.Raw, encoding: Encoding = "json", *, max_bytes: int = 0) -> Payload:
-    """The payload as `kind`, clamps applied; `ValidationError` points at what is wrong."""
+def reads_at_once(kind: type[msgspec.Struct], size_bytes: int) -> bool:
+    """Whether reading so large a payload of this type takes no longer than an event loop may stand still."""
+    return size_bytes <= _reader(kind).max_quick_bytes
+
+
+def read_payload(
+    kind: type[msgspec.Struct],
+    data: bytes | msgspec.Raw,
+    encoding: Encoding = "json",
+    *,
+    max_bytes: int = 0,
+    patterns: PatternProcess | None = None,
+) -> Payload:
+    """The payload as `kind`, clamps applied; `ValidationError` points at what is wrong.
+
+    `patterns`: tries the author's patterns on the caller's texts, where they may take long; None where the texts are our own.
+    Blocks where not `reads_at_once`.
+    """
     size_bytes = len(data) if isinstance(data, bytes) else len(memoryview(data))
     if max_bytes and size_bytes > max_bytes:
         raise ValidationError(f"payload of {size_bytes} bytes; at most {max_bytes} are allowed (WORKER_MAX_INPUT_BYTES)")
     try:
-        return _reader(kind).read(data, encoding)
+        return _reader(kind).read(data, encoding, patterns)
     except msgspec.DecodeError as exc:
         raise ValidationError(f"payload is not valid {encoding}: {exc}") from None
     except UnicodeDecodeError as exc:
@@ -46,12 +65,17 @@ class _Reader:
         self._shape = shape_of(kind)
         self._decode = {"json": msgspec.json.Decoder(kind).decode, "msgpack": msgspec.msgpack.Decoder(kind).decode}
         self._clamp = clamper(kind)
+        self._patterns = PayloadPatterns(self._shape)
+        self._max_unchecked_bytes = self._patterns.max_quick_bytes
+        self.max_quick_bytes = min(_MAX_QUICK_BYTES, self._max_unchecked_bytes)
         assert isinstance(self._shape, Record)
         # With these keys alone the payload holds no object but itself.
         is_flat = not self._shape.is_array and all(field.shape.is_scalar for field in self._shape.fields)
         self._flat_keys = frozenset(self._shape.by_key) if is_flat else frozenset()
 
-    def read(self, data: bytes | msgspec.Raw, encoding: Encoding) -> Payload:
+    def read(self, data: bytes | msgspec.Raw, encoding: Encoding, process: PatternProcess | None) -> Payload:
+        if process is not None and len(data) > self._max_unchecked_bytes:
+            self._patterns.check(_decode_any[encoding](data), process)
         try:
             value = self._decode[encoding](data)
         except msgspec.ValidationError as exc:

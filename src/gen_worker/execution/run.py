@@ -12,7 +12,7 @@ Who moves it: `start` and its task `_prepare` up to `calling`; from there `Call`
 `_stopped`: at once, whatever the author's code, a download or a load is doing. Everything here happens on the executor's loop.
 
 **The end is a seal.** `_end` runs once. What it does first is to say the outcome, in values that were made beforehand and by steps that
-stand in a `_Guard` each: one that raises is logged and the next one is taken all the same. After that no event of this run is passed on.
+stand in a `StepGuard` each: one that raises is logged and the next one is taken all the same. After that no event of this run is passed on.
 Everything else (returning leases, files and the slot, learning from the run, logging) comes after the outcome and is guarded likewise.
 Nothing between the end of the author's code and the outcome may raise, wait or be skipped; a new step belongs below the outcome, or into
 a guard.
@@ -22,7 +22,6 @@ a guard.
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from types import TracebackType
 from typing import Any
 
 import msgspec
@@ -39,10 +38,12 @@ from gen_worker.execution.call import Call, Ended
 from gen_worker.execution.cancellation import CancelToken
 from gen_worker.execution.mailbox import Mailbox
 from gen_worker.execution.outputs import OutputLimits, OutputWriter
-from gen_worker.execution.payloads import read_payload
+from gen_worker.execution.payload_desk import PayloadDesk
+from gen_worker.execution.payloads import Payload
 from gen_worker.execution.phases import run_metrics, utc_now
 from gen_worker.execution.request import RunHooks, RunRequest
 from gen_worker.execution.run_outbox import RunOutbox
+from gen_worker.execution.step_guard import StepGuard
 from gen_worker.execution.stuck import Phase, StuckWatch, WatchedPhase, thread_stacks
 from gen_worker.execution.tenant_loop import TenantLoop
 from gen_worker.execution.threads import RunThreads
@@ -69,7 +70,7 @@ class RunParts(msgspec.Struct, frozen=True):
     stuck: StuckWatch
     batchers: Batchers
     limits: OutputLimits
-    max_input_bytes: int
+    desk: PayloadDesk
     background: Callable[[Coroutine[Any, Any, None], str], None]
 
 
@@ -106,10 +107,11 @@ class Run:
         """Begin; never raises. A run that needs no files and no models goes on without a task of its own: most of what a quick run costs
         is waking up.
         """
-        spec = self._spec
+        spec, desk = self._spec, self._parts.desk
         try:
-            payload = self._payload = self._accept()
-            if not spec.injections and not holds_assets(spec.payload_type):
+            self._announce()
+            payload = self._take(desk.read(spec, self._request)) if desk.is_quick(spec, self._request) else None
+            if payload is not None and not spec.injections and not holds_assets(spec.payload_type):
                 self._begin_call({spec.payload_param: payload})
                 return
             self._preparing = True
@@ -133,14 +135,17 @@ class Run:
 
     # The way to the call.
 
-    def _accept(self) -> Any:
+    def _announce(self) -> None:
         spec, request = self._spec, self._request
         self._began_s = self._parts.clock.now_s()
         received = events.Received(spec.name, len(request.required_models), len(request.payload))
         self._say(RunEvent(events.RECEIVED, received), RunEvent(events.COMPUTE_STARTED, events.At(utc_now())))
         if self._timeout_ms > 0:
             self._token.expire_after(self._timeout_ms)
-        payload = read_payload(spec.payload_type, request.payload, request.encoding, max_bytes=self._parts.max_input_bytes)
+
+    def _take(self, payload: Payload) -> Any:
+        spec, request = self._spec, self._request
+        self._payload = payload.value
         self._token.check()
         self._token.on_cancel(self._stopped)
         self._say(RunEvent(events.STARTED, events.Started(spec.name, request.required_models)))
@@ -152,9 +157,12 @@ class Run:
         return payload.value
 
     async def _prepare(self, payload: Any) -> None:
+        """Get what the call needs; the payload, too, where reading it might take long."""
         spec, request, parts = self._spec, self._request, self._parts
-        arguments: dict[str, Any] = {spec.payload_param: payload}
         try:
+            if payload is None:
+                payload = self._take(await self._token.race(parts.desk.read_aside(spec, request)))
+            arguments: dict[str, Any] = {spec.payload_param: payload}
             if holds_assets(spec.payload_type):
                 inputs = parts.inputs.of_run(request.run_id)
                 self._cleanups.append(("input files", inputs.close))
@@ -371,36 +379,5 @@ class Run:
             with self._guard("passing on events"):
                 self._hooks.emit_all(list(said))
 
-    def _guard(self, what: str) -> "_Guard":
-        return _Guard(self._parts.log, what, self._request.run_id, self._spec.name)
-
-
-class _Guard:
-    """Takes whatever a step raises and logs what of ours broke."""
-
-    __slots__ = ("_function", "_log", "_run_id", "_what")
-
-    def __init__(self, log: Log, what: str, run_id: str, function: str) -> None:
-        self._log = log
-        self._what = what
-        self._run_id = run_id
-        self._function = function
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> bool:
-        if exc is not None:
-            failure = failure_of(exc)
-            try:
-                self._log.error(
-                    "run.step_broken",
-                    run_id=self._run_id,
-                    function=self._function,
-                    step=self._what,
-                    error=failure.outcome.error_message,
-                    traceback=failure.trace,
-                )
-            except BaseException:  # noqa: BLE001, S110 - a log that raises is the last thing that may stop a run from ending
-                pass
-        return True
+    def _guard(self, what: str) -> "StepGuard":
+        return StepGuard(self._parts.log, what, self._request.run_id, self._spec.name)

@@ -12,6 +12,7 @@ import msgspec
 
 from gen_worker.project.cozy_toml import find_cozy_toml, load_cozy_toml
 from gen_worker.project.discovery import discover
+from gen_worker.project.pattern_warnings import pattern_warnings
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -22,12 +23,12 @@ class Report(msgspec.Struct, frozen=True):
     functions: tuple[str, ...] = ()
     stood_in: tuple[str, ...] = ()
     problem: str = ""
+    slow_patterns: tuple[str, ...] = ()  # a sentence for each
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        return tuple(
-            f"'{package}' is not installed here; its types are listed by the name they were imported under" for package in self.stood_in
-        )
+        listed = "is not installed here; its types are listed by the name they were imported under"
+        return (*(f"'{package}' {listed}" for package in self.stood_in), *self.slow_patterns)
 
 
 def discover_apart(root: Path) -> Report:
@@ -89,4 +90,4 @@ def _report(root: Path) -> Report:
     names = tuple(spec.name for spec in found.specs)
     if not names:
         return Report(main, problem=f"no function marked with @worker_function() in {main} or what it imports")
-    return Report(main, msgspec.Raw(manifest), names, found.stood_in)
+    return Report(main, msgspec.Raw(manifest), names, found.stood_in, slow_patterns=tuple(pattern_warnings(found.specs)))

@@ -1,0 +1,36 @@
+"""Where payloads are read: at once where that is quick, else in a thread, with the author's patterns tried in a process of its own."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+from gen_worker.authoring.pattern_process import PatternProcess
+from gen_worker.authoring.signature import FunctionSpec
+from gen_worker.execution.payloads import Payload, read_payload, reads_at_once
+from gen_worker.execution.request import RunRequest
+
+_THREADS = 2  # they wait for one process, or hold Python's lock
+
+
+class PayloadDesk:
+    """One for an executor. What callers send is read here and nowhere else, so that no text of theirs can hold up the loop."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._patterns = PatternProcess()
+        self._threads = ThreadPoolExecutor(_THREADS, "payload")
+
+    def is_quick(self, spec: FunctionSpec, request: RunRequest) -> bool:
+        """Whether `read` may be called on the loop."""
+        return reads_at_once(spec.payload_type, len(request.payload))
+
+    def read(self, spec: FunctionSpec, request: RunRequest) -> Payload:
+        """The payload; `ValidationError`."""
+        return read_payload(spec.payload_type, request.payload, request.encoding, max_bytes=self._max_bytes, patterns=self._patterns)
+
+    async def read_aside(self, spec: FunctionSpec, request: RunRequest) -> Payload:
+        """The same, off the loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self.read, spec, request)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._patterns.close()
