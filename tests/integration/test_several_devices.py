@@ -26,7 +26,7 @@ from gen_worker.residency.devices import CONTEXT_BYTES, DeviceSet, model_cache, 
 from gen_worker.residency.loaders.base import LoadControl, Loaded, Loader, LoadPlan, LoadRequest, PartPlan
 from gen_worker.residency.manager import ModelManager, Seat
 from gen_worker.residency.place import Lease, form_name
-from gen_worker.settings import RunLimits
+from gen_worker.settings import DeviceSettings, RunLimits
 from gen_worker.sources.keyspace import Keyspace
 from gen_worker.sources.source import OverrideSource
 from gen_worker.testing.fakes import FakeDevice
@@ -207,15 +207,22 @@ def test_the_context_says_where_a_runs_models_are(tmp_path: Path) -> None:
 
 
 def test_books_of_each_gpu() -> None:
-    assert [ledger.capacity_bytes for ledger in model_cache({}, [24 * 10**9, 80 * 10**9]).ledgers] == [20_500_000_000, 76_500_000_000]
-    assert [ledger.capacity_bytes for ledger in model_cache({"WORKER_DEVICE": "cuda:1"}, [1, 24 * 10**9]).ledgers] == [20_500_000_000]
-    assert [ledger.capacity_bytes for ledger in model_cache({"WORKER_MAX_VRAM_GB": "8"}, [10**10] * 3).ledgers] == [8 * 10**9] * 3
-    assert len(model_cache({}).ledgers) == 1
+    assert [ledger.capacity_bytes for ledger in model_cache(DeviceSettings.from_env({}), [24 * 10**9, 80 * 10**9]).ledgers] == [
+        20_500_000_000,
+        76_500_000_000,
+    ]
+    assert [
+        ledger.capacity_bytes for ledger in model_cache(DeviceSettings.from_env({"WORKER_DEVICE": "cuda:1"}), [1, 24 * 10**9]).ledgers
+    ] == [20_500_000_000]
+    assert [
+        ledger.capacity_bytes for ledger in model_cache(DeviceSettings.from_env({"WORKER_MAX_VRAM_GB": "8"}), [10**10] * 3).ledgers
+    ] == [8 * 10**9] * 3
+    assert len(model_cache(DeviceSettings.from_env({})).ledgers) == 1
 
 
 def test_devices_that_are_named() -> None:
-    assert pick_devices({"WORKER_DEVICE": "cuda:1, cuda:3"}) == ("cuda:1", "cuda:3")
-    assert pick_devices({"WORKER_TORCH_DEVICE": "cpu", "WORKER_DEVICE": "cuda"}) == ("cpu",)
+    assert pick_devices(DeviceSettings.from_env({"WORKER_DEVICE": "cuda:1, cuda:3"})) == ("cuda:1", "cuda:3")
+    assert pick_devices(DeviceSettings.from_env({"WORKER_TORCH_DEVICE": "cpu", "WORKER_DEVICE": "cuda"})) == ("cpu",)
 
 
 def test_the_devices_are_looked_for_once() -> None:

@@ -30,7 +30,7 @@ def folder(project: Callable[..., Path]) -> Path:
         ({"GEN_WORKER_MANIFEST_PATH": "/nowhere/manifest.json"}, "manifest /nowhere/manifest.json cannot be read"),
         ({"RECONNECT_DELAY": "soon"}, "RECONNECT_DELAY='soon'"),
         ({"RECONNECT_DELAY": "-1"}, "RECONNECT_DELAY=-1.0: expected seconds from 0 up"),
-        ({"WORKER_MAX_MESSAGE_BYTES": "10"}, "WORKER_MAX_MESSAGE_BYTES=10: expected at least 65536"),
+        ({"WORKER_MAX_MESSAGE_BYTES": "10"}, "WORKER_MAX_MESSAGE_BYTES=10: expected bytes from 65536 up"),
         ({"WORKER_CACHE_DIR": "/proc/cannot"}, "cannot be written"),
         ({"USE_TLS": "1", "SCHEDULER_TLS_CA_FILE": "/nowhere.pem"}, "TLS file '/nowhere.pem' cannot be read"),
     ],

@@ -114,3 +114,10 @@ def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
 )
 def test_constraints(spec: str, version: str, holds: bool) -> None:
     assert constraint_satisfied(spec, version) is holds
+
+
+@pytest.mark.parametrize("key", ["timeout_s", "start_timeout_s", "max_concurrency", "max_attempts", "queue_max"])
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "-1", "0", "1e300", "604801e1", "true", '"5"', "[]", "99999999999999999999"])
+def test_settings_of_functions_have_ranges(tmp_path: Path, key: str, value: str) -> None:
+    with pytest.raises(CozyTomlError, match=f"functions.f.{key} = .*.*: from (1|0.001) to (604800|1000000)"):
+        load(tmp_path, GOOD + f"[functions.f]\n{key} = {value}\n")

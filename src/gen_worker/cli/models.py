@@ -26,7 +26,7 @@ from gen_worker.residency.devices import model_cache
 from gen_worker.residency.hardware import GpuWatch
 from gen_worker.residency.provide import Sources, build_sources, scheme_of
 from gen_worker.residency.takers import takers_of
-from gen_worker.settings import ModelSettings
+from gen_worker.settings import DeviceSettings, ModelSettings, split_list
 from gen_worker.sources.arrivals import Arrivals
 from gen_worker.sources.keyspace import Keyspace
 from gen_worker.sources.plan import ModelPlan, Room, describe, plan_of_folder, plan_of_listing
@@ -50,9 +50,8 @@ class _Workbench:
     """What every verb needs."""
 
     def __init__(self, folder: str, models: Sequence[str] = ()) -> None:
-        env = dict(os.environ)
-        self.env = env
-        self.settings = ModelSettings.from_env(env)
+        self.settings = ModelSettings.from_env(os.environ)
+        self.devices = DeviceSettings.from_env(os.environ)
         root = Path(folder)
         self.declared: Mapping[str, ModelSpec] = {}
         self._takers: Callable[[str], tuple[str, ...]] = lambda key: ()
@@ -60,8 +59,7 @@ class _Workbench:
             served = load_project(root)
             self._takers = partial(takers_of, Keyspace(served.models_by_function), served.functions)
             self.declared = {key: spec for table in served.models_by_function.values() for key, spec in table.items()}
-        texts = [text for text in env.get("COZY_MODEL_OVERRIDES", "").split(",") if text.strip()]
-        overrides = parse_overrides(texts, root) | parse_overrides(models, Path.cwd())
+        overrides = parse_overrides(split_list(self.settings.cozy_model_overrides), root) | parse_overrides(models, Path.cwd())
         for key in overrides:
             if self.declared and key not in self.declared:
                 raise ValueError(
@@ -133,7 +131,7 @@ def plan(names: tuple[str, ...], folder: str, models: tuple[str, ...], dtypes: t
     room = Room(
         bench.settings.cas_root,
         round(bench.settings.worker_min_free_disk_gb * 1e9),
-        model_cache(bench.env, GpuWatch(bench.env).read().memory_bytes).ledger.capacity_bytes,
+        model_cache(bench.devices, GpuWatch(bench.devices).read().memory_bytes).ledger.capacity_bytes,
         float(measured.size_bytes) if measured else 0.0,
     )
     plans = []

@@ -1,6 +1,7 @@
 """`cozyctl run`: one call of one function, in this process."""
 
 import asyncio
+import math
 import signal
 import sys
 import tempfile
@@ -44,6 +45,19 @@ from gen_worker.project.stdout import silence
 from gen_worker.project.validation import VersionError
 
 
+class Seconds(click.FloatRange):
+    """A finite number of seconds: `nan` passes every comparison of click's own range."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 7 * 24 * 3600)
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))  # type: ignore[arg-type] # its stub forgets text
+        if math.isnan(number):
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        return number
+
+
 @click.command("run", cls=Verb)
 @click.argument("function", required=False)
 @click.option(
@@ -52,7 +66,7 @@ from gen_worker.project.validation import VersionError
 @click.option("--payload", metavar="JSON", help="The whole payload as JSON; '-' reads it from stdin.")
 @click.option("--model", "models", multiple=True, metavar="KEY=FOLDER", help="Use a local folder for a model key. May be repeated.")
 @click.option("--outputs", default="outputs", show_default=True, help="Folder for saved files.")
-@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), default=0, help="Seconds until the run is ended; 0 for none.")
+@click.option("--timeout", "timeout_s", type=Seconds(), default=0, help="Seconds until the run is ended; 0 for none.")
 @folder_option()
 @json_option
 def command(

@@ -67,12 +67,12 @@ class _Sink:
 async def run_locally(session: LocalSession, on_event: OnEvent, log: Log) -> tuple[Outcome, list[Asset]]:
     """ROOT of a local run: its outcome and the files that it saved."""
     config = session.config
-    cache = model_cache(config.env, GpuWatch(config.env).read().memory_bytes)
-    models = build_models(config.sources, config.model_settings, config.env, cache, config.models_by_function, log)
+    cache = model_cache(config.devices, GpuWatch(config.devices).read().memory_bytes)
+    models = build_models(config.sources, config.model_settings, config.devices, cache, config.models_by_function, log)
     inputs = InputFiles(
         config.run_dir, _nothing, max_bytes=config.limits.worker_max_input_file_bytes, retries=config.limits.worker_download_retries
     )
-    executor = Executor(models, inputs, config.limits, log, device=named_device(config.env))
+    executor = Executor(models, inputs, config.limits, log, device=named_device(config.devices))
     files: list[Asset] = []
     outputs = LocalOutputs(config.outputs, config.limits.upload_bytes, files.append)
     session.token = CancelToken()

@@ -32,7 +32,7 @@ from gen_worker.refs import ModelSpec
 from gen_worker.residency.devices import model_cache, named_device
 from gen_worker.residency.hardware import GpuWatch
 from gen_worker.residency.provide import Sources, build_models
-from gen_worker.settings import ModelSettings, RunLimits
+from gen_worker.settings import DeviceSettings, ModelSettings, RunLimits
 from gen_worker.sources.keyspace import Keyspace
 
 PAGE_SIZE = 50
@@ -52,7 +52,7 @@ class DevConfig(msgspec.Struct, frozen=True, kw_only=True):
     outputs: Path
     run_dir: Path
     limits: RunLimits
-    env: Mapping[str, str]
+    devices: DeviceSettings
     endpoint_name: str = ""
     hosts: HostPolicy = HostPolicy()
 
@@ -63,13 +63,13 @@ class DevApp:
     def __init__(self, config: DevConfig, log: Log) -> None:
         self._config = config
         self._outputs = LocalOutputs(config.outputs)
-        self._cache = model_cache(config.env, GpuWatch(config.env).read().memory_bytes)
-        self._models = build_models(config.sources, config.model_settings, config.env, self._cache, {}, log)
+        self._cache = model_cache(config.devices, GpuWatch(config.devices).read().memory_bytes)
+        self._models = build_models(config.sources, config.model_settings, config.devices, self._cache, {}, log)
         limits = config.limits
         inputs = InputFiles(
             config.run_dir, self._lookup, max_bytes=limits.worker_max_input_file_bytes, retries=limits.worker_download_retries
         )
-        self._executor = Executor(self._models, inputs, limits, log, device=named_device(config.env))
+        self._executor = Executor(self._models, inputs, limits, log, device=named_device(config.devices))
         self._book = RunBook(Admission(limits.worker_max_concurrency))
         self._invoker = Invoker({}, self._executor, self._book, config.outputs, limits.upload_bytes, config.run_dir, log)
         self._model_routes = ModelRoutes(self._models)

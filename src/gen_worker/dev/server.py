@@ -24,8 +24,10 @@ from gen_worker.leaving import GRACE_S, leave, stop_signals
 from gen_worker.log import Log
 from gen_worker.names import did_you_mean
 from gen_worker.project.cozy_toml import find_cozy_toml
+from gen_worker.residency.devices import check_devices
+from gen_worker.residency.hardware import GpuWatch
 from gen_worker.residency.provide import build_sources
-from gen_worker.settings import ModelSettings, RunLimits
+from gen_worker.settings import DeviceSettings, ModelSettings, RunLimits, split_list
 from gen_worker.sources.source import parse_overrides
 
 DEFAULT_LISTEN = "127.0.0.1:8081"
@@ -72,9 +74,9 @@ def functions_or_none_yet(options: ServeOptions, log: Log) -> Served:
         return Served(options.root.resolve().name, (), {}, options.root.resolve())
 
 
-def model_overrides(options: ServeOptions, env: Mapping[str, str], served: Served) -> dict[str, Path]:
+def model_overrides(options: ServeOptions, named: str, served: Served) -> dict[str, Path]:
     """Local folders for model keys: from the environment (relative to the project), then from the options (to the current folder)."""
-    paths = parse_overrides([text for text in env.get("COZY_MODEL_OVERRIDES", "").split(",") if text.strip()], options.root)
+    paths = parse_overrides(split_list(named), options.root)
     paths |= parse_overrides(list(options.models), Path.cwd())
     keys = {key for table in served.models_by_function.values() for key in table}
     for key in paths:
@@ -87,16 +89,17 @@ def model_overrides(options: ServeOptions, env: Mapping[str, str], served: Serve
 
 def dev_config(options: ServeOptions, env: Mapping[str, str], run_dir: Path, served: Served) -> DevConfig:
     """The configuration of a `DevApp` for these functions."""
-    settings = ModelSettings.from_env(env)
+    settings, devices = ModelSettings.from_env(env), DeviceSettings.from_env(env)
+    check_devices(devices, GpuWatch(devices).read().count)
     return DevConfig(
         functions=served.functions,
         models_by_function=served.models_by_function,
-        sources=build_sources(settings, model_overrides(options, env, served)),
+        sources=build_sources(settings, model_overrides(options, settings.cozy_model_overrides, served)),
         model_settings=settings,
         outputs=writable(options.outputs),
         run_dir=Path(env.get("WORKER_RUN_DIR") or run_dir),
         limits=RunLimits.from_env(env),
-        env=env,
+        devices=devices,
         endpoint_name=served.endpoint_name,
         hosts=HostPolicy.listening_on(options.listen.rpartition(":")[0], options.allow_hosts),
     )

@@ -15,6 +15,8 @@ from gen_worker.project.constraints import parse_constraint
 from gen_worker.refs import DEFAULT_DTYPES, DTYPES, ModelSpec
 
 MAX_FILE_BYTES = 1 << 20
+MAX_SECONDS = 7 * 24 * 3600
+MAX_COUNT = 1_000_000
 TOP_KEYS = ("schema_version", "name", "main", "gen_worker", "models", "functions", "resources", "host", "scaling", "env", "secrets")
 FUNCTION_KEYS = ("models", "max_concurrency", "timeout_s", "start_timeout_s", "max_attempts", "queue_max", "batch")
 SCALING_KEYS = ("min", "max", "idle_s")
@@ -213,10 +215,11 @@ class _Reader:
                 raise self.error(f"functions.{name}.batch: {exc}", "functions", name, "batch") from None
             return table
         whole = key in ("max_concurrency", "max_attempts", "queue_max")
-        if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or value <= 0:
-            raise self.error(
-                f"functions.{name}.{key} = {value!r} must be a {'whole ' if whole else ''}number above 0", "functions", name, key
-            )
+        least, most = (1, MAX_COUNT) if whole else (0.001, MAX_SECONDS)
+        # Written so that NaN is refused: every comparison with it is false.
+        if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not least <= value <= most:
+            kind = "a whole number above 0" if whole else "a number above 0, in seconds"
+            raise self.error(f"functions.{name}.{key} = {value!r} must be {kind}: from {least} to {most}", "functions", name, key)
         return value
 
     def models(self, value: Any, *keys: str) -> dict[str, ModelSpec]:

@@ -1,6 +1,5 @@
 """Which models are where, for programs that account by hand and for the worker itself: a view of the ledger, model by model."""
 
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -12,9 +11,10 @@ import msgspec
 
 from gen_worker.residency.eviction import EvictionPolicy, LeastRecentlyUsed
 from gen_worker.residency.ledger import DoesNotFitError, Ledger, Part
+from gen_worker.settings import DEFAULT_SAFETY_MARGIN_GB
 
 GB = 10**9
-DEFAULT_SAFETY_MARGIN_GB = 3.5
+MAX_GB = 1_000_000
 
 
 class ModelLocation(StrEnum):
@@ -58,10 +58,9 @@ class _Entry:
 class ModelCache:
     """Models over a ledger of parts; pinned ones never leave the device. Safe from any thread.
 
-    `max_vram_gb`: argument, else WORKER_MAX_VRAM_GB, else what torch detects minus the safety margin (argument, else
-    WORKER_VRAM_SAFETY_MARGIN_GB, else 3.5). The sum of sizes on the device never exceeds it: what is larger is refused. A model is on the
-    device as long as all its parts are; parts that models share count once. Least recently used ones go first, unless another `policy` is
-    given.
+    `max_vram_gb`: the limit; None: what torch detects minus the safety margin (None: 3.5). The sum of sizes on the device never exceeds it:
+    what is larger is refused. A model is on the device as long as all its parts are; parts that models share count once. Least recently
+    used ones go first, unless another `policy` is given.
     """
 
     def __init__(
@@ -71,7 +70,9 @@ class ModelCache:
         model_cache_dir: str | Path | None = None,
         *,
         policy: EvictionPolicy | None = None,
+        downloads: int = 2,
     ) -> None:
+        self._downloads = downloads
         self._lock = threading.RLock()
         self._entries: OrderedDict[str, _Entry] = OrderedDict()  # oldest use first
         self._policy = policy or LeastRecentlyUsed()
@@ -82,7 +83,7 @@ class ModelCache:
 
     def add_ledger(self, max_vram_gb: float) -> Ledger:
         """The books of one more device. Models that are entered by hand stay on the first."""
-        limit_bytes = max(0, round(max_vram_gb * GB))
+        limit_bytes = round(_checked_gb(max_vram_gb, "max_vram_gb") * GB)
         self.ledgers.append(Ledger(lambda: limit_bytes, self._policy))
         return self.ledgers[-1]
 
@@ -285,8 +286,8 @@ class ModelCache:
             return all(model_id in available for model_id in model_ids)
 
     def get_max_concurrent_downloads(self) -> int:
-        """WORKER_MAX_CONCURRENT_DOWNLOADS, at least 1; 2 by default."""
-        return max(1, int(os.environ.get("WORKER_MAX_CONCURRENT_DOWNLOADS") or 2))
+        """How many models may be fetched at once (WORKER_MAX_CONCURRENT_DOWNLOADS); 2 by default."""
+        return self._downloads
 
     def _put(self, model_id: str, entry: _Entry) -> None:
         """Replace what is known of a model by a state off the device."""
@@ -318,12 +319,16 @@ class ModelCache:
 
 def _vram_limit_gb(limit: float | None, margin: float | None) -> float:
     if limit is not None:
-        return max(0.0, limit)
-    if text := os.environ.get("WORKER_MAX_VRAM_GB"):
-        return max(0.0, float(text))
-    if margin is None:
-        margin = float(os.environ.get("WORKER_VRAM_SAFETY_MARGIN_GB") or DEFAULT_SAFETY_MARGIN_GB)
-    return max(0.0, _detected_gb() - margin)
+        return _checked_gb(limit, "max_vram_gb")
+    margin_gb = DEFAULT_SAFETY_MARGIN_GB if margin is None else _checked_gb(margin, "vram_safety_margin_gb")
+    return max(0.0, _detected_gb() - margin_gb)
+
+
+def _checked_gb(value: float, name: str) -> float:
+    """A size as a finite number from 0 up; a NaN or a negative one would make every later sum wrong."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MAX_GB:
+        raise ValueError(f"{name}={value!r}: expected GB of 10^9 bytes, a number from 0 to {MAX_GB}")
+    return float(value)
 
 
 def _detected_gb() -> float:

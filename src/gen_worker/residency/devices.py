@@ -3,16 +3,17 @@
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from gen_worker.residency.accounting import DEFAULT_SAFETY_MARGIN_GB, ModelCache
+from gen_worker.residency.accounting import ModelCache
 from gen_worker.residency.device import Device, PinnedBuffer, TorchDevice
 from gen_worker.residency.eviction import EvictionPolicy, LeastLoss, LeastRecentlyUsed
 from gen_worker.residency.host_tier import HostTier, host_capacity_bytes
-from gen_worker.settings import SettingError, split_list
+from gen_worker.settings import DeviceSettings
+from gen_worker.settings.reading import wrong
 
 CONTEXT_BYTES = 500_000_000  # what CUDA itself takes in each process; the margin covers it
 
@@ -47,29 +48,50 @@ class DeviceSet:
         return self._found[index] if index in self._used else None
 
 
-def find_devices(env: Mapping[str, str]) -> list[Device]:
+def find_devices(settings: DeviceSettings) -> list[Device]:
     """The devices for models. GPUs of one process share the pinned host memory."""
-    names = pick_devices(env)
-    host_bytes = host_capacity_bytes(env) if any(name.startswith("cuda") for name in names) else 0
+    names = pick_devices(settings)
+    host_bytes = host_capacity_bytes(settings.worker_host_cache_gb) if any(name.startswith("cuda") for name in names) else 0
     host = HostTier(host_bytes, PinnedBuffer) if host_bytes else None
     return [TorchDevice(name, host) for name in names]
 
 
-def named_devices(env: Mapping[str, str]) -> tuple[str, ...]:
-    """The devices that the environment asks for (WORKER_TORCH_DEVICE, WORKER_DEVICE), separated by commas."""
-    return tuple(split_list(env.get("WORKER_TORCH_DEVICE") or env.get("WORKER_DEVICE") or ""))
+def check_devices(settings: DeviceSettings, gpu_count: int) -> None:
+    """`SettingError` for a device that is named and not there. `gpu_count` is what NVIDIA's driver shows.
+
+    Where it shows too few, torch is asked, which takes seconds: on the way to an error, and where the GPUs are another maker's.
+    """
+    names = settings.device_names
+    numbers = [int(name.partition(":")[2] or 0) for name in names if name.startswith("cuda")]
+    why = ""
+    if numbers and max(numbers) >= gpu_count:
+        why = _missing_cuda(max(numbers))
+    elif "mps" in names and sys.platform != "darwin":
+        why = "this is no Mac"
+    if why:
+        raise wrong(settings.device_variable, ",".join(names), f"devices that are here: {why}; leave it out to take what is there")
 
 
-def named_device(env: Mapping[str, str]) -> str | None:
-    """The first of those, for functions without models."""
-    return next(iter(named_devices(env)), None)
+def _missing_cuda(highest: int) -> str:
+    try:
+        import torch
+    except ImportError:
+        return "PyTorch is not installed"
+    if not torch.cuda.is_available():
+        return "PyTorch finds no CUDA"
+    count = torch.cuda.device_count()
+    return f"PyTorch finds {count} of CUDA, cuda:0 to cuda:{count - 1}" if highest >= count else ""
 
 
-def pick_devices(env: Mapping[str, str]) -> tuple[str, ...]:
+def named_device(settings: DeviceSettings) -> str | None:
+    """The first of the devices that are named, for functions without models."""
+    return next(iter(settings.device_names), None)
+
+
+def pick_devices(settings: DeviceSettings) -> tuple[str, ...]:
     """Those named, else every GPU that CUDA shows (CUDA_VISIBLE_DEVICES chooses), else Apple's GPU, else the CPU."""
-    named = named_devices(env)
-    if named:
-        return named
+    if settings.device_names:
+        return settings.device_names
     try:
         import torch
     except ImportError:
@@ -80,23 +102,24 @@ def pick_devices(env: Mapping[str, str]) -> tuple[str, ...]:
     return ("mps",) if torch.backends.mps.is_available() else ("cpu",)
 
 
-def model_cache(env: Mapping[str, str], gpu_bytes: Sequence[int] = ()) -> ModelCache:
+def model_cache(settings: DeviceSettings, gpu_bytes: Sequence[int] = ()) -> ModelCache:
     """A cache with the books of each device: a GPU's memory where there is one, else this machine's, minus the safety margin.
 
     `gpu_bytes` is the memory of each GPU where the caller knows it; otherwise torch is asked, which takes seconds to import.
     WORKER_MAX_VRAM_GB is the limit of each device.
     """
-    policy = eviction_policy(env)
-    sizes = _chosen(named_devices(env), gpu_bytes)
-    if env.get("WORKER_MAX_VRAM_GB"):
-        limits = [float(env["WORKER_MAX_VRAM_GB"])] * max(1, len(sizes))
+    policy = eviction_policy(settings)
+    sizes = _chosen(settings.device_names, gpu_bytes)
+    margin_gb = settings.worker_vram_safety_margin_gb
+    if settings.worker_max_vram_gb is not None:
+        limits = [settings.worker_max_vram_gb] * max(1, len(sizes))
     elif sizes:
-        limits = [max(0.0, size / 1e9 - margin_gb(env)) for size in sizes]
+        limits = [max(0.0, size / 1e9 - margin_gb) for size in sizes]
     elif has_nvidia():
-        return ModelCache(policy=policy)
+        return ModelCache(None, margin_gb, policy=policy)
     else:
         total_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-        limits = [max(total_gb / 2, total_gb - margin_gb(env))]
+        limits = [max(total_gb / 2, total_gb - margin_gb)]
     cache = ModelCache(limits[0], policy=policy)
     for limit in limits[1:]:
         cache.add_ledger(limit)
@@ -125,20 +148,9 @@ def current_gpu(name: str | None) -> AbstractContextManager[Any]:
     return scope
 
 
-def eviction_policy(env: Mapping[str, str]) -> EvictionPolicy:
+def eviction_policy(settings: DeviceSettings) -> EvictionPolicy:
     """WORKER_EVICTION: `score` (request rate x reload seconds / bytes) or `lru`."""
-    match env.get("WORKER_EVICTION") or "score":
-        case "score":
-            return LeastLoss()
-        case "lru":
-            return LeastRecentlyUsed()
-        case other:
-            raise SettingError(f"environment variable WORKER_EVICTION={other!r}: expected score or lru")
-
-
-def margin_gb(env: Mapping[str, str]) -> float:
-    """WORKER_VRAM_SAFETY_MARGIN_GB: kept free on each device for the functions' own work."""
-    return float(env.get("WORKER_VRAM_SAFETY_MARGIN_GB") or DEFAULT_SAFETY_MARGIN_GB)
+    return LeastRecentlyUsed() if settings.worker_eviction == "lru" else LeastLoss()
 
 
 def _chosen(names: Sequence[str], gpu_bytes: Sequence[int]) -> list[int]:

@@ -2,12 +2,14 @@
 
 import importlib.util
 import os
-from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from gen_worker.names import whole_number
+from gen_worker.settings import DeviceSettings
 
 REPORTED_LIBRARIES = ("bitsandbytes", "flashpack", "torchao", "transformer_engine")
 
@@ -39,14 +41,14 @@ class Hardware(msgspec.Struct, frozen=True):
     installed_libs: tuple[str, ...]
 
 
-def read_hardware(env: Mapping[str, str]) -> Hardware:
+def read_hardware(settings: DeviceSettings) -> Hardware:
     """Look at the machine once."""
-    torch_version = env.get("WORKER_TORCH_VERSION") or _version("torch")
+    torch_version = settings.worker_torch_version or _version("torch")
     return Hardware(
         cpu_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         torch_version=torch_version,
-        cuda_version=env.get("WORKER_CUDA_VERSION") or env.get("CUDA_VERSION") or _cuda_of(torch_version),
+        cuda_version=settings.worker_cuda_version or settings.cuda_version or _cuda_of(torch_version),
         onnxruntime_version=_version("onnxruntime"),
         installed_libs=tuple(name for name in REPORTED_LIBRARIES if _importable(name)),
     )
@@ -55,9 +57,9 @@ def read_hardware(env: Mapping[str, str]) -> Hardware:
 class GpuWatch:
     """Asks NVIDIA's management library; without one, or without a GPU, there are none. Honours CUDA_VISIBLE_DEVICES."""
 
-    def __init__(self, env: Mapping[str, str]) -> None:
-        self._fake_count = _whole(env.get("WORKER_FAKE_GPU_COUNT"))
-        self._visible = env.get("CUDA_VISIBLE_DEVICES")
+    def __init__(self, settings: DeviceSettings) -> None:
+        self._fake_count = settings.worker_fake_gpu_count
+        self._visible = settings.cuda_visible_devices
         self._nvml: Any = None
         if not Path("/dev/nvidiactl").exists():
             return
@@ -99,7 +101,8 @@ class GpuWatch:
         for name in filter(None, (part.strip() for part in self._visible.split(","))):
             if name == "-1":
                 break  # CUDA ignores what follows
-            handles.append(nvml.nvmlDeviceGetHandleByIndex(int(name)) if name.isdigit() else nvml.nvmlDeviceGetHandleByUUID(name.encode()))
+            number = whole_number(name)
+            handles.append(nvml.nvmlDeviceGetHandleByUUID(name.encode()) if number is None else nvml.nvmlDeviceGetHandleByIndex(number))
         return handles
 
 
@@ -122,10 +125,6 @@ def _importable(name: str) -> bool:
         return importlib.util.find_spec(name) is not None
     except (ImportError, ValueError):
         return False
-
-
-def _whole(text: str | None) -> int | None:
-    return int(text) if text and text.strip().isdigit() else None
 
 
 def _text(value: Any) -> str:

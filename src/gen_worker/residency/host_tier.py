@@ -7,7 +7,7 @@ there is room everything is kept; after that only what is asked for a second tim
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -104,12 +104,9 @@ def file_key(path: Path) -> str:
     return f"{stat.st_dev}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}"
 
 
-def host_capacity_bytes(env: Mapping[str, str]) -> int:
-    """WORKER_HOST_CACHE_GB, else a quarter of the memory that this process may use (its cgroup's limit counts)."""
-    text = env.get("WORKER_HOST_CACHE_GB", "").strip()
-    if text:
-        return max(0, round(float(text) * 1e9))
-    return memory_bytes() // DEFAULT_SHARE
+def host_capacity_bytes(chosen_gb: float | None) -> int:
+    """What is chosen (WORKER_HOST_CACHE_GB), else a quarter of the memory that this process may use (its cgroup's limit counts)."""
+    return memory_bytes() // DEFAULT_SHARE if chosen_gb is None else round(chosen_gb * 1e9)
 
 
 def memory_bytes() -> int:

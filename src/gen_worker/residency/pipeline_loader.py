@@ -22,7 +22,7 @@ from gen_worker.residency.loaders.base import Loaded, LoadRequest
 from gen_worker.residency.loaders.diffusers import DiffusersLoader
 from gen_worker.residency.loads import Residency
 from gen_worker.residency.provide import Extras, build_sources
-from gen_worker.settings import ModelSettings
+from gen_worker.settings import DeviceSettings, ModelSettings
 from gen_worker.sources.arrivals import Arrivals
 from gen_worker.sources.source import LocalModel, ModelWant
 
@@ -127,13 +127,12 @@ class PipelineLoader:
             "COZY_HUB_TOKEN": cozy_hub_token,
         }
         env = {**os.environ, **{name: value for name, value in given.items() if value is not None}}
-        settings = ModelSettings.from_env(env)
-        self._env = env
+        settings, devices = ModelSettings.from_env(env), DeviceSettings.from_env(env)
         self._cache = ModelCache(max_vram_gb, vram_safety_margin_gb)
         measurements = Measurements(settings.cas_root.parent / "measured.json")
         source = build_sources(settings, {}, Extras(None, downloader)).source
         self._arrivals = Arrivals(source, settings.worker_max_concurrent_downloads, measurements)
-        self._device = TorchDevice(pick_devices(env)[0])
+        self._device = TorchDevice(pick_devices(devices)[0])
         self._residency = Residency(self._cache, lambda: self._device, measurements, Log())
         self._loaded: dict[str, tuple[LoadedPipeline, Loaded]] = {}
 

@@ -17,10 +17,10 @@ from gen_worker.net.wanted import Policy
 from gen_worker.refs import HuggingFaceRef, ModelSpec, parse_model_ref
 from gen_worker.residency.accounting import ModelCache
 from gen_worker.residency.custom import DownloaderSource, ManagedLoader, manager_of
-from gen_worker.residency.devices import DeviceSet, find_devices, has_nvidia, margin_gb
+from gen_worker.residency.devices import DeviceSet, find_devices, has_nvidia
 from gen_worker.residency.manager import DEFAULT_LOADERS, ModelManager
 from gen_worker.residency.tee import Tee
-from gen_worker.settings import ModelSettings, is_true
+from gen_worker.settings import DeviceSettings, ModelSettings, is_true
 from gen_worker.sources.hf import HfSource
 from gen_worker.sources.hub import HubSource, ListedSource, StoreFetcher
 from gen_worker.sources.hub_routes import HubRoutes
@@ -84,7 +84,7 @@ def build_sources(
 def build_models(
     sources: Sources,
     settings: ModelSettings,
-    env: Mapping[str, str],
+    device_settings: DeviceSettings,
     cache: ModelCache,
     models: Mapping[str, Mapping[str, ModelSpec]],
     log: Log,
@@ -92,11 +92,11 @@ def build_models(
 ) -> ModelManager:
     """The manager of a process, with what its disk holds known to it."""
     manager = extras.manager
-    if manager is None and env.get("MODEL_MANAGER_CLASS"):
-        manager = manager_of(env["MODEL_MANAGER_CLASS"])
+    if manager is None and settings.model_manager_class:
+        manager = manager_of(settings.model_manager_class)
     loaders = DEFAULT_LOADERS if manager is None else (ManagedLoader(manager, DEFAULT_LOADERS), *DEFAULT_LOADERS)
     sources.store.in_use = lambda: {name.partition("#")[0] for name in cache.get_vram_models()}
-    devices = DeviceSet(lambda: find_devices(env))
+    devices = DeviceSet(lambda: find_devices(device_settings))
     tee = Tee(lambda: devices.get().host if devices.used(0) or has_nvidia() else None)  # else torch would be imported for nothing
     sources.cas.on_blob = sources.hf.on_blob = tee.arrived
     return ModelManager(
@@ -108,7 +108,7 @@ def build_models(
         loaders,
         downloads=settings.worker_max_concurrent_downloads,
         measured=settings.cas_root.parent / "measured.json",
-        margin_bytes=round(margin_gb(env) * 1e9),
+        margin_bytes=device_settings.margin_bytes,
         looks_ahead=is_true(settings.worker_load_ahead),
         on_close=tee.close,
     )

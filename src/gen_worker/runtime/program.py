@@ -19,11 +19,13 @@ from gen_worker.project.baked import load_functions
 from gen_worker.project.discovery import import_modules, read_specs
 from gen_worker.project.manifest import Manifest
 from gen_worker.refs import ModelSpec
+from gen_worker.residency.devices import check_devices
+from gen_worker.residency.hardware import GpuWatch
 from gen_worker.residency.provide import Extras, build_sources
 from gen_worker.runtime.identity import JwksSettings, JwksVerifier
 from gen_worker.runtime.startup import Startup
 from gen_worker.runtime.worker import WireWorker, WorkerConfig
-from gen_worker.settings import ModelSettings, RunLimits, SettingError, WorkerSettings
+from gen_worker.settings import DeviceSettings, ModelSettings, RunLimits, SettingError, WorkerSettings, check_settings, split_list
 from gen_worker.sources.source import parse_overrides
 
 
@@ -39,15 +41,15 @@ def worker_config(
         raise SettingError("SCHEDULER_PUBLIC_ADDR is not set; expected the scheduler's host:port")
     if not settings.worker_jwt.strip():
         raise SettingError("WORKER_JWT is not set; expected the token that the scheduler gave this worker")
-    overrides = [text for text in env.get("COZY_MODEL_OVERRIDES", "").split(",") if text.strip()]
-    model_settings = ModelSettings.from_env(env)
+    model_settings, devices = ModelSettings.from_env(env), DeviceSettings.from_env(env)
+    check_devices(devices, GpuWatch(devices).read().count)
     return WorkerConfig(
         settings=settings,
         limits=RunLimits.from_env(env),
-        env=env,
+        devices=devices,
         functions=functions,
         models_by_function=models,
-        sources=build_sources(model_settings, parse_overrides(overrides, Path.cwd()), extras),
+        sources=build_sources(model_settings, parse_overrides(split_list(model_settings.cozy_model_overrides), Path.cwd()), extras),
         extras=extras,
         model_settings=model_settings,
     )
@@ -143,6 +145,7 @@ class Worker:
             reconnect_delay=float(reconnect_delay),
             max_reconnect_attempts=max_reconnect_attempts,
         )
+        check_settings(settings)
         if manifest is not None:
             functions, models = load_functions(msgspec.convert(manifest, Manifest))
         else:

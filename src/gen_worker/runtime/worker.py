@@ -34,7 +34,7 @@ from gen_worker.runtime.releases import Releases
 from gen_worker.runtime.seeds import Backoff, Seeds
 from gen_worker.runtime.startup import Startup
 from gen_worker.runtime.wire_runs import WireRuns
-from gen_worker.settings import ModelSettings, RunLimits, WorkerSettings, split_list
+from gen_worker.settings import DeviceSettings, ModelSettings, RunLimits, WorkerSettings, split_list
 from gen_worker.transport.grpc_client import GrpcDialer, Tls
 from gen_worker.wire.messages import Registration
 from gen_worker.wire.outbox import Outbox
@@ -55,7 +55,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     settings: WorkerSettings
     limits: RunLimits
-    env: Mapping[str, str]
+    devices: DeviceSettings
     functions: tuple[FunctionSpec, ...]
     models_by_function: Mapping[str, Mapping[str, ModelSpec]]
     sources: Sources
@@ -109,15 +109,15 @@ class WireWorker:
 
     async def _run(self, tasks: asyncio.TaskGroup, run_dir: Path) -> None:
         config, settings, limits, log = self._config, self._config.settings, self._config.limits, self._log
-        gpus = GpuWatch(config.env)
-        cache = model_cache(config.env, gpus.read().memory_bytes)
-        models = build_models(config.sources, config.model_settings, config.env, cache, config.models_by_function, log, config.extras)
+        gpus = GpuWatch(config.devices)
+        cache = model_cache(config.devices, gpus.read().memory_bytes)
+        models = build_models(config.sources, config.model_settings, config.devices, cache, config.models_by_function, log, config.extras)
         input_cache = InputCache(Path(settings.worker_cache_dir or run_dir / ".input-cache"))
         inputs = InputFiles(
             run_dir, None, max_bytes=limits.worker_max_input_file_bytes, retries=limits.worker_download_retries, cache=input_cache
         )
         stuck_after = StuckAfter(settings.worker_warn_model_resolve_s, settings.worker_warn_model_load_s, settings.worker_warn_inference_s)
-        executor = Executor(models, inputs, limits, log, device=named_device(config.env), stuck_after=stuck_after)
+        executor = Executor(models, inputs, limits, log, device=named_device(config.devices), stuck_after=stuck_after)
         duties = Duties(tasks, log)
         admission = Admission(limits.worker_max_concurrency)
         functions = {spec.name: spec for spec in config.functions if spec.kind == "function"}
@@ -125,7 +125,7 @@ class WireWorker:
         outbox = Outbox(settings.worker_max_message_bytes)
         registrar = Registrar(
             config.functions,
-            read_hardware(config.env),
+            read_hardware(config.devices),
             gpus,
             models,
             instance_id=self._instance_id,

@@ -1,0 +1,126 @@
+"""Every setting has a type and a range; a wrong value is named with its variable and what is expected."""
+
+from typing import Any, get_args
+
+import msgspec
+import pytest
+
+from gen_worker.settings import DeviceSettings, ModelSettings, RunLimits, SettingError, WorkerSettings, check_settings
+from gen_worker.settings.reading import Range, rule_of
+
+ALL = (RunLimits, WorkerSettings, ModelSettings, DeviceSettings)
+FIELDS = [(kind, field) for kind in ALL for field in msgspec.structs.fields(kind)]
+NUMBERS = [(kind, field) for kind, field in FIELDS if isinstance(rule_of(field.type), Range)]
+
+
+def named(cases: list[tuple[type[Any], msgspec.structs.FieldInfo]]) -> list[str]:
+    return [f"{kind.__name__}.{field.name}" for kind, field in cases]
+
+
+@pytest.mark.parametrize(("kind", "field"), FIELDS, ids=named(FIELDS))
+def test_every_number_has_a_range(kind: type[Any], field: msgspec.structs.FieldInfo) -> None:
+    parts = {part for note in (field.type, *get_args(field.type)) for part in (note, *get_args(note))}
+    assert not parts & {int, float} or isinstance(rule_of(field.type), Range)
+    assert kind.from_env({}) is not None
+
+
+@pytest.mark.parametrize(
+    "text", ["nan", "inf", "-inf", "-2", "-1.5", "1e400", "9" * 30, "9" * 5000, "x", "1,5", "0x10", "1 0", "²", "1e", "--1", "\0"]
+)
+@pytest.mark.parametrize(("kind", "field"), NUMBERS, ids=named(NUMBERS))
+def test_a_number_out_of_its_range_is_named(kind: Any, field: msgspec.structs.FieldInfo, text: str) -> None:
+    with pytest.raises(SettingError) as raised:
+        kind.from_env({field.encode_name: text})
+    message = str(raised.value)
+    assert message.startswith(f"environment variable {field.encode_name}=")
+    assert ": expected " in message
+    assert " from " in message
+    assert len(message) < 400
+
+
+@pytest.mark.parametrize(("kind", "field"), NUMBERS, ids=named(NUMBERS))
+def test_both_ends_of_a_range_are_taken(kind: Any, field: msgspec.structs.FieldInfo) -> None:
+    rule = rule_of(field.type)
+    for number in (rule.low, rule.high):
+        assert getattr(
+            kind.from_env({field.encode_name: str(int(number)) if number == int(number) else str(number)}), field.name
+        ) == pytest.approx(number, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "text", "expected"),
+    [
+        (
+            RunLimits,
+            "WORKER_MAX_CONCURRENCY",
+            "-1",
+            "WORKER_MAX_CONCURRENCY=-1: expected a whole number from 0 up to 1000000 (0: no limit)",
+        ),
+        (WorkerSettings, "WORKER_HEARTBEAT_S", "0", "WORKER_HEARTBEAT_S=0.0: expected seconds from 0.01 up to 3600"),
+        (WorkerSettings, "WORKER_MAX_MESSAGE_BYTES", "65535", "expected bytes from 65536 up to 2147483647"),
+        (WorkerSettings, "USE_TLS", "maybe", "USE_TLS='maybe': expected one of 1, true"),
+        (WorkerSettings, "COZY_HUB_URL", "hub.example", "COZY_HUB_URL='hub.example': expected an address such as https://host"),
+        (WorkerSettings, "FILE_API_BASE_URL", "http://", "expected an address"),
+        (ModelSettings, "WORKER_MODEL_CACHE_GB", "inf", "WORKER_MODEL_CACHE_GB=inf: expected GB of 10^9 bytes from 0 up"),
+        (ModelSettings, "WORKER_LOAD_AHEAD", "perhaps", "WORKER_LOAD_AHEAD='perhaps': expected one of 1, true"),
+        (ModelSettings, "COZY_HF_WEIGHT_PRECISIONS", "fp16,int3", "COZY_HF_WEIGHT_PRECISIONS='int3': expected some of"),
+        (DeviceSettings, "WORKER_EVICTION", "fifo", "WORKER_EVICTION='fifo': expected score or lru"),
+        (DeviceSettings, "WORKER_DEVICE", "gpu", "WORKER_DEVICE='gpu': expected cpu, mps, cuda or cuda:0"),
+        (DeviceSettings, "WORKER_TORCH_DEVICE", "cuda,cuda:0", "each once"),
+        (DeviceSettings, "WORKER_TORCH_DEVICE", "cuda:-1", "WORKER_TORCH_DEVICE='cuda:-1'"),
+        (DeviceSettings, "WORKER_TORCH_DEVICE", "cuda:1.5", "WORKER_TORCH_DEVICE='cuda:1.5'"),
+    ],
+)
+def test_what_is_said(kind: Any, name: str, text: str, expected: str) -> None:
+    with pytest.raises(SettingError) as raised:
+        kind.from_env({name: text})
+    assert expected in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["true", "1", "t", "YES", "on"])
+def test_switches_that_are_on(text: str) -> None:
+    assert WorkerSettings.from_env({"USE_TLS": text}).use_tls is True
+
+
+def test_defaults_and_empty_values() -> None:
+    assert WorkerSettings.from_env({"USE_TLS": " ", "WORKER_HEARTBEAT_S": ""}) == WorkerSettings()
+    for kind in ALL:
+        check_settings(kind())
+
+
+def test_values_of_a_program_keep_to_the_ranges_too() -> None:
+    with pytest.raises(SettingError, match="RECONNECT_DELAY=nan"):
+        check_settings(msgspec.structs.replace(WorkerSettings(), reconnect_delay=float("nan")))
+
+
+def test_defaults_of_sizes() -> None:
+    assert RunLimits().worker_max_output_file_bytes == RunLimits().worker_max_input_file_bytes == 209_715_200
+    assert RunLimits().upload_bytes == 209_715_200
+    assert RunLimits().worker_max_output_delta_bytes == 65_536
+    assert WorkerSettings().worker_max_message_bytes == 16_777_216
+    assert RunLimits.from_env({"WORKER_MAX_UPLOAD_BYTES": "5"}).upload_bytes == 5
+    assert RunLimits.from_env({"WORKER_MAX_UPLOAD_BYTES": "0"}).upload_bytes == 0
+    assert RunLimits.from_env({"WORKER_MAX_UPLOAD_BYTES": "-1"}).upload_bytes == 0
+    assert RunLimits.from_env({"WORKER_MAX_OUTPUT_FILE_BYTES": "7"}).upload_bytes == 7
+
+
+@pytest.mark.parametrize(
+    ("env", "token", "base"),
+    [
+        ({}, "", ""),
+        ({"COZY_HUB_TOKEN": "hub", "COZY_HUB_URL": "https://hub"}, "hub", "https://hub"),
+        ({"FILE_API_TOKEN": "files", "COZY_HUB_TOKEN": "hub"}, "files", ""),
+        ({"FILE_API_TOKEN": "files"}, "files", ""),
+        ({"ORCHESTRATOR_HTTP_URL": "https://orchestrator", "COZY_HUB_URL": "https://hub"}, "", "https://orchestrator"),
+        ({"FILE_API_BASE_URL": "https://f", "ORCHESTRATOR_HTTP_URL": "https://o", "COZY_HUB_URL": "https://h"}, "", "https://f"),
+    ],
+)
+def test_where_files_go_if_a_run_does_not_say(env: dict[str, str], token: str, base: str) -> None:
+    settings = WorkerSettings.from_env(env)
+    assert (settings.files_token, settings.files_base) == (token, base)
+
+
+def test_no_gpu_is_not_the_same_as_any_gpu() -> None:
+    assert DeviceSettings.from_env({}).cuda_visible_devices is None
+    assert DeviceSettings.from_env({"CUDA_VISIBLE_DEVICES": ""}).cuda_visible_devices == ""
+    assert DeviceSettings.from_env({"WORKER_DEVICE": "cuda:1, cpu"}).device_names == ("cuda:1", "cpu")
