@@ -13,6 +13,7 @@ from tests.proxy import CuttingProxy
 from tests.wire_project import CODE
 
 from gen_worker.testing.loopback import LoopbackScheduler
+from gen_worker.transport.stream import not_leader
 from gen_worker.wire.messages import Event
 
 Start = Callable[..., WorkerProcess]
@@ -182,7 +183,7 @@ async def test_seeds_are_walked_and_a_scheduler_moves_to_another_port(start_work
 
 async def test_the_leader_is_followed(start_worker: Start, folder: Path) -> None:
     async with LoopbackScheduler() as follower, LoopbackScheduler() as leader:
-        follower.reject_with = ("FAILED_PRECONDITION", f"not_leader:{leader.address}")
+        follower.reject_with = not_leader(leader.address)
         start_worker(folder, follower.address, RECONNECT_DELAY="30", RECONNECT_MAX_DELAY="0")
         await leader.worker(10)
         assert await leader.call("echo", {"prompt": "x"}) == {"text": "x"}
@@ -196,8 +197,8 @@ async def test_the_leader_is_followed(start_worker: Start, folder: Path) -> None
 
 async def test_schedulers_that_name_each_other_are_not_hammered(start_worker: Start, folder: Path) -> None:
     async with LoopbackScheduler() as one, LoopbackScheduler() as two:
-        one.reject_with = ("FAILED_PRECONDITION", f"not_leader:{two.address}")
-        two.reject_with = ("FAILED_PRECONDITION", f"not_leader:{one.address}")
+        one.reject_with = not_leader(two.address)
+        two.reject_with = not_leader(one.address)
         start_worker(folder, one.address, RECONNECT_DELAY="30", RECONNECT_MAX_DELAY="0")
         async with asyncio.timeout(20):
             while one.streams + two.streams < 6:
@@ -208,7 +209,7 @@ async def test_schedulers_that_name_each_other_are_not_hammered(start_worker: St
 
 async def test_a_leader_without_an_address_is_a_plain_failure(start_worker: Start, folder: Path) -> None:
     async with LoopbackScheduler() as scheduler:
-        scheduler.reject_with = ("FAILED_PRECONDITION", "not_leader:")
+        scheduler.reject_with = not_leader("")
         worker = start_worker(folder, scheduler.address)
         while scheduler.streams < 3:
             await asyncio.sleep(0.02)

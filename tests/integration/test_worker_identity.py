@@ -19,7 +19,8 @@ from tests.conftest import WorkerProcess
 from tests.wire_project import CODE
 
 from gen_worker.errors import AuthError
-from gen_worker.runtime.identity import Identity, JwksSettings, JwksVerifier
+from gen_worker.net.jwks import JwksSettings, JwksVerifier
+from gen_worker.runtime.identity import Identity
 from gen_worker.testing.loopback import LoopbackScheduler
 
 Start = Callable[..., WorkerProcess]
@@ -141,7 +142,7 @@ def keys() -> Iterator[Keys]:
 
 class TestVerification:
     def verifier(self, keys: Keys, **settings: Any) -> JwksVerifier:
-        return JwksVerifier(JwksSettings(keys.url, **settings))
+        return JwksVerifier(JwksSettings(keys.url, **settings), "WORKER_JWT")
 
     def test_a_good_token(self, keys: Keys) -> None:
         verifier = self.verifier(keys, issuer="scheduler", audience="workers")
@@ -200,7 +201,7 @@ class TestVerification:
 
     def test_a_server_that_is_not_there(self, keys: Keys) -> None:
         with pytest.raises(AuthError, match="cannot be fetched"):
-            JwksVerifier(JwksSettings("http://127.0.0.1:1/jwks")).verify(keys.token())
+            JwksVerifier(JwksSettings("http://127.0.0.1:1/jwks"), "WORKER_JWT").verify(keys.token())
 
     async def test_a_worker_does_not_start_with_a_token_that_does_not_verify(self, start_worker: Start, folder: Path, keys: Keys) -> None:
         good, bad = keys.token(), keys.token(exp=1)

@@ -15,6 +15,7 @@ from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.execution.collector import settle_collector
 from gen_worker.leaving import stop_signals
 from gen_worker.log import Log
+from gen_worker.net.jwks import JwksSettings, JwksVerifier
 from gen_worker.project.baked import load_functions
 from gen_worker.project.discovery import import_modules, read_specs
 from gen_worker.project.manifest import Manifest
@@ -22,7 +23,6 @@ from gen_worker.refs import ModelSpec
 from gen_worker.residency.devices import check_devices
 from gen_worker.residency.hardware import GpuWatch
 from gen_worker.residency.provide import Extras, build_sources
-from gen_worker.runtime.identity import JwksSettings, JwksVerifier
 from gen_worker.runtime.startup import Startup
 from gen_worker.runtime.worker import WireWorker, WorkerConfig
 from gen_worker.settings import DeviceSettings, ModelSettings, RunLimits, SettingError, WorkerSettings, check_settings, split_list
@@ -80,7 +80,7 @@ def verify_token(settings: WorkerSettings) -> None:
             settings.scheduler_jwt_audience,
             settings.scheduler_jwks_ttl_seconds,
         )
-        JwksVerifier(jwks).verify(settings.worker_jwt.strip())
+        JwksVerifier(jwks, "WORKER_JWT").verify(settings.worker_jwt.strip())
 
 
 def run_until_stopped(

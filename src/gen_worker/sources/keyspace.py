@@ -69,8 +69,8 @@ class Keyspace:
         for spec in functions:
             for injection in spec.injections:
                 ref = injection.model_ref
-                usable = ref.key == key or (ref.source is ModelRefSource.PAYLOAD and key in self.keys_of(spec.name))
-                if usable:
+                # The key of a payload reference is a field's name, which a model's key may happen to be, too.
+                if ref.key == key if ref.source is ModelRefSource.FIXED else key in self.keys_of(spec.name):
                     found.setdefault(injection.type, (spec, injection))
         return list(found.values())
 

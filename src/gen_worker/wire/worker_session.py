@@ -1,5 +1,17 @@
-"""The worker's side of one stream, without the stream."""
+"""The worker's side of one stream, without the stream.
 
+A stream opens with the worker's registration. What the scheduler says first, or that it says nothing, tells who it is:
+
+                     a hello with `batch`     a hello without     anything else     250 ms of silence
+    UNKNOWN          EXTENDED                 UNKNOWN             PLAIN             PLAIN
+    PLAIN            PLAIN, ignored           PLAIN, ignored      PLAIN             PLAIN
+    EXTENDED         EXTENDED, ignored        EXTENDED, ignored   EXTENDED          EXTENDED
+
+Nothing of the outbox is sent while the peer is UNKNOWN; a PLAIN one gets message by message and confirms nothing, an EXTENDED one gets
+numbered batches and confirms them. What a message asks for does not depend on the state: commands are taken in all of them.
+"""
+
+from collections.abc import Mapping
 from enum import Enum
 
 import msgspec
@@ -55,12 +67,27 @@ class Peer(Enum):
     EXTENDED = "extended"  # said Hello: messages are numbered and confirmed
 
 
-class WorkerSession:
-    """Knows what may be sent on a stream, and what a received message asks for.
+class Said(Enum):
+    """What of the scheduler's conduct tells who it is."""
 
-    A stream opens with the registration. The scheduler's first message says who it is: `Hello` means that it knows extensions. A
-    scheduler that stays silent is taken for a plain one by `assume_plain`.
-    """
+    HELLO = "a hello with the extension batch"
+    BARE_HELLO = "a hello without extensions"
+    OTHER = "any other message"
+    NOTHING = "nothing for a while"
+
+
+_NEXT: Mapping[tuple[Peer, Said], Peer] = {
+    (Peer.UNKNOWN, Said.HELLO): Peer.EXTENDED,
+    (Peer.UNKNOWN, Said.BARE_HELLO): Peer.UNKNOWN,
+    (Peer.UNKNOWN, Said.OTHER): Peer.PLAIN,
+    (Peer.UNKNOWN, Said.NOTHING): Peer.PLAIN,
+    # Who it is stays as it is for the life of the stream: what was sent since was sent in its way.
+    **{(peer, said): peer for peer in (Peer.PLAIN, Peer.EXTENDED) for said in Said},
+}
+
+
+class WorkerSession:
+    """Knows what may be sent on a stream, and what a received message asks for; its states are drawn at the head of this module."""
 
     def __init__(self, outbox: Outbox, *, lost_by_peer: bool = False) -> None:
         self.peer = Peer.UNKNOWN
@@ -75,15 +102,13 @@ class WorkerSession:
 
     def assume_plain(self, now_s: float) -> None:
         """The scheduler has not said Hello in time."""
-        if self.peer is Peer.UNKNOWN:
-            self.peer = Peer.PLAIN
-            self._outbox.resume_plain(now_s, peer_ended=self._lost_by_peer)
+        self._move(Said.NOTHING, now_s)
 
     def receive(self, message: Message, now_s: float) -> list[Effect]:
         """Take one message and say what it asks for."""
         if isinstance(message, Hello):
-            return self._greet(message)
-        self.assume_plain(now_s)
+            return self._greet(message, now_s)
+        self._move(Said.OTHER, now_s)
         if isinstance(message, Batch):
             if message.ack_seq:
                 self._outbox.confirm(message.ack_seq)
@@ -105,15 +130,22 @@ class WorkerSession:
         if self.peer is Peer.PLAIN:
             self._outbox.wrote(taken, now_s)
 
-    def _greet(self, hello: Hello) -> list[Effect]:
-        if self.peer is not Peer.UNKNOWN:
-            return [Ignored("a second hello")]
+    def _greet(self, hello: Hello, now_s: float) -> list[Effect]:
         if BATCH not in hello.extensions:
+            self._move(Said.BARE_HELLO, now_s)
             return [Ignored("a hello without extensions")]
-        self.peer = Peer.EXTENDED
+        if not self._move(Said.HELLO, now_s):
+            return [Ignored("a second hello")]
         self.extensions = frozenset(hello.extensions).intersection(EXTENSIONS)
         self._outbox.resume(hello.last_seq)
         return []
+
+    def _move(self, said: Said, now_s: float) -> bool:
+        """Take the state that follows; whether it is another one."""
+        before, self.peer = self.peer, _NEXT[self.peer, said]
+        if self.peer is Peer.PLAIN and before is not Peer.PLAIN:
+            self._outbox.resume_plain(now_s, peer_ended=self._lost_by_peer)
+        return self.peer is not before
 
     def _receive(self, message: Single) -> list[Effect]:
         match message:
