@@ -8,7 +8,7 @@ import msgspec
 from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.project.baked import load_functions
 from gen_worker.project.discovery import DiscoveryError, add_to_path, discover
-from gen_worker.project.manifest import keyspace_of, read_manifest, with_settings
+from gen_worker.project.manifest import read_manifest, with_settings
 from gen_worker.project.validation import VersionError, version_problem
 from gen_worker.refs import ModelSpec
 
@@ -27,7 +27,7 @@ def load_project(root: Path) -> Served:
     if problem := version_problem(root):
         raise VersionError(problem)
     found = discover(root)
-    models = {spec.name: keyspace_of(found.project, spec) for spec in found.specs}
+    models = {spec.name: found.manifest.models_of(spec.name) for spec in found.specs}
     if not found.specs:
         raise DiscoveryError(f"no function marked with @worker_function() in {found.project.main}; mark one to serve it")
     settings = found.project.function_settings

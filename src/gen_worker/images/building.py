@@ -11,10 +11,10 @@ from pathlib import Path
 
 import msgspec
 
+from gen_worker.contract.manifest import Manifest
 from gen_worker.images.engines import BuildRequest, Engine, EngineError, Image
 from gen_worker.images.steps import BuildLog, Step
 from gen_worker.project.dockerfile import ENTRYPOINT, ENTRYPOINT_LINE, MANIFEST_PATH
-from gen_worker.project.manifest import Manifest
 
 ENDPOINT_LABEL, VERSION_LABEL, MANIFEST_LABEL = "cozy.endpoint", "org.opencontainers.image.version", "cozy.manifest.digest"
 OnStep = Callable[[Step], None]
@@ -39,7 +39,7 @@ class Built(msgspec.Struct, frozen=True):
 
     @property
     def functions(self) -> tuple[str, ...]:
-        return tuple(entry.name for entry in (*self.manifest.functions, *self.manifest.websockets))
+        return tuple(entry.name for entry in self.manifest.entries)
 
 
 def build(engine: Engine, request: BuildRequest, version: str, on_step: OnStep, on_line: OnLine, on_stage: OnStage) -> Built:

@@ -83,7 +83,7 @@ def in_child(work: Callable[[], bytes]) -> tuple[bytes | None, int]:
 def _report(root: Path) -> Report:
     try:
         found = discover(root, with_stand_ins=True)
-        manifest = msgspec.json.encode(found.manifest())
+        manifest = msgspec.json.encode(found.manifest)
     except ValueError as exc:
         return Report(problem=str(exc) or type(exc).__name__)
     main = found.project.main

@@ -14,6 +14,7 @@ import msgspec
 
 from gen_worker.authoring.functions import mark_of
 from gen_worker.authoring.signature import FunctionSpec, SignatureError, location_of, read_signature
+from gen_worker.contract.manifest import Manifest
 from gen_worker.frames import is_ours
 from gen_worker.project.cozy_toml import CozyToml, check_function_names, find_cozy_toml, load_cozy_toml
 from gen_worker.project.import_errors import EarlyExitError, import_problem
@@ -33,10 +34,8 @@ class Discovered(msgspec.Struct, frozen=True):
 
     project: CozyToml
     specs: tuple[FunctionSpec, ...]
+    manifest: Manifest
     stood_in: tuple[str, ...] = ()
-
-    def manifest(self) -> dict[str, Any]:
-        return manifest_of(self.project, self.specs)
 
 
 def discover(root: Path, *, with_stand_ins: bool = False) -> Discovered:
@@ -53,13 +52,13 @@ def discover(root: Path, *, with_stand_ins: bool = False) -> Discovered:
         modules = _import_main(project, root)
         specs = read_specs(modules)
         check_function_names(project, [spec.name for spec in specs])
-        manifest_of(project, specs)  # every rule about models and schemas is checked here, once
-    return Discovered(project, specs, tuple(sorted(stood_in)))
+        manifest = manifest_of(project, specs)  # every rule about models and schemas is checked here, once
+    return Discovered(project, specs, manifest, tuple(sorted(stood_in)))
 
 
 def discover_manifest(root: str | Path | None = None) -> dict[str, Any]:
     """The manifest of the project in `root` (default: the current folder)."""
-    return discover(Path(root or Path.cwd()), with_stand_ins=True).manifest()
+    return _as_json(discover(Path(root or Path.cwd()), with_stand_ins=True).manifest)
 
 
 def discover_functions(root: str | Path | None = None, *, main_module: str | None = None) -> list[dict[str, Any]]:
@@ -70,8 +69,13 @@ def discover_functions(root: str | Path | None = None, *, main_module: str | Non
     if main_module:
         project = msgspec.structs.replace(project, main=main_module)
     with stand_ins(missing_packages(folder)):
-        functions: list[dict[str, Any]] = manifest_of(project, read_specs(_import_main(project, folder)))["functions"]
+        manifest = manifest_of(project, read_specs(_import_main(project, folder)))
+    functions: list[dict[str, Any]] = _as_json(manifest)["functions"]
     return functions
+
+
+def _as_json(manifest: Manifest) -> dict[str, Any]:
+    return msgspec.json.decode(msgspec.json.encode(manifest), type=dict[str, Any])
 
 
 def add_to_path(root: Path) -> None:

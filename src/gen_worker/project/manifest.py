@@ -1,13 +1,24 @@
-"""The manifest: what discovery prints, an image bakes in, and a hub stores."""
+"""A project's manifest, made of its functions and read back; `contract/manifest.py` has its shape."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from gen_worker.authoring.functions import ResourceRequirements
 from gen_worker.authoring.signature import FunctionSpec, SignatureError
+from gen_worker.contract.manifest import (
+    FunctionEntry,
+    InjectionEntry,
+    Manifest,
+    ModelRefEntry,
+    Models,
+    RepoSelector,
+    TypeName,
+    WebsocketEntry,
+)
 from gen_worker.injection import ModelRefSource
 from gen_worker.names import did_you_mean
 from gen_worker.project.cozy_toml import CozyToml
@@ -15,39 +26,6 @@ from gen_worker.project.schemas import json_schema, schema_sha256
 from gen_worker.refs import ModelSpec
 
 MAX_MANIFEST_BYTES = 16 << 20
-
-
-class ManifestFunction(msgspec.Struct, frozen=True):
-    """The part of a function entry that a reader needs; it tolerates entries with nothing more."""
-
-    name: str
-    python_name: str
-    module: str
-    resources: dict[str, Any] = msgspec.field(default_factory=dict)
-
-
-class ManifestWebsocket(ManifestFunction, frozen=True):
-    """A websocket handler."""
-
-
-class Manifest(msgspec.Struct, frozen=True):
-    """A manifest as read back. `websockets` is our addition; older readers skip it."""
-
-    endpoint_name: str = ""
-    functions: tuple[ManifestFunction, ...] = ()
-    websockets: tuple[ManifestWebsocket, ...] = ()
-    models: dict[str, ModelSpec | str] = msgspec.field(default_factory=dict)
-    models_by_function: dict[str, dict[str, ModelSpec | str]] = msgspec.field(default_factory=dict)
-
-    @property
-    def modules(self) -> tuple[str, ...]:
-        """Distinct modules to import, in order."""
-        return tuple(dict.fromkeys(entry.module for entry in (*self.functions, *self.websockets)))
-
-    def models_of(self, function: str) -> dict[str, ModelSpec]:
-        """The keyspace of one function."""
-        table = self.models_by_function.get(function) or self.models
-        return {key: spec if isinstance(spec, ModelSpec) else ModelSpec(spec) for key, spec in table.items()}
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -65,24 +43,18 @@ def read_manifest(path: Path) -> Manifest:
     return manifest
 
 
-def manifest_of(project: CozyToml, specs: Sequence[FunctionSpec]) -> dict[str, Any]:
-    """The manifest of a project's functions, as plain JSON values; `SignatureError` for a model key that nobody declares."""
-    for spec in specs:
-        keyspace_of(project, spec)
-    tasks = [spec for spec in specs if spec.kind == "function"]
-    sockets = [spec for spec in specs if spec.kind == "websocket"]
-    models = {spec.name: _models_json(keyspace_of(project, spec)) for spec in specs}
-    manifest: dict[str, Any] = {
-        "endpoint_name": project.endpoint_name,
-        "functions": [_function_json(spec, project.function_settings.get(spec.name, {})) for spec in tasks],
-    }
-    if sockets:
-        manifest["websockets"] = [_websocket_json(spec) for spec in sockets]
-    if project.resources:
-        manifest["resources"] = project.resources
-    if any(models.values()):
-        manifest["models_by_function"] = {name: table for name, table in models.items() if table}
-    return manifest
+def manifest_of(project: CozyToml, specs: Sequence[FunctionSpec]) -> Manifest:
+    """The manifest of a project's functions; `SignatureError` for a model key that nobody declares."""
+    keyspaces = {spec.name: keyspace_of(project, spec) for spec in specs}
+    sockets = tuple(_websocket_entry(spec) for spec in specs if spec.kind == "websocket")
+    models: dict[str, Models] = {name: dict(keyspace) for name, keyspace in keyspaces.items() if keyspace}
+    return Manifest(
+        endpoint_name=project.endpoint_name,
+        functions=tuple(_function_entry(spec, project.function_settings.get(spec.name, {})) for spec in specs if spec.kind == "function"),
+        websockets=sockets or UNSET,
+        resources=project.resources or UNSET,
+        models_by_function=models or UNSET,
+    )
 
 
 def with_settings(spec: FunctionSpec, settings: Mapping[str, Any]) -> FunctionSpec:
@@ -130,69 +102,62 @@ def keyspace_of(project: CozyToml, spec: FunctionSpec) -> dict[str, ModelSpec]:
     return keyspace
 
 
-def _function_json(spec: FunctionSpec, settings: Mapping[str, Any]) -> dict[str, Any]:
-    payload = _schema(spec, spec.payload_type)
-    output = _schema(spec, spec.output_type)
-    incremental = spec.output_mode == "incremental"
-    entry: dict[str, Any] = {
-        "name": spec.name,
-        "python_name": spec.python_name,
-        "module": spec.module,
-        "resources": {**spec.resources.to_dict(), **_batch_json(spec), **settings},
-        "payload_type": _type_json(spec.payload_type),
-        "payload_schema_sha256": schema_sha256(payload),
-        "input_schema": payload,
-        "output_mode": spec.output_mode,
-        "output_type": _type_json(spec.output_type),
-        "output_schema_sha256": schema_sha256(output),
-        "output_schema": output,
-        "incremental_output": incremental,
-        "injection_json": [_injection_json(spec, index) for index in range(len(spec.injections))],
-        "required_models": list(spec.required_models),
-        "payload_repo_selectors": [{"field": field, "kind": "short_key"} for field in _selector_fields(spec)],
-    }
-    if incremental:
-        entry["delta_type"] = entry["output_type"]
-        entry["delta_schema_sha256"] = entry["output_schema_sha256"]
-        entry["delta_output_schema"] = output
-    return entry
+def _function_entry(spec: FunctionSpec, settings: Mapping[str, Any]) -> FunctionEntry:
+    payload, output = _schema(spec, spec.payload_type), _schema(spec, spec.output_type)
+    output_type, output_sha256 = _type_name(spec.output_type), schema_sha256(output)
+    streams = spec.output_mode == "incremental"
+    batch = {} if spec.batch is None else {"batch": {"max_size": spec.batch.max_size, "max_wait_ms": spec.batch.max_wait_ms}}
+    return FunctionEntry(
+        name=spec.name,
+        python_name=spec.python_name,
+        module=spec.module,
+        resources={**spec.resources.to_dict(), **batch, **settings},
+        payload_type=_type_name(spec.payload_type),
+        payload_schema_sha256=schema_sha256(payload),
+        input_schema=payload,
+        output_mode=spec.output_mode,
+        output_type=output_type,
+        output_schema_sha256=output_sha256,
+        output_schema=output,
+        incremental_output=streams,
+        injection_json=_injections(spec),
+        required_models=spec.required_models,
+        payload_repo_selectors=tuple(RepoSelector(field) for field in _selector_fields(spec)),
+        delta_type=output_type if streams else UNSET,
+        delta_schema_sha256=output_sha256 if streams else UNSET,
+        delta_output_schema=output if streams else UNSET,
+    )
 
 
-def _batch_json(spec: FunctionSpec) -> dict[str, Any]:
-    return {} if spec.batch is None else {"batch": {"max_size": spec.batch.max_size, "max_wait_ms": spec.batch.max_wait_ms}}
+def _websocket_entry(spec: FunctionSpec) -> WebsocketEntry:
+    return WebsocketEntry(
+        name=spec.name,
+        python_name=spec.python_name,
+        module=spec.module,
+        resources=spec.resources.to_dict(),
+        injection_json=_injections(spec),
+        required_models=spec.required_models,
+    )
 
 
-def _websocket_json(spec: FunctionSpec) -> dict[str, Any]:
-    return {
-        "name": spec.name,
-        "python_name": spec.python_name,
-        "module": spec.module,
-        "resources": spec.resources.to_dict(),
-        "injection_json": [_injection_json(spec, index) for index in range(len(spec.injections))],
-        "required_models": list(spec.required_models),
-    }
+def _injections(spec: FunctionSpec) -> tuple[InjectionEntry, ...]:
+    return tuple(
+        InjectionEntry(each.param, _dotted(each.type), ModelRefEntry(ref.source.value, ref.key, ref.ref or "", tuple(ref.dtypes)))
+        for each in spec.injections
+        for ref in [each.model_ref]
+    )
 
 
-def _injection_json(spec: FunctionSpec, index: int) -> dict[str, Any]:
-    injection = spec.injections[index]
-    ref = injection.model_ref
-    return {
-        "param": injection.param,
-        "type": f"{injection.type.__module__}.{injection.type.__qualname__}" if isinstance(injection.type, type) else str(injection.type),
-        "model_ref": {"source": ref.source.value, "key": ref.key, "ref": ref.ref or "", "dtypes": list(ref.dtypes)},
-    }
+def _dotted(kind: Any) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}" if isinstance(kind, type) else str(kind)
 
 
 def _selector_fields(spec: FunctionSpec) -> list[str]:
     return list(dict.fromkeys(i.model_ref.key for i in spec.injections if i.model_ref.source is ModelRefSource.PAYLOAD))
 
 
-def _models_json(keyspace: Mapping[str, ModelSpec]) -> dict[str, Any]:
-    return {key: {"ref": spec.ref, "dtypes": list(spec.dtypes)} for key, spec in keyspace.items()}
-
-
-def _type_json(struct: type[msgspec.Struct]) -> dict[str, str]:
-    return {"module": struct.__module__, "qualname": struct.__qualname__}
+def _type_name(struct: type[msgspec.Struct]) -> TypeName:
+    return TypeName(struct.__module__, struct.__qualname__)
 
 
 def _schema(spec: FunctionSpec, struct: type[msgspec.Struct]) -> dict[str, Any]:

@@ -4,15 +4,14 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import msgspec
-
+from gen_worker.contract.manifest import Manifest
 from gen_worker.errors import WorkerError
 from gen_worker.leaving import GRACE_S, leave
 from gen_worker.log import Log
 from gen_worker.project.baked import load_functions
 from gen_worker.project.cozy_toml import find_cozy_toml
 from gen_worker.project.discovery import add_to_path, discover
-from gen_worker.project.manifest import Manifest, read_manifest
+from gen_worker.project.manifest import read_manifest
 from gen_worker.project.validation import version_problem
 from gen_worker.runtime.program import check_writable, run_until_stopped, verify_token, worker_config
 from gen_worker.runtime.startup import Startup
@@ -78,4 +77,4 @@ def find_manifest(env: Mapping[str, str], root: Path) -> tuple[Path, Manifest]:
     project = find_cozy_toml(root)
     if path.exists() or project is None or env.get("GEN_WORKER_MANIFEST_PATH"):
         return path, read_manifest(path)
-    return project, msgspec.convert(discover(root).manifest(), Manifest)
+    return project, discover(root).manifest

@@ -12,13 +12,13 @@ import msgspec
 
 from gen_worker.authoring.model_interface import ModelDownloader
 from gen_worker.authoring.signature import FunctionSpec
+from gen_worker.contract.manifest import Manifest
 from gen_worker.execution.collector import settle_collector
 from gen_worker.leaving import stop_signals
 from gen_worker.log import Log
 from gen_worker.net.jwks import JwksSettings, JwksVerifier
 from gen_worker.project.baked import load_functions
 from gen_worker.project.discovery import import_modules, read_specs
-from gen_worker.project.manifest import Manifest
 from gen_worker.refs import ModelSpec
 from gen_worker.residency.devices import check_devices
 from gen_worker.residency.hardware import GpuWatch
