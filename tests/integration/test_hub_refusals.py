@@ -6,7 +6,7 @@ import random
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from tests.fake_hub import FakeCozyHub, FakeHuggingFace
 
 from gen_worker.content.progress import Progress
 from gen_worker.errors import FatalError, RetryableError
-from gen_worker.net.retry import Retries, RetryPolicy
+from gen_worker.net.retry import Retries, RetryPolicy, Wait
 from gen_worker.net.wanted import DownloadCanceledError
 from gen_worker.refs import ModelSpec
 from gen_worker.residency.provide import build_sources
@@ -64,8 +64,9 @@ class Refusing:
 class Machine:
     """A cache of its own, and the pauses that would have been."""
 
-    def __init__(self, server: BlobServer, folder: Path) -> None:
+    def __init__(self, server: BlobServer, folder: Path, sleep: Callable[[Wait, float], bool] | None = None) -> None:
         self.slept: list[float] = []
+        self._sleep = sleep or (lambda wait, seconds: self.slept.append(seconds) or wait(0.0))
         self._env = {
             "TENSORHUB_CACHE_DIR": str(folder / "cache"),
             "HF_HOME": str(folder / "hf"),
@@ -74,7 +75,7 @@ class Machine:
         }
 
     def get(self, ref: str = "hf:demo/m", cancel: threading.Event | None = None, **env: str) -> LocalModel:
-        retries = Retries(RetryPolicy(), sleep=lambda wait, seconds: self.slept.append(seconds) or wait(0.0), rng=random.Random(1))
+        retries = Retries(RetryPolicy(), sleep=self._sleep, rng=random.Random(1))
         found = build_sources(ModelSettings.from_env({**self._env, **env}), {}, retries=retries)
         return found.source.fetch(ModelWant("m", ModelSpec(ref)), Progress("m"), cancel or threading.Event())
 
@@ -99,6 +100,24 @@ def test_one_refusal_on_the_way(
     assert refusing.asked >= 2
     assert len(machine.slept) == 1
     assert expected[0] <= machine.slept[0] <= expected[1]
+
+
+@pytest.mark.parametrize("part", ["/api/models", "config.json", "model.safetensors"])
+def test_nobody_asks_again_during_the_pause(server: BlobServer, tmp_path: Path, part: str) -> None:
+    """Not even another stream of the same download."""
+    FakeHuggingFace(server, "demo/m", FILES)
+    refusing = Refusing(server, part, 3, 429, {"retry-after": "30"})
+    asked: list[tuple[int, int]] = []
+
+    def sleep(wait: Wait, seconds: float) -> bool:
+        before = refusing.asked
+        over = wait(0.2)
+        asked.append((before, refusing.asked))
+        return over
+
+    machine = Machine(server, tmp_path, sleep)
+    machine.get()
+    assert asked == [(1, 1), (2, 2), (3, 3)]
 
 
 def test_a_date_is_understood(server: BlobServer, tmp_path: Path) -> None:

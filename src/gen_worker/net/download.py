@@ -157,22 +157,23 @@ class Download:
             self._fetch_range(task, stream)
         except (PassingError, HttpError) as exc:
             self._retry(task.file, exc, task.epoch, renewed, failures)
+        finally:
+            # After the pause: given back before, another stream would ask for it at once, whatever the server wished.
+            with task.file.lock:
+                if task.file.epoch == task.epoch and task.at < task.end:
+                    task.file.gaps.appendleft((task.at, task.end))
 
     def _fetch_range(self, task: Task, stream: _Stream) -> None:
         file, size = task.file, task.file.wanted.size_bytes
-        try:
-            link = file.link or file.wanted.link(False)
-            is_all = task.at == 0 and task.end == size
-            began_s = time.monotonic()
-            with self._client.get(link, task.at, None if is_all and file.whole else task.end, file.part.etag, stream.call) as reply:
-                if self._count.answered(time.monotonic() - began_s):
-                    self._board.wake()
-                self._accept(task, reply)
-                self._read(task, reply, stream)
-        finally:
-            with file.lock:
-                if file.epoch == task.epoch and task.at < task.end:
-                    file.gaps.appendleft((task.at, task.end))
+        link = file.link or file.wanted.link(False)
+        is_all = task.at == 0 and task.end == size
+        began_s = time.monotonic()
+        end = None if is_all and file.whole else task.end
+        with self._client.get(link, task.at, end, file.part.etag, stream.call) as reply:
+            if self._count.answered(time.monotonic() - began_s):
+                self._board.wake()
+            self._accept(task, reply)
+            self._read(task, reply, stream)
 
     def _read(self, task: Task, reply: RangeReply, stream: _Stream) -> None:
         """Write what comes, until the range is there or nobody wants it any more."""
