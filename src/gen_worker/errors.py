@@ -4,9 +4,12 @@ Every class has a stable `error_type` (the word on the wire), a `code` (the word
 it helps) and says whether the same run may succeed when it is tried again.
 """
 
+import errno
 from typing import ClassVar
 
 import msgspec
+
+DISK_IS_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})  # `errno` of a write for which there is no room, or no quota
 
 
 class FieldError(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -48,6 +51,13 @@ class ResourceError(WorkerError):
     """The machine lacks something that this run needs (memory, disk)."""
 
     error_type = code = "resource"
+
+
+class DiskFullError(ResourceError):
+    """The disk has no room for what this run needs; later, or on another machine, there may be."""
+
+    code = "disk_full"
+    retryable = True
 
 
 class CanceledError(WorkerError):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from gen_worker.errors import CanceledError, FieldError, ValidationError, WorkerError
+from gen_worker.errors import DISK_IS_FULL, CanceledError, FieldError, ValidationError, WorkerError
 from gen_worker.frames import MAX_TRACE, author_trace, place_text
 from gen_worker.texts import class_name, sound, text_of
 
@@ -81,6 +81,8 @@ def _outcome_of(exc: BaseException) -> Outcome:
         return _failed(exc, error_type, _word(exc.code, error_type), text, text, retryable=exc.retryable is True)
     if class_name(exc) in OUT_OF_MEMORY_NAMES:
         return _failed(exc, "resource", "out_of_memory", "out of memory", text)
+    if isinstance(exc, OSError) and exc.errno in DISK_IS_FULL:  # of whoever wrote: a download, a saved file, the author's own code
+        return _failed(exc, "resource", "disk_full", "disk_full: the worker's disk has no room left", text, retryable=True)
     if isinstance(exc, ValueError):
         return _failed(exc, "validation", "validation", text, text)
     return _failed(exc, "internal", "internal", "internal error", text)

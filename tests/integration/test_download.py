@@ -279,7 +279,7 @@ SETUP = """
     import json, os, subprocess, sys, threading
     from pathlib import Path
     from gen_worker.net.download import fetch
-    from gen_worker.net.wanted import DiskFullError, Wanted
+    from gen_worker.net.wanted import NoSpaceError, Wanted
     from gen_worker.net.range_client import Link, RangeClient
     class Meter:
         def add(self, size_bytes): pass
@@ -364,7 +364,7 @@ def test_a_cancelled_download_does_not_wait_for_an_answer_that_has_not_begun(ser
 FULL = """
     try:
         get()
-    except DiskFullError as exc:
+    except NoSpaceError as exc:
         kept = json.loads(Path(path).with_name("a.part.json").read_bytes())["done"]
         print(exc.strerror, Path(path).exists())
         print(sum(end - start for start, end in kept))

@@ -1,5 +1,7 @@
 """The table from exceptions to outcomes, and what callers may read."""
 
+import errno
+
 import msgspec
 import pytest
 
@@ -7,6 +9,7 @@ from gen_worker.errors import (
     AuthError,
     CanceledError,
     DeadlineError,
+    DiskFullError,
     FatalError,
     FieldError,
     MissingExtraError,
@@ -36,6 +39,15 @@ class OutOfMemoryError(RuntimeError):
         (msgspec.ValidationError("Expected"), "validation", False, "Expected", 400),
         (RetryableError(), "retryable", True, "retryable error", 503),
         (ResourceError("disk"), "resource", False, "disk", 503),
+        (DiskFullError("disk_full: 2 GB more"), "resource", True, "disk_full: 2 GB more", 507),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/secret"),
+            "resource",
+            True,
+            "disk_full: the worker's disk has no room left",
+            507,
+        ),
+        (OSError(errno.EDQUOT, "Quota"), "resource", True, "disk_full: the worker's disk has no room left", 507),
         (OutOfMemoryError("CUDA"), "resource", False, "out of memory", 503),
         (FatalError(), "fatal", False, "fatal error", 500),
         (DeadlineError("timed out after 5 ms"), "fatal", False, "timed out after 5 ms", 504),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from gen_worker.errors import ResourceError
+from gen_worker.errors import DiskFullError
 from gen_worker.net.part_file import part_path
 
 _ESCAPE = re.compile(r"\\([0-7]{3})")
@@ -90,10 +90,10 @@ def missing_bytes(sizes: Mapping[Path, int]) -> tuple[int, int]:
 
 
 def admit(folder: Path, need_bytes: int, floor_bytes: int, what: str) -> None:
-    """`ResourceError` when `need_bytes` more would leave less than `floor_bytes` free."""
+    """`DiskFullError` when `need_bytes` more would leave less than `floor_bytes` free."""
     free = free_bytes(folder)
     if need_bytes and need_bytes + floor_bytes > free:
-        raise ResourceError(
+        raise DiskFullError(
             f"disk_full: {what} needs {need_bytes / 1e9:.2f} GB more, {free / 1e9:.2f} GB are free, "
             f"and {floor_bytes / 1e9:.2f} GB stay free. "
             "Make room (cozyctl models gc), or choose another disk with TENSORHUB_CACHE_DIR."

@@ -18,6 +18,7 @@ _STATUSES = {
     "retryable": 503,
     "resource": 503,
     "out_of_memory": 503,
+    "disk_full": 507,
     "timeout": 504,
     "fatal": 500,
     "internal": 500,

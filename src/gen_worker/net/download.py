@@ -3,13 +3,13 @@
 Stream threads fetch ranges, and hash what continues a file's hash; the checks beside them do the rest.
 """
 
-import errno
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from functools import partial
 
+from gen_worker.errors import DISK_IS_FULL
 from gen_worker.net.board import Board, Task
 from gen_worker.net.call import Call
 from gen_worker.net.checks import check_files, flush_files
@@ -18,7 +18,7 @@ from gen_worker.net.range_client import EXPIRED, READ_BYTES, RangeClient, RangeR
 from gen_worker.net.read_ahead import read_ahead
 from gen_worker.net.retry import HttpError, PassingError, is_passing
 from gen_worker.net.stream_count import WINDOW_S, StreamCount
-from gen_worker.net.wanted import DiskFullError, DownloadCanceledError, DownloadFailedError, Meter, Policy, Wanted
+from gen_worker.net.wanted import DownloadCanceledError, DownloadFailedError, Meter, NoSpaceError, Policy, Wanted
 
 CHECKS = 2
 MAX_RENEWALS = 3
@@ -141,9 +141,9 @@ class Download:
             try:
                 self._try_range(task, stream)
             except OSError as exc:
-                if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+                if exc.errno in DISK_IS_FULL:
                     size = task.file.wanted.size_bytes
-                    board.fail(DiskFullError(exc.errno, f"no space left for {task.file.name} ({size} bytes)"))
+                    board.fail(NoSpaceError(exc.errno, f"no space left for {task.file.name} ({size} bytes)"))
                 else:
                     board.fail(exc)
             except Exception as exc:  # noqa: BLE001 - what a link gives may fail in any way; it ends the download, not the thread alone
@@ -296,7 +296,7 @@ def fetch(
 ) -> None:
     """Have all files, each published under its name as soon as it is right.
 
-    Raises `DownloadFailedError`, `DiskFullError`, `DownloadCanceledError`, or what a `link` raises. What came stays for the next call.
+    Raises `DownloadFailedError`, `NoSpaceError`, `DownloadCanceledError`, or what a `link` raises. What came stays for the next call.
     """
     if files:
         board = Board(files, meter, on_file)

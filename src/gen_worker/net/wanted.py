@@ -18,7 +18,7 @@ class DownloadFailedError(Exception):
         self.status = status
 
 
-class DiskFullError(OSError):
+class NoSpaceError(OSError):
     """No space left for a download; what came so far is kept."""
 
 

@@ -1,6 +1,5 @@
 """Where a model's files come from: the seam behind which downloaders are swapped."""
 
-import errno
 import importlib.util
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,10 +11,10 @@ import msgspec
 
 from gen_worker.content.listing import Listing
 from gen_worker.content.progress import Progress
-from gen_worker.errors import FatalError, ResourceError, RetryableError
+from gen_worker.errors import DISK_IS_FULL, DiskFullError, FatalError, RetryableError
 from gen_worker.names import did_you_mean
 from gen_worker.net.retry import HttpError, PassingError
-from gen_worker.net.wanted import DiskFullError, DownloadCanceledError, DownloadFailedError
+from gen_worker.net.wanted import DownloadCanceledError, DownloadFailedError, NoSpaceError
 from gen_worker.refs import ModelSpec, canonical_ref
 
 
@@ -121,13 +120,13 @@ def as_run_errors(name: str) -> Iterator[None]:
         raise (RetryableError(text) if exc.passing else FatalError(text)) from exc
     except DownloadCanceledError as exc:
         raise RetryableError(f"the download of {name} was stopped") from exc
-    except DiskFullError as exc:
-        raise ResourceError(f"disk_full: {exc.strerror or exc}; what came is kept. Make room with: cozyctl models gc") from exc
+    except NoSpaceError as exc:
+        raise DiskFullError(f"disk_full: {exc.strerror or exc}; what came is kept. Make room with: cozyctl models gc") from exc
     except (PassingError, HttpError) as exc:
         raise RetryableError(f"{name} could not be downloaded: {exc}") from exc
     except OSError as exc:
         text = f"{name} could not be stored: {exc.strerror or exc}"
-        raise (ResourceError(text) if exc.errno in (errno.ENOSPC, errno.EDQUOT) else FatalError(text)) from exc
+        raise (DiskFullError(f"disk_full: {text}") if exc.errno in DISK_IS_FULL else FatalError(text)) from exc
     except ValueError as exc:  # of a list or a hub: the caller of a run is not to blame
         raise FatalError(f"{name}: {exc}") from exc
 
