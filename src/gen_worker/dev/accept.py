@@ -48,37 +48,44 @@ async def accept_run(spec: FunctionSpec, request: Request, book: RunBook, run_di
     key = _idempotency_key(request)
     if book.queued >= MAX_QUEUED:  # before the body is read: refusing should be cheap
         raise RequestError(429, "overloaded", f"{book.queued} runs are waiting; try again later")
+    if not media_type(request.header(b"content-type")).startswith("multipart/"):
+        return await _accept(spec, book, key, await request.body(MAX_BODY_BYTES), {})
     with ExitStack() as undo:
-        files = undo.enter_context(ExitStack())
-        uploads: dict[str, Path] = {}
-        if media_type(request.header(b"content-type")).startswith("multipart/"):
-            folder = run_dir / f"upload-{secrets.token_hex(8)}"
-            files.callback(shutil.rmtree, folder, ignore_errors=True)
-            with _disk_full_is_an_answer():
-                body, uploads = await read_multipart(request, spec.payload_type, folder, MAX_BODY_BYTES)
-        else:
-            body = await request.body(MAX_BODY_BYTES)
-        payload, options = read_envelope(body)
-        try:
-            listings = read_listings(options.resolved_models) if options.resolved_models else {}
-        except (ValidationError, ValueError) as exc:
-            raise RequestError(400, "validation", str(exc), error="invalid_resolved_cozy_models_by_id") from None
-        fingerprint = b""
-        if key:
-            fingerprint = await asyncio.to_thread(_fingerprint, spec.name, body, uploads)
-            before = book.find_key(key)
-            if before is not None:
-                if before.fingerprint != fingerprint:
-                    raise RequestError(422, "idempotency_key_reused", f"Idempotency-Key {key!r} came before with another request")
-                return Accepted(before, options)
-        run = book.create(spec.name, options.run_id)
-        if run is None:
-            raise RequestError(409, "conflict", f"a run with the id {options.run_id!r} is in progress", error="duplicate_run_id")
-        undo.callback(book.forget, run)
-        run.streamed = spec.output_mode == "incremental"
-        if key:
-            book.keep_key(run, key, fingerprint)
-        run_request = RunRequest(
+        folder = run_dir / f"upload-{secrets.token_hex(8)}"
+        undo.callback(shutil.rmtree, folder, ignore_errors=True)
+        with _disk_full_is_an_answer():
+            body, uploads = await read_multipart(request, spec.payload_type, folder, MAX_BODY_BYTES)
+        accepted = await _accept(spec, book, key, body, uploads)
+        if accepted.request is not None:
+            accepted.release = undo.pop_all()
+        return accepted
+
+
+async def _accept(spec: FunctionSpec, book: RunBook, key: str, body: bytes, uploads: dict[str, Path]) -> Accepted:
+    payload, options = read_envelope(body)
+    try:
+        listings = read_listings(options.resolved_models) if options.resolved_models else {}
+    except (ValidationError, ValueError) as exc:
+        raise RequestError(400, "validation", str(exc), error="invalid_resolved_cozy_models_by_id") from None
+    fingerprint = b""
+    if key:
+        fingerprint = await asyncio.to_thread(_fingerprint, spec.name, body, uploads)
+        before = book.find_key(key)
+        if before is not None:
+            if before.fingerprint != fingerprint:
+                raise RequestError(422, "idempotency_key_reused", f"Idempotency-Key {key!r} came before with another request")
+            return Accepted(before, options)
+    # The id is taken last: no step after it can fail, and between it and the look for the key above nobody else comes in.
+    run = book.create(spec.name, options.run_id)
+    if run is None:
+        raise RequestError(409, "conflict", f"a run with the id {options.run_id!r} is in progress", error="duplicate_run_id")
+    run.streamed = spec.output_mode == "incremental"
+    if key:
+        book.keep_key(run, key, fingerprint)
+    return Accepted(
+        run,
+        options,
+        RunRequest(
             run_id=run.run_id,
             payload=payload,
             timeout_ms=options.timeout_ms,
@@ -88,9 +95,8 @@ async def accept_run(spec: FunctionSpec, request: Request, book: RunBook, run_di
             resolved_models=options.resolved_models,
             listings=listings,
             uploads=uploads,
-        )
-        undo.pop_all()  # no step is left that can fail
-    return Accepted(run, options, run_request, files if uploads else None)
+        ),
+    )
 
 
 def _idempotency_key(request: Request) -> str:

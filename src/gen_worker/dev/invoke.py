@@ -27,18 +27,17 @@ from gen_worker.outcome import Outcome, outcome_of
 SSE, NDJSON = "text/event-stream", "application/x-ndjson"
 STREAMED = (SSE, NDJSON, "application/json")
 PLAIN = ("application/json",)
-_NOTHING = ExitStack()
 
 
 class _Hooks:
     """What the executor says of a run, told to its record."""
 
-    def __init__(self, run: DevRun, book: RunBook, taken: ExitStack) -> None:
+    def __init__(self, run: DevRun, book: RunBook, release: ExitStack | None) -> None:
         self.emit_all = run.emit_all
         self.on_ready = run.on_ready
-        self.released = taken.close
         self._run = run
         self._book = book
+        self._release = release
 
     @property
     def ready(self) -> bool:
@@ -47,6 +46,12 @@ class _Hooks:
     def ended(self, outcome: Outcome) -> None:
         self._run.finish(outcome)
         self._book.finished(self._run)
+
+    def released(self) -> None:
+        """The author's code has ended: its slot and its files are free."""
+        self._book.leave(self._run.function)
+        if self._release is not None:
+            self._release.close()
 
 
 class Invoker:
@@ -152,28 +157,32 @@ class Invoker:
             await run.wait(None)
             return
         limit = spec.resources.max_concurrency
-        undo = ExitStack() if release is None else release
-        outcome = outcome_of(RuntimeError("the runner ended this run"))  # unless it comes to another end
+        hooks = _Hooks(run, self._book, release)
+        end: BaseException = RuntimeError("the runner ended this run")  # unless it comes to another end
+        admitted = handed_over = False
         try:
             if not self._book.admit_now(spec.name, limit):
                 await self._book.admit(run, limit)
-            undo.callback(self._book.leave, spec.name)
+            admitted = True
             run.start()
             store = LocalOutputs(self._outputs, self._max_file_bytes, run.add_file)
-            self._executor.start(spec, request, _Hooks(run, self._book, undo), run.token, store)
-            undo = _NOTHING  # the executor gives back what was taken, when the author's code has ended
+            self._executor.start(spec, request, hooks, run.token, store)
+            handed_over = True  # the executor gives back what was taken, when the author's code has ended
             await run.wait(None)
         except WorkerError as exc:  # stopped while it waited for a slot
-            outcome = outcome_of(exc)
+            end = exc
         except asyncio.CancelledError:
+            end = CanceledError("canceled")
             run.token.cancel()
-            outcome = outcome_of(CanceledError("canceled"))
             raise
         finally:
-            undo.close()
+            if not handed_over:
+                if admitted:
+                    hooks.released()
+                elif release is not None:
+                    release.close()
             if not run.finished:
-                run.finish(outcome)
-                self._book.finished(run)
+                hooks.ended(outcome_of(end))
 
     def _start(self, spec: FunctionSpec, accepted: Accepted) -> None:
         task = asyncio.ensure_future(self._execute(spec, accepted))

@@ -61,8 +61,10 @@ class Request:
 
     def header(self, name: bytes) -> str:
         """A header's value, `""` when it is absent. Of several of a name, their list (RFC 9110, 5.3)."""
-        value = self._headers.get(name, b"")
-        if value and len(self._headers) != len(self.scope["headers"]):
+        value = self._headers.get(name)
+        if value is None:
+            return ""
+        if len(self._headers) != len(self.scope["headers"]):
             value = b", ".join([each for key, each in self.scope["headers"] if key == name])
         return value.decode("latin-1")
 
