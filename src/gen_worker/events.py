@@ -66,9 +66,12 @@ _STREAM_NAMES: dict[str, StreamName] = {
     OUTPUT_DELTA: "output",
     PROGRESS: "progress",
     LOG: "log",
-    FAILED: "error",
-    OUTPUT_ERROR: "error",
+    FAILED: "error",  # one failure, one `error`: `output.error`, which comes with it, is a status
 }
+# Steps that every run takes, and its figures: in a stream only where they are asked for (`?events=all`).
+MACHINERY: Final = frozenset(
+    {RECEIVED, STARTED, COMPLETED, INFERENCE_STARTED, INFERENCE_COMPLETED, INFERENCE_FAILED, OUTPUT_COMPLETED, OUTPUT_ERROR}
+)
 
 
 class RunEvent(msgspec.Struct, frozen=True, gc=False):
@@ -76,6 +79,11 @@ class RunEvent(msgspec.Struct, frozen=True, gc=False):
 
     event_type: str
     payload: Any
+
+
+def is_machinery(event_type: str) -> bool:
+    """Whether an event tells of our own steps rather than of the function's work or of something that a caller waits for."""
+    return event_type in MACHINERY or event_type.startswith("metrics.")
 
 
 def stream_name(event_type: str) -> StreamName:

@@ -50,7 +50,8 @@ def test_changes_are_taken_up_and_broken_code_is_not(project: Callable[..., Path
         assert run(url, "first") == "two"
         main.write_text(text.replace("def first", "def renamed"))
         wait(lambda: run(url, "renamed") == "one")
-        assert httpx.get(f"{url}/openapi.json", trust_env=False).json()["paths"].keys() == {"/v1/run/renamed"}
+        paths = httpx.get(f"{url}/openapi.json", trust_env=False).json()["paths"]
+        assert [path for path in paths if path.startswith("/v1/run/")] == ["/v1/run/renamed"]
     finally:
         process.terminate()
         assert process.wait(10) == 0

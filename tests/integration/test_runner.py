@@ -73,7 +73,8 @@ def test_async_functions_and_streams(runner: Runner) -> None:
 
 
 def test_server_sent_events_with_ids_progress_and_done(runner: Runner) -> None:
-    with runner.http.stream("POST", "/v1/run/words", json={"prompt": "a b"}, headers={"accept": "text/event-stream"}) as response:
+    accept = {"accept": "text/event-stream"}
+    with runner.http.stream("POST", "/v1/run/words", params={"events": "all"}, json={"prompt": "a b"}, headers=accept) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
         found = list(sse_events(response))
     assert [event_id for event_id, _, _ in found] == list(range(1, len(found) + 1))
@@ -86,8 +87,10 @@ def test_server_sent_events_with_ids_progress_and_done(runner: Runner) -> None:
     assert run["status"] == "succeeded"
 
     missed = {"last-event-id": "3"}
-    with runner.http.stream("GET", run["events_url"], headers=missed) as response:
+    with runner.http.stream("GET", run["events_url"], params={"events": "all"}, headers=missed) as response:
         assert list(sse_events(response)) == found[3:]
+    with runner.http.stream("GET", run["events_url"]) as response:
+        assert list(sse_events(response)) == [each for each in found if each[1] not in ("status", "metric")]
     all_seen = {"last-event-id": str(found[-1][0])}
     assert runner.http.get(run["events_url"], headers=all_seen).status_code == 204
     assert runner.http.get(run["events_url"], headers={"last-event-id": "x"}).status_code == 400

@@ -10,7 +10,7 @@ import msgspec
 from gen_worker.authoring.assets import Asset
 from gen_worker.dev.runs import DevRun
 from gen_worker.errors import FieldError
-from gen_worker.events import OUTPUT_DELTA, RunEvent, stream_name
+from gen_worker.events import OUTPUT_DELTA, RunEvent, is_machinery, stream_name
 from gen_worker.http.problems import Problem, status_of
 from gen_worker.http.sse import frame
 from gen_worker.outcome import Outcome
@@ -122,14 +122,15 @@ def run_object_json(run: DevRun) -> bytes:
     return _encode(run_object(run))
 
 
-def sse_frames(first_seq: int, found: list[RunEvent]) -> bytes:
-    """Events of a run as server-sent events, in one piece."""
+def sse_frames(first_seq: int, found: list[RunEvent], *, every: bool) -> bytes:
+    """Events of a run as server-sent events, in one piece; without `every` those of our machinery and their numbers are left out."""
     return b"".join(
         [
             b"id: %d\nevent: output\ndata: %b\n\n" % (seq, event.payload)  # by far the most frequent, so written out
             if event.event_type == OUTPUT_DELTA
             else frame(seq, *_named(event))
             for seq, event in enumerate(found, first_seq)
+            if every or not is_machinery(event.event_type)
         ]
     )
 
@@ -138,9 +139,10 @@ def sse_done(run: DevRun) -> bytes:
     return frame(run.log.last_seq + 1, "done", run_object_json(run))
 
 
-def ndjson_lines(first_seq: int, found: list[RunEvent]) -> bytes:
-    """Events of a run as lines of JSON: `{"id", "event", "data"}`."""
-    return b"".join([_line(seq, *_named(event)) for seq, event in enumerate(found, first_seq)])
+def ndjson_lines(first_seq: int, found: list[RunEvent], *, every: bool) -> bytes:
+    """The same as lines of JSON: `{"id", "event", "data"}`."""
+    shown = [(seq, event) for seq, event in enumerate(found, first_seq) if every or not is_machinery(event.event_type)]
+    return b"".join([_line(seq, *_named(event)) for seq, event in shown])
 
 
 def ndjson_done(run: DevRun) -> bytes:

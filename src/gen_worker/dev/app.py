@@ -14,6 +14,7 @@ from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.dev import answers
 from gen_worker.dev.invoke import Invoker
 from gen_worker.dev.model_routes import ModelRoutes
+from gen_worker.dev.own_routes import own_routes
 from gen_worker.dev.runs import STATUSES, DevRun, RunBook
 from gen_worker.execution.admission import Admission
 from gen_worker.execution.executor import Executor
@@ -216,7 +217,9 @@ class DevApp:
 
     async def _get_openapi(self, request: Request) -> None:
         if self._openapi is None:
-            document = openapi_document(list(self._invoker.functions.values()), self._config.endpoint_name or "functions", __version__)
+            name = self._config.endpoint_name or "functions"
+            specs = list(self._invoker.functions.values())
+            document = openapi_document(specs, name, __version__, own_routes(), [answers.RunObject])
             self._openapi = msgspec.json.encode(document)  # fields stay in the author's order
         await request.answer(200, self._openapi)
 

@@ -114,6 +114,7 @@ class Invoker:
         ndjson = preferred(request.header(b"accept"), STREAMED) == NDJSON
         await request.start(NDJSON.encode() if ndjson else sse.MEDIA_TYPE, {"x-run-id": run.run_id})
         render = answers.ndjson_lines if ndjson else answers.sse_frames
+        every = bool(request.scope["query_string"]) and request.query().get("events") == "all"
         gone = asyncio.ensure_future(disconnected(request))
         gone.add_done_callback(lambda done: None if done.cancelled() else self._left(run, reader, cancel_on_disconnect))
         try:
@@ -124,7 +125,9 @@ class Invoker:
                 if news is None:
                     await request.write(b"\n" if ndjson else sse.HEARTBEAT)
                 elif news[1]:
-                    await request.write(render(*news))
+                    shown = render(*news, every=every)
+                    if shown:
+                        await request.write(shown)
                     reader.took(*news)
                 else:
                     await request.write(answers.ndjson_done(run) if ndjson else answers.sse_done(run), last=True)

@@ -25,6 +25,8 @@ from gen_worker.http.problems import PROBLEM_JSON, problem
 BUFFERED_BYTES = 64 << 10
 MAX_PIPELINED = 16
 CLOSE_S = 10.0
+LINGER_S = 2.0
+DROPPED_BYTES = 256 << 10
 CHUNK_FRAME_BYTES = 16  # of framing that a byte of a chunked body may take
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _NO_BODY = (204, 304)
@@ -55,7 +57,7 @@ class Connection(asyncio.Protocol):
         self._head_bytes = 0
         self._began = False
         self._framing_bytes = self._body_bytes = 0
-        self._unread_bytes = 0
+        self._unread_bytes = self._dropped_bytes = 0
         self.drained: asyncio.Event | None = None
 
     # What asyncio calls.
@@ -181,7 +183,13 @@ class Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
         exchange = self._reading
-        if exchange is not None and not exchange.complete:
+        if exchange is None:
+            return
+        if exchange.complete:  # what comes after the answer is dropped, but for a while only
+            self._dropped_bytes += len(body)
+            if self._dropped_bytes > DROPPED_BYTES:
+                self._close()
+        else:
             exchange.body += body
             exchange.wake()
             if len(exchange.body) > BUFFERED_BYTES:
@@ -195,6 +203,9 @@ class Connection(asyncio.Protocol):
             exchange.more_body = False
             exchange.wake()
             if exchange.complete:
+                self._dropped_bytes = 0
+                if not exchange.keep_alive:
+                    self._close()
                 self._went_idle()
 
     # What exchanges call.
@@ -203,13 +214,18 @@ class Connection(asyncio.Protocol):
         """The answer is written whole."""
         if self._closing:
             return
+        if self._reading is exchange:
+            # Closing now would reset the connection under what the client still sends, and it would lose the answer.
+            self._exchange, self.since_s = None, time.monotonic()
+            self.transport.resume_reading()
+            return
         if not exchange.keep_alive:
             self._close()
             return
         self._exchange = None
         if self._waiting:
             self._begin(self._waiting.popleft())
-        elif self._reading is None:
+        else:
             self._went_idle()
         self.transport.resume_reading()
 
@@ -242,6 +258,8 @@ class Connection(asyncio.Protocol):
                 self._refuse(408, "request_timeout", f"the request's head was not whole within {limits.head_s:.0f} s")
             elif not self._began and waited_s > limits.idle_s:
                 self._close()
+        elif self._exchange is None and waited_s > LINGER_S:  # answered already, and the body does not end
+            self._close()
 
     def _went_idle(self) -> None:
         if self._exchange is None:
@@ -262,6 +280,9 @@ class Connection(asyncio.Protocol):
         if self._closing:
             return
         self._waiting.clear()
+        if self._reading is not None and self._reading.complete:  # all is said
+            self._close()
+            return
         exchange = self._exchange
         if exchange is not None and (exchange is not self._reading or exchange.started):
             # It is being answered, and in the middle of an answer nothing else can be said: it is the last one.
@@ -396,8 +417,6 @@ class Exchange:
         if (b"connection", b"close") in fields:
             self.keep_alive = False
             return b"\r\n"
-        if self._told is False and self.more_body:
-            self.keep_alive = False  # the rest of the body is not read, so nothing after it can be
         return b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
 
     def _completed(self) -> None:

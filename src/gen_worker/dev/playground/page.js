@@ -27,7 +27,8 @@ async function start() {
     const found = await (await fetch("/openapi.json")).json();
     schemas = found.components.schemas;
     $("title").textContent = document.title = found.info.title;
-    for (const [path, methods] of Object.entries(found.paths)) operations[path.split("/").pop()] = methods.post;
+    for (const [path, methods] of Object.entries(found.paths))
+      if (path.startsWith("/v1/run/")) operations[path.split("/").pop()] = methods.post;
     for (const name of Object.keys(operations)) $("functions").append(element("button", { type: "button", textContent: name, onclick: () => show(name) }));
     show(operations[location.hash.slice(1)] ? location.hash.slice(1) : Object.keys(operations)[0]);
   } catch (error) {
@@ -36,7 +37,7 @@ async function start() {
 }
 
 function payloadSchema(name) {
-  return resolve(operations[name].requestBody.content["application/json"].schema.anyOf[0]);
+  return resolve(operations[name].requestBody.content["application/json"].schema);
 }
 
 function show(name) {
@@ -118,7 +119,7 @@ $("form").onsubmit = async (event) => {
   $("cancel").disabled = false;
   abort = new AbortController();
   try {
-    const response = await fetch(`/v1/run/${current}`, { method: "POST", body, headers, signal: abort.signal });
+    const response = await fetch(`/v1/run/${current}?events=all`, { method: "POST", body, headers, signal: abort.signal });
     runId = response.headers.get("x-run-id");
     if (!response.ok) return fail(await response.json());
     await follow(response.body.pipeThrough(new TextDecoderStream()).getReader());
