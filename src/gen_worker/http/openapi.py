@@ -139,6 +139,7 @@ def _answer(outputs: Schema, *, events: Schema | None = None, failed: bool = Fal
             "events": {"type": "array", "items": events or {"type": "object"}},
             "timing_ms": {"type": "object", "required": ["total_ms"], "properties": {"total_ms": {"type": "integer"}}},
             "files": _FILES,
+            "warnings": {"type": "array", "items": {"$ref": REF.format(name="FieldError")}},
             **outputs,
             **(
                 {
