@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from gen_worker.residency.eviction import EvictionPolicy, LeastRecentlyUsed
-from gen_worker.residency.ledger import DoesNotFitError, Ledger, Part
+from gen_worker.residency.ledger import DoesNotFitError, Ledger, Part, Pin
 from gen_worker.settings import DEFAULT_SAFETY_MARGIN_GB
 
 GB = 10**9
@@ -50,13 +50,13 @@ class _Entry:
         self.pipeline = pipeline
         self.disk_path = disk_path
         self.progress = 0.0
+        self.after: _Entry | None = None  # what it is to be once nobody uses it any more
         self.parts: tuple[str, ...] = ()  # of the ledger, while it is on the device
         self.ledger: Ledger | None = None  # of the device that it is on
-        self.pins = 0
 
 
 class ModelCache:
-    """Models over a ledger of parts; pinned ones never leave the device. Safe from any thread.
+    """Models over a ledger of parts; pinned ones never leave the device, whatever is said of them meanwhile. Safe from any thread.
 
     `max_vram_gb`: the limit; None: what torch detects minus the safety margin (None: 3.5). The sum of sizes on the device never exceeds it:
     what is larger is refused. A model is on the device as long as all its parts are; parts that models share count once. Least recently
@@ -75,6 +75,8 @@ class ModelCache:
         self._downloads = downloads
         self._lock = threading.RLock()
         self._entries: OrderedDict[str, _Entry] = OrderedDict()  # oldest use first
+        # Kept apart from the entries: a pin is given back to the parts that it was taken on, whatever has become of the entry.
+        self._pins: dict[str, list[Pin]] = {}
         self._policy = policy or LeastRecentlyUsed()
         self.ledgers: list[Ledger] = []
         self.ledger = self.add_ledger(_vram_limit_gb(max_vram_gb, vram_safety_margin_gb))
@@ -90,7 +92,8 @@ class ModelCache:
     def register_model(
         self, model_id: str, location: ModelLocation, size_gb: float = 0.0, pipeline: Any = None, disk_path: str | Path | None = None
     ) -> None:
-        """Add or replace a model, as the most recently used."""
+        """Add or replace a model, as the most recently used. `size_gb` is from 0 up."""
+        _checked_gb(size_gb, "size_gb")
         if location is ModelLocation.VRAM:
             self.mark_loaded_to_vram(model_id, pipeline, size_gb)
             if disk_path is not None:
@@ -98,11 +101,11 @@ class ModelCache:
                     self._entries[model_id].disk_path = Path(disk_path)
             return
         with self._lock:
-            self._put(model_id, _Entry(location, size_gb, None, Path(disk_path) if disk_path else None))
+            self._put(model_id, _Entry(location, float(size_gb), None, Path(disk_path) if disk_path else None))
 
     def mark_loaded_to_vram(self, model_id: str, pipeline: Any, size_gb: float) -> None:
         """Account a model on the device, after making room for it; `ValueError` when room cannot be made."""
-        size_bytes = round(size_gb * GB)
+        size_bytes = round(_checked_gb(size_gb, "size_gb") * GB)
         with self._lock:
             try:
                 if self.ledger.are_resident((model_id,)):
@@ -120,7 +123,7 @@ class ModelCache:
         with self._lock:
             old = self._entries.get(model_id)
             entry = _Entry(ModelLocation.VRAM, size_gb, pipeline, old.disk_path if old else None)
-            entry.parts, entry.ledger, entry.pins = tuple(parts), ledger, old.pins if old else 0
+            entry.parts, entry.ledger = tuple(parts), ledger
             self._entries[model_id] = entry
             self._entries.move_to_end(model_id)
             ledger.used(parts)
@@ -134,13 +137,15 @@ class ModelCache:
                     self._leave_vram(name, entry, keep_on_disk=True)
 
     def mark_cached_to_disk(self, model_id: str, disk_path: str | Path, size_gb: float = 0.0) -> None:
-        """The model is on disk; a copy on the device is released."""
+        """The model is on disk; a copy on the device is released, unless it is in use: then it is released with the last use."""
+        _checked_gb(size_gb, "size_gb")
         with self._lock:
             old = self._entries.get(model_id)
-            self._put(model_id, _Entry(ModelLocation.DISK, size_gb or (old.size_gb if old else 0.0), None, Path(disk_path)))
+            self._put(model_id, _Entry(ModelLocation.DISK, float(size_gb) or (old.size_gb if old else 0.0), None, Path(disk_path)))
 
     def mark_downloading(self, model_id: str, progress: float = 0.0) -> None:
-        """The model is on its way."""
+        """The model is on its way, `progress` from 0 to 1; one that is in use stays on the device."""
+        progress = _checked_progress(progress)
         with self._lock:
             entry = _Entry(ModelLocation.DOWNLOADING, 0.0, None, None)
             entry.progress = progress
@@ -148,6 +153,7 @@ class ModelCache:
 
     def update_download_progress(self, model_id: str, progress: float) -> None:
         """Set the progress (0 to 1) of a model that is downloading; others are left alone."""
+        progress = _checked_progress(progress)
         with self._lock:
             entry = self._entries.get(model_id)
             if entry is not None and entry.location is ModelLocation.DOWNLOADING:
@@ -169,26 +175,27 @@ class ModelCache:
                 entry.ledger.used(entry.parts)
             return entry.pipeline
 
-    def pin(self, model_id: str) -> None:
-        """Keep a model on the device while a run uses it; each pin needs its `unpin`. `KeyError` when it is not there."""
+    def pin(self, model_id: str) -> Pin:
+        """Keep a model on the device while a run uses it: `with cache.pin(name):`, or `release` what this returns, or `unpin` by name.
+        `KeyError` when it is not there."""
         with self._lock:
             entry = self._entries[model_id]
-            if entry.ledger is None or not entry.ledger.pin(entry.parts):
+            held = entry.ledger.pin(entry.parts) if entry.ledger is not None else None
+            if held is None:
                 raise KeyError(model_id)
-            entry.pins += 1
+            self._pins.setdefault(model_id, []).append(held)
             self._entries.move_to_end(model_id)
+            return Pin(lambda: self._give_back(model_id, held))
 
     def unpin(self, model_id: str) -> None:
+        """Give back the oldest pin of a model; nothing where it has none."""
         with self._lock:
-            entry = self._entries.get(model_id)
-            if entry is not None and entry.ledger is not None and entry.pins:
-                entry.pins -= 1
-                entry.ledger.unpin(entry.parts)
+            if held := self._pins.get(model_id):
+                self._give_back(model_id, held[0])
 
     def is_pinned(self, model_id: str) -> bool:
         with self._lock:
-            entry = self._entries.get(model_id)
-            return entry is not None and entry.pins > 0
+            return model_id in self._pins
 
     def has_model(self, model_id: str) -> bool:
         with self._lock:
@@ -240,7 +247,8 @@ class ModelCache:
 
     def can_fit_in_vram(self, size_gb: float) -> bool:
         """Whether `size_gb` fits once everything evictable has gone."""
-        return any(ledger.plan(round(size_gb * GB)) is not None for ledger in self.ledgers)
+        size_bytes = round(_checked_gb(size_gb, "size_gb") * GB)
+        return any(ledger.plan(size_bytes) is not None for ledger in self.ledgers)
 
     def get_stats(self) -> ModelCacheStats:
         with self._lock:
@@ -290,10 +298,29 @@ class ModelCache:
         return self._downloads
 
     def _put(self, model_id: str, entry: _Entry) -> None:
-        """Replace what is known of a model by a state off the device."""
+        """Replace what is known of a model by a state off the device: at once, or when its last pin is given back."""
         self.unload_from_vram(model_id)
+        old = self._entries.get(model_id)
+        if old is not None and old.ledger is not None:
+            old.after = entry
+            old.disk_path = entry.disk_path or old.disk_path
+            return
         self._entries[model_id] = entry
         self._entries.move_to_end(model_id)
+
+    def _give_back(self, model_id: str, held: Pin) -> None:
+        with self._lock:
+            pins = self._pins.get(model_id, [])
+            if held not in pins:
+                return
+            pins.remove(held)
+            held.release()
+            if pins:
+                return
+            del self._pins[model_id]
+            entry = self._entries.get(model_id)
+            if entry is not None and entry.after is not None:
+                self._put(model_id, entry.after)
 
     def _leave_vram(self, model_id: str, entry: _Entry, *, keep_on_disk: bool) -> None:
         if keep_on_disk and entry.disk_path is not None:
@@ -328,6 +355,12 @@ def _checked_gb(value: float, name: str) -> float:
     """A size as a finite number from 0 up; a NaN or a negative one would make every later sum wrong."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MAX_GB:
         raise ValueError(f"{name}={value!r}: expected GB of 10^9 bytes, a number from 0 to {MAX_GB}")
+    return float(value)
+
+
+def _checked_progress(value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise ValueError(f"progress={value!r}: expected a number from 0 to 1")
     return float(value)
 
 

@@ -45,7 +45,8 @@ class HostTier:
     def find(self, key: str) -> HostBuffer | None:
         """The buffer, pinned until `release`."""
         with self._lock:
-            if not self.ledger.pin((key,)):
+            pin = self.ledger.pin((key,))
+            if pin is None:
                 return None
             self.ledger.used((key,))
             return self._buffers[key]
@@ -72,6 +73,7 @@ class HostTier:
                 buffer = self._buffers[key] = self._allocate(size_bytes)
             except (MemoryError, RuntimeError):  # no more memory may be pinned: this tier is full for now
                 self.ledger.abort(key)
+                self.ledger.unpin((key,))
                 return None
             return buffer
 

@@ -2,11 +2,21 @@
 
 The unit is the part (a text encoder, a UNet): it is there once, however many models refer to it. Nothing may load without a reservation,
 and a reservation names what had to go for it. The sum never exceeds the capacity.
+
+    missing --reserve--> reserved --commit--> resident --drop, evict, or as somebody's victim--> missing
+                            |
+                            +--abort--> void (0 bytes; until its last pin is given back) --> missing, or reserved anew
+
+Laws, which tests/property/test_residency_laws.py tries to break:
+- What has pins never goes. Each pin is given back once; an entry stays for as long as it has any, also after `abort`, so that a pin given
+  back late can never count against a later load of the same part.
+- Sizes are whole numbers from 0 up; `used_bytes` is their sum.
 """
 
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Self
 
 import msgspec
 
@@ -21,6 +31,9 @@ class Part(msgspec.Struct, frozen=True):
     part_id: str
     size_bytes: int
     reload_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_size(self.size_bytes, self.part_id)
 
 
 class DoesNotFitError(Exception):
@@ -38,10 +51,29 @@ class _Entry:
     def __init__(self, part: Part, use: int) -> None:
         self.size_bytes = part.size_bytes
         self.reload_s = part.reload_s
-        self.is_resident = False  # else reserved
+        self.is_resident = False  # else reserved, or void
+        self.is_void = False
         self.last_use = use
         self.pins = 0
         self.rate = Rate()
+
+
+class Pin:
+    """Parts that stay where they are until `release`, or the end of the `with` block. Giving back twice counts once."""
+
+    def __init__(self, give_back: Callable[[], None]) -> None:
+        self._give_back: Callable[[], None] | None = give_back
+
+    def release(self) -> None:
+        give_back, self._give_back = self._give_back, None
+        if give_back is not None:
+            give_back()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.release()
 
 
 class Ledger:
@@ -88,7 +120,7 @@ class Ledger:
         """
         with self._lock:
             wanted = {part.part_id: part for part in parts}
-            missing = [part for part in wanted.values() if part.part_id not in self._entries]
+            missing = [part for part in wanted.values() if (entry := self._entries.get(part.part_id)) is None or entry.is_void]
             need = sum(part.size_bytes for part in missing)
             victims = self.plan(need, keep=wanted)
             if victims is None:
@@ -97,13 +129,16 @@ class Ledger:
                 del self._entries[victim]
             for part in missing:
                 self._uses += 1
-                self._entries[part.part_id] = _Entry(part, self._uses)
+                before = self._entries.get(part.part_id)
+                entry = self._entries[part.part_id] = _Entry(part, self._uses)
+                entry.pins = before.pins if before is not None else 0  # of those who have not heard of the abort yet
             for part_id in wanted:
                 self._entries[part_id].pins += 1
             return [part.part_id for part in missing], list(victims)
 
     def commit(self, part_id: str, size_bytes: int | None = None) -> None:
         """A reserved part is resident now, with its real size."""
+        _check_size(0 if size_bytes is None else size_bytes, part_id)
         with self._lock:
             entry = self._entries[part_id]
             entry.is_resident = True
@@ -112,6 +147,7 @@ class Ledger:
 
     def resize(self, part_id: str, size_bytes: int) -> list[str]:
         """Account a part anew; what had to go for it. `DoesNotFitError` leaves all as it was."""
+        _check_size(size_bytes, part_id)
         with self._lock:
             more = size_bytes - self._entries[part_id].size_bytes
             victims = self.plan(more, keep=(part_id,))
@@ -122,27 +158,34 @@ class Ledger:
             return list(victims)
 
     def abort(self, part_id: str) -> None:
-        """A reserved part did not come."""
+        """A reserved part did not come: its bytes are free again. Who pinned it, gives his pin back as ever."""
         with self._lock:
             entry = self._entries.get(part_id)
-            if entry is not None and not entry.is_resident:
+            if entry is None or entry.is_resident:
+                return
+            if not entry.pins:
                 del self._entries[part_id]
+            entry.size_bytes, entry.is_void = 0, True
 
     def unpin(self, part_ids: Iterable[str]) -> None:
+        """Give back one pin of each, as `reserve` has taken them; each once."""
         with self._lock:
             for part_id in part_ids:
                 entry = self._entries.get(part_id)
                 if entry is not None and entry.pins > 0:
                     entry.pins -= 1
+                    if entry.is_void and not entry.pins:
+                        del self._entries[part_id]
 
-    def pin(self, part_ids: Collection[str]) -> bool:
-        """Keep all of these where they are; False, and nothing pinned, unless all are resident."""
+    def pin(self, part_ids: Collection[str]) -> Pin | None:
+        """Keep all of these where they are until the pin is released; None, and nothing pinned, unless all are resident."""
         with self._lock:
             if not self.are_resident(part_ids):
-                return False
-            for part_id in part_ids:
+                return None
+            pinned = tuple(dict.fromkeys(part_ids))
+            for part_id in pinned:
                 self._entries[part_id].pins += 1
-            return True
+            return Pin(lambda: self.unpin(pinned))
 
     def used(self, part_ids: Iterable[str]) -> None:
         """Count a use of each."""
@@ -214,8 +257,16 @@ class Ledger:
     def check(self) -> None:
         """`AssertionError` when the books are wrong; for tests."""
         with self._lock:
-            assert all(entry.pins >= 0 and entry.size_bytes >= 0 for entry in self._entries.values())
+            for entry in self._entries.values():
+                assert entry.pins >= 0
+                assert entry.size_bytes >= 0
+                assert not entry.is_void or (entry.pins and not entry.size_bytes and not entry.is_resident)
             assert self.used_bytes == sum(entry.size_bytes for entry in self._entries.values())
+
+    def pins_of(self, part_id: str) -> int:
+        with self._lock:
+            entry = self._entries.get(part_id)
+            return entry.pins if entry is not None else 0
 
     def _candidates(self, keep: Collection[str]) -> list[Candidate]:
         now_s = self._clock()
@@ -227,3 +278,9 @@ class Ledger:
 
     def _held_bytes(self, but: Collection[str]) -> int:
         return sum(entry.size_bytes for name, entry in self._entries.items() if entry.pins and name not in but)
+
+
+def _check_size(size_bytes: int, part_id: str) -> None:
+    """A negative size, or a NaN that was rounded somewhere, would make every sum after it wrong."""
+    if isinstance(size_bytes, bool) or not isinstance(size_bytes, int) or size_bytes < 0:
+        raise ValueError(f"part {part_id[:100]!r} of {size_bytes!r} bytes: expected a whole number from 0 up")

@@ -176,7 +176,8 @@ class Residency:
 
     def _forgetter(self, part_id: str) -> Callable[["asyncio.Task[None]"], None]:
         def forget(task: "asyncio.Task[None]") -> None:
-            self._loading.pop(part_id, None)
+            if self._loading.get(part_id) is task:  # else the part is on its way again already
+                del self._loading[part_id]
 
         return forget
 

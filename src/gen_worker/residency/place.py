@@ -145,8 +145,7 @@ class Place:
         self.residency.close()
 
     def _lease(self, cache_id: str, loaded: Loaded) -> Lease:
-        self._cache.pin(cache_id)
-        return Lease(loaded, lambda: self._cache.unpin(cache_id))
+        return Lease(loaded, self._cache.pin(cache_id).release)
 
     async def _load(self, cache_id: str, request: LoadRequest, loaders: Sequence[Loader], loading: _Loading) -> Loaded:
         began_s = time.monotonic()
