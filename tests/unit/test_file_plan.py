@@ -159,3 +159,25 @@ def test_nothing_to_take() -> None:
         settle({"README.md": 1}, {}, by_name)
     with pytest.raises(PlanError, match="can run code"):
         settle({"config.json": 1, "model.ckpt": 1}, {}, by_name)
+
+
+def test_code_of_a_repository_is_refused_before_the_download() -> None:
+    index = {"_class_name": "X", "unet": ["my_unet", "MyUNet"]}
+    sizes = {"model_index.json": 1, "unet/config.json": 1, "unet/my_unet.py": 1, "unet/diffusion_pytorch_model.safetensors": 9}
+    with pytest.raises(PlanError, match=r"the class MyUNet of unet/my_unet\.py: code from repositories is never run"):
+        settle(sizes, {"model_index.json": index}, by_name, takers=("diffusers.DiffusionPipeline",), precisions=("fp32",))
+    files = settle(sizes, {"model_index.json": index}, by_name, takers=("pathlib.Path",), precisions=("fp32",)).files
+    assert set(files) == set(sizes) - {"unet/my_unet.py"}
+
+
+def test_folders_that_are_named() -> None:
+    sizes = {"a/x.safetensors": 9, "a/config.json": 1, "a/x.bin": 9, "b/y.safetensors": 9, "b/c/z.onnx": 5, "b/c/z.onnx.json": 1}
+    assert set(settle(sizes, {}, lambda path: "fp16", components=("a",)).files) == {"a/x.safetensors", "a/config.json"}
+    assert set(settle(sizes, {}, lambda path: "fp16", components=("b/c",)).files) == {"b/c/z.onnx", "b/c/z.onnx.json"}
+    with pytest.raises(PlanError, match="COZY_HF_COMPONENTS names 'd'"):
+        settle(sizes, {}, by_name, components=("d",))
+
+
+def test_an_onnx_session_of_a_repository_without_onnx() -> None:
+    with pytest.raises(PlanError, match=r"no \.onnx file"):
+        settle({"config.json": 1, "model.safetensors": 9}, {}, by_name, takers=("onnxruntime.InferenceSession",))

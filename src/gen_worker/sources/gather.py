@@ -29,6 +29,18 @@ def parse_document(data: bytes) -> Any:
         raise DocumentError(f"it is not JSON: {exc}") from None
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object on this disk; `FatalError` names the file and what is wrong with it."""
+    name = f"{path.parent.name}/{path.name}"
+    try:
+        found = parse_document(path.read_bytes())
+    except (DocumentError, OSError) as exc:
+        raise FatalError(f"{name}: {exc}") from None
+    if not isinstance(found, dict):
+        raise FatalError(f"{name} is no JSON object")
+    return found
+
+
 def gather(
     sizes: Mapping[str, int], policy: SelectionPolicy, read_document: Callable[[str], bytes], read_head: Callable[[str], bytes], name: str
 ) -> FilePlan:

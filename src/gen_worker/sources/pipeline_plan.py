@@ -42,6 +42,8 @@ def plan_pipeline(paths: Sequence[str], known: Knowledge, policy: SelectionPolic
     index = known.object(INDEX) if INDEX in known.sizes else {name: ["", ""] for name in KNOWN_FOLDERS if name in folders}
     names = _component_names(index, folders, policy, takers)
     root = [path for path in paths if "/" not in path and (path == INDEX or (policy.root_json and path.endswith(".json")))]
+    if takers:
+        _refuse_code(index, names, paths)
     components, left_out = [Component("", tuple(root))], []
     documents: list[str] = []
     headers: list[str] = []
@@ -74,6 +76,17 @@ def _component_names(index: Mapping[str, Any], folders: set[str], policy: Select
     if not names:
         raise PlanError(f"{INDEX} names no component that the repository has")
     return names
+
+
+def _refuse_code(index: Mapping[str, Any], names: Sequence[str], paths: Sequence[str]) -> None:
+    """A class of the library cannot be made where the repository's own code would have to run. That is better known before the download."""
+    for name in names:
+        library, class_name = _class_of(name, index.get(name))
+        if library and f"{name}/{library}.py" in paths:
+            raise PlanError(
+                f"its component {name!r} is the class {class_name} of {name}/{library}.py: code from repositories is never run. "
+                "Take the model as a pathlib.Path, and make the pipeline of your own code"
+            )
 
 
 def _needed(index: Mapping[str, Any], takers: Sequence[str]) -> set[str]:

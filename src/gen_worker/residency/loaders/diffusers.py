@@ -2,7 +2,6 @@
 
 import copy
 import importlib
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -40,6 +39,7 @@ from gen_worker.residency.loaders.weights import (
     loaded_bytes,
     variant_of,
 )
+from gen_worker.sources.gather import read_object
 from gen_worker.sources.weight_files import precision_of
 
 OPTIONAL_PARTS = ("safety_checker", "feature_extractor", "image_encoder", "image_processor")
@@ -64,7 +64,7 @@ class DiffusersLoader:
         index = request.path / "model_index.json"
         if not index.is_file():
             return whole(request, folder_bytes(request.path), lambda: _by_library(request, device, dtype))
-        described = json.loads(index.read_bytes())
+        described = read_object(index)
         economies = steps_of(device)
         taken = economies[: request.economy]
         names: dict[str, str] = {}  # component to part
@@ -164,7 +164,7 @@ def _own_precision(request: LoadRequest) -> tuple[str, ...]:
 
 def _refuse_special(kind: Any, folder: Path, dtype: Any) -> None:
     """What the library treats in a way of its own."""
-    config = json.loads((folder / "config.json").read_bytes())
+    config = read_object(folder / "config.json")
     if config.get("quantization_config"):
         raise NotUnderstoodError("quantised weights")
     kept = [getattr(kind, name, None) for name in ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict")]

@@ -272,8 +272,8 @@ def _read(path: Path) -> WeightFile:
 def _json(path: Path) -> Any:
     try:
         return msgspec.json.decode(path.read_bytes())
-    except (OSError, msgspec.DecodeError):
-        return {}
+    except (OSError, ValueError, RecursionError):
+        return None  # an index without a weight_map, which is what is said of it
 
 
 def _digest_of(path: Path) -> str:
