@@ -185,3 +185,24 @@ def test_examples_pass_discovery(example: str) -> None:
     found = cozyctl("discover", cwd=EXAMPLES / example)
     assert found.returncode == 0, found.stderr
     assert json.loads(found.stdout)["endpoint_name"] == example
+
+
+def test_a_folder_without_an_endpoint_is_one_error(tmp_path: Path) -> None:
+    for arguments in (["check"], ["models", "plan"]):
+        found = cozyctl(*arguments, cwd=tmp_path)
+        assert found.returncode == 3
+        assert found.stderr.count("error:") == 1
+
+
+def test_a_payload_that_does_not_fit_shows_the_fields(project: Callable[..., Path]) -> None:
+    assert "usage: cozyctl run go -i prompt=TEXT [-i n=NUMBER] [-i image=@FILE]" in cozyctl("run", "go", cwd=project(CODE)).stderr
+
+
+def test_the_folder_is_named_in_one_way_everywhere(project: Callable[..., Path], tmp_path: Path) -> None:
+    folder = str(project(CODE))
+    for verb in (["discover"], ["models", "plan"], ["run", "go", "-i", "prompt=x"], ["discover", "--json"]):
+        assert cozyctl(*verb, "--folder", folder, cwd=tmp_path).returncode == 0
+    assert cozyctl("discover", folder, cwd=tmp_path).returncode == 0
+    found = cozyctl("discover", folder, "--folder", str(tmp_path), cwd=tmp_path)
+    assert found.returncode == 2
+    assert "the folder is named twice" in found.stderr

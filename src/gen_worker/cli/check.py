@@ -5,9 +5,10 @@ from pathlib import Path
 import click
 
 from gen_worker.cli.folder import folder_flag, folder_option
-from gen_worker.cli.output import EXIT_FAILED, Verb, json_option, print_json, say
+from gen_worker.cli.output import EXIT_FAILED, EXIT_NOT_FOUND, Verb, fail, json_option, print_json, say
 from gen_worker.project.apart import discover_apart
 from gen_worker.project.build_contract import check_build
+from gen_worker.project.cozy_toml import find_cozy_toml
 from gen_worker.project.validation import version_problem
 
 
@@ -18,6 +19,10 @@ from gen_worker.project.validation import version_problem
 def command(folder: str, as_json: bool, require_uv_lock: bool) -> int:
     """Check an endpoint: its files, cozy.toml, its Dockerfile, the build of torch, where gen-worker comes from, every marked function."""
     root = Path(folder)
+    if find_cozy_toml(root) is None and not (root / "pyproject.toml").exists():
+        start = "go to the project's folder, or start one: cozyctl init my-worker"
+        nothing = f"no endpoint in {root.resolve()}, which has neither cozy.toml nor pyproject.toml; {start}"
+        return fail(nothing, EXIT_NOT_FOUND, as_json=as_json, code="not_found")
     result = check_build(root, require_uv_lock=require_uv_lock)
     errors, warnings, functions = list(result.errors), list(result.warnings), list[str]()
     try:

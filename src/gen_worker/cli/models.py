@@ -55,7 +55,8 @@ class _Workbench:
         root = Path(folder)
         self.declared: Mapping[str, ModelSpec] = {}
         self._takers: Callable[[str], tuple[str, ...]] = lambda key: ()
-        if find_cozy_toml(root) is not None:
+        self.in_project = find_cozy_toml(root) is not None
+        if self.in_project:
             served = load_project(root)
             self._takers = partial(takers_of, Keyspace(served.models_by_function), served.functions)
             self.declared = {key: spec for table in served.models_by_function.values() for key, spec in table.items()}
@@ -70,6 +71,10 @@ class _Workbench:
     def wants(self, names: tuple[str, ...], dtypes: tuple[str, ...]) -> list[ModelWant]:
         """The models that are named, by key or ref; all declared ones without a name. `ValueError` for an unknown one."""
         declared = {key: ModelSpec.checked(spec.ref, dtypes) if dtypes else spec for key, spec in self.declared.items()}
+        if not names and not self.in_project:
+            raise ValueError(
+                "no cozy.toml here, so no models are declared; name a ref, such as hf:owner/repo, or go to the project's folder"
+            )
         if not names:
             return [ModelWant(key, spec, None, self._takers(key)) for key, spec in declared.items()]
         found = []
@@ -164,7 +169,7 @@ def _show_plans(plans: list[ModelPlan], together: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(file=stdout_of().text(), highlight=False)
+    console = Console(file=stdout_of().text(), highlight=False, markup=False)
     if not plans:
         console.print("no models are declared; add them under [models] in cozy.toml")
     for item in plans:

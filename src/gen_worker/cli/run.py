@@ -6,7 +6,7 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import msgspec
@@ -14,7 +14,7 @@ import msgspec
 from gen_worker import events
 from gen_worker.authoring.assets import Asset
 from gen_worker.authoring.signature import FunctionSpec, SignatureError
-from gen_worker.cli.folder import folder_option
+from gen_worker.cli.folder import folder_flag, folder_option
 from gen_worker.cli.live import LiveRun
 from gen_worker.cli.output import (
     EXIT_BROKEN_PIPE,
@@ -35,6 +35,7 @@ from gen_worker.dev.project import Served, load_project
 from gen_worker.dev.server import ServeOptions
 from gen_worker.errors import FieldError
 from gen_worker.execution.text_fields import FormPayload, TextFieldError, read_json
+from gen_worker.frames import shown_path
 from gen_worker.http.asgi import RequestError
 from gen_worker.log import Log
 from gen_worker.names import did_you_mean, slugify
@@ -97,7 +98,7 @@ def command(
             return fail(str(exc), EXIT_USAGE, as_json=as_json, code="usage")
         live = LiveRun(spec.name, stdout_of(), quiet=as_json, text_field=_text_field(spec))
         ended = asyncio.run(_run(session, live, as_json=as_json))
-    return _report(ended, as_json=as_json)
+    return _report(ended, _usage(spec, folder), as_json=as_json)
 
 
 class _NotFoundError(Exception):
@@ -160,7 +161,7 @@ class TerminalLog(Log):
             super().error(name, **facts)
 
 
-def _report(ended: _Ended, *, as_json: bool) -> int:
+def _report(ended: _Ended, usage: str, *, as_json: bool) -> int:
     outcome = ended.outcome
     if ended.unread:
         silence()
@@ -188,16 +189,29 @@ def _report(ended: _Ended, *, as_json: bool) -> int:
         say(f"warning: {warning.message}, at {warning.pointer}, was left out.{hint}")
     if not outcome.success:
         say(f"error: {outcome.error_message}")
+        if outcome.errors:
+            say(f"usage: {usage}")
         return status
     if outcome.output:
         print_json(msgspec.Raw(outcome.output))
     for file in ended.files:
-        say(f"saved {file.local_path} ({file.size_bytes} bytes)")
+        say(f"saved {shown_path(str(file.local_path))} ({file.size_bytes} bytes)")
     return status
 
 
 def _file_json(file: Asset) -> dict[str, Any]:
     return {**msgspec.to_builtins(file), "local_path": file.local_path}
+
+
+def _usage(spec: FunctionSpec, folder: str) -> str:
+    """The command with the payload's fields, for one that they did not fit."""
+    words = {str: "TEXT", int: "NUMBER", float: "NUMBER", bool: "true|false", Asset: "@FILE"}
+    shown = []
+    for field in msgspec.structs.fields(spec.payload_type):
+        kinds = [kind for kind in (field.type, *get_args(field.type)) if kind in words]
+        option = f"-i {field.encode_name}={words[kinds[0]] if kinds else 'JSON'}"
+        shown.append(option if field.required else f"[{option}]")
+    return " ".join([f"cozyctl run {spec.name}{folder_flag(folder)}", *shown])
 
 
 def _text_field(spec: FunctionSpec) -> str:
