@@ -37,6 +37,7 @@ def command(
         outputs=Path(outputs),
         models=models,
         allow_hosts=hosts,
+        talks=True,
         reload=reload and manifest is None,
     )
     return serve(options, {**os.environ, "LOG_FORMAT": "json"} if as_json else os.environ)

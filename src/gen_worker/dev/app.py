@@ -15,6 +15,7 @@ from gen_worker.dev import answers
 from gen_worker.dev.invoke import Invoker
 from gen_worker.dev.model_routes import ModelRoutes
 from gen_worker.dev.own_routes import own_routes
+from gen_worker.dev.run_lines import RunLines
 from gen_worker.dev.runs import STATUSES, DevRun, RunBook
 from gen_worker.execution.admission import Admission
 from gen_worker.execution.executor import Executor
@@ -56,6 +57,7 @@ class DevConfig(msgspec.Struct, frozen=True, kw_only=True):
     devices: DeviceSettings
     endpoint_name: str = ""
     hosts: HostPolicy = HostPolicy()
+    talks: bool = False  # a line for each run and each refused request
 
 
 class DevApp:
@@ -72,7 +74,8 @@ class DevApp:
         )
         self._executor = Executor(self._models, inputs, limits, log, device=named_device(config.devices))
         self._book = RunBook(Admission(limits.worker_max_concurrency))
-        self._invoker = Invoker({}, self._executor, self._book, config.outputs, limits.upload_bytes, config.run_dir, log)
+        self._lines = RunLines(log) if config.talks else None
+        self._invoker = Invoker({}, self._executor, self._book, config.outputs, limits.upload_bytes, config.run_dir, log, self._lines)
         self._model_routes = ModelRoutes(self._models)
         self._log = log
         self._began_s = time.monotonic()
@@ -232,6 +235,8 @@ class DevApp:
 
     async def _on_error(self, request: Request, exc: Exception) -> None:
         if isinstance(exc, RequestError):
+            if self._lines is not None:
+                self._lines.refused(request.scope["method"], request.scope["path"], exc.status, str(exc))
             body = problem(exc.status, exc.request_code, str(exc), error=exc.error, hint=exc.hint, instance=request.scope["path"])
             headers = {**exc.headers}
             if exc.status in (429, 503):

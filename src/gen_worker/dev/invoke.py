@@ -12,8 +12,10 @@ from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.dev import answers
 from gen_worker.dev.accept import Accepted, accept_run
 from gen_worker.dev.disconnects import DisconnectWatch, disconnected
+from gen_worker.dev.run_lines import RunLines
 from gen_worker.dev.runs import DevRun, RunBook
 from gen_worker.errors import CanceledError, WorkerError
+from gen_worker.events import RunEvent
 from gen_worker.execution.executor import Executor
 from gen_worker.files.local_outputs import LocalOutputs
 from gen_worker.http import sse
@@ -32,8 +34,9 @@ PLAIN = ("application/json",)
 class _Hooks:
     """What the executor says of a run, told to its record."""
 
-    def __init__(self, run: DevRun, book: RunBook, release: ExitStack | None) -> None:
-        self.emit_all = run.emit_all
+    def __init__(self, run: DevRun, book: RunBook, release: ExitStack | None, lines: RunLines | None) -> None:
+        self.emit_all = run.emit_all if lines is None else self._emit_and_say
+        self._lines = lines
         self.on_ready = run.on_ready
         self._run = run
         self._book = book
@@ -46,6 +49,14 @@ class _Hooks:
     def ended(self, outcome: Outcome) -> None:
         self._run.finish(outcome)
         self._book.finished(self._run)
+        if self._lines is not None:
+            self.emit_all = self._run.emit_all  # it referred back to this
+            self._lines.ended(self._run)
+
+    def _emit_and_say(self, batch: list[RunEvent]) -> None:
+        self._run.emit_all(batch)
+        if self._lines is not None:
+            self._lines.said(self._run, batch)
 
     def released(self) -> None:
         """The author's code has ended: its slot and its files are free."""
@@ -66,8 +77,10 @@ class Invoker:
         max_file_bytes: int,
         run_dir: Path,
         log: Log,
+        lines: RunLines | None = None,
     ) -> None:
         self.functions = functions
+        self._lines = lines
         self._log = log
         self._executor = executor
         self._book = book
@@ -160,7 +173,7 @@ class Invoker:
             await run.wait(None)
             return
         limit = spec.resources.max_concurrency
-        hooks = _Hooks(run, self._book, release)
+        hooks = _Hooks(run, self._book, release, self._lines)
         end: BaseException = RuntimeError("the runner ended this run")  # unless it comes to another end
         admitted = handed_over = False
         try:

@@ -25,16 +25,18 @@ _SKIPPED = {"__pycache__", "node_modules", "outputs", "dist", "build"}
 Snapshot = dict[str, tuple[int, int]]
 
 
-async def watch(root: Path, app: DevApp, log: Log) -> None:
-    """Reload whenever a source file of the project changes, until cancelled. Broken code is reported; the last good one goes on."""
-    seen: Snapshot | None = None
+async def watch(root: Path, seen: Snapshot, app: DevApp, log: Log) -> None:
+    """Reload whenever a source file of the project is not as `seen`, until cancelled. Broken code is reported; the last good one goes on.
+
+    `seen` is from before the code was read for the first time: what was changed since then is a change.
+    """
     while True:
         began_s = time.monotonic()
         rest_s = POLL_S
         try:
             now = await asyncio.to_thread(snapshot, root)
             rest_s = min(max(POLL_S, REST * (time.monotonic() - began_s)), MAX_REST_S)
-            if seen is not None and now != seen:
+            if now != seen:
                 before, seen = seen, now  # taken as seen even if what follows fails: the same state would fail again
                 await _take_up(root, min(path for path, _ in before.items() ^ now.items()), app, log)
             seen = now

@@ -15,7 +15,8 @@ import uvicorn
 
 from gen_worker.dev.app import DevApp, DevConfig
 from gen_worker.dev.project import Served, load_baked, load_project
-from gen_worker.dev.reload import watch
+from gen_worker.dev.reload import Snapshot, snapshot, watch
+from gen_worker.dev.run_lines import show_what_functions_say
 from gen_worker.execution.collector import settle_collector
 from gen_worker.http.connection import Connection
 from gen_worker.http.crowd import ConnectionLimits, Crowd
@@ -48,6 +49,7 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[str, ...] = ()
     allow_hosts: tuple[str, ...] = ()
     reload: bool = False
+    talks: bool = False
 
 
 def find_functions(options: ServeOptions) -> Served:
@@ -101,6 +103,7 @@ def dev_config(options: ServeOptions, env: Mapping[str, str], run_dir: Path, ser
         limits=RunLimits.from_env(env),
         devices=devices,
         endpoint_name=served.endpoint_name,
+        talks=options.talks,
         hosts=HostPolicy.listening_on(options.listen.rpartition(":")[0], options.allow_hosts),
     )
 
@@ -142,19 +145,23 @@ def serve(options: ServeOptions, env: Mapping[str, str] = os.environ) -> int:
 
     This is a whole program: once it returns, the process ends whatever the author's code has left running (`leaving`).
     """
-    log = Log(as_json=env.get("LOG_FORMAT") == "json")
+    as_json = env.get("LOG_FORMAT") == "json"
+    log = Log(sys.stderr, as_json=as_json)
+    if options.talks:
+        show_what_functions_say(log, as_json=as_json)
     if options.reload:
         # Cached bytecode is trusted by whole seconds and size: an edit right after a start would be missed.
         sys.dont_write_bytecode = True
     with tempfile.TemporaryDirectory(prefix="gen-worker-") as run_dir:
         try:
             sock = listening_socket(options.listen)
+            seen = snapshot(options.root.resolve()) if options.reload else {}
             served = find_functions(options) if not options.reload else functions_or_none_yet(options, log)
             config = dev_config(options, env, Path(run_dir), served)
         except ValueError as exc:
             log.note(f"error: {exc}", "dev.failed", error=str(exc))
             return leave(1, log)
-        _run(_serve(config, options, served, sock, log))
+        _run(_serve(config, options, served, seen, sock, log))
     return leave(0, log)
 
 
@@ -183,7 +190,7 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-async def _serve(dev: DevConfig, options: ServeOptions, served: Served, sock: socket.socket, log: Log) -> None:
+async def _serve(dev: DevConfig, options: ServeOptions, served: Served, seen: Snapshot, sock: socket.socket, log: Log) -> None:
     app = DevApp(dev, log)
     host, port = sock.getsockname()[:2]
     shown = f"http://{'[' + host + ']' if ':' in host else host}:{port}"
@@ -215,7 +222,7 @@ async def _serve(dev: DevConfig, options: ServeOptions, served: Served, sock: so
     async with asyncio.TaskGroup() as tasks:
         watcher = None
         if options.reload and served.watched is not None:
-            watcher = tasks.create_task(watch(served.watched, app, log), name="reload")
+            watcher = tasks.create_task(watch(served.watched, seen, app, log), name="reload")
         try:
             await server.serve(sockets=[sock])
         finally:

@@ -1,0 +1,106 @@
+"""What `cozyctl dev` says as it serves: a line for each run and each refused request, and what the functions say themselves."""
+
+import logging
+import sys
+import threading
+from io import TextIOBase
+from typing import Any
+
+import msgspec
+
+from gen_worker import events
+from gen_worker.dev.runs import DevRun
+from gen_worker.events import RunEvent
+from gen_worker.log import Log
+
+MAX_LINE = 10_000
+
+
+class RunLines:
+    """Lives on the loop."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    def said(self, run: DevRun, batch: list[RunEvent]) -> None:
+        """`ctx.log` of a function."""
+        for event in batch:
+            if event.event_type == events.LOG and isinstance(event.payload, msgspec.Raw):
+                found = msgspec.json.decode(event.payload)
+                write = {"error": self._log.error, "warning": self._log.warning}.get(str(found.get("level")), self._log.info)
+                write("run.log", function=run.function, run_id=run.run_id, message=str(found.get("message"))[:MAX_LINE])
+
+    def ended(self, run: DevRun) -> None:
+        """One line a run, with what went wrong."""
+        assert run.outcome is not None
+        facts: dict[str, Any] = {"function": run.function, "status": run.status}
+        facts |= {"ms": round(((run.finished_s or 0) - run.created_s) * 1000), "run_id": run.run_id}
+        if run.outcome.success:
+            self._log.info("run.ended", **facts)
+        else:
+            self._log.warning("run.ended", **facts, error=f"{run.outcome.error_type}: {run.outcome.safe_message}")
+
+    def refused(self, method: str, path: str, status: int, reason: str) -> None:
+        """A request that never became a run."""
+        self._log.warning("request.refused", method=method, path=path[:200], status=status, reason=reason)
+
+
+def show_what_functions_say(log: Log, *, as_json: bool) -> None:
+    """Show `print` by lines and `logging` from INFO on, as they come; both as JSON where asked for."""
+    if as_json:
+        sys.stdout = _PrintsAsLines(log)
+    elif hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(line_buffering=True)
+    root = logging.getLogger()
+    if not root.handlers:
+        root.addHandler(_Records(log))
+        root.setLevel(logging.INFO)
+
+
+def _of_run() -> dict[str, str]:
+    """Which run prints or logs, where its thread says so: it is named after it."""
+    word, _, rest = threading.current_thread().name.partition(" ")
+    function, _, run_id = rest.partition(" ")
+    return {"function": function, "run_id": run_id} if word == "run" and run_id else {}
+
+
+class _Records(logging.Handler):
+    """Records of `logging` as lines of the log."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = self.format(record)
+        except Exception as exc:  # noqa: BLE001 - arguments that do not fit their format are the author's
+            text = f"a record that cannot be shown: {type(exc).__name__}"
+        write = (
+            self._log.error
+            if record.levelno >= logging.ERROR
+            else self._log.warning
+            if record.levelno >= logging.WARNING
+            else self._log.info
+        )
+        write("logging", **_of_run(), logger=record.name, message=text[:MAX_LINE])
+
+
+class _PrintsAsLines(TextIOBase):
+    """A stdout of which each line becomes one of the log, so that with `--json` nothing else is printed."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._begun = threading.local()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        *lines, rest = (getattr(self._begun, "text", "") + text).split("\n")
+        if len(rest) > MAX_LINE:
+            lines, rest = [*lines, rest], ""
+        self._begun.text = rest
+        for line in lines:
+            self._log.info("print", **_of_run(), message=line[:MAX_LINE])
+        return len(text)
