@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from functools import cache
 from typing import TYPE_CHECKING
 
 from gen_worker.log import Log
@@ -33,6 +34,24 @@ def stop_signals() -> tuple[signal.Signals, ...]:
     if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
         found.append(hangup)
     return tuple(found)
+
+
+@cache
+def leave_forks_alone() -> None:
+    """Give child processes that an author's code forks the usual meaning of signals.
+
+    A forked child has our handlers, and the socket by which they wake our event loop: `multiprocessing.Pool` ends its children by SIGTERM,
+    and each of them would pass it on to us.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_forget_signals)
+
+
+def _forget_signals() -> None:
+    with contextlib.suppress(ValueError):
+        signal.set_wakeup_fd(-1)
+        for number in stop_signals():
+            signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
 
 
 def leave(status: int, log: Log, grace_s: float = GRACE_S) -> int:

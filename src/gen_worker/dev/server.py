@@ -21,7 +21,7 @@ from gen_worker.execution.collector import settle_collector
 from gen_worker.http.connection import Connection
 from gen_worker.http.crowd import ConnectionLimits, Crowd
 from gen_worker.http.hosts import HostPolicy, is_loopback
-from gen_worker.leaving import GRACE_S, leave, stop_signals
+from gen_worker.leaving import GRACE_S, leave, leave_forks_alone, stop_signals
 from gen_worker.log import Log
 from gen_worker.names import did_you_mean
 from gen_worker.project.cozy_toml import find_cozy_toml
@@ -181,6 +181,7 @@ class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
+        leave_forks_alone()
         for number in stop_signals():
             loop.add_signal_handler(number, self._stop)
         yield

@@ -1,21 +1,24 @@
 """Values that a function returns or yields: checked against its signature as strictly as inputs are, and encoded.
 
-The encoded value is decoded again as the declared type, which costs about as much as encoding it. Only this notices an `int` in a field
-declared `str`: msgspec checks what it decodes, not what an author's code constructs. What no JSON can carry (NaN, infinity) is refused
-whatever the caller's encoding is, so that a function behaves alike in the dev runner and on the wire.
+msgspec checks what it decodes, not what an author's code constructs: `Out(text=5)` passes for an `Out` with a `str`. So the value is
+written as msgpack and read back as the declared type, a microsecond for a small one. What one of the two encodings cannot carry is
+refused in both (NaN, infinity, integers beyond 64 bits, keys that are no text or number), so that a function behaves alike in the dev
+runner and on the wire.
 """
 
+import contextlib
 import math
 import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
+from gen_worker.authoring.shapes import Leaf, shape_of
 from gen_worker.errors import OutputError
 from gen_worker.execution.encoding import Encoding
-from gen_worker.texts import class_name, text_of
+from gen_worker.texts import class_name, repr_of, text_of
 
 # In msgpack a float is 0xcb and 8 bytes; all bits of its exponent are set in NaN and infinity. Other bytes may look like that, too.
 _MAYBE_NONFINITE = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]")
@@ -37,16 +40,14 @@ class OutputWriter:
     """Checks and encodes what one call returns or yields. Safe from any thread."""
 
     def __init__(self, kind: type[msgspec.Struct], encoding: Encoding, limits: OutputLimits) -> None:
-        self.kind = kind
         self.limits = limits
         self._encoding = encoding
+        self._check = _check_of(kind)
 
     def result(self, value: Any) -> bytes:
         """A returned value; `OutputError` when it is not what the signature declares, `ValueError` when it is too large."""
-        if self._encoding == "json":
-            data = _checked(value, "returned", self.kind, _encode_json, "json")
-        else:
-            data = _checked(value, "returned", self.kind, _encode_msgpack, "msgpack")
+        as_msgpack = self._check(value, "returned")
+        data = _encode_json(value) if self._encoding == "json" else as_msgpack
         size_bytes, limits = len(data), self.limits
         if limits.output_bytes and size_bytes > limits.output_bytes:
             raise ValueError(f"output of {size_bytes} bytes; at most {limits.output_bytes} are allowed (WORKER_MAX_OUTPUT_BYTES)")
@@ -59,8 +60,8 @@ class OutputWriter:
 
     def delta(self, value: Any) -> bytes:
         """A yielded value, as JSON in any case; `OutputError` when it is not what the signature declares, or too large."""
-        encode = _encode_json if self._encoding == "json" else _encode_sorted_json
-        data = _checked(value, "yielded", self.kind, encode, "json")
+        self._check(value, "yielded")
+        data = _encode_json(value) if self._encoding == "json" else _sorted_json(value)
         limit = self.limits.delta_bytes
         if limit and len(data) > limit:
             raise OutputError(
@@ -70,57 +71,70 @@ class OutputWriter:
         return data
 
 
-def _checked(
-    value: Any, verb: str, kind: type[msgspec.Struct], encode: Callable[[Any], bytes], encoding: Literal["json", "msgpack"]
-) -> bytes:
-    if not isinstance(value, kind):
-        raise OutputError(f"{verb} {class_name(value)}; declared is {kind.__name__}")
+def _sorted_json(value: Any) -> bytes:
     try:
-        data = encode(value)
-    except (TypeError, ValueError, OverflowError, RecursionError) as exc:
-        raise OutputError(f"{verb} a {class_name(value)} that cannot be encoded: {text_of(exc)}") from exc
-    decode = _decoder(kind, encoding)
-    if decode is not None:
+        return _encode_sorted_json(value)
+    except TypeError:  # msgspec sorts text keys only
+        return _encode_json(value)
+
+
+class _Check:
+    """What a value of one type must pass. It gives the value as msgpack."""
+
+    def __init__(self, kind: type[msgspec.Struct]) -> None:
+        self._kind = kind
+        leaves = [shape.annotation for shape in shape_of(kind).everywhere() if isinstance(shape, Leaf)]
+        # Any may hold what only msgpack can carry; of declared types JSON carries all.
+        self._is_open = any(leaf in (Any, object) for leaf in leaves)
+        self._decode: Callable[[bytes], Any] | None = None
+        if msgspec.Raw not in leaves:  # JSON as it is: no msgpack to read back
+            with contextlib.suppress(TypeError):  # a type that msgspec writes but does not read
+                self._decode = msgspec.msgpack.Decoder(kind).decode
+
+    def __call__(self, value: Any, verb: str) -> bytes:
+        kind = self._kind
+        if not isinstance(value, kind):
+            raise OutputError(f"{verb} {class_name(value)}; declared is {kind.__name__}")
         try:
-            decode(data)
-        except msgspec.DecodeError as exc:
-            # A NaN that JSON shows as null is better called by its name.
-            _refuse_nonfinite(value, verb, kind)
-            raise OutputError(f"{verb} a {kind.__name__} that is not as declared: {text_of(exc)}") from None
-    if (b"null" in data) if encoding == "json" else _MAYBE_NONFINITE.search(data) is not None:
-        _refuse_nonfinite(value, verb, kind)
-    return data
+            data = _encode_msgpack(value)
+            if self._is_open:
+                _encode_json(value)
+        except (TypeError, ValueError, OverflowError, RecursionError) as exc:
+            raise OutputError(f"{verb} a {class_name(value)} that cannot be encoded: {text_of(exc)}") from exc
+        if self._decode is not None:
+            try:
+                self._decode(data)
+            except (msgspec.DecodeError, RecursionError) as exc:
+                raise OutputError(f"{verb} a {kind.__name__} that is not as declared: {text_of(exc)}") from None
+        if _MAYBE_NONFINITE.search(data) is not None:
+            for path, number in _nonfinite(value, "$"):
+                raise OutputError(f"{verb} a {kind.__name__} with {number} at `{path}`, which JSON cannot carry; give None or a number")
+        return data
 
 
 @lru_cache(1024)
-def _decoder(kind: type[msgspec.Struct], encoding: Literal["json", "msgpack"]) -> Callable[[bytes], Any] | None:
-    """What reads a value of this type back; None for types that msgspec writes but does not read."""
-    try:
-        return (msgspec.json.Decoder(kind) if encoding == "json" else msgspec.msgpack.Decoder(kind)).decode
-    except TypeError:
-        return None
-
-
-def _refuse_nonfinite(value: Any, verb: str, kind: type[msgspec.Struct]) -> None:
-    for path, number in _nonfinite(value, ""):
-        raise OutputError(f"{verb} a {kind.__name__} with {number} in {path[1:]!r}, which JSON cannot carry; return None or a number")
+def _check_of(kind: type[msgspec.Struct]) -> _Check:
+    return _Check(kind)
 
 
 def _nonfinite(value: Any, path: str) -> Iterable[tuple[str, float]]:
     """Every NaN and infinity in an encodable value, and where it is."""
     if isinstance(value, float):
         if not math.isfinite(value):
-            yield path or "/", value
+            yield path, value
     elif isinstance(value, (list, tuple, set, frozenset)):
+        with contextlib.suppress(TypeError, OverflowError):  # not all of them are numbers, or their sum is too large
+            if math.isfinite(sum(value)):  # a million of them in some milliseconds
+                return
         for index, item in enumerate(value):
-            yield from _nonfinite(item, f"{path}/{index}")
+            yield from _nonfinite(item, f"{path}[{index}]")
     elif isinstance(value, dict):
         for key, item in value.items():
-            yield from _nonfinite(key, f"{path}/{text_of(key, 100)}")
-            yield from _nonfinite(item, f"{path}/{text_of(key, 100)}")
+            yield from _nonfinite(key, f"{path}[{repr_of(key, 100)}]")
+            yield from _nonfinite(item, f"{path}[{repr_of(key, 100)}]")
     elif isinstance(value, msgspec.Struct):
         for name in value.__struct_fields__:
-            yield from _nonfinite(getattr(value, name), f"{path}/{name}")
+            yield from _nonfinite(getattr(value, name), f"{path}.{name}")
     elif hasattr(value, "__dataclass_fields__") or hasattr(value, "__attrs_attrs__"):
         for name, item in vars(value).items() if hasattr(value, "__dict__") else ():
-            yield from _nonfinite(item, f"{path}/{name}")
+            yield from _nonfinite(item, f"{path}.{name}")

@@ -154,7 +154,7 @@ class TenantTask(Generic[T]):
         self._work = work
         self._on_end: Callable[[T | None], None] | None = on_end
         self._unbegun = [None]  # whoever takes this begins: two loops may try when one was blocked
-        self._task: asyncio.Task[T] | None = None
+        self._task: asyncio.Task[Any] | None = None
         self._heard = False
         self._thread: _LoopThread | None = None
 
@@ -203,22 +203,38 @@ class TenantTask(Generic[T]):
         if not self._heard and self._on_end is not None:
             self._owner.blocked(thread, self._name)
 
-    def _begin(self, thread: _LoopThread) -> None:
+    def _take(self) -> bool:
+        """Whether it is ours to begin, or to leave unbegun: only the first who asks, on whichever loop."""
         try:
             self._unbegun.pop()
         except IndexError:
+            return False
+        return True
+
+    def _begin(self, thread: _LoopThread) -> None:
+        if not self._unbegun:
             return
-        self._thread = thread
-        work = self._work()
+        first = self._first(thread)
         try:
             # A context of its own: no variable that one run sets is seen by another.
-            task = self._task = thread.loop.create_task(work, name=self._name, context=Context())
+            task = thread.loop.create_task(first, name=self._name, context=Context())
             task.add_done_callback(self._done)
         except BaseException:  # noqa: BLE001 - an author's task factory may raise anything
-            work.close()
-            thread.mailbox.post(self.settle, None)
+            first.close()
+            if self._take():
+                thread.mailbox.post(self.settle, None)
 
-    def _done(self, task: "asyncio.Task[T]") -> None:
+    async def _first(self, thread: _LoopThread) -> T | None:
+        # Taken in the task's first step: a loop may be blocked between that and the making of the task, and the task be moved.
+        if not self._take():
+            return None
+        self._thread = thread
+        self._task = asyncio.current_task()
+        return await self._work()
+
+    def _done(self, task: "asyncio.Task[T | None]") -> None:
+        if task is not self._task and not self._take():
+            return  # begun on another loop
         try:
             result = None if task.cancelled() else task.result()
         except BaseException:  # noqa: BLE001 - `work` does not raise; whatever came of an author's hand must not be lost here
@@ -230,3 +246,5 @@ class TenantTask(Generic[T]):
         self._heard = True
         if self._task is not None:
             self._task.cancel()
+        elif self._take() and self._thread is not None:
+            self._thread.mailbox.post(self.settle, None)

@@ -14,7 +14,7 @@ from gen_worker.authoring.model_interface import ModelDownloader
 from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.contract.manifest import Manifest
 from gen_worker.execution.collector import settle_collector
-from gen_worker.leaving import stop_signals
+from gen_worker.leaving import leave_forks_alone, stop_signals
 from gen_worker.log import Log
 from gen_worker.net.jwks import JwksSettings, JwksVerifier
 from gen_worker.project.baked import load_functions
@@ -98,6 +98,7 @@ def run_until_stopped(
         on_built(worker)
         loop = asyncio.get_running_loop()
         if threading.current_thread() is threading.main_thread():
+            leave_forks_alone()
             for number in stop_signals():
                 loop.add_signal_handler(number, worker.stop)
         settle_collector()
