@@ -74,10 +74,11 @@ class Machine:
             "WORKER_MIN_FREE_DISK_GB": "0.01",
         }
 
-    def get(self, ref: str = "hf:demo/m", cancel: threading.Event | None = None, **env: str) -> LocalModel:
+    def get(self, ref: str = "hf:demo/m", cancel: threading.Event | None = None, takers: tuple[str, ...] = (), **env: str) -> LocalModel:
         retries = Retries(RetryPolicy(), sleep=self._sleep, rng=random.Random(1))
         found = build_sources(ModelSettings.from_env({**self._env, **env}), {}, retries=retries)
-        return found.source.fetch(ModelWant("m", ModelSpec(ref)), Progress("m"), cancel or threading.Event())
+        want = ModelWant("m", ModelSpec(ref), takers=takers)
+        return found.source.present(want) or found.source.fetch(want, Progress("m"), cancel or threading.Event())
 
 
 @pytest.mark.parametrize("part", ["/api/models", "/resolve/", "config.json", "model.safetensors"])

@@ -116,6 +116,28 @@ class TestHuggingFace:
         with pytest.raises(FatalError, match=f"names '{shards[1]}', which the repository lacks"):
             get(sources(env), hf("hf:demo/torn"))
 
+    def test_a_model_and_its_tokenizer_are_of_one_version(self, server: BlobServer, env: dict[str, str]) -> None:
+        files = {"config.json": b"{}", "model.safetensors": weights(), "tokenizer.json": b"{}", "onnx/model.onnx": b"o"}
+        hub = FakeHuggingFace(server, "demo/both", files)
+        spec = ModelSpec("hf:demo/both")
+        model = get(sources(env), ModelWant("m", spec, takers=("transformers.AutoModel",)))
+        assert set(read_tree(model.path)) == {"config.json", "model.safetensors"}
+        tokenizer = get(sources(env), ModelWant("m", spec, takers=("transformers.AutoTokenizer",)))
+        assert set(read_tree(tokenizer.path)) == {"config.json", "model.safetensors", "tokenizer.json"}
+        assert (tokenizer.path, hub.listings) == (model.path, 1), "the newest version is not asked for again in between"
+        offline = sources(env, HF_HUB_OFFLINE="ON")
+        both = ModelWant("m", spec, takers=("transformers.AutoModel", "transformers.AutoTokenizer"))
+        assert offline.source.present(both) is not None, "all of it has come for other uses"
+        assert offline.source.present(ModelWant("m", spec, takers=("onnxruntime.InferenceSession",))) is None
+        ((ref, _, listing),) = offline.hf.inventory()
+        assert (ref, len(listing.files)) == (f"hf:demo/both@{COMMIT}", 3)
+        # The version is gone at its source.
+        for path in files:
+            del server.blobs[f"/cdn/demo/both/{path}"]
+        with pytest.raises(FatalError, match="404"):
+            get(sources(env), ModelWant("m", spec, takers=("onnxruntime.InferenceSession",)))
+        assert hub.listings == 2
+
     def test_private_and_gated_repositories(self, server: BlobServer, env: dict[str, str]) -> None:
         files = {"config.json": b"{}", "model.safetensors": weights()}
         FakeHuggingFace(server, "demo/private", files, token="hf_secret")

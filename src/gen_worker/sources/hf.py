@@ -21,7 +21,7 @@ from gen_worker.content.listing import Listing, RemoteFile, checked_listing
 from gen_worker.content.progress import Progress
 from gen_worker.errors import FatalError
 from gen_worker.net.range_client import Link, RangeClient
-from gen_worker.net.wanted import Policy, Wanted
+from gen_worker.net.wanted import DownloadFailedError, Policy, Wanted
 from gen_worker.refs import DEFAULT_DTYPES, HuggingFaceRef, ModelSpec, parse_model_ref
 from gen_worker.settings import ModelSettings, is_true, split_list
 from gen_worker.shared_files import read_json
@@ -77,8 +77,17 @@ class HfSource:
                 "fetch it once without it"
             )
         progress.begin("resolving")
+        try:
+            return self._fetch(want, until_cancelled(lambda: self.plan(want, cancel), cancel), progress, cancel)
+        except DownloadFailedError as exc:
+            ref = _hf_ref(want.spec.ref)
+            if exc.status not in (404, 410) or self._known_listing(ref) is None or ref.revision == self._known_commit(ref):
+                raise
+            # The version that was fetched here before is gone: its branch was written anew.
+            return self._fetch(want, until_cancelled(lambda: self.plan(want, cancel, anew=True), cancel), progress, cancel)
+
+    def _fetch(self, want: ModelWant, found: HfPlan, progress: Progress, cancel: threading.Event) -> LocalModel:
         ref = _hf_ref(want.spec.ref)
-        found = until_cancelled(lambda: self.plan(want, cancel), cancel)
         folder, listing = self._folder(ref), found.listing
         address = self._hub.address(ref, found.commit)
         wanted = {file.digest: _wanted(address, folder, file, ref.canonical()) for file in listing.files}
@@ -99,11 +108,15 @@ class HfSource:
         _write_whole(self._record(ref, found.commit, selection_policy(self._settings, want)), msgspec.json.encode(listing))
         return _local(want.model_id, snapshot, listing, fetched)
 
-    def plan(self, want: ModelWant, cancel: threading.Event | None = None) -> HfPlan:
-        """What would be fetched. Reads the listing, small JSON files and the headers of weights; `FatalError` when nothing fits."""
+    def plan(self, want: ModelWant, cancel: threading.Event | None = None, *, anew: bool = False) -> HfPlan:
+        """What would be fetched. Reads the listing, small JSON files and the headers of weights; `FatalError` when nothing fits.
+
+        Where other files of this ref were fetched before, the plan is of the same version, so that a model and its tokenizer belong
+        together also when a branch has moved on between them. `anew`: of the newest version in any case.
+        """
         ref = _hf_ref(want.spec.ref)
         wait = (cancel or threading.Event()).wait
-        listing = self._hub.listing(ref, want.key, wait)
+        listing = (None if anew else self._known_listing(ref)) or self._hub.listing(ref, want.key, wait)
         commit = listing.digest
         address = self._hub.address(ref, commit)
         checked = checked_listing(listing, ref.canonical())
@@ -116,6 +129,11 @@ class HfSource:
             ref.canonical(),
         )
         return HfPlan(commit, plan, Listing(commit, tuple(by_path[path] for path in plan.files)), checked)
+
+    def _known_listing(self, ref: HuggingFaceRef) -> Listing | None:
+        """All files of the version that was fetched here last."""
+        commit = self._known_commit(ref)
+        return read_json(self._full_record(ref, commit), Listing) if commit is not None else None
 
     def _planned_here(self, ref: HuggingFaceRef, commit: str, selection: SelectionPolicy) -> Listing | None:
         """The files of a selection that was not fetched as such: other selections may have brought all of it, or another tool."""
@@ -141,13 +159,17 @@ class HfSource:
 
     def inventory(self) -> Iterator[tuple[str, Path, Listing]]:
         """What was fetched here and is complete: `hf:owner/repo@commit`, its folder and files."""
+        found: dict[Path, dict[str, RemoteFile]] = {}  # one snapshot may have been fetched for several uses
         for record in sorted(self._records.glob("*/*.json")):
             listing = read_json(record, Listing)
             if listing is None:
                 continue
             snapshot = self._cache / record.parent.name / "snapshots" / listing.digest
             if all(has_size(snapshot / file.path, file.size_bytes) for file in listing.files):
-                yield f"hf:{record.parent.name.removeprefix('models--').replace('--', '/', 1)}@{listing.digest}", snapshot, listing
+                found.setdefault(snapshot, {}).update({file.path: file for file in listing.files})
+        for snapshot, files in found.items():
+            name = snapshot.parent.parent.name.removeprefix("models--").replace("--", "/", 1)
+            yield f"hf:{name}@{snapshot.name}", snapshot, Listing(snapshot.name, tuple(files.values()))
 
     def forget(self, snapshot: Path) -> int:
         """Remove a snapshot, its record, and the blobs that no other snapshot links to; bytes freed."""
