@@ -154,3 +154,29 @@ def test_tracebacks_show_the_authors_frames_alone(project: Callable[..., Path]) 
 def test_an_error_that_is_no_accident_of_ours_names_the_line(project: Callable[..., Path]) -> None:
     found = cozyctl("run", "misreads", cwd=project(LOUD))
     assert 'in misreads: return Out(str(int("seven"))))' in found.stderr
+
+
+def test_dev_says_json_from_its_first_line(project: Callable[..., Path]) -> None:
+    folder = project("class In(msgspec.Struct): ...\n\n@worker_function\ndef f(ctx: ActionContext, payload: In) -> In: ...\n")
+    with subprocess.Popen([*COMMAND, "dev", "--json", "--listen", "127.0.0.1:0"], cwd=folder, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        first = json.loads(process.stderr.readline())
+        process.terminate()
+        rest = process.stderr.read()
+        assert process.wait(20) == 0
+    assert first["event"] == "dev.listening"
+    assert first["functions"] == ["f"]
+    assert all(json.loads(line) for line in rest.splitlines())
+    found = cozyctl("dev", "--json", "--listen", "nowhere", cwd=folder)
+    assert json.loads(found.stderr)["event"] == "dev.failed"
+
+
+def test_a_worker_that_logs_json_logs_nothing_else(project: Callable[..., Path], tmp_path: Path) -> None:
+    folder = project("import not_there_at_all\n")
+    env = {**os.environ, "SCHEDULER_PUBLIC_ADDR": "127.0.0.1:9", "WORKER_JWT": "t"}
+    command = [sys.executable, "-m", "gen_worker.entrypoint"]
+    found = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert found.returncode == 1
+    assert "not_there_at_all" in [json.loads(line) for line in found.stderr.splitlines()][-1]["exception_message"]
+    found = subprocess.run(command, cwd=folder, env={**env, "LOG_FORMAT": "text"}, capture_output=True, text=True, timeout=60, check=False)
+    assert "\nerror: src/" in found.stderr

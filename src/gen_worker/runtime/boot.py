@@ -12,7 +12,7 @@ from gen_worker.project.baked import load_functions
 from gen_worker.project.cozy_toml import find_cozy_toml
 from gen_worker.project.discovery import add_to_path, discover
 from gen_worker.project.manifest import read_manifest
-from gen_worker.project.validation import version_problem
+from gen_worker.project.validation import VersionError, version_problem
 from gen_worker.runtime.program import check_writable, run_until_stopped, verify_token, worker_config
 from gen_worker.runtime.startup import Startup
 from gen_worker.runtime.worker import WireWorker
@@ -23,7 +23,8 @@ BAKED_MANIFEST = "/app/.cozy/manifest.json"
 
 def boot(env: Mapping[str, str]) -> int:
     """Run until stopped; the exit status."""
-    log = Log(as_json=env.get("LOG_FORMAT", "json") == "json")
+    as_json = env.get("LOG_FORMAT", "json") == "json"
+    log = Log(as_json=as_json)
     startup = Startup(log, env.get("WORKER_ID", ""), env.get("SCHEDULER_PUBLIC_ADDR", ""))
     startup.phase("boot")
     phase = "boot"
@@ -31,8 +32,7 @@ def boot(env: Mapping[str, str]) -> int:
         settings = WorkerSettings.from_env(env)
         root = Path(env.get("GEN_WORKER_ENDPOINT_ROOT") or Path.cwd())
         if problem := version_problem(root):
-            print(f"error: {problem}", file=sys.stderr)
-            return 2
+            return _refuse(startup, phase, VersionError(problem), 2, as_json=as_json)
         phase = "manifest"
         path, manifest = find_manifest(env, root)
         functions, models = load_functions(manifest)
@@ -53,10 +53,15 @@ def boot(env: Mapping[str, str]) -> int:
         phase = "run"
         run_until_stopped(config, startup, log, on_ended=lambda worker: _leave(worker, log))
     except (ValueError, WorkerError, RuntimeError) as exc:
-        startup.fatal(phase, exc, 1)
-        print(f"error: {exc}", file=sys.stderr)
-        return leave(1, log)
+        return leave(_refuse(startup, phase, exc, 1, as_json=as_json), log)
     return leave(0, log)
+
+
+def _refuse(startup: Startup, phase: str, exc: Exception, status: int, *, as_json: bool) -> int:
+    startup.fatal(phase, exc, status)
+    if not as_json:  # among JSON lines each line is JSON, and the one above says it
+        print(f"error: {exc}", file=sys.stderr)
+    return status
 
 
 def _leave(worker: WireWorker, log: Log) -> None:
