@@ -2,7 +2,7 @@
 
 import pytest
 
-from gen_worker.names import nearest, slugify
+from gen_worker.names import is_run_id, nearest, slugify
 from gen_worker.refs import CozyRef, HuggingFaceRef, canonical_ref, parse_model_ref
 
 
@@ -20,6 +20,19 @@ from gen_worker.refs import CozyRef, HuggingFaceRef, canonical_ref, parse_model_
 )
 def test_slugs(name: str, slug: str) -> None:
     assert slugify(name) == slug
+
+
+@pytest.mark.parametrize("text", ["a", "A9", "run-1.2_x", "x" * 128, "0..", "a--"])
+def test_ids_that_may_name_a_run(text: str) -> None:
+    assert is_run_id(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ".", "..", "-a", "_a", ".a", "a/b", "a\\b", "/a", "a b", "a\n", "\na", "a\x00", "ä", "a:b", "a~b", "a%2e", "\u0661", "x" * 129],
+)
+def test_ids_that_may_not(text: str) -> None:
+    assert not is_run_id(text)
 
 
 def test_a_name_without_letters_is_refused() -> None:

@@ -20,6 +20,27 @@ def test_events_are_shed_first_and_counted() -> None:
     assert outbox.holds_result_of("r")
 
 
+def test_shedding_ends_as_soon_as_some_are_sent_although_the_queue_never_empties() -> None:
+    outbox = Outbox()
+    for number in range(MAX_EVENTS):
+        outbox.put_event(event(number))
+    for _ in range(20):
+        assert not outbox.put_event(event(0))
+        taken = outbox.take(1 << 20, max_messages=100)
+        assert taken is not None
+        outbox.confirm(taken.first_seq + len(taken.messages) - 1)
+        assert [outbox.put_event(event(number)) for number in range(101)] == [True] * 100 + [False]
+    assert len(outbox) == MAX_EVENTS
+
+
+def test_deltas_and_results_do_not_count_as_events() -> None:
+    outbox = Outbox()
+    for number in range(MAX_EVENTS):
+        outbox.put(Event("r", "output.delta", b"1"))
+        outbox.put(RunResult(str(number), True))
+    assert outbox.put_event(event(0))
+
+
 def test_large_events_are_bounded_by_bytes() -> None:
     outbox = Outbox()
     for number in range(100):

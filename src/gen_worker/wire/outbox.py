@@ -52,7 +52,7 @@ class Outbox:
         self._taken: deque[_Taken] = deque()
         self._unsure: deque[tuple[float, _Taken]] = deque()
         self._next_seq = 1
-        self._waiting_events = 0
+        self._waiting_events = 0  # in the queue: shedding ends as soon as some of them are sent
         self._bytes = 0
         self._results: set[str] = set()
         self._spoiled: dict[str, int] = {}  # runs with a delta that cannot be sent, and its size
@@ -86,6 +86,7 @@ class Outbox:
         size_bytes = size_of(message)
         self._bytes += size_bytes
         self._queue.append((message, size_bytes))
+        self._waiting_events += _is_event(message)
         if isinstance(message, RunResult):
             self._results.add(message.run_id)
 
@@ -131,6 +132,7 @@ class Outbox:
                 self._note_spoiled(entry.message, entry.size_bytes)
         self._resend = deque(self._refit(entry) for entry in self._resend)
         self._queue = deque((entry.message, entry.size_bytes) for entry in (self._refit(_Taken(0, *item)) for item in self._queue))
+        self._waiting_events = sum(_is_event(message) for message, _ in self._queue)
         return found
 
     def _refit(self, entry: _Taken) -> _Taken:
@@ -184,8 +186,6 @@ class Outbox:
             self._taken.append(entry)
         if not taken:
             return None
-        if not self._queue:
-            self._waiting_events = 0
         return Taken(taken[0].seq, tuple([entry.message for entry in taken]))
 
     def wrote(self, taken: Taken, now_s: float) -> None:
@@ -228,6 +228,7 @@ class Outbox:
 
     def _number(self) -> _Taken:
         message, size_bytes = self._queue.popleft()
+        self._waiting_events -= _is_event(message)
         entry = _Taken(self._next_seq, message, size_bytes)
         self._next_seq += 1
         return entry
@@ -255,3 +256,7 @@ def too_large_result(run_id: str, size_bytes: int, limit_bytes: int) -> RunResul
         "scheduler takes less). Save a file and return its ref"
     )
     return RunResult(run_id, False, b"", text, "validation", False, text)
+
+
+def _is_event(message: Single) -> bool:
+    return type(message) is Event and message.event_type not in OUTPUT_EVENTS

@@ -1,0 +1,80 @@
+"""What the metrics of a run tell: steps, sizes and times of its payload, where they are numbers that can be told."""
+
+import msgspec
+import pytest
+
+from gen_worker.events import METRICS_FETCH, METRICS_GPU_LOAD, METRICS_INFERENCE, METRICS_RUN, Milliseconds, RunMetrics
+from gen_worker.execution.phases import MAX_NUMBER, run_metrics
+from gen_worker.residency.manager import ModelUse
+
+NAN, INF = float("nan"), float("inf")
+
+
+class Picture(msgspec.Struct):
+    num_inference_steps: object = None
+    steps: object = None
+    width: object = None
+    height: object = None
+    guidance_scale: object = None
+    guidance: object = None
+
+
+class Plain(msgspec.Struct):
+    prompt: str = ""
+
+
+class Sly(msgspec.Struct):
+    height: int = 1
+
+    @property
+    def steps(self) -> int:
+        raise AssertionError("a property is the author's code: it is not asked here")
+
+
+def summary(payload: msgspec.Struct, *uses: ModelUse, inference_s: float = 2.0, upload_s: object = 0.0) -> RunMetrics:
+    found = {event.event_type: event.payload for event in run_metrics("f", payload, uses, inference_s, upload_s)}  # type: ignore[arg-type]
+    assert found[METRICS_INFERENCE] == Milliseconds(round(inference_s * 1000))
+    metrics = found[METRICS_RUN]
+    assert isinstance(metrics, RunMetrics)
+    msgspec.json.encode(metrics)
+    return metrics
+
+
+def test_steps_sizes_and_guidance() -> None:
+    found = summary(Picture(num_inference_steps=30, steps=5, width=512, height=768.4, guidance_scale=7.5, guidance=1.0))
+    assert (found.steps, found.width, found.height, found.guidance, found.iters_per_s) == (30, 512, 768, 7.5, 15.0)
+    found = summary(Picture(steps=4, guidance=3.0), inference_s=0.5)
+    assert (found.steps, found.guidance, found.iters_per_s, found.width) == (4, 3.0, 8.0, None)
+    assert summary(Picture(steps=4), inference_s=0.0).iters_per_s is None
+    assert summary(Picture(steps=0)).iters_per_s is None
+    assert summary(Sly()).steps is None
+
+
+@pytest.mark.parametrize("payload", [Plain(), Picture(steps=1)])
+def test_upload_times(payload: msgspec.Struct) -> None:
+    assert summary(payload, upload_s=1.2345).upload_ms == 1234
+    assert summary(payload, upload_s=0.0).upload_ms is None
+    for odd in (NAN, INF, -INF, "long", None, 10**400, True):
+        assert summary(payload, upload_s=odd).upload_ms is None
+    assert summary(payload).inference_ms == 2000
+    assert (summary(payload).peak_ram_bytes or 0) > 1 << 20
+
+
+@pytest.mark.parametrize("odd", [NAN, INF, -INF, 10**400, -(10**400), 1e300, MAX_NUMBER + 1, True, "20", None, [1]])
+def test_numbers_that_cannot_be_told_are_left_out(odd: object) -> None:
+    found = summary(Picture(steps=odd, width=odd, height=odd, guidance=odd))
+    assert (found.steps, found.width, found.height, found.guidance, found.iters_per_s) == (None,) * 5
+    assert summary(Picture(num_inference_steps=odd, steps=7)).steps == 7
+
+
+def test_models() -> None:
+    cold = ModelUse("hf:a/b", "cold_remote", 1.5, 2.25, "v1", 1000)
+    hot = ModelUse("hf:c/d", "hot_vram", 0.0)
+    found = run_metrics("f", Plain(), [hot, cold], 1.0, 0.0)
+    assert [event.event_type for event in found] == [METRICS_FETCH, METRICS_GPU_LOAD, METRICS_INFERENCE, METRICS_RUN]
+    assert (found[0].payload, found[1].payload) == (Milliseconds(2250), Milliseconds(1500))
+    metrics = found[3].payload
+    assert (metrics.cache_state, metrics.gpu_load_ms) == ("cold_remote", 1500)
+    first, second = metrics.models
+    assert (first.model_id, first.bytes_downloaded, first.download_ms) == ("hf:c/d", None, None)
+    assert (second.bytes_downloaded, second.download_ms, second.snapshot_digest) == (1000, 2250, "v1")
