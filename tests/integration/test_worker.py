@@ -185,7 +185,7 @@ async def test_cancel(start_worker: Start, folder: Path, function: str) -> None:
         run.cancel()
         result = await run.result(1.5)
         assert (result.error_type, result.retryable, result.safe_message) == ("canceled", False, "canceled")
-        scheduler.workers[0].session.send(RunCommand("after", "echo", b"\x80"))  # an interrupt of an unknown run changes nothing
+        scheduler.workers[0].send(RunCommand("after", "echo", b"\x80"))  # an interrupt of an unknown run changes nothing
         assert await scheduler.call("echo", {"prompt": "x"}) == {"text": "x"}
 
 
@@ -227,8 +227,8 @@ async def test_messages_up_to_16_mib_and_beyond(start_worker: Start, folder: Pat
         run = await scheduler.start_run("echo", {"prompt": "x"}, run_id="beyond")
         await run.result()
         worker = scheduler.workers[0]
-        worker.session.memory.runs["big"] = RunCommand("big", "echo")
-        big = scheduler._runs["big"] = type(run)(RunCommand("big", "echo"), lambda: None, lambda: None)
+        worker.adopt(RunCommand("big", "echo"))
+        big = scheduler._runs["big"] = type(run)(RunCommand("big", "echo"), lambda: None)
         worker.send(RunCommand("big", "echo", msgspec.msgpack.encode({"prompt": "x" * (18 << 20)})))
         refused = await big.result()
         assert (refused.error_type, refused.safe_message) == ("validation", "invalid input")

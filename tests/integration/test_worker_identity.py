@@ -213,7 +213,7 @@ class TestVerification:
         async with LoopbackScheduler() as scheduler:
             start_worker(folder, scheduler.address, WORKER_JWT=good, **env)
             assert await scheduler.call("echo", {"prompt": "x"}) == {"text": "x"}
-            assert scheduler.workers[0].stream.token == good
+            assert scheduler.workers[0].token == good
 
 
 def test_tokens_that_cannot_be_any() -> None:

@@ -88,7 +88,7 @@ async def test_short_streams_are_redialled_without_growing_delays(start_worker: 
 
 async def test_a_scheduler_that_ends_every_stream_keeps_nobody_from_another(start_worker: Start, folder: Path) -> None:
     async with LoopbackScheduler() as restless, LoopbackScheduler() as other:
-        restless.on_message = lambda message: [worker.stream.end() for worker in restless.workers]
+        restless.on_message = lambda message: [worker.close() for worker in restless.workers]
         start_worker(folder, restless.address, SCHEDULER_ADDRS=other.address, RECONNECT_DELAY="60", RECONNECT_JITTER_SECONDS="0")
         await other.worker(20)
         assert await other.call("echo", {"prompt": "x"}) == {"text": "x"}

@@ -9,10 +9,11 @@ from typing import Any, Self
 import grpc
 import msgspec
 
-from gen_worker.testing.loopback_run import MAX_WAITING_DELTAS, LoopbackRun, RunFailedError
+from gen_worker.testing.loopback_run import LoopbackRun, RunFailedError
 from gen_worker.testing.loopback_worker import LoopbackRealtime, LoopbackWorker
 from gen_worker.transport.grpc_server import GrpcServer, RejectError, ServerStream
-from gen_worker.wire import codec
+from gen_worker.transport.worker_stream import WorkerStream
+from gen_worker.wire.holds import Hold
 from gen_worker.wire.messages import (
     CloseRealtime,
     Event,
@@ -26,16 +27,7 @@ from gen_worker.wire.messages import (
     UnloadModelResult,
     UrlRefreshRequest,
 )
-from gen_worker.wire.scheduler_session import (
-    Effect,
-    IncompatibleError,
-    ProtocolViolationError,
-    Registered,
-    RunEnded,
-    SchedulerSession,
-    StaleResult,
-    WorkerMemory,
-)
+from gen_worker.wire.scheduler_session import Effect, Registered, RunEnded, StaleResult, WorkerMemory
 
 __all__ = ["LoopbackRealtime", "LoopbackRun", "LoopbackScheduler", "LoopbackWorker", "RunFailedError"]
 
@@ -80,11 +72,8 @@ class LoopbackScheduler:
         self._workers: list[LoopbackWorker] = []
         self._runs: dict[str, LoopbackRun] = {}
         self._realtime: dict[str, LoopbackRealtime] = {}
-        self._changed = asyncio.Condition()
-        self._leaving: set[asyncio.Task[None]] = set()
-        self._watching = 0
-        self._room = asyncio.Event()
-        self._ahead: LoopbackRun | None = None  # a run whose reader is far behind: nothing is read from the worker until it has caught up
+        self._streams: set[LoopbackWorker] = set()  # also those that have not registered, or are being put away
+        self._watchers: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         self._ids = itertools.count(1)
 
     async def __aenter__(self) -> Self:
@@ -99,9 +88,10 @@ class LoopbackScheduler:
 
     async def stop(self, grace_s: float | None = None) -> None:
         """Acknowledge what has come, end all streams, close the port."""
-        await asyncio.gather(*[worker.finish() for worker in self.workers])
+        streams = list(self._streams)
+        await asyncio.gather(*[worker.finish() for worker in streams])
         await self._server.stop(grace_s)
-        await asyncio.gather(*self._leaving)
+        await asyncio.gather(*[worker.left() for worker in streams])
 
     @property
     def address(self) -> str:
@@ -125,12 +115,15 @@ class LoopbackScheduler:
 
     async def until(self, check: Callable[[], bool], timeout_s: float = 30) -> None:
         """Wait for anything that a message from a worker can bring about."""
-        self._watching += 1
+        if check():
+            return
+        watcher = check, asyncio.get_running_loop().create_future()
+        self._watchers.append(watcher)
         try:
-            async with asyncio.timeout(timeout_s), self._changed:
-                await self._changed.wait_for(check)
+            async with asyncio.timeout(timeout_s):
+                await watcher[1]
         finally:
-            self._watching -= 1
+            self._watchers.remove(watcher)
 
     async def start_run(
         self, function: str, payload: Any = None, *, run_id: str | None = None, timeout_s: float = 30, **options: Any
@@ -141,13 +134,12 @@ class LoopbackScheduler:
         base, token = self.file_api
         fields = {"file_base_url": base, "file_token": token, **options}
         command = RunCommand(run_id=f"run-{next(self._ids)}" if run_id is None else run_id, function=function, payload=data, **fields)
-        run = self._runs[command.run_id] = LoopbackRun(command, lambda: self._cancel(command.run_id), self._room.set)
+        run = self._runs[command.run_id] = LoopbackRun(command, lambda: self._cancel(command.run_id))
         if len(data) + MESSAGE_OVERHEAD_BYTES > self._max_message_bytes:
             text = f"payload of {len(data)} bytes; messages hold at most {self._max_message_bytes}"
             run.end(RunResult(command.run_id, False, b"", text, "validation", False, text))
             return run
-        worker.session.start(command)
-        worker.poke()
+        worker.start(command)
         return run
 
     async def call(self, function: str, payload: Any = None, *, timeout_s: float = 30, **options: Any) -> Any:
@@ -173,7 +165,7 @@ class LoopbackScheduler:
     async def end_streams(self, code: str = "OK", details: str = "") -> None:
         """End all streams with a status, as a server does."""
         for worker in self.workers:
-            worker.stream.end(code, details)
+            worker.close(code, details)
         await self.until(lambda: not self._workers)
 
     async def _serve(self, stream: ServerStream) -> None:
@@ -182,62 +174,43 @@ class LoopbackScheduler:
             raise RejectError(*self.reject_with)
         if self._authorize is not None and not self._authorize(stream.token):
             raise RejectError("UNAUTHENTICATED", "the worker token is not accepted")
-        session = SchedulerSession(self._memories, extensions=self._extensions)
-        worker = LoopbackWorker(stream, session)
-        writer = worker.writer = asyncio.create_task(worker.write())
+        worker = LoopbackWorker(stream, self._memories, extensions=self._extensions, on_message=self._heard)
+        self._streams.add(worker)
         try:
-            await self._read(stream, worker)
-        except IncompatibleError as exc:
-            raise RejectError("FAILED_PRECONDITION", str(exc)) from None
-        except (ProtocolViolationError, codec.CodecError) as exc:
-            raise RejectError("INVALID_ARGUMENT", str(exc)) from None
+            await worker.run(self._take)
         finally:
             self._drop(worker)
-            # Goes on when gRPC cancels the call, as it does when the worker is gone.
-            leaving = asyncio.create_task(self._leave(worker, writer))
-            self._leaving.add(leaving)
-            leaving.add_done_callback(self._leaving.discard)
-            await asyncio.shield(leaving)
+            self._streams.discard(worker)
 
     def _drop(self, worker: LoopbackWorker) -> None:
         if worker in self._workers:
             self._workers.remove(worker)
         for client in [client for client in self._realtime.values() if client.worker is worker]:
             self._end_realtime(client.session_id, "connection_lost")
+        self._look()
 
-    async def _leave(self, worker: LoopbackWorker, writer: "asyncio.Task[None]") -> None:
-        # Not cancelled in the middle of a write: gRPC goes on with it, and takes no status beside it.
-        await worker.finish()
-        writer.cancel()
-        async with self._changed:
-            self._changed.notify_all()
+    def _heard(self, message: Any) -> None:
+        if self.on_message is not None:
+            self.on_message(message)
 
-    async def _read(self, stream: ServerStream, worker: LoopbackWorker) -> None:
-        while (data := await stream.receive()) is not None:
-            message = codec.decode(data)
-            if self.on_message is not None:
-                self.on_message(message)
-            effects = worker.session.receive(message)
-            for effect in effects:
-                self._apply(worker, effect)
-            worker.poke()
-            if effects:
-                await asyncio.sleep(0)  # whoever waits goes on before we ask gRPC for more
-            if effects and self._watching:
-                async with self._changed:
-                    self._changed.notify_all()
-            while self._ahead is not None and self._ahead.behind >= MAX_WAITING_DELTAS:
-                self._room.clear()
-                await self._room.wait()
+    def _look(self) -> None:
+        """Whoever waits for something looks whether it has come."""
+        for check, waiter in self._watchers:
+            if not waiter.done() and check():
+                waiter.set_result(None)
 
-    def _apply(self, worker: LoopbackWorker, effect: Effect) -> None:
+    def _take(self, worker: WorkerStream, effect: Effect, hold: Hold) -> None:
+        assert isinstance(worker, LoopbackWorker)
+        self._apply(worker, effect, hold)
+        if self._watchers:
+            self._look()
+
+    def _apply(self, worker: LoopbackWorker, effect: Effect, hold: Hold) -> None:
         match effect:
             case Event(run_id):
                 run = self._runs.get(run_id) if run_id else None
                 if run is not None:
-                    run.add(effect)
-                    if run.behind >= MAX_WAITING_DELTAS:
-                        self._ahead = run
+                    run.add(effect, hold)
                 elif not run_id:
                     self.events.append(effect)
             case RunEnded(result):
@@ -272,6 +245,5 @@ class LoopbackScheduler:
 
     def _cancel(self, run_id: str) -> None:
         for worker in self._workers:
-            if run_id in worker.session.memory.runs:
-                worker.session.interrupt(run_id)
-                worker.poke()
+            if run_id in worker.run_ids:
+                worker.interrupt(run_id)

@@ -1,15 +1,15 @@
 """One run as a loopback scheduler sees it: its events, its deltas, its one result."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import msgspec
 
 from gen_worker.events import OUTPUT_DELTA
+from gen_worker.wire.holds import Hold
 from gen_worker.wire.messages import Event, RunCommand, RunResult
-
-MAX_WAITING_DELTAS = 4096
 
 
 class RunFailedError(Exception):
@@ -23,17 +23,17 @@ class RunFailedError(Exception):
 class LoopbackRun:
     """One run, as the scheduler sees it."""
 
-    def __init__(self, command: RunCommand, cancel: Callable[[], None], moved_on: Callable[[], None]) -> None:
+    def __init__(self, command: RunCommand, cancel: Callable[[], None]) -> None:
         self.run_id = command.run_id
         self.command = command
         self.events: list[Event] = []
         self.results: list[RunResult] = []  # more than one would be a fault
         self.cancel = cancel  # asks the worker to stop the run
-        self._moved_on = moved_on
+        self._holds: deque[Hold] = deque()  # of events that the reader of `deltas` has not seen
         self._waiters: set[asyncio.Future[None]] = set()
         self._news: asyncio.Event | None = None
         self._read = 0
-        self._followed = False
+        self._holds_from: int | None = None  # events that were there when somebody began to read
 
     async def result(self, timeout_s: float = 30) -> RunResult:
         """The run's result; `TimeoutError` when it does not come."""
@@ -60,35 +60,37 @@ class LoopbackRun:
 
     async def deltas(self) -> AsyncIterator[Any]:
         """Decoded deltas, as they come. A slow reader holds up the worker's stream; `RunFailedError` at the end of a failed run."""
-        self._followed = True
+        self._holds_from = len(self.events)
         news = self._news = asyncio.Event()
-        while True:
-            news.clear()
-            while self._read < len(self.events):
-                event = self.events[self._read]
-                self._read += 1
-                if self.behind < MAX_WAITING_DELTAS:
-                    self._moved_on()
-                if event.event_type == OUTPUT_DELTA:
-                    yield msgspec.json.decode(event.payload)
-            if self.results:
-                if not self.results[0].success:
-                    raise RunFailedError(self.results[0])
-                return
-            await news.wait()
+        try:
+            while True:
+                news.clear()
+                while self._read < len(self.events):
+                    event = self.events[self._read]
+                    self._read += 1
+                    if self._read > self._holds_from:
+                        self._holds.popleft().release()
+                    if event.event_type == OUTPUT_DELTA:
+                        yield msgspec.json.decode(event.payload)
+                if self.results:
+                    if not self.results[0].success:
+                        raise RunFailedError(self.results[0])
+                    return
+                await news.wait()
+        finally:  # also when the reader leaves early
+            self._holds_from = None
+            while self._holds:
+                self._holds.popleft().release()
 
     def of_type(self, event_type: str) -> list[Any]:
         """Decoded payloads of the events of one type."""
         return [msgspec.json.decode(event.payload) for event in self.events if event.event_type == event_type]
 
-    @property
-    def behind(self) -> int:
-        """Events that came and that a reader of `deltas` has not seen."""
-        return len(self.events) - self._read if self._followed else 0
-
-    def add(self, event: Event) -> None:
-        """An event of this run has come."""
+    def add(self, event: Event, hold: Hold) -> None:
+        """An event of this run has come. Where somebody reads its deltas, it is confirmed once it is read."""
         self.events.append(event)
+        if self._holds_from is not None:
+            self._holds.append(hold.take())
         if self._news is not None:
             self._news.set()
 

@@ -2,89 +2,35 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
+from typing import Any
 
 from gen_worker.transport.grpc_server import ServerStream
-from gen_worker.transport.stream import StreamOverError
+from gen_worker.transport.worker_stream import Memories, Take, WorkerStream
 from gen_worker.wire import codec
-from gen_worker.wire.messages import (
-    REALTIME_CREDIT,
-    CloseRealtime,
-    RealtimeFrame,
-    Registration,
-    Resources,
-    Single,
-)
-from gen_worker.wire.scheduler_session import SchedulerSession
-
-ACK_DELAY_S = 0.005
-FINISH_TIMEOUT_S = 1.0
-SEND_BYTES = 256 << 10
+from gen_worker.wire.messages import CloseRealtime, RealtimeFrame, Registration
 
 
-class LoopbackWorker:
-    """A worker's stream."""
+class LoopbackWorker(WorkerStream):
+    """A worker's stream, with what a test wants of it besides: all registrations, and a way to send anything."""
 
-    def __init__(self, stream: ServerStream, session: SchedulerSession) -> None:
-        self.stream = stream
-        self.session = session
+    def __init__(self, stream: ServerStream, memories: Memories, *, extensions: bool, on_message: Callable[[Any], None]) -> None:
+        super().__init__(stream, memories, extensions=extensions)
         self.registrations: list[Registration] = []
-        self.writer: asyncio.Task[None] | None = None
+        self._on_message = on_message
         self._raw: deque[bytes] = deque()
-        self._closing = False
-        self._news = asyncio.Event()
-        self._ack_timer: asyncio.TimerHandle | None = None
-
-    @property
-    def resources(self) -> Resources:
-        return self.registrations[-1].resources
-
-    @property
-    def counts_frames(self) -> bool:
-        return REALTIME_CREDIT in self.session.extensions
-
-    def send(self, message: Single) -> None:
-        """Send any message, as it is."""
-        self.session.send(message)
-        self._news.set()
 
     def send_raw(self, data: bytes) -> None:
         """Send bytes as a message, whatever they are."""
         self._raw.append(data)
         self._news.set()
 
-    def poke(self) -> None:
-        """Something may be there to send."""
-        if self.session.is_urgent:
-            self._news.set()
-        elif self.session.owes and self._ack_timer is None:
-            self._ack_timer = asyncio.get_running_loop().call_later(ACK_DELAY_S, self._ack_now)
+    def _receive(self, data: bytes, take: Take) -> bool:
+        self._on_message(codec.decode(data))
+        return super()._receive(data, take)
 
-    async def write(self) -> None:
-        """Send what there is, for as long as the stream lives."""
-        try:
-            while not self._closing:
-                await self._news.wait()
-                self._news.clear()
-                while self._raw:
-                    await self.stream.send(self._raw.popleft())
-                while (message := self.session.outgoing(SEND_BYTES)) is not None:
-                    await self.stream.send(codec.encode(message))
-                if self._ack_timer is not None and not self.session.owes:
-                    self._ack_timer.cancel()  # the acknowledgement went along
-                    self._ack_timer = None
-        except StreamOverError:
-            return
-
-    async def finish(self) -> None:
-        """Send what is owed, acknowledgements above all, and nothing after it."""
-        self._closing = True
-        self._news.set()
-        if self.writer is not None:
-            await asyncio.wait([self.writer], timeout=FINISH_TIMEOUT_S)
-
-    def _ack_now(self) -> None:
-        self._ack_timer = None
-        self._news.set()
+    def _outgoing(self) -> bytes | None:
+        return self._raw.popleft() if self._raw else super()._outgoing()
 
 
 class LoopbackRealtime:

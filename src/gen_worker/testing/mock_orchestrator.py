@@ -85,7 +85,7 @@ async def invoke(args: argparse.Namespace, payload: Any, file_api: tuple[str, st
         print(f"[connected] worker_id={resources.worker_id!r} release_id={resources.release_id!r}")
         if resources.available_functions:
             print(f"[connected] functions={list(resources.available_functions)!r}")
-        shown = [(key, "<redacted>" if key == "authorization" else value) for key, value in worker.stream.metadata.items()]
+        shown = [(key, "<redacted>" if key == "authorization" else value) for key, value in worker.metadata.items()]
         print(f"[connected] metadata={shown!r}", flush=True)
         run = await scheduler.start_run(
             args.run,

@@ -27,7 +27,6 @@ from gen_orchestrator.domain.admission import Refusal
 from gen_orchestrator.domain.retries import Again, GiveUp
 from gen_orchestrator.domain.routing import Choice, choose
 from gen_orchestrator.domain.runs import Ending, Run, RunError, RunState
-from gen_orchestrator.scheduling.holds import Hold
 from gen_orchestrator.scheduling.lane import Lane
 from gen_orchestrator.scheduling.lanes import Lanes
 from gen_orchestrator.scheduling.open_run import OpenRun, Phase
@@ -39,6 +38,7 @@ from gen_orchestrator.store.writer import Writer
 from gen_worker import events
 from gen_worker.clock import Clock
 from gen_worker.log import Log
+from gen_worker.wire.holds import Hold
 from gen_worker.wire.messages import Event, RunCommand, RunResult
 
 TIMEOUT_BACKUP_S = 15.0  # after the worker's own deadline

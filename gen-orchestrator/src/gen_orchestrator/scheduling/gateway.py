@@ -12,13 +12,13 @@ import asyncio
 
 from gen_orchestrator.auth.worker_tokens import TokenError, WorkerClaims, WorkerTokens
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
-from gen_orchestrator.scheduling.holds import Hold
 from gen_orchestrator.scheduling.open_run import OpenRun, Phase
 from gen_orchestrator.scheduling.pool import Pool, Worker
-from gen_orchestrator.scheduling.session import Session
 from gen_worker.clock import Clock
 from gen_worker.log import Log
 from gen_worker.transport.grpc_server import GrpcServer, RejectError, ServerStream
+from gen_worker.transport.worker_stream import WorkerStream
+from gen_worker.wire.holds import Hold
 from gen_worker.wire.messages import Event, InterruptRun, Registration, RunCommand
 from gen_worker.wire.scheduler_session import Effect, Registered, RunEnded, StaleResult, WorkerMemory
 
@@ -83,7 +83,7 @@ class Gateway:
         except TokenError as exc:
             self._log.warning("worker.token_refused", peer=stream.peer, reason=str(exc))
             raise RejectError("UNAUTHENTICATED", "the worker token is not accepted") from None
-        session = Session(stream, self._memories)
+        session = WorkerStream(stream, self._memories)
         guest = _Guest(claims)
         try:
             await session.run(lambda source, effect, hold: self._apply(guest, source, effect, hold))
@@ -94,7 +94,7 @@ class Gateway:
                 worker.away_since_s = self._clock.now_s()
                 self._log.info("worker.away", worker_id=worker.worker_id, runs=len(worker.runs))
 
-    def _apply(self, guest: "_Guest", session: Session, effect: Effect, hold: Hold | None) -> None:
+    def _apply(self, guest: "_Guest", session: WorkerStream, effect: Effect, hold: Hold) -> None:
         worker = guest.worker
         match effect:
             case Event() if worker is not None and effect.run_id:
@@ -114,7 +114,7 @@ class Gateway:
             case _:
                 pass
 
-    def _joined(self, claims: WorkerClaims, registration: Registration, session: Session) -> Worker:
+    def _joined(self, claims: WorkerClaims, registration: Registration, session: WorkerStream) -> Worker:
         now_s = self._clock.now_s()
         worker = self._pool.get(claims.worker_id)
         is_same = worker is not None and worker.instance_id == registration.instance_id
@@ -135,7 +135,7 @@ class Gateway:
         )
         return worker
 
-    def _take_up(self, worker: Worker, registration: Registration, session: Session) -> None:
+    def _take_up(self, worker: Worker, registration: Registration, session: WorkerStream) -> None:
         """Sort the runs that the worker has, or was given before, into its own and those of others."""
         has = set(registration.active_run_ids)
         is_plain = not registration.instance_id

@@ -9,9 +9,9 @@ from gen_orchestrator.scheduling.feed import Feed
 
 if TYPE_CHECKING:
     from gen_orchestrator.scheduling.dispatcher import Submitted
-    from gen_orchestrator.scheduling.holds import Hold
     from gen_orchestrator.scheduling.lane import Lane
     from gen_orchestrator.scheduling.pool import Worker
+    from gen_worker.wire.holds import Hold
 
 
 class Phase(Enum):

@@ -11,11 +11,11 @@ from gen_orchestrator.domain import runs
 from gen_orchestrator.domain.retries import Again
 from gen_orchestrator.domain.runs import Ending, Run
 from gen_orchestrator.scheduling.feed import encode_entries
-from gen_orchestrator.scheduling.holds import Hold
 from gen_orchestrator.scheduling.open_run import OpenRun, Phase
 from gen_orchestrator.store.base import DeposedError, StoreError
 from gen_orchestrator.store.ops import DONE, AppendEvents, Finish, Op, Requeue, Result
 from gen_orchestrator.store.writer import Writer
+from gen_worker.wire.holds import Hold
 
 STORE_RETRY_S = 0.5
 
