@@ -38,7 +38,7 @@ def find(root: Path, *, check_version: bool = False) -> Report:
         print("warning: COZY_FUNCTION_MODULES is not used any more; set main in cozy.toml", file=sys.stderr)
     try:
         problem = version_problem(root) if check_version else foreign_problem()
-        return Report(problem=problem) if problem else discover_apart(root)
+        return Report(problem=problem) if problem else discover_apart(root, managed=bool(os.environ.get("MODEL_MANAGER_CLASS")))
     except ValueError as exc:
         return Report(problem=str(exc))
 

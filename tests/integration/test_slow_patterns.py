@@ -1,14 +1,14 @@
 """A caller's text that an author's pattern takes years for is refused, while everybody else is served."""
 
 import asyncio
-import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.conftest import Runner, WorkerProcess, write_project
 
-from gen_worker.project.apart import discover_apart
 from gen_worker.testing.loopback import LoopbackScheduler, RunFailedError
 
 CODE = """
@@ -25,6 +25,13 @@ class Out(msgspec.Struct):
 @worker_function()
 def match(ctx: ActionContext, payload: In) -> Out:
     return Out(payload.text)
+
+class Said(msgspec.Struct):
+    text: Annotated[str, msgspec.Meta(pattern="^(a+)+$")] = "a"
+
+@worker_function()
+def say(ctx: ActionContext, payload: Plain) -> Said:
+    return Said(payload.text)
 
 @worker_function()
 def echo(ctx: ActionContext, payload: Plain) -> Out:
@@ -74,6 +81,9 @@ def test_the_dev_runner_serves_on(folder: Path, tmp_path: Path) -> None:
             assert (run["status"], run["error"]["errors"][0]["pointer"]) == ("failed", "/text")
         for payload, message in BAD:
             assert message in runner.run("match", payload).json()["error_message"]
+        said = runner.run("say", {"text": SLOW}).json()
+        assert (said["error_type"], "output.text: takes too long" in said["error_message"]) == ("fatal", True)
+        assert runner.run("say", {"text": "a" * 60}).json()["success"]
     finally:
         runner.stop()
 
@@ -88,6 +98,6 @@ def test_a_run_is_cancelled_while_its_pattern_is_tried(folder: Path, tmp_path: P
 
 
 def test_discovery_warns_by_example(folder: Path) -> None:
-    warnings = discover_apart(folder).warnings
-    assert any("In.text: the pattern '^(a+)+$' takes too long for some texts, such as 'aaaa" in warning for warning in warnings)
-    assert json.dumps(warnings).count("takes too long") == 3
+    done = subprocess.run([sys.executable, "-m", "gen_worker.discover"], cwd=folder, capture_output=True, text=True, check=True)
+    assert "warning: In.text: the pattern '^(a+)+$' takes too long for some texts, such as 'aaaa" in done.stderr
+    assert done.stderr.count("takes too long") == 3

@@ -188,13 +188,13 @@ class _Wrapped:
 def sabotaged(made: Bench, sabotage: Sabotage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also the parts that an executor makes for itself, and the functions that a run calls."""
     parts = made.executor._parts
-    names = ("clock", "threads", "tenant", "stuck", "batchers")
+    names = ("clock", "threads", "tenant", "stuck", "batchers", "desk")
     made.executor._parts = msgspec.structs.replace(
         parts,
         **{name: sabotage.wrap(name, getattr(parts, name)) for name in names},
         background=lambda work, name: sabotage.step("background", parts.background, (work, name), {}),
     )
-    for name in ("read_payload", "run_metrics", "utc_now", "RunOutbox", "OutputWriter", "ActionContext", "holds_assets"):
+    for name in ("run_metrics", "utc_now", "RunOutbox", "OutputWriter", "ActionContext", "holds_assets"):
         real = getattr(run_module, name)
         monkeypatch.setattr(run_module, name, lambda *args, _name=name, _real=real, **kwargs: sabotage.step(_name, _real, args, kwargs))
 

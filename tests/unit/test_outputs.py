@@ -100,7 +100,7 @@ BAD = [
 
 
 def writer(kind: type[msgspec.Struct], encoding: Encoding, **limits: int) -> OutputWriter:
-    return OutputWriter(kind, encoding, OutputLimits(**limits))
+    return OutputWriter(kind, encoding, OutputLimits(**limits), lambda kind, data, encoding: None)
 
 
 @pytest.mark.parametrize("value", GOOD, ids=range(len(GOOD)))

@@ -1,5 +1,6 @@
 """`cozyctl check`: all that is wrong with an endpoint folder, and how to mend it."""
 
+import os
 from pathlib import Path
 
 import click
@@ -28,7 +29,7 @@ def command(folder: str, as_json: bool, require_uv_lock: bool) -> int:
     try:
         if (problem := version_problem(root)) and problem not in errors:
             errors.append(problem)
-        found = discover_apart(root)
+        found = discover_apart(root, managed=bool(os.environ.get("MODEL_MANAGER_CLASS")))
     except ValueError as exc:
         errors += [line for line in [str(exc)] if line not in errors]
     else:

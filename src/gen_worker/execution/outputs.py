@@ -16,10 +16,11 @@ from typing import Any
 import msgspec
 
 from gen_worker.authoring.shapes import Leaf, shape_of
-from gen_worker.errors import OutputError
+from gen_worker.errors import OutputError, ValidationError
 from gen_worker.execution.encoding import Encoding
 from gen_worker.texts import class_name, repr_of, text_of
 
+CheckPatterns = Callable[[type[msgspec.Struct], bytes, Encoding], None]
 # In msgpack a float is 0xcb and 8 bytes; all bits of its exponent are set in NaN and infinity. Other bytes may look like that, too.
 _MAYBE_NONFINITE = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]")
 _encode_json = msgspec.json.Encoder().encode
@@ -39,14 +40,15 @@ class OutputLimits(msgspec.Struct, frozen=True):
 class OutputWriter:
     """Checks and encodes what one call returns or yields. Safe from any thread."""
 
-    def __init__(self, kind: type[msgspec.Struct], encoding: Encoding, limits: OutputLimits) -> None:
+    def __init__(self, kind: type[msgspec.Struct], encoding: Encoding, limits: OutputLimits, check_patterns: CheckPatterns) -> None:
         self.limits = limits
+        self._check_patterns = check_patterns
         self._encoding = encoding
         self._check = _check_of(kind)
 
     def result(self, value: Any) -> bytes:
         """A returned value; `OutputError` when it is not what the signature declares, `ValueError` when it is too large."""
-        as_msgpack = self._check(value, "returned")
+        as_msgpack = self._check(value, "returned", self._check_patterns)
         data = _encode_json(value) if self._encoding == "json" else as_msgpack
         size_bytes, limits = len(data), self.limits
         if limits.output_bytes and size_bytes > limits.output_bytes:
@@ -60,7 +62,7 @@ class OutputWriter:
 
     def delta(self, value: Any) -> bytes:
         """A yielded value, as JSON in any case; `OutputError` when it is not what the signature declares, or too large."""
-        self._check(value, "yielded")
+        self._check(value, "yielded", self._check_patterns)
         data = _encode_json(value) if self._encoding == "json" else _sorted_json(value)
         limit = self.limits.delta_bytes
         if limit and len(data) > limit:
@@ -91,7 +93,7 @@ class _Check:
             with contextlib.suppress(TypeError):  # a type that msgspec writes but does not read
                 self._decode = msgspec.msgpack.Decoder(kind).decode
 
-    def __call__(self, value: Any, verb: str) -> bytes:
+    def __call__(self, value: Any, verb: str, check_patterns: CheckPatterns) -> bytes:
         kind = self._kind
         if not isinstance(value, kind):
             raise OutputError(f"{verb} {class_name(value)}; declared is {kind.__name__}")
@@ -103,8 +105,9 @@ class _Check:
             raise OutputError(f"{verb} a {class_name(value)} that cannot be encoded: {text_of(exc)}") from exc
         if self._decode is not None:
             try:
+                check_patterns(kind, data, "msgpack")  # texts of callers may be in it
                 self._decode(data)
-            except (msgspec.DecodeError, RecursionError) as exc:
+            except (msgspec.DecodeError, RecursionError, ValidationError) as exc:
                 raise OutputError(f"{verb} a {kind.__name__} that is not as declared: {text_of(exc)}") from None
         if _MAYBE_NONFINITE.search(data) is not None:
             for path, number in _nonfinite(value, "$"):

@@ -3,9 +3,12 @@
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
+
 from gen_worker.authoring.pattern_process import PatternProcess
 from gen_worker.authoring.signature import FunctionSpec
-from gen_worker.execution.payloads import Payload, read_payload, reads_at_once
+from gen_worker.execution.encoding import Encoding
+from gen_worker.execution.payloads import Payload, check_output_patterns, read_payload, reads_at_once
 from gen_worker.execution.request import RunRequest
 
 _THREADS = 2  # they wait for one process, or hold Python's lock
@@ -30,6 +33,10 @@ class PayloadDesk:
     async def read_aside(self, spec: FunctionSpec, request: RunRequest) -> Payload:
         """The same, off the loop."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self.read, spec, request)
+
+    def check_output(self, kind: type[msgspec.Struct], data: bytes, encoding: Encoding) -> None:
+        """`ValidationError` for an encoded output whose texts do not hold the patterns of its type, which may hold texts of callers."""
+        check_output_patterns(kind, data, encoding, self._patterns)
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -26,8 +26,8 @@ class PayloadPatterns:
         """A payload of so many bytes needs no other process, whatever texts it holds."""
         return min((cost.max_chars(STEPS) for cost in self._costs.values()), default=float("inf"))
 
-    def check(self, plain: Any, process: PatternProcess) -> None:
-        """`ValidationError` for a text that does not hold its pattern, or takes too long to find out. Blocks."""
+    def check(self, plain: Any, process: PatternProcess, *, root: str = "payload") -> None:
+        """`ValidationError` for a text that does not hold its pattern, or takes too long to find out. Blocks. `root`: what `plain` is."""
         found: dict[str, list[tuple[tuple[Any, ...], str]]] = {}
         for path, shape, text in self._texts(plain):
             pattern = pattern_of(shape)
@@ -40,9 +40,9 @@ class PayloadPatterns:
             try:
                 misfit = process.first_misfit(pattern, [text for _, text in places])
             except PatternTooSlowError:
-                raise _refused(places[0][0], f"takes too long to check against the pattern {pattern!r}; send a shorter text") from None
+                raise _refused(root, places[0][0], f"takes too long to check against the pattern {pattern!r}; shorten it") from None
             if misfit is not None:
-                raise _refused(places[misfit][0], f"expected str matching regex {pattern!r}")
+                raise _refused(root, places[misfit][0], f"expected str matching regex {pattern!r}")
 
     def _texts(self, plain: Any) -> Iterator[tuple[tuple[Any, ...], Shape, str]]:
         """Every text in the payload, with its path and type; keys of objects, too."""
@@ -66,7 +66,7 @@ class PayloadPatterns:
                     todo += [((*path, index), part, item) for index, (part, item) in enumerate(zip(fixed.parts, value, strict=False))]
 
 
-def _refused(path: tuple[Any, ...], why: str) -> ValidationError:
+def _refused(root: str, path: tuple[Any, ...], why: str) -> ValidationError:
     shown = "".join(f"[{part}]" if isinstance(part, int) else f".{str(part)[:100]}" for part in path)
     pointer = "".join(f"/{escape_pointer(str(part)[:100])}" for part in path)
-    return ValidationError(f"payload{shown}: {why}.", errors=(FieldError(pointer, why),))
+    return ValidationError(f"{root}{shown}: {why}.", errors=(FieldError(pointer, why),))

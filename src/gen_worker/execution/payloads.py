@@ -32,6 +32,11 @@ def reads_at_once(kind: type[msgspec.Struct], size_bytes: int) -> bool:
     return size_bytes <= _reader(kind).max_quick_bytes
 
 
+def check_output_patterns(kind: type[msgspec.Struct], data: bytes, encoding: Encoding, patterns: PatternProcess) -> None:
+    """`ValidationError` for a text of an encoded output that does not hold its pattern, or takes too long to find out. Blocks."""
+    _reader(kind).check_patterns(data, encoding, patterns, root="output")
+
+
 def read_payload(
     kind: type[msgspec.Struct],
     data: bytes | msgspec.Raw,
@@ -73,9 +78,13 @@ class _Reader:
         is_flat = not self._shape.is_array and all(field.shape.is_scalar for field in self._shape.fields)
         self._flat_keys = frozenset(self._shape.by_key) if is_flat else frozenset()
 
+    def check_patterns(self, data: bytes | msgspec.Raw, encoding: Encoding, process: PatternProcess, *, root: str = "payload") -> None:
+        if len(data) > self._max_unchecked_bytes:
+            self._patterns.check(_decode_any[encoding](data), process, root=root)
+
     def read(self, data: bytes | msgspec.Raw, encoding: Encoding, process: PatternProcess | None) -> Payload:
-        if process is not None and len(data) > self._max_unchecked_bytes:
-            self._patterns.check(_decode_any[encoding](data), process)
+        if process is not None:
+            self.check_patterns(data, encoding, process)
         try:
             value = self._decode[encoding](data)
         except msgspec.ValidationError as exc:

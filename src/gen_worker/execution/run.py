@@ -221,7 +221,7 @@ class Run:
         outbox = self._outbox = RunOutbox(self, parts.mailbox.post, self._outbox_broke)
         ctx = self._ctx = self._context(outbox)
         limits = msgspec.structs.replace(parts.limits, message_bytes=request.max_output_bytes) if request.max_output_bytes else parts.limits
-        writer = OutputWriter(spec.output_type, request.encoding, limits)
+        writer = OutputWriter(spec.output_type, request.encoding, limits, parts.desk.check_output)
         if spec.batch is not None:
             batcher = parts.batchers.of(spec, tuple([use.model_id for use in self._uses]), self._device)
             call: Call | BatchCall = BatchCall(batcher, ctx, self._payload, arguments, writer)

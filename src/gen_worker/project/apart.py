@@ -12,6 +12,7 @@ import msgspec
 
 from gen_worker.project.cozy_toml import find_cozy_toml, load_cozy_toml
 from gen_worker.project.discovery import discover
+from gen_worker.project.injectable import check_injections
 from gen_worker.project.pattern_warnings import pattern_warnings
 
 
@@ -31,9 +32,12 @@ class Report(msgspec.Struct, frozen=True):
         return (*(f"'{package}' {listed}" for package in self.stood_in), *self.slow_patterns)
 
 
-def discover_apart(root: Path) -> Report:
-    """Discover the project in `root`, whose declared but missing packages are stood in for. What it prints goes to stderr."""
-    data, status = in_child(lambda: msgspec.json.encode(_report(root)))
+def discover_apart(root: Path, *, managed: bool = False) -> Report:
+    """Discover the project in `root`, whose declared but missing packages are stood in for. What it prints goes to stderr.
+
+    `managed`: a model manager of the author's loads what it likes, so no type of a model is refused.
+    """
+    data, status = in_child(lambda: msgspec.json.encode(_report(root, managed=managed)))
     if data is not None:
         return msgspec.json.decode(data, type=Report)
     main = load_cozy_toml(find_cozy_toml(root) or root / "cozy.toml").main
@@ -80,9 +84,11 @@ def in_child(work: Callable[[], bytes]) -> tuple[bytes | None, int]:
     return (data[1:] if data[:1] == b"+" else None), os.waitstatus_to_exitcode(waited)
 
 
-def _report(root: Path) -> Report:
+def _report(root: Path, *, managed: bool) -> Report:
     try:
         found = discover(root, with_stand_ins=True)
+        for spec in () if managed else found.specs:
+            check_injections(spec)
         manifest = msgspec.json.encode(found.manifest)
     except ValueError as exc:
         return Report(problem=str(exc) or type(exc).__name__)

@@ -62,6 +62,11 @@ class _StandInType(type):
     __ror__ = __or__
 
 
+def is_stand_in(kind: type) -> bool:
+    """Whether a class stands for one whose package is not installed here."""
+    return "_stand_in" in kind.__dict__
+
+
 def _make(module: str, name: str) -> _StandInType:
     return _StandInType(name, (), {"__module__": module, "_stand_in": True})
 

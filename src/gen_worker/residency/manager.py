@@ -20,6 +20,7 @@ from gen_worker.content.progress import Listener, ModelProgress
 from gen_worker.errors import ResourceError, WorkerError
 from gen_worker.events import ModelStep, RunEvent
 from gen_worker.log import Log
+from gen_worker.project.injectable import own_loaders
 from gen_worker.refs import ModelSpec, canonical_ref
 from gen_worker.residency.accounting import ModelCache
 from gen_worker.residency.ahead import Ahead
@@ -28,7 +29,7 @@ from gen_worker.residency.loaders.base import Loader, LoadRequest
 from gen_worker.residency.loaders.diffusers import DiffusersLoader
 from gen_worker.residency.loaders.lora import LoraLoader
 from gen_worker.residency.loaders.onnx import OnnxLoader
-from gen_worker.residency.loaders.own import OwnLoader, own_loaders
+from gen_worker.residency.loaders.own import OwnLoader
 from gen_worker.residency.loaders.path import PathLoader
 from gen_worker.residency.loaders.plain import PlainLoader
 from gen_worker.residency.loaders.transformers import TransformersLoader

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any, get_origin
 
 from gen_worker.authoring.signature import FunctionSpec
-from gen_worker.residency.loaders.own import own_loaders
+from gen_worker.project.injectable import own_loaders
 from gen_worker.sources.file_plan import SMALL_FILES
 from gen_worker.sources.keyspace import Keyspace
 

@@ -1,11 +1,10 @@
 """Loaders that authors write: functions marked `@model_loader(TYPE)`, visible in the module of the endpoint function."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from gen_worker.errors import FatalError
-from gen_worker.injection import LOADER_MARK
 from gen_worker.residency.loaders.base import Loaded, LoadPlan, LoadRequest, folder_bytes, whole
 
 
@@ -32,17 +31,6 @@ class OwnLoader:
             return Loaded(model, measured_bytes(model) or size_bytes, lambda: model)
 
         return whole(request, size_bytes, load)
-
-
-def own_loaders(function: Any) -> Mapping[Any, Callable[..., Any]]:
-    """The marked loaders that the module of a function defines or imports, by type."""
-    found: dict[Any, Callable[..., Any]] = {}
-    names: dict[str, Any] = getattr(inspect.unwrap(function), "__globals__", {})
-    for value in list(names.values()):
-        kind: Any = getattr(value, LOADER_MARK, None) if inspect.isfunction(value) else None
-        if kind is not None:
-            found[kind] = value
-    return found
 
 
 def measured_bytes(model: Any) -> int:

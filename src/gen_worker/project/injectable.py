@@ -1,0 +1,58 @@
+"""Whether something can load what a parameter asks for, told before anything is loaded: the same answer as the loaders give."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, get_origin
+
+from gen_worker.authoring.adapters import LoraAdapter
+from gen_worker.authoring.signature import FunctionSpec, SignatureError
+from gen_worker.injection import LOADER_MARK
+from gen_worker.project.standins import is_stand_in
+
+_EXPECTED = (
+    "a diffusers pipeline, a transformers class, onnxruntime.InferenceSession, gen_worker.LoraAdapter, pathlib.Path, or a class with "
+    "from_pretrained(path)"
+)
+
+
+def check_injections(spec: FunctionSpec) -> None:
+    """`SignatureError` for a parameter whose type nothing loads."""
+    own = own_loaders(spec.function)
+    for injection in spec.injections:
+        if not is_injectable(injection.type, own):
+            name = injection.type.__qualname__ if isinstance(injection.type, type) else str(injection.type)
+            raise SignatureError(
+                spec.function,
+                f"nothing loads models of the type of '{injection.param}', {name}; expected {_EXPECTED}",
+                _fix(injection.type, name),
+            )
+
+
+def is_injectable(annotation: Any, own: Mapping[Any, Callable[..., Any]]) -> bool:
+    """Whether one of the loaders accepts a type; `own` are the author's."""
+    kind = get_origin(annotation) or annotation
+    if any(kind_of == annotation for kind_of in own) or annotation in (Path, LoraAdapter):
+        return True
+    if not isinstance(kind, type):
+        return False
+    is_session = kind.__module__.partition(".")[0] == "onnxruntime" and kind.__name__ == "InferenceSession"
+    return is_session or is_stand_in(kind) or callable(getattr(annotation, "from_pretrained", None))
+
+
+def own_loaders(function: Any) -> Mapping[Any, Callable[..., Any]]:
+    """The marked loaders that the module of a function defines or imports, by type."""
+    found: dict[Any, Callable[..., Any]] = {}
+    names: dict[str, Any] = getattr(inspect.unwrap(function), "__globals__", {})
+    for value in list(names.values()):
+        kind: Any = getattr(value, LOADER_MARK, None) if inspect.isfunction(value) else None
+        if kind is not None:
+            found[kind] = value
+    return found
+
+
+def _fix(annotation: Any, name: str) -> str:
+    mark = f"mark a function of this module @model_loader({name}), or set MODEL_MANAGER_CLASS where a manager of yours loads it"
+    if isinstance(annotation, type) and annotation.__module__.partition(".")[0] == "transformers" and name.endswith("Pipeline"):
+        return f"inject its parts, such as AutoModelForCausalLM and AutoTokenizer, and call pipeline(...) with them; or {mark}"
+    return mark
