@@ -76,6 +76,20 @@ class TestHuggingFace:
         assert get(sources(env), hf(dtypes=("fp32", "fp16"))).path == local.path
         assert (len(server.requests), repo.listings) == (requests, listings)
 
+    @pytest.mark.parametrize("small", [True, False])
+    def test_a_flipped_byte_of_what_we_fetched_is_not_served(self, server: BlobServer, env: dict[str, str], small: bool) -> None:
+        FakeHuggingFace(server, "demo/digits", read_tree(DIGITS))
+        want = hf(dtypes=("fp32", "fp16"))
+        local = get(sources(env), want)
+        path = local.path / ("model_index.json" if small else "unet/diffusion_pytorch_model.safetensors")
+        right = path.read_bytes()
+        with path.open("r+b") as file:
+            file.write(bytes([right[0] ^ 1]))
+        found = sources(env)
+        assert found.source.present(want) is None
+        assert (get(found, want).path / path.relative_to(local.path)).read_bytes() == right
+        assert sources(env).source.present(want) is not None
+
     def test_what_another_tool_has_fetched_is_used_as_it_is(self, server: BlobServer, env: dict[str, str], tmp_path: Path) -> None:
         snapshot = tmp_path / f"hf/hub/models--demo--digits/snapshots/{COMMIT}"
         snapshot.parent.mkdir(parents=True)

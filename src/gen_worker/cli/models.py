@@ -221,7 +221,7 @@ def prefetch(names: tuple[str, ...], folder: str, models: tuple[str, ...], dtype
 
 async def _prefetch_all(bench: _Workbench, wants: list[ModelWant], *, quiet: bool) -> list[dict[str, Any]]:
     measurements = Measurements(bench.settings.cas_root.parent / "measured.json")
-    arrivals = Arrivals(bench.sources.source, bench.settings.worker_max_concurrent_downloads, measurements)
+    arrivals = Arrivals(bench.sources.source, bench.settings.worker_max_concurrent_downloads, measurements, bench.sources.checked.is_right)
 
     async def one(want: ModelWant, bars: ModelBars) -> dict[str, Any]:
         try:

@@ -1,12 +1,13 @@
 """Blobs to a folder, each fetched by one process: whoever else wants it waits, and takes over when the owner dies."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from gen_worker.content.disk import has_size
 from gen_worker.content.lease_file import LeaseFile
 from gen_worker.content.progress import Progress
+from gen_worker.content.seals import Seals
 from gen_worker.net.download import fetch
 from gen_worker.net.range_client import RangeClient
 from gen_worker.net.wanted import DownloadCanceledError, Policy, Wanted
@@ -35,9 +36,16 @@ def fetch_blobs(
     progress: Progress,
     cancel: threading.Event,
     on_blob: Callable[[Path], None] = lambda path: None,
+    seals: Seals | None = None,
 ) -> int:
     """Have every blob; how many bytes this call fetched. `on_blob` hears of each one that it fetched, when it is complete and right. Errors
     as of `net.download.fetch`."""
+
+    def arrived(file: Wanted) -> None:
+        if seals is not None and file.digest:
+            seals.seal(file.path, file.digest)
+        on_blob(file.path)
+
     missing, fetched = {file.path: file for file in wanted}, 0
     while missing:
         leases = {path: LeaseFile(locks / f"{path.name}.lock") for path in missing}
@@ -53,7 +61,7 @@ def fetch_blobs(
             mine = [file for path, file in missing.items() if path in held]
             if mine:
                 meter = _Meter(progress, list(held.values()))
-                fetch(mine, client, meter, cancel, policy=policy, on_file=lambda file: on_blob(file.path))
+                fetch(mine, client, meter, cancel, policy=policy, on_file=arrived)
                 fetched += sum(file.size_bytes for file in mine)
                 for file in mine:
                     del missing[file.path]
@@ -68,3 +76,10 @@ def fetch_blobs(
 def is_present(file: Wanted) -> bool:
     """Whether the finished blob is here; only right content ever gets that name."""
     return has_size(file.path, file.size_bytes)
+
+
+def drop_damaged(wanted: Iterable[Wanted], seals: Seals, *, unsealed: bool) -> None:
+    """Remove the blobs that are here and no longer right, so that they come again; `unsealed` as `Seals.is_damaged` has it."""
+    for file in wanted:
+        if file.digest and is_present(file) and seals.is_damaged(file.path, file.digest, unsealed=unsealed):
+            file.path.unlink(missing_ok=True)

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import msgspec
 
-from gen_worker.content.blobs import fetch_blobs, is_present
+from gen_worker.content.blobs import drop_damaged, fetch_blobs, is_present
 from gen_worker.content.disk import admit, has_size, missing_bytes
 from gen_worker.content.listing import Listing, RemoteFile, checked_listing
 from gen_worker.content.progress import Progress
+from gen_worker.content.seals import Seals
 from gen_worker.errors import FatalError
 from gen_worker.log import Log
 from gen_worker.net.digests import checked_digest
@@ -50,8 +51,9 @@ class _Ref(msgspec.Struct, frozen=True):
 class Cas:
     """A store in one folder; several processes may use it."""
 
-    def __init__(self, root: Path, *, floor_bytes: int = 0, log: Log | None = None) -> None:
+    def __init__(self, root: Path, *, floor_bytes: int = 0, log: Log | None = None, seals: Seals | None = None) -> None:
         self.root = root
+        self.seals = seals or Seals(root.parent / "seals")
         self._log = log or Log()
         self._skipped: set[Path] = set()
         self._floor_bytes = floor_bytes
@@ -119,13 +121,14 @@ class Cas:
         fetched = 0
         if found is None:
             wanted = {file.digest: self._wanted(file, link) for file in listing.files}
+            drop_damaged(wanted.values(), self.seals, unsealed=True)
             missing = [file for file in wanted.values() if not is_present(file)]
             total = sum(file.size_bytes for file in wanted.values())
             need, growth = self.missing_bytes(listing)
             admit(self.root, growth, self._floor_bytes, ref)
             progress.begin("downloading", total)
             progress.add(total - need)
-            fetched = fetch_blobs(missing, self.locks, client, policy, progress, cancel, self.on_blob)
+            fetched = fetch_blobs(missing, self.locks, client, policy, progress, cancel, self.on_blob, self.seals)
             found = self._publish(listing)
         self._remember(_Ref(ref, listing.digest, form))
         return Snapshot(found.path, found.listing, fetched)
@@ -150,8 +153,10 @@ class Cas:
             path.unlink(missing_ok=True)
             if known.digest not in others:
                 name = snapshot_name(known.digest)
+                gone = self.find(known.digest)
                 (self.manifests / f"{name}.json").unlink(missing_ok=True)
-                shutil.rmtree(self.snapshots / name, ignore_errors=True)
+                with self.seals.keeping(self._blobs_of(gone.listing) if gone is not None else {}):
+                    shutil.rmtree(self.snapshots / name, ignore_errors=True)
 
     def _known(self) -> list[tuple[Path, _Ref]]:
         read = [(path, self._read_ref(path)) for path in sorted(self.refs.glob("*.json"))]
@@ -175,6 +180,9 @@ class Cas:
             self._skipped.add(path)
             self._log.warning("store.file_skipped", path=str(path), error="not a record of this store; remove it, or fetch the model again")
 
+    def _blobs_of(self, listing: Listing) -> dict[Path, str]:
+        return {self.blob_path(file.digest): file.digest for file in listing.files}
+
     def _wanted(self, file: RemoteFile, link: LinkOf) -> Wanted:
         return Wanted(self.blob_path(file.digest), file.size_bytes, file.digest, lambda expired: link(file, expired), file.path)
 
@@ -183,15 +191,17 @@ class Cas:
         final = self.snapshots / name
         building = self.snapshots / f"{name}.building.{os.getpid()}.{secrets.token_hex(4)}"
         try:
-            for file in listing.files:
-                target = building / file.path
-                target.parent.mkdir(parents=True, exist_ok=True)
-                _link_or_copy(self.blob_path(file.digest), target)
+            with self.seals.keeping(self._blobs_of(listing)):
+                for file in listing.files:
+                    target = building / file.path
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    _link_or_copy(self.blob_path(file.digest), target)
             self.manifests.mkdir(parents=True, exist_ok=True)
             plain = Listing(listing.digest, tuple(RemoteFile(f.path, f.size_bytes, f.digest) for f in listing.files))
             write_whole(self.manifests / f"{name}.json", msgspec.json.encode(plain))
             if final.exists() and self.find(listing.digest) is None:
-                shutil.rmtree(final)  # what an earlier program left half done
+                with self.seals.keeping(self._blobs_of(listing)):
+                    shutil.rmtree(final)  # what an earlier program left half done
             try:
                 building.rename(final)
             except OSError:

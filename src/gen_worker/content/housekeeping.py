@@ -68,6 +68,7 @@ def collect(cas: Cas, *, now_s: float | None = None, grace_s: float = 3600.0) ->
         else:
             path.unlink(missing_ok=True)
         files, size_bytes = files + 1, size_bytes + size
+    cas.seals.collect()
     return Collected(files, size_bytes)
 
 

@@ -96,7 +96,9 @@ def dev_config(options: ServeOptions, env: Mapping[str, str], run_dir: Path, ser
     return DevConfig(
         functions=served.functions,
         models_by_function=served.models_by_function,
-        sources=build_sources(settings, model_overrides(options, settings.cozy_model_overrides, served)),
+        sources=build_sources(
+            settings, model_overrides(options, settings.cozy_model_overrides, served), log=Log(as_json=env.get("LOG_FORMAT") == "json")
+        ),
         model_settings=settings,
         outputs=writable(options.outputs),
         run_dir=Path(env.get("WORKER_RUN_DIR") or run_dir),

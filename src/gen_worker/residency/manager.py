@@ -108,11 +108,12 @@ class ModelManager:
         margin_bytes: int = 0,
         looks_ahead: bool = False,
         on_close: Callable[[], None] = lambda: None,
+        is_right: Callable[[LocalModel], bool] = lambda local: True,
     ) -> None:
         self.keyspace = keyspace
         self.cache = cache
         measurements = self.measurements = Measurements(measured)
-        self.arrivals = Arrivals(source, downloads, measurements)
+        self.arrivals = Arrivals(source, downloads, measurements, is_right)
         self.places = [
             Place(number, cache, ledger, devices, measurements, log, margin_bytes) for number, ledger in enumerate(cache.ledgers)
         ]

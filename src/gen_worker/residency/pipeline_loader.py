@@ -130,8 +130,8 @@ class PipelineLoader:
         settings, devices = ModelSettings.from_env(env), DeviceSettings.from_env(env)
         self._cache = ModelCache(max_vram_gb, vram_safety_margin_gb)
         measurements = Measurements(settings.cas_root.parent / "measured.json")
-        source = build_sources(settings, {}, Extras(None, downloader)).source
-        self._arrivals = Arrivals(source, settings.worker_max_concurrent_downloads, measurements)
+        sources = build_sources(settings, {}, Extras(None, downloader))
+        self._arrivals = Arrivals(sources.source, settings.worker_max_concurrent_downloads, measurements, sources.checked.is_right)
         self._device = TorchDevice(pick_devices(devices)[0])
         self._residency = Residency(self._cache, lambda: self._device, measurements, Log())
         self._loaded: dict[str, tuple[LoadedPipeline, Loaded]] = {}

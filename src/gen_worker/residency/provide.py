@@ -9,6 +9,7 @@ import msgspec
 from gen_worker.authoring.model_interface import ModelDownloader
 from gen_worker.content.cas import Cas
 from gen_worker.content.housekeeping import StoreLimits
+from gen_worker.content.seals import Seals
 from gen_worker.log import Log
 from gen_worker.net.json_client import JsonClient
 from gen_worker.net.range_client import RangeClient
@@ -21,6 +22,7 @@ from gen_worker.residency.devices import DeviceSet, find_devices, has_nvidia
 from gen_worker.residency.manager import DEFAULT_LOADERS, ModelManager
 from gen_worker.residency.tee import Tee
 from gen_worker.settings import DeviceSettings, ModelSettings, is_true
+from gen_worker.sources.checked import CheckedSource
 from gen_worker.sources.hf import HfSource
 from gen_worker.sources.hub import HubSource, ListedSource, StoreFetcher
 from gen_worker.sources.hub_routes import HubRoutes
@@ -45,6 +47,7 @@ class Sources(msgspec.Struct, frozen=True):
     hub: HubSource
     cas: Cas
     store: StoreFetcher
+    checked: CheckedSource
 
 
 def build_sources(
@@ -52,20 +55,23 @@ def build_sources(
     overrides: Mapping[str, Path],
     extras: Extras = Extras(),  # noqa: B008 - frozen
     retries: Retries | None = None,
+    log: Log | None = None,
 ) -> Sources:
     """Overrides first, then a scheduler's lists, the hub, Hugging Face. `ValueError` names a setting that cannot be used.
 
     `retries`: how all of them try again; the usual policy by default.
     """
     client, policy = RangeClient(retries=retries), Policy()
-    cas = Cas(settings.cas_root, floor_bytes=round(settings.worker_min_free_disk_gb * 1e9))
+    log = log or Log()
+    seals = Seals(settings.cas_root.parent / "seals")
+    cas = Cas(settings.cas_root, floor_bytes=round(settings.worker_min_free_disk_gb * 1e9), log=log, seals=seals)
     limits = StoreLimits(round(settings.worker_model_cache_gb * 1e9), round(settings.worker_min_free_disk_gb * 1e9))
     store = StoreFetcher(cas, client, policy, limits)
     hub = None
     if settings.cozy_hub_url:
         client_of_hub = JsonClient(settings.cozy_hub_url, settings.cozy_hub_token)
         hub = HubRoutes(client_of_hub, may_resolve=is_true(settings.worker_allow_cozy_hub_api_resolve), retries=client.retries)
-    hf = HfSource(settings, client, policy)
+    hf = HfSource(settings, client, policy, seals)
     listed = ListedSource(store)
     cozy = HubSource(store, hub)
     by_scheme: dict[str, ModelSource] = {
@@ -73,12 +79,12 @@ def build_sources(
         "cozy": cozy,
         "hf": HubSource(store, hub, otherwise=hf),
     }
-    source: ModelSource = Downloads(by_scheme, scheme_of)
+    source: ModelSource = CheckedSource(Downloads(by_scheme, scheme_of), seals, log, cas.blob_path)
     if extras.downloader is not None:
         source = DownloaderSource(extras.downloader, settings.cas_root.parent / "downloader")
     limit_bytes = round(settings.worker_local_cache_gb * 1e9)
-    copies = LocalCopies(source, settings.worker_local_model_cache_dir, limit_bytes)
-    return Sources(OverrideSource(overrides, copies), listed, hf, cozy, cas, store)
+    copies = CheckedSource(LocalCopies(source, settings.worker_local_model_cache_dir, limit_bytes), seals, log, cas.blob_path)
+    return Sources(OverrideSource(overrides, copies), listed, hf, cozy, cas, store, copies)
 
 
 def build_models(
@@ -111,6 +117,7 @@ def build_models(
         margin_bytes=device_settings.margin_bytes,
         looks_ahead=is_true(settings.worker_load_ahead),
         on_close=tee.close,
+        is_right=sources.checked.is_right,
     )
 
 

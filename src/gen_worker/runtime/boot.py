@@ -38,7 +38,7 @@ def boot(env: Mapping[str, str]) -> int:
         functions, models = load_functions(manifest)
         startup.phase("manifest_loaded", path=str(path), functions=sorted(spec.name for spec in functions))
         phase = "configuration"
-        config = worker_config(env, settings, functions, models)
+        config = worker_config(env, settings, functions, models, log=log)
         phase = "cache_preflight"
         for folder in cache_folders(settings, config.model_settings):
             startup.phase("cache_preflight_started", "starting", path=folder)

@@ -35,6 +35,7 @@ def worker_config(
     functions: tuple[FunctionSpec, ...],
     models: Mapping[str, Mapping[str, ModelSpec]],
     extras: Extras = Extras(),  # noqa: B008 - frozen
+    log: Log | None = None,
 ) -> WorkerConfig:
     """What a worker is built from; `ValueError` names what is missing or wrong."""
     if not settings.scheduler_public_addr.strip():
@@ -49,7 +50,9 @@ def worker_config(
         devices=devices,
         functions=functions,
         models_by_function=models,
-        sources=build_sources(model_settings, parse_overrides(split_list(model_settings.cozy_model_overrides), Path.cwd()), extras),
+        sources=build_sources(
+            model_settings, parse_overrides(split_list(model_settings.cozy_model_overrides), Path.cwd()), extras, log=log
+        ),
         extras=extras,
         model_settings=model_settings,
     )
@@ -151,9 +154,9 @@ class Worker:
             functions, models = load_functions(msgspec.convert(manifest, Manifest))
         else:
             functions, models = read_specs(import_modules(user_module_names)), {}
-        config = worker_config(env, settings, functions, models, Extras(model_manager, downloader))
-        self._config = msgspec.structs.replace(config, worker_id=worker_id or "")
         self._log = Log(as_json=env.get("LOG_FORMAT") == "json")
+        config = worker_config(env, settings, functions, models, Extras(model_manager, downloader), self._log)
+        self._config = msgspec.structs.replace(config, worker_id=worker_id or "")
         self._lock = threading.Lock()
         self._stops = 0  # that came while nothing was running
         self._running: tuple[asyncio.AbstractEventLoop, WireWorker] | None = None

@@ -27,10 +27,20 @@ class _Arrival:
 
 
 class Arrivals:
-    """`source` blocks, so it is asked in threads: as many as models may download at once, and one that only looks at the disk."""
+    """`source` blocks, so it is asked in threads: as many as models may download at once, and one that only looks at the disk.
 
-    def __init__(self, source: ModelSource, downloads: int, measurements: Measurements | None = None) -> None:
+    `is_right` looks closer at a model that is here, before its first use; False: it has to come again.
+    """
+
+    def __init__(
+        self,
+        source: ModelSource,
+        downloads: int,
+        measurements: Measurements | None = None,
+        is_right: Callable[[LocalModel], bool] = lambda local: True,
+    ) -> None:
         self._measurements = measurements
+        self._is_right = is_right
         self._source = source
         self._downloads = ThreadPoolExecutor(max(1, downloads), thread_name_prefix="model-fetch")
         self._looks = ThreadPoolExecutor(1, thread_name_prefix="model-look")
@@ -54,10 +64,16 @@ class Arrivals:
         found = self.known(want)
         if found is None or not found.path.exists():
             found = await self.present(want)
+            if found is not None and not await self._may_be_used(found):
+                found = None
         if found is None:
             found = await self._arrive(want, listener)
         self._known[_identity(want)] = found
         return found
+
+    async def _may_be_used(self, local: LocalModel) -> bool:
+        """Before the first use in this process: files without a seal are hashed, which may take as long as reading them."""
+        return await asyncio.get_running_loop().run_in_executor(self._downloads, contained, lambda: self._is_right(local))
 
     def forget(self, model_id: str) -> None:
         """Look at the disk again for this model."""

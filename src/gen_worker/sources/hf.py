@@ -15,10 +15,11 @@ from pathlib import Path
 
 import msgspec
 
-from gen_worker.content.blobs import fetch_blobs, is_present
+from gen_worker.content.blobs import drop_damaged, fetch_blobs, is_present
 from gen_worker.content.disk import admit, has_size, missing_bytes
 from gen_worker.content.listing import Listing, RemoteFile, checked_listing
 from gen_worker.content.progress import Progress
+from gen_worker.content.seals import Seals
 from gen_worker.errors import FatalError
 from gen_worker.net.range_client import Link, RangeClient
 from gen_worker.net.wanted import DownloadFailedError, Policy, Wanted
@@ -46,8 +47,9 @@ class HfPlan(msgspec.Struct, frozen=True):
 class HfSource:
     """One cache folder and one endpoint."""
 
-    def __init__(self, settings: ModelSettings, client: RangeClient, policy: Policy) -> None:
+    def __init__(self, settings: ModelSettings, client: RangeClient, policy: Policy, seals: Seals | None = None) -> None:
         self._settings = settings
+        self._seals = seals or Seals(None)
         self._client = client
         self._policy = policy
         self._account = HfAccount.of(settings)
@@ -91,6 +93,7 @@ class HfSource:
         folder, listing = self._folder(ref), found.listing
         address = self._hub.address(ref, found.commit)
         wanted = {file.digest: _wanted(address, folder, file, ref.canonical()) for file in listing.files}
+        drop_damaged(wanted.values(), self._seals, unsealed=False)  # what another tool has fetched is taken as it is
         missing = [file for file in wanted.values() if not is_present(file)]
         need, growth = missing_bytes({file.path: file.size_bytes for file in missing})
         total = sum(file.size_bytes for file in wanted.values())
@@ -98,7 +101,7 @@ class HfSource:
         progress.begin("downloading", total)
         progress.add(total - need)
         locks = self._cache / ".locks" / folder.name
-        fetched = fetch_blobs(missing, locks, self._client, self._policy, progress, cancel, self.on_blob)
+        fetched = fetch_blobs(missing, locks, self._client, self._policy, progress, cancel, self.on_blob, self._seals)
         snapshot = folder / "snapshots" / found.commit
         for file in listing.files:
             _link(_blob_path(folder, file), snapshot / file.path)
