@@ -15,7 +15,7 @@ class _Uncounted:
 
 
 def fetch_one(link: Link, target: Path, cancel: threading.Event, *, timeout_s: float) -> None:
-    """One file whose size and digest nobody has said; errors as of `fetch`. `timeout_s` bounds each wait for bytes."""
+    """One file whose size and digest nobody has said; raises what `net.download.fetch` raises. `timeout_s` bounds each wait for bytes."""
     client = RangeClient(read_timeout_s=timeout_s)
     try:
         try:

@@ -53,7 +53,10 @@ class RangeReply:
             raise PassingError(f"the connection broke: {exc}") from exc
 
     def chunks(self, buffer: memoryview) -> Generator[memoryview]:
-        """The bytes as they come, as many at a time as the buffer holds, each good until the next; errors as of `read_into`."""
+        """The bytes as they come, in pieces of at most the buffer's size. A piece is valid until the next one is asked for.
+
+        Raises `PassingError` when the connection breaks.
+        """
         while size := self.read_into(buffer):
             yield buffer[:size]
 
@@ -94,7 +97,7 @@ class RangeClient:
             response.release_conn()
 
     def read(self, link: Link, end: int, max_bytes: int = 64 << 20) -> bytes:
-        """The first `end` bytes of a file, or all of it if it is shorter; errors as of `get`."""
+        """The first `end` bytes of a file, or all of it if it is shorter. Raises `HttpError` and `PassingError`."""
         with self.get(link, 0, end) as reply:
             data = bytearray()
             for chunk in reply.chunks(memoryview(bytearray(min(end, READ_BYTES)))):

@@ -17,7 +17,6 @@ from typing import TypeVar
 import msgspec
 
 from gen_worker.clock import Clock, SystemClock
-from gen_worker.names import whole_number
 
 T = TypeVar("T")
 
@@ -112,8 +111,8 @@ def asked_s(status: int, headers: Mapping[str, str], clock: Clock) -> float | No
     """Seconds that a server wants to be left alone, by the headers of its refusal (names in lower case); None where it does not say."""
     retry_after = headers.get("retry-after", "").strip()
     if retry_after:
-        if retry_after.isascii() and retry_after.isdigit():
-            return float(min(int(retry_after[:12]), 10**9))
+        if (seconds := _number(retry_after)) is not None:
+            return float(seconds)
         then_s = _unix_s(retry_after)
         if then_s is not None:
             # The server's clock may differ from ours: its own `Date` is the moment from which it counts.
@@ -129,12 +128,10 @@ def _rate_limit_s(status: int, headers: Mapping[str, str]) -> float | None:
     windows = {name: params.get("w") for name, params in _rate_items(headers.get("ratelimit-policy", ""))}
     items = [(params.get("r"), params.get("t", windows.get(name))) for name, params in _rate_items(text) if params.keys() & {"r", "t"}]
     if not items:
-        old = dict(_OLD_RATE_ITEM.findall(text)) or {
-            part: value
-            for part in ("remaining", "reset")
-            if whole_number(value := headers.get(f"ratelimit-{part}", "").strip()) is not None
+        old = {name: _number(value) for name, value in _OLD_RATE_ITEM.findall(text)} or {
+            part: _number(headers.get(f"ratelimit-{part}", "")) for part in ("remaining", "reset")
         }
-        items = [(int(old["remaining"]) if "remaining" in old else None, int(old["reset"]))] if "reset" in old else []
+        items = [(old.get("remaining"), old.get("reset"))]
     used_up = [reset for left, reset in items if reset is not None and left == 0]
     if not used_up and status == 429:  # refused for the limit, whatever the counter says
         used_up = [reset for _, reset in items if reset is not None]
@@ -147,10 +144,16 @@ def _rate_items(text: str) -> list[tuple[str, dict[str, int]]]:
         params = {}
         for part in item["params"].split(";"):
             name, _, value = part.partition("=")
-            if value.strip().isascii() and value.strip().isdigit():
-                params[name.strip()] = min(int(value.strip()[:12]), 10**9)
+            if (number := _number(value)) is not None:
+                params[name.strip()] = number
         found.append((item["quoted"] if item["quoted"] is not None else item["plain"], params))
     return found
+
+
+def _number(text: str) -> int | None:
+    """ASCII digits as a number, at most 10^9: longer ones are as good as for ever."""
+    text = text.strip()
+    return min(int(text[:12]), 10**9) if text.isascii() and text.isdigit() else None
 
 
 def _unix_s(text: str) -> float | None:

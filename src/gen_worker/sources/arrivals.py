@@ -1,5 +1,7 @@
-"""Models on their way to this disk: one download a model however many wait, ended when the last of them has gone. Lives on one event
-loop."""
+"""Models on their way to this disk. Each is downloaded once, however many wait for it. The download ends when the last waiter has gone.
+
+All methods belong to one event loop.
+"""
 
 import asyncio
 import contextlib
@@ -60,7 +62,7 @@ class Arrivals:
         return await self.look(lambda: self._source.present(want))
 
     async def locate(self, want: ModelWant, listener: Listener | None = None) -> LocalModel:
-        """Find it on this disk or bring it here; hears of the progress with everybody else who waits. Errors as of `ModelSource.fetch`."""
+        """Find a model on this disk, or bring it here. `listener` hears of the progress. Raises a `WorkerError` that says why not."""
         found = self.known(want)
         if found is None or not found.path.exists():
             found = await self.present(want)

@@ -1,7 +1,13 @@
-"""`hf:` refs: huggingface_hub lists, our downloader fetches, and the files land where other Hugging Face tools look for them. Blocking.
+"""Models of Hugging Face (`hf:` refs). huggingface_hub gives the list of files, our own downloader fetches them. Blocking.
 
-`<cache>/models--<owner>--<repo>/{blobs/<etag>, snapshots/<commit>/<path> -> blob, refs/<revision>}`. What is complete there is used
-without asking the network.
+The files are stored in Hugging Face's own cache layout, so that its tools find them, and files that its tools have fetched are used here:
+
+    <cache>/models--<owner>--<repo>/blobs/<digest>              the content
+                                    snapshots/<commit>/<path>   a link to it
+                                    refs/<branch or tag>        the commit that it meant when it was last looked up
+
+Beside that, `<TENSORHUB_CACHE_DIR>/hf/models--<owner>--<repo>/` has a record for each use of a snapshot: which files the use needs. A model
+whose files are all here is used without a request.
 """
 
 import hashlib
@@ -56,7 +62,7 @@ class HfSource:
         self._hub = HfHub(self._account, client)
         self._cache = self._account.cache
         self._records = Path(settings.tensorhub_cache_dir).expanduser() / "hf"
-        self.on_blob: Callable[[Path], None] = lambda path: None  # as of `Cas`
+        self.on_blob: Callable[[Path], None] = lambda path: None  # hears of each file that was fetched, as soon as it is whole
 
     def present(self, want: ModelWant) -> LocalModel | None:
         ref = _hf_ref(want.spec.ref)

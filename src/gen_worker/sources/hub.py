@@ -36,7 +36,7 @@ class StoreFetcher:
         self._limits = limits
 
     def fetch(self, model_id: str, form: str, listing: Listing, renew: Renew, progress: Progress, cancel: threading.Event) -> LocalModel:
-        """Have these files; `form` as of `Cas.find_ref`."""
+        """Have these files in the store. `form`: dtypes joined by commas, for example `fp16,bf16`; "" for a list of a scheduler."""
         listing = checked_listing(listing, model_id)
         if missing := [file.path for file in listing.files if not file.digest.startswith("blake3:")]:
             raise FatalError(f"the file list of {model_id} names no blake3 digest for {missing[0]!r}")
@@ -137,7 +137,7 @@ class HubSource:
         return self._store.fetch(want.model_id, form, listing, lambda: self.resolve(want.spec, cancel) or listing, progress, cancel)
 
     def resolve(self, spec: ModelSpec, cancel: threading.Event | None = None) -> Listing | None:
-        """The hub's file list of a model; None where no hub may be asked. Errors as of `fetch`."""
+        """The hub's file list of a model; None where no hub may be asked. Raises a `WorkerError` that says why there is none."""
         return self._hub.resolve(spec, cancel or threading.Event()) if self._hub is not None else None
 
 

@@ -13,7 +13,7 @@ from gen_worker.content.listing import Listing
 from gen_worker.content.progress import Progress
 from gen_worker.errors import DISK_IS_FULL, DiskFullError, FatalError, RetryableError
 from gen_worker.names import did_you_mean
-from gen_worker.net.retry import HttpError, PassingError
+from gen_worker.net.retry import HttpError, PassingError, is_passing
 from gen_worker.net.wanted import DownloadCanceledError, DownloadFailedError, NoSpaceError
 from gen_worker.refs import ModelSpec, canonical_ref
 
@@ -21,7 +21,8 @@ from gen_worker.refs import ModelSpec, canonical_ref
 class ModelWant(msgspec.Struct, frozen=True):
     """A model that somebody needs: its key and spec, and the files if a scheduler has resolved them already.
 
-    `takers`: the classes that functions take it as, as of `SelectionPolicy.takers`. Empty: nobody knows.
+    `takers`: the classes that functions take the model as, for example `transformers.models.auto.modeling_auto.AutoModel`. Empty: nobody
+    knows.
     """
 
     key: str
@@ -123,7 +124,7 @@ def as_run_errors(name: str) -> Iterator[None]:
     except NoSpaceError as exc:
         raise DiskFullError(f"disk_full: {exc.strerror or exc}; what came is kept. Make room with: cozyctl models gc") from exc
     except (PassingError, HttpError) as exc:
-        raise RetryableError(f"{name} could not be downloaded: {exc}") from exc
+        raise (RetryableError if is_passing(exc) else FatalError)(f"{name} could not be downloaded: {exc}") from exc
     except OSError as exc:
         text = f"{name} could not be stored: {exc.strerror or exc}"
         raise (DiskFullError(f"disk_full: {text}") if exc.errno in DISK_IS_FULL else FatalError(text)) from exc
