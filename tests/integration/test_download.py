@@ -142,6 +142,16 @@ def test_who_always_lies_about_ranges_is_asked_for_the_whole_file(server: BlobSe
     assert not (tmp_path / "b").exists()
 
 
+def test_machines_that_each_have_a_tag_of_their_own(server: BlobServer, tmp_path: Path, data: bytes) -> None:
+    """As behind a load balancer whose web servers make tags of inode numbers."""
+    url = server.add("/a", data, cut_after=1 << 20, tag_per_answer=True)
+    assert get(wanted(tmp_path / "b", server.add("/b", data, tag_per_answer=True), data), policy=Policy(streams=8)) == SIZE
+    # If the connection breaks, too, every try begins at nothing, and there is an end to them.
+    with pytest.raises(DownloadFailedError, match="begun again 16 times") as failed:
+        get(wanted(tmp_path / "a", url, data))
+    assert failed.value.passing
+
+
 @pytest.mark.parametrize("etag", ['"a"\r\nx-evil: 1', "\u00e9", "x" * 5000, "a b"])
 def test_a_journal_with_an_etag_that_is_none(server: BlobServer, tmp_path: Path, data: bytes, etag: str) -> None:
     url = server.add("/a", data)

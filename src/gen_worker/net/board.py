@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 
 from gen_worker.net.fetched_file import FetchedFile
 from gen_worker.net.stream_count import StreamCount
-from gen_worker.net.wanted import Meter, Wanted
+from gen_worker.net.wanted import DownloadFailedError, Meter, Wanted
 
 CHECK_BYTES = 4 << 20  # that a hash lags behind before somebody reads them again for it
 FLUSH_BYTES = 32 << 20
+MAX_RESTARTS = 16  # of one file: bytes that came do not count as progress then
 LOOK_S = 0.05  # between looks at what there is to check
 
 
@@ -63,8 +64,10 @@ class Board:
             self.arrived += size_bytes
 
     def restart(self, file: FetchedFile) -> None:
-        """Begin a file again; its lock is held."""
+        """Begin a file again; its lock is held. `DownloadFailedError` when that has been done too often to go on for ever."""
         self._meter.add(-file.restart())
+        if file.epoch > MAX_RESTARTS:
+            raise DownloadFailedError(f"{file.name} was begun again {MAX_RESTARTS} times, and never came whole", passing=True)
 
     def next_range(self, count: StreamCount) -> Task | None:
         """Of a file that nobody fetches, else of the next one, else of one that others fetch too; waits, None at the end."""

@@ -22,6 +22,7 @@ from gen_worker.net.wanted import DownloadCanceledError, DownloadFailedError, Me
 
 CHECKS = 2
 MAX_RENEWALS = 3
+CHANGES = 2  # of a file's tag between two answers, then it is asked for as a whole
 WRONG_RANGES = 2  # in a row, then the file is asked for as a whole
 AHEAD = 3  # buffers of a stream that is read ahead: one being filled, one waiting, one in use
 AHEAD_ABOVE_BYTES = 4 << 20
@@ -221,6 +222,9 @@ class Download:
             changed = bool(file.part.etag and reply.etag and reply.etag != file.part.etag)
             if reply.is_range:
                 if changed:  # a server without If-Range: this answer is of another version
+                    file.changes += 1
+                    # Several machines behind one name may each have a tag of their own for the same content: one answer then, no ranges.
+                    file.whole = file.whole or file.changes >= CHANGES
                     self._board.restart(file)
                     raise PassingError(f"{file.name} changed at its source")
                 file.part.etag = file.part.etag or reply.etag

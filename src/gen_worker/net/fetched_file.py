@@ -28,7 +28,8 @@ class FetchedFile:
         self.failures = 0  # in a row, without a byte in between
         self.renewals = 0  # of its address, in a row
         self.renewed = 0  # of its address, in all
-        self.restarts = 0
+        self.restarts = 0  # after a refusal of its ranges, or a wrong digest
+        self.changes = 0  # of its entity tag between two answers
         self.link: Link | None = None
         self.hash = self._new_hash()
         self.hashed = 0

@@ -174,8 +174,11 @@ def _content_range(text: str) -> tuple[int, int, int | None]:
 
 
 def _redirected(link: Link, location: str) -> Link:
-    url = urljoin(link.url, location)
-    old, new = urlsplit(link.url), urlsplit(url)
+    try:
+        url = urljoin(link.url, location)
+        old, new = urlsplit(link.url), urlsplit(url)
+    except ValueError as exc:
+        raise PassingError(f"{_host(link.url)} redirected to an address that cannot be read: {exc}") from None
     if not location or (old.scheme == "https" and new.scheme != "https"):
         raise PassingError(f"{_host(link.url)} redirected to {new.scheme or 'nowhere'}://{new.hostname or ''}")
     same = (old.scheme, old.netloc) == (new.scheme, new.netloc)
