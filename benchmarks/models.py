@@ -28,7 +28,7 @@ from gen_worker.residency.device import TorchDevice
 from gen_worker.residency.ledger import Ledger, Part
 from gen_worker.residency.loaders.base import LoadControl, Loaded, LoadPlan, PartPlan
 from gen_worker.residency.loads import Residency
-from gen_worker.residency.reader import Extent, read_into
+from gen_worker.residency.reader import read_into, whole_file
 from gen_worker.testing.fakes import FakeDevice
 
 ROUNDS = 3
@@ -38,14 +38,15 @@ def load(folder: Path, path: Path) -> None:
     print("\n| file to memory, as ratio of the ceiling | ours GB/s | ceiling GB/s | ratio |\n|---|---|---|---|")
     size = path.stat().st_size
     target = memoryview(bytearray(size))
-    slab = TorchDevice("cpu").new_slab(size)
+    cpu = TorchDevice("cpu")
+    slab = cpu.new_slab(size)
 
     def ceiling() -> float:
         return _read_all(path, target, os.O_RDONLY)
 
     def into_slab() -> float:
         began = time.perf_counter()
-        read_into(slab, [Extent(path, 0, size, 0)], lambda size_bytes: None, threading.Event())
+        read_into(slab, [whole_file(path, 0, size)], cpu.readers, lambda size_bytes: None, threading.Event())
         return time.perf_counter() - began
 
     device = FakeDevice(size * 2)
@@ -53,7 +54,7 @@ def load(folder: Path, path: Path) -> None:
 
     def into_fake() -> float:
         began = time.perf_counter()
-        read_into(fake, [Extent(path, 0, size, 0)], lambda size_bytes: None, threading.Event())
+        read_into(fake, [whole_file(path, 0, size)], device.readers, lambda size_bytes: None, threading.Event())
         return time.perf_counter() - began
 
     ceiling(), into_slab(), into_fake()

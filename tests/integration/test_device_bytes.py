@@ -13,7 +13,7 @@ from gen_worker.net.digests import digest_file
 from gen_worker.residency.device import DeviceFullError
 from gen_worker.residency.loaders.base import LoadControl
 from gen_worker.residency.loaders.weights import find_weights, load_tensors
-from gen_worker.residency.reader import Extent, read_into
+from gen_worker.residency.reader import read_into, whole_file
 from gen_worker.testing.fakes import FakeDevice
 
 
@@ -25,16 +25,16 @@ def test_the_bytes_on_the_device_are_the_bytes_of_the_files(tmp_path: Path, stag
     (tmp_path / "b").write_bytes(data[20 << 20 :])
     device = FakeDevice(64 << 20, staged=staged)
     slab = device.new_slab(len(data))
-    extents = [Extent(tmp_path / "a", 4, 4 + (20 << 20), 0), Extent(tmp_path / "b", 0, len(data) - (20 << 20), 20 << 20)]
+    sources = [whole_file(tmp_path / "a", 4, 4 + (20 << 20)), whole_file(tmp_path / "b", 0, len(data) - (20 << 20), 20 << 20)]
     seen: list[int] = []
-    read_into(slab, extents, seen.append, threading.Event())
+    read_into(slab, sources, device.readers, seen.append, threading.Event())
     assert slab.digest() == digest_file(tmp_path / "all", "blake3:")
     assert sum(seen) == len(data)
     if staged:
         assert device.clock.now_s() == pytest.approx(len(data) / 25e9)
         device.broken_after_bytes = 0
         with pytest.raises(RuntimeError, match="copy"):
-            read_into(slab, extents, seen.append, threading.Event())
+            read_into(slab, sources, device.readers, seen.append, threading.Event())
 
 
 def safetensors(path: Path, size: int, seed: int) -> bytes:

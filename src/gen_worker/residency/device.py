@@ -1,13 +1,20 @@
 """What a device for models is, and the one that torch computes on: its memory, and how bytes get there."""
 
 import os
+from collections import deque
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import msgspec
 
 from gen_worker.residency.host_tier import HostBuffer, HostTier
+from gen_worker.residency.layout import ALIGN
+from gen_worker.residency.readers import Readers
+from gen_worker.residency.staging import STAGING_BYTES, StagingRing
 
-STAGING_BYTES = 16 << 20
+UNDER_WAY = 8  # large copies
+PREPARED = 8  # staging buffers, for the readers of a first load
 
 
 class DeviceMemory(msgspec.Struct, frozen=True):
@@ -35,8 +42,8 @@ class Slab(Protocol):
         """Its bytes where the host can write them directly, else None."""
         ...
 
-    def copier(self) -> "Copier":
-        """What one thread uses to bring bytes in."""
+    def link(self) -> "Link":
+        """The way there for the bytes of one load."""
         ...
 
     def tensor(self, start: int, end: int, dtype: Any, shape: tuple[int, ...]) -> Any:
@@ -44,17 +51,15 @@ class Slab(Protocol):
         ...
 
 
-class Copier(Protocol):
-    """Two staging buffers of a thread: fill one while the other is under way."""
+class Link(Protocol):
+    """Copies of one load, under way one after the other. Safe from any thread; buffers stay as they are until `finish`."""
 
-    def buffer(self) -> memoryview: ...
-
-    def copy(self, at: int, size: int) -> None:
-        """Send the first `size` bytes of the last buffer to byte `at` of the slab."""
+    def staged(self, at: int, size: int) -> AbstractContextManager[memoryview]:
+        """Host memory to fill in the block, sent to byte `at` of the slab at its end. At most STAGING_BYTES."""
         ...
 
-    def copy_from(self, source: HostBuffer, start: int, at: int, size: int) -> None:
-        """Send bytes of a host buffer, which must stay as they are until `finish`."""
+    def send_from(self, source: HostBuffer, start: int, at: int, size: int) -> None:
+        """Send bytes of a host buffer."""
         ...
 
     def finish(self) -> None:
@@ -67,6 +72,7 @@ class Device(Protocol):
 
     name: str
     host: HostTier | None
+    readers: Readers
 
     def memory(self) -> DeviceMemory: ...
 
@@ -89,6 +95,8 @@ class TorchDevice:
     def __init__(self, name: str, host: HostTier | None = None) -> None:
         self.name = name
         self.host = host if name.startswith("cuda") else None
+        self.readers = Readers()
+        self._ring = StagingRing(self._staging_buffer)
 
     def memory(self) -> DeviceMemory:
         import torch
@@ -103,7 +111,11 @@ class TorchDevice:
         import torch
 
         try:
-            return _TorchSlab(torch.empty(size_bytes, dtype=torch.uint8, device=self.name))
+            if self.name != "cpu":
+                return _TorchSlab(torch.empty(size_bytes, dtype=torch.uint8, device=self.name), self._ring)
+            data = torch.empty(size_bytes + ALIGN, dtype=torch.uint8)  # whose own addresses are multiples of 64
+            begin = -data.data_ptr() % ALIGN
+            return _TorchSlab(data[begin : begin + size_bytes], self._ring)
         except (torch.OutOfMemoryError, MemoryError) as exc:
             raise DeviceFullError(size_bytes) from exc
         except RuntimeError as exc:
@@ -135,71 +147,124 @@ class TorchDevice:
         torch.cuda.reset_peak_memory_stats(self.name)
         return peak
 
+    def prepare(self) -> None:
+        """Have the memory that the first load passes through, before it begins."""
+        if self.name.startswith("cuda"):
+            self._ring.prepare(PREPARED)
+
+    def _staging_buffer(self) -> "PinnedBuffer":
+        return PinnedBuffer(STAGING_BYTES, pinned=self.name.startswith("cuda"))
+
 
 class PinnedBuffer:
     """Page-locked memory, which every GPU of this process copies from at full speed."""
 
-    def __init__(self, size_bytes: int) -> None:
+    def __init__(self, size_bytes: int, *, pinned: bool = True) -> None:
         import torch
 
-        self.tensor = torch.empty(size_bytes, dtype=torch.uint8, pin_memory=True)
+        self.tensor = torch.empty(size_bytes, dtype=torch.uint8, pin_memory=pinned)
         self.view = memoryview(self.tensor.numpy())
 
 
 class _TorchSlab:
-    def __init__(self, data: Any) -> None:
+    def __init__(self, data: Any, ring: StagingRing) -> None:
         self.data = data
         self.size_bytes = int(data.numel())
+        self._ring = ring
+        self._typed: dict[Any, Any] = {}
 
     def host_view(self) -> memoryview | None:
         return memoryview(self.data.numpy()) if self.data.device.type == "cpu" else None
 
-    def copier(self) -> Copier:
-        return _TorchCopier(self.data)
+    def link(self) -> Link:
+        return _CudaLink(self.data, self._ring) if self.data.device.type == "cuda" else _PlainLink(self.data, self._ring)
 
     def tensor(self, start: int, end: int, dtype: Any, shape: tuple[int, ...]) -> Any:
-        return self.data[start:end].view(dtype).view(shape)
+        typed = self._typed.get(dtype)
+        if typed is None:
+            size = self.size_bytes // dtype.itemsize * dtype.itemsize
+            typed = self._typed[dtype] = self.data[:size].view(dtype)
+        if start % dtype.itemsize:
+            raise ValueError(f"byte {start} is no place for a tensor of {dtype}")
+        return typed.as_strided(shape, _strides(shape), typed.storage_offset() + start // dtype.itemsize)
 
 
-class _TorchCopier:
-    """Pinned buffers and a stream of its own on CUDA; plain copies elsewhere."""
+def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Steps of a contiguous tensor, as torch counts them."""
+    steps, step = [], 1
+    for length in reversed(shape):
+        steps.append(step)
+        step *= max(1, length)
+    return tuple(reversed(steps))
 
-    def __init__(self, target: Any) -> None:
+
+class _CudaLink:
+    """A stream of its own: copies run back to back beside whatever the device computes."""
+
+    def __init__(self, target: Any, ring: StagingRing) -> None:
         import torch
 
         self._torch = torch
         self._target = target
-        self._cuda = target.device.type == "cuda"
-        self._buffers = [torch.empty(STAGING_BYTES, dtype=torch.uint8, pin_memory=self._cuda) for _ in range(2)]
-        self._stream = torch.cuda.Stream(target.device) if self._cuda else None
-        self._copied: list[Any] = [None, None]
-        self._turn = 1
+        self._ring = ring
+        self._stream = torch.cuda.Stream(target.device)
+        # The slab's memory may have been another tensor's, and kernels that use that one may still be queued on the default stream.
+        self._stream.wait_stream(torch.cuda.default_stream(target.device))
+        self._sent: deque[Any] = deque()
 
-    def buffer(self) -> memoryview:
-        self._turn ^= 1
-        if self._copied[self._turn] is not None:
-            self._copied[self._turn].synchronize()
-        return memoryview(self._buffers[self._turn].numpy())
+    @contextmanager
+    def staged(self, at: int, size: int) -> Iterator[memoryview]:
+        buffer = self._ring.take()
+        try:
+            yield buffer.view[:size]
+            event = self._copy(buffer.tensor[:size], at, size)
+        except BaseException:
+            self._ring.give_back(buffer)
+            raise
+        self._ring.sent(buffer, event)
 
-    def copy(self, at: int, size: int) -> None:
-        source, target = self._buffers[self._turn][:size], self._target[at : at + size]
-        if self._stream is None:
-            target.copy_(source)
-            return
-        with self._torch.cuda.stream(self._stream):
-            target.copy_(source, non_blocking=True)
-            event = self._torch.cuda.Event()
-            event.record(self._stream)
-            self._copied[self._turn] = event
-
-    def copy_from(self, source: Any, start: int, at: int, size: int) -> None:
-        piece, target = source.tensor[start : start + size], self._target[at : at + size]
-        if self._stream is None:
-            target.copy_(piece)
-            return
-        with self._torch.cuda.stream(self._stream):
-            target.copy_(piece, non_blocking=True)
+    def send_from(self, source: Any, start: int, at: int, size: int) -> None:
+        self._sent.append(self._copy(source.tensor[start : start + size], at, size))
+        if len(self._sent) > UNDER_WAY:  # so that a cancel need not wait for all of a model
+            self._sent.popleft().synchronize()
 
     def finish(self) -> None:
-        if self._stream is not None:
-            self._stream.synchronize()
+        self._stream.synchronize()
+
+    def _copy(self, source: Any, at: int, size: int) -> Any:
+        with self._torch.cuda.stream(self._stream):
+            self._target[at : at + size].copy_(source, non_blocking=True)
+            event = self._torch.cuda.Event()
+            event.record(self._stream)
+        return event
+
+
+class _Arrived:
+    def query(self) -> bool:
+        return True
+
+    def synchronize(self) -> None:
+        return
+
+
+class _PlainLink:
+    """Copies that have arrived when they return."""
+
+    def __init__(self, target: Any, ring: StagingRing) -> None:
+        self._target = target
+        self._ring = ring
+
+    @contextmanager
+    def staged(self, at: int, size: int) -> Iterator[memoryview]:
+        buffer = self._ring.take()
+        try:
+            yield buffer.view[:size]
+            self._target[at : at + size].copy_(buffer.tensor[:size])
+        finally:
+            self._ring.sent(buffer, _Arrived())
+
+    def send_from(self, source: Any, start: int, at: int, size: int) -> None:
+        self._target[at : at + size].copy_(source.tensor[start : start + size])
+
+    def finish(self) -> None:
+        return

@@ -31,6 +31,11 @@ class Headroom:
         most = max((self._need_bytes(function) for function in self._expected), default=0)
         return max(0, CONTEXT_BYTES + max(running, most) - self._margin_bytes)
 
+    @property
+    def working(self) -> int:
+        """How many functions work with models here now."""
+        return len(self._running)
+
     def expect(self, function: str) -> None:
         """A run of this function has been sent here."""
         self._expected.add(function)

@@ -23,6 +23,7 @@ from gen_worker.residency.device import Device, DeviceFullError
 from gen_worker.residency.host_tier import file_key
 from gen_worker.residency.ledger import DoesNotFitError, Ledger, Part
 from gen_worker.residency.loaders.base import LoadControl, Loaded, LoadPlan, PartPlan
+from gen_worker.residency.loaders.skeletons import Skeletons
 from gen_worker.residency.reader import ReadCanceledError
 
 LOAD_THREADS = 2
@@ -34,11 +35,24 @@ HELD_TIMEOUT_S = 60.0
 
 
 class Residency:
-    """Parts on one device; `ledger` has its books (the cache's first by default)."""
+    """Parts on one device; `ledger` has its books (the cache's first by default).
+
+    With `skeletons`, modules of parts that are evicted are kept without their weights: whoever still holds one finds it empty. `working`:
+    how many functions work at the moment.
+    """
 
     def __init__(
-        self, cache: ModelCache, device: Callable[[], Device], measurements: Measurements, log: Log, ledger: Ledger | None = None
+        self,
+        cache: ModelCache,
+        device: Callable[[], Device],
+        measurements: Measurements,
+        log: Log,
+        ledger: Ledger | None = None,
+        skeletons: Skeletons | None = None,
+        working: Callable[[], int] = lambda: 0,
     ) -> None:
+        self.skeletons = skeletons
+        self._working = working
         self._cache = cache
         self._ledger = ledger or cache.ledger
         self._device = device
@@ -49,6 +63,7 @@ class Residency:
         self._threads = ThreadPoolExecutor(LOAD_THREADS, thread_name_prefix="model-load")
         self.ooms = 0
         self._plans: dict[str, LoadPlan] = {}  # by cache id, of what was loaded last
+        self._stamps: dict[str, tuple[Any, Any]] = {}  # by cache id: what its plan was made for, and the state of its files then
         self._economy: dict[str, int] = {}  # by cache id: how many economies of its plan it runs with
 
     async def load(self, cache_id: str, plan: LoadPlan, progress: Progress, cancel: threading.Event) -> Loaded:
@@ -69,7 +84,9 @@ class Residency:
         new = await self._reserve(cache_id, parts, cancel)
         progress.begin("loading", sum(part.size_bytes for part in plan.parts if part.part_id in new))
         model = cache_id.partition("#")[0]
-        control = LoadControl(progress.add, cancel, lambda reason: self._log.info("model.loaded_by_library", model=model, reason=reason))
+        control = LoadControl(
+            progress.add, cancel, lambda reason: self._log.info("model.loaded_by_library", model=model, reason=reason), self._working
+        )
         by_id = {part.part_id: part for part in plan.parts}
         try:
             for part_id in new:
@@ -92,10 +109,21 @@ class Residency:
         progress.begin("ready")
         return loaded
 
-    async def plan(self, cache_id: str, make: Callable[[], LoadPlan]) -> LoadPlan:
-        """Ask a loader what it would load; errors as of `load`."""
+    async def plan(self, cache_id: str, make: Callable[[], LoadPlan], made_for: Any = None) -> LoadPlan:
+        """Ask a loader what it would load; errors as of `load`. Its last answer holds while `made_for` and the files are the same."""
+
+        def look() -> LoadPlan:
+            known = self._plans.get(cache_id)
+            if known is not None and known.stamp is not None and made_for is not None:
+                stamp = known.stamp()
+                if self._stamps.get(cache_id) == (made_for, stamp):
+                    return known
+            plan = make()
+            self._stamps[cache_id] = (made_for, plan.stamp() if plan.stamp is not None else None)
+            return plan
+
         try:
-            plan: LoadPlan = await self._in_thread(make)
+            plan: LoadPlan = await self._in_thread(look)
         except WorkerError:
             raise
         except Exception as exc:
@@ -212,6 +240,8 @@ class Residency:
     def _let_go(self, part_ids: list[str]) -> None:
         for part_id in part_ids:
             dropped = self._objects.pop(part_id, None)
+            if self.skeletons is not None:
+                self.skeletons.strip(part_id)
             if isinstance(dropped, Loaded) and dropped.on_drop is not None:
                 self._threads.submit(self._drop_it, dropped.on_drop)
 

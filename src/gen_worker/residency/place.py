@@ -19,6 +19,7 @@ from gen_worker.residency.devices import DeviceSet
 from gen_worker.residency.headroom import Headroom
 from gen_worker.residency.ledger import Ledger
 from gen_worker.residency.loaders.base import Loaded, Loader, LoadRequest, choose_loader
+from gen_worker.residency.loaders.skeletons import Skeletons
 from gen_worker.residency.loads import Residency
 from gen_worker.residency.placement import Offer
 from gen_worker.sources.arrivals import heard_on_the_loop
@@ -62,7 +63,7 @@ class Place:
         self.device: Callable[[], Device] = partial(devices.get, number)
         self.runs = 0
         self.headroom = Headroom(partial(devices.used, number), ledger, measurements, margin_bytes)
-        self.residency = Residency(cache, self.device, measurements, log, ledger)
+        self.residency = Residency(cache, self.device, measurements, log, ledger, Skeletons(), lambda: self.headroom.working)
         self.on_change: Callable[[], None] = lambda: None
         self._cache = cache
         self._ledger = ledger
@@ -150,9 +151,12 @@ class Place:
     async def _load(self, cache_id: str, request: LoadRequest, loaders: Sequence[Loader], loading: _Loading) -> Loaded:
         began_s = time.monotonic()
         try:
-            request = msgspec.structs.replace(request, device=self.device, economy=self.residency.economy_of(cache_id))
+            request = msgspec.structs.replace(
+                request, device=self.device, economy=self.residency.economy_of(cache_id), skeletons=self.residency.skeletons
+            )
             loader = choose_loader(loaders, request)
-            plan = await self.residency.plan(cache_id, lambda: loader.plan(request))
+            made_for = (request.annotation, request.path, tuple(request.dtypes), dict(request.digests), request.economy)
+            plan = await self.residency.plan(cache_id, lambda: loader.plan(request), made_for)
             loaded = await self.residency.load(cache_id, plan, loading.progress, loading.cancel)
         finally:
             if self._loading.get(cache_id) is loading:

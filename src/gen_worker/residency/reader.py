@@ -1,31 +1,42 @@
-"""Bytes of weight files into a slab, by several threads at once. Blocking."""
+"""Bytes of weight files into a slab, by several threads at once.
 
+One `Reading` is one load. Readers take slices of files, largest file first, and put them where they belong: into the slab itself where the
+host can write to it, else into host memory from which they are copied to the device while the next are read. What the host tier has
+already is sent by a thread of its own, in large copies one after the other. All copies of a load are waited for once, at its end.
+"""
+
+import errno
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from gen_worker.residency.device import STAGING_BYTES, Slab
+from gen_worker.residency.device import Link, Slab
 from gen_worker.residency.host_tier import HostBuffer
+from gen_worker.residency.layout import Image, Run, Slice, slices_of
+from gen_worker.residency.readers import Readers
+from gen_worker.residency.staging import STAGING_BYTES
 
 PIECE_BYTES = 8 << 20
-MIN_THREADS = 4  # however few processors there are: a disk is quickest when several things are asked of it at once
-MAX_THREADS = 8
+SENT_BYTES = 64 << 20  # of the host tier in one copy
+MOST_RANGES = 1024  # of one call of preadv (IOV_MAX of Linux)
+WINDOW_S = 0.03  # between two looks at the rate
+NOWAIT = getattr(os, "RWF_NOWAIT", 0)
 
 
-class Extent(msgspec.Struct, frozen=True):
-    """Bytes `[start, end)` of a file that belong to byte `at` of the slab and on.
+class Source(msgspec.Struct, frozen=True):
+    """A file whose image belongs to byte `at` of the slab and on.
 
-    With a `host` buffer they pass through it (its first byte is byte `start`), or come from it if it is `filled` already.
+    With a `host` buffer the image passes through it, or comes from it if it is `filled` already.
     """
 
     path: Path
-    start: int
-    end: int
-    at: int
+    image: Image
+    at: int = 0
     host: HostBuffer | None = None
     filled: bool = False
 
@@ -34,66 +45,205 @@ class ReadCanceledError(Exception):
     """Nobody waits for these weights any more."""
 
 
-class _Pieces:
-    """The pieces still to read, handed out in the order of the file."""
+class Reading:
+    """Bytes on their way into a slab from the moment it is made. `finish` it or `abandon` it; the slab must outlive both."""
 
-    def __init__(self, extents: Sequence[Extent], piece: int) -> None:
-        self._left = iter((extent, at, min(at + piece, extent.end)) for extent in extents for at in range(extent.start, extent.end, piece))
+    def __init__(
+        self,
+        slab: Slab,
+        sources: Sequence[Source],
+        readers: Readers,
+        on_bytes: Callable[[int], None],
+        cancel: threading.Event,
+        working: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """`working`: how many functions work beside it now."""
+        self._direct = slab.host_view()
+        self._link = None if self._direct is not None else slab.link()
+        self._readers = readers
+        self._on_bytes = on_bytes
+        self._cancel = cancel
+        self._working = working
         self._lock = threading.Lock()
-
-    def take(self) -> tuple[Extent, int, int] | None:
+        self._stopped = False
+        self._error: BaseException | None = None
+        self._active = 0  # threads, the one that sends what the host tier has among them
+        self._reading = 0
+        self._ended = threading.Event()
+        self._bytes = 0
+        by_size = sorted(sources, key=lambda source: -source.image.size_bytes)
+        piece = PIECE_BYTES if self._direct is not None else STAGING_BYTES
+        to_read = [source for source in by_size if not source.filled]
+        self._slices = ((source, part) for source in to_read for part in slices_of(source.image, piece, MOST_RANGES))
+        self._left = -(-sum(source.image.size_bytes for source in to_read) // piece)
+        readers.count.begin()
+        filled = [source for source in by_size if source.filled]
         with self._lock:
-            return next(self._left, None)
+            if filled:
+                self._start(lambda: self._send(filled))
+            self._start_readers()
+            if not self._active:
+                self._ended.set()
 
+    def finish(self) -> None:
+        """Return when all is there. `OSError` for a file that is shorter than it should be; `ReadCanceledError` after `cancel`."""
+        looked_s, seen = time.monotonic(), 0
+        while not self._ended.wait(WINDOW_S):
+            now_s, done = time.monotonic(), self._bytes
+            if done > seen:
+                self._readers.count.measured((done - seen) / (now_s - looked_s))
+                looked_s, seen = now_s, done
+            with self._lock:
+                self._start_readers()
+        if self._link is not None:
+            self._link.finish()  # also after an error: until then copies write to the slab
+        if self._error is not None:
+            raise self._error
 
-def read_into(slab: Slab, extents: Sequence[Extent], on_bytes: Callable[[int], None], cancel: threading.Event) -> None:
-    """Fill the slab. `OSError` for a file that is shorter than it should be; `ReadCanceledError` after `cancel`."""
-    host = slab.host_view()
-    pieces = _Pieces(extents, PIECE_BYTES if host is not None else STAGING_BYTES)
-    total = sum(extent.end - extent.start for extent in extents)
-    threads = max(1, min(MAX_THREADS, max(MIN_THREADS, os.cpu_count() or 1), total // PIECE_BYTES))
+    def abandon(self) -> None:
+        """Stop, and return when nothing writes to the slab any more."""
+        with self._lock:
+            self._stopped = True
+            if not self._active:
+                self._ended.set()
+        self._ended.wait()
+        if self._link is not None:
+            self._link.finish()
 
-    def work() -> None:
-        files: dict[Path, int] = {}
-        copier = None if host is not None else slab.copier()
+    def _wanted(self) -> int:
+        return 0 if self._stopped else min(self._readers.count.allowed(self._working()), self._left)
+
+    def _start_readers(self) -> None:
+        """As many more as there should be. With the lock held."""
+        while self._reading < self._wanted() and not self._ended.is_set():
+            self._reading += 1
+            self._start(self._read)
+
+    def _start(self, work: Callable[[], None]) -> None:
+        self._active += 1
+        self._readers.pool.submit(self._run, work)
+
+    def _run(self, work: Callable[[], None]) -> None:
         try:
-            while (piece := pieces.take()) is not None:
-                if cancel.is_set():
-                    raise ReadCanceledError
-                extent, start, end = piece
-                at, size = extent.at + start - extent.start, end - start
-                if extent.path not in files and not extent.filled:
-                    files[extent.path] = os.open(extent.path, os.O_RDONLY | os.O_CLOEXEC)
-                if host is not None:
-                    _read_exactly(files[extent.path], host[at : at + size], start, extent.path)
-                elif copier is not None and extent.host is not None:
-                    first = start - extent.start
-                    if not extent.filled:
-                        _read_exactly(files[extent.path], extent.host.view[first : first + size], start, extent.path)
-                    copier.copy_from(extent.host, first, at, size)
-                elif copier is not None:
-                    _read_exactly(files[extent.path], copier.buffer()[:size], start, extent.path)
-                    copier.copy(at, size)
-                on_bytes(size)
-            if copier is not None:
-                copier.finish()
+            work()
+        except BaseException as exc:  # noqa: BLE001 - `finish` raises it in the thread of the load
+            with self._lock:
+                self._error = self._error or exc
+                self._stopped = True
+        finally:
+            with self._lock:
+                self._active -= 1
+                if not self._active and (self._stopped or not self._left):
+                    self._ended.set()
+
+    def _next(self) -> tuple[Source, Slice] | None:
+        """The next slice to read; None when there is none, or there are more readers than there should be."""
+        with self._lock:
+            if self._cancel.is_set():
+                raise ReadCanceledError
+            found = next(self._slices, None) if not self._stopped and self._reading <= max(1, self._wanted()) else None
+            if found is None:
+                self._reading -= 1
+                self._left = self._left if self._reading else 0  # the last reader leaves only when there is nothing left
+            else:
+                self._left = max(1, self._left - 1)
+            return found
+
+    def _read(self) -> None:
+        files: dict[Path, int] = {}
+        try:
+            while (found := self._next()) is not None:
+                source, part = found
+                if source.path not in files:
+                    files[source.path] = os.open(source.path, os.O_RDONLY | os.O_CLOEXEC)
+                self._bring(source, part, files[source.path])
+                self._tell(sum(end - at for at, end in part.ranges))
         finally:
             for fd in files.values():
                 os.close(fd)
 
-    if threads == 1:
-        work()
-        return
-    with ThreadPoolExecutor(threads, thread_name_prefix="model-load-read") as pool:
-        for future in [pool.submit(work) for _ in range(threads)]:
-            future.result()
+    def _bring(self, source: Source, part: Slice, fd: int) -> None:
+        if self._direct is not None:
+            _read_slice(fd, self._direct[source.at : source.at + source.image.size_bytes], 0, part, source.path)
+        elif source.host is not None:
+            _read_slice(fd, source.host.view, 0, part, source.path)
+            _link(self._link).send_from(source.host, part.at, source.at + part.at, part.end - part.at)
+        else:
+            with _link(self._link).staged(source.at + part.at, part.end - part.at) as into:
+                _read_slice(fd, into, part.at, part, source.path)
+
+    def _send(self, sources: Sequence[Source]) -> None:
+        """What the host tier has."""
+        for source in sources:
+            for at in range(0, source.image.size_bytes, SENT_BYTES):
+                if self._cancel.is_set():
+                    raise ReadCanceledError
+                if self._stopped:
+                    return
+                size = min(SENT_BYTES, source.image.size_bytes - at)
+                _link(self._link).send_from(_host(source), at, source.at + at, size)
+                self._tell(size)
+
+    def _tell(self, size_bytes: int) -> None:
+        self._bytes += size_bytes  # two threads may lose one addition: it is only looked at for the rate
+        self._on_bytes(size_bytes)
 
 
-def _read_exactly(fd: int, into: memoryview, at: int, path: Path) -> None:
-    if hasattr(os, "posix_fadvise"):  # else the disk is asked for 128 KiB at a time
-        os.posix_fadvise(fd, at, len(into), os.POSIX_FADV_WILLNEED)
-    while into:
-        got = os.preadv(fd, [into], at)
-        if not got:
-            raise OSError(f"{path.name} ends at byte {at}, {len(into)} bytes early")
-        into, at = into[got:], at + got
+def read_into(slab: Slab, sources: Sequence[Source], readers: Readers, on_bytes: Callable[[int], None], cancel: threading.Event) -> None:
+    """Fill a slab, and wait for it; errors as of `Reading.finish`."""
+    Reading(slab, sources, readers, on_bytes, cancel).finish()
+
+
+def whole_file(path: Path, start: int, end: int, at: int = 0) -> Source:
+    """Bytes `[start, end)` of a file as they are."""
+    return Source(path, Image((Run(start, 0, end - start),), (), end - start), at)
+
+
+def fill(into: memoryview, fd: int, image: Image, path: Path, cancel: threading.Event) -> bool:
+    """Read a whole image in this thread; False after `cancel`."""
+    for part in slices_of(image, PIECE_BYTES, MOST_RANGES):
+        if cancel.is_set():
+            return False
+        _read_slice(fd, into, 0, part, path)
+    return True
+
+
+def _read_slice(fd: int, into: memoryview, first: int, part: Slice, path: Path) -> None:
+    """Bytes of one slice; `into` begins at byte `first` of the image."""
+    views = [into[at - first : end - first] for at, end in part.ranges]
+    at, left = part.start, sum(map(len, views))
+    flags = NOWAIT
+    while left:
+        try:
+            got = os.preadv(fd, views, at, flags) if flags else os.preadv(fd, views, at)
+        except OSError as exc:
+            if not flags or exc.errno not in (errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+            got = -1
+        if got < left and flags:  # not all of it is in the page cache
+            flags = 0
+            if hasattr(os, "posix_fadvise"):  # else the disk is asked for 128 KiB at a time
+                os.posix_fadvise(fd, at, left, os.POSIX_FADV_WILLNEED)
+            got = max(0, got)
+        elif not got:
+            raise OSError(f"{path.name} ends at byte {at}, {left} bytes early")
+        at, left = at + got, left - got
+        views = _after(views, got)
+
+
+def _after(views: list[memoryview], got: int) -> list[memoryview]:
+    """What is left to fill after so many bytes."""
+    for number, view in enumerate(views):
+        if got < len(view):
+            return [view[got:], *views[number + 1 :]]
+        got -= len(view)
+    return []
+
+
+def _link(link: Link | None) -> Link:
+    assert link is not None
+    return link
+
+
+def _host(source: Source) -> Any:
+    return source.host

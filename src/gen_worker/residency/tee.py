@@ -4,17 +4,17 @@ A file is handed over when its digest has been found right: nothing that could s
 """
 
 import contextlib
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from gen_worker.residency.host_tier import DISK_BYTES_S, HostTier, file_key
+from gen_worker.residency.layout import Image, image_of
+from gen_worker.residency.reader import fill
 from gen_worker.sources.weight_files import HeaderError, header_size, read_header
 
 ABOVE_BYTES = 4 << 20  # smaller files are not worth a buffer of their own
-PIECE_BYTES = 8 << 20
 
 
 class Tee:
@@ -40,37 +40,32 @@ class Tee:
             if size < ABOVE_BYTES:
                 return
             with path.open("rb") as file:
-                begin = _data_start(file.read(8), file.read, size)
-                host = self._host() if begin is not None else None
-                if begin is not None and host is not None and host.has_room(size - begin):
-                    self._fill(host, path, file.fileno(), begin, size)
+                image = _image(file.read(8), file.read, size)
+                host = self._host() if image is not None else None
+                if image is not None and host is not None and host.has_room(image.size_bytes):
+                    self._fill(host, path, file.fileno(), image)
         except OSError:
             return  # gone again, or unreadable: whoever loads it will say so
 
-    def _fill(self, host: HostTier, path: Path, fd: int, start: int, end: int) -> None:
+    def _fill(self, host: HostTier, path: Path, fd: int, image: Image) -> None:
         key = file_key(path)
         if host.holds(key):
             return
-        buffer = host.admit(key, end - start, (end - start) / DISK_BYTES_S)
+        buffer = host.admit(key, image.size_bytes, image.size_bytes / DISK_BYTES_S)
         if buffer is None:
             return
-        done = 0
+        full = False
         try:
-            while start + done < end and not self._closed.is_set():
-                got = os.preadv(fd, [buffer.view[done : done + PIECE_BYTES]], start + done)
-                if not got:
-                    break
-                done += got
+            full = fill(buffer.view, fd, image, path, self._closed)
         finally:
-            (host.commit if start + done == end else host.abort)(key)
+            (host.commit if full else host.abort)(key)
             host.release(key)
 
 
-def _data_start(first: bytes, read_more: Callable[[int], bytes], size: int) -> int | None:
-    """Where the tensors of a safetensors file begin; None for any other file."""
+def _image(first: bytes, read_more: Callable[[int], bytes], size: int) -> Image | None:
+    """How the tensors of a safetensors file lie in memory; None for any other file."""
     try:
         length = header_size(first, size)
-        read_header(first + read_more(length), size)
+        return image_of(read_header(first + read_more(length), size), 8 + length)
     except HeaderError:
         return None
-    return 8 + length

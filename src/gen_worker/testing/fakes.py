@@ -2,12 +2,14 @@
 
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from gen_worker.net.digests import new_hash
-from gen_worker.residency.device import STAGING_BYTES, Copier, DeviceFullError, DeviceMemory
+from gen_worker.residency.device import DeviceFullError, DeviceMemory, Link
 from gen_worker.residency.host_tier import HostBuffer, HostTier
+from gen_worker.residency.readers import Readers
 
 
 class VirtualClock:
@@ -58,6 +60,7 @@ class FakeDevice:
         self.copied_bytes = 0
         self.allocations = 0
         self.collections = 0
+        self.readers = Readers()
         self._staged = staged
         self._fragments = fragments
         self._fail = set(fail_allocations)
@@ -152,8 +155,8 @@ class FakeSlab:
     def host_view(self) -> memoryview | None:
         return None if self._device.is_staged else memoryview(self.data)
 
-    def copier(self) -> Copier:
-        return _FakeCopier(self._device, self.data)
+    def link(self) -> Link:
+        return _FakeLink(self._device, self.data)
 
     def tensor(self, start: int, end: int, dtype: Any, shape: tuple[int, ...]) -> Any:
         return memoryview(self.data)[start:end]
@@ -172,22 +175,21 @@ class FakeHostBuffer:
         self.view = memoryview(bytearray(size_bytes))
 
 
-class _FakeCopier:
+class _FakeLink:
+    """Copies arrive at once; what they take passes on the device's clock."""
+
     def __init__(self, device: FakeDevice, target: bytearray) -> None:
         self._device = device
         self._target = memoryview(target)
-        self._buffers = [bytearray(STAGING_BYTES), bytearray(STAGING_BYTES)]
-        self._turn = 1
 
-    def buffer(self) -> memoryview:
-        self._turn ^= 1
-        return memoryview(self._buffers[self._turn])
-
-    def copy(self, at: int, size: int) -> None:
+    @contextmanager
+    def staged(self, at: int, size: int) -> Iterator[memoryview]:
+        buffer = memoryview(bytearray(size))
+        yield buffer
         self._device.carry(size)
-        self._target[at : at + size] = memoryview(self._buffers[self._turn])[:size]
+        self._target[at : at + size] = buffer
 
-    def copy_from(self, source: HostBuffer, start: int, at: int, size: int) -> None:
+    def send_from(self, source: HostBuffer, start: int, at: int, size: int) -> None:
         self._device.carry(size)
         self._target[at : at + size] = source.view[start : start + size]
 

@@ -4,12 +4,16 @@ import importlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, get_origin
+from typing import TYPE_CHECKING, Any, Protocol, get_origin
 
 import msgspec
 
 from gen_worker.errors import FatalError, MissingExtraError
 from gen_worker.residency.device import Device
+from gen_worker.residency.layout import aligned
+
+if TYPE_CHECKING:
+    from gen_worker.residency.loaders.skeletons import Skeletons
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -40,6 +44,7 @@ class LoadRequest(msgspec.Struct, frozen=True):
     model_id: str = ""
     own_loaders: Mapping[Any, Callable[..., Any]] = {}
     economy: int = 0  # how many of the plan's `economies` to take
+    skeletons: "Skeletons | None" = None  # where to look for what was kept of a model when it was evicted, and to keep it
 
 
 class LoadControl(msgspec.Struct, frozen=True):
@@ -48,6 +53,7 @@ class LoadControl(msgspec.Struct, frozen=True):
     on_bytes: Callable[[int], None]
     cancel: threading.Event
     on_fallback: Callable[[str], None] = lambda reason: None  # the library's own loading was used, and why
+    working: Callable[[], int] = lambda: 0  # how many functions work now: a load gives way to them
 
 
 class PartPlan(msgspec.Struct, frozen=True):
@@ -69,6 +75,7 @@ class LoadPlan(msgspec.Struct, frozen=True):
     parts: tuple[PartPlan, ...]
     assemble: Callable[[Mapping[str, Any]], Loaded]
     economies: tuple[str, ...] = ()
+    stamp: Callable[[], Any] | None = None  # equal stamps: the plan still holds. None: it is made anew for each load
 
 
 class Loader(Protocol):
@@ -126,8 +133,8 @@ def torch_dtype(torch: Any, device: str, dtypes: Sequence[str]) -> Any:
 
 
 def tensor_bytes(module: Any) -> int:
-    """Bytes of a torch module's parameters and buffers."""
-    return int(sum(t.nbytes for t in module.parameters()) + sum(t.nbytes for t in module.buffers()))
+    """Bytes that a torch module's parameters and buffers take of the device, each from an address that suits it."""
+    return sum(aligned(tensor.nbytes) for tensor in (*module.parameters(), *module.buffers()))
 
 
 def folder_bytes(path: Path, suffixes: tuple[str, ...] = ()) -> int:
@@ -135,6 +142,22 @@ def folder_bytes(path: Path, suffixes: tuple[str, ...] = ()) -> int:
     if path.is_file():
         return path.stat().st_size
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file() and (not suffixes or file.name.endswith(suffixes)))
+
+
+def stamp_of(path: Path) -> Callable[[], Any]:
+    """What tells of a folder (or file) whether any of its files was exchanged."""
+
+    def look() -> list[tuple[str, int, int, int]]:
+        found = []
+        for file in path.rglob("*") if path.is_dir() else (path,):
+            try:
+                stat = file.stat()
+            except OSError:  # a link to nowhere
+                continue
+            found.append((str(file), stat.st_ino, stat.st_size, stat.st_mtime_ns))
+        return sorted(found)
+
+    return look
 
 
 def import_torch() -> Any:

@@ -3,7 +3,7 @@
 import copy
 import importlib
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from gen_worker.residency.loaders.base import (
     folder_bytes,
     import_torch,
     quiet,
+    stamp_of,
     tensor_bytes,
     torch_dtype,
     whole,
@@ -29,9 +30,11 @@ from gen_worker.residency.loaders.base import (
 from gen_worker.residency.loaders.fp8 import DENOISERS, fp8_bytes, keep_in_fp8, load_in_fp8, wants_fp8
 from gen_worker.residency.loaders.frugal import VAE_TILING, device_bytes, is_kept_off, keep_off, steps_of, tile
 from gen_worker.residency.loaders.library import load_by_library
+from gen_worker.residency.loaders.skeleton import NotUnderstoodError
 from gen_worker.residency.loaders.tokenizers import share
+from gen_worker.residency.loaders.transformers import keeps_wide
 from gen_worker.residency.loaders.weights import (
-    NotUnderstoodError,
+    Recipe,
     WeightFile,
     find_weights,
     identity,
@@ -76,29 +79,69 @@ class DiffusersLoader:
             files = find_weights(folder, request.dtypes)
             if files:
                 form = _Form(device, dtype, off=is_kept_off(name, taken), fp8=wants_fp8(name, request.dtypes))
-                part = _part(folder, value, files, request.digests, form)
+                part = _part(folder, value, files, request, form)
                 names[name] = part.part_id
                 parts[part.part_id] = part
         missing = _missing_optional(described, request.path)
 
+        form_id = f"{request.path}|{request.annotation.__module__}.{request.annotation.__qualname__}|{device.name}|{dtype}|{taken}"
+
         def assemble(loaded: Mapping[str, Any]) -> Loaded:
             modules = {name: loaded[part_id] for name, part_id in names.items()}
-            with BUILDING:
-                pipe = request.annotation.from_pretrained(
-                    str(request.path),
-                    **modules,
-                    **missing,
-                    **{_dtype_option(): dtype},
-                    local_files_only=True,
-                    use_safetensors=True,
-                    low_cpu_mem_usage=False,  # there are no weights to load, and asking for it warns where accelerate is not installed
-                )
-            _settle(pipe, device.name, but=[name for name in modules if is_kept_off(name, taken)])
-            if VAE_TILING in taken:
-                tile(modules)
+            kept = request.skeletons.assembled(form_id) if request.skeletons is not None else None
+            if kept is None or not kept.is_of(modules):
+                kept = Assembled(_assembled(request, modules, missing, dtype))
+                _settle(kept.pipe, device.name, but=[name for name in modules if is_kept_off(name, taken)])
+                if VAE_TILING in taken:
+                    tile(modules)
+                kept.remember()
+                if request.skeletons is not None:
+                    request.skeletons.keep_assembled(form_id, kept)
+            pipe = kept.pipe
             return Loaded(pipe, sum(map(tensor_bytes, modules.values())), lambda: per_run_view(pipe))
 
-        return LoadPlan(tuple(parts.values()), assemble, economies)
+        return LoadPlan(tuple(parts.values()), assemble, economies, stamp_of(request.path))
+
+
+def _assembled(request: LoadRequest, modules: Mapping[str, Any], missing: Mapping[str, Any], dtype: Any) -> Any:
+    with BUILDING:
+        return request.annotation.from_pretrained(
+            str(request.path),
+            **modules,
+            **missing,
+            **{_dtype_option(): dtype},
+            local_files_only=True,
+            use_safetensors=True,
+            low_cpu_mem_usage=False,  # there are no weights to load, and asking for it warns where accelerate is not installed
+        )
+
+
+class Assembled:
+    """A pipeline around its components, to be used again when they come back."""
+
+    def __init__(self, pipe: Any) -> None:
+        self.pipe = pipe
+        self._held: dict[str, Any] = {}
+        self._lengths: dict[str, int] = {}
+
+    def remember(self) -> None:
+        """This is how it was made."""
+        self._held = dict(vars(self.pipe))
+        self._lengths = self._lengths_now()
+
+    def is_of(self, modules: Mapping[str, Any]) -> bool:
+        """Whether it has these components, and nobody has changed it."""
+        now = vars(self.pipe)
+        return (
+            all(now.get(name) is module for name, module in modules.items())
+            and now.keys() == self._held.keys()
+            and all(now[name] is value for name, value in self._held.items())
+            and self._lengths_now() == self._lengths
+        )
+
+    def _lengths_now(self) -> dict[str, int]:
+        """Of its vocabularies, to which authors add words."""
+        return {name: len(part) for name, part in vars(self.pipe).items() if callable(getattr(part, "convert_tokens_to_ids", None))}
 
 
 class _Form(msgspec.Struct, frozen=True):
@@ -114,10 +157,14 @@ class _Form(msgspec.Struct, frozen=True):
         return f"{self.device.name}|{self.dtype}{'|off' if self.off else ''}{'|fp8' if self.fp8 else ''}"
 
 
-def _part(folder: Path, value: Sequence[str], files: tuple[WeightFile, ...], digests: Mapping[str, str], form: _Form) -> PartPlan:
+def _part(folder: Path, value: Sequence[str], files: tuple[WeightFile, ...], request: LoadRequest, form: _Form) -> PartPlan:
     library, class_name = value
     device, dtype = form.device, form.dtype
-    load_weights = load_in_fp8 if form.fp8 else partial(load_module, cast_buffers=True)
+    part_id = identity(folder, files, request.digests, f"{folder.name}/", f"{library}.{class_name}|{form}")
+    skeletons = None if form.off else request.skeletons
+
+    kind = _class_of(library, class_name)
+    recipe = cache(lambda: _recipe(kind, folder, files, dtype))
 
     def load(control: LoadControl) -> tuple[Any, int]:
         module, size_bytes = load_on_device(control)
@@ -128,14 +175,8 @@ def _part(folder: Path, value: Sequence[str], files: tuple[WeightFile, ...], dig
         return module, device_bytes(module, device.name)
 
     def load_on_device(control: LoadControl) -> tuple[Any, int]:
-        kind = _class_of(library, class_name)
         try:
-            _refuse_special(kind, folder, dtype)
-            if library == "diffusers":
-                config = kind.load_config(str(folder))
-                return load_weights(lambda: kind.from_config(config), files, device, dtype, control)
-            config = kind.config_class.from_pretrained(str(folder))
-            return load_module(lambda: kind(config), files, device, dtype, control, cast_buffers=False)
+            return (load_in_fp8 if form.fp8 else load_module)(recipe(), device, control, part_id, skeletons)
         except NotUnderstoodError as exc:
             control.on_fallback(f"{folder.name}: {exc}")
             option = _dtype_option() if library == "diffusers" else "dtype"
@@ -146,7 +187,7 @@ def _part(folder: Path, value: Sequence[str], files: tuple[WeightFile, ...], dig
             return module, tensor_bytes(module)
 
     return PartPlan(
-        identity(folder, files, digests, f"{folder.name}/", f"{library}.{class_name}|{form}"),
+        part_id,
         (fp8_bytes if form.fp8 else loaded_bytes)(files, dtype.itemsize),
         load,
         tuple(file.path for file in files),
@@ -162,14 +203,19 @@ def _own_precision(request: LoadRequest) -> tuple[str, ...]:
     return (precision,) if precision == "bf16" else ()
 
 
-def _refuse_special(kind: Any, folder: Path, dtype: Any) -> None:
-    """What the library treats in a way of its own."""
-    config = read_object(folder / "config.json")
-    if config.get("quantization_config"):
+def _recipe(kind: Any, folder: Path, files: tuple[WeightFile, ...], dtype: Any) -> Recipe:
+    """How the library makes a component; `NotUnderstoodError` for what it treats in a way of its own."""
+    if read_object(folder / "config.json").get("quantization_config"):
         raise NotUnderstoodError("quantised weights")
-    kept = [getattr(kind, name, None) for name in ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict")]
-    if any(kept) and dtype.itemsize < 4:
+    if hasattr(kind, "load_config"):  # of diffusers
+        wide = tuple(getattr(kind, "_keep_in_fp32_modules", None) or ()) if dtype.itemsize < 4 else ()
+        config = kind.load_config(str(folder))
+        make = partial(kind.from_config, config)
+        return Recipe(make, files, dtype, cast_buffers=not wide, wide=lambda name: not set(wide).isdisjoint(name.split(".")))
+    if keeps_wide(kind, dtype):
         raise NotUnderstoodError("parts that stay in float32")
+    settings = kind.config_class.from_pretrained(str(folder))
+    return Recipe(lambda: kind(copy.deepcopy(settings)), files, dtype, cast_buffers=False)
 
 
 def _is_component(name: str, value: Any) -> bool:

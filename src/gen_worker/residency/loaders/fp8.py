@@ -4,21 +4,15 @@ device computes in the pipeline's own precision, and several runs may share them
 The scales are powers of two: they move no value off its grid, and are exact in every precision.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Container, Sequence
+from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any
 
 from gen_worker.residency.device import Device
 from gen_worker.residency.loaders.base import LoadControl, import_torch, tensor_bytes
-from gen_worker.residency.loaders.weights import (
-    NotUnderstoodError,
-    WeightFile,
-    build_module,
-    load_tensors,
-    loaded_bytes,
-    misfit,
-    parameters_on_meta,
-)
+from gen_worker.residency.loaders.skeletons import Skeletons
+from gen_worker.residency.loaders.weights import Recipe, WeightFile, WeightsOnTheWay, loaded_bytes, skeleton_of
 from gen_worker.sources.weight_files import TensorEntry, precision_of
 
 DENOISERS = ("unet", "transformer", "transformer_2", "prior")
@@ -33,30 +27,44 @@ def wants_fp8(name: str, dtypes: Sequence[str]) -> bool:
 def fp8_bytes(files: Sequence[WeightFile], itemsize: int) -> int:
     """Bytes that a component has to have while it is loaded: those it keeps, and its largest file as it is on the disk."""
     narrow = sum(_count(entry) for file in files for entry in file.entries if _is_kept_narrow(entry.name, len(entry.shape)))
-    return loaded_bytes(files, itemsize) - narrow * (itemsize - 1) + max(file.data_end - file.data_start for file in files)
+    return loaded_bytes(files, itemsize) - narrow * (itemsize - 1) + max(file.image.size_bytes for file in files)
 
 
-def load_in_fp8(make: Callable[[], Any], files: Sequence[WeightFile], device: Device, dtype: Any, control: LoadControl) -> tuple[Any, int]:
+def load_in_fp8(recipe: Recipe, device: Device, control: LoadControl, part_id: str, skeletons: Skeletons | None = None) -> tuple[Any, int]:
     """Like `load_module`, file after file, so that no more than one of them is on the device in its full width."""
     torch = import_torch()
-    with parameters_on_meta(torch):
-        module = make()
-    parts = _parts_to_narrow(module)
-    wide: dict[str, Any] = {}
-    narrowed: set[str] = set()
-    for file in files:
-        exact = precision_of(file.entries) == "fp8"
-        for name, tensor in load_tensors([file], device, control).items():
-            if name in parts:
-                if tensor.shape != parts[name].weight.shape:
-                    raise NotUnderstoodError(misfit(name, tensor, parts[name].weight))
-                narrowed.add(name.removesuffix(".weight"))
-                _become_narrow(parts[name], *_narrow(tensor, exact=exact))
-            else:  # a copy, for views would keep the whole file on the device
-                wide[name] = tensor.to(dtype, copy=True) if tensor.is_floating_point() else tensor.clone()
-    there = {f"{part}.{name}" for part in narrowed for name in ("weight_fp8", "weight_scale")}
-    module = build_module(lambda: module, wide, device, dtype, cast_buffers=True, there=there)
+
+    def narrow(module: Any) -> None:
+        for name, part in _parts_to_narrow(module).items():
+            if not recipe.wide(name):
+                shape = part.weight.shape
+                weight = torch.empty(shape, dtype=torch.float8_e4m3fn, device="meta")
+                _become_narrow(part, weight, torch.empty((shape[0], *[1] * (len(shape) - 1)), dtype=torch.bfloat16, device="meta"))
+
+    with skeleton_of(recipe, control, part_id, skeletons, nullcontext, narrow) as (skeleton, _):
+        shapes = {entry.name: entry.shape for file in recipe.files for entry in file.entries}
+        skeleton.check({_narrow_name(name, skeleton.names) or name: shape for name, shape in shapes.items()})
+        for file in recipe.files:
+            exact = precision_of(file.entries) == "fp8"
+            with WeightsOnTheWay([file], device, control) as weights:
+                weights.arrive()
+                for name, tensor in weights.tensors():
+                    place = _narrow_name(name, skeleton.names)
+                    if place is not None:
+                        values, scale = _narrow(tensor, exact=exact)
+                        skeleton.put(place, values)
+                        skeleton.put(f"{name}_scale", scale)
+                    else:  # a copy, for views would keep the whole file on the device
+                        dtype = torch.float32 if recipe.wide(name) else recipe.dtype
+                        skeleton.put(name, tensor.to(dtype, copy=True) if tensor.is_floating_point() else tensor.clone())
+                tensor = values = scale = None
+        module = skeleton.complete(device.name, recipe.dtype)
     return module, tensor_bytes(module)
+
+
+def _narrow_name(name: str, names: Container[str]) -> str | None:
+    """The name of a weight's narrow form, where its module has one."""
+    return f"{name}_fp8" if f"{name}_fp8" in names else None
 
 
 def keep_in_fp8(module: Any) -> None:

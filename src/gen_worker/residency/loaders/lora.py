@@ -4,7 +4,7 @@ from typing import Any
 
 from gen_worker.authoring.adapters import LoraAdapter
 from gen_worker.errors import FatalError
-from gen_worker.residency.loaders.base import LoadControl, Loaded, LoadPlan, LoadRequest, PartPlan
+from gen_worker.residency.loaders.base import LoadControl, Loaded, LoadPlan, LoadRequest, PartPlan, stamp_of
 from gen_worker.residency.loaders.weights import find_weights, identity, load_tensors
 
 
@@ -20,7 +20,7 @@ class LoraLoader:
         if not files:
             raise FatalError(f"{folder.name} has no .safetensors; expected a LoRA adapter such as pytorch_lora_weights.safetensors")
         device = request.device()
-        size_bytes = sum(file.data_end - file.data_start for file in files)
+        size_bytes = sum(file.image.size_bytes for file in files)
 
         def load(control: LoadControl) -> tuple[Any, int]:
             adapter = LoraAdapter(load_tensors(files, device, control), request.path)
@@ -32,4 +32,4 @@ class LoraLoader:
             adapter = parts[part.part_id]
             return Loaded(adapter, adapter.size_bytes, lambda: adapter)
 
-        return LoadPlan((part,), assemble)
+        return LoadPlan((part,), assemble, stamp=stamp_of(folder))

@@ -1,5 +1,7 @@
 """Models, tokenizers and processors of the transformers library."""
 
+import copy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,16 @@ from gen_worker.residency.loaders.base import (
     family,
     import_torch,
     quiet,
+    stamp_of,
     tensor_bytes,
     torch_dtype,
     whole,
 )
 from gen_worker.residency.loaders.library import load_by_library
+from gen_worker.residency.loaders.skeleton import NotUnderstoodError
 from gen_worker.residency.loaders.tokenizers import share
 from gen_worker.residency.loaders.weights import (
-    NotUnderstoodError,
+    Recipe,
     WeightFile,
     find_weights,
     identity,
@@ -56,9 +60,11 @@ class TransformersLoader:
             return whole(request, 0, lambda: _by_library(request, device, options))
         form = f"{request.annotation.__module__}.{request.annotation.__qualname__}|{device.name}|{dtype}"
 
+        recipe = cache(lambda: _recipe(request, files, dtype))
+
         def load(control: LoadControl) -> tuple[Any, int]:
             try:
-                return _by_fast_path(request, files, device, dtype, control)
+                return load_module(recipe(), device, control, part.part_id, request.skeletons)
             except NotUnderstoodError as exc:
                 control.on_fallback(str(exc))
                 model = _by_library(request, device, options, str(exc)).model
@@ -75,10 +81,10 @@ class TransformersLoader:
             model = parts[part.part_id]
             return Loaded(model, tensor_bytes(model), lambda: model)
 
-        return LoadPlan((part,), assemble)
+        return LoadPlan((part,), assemble, stamp=stamp_of(request.path))
 
 
-def _by_fast_path(request: LoadRequest, files: tuple[WeightFile, ...], device: Device, dtype: Any, control: LoadControl) -> tuple[Any, int]:
+def _recipe(request: LoadRequest, files: tuple[WeightFile, ...], dtype: Any) -> Recipe:
     from transformers import AutoConfig
 
     kind = request.annotation
@@ -90,12 +96,26 @@ def _by_fast_path(request: LoadRequest, files: tuple[WeightFile, ...], device: D
         if not isinstance(mapped, type):
             raise NotUnderstoodError("several classes for this configuration")
         kind = mapped
-    if any(getattr(kind, name, None) for name in ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict")) and dtype.itemsize < 4:
+    if keeps_wide(kind, dtype):
         raise NotUnderstoodError("parts that stay in float32")
     config.dtype = dtype
-    module, size_bytes = load_module(lambda: kind(config), files, device, dtype, control, cast_buffers=False)
-    _add_generation_config(module, request.path)
-    return module, size_bytes
+
+    def make() -> Any:
+        module = kind(copy.deepcopy(config))  # a model's own: authors change it
+        _add_generation_config(module, request.path)
+        return module
+
+    return Recipe(make, files, dtype, cast_buffers=False)
+
+
+def keeps_wide(kind: Any, dtype: Any) -> bool:
+    """Whether a class of transformers keeps parts of itself in float32 when it is loaded in this precision.
+
+    `_keep_in_fp32_modules` is about float16 alone, `_keep_in_fp32_modules_strict` about bfloat16 too
+    (`PreTrainedModel._get_dtype_plan`).
+    """
+    names = {"float16": ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict"), "bfloat16": ("_keep_in_fp32_modules_strict",)}
+    return any(getattr(kind, name, None) for name in names.get(str(dtype).removeprefix("torch."), ()))
 
 
 def _add_generation_config(module: Any, path: Path) -> None:

@@ -5,25 +5,25 @@ loading.
 """
 
 import hashlib
-import inspect
 import re
-import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import msgspec
 
-from gen_worker.authoring.building import BUILDING
 from gen_worker.errors import FatalError
 from gen_worker.net.digests import digest_file
 from gen_worker.residency.device import Device
 from gen_worker.residency.host_tier import DISK_BYTES_S, HostBuffer, HostTier, file_key
+from gen_worker.residency.layout import ALIGN, Image, aligned, image_of
 from gen_worker.residency.loaders.base import LoadControl, import_torch, tensor_bytes
-from gen_worker.residency.loaders.library import may_be_missing
-from gen_worker.residency.reader import Extent, read_into
+from gen_worker.residency.loaders.building import Pace
+from gen_worker.residency.loaders.skeleton import NotUnderstoodError, Skeleton
+from gen_worker.residency.loaders.skeletons import Skeletons
+from gen_worker.residency.reader import Reading, Source
 from gen_worker.sources.weight_files import (
     HeaderError,
     TensorEntry,
@@ -35,23 +35,18 @@ from gen_worker.sources.weight_files import (
     weight_sets,
 )
 
-ALIGN = 256
+T = TypeVar("T")
 HASH_BELOW_BYTES = 1 << 30
 _FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
-_FORM = "1"  # of what the fast path makes; part of each part's identity
+_FORM = "2"  # of what the fast path makes; part of each part's identity
 
 
 class WeightFile(msgspec.Struct, frozen=True):
-    """A safetensors file and its header."""
+    """A safetensors file, its header, and how its tensors lie in memory."""
 
     path: Path
     entries: tuple[TensorEntry, ...]
-    data_start: int
-    data_end: int
-
-
-class NotUnderstoodError(Exception):
-    """The fast path cannot load this; the library may."""
+    image: Image
 
 
 def find_weights(folder: Path, dtypes: Sequence[str]) -> tuple[WeightFile, ...]:
@@ -98,31 +93,56 @@ def identity(folder: Path, files: Sequence[WeightFile], digests: Mapping[str, st
     return f"sha256:{hasher.hexdigest()}"
 
 
+class WeightsOnTheWay:
+    """Weights of files on their way to a slab on the device, from the moment it is made until the block ends."""
+
+    def __init__(self, files: Sequence[WeightFile], device: Device, control: LoadControl) -> None:
+        self._dtypes = torch_dtypes(import_torch())
+        if strange := [entry.dtype for file in files for entry in file.entries if entry.dtype not in self._dtypes]:
+            raise NotUnderstoodError(f"dtype {strange[0]}")
+        self._files = files
+        self._device = device
+        self._control = control
+
+    def __enter__(self) -> Self:
+        places, at = [], 0
+        for file in self._files:
+            places.append(at)
+            at += file.image.size_bytes
+        self._slab = self._device.new_slab(max(at, ALIGN))
+        self._places = places
+        control = self._control
+        with ExitStack() as stack:
+            buffers = stack.enter_context(host_buffers(self._device.host, self._files))
+            sources = [
+                Source(file.path, file.image, place, *buffers.get(file.path, (None, False)))
+                for file, place in zip(self._files, places, strict=True)
+            ]
+            self._reading = Reading(self._slab, sources, self._device.readers, control.on_bytes, control.cancel, control.working)
+            self._buffers = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: Any, exc: Any, trace: Any) -> None:
+        self._reading.abandon()
+        self._buffers.__exit__(kind, exc, trace)
+
+    def arrive(self) -> None:
+        """Wait until all are there."""
+        self._reading.finish()
+
+    def tensors(self) -> Iterator[tuple[str, Any]]:
+        """Each tensor by its name, as a view of the slab."""
+        for file, place in zip(self._files, self._places, strict=True):
+            for entry, offset in zip(file.entries, file.image.offsets, strict=True):
+                begin = place + offset
+                yield entry.name, self._slab.tensor(begin, begin + entry.end - entry.start, self._dtypes[entry.dtype], entry.shape)
+
+
 def load_tensors(files: Sequence[WeightFile], device: Device, control: LoadControl) -> dict[str, Any]:
     """Every tensor of these files on the device, as views of one slab."""
-    torch = import_torch()
-    dtypes = torch_dtypes(torch)
-    places, at = [], 0
-    for file in files:
-        places.append(at)
-        at += -(-(file.data_end - file.data_start) // ALIGN) * ALIGN
-    slab = device.new_slab(max(at, 1))
-    with host_buffers(device.host, files) as buffers:
-        extents = [
-            Extent(file.path, file.data_start, file.data_end, place, *buffers.get(file.path, (None, False)))
-            for file, place in zip(files, places, strict=True)
-        ]
-        read_into(slab, extents, control.on_bytes, control.cancel)
-    tensors: dict[str, Any] = {}
-    for file, place in zip(files, places, strict=True):
-        for entry in file.entries:
-            dtype = dtypes.get(entry.dtype)
-            if dtype is None:
-                raise NotUnderstoodError(f"dtype {entry.dtype}")
-            if (place + entry.start) % dtype.itemsize:
-                raise NotUnderstoodError(f"tensor {entry.name!r} is not aligned")
-            tensors[entry.name] = slab.tensor(place + entry.start, place + entry.end, dtype, entry.shape)
-    return tensors
+    with WeightsOnTheWay(files, device, control) as weights:
+        weights.arrive()
+        return dict(weights.tensors())
 
 
 @contextmanager
@@ -134,7 +154,7 @@ def host_buffers(host: HostTier | None, files: Sequence[WeightFile]) -> Iterator
         for file in files if host is not None else ():
             assert host is not None
             key = file_key(file.path)
-            size = file.data_end - file.data_start
+            size = file.image.size_bytes
             buffer = host.find(key)
             filled = buffer is not None
             buffer = buffer or host.admit(key, size, size / DISK_BYTES_S)
@@ -155,69 +175,72 @@ def host_buffers(host: HostTier | None, files: Sequence[WeightFile]) -> Iterator
                 host.release(key)
 
 
-def build_module(
-    make: Callable[[], Any], tensors: dict[str, Any], device: Device, dtype: Any, *, cast_buffers: bool, there: Collection[str] = ()
-) -> Any:
-    """A module around these tensors: made without memory or initialisation, then given its weights. `NotUnderstoodError` when they do not
-    fit it. `there`: names of tensors that it has already."""
-    torch = import_torch()
-    with BUILDING:  # until all is in its place: `setattr` of a parameter goes through what libraries replace in torch
-        with parameters_on_meta(torch):
-            module = make()
-        shapes = module.state_dict()
-        if strange := [name for name in tensors if name not in shapes and not name.endswith("position_ids")]:
-            raise NotUnderstoodError(f"the module has no {strange[0]!r}")
-        state = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items() if name in shapes}
-        if wrong := [name for name, tensor in state.items() if tensor.shape != shapes[name].shape]:
-            raise NotUnderstoodError(misfit(wrong[0], state[wrong[0]], shapes[wrong[0]]))
-        missing = {name for name in shapes if name not in tensors and name not in there and not may_be_missing(name)}
-        module.load_state_dict(state, strict=False, assign=True)
-        if missing := _tie(module, missing):
-            raise NotUnderstoodError(f"the files lack {min(missing)!r}")
-    _move_buffers(module, device.name, dtype if cast_buffers else None)
-    module.requires_grad_(False)
-    return module.eval()
+class Recipe(msgspec.Struct, frozen=True):
+    """How a module is made of files. `make` builds it, without regard to its weights; `dtype` is the precision of its floats.
 
-
-def misfit(name: str, found: Any, expected: Any) -> str:
-    """The message about a tensor of another shape than the module's."""
-    return f"{name!r} has the shape {list(found.shape)} in the files, the configuration asks for {list(expected.shape)}"
-
-
-def _tie(module: Any, missing: set[str]) -> set[str]:
-    """Tie what the library ties, as its own loading does; the names that are missing all the same.
-
-    Since transformers 5 two weights that are both in the files are tied only if they are equal. Older versions tie whatever the
-    configuration says.
+    `cast_buffers`: what is not in the files gets that precision, too; `wide` says of a name that it stays in float32.
     """
-    tie = getattr(module, "tie_weights", None)
-    if not callable(tie):
-        return missing
-    if "missing_keys" in inspect.signature(tie).parameters:
-        tie(missing_keys=missing, recompute_mapping=False)  # takes names off the set
-        return missing
-    tie()
-    state = module.state_dict()
-    return {name for name in missing if state[name].is_meta}
+
+    make: Callable[[], Any]
+    files: tuple[WeightFile, ...]
+    dtype: Any
+    cast_buffers: bool
+    wide: Callable[[str], bool] = lambda name: False
 
 
-def load_module(
-    make: Callable[[], Any], files: Sequence[WeightFile], device: Device, dtype: Any, control: LoadControl, *, cast_buffers: bool
-) -> tuple[Any, int]:
-    """A module with the weights of these files, and the bytes that it takes."""
-    tensors = load_tensors(files, device, control)
-    module = build_module(make, tensors, device, dtype, cast_buffers=cast_buffers)
+def load_module(recipe: Recipe, device: Device, control: LoadControl, part_id: str, skeletons: Skeletons | None = None) -> tuple[Any, int]:
+    """A module with the weights of its files, and the bytes that it takes. It is built while they are on their way."""
+    torch = import_torch()
+    with skeleton_of(recipe, control, part_id, skeletons, lambda: WeightsOnTheWay(recipe.files, device, control)) as (skeleton, weights):
+        skeleton.check({entry.name: entry.shape for file in recipe.files for entry in file.entries})
+        weights.arrive()
+        for name, tensor in weights.tensors():
+            dtype = torch.float32 if recipe.wide(name) else recipe.dtype
+            skeleton.put(name, tensor.to(dtype) if tensor.is_floating_point() else tensor)
+        module = skeleton.complete(device.name, recipe.dtype)
     return module, tensor_bytes(module)
 
 
+@contextmanager
+def skeleton_of(
+    recipe: Recipe,
+    control: LoadControl,
+    part_id: str,
+    skeletons: Skeletons | None,
+    begin: Callable[[], AbstractContextManager[T]],
+    narrow: Callable[[Any], None] = lambda module: None,
+) -> Iterator[tuple[Skeleton, T]]:
+    """The skeleton of a part, kept from its last load or built now, while what `begin` begins is under way.
+
+    It goes back if the block fails, and is known as loaded otherwise.
+    """
+
+    def make() -> Any:
+        module = recipe.make()
+        narrow(module)
+        return module
+
+    with begin() as begun:
+        skeleton = skeletons.take(part_id) if skeletons is not None else None
+        skeleton = skeleton or Skeleton(make, Pace(control.working), cast_buffers=recipe.cast_buffers)
+        try:
+            yield skeleton, begun
+        except BaseException:
+            if skeletons is not None:
+                skeletons.give_back(part_id, skeleton)
+            raise
+        if skeletons is not None:
+            skeletons.loaded(part_id, skeleton)
+
+
 def loaded_bytes(files: Sequence[WeightFile], itemsize: int) -> int:
-    """Bytes of these weights once their floats have `itemsize` bytes each."""
+    """Bytes that these weights take of the device once their floats have `itemsize` bytes each."""
     total = 0
     for entry in (entry for file in files for entry in file.entries):
         count = 1
         for length in entry.shape:
             count *= length
-        total += count * itemsize if entry.dtype in _FLOATS else entry.end - entry.start
+        total += aligned(count * itemsize if entry.dtype in _FLOATS else entry.end - entry.start)
     return total
 
 
@@ -230,33 +253,6 @@ def torch_dtypes(torch: Any) -> dict[str, Any]:
     return found | {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
 
 
-@contextmanager
-def parameters_on_meta(torch: Any) -> Iterator[None]:
-    """In this thread, modules made here get parameters without memory; buffers are computed as ever."""
-    thread = threading.get_ident()
-    with BUILDING:
-        original = torch.nn.Module.register_parameter
-
-        def register(self: Any, name: str, param: Any) -> None:
-            original(self, name, param)
-            if param is not None and threading.get_ident() == thread:
-                self._parameters[name] = torch.nn.Parameter(param.to("meta"), requires_grad=False)
-
-        torch.nn.Module.register_parameter = register
-        try:
-            yield
-        finally:
-            torch.nn.Module.register_parameter = original
-
-
-def _move_buffers(module: Any, device: str, dtype: Any) -> None:
-    for part in module.modules():
-        for name, buffer in part._buffers.items():
-            if buffer is not None:
-                cast = dtype is not None and buffer.is_floating_point() and buffer.itemsize > 1  # weights in eight bits are buffers, too
-                part._buffers[name] = buffer.to(device, dtype if cast else None)
-
-
 def _read(path: Path) -> WeightFile:
     size = path.stat().st_size
     try:
@@ -266,7 +262,7 @@ def _read(path: Path) -> WeightFile:
             entries = read_header(head + file.read(length), size)
     except HeaderError as exc:
         raise FatalError(f"{path.parent.name}/{path.name}: {exc}") from None
-    return WeightFile(path, tuple(entries), 8 + length, size)
+    return WeightFile(path, tuple(entries), image_of(entries, 8 + length))
 
 
 def _json(path: Path) -> Any:

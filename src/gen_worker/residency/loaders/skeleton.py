@@ -1,0 +1,176 @@
+"""What a component is without its bytes: the module on meta, the buffers that are not in files, and which tensor goes where.
+
+A skeleton is built while the bytes of its first load are on their way. When the component is evicted, its tensors are taken out of the
+module and the skeleton stays; the next load puts tensors in their places and is done: no module is built, no key is compared.
+
+    built (on meta) --put, complete--> loaded --strip--> on meta again --put, complete--> loaded ...
+
+Only what is still as it was made is used again: authors and libraries change modules (hooks, adapters, compiled layers, tiles), and such a
+change has always ended with the module that had it.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gen_worker.authoring.building import BUILDING
+from gen_worker.authoring.module_state import ModuleState
+from gen_worker.residency.loaders.base import import_torch
+from gen_worker.residency.loaders.building import Pace, parameters_on_meta
+from gen_worker.residency.loaders.library import may_be_missing
+
+MODULE_BYTES = 6000  # that a submodule with its tensors on meta takes of the host, measured on UNets
+Holder = dict[str, Any]  # a module's `_parameters` or `_buffers`
+
+
+class NotUnderstoodError(Exception):
+    """The fast path cannot load this; the library may."""
+
+
+class Skeleton:
+    """A module that is given its tensors, by the names that they have in files. Used by one thread at a time."""
+
+    def __init__(self, make: Callable[[], Any], pace: Pace, *, cast_buffers: bool) -> None:
+        """`cast_buffers`: whether buffers get the precision of the weights."""
+        torch = import_torch()
+        with parameters_on_meta(torch, pace):
+            self.module = make()
+        self._torch = torch
+        self._pace = pace
+        self._cast_buffers = cast_buffers
+        self._state: dict[str, Any] = self.module.state_dict(keep_vars=True)
+        self._places = _places_of(self.module)
+        self._given: dict[str, Any] = {}  # by name, what was put there since the last strip
+        self._tensors: list[tuple[Holder, str, str]] = []  # holder, name in it, name in the files; known once it was complete
+        self._buffers: list[tuple[Holder, str, Any]] = []  # holder, name in it, value on the host
+        self._empty: list[tuple[Holder, str, Any]] = []  # what stood in each place before
+        self._as_made: ModuleState | None = None
+        self._configs: list[tuple[Any, dict[str, Any]]] = []
+        self.may_be_kept = True
+
+    @property
+    def names(self) -> Mapping[str, Any]:
+        """The module's own names of what its files hold, and tensors of those shapes."""
+        return self._state
+
+    @property
+    def host_bytes(self) -> int:
+        """About what it takes of the host's memory."""
+        return len(list(self.module.modules())) * MODULE_BYTES + sum(int(value.nbytes) for _, _, value in self._buffers)
+
+    def check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Whether files with these tensors fit; `NotUnderstoodError` when a name or a shape is another one."""
+        for name, shape in shapes.items():
+            expected = self._state.get(name)
+            if expected is None:
+                if not name.endswith("position_ids"):
+                    raise NotUnderstoodError(f"the module has no {name!r}")
+            elif tuple(expected.shape) != shape:
+                raise NotUnderstoodError(
+                    f"{name!r} has the shape {list(shape)} in the files, the configuration asks for {list(expected.shape)}"
+                )
+
+    def put(self, name: str, tensor: Any) -> None:
+        """Give the module a tensor that is in its files."""
+        stands = self._state.get(name)
+        if stands is None:
+            return
+        value = self._torch.nn.Parameter(tensor, requires_grad=False) if isinstance(stands, self._torch.nn.Parameter) else tensor
+        self._given[name] = value
+        if self._as_made is None:  # later `complete` knows where
+            for holder, key in self._places[name]:
+                holder[key] = value
+        self._pace.step()
+
+    def complete(self, device: str, dtype: Any) -> Any:
+        """The module, once all of its tensors are there. `NotUnderstoodError` names one that the files lack."""
+        if self._as_made is None:
+            self._complete_first(device, dtype)
+        else:
+            self._again(device, dtype)
+        return self.module
+
+    def _complete_first(self, device: str, dtype: Any) -> None:
+        missing = {name for name in self._state if name not in self._given and not may_be_missing(name)}
+        with BUILDING:  # to tie is to set parameters, which goes through what libraries replace in torch
+            _tie(self.module, missing)
+        given = {id(tensor): name for name, tensor in self._given.items()}
+        # Of weights that are one, by the library's word or because they are of one module, the files hold one.
+        lacking = {name for name in missing if any(id(holder.get(key)) not in given for holder, key in self._places[name])}
+        if lacking:
+            raise NotUnderstoodError(f"the files lack {min(lacking)!r}")
+        for part in self.module.modules():
+            for holder in (part._parameters, part._buffers):
+                for key, tensor in holder.items():
+                    if tensor is None:
+                        continue
+                    name = given.get(id(tensor))
+                    if name is not None:
+                        self._tensors.append((holder, key, name))
+                        self._empty.append((holder, key, self._state[name]))
+                    elif tensor.is_meta:
+                        raise NotUnderstoodError(f"nothing gives {key!r} of {type(part).__name__} a value")
+                    elif holder is part._buffers:
+                        self._buffers.append((holder, key, tensor))
+                        self._empty.append((holder, key, tensor))
+                    else:
+                        self.may_be_kept = False  # something that the library has made out of what it got
+        self._put_buffers(device, dtype)
+        self.module.requires_grad_(False)
+        self.module.eval()
+        if self.may_be_kept:
+            self._as_made = ModuleState(self.module, tensors=False)
+            self._configs = [(value, dict(vars(value))) for value in vars(self.module).values() if hasattr(value, "to_diff_dict")]
+
+    def _again(self, device: str, dtype: Any) -> None:
+        for holder, key, name in self._tensors:
+            holder[key] = self._given[name]
+        self._put_buffers(device, dtype)
+
+    def _put_buffers(self, device: str, dtype: Any) -> None:
+        for holder, key, value in self._buffers:
+            cast = self._cast_buffers and value.is_floating_point()
+            holder[key] = value.to(device=device, dtype=dtype if cast else value.dtype, copy=True)
+
+    def strip(self) -> bool:
+        """Take the tensors out of the module. False when others were put in their places, so that it is not ours to use any more."""
+        ours = all(holder.get(key) is self._given.get(name) for holder, key, name in self._tensors)
+        return self.reset() and ours
+
+    def reset(self) -> bool:
+        """Forget the tensors of a load, also of one that ended half way. False for one that never was complete."""
+        for holder, key, empty in self._empty:
+            holder[key] = empty
+        self._given = {}
+        return self.may_be_kept and self._as_made is not None
+
+    def is_as_made(self) -> bool:
+        """Whether nobody has changed the module since it was made. It must be stripped."""
+        return (
+            self._as_made is not None and self._as_made.is_as_before() and all(vars(config) == before for config, before in self._configs)
+        )
+
+
+def _places_of(module: Any) -> dict[str, list[tuple[Holder, str]]]:
+    """Where each name of `state_dict` is kept; modules that are shared have several."""
+    found: dict[str, list[tuple[Holder, str]]] = {}
+    for prefix, part in module.named_modules(remove_duplicate=False):
+        for holder in (part._parameters, part._buffers):
+            for key in holder:
+                found.setdefault(f"{prefix}.{key}" if prefix else key, []).append((holder, key))
+    return found
+
+
+def _tie(module: Any, missing: set[str]) -> None:
+    """Tie what the library ties, as its own loading does.
+
+    Since transformers 5 two weights that are both in the files are tied only if they are equal. Older versions tie whatever the
+    configuration says.
+    """
+    tie = getattr(module, "tie_weights", None)
+    if not callable(tie):
+        return
+    if "missing_keys" in inspect.signature(tie).parameters:
+        tie(missing_keys=set(missing), recompute_mapping=False)
+    else:
+        tie()
