@@ -6,19 +6,21 @@ A save is a temporary file that is renamed when it is complete. A ref under `run
 the run that saved it last and won.
 """
 
+import base64
+import binascii
 import hashlib
+import hmac
 import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
 
-import jwt
 import msgspec
 
 from gen_worker.files.local_outputs import normalize_output_ref
 
 TOKEN_LIFE_S = 24 * 3600
-CHUNK_BYTES = 1 << 20
+MAX_TOKEN_LENGTH = 2048
 
 
 class FileToken(msgspec.Struct, frozen=True):
@@ -30,23 +32,48 @@ class FileToken(msgspec.Struct, frozen=True):
 
 
 class FileTokens:
-    """Signs and checks file tokens, by a secret of this process: they end with it, as the runs that hold them are sent again."""
+    """Signs and checks file tokens, by a secret of this process: they end with it, as the runs that hold them are sent again.
+
+    A token is issued for every lease, so it is the cheapest thing that holds: the fields and a keyed BLAKE2 digest of them, both in
+    URL-safe base64. (A JWT takes ten times as long, and nobody but us reads it.)
+    """
 
     def __init__(self, secret: bytes, now_s: Callable[[], float]) -> None:
         self._secret = secret
         self._now_s = now_s
 
     def issue(self, token: FileToken) -> str:
-        fields = {**msgspec.structs.asdict(token), "exp": int(self._now_s()) + TOKEN_LIFE_S, "aud": "files"}
-        return jwt.encode(fields, self._secret, algorithm="HS256")
+        fields = _encode((token, int(self._now_s()) + TOKEN_LIFE_S))
+        return f"{_base64(fields)}.{_base64(self._sign(fields))}"
 
     def verify(self, text: str) -> FileToken | None:
         """What the token allows; None when it is none of ours, or over."""
-        try:
-            fields = jwt.decode(text, self._secret, algorithms=["HS256"], audience="files", options={"require": ["exp"]})
-            return msgspec.convert({name: fields[name] for name in FileToken.__struct_fields__}, FileToken)
-        except (jwt.PyJWTError, msgspec.ValidationError, KeyError):
+        fields, _, signature = text.partition(".")
+        if len(text) > MAX_TOKEN_LENGTH:
             return None
+        try:
+            signed, given = _unbase64(fields), _unbase64(signature)
+        except (ValueError, binascii.Error):
+            return None
+        if not hmac.compare_digest(self._sign(signed), given):
+            return None
+        token, expires_s = _decode(signed)
+        return token if expires_s > self._now_s() else None
+
+    def _sign(self, fields: bytes) -> bytes:
+        return hashlib.blake2b(fields, key=self._secret, digest_size=32, person=b"file token").digest()
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(tuple[FileToken, int]).decode
+
+
+def _base64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode()
+
+
+def _unbase64(text: str) -> bytes:
+    return base64.b64decode(text.encode("ascii", "replace"), altchars=b"-_", validate=True)
 
 
 class Saving:
