@@ -31,7 +31,7 @@ from gen_orchestrator.scheduling.gateway import Gateway
 from gen_orchestrator.scheduling.metrics import Metrics
 from gen_orchestrator.scheduling.open_run import OpenRun
 from gen_orchestrator.scheduling.pool import Pool
-from gen_orchestrator.store.base import Leader, Store
+from gen_orchestrator.store.base import EventChunk, Leader, Store
 from gen_orchestrator.store.writer import Writer
 from gen_worker.clock import SystemClock
 from gen_worker.http.hosts import HostPolicy
@@ -92,7 +92,7 @@ class Node:
         self.dispatcher = Dispatcher(self._writer, self.pool, clock, random.Random(secrets.randbits(64)), log, files_of)  # noqa: S311
         self.dispatcher.on_over = self._over
         self.gateway = Gateway(settings.worker_listen, tokens, self.pool, self.dispatcher, clock, log)
-        self._take_up(await asyncio.to_thread(self._store.open_runs))
+        self._take_up(*await asyncio.to_thread(self._open_runs))
         await self.gateway.start()
         self.keeper = Keeper(self._fleet, self.gateway, self.pool, self.dispatcher, tokens, clock, log)
         host = settings.worker_listen.rpartition(":")[0]
@@ -116,14 +116,20 @@ class Node:
             await asyncio.to_thread(self._store.resign, self._leader)
         await asyncio.to_thread(self._store.close)
 
-    def _take_up(self, open_runs: list[Run]) -> None:
+    def _open_runs(self) -> tuple[list[Run], dict[str, list[EventChunk]]]:
+        found = self._store.open_runs()
+        return found, {run.id: self._store.events_of(run.id) for run in found if run.attempt}
+
+    def _take_up(self, open_runs: list[Run], events: dict[str, list[EventChunk]]) -> None:
         orphans = []
         for run in open_runs:
             try:
                 settings = self.registry.settings(run.release_id, run.function)
             except LookupError:
                 settings = FunctionSettings()
-            open_run = self.dispatcher.restore(run, self.dispatcher.lanes.lane(run.release_id, run.function, settings))
+            open_run = self.dispatcher.restore(
+                run, self.dispatcher.lanes.lane(run.release_id, run.function, settings), events.get(run.id, ())
+            )
             if run.state is RunState.LEASED:
                 orphans.append(open_run)
         if open_runs:

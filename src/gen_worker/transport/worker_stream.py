@@ -152,7 +152,7 @@ class WorkerStream:
 
     def _receive(self, data: bytes, take: Take) -> bool:
         """Take one message; whether anything came of it."""
-        effects = self._protocol.receive(codec.decode(data))
+        effects = self._protocol.receive_numbered(codec.decode(data))
         memory = self._protocol.memory
         if isinstance(memory, GatedMemory):
             memory.on_ackable = self._poke
@@ -160,7 +160,8 @@ class WorkerStream:
         else:
             self._plain_seq += 1
             hold = self._plain_gate.open(self._plain_seq)
-        for effect in effects:
+        for number, effect in effects:
+            hold.number = number
             take(self, effect, hold)
         hold.release()
         self._poke()

@@ -15,14 +15,19 @@ from gen_worker.wire.scheduler_session import WorkerMemory
 
 
 class Hold:
-    """A batch of messages that is not done with. Whoever needs longer than the call that handed it over takes it, and releases it once."""
+    """A batch of messages that is not done with. Whoever needs longer than the call that handed it over takes it, and releases it once.
 
-    __slots__ = ("_gate", "left", "seq")
+    `number` is that of the message which is being handed over, as its worker counts: the same when the worker sends it again, to whatever
+    scheduler. 0 where the worker does not count.
+    """
+
+    __slots__ = ("_gate", "left", "number", "seq")
 
     def __init__(self, gate: "AckGate", seq: int) -> None:
         self._gate = gate
         self.seq = seq
         self.left = 1
+        self.number = 0
 
     def take(self) -> "Hold":
         """One more thing of this batch is to be done."""

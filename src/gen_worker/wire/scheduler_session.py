@@ -112,13 +112,17 @@ class SchedulerSession:
 
     def receive(self, message: Message) -> list[Effect]:
         """Take one message and say what came of it; `ProtocolViolationError` ends the stream."""
+        return [effect for _, effect in self.receive_numbered(message)]
+
+    def receive_numbered(self, message: Message) -> list[tuple[int, Effect]]:
+        """The same, each with the number under which the worker sent it (0: it has none), which is the same when it sends it again."""
         if self.registration is None:
             if not isinstance(message, Registration):
                 raise ProtocolViolationError(f"a stream opens with a registration, not with {type(message).__name__}")
-            return self._register(message)
+            return [(0, effect) for effect in self._register(message)]
         if isinstance(message, Batch):
             return self._receive_batch(message)
-        return self._receive(message)
+        return [(0, effect) for effect in self._receive(message)]
 
     def start(self, command: RunCommand) -> None:
         """Give the worker a run."""
@@ -201,18 +205,20 @@ class SchedulerSession:
             if run_id in self.memory.interrupted:
                 self.send(InterruptRun(run_id))
 
-    def _receive_batch(self, batch: Batch) -> list[Effect]:
-        effects: list[Effect] = []
+    def _receive_batch(self, batch: Batch) -> list[tuple[int, Effect]]:
+        effects: list[tuple[int, Effect]] = []
         memory = self.memory
+        numbered = batch.first_seq > 0
         for seq, message in enumerate(batch.messages, start=batch.first_seq):
-            if batch.first_seq:
+            if numbered:
                 if seq <= memory.last_seq:
                     continue  # it came on an earlier stream
                 memory.last_seq = seq
+            number = seq if numbered else 0
             if type(message) is Event:  # by far the most frequent
-                effects.append(message)
+                effects.append((number, message))
             else:
-                effects += self._receive(message)
+                effects += [(number, effect) for effect in self._receive(message)]
         return effects
 
     def _receive(self, message: Single) -> list[Effect]:

@@ -11,7 +11,8 @@ from gen_orchestrator.api.envelope import Invocation, InvokeOptions, read_invoca
 from gen_orchestrator.api.streams import RunStreams
 from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.hub.registry import PROD, NotFoundError, Registry, Resolved
-from gen_orchestrator.scheduling.dispatcher import AdmissionError, Dispatcher, Submitted
+from gen_orchestrator.scheduling.dispatcher import Dispatcher
+from gen_orchestrator.scheduling.intake import AdmissionError, Submitted
 from gen_orchestrator.scheduling.open_run import OpenRun
 from gen_orchestrator.store.base import RunFilter, RunStore, StoreFullError, StoreUnavailableError
 from gen_worker.contract.run import RunPage

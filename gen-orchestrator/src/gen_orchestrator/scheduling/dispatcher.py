@@ -17,23 +17,23 @@ comes first sets ENDING, and the others find that.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 
 import msgspec
 
 from gen_orchestrator.domain import retries, runs
-from gen_orchestrator.domain.admission import Refusal
 from gen_orchestrator.domain.retries import Again, GiveUp
 from gen_orchestrator.domain.routing import Choice, choose
 from gen_orchestrator.domain.runs import Ending, Run, RunError, RunState
+from gen_orchestrator.scheduling.intake import AdmissionError, Intake, Submitted
 from gen_orchestrator.scheduling.lane import Lane
 from gen_orchestrator.scheduling.lanes import Lanes
 from gen_orchestrator.scheduling.open_run import OpenRun, Phase
 from gen_orchestrator.scheduling.pool import Pool, Worker
-from gen_orchestrator.scheduling.recorder import STORE_RETRY_S, Recorder
-from gen_orchestrator.store.base import DeposedError, StoreError
-from gen_orchestrator.store.ops import DONE, Accept, Lease, RequestCancel, Result
+from gen_orchestrator.scheduling.recorder import Recorder
+from gen_orchestrator.store.base import EventChunk, StoreError
+from gen_orchestrator.store.ops import DONE, Lease, RequestCancel, Result
 from gen_orchestrator.store.writer import Writer
 from gen_worker import events
 from gen_worker.clock import Clock
@@ -50,27 +50,12 @@ _NAMES = {events.OUTPUT_DELTA: "output", events.PROGRESS: "progress", events.LOG
 _OURS = ("task.", "metrics.", "output.")  # events of the machinery, which readers are not shown
 
 
-class AdmissionError(Exception):
-    """The queue is full."""
-
-    def __init__(self, refused: Refusal) -> None:
-        super().__init__(refused.detail)
-        self.refusal = refused
-
-
-class Submitted(msgspec.Struct, frozen=True):
-    """`open` is the run that goes on; where an earlier request made it and it is over, `run` is what became of it."""
-
-    open: OpenRun | None
-    run: Run
-    is_new: bool
-
-
 class Dispatcher:
     """Of one leader. `files` says where a run saves its files."""
 
     def __init__(self, writer: Writer, pool: Pool, clock: Clock, random: Random, log: Log, files: Files) -> None:
         self._writer = writer
+        self._intake = Intake(writer, self)
         self._recorder = Recorder(writer, self._over, self._back)
         self._pool = pool
         self._clock = clock
@@ -102,7 +87,7 @@ class Dispatcher:
         open_run = OpenRun(run, lane)
         accepted: asyncio.Future[Submitted] = self._loop.create_future()
         open_run.accepted = accepted
-        self._writer.put(Accept(run), lambda result: self._accepted(open_run, result, accepted))
+        self._intake.accept(open_run, accepted)
         self._enter(open_run)
         self.pump(lane)
         return await asyncio.shield(accepted)
@@ -117,19 +102,40 @@ class Dispatcher:
             self._recorder.finish(open_run, _canceled(self._clock.unix_s()))
             return open_run
         if not open_run.cancel_requested:
-            await self._writer.put_and_wait(RequestCancel(run_id))
-            open_run.cancel_requested = True
-            open_run.run = runs.request_cancel(open_run.run) or open_run.run
-            self._interrupt(open_run)
+            recorded: asyncio.Future[None] = self._loop.create_future()
+
+            def written(result: Result) -> None:
+                if result is DONE:
+                    open_run.cancel_requested = True
+                    open_run.run = runs.request_cancel(open_run.run) or open_run.run
+                    self._interrupt(open_run)
+                if not recorded.done():
+                    recorded.set_result(None)
+
+            def trouble(exc: StoreError) -> None:
+                if not recorded.done():
+                    recorded.set_exception(exc)
+
+            self._writer.put(RequestCancel(run_id), written, trouble)
+            await recorded
         return open_run
 
-    def restore(self, run: Run, lane: Lane) -> OpenRun:
-        """A run that an earlier leader accepted."""
+    def restore(self, run: Run, lane: Lane, events: Sequence[EventChunk] = ()) -> OpenRun:
+        """A run that an earlier leader accepted, and the events of it that the store has."""
         open_run = OpenRun(run, lane)
         self._enter(open_run, queued=run.state is RunState.QUEUED)
         if run.state is RunState.LEASED:
             open_run.phase = Phase.LEASED
-            open_run.feed.dropped = True  # what was said before is in the store
+        mine = [chunk for chunk in events if chunk.attempt == run.attempt]
+        last = mine[-1] if mine else EventChunk(run.attempt, 0, 0, b"")
+        open_run.feed.resume(run.attempt, last.last_seq, (last.instance_id, last.wire_seq))
+        return open_run
+
+    def take_over(self, there: Run, lane: Lane) -> OpenRun:
+        """The store has an open run that this leader does not know: written when the write seemed to fail. Nobody was given it."""
+        open_run = self.restore(there, lane)
+        if there.state is RunState.LEASED:
+            self._after(open_run, Again(0.0, executed=False))
         return open_run
 
     def lost(self, open_run: OpenRun, worker_id: str) -> None:
@@ -143,9 +149,16 @@ class Dispatcher:
             return
         self._after(open_run, retries.after_loss(open_run.run, worker_id))
 
+    def dropped(self, open_run: OpenRun) -> None:
+        """The worker is there, and has not had this run for as long as a lease: its command was lost."""
+        if open_run.phase is Phase.LEASED:
+            self._log.warning("run.command_lost", run_id=open_run.id, worker_id=open_run.run.worker_id)
+            self._detach(open_run)
+            self._after(open_run, Again(0.0, executed=False))
+
     # ---- workers
 
-    def on_event(self, worker: Worker, event: Event, hold: Hold | None) -> None:
+    def on_event(self, worker: Worker, event: Event, hold: Hold) -> None:
         """Something that a run says."""
         open_run = worker.runs.get(event.run_id)
         if open_run is None or open_run.phase is not Phase.LEASED:
@@ -165,12 +178,12 @@ class Dispatcher:
                 name = "custom"
             if name is None:
                 return
-        open_run.feed.append(open_run.run.attempt, name, kind, event.payload)
-        if hold is not None:
+        source = (worker.instance_id, hold.number)
+        if open_run.feed.append(open_run.run.attempt, name, kind, event.payload, source) is not None:
             open_run.holds.append(hold.take())
         self._recorder.save_events(open_run)
 
-    def on_result(self, worker: Worker, result: RunResult, hold: Hold | None) -> None:
+    def on_result(self, worker: Worker, result: RunResult, hold: Hold) -> None:
         """A worker's one result of a run. What nobody waits for, a result of an earlier attempt, is dropped."""
         open_run = worker.runs.get(result.run_id)
         if open_run is None or open_run.phase is not Phase.LEASED:
@@ -194,7 +207,7 @@ class Dispatcher:
         now_s = self._clock.now_s()
         open_run.worker = worker
         open_run.started = True
-        open_run.began_s = now_s
+        open_run.began_s = open_run.listed_s = now_s
         open_run.expected_end_s = now_s + open_run.lane.run_s
         open_run.lane.running += 1
         worker.assign(open_run, now_s)
@@ -277,7 +290,7 @@ class Dispatcher:
         open_run.set_timer(None)
         open_run.phase = Phase.LEASING
         open_run.worker = worker
-        open_run.began_s = now_s
+        open_run.began_s = open_run.listed_s = now_s
         open_run.expected_end_s = now_s + open_run.lane.run_s
         open_run.lane.running += 1
         worker.assign(open_run, now_s)
@@ -285,66 +298,41 @@ class Dispatcher:
         op = Lease(open_run.id, open_run.run.attempt + 1, worker.worker_id, self._clock.unix_s(), routing)
         self._writer.put(op, lambda result: self._leased(open_run, worker, op, result))
 
-    def _accepted(self, open_run: OpenRun, result: Result | StoreError, accepted: "asyncio.Future[Submitted]") -> None:
-        open_run.accepted = None
-        if result is DONE:
-            accepted.set_result(Submitted(open_run, open_run.run, True))
-            return
+    def withdraw(self, open_run: OpenRun) -> None:
+        """It is none of ours."""
         if open_run.phase is Phase.WAITING:
             self._leave(open_run)
         else:
             self._detach(open_run)
         self._forget(open_run)
         open_run.phase = Phase.OVER
-        if isinstance(result, StoreError):
-            accepted.set_exception(result)
-            return
-        there = getattr(result, "run", None)
-        if there is None:
-            accepted.set_exception(StoreError(f"run {open_run.id} was neither written nor found; try again"))
-        else:
-            accepted.set_result(Submitted(self.open.get(there.id), there, False))
 
-    def _leased(self, open_run: OpenRun, worker: Worker, op: Lease, result: Result | StoreError) -> None:
+    def _leased(self, open_run: OpenRun, worker: Worker, op: Lease, result: Result) -> None:
         if open_run.phase is Phase.OVER:
             return  # it was never accepted
+        there: Run | None = getattr(result, "run", None)
         if result is DONE:
-            moved = runs.lease(open_run.run, attempt=op.attempt, worker_id=op.worker_id, at=op.at, routing=op.routing)
-            assert moved is not None
-            open_run.run = moved
-            if open_run.phase is Phase.ENDING:  # the worker was lost while this was being written
-                open_run.phase = Phase.LEASED
-                self._after(open_run, Again(0.0, executed=False))
-                return
-            open_run.phase = Phase.LEASED
-            open_run.started = False
-            if open_run.cancel_requested:
-                self._detach(open_run)
-                self._recorder.finish(open_run, _canceled(self._clock.unix_s()))
-            elif worker.link is None:
-                self._detach(open_run)
-                self._after(open_run, Again(0.0, executed=False))
-            else:
-                worker.link.start(self._command(open_run))
-                self._watch_time(open_run)
-            return
-        self._detach(open_run)
-        if isinstance(result, DeposedError):
-            return
-        if isinstance(result, StoreError):
-            open_run.phase = Phase.WAITING
-            self._loop.call_later(STORE_RETRY_S, self._wait_again, open_run)
-            return
-        there = getattr(result, "run", None)
-        if there is not None and there.is_final:
+            there = runs.lease(open_run.run, attempt=op.attempt, worker_id=op.worker_id, at=op.at, routing=op.routing)
+        assert there is not None
+        if there.is_final:
+            self._detach(open_run)
             self._over(open_run, there)
-        else:
+            return
+        open_run.run = there
+        if there.state is not RunState.LEASED:  # a cancel was first
+            self._detach(open_run)
             self._recorder.finish(open_run, _canceled(self._clock.unix_s()))
-
-    def _wait_again(self, open_run: OpenRun) -> None:
-        if open_run.phase is Phase.WAITING and open_run.id not in open_run.lane.queue:
-            self._queue(open_run, front=True)
-            self.pump(open_run.lane)
+            return
+        gone = open_run.phase is Phase.ENDING or worker.link is None  # the worker was lost while this was being written
+        open_run.phase = Phase.LEASED
+        open_run.started = False
+        if open_run.cancel_requested or gone or there.worker_id != worker.worker_id:
+            self._detach(open_run)
+            self._after(open_run, Again(0.0, executed=False))
+        else:
+            assert worker.link is not None
+            worker.link.start(self._command(open_run))
+            self._watch_time(open_run)
 
     def _command(self, open_run: OpenRun) -> RunCommand:
         run = open_run.run

@@ -34,7 +34,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Feed:
     """Of one run. Lives on the loop."""
 
-    __slots__ = ("_bytes", "_entries", "_waiters", "dropped", "progress", "sealed", "seqs", "status_changes", "unsaved")
+    __slots__ = ("_bytes", "_entries", "_waiters", "dropped", "progress", "sealed", "seqs", "source", "status_changes", "unsaved")
 
     def __init__(self) -> None:
         self._entries: deque[Entry] = deque()
@@ -44,13 +44,21 @@ class Feed:
         self.progress: msgspec.Raw | None = None
         self.sealed = False
         self.seqs: dict[int, int] = {}  # attempt -> its last number
+        self.source = ("", 0)  # the worker process that said the last event, and its number for it
         self.status_changes = 0
         self.unsaved: list[Entry] = []  # not yet handed to the store
 
-    def append(self, attempt: int, name: str, kind: str, data: bytes) -> Entry | None:
-        """Number an event; None once the feed is sealed."""
-        if self.sealed:
+    def resume(self, attempt: int, last_seq: int, source: tuple[str, int]) -> None:
+        """Go on where an earlier leader stopped: what it had is in the store."""
+        self.dropped = True
+        self.seqs[attempt] = last_seq
+        self.source = source
+
+    def append(self, attempt: int, name: str, kind: str, data: bytes, source: tuple[str, int] = ("", 0)) -> Entry | None:
+        """Number an event; None once the feed is sealed, and for what `source` (process, its number) has said before."""
+        if self.sealed or (source[1] and source[0] == self.source[0] and source[1] <= self.source[1]):
             return None
+        self.source = source
         seq = self.seqs.get(attempt, 0) + 1
         self.seqs[attempt] = seq
         entry = Entry(attempt, seq, name, kind, msgspec.Raw(data))

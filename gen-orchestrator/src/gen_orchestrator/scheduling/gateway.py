@@ -38,7 +38,7 @@ class Gateway:
         self._clock = clock
         self._log = log
         self._memories: dict[str, WorkerMemory] = {}
-        self._server = GrpcServer(self._serve, listen)
+        self._server = GrpcServer(self.serve, listen)
         self._sweeping: asyncio.Task[None] | None = None
         self._orphans: dict[str, OpenRun] = {}  # leased by an earlier leader; their worker has not registered here
         self._orphans_until_s = 0.0
@@ -50,7 +50,7 @@ class Gateway:
     async def start(self) -> None:
         """Listen; `OSError` when the address cannot be had."""
         await self._server.start()
-        self._sweeping = asyncio.create_task(self._sweep(), name="lease-sweep")
+        self._sweeping = asyncio.create_task(self.sweep(), name="lease-sweep")
 
     async def stop(self, grace_s: float | None = None) -> None:
         """End all streams and close the port. Workers keep what was not confirmed."""
@@ -77,7 +77,8 @@ class Gateway:
 
     # ---- streams
 
-    async def _serve(self, stream: ServerStream) -> None:
+    async def serve(self, stream: ServerStream) -> None:
+        """One worker's stream, from its token to its end."""
         try:
             claims = self._tokens.verify(stream.token)
         except TokenError as exc:
@@ -106,6 +107,7 @@ class Gateway:
                 self._dispatcher.pump_release(guest.claims.release_id)
             case Registered(registration, True) if worker is not None:
                 worker.heard(registration, self._clock.now_s())
+                self._extend(worker, registration)
                 self._dispatcher.pump_release(worker.release_id)
             case StaleResult(run_id):
                 self._log.info("run.stale_result", run_id=run_id, worker_id=guest.claims.worker_id)
@@ -154,7 +156,18 @@ class Gateway:
 
     # ---- leases
 
-    async def _sweep(self) -> None:
+    def _extend(self, worker: Worker, registration: Registration) -> None:
+        """The lease of a run is held by the heartbeats that list it. A plain worker lists none: it holds all of its runs."""
+        now_s = self._clock.now_s()
+        has = set(registration.active_run_ids)
+        for open_run in list(worker.runs.values()):
+            if not registration.instance_id or open_run.id in has:
+                open_run.listed_s = now_s
+            elif now_s - open_run.listed_s > LEASE_S:
+                self._dispatcher.dropped(open_run)
+
+    async def sweep(self) -> None:
+        """Take runs back from workers whose lease is over, for ever."""
         while True:
             await asyncio.sleep(SWEEP_S)
             now_s = self._clock.now_s()

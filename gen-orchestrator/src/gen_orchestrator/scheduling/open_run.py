@@ -8,7 +8,7 @@ from gen_orchestrator.domain.runs import Run, RunState
 from gen_orchestrator.scheduling.feed import Feed
 
 if TYPE_CHECKING:
-    from gen_orchestrator.scheduling.dispatcher import Submitted
+    from gen_orchestrator.scheduling.intake import Submitted
     from gen_orchestrator.scheduling.lane import Lane
     from gen_orchestrator.scheduling.pool import Worker
     from gen_worker.wire.holds import Hold
@@ -38,6 +38,7 @@ class OpenRun:
         "flushing",
         "holds",
         "lane",
+        "listed_s",
         "metrics",
         "phase",
         "run",
@@ -56,6 +57,7 @@ class OpenRun:
         self.cancel_requested = run.cancel_requested
         self.worker: Worker | None = None
         self.began_s = 0.0  # when this attempt was given to its worker, by the monotonic clock
+        self.listed_s = 0.0  # when its worker last said that it has this run
         self.expected_end_s = 0.0
         self.metrics = b""
         self.stuck = b""  # what the worker said last of why the run hangs

@@ -1,23 +1,24 @@
-"""Writes the ends, the returns and the events of runs, and keeps at it until the store has them.
+"""Writes the ends, the returns and the events of runs, in order.
 
-The end of a run is never dropped: while the store does not answer, or has no room, the operation is put again every half second. Only
-a leader that was deposed stops: its successor decides. What a worker said is acknowledged (`Hold`) when it is written.
+The end of a run is never dropped: the writer keeps it in line until the store has it. Only a leader that was deposed stops: its successor
+decides. What a worker said is acknowledged (`Hold`) when it is written.
+
+A batch that seemed to fail may have been written. So an operation that is refused is no error: what the store has is taken over, whoever
+wrote it.
 """
 
-import asyncio
 from collections.abc import Callable
+
+import msgspec
 
 from gen_orchestrator.domain import runs
 from gen_orchestrator.domain.retries import Again
-from gen_orchestrator.domain.runs import Ending, Run
+from gen_orchestrator.domain.runs import Ending, Run, RunState
 from gen_orchestrator.scheduling.feed import encode_entries
 from gen_orchestrator.scheduling.open_run import OpenRun, Phase
-from gen_orchestrator.store.base import DeposedError, StoreError
-from gen_orchestrator.store.ops import DONE, AppendEvents, Finish, Op, Requeue, Result
+from gen_orchestrator.store.ops import DONE, AppendEvents, Finish, Requeue, Result
 from gen_orchestrator.store.writer import Writer
 from gen_worker.wire.holds import Hold
-
-STORE_RETRY_S = 0.5
 
 
 class Recorder:
@@ -27,7 +28,6 @@ class Recorder:
         self._writer = writer
         self._over = over
         self._back = back
-        self._loop = asyncio.get_running_loop()
 
     def finish(self, open_run: OpenRun, ending: Ending, hold: Hold | None = None) -> None:
         """End a run."""
@@ -35,14 +35,7 @@ class Recorder:
         open_run.set_timer(None)
         self._append(open_run)
         op = Finish(open_run.id, open_run.run.attempt, ending)
-
-        def happened() -> None:
-            if open_run.phase is not Phase.OVER:
-                moved = runs.finish(open_run.run, attempt=op.attempt, ending=op.ending)
-                assert moved is not None
-                self._over(open_run, moved)
-
-        self._put(open_run, op, hold, happened)
+        self._put(open_run, op, hold, lambda: runs.finish(open_run.run, attempt=op.attempt, ending=op.ending))
 
     def requeue(self, open_run: OpenRun, again: Again, not_before: float, hold: Hold | None = None) -> None:
         """Take a run back from its worker, to be tried again."""
@@ -50,14 +43,10 @@ class Recorder:
         self._append(open_run)
         op = Requeue(open_run.id, open_run.run.attempt, not_before, again.executed, again.lost)
 
-        def happened() -> None:
-            if open_run.phase is Phase.ENDING:
-                moved = runs.requeue(open_run.run, attempt=op.attempt, not_before=op.not_before, executed=op.executed, lost=op.lost)
-                assert moved is not None
-                open_run.run = moved
-                self._back(open_run)
+        def moved() -> Run | None:
+            return runs.requeue(open_run.run, attempt=op.attempt, not_before=op.not_before, executed=op.executed, lost=op.lost)
 
-        self._put(open_run, op, hold, happened)
+        self._put(open_run, op, hold, moved)
 
     def save_events(self, open_run: OpenRun) -> None:
         """Write what the run has said, unless that is under way: then what gathers meanwhile goes with the next write."""
@@ -71,11 +60,9 @@ class Recorder:
             return
         holds, open_run.holds = open_run.holds, []
         open_run.flushing = True
-        op = AppendEvents(open_run.id, attempt, entries[0].seq, entries[-1].seq, encode_entries(entries))
+        op = AppendEvents(open_run.id, attempt, entries[0].seq, entries[-1].seq, encode_entries(entries), *open_run.feed.source)
 
-        def written(result: Result | StoreError) -> None:
-            if self._try_again(result, op, written):
-                return
+        def written(result: Result) -> None:
             for hold in holds:
                 hold.release()
             open_run.flushing = False
@@ -84,25 +71,24 @@ class Recorder:
 
         self._writer.put(op, written)
 
-    def _put(self, open_run: OpenRun, op: Op, hold: Hold | None, happened: Callable[[], None]) -> None:
+    def _put(self, open_run: OpenRun, op: Finish | Requeue, hold: Hold | None, moved: Callable[[], Run | None]) -> None:
         held = hold.take() if hold is not None else None
 
-        def written(result: Result | StoreError) -> None:
-            if self._try_again(result, op, written) or isinstance(result, StoreError):
-                return
+        def written(result: Result) -> None:
             if held is not None:
                 held.release()
-            if result is DONE:
-                happened()
+            if open_run.phase is Phase.OVER:
                 return
-            there: Run | None = getattr(result, "run", None)
-            if there is not None and there.is_final and open_run.phase is not Phase.OVER:
-                self._over(open_run, there)  # somebody was first; that stands
+            there = moved() if result is DONE else getattr(result, "run", None)
+            if there is None:  # the run itself was never accepted
+                return
+            if there.is_final:
+                self._over(open_run, there)
+            elif there.state is RunState.QUEUED and isinstance(op, Requeue):
+                open_run.run = there
+                self._back(open_run)
+            else:  # the store is further than this picture: speak for the attempt that it has
+                open_run.run = there
+                self._put(open_run, msgspec.structs.replace(op, attempt=there.attempt), None, moved)
 
         self._writer.put(op, written)
-
-    def _try_again(self, result: Result | StoreError, op: Op, written: Callable[[Result | StoreError], None]) -> bool:
-        if isinstance(result, StoreError) and not isinstance(result, DeposedError):
-            self._loop.call_later(STORE_RETRY_S, self._writer.put, op, written)
-            return True
-        return False

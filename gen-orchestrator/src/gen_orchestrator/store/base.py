@@ -22,7 +22,11 @@ class DeposedError(StoreError):
 
 
 class StoreUnavailableError(StoreError):
-    """The database does not answer. Nothing is known of the batch in flight; asking again is safe for every operation."""
+    """The database does not answer. `unknown`: the batch in flight may have been written; asking again is safe for every operation."""
+
+    def __init__(self, message: str, *, unknown: bool = False) -> None:
+        super().__init__(message)
+        self.unknown = unknown
 
 
 class StoreFullError(StoreError):
@@ -55,6 +59,8 @@ class EventChunk(msgspec.Struct, frozen=True):
     first_seq: int
     last_seq: int
     events: bytes
+    instance_id: str = ""
+    wire_seq: int = 0
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True):

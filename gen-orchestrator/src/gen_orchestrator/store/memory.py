@@ -140,7 +140,10 @@ class MemoryStore:
         if isinstance(op, AppendEvents):
             if run is None or run.attempt != op.attempt:
                 return Refused(run)
-            self._events.setdefault(op.run_id, []).append(EventChunk(op.attempt, op.first_seq, op.last_seq, op.events))
+            kept = self._events.setdefault(op.run_id, [])
+            if any((chunk.attempt, chunk.first_seq) == (op.attempt, op.first_seq) for chunk in kept):
+                return Refused(run)
+            kept.append(EventChunk(op.attempt, op.first_seq, op.last_seq, op.events, op.instance_id, op.wire_seq))
             return DONE
         if run is None:
             return Refused(None)

@@ -23,7 +23,8 @@ STEPS: tuple[tuple[str, ...], ...] = (
         "create index runs_created on runs (created_at, id)",
         "create index runs_open on runs (created_at) where state in ('queued', 'leased')",
         "create table run_events (run_id text not null, attempt integer not null, first_seq bigint not null, "
-        "last_seq bigint not null, events {blob} not null, primary key (run_id, attempt, first_seq))",
+        "last_seq bigint not null, events {blob} not null, instance_id text not null, wire_seq bigint not null, "
+        "primary key (run_id, attempt, first_seq))",
         "create table releases (release_id text primary key, owner text not null, endpoint text not null, manifest {blob} not null, "
         "source text not null, created_at {real} not null, digest text not null, message text not null)",
         "create table tags (owner text not null, endpoint text not null, function text not null, tag text not null, "

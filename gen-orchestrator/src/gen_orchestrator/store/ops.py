@@ -42,13 +42,19 @@ class RequestCancel(msgspec.Struct, frozen=True):
 
 
 class AppendEvents(msgspec.Struct, frozen=True):
-    """Events `first_seq` to `last_seq` of one attempt, as one JSON array of `StoredEvent`."""
+    """Events `first_seq` to `last_seq` of one attempt, as one JSON array of `Entry`.
+
+    `instance_id` and `wire_seq` are the worker process that said the last of them and its number for it: a new leader drops what that
+    process sends again. Written twice, they are there once.
+    """
 
     run_id: str
     attempt: int
     first_seq: int
     last_seq: int
     events: bytes
+    instance_id: str = ""
+    wire_seq: int = 0
 
 
 Op = Accept | Lease | Requeue | Finish | RequestCancel | AppendEvents

@@ -43,14 +43,16 @@ FINISH = (
 )
 REQUEST_CANCEL = f"update runs set cancel_requested = 1 where id = ? and state in {_OPEN}"
 APPEND = (
-    "insert into run_events (run_id, attempt, first_seq, last_seq, events) "
-    "select ?, ?, ?, ?, ? where exists (select 1 from runs where id = ? and attempt = ?)"
+    "insert into run_events (run_id, attempt, first_seq, last_seq, events, instance_id, wire_seq) "
+    "select ?, ?, ?, ?, ?, ?, ? where exists (select 1 from runs where id = ? and attempt = ?) on conflict do nothing"
 )
 
 GET = f"{_SELECT} where id = ?"
 BY_KEY = f"{_SELECT} where owner = ? and idempotency_key = ? and idempotency_key <> ''"
 OPEN_RUNS = f"{_SELECT} where state in {_OPEN} order by created_at, id"
-EVENTS_OF = "select attempt, first_seq, last_seq, events from run_events where run_id = ? order by attempt, first_seq"
+EVENTS_OF = (
+    "select attempt, first_seq, last_seq, events, instance_id, wire_seq from run_events where run_id = ? order by attempt, first_seq"
+)
 OLD_RUNS = f"select id from runs where state not in {_OPEN} and finished_at < ? order by created_at limit ?"
 FORGET_EVENTS = "delete from run_events where run_id = ?"
 FORGET_RUN = "delete from runs where id = ?"
@@ -143,7 +145,8 @@ def _request_cancel(op: RequestCancel) -> tuple[str, tuple[Any, ...]]:
 
 
 def _append(op: AppendEvents) -> tuple[str, tuple[Any, ...]]:
-    return APPEND, (op.run_id, op.attempt, op.first_seq, op.last_seq, op.events, op.run_id, op.attempt)
+    values = (op.run_id, op.attempt, op.first_seq, op.last_seq, op.events, op.instance_id, op.wire_seq)
+    return APPEND, (*values, op.run_id, op.attempt)
 
 
 _STATEMENTS: Mapping[type, Callable[[Any], tuple[str, tuple[Any, ...]]]] = {
@@ -202,7 +205,7 @@ def tag_of(row: Sequence[Any]) -> Tag:
 
 
 def chunk_of(row: Sequence[Any]) -> EventChunk:
-    return EventChunk(row[0], row[1], row[2], bytes(row[3]))
+    return EventChunk(row[0], row[1], row[2], bytes(row[3]), row[4], row[5])
 
 
 def leader_of(row: Sequence[Any]) -> Leader:

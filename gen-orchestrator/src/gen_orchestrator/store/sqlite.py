@@ -78,7 +78,7 @@ class SqliteStore:
                 raise StoreFullError(f"no space left to write {self._path}") from None
             except (apsw.IOError, apsw.CorruptError, apsw.CantOpenError, apsw.BusyError) as exc:
                 self._roll_back()
-                raise StoreUnavailableError(f"{self._path} cannot be written: {exc}") from exc
+                raise StoreUnavailableError(f"{self._path} cannot be written: {exc}", unknown=True) from exc
             return results
 
     def get(self, run_id: str) -> Run | None:

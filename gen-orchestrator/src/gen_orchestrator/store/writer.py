@@ -2,22 +2,22 @@
 
 While a commit waits for the disk the next batch gathers, so that a busy leader writes large batches and an idle one writes at once.
 
-    put (loop) --> waiting list --> writer thread: apply, commit --> one call to the loop --> each operation's callback
+    put (loop) --> Line --> writer thread: apply, commit --> one call to the loop --> each operation's callback
 
-The list is bounded by whoever admits runs; every operation here belongs to a run that was admitted. A callback gets `Done` or
-`Refused`, or the exception that ended its batch. After `DeposedError` nothing is written any more.
+The line is bounded by whoever admits runs; every operation here belongs to a run that was admitted. `Line` says what happens when a
+batch fails. After `DeposedError` nothing is written any more.
 """
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gen_orchestrator.store.base import DeposedError, RunStore, StoreError
+from gen_orchestrator.store.line import Entry, Line, OnTrouble, OnWritten
 from gen_orchestrator.store.ops import Op, Result
 
 MAX_BATCH = 2000
-
-OnWritten = Callable[[Result | StoreError], None]
+RETRY_S = 0.5
 
 
 class Writer:
@@ -28,41 +28,26 @@ class Writer:
         self._epoch = epoch
         self._on_deposed = on_deposed
         self._loop = asyncio.get_running_loop()
-        self._waiting: list[tuple[Op, OnWritten | None]] = []
+        self._line = Line()
         self._news = threading.Condition()
         self._closed = False
-        self._failed: StoreError | None = None
+        self._deposed: DeposedError | None = None
         self._thread = threading.Thread(target=self._write, name="store-writer", daemon=True)
         self._thread.start()
 
     @property
     def waiting(self) -> int:
         """Operations that are not yet taken into a batch."""
-        return len(self._waiting)
+        return len(self._line)
 
-    def put(self, op: Op, on_written: OnWritten | None = None) -> None:
+    def put(self, op: Op, on_written: OnWritten | None = None, on_trouble: OnTrouble | None = None, *, optional: bool = False) -> None:
         """Write this after all that was put before it."""
         with self._news:
-            self._waiting.append((op, on_written))
+            self._line.put(op, on_written, on_trouble, optional=optional)
             self._news.notify()
 
-    async def put_and_wait(self, op: Op) -> Result:
-        """Write, and say whether it happened; `StoreError` when it could not be written."""
-        done: asyncio.Future[Result] = self._loop.create_future()
-
-        def written(result: Result | StoreError) -> None:
-            if done.done():
-                return
-            if isinstance(result, StoreError):
-                done.set_exception(result)
-            else:
-                done.set_result(result)
-
-        self.put(op, written)
-        return await done
-
     async def close(self) -> None:
-        """Write what waits, then end the thread."""
+        """Write what waits, then end the thread. What the store does not take now is left."""
         with self._news:
             self._closed = True
             self._news.notify()
@@ -71,24 +56,36 @@ class Writer:
     def _write(self) -> None:
         while True:
             with self._news:
-                while not self._waiting and not self._closed:
+                while not len(self._line) and not self._closed:
                     self._news.wait()
-                if not self._waiting:
-                    return
-                batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
-            results: list[Result] | StoreError
-            try:
-                if self._failed is not None:
-                    raise self._failed
-                results = self._store.apply(self._epoch, [op for op, _ in batch])
-            except StoreError as exc:
-                if isinstance(exc, DeposedError) and self._failed is None:
-                    self._failed = exc
-                    self._post(self._on_deposed)
-                results = exc
-            except Exception as exc:  # noqa: BLE001 - the top of the thread: nobody may wait for ever
-                results = StoreError(f"the store failed: {type(exc).__name__}: {exc}")
-            self._post(lambda batch=batch, results=results: _tell(batch, results))  # type: ignore[misc]
+                batch = self._line.take(MAX_BATCH)
+            if not batch:
+                return
+            results = self._apply(batch)
+            with self._news:
+                calls = self._line.settle(batch, results)
+            if calls:
+                self._post(lambda calls=calls: _call(calls))  # type: ignore[misc]
+            if isinstance(results, StoreError):
+                with self._news:
+                    if self._closed:
+                        return
+                    if self._deposed is None:
+                        self._news.wait(RETRY_S)
+
+    def _apply(self, batch: Sequence[Entry]) -> list[Result] | StoreError:
+        if self._deposed is not None:
+            return self._deposed
+        try:
+            return self._store.apply(self._epoch, [entry.op for entry in batch])
+        except DeposedError as exc:
+            self._deposed = exc
+            self._post(self._on_deposed)
+            return exc
+        except StoreError as exc:
+            return exc
+        except Exception as exc:  # noqa: BLE001 - the top of the thread: nobody may wait for ever
+            return StoreError(f"the store failed: {type(exc).__name__}: {exc}")
 
     def _post(self, call: Callable[[], None]) -> None:
         try:
@@ -97,7 +94,6 @@ class Writer:
             self._closed = True
 
 
-def _tell(batch: list[tuple[Op, OnWritten | None]], results: list[Result] | StoreError) -> None:
-    for index, (_, on_written) in enumerate(batch):
-        if on_written is not None:
-            on_written(results if isinstance(results, StoreError) else results[index])
+def _call(calls: Sequence[Callable[[], None]]) -> None:
+    for call in calls:
+        call()

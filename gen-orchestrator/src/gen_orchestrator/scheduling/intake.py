@@ -1,0 +1,90 @@
+"""Accepting a run: it is answered for after its commit, and it is one run however often it is asked for.
+
+put Accept --written--> accepted: the caller is told
+           --refused--> the key or id has a run already: that one is told of
+           --nothing was written--> the caller is told why; the run was never there
+           --unknown--> the caller is told that; the run stays in line until it is known, here and in the store the same one
+"""
+
+import asyncio
+from typing import Protocol
+
+import msgspec
+
+from gen_orchestrator.domain.admission import Refusal
+from gen_orchestrator.domain.runs import Run
+from gen_orchestrator.scheduling.lane import Lane
+from gen_orchestrator.scheduling.open_run import OpenRun
+from gen_orchestrator.store.base import StoreError, StoreUnavailableError
+from gen_orchestrator.store.ops import Accept, Result
+from gen_orchestrator.store.writer import Writer
+
+
+class AdmissionError(Exception):
+    """The queue is full."""
+
+    def __init__(self, refused: Refusal) -> None:
+        super().__init__(refused.detail)
+        self.refusal = refused
+
+
+class Submitted(msgspec.Struct, frozen=True):
+    """`open` is the run that goes on; where an earlier request made it and it is over, `run` is what became of it."""
+
+    open: OpenRun | None
+    run: Run
+    is_new: bool
+
+
+class OpenRuns(Protocol):
+    """What acceptance needs of the dispatcher."""
+
+    open: dict[str, OpenRun]
+
+    def withdraw(self, open_run: OpenRun) -> None:
+        """Forget a run that was not accepted."""
+        ...
+
+    def take_over(self, there: Run, lane: Lane) -> OpenRun:
+        """Go on with an open run that only the store knew."""
+        ...
+
+
+class Intake:
+    """Writes acceptances, and tells the callers."""
+
+    def __init__(self, writer: Writer, open_runs: OpenRuns) -> None:
+        self._writer = writer
+        self._runs = open_runs
+
+    def accept(self, open_run: OpenRun, accepted: "asyncio.Future[Submitted]") -> None:
+        """Write it down. Where that fails for certain, the caller is told and the run was never there. Where the store did not answer, it
+        may be written: the caller is told so, and the run goes on in line, here and there the same one."""
+
+        def trouble(exc: StoreError) -> None:
+            if not accepted.done():
+                accepted.set_exception(exc)
+                accepted.exception()  # whoever asked may have left
+            if not (isinstance(exc, StoreUnavailableError) and exc.unknown):
+                open_run.accepted = None
+                self._runs.withdraw(open_run)
+
+        def written(result: Result) -> None:
+            self._accepted(open_run, result, accepted)
+
+        self._writer.put(Accept(open_run.run), written, trouble, optional=True)
+
+    def _accepted(self, open_run: OpenRun, result: Result, accepted: "asyncio.Future[Submitted]") -> None:
+        open_run.accepted = None
+        there: Run | None = getattr(result, "run", None)
+        if there is None or (there.id == open_run.id and there.fingerprint == open_run.run.fingerprint and not there.is_final):
+            if not accepted.done():
+                accepted.set_result(Submitted(open_run, open_run.run, True))
+            return
+        self._runs.withdraw(open_run)
+        if accepted.done():
+            return
+        if not there.is_final and there.id not in self._runs.open:
+            accepted.set_result(Submitted(self._runs.take_over(there, open_run.lane), there, False))
+        else:
+            accepted.set_result(Submitted(self._runs.open.get(there.id), there, False))

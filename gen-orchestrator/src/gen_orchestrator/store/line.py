@@ -1,0 +1,69 @@
+"""What waits to be written, in the order in which it will be: pure bookkeeping, shared by the writer and by simulations of one.
+
+Order is a promise: what a run said is written before its end, and its end before its next lease. So when a batch fails, its operations
+stay at the head of the line and are tried again, and nothing overtakes them. Two kinds of failure differ:
+
+    nothing was written  (no room, no connection)      an `optional` operation leaves the line and is told; the others stay
+    unknown              (the commit was not answered)  all stay: each is a compare-and-set, and asking again is safe
+
+An optional operation is the acceptance of a run: its caller is waiting, and is told at once that it was not accepted.
+"""
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from gen_orchestrator.store.base import DeposedError, StoreError, StoreUnavailableError
+from gen_orchestrator.store.ops import Op, Result
+
+OnWritten = Callable[[Result], None]
+OnTrouble = Callable[[StoreError], None]
+
+
+class Entry(msgspec.Struct, eq=False):
+    """An operation in the line. `on_trouble` hears of every failure; after it an optional one may be gone, see `left`."""
+
+    op: Op
+    on_written: OnWritten | None
+    on_trouble: OnTrouble | None
+    optional: bool
+    left: bool = False
+
+
+class Line:
+    """First in, first out, whatever fails."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Entry] = []
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, op: Op, on_written: OnWritten | None, on_trouble: OnTrouble | None, *, optional: bool) -> None:
+        """Join the end."""
+        self._waiting.append(Entry(op, on_written, on_trouble, optional))
+
+    def take(self, most: int) -> list[Entry]:
+        """The next batch; `settle` says what became of it."""
+        batch, self._waiting = self._waiting[:most], self._waiting[most:]
+        return batch
+
+    def settle(self, batch: Sequence[Entry], results: Sequence[Result] | StoreError) -> list[Callable[[], None]]:
+        """What to call for a batch that was written or failed. A failed one is at the head again, but for what left."""
+        if not isinstance(results, StoreError):
+            return [
+                lambda entry=entry, result=result: entry.on_written(result)  # type: ignore[misc]
+                for entry, result in zip(batch, results, strict=True)
+                if entry.on_written is not None
+            ]
+        unknown = isinstance(results, StoreUnavailableError) and results.unknown
+        deposed = isinstance(results, DeposedError)
+        for entry in batch:
+            entry.left = deposed or (entry.optional and not unknown)
+        if not deposed:
+            self._waiting[:0] = [entry for entry in batch if not entry.left]
+        return [
+            lambda entry=entry: entry.on_trouble(results)  # type: ignore[misc]
+            for entry in batch
+            if entry.on_trouble is not None
+        ]

@@ -1,0 +1,146 @@
+"""Faults of the kinds that such programs have, kept as code: each takes one guard away. The laws must notice every one of them."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import msgspec
+
+from gen_orchestrator.domain import retries, runs
+from gen_orchestrator.domain.retries import Again
+from gen_orchestrator.domain.runs import Ending, Run, RunState
+from gen_orchestrator.scheduling.dispatcher import Dispatcher
+from gen_orchestrator.scheduling.feed import Feed
+from gen_orchestrator.scheduling.gateway import Gateway
+from gen_orchestrator.scheduling.intake import Intake, Submitted
+from gen_orchestrator.scheduling.open_run import Phase
+from gen_orchestrator.scheduling.recorder import Recorder
+from gen_orchestrator.store.line import Line
+from gen_orchestrator.store.memory import MemoryStore
+from gen_worker.wire.holds import AckGate, Hold
+from gen_worker.wire.scheduler_session import SchedulerSession
+
+Patch = Callable[[], contextlib.AbstractContextManager[Any]]
+
+
+def _replace(owner: Any, name: str, new: Any) -> Patch:
+    return lambda: mock.patch.object(owner, name, new)
+
+
+def _finish_any_attempt(run: Run, *, attempt: int, ending: Ending) -> Run | None:
+    return _FINISH(run, attempt=run.attempt, ending=ending)
+
+
+def _take_any_result(self: Dispatcher, worker: Any, result: Any, hold: Hold) -> None:
+    open_run = self.open.get(result.run_id)
+    if open_run is not None and open_run.phase is Phase.LEASED and open_run.worker is not None:
+        worker = open_run.worker
+    _ON_RESULT(self, worker, result, hold)
+
+
+def _finish_twice(run: Run, *, attempt: int, ending: Ending) -> Run | None:
+    open_again = msgspec.structs.replace(run, state=RunState.LEASED) if run.is_final else run
+    return _FINISH(open_again, attempt=attempt, ending=ending)
+
+
+def _finish_in_spite_of_a_cancel(run: Run, *, attempt: int, ending: Ending) -> Run | None:
+    return _FINISH(msgspec.structs.replace(run, cancel_requested=False), attempt=attempt, ending=ending)
+
+
+def _requeue_from_scratch(run: Run, *, attempt: int, not_before: float, executed: bool, lost: bool) -> Run | None:
+    moved = _REQUEUE(run, attempt=attempt, not_before=not_before, executed=executed, lost=lost)
+    return msgspec.structs.replace(moved, attempt=max(0, moved.attempt - 1)) if moved is not None else None
+
+
+def _acknowledge_at_once(self: AckGate, seq: int) -> Hold:
+    hold = _OPEN(self, seq)
+    self.confirmed_seq = seq
+    self.on_advance()
+    return hold
+
+
+def _accept_without_the_key(self: MemoryStore, run: Run) -> Any:
+    return _ACCEPT(self, msgspec.structs.replace(run, idempotency_key=""))
+
+
+def _nothing(*arguments: Any, **named: Any) -> None:
+    return None
+
+
+def _forget_requeue(self: Recorder, open_run: Any, again: Again, not_before: float, hold: Hold | None = None) -> None:
+    open_run.phase = Phase.ENDING
+
+
+def _number_again(self: Feed, attempt: int, last_seq: int, source: tuple[str, int]) -> None:
+    self.dropped = True
+
+
+def _forget_source(self: Feed, attempt: int, last_seq: int, source: tuple[str, int]) -> None:
+    _RESUME(self, attempt, last_seq, ("", 0))
+
+
+def _drop_what_failed(self: Line, batch: Any, results: Any) -> Any:
+    calls = _SETTLE(self, batch, results)
+    self._waiting = [entry for entry in self._waiting if entry not in batch]
+    return calls
+
+
+def _let_others_overtake(self: Line, batch: Any, results: Any) -> Any:
+    calls = _SETTLE(self, batch, results)
+    again = [entry for entry in self._waiting if entry in batch]
+    self._waiting = [entry for entry in self._waiting if entry not in batch] + again[::-1]
+    return calls
+
+
+def _answer_before_the_commit(self: Intake, open_run: Any, accepted: Any) -> None:
+    _ACCEPT_RUN(self, open_run, accepted)
+    if not accepted.done():
+        accepted.set_result(Submitted(open_run, open_run.run, True))
+
+
+def _resend_nothing(self: SchedulerSession, registration: Any) -> None:
+    return None
+
+
+def _any_epoch(self: MemoryStore, epoch: int, ops: Any) -> Any:
+    return [self._apply(op) for op in ops]
+
+
+_FINISH, _REQUEUE, _OPEN, _ACCEPT = runs.finish, runs.requeue, AckGate.open, MemoryStore._accept
+_SETTLE = Line.settle
+_ON_RESULT = Dispatcher.on_result
+_RESUME, _ACCEPT_RUN = Feed.resume, Intake.accept
+
+
+@contextlib.contextmanager
+def _both(*patches: Patch) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        for patch in patches:
+            stack.enter_context(patch())
+        yield
+
+
+PLANTED: dict[str, Patch] = {
+    "the result of any attempt is recorded": lambda: _both(
+        _replace(runs, "finish", _finish_any_attempt), _replace(Dispatcher, "on_result", _take_any_result)
+    ),
+    "a final state may be finished again": _replace(runs, "finish", _finish_twice),
+    "a success overtakes a recorded cancel": _replace(runs, "finish", _finish_in_spite_of_a_cancel),
+    "attempts are counted from scratch after a requeue": _replace(runs, "requeue", _requeue_from_scratch),
+    "messages are acknowledged before they are written": _replace(AckGate, "open", _acknowledge_at_once),
+    "idempotency keys are not kept": _replace(MemoryStore, "_accept", _accept_without_the_key),
+    "runs of a lost worker stay with it": _replace(Dispatcher, "lost", _nothing),
+    "the lease of a silent worker never ends": _replace(Gateway, "sweep", lambda self: __import__("asyncio").sleep(1e9)),
+    "a run that goes back is forgotten": _replace(Recorder, "requeue", _forget_requeue),
+    "events are numbered from 1 by a new leader": _replace(Feed, "resume", _number_again),
+    "what a worker says again is taken twice": _replace(Feed, "resume", _forget_source),
+    "what failed to be written is not tried again": _replace(Line, "settle", _drop_what_failed),
+    "what failed to be written is overtaken": _replace(Line, "settle", _let_others_overtake),
+    "a run is answered for before its commit": _replace(Intake, "accept", _answer_before_the_commit),
+    "lost commands are not sent again": lambda: _both(
+        _replace(SchedulerSession, "_send_again", _resend_nothing), _replace(Dispatcher, "dropped", _nothing)
+    ),
+    "retries are never due": _replace(Dispatcher, "_due", _nothing),
+    "a lost worker's run is given up at once": _replace(retries, "MAX_LOST_WORKERS", 0),
+}

@@ -1,0 +1,56 @@
+"""Thousands of bad days, each from a seed: the laws hold in all of them, and a planted fault breaks one within a hundred."""
+
+import asyncio
+import os
+from typing import Any
+
+import pytest
+from laws import BrokenLawError
+from planted import PLANTED
+from virtual_loop import VirtualLoop
+from world import Settings, World
+
+WORLDS = int(os.environ.get("SIMULATION_WORLDS", "2000"))
+FIRST_SEED = int(os.environ.get("SIMULATION_FIRST_SEED", "0"))
+SETTINGS = Settings()
+
+
+def live(seed: int, settings: Settings = SETTINGS) -> None:
+    """One world; `BrokenLawError` names the law, and the seed brings it back."""
+    loop = VirtualLoop()
+    failures: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: failures.append(context))
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_until_complete(World(loop, seed, settings).run())
+        if failures:
+            raise AssertionError(failures[0]["message"]) from failures[0].get("exception")
+    finally:
+        loop.set_exception_handler(lambda *_: None)
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+@pytest.mark.timeout(600)
+def test_the_laws_hold() -> None:
+    for seed in range(FIRST_SEED, FIRST_SEED + WORLDS):
+        try:
+            live(seed)
+        except (BrokenLawError, AssertionError) as exc:
+            raise AssertionError(f"seed {seed}: {exc}; again with: SIMULATION_FIRST_SEED={seed} SIMULATION_WORLDS=1") from exc
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_fault_is_found_within_a_hundred_worlds(name: str) -> None:
+    with PLANTED[name]():
+        for seed in range(100):
+            try:
+                live(seed)
+            except (BrokenLawError, AssertionError):
+                return
+    pytest.fail(f"no law noticed in 100 worlds that {name}")

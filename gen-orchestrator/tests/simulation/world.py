@@ -1,0 +1,504 @@
+"""A small world with a real dispatcher, gateway and sessions in it, and everything around them made up and unreliable.
+
+Real: `Dispatcher`, `Gateway`, `Session`, `Recorder`, `Pool`, the wire's sessions and outbox, the memory store. Made up, from one seed:
+commits that are slow, fail, or happen although they seem to have failed; streams that are late, cut, or silent; workers that crash,
+freeze, forget, restart under their old id; leaders that die and are replaced; clients that ask again until they are answered, and
+cancel. After the faults the world gets time to settle; then the laws must hold.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Callable, Coroutine
+from random import Random
+from typing import Any
+
+import msgspec
+from laws import Watch
+
+from gen_orchestrator.auth.worker_tokens import TokenError, WorkerClaims
+from gen_orchestrator.domain.runs import Run, RunState
+from gen_orchestrator.domain.settings import FunctionSettings
+from gen_orchestrator.scheduling.dispatcher import Dispatcher
+from gen_orchestrator.scheduling.gateway import Gateway
+from gen_orchestrator.scheduling.intake import AdmissionError
+from gen_orchestrator.scheduling.pool import Pool
+from gen_orchestrator.store.base import DeposedError, Leader, StoreError, StoreUnavailableError
+from gen_orchestrator.store.line import Entry, Line, OnTrouble, OnWritten
+from gen_orchestrator.store.memory import MemoryStore
+from gen_orchestrator.store.ops import AppendEvents, Finish, Lease, Op, Result
+from gen_worker.log import Log
+from gen_worker.transport.grpc_server import RejectError
+from gen_worker.transport.memory import MemoryStream, memory_pair
+from gen_worker.transport.stream import StreamOverError
+from gen_worker.wire import codec
+from gen_worker.wire.messages import EXTENSIONS, Event, InterruptRun, Registration, Resources, RunCommand, RunResult
+from gen_worker.wire.outbox import Outbox
+from gen_worker.wire.worker_session import WorkerSession
+
+FUNCTION = "work"
+RELEASE = "rel"
+OWNER = "ann"
+TRUSTED_AFTER_S = 10.0
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """How large and how bad the world is."""
+
+    runs: int = 12
+    workers: int = 3
+    faults_s: float = 60.0
+    settle_s: float = 400.0
+
+
+class Clock:
+    """The loop's time, for both scales."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def now_s(self) -> float:
+        return self._loop.time()
+
+    def unix_s(self) -> float:
+        return self._loop.time() + 1_700_000_000.0
+
+
+class SilentStream:
+    """Where log lines go."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing is kept."""
+
+
+class UnsureWriter:
+    """As `Writer`, with a commit that takes a while, fails, or happens although it is said to have failed."""
+
+    def __init__(self, world: "World", epoch: int) -> None:
+        self._world = world
+        self._epoch = epoch
+        self._line = Line()
+        self._writing = False
+        self.dead = False
+
+    @property
+    def waiting(self) -> int:
+        return len(self._line)
+
+    def put(self, op: Op, on_written: OnWritten | None = None, on_trouble: OnTrouble | None = None, *, optional: bool = False) -> None:
+        self._line.put(op, on_written, on_trouble, optional=optional)
+        if not self._writing:
+            self._writing = True
+            self._world.later(self._world.commit_s(), self._commit)
+
+    def _commit(self) -> None:
+        if self.dead:
+            return
+        batch = self._line.take(1000)
+        world = self._world
+        fails = world.unsettled and world.random.random() < 0.05
+        results: list[Result] | StoreError
+        if fails and world.random.random() < 0.5:
+            results = StoreUnavailableError("not written", unknown=world.random.random() < 0.5)
+        else:
+            try:
+                results = world.apply(self._epoch, [entry.op for entry in batch])
+            except DeposedError as exc:
+                results = exc
+            else:
+                if fails:
+                    results = StoreUnavailableError("written, but nobody heard of it", unknown=True)
+        world.later(world.commit_s(), self._tell, batch, results)
+
+    def _tell(self, batch: list[Entry], results: list[Result] | StoreError) -> None:
+        if self.dead:
+            return
+        for call in self._line.settle(batch, results):
+            call()
+        if len(self._line):
+            self._world.later(0.5 if isinstance(results, StoreError) else self._world.commit_s(), self._commit)
+        else:
+            self._writing = False
+
+
+class Tokens:
+    """Every worker's id is its token."""
+
+    def verify(self, token: str) -> WorkerClaims:
+        if not token:
+            raise TokenError("no token")
+        return WorkerClaims(token, OWNER, RELEASE)
+
+
+class ServerEnd:
+    """The scheduler's end of a stream, with what `Session` and `Gateway` use of `ServerStream`."""
+
+    def __init__(self, stream: MemoryStream, token: str, latency_s: Callable[[], float]) -> None:
+        self._stream = stream
+        self._latency_s = latency_s
+        self.token = token
+        self.peer = token
+
+    async def receive(self) -> bytes | None:
+        return await self._stream.receive()
+
+    async def send(self, data: bytes) -> None:
+        await asyncio.sleep(self._latency_s())
+        await self._stream.send(data)
+
+    def end(self, code: str = "OK", details: str = "") -> None:
+        asyncio.ensure_future(self._stream.finish())  # noqa: RUF006 - the loop of the world keeps it until it has run
+
+
+class Node:
+    """One leader's life."""
+
+    def __init__(self, world: "World", leader: Leader) -> None:
+        clock = Clock(world.loop)
+        self.world = world
+        self.writer = UnsureWriter(world, leader.epoch)
+        self.pool = Pool()
+        log = Log(SilentStream())  # type: ignore[arg-type]
+        self.dispatcher = Dispatcher(self.writer, self.pool, clock, Random(world.random.random()), log, lambda run: ("", ""))  # type: ignore[arg-type]
+        self.gateway = Gateway("", Tokens(), self.pool, self.dispatcher, clock, log)  # type: ignore[arg-type]
+        orphans = []
+        for run in world.store.open_runs():
+            open_run = self.dispatcher.restore(run, self.lane(), world.store.events_of(run.id))
+            if run.state is RunState.LEASED:
+                orphans.append(open_run)
+        self.gateway.expect(orphans, TRUSTED_AFTER_S)
+        self.sweeping = asyncio.ensure_future(self.gateway.sweep())
+        self.streams: set[MemoryStream] = set()
+
+    def lane(self) -> Any:
+        return self.dispatcher.lanes.lane(RELEASE, FUNCTION, FunctionSettings())
+
+    async def serve(self, stream: MemoryStream, token: str) -> None:
+        self.streams.add(stream)
+        try:
+            await self.gateway.serve(ServerEnd(stream, token, self.world.latency_s))  # type: ignore[arg-type]
+        except RejectError:
+            pass
+        finally:
+            self.streams.discard(stream)
+            await stream.finish()
+
+    async def die(self) -> None:
+        self.writer.dead = True
+        self.sweeping.cancel()
+        for stream in list(self.streams):
+            await stream.cut()
+
+
+class Worker:
+    """A worker by its id; `instance` changes when its process does."""
+
+    def __init__(self, world: "World", worker_id: str) -> None:
+        self.world = world
+        self.worker_id = worker_id
+        self.instance = 0
+        self.frozen_until_s = 0.0
+        self.stream: MemoryStream | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self.instance += 1
+        self.outbox = Outbox()
+        self.active: dict[str, int] = {}  # run -> its execution
+        self.interrupted: set[str] = set()
+
+    async def live(self) -> None:
+        """Connect, and connect again, for ever."""
+        while True:
+            await self.thaw()
+            await asyncio.sleep(self.world.random.uniform(0.01, 1.0))
+            node = self.world.node
+            if node is None:
+                continue
+            mine, theirs = memory_pair(256)
+            self.stream = mine
+            serving = asyncio.ensure_future(node.serve(theirs, self.worker_id))
+            beating = asyncio.ensure_future(self._beat(mine))
+            try:
+                await self._talk(mine)
+            finally:
+                beating.cancel()
+                await mine.cut()
+                await asyncio.wait([serving])
+
+    async def crash(self, *, known: bool) -> None:
+        """Lose everything; a new process begins under the same id."""
+        self._begin()
+        if self.stream is not None:
+            await self.stream.cut()
+        if known and self.world.node is not None:
+            self.world.node.gateway.process_ended(self.worker_id)
+
+    def freeze(self, seconds: float) -> None:
+        """Do nothing for a while, as a stopped process."""
+        self.frozen_until_s = max(self.frozen_until_s, self.world.loop.time() + seconds)
+
+    async def cut(self) -> None:
+        """Break its stream."""
+        if self.stream is not None:
+            await self.stream.cut()
+
+    async def thaw(self) -> None:
+        while (left_s := self.frozen_until_s - self.world.loop.time()) > 0:
+            await asyncio.sleep(left_s)
+
+    def _registration(self, *, is_heartbeat: bool) -> Registration:
+        return Registration(
+            resources=Resources(available_functions=(FUNCTION,), max_concurrency=2),
+            is_heartbeat=is_heartbeat,
+            protocol_major=1,
+            extensions=EXTENSIONS,
+            instance_id=f"{self.worker_id}#{self.instance}",
+            active_run_ids=tuple({*self.active, *self.outbox.unconfirmed_results}),
+        )
+
+    async def _talk(self, stream: MemoryStream) -> None:
+        session = WorkerSession(self.outbox)
+        instance = self.instance
+        try:
+            await stream.send(codec.encode(self._registration(is_heartbeat=False)))
+            sending = asyncio.ensure_future(self._send(stream, session))
+            try:
+                while (data := await stream.receive()) is not None:
+                    await self.thaw()
+                    await asyncio.sleep(self.world.latency_s())
+                    if instance != self.instance:
+                        return
+                    for effect in session.receive(codec.decode(data), self.world.loop.time()):
+                        self._apply(effect)
+            finally:
+                sending.cancel()
+        except StreamOverError:
+            return
+
+    async def _send(self, stream: MemoryStream, session: WorkerSession) -> None:
+        try:
+            while True:
+                await self.thaw()
+                while (out := session.outgoing(1 << 16)) is not None:
+                    await asyncio.sleep(self.world.latency_s())
+                    await stream.send(codec.encode(out[0]))
+                    session.sent(out[1], self.world.loop.time())
+                await asyncio.sleep(0.05)
+        except StreamOverError:
+            return
+
+    async def _beat(self, stream: MemoryStream) -> None:
+        try:
+            while True:
+                await asyncio.sleep(10)
+                await self.thaw()
+                await stream.send(codec.encode(self._registration(is_heartbeat=True)))
+        except StreamOverError:
+            return
+
+    def _apply(self, effect: object) -> None:
+        if isinstance(effect, RunCommand):
+            if effect.run_id in self.active or self.outbox.holds_result_of(effect.run_id):
+                return  # a duplicate: the first one's result stands
+            execution = self.active[effect.run_id] = self.world.watch.began(effect.run_id, self.worker_id)
+            asyncio.ensure_future(self._run(effect.run_id, execution, self.instance))  # noqa: RUF006
+        elif isinstance(effect, InterruptRun):
+            self.interrupted.add(effect.run_id)
+
+    async def _run(self, run_id: str, execution: int, instance: int) -> None:
+        random = self.world.random
+        self.outbox.put_event(Event(run_id, "task.started", b"{}"))
+        for number in range(random.randint(0, 3)):
+            await asyncio.sleep(random.choice((0.01, 0.5, 4.0, 12.0, 12.0)))
+            await self.thaw()
+            if instance != self.instance or (run_id in self.interrupted and random.random() < 0.8):
+                break
+            self.outbox.put(Event(run_id, "output.delta", msgspec.json.encode([execution, number])))
+        await asyncio.sleep(random.choice((0.0, 0.1, 2.0)))
+        await self.thaw()
+        if instance != self.instance:
+            return
+        self.active.pop(run_id, None)
+        if run_id in self.interrupted and random.random() < 0.8:
+            self.outbox.put(RunResult(run_id, False, error_type="canceled", safe_message="canceled"))
+        elif random.random() < 0.1:
+            self.outbox.put(RunResult(run_id, False, error_type="retryable", retryable=True, safe_message="later"))
+        else:
+            self.outbox.put(RunResult(run_id, True, msgspec.msgpack.encode({"execution": execution})))
+        self.interrupted.discard(run_id)
+
+
+class World:
+    """One seed's world."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, seed: int, settings: Settings) -> None:
+        self.loop = loop
+        self.random = Random(seed)
+        self.settings = settings
+        self.store = MemoryStore(loop.time)
+        self.watch = Watch()
+        self.node: Node | None = None
+        self.unsettled = True
+        self.workers = [Worker(self, f"w{number}") for number in range(settings.workers)]
+        self._ids = itertools.count()
+        self.slow_until_s = 0.0
+
+    def later(self, delay_s: float, call: Callable[..., None], *arguments: object) -> None:
+        self.loop.call_later(delay_s, call, *arguments)
+
+    def commit_s(self) -> float:
+        if self.loop.time() < self.slow_until_s:
+            return self.random.uniform(0.1, 1.0)
+        return self.random.choice((0.0, 0.001, 0.003))
+
+    def latency_s(self) -> float:
+        return self.random.choice((0.001, 0.02)) if self.random.random() < 0.8 else self.random.uniform(0, 0.5)
+
+    def apply(self, epoch: int, ops: list[Op]) -> list[Result]:
+        before = {run_id: self.store.get(run_id) for op in ops if (run_id := getattr(op, "run_id", None))}
+        results = self.store.apply(epoch, ops)
+        for op in ops:
+            run_id = getattr(op, "run_id", None)
+            if run_id is not None:
+                self.watch.saw(before[run_id], self.store.get(run_id), op if isinstance(op, Finish) else None)
+        if self.unsettled:
+            self._strike(ops)
+        return results
+
+    def _strike(self, ops: list[Op]) -> None:
+        """Faults at the worst moment: a command is about to leave, or something is written and nobody has heard of it."""
+        random = self.random
+        for op in ops:
+            if isinstance(op, Lease) and random.random() < 0.1:
+                worker = next(worker for worker in self.workers if worker.worker_id == op.worker_id)
+                if random.random() < 0.5:
+                    self.later(random.uniform(0, 0.1), lambda worker=worker: self._spawn(worker.cut()))
+                else:  # it comes back when its run is somebody else's
+                    self.later(random.uniform(0.1, 1.0), worker.freeze, random.uniform(31, 42))
+            elif isinstance(op, Finish | AppendEvents) and random.random() < 0.01:
+                self.later(random.choice((0.0, 0.001, 0.01)), lambda: self._spawn(self._replace_leader()))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.ensure_future(work)  # noqa: RUF006 - the loop of the world keeps it until it has run
+
+    async def _replace_leader(self) -> None:
+        node = self.node
+        if node is not None and self.unsettled:
+            self.node = None
+            await node.die()
+            await asyncio.sleep(self.random.uniform(0.1, 3.0))
+            if self.node is None:
+                await self._lead()
+
+    async def run(self) -> None:
+        """Live through the faults, settle, and let the laws judge."""
+        await self._lead()
+        lives = [asyncio.ensure_future(worker.live()) for worker in self.workers]
+        clients = [asyncio.ensure_future(self._client(number)) for number in range(self.settings.runs)]
+        until_s = self.loop.time() + self.settings.faults_s
+        while self.loop.time() < until_s:
+            await asyncio.sleep(self.random.expovariate(1 / 3.0))
+            await self._fault()
+        self.unsettled = False
+        self.slow_until_s = 0.0
+        if self.node is None:
+            await self._lead()
+        for worker in self.workers:
+            if worker.frozen_until_s < 1e9:
+                worker.frozen_until_s = min(worker.frozen_until_s, self.loop.time())
+        done, late = await asyncio.wait(clients, timeout=self.settings.settle_s)
+        for client in done:
+            client.result()
+        self.watch.judge(self.store, unanswered=len(late))
+        for task in (*lives, *late):
+            task.cancel()
+        assert self.node is not None
+        await self.node.die()
+
+    async def _lead(self) -> None:
+        leader = self.store.campaign(f"n{next(self._ids)}", "", 1e9)
+        if leader is None:
+            old = self.store.leader()
+            assert old is not None
+            self.store.resign(old)
+            leader = self.store.campaign(f"n{next(self._ids)}", "", 1e9)
+        assert leader is not None
+        self.node = Node(self, leader)
+
+    async def _fault(self) -> None:
+        random = self.random
+        worker = random.choice(self.workers)
+        match random.randrange(8):
+            case 7:
+                present = [other for other in self.workers if other.frozen_until_s < 1e9]
+                if len(present) > 1 and random.random() < 0.3:
+                    present[0].frozen_until_s = 1e12  # it never comes back, and nobody is told
+            case 0:
+                await worker.crash(known=random.random() < 0.5)
+            case 1:
+                worker.freeze(random.choice((2.0, random.uniform(30, 45), random.uniform(30, 45))))
+            case 2 | 3:
+                await worker.cut()
+            case 4:
+                self.slow_until_s = self.loop.time() + random.uniform(0.5, 3.0)
+            case 5:
+                await self._replace_leader()
+            case _:
+                await asyncio.sleep(0)
+
+    async def _client(self, number: int) -> None:
+        """Asks with a key until it is answered, sometimes cancels, waits for the end."""
+        random = self.random
+        key = f"key{number if random.random() < 0.9 else 0}"
+        await asyncio.sleep(random.uniform(0, self.settings.faults_s * 0.8))
+        run_id = await self._submit(key, number)
+        self.watch.answered(key, run_id)
+        if random.random() < 0.25:
+            await asyncio.sleep(random.choice((0.0, 0.05, 1.0, 5.0)))
+            await self._cancel(run_id)
+        while not self._is_final(run_id):
+            await asyncio.sleep(0.2 if self.unsettled else 2.0)
+            self._look(run_id)
+
+    async def _submit(self, key: str, number: int) -> str:
+        while True:
+            node = self.node
+            if node is not None:
+                run = Run(
+                    id=f"r{number}-{next(self._ids)}", owner=OWNER, endpoint="e", function=FUNCTION, tag="prod", release_id=RELEASE,
+                    payload=b"\x80", created_at=self.loop.time() + 1_700_000_000.0, idempotency_key=key,
+                )  # fmt: skip
+                try:
+                    async with asyncio.timeout(5):
+                        submitted = await node.dispatcher.submit(run, node.lane())
+                    if self.node is node:
+                        return submitted.run.id
+                except (StoreError, AdmissionError, TimeoutError):
+                    pass
+            await asyncio.sleep(0.2)
+
+    async def _cancel(self, run_id: str) -> None:
+        while not self._is_final(run_id):
+            node = self.node
+            if node is not None:
+                try:
+                    async with asyncio.timeout(5):
+                        await node.dispatcher.cancel(run_id)
+                    if self.node is node and (run := self.store.get(run_id)) is not None:
+                        if not run.is_final and run.cancel_requested:
+                            self.watch.cancel_won(run_id)
+                        return
+                except (StoreError, TimeoutError):
+                    pass
+            await asyncio.sleep(0.2)
+
+    def _is_final(self, run_id: str) -> bool:
+        run = self.store.get(run_id)
+        return run is not None and run.is_final
+
+    def _look(self, run_id: str) -> None:
+        if self.node is not None and (open_run := self.node.dispatcher.open.get(run_id)) is not None:
+            self.watch.read(run_id, open_run.feed)
