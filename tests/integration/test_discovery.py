@@ -62,6 +62,8 @@ async def talk(ctx: ActionContext, sock: RealtimeSocket) -> None: ...
     assert paint["payload_repo_selectors"] == [{"field": "model", "kind": "short_key"}]
     assert paint["injection_json"][0]["model_ref"] == {"source": "payload", "key": "model", "ref": "", "dtypes": []}
     assert paint["input_schema"]["$ref"] == "#/$defs/In"
+    assert paint["input_schema"]["$defs"]["In"]["properties"]["model"]["enum"] == ["small"]
+    assert "enum" not in words["input_schema"]["$defs"]["In"]["properties"]["model"]
     assert paint["output_mode"] == "single"
     assert "delta_type" not in paint
     assert (words["output_mode"], words["incremental_output"]) == ("incremental", True)

@@ -72,6 +72,19 @@ def runner(project: Callable[..., Path], start_runner: Callable[..., Runner], tm
     )
 
 
+def test_the_document_names_the_models_that_a_payload_may_select(runner: Runner) -> None:
+    document = runner.http.get("/openapi.json").json()
+
+    def fields(function: str) -> dict:
+        schema = document["paths"][f"/v1/run/{function}"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+        while "$ref" not in schema:
+            schema = schema["anyOf"][0]
+        return document["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]["properties"]
+
+    assert fields("chosen")["model"]["enum"] == ["a", "absent", "b", "broken"]
+    assert "enum" not in fields("fixed")["model"]
+
+
 def test_one_load_for_many_waiters_then_none(runner: Runner) -> None:
     with ThreadPoolExecutor(8) as threads:
         answers = [answer.json() for answer in threads.map(lambda _: runner.run("fixed"), range(8))]

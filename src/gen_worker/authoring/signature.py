@@ -59,6 +59,11 @@ class FunctionSpec(msgspec.Struct, frozen=True):
     batch: Batch | None = None
 
     @property
+    def selecting_fields(self) -> tuple[str, ...]:
+        """Payload fields by which the caller chooses models, by their names in Python."""
+        return tuple(dict.fromkeys(i.model_ref.key for i in self.injections if i.model_ref.source is ModelRefSource.PAYLOAD))
+
+    @property
     def required_models(self) -> tuple[str, ...]:
         """FIXED keys in parameter order."""
         return tuple(i.model_ref.key for i in self.injections if i.model_ref.source is ModelRefSource.FIXED)

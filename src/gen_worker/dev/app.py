@@ -222,7 +222,8 @@ class DevApp:
         if self._openapi is None:
             name = self._config.endpoint_name or "functions"
             specs = list(self._invoker.functions.values())
-            document = openapi_document(specs, name, __version__, own_routes(), [answers.RunObject])
+            keys = {spec.name: list(self._models.keyspace.keys_of(spec.name)) for spec in specs}
+            document = openapi_document(specs, name, __version__, own_routes(), [answers.RunObject], keys)
             self._openapi = msgspec.json.encode(document)  # fields stay in the author's order
         await request.answer(200, self._openapi)
 

@@ -6,6 +6,7 @@ statuses that may be either have both, under both media types: generators of cli
 
 import inspect
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ from gen_worker.authoring.assets import holds_assets
 from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.errors import FieldError
 from gen_worker.http.problems import Problem
-from gen_worker.project.schemas import schema_components
+from gen_worker.project.schemas import schema_components, with_choices
 
 Schema = dict[str, Any]
 REF = "#/components/schemas/{name}"
@@ -61,10 +62,15 @@ _FILES: Schema = {"type": "array", "items": {"type": "object"}, "description": "
 
 
 def openapi_document(
-    specs: Sequence[FunctionSpec], title: str, version: str, routes: Mapping[str, Schema], structs: Sequence[type[msgspec.Struct]] = ()
+    specs: Sequence[FunctionSpec],
+    title: str,
+    version: str,
+    routes: Mapping[str, Schema],
+    structs: Sequence[type[msgspec.Struct]] = (),
+    model_keys: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Schema:
     """The document. A run route takes the bare payload, and answers with the run; `routes` are the server's own paths, whose schemas
-    refer to `structs` by name.
+    refer to `structs` by name. `model_keys` by function: what a payload may select models by.
     """
     used: list[type[msgspec.Struct]] = [struct for spec in specs for struct in (spec.payload_type, spec.output_type)]
     refs, components = schema_components([*used, Problem, FieldError, *structs], REF)
@@ -80,6 +86,13 @@ def openapi_document(
     paths: dict[str, Schema] = {}
     for index, spec in enumerate(specs):
         payload, output = refs[2 * index], refs[2 * index + 1]
+        if spec.selecting_fields:
+            name = payload["$ref"].rsplit("/", 1)[1]
+            with_keys = with_choices(components[name], spec, model_keys.get(spec.name, ()))
+            if [other.payload_type for other in specs].count(spec.payload_type) == 1:
+                components[name] = with_keys
+            else:  # another function may choose among other models
+                payload = schemas.add(f"{name}Of{spec.python_name.title().replace('_', '')}", with_keys)
         name = "".join(part.capitalize() for part in spec.python_name.split("_"))
         answer = schemas.add(f"{name}Run", _answer(_outputs(spec, output), events=event))
         paths[f"/v1/run/{spec.name}"] = {"post": _operation(spec, payload, output, answer, errors)}

@@ -22,7 +22,7 @@ from gen_worker.contract.manifest import (
 from gen_worker.injection import ModelRefSource
 from gen_worker.names import did_you_mean
 from gen_worker.project.cozy_toml import CozyToml
-from gen_worker.project.schemas import json_schema, schema_sha256
+from gen_worker.project.schemas import json_schema, schema_sha256, with_choices
 from gen_worker.refs import ModelSpec
 
 MAX_MANIFEST_BYTES = 16 << 20
@@ -50,7 +50,11 @@ def manifest_of(project: CozyToml, specs: Sequence[FunctionSpec]) -> Manifest:
     models: dict[str, Models] = {name: dict(keyspace) for name, keyspace in keyspaces.items() if keyspace}
     return Manifest(
         endpoint_name=project.endpoint_name,
-        functions=tuple(_function_entry(spec, project.function_settings.get(spec.name, {})) for spec in specs if spec.kind == "function"),
+        functions=tuple(
+            _function_entry(spec, project.function_settings.get(spec.name, {}), keyspaces[spec.name])
+            for spec in specs
+            if spec.kind == "function"
+        ),
         websockets=sockets or UNSET,
         resources=project.resources or UNSET,
         models_by_function=models or UNSET,
@@ -102,8 +106,10 @@ def keyspace_of(project: CozyToml, spec: FunctionSpec) -> dict[str, ModelSpec]:
     return keyspace
 
 
-def _function_entry(spec: FunctionSpec, settings: Mapping[str, Any]) -> FunctionEntry:
+def _function_entry(spec: FunctionSpec, settings: Mapping[str, Any], keyspace: Mapping[str, ModelSpec]) -> FunctionEntry:
     payload, output = _schema(spec, spec.payload_type), _schema(spec, spec.output_type)
+    name = payload["$ref"].rsplit("/", 1)[1]
+    payload["$defs"][name] = with_choices(payload["$defs"][name], spec, list(keyspace))
     output_type, output_sha256 = _type_name(spec.output_type), schema_sha256(output)
     streams = spec.output_mode == "incremental"
     batch = {} if spec.batch is None else {"batch": {"max_size": spec.batch.max_size, "max_wait_ms": spec.batch.max_wait_ms}}
@@ -122,7 +128,7 @@ def _function_entry(spec: FunctionSpec, settings: Mapping[str, Any]) -> Function
         incremental_output=streams,
         injection_json=_injections(spec),
         required_models=spec.required_models,
-        payload_repo_selectors=tuple(RepoSelector(field) for field in _selector_fields(spec)),
+        payload_repo_selectors=tuple(RepoSelector(field) for field in spec.selecting_fields),
         delta_type=output_type if streams else UNSET,
         delta_schema_sha256=output_sha256 if streams else UNSET,
         delta_output_schema=output if streams else UNSET,
@@ -150,10 +156,6 @@ def _injections(spec: FunctionSpec) -> tuple[InjectionEntry, ...]:
 
 def _dotted(kind: Any) -> str:
     return f"{kind.__module__}.{kind.__qualname__}" if isinstance(kind, type) else str(kind)
-
-
-def _selector_fields(spec: FunctionSpec) -> list[str]:
-    return list(dict.fromkeys(i.model_ref.key for i in spec.injections if i.model_ref.source is ModelRefSource.PAYLOAD))
 
 
 def _type_name(struct: type[msgspec.Struct]) -> TypeName:

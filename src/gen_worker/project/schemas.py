@@ -9,6 +9,7 @@ import msgspec
 
 from gen_worker.authoring.constraints import Clamp
 from gen_worker.authoring.shapes import Fixed, Items, OneOf, Record, Shape, Table, shape_of
+from gen_worker.authoring.signature import FunctionSpec
 
 Schema = dict[str, Any]
 
@@ -17,6 +18,14 @@ def json_schema(struct: type[msgspec.Struct]) -> Schema:
     """JSON Schema (2020-12, with `$defs`) of a Struct; `ValueError` names a type that JSON cannot carry."""
     refs, components = schema_components([struct], "#/$defs/{name}")
     return {**refs[0], "$defs": components}
+
+
+def with_choices(schema: Schema, spec: FunctionSpec, keys: Sequence[str]) -> Schema:
+    """The schema of a function's payload with the model keys that its selecting fields may name."""
+    names = dict(zip(spec.payload_type.__struct_fields__, spec.payload_type.__struct_encode_fields__, strict=True))
+    properties = schema.get("properties", {})
+    chosen = {names[field]: _with_enum(properties[names[field]], keys) for field in spec.selecting_fields if names[field] in properties}
+    return {**schema, "properties": {**properties, **chosen}} if chosen and keys else schema
 
 
 def schema_components(structs: Sequence[type[msgspec.Struct]], ref_template: str) -> tuple[list[Schema], dict[str, Schema]]:
@@ -81,6 +90,12 @@ def _publish_clamps(shape: Shape, schema: Schema) -> None:
                 _publish_clamps(part, place)
         case Table() if isinstance(schema.get("additionalProperties"), dict):
             _publish_clamps(shape.value, schema["additionalProperties"])
+
+
+def _with_enum(schema: Schema, keys: Sequence[str]) -> Schema:
+    if "anyOf" in schema:
+        return {**schema, "anyOf": [_with_enum(branch, keys) for branch in schema["anyOf"]]}
+    return {**schema, "enum": sorted(keys)} if schema.get("type") == "string" and "enum" not in schema else schema
 
 
 def _branches(schema: Schema) -> list[Schema]:

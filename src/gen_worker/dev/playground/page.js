@@ -61,7 +61,10 @@ function fieldFor(field, raw, required) {
   const start = example ?? schema.default ?? "";
   let input;
   if (isAsset(schema)) input = element("input", { type: "file" });
-  else if (schema.enum) input = element("select", {}, ...schema.enum.map((value) => element("option", { textContent: value })));
+  else if (schema.enum) {
+    const choices = required || schema.enum.includes(start) ? schema.enum : ["", ...schema.enum];
+    input = element("select", {}, ...choices.map((value) => element("option", { textContent: value, selected: value === start })));
+  }
   else if (schema.type === "boolean") input = element("input", { type: "checkbox", checked: Boolean(start) });
   else if (schema.type === "integer" || schema.type === "number")
     input = element("input", { type: "number", step: schema.type === "integer" ? 1 : "any", min: schema.minimum ?? "", max: schema.maximum ?? "", value: start });
