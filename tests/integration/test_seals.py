@@ -199,3 +199,19 @@ def test_a_spoiled_seal_is_as_good_as_none(tmp_path: Path, junk: bytes) -> None:
     seal.write_bytes(junk)
     Seals(tmp_path / "seals").collect()
     assert not seal.exists()
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o707])
+def test_copies_are_not_put_where_a_stranger_can_change_them(
+    server: BlobServer, process: Callable[[], Sources], tmp_path: Path, mode: int
+) -> None:
+    found = process()
+    table = f"1 0 0:1 / / rw - ext4 /dev/sda rw\n2 1 0:2 / {tmp_path}/cache rw - nfs4 server:/export rw\n"
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(mode)
+    want = listed(server, FILES)
+    copies = LocalCopies(found.listed, str(tmp_path / "shared"), 10**9, lambda path: mount_of(path, table), in_shared_folder=True)
+    assert not copies.fetch(want, Progress("m"), threading.Event()).localized
+    assert list((tmp_path / "shared").iterdir()) == []
+    (tmp_path / "shared").chmod(0o700)
+    assert copies.fetch(want, Progress("m"), threading.Event()).localized

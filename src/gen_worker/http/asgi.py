@@ -115,8 +115,10 @@ class BodyReader:
 
     def __init__(self, request: Request, max_bytes: int) -> None:
         declared = request.header(b"content-length")
-        if declared.isascii() and declared.isdigit() and int(declared) > max_bytes:
-            raise too_large(int(declared), max_bytes)
+        if declared.isascii() and declared.isdigit():
+            size_bytes = int(declared[-4000:])  # Python reads no longer numbers; leading zeros count for nothing
+            if size_bytes > max_bytes or len(declared) > 4000:
+                raise too_large(min(size_bytes, 1 << 63), max_bytes)
         coding = request.header(b"content-encoding")
         if coding and coding.lower() != "identity":
             raise RequestError(415, "unsupported_coding", f"content-encoding {coding[:40]!r}: send the body as it is, without a coding")

@@ -21,7 +21,7 @@ from gen_worker.residency.custom import DownloaderSource, ManagedLoader, manager
 from gen_worker.residency.devices import DeviceSet, find_devices, has_nvidia
 from gen_worker.residency.manager import DEFAULT_LOADERS, ModelManager
 from gen_worker.residency.tee import Tee
-from gen_worker.settings import DeviceSettings, ModelSettings, is_true
+from gen_worker.settings import LOCAL_CACHE_DIR, DeviceSettings, ModelSettings, is_true
 from gen_worker.sources.checked import CheckedSource
 from gen_worker.sources.hf import HfSource
 from gen_worker.sources.hub import HubSource, ListedSource, StoreFetcher
@@ -83,7 +83,9 @@ def build_sources(
     if extras.downloader is not None:
         source = DownloaderSource(extras.downloader, settings.cas_root.parent / "downloader")
     limit_bytes = round(settings.worker_local_cache_gb * 1e9)
-    copies = CheckedSource(LocalCopies(source, settings.worker_local_model_cache_dir, limit_bytes), seals, log, cas.blob_path)
+    copies_in = settings.worker_local_model_cache_dir
+    local = LocalCopies(source, copies_in, limit_bytes, in_shared_folder=copies_in == LOCAL_CACHE_DIR)
+    copies = CheckedSource(local, seals, log, cas.blob_path)
     return Sources(OverrideSource(overrides, copies), listed, hf, cozy, cas, store, copies)
 
 

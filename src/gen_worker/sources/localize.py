@@ -4,6 +4,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -24,11 +25,21 @@ class LocalCopies:
     """A source whose models lie on a local disk: what another source has on NFS is copied. The original is never moved.
 
     `limit_bytes` bounds all copies together; those that were used longest ago go first. An empty folder name switches it off.
+    `in_shared_folder`: the folder lies in /tmp, where whoever comes first could put models of his own: it is used only if it is ours.
     """
 
-    def __init__(self, source: ModelSource, folder: str, limit_bytes: int, mount: Callable[[Path], Mount | None] = mount_of) -> None:
+    def __init__(
+        self,
+        source: ModelSource,
+        folder: str,
+        limit_bytes: int,
+        mount: Callable[[Path], Mount | None] = mount_of,
+        *,
+        in_shared_folder: bool = False,
+    ) -> None:
         self._source = source
         self._folder = Path(folder).expanduser() if folder else None
+        self._in_shared_folder = in_shared_folder
         self._limit_bytes = limit_bytes
         self._mount = mount
         self._lock = threading.Lock()
@@ -59,8 +70,18 @@ class LocalCopies:
         mount = self._mount(path)
         if mount is None or not mount.is_nfs:
             return False
+        if self._in_shared_folder and not self._is_ours():
+            return False  # read where it is: slower, and nobody's but its owner's
         here = self._mount(self._folder)
         return here is None or not here.is_nfs
+
+    def _is_ours(self) -> bool:
+        assert self._folder is not None
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            return all(_is_safe(path) for path in (self._folder, self._folder.parent))
+        except OSError:
+            return False
 
     def _copy_of(self, local: LocalModel) -> Path:
         assert self._folder is not None
@@ -107,6 +128,13 @@ class LocalCopies:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+
+
+def _is_safe(folder: Path) -> bool:
+    """Whether nobody but this user and root can put things into a folder, or replace what we have put there."""
+    found = folder.stat()
+    others_write = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return found.st_uid in (os.geteuid(), 0) and (not others_write or bool(found.st_mode & stat.S_ISVTX))
 
 
 def _copy_file(source: Path, target: Path, progress: Progress, cancel: threading.Event) -> None:
