@@ -122,6 +122,20 @@ def test_clamps_hold_and_are_published_in_classes_of_every_kind() -> None:
     assert {"type": "number", "minimum": 1.0, "maximum": 4.0} in schema["Everywhere"]["properties"]["exact"]["anyOf"]
 
 
+@dataclasses.dataclass
+class Unread:
+    page: "Missing"  # noqa: F821
+
+
+class HoldsUnread(msgspec.Struct):
+    unread: Unread | None = None
+
+
+def test_an_annotation_that_cannot_be_read_is_said_so() -> None:
+    with pytest.raises(ValueError, match="HoldsUnread: an annotation cannot be read: name 'Missing' is not defined"):
+        json_schema(HoldsUnread)
+
+
 def test_a_whole_number_larger_than_any_float_is_clamped() -> None:
     assert Clamp(1, 50).apply(10**400) == 50
     with pytest.raises(ValueError, match="need finite bounds"):

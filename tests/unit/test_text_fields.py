@@ -182,6 +182,11 @@ def test_names_that_lead_nowhere(name: str) -> None:
         payload((name, "x"))
 
 
+def test_a_name_of_a_thousand_steps_is_refused() -> None:
+    with pytest.raises(TextFieldError, match="at most 100 steps"):
+        payload(("a" + ".a" * 50_000, "x"))
+
+
 def test_files_stand_where_a_file_is_taken(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(b"hi")

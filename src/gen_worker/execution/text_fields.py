@@ -21,6 +21,7 @@ from gen_worker.execution.unknown_fields import look
 
 _STEP = re.compile(r"([^.\[\]]+)|\[([0-9]{1,6})\]")
 _JSON_ERRORS = (msgspec.DecodeError, UnicodeError, RecursionError)
+_MAX_DEPTH = 100
 _LIST_END = "[]"  # as PHP and others name the fields of a list
 
 
@@ -149,6 +150,8 @@ def steps_of(name: str) -> list[str | int]:
     """`options.masks[0]` as `["options", "masks", 0]`."""
     steps = [step[0] or int(step[1]) for step in _STEP.findall(name)]
     rebuilt = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")
+    if len(steps) > _MAX_DEPTH:
+        raise TextFieldError(f"field name {name[:100]!r}...: at most {_MAX_DEPTH} steps")
     if not steps or rebuilt != name:
         raise TextFieldError(f"field name {name[:100]!r}: expected a path such as image, images[0] or options.mask")
     return steps

@@ -30,12 +30,16 @@ def with_choices(schema: Schema, spec: FunctionSpec, keys: Sequence[str]) -> Sch
 
 def schema_components(structs: Sequence[type[msgspec.Struct]], ref_template: str) -> tuple[list[Schema], dict[str, Schema]]:
     """A `$ref` for each Struct, and the named schemas that they lead to. Equal names in different modules are kept apart."""
-    shapes = [shape_of(struct) for struct in structs]
-    records = [*shapes, *_other_records(shapes)]
+    names = ", ".join(struct.__name__ for struct in structs)
+    try:
+        shapes = [shape_of(struct) for struct in structs]
+        records = [*shapes, *_other_records(shapes)]
+    except (NameError, AttributeError, SyntaxError) as exc:
+        fix = "import the name at the top of its module, outside `if TYPE_CHECKING:`"
+        raise ValueError(f"{names}: an annotation cannot be read: {exc}; {fix}") from exc
     try:
         refs, components = msgspec.json.schema_components([record.annotation for record in records], ref_template=ref_template)
     except (TypeError, NotImplementedError) as exc:
-        names = ", ".join(struct.__name__ for struct in structs)
         raise ValueError(f"{names} cannot be described in JSON Schema: {exc}") from exc
     for record, ref in zip(records, refs, strict=True):
         assert isinstance(record, Record)
