@@ -99,8 +99,8 @@ BAD = [
 ]
 
 
-def writer(kind: type[msgspec.Struct], encoding: Encoding, **limits: int) -> OutputWriter:
-    return OutputWriter(kind, encoding, OutputLimits(**limits), lambda kind, data, encoding: None)
+def writer(kind: type[msgspec.Struct], encoding: Encoding, message_bytes: int = 0, **limits: int) -> OutputWriter:
+    return OutputWriter(kind, encoding, OutputLimits(**limits), lambda kind, data, encoding: None, message_bytes)
 
 
 @pytest.mark.parametrize("value", GOOD, ids=range(len(GOOD)))

@@ -14,7 +14,8 @@ from gen_worker.execution.mailbox import Mailbox
 from gen_worker.execution.outputs import OutputLimits
 from gen_worker.execution.payload_desk import PayloadDesk
 from gen_worker.execution.request import RunHooks, RunRequest, RunSink
-from gen_worker.execution.run import Run, RunParts
+from gen_worker.execution.run import Run
+from gen_worker.execution.run_parts import RunParts
 from gen_worker.execution.stuck import StuckAfter, StuckWatch
 from gen_worker.execution.tenant_loop import TenantLoop
 from gen_worker.execution.threads import RunThreads

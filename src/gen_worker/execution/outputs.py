@@ -29,19 +29,23 @@ _encode_msgpack = msgspec.msgpack.Encoder().encode
 
 
 class OutputLimits(msgspec.Struct, frozen=True):
-    """0 means no limit. `message_bytes`: what the way to the caller can carry."""
+    """0 means no limit."""
 
     output_bytes: int = 0
     delta_bytes: int = 0
     delta_events: int = 0
-    message_bytes: int = 0
 
 
 class OutputWriter:
-    """Checks and encodes what one call returns or yields. Safe from any thread."""
+    """Checks and encodes what one call returns or yields. Safe from any thread. `message_bytes` is what the way to the caller can carry, 0
+    for anything.
+    """
 
-    def __init__(self, kind: type[msgspec.Struct], encoding: Encoding, limits: OutputLimits, check_patterns: CheckPatterns) -> None:
+    def __init__(
+        self, kind: type[msgspec.Struct], encoding: Encoding, limits: OutputLimits, check_patterns: CheckPatterns, message_bytes: int = 0
+    ) -> None:
         self.limits = limits
+        self._message_bytes = message_bytes
         self._check_patterns = check_patterns
         self._encoding = encoding
         self._check = _check_of(kind)
@@ -50,12 +54,12 @@ class OutputWriter:
         """A returned value; `OutputError` when it is not what the signature declares, `ValueError` when it is too large."""
         as_msgpack = self._check(value, "returned", self._check_patterns)
         data = _encode_json(value) if self._encoding == "json" else as_msgpack
-        size_bytes, limits = len(data), self.limits
-        if limits.output_bytes and size_bytes > limits.output_bytes:
-            raise ValueError(f"output of {size_bytes} bytes; at most {limits.output_bytes} are allowed (WORKER_MAX_OUTPUT_BYTES)")
-        if limits.message_bytes and size_bytes > limits.message_bytes:
+        size_bytes, limit = len(data), self.limits.output_bytes
+        if limit and size_bytes > limit:
+            raise ValueError(f"output of {size_bytes} bytes; at most {limit} are allowed (WORKER_MAX_OUTPUT_BYTES)")
+        if self._message_bytes and size_bytes > self._message_bytes:
             raise ValueError(
-                f"output of {size_bytes} bytes; messages to the scheduler hold at most {limits.message_bytes} "
+                f"output of {size_bytes} bytes; messages to the scheduler hold at most {self._message_bytes} "
                 "(WORKER_MAX_MESSAGE_BYTES). Save a file and return its ref"
             )
         return data
@@ -88,6 +92,7 @@ class _Check:
         leaves = [shape.annotation for shape in shape_of(kind).everywhere() if isinstance(shape, Leaf)]
         # Any may hold what only msgpack can carry; of declared types JSON carries all.
         self._is_open = any(leaf in (Any, object) for leaf in leaves)
+        self._holds_floats = self._is_open or any(leaf is float for leaf in leaves) or msgspec.Raw in leaves
         self._decode: Callable[[bytes], Any] | None = None
         if msgspec.Raw not in leaves:  # JSON as it is: no msgpack to read back
             with contextlib.suppress(TypeError):  # a type that msgspec writes but does not read
@@ -109,7 +114,7 @@ class _Check:
                 self._decode(data)
             except (msgspec.DecodeError, RecursionError, ValidationError) as exc:
                 raise OutputError(f"{verb} a {kind.__name__} that is not as declared: {text_of(exc)}") from None
-        if _MAYBE_NONFINITE.search(data) is not None:
+        if self._holds_floats and _MAYBE_NONFINITE.search(data) is not None:
             for path, number in _nonfinite(value, "$"):
                 raise OutputError(f"{verb} a {kind.__name__} with {number} at `{path}`, which JSON cannot carry; give None or a number")
         return data

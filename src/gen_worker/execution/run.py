@@ -11,17 +11,16 @@
 Who moves it: `start` and its task `_prepare` up to `calling`; from there `Call` by `_author_ended`. The token ends it from any state by
 `_stopped`: at once, whatever the author's code, a download or a load is doing. Everything here happens on the executor's loop.
 
-**The end is a seal.** `_end` runs once. What it does first is to say the outcome, in values that were made beforehand and by steps that
-stand in a `StepGuard` each: one that raises is logged and the next one is taken all the same. After that no event of this run is passed on.
-Everything else (returning leases, files and the slot, learning from the run, logging) comes after the outcome and is guarded likewise.
-Nothing between the end of the author's code and the outcome may raise, wait or be skipped; a new step belongs below the outcome, or into
-a guard.
+**The end is a seal.** `_end` runs once and takes the steps of `_STEPS_OF_THE_END`, whatever they raise: what breaks is logged, and the
+next one is taken all the same. The outcome consists of plain values that were made beforehand; once it is said, no event of this run is
+passed on. Returning leases, files and the slot, learning from the run, and logging come after it. Nothing between the end of the author's
+code and the outcome may raise, wait or be skipped; a new step belongs below the outcome.
 
 `released` waits for whoever still uses what the run holds: the author's code that goes on after a cancel, a download in a thread.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -30,48 +29,24 @@ from gen_worker import events
 from gen_worker.authoring.assets import holds_assets
 from gen_worker.authoring.context import ActionContext, OutputStore
 from gen_worker.authoring.signature import FunctionSpec, Injection
-from gen_worker.clock import Clock
 from gen_worker.errors import CanceledError, WorkerError
 from gen_worker.events import RunEvent
-from gen_worker.execution.batching import BatchCall, Batchers
+from gen_worker.execution.batching import BatchCall
 from gen_worker.execution.call import Call, Ended
 from gen_worker.execution.cancellation import CancelToken
-from gen_worker.execution.mailbox import Mailbox
-from gen_worker.execution.outputs import OutputLimits, OutputWriter
-from gen_worker.execution.payload_desk import PayloadDesk
+from gen_worker.execution.outputs import OutputWriter
 from gen_worker.execution.payloads import Payload
 from gen_worker.execution.phases import run_metrics, utc_now
 from gen_worker.execution.request import RunHooks, RunRequest
 from gen_worker.execution.run_outbox import RunOutbox
+from gen_worker.execution.run_parts import RunParts
 from gen_worker.execution.step_guard import StepGuard
-from gen_worker.execution.stuck import Phase, StuckWatch, WatchedPhase, thread_stacks
-from gen_worker.execution.tenant_loop import TenantLoop
-from gen_worker.execution.threads import RunThreads
-from gen_worker.files.inputs import InputFiles
-from gen_worker.log import Log
+from gen_worker.execution.stuck import Phase, WatchedPhase, thread_stacks
 from gen_worker.outcome import Failure, Outcome, failure_of
-from gen_worker.residency.manager import ModelManager, ModelUse, Seat
+from gen_worker.residency.manager import ModelUse, Seat
 
 _encode_json = msgspec.json.Encoder().encode
 _MODEL_PHASES: Mapping[str, Phase] = {events.RESOLVE_STARTED: "model_resolve", events.LOAD_STARTED: "model_load"}
-
-
-class RunParts(msgspec.Struct, frozen=True):
-    """What every run of an executor works with."""
-
-    models: ModelManager
-    inputs: InputFiles
-    log: Log
-    clock: Clock
-    device: str | None
-    mailbox: Mailbox
-    threads: RunThreads
-    tenant: TenantLoop
-    stuck: StuckWatch
-    batchers: Batchers
-    limits: OutputLimits
-    desk: PayloadDesk
-    background: Callable[[Coroutine[Any, Any, None], str], None]
 
 
 class Run:
@@ -97,6 +72,7 @@ class Run:
         self._outbox: RunOutbox | None = None
         self._call: Call | BatchCall | None = None
         self._watched: WatchedPhase | None = None
+        self._dropped = 0  # events of the author's
         self._preparing = False
         self._ended = False
         self._said = False
@@ -140,6 +116,7 @@ class Run:
         self._began_s = self._parts.clock.now_s()
         received = events.Received(spec.name, len(request.required_models), len(request.payload))
         self._say(RunEvent(events.RECEIVED, received), RunEvent(events.COMPUTE_STARTED, events.At(utc_now())))
+        self._token.on_cancel(self._stopped)
         if self._timeout_ms > 0:
             self._token.expire_after(self._timeout_ms)
 
@@ -147,7 +124,6 @@ class Run:
         spec, request = self._spec, self._request
         self._payload = payload.value
         self._token.check()
-        self._token.on_cancel(self._stopped)
         self._say(RunEvent(events.STARTED, events.Started(spec.name, request.required_models)))
         if payload.warnings:
             self._say(RunEvent(events.WARNING, events.Warned(spec.name, payload.warnings)))
@@ -220,8 +196,7 @@ class Run:
         self._device = parts.device if self._seat is None else self._seat.device_name or parts.device
         outbox = self._outbox = RunOutbox(self, parts.mailbox.post, self._outbox_broke)
         ctx = self._ctx = self._context(outbox)
-        limits = msgspec.structs.replace(parts.limits, message_bytes=request.max_output_bytes) if request.max_output_bytes else parts.limits
-        writer = OutputWriter(spec.output_type, request.encoding, limits, parts.desk.check_output)
+        writer = OutputWriter(spec.output_type, request.encoding, parts.limits, parts.desk.check_output, request.max_output_bytes)
         if spec.batch is not None:
             batcher = parts.batchers.of(spec, tuple([use.model_id for use in self._uses]), self._device)
             call: Call | BatchCall = BatchCall(batcher, ctx, self._payload, arguments, writer)
@@ -281,32 +256,40 @@ class Run:
         if self._ended:
             return
         self._ended = True
-        with self._guard("stopping the author's code"):
-            if self._call is not None and self._call.author_runs:
-                self._call.stop()
         outcome = ended.outcome if isinstance(ended, Failure) else Outcome(success=True, output=ended)
+        for what, step in _STEPS_OF_THE_END:
+            try:
+                step(self, ended, outcome)
+            except BaseException as exc:  # noqa: BLE001 - the last guard: whatever broke, the next step is taken
+                self._broke(what, exc)
+
+    def _stop_author(self, ended: Ended, outcome: Outcome) -> None:
+        if self._call is not None and self._call.author_runs:
+            self._call.stop()
+
+    def _pass_on_ending(self, ended: Ended, outcome: Outcome) -> None:
         ending: list[RunEvent] = []
-        with self._guard("the last events"):
+        try:
             self._add_ending(ending, outcome)
-        with self._guard("passing on the last events"):
+        finally:
             self._hooks.emit_all(ending)
-        with self._guard("passing on the outcome"):
+
+    def _pass_on_outcome(self, ended: Ended, outcome: Outcome) -> None:
+        try:
             self._hooks.ended(outcome)
-        self._said = True
-        # From here on it is about what the run has held, and what can be learned from it.
-        with self._guard("the run's outbox"):
+        finally:
+            self._said = True
+
+    def _let_go(self, ended: Ended, outcome: Outcome) -> None:
+        try:
             if self._outbox is not None:
+                self._dropped = self._outbox.dropped
                 self._outbox.close()
-        with self._guard("the time limit"):
-            self._token.close()
-        with self._guard("the watch over slow phases"):
-            self._parts.stuck.leave(self._watched)
-        with self._guard("what is learned of the run"):
-            self._learn(ended)
-        dropped = self._outbox.dropped if self._outbox is not None else 0
-        self._release_if_idle()
-        with self._guard("the log"):
-            self._log(ended, dropped)
+        finally:
+            try:
+                self._token.close()
+            finally:
+                self._parts.stuck.leave(self._watched)
 
     def _add_ending(self, ending: list[RunEvent], outcome: Outcome) -> None:
         spec = self._spec
@@ -328,14 +311,16 @@ class Run:
             RunEvent(events.INFERENCE_COMPLETED, events.InferenceCompleted(spec.name, spec.output_mode, round(inference_s * 1000)))
         )
         ending.append(RunEvent(events.COMPUTE_COMPLETED, events.At(utc_now())))
-        with self._guard("the metrics"):
+        try:
             assert self._payload is not None
             assert self._ctx is not None
             ending += run_metrics(spec.name, self._payload, self._uses, inference_s, self._ctx.upload_s)
+        except BaseException as exc:  # noqa: BLE001 - whatever cannot be measured, the run is completed
+            self._broke("the metrics", exc)
         duration_ms = round((self._parts.clock.now_s() - self._began_s) * 1000)
         ending.append(RunEvent(events.COMPLETED, events.Completed(spec.name, duration_ms)))
 
-    def _learn(self, ended: Ended) -> None:
+    def _learn(self, ended: Ended, outcome: Outcome) -> None:
         if self._seat is None:
             return
         if not isinstance(ended, Failure):
@@ -351,23 +336,31 @@ class Run:
         self._released = True
         while self._cleanups:
             what, cleanup = self._cleanups.pop()
-            with self._guard(what):
+            try:
                 cleanup()
-        with self._guard("freeing the slot"):
+            except BaseException as exc:  # noqa: BLE001 - the others are to be given back all the same
+                self._broke(what, exc)
+        try:
             self._hooks.released()
+        except BaseException as exc:  # noqa: BLE001 - nobody is left to hear of it
+            self._broke("freeing the slot", exc)
+
         # These refer back to this run. Without them it goes when the last one lets go of it, not when the garbage collector finds it,
         # which stops everything for milliseconds under load.
         self._call = self._outbox = self._ctx = self._payload = self._watched = None
 
+    def _release(self, ended: Ended, outcome: Outcome) -> None:
+        self._release_if_idle()
+
     def _over(self) -> bool:
         return self._ended
 
-    def _log(self, ended: Ended, dropped: int) -> None:
+    def _log(self, ended: Ended, outcome: Outcome) -> None:
         facts = {"run_id": self._request.run_id, "function": self._spec.name}
-        if dropped:
-            self._parts.log.warning("run.events_dropped", **facts, events=dropped)
-        if isinstance(ended, Failure) and ended.outcome.error_type == "internal":
-            self._parts.log.error("run.internal_error", **facts, error=ended.outcome.error_message, traceback=ended.trace)
+        if self._dropped:
+            self._parts.log.warning("run.events_dropped", **facts, events=self._dropped)
+        if isinstance(ended, Failure) and outcome.error_type == "internal":
+            self._parts.log.error("run.internal_error", **facts, error=outcome.error_message, traceback=ended.trace)
 
     def _inference_s(self) -> float:
         began_s = self._inference_began_s
@@ -376,8 +369,25 @@ class Run:
     def _say(self, *said: RunEvent) -> None:
         """Pass on events of ours. One that cannot be passed on does not end the run: what counts is its outcome."""
         if not self._ended:
-            with self._guard("passing on events"):
+            try:
                 self._hooks.emit_all(list(said))
+            except BaseException as exc:  # noqa: BLE001 - the hooks are somebody else's
+                self._broke("passing on events", exc)
 
-    def _guard(self, what: str) -> "StepGuard":
+    def _guard(self, what: str) -> StepGuard:
         return StepGuard(self._parts.log, what, self._request.run_id, self._spec.name)
+
+    def _broke(self, what: str, exc: BaseException) -> None:
+        self._guard(what).broke(exc)
+
+
+_STEPS_OF_THE_END: tuple[tuple[str, Callable[[Run, Ended, Outcome], None]], ...] = (
+    ("stopping the author's code", Run._stop_author),
+    ("passing on the last events", Run._pass_on_ending),
+    ("passing on the outcome", Run._pass_on_outcome),
+    # The outcome is said. From here on it is about what the run has held, and what can be learned from it.
+    ("closing the run's outbox", Run._let_go),
+    ("learning from the run", Run._learn),
+    ("giving back what the run held", Run._release),
+    ("the log", Run._log),
+)

@@ -121,9 +121,9 @@ class RunOutbox:
             self._on_broken(exc)
 
     def _hand_over(self, batch: list[RunEvent]) -> None:
-        sizes = [(item.event_type == OUTPUT_DELTA, _size(item)) for item in batch]
-        deltas = [size_bytes for is_delta, size_bytes in sizes if is_delta]
-        self._handed_bytes += sum(size_bytes for is_delta, size_bytes in sizes if not is_delta)
+        deltas = [_size(item) for item in batch if item.event_type == OUTPUT_DELTA]
+        if len(deltas) < len(batch):
+            self._handed_bytes += sum([_size(item) for item in batch if item.event_type != OUTPUT_DELTA])
         self._sink.emit_all(batch)
         self._held += len(deltas)
         self._held_bytes += sum(deltas)

@@ -22,16 +22,14 @@ class StepGuard:
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> bool:
         if exc is not None:
-            failure = failure_of(exc)
-            try:
-                self._log.error(
-                    "run.step_broken",
-                    run_id=self._run_id,
-                    function=self._function,
-                    step=self._what,
-                    error=failure.outcome.error_message,
-                    traceback=failure.trace,
-                )
-            except BaseException:  # noqa: BLE001, S110 - a log that raises is the last thing that may stop a run from ending
-                pass
+            self.broke(exc)
         return True
+
+    def broke(self, exc: BaseException) -> None:
+        """Log what the step has raised."""
+        failure = failure_of(exc)
+        facts = {"run_id": self._run_id, "function": self._function, "step": self._what}
+        try:
+            self._log.error("run.step_broken", **facts, error=failure.outcome.error_message, traceback=failure.trace)
+        except BaseException:  # noqa: BLE001, S110 - a log that raises is the last thing that may stop a run from ending
+            pass
