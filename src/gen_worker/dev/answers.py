@@ -181,6 +181,8 @@ def _problem(run: DevRun, outcome: Outcome) -> Problem:
         retryable=outcome.retryable,
         run_id=run.run_id,
         errors=outcome.errors,
+        # Who develops a function may see the class and the author's line; `detail` is what a caller of the platform would see.
+        hint=None if outcome.error_message.endswith(outcome.safe_message) else outcome.error_message,
     )
 
 

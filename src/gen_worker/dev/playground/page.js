@@ -184,6 +184,7 @@ function finish(run) {
 
 function fail(problem) {
   $("result").append(element("p", { className: "error", textContent: problem.detail || problem.title || "failed" }));
+  if (problem.hint) $("result").append(element("pre", { className: "error", textContent: problem.hint }));
   for (const input of $("form").elements) {
     if (input.name) input.classList.toggle("wrong", (problem.errors || []).some((error) => error.pointer.startsWith("/" + input.name)));
   }
