@@ -1,5 +1,6 @@
 """The dev HTTP runner: its parts joined, its routes."""
 
+import inspect
 import mimetypes
 import time
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ from gen_worker.http.openapi import openapi_document
 from gen_worker.http.problems import PROBLEM_JSON, problem
 from gen_worker.http.sse import last_event_id
 from gen_worker.log import Log
+from gen_worker.project.manifest import function_entry
 from gen_worker.refs import ModelSpec
 from gen_worker.residency.devices import model_cache, named_device
 from gen_worker.residency.hardware import GpuWatch
@@ -221,9 +223,10 @@ class DevApp:
     async def _get_openapi(self, request: Request) -> None:
         if self._openapi is None:
             name = self._config.endpoint_name or "functions"
-            specs = list(self._invoker.functions.values())
-            keys = {spec.name: list(self._models.keyspace.keys_of(spec.name)) for spec in specs}
-            document = openapi_document(specs, name, __version__, own_routes(), [answers.RunObject], keys)
+            specs = self._invoker.functions.values()
+            entries = [function_entry(spec, {}, self._models.keyspace.keys_of(spec.name)) for spec in specs]
+            described = {spec.name: inspect.getdoc(spec.function) or "" for spec in specs}
+            document = openapi_document(entries, name, __version__, own_routes(), [answers.RunObject], described)
             self._openapi = msgspec.json.encode(document)  # fields stay in the author's order
         await request.answer(200, self._openapi)
 

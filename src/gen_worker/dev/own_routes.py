@@ -3,7 +3,8 @@
 from typing import Any
 
 from gen_worker.dev.runs import STATUSES
-from gen_worker.http.openapi import PROBLEMS, REF, Schema, json_response, problem_response
+from gen_worker.http.components import REF, Schema
+from gen_worker.http.openapi import PROBLEMS, json_response, problem_response
 
 RUN: Schema = {"$ref": REF.format(name="RunObject")}
 _RUN_ID: Schema = {"name": "run_id", "in": "path", "required": True, "schema": {"type": "string"}}

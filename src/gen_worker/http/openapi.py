@@ -1,24 +1,21 @@
-"""Functions to an OpenAPI 3.1 document: one operation for each, with the author's own descriptions and examples.
+"""The functions of a manifest to an OpenAPI 3.1 document: one operation for each, with the author's own examples.
 
 Every status has the schema of what is really sent with it. A failed run keeps its body, and what never became a run is a problem; so the
 statuses that may be either have both, under both media types: generators of clients take the first one that they know.
 """
 
-import inspect
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
 
 import msgspec
 
-from gen_worker.authoring.assets import holds_assets
-from gen_worker.authoring.signature import FunctionSpec
+from gen_worker.authoring.assets import Asset
+from gen_worker.contract.manifest import FunctionEntry
 from gen_worker.errors import FieldError
+from gen_worker.http.components import REF, Components, Schema
 from gen_worker.http.problems import Problem
-from gen_worker.project.schemas import schema_components, with_choices
+from gen_worker.project.schemas import schema_components
 
-Schema = dict[str, Any]
-REF = "#/components/schemas/{name}"
 EITHER = {
     "400": "The payload is wrong, or the request",
     "401": "The function could not authenticate where it had to",
@@ -62,46 +59,39 @@ _FILES: Schema = {"type": "array", "items": {"type": "object"}, "description": "
 
 
 def openapi_document(
-    specs: Sequence[FunctionSpec],
+    functions: Sequence[FunctionEntry],
     title: str,
     version: str,
     routes: Mapping[str, Schema],
     structs: Sequence[type[msgspec.Struct]] = (),
-    model_keys: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    descriptions: Mapping[str, str] = MappingProxyType({}),
 ) -> Schema:
-    """The document. A run route takes the bare payload, and answers with the run; `routes` are the server's own paths, whose schemas
-    refer to `structs` by name. `model_keys` by function: what a payload may select models by.
+    """The document of a manifest's functions. A run route takes the bare payload, and answers with the run; `routes` are the server's own
+    paths, whose schemas refer to `structs` by name. `descriptions` are by the functions' slugs.
     """
-    used: list[type[msgspec.Struct]] = [struct for spec in specs for struct in (spec.payload_type, spec.output_type)]
-    refs, components = schema_components([*used, Problem, FieldError, *structs], REF)
-    schemas = _Schemas(components)
-    problem = refs[len(used)]
+    refs, schemas = schema_components([Problem, FieldError, *structs], REF)
+    components = Components(schemas)
+    problem = refs[0]
     event, failed = (
-        schemas.add("RunEvent", EVENT),
-        schemas.add("FailedRun", _answer({"output": {"type": "null"}, "outputs": {"type": "array", "items": {}}}, failed=True)),
+        components.add("RunEvent", EVENT),
+        components.add("FailedRun", _answer({"output": {"type": "null"}, "outputs": {"type": "array", "items": {}}}, failed=True)),
     )
     either = {"anyOf": [failed, problem]}
     errors: Schema = {status: json_response(text, either, "application/problem+json") for status, text in EITHER.items()}
     errors |= {status: problem_response(text) for status, text in PROBLEMS.items()}
+    adopted = [(entry, components.adopt(entry.input_schema), components.adopt(entry.output_schema)) for entry in functions]
     paths: dict[str, Schema] = {}
-    for index, spec in enumerate(specs):
-        payload, output = refs[2 * index], refs[2 * index + 1]
-        if spec.selecting_fields:
-            name = payload["$ref"].rsplit("/", 1)[1]
-            with_keys = with_choices(components[name], spec, model_keys.get(spec.name, ()))
-            if [other.payload_type for other in specs].count(spec.payload_type) == 1:
-                components[name] = with_keys
-            else:  # another function may choose among other models
-                payload = schemas.add(f"{name}Of{spec.python_name.title().replace('_', '')}", with_keys)
-        name = "".join(part.capitalize() for part in spec.python_name.split("_"))
-        answer = schemas.add(f"{name}Run", _answer(_outputs(spec, output), events=event))
-        paths[f"/v1/run/{spec.name}"] = {"post": _operation(spec, payload, output, answer, errors)}
-        paths[f"/v1/warmup/{spec.name}"] = {"post": _warm_up(spec, payload, errors)}
+    for entry, payload, output in adopted:
+        name = "".join(part.capitalize() for part in entry.python_name.split("_"))
+        answer = components.add(f"{name}Run", _answer(_outputs(entry, output), events=event))
+        described = descriptions.get(entry.name, "")
+        paths[f"/v1/run/{entry.name}"] = {"post": _operation(entry, described, payload, output, answer, errors)}
+        paths[f"/v1/warmup/{entry.name}"] = {"post": _warm_up(entry, payload, errors)}
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "version": version},
         "paths": dict(sorted({**paths, **routes}.items())),
-        "components": {"schemas": components},
+        "components": {"schemas": components.schemas},
     }
 
 
@@ -114,21 +104,8 @@ def problem_response(text: str) -> Schema:
     return {"description": text, "content": {"application/problem+json": {"schema": {"$ref": REF.format(name="Problem")}}}}
 
 
-class _Schemas:
-    """Components; a name that an author has taken gets an underscore."""
-
-    def __init__(self, components: dict[str, Schema]) -> None:
-        self._components = components
-
-    def add(self, name: str, schema: Schema) -> Schema:
-        while name in self._components:
-            name += "_"
-        self._components[name] = {**schema, "title": name}
-        return {"$ref": REF.format(name=name)}
-
-
-def _outputs(spec: FunctionSpec, output: Schema) -> Schema:
-    if spec.output_mode == "single":
+def _outputs(entry: FunctionEntry, output: Schema) -> Schema:
+    if not entry.incremental_output:
         return {"output": output}
     items = {"type": "array", "items": output}
     listed = {**items, "description": "What the stream gave; null unless `application/json` is accepted by name"}
@@ -167,20 +144,19 @@ def _answer(outputs: Schema, *, events: Schema | None = None, failed: bool = Fal
     }
 
 
-def _operation(spec: FunctionSpec, payload: Schema, output: Schema, answer: Schema, errors: Schema) -> Schema:
-    text = inspect.getdoc(spec.function) or ""
+def _operation(entry: FunctionEntry, text: str, payload: Schema, output: Schema, answer: Schema, errors: Schema) -> Schema:
     done = json_response("The run", answer)
-    if spec.output_mode == "incremental":
+    if entry.incremental_output:
         done["content"]["text/event-stream"] = {"schema": {"type": "string"}, "x-event-data": {"output": output}}
     return {
-        "operationId": spec.python_name,
+        "operationId": entry.python_name,
         "tags": ["functions"],
-        "summary": text.partition("\n")[0] or spec.name,
+        "summary": text.partition("\n")[0] or entry.name,
         "description": text,
-        "x-output-mode": spec.output_mode,
+        "x-output-mode": entry.output_mode,
         "x-output": output,
         "parameters": _RUN_PARAMETERS,
-        "requestBody": _body(spec, payload),
+        "requestBody": _body(entry, payload),
         "responses": {
             "200": done,
             "202": json_response("The run goes on", {"$ref": REF.format(name="RunObject")}),
@@ -189,7 +165,7 @@ def _operation(spec: FunctionSpec, payload: Schema, output: Schema, answer: Sche
     }
 
 
-def _warm_up(spec: FunctionSpec, payload: Schema, errors: Schema) -> Schema:
+def _warm_up(entry: FunctionEntry, payload: Schema, errors: Schema) -> Schema:
     warmed = {
         "type": "object",
         "required": ["duration_ms", "ok", "run_id"],
@@ -202,11 +178,11 @@ def _warm_up(spec: FunctionSpec, payload: Schema, errors: Schema) -> Schema:
     }
     both = {"anyOf": [warmed, {"$ref": REF.format(name="Problem")}]}
     return {
-        "operationId": f"warm_up_{spec.python_name}",
+        "operationId": f"warm_up_{entry.python_name}",
         "tags": ["functions"],
-        "summary": f"Run {spec.name} and throw its output away",
+        "summary": f"Run {entry.name} and throw its output away",
         "parameters": _RUN_PARAMETERS[1:],
-        "requestBody": _body(spec, payload),
+        "requestBody": _body(entry, payload),
         "responses": {
             "200": json_response("It ran", warmed),
             **{status: json_response(text, both, "application/problem+json") for status, text in EITHER.items()},
@@ -215,10 +191,16 @@ def _warm_up(spec: FunctionSpec, payload: Schema, errors: Schema) -> Schema:
     }
 
 
-def _body(spec: FunctionSpec, payload: Schema) -> Schema:
+def _body(entry: FunctionEntry, payload: Schema) -> Schema:
     """The bare payload. An envelope `{"payload": ..., "run_id": ...}` is taken as well; a form only where there are files to send."""
     content: Schema = {"application/json": {"schema": payload}}
-    if holds_assets(spec.payload_type):
+    if _takes_files(entry.input_schema):
         form = {"type": "object", "properties": {"payload": {"type": "string", "description": "The payload's JSON, without its files"}}}
         content["multipart/form-data"] = {"schema": form}
     return {"required": True, "content": content}
+
+
+def _takes_files(schema: Schema) -> bool:
+    """Whether a payload has a place for a file: a definition with all fields of an `Asset`, or of a kind of Asset."""
+    wanted = {field.encode_name for field in msgspec.structs.fields(Asset)}
+    return any(wanted <= each.get("properties", {}).keys() for each in schema.get("$defs", {}).values())

@@ -51,7 +51,7 @@ def manifest_of(project: CozyToml, specs: Sequence[FunctionSpec]) -> Manifest:
     return Manifest(
         endpoint_name=project.endpoint_name,
         functions=tuple(
-            _function_entry(spec, project.function_settings.get(spec.name, {}), keyspaces[spec.name])
+            function_entry(spec, project.function_settings.get(spec.name, {}), keyspaces[spec.name])
             for spec in specs
             if spec.kind == "function"
         ),
@@ -106,7 +106,8 @@ def keyspace_of(project: CozyToml, spec: FunctionSpec) -> dict[str, ModelSpec]:
     return keyspace
 
 
-def _function_entry(spec: FunctionSpec, settings: Mapping[str, Any], keyspace: Mapping[str, ModelSpec]) -> FunctionEntry:
+def function_entry(spec: FunctionSpec, settings: Mapping[str, Any], keyspace: Mapping[str, ModelSpec]) -> FunctionEntry:
+    """A function's entry in a manifest. `settings` are cozy.toml's for it, `keyspace` what its payload may select models of."""
     payload, output = _schema(spec, spec.payload_type), _schema(spec, spec.output_type)
     name = payload["$ref"].rsplit("/", 1)[1]
     payload["$defs"][name] = with_choices(payload["$defs"][name], spec, list(keyspace))
