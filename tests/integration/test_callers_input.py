@@ -1,11 +1,14 @@
 """What callers of the dev runner send, and what they are told of it: warnings, twice-given keys, forms, options."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import Runner, write_project
+from tests.conftest import Runner, WorkerProcess, write_project
+
+from gen_worker.testing.loopback import LoopbackScheduler
 
 CODE = """
 import enum
@@ -130,3 +133,22 @@ def test_forms_that_cannot_be_read(runner: Runner, parts: list[Any], message: st
 def test_a_message_keeps_the_field_it_speaks_of(runner: Runner) -> None:
     _, answer = post(runner, b'{"images": [{"ref": "http://127.0.0.1/x"}]}')
     assert answer["safe_message"].startswith("/images/0: input url blocked")
+
+
+async def test_on_the_wire_too(start_worker: Callable[..., WorkerProcess], tmp_path: Path) -> None:
+    async with LoopbackScheduler() as scheduler:
+        start_worker(write_project(tmp_path / "wire", CODE), scheduler.address)
+        run = await scheduler.start_run("show", {"promt": "x"})
+        assert (await run.result()).success
+        [warned] = run.of_type("task.warning")
+        assert warned["warnings"] == [{"pointer": "/promt", "message": "unknown field 'promt'", "suggestion": "prompt"}]
+        for payload, message in (
+            (b"\x82\xa6prompt\xa1a\xa6prompt\xa1b", "payload: the key at /prompt is given twice"),
+            (b"\x81\x01\x02", "payload: expected keys that are str, got int"),
+            ({"size": "513"}, "payload.size: expected one of '512', got '513'. Did you mean '512'?"),
+            ({"tags": "word"}, "A list is written in JSON"),
+        ):
+            result = await (await scheduler.start_run("show", payload)).result()
+            assert (result.error_type, message in result.safe_message) == ("validation", True), result.safe_message
+        result = await (await scheduler.start_run("strict", {"promt": "x"})).result()
+        assert result.safe_message == "payload: unknown field 'promt'. Did you mean 'prompt'?"
