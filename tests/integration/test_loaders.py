@@ -5,6 +5,7 @@ import copy
 import importlib.util
 import io
 import random
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -202,6 +203,26 @@ def test_out_of_memory_evicts_and_tries_again() -> None:
     assert cache.ledger.used_bytes <= 100
 
 
+def test_out_of_memory_evicts_what_is_missing_and_no_more() -> None:
+    """Two models are idle, and another process has taken room: one of them is enough, so the other stays."""
+    device = FakeDevice(100)
+    cache = ModelCache(max_vram_gb=100e-9)
+
+    async def run() -> None:
+        residency = Residency(cache, lambda: device, Measurements(None), Log(io.StringIO()))
+        for name in ("a", "b"):
+            model = _Slabs(device, name, 30).plan()
+            await residency.load(f"{name}#m", model, Progress(name), threading.Event())
+            residency.release_load(model)
+        device.taken_bytes = 25
+        await residency.load("c#m", _Slabs(device, "c", 30).plan(), Progress("c"), threading.Event())
+        assert residency.ooms == 1
+        residency.close()
+
+    asyncio.run(run())
+    assert sorted(cache.get_vram_models()) == ["b#m", "c#m"]
+
+
 def test_what_was_larger_than_its_files_tell_is_known_the_next_time(tmp_path: Path) -> None:
     """A part that takes 60 bytes though its plan says 10: the second time room for all of it is made beforehand."""
     device = FakeDevice(100)
@@ -222,6 +243,38 @@ def test_what_was_larger_than_its_files_tell_is_known_the_next_time(tmp_path: Pa
 
     asyncio.run(run())
     assert cache.ledger.used_bytes <= 100
+
+
+def test_memory_of_what_goes_is_free_at_once_on_a_busy_machine() -> None:
+    """A thread that has loaded something may not hold on to it, however long it takes to come to its next work."""
+    device = FakeDevice(100)
+    cache = ModelCache(max_vram_gb=100e-9)
+    ended, interval_s = threading.Event(), sys.getswitchinterval()
+
+    def spin() -> None:
+        while not ended.is_set():
+            sum(range(1000))
+
+    async def run() -> None:
+        residency = Residency(cache, lambda: device, Measurements(None), Log(io.StringIO()))
+        for number in range(400):
+            model = _Slabs(device, f"m{number % 3}", 60).plan()
+            await residency.load(f"m{number % 3}#m", model, Progress("m"), threading.Event())
+            residency.release_load(model)
+        assert residency.ooms == 0
+        residency.close()
+
+    busy = [threading.Thread(target=spin) for _ in range(3)]
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in busy:
+            thread.start()
+        asyncio.run(run())
+    finally:
+        ended.set()
+        sys.setswitchinterval(interval_s)
+        for thread in busy:
+            thread.join()
 
 
 def test_a_thousand_cycles_leave_nothing(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from gen_worker.errors import FatalError, ResourceError, RetryableError, WorkerE
 from gen_worker.foreign import contained
 from gen_worker.log import Log
 from gen_worker.residency.accounting import GB, ModelCache
-from gen_worker.residency.device import Device, DeviceFullError
+from gen_worker.residency.device import Device, DeviceFullError, DeviceMemory
 from gen_worker.residency.host_tier import file_key
 from gen_worker.residency.ledger import DoesNotFitError, Ledger, Part
 from gen_worker.residency.loaders.base import LoadControl, Loaded, LoadPlan, PartPlan
@@ -252,8 +252,8 @@ class Residency:
             self._log.error("model.drop_failed", error=repr(exc))
 
     async def _load_part(self, part: PartPlan, control: LoadControl) -> None:
-        """Load one part. Out of memory: evict a quarter more than is missing, give back what is unused, try again; more of it for as long
-        as there is anything that may go."""
+        """Load one part. Out of memory: evict what is missing, give back what is unused, try again; then more, for as long as there is
+        anything that may go."""
         ledger, began_s, from_disk = self._ledger, time.monotonic(), not self._is_in_host(part)
         try:
             loaded, size_bytes = await self._load_or_make_room(part, control)
@@ -270,7 +270,7 @@ class Residency:
         ledger.commit(part.part_id, size_bytes)
 
     async def _load_or_make_room(self, part: PartPlan, control: LoadControl) -> tuple[Any, int]:
-        need_bytes, gone = part.size_bytes, ["at first"]
+        need_bytes, gone, tries = part.size_bytes, ["at first"], 0
         while True:
             try:
                 loaded: tuple[Any, int] = await self._in_thread(lambda: part.load(control))
@@ -281,11 +281,21 @@ class Residency:
                 traceback.clear_frames(exc.__traceback__)  # they hold what the attempt had allocated
                 need_bytes = max(need_bytes, exc.need_bytes if isinstance(exc, DeviceFullError) else 0)
             self.ooms += 1
-            gone = self._ledger.evict(round(need_bytes * EVICT_FACTOR))
+            tries += 1
+            gone = self._ledger.evict(await self._missing_bytes(need_bytes, tries))
             self._drop(gone, "out_of_memory")
             self._log.warning("model.out_of_memory", size_bytes=part.size_bytes, evicted=len(gone))
             await self._in_thread(lambda: self._device().collect())
-            need_bytes *= 2
+
+    async def _missing_bytes(self, need_bytes: int, tries: int) -> int:
+        """How much should go before a load is tried again.
+
+        At first it is what the device itself says is missing. If that was not enough, its memory is in pieces, and more goes each time.
+        """
+        if tries > 1:
+            return round(need_bytes * EVICT_FACTOR) << (tries - 2)
+        memory: DeviceMemory = await self._in_thread(lambda: self._device().memory())
+        return max(1, need_bytes - memory.free_bytes)
 
     def _as_booked(self, part: PartPlan) -> Part:
         """What to reserve: as much as it took when it was here before, if that was more than its files tell."""
@@ -303,7 +313,10 @@ class Residency:
         return FatalError(f"model {model} could not be loaded as {cache_id.split('#')[1]}: {type(exc).__name__}: {exc}")
 
     async def _in_thread(self, work: Callable[[], Any]) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, contained, work)
+        # In a box: a thread of the pool holds on to its last result until it gets to run again, and with it to memory of the device.
+        box: list[Any] = []
+        await asyncio.get_running_loop().run_in_executor(self._threads, contained, lambda: box.append(work()))
+        return box.pop()
 
 
 def is_out_of_memory(exc: BaseException) -> bool:

@@ -95,8 +95,7 @@ class Reading:
                 looked_s, seen = now_s, done
             with self._lock:
                 self._start_readers()
-        if self._link is not None:
-            self._link.finish()  # also after an error: until then copies write to the slab
+        self._arrive()
         if self._error is not None:
             raise self._error
 
@@ -107,8 +106,13 @@ class Reading:
             if not self._active:
                 self._ended.set()
         self._ended.wait()
+        self._arrive()
+
+    def _arrive(self) -> None:
+        """Wait for copies, also after an error: until then they write to the slab. A thread of the pool may hold on to this object."""
         if self._link is not None:
             self._link.finish()
+        self._direct = self._link = None
 
     def _wanted(self) -> int:
         return 0 if self._stopped else min(self._readers.count.allowed(self._working()), self._left)
