@@ -24,7 +24,10 @@ def measure(name: str, seconds: float, concurrency: int) -> Result:
     try:
         if WRK is not None:
             run_wrk(server.port, server.path, BODY, 1, concurrency)
-            return run_wrk(server.port, server.path, BODY, seconds, concurrency)
+            before_s = server.processor_seconds()
+            found = run_wrk(server.port, server.path, BODY, seconds, concurrency)
+            found.server_us = (server.processor_seconds() - before_s) / found.count * 1e6
+            return found
         count = max(round(seconds * (ASSUMED_PER_S // 10 if name in ("litserve", "ray") else ASSUMED_PER_S)), concurrency)
         request = request_bytes(server.path, BODY)
         run_load(server.port, request, max(count // 10, concurrency), concurrency)
@@ -43,7 +46,7 @@ def main() -> None:
     names = [name for name in args.servers.split(",") if name.split("-")[0] not in PEERS or importlib.util.find_spec(name.split("-")[0])]
     if WRK is None:
         print("wrk is not installed: the load comes from Python, which hides tails and flatters us (apt-get install wrk)\n")
-    print("| concurrency | server | requests/s | ratio | p50 ms | p99 ms |\n|---|---|---|---|---|---|")
+    print("| concurrency | server | requests/s | ratio | p50 ms | p99 ms | server us |\n|---|---|---|---|---|---|---|")
     for concurrency in map(int, args.concurrency.split(",")):
         results: dict[str, list[Result]] = {name: [] for name in names}
         for _ in range(args.rounds):  # interleaved, so that a slow moment of the machine falls on all
@@ -53,14 +56,14 @@ def main() -> None:
         base = middle["mosec" if "mosec" in middle else names[0]]
         for name, found in middle.items():
             ratio = found.per_second / base.per_second
-            print(
-                f"| {concurrency} | {name} | {found.per_second:.0f} | {ratio:.2f} | {found.p50_ms:.3f} | {found.p99_ms:.3f} |", flush=True
-            )
+            times = f"{found.p50_ms:.3f} | {found.p99_ms:.3f} | {found.server_us:.0f}"
+            print(f"| {concurrency} | {name} | {found.per_second:.0f} | {ratio:.2f} | {times} |", flush=True)
 
 
 def median(results: list[Result]) -> Result:
     pick = statistics.median_low
-    return Result(pick(r.per_second for r in results), pick(r.p50_ms for r in results), pick(r.p99_ms for r in results))
+    fields = ("per_second", "p50_ms", "p99_ms", "count", "server_us")
+    return Result(*[pick(getattr(result, field) for result in results) for field in fields])
 
 
 if __name__ == "__main__":

@@ -17,11 +17,13 @@ import uvloop
 
 @dataclass
 class Result:
-    """Requests per second over the whole run, latencies in milliseconds."""
+    """Requests per second over the whole run, latencies in milliseconds, processor time of the server a request in microseconds."""
 
     per_second: float
     p50_ms: float
     p99_ms: float
+    count: int = 0
+    server_us: float = 0.0
 
 
 class _Connection(asyncio.Protocol):
@@ -96,7 +98,7 @@ def run_load(port: int, request: bytes, count: int, concurrency: int) -> Result:
         await load.end
         seconds = time.perf_counter() - began
         times = sorted(load.latencies)
-        return Result(len(times) / seconds, times[len(times) // 2] * 1000, times[int(len(times) * 0.99)] * 1000)
+        return Result(len(times) / seconds, times[len(times) // 2] * 1000, times[int(len(times) * 0.99)] * 1000, len(times))
 
     return uvloop.run(main())
 
@@ -123,4 +125,4 @@ def run_wrk(port: int, path: str, body: bytes, seconds: float, concurrency: int)
         text = subprocess.run(line, check=True, capture_output=True, text=True).stdout
     found = json.loads(text.splitlines()[-1])
     assert not found["failed"], text
-    return Result(found["count"] / (found["us"] / 1e6), found["p50"] / 1000, found["p99"] / 1000)
+    return Result(found["count"] / (found["us"] / 1e6), found["p50"] / 1000, found["p99"] / 1000, found["count"])

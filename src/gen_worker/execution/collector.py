@@ -1,8 +1,8 @@
 """The garbage collector of a process that serves: rarely, and not over what never goes.
 
 Each collection stops everything, for as long as there is to walk. A run leaves no cycle behind (a test looks), so what the collector finds
-is the authors' own. What was imported and built before the first run stays for good: it is taken out of its sight. Measured with wrk at 16
-clients, p99 falls from 13 ms to 2 ms.
+is the authors' own. What was imported and built before the first run stays for good: it is taken out of its sight. Before both, the
+collector took a quarter of the processor time of an echo run (32 of 123 us).
 """
 
 import gc
