@@ -257,3 +257,59 @@ def test_a_run_ends_once_whatever_breaks(scenario: str, afterwards: bool, tmp_pa
                 assert heard.outcome.success, (kind, heard.outcome, made.logged.getvalue()[-2000:])
 
     asyncio.run(main())
+
+
+class Hostile:
+    """Raises whatever is asked of it."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise SystemExit(name)
+
+    def __call__(self, *args: object) -> Any:
+        raise SystemExit(5)
+
+
+def spoil(ctx: ActionContext) -> None:
+    for name in ("cancel", "is_canceled", "emit", "_emitter", "_done", "upload_s", "run_id", "timeout_ms", "_outputs"):
+        setattr(ctx, name, Hostile())
+
+
+def spoiling(ctx: ActionContext, payload: In) -> Out:
+    spoil(ctx)
+    return Out("x")
+
+
+def spoiling_and_waiting(ctx: ActionContext, payload: In) -> Out:
+    spoil(ctx)
+    threading.Event().wait(0.1)
+    return Out("x")
+
+
+async def spoiling_and_sleeping(ctx: ActionContext, payload: In) -> Out:
+    spoil(ctx)
+    await asyncio.sleep(60)
+    return Out("x")
+
+
+def spoiling_batch(ctx: ActionContext, payloads: list[In]) -> list[Out]:
+    for item in ctx.items:
+        spoil(item)
+    threading.Event().wait(0.1)
+    return [Out("x") for _ in payloads]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [action(spoiling), action(spoiling_and_waiting), action(spoiling_and_sleeping), batched(spoiling_batch)],
+    ids=lambda spec: spec.name,
+)
+def test_a_context_that_its_function_has_spoiled_keeps_no_run_from_ending(spec: FunctionSpec, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with bench(tmp_path) as made:
+            for timeout_ms in (0, 20) if spec.name != "spoiling-and-sleeping" else (20,):
+                heard = await made.run(spec, PLAIN, timeout_ms=timeout_ms)
+                assert len(heard.outcomes) == heard.releases == 1
+                assert heard.outcome.success or heard.outcome.code == "timeout"
+            assert (await made.run(action(plain), PLAIN)).outcome.success
+
+    asyncio.run(main())

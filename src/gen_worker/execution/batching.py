@@ -87,11 +87,13 @@ class BatchCall:
 
     def stop(self) -> None:
         """Leave the queue; in a batch that runs already, the author's code is told."""
-        self.ctx.cancel()
-        if self._batcher.remove(self):
-            self.settle(failure_of(CanceledError("canceled")))
-        elif self.running is not None:
-            self.running.one_stopped()
+        try:
+            ActionContext.cancel(self.ctx)
+        finally:
+            if self._batcher.remove(self):
+                self.settle(failure_of(CanceledError("canceled")))
+            elif self.running is not None:
+                self.running.one_stopped()
 
 
 class Batcher:
@@ -184,7 +186,7 @@ class _RunningBatch:
 
     def one_stopped(self) -> None:
         """A run of this batch was cancelled. Once all are, so is the batch."""
-        if all(call.ctx.is_canceled() for call in self._calls):
+        if all(ActionContext.is_canceled(call.ctx) for call in self._calls):
             if self._ctx is not None:
                 self._ctx.cancel()
             if self._task is not None:

@@ -48,6 +48,7 @@ class Call:
         self.author_runs = False
         self._task: TenantTask[Ended] | None = None
         self._job: ThreadJob | None = None
+        self._run_id = ctx.run_id
         self._thread_name = f"run {spec.name} {ctx.run_id}"
         self._on_end: OnEnd = _nobody
 
@@ -66,11 +67,13 @@ class Call:
 
     def stop(self) -> None:
         """Tell the author's code that it should end."""
-        self._ctx.cancel()
-        if self._job is not None:
-            self._job.leave(self._ctx.run_id, self._spec.name)
-        elif self._task is not None:
-            self._task.cancel()
+        try:
+            ActionContext.cancel(self._ctx)  # on the class: the context is in the author's hands
+        finally:
+            if self._job is not None:
+                self._job.leave(self._run_id, self._spec.name)
+            elif self._task is not None:
+                self._task.cancel()
 
     def _ended(self, ended: Ended | None) -> None:
         self.author_runs = False
@@ -96,7 +99,7 @@ class Call:
             return await self._stream_async(await result if asyncio.iscoroutine(result) else result)
         except asyncio.CancelledError as exc:
             # Cancelled by the run's end, or by the author's own asyncio code: that is no wish of the caller's.
-            return failure_of(CanceledError("canceled") if self._ctx.is_canceled() else exc)
+            return failure_of(CanceledError("canceled") if ActionContext.is_canceled(self._ctx) else exc)
         except BaseException as exc:  # noqa: BLE001 - the edge to the author's code
             return failure_of(exc)
 
@@ -138,13 +141,13 @@ class Call:
         return b""
 
     def _check_canceled(self) -> None:
-        if self._ctx.is_canceled():
+        if ActionContext.is_canceled(self._ctx):
             raise CanceledError("canceled")
 
 
 def never_said(ctx: ActionContext) -> Failure:
     """How a call ended whose thread or task did not say: cancelled before its first step, or its loop was closed under it."""
-    if ctx.is_canceled():
+    if ActionContext.is_canceled(ctx):
         return failure_of(CanceledError("canceled"))
     return failure_of(RuntimeError("the call was ended from outside: its task was cancelled before it began, or its event loop was closed"))
 
