@@ -241,3 +241,14 @@ def test_wait_and_respond_async_together(runner: Runner) -> None:
     soon = runner.http.post("/v1/run/echo", json={"prompt": "x"}, headers={"prefer": "Respond-Async, wait=9"})
     assert (soon.status_code, soon.headers["preference-applied"]) == (200, "respond-async, wait=9")
     assert soon.json()["output"] == {"text": "x"}
+
+
+@pytest.mark.parametrize(
+    "charset", ["idna", "undefined", "hex", "unicode_escape", "utf-7", "raw_unicode_escape", "punycode", "mbcs", "\xff", ""]
+)
+@pytest.mark.parametrize("text", [rb"\ud800", b"+2AA-", b"\xff\xfe", b"a"])
+def test_charsets_of_forms(runner: Runner, charset: str, text: bytes) -> None:
+    for name in (b"prompt", b"\xffprompt", b"payload"):
+        body = b'--B\r\ncontent-disposition: form-data; name="' + name + b'"\r\n\r\n' + text + b"\r\n--B--\r\n"
+        headers = {"content-type": f"multipart/form-data; boundary=B; charset={charset}"}
+        check(*ask(runner, "POST", "/v1/run/echo", headers, body), (charset, name, text))

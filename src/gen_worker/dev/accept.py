@@ -53,8 +53,12 @@ async def accept_run(spec: FunctionSpec, request: Request, book: RunBook, run_di
     with ExitStack() as undo:
         folder = run_dir / f"upload-{secrets.token_hex(8)}"
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
-        with _disk_full_is_an_answer():
-            body, uploads = await read_multipart(request, spec.payload_type, folder, MAX_BODY_BYTES)
+        try:
+            with _disk_full_is_an_answer():
+                body, uploads = await read_multipart(request, spec.payload_type, folder, MAX_BODY_BYTES)
+        except (LookupError, UnicodeError) as exc:  # a charset that is none, or does not fit; or texts that JSON cannot carry
+            detail = f"the multipart body's texts cannot be read: {ascii(str(exc))[1:-1]}; send them as UTF-8"
+            raise RequestError(400, "invalid_multipart", detail, error="invalid_multipart") from None
         accepted = await _accept(spec, book, key, body, uploads)
         if accepted.request is not None:
             accepted.release = undo.pop_all()
