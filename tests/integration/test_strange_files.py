@@ -16,7 +16,7 @@ from gen_worker.content.cas import Cas, tree_digest
 from gen_worker.content.housekeeping import StoreLimits, collect, make_room
 from gen_worker.content.lease_file import LeaseFile
 from gen_worker.content.listing import Listing, RemoteFile
-from gen_worker.content.measured import Measurements
+from gen_worker.content.measured import Measured, Measurements
 from gen_worker.content.progress import Progress
 from gen_worker.files.local_outputs import LocalOutputs
 from gen_worker.net.download import fetch
@@ -154,7 +154,9 @@ def test_measurements_that_cannot_be_used_are_forgotten(tmp_path: Path, data: by
     known = Measurements(tmp_path / "measured.json")
     assert known.of("a") is None
     known.note("a", 5)
-    assert Measurements(tmp_path / "measured.json").rate("a") == 5
+    known.note_rate("b", 7)
+    again = Measurements(tmp_path / "measured.json")
+    assert (again.of("a"), again.rate("b"), again.rate("a")) == (Measured(5), 7, 0)
 
 
 @pytest.mark.parametrize("suffix", [".part", ".part.json"])

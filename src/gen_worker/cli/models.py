@@ -132,12 +132,12 @@ def plan(names: tuple[str, ...], folder: str, models: tuple[str, ...], dtypes: t
     bench = _opened(folder, as_json, models)
     if isinstance(bench, int):
         return bench
-    measured = Measurements(bench.settings.cas_root.parent / "measured.json").of(NET)
+    measured = Measurements(bench.settings.cas_root.parent / "measured.json").rate(NET)
     room = Room(
         bench.settings.cas_root,
         round(bench.settings.worker_min_free_disk_gb * 1e9),
         model_cache(bench.devices, GpuWatch(bench.devices).read().memory_bytes).ledger.capacity_bytes,
-        float(measured.size_bytes) if measured else 0.0,
+        float(measured),
     )
     plans = []
     try:

@@ -16,10 +16,14 @@ LOAD = "load: bytes a second"
 
 
 class Measured(msgspec.Struct, frozen=True):
-    """Of one part or one (function, model, shape): bytes on the device (a decayed maximum), and seconds to load."""
+    """Of one part or one (function, model, shape): bytes on the device (a decayed maximum), and seconds to load.
+
+    Of a link: bytes a second.
+    """
 
     size_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
     load_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    bytes_s: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class Measurements:
@@ -39,7 +43,14 @@ class Measurements:
     def rate(self, name: str) -> int:
         """Bytes a second of a link that was measured, 0 before."""
         known = self.of(name)
-        return known.size_bytes if known is not None else 0
+        return known.bytes_s if known is not None else 0
+
+    def note_rate(self, name: str, bytes_s: int) -> None:
+        """A measurement of a link: the rate rises at once, and falls slowly."""
+        with self._lock:
+            old = self._known.pop(name, None)
+            self._known[name] = Measured(bytes_s=max(bytes_s, math.ceil(old.bytes_s * FADE)) if old else bytes_s)
+            self._write()
 
     def note(self, name: str, size_bytes: int, load_s: float = 0.0) -> None:
         """A measurement: the size rises at once, and falls slowly."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from gen_worker.errors import WorkerError
 from gen_worker.log import Log
 from gen_worker.residency.foresight import Foresight, Tally, is_worth_it
+from gen_worker.residency.forms import model_of
 from gen_worker.residency.loaders.base import Loader, LoadRequest
 from gen_worker.residency.place import Place, form_of
 
@@ -56,7 +57,7 @@ class Ahead:
     def forget(self, model_id: str) -> None:
         """Somebody wants this model off the device: it is not loaded ahead until a run wants it again."""
         self._known = {name: request for name, request in self._known.items() if request.model_id != model_id}
-        if self._loading.partition("#")[0] == model_id:
+        if model_of(self._loading) == model_id:
             self.stop()
 
     def stop(self) -> None:

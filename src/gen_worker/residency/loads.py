@@ -20,6 +20,7 @@ from gen_worker.foreign import contained
 from gen_worker.log import Log
 from gen_worker.residency.accounting import GB, ModelCache
 from gen_worker.residency.device import Device, DeviceFullError, DeviceMemory
+from gen_worker.residency.forms import FormId, model_of
 from gen_worker.residency.host_tier import file_key
 from gen_worker.residency.ledger import DoesNotFitError, Ledger, Part
 from gen_worker.residency.loaders.base import LoadControl, Loaded, LoadPlan, PartPlan
@@ -83,7 +84,7 @@ class Residency:
         parts = [self._as_booked(part) for part in plan.parts]
         new = await self._reserve(cache_id, parts, cancel)
         progress.begin("loading", sum(part.size_bytes for part in plan.parts if part.part_id in new))
-        model = cache_id.partition("#")[0]
+        model = model_of(cache_id)
         control = LoadControl(
             progress.add, cancel, lambda reason: self._log.info("model.loaded_by_library", model=model, reason=reason), self._working
         )
@@ -147,7 +148,7 @@ class Residency:
     async def relieve(self, model_ids: Collection[str]) -> None:
         """A run with these models has run out of the device's memory: a quarter of it is made free of what nobody uses, so that the next
         run fits. Where nothing else was left to go, the models are loaded anew with one economy more."""
-        used = [name for name in self._cache.models_on(self._ledger) if name.partition("#")[0] in model_ids]
+        used = [name for name in self._cache.models_on(self._ledger) if model_of(name) in model_ids]
         own = {part.part_id for name in used if name in self._plans for part in self._plans[name].parts}
         gone = self._ledger.evict(self._ledger.capacity_bytes // 4)
         self._drop(gone, "out_of_memory_in_a_run")
@@ -164,7 +165,7 @@ class Residency:
         plan, level = self._plans.get(cache_id), self.economy_of(cache_id)
         if plan is None or self._cache.is_pinned(cache_id):
             return  # other runs have it: without them there may be enough
-        model = cache_id.partition("#")[0]
+        model = model_of(cache_id)
         if level == len(plan.economies):
             self._log.warning("model.does_not_fit", model=model, economies=list(plan.economies))
             return
@@ -179,7 +180,7 @@ class Residency:
         for cache_id, plan in self._plans.items():
             size_bytes = sum(part.size_bytes for part in plan.parts if self._is_in_host(part))
             if size_bytes:
-                model_id = cache_id.partition("#")[0]
+                model_id = model_of(cache_id)
                 found[model_id] = max(size_bytes, found.get(model_id, 0))
         return found
 
@@ -265,7 +266,7 @@ class Residency:
         load_s = time.monotonic() - began_s
         self._measurements.note(part.part_id, size_bytes, load_s)
         if from_disk and size_bytes >= TELLING_BYTES:
-            self._measurements.note(LOAD, round(size_bytes / load_s))
+            self._measurements.note_rate(LOAD, round(size_bytes / load_s))
         self._objects[part.part_id] = loaded
         ledger.commit(part.part_id, size_bytes)
 
@@ -306,11 +307,11 @@ class Residency:
         return Part(part.part_id, size_bytes, known.load_s or size_bytes / GUESSED_BYTES_S)
 
     def _translated(self, exc: Exception, cache_id: str) -> WorkerError:
-        model = cache_id.partition("#")[0]
+        model = model_of(cache_id)
         if is_out_of_memory(exc) or isinstance(exc, DoesNotFitError):
             return ResourceError(f"insufficient_vram: not enough memory to load {model}: {exc}")
         self._log.error("model.load_failed", model=model, error=repr(exc))
-        return FatalError(f"model {model} could not be loaded as {cache_id.split('#')[1]}: {type(exc).__name__}: {exc}")
+        return FatalError(f"model {model} could not be loaded as {FormId.read(cache_id).type_name}: {type(exc).__name__}: {exc}")
 
     async def _in_thread(self, work: Callable[[], Any]) -> Any:
         # In a box: a thread of the pool holds on to its last result until it gets to run again, and with it to memory of the device.

@@ -25,6 +25,7 @@ from gen_worker.refs import ModelSpec, canonical_ref
 from gen_worker.residency.accounting import ModelCache
 from gen_worker.residency.ahead import Ahead
 from gen_worker.residency.devices import DeviceSet
+from gen_worker.residency.forms import FormId, model_of
 from gen_worker.residency.loaders.base import Loader, LoadRequest
 from gen_worker.residency.loaders.diffusers import DiffusersLoader
 from gen_worker.residency.loaders.lora import LoraLoader
@@ -283,7 +284,7 @@ class ModelManager:
 
     def unload(self, model_id: str) -> bool:
         """Drop a loaded model; `ResourceError` while a run uses it, False when it is not loaded."""
-        found = [name for name in self.cache.get_vram_models() if name == model_id or name.startswith(model_id + "#")]
+        found = [name for name in self.cache.get_vram_models() if model_of(name) == model_id]
         if any(self.cache.is_pinned(name) for name in found):
             raise ResourceError("model_in_use")
         if self.ahead is not None:
@@ -322,7 +323,8 @@ class ModelManager:
         state = f"{local.path}|{local.version}|{','.join(request.dtypes)}"
         if self._states.setdefault(name, state) == state:
             return name
-        return f"{name}#{hashlib.sha256(state.encode()).hexdigest()[:8]}"
+        short = hashlib.sha256(state.encode()).hexdigest()[:8]
+        return str(msgspec.structs.replace(FormId.read(name), state=short))
 
     async def _load(
         self, seat: Seat | None, request: LoadRequest, local: LocalModel, step: ModelStep, emit: Emit

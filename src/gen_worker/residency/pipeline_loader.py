@@ -18,6 +18,7 @@ from gen_worker.refs import DEFAULT_DTYPES, ModelSpec
 from gen_worker.residency.accounting import ModelCache
 from gen_worker.residency.device import TorchDevice
 from gen_worker.residency.devices import pick_devices
+from gen_worker.residency.forms import FormId
 from gen_worker.residency.loaders.base import Loaded, LoadRequest
 from gen_worker.residency.loaders.diffusers import DiffusersLoader
 from gen_worker.residency.loads import Residency
@@ -233,7 +234,7 @@ class PipelineLoader:
         request = LoadRequest(kind, local.path, lambda: device, dtypes, local.digests, model_id)
         progress = Progress(model_id)
         try:
-            plan = await self._residency.plan(model_id + "#pipeline", lambda: DiffusersLoader().plan(request))
+            plan = await self._residency.plan(str(FormId(model_id, "pipeline")), lambda: DiffusersLoader().plan(request))
             loaded = await self._residency.load(model_id, plan, progress, _never())
         except ResourceError as exc:
             stats = self._cache.get_stats()

@@ -16,6 +16,7 @@ from gen_worker.log import Log
 from gen_worker.residency.accounting import GB, ModelCache
 from gen_worker.residency.device import Device
 from gen_worker.residency.devices import DeviceSet
+from gen_worker.residency.forms import FormId, model_of
 from gen_worker.residency.headroom import Headroom
 from gen_worker.residency.ledger import Ledger
 from gen_worker.residency.loaders.base import Loaded, Loader, LoadRequest, choose_loader
@@ -73,7 +74,7 @@ class Place:
 
     def cache_id(self, name: str) -> str:
         """What a model is called in the cache when it is here."""
-        return f"{name}#@{self.number}" if self.number else name
+        return str(msgspec.structs.replace(FormId.read(name), place=self.number))
 
     def hot(self, name: str) -> Lease | None:
         """A lease on a model that is loaded."""
@@ -89,7 +90,7 @@ class Place:
             hot = self.hot(name)
             if hot is not None:
                 return hot
-            loading = self._loading[cache_id] = _Loading(cache_id.partition("#")[0])
+            loading = self._loading[cache_id] = _Loading(model_of(cache_id))
             loading.task = asyncio.ensure_future(self._load(cache_id, request, loaders, loading))
             loading.task.add_done_callback(_seen)
         assert loading.task is not None
@@ -173,12 +174,12 @@ class Place:
 
 def form_name(model_id: str, annotation: Any) -> str:
     """`ref#Type`: a model as one type, such as its pipeline, or its tokenizer."""
-    return f"{model_id}#{getattr(annotation, '__name__', annotation)}"
+    return str(FormId.of(model_id, annotation))
 
 
 def form_of(cache_id: str) -> str:
     """The form that a name in the cache stands for, whatever its version, precision and device."""
-    return "#".join(cache_id.split("#")[:2])
+    return str(FormId.read(cache_id).form)
 
 
 def measured_name(form: str) -> str:

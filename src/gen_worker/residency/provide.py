@@ -1,4 +1,4 @@
-"""ROOT of the models of a process: store, downloaders, device and manager, built from the environment."""
+"""ROOT of the models of a process: store, downloaders, device and manager, built from settings."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +19,7 @@ from gen_worker.refs import HuggingFaceRef, ModelSpec, parse_model_ref
 from gen_worker.residency.accounting import ModelCache
 from gen_worker.residency.custom import DownloaderSource, ManagedLoader, manager_of
 from gen_worker.residency.devices import DeviceSet, find_devices, has_nvidia
+from gen_worker.residency.forms import model_of
 from gen_worker.residency.manager import DEFAULT_LOADERS, ModelManager
 from gen_worker.residency.tee import Tee
 from gen_worker.settings import LOCAL_CACHE_DIR, DeviceSettings, ModelSettings, is_true
@@ -103,7 +104,7 @@ def build_models(
     if manager is None and settings.model_manager_class:
         manager = manager_of(settings.model_manager_class)
     loaders = DEFAULT_LOADERS if manager is None else (ManagedLoader(manager, DEFAULT_LOADERS), *DEFAULT_LOADERS)
-    sources.store.in_use = lambda: {name.partition("#")[0] for name in cache.get_vram_models()}
+    sources.store.in_use = lambda: {model_of(name) for name in cache.get_vram_models()}
     devices = DeviceSet(lambda: find_devices(device_settings))
     tee = Tee(lambda: devices.get().host if devices.used(0) or has_nvidia() else None)  # else torch would be imported for nothing
     sources.cas.on_blob = sources.hf.on_blob = tee.arrived

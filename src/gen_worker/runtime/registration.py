@@ -6,6 +6,7 @@ from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.content.measured import LOAD, NET
 from gen_worker.project.schemas import compact_json, json_schema
 from gen_worker.residency.accounting import ModelCache
+from gen_worker.residency.forms import model_of
 from gen_worker.residency.hardware import GpuWatch, Hardware
 from gen_worker.residency.manager import ModelManager
 from gen_worker.wire.messages import EXTENSIONS, FunctionSchema, ModelTier, Registration, Resources
@@ -95,7 +96,7 @@ def model_tiers(cache: ModelCache, in_host: Mapping[str, int]) -> tuple[ModelTie
     found: dict[tuple[str, str], int] = {(model_id, "host"): size_bytes for model_id, size_bytes in in_host.items()}
     for tier, names in (("vram", cache.get_vram_models()), ("disk", cache.get_disk_models())):
         for name in names:
-            key = (name.partition("#")[0], tier)
+            key = (model_of(name), tier)
             found[key] = found.get(key, 0) + round(cache.size_gb(name) * 1e9)
     return tuple(ModelTier(model_id, tier, size_bytes) for (model_id, tier), size_bytes in sorted(found.items()))
 

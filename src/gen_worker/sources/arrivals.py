@@ -121,7 +121,7 @@ class Arrivals:
             began_s = time.monotonic()
             found = self._source.fetch(want, arrival.progress, arrival.cancel)
             if self._measurements is not None and found.fetched_bytes >= MEASURED_ABOVE_BYTES:
-                self._measurements.note(NET, round(found.fetched_bytes / (time.monotonic() - began_s)))
+                self._measurements.note_rate(NET, round(found.fetched_bytes / (time.monotonic() - began_s)))
             return found
 
         def ended(task: "asyncio.Future[LocalModel]") -> None:
