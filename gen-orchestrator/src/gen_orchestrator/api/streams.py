@@ -119,7 +119,12 @@ class _Writer:
             await self._request.write(b"".join(pieces))
 
     async def status(self, open_run: OpenRun) -> None:
-        body = {"status": open_run.status, "attempt": open_run.run.attempt, "worker_id": open_run.run.worker_id or None}
+        body = {
+            "run_id": open_run.id,
+            "status": open_run.status,
+            "attempt": open_run.run.attempt,
+            "worker_id": open_run.run.worker_id or None,
+        }
         await self._request.write(self._frame("", "status", _encode(body)))
 
     async def done(self, run: Run) -> None:

@@ -1,0 +1,121 @@
+"""The control plane's HTTP API as the verbs use it: JSON in and out, streams by lines, errors as exit statuses."""
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import click
+import msgspec
+import urllib3
+from urllib3.exceptions import HTTPError
+
+from gen_worker.cli.output import EXIT_AUTH, EXIT_FAILED, EXIT_NOT_FOUND, EXIT_TIMEOUT, EXIT_USAGE, fail
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+CONNECT_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 3700.0  # the server says something every 15 s while a run goes on
+
+url_option = click.option(
+    "--url", default=DEFAULT_URL, envvar="COZY_URL", show_default=True, metavar="URL", help="The control plane. Also COZY_URL."
+)
+_STATUSES = {400: EXIT_USAGE, 422: EXIT_USAGE, 401: EXIT_AUTH, 403: EXIT_AUTH, 404: EXIT_NOT_FOUND, 504: EXIT_TIMEOUT}
+
+
+class ApiError(Exception):
+    """The control plane refused, or did not answer. `status` is the exit status of the verb."""
+
+    def __init__(self, message: str, status: int, code: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+    def report(self, *, as_json: bool) -> int:
+        """Say it in the form that was asked for; the exit status."""
+        return fail(str(self), self.status, as_json=as_json, code=self.code)
+
+
+class Api:
+    """One control plane. Blocking."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url.rstrip("/")
+        self._pool = urllib3.PoolManager(timeout=urllib3.Timeout(CONNECT_TIMEOUT_S, READ_TIMEOUT_S), retries=False)
+        key = os.environ.get("COZY_API_KEY", "")
+        self._headers = {"authorization": f"Bearer {key}"} if key else {}
+
+    def get(self, path: str, **query: Any) -> Any:
+        return self._json("GET", path, query=query)
+
+    def post(self, path: str, body: Any = None, headers: dict[str, str] | None = None, **query: Any) -> Any:
+        return self._json("POST", path, body, headers, query)
+
+    def put(self, path: str, body: Any = None, **query: Any) -> Any:
+        return self._json("PUT", path, body, None, query)
+
+    def events(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Iterator[tuple[str, str, Any]]:
+        """A run's events as they come: id, name, data. Ends with `done`, or when the stream is cut."""
+        answer = self._ask(method, path, body, {**(headers or {}), "accept": "application/x-ndjson"}, {})
+        if answer.status >= 300:
+            raise _refused(answer.status, answer.read())
+        if "x-ndjson" not in answer.headers.get("content-type", ""):
+            yield "", "done", json.loads(answer.read())
+            return
+        rest = b""
+        try:
+            for chunk in answer.stream(64 << 10, decode_content=True):
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    if line.strip():
+                        found = json.loads(line)
+                        yield found.get("id", ""), found["event"], found["data"]
+        except HTTPError:
+            return
+        finally:
+            answer.release_conn()
+
+    def _json(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, query: dict[str, Any] | None = None
+    ) -> Any:
+        answer = self._ask(method, path, body, headers or {}, query or {})
+        data = answer.read()
+        if answer.status >= 300 and not _is_run(data):
+            raise _refused(answer.status, data)
+        return json.loads(data) if data else None
+
+    def _ask(self, method: str, path: str, body: Any, headers: dict[str, str], query: dict[str, Any]) -> urllib3.BaseHTTPResponse:
+        fields = {name: str(value) for name, value in query.items() if value not in (None, "")}
+        suffix = "?" + "&".join(f"{name}={_quoted(value)}" for name, value in fields.items()) if fields else ""
+        content = {"content-type": "application/json"} if body is not None else {}
+        try:
+            return self._pool.request(
+                method,
+                f"{self._url}{path}{suffix}",
+                body=msgspec.json.encode(body) if body is not None else None,
+                headers={**self._headers, **content, **headers},
+                preload_content=False,
+            )
+        except HTTPError as exc:
+            hint = "is it running? Start it with: cozyctl up" if "127.0.0.1" in self._url or "localhost" in self._url else "check --url"
+            raise ApiError(f"no control plane answers at {self._url}: {type(exc).__name__}; {hint}", EXIT_FAILED, "unreachable") from None
+
+
+def _is_run(data: bytes) -> bool:
+    return data.startswith(b'{"id"')
+
+
+def _refused(status: int, data: bytes) -> ApiError:
+    try:
+        problem = json.loads(data)
+        text, code = str(problem["detail"]), str(problem["code"])
+        if hint := problem.get("hint"):
+            text = f"{text}. {hint}"
+    except (ValueError, KeyError, TypeError):
+        text, code = f"status {status}: {data[:200].decode(errors='replace')}", "unexpected"
+    return ApiError(text, _STATUSES.get(status, EXIT_FAILED), code)
+
+
+def _quoted(value: str) -> str:
+    from urllib.parse import quote
+
+    return quote(value, safe="")

@@ -1,0 +1,37 @@
+"""`cozyctl ps`: functions, queues and workers now."""
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from gen_orchestrator.cli.api import Api, ApiError, url_option
+from gen_worker.cli.output import Verb, json_option, print_json, stdout_of
+
+
+@click.command("ps", cls=Verb)
+@url_option
+@json_option
+def command(url: str, as_json: bool) -> int:
+    """What is served, what waits, and which workers there are."""
+    try:
+        status = Api(url).get("/v1/status")
+    except ApiError as exc:
+        return exc.report(as_json=as_json)
+    if as_json:
+        print_json(status)
+        return 0
+    console = Console(file=stdout_of().text(), highlight=False)
+    lanes = {(lane["release_id"], lane["function"]): lane for lane in status["lanes"]}
+    functions = Table("function", "release", "queued", "running", box=None, pad_edge=False, header_style="dim")
+    for tag in status["tags"]:
+        name = tag["ref"].split("/")[2].partition(":")[0]
+        lane = lanes.get((tag["release_id"], name), {"queued": 0, "running": 0})
+        functions.add_row(tag["ref"], tag["release_id"], str(lane["queued"]), str(lane["running"]))
+    workers = Table("worker", "state", "runs", "models in VRAM", "on disk", box=None, pad_edge=False, header_style="dim")
+    for worker in status["workers"]:
+        models = (", ".join(worker["vram_models"]) or "-", str(len(worker["disk_models"])))
+        workers.add_row(worker["worker_id"], worker["state"], str(len(worker["runs"])), *models)
+    console.print(functions)
+    console.print()
+    console.print(workers)
+    return 0
