@@ -57,13 +57,14 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Node:
-    """ROOT of a node. Build it on the event loop that serves it."""
+    """ROOT of a node. Build it on the event loop that serves it. `on_tag_moved` is called after a caller of the API has moved a tag."""
 
-    def __init__(self, settings: NodeSettings, store: Store, fleet: Fleet, log: Log) -> None:
+    def __init__(self, settings: NodeSettings, store: Store, fleet: Fleet, log: Log, on_tag_moved: Callable[[], None]) -> None:
         self._settings = settings
         self._store = store
         self._fleet = fleet
         self._log = log
+        self._on_tag_moved = on_tag_moved
         self._clock = SystemClock()
         self.registry = Registry(store)
         self.metrics = Metrics()
@@ -76,7 +77,6 @@ class Node:
         self.dispatcher: Dispatcher
         self.gateway: Gateway
         self.app: ASGIApp
-        self.on_over: Callable[[OpenRun], None] | None = None
 
     async def start(self) -> None:
         """Become leader, take up what an earlier one left, open the port for workers."""
@@ -89,19 +89,36 @@ class Node:
         def files_of(run: Run) -> tuple[str, str]:
             return settings.http_url, file_tokens.issue(FileToken(run.owner, run.id, run.attempt))
 
-        self.dispatcher = Dispatcher(self._writer, self.pool, clock, random.Random(secrets.randbits(64)), log, files_of)  # noqa: S311
-        self.dispatcher.on_over = self._over
+        starved = asyncio.Event()
+        self.dispatcher = Dispatcher(
+            self._writer,
+            self.pool,
+            clock,
+            random.Random(secrets.randbits(64)),  # noqa: S311
+            log,
+            files_of,
+            on_over=self._over,
+            on_starved=starved.set,
+        )
         self.gateway = Gateway(settings.worker_listen, tokens, self.pool, self.dispatcher, clock, log)
         self._take_up(*await asyncio.to_thread(self._open_runs))
         await self.gateway.start()
-        self.keeper = Keeper(self._fleet, self.gateway, self.pool, self.dispatcher, tokens, clock, log)
         host = settings.worker_listen.rpartition(":")[0]
-        self.keeper.scheduler_addr = f"{host}:{self.gateway.port}"
-        self.dispatcher.on_starved = self.keeper.poke
+        self.keeper = Keeper(
+            self._fleet,
+            self.gateway,
+            self.pool,
+            self.dispatcher,
+            tokens,
+            clock,
+            log,
+            scheduler_addr=f"{host}:{self.gateway.port}",
+            news=starved,
+        )
         self.keeper.start()
         files = RunFiles(settings.data / "files", self._winner)
         runs = RunRoutes(self.registry, self.dispatcher, self._store, RunStreams(self._store, files))
-        self.admin = AdminRoutes(self.registry, self.dispatcher, self.pool, self.metrics)
+        self.admin = AdminRoutes(self.registry, self.dispatcher, self.pool, self.metrics, self._on_tag_moved)
         self.app = build_app(runs, FileRoutes(files, file_tokens), self.admin, settings.hosts, log)
         self._holding = asyncio.create_task(leadership.hold(self._store, leader, clock, self._depose, log), name="leader-hold")
 
@@ -140,8 +157,6 @@ class Node:
         run = open_run.run
         reason = msgspec.json.decode(run.routing, type=_Reason).reason if run.routing else ""
         self.metrics.ended(run, reason)
-        if self.on_over is not None:
-            self.on_over(open_run)
 
     def _winner(self, owner: str, run_id: str) -> int:
         """The attempt of a run whose files count, 0 while there is none. Blocking: called from threads."""

@@ -73,9 +73,9 @@ class Platform:
             store,
             Processes(settings.data / "logs"),
             self._log,
+            self._offer_tagged,
         )
         await node.start()
-        node.admin.tags_moved.append(self._offer_tagged)
         server = make_server(node.app)
         stop = self._signals()
         serving = asyncio.create_task(server.serve(sockets=[sock]), name="http")

@@ -22,22 +22,20 @@ class MoveTag(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class AdminRoutes:
-    """Handlers of `/livez`, `/readyz`, `/metrics`, `/v1/status`, `/v1/workers`, `/v1/releases`, `/v1/endpoints/...`."""
+    """Handlers of `/livez`, `/readyz`, `/metrics`, `/v1/status`, `/v1/workers`, `/v1/releases`, `/v1/endpoints/...`. `on_tag_moved` is
+    called after each move of a tag."""
 
-    def __init__(self, registry: Registry, dispatcher: Dispatcher, pool: Pool, metrics: Metrics) -> None:
+    def __init__(self, registry: Registry, dispatcher: Dispatcher, pool: Pool, metrics: Metrics, on_tag_moved: Callable[[], None]) -> None:
         self._registry = registry
         self._dispatcher = dispatcher
         self._pool = pool
         self._metrics = metrics
-        self.not_ready = ""  # why, while it is so
-        self.tags_moved: list[Callable[[], None]] = []  # who is told
+        self._on_tag_moved = on_tag_moved
 
     async def livez(self, request: Request) -> None:
         await request.answer(200, b'{"ok":true}')
 
     async def readyz(self, request: Request) -> None:
-        if self.not_ready:
-            raise RequestError(503, "not_ready", self.not_ready)
         await request.answer(200, b'{"ok":true}')
 
     async def metrics(self, request: Request) -> None:
@@ -87,8 +85,7 @@ class AdminRoutes:
             raise RequestError(404, "not_found", str(exc)) from None
         except TagMovedError as exc:
             raise RequestError(409, "conflict", str(exc)) from None
-        for told in self.tags_moved:
-            told()
+        self._on_tag_moved()
         await request.answer(200, msgspec.json.encode(tag))
 
     async def openapi(self, request: Request) -> None:

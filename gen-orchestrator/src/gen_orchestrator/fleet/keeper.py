@@ -10,7 +10,6 @@ One round a second, and at once when a run arrives. A release whose workers cras
 
 import asyncio
 import secrets
-from collections.abc import Callable
 
 import msgspec
 
@@ -46,10 +45,20 @@ class _Child(msgspec.Struct):
 
 
 class Keeper:
-    """Of one leader and one fleet."""
+    """Of one leader and one fleet. `news` is set by whoever sees a reason to look now; `scheduler_addr` is where workers connect."""
 
     def __init__(
-        self, fleet: Fleet, gateway: Gateway, pool: Pool, dispatcher: Dispatcher, tokens: WorkerTokens, clock: Clock, log: Log
+        self,
+        fleet: Fleet,
+        gateway: Gateway,
+        pool: Pool,
+        dispatcher: Dispatcher,
+        tokens: WorkerTokens,
+        clock: Clock,
+        log: Log,
+        *,
+        scheduler_addr: str,
+        news: asyncio.Event,
     ) -> None:
         self._fleet = fleet
         self._gateway = gateway
@@ -64,12 +73,11 @@ class Keeper:
         self._crashes: dict[str, int] = {}
         self._not_before_s: dict[str, float] = {}
         self._busy_s: dict[str, float] = {}
-        self._news = asyncio.Event()
+        self._scheduler_addr = scheduler_addr
+        self._news = news
         self._task: asyncio.Task[None] | None = None
         self._stopping: set[asyncio.Task[None]] = set()
-        self.scheduler_addr = ""
         self.failures: dict[str, str] = {}  # release -> the last lines of a worker that crashed at its start
-        self.on_change: Callable[[], None] = _nothing
 
     def offer(self, launch: Launch) -> None:
         """This release can be started here, when runs ask for it."""
@@ -157,7 +165,7 @@ class Keeper:
             release_id=launch.release_id,
             owner=launch.owner,
             token=self._tokens.issue(claims),
-            scheduler_addr=self.scheduler_addr,
+            scheduler_addr=self._scheduler_addr,
             folder=launch.folder,
             manifest=launch.manifest,
             python=launch.python,
@@ -187,7 +195,6 @@ class Keeper:
         tail = self._fleet.log_of(worker_id).decode(errors="replace")
         self.failures[child.release_id] = tail
         self._log.warning("worker.crashed", worker_id=worker_id, status=status, again_in_s=delay_s, last=tail[-300:])
-        self.on_change()
         asyncio.get_running_loop().call_later(delay_s, self.poke)
 
     def _drain_one(self, release_id: str) -> None:
@@ -201,7 +208,3 @@ class Keeper:
         task = asyncio.create_task(self._fleet.stop(worker.worker_id, DRAIN_S), name=f"drain-{worker.worker_id}")
         self._stopping.add(task)
         task.add_done_callback(self._stopping.discard)
-
-
-def _nothing() -> None:
-    """Nobody wants to know."""

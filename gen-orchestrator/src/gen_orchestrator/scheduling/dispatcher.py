@@ -25,13 +25,15 @@ import msgspec
 from gen_orchestrator.domain import retries, runs
 from gen_orchestrator.domain.retries import Again, GiveUp
 from gen_orchestrator.domain.routing import Choice, choose
-from gen_orchestrator.domain.runs import Ending, Run, RunError, RunState
+from gen_orchestrator.domain.runs import Ending, Run, RunState
+from gen_orchestrator.scheduling import endings
 from gen_orchestrator.scheduling.intake import AdmissionError, Intake, Submitted
 from gen_orchestrator.scheduling.lane import Lane
 from gen_orchestrator.scheduling.lanes import Lanes
 from gen_orchestrator.scheduling.open_run import OpenRun, Phase
 from gen_orchestrator.scheduling.pool import Pool, Worker
 from gen_orchestrator.scheduling.recorder import Recorder
+from gen_orchestrator.scheduling.shown_events import shown_as
 from gen_orchestrator.store.base import EventChunk, StoreError
 from gen_orchestrator.store.ops import DONE, Lease, RequestCancel, Result
 from gen_orchestrator.store.writer import Writer
@@ -39,21 +41,30 @@ from gen_worker import events
 from gen_worker.clock import Clock
 from gen_worker.log import Log
 from gen_worker.wire.holds import Hold
-from gen_worker.wire.messages import Event, RunCommand, RunResult
+from gen_worker.wire.messages import Event, RunResult
 
 TIMEOUT_BACKUP_S = 15.0  # after the worker's own deadline
 CANCEL_GRACE_S = 10.0
 Files = Callable[[Run], tuple[str, str]]  # base URL and token of the file API for a run
-
 _encode = msgspec.json.Encoder().encode
-_NAMES = {events.OUTPUT_DELTA: "output", events.PROGRESS: "progress", events.LOG: "log"}
-_OURS = ("task.", "metrics.", "output.")  # events of the machinery, which readers are not shown
 
 
 class Dispatcher:
-    """Of one leader. `files` says where a run saves its files."""
+    """Of one leader. `files` says where a run saves its files. `on_over` hears of each run that has ended, and `on_starved` that a run
+    found no free worker."""
 
-    def __init__(self, writer: Writer, pool: Pool, clock: Clock, random: Random, log: Log, files: Files) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        pool: Pool,
+        clock: Clock,
+        random: Random,
+        log: Log,
+        files: Files,
+        *,
+        on_over: Callable[[OpenRun], None] = lambda open_run: None,
+        on_starved: Callable[[], None] = lambda: None,
+    ) -> None:
         self._writer = writer
         self._intake = Intake(writer, self)
         self._recorder = Recorder(writer, self._over, self._back)
@@ -66,8 +77,8 @@ class Dispatcher:
         self.lanes = Lanes()
         self.open: dict[str, OpenRun] = {}
         self._by_key: dict[tuple[str, str], OpenRun] = {}
-        self.on_over: Callable[[OpenRun], None] = _ignore
-        self.on_starved: Callable[[], None] = _nothing
+        self._on_over = on_over
+        self._on_starved = on_starved
 
     # ---- callers
 
@@ -99,7 +110,7 @@ class Dispatcher:
             return None
         if open_run.phase in (Phase.WAITING, Phase.DELAYED):
             self._leave(open_run)
-            self._recorder.finish(open_run, _canceled(self._clock.unix_s()))
+            self._recorder.finish(open_run, endings.canceled(self._clock.unix_s()))
             return open_run
         if not open_run.cancel_requested:
             recorded: asyncio.Future[None] = self._loop.create_future()
@@ -164,20 +175,16 @@ class Dispatcher:
         if open_run is None or open_run.phase is not Phase.LEASED:
             return
         kind = event.event_type
-        name = _NAMES.get(kind)
+        if kind == events.STARTED:
+            open_run.started = True
+            open_run.feed.status_changed()
+        elif kind == events.METRICS_RUN:
+            open_run.metrics = event.payload
+        elif kind.endswith(".stuck"):
+            open_run.stuck = event.payload
+        name = shown_as(kind)
         if name is None:
-            if kind == events.STARTED:
-                open_run.started = True
-                open_run.feed.status_changed()
-            elif kind == events.METRICS_RUN:
-                open_run.metrics = event.payload
-            elif kind.endswith(".stuck"):
-                open_run.stuck = event.payload
-                name = "log"
-            elif not kind.startswith(_OURS):
-                name = "custom"
-            if name is None:
-                return
+            return
         source = (worker.instance_id, hold.number)
         if open_run.feed.append(open_run.run.attempt, name, kind, event.payload, source) is not None:
             open_run.holds.append(hold.take())
@@ -197,9 +204,9 @@ class Dispatcher:
         if result.success:
             self._recorder.finish(open_run, Ending(state=RunState.SUCCEEDED, at=at, output=result.output, metrics=open_run.metrics), hold)
         elif open_run.cancel_requested or result.error_type == "canceled":
-            self._recorder.finish(open_run, _canceled(at), hold)
+            self._recorder.finish(open_run, endings.canceled(at), hold)
         else:
-            self._after(open_run, retries.after_failure(open_run.run, _error_of(result), self._random), hold)
+            self._after(open_run, retries.after_failure(open_run.run, endings.error_of(result), self._random), hold)
         self.pump(lane)
 
     def adopt(self, worker: Worker, open_run: OpenRun) -> None:
@@ -228,7 +235,7 @@ class Dispatcher:
                 worker = self._pool.get(choice.worker_id) if choice.worker_id else None
                 if worker is None:
                     if choice.reason in ("no_worker", "busy"):
-                        self.on_starved()
+                        self._on_starved()
                     break
                 self.lanes.take(open_run, item)
                 self._lease(open_run, worker, choice, now_s)
@@ -271,8 +278,7 @@ class Dispatcher:
             return
         self._leave(open_run)
         waited_s = self._clock.unix_s() - open_run.run.created_at
-        error = RunError(error_type="fatal", code="expired", message=f"no worker was free within {waited_s:.1f} s; the run did not start")
-        self._recorder.finish(open_run, Ending(state=RunState.EXPIRED, at=self._clock.unix_s(), error=error))
+        self._recorder.finish(open_run, endings.expired(waited_s, self._clock.unix_s()))
 
     def _leave(self, open_run: OpenRun) -> None:
         self.lanes.remove(open_run)
@@ -281,7 +287,7 @@ class Dispatcher:
     def _back(self, open_run: OpenRun) -> None:
         open_run.feed.status_changed()
         if open_run.cancel_requested:
-            self._recorder.finish(open_run, _canceled(self._clock.unix_s()))
+            self._recorder.finish(open_run, endings.canceled(self._clock.unix_s()))
             return
         self._queue(open_run, front=True)
         self.pump(open_run.lane)
@@ -321,7 +327,7 @@ class Dispatcher:
         open_run.run = there
         if there.state is not RunState.LEASED:  # a cancel was first
             self._detach(open_run)
-            self._recorder.finish(open_run, _canceled(self._clock.unix_s()))
+            self._recorder.finish(open_run, endings.canceled(self._clock.unix_s()))
             return
         gone = open_run.phase is Phase.ENDING or worker.link is None  # the worker was lost while this was being written
         open_run.phase = Phase.LEASED
@@ -331,23 +337,8 @@ class Dispatcher:
             self._after(open_run, Again(0.0, executed=False))
         else:
             assert worker.link is not None
-            worker.link.start(self._command(open_run))
+            worker.link.start(open_run.command(*self._files(there)))
             self._watch_time(open_run)
-
-    def _command(self, open_run: OpenRun) -> RunCommand:
-        run = open_run.run
-        base_url, token = self._files(run)
-        return RunCommand(
-            run_id=run.id,
-            function=run.function,
-            payload=run.payload,
-            required_models=open_run.lane.need(run.payload).models,
-            timeout_ms=run.timeout_ms,
-            owner=run.owner,
-            invoker_id=run.invoker_id,
-            file_base_url=base_url,
-            file_token=token,
-        )
 
     def _watch_time(self, open_run: OpenRun) -> None:
         if open_run.run.timeout_ms:
@@ -359,9 +350,7 @@ class Dispatcher:
             return
         self._interrupt(open_run)
         self._detach(open_run)
-        text = f"the run did not end within its {open_run.run.timeout_ms} ms, and its worker did not stop it"
-        error = RunError(error_type="fatal", code="timeout", message=text, detail=bytes(open_run.stuck).decode(errors="replace"))
-        self._recorder.finish(open_run, Ending(state=RunState.FAILED, at=self._clock.unix_s(), error=error))
+        self._recorder.finish(open_run, endings.out_of_time(open_run.run, open_run.stuck, self._clock.unix_s()))
 
     def _interrupt(self, open_run: OpenRun) -> None:
         if open_run.phase is not Phase.LEASED or open_run.worker is None:
@@ -374,13 +363,13 @@ class Dispatcher:
         if open_run.phase is Phase.LEASED:
             self._log.warning("run.ignores_cancel", run_id=open_run.id, worker_id=open_run.run.worker_id)
             self._detach(open_run)
-            self._recorder.finish(open_run, _canceled(self._clock.unix_s()))
+            self._recorder.finish(open_run, endings.canceled(self._clock.unix_s()))
             self.pump(open_run.lane)
 
     def _after(self, open_run: OpenRun, what: Again | GiveUp, hold: Hold | None = None) -> None:
         at = self._clock.unix_s()
         if open_run.cancel_requested:
-            self._recorder.finish(open_run, _canceled(at), hold)
+            self._recorder.finish(open_run, endings.canceled(at), hold)
         elif isinstance(what, GiveUp):
             self._recorder.finish(open_run, Ending(state=RunState.FAILED, at=at, error=what.error, metrics=open_run.metrics), hold)
         else:
@@ -389,7 +378,7 @@ class Dispatcher:
     def _over(self, open_run: OpenRun, run: Run) -> None:
         self._forget(open_run)
         open_run.end(run)
-        self.on_over(open_run)
+        self._on_over(open_run)
 
     def _forget(self, open_run: OpenRun) -> None:
         run = open_run.run
@@ -405,26 +394,3 @@ class Dispatcher:
             open_run.lane.running -= 1
             worker.release(open_run)
         open_run.set_timer(None)
-
-
-def _canceled(at: float) -> Ending:
-    return Ending(state=RunState.CANCELED, at=at, error=runs.CANCELED_ERROR)
-
-
-def _error_of(result: RunResult) -> RunError:
-    code = "timeout" if result.error_message.startswith("DeadlineError") else result.error_type or "internal"
-    return RunError(
-        error_type=result.error_type or "internal",
-        code=code,
-        message=result.safe_message,
-        retryable=result.retryable,
-        detail=result.error_message,
-    )
-
-
-def _ignore(open_run: OpenRun) -> None:
-    """Nobody wants to know."""
-
-
-def _nothing() -> None:
-    """Nobody wants to know."""

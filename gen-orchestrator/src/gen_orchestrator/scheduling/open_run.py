@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from gen_orchestrator.domain.runs import Run, RunState
 from gen_orchestrator.scheduling.feed import Feed
+from gen_worker.wire.messages import RunCommand
 
 if TYPE_CHECKING:
     from gen_orchestrator.scheduling.intake import Submitted
@@ -87,6 +88,21 @@ class OpenRun:
         if self.worker is not None and self.run.state is RunState.LEASED:
             return "running" if self.started else "starting"
         return "queued"
+
+    def command(self, file_base_url: str, file_token: str) -> RunCommand:
+        """What its worker is sent, with the file API that this attempt saves its files by."""
+        run = self.run
+        return RunCommand(
+            run_id=run.id,
+            function=run.function,
+            payload=run.payload,
+            required_models=self.lane.need(run.payload).models,
+            timeout_ms=run.timeout_ms,
+            owner=run.owner,
+            invoker_id=run.invoker_id,
+            file_base_url=file_base_url,
+            file_token=file_token,
+        )
 
     async def wait(self, timeout_s: float | None) -> bool:
         """Until the run is over; False when it is not in time."""

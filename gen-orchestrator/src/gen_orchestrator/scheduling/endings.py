@@ -1,0 +1,35 @@
+"""How runs end, apart from success: what each end says. Pure. `at` is in seconds of Unix time."""
+
+from gen_orchestrator.domain import runs
+from gen_orchestrator.domain.runs import Ending, Run, RunError, RunState
+from gen_worker.wire.messages import RunResult
+
+
+def canceled(at: float) -> Ending:
+    """The caller did not want it any more."""
+    return Ending(state=RunState.CANCELED, at=at, error=runs.CANCELED_ERROR)
+
+
+def expired(waited_s: float, at: float) -> Ending:
+    """No worker was free before the run's start deadline."""
+    error = RunError(error_type="fatal", code="expired", message=f"no worker was free within {waited_s:.1f} s; the run did not start")
+    return Ending(state=RunState.EXPIRED, at=at, error=error)
+
+
+def out_of_time(run: Run, stuck: bytes, at: float) -> Ending:
+    """The worker did not end the run at its deadline. `stuck` is what the worker said last of where the run hangs."""
+    text = f"the run did not end within its {run.timeout_ms} ms, and its worker did not stop it"
+    error = RunError(error_type="fatal", code="timeout", message=text, detail=bytes(stuck).decode(errors="replace"))
+    return Ending(state=RunState.FAILED, at=at, error=error)
+
+
+def error_of(result: RunResult) -> RunError:
+    """The error of a failed result, as callers are told."""
+    code = "timeout" if result.error_message.startswith("DeadlineError") else result.error_type or "internal"
+    return RunError(
+        error_type=result.error_type or "internal",
+        code=code,
+        message=result.safe_message,
+        retryable=result.retryable,
+        detail=result.error_message,
+    )
