@@ -59,6 +59,8 @@ SCHEDULER = {
 EXTENSIONS = {
     "WorkerSchedulerMessage": "101 batch MessageBatch; 102 hello SchedulerHello; 103 ack Ack; 104 realtime_credit RealtimeCredit",
     "WorkerRegistration": "101 extensions *string; 102 instance_id string; 103 active_run_ids *string",
+    "TaskExecutionRequest": "101 traceparent string",
+    "TaskExecutionResult": "101 code string; 102 errors_json bytes",
     "WorkerResources": "101 model_tiers *ModelTier; 102 network_bytes_per_s int64; 103 load_bytes_per_s int64",
 }
 OWN_MESSAGES = {"ModelTier", "MessageBatch", "SchedulerHello", "Ack", "RealtimeCredit"}

@@ -1,11 +1,16 @@
 """Serve an ASGI application on a bound socket until told to stop."""
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
+from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
+
+from gen_worker.http.connection import Connection
+from gen_worker.http.crowd import ConnectionLimits, Crowd
 
 EXAMPLE = "127.0.0.1:8080"
 
@@ -41,11 +46,16 @@ class Server(uvicorn.Server):
 
 
 def make_server(app: ASGIApp) -> Server:
-    """A server for `app`, quiet, without headers that tell about it."""
+    """A server for `app`, quiet, without headers that tell about it. Connections, heads and their times are bounded (`http/crowd`)."""
+    crowd = Crowd(ConnectionLimits.for_this_process())
+
+    def connection(*, config: uvicorn.Config, server_state: Any, **_: Any) -> Connection:
+        return Connection(app, crowd, server_state)
+
     return Server(
         uvicorn.Config(
             app,
-            http="httptools",
+            http=cast("type[asyncio.Protocol]", connection),
             ws="none",
             lifespan="off",
             log_level="warning",

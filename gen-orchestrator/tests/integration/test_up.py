@@ -82,6 +82,22 @@ def test_a_failed_run_answers_its_problem(platform: PlatformProcess) -> None:
     assert "text is empty" in answer.json()["error"]["detail"]
 
 
+def test_a_wrong_payload_is_pointed_at(platform: PlatformProcess) -> None:
+    answer = platform.invoke("echo", {"text": "a", "times": "many"})
+    assert answer.status_code == 400
+    (error,) = answer.json()["error"]["errors"]
+    assert (error["pointer"], error["expected"]) == ("/times", "int"), error
+    assert platform.run(answer.json()["id"])["error"] == answer.json()["error"]
+
+
+def test_heads_and_hosts_are_bounded(platform: PlatformProcess) -> None:
+    assert platform.http.get("/livez", headers={"x-long": "x" * 100_000}).status_code == 431
+    for method, path in (("GET", "/v1/runs"), ("POST", "/v1/local/probe/echo"), ("GET", "/metrics"), ("GET", "/nothing")):
+        assert platform.http.request(method, path, headers={"host": "evil.example"}).status_code == 421
+    for path in ("/v1/local/probe/echo", "/v1/runs/x/cancel"):
+        assert platform.http.post(path, json={}, headers={"origin": "http://evil.example"}).status_code == 403
+
+
 def test_a_run_beyond_its_time_is_ended(platform: PlatformProcess) -> None:
     answer = platform.invoke("brief", {"seconds": 30})
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")

@@ -18,7 +18,7 @@ class RunRequest(msgspec.Struct, frozen=True):
 
     `encoding` is that of the payload and of the output; deltas are JSON always. `uploads` maps asset refs of this payload to files that
     came with the request; others are fetched from `file_api`. `max_output_bytes` is what the way back to the caller can carry, 0 for
-    anything.
+    anything. `traceparent` is the W3C Trace Context that the run belongs to.
     """
 
     run_id: str
@@ -33,6 +33,7 @@ class RunRequest(msgspec.Struct, frozen=True):
     uploads: Mapping[str, Path] = msgspec.field(default_factory=dict)
     file_api: FileApi | None = None
     max_output_bytes: int = 0
+    traceparent: str | None = None
 
 
 class RunSink(Protocol):

@@ -234,6 +234,7 @@ class Run:
             required_models=request.required_models,
             outputs=self._outputs,
             device=self._device,
+            traceparent=request.traceparent,
         )
 
     # The end.

@@ -259,7 +259,7 @@ def check_caller(request: Request, hosts: HostPolicy) -> None:
             421,
             "misdirected",
             f"this server is not {host[:100]!r}; it answers to localhost and to the address it listens on",
-            hint="name another host with: cozyctl dev --allow-host NAME",
+            hint="name another host at the server's start with: --allow-host NAME",
         )
     if request.scope["method"] in ("GET", "HEAD"):
         return

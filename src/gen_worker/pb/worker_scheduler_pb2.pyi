@@ -156,7 +156,7 @@ class FunctionSchema(_message.Message):
     def __init__(self, name: _Optional[str] = ..., input_schema_json: _Optional[bytes] = ..., output_schema_json: _Optional[bytes] = ..., injection_json: _Optional[bytes] = ..., incremental_output: bool = ..., delta_schema_json: _Optional[bytes] = ...) -> None: ...
 
 class TaskExecutionRequest(_message.Message):
-    __slots__ = ("run_id", "function_name", "input_payload", "required_variant_refs", "timeout_ms", "owner", "invoker_id", "file_base_url", "file_token", "resolved_cozy_models_by_id")
+    __slots__ = ("run_id", "function_name", "input_payload", "required_variant_refs", "timeout_ms", "owner", "invoker_id", "file_base_url", "file_token", "resolved_cozy_models_by_id", "traceparent")
     class ResolvedCozyModelsByIdEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -174,6 +174,7 @@ class TaskExecutionRequest(_message.Message):
     FILE_BASE_URL_FIELD_NUMBER: _ClassVar[int]
     FILE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     RESOLVED_COZY_MODELS_BY_ID_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     function_name: str
     input_payload: bytes
@@ -184,10 +185,11 @@ class TaskExecutionRequest(_message.Message):
     file_base_url: str
     file_token: str
     resolved_cozy_models_by_id: _containers.MessageMap[str, ResolvedCozyModel]
-    def __init__(self, run_id: _Optional[str] = ..., function_name: _Optional[str] = ..., input_payload: _Optional[bytes] = ..., required_variant_refs: _Optional[_Iterable[str]] = ..., timeout_ms: _Optional[int] = ..., owner: _Optional[str] = ..., invoker_id: _Optional[str] = ..., file_base_url: _Optional[str] = ..., file_token: _Optional[str] = ..., resolved_cozy_models_by_id: _Optional[_Mapping[str, ResolvedCozyModel]] = ...) -> None: ...
+    traceparent: str
+    def __init__(self, run_id: _Optional[str] = ..., function_name: _Optional[str] = ..., input_payload: _Optional[bytes] = ..., required_variant_refs: _Optional[_Iterable[str]] = ..., timeout_ms: _Optional[int] = ..., owner: _Optional[str] = ..., invoker_id: _Optional[str] = ..., file_base_url: _Optional[str] = ..., file_token: _Optional[str] = ..., resolved_cozy_models_by_id: _Optional[_Mapping[str, ResolvedCozyModel]] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class TaskExecutionResult(_message.Message):
-    __slots__ = ("run_id", "success", "output_payload", "error_message", "error_type", "retryable", "safe_message")
+    __slots__ = ("run_id", "success", "output_payload", "error_message", "error_type", "retryable", "safe_message", "code", "errors_json")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     SUCCESS_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_PAYLOAD_FIELD_NUMBER: _ClassVar[int]
@@ -195,6 +197,8 @@ class TaskExecutionResult(_message.Message):
     ERROR_TYPE_FIELD_NUMBER: _ClassVar[int]
     RETRYABLE_FIELD_NUMBER: _ClassVar[int]
     SAFE_MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_JSON_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     success: bool
     output_payload: bytes
@@ -202,7 +206,9 @@ class TaskExecutionResult(_message.Message):
     error_type: str
     retryable: bool
     safe_message: str
-    def __init__(self, run_id: _Optional[str] = ..., success: bool = ..., output_payload: _Optional[bytes] = ..., error_message: _Optional[str] = ..., error_type: _Optional[str] = ..., retryable: bool = ..., safe_message: _Optional[str] = ...) -> None: ...
+    code: str
+    errors_json: bytes
+    def __init__(self, run_id: _Optional[str] = ..., success: bool = ..., output_payload: _Optional[bytes] = ..., error_message: _Optional[str] = ..., error_type: _Optional[str] = ..., retryable: bool = ..., safe_message: _Optional[str] = ..., code: _Optional[str] = ..., errors_json: _Optional[bytes] = ...) -> None: ...
 
 class WorkerEvent(_message.Message):
     __slots__ = ("run_id", "event_type", "payload_json")

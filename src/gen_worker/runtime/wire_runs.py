@@ -196,6 +196,7 @@ class WireRuns:
             resolved_models=self._resolved(command),
             listings={**self._listings(), **listings_of(command.resolved_models)},
             file_api=file_api,
+            traceparent=command.traceparent or None,
             max_output_bytes=self._voice.outbox.largest_bytes,
         )
         hooks = _WireRun(sink, lambda outcome: self._ended(command, outcome), lambda: self._admission.give(spec.name))
@@ -248,6 +249,8 @@ class WireRuns:
                 outcome.error_type,
                 outcome.retryable,
                 outcome.safe_message,
+                outcome.code,
+                msgspec.json.encode(outcome.errors) if outcome.errors else b"",
             )
         )
         self._log.info(
@@ -256,6 +259,7 @@ class WireRuns:
             function=command.function,
             error_type=outcome.error_type,
             error=outcome.error_message,
+            **({"traceparent": command.traceparent} if command.traceparent else {}),
         )
 
 

@@ -78,7 +78,10 @@ class Registration(msgspec.Struct, frozen=True):
 
 
 class RunResult(msgspec.Struct, frozen=True):
-    """The end of a run. `output` is msgpack; `safe_message` may be shown to the caller, `error_message` not."""
+    """The end of a run. `output` is msgpack; `safe_message` may be shown to the caller, `error_message` not.
+
+    `code` is the finer word of the error, `errors_json` a JSON array of `FieldError`; both empty from peers that do not know them.
+    """
 
     run_id: str = ""
     success: bool = False
@@ -87,6 +90,8 @@ class RunResult(msgspec.Struct, frozen=True):
     error_type: str = ""
     retryable: bool = False
     safe_message: str = ""
+    code: str = ""
+    errors_json: bytes = b""
 
 
 class LoadModelResult(msgspec.Struct, frozen=True):
@@ -135,7 +140,7 @@ class UrlRefreshResponse(msgspec.Struct, frozen=True):
 
 
 class RunCommand(msgspec.Struct, frozen=True):
-    """Run a function. `payload` is a msgpack map, `timeout_ms` 0 means no limit."""
+    """Run a function. `payload` is a msgpack map, `timeout_ms` 0 means no limit; `traceparent` is W3C Trace Context, empty without one."""
 
     run_id: str = ""
     function: str = ""
@@ -147,6 +152,7 @@ class RunCommand(msgspec.Struct, frozen=True):
     file_base_url: str = ""
     file_token: str = ""
     resolved_models: Mapping[str, ResolvedModel] = msgspec.field(default_factory=dict)
+    traceparent: str = ""
 
 
 class LoadModel(msgspec.Struct, frozen=True):

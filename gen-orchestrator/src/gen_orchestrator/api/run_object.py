@@ -87,6 +87,7 @@ def problem_of(error: RunError, run_id: str) -> Problem:
         code=error.code,
         retryable=error.retryable,
         run_id=run_id,
+        errors=error.errors,
     )
 
 

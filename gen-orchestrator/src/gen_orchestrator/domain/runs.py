@@ -19,6 +19,8 @@ from typing import Final
 
 import msgspec
 
+from gen_worker.errors import FieldError
+
 MAX_ATTEMPTS: Final = 5
 PRIORITIES: Final = ("high", "normal", "low")
 
@@ -38,13 +40,14 @@ FINAL_STATES: Final = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.C
 
 
 class RunError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Why a run did not succeed. `message` may be shown to the caller, `detail` is for operators."""
+    """Why a run did not succeed. `message` may be shown to the caller, `detail` is for operators; `errors` point into the payload."""
 
     error_type: str
     code: str
     message: str
     retryable: bool = False
     detail: str = ""
+    errors: tuple[FieldError, ...] = ()
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):

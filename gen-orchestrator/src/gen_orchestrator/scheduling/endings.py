@@ -1,8 +1,13 @@
 """How runs end, apart from success: what each end says. Pure. `at` is in seconds of Unix time."""
 
+import msgspec
+
 from gen_orchestrator.domain import runs
 from gen_orchestrator.domain.runs import Ending, Run, RunError, RunState
+from gen_worker.errors import FieldError
 from gen_worker.wire.messages import RunResult
+
+MAX_FIELD_ERRORS = 100
 
 
 def canceled(at: float) -> Ending:
@@ -24,12 +29,20 @@ def out_of_time(run: Run, stuck: bytes, at: float) -> Ending:
 
 
 def error_of(result: RunResult) -> RunError:
-    """The error of a failed result, as callers are told."""
-    code = "timeout" if result.error_message.startswith("DeadlineError") else result.error_type or "internal"
+    """The error of a failed result, as callers are told. Workers before `code` and `errors_json` say less."""
+    code = result.code or ("timeout" if result.error_message.startswith("DeadlineError") else result.error_type or "internal")
     return RunError(
         error_type=result.error_type or "internal",
         code=code,
         message=result.safe_message,
         retryable=result.retryable,
         detail=result.error_message,
+        errors=_field_errors(result.errors_json),
     )
+
+
+def _field_errors(text: bytes) -> tuple[FieldError, ...]:
+    try:
+        return msgspec.json.decode(text, type=tuple[FieldError, ...])[:MAX_FIELD_ERRORS] if text else ()
+    except msgspec.DecodeError:  # of a worker that is not ours: the message says enough
+        return ()
