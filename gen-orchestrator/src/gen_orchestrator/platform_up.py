@@ -76,10 +76,11 @@ class Platform:
             self._offer_tagged,
         )
         await node.start()
-        server = make_server(node.app)
         stop = self._signals()
-        serving = asyncio.create_task(server.serve(sockets=[sock]), name="http")
+        # Before anybody is answered: a caller who came first would be told that there is no such function.
         await self._take_folders()
+        server = make_server(node.app)
+        serving = asyncio.create_task(server.serve(sockets=[sock]), name="http")
         gc.collect()
         gc.freeze()
         ready(self, url)
