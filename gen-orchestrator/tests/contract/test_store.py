@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gen_orchestrator.domain.runs import CANCELED_ERROR, Ending, Run, RunError, RunState
-from gen_orchestrator.store.base import DeposedError, Leader, Release, RunFilter, Store, Tag
+from gen_orchestrator.store.base import DeposedError, Leader, OldRun, Release, RunFilter, Store, Tag
 from gen_orchestrator.store.memory import MemoryStore
 from gen_orchestrator.store.ops import DONE, Accept, AppendEvents, Finish, Lease, Op, Refused, RequestCancel, Requeue
 
@@ -177,12 +177,40 @@ def test_old_runs_are_forgotten_with_their_events_and_keys(store: Store) -> None
     epoch = lead(store).epoch
     store.apply(epoch, [Accept(a_run("r1", idempotency_key="k")), Lease("r1", 1, "w", 1.0), AppendEvents("r1", 1, 1, 1, b"[1]")])
     store.apply(epoch, [Finish("r1", 1, SUCCESS), Accept(a_run("r2"))])
-    assert store.forget(1010.0, 10) == 0
-    assert store.forget(1011.0, 10) == 1
+    assert store.old_runs(1010.0, 10) == []
+    assert store.old_runs(1011.0, 10) == [OldRun("r1", "ann")]
+    assert store.forget(["r1", "r2", "unknown"]) == 1
     assert store.get("r1") is None
     assert store.events_of("r1") == []
     assert store.by_key("ann", "k") is None
     assert store.get("r2") is not None
+
+
+def test_a_trimmed_run_stays_and_its_key_is_free(store: Store, make_store: Callable[[], Store]) -> None:
+    epoch = lead(store).epoch
+    store.apply(epoch, [Accept(a_run("r1", idempotency_key="k")), Lease("r1", 1, "w", 1.0), AppendEvents("r1", 1, 1, 1, b"[1]")])
+    store.apply(epoch, [Finish("r1", 1, SUCCESS), Accept(a_run("r2", idempotency_key="open")), Lease("r2", 1, "w", 1.0)])
+    store.apply(epoch, [AppendEvents("r2", 1, 1, 1, b"[1]")])
+    assert store.trim(1010.0, 10) == 0
+    assert store.trim(1e12, 10) == 1
+    assert store.trim(1e12, 10) == 0
+    store = make_store()
+    run = store.get("r1")
+    assert run is not None
+    assert (run.output, run.idempotency_key, store.events_of("r1")) == (b"\x81", "", [])
+    assert len(store.events_of("r2")) == 1
+    assert isinstance(store.apply(epoch, [Accept(a_run("r3", idempotency_key="open"))])[0], Refused)
+    assert store.apply(epoch, [Accept(a_run("r3", idempotency_key="k"))]) == [DONE]
+    again = store.by_key("ann", "k")
+    assert again is not None
+    assert again.id == "r3"
+    assert store.old_runs(1e12, 10) == [OldRun("r1", "ann")]
+
+
+def test_the_leader_can_be_reached_at_its_addresses(store: Store) -> None:
+    leader = store.campaign("n1", "10.0.0.1:8081", 60, "http://10.0.0.1:8080")
+    assert leader == Leader("n1", 1, "10.0.0.1:8081", "http://10.0.0.1:8080")
+    assert store.leader() == leader
 
 
 def test_a_tag_moves_by_compare_and_set(store: Store, make_store: Callable[[], Store]) -> None:
@@ -228,10 +256,9 @@ def test_any_operations_do_the_same_everywhere(store: Store, batches: Sequence[S
     """The memory store does the moves of `domain/runs`; whatever comes, the databases end where it ends."""
     model = MemoryStore(time.time)
     leader, own = lead(store), lead(model)
-    store.forget(1e12, 1000)
     for run in store.open_runs():
         store.apply(leader.epoch, [Finish(run.id, run.attempt, SUCCESS)])
-    store.forget(1e12, 1000)
+    store.forget([run.run_id for run in store.old_runs(1e12, 1000)])
     for batch in batches:
         assert store.apply(leader.epoch, batch) == model.apply(own.epoch, batch)
     for run_id in ("r1", "r2"):

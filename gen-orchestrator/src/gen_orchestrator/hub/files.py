@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import os
 import secrets
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -148,6 +149,18 @@ class RunFiles:
             if attempt and path.is_file():
                 return path
         return None
+
+    def remove(self, owner: str, run_id: str) -> None:
+        """Delete the files of all attempts of a run. A second call, or one after a call that was cut off, does the rest."""
+        folder = self._attempt(owner, run_id, 0).parent
+        if not folder.is_dir() or folder == self._folder:
+            return
+        for attempt in folder.iterdir():
+            for path in attempt.rglob("*"):
+                if path.is_file():
+                    index = self._index(owner, path.relative_to(attempt).as_posix())
+                    index.with_name(f"{index.name}.{run_id}").unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
     def _savers(self, owner: str, name: str) -> list[str]:
         """Runs that saved this ref, the last one first."""

@@ -34,11 +34,12 @@ class StoreFullError(StoreError):
 
 
 class Leader(msgspec.Struct, frozen=True):
-    """Who leads. `epoch` grows with every change; `address` is where workers and other nodes reach it."""
+    """Who leads. `epoch` grows with every change; workers reach it at `address` (host:port), other nodes at `http_url`."""
 
     node_id: str
     epoch: int
     address: str
+    http_url: str = ""
 
 
 class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +62,13 @@ class EventChunk(msgspec.Struct, frozen=True):
     events: bytes
     instance_id: str = ""
     wire_seq: int = 0
+
+
+class OldRun(msgspec.Struct, frozen=True):
+    """A run that may be forgotten, and whose it is."""
+
+    run_id: str
+    owner: str
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,8 +120,17 @@ class RunStore(Protocol):
         """All kept events, by attempt and number."""
         ...
 
-    def forget(self, finished_before: float, limit: int) -> int:
-        """Delete final runs that ended before then, at most `limit`; how many went."""
+    def trim(self, finished_before: float, limit: int) -> int:
+        """Delete the events and idempotency keys of runs that ended before then, of at most `limit` of them; of how many. The runs stay,
+        and their keys may be used again."""
+        ...
+
+    def old_runs(self, finished_before: float, limit: int) -> list[OldRun]:
+        """Final runs that ended before then, oldest first."""
+        ...
+
+    def forget(self, run_ids: Sequence[str]) -> int:
+        """Delete these runs with all that belongs to them, unless one is open; how many went."""
         ...
 
 
@@ -142,7 +159,7 @@ class ReleaseStore(Protocol):
 class Leadership(Protocol):
     """One leader at a time, by a lease row and a growing epoch in the same database."""
 
-    def campaign(self, node_id: str, address: str, lease_s: float) -> Leader | None:
+    def campaign(self, node_id: str, address: str, lease_s: float, http_url: str = "") -> Leader | None:
         """Become leader if nobody is, or if the leader's lease is over by the database's clock; else None."""
         ...
 

@@ -3,9 +3,11 @@
 import threading
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from gen_orchestrator.domain import runs
 from gen_orchestrator.domain.runs import Run
-from gen_orchestrator.store.base import DeposedError, EventChunk, Leader, Release, RunFilter, Tag
+from gen_orchestrator.store.base import DeposedError, EventChunk, Leader, OldRun, Release, RunFilter, Tag
 from gen_orchestrator.store.ops import DONE, Accept, AppendEvents, Finish, Lease, Op, Refused, RequestCancel, Requeue, Result
 
 
@@ -18,6 +20,7 @@ class MemoryStore:
         self._runs: dict[str, Run] = {}
         self._keys: dict[tuple[str, str], str] = {}
         self._events: dict[str, list[EventChunk]] = {}
+        self._trimmed: set[str] = set()
         self._releases: dict[str, Release] = {}
         self._tags: dict[tuple[str, str, str, str], list[Tag]] = {}
         self._leader: Leader | None = None
@@ -63,15 +66,34 @@ class MemoryStore:
         with self._lock:
             return sorted(self._events.get(run_id, ()), key=lambda chunk: (chunk.attempt, chunk.first_seq))
 
-    def forget(self, finished_before: float, limit: int) -> int:
+    def trim(self, finished_before: float, limit: int) -> int:
         with self._lock:
-            old = [run for run in self._runs.values() if run.is_final and run.finished_at < finished_before][:limit]
+            old = [run for run in self._old(finished_before) if run.id not in self._trimmed][:limit]
             for run in old:
+                self._trimmed.add(run.id)
+                self._events.pop(run.id, None)
+                self._keys.pop((run.owner, run.idempotency_key), None)
+                self._runs[run.id] = msgspec.structs.replace(run, idempotency_key="")
+            return len(old)
+
+    def old_runs(self, finished_before: float, limit: int) -> list[OldRun]:
+        with self._lock:
+            return [OldRun(run.id, run.owner) for run in self._old(finished_before)[:limit]]
+
+    def forget(self, run_ids: Sequence[str]) -> int:
+        with self._lock:
+            gone = [run for run_id in run_ids if (run := self._runs.get(run_id)) is not None and run.is_final]
+            for run in gone:
                 del self._runs[run.id]
+                self._trimmed.discard(run.id)
                 self._events.pop(run.id, None)
                 if run.idempotency_key:
                     self._keys.pop((run.owner, run.idempotency_key), None)
-            return len(old)
+            return len(gone)
+
+    def _old(self, finished_before: float) -> list[Run]:
+        old = [run for run in self._runs.values() if run.is_final and run.finished_at < finished_before]
+        return sorted(old, key=lambda run: (run.created_at, run.id))
 
     def add_release(self, release: Release) -> None:
         with self._lock:
@@ -104,13 +126,13 @@ class MemoryStore:
         with self._lock:
             return list(reversed(self._tags.get((owner, endpoint, function, tag), [])))
 
-    def campaign(self, node_id: str, address: str, lease_s: float) -> Leader | None:
+    def campaign(self, node_id: str, address: str, lease_s: float, http_url: str = "") -> Leader | None:
         with self._lock:
             now_s = self._now_s()
             if self._leader is not None and self._lease_until > now_s and self._leader.node_id != node_id:
                 return None
             self._epoch += 1
-            self._leader = Leader(node_id, self._epoch, address)
+            self._leader = Leader(node_id, self._epoch, address, http_url)
             self._lease_until = now_s + lease_s
             return self._leader
 

@@ -1,6 +1,6 @@
 """The schema, as steps that are only ever added. A store remembers how many it has taken.
 
-`{blob}`, `{real}`, `{serial}` stand for the dialect's words.
+`{blob}` and `{real}` stand for the dialect's words.
 """
 
 from collections.abc import Mapping
@@ -30,6 +30,12 @@ STEPS: tuple[tuple[str, ...], ...] = (
         "create table tags (owner text not null, endpoint text not null, function text not null, tag text not null, "
         "release_id text not null, version integer not null, moved_at {real} not null, "
         "primary key (owner, endpoint, function, tag, version))",
+    ),
+    (
+        "alter table leader add column http_url text not null default ''",
+        # Of a finished run, details are dropped before the run itself: which ones still have theirs.
+        "alter table runs add column trimmed integer not null default 0",
+        "create index runs_to_trim on runs (finished_at) where trimmed = 0 and finished_at > 0",
     ),
 )
 

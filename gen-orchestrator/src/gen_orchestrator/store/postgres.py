@@ -6,18 +6,19 @@ server after 2 s, so that it cannot hold its successor up. Reads that lead to a 
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import psycopg
 from psycopg import errors
 
 from gen_orchestrator.domain.runs import Run
-from gen_orchestrator.store import migrations, sql
+from gen_orchestrator.store import migrations, sql, tables
 from gen_orchestrator.store.base import (
     DeposedError,
     EventChunk,
     Leader,
+    OldRun,
     Release,
     RunFilter,
     StoreError,
@@ -40,6 +41,8 @@ class PostgresStore:
 
     A connection that broke is opened again at the next call; what a broken batch did is unknown, and every operation may be asked again.
     """
+
+    schema = len(migrations.STEPS)
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -81,17 +84,29 @@ class PostgresStore:
     def events_of(self, run_id: str) -> list[EventChunk]:
         return [sql.chunk_of(row) for row in self._read(sql.EVENTS_OF, (run_id,))]
 
-    def forget(self, finished_before: float, limit: int) -> int:
-        def work(db: psycopg.Connection[Any]) -> int:
-            with db.transaction(), db.cursor() as cursor:
-                old = cursor.execute(_pg(sql.OLD_RUNS), (finished_before, limit)).fetchall()
-                for row in old:
-                    cursor.execute(_pg(sql.FORGET_EVENTS), row)
-                    cursor.execute(_pg(sql.FORGET_RUN), row)
-                return len(old)
+    def trim(self, finished_before: float, limit: int) -> int:
+        old = self._read(sql.TO_TRIM, (finished_before, limit))
 
-        with self._write_lock:
-            return self._run_write(work)
+        def work(cursor: psycopg.Cursor[Any]) -> int:
+            for row in old:
+                cursor.execute(_pg(sql.FORGET_EVENTS), (*row, *row))
+                cursor.execute(_pg(sql.TRIM_RUN), row)
+            return len(old)
+
+        return self._transact(work)
+
+    def old_runs(self, finished_before: float, limit: int) -> list[OldRun]:
+        return [OldRun(*row) for row in self._read(sql.OLD_RUNS, (finished_before, finished_before, limit))]
+
+    def forget(self, run_ids: Sequence[str]) -> int:
+        def work(cursor: psycopg.Cursor[Any]) -> int:
+            gone = 0
+            for run_id in run_ids:
+                cursor.execute(_pg(sql.FORGET_EVENTS), (run_id, run_id))
+                gone += cursor.execute(_pg(sql.FORGET_RUN), (run_id,)).rowcount
+            return gone
+
+        return self._transact(work)
 
     def add_release(self, release: Release) -> None:
         self._change(sql.ADD_RELEASE, sql.release_row(release))
@@ -112,20 +127,20 @@ class PostgresStore:
     def tag_history(self, owner: str, endpoint: str, function: str, tag: str) -> list[Tag]:
         return [sql.tag_of(row) for row in self._read(sql.TAG_HISTORY, (owner, endpoint, function, tag))]
 
-    def campaign(self, node_id: str, address: str, lease_s: float) -> Leader | None:
+    def campaign(self, node_id: str, address: str, lease_s: float, http_url: str = "") -> Leader | None:
         """The database's clock decides whether the lease is over."""
 
         def work(db: psycopg.Connection[Any]) -> Leader | None:
             with db.transaction(), db.cursor() as cursor:
                 row = cursor.execute(
-                    "insert into leader as l (shard, epoch, node_id, address, lease_until) "
-                    "values (0, 1, %s, %s, extract(epoch from clock_timestamp()) + %s) "
+                    "insert into leader as l (shard, epoch, node_id, address, lease_until, http_url) "
+                    "values (0, 1, %s, %s, extract(epoch from clock_timestamp()) + %s, %s) "
                     "on conflict (shard) do update set epoch = l.epoch + 1, node_id = excluded.node_id, address = excluded.address, "
-                    "lease_until = excluded.lease_until "
+                    "lease_until = excluded.lease_until, http_url = excluded.http_url "
                     "where l.lease_until <= extract(epoch from clock_timestamp()) or l.node_id = excluded.node_id returning epoch",
-                    (node_id, address, lease_s),
+                    (node_id, address, lease_s, http_url),
                 ).fetchone()
-            return None if row is None else Leader(node_id, row[0], address)
+            return None if row is None else Leader(node_id, row[0], address, http_url)
 
         with self._write_lock:
             return self._run_write(work)
@@ -139,9 +154,39 @@ class PostgresStore:
 
     def leader(self) -> Leader | None:
         rows = self._read(
-            "select node_id, epoch, address from leader where shard = 0 and lease_until > extract(epoch from clock_timestamp())"
+            "select node_id, epoch, address, http_url from leader where shard = 0 and lease_until > extract(epoch from clock_timestamp())"
         )
         return sql.leader_of(rows[0]) if rows else None
+
+    def dump(self) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        db = self._connect()
+        try:
+            db.execute("set session idle_in_transaction_session_timeout = 0")
+            with db.transaction():
+                db.execute("set transaction isolation level repeatable read, read only")  # one moment
+                for table in tables.TABLES:
+                    with db.cursor(f"export_{table.name}", binary=True) as cursor:
+                        for row in cursor.execute(table.select.encode()):
+                            yield table.name, tuple(row)
+        finally:
+            db.close()
+
+    def load(self, rows: Iterable[tuple[str, tuple[Any, ...]]]) -> int:
+        inserts = {table.name: _pg(table.insert) for table in tables.TABLES}
+
+        def work(cursor: psycopg.Cursor[Any]) -> int:
+            cursor.execute("set local idle_in_transaction_session_timeout = 0")  # whoever reads the file may be slow
+            if cursor.execute(tables.IS_EMPTY.encode()).fetchone() != (0,):
+                raise StoreError("the database holds runs or releases already; an import needs an empty one")
+            cursor.execute("delete from leader")
+            count = 0
+            for name, row in rows:
+                cursor.execute(inserts[name], row)
+                count += 1
+            cursor.execute(tables.NO_LEASE.encode())
+            return count
+
+        return self._transact(work)
 
     def close(self) -> None:
         with self._write_lock, self._guard:
@@ -169,6 +214,14 @@ class PostgresStore:
         if connection is None or connection.closed:
             connection = self._local.connection = self._connect()
         return self._guarded(connection, lambda db: db.execute(_pg(text), tuple(values), binary=True).fetchall())
+
+    def _transact(self, work: Callable[[psycopg.Cursor[Any]], T]) -> T:
+        def whole(db: psycopg.Connection[Any]) -> T:
+            with db.transaction(), db.cursor() as cursor:
+                return work(cursor)
+
+        with self._write_lock:
+            return self._run_write(whole)
 
     def _change(self, text: str, values: Sequence[Any]) -> bool:
         with self._write_lock:

@@ -53,9 +53,12 @@ OPEN_RUNS = f"{_SELECT} where state in {_OPEN} order by created_at, id"
 EVENTS_OF = (
     "select attempt, first_seq, last_seq, events, instance_id, wire_seq from run_events where run_id = ? order by attempt, first_seq"
 )
-OLD_RUNS = f"select id from runs where state not in {_OPEN} and finished_at < ? order by created_at limit ?"
-FORGET_EVENTS = "delete from run_events where run_id = ?"
-FORGET_RUN = "delete from runs where id = ?"
+# A run that ended before a time was made before it, so the index on `created_at` finds it, and no index on ends is kept for years.
+OLD_RUNS = f"select id, owner from runs where created_at < ? and state not in {_OPEN} and finished_at < ? order by created_at, id limit ?"
+FORGET_EVENTS = "delete from run_events where run_id = ? and exists (select 1 from runs where id = ? and finished_at > 0)"
+FORGET_RUN = f"delete from runs where id = ? and state not in {_OPEN}"
+TO_TRIM = "select id from runs where trimmed = 0 and finished_at > 0 and finished_at < ? order by finished_at limit ?"
+TRIM_RUN = "update runs set trimmed = 1, idempotency_key = '' where id = ? and trimmed = 0 and finished_at > 0"
 
 _RELEASE_COLUMNS = "release_id, owner, endpoint, manifest, source, created_at, digest, message"
 ADD_RELEASE = f"insert into releases ({_RELEASE_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?) on conflict do nothing"
@@ -209,4 +212,4 @@ def chunk_of(row: Sequence[Any]) -> EventChunk:
 
 
 def leader_of(row: Sequence[Any]) -> Leader:
-    return Leader(row[0], row[1], row[2])
+    return Leader(row[0], row[1], row[2], row[3])

@@ -9,18 +9,19 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import apsw
 
 from gen_orchestrator.domain.runs import Run
-from gen_orchestrator.store import migrations, sql
+from gen_orchestrator.store import migrations, sql, tables
 from gen_orchestrator.store.base import (
     DeposedError,
     EventChunk,
     Leader,
+    OldRun,
     Release,
     RunFilter,
     StoreError,
@@ -30,6 +31,7 @@ from gen_orchestrator.store.base import (
 )
 from gen_orchestrator.store.ops import DONE, Op, Refused, Result
 
+T = TypeVar("T")
 LOCK_NAME = "store.lock"
 FILE_NAME = "store.sqlite"
 BUSY_MS = 5000
@@ -37,6 +39,8 @@ BUSY_MS = 5000
 
 class SqliteStore:
     """A store in `folder`, created when it is not there. `StoreError` when another process has it, or a newer version wrote it."""
+
+    schema = len(migrations.STEPS)
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -98,16 +102,30 @@ class SqliteStore:
     def events_of(self, run_id: str) -> list[EventChunk]:
         return [sql.chunk_of(row) for row in self._read(sql.EVENTS_OF, (run_id,))]
 
-    def forget(self, finished_before: float, limit: int) -> int:
-        with self._guard:
-            return self._forget(finished_before, limit)
+    def trim(self, finished_before: float, limit: int) -> int:
+        old = self._read(sql.TO_TRIM, (finished_before, limit))
 
-    def _forget(self, finished_before: float, limit: int) -> int:
-        with self._writer:
-            old = self._writer.execute(sql.OLD_RUNS, (finished_before, limit)).fetchall()
-            self._writer.executemany(sql.FORGET_EVENTS, old)
-            self._writer.executemany(sql.FORGET_RUN, old)
-        return len(old)
+        def work(db: apsw.Connection) -> int:
+            for row in old:
+                db.execute(sql.FORGET_EVENTS, (*row, *row))
+                db.execute(sql.TRIM_RUN, row)
+            return len(old)
+
+        return self._transact(work)
+
+    def old_runs(self, finished_before: float, limit: int) -> list[OldRun]:
+        return [OldRun(*row) for row in self._read(sql.OLD_RUNS, (finished_before, finished_before, limit))]
+
+    def forget(self, run_ids: Sequence[str]) -> int:
+        def work(db: apsw.Connection) -> int:
+            gone = 0
+            for run_id in run_ids:
+                db.execute(sql.FORGET_EVENTS, (run_id, run_id))
+                db.execute(sql.FORGET_RUN, (run_id,))
+                gone += db.changes()
+            return gone
+
+        return self._transact(work)
 
     def add_release(self, release: Release) -> None:
         self._write(sql.ADD_RELEASE, sql.release_row(release))
@@ -128,7 +146,7 @@ class SqliteStore:
     def tag_history(self, owner: str, endpoint: str, function: str, tag: str) -> list[Tag]:
         return [sql.tag_of(row) for row in self._read(sql.TAG_HISTORY, (owner, endpoint, function, tag))]
 
-    def campaign(self, node_id: str, address: str, lease_s: float) -> Leader | None:
+    def campaign(self, node_id: str, address: str, lease_s: float, http_url: str = "") -> Leader | None:
         with self._guard, self._writer:
             now_s = time.time()  # this machine's clock is the database's
             rows: list[Any] = self._writer.execute("select epoch, node_id, lease_until from leader where shard = 0").fetchall()
@@ -136,11 +154,12 @@ class SqliteStore:
                 return None
             epoch = rows[0][0] + 1 if rows else 1
             self._writer.execute(
-                "insert into leader (shard, epoch, node_id, address, lease_until) values (0, ?, ?, ?, ?) on conflict (shard) do update "
-                "set epoch = excluded.epoch, node_id = excluded.node_id, address = excluded.address, lease_until = excluded.lease_until",
-                (epoch, node_id, address, now_s + lease_s),
+                "insert into leader (shard, epoch, node_id, address, lease_until, http_url) values (0, ?, ?, ?, ?, ?) "
+                "on conflict (shard) do update set epoch = excluded.epoch, node_id = excluded.node_id, address = excluded.address, "
+                "lease_until = excluded.lease_until, http_url = excluded.http_url",
+                (epoch, node_id, address, now_s + lease_s, http_url),
             )
-        return Leader(node_id, epoch, address)
+        return Leader(node_id, epoch, address, http_url)
 
     def renew(self, leader: Leader, lease_s: float) -> bool:
         return self._write("update leader set lease_until = ? where shard = 0 and epoch = ?", (time.time() + lease_s, leader.epoch))
@@ -149,8 +168,31 @@ class SqliteStore:
         self._write("update leader set lease_until = 0 where shard = 0 and epoch = ?", (leader.epoch,))
 
     def leader(self) -> Leader | None:
-        rows = self._read("select node_id, epoch, address from leader where shard = 0 and lease_until > ?", (time.time(),))
+        rows = self._read("select node_id, epoch, address, http_url from leader where shard = 0 and lease_until > ?", (time.time(),))
         return sql.leader_of(rows[0]) if rows else None
+
+    def dump(self) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        reader = self._reader()
+        with reader:  # one transaction: one moment
+            for table in tables.TABLES:
+                for row in reader.execute(table.select):
+                    yield table.name, tuple(row)
+
+    def load(self, rows: Iterable[tuple[str, tuple[Any, ...]]]) -> int:
+        inserts = {table.name: table.insert for table in tables.TABLES}
+
+        def work(db: apsw.Connection) -> int:
+            if db.execute(tables.IS_EMPTY).fetchall() != [(0,)]:
+                raise StoreError(f"{self._path} holds runs or releases already; an import needs an empty store")
+            db.execute("delete from leader")
+            count = 0
+            for name, row in rows:
+                db.execute(inserts[name], row)
+                count += 1
+            db.execute(tables.NO_LEASE)
+            return count
+
+        return self._transact(work)
 
     def close(self) -> None:
         """Checkpoint, close all connections, let the next process in."""
@@ -189,6 +231,18 @@ class SqliteStore:
                 raise StoreFullError(f"no space left to write {self._path}") from None
             except apsw.Error as exc:
                 raise StoreUnavailableError(f"{self._path} cannot be written: {exc}") from exc
+
+    def _transact(self, work: Callable[[apsw.Connection], T]) -> T:
+        """Do this in one transaction; the errors of `StoreError`."""
+        with self._guard:
+            try:
+                with self._writer:
+                    result = work(self._writer)
+            except apsw.FullError:
+                raise StoreFullError(f"no space left to write {self._path}") from None
+            except apsw.Error as exc:
+                raise StoreUnavailableError(f"{self._path} cannot be written: {exc}") from exc
+            return result
 
     def _roll_back(self) -> None:
         if self._writer.in_transaction:

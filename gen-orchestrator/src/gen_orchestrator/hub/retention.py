@@ -1,0 +1,76 @@
+"""What is kept, and for how long: finished runs are forgotten, their events and idempotency keys before them.
+
+    finished ----trim_s----> events and key gone, the run stays ----keep_s----> files gone, then the run
+
+Files go first: where this process dies in between, the run is still there and they are asked for again. A run is forgotten in batches of
+a few hundred, each a transaction of its own, with pauses in which others write: forgetting takes at most a fifth of the store's time.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Annotated
+
+import msgspec
+
+from gen_orchestrator.hub.files import RunFiles
+from gen_orchestrator.store.base import RunStore, StoreError
+from gen_worker.log import Log
+from gen_worker.settings.reading import Range
+
+BATCH = 200
+ROUND_S = 60.0
+SHARE = 5  # a batch that took a second is followed by four without one
+YEAR_S = 366 * 24 * 3600
+
+
+class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
+    """Seconds after the end of a run. Its details (events, idempotency key) go no later than the run."""
+
+    gen_orchestrator_keep_runs_s: Annotated[float, Range(60, YEAR_S, "seconds")] = 7 * 24 * 3600.0
+    gen_orchestrator_keep_details_s: Annotated[float, Range(60, YEAR_S, "seconds")] = 24 * 3600.0
+
+
+class Retention:
+    """Of one leader. `run` goes on until it is cancelled."""
+
+    def __init__(self, settings: RetentionSettings, store: RunStore, files: RunFiles, log: Log, now_s: Callable[[], float]) -> None:
+        self._settings = settings
+        self._store = store
+        self._files = files
+        self._log = log
+        self._now_s = now_s
+
+    async def run(self) -> None:
+        """A round a minute."""
+        while True:
+            try:
+                trimmed, forgotten = await self.round()
+                if trimmed or forgotten:
+                    self._log.info("retention.round", trimmed=trimmed, forgotten=forgotten)
+            except StoreError as exc:
+                self._log.warning("retention.failed", error=str(exc))
+            await asyncio.sleep(ROUND_S)
+
+    async def round(self) -> tuple[int, int]:
+        """Do what is due now: how many runs were trimmed, and how many forgotten."""
+        now_s, settings = self._now_s(), self._settings
+        trimmed = await self._batches(lambda: self._store.trim(now_s - settings.gen_orchestrator_keep_details_s, BATCH))
+        forgotten = await self._batches(lambda: self._forget(now_s - settings.gen_orchestrator_keep_runs_s))
+        return trimmed, forgotten
+
+    def _forget(self, finished_before: float) -> int:
+        old = self._store.old_runs(finished_before, BATCH)
+        for run in old:
+            self._files.remove(run.owner, run.run_id)
+        return self._store.forget([run.run_id for run in old])
+
+    async def _batches(self, batch: Callable[[], int]) -> int:
+        total = 0
+        while True:
+            began_s = time.monotonic()
+            count = await asyncio.to_thread(batch)
+            total += count
+            if count < BATCH:
+                return total
+            await asyncio.sleep((time.monotonic() - began_s) * (SHARE - 1))

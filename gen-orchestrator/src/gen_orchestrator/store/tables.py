@@ -1,0 +1,58 @@
+"""The tables as whole rows: what export and import move. A test compares this list with the schema."""
+
+import base64
+from typing import Any
+
+import msgspec
+
+from gen_orchestrator.store.sql import RUN_COLUMNS
+
+
+class Table(msgspec.Struct, frozen=True):
+    """A table's columns; those in `blobs` hold bytes, `added` are later ones with what older rows have there."""
+
+    name: str
+    columns: tuple[str, ...]
+    blobs: frozenset[str] = frozenset()
+    added: dict[str, Any] = {}
+
+    @property
+    def select(self) -> str:
+        return f"select {', '.join(self.columns)} from {self.name}"  # noqa: S608 - names of ours alone
+
+    @property
+    def insert(self) -> str:
+        marks = ", ".join("?" * len(self.columns))
+        return f"insert into {self.name} ({', '.join(self.columns)}) values ({marks})"  # noqa: S608 - names of ours alone
+
+    def value(self, column: str, value: Any) -> Any:
+        """A column's value from an archive, where bytes are base64; None where the archive is older than the column."""
+        if value is None:
+            if column not in self.added:
+                raise ValueError(f"{self.name}.{column} is missing")
+            return self.added[column]
+        return base64.b64decode(value, validate=True) if column in self.blobs else value
+
+
+TABLES = (
+    Table("leader", ("shard", "epoch", "node_id", "address", "lease_until", "http_url"), added={"http_url": ""}),
+    Table(
+        "releases",
+        ("release_id", "owner", "endpoint", "manifest", "source", "created_at", "digest", "message"),
+        frozenset({"manifest"}),
+    ),
+    Table("tags", ("owner", "endpoint", "function", "tag", "release_id", "version", "moved_at")),
+    Table(
+        "runs",
+        (*RUN_COLUMNS, "trimmed"),
+        frozenset({"payload", "webhook", "routing", "output", "error", "metrics"}),
+        {"trimmed": 0},
+    ),
+    Table(
+        "run_events",
+        ("run_id", "attempt", "first_seq", "last_seq", "events", "instance_id", "wire_seq"),
+        frozenset({"events"}),
+    ),
+)
+IS_EMPTY = "select (select count(*) from runs) + (select count(*) from releases)"
+NO_LEASE = "update leader set lease_until = 0"

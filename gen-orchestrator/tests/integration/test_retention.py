@@ -1,0 +1,86 @@
+"""Finished runs are forgotten in time, and forgetting holds nobody up."""
+
+import asyncio
+import io
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from test_store import a_run
+
+from gen_orchestrator.domain.runs import Ending, RunState
+from gen_orchestrator.hub.files import FileToken, RunFiles
+from gen_orchestrator.hub.retention import Retention, RetentionSettings
+from gen_orchestrator.store.base import Leader, Store
+from gen_orchestrator.store.ops import Accept, AppendEvents, Finish, Lease
+from gen_orchestrator.store.sqlite import SqliteStore
+from gen_worker.log import Log
+
+NOW_S = 1e9
+DAY_S = 24 * 3600.0
+
+
+@pytest.fixture
+def sqlite_store(tmp_path: Path) -> Iterator[SqliteStore]:
+    store = SqliteStore(tmp_path / "store")
+    yield store
+    store.close()
+
+
+def add(store: Store, leader: Leader, run_id: str, ended_s: float, key: str = "") -> None:
+    run = a_run(run_id, created_at=ended_s - 1, idempotency_key=key)
+    ending = Ending(state=RunState.SUCCEEDED, at=ended_s)
+    store.apply(leader.epoch, [Accept(run), Lease(run_id, 1, "w", ended_s), AppendEvents(run_id, 1, 1, 1, b"[1]")])
+    store.apply(leader.epoch, [Finish(run_id, 1, ending)])
+
+
+def test_details_go_after_a_day_and_runs_after_a_week(store: Store, tmp_path: Path) -> None:
+    leader = store.campaign("n", "a", 600)
+    assert leader is not None
+    files = RunFiles(tmp_path / "files", lambda owner, run_id: 1)
+    for run_id, age_s in (("new", 60.0), ("day", 1.5 * DAY_S), ("week", 8 * DAY_S)):
+        add(store, leader, run_id, NOW_S - age_s, f"key of {run_id}")
+        saving = files.saving(FileToken("ann", run_id, 1), "shared/out.txt")
+        saving.write(run_id.encode())
+        saving.finish(create=False)
+    store.apply(leader.epoch, [Accept(a_run("open", created_at=1.0))])
+    retention = Retention(RetentionSettings(), store, files, Log(io.StringIO()), lambda: NOW_S)
+    assert asyncio.run(retention.round()) == (2, 1)
+    assert [run_id for run_id in ("new", "day", "week", "open") if store.get(run_id)] == ["new", "day", "open"]
+    assert [len(store.events_of(run_id)) for run_id in ("new", "day", "week")] == [1, 0, 0]
+    assert store.by_key("ann", "key of new") is not None
+    assert store.by_key("ann", "key of day") is None
+    assert sorted(path.name for path in (tmp_path / "files" / "ann").iterdir() if path.name != ".refs") == ["day", "new"]
+    assert len(list((tmp_path / "files" / "ann" / ".refs").iterdir())) == 2
+    assert asyncio.run(retention.round()) == (0, 0)
+
+
+def test_forgetting_20000_runs_holds_no_commit_up(sqlite_store: SqliteStore, tmp_path: Path) -> None:
+    """Beside it, commits go on; no single one waits for more than one small batch."""
+    leader = sqlite_store.campaign("n", "a", 600)
+    assert leader is not None
+    for start in range(0, 20_000, 1000):
+        ops = []
+        for number in range(start, start + 1000):
+            run_id = f"old{number}"
+            ops += [Accept(a_run(run_id, created_at=float(number))), Lease(run_id, 1, "w", 1.0)]
+            ops += [AppendEvents(run_id, 1, 1, 1, b"[1]" * 20), Finish(run_id, 1, Ending(state=RunState.SUCCEEDED, at=number + 1.0))]
+        sqlite_store.apply(leader.epoch, ops)
+    retention = Retention(RetentionSettings(), sqlite_store, RunFiles(tmp_path / "f", lambda o, r: 1), Log(io.StringIO()), lambda: NOW_S)
+    waits: list[float] = []
+
+    async def both() -> tuple[int, int]:
+        forgetting = asyncio.create_task(retention.round())
+        while not forgetting.done():
+            began_s = time.monotonic()
+            await asyncio.to_thread(sqlite_store.apply, leader.epoch, [Accept(a_run(f"new{len(waits)}", created_at=NOW_S))])
+            waits.append(time.monotonic() - began_s)
+        return await forgetting
+
+    assert asyncio.run(both()) == (20_000, 20_000)
+    assert sqlite_store.old_runs(NOW_S, 10) == []
+    assert len(sqlite_store.open_runs()) == len(waits) > 50
+    waits.sort()
+    print(f"{len(waits)} commits beside it: p50 {waits[len(waits) // 2] * 1e3:.1f} ms, p99 {waits[-len(waits) // 100] * 1e3:.1f} ms")
+    assert waits[len(waits) // 2] < 0.2
