@@ -14,16 +14,15 @@ from typing import Any
 
 import msgspec
 from laws import Watch
+from stand_ins import OWNER, RELEASE, Clock, ServerEnd, SilentStream, Tokens, UnsureWriter
 
-from gen_orchestrator.auth.worker_tokens import TokenError, WorkerClaims
 from gen_orchestrator.domain.runs import Run, RunState
 from gen_orchestrator.domain.settings import FunctionSettings
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
 from gen_orchestrator.scheduling.gateway import Gateway
 from gen_orchestrator.scheduling.intake import AdmissionError
 from gen_orchestrator.scheduling.pool import Pool
-from gen_orchestrator.store.base import DeposedError, Leader, StoreError, StoreUnavailableError
-from gen_orchestrator.store.line import Entry, Line, OnTrouble, OnWritten
+from gen_orchestrator.store.base import Leader, StoreError
 from gen_orchestrator.store.memory import MemoryStore
 from gen_orchestrator.store.ops import AppendEvents, Finish, Lease, Op, Result
 from gen_worker.log import Log
@@ -36,8 +35,6 @@ from gen_worker.wire.outbox import Outbox
 from gen_worker.wire.worker_session import WorkerSession
 
 FUNCTION = "work"
-RELEASE = "rel"
-OWNER = "ann"
 TRUSTED_AFTER_S = 10.0
 
 
@@ -48,108 +45,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 3
     faults_s: float = 60.0
     settle_s: float = 400.0
-
-
-class Clock:
-    """The loop's time, for both scales."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-
-    def now_s(self) -> float:
-        return self._loop.time()
-
-    def unix_s(self) -> float:
-        return self._loop.time() + 1_700_000_000.0
-
-
-class SilentStream:
-    """Where log lines go."""
-
-    def write(self, text: str) -> int:
-        return len(text)
-
-    def flush(self) -> None:
-        """Nothing is kept."""
-
-
-class UnsureWriter:
-    """As `Writer`, with a commit that takes a while, fails, or happens although it is said to have failed."""
-
-    def __init__(self, world: "World", epoch: int) -> None:
-        self._world = world
-        self._epoch = epoch
-        self._line = Line()
-        self._writing = False
-        self.dead = False
-
-    @property
-    def waiting(self) -> int:
-        return len(self._line)
-
-    def put(self, op: Op, on_written: OnWritten | None = None, on_trouble: OnTrouble | None = None, *, optional: bool = False) -> None:
-        self._line.put(op, on_written, on_trouble, optional=optional)
-        if not self._writing:
-            self._writing = True
-            self._world.later(self._world.commit_s(), self._commit)
-
-    def _commit(self) -> None:
-        if self.dead:
-            return
-        batch = self._line.take(1000)
-        world = self._world
-        fails = world.unsettled and world.random.random() < 0.05
-        results: list[Result] | StoreError
-        if fails and world.random.random() < 0.5:
-            results = StoreUnavailableError("not written", unknown=world.random.random() < 0.5)
-        else:
-            try:
-                results = world.apply(self._epoch, [entry.op for entry in batch])
-            except DeposedError as exc:
-                results = exc
-            else:
-                if fails:
-                    results = StoreUnavailableError("written, but nobody heard of it", unknown=True)
-        world.later(world.commit_s(), self._tell, batch, results)
-
-    def _tell(self, batch: list[Entry], results: list[Result] | StoreError) -> None:
-        if self.dead:
-            return
-        for call in self._line.settle(batch, results):
-            call()
-        if len(self._line):
-            self._world.later(0.5 if isinstance(results, StoreError) else self._world.commit_s(), self._commit)
-        else:
-            self._writing = False
-
-
-class Tokens:
-    """Every worker's id is its token."""
-
-    def verify(self, token: str) -> WorkerClaims:
-        if not token:
-            raise TokenError("no token")
-        return WorkerClaims(token, OWNER, RELEASE)
-
-
-class ServerEnd:
-    """The scheduler's end of a stream, with what `Session` and `Gateway` use of `ServerStream`."""
-
-    def __init__(self, stream: MemoryStream, token: str, latency_s: Callable[[], float]) -> None:
-        self._stream = stream
-        self._latency_s = latency_s
-        self.token = token
-        self.peer = token
-
-    async def receive(self) -> bytes | None:
-        return await self._stream.receive()
-
-    async def send(self, data: bytes) -> None:
-        await asyncio.sleep(self._latency_s())
-        await self._stream.send(data)
-
-    def end(self, code: str = "OK", details: str = "") -> None:
-        asyncio.ensure_future(self._stream.finish())  # noqa: RUF006 - the loop of the world keeps it until it has run
 
 
 class Node:
