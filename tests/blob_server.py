@@ -116,7 +116,7 @@ class Exchange(BaseHTTPRequestHandler):
             else:
                 route(self)
             return
-        time.sleep(blob.pause_s)
+        time.sleep(blob.pause_s)  # waits: the server is slow, as it was told
         with owner.lock:
             status = blob.fail.pop(0) if blob.fail else 0
             if blob.expires and parse_qs(parts.query).get("token", [""])[0] != owner.token:
@@ -171,9 +171,9 @@ class Exchange(BaseHTTPRequestHandler):
             with self.owner.lock:
                 self.owner.sent[path] = self.owner.sent.get(path, 0) + len(part)
             if pause_s:
-                time.sleep(pause_s)
+                time.sleep(pause_s)  # waits: likewise
             if self.owner.rate_bytes_s:
-                time.sleep(len(part) / self.owner.rate_bytes_s)
+                time.sleep(len(part) / self.owner.rate_bytes_s)  # waits: likewise
 
 
 def _handler(owner: BlobServer) -> type[BaseHTTPRequestHandler]:

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,9 @@ from typing import Any
 import httpx
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.readable_failures import pytest_runtest_makereport  # noqa: F401 - a hook
+from tests.waiting import LIMIT_S, until
 
 # Laws are about results, not about how busy the machine is.
 settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -46,23 +48,17 @@ class Runner:
         self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
 
     def _wait_for_url(self) -> str:
-        deadline_s = time.monotonic() + 60
-        while time.monotonic() < deadline_s:
-            if found := re.search(r"listening on (http://\S+)", self.log.read_text()):
-                return found[1]
-            assert self.process.poll() is None, self.log.read_text()
-            time.sleep(0.01)
-        raise TimeoutError(self.log.read_text())
+        until(lambda: "listening on" in self.log.read_text() or self.process.poll() is not None, 60, self.log.read_text)
+        found = re.search(r"listening on (http://\S+)", self.log.read_text())
+        assert found, self.log.read_text()
+        return found[1]
 
     def run(self, function: str, payload: Any = None, **options: Any) -> httpx.Response:
         return self.http.post(f"/v1/run/{function}", json={"payload": payload or {}, **options})
 
-    def until(self, check: Callable[[], bool], timeout_s: float = 10) -> None:
+    def until(self, check: Callable[[], bool], timeout_s: float = LIMIT_S) -> None:
         """Wait for a state of the server that it cannot announce."""
-        deadline_s = time.monotonic() + timeout_s
-        while not check():
-            assert time.monotonic() < deadline_s, "the expected state did not come"
-            time.sleep(0.01)
+        until(check, timeout_s)
 
     def stop(self) -> int:
         self.http.close()

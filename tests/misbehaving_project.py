@@ -109,6 +109,7 @@ def late(ctx: ActionContext, payload: In) -> Out:
             ctx.progress(0.5)
             if n == 0:
                 time.sleep(0.3)
+        Path(f"late-{ctx.run_id}").touch()
     threading.Thread(target=emit, daemon=True).start()
     return Out("ok")
 

@@ -83,7 +83,7 @@ class CuttingProxy:
                 if limit is not None and passed + len(data) > limit:
                     writer.write(data[: limit - passed])
                     await writer.drain()
-                    await asyncio.sleep(0.01)  # what was passed on shall arrive
+                    await asyncio.sleep(0.01)  # waits: nothing depends on it; mostly, what was passed on arrives before the reset
                     break
                 passed += len(data)
                 writer.write(data)

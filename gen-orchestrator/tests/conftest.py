@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from platform_process import PlatformProcess, write_project
+from readable_failures import pytest_runtest_makereport  # noqa: F401 - a hook
 
 from gen_orchestrator.store.base import Store
 from gen_orchestrator.store.memory import MemoryStore

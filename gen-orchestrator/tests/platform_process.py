@@ -5,12 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
+from waiting import until
 
 COZYCTL = Path(sys.executable).parent / "cozyctl"
 COZY_TOML = """\
@@ -206,12 +206,7 @@ class PlatformProcess:
 
     def until(self, check: Callable[[], Any], timeout_s: float = 60) -> Any:
         """What `check` gives once it is true."""
-        deadline_s = time.monotonic() + timeout_s
-        while time.monotonic() < deadline_s:
-            if found := check():
-                return found
-            time.sleep(0.02)
-        raise TimeoutError(self.log.read_text()[-4000:])
+        return until(check, timeout_s, lambda: self.log.read_text()[-4000:])
 
     def events(self, run_id: str, last_id: str = "") -> list[tuple[str, str, Any]]:
         """All events of a run to its end: id, name, data."""

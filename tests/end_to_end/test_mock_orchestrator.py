@@ -5,12 +5,12 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from tests.conftest import EXAMPLES, WorkerProcess, write_project
+from tests.waiting import until
 from tests.wire_project import CODE
 
 
@@ -22,10 +22,8 @@ class Mock:
         self._err = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in `end`
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._err, text=True)
         self.address = ""
-        while not self.address and self.process.poll() is None:
-            found = re.search(r"listening on (\S+)\n", self._errors())
-            self.address = found[1] if found else ""
-            time.sleep(0.01)
+        found = until(lambda: re.search(r"listening on (\S+)\n", self._errors()) or self.process.poll() is not None)
+        self.address = found[1] if isinstance(found, re.Match) else ""
 
     def end(self) -> tuple[int, str, str]:
         out, _ = self.process.communicate(timeout=40)

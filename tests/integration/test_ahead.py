@@ -7,6 +7,7 @@ import time
 import pytest
 from tests.integration.test_several_devices import MB, SPEC, Machine
 from tests.property import residency_functions
+from tests.waiting import eventually, until
 
 from gen_worker.residency.loaders.base import LoadControl, Loaded, LoadPlan, LoadRequest, PartPlan
 from gen_worker.residency.manager import ModelManager
@@ -59,8 +60,7 @@ def drop(machine: Machine, key: str) -> None:
 
 
 async def settled(manager: ModelManager) -> None:
-    while manager.ahead is not None and manager.ahead.is_busy:
-        await asyncio.sleep(0.005)
+    await eventually(lambda: manager.ahead is None or not manager.ahead.is_busy)
 
 
 def test_what_follows_is_there_before_it_is_asked_for() -> None:
@@ -87,8 +87,7 @@ def test_a_run_that_wants_another_model_does_not_wait() -> None:
         loader.stuck = {"0"}
         machine.end(await machine.run("2"))
         before = len(loader.loading)
-        while "0" not in loader.loading[before:]:
-            await asyncio.sleep(0.005)
+        await eventually(lambda: "0" in loader.loading[before:])
         began_s = time.monotonic()
         other = await machine.run("3")  # the load of 0 would never end
         assert time.monotonic() - began_s < 5
@@ -110,8 +109,7 @@ def test_a_run_that_wants_what_is_coming_joins_the_load() -> None:
         drop(machine, "0")
         machine.end(await machine.run("2"))
         before = len(loader.loading)
-        while len(loader.loading) == before:
-            await asyncio.sleep(0.005)
+        await eventually(lambda: len(loader.loading) != before)
         run = await machine.run("0")
         assert (loader.loading[before:], loader.given_up, run[1].view()) == (["0"], [], "0")
         await settled(machine.manager)
@@ -183,9 +181,7 @@ def test_a_model_whose_files_have_gone_is_left_alone() -> None:
 def _no_threads_left() -> object:
     before = threading.active_count()
     yield
-    until_s = time.monotonic() + 5
-    while threading.active_count() > before and time.monotonic() < until_s:
-        time.sleep(0.01)
+    until(lambda: threading.active_count() <= before)
 
 
 def _name(key: str) -> str:

@@ -4,12 +4,12 @@ import json
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
+from tests.waiting import until
 
 CODE = """
 import logging
@@ -40,13 +40,13 @@ def test_a_line_for_each_run_each_refusal_and_what_functions_say(project: Callab
     with out.open("wb") as stdout, err.open("wb") as stderr:
         process = subprocess.Popen([*command, *(["--json"] if as_json else [])], cwd=folder, stdout=stdout, stderr=stderr)
     try:
-        wait(lambda: "/docs" in err.read_text())
+        until(lambda: "/docs" in err.read_text())
         url = re.findall(r"http://127\.0\.0\.1:\d+", err.read_text())[0]
         done = httpx.post(f"{url}/v1/run/talk", json={}, trust_env=False).json()["run_id"]
         failed = httpx.post(f"{url}/v1/run/talk", json={"n": 7}, trust_env=False).json()["run_id"]
         assert httpx.post(f"{url}/v1/run/tolk", json={}, trust_env=False).status_code == 404
         assert httpx.get(f"{url}/v1/runs/a%0aforged", trust_env=False).status_code == 404
-        wait(lambda: "forged" in err.read_text() and err.read_text().count("printed by hand") == 2)
+        until(lambda: "forged" in err.read_text() and err.read_text().count("printed by hand") == 2)
     finally:
         process.terminate()
         assert process.wait(15) == 0
@@ -82,10 +82,3 @@ def one(lines: list[str], *words: str) -> str:
     found = [line for line in lines if all(word in line for word in words)]
     assert len(found) == 1, lines
     return found[0]
-
-
-def wait(check: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 30
-    while not check():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)

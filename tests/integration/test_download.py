@@ -19,6 +19,7 @@ import msgspec
 import pytest
 from blake3 import blake3
 from tests.blob_server import BlobServer
+from tests.waiting import until
 
 from gen_worker.content.disk import growth_bytes, has_size
 from gen_worker.net.disk_calls import reserve
@@ -76,8 +77,7 @@ def cancel_after(size_bytes: int, server: BlobServer, file: Wanted) -> None:
     cancel = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         download = pool.submit(get, file, cancel=cancel)
-        while server.sent_bytes < size_bytes:
-            time.sleep(0.002)
+        until(lambda: server.sent_bytes >= size_bytes)
         cancel.set()
         with pytest.raises(DownloadCanceledError):
             download.result(timeout=5)
@@ -212,8 +212,7 @@ def test_expired_addresses_are_renewed_and_what_came_is_kept(server: BlobServer,
         return Link(f"{server.url}/a?token={server.token}")
 
     def expire() -> None:
-        while server.sent_bytes < SIZE // 2:
-            time.sleep(0.001)
+        until(lambda: server.sent_bytes >= SIZE // 2)
         server.token = "99"
 
     thread = threading.Thread(target=expire)
@@ -256,11 +255,8 @@ def test_another_size_than_expected(server: BlobServer, tmp_path: Path, data: by
 
 def test_a_changed_version_begins_again(server: BlobServer, tmp_path: Path, data: bytes) -> None:
     """The second half comes from another version: the first one no longer counts."""
-    cancel = threading.Event()
     url = server.add("/a", bytes(SIZE), chunk_pause_s=0.01)
-    threading.Timer(0.3, cancel.set).start()
-    with pytest.raises(DownloadCanceledError):
-        get(Wanted(tmp_path / "a", SIZE, "", lambda expired: Link(url)), cancel=cancel)
+    cancel_after(4 << 20, server, Wanted(tmp_path / "a", SIZE, "", lambda expired: Link(url)))
     assert left_over(tmp_path) == ["a.part", "a.part.json"]
     server.add("/a", data, etag='"v2"')
     get(Wanted(tmp_path / "a", SIZE, "", lambda expired: Link(url)))
@@ -308,8 +304,7 @@ def test_kill_at_random_points_loses_almost_nothing(server: BlobServer, tmp_path
     while kills < 4:
         process = subprocess.Popen(command)
         goal = server.sent_bytes + dice.randrange(2 << 20, 6 << 20)
-        while server.sent_bytes < goal and process.poll() is None:
-            time.sleep(0.002)
+        until(lambda goal=goal, process=process: server.sent_bytes >= goal or process.poll() is not None)
         if process.poll() is None:
             os.kill(process.pid, signal.SIGKILL)
         process.wait()
@@ -363,8 +358,7 @@ def test_a_cancelled_download_does_not_wait_for_an_answer_that_has_not_begun(ser
     cancel = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         download = pool.submit(get, wanted(tmp_path / "a", url, data), cancel=cancel)
-        while not server.requests:
-            time.sleep(0.002)
+        until(lambda: server.requests)
         cancel.set()
         with pytest.raises(DownloadCanceledError):
             download.result(timeout=10)

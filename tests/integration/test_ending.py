@@ -159,7 +159,7 @@ def test_a_stop_at_any_moment_of_the_start_is_not_lost(embedded: Callable[..., W
     for number in range(20):
         thread = threading.Thread(target=worker.run)
         thread.start()
-        time.sleep(number / 500)  # any moment will do
+        time.sleep(number / 500)  # waits: nothing; any moment of the start will do
         worker.stop()
         thread.join(ENDS_WITHIN_S)
         assert not thread.is_alive(), number

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from tests.conftest import Runner, WorkerProcess, sse_events, write_project
 from tests.misbehaving_project import CODE
+from tests.waiting import eventually
 
 from gen_worker.testing.loopback import LoopbackScheduler
 from gen_worker.wire.messages import RunResult
@@ -146,12 +147,13 @@ def test_events_after_the_end_are_dropped_in_the_dev_runner(runner: Runner) -> N
 
 async def test_events_after_the_end_are_dropped_on_the_wire(start_worker: Start, project: Callable[..., Path]) -> None:
     async with LoopbackScheduler() as scheduler:
-        start_worker(project(CODE), scheduler.address)
+        folder = project(CODE)
+        start_worker(folder, scheduler.address)
         await scheduler.worker()
-        run = await scheduler.start_run("late", {"count": 5})
+        run = await scheduler.start_run("late", {"count": 5}, run_id="late")
         await run.result()
         last = run.events[-1].event_type
-        await asyncio.sleep(0.5)  # longer than the function's thread goes on
+        await eventually(lambda: (folder / "late-late").exists())  # the function's thread has said everything
         await scheduler.call("echo", {})
         assert (last, run.events[-1].event_type) == ("task.completed", "task.completed")
         assert len(run.of_type("custom.late")) <= 1

@@ -3,11 +3,11 @@
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+from tests.waiting import until
 
 CODE = """
 class In(msgspec.Struct):
@@ -39,17 +39,17 @@ def test_changes_are_taken_up_and_broken_code_is_not(project: Callable[..., Path
     with log.open("wb") as file:
         process = subprocess.Popen(command, cwd=folder, stderr=file)
     try:
-        wait(lambda: "listening on" in log.read_text())
+        until(lambda: "listening on" in log.read_text())
         url = re.search(r"http://\S+", log.read_text())[0]
         text = main.read_text()
         assert run(url, "first") == "one"
         main.write_text(text.replace('"one"', '"two"'))
-        wait(lambda: run(url, "first") == "two")
+        until(lambda: run(url, "first") == "two")
         main.write_text(text.replace("def first", "def first(:"))
-        wait(lambda: "reload.failed" in log.read_text())
+        until(lambda: "reload.failed" in log.read_text())
         assert run(url, "first") == "two"
         main.write_text(text.replace("def first", "def renamed"))
-        wait(lambda: run(url, "renamed") == "one")
+        until(lambda: run(url, "renamed") == "one")
         paths = httpx.get(f"{url}/openapi.json", trust_env=False).json()["paths"]
         assert [path for path in paths if path.startswith("/v1/run/")] == ["/v1/run/renamed"]
     finally:
@@ -60,10 +60,3 @@ def test_changes_are_taken_up_and_broken_code_is_not(project: Callable[..., Path
 def run(url: str, function: str) -> str | None:
     answer = httpx.post(f"{url}/v1/run/{function}", json={}, trust_env=False).json()
     return answer["output"]["text"] if answer.get("output") else None
-
-
-def wait(check: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 20
-    while not check():
-        assert time.monotonic() < deadline_s, "the expected state did not come"
-        time.sleep(0.05)

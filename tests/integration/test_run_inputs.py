@@ -10,6 +10,7 @@ from pathlib import Path
 import httpcore
 import pytest
 from tests.run_bench import Out, WithFile, action, bench
+from tests.waiting import eventually
 
 from gen_worker import ActionContext
 from gen_worker.net.guard import GuardedDownloader
@@ -120,7 +121,6 @@ def test_a_run_that_is_cancelled_while_a_file_is_fetched_ends_at_once_and_leaves
                 assert run.outcome.error_type == "canceled"
                 go_on.set()
                 async with asyncio.timeout(10):
-                    while made.left_files():
-                        await asyncio.sleep(0.01)
+                    await eventually(lambda: not made.left_files())
 
     asyncio.run(main())

@@ -2,7 +2,6 @@
 
 import random
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from blake3 import blake3
 from tests.blob_server import BlobServer
 from tests.fake_hub import FakeCozyHub
 from tests.integration.test_device_bytes import safetensors
+from tests.waiting import until
 
 from gen_worker.content.progress import Progress
 from gen_worker.errors import FatalError
@@ -66,9 +66,7 @@ def test_what_has_come_is_in_host_memory_before_the_rest_is_here(server: BlobSer
     done: list[Path] = []
     thread = threading.Thread(target=lambda: done.append(sources.source.fetch(WANT, Progress("m"), threading.Event()).path))
     thread.start()
-    while not host.ledger.used_bytes:
-        assert thread.is_alive()
-        time.sleep(0.001)
+    until(lambda: host.ledger.used_bytes or not thread.is_alive())
     assert not done  # the first is there while the second is still coming
     thread.join()
     wait_for(tee)

@@ -6,12 +6,12 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from tests.waiting import until
 
 from gen_worker.dev.reload import snapshot
 
@@ -53,11 +53,8 @@ class Dev:
         return self.log.read_text()
 
     def wait(self, check: Callable[[], bool]) -> None:
-        deadline_s = time.monotonic() + 30
-        while not check():
-            assert self.process.poll() is None, self.text
-            assert time.monotonic() < deadline_s, self.text
-            time.sleep(0.02)
+        until(lambda: check() or self.process.poll() is not None, told=lambda: self.text)
+        assert check(), self.text
 
     def says(self) -> str | None:
         answer = httpx.post(f"{self.url}/v1/run/first", json={}, trust_env=False).json()

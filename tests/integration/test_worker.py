@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.conftest import WorkerProcess
+from tests.waiting import eventually
 from tests.wire_project import CODE
 
 from gen_worker.testing.loopback import LoopbackScheduler, RunFailedError
@@ -100,8 +101,7 @@ async def test_registration_says_what_the_worker_is(start_worker: Start, folder:
         assert schemas["stream"].delta_schema_json == schemas["stream"].output_schema_json != b""
         assert b'"prompt"' in schemas["echo"].input_schema_json
         assert msgspec.json.decode(schemas["echo"].injection_json) == []
-        await scheduler.until(lambda: len(scheduler.events) >= 2)
-        await asyncio.sleep(0.1)
+        await scheduler.until(lambda: any(b'"ready"' in event.payload for event in scheduler.events))
         phases = [msgspec.json.decode(event.payload)["phase"] for event in scheduler.events if event.event_type == "worker.startup.phase"]
         checked = ["cache_preflight_started", "cache_preflight_ok"]
         assert phases == ["boot", "manifest_loaded", *checked, "scheduler_connecting", "registered", "ready"]
@@ -172,7 +172,7 @@ async def test_a_duplicate_run_id_gets_no_second_result(start_worker: Start, fol
         await scheduler.until(lambda: bool(run.of_type("task.rejected")))
         assert run.of_type("task.rejected")[0]["reason"] == "duplicate_run_id"
         assert await run.output() == {"text": "done"}
-        await asyncio.sleep(0.2)
+        assert await scheduler.call("echo", {"prompt": "last"}) == {"text": "last"}  # a second result would have come before it
         assert len(run.results) == 1
         assert scheduler.stale == []
 
@@ -244,8 +244,7 @@ async def test_unknown_messages_are_ignored(start_worker: Start, folder: Path) -
         assert await scheduler.call("echo", {"prompt": "x"}) == {"text": "x"}
         assert scheduler.streams == 1
         async with asyncio.timeout(5):
-            while len(worker.logged("wire.ignored")) < 2 or not worker.logged("wire.undecodable"):
-                await asyncio.sleep(0.01)
+            await eventually(lambda: len(worker.logged("wire.ignored")) >= 2 and worker.logged("wire.undecodable"))
 
 
 async def test_a_slow_reader_holds_up_the_stream_and_loses_nothing(start_worker: Start, folder: Path) -> None:
@@ -256,7 +255,7 @@ async def test_a_slow_reader_holds_up_the_stream_and_loses_nothing(start_worker:
             assert delta == {"text": str(seen)}
             seen += 1
             if seen % 6000 == 0:
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.05)  # waits: the reader is slow, which is what is tested
         assert seen == 60_000
         assert (await run.result()).success
 

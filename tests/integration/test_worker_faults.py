@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import WorkerProcess
 from tests.proxy import CuttingProxy
+from tests.waiting import eventually
 from tests.wire_project import CODE
 
 from gen_worker.testing.loopback import LoopbackScheduler
@@ -22,6 +23,11 @@ Start = Callable[..., WorkerProcess]
 @pytest.fixture
 def folder(project: Callable[..., Path]) -> Path:
     return project(CODE)
+
+
+async def said_before(scheduler: LoopbackScheduler) -> None:
+    """All that the worker had to say: a stream keeps its order, so whatever it sends again comes before an answer to a later call."""
+    assert await scheduler.call("echo", {"prompt": "last"}) == {"text": "last"}
 
 
 async def exchange_bytes(scheduler: LoopbackScheduler) -> None:
@@ -60,7 +66,7 @@ async def test_a_run_survives_a_dropped_connection(start_worker: Start, folder: 
         await scheduler.until(lambda: bool(run.of_type("task.inference.started")))
         proxy.cut()
         assert await run.output(10) == {"text": "done"}
-        await asyncio.sleep(0.3)
+        await said_before(scheduler)
         assert len(run.results) == 1
         assert scheduler.stale == []
         assert len(run.of_type("task.started")) == 1
@@ -78,7 +84,7 @@ async def test_a_stream_reset_anywhere_loses_and_repeats_nothing(start_worker: S
             assert [delta async for delta in run.deltas()] == [{"text": str(n)} for n in range(10)]
             assert len(run.results) == 1
             assert len(run.of_type("task.started")) <= 1  # events may be shed, a second start may not be
-        await asyncio.sleep(0.2)
+        await said_before(scheduler)
         assert scheduler.stale == []
         assert all(len(run.results) == 1 for run in scheduler.runs.values())
 
@@ -92,15 +98,14 @@ async def test_100_reconnects_under_load(start_worker: Start, folder: Path) -> N
         async def load() -> None:
             while True:
                 runs.append(await scheduler.start_run("echo", {"prompt": str(len(runs))}))
-                await asyncio.sleep(0.002)
+                await asyncio.sleep(0.002)  # waits: the load's rate, not a result
 
         loading = asyncio.create_task(load())
         threads = []
         for number in range(100):
             streams = scheduler.streams
             proxy.cut()
-            while scheduler.streams == streams or not scheduler.workers:
-                await asyncio.sleep(0.005)
+            await eventually(lambda streams=streams: scheduler.streams != streams and scheduler.workers)
             if number in (20, 99):
                 status = Path(f"/proc/{worker.process.pid}/status").read_text()
                 threads.append(int(status.split("Threads:")[1].split()[0]))
@@ -119,8 +124,7 @@ async def test_a_half_open_connection_is_noticed(start_worker: Start, folder: Pa
         run = await scheduler.start_run("slow", {"seconds": 0.3})
         await scheduler.until(lambda: bool(run.of_type("task.inference.started")))
         proxy.freeze()
-        while not worker.logged("scheduler.lost"):
-            await asyncio.sleep(0.02)
+        await eventually(lambda: worker.logged("scheduler.lost"))
         proxy.cut()
         proxy.thaw()
         assert await run.output(10) == {"text": "done"}
@@ -135,7 +139,7 @@ async def test_a_stopped_worker_goes_on_where_it_was(start_worker: Start, folder
         await scheduler.worker()
         worker.process.send_signal(signal.SIGSTOP)
         run = await scheduler.start_run("echo", {"prompt": "awake"})
-        await asyncio.sleep(3)
+        await asyncio.sleep(3)  # waits: 15 heartbeats; the silence is what is tested
         worker.process.send_signal(signal.SIGCONT)
         assert await run.output(10) == {"text": "awake"}
         assert scheduler.streams == 1
@@ -148,7 +152,7 @@ async def test_a_worker_stopped_for_30_s_goes_on(start_worker: Start, folder: Pa
         await scheduler.worker()
         worker.process.send_signal(signal.SIGSTOP)
         run = await scheduler.start_run("echo", {"prompt": "awake"})
-        await asyncio.sleep(30)
+        await asyncio.sleep(30)  # waits: the silence is what is tested
         worker.process.send_signal(signal.SIGCONT)
         assert await run.output(10) == {"text": "awake"}
 
@@ -160,12 +164,11 @@ async def test_a_scheduler_that_restarts_on_the_same_port(start_worker: Start, f
         run = await scheduler.start_run("slow", {"seconds": 0.6}, run_id="before")
         await scheduler.until(lambda: bool(run.of_type("task.inference.started")))
         address = scheduler.address
-    await asyncio.sleep(0.3)
+    await eventually(lambda: worker.logged("scheduler.connect_failed"))  # the worker has found nobody there
     async with LoopbackScheduler(address) as again:
         await again.worker(10)
         # The new scheduler knows nothing of the run; its result comes all the same, once.
-        while not again.stale:
-            await asyncio.sleep(0.02)
+        await eventually(lambda: again.stale)
         assert await again.call("echo", {"prompt": "x"}) == {"text": "x"}
         assert again.stale == ["before"]
         assert worker.logged("scheduler.reconnected")
@@ -189,7 +192,7 @@ async def test_the_leader_is_followed(start_worker: Start, folder: Path) -> None
         assert await leader.call("echo", {"prompt": "x"}) == {"text": "x"}
         assert follower.streams == 1
         # The named leader has joined the seeds: once a stream has lived, it is found again without asking the follower.
-        await asyncio.sleep(1.2)
+        await asyncio.sleep(1.2)  # waits: STABLE_S, after which a stream has lived
         await leader.end_streams()
         await leader.worker(10)
         assert follower.streams == 1
@@ -201,9 +204,8 @@ async def test_schedulers_that_name_each_other_are_not_hammered(start_worker: St
         two.reject_with = not_leader(one.address)
         start_worker(folder, one.address, RECONNECT_DELAY="30", RECONNECT_MAX_DELAY="0")
         async with asyncio.timeout(20):
-            while one.streams + two.streams < 6:
-                await asyncio.sleep(0.02)
-        await asyncio.sleep(1)
+            await eventually(lambda: one.streams + two.streams >= 6)
+        await asyncio.sleep(1)  # waits: that nothing comes; without the pause it would be hundreds
         assert one.streams + two.streams == 6, "one of the two, five hints, then a pause"
 
 
@@ -211,8 +213,7 @@ async def test_a_leader_without_an_address_is_a_plain_failure(start_worker: Star
     async with LoopbackScheduler() as scheduler:
         scheduler.reject_with = not_leader("")
         worker = start_worker(folder, scheduler.address)
-        while scheduler.streams < 3:
-            await asyncio.sleep(0.02)
+        await eventually(lambda: scheduler.streams >= 3)
         assert worker.process.poll() is None
 
 
@@ -238,9 +239,8 @@ async def test_a_scheduler_that_takes_and_drops_is_backed_off_from(start_worker:
         scheduler.reject_with = ("UNAVAILABLE", "not now")
         start_worker(folder, scheduler.address, RECONNECT_DELAY="0.3", RECONNECT_MAX_DELAY="0")
         async with asyncio.timeout(20):
-            while scheduler.streams < 2:
-                await asyncio.sleep(0.02)
-        await asyncio.sleep(2)
+            await eventually(lambda: scheduler.streams >= 2)
+        await asyncio.sleep(2)  # waits: that little comes; without the pauses it would be hundreds
         assert scheduler.streams <= 5
 
 
@@ -282,8 +282,7 @@ async def test_a_refused_token_is_retried_with_the_rotated_one(start_worker: Sta
         # Expired: the worker keeps asking, with pauses, and says why it is not served.
         accepted.clear()
         await scheduler.end_streams()
-        while len(seen) < 5:
-            await asyncio.sleep(0.02)
+        await eventually(lambda: len(seen) >= 5)
         accepted.add("rotated-token")
         await scheduler.worker(10)
         assert any("UNAUTHENTICATED" in line["detail"] for line in worker.logged("scheduler.connect_failed"))
@@ -299,8 +298,7 @@ class TestShutdown:
             runs = [await scheduler.start_run("slow", {"seconds": 0.5}) for _ in range(5)]
             await scheduler.until(lambda: all(run.of_type("task.inference.started") for run in runs))
             worker.process.send_signal(signal.SIGTERM)
-            while not worker.logged("worker.draining"):
-                await asyncio.sleep(0.01)
+            await eventually(lambda: worker.logged("worker.draining"))
             late = await scheduler.start_run("echo", {})
             result = await late.result()
             assert (result.error_type, result.retryable, late.of_type("task.rejected")[0]["reason"]) == (
@@ -332,8 +330,7 @@ class TestShutdown:
             run = await scheduler.start_run("slow", {"seconds": 0.6})
             await scheduler.until(lambda: bool(run.of_type("task.inference.started")))
             worker.process.send_signal(signal.SIGTERM)
-            while not worker.logged("worker.draining"):
-                await asyncio.sleep(0.01)
+            await eventually(lambda: worker.logged("worker.draining"))
             proxy.cut()
             assert await run.output(10) == {"text": "done"}
             assert await worker.ended() == 0
@@ -342,14 +339,12 @@ class TestShutdown:
         async with CuttingProxy("127.0.0.1:1") as proxy:
             proxy.freeze()
             early = start_worker(folder, proxy.address)
-            while "boot" not in early.log:
-                await asyncio.sleep(0.001)
+            await eventually(lambda: "boot" in early.log)
             early.process.send_signal(signal.SIGTERM)
             assert await early.ended(5) == 0
             for address in (proxy.address, "127.0.0.1:1", "192.0.2.1:8080"):
                 worker = start_worker(folder, address, RECONNECT_DELAY="60", RECONNECT_MAX_DELAY="0")
-                while "scheduler_connecting" not in worker.log:
-                    await asyncio.sleep(0.02)
+                await eventually(lambda worker=worker: "scheduler_connecting" in worker.log)
                 worker.process.send_signal(signal.SIGTERM)
                 assert await worker.ended(5) == 0
 
@@ -360,7 +355,6 @@ class TestShutdown:
             run = await scheduler.start_run("slow", {"seconds": 30})
             await scheduler.until(lambda: bool(run.of_type("task.inference.started")))
             worker.process.send_signal(signal.SIGTERM)
-            while not worker.logged("worker.draining"):
-                await asyncio.sleep(0.01)
+            await eventually(lambda: worker.logged("worker.draining"))
             worker.process.send_signal(signal.SIGINT)
             assert await worker.ended(5) == 0

@@ -1,6 +1,5 @@
 """Who the worker is and whom it talks to: TLS, client certificates, tokens, their verification."""
 
-import asyncio
 import json
 import threading
 import time
@@ -16,6 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from tests.certificates import Authority
 from tests.conftest import WorkerProcess
+from tests.waiting import eventually
 from tests.wire_project import CODE
 
 from gen_worker.errors import AuthError
@@ -52,8 +52,7 @@ class TestTls:
         authority, other = Authority(tmp_path / "pki"), Authority(tmp_path / "other", "other-ca")
         async with LoopbackScheduler(credentials=credentials(authority, authority.issue("server"))) as scheduler:
             worker = start_worker(folder, f"https://{scheduler.address}", SCHEDULER_TLS_CA_FILE=str(other.ca_file))
-            while "scheduler_connect_failed" not in worker.log:
-                await asyncio.sleep(0.02)
+            await eventually(lambda: "scheduler_connect_failed" in worker.log)
             assert scheduler.streams == 0
 
     async def test_the_server_name_option(self, start_worker: Start, folder: Path, tmp_path: Path) -> None:
@@ -62,8 +61,7 @@ class TestTls:
         async with LoopbackScheduler(credentials=credentials(authority, certificate)) as scheduler:
             env = {"USE_TLS": "1", "SCHEDULER_TLS_CA_FILE": str(authority.ca_file)}
             worker = start_worker(folder, scheduler.address, **env)
-            while "scheduler_connect_failed" not in worker.log:
-                await asyncio.sleep(0.02)
+            await eventually(lambda: "scheduler_connect_failed" in worker.log)
             assert scheduler.streams == 0
             start_worker(folder, scheduler.address, **env, SCHEDULER_TLS_SERVER_NAME="scheduler.internal")
             assert await scheduler.call("echo", {"prompt": "x"}) == {"text": "x"}
@@ -73,8 +71,7 @@ class TestTls:
         async with LoopbackScheduler(credentials=credentials(authority, authority.issue("server"), client_ca=True)) as scheduler:
             env = {"USE_TLS": "1", "SCHEDULER_TLS_CA_FILE": str(authority.ca_file)}
             without = start_worker(folder, scheduler.address, **env)
-            while "scheduler_connect_failed" not in without.log:
-                await asyncio.sleep(0.02)
+            await eventually(lambda: "scheduler_connect_failed" in without.log)
             assert scheduler.streams == 0
             half = start_worker(folder, scheduler.address, **env, SCHEDULER_TLS_CERT_FILE=str(authority.ca_file))
             assert await half.ended() == 1
@@ -91,8 +88,7 @@ class TestTls:
         ):
             secure.reject_with = ("FAILED_PRECONDITION", f"not_leader:http://{plain.address}")
             worker = start_worker(folder, f"https://{secure.address}", SCHEDULER_TLS_CA_FILE=str(authority.ca_file))
-            while worker.log.count("scheduler_connect_failed") < 4:
-                await asyncio.sleep(0.02)
+            await eventually(lambda: worker.log.count("scheduler_connect_failed") >= 4)
             assert plain.streams == 0
             assert secure.streams >= 2
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import WorkerProcess
 from tests.proxy import CuttingProxy
+from tests.waiting import eventually
 from tests.wire_project import CODE
 
 from gen_worker.runtime.connection import ANSWER_TIMEOUT_S, ConnectionPolicy
@@ -111,8 +112,7 @@ async def test_both_ends_notice_a_half_open_connection(start_worker: Start, fold
         # Twice the promise, for busy machines; without these settings it would be a minute.
         await scheduler.until(lambda: not scheduler.workers, 2 * NOTICED_WITHIN_S)
         async with asyncio.timeout(NOTICED_WITHIN_S):
-            while not worker.logged("scheduler.lost"):
-                await asyncio.sleep(0.05)
+            await eventually(lambda: worker.logged("scheduler.lost"))
         assert "heartbeats" in worker.logged("scheduler.lost")[0]["detail"]
         proxy.cut()
         proxy.thaw()

@@ -127,10 +127,15 @@ async def test_limits_hold_for_sessions(start_worker: Start, folder: Path) -> No
         assert await scheduler.call("echo", {"prompt": "free"}) == {"text": "free"}
 
 
+async def handler_runs(scheduler: LoopbackScheduler) -> None:
+    """The session opened last has its handler: the worker takes messages in order, and has answered a later one."""
+    assert await scheduler.call("echo", {"prompt": "x"}) == {"text": "x"}
+
+
 async def test_a_lost_stream_ends_its_sessions(start_worker: Start, folder: Path) -> None:
     async with served(start_worker, folder) as (scheduler, worker):
         session = await scheduler.open_realtime("stubborn")
-        await asyncio.sleep(0.1)
+        await handler_runs(scheduler)
         await scheduler.end_streams()
         assert session.reason == "connection_lost"
         await scheduler.worker()
@@ -144,7 +149,7 @@ async def test_a_lost_stream_ends_its_sessions(start_worker: Start, folder: Path
 async def test_drain_closes_sessions(start_worker: Start, folder: Path) -> None:
     async with served(start_worker, folder) as (scheduler, worker):
         session = await scheduler.open_realtime("stubborn")
-        await asyncio.sleep(0.1)
+        await handler_runs(scheduler)
         worker.process.send_signal(signal.SIGTERM)
         assert await end_of(session) == "worker_draining"
         assert await worker.ended() == 0

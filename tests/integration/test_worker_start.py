@@ -2,13 +2,13 @@
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 from tests.conftest import WorkerProcess
+from tests.waiting import until
 from tests.wire_project import CODE
 
 from gen_worker.testing.loopback import LoopbackScheduler
@@ -73,6 +73,5 @@ async def test_the_baked_manifest_is_served(start_worker: Start, folder: Path, t
 
 def test_sigterm_while_functions_are_imported(project: Callable[..., Path], start_worker: Callable[..., WorkerProcess]) -> None:
     worker = start_worker(project('print("importing", flush=True)\ntime.sleep(30)\n'), "127.0.0.1:1")
-    while "importing" not in worker.log:
-        time.sleep(0.01)
+    until(lambda: "importing" in worker.log)
     assert worker.stop(5) == 0

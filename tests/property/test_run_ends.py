@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import msgspec
 import pytest
 from tests.run_bench import DATA_URI, Bench, Engine, Heard, In, Out, WithFile, action, batched, bench
+from tests.waiting import eventually
 
 from gen_worker import ActionContext, ModelRef, ModelRefSource
 from gen_worker.authoring.signature import FunctionSpec
@@ -82,7 +83,7 @@ def waiting(ctx: ActionContext, payload: WithFile, engine: Annotated[Engine, MOD
 
 async def async_waiting(ctx: ActionContext, payload: WithFile, engine: Annotated[Engine, MODEL]) -> Out:
     ENTERED.set()
-    await asyncio.sleep(10)
+    await asyncio.sleep(10)  # waits: the function is slow; its run does not wait for it
     return Out("went on")
 
 
@@ -246,9 +247,7 @@ def test_a_run_ends_once_whatever_breaks(scenario: str, afterwards: bool, tmp_pa
                 assert heard.late == 0, where
                 for held in ("lease.release", "seat.release", "run_inputs.close", "work"):
                     assert said.count(held) == sabotage.given.count(held.partition(".")[0]), where
-                async with asyncio.timeout(10):
-                    while made.pins or made.left_files():  # a fetch in a thread, which the run did not wait for
-                        await asyncio.sleep(0.001)
+                await eventually(lambda: not (made.pins or made.left_files()))  # a fetch in a thread, which the run did not wait for
                 assert len(heard.outcomes) == (sabotage.broken != "hooks.ended" or afterwards), where
             # The executor as it was: a run of each kind, by the same id.
             for kind in ("plain", "everything", "async", "stream", "batch"):
@@ -287,7 +286,7 @@ def spoiling_and_waiting(ctx: ActionContext, payload: In) -> Out:
 
 async def spoiling_and_sleeping(ctx: ActionContext, payload: In) -> Out:
     spoil(ctx)
-    await asyncio.sleep(60)
+    await asyncio.sleep(60)  # waits: the function is slow; its run does not wait for it
     return Out("x")
 
 

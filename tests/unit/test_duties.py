@@ -77,7 +77,7 @@ async def test_the_end_of_the_worker_ends_its_tasks_without_an_answer() -> None:
 
     async def worker() -> None:
         async with asyncio.TaskGroup() as tasks:
-            Duties(tasks, Log(io.StringIO())).start(asyncio.sleep(3600), "waiting", answers.append)
+            Duties(tasks, Log(io.StringIO())).start(asyncio.Event().wait(), "waiting", answers.append)
             await asyncio.sleep(0)
             raise ValueError("the end")
 
