@@ -40,9 +40,9 @@ from gen_worker.residency.loaders.base import LoadControl, Loaded, LoadPlan, Loa
 from gen_worker.residency.loaders.transformers import TransformersLoader
 from gen_worker.residency.loads import Residency
 from gen_worker.residency.manager import ModelManager
-from gen_worker.residency.provide import build_sources
 from gen_worker.residency.reader import Extent, read_into
 from gen_worker.settings import ModelSettings
+from gen_worker.sources.build import build_sources
 from gen_worker.sources.keyspace import Keyspace
 from gen_worker.sources.source import ModelWant, OverrideSource
 from gen_worker.testing.fakes import FakeDevice
@@ -53,7 +53,7 @@ FETCH = """
 import json, os, sys, threading
 from gen_worker.content.listing import Listing, RemoteFile
 from gen_worker.content.progress import Progress
-from gen_worker.residency.provide import build_sources
+from gen_worker.sources.build import build_sources
 from gen_worker.sources.source import ModelWant
 from gen_worker.refs import ModelSpec
 from gen_worker.settings import ModelSettings

@@ -8,6 +8,7 @@ handle of the folder, so that no name can lead out of it, also when folders are 
 import os
 import secrets
 import stat
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -155,3 +156,12 @@ def _empty(top: int, name: str) -> None:
 def _names(folder: int) -> list[str]:
     with os.scandir(folder) as entries:
         return [entry.name for entry in entries]
+
+
+def make_writable(folder: Path) -> None:
+    """Create the folder if need be, and try it with a small file; `OSError` says why nothing can be written there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe-") as file:
+        file.write(b"probe")
+        file.flush()
+        os.fsync(file.fileno())

@@ -6,7 +6,7 @@ from gen_worker.authoring.context import ActionContext
 from gen_worker.authoring.realtime import RealtimeSocket
 
 if TYPE_CHECKING:
-    from gen_worker.runtime.program import Worker
+    from gen_worker.runtime.embedded import Worker
 
 __all__ = ["ActionContext", "RealtimeSocket", "Worker"]
 
@@ -17,4 +17,4 @@ def __getattr__(name: str) -> Any:
     # Loaded when first asked for: authors import the context from here, and do not need gRPC.
     import importlib
 
-    return importlib.import_module("gen_worker.runtime.program").Worker
+    return importlib.import_module("gen_worker.runtime.embedded").Worker

@@ -12,9 +12,10 @@ from gen_worker import CozyHubDownloader, ModelDownloader, PipelineConfig, Pipel
 from gen_worker.content.progress import Progress
 from gen_worker.net.wanted import DownloadFailedError
 from gen_worker.refs import ModelSpec
+from gen_worker.residency.custom import downloader_source
 from gen_worker.residency.pipeline_loader import CudaOutOfMemoryError, ModelDownloadError, ModelNotFoundError
-from gen_worker.residency.provide import Extras, build_sources
 from gen_worker.settings import ModelSettings
+from gen_worker.sources.build import build_sources
 from gen_worker.sources.source import ModelWant
 
 DIGITS = EXAMPLES / "models/digits-sd"
@@ -119,7 +120,7 @@ def test_a_downloader_of_the_program(tmp_path: Path) -> None:
     settings = ModelSettings.from_env({"TENSORHUB_CACHE_DIR": str(tmp_path)})
     want = ModelWant("m", ModelSpec("cozy:demo/m:v1"))
     for _ in range(2):
-        source = build_sources(settings, {}, Extras(None, downloader)).source
+        source = build_sources(settings, {}, downloader_source(downloader, settings)).source
         local = source.present(want) or source.fetch(want, Progress("m"), threading.Event())
         assert (local.path / "weights").read_text() == "cozy:demo/m:v1"
     assert downloader.calls == 1

@@ -19,8 +19,8 @@ from gen_worker.errors import FatalError, RetryableError
 from gen_worker.net.retry import Retries, RetryPolicy, Wait
 from gen_worker.net.wanted import DownloadCanceledError
 from gen_worker.refs import ModelSpec
-from gen_worker.residency.provide import build_sources
 from gen_worker.settings import ModelSettings
+from gen_worker.sources.build import build_sources
 from gen_worker.sources.hf_hub import until_cancelled
 from gen_worker.sources.source import LocalModel, ModelWant
 

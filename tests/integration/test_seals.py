@@ -20,9 +20,9 @@ from gen_worker.content.seals import Seals
 from gen_worker.errors import FatalError
 from gen_worker.log import Log
 from gen_worker.refs import ModelSpec
-from gen_worker.residency.provide import Sources, build_sources
 from gen_worker.settings import ModelSettings
 from gen_worker.sources.arrivals import Arrivals
+from gen_worker.sources.build import Sources, build_sources
 from gen_worker.sources.checked import CheckedSource
 from gen_worker.sources.localize import LocalCopies
 from gen_worker.sources.source import LocalModel, ModelWant

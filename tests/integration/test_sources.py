@@ -14,8 +14,8 @@ from tests.fake_hub import COMMIT, FakeCozyHub, FakeHuggingFace, FakeOldHub, rea
 from gen_worker.content.progress import Progress
 from gen_worker.errors import CozyHubError, CozyHubNoCompatibleArtifactError, FatalError, RetryableError
 from gen_worker.refs import ModelSpec
-from gen_worker.residency.provide import Sources, build_sources
 from gen_worker.settings import ModelSettings
+from gen_worker.sources.build import Sources, build_sources
 from gen_worker.sources.source import LocalModel, ModelWant
 
 DIGITS = Path(__file__).parents[2] / "examples/models/digits-sd"

@@ -25,8 +25,8 @@ from gen_worker.content.progress import Progress
 from gen_worker.errors import FatalError, ResourceError, RetryableError
 from gen_worker.net.part_file import part_path
 from gen_worker.refs import ModelSpec
-from gen_worker.residency.provide import Sources, build_sources
 from gen_worker.settings import ModelSettings
+from gen_worker.sources.build import Sources, build_sources
 from gen_worker.sources.localize import LocalCopies
 from gen_worker.sources.source import LocalModel, ModelWant, OverrideSource
 
@@ -155,7 +155,7 @@ PROCESS = """
     import json, os, sys, threading
     from gen_worker.content.listing import Listing, RemoteFile
     from gen_worker.content.progress import Progress
-    from gen_worker.residency.provide import build_sources
+    from gen_worker.sources.build import build_sources
     from gen_worker.sources.source import ModelWant
     from gen_worker.refs import ModelSpec
     from gen_worker.settings import ModelSettings

@@ -23,8 +23,8 @@ from gen_worker.net.download import fetch
 from gen_worker.net.range_client import Link, RangeClient
 from gen_worker.net.wanted import Wanted
 from gen_worker.refs import ModelSpec
-from gen_worker.residency.provide import Sources, build_sources
 from gen_worker.settings import ModelSettings
+from gen_worker.sources.build import Sources, build_sources
 from gen_worker.sources.source import LocalModel, ModelWant
 
 REF = "cozy:demo/listed:latest"

@@ -18,9 +18,9 @@ from gen_worker.refs import ModelSpec
 from gen_worker.residency.host_tier import HostTier, file_key
 from gen_worker.residency.loaders.base import LoadControl
 from gen_worker.residency.loaders.weights import find_weights, load_tensors
-from gen_worker.residency.provide import Sources, build_sources
 from gen_worker.residency.tee import Tee
 from gen_worker.settings import ModelSettings
+from gen_worker.sources.build import Sources, build_sources
 from gen_worker.sources.source import ModelWant
 from gen_worker.testing.fakes import FakeDevice
 
@@ -34,10 +34,9 @@ def server() -> Iterator[BlobServer]:
         yield server
 
 
-@pytest.fixture
-def sources(server: BlobServer, tmp_path: Path) -> Sources:
+def build(server: BlobServer, tmp_path: Path, tee: Tee) -> Sources:
     env = {"TENSORHUB_CACHE_DIR": str(tmp_path / "cache"), "COZY_HUB_URL": server.url, "WORKER_MIN_FREE_DISK_GB": "0.01"}
-    return build_sources(ModelSettings.from_env(env), {})
+    return build_sources(ModelSettings.from_env(env), {}, on_blob=tee.arrived)
 
 
 def files(tmp_path: Path, names: str) -> dict[str, bytes]:
@@ -53,13 +52,13 @@ def wait_for(tee: Tee) -> None:
     tee._thread.submit(lambda: None).result()
 
 
-def test_what_has_come_is_in_host_memory_before_the_rest_is_here(server: BlobServer, sources: Sources, tmp_path: Path) -> None:
+def test_what_has_come_is_in_host_memory_before_the_rest_is_here(server: BlobServer, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     device = FakeDevice(64 << 20, host_bytes=3 * SIZE)
     host = device.host
     assert host is not None
     tee = Tee(lambda: host)
-    sources.cas.on_blob = tee.arrived
+    sources = build(server, tmp_path, tee)
     content = files(tmp_path, "ab")
     FakeCozyHub(server).add("cozy:demo/m:latest", content)
     server.blobs[f"/blob/{blake3(content['b/model.safetensors']).hexdigest()}"].chunk_pause_s = 0.02
@@ -79,11 +78,11 @@ def test_what_has_come_is_in_host_memory_before_the_rest_is_here(server: BlobSer
     tee.close()
 
 
-def test_what_is_wrong_goes_nowhere_and_nothing_is_displaced(server: BlobServer, sources: Sources, tmp_path: Path) -> None:
+def test_what_is_wrong_goes_nowhere_and_nothing_is_displaced(server: BlobServer, tmp_path: Path) -> None:
     host = FakeDevice(1, host_bytes=SIZE + 1000).host
     assert host is not None
     tee = Tee(lambda: host)
-    sources.cas.on_blob = tee.arrived
+    sources = build(server, tmp_path, tee)
     hub = FakeCozyHub(server)
     hub.add("cozy:demo/m:latest", files(tmp_path, "abc"))
     sources.source.fetch(WANT, Progress("m"), threading.Event())

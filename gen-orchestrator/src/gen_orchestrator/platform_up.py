@@ -25,6 +25,7 @@ from gen_orchestrator.serving import make_server
 from gen_orchestrator.store.base import Release
 from gen_orchestrator.store.sqlite import SqliteStore
 from gen_worker.http.hosts import HostPolicy
+from gen_worker.http.listening import url_of
 from gen_worker.log import Log
 
 OWNER = "local"
@@ -58,9 +59,7 @@ class Platform:
         """Serve until a signal; the exit status. A second signal ends it at once."""
         settings = self._settings
         settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        host, port = sock.getsockname()[:2]
-        shown_host = f"[{host}]" if ":" in host else host
-        url = f"http://{shown_host}:{port}"
+        url = url_of(sock)
         store = await asyncio.to_thread(SqliteStore, settings.data)
         node = self.node = Node(
             NodeSettings(
@@ -68,7 +67,7 @@ class Platform:
                 node_id=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
                 worker_listen=settings.worker_listen,
                 http_url=url,
-                hosts=HostPolicy.listening_on(host, settings.allowed_hosts),
+                hosts=HostPolicy.listening_on(sock.getsockname()[0], settings.allowed_hosts),
             ),
             store,
             Processes(settings.data / "logs"),

@@ -17,20 +17,20 @@ from gen_worker.cli.output import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_USAGE, Verb,
 from gen_worker.content.disk import free_bytes
 from gen_worker.content.housekeeping import collect, repair, verify
 from gen_worker.content.measured import NET, Measurements
-from gen_worker.dev.project import load_project
 from gen_worker.errors import WorkerError
 from gen_worker.names import did_you_mean
 from gen_worker.project.cozy_toml import find_cozy_toml
+from gen_worker.project.served import load_project
 from gen_worker.refs import DEFAULT_DTYPES, ModelSpec, canonical_ref
 from gen_worker.residency.devices import model_cache
 from gen_worker.residency.hardware import GpuWatch
-from gen_worker.residency.provide import Sources, build_sources, scheme_of
 from gen_worker.residency.takers import takers_of
-from gen_worker.settings import DeviceSettings, ModelSettings, split_list
+from gen_worker.settings import DeviceSettings, ModelSettings
 from gen_worker.sources.arrivals import Arrivals
+from gen_worker.sources.build import Sources, build_sources, scheme_of
 from gen_worker.sources.keyspace import Keyspace
 from gen_worker.sources.plan import ModelPlan, Room, describe, plan_of_folder, plan_of_listing
-from gen_worker.sources.source import ModelWant, OverrideError, parse_overrides
+from gen_worker.sources.source import ModelWant, OverrideError, read_overrides
 
 names_argument = click.argument("names", nargs=-1, metavar="[KEY|REF]...")
 model_option = click.option(
@@ -60,12 +60,7 @@ class _Workbench:
             served = load_project(root)
             self._takers = partial(takers_of, Keyspace(served.models_by_function), served.functions)
             self.declared = {key: spec for table in served.models_by_function.values() for key, spec in table.items()}
-        overrides = parse_overrides(split_list(self.settings.cozy_model_overrides), root) | parse_overrides(models, Path.cwd())
-        for key in overrides:
-            if self.declared and key not in self.declared:
-                raise ValueError(
-                    f"model override for {key!r}, which nobody uses.{did_you_mean(key, self.declared)} Keys: {', '.join(self.declared)}"
-                )
+        overrides = read_overrides(self.settings.cozy_model_overrides, root, models, self.declared or None)
         self.sources: Sources = build_sources(self.settings, overrides)
 
     def wants(self, names: tuple[str, ...], dtypes: tuple[str, ...]) -> list[ModelWant]:

@@ -31,7 +31,6 @@ from gen_worker.cli.output import (
     stdout_of,
 )
 from gen_worker.cli.session import LocalSession, run_locally
-from gen_worker.dev.project import Served, load_project
 from gen_worker.dev.server import ServeOptions
 from gen_worker.errors import FieldError
 from gen_worker.execution.text_fields import FormPayload, TextFieldError, read_json
@@ -42,6 +41,7 @@ from gen_worker.names import did_you_mean, slugify
 from gen_worker.outcome import Outcome
 from gen_worker.project.cozy_toml import CozyTomlError
 from gen_worker.project.discovery import DiscoveryError
+from gen_worker.project.served import Served, load_project
 from gen_worker.project.stdout import silence
 from gen_worker.project.validation import VersionError
 

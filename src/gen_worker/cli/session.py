@@ -6,19 +6,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from gen_worker.authoring.assets import Asset
-from gen_worker.dev.project import Served
 from gen_worker.dev.server import ServeOptions, dev_config
 from gen_worker.events import RunEvent
+from gen_worker.execution.build import build_execution
 from gen_worker.execution.cancellation import CancelToken
-from gen_worker.execution.executor import Executor
 from gen_worker.execution.request import RunRequest
-from gen_worker.files.inputs import InputFiles
 from gen_worker.files.local_outputs import LocalOutputs
 from gen_worker.log import Log
 from gen_worker.outcome import Outcome
-from gen_worker.residency.devices import model_cache, named_device
-from gen_worker.residency.hardware import GpuWatch
-from gen_worker.residency.provide import build_models
+from gen_worker.project.served import Served
 
 OnEvent = Callable[[RunEvent], None]
 
@@ -67,21 +63,13 @@ class _Sink:
 async def run_locally(session: LocalSession, on_event: OnEvent, log: Log) -> tuple[Outcome, list[Asset]]:
     """ROOT of a local run: its outcome and the files that it saved."""
     config = session.config
-    cache = model_cache(config.devices, GpuWatch(config.devices).read().memory_bytes)
-    models = build_models(config.sources, config.model_settings, config.devices, cache, config.models_by_function, log)
-    inputs = InputFiles(
-        config.run_dir, _nothing, max_bytes=config.limits.worker_max_input_file_bytes, retries=config.limits.worker_download_retries
+    execution = build_execution(
+        config.execution, config.run_dir, log, models_by_function=config.models_by_function, saved_file=lambda ref: None
     )
-    executor = Executor(models, inputs, config.limits, log, device=named_device(config.devices))
     files: list[Asset] = []
-    outputs = LocalOutputs(config.outputs, config.limits.upload_bytes, files.append)
+    outputs = LocalOutputs(config.outputs, config.execution.limits.upload_bytes, files.append)
     session.token = CancelToken()
     try:
-        return await executor.run(session.spec, session.request, _Sink(on_event), session.token, outputs), files
+        return await execution.executor.run(session.spec, session.request, _Sink(on_event), session.token, outputs), files
     finally:
-        executor.close()
-        models.close()
-
-
-def _nothing(ref: str) -> None:
-    return None
+        execution.close()

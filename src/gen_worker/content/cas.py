@@ -49,15 +49,23 @@ class _Ref(msgspec.Struct, frozen=True):
 
 
 class Cas:
-    """A store in one folder; several processes may use it."""
+    """A store in one folder; several processes may use it. `on_blob` hears of each blob that has come and is right, in download threads."""
 
-    def __init__(self, root: Path, *, floor_bytes: int = 0, log: Log | None = None, seals: Seals | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        floor_bytes: int = 0,
+        log: Log | None = None,
+        seals: Seals | None = None,
+        on_blob: Callable[[Path], None] = lambda path: None,
+    ) -> None:
         self.root = root
         self.seals = seals or Seals(root.parent / "seals")
         self._log = log or Log()
         self._skipped: set[Path] = set()
         self._floor_bytes = floor_bytes
-        self.on_blob: Callable[[Path], None] = lambda path: None  # a blob has come, and is right
+        self._on_blob = on_blob
         self.blobs = root / "blobs" / "blake3"
         self.snapshots = root / "snapshots"
         self.manifests = root / "manifests"
@@ -128,7 +136,7 @@ class Cas:
             admit(self.root, growth, self._floor_bytes, ref)
             progress.begin("downloading", total)
             progress.add(total - need)
-            fetched = fetch_blobs(missing, self.locks, client, policy, progress, cancel, self.on_blob, self.seals)
+            fetched = fetch_blobs(missing, self.locks, client, policy, progress, cancel, self._on_blob, self.seals)
             found = self._publish(listing)
         self._remember(_Ref(ref, listing.digest, form))
         return Snapshot(found.path, found.listing, fetched)

@@ -5,6 +5,7 @@ projects give equal bytes. Reading: an entry of a function may hold nothing but 
 skipped; a model may be a plain ref.
 """
 
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -12,6 +13,7 @@ from msgspec import UNSET, UnsetType
 
 from gen_worker.refs import ModelSpec
 
+BAKED_MANIFEST = Path("/app/.cozy/manifest.json")  # in every image that a worker runs in
 Schema = dict[str, Any]
 Models = dict[str, ModelSpec | str]
 

@@ -19,8 +19,7 @@ from gen_worker.dev.own_routes import own_routes
 from gen_worker.dev.run_lines import RunLines
 from gen_worker.dev.runs import STATUSES, DevRun, RunBook
 from gen_worker.execution.admission import Admission
-from gen_worker.execution.executor import Executor
-from gen_worker.files.inputs import InputFiles
+from gen_worker.execution.build import ExecutionSettings, build_execution
 from gen_worker.files.local_outputs import LocalOutputs
 from gen_worker.http.asgi import Endpoint, Request, RequestError, Shortcut, build_router
 from gen_worker.http.event_log import Reader
@@ -33,10 +32,6 @@ from gen_worker.http.sse import last_event_id
 from gen_worker.log import Log
 from gen_worker.project.manifest import function_entry
 from gen_worker.refs import ModelSpec
-from gen_worker.residency.devices import model_cache, named_device
-from gen_worker.residency.hardware import GpuWatch
-from gen_worker.residency.provide import Sources, build_models
-from gen_worker.settings import DeviceSettings, ModelSettings, RunLimits
 from gen_worker.sources.keyspace import Keyspace
 
 PAGE_SIZE = 50
@@ -51,12 +46,9 @@ class DevConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     functions: tuple[FunctionSpec, ...]
     models_by_function: Mapping[str, Mapping[str, ModelSpec]]
-    sources: Sources
-    model_settings: ModelSettings
+    execution: ExecutionSettings
     outputs: Path
     run_dir: Path
-    limits: RunLimits
-    devices: DeviceSettings
     endpoint_name: str = ""
     hosts: HostPolicy = HostPolicy()
     talks: bool = False  # a line for each run and each refused request
@@ -68,13 +60,9 @@ class DevApp:
     def __init__(self, config: DevConfig, log: Log) -> None:
         self._config = config
         self._outputs = LocalOutputs(config.outputs)
-        self._cache = model_cache(config.devices, GpuWatch(config.devices).read().memory_bytes)
-        self._models = build_models(config.sources, config.model_settings, config.devices, self._cache, {}, log)
-        limits = config.limits
-        inputs = InputFiles(
-            config.run_dir, self._lookup, max_bytes=limits.worker_max_input_file_bytes, retries=limits.worker_download_retries
-        )
-        self._executor = Executor(self._models, inputs, limits, log, device=named_device(config.devices))
+        self._execution = build_execution(config.execution, config.run_dir, log, saved_file=self._lookup)
+        self._executor, self._models = self._execution.executor, self._execution.models
+        limits = config.execution.limits
         self._book = RunBook(Admission(limits.worker_max_concurrency))
         self._lines = RunLines(log) if config.talks else None
         self._invoker = Invoker({}, self._executor, self._book, config.outputs, limits.upload_bytes, config.run_dir, log, self._lines)
@@ -89,14 +77,13 @@ class DevApp:
         """Serve these functions from now on. Loaded models and runs in progress stay."""
         served = {spec.name: spec for spec in functions if spec.kind == "function"}
         self._invoker.functions = served
-        self._models.keyspace = Keyspace(models_by_function)
+        self._models.select_by(Keyspace(models_by_function))
         self._model_routes.functions = served
         self._openapi: bytes | None = None
 
     async def close(self) -> None:
         await self._invoker.close()
-        self._executor.close()
-        self._models.close()
+        self._execution.close()
 
     def _router(self) -> Router:
         return build_router(
@@ -127,7 +114,7 @@ class DevApp:
     async def _status(self, request: Request) -> None:
         body = {
             "functions": sorted(self._invoker.functions),
-            "model_cache": self._cache.get_stats().to_dict(),
+            "model_cache": self._execution.cache.get_stats().to_dict(),
             "ok": True,
             "runs": {"active": self._book.active, "queued": self._book.queued},
             "threads_left": self._executor.threads.left(),

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gen_worker.dev.app import DevApp
-from gen_worker.dev.project import Served, load_project
 from gen_worker.log import Log
+from gen_worker.project.served import Served, load_project
 
 POLL_S = 0.5
 REST = 10  # times as long as a look took is rested, so that a folder of very many files does not keep a processor busy

@@ -5,34 +5,30 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
 
 import msgspec
 import uvicorn
 
+from gen_worker import event_loop
+from gen_worker.contract.manifest import BAKED_MANIFEST
 from gen_worker.dev.app import DevApp, DevConfig
-from gen_worker.dev.project import Served, load_baked, load_project
 from gen_worker.dev.reload import Snapshot, snapshot, watch
 from gen_worker.dev.run_lines import show_what_functions_say
+from gen_worker.execution.build import ExecutionSettings
 from gen_worker.execution.collector import settle_collector
-from gen_worker.http.connection import Connection
-from gen_worker.http.crowd import ConnectionLimits, Crowd
 from gen_worker.http.hosts import HostPolicy, is_loopback
+from gen_worker.http.listening import listening_socket, url_of
+from gen_worker.http.serving import quiet_config
 from gen_worker.leaving import GRACE_S, leave, leave_forks_alone, stop_signals
 from gen_worker.log import Log
-from gen_worker.names import did_you_mean
 from gen_worker.project.cozy_toml import find_cozy_toml
-from gen_worker.residency.devices import check_devices
-from gen_worker.residency.hardware import GpuWatch
-from gen_worker.residency.provide import build_sources
-from gen_worker.settings import DeviceSettings, ModelSettings, RunLimits, split_list
-from gen_worker.sources.source import parse_overrides
+from gen_worker.project.served import Served, load_baked, load_project
+from gen_worker.shared_files import make_writable
 
 DEFAULT_LISTEN = "127.0.0.1:8081"
-BAKED_MANIFEST = Path("/app/.cozy/manifest.json")
 
 
 class ServeError(ValueError):
@@ -76,34 +72,15 @@ def functions_or_none_yet(options: ServeOptions, log: Log) -> Served:
         return Served(options.root.resolve().name, (), {}, options.root.resolve())
 
 
-def model_overrides(options: ServeOptions, named: str, served: Served) -> dict[str, Path]:
-    """Local folders for model keys: from the environment (relative to the project), then from the options (to the current folder)."""
-    paths = parse_overrides(split_list(named), options.root)
-    paths |= parse_overrides(list(options.models), Path.cwd())
-    keys = {key for table in served.models_by_function.values() for key in table}
-    for key in paths:
-        if key not in keys and served.functions:
-            raise ServeError(
-                f"model override for {key!r}, which nobody uses.{did_you_mean(key, keys)} Declared: {', '.join(sorted(keys)) or 'none'}"
-            )
-    return paths
-
-
 def dev_config(options: ServeOptions, env: Mapping[str, str], run_dir: Path, served: Served) -> DevConfig:
     """The configuration of a `DevApp` for these functions."""
-    settings, devices = ModelSettings.from_env(env), DeviceSettings.from_env(env)
-    check_devices(devices, GpuWatch(devices).read().count)
+    keys = {key for table in served.models_by_function.values() for key in table}
     return DevConfig(
         functions=served.functions,
         models_by_function=served.models_by_function,
-        sources=build_sources(
-            settings, model_overrides(options, settings.cozy_model_overrides, served), log=Log(as_json=env.get("LOG_FORMAT") == "json")
-        ),
-        model_settings=settings,
+        execution=ExecutionSettings.from_env(env, options.root, options.models, keys if served.functions else None),
         outputs=writable(options.outputs),
         run_dir=Path(env.get("WORKER_RUN_DIR") or run_dir),
-        limits=RunLimits.from_env(env),
-        devices=devices,
         endpoint_name=served.endpoint_name,
         talks=options.talks,
         hosts=HostPolicy.listening_on(options.listen.rpartition(":")[0], options.allow_hosts),
@@ -114,32 +91,10 @@ def writable(folder: Path) -> Path:
     """The folder, created if need be; `ServeError` when nothing can be written there."""
     folder = folder.expanduser().resolve()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe-"):
-            pass
+        make_writable(folder)
     except OSError as exc:
         raise ServeError(f"outputs folder {folder} cannot be written: {exc.strerror}; choose another with --outputs FOLDER") from None
     return folder
-
-
-def listening_socket(listen: str) -> socket.socket:
-    """A bound socket for `host:port` (port 0: any free one); `ServeError` says why it cannot be had."""
-    host, colon, port = listen.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > 65535:
-        raise ServeError(f"--listen {listen!r}: expected HOST:PORT, such as {DEFAULT_LISTEN}")
-    host = host.strip("[]")
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
-        sock = socket.socket(family, kind)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-        sock.listen(2048)
-    except OSError as exc:
-        used = (
-            f"; port {port} is already used: stop the other server, or take a free port with --listen {host}:0" if exc.errno == 98 else ""
-        )
-        raise ServeError(f"cannot listen on {listen}: {exc.strerror or exc}{used}") from None
-    return sock
 
 
 def serve(options: ServeOptions, env: Mapping[str, str] = os.environ) -> int:
@@ -156,24 +111,15 @@ def serve(options: ServeOptions, env: Mapping[str, str] = os.environ) -> int:
         sys.dont_write_bytecode = True
     with tempfile.TemporaryDirectory(prefix="gen-worker-") as run_dir:
         try:
-            sock = listening_socket(options.listen)
+            sock = listening_socket(options.listen, DEFAULT_LISTEN)
             seen = snapshot(options.root.resolve()) if options.reload else {}
             served = find_functions(options) if not options.reload else functions_or_none_yet(options, log)
             config = dev_config(options, env, Path(run_dir), served)
         except ValueError as exc:
             log.note(f"error: {exc}", "dev.failed", error=str(exc))
             return leave(1, log)
-        _run(_serve(config, options, served, seen, sock, log))
-    return leave(0, log)
-
-
-def _run(main: Coroutine[Any, Any, None]) -> None:
-    try:
-        from uvloop import new_event_loop
-    except ImportError:  # no wheel for this platform: asyncio's own loop does the same, slower
-        new_event_loop = asyncio.new_event_loop
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(main)
+        status = event_loop.run(_serve(config, options, served, seen, sock, log))
+    return leave(status, log)
 
 
 class _Server(uvicorn.Server):
@@ -193,33 +139,19 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-async def _serve(dev: DevConfig, options: ServeOptions, served: Served, seen: Snapshot, sock: socket.socket, log: Log) -> None:
-    app = DevApp(dev, log)
-    host, port = sock.getsockname()[:2]
-    shown = f"http://{'[' + host + ']' if ':' in host else host}:{port}"
-    crowd = Crowd(ConnectionLimits.for_this_process())
-
-    def connection(*, config: uvicorn.Config, server_state: Any, **_: Any) -> Connection:
-        return Connection(app.asgi, crowd, server_state)
-
-    config = uvicorn.Config(
-        app.asgi,
-        http=cast("type[asyncio.Protocol]", connection),
-        ws="none",
-        lifespan="off",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=3,
-    )
-    server = _Server(config)
+async def _serve(dev: DevConfig, options: ServeOptions, served: Served, seen: Snapshot, sock: socket.socket, log: Log) -> int:
+    try:
+        app = DevApp(dev, log)
+    except ValueError as exc:  # a model manager of the author's that cannot be had
+        log.note(f"error: {exc}", "dev.failed", error=str(exc))
+        return 1
+    shown = url_of(sock)
+    server = _Server(quiet_config(app.asgi))
     settle_collector()
     names = sorted(spec.name for spec in served.functions)
     listening = f"listening on {shown} ({', '.join(names) or 'no functions yet'}); try it at {shown}/docs"
     log.note(listening, "dev.listening", url=shown, docs=f"{shown}/docs", functions=names)
-    if not is_loopback(host):
+    if not is_loopback(sock.getsockname()[0]):
         warning = "anyone who reaches this address can run these functions; there is no authentication"
         log.note(f"warning: {warning}", "dev.open", warning=warning)
     async with asyncio.TaskGroup() as tasks:
@@ -233,3 +165,4 @@ async def _serve(dev: DevConfig, options: ServeOptions, served: Served, seen: Sn
             if watcher is not None:
                 watcher.cancel()
             leave(0, log, 0.0 if server.force_exit else GRACE_S)  # before the loop waits for what the author left on it
+    return 0

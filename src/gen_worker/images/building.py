@@ -11,10 +11,10 @@ from pathlib import Path
 
 import msgspec
 
-from gen_worker.contract.manifest import Manifest
+from gen_worker.contract.manifest import BAKED_MANIFEST, Manifest
 from gen_worker.images.engines import BuildRequest, Engine, EngineError, Image
 from gen_worker.images.steps import BuildLog, Step
-from gen_worker.project.dockerfile import ENTRYPOINT, ENTRYPOINT_LINE, MANIFEST_PATH
+from gen_worker.project.dockerfile import ENTRYPOINT, ENTRYPOINT_LINE
 
 ENDPOINT_LABEL, VERSION_LABEL, MANIFEST_LABEL = "cozy.endpoint", "org.opencontainers.image.version", "cozy.manifest.digest"
 OnStep = Callable[[Step], None]
@@ -50,13 +50,13 @@ def build(engine: Engine, request: BuildRequest, version: str, on_step: OnStep, 
     if image.entrypoint != ENTRYPOINT:
         raise BuildError(f"{request.name} was built, but starts {list(image.entrypoint)}; end the Dockerfile with: {ENTRYPOINT_LINE}")
     try:
-        data = engine.read_file(request.name, MANIFEST_PATH)
+        data = engine.read_file(request.name, str(BAKED_MANIFEST))
     except (EngineError, OSError) as exc:
-        raise BuildError(f"{request.name} was built, but {MANIFEST_PATH} cannot be read in it: {exc}") from None
+        raise BuildError(f"{request.name} was built, but {BAKED_MANIFEST} cannot be read in it: {exc}") from None
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
     except msgspec.DecodeError as exc:
-        raise BuildError(f"{request.name} was built, but its {MANIFEST_PATH} is not a manifest: {exc}") from None
+        raise BuildError(f"{request.name} was built, but its {BAKED_MANIFEST} is not a manifest: {exc}") from None
     if not manifest.modules:
         raise BuildError(f"{request.name} was built, but its manifest names no functions; mark one with @worker_function()")
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"

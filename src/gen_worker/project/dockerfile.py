@@ -5,10 +5,11 @@ import re
 
 import msgspec
 
+from gen_worker.contract.manifest import BAKED_MANIFEST
+
 ENTRYPOINT = ("python", "-m", "gen_worker.entrypoint")
-MANIFEST_PATH = "/app/.cozy/manifest.json"
 ENTRYPOINT_LINE = f"ENTRYPOINT {json.dumps(list(ENTRYPOINT))}"
-BAKE_LINE = f"RUN mkdir -p /app/.cozy && python -m gen_worker.discover > {MANIFEST_PATH}"
+BAKE_LINE = f"RUN mkdir -p /app/.cozy && python -m gen_worker.discover > {BAKED_MANIFEST}"
 _SECRET = re.compile(r"\b((?:\w+_)?(?:TOKEN|JWT|PASSWORD|SECRET|API_KEY))=[\"']?([^\s\"'$]+)")
 
 
@@ -84,7 +85,7 @@ def _manifest_problems(instructions: list[Instruction]) -> list[str]:
         if instruction.name == "RUN" and "gen_worker.discover" in instruction.value:
             if ".cozy/manifest.json" in instruction.value:
                 return []
-            return [f"Dockerfile:{instruction.line}: the manifest does not go to {MANIFEST_PATH}; write: {BAKE_LINE}"]
+            return [f"Dockerfile:{instruction.line}: the manifest does not go to {BAKED_MANIFEST}; write: {BAKE_LINE}"]
     return [f"Dockerfile does not bake the manifest, so nobody would know the image's functions; add behind the code: {BAKE_LINE}"]
 
 

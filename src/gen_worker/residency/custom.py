@@ -14,7 +14,7 @@ from gen_worker.content.progress import Progress
 from gen_worker.errors import FatalError
 from gen_worker.residency.loaders.base import Loaded, Loader, LoadPlan, LoadRequest, choose_loader, folder_bytes, whole
 from gen_worker.residency.loaders.own import measured_bytes
-from gen_worker.settings import SettingError
+from gen_worker.settings import ModelSettings, SettingError
 from gen_worker.sources.source import LocalModel, ModelWant
 
 _DONE = ".complete"
@@ -97,6 +97,11 @@ class DownloaderSource:
 
     def _folder(self, want: ModelWant) -> Path:
         return self._root / hashlib.sha256(want.model_id.encode()).hexdigest()[:32]
+
+
+def downloader_source(downloader: ModelDownloader | None, settings: ModelSettings) -> DownloaderSource | None:
+    """The source of a program's own downloader, where it has one."""
+    return None if downloader is None else DownloaderSource(downloader, settings.cas_root.parent / "downloader")
 
 
 def manager_of(name: str) -> Any:

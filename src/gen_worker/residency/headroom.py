@@ -22,7 +22,7 @@ class Headroom:
         self._margin_bytes = margin_bytes
         self._expected: set[str] = set()  # functions that run here
         self._running: list[_Work] = []
-        ledger.bound, ledger.wish = self._allowed_bytes, lambda: self._allowed_bytes(self.spare_bytes)
+        ledger.heed(bound=self._allowed_bytes, wish=lambda: self._allowed_bytes(self.spare_bytes))
 
     @property
     def spare_bytes(self) -> int:

@@ -83,13 +83,18 @@ class Ledger:
         self, capacity_bytes: Callable[[], int], policy: EvictionPolicy | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._capacity_bytes = capacity_bytes
-        self.bound: Callable[[], int] | None = None  # what the device itself says, once it is known
-        self.wish: Callable[[], int] | None = None  # what there should not be more than, where that can be helped
+        self._bound: Callable[[], int] | None = None
+        self._wish: Callable[[], int] | None = None
         self._policy = policy or LeastLoss()
         self._clock = clock
         self._lock = threading.RLock()
         self._entries: dict[str, _Entry] = {}
         self._uses = 0
+
+    def heed(self, *, bound: Callable[[], int], wish: Callable[[], int]) -> None:
+        """The device is known now. `bound`: hard limit in bytes, as the device says. `wish`: soft limit in bytes, which loads may exceed
+        when nothing can be evicted. Both are asked for each decision."""
+        self._bound, self._wish = bound, wish
 
     @property
     def limit_bytes(self) -> int:
@@ -99,13 +104,13 @@ class Ledger:
     @property
     def capacity_bytes(self) -> int:
         """What there may be now: other processes may hold a part of the device."""
-        bound = self.bound
+        bound = self._bound
         return self.limit_bytes if bound is None else max(0, min(self._capacity_bytes(), bound()))
 
     @property
     def wish_bytes(self) -> int:
         """What there should be at most: the functions' own work needs the rest. More only where a model would not fit otherwise."""
-        wish = self.wish
+        wish = self._wish
         return self.capacity_bytes if wish is None else max(0, min(self._capacity_bytes(), wish()))
 
     @property

@@ -93,7 +93,10 @@ class Seat:
 
 
 class ModelManager:
-    """Keeps loaded models within the limits of each device. Lives on one event loop; downloads and loads have their own threads."""
+    """Keeps loaded models within the limits of each device. Lives on one event loop; downloads and loads have their own threads.
+
+    `on_change` hears on the loop that what is on a device has changed.
+    """
 
     def __init__(
         self,
@@ -108,26 +111,33 @@ class ModelManager:
         measured: Path | None = None,
         margin_bytes: int = 0,
         looks_ahead: bool = False,
+        on_change: Callable[[], None] = lambda: None,
         on_close: Callable[[], None] = lambda: None,
         is_right: Callable[[LocalModel], bool] = lambda local: True,
     ) -> None:
-        self.keyspace = keyspace
+        self._keyspace = keyspace
         self.cache = cache
         measurements = self.measurements = Measurements(measured)
         self.arrivals = Arrivals(source, downloads, measurements, is_right)
         self.places = [
-            Place(number, cache, ledger, devices, measurements, log, margin_bytes) for number, ledger in enumerate(cache.ledgers)
+            Place(number, cache, ledger, devices, measurements, log, margin_bytes, on_change) for number, ledger in enumerate(cache.ledgers)
         ]
-        for place in self.places:
-            place.on_change = lambda: self.on_change()
         self._devices = devices
         self._on_close = on_close
         self._loaders = loaders
         self._log = log
         self.ahead = Ahead(self.places, loaders, log) if looks_ahead else None
         self._run_s: dict[str, float] = {}  # by function, the newest count most
-        self.on_change: Callable[[], None] = lambda: None  # what is on a device has changed
         self._states: dict[str, str] = {}  # version and precision that a plain cache id stands for
+
+    @property
+    def keyspace(self) -> Keyspace:
+        """Which models functions may select now."""
+        return self._keyspace
+
+    def select_by(self, keyspace: Keyspace) -> None:
+        """Let functions select by this keyspace from now on. Loaded models and runs in progress stay."""
+        self._keyspace = keyspace
 
     def seat(self, spec: FunctionSpec, payload: msgspec.Struct) -> Seat:
         """Choose a device for all models of a run; give it back with `release`. A bad selection is for `acquire` to refuse."""

@@ -16,15 +16,16 @@ from gen_worker.errors import FatalError, ResourceError, RetryableError, WorkerE
 from gen_worker.log import Log
 from gen_worker.refs import DEFAULT_DTYPES, ModelSpec
 from gen_worker.residency.accounting import ModelCache
+from gen_worker.residency.custom import downloader_source
 from gen_worker.residency.device import TorchDevice
 from gen_worker.residency.devices import pick_devices
 from gen_worker.residency.forms import FormId
 from gen_worker.residency.loaders.base import Loaded, LoadRequest
 from gen_worker.residency.loaders.diffusers import DiffusersLoader
 from gen_worker.residency.loads import Residency
-from gen_worker.residency.provide import Extras, build_sources
 from gen_worker.settings import DeviceSettings, ModelSettings
 from gen_worker.sources.arrivals import Arrivals
+from gen_worker.sources.build import build_sources
 from gen_worker.sources.source import LocalModel, ModelWant
 
 ProgressCallback = Callable[[str, float], None]
@@ -131,7 +132,7 @@ class PipelineLoader:
         settings, devices = ModelSettings.from_env(env), DeviceSettings.from_env(env)
         self._cache = ModelCache(max_vram_gb, vram_safety_margin_gb)
         measurements = Measurements(settings.cas_root.parent / "measured.json")
-        sources = build_sources(settings, {}, Extras(None, downloader))
+        sources = build_sources(settings, {}, downloader_source(downloader, settings))
         self._arrivals = Arrivals(sources.source, settings.worker_max_concurrent_downloads, measurements, sources.checked.is_right)
         self._device = TorchDevice(pick_devices(devices)[0])
         self._residency = Residency(self._cache, lambda: self._device, measurements, Log())

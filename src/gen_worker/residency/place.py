@@ -58,14 +58,22 @@ class Place:
     """`runs` counts those that were sent here and have not ended. `on_change`: what is on the device has changed."""
 
     def __init__(
-        self, number: int, cache: ModelCache, ledger: Ledger, devices: DeviceSet, measurements: Measurements, log: Log, margin_bytes: int
+        self,
+        number: int,
+        cache: ModelCache,
+        ledger: Ledger,
+        devices: DeviceSet,
+        measurements: Measurements,
+        log: Log,
+        margin_bytes: int,
+        on_change: Callable[[], None],
     ) -> None:
         self.number = number
         self.device: Callable[[], Device] = partial(devices.get, number)
         self.runs = 0
         self.headroom = Headroom(partial(devices.used, number), ledger, measurements, margin_bytes)
         self.residency = Residency(cache, self.device, measurements, log, ledger, Skeletons(), lambda: self.headroom.working)
-        self.on_change: Callable[[], None] = lambda: None
+        self._on_change = on_change
         self._cache = cache
         self._ledger = ledger
         self._measurements = measurements
@@ -165,7 +173,7 @@ class Place:
         loading.release = lambda: self.residency.release_load(plan)
         if not loading.waiters:
             loading.release()
-        self.on_change()
+        self._on_change()
         model_id, size_bytes, seconds = loading.progress.model_id, round(self._cache.size_gb(cache_id) * GB), time.monotonic() - began_s
         self._measurements.note(measured_name(form_of(cache_id)), size_bytes, seconds)
         self._log.info("model.loaded", model=model_id, size_bytes=size_bytes, parts=len(plan.parts), seconds=round(seconds, 3))

@@ -70,7 +70,7 @@ class Releases:
             function: {key: _spec(model.ref, model.dtypes) for key, model in table.models.items()}
             for function, table in config.models_by_function.items()
         }
-        self._models.keyspace = self._baked.adopted(tables, config.supported_refs, config.ref_by_key, self._functions)
+        self._models.select_by(self._baked.adopted(tables, config.supported_refs, config.ref_by_key, self._functions))
         for function, models in tables.items():
             for key, spec in models.items():
                 self._say_if_unreadable(function, key, spec.ref)

@@ -4,27 +4,21 @@ import asyncio
 import contextlib
 import secrets
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
-import msgspec
-
 from gen_worker.authoring.context import OutputStore
-from gen_worker.authoring.signature import FunctionSpec
+from gen_worker.content.listing import Listing
 from gen_worker.errors import RetryableError
 from gen_worker.execution.admission import Admission
-from gen_worker.execution.executor import Executor
+from gen_worker.execution.build import build_execution
 from gen_worker.execution.stuck import StuckAfter
 from gen_worker.files.file_api import FileApi
 from gen_worker.files.hub_files import NO_FILE_API, HubOutputs, NoFiles
 from gen_worker.files.input_cache import InputCache
-from gen_worker.files.inputs import InputFiles
 from gen_worker.log import Log
-from gen_worker.refs import ModelSpec
-from gen_worker.residency.devices import model_cache, named_device
-from gen_worker.residency.hardware import GpuWatch, read_hardware
-from gen_worker.residency.provide import Extras, Sources, build_models
-from gen_worker.runtime.connection import Apply, Connection, ConnectionPolicy, Dialer, Register
+from gen_worker.residency.hardware import read_hardware
+from gen_worker.runtime.config import WorkerConfig
+from gen_worker.runtime.connection import Apply, Connection, ConnectionPolicy, Register
 from gen_worker.runtime.dispatch import Dispatch
 from gen_worker.runtime.duties import Duties
 from gen_worker.runtime.identity import Identity
@@ -34,7 +28,6 @@ from gen_worker.runtime.releases import Releases
 from gen_worker.runtime.seeds import Backoff, Seeds
 from gen_worker.runtime.startup import Startup
 from gen_worker.runtime.wire_runs import WireRuns
-from gen_worker.settings import DeviceSettings, ModelSettings, RunLimits, WorkerSettings, split_list
 from gen_worker.transport.grpc_client import GrpcDialer, Tls
 from gen_worker.wire.messages import Registration
 from gen_worker.wire.outbox import Outbox
@@ -48,25 +41,6 @@ class RegisterTimeoutError(RuntimeError):
 
     def __init__(self) -> None:
         super().__init__("startup_timeout_unregistered")
-
-
-class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker is built from. `dialer` None means gRPC, as the settings say."""
-
-    settings: WorkerSettings
-    limits: RunLimits
-    devices: DeviceSettings
-    functions: tuple[FunctionSpec, ...]
-    models_by_function: Mapping[str, Mapping[str, ModelSpec]]
-    sources: Sources
-    model_settings: ModelSettings
-    extras: Extras = Extras()
-    worker_id: str = ""
-    dialer: Dialer | None = None
-
-    @property
-    def seeds(self) -> list[str]:
-        return [self.settings.scheduler_public_addr, *split_list(self.settings.scheduler_addrs)]
 
 
 class WireWorker:
@@ -108,32 +82,14 @@ class WireWorker:
                 self._startup.disconnect()
 
     async def _run(self, tasks: asyncio.TaskGroup, run_dir: Path) -> None:
-        config, settings, limits, log = self._config, self._config.settings, self._config.limits, self._log
-        gpus = GpuWatch(config.devices)
-        cache = model_cache(config.devices, gpus.read().memory_bytes)
-        models = build_models(config.sources, config.model_settings, config.devices, cache, config.models_by_function, log, config.extras)
-        input_cache = InputCache(Path(settings.worker_cache_dir or run_dir / ".input-cache"))
-        inputs = InputFiles(
-            run_dir, None, max_bytes=limits.worker_max_input_file_bytes, retries=limits.worker_download_retries, cache=input_cache
-        )
-        stuck_after = StuckAfter(settings.worker_warn_model_resolve_s, settings.worker_warn_model_load_s, settings.worker_warn_inference_s)
-        executor = Executor(models, inputs, limits, log, device=named_device(config.devices), stuck_after=stuck_after)
-        duties = Duties(tasks, log)
-        admission = Admission(limits.worker_max_concurrency)
-        functions = {spec.name: spec for spec in config.functions if spec.kind == "function"}
-        sockets = {spec.name: spec for spec in config.functions if spec.kind == "websocket"}
-        outbox = Outbox(settings.worker_max_message_bytes)
-        registrar = Registrar(
-            config.functions,
-            read_hardware(config.devices),
-            gpus,
-            models,
-            instance_id=self._instance_id,
-            max_concurrency=limits.worker_max_concurrency,
-            runpod_pod_id=settings.runpod_pod_id,
-            is_busy=lambda: admission.active > 0 or releases.busy > 0,
-            active_runs=lambda: runs.active | outbox.unconfirmed_results,
-        )
+        config, settings, limits, log = self._config, self._config.settings, self._config.execution.limits, self._log
+
+        # Parts that need each other: these are called once all of them are there.
+        def refresh() -> None:
+            connection.refresh()
+
+        def renew(model_id: str, old: Listing) -> Listing:
+            return releases.renew(model_id, old)
 
         def register(is_heartbeat: bool) -> Registration:
             return registrar.registration(is_heartbeat)
@@ -141,6 +97,35 @@ class WireWorker:
         def apply(effect: Effect) -> None:
             dispatch.apply(effect)
 
+        execution = build_execution(
+            config.execution,
+            run_dir,
+            log,
+            models_by_function=config.models_by_function,
+            input_cache=InputCache(Path(settings.worker_cache_dir or run_dir / ".input-cache")),
+            stuck_after=StuckAfter(
+                settings.worker_warn_model_resolve_s, settings.worker_warn_model_load_s, settings.worker_warn_inference_s
+            ),
+            on_models_changed=refresh,
+            renew=renew,
+        )
+        executor, models = execution.executor, execution.models
+        duties = Duties(tasks, log)
+        admission = Admission(limits.worker_max_concurrency)
+        functions = {spec.name: spec for spec in config.functions if spec.kind == "function"}
+        sockets = {spec.name: spec for spec in config.functions if spec.kind == "websocket"}
+        outbox = Outbox(settings.worker_max_message_bytes)
+        registrar = Registrar(
+            config.functions,
+            read_hardware(config.execution.devices),
+            execution.gpus,
+            models,
+            instance_id=self._instance_id,
+            max_concurrency=limits.worker_max_concurrency,
+            runpod_pod_id=settings.runpod_pod_id,
+            is_busy=lambda: admission.active > 0 or releases.busy > 0,
+            active_runs=lambda: runs.active | outbox.unconfirmed_results,
+        )
         connection = self._connect(outbox, register, apply)
         runs = WireRuns(
             functions,
@@ -165,9 +150,7 @@ class WireWorker:
             listings=lambda: releases.listings,
         )
         releases = Releases(functions, models, connection, duties, connection.refresh, log)
-        config.sources.listed.renewals = releases.renew
-        releases.take_inventory(config.sources.cas)
-        models.on_change = connection.refresh
+        releases.take_inventory(execution.sources.cas)
         dispatch = Dispatch(runs, realtime, releases, self._identity, lambda: connection.has_credit, duties, log)
         self._realtime = realtime
         self._startup.connect(connection.say_event)
@@ -184,8 +167,7 @@ class WireWorker:
             runs.cancel_all(RetryableError("the worker is shutting down"))
             realtime.end_all("worker_draining")
             duties.close()
-            executor.close()
-            models.close()
+            execution.close()
 
     def _connect(self, outbox: Outbox, register: Register, apply: Apply) -> Connection:
         settings = self._config.settings
@@ -250,7 +232,7 @@ class WireWorker:
 
     def _files_of(self, base_url: str, token: str, owner: str) -> tuple[OutputStore, FileApi | None]:
         """The run's own file API beats the environment's; inputs only ever use the run's own."""
-        settings, limits = self._config.settings, self._config.limits
+        settings, limits = self._config.settings, self._config.execution.limits
         base, credential = base_url or settings.files_base, token or settings.files_token
         if not base or not credential:
             return NoFiles(NO_FILE_API), None

@@ -51,9 +51,16 @@ class HfPlan(msgspec.Struct, frozen=True):
 
 
 class HfSource:
-    """One cache folder and one endpoint."""
+    """One cache folder and one endpoint. `on_blob` hears of each file that was fetched, as soon as it is whole."""
 
-    def __init__(self, settings: ModelSettings, client: RangeClient, policy: Policy, seals: Seals | None = None) -> None:
+    def __init__(
+        self,
+        settings: ModelSettings,
+        client: RangeClient,
+        policy: Policy,
+        seals: Seals | None = None,
+        on_blob: Callable[[Path], None] = lambda path: None,
+    ) -> None:
         self._settings = settings
         self._seals = seals or Seals(None)
         self._client = client
@@ -62,7 +69,7 @@ class HfSource:
         self._hub = HfHub(self._account, client)
         self._cache = self._account.cache
         self._records = Path(settings.tensorhub_cache_dir).expanduser() / "hf"
-        self.on_blob: Callable[[Path], None] = lambda path: None  # hears of each file that was fetched, as soon as it is whole
+        self._on_blob = on_blob
 
     def present(self, want: ModelWant) -> LocalModel | None:
         ref = _hf_ref(want.spec.ref)
@@ -107,7 +114,7 @@ class HfSource:
         progress.begin("downloading", total)
         progress.add(total - need)
         locks = self._cache / ".locks" / folder.name
-        fetched = fetch_blobs(missing, locks, self._client, self._policy, progress, cancel, self.on_blob, self._seals)
+        fetched = fetch_blobs(missing, locks, self._client, self._policy, progress, cancel, self._on_blob, self._seals)
         snapshot = folder / "snapshots" / found.commit
         for file in listing.files:
             _link(_blob_path(folder, file), snapshot / file.path)

@@ -28,9 +28,11 @@ class Renewals(Protocol):
 class StoreFetcher:
     """Brings listed files into the store, with addresses renewed when they expire. `in_use` names models that stay when room is needed."""
 
-    def __init__(self, cas: Cas, client: RangeClient, policy: Policy, limits: StoreLimits) -> None:
+    def __init__(
+        self, cas: Cas, client: RangeClient, policy: Policy, limits: StoreLimits, in_use: Callable[[], Collection[str]] = tuple
+    ) -> None:
         self.cas = cas
-        self.in_use: Callable[[], Collection[str]] = tuple
+        self._in_use = in_use
         self._client = client
         self._policy = policy
         self._limits = limits
@@ -43,7 +45,7 @@ class StoreFetcher:
         if not listing.digest:
             listing = Listing(tree_digest(listing), listing.files)
         need, growth = self.cas.missing_bytes(listing)
-        make_room(self.cas, need, self._limits, keep={model_id, *self.in_use()}, held_bytes=need - growth)
+        make_room(self.cas, need, self._limits, keep={model_id, *self._in_use()}, held_bytes=need - growth)
         addresses = _Addresses(listing, renew)
         snapshot = self.cas.fetch(model_id, form, listing, addresses.link, self._client, self._policy, progress, cancel)
         return local_model(model_id, snapshot)
@@ -73,9 +75,9 @@ class _Addresses:
 class ListedSource:
     """Models whose files a scheduler has listed."""
 
-    def __init__(self, store: StoreFetcher, renewals: Renewals | None = None) -> None:
+    def __init__(self, store: StoreFetcher, renew: Renewals | None = None) -> None:
         self._store = store
-        self.renewals = renewals
+        self._renew = renew
 
     def present(self, want: ModelWant) -> LocalModel | None:
         listing = want.listing
@@ -92,9 +94,9 @@ class ListedSource:
         listing = want.listing or Listing("", ())
 
         def renew() -> Listing:
-            if self.renewals is None:
+            if self._renew is None:
                 raise RetryableError(f"the addresses of {want.model_id} have expired")
-            return self.renewals(want.model_id, listing)
+            return self._renew(want.model_id, listing)
 
         return self._store.fetch(want.model_id, "", listing, renew, progress, cancel)
 

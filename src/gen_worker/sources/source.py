@@ -2,7 +2,7 @@
 
 import importlib.util
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +16,7 @@ from gen_worker.names import did_you_mean
 from gen_worker.net.retry import HttpError, PassingError, is_passing
 from gen_worker.net.wanted import DownloadCanceledError, DownloadFailedError, NoSpaceError
 from gen_worker.refs import ModelSpec, canonical_ref
+from gen_worker.settings import split_list
 
 
 class ModelWant(msgspec.Struct, frozen=True):
@@ -143,6 +144,20 @@ def parse_overrides(texts: Sequence[str], base: Path) -> dict[str, Path]:
         if not path.exists():
             raise OverrideError(f"model override {text!r}: there is nothing at {path}")
         found[key.strip()] = path
+    return found
+
+
+def read_overrides(named: str, root: Path, options: Sequence[str] = (), keys: Collection[str] | None = None) -> dict[str, Path]:
+    """Local folders by model key: those of COZY_MODEL_OVERRIDES (relative to `root`), then those of options (to the current folder).
+
+    `OverrideError` for a pair that cannot be used, and for a key that is none of `keys` (None: nobody knows them).
+    """
+    found = parse_overrides(split_list(named), root) | parse_overrides(options, Path.cwd())
+    for key in found:
+        if keys is not None and key not in keys:
+            raise OverrideError(
+                f"model override for {key!r}, which nobody uses.{did_you_mean(key, keys)} Declared: {', '.join(sorted(keys)) or 'none'}"
+            )
     return found
 
 

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from gen_worker.dev.server import BAKED_MANIFEST, DEFAULT_LISTEN, ServeOptions, serve
+from gen_worker.contract.manifest import BAKED_MANIFEST
+from gen_worker.dev.server import DEFAULT_LISTEN, ServeOptions, serve
 
 
 def main(argv: Sequence[str] | None = None, env: Mapping[str, str] = os.environ) -> int:

@@ -1,6 +1,5 @@
 """`cozyctl up`: the whole platform on this machine."""
 
-import asyncio
 import os
 import sys
 from pathlib import Path
@@ -9,8 +8,9 @@ import click
 
 from gen_orchestrator.cli.screen import Screen
 from gen_orchestrator.platform_up import Platform, UpSettings
-from gen_orchestrator.serving import ListenError, listening_socket
 from gen_orchestrator.store.base import StoreError
+from gen_worker import event_loop
+from gen_worker.http.listening import ListenError, listening_socket
 from gen_worker.log import Log
 
 DEFAULT_LISTEN = "127.0.0.1:8080"
@@ -66,11 +66,10 @@ def command(
         allowed_hosts=hosts,
     )
     try:
-        sock = listening_socket(listen)
+        sock = listening_socket(listen, DEFAULT_LISTEN)
         log = Log(screen.log_stream(settings.data), as_json=True)
         platform = Platform(settings, log, screen.say)
-        with _runner() as runner:
-            return runner.run(platform.run(sock, screen.ready))
+        return event_loop.run(platform.run(sock, screen.ready))
     except (ListenError, StoreError, OSError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
@@ -83,11 +82,3 @@ def _absolute(text: str) -> str:
     if not equals or not key or not folder:
         raise click.UsageError(f"--model {text!r}: expected KEY=FOLDER")
     return text if folder.startswith("pkg:") else f"{key}={Path(folder).expanduser().resolve()}"
-
-
-def _runner() -> asyncio.Runner:
-    try:
-        from uvloop import new_event_loop
-    except ImportError:  # no wheel for this platform: asyncio's own loop does the same, slower
-        return asyncio.Runner()
-    return asyncio.Runner(loop_factory=new_event_loop)

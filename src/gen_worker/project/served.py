@@ -1,4 +1,4 @@
-"""The functions of a project folder or of a baked manifest, imported and ready to serve."""
+"""The functions of a project folder or of a baked manifest, imported and ready to serve: in the dev runner and in a worker."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,6 +7,7 @@ import msgspec
 
 from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.project.baked import load_functions
+from gen_worker.project.cozy_toml import find_cozy_toml
 from gen_worker.project.discovery import DiscoveryError, add_to_path, discover
 from gen_worker.project.manifest import read_manifest, with_settings
 from gen_worker.project.validation import VersionError, version_problem
@@ -22,10 +23,15 @@ class Served(msgspec.Struct, frozen=True):
     watched: Path | None = None
 
 
-def load_project(root: Path) -> Served:
-    """Functions of a project folder, discovered now."""
+def check_version(root: Path) -> None:
+    """`VersionError` where the installed gen-worker is not one that the project in `root` asks for."""
     if problem := version_problem(root):
         raise VersionError(problem)
+
+
+def load_project(root: Path) -> Served:
+    """Functions of a project folder, discovered now."""
+    check_version(root)
     found = discover(root)
     models = {spec.name: found.manifest.models_of(spec.name) for spec in found.specs}
     if not found.specs:
@@ -41,3 +47,11 @@ def load_baked(path: Path, root: Path) -> Served:
     add_to_path(root.resolve())
     specs, models = load_functions(manifest)
     return Served(manifest.endpoint_name, specs, models)
+
+
+def load_for_worker(root: Path, manifest: Path, *, must_be_baked: bool) -> tuple[Path, Served]:
+    """Functions of the baked manifest, else of the project in `root`, with the path of what was read. `ValueError` says what is missing."""
+    project = find_cozy_toml(root)
+    if manifest.exists() or project is None or must_be_baked:
+        return manifest, load_baked(manifest, root)
+    return project, load_project(root)

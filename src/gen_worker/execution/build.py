@@ -1,0 +1,144 @@
+"""The recipe of every program that calls functions, written once: executor, models and files, built from its settings.
+
+    environment -> ExecutionSettings   values only; a bad variable stops the start here, before anything is open
+    ExecutionSettings -> Execution     the objects, on the event loop that uses them
+
+The dev runner, `cozyctl run` and the worker differ in what they hand over beside the settings: where saved files are found, who hears that
+models have changed, who renews addresses.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+
+from gen_worker.authoring.model_interface import ModelDownloader
+from gen_worker.execution.executor import Executor
+from gen_worker.execution.stuck import StuckAfter
+from gen_worker.files.input_cache import InputCache
+from gen_worker.files.inputs import InputFiles
+from gen_worker.log import Log
+from gen_worker.refs import ModelSpec
+from gen_worker.residency.accounting import ModelCache
+from gen_worker.residency.custom import ManagedLoader, downloader_source, manager_of
+from gen_worker.residency.devices import DeviceSet, check_devices, find_devices, has_nvidia, model_cache, named_device
+from gen_worker.residency.forms import model_of
+from gen_worker.residency.hardware import GpuWatch
+from gen_worker.residency.manager import DEFAULT_LOADERS, ModelManager
+from gen_worker.residency.tee import Tee
+from gen_worker.settings import DeviceSettings, ModelSettings, RunLimits, is_true
+from gen_worker.sources.build import Sources, build_sources
+from gen_worker.sources.hub import Renewals
+from gen_worker.sources.keyspace import Keyspace
+from gen_worker.sources.source import read_overrides
+
+
+class Extras(msgspec.Struct, frozen=True):
+    """What a program brings along: a manager in place of our loaders, a downloader in place of our sources."""
+
+    manager: Any = None
+    downloader: ModelDownloader | None = None
+
+
+class ExecutionSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """With what functions are called. `overrides`: local folders by model key."""
+
+    models: ModelSettings
+    devices: DeviceSettings
+    limits: RunLimits
+    overrides: Mapping[str, Path] = {}
+    extras: Extras = Extras()
+
+    @classmethod
+    def from_env(
+        cls,
+        env: Mapping[str, str],
+        root: Path,
+        options: Sequence[str] = (),
+        keys: Collection[str] | None = None,
+        extras: Extras = Extras(),  # noqa: B008 - frozen
+    ) -> Self:
+        """Read the variables; overrides as of `read_overrides`. `ValueError` names what is wrong, a device that is not there included."""
+        models, devices = ModelSettings.from_env(env), DeviceSettings.from_env(env)
+        check_devices(devices, GpuWatch(devices).read().count)
+        return cls(
+            models=models,
+            devices=devices,
+            limits=RunLimits.from_env(env),
+            overrides=read_overrides(models.cozy_model_overrides, root, options, keys),
+            extras=extras,
+        )
+
+
+class Execution(msgspec.Struct, frozen=True):
+    """What calls functions in this process. `close` ends what it has started."""
+
+    executor: Executor
+    models: ModelManager
+    cache: ModelCache
+    sources: Sources
+    gpus: GpuWatch
+
+    def close(self) -> None:
+        self.executor.close()
+        self.models.close()
+
+
+def build_execution(
+    settings: ExecutionSettings,
+    run_dir: Path,
+    log: Log,
+    *,
+    models_by_function: Mapping[str, Mapping[str, ModelSpec]] = {},
+    saved_file: Callable[[str], Path | None] | None = None,
+    input_cache: InputCache | None = None,
+    stuck_after: StuckAfter | None = None,
+    on_models_changed: Callable[[], None] = lambda: None,
+    renew: Renewals | None = None,
+) -> Execution:
+    """Build it on the event loop that uses it. `ValueError` names a setting that cannot be used.
+
+    `saved_file` finds a file that an earlier run has saved here, by its ref. `on_models_changed` hears on the loop that what is on a device
+    has changed. `renew` asks a scheduler for fresh addresses, in download threads.
+    """
+    limits, gpus = settings.limits, GpuWatch(settings.devices)
+    cache = model_cache(settings.devices, gpus.read().memory_bytes)
+    devices = DeviceSet(lambda: find_devices(settings.devices))
+    tee = Tee(lambda: devices.get().host if devices.used(0) or has_nvidia() else None)  # else torch would be imported for nothing
+    sources = build_sources(
+        settings.models,
+        settings.overrides,
+        downloader_source(settings.extras.downloader, settings.models),
+        log=log,
+        on_blob=tee.arrived,
+        in_use=lambda: {model_of(name) for name in cache.get_vram_models()},
+        renew=renew,
+    )
+    models = ModelManager(
+        Keyspace(models_by_function),
+        sources.source,
+        cache,
+        devices,
+        log,
+        _loaders(settings),
+        downloads=settings.models.worker_max_concurrent_downloads,
+        measured=settings.models.cas_root.parent / "measured.json",
+        margin_bytes=settings.devices.margin_bytes,
+        looks_ahead=is_true(settings.models.worker_load_ahead),
+        on_change=on_models_changed,
+        on_close=tee.close,
+        is_right=sources.checked.is_right,
+    )
+    inputs = InputFiles(
+        run_dir, saved_file, max_bytes=limits.worker_max_input_file_bytes, retries=limits.worker_download_retries, cache=input_cache
+    )
+    executor = Executor(models, inputs, limits, log, device=named_device(settings.devices), stuck_after=stuck_after)
+    return Execution(executor, models, cache, sources, gpus)
+
+
+def _loaders(settings: ExecutionSettings) -> tuple[Any, ...]:
+    manager = settings.extras.manager
+    if manager is None and settings.models.model_manager_class:
+        manager = manager_of(settings.models.model_manager_class)
+    return DEFAULT_LOADERS if manager is None else (ManagedLoader(manager, DEFAULT_LOADERS), *DEFAULT_LOADERS)

@@ -1,0 +1,31 @@
+"""How every server of ours serves: our own connections, with bounds, and without headers that tell about the server."""
+
+import asyncio
+from typing import Any, cast
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from gen_worker.http.connection import Connection
+from gen_worker.http.crowd import ConnectionLimits, Crowd
+
+
+def quiet_config(app: ASGIApp) -> uvicorn.Config:
+    """uvicorn's configuration for `app`. Connections, heads and their times are bounded (`http/crowd`)."""
+    crowd = Crowd(ConnectionLimits.for_this_process())
+
+    def connection(*, config: uvicorn.Config, server_state: Any, **_: Any) -> Connection:
+        return Connection(app, crowd, server_state)
+
+    return uvicorn.Config(
+        app,
+        http=cast("type[asyncio.Protocol]", connection),
+        ws="none",
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=3,
+    )
