@@ -2,10 +2,9 @@
 
 from typing import Any
 
-import msgspec
-
 from gen_orchestrator import __version__
-from gen_orchestrator.hub.registry import PROD, FunctionEntry, Registry
+from gen_orchestrator.hub.registry import PROD, Registry
+from gen_worker.contract.manifest import FunctionEntry
 from gen_worker.contract.problem import Problem
 from gen_worker.contract.run import RunObject, RunPage
 from gen_worker.project.schemas import schema_components
@@ -31,8 +30,8 @@ def document(registry: Registry) -> dict[str, Any]:
             if entry.name == tag.function:
                 suffix = "" if tag.tag == PROD else f":{tag.tag}"
                 name = f"{tag.endpoint}_{tag.function}{'' if tag.tag == PROD else '_' + tag.tag}".replace("-", "_")
-                payload = _component(components, f"{name}_input", msgspec.json.decode(entry.input_schema))
-                output = _component(components, f"{name}_output", msgspec.json.decode(entry.output_schema))
+                payload = _component(components, f"{name}_input", entry.input_schema)
+                output = _component(components, f"{name}_output", entry.output_schema)
                 paths[f"/v1/{tag.owner}/{tag.endpoint}/{tag.function}{suffix}"] = {
                     "post": _invoke(entry, name, payload, output, run_ref, problem_ref)
                 }
@@ -47,6 +46,7 @@ def document(registry: Registry) -> dict[str, Any]:
 
 def _component(components: dict[str, Any], prefix: str, schema: dict[str, Any]) -> dict[str, Any]:
     """Move a manifest's schema into the document's components, under names that no other function has."""
+    schema = dict(schema)  # of the manifest, which stays as it is
     definitions = schema.pop("$defs", {})
 
     def moved(value: Any) -> Any:
@@ -80,7 +80,7 @@ def _invoke(
     }
     return {
         "operationId": name,
-        "summary": entry.description.partition("\n")[0] or entry.name,
+        "summary": entry.name,
         "parameters": [
             {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string"}, "description": "The same key gives the same run"},
             {"name": "Prefer", "in": "header", "schema": {"type": "string"}, "description": "respond-async, or wait=SECONDS"},

@@ -3,7 +3,7 @@
 import asyncio
 import sys
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import msgspec
 from rich.console import Console, Group
@@ -50,7 +50,7 @@ class Screen:
         for release in platform.releases.values():
             for entry in platform.node.registry.manifest(release.release_id).functions[:1]:
                 examples.append(f"{OWNER}/{release.endpoint}/{entry.name}:{DEV}")
-                lines.append(f"curl -sS {url}/v1/{examples[-1]} -d '{_example(bytes(entry.input_schema))}'")
+                lines.append(f"curl -sS {url}/v1/{examples[-1]} -d '{_example(entry.input_schema)}'")
         if self._as_json:
             print(msgspec.json.encode({"event": "ready", "url": url, "functions": examples}).decode(), flush=True)
             return
@@ -90,12 +90,11 @@ def _picture(platform: Platform) -> Group:
     return Group(functions, Text(""), workers, *failures)
 
 
-def _example(schema: bytes) -> str:
+def _example(schema: dict[str, Any]) -> str:
     """A payload that fits the schema: its required fields, by the author's examples where there are some."""
-    parsed = msgspec.json.decode(schema)
-    found = parsed
-    if "$ref" in parsed:
-        found = parsed["$defs"][parsed["$ref"].rpartition("/")[2]]
+    found = schema
+    if "$ref" in schema:
+        found = schema["$defs"][schema["$ref"].rpartition("/")[2]]
     values = {name: _value(found["properties"][name]) for name in found.get("required", ())}
     return msgspec.json.encode(values).decode()
 

@@ -14,8 +14,9 @@ import msgspec
 from gen_orchestrator.domain.runs import MAX_ATTEMPTS
 from gen_orchestrator.domain.settings import FunctionSettings
 from gen_orchestrator.store.base import Release, ReleaseStore, Tag
+from gen_worker.contract.manifest import FunctionEntry, Manifest
 from gen_worker.names import did_you_mean
-from gen_worker.refs import ModelSpec, canonical_ref
+from gen_worker.refs import canonical_ref
 
 PROD = "prod"
 DEV = "dev"
@@ -31,27 +32,6 @@ class TagMovedError(Exception):
     def __init__(self, now: Tag | None) -> None:
         super().__init__(f"the tag has moved meanwhile; it points at {now.release_id if now else 'nothing'} now")
         self.now = now
-
-
-class FunctionEntry(msgspec.Struct, frozen=True):
-    """What the control plane reads of a function's entry in a manifest."""
-
-    name: str
-    resources: dict[str, msgspec.Raw] = {}
-    input_schema: msgspec.Raw = msgspec.Raw(b"{}")
-    output_schema: msgspec.Raw = msgspec.Raw(b"{}")
-    incremental_output: bool = False
-    required_models: tuple[str, ...] = ()
-    payload_repo_selectors: tuple[dict[str, str], ...] = ()
-    description: str = ""
-
-
-class ReleaseManifest(msgspec.Struct, frozen=True):
-    """What the control plane reads of a manifest."""
-
-    endpoint_name: str
-    functions: tuple[FunctionEntry, ...] = ()
-    models_by_function: dict[str, dict[str, ModelSpec | str]] = {}
 
 
 class Resolved(msgspec.Struct, frozen=True):
@@ -79,7 +59,7 @@ class Registry:
         self._now_s = now_s
         self._lock = threading.Lock()
         self._releases: dict[str, Release] = {release.release_id: release for release in store.releases()}
-        self._manifests: dict[str, ReleaseManifest] = {}
+        self._manifests: dict[str, Manifest] = {}
         self._tags: dict[tuple[str, str], dict[str, dict[str, Tag]]] = {}
         self._resolved: dict[tuple[str, str, str, str], Resolved] = {}
         for tag in store.tags():
@@ -97,11 +77,11 @@ class Registry:
                 return _function_settings(self.manifest(release_id), entry)
         raise NotFoundError(f"release {release_id} has no function {function!r}")
 
-    def manifest(self, release_id: str) -> ReleaseManifest:
+    def manifest(self, release_id: str) -> Manifest:
         """The manifest of a release; `NotFoundError` when there is no such release."""
         known = self._manifests.get(release_id)
         if known is None:
-            known = self._manifests[release_id] = msgspec.json.decode(self.release(release_id).manifest, type=ReleaseManifest)
+            known = self._manifests[release_id] = msgspec.json.decode(self.release(release_id).manifest, type=Manifest)
         return known
 
     def release(self, release_id: str) -> Release:
@@ -126,8 +106,10 @@ class Registry:
             ]
 
     def add(self, owner: str, manifest: bytes, source: str, message: str = "") -> Release:
-        """Publish a release: the same manifest from the same source is the same release."""
-        parsed = msgspec.json.decode(manifest, type=ReleaseManifest)
+        """Publish a release: the same manifest from the same source is the same release. `msgspec.DecodeError` for what is no manifest."""
+        parsed = msgspec.json.decode(manifest, type=Manifest)
+        if not parsed.endpoint_name:
+            raise msgspec.ValidationError("the manifest has no endpoint_name")
         digest = hashlib.blake2b(manifest + source.encode(), digest_size=16).hexdigest()
         with self._lock:
             now_s = self._now_s()
@@ -219,13 +201,10 @@ def _some(names: object) -> str:
     return ", ".join(listed[:12]) + (", ..." if len(listed) > 12 else "") or "none"
 
 
-def _function_settings(manifest: ReleaseManifest, entry: FunctionEntry) -> FunctionSettings:
+def _function_settings(manifest: Manifest, entry: FunctionEntry) -> FunctionSettings:
     known = {name: value for name, value in entry.resources.items() if name in _Settings.__struct_fields__}
-    settings = msgspec.json.decode(msgspec.json.encode(known), type=_Settings)
-    keys = {
-        key: canonical_ref(spec if isinstance(spec, str) else spec.ref)
-        for key, spec in manifest.models_by_function.get(entry.name, {}).items()
-    }
+    settings = msgspec.convert(known, _Settings)
+    keys = {key: canonical_ref(spec.ref) for key, spec in manifest.models_of(entry.name).items()}
     return FunctionSettings(
         timeout_s=settings.timeout_s,
         start_timeout_s=settings.start_timeout_s,
@@ -234,5 +213,5 @@ def _function_settings(manifest: ReleaseManifest, entry: FunctionEntry) -> Funct
         durable=settings.durable,
         models=tuple(keys.get(key, canonical_ref(key)) for key in entry.required_models),
         models_by_key=keys,
-        model_fields=tuple(selector["field"] for selector in entry.payload_repo_selectors if "field" in selector),
+        model_fields=tuple(selector.field for selector in entry.payload_repo_selectors),
     )
