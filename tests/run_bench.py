@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from gen_worker import Asset, Batch, worker_function
+from gen_worker import Asset, Batch, worker_function, worker_websocket
 from gen_worker.authoring.signature import FunctionSpec, read_signature
 from gen_worker.events import RunEvent
 from gen_worker.execution.cancellation import CancelToken
@@ -138,6 +138,12 @@ class Out(msgspec.Struct):
 def action(function: Any) -> FunctionSpec:
     """How a worker reads a function that is defined in a test. One with a model has the name that the bench has models for."""
     spec = read_signature(worker_function()(function), function.__module__)
+    return msgspec.structs.replace(spec, name=SPEC.name) if spec.injections else spec
+
+
+def session_of(function: Any) -> FunctionSpec:
+    """The same for a websocket handler."""
+    spec = read_signature(worker_websocket()(function), function.__module__)
     return msgspec.structs.replace(spec, name=SPEC.name) if spec.injections else spec
 
 

@@ -167,6 +167,12 @@ async def sleepy(ctx: ActionContext, sock: RealtimeSocket) -> None:
     await sock.send_bytes(b"ignored")
 
 @worker_websocket()
+async def at_work(ctx: ActionContext, sock: RealtimeSocket) -> None:
+    async for data in sock.iter_bytes():
+        await asyncio.sleep(float(data))
+        await sock.send_bytes(data)
+
+@worker_websocket()
 async def stubborn(ctx: ActionContext, sock: RealtimeSocket) -> None:
     await asyncio.sleep(3600)
 """

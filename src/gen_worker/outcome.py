@@ -36,7 +36,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The end of a run. On success only `output` is set: the encoded result, empty for a stream.
 
     `error_type` is the word on the wire, `code` the finer one in problems. `error_message` is for operators,
-    `safe_message` may be shown to the caller.
+    `safe_message` may be shown to the caller. `raised` is the name of the exception's class.
     """
 
     success: bool
@@ -47,6 +47,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     safe_message: str = ""
     error_message: str = ""
     errors: tuple[FieldError, ...] = ()
+    raised: str = ""
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -69,7 +70,14 @@ def outcome_of(exc: BaseException) -> Outcome:
         return _outcome_of(exc)
     except BaseException as broken:  # noqa: BLE001 - such as a property `code` of an author's error that raises
         detail = f"{class_name(exc)}: (it cannot be read: {class_name(broken)})"
-        return Outcome(success=False, error_type="internal", code="internal", safe_message="internal error", error_message=detail)
+        return Outcome(
+            success=False,
+            error_type="internal",
+            code="internal",
+            safe_message="internal error",
+            error_message=detail,
+            raised=class_name(exc),
+        )
 
 
 def _outcome_of(exc: BaseException) -> Outcome:
@@ -112,6 +120,7 @@ def _failed(exc: BaseException, error_type: str, code: str, safe: str, text: str
         safe_message=scrub(safe, [error.pointer for error in errors]).strip() or _EMPTY_TEXTS.get(error_type, error_type),
         error_message=f"{class_name(exc)}: {text}"[:MAX_ERROR_MESSAGE] + _place_of(exc),
         errors=errors,
+        raised=class_name(exc),
     )
 
 

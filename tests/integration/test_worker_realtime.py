@@ -115,6 +115,21 @@ async def test_how_sessions_end(start_worker: Start, folder: Path) -> None:
         assert worker.logged("realtime.handler_failed")
 
 
+async def test_a_handler_that_is_stuck_is_reported_and_one_that_waits_for_its_client_is_not(start_worker: Start, folder: Path) -> None:
+    async with served(start_worker, folder, WORKER_WARN_INFERENCE_S="0.4") as (scheduler, worker):
+        idle, busy = await scheduler.open_realtime("at-work"), await scheduler.open_realtime("at-work")
+        for session in (idle, busy):
+            await session.send(b"0")
+            assert await session.receive() is not None
+        for _ in range(2):  # each time anew
+            await busy.send(b"1.2")
+            assert await busy.receive() is not None
+        reported = worker.logged("task.inference.stuck")
+        assert [line["run_id"] for line in reported] == [busy.session_id] * 2
+        assert "in at_work" in reported[0]["stacks"][0]
+        assert [await session.close() for session in (idle, busy)] == ["completed"] * 2
+
+
 async def test_limits_hold_for_sessions(start_worker: Start, folder: Path) -> None:
     async with served(start_worker, folder, WORKER_MAX_CONCURRENCY="1") as (scheduler, _):
         session = await scheduler.open_realtime("mirror")

@@ -9,13 +9,14 @@ from typing import Annotated, Any
 
 import msgspec
 import pytest
-from tests.run_bench import DATA_URI, Bench, Engine, Heard, In, Out, WithFile, action, batched, bench
+from tests.run_bench import DATA_URI, Bench, Engine, Heard, In, Out, WithFile, action, batched, bench, session_of
 from tests.waiting import eventually
 
-from gen_worker import ActionContext, ModelRef, ModelRefSource
+from gen_worker import ActionContext, ModelRef, ModelRefSource, RealtimeSocket
 from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.errors import ValidationError
 from gen_worker.execution import run as run_module
+from gen_worker.execution.handler_socket import HandlerSocket
 
 MODEL = ModelRef(ModelRefSource.PAYLOAD, "model")
 ENTERED = threading.Event()
@@ -87,6 +88,18 @@ async def async_waiting(ctx: ActionContext, payload: WithFile, engine: Annotated
     return Out("went on")
 
 
+async def talking(ctx: ActionContext, sock: RealtimeSocket, engine: Annotated[Engine, ModelRef(ModelRefSource.FIXED, "0")]) -> None:
+    ctx.progress(0.5)
+    async for data in sock.iter_bytes():
+        await sock.send_bytes(data)
+
+
+async def short_of_memory_while_talking(
+    ctx: ActionContext, sock: RealtimeSocket, engine: Annotated[Engine, ModelRef(ModelRefSource.FIXED, "0")]
+) -> None:
+    raise MemoryError
+
+
 PLAIN, FILE = In(text="x"), {"image": {"ref": DATA_URI}}
 SCENARIOS: dict[str, tuple[FunctionSpec, Any, dict[str, Any]]] = {
     "plain": (action(plain), PLAIN, {}),
@@ -103,6 +116,9 @@ SCENARIOS: dict[str, tuple[FunctionSpec, Any, dict[str, Any]]] = {
     "async, canceled": (action(async_waiting), FILE, {}),
     "timed out in a queue": (batched(slow_batch, 60_000), PLAIN, {"timeout_ms": 5}),
     "timed out": (action(waiting), FILE, {"timeout_ms": 20}),
+    "session, canceled": (session_of(talking), {}, {}),
+    "session, timed out": (session_of(talking), {}, {"timeout_ms": 20}),
+    "session out of memory": (session_of(short_of_memory_while_talking), {}, {}),
 }
 FAULTS: list[Callable[[], BaseException]] = [RuntimeError, MuteError, SystemExit, lambda: ValidationError("\udcff"), asyncio.CancelledError]
 # What these give out is only held by a run if they return.
@@ -204,6 +220,10 @@ async def attempt(made: Bench, sabotage: Sabotage, scenario: str) -> Heard:
     """One run, until its outcome and its release have been said, or tried to be said."""
     spec, payload, options = SCENARIOS[scenario]
     ENTERED.clear()
+    if spec.kind == "websocket":
+        socket = HandlerSocket(_Listener(), made.executor.mailbox)
+        socket.frame_in(b"hello")
+        options = {**options, "socket": socket}
     heard = made.start(spec, payload, **options)
     async with asyncio.timeout(20):
         while not (sabotage.count("hooks.ended") and sabotage.count("hooks.released")):
@@ -256,6 +276,17 @@ def test_a_run_ends_once_whatever_breaks(scenario: str, afterwards: bool, tmp_pa
                 assert heard.outcome.success, (kind, heard.outcome, made.logged.getvalue()[-2000:])
 
     asyncio.run(main())
+
+
+class _Listener:
+    """The client of a session: it is there until the handler has heard it once."""
+
+    def send(self, data: bytes, *, is_text: bool, taken: Callable[[], None]) -> None:
+        taken()
+        ENTERED.set()
+
+    def took(self) -> None:
+        """Nothing to count."""
 
 
 class Hostile:

@@ -41,7 +41,7 @@ class Injection(msgspec.Struct, frozen=True):
 
 
 class FunctionSpec(msgspec.Struct, frozen=True):
-    """Everything the worker knows of one function. `payload_type` and `output_type` are None for websocket handlers."""
+    """Everything the worker knows of one function. A websocket handler takes its socket in the place of a payload."""
 
     name: str
     python_name: str
@@ -292,7 +292,7 @@ def _websocket_spec(
             )
     return FunctionSpec(
         name, function.__name__, module or function.__module__, function, mark.kind, mark.resources,
-        "", _NoPayload, _NoPayload, "incremental", True, injections,
+        parameters[1].name, _NoPayload, _NoPayload, "incremental", True, injections,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import msgspec
 from gen_worker.content.listing import Listing
 from gen_worker.events import RunEvent
 from gen_worker.execution.encoding import Encoding
+from gen_worker.execution.handler_socket import HandlerSocket
 from gen_worker.files.file_api import FileApi
 from gen_worker.outcome import Outcome
 
@@ -18,7 +19,8 @@ class RunRequest(msgspec.Struct, frozen=True):
 
     `encoding` is that of the payload and of the output; deltas are JSON always. `uploads` maps asset refs of this payload to files that
     came with the request; others are fetched from `file_api`. `max_output_bytes` is what the way back to the caller can carry, 0 for
-    anything. `traceparent` is the W3C Trace Context that the run belongs to.
+    anything. `traceparent` is the W3C Trace Context that the run belongs to. A realtime session has a `socket` instead of a payload;
+    `injected` are refs of the models for its parameters, in their order, where the caller chooses them.
     """
 
     run_id: str
@@ -34,6 +36,8 @@ class RunRequest(msgspec.Struct, frozen=True):
     file_api: FileApi | None = None
     max_output_bytes: int = 0
     traceparent: str | None = None
+    socket: HandlerSocket | None = None
+    injected: tuple[str, ...] | None = None
 
 
 class RunSink(Protocol):

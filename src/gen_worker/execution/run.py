@@ -28,7 +28,7 @@ import msgspec
 from gen_worker import events
 from gen_worker.authoring.assets import holds_assets
 from gen_worker.authoring.context import ActionContext, OutputStore
-from gen_worker.authoring.signature import FunctionSpec, Injection
+from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.errors import CanceledError, WorkerError
 from gen_worker.events import RunEvent
 from gen_worker.execution.batching import BatchCall
@@ -38,15 +38,15 @@ from gen_worker.execution.outputs import OutputWriter
 from gen_worker.execution.payloads import Payload
 from gen_worker.execution.phases import run_metrics, utc_now
 from gen_worker.execution.request import RunHooks, RunRequest
+from gen_worker.execution.run_models import RunModels
 from gen_worker.execution.run_outbox import RunOutbox
 from gen_worker.execution.run_parts import RunParts
 from gen_worker.execution.step_guard import StepGuard
-from gen_worker.execution.stuck import Phase, WatchedPhase, thread_stacks
+from gen_worker.execution.stuck import WatchedPhase
 from gen_worker.outcome import Failure, Outcome, failure_of
 from gen_worker.residency.manager import ModelUse, Seat
 
 _encode_json = msgspec.json.Encoder().encode
-_MODEL_PHASES: Mapping[str, Phase] = {events.RESOLVE_STARTED: "model_resolve", events.LOAD_STARTED: "model_load"}
 
 
 class Run:
@@ -130,7 +130,7 @@ class Run:
             with self._guard("the log"):
                 unknown = [warning.pointer for warning in payload.warnings]
                 self._parts.log.warning("run.unknown_fields", run_id=request.run_id, function=spec.name, fields=unknown)
-        return payload.value
+        return payload.value if request.socket is None else request.socket
 
     async def _prepare(self, payload: Any) -> None:
         """Get what the call needs; the payload, too, where reading it might take long."""
@@ -144,10 +144,11 @@ class Run:
                 self._cleanups.append(("input files", inputs.close))
                 await self._token.race(inputs.materialize(payload, request.uploads, request.owner, request.file_api))
             if spec.injections:
-                self._seat = parts.models.seat(spec, payload)
-                self._cleanups.append(("seat", self._seat.release))
-            for injection in spec.injections:
-                arguments[injection.param] = await self._token.race(self._acquire(injection, payload))
+                assert self._payload is not None
+                models = RunModels(parts, spec, request, self._payload, self._say, self._cleanups.append, self._uses)
+                self._seat = models.take_seat()
+                for number, injection in enumerate(spec.injections):
+                    arguments[injection.param] = await self._token.race(models.acquire(number))
             self._begin_call(arguments)
         except asyncio.CancelledError as exc:
             task = asyncio.current_task()
@@ -160,34 +161,6 @@ class Run:
         finally:
             self._preparing = False
             self._release_if_idle()
-
-    async def _acquire(self, injection: Injection, payload: msgspec.Struct) -> Any:
-        """The model for a parameter; each of its steps is watched."""
-        stuck, run_id, name = self._parts.stuck, self._request.run_id, self._spec.name
-        watched: WatchedPhase | None = None
-
-        def emit(event: RunEvent) -> None:
-            nonlocal watched
-            # Called by the manager in the midst of its work: an error of ours would lose what it has just taken for us.
-            with self._guard("watching over a model"):
-                if event.event_type != events.MODEL_PROGRESS:
-                    over, watched = watched, None
-                    stuck.leave(over)
-                    phase = _MODEL_PHASES.get(event.event_type)
-                    if phase is not None:
-                        step: events.ModelStep = event.payload
-                        facts = {"param_name": step.param_name, "model_id": step.model_id}
-                        watched = stuck.enter(phase, run_id, name, self._say, lambda: thread_stacks("model-load"), **facts)
-            self._say(event)
-
-        try:
-            lease, use = await self._parts.models.acquire(self._spec, injection, payload, emit, self._request.listings, self._seat)
-            self._cleanups.append(("lease", lease.release))  # here, where nothing can come between
-        finally:
-            with self._guard("watching over a model"):
-                stuck.leave(watched)
-        self._uses.append(use)
-        return lease.view()
 
     def _begin_call(self, arguments: Mapping[str, Any]) -> None:
         if self._ended:
@@ -205,7 +178,10 @@ class Run:
             call = Call(spec, ctx, arguments, outbox=outbox, threads=parts.threads, tenant=parts.tenant, writer=writer, gpu=gpu)
         self._inference_began_s = parts.clock.now_s()
         self._say(RunEvent(events.INFERENCE_STARTED, events.InferenceStarted(spec.name, spec.output_mode)))
-        self._watched = parts.stuck.enter("inference", request.run_id, spec.name, self._say, call.stacks, output_mode=spec.output_mode)
+        since = None if request.socket is None else request.socket.begin(ctx)
+        self._watched = parts.stuck.enter(
+            "inference", request.run_id, spec.name, self._say, call.stacks, since, output_mode=spec.output_mode
+        )
         if self._seat is not None:
             self._cleanups.append(("work on a device", self._seat.begin_work()))
         self._call = call

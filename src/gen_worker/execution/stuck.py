@@ -37,7 +37,9 @@ class StuckAfter(msgspec.Struct, frozen=True):
 
 
 class WatchedPhase(msgspec.Struct, eq=False):
-    """One phase of one run, while it lasts. `stacks` shows what works on it."""
+    """One phase of one run, while it lasts. `stacks` shows what works on it. `since`, where it is given, tells since when it works without
+    a rest, None while it rests: a realtime session may be open for hours, and waits for its client most of them.
+    """
 
     phase: Phase
     run_id: str
@@ -46,6 +48,8 @@ class WatchedPhase(msgspec.Struct, eq=False):
     began_s: float
     stacks: Callable[[], list[str]]
     facts: Mapping[str, Any]
+    since: Callable[[], float | None] | None = None
+    reported_s: float = 0.0
 
 
 class StuckWatch:
@@ -60,12 +64,19 @@ class StuckWatch:
         self._timer: asyncio.TimerHandle | None = None
 
     def enter(
-        self, phase: Phase, run_id: str, function: str, emit: Callable[[RunEvent], None], stacks: Callable[[], list[str]], **facts: Any
+        self,
+        phase: Phase,
+        run_id: str,
+        function: str,
+        emit: Callable[[RunEvent], None],
+        stacks: Callable[[], list[str]],
+        since: Callable[[], float | None] | None = None,
+        **facts: Any,
     ) -> WatchedPhase | None:
-        """Watch a phase until `leave`; None when this phase is not watched."""
+        """Watch a phase until `leave`; None when this phase is not watched. With `since` each stretch of work is reported once."""
         if self._after.of(phase) <= 0:
             return None
-        watched = WatchedPhase(phase, run_id, function, emit, time.monotonic(), stacks, facts)
+        watched = WatchedPhase(phase, run_id, function, emit, time.monotonic(), stacks, facts, since)
         self._phases.add(watched)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._interval_s, self._look)
@@ -83,10 +94,13 @@ class StuckWatch:
     def _look(self) -> None:
         now_s = time.monotonic()
         for watched in list(self._phases):
-            if now_s - watched.began_s >= self._after.of(watched.phase):
-                self._phases.discard(watched)
+            began_s = watched.began_s if watched.since is None else watched.since()
+            if began_s is not None and began_s != watched.reported_s and now_s - began_s >= self._after.of(watched.phase):
+                watched.reported_s = began_s
+                if watched.since is None:
+                    self._phases.discard(watched)
                 try:
-                    self._report(watched, now_s - watched.began_s)
+                    self._report(watched, now_s - began_s)
                 except Exception as exc:  # noqa: BLE001 - one phase that cannot be shown must not end the watch over the others
                     self._log.error("run.stuck_unreported", run_id=watched.run_id, error=repr_of(exc))
         self._timer = asyncio.get_running_loop().call_later(self._interval_s, self._look) if self._phases else None

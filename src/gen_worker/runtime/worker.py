@@ -143,10 +143,9 @@ class WireWorker:
             executor,
             admission,
             connection,
-            duties,
             self._files_of,
             log,
-            max_frame_bytes=settings.worker_max_ws_frame_bytes,
+            max_frame_bytes=limits.worker_max_ws_frame_bytes,
             listings=lambda: releases.listings,
         )
         releases = Releases(functions, models, connection, duties, connection.refresh, log)

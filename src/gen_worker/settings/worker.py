@@ -22,6 +22,7 @@ class RunLimits(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     worker_max_input_file_bytes: FileBytes = 200 * 1024 * 1024
     worker_max_output_delta_bytes: Bytes = 65536
     worker_max_output_delta_events: Count = 0
+    worker_max_ws_frame_bytes: Annotated[int, Range(0, _MESSAGE_BYTES, "bytes", "no limit")] = 0
     worker_download_retries: Annotated[int, Range(0, 100, "a whole number")] = 3
 
     @classmethod
@@ -63,7 +64,6 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     worker_warn_model_load_s: _Watchdog = 60.0
     worker_warn_inference_s: _Watchdog = 60.0
     worker_max_message_bytes: Annotated[int, Range(64 << 10, _MESSAGE_BYTES, "bytes")] = 16 << 20
-    worker_max_ws_frame_bytes: Annotated[int, Range(0, _MESSAGE_BYTES, "bytes", "no limit")] = 0
     worker_run_dir: str = ""
     worker_cache_dir: str = ""
     file_api_base_url: Url = ""

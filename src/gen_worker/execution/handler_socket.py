@@ -1,0 +1,190 @@
+"""The handler's end of a realtime session: frames in order, none lost, bounded both ways.
+
+    client's side (executor's loop)                          handler's side (tenant's loop)
+    frame_in -> [at most 256 frames or 16 MiB] ------------> iter_bytes
+    Client.send <- [at most 64 frames or 1 MiB] <----------- send_bytes, send_json: they wait while the client does not take frames
+
+The two sides share deques and counters, each of which has one writer; each wakes the other only when it waits.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Protocol
+
+import msgspec
+
+from gen_worker.authoring.context import ActionContext
+from gen_worker.authoring.realtime import RealtimeSocket
+from gen_worker.execution.mailbox import Mailbox
+from gen_worker.texts import class_name
+
+INBOUND_FRAMES = 256
+INBOUND_BYTES = 16 << 20
+OUTBOUND_FRAMES = 64
+OUTBOUND_BYTES = 1 << 20
+_encode_json = msgspec.json.Encoder(order="sorted").encode
+
+
+class FrameSink(Protocol):
+    """Takes what a handler does with its socket, on the executor's loop."""
+
+    def send(self, data: bytes, *, is_text: bool, taken: Callable[[], None]) -> None:
+        """Pass on one frame; call `taken` once it is on its way."""
+        ...
+
+    def took(self) -> None:
+        """The handler has begun to work on the next frame that waited for it."""
+        ...
+
+
+class HandlerSocket(RealtimeSocket):
+    """`frame_in` and what belongs to the executor's loop has no underscore and is not in `RealtimeSocket`."""
+
+    def __init__(self, sink: FrameSink, mailbox: Mailbox) -> None:
+        self.closed_by_handler = False
+        self.waiting = 0  # frames that came and that the handler has not begun with
+        self.waiting_bytes = 0
+        self._working_since_s: float | None = None
+        self._sink = sink
+        self._mailbox = mailbox
+        self._ctx: ActionContext | None = None
+        self._left = False
+        self._ended = False
+        self._inbound: deque[bytes] = deque()
+        self._sent = self._sent_bytes = 0
+        self._taken = self._taken_bytes = 0
+        self._news = _Bell()
+        self._room = _Bell()
+
+    # For the handler.
+
+    async def send_bytes(self, data: bytes) -> None:
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise TypeError(f"send_bytes takes bytes, got {class_name(data)}; encode it first, or send it by send_json")
+        await self._send(bytes(data), is_text=False)
+
+    async def send_json(self, obj: Any) -> None:
+        await self._send(_encode_json(obj), is_text=True)
+
+    async def iter_bytes(self) -> AsyncIterator[bytes]:
+        while True:
+            while self._inbound:
+                data = self._inbound.popleft()
+                self._working_since_s = time.monotonic()
+                self._mailbox.post(self._begun_with, len(data))
+                yield data
+            if self._is_over():
+                return
+            await self._wait(self._news, lambda: bool(self._inbound))
+
+    async def close(self) -> None:
+        self.closed_by_handler = True
+        self._news.ring_here()
+        self._room.ring_here()
+
+    # For the client's side.
+
+    def begin(self, ctx: ActionContext) -> Callable[[], float | None]:
+        """The handler is about to be called with this context. Gives since when it works (monotonic seconds), None while it waits."""
+        self._ctx = ctx
+        self._working_since_s = time.monotonic()
+        if self._left:
+            ActionContext.cancel(ctx)
+        return lambda: self._working_since_s
+
+    @property
+    def has_room_in(self) -> bool:
+        """Whether `frame_in` will take the next frame, whatever its size."""
+        return self.waiting < INBOUND_FRAMES and (not self.waiting or self.waiting_bytes < INBOUND_BYTES)
+
+    def frame_in(self, data: bytes, max_frames: int = INBOUND_FRAMES) -> bool:
+        """A frame for the handler; False, and it is not taken, when too many wait already."""
+        if self.waiting >= max_frames or (self.waiting and self.waiting_bytes + len(data) > INBOUND_BYTES):
+            return False
+        self.waiting += 1
+        self.waiting_bytes += len(data)
+        self._inbound.append(data)
+        self._news.ring()
+        return True
+
+    def leave(self) -> None:
+        """The client has left: the handler reads what has come, then its iteration ends; what it sends goes nowhere."""
+        self._left = True
+        if self._ctx is not None:
+            ActionContext.cancel(self._ctx)  # on the class: the context is in the author's hands
+        self.end()
+
+    def end(self) -> None:
+        """No more frames come, and none are sent."""
+        self._ended = True
+        self._news.ring()
+        self._room.ring()
+
+    def _begun_with(self, size_bytes: int) -> None:
+        self.waiting -= 1
+        self.waiting_bytes -= size_bytes
+        self._sink.took()
+
+    async def _send(self, data: bytes, *, is_text: bool) -> None:
+        self._working_since_s = time.monotonic()
+        while not self._is_over() and not self._has_room(len(data)):
+            await self._wait(self._room, lambda: self._has_room(len(data)))
+        if self._is_over():
+            return
+        self._sent += 1
+        self._sent_bytes += len(data)
+        self._mailbox.post(self._deliver, data, is_text)
+
+    def _deliver(self, data: bytes, is_text: bool) -> None:
+        if not self._ended:
+            self._sink.send(data, is_text=is_text, taken=lambda: self._was_taken(len(data)))
+
+    def _was_taken(self, size_bytes: int) -> None:
+        self._taken += 1
+        self._taken_bytes += size_bytes
+        self._room.ring()
+
+    async def _wait(self, bell: "_Bell", is_there: Callable[[], bool]) -> None:
+        self._working_since_s = None
+        await bell.wait(lambda: is_there() or self._is_over())
+        self._working_since_s = time.monotonic()
+
+    def _is_over(self) -> bool:
+        return self._ended or self.closed_by_handler
+
+    def _has_room(self, size_bytes: int) -> bool:
+        """Whether a frame may be put on its way. One alone always may, whatever its size."""
+        frames, waiting_bytes = self._sent - self._taken, self._sent_bytes - self._taken_bytes
+        return not frames or (frames < OUTBOUND_FRAMES and waiting_bytes + size_bytes <= OUTBOUND_BYTES)
+
+
+class _Bell:
+    """Wakes the handler's tasks from the executor's loop. Nobody is rung for who does not wait: a wake-up is what costs."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wanted = False
+
+    async def wait(self, is_there: Callable[[], bool]) -> None:
+        """Wait for the next ring, unless what it would tell of is there already."""
+        self._loop = asyncio.get_running_loop()
+        self._event.clear()
+        # Wanted first: what comes between the look and the wait rings.
+        self._wanted = True
+        if not is_there():
+            await self._event.wait()
+
+    def ring(self) -> None:
+        loop = self._loop
+        if self._wanted and loop is not None:
+            self._wanted = False
+            with contextlib.suppress(RuntimeError):  # the author has closed the loop that the handler waited on
+                loop.call_soon_threadsafe(self._event.set)
+
+    def ring_here(self) -> None:
+        """From the handler's own loop."""
+        self._event.set()

@@ -1,0 +1,134 @@
+"""One realtime session: a run whose function talks with its client by frames, until one of them, or we, end it.
+
+    open ------> models, call (as of any run: see `Run`) ------> ended ------> released
+      |                                                            ^
+      +-- the client leaves: the handler reads what has come,      |
+      |   its iteration ends; after 5 s it is cancelled -----------+
+      +-- we end it (`end`): it is cancelled now ------------------+
+
+Reasons, the same on the wire and in the dev runner: `completed` (the handler returned, or its client had left), `closed` (the handler
+closed), `error:<class of the exception>`, and what `end` was called with.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from gen_worker import events
+from gen_worker.authoring.context import OutputStore
+from gen_worker.authoring.signature import FunctionSpec
+from gen_worker.events import RunEvent
+from gen_worker.execution.cancellation import CancelToken
+from gen_worker.execution.executor import Executor
+from gen_worker.execution.handler_socket import INBOUND_FRAMES, FrameSink, HandlerSocket
+from gen_worker.execution.request import RunRequest
+from gen_worker.log import Log
+from gen_worker.outcome import Outcome
+
+CLOSE_GRACE_S = 5.0  # a handler whose client has left gets so long before it is cancelled
+# What is said of a run with a payload and an output, of which a session has neither.
+_NOT_OF_SESSIONS = events.RESERVED | {events.METRICS_FETCH, events.METRICS_GPU_LOAD, events.METRICS_INFERENCE}
+
+
+class SessionClient(FrameSink, Protocol):
+    """Whoever opened a session, on the executor's loop."""
+
+    def emit(self, event: RunEvent) -> None:
+        """An event of the author's, a step of a model, a warning."""
+        ...
+
+    def ended(self, reason: str, outcome: Outcome) -> None:
+        """It is over; called once, and no frame comes after it."""
+        ...
+
+    def released(self) -> None:
+        """The author's code has ended: its slot is free. Called once, with `ended` or later."""
+        ...
+
+
+class Session:
+    """Lives on the executor's loop. It is its run's hooks (`RunHooks`), too."""
+
+    def __init__(self, spec: FunctionSpec, client: SessionClient, executor: Executor, log: Log, *, max_frame_bytes: int = 0) -> None:
+        self.reason = ""  # why it ends, where its client or we ended it
+        self.outcome: Outcome | None = None
+        self._spec = spec
+        self._client = client
+        self._executor = executor
+        self._log = log
+        self._max_frame_bytes = max_frame_bytes
+        self._socket = HandlerSocket(client, executor.mailbox)
+        self._token = CancelToken()
+        self._grace: asyncio.TimerHandle | None = None
+        self._run_id = ""
+
+    def start(self, request: RunRequest, outputs: OutputStore) -> None:
+        """Call the handler, once its models are there. Never raises for what they do: `ended` hears of it."""
+        self._run_id = request.run_id
+        self._executor.start(self._spec, msgspec.structs.replace(request, socket=self._socket), self, self._token, outputs)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the next frame will be taken, whatever its size."""
+        return self._socket.has_room_in
+
+    def frame(self, data: bytes, max_frames: int = INBOUND_FRAMES) -> None:
+        """A frame from the client. One that is too large, or too much, ends the session."""
+        if self.reason:
+            return
+        if 0 < self._max_frame_bytes < len(data):
+            self.end("frame_too_large")
+        elif not self._socket.frame_in(data, max_frames):
+            self.end("slow_consumer")
+
+    def leave(self) -> None:
+        """The client has left."""
+        if self.reason or self.outcome is not None:
+            return
+        self.reason = "completed"
+        self._grace = asyncio.get_running_loop().call_later(CLOSE_GRACE_S, self._token.cancel)
+        self._socket.leave()
+
+    def end(self, reason: str) -> None:
+        """End it now, for a reason of ours."""
+        if not self.reason and self.outcome is None:
+            self.reason = reason
+            self._socket.end()
+            self._token.cancel()
+
+    # What the executor tells.
+
+    @property
+    def ready(self) -> bool:
+        return True
+
+    def on_ready(self, callback: Callable[[], None]) -> None:
+        callback()
+
+    def emit_all(self, batch: list[RunEvent]) -> None:
+        for event in batch:
+            if event.event_type not in _NOT_OF_SESSIONS:
+                self._client.emit(event)
+
+    def ended(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+        self._socket.end()
+        if self._grace is not None:
+            self._grace.cancel()
+        reason = self._why(outcome)
+        if reason.startswith("error:"):
+            facts = {"session_id": self._run_id, "function": self._spec.name, "error": outcome.error_message}
+            self._log.warning("realtime.handler_failed", **facts)
+        self._client.ended(reason, outcome)
+
+    def released(self) -> None:
+        self._client.released()
+
+    def _why(self, outcome: Outcome) -> str:
+        if self.reason not in ("", "completed"):
+            return self.reason
+        if not outcome.success and not (self.reason and outcome.error_type == "canceled"):
+            return f"error:{outcome.raised}"
+        return "closed" if self._socket.closed_by_handler else "completed"
