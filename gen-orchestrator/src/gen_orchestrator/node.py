@@ -33,6 +33,7 @@ from gen_orchestrator.scheduling.open_run import OpenRun
 from gen_orchestrator.scheduling.pool import Pool
 from gen_orchestrator.store.base import EventChunk, Leader, Store
 from gen_orchestrator.store.writer import Writer
+from gen_orchestrator.webhooks import Receivers, Webhooks, WebhookSecret
 from gen_worker.clock import SystemClock
 from gen_worker.http.hosts import HostPolicy
 from gen_worker.log import Log
@@ -46,7 +47,7 @@ class _Reason(msgspec.Struct):
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`data` holds keys and files. `http_url` is how workers on this machine reach the API. `owns_workers`: workers of an earlier
-    process of this node are known to be gone."""
+    process of this node are known to be gone. `allow_private_webhooks`: addresses of this machine and network may be told, too."""
 
     data: Path
     node_id: str
@@ -54,6 +55,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     http_url: str
     hosts: HostPolicy
     owns_workers: bool = True
+    allow_private_webhooks: bool = False
 
 
 class Node:
@@ -76,6 +78,7 @@ class Node:
         self.keeper: Keeper
         self.dispatcher: Dispatcher
         self.gateway: Gateway
+        self.webhooks: Webhooks
         self.app: ASGIApp
 
     async def start(self) -> None:
@@ -99,7 +102,11 @@ class Node:
             files_of,
             on_over=self._over,
             on_starved=starved.set,
+            on_delivery=lambda: self.webhooks.look(),
         )
+        receivers = Receivers(allow_private=settings.allow_private_webhooks)
+        secret = WebhookSecret.from_folder(settings.data)
+        self.webhooks = Webhooks(self._store, self._writer, secret, receivers, clock, log)
         self.gateway = Gateway(settings.worker_listen, tokens, self.pool, self.dispatcher, clock, log)
         self._take_up(*await asyncio.to_thread(self._open_runs))
         await self.gateway.start()
@@ -117,15 +124,17 @@ class Node:
         )
         self.keeper.start()
         files = RunFiles(settings.data / "files", self._winner)
-        runs = RunRoutes(self.registry, self.dispatcher, self._store, RunStreams(self._store, files))
+        runs = RunRoutes(self.registry, self.dispatcher, self._store, RunStreams(self._store, files), receivers)
         self.admin = AdminRoutes(self.registry, self.dispatcher, self.pool, self.metrics, self._on_tag_moved)
         self.app = build_app(runs, FileRoutes(files, file_tokens), self.admin, settings.hosts, log)
+        self.webhooks.start()
         self._holding = asyncio.create_task(leadership.hold(self._store, leader, clock, self._depose, log), name="leader-hold")
 
     async def stop(self, drain_s: float) -> None:
         """Drain workers, write what waits, give leadership back."""
         await self.keeper.stop(drain_s)
         await self.gateway.stop(0.5)
+        await self.webhooks.stop()
         if self._holding is not None:
             self._holding.cancel()
         await self._writer.close()

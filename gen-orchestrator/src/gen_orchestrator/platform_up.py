@@ -42,6 +42,7 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
     follow: bool = False
     models: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
+    allow_private_webhooks: bool = False
 
 
 class Platform:
@@ -68,6 +69,7 @@ class Platform:
                 worker_listen=settings.worker_listen,
                 http_url=url,
                 hosts=HostPolicy.listening_on(sock.getsockname()[0], settings.allowed_hosts),
+                allow_private_webhooks=settings.allow_private_webhooks,
             ),
             store,
             Processes(settings.data / "logs"),

@@ -3,14 +3,29 @@
 import time
 from collections.abc import Callable, Sequence
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gen_orchestrator.domain.runs import CANCELED_ERROR, Ending, Run, RunError, RunState
+from gen_orchestrator.domain.webhooks import Delivery, Try
 from gen_orchestrator.store.base import DeposedError, Leader, OldRun, Release, RunFilter, Store, Tag
 from gen_orchestrator.store.memory import MemoryStore
-from gen_orchestrator.store.ops import DONE, Accept, AppendEvents, Finish, Lease, Op, Refused, RequestCancel, Requeue
+from gen_orchestrator.store.ops import (
+    DONE,
+    Accept,
+    AddDelivery,
+    AppendEvents,
+    Done,
+    Finish,
+    Lease,
+    Op,
+    RecordDelivery,
+    Refused,
+    RequestCancel,
+    Requeue,
+)
 
 
 def a_run(run_id: str = "r1", **changes: object) -> Run:
@@ -211,6 +226,31 @@ def test_the_leader_can_be_reached_at_its_addresses(store: Store) -> None:
     leader = store.campaign("n1", "10.0.0.1:8081", 60, "http://10.0.0.1:8080")
     assert leader == Leader("n1", 1, "10.0.0.1:8081", "http://10.0.0.1:8080")
     assert store.leader() == leader
+
+
+def test_a_delivery_comes_with_the_end_of_its_run_and_is_recorded(store: Store, make_store: Callable[[], Store]) -> None:
+    epoch = lead(store).epoch
+    ended = Delivery(id="r1.ended", run_id="r1", moment="ended", created_at=1010.0, next_at=1010.0)
+    started = Delivery(id="r1.started", run_id="r1", moment="started", created_at=1001.0, next_at=1001.0)
+    store.apply(epoch, [Accept(a_run(warnings=b"", traceparent="00-a-b-01")), Lease("r1", 1, "w1", 1001.0), AddDelivery(started)])
+    late = Finish("r1", 2, SUCCESS, msgspec.structs.replace(ended, id="never"))
+    done = Finish("r1", 1, msgspec.structs.replace(SUCCESS, warnings=b"[1]"), ended)
+    assert [type(result) for result in store.apply(epoch, [late, done, late])] == [Refused, Done, Refused]
+    assert isinstance(store.apply(epoch, [AddDelivery(started)])[0], Refused)
+    store = make_store()
+    epoch = lead(store).epoch
+    assert store.pending_deliveries(10) == [started, ended]
+    assert store.pending_deliveries(1) == [started]
+    run = store.get("r1")
+    assert run is not None
+    assert (run.warnings, run.traceparent) == (b"[1]", "00-a-b-01")
+    again = msgspec.structs.replace(started, next_at=2000.0, tries=(Try(1002.0, 5, 0, "refused"),))
+    told = msgspec.structs.replace(ended, state="delivered", tries=(Try(1011.0, 7, 200),))
+    assert store.apply(epoch, [RecordDelivery(again), RecordDelivery(told)]) == [DONE, DONE]
+    assert isinstance(store.apply(epoch, [RecordDelivery(ended)])[0], Refused)
+    assert store.pending_deliveries(10) == [again]
+    assert store.deliveries_of("r1") == [again, told]
+    assert store.deliveries_of("r2") == []
 
 
 def test_a_tag_moves_by_compare_and_set(store: Store, make_store: Callable[[], Store]) -> None:

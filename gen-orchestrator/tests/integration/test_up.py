@@ -90,6 +90,14 @@ def test_a_wrong_payload_is_pointed_at(platform: PlatformProcess) -> None:
     assert platform.run(answer.json()["id"])["error"] == answer.json()["error"]
 
 
+def test_fields_that_nobody_knows_are_said(platform: PlatformProcess) -> None:
+    run = platform.invoke("echo", {"text": "a", "txet": "b"}).json()
+    assert run["status"] == "succeeded"
+    (warning,) = run["warnings"]
+    assert (warning["pointer"], warning["suggestion"]) == ("/txet", "text"), warning
+    assert platform.run(run["id"])["warnings"] == [warning]
+
+
 def test_heads_and_hosts_are_bounded(platform: PlatformProcess) -> None:
     assert platform.http.get("/livez", headers={"x-long": "x" * 100_000}).status_code == 431
     for method, path in (("GET", "/v1/runs"), ("POST", "/v1/local/probe/echo"), ("GET", "/metrics"), ("GET", "/nothing")):

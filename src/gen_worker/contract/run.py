@@ -23,7 +23,8 @@ class RunTimings(msgspec.Struct, frozen=True, omit_defaults=True):
 class RunObject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One run. `status` is terminal in `TERMINAL`, and never changes after that. Times are RFC 3339 in UTC.
 
-    `routing` says why this worker was chosen, and which others were considered.
+    `routing` says why this worker was chosen, and which others were considered; `warnings` what of the payload the function left out;
+    `stuck` where a run hangs that takes longer than expected.
     """
 
     id: str
@@ -46,6 +47,7 @@ class RunObject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     routing: Any = None
     parent_id: str | None = None
     invoker_id: str | None = None
+    warnings: Any = None
     stuck: Any = None
     started_at: str | None = None
     finished_at: str | None = None

@@ -38,6 +38,7 @@ def build_app(runs: RunRoutes, files: FileRoutes, admin: AdminRoutes, hosts: Hos
         ("GET", "/v1/runs/{run_id}", runs.get),
         ("PUT", "/v1/runs/{run_id}", runs.put),
         ("GET", "/v1/runs/{run_id}/events", runs.events),
+        ("GET", "/v1/runs/{run_id}/webhooks", runs.webhooks),
         ("POST", "/v1/runs/{run_id}/cancel", runs.cancel),
         ("POST", "/v1/runs/{run_id}/retry", runs.retry),
         ("GET", "/v1/status", admin.status),

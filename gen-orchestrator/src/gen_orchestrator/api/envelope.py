@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from gen_orchestrator.domain.runs import PRIORITIES
+from gen_orchestrator.domain.webhooks import EVENTS
 from gen_worker.http.asgi import RequestError
 from gen_worker.names import did_you_mean
 
@@ -75,6 +76,12 @@ def _options(given: dict[str, Any]) -> InvokeOptions:
         value = getattr(options, name)
         if not 0 <= value <= MAX_TIMEOUT_S:  # also refuses NaN
             raise RequestError(400, "validation", f"{name}={value}: expected seconds from 0 (none) to {MAX_TIMEOUT_S:.0f} (a week)")
+    for event in options.webhook_events:
+        if event not in EVENTS:
+            near = did_you_mean(event, EVENTS)
+            raise RequestError(400, "validation", f"webhook_events: {event[:40]!r}.{near} Expected some of: {', '.join(EVENTS)}")
+    if options.webhook_events and not options.webhook:
+        raise RequestError(400, "validation", "webhook_events without webhook: give the URL to tell, too")
     if options.priority not in PRIORITIES:
         near = did_you_mean(options.priority, PRIORITIES)
         raise RequestError(400, "validation", f"priority {options.priority[:40]!r}.{near} Expected: {', '.join(PRIORITIES)}")

@@ -32,6 +32,7 @@ def run_object(run: Run, open_run: OpenRun | None = None, *, with_input: bool = 
     """The run as it stands. `with_input`: with its payload, as a single look at a run shows it."""
     metrics = _metrics(run.metrics) if run.metrics else _Metrics()
     models = bytes(metrics.models)
+    warnings = run.warnings or (open_run.warnings if open_run is not None else b"")
     return RunObject(
         id=run.id,
         status=open_run.status if open_run is not None and not run.is_final else public_status(run),  # type: ignore[arg-type]
@@ -53,6 +54,7 @@ def run_object(run: Run, open_run: OpenRun | None = None, *, with_input: bool = 
         routing=msgspec.Raw(run.routing) if run.routing else None,
         parent_id=run.parent_id or None,
         invoker_id=run.invoker_id or None,
+        warnings=msgspec.Raw(warnings) if warnings else None,
         stuck=msgspec.Raw(open_run.stuck) if open_run is not None and open_run.stuck else None,
         started_at=_time(run.started_at) if run.started_at else None,
         finished_at=_time(run.finished_at) if run.finished_at else None,

@@ -3,6 +3,8 @@
 import asyncio
 import random
 import time
+from datetime import UTC, datetime
+from typing import Protocol
 
 import msgspec
 
@@ -10,6 +12,7 @@ from gen_orchestrator.api import run_object as shown
 from gen_orchestrator.api.envelope import Invocation, InvokeOptions, read_invocation
 from gen_orchestrator.api.streams import RunStreams
 from gen_orchestrator.domain.runs import Run
+from gen_orchestrator.domain.webhooks import STARTED, Delivery, Target, read_target
 from gen_orchestrator.hub.registry import PROD, NotFoundError, Registry, Resolved
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
 from gen_orchestrator.scheduling.intake import AdmissionError, Submitted
@@ -19,6 +22,7 @@ from gen_worker.contract.run import RunPage
 from gen_worker.http.asgi import Request, RequestError
 from gen_worker.http.headers import matches_etag, parse_prefer, preferred, whole_number
 from gen_worker.names import did_you_mean, is_run_id
+from gen_worker.net.public_urls import BlockedURLError
 
 MAX_BODY_BYTES = 64 << 20
 DEFAULT_WAIT_S = 60
@@ -41,14 +45,25 @@ def new_run_id() -> str:
     return f"{time.time_ns() // 1_000_000:012x}{_random.getrandbits(80):020x}"
 
 
+class WebhookReceivers(Protocol):
+    """Knows which URLs may be told of runs."""
+
+    def read(self, url: str) -> object:
+        """`BlockedURLError` for one that may not."""
+        ...
+
+
 class RunRoutes:
     """Handlers of `/v1/<owner>/<endpoint>/<function>[:tag]` and `/v1/runs`."""
 
-    def __init__(self, registry: Registry, dispatcher: Dispatcher, store: RunStore, streams: RunStreams) -> None:
+    def __init__(
+        self, registry: Registry, dispatcher: Dispatcher, store: RunStore, streams: RunStreams, receivers: WebhookReceivers
+    ) -> None:
         self._registry = registry
         self._dispatcher = dispatcher
         self._store = store
         self._streams = streams
+        self._receivers = receivers
 
     async def invoke(self, request: Request) -> None:
         """`POST /v1/{owner}/{endpoint}/{function}`."""
@@ -159,6 +174,13 @@ class RunRoutes:
         run, open_run = await self.find(request.parts["run_id"])
         await self._streams.follow(request, run, open_run)
 
+    async def webhooks(self, request: Request) -> None:
+        """`GET /v1/runs/{run_id}/webhooks`: what was told of the run, to whom, and what came of each try."""
+        run, _ = await self.find(request.parts["run_id"])
+        deliveries = await asyncio.to_thread(self._store.deliveries_of, run.id)
+        url = read_target(run.webhook).url if run.webhook else ""
+        await request.answer(200, msgspec.json.encode({"data": [_shown_delivery(each, run, url) for each in deliveries]}))
+
     # ---- parts that other routes use
 
     def resolve(self, owner: str, endpoint: str, function: str, tag: str) -> Resolved:
@@ -209,7 +231,7 @@ class RunRoutes:
         settings = resolved.settings
         now = time.time()
         start_timeout_s = options.start_timeout_s or settings.start_timeout_s
-        webhook = msgspec.json.encode({"url": options.webhook, "events": options.webhook_events}) if options.webhook else b""
+        webhook = self._webhook(options) if options.webhook else b""
         return Run(
             id=new_run_id(),
             owner=owner,
@@ -227,6 +249,15 @@ class RunRoutes:
             fingerprint=invocation.fingerprint,
             webhook=webhook,
         )
+
+    def _webhook(self, options: InvokeOptions) -> bytes:
+        try:
+            self._receivers.read(options.webhook)
+        except BlockedURLError as exc:
+            why = str(exc).removeprefix("input url blocked: ")
+            hint = "a server on this machine may be told where the platform was started with --allow-private-webhooks"
+            raise RequestError(400, "validation", f"webhook {options.webhook[:100]!r}: {why}", hint=hint) from None
+        return msgspec.json.encode(Target(options.webhook, options.webhook_events))
 
     async def _answer(self, request: Request, submitted: Submitted) -> None:
         open_run, run = submitted.open, submitted.run
@@ -253,3 +284,22 @@ class RunRoutes:
         if accept and await self._streams.send_only_file(request, run, accept):
             return
         await request.answer(status, shown.run_json(run, open_run), headers=headers)
+
+
+def _shown_delivery(delivery: Delivery, run: Run, url: str) -> dict[str, object]:
+    return {
+        "id": delivery.id,
+        "event": f"run.{STARTED}" if delivery.moment == STARTED else f"run.{run.state}",
+        "url": url,
+        "state": delivery.state,
+        "created_at": _time(delivery.created_at),
+        "next_try_at": _time(delivery.next_at) if delivery.state == "pending" else None,
+        "tries": [
+            {"at": _time(each.at), "status": each.status or None, "error": each.error or None, "took_ms": each.took_ms}
+            for each in delivery.tries
+        ],
+    }
+
+
+def _time(unix_s: float) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

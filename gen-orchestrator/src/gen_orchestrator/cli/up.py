@@ -31,6 +31,7 @@ def default_data() -> Path:
 @click.option("--follow", is_flag=True, help="Let :prod follow each edit, too.")
 @click.option("--model", "models", multiple=True, metavar="KEY=FOLDER", help="Use a local folder for a model key. May be repeated.")
 @click.option("--allow-host", "hosts", multiple=True, metavar="NAME", help="Another name under which this server is reached.")
+@click.option("--allow-private-webhooks", is_flag=True, help="Webhooks may go to servers on this machine and network, too.")
 @click.option("--insecure-i-know", is_flag=True, help="Listen beyond this machine although nobody is asked for a key.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines instead of the live screen.")
 def command(
@@ -41,6 +42,7 @@ def command(
     follow: bool,
     models: tuple[str, ...],
     hosts: tuple[str, ...],
+    allow_private_webhooks: bool,
     insecure_i_know: bool,
     as_json: bool,
 ) -> int:
@@ -64,6 +66,7 @@ def command(
         follow=follow,
         models=overrides,
         allowed_hosts=hosts,
+        allow_private_webhooks=allow_private_webhooks,
     )
     try:
         sock = listening_socket(listen, DEFAULT_LISTEN)

@@ -55,7 +55,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     `payload` and `output` are msgpack. `not_before` holds a retry back; `expires_at` is when a run that has not started is given up.
     `routing` is JSON: why the present worker was chosen, and who else was considered. `fingerprint` is a digest of the request
-    behind `idempotency_key`.
+    behind `idempotency_key`. `webhook` is the JSON of a `webhooks.Target`, `warnings` that of what the function left out of the payload;
+    `traceparent` is the W3C Trace Context that the caller sent.
     """
 
     id: str
@@ -88,6 +89,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     output: bytes = b""
     error: RunError | None = None
     metrics: bytes = b""
+    warnings: bytes = b""
+    traceparent: str = ""
 
     @property
     def is_final(self) -> bool:
@@ -95,13 +98,14 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run ends. `metrics` is the worker's JSON object of times and sizes, empty without one."""
+    """How a run ends. `metrics` is the worker's JSON object of times and sizes, `warnings` a JSON array of `FieldError`; or empty."""
 
     state: RunState
     at: float
     output: bytes = b""
     error: RunError | None = None
     metrics: bytes = b""
+    warnings: bytes = b""
 
 
 CANCELED_ERROR: Final = RunError(error_type="canceled", code="canceled", message="canceled")
@@ -138,7 +142,7 @@ def finish(run: Run, *, attempt: int, ending: Ending) -> Run | None:
     if run.is_final or attempt != run.attempt:
         return None
     if run.cancel_requested and ending.state is not RunState.CANCELED:
-        ending = Ending(state=RunState.CANCELED, at=ending.at, error=CANCELED_ERROR, metrics=ending.metrics)
+        ending = Ending(state=RunState.CANCELED, at=ending.at, error=CANCELED_ERROR, metrics=ending.metrics, warnings=ending.warnings)
     return msgspec.structs.replace(
         run,
         state=ending.state,
@@ -146,6 +150,7 @@ def finish(run: Run, *, attempt: int, ending: Ending) -> Run | None:
         output=ending.output,
         error=ending.error,
         metrics=ending.metrics,
+        warnings=ending.warnings,
         executions=run.executions + (run.state is RunState.LEASED),
     )
 

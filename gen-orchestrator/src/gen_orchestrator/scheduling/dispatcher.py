@@ -33,7 +33,7 @@ from gen_orchestrator.scheduling.lanes import Lanes
 from gen_orchestrator.scheduling.open_run import OpenRun, Phase
 from gen_orchestrator.scheduling.pool import Pool, Worker
 from gen_orchestrator.scheduling.recorder import Recorder
-from gen_orchestrator.scheduling.shown_events import shown_as
+from gen_orchestrator.scheduling.shown_events import shown_as, warnings_of
 from gen_orchestrator.store.base import EventChunk, StoreError
 from gen_orchestrator.store.ops import DONE, Lease, RequestCancel, Result
 from gen_orchestrator.store.writer import Writer
@@ -51,7 +51,7 @@ _encode = msgspec.json.Encoder().encode
 
 class Dispatcher:
     """Of one leader. `files` says where a run saves its files. `on_over` hears of each run that has ended, and `on_starved` that a run
-    found no free worker."""
+    found no free worker; `on_delivery` is told when a webhook delivery has come into the store."""
 
     def __init__(
         self,
@@ -64,10 +64,11 @@ class Dispatcher:
         *,
         on_over: Callable[[OpenRun], None] = lambda open_run: None,
         on_starved: Callable[[], None] = lambda: None,
+        on_delivery: Callable[[], None] = lambda: None,
     ) -> None:
         self._writer = writer
         self._intake = Intake(writer, self)
-        self._recorder = Recorder(writer, self._over, self._back)
+        self._recorder = Recorder(writer, self._over, self._back, on_delivery)
         self._pool = pool
         self._clock = clock
         self._random = random
@@ -178,8 +179,12 @@ class Dispatcher:
         if kind == events.STARTED:
             open_run.started = True
             open_run.feed.status_changed()
+            if open_run.run.webhook:
+                self._recorder.started(open_run, self._clock.unix_s())
         elif kind == events.METRICS_RUN:
             open_run.metrics = event.payload
+        elif kind == events.WARNING:
+            open_run.warnings = warnings_of(event.payload)
         elif kind.endswith(".stuck"):
             open_run.stuck = event.payload
         name = shown_as(kind)

@@ -14,27 +14,35 @@ import msgspec
 from gen_orchestrator.domain import runs
 from gen_orchestrator.domain.retries import Again
 from gen_orchestrator.domain.runs import Ending, Run, RunState
+from gen_orchestrator.domain.webhooks import ENDED, STARTED, delivery_at
 from gen_orchestrator.scheduling.feed import encode_entries
 from gen_orchestrator.scheduling.open_run import OpenRun, Phase
-from gen_orchestrator.store.ops import DONE, AppendEvents, Finish, Requeue, Result
+from gen_orchestrator.store.ops import DONE, AddDelivery, AppendEvents, Finish, Requeue, Result
 from gen_orchestrator.store.writer import Writer
 from gen_worker.wire.holds import Hold
 
 
 class Recorder:
-    """`over` and `back` are told when a run has ended, or waits again; both after the commit."""
+    """`over` and `back` are told when a run has ended, or waits again; `on_delivery` when a webhook delivery is there. All after the
+    commit."""
 
-    def __init__(self, writer: Writer, over: Callable[[OpenRun, Run], None], back: Callable[[OpenRun], None]) -> None:
+    def __init__(
+        self, writer: Writer, over: Callable[[OpenRun, Run], None], back: Callable[[OpenRun], None], on_delivery: Callable[[], None]
+    ) -> None:
         self._writer = writer
         self._over = over
         self._back = back
+        self._on_delivery = on_delivery
 
     def finish(self, open_run: OpenRun, ending: Ending, hold: Hold | None = None) -> None:
         """End a run."""
         open_run.phase = Phase.ENDING
         open_run.set_timer(None)
         self._append(open_run)
-        op = Finish(open_run.id, open_run.run.attempt, ending)
+        if open_run.warnings:
+            ending = msgspec.structs.replace(ending, warnings=open_run.warnings)
+        delivery = delivery_at(ENDED, open_run.id, open_run.run.webhook, ending.at)
+        op = Finish(open_run.id, open_run.run.attempt, ending, delivery)
         self._put(open_run, op, hold, lambda: runs.finish(open_run.run, attempt=op.attempt, ending=op.ending))
 
     def requeue(self, open_run: OpenRun, again: Again, not_before: float, hold: Hold | None = None) -> None:
@@ -47,6 +55,12 @@ class Recorder:
             return runs.requeue(open_run.run, attempt=op.attempt, not_before=op.not_before, executed=op.executed, lost=op.lost)
 
         self._put(open_run, op, hold, moved)
+
+    def started(self, open_run: OpenRun, at: float) -> None:
+        """Its worker has begun a run: its webhook may want to know. A retry is not told again."""
+        delivery = delivery_at(STARTED, open_run.id, open_run.run.webhook, at)
+        if delivery is not None:
+            self._writer.put(AddDelivery(delivery), lambda _: self._on_delivery())
 
     def save_events(self, open_run: OpenRun) -> None:
         """Write what the run has said, unless that is under way: then what gathers meanwhile goes with the next write."""
@@ -77,6 +91,8 @@ class Recorder:
         def written(result: Result) -> None:
             if held is not None:
                 held.release()
+            if isinstance(op, Finish) and op.delivery is not None:
+                self._on_delivery()
             if open_run.phase is Phase.OVER:
                 return
             there = moved() if result is DONE else getattr(result, "run", None)

@@ -1,5 +1,7 @@
 """Which events of a worker the readers of a run are shown, and under which name. Pure."""
 
+import msgspec
+
 from gen_worker import events
 
 _NAMES = {events.OUTPUT_DELTA: "output", events.PROGRESS: "progress", events.LOG: "log"}
@@ -13,3 +15,15 @@ def shown_as(event_type: str) -> str | None:
     if event_type.endswith(".stuck"):
         return "log"
     return None if event_type.startswith(_MACHINERY) else "custom"
+
+
+class _Warned(msgspec.Struct):
+    warnings: msgspec.Raw = msgspec.Raw(b"")
+
+
+def warnings_of(payload: bytes) -> bytes:
+    """The JSON array in a `task.warning`: fields of the payload that the function left out. Empty where there is none."""
+    try:
+        return bytes(msgspec.json.decode(payload, type=_Warned).warnings)
+    except msgspec.DecodeError:  # of a worker that is not ours
+        return b""

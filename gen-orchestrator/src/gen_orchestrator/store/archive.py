@@ -1,6 +1,6 @@
 """A store as JSON lines, to move from one database to another with runs in flight: SQLite to PostgreSQL, and back.
 
-    {"format": "gen-orchestrator store", "version": 1, "schema": 2, "tables": {"runs": ["id", "owner", ...], ...}}
+    {"format": "gen-orchestrator store", "version": 1, "schema": 3, "tables": {"runs": ["id", "owner", ...], ...}}
     ["runs", ["r1", "ann", ...]]        one row a line, in the columns of the head; bytes as base64
     {"rows": 1}                         the end: a file without it was cut off
 

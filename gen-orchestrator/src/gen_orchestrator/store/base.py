@@ -10,6 +10,7 @@ from typing import Protocol
 import msgspec
 
 from gen_orchestrator.domain.runs import Run
+from gen_orchestrator.domain.webhooks import Delivery
 from gen_orchestrator.store.ops import Op, Result
 
 
@@ -118,6 +119,14 @@ class RunStore(Protocol):
 
     def events_of(self, run_id: str) -> list[EventChunk]:
         """All kept events, by attempt and number."""
+        ...
+
+    def pending_deliveries(self, limit: int) -> list[Delivery]:
+        """Webhook deliveries that are not made yet, the one that is due first first."""
+        ...
+
+    def deliveries_of(self, run_id: str) -> list[Delivery]:
+        """All webhook deliveries of a run, oldest first."""
         ...
 
     def trim(self, finished_before: float, limit: int) -> int:

@@ -7,8 +7,22 @@ import msgspec
 
 from gen_orchestrator.domain import runs
 from gen_orchestrator.domain.runs import Run
+from gen_orchestrator.domain.webhooks import Delivery
 from gen_orchestrator.store.base import DeposedError, EventChunk, Leader, OldRun, Release, RunFilter, Tag
-from gen_orchestrator.store.ops import DONE, Accept, AppendEvents, Finish, Lease, Op, Refused, RequestCancel, Requeue, Result
+from gen_orchestrator.store.ops import (
+    DONE,
+    Accept,
+    AddDelivery,
+    AppendEvents,
+    Finish,
+    Lease,
+    Op,
+    RecordDelivery,
+    Refused,
+    RequestCancel,
+    Requeue,
+    Result,
+)
 
 
 class MemoryStore:
@@ -23,6 +37,7 @@ class MemoryStore:
         self._trimmed: set[str] = set()
         self._releases: dict[str, Release] = {}
         self._tags: dict[tuple[str, str, str, str], list[Tag]] = {}
+        self._deliveries: dict[str, Delivery] = {}
         self._leader: Leader | None = None
         self._lease_until = 0.0
         self._epoch = 0
@@ -66,6 +81,16 @@ class MemoryStore:
         with self._lock:
             return sorted(self._events.get(run_id, ()), key=lambda chunk: (chunk.attempt, chunk.first_seq))
 
+    def pending_deliveries(self, limit: int) -> list[Delivery]:
+        with self._lock:
+            pending = [delivery for delivery in self._deliveries.values() if delivery.state == "pending"]
+        return sorted(pending, key=lambda delivery: (delivery.next_at, delivery.id))[:limit]
+
+    def deliveries_of(self, run_id: str) -> list[Delivery]:
+        with self._lock:
+            found = [delivery for delivery in self._deliveries.values() if delivery.run_id == run_id]
+        return sorted(found, key=lambda delivery: (delivery.created_at, delivery.id))
+
     def trim(self, finished_before: float, limit: int) -> int:
         with self._lock:
             old = [run for run in self._old(finished_before) if run.id not in self._trimmed][:limit]
@@ -87,6 +112,8 @@ class MemoryStore:
                 del self._runs[run.id]
                 self._trimmed.discard(run.id)
                 self._events.pop(run.id, None)
+                for delivery in [each for each in self._deliveries.values() if each.run_id == run.id]:
+                    del self._deliveries[delivery.id]
                 if run.idempotency_key:
                     self._keys.pop((run.owner, run.idempotency_key), None)
             return len(gone)
@@ -167,6 +194,8 @@ class MemoryStore:
                 return Refused(run)
             kept.append(EventChunk(op.attempt, op.first_seq, op.last_seq, op.events, op.instance_id, op.wire_seq))
             return DONE
+        if isinstance(op, (AddDelivery, RecordDelivery)):
+            return self._deliver(op, run)
         if run is None:
             return Refused(None)
         match op:
@@ -181,6 +210,21 @@ class MemoryStore:
         if moved is None:
             return Refused(run)
         self._runs[op.run_id] = moved
+        if isinstance(op, Finish) and op.delivery is not None:
+            self._deliveries.setdefault(op.delivery.id, op.delivery)
+        return DONE
+
+    def _deliver(self, op: AddDelivery | RecordDelivery, run: Run | None) -> Result:
+        there = self._deliveries.get(op.delivery.id)
+        if isinstance(op, AddDelivery):
+            if there is not None:
+                return Refused(run)
+            self._deliveries[op.delivery.id] = op.delivery
+            return DONE
+        if there is None or there.state != "pending":
+            return Refused(run)
+        state, next_at, tries = op.delivery.state, op.delivery.next_at, op.delivery.tries
+        self._deliveries[there.id] = msgspec.structs.replace(there, state=state, next_at=next_at, tries=tries)
         return DONE
 
     def _accept(self, run: Run) -> Result:

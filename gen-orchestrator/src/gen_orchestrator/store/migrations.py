@@ -5,8 +5,8 @@
 
 from collections.abc import Mapping
 
-SQLITE: Mapping[str, str] = {"blob": "blob", "real": "real"}
-POSTGRES: Mapping[str, str] = {"blob": "bytea", "real": "double precision"}
+SQLITE: Mapping[str, str] = {"blob": "blob", "real": "real", "empty": "x''"}
+POSTGRES: Mapping[str, str] = {"blob": "bytea", "real": "double precision", "empty": "''"}
 
 STEPS: tuple[tuple[str, ...], ...] = (
     (
@@ -36,6 +36,14 @@ STEPS: tuple[tuple[str, ...], ...] = (
         # Of a finished run, details are dropped before the run itself: which ones still have theirs.
         "alter table runs add column trimmed integer not null default 0",
         "create index runs_to_trim on runs (finished_at) where trimmed = 0 and finished_at > 0",
+    ),
+    (
+        "alter table runs add column warnings {blob} not null default {empty}",
+        "alter table runs add column traceparent text not null default ''",
+        "create table deliveries (id text primary key, run_id text not null, moment text not null, created_at {real} not null, "
+        "state text not null, next_at {real} not null, tries {blob} not null)",
+        "create index deliveries_due on deliveries (next_at, id) where state = 'pending'",
+        "create index deliveries_of on deliveries (run_id)",
     ),
 )
 

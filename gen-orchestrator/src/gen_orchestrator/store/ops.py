@@ -7,6 +7,7 @@ leads, and each operation says for itself whether it happened, or nothing is wri
 import msgspec
 
 from gen_orchestrator.domain.runs import Ending, Run
+from gen_orchestrator.domain.webhooks import Delivery
 
 
 class Accept(msgspec.Struct, frozen=True):
@@ -32,9 +33,12 @@ class Requeue(msgspec.Struct, frozen=True):
 
 
 class Finish(msgspec.Struct, frozen=True):
+    """The end of a run, and in the same transaction the webhook delivery that it means."""
+
     run_id: str
     attempt: int
     ending: Ending
+    delivery: Delivery | None = None
 
 
 class RequestCancel(msgspec.Struct, frozen=True):
@@ -57,7 +61,27 @@ class AppendEvents(msgspec.Struct, frozen=True):
     wire_seq: int = 0
 
 
-Op = Accept | Lease | Requeue | Finish | RequestCancel | AppendEvents
+class AddDelivery(msgspec.Struct, frozen=True):
+    """A webhook delivery that waits to be made; once per id."""
+
+    delivery: Delivery
+
+    @property
+    def run_id(self) -> str:
+        return self.delivery.run_id
+
+
+class RecordDelivery(msgspec.Struct, frozen=True):
+    """What became of a delivery that was pending."""
+
+    delivery: Delivery
+
+    @property
+    def run_id(self) -> str:
+        return self.delivery.run_id
+
+
+Op = Accept | Lease | Requeue | Finish | RequestCancel | AppendEvents | AddDelivery | RecordDelivery
 
 
 class Done(msgspec.Struct, frozen=True):

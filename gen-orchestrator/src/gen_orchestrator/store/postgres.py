@@ -13,6 +13,7 @@ import psycopg
 from psycopg import errors
 
 from gen_orchestrator.domain.runs import Run
+from gen_orchestrator.domain.webhooks import Delivery
 from gen_orchestrator.store import migrations, sql, tables
 from gen_orchestrator.store.base import (
     DeposedError,
@@ -84,6 +85,12 @@ class PostgresStore:
     def events_of(self, run_id: str) -> list[EventChunk]:
         return [sql.chunk_of(row) for row in self._read(sql.EVENTS_OF, (run_id,))]
 
+    def pending_deliveries(self, limit: int) -> list[Delivery]:
+        return [sql.delivery_of(row) for row in self._read(sql.PENDING_DELIVERIES, (limit,))]
+
+    def deliveries_of(self, run_id: str) -> list[Delivery]:
+        return [sql.delivery_of(row) for row in self._read(sql.DELIVERIES_OF, (run_id,))]
+
     def trim(self, finished_before: float, limit: int) -> int:
         old = self._read(sql.TO_TRIM, (finished_before, limit))
 
@@ -103,6 +110,7 @@ class PostgresStore:
             gone = 0
             for run_id in run_ids:
                 cursor.execute(_pg(sql.FORGET_EVENTS), (run_id, run_id))
+                cursor.execute(_pg(sql.FORGET_DELIVERIES), (run_id, run_id))
                 gone += cursor.execute(_pg(sql.FORGET_RUN), (run_id,)).rowcount
             return gone
 
@@ -254,6 +262,8 @@ def _one(cursor: psycopg.Cursor[Any], op: Op) -> Result:
     text, values = sql.statement(op)
     cursor.execute(_pg(text), values)
     if cursor.rowcount:
+        if (more := sql.consequence(op)) is not None:
+            cursor.execute(_pg(more[0]), more[1])
         return DONE
     found, subject = sql.subject(op)
     row = cursor.execute(_pg(found), subject).fetchone()

@@ -11,13 +11,15 @@ from typing import Any
 import msgspec
 
 from gen_orchestrator.domain.runs import CANCELED_ERROR, Ending, Run, RunError, RunState
+from gen_orchestrator.domain.webhooks import Delivery, Try
 from gen_orchestrator.store.base import EventChunk, Leader, Release, RunFilter, Tag
-from gen_orchestrator.store.ops import Accept, AppendEvents, Finish, Lease, Op, RequestCancel, Requeue
+from gen_orchestrator.store.ops import Accept, AddDelivery, AppendEvents, Finish, Lease, Op, RecordDelivery, RequestCancel, Requeue
 
 RUN_COLUMNS = (
     "id", "owner", "endpoint", "function", "tag", "release_id", "payload", "created_at", "state", "attempt", "executions",
     "lost_workers", "max_attempts", "priority", "timeout_ms", "expires_at", "not_before", "worker_id", "cancel_requested", "invoker_id",
     "parent_id", "idempotency_key", "fingerprint", "webhook", "started_at", "finished_at", "routing", "output", "error", "metrics",
+    "warnings", "traceparent",
 )  # fmt: skip
 _SELECT = f"select {', '.join(RUN_COLUMNS)} from runs"
 _OPEN = "('queued', 'leased')"
@@ -39,13 +41,20 @@ FINISH = (
     "state = case when cancel_requested = 1 then 'canceled' else ? end, "
     "output = case when cancel_requested = 1 then ? else ? end, "
     "error = case when cancel_requested = 1 then ? else ? end, "
-    f"finished_at = ?, metrics = ? where id = ? and attempt = ? and state in {_OPEN}"
+    f"finished_at = ?, metrics = ?, warnings = ? where id = ? and attempt = ? and state in {_OPEN}"
 )
 REQUEST_CANCEL = f"update runs set cancel_requested = 1 where id = ? and state in {_OPEN}"
 APPEND = (
     "insert into run_events (run_id, attempt, first_seq, last_seq, events, instance_id, wire_seq) "
     "select ?, ?, ?, ?, ?, ?, ? where exists (select 1 from runs where id = ? and attempt = ?) on conflict do nothing"
 )
+
+_DELIVERY_COLUMNS = "id, run_id, moment, created_at, state, next_at, tries"
+ADD_DELIVERY = f"insert into deliveries ({_DELIVERY_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?) on conflict do nothing"
+RECORD_DELIVERY = "update deliveries set state = ?, next_at = ?, tries = ? where id = ? and state = 'pending'"
+PENDING_DELIVERIES = f"select {_DELIVERY_COLUMNS} from deliveries where state = 'pending' order by next_at, id limit ?"
+DELIVERIES_OF = f"select {_DELIVERY_COLUMNS} from deliveries where run_id = ? order by created_at, id"
+FORGET_DELIVERIES = "delete from deliveries where run_id = ? and exists (select 1 from runs where id = ? and finished_at > 0)"
 
 GET = f"{_SELECT} where id = ?"
 BY_KEY = f"{_SELECT} where owner = ? and idempotency_key = ? and idempotency_key <> ''"
@@ -80,6 +89,7 @@ TAGS = (
 TAG_HISTORY = f"select {_TAG_COLUMNS} from tags where owner = ? and endpoint = ? and function = ? and tag = ? order by version desc"
 
 _decode_error = msgspec.json.Decoder(RunError).decode
+_decode_tries = msgspec.json.Decoder(tuple[Try, ...]).decode
 _encode = msgspec.json.Encoder().encode
 _CANCELED = _encode(CANCELED_ERROR)
 
@@ -138,6 +148,7 @@ def _finish(op: Finish) -> tuple[str, tuple[Any, ...]]:
         error,
         ending.at,
         ending.metrics,
+        ending.warnings,
         op.run_id,
         op.attempt,
     )
@@ -152,6 +163,25 @@ def _append(op: AppendEvents) -> tuple[str, tuple[Any, ...]]:
     return APPEND, (*values, op.run_id, op.attempt)
 
 
+def delivery_row(delivery: Delivery) -> tuple[Any, ...]:
+    return (*msgspec.structs.astuple(delivery)[:-1], _encode(delivery.tries))
+
+
+def delivery_of(row: Sequence[Any]) -> Delivery:
+    return Delivery(
+        id=row[0], run_id=row[1], moment=row[2], created_at=row[3], state=row[4], next_at=row[5], tries=_decode_tries(bytes(row[6]))
+    )
+
+
+def _add_delivery(op: AddDelivery) -> tuple[str, tuple[Any, ...]]:
+    return ADD_DELIVERY, delivery_row(op.delivery)
+
+
+def _record_delivery(op: RecordDelivery) -> tuple[str, tuple[Any, ...]]:
+    delivery = op.delivery
+    return RECORD_DELIVERY, (delivery.state, delivery.next_at, _encode(delivery.tries), delivery.id)
+
+
 _STATEMENTS: Mapping[type, Callable[[Any], tuple[str, tuple[Any, ...]]]] = {
     Accept: _accept,
     Lease: _lease,
@@ -159,7 +189,14 @@ _STATEMENTS: Mapping[type, Callable[[Any], tuple[str, tuple[Any, ...]]]] = {
     Finish: _finish,
     RequestCancel: _request_cancel,
     AppendEvents: _append,
+    AddDelivery: _add_delivery,
+    RecordDelivery: _record_delivery,
 }
+
+
+def consequence(op: Op) -> tuple[str, tuple[Any, ...]] | None:
+    """What is written with an operation that happened, in the same transaction."""
+    return (ADD_DELIVERY, delivery_row(op.delivery)) if isinstance(op, Finish) and op.delivery is not None else None
 
 
 def subject(op: Op) -> tuple[str, tuple[Any, ...]]:

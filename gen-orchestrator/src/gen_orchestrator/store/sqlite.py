@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import apsw
 
 from gen_orchestrator.domain.runs import Run
+from gen_orchestrator.domain.webhooks import Delivery
 from gen_orchestrator.store import migrations, sql, tables
 from gen_orchestrator.store.base import (
     DeposedError,
@@ -70,6 +71,8 @@ class SqliteStore:
                         db.execute(text, values)
                         if db.changes():
                             results.append(DONE)
+                            if (more := sql.consequence(op)) is not None:
+                                db.execute(*more)
                         else:
                             rows = db.execute(*sql.subject(op)).fetchall()
                             results.append(Refused(sql.run_of(rows[0]) if rows else None))
@@ -102,6 +105,12 @@ class SqliteStore:
     def events_of(self, run_id: str) -> list[EventChunk]:
         return [sql.chunk_of(row) for row in self._read(sql.EVENTS_OF, (run_id,))]
 
+    def pending_deliveries(self, limit: int) -> list[Delivery]:
+        return [sql.delivery_of(row) for row in self._read(sql.PENDING_DELIVERIES, (limit,))]
+
+    def deliveries_of(self, run_id: str) -> list[Delivery]:
+        return [sql.delivery_of(row) for row in self._read(sql.DELIVERIES_OF, (run_id,))]
+
     def trim(self, finished_before: float, limit: int) -> int:
         old = self._read(sql.TO_TRIM, (finished_before, limit))
 
@@ -121,6 +130,7 @@ class SqliteStore:
             gone = 0
             for run_id in run_ids:
                 db.execute(sql.FORGET_EVENTS, (run_id, run_id))
+                db.execute(sql.FORGET_DELIVERIES, (run_id, run_id))
                 db.execute(sql.FORGET_RUN, (run_id,))
                 gone += db.changes()
             return gone

@@ -45,14 +45,15 @@ TABLES = (
     Table(
         "runs",
         (*RUN_COLUMNS, "trimmed"),
-        frozenset({"payload", "webhook", "routing", "output", "error", "metrics"}),
-        {"trimmed": 0},
+        frozenset({"payload", "webhook", "routing", "output", "error", "metrics", "warnings"}),
+        {"trimmed": 0, "warnings": b"", "traceparent": ""},
     ),
     Table(
         "run_events",
         ("run_id", "attempt", "first_seq", "last_seq", "events", "instance_id", "wire_seq"),
         frozenset({"events"}),
     ),
+    Table("deliveries", ("id", "run_id", "moment", "created_at", "state", "next_at", "tries"), frozenset({"tries"})),
 )
 IS_EMPTY = "select (select count(*) from runs) + (select count(*) from releases)"
 NO_LEASE = "update leader set lease_until = 0"

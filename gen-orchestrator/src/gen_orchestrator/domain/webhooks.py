@@ -1,0 +1,115 @@
+"""Webhooks as decisions: which of a run's events are told, when a delivery is tried again, and which hosts are left alone for a while.
+
+    pending --2xx--> delivered
+       |  \\--410, or the last try failed--> failed
+       +--anything else--> pending, later
+
+A delivery is written in the transaction that ends its run, so that no crash between the two loses it. Its id is made of the run and the
+moment, and stays the same over all tries: a receiver that has seen it may ignore it.
+"""
+
+from collections.abc import Mapping
+from random import Random
+from typing import Final
+
+import msgspec
+
+STARTED: Final = "started"
+ENDED: Final = "ended"
+FINAL_EVENTS: Final = ("succeeded", "failed", "canceled", "expired")
+EVENTS: Final = (STARTED, *FINAL_EVENTS)
+# The schedule that Standard Webhooks proposes: ten tries in about three days.
+DELAYS_S: Final = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0)
+JITTER: Final = 0.1
+GONE: Final = 410
+MAX_FAILURES: Final = 5
+FIRST_PAUSE_S: Final = 30.0
+MAX_PAUSE_S: Final = 600.0
+
+
+class Target(msgspec.Struct, frozen=True):
+    """What a run's caller asked for. No `events`: the end of the run, however it ends."""
+
+    url: str
+    events: tuple[str, ...] = ()
+
+    def wants(self, event: str) -> bool:
+        """Whether a run that `started`, or ended as `succeeded`, `failed`, ... is told of."""
+        return event in (self.events or FINAL_EVENTS)
+
+
+class Try(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One request. `status` 0: no answer came, and `error` says why."""
+
+    at: float
+    took_ms: int
+    status: int = 0
+    error: str = ""
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """One message to a receiver. `moment` is `started` or `ended`; `state` is `pending`, `delivered`, `failed` or `unwanted`."""
+
+    id: str
+    run_id: str
+    moment: str
+    created_at: float
+    state: str = "pending"
+    next_at: float = 0.0
+    tries: tuple[Try, ...] = ()
+
+
+_target = msgspec.json.Decoder(Target).decode
+
+
+def read_target(webhook: bytes) -> Target:
+    """The target as a run keeps it."""
+    return _target(webhook)
+
+
+def delivery_at(moment: str, run_id: str, webhook: bytes, at: float) -> Delivery | None:
+    """The delivery that a moment of a run means; None where its caller did not ask for it."""
+    if not webhook:
+        return None
+    target = read_target(webhook)
+    events = (STARTED,) if moment == STARTED else FINAL_EVENTS
+    if not any(target.wants(event) for event in events):
+        return None
+    return Delivery(id=f"{run_id}.{moment}", run_id=run_id, moment=moment, created_at=at, next_at=at)
+
+
+def after_try(delivery: Delivery, made: Try, random: Random) -> Delivery:
+    """The delivery after one more request."""
+    tries = (*delivery.tries, made)
+    if 200 <= made.status < 300:
+        return msgspec.structs.replace(delivery, state="delivered", tries=tries)
+    if made.status == GONE or len(tries) > len(DELAYS_S):
+        return msgspec.structs.replace(delivery, state="failed", tries=tries)
+    delay_s = DELAYS_S[len(tries) - 1] * random.uniform(1 - JITTER, 1 + JITTER)
+    return msgspec.structs.replace(delivery, next_at=made.at + delay_s, tries=tries)
+
+
+class Breaker(msgspec.Struct, frozen=True):
+    """One host: failures in a row, and until when it is left alone (0: it is not)."""
+
+    failures: int = 0
+    open_until: float = 0.0
+
+    def after(self, now: float, *, answered: bool) -> "Breaker":
+        """After a request. From the fifth failure in a row on there is a pause, twice as long each time; one answer ends it."""
+        if answered:
+            return Breaker()
+        failures = self.failures + 1
+        if failures < MAX_FAILURES:
+            return Breaker(failures)
+        pause_s: float = min(MAX_PAUSE_S, FIRST_PAUSE_S * 2 ** min(failures - MAX_FAILURES, 10))
+        return Breaker(failures, now + pause_s)
+
+
+def is_open(breakers: Mapping[str, Breaker], host: str, now: float) -> float:
+    """Until when a host is left alone; 0 when it may be asked."""
+    until = breakers.get(host, _CLOSED).open_until
+    return until if until > now else 0.0
+
+
+_CLOSED = Breaker()

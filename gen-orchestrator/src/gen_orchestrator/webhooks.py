@@ -1,0 +1,280 @@
+"""Delivers webhooks: signed (Standard Webhooks), to checked addresses, again where they fail, through restarts of this program.
+
+The store is the queue: what is pending there is due at its time. One task looks at it, a few threads make the requests, and what comes of
+each is written back. A host that fails five times in a row is left alone for a while; its deliveries wait and lose no try.
+"""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import os
+import secrets
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from random import Random
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import httpcore
+import msgspec
+
+from gen_orchestrator import __version__
+from gen_orchestrator.api.run_object import run_json
+from gen_orchestrator.domain.runs import Run
+from gen_orchestrator.domain.webhooks import STARTED, Breaker, Delivery, Try, after_try, is_open, read_target
+from gen_orchestrator.store.base import RunStore, StoreError
+from gen_orchestrator.store.ops import RecordDelivery, Result
+from gen_orchestrator.store.writer import Writer
+from gen_worker.clock import Clock
+from gen_worker.log import Log
+from gen_worker.net.guard import BlockedURLError, GuardedBackend
+from gen_worker.net.public_addresses import is_public
+from gen_worker.net.public_urls import PublicURL, read_url
+
+KEY_NAME = "webhooks.secret"
+KEY_PREFIX = "whsec_"
+TIMEOUT_S = 15.0
+AT_ONCE = 16
+AT_ONCE_PER_HOST = 4
+BATCH = 256
+IDLE_S = 60.0
+MAX_BREAKERS = 10_000
+_PORTS = {"http": 80, "https": 443}
+
+
+class WebhookSecret:
+    """The key that signs, as Standard Webhooks writes it: `whsec_` and base64."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._key = base64.b64decode(text.removeprefix(KEY_PREFIX))
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> Self:
+        """The secret of this data folder, made when there is none. Readable by its owner only."""
+        path = folder / KEY_NAME
+        try:
+            return cls(path.read_text().strip())
+        except FileNotFoundError:
+            text = KEY_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
+            new = path.with_name(f".{KEY_NAME}.{secrets.token_hex(4)}")
+            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(text + "\n")
+            new.replace(path)
+            return cls(text)
+
+    def headers(self, message_id: str, at: int, body: bytes) -> dict[str, str]:
+        """The three headers of Standard Webhooks 1.0 for a message."""
+        signed = b"%b.%d.%b" % (message_id.encode(), at, body)
+        signature = base64.b64encode(hmac.new(self._key, signed, hashlib.sha256).digest()).decode()
+        return {"webhook-id": message_id, "webhook-timestamp": str(at), "webhook-signature": f"v1,{signature}"}
+
+
+class Receivers:
+    """Which URLs may be told, and the way to them. `allow_private`: also addresses of this machine and network, as on a laptop."""
+
+    def __init__(self, *, allow_private: bool = False) -> None:
+        self._allow_private = allow_private
+        self.backend: httpcore.NetworkBackend = httpcore.SyncBackend() if allow_private else GuardedBackend()
+
+    def read(self, url: str) -> PublicURL:
+        """The URL's parts; `BlockedURLError` says what is wrong with it. Names are looked up only when a message is sent."""
+        try:
+            found = read_url(url)
+        except BlockedURLError:
+            if not self._allow_private:
+                raise
+            return _private(url)
+        if not self._allow_private and _is_address(found.host) and not is_public(found.host):
+            raise BlockedURLError(f"the address {found.host} is not public")
+        return found
+
+
+class Webhooks:
+    """Of one leader. Lives on the loop."""
+
+    def __init__(self, store: RunStore, writer: Writer, secret: WebhookSecret, receivers: Receivers, clock: Clock, log: Log) -> None:
+        self._store = store
+        self._writer = writer
+        self._secret = secret
+        self._receivers = receivers
+        self._clock = clock
+        self._log = log
+        self._random = Random(secrets.randbits(64))  # noqa: S311 - spreads tries in time
+        self._news = asyncio.Event()
+        self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._hosts: Counter[str] = Counter()
+        self._breakers: dict[str, Breaker] = {}
+        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="webhook")
+        self._task: asyncio.Task[None] | None = None
+        self.outcomes: Counter[str] = Counter()  # of requests: `delivered`, `retried`, `failed`, `unwanted`
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._keep(), name="webhooks")
+
+    async def stop(self) -> None:
+        """Begin no more; what is under way is cut, and made again by whoever leads next."""
+        tasks = [*self._under_way.values(), *([self._task] if self._task else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def look(self) -> None:
+        """The store has a new delivery."""
+        self._news.set()
+
+    async def _keep(self) -> None:
+        while True:
+            self._news.clear()
+            wait_s = IDLE_S
+            try:
+                pending = await asyncio.to_thread(self._store.pending_deliveries, BATCH)
+                wait_s = self._begin(pending)
+            except StoreError as exc:
+                self._log.warning("webhooks.store", error=str(exc))
+                wait_s = 5.0
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._news.wait()
+            except TimeoutError:
+                continue
+
+    def _begin(self, pending: list[Delivery]) -> float:
+        """Begin what is due and has room; the seconds until the next look."""
+        now = self._clock.unix_s()
+        for delivery in pending:
+            if delivery.next_at > now:
+                return min(IDLE_S, delivery.next_at - now)
+            if delivery.id in self._under_way:
+                continue
+            if len(self._under_way) >= AT_ONCE:
+                return IDLE_S  # whoever ends says so
+            task = asyncio.create_task(self._deliver(delivery), name=f"webhook-{delivery.id}")
+            self._under_way[delivery.id] = task
+            task.add_done_callback(lambda _, each=delivery.id: self._over(each))  # type: ignore[misc]
+        return IDLE_S
+
+    def _over(self, delivery_id: str) -> None:
+        self._under_way.pop(delivery_id, None)
+        self._news.set()
+
+    async def _deliver(self, delivery: Delivery) -> None:
+        run = await asyncio.to_thread(self._store.get, delivery.run_id)
+        if run is None or (run.is_final and not _is_wanted(delivery, run)):
+            await self._record(msgspec.structs.replace(delivery, state="unwanted"), "unwanted")
+            return
+        url = read_target(run.webhook).url
+        now = self._clock.unix_s()
+        try:
+            address = self._receivers.read(url)
+        except BlockedURLError as exc:
+            made = Try(now, 0, error=_reason(exc))
+            await self._record(msgspec.structs.replace(delivery, state="failed", tries=(*delivery.tries, made)), "failed")
+            return
+        host = address.netloc
+        until = is_open(self._breakers, host, now)
+        if not until and self._hosts[host] >= AT_ONCE_PER_HOST:
+            until = now + self._random.uniform(1.0, 4.0)  # others have the place meanwhile; this one is written, so not too often
+        if until:
+            await self._record(msgspec.structs.replace(delivery, next_at=until), "postponed")
+            return
+        self._hosts[host] += 1
+        try:
+            made, blocked = await asyncio.get_running_loop().run_in_executor(self._threads, self._ask, address, delivery, run)
+        finally:
+            self._hosts[host] -= 1
+            if not self._hosts[host]:
+                del self._hosts[host]
+        answered = 0 < made.status < 500
+        breaker = self._breakers.get(host, Breaker()).after(self._clock.unix_s(), answered=answered)
+        self._breakers.pop(host, None)
+        if breaker.failures:
+            self._breakers[host] = breaker
+            while len(self._breakers) > MAX_BREAKERS:
+                del self._breakers[next(iter(self._breakers))]
+        after = after_try(delivery, made, self._random)
+        if blocked:
+            after = msgspec.structs.replace(after, state="failed")
+        outcome = "retried" if after.state == "pending" else after.state
+        await self._record(after, outcome)
+        write = self._log.info if after.state == "delivered" else self._log.warning
+        write(f"webhook.{outcome}", run_id=run.id, delivery_id=delivery.id, status=made.status, error=made.error, tries=len(after.tries))
+
+    async def _record(self, delivery: Delivery, outcome: str) -> None:
+        self.outcomes[outcome] += 1
+        written: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+
+        def done(result: Result) -> None:
+            if not written.done():
+                written.set_result(result)
+
+        self._writer.put(RecordDelivery(delivery), done)
+        await written
+
+    def _ask(self, address: PublicURL, delivery: Delivery, run: Run) -> tuple[Try, bool]:
+        """One request, in a thread. True where no further try can help: the address is not to be told."""
+        at, began_s = time.time(), time.monotonic()
+        body = message(delivery, run)
+        headers = {
+            "host": address.netloc,
+            "content-type": "application/json",
+            "content-length": str(len(body)),
+            "user-agent": f"gen-orchestrator/{__version__}",
+            **self._secret.headers(delivery.id, int(at), body),
+        }
+        status, error, blocked = 0, "", False
+        try:
+            status = self._post(address, list(headers.items()), body)
+            if not 200 <= status < 300:
+                error = f"the receiver answered HTTP {status}"
+        except BlockedURLError as exc:
+            error, blocked = _reason(exc), True
+        except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, OSError) as exc:
+            error = f"{type(exc).__name__}: {exc}"[:300]
+        return Try(at, round((time.monotonic() - began_s) * 1000), status, error), blocked
+
+    def _post(self, address: PublicURL, headers: Any, body: bytes) -> int:
+        timeouts = {"connect": TIMEOUT_S, "read": TIMEOUT_S, "write": TIMEOUT_S, "pool": TIMEOUT_S}
+        url = httpcore.URL(scheme=address.scheme.encode(), host=address.host.encode(), port=address.port, target=address.target.encode())
+        with (
+            httpcore.ConnectionPool(network_backend=self._receivers.backend, max_keepalive_connections=0) as pool,
+            pool.stream("POST", url, headers=headers, content=body, extensions={"timeout": timeouts}) as response,
+        ):
+            return int(response.status)  # whatever it says more is not read
+
+
+def message(delivery: Delivery, run: Run) -> bytes:
+    """The body: `{"type": "run.succeeded", "timestamp": ..., "data": the run}`."""
+    kind = f"run.{STARTED if delivery.moment == STARTED else run.state}"
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(delivery.created_at))
+    return b'{"type":"%b","timestamp":"%b","data":%b}' % (kind.encode(), stamp.encode(), run_json(run))
+
+
+def _is_wanted(delivery: Delivery, run: Run) -> bool:
+    return delivery.moment == STARTED or read_target(run.webhook).wants(str(run.state))
+
+
+def _private(url: str) -> PublicURL:
+    """A URL on this machine or network, such as `http://localhost:3000/hook`."""
+    try:
+        site = urlsplit(url)
+        port = site.port
+    except ValueError:
+        raise BlockedURLError("it cannot be read; expected http://HOST[:PORT]/PATH") from None
+    if site.scheme not in _PORTS or not site.hostname or site.username is not None or any(ord(char) <= 0x20 for char in url):
+        raise BlockedURLError("expected http://HOST[:PORT]/PATH or https://HOST[:PORT]/PATH, without credentials")
+    target = (site.path or "/") + (f"?{site.query}" if site.query else "")
+    return PublicURL(site.scheme, site.hostname, port or _PORTS[site.scheme], target)
+
+
+def _is_address(host: str) -> bool:
+    return ":" in host or host.rpartition(".")[2].isdigit()
+
+
+def _reason(exc: BlockedURLError) -> str:
+    return str(exc).removeprefix("input url blocked: ")

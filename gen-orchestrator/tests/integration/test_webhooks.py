@@ -1,0 +1,149 @@
+"""Webhooks: what a receiver gets, how it checks it, and that nothing that dies in between loses one."""
+
+import base64
+import hashlib
+import hmac
+import json
+import queue
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from platform_process import PlatformProcess
+
+
+class Receiver:
+    """A server that takes messages; `statuses` are its next answers, 200 after them."""
+
+    def __init__(self) -> None:
+        self.messages: queue.Queue[tuple[dict[str, str], bytes]] = queue.Queue()
+        self.statuses: list[int] = []
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                status = receiver.statuses.pop(0) if receiver.statuses else 200
+                receiver.messages.put(({name.lower(): value for name, value in self.headers.items()}, body))
+                self.send_response(status)
+                self.send_header("location", "http://127.0.0.1:1/")
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                """Quiet."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/hook?a=1"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def next(self, timeout_s: float = 30) -> tuple[dict[str, str], dict[str, Any]]:
+        headers, body = self.messages.get(timeout=timeout_s)
+        return headers, json.loads(body)
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    started = Receiver()
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def platform(project: Path, tmp_path: Path) -> Iterator[PlatformProcess]:
+    started = PlatformProcess(project, tmp_path / "data", "--allow-private-webhooks")
+    yield started
+    started.close()
+
+
+def deliveries(platform: PlatformProcess, run_id: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = platform.http.get(f"/v1/runs/{run_id}/webhooks").json()["data"]
+    return found
+
+
+def test_the_end_of_a_run_is_told_signed(platform: PlatformProcess, receiver: Receiver) -> None:
+    run = platform.invoke("echo", {"text": "a"}, webhook=receiver.url).json()
+    headers, body = receiver.messages.get(timeout=30)
+    message = json.loads(body)
+    assert (message["type"], message["data"]["id"], message["data"]["output"]["text"]) == ("run.succeeded", run["id"], "a")
+    assert platform.run(run["id"]) == {**message["data"], "input": {"text": "a"}}
+    assert headers["webhook-id"] == f"{run['id']}.ended"
+    secret = (platform.data / "webhooks.secret").read_text().strip()
+    assert (platform.data / "webhooks.secret").stat().st_mode & 0o777 == 0o600
+    signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+    expected = hmac.new(base64.b64decode(secret.removeprefix("whsec_")), signed, hashlib.sha256).digest()
+    assert headers["webhook-signature"] == f"v1,{base64.b64encode(expected).decode()}"
+    (delivery,) = platform.until(lambda: [each for each in deliveries(platform, run["id"]) if each["state"] == "delivered"])
+    assert (delivery["event"], delivery["tries"][0]["status"], delivery["url"]) == ("run.succeeded", 200, receiver.url)
+
+
+def test_only_what_was_asked_for_is_told(platform: PlatformProcess, receiver: Receiver) -> None:
+    platform.invoke("echo", {"text": "a"}, webhook=receiver.url, webhook_events=["failed"])
+    platform.invoke("refuse", webhook=receiver.url, webhook_events=["started", "failed"])
+    assert {receiver.next()[1]["type"], receiver.next()[1]["type"]} == {"run.started", "run.failed"}
+    assert receiver.messages.empty()
+
+
+def test_what_fails_is_tried_again_after_a_restart_too(platform: PlatformProcess, receiver: Receiver) -> None:
+    receiver.statuses = [500, 302]
+    run = platform.invoke("echo", {"text": "a"}, webhook=receiver.url).json()
+    first = receiver.next()[0]
+    platform.until(lambda: deliveries(platform, run["id"])[0]["tries"])
+    platform.kill()
+    platform.start()
+    second = receiver.next()[0]
+    assert first["webhook-id"] == second["webhook-id"]
+    tries = platform.until(lambda: len(found := deliveries(platform, run["id"])[0]["tries"]) == 2 and found)
+    assert [each["status"] for each in tries] == [500, 302]
+    assert deliveries(platform, run["id"])[0]["state"] == "pending"
+
+
+def test_a_receiver_that_is_gone_is_not_asked_again(platform: PlatformProcess, receiver: Receiver) -> None:
+    receiver.statuses = [410]
+    run = platform.invoke("echo", {"text": "a"}, webhook=receiver.url).json()
+    receiver.next()
+    assert platform.until(lambda: deliveries(platform, run["id"])[0]["state"] == "failed")
+
+
+def test_a_run_of_before_a_crash_tells_its_end_after_it(platform: PlatformProcess, receiver: Receiver) -> None:
+    answer = platform.invoke("sleep", {"seconds": 0.5}, headers={"prefer": "respond-async"}, webhook=receiver.url)
+    platform.kill()
+    platform.start()
+    message = receiver.next()[1]
+    assert (message["type"], message["data"]["id"]) == ("run.succeeded", answer.json()["id"])
+
+
+def test_wrong_webhooks_are_refused_with_what_is_wrong(platform: PlatformProcess) -> None:
+    for webhook, word in (
+        ("ftp://x.example/", "http://"), ("nothing", "http://"), ("http://a:b@x.example/", "credentials"), ("http://x.example:99999/", "http"),
+    ):  # fmt: skip
+        answer = platform.invoke("echo", webhook=webhook)
+        assert (answer.status_code, word in answer.json()["detail"]) == (400, True), answer.text
+    answer = platform.invoke("echo", webhook="https://x.example/", webhook_events=["suceeded"])
+    assert (answer.status_code, "Did you mean 'succeeded'" in answer.json()["detail"]) == (400, True)
+    assert platform.invoke("echo", webhook_events=["failed"]).status_code == 400
+    assert platform.http.get("/v1/runs/nothing/webhooks").status_code == 404
+
+
+def test_private_addresses_are_refused_where_nobody_allowed_them(project: Path, tmp_path: Path) -> None:
+    platform = PlatformProcess(project, tmp_path / "data")
+    try:
+        for webhook in (
+            "http://127.0.0.1:8000/",
+            "http://localhost/",
+            "http://10.1.2.3/",
+            "http://[::1]/",
+            "http://169.254.169.254/latest",
+        ):
+            answer = platform.invoke("echo", webhook=webhook)
+            assert (answer.status_code, "--allow-private-webhooks" in answer.json()["hint"]) == (400, True), answer.text
+    finally:
+        platform.close()

@@ -1,0 +1,55 @@
+"""What is told of a run, when a delivery is tried again, when a host is left alone."""
+
+from random import Random
+
+from gen_orchestrator.domain.webhooks import DELAYS_S, Breaker, Delivery, Target, Try, after_try, delivery_at, is_open
+
+
+def a_delivery(**changes: object) -> Delivery:
+    fields: dict[str, object] = {"id": "r.ended", "run_id": "r", "moment": "ended", "created_at": 0.0}
+    return Delivery(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def test_without_a_filter_the_end_is_told() -> None:
+    target = Target("https://x.example/")
+    assert target.wants("succeeded")
+    assert target.wants("expired")
+    assert not target.wants("started")
+    assert Target("https://x.example/", ("started",)).wants("started")
+
+
+def test_only_wanted_moments_make_a_delivery() -> None:
+    assert delivery_at("ended", "r", b"", 1.0) is None
+    assert delivery_at("started", "r", b'{"url":"u"}', 1.0) is None
+    assert delivery_at("ended", "r", b'{"url":"u","events":["started"]}', 1.0) is None
+    found = delivery_at("ended", "r", b'{"url":"u","events":["failed"]}', 1.0)
+    assert found is not None
+    assert (found.id, found.next_at, found.state) == ("r.ended", 1.0, "pending")
+
+
+def test_tries_come_to_an_end() -> None:
+    delivery, at = a_delivery(), 0.0
+    for delay_s in DELAYS_S:
+        delivery = after_try(delivery, Try(at, 5, 500), Random(1))
+        assert delivery.state == "pending"
+        assert 0.9 * delay_s <= delivery.next_at - at <= 1.1 * delay_s
+        at = delivery.next_at
+    assert after_try(delivery, Try(at, 5, 500), Random(1)).state == "failed"
+    assert after_try(delivery, Try(at, 5, 204), Random(1)).state == "delivered"
+    assert after_try(a_delivery(), Try(0, 5, 410), Random(1)).state == "failed"
+
+
+def test_a_host_that_fails_is_left_alone_for_longer_and_longer() -> None:
+    breaker = Breaker()
+    for _ in range(4):
+        breaker = breaker.after(10.0, answered=False)
+        assert is_open({"h": breaker}, "h", 10.0) == 0
+    pauses = []
+    for _ in range(8):
+        breaker = breaker.after(10.0, answered=False)
+        pauses.append(breaker.open_until - 10.0)
+    assert pauses == [30, 60, 120, 240, 480, 600, 600, 600]
+    assert is_open({"h": breaker}, "h", 11.0) == 610
+    assert is_open({"h": breaker}, "h", 611.0) == 0
+    assert breaker.after(20.0, answered=True) == Breaker()
+    assert is_open({}, "h", 0.0) == 0
