@@ -5,7 +5,8 @@ import mimetypes
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,6 +41,15 @@ def normalize_output_ref(ref: str) -> str:
     if any(len(part.encode()) > 255 for part in parts):
         raise ValueError(f"output ref {shown} has a part of more than 255 bytes")
     return "/".join(parts)
+
+
+@contextmanager
+def clashes_named(ref: str) -> Iterator[None]:
+    """A ref that is a file in one place and a folder in another cannot be saved: `ValueError` says so."""
+    try:
+        yield
+    except (NotADirectoryError, IsADirectoryError, FileExistsError):
+        raise ValueError(f"output ref {ref[:200]!r} clashes with a saved file: a name is a file or a folder, not both") from None
 
 
 class LocalOutputs:
@@ -81,7 +91,10 @@ class LocalOutputs:
                 f"at most {self._max_bytes} are allowed (WORKER_MAX_UPLOAD_BYTES)"
             )
         path = self.path_of(ref)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with clashes_named(ref):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():
+                raise IsADirectoryError
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=".saving-")
         temporary = Path(name)
         try:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from gen_worker.files.local_outputs import normalize_output_ref
+from gen_worker.files.local_outputs import clashes_named, normalize_output_ref
 
 TOKEN_LIFE_S = 24 * 3600
 MAX_TOKEN_LENGTH = 2048
@@ -127,7 +127,11 @@ class RunFiles:
         name = normalize_output_ref(ref)
         index = self._index(token.owner, name)
         index.parent.mkdir(parents=True, exist_ok=True)
-        saving = Saving(self._attempt(token.owner, token.run_id, token.attempt) / name)
+        target = self._attempt(token.owner, token.run_id, token.attempt) / name
+        with clashes_named(ref):
+            if target.is_dir():
+                raise IsADirectoryError
+            saving = Saving(target)
         index.with_name(f"{index.name}.{token.run_id}").write_bytes(b"")
         return saving
 
