@@ -56,7 +56,7 @@ SIDES = {
             "src/gen_worker/wire/scheduler_session.py",
             "src/gen_worker/wire/worker_session.py",
         ),
-        ("tests/unit", "tests/property/test_laws.py", "tests/property/test_policies.py", "tests/property/test_residency_laws.py",
+        ("tests/unit", "tests/property/test_laws.py", "tests/property/test_residency_laws.py",
          "tests/property/test_wire_laws.py", "tests/integration/test_board.py", "tests/integration/test_sources.py",
          "tests/integration/test_worker_stream.py"),
     ),

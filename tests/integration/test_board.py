@@ -88,6 +88,24 @@ def test_each_piece_is_handed_out_once(board: Board) -> None:
     board.close()
 
 
+def test_a_file_that_comes_as_a_whole_has_one_stream(tmp_path: Path) -> None:
+    """Of a server without ranges a second stream would bring the same bytes again; other files are helped with."""
+    size = 64 << 20
+    files = [Wanted(tmp_path / name, size, "", lambda expired: Link("")) for name in ("whole", "in ranges")]
+    board = Board(files, Count(), lambda wanted: None)
+    count = StreamCount(4, 4, 4)
+    first, second = board.next_range(count), board.next_range(count)
+    assert first is not None
+    assert second is not None
+    first.file.whole = True
+    for _ in range(3):
+        more = board.next_range(count)
+        assert more is not None
+        assert more.file is second.file
+    board.fail(ValueError("enough"))
+    board.close()
+
+
 def test_a_file_that_is_checked_is_not_checked_by_another(board: Board) -> None:
     first, second = bring(board, take(board)), bring(board, take(board))
     assert [board.next_check(), board.next_check()] == [first, second]

@@ -62,6 +62,9 @@ async def test_a_bad_run_id_is_refused_and_nothing_is_removed(
                 assert len(result.safe_message) < 1000
                 assert result.safe_message.isprintable()
                 assert files.requests == []
+                assert not run.of_type("task.started")
+                without_files = await scheduler.start_run("echo", {}, run_id=run_id)
+                assert (await without_files.result(10)).error_type == "validation"
             # An id that is the name of a folder of the worker's own, in a program that did not know this rule.
             await scheduler.call("look", {"image": {"ref": "x"}}, owner="me")
             await scheduler.call("look", {"image": {"ref": "x"}}, owner="me", run_id="input-cache")

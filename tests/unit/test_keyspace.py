@@ -87,6 +87,9 @@ def test_of_many_keys_some_are_shown() -> None:
     many = {f"key{number:03}": SDXL for number in range(MAX_SHOWN_KEYS + 7)}
     with pytest.raises(ValidationError, match=r"key019 and 7 more\."):
         select(Keyspace({"chosen": many}), CHOSEN, "none")
+    shown = dict(list(many.items())[:MAX_SHOWN_KEYS])
+    with pytest.raises(ValidationError, match=r"key018, key019\.$"):
+        select(Keyspace({"chosen": shown}), CHOSEN, "none")
 
 
 def test_a_signature_may_bring_its_own_ref_which_the_table_overrides() -> None:
