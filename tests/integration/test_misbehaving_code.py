@@ -196,7 +196,16 @@ def test_a_result_that_no_message_can_carry_is_no_completed_run(start_worker: St
     asyncio.run(main())
 
 
+def test_children_that_a_function_forks_end_without_us(runner: Runner) -> None:
+    pid = runner.process.pid
+    for _ in range(2):
+        assert runner.run("forks").json()["output"]["text"] == "[1, 4, 9]"
+    assert runner.process.poll() is None
+    assert runner.process.pid == pid
+
+
 def test_a_blocked_event_loop_is_left_when_its_run_ends(runner: Runner) -> None:
+    # The last to use this runner: what blocks its loop here goes on for half a minute.
     answer = runner.run("loops", {"kind": "block", "steps": 30.0}, timeout_ms=200).json()
     assert answer["code"] == "timeout"
     # The blocked function keeps its slot, as one that ignores its cancel does, so another process is asked whether the next one runs.
@@ -212,11 +221,3 @@ async def test_async_functions_run_while_one_blocks_the_loop_that_was_theirs(sta
         assert (await blocked.result()).error_type == "fatal"
         assert msgspec.msgpack.decode((await waiting.result(10)).output)["text"] == "waited"
         assert (await scheduler.call("aecho", {"kind": "new"}, timeout_s=1))["text"] == "new"
-
-
-def test_children_that_a_function_forks_end_without_us(runner: Runner) -> None:
-    pid = runner.process.pid
-    for _ in range(2):
-        assert runner.run("forks").json()["output"]["text"] == "[1, 4, 9]"
-    assert runner.process.poll() is None
-    assert runner.process.pid == pid
