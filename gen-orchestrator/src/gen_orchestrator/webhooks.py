@@ -8,7 +8,6 @@ import asyncio
 import base64
 import hashlib
 import hmac
-import os
 import secrets
 import time
 from collections import Counter
@@ -23,6 +22,7 @@ import msgspec
 
 from gen_orchestrator import __version__
 from gen_orchestrator.api.run_object import run_json
+from gen_orchestrator.auth.folder_keys import folder_key
 from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.domain.webhooks import STARTED, Breaker, Delivery, Try, after_try, is_open, read_target
 from gen_orchestrator.store.base import RunStore, StoreError
@@ -55,17 +55,8 @@ class WebhookSecret:
     @classmethod
     def from_folder(cls, folder: Path) -> Self:
         """The secret of this data folder, made when there is none. Readable by its owner only."""
-        path = folder / KEY_NAME
-        try:
-            return cls(path.read_text().strip())
-        except FileNotFoundError:
-            text = KEY_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
-            new = path.with_name(f".{KEY_NAME}.{secrets.token_hex(4)}")
-            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(text + "\n")
-            new.replace(path)
-            return cls(text)
+        key = folder_key(folder / KEY_NAME, lambda: KEY_PREFIX.encode() + base64.b64encode(secrets.token_bytes(32)) + b"\n")
+        return cls(key.decode().strip())
 
     def headers(self, message_id: str, at: int, body: bytes) -> dict[str, str]:
         """The three headers of Standard Webhooks 1.0 for a message."""

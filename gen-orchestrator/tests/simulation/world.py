@@ -57,7 +57,7 @@ class Node:
         self.pool = Pool()
         log = Log(SilentStream())  # type: ignore[arg-type]
         self.dispatcher = Dispatcher(self.writer, self.pool, clock, Random(world.random.random()), log, lambda run: ("", ""))  # type: ignore[arg-type]
-        self.gateway = Gateway("", Tokens(), self.pool, self.dispatcher, clock, log)  # type: ignore[arg-type]
+        self.gateway = Gateway(Tokens(), self.pool, self.dispatcher, clock, log)  # type: ignore[arg-type]
         orphans = []
         for run in world.store.open_runs():
             open_run = self.dispatcher.restore(run, self.lane(), world.store.events_of(run.id))

@@ -14,6 +14,8 @@ import msgspec
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from gen_orchestrator.auth.folder_keys import folder_key
+
 ALGORITHM = "EdDSA"
 ISSUER = "gen-orchestrator"
 AUDIENCE = "gen-worker"
@@ -46,17 +48,7 @@ class WorkerTokens:
     @classmethod
     def from_folder(cls, folder: Path) -> Self:
         """With the key of this data folder, made when there is none. Readable by its owner only."""
-        path = folder / KEY_NAME
-        try:
-            return cls(_load(path.read_bytes()))
-        except FileNotFoundError:
-            key = Ed25519PrivateKey.generate()
-            text = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-            new = path.with_name(f".{KEY_NAME}.{secrets.token_hex(4)}")
-            new.touch(0o600)
-            new.write_bytes(text)
-            new.replace(path)
-            return cls(key)
+        return cls(_load(folder_key(folder / KEY_NAME, _new_key)))
 
     def issue(self, claims: WorkerClaims, life_s: float = LIFE_S) -> str:
         """A token for one worker of one release."""
@@ -98,6 +90,11 @@ class WorkerTokens:
         """Accept this token no more, for as long as this process lives."""
         fields = jwt.decode(token, options={"verify_signature": False})
         self._revoked.add(fields.get("jti", ""))
+
+
+def _new_key() -> bytes:
+    key = Ed25519PrivateKey.generate()
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
 
 
 def _load(text: bytes) -> Ed25519PrivateKey:

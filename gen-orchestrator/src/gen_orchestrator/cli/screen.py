@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gen_orchestrator.hub.registry import DEV
-from gen_orchestrator.platform_up import OWNER, Platform
+from gen_orchestrator.platform_up import Platform
 
 REFRESH_S = 0.5
 LOG_NAME = "orchestrator.log"
@@ -47,9 +47,11 @@ class Screen:
         """It serves: say where, and what to type."""
         lines = [f"{url}  (API: {url}/openapi.json, metrics: {url}/metrics, no key needed on this machine)"]
         examples = []
-        for release in platform.releases.values():
-            for entry in platform.node.registry.manifest(release.release_id).functions[:1]:
-                examples.append(f"{OWNER}/{release.endpoint}/{entry.name}:{DEV}")
+        term = platform.term
+        for release in platform.folders.releases.values() if term is not None else ():
+            assert term is not None
+            for entry in term.registry.manifest(release.release_id).functions[:1]:
+                examples.append(f"{release.owner}/{release.endpoint}/{entry.name}:{DEV}")
                 lines.append(f"curl -sS {url}/v1/{examples[-1]} -d '{_example(entry.input_schema)}'")
         if self._as_json:
             print(msgspec.json.encode({"event": "ready", "url": url, "functions": examples}).decode(), flush=True)
@@ -74,19 +76,21 @@ class Screen:
 
 
 def _picture(platform: Platform) -> Group:
-    node = platform.node
+    term = platform.term
+    if term is None:
+        return Group(Text("standing by: another process leads, or the store does not answer", style="yellow"))
     functions = Table("function", "release", "queued", "running", "s a run", box=None, pad_edge=False, header_style="dim")
-    lanes = {(lane.release_id, lane.function): lane for lane in node.dispatcher.lanes.all()}
-    for tag in node.registry.tags(OWNER):
+    lanes = {(lane.release_id, lane.function): lane for lane in term.dispatcher.lanes.all()}
+    for tag in term.registry.tags(platform.settings.owner):
         lane = lanes.get((tag.release_id, tag.function))
         counts = (str(len(lane.queue)), str(lane.running), f"{lane.run_s:.2f}" if lane.run_s else "") if lane else ("0", "0", "")
         functions.add_row(f"{tag.endpoint}/{tag.function}:{tag.tag}", tag.release_id, *counts)
     workers = Table("worker", "state", "runs", "models in VRAM", "on disk", box=None, pad_edge=False, header_style="dim")
-    for worker in node.pool:
+    for worker in term.pool:
         resources = worker.resources
         models = (", ".join(resources.vram_models) or "-", str(len(resources.disk_models)))
         workers.add_row(worker.worker_id, worker.state, str(len(worker.runs)), *models)
-    failures = [Text(f"{release_id}: its worker crashed: {text[-400:]}", style="red") for release_id, text in node.keeper.failures.items()]
+    failures = [Text(f"{release_id}: its worker crashed: {text[-400:]}", style="red") for release_id, text in term.keeper.failures.items()]
     return Group(functions, Text(""), workers, *failures)
 
 

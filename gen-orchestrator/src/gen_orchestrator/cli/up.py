@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from gen_orchestrator.cli.screen import Screen
-from gen_orchestrator.platform_up import Platform, UpSettings
-from gen_orchestrator.store.base import StoreError
+from gen_orchestrator.platform_up import Platform, PlatformSettings
+from gen_orchestrator.store.base import StoreError, StoreUnavailableError
 from gen_worker import event_loop
 from gen_worker.http.listening import ListenError, listening_socket
 from gen_worker.log import Log
@@ -27,6 +27,7 @@ def default_data() -> Path:
 @click.argument("folders", nargs=-1, metavar="[FOLDER ...]")
 @click.option("--listen", default=DEFAULT_LISTEN, show_default=True, metavar="HOST:PORT", help="Where the HTTP API listens.")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder for all state. Default: ~/.local/share/cozy/up")
+@click.option("--store", default="", metavar="URL", help="postgresql://USER@HOST/DATABASE instead of SQLite in the data folder.")
 @click.option("--worker-listen", default="127.0.0.1:0", metavar="HOST:PORT", help="Where workers connect; port 0 takes a free one.")
 @click.option("--follow", is_flag=True, help="Let :prod follow each edit, too.")
 @click.option("--model", "models", multiple=True, metavar="KEY=FOLDER", help="Use a local folder for a model key. May be repeated.")
@@ -38,6 +39,7 @@ def command(
     folders: tuple[str, ...],
     listen: str,
     data: Path | None,
+    store: str,
     worker_listen: str,
     follow: bool,
     models: tuple[str, ...],
@@ -57,11 +59,12 @@ def command(
                 f"{option} {address} can be reached from other machines, and nobody is asked for a key: "
                 "listen on 127.0.0.1, or add --insecure-i-know"
             )
-    overrides = tuple(_absolute(text) for text in models)
+    overrides = tuple(absolute_model(text) for text in models)
     screen = Screen(as_json=as_json)
-    settings = UpSettings(
+    settings = PlatformSettings(
         folders=paths,
         data=(data or default_data()).expanduser().resolve(),
+        store=store,
         worker_listen=worker_listen,
         follow=follow,
         models=overrides,
@@ -73,6 +76,9 @@ def command(
         log = Log(screen.log_stream(settings.data), as_json=True)
         platform = Platform(settings, log, screen.say)
         return event_loop.run(platform.run(sock, screen.ready))
+    except StoreUnavailableError as exc:
+        print(f"error: {exc}\nstart the database or mend --store; without --store the state lies in SQLite", file=sys.stderr)
+        return 1
     except (ListenError, StoreError, OSError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
@@ -80,7 +86,7 @@ def command(
         screen.close()
 
 
-def _absolute(text: str) -> str:
+def absolute_model(text: str) -> str:
     key, equals, folder = text.partition("=")
     if not equals or not key or not folder:
         raise click.UsageError(f"--model {text!r}: expected KEY=FOLDER")

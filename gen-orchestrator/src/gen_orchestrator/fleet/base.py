@@ -7,7 +7,8 @@ import msgspec
 
 
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker to start. `folder` holds the release's source, `manifest` its baked manifest; `gpu` is a device number or empty."""
+    """A worker to start. `folder` holds the release's source, `manifest` its baked manifest; `gpu` is a device number or empty.
+    `scheduler_addr` is host:port, several of them with commas between."""
 
     worker_id: str
     release_id: str

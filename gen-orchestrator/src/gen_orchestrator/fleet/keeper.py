@@ -115,6 +115,15 @@ class Keeper:
             self._gateway.drain(worker)
         await self._fleet.close(grace_s)
 
+    def retire(self) -> None:
+        """Start none any more, and have all drain: another leader records what they still run."""
+        if self._task is not None:
+            self._task.cancel()
+        for worker_id, child in self._children.items():
+            if not child.stopping:
+                child.stopping = True
+                self._end(worker_id)
+
     def workers_of(self, release_id: str) -> int:
         """Processes of a release, those that are still starting included."""
         return sum(1 for child in self._children.values() if child.release_id == release_id and not child.stopping)
@@ -205,6 +214,9 @@ class Keeper:
         worker = min(candidates, key=lambda worker: worker.last_used_s)
         self._children[worker.worker_id].stopping = True
         self._gateway.drain(worker)
-        task = asyncio.create_task(self._fleet.stop(worker.worker_id, DRAIN_S), name=f"drain-{worker.worker_id}")
+        self._end(worker.worker_id)
+
+    def _end(self, worker_id: str) -> None:
+        task = asyncio.create_task(self._fleet.stop(worker_id, DRAIN_S), name=f"drain-{worker_id}")
         self._stopping.add(task)
         task.add_done_callback(self._stopping.discard)

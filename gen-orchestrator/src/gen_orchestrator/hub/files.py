@@ -33,7 +33,7 @@ class FileToken(msgspec.Struct, frozen=True):
 
 
 class FileTokens:
-    """Signs and checks file tokens, by a secret of this process: they end with it, as the runs that hold them are sent again.
+    """Signs and checks file tokens, by a secret that all nodes share: a run that goes on under the next leader goes on saving.
 
     A token is issued for every lease, so it is the cheapest thing that holds: the fields and a keyed BLAKE2 digest of them, both in
     URL-safe base64. (A JWT takes ten times as long, and nobody but us reads it.)

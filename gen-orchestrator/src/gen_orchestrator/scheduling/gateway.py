@@ -16,7 +16,7 @@ from gen_orchestrator.scheduling.open_run import OpenRun, Phase
 from gen_orchestrator.scheduling.pool import Pool, Worker
 from gen_worker.clock import Clock
 from gen_worker.log import Log
-from gen_worker.transport.grpc_server import GrpcServer, RejectError, ServerStream
+from gen_worker.transport.grpc_server import RejectError, ServerStream
 from gen_worker.transport.worker_stream import WorkerStream
 from gen_worker.wire.holds import Hold
 from gen_worker.wire.messages import Event, InterruptRun, Registration, RunCommand
@@ -29,34 +29,30 @@ MAX_MEMORIES = 10_000
 
 
 class Gateway:
-    """Of one leader. `start` opens the port for workers."""
+    """Of one leader. Streams are given to `serve`."""
 
-    def __init__(self, listen: str, tokens: WorkerTokens, pool: Pool, dispatcher: Dispatcher, clock: Clock, log: Log) -> None:
+    def __init__(self, tokens: WorkerTokens, pool: Pool, dispatcher: Dispatcher, clock: Clock, log: Log) -> None:
         self._tokens = tokens
         self._pool = pool
         self._dispatcher = dispatcher
         self._clock = clock
         self._log = log
         self._memories: dict[str, WorkerMemory] = {}
-        self._server = GrpcServer(self.serve, listen)
+        self._sessions: set[WorkerStream] = set()
         self._sweeping: asyncio.Task[None] | None = None
         self._orphans: dict[str, OpenRun] = {}  # leased by an earlier leader; their worker has not registered here
         self._orphans_until_s = 0.0
 
-    @property
-    def port(self) -> int:
-        return self._server.port
-
-    async def start(self) -> None:
-        """Listen; `OSError` when the address cannot be had."""
-        await self._server.start()
+    def start(self) -> None:
+        """Begin to look after leases."""
         self._sweeping = asyncio.create_task(self.sweep(), name="lease-sweep")
 
-    async def stop(self, grace_s: float | None = None) -> None:
-        """End all streams and close the port. Workers keep what was not confirmed."""
+    def stop(self, leader_address: str) -> None:
+        """End all streams, naming the next leader where it is known. Workers keep what was not confirmed."""
         if self._sweeping is not None:
             self._sweeping.cancel()
-        await self._server.stop(grace_s)
+        for session in self._sessions:
+            session.redirect(leader_address)
 
     def expect(self, orphans: list[OpenRun], grace_s: float) -> None:
         """Runs that were with a worker when this leader took over: they are its own again if it registers in time."""
@@ -86,9 +82,11 @@ class Gateway:
             raise RejectError("UNAUTHENTICATED", "the worker token is not accepted") from None
         session = WorkerStream(stream, self._memories)
         guest = _Guest(claims)
+        self._sessions.add(session)
         try:
             await session.run(lambda source, effect, hold: self._apply(guest, source, effect, hold))
         finally:
+            self._sessions.discard(session)
             worker = guest.worker
             if worker is not None and worker.link is session:
                 worker.link = None

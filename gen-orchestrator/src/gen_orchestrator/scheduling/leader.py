@@ -17,37 +17,42 @@ GIVE_UP_S = 4.0
 POLL_S = 0.5
 
 
-async def campaign(store: Leadership, node_id: str, address: str, log: Log) -> Leader:
-    """Wait until this node leads."""
-    told = False
+async def campaign(store: Leadership, node_id: str, address: str, http_url: str, seen: Callable[[Leader | None], None], log: Log) -> Leader:
+    """Wait until this node leads. `seen` is told at each look who leads meanwhile; nobody, while the store does not answer."""
+    told = ""
     while True:
+        leader, now = None, None
         try:
-            leader = await asyncio.to_thread(store.campaign, node_id, address, LEASE_S)
+            leader = await asyncio.to_thread(store.campaign, node_id, address, LEASE_S, http_url)
+            now = leader or await asyncio.to_thread(store.leader)
         except StoreError as exc:
-            log.warning("leader.store_unavailable", error=str(exc))
-            leader = None
+            if told != "store":
+                log.warning("leader.store_unavailable", error=str(exc))
+            told = "store"
         if leader is not None:
             log.info("leader.elected", node_id=node_id, epoch=leader.epoch)
             return leader
-        if not told:
-            log.info("leader.standing_by", node_id=node_id)
-            told = True
+        seen(now)
+        if now is not None and told != now.node_id:
+            log.info("leader.standing_by", node_id=node_id, leader=now.node_id)
+            told = now.node_id
         await asyncio.sleep(POLL_S)
 
 
 async def hold(store: Leadership, leader: Leader, clock: Clock, deposed: Callable[[str], None], log: Log) -> None:
-    """Renew until it is lost, then say so once."""
+    """Renew until it is lost, then say so once. A store that does not answer at all is not waited for."""
     renewed_s = clock.now_s()
     while True:
         await asyncio.sleep(RENEW_S)
         asked_s = clock.now_s()
         try:
-            if not await asyncio.to_thread(store.renew, leader, LEASE_S):
-                deposed("another node leads")
-                return
+            async with asyncio.timeout(max(0.0, renewed_s + GIVE_UP_S - asked_s)):
+                if not await asyncio.to_thread(store.renew, leader, LEASE_S):
+                    deposed("another node leads")
+                    return
             renewed_s = asked_s
-        except StoreError as exc:
-            log.warning("leader.not_renewed", error=str(exc))
-            if clock.now_s() - renewed_s > GIVE_UP_S:
+        except (StoreError, TimeoutError) as exc:
+            log.warning("leader.not_renewed", error=str(exc) or "the store does not answer")
+            if clock.now_s() - renewed_s > GIVE_UP_S - RENEW_S:  # the next try would come too late
                 deposed("the lease could not be renewed in time")
                 return

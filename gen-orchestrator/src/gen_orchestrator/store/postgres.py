@@ -33,6 +33,7 @@ T = TypeVar("T")
 CONNECT_TIMEOUT_S = 5
 TRANSACTION_MS = 2000
 _OPTIONS = f"-c idle_in_transaction_session_timeout={TRANSACTION_MS} -c lock_timeout={TRANSACTION_MS} -c synchronous_commit=on"
+_KEEPALIVE: dict[str, Any] = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
 _MIGRATION_LOCK = 0x67656E  # any number that nobody else takes
 _FENCE = f"{sql.FENCE} for share"
 
@@ -205,7 +206,7 @@ class PostgresStore:
 
     def _connect(self) -> psycopg.Connection[Any]:
         try:
-            connection = psycopg.connect(self._url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S, options=_OPTIONS)
+            connection = psycopg.connect(self._url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S, options=_OPTIONS, **_KEEPALIVE)
         except psycopg.OperationalError as exc:
             raise StoreUnavailableError(f"the database does not answer: {_without_password(str(exc), self._url)}") from None
         with self._guard:
@@ -242,7 +243,8 @@ class PostgresStore:
             raise StoreFullError(f"the database has no room: {exc}") from None
         except (psycopg.OperationalError, psycopg.InterfaceError) as exc:
             connection.close()
-            raise StoreUnavailableError(f"the database does not answer: {_without_password(str(exc), self._url)}") from None
+            text = f"the database does not answer: {_without_password(str(exc), self._url)}"
+            raise StoreUnavailableError(text, unknown=True) from None  # a commit that was not answered may have happened
 
     def _migrate(self, db: psycopg.Connection[Any]) -> None:
         with db.transaction():

@@ -1,0 +1,137 @@
+"""The application of a node, whoever leads: its own routes while it leads, else what the leader answers.
+
+    /livez, /readyz                  answered here; readyz tells the role
+    this node leads                  its routes
+    another node leads               forwarded to it (`forward.py`)
+    nobody leads, or none answers    waited for, as long as a takeover takes; then 503 with Retry-After
+
+What is being answered when a leadership ends is ended with it: 503 where nothing was sent yet, else the connection closes, and the
+caller takes its stream up again where it was.
+"""
+
+import asyncio
+
+import msgspec
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gen_orchestrator.api.forward import MARK, BrokenOffError, Forwarder, NotReachedError
+from gen_orchestrator.scheduling.standing import Standing
+from gen_worker.http.asgi import DisconnectedError, Request, RequestError, check_caller
+from gen_worker.http.hosts import HostPolicy
+from gen_worker.http.problems import PROBLEM_JSON, problem
+
+WAIT_S = 7.0  # a lease, a poll, and what a new leader needs to begin
+LOOK_S = 0.25
+NOBODY_LEADS = "no orchestrator leads at present; one will within seconds of the store's answering"
+UNKNOWN = "the leader was lost in the middle: it is not known whether the request was done; ask again with the same Idempotency-Key"
+
+
+class Front:
+    """Of one node."""
+
+    def __init__(self, standing: Standing, hosts: HostPolicy) -> None:
+        self._standing = standing
+        self._hosts = hosts
+        self._forwarder = Forwarder()
+        self._app: ASGIApp | None = None
+        self._answering: set[asyncio.Task[object]] = set()
+        self._ended: set[asyncio.Task[object]] = set()
+
+    def open(self, app: ASGIApp) -> None:
+        """This node leads: its own routes answer."""
+        self._app = app
+        self._standing.tell()
+
+    def shut(self) -> None:
+        """This node leads no more: end what is being answered by its own routes."""
+        self._app = None
+        for task in list(self._answering):
+            self._ended.add(task)
+            task.cancel()
+
+    async def close(self) -> None:
+        await self._forwarder.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        app = self._app
+        if app is not None and scope["path"] != "/readyz":
+            await self._here(app, scope, receive, send)
+            return
+        request = Request({"path_params": {}, **scope}, receive, send)
+        try:
+            check_caller(request, self._hosts)
+            if scope["path"] == "/livez":
+                await request.answer(200, b'{"ok":true}')
+            elif scope["path"] == "/readyz":
+                await self._readyz(request)
+            else:
+                await self._elsewhere(request)
+        except DisconnectedError:
+            return
+        except RequestError as exc:
+            await _refuse(request, exc)
+
+    async def _here(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        started = False
+
+        async def noted(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        self._answering.add(task)
+        try:
+            await app(scope, receive, noted)
+        except asyncio.CancelledError:
+            if task not in self._ended or started:
+                raise
+            task.uncancel()
+            await _refuse(Request({"path_params": {}, **scope}, receive, send), _unavailable(UNKNOWN))
+        finally:
+            self._answering.discard(task)
+            self._ended.discard(task)
+
+    async def _elsewhere(self, request: Request) -> None:
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + WAIT_S
+        while True:
+            app, leader = self._app, self._standing.leader
+            if app is not None:
+                await self._here(app, request.scope, request.receive, request.send)
+                return
+            if leader is not None and leader.http_url and not request.header(MARK):
+                try:
+                    await self._forwarder.forward(leader.http_url, request.scope, request.receive, request.send)
+                except NotReachedError:
+                    pass  # killed a moment ago, and named until its lease ends
+                except BrokenOffError as exc:
+                    if exc.started:
+                        return  # an answer without its end: the connection closes
+                    raise _unavailable(UNKNOWN) from None
+                else:
+                    return
+            if loop.time() > until_s:
+                raise _unavailable(NOBODY_LEADS)
+            await self._standing.changed(LOOK_S)
+
+    async def _readyz(self, request: Request) -> None:
+        leader = self._standing.leader
+        if self._app is None and leader is None:
+            raise _unavailable(NOBODY_LEADS)
+        body: dict[str, object] = {"ok": True, "role": "leader"}
+        if self._app is None and leader is not None:
+            body = {"ok": True, "role": "standby", "leader": leader.node_id}
+        await request.answer(200, msgspec.json.encode(body))
+
+
+def _unavailable(why: str) -> RequestError:
+    return RequestError(503, "not_ready", why, headers={"retry-after": "1"})
+
+
+async def _refuse(request: Request, exc: RequestError) -> None:
+    body = problem(exc.status, exc.request_code, str(exc), error=exc.error, hint=exc.hint, instance=request.scope["path"])
+    await request.answer(exc.status, msgspec.json.encode(body), PROBLEM_JSON, dict(exc.headers or {}))

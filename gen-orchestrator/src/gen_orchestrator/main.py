@@ -1,0 +1,15 @@
+"""`gen-orchestrator`: the control plane for servers, and what operators do with its store."""
+
+import click
+
+from gen_orchestrator import __version__
+from gen_orchestrator.cli import serve
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """The control plane of gen-worker. On a laptop: cozyctl up."""
+
+
+main.add_command(serve.command)

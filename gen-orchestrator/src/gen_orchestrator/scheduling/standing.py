@@ -1,0 +1,55 @@
+"""Who leads, as this node sees it, and whether that leader can be reached."""
+
+import asyncio
+import contextlib
+
+from gen_orchestrator.store.base import Leader
+
+PROBE_S = 0.5
+TRUSTED_S = 0.5  # so long an answer to a probe holds
+
+
+class Standing:
+    """Of one node. `see` is told what the store says, and wakes everybody who waits for a change."""
+
+    def __init__(self) -> None:
+        self.leader: Leader | None = None
+        self._changed = asyncio.Event()
+        self._probes: dict[str, asyncio.Task[bool]] = {}
+
+    def see(self, leader: Leader | None) -> None:
+        """The store names this leader, or none."""
+        if leader != self.leader:
+            self.leader = leader
+            self.tell()
+
+    def tell(self) -> None:
+        """Something has changed: whoever waits looks again."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def changed(self, timeout_s: float) -> None:
+        """Return at the next change, or after the time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._changed.wait()
+
+    async def reachable(self, address: str) -> bool:
+        """Whether somebody accepts connections at `host:port`. A leader that was killed is named until its lease ends: nobody is sent
+        to it meanwhile."""
+        probe = self._probes.get(address)
+        if probe is None:
+            probe = self._probes[address] = asyncio.create_task(_answers(address), name="leader-probe")
+            asyncio.get_running_loop().call_later(PROBE_S + TRUSTED_S, self._probes.pop, address, None)
+        return await asyncio.shield(probe)
+
+
+async def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        async with asyncio.timeout(PROBE_S):
+            _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+    except (OSError, TimeoutError, ValueError):
+        return False
+    writer.close()
+    return True

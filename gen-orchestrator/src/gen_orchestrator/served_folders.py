@@ -1,0 +1,128 @@
+"""Project folders as releases that follow their edits, for as long as this node leads.
+
+A folder's first release gets the tags `prod` and `dev`. Each edit makes a new release under `dev`; `prod` stays until a promote, or
+moves along with `follow`. A release is a copy of the source: what works keeps serving while the new code is broken.
+"""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from gen_orchestrator.fleet.keeper import Launch
+from gen_orchestrator.hub.folders import FolderError, Snapshot, files_of, interpreter_of, snapshot
+from gen_orchestrator.hub.registry import DEV, PROD
+from gen_orchestrator.store.base import Release, StoreError
+from gen_orchestrator.term import Term
+
+WATCH_S = 0.5
+
+
+class FolderSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Which folders, for whom. `models`: KEY=FOLDER overrides for all of them; copies of the sources lie below `data`."""
+
+    folders: tuple[Path, ...]
+    data: Path
+    owner: str
+    follow: bool = False
+    models: tuple[str, ...] = ()
+
+
+class ServedFolders:
+    """Of one node; `show` gets lines for people."""
+
+    def __init__(self, settings: FolderSettings, show: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._show = show
+        self._failed: dict[Path, str] = {}
+        self._term: Term | None = None
+        self.releases: dict[Path, Release] = {}
+
+    async def watch(self) -> None:
+        """Make releases of edits, for ever."""
+        seen = {folder: _stamp(folder) for folder in self._settings.folders}
+        while True:
+            await asyncio.sleep(WATCH_S)
+            for folder in self._settings.folders:
+                stamp = await asyncio.to_thread(_stamp, folder)
+                term = self._term
+                if stamp == seen[folder] or term is None or term.over.done():
+                    continue
+                try:
+                    if await self._release(term, folder):
+                        self.offer_tagged()
+                except StoreError as exc:
+                    self._show(f"{folder.name}: the edit is not served yet: {exc}")
+                else:
+                    seen[folder] = stamp
+
+    async def take(self, term: Term) -> None:
+        """This node leads: make releases of the folders as they are now, and have workers ready."""
+        self._term = term
+        for folder in self._settings.folders:
+            await self._release(term, folder)
+        self.offer_tagged()
+
+    async def _release(self, term: Term, folder: Path) -> bool:
+        """Make a release of the folder as it is; False where its code is broken, and the last one stays."""
+        registry, owner = term.registry, self._settings.owner
+        try:
+            taken = await snapshot(folder, self._settings.data / "releases")
+            release = await asyncio.to_thread(registry.add, owner, taken.manifest, str(taken.folder), "")
+        except (FolderError, msgspec.DecodeError) as exc:
+            text = str(exc)
+            if self._failed.get(folder) != text:
+                self._failed[folder] = text
+                self._show(f"{folder.name}: the new code is not served, because it has a mistake:\n{text}")
+            return False
+        self._failed.pop(folder, None)
+        known = self.releases.get(folder)
+        self.releases[folder] = release
+        self._launch(term, release, taken)
+        tags = {(tag.function, tag.tag): tag for tag in registry.tags(owner, release.endpoint)}
+        for entry in registry.manifest(release.release_id).functions:
+            await asyncio.to_thread(registry.move, owner, release.endpoint, entry.name, DEV, release.release_id)
+            if (entry.name, PROD) not in tags or (self._settings.follow and known is not None):
+                await asyncio.to_thread(registry.move, owner, release.endpoint, entry.name, PROD, release.release_id)
+        if known is not None and known.release_id != release.release_id:
+            self._show(f"{folder.name}: release {release.release_id} is served as :dev{' and :prod' if self._settings.follow else ''}")
+        return True
+
+    def _launch(self, term: Term, release: Release, taken: Snapshot) -> None:
+        env = {"COZY_MODEL_OVERRIDES": ",".join(self._settings.models)} if self._settings.models else {}
+        term.keeper.offer(
+            Launch(
+                release_id=release.release_id,
+                owner=release.owner,
+                folder=str(taken.folder),
+                manifest=str(taken.folder.parent / "manifest.json"),
+                python=taken.python,
+                env=env,
+            )
+        )
+
+    def offer_tagged(self) -> None:
+        """Have workers ready for what tags point at, and for nothing else."""
+        term = self._term
+        if term is None or term.over.done():
+            return
+        registry, keeper = term.registry, term.keeper
+        in_use = registry.in_use()
+        for release in registry.releases(self._settings.owner):
+            folder = Path(release.source)
+            if release.release_id not in in_use:
+                keeper.withdraw(release.release_id)
+            elif folder.is_dir():
+                if keeper.launch_of(release.release_id) is None:  # of an earlier start
+                    self._launch(term, release, Snapshot(folder, release.manifest, interpreter_of(folder)))
+                keeper.keep_ready(release.release_id)
+
+
+def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Names, sizes and times of a project's files: equal while nothing was edited. Empty for a folder that cannot be read now."""
+    try:
+        found = [(str(path), path.stat()) for path in files_of(folder)]
+    except (OSError, FolderError):
+        return ()
+    return tuple((name, status.st_size, status.st_mtime_ns) for name, status in found)

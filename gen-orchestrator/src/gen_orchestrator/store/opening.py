@@ -1,0 +1,32 @@
+"""A store by its name: `postgresql://...`, or a folder for SQLite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gen_orchestrator.store.base import StoreError
+from gen_orchestrator.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from gen_orchestrator.store.postgres import PostgresStore
+
+SCHEMES = ("postgresql://", "postgres://")
+
+
+def is_database(name: str) -> bool:
+    """Whether this names a database rather than a folder."""
+    return name.startswith(SCHEMES)
+
+
+def open_store(name: str) -> SqliteStore | PostgresStore:
+    """Open it. `StoreUnavailableError` where a database does not answer, `StoreError` for what waiting does not help."""
+    if not is_database(name):
+        if "://" in name:
+            raise StoreError(f"--store {name.partition('://')[0]}://...: expected postgresql://USER@HOST/DATABASE, or a folder")
+        return SqliteStore(Path(name))
+    try:
+        from gen_orchestrator.store.postgres import PostgresStore
+    except ImportError as exc:
+        raise StoreError(f"PostgreSQL needs psycopg ({exc}): pip install 'gen-orchestrator[postgres]'") from None
+    return PostgresStore(name)

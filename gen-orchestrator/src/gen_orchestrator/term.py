@@ -1,0 +1,191 @@
+"""One leadership, from its epoch to its end: everything that may exist only while this node leads.
+
+begin: writer, dispatcher, gateway (the open runs are read before any worker may register) -> keeper -> routes
+end:   workers drain, or follow the next leader -> streams end -> writer (writes what waits) -> leadership is given back
+
+What it knows of runs and workers is a copy of the store's, and ends with it: the next leader, here or elsewhere, reads it again.
+"""
+
+import asyncio
+import random
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from starlette.types import ASGIApp
+
+from gen_orchestrator.api.admin import AdminRoutes
+from gen_orchestrator.api.app import build_app
+from gen_orchestrator.api.files import FileRoutes
+from gen_orchestrator.api.runs import RunRoutes
+from gen_orchestrator.api.streams import RunStreams
+from gen_orchestrator.auth.folder_keys import folder_key
+from gen_orchestrator.auth.worker_tokens import WorkerTokens
+from gen_orchestrator.domain.runs import Run, RunState
+from gen_orchestrator.domain.settings import FunctionSettings
+from gen_orchestrator.fleet.base import Fleet
+from gen_orchestrator.fleet.keeper import Keeper
+from gen_orchestrator.hub.files import FileToken, FileTokens, RunFiles
+from gen_orchestrator.hub.registry import Registry
+from gen_orchestrator.hub.retention import Retention, RetentionSettings
+from gen_orchestrator.scheduling import leader as leadership
+from gen_orchestrator.scheduling.dispatcher import Dispatcher
+from gen_orchestrator.scheduling.gateway import Gateway
+from gen_orchestrator.scheduling.metrics import Metrics
+from gen_orchestrator.scheduling.open_run import OpenRun
+from gen_orchestrator.scheduling.pool import Pool
+from gen_orchestrator.store.base import EventChunk, Leader, Store
+from gen_orchestrator.store.writer import Writer
+from gen_orchestrator.webhooks import Receivers, Webhooks, WebhookSecret
+from gen_worker.clock import Clock
+from gen_worker.http.hosts import HostPolicy
+from gen_worker.log import Log
+
+TAKEOVER_GRACE_S = 10.0
+FILE_KEY = "file-tokens.key"
+
+
+class _Reason(msgspec.Struct):
+    reason: str = ""
+
+
+class TermSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`data` holds keys and files; nodes of one store share it. `http_url` is how workers reach the API, `scheduler_addrs` where they
+    connect, this node's address first. `owns_workers`: workers of an earlier process of this node are known to be gone.
+    `allow_private_webhooks`: addresses of this machine and network may be told, too."""
+
+    data: Path
+    http_url: str
+    scheduler_addrs: tuple[str, ...]
+    hosts: HostPolicy
+    owns_workers: bool
+    allow_private_webhooks: bool
+    retention: RetentionSettings
+
+
+class Term:
+    """Built on the event loop that serves it. `over` is done when this node leads no more, with the reason."""
+
+    def __init__(
+        self,
+        settings: TermSettings,
+        leader: Leader,
+        store: Store,
+        registry: Registry,
+        fleet: Fleet,
+        metrics: Metrics,
+        clock: Clock,
+        log: Log,
+        on_tag_moved: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._leader = leader
+        self._store = store
+        self._metrics = metrics
+        self._log = log
+        self.over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.registry = registry
+        self.pool = Pool()
+        self._writer = Writer(store, leader.epoch, lambda: self._depose("a newer epoch writes"))
+        tokens = WorkerTokens.from_folder(settings.data)
+        file_tokens = FileTokens(folder_key(settings.data / FILE_KEY, lambda: secrets.token_bytes(32)), clock.unix_s)
+
+        def files_of(run: Run) -> tuple[str, str]:
+            return settings.http_url, file_tokens.issue(FileToken(run.owner, run.id, run.attempt))
+
+        starved = asyncio.Event()
+        self.dispatcher = Dispatcher(
+            self._writer,
+            self.pool,
+            clock,
+            random.Random(secrets.randbits(64)),  # noqa: S311
+            log,
+            files_of,
+            on_over=self._over,
+            on_starved=starved.set,
+            on_delivery=lambda: self._webhooks.look(),
+        )
+        receivers = Receivers(allow_private=settings.allow_private_webhooks)
+        self._webhooks = Webhooks(store, self._writer, WebhookSecret.from_folder(settings.data), receivers, clock, log)
+        self.gateway = Gateway(tokens, self.pool, self.dispatcher, clock, log)
+        self.keeper = Keeper(
+            fleet,
+            self.gateway,
+            self.pool,
+            self.dispatcher,
+            tokens,
+            clock,
+            log,
+            scheduler_addr=",".join(settings.scheduler_addrs),
+            news=starved,
+        )
+        files = RunFiles(settings.data / "files", self._winner)
+        runs = RunRoutes(self.registry, self.dispatcher, store, RunStreams(store, files), receivers)
+        admin = AdminRoutes(self.registry, self.dispatcher, self.pool, metrics, on_tag_moved)
+        self.app: ASGIApp = build_app(runs, FileRoutes(files, file_tokens), admin, settings.hosts, log)
+        retention = Retention(settings.retention, store, files, log, clock.unix_s)
+        self._tasks = [
+            asyncio.create_task(leadership.hold(store, leader, clock, self._depose, log), name="leader-hold"),
+            asyncio.create_task(retention.run(), name="retention"),
+        ]
+
+    async def begin(self) -> None:
+        """Take up what an earlier leader left; then workers may come. `StoreError` when it cannot be read."""
+        self._take_up(*await asyncio.to_thread(self._open_runs))
+        self.gateway.start()
+        self.keeper.start()
+        self._webhooks.start()
+
+    async def drain(self, grace_s: float) -> None:
+        """End this node's workers; what they still run may finish, and the results are recorded."""
+        await self.keeper.stop(grace_s)
+
+    def retire(self) -> None:
+        """This node leads no more: its workers go on with their runs, bring the results to the next leader, and end."""
+        self.keeper.retire()
+
+    async def end(self, successor: Leader | None) -> None:
+        """End all streams, write what waits, give leadership back. `successor` is where workers find the next leader."""
+        self.gateway.stop(successor.address if successor is not None else "")
+        for task in self._tasks:
+            task.cancel()
+        await self._webhooks.stop()
+        await self._writer.close()
+        if not self.over.done():
+            await asyncio.to_thread(self._store.resign, self._leader)
+
+    def _open_runs(self) -> tuple[list[Run], dict[str, list[EventChunk]]]:
+        found = self._store.open_runs()
+        return found, {run.id: self._store.events_of(run.id) for run in found if run.attempt}
+
+    def _take_up(self, open_runs: list[Run], events: dict[str, list[EventChunk]]) -> None:
+        orphans = []
+        for run in open_runs:
+            try:
+                settings = self.registry.settings(run.release_id, run.function)
+            except LookupError:
+                settings = FunctionSettings()
+            open_run = self.dispatcher.restore(
+                run, self.dispatcher.lanes.lane(run.release_id, run.function, settings), events.get(run.id, ())
+            )
+            if run.state is RunState.LEASED:
+                orphans.append(open_run)
+        if open_runs:
+            self._log.info("leader.took_up", runs=len(open_runs), with_workers=len(orphans))
+        self.gateway.expect(orphans, 0.0 if self._settings.owns_workers else TAKEOVER_GRACE_S)
+
+    def _over(self, open_run: OpenRun) -> None:
+        run = open_run.run
+        reason = msgspec.json.decode(run.routing, type=_Reason).reason if run.routing else ""
+        self._metrics.ended(run, reason)
+
+    def _winner(self, owner: str, run_id: str) -> int:
+        """The attempt of a run whose files count, 0 while there is none. Blocking: called from threads."""
+        run = self._store.get(run_id)
+        return run.attempt if run is not None and run.owner == owner and run.state is RunState.SUCCEEDED else 0
+
+    def _depose(self, why: str) -> None:
+        if not self.over.done():
+            self._log.error("leader.deposed", why=why, epoch=self._leader.epoch)
+            self.over.set_result(why)
