@@ -8,7 +8,7 @@ import msgspec
 
 from gen_worker import events
 from gen_worker.cli.output import say
-from gen_worker.content.progress import ModelProgress
+from gen_worker.contract.progress import ModelProgress
 from gen_worker.events import RunEvent
 from gen_worker.project.stdout import Stdout
 

@@ -5,7 +5,7 @@ import sys
 from typing import Any, Self
 
 from gen_worker.cli.output import say
-from gen_worker.content.progress import ModelProgress
+from gen_worker.contract.progress import ModelProgress
 
 
 class ModelBars:

@@ -10,6 +10,16 @@ RunStatus = Literal["queued", "starting", "running", "succeeded", "failed", "can
 TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "canceled", "expired"})
 
 
+class InvokeOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What a caller may ask of a run beside its payload. Times in seconds, 0: none of its own."""
+
+    timeout_s: float = 0.0
+    start_timeout_s: float = 0.0
+    priority: str = "normal"
+    webhook: str = ""
+    webhook_events: tuple[str, ...] = ()
+
+
 class RunTimings(msgspec.Struct, frozen=True, omit_defaults=True):
     """Milliseconds; what is not known is left out."""
 

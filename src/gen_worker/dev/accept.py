@@ -12,7 +12,8 @@ from pathlib import Path
 import msgspec
 
 from gen_worker.authoring.signature import FunctionSpec
-from gen_worker.dev.envelope import RunOptions, read_envelope
+from gen_worker.contract.runner import RunOptions
+from gen_worker.dev.envelope import read_envelope
 from gen_worker.dev.runs import MAX_QUEUED, DevRun, RunBook
 from gen_worker.dev.uploads import read_multipart
 from gen_worker.errors import ValidationError

@@ -8,57 +8,17 @@ from urllib.parse import quote
 import msgspec
 
 from gen_worker.authoring.assets import Asset
+from gen_worker.contract.problem import Problem
+from gen_worker.contract.runner import RunAnswer, RunObject, Timing
 from gen_worker.dev.runs import DevRun
-from gen_worker.errors import FieldError
 from gen_worker.events import OUTPUT_DELTA, RunEvent, is_machinery, stream_name
-from gen_worker.http.problems import Problem, status_of
+from gen_worker.http.problems import status_of
 from gen_worker.http.sse import frame
 from gen_worker.outcome import Outcome
 
 # Keys in sorted order, as the contract wants them; Structs keep the order of their fields.
 _encode = msgspec.json.Encoder().encode
 _NULL = msgspec.Raw(b"null")
-
-
-class Timing(msgspec.Struct):
-    total_ms: int
-
-
-class RunAnswer(msgspec.Struct, omit_defaults=True):
-    """The answer of `POST /v1/run/{function}`; `code`, `errors`, `files` and `warnings` are there when there is something to say."""
-
-    error_message: str
-    error_type: str
-    events: msgspec.Raw
-    output: Any
-    run_id: str
-    safe_message: str
-    success: bool
-    timing_ms: Timing
-    code: str = ""
-    errors: tuple[FieldError, ...] = ()
-    files: list[dict[str, Any]] = []
-    outputs: list[msgspec.Raw] | None = None
-    retryable: bool = False
-    warnings: tuple[FieldError, ...] = ()
-
-
-class RunObject(msgspec.Struct, omit_defaults=True):
-    """A run as `GET /v1/runs/{id}` shows it."""
-
-    id: str
-    status: str
-    function: str
-    output: Any
-    events_url: str
-    created_at: str
-    timings: dict[str, int]
-    progress: Any = None
-    error: Problem | None = None
-    files: list[dict[str, Any]] = []
-    started_at: str | None = None
-    finished_at: str | None = None
-    warnings: tuple[FieldError, ...] = ()
 
 
 def run_answer(run: DevRun, *, as_list: bool = False) -> bytes:

@@ -12,12 +12,13 @@ from starlette.routing import Router
 
 from gen_worker import __version__
 from gen_worker.authoring.signature import FunctionSpec
+from gen_worker.contract.runner import RUNNER_STATUSES, RunObject
 from gen_worker.dev import answers
 from gen_worker.dev.invoke import Invoker
 from gen_worker.dev.model_routes import ModelRoutes
 from gen_worker.dev.own_routes import own_routes
 from gen_worker.dev.run_lines import RunLines
-from gen_worker.dev.runs import STATUSES, DevRun, RunBook
+from gen_worker.dev.runs import DevRun, RunBook
 from gen_worker.execution.admission import Admission
 from gen_worker.execution.build import ExecutionSettings, build_execution
 from gen_worker.files.local_outputs import LocalOutputs
@@ -134,12 +135,12 @@ class DevApp:
     async def _list_runs(self, request: Request) -> None:
         query = request.query()
         status, function, cursor = query.get("status"), query.get("function"), query.get("cursor")
-        if status is not None and status not in STATUSES:
-            words = ", ".join(STATUSES)
+        if status is not None and status not in RUNNER_STATUSES:
+            words = ", ".join(RUNNER_STATUSES)
             raise RequestError(400, "validation", f"status={status[:40]!r} is no status of a run; expected one of: {words}")
         if cursor is not None and self._book.get(cursor) is None:
             raise RequestError(400, "validation", f"cursor={cursor[:40]!r} is not known any more; begin again without a cursor")
-        page: list[answers.RunObject] = []
+        page: list[RunObject] = []
         more = False
         skipping = cursor is not None
         for run in self._book.newest_first():
@@ -213,7 +214,7 @@ class DevApp:
             specs = self._invoker.functions.values()
             entries = [function_entry(spec, {}, self._models.keyspace.keys_of(spec.name)) for spec in specs]
             described = {spec.name: inspect.getdoc(spec.function) or "" for spec in specs}
-            document = openapi_document(entries, name, __version__, own_routes(), [answers.RunObject], described)
+            document = openapi_document(entries, name, __version__, own_routes(), [RunObject], described)
             self._openapi = msgspec.json.encode(document)  # fields stay in the author's order
         await request.answer(200, self._openapi)
 

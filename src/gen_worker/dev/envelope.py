@@ -5,23 +5,11 @@ from typing import Any
 
 import msgspec
 
+from gen_worker.contract.runner import RunOptions
 from gen_worker.execution.duplicate_keys import first_duplicate
 from gen_worker.execution.text_fields import TextFieldError, read_json
 from gen_worker.http.asgi import RequestError
 from gen_worker.names import RUN_ID_RULE, did_you_mean, is_run_id
-
-
-class RunOptions(msgspec.Struct, frozen=True):
-    """What an envelope may hold beside the payload."""
-
-    run_id: str | None = None
-    timeout_ms: int = 0
-    owner: str | None = None
-    invoker_id: str | None = None
-    required_models: tuple[str, ...] = ()
-    resolved_models: dict[str, Any] | None = None
-    cancel_on_disconnect: bool = True
-
 
 _KINDS: Mapping[str, Any] = {
     "run_id": str | None,

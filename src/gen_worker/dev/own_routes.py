@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gen_worker.dev.runs import STATUSES
+from gen_worker.contract.runner import RUNNER_STATUSES
 from gen_worker.http.components import REF, Schema
 from gen_worker.http.openapi import PROBLEMS, json_response, problem_response
 
@@ -129,5 +129,5 @@ def _operation(name: str, summary: str, responses: Schema, parameters: list[Any]
 
 def _query_schema(name: str) -> Schema:
     if name == "status":
-        return {"type": "string", "enum": list(STATUSES)}
+        return {"type": "string", "enum": list(RUNNER_STATUSES)}
     return {"type": "integer", "minimum": 0} if name in ("wait", "after") else {"type": "string"}

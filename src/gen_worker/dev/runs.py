@@ -5,12 +5,12 @@ import random
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from typing import Literal, get_args
 
 import msgspec
 
 from gen_worker import events
 from gen_worker.authoring.assets import Asset
+from gen_worker.contract.runner import RunnerStatus
 from gen_worker.errors import FieldError, ResourceError
 from gen_worker.events import RunEvent
 from gen_worker.execution.admission import Admission
@@ -25,10 +25,6 @@ MAX_RUN_BYTES = 8 << 20
 MAX_QUEUED = 1000
 KEEP_KEYS_S = 24 * 3600
 
-Status = Literal["queued", "running", "succeeded", "failed", "canceled"]
-STATUSES: tuple[Status, ...] = get_args(Status)
-
-
 # Seeded by the system, since asking it for each id costs as much as an echo run.
 _random = random.Random(random.SystemRandom().getrandbits(256))  # noqa: S311 - ids, not secrets
 
@@ -39,7 +35,7 @@ class DevRun:
     def __init__(self, run_id: str, function: str) -> None:
         self.run_id = run_id
         self.function = function
-        self.status: Status = "queued"
+        self.status: RunnerStatus = "queued"
         self.created_s = time.time()
         self.started_s: float | None = None
         self.finished_s: float | None = None

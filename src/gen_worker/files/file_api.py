@@ -13,6 +13,7 @@ from urllib.parse import quote, urlsplit
 import httpcore
 import msgspec
 
+from gen_worker.contract.files import FILE_ROUTE, OWNER_HEADER, SHA256_HEADER, SIZE_HEADER, TYPE_HEADER, SavedFile
 from gen_worker.errors import AuthError, RetryableError, ValidationError
 from gen_worker.names import whole_number
 from gen_worker.net.retry import PASSING, HttpError, PassingError, Retries, RetryPolicy, asked_s
@@ -40,22 +41,6 @@ class FileTooLargeError(ValueError):
     """The file holds more bytes than allowed."""
 
 
-class Saved(msgspec.Struct, frozen=True):
-    """What the file API said of a saved file; all of it optional."""
-
-    size_bytes: int | None = None
-    sha256: str | None = None
-    mime_type: str | None = None
-
-
-class FileStat(msgspec.Struct, frozen=True):
-    """What the file API knows of a file; all of it optional."""
-
-    size_bytes: int | None = None
-    sha256: str | None = None
-    mime_type: str | None = None
-
-
 class FileApi:
     """Requests against one base URL with one token."""
 
@@ -69,11 +54,11 @@ class FileApi:
         self._owner = owner
         self._retries = retries or Retries(RETRIES)
 
-    def save(self, ref: str, body: Body, size_bytes: int, *, create: bool) -> Saved:
+    def save(self, ref: str, body: Body, size_bytes: int, *, create: bool) -> SavedFile:
         """Send a file of `size_bytes`, piece by piece; `RuntimeError` when `create` meets an existing one."""
         headers = [("content-type", "application/octet-stream"), ("content-length", str(size_bytes))]
 
-        def attempt() -> Saved:
+        def attempt() -> SavedFile:
             with self._request("POST" if create else "PUT", ref, headers, body()) as (status, fields, response):
                 if create and status == 409:
                     raise FileApiError(f"output path {ref[:200]!r} already exists (HTTP 409)", status)
@@ -82,18 +67,19 @@ class FileApi:
 
         return self._with_retries(attempt, f"saving {ref[:200]!r}")
 
-    def stat(self, ref: str) -> FileStat:
+    def stat(self, ref: str) -> SavedFile:
         """Look at a file; `ValidationError` when there is none."""
 
-        def attempt() -> FileStat:
+        def attempt() -> SavedFile:
             with self._request("HEAD", ref) as (status, fields, _):
                 self._check(status, fields, f"input {ref[:200]!r}", is_input=True)
-                size = fields.get("x-cozy-size-bytes") or fields.get("content-length") or ""
-                sha256 = fields.get("x-cozy-sha256", "").lower()
-                return FileStat(
+                size = fields.get(SIZE_HEADER) or fields.get("content-length") or ""
+                sha256 = fields.get(SHA256_HEADER, "").lower()
+                return SavedFile(
+                    ref,
                     whole_number(size),
                     sha256 if len(sha256) == 64 and all(char in "0123456789abcdef" for char in sha256) else None,
-                    fields.get("x-cozy-mime-type") or None,
+                    fields.get(TYPE_HEADER) or None,
                 )
 
         return self._with_retries(attempt, f"input {ref[:200]!r}")
@@ -139,8 +125,8 @@ class FileApi:
     ) -> "_Exchange":
         fields = [("authorization", f"Bearer {self._token}"), ("user-agent", "gen-worker"), ("accept-encoding", "identity")]
         if self._owner:
-            fields.append(("x-cozy-owner", self._owner))
-        return _Exchange(method, f"{self._base}/api/v1/file/{quoted_ref(ref)}", fields + (headers or []), content)
+            fields.append((OWNER_HEADER, self._owner))
+        return _Exchange(method, f"{self._base}{FILE_ROUTE}{quoted_ref(ref)}", fields + (headers or []), content)
 
     def _check(self, status: int, fields: Mapping[str, str], what: str, *, is_input: bool = False) -> None:
         if 200 <= status < 300:
@@ -195,9 +181,9 @@ def _read(response: httpcore.Response, max_bytes: int) -> bytes:
     return data
 
 
-def _saved(body: bytes) -> Saved:
+def _saved(body: bytes) -> SavedFile:
     """Missing or unreadable answers are tolerated: the file is saved all the same."""
     try:
-        return msgspec.json.decode(body, type=Saved)
+        return msgspec.json.decode(body, type=SavedFile)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return Saved()
+        return SavedFile()

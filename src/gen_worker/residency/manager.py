@@ -16,7 +16,8 @@ from gen_worker.authoring.signature import FunctionSpec, Injection
 from gen_worker.content.cas import Cas
 from gen_worker.content.listing import Listing
 from gen_worker.content.measured import Measurements
-from gen_worker.content.progress import Listener, ModelProgress
+from gen_worker.content.progress import Listener
+from gen_worker.contract.progress import ModelProgress
 from gen_worker.errors import ResourceError, WorkerError
 from gen_worker.events import ModelStep, RunEvent
 from gen_worker.log import Log

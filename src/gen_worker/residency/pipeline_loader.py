@@ -11,7 +11,8 @@ import msgspec
 
 from gen_worker.authoring.model_interface import ModelDownloader
 from gen_worker.content.measured import Measurements
-from gen_worker.content.progress import ModelProgress, Progress
+from gen_worker.content.progress import Progress
+from gen_worker.contract.progress import ModelProgress
 from gen_worker.errors import FatalError, ResourceError, RetryableError, WorkerError
 from gen_worker.log import Log
 from gen_worker.refs import DEFAULT_DTYPES, ModelSpec

@@ -13,7 +13,7 @@ from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.content.cas import Cas
 from gen_worker.content.disk import mount_of
 from gen_worker.content.listing import Listing
-from gen_worker.content.progress import ModelProgress
+from gen_worker.contract.progress import ModelProgress
 from gen_worker.errors import FatalError, ResourceError, RetryableError, WorkerError
 from gen_worker.log import Log
 from gen_worker.names import did_you_mean

@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from gen_worker.content.measured import NET, Measurements
-from gen_worker.content.progress import Listener, ModelProgress, Progress
+from gen_worker.content.progress import Listener, Progress
+from gen_worker.contract.progress import ModelProgress
 from gen_worker.foreign import contained
 from gen_worker.sources.source import LocalModel, ModelSource, ModelWant
 

@@ -3,18 +3,31 @@
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
+import msgspec
+
 from gen_worker.content.listing import Listing, RemoteFile
+from gen_worker.contract.hub import (
+    ArtifactPreferences,
+    ArtifactRequest,
+    HubFile,
+    ModelAnswer,
+    ModelConstraints,
+    ModelRequest,
+    ResolvedTag,
+    SnapshotManifest,
+)
 from gen_worker.errors import CozyHubError, CozyHubNoCompatibleArtifactError, CozyHubPublicModelPendingError, RetryableError
 from gen_worker.net.json_client import Answer, JsonClient
 from gen_worker.net.retry import PASSING, HttpError, PassingError, Retries
 from gen_worker.net.wanted import DownloadCanceledError
 from gen_worker.refs import CozyRef, ModelSpec, parse_model_ref
 
+T = TypeVar("T")
 PENDING_TIMEOUT_S = 15 * 60.0
 FIRST_POLL_S = 0.5
 MAX_POLL_S = 10.0
@@ -64,16 +77,12 @@ class HubRoutes:
             raise RetryableError(f"no file list of {name}: {exc}") from exc
 
     def _request_public(self, name: str, spec: ModelSpec, cancel: threading.Event) -> Listing:
-        body = {
-            "model_ref": name,
-            "constraints": {"dtypes": list(spec.dtypes), "file_types": ["safetensors"], "file_layouts": ["diffusers"]},
-            "include_urls": True,
-        }
+        body = ModelRequest(name, ModelConstraints(tuple(spec.dtypes)))
         deadline_s, pause_s = time.monotonic() + PENDING_TIMEOUT_S, FIRST_POLL_S
         while True:
             answer = self._ask(lambda: self._client.post(PUBLIC_ROUTE, body), name, cancel)
             if answer.status != 202:
-                return _artifact(_checked(answer, name), name)
+                return _artifact(_checked(answer, name, ModelAnswer), name)
             if time.monotonic() > deadline_s:
                 raise CozyHubPublicModelPendingError(str(_field(answer.body, "ingest_job_id") or ""))
             if cancel.wait(pause_s * random.uniform(0.9, 1.1)):  # noqa: S311
@@ -81,31 +90,33 @@ class HubRoutes:
             pause_s = min(MAX_POLL_S, pause_s * 1.5)
 
     def _resolve_artifact(self, ref: CozyRef, spec: ModelSpec, name: str, cancel: threading.Event) -> Listing:
-        answer = self._ask(lambda: self._client.post(f"{_repo(ref)}/resolve_artifact", _artifact_request(ref, spec)), name, cancel)
+        answer = self._ask(
+            lambda: self._client.post(f"{_repo(ref)}/resolve_artifact", ArtifactRequest(ref.tag, ArtifactPreferences(tuple(spec.dtypes)))),
+            name,
+            cancel,
+        )
         if answer.status not in UNKNOWN_ROUTE:
-            return _artifact(_checked(answer, name), name)
+            return _artifact(_checked(answer, name, ModelAnswer), name)
         older = self._ask(lambda: self._client.get(f"{_repo(ref)}/resolve?tag={quote(ref.tag, safe='')}"), name, cancel)
         if older.status in UNKNOWN_ROUTE:  # it is the model that the hub does not know
-            return _artifact(_checked(answer, name), name)
-        body = _checked(older, name)
-        digest = _field(body, "digest") or _field(body, "snapshot_digest")
-        if not isinstance(digest, str):
+            return _artifact(_checked(answer, name, ModelAnswer), name)
+        resolved = _checked(older, name, ResolvedTag)
+        digest = resolved.digest or resolved.snapshot_digest
+        if not digest:
             raise CozyHubError(f"the hub's answer for {name} names no digest")
         return self._snapshot(ref, digest, name, cancel)
 
     def _snapshot(self, ref: CozyRef, digest: str, name: str, cancel: threading.Event) -> Listing:
         """A version of a repository. Older hubs list objects: folders with manifests of their own."""
         path = f"{_repo(ref)}/snapshots/{quote(digest, safe=':')}/manifest"
-        manifest = _checked(self._ask(lambda: self._client.get(path), name, cancel), name)
-        objects = _field(manifest, "objects") or {}
-        if not isinstance(objects, Mapping) or not all(isinstance(value, str) for value in objects.values()):
-            raise CozyHubError(f"the hub's answer for {name} has objects that are not names with digests")
-        own = _field(manifest, "files") or _field(manifest, "root_files")
+        manifest = _checked(self._ask(lambda: self._client.get(path), name, cancel), name, SnapshotManifest)
+        objects = manifest.objects or {}
+        own = manifest.files or manifest.root_files
         files = list(_files(own, name)) if own or not objects else []
         for folder, object_digest in sorted(objects.items()):
             path = f"/api/v1/objects/{quote(object_digest, safe=':')}/manifest"
-            inside = _checked(self._ask(partial(self._client.get, path), name, cancel), name)
-            files += [RemoteFile(f"{folder}/{file.path}", *_rest(file)) for file in _files(_field(inside, "files"), name)]
+            inside = _checked(self._ask(partial(self._client.get, path), name, cancel), name, SnapshotManifest)
+            files += [RemoteFile(f"{folder}/{file.path}", *_rest(file)) for file in _files(inside.files, name)]
         return Listing(digest, tuple(files))
 
 
@@ -113,9 +124,13 @@ def _repo(ref: CozyRef) -> str:
     return f"/api/v1/repos/{quote(ref.owner, safe='')}/{quote(ref.repo, safe='')}"
 
 
-def _checked(answer: Answer, name: str) -> dict[str, Any]:
+def _checked(answer: Answer, name: str, kind: type[T]) -> T:
+    """The hub's answer as what it should be; a `CozyHubError` or `RetryableError` says why there is none."""
     if answer.status == 200 and isinstance(answer.body, dict):
-        return answer.body
+        try:
+            return msgspec.convert(answer.body, kind)
+        except msgspec.ValidationError as exc:
+            raise CozyHubError(f"the hub's answer for {name} cannot be used: {exc}") from None
     said = _said(answer)
     if answer.status == 409:
         raise CozyHubNoCompatibleArtifactError(_field(answer.body, "debug") or said, f"the hub has no compatible form of {name}: {said}")
@@ -129,43 +144,23 @@ def _said(answer: Answer) -> str:
     return str(_field(answer.body, "message") or _field(answer.body, "error") or "")[:300]
 
 
-def _artifact_request(ref: CozyRef, spec: ModelSpec) -> dict[str, Any]:
-    return {
-        "tag": ref.tag,
-        "include_urls": True,
-        "preferences": {
-            "file_type_preference": ["safetensors"],
-            "quantization_preference": list(spec.dtypes),
-            "file_layout_preference": ["diffusers"],
-        },
-        "capabilities": {},
-    }
+def _artifact(answer: ModelAnswer, name: str) -> Listing:
+    manifest = answer.snapshot_manifest or SnapshotManifest()
+    return Listing(answer.snapshot_digest or "", tuple(_files(manifest.files, name)))
 
 
-def _artifact(body: dict[str, Any], name: str) -> Listing:
-    files = _field(body.get("snapshot_manifest"), "files")
-    return Listing(str(body.get("snapshot_digest") or ""), tuple(_files(files, name)))
-
-
-def _files(files: Any, name: str) -> Iterator[RemoteFile]:
-    """A list of files as hubs write it; `CozyHubError` when it lacks something."""
-    if not isinstance(files, list) or not files:
+def _files(files: Sequence[HubFile] | None, name: str) -> Iterator[RemoteFile]:
+    """A hub's files as ours; `CozyHubError` when one lacks something."""
+    if not files:
         raise CozyHubError(f"the hub's answer for {name} lists no files")
-    for entry in files:
-        path, url = _field(entry, "path"), _field(entry, "url")
-        size = _first(entry, "size_bytes", "size")
-        blob = _first(entry, "blake3", "digest", "blake3_hex")
-        if not isinstance(path, str) or not isinstance(size, int) or not isinstance(blob, str) or not isinstance(url, str) or not url:
-            raise CozyHubError(f"the hub's answer for {name} has a file without path, size_bytes, blake3 and url: {path!r}")
-        yield RemoteFile(path, size, blob, url)
+    for file in files:
+        if file.bytes is None or file.blob is None or not file.url:
+            raise CozyHubError(f"the hub's answer for {name} has a file without size_bytes, blake3 and url: {file.path!r}")
+        yield RemoteFile(file.path, file.bytes, file.blob, file.url)
 
 
 def _rest(file: RemoteFile) -> tuple[int, str, str]:
     return file.size_bytes, file.digest, file.url
-
-
-def _first(entry: Any, *keys: str) -> Any:
-    return next((value for key in keys if (value := _field(entry, key)) is not None), None)
 
 
 def _field(value: Any, key: str) -> Any:

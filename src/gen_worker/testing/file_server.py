@@ -14,9 +14,11 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
+import msgspec
+
+from gen_worker.contract.files import FILE_ROUTE, SHA256_HEADER, SIZE_HEADER, TYPE_HEADER, SavedFile
 from gen_worker.files.local_outputs import normalize_output_ref
 
-PREFIX = "/api/v1/file/"
 CHUNK_BYTES = 1 << 20
 
 
@@ -88,7 +90,7 @@ def _handler(owner: FileServer) -> type[BaseHTTPRequestHandler]:
         def _path(self) -> Path | None:
             """The file that is meant; None after an answer that says why not."""
             split = urlsplit(self.path).path
-            ref = unquote(split.removeprefix(PREFIX))
+            ref = unquote(split.removeprefix(FILE_ROUTE))
             owner.requests.append((self.command, ref))
             if owner.fail_with:
                 self._answer(owner.fail_with.pop(0), {"error": "asked for"})
@@ -97,7 +99,7 @@ def _handler(owner: FileServer) -> type[BaseHTTPRequestHandler]:
             if owner.token and not hmac.compare_digest(given, f"Bearer {owner.token}"):
                 self._answer(401, {"error": "unauthorized"})
                 return None
-            path = owner.path_of(ref) if split.startswith(PREFIX) else None
+            path = owner.path_of(ref) if split.startswith(FILE_ROUTE) else None
             if path is None:
                 self._answer(404, {"error": "not_found"})
             return path
@@ -115,9 +117,9 @@ def _handler(owner: FileServer) -> type[BaseHTTPRequestHandler]:
                 self.send_header("content-type", mimetypes.guess_type(path.name)[0] or "application/octet-stream")
                 self.send_header("content-length", str(size_bytes))
                 if not with_body:
-                    self.send_header("x-cozy-size-bytes", str(size_bytes))
-                    self.send_header("x-cozy-sha256", hashlib.file_digest(file, "sha256").hexdigest())
-                    self.send_header("x-cozy-mime-type", mimetypes.guess_type(path.name)[0] or "application/octet-stream")
+                    self.send_header(SIZE_HEADER, str(size_bytes))
+                    self.send_header(SHA256_HEADER, hashlib.file_digest(file, "sha256").hexdigest())
+                    self.send_header(TYPE_HEADER, mimetypes.guess_type(path.name)[0] or "application/octet-stream")
                 self.end_headers()
                 if with_body:
                     shutil.copyfileobj(file, self.wfile, CHUNK_BYTES)
@@ -146,7 +148,7 @@ def _handler(owner: FileServer) -> type[BaseHTTPRequestHandler]:
                 self.close_connection = True
                 return
             Path(file.name).replace(path)
-            self._answer(200, {"ref": str(path.relative_to(owner.folder)), "size_bytes": int(length), "sha256": digest.hexdigest()})
+            self._answer(200, msgspec.to_builtins(SavedFile(str(path.relative_to(owner.folder)), int(length), digest.hexdigest())))
 
         def _answer(self, status: int, body: dict[str, object]) -> None:
             data = json.dumps(body).encode()

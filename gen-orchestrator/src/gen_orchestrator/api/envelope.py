@@ -7,22 +7,13 @@ import msgspec
 
 from gen_orchestrator.domain.runs import PRIORITIES
 from gen_orchestrator.domain.webhooks import EVENTS
+from gen_worker.contract.run import InvokeOptions
 from gen_worker.http.asgi import RequestError
 from gen_worker.names import did_you_mean
 
 MAX_TIMEOUT_S = 7 * 24 * 3600.0
 MAX_DEPTH = 64
 _NUMBER = int | float
-
-
-class InvokeOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What a caller may ask of a run beside its payload. Times in seconds, 0: none of its own."""
-
-    timeout_s: float = 0.0
-    start_timeout_s: float = 0.0
-    priority: str = "normal"
-    webhook: str = ""
-    webhook_events: tuple[str, ...] = ()
 
 
 class Invocation(msgspec.Struct, frozen=True):

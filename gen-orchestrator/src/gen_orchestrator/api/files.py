@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from gen_orchestrator.hub.files import FileToken, FileTokens, RunFiles
+from gen_worker.contract.files import SHA256_HEADER, SIZE_HEADER, TYPE_HEADER, SavedFile
 from gen_worker.http.asgi import BodyReader, Request, RequestError
 from gen_worker.http.files import send_file
 
@@ -36,10 +37,10 @@ class FileRoutes:
         path = await asyncio.to_thread(self._files.find, token.owner, request.parts["ref"], token)
         if path is None:
             raise RequestError(404, "not_found", f"no file {request.parts['ref'][:200]!r}", error="unknown_file")
-        headers = {"x-cozy-mime-type": _type_of(path)}
+        headers = {TYPE_HEADER: _type_of(path)}
         if request.scope["method"] == "HEAD":
-            headers["x-cozy-size-bytes"] = str(path.stat().st_size)
-            headers["x-cozy-sha256"] = await asyncio.to_thread(_sha256, path)
+            headers[SIZE_HEADER] = str(path.stat().st_size)
+            headers[SHA256_HEADER] = await asyncio.to_thread(_sha256, path)
         await send_file(request, path, headers)
 
     async def download(self, request: Request) -> None:
@@ -74,8 +75,7 @@ class FileRoutes:
         if digest is None:
             raise RequestError(409, "conflict", f"{ref[:200]!r} exists; save it under another name, or overwrite it", error="exists")
         mime_type = mimetypes.guess_type(ref)[0]
-        body = {"ref": ref, "size_bytes": saving.size_bytes, "sha256": digest, "mime_type": mime_type}
-        await request.answer(200, msgspec.json.encode(body))
+        await request.answer(200, msgspec.json.encode(SavedFile(ref, saving.size_bytes, digest, mime_type)))
 
     def _token(self, request: Request) -> FileToken:
         scheme, _, text = request.header(b"authorization").partition(" ")

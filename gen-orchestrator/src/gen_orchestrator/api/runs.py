@@ -9,7 +9,7 @@ from typing import Protocol
 import msgspec
 
 from gen_orchestrator.api import run_object as shown
-from gen_orchestrator.api.envelope import Invocation, InvokeOptions, read_invocation
+from gen_orchestrator.api.envelope import Invocation, read_invocation
 from gen_orchestrator.api.streams import RunStreams
 from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.domain.webhooks import STARTED, Delivery, Target, read_target
@@ -18,7 +18,7 @@ from gen_orchestrator.scheduling.dispatcher import Dispatcher
 from gen_orchestrator.scheduling.intake import AdmissionError, Submitted
 from gen_orchestrator.scheduling.open_run import OpenRun
 from gen_orchestrator.store.base import RunFilter, RunStore, StoreFullError, StoreUnavailableError
-from gen_worker.contract.run import RunPage
+from gen_worker.contract.run import InvokeOptions, RunPage
 from gen_worker.http.asgi import Request, RequestError
 from gen_worker.http.headers import matches_etag, parse_prefer, preferred, whole_number
 from gen_worker.names import did_you_mean, is_run_id
