@@ -20,6 +20,7 @@ from gen_orchestrator.api.app import build_app
 from gen_orchestrator.api.files import FileRoutes
 from gen_orchestrator.api.runs import RunRoutes
 from gen_orchestrator.api.streams import RunStreams
+from gen_orchestrator.api.workers import WorkerRoutes
 from gen_orchestrator.auth.folder_keys import folder_key
 from gen_orchestrator.auth.worker_tokens import WorkerTokens
 from gen_orchestrator.domain.runs import Run, RunState
@@ -35,6 +36,7 @@ from gen_orchestrator.scheduling.gateway import Gateway
 from gen_orchestrator.scheduling.metrics import Metrics
 from gen_orchestrator.scheduling.open_run import OpenRun
 from gen_orchestrator.scheduling.pool import Pool
+from gen_orchestrator.scheduling.waits import Waits
 from gen_orchestrator.store.base import EventChunk, Leader, Store
 from gen_orchestrator.store.writer import Writer
 from gen_orchestrator.webhooks import Receivers, Webhooks, WebhookSecret
@@ -121,9 +123,12 @@ class Term:
             news=starved,
         )
         files = RunFiles(settings.data / "files", self._winner)
-        runs = RunRoutes(self.registry, self.dispatcher, store, RunStreams(store, files), receivers)
+        waits = Waits(self.pool, clock, lambda release_id: self.keeper.failures.get(release_id, ""))
+        runs = RunRoutes(self.registry, self.dispatcher, store, RunStreams(store, files), receivers, waits)
         admin = AdminRoutes(self.registry, self.dispatcher, self.pool, metrics, on_tag_moved)
-        self.app: ASGIApp = build_app(runs, FileRoutes(files, file_tokens), admin, settings.hosts, log)
+        self.app: ASGIApp = build_app(
+            runs, FileRoutes(files, file_tokens), WorkerRoutes(self.pool, self.keeper), admin, settings.hosts, log
+        )
         retention = Retention(settings.retention, store, files, log, clock.unix_s)
         self._tasks = [
             asyncio.create_task(leadership.hold(store, leader, clock, self._depose, log), name="leader-hold"),

@@ -7,6 +7,7 @@ import msgspec
 
 from gen_orchestrator import __version__
 from gen_orchestrator.api import openapi
+from gen_orchestrator.api.workers import shown_worker
 from gen_orchestrator.hub.registry import NotFoundError, Registry, TagMovedError
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
 from gen_orchestrator.scheduling.metrics import Metrics
@@ -48,7 +49,13 @@ class AdminRoutes:
             for lane in self._dispatcher.lanes.all()
         ]
         tags = [{"ref": f"{t.owner}/{t.endpoint}/{t.function}:{t.tag}", "release_id": t.release_id} for t in self._registry.tags()]
-        body = {"version": __version__, "open_runs": len(self._dispatcher.open), "lanes": lanes, "workers": self._workers(), "tags": tags}
+        body = {
+            "version": __version__,
+            "open_runs": len(self._dispatcher.open),
+            "lanes": lanes,
+            "workers": [shown_worker(worker) for worker in self._pool],
+            "tags": tags,
+        }
         await request.answer(200, msgspec.json.encode(body))
 
     async def releases(self, request: Request) -> None:
@@ -90,18 +97,3 @@ class AdminRoutes:
 
     async def openapi(self, request: Request) -> None:
         await request.answer(200, msgspec.json.encode(openapi.document(self._registry)))
-
-    def _workers(self) -> list[dict[str, object]]:
-        return [
-            {
-                "worker_id": worker.worker_id,
-                "release_id": worker.release_id,
-                "state": worker.state,
-                "runs": sorted(worker.runs),
-                "functions": sorted(worker.functions),
-                "vram_models": list(worker.resources.vram_models),
-                "disk_models": list(worker.resources.disk_models),
-                "gpu": worker.resources.gpu_name or None,
-            }
-            for worker in self._pool
-        ]

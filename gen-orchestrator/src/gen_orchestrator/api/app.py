@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gen_orchestrator.api.admin import AdminRoutes
 from gen_orchestrator.api.files import FileRoutes
 from gen_orchestrator.api.runs import RunRoutes
+from gen_orchestrator.api.workers import WorkerRoutes
 from gen_worker.http.asgi import Endpoint, Handler, Request, RequestError, build_router
 from gen_worker.http.hosts import HostPolicy
 from gen_worker.http.problems import PROBLEM_JSON, problem
@@ -16,7 +17,7 @@ from gen_worker.log import Log
 RESERVED = frozenset({"runs", "releases", "workers", "status", "files", "endpoints"})  # no owner has such a name
 
 
-def build_app(runs: RunRoutes, files: FileRoutes, admin: AdminRoutes, hosts: HostPolicy, log: Log) -> ASGIApp:
+def build_app(runs: RunRoutes, files: FileRoutes, workers: WorkerRoutes, admin: AdminRoutes, hosts: HostPolicy, log: Log) -> ASGIApp:
     """All routes. Whatever a handler raises becomes a problem."""
 
     async def on_error(request: Request, exc: Exception) -> None:
@@ -42,6 +43,9 @@ def build_app(runs: RunRoutes, files: FileRoutes, admin: AdminRoutes, hosts: Hos
         ("POST", "/v1/runs/{run_id}/cancel", runs.cancel),
         ("POST", "/v1/runs/{run_id}/retry", runs.retry),
         ("GET", "/v1/status", admin.status),
+        ("GET", "/v1/workers", workers.list),
+        ("GET", "/v1/workers/{worker_id}/logs", workers.logs),
+        ("POST", "/v1/workers/{worker_id}/drain", workers.drain),
         ("GET", "/v1/releases", admin.releases),
         ("PUT", "/v1/endpoints/{owner}/{endpoint}/functions/{function}/tags/{tag}", admin.move_tag),
         ("GET", "/v1/files/{owner}/{ref:path}", files.download),

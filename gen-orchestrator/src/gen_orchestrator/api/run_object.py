@@ -8,6 +8,7 @@ import msgspec
 
 from gen_orchestrator.domain.runs import Run, RunError, RunState
 from gen_orchestrator.scheduling.open_run import OpenRun
+from gen_orchestrator.scheduling.waits import Wait
 from gen_worker.contract.problem import Problem
 from gen_worker.contract.run import RunObject, RunTimings
 from gen_worker.http.problems import status_of
@@ -28,8 +29,8 @@ class _Metrics(msgspec.Struct, frozen=True):
 _metrics = msgspec.json.Decoder(_Metrics).decode
 
 
-def run_object(run: Run, open_run: OpenRun | None = None, *, with_input: bool = False) -> RunObject:
-    """The run as it stands. `with_input`: with its payload, as a single look at a run shows it."""
+def run_object(run: Run, open_run: OpenRun | None = None, *, with_input: bool = False, wait: Wait | None = None) -> RunObject:
+    """The run as it stands. `with_input`: with its payload, as a single look at a run shows it; `wait`: what it waits for."""
     metrics = _metrics(run.metrics) if run.metrics else _Metrics()
     models = bytes(metrics.models)
     warnings = run.warnings or (open_run.warnings if open_run is not None else b"")
@@ -51,7 +52,7 @@ def run_object(run: Run, open_run: OpenRun | None = None, *, with_input: bool = 
         input=_decode(run.payload) if with_input else None,
         models=msgspec.Raw(models) if models not in (b"null", b"[]") else None,
         timings=_timings(run, metrics),
-        routing=msgspec.Raw(run.routing) if run.routing else None,
+        routing=wait if wait is not None else msgspec.Raw(run.routing) if run.routing else None,
         parent_id=run.parent_id or None,
         invoker_id=run.invoker_id or None,
         warnings=msgspec.Raw(warnings) if warnings else None,
@@ -61,8 +62,8 @@ def run_object(run: Run, open_run: OpenRun | None = None, *, with_input: bool = 
     )
 
 
-def run_json(run: Run, open_run: OpenRun | None = None, *, with_input: bool = False) -> bytes:
-    return _encode(run_object(run, open_run, with_input=with_input))
+def run_json(run: Run, open_run: OpenRun | None = None, *, with_input: bool = False, wait: Wait | None = None) -> bytes:
+    return _encode(run_object(run, open_run, with_input=with_input, wait=wait))
 
 
 def public_status(run: Run) -> str:

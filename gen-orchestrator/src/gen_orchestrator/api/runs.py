@@ -1,6 +1,7 @@
 """Runs over HTTP: invoke, look, list, cancel, retry."""
 
 import asyncio
+import hashlib
 import random
 import time
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from gen_orchestrator.hub.registry import PROD, NotFoundError, Registry, Resolve
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
 from gen_orchestrator.scheduling.intake import AdmissionError, Submitted
 from gen_orchestrator.scheduling.open_run import OpenRun
+from gen_orchestrator.scheduling.waits import Waits
 from gen_orchestrator.store.base import RunFilter, RunStore, StoreFullError, StoreUnavailableError
 from gen_worker.contract.run import InvokeOptions, RunPage
 from gen_worker.http.asgi import Request, RequestError
@@ -57,13 +59,20 @@ class RunRoutes:
     """Handlers of `/v1/<owner>/<endpoint>/<function>[:tag]` and `/v1/runs`."""
 
     def __init__(
-        self, registry: Registry, dispatcher: Dispatcher, store: RunStore, streams: RunStreams, receivers: WebhookReceivers
+        self,
+        registry: Registry,
+        dispatcher: Dispatcher,
+        store: RunStore,
+        streams: RunStreams,
+        receivers: WebhookReceivers,
+        waits: Waits,
     ) -> None:
         self._registry = registry
         self._dispatcher = dispatcher
         self._store = store
         self._streams = streams
         self._receivers = receivers
+        self._waits = waits
 
     async def invoke(self, request: Request) -> None:
         """`POST /v1/{owner}/{endpoint}/{function}`."""
@@ -92,7 +101,7 @@ class RunRoutes:
         await self._answer(request, await self.submit(run, resolved))
 
     async def get(self, request: Request) -> None:
-        """`GET /v1/runs/{run_id}[?wait=n]`."""
+        """`GET /v1/runs/{run_id}[?wait=n]`; the file itself where the output is one and `Accept` names its type."""
         run, open_run = await self.find(request.parts["run_id"])
         wait = request.query().get("wait")
         if wait is not None:
@@ -102,15 +111,20 @@ class RunRoutes:
             if open_run is not None:
                 await open_run.wait(wait_s)
                 run = open_run.run
-        body = shown.run_json(run, open_run, with_input=True)
-        etag = f'"{run.attempt}-{open_run.status if open_run is not None else run.state}-{len(body)}"'
-        if matches_etag(request.header(b"if-none-match"), etag):
-            await request.answer(304, b"", headers={"etag": etag})
+        accept = request.header(b"accept")
+        if accept and await self._streams.send_only_file(request, run, accept):
             return
-        await request.answer(200, body, headers={"etag": etag})
+        waits = self._waits.of(open_run) if open_run is not None and not run.is_final else None
+        body = shown.run_json(run, open_run, with_input=True, wait=waits)
+        etag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
+        headers = {"etag": etag, "vary": "accept"}
+        if matches_etag(request.header(b"if-none-match"), etag):
+            await request.answer(304, b"", headers=headers)
+            return
+        await request.answer(200, body, headers=headers)
 
     async def list(self, request: Request) -> None:
-        """`GET /v1/runs?status=&function=&owner=&endpoint=&cursor=&limit=`."""
+        """`GET /v1/runs?status=&function=&owner=&endpoint=&cursor=&limit=&include=input`."""
         query = request.query()
         status = query.get("status", "")
         if status and status not in STATUSES:
@@ -128,7 +142,10 @@ class RunRoutes:
             limit=limit + 1,
         )
         found = await asyncio.to_thread(self._store.list_runs, wanted)
-        rows = [shown.run_object(run, self._dispatcher.open.get(run.id)) for run in found[:limit]]
+        include = query.get("include", "")
+        if include not in ("", "input"):
+            raise RequestError(400, "validation", f"include={include[:40]!r}; expected: input")
+        rows = [shown.run_object(run, self._dispatcher.open.get(run.id), with_input=bool(include)) for run in found[:limit]]
         if status in _STATES:
             rows = [row for row in rows if row.status == status]
         page = RunPage(rows, found[limit - 1].id if len(found) > limit else None)

@@ -1,5 +1,6 @@
 """A run's events as server-sent events or NDJSON, from any place on, through restarts of this program; and its one output file.
 
+A reader whose place is kept no more gets `snapshot` first.
 A reader that resumes gets what it missed from the store, then goes on with what comes. The store has everything that was confirmed to
 the worker, and the worker sends the rest again, so that numbers have no gap: `<attempt>-<number>`.
 """
@@ -41,7 +42,7 @@ class RunStreams:
         except ValueError as exc:
             raise RequestError(400, "validation", str(exc)) from None
         ndjson = preferred(request.header(b"accept"), ("application/x-ndjson", "text/event-stream")) == "application/x-ndjson"
-        writer = _Writer(request, ndjson=ndjson, cursor=cursor)
+        writer = _Writer(request, run, open_run, ndjson=ndjson, cursor=cursor)
         await request.start(NDJSON if ndjson else sse.MEDIA_TYPE, {"x-run-id": run.id, "location": f"/v1/runs/{run.id}"})
         gone: asyncio.Future[None] = asyncio.ensure_future(_left(request))
         try:
@@ -99,8 +100,10 @@ class RunStreams:
 class _Writer:
     """Puts events into the words of a stream."""
 
-    def __init__(self, request: Request, *, ndjson: bool, cursor: tuple[int, int]) -> None:
+    def __init__(self, request: Request, run: Run, open_run: OpenRun | None, *, ndjson: bool, cursor: tuple[int, int]) -> None:
         self._request = request
+        self._run = run
+        self._open_run = open_run
         self._ndjson = ndjson
         self.cursor = cursor
 
@@ -110,13 +113,22 @@ class _Writer:
             place = (entry.attempt, entry.seq)
             if place <= self.cursor:
                 continue
-            if self.cursor[0] and entry.attempt != self.cursor[0]:
+            is_next_attempt = entry.attempt != self.cursor[0]
+            if self.cursor[0] and is_next_attempt:
                 pieces.append(self._frame("", "restart", _encode({"attempt": entry.attempt})))
+            missed = entry.seq - 1 - (0 if is_next_attempt else self.cursor[1])
+            if missed:
+                pieces.append(self._frame("", "snapshot", self._snapshot(entry, missed)))
             self.cursor = place
             data = bytes(entry.data) if entry.name != "custom" else _encode({"event_type": entry.type, "payload": entry.data})
             pieces.append(self._frame(event_id(entry), entry.name, data))
         if pieces:
             await self._request.write(b"".join(pieces))
+
+    def _snapshot(self, entry: Entry, missed: int) -> bytes:
+        """For a reader whose place is gone: the run as it is now, and how many events before the next one are kept no more."""
+        run = self._open_run.run if self._open_run is not None else self._run
+        return b'{"missed":%d,"next":"%b","run":%b}' % (missed, event_id(entry).encode(), shown.run_json(run, self._open_run))
 
     async def status(self, open_run: OpenRun) -> None:
         body = {

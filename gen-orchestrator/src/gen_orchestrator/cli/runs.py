@@ -1,5 +1,6 @@
 """`cozyctl runs list|get|watch|cancel|retry`."""
 
+import json
 import time
 from datetime import datetime
 from typing import Any
@@ -10,7 +11,9 @@ from rich.table import Column, Table
 
 from gen_orchestrator.cli.api import Api, ApiError, url_option
 from gen_orchestrator.cli.shown import age, exit_status, report
-from gen_worker.cli.output import EXIT_INTERRUPTED, Verb, json_option, print_json, print_line, say, stdout_of
+from gen_worker.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, Verb, json_option, print_json, print_line, say, stdout_of
+
+MAX_RESUMES = 10
 
 
 @click.group("runs")
@@ -68,18 +71,28 @@ def get(run_id: str, why: bool, url: str, as_json: bool) -> int:
 @url_option
 @json_option
 def watch(run_id: str, url: str, as_json: bool) -> int:
-    """A run's events as they come, one JSON object a line; then how it ended."""
+    """A run's events as they come, one a line; then how it ended. Where the stream is cut, it is taken up again."""
+    api = Api(url)
+    last_id, failures = "", 0
     try:
-        for ident, name, data in Api(url).events("GET", f"/v1/runs/{run_id}/events"):
-            if name == "done":
-                return report(data, as_json=as_json)
-            say(f"{ident or '-':>8}  {name:<9} {data}")
-    except ApiError as exc:
-        return exc.report(as_json=as_json)
+        while True:
+            try:
+                for ident, name, data in api.events("GET", f"/v1/runs/{run_id}/events", headers={"last-event-id": last_id}):
+                    failures = 0
+                    last_id = ident or last_id
+                    if name == "done":
+                        return report(data, as_json=as_json)
+                    say(f"{ident or '-':>8}  {name:<9} {json.dumps(data, ensure_ascii=False)}")
+            except ApiError as exc:
+                if exc.code != "unreachable" or not last_id or failures >= MAX_RESUMES:
+                    return exc.report(as_json=as_json)
+            failures += 1
+            if failures > MAX_RESUMES:
+                say(f"the stream was cut {failures} times; go on with: cozyctl runs watch {run_id}")
+                return EXIT_FAILED
+            time.sleep(min(5.0, 0.1 * 2**failures))
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    say("the stream was cut; watch again to go on")
-    return 1
 
 
 @command.command("cancel", cls=Verb)
@@ -120,13 +133,18 @@ def retry(run_id: str, url: str, as_json: bool) -> int:
 def _explain(run: dict[str, Any]) -> None:
     routing = run.get("routing") or {}
     print_line(f"run {run['id']} is {run['status']}, attempt {run['attempt']}, worker {run.get('worker_id') or '-'}")
-    if run["status"] == "queued":
-        print_line("it waits for a worker with a free slot; see: cozyctl ps")
-    if routing:
+    if run["status"] == "queued" and routing:
+        print_line(f"it waits ({routing['reason']}): {routing.get('detail', '')}")
+        for line in routing.get("last_lines", "").splitlines():
+            print_line(f"  | {line}")
+    elif routing:
         print_line(f"chosen because: {routing['reason']}")
+    if routing:
         for each in routing.get("considered", ()):
             costs = f"wait {each['wait_s']} s, models {each['model_s']} s, in all {each['total_s']} s"
             print_line(f"  {each['worker_id']}: models {each['tier']}, {costs}")
+    for warning in run.get("warnings") or ():
+        print_line(f"warning: {warning['pointer']}: {warning['message']}")
     if stuck := run.get("stuck"):
         print_line(f"it hangs in {stuck.get('phase')} for {stuck.get('elapsed_ms', 0) / 1000:.0f} s:")
         for stack in stuck.get("stacks", ()):

@@ -40,6 +40,14 @@ class Fleet(Protocol):
         """The last lines that a worker wrote, also after its end."""
         ...
 
+    def log_from(self, worker_id: str, offset: int, most: int) -> bytes | None:
+        """At most so many bytes of what a worker wrote, from `offset` on; None where it has no log here. Blocking."""
+        ...
+
+    def log_end(self, worker_id: str) -> int:
+        """How many bytes a worker has written; 0 without a log. Blocking."""
+        ...
+
     async def close(self, grace_s: float) -> None:
         """Stop all."""
         ...

@@ -42,6 +42,7 @@ class _Child(msgspec.Struct):
     release_id: str
     started_s: float
     stopping: bool = False
+    leaves_by_s: float = 0.0  # until then its runs may end, and then it is told to end; 0: it is told, or may stay
 
 
 class Keeper:
@@ -124,6 +125,26 @@ class Keeper:
                 child.stopping = True
                 self._end(worker_id)
 
+    def drain(self, worker_id: str) -> bool:
+        """Give a worker no more runs, and let it end when those that it has are over; False where there is no such worker.
+
+        A process of ours is told to end, and replaced where its release still needs one.
+        """
+        worker, child = self._pool.get(worker_id), self._children.get(worker_id)
+        if worker is not None:
+            self._gateway.drain(worker)
+        if child is not None and not child.stopping:
+            self._send_away(worker_id, child)
+        return worker is not None or child is not None
+
+    def log_from(self, worker_id: str, offset: int, most: int) -> bytes | None:
+        """What a worker wrote from a place on; None where it has no log here. Blocking."""
+        return self._fleet.log_from(worker_id, offset, most)
+
+    def log_end(self, worker_id: str) -> int:
+        """How many bytes a worker has written. Blocking."""
+        return self._fleet.log_end(worker_id)
+
     def workers_of(self, release_id: str) -> int:
         """Processes of a release, those that are still starting included."""
         return sum(1 for child in self._children.values() if child.release_id == release_id and not child.stopping)
@@ -143,6 +164,8 @@ class Keeper:
 
     async def _round(self) -> None:
         now_s = self._clock.now_s()
+        for worker_id, child in list(self._children.items()):
+            self._stop_idle(worker_id, child)
         queued: dict[str, int] = {}
         running: dict[str, int] = {}
         for lane in self._dispatcher.lanes.all():
@@ -202,7 +225,7 @@ class Keeper:
         delay_s = backoff_s(crashes)
         self._not_before_s[child.release_id] = now_s + delay_s
         tail = self._fleet.log_of(worker_id).decode(errors="replace")
-        self.failures[child.release_id] = tail
+        self.failures[child.release_id] = tail or f"(it wrote nothing and ended with status {status})"
         self._log.warning("worker.crashed", worker_id=worker_id, status=status, again_in_s=delay_s, last=tail[-300:])
         asyncio.get_running_loop().call_later(delay_s, self.poke)
 
@@ -212,9 +235,20 @@ class Keeper:
         if not candidates:
             return
         worker = min(candidates, key=lambda worker: worker.last_used_s)
-        self._children[worker.worker_id].stopping = True
         self._gateway.drain(worker)
-        self._end(worker.worker_id)
+        self._send_away(worker.worker_id, self._children[worker.worker_id])
+
+    def _send_away(self, worker_id: str, child: _Child) -> None:
+        """Stop a worker when its runs are over: one that is told to end while it works gives its runs back soon."""
+        child.stopping = True
+        child.leaves_by_s = self._clock.now_s() + DRAIN_S
+        self._stop_idle(worker_id, child)
+
+    def _stop_idle(self, worker_id: str, child: _Child) -> None:
+        worker = self._pool.get(worker_id)
+        if child.leaves_by_s and (worker is None or not worker.runs or self._clock.now_s() > child.leaves_by_s):
+            child.leaves_by_s = 0.0
+            self._end(worker_id)
 
     def _end(self, worker_id: str) -> None:
         task = asyncio.create_task(self._fleet.stop(worker_id, DRAIN_S), name=f"drain-{worker_id}")

@@ -67,6 +67,20 @@ class Processes:
         except OSError:
             return b""
 
+    def log_from(self, worker_id: str, offset: int, most: int) -> bytes | None:
+        try:
+            with self._log_path(worker_id).open("rb") as log:
+                log.seek(offset)
+                return log.read(most)
+        except OSError:
+            return None
+
+    def log_end(self, worker_id: str) -> int:
+        try:
+            return self._log_path(worker_id).stat().st_size
+        except OSError:
+            return 0
+
     async def close(self, grace_s: float) -> None:
         await asyncio.gather(*(self.stop(worker_id, grace_s) for worker_id in list(self._children)))
 

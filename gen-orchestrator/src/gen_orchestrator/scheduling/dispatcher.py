@@ -33,7 +33,7 @@ from gen_orchestrator.scheduling.lanes import Lanes
 from gen_orchestrator.scheduling.open_run import OpenRun, Phase
 from gen_orchestrator.scheduling.pool import Pool, Worker
 from gen_orchestrator.scheduling.recorder import Recorder
-from gen_orchestrator.scheduling.shown_events import shown_as, warnings_of
+from gen_orchestrator.scheduling.shown_events import is_step, shown_as, warnings_of
 from gen_orchestrator.store.base import EventChunk, StoreError
 from gen_orchestrator.store.ops import DONE, Lease, RequestCancel, Result
 from gen_orchestrator.store.writer import Writer
@@ -187,6 +187,8 @@ class Dispatcher:
             open_run.warnings = warnings_of(event.payload)
         elif kind.endswith(".stuck"):
             open_run.stuck = event.payload
+        elif open_run.stuck and is_step(kind):
+            open_run.stuck = b""  # it goes on
         name = shown_as(kind)
         if name is None:
             return
@@ -337,6 +339,7 @@ class Dispatcher:
         gone = open_run.phase is Phase.ENDING or worker.link is None  # the worker was lost while this was being written
         open_run.phase = Phase.LEASED
         open_run.started = False
+        open_run.stuck = b""
         if open_run.cancel_requested or gone or there.worker_id != worker.worker_id:
             self._detach(open_run)
             self._after(open_run, Again(0.0, executed=False))

@@ -17,6 +17,11 @@ def shown_as(event_type: str) -> str | None:
     return None if event_type.startswith(_MACHINERY) else "custom"
 
 
+def is_step(event_type: str) -> bool:
+    """Whether an event says that a run has come to its next step."""
+    return event_type.startswith("task.") and event_type.endswith((".started", ".completed", ".failed"))
+
+
 class _Warned(msgspec.Struct):
     warnings: msgspec.Raw = msgspec.Raw(b"")
 

@@ -1,0 +1,104 @@
+"""Workers over HTTP: who is there, what they write into their logs, and sending one away."""
+
+import asyncio
+import time
+from typing import Any, Protocol
+
+import msgspec
+
+from gen_orchestrator.scheduling.pool import Pool, Worker
+from gen_worker.http.asgi import Request, RequestError
+from gen_worker.names import did_you_mean, is_run_id
+
+MAX_LOG_BYTES = 256 << 10
+TAIL_BYTES = 16 << 10
+MAX_WAIT_S = 60
+LOOK_S = 0.25
+MAX_PLACE = 1 << 53
+
+
+class FleetView(Protocol):
+    """What the fleet does for these routes."""
+
+    def drain(self, worker_id: str) -> bool:
+        """Let a worker finish its runs and end; False where there is no such worker."""
+        ...
+
+    def log_from(self, worker_id: str, offset: int, most: int) -> bytes | None:
+        """What a worker wrote from a place on (below 0: so many bytes before the end); None where it has no log here. Blocking."""
+        ...
+
+    def log_end(self, worker_id: str) -> int:
+        """How many bytes a worker has written."""
+        ...
+
+
+class WorkerRoutes:
+    """Handlers of `/v1/workers`."""
+
+    def __init__(self, pool: Pool, fleet: FleetView) -> None:
+        self._pool = pool
+        self._fleet = fleet
+
+    async def list(self, request: Request) -> None:
+        """`GET /v1/workers`."""
+        await request.answer(200, msgspec.json.encode({"data": [shown_worker(worker) for worker in self._pool]}))
+
+    async def logs(self, request: Request) -> None:
+        """`GET /v1/workers/{worker_id}/logs[?after=PLACE&wait=n]`: whole lines from a place on, and the place after them.
+
+        Without `after`, the last 16 KiB. With `wait`, the answer waits so many seconds for a line to come.
+        """
+        worker_id, query = self._known(request), request.query()
+        wait_s = request.number(query.get("wait", "0"), "wait", MAX_WAIT_S)
+        deadline_s = time.monotonic() + wait_s
+        after = query.get("after")
+        place = request.number(after, "after", MAX_PLACE) if after is not None else -1
+        if place < 0:
+            end = await asyncio.to_thread(self._fleet.log_end, worker_id)
+            place = max(0, end - TAIL_BYTES)
+        while True:
+            data = await asyncio.to_thread(self._fleet.log_from, worker_id, place, MAX_LOG_BYTES)
+            if data is None:
+                raise self._unknown(worker_id)
+            whole = data[: data.rfind(b"\n") + 1] or (data if len(data) == MAX_LOG_BYTES else b"")
+            if whole or time.monotonic() >= deadline_s:
+                break
+            await asyncio.sleep(LOOK_S)
+        lines = whole.decode(errors="replace").splitlines()
+        if after is None and place and lines:
+            lines = lines[1:]  # it begins in the middle
+        await request.answer(200, msgspec.json.encode({"worker_id": worker_id, "lines": lines, "next": place + len(whole)}))
+
+    async def drain(self, request: Request) -> None:
+        """`POST /v1/workers/{worker_id}/drain`: no more runs for this worker; it ends when those that it has are over."""
+        worker_id = self._known(request)
+        if not self._fleet.drain(worker_id):
+            raise self._unknown(worker_id)
+        worker = self._pool.get(worker_id)
+        body = shown_worker(worker) if worker is not None else {"worker_id": worker_id, "state": "draining"}
+        await request.answer(202, msgspec.json.encode(body))
+
+    def _known(self, request: Request) -> str:
+        worker_id = request.parts["worker_id"]
+        if not is_run_id(worker_id):
+            raise self._unknown(worker_id)
+        return worker_id
+
+    def _unknown(self, worker_id: str) -> RequestError:
+        near = did_you_mean(worker_id[:100], [worker.worker_id for worker in self._pool])
+        return RequestError(404, "not_found", f"there is no worker {worker_id[:100]!r}.{near}", error="unknown_worker")
+
+
+def shown_worker(worker: Worker) -> dict[str, Any]:
+    """A worker as the API shows it."""
+    return {
+        "worker_id": worker.worker_id,
+        "release_id": worker.release_id,
+        "state": worker.state,
+        "runs": sorted(worker.runs),
+        "functions": sorted(worker.functions),
+        "vram_models": list(worker.resources.vram_models),
+        "disk_models": list(worker.resources.disk_models),
+        "gpu": worker.resources.gpu_name or None,
+    }

@@ -1,0 +1,107 @@
+"""Workers from outside: their logs, sending one away, and why a run waits."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from platform_process import COZYCTL, PlatformProcess
+
+
+def verb(platform: PlatformProcess, *arguments: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "COZY_URL": platform.url, "COLUMNS": "200"}
+    return subprocess.run([str(COZYCTL), *arguments], env=env, capture_output=True, text=True, timeout=60, check=False)
+
+
+def worker_of(platform: PlatformProcess) -> str:
+    platform.invoke("echo")
+    found: str = platform.http.get("/v1/workers").json()["data"][0]["worker_id"]
+    return found
+
+
+def test_what_a_worker_writes_is_read_from_any_place(platform: PlatformProcess) -> None:
+    worker = worker_of(platform)
+    platform.invoke("refuse")
+    first = platform.http.get(f"/v1/workers/{worker}/logs").json()
+    assert any("run.failed" in line for line in first["lines"]), first
+    assert platform.http.get(f"/v1/workers/{worker}/logs", params={"after": first["next"]}).json()["lines"] == []
+    platform.invoke("refuse")
+    more = platform.http.get(f"/v1/workers/{worker}/logs", params={"after": first["next"], "wait": 20}).json()
+    assert any("run.failed" in line for line in more["lines"])
+    for path, status in (
+        ("nobody/logs", 404),
+        ("..%2f..%2fsecret/logs", 404),
+        (f"{worker}/logs?after=-1", 400),
+        (f"{worker}/logs?wait=x", 400),
+    ):
+        assert platform.http.get(f"/v1/workers/{path}").status_code == status, path
+    platform.http.post(f"/v1/workers/{worker}/drain")
+    platform.until(lambda: worker not in [each["worker_id"] for each in platform.status()["workers"]])
+    assert platform.http.get(f"/v1/workers/{worker}/logs").json()["lines"]
+
+
+def test_logs_on_the_command_line(platform: PlatformProcess) -> None:
+    worker = worker_of(platform)
+    platform.invoke("refuse")
+    for target in ("", worker, "local/probe", "local/probe/refuse:prod"):
+        done = verb(platform, "logs", *([target] if target else []))
+        assert "run.failed" in done.stdout, (target, done)
+    missing = verb(platform, "logs", "local/nothing")
+    assert (missing.returncode, "local/probe/echo:prod" in missing.stderr) == (3, True), missing
+    env = {**os.environ, "COZY_URL": platform.url}
+    following = subprocess.Popen(
+        [str(COZYCTL), "logs", "-f", "local/probe"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert following.stdout is not None
+    assert following.stdout.readline()
+    answer = platform.invoke("refuse")
+    while answer.json()["id"] not in following.stdout.readline():
+        pass
+    following.send_signal(signal.SIGINT)
+    assert following.wait(30) == 130
+    following.stdout.close()
+    assert following.stderr is not None
+    following.stderr.close()
+
+
+def test_a_drained_worker_ends_its_runs_and_is_replaced(platform: PlatformProcess) -> None:
+    run_id = platform.submit("sleep", {"seconds": 1.0, "text": "kept"})
+    platform.until(lambda: platform.run(run_id)["status"] == "running")
+    worker = platform.run(run_id)["worker_id"]
+    done = verb(platform, "drain", worker)
+    assert (done.returncode, done.stdout.split()) == (0, [worker, "draining"]), done
+    assert platform.invoke("echo", {"text": "by another"}).json()["worker_id"] != worker
+    run = platform.run(run_id, 30)
+    assert (run["status"], run["attempt"], run["worker_id"]) == ("succeeded", 1, worker)
+    assert verb(platform, "drain", "nobody").returncode == 3
+
+
+def test_a_queued_run_says_what_it_waits_for(platform: PlatformProcess) -> None:
+    first = platform.submit("one-at-a-time", {"seconds": 3.0})
+    platform.until(lambda: platform.run(first)["status"] == "running")
+    second = platform.submit("one-at-a-time", {"seconds": 0.0})
+    routing = platform.run(second)["routing"]
+    assert (routing["reason"], routing["queue_depth"]) == ("busy", 1), routing
+    assert "it waits (busy): all 1 workers" in verb(platform, "runs", "get", second, "--why").stdout
+    assert platform.run(second, 30)["status"] == "succeeded"
+    assert platform.run(second)["routing"]["reason"] == "no_models"
+
+
+def test_a_run_whose_workers_crash_shows_their_last_lines(platform: PlatformProcess, project: Path) -> None:
+    worker_of(platform)
+    main = project / "src" / "probe" / "main.py"
+    text = main.read_text() + '\nif os.environ.get("WORKER_ID"):\n    os._exit(3)\n'
+    main.write_text(text)
+    known = platform.http.get("/v1/releases").json()["data"][0]["release_id"]
+    platform.until(lambda: platform.http.get("/v1/releases").json()["data"][0]["release_id"] != known)
+    answer = platform.invoke("echo", tag="dev", headers={"prefer": "respond-async"})
+
+    def crashed() -> Any:
+        routing = platform.run(answer.json()["id"])["routing"]
+        return routing["reason"] == "worker_crashed" and "os._exit(3)" in routing["last_lines"]
+
+    assert platform.until(crashed)
+    shown = verb(platform, "runs", "get", answer.json()["id"], "--why").stdout
+    assert "it waits (worker_crashed)" in shown, shown
+    platform.http.post(f"/v1/runs/{answer.json()['id']}/cancel")
