@@ -1,7 +1,6 @@
 """The whole platform as one process: a node, child processes, and project folders; `cozyctl up` and `gen-orchestrator serve`."""
 
 import asyncio
-import gc
 import os
 import secrets
 import signal
@@ -20,6 +19,7 @@ from gen_orchestrator.serving import make_server
 from gen_orchestrator.store.base import Store, StoreUnavailableError
 from gen_orchestrator.store.opening import open_store
 from gen_orchestrator.term import Term
+from gen_worker.collector import settle_collector
 from gen_worker.http.hosts import HostPolicy
 from gen_worker.log import Log
 
@@ -113,8 +113,7 @@ class Platform:
         serving = asyncio.create_task(server.serve(sockets=[sock]), name="http")
         watching = asyncio.create_task(self.folders.watch(), name="watch")
         if not node.living.done() and not stop.done():
-            gc.collect()
-            gc.freeze()
+            settle_collector()
             ready(self, url)
         await asyncio.wait([stop, serving, node.living], return_when=asyncio.FIRST_COMPLETED)
         broken = node.living.done()

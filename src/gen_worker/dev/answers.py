@@ -1,6 +1,5 @@
 """What the dev runner says of a run: the contract's body, the run object, lines of an event stream."""
 
-from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
@@ -8,6 +7,7 @@ from urllib.parse import quote
 import msgspec
 
 from gen_worker.authoring.assets import Asset
+from gen_worker.clock import utc_text
 from gen_worker.contract.problem import Problem
 from gen_worker.contract.runner import RunAnswer, RunObject, Timing
 from gen_worker.dev.runs import DevRun
@@ -151,4 +151,4 @@ def _ms(since_s: float | None, until_s: float | None) -> int:
 
 
 def _time(unix_s: float | None) -> str | None:
-    return None if unix_s is None else datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return None if unix_s is None else utc_text(unix_s)

@@ -13,12 +13,12 @@ import msgspec
 import uvicorn
 
 from gen_worker import event_loop
+from gen_worker.collector import settle_collector
 from gen_worker.contract.manifest import BAKED_MANIFEST
 from gen_worker.dev.app import DevApp, DevConfig
 from gen_worker.dev.reload import Snapshot, snapshot, watch
 from gen_worker.dev.run_lines import show_what_functions_say
 from gen_worker.execution.build import ExecutionSettings
-from gen_worker.execution.collector import settle_collector
 from gen_worker.http.hosts import HostPolicy, is_loopback
 from gen_worker.http.listening import listening_socket, url_of
 from gen_worker.http.serving import quiet_config

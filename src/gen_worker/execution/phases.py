@@ -4,13 +4,13 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 import msgspec
 
 from gen_worker import events
+from gen_worker.clock import utc_text
 from gen_worker.content.disk import mount_of
 from gen_worker.events import RunEvent, RunMetrics, RunModel
 from gen_worker.residency.manager import ModelUse
@@ -21,14 +21,8 @@ _WORST_FIRST = ("cold_remote", "warm_disk", "hot_vram")
 
 
 def utc_now() -> str:
-    """Now, RFC 3339 in UTC with milliseconds."""
-    second, ns = divmod(time.time_ns(), 1_000_000_000)
-    return f"{_utc_second(second)}.{ns // 1_000_000:03}Z"
-
-
-@lru_cache(4)  # formatting a date costs more than the rest of an event
-def _utc_second(unix_s: int) -> str:
-    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    """Now, as events tell it."""
+    return utc_text(time.time())
 
 
 def run_metrics(function: str, payload: msgspec.Struct, uses: Sequence[ModelUse], inference_s: float, upload_s: float) -> list[RunEvent]:

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 
 from gen_worker import event_loop
-from gen_worker.execution.collector import settle_collector
+from gen_worker.collector import settle_collector
 from gen_worker.leaving import leave_forks_alone, stop_signals
 from gen_worker.log import Log
 from gen_worker.runtime.config import WorkerConfig

@@ -1,6 +1,5 @@
 """A run as the API shows it, from the durable picture and, while it is open, from what only the present knows."""
 
-from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -9,6 +8,7 @@ import msgspec
 from gen_orchestrator.domain.runs import Run, RunError, RunState
 from gen_orchestrator.scheduling.open_run import OpenRun
 from gen_orchestrator.scheduling.waits import Wait
+from gen_worker.clock import utc_text
 from gen_worker.contract.problem import Problem
 from gen_worker.contract.run import RunObject, RunTimings
 from gen_worker.http.problems import status_of
@@ -43,7 +43,7 @@ def run_object(run: Run, open_run: OpenRun | None = None, *, with_input: bool = 
         tag=run.tag,
         release_id=run.release_id,
         attempt=run.attempt,
-        created_at=_time(run.created_at),
+        created_at=utc_text(run.created_at),
         events_url=f"/v1/runs/{run.id}/events",
         output=_decode(run.output) if run.output else None,
         error=problem_of(run.error, run.id) if run.error is not None else None,
@@ -57,8 +57,8 @@ def run_object(run: Run, open_run: OpenRun | None = None, *, with_input: bool = 
         invoker_id=run.invoker_id or None,
         warnings=msgspec.Raw(warnings) if warnings else None,
         stuck=msgspec.Raw(open_run.stuck) if open_run is not None and open_run.stuck else None,
-        started_at=_time(run.started_at) if run.started_at else None,
-        finished_at=_time(run.finished_at) if run.finished_at else None,
+        started_at=utc_text(run.started_at) if run.started_at else None,
+        finished_at=utc_text(run.finished_at) if run.finished_at else None,
     )
 
 
@@ -102,10 +102,6 @@ def _timings(run: Run, metrics: _Metrics) -> RunTimings:
         upload_ms=metrics.upload_ms,
         total_ms=round((run.finished_at - run.created_at) * 1000) if run.finished_at else None,
     )
-
-
-def _time(unix_s: float) -> str:
-    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def sorted_json(value: Any) -> bytes:
