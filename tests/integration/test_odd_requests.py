@@ -16,6 +16,7 @@ ROUTES = [
     ("POST", "/v1/run/echo"),
     ("POST", "/v1/run/words"),
     ("POST", "/v1/warmup/echo"),
+    ("GET", "/v1/realtime/mirror"),
     ("GET", "/v1/runs"),
     ("GET", "/v1/runs/known"),
     ("GET", "/v1/runs/known/events"),

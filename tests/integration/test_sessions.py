@@ -79,7 +79,7 @@ class Client:
 @asynccontextmanager
 async def session(made: Bench, function: Any, *, max_frame_bytes: int = 0, **options: Any) -> AsyncIterator[tuple[Session, Client]]:
     client = Client()
-    opened = Session(session_of(function), client, made.executor, made.executor._parts.log, max_frame_bytes=max_frame_bytes)
+    opened = Session(session_of(function), client, made.executor, max_frame_bytes=max_frame_bytes)
     opened.start(RunRequest("s", b"", **options), made.outputs)
     try:
         yield opened, client
@@ -248,9 +248,8 @@ async def test_both_sides_are_held_up(tmp_path: Path) -> None:
             client.takes = True
         async with session(made, deaf) as (opened, client):
             for n in range(INBOUND_FRAMES):
-                assert opened.has_room
                 opened.frame(str(n).encode())
-            assert not opened.has_room
+            assert not opened.offer(b"no room")
             opened.frame(b"one too many")
             assert client.reasons == ["slow_consumer"]
         async with session(made, both_ways) as (opened, client):

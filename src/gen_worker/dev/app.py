@@ -17,6 +17,7 @@ from gen_worker.dev import answers
 from gen_worker.dev.invoke import Invoker
 from gen_worker.dev.model_routes import ModelRoutes
 from gen_worker.dev.own_routes import own_routes
+from gen_worker.dev.realtime import Realtime
 from gen_worker.dev.run_lines import RunLines
 from gen_worker.dev.runs import DevRun, RunBook
 from gen_worker.execution.admission import Admission
@@ -67,6 +68,15 @@ class DevApp:
         self._book = RunBook(Admission(limits.worker_max_concurrency))
         self._lines = RunLines(log) if config.talks else None
         self._invoker = Invoker({}, self._executor, self._book, config.outputs, limits.upload_bytes, config.run_dir, log, self._lines)
+        self._realtime = Realtime(
+            self._executor,
+            self._book,
+            config.outputs,
+            config.hosts,
+            self._lines,
+            max_file_bytes=limits.upload_bytes,
+            max_frame_bytes=limits.worker_max_ws_frame_bytes,
+        )
         self._model_routes = ModelRoutes(self._models)
         self._log = log
         self._began_s = time.monotonic()
@@ -75,9 +85,11 @@ class DevApp:
         self.asgi = Shortcut("POST", "/v1/run/", "function", run, self._router())
 
     def adopt(self, functions: tuple[FunctionSpec, ...], models_by_function: Mapping[str, Mapping[str, ModelSpec]]) -> None:
-        """Serve these functions from now on. Loaded models and runs in progress stay."""
+        """Serve these functions from now on. Loaded models, runs in progress and open sessions stay."""
         served = {spec.name: spec for spec in functions if spec.kind == "function"}
-        self._invoker.functions = served
+        sockets = {spec.name: spec for spec in functions if spec.kind == "websocket"}
+        self._invoker.functions, self._invoker.websockets = served, sockets
+        self._realtime.functions, self._realtime.plain = sockets, served
         self._models.select_by(Keyspace(models_by_function))
         self._model_routes.functions = served
         self._openapi: bytes | None = None
@@ -91,6 +103,7 @@ class DevApp:
             [
                 ("POST", "/v1/run/{function}", self._invoker.run),
                 ("POST", "/v1/warmup/{function}", self._invoker.warm_up),
+                ("GET", "/v1/realtime/{function}", self._realtime.open),
                 ("GET", "/v1/runs", self._list_runs),
                 ("GET", "/v1/runs/{run_id}", self._get_run),
                 ("GET", "/v1/runs/{run_id}/events", self._follow_run),
@@ -121,6 +134,7 @@ class DevApp:
             "threads_left": self._executor.threads.left(),
             "uptime_s": round(time.monotonic() - self._began_s, 3),
             "version": __version__,
+            "websockets": sorted(self._realtime.functions),
         }
         await request.answer(200, _sorted_json(body))
 
@@ -128,7 +142,7 @@ class DevApp:
         await request.answer(200, b'{"ok":true}')
 
     async def _readyz(self, request: Request) -> None:
-        if not self._invoker.functions:
+        if not self._invoker.functions and not self._realtime.functions:
             raise RequestError(503, "not_ready", "no functions are loaded")
         await request.answer(200, b'{"ok":true}')
 
@@ -215,6 +229,7 @@ class DevApp:
             entries = [function_entry(spec, {}, self._models.keyspace.keys_of(spec.name)) for spec in specs]
             described = {spec.name: inspect.getdoc(spec.function) or "" for spec in specs}
             document = openapi_document(entries, name, __version__, own_routes(), [RunObject], described)
+            document["x-websockets"] = [_described(spec) for spec in self._realtime.functions.values()]
             self._openapi = msgspec.json.encode(document)  # fields stay in the author's order
         await request.answer(200, self._openapi)
 
@@ -240,6 +255,11 @@ class DevApp:
         self._log.error("runner.failed", path=request.scope["path"], error=repr(exc))
         failure = {"error_type": "internal", "run_id": "", "safe_message": "internal error", "success": False}
         await request.answer(500, msgspec.json.encode(failure))
+
+
+def _described(spec: FunctionSpec) -> dict[str, str]:
+    """A websocket in the OpenAPI document, which has no word of its own for it."""
+    return {"name": spec.name, "path": f"/v1/realtime/{spec.name}", "description": inspect.getdoc(spec.function) or ""}
 
 
 def _sorted_json(value: Any) -> bytes:

@@ -1,7 +1,7 @@
 """Run a function for an HTTP caller: wait, answer later, or stream."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType
@@ -80,6 +80,7 @@ class Invoker:
         lines: RunLines | None = None,
     ) -> None:
         self.functions = functions
+        self.websockets: Collection[str] = ()
         self._lines = lines
         self._log = log
         self._executor = executor
@@ -155,7 +156,8 @@ class Invoker:
         if spec is None:
             known = ", ".join(sorted(self.functions)) or "none"
             detail = f"no function {name[:100]!r}.{did_you_mean(name, self.functions)} Functions here: {known}"
-            raise RequestError(404, "not_found", detail, error="unknown_function")
+            hint = f"{name} is a websocket: connect to ws://HOST:PORT/v1/realtime/{name}" if name in self.websockets else None
+            raise RequestError(404, "not_found", detail, error="unknown_function", hint=hint)
         return spec
 
     async def close(self) -> None:

@@ -38,7 +38,7 @@ _PREFETCHED: Schema = {
 }
 _STATUS: Schema = {
     "type": "object",
-    "required": ["functions", "model_cache", "ok", "runs", "threads_left", "uptime_s", "version"],
+    "required": ["functions", "model_cache", "ok", "runs", "threads_left", "uptime_s", "version", "websockets"],
     "properties": {
         "functions": {"type": "array", "items": {"type": "string"}},
         "model_cache": _CACHE,
@@ -51,6 +51,7 @@ _STATUS: Schema = {
         "threads_left": {"type": "array", "items": {"type": "object"}},
         "uptime_s": {"type": "number"},
         "version": {"type": "string"},
+        "websockets": {"type": "array", "items": {"type": "string"}},
     },
 }
 _LIST: Schema = {

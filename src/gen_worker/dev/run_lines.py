@@ -40,6 +40,22 @@ class RunLines:
         else:
             self._log.warning("run.ended", **facts, error=f"{run.outcome.error_type}: {run.outcome.safe_message}")
 
+    def session_ended(self, run: DevRun, reason: str, *, frames_in: int, frames_out: int) -> None:
+        """One line a realtime session: why it ended, and how many frames went which way."""
+        assert run.outcome is not None
+        facts: dict[str, Any] = {"function": run.function, "reason": reason, "frames_in": frames_in, "frames_out": frames_out}
+        facts |= {"ms": round(((run.finished_s or 0) - run.created_s) * 1000), "run_id": run.run_id}
+        if reason in ("completed", "closed"):
+            self._log.info("session.ended", **facts)
+        elif reason.startswith("error:"):
+            self._log.warning("session.ended", **facts, error=f"{run.outcome.error_type}: {run.outcome.safe_message}")
+        else:
+            self._log.warning("session.ended", **facts)
+
+    def session_refused(self, function: str, reason: str) -> None:
+        """A websocket that found no slot."""
+        self._log.warning("session.refused", function=function, reason=reason)
+
     def refused(self, method: str, path: str, status: int, reason: str) -> None:
         """A request that never became a run."""
         self._log.warning("request.refused", method=method, path=path[:200], status=status, reason=reason)

@@ -13,7 +13,7 @@ from gen_worker.authoring.assets import Asset
 from gen_worker.contract.runner import RunnerStatus
 from gen_worker.errors import FieldError, ResourceError
 from gen_worker.events import RunEvent
-from gen_worker.execution.admission import Admission
+from gen_worker.execution.admission import Admission, Refusal
 from gen_worker.execution.cancellation import CancelToken
 from gen_worker.http.event_log import EventLog
 from gen_worker.outcome import Outcome
@@ -39,6 +39,7 @@ class DevRun:
         self.created_s = time.time()
         self.started_s: float | None = None
         self.finished_s: float | None = None
+        self.is_session = False  # a realtime session, which may say more than can be kept: the oldest is dropped
         self.streamed = False  # whether its function gives outputs one by one
         self.progress: msgspec.Raw | None = None
         self.outcome: Outcome | None = None
@@ -73,7 +74,7 @@ class DevRun:
                 self.progress = event.payload
             elif event.event_type == events.WARNING:
                 self.warnings += event.payload.warnings
-        if self.log.append(batch) and not self.log.readers:
+        if self.log.append(batch) and not self.log.readers and not self.is_session:
             self.token.cancel(
                 ResourceError(
                     f"the function produced more than {MAX_RUN_EVENTS} events or {MAX_RUN_BYTES >> 20} MiB that nobody was reading; "
@@ -176,6 +177,10 @@ class RunBook:
     def admit_now(self, function: str, limit: int | None) -> bool:
         """Take a slot if there is one and nobody waits for it."""
         return not self._waiting and self._admission.take(function, limit) is None
+
+    def take(self, function: str, limit: int | None) -> Refusal | None:
+        """Take a slot now, before those who wait for one, or say why there is none."""
+        return self._admission.take(function, limit)
 
     async def admit(self, run: DevRun, limit: int | None) -> None:
         """Wait for a slot; raises why the run had to stop before it got one, and then it has none and waits no more."""

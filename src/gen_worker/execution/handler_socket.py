@@ -95,11 +95,6 @@ class HandlerSocket(RealtimeSocket):
             ActionContext.cancel(ctx)
         return lambda: self._working_since_s
 
-    @property
-    def has_room_in(self) -> bool:
-        """Whether `frame_in` will take the next frame, whatever its size."""
-        return self.waiting < INBOUND_FRAMES and (not self.waiting or self.waiting_bytes < INBOUND_BYTES)
-
     def frame_in(self, data: bytes, max_frames: int = INBOUND_FRAMES) -> bool:
         """A frame for the handler; False, and it is not taken, when too many wait already."""
         if self.waiting >= max_frames or (self.waiting and self.waiting_bytes + len(data) > INBOUND_BYTES):

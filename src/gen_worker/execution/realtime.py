@@ -19,12 +19,12 @@ import msgspec
 from gen_worker import events
 from gen_worker.authoring.context import OutputStore
 from gen_worker.authoring.signature import FunctionSpec
+from gen_worker.errors import CanceledError
 from gen_worker.events import RunEvent
 from gen_worker.execution.cancellation import CancelToken
 from gen_worker.execution.executor import Executor
 from gen_worker.execution.handler_socket import INBOUND_FRAMES, FrameSink, HandlerSocket
 from gen_worker.execution.request import RunRequest
-from gen_worker.log import Log
 from gen_worker.outcome import Outcome
 
 CLOSE_GRACE_S = 5.0  # a handler whose client has left gets so long before it is cancelled
@@ -51,36 +51,43 @@ class SessionClient(FrameSink, Protocol):
 class Session:
     """Lives on the executor's loop. It is its run's hooks (`RunHooks`), too."""
 
-    def __init__(self, spec: FunctionSpec, client: SessionClient, executor: Executor, log: Log, *, max_frame_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        spec: FunctionSpec,
+        client: SessionClient,
+        executor: Executor,
+        *,
+        max_frame_bytes: int = 0,
+        token: CancelToken | None = None,
+    ) -> None:
         self.reason = ""  # why it ends, where its client or we ended it
         self.outcome: Outcome | None = None
         self._spec = spec
         self._client = client
         self._executor = executor
-        self._log = log
         self._max_frame_bytes = max_frame_bytes
         self._socket = HandlerSocket(client, executor.mailbox)
-        self._token = CancelToken()
+        self._token = token or CancelToken()
         self._grace: asyncio.TimerHandle | None = None
-        self._run_id = ""
 
     def start(self, request: RunRequest, outputs: OutputStore) -> None:
         """Call the handler, once its models are there. Never raises for what they do: `ended` hears of it."""
-        self._run_id = request.run_id
         self._executor.start(self._spec, msgspec.structs.replace(request, socket=self._socket), self, self._token, outputs)
 
-    @property
-    def has_room(self) -> bool:
-        """Whether the next frame will be taken, whatever its size."""
-        return self._socket.has_room_in
-
-    def frame(self, data: bytes, max_frames: int = INBOUND_FRAMES) -> None:
-        """A frame from the client. One that is too large, or too much, ends the session."""
-        if self.reason:
-            return
+    def offer(self, data: bytes, max_frames: int = INBOUND_FRAMES) -> bool:
+        """A frame from the client, which ends the session when it is too large. False while too many wait for the handler: offer it again
+        after `took`. A session that is over takes everything, and drops it.
+        """
+        if self.reason or self.outcome is not None:
+            return True
         if 0 < self._max_frame_bytes < len(data):
             self.end("frame_too_large")
-        elif not self._socket.frame_in(data, max_frames):
+            return True
+        return self._socket.frame_in(data, max_frames)
+
+    def frame(self, data: bytes, max_frames: int = INBOUND_FRAMES) -> None:
+        """The same for a client that cannot be held up: too many frames end the session."""
+        if not self.offer(data, max_frames):
             self.end("slow_consumer")
 
     def leave(self) -> None:
@@ -96,7 +103,7 @@ class Session:
         if not self.reason and self.outcome is None:
             self.reason = reason
             self._socket.end()
-            self._token.cancel()
+            self._token.cancel(CanceledError(reason))
 
     # What the executor tells.
 
@@ -117,11 +124,7 @@ class Session:
         self._socket.end()
         if self._grace is not None:
             self._grace.cancel()
-        reason = self._why(outcome)
-        if reason.startswith("error:"):
-            facts = {"session_id": self._run_id, "function": self._spec.name, "error": outcome.error_message}
-            self._log.warning("realtime.handler_failed", **facts)
-        self._client.ended(reason, outcome)
+        self._client.ended(self._why(outcome), outcome)
 
     def released(self) -> None:
         self._client.released()

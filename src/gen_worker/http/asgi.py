@@ -261,8 +261,13 @@ def check_caller(request: Request, hosts: HostPolicy) -> None:
             f"this server is not {host[:100]!r}; it answers to localhost and to the address it listens on",
             hint="name another host at the server's start with: --allow-host NAME",
         )
-    if request.scope["method"] in ("GET", "HEAD"):
-        return
+    if request.scope["method"] not in ("GET", "HEAD"):
+        check_page(request, hosts)
+
+
+def check_page(request: Request, hosts: HostPolicy) -> None:
+    """Refuse what a page of another site asks for. Of websockets, too: browsers let any page open one anywhere, by GET, and read it."""
+    host = request.header(b"host")
     origin = request.header(b"origin")
     if not origin:
         if request.header(b"sec-fetch-site").strip().lower() in ("cross-site", "same-site"):

@@ -11,15 +11,15 @@ What is refused is answered once, as a problem, and the connection closed; never
 import asyncio
 import time
 from collections import deque
-from http import HTTPStatus
 from typing import Any, cast
 from urllib.parse import unquote
 
 import httptools
 import msgspec
-from starlette.types import ASGIApp, Message
+from starlette.types import ASGIApp
 
 from gen_worker.http.crowd import ConnectionLimits, Crowd
+from gen_worker.http.exchange import STATUS_LINES, Exchange, Upgraded
 from gen_worker.http.problems import PROBLEM_JSON, problem
 
 BUFFERED_BYTES = 64 << 10
@@ -28,9 +28,6 @@ CLOSE_S = 10.0
 LINGER_S = 2.0
 DROPPED_BYTES = 256 << 10
 CHUNK_FRAME_BYTES = 16  # of framing that a byte of a chunked body may take
-_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
-_NO_BODY = (204, 304)
-_DISCONNECT: Message = {"type": "http.disconnect"}
 
 
 class _RefusedError(Exception):
@@ -45,7 +42,7 @@ class Connection(asyncio.Protocol):
         self._crowd = crowd
         self._limits = crowd.limits
         self._state = server_state
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._parser: Any = httptools.HttpRequestParser(self)
         self.address = ""
         self._exchange: Exchange | None = None  # the one that is being answered
@@ -59,6 +56,7 @@ class Connection(asyncio.Protocol):
         self._framing_bytes = self._body_bytes = 0
         self._unread_bytes = self._dropped_bytes = 0
         self.drained: asyncio.Event | None = None
+        self._behind: bytearray | None = None  # what came behind a request that asks for another protocol
 
     # What asyncio calls.
 
@@ -88,6 +86,9 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._closing:
             return
+        if self._behind is not None:
+            self._add_behind(data)
+            return
         size_bytes, body_bytes = len(data), self._body_bytes
         if self._reading is None:
             if not self._began:
@@ -104,12 +105,15 @@ class Connection(asyncio.Protocol):
                 if self._framing_bytes > 2 * self._limits.head_bytes + CHUNK_FRAME_BYTES * self._body_bytes:
                     self._refusal = (400, "invalid_request", "the body's chunks have more framing than content")
                     raise _RefusedError
-        except httptools.HttpParserUpgrade:
-            # Nothing to upgrade to: the request is answered as it stands, and what follows it is not HTTP.
+        except httptools.HttpParserUpgrade as exc:
+            # What follows is not HTTP: it is for the protocol that the request is upgraded to. Where nobody takes the upgrade up, the
+            # request is answered as it stands, as the last one.
             last = self._waiting[-1] if self._waiting else self._exchange
             if last is not None:
                 last.keep_alive = False
-            self.transport.pause_reading()
+                last.offer_upgrade()
+            self._behind = bytearray()
+            self._add_behind(data[exc.args[0] :])
         except (httptools.HttpParserError, _RefusedError):
             self._refuse(*(self._refusal or (400, "invalid_request", "this is not a valid HTTP/1.1 request")))
 
@@ -229,6 +233,20 @@ class Connection(asyncio.Protocol):
             self._went_idle()
         self.transport.resume_reading()
 
+    def switch(self, protocol: Upgraded) -> None:
+        """The connection is another protocol's from now on."""
+        behind, self._closing, self._exchange = bytes(self._behind or b""), True, None
+        self._crowd.leave(self)
+        self._state.connections.discard(self)
+        self._parser = None
+        transport = self.transport
+        transport.set_protocol(protocol)
+        protocol.take_over(transport, self._crowd, self._state.connections, self.address)
+        if behind:
+            protocol.data_received(behind)
+        if not transport.is_closing():
+            protocol.go_on()
+
     # What uvicorn and the crowd call.
 
     def shutdown(self) -> None:
@@ -261,6 +279,11 @@ class Connection(asyncio.Protocol):
         elif self._exchange is None and waited_s > LINGER_S:  # answered already, and the body does not end
             self._close()
 
+    def _add_behind(self, data: bytes) -> None:
+        assert self._behind is not None
+        self._behind += data
+        self.transport.pause_reading()
+
     def _went_idle(self) -> None:
         if self._exchange is None:
             self.since_s = time.monotonic()
@@ -268,7 +291,7 @@ class Connection(asyncio.Protocol):
 
     def _begin(self, exchange: "Exchange") -> None:
         self._exchange = exchange
-        task = self._loop.create_task(exchange.run(self._app))
+        task = self.loop.create_task(exchange.run(self._app))
         self._state.tasks.add(task)
         task.add_done_callback(self._state.tasks.discard)
 
@@ -293,7 +316,7 @@ class Connection(asyncio.Protocol):
             exchange.disconnect()  # its body will never be whole
         body = msgspec.json.encode(problem(status, code, detail))
         head = b"content-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % (PROBLEM_JSON, len(body))
-        self.transport.write(_STATUS_LINES[status] + head + body)
+        self.transport.write(STATUS_LINES[status] + head + body)
         self._close()
 
     def _close(self) -> None:
@@ -301,135 +324,3 @@ class Connection(asyncio.Protocol):
             self._closing, self.since_s = True, time.monotonic()
             self._crowd.busy(self)  # it has its place until it is gone
             self.transport.close()
-
-
-class Exchange:
-    """One request and its answer."""
-
-    scope: dict[str, Any]
-
-    def __init__(self, connection: Connection, *, keep_alive: bool, expects: bool) -> None:
-        self._connection = connection
-        self.keep_alive = keep_alive
-        self._expects = expects
-        self.body = bytearray()
-        self.more_body = True
-        self._told = False  # the application has had the end of the body
-        self.started = self.complete = False
-        self._gone = False
-        self._chunked = False
-        self._left_bytes = 0
-        self._news: asyncio.Future[None] | None = None
-
-    async def run(self, app: ASGIApp) -> None:
-        """Have the application answer; close where it does not finish."""
-        try:
-            await app(self.scope, self.receive, self.send)
-        finally:
-            self.scope.pop("respond", None)  # it refers to this object
-            if not self.complete:
-                self._give_up()
-
-    def wake(self) -> None:
-        if self._news is not None and not self._news.done():
-            self._news.set_result(None)
-
-    def disconnect(self) -> None:
-        """Nothing more comes or can be said."""
-        self._gone = True
-        self.wake()
-
-    async def receive(self) -> Message:
-        """The next piece of the body; after the last one, the client's leaving or the end of the answer."""
-        connection = self._connection
-        while True:
-            if self._gone or self.complete:
-                return _DISCONNECT
-            if not self._told and (self.body or not self.more_body):
-                piece, self.body = bytes(self.body), bytearray()
-                self._told = not self.more_body
-                if self.more_body:
-                    connection.transport.resume_reading()
-                return {"type": "http.request", "body": piece, "more_body": self.more_body}
-            if self._expects:
-                self._expects = False
-                connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self._news = connection._loop.create_future()
-            try:
-                await self._news
-            finally:
-                self._news = None
-
-    def respond(self, status: int, fields: list[tuple[bytes, bytes]], body: bytes) -> None:
-        """The whole answer in one write."""
-        if self._gone:
-            return
-        self.started = True
-        lines = [_STATUS_LINES[status], *[b"%b: %b\r\n" % field for field in fields], self._end_of_head(fields)]
-        if self.scope["method"] != "HEAD" and status not in _NO_BODY:
-            lines.append(body)
-        self._connection.transport.write(b"".join(lines))
-        self._completed()
-
-    async def send(self, message: Message) -> None:
-        """ASGI's way to answer."""
-        if self._connection.drained is not None:
-            await self._connection.drained.wait()
-        if self._gone:
-            return
-        if not self.started:
-            self._start(message["status"], list(message.get("headers", ())))
-            return
-        if self.complete:
-            raise RuntimeError("the answer is complete already")
-        body, more = message.get("body", b""), message.get("more_body", False)
-        write = self._connection.transport.write
-        if self.scope["method"] == "HEAD":
-            self._left_bytes = 0
-        elif self._chunked:
-            piece = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
-            write(piece if more else piece + b"0\r\n\r\n")
-        else:
-            self._left_bytes -= len(body)
-            if self._left_bytes < 0:
-                raise RuntimeError("the body is longer than its content-length")
-            write(body)
-        if not more:
-            if self._left_bytes:
-                self.keep_alive = False  # it ends early, and the client has to notice
-            self._completed()
-
-    def _start(self, status: int, fields: list[tuple[bytes, bytes]]) -> None:
-        self.started = True
-        length = next((value for name, value in fields if name.lower() == b"content-length"), None)
-        if length is not None:
-            self._left_bytes = int(length)
-        elif status not in _NO_BODY:
-            self._chunked = self.scope["http_version"] != "1.0"
-            if self._chunked:
-                fields.append((b"transfer-encoding", b"chunked"))
-            else:
-                self._left_bytes = 1 << 62
-        lines = [_STATUS_LINES[status], *[b"%b: %b\r\n" % field for field in fields], self._end_of_head(fields)]
-        self._connection.transport.write(b"".join(lines))
-
-    def _end_of_head(self, fields: list[tuple[bytes, bytes]]) -> bytes:
-        if (b"connection", b"close") in fields:
-            self.keep_alive = False
-            return b"\r\n"
-        return b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
-
-    def _completed(self) -> None:
-        self.complete = True
-        self.wake()
-        self._connection.answered(self)
-
-    def _give_up(self) -> None:
-        """The application has ended without an answer."""
-        if self.started:
-            self._connection.transport.abort()
-        if self.started or self._gone:
-            return
-        self.keep_alive = False
-        body = msgspec.json.encode(problem(500, "internal", "internal error"))
-        self.respond(500, [(b"content-type", PROBLEM_JSON), (b"content-length", b"%d" % len(body))], body)

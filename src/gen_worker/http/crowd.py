@@ -26,6 +26,7 @@ class ConnectionLimits(msgspec.Struct, frozen=True):
     head_s: float = 15.0  # from the first byte to the whole head
     idle_s: float = 15.0  # until the first byte
     unread_s: float = 300.0  # while the client reads nothing of its answer
+    ping_s: float = 20.0  # a websocket that was silent for so long is asked whether it is there, and has as long to answer
     connections: int = 4096
     by_address: int = 1024
 

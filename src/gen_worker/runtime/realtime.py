@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.content.listing import Listing
@@ -24,7 +25,7 @@ class _WireClient:
     """What a session says, told to the scheduler. Credit is for frames that the handler has begun with."""
 
     def __init__(
-        self, session_id: str, voice: Voice, *, has_credit: bool, ended: Callable[[str], None], released: Callable[[], None]
+        self, session_id: str, voice: Voice, *, has_credit: bool, ended: Callable[[str, str, Outcome], None], released: Callable[[], None]
     ) -> None:
         self.released = released
         self.emit = WireSink(session_id, voice).emit
@@ -53,7 +54,7 @@ class _WireClient:
         try:
             self._voice.say(CloseRealtime(self._session_id, reason))
         finally:
-            self._ended(self._session_id)
+            self._ended(self._session_id, reason, outcome)
 
 
 class RealtimeSessions:
@@ -104,7 +105,7 @@ class RealtimeSessions:
         try:
             self._begin(spec, command, has_credit)
         except Exception:
-            self._ended(command.session_id)
+            self._forget(command.session_id)
             self._admission.give(spec.name)  # nothing was begun: the executor's start never raises
             raise
 
@@ -150,16 +151,22 @@ class RealtimeSessions:
             command.session_id,
             self._voice,
             has_credit=has_credit,
-            ended=self._ended,
+            ended=partial(self._ended, spec.name),
             released=lambda: self._admission.give(spec.name),
         )
-        session = Session(spec, client, self._executor, self._log, max_frame_bytes=self._max_frame_bytes)
+        session = Session(spec, client, self._executor, max_frame_bytes=self._max_frame_bytes)
         self._sessions[command.session_id] = session, INBOUND_FRAMES if has_credit else AHEAD_FRAMES
         self._idle.clear()
         client.grant(INBOUND_FRAMES)
         session.start(request, outputs)
 
-    def _ended(self, session_id: str) -> None:
+    def _ended(self, function: str, session_id: str, reason: str, outcome: Outcome) -> None:
+        if reason.startswith("error:"):
+            facts = {"session_id": session_id, "function": function, "error": outcome.error_message}
+            self._log.warning("realtime.handler_failed", **facts)
+        self._forget(session_id)
+
+    def _forget(self, session_id: str) -> None:
         self._sessions.pop(session_id, None)
         if not self._sessions:
             self._idle.set()

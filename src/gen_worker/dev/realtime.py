@@ -1,0 +1,204 @@
+"""`GET /v1/realtime/{function}`: a websocket to a handler, with the reasons and limits that a session has on the platform."""
+
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+
+import msgspec
+
+from gen_worker.authoring.signature import FunctionSpec
+from gen_worker.dev.run_lines import RunLines
+from gen_worker.dev.runs import DevRun, RunBook
+from gen_worker.events import RunEvent
+from gen_worker.execution.admission import Refusal
+from gen_worker.execution.executor import Executor
+from gen_worker.execution.realtime import Session
+from gen_worker.execution.request import RunRequest
+from gen_worker.files.local_outputs import LocalOutputs
+from gen_worker.http.asgi import Request, RequestError, check_page
+from gen_worker.http.hosts import HostPolicy
+from gen_worker.http.websocket import WebSocket, accept_fields
+from gen_worker.names import RUN_ID_RULE, did_you_mean, is_run_id
+from gen_worker.outcome import Outcome
+
+MAX_MESSAGE_BYTES = 16 << 20  # as much as a worker takes in one message of the wire, unless WORKER_MAX_WS_FRAME_BYTES says less
+MAX_TIMEOUT_MS = 7 * 24 * 3600 * 1000
+_OPTIONS = ("run_id", "timeout_ms", "owner", "invoker_id")
+# RFC 6455, 7.4.1, and 1013 "try again later" of its registry.
+_CLOSE_CODES: Mapping[str, int] = {
+    "completed": 1000,
+    "closed": 1000,
+    "worker_draining": 1001,
+    "slow_consumer": 1008,
+    "frame_too_large": 1009,
+    "max_concurrency_reached": 1013,
+    "function_concurrency_reached": 1013,
+}
+FAILED = 1011  # the handler has: `error:ValueError`
+
+
+class Realtime:
+    """Opens sessions. Unlike a run, one that finds no slot does not wait for it: its client is told, and may come again."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        book: RunBook,
+        outputs: Path,
+        hosts: HostPolicy,
+        lines: RunLines | None,
+        *,
+        max_file_bytes: int,
+        max_frame_bytes: int,
+    ) -> None:
+        self.functions: Mapping[str, FunctionSpec] = {}
+        self.plain: Collection[str] = ()  # names of functions that are called by POST
+        self._executor = executor
+        self._book = book
+        self._outputs = outputs
+        self._hosts = hosts
+        self._lines = lines
+        self._max_file_bytes = max_file_bytes
+        self._max_frame_bytes = max_frame_bytes
+        self._max_message_bytes = min(max_frame_bytes or MAX_MESSAGE_BYTES, MAX_MESSAGE_BYTES)
+
+    async def open(self, request: Request) -> None:
+        """What can be said before the upgrade is a problem; whether there is a slot is told by a close code, which a page can read."""
+        check_page(request, self._hosts)
+        spec = self._function(request.parts["function"])
+        fields = accept_fields(request)
+        options = _options(request)
+        refusal = self._book.take(spec.name, spec.resources.max_concurrency)
+        if refusal is not None:
+            self._refuse(request, fields, spec, refusal)
+            return
+        try:
+            run = self._book.create(spec.name, options.run_id)
+            if run is None:
+                raise RequestError(409, "conflict", f"a run with the id {options.run_id!r} is in progress", error="duplicate_run_id")
+            client = _Client(run, self._book, self._lines)
+            session = Session(spec, client, self._executor, max_frame_bytes=self._max_frame_bytes, token=run.token)
+            socket = WebSocket(client, max_message_bytes=self._max_message_bytes)
+            client.join(session, socket)
+            store = LocalOutputs(self._outputs, self._max_file_bytes, run.add_file)
+            request.scope["upgrade"](fields, socket)
+        except BaseException:
+            self._book.leave(spec.name)  # nothing was begun
+            raise
+        run.start()
+        session.start(msgspec.structs.replace(options, run_id=run.run_id), store)
+
+    def _refuse(self, request: Request, fields: list[tuple[bytes, bytes]], spec: FunctionSpec, refusal: Refusal) -> None:
+        if self._lines is not None:
+            self._lines.session_refused(spec.name, refusal)
+        socket = WebSocket(_Nobody(), max_message_bytes=self._max_message_bytes)
+        request.scope["upgrade"](fields, socket)
+        socket.close(_CLOSE_CODES[refusal], refusal)
+
+    def _function(self, name: str) -> FunctionSpec:
+        spec = self.functions.get(name)
+        if spec is None:
+            known = ", ".join(sorted(self.functions)) or "none"
+            detail = f"no websocket {name[:100]!r}.{did_you_mean(name, self.functions)} Websockets here: {known}"
+            hint = f"{name} is called by POST /v1/run/{name}" if name in self.plain else None
+            raise RequestError(404, "not_found", detail, error="unknown_function", hint=hint)
+        return spec
+
+
+class _Client:
+    """Joins a session and its websocket: each hears what the other tells."""
+
+    def __init__(self, run: DevRun, book: RunBook, lines: RunLines | None) -> None:
+        self._run = run
+        self._book = book
+        self._lines = lines
+        self._session: Session | None = None
+        self._socket: WebSocket | None = None
+        self._frames_in = self._frames_out = 0
+
+    def join(self, session: Session, socket: WebSocket) -> None:
+        self._session, self._socket = session, socket
+        self._run.is_session = True
+
+    # What the session tells.
+
+    def send(self, data: bytes, *, is_text: bool, taken: Callable[[], None]) -> None:
+        self._frames_out += 1
+        if self._socket is not None:
+            self._socket.send(data, is_text=is_text, taken=taken)
+
+    def took(self) -> None:
+        if self._socket is not None and self._socket.holds:
+            self._socket.go_on()
+
+    def emit(self, event: RunEvent) -> None:
+        self._run.emit(event)
+        if self._lines is not None:
+            self._lines.said(self._run, [event])
+
+    def ended(self, reason: str, outcome: Outcome) -> None:
+        if self._socket is not None:
+            self._socket.close(_CLOSE_CODES.get(reason, FAILED), reason)
+        self._run.finish(outcome)
+        self._book.finished(self._run)
+        if self._lines is not None:
+            self._lines.session_ended(self._run, reason, frames_in=self._frames_in, frames_out=self._frames_out)
+        self._socket = None  # it refers back to this
+
+    def released(self) -> None:
+        self._book.leave(self._run.function)
+        self._session = None
+
+    # What the websocket tells.
+
+    def message(self, data: bytes) -> bool:
+        session = self._session
+        if session is None:
+            return True
+        taken = session.offer(data)
+        self._frames_in += taken
+        return taken
+
+    def too_large(self) -> None:
+        self._end("frame_too_large")
+
+    def left(self) -> None:
+        if self._session is not None:
+            self._session.leave()
+
+    def stopping(self) -> None:
+        self._end("worker_draining")
+
+    def _end(self, reason: str) -> None:
+        if self._session is not None:
+            self._session.end(reason)
+
+
+class _Nobody:
+    """Listens to a websocket that is closed as soon as it is open."""
+
+    def message(self, data: bytes) -> bool:
+        return True
+
+    def too_large(self) -> None:
+        """It is closed already."""
+
+    def left(self) -> None:
+        """It was expected to."""
+
+    def stopping(self) -> None:
+        """It is closed already."""
+
+
+def _options(request: Request) -> RunRequest:
+    """The options of a run in the query: `?timeout_ms=60000&run_id=a`."""
+    query = request.query()
+    for name in query:
+        if name not in _OPTIONS:
+            known = ", ".join(_OPTIONS)
+            detail = f"unknown option {name[:100]!r}.{did_you_mean(name[:100], _OPTIONS)} Options are: {known}"
+            raise RequestError(400, "validation", detail, error="unknown_option")
+    run_id = query.get("run_id", "")
+    if run_id and not is_run_id(run_id):
+        raise RequestError(400, "validation", f"run_id {run_id[:100]!r}; {RUN_ID_RULE}", error="invalid_run_id")
+    timeout_ms = request.number(query.get("timeout_ms", "0"), "timeout_ms", MAX_TIMEOUT_MS)
+    return RunRequest(run_id, b"", timeout_ms=timeout_ms, owner=query.get("owner"), invoker_id=query.get("invoker_id"))

@@ -1,0 +1,185 @@
+"""One request and its answer, on a connection of ours: ASGI's two calls, the whole answer at once, or another protocol instead."""
+
+import asyncio
+from http import HTTPStatus
+from typing import Any, Protocol
+
+import msgspec
+from starlette.types import ASGIApp, Message
+
+from gen_worker.http.crowd import Crowd
+from gen_worker.http.problems import PROBLEM_JSON, problem
+
+STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+_NO_BODY = (204, 304)
+_DISCONNECT: Message = {"type": "http.disconnect"}
+
+
+class Upgraded(asyncio.Protocol):
+    """What a connection can be handed over to. It keeps its place in the crowd and in uvicorn's list of who is there."""
+
+    def take_over(self, transport: asyncio.Transport, crowd: Crowd, connections: set[Any], address: str) -> None:
+        raise NotImplementedError
+
+    def go_on(self) -> None:
+        """Read, unless there is no room."""
+        raise NotImplementedError
+
+
+class Wire(Protocol):
+    """The connection, as its exchanges see it."""
+
+    transport: asyncio.Transport
+    loop: asyncio.AbstractEventLoop
+    drained: asyncio.Event | None
+
+    def answered(self, exchange: "Exchange") -> None: ...
+
+    def switch(self, protocol: Upgraded) -> None: ...
+
+
+class Exchange:
+    """One request and its answer."""
+
+    scope: dict[str, Any]
+
+    def __init__(self, connection: "Wire", *, keep_alive: bool, expects: bool) -> None:
+        self._connection = connection
+        self.keep_alive = keep_alive
+        self._expects = expects
+        self.body = bytearray()
+        self.more_body = True
+        self._told = False  # the application has had the end of the body
+        self.started = self.complete = False
+        self._gone = False
+        self._chunked = False
+        self._left_bytes = 0
+        self._news: asyncio.Future[None] | None = None
+
+    async def run(self, app: ASGIApp) -> None:
+        """Have the application answer; close where it does not finish."""
+        try:
+            await app(self.scope, self.receive, self.send)
+        finally:
+            self.scope.pop("respond", None)  # they refer to this object
+            self.scope.pop("upgrade", None)
+            if not self.complete:
+                self._give_up()
+
+    def wake(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+    def disconnect(self) -> None:
+        """Nothing more comes or can be said."""
+        self._gone = True
+        self.wake()
+
+    def offer_upgrade(self) -> None:
+        """The client asks for another protocol: let the application take it up, by `scope["upgrade"]`."""
+        if self.scope["http_version"] == "1.1":
+            self.scope["upgrade"] = self.upgrade
+
+    def upgrade(self, fields: list[tuple[bytes, bytes]], protocol: "Upgraded") -> None:
+        """Answer 101, and hand the connection over. Where the client has gone already, the protocol hears of it."""
+        if self._gone:
+            protocol.connection_lost(None)
+            return
+        self.started = self.complete = True
+        self._connection.transport.write(b"".join([STATUS_LINES[101], *[b"%b: %b\r\n" % field for field in fields], b"\r\n"]))
+        self._connection.switch(protocol)
+
+    async def receive(self) -> Message:
+        """The next piece of the body; after the last one, the client's leaving or the end of the answer."""
+        connection = self._connection
+        while True:
+            if self._gone or self.complete:
+                return _DISCONNECT
+            if not self._told and (self.body or not self.more_body):
+                piece, self.body = bytes(self.body), bytearray()
+                self._told = not self.more_body
+                if self.more_body:
+                    connection.transport.resume_reading()
+                return {"type": "http.request", "body": piece, "more_body": self.more_body}
+            if self._expects:
+                self._expects = False
+                connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._news = connection.loop.create_future()
+            try:
+                await self._news
+            finally:
+                self._news = None
+
+    def respond(self, status: int, fields: list[tuple[bytes, bytes]], body: bytes) -> None:
+        """The whole answer in one write."""
+        if self._gone:
+            return
+        self.started = True
+        lines = [STATUS_LINES[status], *[b"%b: %b\r\n" % field for field in fields], self._end_of_head(fields)]
+        if self.scope["method"] != "HEAD" and status not in _NO_BODY:
+            lines.append(body)
+        self._connection.transport.write(b"".join(lines))
+        self._completed()
+
+    async def send(self, message: Message) -> None:
+        """ASGI's way to answer."""
+        if self._connection.drained is not None:
+            await self._connection.drained.wait()
+        if self._gone:
+            return
+        if not self.started:
+            self._start(message["status"], list(message.get("headers", ())))
+            return
+        if self.complete:
+            raise RuntimeError("the answer is complete already")
+        body, more = message.get("body", b""), message.get("more_body", False)
+        write = self._connection.transport.write
+        if self.scope["method"] == "HEAD":
+            self._left_bytes = 0
+        elif self._chunked:
+            piece = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            write(piece if more else piece + b"0\r\n\r\n")
+        else:
+            self._left_bytes -= len(body)
+            if self._left_bytes < 0:
+                raise RuntimeError("the body is longer than its content-length")
+            write(body)
+        if not more:
+            if self._left_bytes:
+                self.keep_alive = False  # it ends early, and the client has to notice
+            self._completed()
+
+    def _start(self, status: int, fields: list[tuple[bytes, bytes]]) -> None:
+        self.started = True
+        length = next((value for name, value in fields if name.lower() == b"content-length"), None)
+        if length is not None:
+            self._left_bytes = int(length)
+        elif status not in _NO_BODY:
+            self._chunked = self.scope["http_version"] != "1.0"
+            if self._chunked:
+                fields.append((b"transfer-encoding", b"chunked"))
+            else:
+                self._left_bytes = 1 << 62
+        lines = [STATUS_LINES[status], *[b"%b: %b\r\n" % field for field in fields], self._end_of_head(fields)]
+        self._connection.transport.write(b"".join(lines))
+
+    def _end_of_head(self, fields: list[tuple[bytes, bytes]]) -> bytes:
+        if (b"connection", b"close") in fields:
+            self.keep_alive = False
+            return b"\r\n"
+        return b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
+
+    def _completed(self) -> None:
+        self.complete = True
+        self.wake()
+        self._connection.answered(self)
+
+    def _give_up(self) -> None:
+        """The application has ended without an answer."""
+        if self.started:
+            self._connection.transport.abort()
+        if self.started or self._gone:
+            return
+        self.keep_alive = False
+        body = msgspec.json.encode(problem(500, "internal", "internal error"))
+        self.respond(500, [(b"content-type", PROBLEM_JSON), (b"content-length", b"%d" % len(body))], body)

@@ -1,0 +1,240 @@
+"""One websocket (RFC 6455): frames by wsproto, bounded both ways, with pings, after a request of ours was upgraded to it.
+
+    open ---> closing (our Close frame is on its way) ---> gone
+      +-----> gone (the client has closed, vanished, or broken the protocol; or it no longer answers pings)
+
+Reading stops while the listener takes no message, so that what waits for a slow handler stays with the client. `send` tells when a frame is
+on its way to a client that reads. No extension is offered: a compressed message can be a thousand times as large as what was sent of it.
+"""
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import hashlib
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from wsproto.connection import Connection, ConnectionState, ConnectionType
+from wsproto.events import BytesMessage, CloseConnection, Event, Ping, TextMessage
+from wsproto.utilities import LocalProtocolError
+
+from gen_worker.http.asgi import Request, RequestError
+from gen_worker.http.crowd import ConnectionLimits, Crowd
+from gen_worker.http.exchange import Upgraded
+
+CLOSE_S = 5.0  # for the client's Close frame after ours, while it reads
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
+
+
+class Listener(Protocol):
+    """What a websocket tells."""
+
+    def message(self, data: bytes) -> bool:
+        """A whole message; False while there is no room: it is offered again after `go_on`."""
+        ...
+
+    def too_large(self) -> None:
+        """A message has more than the bytes allowed; it is dropped."""
+        ...
+
+    def left(self) -> None:
+        """The client is gone. Called once, also after `close`."""
+        ...
+
+    def stopping(self) -> None:
+        """The server shuts down."""
+        ...
+
+
+def accept_fields(request: Request) -> list[tuple[bytes, bytes]]:
+    """The header fields of the answer that opens a websocket; `RequestError` 426 or 400 for a request that asks for none, or wrongly."""
+    upgrades = [name.strip().lower() for name in request.header(b"upgrade").split(",")]
+    version = request.header(b"sec-websocket-version").strip()
+    if "upgrade" not in request.scope or request.scope["method"] != "GET" or "websocket" not in upgrades or version != "13":
+        headers = {"upgrade": "websocket", "connection": "upgrade", "sec-websocket-version": "13"}
+        raise RequestError(426, "upgrade_required", "this is a websocket, version 13; connect to it with ws://", headers=headers)
+    key = request.header(b"sec-websocket-key").strip()
+    try:
+        nonce = base64.b64decode(key, validate=True)
+    except (binascii.Error, ValueError):
+        nonce = b""
+    if len(nonce) != 16:
+        raise RequestError(400, "invalid_request", f"sec-websocket-key {key[:40]!r}: expected 16 bytes in base64")
+    digest = hashlib.sha1(key.encode("ascii") + _GUID, usedforsecurity=False).digest()
+    return [(b"upgrade", b"websocket"), (b"connection", b"upgrade"), (b"sec-websocket-accept", base64.b64encode(digest))]
+
+
+class WebSocket(Upgraded):
+    """Lives on the loop."""
+
+    def __init__(self, listener: Listener, *, max_message_bytes: int) -> None:
+        self.address = ""
+        self._listener = listener
+        self._max_message_bytes = max_message_bytes
+        self._frames = Connection(ConnectionType.SERVER)
+        self._transport: asyncio.Transport | None = None
+        self._crowd: Crowd | None = None
+        self._connections: set[Any] = set()
+        self._message = bytearray()  # so far
+        self._held: bytes | None = None  # whole, and not taken yet
+        self._closing = self._gone = self._full = self._told = False
+        self._on_room: list[Callable[[], None]] = []
+        self._heard_s = self._since_s = time.monotonic()  # since: of what `check_time` waits for
+        self._pinged_s: float | None = None
+        self._unread_bytes = 0
+
+    @property
+    def holds(self) -> bool:
+        """Whether a message waits for room, and reading with it."""
+        return self._held is not None
+
+    def send(self, data: bytes, *, is_text: bool, taken: Callable[[], None]) -> None:
+        """Send a message; `taken` is called when it is on its way, or will never be. Nothing is sent after `close`."""
+        if self._closing or self._gone:
+            taken()
+            return
+        self._write(TextMessage(data.decode()) if is_text else BytesMessage(data))
+        if self._full:
+            self._on_room.append(taken)
+        else:
+            taken()
+
+    def close(self, code: int, reason: str) -> None:
+        """Say why, wait a little for the client's own Close, then go."""
+        if self._closing or self._gone:
+            return
+        self._closing, self._since_s = True, time.monotonic()
+        self._held = None
+        self._message.clear()
+        self._write(CloseConnection(code, reason))
+        asyncio.get_running_loop().call_soon(self.go_on)  # soon: we may be in the midst of reading; the client's Close may be there already
+
+    # What the connection calls that it was.
+
+    def take_over(self, transport: asyncio.Transport, crowd: Crowd, connections: set[Any], address: str) -> None:
+        self._transport, self._crowd, self._connections, self.address = transport, crowd, connections, address
+        crowd.join(self)  # into the place that the connection has just left
+        crowd.busy(self)
+        connections.add(self)
+
+    def go_on(self) -> None:
+        """There is room again: read on, beginning with the message that waits."""
+        if self._gone:
+            return
+        held, self._held = self._held, None
+        if held is not None and not self._closing and not self._listener.message(held):
+            self._held = held
+            return
+        self._read()
+        if self._held is None and self._transport is not None and not self._gone:
+            self._transport.resume_reading()
+
+    # What asyncio calls.
+
+    def data_received(self, data: bytes) -> None:
+        self._heard_s, self._pinged_s = time.monotonic(), None
+        if self._frames.state in (ConnectionState.OPEN, ConnectionState.LOCAL_CLOSING):
+            self._frames.receive_data(data)
+            if self._held is None:
+                self._read()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._gone:
+            return
+        self._gone = True
+        if self._crowd is not None:
+            self._crowd.leave(self)
+        self._connections.discard(self)
+        self._transport = self._held = None
+        self._message.clear()
+        self.resume_writing()
+        self._tell()
+
+    def pause_writing(self) -> None:
+        self._full = True
+        if self._transport is not None:
+            self._unread_bytes, self._since_s = self._transport.get_write_buffer_size(), time.monotonic()
+
+    def resume_writing(self) -> None:
+        self._full = False
+        waiting, self._on_room = self._on_room, []
+        for taken in waiting:
+            taken()
+
+    # What uvicorn and the crowd call.
+
+    def shutdown(self) -> None:
+        self._listener.stopping()
+
+    def close_idle(self) -> None:
+        """It is never idle."""
+
+    def check_time(self, now_s: float, limits: ConnectionLimits) -> None:
+        transport = self._transport
+        if transport is None:
+            return
+        if self._full or self._closing:
+            unread_bytes = transport.get_write_buffer_size()
+            if unread_bytes != self._unread_bytes:
+                self._unread_bytes, self._since_s = unread_bytes, now_s
+            elif now_s - self._since_s > (CLOSE_S if self._closing else limits.unread_s):
+                transport.abort()
+        elif self._pinged_s is not None:
+            if now_s - self._pinged_s > limits.ping_s and self._held is None:  # else its pong may stand behind what we do not read
+                transport.abort()
+        elif now_s - self._heard_s > limits.ping_s:
+            self._pinged_s = now_s
+            self._write(Ping())
+
+    def _read(self) -> None:
+        """Handle what has come, up to a message that is not taken yet. What stays unparsed is one piece as it was received."""
+        for event in self._frames.events():
+            self._handle(event)
+            if self._held is not None:
+                if self._transport is not None:
+                    self._transport.pause_reading()
+                return
+
+    def _handle(self, event: Event) -> None:
+        match event:
+            case TextMessage() | BytesMessage():
+                if not self._closing:
+                    self._add(event.data.encode() if isinstance(event.data, str) else event.data, ends=event.message_finished)
+            case Ping():
+                self._write(event.response())
+            case CloseConnection():
+                if self._frames.state is ConnectionState.REMOTE_CLOSING:
+                    self._write(event.response())
+                elif self._frames.state is ConnectionState.OPEN:  # wsproto's word for a broken frame
+                    self._write(CloseConnection(event.code, event.reason))
+                self._leave()
+
+    def _add(self, data: bytes | bytearray, *, ends: bool) -> None:
+        self._message += data
+        if len(self._message) > self._max_message_bytes:
+            self._message.clear()
+            self._listener.too_large()
+        elif ends:
+            whole = bytes(self._message)
+            self._message.clear()
+            if not self._listener.message(whole):
+                self._held = whole
+
+    def _leave(self) -> None:
+        """The client has closed: the connection goes when what was written is read."""
+        self._closing, self._since_s = True, time.monotonic()
+        if self._transport is not None:
+            self._transport.close()
+        self._tell()
+
+    def _tell(self) -> None:
+        if not self._told:
+            self._told = True
+            self._listener.left()
+
+    def _write(self, event: Event) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            with contextlib.suppress(LocalProtocolError):  # such as a ping after a Close
+                self._transport.write(self._frames.send(event))
