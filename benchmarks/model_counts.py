@@ -39,7 +39,7 @@ from gen_worker.residency.devices import DeviceSet
 from gen_worker.residency.loaders.base import LoadControl, Loaded, LoadPlan, LoadRequest, PartPlan
 from gen_worker.residency.loaders.transformers import TransformersLoader
 from gen_worker.residency.loads import Residency
-from gen_worker.residency.manager import ModelManager
+from gen_worker.residency.manager import LoadedModels
 from gen_worker.residency.reader import Extent, read_into
 from gen_worker.settings import ModelSettings
 from gen_worker.sources.build import build_sources
@@ -226,7 +226,7 @@ async def _visits(folder: Path, *, looks_ahead: bool) -> tuple[float, float, Any
     keys = {str(n): ModelSpec(f"hf:demo/m{n}") for n in range(12)}
     paths = {str(n): folder / f"m{n}" for n in range(12)}
     devices, log = DeviceSet(lambda: [device]), Log(io.StringIO())
-    manager = ModelManager(
+    manager = LoadedModels(
         Keyspace({spec.name: keys}), OverrideSource(paths), cache, devices, log, [_Files(device)], looks_ahead=looks_ahead
     )
     times, hot, at = [], 0, 0

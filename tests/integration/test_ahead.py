@@ -10,7 +10,7 @@ from tests.property import residency_functions
 from tests.waiting import eventually, until
 
 from gen_worker.residency.loaders.base import LoadControl, Loaded, LoadPlan, LoadRequest, PartPlan
-from gen_worker.residency.manager import ModelManager
+from gen_worker.residency.manager import LoadedModels
 from gen_worker.residency.reader import ReadCanceledError
 
 
@@ -59,7 +59,7 @@ def drop(machine: Machine, key: str) -> None:
     machine.manager.places[0].residency.forget_dropped()
 
 
-async def settled(manager: ModelManager) -> None:
+async def settled(manager: LoadedModels) -> None:
     await eventually(lambda: manager.ahead is None or not manager.ahead.is_busy)
 
 

@@ -24,7 +24,7 @@ from gen_worker.refs import ModelSpec
 from gen_worker.residency.accounting import ModelCache
 from gen_worker.residency.devices import CONTEXT_BYTES, DeviceSet, model_cache, pick_devices
 from gen_worker.residency.loaders.base import LoadControl, Loaded, Loader, LoadPlan, LoadRequest, PartPlan
-from gen_worker.residency.manager import ModelManager, Seat
+from gen_worker.residency.manager import LoadedModels, Seat
 from gen_worker.residency.place import Lease, form_name
 from gen_worker.settings import DeviceSettings, RunLimits
 from gen_worker.sources.keyspace import Keyspace
@@ -62,7 +62,7 @@ class Machine:
         keys = {str(n): ModelSpec(f"hf:demo/m{n}") for n in range(6)}
         paths = {str(n): Path(f"/models/{n}") for n in range(6)}
         self.found = DeviceSet(lambda: self.devices)
-        self.manager = ModelManager(
+        self.manager = LoadedModels(
             Keyspace({SPEC.name: keys}),
             OverrideSource(paths),
             self.cache,

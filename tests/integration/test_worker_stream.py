@@ -13,7 +13,7 @@ from gen_worker.transport.worker_stream import MAX_HELD_PLAIN, Memories, WorkerS
 from gen_worker.wire import codec
 from gen_worker.wire import messages as m
 from gen_worker.wire.holds import Hold
-from gen_worker.wire.scheduler_session import Effect, Registered, RunEnded, StaleResult
+from gen_worker.wire.scheduler_session import Registered, RunEnded, SchedulerEffect, StaleResult
 
 
 class Scheduler:
@@ -22,9 +22,9 @@ class Scheduler:
     def __init__(self) -> None:
         self.memories: Memories = {}
         self.streams: list[WorkerStream] = []
-        self.effects: list[Effect] = []
+        self.effects: list[SchedulerEffect] = []
         self.holds: list[Hold] = []
-        self.keep: Callable[[Effect], bool] = lambda effect: False
+        self.keep: Callable[[SchedulerEffect], bool] = lambda effect: False
         self.news = asyncio.Event()
         self.extensions = True
 
@@ -33,7 +33,7 @@ class Scheduler:
         self.streams.append(worker)
         await worker.run(self.take)
 
-    def take(self, stream: WorkerStream, effect: Effect, hold: Hold) -> None:
+    def take(self, stream: WorkerStream, effect: SchedulerEffect, hold: Hold) -> None:
         self.effects.append(effect)
         if self.keep(effect):
             self.holds.append(hold.take())

@@ -22,7 +22,7 @@ from gen_worker.residency.accounting import ModelCache
 from gen_worker.residency.device import DeviceFullError
 from gen_worker.residency.devices import DeviceSet
 from gen_worker.residency.loaders.base import LoadControl, Loaded, LoadPlan, LoadRequest, PartPlan
-from gen_worker.residency.manager import ModelManager, Seat
+from gen_worker.residency.manager import LoadedModels, Seat
 from gen_worker.residency.place import Lease
 from gen_worker.residency.reader import ReadCanceledError
 from gen_worker.sources.keyspace import Keyspace
@@ -105,9 +105,9 @@ class ResidencyMachine(RuleBasedStateMachine):
         self.waiting: list[asyncio.Task[Any]] = []
         self.leases: list[tuple[Seat, Lease]] = []
 
-    async def _manager(self, keys: Any, paths: Any) -> ModelManager:
+    async def _manager(self, keys: Any, paths: Any) -> LoadedModels:
         devices = DeviceSet(lambda: self.devices)
-        return ModelManager(Keyspace(keys), OverrideSource(paths), self.cache, devices, Log(io.StringIO()), [self.loader])
+        return LoadedModels(Keyspace(keys), OverrideSource(paths), self.cache, devices, Log(io.StringIO()), [self.loader])
 
     def settle(self) -> None:
         self.loop.run_until_complete(asyncio.sleep(0.01))  # waits: nothing; loads go on in threads, and the laws hold at any moment

@@ -211,7 +211,7 @@ def sabotaged(made: Bench, sabotage: Sabotage, monkeypatch: pytest.MonkeyPatch) 
         **{name: sabotage.wrap(name, getattr(parts, name)) for name in names},
         background=lambda work, name: sabotage.step("background", parts.background, (work, name), {}),
     )
-    for name in ("run_metrics", "utc_now", "RunOutbox", "OutputWriter", "ActionContext", "holds_assets"):
+    for name in ("run_metrics", "utc_now", "EventPipe", "OutputWriter", "ActionContext", "holds_assets"):
         real = getattr(run_module, name)
         monkeypatch.setattr(run_module, name, lambda *args, _name=name, _real=real, **kwargs: sabotage.step(_name, _real, args, kwargs))
 

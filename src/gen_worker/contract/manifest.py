@@ -15,7 +15,7 @@ from gen_worker.refs import ModelSpec
 
 BAKED_MANIFEST = Path("/app/.cozy/manifest.json")  # in every image that a worker runs in
 Schema = dict[str, Any]
-Models = dict[str, ModelSpec | str]
+ModelTable = dict[str, ModelSpec | str]
 
 
 class TypeName(msgspec.Struct, frozen=True):
@@ -94,8 +94,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     functions: tuple[FunctionEntry, ...] = ()
     websockets: tuple[WebsocketEntry, ...] | UnsetType = UNSET
     resources: dict[str, Any] | UnsetType = UNSET
-    models_by_function: dict[str, Models] | UnsetType = UNSET
-    models: Models | UnsetType = UNSET
+    models_by_function: dict[str, ModelTable] | UnsetType = UNSET
+    models: ModelTable | UnsetType = UNSET
 
     @property
     def entries(self) -> tuple[FunctionEntry | WebsocketEntry, ...]:

@@ -11,7 +11,7 @@ from gen_worker.errors import WorkerError
 from gen_worker.http.asgi import Request, RequestError
 from gen_worker.names import did_you_mean
 from gen_worker.refs import DEFAULT_DTYPES, ModelSpec, canonical_ref
-from gen_worker.residency.manager import ModelManager
+from gen_worker.residency.manager import LoadedModels
 
 MAX_BODY_BYTES = 1 << 20
 
@@ -39,7 +39,7 @@ class _Named(msgspec.Struct):
 class ModelRoutes:
     """Answers of `/v1/models/...`. A model is named by its key or by its ref."""
 
-    def __init__(self, models: ModelManager) -> None:
+    def __init__(self, models: LoadedModels) -> None:
         self._models = models
         self.functions: Mapping[str, FunctionSpec] = {}
 

@@ -25,7 +25,7 @@ from gen_worker.residency.custom import ManagedLoader, downloader_source, manage
 from gen_worker.residency.devices import DeviceSet, check_devices, find_devices, has_nvidia, model_cache, named_device
 from gen_worker.residency.forms import model_of
 from gen_worker.residency.hardware import GpuWatch
-from gen_worker.residency.manager import DEFAULT_LOADERS, ModelManager
+from gen_worker.residency.manager import DEFAULT_LOADERS, LoadedModels
 from gen_worker.residency.tee import Tee
 from gen_worker.settings import DeviceSettings, ModelSettings, RunLimits, is_true
 from gen_worker.sources.build import Sources, build_sources
@@ -75,7 +75,7 @@ class Execution(msgspec.Struct, frozen=True):
     """What calls functions in this process. `close` ends what it has started."""
 
     executor: Executor
-    models: ModelManager
+    models: LoadedModels
     cache: ModelCache
     sources: Sources
     gpus: GpuWatch
@@ -115,7 +115,7 @@ def build_execution(
         in_use=lambda: {model_of(name) for name in cache.get_vram_models()},
         renew=renew,
     )
-    models = ModelManager(
+    models = LoadedModels(
         Keyspace(models_by_function),
         sources.source,
         cache,

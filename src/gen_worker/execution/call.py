@@ -7,8 +7,8 @@ from typing import Any
 from gen_worker.authoring.context import ActionContext
 from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.errors import CanceledError, OutputError
+from gen_worker.execution.event_pipe import EventPipe
 from gen_worker.execution.outputs import OutputWriter
-from gen_worker.execution.run_outbox import RunOutbox
 from gen_worker.execution.stuck import thread_stacks
 from gen_worker.execution.tenant_loop import TenantLoop, TenantTask
 from gen_worker.execution.threads import RunThreads, ThreadJob
@@ -31,7 +31,7 @@ class Call:
         ctx: ActionContext,
         arguments: Mapping[str, Any],
         *,
-        outbox: RunOutbox,
+        pipe: EventPipe,
         threads: RunThreads,
         tenant: TenantLoop,
         writer: OutputWriter,
@@ -44,7 +44,7 @@ class Call:
         self._threads = threads
         self._tenant = tenant
         self._writer = writer
-        self._outbox = outbox
+        self._pipe = pipe
         self.author_runs = False
         self._task: TenantTask[Ended] | None = None
         self._job: ThreadJob | None = None
@@ -115,7 +115,7 @@ class Call:
         try:
             for count, item in enumerate(items, start=1):
                 self._check_canceled()
-                if not self._outbox.put_delta(self._writer.delta(item)):
+                if not self._pipe.put_delta(self._writer.delta(item)):
                     break
                 if count == self._writer.limits.delta_events:
                     break
@@ -131,7 +131,7 @@ class Call:
         try:
             async for item in items:
                 self._check_canceled()
-                if not await self._outbox.put_delta_async(self._writer.delta(item)):
+                if not await self._pipe.put_delta_async(self._writer.delta(item)):
                     break
                 count += 1
                 if count == self._writer.limits.delta_events:

@@ -22,7 +22,7 @@ from gen_worker.execution.threads import RunThreads
 from gen_worker.files.inputs import InputFiles
 from gen_worker.log import Log
 from gen_worker.outcome import Outcome, failure_of
-from gen_worker.residency.manager import ModelManager
+from gen_worker.residency.manager import LoadedModels
 from gen_worker.settings import RunLimits
 
 
@@ -31,7 +31,7 @@ class Executor:
 
     def __init__(
         self,
-        models: ModelManager,
+        models: LoadedModels,
         inputs: InputFiles,
         limits: RunLimits,
         log: Log,

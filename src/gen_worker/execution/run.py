@@ -34,12 +34,12 @@ from gen_worker.events import RunEvent
 from gen_worker.execution.batching import BatchCall
 from gen_worker.execution.call import Call, Ended
 from gen_worker.execution.cancellation import CancelToken
+from gen_worker.execution.event_pipe import EventPipe
 from gen_worker.execution.outputs import OutputWriter
 from gen_worker.execution.payloads import Payload
 from gen_worker.execution.phases import run_metrics, utc_now
 from gen_worker.execution.request import RunHooks, RunRequest
 from gen_worker.execution.run_models import RunModels
-from gen_worker.execution.run_outbox import RunOutbox
 from gen_worker.execution.run_parts import RunParts
 from gen_worker.execution.step_guard import StepGuard
 from gen_worker.execution.stuck import WatchedPhase
@@ -69,7 +69,7 @@ class Run:
         self._seat: Seat | None = None
         self._device: str | None = None
         self._ctx: ActionContext | None = None
-        self._outbox: RunOutbox | None = None
+        self._pipe: EventPipe | None = None
         self._call: Call | BatchCall | None = None
         self._watched: WatchedPhase | None = None
         self._dropped = 0  # events of the author's
@@ -96,7 +96,7 @@ class Run:
             self._preparing = False
             self._fail(exc)
 
-    # RunSink: what the run's outbox hands on.
+    # RunSink: what the run's pipe hands on.
 
     @property
     def ready(self) -> bool:
@@ -167,15 +167,15 @@ class Run:
             return
         spec, parts, request = self._spec, self._parts, self._request
         self._device = parts.device if self._seat is None else self._seat.device_name or parts.device
-        outbox = self._outbox = RunOutbox(self, parts.mailbox.post, self._outbox_broke)
-        ctx = self._ctx = self._context(outbox)
+        pipe = self._pipe = EventPipe(self, parts.mailbox.post, self._pipe_broke)
+        ctx = self._ctx = self._context(pipe)
         writer = OutputWriter(spec.output_type, request.encoding, parts.limits, parts.desk.check_output, request.max_output_bytes)
         if spec.batch is not None:
             batcher = parts.batchers.of(spec, tuple([use.model_id for use in self._uses]), self._device)
             call: Call | BatchCall = BatchCall(batcher, ctx, self._payload, arguments, writer)
         else:
             gpu = self._seat.device_name if self._seat else None
-            call = Call(spec, ctx, arguments, outbox=outbox, threads=parts.threads, tenant=parts.tenant, writer=writer, gpu=gpu)
+            call = Call(spec, ctx, arguments, pipe=pipe, threads=parts.threads, tenant=parts.tenant, writer=writer, gpu=gpu)
         self._inference_began_s = parts.clock.now_s()
         self._say(RunEvent(events.INFERENCE_STARTED, events.InferenceStarted(spec.name, spec.output_mode)))
         since = None if request.socket is None else request.socket.begin(ctx)
@@ -188,17 +188,17 @@ class Run:
         if not self._over():  # an event may have been too much for whoever listens, who cancelled
             call.start(self._author_ended)
 
-    def _context(self, outbox: RunOutbox) -> ActionContext:
+    def _context(self, pipe: EventPipe) -> ActionContext:
         request = self._request
 
         def emitter(event: dict[str, Any]) -> None:
-            if outbox.closed:
+            if pipe.closed:
                 return
             event_type = event["type"]
             if event_type in events.RESERVED:
                 raise ValueError(f"the event {event_type} is the worker's own; choose another name")
             # Encoded in the author's thread: the payload may change after this returns.
-            outbox.put_event(event_type, _encode_json(event["payload"]))
+            pipe.put_event(event_type, _encode_json(event["payload"]))
 
         return ActionContext(
             request.run_id,
@@ -225,7 +225,7 @@ class Run:
     def _fail(self, exc: BaseException) -> None:
         self._end(failure_of(exc))
 
-    def _outbox_broke(self, exc: BaseException) -> None:
+    def _pipe_broke(self, exc: BaseException) -> None:
         """Part of its output is lost."""
         self._fail(exc)
 
@@ -259,9 +259,9 @@ class Run:
 
     def _let_go(self, ended: Ended, outcome: Outcome) -> None:
         try:
-            if self._outbox is not None:
-                self._dropped = self._outbox.dropped
-                self._outbox.close()
+            if self._pipe is not None:
+                self._dropped = self._pipe.dropped
+                self._pipe.close()
         finally:
             try:
                 self._token.close()
@@ -324,7 +324,7 @@ class Run:
 
         # These refer back to this run. Without them it goes when the last one lets go of it, not when the garbage collector finds it,
         # which stops everything for milliseconds under load.
-        self._call = self._outbox = self._ctx = self._payload = self._watched = None
+        self._call = self._pipe = self._ctx = self._payload = self._watched = None
 
     def _release(self, ended: Ended, outcome: Outcome) -> None:
         self._release_if_idle()
@@ -363,7 +363,7 @@ _STEPS_OF_THE_END: tuple[tuple[str, Callable[[Run, Ended, Outcome], None]], ...]
     ("passing on the last events", Run._pass_on_ending),
     ("passing on the outcome", Run._pass_on_outcome),
     # The outcome is said. From here on it is about what the run has held, and what can be learned from it.
-    ("closing the run's outbox", Run._let_go),
+    ("closing the run's pipe", Run._let_go),
     ("learning from the run", Run._learn),
     ("giving back what the run held", Run._release),
     ("the log", Run._log),

@@ -15,13 +15,13 @@ from gen_worker.execution.tenant_loop import TenantLoop
 from gen_worker.execution.threads import RunThreads
 from gen_worker.files.inputs import InputFiles
 from gen_worker.log import Log
-from gen_worker.residency.manager import ModelManager
+from gen_worker.residency.manager import LoadedModels
 
 
 class RunParts(msgspec.Struct, frozen=True):
     """Made once, by the executor. `background` runs a coroutine that belongs to no one run."""
 
-    models: ModelManager
+    models: LoadedModels
     inputs: InputFiles
     log: Log
     clock: Clock

@@ -14,7 +14,7 @@ from gen_worker.contract.manifest import (
     InjectionEntry,
     Manifest,
     ModelRefEntry,
-    Models,
+    ModelTable,
     RepoSelector,
     TypeName,
     WebsocketEntry,
@@ -47,7 +47,7 @@ def manifest_of(project: CozyToml, specs: Sequence[FunctionSpec]) -> Manifest:
     """The manifest of a project's functions; `SignatureError` for a model key that nobody declares."""
     keyspaces = {spec.name: keyspace_of(project, spec) for spec in specs}
     sockets = tuple(_websocket_entry(spec) for spec in specs if spec.kind == "websocket")
-    models: dict[str, Models] = {name: dict(keyspace) for name, keyspace in keyspaces.items() if keyspace}
+    models: dict[str, ModelTable] = {name: dict(keyspace) for name, keyspace in keyspaces.items() if keyspace}
     return Manifest(
         endpoint_name=project.endpoint_name,
         functions=tuple(

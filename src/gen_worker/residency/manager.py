@@ -93,7 +93,7 @@ class Seat:
             self._on_release(self)
 
 
-class ModelManager:
+class LoadedModels:
     """Keeps loaded models within the limits of each device. Lives on one event loop; downloads and loads have their own threads.
 
     `on_change` hears on the loop that what is on a device has changed.

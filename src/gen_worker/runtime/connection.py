@@ -18,7 +18,7 @@ from gen_worker.transport.stream import Ended, Lost, MessageStream, Moved, Refus
 from gen_worker.wire import codec
 from gen_worker.wire.messages import Event, Registration, Single
 from gen_worker.wire.outbox import Outbox
-from gen_worker.wire.worker_session import Effect, Ignored, Peer, WorkerSession
+from gen_worker.wire.worker_session import Ignored, Peer, WorkerEffect, WorkerSession
 
 PLAIN_AFTER_S = 0.25  # without a Hello for so long, the scheduler is taken to know no extensions
 STABLE_S = 1.0  # a stream that lived so long was a success: the next failure counts as the first
@@ -42,7 +42,7 @@ class UnreachableError(FatalError):
 
 
 Register = Callable[[bool], Registration]
-Apply = Callable[[Effect], None]
+Apply = Callable[[WorkerEffect], None]
 
 
 class ClosableStream(MessageStream, Protocol):

@@ -20,7 +20,7 @@ from gen_worker.wire.messages import (
     UnloadModel,
     UrlRefreshResponse,
 )
-from gen_worker.wire.worker_session import Effect, Ignored, RotateToken
+from gen_worker.wire.worker_session import Ignored, RotateToken, WorkerEffect
 
 
 class Dispatch:
@@ -44,11 +44,11 @@ class Dispatch:
         self._duties = duties
         self._log = log
 
-    def apply(self, effect: Effect) -> None:
+    def apply(self, effect: WorkerEffect) -> None:
         """Start what the effect asks for, and return. Never raises: what the scheduler says must not end the stream it says it on."""
         self._duties.attempt(partial(self._apply, effect), type(effect).__name__, partial(self._refuse, effect))
 
-    def _refuse(self, effect: Effect, error: Exception) -> None:
+    def _refuse(self, effect: WorkerEffect, error: Exception) -> None:
         """Answer a command that could not even be begun."""
         match effect:
             case OpenRealtime(session_id):
@@ -60,7 +60,7 @@ class Dispatch:
             case _:  # of these nobody waits for an answer, or, as of runs, it has been given
                 self._log.warning("wire.refused", message=type(effect).__name__, error=type(error).__name__)
 
-    def _apply(self, effect: Effect) -> None:
+    def _apply(self, effect: WorkerEffect) -> None:
         match effect:
             case RunCommand():
                 self._runs.start(effect)

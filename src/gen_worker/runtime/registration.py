@@ -8,7 +8,7 @@ from gen_worker.project.schemas import compact_json, json_schema
 from gen_worker.residency.accounting import ModelCache
 from gen_worker.residency.forms import model_of
 from gen_worker.residency.hardware import GpuWatch, Hardware
-from gen_worker.residency.manager import ModelManager
+from gen_worker.residency.manager import LoadedModels
 from gen_worker.wire.messages import EXTENSIONS, FunctionSchema, ModelTier, Registration, Resources
 from gen_worker.wire_protocol import WIRE_PROTOCOL_MAJOR, WIRE_PROTOCOL_MINOR
 
@@ -21,7 +21,7 @@ class Registrar:
         specs: Sequence[FunctionSpec],
         hardware: Hardware,
         gpus: GpuWatch,
-        models: ModelManager,
+        models: LoadedModels,
         *,
         instance_id: str,
         max_concurrency: int,

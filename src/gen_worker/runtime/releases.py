@@ -19,7 +19,7 @@ from gen_worker.log import Log
 from gen_worker.names import did_you_mean
 from gen_worker.outcome import outcome_of
 from gen_worker.refs import ModelSpec, canonical_ref, parse_model_ref
-from gen_worker.residency.manager import ModelManager
+from gen_worker.residency.manager import LoadedModels
 from gen_worker.runtime.duties import Duties
 from gen_worker.runtime.wire_runs import Voice
 from gen_worker.sources.listings import listing_of
@@ -42,7 +42,7 @@ class Releases:
     def __init__(
         self,
         functions: Mapping[str, FunctionSpec],
-        models: ModelManager,
+        models: LoadedModels,
         voice: Voice,
         duties: Duties,
         refresh: Callable[[], None],

@@ -31,7 +31,7 @@ from gen_worker.runtime.wire_runs import WireRuns
 from gen_worker.transport.grpc_client import GrpcDialer, Tls
 from gen_worker.wire.messages import Registration
 from gen_worker.wire.outbox import Outbox
-from gen_worker.wire.worker_session import Effect
+from gen_worker.wire.worker_session import WorkerEffect
 
 CANCEL_GRACE_S = 5.0  # after the drain, cancelled runs get so long to end with a result
 
@@ -94,7 +94,7 @@ class WireWorker:
         def register(is_heartbeat: bool) -> Registration:
             return registrar.registration(is_heartbeat)
 
-        def apply(effect: Effect) -> None:
+        def apply(effect: WorkerEffect) -> None:
             dispatch.apply(effect)
 
         execution = build_execution(

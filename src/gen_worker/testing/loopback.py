@@ -27,7 +27,7 @@ from gen_worker.wire.messages import (
     UnloadModelResult,
     UrlRefreshRequest,
 )
-from gen_worker.wire.scheduler_session import Effect, Registered, RunEnded, StaleResult, WorkerMemory
+from gen_worker.wire.scheduler_session import Registered, RunEnded, SchedulerEffect, StaleResult, WorkerMemory
 
 __all__ = ["LoopbackRealtime", "LoopbackRun", "LoopbackScheduler", "LoopbackWorker", "RunFailedError"]
 
@@ -199,13 +199,13 @@ class LoopbackScheduler:
             if not waiter.done() and check():
                 waiter.set_result(None)
 
-    def _take(self, worker: WorkerStream, effect: Effect, hold: Hold) -> None:
+    def _take(self, worker: WorkerStream, effect: SchedulerEffect, hold: Hold) -> None:
         assert isinstance(worker, LoopbackWorker)
         self._apply(worker, effect, hold)
         if self._watchers:
             self._look()
 
-    def _apply(self, worker: LoopbackWorker, effect: Effect, hold: Hold) -> None:
+    def _apply(self, worker: LoopbackWorker, effect: SchedulerEffect, hold: Hold) -> None:
         match effect:
             case Event(run_id):
                 run = self._runs.get(run_id) if run_id else None

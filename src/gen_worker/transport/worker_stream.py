@@ -21,7 +21,7 @@ from gen_worker.transport.stream import StreamOverError, not_leader
 from gen_worker.wire import codec
 from gen_worker.wire.holds import AckGate, GatedMemory, Hold
 from gen_worker.wire.messages import REALTIME_CREDIT, Registration, Resources, RunCommand, Single
-from gen_worker.wire.scheduler_session import Effect, IncompatibleError, ProtocolViolationError, SchedulerSession, WorkerMemory
+from gen_worker.wire.scheduler_session import IncompatibleError, ProtocolViolationError, SchedulerEffect, SchedulerSession, WorkerMemory
 
 ACK_DELAY_S = 0.005  # confirmations that nothing else travels with wait so long for each other
 FINISH_TIMEOUT_S = 1.0
@@ -29,7 +29,7 @@ SEND_BYTES = 256 << 10
 MAX_HELD_PLAIN = 256
 
 Memories = dict[str, WorkerMemory]
-Take = Callable[["WorkerStream", Effect, Hold], None]
+Take = Callable[["WorkerStream", SchedulerEffect, Hold], None]
 
 
 class WorkerStream:

@@ -75,7 +75,7 @@ class StaleResult(msgspec.Struct, frozen=True):
     run_id: str
 
 
-Effect = (
+SchedulerEffect = (
     Registered
     | RunEnded
     | StaleResult
@@ -110,11 +110,11 @@ class SchedulerSession:
         self._batches = False
         self._acked_seq = 0
 
-    def receive(self, message: Message) -> list[Effect]:
+    def receive(self, message: Message) -> list[SchedulerEffect]:
         """Take one message and say what came of it; `ProtocolViolationError` ends the stream."""
         return [effect for _, effect in self.receive_numbered(message)]
 
-    def receive_numbered(self, message: Message) -> list[tuple[int, Effect]]:
+    def receive_numbered(self, message: Message) -> list[tuple[int, SchedulerEffect]]:
         """The same, each with the number under which the worker sent it (0: it has none), which is the same when it sends it again."""
         if self.registration is None:
             if not isinstance(message, Registration):
@@ -179,7 +179,7 @@ class SchedulerSession:
         durable_seq = self.memory.durable_seq
         return self.memory.last_seq if durable_seq is None else durable_seq
 
-    def _register(self, registration: Registration) -> list[Effect]:
+    def _register(self, registration: Registration) -> list[SchedulerEffect]:
         if registration.protocol_major != WIRE_PROTOCOL_MAJOR:
             raise IncompatibleError(registration.protocol_major, registration.protocol_minor)
         _check_names(registration)
@@ -205,8 +205,8 @@ class SchedulerSession:
             if run_id in self.memory.interrupted:
                 self.send(InterruptRun(run_id))
 
-    def _receive_batch(self, batch: Batch) -> list[tuple[int, Effect]]:
-        effects: list[tuple[int, Effect]] = []
+    def _receive_batch(self, batch: Batch) -> list[tuple[int, SchedulerEffect]]:
+        effects: list[tuple[int, SchedulerEffect]] = []
         memory = self.memory
         numbered = batch.first_seq > 0
         for seq, message in enumerate(batch.messages, start=batch.first_seq):
@@ -221,7 +221,7 @@ class SchedulerSession:
                 effects += [(number, effect) for effect in self._receive(message)]
         return effects
 
-    def _receive(self, message: Single) -> list[Effect]:
+    def _receive(self, message: Single) -> list[SchedulerEffect]:
         match message:
             case Event() | RealtimeFrame():
                 return [message]

@@ -56,7 +56,7 @@ class Ignored(msgspec.Struct, frozen=True):
     what: str
 
 
-Effect = _Command | RotateToken | Ignored
+WorkerEffect = _Command | RotateToken | Ignored
 
 
 class Peer(Enum):
@@ -104,7 +104,7 @@ class WorkerSession:
         """The scheduler has not said Hello in time."""
         self._move(Said.NOTHING, now_s)
 
-    def receive(self, message: Message, now_s: float) -> list[Effect]:
+    def receive(self, message: Message, now_s: float) -> list[WorkerEffect]:
         """Take one message and say what it asks for."""
         if isinstance(message, Hello):
             return self._greet(message, now_s)
@@ -130,7 +130,7 @@ class WorkerSession:
         if self.peer is Peer.PLAIN:
             self._outbox.wrote(taken, now_s)
 
-    def _greet(self, hello: Hello, now_s: float) -> list[Effect]:
+    def _greet(self, hello: Hello, now_s: float) -> list[WorkerEffect]:
         if BATCH not in hello.extensions:
             self._move(Said.BARE_HELLO, now_s)
             return [Ignored("a hello without extensions")]
@@ -147,7 +147,7 @@ class WorkerSession:
             self._outbox.resume_plain(now_s, peer_ended=self._lost_by_peer)
         return self.peer is not before
 
-    def _receive(self, message: Single) -> list[Effect]:
+    def _receive(self, message: Single) -> list[WorkerEffect]:
         match message:
             case Ack(seq):
                 self._outbox.confirm(seq)
@@ -174,7 +174,7 @@ class WorkerSession:
                 return [Ignored(type(message).__name__)]
 
 
-def _rotation(payload: bytes) -> list[Effect]:
+def _rotation(payload: bytes) -> list[WorkerEffect]:
     try:
         found = msgspec.json.decode(payload, type=dict[str, msgspec.Raw])
         token = msgspec.json.decode(found.get("worker_jwt") or found.get("token") or b'""', type=str)

@@ -138,9 +138,7 @@ class Dispatcher:
         self._enter(open_run, queued=run.state is RunState.QUEUED)
         if run.state is RunState.LEASED:
             open_run.phase = Phase.LEASED
-        mine = [chunk for chunk in events if chunk.attempt == run.attempt]
-        last = mine[-1] if mine else EventChunk(run.attempt, 0, 0, b"")
-        open_run.feed.resume(run.attempt, last.last_seq, (last.instance_id, last.wire_seq))
+        open_run.feed.resume(run.attempt, events)
         return open_run
 
     def take_over(self, there: Run, lane: Lane) -> OpenRun:

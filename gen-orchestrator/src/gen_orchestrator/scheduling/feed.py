@@ -12,9 +12,11 @@ The feed is bounded. What it loses is in the store, until that is forgotten too;
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
+
+from gen_orchestrator.store.base import EventChunk
 
 MAX_EVENTS = 10_000
 MAX_BYTES = 8 << 20
@@ -48,11 +50,13 @@ class Feed:
         self.status_changes = 0
         self.unsaved: list[Entry] = []  # not yet handed to the store
 
-    def resume(self, attempt: int, last_seq: int, source: tuple[str, int]) -> None:
-        """Go on where an earlier leader stopped: what it had is in the store."""
+    def resume(self, attempt: int, stored: Sequence[EventChunk]) -> None:
+        """Go on where an earlier leader stopped: what it had of this attempt is stored."""
+        mine = [chunk for chunk in stored if chunk.attempt == attempt]
+        last = mine[-1] if mine else EventChunk(attempt, 0, 0, b"")
         self.dropped = True
-        self.seqs[attempt] = last_seq
-        self.source = source
+        self.seqs[attempt] = last.last_seq
+        self.source = (last.instance_id, last.wire_seq)
 
     def append(self, attempt: int, name: str, kind: str, data: bytes, source: tuple[str, int] = ("", 0)) -> Entry | None:
         """Number an event; None once the feed is sealed, and for what `source` (process, its number) has said before."""

@@ -20,7 +20,7 @@ from gen_worker.transport.grpc_server import RejectError, ServerStream
 from gen_worker.transport.worker_stream import WorkerStream
 from gen_worker.wire.holds import Hold
 from gen_worker.wire.messages import Event, InterruptRun, Registration, RunCommand
-from gen_worker.wire.scheduler_session import Effect, Registered, RunEnded, StaleResult, WorkerMemory
+from gen_worker.wire.scheduler_session import Registered, RunEnded, SchedulerEffect, StaleResult, WorkerMemory
 
 LEASE_S = 30.0
 PLAIN_GRACE_S = 15.0  # for workers whose protocol does not say which runs they still have
@@ -93,7 +93,7 @@ class Gateway:
                 worker.away_since_s = self._clock.now_s()
                 self._log.info("worker.away", worker_id=worker.worker_id, runs=len(worker.runs))
 
-    def _apply(self, guest: "_Guest", session: WorkerStream, effect: Effect, hold: Hold) -> None:
+    def _apply(self, guest: "_Guest", session: WorkerStream, effect: SchedulerEffect, hold: Hold) -> None:
         worker = guest.worker
         match effect:
             case Event() if worker is not None and effect.run_id:

@@ -21,7 +21,7 @@ MAX_EVENT_BYTES = 1 << 20  # of one event's payload: below the 4 MiB that many s
 FIRST_DELTA_PAUSE_S = 120e-6
 
 
-class RunOutbox:
+class EventPipe:
     """Belongs to one run. One producer (the author's thread or task) puts; the loop hands on what is there in one go.
 
     Deltas wait for room: at 256 of them or 1 MiB that the sink has not taken, the producer stands still. Other events never wait;
