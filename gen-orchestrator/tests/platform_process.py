@@ -48,6 +48,21 @@ class Delta(msgspec.Struct):
 class Saved(msgspec.Struct):
     file: Asset
 
+class Files(msgspec.Struct):
+    image: Asset
+    more: list[Asset] = []
+    raw: bytes = b""
+    words: list[str] = []
+    factor: float = 1.0
+    title: str = ""
+
+class Read(msgspec.Struct):
+    texts: list[str]
+    raw: str
+    words: list[str]
+    factor: float
+    title: str
+
 VERSION = 1
 
 @worker_function()
@@ -110,6 +125,15 @@ def refuse(ctx: ActionContext, payload: Input) -> Output:
 @worker_function()
 def save(ctx: ActionContext, payload: Input) -> Saved:
     return Saved(file=ctx.save_bytes(f"runs/{ctx.run_id}/outputs/note.txt", payload.text.encode()))
+
+@worker_function()
+def read(ctx: ActionContext, payload: Files) -> Read:
+    texts = [Path(asset.local_path).read_text() for asset in (payload.image, *payload.more)]
+    return Read(texts, payload.raw.decode(), payload.words, payload.factor, payload.title)
+
+@worker_function()
+def picture(ctx: ActionContext, payload: Input) -> Saved:
+    return Saved(file=ctx.save_bytes(f"runs/{ctx.run_id}/outputs/dot.png", b"\\x89PNG" + bytes(96)))
 
 def note(payload: Input, line: str) -> list[str]:
     if not payload.folder:

@@ -124,7 +124,7 @@ class Term:
         )
         files = RunFiles(settings.data / "files", self._winner)
         waits = Waits(self.pool, clock, lambda release_id: self.keeper.failures.get(release_id, ""))
-        runs = RunRoutes(self.registry, self.dispatcher, store, RunStreams(store, files), receivers, waits)
+        runs = RunRoutes(self.registry, self.dispatcher, store, RunStreams(store, files), receivers, waits, files)
         admin = AdminRoutes(self.registry, self.dispatcher, self.pool, metrics, on_tag_moved)
         self.app: ASGIApp = build_app(
             runs, FileRoutes(files, file_tokens), WorkerRoutes(self.pool, self.keeper), admin, settings.hosts, log

@@ -33,7 +33,8 @@ class RunTimings(msgspec.Struct, frozen=True, omit_defaults=True):
 class RunObject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One run. `status` is terminal in `TERMINAL`, and never changes after that. Times are RFC 3339 in UTC.
 
-    `routing` says why this worker was chosen, and which others were considered; `warnings` what of the payload the function left out;
+    `routing` says why this worker was chosen, and which others were considered; `files` are those in the output,
+    each with the URL that it is read at; `warnings` what of the payload the function left out;
     `stuck` where a run hangs that takes longer than expected.
     """
 
@@ -48,6 +49,7 @@ class RunObject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     created_at: str
     events_url: str
     output: Any = None
+    files: Any = None
     error: Problem | None = None
     worker_id: str | None = None
     progress: Any = None

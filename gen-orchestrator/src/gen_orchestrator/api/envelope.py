@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from gen_orchestrator.api.payload_bytes import with_bytes
 from gen_orchestrator.domain.runs import PRIORITIES
 from gen_orchestrator.domain.webhooks import EVENTS
 from gen_worker.contract.run import InvokeOptions
@@ -29,8 +30,8 @@ _decode = msgspec.json.Decoder().decode
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def read_invocation(body: bytes, path: str) -> Invocation:
-    """Read a body; `RequestError` 400 says what is wrong with it."""
+def read_invocation(body: bytes, path: str, bytes_schema: dict[str, Any] | None = None) -> Invocation:
+    """Read a body; `RequestError` 400 says what is wrong with it. `bytes_schema`: of a payload that has fields for bytes."""
     try:
         _check_depth(body)
         value: Any = _decode(body) if body else {}
@@ -51,7 +52,7 @@ def read_invocation(body: bytes, path: str) -> Invocation:
     elif name == "payload":
         raise RequestError(400, "validation", f"payload is a {_kind(value[name])}; expected a JSON object", error="invalid_payload")
     fingerprint = hashlib.blake2b(path.encode() + b"\0" + body, digest_size=16).hexdigest()
-    return Invocation(_encode(value), options, fingerprint)
+    return Invocation(_encode(value if bytes_schema is None else with_bytes(value, bytes_schema)), options, fingerprint)
 
 
 def _options(given: dict[str, Any]) -> InvokeOptions:

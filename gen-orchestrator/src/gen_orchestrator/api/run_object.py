@@ -1,7 +1,9 @@
 """A run as the API shows it, from the durable picture and, while it is open, from what only the present knows."""
 
+from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -13,6 +15,7 @@ from gen_worker.contract.problem import Problem
 from gen_worker.contract.run import RunObject, RunTimings
 from gen_worker.http.problems import status_of
 
+_ASSET_FIELDS = frozenset({"ref", "owner", "local_path", "mime_type", "size_bytes", "sha256"})
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 
@@ -46,6 +49,7 @@ def run_object(run: Run, open_run: OpenRun | None = None, *, with_input: bool = 
         created_at=utc_text(run.created_at),
         events_url=f"/v1/runs/{run.id}/events",
         output=_decode(run.output) if run.output else None,
+        files=files_of(run) if b"\xa3ref" in run.output else None,
         error=problem_of(run.error, run.id) if run.error is not None else None,
         worker_id=run.worker_id or None,
         progress=open_run.feed.progress if open_run is not None else None,
@@ -104,5 +108,19 @@ def _timings(run: Run, metrics: _Metrics) -> RunTimings:
     )
 
 
-def sorted_json(value: Any) -> bytes:
-    return msgspec.json.encode(value, order="sorted")
+def files_of(run: Run) -> list[dict[str, Any]] | None:
+    """The files in a run's output, each with the URL that it is read at."""
+    found = list(assets(_decode(run.output)))
+    return [{**asset, "url": f"/v1/files/{run.owner}/{quote(asset['ref'])}"} for asset in found] or None
+
+
+def assets(value: object) -> Iterator[dict[str, Any]]:
+    """Every `Asset` in an output, wherever it stands."""
+    if isinstance(value, dict):
+        if isinstance(value.get("ref"), str) and value.keys() <= _ASSET_FIELDS:
+            yield value
+            return
+        value = list(value.values())
+    if isinstance(value, list):
+        for each in value:
+            yield from assets(each)

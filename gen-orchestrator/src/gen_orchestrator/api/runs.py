@@ -1,6 +1,7 @@
 """Runs over HTTP: invoke, look, list, cancel, retry."""
 
 import asyncio
+import errno
 import hashlib
 import random
 import time
@@ -12,8 +13,10 @@ import msgspec
 from gen_orchestrator.api import run_object as shown
 from gen_orchestrator.api.envelope import Invocation, read_invocation
 from gen_orchestrator.api.streams import RunStreams
+from gen_orchestrator.api.uploads import read_form
 from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.domain.webhooks import STARTED, Delivery, Target, read_target
+from gen_orchestrator.hub.files import RunFiles
 from gen_orchestrator.hub.registry import PROD, NotFoundError, Registry, Resolved
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
 from gen_orchestrator.scheduling.intake import AdmissionError, Submitted
@@ -66,6 +69,7 @@ class RunRoutes:
         streams: RunStreams,
         receivers: WebhookReceivers,
         waits: Waits,
+        files: RunFiles,
     ) -> None:
         self._registry = registry
         self._dispatcher = dispatcher
@@ -73,15 +77,39 @@ class RunRoutes:
         self._streams = streams
         self._receivers = receivers
         self._waits = waits
+        self._files = files
 
     async def invoke(self, request: Request) -> None:
         """`POST /v1/{owner}/{endpoint}/{function}`."""
         parts = request.parts
         function, _, tag = parts["function"].partition(":")
         resolved = self.resolve(parts["owner"], parts["endpoint"], function, tag or PROD)
-        invocation = read_invocation(await request.body(MAX_BODY_BYTES), request.scope["path"])
-        run = self._new_run(request, resolved, parts["owner"], parts["endpoint"], function, invocation)
-        submitted = await self.submit(run, resolved)
+        owner, endpoint = parts["owner"], parts["endpoint"]
+        if request.header(b"content-type")[:10].lower() == "multipart/":
+            await self._invoke_form(request, resolved, owner, endpoint, function)
+            return
+        invocation = read_invocation(await request.body(MAX_BODY_BYTES), request.scope["path"], _bytes_schema(resolved))
+        run = self._new_run(request, resolved, owner, endpoint, function, invocation)
+        await self._answer(request, await self.submit(run, resolved))
+
+    async def _invoke_form(self, request: Request, resolved: Resolved, owner: str, endpoint: str, function: str) -> None:
+        """The same with files: they are kept with the run, and go with it where it is not accepted."""
+        run_id, is_new = new_run_id(), False
+        try:
+            form = await read_form(request, self._files, owner, run_id, resolved.entry.input_schema)
+            invocation = read_invocation(form.body, request.scope["path"], _bytes_schema(resolved))
+            run = self._new_run(request, resolved, owner, endpoint, function, invocation)
+            submitted = await self.submit(msgspec.structs.replace(run, id=run_id, fingerprint=form.digest), resolved)
+            is_new = submitted.is_new
+        except OSError as exc:
+            status = 507 if exc.errno in (errno.ENOSPC, errno.EDQUOT) else 500
+            raise RequestError(status, "storage", f"the files of the request could not be kept: {exc.strerror}") from None
+        except StoreUnavailableError:
+            is_new = True  # nobody knows: retention sees to them
+            raise
+        finally:
+            if not is_new:
+                await asyncio.to_thread(self._files.remove, owner, run_id)
         await self._answer(request, submitted)
 
     async def put(self, request: Request) -> None:
@@ -96,7 +124,7 @@ class RunRoutes:
         if names.count("/") != 2:
             raise RequestError(400, "validation", f"function={target[:100]!r}; expected owner/endpoint/function[:tag]")
         resolved = self.resolve(owner, endpoint, function, tag or PROD)
-        run = self._new_run(request, resolved, owner, endpoint, function, read_invocation(body, target))
+        run = self._new_run(request, resolved, owner, endpoint, function, read_invocation(body, target, _bytes_schema(resolved)))
         run = msgspec.structs.replace(run, id=run_id)
         await self._answer(request, await self.submit(run, resolved))
 
@@ -320,3 +348,7 @@ def _shown_delivery(delivery: Delivery, run: Run, url: str) -> dict[str, object]
 
 def _time(unix_s: float) -> str:
     return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _bytes_schema(resolved: Resolved) -> dict[str, object] | None:
+    return resolved.entry.input_schema if resolved.takes_bytes else None

@@ -25,7 +25,6 @@ from gen_worker.http.headers import asks_for, preferred
 NDJSON = b"application/x-ndjson"
 MAX_LIFE_S = 24 * 3600.0
 _encode = msgspec.json.Encoder().encode
-_output = msgspec.msgpack.Decoder().decode
 
 
 class RunStreams:
@@ -59,11 +58,11 @@ class RunStreams:
         """Answer with the run's only output file where the caller accepts its type; whether that was so."""
         if run.state is not RunState.SUCCEEDED or not run.output:
             return False
-        assets = list(_assets(_output(run.output)))
-        if len(assets) != 1:
+        found = shown.files_of(run) or []
+        if len(found) != 1:
             return False
-        path = await asyncio.to_thread(self._files.find, run.owner, assets[0][0])
-        kind = assets[0][1]
+        path = await asyncio.to_thread(self._files.find, run.owner, found[0]["ref"])
+        kind = str(found[0].get("mime_type") or "")
         if path is None or not kind or not asks_for(accept, kind):
             return False
         await send_file(request, path, {"content-type": kind, "x-run-id": run.id, "x-content-type-options": "nosniff"})
@@ -159,17 +158,3 @@ class _Writer:
 async def _left(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def _assets(value: object) -> "list[tuple[str, str]]":
-    """Files in an output: their refs and types."""
-    found: list[tuple[str, str]] = []
-    if isinstance(value, dict):
-        if isinstance(value.get("ref"), str) and value.keys() <= {"ref", "owner", "local_path", "mime_type", "size_bytes", "sha256"}:
-            return [(value["ref"], str(value.get("mime_type") or ""))]
-        for each in value.values():
-            found += _assets(each)
-    elif isinstance(value, list):
-        for each in value:
-            found += _assets(each)
-    return found

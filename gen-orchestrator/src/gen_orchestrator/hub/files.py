@@ -1,6 +1,6 @@
 """Files of runs in a folder: an attempt's files lie apart, and only those of the attempt that won are seen.
 
-    <files>/<owner>/<run>/<attempt>/<ref>
+    <files>/<owner>/<run>/<attempt>/<ref>      attempt 0: what its caller sent with it, `runs/<run>/inputs/...`
 
 A save is a temporary file that is renamed when it is complete. A ref under `runs/<run_id>/` is looked up by its run; any other ref by
 the run that saved it last and won.
@@ -15,6 +15,7 @@ import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -22,6 +23,7 @@ from gen_worker.files.local_outputs import clashes_named, normalize_output_ref
 
 TOKEN_LIFE_S = 24 * 3600
 MAX_TOKEN_LENGTH = 2048
+INPUTS = 0  # in the place of an attempt
 
 
 class FileToken(msgspec.Struct, frozen=True):
@@ -135,8 +137,18 @@ class RunFiles:
         index.with_name(f"{index.name}.{token.run_id}").write_bytes(b"")
         return saving
 
+    def keep_input(self, owner: str, run_id: str, ref: str, source: BinaryIO) -> str:
+        """Keep a file that came with a run's request; its sha256."""
+        saving = Saving(self._attempt(owner, run_id, INPUTS) / normalize_output_ref(ref))
+        try:
+            while chunk := source.read(1 << 20):
+                saving.write(chunk)
+            return saving.finish(create=False) or ""
+        finally:
+            saving.drop()
+
     def find(self, owner: str, ref: str, token: FileToken | None = None) -> Path | None:
-        """Where a file lies that its owner may read: of the attempt that won, or the own one of a run that still works."""
+        """Where a file lies that its owner may read: of the attempt that won, sent with a run, or the own one of a run that still works."""
         try:
             name = normalize_output_ref(ref)
         except ValueError:
@@ -147,6 +159,10 @@ class RunFiles:
                 return own
         parts = name.split("/")
         runs = [parts[1]] if len(parts) > 2 and parts[0] == "runs" else self._savers(owner, name)
+        if len(parts) > 3 and parts[0] == "runs" and parts[2] == "inputs":
+            sent = self._attempt(owner, parts[1], INPUTS) / name
+            if sent.is_file():
+                return sent
         for run_id in runs:
             attempt = self._winner(owner, run_id)
             path = self._attempt(owner, run_id, attempt) / name

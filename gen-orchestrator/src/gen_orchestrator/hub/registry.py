@@ -35,12 +35,13 @@ class TagMovedError(Exception):
 
 
 class Resolved(msgspec.Struct, frozen=True):
-    """What a name means now."""
+    """What a name means now. `takes_bytes`: its payload has a field for bytes, which JSON carries in base64."""
 
     release_id: str
     tag: str
     entry: FunctionEntry
     settings: FunctionSettings
+    takes_bytes: bool = False
 
 
 class _Settings(msgspec.Struct, frozen=True):
@@ -189,7 +190,13 @@ class Registry:
                 raise NotFoundError(f"{owner}/{endpoint}/{function} has no tag {tag[:64]!r}.{did_you_mean(tag, tags)} Tags: {_some(tags)}")
         manifest = self.manifest(found.release_id)
         entry = next(entry for entry in manifest.functions if entry.name == function)
-        resolved = Resolved(found.release_id, tag, entry, _function_settings(manifest, entry))
+        resolved = Resolved(
+            found.release_id,
+            tag,
+            entry,
+            _function_settings(manifest, entry),
+            b'"contentEncoding"' in msgspec.json.encode(entry.input_schema),
+        )
         with self._lock:
             if self._tags[owner, endpoint][function][tag] is found:
                 self._resolved[owner, endpoint, function, tag] = resolved

@@ -1,0 +1,195 @@
+"""Multipart requests: files and texts by the names of payload fields, made into the JSON body that says the same.
+
+A part `payload` holds JSON, the bare payload or the whole envelope. A file part `image`, `images[0]` or `options.mask` is kept with the
+run and fills that place with its ref; a text part fills its place with what the field's schema makes of it. Parts of one name are a list.
+"""
+
+import asyncio
+import base64
+import hashlib
+import re
+from collections.abc import AsyncGenerator
+from pathlib import PurePosixPath
+from typing import Any
+
+import msgspec
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from gen_orchestrator.hub.files import RunFiles
+from gen_worker.http.asgi import BodyReader, Request, RequestError
+
+MAX_BYTES = 256 << 20
+MAX_FILES = 100
+MAX_FIELDS = 1000
+_STEP = re.compile(r"([^.\[\]]+)|\[([0-9]{1,5})\]")
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
+Schema = dict[str, Any]
+
+
+class Form:
+    """A multipart request that was read. `body` is the JSON of an envelope; `digest` tells equal forms from others, whatever their
+    boundary and their run's id."""
+
+    def __init__(self, body: bytes, digest: str) -> None:
+        self.body = body
+        self.digest = digest
+
+
+async def read_form(request: Request, files: RunFiles, owner: str, run_id: str, schema: Schema) -> Form:
+    """Read a form for a run that is about to be accepted, and keep its files. `RequestError` 400 says what is wrong with it."""
+    parser = MultiPartParser(
+        Headers(raw=request.scope["headers"]),
+        _chunks(BodyReader(request, MAX_BYTES)),
+        max_files=MAX_FILES,
+        max_fields=MAX_FIELDS,
+        max_part_size=MAX_BYTES,
+    )
+    try:
+        form = await parser.parse()
+    except (MultiPartException, KeyError) as exc:
+        detail = getattr(exc, "message", None) or "it has no boundary"
+        raise RequestError(400, "invalid_multipart", f"the multipart body cannot be read: {detail}", error="invalid_multipart") from None
+    except (LookupError, UnicodeError) as exc:
+        detail = f"the multipart body's texts cannot be read: {ascii(str(exc))[1:-1]}; send them as UTF-8"
+        raise RequestError(400, "invalid_multipart", detail, error="invalid_multipart") from None
+    try:
+        return await asyncio.to_thread(_assemble, list(form.multi_items()), files, owner, run_id, schema)
+    finally:
+        await form.close()
+
+
+def _assemble(items: list[tuple[str, Any]], files: RunFiles, owner: str, run_id: str, schema: Schema) -> Form:
+    digest = hashlib.blake2b(digest_size=16)
+    fields: dict[str, list[Any]] = {}
+    for name, value in items:
+        fields.setdefault(name, []).append(value)
+    envelope = _payload_part(fields.pop("payload", []), digest)
+    number = 0
+    for name, values in fields.items():
+        places = _shapes_at(schema, name)
+        is_list = name.endswith("[]") or len(values) > 1 or (bool(places) and all(place.get("type") == "array" for place in places))
+        whole = is_list and len(values) == 1 and isinstance(values[0], str) and values[0].lstrip().startswith("[")
+        if is_list and not whole:
+            definitions = schema.get("$defs", {})
+            places = [item for place in places for item in _branches(place.get("items", {}), definitions)]
+        found = []
+        for value in values:
+            digest.update(repr(name).encode())
+            if not isinstance(value, UploadFile):
+                digest.update(b"text" + value.encode())
+                found.append(_text(name, value, places))
+                continue
+            ref = f"runs/{run_id}/inputs/{number}-{_file_name(value.filename)}"
+            number += 1
+            sha256 = files.keep_input(owner, run_id, ref, value.file)
+            digest.update(b"file" + sha256.encode())
+            if any(place.get("contentEncoding") == "base64" for place in places):
+                value.file.seek(0)
+                found.append(base64.b64encode(value.file.read()).decode())
+            else:
+                found.append({"ref": ref})
+        _place(envelope["payload"], name.removesuffix("[]"), found if is_list and not whole else found[0])
+    return Form(msgspec.json.encode(envelope), digest.hexdigest())
+
+
+def _payload_part(parts: list[Any], digest: "hashlib.blake2b") -> dict[str, Any]:
+    if len(parts) > 1:
+        raise _wrong("part 'payload' is given twice")
+    if not parts:
+        return {"payload": {}}
+    data = parts[0].file.read() if isinstance(parts[0], UploadFile) else parts[0].encode()
+    digest.update(data)
+    try:
+        value = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise RequestError(400, "invalid_json", f"part 'payload' is not JSON: {exc}", error="invalid_json") from None
+    if not isinstance(value, dict):
+        raise RequestError(400, "invalid_json", "part 'payload' must hold a JSON object", error="invalid_json")
+    return value if isinstance(value.get("payload"), dict) else {"payload": value}
+
+
+def _text(name: str, text: str, places: list[Schema]) -> Any:
+    """What a text means for a field: text where the field takes texts or nothing is known of it and it is no JSON, else JSON."""
+    types = {place.get("type") for place in places} | {
+        "string" for place in places if any(isinstance(v, str) for v in place.get("enum", ()))
+    }
+    if "string" in types:
+        return text
+    try:
+        return msgspec.json.decode(text.encode())
+    except (msgspec.DecodeError, RecursionError):
+        if not types:
+            return text
+        raise _wrong(f"field {name[:100]!r}: {text[:60]!r} is no {' or '.join(sorted(str(each) for each in types))}") from None
+
+
+def _shapes_at(schema: Schema, name: str) -> list[Schema]:
+    """The schemas that may stand at a field; empty where nothing is known of it."""
+    definitions = schema.get("$defs", {})
+    shapes = _branches(schema, definitions)
+    for step in _steps(name.removesuffix("[]")):
+        below: list[Schema] = []
+        for shape in shapes:
+            if isinstance(step, int):
+                below += _branches(shape.get("items", {}), definitions)
+            elif step in shape.get("properties", {}):
+                below += _branches(shape["properties"][step], definitions)
+        shapes = below
+    return [shape for shape in shapes if shape.get("type") != "null"]
+
+
+def _branches(schema: Any, definitions: Schema) -> list[Schema]:
+    if not isinstance(schema, dict) or not schema:
+        return []
+    if "$ref" in schema:
+        return _branches(definitions.get(schema["$ref"].rpartition("/")[2], {}), definitions)
+    branches = schema.get("anyOf", schema.get("oneOf"))
+    return [each for branch in branches for each in _branches(branch, definitions)] if branches else [schema]
+
+
+def _place(payload: Any, name: str, value: Any) -> None:
+    steps = _steps(name)
+    here = payload
+    for at, step in enumerate(steps):
+        last = at == len(steps) - 1
+        empty: Any = value if last else [] if isinstance(steps[at + 1], int) else {}
+        if isinstance(step, int) and isinstance(here, list) and step <= len(here):
+            if step == len(here):
+                here.append(empty)
+            elif last:
+                here[step] = empty
+        elif isinstance(step, str) and isinstance(here, dict):
+            if last:
+                here[step] = empty
+            else:
+                here.setdefault(step, empty)
+        else:
+            raise _wrong(f"field {name[:100]!r} does not fit the payload sent with it")
+        here = here[step]
+
+
+def _steps(name: str) -> list[str | int]:
+    found: list[str | int] = []
+    end = 0
+    for match in _STEP.finditer(name):
+        if name[end : match.start()] not in ("", "."):
+            break
+        found.append(match[1] if match[1] is not None else int(match[2]))
+        end = match.end()
+    if end != len(name) or not found or isinstance(found[0], int) or len(found) > 64:
+        raise _wrong(f"field {name[:100]!r}: expected a name such as image, images[0] or options.mask")
+    return found
+
+
+def _file_name(name: str | None) -> str:
+    return _UNSAFE.sub("_", PurePosixPath((name or "").replace("\\", "/")).name)[-100:].lstrip(".") or "file"
+
+
+def _wrong(detail: str) -> RequestError:
+    return RequestError(400, "validation", detail, error="invalid_field")
+
+
+async def _chunks(reader: BodyReader) -> AsyncGenerator[bytes, None]:
+    while not reader.ended:
+        yield await reader.next_chunk()
