@@ -36,10 +36,8 @@ SIDES = {
         (
             "src/gen_worker/execution/admission.py",
             "src/gen_worker/execution/phases.py",
-            "src/gen_worker/http/asgi.py",
             "src/gen_worker/http/headers.py",
             "src/gen_worker/names.py",
-            "src/gen_worker/net/board.py",
             "src/gen_worker/net/intervals.py",
             "src/gen_worker/net/retry.py",
             "src/gen_worker/net/stream_count.py",
@@ -57,8 +55,9 @@ SIDES = {
             "src/gen_worker/wire/worker_session.py",
         ),
         ("tests/unit", "tests/property/test_laws.py", "tests/property/test_residency_laws.py",
-         "tests/property/test_wire_laws.py", "tests/integration/test_board.py", "tests/integration/test_sources.py",
-         "tests/integration/test_worker_stream.py"),
+         "tests/property/test_wire_laws.py", "tests/integration/test_sources.py", "tests/integration/test_what_libraries_read.py",
+         "tests/integration/test_headroom.py", "tests/integration/test_several_devices.py", "tests/integration/test_weights.py",
+         "tests/integration/test_guard.py", "tests/integration/test_worker_stream.py"),
     ),
     "gen_orchestrator": Side(
         "gen-orchestrator",

@@ -50,6 +50,22 @@ def test_a_gain_has_to_be_worth_the_harm() -> None:
     assert not is_worth_it(0.9, reload_s=0.0, harm_s=0.0)  # nothing is known of it, or it is there
 
 
+def test_what_was_long_ago_counts_less() -> None:
+    """The first three say nothing, because the count fades; then the last ones outweigh those before."""
+    tally = Tally()
+    for number in range(3):
+        tally.loaded(str(number), 1000, 0.0)
+        tally.gone(str(number))
+    assert tally.pays, "1 + 0.9 + 0.81 is fewer than 3"
+    tally.loaded("3", 1000, 0.0)
+    tally.gone("3")
+    assert not tally.pays
+    for number in range(4, 8):
+        tally.loaded(str(number), 1000, 0.0)
+        tally.used(str(number), 1.0)
+        assert tally.pays == (number >= 6), "the third use makes it more than half, of what is remembered"
+
+
 def test_it_stops_when_less_than_half_is_used_and_tries_again_later() -> None:
     tally = Tally()
     assert tally.pays

@@ -3,7 +3,7 @@
 import pytest
 
 from gen_worker.wire.messages import Event, RealtimeFrame, RunResult
-from gen_worker.wire.outbox import MAX_EVENTS, OVERHEAD_BYTES, ROOM_MESSAGES, Outbox
+from gen_worker.wire.outbox import MAX_EVENTS, OVERHEAD_BYTES, ROOM_MESSAGES, Outbox, too_large_result
 
 
 def event(number: int, size: int = 10) -> Event:
@@ -169,3 +169,11 @@ def test_events_and_frames_above_the_limit_are_left_out() -> None:
     outbox.put(RealtimeFrame("s", b"x" * LIMIT))
     assert outbox.shed == 2
     assert not outbox.limit(LIMIT)
+
+
+def test_the_result_of_what_is_too_large_names_both_sizes_and_the_way_out() -> None:
+    result = too_large_result("r", 20, 10)
+    text = result.safe_message
+    assert text.startswith("output of 20 bytes; messages to the scheduler hold at most 10 (WORKER_MAX_MESSAGE_BYTES")
+    assert text.endswith("Save a file and return its ref")
+    assert result == RunResult("r", False, b"", text, "validation", False, text)

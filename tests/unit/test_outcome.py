@@ -59,7 +59,8 @@ class OutOfMemoryError(RuntimeError):
 def test_table(raised: BaseException, error_type: str, retryable: bool, safe: str, status: int) -> None:
     found = outcome_of(raised)
     assert (found.error_type, found.retryable, found.safe_message) == (error_type, retryable, safe)
-    assert found.error_message.startswith(type(raised).__name__)
+    assert found.error_message == f"{type(raised).__name__}: {raised}", "the operator reads what the exception says"
+    assert found.raised == type(raised).__name__
     assert status_of(found.code, found.error_type) == status
 
 

@@ -36,6 +36,7 @@ def summary(payload: msgspec.Struct, *uses: ModelUse, inference_s: float = 2.0, 
     assert found[METRICS_INFERENCE] == Milliseconds(round(inference_s * 1000))
     metrics = found[METRICS_RUN]
     assert isinstance(metrics, RunMetrics)
+    assert (metrics.schema_version, metrics.function_name) == (1, "f")
     msgspec.json.encode(metrics)
     return metrics
 
