@@ -35,6 +35,7 @@ mutants: $(VENV)/.mutants
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/start.py
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/gpu_models.py --tiny --device cpu --json /dev/null
 	$(BIN)/python benchmarks/stream.py
 	$(BIN)/python benchmarks/echo.py
 	$(BIN)/python benchmarks/wire.py --soak 200000

@@ -40,6 +40,22 @@ class Machine:
         if self.cuda:
             torch.cuda.synchronize(self.device)
 
+    def short(self) -> tuple[float, float, float]:
+        """Prints the best rates of pinned copies, of the disk and of the page cache, in GB/s; a few seconds in all."""
+        target = torch.empty(self.bytes, dtype=torch.uint8, device=self.device)
+        copy = self._copy_rate(target, min(64 << 20, self.bytes), 1)
+        del target
+        self._write()
+        into = memoryview(mmap.mmap(-1, self.bytes))  # page-aligned, as O_DIRECT asks for
+        if self.cuda:
+            into = memoryview(torch.empty(self.bytes, dtype=torch.uint8, pin_memory=True).numpy())
+        threads = 8 if self.cuda else os.cpu_count() or 1
+        disk = self._rate(lambda: self._read(into, threads, os.O_DIRECT))
+        cache = self._rate(lambda: self._read(into, threads, 0))
+        self._path.unlink()
+        print(f"\nCeilings, GB/s: pinned copies {copy:.1f}, disk {disk:.2f}, page cache by {threads} threads {cache:.1f}.", flush=True)
+        return copy, disk, cache
+
     def to_device(self) -> float:
         """Prints copies from host memory; the best rate of pinned ones."""
         print("\n## Ceilings\n\n| copy to the device | GB/s |\n|---|---|")
@@ -61,10 +77,7 @@ class Machine:
     def from_disk(self) -> float:
         """Prints reads of a file into pinned memory; the best rate past the page cache."""
         print("\n| file to pinned memory | threads | GB/s |\n|---|---|---|")
-        with self._path.open("wb") as file:
-            for _ in range(self.bytes // PIECE):
-                file.write(os.urandom(PIECE))
-            os.fsync(file.fileno())
+        self._write()
         target = memoryview(mmap.mmap(-1, self.bytes))  # page-aligned, as O_DIRECT asks for
         if self.cuda:
             target = memoryview(torch.empty(self.bytes, dtype=torch.uint8, pin_memory=True).numpy())
@@ -78,6 +91,12 @@ class Machine:
             print(f"| from the page cache | {threads} | {rate:.2f} |", flush=True)
         self._path.unlink()
         return best
+
+    def _write(self) -> None:
+        with self._path.open("wb") as file:
+            for _ in range(self.bytes // PIECE):
+                file.write(os.urandom(PIECE))
+            os.fsync(file.fileno())
 
     def _rate(self, work: Callable[[], Any]) -> float:
         return self.bytes / self.timed(work) / 1e9

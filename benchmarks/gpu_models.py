@@ -1,22 +1,24 @@
-"""Loading, swapping and drawing on a real GPU: ceilings first, then ours against the libraries. About 15 minutes on an H100; prints Markdown.
+"""Loading, swapping and drawing on a real GPU: ceilings first, then ours against others. Prints Markdown, writes one JSON beside it.
 
-python benchmarks/gpu_models.py [--folder DIR] [--device cuda] [--models sd15,sdxl,flux] [--tiny]
+python benchmarks/gpu_models.py [--only loads,swaps,runs,memory] [--device cuda] [--models sd15,sdxl,flux] [--budget-s 450] [--json FILE]
+python benchmarks/gpu_models.py --tiny --device cpu       # the CPU form of each figure, in a minute; `make bench` runs it
 
-Weights are random and made on the spot (the UNets of SD 1.5 and SDXL, 1.7 and 5 GB, FLUX's transformer of 24 GB). fastsafetensors and flashpack
-are compared where they are installed. `--tiny --device cpu` tries the script itself.
+Weights are random and made on the spot (the UNets of SD 1.5 and SDXL, 1.7 and 5 GB, FLUX's transformer of 24 GB). fastsafetensors, flashpack,
+InstantTensor and runai-model-streamer are compared where they are installed. What the budget has no time for is left out, and said.
 """
 
 import argparse
 import asyncio
 import gc
 import io
+import json
 import os
 import platform
 import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,8 @@ from typing import Any
 import diffusers
 import torch
 from gpu_ceilings import Machine
-from safetensors.torch import load_file
+from gpu_peers import peers
+from gpu_runs import compare, make_pipeline
 
 from gen_worker.content.measured import Measurements
 from gen_worker.content.progress import Progress
@@ -33,7 +36,8 @@ from gen_worker.residency.accounting import ModelCache
 from gen_worker.residency.device import PinnedBuffer, TorchDevice
 from gen_worker.residency.host_tier import HostTier
 from gen_worker.residency.loaders.base import LoadControl, Loaded, LoadPlan, PartPlan
-from gen_worker.residency.loaders.weights import find_weights, load_module, loaded_bytes
+from gen_worker.residency.loaders.skeletons import Skeletons
+from gen_worker.residency.loaders.weights import Recipe, find_weights, load_module, load_tensors, loaded_bytes
 from gen_worker.residency.loads import Residency
 
 SDXL = {
@@ -43,26 +47,43 @@ SDXL = {
     "addition_embed_type": "text_time", "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 2816,
     "use_linear_projection": True,
 }  # fmt: skip
-TINY = {**SDXL, "block_out_channels": (32, 32, 64), "transformer_layers_per_block": 1, "attention_head_dim": 2, "sample_size": 16}
 SD15 = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
 OPTIONS = {"sd15": SD15, "sdxl": SDXL, "flux": {}}
-TINY_OPTIONS = {
+# As many layers and tensors as the real ones, but thin: what a load costs beside its bytes is the same.
+THIN = {
     "sd15": {**SD15, "block_out_channels": (32, 32, 64, 64), "sample_size": 16},
-    "sdxl": TINY,
-    "flux": {"num_layers": 1, "num_single_layers": 1, "num_attention_heads": 2, "joint_attention_dim": 64},
-}
+    "sdxl": {**SDXL, "block_out_channels": (32, 64, 128), "attention_head_dim": (1, 2, 4), "sample_size": 16},
+    "flux": {"num_layers": 19, "num_single_layers": 38, "num_attention_heads": 2, "attention_head_dim": 16, "axes_dims_rope": (4, 4, 8),
+             "joint_attention_dim": 64},
+}  # fmt: skip
 MARGIN_BYTES = 3_500_000_000
+PARTS = ("loads", "swaps", "runs", "memory")
 
 
 class Bench:
-    """One device, one folder."""
+    """One device, one folder, and what was found."""
 
-    def __init__(self, device: str, folder: Path, *, tiny: bool) -> None:
-        self.device = device
+    def __init__(self, device: str, folder: Path, *, tiny: bool, budget_s: float) -> None:
+        self.cuda = device.startswith("cuda")
+        self.device = f"cuda:{torch.cuda.current_device()}" if device == "cuda" else device
         self.folder = folder
         self.tiny = tiny
-        self.cuda = device.startswith("cuda")
-        self.place = TorchDevice(device)
+        self.place = TorchDevice(self.device)
+        self.found: dict[str, Any] = {}
+        self._files: dict[Path, tuple[Any, ...]] = {}
+        self._ends_s = time.monotonic() + budget_s
+
+    def has_time(self, seconds: float, what: str) -> bool:
+        """Whether so much of the budget is left; says so if not."""
+        left_s = self._ends_s - time.monotonic()
+        if left_s < seconds:
+            print(f"\n(left out for want of time: {what})", flush=True)
+            self.found.setdefault("left_out", []).append(what)
+        return left_s >= seconds
+
+    def note(self, name: str, value: Any, text: str) -> None:
+        self.found[name] = value
+        print(text, flush=True)
 
     def sync(self) -> None:
         if self.cuda:
@@ -80,17 +101,21 @@ class Bench:
         del kept
         return seconds
 
+    def best(self, work: Callable[[], Any], count: int = 3, first: Callable[[], Any] = lambda: None) -> float:
+        return min(self.timed(work, first) for _ in range(count))
+
+    def dtype(self, name: str) -> Any:
+        return torch.float32 if not self.cuda else torch.bfloat16 if name == "flux" else torch.float16
+
     def make(self, name: str) -> tuple[Any, Path]:
         """A model class, and a folder with random weights of it."""
         kind = diffusers.FluxTransformer2DModel if name == "flux" else diffusers.UNet2DConditionModel
-        options = (TINY_OPTIONS if self.tiny else OPTIONS)[name]
         folder = self.folder / name
         if not folder.exists():
-            dtype = torch.bfloat16 if name == "flux" else torch.float16
             before = torch.get_default_dtype()
-            torch.set_default_dtype(dtype)
+            torch.set_default_dtype(self.dtype(name))
             with torch.device(self.device):
-                model = kind(**options)
+                model = kind(**(THIN if self.tiny else OPTIONS)[name])
             torch.set_default_dtype(before)
             model.to("cpu").save_pretrained(folder, max_shard_size="10GB")
             del model
@@ -98,204 +123,295 @@ class Bench:
             self.place.collect()
         return kind, folder
 
-    # 2
-
-    def load_fast(self, kind: Any, folder: Path, place: TorchDevice | None = None) -> Any:
-        files = find_weights(folder, ("fp16", "bf16"))
+    def load(self, kind: Any, folder: Path, skeletons: Skeletons | None = None, place: TorchDevice | None = None, part: str = "") -> Any:
+        """By the fast path; with `skeletons` the second time is a reload."""
         config = kind.load_config(str(folder))
-        dtype = torch.bfloat16 if "flux" in folder.name else torch.float16
-        make = partial(kind.from_config, config)
-        return load_module(make, files, place or self.place, dtype, _control(), cast_buffers=True)[0]
+        recipe = Recipe(partial(kind.from_config, config), self.files(folder), self.dtype(folder.name), cast_buffers=True)
+        return load_module(recipe, place or self.place, _control(), part or folder.name, skeletons)[0]
 
-    def loads(self, names: list[str], copy_rate: float, disk_rate: float) -> None:
-        print("\n## Loading\n\nShares are of the ceilings above: of the disk for cold files, else of pinned copies.\n")
-        print("| model | GB | cold s | share | page cache s | share | pinned host memory s | share |\n|---|---|---|---|---|---|---|---|")
-        others = []
+    def files(self, folder: Path) -> tuple[Any, ...]:
+        if folder not in self._files:
+            self._files[folder] = find_weights(folder, ("fp16", "bf16", "fp32"))  # a plan is kept, and its headers with it
+        return self._files[folder]
+
+    # Loading
+
+    def loads(self, names: Sequence[str]) -> None:
+        machine = Machine(self.device, self.folder, tiny=self.tiny)
+        copy_rate, disk_rate, cache_rate = machine.short()
+        self.found["ceilings"] = {"to_device_GB_s": copy_rate, "disk_GB_s": disk_rate, "page_cache_GB_s": cache_rate}
+        print(
+            "\n## Loading\n\nSeconds. `first`: the module is built meanwhile; `again`: it was kept. `bytes` is what the bytes take alone.\n"
+        )
+        print(
+            "| model | GB | tensors | cold | cache: bytes | first | again | pinned: bytes | again |\n|---|---|---|---|---|---|---|---|---|"
+        )
+        rows = []
         for name in names:
+            if not self.has_time({"flux": 60}.get(name, 20), f"loads of {name}"):
+                continue
             kind, folder = self.make(name)
-            files = [file.path for file in find_weights(folder, ("fp16", "bf16"))]
-            size = sum(path.stat().st_size for path in files)
-            pinned = TorchDevice(self.device, HostTier(size * 2, PinnedBuffer)) if self.cuda else self.place
-            ours = partial(self.load_fast, kind, folder)
-            cold = min(self.timed(ours, first=partial(_forget, files)) for _ in range(2))
-            warm = min(self.timed(ours) for _ in range(3))
-            self.load_fast(kind, folder, pinned)  # fills the tier
-            host = min(self.timed(partial(self.load_fast, kind, folder, pinned)) for _ in range(3))
-            shares = (size / 1e9 / min(disk_rate, copy_rate) / cold, size / 1e9 / copy_rate / warm, size / 1e9 / copy_rate / host)
-            times = " | ".join(f"{s:.3f} | {share:.2f}" for s, share in zip((cold, warm, host), shares, strict=True))
-            print(f"| {name} | {size / 1e9:.2f} | {times} |", flush=True)
-            others.append((name, warm, self.rivals(kind, folder, files)))
-        print("\n| page cache hot: seconds / ours | " + " | ".join(others[0][2]) + " |\n|---|" + "---|" * len(others[0][2]))
-        for name, mine, found in others:
-            print(f"| {name} | " + " | ".join(f"{s / mine:.2f}" if s else "not installed" for s in found.values()) + " |", flush=True)
+            files = self.files(folder)
+            paths = [file.path for file in files]
+            size = sum(path.stat().st_size for path in paths)
+            row = {
+                "model": name,
+                "GB": size / 1e9,
+                "tensors": sum(len(file.entries) for file in files),
+                "cache_bytes_s": self.best(partial(load_tensors, files, self.place, _control())),
+                "cache_first_s": self.best(partial(self.load, kind, folder)),
+                "cache_again_s": self._again(kind, folder, self.place),
+                "cold_s": self.timed(partial(self.load, kind, folder), first=partial(_forget, paths)),
+            }
+            if self.cuda:
+                pinned = TorchDevice(self.device, HostTier(size * 2, PinnedBuffer))
+                load_tensors(files, pinned, _control())
+                row["pinned_bytes_s"] = self.best(partial(load_tensors, files, pinned, _control()))
+                row["pinned_again_s"] = self._again(kind, folder, pinned)
+            self.place.collect()
+            cells = [f"{row.get(key, float('nan')):.3f}" for key in COLUMNS]
+            print(f"| {name} | {row['GB']:.2f} | {row['tensors']} | {' | '.join(cells)} |", flush=True)
+            rows.append(row)
+            self.found["loads"] = rows
+            if name != "flux" and self.has_time(10, f"bits of {name}"):
+                self.bits(kind, folder)
+        for row in rows:
+            if self.has_time(40 if row["model"] == "flux" else 20, f"peers with {row['model']}"):
+                self.rivals(row)
 
-    def rivals(self, kind: Any, folder: Path, files: list[Path]) -> dict[str, float]:
-        """Seconds of other ways to have the same weights on the device; 0 for one that is not installed."""
-        dtype = torch.bfloat16 if "flux" in folder.name else torch.float16
+    def _again(self, kind: Any, folder: Path, place: TorchDevice) -> float:
+        skeletons = Skeletons()
+        self.load(kind, folder, skeletons, place)
 
-        def library() -> Any:
-            return kind.from_pretrained(folder, **{_dtype_option(): dtype}).to(self.device)
+        def evict() -> None:
+            skeletons.strip(folder.name)
+            self.place.collect()
 
-        def load_files() -> Any:
-            return [load_file(path, device=self.device) for path in files]
+        evict()
+        return self.best(lambda: self.load(kind, folder, skeletons, place), first=evict, count=5)
 
-        def fastsafetensors() -> Any:
-            from fastsafetensors import SafeTensorsFileLoader, SingleGroup
-
-            loader = SafeTensorsFileLoader(SingleGroup(), self.device, nogds=True)
-            loader.add_filenames({0: [str(path) for path in files]})
-            buffers = loader.copy_files_to_device()
-            tensors = {name: buffers.get_tensor(name).clone() for name in buffers.key_to_rank_lidx}
-            buffers.close()
-            loader.close()
-            return tensors
-
-        def flashpack() -> Any:
-            from flashpack import assign_from_file, pack_to_file
-
-            packed = folder / "model.flashpack"
-            if not packed.exists():
-                pack_to_file(self.load_fast(kind, folder), str(packed), dtype)
-            with torch.device("meta"):
-                model = kind.from_config(kind.load_config(str(folder)))
-            assign_from_file(model, str(packed), device=self.device)
-            return model
-
-        found = {}
-        for name, work in (
-            ("from_pretrained().to()", library),
-            ("safetensors load_file", load_files),
-            ("fastsafetensors", fastsafetensors),
-            ("flashpack", flashpack),
-        ):
+    def rivals(self, row: dict[str, Any]) -> None:
+        """Seconds of other ways, page cache hot, as multiples of our first load."""
+        kind, folder = self.make(row["model"])
+        paths = [file.path for file in self.files(folder)]
+        found: dict[str, Any] = {}
+        for name, work in peers(kind, folder, paths, self.device, self.dtype(row["model"])).items():
             try:
                 self.timed(work)
-                found[name] = min(self.timed(work) for _ in range(3))
+                found[name] = self.best(work, 1 if row["GB"] > 10 else 2)
             except ImportError:
-                found[name] = 0.0
-        return found
+                found[name] = "not installed"
+            except Exception as exc:  # noqa: BLE001 - of another's code; the others are still to be measured
+                found[name] = f"{type(exc).__name__}: {str(exc)[:80]}"
+        (folder / "model.flashpack").unlink(missing_ok=True)
+        row["peers_s"] = found
+        cells = [
+            f"{name} {value / row['cache_first_s']:.2f}" if isinstance(value, float) else f"{name}: {value}"
+            for name, value in found.items()
+        ]
+        print(f"\n{row['model']}, page cache hot, seconds / our first load ({row['cache_first_s']:.3f} s): {'; '.join(cells)}", flush=True)
 
-    # 3
+    def bits(self, kind: Any, folder: Path) -> None:
+        """Where the weights lie, and whether one step gives the library's own bits."""
+        ours = self.load(kind, folder)
+        addresses = [tensor.data_ptr() for tensor in ours.parameters()]
+        from gen_worker.residency.loaders.diffusers import _dtype_option
+
+        theirs = kind.from_pretrained(folder, **{_dtype_option(): self.dtype(folder.name)}).to(self.device).eval()
+        edge = 128 if self.tiny else 512
+        same = all(torch.equal(self.step(ours, edge, seed), self.step(theirs, edge, seed)) for seed in range(2))
+        aligned = sum(address % 256 == 0 for address in addresses)
+        found = {"tensors": len(addresses), "at_multiples_of_256": aligned, "same_bits_as_the_library": same}
+        print(f"\n{folder.name}: {aligned} of {len(addresses)} weights at multiples of 256 bytes; the library's bits in one step: {same}\n")
+        self.found.setdefault("bits", {})[folder.name] = found
+
+    # Swaps
 
     def swaps(self, name: str, count: int) -> None:
         kind, folder = self.make(name)
-        size = loaded_bytes(find_weights(folder, ("fp16", "bf16")), 2)
-        cache = ModelCache(max_vram_gb=size * 1.5 / 1e9)
-        plans = [self._plan(kind, folder, f"{name}{n}", size) for n in range(2)]
-        before = self.place.memory().free_bytes
-        seconds: list[float] = []
-
-        async def run() -> None:
-            residency = Residency(cache, lambda: self.place, Measurements(None), Log(io.StringIO()))
-            for number in range(count):
-                plan = plans[number % 2]
-                began = time.perf_counter()
-                await residency.load(f"{name}{number % 2}#m", plan, Progress(name), threading.Event())
-                self.sync()
-                seconds.append(time.perf_counter() - began)
-                residency.release_load(plan)
-            held = cache.ledger.used_bytes
-            self.place.collect()
-            taken = before - self.place.memory().free_bytes
+        files = self.files(folder)
+        size = loaded_bytes(files, self.dtype(name).itemsize)
+        places = {"page cache": self.place}
+        if self.cuda:
+            places["pinned"] = TorchDevice(self.device, HostTier(size * 2, PinnedBuffer))
+        print("\n## Swaps\n")
+        for where, place in places.items():
+            if not self.has_time(20, f"swaps from {where}"):
+                continue
+            load_tensors(files, place, _control())
+            bytes_s = self.best(lambda place=place: load_tensors(files, place, _control()), 5)
+            before = place.memory().free_bytes
+            seconds, held, apart = asyncio.run(self._swap(kind, folder, place, size, count, before))
+            found = {"p50_s": statistics.median(seconds[4:]), "bytes_s": bytes_s, "books_GB": held / 1e9, "apart_GB": apart / 1e9}
+            found["beyond_bytes_ms"] = (found["p50_s"] - bytes_s) * 1000
+            self.found.setdefault("swaps", {})[where] = found
             print(
-                f"\n## Swaps\n\n{count} alternating loads of {name}: p50 {statistics.median(seconds):.3f} s, last ten {statistics.median(seconds[-10:]):.3f} s."
+                f"{count} alternating loads of {name} from {where}: p50 {found['p50_s']:.4f} s, its bytes alone {bytes_s:.4f} s, "
+                f"beyond them {found['beyond_bytes_ms']:.1f} ms; books and device {apart / 1e9:.3f} GB apart.",
+                flush=True,
             )
-            print(f"Ledger {held / 1e9:.3f} GB, device {taken / 1e9:.3f} GB more than before.")
-            for number in range(2):
-                cache.unload_model(f"{name}{number}#m")
-            residency.forget_dropped()
-            residency.close()
 
-        asyncio.run(run())
-        self.place.collect()
-        print(f"After unloading: {(before - self.place.memory().free_bytes) / 1e6:.1f} MB more than before.")
+    async def _swap(self, kind: Any, folder: Path, place: TorchDevice, size: int, count: int, before: int) -> tuple[list[float], int, int]:
+        skeletons = Skeletons()
+        cache = ModelCache(max_vram_gb=size * 1.5 / 1e9)
+        residency = Residency(cache, lambda: place, Measurements(None), Log(io.StringIO()), skeletons=skeletons)
+        plans = [self._plan(kind, folder, f"m{number}", size, skeletons, place) for number in range(2)]
+        seconds = []
+        for number in range(count):
+            plan = plans[number % 2]
+            began = time.perf_counter()
+            await residency.load(f"m{number % 2}#m", plan, Progress("m"), threading.Event())
+            self.sync()
+            seconds.append(time.perf_counter() - began)
+            residency.release_load(plan)
+        held = cache.ledger.used_bytes
+        place.collect()
+        apart = (before - place.memory().free_bytes - held) if self.cuda else 0
+        for number in range(2):
+            cache.unload_model(f"m{number}#m")
+        residency.forget_dropped()
+        residency.close()
+        return seconds, held, apart
 
-    def _plan(self, kind: Any, folder: Path, name: str, size: int) -> LoadPlan:
-        part = PartPlan(name, size, lambda control: (self.load_fast(kind, folder), size))
-        return LoadPlan((part,), lambda parts: Loaded(next(iter(parts.values())), size, lambda: None))
+    def _plan(self, kind: Any, folder: Path, part: str, size: int, skeletons: Skeletons | None, place: TorchDevice) -> LoadPlan:
+        loaded = PartPlan(part, size, lambda control: (self.load(kind, folder, skeletons, place, part), size))
+        return LoadPlan((loaded,), lambda parts: Loaded(next(iter(parts.values())), size, lambda: None))
 
-    # 4 to 7
+    # Runs
 
-    def step(self, unet: Any, edge: int, generator: Any = None) -> Any:
-        """One denoising step of SDXL for pictures of this size."""
+    def step(self, unet: Any, edge: int, seed: int = 0) -> Any:
+        """One denoising step of a UNet for pictures of this size."""
         dtype = next(unet.parameters()).dtype
+        generator = torch.Generator().manual_seed(seed)
         latents = torch.randn(1, 4, edge // 8, edge // 8, generator=generator).to(self.device, dtype)
-        text = torch.zeros(1, 77, 2048, device=self.device, dtype=dtype)
-        extra = {
-            "text_embeds": torch.zeros(1, 1280, device=self.device, dtype=dtype),
-            "time_ids": torch.zeros(1, 6, device=self.device, dtype=dtype),
-        }
+        text = torch.randn(1, 77, unet.config.cross_attention_dim, generator=generator).to(self.device, dtype)
+        extra = None
+        if unet.config.addition_embed_type:
+            extra = {
+                "text_embeds": torch.zeros(1, 1280, device=self.device, dtype=dtype),
+                "time_ids": torch.zeros(1, 6, device=self.device, dtype=dtype),
+            }
         with torch.inference_mode():
             return unet(latents, torch.tensor(10, device=self.device), text, added_cond_kwargs=extra).sample
 
-    def drawing(self) -> None:
+    def runs(self, scratch: Path) -> None:
+        print("\n## Runs\n")
+        self.beside()
+        if not self.has_time(60, "hot runs over the dev runner"):
+            return
+        folder = make_pipeline(self.folder / "pipeline", self.device, tiny=self.tiny)
+        edge, rounds = (64, 15) if self.tiny else (512, 9)
+        found = compare(folder, self.device, scratch, steps=20, edge=edge, rounds=rounds)
+        self.note(
+            "hot_run",
+            found,
+            f"20 steps of {edge} px, hot: over HTTP {found['over_the_runner_s']:.4f} s, the pipeline by hand {found['by_hand_s']:.4f} s, "
+            f"ratio {found['ratio']:.3f}; the same bits: {found['same_bits']}.\n"
+            f"From starting the process to `listening` {found['ready_s']:.2f} s, to the first picture {found['first_picture_s']:.2f} s.",
+        )
+
+    def beside(self) -> None:
+        """A function, alone and while models load: on a GPU five steps of SDXL, else Python code that never gives its lock away."""
         kind, folder = self.make("sdxl")
-        unet = self.load_fast(kind, folder)
-        if self.tiny:
-            unet = unet.float()
-        print("\n## One step of SDXL\n\n| picture | peak beyond weights GB | s |\n|---|---|---|")
-        for edge in (128,) if self.tiny else (512, 768, 1024, 1536):
-            peak = 0.0
+        unet = self.load(kind, folder) if self.cuda else None
+
+        def work() -> Any:
+            if self.cuda:
+                return [self.step(unet, 1024) for _ in range(5)]
+            return sum(number * number for number in range(12_000_000))
+
+        big = self.folder / "big"
+        if not self.cuda:
+            _write_gigabyte(big, 256 if self.tiny else 1024)
+        skeletons, ended, loads = Skeletons(), threading.Event(), 0
+        control = LoadControl(lambda size_bytes: None, threading.Event(), working=lambda: 1)
+        config = kind.load_config(str(folder))
+        recipe = Recipe(partial(kind.from_config, config), self.files(folder), self.dtype("sdxl"), cast_buffers=True)
+
+        def load_again() -> None:
+            nonlocal loads
+            while not ended.is_set():
+                if not self.cuda:
+                    load_tensors(self.files(big), self.place, control)
+                load_module(recipe, self.place, control, "other", skeletons)
+                skeletons.strip("other")
+                loads += 1
+
+        def first() -> None:
+            load_module(recipe, self.place, control, "new", Skeletons())
+
+        alone = self.best(work)
+        results = {}
+        for name, target in (("reloads", load_again), ("a first load", first)):
+            ended.clear()
+            thread = threading.Thread(target=target)
+            thread.start()
+            beside = [self.timed_plainly(work) for _ in range(3 if name == "reloads" else 1)]
+            ended.set()
+            thread.join()
+            results[name] = statistics.median(beside) / alone
+        what = "Five steps of SDXL take" if self.cuda else "A function that never gives the interpreter's lock away takes"
+        text = " and ".join(f"{value:.2f} times as long beside {name}" for name, value in results.items())
+        self.note("beside_a_load", {**results, "loads": loads, "alone_s": alone}, f"{what} {text} ({loads} reloads meanwhile).")
+
+    def timed_plainly(self, work: Callable[[], Any]) -> float:
+        self.sync()
+        began = time.perf_counter()
+        work()
+        self.sync()
+        return time.perf_counter() - began
+
+    # Memory
+
+    def memory(self) -> None:
+        kind, folder = self.make("sdxl")
+        print("\n## Memory\n\n| one step of SDXL | peak beyond weights GB | s |\n|---|---|---|")
+        unet = self.load(kind, folder)
+        peaks = {}
+        for edge in (128,) if self.tiny else (512, 1024):
             if self.cuda:
                 torch.cuda.reset_peak_memory_stats(self.device)
                 held = torch.cuda.memory_allocated(self.device)
             self.step(unet, edge)
-            seconds = self.timed(lambda edge=edge: self.step(unet, edge))
-            if self.cuda:
-                peak = (torch.cuda.max_memory_allocated(self.device) - held) / 1e9
-            print(f"| {edge} | {peak:.2f} | {seconds:.4f} |")
-        edge = 128 if self.tiny else 1024
+            seconds = self.timed(partial(self.step, unet, edge))
+            peaks[edge] = (torch.cuda.max_memory_allocated(self.device) - held) / 1e9 if self.cuda else 0.0
+            print(f"| {edge} | {peaks[edge]:.2f} | {seconds:.4f} |", flush=True)
+        self.found["peaks_GB"] = peaks
+        unet = None
         if self.cuda:
-            self.place.collect()
-            ballast = torch.empty(max(0, self.place.memory().free_bytes - MARGIN_BYTES), dtype=torch.uint8, device=self.device)
-            self.step(unet, edge)
-            print(f"\nWith all but {MARGIN_BYTES / 1e9:.1f} GB of the device taken, a step of {edge} pixels runs.")
-            del ballast
-            self.place.collect()
-        alone = min(self.timed(lambda: [self.step(unet, edge) for _ in range(5)]) for _ in range(2))
-        loader = threading.Thread(target=lambda: self.load_fast(kind, folder))
-        loader.start()
-        beside = self.timed(lambda: [self.step(unet, edge) for _ in range(5)])
-        loader.join()
-        print(f"\nFive steps take {beside / alone:.2f} times as long while another UNet loads.")
-        once = [self.step(unet, edge, torch.Generator().manual_seed(n)).cpu() for n in range(4)]
-        found: dict[int, Any] = {}
-        threads = [
-            threading.Thread(target=lambda n=n: found.update({n: self.step(unet, edge, torch.Generator().manual_seed(n)).cpu()}))
-            for n in range(4)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        apart = max(float((found[n] - once[n]).abs().max()) for n in range(4))
-        print(f"Four steps at once from one model differ from the same one after the other by at most {apart:.1e}.")
+            asyncio.run(self._out_of_memory(kind, folder))
 
-    def out_of_memory(self) -> None:
-        """A ballast that the ledger does not know of: the first allocation fails, eviction makes room."""
-        if not self.cuda:
-            return
-        kind, folder = self.make("sdxl")
-        size = loaded_bytes(find_weights(folder, ("fp16", "bf16")), 2)
+    async def _out_of_memory(self, kind: Any, folder: Path) -> None:
+        """A ballast that the ledger does not know of. Two models are idle; one of them would do."""
+        self.place.collect()
+        size = loaded_bytes(self.files(folder), 2)
         cache = ModelCache(max_vram_gb=size * 4 / 1e9)
+        residency = Residency(cache, lambda: self.place, Measurements(None), Log(io.StringIO()), skeletons=Skeletons())
+        for number in range(2):
+            plan = self._plan(kind, folder, f"m{number}", size, residency.skeletons, self.place)
+            await residency.load(f"m{number}#m", plan, Progress("m"), threading.Event())
+            residency.release_load(plan)
+        self.place.collect()
+        ballast = torch.empty(max(0, self.place.memory().free_bytes - size // 2), dtype=torch.uint8, device=self.device)
+        plan = self._plan(kind, folder, "m2", size, residency.skeletons, self.place)
+        await residency.load("m2#m", plan, Progress("m"), threading.Event())
+        left = len(cache.get_vram_models())
+        self.note("out_of_memory", {"failed": residency.ooms, "models_left": left},
+                  f"\nOut of memory with two models idle: {residency.ooms} failed allocation, then loaded; {left} models are on the device (best: 2).")  # fmt: skip
+        del ballast
+        residency.close()
 
-        async def run() -> None:
-            residency = Residency(cache, lambda: self.place, Measurements(None), Log(io.StringIO()))
-            for number in range(2):
-                plan = self._plan(kind, folder, f"m{number}", size)
-                await residency.load(f"m{number}#m", plan, Progress("m"), threading.Event())
-                residency.release_load(plan)
-            self.place.collect()
-            ballast = torch.empty(max(0, self.place.memory().free_bytes - size // 2), dtype=torch.uint8, device=self.device)
-            plan = self._plan(kind, folder, "m2", size)
-            await residency.load("m2#m", plan, Progress("m"), threading.Event())
-            print(
-                f"\n## Out of memory\n\n{residency.ooms} failed allocation, then loaded; {len(cache.get_vram_models())} models are on the device."
-            )
-            del ballast
-            residency.close()
 
-        asyncio.run(run())
+COLUMNS = ("cold_s", "cache_bytes_s", "cache_first_s", "cache_again_s", "pinned_bytes_s", "pinned_again_s")
+
+
+def _write_gigabyte(folder: Path, mib: int) -> None:
+    """A weight file of this size."""
+    from safetensors.torch import save_file
+
+    if not folder.exists():
+        folder.mkdir()
+        save_file({f"t{number}": torch.zeros(16 << 20, dtype=torch.uint8) for number in range(mib // 16)}, folder / "model.safetensors")
 
 
 def _forget(files: list[Path]) -> None:
@@ -311,30 +427,38 @@ def _control() -> LoadControl:
     return LoadControl(lambda size_bytes: None, threading.Event())
 
 
-def _dtype_option() -> str:
-    from gen_worker.residency.loaders.diffusers import _dtype_option as option
-
-    return option()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--folder", type=Path, help="where weights are made; default: a temporary one")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--models", default="sd15,sdxl,flux")
+    parser.add_argument("--only", default=",".join(PARTS), help="some of " + ", ".join(PARTS))
+    parser.add_argument("--budget-s", type=float, default=450)
+    parser.add_argument("--json", type=Path, default=Path("gpu_models.json"))
     parser.add_argument("--tiny", action="store_true")
     options = parser.parse_args()
+    parts = options.only.split(",")
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"--only {','.join(sorted(unknown))}: expected some of {', '.join(PARTS)}")
     name = torch.cuda.get_device_name(options.device) if options.device.startswith("cuda") else platform.machine()
-    print(f"{name}; torch {torch.__version__}, diffusers {diffusers.__version__}, Python {platform.python_version()}")
+    versions = {"torch": torch.__version__, "diffusers": diffusers.__version__, "python": platform.python_version()}
+    print(f"{name}, {os.cpu_count()} processors; " + ", ".join(f"{key} {value}" for key, value in versions.items()), flush=True)
     with tempfile.TemporaryDirectory(prefix="gen-worker-gpu-") as scratch:
-        bench = Bench(options.device, options.folder or Path(scratch), tiny=options.tiny)
-        machine = Machine(options.device, bench.folder, tiny=options.tiny)
-        copy_rate, disk_rate = machine.to_device(), machine.from_disk()
-        names = options.models.split(",")
-        bench.loads(names, copy_rate, disk_rate)
-        bench.swaps("sdxl", 10 if options.tiny else 200)
-        bench.drawing()
-        bench.out_of_memory()
+        bench = Bench(options.device, options.folder or Path(scratch), tiny=options.tiny, budget_s=options.budget_s)
+        bench.found.update(device=name, processors=os.cpu_count(), versions=versions)
+        steps: dict[str, Callable[[], Any]] = {
+            "loads": lambda: bench.loads(options.models.split(",")),
+            "swaps": lambda: bench.swaps("sdxl", 44),
+            "runs": lambda: bench.runs(Path(scratch)),
+            "memory": bench.memory,
+        }
+        for part in parts:
+            try:
+                if bench.has_time(20, part):
+                    steps[part]()
+            except Exception as exc:  # noqa: BLE001 - a part that fails must not cost the time that the others took
+                bench.note(f"failed_{part}", repr(exc), f"\n{part} failed: {exc!r}")
+            options.json.write_text(json.dumps(bench.found, indent=1))
 
 
 if __name__ == "__main__":

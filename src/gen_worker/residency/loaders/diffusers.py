@@ -94,11 +94,11 @@ class DiffusersLoader:
                 _settle(kept.pipe, device.name, but=[name for name in modules if is_kept_off(name, taken)])
                 if VAE_TILING in taken:
                     tile(modules)
-                kept.remember()
+                kept.remember(sum(map(tensor_bytes, modules.values())))
                 if request.skeletons is not None:
                     request.skeletons.keep_assembled(form_id, kept)
             pipe = kept.pipe
-            return Loaded(pipe, sum(map(tensor_bytes, modules.values())), lambda: per_run_view(pipe))
+            return Loaded(pipe, kept.size_bytes, lambda: per_run_view(pipe))
 
         return LoadPlan(tuple(parts.values()), assemble, economies, stamp_of(request.path))
 
@@ -121,11 +121,13 @@ class Assembled:
 
     def __init__(self, pipe: Any) -> None:
         self.pipe = pipe
+        self.size_bytes = 0
         self._held: dict[str, Any] = {}
         self._lengths: dict[str, int] = {}
 
-    def remember(self) -> None:
-        """This is how it was made."""
+    def remember(self, size_bytes: int) -> None:
+        """This is how it was made, and what its components take of the device."""
+        self.size_bytes = size_bytes
         self._held = dict(vars(self.pipe))
         self._lengths = self._lengths_now()
 

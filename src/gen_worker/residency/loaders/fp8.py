@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from gen_worker.residency.device import Device
-from gen_worker.residency.loaders.base import LoadControl, import_torch, tensor_bytes
+from gen_worker.residency.loaders.base import LoadControl, import_torch
 from gen_worker.residency.loaders.skeletons import Skeletons
 from gen_worker.residency.loaders.weights import Recipe, WeightFile, WeightsOnTheWay, loaded_bytes, skeleton_of
 from gen_worker.sources.weight_files import TensorEntry, precision_of
@@ -59,7 +59,7 @@ def load_in_fp8(recipe: Recipe, device: Device, control: LoadControl, part_id: s
                         skeleton.put(name, tensor.to(dtype, copy=True) if tensor.is_floating_point() else tensor.clone())
                 tensor = values = scale = None
         module = skeleton.complete(device.name, recipe.dtype)
-    return module, tensor_bytes(module)
+    return module, skeleton.device_bytes
 
 
 def _narrow_name(name: str, names: Container[str]) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from gen_worker.authoring.building import BUILDING
 from gen_worker.authoring.module_state import ModuleState
-from gen_worker.residency.loaders.base import import_torch
+from gen_worker.residency.loaders.base import import_torch, tensor_bytes
 from gen_worker.residency.loaders.building import Pace, parameters_on_meta
 from gen_worker.residency.loaders.library import may_be_missing
 
@@ -47,6 +47,7 @@ class Skeleton:
         self._as_made: ModuleState | None = None
         self._configs: list[tuple[Any, dict[str, Any]]] = []
         self.may_be_kept = True
+        self.device_bytes = 0  # that the complete module takes of the device
 
     @property
     def names(self) -> Mapping[str, Any]:
@@ -118,6 +119,7 @@ class Skeleton:
         self._put_buffers(device, dtype)
         self.module.requires_grad_(False)
         self.module.eval()
+        self.device_bytes = tensor_bytes(self.module)
         if self.may_be_kept:
             self._as_made = ModuleState(self.module, tensors=False)
             self._configs = [(value, dict(vars(value))) for value in vars(self.module).values() if hasattr(value, "to_diff_dict")]

@@ -19,7 +19,7 @@ from gen_worker.net.digests import digest_file
 from gen_worker.residency.device import Device
 from gen_worker.residency.host_tier import DISK_BYTES_S, HostBuffer, HostTier, file_key
 from gen_worker.residency.layout import ALIGN, Image, aligned, image_of
-from gen_worker.residency.loaders.base import LoadControl, import_torch, tensor_bytes
+from gen_worker.residency.loaders.base import LoadControl, import_torch
 from gen_worker.residency.loaders.building import Pace
 from gen_worker.residency.loaders.skeleton import NotUnderstoodError, Skeleton
 from gen_worker.residency.loaders.skeletons import Skeletons
@@ -198,7 +198,7 @@ def load_module(recipe: Recipe, device: Device, control: LoadControl, part_id: s
             dtype = torch.float32 if recipe.wide(name) else recipe.dtype
             skeleton.put(name, tensor.to(dtype) if tensor.is_floating_point() else tensor)
         module = skeleton.complete(device.name, recipe.dtype)
-    return module, tensor_bytes(module)
+    return module, skeleton.device_bytes
 
 
 @contextmanager
