@@ -43,6 +43,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     public_url: str = ""
     peers: tuple[str, ...] = ()
     owns_workers: bool = True
+    drain_s: float = 20.0
     allow_private_webhooks: bool = False
     retention: RetentionSettings = RetentionSettings()
 
@@ -90,14 +91,14 @@ class Node:
         while self.term is None:
             await self._standing.changed(3600)
 
-    async def stop(self, drain_s: float) -> None:
+    async def stop(self) -> None:
         """Drain workers, write what waits, give leadership back, close the store."""
         if self.living is not None:
             self.living.cancel()
             await asyncio.gather(self.living, return_exceptions=True)
         term, self.term = self.term, None
         if term is not None:
-            await term.drain(drain_s)
+            await term.drain()
             with contextlib.suppress(StoreError):  # the store is away: the lease ends by itself
                 await term.end(None)
         await self._door.stop(0.5)
@@ -134,6 +135,7 @@ class Node:
             scheduler_addrs=(self.worker_address, *settings.peers),
             hosts=settings.hosts,
             owns_workers=owns_workers,
+            drain_s=settings.drain_s,
             allow_private_webhooks=settings.allow_private_webhooks,
             retention=settings.retention,
         )

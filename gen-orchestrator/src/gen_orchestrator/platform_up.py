@@ -93,6 +93,7 @@ class Platform:
                 public_url=settings.public_url,
                 peers=settings.peers,
                 owns_workers=not settings.stands_by,
+                drain_s=settings.drain_s,
                 allow_private_webhooks=settings.allow_private_webhooks,
                 retention=settings.retention,
             ),
@@ -121,7 +122,7 @@ class Platform:
         self._show("draining: runs that are under way may finish; Ctrl-C again ends at once")
         server.should_exit = True
         await asyncio.wait([serving], timeout=5)
-        await node.stop(settings.drain_s)
+        await node.stop()
         if broken:
             node.living.result()
         return 0

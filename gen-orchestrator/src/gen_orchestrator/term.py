@@ -62,6 +62,7 @@ class TermSettings(msgspec.Struct, frozen=True, kw_only=True):
     scheduler_addrs: tuple[str, ...]
     hosts: HostPolicy
     owns_workers: bool
+    drain_s: float
     allow_private_webhooks: bool
     retention: RetentionSettings
 
@@ -120,6 +121,7 @@ class Term:
             clock,
             log,
             scheduler_addr=",".join(settings.scheduler_addrs),
+            drain_s=settings.drain_s,
             news=starved,
         )
         files = RunFiles(settings.data / "files", self._winner)
@@ -142,9 +144,9 @@ class Term:
         self.keeper.start()
         self._webhooks.start()
 
-    async def drain(self, grace_s: float) -> None:
+    async def drain(self) -> None:
         """End this node's workers; what they still run may finish, and the results are recorded."""
-        await self.keeper.stop(grace_s)
+        await self.keeper.stop()
 
     def retire(self) -> None:
         """This node leads no more: its workers go on with their runs, bring the results to the next leader, and end."""

@@ -8,7 +8,7 @@ import msgspec
 
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A worker to start. `folder` holds the release's source, `manifest` its baked manifest; `gpu` is a device number or empty.
-    `scheduler_addr` is host:port, several of them with commas between."""
+    `scheduler_addr` is host:port, several of them with commas between. Told to end, it may go on with its runs for `drain_s`."""
 
     worker_id: str
     release_id: str
@@ -18,6 +18,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     folder: str
     manifest: str
     python: str
+    drain_s: float
     gpu: str = ""
     env: dict[str, str] = {}
 

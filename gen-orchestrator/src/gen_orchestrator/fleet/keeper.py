@@ -24,6 +24,7 @@ from gen_worker.log import Log
 
 ROUND_S = 1.0
 DRAIN_S = 120.0
+FLUSH_S = 10.0  # after the drain: cancelled runs end, results are delivered
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +47,8 @@ class _Child(msgspec.Struct):
 
 
 class Keeper:
-    """Of one leader and one fleet. `news` is set by whoever sees a reason to look now; `scheduler_addr` is where workers connect."""
+    """Of one leader and one fleet. `news` is set by whoever sees a reason to look now; `scheduler_addr` is where workers connect;
+    told to end, they may go on with their runs for `drain_s`."""
 
     def __init__(
         self,
@@ -59,6 +61,7 @@ class Keeper:
         log: Log,
         *,
         scheduler_addr: str,
+        drain_s: float,
         news: asyncio.Event,
     ) -> None:
         self._fleet = fleet
@@ -75,6 +78,7 @@ class Keeper:
         self._not_before_s: dict[str, float] = {}
         self._busy_s: dict[str, float] = {}
         self._scheduler_addr = scheduler_addr
+        self._drain_s = drain_s
         self._news = news
         self._task: asyncio.Task[None] | None = None
         self._stopping: set[asyncio.Task[None]] = set()
@@ -108,21 +112,21 @@ class Keeper:
     def start(self) -> None:
         self._task = asyncio.create_task(self._keep(), name="fleet-keeper")
 
-    async def stop(self, grace_s: float) -> None:
+    async def stop(self) -> None:
         """Drain all workers, then end them."""
         if self._task is not None:
             self._task.cancel()
         for worker in self._pool:
             self._gateway.drain(worker)
-        await self._fleet.close(grace_s)
+        await self._fleet.close(self._drain_s + FLUSH_S)
 
     def retire(self) -> None:
         """Start none any more, and have all drain: another leader records what they still run."""
         if self._task is not None:
             self._task.cancel()
         for worker_id, child in self._children.items():
-            if not child.stopping:
-                child.stopping = True
+            if not child.stopping or child.leaves_by_s:
+                child.stopping, child.leaves_by_s = True, 0.0
                 self._end(worker_id)
 
     def drain(self, worker_id: str) -> bool:
@@ -198,6 +202,7 @@ class Keeper:
             owner=launch.owner,
             token=self._tokens.issue(claims),
             scheduler_addr=self._scheduler_addr,
+            drain_s=self._drain_s,
             folder=launch.folder,
             manifest=launch.manifest,
             python=launch.python,
@@ -251,6 +256,6 @@ class Keeper:
             self._end(worker_id)
 
     def _end(self, worker_id: str) -> None:
-        task = asyncio.create_task(self._fleet.stop(worker_id, DRAIN_S), name=f"drain-{worker_id}")
+        task = asyncio.create_task(self._fleet.stop(worker_id, self._drain_s + FLUSH_S), name=f"drain-{worker_id}")
         self._stopping.add(task)
         task.add_done_callback(self._stopping.discard)

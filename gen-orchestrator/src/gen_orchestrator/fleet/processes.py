@@ -1,4 +1,8 @@
-"""Workers as child processes of this one. They end with it: the kernel tells them when their parent is gone."""
+"""Workers as child processes of this one. They notice when it is gone.
+
+Where other nodes can take over, they drain then: they bring their runs' results to the next leader. Otherwise nobody would take these, and
+the kernel ends them at once, so that the next start finds the devices free.
+"""
 
 import asyncio
 import os
@@ -8,12 +12,21 @@ from pathlib import Path
 from gen_orchestrator.fleet.base import OnExit, WorkerSpec
 
 LOG_TAIL_BYTES = 16 << 10
-# Set before the worker begins. A parent that died in between is seen by the second line: the signal would not come any more.
+# Before the worker begins. The end of its stdin is the end of its parent. (The kernel's signal for that comes once for each thread of a
+# parent that is killed, and a second SIGTERM means: now.) A parent that died before the kernel was asked is seen by its id.
 _START = """
-import ctypes, os, runpy, sys
-ctypes.CDLL(None).prctl(1, 15)
-if os.getppid() != int(os.environ["GEN_ORCHESTRATOR_PID"]):
-    sys.exit(0)
+import ctypes, os, runpy, signal, sys, threading
+def watch(parent):
+    while os.read(parent, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+if os.environ["GEN_ORCHESTRATOR_OUTLIVED"] == "1":
+    threading.Thread(target=watch, args=(os.dup(0),), daemon=True, name="parent-watch").start()
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+else:
+    ctypes.CDLL(None).prctl(1, 9)
+    if os.getppid() != int(os.environ["GEN_ORCHESTRATOR_PID"]):
+        sys.exit(0)
 runpy.run_module("gen_worker.entrypoint", run_name="__main__", alter_sys=True)
 """
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
@@ -40,7 +53,7 @@ class Processes:
                 _START,
                 cwd=spec.folder,
                 env=worker_environment(spec, os.environ),
-                stdin=asyncio.subprocess.DEVNULL,
+                stdin=asyncio.subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C on the terminal is for us: we drain them
@@ -115,6 +128,8 @@ def worker_environment(spec: WorkerSpec, env: "os._Environ[str] | dict[str, str]
     kept |= spec.env
     kept |= {
         "GEN_ORCHESTRATOR_PID": str(os.getpid()),
+        "GEN_ORCHESTRATOR_OUTLIVED": str(int("," in spec.scheduler_addr)),
+        "WORKER_DRAIN_TIMEOUT_SECONDS": str(spec.drain_s),
         "GEN_WORKER_MANIFEST_PATH": spec.manifest,
         "GEN_WORKER_ENDPOINT_ROOT": spec.folder,
         "LOG_FORMAT": "json",

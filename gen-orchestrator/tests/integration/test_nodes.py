@@ -1,0 +1,149 @@
+"""Two nodes on one PostgreSQL: one leads, the other stands by, and takes over when it dies or is deposed."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from platform_process import read_events
+from serve_process import ServeProcess, free_port
+
+TAKEOVER_S = 10.0  # 6 s where the machine has nothing else to do
+
+
+@pytest.fixture
+def nodes(project: Path, tmp_path: Path, postgres_url: str) -> Iterator[tuple[ServeProcess, ServeProcess]]:
+    """The leader and the one that stands by, with one data folder; each knows the worker address of the other."""
+    data = tmp_path / "data"
+    first = ServeProcess(project, data, postgres_url, "first", env={"GEN_ORCHESTRATOR_PEERS": f"127.0.0.1:{(port := free_port())}"})
+    first.until(lambda: first.role() == "leader")
+    second = ServeProcess(
+        project, data, postgres_url, "second", "--worker-listen", f"127.0.0.1:{port}", "--peer", first.worker_address,
+    )  # fmt: skip
+    second.until(lambda: second.role() == "standby")
+    yield first, second
+    for node in (first, second):
+        node.close()
+
+
+def test_any_node_answers(nodes: tuple[ServeProcess, ServeProcess]) -> None:
+    first, second = nodes
+    run = second.invoke("echo", {"text": "through the other"}).json()
+    assert (run["status"], run["output"]["text"]) == ("succeeded", "through the other")
+    assert first.run(run["id"]) == second.run(run["id"])
+    with second.http.stream(
+        "POST", "/v1/local/probe/count", json={"payload": {"times": 50}}, headers={"accept": "text/event-stream"}
+    ) as answer:
+        events = list(read_events(answer))
+    assert [data["number"] for _, name, data in events if name == "output"] == list(range(50))
+    saved = second.invoke("save", {"text": "kept"}).json()
+    assert second.http.get(f"/v1/files/local/{saved['output']['file']['ref']}").text == "kept"
+    for node in nodes:  # errors are the leader's, too
+        answer = node.http.post("/v1/local/probe/ecko", json={})
+        assert (answer.status_code, "Did you mean 'echo'" in answer.json()["detail"]) == (404, True)
+    pieces = (piece for piece in (b'{"payload": {"text": "', b"in pieces", b'"}}'))
+    assert second.http.post("/v1/local/probe/echo", content=pieces).json()["output"]["text"] == "in pieces"
+    assert second.http.head("/openapi.json").status_code == 200
+    assert second.http.get("/livez").json() == {"ok": True}
+    assert first.http.get("/readyz", headers={"host": "evil.example"}).status_code == 421
+    assert second.http.get("/v1/runs", headers={"host": "evil.example"}).status_code == 421
+
+
+def test_a_killed_leader_is_replaced_and_loses_nothing(nodes: tuple[ServeProcess, ServeProcess], tmp_path: Path) -> None:
+    """Its workers follow with what they were running, readers go on where they were, and every accepted run ends."""
+    first, second = nodes
+    slow = second.submit("sleep", {"seconds": 8, "text": "slow", "folder": str(tmp_path)})
+    first.until(lambda: (tmp_path / "notes").exists())
+    counting = first.submit("count", {"times": 150, "seconds": 0.05})
+    queued = [second.submit("one-at-a-time", {"seconds": 0.01, "text": str(number)}) for number in range(30)]
+    seen: list[tuple[str, int]] = []
+    first.until(lambda: first.run(counting)["status"] == "running")
+    with second.http.stream("GET", f"/v1/runs/{counting}/events", headers={"accept": "text/event-stream"}) as answer:
+        try:
+            for ident, name, data in read_events(answer):
+                if name == "output":
+                    seen.append((ident, data["number"]))
+                    if len(seen) == 10:
+                        first.process.kill()
+                        killed_s = time.monotonic()
+        except httpx.HTTPError:
+            pass
+    first.kill()
+    accepted = second.invoke("echo", {"text": "after"}, headers={"idempotency-key": "after"})
+    answered_s = time.monotonic() - killed_s
+    assert accepted.json()["status"] == "succeeded"
+    print(f"first run done {answered_s:.2f} s after the kill")
+    assert answered_s < TAKEOVER_S + 10  # a new worker has to start for this one
+    assert second.role() == "leader"
+    rest = second.events(counting, seen[-1][0])
+    outputs = [*seen, *((ident, data["number"]) for ident, name, data in rest if name == "output")]
+    assert outputs == [(f"1-{number + 1}", number) for number in range(150)], second.log.read_text()[-3000:]
+    assert second.run(slow, 60)["attempt"] == 1, second.log.read_text()[-3000:]
+    assert second.run(slow)["output"]["text"] == "slow"
+    assert [second.run(run_id, 60)["output"]["text"] for run_id in queued] == [str(number) for number in range(30)]
+
+
+def test_takeover_is_quick_for_callers(nodes: tuple[ServeProcess, ServeProcess]) -> None:
+    """A request that comes while nobody leads is held, and answered by the next leader."""
+    first, second = nodes
+    first.kill()
+    began_s = time.monotonic()
+    run_id = second.submit("echo", {"text": "x"})
+    took_s = time.monotonic() - began_s
+    assert took_s < TAKEOVER_S
+    assert second.run(run_id, 30)["status"] == "succeeded"
+
+
+def test_a_paused_leader_is_deposed_and_stands_by(nodes: tuple[ServeProcess, ServeProcess]) -> None:
+    first, second = nodes
+    kept = first.submit("sleep", {"seconds": 12, "text": "kept"})
+    first.until(lambda: first.run(kept)["status"] == "running")
+    pid = first.process.pid
+    first.pause()
+    second.until(lambda: second.role() == "leader", 15)
+    assert second.invoke("echo", {"text": "by the second"}).json()["status"] == "succeeded"
+    first.resume()
+    first.until(lambda: first.role() == "standby", 15)
+    assert first.process.pid == pid
+    assert first.process.poll() is None
+    assert first.invoke("echo", {"text": "forwarded"}).json()["output"]["text"] == "forwarded"
+    assert first.run(kept, 60)["output"]["text"] == "kept"
+    assert first.run(kept)["attempt"] == 1, second.log.read_text()[-3000:]
+    second.kill()
+    first.until(lambda: first.role() == "leader", 15)
+    assert first.invoke("echo", {"text": "again"}).json()["status"] == "succeeded"
+    epochs = [json.loads(line) for line in first.log.read_text().splitlines() if "leader.elected" in line]
+    assert [entry["epoch"] for entry in epochs] == [1, 3]
+
+
+def test_a_leader_that_ends_in_order_hands_over_at_once(nodes: tuple[ServeProcess, ServeProcess]) -> None:
+    first, second = nodes
+    failures: list[str] = []
+    count = 0
+    stop = threading.Event()
+
+    def ask() -> None:
+        nonlocal count
+        with httpx.Client(base_url=second.url, timeout=60, trust_env=False) as http:
+            while not stop.is_set():
+                number = count
+                answer = http.post(
+                    "/v1/local/probe/echo", json={"payload": {"text": str(number)}}, headers={"idempotency-key": f"k{number}"}
+                )
+                if answer.status_code == 200 and answer.json()["output"]["text"] == str(number):
+                    count += 1
+                elif answer.status_code != 503:
+                    failures.append(answer.text)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    second.until(lambda: count > 20)
+    assert first.stop() == 0
+    before = count
+    second.until(lambda: second.role() == "leader" and count > before + 20)
+    stop.set()
+    asking.join()
+    assert failures == []

@@ -1,0 +1,69 @@
+"""Nodes of `gen-orchestrator serve` in processes of their own."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+from platform_process import PlatformProcess
+
+PROGRAM = Path(sys.executable).parent / "gen-orchestrator"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class ServeProcess(PlatformProcess):
+    """One node. `start` returns when it answers, whoever leads."""
+
+    def __init__(self, project: Path, data: Path, store: str, name: str, *arguments: str, env: dict[str, str] | None = None) -> None:
+        self._env = {**os.environ, **(env or {})}
+        self.port, self.worker_port = free_port(), free_port()
+        self._name = name
+        self._store = store
+        super().__init__(project, data, *arguments)
+
+    @property
+    def worker_address(self) -> str:
+        return f"127.0.0.1:{self.worker_port}"
+
+    def start(self) -> None:
+        self.log = self.data.parent / f"{self._name}.log"
+        command = [
+            str(PROGRAM), "serve", str(self.project), "--data", str(self.data), "--store", self._store,
+            "--listen", f"127.0.0.1:{self.port}", "--worker-listen", self.worker_address, *self._arguments,
+        ]  # fmt: skip
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=self._env)
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
+        self.await_ready()
+
+    def await_ready(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if json.loads(line)["event"] == "ready":
+                return
+        raise AssertionError(self.log.read_text()[-4000:])
+
+    def role(self) -> str:
+        """`leader`, `standby`, or empty while nobody leads."""
+        try:
+            answer = self.http.get("/readyz")
+        except httpx.HTTPError:
+            return ""
+        return str(answer.json().get("role", "")) if answer.status_code == 200 else ""
+
+    def pause(self) -> None:
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
