@@ -173,6 +173,11 @@ async def at_work(ctx: ActionContext, sock: RealtimeSocket) -> None:
         await sock.send_bytes(data)
 
 @worker_websocket()
+async def bulky(ctx: ActionContext, sock: RealtimeSocket) -> None:
+    async for data in sock.iter_bytes():
+        await sock.send_bytes(bytes(int(data)))
+
+@worker_websocket()
 async def stubborn(ctx: ActionContext, sock: RealtimeSocket) -> None:
     await asyncio.sleep(3600)
 """

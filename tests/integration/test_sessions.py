@@ -26,6 +26,8 @@ MODEL = ModelRef(ModelRefSource.FIXED, "0")
 class Client:
     """Takes frames as soon as `takes` is set."""
 
+    largest_bytes = 1000
+
     def __init__(self) -> None:
         self.frames: list[bytes] = []
         self.events: list[RunEvent] = []
@@ -145,6 +147,11 @@ async def wrong_types(ctx: ActionContext, sock: RealtimeSocket) -> None:
     await sock.send_bytes("text")  # type: ignore[arg-type]
 
 
+async def too_large(ctx: ActionContext, sock: RealtimeSocket) -> None:
+    await sock.send_bytes(bytes(1000))
+    await sock.send_bytes(bytes(1001))
+
+
 async def swallowing(ctx: ActionContext, sock: RealtimeSocket) -> None:
     try:
         await asyncio.Event().wait()
@@ -190,6 +197,7 @@ async def test_how_sessions_end(tmp_path: Path) -> None:
             (failing, {}, "error:ZeroDivisionError", "internal"),
             (deaf, {"timeout_ms": 20}, "error:DeadlineError", "fatal"),
             (wrong_types, {}, "error:TypeError", "internal"),
+            (too_large, {}, "error:ValueError", "validation"),
         ):
             async with session(made, function, **options) as (_, client):
                 await client.until(lambda client=client: bool(client.reasons))

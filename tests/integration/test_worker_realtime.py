@@ -130,6 +130,18 @@ async def test_a_handler_that_is_stuck_is_reported_and_one_that_waits_for_its_cl
         assert [await session.close() for session in (idle, busy)] == ["completed"] * 2
 
 
+async def test_a_frame_that_cannot_travel_fails_where_it_is_sent(start_worker: Start, folder: Path) -> None:
+    async with served(start_worker, folder, WORKER_MAX_MESSAGE_BYTES="65536") as (scheduler, worker):
+        session = await scheduler.open_realtime("bulky")
+        await session.send(b"40000")
+        frame = await session.receive()
+        assert frame is not None
+        assert len(frame.data) == 40_000
+        await session.send(b"60000")
+        assert await end_of(session) == "error:ValueError"
+        assert "a frame of 60000 bytes; at most" in worker.logged("realtime.handler_failed")[0]["error"]
+
+
 async def test_limits_hold_for_sessions(start_worker: Start, folder: Path) -> None:
     async with served(start_worker, folder, WORKER_MAX_CONCURRENCY="1") as (scheduler, _):
         session = await scheduler.open_realtime("mirror")

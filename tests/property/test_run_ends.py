@@ -281,6 +281,8 @@ def test_a_run_ends_once_whatever_breaks(scenario: str, afterwards: bool, tmp_pa
 class _Listener:
     """The client of a session: it is there until the handler has heard it once."""
 
+    largest_bytes = 1000
+
     def send(self, data: bytes, *, is_text: bool, taken: Callable[[], None]) -> None:
         taken()
         ENTERED.set()

@@ -121,6 +121,10 @@ class _Client:
 
     # What the session tells.
 
+    @property
+    def largest_bytes(self) -> int:
+        return MAX_MESSAGE_BYTES
+
     def send(self, data: bytes, *, is_text: bool, taken: Callable[[], None]) -> None:
         self._frames_out += 1
         if self._socket is not None:

@@ -31,6 +31,11 @@ _encode_json = msgspec.json.Encoder(order="sorted").encode
 class FrameSink(Protocol):
     """Takes what a handler does with its socket, on the executor's loop."""
 
+    @property
+    def largest_bytes(self) -> int:
+        """How large a frame may be. Read from the handler's thread."""
+        ...
+
     def send(self, data: bytes, *, is_text: bool, taken: Callable[[], None]) -> None:
         """Pass on one frame; call `taken` once it is on its way."""
         ...
@@ -125,6 +130,10 @@ class HandlerSocket(RealtimeSocket):
 
     async def _send(self, data: bytes, *, is_text: bool) -> None:
         self._working_since_s = time.monotonic()
+        largest_bytes = self._sink.largest_bytes
+        if len(data) > largest_bytes:
+            # Here, where the author's line is known: what cannot travel must not be lost without a word.
+            raise ValueError(f"a frame of {len(data)} bytes; at most {largest_bytes} travel. Send it in pieces, or save a file instead")
         while not self._is_over() and not self._has_room(len(data)):
             await self._wait(self._room, lambda: self._has_room(len(data)))
         if self._is_over():

@@ -19,6 +19,7 @@ from gen_worker.wire.messages import CloseRealtime, OpenRealtime, RealtimeCredit
 
 AHEAD_FRAMES = 4 * INBOUND_FRAMES  # how far a scheduler may be ahead that does not count credit
 GRANT_FRAMES = 64
+FRAME_OVERHEAD_BYTES = 512  # of a message around its frame, with a session id of up to 128 characters
 
 
 class _WireClient:
@@ -34,6 +35,10 @@ class _WireClient:
         self._has_credit = has_credit
         self._ended = ended
         self._begun_frames = 0
+
+    @property
+    def largest_bytes(self) -> int:
+        return self._voice.outbox.largest_bytes - FRAME_OVERHEAD_BYTES
 
     def grant(self, frames: int) -> None:
         """Let the scheduler send so many frames more."""
