@@ -49,7 +49,7 @@ class DevRun:
         self.log = EventLog(run_id, max_events=MAX_RUN_EVENTS, max_bytes=MAX_RUN_BYTES)
         self.key = ""  # the Idempotency-Key of its request, and what identifies that request
         self.fingerprint = b""
-        self._end: asyncio.Event | None = None
+        self._waiting: list[asyncio.Future[None]] = []
 
     @property
     def finished(self) -> bool:
@@ -100,24 +100,28 @@ class DevRun:
         self.finished_s = time.time()
         self.status = "succeeded" if outcome.success else "canceled" if outcome.error_type == "canceled" else "failed"
         self.log.seal()
-        if self._end is not None:
-            self._end.set()
-            self._end = None
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
 
     async def wait(self, timeout_s: float | None) -> bool:
         """Wait for the end; False when it did not come in time."""
         if self.finished:
             return True
-        if self._end is None:
-            self._end = asyncio.Event()
-        if timeout_s is None:
-            await self._end.wait()
-            return True
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
         try:
+            if timeout_s is None:
+                await waiter
+                return True
             async with asyncio.timeout(timeout_s):
-                await self._end.wait()
+                await waiter
         except TimeoutError:
             return False
+        finally:
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
         return True
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any, Generic, TypeVar
 
+from gen_worker.event_loop import new_event_loop
 from gen_worker.execution.mailbox import Mailbox
 from gen_worker.execution.stuck import task_stacks
 from gen_worker.log import Log
@@ -80,7 +81,7 @@ class _LoopThread:
 
     def __init__(self, mailbox: Mailbox, log: Log) -> None:
         self.mailbox = mailbox
-        self.loop = asyncio.new_event_loop()
+        self.loop = new_event_loop()
         self.tasks: set[TenantTask[Any]] = set()  # of the worker's loop
         self.left = False
         self._log = log
