@@ -6,6 +6,7 @@ import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gen_orchestrator.api.admin import AdminRoutes
+from gen_orchestrator.api.docs import DocsRoutes
 from gen_orchestrator.api.files import FileRoutes
 from gen_orchestrator.api.runs import RunRoutes
 from gen_orchestrator.api.workers import WorkerRoutes
@@ -34,6 +35,7 @@ def build_app(runs: RunRoutes, files: FileRoutes, workers: WorkerRoutes, admin: 
         body = problem(500, "internal", "internal error", instance=request.scope["path"])
         await request.answer(500, msgspec.json.encode(body), PROBLEM_JSON)
 
+    docs = DocsRoutes()
     routes: Sequence[tuple[str, str, Handler]] = [
         ("GET", "/v1/runs", runs.list),
         ("GET", "/v1/runs/{run_id}", runs.get),
@@ -56,6 +58,8 @@ def build_app(runs: RunRoutes, files: FileRoutes, workers: WorkerRoutes, admin: 
         ("GET", "/readyz", admin.readyz),
         ("GET", "/metrics", admin.metrics),
         ("GET", "/openapi.json", admin.openapi),
+        ("GET", "/docs", docs.page),
+        ("GET", "/docs/{name}", docs.file),
     ]
     return _Front(Endpoint(runs.invoke, on_error, hosts), build_router(routes, on_error, hosts))
 

@@ -62,6 +62,8 @@ class Front:
         request = Request({"path_params": {}, **scope}, receive, send)
         try:
             check_caller(request, self._hosts)
+            if scope["path"] in ("/livez", "/readyz") and scope["method"] not in ("GET", "HEAD"):
+                raise RequestError(405, "method_not_allowed", f"{scope['method']} is not possible here", headers={"allow": "GET, HEAD"})
             if scope["path"] == "/livez":
                 await request.answer(200, b'{"ok":true}')
             elif scope["path"] == "/readyz":

@@ -1,126 +1,88 @@
-"""OpenAPI 3.1 from the manifests of the releases that tags point at: one operation a function and tag."""
+"""OpenAPI 3.1 from the manifests of the releases that tags point at: one operation a function and tag, beside the API's own routes.
+
+Every status has the schema of what is really sent with it. A run that failed is a run with its `error`; what never became a run is a
+problem. So the statuses that may be either have both, under both media types: generators of clients take the first one that they know.
+"""
 
 from typing import Any
 
 from gen_orchestrator import __version__
+from gen_orchestrator.api.own_paths import own_paths
+from gen_orchestrator.domain.runs import PRIORITIES
+from gen_orchestrator.domain.webhooks import EVENTS
 from gen_orchestrator.hub.registry import PROD, Registry
 from gen_worker.contract.manifest import FunctionEntry
 from gen_worker.contract.problem import Problem
 from gen_worker.contract.run import RunObject, RunPage
+from gen_worker.errors import FieldError
+from gen_worker.http.components import REF, Components, Schema
+from gen_worker.http.openapi import EITHER, PROBLEMS, json_response, problem_response
 from gen_worker.project.schemas import schema_components
 
-REF = "#/components/schemas/{name}"
-_PROBLEMS = {
-    "400": "The payload or an option is wrong",
-    "404": "No such function or tag",
-    "413": "The body is too large",
-    "422": "The Idempotency-Key was used for another request",
-    "429": "Too much waits already",
-    "503": "Try again",
-    "504": "The run took too long",
+_PARAMETERS: list[Schema] = [
+    {"name": "idempotency-key", "in": "header", "schema": {"type": "string"}, "description": "The same key and request give the same run"},
+    {
+        "name": "prefer",
+        "in": "header",
+        "schema": {"type": "string"},
+        "description": "`respond-async`, or `wait=SECONDS` (60 without it): answer 202 with a run to follow (RFC 7240)",
+    },
+]
+_SECONDS: Schema = {"type": "number", "minimum": 0, "maximum": 604800}
+_OPTIONS: Schema = {
+    "timeout_s": {**_SECONDS, "description": "The run is ended after so long; 0: the function's own time"},
+    "start_timeout_s": {**_SECONDS, "description": "The run expires when it has not begun after so long; 0: the function's own time"},
+    "priority": {"type": "string", "enum": list(PRIORITIES), "default": "normal"},
+    "webhook": {"type": "string", "description": "A URL that is told of the run (Standard Webhooks)"},
+    "webhook_events": {"type": "array", "items": {"type": "string", "enum": list(EVENTS)}},
 }
 
 
 def document(registry: Registry) -> dict[str, Any]:
     """The document. Functions at `prod` have the plain path, others `:tag`."""
-    (run_ref, page_ref, problem_ref), components = schema_components([RunObject, RunPage, Problem], REF)
+    _, schemas = schema_components([RunObject, RunPage, Problem, FieldError], REF)
+    components = Components(schemas)
+    run_schema = schemas["RunObject"]
     paths: dict[str, Any] = {}
     for tag in registry.tags():
         for entry in registry.manifest(tag.release_id).functions:
             if entry.name == tag.function:
                 suffix = "" if tag.tag == PROD else f":{tag.tag}"
                 name = f"{tag.endpoint}_{tag.function}{'' if tag.tag == PROD else '_' + tag.tag}".replace("-", "_")
-                payload = _component(components, f"{name}_input", entry.input_schema)
-                output = _component(components, f"{name}_output", entry.output_schema)
-                paths[f"/v1/{tag.owner}/{tag.endpoint}/{tag.function}{suffix}"] = {
-                    "post": _invoke(entry, name, payload, output, run_ref, problem_ref)
-                }
-    paths |= _run_paths(run_ref, page_ref, problem_ref)
+                path = f"/v1/{tag.owner}/{tag.endpoint}/{tag.function}{suffix}"
+                paths[path] = {"post": _invoke(entry, name, components, run_schema)}
     return {
         "openapi": "3.1.0",
         "info": {"title": "gen-orchestrator", "version": __version__},
-        "paths": dict(sorted(paths.items())),
-        "components": {"schemas": components},
+        "paths": dict(sorted({**paths, **own_paths()}.items())),
+        "components": {"schemas": components.schemas},
     }
 
 
-def _component(components: dict[str, Any], prefix: str, schema: dict[str, Any]) -> dict[str, Any]:
-    """Move a manifest's schema into the document's components, under names that no other function has."""
-    schema = dict(schema)  # of the manifest, which stays as it is
-    definitions = schema.pop("$defs", {})
-
-    def moved(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {
-                key: REF.format(name=f"{prefix}_{each.removeprefix('#/$defs/')}") if key == "$ref" else moved(each)
-                for key, each in value.items()
-            }
-        return [moved(each) for each in value] if isinstance(value, list) else value
-
-    for name, definition in definitions.items():
-        components[f"{prefix}_{name}"] = moved(definition)
-    found: dict[str, Any] = moved(schema)
-    return found
-
-
-def _invoke(
-    entry: FunctionEntry, name: str, payload: dict[str, Any], output: dict[str, Any], run: dict[str, Any], problem: dict[str, Any]
-) -> dict[str, Any]:
-    envelope = {
-        "type": "object",
-        "required": ["payload"],
-        "properties": {
-            "payload": payload,
-            "timeout_s": {"type": "number", "minimum": 0},
-            "start_timeout_s": {"type": "number", "minimum": 0},
-            "priority": {"enum": ["high", "normal", "low"]},
-            "webhook": {"type": "string"},
-            "webhook_events": {"type": "array", "items": {"type": "string"}},
-        },
-    }
+def _invoke(entry: FunctionEntry, name: str, components: Components, run_schema: Schema) -> Schema:
+    payload, output = components.adopt(entry.input_schema), components.adopt(entry.output_schema)
+    words = "".join(part.capitalize() for part in name.split("_"))
+    request = components.add(f"{words}Request", {"type": "object", "required": ["payload"], "properties": {"payload": payload, **_OPTIONS}})
+    shown: Schema = {"anyOf": [output, {"type": "null"}]} if not entry.incremental_output else {"type": "null"}
+    properties = {**run_schema["properties"], "output": shown, "input": {"anyOf": [payload, {"type": "null"}]}}
+    run = components.add(f"{words}Run", {**run_schema, "properties": properties})
+    done = json_response("The run, which has succeeded", run)
+    done["content"]["text/event-stream"] = {"schema": {"type": "string"}, "x-event-data": {"output": output}}
+    done["content"]["application/x-ndjson"] = {"schema": {"type": "string"}}
+    either = {"anyOf": [run, {"$ref": REF.format(name="Problem")}]}
+    responses: Schema = {status: json_response(text, either, "application/problem+json") for status, text in EITHER.items()}
+    responses |= {status: problem_response(text) for status, text in PROBLEMS.items()}
+    content: Schema = {"application/json": {"schema": request}}
+    if "Asset" in entry.input_schema.get("$defs", {}) or '"contentEncoding"' in str(entry.input_schema):
+        form = {"type": "object", "properties": {"payload": {"type": "string", "description": "The payload's JSON, without its files"}}}
+        content["multipart/form-data"] = {"schema": form}
     return {
         "operationId": name,
-        "summary": entry.name,
-        "parameters": [
-            {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string"}, "description": "The same key gives the same run"},
-            {"name": "Prefer", "in": "header", "schema": {"type": "string"}, "description": "respond-async, or wait=SECONDS"},
-        ],
-        "requestBody": {"required": True, "content": {"application/json": {"schema": envelope}}},
+        "tags": ["functions"],
+        "summary": f"Run {entry.name}",
+        "parameters": _PARAMETERS,
+        "requestBody": {"required": True, "content": content},
         "x-output": output,
-        "x-incremental-output": entry.incremental_output,
-        "responses": {
-            "200": {"description": "The run, finished", "content": {"application/json": {"schema": run}}},
-            "202": {"description": "The run goes on", "content": {"application/json": {"schema": run}}},
-            **_problems(problem),
-        },
-    }
-
-
-def _problems(problem: dict[str, Any]) -> dict[str, Any]:
-    content = {"application/problem+json": {"schema": problem}}
-    return {status: {"description": text, "content": content} for status, text in _PROBLEMS.items()}
-
-
-def _run_paths(run: dict[str, Any], page: dict[str, Any], problem: dict[str, Any]) -> dict[str, Any]:
-    run_id = {"name": "run_id", "in": "path", "required": True, "schema": {"type": "string"}}
-    missing = {"404": {"description": "No such run", "content": {"application/problem+json": {"schema": problem}}}}
-    one = {"200": {"description": "The run", "content": {"application/json": {"schema": run}}}, **missing}
-    wait = {"name": "wait", "in": "query", "schema": {"type": "integer", "minimum": 0}}
-    filters = [
-        {"name": name, "in": "query", "schema": {"type": "string"}} for name in ("status", "function", "endpoint", "owner", "cursor")
-    ]
-    stream = {"200": {"description": "Events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}, **missing}
-    found = {"200": {"description": "Runs, newest first", "content": {"application/json": {"schema": page}}}}
-    return {
-        "/v1/runs": {"get": {"operationId": "list_runs", "parameters": filters, "responses": found}},
-        "/v1/runs/{run_id}": {"get": {"operationId": "get_run", "parameters": [run_id, wait], "responses": one}},
-        "/v1/runs/{run_id}/events": {"get": {"operationId": "run_events", "parameters": [run_id], "responses": stream}},
-        "/v1/runs/{run_id}/cancel": {"post": {"operationId": "cancel_run", "parameters": [run_id], "responses": one}},
-        "/v1/runs/{run_id}/retry": {
-            "post": {
-                "operationId": "retry_run",
-                "parameters": [run_id],
-                "responses": {"202": {"description": "The new run", "content": {"application/json": {"schema": run}}}, **missing},
-            }
-        },
+        "x-output-mode": entry.output_mode,
+        "responses": {"200": done, "202": json_response("The run goes on", run), **responses},
     }

@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from gen_orchestrator.cli.api import Api, ApiError, url_option
-from gen_orchestrator.cli.refs import path_of, payload_of
+from gen_orchestrator.cli.refs import path_of, payload_of, resolved
 from gen_orchestrator.cli.shown import report
 from gen_worker import events
 from gen_worker.cli.live import LiveRun
@@ -77,8 +77,9 @@ def _payload(api: Api, path: str, inputs: tuple[str, ...], payload: str | None) 
     if entry is None:
         api.post(path, {"payload": 0})  # the server knows best what is nearest
         return {}
-    schema = entry["requestBody"]["content"]["application/json"]["schema"]["properties"]["payload"]
-    return payload_of(inputs, schema, document["components"]["schemas"])
+    components = document["components"]["schemas"]
+    request = resolved(entry["requestBody"]["content"]["application/json"]["schema"], components)
+    return payload_of(inputs, request["properties"]["payload"], components)
 
 
 def _follow(api: Api, path: str, body: dict[str, Any], headers: dict[str, str], *, as_json: bool) -> int:

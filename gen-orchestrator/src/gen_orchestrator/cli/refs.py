@@ -24,7 +24,7 @@ def path_of(ref: str) -> str:
 
 def payload_of(inputs: Sequence[str], schema: dict[str, Any], components: dict[str, Any]) -> dict[str, Any]:
     """The payload that `-i field=value` says. `schema`: the function's payload schema; a field's type decides how its text is read."""
-    found = _resolved(schema, components)
+    found = resolved(schema, components)
     properties = found.get("properties", {})
     payload: dict[str, Any] = {}
     for text in inputs:
@@ -37,15 +37,16 @@ def payload_of(inputs: Sequence[str], schema: dict[str, Any], components: dict[s
     return payload
 
 
-def _resolved(schema: dict[str, Any], components: dict[str, Any]) -> dict[str, Any]:
+def resolved(schema: dict[str, Any], components: dict[str, Any]) -> dict[str, Any]:
+    """The schema that a `$ref` leads to."""
     while "$ref" in schema:
         schema = components.get(schema["$ref"].rpartition("/")[2], {})
     return schema
 
 
 def _value(field: str, text: str, schema: dict[str, Any], components: dict[str, Any]) -> Any:
-    found = _resolved(schema, components)
-    kinds = [_resolved(each, components) for each in found.get("anyOf", ())] or [found]
+    found = resolved(schema, components)
+    kinds = [resolved(each, components) for each in found.get("anyOf", ())] or [found]
     if any(kind.get("type") == "string" or any(isinstance(value, str) for value in kind.get("enum", ())) for kind in kinds):
         return text
     try:

@@ -1,0 +1,171 @@
+"""What the API's own routes take and give, for its OpenAPI document. A test compares this list with the routes."""
+
+from typing import Any
+
+from gen_worker.http.components import REF, Schema
+from gen_worker.http.openapi import PROBLEMS, json_response, problem_response
+
+RUN: Schema = {"$ref": REF.format(name="RunObject")}
+_PAGE: Schema = {"$ref": REF.format(name="RunPage")}
+_TEXT: Schema = {"type": "string"}
+_NUMBER: Schema = {"type": "integer", "minimum": 0}
+_OK: Schema = {"type": "object", "required": ["ok"], "properties": {"ok": {"type": "boolean"}}}
+_BYTES: Schema = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+_QUERY: dict[str, Schema] = {
+    "wait": {**_NUMBER, "maximum": 3600},
+    "limit": {"type": "integer", "minimum": 1, "maximum": 500},
+    "status": {"type": "string", "enum": ["queued", "starting", "running", "succeeded", "failed", "canceled", "expired"]},
+    "include": {"type": "string", "enum": ["input"]},
+}
+
+
+def _object(required: str, **properties: Schema) -> Schema:
+    return {"type": "object", "required": required.split(), "properties": properties}
+
+
+def _list(item: Schema) -> Schema:
+    return _object("data", data={"type": "array", "items": item})
+
+
+_OPTIONAL: Schema = {"anyOf": [_TEXT, {"type": "null"}]}
+_TEXTS: Schema = {"type": "array", "items": _TEXT}
+_WORKER = _object(
+    "worker_id state",
+    **dict.fromkeys(("worker_id", "release_id", "state"), _TEXT),
+    **dict.fromkeys(("runs", "functions", "vram_models", "disk_models"), _TEXTS),
+    gpu=_OPTIONAL,
+)
+_RELEASE = _object(
+    "release_id owner endpoint source created_at message functions",
+    **dict.fromkeys(("release_id", "owner", "endpoint", "source", "message"), _TEXT),
+    created_at={"type": "number"},
+    functions=_TEXTS,
+)
+_TAG = _object(
+    "owner endpoint function tag release_id version moved_at",
+    **dict.fromkeys(("owner", "endpoint", "function", "tag", "release_id"), _TEXT),
+    version=_NUMBER,
+    moved_at={"type": "number"},
+)
+_STATUS = _object(
+    "version open_runs lanes workers tags",
+    version=_TEXT,
+    open_runs=_NUMBER,
+    lanes={
+        "type": "array",
+        "items": _object("release_id function queued running", release_id=_TEXT, function=_TEXT, queued=_NUMBER, running=_NUMBER),
+    },
+    workers={"type": "array", "items": _WORKER},
+    tags={"type": "array", "items": _object("ref release_id", ref=_TEXT, release_id=_TEXT)},
+)
+_DELIVERY = _object(
+    "id event url state created_at tries",
+    id=_TEXT,
+    event=_TEXT,
+    url=_TEXT,
+    state={"type": "string", "enum": ["pending", "delivered", "failed", "unwanted"]},
+    created_at=_TEXT,
+    next_try_at=_OPTIONAL,
+    tries={
+        "type": "array",
+        "items": _object(
+            "at took_ms", at=_TEXT, took_ms=_NUMBER, error=_OPTIONAL, status={"anyOf": [{"type": "integer"}, {"type": "null"}]}
+        ),
+    },
+)
+_LOG = _object("worker_id lines next", worker_id=_TEXT, lines=_TEXTS, next=_NUMBER)
+
+
+def own_paths() -> dict[str, Schema]:
+    """Paths of the API itself. All may answer with a problem."""
+    events: Schema = {"description": "Numbered events, and `done` with the run", "content": {"text/event-stream": {"schema": _TEXT}}}
+    events["content"]["application/x-ndjson"] = {"schema": _TEXT}
+    file: Schema = {"200": {"description": "Its bytes", "content": _BYTES}, "206": {"description": "A range of them", "content": _BYTES}}
+    run = json_response("The run", RUN)
+    page = {"description": "The page to try the functions", "content": {"text/html": {"schema": _TEXT}}}
+    metrics = {"description": "Prometheus' text format", "content": {"text/plain": {"schema": _TEXT}}}
+    run_id, worker_id = _path("run_id"), _path("worker_id")
+    tag = [_path("owner"), _path("endpoint"), _path("function"), _path("tag")]
+    move = {"required": True, "content": {"application/json": {"schema": _object("release_id", release_id=_TEXT, expected=_OPTIONAL)}}}
+    found: dict[str, Schema] = {
+        "/v1/runs": {
+            "get": _operation(
+                "list_runs",
+                "Runs, newest first",
+                {"200": json_response("A page of runs", _PAGE)},
+                query=("status", "function", "endpoint", "owner", "cursor", "limit", "include"),
+            )
+        },
+        "/v1/runs/{run_id}": {
+            "get": _operation("get_run", "A run", {"200": run, "304": {"description": "It has not changed"}}, run_id, query=("wait",)),
+            "put": _operation(
+                "put_run", "Run a function under an id of the caller's", _created(run), run_id, query=("function",), body=_ANY
+            ),
+        },
+        "/v1/runs/{run_id}/events": {"get": _operation("follow_run", "Follow a run's events", {"200": events}, run_id, query=("after",))},
+        "/v1/runs/{run_id}/webhooks": {
+            "get": _operation("list_deliveries", "What was told of a run", {"200": json_response("Deliveries", _list(_DELIVERY))}, run_id)
+        },
+        "/v1/runs/{run_id}/cancel": {"post": _operation("cancel_run", "Cancel a run", {"200": run}, run_id)},
+        "/v1/runs/{run_id}/retry": {"post": _operation("retry_run", "The same again", {"202": run, **_statuses("409", "429")}, run_id)},
+        "/v1/status": {"get": _operation("get_status", "What is going on", {"200": json_response("Queues, workers, tags", _STATUS)})},
+        "/v1/workers": {"get": _operation("list_workers", "Who is there", {"200": json_response("Workers", _list(_WORKER))})},
+        "/v1/workers/{worker_id}/logs": {
+            "get": _operation(
+                "get_worker_logs", "What a worker writes", {"200": json_response("Lines", _LOG)}, worker_id, query=("after", "wait")
+            )
+        },
+        "/v1/workers/{worker_id}/drain": {
+            "post": _operation(
+                "drain_worker", "Send a worker away", {"202": json_response("It ends when its runs are over", _WORKER)}, worker_id
+            )
+        },
+        "/v1/releases": {
+            "get": _operation(
+                "list_releases", "Newest first", {"200": json_response("Releases", _list(_RELEASE))}, query=("owner", "endpoint")
+            )
+        },
+        "/v1/endpoints/{owner}/{endpoint}/functions/{function}/tags/{tag}": {
+            "put": _operation(
+                "move_tag", "Promote, or roll back", {"200": json_response("The tag", _TAG), **_statuses("409")}, *tag, body=move
+            )
+        },
+        "/v1/files/{owner}/{ref}": {"get": _operation("get_file", "A file", {**file, **_statuses("416")}, _path("owner"), _path("ref"))},
+        "/livez": {"get": _operation("get_livez", "Whether the process lives", {"200": json_response("It does", _OK)})},
+        "/readyz": {"get": _operation("get_readyz", "Whether it answers", {"200": json_response("It does", _OK), **_statuses("503")})},
+        "/metrics": {"get": _operation("get_metrics", "Figures", {"200": metrics})},
+        "/openapi.json": {"get": _operation("get_openapi", "This document", {"200": json_response("OpenAPI 3.1", {"type": "object"})})},
+        "/docs": {"get": _operation("get_docs", "The page", {"200": page})},
+    }
+    return found
+
+
+_ANY: Schema = {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}
+
+
+def _created(run: Schema) -> Schema:
+    either = {"anyOf": [RUN, {"$ref": REF.format(name="Problem")}]}
+    both = {status: json_response("The run failed, or was not accepted", either, "application/problem+json") for status in ("400", "500")}
+    return {"200": run, "202": run, **both, **_statuses("409", "413", "415", "422", "429", "503", "504", "507")}
+
+
+def _statuses(*statuses: str) -> Schema:
+    return {status: problem_response(PROBLEMS.get(status, "It cannot be done now")) for status in statuses}
+
+
+def _path(name: str) -> Schema:
+    return {"name": name, "in": "path", "required": True, "schema": _TEXT}
+
+
+def _operation(
+    name: str, summary: str, responses: Schema, *parameters: Schema, query: tuple[str, ...] = (), body: Schema | None = None
+) -> Schema:
+    optional = [{"name": each, "in": "query", "required": False, "schema": _QUERY.get(each, _TEXT)} for each in query]
+    found: dict[str, Any] = {
+        "operationId": name,
+        "tags": ["api"],
+        "summary": summary,
+        "parameters": [*parameters, *optional],
+        "responses": {**_statuses("400", "403", "404", "421"), **responses},
+    }
+    return {**found, "requestBody": body} if body is not None else found
