@@ -28,7 +28,7 @@ def test_no_limit_is_none(limit: int | None) -> None:
 def test_a_draining_worker_takes_nothing_and_gives_back() -> None:
     admission = Admission()
     admission.take("a", None)
-    admission.draining = True
+    admission.drain()
     assert admission.take("b", None) == "worker_draining"
     assert admission.active == 1
     admission.give("a")
@@ -40,7 +40,7 @@ def test_of_several_refusals_the_widest_is_said() -> None:
     admission = Admission(1)
     admission.take("a", 1)
     assert admission.take("a", 1) == "max_concurrency_reached"
-    admission.draining = True
+    admission.drain()
     assert admission.take("a", 1) == "worker_draining"
 
 

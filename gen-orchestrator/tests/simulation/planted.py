@@ -56,7 +56,7 @@ def _requeue_from_scratch(run: Run, *, attempt: int, not_before: float, executed
 def _acknowledge_at_once(self: AckGate, seq: int) -> Hold:
     hold = _OPEN(self, seq)
     self.confirmed_seq = seq
-    self.on_advance()
+    self._on_advance()
     return hold
 
 
@@ -72,12 +72,13 @@ def _forget_requeue(self: Recorder, open_run: Any, again: Again, not_before: flo
     open_run.phase = Phase.ENDING
 
 
-def _number_again(self: Feed, attempt: int, last_seq: int, source: tuple[str, int]) -> None:
+def _number_again(self: Feed, attempt: int, stored: Any) -> None:
     self.dropped = True
 
 
-def _forget_source(self: Feed, attempt: int, last_seq: int, source: tuple[str, int]) -> None:
-    _RESUME(self, attempt, last_seq, ("", 0))
+def _forget_source(self: Feed, attempt: int, stored: Any) -> None:
+    _RESUME(self, attempt, stored)
+    self.source = ("", 0)
 
 
 def _drop_what_failed(self: Line, batch: Any, results: Any) -> Any:

@@ -36,12 +36,11 @@ class LocalSession:
         self.config = dev_config(options, os.environ, run_dir, served)
         run_id = secrets.token_hex(12)
         self.request = RunRequest(run_id=run_id, payload=payload, timeout_ms=timeout_ms, uploads=uploads)
-        self.token: CancelToken | None = None
+        self.token = CancelToken()
 
     def interrupt(self) -> None:
         """Cancel the run."""
-        if self.token is not None:
-            self.token.cancel()
+        self.token.cancel()
 
 
 class _Sink:
@@ -68,7 +67,6 @@ async def run_locally(session: LocalSession, on_event: OnEvent, log: Log) -> tup
     )
     files: list[Asset] = []
     outputs = LocalOutputs(config.outputs, config.execution.limits.upload_bytes, files.append)
-    session.token = CancelToken()
     try:
         return await execution.executor.run(session.spec, session.request, _Sink(on_event), session.token, outputs), files
     finally:

@@ -20,6 +20,7 @@ from gen_worker.dev.own_routes import own_routes
 from gen_worker.dev.realtime import Realtime
 from gen_worker.dev.run_lines import RunLines
 from gen_worker.dev.runs import DevRun, RunBook
+from gen_worker.dev.serving import Serving
 from gen_worker.execution.admission import Admission
 from gen_worker.execution.build import ExecutionSettings, build_execution
 from gen_worker.files.local_outputs import LocalOutputs
@@ -65,10 +66,14 @@ class DevApp:
         self._execution = build_execution(config.execution, config.run_dir, log, saved_file=self._lookup)
         self._executor, self._models = self._execution.executor, self._execution.models
         limits = config.execution.limits
+        self._serving = Serving()
         self._book = RunBook(Admission(limits.worker_max_concurrency))
         self._lines = RunLines(log) if config.talks else None
-        self._invoker = Invoker({}, self._executor, self._book, config.outputs, limits.upload_bytes, config.run_dir, log, self._lines)
+        self._invoker = Invoker(
+            self._serving, self._executor, self._book, config.outputs, limits.upload_bytes, config.run_dir, log, self._lines
+        )
         self._realtime = Realtime(
+            self._serving,
             self._executor,
             self._book,
             config.outputs,
@@ -77,7 +82,7 @@ class DevApp:
             max_file_bytes=limits.upload_bytes,
             max_frame_bytes=limits.worker_max_ws_frame_bytes,
         )
-        self._model_routes = ModelRoutes(self._models)
+        self._model_routes = ModelRoutes(self._models, self._serving)
         self._log = log
         self._began_s = time.monotonic()
         self.adopt(config.functions, config.models_by_function)
@@ -86,12 +91,8 @@ class DevApp:
 
     def adopt(self, functions: tuple[FunctionSpec, ...], models_by_function: Mapping[str, Mapping[str, ModelSpec]]) -> None:
         """Serve these functions from now on. Loaded models, runs in progress and open sessions stay."""
-        served = {spec.name: spec for spec in functions if spec.kind == "function"}
-        sockets = {spec.name: spec for spec in functions if spec.kind == "websocket"}
-        self._invoker.functions, self._invoker.websockets = served, sockets
-        self._realtime.functions, self._realtime.plain = sockets, served
+        self._serving.replace(functions)
         self._models.select_by(Keyspace(models_by_function))
-        self._model_routes.functions = served
         self._openapi: bytes | None = None
 
     async def close(self) -> None:
@@ -127,14 +128,14 @@ class DevApp:
 
     async def _status(self, request: Request) -> None:
         body = {
-            "functions": sorted(self._invoker.functions),
+            "functions": sorted(self._serving.functions),
             "model_cache": self._execution.cache.get_stats().to_dict(),
             "ok": True,
             "runs": {"active": self._book.active, "queued": self._book.queued},
             "threads_left": self._executor.threads.left(),
             "uptime_s": round(time.monotonic() - self._began_s, 3),
             "version": __version__,
-            "websockets": sorted(self._realtime.functions),
+            "websockets": sorted(self._serving.websockets),
         }
         await request.answer(200, _sorted_json(body))
 
@@ -142,7 +143,7 @@ class DevApp:
         await request.answer(200, b'{"ok":true}')
 
     async def _readyz(self, request: Request) -> None:
-        if not self._invoker.functions and not self._realtime.functions:
+        if not self._serving.functions and not self._serving.websockets:
             raise RequestError(503, "not_ready", "no functions are loaded")
         await request.answer(200, b'{"ok":true}')
 
@@ -225,11 +226,11 @@ class DevApp:
     async def _get_openapi(self, request: Request) -> None:
         if self._openapi is None:
             name = self._config.endpoint_name or "functions"
-            specs = self._invoker.functions.values()
+            specs = self._serving.functions.values()
             entries = [function_entry(spec, {}, self._models.keyspace.keys_of(spec.name)) for spec in specs]
             described = {spec.name: inspect.getdoc(spec.function) or "" for spec in specs}
             document = openapi_document(entries, name, __version__, own_routes(), [RunObject], described)
-            document["x-websockets"] = [_described(spec) for spec in self._realtime.functions.values()]
+            document["x-websockets"] = [_described(spec) for spec in self._serving.websockets.values()]
             self._openapi = msgspec.json.encode(document)  # fields stay in the author's order
         await request.answer(200, self._openapi)
 

@@ -1,7 +1,7 @@
 """Run a function for an HTTP caller: wait, answer later, or stream."""
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType
@@ -14,6 +14,7 @@ from gen_worker.dev.accept import Accepted, accept_run
 from gen_worker.dev.disconnects import DisconnectWatch, disconnected
 from gen_worker.dev.run_lines import RunLines
 from gen_worker.dev.runs import DevRun, RunBook
+from gen_worker.dev.serving import Serving
 from gen_worker.errors import CanceledError, WorkerError
 from gen_worker.events import RunEvent
 from gen_worker.execution.executor import Executor
@@ -70,7 +71,7 @@ class Invoker:
 
     def __init__(
         self,
-        functions: Mapping[str, FunctionSpec],
+        serving: Serving,
         executor: Executor,
         book: RunBook,
         outputs: Path,
@@ -79,8 +80,7 @@ class Invoker:
         log: Log,
         lines: RunLines | None = None,
     ) -> None:
-        self.functions = functions
-        self.websockets: Collection[str] = ()
+        self._serving = serving
         self._lines = lines
         self._log = log
         self._executor = executor
@@ -152,11 +152,11 @@ class Invoker:
 
     def function(self, name: str) -> FunctionSpec:
         """The function of a URL; `RequestError` 404 names the nearest one."""
-        spec = self.functions.get(name)
+        spec = self._serving.functions.get(name)
         if spec is None:
-            known = ", ".join(sorted(self.functions)) or "none"
-            detail = f"no function {name[:100]!r}.{did_you_mean(name, self.functions)} Functions here: {known}"
-            hint = f"{name} is a websocket: connect to ws://HOST:PORT/v1/realtime/{name}" if name in self.websockets else None
+            known = ", ".join(sorted(self._serving.functions)) or "none"
+            detail = f"no function {name[:100]!r}.{did_you_mean(name, self._serving.functions)} Functions here: {known}"
+            hint = f"{name} is a websocket: connect to ws://HOST:PORT/v1/realtime/{name}" if name in self._serving.websockets else None
             raise RequestError(404, "not_found", detail, error="unknown_function", hint=hint)
         return spec
 

@@ -1,12 +1,11 @@
 """Routes that prefetch, load and unload models."""
 
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from gen_worker.authoring.signature import FunctionSpec
+from gen_worker.dev.serving import Serving
 from gen_worker.errors import WorkerError
 from gen_worker.http.asgi import Request, RequestError
 from gen_worker.names import did_you_mean
@@ -39,9 +38,9 @@ class _Named(msgspec.Struct):
 class ModelRoutes:
     """Answers of `/v1/models/...`. A model is named by its key or by its ref."""
 
-    def __init__(self, models: LoadedModels) -> None:
+    def __init__(self, models: LoadedModels, serving: Serving) -> None:
         self._models = models
-        self.functions: Mapping[str, FunctionSpec] = {}
+        self._serving = serving
 
     async def status(self, request: Request) -> None:
         progress = self._models.on_their_way()
@@ -63,7 +62,7 @@ class ModelRoutes:
         name = await self._model_id(request)
         try:
             key, spec = self._find(name, DEFAULT_DTYPES)
-            takers = self._models.keyspace.takers(self.functions.values(), key)
+            takers = self._models.keyspace.takers(self._serving.functions.values(), key)
             if not takers:
                 raise RequestError(404, "not_found", f"no function here takes the model {name!r}", error="unknown_model")
             for function, injection in takers:
@@ -88,7 +87,7 @@ class ModelRoutes:
         error_type = error_message = ""
         try:
             key, spec = self._find(name, dtypes)
-            await self._models.prefetch(key, spec, functions=self.functions.values())
+            await self._models.prefetch(key, spec, functions=self._serving.functions.values())
         except WorkerError as exc:
             error_type, error_message = type(exc).__name__, str(exc)
         result: dict[str, Any] = {

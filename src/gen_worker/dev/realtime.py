@@ -1,6 +1,6 @@
 """`GET /v1/realtime/{function}`: a websocket to a handler, with the reasons and limits that a session has on the platform."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -8,6 +8,7 @@ import msgspec
 from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.dev.run_lines import RunLines
 from gen_worker.dev.runs import DevRun, RunBook
+from gen_worker.dev.serving import Serving
 from gen_worker.events import RunEvent
 from gen_worker.execution.admission import Refusal
 from gen_worker.execution.executor import Executor
@@ -41,6 +42,7 @@ class Realtime:
 
     def __init__(
         self,
+        serving: Serving,
         executor: Executor,
         book: RunBook,
         outputs: Path,
@@ -50,8 +52,7 @@ class Realtime:
         max_file_bytes: int,
         max_frame_bytes: int,
     ) -> None:
-        self.functions: Mapping[str, FunctionSpec] = {}
-        self.plain: Collection[str] = ()  # names of functions that are called by POST
+        self._serving = serving
         self._executor = executor
         self._book = book
         self._outputs = outputs
@@ -95,11 +96,11 @@ class Realtime:
         socket.close(_CLOSE_CODES[refusal], refusal)
 
     def _function(self, name: str) -> FunctionSpec:
-        spec = self.functions.get(name)
+        spec = self._serving.websockets.get(name)
         if spec is None:
-            known = ", ".join(sorted(self.functions)) or "none"
-            detail = f"no websocket {name[:100]!r}.{did_you_mean(name, self.functions)} Websockets here: {known}"
-            hint = f"{name} is called by POST /v1/run/{name}" if name in self.plain else None
+            known = ", ".join(sorted(self._serving.websockets)) or "none"
+            detail = f"no websocket {name[:100]!r}.{did_you_mean(name, self._serving.websockets)} Websockets here: {known}"
+            hint = f"{name} is called by POST /v1/run/{name}" if name in self._serving.functions else None
             raise RequestError(404, "not_found", detail, error="unknown_function", hint=hint)
         return spec
 

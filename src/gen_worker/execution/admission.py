@@ -11,16 +11,20 @@ class Admission:
 
     def __init__(self, max_concurrency: int = 0) -> None:
         self.max_concurrency = max_concurrency
-        self.draining = False
+        self._draining = False
         self._active: Counter[str] = Counter()
 
     @property
     def active(self) -> int:
         return self._active.total()
 
+    def drain(self) -> None:
+        """Refuse every run from now on."""
+        self._draining = True
+
     def take(self, function: str, limit: int | None) -> Refusal | None:
         """Take a slot, or say why there is none."""
-        if self.draining:
+        if self._draining:
             return "worker_draining"
         if self.max_concurrency and self.active >= self.max_concurrency:
             return "max_concurrency_reached"

@@ -197,7 +197,7 @@ class WireWorker:
         """Let runs end, cancel what is left, deliver every result."""
         drain_s = self._config.settings.worker_drain_timeout_seconds
         self._log.info("worker.draining", active=admission.active, timeout_s=drain_s)
-        admission.draining = True
+        admission.drain()
         connection.hurry()
         if not self._registered.is_set() and not runs.active:
             return

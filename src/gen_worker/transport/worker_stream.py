@@ -42,10 +42,9 @@ class WorkerStream:
     def __init__(self, stream: ServerStream, memories: Memories, *, extensions: bool = True) -> None:
         self._stream = stream
         self._protocol = SchedulerSession(memories, extensions=extensions, make_memory=GatedMemory)
-        self._plain_gate = AckGate(lambda: None)  # of a worker without an instance id, whom nothing is confirmed to
-        self._plain_seq = 0
         self._room = asyncio.Event()
-        self._plain_gate.on_advance = self._room.set
+        self._plain_gate = AckGate(self._room.set)  # of a worker without an instance id, whom nothing is confirmed to
+        self._plain_seq = 0
         self._news = asyncio.Event()
         self._ack_timer: asyncio.TimerHandle | None = None
         self._writer: asyncio.Task[None] | None = None
@@ -155,7 +154,7 @@ class WorkerStream:
         effects = self._protocol.receive_numbered(codec.decode(data))
         memory = self._protocol.memory
         if isinstance(memory, GatedMemory):
-            memory.on_ackable = self._poke
+            memory.attach(self._poke)
             hold = memory.gate.open(memory.last_seq)
         else:
             self._plain_seq += 1
@@ -204,5 +203,5 @@ class WorkerStream:
         if self._ack_timer is not None:
             self._ack_timer.cancel()
         memory = self._protocol.memory
-        if isinstance(memory, GatedMemory) and memory.on_ackable == self._poke:
-            memory.on_ackable = None
+        if isinstance(memory, GatedMemory):
+            memory.detach(self._poke)

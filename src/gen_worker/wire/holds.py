@@ -45,7 +45,7 @@ class AckGate:
     """Of one worker process, over all its streams. `on_advance` is told that more may be confirmed."""
 
     def __init__(self, on_advance: Callable[[], None]) -> None:
-        self.on_advance = on_advance
+        self._on_advance = on_advance
         self.confirmed_seq = 0
         self._holds: deque[Hold] = deque()
 
@@ -66,7 +66,7 @@ class AckGate:
         while self._holds and self._holds[0].left == 0:
             self.confirmed_seq = self._holds.popleft().seq
         if self.confirmed_seq != before:
-            self.on_advance()
+            self._on_advance()
 
 
 class GatedMemory(WorkerMemory):
@@ -76,9 +76,18 @@ class GatedMemory(WorkerMemory):
         super().__init__(instance_id)
         self.durable_seq = 0
         self.gate = AckGate(self._advanced)
-        self.on_ackable: Callable[[], None] | None = None  # of the stream that it has now
+        self._on_ackable: Callable[[], None] | None = None  # of the stream that it has now
+
+    def attach(self, on_ackable: Callable[[], None]) -> None:
+        """The process is on this stream now, which hears when more may be confirmed."""
+        self._on_ackable = on_ackable
+
+    def detach(self, on_ackable: Callable[[], None]) -> None:
+        """This stream has ended; one that came after it stays."""
+        if self._on_ackable == on_ackable:
+            self._on_ackable = None
 
     def _advanced(self) -> None:
         self.durable_seq = self.gate.confirmed_seq
-        if self.on_ackable is not None:
-            self.on_ackable()
+        if self._on_ackable is not None:
+            self._on_ackable()
