@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ timeout_s = 1
 max_concurrency = 1
 """
 MAIN = """\
-import os, time
+import json, os, subprocess, time
 from collections.abc import Iterator
 from pathlib import Path
 import msgspec
@@ -119,6 +119,21 @@ def crash(ctx: ActionContext, payload: Input) -> Output:
     os._exit(7)
 
 @worker_function()
+def environment(ctx: ActionContext, payload: Input) -> Output:
+    return Output(text=json.dumps(dict(os.environ)))
+
+@worker_function()
+def deaf(ctx: ActionContext, payload: Input) -> Output:
+    child = subprocess.Popen(["sleep", "1000"])
+    note(payload, str(child.pid))
+    time.sleep(payload.seconds)
+    return Output(text="it went on")
+
+@worker_function()
+def broken(ctx: ActionContext, payload: Input) -> Output:
+    raise RuntimeError("the device is in a bad state")
+
+@worker_function()
 def refuse(ctx: ActionContext, payload: Input) -> Output:
     raise ValueError("text is empty")
 
@@ -157,10 +172,11 @@ def write_project(folder: Path) -> Path:
 class PlatformProcess:
     """`cozyctl up`, started; `stop`, `kill` and `start` again as often as a test likes."""
 
-    def __init__(self, project: Path, data: Path, *arguments: str) -> None:
+    def __init__(self, project: Path, data: Path, *arguments: str, env: Mapping[str, str] | None = None) -> None:
         self.project = project
         self.data = data
         self._arguments = arguments
+        self._env = {**os.environ, **(env or {})}
         self.log = data.parent / "up.log"
         self.http: httpx.Client
         self.start()
@@ -169,7 +185,7 @@ class PlatformProcess:
         """Start, and wait until it serves."""
         command = [str(COZYCTL), "up", str(self.project), "--json", "--listen", "127.0.0.1:0", "--data", str(self.data), *self._arguments]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=self._env)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, self.log.read_text()[-4000:]

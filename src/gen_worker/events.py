@@ -43,6 +43,7 @@ STARTUP_PHASE: Final = "worker.startup.phase"
 WORKER_FATAL: Final = "worker.fatal"
 STARTUP_TIMEOUT: Final = "worker.startup_timeout_unregistered"
 EVENTS_SHED: Final = "worker.events_shed"
+RUN_LEFT: Final = "worker.run_left"  # authors' code goes on 10 s after its run was over; ours, not of the published protocol
 # Part of a run's output, or its end: never shed.
 OUTPUT_EVENTS: Final = frozenset({OUTPUT_DELTA, OUTPUT_COMPLETED, OUTPUT_ERROR})
 # Of these every run has what it has: an author's event of that name would pass for the worker's word.

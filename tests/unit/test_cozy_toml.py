@@ -34,6 +34,10 @@ tiny = "hf:demo/tiny"
 vram_gb = 8
 [host.requirements]
 cuda = ">=12.4"
+[scaling]
+min = 1
+max = 3
+idle_s = 0.5
 """,
     )
     assert found.endpoint_name == "my-worker"
@@ -43,6 +47,7 @@ cuda = ">=12.4"
     assert set(found.models_of("other")) == {"sd15", "flux"}
     assert found.cuda == ">=12.4"
     assert found.resources == {"vram_gb": 8}
+    assert found.scaling == {"min": 1, "max": 3, "idle_s": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -69,6 +74,11 @@ cuda = ">=12.4"
         (GOOD + '[resources]\nvram_gb = "8"\n', 6, "must be a number"),
         (GOOD + "[functions.a_b]\n[functions.a-b]\n", 6, "both mean the function 'a-b'"),
         (GOOD + "[functions.f]\ntimeout = 3\n", 6, "Did you mean 'timeout_s'?"),
+        (GOOD + "[scaling]\nmin = -1\n", 6, "scaling.min = -1 must be a whole number from 0 to 10000"),
+        (GOOD + "[scaling]\nmax = 0\n", 6, "scaling.max = 0 must be a whole number from 1"),
+        (GOOD + "[scaling]\nmax = true\n", 6, "scaling.max = True must be a whole number"),
+        (GOOD + "[scaling]\nmin = 1\nidle_s = nan\n", 7, "scaling.idle_s = nan must be a number of seconds"),
+        (GOOD + "[scaling]\nmin = 3\nmax = 2\n", 6, "scaling.min = 3 is above scaling.max = 2"),
         (GOOD + "[scaling]\nmaxx = 3\n", 6, "unknown key 'maxx' in [scaling]. Did you mean 'max'?"),
         (GOOD + "env = 3\n", 5, "[env] must be a table, not a number"),
         (GOOD + "models = [\n", 6, "not valid TOML"),

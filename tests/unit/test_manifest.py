@@ -83,6 +83,16 @@ def test_what_is_written_is_read_and_written_alike(project: Callable[..., Path])
     assert discover_functions(folder) == json.loads(written)["functions"]
 
 
+def test_scaling_is_carried_as_it_is_written(project: Callable[..., Path]) -> None:
+    folder = project(CODE, COZY)
+    without = discover_manifest(folder)
+    with (folder / "cozy.toml").open("a") as file:
+        file.write("[scaling]\nmax = 2\n")
+    found = discover_manifest(folder)
+    assert found.pop("scaling") == {"max": 2}
+    assert json.dumps(found) == json.dumps(without)
+
+
 def test_nothing_is_written_for_what_there_is_not(project: Callable[..., Path]) -> None:
     code = "class In(msgspec.Struct): ...\n\n@worker_function\ndef f(ctx: ActionContext, payload: In) -> In: ...\n"
     assert list(discover_manifest(project(code))) == ["endpoint_name", "functions"]

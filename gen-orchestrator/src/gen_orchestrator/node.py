@@ -32,7 +32,8 @@ AGAIN_S = 1.0
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`worker_host` and `http_url` are how others reach this node; `public_url` is where workers save files: of several nodes, the
-    address before all of them. `peers` are worker addresses of other nodes, which this node's workers try when it is gone."""
+    address before all of them. `peers` are worker addresses of other nodes, which this node's workers try when it is gone. `gpus`
+    are the devices of this machine, by their names for CUDA_VISIBLE_DEVICES."""
 
     data: Path
     node_id: str
@@ -45,6 +46,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     owns_workers: bool = True
     drain_s: float = 20.0
     allow_private_webhooks: bool = False
+    gpus: tuple[str, ...] = ()
     retention: RetentionSettings = RetentionSettings()
 
 
@@ -137,6 +139,7 @@ class Node:
             owns_workers=owns_workers,
             drain_s=settings.drain_s,
             allow_private_webhooks=settings.allow_private_webhooks,
+            gpus=settings.gpus,
             retention=settings.retention,
         )
         registry = await asyncio.to_thread(Registry, self._store)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from gen_orchestrator.fleet.devices import find_gpus
 from gen_orchestrator.fleet.processes import Processes
 from gen_orchestrator.hub.retention import RetentionSettings
 from gen_orchestrator.node import Node, NodeSettings
@@ -95,6 +96,7 @@ class Platform:
                 owns_workers=not settings.stands_by,
                 drain_s=settings.drain_s,
                 allow_private_webhooks=settings.allow_private_webhooks,
+                gpus=await asyncio.to_thread(find_gpus, os.environ.get("CUDA_VISIBLE_DEVICES")),
                 retention=settings.retention,
             ),
             store,

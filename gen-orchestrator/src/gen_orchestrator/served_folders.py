@@ -99,6 +99,7 @@ class ServedFolders:
                 manifest=str(taken.folder.parent / "manifest.json"),
                 python=taken.python,
                 env=env,
+                limits=term.registry.scaling(release.release_id),
             )
         )
 

@@ -32,12 +32,13 @@ from gen_orchestrator.hub.registry import Registry
 from gen_orchestrator.hub.retention import Retention, RetentionSettings
 from gen_orchestrator.scheduling import leader as leadership
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
+from gen_orchestrator.scheduling.fitness import Fitness
 from gen_orchestrator.scheduling.gateway import Gateway
 from gen_orchestrator.scheduling.metrics import Metrics
 from gen_orchestrator.scheduling.open_run import OpenRun
 from gen_orchestrator.scheduling.pool import Pool
 from gen_orchestrator.scheduling.waits import Waits
-from gen_orchestrator.store.base import EventChunk, Leader, Store
+from gen_orchestrator.store.base import EventChunk, Leader, Store, Tag
 from gen_orchestrator.store.writer import Writer
 from gen_orchestrator.webhooks import Receivers, Webhooks, WebhookSecret
 from gen_worker.clock import Clock
@@ -55,7 +56,8 @@ class _Reason(msgspec.Struct):
 class TermSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`data` holds keys and files; nodes of one store share it. `http_url` is how workers reach the API, `scheduler_addrs` where they
     connect, this node's address first. `owns_workers`: workers of an earlier process of this node are known to be gone.
-    `allow_private_webhooks`: addresses of this machine and network may be told, too."""
+    `allow_private_webhooks`: addresses of this machine and network may be told, too. `gpus`: devices of this machine, by
+    their names for CUDA_VISIBLE_DEVICES."""
 
     data: Path
     http_url: str
@@ -64,6 +66,7 @@ class TermSettings(msgspec.Struct, frozen=True, kw_only=True):
     owns_workers: bool
     drain_s: float
     allow_private_webhooks: bool
+    gpus: tuple[str, ...]
     retention: RetentionSettings
 
 
@@ -98,6 +101,8 @@ class Term:
             return settings.http_url, file_tokens.issue(FileToken(run.owner, run.id, run.attempt))
 
         starved = asyncio.Event()
+        fitness = self.fitness = Fitness(clock.now_s, log, starved)
+        self._on_tag_moved = on_tag_moved
         self.dispatcher = Dispatcher(
             self._writer,
             self.pool,
@@ -105,29 +110,32 @@ class Term:
             random.Random(secrets.randbits(64)),  # noqa: S311
             log,
             files_of,
+            fitness,
             on_over=self._over,
             on_starved=starved.set,
             on_delivery=lambda: self._webhooks.look(),
         )
         receivers = Receivers(allow_private=settings.allow_private_webhooks)
         self._webhooks = Webhooks(store, self._writer, WebhookSecret.from_folder(settings.data), receivers, clock, log)
-        self.gateway = Gateway(tokens, self.pool, self.dispatcher, clock, log)
+        self.gateway = Gateway(tokens, self.pool, self.dispatcher, fitness, clock, log)
         self.keeper = Keeper(
             fleet,
             self.gateway,
             self.pool,
             self.dispatcher,
+            fitness,
             tokens,
             clock,
             log,
             scheduler_addr=",".join(settings.scheduler_addrs),
             drain_s=settings.drain_s,
+            gpus=settings.gpus,
             news=starved,
         )
         files = RunFiles(settings.data / "files", self._winner)
         waits = Waits(self.pool, clock, lambda release_id: self.keeper.failures.get(release_id, ""))
         runs = RunRoutes(self.registry, self.dispatcher, store, RunStreams(store, files), receivers, waits, files)
-        admin = AdminRoutes(self.registry, self.dispatcher, self.pool, metrics, on_tag_moved)
+        admin = AdminRoutes(self.registry, self.dispatcher, self.pool, metrics, fitness, self.keeper.failures, self._tag_moved)
         self.app: ASGIApp = build_app(
             runs, FileRoutes(files, file_tokens), WorkerRoutes(self.pool, self.keeper), admin, settings.hosts, log
         )
@@ -161,6 +169,11 @@ class Term:
         await self._writer.close()
         if not self.over.done():
             await asyncio.to_thread(self._store.resign, self._leader)
+
+    def _tag_moved(self, tag: Tag) -> None:
+        if self.fitness.resume(tag.release_id):
+            self.dispatcher.pump_release(tag.release_id)
+        self._on_tag_moved()
 
     def _open_runs(self) -> tuple[list[Run], dict[str, list[EventChunk]]]:
         found = self._store.open_runs()

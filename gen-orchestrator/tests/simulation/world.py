@@ -14,11 +14,13 @@ from typing import Any
 
 import msgspec
 from laws import Watch
+from made_up_worker import FUNCTION, Worker
 from stand_ins import OWNER, RELEASE, Clock, ServerEnd, SilentStream, Tokens, UnsureWriter
 
 from gen_orchestrator.domain.runs import Run, RunState
 from gen_orchestrator.domain.settings import FunctionSettings
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
+from gen_orchestrator.scheduling.fitness import Fitness
 from gen_orchestrator.scheduling.gateway import Gateway
 from gen_orchestrator.scheduling.intake import AdmissionError
 from gen_orchestrator.scheduling.pool import Pool
@@ -27,14 +29,8 @@ from gen_orchestrator.store.memory import MemoryStore
 from gen_orchestrator.store.ops import AppendEvents, Finish, Lease, Op, Result
 from gen_worker.log import Log
 from gen_worker.transport.grpc_server import RejectError
-from gen_worker.transport.memory import MemoryStream, memory_pair
-from gen_worker.transport.stream import StreamOverError
-from gen_worker.wire import codec
-from gen_worker.wire.messages import EXTENSIONS, Event, InterruptRun, Registration, Resources, RunCommand, RunResult
-from gen_worker.wire.outbox import Outbox
-from gen_worker.wire.worker_session import WorkerSession
+from gen_worker.transport.memory import MemoryStream
 
-FUNCTION = "work"
 TRUSTED_AFTER_S = 10.0
 
 
@@ -56,8 +52,10 @@ class Node:
         self.writer = UnsureWriter(world, leader.epoch)
         self.pool = Pool()
         log = Log(SilentStream())  # type: ignore[arg-type]
-        self.dispatcher = Dispatcher(self.writer, self.pool, clock, Random(world.random.random()), log, lambda run: ("", ""))  # type: ignore[arg-type]
-        self.gateway = Gateway(Tokens(), self.pool, self.dispatcher, clock, log)  # type: ignore[arg-type]
+        fitness = Fitness(clock.now_s, log, asyncio.Event())
+        parts: Any = (self.writer, self.pool, clock, Random(world.random.random()), log, lambda run: ("", ""), fitness)
+        self.dispatcher = Dispatcher(*parts)
+        self.gateway = Gateway(Tokens(), self.pool, self.dispatcher, fitness, clock, log)  # type: ignore[arg-type]
         orphans = []
         for run in world.store.open_runs():
             open_run = self.dispatcher.restore(run, self.lane(), world.store.events_of(run.id))
@@ -85,145 +83,6 @@ class Node:
         self.sweeping.cancel()
         for stream in list(self.streams):
             await stream.cut()
-
-
-class Worker:
-    """A worker by its id; `instance` changes when its process does."""
-
-    def __init__(self, world: "World", worker_id: str) -> None:
-        self.world = world
-        self.worker_id = worker_id
-        self.instance = 0
-        self.frozen_until_s = 0.0
-        self.stream: MemoryStream | None = None
-        self._begin()
-
-    def _begin(self) -> None:
-        self.instance += 1
-        self.outbox = Outbox()
-        self.active: dict[str, int] = {}  # run -> its execution
-        self.interrupted: set[str] = set()
-
-    async def live(self) -> None:
-        """Connect, and connect again, for ever."""
-        while True:
-            await self.thaw()
-            await asyncio.sleep(self.world.random.uniform(0.01, 1.0))
-            node = self.world.node
-            if node is None:
-                continue
-            mine, theirs = memory_pair(256)
-            self.stream = mine
-            serving = asyncio.ensure_future(node.serve(theirs, self.worker_id))
-            beating = asyncio.ensure_future(self._beat(mine))
-            try:
-                await self._talk(mine)
-            finally:
-                beating.cancel()
-                await mine.cut()
-                await asyncio.wait([serving])
-
-    async def crash(self, *, known: bool) -> None:
-        """Lose everything; a new process begins under the same id."""
-        self._begin()
-        if self.stream is not None:
-            await self.stream.cut()
-        if known and self.world.node is not None:
-            self.world.node.gateway.process_ended(self.worker_id)
-
-    def freeze(self, seconds: float) -> None:
-        """Do nothing for a while, as a stopped process."""
-        self.frozen_until_s = max(self.frozen_until_s, self.world.loop.time() + seconds)
-
-    async def cut(self) -> None:
-        """Break its stream."""
-        if self.stream is not None:
-            await self.stream.cut()
-
-    async def thaw(self) -> None:
-        while (left_s := self.frozen_until_s - self.world.loop.time()) > 0:
-            await asyncio.sleep(left_s)
-
-    def _registration(self, *, is_heartbeat: bool) -> Registration:
-        return Registration(
-            resources=Resources(available_functions=(FUNCTION,), max_concurrency=2),
-            is_heartbeat=is_heartbeat,
-            protocol_major=1,
-            extensions=EXTENSIONS,
-            instance_id=f"{self.worker_id}#{self.instance}",
-            active_run_ids=tuple({*self.active, *self.outbox.unconfirmed_results}),
-        )
-
-    async def _talk(self, stream: MemoryStream) -> None:
-        session = WorkerSession(self.outbox)
-        instance = self.instance
-        try:
-            await stream.send(codec.encode(self._registration(is_heartbeat=False)))
-            sending = asyncio.ensure_future(self._send(stream, session))
-            try:
-                while (data := await stream.receive()) is not None:
-                    await self.thaw()
-                    await asyncio.sleep(self.world.latency_s())
-                    if instance != self.instance:
-                        return
-                    for effect in session.receive(codec.decode(data), self.world.loop.time()):
-                        self._apply(effect)
-            finally:
-                sending.cancel()
-        except StreamOverError:
-            return
-
-    async def _send(self, stream: MemoryStream, session: WorkerSession) -> None:
-        try:
-            while True:
-                await self.thaw()
-                while (out := session.outgoing(1 << 16)) is not None:
-                    await asyncio.sleep(self.world.latency_s())
-                    await stream.send(codec.encode(out[0]))
-                    session.sent(out[1], self.world.loop.time())
-                await asyncio.sleep(0.05)
-        except StreamOverError:
-            return
-
-    async def _beat(self, stream: MemoryStream) -> None:
-        try:
-            while True:
-                await asyncio.sleep(10)
-                await self.thaw()
-                await stream.send(codec.encode(self._registration(is_heartbeat=True)))
-        except StreamOverError:
-            return
-
-    def _apply(self, effect: object) -> None:
-        if isinstance(effect, RunCommand):
-            if effect.run_id in self.active or self.outbox.holds_result_of(effect.run_id):
-                return  # a duplicate: the first one's result stands
-            execution = self.active[effect.run_id] = self.world.watch.began(effect.run_id, self.worker_id)
-            asyncio.ensure_future(self._run(effect.run_id, execution, self.instance))  # noqa: RUF006
-        elif isinstance(effect, InterruptRun):
-            self.interrupted.add(effect.run_id)
-
-    async def _run(self, run_id: str, execution: int, instance: int) -> None:
-        random = self.world.random
-        self.outbox.put_event(Event(run_id, "task.started", b"{}"))
-        for number in range(random.randint(0, 3)):
-            await asyncio.sleep(random.choice((0.01, 0.5, 4.0, 12.0, 12.0)))
-            await self.thaw()
-            if instance != self.instance or (run_id in self.interrupted and random.random() < 0.8):
-                break
-            self.outbox.put(Event(run_id, "output.delta", msgspec.json.encode([execution, number])))
-        await asyncio.sleep(random.choice((0.0, 0.1, 2.0)))
-        await self.thaw()
-        if instance != self.instance:
-            return
-        self.active.pop(run_id, None)
-        if run_id in self.interrupted and random.random() < 0.8:
-            self.outbox.put(RunResult(run_id, False, error_type="canceled", safe_message="canceled"))
-        elif random.random() < 0.1:
-            self.outbox.put(RunResult(run_id, False, error_type="retryable", retryable=True, safe_message="later"))
-        else:
-            self.outbox.put(RunResult(run_id, True, msgspec.msgpack.encode({"execution": execution})))
-        self.interrupted.discard(run_id)
 
 
 class World:

@@ -17,6 +17,7 @@ from gen_worker.refs import DEFAULT_DTYPES, DTYPES, ModelSpec
 MAX_FILE_BYTES = 1 << 20
 MAX_SECONDS = 7 * 24 * 3600
 MAX_COUNT = 1_000_000
+MAX_WORKERS = 10_000
 TOP_KEYS = ("schema_version", "name", "main", "gen_worker", "models", "functions", "resources", "host", "scaling", "env", "secrets")
 FUNCTION_KEYS = ("models", "max_concurrency", "timeout_s", "start_timeout_s", "max_attempts", "queue_max", "batch")
 SCALING_KEYS = ("min", "max", "idle_s")
@@ -45,6 +46,7 @@ class CozyToml(msgspec.Struct, frozen=True, kw_only=True):
     function_settings: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
     function_lines: dict[str, int] = msgspec.field(default_factory=dict)  # of each [functions.NAME], by NAME as it is written
     resources: dict[str, float] = msgspec.field(default_factory=dict)
+    scaling: dict[str, int | float] = msgspec.field(default_factory=dict)  # as it is written: `min`, `max`, `idle_s`
 
     @property
     def endpoint_name(self) -> str:
@@ -126,7 +128,6 @@ class _Reader:
         if not all(part.isidentifier() for part in main.split(".")):
             raise self.error(f"main = {main!r} is not a module name; expected dotted names such as 'my_pkg.main'", "main")
         functions = self.functions()
-        self.known_keys(self.table(self.data.get("scaling", {}), "scaling"), SCALING_KEYS, "scaling")
         for key in ("env", "secrets"):
             self.table(self.data.get(key, {}), key)
         return CozyToml(
@@ -143,6 +144,7 @@ class _Reader:
                 name: self.lines.get(("functions", name), 0) for name in self.table(self.data.get("functions", {}), "functions")
             },
             resources=self.resources(),
+            scaling=self.scaling(),
         )
 
     def known_keys(self, table: Mapping[str, Any], known: Iterable[str], *above: str) -> None:
@@ -188,6 +190,22 @@ class _Reader:
         for key, value in table.items():
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e9:
                 raise self.error(f"resources.{key} = {value!r} must be a number from 0 up", "resources", key)
+        return table
+
+    def scaling(self) -> dict[str, int | float]:
+        table = self.table(self.data.get("scaling", {}), "scaling")
+        self.known_keys(table, SCALING_KEYS, "scaling")
+        for key, least in (("min", 0), ("max", 1)):
+            value = table.get(key, least)
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MAX_WORKERS:
+                raise self.error(f"scaling.{key} = {value!r} must be a whole number from {least} to {MAX_WORKERS}", "scaling", key)
+        idle_s = table.get("idle_s", 0)
+        if isinstance(idle_s, bool) or not isinstance(idle_s, (int, float)) or not 0 <= idle_s <= MAX_SECONDS:
+            raise self.error(f"scaling.idle_s = {idle_s!r} must be a number of seconds from 0 to {MAX_SECONDS}", "scaling", "idle_s")
+        if "max" in table and table.get("min", 0) > table["max"]:
+            raise self.error(
+                f"scaling.min = {table['min']} is above scaling.max = {table['max']}; raise max or lower min", "scaling", "min"
+            )
         return table
 
     def functions(self) -> dict[str, tuple[dict[str, ModelSpec], dict[str, Any]]]:

@@ -57,6 +57,7 @@ def manifest_of(project: CozyToml, specs: Sequence[FunctionSpec]) -> Manifest:
         ),
         websockets=sockets or UNSET,
         resources=project.resources or UNSET,
+        scaling=project.scaling or UNSET,
         models_by_function=models or UNSET,
     )
 

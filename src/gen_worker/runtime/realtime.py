@@ -14,7 +14,8 @@ from gen_worker.execution.request import RunRequest
 from gen_worker.log import Log
 from gen_worker.names import RUN_ID_RULE, is_run_id
 from gen_worker.outcome import Outcome
-from gen_worker.runtime.wire_runs import MAX_ECHOED_ID_BYTES, FilesOf, Voice, WireSink
+from gen_worker.runtime.voice import Voice
+from gen_worker.runtime.wire_runs import MAX_ECHOED_ID_BYTES, FilesOf, WireSink
 from gen_worker.wire.messages import CloseRealtime, OpenRealtime, RealtimeCredit, RealtimeFrame
 
 AHEAD_FRAMES = 4 * INBOUND_FRAMES  # how far a scheduler may be ahead that does not count credit

@@ -21,7 +21,7 @@ from gen_worker.outcome import outcome_of
 from gen_worker.refs import ModelSpec, canonical_ref, parse_model_ref
 from gen_worker.residency.manager import LoadedModels
 from gen_worker.runtime.duties import Duties
-from gen_worker.runtime.wire_runs import Voice
+from gen_worker.runtime.voice import Voice
 from gen_worker.sources.listings import listing_of
 from gen_worker.wire.messages import (
     Event,

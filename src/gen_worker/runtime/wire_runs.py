@@ -20,24 +20,14 @@ from gen_worker.files.file_api import FileApi
 from gen_worker.log import Log
 from gen_worker.names import RUN_ID_RULE, did_you_mean, is_run_id
 from gen_worker.outcome import Outcome, outcome_of
+from gen_worker.runtime.left_runs import LeftRuns
+from gen_worker.runtime.voice import Voice
 from gen_worker.sources.listings import listings_of
 from gen_worker.texts import repr_of
-from gen_worker.wire.messages import Event, RunCommand, RunResult, Single
-from gen_worker.wire.outbox import Outbox
+from gen_worker.wire.messages import Event, RunCommand, RunResult
 
 MAX_ECHOED_ID_BYTES = 64 << 10  # a longer id is nobody's; an answer that carries it could be too large for the peer
 _encode = msgspec.json.Encoder(enc_hook=repr_of).encode
-
-
-class Voice(Protocol):
-    """The way to the scheduler."""
-
-    @property
-    def outbox(self) -> Outbox: ...
-
-    def say(self, message: Single) -> None: ...
-
-    def say_event(self, event: Event) -> None: ...
 
 
 class WireSink:
@@ -114,6 +104,7 @@ class WireRuns:
         self._max_message_bytes = max_message_bytes
         self._baseline = baseline
         self._listings = listings
+        self._left = LeftRuns(executor.threads, voice)
         self._tokens: dict[str, CancelToken] = {}
         self._idle = asyncio.Event()
         self._idle.set()
@@ -209,6 +200,7 @@ class WireRuns:
             self._end(command.run_id)
 
     def _end(self, run_id: str) -> None:
+        self._left.watch()
         self._tokens.pop(run_id, None)
         if not self._tokens:
             self._idle.set()

@@ -1,7 +1,7 @@
 """Health, metrics, what runs where, releases and tags."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -10,9 +10,13 @@ from gen_orchestrator.api import openapi
 from gen_orchestrator.api.workers import shown_worker
 from gen_orchestrator.hub.registry import NotFoundError, Registry, TagMovedError
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
+from gen_orchestrator.scheduling.fitness import Fitness
 from gen_orchestrator.scheduling.metrics import Metrics
 from gen_orchestrator.scheduling.pool import Pool
+from gen_orchestrator.store.base import Tag
 from gen_worker.http.asgi import Request, RequestError
+
+FAILURE_CHARACTERS = 2000
 
 
 class MoveTag(msgspec.Struct, forbid_unknown_fields=True):
@@ -24,13 +28,24 @@ class MoveTag(msgspec.Struct, forbid_unknown_fields=True):
 
 class AdminRoutes:
     """Handlers of `/livez`, `/readyz`, `/metrics`, `/v1/status`, `/v1/workers`, `/v1/releases`, `/v1/endpoints/...`. `on_tag_moved` is
-    called after each move of a tag."""
+    called after each move of a tag. `failures`: by release, the last lines of a worker that crashed."""
 
-    def __init__(self, registry: Registry, dispatcher: Dispatcher, pool: Pool, metrics: Metrics, on_tag_moved: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        dispatcher: Dispatcher,
+        pool: Pool,
+        metrics: Metrics,
+        fitness: Fitness,
+        failures: Mapping[str, str],
+        on_tag_moved: Callable[[Tag], None],
+    ) -> None:
         self._registry = registry
         self._dispatcher = dispatcher
         self._pool = pool
         self._metrics = metrics
+        self._fitness = fitness
+        self._failures = failures
         self._on_tag_moved = on_tag_moved
 
     async def livez(self, request: Request) -> None:
@@ -55,6 +70,8 @@ class AdminRoutes:
             "lanes": lanes,
             "workers": [shown_worker(worker) for worker in self._pool],
             "tags": tags,
+            "paused": self._fitness.paused,
+            "failures": {release_id: text[-FAILURE_CHARACTERS:] for release_id, text in self._failures.items()},
         }
         await request.answer(200, msgspec.json.encode(body))
 
@@ -92,7 +109,7 @@ class AdminRoutes:
             raise RequestError(404, "not_found", str(exc)) from None
         except TagMovedError as exc:
             raise RequestError(409, "conflict", str(exc)) from None
-        self._on_tag_moved()
+        self._on_tag_moved(tag)
         await request.answer(200, msgspec.json.encode(tag))
 
     async def openapi(self, request: Request) -> None:

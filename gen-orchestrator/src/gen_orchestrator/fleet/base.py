@@ -34,7 +34,7 @@ class Fleet(Protocol):
         ...
 
     async def stop(self, worker_id: str, grace_s: float) -> None:
-        """Ask a worker to end (it drains), and end it after `grace_s`."""
+        """Ask a worker to end (it drains), and end it and all that it has started after `grace_s`, at once where that is 0."""
         ...
 
     def log_of(self, worker_id: str) -> bytes:

@@ -4,8 +4,11 @@
       too few:  start one, unless it crashed just now and its back-off is not over
       too many: drain the idle worker that was used least lately; it ends by itself, its runs first
       ended:    its runs are taken back at once, and the next round decides what follows
+      sick:     (scheduling/fitness) it gets no more runs and is drained, and the next round starts another
+      hung:     its process group is killed at once, and the runs of others on it go back to the queue
 
-One round a second, and at once when a run arrives. A release whose workers crash at their start says so, with their last lines.
+One round a second, and at once when somebody sees a reason. Workers that joined by hand count, and are left alone. A release whose
+workers crash at their start says so, with their last lines.
 """
 
 import asyncio
@@ -16,15 +19,19 @@ import msgspec
 from gen_orchestrator.auth.worker_tokens import WorkerClaims, WorkerTokens
 from gen_orchestrator.domain.scaling import STABLE_S, Demand, ScalingLimits, backoff_s, wanted_workers
 from gen_orchestrator.fleet.base import Fleet, WorkerSpec
+from gen_orchestrator.fleet.devices import least_used
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
+from gen_orchestrator.scheduling.fitness import Fitness
 from gen_orchestrator.scheduling.gateway import Gateway
-from gen_orchestrator.scheduling.pool import Pool
+from gen_orchestrator.scheduling.lane import Lane
+from gen_orchestrator.scheduling.pool import Pool, Worker
 from gen_worker.clock import Clock
 from gen_worker.log import Log
 
 ROUND_S = 1.0
 DRAIN_S = 120.0
 FLUSH_S = 10.0  # after the drain: cancelled runs end, results are delivered
+FAILURE_SHOWN_S = 60.0  # after a worker of the same release is there again
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,13 +49,14 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 class _Child(msgspec.Struct):
     release_id: str
     started_s: float
+    gpu: str
     stopping: bool = False
     leaves_by_s: float = 0.0  # until then its runs may end, and then it is told to end; 0: it is told, or may stay
 
 
 class Keeper:
     """Of one leader and one fleet. `news` is set by whoever sees a reason to look now; `scheduler_addr` is where workers connect;
-    told to end, they may go on with their runs for `drain_s`."""
+    told to end, they may go on with their runs for `drain_s`. `gpus` are the devices that workers are spread over."""
 
     def __init__(
         self,
@@ -56,18 +64,21 @@ class Keeper:
         gateway: Gateway,
         pool: Pool,
         dispatcher: Dispatcher,
+        fitness: Fitness,
         tokens: WorkerTokens,
         clock: Clock,
         log: Log,
         *,
         scheduler_addr: str,
         drain_s: float,
+        gpus: tuple[str, ...],
         news: asyncio.Event,
     ) -> None:
         self._fleet = fleet
         self._gateway = gateway
         self._pool = pool
         self._dispatcher = dispatcher
+        self._fitness = fitness
         self._tokens = tokens
         self._clock = clock
         self._log = log
@@ -77,6 +88,9 @@ class Keeper:
         self._crashes: dict[str, int] = {}
         self._not_before_s: dict[str, float] = {}
         self._busy_s: dict[str, float] = {}
+        self._slots: dict[str, int] = {}
+        self._gpus = gpus
+        self._failed_s: dict[str, float] = {}
         self._scheduler_addr = scheduler_addr
         self._drain_s = drain_s
         self._news = news
@@ -150,8 +164,10 @@ class Keeper:
         return self._fleet.log_end(worker_id)
 
     def workers_of(self, release_id: str) -> int:
-        """Processes of a release, those that are still starting included."""
-        return sum(1 for child in self._children.values() if child.release_id == release_id and not child.stopping)
+        """Workers of a release that may get runs, now or when they have started."""
+        children = sum(1 for child in self._children.values() if child.release_id == release_id and not child.stopping)
+        joined = [worker for worker in self._pool.of_release(release_id) if worker.worker_id not in self._children]
+        return children + sum(1 for worker in joined if worker.link is not None and not worker.draining)
 
     async def _keep(self) -> None:
         while True:
@@ -167,31 +183,63 @@ class Keeper:
                 pass
 
     async def _round(self) -> None:
+        self._replace_unfit()
         now_s = self._clock.now_s()
         for worker_id, child in list(self._children.items()):
             self._stop_idle(worker_id, child)
-        queued: dict[str, int] = {}
-        running: dict[str, int] = {}
+        lanes: dict[str, list[Lane]] = {}
         for lane in self._dispatcher.lanes.all():
-            queued[lane.release_id] = queued.get(lane.release_id, 0) + len(lane.queue)
-            running[lane.release_id] = running.get(lane.release_id, 0) + lane.running
+            lanes.setdefault(lane.release_id, []).append(lane)
         for release_id, launch in list(self._launches.items()):
-            waits, runs = queued.get(release_id, 0), running.get(release_id, 0)
-            if waits or runs:
-                self._busy_s[release_id] = now_s
-            slots = max((worker.slots for worker in self._pool.of_release(release_id)), default=1)
-            have = self.workers_of(release_id)
-            eager = 1 if release_id in self._eager and have == 0 and now_s - self._busy_s[release_id] < launch.limits.idle_s else 0
-            demand = Demand(
-                queued=max(waits, eager), running=runs, workers=have, slots=slots, quiet_s=now_s - self._busy_s.get(release_id, -1e9)
-            )
-            wanted = wanted_workers(demand, launch.limits)
-            for _ in range(wanted - have):
+            self._forget_failure(release_id, now_s)
+            demand = self._demand(release_id, launch.limits, lanes.get(release_id, []), now_s)
+            # Nothing is kept ready for a release that no tag points at.
+            limits = launch.limits if release_id in self._eager else msgspec.structs.replace(launch.limits, min=0)
+            wanted = wanted_workers(demand, limits)
+            for _ in range(wanted - demand.workers):
                 if now_s < self._not_before_s.get(release_id, 0.0):
                     break
                 await self._start(launch)
-            for _ in range(have - wanted):
+            for _ in range(demand.workers - wanted):
                 self._drain_one(release_id)
+
+    def _demand(self, release_id: str, limits: ScalingLimits, lanes: list[Lane], now_s: float) -> Demand:
+        queued, running = sum(len(lane.queue) for lane in lanes), sum(lane.running for lane in lanes)
+        if queued or running:
+            self._busy_s[release_id] = now_s
+        workers = self._pool.of_release(release_id)
+        if workers:
+            self._slots[release_id] = max(worker.slots for worker in workers)
+        have = self.workers_of(release_id)
+        quiet_s = now_s - self._busy_s.get(release_id, float("-inf"))
+        eager = 1 if release_id in self._eager and have == 0 and quiet_s < limits.idle_s else 0
+        return Demand(
+            queued=max(queued, eager),
+            running=running,
+            workers=have,
+            slots=self._slots.get(release_id, 1),
+            quiet_s=quiet_s,
+            tightest=max((_workers_for(lane, workers) for lane in lanes), default=0),
+            gpus=len(self._gpus),
+        )
+
+    def _replace_unfit(self) -> None:
+        for worker_id in list(self._fitness.hung):
+            why = self._fitness.hung.pop(worker_id)
+            if worker_id not in self._children:
+                continue  # not ours to end: it gets no runs until it has stopped that one
+            self._log.warning("worker.killed", worker_id=worker_id, why=why)
+            self._gateway.put_down(worker_id)
+            self._children[worker_id].stopping = True
+            self._end(worker_id, 0.0)
+        for worker_id in list(self._fitness.sick):
+            self._fitness.sick.pop(worker_id)
+            self.drain(worker_id)
+
+    def _forget_failure(self, release_id: str, now_s: float) -> None:
+        is_there = any(worker.link is not None for worker in self._pool.of_release(release_id))
+        if is_there and now_s - self._failed_s.get(release_id, now_s) > FAILURE_SHOWN_S:
+            self.failures.pop(release_id, None)
 
     async def _start(self, launch: Launch) -> None:
         worker_id = f"{launch.release_id}-{secrets.token_hex(3)}"
@@ -206,9 +254,10 @@ class Keeper:
             folder=launch.folder,
             manifest=launch.manifest,
             python=launch.python,
+            gpu=least_used(self._gpus, [child.gpu for child in self._children.values()]),
             env=launch.env,
         )
-        self._children[worker_id] = _Child(launch.release_id, self._clock.now_s())
+        self._children[worker_id] = _Child(launch.release_id, self._clock.now_s(), spec.gpu)
         try:
             await self._fleet.start(spec, self._ended)
         except OSError as exc:
@@ -231,6 +280,7 @@ class Keeper:
         self._not_before_s[child.release_id] = now_s + delay_s
         tail = self._fleet.log_of(worker_id).decode(errors="replace")
         self.failures[child.release_id] = tail or f"(it wrote nothing and ended with status {status})"
+        self._failed_s[child.release_id] = now_s
         self._log.warning("worker.crashed", worker_id=worker_id, status=status, again_in_s=delay_s, last=tail[-300:])
         asyncio.get_running_loop().call_later(delay_s, self.poke)
 
@@ -255,7 +305,14 @@ class Keeper:
             child.leaves_by_s = 0.0
             self._end(worker_id)
 
-    def _end(self, worker_id: str) -> None:
-        task = asyncio.create_task(self._fleet.stop(worker_id, self._drain_s + FLUSH_S), name=f"drain-{worker_id}")
+    def _end(self, worker_id: str, grace_s: float | None = None) -> None:
+        grace_s = self._drain_s + FLUSH_S if grace_s is None else grace_s
+        task = asyncio.create_task(self._fleet.stop(worker_id, grace_s), name=f"stop-{worker_id}")
         self._stopping.add(task)
         task.add_done_callback(self._stopping.discard)
+
+
+def _workers_for(lane: Lane, workers: list[Worker]) -> int:
+    """How many workers one function needs for its runs, by the limit that workers have for it."""
+    limit = max((worker.resources.function_concurrency.get(lane.function, 0) for worker in workers), default=0)
+    return -(-(len(lane.queue) + lane.running) // limit) if limit else 0

@@ -30,6 +30,7 @@ else:
 runpy.run_module("gen_worker.entrypoint", run_name="__main__", alter_sys=True)
 """
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
+_OURS = frozenset({"COZY_API_KEY", "COZY_MANIFEST_PATH", "COZY_FUNCTION_MODULES"})  # of whoever started us, and not of the project
 _PREFIXES = (
     *("WORKER_", "TENSORHUB_", "COZY_", "HF_", "CUDA_", "NVIDIA_", "TORCH_", "TRANSFORMERS_", "DIFFUSERS_", "TOKENIZERS_"),
     *("OMP_", "MKL_", "OPENBLAS_", "PYTHON", "SSL_", "REQUESTS_", "XDG_"),
@@ -65,7 +66,8 @@ class Processes:
         child, waiting = self._children.get(worker_id), self._waiting.get(worker_id)
         if child is None or waiting is None:
             return
-        self._signal(child, signal.SIGTERM)
+        if grace_s > 0:
+            self._signal(child, signal.SIGTERM)
         done, _ = await asyncio.wait([waiting], timeout=grace_s)
         if not done:
             self._signal(child, signal.SIGKILL)
@@ -107,6 +109,7 @@ class Processes:
 
     async def _wait(self, worker_id: str, child: asyncio.subprocess.Process, on_exit: OnExit) -> None:
         status = await child.wait()
+        self._signal(child, signal.SIGKILL)  # what the author's code has started and left behind
         self._children.pop(worker_id, None)
         self._waiting.pop(worker_id, None)
         on_exit(worker_id, status)
@@ -124,7 +127,7 @@ class Processes:
 
 def worker_environment(spec: WorkerSpec, env: "os._Environ[str] | dict[str, str]") -> dict[str, str]:
     """What a worker's process gets to see: what it needs, and nothing of the control plane's own."""
-    kept = {name: value for name, value in env.items() if name in _INHERITED or name.startswith(_PREFIXES)}
+    kept = {name: value for name, value in env.items() if name not in _OURS and (name in _INHERITED or name.startswith(_PREFIXES))}
     kept |= spec.env
     kept |= {
         "GEN_ORCHESTRATOR_PID": str(os.getpid()),

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import msgspec
 
 from gen_orchestrator.domain.runs import MAX_ATTEMPTS
+from gen_orchestrator.domain.scaling import ScalingLimits
 from gen_orchestrator.domain.settings import FunctionSettings
 from gen_orchestrator.store.base import Release, ReleaseStore, Tag
 from gen_worker.contract.manifest import FunctionEntry, Manifest
@@ -84,6 +85,10 @@ class Registry:
         if known is None:
             known = self._manifests[release_id] = msgspec.json.decode(self.release(release_id).manifest, type=Manifest)
         return known
+
+    def scaling(self, release_id: str) -> ScalingLimits:
+        """What the release says of how many workers it should have."""
+        return msgspec.convert(self.manifest(release_id).scaling or {}, ScalingLimits)
 
     def release(self, release_id: str) -> Release:
         release = self._releases.get(release_id) or self._store.release(release_id)

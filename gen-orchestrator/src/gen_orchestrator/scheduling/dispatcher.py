@@ -27,6 +27,7 @@ from gen_orchestrator.domain.retries import Again, GiveUp
 from gen_orchestrator.domain.routing import Choice, choose
 from gen_orchestrator.domain.runs import Ending, Run, RunState
 from gen_orchestrator.scheduling import endings
+from gen_orchestrator.scheduling.fitness import Fitness
 from gen_orchestrator.scheduling.intake import AdmissionError, Intake, Submitted
 from gen_orchestrator.scheduling.lane import Lane
 from gen_orchestrator.scheduling.lanes import Lanes
@@ -61,6 +62,7 @@ class Dispatcher:
         random: Random,
         log: Log,
         files: Files,
+        fitness: Fitness,
         *,
         on_over: Callable[[OpenRun], None] = lambda open_run: None,
         on_starved: Callable[[], None] = lambda: None,
@@ -74,6 +76,7 @@ class Dispatcher:
         self._random = random
         self._log = log
         self._files = files
+        self._fitness = fitness
         self._loop = asyncio.get_running_loop()
         self.lanes = Lanes()
         self.open: dict[str, OpenRun] = {}
@@ -159,6 +162,16 @@ class Dispatcher:
             return
         self._after(open_run, retries.after_loss(open_run.run, worker_id))
 
+    def taken_back(self, open_run: OpenRun) -> None:
+        """Its worker is ended for the sake of another run: this one goes back to the queue, and nothing is held against it."""
+        if open_run.phase in (Phase.LEASED, Phase.LEASING):
+            leasing = open_run.phase is Phase.LEASING
+            self._detach(open_run)
+            if leasing:
+                open_run.phase = Phase.ENDING  # as in `lost`
+            else:
+                self._after(open_run, Again(0.0, executed=open_run.started))
+
     def dropped(self, open_run: OpenRun) -> None:
         """The worker is there, and has not had this run for as long as a lease: its command was lost."""
         if open_run.phase is Phase.LEASED:
@@ -199,12 +212,14 @@ class Dispatcher:
         """A worker's one result of a run. What nobody waits for, a result of an earlier attempt, is dropped."""
         open_run = worker.runs.get(result.run_id)
         if open_run is None or open_run.phase is not Phase.LEASED:
+            worker.zombies.discard(result.run_id)
             self._log.info("run.stale_result", run_id=result.run_id, worker_id=worker.worker_id)
             return
         lane = open_run.lane
         now_s = self._clock.now_s()
         lane.ended(now_s - open_run.began_s, now_s)
         self._detach(open_run)
+        self._fitness.ended(worker.worker_id, lane.release_id, "" if result.success else result.error_type)
         at = self._clock.unix_s()
         if result.success:
             self._recorder.finish(open_run, Ending(state=RunState.SUCCEEDED, at=at, output=result.output, metrics=open_run.metrics), hold)
@@ -233,6 +248,8 @@ class Dispatcher:
         """Give waiting runs to workers, as many as fit now; of all lanes where none is named."""
         now_s = self._clock.now_s()
         for lane in lanes or self.lanes.all():
+            if lane.release_id in self._fitness.paused:
+                continue
             while (item := lane.queue.peek(now_s)) is not None:
                 open_run = self.open[item.run_id]
                 workers = [worker.view(now_s) for worker in self._pool.of_release(lane.release_id) if worker.takes(lane.function)]
@@ -355,7 +372,7 @@ class Dispatcher:
         if open_run.phase is not Phase.LEASED:
             return
         self._interrupt(open_run)
-        self._detach(open_run)
+        self._give_up(open_run, f"run {open_run.id} went on for {TIMEOUT_BACKUP_S:.0f} s after its time was over")
         self._recorder.finish(open_run, endings.out_of_time(open_run.run, open_run.stuck, self._clock.unix_s()))
 
     def _interrupt(self, open_run: OpenRun) -> None:
@@ -368,7 +385,7 @@ class Dispatcher:
     def _cancel_overdue(self, open_run: OpenRun) -> None:
         if open_run.phase is Phase.LEASED:
             self._log.warning("run.ignores_cancel", run_id=open_run.id, worker_id=open_run.run.worker_id)
-            self._detach(open_run)
+            self._give_up(open_run, f"run {open_run.id} went on for {CANCEL_GRACE_S:.0f} s after it was canceled")
             self._recorder.finish(open_run, endings.canceled(self._clock.unix_s()))
             self.pump(open_run.lane)
 
@@ -392,6 +409,14 @@ class Dispatcher:
             del self.open[run.id]
         if run.idempotency_key and self._by_key.get((run.owner, run.idempotency_key)) is open_run:
             del self._by_key[run.owner, run.idempotency_key]
+
+    def _give_up(self, open_run: OpenRun, why: str) -> None:
+        """The run ends here and goes on there: its worker is not to be trusted with another."""
+        worker = open_run.worker
+        self._detach(open_run)
+        if worker is not None:
+            worker.zombies.add(open_run.id)
+            self._fitness.ignores(worker.worker_id, why)
 
     def _detach(self, open_run: OpenRun) -> None:
         worker = open_run.worker

@@ -12,8 +12,10 @@ import asyncio
 
 from gen_orchestrator.auth.worker_tokens import TokenError, WorkerClaims, WorkerTokens
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
+from gen_orchestrator.scheduling.fitness import Fitness
 from gen_orchestrator.scheduling.open_run import OpenRun, Phase
 from gen_orchestrator.scheduling.pool import Pool, Worker
+from gen_worker import events
 from gen_worker.clock import Clock
 from gen_worker.log import Log
 from gen_worker.transport.grpc_server import RejectError, ServerStream
@@ -31,10 +33,11 @@ MAX_MEMORIES = 10_000
 class Gateway:
     """Of one leader. Streams are given to `serve`."""
 
-    def __init__(self, tokens: WorkerTokens, pool: Pool, dispatcher: Dispatcher, clock: Clock, log: Log) -> None:
+    def __init__(self, tokens: WorkerTokens, pool: Pool, dispatcher: Dispatcher, fitness: Fitness, clock: Clock, log: Log) -> None:
         self._tokens = tokens
         self._pool = pool
         self._dispatcher = dispatcher
+        self._fitness = fitness
         self._clock = clock
         self._log = log
         self._memories: dict[str, WorkerMemory] = {}
@@ -66,6 +69,14 @@ class Gateway:
         worker = self._pool.get(worker_id)
         if worker is not None:
             self._lose(worker, "process_ended")
+
+    def put_down(self, worker_id: str) -> None:
+        """The process of this worker is about to be ended on purpose: its runs go back to the queue, without blame."""
+        worker = self._pool.get(worker_id)
+        if worker is not None:
+            for open_run in list(worker.runs.values()):
+                self._dispatcher.taken_back(open_run)
+            self._lose(worker, "put_down")
 
     def drain(self, worker: Worker) -> None:
         """Give this worker no more runs."""
@@ -109,6 +120,8 @@ class Gateway:
                 self._dispatcher.pump_release(worker.release_id)
             case StaleResult(run_id):
                 self._log.info("run.stale_result", run_id=run_id, worker_id=guest.claims.worker_id)
+            case Event(event_type=events.RUN_LEFT) if worker is not None:
+                self._fitness.ignores(worker.worker_id, effect.payload.decode(errors="replace"))
             case Event() if worker is not None:
                 self._log.info("worker.said", worker_id=worker.worker_id, type=effect.event_type)
             case _:
@@ -158,6 +171,8 @@ class Gateway:
         """The lease of a run is held by the heartbeats that list it. A plain worker lists none: it holds all of its runs."""
         now_s = self._clock.now_s()
         has = set(registration.active_run_ids)
+        if registration.instance_id:
+            worker.zombies &= has
         for open_run in list(worker.runs.values()):
             if not registration.instance_id or open_run.id in has:
                 open_run.listed_s = now_s
@@ -184,7 +199,9 @@ class Gateway:
     def _lose(self, worker: Worker, why: str) -> None:
         self._pool.remove(worker)
         worker.link = None
+        self._fitness.gone(worker.worker_id)
         if worker.runs:
+            self._fitness.lost(worker.worker_id, worker.release_id)
             self._log.warning("worker.lost", worker_id=worker.worker_id, why=why, runs=len(worker.runs))
         else:
             self._log.info("worker.gone", worker_id=worker.worker_id, why=why)

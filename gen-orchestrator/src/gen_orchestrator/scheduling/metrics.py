@@ -77,7 +77,7 @@ class Metrics:
         family("queue_depth", "gauge", "Runs that wait for a worker.", depth)
         busy = [f"{PREFIX}runs_in_progress{{{label}}} {lane.running}" for lane, label in zip(lanes, labels, strict=True)]
         family("runs_in_progress", "gauge", "Runs that are with a worker.", busy)
-        states: dict[str, int] = dict.fromkeys(("idle", "busy", "draining", "away"), 0)
+        states: dict[str, int] = dict.fromkeys(("idle", "busy", "draining", "hung", "away"), 0)
         for worker in pool:
             states[worker.state] += 1
         family("workers", "gauge", "Workers by state.", [f'{PREFIX}workers{{state="{s}"}} {n}' for s, n in states.items()])

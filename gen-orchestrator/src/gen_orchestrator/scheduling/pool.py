@@ -42,6 +42,7 @@ class Worker:
         self.resources = Resources()
         self.runs: dict[str, OpenRun] = {}
         self.of_function: dict[str, int] = {}
+        self.zombies: set[str] = set()  # runs that are over here, and that it did not stop
         self.draining = False
         self.heard_s = 0.0
         self.away_since_s = 0.0
@@ -55,9 +56,11 @@ class Worker:
 
     @property
     def state(self) -> str:
-        """`busy`, `idle`, `draining` or `away`, for people and metrics."""
+        """`busy`, `idle`, `draining`, `hung` or `away`, for people and metrics."""
         if self.link is None:
             return "away"
+        if self.zombies:
+            return "hung"
         return "draining" if self.draining else "busy" if self.runs else "idle"
 
     def heard(self, registration: Registration, now_s: float) -> None:
@@ -72,7 +75,7 @@ class Worker:
 
     def takes(self, function: str) -> bool:
         """Whether the worker may get another run of this function now; `choose` looks at its slots."""
-        if self.link is None or self.draining or function not in self.functions:
+        if self.link is None or self.draining or self.zombies or function not in self.functions:
             return False
         limit = self.resources.function_concurrency.get(function, 0)
         return limit <= 0 or self.of_function.get(function, 0) < limit

@@ -1,0 +1,51 @@
+"""When a worker, or a release, is trusted with no more runs. Pure.
+
+    worker:   3 attempts in a row ended `internal` or `resource`: its process has gone bad. It is drained and replaced.
+    release:  more than half of its last 20 attempts lost their worker: its code kills workers. It is paused until somebody looks.
+
+A worker that takes many runs down at once counts once: it is one death, and neighbours of a bad run are no evidence.
+"""
+
+from collections import deque
+from typing import Final
+
+SICK: Final = frozenset({"internal", "resource"})
+SICK_IN_A_ROW: Final = 3
+WINDOW: Final = 20
+REPLACE_EVERY_S: Final = 60.0  # a function that always fails must not have its workers replaced all the time
+
+
+class WorkerBreaker:
+    """Of one worker."""
+
+    def __init__(self) -> None:
+        self._in_a_row = 0
+
+    def ended(self, error_type: str) -> bool:
+        """An attempt has ended (`error_type` is empty for success); whether the worker should be replaced."""
+        self._in_a_row = self._in_a_row + 1 if error_type in SICK else 0
+        return self._in_a_row >= SICK_IN_A_ROW
+
+
+class ReleaseBreaker:
+    """Of one release."""
+
+    def __init__(self) -> None:
+        self._last: deque[bool] = deque(maxlen=WINDOW)
+        self._replaced_s = float("-inf")
+
+    def ended(self) -> None:
+        """An attempt has come to an end that its worker told of."""
+        self._last.append(False)
+
+    def lost(self) -> bool:
+        """A worker was lost with runs on it; whether the release should be paused."""
+        self._last.append(True)
+        return sum(self._last) > WINDOW // 2
+
+    def may_replace(self, now_s: float) -> bool:
+        """Whether one of its workers may be replaced for its failures now; if so, that is noted."""
+        if now_s - self._replaced_s < REPLACE_EVERY_S:
+            return False
+        self._replaced_s = now_s
+        return True

@@ -1,0 +1,116 @@
+"""Workers as child processes: how many there are, what they see, and how they are replaced."""
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from platform_process import PlatformProcess, kill
+
+SECRETS = {
+    "COZY_API_KEY": "planted-1",
+    "PGPASSWORD": "planted-2",
+    "GEN_ORCHESTRATOR_DATABASE_URL": "postgresql://u:planted-3@db/x",
+    "AWS_SECRET_ACCESS_KEY": "planted-4",
+    "WEBHOOK_SIGNING_KEY": "planted-5",
+}
+Start = Callable[..., PlatformProcess]
+
+
+@pytest.fixture
+def start(project: Path, tmp_path: Path) -> Iterator[Start]:
+    """Starts a platform whose project has these lines in its cozy.toml."""
+    started: list[PlatformProcess] = []
+
+    def begin(toml: str = "", **named: dict[str, str]) -> PlatformProcess:
+        with (project / "cozy.toml").open("a") as file:
+            file.write("\n" + toml)
+        started.append(PlatformProcess(project, tmp_path / "data", **named))
+        return started[-1]
+
+    yield begin
+    for platform in started:
+        platform.close()
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_project_finds_none_of_the_platforms_secrets(start: Start) -> None:
+    platform = start(env=SECRETS)
+    seen = json.loads(platform.invoke("environment").json()["output"]["text"])
+    assert not [name for name, value in seen.items() if "planted" in value]
+    assert str(platform.data) not in {value for name, value in seen.items() if not name.startswith("GEN_WORKER_")}
+
+
+def test_workers_die_with_the_platform(platform: PlatformProcess, tmp_path: Path) -> None:
+    platform.submit("deaf", {"seconds": 600, "folder": str(tmp_path)})
+    (pid,) = platform.until(platform.worker_pids).values()
+    platform.until(lambda: (tmp_path / "notes").exists())
+    platform.kill()
+    platform.until(lambda: not is_alive(pid), 10)
+    kill(int((tmp_path / "notes").read_text()))
+
+
+def test_workers_follow_the_work_to_zero_and_back(start: Start, tmp_path: Path) -> None:
+    platform = start("[scaling]\nmax = 3\nidle_s = 1.5\n")
+    ids = [platform.submit("one-at-a-time", {"seconds": 3, "text": str(number)}) for number in range(6)]
+    platform.until(lambda: len(platform.worker_pids()) == 3)
+    assert [platform.run(run_id, 60)["status"] for run_id in ids] == ["succeeded"] * 6
+    platform.until(lambda: len(platform.status()["workers"]) == 0)
+    platform.until(lambda: not platform.worker_pids())
+    assert platform.invoke("echo", {"text": "back"}).json()["output"]["text"] == "back"
+    assert "worker.crashed" not in platform.log.read_text()  # they drained, and ended with 0
+
+
+def test_a_minimum_is_kept(start: Start) -> None:
+    platform = start("[scaling]\nmin = 2\nmax = 2\nidle_s = 0\n")
+    pids = platform.until(lambda: found if len(found := platform.worker_pids()) == 2 else None)
+    kill(next(iter(pids.values())))
+    platform.until(lambda: len(platform.worker_pids()) == 2 and platform.worker_pids() != pids)
+
+
+def test_a_worker_that_ignores_a_cancel_is_replaced_with_all_it_started(start: Start, tmp_path: Path) -> None:
+    platform = start()
+    neighbour = platform.submit("sleep", {"seconds": 14, "text": "neighbour"})
+    run_id = platform.submit("deaf", {"seconds": 600, "folder": str(tmp_path)})
+    platform.until(lambda: (tmp_path / "notes").exists())
+    (before,) = platform.worker_pids().values()
+    platform.http.post(f"/v1/runs/{run_id}/cancel")
+    platform.until(lambda: not is_alive(before), 30)
+    platform.until(lambda: not is_alive(int((tmp_path / "notes").read_text())), 10)
+    assert platform.run(run_id, 10)["status"] == "canceled"
+    assert platform.invoke("echo", {"text": "at once"}).json()["status"] == "succeeded"
+    done = platform.run(neighbour, 60)
+    assert (done["status"], done["attempt"]) == ("succeeded", 2)
+
+
+def test_a_worker_that_stops_is_replaced_once_a_runs_time_is_over(start: Start) -> None:
+    platform = start()
+    run_id = platform.submit("sleep", {"seconds": 600}, timeout_s=1)
+    platform.until(lambda: platform.run(run_id)["status"] == "running")
+    (before,) = platform.worker_pids().values()
+    os.kill(before, signal.SIGSTOP)
+    done = platform.run(run_id, 60)
+    assert (done["status"], done["error"]["code"]) == ("failed", "timeout")
+    platform.until(lambda: not is_alive(before), 10)
+    assert platform.invoke("echo", {"text": "on"}).json()["status"] == "succeeded"
+
+
+def test_a_worker_that_goes_bad_is_drained_and_replaced(start: Start) -> None:
+    platform = start()
+    (before,) = platform.until(platform.worker_pids)
+    slow = platform.submit("sleep", {"seconds": 3, "text": "finished"})
+    platform.until(lambda: platform.run(slow)["status"] == "running")
+    for _ in range(3):
+        assert platform.invoke("broken").json()["status"] == "failed"
+    platform.until(lambda: before not in platform.worker_pids())
+    done = platform.run(slow, 30)
+    assert (done["status"], done["attempt"], done["output"]["text"]) == ("succeeded", 1, "finished")
+    assert platform.invoke("echo", {"text": "on"}).json()["status"] == "succeeded"
