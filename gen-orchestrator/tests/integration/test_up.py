@@ -116,7 +116,7 @@ def test_the_same_key_runs_once(platform: PlatformProcess) -> None:
     first = platform.invoke("echo", {"text": "a"}, headers=key).json()
     assert platform.invoke("echo", {"text": "a"}, headers=key).json()["id"] == first["id"]
     other = platform.invoke("echo", {"text": "b"}, headers=key)
-    assert (other.status_code, other.json()["code"]) == (422, "unprocessable")
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
     put = platform.http.put("/v1/runs/mine", params={"function": "local/probe/echo"}, json={"payload": {"text": "c"}})
     assert (put.status_code, put.json()["id"]) == (200, "mine")
     assert platform.http.put("/v1/runs/mine", params={"function": "local/probe/echo"}, json={"payload": {"text": "c"}}).json() == put.json()

@@ -36,11 +36,11 @@ def read_invocation(body: bytes, path: str, bytes_schema: dict[str, Any] | None 
         _check_depth(body)
         value: Any = _decode(body) if body else {}
     except msgspec.DecodeError as exc:
-        raise RequestError(400, "validation", f"the body is not valid JSON: {exc}", error="invalid_json") from None
+        raise RequestError(400, "invalid_json", f"the body is not valid JSON: {exc}", error="invalid_json") from None
     except UnicodeDecodeError as exc:
-        raise RequestError(400, "validation", f"the body is not valid UTF-8 (byte {exc.start})", error="invalid_json") from None
+        raise RequestError(400, "invalid_json", f"the body is not valid UTF-8 (byte {exc.start})", error="invalid_json") from None
     except RecursionError:
-        raise RequestError(400, "validation", f"the body is nested more than {MAX_DEPTH} levels deep", error="invalid_json") from None
+        raise RequestError(400, "invalid_json", f"the body is nested more than {MAX_DEPTH} levels deep", error="invalid_json") from None
     if not isinstance(value, dict):
         raise RequestError(400, "validation", f"the body is a {_kind(value)}; expected a JSON object", error="invalid_json")
     options = InvokeOptions()

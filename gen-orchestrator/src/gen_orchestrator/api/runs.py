@@ -265,7 +265,9 @@ class RunRoutes:
             raise RequestError(503, "store_unavailable", text, headers={"retry-after": "2"}) from None
         if not submitted.is_new and run.fingerprint and submitted.run.fingerprint != run.fingerprint:
             what = f"Idempotency-Key {run.idempotency_key[:60]!r}" if run.idempotency_key else f"run id {run.id!r}"
-            raise RequestError(422, "unprocessable", f"{what} was used for another request (run {submitted.run.id}); use a new one")
+            raise RequestError(
+                422, "idempotency_key_reused", f"{what} was used for another request (run {submitted.run.id}); use a new one"
+            )
         return submitted
 
     def _new_run(self, request: Request, resolved: Resolved, owner: str, endpoint: str, function: str, invocation: Invocation) -> Run:

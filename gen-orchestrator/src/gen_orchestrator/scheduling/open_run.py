@@ -87,7 +87,7 @@ class OpenRun:
         """The public word."""
         if self.phase is Phase.OVER:
             return str(self.run.state)
-        if self.worker is not None and self.run.state is RunState.LEASED:
+        if self.run.state is RunState.LEASED:  # also while its end is being written, and its worker has others
             return "running" if self.started else "starting"
         return "queued"
 

@@ -1,0 +1,153 @@
+"""The same requests give the same answers through `cozyctl dev`, `cozyctl up` on SQLite, and `cozyctl up` on PostgreSQL."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from platform_process import COZYCTL, PlatformProcess, read_events, write_project
+
+
+class Server:
+    """Where functions are asked for: their path differs, and nothing else."""
+
+    def __init__(self, http: httpx.Client, path: str) -> None:
+        self.http = http
+        self.path = path
+
+    def invoke(self, function: str, payload: object, headers: dict[str, str] | None = None) -> httpx.Response:
+        return self.http.post(f"{self.path}/{function}", json={"payload": payload}, headers=headers)
+
+    def run(self, function: str, payload: object) -> dict[str, Any]:
+        """Run it without waiting, then wait for its end: the run object."""
+        answer = self.invoke(function, payload, {"prefer": "respond-async"})
+        assert (answer.status_code, answer.headers["preference-applied"]) == (202, "respond-async"), answer.text
+        found: dict[str, Any] = self.http.get(answer.headers["location"], params={"wait": 60}).json()
+        return found
+
+
+@pytest.fixture(scope="module", params=["dev", "sqlite", "postgres"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp(request.param)
+    project = write_project(folder / "probe")
+    if request.param == "dev":
+        command = [str(COZYCTL), "dev", "--folder", str(project), "--listen", "127.0.0.1:0", "--outputs", str(folder / "out"), "--json"]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        assert process.stderr is not None
+        url = next(line for line in (json.loads(each) for each in process.stderr) if line["event"] == "dev.listening")["url"]
+        with httpx.Client(base_url=url, timeout=60, trust_env=False) as http:
+            yield Server(http, "/v1/run")
+        process.terminate()
+        process.wait(60)
+        process.stderr.close()
+        return
+    store = ("--store", _database(request)) if request.param == "postgres" else ()
+    platform = PlatformProcess(project, folder / "data", *store)
+    yield Server(platform.http, "/v1/local/probe")
+    platform.close()
+
+
+def _database(request: pytest.FixtureRequest) -> str:
+    name = "three_ways"
+    postgres = request.getfixturevalue("postgres_server")
+    postgres.psql(f"create database {name}")
+    return str(postgres.get_uri(name))
+
+
+@pytest.mark.parametrize(
+    ("function", "payload", "expected"),
+    [
+        ("echo", {"text": "ä"}, {"status": "succeeded", "output": "ä"}),
+        ("echo", {"txt": "x"}, {"status": "succeeded", "output": "", "warnings": "/txt"}),
+        ("echo", {"text": 5}, {"status": "failed", "code": "validation", "http": 400, "detail": "payload.text: expected str, got int."}),
+        ("refuse", {}, {"status": "failed", "code": "validation", "http": 400, "detail": "text is empty"}),
+        ("brief", {"seconds": 30}, {"status": "failed", "code": "timeout", "http": 504, "detail": "timed out after 1000 ms"}),
+        ("progress", {"times": 3}, {"status": "succeeded", "output": "done"}),
+    ],
+)
+def test_a_run_ends_in_the_same_way(server: Server, function: str, payload: object, expected: dict[str, object]) -> None:
+    run = server.run(function, payload)
+    found: dict[str, object] = {"status": run["status"]}
+    if run.get("output") is not None:
+        found["output"] = run["output"]["text"]
+    if run.get("warnings"):
+        found["warnings"] = run["warnings"][0]["pointer"]
+    if error := run.get("error"):
+        found |= {"code": error["code"], "http": error["status"], "detail": error["detail"]}
+    assert found == expected, run
+    assert run["function"] == function
+    assert run["events_url"] == f"/v1/runs/{run['id']}/events"
+    assert server.invoke(function, payload).status_code == expected.get("http", 200)
+
+
+@pytest.mark.parametrize("kind", ["text/event-stream", "application/x-ndjson"])
+def test_a_stream_says_the_same(server: Server, kind: str) -> None:
+    with server.http.stream("POST", f"{server.path}/count", json={"payload": {"times": 5}}, headers={"accept": kind}) as answer:
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith(kind)
+        if kind == "text/event-stream":
+            events = [(name, data) for _, name, data in read_events(answer)]
+        else:
+            events = [(line["event"], line["data"]) for line in map(json.loads, filter(None, answer.iter_lines()))]
+    told = [(name, data) for name, data in events if name != "status"]
+    words = [data["status"] for name, data in events if name == "status"]
+    assert words == sorted(words, key=["queued", "starting", "running"].index)
+    assert told[:-1] == [("output", {"number": number}) for number in range(5)]
+    assert (told[-1][0], told[-1][1]["status"]) == ("done", "succeeded")
+
+
+def test_a_reader_that_comes_later_reads_the_same(server: Server) -> None:
+    run = server.run("count", {"times": 20})
+    with server.http.stream("GET", run["events_url"], headers={"accept": "text/event-stream"}) as answer:
+        events = [event for event in read_events(answer) if event[1] == "output"]
+    assert [data["number"] for _, _, data in events] == list(range(20))
+    with server.http.stream("GET", run["events_url"], headers={"last-event-id": events[9][0]}) as answer:
+        assert [data["number"] for _, name, data in read_events(answer) if name == "output"] == list(range(10, 20))
+
+
+def test_a_cancel_ends_a_run(server: Server) -> None:
+    answer = server.invoke("sleep", {"seconds": 60}, {"prefer": "respond-async"})
+    location = answer.headers["location"]
+    while server.http.get(location).json()["status"] not in ("running", "canceled"):
+        pass
+    assert server.http.post(f"{location}/cancel").status_code == 200
+    run = server.http.get(location, params={"wait": 30}).json()
+    assert (run["status"], run["error"]["code"]) == ("canceled", "canceled")
+
+
+def test_a_key_is_one_run(server: Server) -> None:
+    key = {"idempotency-key": "once", "prefer": "respond-async"}
+    first = server.invoke("echo", {"text": "a"}, key)
+    assert server.invoke("echo", {"text": "a"}, key).headers["location"] == first.headers["location"]
+    other = server.invoke("echo", {"text": "b"}, key)
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+
+
+def test_files_and_etags(server: Server) -> None:
+    raw = server.invoke("save", {"text": "raw"}, {"accept": "text/plain"})
+    assert (raw.status_code, raw.text, raw.headers["content-type"].partition(";")[0]) == (200, "raw", "text/plain")
+    run = server.run("save", {"text": "kept"})
+    saved = run["output"]["file"]
+    assert saved["size_bytes"] == 4
+    assert (saved["mime_type"], saved["ref"]) == ("text/plain", f"runs/{run['id']}/outputs/note.txt")
+    answer = server.http.get(f"/v1/runs/{run['id']}")
+    assert server.http.get(f"/v1/runs/{run['id']}", headers={"if-none-match": answer.headers["etag"]}).status_code == 304
+
+
+def test_what_is_wrong_is_said_in_the_same_words(server: Server) -> None:
+    unknown = server.invoke("ecko", {})
+    assert (unknown.status_code, unknown.json()["error"]) == (404, "unknown_function")
+    assert "Did you mean 'echo'" in unknown.json()["detail"]
+    for path, params, status, code in (
+        ("/v1/runs/nothing", {}, 404, "not_found"), ("/v1/runs", {"status": "runing"}, 400, "validation"), ("/v1/nowhere", {}, 404, "not_found"),
+    ):  # fmt: skip
+        answer = server.http.get(path, params=params)
+        assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
+        assert answer.headers["content-type"] == "application/problem+json"
+    for body in (b"{", b"\xff", b"[" * 100_000):
+        answer = server.http.post(f"{server.path}/echo", content=body, headers={"content-type": "application/json"})
+        assert (answer.status_code, answer.json()["code"], answer.json()["error"]) == (400, "invalid_json", "invalid_json"), answer.text
+    assert server.http.get("/livez").status_code == server.http.get("/readyz").status_code == 200
+    assert server.http.get("/livez", headers={"host": "evil.example"}).status_code == 421
