@@ -81,7 +81,14 @@ class OverTheRunner:
         self._log = scratch / "runner.log"
         command = [sys.executable, "-m", "gen_worker.testing.http_runner", "--listen", "127.0.0.1:0", "--outputs", str(scratch / "out")]
         models = ["--model", f"sd15={folder}", "--model", f"sd15_fp8={folder}"]
-        env = {**os.environ, "WORKER_DEVICE": device, "TENSORHUB_CACHE_DIR": str(scratch / "cache"), "WORKER_LOCAL_MODEL_CACHE_DIR": ""}
+        paths = [str(Path(path).resolve()) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]  # it starts elsewhere
+        env = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(paths),
+            "WORKER_DEVICE": device,
+            "TENSORHUB_CACHE_DIR": str(scratch / "cache"),
+            "WORKER_LOCAL_MODEL_CACHE_DIR": "",
+        }
         began = time.perf_counter()
         with self._log.open("wb") as log:
             self._process = subprocess.Popen([*command, *models], cwd=ENDPOINT, env=env, stdout=log, stderr=log)
