@@ -60,6 +60,7 @@ def build_app(runs: RunRoutes, files: FileRoutes, workers: WorkerRoutes, admin: 
         ("GET", "/openapi.json", admin.openapi),
         ("GET", "/docs", docs.page),
         ("GET", "/docs/{name}", docs.file),
+        ("POST", "/v1/{owner}/{endpoint}/{function}", runs.invoke),  # the last: other paths look like it
     ]
     return _Front(Endpoint(runs.invoke, on_error, hosts), build_router(routes, on_error, hosts))
 
