@@ -54,10 +54,8 @@ SIDES = {
             "src/gen_worker/wire/scheduler_session.py",
             "src/gen_worker/wire/worker_session.py",
         ),
-        ("tests/unit", "tests/property/test_laws.py", "tests/property/test_residency_laws.py",
-         "tests/property/test_wire_laws.py", "tests/integration/test_sources.py", "tests/integration/test_what_libraries_read.py",
-         "tests/integration/test_headroom.py", "tests/integration/test_several_devices.py", "tests/integration/test_weights.py",
-         "tests/integration/test_guard.py", "tests/integration/test_worker_stream.py"),
+        ("tests/unit", "tests/property/test_laws.py", "tests/property/test_residency_laws.py", "tests/property/test_wire_laws.py",
+         "tests/integration/test_headroom.py", "tests/integration/test_several_devices.py"),
     ),
     "gen_orchestrator": Side(
         "gen-orchestrator",
@@ -67,7 +65,7 @@ SIDES = {
             "src/gen_orchestrator/scheduling/feed.py",
             "src/gen_orchestrator/store/line.py",
         ),
-        ("tests/unit", "tests/contract", "tests/simulation"),
+        ("tests/unit",),
     ),
 }  # fmt: skip
 # Tests that read the sources themselves, or measure what the changes' own machinery costs.
