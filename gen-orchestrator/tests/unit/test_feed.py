@@ -17,6 +17,7 @@ from gen_orchestrator.scheduling.feed import (
     event_id,
     parse_event_id,
 )
+from gen_orchestrator.store.base import EventChunk
 
 
 def say(feed: Feed, *numbers: int, attempt: int = 1, process: str = "") -> list[str]:
@@ -84,10 +85,14 @@ def test_no_more_than_so_many_bytes_are_kept_but_one_event_however_large() -> No
 
 
 def test_a_new_leader_goes_on_where_the_store_ends() -> None:
+    stored = [EventChunk(1, 1, 3, b"", "a", 3), EventChunk(2, 1, 20, b"", "a", 5), EventChunk(2, 21, 40, b"", "b", 7)]
     feed = Feed()
-    feed.resume(2, 40, ("a", 7))
+    feed.resume(2, stored)
     assert feed.dropped
-    assert say(feed, 7, 8, attempt=2, process="a") == ["2-41"]
+    assert say(feed, 7, 8, attempt=2, process="b") == ["2-41"], "what the worker says again is in the store"
+    fresh = Feed()
+    fresh.resume(3, stored)
+    assert say(fresh, 7, attempt=3, process="b") == ["3-1"], "of an attempt that has said nothing, all is new"
 
 
 def test_what_the_store_has_not_been_given_is_given_once() -> None:
