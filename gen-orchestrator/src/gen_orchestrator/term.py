@@ -117,7 +117,7 @@ class Term:
         )
         receivers = Receivers(allow_private=settings.allow_private_webhooks)
         self._webhooks = Webhooks(store, self._writer, WebhookSecret.from_folder(settings.data), receivers, clock, log)
-        self.gateway = Gateway(tokens, self.pool, self.dispatcher, fitness, clock, log)
+        self.gateway = Gateway(tokens, self.pool, self.dispatcher, fitness, clock, log, owner_of=self._owner_of)
         self.keeper = Keeper(
             fleet,
             self.gateway,
@@ -137,7 +137,7 @@ class Term:
         runs = RunRoutes(self.registry, self.dispatcher, store, RunStreams(store, files), receivers, waits, files)
         admin = AdminRoutes(self.registry, self.dispatcher, self.pool, metrics, fitness, self.keeper.failures, self._tag_moved)
         self.app: ASGIApp = build_app(
-            runs, FileRoutes(files, file_tokens), WorkerRoutes(self.pool, self.keeper), admin, settings.hosts, log
+            runs, FileRoutes(files, file_tokens), WorkerRoutes(self.pool, self.keeper, tokens.jwks), admin, settings.hosts, log
         )
         retention = Retention(settings.retention, store, files, log, clock.unix_s)
         self._tasks = [
@@ -169,6 +169,12 @@ class Term:
         await self._writer.close()
         if not self.over.done():
             await asyncio.to_thread(self._store.resign, self._leader)
+
+    def _owner_of(self, release_id: str) -> str | None:
+        try:
+            return self.registry.release(release_id).owner
+        except LookupError:
+            return None
 
     def _tag_moved(self, tag: Tag) -> None:
         if self.fitness.resume(tag.release_id):

@@ -3,11 +3,13 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from platform_process import PlatformProcess, kill
+from platform_process import COZYCTL, PlatformProcess, kill
 
 SECRETS = {
     "COZY_API_KEY": "planted-1",
@@ -114,3 +116,30 @@ def test_a_worker_that_goes_bad_is_drained_and_replaced(start: Start) -> None:
     done = platform.run(slow, 30)
     assert (done["status"], done["attempt"], done["output"]["text"]) == ("succeeded", 1, "finished")
     assert platform.invoke("echo", {"text": "on"}).json()["status"] == "succeeded"
+
+
+def test_a_worker_joins_by_hand(platform: PlatformProcess) -> None:
+    """A second worker of the release, started as on another machine: with a token that `cozyctl workers token` has made."""
+    (child,) = platform.until(platform.worker_pids)
+    assert platform.http.get("/.well-known/jwks.json").json()["keys"][0]["alg"] == "RS256"
+    options = ("--endpoint", "local/probe", "--ttl", "10m", "--data", str(platform.data), "--url", platform.url, "--json")
+    made = json.loads(subprocess.run([COZYCTL, "workers", "token", *options], check=True, capture_output=True, timeout=60).stdout)
+    child_env = dict(
+        line.split("=", 1) for line in Path(f"/proc/{platform.worker_pids()[child]}/environ").read_text().split("\0") if "=" in line
+    )
+    env = {
+        **{name: value for name, value in child_env.items() if not name.startswith("GEN_ORCHESTRATOR")},
+        "WORKER_JWT": made["token"],
+        "SCHEDULER_JWKS_URL": f"{platform.url}/.well-known/jwks.json",
+        "SCHEDULER_JWT_ISSUER": made["issuer"],
+        "SCHEDULER_JWT_AUDIENCE": made["audience"],
+    }
+    command = [sys.executable, "-m", "gen_worker.entrypoint"]
+    worker = subprocess.Popen(command, env=env, cwd=env["GEN_WORKER_ENDPOINT_ROOT"], stdin=subprocess.DEVNULL)
+    try:
+        platform.until(lambda: {made["worker_id"], child} <= {each["worker_id"] for each in platform.status()["workers"]})
+        listed = subprocess.run([COZYCTL, "workers", "list", "--url", platform.url], check=True, capture_output=True, text=True, timeout=60)
+        assert made["worker_id"][:12] in listed.stdout
+    finally:
+        worker.terminate()
+        worker.wait(30)

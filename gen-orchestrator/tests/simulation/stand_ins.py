@@ -96,7 +96,7 @@ class Tokens:
     def verify(self, token: str) -> WorkerClaims:
         if not token:
             raise TokenError("no token")
-        return WorkerClaims(token, OWNER, RELEASE)
+        return WorkerClaims(token, OWNER, RELEASE, exp=1 << 40)
 
 
 class ServerEnd:

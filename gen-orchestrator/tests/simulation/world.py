@@ -55,7 +55,7 @@ class Node:
         fitness = Fitness(clock.now_s, log, asyncio.Event())
         parts: Any = (self.writer, self.pool, clock, Random(world.random.random()), log, lambda run: ("", ""), fitness)
         self.dispatcher = Dispatcher(*parts)
-        self.gateway = Gateway(Tokens(), self.pool, self.dispatcher, fitness, clock, log)  # type: ignore[arg-type]
+        self.gateway = Gateway(Tokens(), self.pool, self.dispatcher, fitness, clock, log, owner_of=lambda _: OWNER)  # type: ignore[arg-type]
         orphans = []
         for run in world.store.open_runs():
             open_run = self.dispatcher.restore(run, self.lane(), world.store.events_of(run.id))

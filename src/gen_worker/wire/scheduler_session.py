@@ -244,8 +244,17 @@ class SchedulerSession:
 
 def _check_names(registration: Registration) -> None:
     resources = registration.resources
-    for what in ("available_functions", "vram_models", "disk_models", "installed_libs"):
-        names: tuple[str, ...] = getattr(resources, what)
+    for what, names in (
+        ("available_functions", resources.available_functions),
+        ("vram_models", resources.vram_models),
+        ("disk_models", resources.disk_models),
+        ("installed_libs", resources.installed_libs),
+        ("model_tiers", [tier.model_id for tier in resources.model_tiers]),
+        ("function_schemas", [schema.name for schema in resources.function_schemas]),
+        ("function_concurrency", list(resources.function_concurrency)),
+        ("active_run_ids", registration.active_run_ids),
+        ("extensions", registration.extensions),
+    ):
         if len(names) > MAX_NAMES:
             raise ProtocolViolationError(f"registration with {len(names)} {what}; at most {MAX_NAMES} are taken")
         longest = max(map(len, names), default=0)

@@ -55,6 +55,7 @@ def build_app(runs: RunRoutes, files: FileRoutes, workers: WorkerRoutes, admin: 
         ("PUT", "/api/v1/file/{ref:path}", files.put),
         ("POST", "/api/v1/file/{ref:path}", files.post),
         ("GET", "/livez", admin.livez),
+        ("GET", "/.well-known/jwks.json", workers.jwks),
         ("GET", "/readyz", admin.readyz),
         ("GET", "/metrics", admin.metrics),
         ("GET", "/openapi.json", admin.openapi),

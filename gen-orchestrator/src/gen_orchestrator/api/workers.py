@@ -36,13 +36,18 @@ class FleetView(Protocol):
 class WorkerRoutes:
     """Handlers of `/v1/workers`."""
 
-    def __init__(self, pool: Pool, fleet: FleetView) -> None:
+    def __init__(self, pool: Pool, fleet: FleetView, jwks: bytes) -> None:
+        self._jwks = jwks
         self._pool = pool
         self._fleet = fleet
 
     async def list(self, request: Request) -> None:
         """`GET /v1/workers`."""
         await request.answer(200, msgspec.json.encode({"data": [shown_worker(worker) for worker in self._pool]}))
+
+    async def jwks(self, request: Request) -> None:
+        """`GET /.well-known/jwks.json`: the keys with which worker tokens are verified."""
+        await request.answer(200, self._jwks)
 
     async def logs(self, request: Request) -> None:
         """`GET /v1/workers/{worker_id}/logs[?after=PLACE&wait=n]`: whole lines from a place on, and the place after them.

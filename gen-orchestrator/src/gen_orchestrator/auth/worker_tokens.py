@@ -1,9 +1,11 @@
 """Worker tokens: short-lived JWTs, signed with a key that lives in the data folder, and checked on every connect.
 
-Only RS256, EdDSA and ES256 would be fit for several issuers; one issuer here signs with EdDSA. The algorithm is a constant list, and
-header fields that point elsewhere (`jku`, `x5u`, `jwk`) are never read.
+RS256, because published workers that check their token against a JWKS take nothing else. The algorithm is a constant. Fields of the header
+that point elsewhere (`jku`, `x5u`, `jwk`) are never read. A header with `crit` is refused: none of what it could name is supported.
 """
 
+import base64
+import hashlib
 import secrets
 import time
 from pathlib import Path
@@ -12,17 +14,18 @@ from typing import Self
 import jwt
 import msgspec
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 
 from gen_orchestrator.auth.folder_keys import folder_key
 
-ALGORITHM = "EdDSA"
+ALGORITHM = "RS256"
+KEY_BITS = 2048
 ISSUER = "gen-orchestrator"
 AUDIENCE = "gen-worker"
 LIFE_S = 3600.0
 LEEWAY_S = 30
 MAX_TOKEN_BYTES = 8192
-KEY_NAME = "worker-tokens.key"
+KEY_NAME = "worker-tokens-rs256.key"
 
 
 class TokenError(ValueError):
@@ -30,19 +33,26 @@ class TokenError(ValueError):
 
 
 class WorkerClaims(msgspec.Struct, frozen=True):
-    """What a token says of its worker; the scheduler believes nothing else about these."""
+    """What a token says of its worker; the scheduler believes nothing else about these. `life_s`: from its issue to its end."""
 
     worker_id: str
     owner: str
     release_id: str
+    exp: int = 0  # unix seconds
+    life_s: float = LIFE_S
 
 
 class WorkerTokens:
-    """Issues and verifies."""
+    """Issues and verifies. `jwks` is the document with which others may verify, too."""
 
-    def __init__(self, key: Ed25519PrivateKey) -> None:
+    def __init__(self, key: RSAPrivateKey) -> None:
         self._private = key
         self._public = key.public_key()
+        public = jwt.algorithms.RSAAlgorithm.to_jwk(self._public, as_dict=True)
+        # RFC 7638: the digest of the key's required members, in this order.
+        thumb = hashlib.sha256(msgspec.json.encode({name: public[name] for name in ("e", "kty", "n")})).digest()
+        self._kid = base64.urlsafe_b64encode(thumb).decode().rstrip("=")
+        self.jwks = msgspec.json.encode({"keys": [{**public, "kid": self._kid, "alg": ALGORITHM, "use": "sig"}]})
         self._revoked: set[str] = set()
 
     @classmethod
@@ -50,8 +60,8 @@ class WorkerTokens:
         """With the key of this data folder, made when there is none. Readable by its owner only."""
         return cls(_load(folder_key(folder / KEY_NAME, _new_key)))
 
-    def issue(self, claims: WorkerClaims, life_s: float = LIFE_S) -> str:
-        """A token for one worker of one release."""
+    def issue(self, claims: WorkerClaims) -> str:
+        """A token for one worker of one release, from now on for its `life_s`."""
         now_s = time.time()
         fields = {
             "iss": ISSUER,
@@ -61,15 +71,17 @@ class WorkerTokens:
             "release_id": claims.release_id,
             "jti": secrets.token_hex(12),
             "iat": int(now_s),
-            "exp": int(now_s + life_s),
+            "exp": int(now_s + claims.life_s),
         }
-        return jwt.encode(fields, self._private, algorithm=ALGORITHM)
+        return jwt.encode(fields, self._private, algorithm=ALGORITHM, headers={"kid": self._kid})
 
     def verify(self, token: str) -> WorkerClaims:
         """The claims of a token; `TokenError` says why it is not accepted."""
         if not token or len(token) > MAX_TOKEN_BYTES:
             raise TokenError("no token" if not token else f"a token of {len(token)} characters")
         try:
+            if "crit" in jwt.get_unverified_header(token):
+                raise TokenError("a header with crit")
             fields = jwt.decode(
                 token,
                 self._public,
@@ -79,7 +91,7 @@ class WorkerTokens:
                 leeway=LEEWAY_S,
                 options={"require": ["exp", "iat", "sub", "jti"]},
             )
-            claims = msgspec.convert({**fields, "worker_id": fields["sub"]}, WorkerClaims)
+            claims = msgspec.convert({**fields, "worker_id": fields["sub"], "life_s": fields["exp"] - fields["iat"]}, WorkerClaims)
         except (jwt.PyJWTError, msgspec.ValidationError) as exc:
             raise TokenError(f"{type(exc).__name__}: {exc}") from None
         if fields["jti"] in self._revoked:
@@ -93,12 +105,12 @@ class WorkerTokens:
 
 
 def _new_key() -> bytes:
-    key = Ed25519PrivateKey.generate()
+    key = generate_private_key(public_exponent=65537, key_size=KEY_BITS)
     return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
 
 
-def _load(text: bytes) -> Ed25519PrivateKey:
+def _load(text: bytes) -> RSAPrivateKey:
     key = serialization.load_pem_private_key(text, None)
-    if not isinstance(key, Ed25519PrivateKey):
-        raise ValueError(f"the key of worker tokens is a {type(key).__name__}; expected Ed25519")
+    if not isinstance(key, RSAPrivateKey):
+        raise ValueError(f"the key of worker tokens is a {type(key).__name__}; expected RSA")
     return key

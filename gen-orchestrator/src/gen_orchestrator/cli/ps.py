@@ -1,8 +1,11 @@
 """`cozyctl ps`: functions, queues and workers now."""
 
+from typing import Any
+
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from gen_orchestrator.cli.api import Api, ApiError, url_option
 from gen_worker.cli.output import Verb, json_option, print_json, stdout_of
@@ -27,11 +30,20 @@ def command(url: str, as_json: bool) -> int:
         name = tag["ref"].split("/")[2].partition(":")[0]
         lane = lanes.get((tag["release_id"], name), {"queued": 0, "running": 0})
         functions.add_row(tag["ref"], tag["release_id"], str(lane["queued"]), str(lane["running"]))
-    workers = Table("worker", "state", "runs", "models in VRAM", "on disk", box=None, pad_edge=False, header_style="dim")
-    for worker in status["workers"]:
-        models = (", ".join(worker["vram_models"]) or "-", str(len(worker["disk_models"])))
-        workers.add_row(worker["worker_id"], worker["state"], str(len(worker["runs"])), *models)
     console.print(functions)
     console.print()
-    console.print(workers)
+    workers_table(status["workers"])
+    for release_id, why in status["paused"].items():
+        console.print(Text(f"release {release_id} is paused: {why}"))
+    for release_id, text in status["failures"].items():
+        console.print(Text(f"release {release_id}: its worker crashed; its last lines:\n{text}"))
     return 0
+
+
+def workers_table(found: list[dict[str, Any]]) -> None:
+    """Print workers as people read them."""
+    workers = Table("worker", "state", "runs", "models in VRAM", "on disk", box=None, pad_edge=False, header_style="dim")
+    for worker in found:
+        models = (", ".join(worker["vram_models"]) or "-", str(len(worker["disk_models"])))
+        workers.add_row(worker["worker_id"], worker["state"], str(len(worker["runs"])), *models)
+    Console(file=stdout_of().text(), highlight=False).print(workers)

@@ -9,6 +9,9 @@ were given to somebody else meanwhile: it is told to stop them, and their result
 """
 
 import asyncio
+from collections.abc import Callable
+
+import msgspec
 
 from gen_orchestrator.auth.worker_tokens import TokenError, WorkerClaims, WorkerTokens
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
@@ -23,6 +26,7 @@ from gen_worker.transport.worker_stream import WorkerStream
 from gen_worker.wire.holds import Hold
 from gen_worker.wire.messages import Event, InterruptRun, Registration, RunCommand
 from gen_worker.wire.scheduler_session import Registered, RunEnded, SchedulerEffect, StaleResult, WorkerMemory
+from gen_worker.wire.worker_session import ROTATE_TYPES
 
 LEASE_S = 30.0
 PLAIN_GRACE_S = 15.0  # for workers whose protocol does not say which runs they still have
@@ -33,7 +37,18 @@ MAX_MEMORIES = 10_000
 class Gateway:
     """Of one leader. Streams are given to `serve`."""
 
-    def __init__(self, tokens: WorkerTokens, pool: Pool, dispatcher: Dispatcher, fitness: Fitness, clock: Clock, log: Log) -> None:
+    def __init__(
+        self,
+        tokens: WorkerTokens,
+        pool: Pool,
+        dispatcher: Dispatcher,
+        fitness: Fitness,
+        clock: Clock,
+        log: Log,
+        *,
+        owner_of: Callable[[str], str | None],
+    ) -> None:
+        self._owner_of = owner_of
         self._tokens = tokens
         self._pool = pool
         self._dispatcher = dispatcher
@@ -91,6 +106,11 @@ class Gateway:
         except TokenError as exc:
             self._log.warning("worker.token_refused", peer=stream.peer, reason=str(exc))
             raise RejectError("UNAUTHENTICATED", "the worker token is not accepted") from None
+        if self._owner_of(claims.release_id) != claims.owner:
+            self._log.warning(
+                "security.worker_refused", peer=stream.peer, worker_id=claims.worker_id, owner=claims.owner, release_id=claims.release_id
+            )
+            raise RejectError("PERMISSION_DENIED", "the worker token is not for a release of its owner that is here")
         session = WorkerStream(stream, self._memories)
         guest = _Guest(claims)
         self._sessions.add(session)
@@ -140,6 +160,8 @@ class Gateway:
             worker.link.close("ABORTED", "the same worker has opened another stream")
         worker.instance_id = registration.instance_id
         worker.link = session
+        worker.token_until = claims.exp
+        worker.token_life_s = claims.life_s
         worker.heard(registration, now_s)
         self._take_up(worker, registration, session)
         self._forget_memories()
@@ -192,9 +214,20 @@ class Gateway:
                 elif now_s - worker.heard_s > LEASE_S:
                     worker.link.close("DEADLINE_EXCEEDED", "no heartbeat came for 30 s")
                     self._lose(worker, "silent")
+                elif worker.token_until - self._clock.unix_s() < worker.token_life_s / 2:
+                    self._rotate(worker)
             if self._orphans and now_s > self._orphans_until_s:
                 for open_run in list(self._orphans.values()):
                     self._lose_orphan(open_run)
+
+    def _rotate(self, worker: Worker) -> None:
+        """Give a worker its next token before the present one is over. Lost on its way, it is given again on the next stream."""
+        claims = WorkerClaims(worker.worker_id, worker.owner, worker.release_id, life_s=worker.token_life_s)
+        payload = msgspec.json.encode({"worker_jwt": self._tokens.issue(claims)})
+        worker.token_until = self._clock.unix_s() + worker.token_life_s
+        if worker.link is not None:
+            worker.link.send(Event("", ROTATE_TYPES[0], payload))
+            self._log.info("worker.token_rotated", worker_id=worker.worker_id)
 
     def _lose(self, worker: Worker, why: str) -> None:
         self._pool.remove(worker)

@@ -44,6 +44,8 @@ class Worker:
         self.of_function: dict[str, int] = {}
         self.zombies: set[str] = set()  # runs that are over here, and that it did not stop
         self.draining = False
+        self.token_until = float("inf")  # unix seconds
+        self.token_life_s = 0.0
         self.heard_s = 0.0
         self.away_since_s = 0.0
         self.last_used_s = 0.0

@@ -1,0 +1,90 @@
+"""`cozyctl workers`: who is there, and tokens for workers that are started by hand."""
+
+import os
+import secrets
+from pathlib import Path
+
+import click
+
+from gen_orchestrator.auth.worker_tokens import AUDIENCE, ISSUER, KEY_NAME, WorkerClaims, WorkerTokens
+from gen_orchestrator.cli.api import Api, ApiError, url_option
+from gen_orchestrator.cli.ps import workers_table
+from gen_orchestrator.cli.up import default_data
+from gen_worker.cli.output import Verb, json_option, print_json, print_line, say
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+MAX_LIFE_S = 90 * 86400
+
+
+@click.group("workers")
+def command() -> None:
+    """Workers that are there, and tokens for those that are started by hand."""
+
+
+@command.command("list", cls=Verb)
+@url_option
+@json_option
+def list_workers(url: str, as_json: bool) -> int:
+    """Which workers there are, what they run, and which models they hold."""
+    try:
+        found = Api(url).get("/v1/workers")["data"]
+    except ApiError as exc:
+        return exc.report(as_json=as_json)
+    if as_json:
+        print_json(found)
+    else:
+        workers_table(found)
+    return 0
+
+
+@command.command("token", cls=Verb)
+@click.option("--release", "release_id", default="", metavar="RELEASE", help="Release that the worker serves; works without a server.")
+@click.option("--endpoint", default="", metavar="OWNER/ENDPOINT", help="The release that :prod of this endpoint points at now.")
+@click.option("--owner", default="local", show_default=True, help="Owner of the release, with --release.")
+@click.option(
+    "--ttl", default="1h", show_default=True, metavar="TIME", help="How long it is valid: 30m, 12h, 7d. It is renewed on the stream."
+)
+@click.option("--data", type=click.Path(path_type=Path), help="The platform's data folder, whose key signs. Default: as cozyctl up.")
+@url_option
+@json_option
+def token(release_id: str, endpoint: str, owner: str, ttl: str, data: Path | None, url: str, as_json: bool) -> int:
+    """Make a token with which a worker joins from another machine. Whoever can read the data folder's key can make one."""
+    if bool(release_id) == bool(endpoint):
+        raise click.UsageError("name the release with --release, or its endpoint with --endpoint OWNER/ENDPOINT")
+    life_s = _seconds(ttl)
+    folder = (data or default_data()).expanduser()
+    if not os.access(folder / KEY_NAME, os.R_OK):
+        raise click.UsageError(f"no key of worker tokens in {folder}; name the data folder of the running platform with --data")
+    if endpoint:
+        owner = endpoint.partition("/")[0]
+        try:
+            release_id = _prod_of(Api(url), endpoint)
+        except ApiError as exc:
+            return exc.report(as_json=as_json)
+    worker_id = f"{release_id}-hand-{secrets.token_hex(3)}"
+    made = WorkerTokens.from_folder(folder).issue(WorkerClaims(worker_id, owner, release_id, life_s=life_s))
+    if as_json:
+        print_json(
+            {"worker_id": worker_id, "release_id": release_id, "owner": owner, "token": made, "issuer": ISSUER, "audience": AUDIENCE}
+        )
+        return 0
+    print_line(made)
+    say(f"worker {worker_id} of release {release_id}; start it with the release's code:")
+    say("  SCHEDULER_PUBLIC_ADDR=HOST:PORT WORKER_JWT=... python -m gen_worker.entrypoint")
+    return 0
+
+
+def _prod_of(api: Api, endpoint: str) -> str:
+    tags = api.get("/v1/status")["tags"]
+    for tag in tags:
+        if tag["ref"].startswith(f"{endpoint}/") and tag["ref"].endswith(":prod"):
+            return str(tag["release_id"])
+    known = sorted({"/".join(tag["ref"].split("/")[:2]) for tag in tags})
+    raise click.UsageError(f"there is no endpoint {endpoint!r}; endpoints: {', '.join(known) or 'none'}")
+
+
+def _seconds(text: str) -> float:
+    number, unit = text[:-1], text[-1:]
+    if unit not in UNITS or not (number.isascii() and number.isdigit()) or not 1 <= int(number) * UNITS[unit] <= MAX_LIFE_S:
+        raise click.UsageError(f"--ttl {text!r}: expected a number and s, m, h or d, at most 90d, such as 12h")
+    return float(int(number) * UNITS[unit])
