@@ -22,6 +22,9 @@ gen_worker = ">=0.2.0,<0.3.0"
 [functions.brief]
 timeout_s = 1
 
+[functions.tokens]
+durable = false
+
 [functions.one_at_a_time]
 max_concurrency = 1
 """
@@ -99,6 +102,12 @@ def count(ctx: ActionContext, payload: Input) -> Iterator[Delta]:
         if payload.seconds:
             time.sleep(payload.seconds)
         yield Delta(number)
+
+@worker_function()
+def tokens(ctx: ActionContext, payload: Input) -> Iterator[Delta]:
+    if payload.folder and len(note(payload, "try")) < 2:
+        raise RetryableError("not yet")
+    yield from count(ctx, payload)
 
 @worker_function()
 def progress(ctx: ActionContext, payload: Input) -> Output:

@@ -19,7 +19,7 @@ MAX_SECONDS = 7 * 24 * 3600
 MAX_COUNT = 1_000_000
 MAX_WORKERS = 10_000
 TOP_KEYS = ("schema_version", "name", "main", "gen_worker", "models", "functions", "resources", "host", "scaling", "env", "secrets")
-FUNCTION_KEYS = ("models", "max_concurrency", "timeout_s", "start_timeout_s", "max_attempts", "queue_max", "batch")
+FUNCTION_KEYS = ("models", "max_concurrency", "timeout_s", "start_timeout_s", "max_attempts", "queue_max", "durable", "batch")
 SCALING_KEYS = ("min", "max", "idle_s")
 RESOURCE_KEYS = ("vram_gb", "ram_gb", "cpu_cores", "disk_gb")
 
@@ -232,6 +232,10 @@ class _Reader:
             except ValueError as exc:
                 raise self.error(f"functions.{name}.batch: {exc}", "functions", name, "batch") from None
             return table
+        if key == "durable":
+            if not isinstance(value, bool):
+                raise self.error(f"functions.{name}.durable = {value!r} must be true or false", "functions", name, key)
+            return value
         whole = key in ("max_concurrency", "max_attempts", "queue_max")
         least, most = (1, MAX_COUNT) if whole else (0.001, MAX_SECONDS)
         # Written so that NaN is refused: every comparison with it is false.

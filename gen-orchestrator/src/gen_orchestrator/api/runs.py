@@ -22,7 +22,7 @@ from gen_orchestrator.scheduling.dispatcher import Dispatcher
 from gen_orchestrator.scheduling.intake import AdmissionError, Submitted
 from gen_orchestrator.scheduling.open_run import OpenRun
 from gen_orchestrator.scheduling.waits import Waits
-from gen_orchestrator.store.base import RunFilter, RunStore, StoreFullError, StoreUnavailableError
+from gen_orchestrator.store.base import RunFilter, RunStore, StoreError, StoreFullError, StoreUnavailableError
 from gen_worker.contract.run import InvokeOptions, RunPage
 from gen_worker.http.asgi import Request, RequestError
 from gen_worker.http.headers import matches_etag, parse_prefer, preferred, whole_number
@@ -90,7 +90,8 @@ class RunRoutes:
             return
         invocation = read_invocation(await request.body(MAX_BODY_BYTES), request.scope["path"], _bytes_schema(resolved))
         run = self._new_run(request, resolved, owner, endpoint, function, invocation)
-        await self._answer(request, await self.submit(run, resolved))
+        volatile = not resolved.settings.durable and _is_waited_for(request, run)
+        await self._answer(request, await self.submit(run, resolved, volatile=volatile))
 
     async def _invoke_form(self, request: Request, resolved: Resolved, owner: str, endpoint: str, function: str) -> None:
         """The same with files: they are kept with the run, and go with it where it is not accepted."""
@@ -244,11 +245,11 @@ class RunRoutes:
             raise RequestError(404, "not_found", f"there is no run {run_id[:100]!r}", error="unknown_run")
         return run, self._dispatcher.open.get(run_id)
 
-    async def submit(self, run: Run, resolved: Resolved) -> Submitted:
+    async def submit(self, run: Run, resolved: Resolved, *, volatile: bool = False) -> Submitted:
         """Accept a run, with the HTTP words for what can prevent it."""
         lane = self._dispatcher.lanes.lane(resolved.release_id, run.function, resolved.settings)
         try:
-            submitted = await self._dispatcher.submit(run, lane)
+            submitted = await self._dispatcher.submit(run, lane, volatile=volatile)
         except AdmissionError as exc:
             refused = exc.refusal
             raise RequestError(
@@ -306,6 +307,13 @@ class RunRoutes:
             raise RequestError(400, "validation", f"webhook {options.webhook[:100]!r}: {why}", hint=hint) from None
         return msgspec.json.encode(Target(options.webhook, options.webhook_events))
 
+    async def _keep(self, open_run: OpenRun) -> None:
+        """The caller has waited long enough: a run that goes on without anybody waiting is durable, as every other."""
+        try:
+            await self._dispatcher.keep(open_run)
+        except StoreError as exc:
+            raise RequestError(503, "store_unavailable", f"run {open_run.id} goes on, but cannot be written now: {exc}") from None
+
     async def _answer(self, request: Request, submitted: Submitted) -> None:
         open_run, run = submitted.open, submitted.run
         accept = request.header(b"accept")
@@ -321,6 +329,9 @@ class RunRoutes:
             headers["preference-applied"] = f"wait={wait_s}"
         if open_run is not None and not respond_async:
             await open_run.wait(DEFAULT_WAIT_S if wait_s is None else wait_s)
+            run = open_run.run
+        if open_run is not None and open_run.volatile and not run.is_final:
+            await self._keep(open_run)
             run = open_run.run
         if not run.is_final or respond_async:
             await request.answer(202, shown.run_json(run, open_run), headers=headers)
@@ -354,3 +365,8 @@ def _time(unix_s: float) -> str:
 
 def _bytes_schema(resolved: Resolved) -> dict[str, object] | None:
     return resolved.entry.input_schema if resolved.takes_bytes else None
+
+
+def _is_waited_for(request: Request, run: Run) -> bool:
+    """Whether a run may be written after the fact: its caller waits, has no key to ask for it again, and wants nobody told."""
+    return not run.idempotency_key and not run.webhook and not parse_prefer(request.header(b"prefer"))[0]

@@ -70,7 +70,7 @@ class Dispatcher:
     ) -> None:
         self._writer = writer
         self._intake = Intake(writer, self)
-        self._recorder = Recorder(writer, self._over, self._back, on_delivery)
+        self._recorder = Recorder(writer, self._over, self._back, on_delivery, self._forget)
         self._pool = pool
         self._clock = clock
         self._random = random
@@ -86,8 +86,10 @@ class Dispatcher:
 
     # ---- callers
 
-    async def submit(self, run: Run, lane: Lane) -> Submitted:
+    async def submit(self, run: Run, lane: Lane, *, volatile: bool = False) -> Submitted:
         """Accept a run: returns after the commit. The same idempotency key or id gives the run that is there already.
+
+        A `volatile` run is not written before it is over: somebody waits for it, who knows that a crash loses it.
 
         `AdmissionError` when too much waits, `StoreError` when it cannot be written.
         """
@@ -100,6 +102,11 @@ class Dispatcher:
         if refused := self.lanes.refusal(lane, run):
             raise AdmissionError(refused)
         open_run = OpenRun(run, lane)
+        if volatile:
+            open_run.volatile = True
+            self._enter(open_run)
+            self.pump(lane)
+            return Submitted(open_run, run, True)
         accepted: asyncio.Future[Submitted] = self._loop.create_future()
         open_run.accepted = accepted
         self._intake.accept(open_run, accepted)
@@ -107,10 +114,17 @@ class Dispatcher:
         self.pump(lane)
         return await asyncio.shield(accepted)
 
+    async def keep(self, open_run: OpenRun) -> None:
+        """Nobody waits for this volatile run any more: write it as it stands. Returns after the commit, or raises `StoreError`."""
+        if open_run.volatile and open_run.phase is not Phase.OVER:
+            written: asyncio.Future[None] = self._loop.create_future()
+            self._recorder.keep(open_run, written)
+            await written
+
     async def cancel(self, run_id: str) -> OpenRun | None:
         """Note that the caller does not want this run any more; None when it is over or unknown. Returns after the commit."""
         open_run = self.open.get(run_id)
-        if open_run is None:
+        if open_run is None or open_run.phase is Phase.OVER:
             return None
         if open_run.phase in (Phase.WAITING, Phase.DELAYED):
             self._leave(open_run)
@@ -131,7 +145,10 @@ class Dispatcher:
                 if not recorded.done():
                     recorded.set_exception(exc)
 
-            self._writer.put(RequestCancel(run_id), written, trouble)
+            if open_run.volatile:
+                written(DONE)
+            else:
+                self._writer.put(RequestCancel(run_id), written, trouble)
             await recorded
         return open_run
 
@@ -204,7 +221,7 @@ class Dispatcher:
         if name is None:
             return
         source = (worker.instance_id, hold.number)
-        if open_run.feed.append(open_run.run.attempt, name, kind, event.payload, source) is not None:
+        if open_run.feed.append(open_run.run.attempt, name, kind, event.payload, source) is not None and not open_run.volatile:
             open_run.holds.append(hold.take())
         self._recorder.save_events(open_run)
 
@@ -324,7 +341,10 @@ class Dispatcher:
         worker.assign(open_run, now_s)
         routing = _encode({"reason": choice.reason, "considered": choice.considered})
         op = Lease(open_run.id, open_run.run.attempt + 1, worker.worker_id, self._clock.unix_s(), routing)
-        self._writer.put(op, lambda result: self._leased(open_run, worker, op, result))
+        if open_run.volatile:
+            self._leased(open_run, worker, op, DONE)
+        else:
+            self._writer.put(op, lambda result: self._leased(open_run, worker, op, result))
 
     def withdraw(self, open_run: OpenRun) -> None:
         """It is none of ours."""
@@ -399,7 +419,8 @@ class Dispatcher:
             self._recorder.requeue(open_run, what, at + what.delay_s if what.delay_s else 0.0, hold)
 
     def _over(self, open_run: OpenRun, run: Run) -> None:
-        self._forget(open_run)
+        if not open_run.volatile:  # such a run is found here until it is written
+            self._forget(open_run)
         open_run.end(run)
         self._on_over(open_run)
 

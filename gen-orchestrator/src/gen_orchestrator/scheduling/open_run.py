@@ -46,6 +46,7 @@ class OpenRun:
         "started",
         "stuck",
         "timer",
+        "volatile",
         "warnings",
         "worker",
     )
@@ -63,6 +64,7 @@ class OpenRun:
         self.expected_end_s = 0.0
         self.metrics = b""
         self.stuck = b""  # what the worker said last of why the run hangs
+        self.volatile = False  # in memory only: written when it is over (cozy.toml: durable = false)
         self.warnings = b""  # JSON: what the function left out of the payload
         self.flushing = False  # events are on their way to the store
         self.holds: list[Hold] = []  # acknowledgements that wait for those events

@@ -7,6 +7,7 @@ A batch that seemed to fail may have been written. So an operation that is refus
 wrote it.
 """
 
+import asyncio
 from collections.abc import Callable
 
 import msgspec
@@ -17,22 +18,32 @@ from gen_orchestrator.domain.runs import Ending, Run, RunState
 from gen_orchestrator.domain.webhooks import ENDED, STARTED, delivery_at
 from gen_orchestrator.scheduling.feed import encode_entries
 from gen_orchestrator.scheduling.open_run import OpenRun, Phase
-from gen_orchestrator.store.ops import DONE, AddDelivery, AppendEvents, Finish, Requeue, Result
+from gen_orchestrator.store.base import StoreError
+from gen_orchestrator.store.ops import DONE, Accept, AddDelivery, AppendEvents, Finish, Requeue, Result
 from gen_orchestrator.store.writer import Writer
 from gen_worker.wire.holds import Hold
 
 
 class Recorder:
     """`over` and `back` are told when a run has ended, or waits again; `on_delivery` when a webhook delivery is there. All after the
-    commit."""
+    commit.
+
+    A volatile run is moved in memory alone, and written in one piece when it is over: its end is told before the commit, and where the
+    store has no room it is not kept. `forget` is told when that is settled."""
 
     def __init__(
-        self, writer: Writer, over: Callable[[OpenRun, Run], None], back: Callable[[OpenRun], None], on_delivery: Callable[[], None]
+        self,
+        writer: Writer,
+        over: Callable[[OpenRun, Run], None],
+        back: Callable[[OpenRun], None],
+        on_delivery: Callable[[], None],
+        forget: Callable[[OpenRun], None],
     ) -> None:
         self._writer = writer
         self._over = over
         self._back = back
         self._on_delivery = on_delivery
+        self._forget = forget
 
     def finish(self, open_run: OpenRun, ending: Ending, hold: Hold | None = None) -> None:
         """End a run."""
@@ -41,6 +52,9 @@ class Recorder:
         self._append(open_run)
         if open_run.warnings:
             ending = msgspec.structs.replace(ending, warnings=open_run.warnings)
+        if open_run.volatile:
+            self._end_volatile(open_run, ending)
+            return
         delivery = delivery_at(ENDED, open_run.id, open_run.run.webhook, ending.at)
         op = Finish(open_run.id, open_run.run.attempt, ending, delivery)
         self._put(open_run, op, hold, lambda: runs.finish(open_run.run, attempt=op.attempt, ending=op.ending))
@@ -50,6 +64,12 @@ class Recorder:
         open_run.phase = Phase.ENDING
         self._append(open_run)
         op = Requeue(open_run.id, open_run.run.attempt, not_before, again.executed, again.lost)
+        if open_run.volatile:
+            open_run.run = (
+                runs.requeue(open_run.run, attempt=op.attempt, not_before=not_before, executed=op.executed, lost=op.lost) or open_run.run
+            )
+            self._back(open_run)
+            return
 
         def moved() -> Run | None:
             return runs.requeue(open_run.run, attempt=op.attempt, not_before=op.not_before, executed=op.executed, lost=op.lost)
@@ -62,12 +82,40 @@ class Recorder:
         if delivery is not None:
             self._writer.put(AddDelivery(delivery), lambda _: self._on_delivery())
 
+    def keep(self, open_run: OpenRun, written: "asyncio.Future[None]") -> None:
+        """Write a volatile run as it stands; from now on it is as any other."""
+        open_run.volatile = False
+        open_run.feed.unsaved = [entry for entry in open_run.feed.after((0, 0)) if entry.attempt == open_run.run.attempt]
+
+        def done(result: Result) -> None:
+            if not written.done():
+                written.set_result(None)
+
+        def trouble(exc: StoreError) -> None:  # it stays in line
+            if not written.done():
+                written.set_exception(exc)
+
+        self._writer.put(Accept(open_run.run), done, trouble)
+        self._append(open_run)
+
+    def _end_volatile(self, open_run: OpenRun, ending: Ending) -> None:
+        run = runs.finish(open_run.run, attempt=open_run.run.attempt, ending=ending)
+        assert run is not None, "nobody else ends a run of this memory"
+        entries = [entry for entry in open_run.feed.after((0, 0)) if entry.attempt == run.attempt]
+        self._over(open_run, run)
+        self._writer.put(Accept(run), lambda _: self._forget(open_run), lambda _: self._forget(open_run), optional=True)
+        if entries:
+            self._writer.put(AppendEvents(run.id, run.attempt, entries[0].seq, entries[-1].seq, encode_entries(entries)))
+
     def save_events(self, open_run: OpenRun) -> None:
         """Write what the run has said, unless that is under way: then what gathers meanwhile goes with the next write."""
         if not open_run.flushing:
             self._append(open_run)
 
     def _append(self, open_run: OpenRun) -> None:
+        if open_run.volatile:
+            open_run.feed.unsaved.clear()
+            return
         attempt = open_run.run.attempt
         entries = open_run.feed.take_unsaved(attempt)
         if not entries:
