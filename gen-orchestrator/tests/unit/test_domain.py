@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gen_orchestrator.domain.admission import Load, refusal
 from gen_orchestrator.domain.queue import FairQueue, Waiting
 from gen_orchestrator.domain.retries import REFUSAL, Again, GiveUp, after_failure, after_loss
-from gen_orchestrator.domain.routing import Need, WorkerView, choose
+from gen_orchestrator.domain.routing import Choice, Need, WorkerView, choose
 from gen_orchestrator.domain.runs import Run, RunError
 from gen_orchestrator.domain.scaling import Demand, ScalingLimits, backoff_s, wanted_workers
 
@@ -106,7 +106,7 @@ def test_a_run_waits_for_the_hot_worker_as_long_as_loading_elsewhere_would_take(
 
 
 def test_nobody_there_and_everybody_busy_are_told_apart() -> None:
-    assert choose(NEED, []).reason == "no_worker"
+    assert choose(NEED, []) == Choice("", "no_worker")
     assert choose(NEED, [busy(HOT, 1.0)]).reason == "busy"
 
 
@@ -114,6 +114,52 @@ def test_equal_workers_share() -> None:
     first = WorkerView(worker_id="a", slots=4, running=2)
     second = WorkerView(worker_id="b", slots=4, running=1)
     assert choose(Need(), [first, second]).worker_id == "b"
+
+
+def test_what_each_worker_would_take_is_told() -> None:
+    need = Need(models=("m", "n"), run_s=2.0)
+    tiers = {"m": ("host", 3_000_000_000), "n": ("disk", 500_000_000)}
+    warm = WorkerView(worker_id="warm", slots=1, tiers=tiers, load_bytes_per_s=500_000_000)
+    (found,) = choose(need, [warm]).considered
+    assert (found.tier, found.wait_s, found.model_s, found.total_s) == ("disk", 0.0, 7.0, 9.0)
+    known = WorkerView(worker_id="w", slots=2, running=2, free_in_s=1.5, tiers={"m": ("cold", 200_000_000)}, network_bytes_per_s=50_000_000)
+    choice = choose(Need(models=("m",)), [known])
+    (found,) = choice.considered
+    assert (choice.reason, found.tier, found.wait_s, found.model_s, found.total_s) == ("busy", "cold", 1.5, 4.2, 5.7)
+    (found,) = choose(Need(models=("m",)), [COLD]).considered
+    assert found.model_s == 55.0, "5 GB at 100 MB/s, then at 1 GB/s"
+    (found,) = choose(Need(), [COLD]).considered
+    assert (found.tier, found.total_s) == ("none", 0.0)
+    (found,) = choose(Need(), [busy(HOT, 0.0)]).considered
+    assert found.wait_s == 0.001
+    assert len(choose(Need(), [WorkerView(worker_id=str(number)) for number in range(20)]).considered) == 8
+
+
+def test_among_equals_the_one_with_room_then_the_emptier_then_the_rested() -> None:
+    def view(worker_id: str, **fields: float) -> WorkerView:
+        return WorkerView(worker_id=worker_id, **fields)  # type: ignore[arg-type]
+
+    assert choose(Need(), [view("a", slots=2, running=1), view("b", slots=4, running=1)]).worker_id == "b"
+    assert choose(Need(), [view("a", running=2), view("b", running=1)]).worker_id == "b"
+    assert choose(Need(), [view("a", slots=1000, running=3), view("b", running=2)]).worker_id == "b"
+    assert choose(Need(), [view("a", last_used_s=2.0), view("b", last_used_s=1.0)]).worker_id == "b"
+    assert choose(Need(), [view("b"), view("a")]).worker_id == "a"
+
+
+def test_a_run_that_is_removed_waits_no_more() -> None:
+    queue = FairQueue()
+    for name in ("a", "b"):
+        queue.push(Waiting(name, "o", "normal", 0.0, 1.0))
+    assert queue.remove("a")
+    assert not queue.remove("a")
+    assert ("a" in queue, "b" in queue, len(queue), drain(queue)) == (False, True, 1, ["b"])
+
+
+def test_who_came_late_does_not_move_up_early() -> None:
+    queue = FairQueue()
+    queue.push(Waiting("young", "o", "low", 1000.0, 1.0))
+    queue.push(Waiting("high", "p", "high", 1000.0, 1.0))
+    assert drain(queue, 1059.0) == ["high", "young"]
 
 
 def a_run(**changes: object) -> Run:
@@ -134,6 +180,12 @@ def test_only_what_may_pass_is_tried_again_and_not_for_ever() -> None:
     assert 0 <= again.delay_s <= 2
     assert again.executed
     assert after_failure(a_run(executions=4), PASSING, random) == GiveUp(PASSING)
+    assert isinstance(after_failure(a_run(executions=3), PASSING, random), Again), "five in all"
+    fourth = [after_failure(a_run(executions=3), PASSING, Random(seed)) for seed in range(100)]
+    delays = [each.delay_s for each in fourth if isinstance(each, Again)]
+    assert len(delays) == 100
+    assert max(delays) <= 16
+    assert max(delays) > 8 > min(delays), "up to a second, twice as long for each try"
 
 
 def test_a_refusal_costs_no_try() -> None:
@@ -141,14 +193,21 @@ def test_a_refusal_costs_no_try() -> None:
     again = after_failure(a_run(executions=4), refused, Random(1))
     assert isinstance(again, Again)
     assert not again.executed
-    assert again.delay_s < 0.1
+    delays = [after_failure(a_run(), refused, Random(seed)).delay_s for seed in range(100)]  # type: ignore[union-attr]
+    assert 0.025 <= min(delays) < 0.03
+    assert 0.07 < max(delays) <= 0.075
 
 
 def test_a_run_that_cost_two_workers_is_given_up() -> None:
     assert after_loss(a_run(), "w") == Again(0.0, lost=True)
     given_up = after_loss(a_run(lost_workers=1), "w")
     assert isinstance(given_up, GiveUp)
-    assert given_up.error.code == "worker_lost"
+    assert given_up.error == RunError(
+        error_type="fatal",
+        code="worker_lost",
+        message="the worker was lost 2 times while it ran this; it is not tried again",
+        detail="last worker: w",
+    )
 
 
 @pytest.mark.parametrize(

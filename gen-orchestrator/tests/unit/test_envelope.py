@@ -74,8 +74,9 @@ def test_what_is_refused(body: Any, error: str, words: str) -> None:
 def test_events_of_a_webhook_need_the_webhook() -> None:
     from gen_orchestrator.domain.webhooks import EVENTS
 
-    with pytest.raises(RequestError, match="webhook_events without webhook"):
+    with pytest.raises(RequestError, match="webhook_events without webhook") as raised:
         read({"payload": {}, "webhook_events": [EVENTS[0]]})
+    assert (raised.value.status, raised.value.request_code) == (400, "validation")
     assert read({"payload": {}, "webhook_events": [EVENTS[0]], "webhook": "https://h"})[1].webhook_events == (EVENTS[0],)
 
 
@@ -95,10 +96,21 @@ def test_depth_has_a_bound(opened: bytes, closed: bytes) -> None:
 def test_brackets_in_strings_and_side_by_side_are_not_depth() -> None:
     read({"prompt": "[{" * 1000})
     read({"prompt": '\\"[{\\' * 1000})
+    deep = {"quoted": '\\"'} | msgspec.json.decode(nested(MAX_DEPTH))
+    with pytest.raises(RequestError, match="nested more than"):
+        read(deep)
     read({"lists": [[] for _ in range(1000)]})
 
 
 def test_equal_requests_have_one_fingerprint() -> None:
     one = read_invocation(b'{"a":1}', "/f").fingerprint
     assert one == read_invocation(b'{"a":1}', "/f").fingerprint
+    assert len(one) == 32
     assert len({one, read_invocation(b'{"a":2}', "/f").fingerprint, read_invocation(b'{"a":1}', "/g").fingerprint}) == 3
+
+
+def test_base64_becomes_bytes_where_the_schema_has_bytes() -> None:
+    schema = {"properties": {"data": {"type": "string", "contentEncoding": "base64"}, "text": {"type": "string"}}}
+    body = b'{"data":"eHl6","text":"eHl6"}'
+    assert msgspec.msgpack.decode(read_invocation(body, "/f", schema).payload) == {"data": b"xyz", "text": "eHl6"}
+    assert msgspec.msgpack.decode(read_invocation(body, "/f").payload) == {"data": "eHl6", "text": "eHl6"}

@@ -114,7 +114,10 @@ def test_who_waits_is_woken_by_every_change(change: Callable[[Feed], object]) ->
         change(feed)
         assert await asyncio.gather(*waiting) == [True, True]
         assert not await feed.wait(0)
+        changes = feed.status_changes
         feed.status_changed()  # nobody is left to wake
+        feed.status_changed()
+        assert feed.status_changes == changes + 2
 
     asyncio.run(main())
 

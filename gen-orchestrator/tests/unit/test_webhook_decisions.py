@@ -24,7 +24,10 @@ def test_only_wanted_moments_make_a_delivery() -> None:
     assert delivery_at("ended", "r", b'{"url":"u","events":["started"]}', 1.0) is None
     found = delivery_at("ended", "r", b'{"url":"u","events":["failed"]}', 1.0)
     assert found is not None
-    assert (found.id, found.next_at, found.state) == ("r.ended", 1.0, "pending")
+    assert found == Delivery(id="r.ended", run_id="r", moment="ended", created_at=1.0, next_at=1.0)
+    assert delivery_at("started", "r", b'{"url":"u","events":["started"]}', 2.0) == Delivery(
+        id="r.started", run_id="r", moment="started", created_at=2.0, next_at=2.0
+    )
 
 
 def test_tries_come_to_an_end() -> None:
@@ -34,9 +37,19 @@ def test_tries_come_to_an_end() -> None:
         assert delivery.state == "pending"
         assert 0.9 * delay_s <= delivery.next_at - at <= 1.1 * delay_s
         at = delivery.next_at
+    assert len(delivery.tries) == len(DELAYS_S)
+    assert after_try(delivery, Try(at, 5, 500), Random(1)).tries == (*delivery.tries, Try(at, 5, 500))
     assert after_try(delivery, Try(at, 5, 500), Random(1)).state == "failed"
+    for status, state in ((199, "failed"), (200, "delivered"), (299, "delivered"), (300, "failed")):
+        assert after_try(delivery, Try(at, 5, status), Random(1)).state == state
     assert after_try(delivery, Try(at, 5, 204), Random(1)).state == "delivered"
     assert after_try(a_delivery(), Try(0, 5, 410), Random(1)).state == "failed"
+
+
+def test_delays_differ_by_a_tenth_to_either_side() -> None:
+    delays = [after_try(a_delivery(), Try(0.0, 5, 500), Random(seed)).next_at / DELAYS_S[0] for seed in range(100)]
+    assert 0.9 <= min(delays) < 0.92
+    assert 1.08 < max(delays) <= 1.1
 
 
 def test_a_host_that_fails_is_left_alone_for_longer_and_longer() -> None:
