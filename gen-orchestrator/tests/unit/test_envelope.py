@@ -96,7 +96,7 @@ def test_depth_has_a_bound(opened: bytes, closed: bytes) -> None:
 def test_brackets_in_strings_and_side_by_side_are_not_depth() -> None:
     read({"prompt": "[{" * 1000})
     read({"prompt": '\\"[{\\' * 1000})
-    deep = {"quoted": '\\"'} | msgspec.json.decode(nested(MAX_DEPTH))
+    deep = {"quoted": '\\"'} | msgspec.json.decode(nested(MAX_DEPTH + 1))
     with pytest.raises(RequestError, match="nested more than"):
         read(deep)
     read({"lists": [[] for _ in range(1000)]})
