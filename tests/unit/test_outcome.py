@@ -81,6 +81,13 @@ def test_scrubbing(text: str, safe: str) -> None:
     assert scrub(text) == safe
 
 
+def test_an_error_of_the_authors_own_kind_without_a_text_says_its_kind() -> None:
+    class OwnError(WorkerError):
+        error_type = "quota"
+
+    assert (outcome_of(OwnError("")).safe_message, outcome_of(OwnError("")).error_type) == ("quota", "quota")
+
+
 class BrokenError(Exception):
     def __str__(self) -> str:
         raise RuntimeError("no")

@@ -41,6 +41,43 @@ def plan(taker: str, *paths: str, documents: dict[str, object] | None = None) ->
             {"preprocessor_config.json", "config.json", *TOKENIZER},
         ),
         (
+            "transformers.CLIPImageProcessorPil",
+            ("preprocessor_config.json", *TOKENIZER, "model.safetensors"),
+            "processor",
+            {"preprocessor_config.json"},
+        ),
+        (
+            "transformers.AutoModel",
+            ("config.json", "generation_config.json", "model.safetensors", *TOKENIZER),
+            "transformers",
+            {"config.json", "generation_config.json", "model.safetensors"},
+        ),
+        (
+            "transformers.Pipeline",
+            ("config.json", "model.safetensors", *TOKENIZER),
+            "transformers",
+            {"config.json", "model.safetensors", *TOKENIZER, "sub/config.json", "sub/tokenizer.json"},  # as it is published
+        ),
+        (
+            "diffusers.UNet2DConditionModel",
+            ("config.json", "model.safetensors", *TOKENIZER),
+            "transformers",
+            {"config.json", "model.safetensors"},
+        ),
+        ("diffusers.DDIMScheduler", ("scheduler_config.json", "model.safetensors"), "scheduler", {"scheduler_config.json"}),
+        (
+            "timm.models.VisionTransformer",
+            ("config.json", "model.safetensors", *TOKENIZER),
+            "transformers",
+            {"config.json", "model.safetensors"},
+        ),
+        (
+            "sentence_transformers.CrossEncoder",
+            ("config.json", "model.safetensors", *TOKENIZER, "preprocessor_config.json"),
+            "transformers",
+            {"config.json", "model.safetensors", *TOKENIZER},
+        ),
+        (
             "faster_whisper.WhisperModel",
             ("model.bin", "config.json", "tokenizer.json", "vocabulary.json", "preprocessor_config.json", "model.safetensors"),
             "ctranslate2",
