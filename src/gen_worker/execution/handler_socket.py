@@ -94,7 +94,7 @@ class HandlerSocket(RealtimeSocket):
 
     def begin(self, ctx: ActionContext) -> Callable[[], float | None]:
         """The handler is about to be called with this context. Gives since when it works (monotonic seconds), None while it waits."""
-        self._ctx = ctx
+        self._ctx = None if self._ended else ctx
         self._working_since_s = time.monotonic()
         if self._left:
             ActionContext.cancel(ctx)
@@ -120,6 +120,7 @@ class HandlerSocket(RealtimeSocket):
     def end(self) -> None:
         """No more frames come, and none are sent."""
         self._ended = True
+        self._ctx = None  # it refers back to the run
         self._news.ring()
         self._room.ring()
 
