@@ -21,6 +21,10 @@ class Out(msgspec.Struct):
 def say(ctx: ActionContext, payload: In) -> Iterator[Out]:
     for _ in range(payload.times):
         yield Out(f"<b>{payload.prompt}</b>")
+
+@worker_websocket()
+async def chat(ctx: ActionContext, socket: RealtimeSocket) -> None:
+    "Talk with <i>it</i>."
 """
 
 
@@ -54,4 +58,7 @@ def test_fill_the_form_run_and_see_the_result(project: Callable[..., Path], star
     wait.until(lambda page: page.find_element("id", "result").text.count("kite") == 2)
     assert "<b>kite</b>" in browser.find_element("id", "result").text  # shown as text, not run as HTML
     assert not browser.find_elements("css selector", "#result b")
+    listed = browser.find_element("id", "websockets").text
+    assert f"{runner.url.replace('http', 'ws', 1)}/v1/realtime/chat" in listed
+    assert "Talk with <i>it</i>." in listed
     assert browser.get_log("browser") == []

@@ -30,10 +30,21 @@ async function start() {
     for (const [path, methods] of Object.entries(found.paths))
       if (path.startsWith("/v1/run/")) operations[path.split("/").pop()] = methods.post;
     for (const name of Object.keys(operations)) $("functions").append(element("button", { type: "button", textContent: name, onclick: () => show(name) }));
-    show(operations[location.hash.slice(1)] ? location.hash.slice(1) : Object.keys(operations)[0]);
+    listSockets(found["x-websockets"] || []);
+    if (Object.keys(operations).length) show(operations[location.hash.slice(1)] ? location.hash.slice(1) : Object.keys(operations)[0]);
   } catch (error) {
     $("state").textContent = `cannot read /openapi.json: ${error}`;
   }
+}
+
+function listSockets(sockets) {
+  $("websockets").hidden = !sockets.length;
+  for (const { name, path, description } of sockets)
+    $("sockets").append(
+      element("dt", { textContent: name }),
+      element("dd", { className: "about", textContent: description }),
+      element("dd", {}, element("code", { textContent: `${location.origin.replace(/^http/, "ws")}${path}` })),
+    );
 }
 
 function payloadSchema(name) {
