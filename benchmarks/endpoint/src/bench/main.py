@@ -36,3 +36,18 @@ def stream(ctx: ActionContext, payload: Input) -> Iterator[Output]:
 def batch(ctx: ActionContext, payloads: list[Input]) -> list[Output]:
     time.sleep(0.02)
     return [Output(payload.prompt) for payload in payloads]
+
+
+@worker_function
+def nap(ctx: ActionContext, payload: Input) -> Output:
+    """Keeps its slot until it is cancelled."""
+    ctx.done().wait(600)
+    return Output(payload.prompt)
+
+
+@worker_function
+def progress(ctx: ActionContext, payload: Input) -> Output:
+    """Twenty events of progress in a run that takes no time."""
+    for step in range(20):
+        ctx.progress(step / 20, "draw")
+    return Output(payload.prompt)
