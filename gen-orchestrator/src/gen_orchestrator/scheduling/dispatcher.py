@@ -203,6 +203,18 @@ class Dispatcher:
         open_run = worker.runs.get(event.run_id)
         if open_run is None or open_run.phase is not Phase.LEASED:
             return
+        name = "output" if event.event_type == events.OUTPUT_DELTA else self._note(open_run, event)
+        if name is None:
+            return
+        source = (worker.instance_id, hold.number)
+        if open_run.feed.append(open_run.run.attempt, name, event.event_type, event.payload, source) is None:
+            return
+        if not open_run.volatile and (not open_run.holds or open_run.holds[-1] is not hold):  # of what came together one is enough
+            open_run.holds.append(hold.take())
+        self._recorder.save_events(open_run)
+
+    def _note(self, open_run: OpenRun, event: Event) -> str | None:
+        """Take what the control plane wants to know of an event; the name under which readers are shown it, None where they are not."""
         kind = event.event_type
         if kind == events.STARTED:
             open_run.started = True
@@ -217,13 +229,7 @@ class Dispatcher:
             open_run.stuck = event.payload
         elif open_run.stuck and is_step(kind):
             open_run.stuck = b""  # it goes on
-        name = shown_as(kind)
-        if name is None:
-            return
-        source = (worker.instance_id, hold.number)
-        if open_run.feed.append(open_run.run.attempt, name, kind, event.payload, source) is not None and not open_run.volatile:
-            open_run.holds.append(hold.take())
-        self._recorder.save_events(open_run)
+        return shown_as(kind)
 
     def on_result(self, worker: Worker, result: RunResult, hold: Hold) -> None:
         """A worker's one result of a run. What nobody waits for, a result of an earlier attempt, is dropped."""

@@ -13,6 +13,7 @@ The feed is bounded. What it loses is in the store, until that is forgotten too;
 import asyncio
 from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import islice, takewhile
 
 import msgspec
 
@@ -89,20 +90,23 @@ class Feed:
 
     def take_unsaved(self, attempt: int) -> list[Entry]:
         """Events of an attempt that the store has not been given yet; they count as given now."""
-        taken = [entry for entry in self.unsaved if entry.attempt == attempt]
-        self.unsaved = [entry for entry in self.unsaved if entry.attempt != attempt]
-        return taken
+        unsaved = self.unsaved
+        if not unsaved or unsaved[0].attempt == attempt == unsaved[-1].attempt:  # attempts only grow: all are of this one
+            self.unsaved = []
+            return unsaved
+        self.unsaved = [entry for entry in unsaved if entry.attempt != attempt]
+        return [entry for entry in unsaved if entry.attempt == attempt]
 
     def after(self, cursor: tuple[int, int]) -> list[Entry]:
         """Kept events behind a place (attempt, number)."""
         entries = self._entries
         if not entries or (entries[-1].attempt, entries[-1].seq) <= cursor:
             return []
-        fresh: list[Entry] = []
-        for entry in reversed(entries):
-            if (entry.attempt, entry.seq) <= cursor:
-                break
-            fresh.append(entry)
+        last = entries[-1]
+        if last.attempt == cursor[0]:  # numbers have no gap: so many are behind it
+            fresh = list(islice(reversed(entries), last.seq - cursor[1]))
+        else:
+            fresh = list(takewhile(lambda entry: (entry.attempt, entry.seq) > cursor, reversed(entries)))
         fresh.reverse()
         return fresh
 
@@ -125,6 +129,8 @@ class Feed:
         return True
 
     def _wake(self) -> None:
+        if not self._waiters:
+            return
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():

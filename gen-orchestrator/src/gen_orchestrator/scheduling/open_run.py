@@ -70,7 +70,7 @@ class OpenRun:
         self.holds: list[Hold] = []  # acknowledgements that wait for those events
         self.feed = Feed()
         self.timer: asyncio.TimerHandle | None = None
-        self._done: list[asyncio.Future[None]] = []
+        self._done: list[asyncio.Future[bool]] = []
 
     @property
     def id(self) -> str:
@@ -112,17 +112,18 @@ class OpenRun:
         """Until the run is over; False when it is not in time."""
         if self.phase is Phase.OVER:
             return True
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[bool] = loop.create_future()
         self._done.append(waiter)
+        # A timer alone: `asyncio.timeout` takes as long as a twentieth of an echo run.
+        timer = None if timeout_s is None else loop.call_later(timeout_s, _answer, waiter, False)
         try:
-            async with asyncio.timeout(timeout_s):
-                await waiter
-        except TimeoutError:
-            return False
+            return await waiter
         finally:
+            if timer is not None:
+                timer.cancel()
             if waiter in self._done:
                 self._done.remove(waiter)
-        return True
 
     def end(self, run: Run) -> None:
         """The end is written: say so to everybody who waits."""
@@ -132,11 +133,15 @@ class OpenRun:
         self.feed.seal()
         waiters, self._done = self._done, []
         for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+            _answer(waiter, True)
 
     def set_timer(self, timer: asyncio.TimerHandle | None) -> None:
         """The one timer of a run: its retry, its expiry, or the end of its time."""
         if self.timer is not None:
             self.timer.cancel()
         self.timer = timer
+
+
+def _answer(waiter: "asyncio.Future[bool]", is_over: bool) -> None:
+    if not waiter.done():
+        waiter.set_result(is_over)
