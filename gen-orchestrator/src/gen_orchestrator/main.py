@@ -3,7 +3,7 @@
 import click
 
 from gen_orchestrator import __version__
-from gen_orchestrator.cli import serve
+from gen_orchestrator.cli import serve, store
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -13,3 +13,5 @@ def main() -> None:
 
 
 main.add_command(serve.command)
+main.add_command(store.group)
+main.add_command(store.doctor_command)

@@ -39,10 +39,7 @@ def test_a_changed_token_is_none(data: st.DataObject) -> None:
     text = tokens.issue(TOKEN)
     index = data.draw(st.integers(0, len(text) - 1))
     changed = text[:index] + data.draw(st.characters()) + text[index + 1 :]
-    assert changed == text or tokens.verify(changed) in (None, TOKEN)
-    if tokens.verify(changed) == TOKEN:
-        # The last character of base64 carries spare bits; what was signed is the same.
-        assert changed.rstrip("=")[:-1] == text.rstrip("=")[:-1] or changed.partition(".")[0] == text.partition(".")[0]
+    assert changed == text or tokens.verify(changed) is None
 
 
 @pytest.mark.parametrize("text", ["", ".", "a.b", "\u00e9.\u00e9", "x" * 5000])

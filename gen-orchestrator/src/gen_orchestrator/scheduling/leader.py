@@ -7,7 +7,7 @@ own monotonic clock stops itself, before anybody else may begin. Whatever it wro
 import asyncio
 from collections.abc import Callable
 
-from gen_orchestrator.store.base import Leader, Leadership, StoreError
+from gen_orchestrator.store.base import Leader, Leadership, StoreError, StoreFullError
 from gen_worker.clock import Clock
 from gen_worker.log import Log
 
@@ -42,17 +42,23 @@ async def campaign(store: Leadership, node_id: str, address: str, http_url: str,
 async def hold(store: Leadership, leader: Leader, clock: Clock, deposed: Callable[[str], None], log: Log) -> None:
     """Renew until it is lost, then say so once. A store that does not answer at all is not waited for."""
     renewed_s = clock.now_s()
+    wait_s = RENEW_S
     while True:
-        await asyncio.sleep(RENEW_S)
-        asked_s = clock.now_s()
+        await asyncio.sleep(wait_s)
+        asked_s, wait_s = clock.now_s(), RENEW_S
         try:
             async with asyncio.timeout(max(0.0, renewed_s + GIVE_UP_S - asked_s)):
                 if not await asyncio.to_thread(store.renew, leader, LEASE_S):
                     deposed("another node leads")
                     return
             renewed_s = asked_s
+        except StoreFullError as exc:
+            # It says no to every node: nobody can take over. The epoch in each batch guards what is written when there is room again.
+            log.warning("leader.not_renewed", error=str(exc))
+            renewed_s = asked_s
         except (StoreError, TimeoutError) as exc:
             log.warning("leader.not_renewed", error=str(exc) or "the store does not answer")
-            if clock.now_s() - renewed_s > GIVE_UP_S - RENEW_S:  # the next try would come too late
+            wait_s = POLL_S  # a database that crashed is often back before the lease is over
+            if clock.now_s() + POLL_S > renewed_s + GIVE_UP_S:
                 deposed("the lease could not be renewed in time")
                 return

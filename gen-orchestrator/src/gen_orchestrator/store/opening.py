@@ -1,17 +1,22 @@
 """A store by its name: `postgresql://...`, or a folder for SQLite."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from gen_orchestrator.store.base import StoreError
+from gen_orchestrator.store.archive import Archive
+from gen_orchestrator.store.base import Store, StoreError
 from gen_orchestrator.store.sqlite import SqliteStore
 
-if TYPE_CHECKING:
-    from gen_orchestrator.store.postgres import PostgresStore
-
 SCHEMES = ("postgresql://", "postgres://")
+
+
+class DatabaseStore(Store, Archive, Protocol):
+    """A store that outlives its process."""
+
+    def doubts(self) -> Sequence[str]:
+        """What of "an accepted run is never lost" this database, as it is set up, does not promise."""
+        ...
 
 
 def is_database(name: str) -> bool:
@@ -19,7 +24,7 @@ def is_database(name: str) -> bool:
     return name.startswith(SCHEMES)
 
 
-def open_store(name: str) -> SqliteStore | PostgresStore:
+def open_store(name: str) -> DatabaseStore:
     """Open it. `StoreUnavailableError` where a database does not answer, `StoreError` for what waiting does not help."""
     if not is_database(name):
         if "://" in name:

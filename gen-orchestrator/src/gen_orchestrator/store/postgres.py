@@ -33,6 +33,11 @@ T = TypeVar("T")
 CONNECT_TIMEOUT_S = 5
 TRANSACTION_MS = 2000
 _OPTIONS = f"-c idle_in_transaction_session_timeout={TRANSACTION_MS} -c lock_timeout={TRANSACTION_MS} -c synchronous_commit=on"
+_PROMISES = (
+    ("fsync", ("on",), "a crash of the machine can lose or break everything"),
+    ("full_page_writes", ("on",), "a crash of the machine can leave half written pages"),
+    ("synchronous_commit", ("on", "remote_apply", "remote_write"), "answered runs can be lost in a crash"),
+)
 _KEEPALIVE: dict[str, Any] = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
 _MIGRATION_LOCK = 0x67656E  # any number that nobody else takes
 _FENCE = f"{sql.FENCE} for share"
@@ -197,6 +202,20 @@ class PostgresStore:
 
         return self._transact(work)
 
+    def doubts(self) -> Sequence[str]:
+        """Settings of the server that the promise needs, and that are otherwise."""
+        found = []
+        for name, wanted, means in _PROMISES:
+            value = self._read("select setting from pg_settings where name = ?", (name,))[0][0]
+            if value not in wanted:
+                found.append(f"{name} is {value}: {means}. Set it to {wanted[0]}")
+        if self._read("select pg_is_in_recovery()")[0][0]:
+            found.append("this server is a replica: it shows orders of writes that never were. Name the primary in --store")
+        standbys = self._read("select coalesce(string_agg(sync_state, ','), '') from pg_stat_replication")[0][0]
+        if standbys and "sync" not in standbys.split(",") and "quorum" not in standbys.split(","):
+            found.append("all standbys are asynchronous: a failover loses what they had not received. Set synchronous_standby_names")
+        return found
+
     def close(self) -> None:
         with self._write_lock, self._guard:
             for connection in self._opened:
@@ -210,6 +229,7 @@ class PostgresStore:
         except psycopg.OperationalError as exc:
             raise StoreUnavailableError(f"the database does not answer: {_without_password(str(exc), self._url)}") from None
         with self._guard:
+            self._opened = [opened for opened in self._opened if not opened.closed]
             self._opened.append(connection)
         return connection
 
@@ -220,9 +240,17 @@ class PostgresStore:
 
     def _read(self, text: str, values: Sequence[Any] = ()) -> list[Any]:
         connection: psycopg.Connection[Any] | None = getattr(self._local, "connection", None)
-        if connection is None or connection.closed:
-            connection = self._local.connection = self._connect()
-        return self._guarded(connection, lambda db: db.execute(_pg(text), tuple(values), binary=True).fetchall())
+
+        def work(db: psycopg.Connection[Any]) -> list[Any]:
+            return db.execute(_pg(text), tuple(values), binary=True).fetchall()
+
+        if connection is not None and not connection.closed:
+            try:
+                return self._guarded(connection, work)
+            except StoreUnavailableError:
+                pass  # it may be of before a restart of the server: each thread's is found broken once
+        connection = self._local.connection = self._connect()
+        return self._guarded(connection, work)
 
     def _transact(self, work: Callable[[psycopg.Cursor[Any]], T]) -> T:
         def whole(db: psycopg.Connection[Any]) -> T:

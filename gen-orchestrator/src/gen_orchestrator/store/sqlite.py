@@ -7,11 +7,12 @@ be two leaders. Readers have connections of their own, one a thread, so that a l
 
 import fcntl
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import apsw
 
@@ -36,6 +37,15 @@ T = TypeVar("T")
 LOCK_NAME = "store.lock"
 FILE_NAME = "store.sqlite"
 BUSY_MS = 5000
+EXIT_BROKEN = 74  # EX_IOERR
+_SYNC_FAILED = (apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC)
+
+
+def leave(why: str) -> NoReturn:
+    """End the process at once."""
+    sys.stderr.write(f"error: {why}. Nothing more is accepted; check the disk, then start again\n")
+    sys.stderr.flush()
+    os._exit(EXIT_BROKEN)
 
 
 class SqliteStore:
@@ -43,7 +53,10 @@ class SqliteStore:
 
     schema = len(migrations.STEPS)
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, on_broken: Callable[[str], NoReturn] = leave) -> None:
+        """`on_broken` is called when a sync fails. Nobody knows then what the disk has: the kernel drops pages that failed, and the next
+        sync would say that all is well. So the process ends without another answer, and its next start reads what is there."""
+        self._on_broken = on_broken
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / FILE_NAME
         self._lock_fd = _lock(folder)
@@ -84,6 +97,8 @@ class SqliteStore:
                 self._roll_back()
                 raise StoreFullError(f"no space left to write {self._path}") from None
             except (apsw.IOError, apsw.CorruptError, apsw.CantOpenError, apsw.BusyError) as exc:
+                if getattr(exc, "extendedresult", 0) in _SYNC_FAILED:
+                    self._on_broken(f"{self._path} cannot be synced to the disk: {exc}")
                 self._roll_back()
                 raise StoreUnavailableError(f"{self._path} cannot be written: {exc}", unknown=True) from exc
             return results
@@ -204,6 +219,15 @@ class SqliteStore:
 
         return self._transact(work)
 
+    def doubts(self) -> Sequence[str]:
+        """The file's settings are ours; the file system is not."""
+        kind = _file_system(self._path)
+        if kind in ("tmpfs", "ramfs"):
+            return [f"{self._path} lies in memory ({kind}): a restart of the machine loses it. Take a folder on a disk"]
+        if kind.startswith(("nfs", "cifs", "smb", "fuse.sshfs")):
+            return [f"{self._path} lies on a network file system ({kind}): its locks and syncs may not hold. Take a disk of this machine"]
+        return []
+
     def close(self) -> None:
         """Checkpoint, close all connections, let the next process in."""
         with self._guard:
@@ -279,3 +303,14 @@ def _lock(folder: Path) -> int:
             f"the data folder {folder} is in use by another process; stop that one, or take another folder with --data"
         ) from None
     return descriptor
+
+
+def _file_system(path: Path) -> str:
+    """The type of the file system that a path lies on; empty where the system does not tell."""
+    try:
+        mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    except OSError:
+        return ""
+    where = path.resolve()
+    found = [(len(mount[1]), mount[2]) for mount in mounts if where.is_relative_to(mount[1])]
+    return max(found)[1] if found else ""
