@@ -142,7 +142,7 @@ class Cas:
         return Snapshot(found.path, found.listing, fetched)
 
     def missing_bytes(self, listing: Listing) -> tuple[int, int]:
-        """As of `disk.missing_bytes`."""
+        """Bytes of the files that are not here in full, and the bytes that the disk still has to give for them: a part that came counts."""
         return missing_bytes({self.blob_path(file.digest): file.size_bytes for file in listing.files})
 
     def inventory(self) -> Iterator[tuple[str, Snapshot]]:

@@ -1,16 +1,18 @@
-"""How many streams a download has, and how much each asks for at once: more streams for as long as each addition pays. Pure."""
+"""Decides how many streams a download has, and how many bytes each asks for at once. Streams are added while each addition makes it
+faster. Pure."""
 
-NEAR_S = 0.005  # a server that answers within this is next door: one stream may fill the link, and more cost only work
+NEAR_S = 0.005  # a server that answers within this time is near: one stream may fill the link, and more only cost processor time
 RANGE_BYTES = 64 << 20
 NEAR_RANGE_BYTES = 256 << 20
 WINDOW_S = 0.25  # between decisions
-PAYS = 1.1  # times the best rate so far
+PAYS = 1.1  # a rate has to be this many times the best one so far, or no stream is added
 
 
 class StreamCount:
-    """`count` is what there should be now; it never falls. Rates are in bytes a second.
+    """`count` is how many streams there should be now; it never falls. Rates are in bytes a second.
 
-    Far away every stream adds until the link is full, so that it begins with `usual`; nearby with one a file at most.
+    To a server far away, each stream adds to the rate until the link is full; so a download begins with `usual` streams. To a near one it
+    begins with at most one stream a file.
     """
 
     def __init__(self, usual: int, most: int, files: int) -> None:

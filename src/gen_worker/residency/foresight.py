@@ -1,19 +1,19 @@
-"""Which model a worker will want next, by what followed what here, and whether to load it ahead. Pure."""
+"""Predicts which model a worker will use next, from which model followed which, and decides whether to load it ahead. Pure."""
 
 from collections.abc import Mapping
 
 import msgspec
 
-FADE = 0.9  # of what was seen before, each time that something follows
-MIN_SEEN = 2.0  # of what followed a model, before anything is foreseen
+FADE = 0.9  # older counts are multiplied by this each time that something follows
+MIN_SEEN = 2.0  # so many successors of a model have to be counted before one is predicted
 MIN_PROBABILITY = 0.5
-HARM_FACTOR = 3.0  # a gain has to be so many times what others would lose for nothing
-DOUBT = 1.0  # added to what was seen: of little, little is foreseen
+HARM_FACTOR = 3.0  # the expected gain must be this many times the expected loss of other models
+DOUBT = 1.0  # added to the sum of counts, so that few observations give a low probability
 MAX_MODELS = 1000
 USED_WITHIN_S = 600.0
-MIN_USED_SHARE = 0.5  # of what was loaded ahead: else it stops
+MIN_USED_SHARE = 0.5  # loading ahead stops when less than this share of its bytes was used
 ENOUGH_TO_JUDGE = 3.0
-FORGIVEN = 0.99  # each run: after a hundred or so it is tried again
+FORGIVEN = 0.99  # the count of failures is multiplied by this at each run; after about a hundred runs loading ahead is tried again
 
 
 class Foreseen(msgspec.Struct, frozen=True):

@@ -1,4 +1,7 @@
-"""What of a device is kept free of models for the functions' own work: the margin that was set, and more where they needed more."""
+"""How much device memory is kept free of models, for the functions' own work.
+
+At least the margin that was set. More, where a function was seen to need more: activations of a large image, for example.
+"""
 
 from collections.abc import Callable
 
@@ -7,12 +10,14 @@ from gen_worker.residency.device import Device
 from gen_worker.residency.devices import CONTEXT_BYTES, bound_of
 from gen_worker.residency.ledger import Ledger
 
-TELLING = 0.9  # of what is known: less than that and it falls, in between there is nothing to note
+TELLING = 0.9  # a need below this share of the known one replaces it; between this share and the known one nothing is written
 
 
 class Headroom:
-    """Of one device. What a function needs is measured while it runs alone and no model comes or goes; side by side nobody knows whose a
-    peak was. Lives on one event loop; `device` is None for as long as nobody has got it.
+    """The headroom of one device. Lives on one event loop.
+
+    A function's need in bytes is measured while it runs alone and no model is loaded or evicted. While several run, a peak could be
+    anybody's. `device` gives None until somebody uses the device.
     """
 
     def __init__(self, device: Callable[[], Device | None], ledger: Ledger, measurements: Measurements, margin_bytes: int) -> None:
@@ -26,7 +31,7 @@ class Headroom:
 
     @property
     def spare_bytes(self) -> int:
-        """What is needed beyond the margin: by those that run now, or by the hungriest alone."""
+        """Bytes beyond the margin: the sum for the functions that run now, or the largest need of one function, whichever is more."""
         running = sum(self._need_bytes(work.function) for work in self._running)
         most = max((self._need_bytes(function) for function in self._expected), default=0)
         return max(0, CONTEXT_BYTES + max(running, most) - self._margin_bytes)
@@ -47,7 +52,7 @@ class Headroom:
             other.base_bytes = None
         if not self._running:
             self._take_peak()
-            work.base_bytes = self._take_peak()  # right after another it is what is allocated now
+            work.base_bytes = self._take_peak()  # a second peak, right after the first, is what is allocated now
         self._running.append(work)
         return lambda: self._end(work)
 
@@ -69,7 +74,7 @@ class Headroom:
         return device.take_peak() if device is not None else None
 
     def _allowed_bytes(self, spare_bytes: int = 0) -> int:
-        """Of models on the device, with so much more than the margin left free."""
+        """How many bytes of models may be on the device when `spare_bytes` more than the margin stay free."""
         found = bound_of(self._device(), self._margin_bytes + spare_bytes)
         return self._ledger.limit_bytes if found is None else found
 

@@ -1,7 +1,8 @@
 """Weights in pinned host memory, one tier below the device: what was evicted comes back over the link alone, without the disk.
 
-Weights never change, so a copy is made when they pass by on their way to the device, and eviction from the device is dropping. While
-there is room everything is kept; after that only what is asked for a second time within the window, in place of what its loss costs less.
+Weights never change. So they are copied once, on their way to the device, and evicting them from the device only drops them there. While
+there is room, every file is kept. After that, a file is kept when it is asked for a second time within `WINDOW_S`; the files whose loss
+costs least make room for it.
 """
 
 import os
@@ -101,13 +102,13 @@ class HostTier:
 
 
 def file_key(path: Path) -> str:
-    """The key of a weight file: another file of that name has another one. `OSError` when it is gone."""
+    """The key of a weight file, from device, inode, size and time: a new file of that name has another. `OSError` when it is gone."""
     stat = path.stat()
     return f"{stat.st_dev}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}"
 
 
 def host_capacity_bytes(chosen_gb: float | None) -> int:
-    """What is chosen (WORKER_HOST_CACHE_GB), else a quarter of the memory that this process may use (its cgroup's limit counts)."""
+    """WORKER_HOST_CACHE_GB in bytes where it is set, else a quarter of the memory that this process may use."""
     return memory_bytes() // DEFAULT_SHARE if chosen_gb is None else round(chosen_gb * 1e9)
 
 

@@ -6,6 +6,7 @@ from functools import partial
 from gen_worker.log import Log
 from gen_worker.runtime.duties import Duties
 from gen_worker.runtime.identity import Identity
+from gen_worker.runtime.model_commands import ModelCommands
 from gen_worker.runtime.realtime import RealtimeSessions
 from gen_worker.runtime.releases import Releases
 from gen_worker.runtime.wire_runs import WireRuns
@@ -31,6 +32,7 @@ class Dispatch:
         runs: WireRuns,
         realtime: RealtimeSessions,
         releases: Releases,
+        commands: ModelCommands,
         identity: Identity,
         has_credit: Callable[[], bool],
         duties: Duties,
@@ -39,6 +41,7 @@ class Dispatch:
         self._runs = runs
         self._realtime = realtime
         self._releases = releases
+        self._commands = commands
         self._identity = identity
         self._has_credit = has_credit
         self._duties = duties
@@ -54,9 +57,9 @@ class Dispatch:
             case OpenRealtime(session_id):
                 self._realtime.refuse(session_id, error)
             case LoadModel(model_id):
-                self._releases.refuse_load(model_id, error)
+                self._commands.refuse_load(model_id, error)
             case UnloadModel(model_id):
-                self._releases.refuse_unload(model_id, error)
+                self._commands.refuse_unload(model_id, error)
             case _:  # of these nobody waits for an answer, or, as of runs, it has been given
                 self._log.warning("wire.refused", message=type(effect).__name__, error=type(error).__name__)
 
@@ -73,9 +76,9 @@ class Dispatch:
             case CloseRealtime(session_id):
                 self._realtime.close(session_id)
             case LoadModel(model_id):
-                self._releases.load(model_id)
+                self._commands.load(model_id)
             case UnloadModel(model_id):
-                self._releases.unload(model_id)
+                self._commands.unload(model_id)
             case ReleaseConfig():
                 self._releases.adopt(effect)
             case UrlRefreshResponse():

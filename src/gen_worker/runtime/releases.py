@@ -1,4 +1,4 @@
-"""What the scheduler says of models: a release's configuration, and commands to load, unload or prefetch."""
+"""What a release means for models: its configuration adopted, what it requires fetched, addresses renewed, the disk's inventory told."""
 
 import asyncio
 import time
@@ -14,9 +14,8 @@ from gen_worker.content.cas import Cas
 from gen_worker.content.disk import mount_of
 from gen_worker.content.listing import Listing
 from gen_worker.contract.progress import ModelProgress
-from gen_worker.errors import FatalError, ResourceError, RetryableError, WorkerError
+from gen_worker.errors import RetryableError, WorkerError
 from gen_worker.log import Log
-from gen_worker.names import did_you_mean
 from gen_worker.outcome import outcome_of
 from gen_worker.refs import ModelSpec, canonical_ref, parse_model_ref
 from gen_worker.residency.manager import LoadedModels
@@ -25,10 +24,8 @@ from gen_worker.runtime.voice import Voice
 from gen_worker.sources.listings import listing_of
 from gen_worker.wire.messages import (
     Event,
-    LoadModelResult,
     ReleaseConfig,
     ResolvedModel,
-    UnloadModelResult,
     UrlRefreshRequest,
     UrlRefreshResponse,
 )
@@ -37,7 +34,7 @@ RENEW_TIMEOUT_S = 60.0
 
 
 class Releases:
-    """Adopts configurations and carries out commands; whatever waits is a task of the worker."""
+    """Adopts configurations; whatever waits is a task of the worker. `busy` counts what is being fetched for a release."""
 
     def __init__(
         self,
@@ -101,42 +98,6 @@ class Releases:
         """Find out what the disk holds, and report it."""
         self._duties.start(self._inventory(cas), "inventory", lambda error: None)  # it is in the log; what is missing is fetched again
 
-    def load(self, name: str) -> None:
-        """Load a model onto its device, in the background; the answer is a `LoadModelResult`."""
-        self._duties.start(self._load(name), f"load {name}", partial(self.refuse_load, name))
-
-    def refuse_load(self, name: str, error: Exception) -> None:
-        """Answer for a load that failed in a way that nobody expected."""
-        model_id = self._model_id(name)
-        self._say("model.load.failed", model_id=model_id, error_type="load_failed")
-        self._voice.say(LoadModelResult(model_id, False, outcome_of(error).error_message))
-
-    def refuse_unload(self, name: str, error: Exception) -> None:
-        """The same for an unload."""
-        model_id = self._model_id(name)
-        self._say("model.unload.failed", model_id=model_id, error_type="unload_failed")
-        self._voice.say(UnloadModelResult(model_id, False, outcome_of(error).error_message))
-
-    def unload(self, name: str) -> None:
-        """Unload at once; refused while a run uses the model."""
-        model_id = self._model_id(name)
-        began_s = time.monotonic()
-        self._say("model.unload.started", model_id=model_id)
-        try:
-            self._models.unload(model_id)
-        except ResourceError:
-            self._say("model.unload.failed", model_id=model_id, reason="in_use", error_type="unload_failed", duration_ms=_ms(began_s))
-            self._voice.say(UnloadModelResult(model_id, False, "model_in_use"))
-            return
-        self._say("model.unload.completed", model_id=model_id, duration_ms=_ms(began_s), error_type="")
-        self._voice.say(UnloadModelResult(model_id, True))
-        self._refresh()
-
-    def _model_id(self, name: str) -> str:
-        """The canonical ref of a model that is named by its key or ref; the name itself where it is neither."""
-        found = self._models.keyspace.find(name)
-        return canonical_ref(found[1].ref if found is not None else name)
-
     def _resolve(self, ref: str, resolved: ResolvedModel) -> None:
         model_id = canonical_ref(ref)
         self.resolved[model_id] = resolved
@@ -170,30 +131,6 @@ class Releases:
             disk_volume_key=mount.volume_key if mount else "",
             disk_models=found,
         )
-
-    async def _load(self, name: str) -> None:
-        model_id = canonical_ref(name)
-        began_s = time.monotonic()
-        self._say("model.load.started", model_id=model_id)
-        self.busy += 1
-        try:
-            key, spec = self._find(name)
-            model_id = canonical_ref(spec.ref)
-            takers = self._models.keyspace.takers(self._functions.values(), key)
-            if not takers:
-                raise FatalError(f"no function here takes the model {name!r}")
-            for function, injection in takers:
-                await self._models.load(key, spec, function, injection)
-        except WorkerError as exc:
-            text = f"insufficient_vram: {exc}" if isinstance(exc, ResourceError) else str(exc)
-            self._say("model.load.failed", model_id=model_id, duration_ms=_ms(began_s), error_type="load_failed")
-            self._voice.say(LoadModelResult(model_id, False, text))
-        else:
-            self._say("model.load.completed", model_id=model_id, duration_ms=_ms(began_s), error_type="")
-            self._voice.say(LoadModelResult(model_id, True))
-        finally:
-            self.busy -= 1
-        self._refresh()
 
     async def _prefetch(self, model_id: str) -> None:
         began_s = time.monotonic()
@@ -236,13 +173,6 @@ class Releases:
 
     def _hear(self, now: ModelProgress) -> None:
         self._voice.say_event(Event("", "model.progress", msgspec.json.encode(now)))
-
-    def _find(self, name: str) -> tuple[str, ModelSpec]:
-        found = self._models.keyspace.find(name)
-        if found is None:
-            keys = sorted({key for key, _ in self._models.keyspace.refs().values()})
-            raise FatalError(f"no model {name[:200]!r}.{did_you_mean(name, keys)} Declared keys: {', '.join(keys) or 'none'}")
-        return found
 
     def _say(self, event_type: str, **payload: object) -> None:
         self._voice.say_event(Event("", event_type, msgspec.json.encode(payload)))

@@ -22,6 +22,7 @@ from gen_worker.runtime.connection import Apply, Connection, ConnectionPolicy, R
 from gen_worker.runtime.dispatch import Dispatch
 from gen_worker.runtime.duties import Duties
 from gen_worker.runtime.identity import Identity
+from gen_worker.runtime.model_commands import ModelCommands
 from gen_worker.runtime.realtime import RealtimeSessions
 from gen_worker.runtime.registration import Registrar
 from gen_worker.runtime.releases import Releases
@@ -123,7 +124,7 @@ class WireWorker:
             instance_id=self._instance_id,
             max_concurrency=limits.worker_max_concurrency,
             runpod_pod_id=settings.runpod_pod_id,
-            is_busy=lambda: admission.active > 0 or releases.busy > 0,
+            is_busy=lambda: admission.active > 0 or releases.busy > 0 or commands.busy > 0,
             active_runs=lambda: runs.active | outbox.unconfirmed_results,
         )
         connection = self._connect(outbox, register, apply)
@@ -149,8 +150,9 @@ class WireWorker:
             listings=lambda: releases.listings,
         )
         releases = Releases(functions, models, connection, duties, connection.refresh, log)
+        commands = ModelCommands(functions, models, connection, duties, connection.refresh)
         releases.take_inventory(execution.sources.cas)
-        dispatch = Dispatch(runs, realtime, releases, self._identity, lambda: connection.has_credit, duties, log)
+        dispatch = Dispatch(runs, realtime, releases, commands, self._identity, lambda: connection.has_credit, duties, log)
         self._realtime = realtime
         self._startup.connect(connection.say_event)
         # Should one of these fail, the group cancels this coroutine and ends with the failure.
