@@ -73,6 +73,10 @@ def echo(ctx: ActionContext, payload: Input) -> Output:
     return Output(text=payload.text, pid=os.getpid())
 
 @worker_function()
+def trace(ctx: ActionContext, payload: Input) -> Output:
+    return Output(text=ctx.traceparent or "")
+
+@worker_function()
 def version(ctx: ActionContext, payload: Input) -> Output:
     return Output(text=str(VERSION))
 

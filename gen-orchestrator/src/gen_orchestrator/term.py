@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 from starlette.types import ASGIApp
 
+from gen_orchestrator import tracing
 from gen_orchestrator.api.admin import AdminRoutes
 from gen_orchestrator.api.app import build_app
 from gen_orchestrator.api.files import FileRoutes
@@ -47,10 +48,6 @@ from gen_worker.log import Log
 
 TAKEOVER_GRACE_S = 10.0
 FILE_KEY = "file-tokens.key"
-
-
-class _Reason(msgspec.Struct):
-    reason: str = ""
 
 
 class TermSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,6 +86,7 @@ class Term:
         self._leader = leader
         self._store = store
         self._metrics = metrics
+        self._trace = tracing.recorder()
         self._log = log
         self.over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.registry = registry
@@ -117,6 +115,7 @@ class Term:
         )
         receivers = Receivers(allow_private=settings.allow_private_webhooks)
         self._webhooks = Webhooks(store, self._writer, WebhookSecret.from_folder(settings.data), receivers, clock, log)
+        metrics.webhooks = self._webhooks.outcomes
         self.gateway = Gateway(tokens, self.pool, self.dispatcher, fitness, clock, log, owner_of=self._owner_of)
         self.keeper = Keeper(
             fleet,
@@ -203,8 +202,8 @@ class Term:
 
     def _over(self, open_run: OpenRun) -> None:
         run = open_run.run
-        reason = msgspec.json.decode(run.routing, type=_Reason).reason if run.routing else ""
-        self._metrics.ended(run, reason)
+        self._metrics.ended(run, open_run.first_output_at)
+        self._trace(run)
 
     def _winner(self, owner: str, run_id: str) -> int:
         """The attempt of a run whose files count, 0 while there is none. Blocking: called from threads."""

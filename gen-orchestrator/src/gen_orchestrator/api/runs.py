@@ -4,6 +4,7 @@ import asyncio
 import errno
 import hashlib
 import random
+import re
 import time
 from datetime import UTC, datetime
 from typing import Protocol
@@ -38,6 +39,7 @@ MAX_PAGE_SIZE = 500
 MAX_KEY_LENGTH = 255
 EVENT_STREAM = "text/event-stream"
 NDJSON = "application/x-ndjson"
+TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 STATUSES = ("queued", "starting", "running", "succeeded", "failed", "canceled", "expired")
 _STATES = {"starting": "leased", "running": "leased"}
 
@@ -277,6 +279,7 @@ class RunRoutes:
             raise RequestError(400, "validation", f"Idempotency-Key of {len(key)} characters; at most {MAX_KEY_LENGTH} are taken")
         options: InvokeOptions = invocation.options
         settings = resolved.settings
+        traceparent = request.header(b"traceparent")
         now = time.time()
         start_timeout_s = options.start_timeout_s or settings.start_timeout_s
         webhook = self._webhook(options) if options.webhook else b""
@@ -296,6 +299,7 @@ class RunRoutes:
             idempotency_key=key,
             fingerprint=invocation.fingerprint,
             webhook=webhook,
+            traceparent=traceparent if traceparent and TRACEPARENT.fullmatch(traceparent) else "",  # W3C: a wrong one is ignored
         )
 
     def _webhook(self, options: InvokeOptions) -> bytes:

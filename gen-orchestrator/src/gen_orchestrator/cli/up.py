@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from gen_orchestrator import tracing
 from gen_orchestrator.cli.screen import Screen
 from gen_orchestrator.platform_up import Platform, PlatformSettings
 from gen_orchestrator.store.base import StoreError, StoreUnavailableError
@@ -74,6 +75,8 @@ def command(
     try:
         sock = listening_socket(listen, DEFAULT_LISTEN)
         log = Log(screen.log_stream(settings.data), as_json=True)
+        if why := tracing.set_up(os.environ):
+            screen.say(f"warning: {why}")
         platform = Platform(settings, log, screen.say)
         return event_loop.run(platform.run(sock, screen.ready))
     except StoreUnavailableError as exc:

@@ -206,6 +206,8 @@ class Dispatcher:
         name = "output" if event.event_type == events.OUTPUT_DELTA else self._note(open_run, event)
         if name is None:
             return
+        if not open_run.first_output_at and name == "output":
+            open_run.first_output_at = self._clock.unix_s()
         source = (worker.instance_id, hold.number)
         if open_run.feed.append(open_run.run.attempt, name, event.event_type, event.payload, source) is None:
             return

@@ -1,6 +1,9 @@
 """Counters and gauges in Prometheus' text format. Few labels: function, release, status, state, tier."""
 
 import time
+from collections.abc import Mapping
+
+import msgspec
 
 from gen_orchestrator import __version__
 from gen_orchestrator.domain.runs import Run
@@ -9,6 +12,27 @@ from gen_orchestrator.scheduling.pool import Pool
 
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 PREFIX = "gen_orchestrator_"
+
+
+_SOURCES = {"vram": "vram", "host": "ram", "disk": "disk", "cold": "remote"}
+
+
+class _Considered(msgspec.Struct):
+    worker_id: str = ""
+    tier: str = ""
+
+
+class _Routing(msgspec.Struct):
+    reason: str = ""
+    considered: tuple[_Considered, ...] = ()
+
+
+class _Load(msgspec.Struct):
+    gpu_load_ms: int | None = None
+
+
+_routing = msgspec.json.Decoder(_Routing).decode
+_load = msgspec.json.Decoder(_Load).decode
 
 
 class Histogram:
@@ -43,18 +67,31 @@ class Metrics:
         self._runs: dict[tuple[str, str], int] = {}
         self._durations: dict[str, Histogram] = {}
         self._waits: dict[str, Histogram] = {}
-        self._routes: dict[str, int] = {}
+        self._routes: dict[tuple[str, str], int] = {}
+        self._first_outputs: dict[str, Histogram] = {}
+        self._loads: dict[str, Histogram] = {}
+        self._out_of_memory = 0
+        self.webhooks: Mapping[str, int] = {}  # requests by what came of them
 
-    def ended(self, run: Run, reason: str) -> None:
-        """A run is over. `reason` is that of its last routing."""
+    def ended(self, run: Run, first_output_at: float) -> None:
+        """A run is over. `first_output_at`: when a stream said its first, 0 for none."""
         function = f"{run.owner}/{run.endpoint}/{run.function}"
         key = (function, str(run.state))
         self._runs[key] = self._runs.get(key, 0) + 1
         if run.started_at:
             self._durations.setdefault(function, Histogram()).add(max(0.0, run.finished_at - run.started_at))
             self._waits.setdefault(function, Histogram()).add(max(0.0, run.started_at - run.created_at))
-        if reason:
-            self._routes[reason] = self._routes.get(reason, 0) + 1
+        if first_output_at:
+            self._first_outputs.setdefault(function, Histogram()).add(max(0.0, first_output_at - run.created_at))
+        if run.error is not None and run.error.code == "out_of_memory":
+            self._out_of_memory += 1
+        routing = _routing(run.routing) if run.routing else _Routing()
+        tier = next((each.tier for each in routing.considered if each.worker_id == run.worker_id), "")
+        if routing.reason:
+            self._routes[routing.reason, tier] = self._routes.get((routing.reason, tier), 0) + 1
+        load_ms = _load(run.metrics).gpu_load_ms if run.metrics else None
+        if load_ms and tier in _SOURCES:
+            self._loads.setdefault(_SOURCES[tier], Histogram()).add(load_ms / 1000)
 
     def text(self, dispatcher: Dispatcher, pool: Pool) -> bytes:
         """The page of `/metrics`."""
@@ -81,6 +118,28 @@ class Metrics:
         for worker in pool:
             states[worker.state] += 1
         family("workers", "gauge", "Workers by state.", [f'{PREFIX}workers{{state="{s}"}} {n}' for s, n in states.items()])
-        routes = [f'{PREFIX}route_total{{reason="{r}"}} {n}' for r, n in sorted(self._routes.items())]
-        family("route_total", "counter", "Runs by why their worker was chosen.", routes)
+        routes = [f'{PREFIX}route_total{{reason="{r}",tier="{t}"}} {n}' for (r, t), n in sorted(self._routes.items())]
+        family("route_total", "counter", "Runs by why their worker was chosen, and where their models were.", routes)
+        name = "time_to_first_output_seconds"
+        first = [x for f, h in sorted(self._first_outputs.items()) for x in h.lines(PREFIX + name, f'function="{f}"')]
+        family(name, "histogram", "From acceptance to a stream's first item.", first)
+        name = "model_load_seconds"
+        loads = [x for s, h in sorted(self._loads.items()) for x in h.lines(PREFIX + name, f'source="{s}"')]
+        family(name, "histogram", "Time that runs waited for models, by where those were.", loads)
+        family("oom_total", "counter", "Runs that ended out of memory.", [f'{PREFIX}oom_total{{outcome="failed"}} {self._out_of_memory}'])
+        used = sum(worker.resources.gpu_memory_used_bytes for worker in pool)
+        family("vram_used_bytes", "gauge", "Device memory in use, of all workers.", [f"{PREFIX}vram_used_bytes {used}"])
+        tiers: dict[str, int] = {}
+        for worker in pool:
+            for each in worker.resources.model_tiers:
+                tiers[each.tier] = tiers.get(each.tier, 0) + each.size_bytes
+        held = [f'{PREFIX}model_bytes{{tier="{_escaped(tier)}"}} {size}' for tier, size in sorted(tiers.items())]
+        family("model_bytes", "gauge", "Bytes of models that workers hold, by tier.", held)
+        told = [f'{PREFIX}webhook_deliveries_total{{outcome="{outcome}"}} {n}' for outcome, n in sorted(self.webhooks.items())]
+        family("webhook_deliveries_total", "counter", "Webhook requests by what came of them.", told)
         return ("\n".join(out) + "\n").encode()
+
+
+def _escaped(text: str) -> str:
+    """A label's value: a worker says it, so it may hold anything."""
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

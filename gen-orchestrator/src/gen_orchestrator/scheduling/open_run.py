@@ -36,6 +36,7 @@ class OpenRun:
         "cancel_requested",
         "expected_end_s",
         "feed",
+        "first_output_at",
         "flushing",
         "holds",
         "lane",
@@ -66,6 +67,7 @@ class OpenRun:
         self.stuck = b""  # what the worker said last of why the run hangs
         self.volatile = False  # in memory only: written when it is over (cozy.toml: durable = false)
         self.warnings = b""  # JSON: what the function left out of the payload
+        self.first_output_at = 0.0  # unix seconds; 0 before
         self.flushing = False  # events are on their way to the store
         self.holds: list[Hold] = []  # acknowledgements that wait for those events
         self.feed = Feed()
@@ -106,6 +108,7 @@ class OpenRun:
             invoker_id=run.invoker_id,
             file_base_url=file_base_url,
             file_token=file_token,
+            traceparent=run.traceparent,
         )
 
     async def wait(self, timeout_s: float | None) -> bool:
