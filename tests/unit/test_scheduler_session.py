@@ -2,7 +2,7 @@
 
 import pytest
 
-from gen_worker.wire.messages import BATCH, Batch, Hello, InterruptRun, Message, Registration, RunCommand, RunResult, Single
+from gen_worker.wire.messages import BATCH, ActiveRun, Batch, Hello, InterruptRun, Message, Registration, RunCommand, RunResult, Single
 from gen_worker.wire.scheduler_session import ProtocolViolationError, RunEnded, SchedulerSession, StaleResult, WorkerMemory
 from gen_worker.wire_protocol import WIRE_PROTOCOL_MAJOR
 
@@ -72,3 +72,32 @@ def test_a_result_counts_once() -> None:
 def test_a_stream_opens_with_a_registration() -> None:
     with pytest.raises(ProtocolViolationError, match="not with RunResult"):
         SchedulerSession({}).receive(RunResult("1", True))
+
+
+def test_the_end_of_an_earlier_attempt_is_not_the_end_of_this_one() -> None:
+    """The run was taken for lost, and then given to the same worker again, which has not stopped the first attempt."""
+    memories: dict[str, WorkerMemory] = {}
+    first = stream(memories)
+    again = RunCommand("1", "f", attempt=2)
+    first.start(again)
+    assert first.receive(Batch((RunResult("1", True, b"old", attempt=1),), 1)) == [StaleResult("1")]
+    late = RunResult("1", True, b"new", attempt=2)
+    assert first.receive(Batch((late,), 2)) == [RunEnded(late)]
+
+
+@pytest.mark.parametrize(("attempt", "sends"), [(1, True), (2, False), (0, False)])
+def test_a_worker_that_has_an_earlier_attempt_only_is_sent_this_one(attempt: int, sends: bool) -> None:
+    memories: dict[str, WorkerMemory] = {}
+    command = RunCommand("1", "f", attempt=2)
+    stream(memories).start(command)
+    session = SchedulerSession(memories)
+    session.receive(
+        Registration(
+            protocol_major=WIRE_PROTOCOL_MAJOR,
+            extensions=(BATCH,),
+            instance_id="one",
+            active_run_ids=("1",),
+            active_runs=(ActiveRun("1", attempt),),
+        )
+    )
+    assert sent(session) == ([command] if sends else [])

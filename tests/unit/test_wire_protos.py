@@ -58,12 +58,13 @@ SCHEDULER = {
 }
 EXTENSIONS = {
     "WorkerSchedulerMessage": "101 batch MessageBatch; 102 hello SchedulerHello; 103 ack Ack; 104 realtime_credit RealtimeCredit",
-    "WorkerRegistration": "101 extensions *string; 102 instance_id string; 103 active_run_ids *string",
-    "TaskExecutionRequest": "101 traceparent string",
-    "TaskExecutionResult": "101 code string; 102 errors_json bytes",
+    "WorkerRegistration": "101 extensions *string; 102 instance_id string; 103 active_run_ids *string; 104 active_runs *ActiveRun",
+    "WorkerEvent": "110 attempt int64",
+    "TaskExecutionRequest": "101 traceparent string; 110 attempt int64",
+    "TaskExecutionResult": "101 code string; 102 errors_json bytes; 110 attempt int64",
     "WorkerResources": "101 model_tiers *ModelTier; 102 network_bytes_per_s int64; 103 load_bytes_per_s int64",
 }
-OWN_MESSAGES = {"ModelTier", "MessageBatch", "SchedulerHello", "Ack", "RealtimeCredit"}
+OWN_MESSAGES = {"ActiveRun", "ModelTier", "MessageBatch", "SchedulerHello", "Ack", "RealtimeCredit"}
 FRONTEND = {
     "ActionOptions": "1 id string; 2 timeout_ms int64",
     "VariantPreferences": "1 quant Quantization; 2 packaging Packaging; 3 layout Layout",

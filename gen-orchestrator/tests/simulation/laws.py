@@ -18,14 +18,14 @@ class Watch:
     """Sees what the world does, and judges it."""
 
     def __init__(self) -> None:
-        self._executions: list[tuple[str, str]] = []  # run and worker, by execution number
+        self._executions: list[tuple[str, str, int]] = []  # run, worker and attempt, by execution number
         self._answered: dict[str, set[str]] = {}
         self._won: set[str] = set()
         self._fed: dict[str, dict[tuple[int, int], bytes]] = {}
 
-    def began(self, run_id: str, worker_id: str) -> int:
+    def began(self, run_id: str, worker_id: str, attempt: int) -> int:
         """A worker begins to execute a run."""
-        self._executions.append((run_id, worker_id))
+        self._executions.append((run_id, worker_id, attempt))
         return len(self._executions) - 1
 
     def answered(self, key: str, run_id: str) -> None:
@@ -48,8 +48,9 @@ class Watch:
         if after.state is RunState.FAILED and after.error is not None and after.error.code == "worker_lost":
             _must(before.lost_workers >= 1, f"{before.id} was given up after one worker")
         if finish is not None and after.is_final and not before.is_final and after.state is RunState.SUCCEEDED:
-            run_id, worker_id = self._executions[msgspec.msgpack.decode(after.output)["execution"]]
+            run_id, worker_id, attempt = self._executions[msgspec.msgpack.decode(after.output)["execution"]]
             _must(run_id == after.id, f"L3 {after.id} has the result of {run_id}")
+            _must(attempt == after.attempt, f"L3 attempt {after.attempt} of {after.id} has the result of attempt {attempt}")
             _must(worker_id == after.worker_id, f"L3 the result of {after.id} is of {worker_id}, its lease of {after.worker_id}")
 
     def read(self, run_id: str, feed: Feed) -> None:

@@ -8,7 +8,7 @@ import msgspec
 from gen_worker.transport.memory import MemoryStream, memory_pair
 from gen_worker.transport.stream import StreamOverError
 from gen_worker.wire import codec
-from gen_worker.wire.messages import EXTENSIONS, Event, InterruptRun, Registration, Resources, RunCommand, RunResult
+from gen_worker.wire.messages import EXTENSIONS, ActiveRun, Event, InterruptRun, Registration, Resources, RunCommand, RunResult
 from gen_worker.wire.outbox import Outbox
 from gen_worker.wire.worker_session import WorkerSession
 
@@ -32,7 +32,7 @@ class Worker:
     def _begin(self) -> None:
         self.instance += 1
         self.outbox = Outbox()
-        self.active: dict[str, int] = {}  # run -> its execution
+        self.active: dict[tuple[str, int], int] = {}  # run and attempt -> its execution
         self.interrupted: set[str] = set()
 
     async def live(self) -> None:
@@ -76,13 +76,15 @@ class Worker:
             await asyncio.sleep(left_s)
 
     def _registration(self, *, is_heartbeat: bool) -> Registration:
+        has = dict(sorted({*self.active, *self.outbox.unconfirmed_attempts}))  # of several attempts of a run, the last
         return Registration(
             resources=Resources(available_functions=(FUNCTION,), max_concurrency=2),
             is_heartbeat=is_heartbeat,
             protocol_major=1,
             extensions=EXTENSIONS,
             instance_id=f"{self.worker_id}#{self.instance}",
-            active_run_ids=tuple({*self.active, *self.outbox.unconfirmed_results}),
+            active_run_ids=tuple(has),
+            active_runs=tuple(ActiveRun(run_id, attempt) for run_id, attempt in has.items()),
         )
 
     async def _talk(self, stream: MemoryStream) -> None:
@@ -127,31 +129,33 @@ class Worker:
 
     def _apply(self, effect: object) -> None:
         if isinstance(effect, RunCommand):
-            if effect.run_id in self.active or self.outbox.holds_result_of(effect.run_id):
+            run_id, attempt = effect.run_id, effect.attempt
+            if (run_id, attempt) in self.active or self.outbox.holds_result_of(run_id, attempt):
                 return  # a duplicate: the first one's result stands
-            execution = self.active[effect.run_id] = self.world.watch.began(effect.run_id, self.worker_id)
-            asyncio.ensure_future(self._run(effect.run_id, execution, self.instance))  # noqa: RUF006
+            # An earlier attempt of it that is still active goes on as a zombie: worse than what our workers do.
+            execution = self.active[run_id, attempt] = self.world.watch.began(run_id, self.worker_id, attempt)
+            asyncio.ensure_future(self._run(run_id, attempt, execution, self.instance))  # noqa: RUF006
         elif isinstance(effect, InterruptRun):
             self.interrupted.add(effect.run_id)
 
-    async def _run(self, run_id: str, execution: int, instance: int) -> None:
+    async def _run(self, run_id: str, attempt: int, execution: int, instance: int) -> None:
         random = self.world.random
-        self.outbox.put_event(Event(run_id, "task.started", b"{}"))
+        self.outbox.put_event(Event(run_id, "task.started", b"{}", attempt))
         for number in range(random.randint(0, 3)):
             await asyncio.sleep(random.choice((0.01, 0.5, 4.0, 12.0, 12.0)))
             await self.thaw()
             if instance != self.instance or (run_id in self.interrupted and random.random() < 0.8):
                 break
-            self.outbox.put(Event(run_id, "output.delta", msgspec.json.encode([execution, number])))
+            self.outbox.put(Event(run_id, "output.delta", msgspec.json.encode([execution, number]), attempt))
         await asyncio.sleep(random.choice((0.0, 0.1, 2.0)))
         await self.thaw()
         if instance != self.instance:
             return
-        self.active.pop(run_id, None)
+        self.active.pop((run_id, attempt), None)
         if run_id in self.interrupted and random.random() < 0.8:
-            self.outbox.put(RunResult(run_id, False, error_type="canceled", safe_message="canceled"))
+            self.outbox.put(RunResult(run_id, False, error_type="canceled", safe_message="canceled", attempt=attempt))
         elif random.random() < 0.1:
-            self.outbox.put(RunResult(run_id, False, error_type="retryable", retryable=True, safe_message="later"))
+            self.outbox.put(RunResult(run_id, False, error_type="retryable", retryable=True, safe_message="later", attempt=attempt))
         else:
-            self.outbox.put(RunResult(run_id, True, msgspec.msgpack.encode({"execution": execution})))
+            self.outbox.put(RunResult(run_id, True, msgspec.msgpack.encode({"execution": execution}), attempt=attempt))
         self.interrupted.discard(run_id)

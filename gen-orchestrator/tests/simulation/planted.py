@@ -19,7 +19,8 @@ from gen_orchestrator.scheduling.recorder import Recorder
 from gen_orchestrator.store.line import Line
 from gen_orchestrator.store.memory import MemoryStore
 from gen_worker.wire.holds import AckGate, Hold
-from gen_worker.wire.scheduler_session import SchedulerSession
+from gen_worker.wire.messages import Event, RunResult
+from gen_worker.wire.scheduler_session import RunEnded, SchedulerSession
 
 Patch = Callable[[], contextlib.AbstractContextManager[Any]]
 
@@ -37,6 +38,16 @@ def _take_any_result(self: Dispatcher, worker: Any, result: Any, hold: Hold) -> 
     if open_run is not None and open_run.phase is Phase.LEASED and open_run.worker is not None:
         worker = open_run.worker
     _ON_RESULT(self, worker, result, hold)
+
+
+def _end_any_run(self: SchedulerSession, message: Any) -> Any:
+    if isinstance(message, RunResult):
+        return [RunEnded(msgspec.structs.replace(message, attempt=0))]
+    return _RECEIVE(self, message)
+
+
+def _forget_the_attempt(self: SchedulerSession, message: Any) -> Any:
+    return _RECEIVE(self, msgspec.structs.replace(message, attempt=0) if isinstance(message, Event | RunResult) else message)
 
 
 def _finish_twice(run: Run, *, attempt: int, ending: Ending) -> Run | None:
@@ -108,6 +119,7 @@ def _any_epoch(self: MemoryStore, epoch: int, ops: Any) -> Any:
     return [self._apply(op) for op in ops]
 
 
+_RECEIVE = SchedulerSession._receive
 _FINISH, _REQUEUE, _OPEN, _ACCEPT = runs.finish, runs.requeue, AckGate.open, MemoryStore._accept
 _SETTLE = Line.settle
 _ON_RESULT = Dispatcher.on_result
@@ -124,8 +136,11 @@ def _both(*patches: Patch) -> Iterator[None]:
 
 PLANTED: dict[str, Patch] = {
     "the result of any attempt is recorded": lambda: _both(
-        _replace(runs, "finish", _finish_any_attempt), _replace(Dispatcher, "on_result", _take_any_result)
+        _replace(runs, "finish", _finish_any_attempt),
+        _replace(Dispatcher, "on_result", _take_any_result),
+        _replace(SchedulerSession, "_receive", _end_any_run),
     ),
+    "an earlier attempt on the same worker passes for the present one": _replace(SchedulerSession, "_receive", _forget_the_attempt),
     "a final state may be finished again": _replace(runs, "finish", _finish_twice),
     "a success overtakes a recorded cancel": _replace(runs, "finish", _finish_in_spite_of_a_cancel),
     "attempts are counted from scratch after a requeue": _replace(runs, "requeue", _requeue_from_scratch),

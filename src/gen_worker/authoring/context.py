@@ -50,11 +50,13 @@ class ActionContext:
         outputs: OutputStore | None = None,
         device: str | None = None,
         traceparent: str | None = None,
+        attempt: int = 1,
     ) -> None:
         self.run_id = run_id
         self.owner = owner
         self.invoker_id = invoker_id
         self.timeout_ms = timeout_ms
+        self.attempt = attempt  # 1 at first; grows each time that the run is tried again
         self.traceparent = traceparent  # W3C Trace Context of the run, for spans of the function's own
         self.resolved_cozy_models_by_id = resolved_cozy_models_by_id
         self.upload_s = 0.0

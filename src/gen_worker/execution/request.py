@@ -21,6 +21,7 @@ class RunRequest(msgspec.Struct, frozen=True):
     came with the request; others are fetched from `file_api`. `max_output_bytes` is what the way back to the caller can carry, 0 for
     anything. `traceparent` is the W3C Trace Context that the run belongs to. A realtime session has a `socket` instead of a payload;
     `injected` are refs of the models for its parameters, in their order, where the caller chooses them.
+    `attempt` counts from 1 how often the run was given to a worker.
     """
 
     run_id: str
@@ -36,6 +37,7 @@ class RunRequest(msgspec.Struct, frozen=True):
     file_api: FileApi | None = None
     max_output_bytes: int = 0
     traceparent: str | None = None
+    attempt: int = 1
     socket: HandlerSocket | None = None
     injected: tuple[str, ...] | None = None
 

@@ -211,6 +211,7 @@ class Run:
             outputs=self._outputs,
             device=self._device,
             traceparent=request.traceparent,
+            attempt=request.attempt,
         )
 
     # The end.

@@ -49,7 +49,7 @@ class WorkerSchedulerMessage(_message.Message):
     def __init__(self, worker_registration: _Optional[_Union[WorkerRegistration, _Mapping]] = ..., run_result: _Optional[_Union[TaskExecutionResult, _Mapping]] = ..., load_model_result: _Optional[_Union[LoadModelResult, _Mapping]] = ..., unload_model_result: _Optional[_Union[UnloadModelResult, _Mapping]] = ..., worker_event: _Optional[_Union[WorkerEvent, _Mapping]] = ..., cozy_model_url_refresh_request: _Optional[_Union[CozyModelURLRefreshRequest, _Mapping]] = ..., run_request: _Optional[_Union[TaskExecutionRequest, _Mapping]] = ..., load_model_cmd: _Optional[_Union[LoadModelCommand, _Mapping]] = ..., unload_model_cmd: _Optional[_Union[UnloadModelCommand, _Mapping]] = ..., interrupt_run_cmd: _Optional[_Union[InterruptTaskCommand, _Mapping]] = ..., release_artifact_config: _Optional[_Union[ReleaseArtifactConfig, _Mapping]] = ..., realtime_open_cmd: _Optional[_Union[RealtimeOpenCommand, _Mapping]] = ..., realtime_frame: _Optional[_Union[RealtimeFrame, _Mapping]] = ..., realtime_close_cmd: _Optional[_Union[RealtimeCloseCommand, _Mapping]] = ..., cozy_model_url_refresh_response: _Optional[_Union[CozyModelURLRefreshResponse, _Mapping]] = ..., batch: _Optional[_Union[MessageBatch, _Mapping]] = ..., hello: _Optional[_Union[SchedulerHello, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., realtime_credit: _Optional[_Union[RealtimeCredit, _Mapping]] = ...) -> None: ...
 
 class WorkerRegistration(_message.Message):
-    __slots__ = ("resources", "is_heartbeat", "protocol_major", "protocol_minor", "extensions", "instance_id", "active_run_ids")
+    __slots__ = ("resources", "is_heartbeat", "protocol_major", "protocol_minor", "extensions", "instance_id", "active_run_ids", "active_runs")
     RESOURCES_FIELD_NUMBER: _ClassVar[int]
     IS_HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_MAJOR_FIELD_NUMBER: _ClassVar[int]
@@ -57,6 +57,7 @@ class WorkerRegistration(_message.Message):
     EXTENSIONS_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
     ACTIVE_RUN_IDS_FIELD_NUMBER: _ClassVar[int]
+    ACTIVE_RUNS_FIELD_NUMBER: _ClassVar[int]
     resources: WorkerResources
     is_heartbeat: bool
     protocol_major: int
@@ -64,7 +65,16 @@ class WorkerRegistration(_message.Message):
     extensions: _containers.RepeatedScalarFieldContainer[str]
     instance_id: str
     active_run_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, resources: _Optional[_Union[WorkerResources, _Mapping]] = ..., is_heartbeat: bool = ..., protocol_major: _Optional[int] = ..., protocol_minor: _Optional[int] = ..., extensions: _Optional[_Iterable[str]] = ..., instance_id: _Optional[str] = ..., active_run_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    active_runs: _containers.RepeatedCompositeFieldContainer[ActiveRun]
+    def __init__(self, resources: _Optional[_Union[WorkerResources, _Mapping]] = ..., is_heartbeat: bool = ..., protocol_major: _Optional[int] = ..., protocol_minor: _Optional[int] = ..., extensions: _Optional[_Iterable[str]] = ..., instance_id: _Optional[str] = ..., active_run_ids: _Optional[_Iterable[str]] = ..., active_runs: _Optional[_Iterable[_Union[ActiveRun, _Mapping]]] = ...) -> None: ...
+
+class ActiveRun(_message.Message):
+    __slots__ = ("run_id", "attempt")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    attempt: int
+    def __init__(self, run_id: _Optional[str] = ..., attempt: _Optional[int] = ...) -> None: ...
 
 class WorkerResources(_message.Message):
     __slots__ = ("worker_id", "cpu_cores", "memory_bytes", "gpu_count", "gpu_memory_bytes", "available_functions", "vram_models", "supports_model_loading", "release_id", "runpod_pod_id", "gpu_is_busy", "gpu_memory_used_bytes", "gpu_name", "gpu_driver", "gpu_memory_free_bytes", "max_concurrency", "function_concurrency", "cuda_version", "torch_version", "function_schemas", "gpu_sm", "tensorrt_version", "onnxruntime_version", "disk_models", "installed_libs", "image_digest", "git_commit", "build_timestamp", "model_tiers", "network_bytes_per_s", "load_bytes_per_s")
@@ -156,7 +166,7 @@ class FunctionSchema(_message.Message):
     def __init__(self, name: _Optional[str] = ..., input_schema_json: _Optional[bytes] = ..., output_schema_json: _Optional[bytes] = ..., injection_json: _Optional[bytes] = ..., incremental_output: bool = ..., delta_schema_json: _Optional[bytes] = ...) -> None: ...
 
 class TaskExecutionRequest(_message.Message):
-    __slots__ = ("run_id", "function_name", "input_payload", "required_variant_refs", "timeout_ms", "owner", "invoker_id", "file_base_url", "file_token", "resolved_cozy_models_by_id", "traceparent")
+    __slots__ = ("run_id", "function_name", "input_payload", "required_variant_refs", "timeout_ms", "owner", "invoker_id", "file_base_url", "file_token", "resolved_cozy_models_by_id", "traceparent", "attempt")
     class ResolvedCozyModelsByIdEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -175,6 +185,7 @@ class TaskExecutionRequest(_message.Message):
     FILE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     RESOLVED_COZY_MODELS_BY_ID_FIELD_NUMBER: _ClassVar[int]
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     function_name: str
     input_payload: bytes
@@ -186,10 +197,11 @@ class TaskExecutionRequest(_message.Message):
     file_token: str
     resolved_cozy_models_by_id: _containers.MessageMap[str, ResolvedCozyModel]
     traceparent: str
-    def __init__(self, run_id: _Optional[str] = ..., function_name: _Optional[str] = ..., input_payload: _Optional[bytes] = ..., required_variant_refs: _Optional[_Iterable[str]] = ..., timeout_ms: _Optional[int] = ..., owner: _Optional[str] = ..., invoker_id: _Optional[str] = ..., file_base_url: _Optional[str] = ..., file_token: _Optional[str] = ..., resolved_cozy_models_by_id: _Optional[_Mapping[str, ResolvedCozyModel]] = ..., traceparent: _Optional[str] = ...) -> None: ...
+    attempt: int
+    def __init__(self, run_id: _Optional[str] = ..., function_name: _Optional[str] = ..., input_payload: _Optional[bytes] = ..., required_variant_refs: _Optional[_Iterable[str]] = ..., timeout_ms: _Optional[int] = ..., owner: _Optional[str] = ..., invoker_id: _Optional[str] = ..., file_base_url: _Optional[str] = ..., file_token: _Optional[str] = ..., resolved_cozy_models_by_id: _Optional[_Mapping[str, ResolvedCozyModel]] = ..., traceparent: _Optional[str] = ..., attempt: _Optional[int] = ...) -> None: ...
 
 class TaskExecutionResult(_message.Message):
-    __slots__ = ("run_id", "success", "output_payload", "error_message", "error_type", "retryable", "safe_message", "code", "errors_json")
+    __slots__ = ("run_id", "success", "output_payload", "error_message", "error_type", "retryable", "safe_message", "code", "errors_json", "attempt")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     SUCCESS_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_PAYLOAD_FIELD_NUMBER: _ClassVar[int]
@@ -199,6 +211,7 @@ class TaskExecutionResult(_message.Message):
     SAFE_MESSAGE_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
     ERRORS_JSON_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     success: bool
     output_payload: bytes
@@ -208,17 +221,20 @@ class TaskExecutionResult(_message.Message):
     safe_message: str
     code: str
     errors_json: bytes
-    def __init__(self, run_id: _Optional[str] = ..., success: bool = ..., output_payload: _Optional[bytes] = ..., error_message: _Optional[str] = ..., error_type: _Optional[str] = ..., retryable: bool = ..., safe_message: _Optional[str] = ..., code: _Optional[str] = ..., errors_json: _Optional[bytes] = ...) -> None: ...
+    attempt: int
+    def __init__(self, run_id: _Optional[str] = ..., success: bool = ..., output_payload: _Optional[bytes] = ..., error_message: _Optional[str] = ..., error_type: _Optional[str] = ..., retryable: bool = ..., safe_message: _Optional[str] = ..., code: _Optional[str] = ..., errors_json: _Optional[bytes] = ..., attempt: _Optional[int] = ...) -> None: ...
 
 class WorkerEvent(_message.Message):
-    __slots__ = ("run_id", "event_type", "payload_json")
+    __slots__ = ("run_id", "event_type", "payload_json", "attempt")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     EVENT_TYPE_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_JSON_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     event_type: str
     payload_json: bytes
-    def __init__(self, run_id: _Optional[str] = ..., event_type: _Optional[str] = ..., payload_json: _Optional[bytes] = ...) -> None: ...
+    attempt: int
+    def __init__(self, run_id: _Optional[str] = ..., event_type: _Optional[str] = ..., payload_json: _Optional[bytes] = ..., attempt: _Optional[int] = ...) -> None: ...
 
 class InterruptTaskCommand(_message.Message):
     __slots__ = ("run_id",)

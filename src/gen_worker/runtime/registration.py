@@ -9,7 +9,7 @@ from gen_worker.residency.accounting import ModelCache
 from gen_worker.residency.forms import model_of
 from gen_worker.residency.hardware import GpuWatch, Hardware
 from gen_worker.residency.manager import LoadedModels
-from gen_worker.wire.messages import EXTENSIONS, FunctionSchema, ModelTier, Registration, Resources
+from gen_worker.wire.messages import EXTENSIONS, ActiveRun, FunctionSchema, ModelTier, Registration, Resources
 from gen_worker.wire_protocol import WIRE_PROTOCOL_MAJOR, WIRE_PROTOCOL_MINOR
 
 
@@ -27,7 +27,7 @@ class Registrar:
         max_concurrency: int,
         runpod_pod_id: str,
         is_busy: Callable[[], bool],
-        active_runs: Callable[[], Iterable[str]],
+        active_runs: Callable[[], Iterable[tuple[str, int]]],
     ) -> None:
         self._hardware = hardware
         self._gpus = gpus
@@ -47,6 +47,7 @@ class Registrar:
 
     def registration(self, is_heartbeat: bool) -> Registration:
         """The worker as it is."""
+        active = dict(sorted(self._active_runs()))  # of two attempts of a run, the later one
         return Registration(
             resources=self._resources(),
             is_heartbeat=is_heartbeat,
@@ -54,7 +55,8 @@ class Registrar:
             protocol_minor=WIRE_PROTOCOL_MINOR,
             extensions=EXTENSIONS,
             instance_id=self._instance_id,
-            active_run_ids=tuple(sorted(self._active_runs())),
+            active_run_ids=tuple(active),
+            active_runs=tuple(ActiveRun(run_id, attempt) for run_id, attempt in active.items()),
         )
 
     def _resources(self) -> Resources:

@@ -33,8 +33,9 @@ _encode = msgspec.json.Encoder(enc_hook=repr_of).encode
 class WireSink:
     """Takes what one run says and passes it to the scheduler. Deltas wait for room, other events may be shed."""
 
-    def __init__(self, run_id: str, voice: Voice) -> None:
+    def __init__(self, run_id: str, voice: Voice, attempt: int = 0) -> None:
         self._run_id = run_id
+        self._attempt = attempt
         self._voice = voice
 
     @property
@@ -48,9 +49,9 @@ class WireSink:
         payload: Any = event.payload
         data = bytes(payload) if type(payload) is msgspec.Raw else _encode(payload)
         if event.event_type in events.OUTPUT_EVENTS:
-            self._voice.say(Event(self._run_id, event.event_type, data))
+            self._voice.say(Event(self._run_id, event.event_type, data, self._attempt))
         else:
-            self._voice.say_event(Event(self._run_id, event.event_type, data))
+            self._voice.say_event(Event(self._run_id, event.event_type, data, self._attempt))
 
     def emit_all(self, batch: list[RunEvent]) -> None:
         emit = self.emit
@@ -105,6 +106,8 @@ class WireRuns:
         self._baseline = baseline
         self._listings = listings
         self._left = LeftRuns(executor.threads, voice)
+        self._attempts: dict[str, int] = {}
+        self._next: dict[str, RunCommand] = {}  # later attempts of runs of which an earlier one is still active
         self._tokens: dict[str, CancelToken] = {}
         self._idle = asyncio.Event()
         self._idle.set()
@@ -114,13 +117,21 @@ class WireRuns:
         """Ids of runs that have no result yet."""
         return frozenset(self._tokens)
 
+    @property
+    def attempts(self) -> frozenset[tuple[str, int]]:
+        """The same, each with its attempt; a later one that waits for an earlier one to end counts."""
+        return frozenset((self._attempts | {run_id: command.attempt for run_id, command in self._next.items()}).items())
+
     def start(self, command: RunCommand) -> None:
         """Start a run, or refuse it. A run that is active, or whose result the scheduler does not have yet, is not started again."""
         if not is_run_id(command.run_id):
             self._refuse_id(command)
             return
-        sink = WireSink(command.run_id, self._voice)
-        if command.run_id in self._tokens or self._voice.outbox.holds_result_of(command.run_id):
+        sink = WireSink(command.run_id, self._voice, command.attempt)
+        if command.run_id in self._tokens and command.attempt > self._attempts[command.run_id]:
+            self._supersede(command)
+            return
+        if command.run_id in self._tokens or self._voice.outbox.holds_result_of(command.run_id, command.attempt):
             self._reject(sink, command, "duplicate_run_id")
             return
         try:
@@ -152,6 +163,7 @@ class WireRuns:
             return
         token = CancelToken()
         self._tokens[command.run_id] = token
+        self._attempts[command.run_id] = command.attempt
         self._idle.clear()
         try:
             self._run(spec, command, sink, token)
@@ -159,8 +171,17 @@ class WireRuns:
             self._admission.give(spec.name)  # nothing was begun: the executor's start never raises
             raise
 
+    def _supersede(self, command: RunCommand) -> None:
+        """The scheduler took this run for lost here, and has given it to us again: the attempt that is active ends, and this one begins."""
+        self._next[command.run_id] = command
+        self._log.warning("run.superseded", run_id=command.run_id, attempt=self._attempts[command.run_id], by=command.attempt)
+        self._tokens[command.run_id].cancel()
+
     def interrupt(self, run_id: str) -> None:
         """Cancel a run; an unknown one is nobody's."""
+        following = self._next.pop(run_id, None)
+        if following is not None:
+            self._answer(following, _refused("canceled", "canceled", "canceled before it began"))
         token = self._tokens.get(run_id)
         if token is not None:
             token.cancel()
@@ -181,6 +202,7 @@ class WireRuns:
             payload=command.payload,
             encoding="msgpack",
             timeout_ms=command.timeout_ms,
+            attempt=command.attempt or 1,
             owner=command.owner or None,
             invoker_id=command.invoker_id or None,
             required_models=command.required_models,
@@ -202,6 +224,9 @@ class WireRuns:
     def _end(self, run_id: str) -> None:
         self._left.watch()
         self._tokens.pop(run_id, None)
+        self._attempts.pop(run_id, None)
+        if following := self._next.pop(run_id, None):
+            self.start(following)
         if not self._tokens:
             self._idle.set()
 
@@ -219,8 +244,9 @@ class WireRuns:
         """
         detail = f"run_id {command.run_id[:100]!r}; {RUN_ID_RULE}"
         self._log.warning(events.REJECTED, run_id=repr(command.run_id[:100]), function=command.function[:100], reason="invalid_run_id")
-        if len(command.run_id.encode("utf-8", "replace")) <= MAX_ECHOED_ID_BYTES and not self._voice.outbox.holds_result_of(command.run_id):
-            self._voice.say(RunResult(command.run_id, False, b"", detail, "validation", False, detail))
+        is_answered = self._voice.outbox.holds_result_of(command.run_id, command.attempt)
+        if len(command.run_id.encode("utf-8", "replace")) <= MAX_ECHOED_ID_BYTES and not is_answered:
+            self._voice.say(RunResult(command.run_id, False, b"", detail, "validation", False, detail, attempt=command.attempt))
 
     def _reject(self, sink: WireSink, command: RunCommand, reason: str, input_bytes: int | None = None) -> None:
         received = events.Received(command.function, len(command.required_models), len(command.payload))
@@ -230,7 +256,7 @@ class WireRuns:
 
     def _answer(self, command: RunCommand, outcome: Outcome) -> None:
         if outcome.success:
-            self._voice.say(RunResult(command.run_id, True, outcome.output))
+            self._voice.say(RunResult(command.run_id, True, outcome.output, attempt=command.attempt))
             return
         self._voice.say(
             RunResult(
@@ -243,6 +269,7 @@ class WireRuns:
                 outcome.safe_message,
                 outcome.code,
                 msgspec.json.encode(outcome.errors) if outcome.errors else b"",
+                command.attempt,
             )
         )
         self._log.info(

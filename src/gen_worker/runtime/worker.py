@@ -125,7 +125,7 @@ class WireWorker:
             max_concurrency=limits.worker_max_concurrency,
             runpod_pod_id=settings.runpod_pod_id,
             is_busy=lambda: admission.active > 0 or releases.busy > 0 or commands.busy > 0,
-            active_runs=lambda: runs.active | outbox.unconfirmed_results,
+            active_runs=lambda: runs.attempts | outbox.unconfirmed_attempts,
         )
         connection = self._connect(outbox, register, apply)
         runs = WireRuns(

@@ -83,6 +83,11 @@ class WorkerStream:
         return frozenset(self._protocol.memory.runs)
 
     @property
+    def memory(self) -> WorkerMemory:
+        """What is remembered of this worker process."""
+        return self._protocol.memory
+
+    @property
     def counts_frames(self) -> bool:
         """Whether frames of realtime sessions have to be credited."""
         return REALTIME_CREDIT in self._protocol.extensions

@@ -89,7 +89,16 @@ def _sendable(message: m.Single, on_replaced: Callable[[m.Single, CodecError], N
     except CodecError as exc:
         on_replaced(message, exc)
         if isinstance(message, m.RunResult):
-            return m.RunResult(str(message.run_id), False, b"", "the result cannot be put on the wire", "internal", False, "internal error")
+            return m.RunResult(
+                str(message.run_id),
+                False,
+                b"",
+                "the result cannot be put on the wire",
+                "internal",
+                False,
+                "internal error",
+                attempt=message.attempt,
+            )
         return m.Unknown()  # keeps its number, so that nothing after it is lost
     return message
 
@@ -147,6 +156,8 @@ def _put(target: Any, message: m.Single) -> None:
         inner.run_id = message.run_id  # assigning marks the oneof, also when the value is empty
         inner.event_type = message.event_type
         inner.payload_json = message.payload
+        if message.attempt:
+            inner.attempt = message.attempt
         return
     inner.SetInParent()
     _write_struct(inner, message)
@@ -156,7 +167,7 @@ def _get(source: Any) -> m.Single:
     name = source.WhichOneof("msg")
     if name == "worker_event":
         event = source.worker_event
-        return m.Event(event.run_id, event.event_type, event.payload_json)
+        return m.Event(event.run_id, event.event_type, event.payload_json, event.attempt)
     found = _BY_ONEOF.get(name)
     if found is None:
         return _UNKNOWN

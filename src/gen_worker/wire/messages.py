@@ -61,6 +61,13 @@ class Resources(msgspec.Struct, frozen=True):
     load_bytes_per_s: int = 0
 
 
+class ActiveRun(msgspec.Struct, frozen=True):
+    """A run that a worker has, and which attempt of it."""
+
+    run_id: str = ""
+    attempt: int = 0
+
+
 class Registration(msgspec.Struct, frozen=True):
     """First message of every stream, and the heartbeat.
 
@@ -75,6 +82,11 @@ class Registration(msgspec.Struct, frozen=True):
     extensions: tuple[str, ...] = ()
     instance_id: str = ""
     active_run_ids: tuple[str, ...] = ()
+    active_runs: tuple[ActiveRun, ...] = ()
+
+    def attempts(self) -> dict[str, int]:
+        """The worker's runs and which attempt of each it has, 0 where it does not say."""
+        return dict.fromkeys(self.active_run_ids, 0) | {run.run_id: run.attempt for run in self.active_runs}
 
 
 class RunResult(msgspec.Struct, frozen=True):
@@ -92,6 +104,7 @@ class RunResult(msgspec.Struct, frozen=True):
     safe_message: str = ""
     code: str = ""
     errors_json: bytes = b""
+    attempt: int = 0
 
 
 class LoadModelResult(msgspec.Struct, frozen=True):
@@ -112,6 +125,7 @@ class Event(msgspec.Struct, frozen=True):
     run_id: str = ""
     event_type: str = ""
     payload: bytes = b""
+    attempt: int = 0
 
 
 class UrlRefreshRequest(msgspec.Struct, frozen=True):
@@ -153,6 +167,7 @@ class RunCommand(msgspec.Struct, frozen=True):
     file_token: str = ""
     resolved_models: Mapping[str, ResolvedModel] = msgspec.field(default_factory=dict)
     traceparent: str = ""
+    attempt: int = 0
 
 
 class LoadModel(msgspec.Struct, frozen=True):
@@ -267,10 +282,11 @@ class Batch(msgspec.Struct, frozen=True):
 
 Message = Single | Batch
 
-Extension = Literal["batch", "realtime_credit"]
+Extension = Literal["batch", "realtime_credit", "attempt"]
 BATCH: Extension = "batch"  # Batch, Hello, Ack: numbered messages that survive a lost stream
 REALTIME_CREDIT: Extension = "realtime_credit"
-EXTENSIONS: tuple[Extension, ...] = (BATCH, REALTIME_CREDIT)
+ATTEMPT: Extension = "attempt"  # results and events name the attempt that they are of
+EXTENSIONS: tuple[Extension, ...] = (BATCH, REALTIME_CREDIT, ATTEMPT)
 
 
 def size_of(message: Single) -> int:

@@ -54,7 +54,7 @@ class Outbox:
         self._next_seq = 1
         self._waiting_events = 0  # in the queue: shedding ends as soon as some of them are sent
         self._bytes = 0
-        self._results: set[str] = set()
+        self._results: set[tuple[str, int]] = set()  # of runs, by attempt
         self._spoiled: dict[str, int] = {}  # runs with a delta that cannot be sent, and its size
         self._on_room: list[Callable[[], None]] = []
         self.shed = 0
@@ -75,10 +75,15 @@ class Outbox:
     @property
     def unconfirmed_results(self) -> frozenset[str]:
         """Runs whose results the scheduler may not have."""
+        return frozenset(run_id for run_id, _ in self._results)
+
+    @property
+    def unconfirmed_attempts(self) -> frozenset[tuple[str, int]]:
+        """The same, each with the attempt that ended so."""
         return frozenset(self._results)
 
-    def holds_result_of(self, run_id: str) -> bool:
-        return run_id in self._results
+    def holds_result_of(self, run_id: str, attempt: int = 0) -> bool:
+        return (run_id, attempt) in self._results
 
     def put(self, message: Single) -> None:
         """A message that must arrive, or what replaces one that is too large."""
@@ -88,7 +93,7 @@ class Outbox:
         self._queue.append((message, size_bytes))
         self._waiting_events += _is_event(message)
         if isinstance(message, RunResult):
-            self._results.add(message.run_id)
+            self._results.add((message.run_id, message.attempt))
 
     def put_event(self, event: Event) -> bool:
         """A message that may be shed; False when it was."""
@@ -127,7 +132,7 @@ class Outbox:
             if isinstance(entry.message, RunResult):
                 self._resend.appendleft(entry)
                 self._bytes += entry.size_bytes
-                self._results.add(entry.message.run_id)
+                self._results.add((entry.message.run_id, entry.message.attempt))
             else:
                 self._note_spoiled(entry.message, entry.size_bytes)
         self._resend = deque(self._refit(entry) for entry in self._resend)
@@ -149,7 +154,7 @@ class Outbox:
         if isinstance(message, RunResult):
             spoiled = self._spoiled.pop(message.run_id, 0) if self._spoiled else 0
             if message.success and (spoiled or not self.fits(size_bytes)):
-                return too_large_result(message.run_id, spoiled or len(message.output), self.limit_bytes)
+                return too_large_result(message.run_id, spoiled or len(message.output), self.limit_bytes, message.attempt)
             return message
         if self.fits(size_bytes):
             return message
@@ -224,7 +229,7 @@ class Outbox:
             if not peer_ended and now_s - written_s < UNSURE_S and isinstance(entry.message, RunResult):
                 self._resend.appendleft(entry)
                 self._bytes += entry.size_bytes
-                self._results.add(entry.message.run_id)
+                self._results.add((entry.message.run_id, entry.message.attempt))
 
     def _number(self) -> _Taken:
         message, size_bytes = self._queue.popleft()
@@ -240,7 +245,7 @@ class Outbox:
     def _forget(self, entry: _Taken) -> None:
         self._bytes -= entry.size_bytes
         if isinstance(entry.message, RunResult):
-            self._results.discard(entry.message.run_id)
+            self._results.discard((entry.message.run_id, entry.message.attempt))
 
     def _tell_room(self) -> None:
         if self._on_room and self.has_room:
@@ -249,13 +254,13 @@ class Outbox:
                 callback()
 
 
-def too_large_result(run_id: str, size_bytes: int, limit_bytes: int) -> RunResult:
+def too_large_result(run_id: str, size_bytes: int, limit_bytes: int, attempt: int = 0) -> RunResult:
     """The result of a run whose output, or a part of it, is larger than a message may be."""
     text = (
         f"output of {size_bytes} bytes; messages to the scheduler hold at most {limit_bytes} (WORKER_MAX_MESSAGE_BYTES, or less where the "
         "scheduler takes less). Save a file and return its ref"
     )
-    return RunResult(run_id, False, b"", text, "validation", False, text)
+    return RunResult(run_id, False, b"", text, "validation", False, text, attempt=attempt)
 
 
 def _is_event(message: Single) -> bool:

@@ -198,9 +198,9 @@ class SchedulerSession:
 
     def _send_again(self, registration: Registration) -> None:
         """Commands that were lost with the last stream: the worker knows nothing of those runs."""
-        has = set(registration.active_run_ids)
+        has = registration.attempts()
         for run_id, command in self.memory.runs.items():
-            if run_id not in has:
+            if has.get(run_id, -1) not in (0, command.attempt):  # it knows nothing of the run, or an earlier attempt of it
                 self.send(command)
             if run_id in self.memory.interrupted:
                 self.send(InterruptRun(run_id))
@@ -226,8 +226,10 @@ class SchedulerSession:
             case Event() | RealtimeFrame():
                 return [message]
             case RunResult(run_id):
-                if self.memory.runs.pop(run_id, None) is None:
-                    return [StaleResult(run_id)]
+                command = self.memory.runs.get(run_id)
+                if command is None or message.attempt not in (0, command.attempt):
+                    return [StaleResult(run_id)]  # not its run, or the end of an attempt that was given up
+                del self.memory.runs[run_id]
                 self.memory.interrupted.discard(run_id)
                 return [RunEnded(message)]
             case Registration():
@@ -253,6 +255,7 @@ def _check_names(registration: Registration) -> None:
         ("function_schemas", [schema.name for schema in resources.function_schemas]),
         ("function_concurrency", list(resources.function_concurrency)),
         ("active_run_ids", registration.active_run_ids),
+        ("active_runs", [run.run_id for run in registration.active_runs]),
         ("extensions", registration.extensions),
     ):
         if len(names) > MAX_NAMES:

@@ -201,7 +201,7 @@ class Dispatcher:
     def on_event(self, worker: Worker, event: Event, hold: Hold) -> None:
         """Something that a run says."""
         open_run = worker.runs.get(event.run_id)
-        if open_run is None or open_run.phase is not Phase.LEASED:
+        if open_run is None or open_run.phase is not Phase.LEASED or event.attempt not in (0, open_run.run.attempt):
             return
         name = "output" if event.event_type == events.OUTPUT_DELTA else self._note(open_run, event)
         if name is None:
@@ -236,7 +236,7 @@ class Dispatcher:
     def on_result(self, worker: Worker, result: RunResult, hold: Hold) -> None:
         """A worker's one result of a run. What nobody waits for, a result of an earlier attempt, is dropped."""
         open_run = worker.runs.get(result.run_id)
-        if open_run is None or open_run.phase is not Phase.LEASED:
+        if open_run is None or open_run.phase is not Phase.LEASED or result.attempt not in (0, open_run.run.attempt):
             worker.zombies.discard(result.run_id)
             self._log.info("run.stale_result", run_id=result.run_id, worker_id=worker.worker_id)
             return

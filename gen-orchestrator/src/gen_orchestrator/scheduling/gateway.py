@@ -139,6 +139,8 @@ class Gateway:
                 self._extend(worker, registration)
                 self._dispatcher.pump_release(worker.release_id)
             case StaleResult(run_id):
+                if worker is not None:
+                    worker.zombies.discard(run_id)
                 self._log.info("run.stale_result", run_id=run_id, worker_id=guest.claims.worker_id)
             case Event(event_type=events.RUN_LEFT) if worker is not None:
                 self._fitness.ignores(worker.worker_id, effect.payload.decode(errors="replace"))
@@ -160,6 +162,7 @@ class Gateway:
             worker.link.close("ABORTED", "the same worker has opened another stream")
         worker.instance_id = registration.instance_id
         worker.link = session
+        worker.memory = session.memory
         worker.token_until = claims.exp
         worker.token_life_s = claims.life_s
         worker.heard(registration, now_s)
@@ -172,31 +175,32 @@ class Gateway:
 
     def _take_up(self, worker: Worker, registration: Registration, session: WorkerStream) -> None:
         """Sort the runs that the worker has, or was given before, into its own and those of others."""
-        has = set(registration.active_run_ids)
+        has = registration.attempts()
         is_plain = not registration.instance_id
         for open_run in [run for run in self._orphans.values() if run.run.worker_id == worker.worker_id]:
             del self._orphans[open_run.id]
-            if open_run.id in has or is_plain:
+            if has.get(open_run.id, -1) in (0, open_run.run.attempt) or is_plain:
                 self._dispatcher.adopt(worker, open_run)
-                session.adopt(RunCommand(run_id=open_run.id, function=open_run.function))
+                session.adopt(RunCommand(run_id=open_run.id, function=open_run.function, attempt=open_run.run.attempt))
             else:
                 self._dispatcher.lost(open_run, worker.worker_id)
-        for run_id in has - worker.runs.keys():
+        worker.zombies &= has.keys()
+        for run_id in has.keys() - worker.runs.keys():
             session.send(InterruptRun(run_id))
         if is_plain:
             for open_run in worker.runs.values():
-                session.adopt(RunCommand(run_id=open_run.id, function=open_run.function))
+                session.adopt(RunCommand(run_id=open_run.id, function=open_run.function, attempt=open_run.run.attempt))
 
     # ---- leases
 
     def _extend(self, worker: Worker, registration: Registration) -> None:
         """The lease of a run is held by the heartbeats that list it. A plain worker lists none: it holds all of its runs."""
         now_s = self._clock.now_s()
-        has = set(registration.active_run_ids)
+        has = registration.attempts()
         if registration.instance_id:
-            worker.zombies &= has
+            worker.zombies &= has.keys()
         for open_run in list(worker.runs.values()):
-            if not registration.instance_id or open_run.id in has:
+            if not registration.instance_id or has.get(open_run.id, -1) in (0, open_run.run.attempt):
                 open_run.listed_s = now_s
             elif now_s - open_run.listed_s > LEASE_S:
                 self._dispatcher.dropped(open_run)

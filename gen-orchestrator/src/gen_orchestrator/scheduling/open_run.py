@@ -104,6 +104,7 @@ class OpenRun:
             payload=run.payload,
             required_models=self.lane.need(run.payload).models,
             timeout_ms=run.timeout_ms,
+            attempt=run.attempt,
             owner=run.owner,
             invoker_id=run.invoker_id,
             file_base_url=file_base_url,

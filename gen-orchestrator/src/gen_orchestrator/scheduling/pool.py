@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from gen_orchestrator.domain.routing import WorkerView
 from gen_worker.wire.messages import InterruptRun, Registration, Resources, RunCommand, Single
+from gen_worker.wire.scheduler_session import WorkerMemory
 
 if TYPE_CHECKING:
     from gen_orchestrator.scheduling.open_run import OpenRun
@@ -39,6 +40,7 @@ class Worker:
         self.release_id = release_id
         self.instance_id = ""
         self.link: WorkerLink | None = None
+        self.memory = WorkerMemory()
         self.resources = Resources()
         self.runs: dict[str, OpenRun] = {}
         self.of_function: dict[str, int] = {}
@@ -92,6 +94,9 @@ class Worker:
         """The run is over here."""
         if self.runs.pop(run.id, None) is not None:
             self.of_function[run.function] -= 1
+            # Its command is not to be sent again on the next stream, and a result that comes after all is nobody's.
+            self.memory.runs.pop(run.id, None)
+            self.memory.interrupted.discard(run.id)
 
     def view(self, now_s: float) -> WorkerView:
         running = len(self.runs)
