@@ -108,7 +108,7 @@ async def test_a_failed_session_is_shown_with_the_authors_line(runner: Runner) -
 @pytest.mark.parametrize("how", ["closes", "vanishes"])
 async def test_a_client_that_leaves_cancels_the_context(runner: Runner, how: str) -> None:
     async with connected(runner, f"patient?run_id={how}") as client:
-        await eventually(lambda: get(runner, f"/v1/runs/{how}")["progress"])
+        await eventually(lambda: get(runner, f"/v1/runs/{how}").get("progress"))
         assert get(runner, "/v1/status")["runs"]["active"] == 1
         if how == "vanishes":
             client.transport.abort()
