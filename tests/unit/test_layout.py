@@ -69,6 +69,6 @@ def test_readers_are_added_while_they_pay() -> None:
     assert alone.count == 8
 
 
-@pytest.mark.parametrize(("processors", "working", "expected"), [(2, 0, 4), (2, 1, 1), (2, 5, 1), (16, 1, 8), (16, 12, 4)])
+@pytest.mark.parametrize(("processors", "working", "expected"), [(2, 0, 4), (2, 1, 1), (2, 5, 1), (16, 1, 2), (16, 12, 2), (16, 15, 1)])
 def test_readers_give_way_to_functions(processors: int, working: int, expected: int) -> None:
     assert ReaderCount(processors).allowed(working) == expected
