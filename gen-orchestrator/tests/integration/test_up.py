@@ -170,7 +170,10 @@ def test_wrong_requests_say_what_is_wrong(platform: PlatformProcess) -> None:
     for body, word in (
         (b"{", "JSON"), (b"[1]", "list"), (b'{"payload": 5}', "payload is a number"), (b'{"payload": {}, "priorty": "low"}', "priority"),
         (b'{"payload": {}, "timeout_s": -1}', "timeout_s"), (b'{"payload": {}, "priority": "hi"}', "high"), (b"[" * 100_000, "nested"),
-        (b"\xff", "JSON"),
+        (b"\xff", "JSON"), (b'{"payload": {"text": "a", "a/b": [1, 36893488147419103232]}}', "/a~1b/1"),
+        (b'{"payload": {}, "timeout_s": 1e400}', "out of range"), (b'{"payload": {}, "timeout_s": "1"}', "timeout_s"),
+        (b'{"payload": {"text": "\\ud800"}}', "JSON"), (b'{"payload": {}, "webhook": 5}', "webhook"),
+        (b'{"payload": {}, "priority": null}', "priority"), (b'{"payload": {}, "start_timeout_s": 1e9}', "start_timeout_s"),
     ):  # fmt: skip
         answer = platform.http.post("/v1/local/probe/echo", content=body)
         assert (answer.status_code, word in answer.json()["detail"]) == (400, True), answer.text

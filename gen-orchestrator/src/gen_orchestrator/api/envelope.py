@@ -9,6 +9,7 @@ from gen_orchestrator.api.payload_bytes import with_bytes
 from gen_orchestrator.domain.runs import PRIORITIES
 from gen_orchestrator.domain.webhooks import EVENTS
 from gen_worker.contract.run import InvokeOptions
+from gen_worker.errors import FieldError
 from gen_worker.http.asgi import RequestError
 from gen_worker.names import did_you_mean
 
@@ -52,7 +53,25 @@ def read_invocation(body: bytes, path: str, bytes_schema: dict[str, Any] | None 
     elif name == "payload":
         raise RequestError(400, "validation", f"payload is a {_kind(value[name])}; expected a JSON object", error="invalid_payload")
     fingerprint = hashlib.blake2b(path.encode() + b"\0" + body, digest_size=16).hexdigest()
-    return Invocation(_encode(value if bytes_schema is None else with_bytes(value, bytes_schema)), options, fingerprint)
+    try:
+        payload = _encode(value if bytes_schema is None else with_bytes(value, bytes_schema))
+    except OverflowError:
+        error = FieldError(_too_large(value) or "", "a whole number that no worker can read", "a number from -2^63 to 2^64 - 1")
+        detail = f"payload{error.pointer}: {error.message}; expected {error.expected}"
+        raise RequestError(400, "validation", detail, error="invalid_payload") from None
+    return Invocation(payload, options, fingerprint)
+
+
+def _too_large(value: Any, pointer: str = "") -> str | None:
+    """Where a whole number stands that msgpack cannot carry."""
+    if isinstance(value, int):
+        return None if -(1 << 63) <= value < 1 << 64 else pointer
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in items:
+        found = _too_large(each, f"{pointer}/{str(key).replace('~', '~0').replace('/', '~1')}")
+        if found is not None:
+            return found
+    return None
 
 
 def _options(given: dict[str, Any]) -> InvokeOptions:
