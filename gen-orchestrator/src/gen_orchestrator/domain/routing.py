@@ -22,17 +22,20 @@ class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
     """A worker as routing sees it. `tiers` maps a model ref to where it is (`vram`, `host`, `disk`) and its bytes.
 
     `slots` is how many runs it takes at once (0: no limit), `running` how many it has, `free_in_s` when the next of them is expected
-    to end.
+    to end. `expected` runs wait for it already. `coming` are models that a run of ours is bringing to its device, and in how many seconds
+    they will be there: a second run needs no load of its own.
     """
 
     worker_id: str
     slots: int = 0
     running: int = 0
+    expected: int = 0
     free_in_s: float = 0.0
     tiers: Mapping[str, tuple[str, int]] = msgspec.field(default_factory=dict)
     load_bytes_per_s: int = 0
     network_bytes_per_s: int = 0
     last_used_s: float = 0.0
+    coming: Mapping[str, float] = msgspec.field(default_factory=dict)
 
     @property
     def has_room(self) -> bool:
@@ -88,29 +91,35 @@ def choose(need: Need, workers: Sequence[WorkerView]) -> Choice:
 
 def _candidate(need: Need, worker: WorkerView) -> Candidate:
     worst = "vram" if need.models else "none"
-    model_s = 0.0
+    model_s = coming_s = 0.0
     for ref in need.models:
         tier, size_bytes = worker.tiers.get(ref, ("cold", 0))
         if tier == "vram":
+            continue
+        if ref in worker.coming:
+            coming_s = max(coming_s, worker.coming[ref])
+            worst = max(worst, "coming", key=_TIERS.index)
             continue
         size = size_bytes or DEFAULT_MODEL_BYTES
         model_s += size / (worker.load_bytes_per_s or DEFAULT_LOAD_RATE)
         if tier == "cold":
             model_s += size / (worker.network_bytes_per_s or DEFAULT_NETWORK_RATE)
         worst = max(worst, tier, key=_TIERS.index)
-    wait_s = 0.0 if worker.has_room else max(worker.free_in_s, 0.001)
+    wait_s = 0.0 if worker.has_room else max(worker.free_in_s, 0.001) + worker.expected * need.run_s / max(worker.slots, 1)
+    model_s = max(model_s, coming_s)
     return Candidate(worker.worker_id, worst, round(wait_s, 3), round(model_s, 3), round(wait_s + model_s + need.run_s, 3))
 
 
-_TIERS = ("none", "vram", "host", "disk", "cold")
-_WORDS = {"none": "no_models", "vram": "hot", "host": "warm_host", "disk": "warm", "cold": "cold"}
+_TIERS = ("none", "vram", "coming", "host", "disk", "cold")
+_WORDS = {"none": "no_models", "vram": "hot", "coming": "loading", "host": "warm_host", "disk": "warm", "cold": "cold"}
 
 
 def _why(candidate: Candidate) -> str:
     return _WORDS[candidate.tier]
 
 
-def _order(candidate: Candidate, worker: WorkerView) -> tuple[float, bool, float, float, str]:
-    # Equal times: the one with more room, then whoever rested longest, so that load spreads.
+def _order(candidate: Candidate, worker: WorkerView) -> tuple[float, bool, bool, float, float, str]:
+    # Equal times: the one that needs no load of its own, then the one with more room, then whoever rested longest, so that load spreads.
+    needs_load = _TIERS.index(candidate.tier) > _TIERS.index("coming")
     share = worker.running / worker.slots if worker.slots > 0 else worker.running / 1000
-    return (candidate.total_s, not worker.has_room, share, worker.last_used_s, worker.worker_id)
+    return (candidate.total_s, not worker.has_room, needs_load, share, worker.last_used_s, worker.worker_id)

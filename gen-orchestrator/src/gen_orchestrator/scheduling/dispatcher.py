@@ -23,6 +23,7 @@ from random import Random
 import msgspec
 
 from gen_orchestrator.domain import retries, runs
+from gen_orchestrator.domain.queue import Waiting
 from gen_orchestrator.domain.retries import Again, GiveUp
 from gen_orchestrator.domain.routing import Choice, choose
 from gen_orchestrator.domain.runs import Ending, Run, RunState
@@ -46,6 +47,7 @@ from gen_worker.wire.messages import Event, RunResult
 
 TIMEOUT_BACKUP_S = 15.0  # after the worker's own deadline
 CANCEL_GRACE_S = 10.0
+MAX_PASSED_OVER = 32  # runs of a lane that wait for a worker with their models while later ones are looked at
 Files = Callable[[Run], tuple[str, str]]  # base URL and token of the file API for a run
 _encode = msgspec.json.Encoder().encode
 
@@ -275,17 +277,36 @@ class Dispatcher:
         for lane in lanes or self.lanes.all():
             if lane.release_id in self._fitness.paused:
                 continue
-            while (item := lane.queue.peek(now_s)) is not None:
-                open_run = self.open[item.run_id]
-                workers = [worker.view(now_s) for worker in self._pool.of_release(lane.release_id) if worker.takes(lane.function)]
-                choice = choose(lane.need(open_run.run.payload), workers)
-                worker = self._pool.get(choice.worker_id) if choice.worker_id else None
-                if worker is None:
-                    if choice.reason in ("no_worker", "busy"):
-                        self._on_starved()
-                    break
-                self.lanes.take(open_run, item)
-                self._lease(open_run, worker, choice, now_s)
+            self._pump_lane(lane, now_s)
+
+    def _pump_lane(self, lane: Lane, now_s: float) -> None:
+        passed_over: list[Waiting] = []  # they wait for a worker that has their models; others need not wait behind them
+        expected: dict[str, int] = {}
+        while (item := lane.queue.peek(now_s)) is not None:
+            open_run = self.open[item.run_id]
+            workers = [worker.view(now_s) for worker in self._pool.of_release(lane.release_id) if worker.takes(lane.function)]
+            if expected:
+                workers = [msgspec.structs.replace(view, expected=expected.get(view.worker_id, 0)) for view in workers]
+            need = lane.need(open_run.run.payload)
+            choice = choose(need, workers)
+            worker = self._pool.get(choice.worker_id) if choice.worker_id else None
+            if worker is None:
+                if choice.reason == "waits_for_hot" and len(passed_over) < MAX_PASSED_OVER:
+                    hot = choice.considered[0].worker_id
+                    expected[hot] = expected.get(hot, 0) + 1
+                    lane.queue.remove(item.run_id)
+                    passed_over.append(item)
+                    continue
+                if choice.reason in ("no_worker", "busy"):
+                    self._on_starved()
+                break
+            self.lanes.take(open_run, item)
+            if need.models:
+                model_s = next((found.model_s for found in choice.considered if found.worker_id == worker.worker_id), 0.0)
+                worker.expect(need.models, model_s, now_s)
+            self._lease(open_run, worker, choice, now_s)
+        for item in reversed(passed_over):
+            lane.queue.push(item, front=True)
 
     def pump_release(self, release_id: str) -> None:
         """The same for all functions of a release, the one whose head has waited longest first."""

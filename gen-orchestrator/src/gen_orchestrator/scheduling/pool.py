@@ -16,6 +16,7 @@ from gen_worker.wire.scheduler_session import WorkerMemory
 if TYPE_CHECKING:
     from gen_orchestrator.scheduling.open_run import OpenRun
 
+_NOTHING: dict[str, float] = {}
 MAX_IN_FLIGHT = 256  # of a worker that names no limit of its own
 
 
@@ -53,6 +54,7 @@ class Worker:
         self.last_used_s = 0.0
         self.functions: frozenset[str] = frozenset()
         self._tiers: dict[str, tuple[str, int]] = {}
+        self._coming: dict[str, float] = {}  # models that a run of ours brings to its device, and when they should be there
 
     @property
     def slots(self) -> int:
@@ -76,6 +78,8 @@ class Worker:
         tiers |= dict.fromkeys(resources.vram_models, ("vram", 0))
         tiers |= {tier.model_id: (tier.tier, tier.size_bytes) for tier in resources.model_tiers}
         self._tiers = tiers
+        if self._coming:
+            self._coming = {ref: until_s for ref, until_s in self._coming.items() if until_s > now_s}
 
     def takes(self, function: str) -> bool:
         """Whether the worker may get another run of this function now; `choose` looks at its slots."""
@@ -89,6 +93,12 @@ class Worker:
         self.runs[run.id] = run
         self.of_function[run.function] = self.of_function.get(run.function, 0) + 1
         self.last_used_s = now_s
+
+    def expect(self, models: tuple[str, ...], model_s: float, now_s: float) -> None:
+        """A run that it was given brings these models, in about so many seconds: true before the next heartbeat says so."""
+        for ref in models:
+            if self._tiers.get(ref, ("", 0))[0] != "vram":
+                self._coming.setdefault(ref, now_s + model_s)
 
     def release(self, run: "OpenRun") -> None:
         """The run is over here."""
@@ -112,6 +122,7 @@ class Worker:
             load_bytes_per_s=self.resources.load_bytes_per_s,
             network_bytes_per_s=self.resources.network_bytes_per_s,
             last_used_s=self.last_used_s,
+            coming={ref: until_s - now_s for ref, until_s in self._coming.items() if until_s > now_s} if self._coming else _NOTHING,
         )
 
     def interrupt(self, run_id: str) -> None:
