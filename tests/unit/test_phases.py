@@ -46,6 +46,7 @@ def test_steps_sizes_and_guidance() -> None:
     assert (found.steps, found.width, found.height, found.guidance, found.iters_per_s) == (30, 512, 768, 7.5, 15.0)
     found = summary(Picture(steps=4, guidance=3.0), inference_s=0.5)
     assert (found.steps, found.guidance, found.iters_per_s, found.width) == (4, 3.0, 8.0, None)
+    assert summary(Picture(steps=1), inference_s=3.0).iters_per_s == 0.333
     assert summary(Picture(steps=4), inference_s=0.0).iters_per_s is None
     assert summary(Picture(steps=0)).iters_per_s is None
     assert summary(Sly()).steps is None

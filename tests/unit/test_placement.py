@@ -8,6 +8,7 @@ CASES = {
     "where the model is": ([Offer(0, 5.0, 0), Offer(1, 0.0, 0)], 1.0, 1),
     "where it is, behind a run that takes less than a load": ([Offer(0, 5.0, 0), Offer(1, 0.0, 1)], 1.0, 1),
     "elsewhere once the runs before it take longer than the load": ([Offer(0, 5.0, 0), Offer(1, 0.0, 6)], 1.0, 0),
+    "behind runs that are short": ([Offer(0, 1.5, 0), Offer(1, 0.0, 4)], 0.25, 1),
     "of equal ones the one with most room": ([Offer(0, 2.0, 0, 0.0, 10), Offer(1, 2.0, 0, 0.0, 20)], 1.0, 1),
     "never where there is no room, unless there is none anywhere": ([Offer(0, 9.0, 9), Offer(1, 0.0, 0, None)], 1.0, 0),
     "of full ones the quicker": ([Offer(0, 2.0, 0, None), Offer(1, 1.0, 0, None)], 1.0, 1),

@@ -105,6 +105,24 @@ def test_a_run_waits_for_the_hot_worker_as_long_as_loading_elsewhere_would_take(
     assert choose(NEED, [busy(HOT, 5.0), WARM]).worker_id == "warm"
 
 
+def test_who_was_considered_is_told_also_of_a_run_that_waits() -> None:
+    assert choose(NEED, [busy(HOT, 2.0), WARM]).worker_id == "warm", "as long as the load: the one with room"
+    choice = choose(NEED, [busy(HOT, 1.9), WARM])
+    assert (choice.worker_id, choice.reason) == ("", "waits_for_hot")
+    assert [candidate.worker_id for candidate in choice.considered] == ["hot", "warm"]
+    full = WorkerView(worker_id="a", slots=1, running=1, tiers={"m": ("vram", 10)})
+    free = WorkerView(worker_id="b", slots=1, tiers={"m": ("disk", 1_000_000)}, load_bytes_per_s=1_000_000_000)
+    assert choose(Need(models=("m",)), [full, free]).worker_id == "b", "of equal times, the one with room"
+
+
+@pytest.mark.parametrize(
+    ("queued", "running", "slots", "wanted"), [(1, 0, 1, 1), (1, 2, 1, 3), (0, 3, 1, 3), (2, 2, 2, 2), (2, 3, 2, 3), (3, 0, 0, 3)]
+)
+def test_what_runs_counts_as_what_waits(queued: int, running: int, slots: int, wanted: int) -> None:
+    demand = Demand(queued=queued, running=running, workers=0, slots=slots, quiet_s=0.0)
+    assert wanted_workers(demand, ScalingLimits(max=10)) == wanted
+
+
 def test_nobody_there_and_everybody_busy_are_told_apart() -> None:
     assert choose(NEED, []) == Choice("", "no_worker")
     assert choose(NEED, [busy(HOT, 1.0)]).reason == "busy"

@@ -80,6 +80,12 @@ def test_events_of_a_webhook_need_the_webhook() -> None:
     assert read({"payload": {}, "webhook_events": [EVENTS[0]], "webhook": "https://h"})[1].webhook_events == (EVENTS[0],)
 
 
+def read_error(body: bytes) -> str:
+    with pytest.raises(RequestError) as raised:
+        read(body)
+    return raised.value.request_code
+
+
 def nested(depth: int, opened: bytes = b'{"a":', closed: bytes = b"}") -> bytes:
     return opened * depth + b"1" + closed * depth
 
@@ -91,6 +97,7 @@ def test_depth_has_a_bound(opened: bytes, closed: bytes) -> None:
         with pytest.raises(RequestError, match=f"nested more than {MAX_DEPTH} levels deep") as raised:
             read(b'{"p":' + nested(depth, opened, closed) + b"}")
         assert (raised.value.status, raised.value.error) == (400, "invalid_json")
+        assert raised.value.request_code == read_error(b"{")
 
 
 def test_brackets_in_strings_and_side_by_side_are_not_depth() -> None:

@@ -38,6 +38,7 @@ def test_each_attempt_counts_from_one_and_nothing_follows_the_seal() -> None:
 
 def test_what_a_worker_sends_again_has_no_second_number() -> None:
     feed = Feed()
+    assert [event_id(entry) for entry in [Feed().append(1, "log", "run.log", b"1", ("", 1))] if entry] == ["1-1"]
     assert say(feed, 1, 2, 2, 1, 3, process="a") == ["1-1", "1-2", "1-3"]
     assert say(feed, 1, process="b") == ["1-4"], "another process counts for itself"
     assert say(feed, 0, 0) == ["1-5", "1-6"], "what has no number is always new"
@@ -56,6 +57,7 @@ def test_places() -> None:
 
 def test_the_last_progress_is_kept() -> None:
     feed = Feed()
+    assert feed.progress is None
     feed.append(1, "progress", "job.progress", b'{"p":1}')
     feed.append(1, "log", "run.log", b'{"m":2}')
     assert feed.progress == msgspec.Raw(b'{"p":1}')

@@ -63,6 +63,8 @@ def test_a_host_that_fails_is_left_alone_for_longer_and_longer() -> None:
         pauses.append(breaker.open_until - 10.0)
     assert pauses == [30, 60, 120, 240, 480, 600, 600, 600]
     assert is_open({"h": breaker}, "h", 11.0) == 610
+    assert is_open({"h": breaker}, "h", 609.0) == 610
+    assert is_open({"h": breaker}, "h", 610.0) == 0
     assert is_open({"h": breaker}, "h", 611.0) == 0
     assert breaker.after(20.0, answered=True) == Breaker()
     assert is_open({}, "h", 0.0) == 0
