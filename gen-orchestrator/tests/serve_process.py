@@ -1,7 +1,6 @@
 """Nodes of `gen-orchestrator serve` in processes of their own."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -25,11 +24,10 @@ class ServeProcess(PlatformProcess):
     """One node. `start` returns when it answers, whoever leads."""
 
     def __init__(self, project: Path, data: Path, store: str, name: str, *arguments: str, env: dict[str, str] | None = None) -> None:
-        self._env = {**os.environ, **(env or {})}
         self.port, self.worker_port = free_port(), free_port()
         self._name = name
         self._store = store
-        super().__init__(project, data, *arguments)
+        super().__init__(project, data, *arguments, env=env)
 
     @property
     def worker_address(self) -> str:

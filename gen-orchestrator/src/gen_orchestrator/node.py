@@ -114,7 +114,7 @@ class Node:
             leader = await leadership.campaign(
                 self._store, settings.node_id, self.worker_address, settings.http_url, standing.see, self._log
             )
-            standing.see(None)  # it is this node, and it has yet to begin
+            standing.begin(leader)
             try:
                 term = await self._begin(leader, owns_workers=settings.owns_workers and is_first)
             except StoreError as exc:

@@ -1,5 +1,6 @@
 """Two nodes on one PostgreSQL: one leads, the other stands by, and takes over when it dies or is deposed."""
 
+import contextlib
 import json
 import threading
 import time
@@ -147,3 +148,66 @@ def test_a_leader_that_ends_in_order_hands_over_at_once(nodes: tuple[ServeProces
     stop.set()
     asking.join()
     assert failures == []
+
+
+def test_leaders_die_one_after_another_and_lose_nothing(nodes: tuple[ServeProcess, ServeProcess]) -> None:
+    """Keyed submits are asked again until they are answered, through both nodes, while one leader after another is killed or paused."""
+    accepted: dict[str, str] = {}
+    took_s = lose_leaders(nodes, 4, accepted)
+    print(f"{len(accepted)} runs; first accepted after {', '.join(f'{each:.2f}' for each in took_s)} s")
+    assert max(took_s) < TAKEOVER_S
+    node = nodes[0]
+    runs = {text: node.run(run_id, 60) for text, run_id in accepted.items()}
+    assert {text: run["output"]["text"] for text, run in runs.items()} == {text: text for text in accepted}
+    assert len(set(accepted.values())) == len(accepted)
+    assert all(run == nodes[1].run(run["id"]) for run in list(runs.values())[:20])
+
+
+def lose_leaders(nodes: tuple[ServeProcess, ServeProcess], rounds: int, accepted: dict[str, str]) -> list[float]:
+    """Kill the leader, every third time pause it, and start it again: seconds from each loss to the next accepted run."""
+    stop = threading.Event()
+
+    def submit(lane: int) -> None:
+        number = tries = 0
+        while not stop.is_set():
+            text = f"{lane}-{number}"
+            tries += 1
+            with contextlib.suppress(httpx.HTTPError):
+                answer = httpx.post(
+                    f"{nodes[tries % 2].url}/v1/local/probe/echo",
+                    json={"payload": {"text": text}},
+                    headers={"idempotency-key": text, "prefer": "respond-async"},
+                    timeout=3,
+                    trust_env=False,
+                )
+                if answer.status_code in (200, 202):
+                    accepted[text] = answer.json()["id"]
+                    number += 1
+
+    took_s = []
+    threads = [threading.Thread(target=submit, args=(lane,)) for lane in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for round_number in range(rounds):
+            before = len(accepted)
+            nodes[0].until(lambda before=before: len(accepted) > before + 50)
+            leader = next(node for node in nodes if node.role() == "leader")
+            other = nodes[1 - nodes.index(leader)]
+            if round_number % 3 == 2:
+                leader.pause()
+            else:
+                leader.kill()
+            lost_s, before = time.monotonic(), len(accepted)
+            other.until(lambda before=before: len(accepted) > before + 1, 30)  # one may have been on its way
+            took_s.append(time.monotonic() - lost_s)
+            if round_number % 3 == 2:
+                leader.resume()
+            else:
+                leader.start()
+            leader.until(lambda leader=leader: leader.role() == "standby")
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    return took_s

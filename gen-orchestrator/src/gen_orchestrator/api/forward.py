@@ -4,7 +4,8 @@ Forwarding goes to the address in the lease row and nowhere else, once: a reques
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
 
 import httpcore
 from starlette.types import Receive, Scope, Send
@@ -35,8 +36,9 @@ class Forwarder:
     def __init__(self) -> None:
         self._pool = httpcore.AsyncConnectionPool(max_connections=None, max_keepalive_connections=64, keepalive_expiry=5.0)
 
-    async def forward(self, base_url: str, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer with what the node at `base_url` answers. `NotReachedError` before anything of the body was read."""
+    async def forward(self, base_url: str, scope: Scope, receive: Receive, send: Send, replaced: Coroutine[Any, Any, None]) -> None:
+        """Answer with what the node at `base_url` answers. `NotReachedError` before anything of the body was read; `BrokenOffError` also
+        when `replaced` returns: a leader that hangs, or whose machine is gone, would never end its answer."""
         body = _Body(receive)
         headers = [(name, value) for name, value in scope["headers"] if name not in _HOP_BY_HOP]
         headers.append((MARK, b"1"))
@@ -50,29 +52,40 @@ class Forwarder:
         target = httpcore.URL(
             scheme=url.scheme, host=url.host, port=url.port, target=raw.partition(b"?")[0] + (b"?" + query if query else b"")
         )
-        exchange = asyncio.ensure_future(self._exchange(scope["method"], target, headers, body if has_body else None, send))
+        started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        exchange = asyncio.ensure_future(self._exchange(scope["method"], target, headers, body if has_body else None, send, started))
         leaving = asyncio.ensure_future(body.left(at_once=not has_body))
+        moving = asyncio.ensure_future(replaced)
         try:
-            await asyncio.wait([exchange, leaving], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([exchange, leaving, moving], return_when=asyncio.FIRST_COMPLETED)
             if exchange.done():
                 exchange.result()
+            elif moving.done():
+                raise BrokenOffError("another node leads now", started=started.done())
         finally:
-            for task in (exchange, leaving):
+            for task in (exchange, leaving, moving):
                 task.cancel()
-            await asyncio.gather(exchange, leaving, return_exceptions=True)
+            await asyncio.gather(exchange, leaving, moving, return_exceptions=True)
 
     async def close(self) -> None:
         await self._pool.aclose()
 
-    async def _exchange(self, method: str, url: httpcore.URL, headers: list[tuple[bytes, bytes]], body: "_Body | None", send: Send) -> None:
-        started = False
+    async def _exchange(
+        self,
+        method: str,
+        url: httpcore.URL,
+        headers: list[tuple[bytes, bytes]],
+        body: "_Body | None",
+        send: Send,
+        started: "asyncio.Future[None]",
+    ) -> None:
         timeouts = {"connect": CONNECT_S, "pool": CONNECT_S, "write": 60.0}
         try:
             async with self._pool.stream(
                 method, url, headers=headers, content=body.pieces() if body is not None else None, extensions={"timeout": timeouts}
             ) as answer:
                 fields = [(name.lower(), value) for name, value in answer.headers if name.lower() not in _HOP_BY_HOP]
-                started = True
+                started.set_result(None)
                 await send({"type": "http.response.start", "status": answer.status, "headers": fields})
                 async for piece in answer.aiter_stream():
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
@@ -80,7 +93,7 @@ class Forwarder:
         except (httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.PoolTimeout) as exc:
             raise NotReachedError(str(exc)) from None
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as exc:
-            raise BrokenOffError(f"{type(exc).__name__}: {exc}", started=started) from None
+            raise BrokenOffError(f"{type(exc).__name__}: {exc}", started=started.done()) from None
 
 
 class _Body:

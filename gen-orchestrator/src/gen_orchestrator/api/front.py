@@ -107,7 +107,9 @@ class Front:
                 return
             if leader is not None and leader.http_url and not request.header(MARK):
                 try:
-                    await self._forwarder.forward(leader.http_url, request.scope, request.receive, request.send)
+                    await self._forwarder.forward(
+                        leader.http_url, request.scope, request.receive, request.send, self._standing.replaced(leader)
+                    )
                 except NotReachedError:
                     pass  # killed a moment ago, and named until its lease ends
                 except BrokenOffError as exc:

@@ -14,6 +14,7 @@ class Standing:
 
     def __init__(self) -> None:
         self.leader: Leader | None = None
+        self._epoch = 0  # the newest that was seen
         self._changed = asyncio.Event()
         self._probes: dict[str, asyncio.Task[bool]] = {}
 
@@ -21,12 +22,23 @@ class Standing:
         """The store names this leader, or none."""
         if leader != self.leader:
             self.leader = leader
+            self._epoch = max(self._epoch, leader.epoch if leader is not None else 0)
             self.tell()
+
+    def begin(self, own: Leader) -> None:
+        """This node leads, and has yet to begin: nobody can be sent anywhere."""
+        self.leader, self._epoch = None, own.epoch
+        self.tell()
 
     def tell(self) -> None:
         """Something has changed: whoever waits looks again."""
         self._changed.set()
         self._changed = asyncio.Event()
+
+    async def replaced(self, leader: Leader) -> None:
+        """Return when another leads than this one. That it is gone is no reason: its lease may go on."""
+        while self._epoch <= leader.epoch:
+            await self._changed.wait()
 
     async def changed(self, timeout_s: float) -> None:
         """Return at the next change, or after the time."""
