@@ -30,6 +30,7 @@ from gen_orchestrator.fleet.base import Fleet
 from gen_orchestrator.fleet.keeper import Keeper
 from gen_orchestrator.hub.files import FileToken, FileTokens, RunFiles
 from gen_orchestrator.hub.registry import Registry
+from gen_orchestrator.hub.release_config import release_config
 from gen_orchestrator.hub.retention import Retention, RetentionSettings
 from gen_orchestrator.scheduling import leader as leadership
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
@@ -45,6 +46,7 @@ from gen_orchestrator.webhooks import Receivers, Webhooks, WebhookSecret
 from gen_worker.clock import Clock
 from gen_worker.http.hosts import HostPolicy
 from gen_worker.log import Log
+from gen_worker.wire.messages import ReleaseConfig
 
 TAKEOVER_GRACE_S = 10.0
 FILE_KEY = "file-tokens.key"
@@ -116,7 +118,7 @@ class Term:
         receivers = Receivers(allow_private=settings.allow_private_webhooks)
         self._webhooks = Webhooks(store, self._writer, WebhookSecret.from_folder(settings.data), receivers, clock, log)
         metrics.webhooks = self._webhooks.outcomes
-        self.gateway = Gateway(tokens, self.pool, self.dispatcher, fitness, clock, log, owner_of=self._owner_of)
+        self.gateway = Gateway(tokens, self.pool, self.dispatcher, fitness, clock, log, owner_of=self._owner_of, config_of=self._config_of)
         self.keeper = Keeper(
             fleet,
             self.gateway,
@@ -174,6 +176,9 @@ class Term:
             return self.registry.release(release_id).owner
         except LookupError:
             return None
+
+    def _config_of(self, release_id: str) -> ReleaseConfig | None:
+        return release_config(self.registry.manifest(release_id))
 
     def _tag_moved(self, tag: Tag) -> None:
         if self.fitness.resume(tag.release_id):

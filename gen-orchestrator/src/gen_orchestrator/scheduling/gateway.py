@@ -24,7 +24,7 @@ from gen_worker.log import Log
 from gen_worker.transport.grpc_server import RejectError, ServerStream
 from gen_worker.transport.worker_stream import WorkerStream
 from gen_worker.wire.holds import Hold
-from gen_worker.wire.messages import Event, InterruptRun, Registration, RunCommand
+from gen_worker.wire.messages import Event, InterruptRun, Registration, ReleaseConfig, RunCommand
 from gen_worker.wire.scheduler_session import Registered, RunEnded, SchedulerEffect, StaleResult, WorkerMemory
 from gen_worker.wire.worker_session import ROTATE_TYPES
 
@@ -47,7 +47,9 @@ class Gateway:
         log: Log,
         *,
         owner_of: Callable[[str], str | None],
+        config_of: Callable[[str], ReleaseConfig | None] = lambda release_id: None,
     ) -> None:
+        self._config_of = config_of
         self._owner_of = owner_of
         self._tokens = tokens
         self._pool = pool
@@ -166,6 +168,9 @@ class Gateway:
         worker.token_until = claims.exp
         worker.token_life_s = claims.life_s
         worker.heard(registration, now_s)
+        config = self._config_of(claims.release_id)
+        if config is not None:
+            session.send(config)
         self._take_up(worker, registration, session)
         self._forget_memories()
         self._log.info(
