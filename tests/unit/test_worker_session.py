@@ -193,3 +193,10 @@ def test_every_message_of_the_protocol_is_taken_in_every_state() -> None:
 def test_what_the_end_of_a_stream_means(code: str, details: str, ended: object) -> None:
     found = ended_by_status(code, details, by_peer=True)
     assert found == (TooLarge(f"{code}: {details}", ended) if isinstance(ended, int) else ended)
+
+
+@pytest.mark.parametrize(("extensions", "few"), [(m.WORKER_EXTENSIONS, True), (m.EXTENSIONS, False), ((m.BATCH,), False)])
+def test_a_scheduler_says_whether_it_wants_the_steps_of_every_run(extensions: tuple[str, ...], few: bool) -> None:
+    session = WorkerSession(Outbox())
+    session.receive(m.Hello(extensions, 0), 0)
+    assert session.wants_few_events is few

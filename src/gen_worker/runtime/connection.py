@@ -206,6 +206,11 @@ class Connection:
         """Whether the scheduler counts frames of realtime sessions."""
         return self.session is not None and self.session.has_credit
 
+    @property
+    def wants_few_events(self) -> bool:
+        """Whether the scheduler has no use for the steps that every run takes."""
+        return self.session is not None and self.session.wants_few_events
+
     async def _pause(self, delay_s: float) -> None:
         try:
             async with asyncio.timeout(delay_s):

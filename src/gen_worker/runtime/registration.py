@@ -9,7 +9,7 @@ from gen_worker.residency.accounting import ModelCache
 from gen_worker.residency.forms import model_of
 from gen_worker.residency.hardware import GpuWatch, Hardware
 from gen_worker.residency.manager import LoadedModels
-from gen_worker.wire.messages import EXTENSIONS, ActiveRun, FunctionSchema, ModelTier, Registration, Resources
+from gen_worker.wire.messages import WORKER_EXTENSIONS, ActiveRun, FunctionSchema, ModelTier, Registration, Resources
 from gen_worker.wire_protocol import WIRE_PROTOCOL_MAJOR, WIRE_PROTOCOL_MINOR
 
 
@@ -53,7 +53,7 @@ class Registrar:
             is_heartbeat=is_heartbeat,
             protocol_major=WIRE_PROTOCOL_MAJOR,
             protocol_minor=WIRE_PROTOCOL_MINOR,
-            extensions=EXTENSIONS,
+            extensions=WORKER_EXTENSIONS,
             instance_id=self._instance_id,
             active_run_ids=tuple(active),
             active_runs=tuple(ActiveRun(run_id, attempt) for run_id, attempt in active.items()),

@@ -54,9 +54,10 @@ class WireSink:
             self._voice.say_event(Event(self._run_id, event.event_type, data, self._attempt))
 
     def emit_all(self, batch: list[RunEvent]) -> None:
-        emit = self.emit
+        emit, wants_all = self.emit, not self._voice.wants_few_events
         for event in batch:
-            emit(event)
+            if wants_all or event.event_type not in events.TOLD_BY_THE_RESULT:
+                emit(event)
 
 
 class _WireRun:

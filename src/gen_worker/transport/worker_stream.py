@@ -36,12 +36,12 @@ class WorkerStream:
     """A worker that is connected. Built for each stream by the `serve` of a `GrpcServer`, which then awaits `run`.
 
     `memories` is kept by the scheduler across streams: what is known of each worker process, by its instance id. Without `extensions` this
-    is a scheduler of plain protocol 1.0.
+    is a scheduler of plain protocol 1.0; with `few_events` it is not told the steps that every run takes (`events.TOLD_BY_THE_RESULT`).
     """
 
-    def __init__(self, stream: ServerStream, memories: Memories, *, extensions: bool = True) -> None:
+    def __init__(self, stream: ServerStream, memories: Memories, *, extensions: bool = True, few_events: bool = False) -> None:
         self._stream = stream
-        self._protocol = SchedulerSession(memories, extensions=extensions, make_memory=GatedMemory)
+        self._protocol = SchedulerSession(memories, extensions=extensions, few_events=few_events, make_memory=GatedMemory)
         self._room = asyncio.Event()
         self._plain_gate = AckGate(self._room.set)  # of a worker without an instance id, whom nothing is confirmed to
         self._plain_seq = 0

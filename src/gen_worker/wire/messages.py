@@ -282,11 +282,13 @@ class Batch(msgspec.Struct, frozen=True):
 
 Message = Single | Batch
 
-Extension = Literal["batch", "realtime_credit", "attempt"]
+Extension = Literal["batch", "realtime_credit", "attempt", "few_events"]
 BATCH: Extension = "batch"  # Batch, Hello, Ack: numbered messages that survive a lost stream
 REALTIME_CREDIT: Extension = "realtime_credit"
 ATTEMPT: Extension = "attempt"  # results and events name the attempt that they are of
-EXTENSIONS: tuple[Extension, ...] = (BATCH, REALTIME_CREDIT, ATTEMPT)
+EXTENSIONS: tuple[Extension, ...] = (BATCH, REALTIME_CREDIT, ATTEMPT)  # of every scheduler of ours
+FEW_EVENTS: Extension = "few_events"  # of one that has no use for the steps that every run takes
+WORKER_EXTENSIONS: tuple[Extension, ...] = (*EXTENSIONS, FEW_EVENTS)
 
 
 def size_of(message: Single) -> int:

@@ -8,6 +8,7 @@ import msgspec
 from gen_worker.wire.messages import (
     BATCH,
     EXTENSIONS,
+    FEW_EVENTS,
     Ack,
     Batch,
     CloseRealtime,
@@ -94,18 +95,24 @@ class SchedulerSession:
     """Takes a worker's messages, each once however often it is sent, and queues what the worker is to get.
 
     `memories` maps instance ids to what is remembered; it outlives the session. Without `extensions` this is a scheduler of plain
-    protocol 1.0. `make_memory` makes a memory for an instance that is new.
+    protocol 1.0; with `few_events` it is one that workers need not tell the steps that every run takes. `make_memory` makes a memory for an
+    instance that is new.
     """
 
     def __init__(
-        self, memories: dict[str, WorkerMemory], *, extensions: bool = True, make_memory: Callable[[str], WorkerMemory] = WorkerMemory
+        self,
+        memories: dict[str, WorkerMemory],
+        *,
+        extensions: bool = True,
+        few_events: bool = False,
+        make_memory: Callable[[str], WorkerMemory] = WorkerMemory,
     ) -> None:
         self.memory = WorkerMemory()
         self.registration: Registration | None = None
         self.extensions: tuple[str, ...] = ()  # what both sides know
         self._memories = memories
         self._make_memory = make_memory
-        self._offered = EXTENSIONS if extensions else ()
+        self._offered = ((*EXTENSIONS, FEW_EVENTS) if few_events else EXTENSIONS) if extensions else ()
         self._queue: deque[Single] = deque()
         self._batches = False
         self._acked_seq = 0

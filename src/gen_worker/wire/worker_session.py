@@ -18,8 +18,9 @@ import msgspec
 
 from gen_worker.wire.messages import (
     BATCH,
-    EXTENSIONS,
+    FEW_EVENTS,
     REALTIME_CREDIT,
+    WORKER_EXTENSIONS,
     Ack,
     Batch,
     CloseRealtime,
@@ -100,6 +101,11 @@ class WorkerSession:
         """Whether frames of realtime sessions are counted."""
         return REALTIME_CREDIT in self.extensions
 
+    @property
+    def wants_few_events(self) -> bool:
+        """Whether the scheduler has no use for the steps that every run takes."""
+        return FEW_EVENTS in self.extensions
+
     def assume_plain(self, now_s: float) -> None:
         """The scheduler has not said Hello in time."""
         self._move(Said.NOTHING, now_s)
@@ -136,7 +142,7 @@ class WorkerSession:
             return [Ignored("a hello without extensions")]
         if not self._move(Said.HELLO, now_s):
             return [Ignored("a second hello")]
-        self.extensions = frozenset(hello.extensions).intersection(EXTENSIONS)
+        self.extensions = frozenset(hello.extensions).intersection(WORKER_EXTENSIONS)
         self._outbox.resume(hello.last_seq)
         return []
 

@@ -113,7 +113,7 @@ class Gateway:
                 "security.worker_refused", peer=stream.peer, worker_id=claims.worker_id, owner=claims.owner, release_id=claims.release_id
             )
             raise RejectError("PERMISSION_DENIED", "the worker token is not for a release of its owner that is here")
-        session = WorkerStream(stream, self._memories)
+        session = WorkerStream(stream, self._memories, few_events=True)
         guest = _Guest(claims)
         self._sessions.add(session)
         try:

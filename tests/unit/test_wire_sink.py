@@ -1,0 +1,40 @@
+"""Of what a run says, a scheduler that asks for few events is sent what its result does not tell."""
+
+import pytest
+
+from gen_worker import events
+from gen_worker.events import RunEvent
+from gen_worker.runtime.wire_runs import WireSink
+from gen_worker.wire.messages import Event, Single
+from gen_worker.wire.outbox import Outbox
+
+
+class OneVoice:
+    """A voice that keeps what is said."""
+
+    def __init__(self, *, few: bool) -> None:
+        self.outbox = Outbox()
+        self.wants_few_events = few
+        self.said: list[str] = []
+
+    def say(self, message: Single) -> None:
+        assert isinstance(message, Event)
+        self.said.append(message.event_type)
+
+    say_event = say
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_steps_that_the_result_tells_are_left_out_where_nobody_wants_them(few: bool) -> None:
+    kinds = [
+        *sorted(events.TOLD_BY_THE_RESULT),
+        events.STARTED,
+        events.METRICS_RUN,
+        events.OUTPUT_DELTA,
+        events.LOG,
+        events.FAILED,
+        "my.own",
+    ]
+    voice = OneVoice(few=few)
+    WireSink("r", voice).emit_all([RunEvent(kind, {}) for kind in kinds])
+    assert voice.said == (kinds[len(events.TOLD_BY_THE_RESULT) :] if few else kinds)
