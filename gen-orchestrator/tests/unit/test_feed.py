@@ -142,3 +142,13 @@ def test_ids_sort_as_they_came() -> None:
     say(feed, *range(12))
     places = [parse_event_id(event_id(entry)) for entry in feed.after((0, 0))]
     assert all(a < b for a, b in pairwise(places))
+
+
+def test_what_comes_before_a_waiters_first_step_wakes_it() -> None:
+    async def body() -> None:
+        feed = Feed()
+        waiting = asyncio.ensure_future(feed.wait(30))
+        feed.seal()  # the task has not begun yet
+        assert await asyncio.wait_for(waiting, 5)
+
+    asyncio.run(body())

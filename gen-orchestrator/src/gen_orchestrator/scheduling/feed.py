@@ -12,7 +12,7 @@ The feed is bounded. What it loses is in the store, until that is forgotten too;
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from itertools import islice, takewhile
 
 import msgspec
@@ -114,10 +114,17 @@ class Feed:
         """The place of the oldest kept event; (0, 0) without one."""
         return (self._entries[0].attempt, self._entries[0].seq) if self._entries else (0, 0)
 
-    async def wait(self, timeout_s: float) -> bool:
-        """Until something is new; False when nothing came in time."""
+    def wait(self, timeout_s: float) -> Coroutine[None, None, bool]:
+        """Until something is new; False when nothing came in time.
+
+        Whoever calls is on the list from this call on, not from the first step of the coroutine: a task takes that later, and what came
+        in between would wake nobody.
+        """
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
+        return self._woken(waiter, timeout_s)
+
+    async def _woken(self, waiter: "asyncio.Future[None]", timeout_s: float) -> bool:
         try:
             async with asyncio.timeout(timeout_s):
                 await waiter
