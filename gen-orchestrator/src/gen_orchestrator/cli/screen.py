@@ -85,13 +85,14 @@ def _picture(platform: Platform) -> Group:
         lane = lanes.get((tag.release_id, tag.function))
         counts = (str(len(lane.queue)), str(lane.running), f"{lane.run_s:.2f}" if lane.run_s else "") if lane else ("0", "0", "")
         functions.add_row(f"{tag.endpoint}/{tag.function}:{tag.tag}", tag.release_id, *counts)
-    workers = Table("worker", "state", "runs", "models in VRAM", "on disk", box=None, pad_edge=False, header_style="dim")
+    workers = Table("worker", "state", "runs", "models in VRAM", "in RAM", "on disk", box=None, pad_edge=False, header_style="dim")
     for worker in term.pool:
-        resources = worker.resources
-        models = (", ".join(resources.vram_models) or "-", str(len(resources.disk_models)))
+        tiers = worker.models_by_tier()
+        models = (", ".join(tiers["vram"]) or "-", str(len(tiers["host"])), str(len(tiers["disk"])))
         workers.add_row(worker.worker_id, worker.state, str(len(worker.runs)), *models)
+    paused = [Text(f"{release_id} is paused: {why}", style="yellow") for release_id, why in term.fitness.paused.items()]
     failures = [Text(f"{release_id}: its worker crashed: {text[-400:]}", style="red") for release_id, text in term.keeper.failures.items()]
-    return Group(functions, Text(""), workers, *failures)
+    return Group(functions, Text(""), workers, *paused, *failures)
 
 
 def _example(schema: dict[str, Any]) -> str:

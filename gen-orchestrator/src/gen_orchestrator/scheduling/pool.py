@@ -81,6 +81,13 @@ class Worker:
         if self._coming:
             self._coming = {ref: until_s for ref, until_s in self._coming.items() if until_s > now_s}
 
+    def models_by_tier(self) -> dict[str, list[str]]:
+        """Its models by the best place that they are in: `vram`, `host` or `disk`."""
+        found: dict[str, list[str]] = {"vram": [], "host": [], "disk": []}
+        for ref, (tier, _) in sorted(self._tiers.items()):
+            found.setdefault(tier, []).append(ref)
+        return found
+
     def takes(self, function: str) -> bool:
         """Whether the worker may get another run of this function now; `choose` looks at its slots."""
         if self.link is None or self.draining or self.zombies or function not in self.functions:
