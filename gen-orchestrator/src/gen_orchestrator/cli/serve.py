@@ -12,7 +12,6 @@ from gen_orchestrator.cli.up import DEFAULT_LISTEN, LOOPBACK, absolute_model
 from gen_orchestrator.hub.retention import RetentionSettings
 from gen_orchestrator.platform_up import OWNER, Platform, PlatformSettings
 from gen_orchestrator.store.base import StoreError
-from gen_orchestrator.store.opening import is_database
 from gen_worker import event_loop
 from gen_worker.http.listening import ListenError, listening_socket
 from gen_worker.log import Log
@@ -79,7 +78,10 @@ def command(
     http, workers = listen or env.gen_orchestrator_listen, worker_listen or env.gen_orchestrator_worker_listen
     reached = advertise or env.gen_orchestrator_advertise
     for address, option in ((http, "--listen"), (workers, "--worker-listen")):
-        host = address.rpartition(":")[0].strip("[]")
+        host, colon, _ = address.rpartition(":")
+        host = host.strip("[]")
+        if not colon:
+            raise click.UsageError(f"{option} {address}: expected HOST:PORT, such as {DEFAULT_LISTEN}")
         if host not in LOOPBACK and not insecure_i_know:
             raise click.UsageError(
                 f"{option} {address} can be reached from other machines, and nobody is asked for a key: "
@@ -95,7 +97,7 @@ def command(
         folders=tuple(folder.resolve() for folder in folders),
         data=Path(where).expanduser().resolve(),
         owner=owner or env.gen_orchestrator_owner,
-        store=name if is_database(name) or not name else str(Path(name).expanduser().resolve()),
+        store=name if "://" in name or not name else str(Path(name).expanduser().resolve()),
         worker_listen=workers,
         advertise=reached,
         public_url=public_url or env.gen_orchestrator_public_url,
@@ -113,9 +115,9 @@ def command(
 
 def _serve(settings: PlatformSettings, listen: str) -> int:
     try:
-        sock = listening_socket(listen, DEFAULT_LISTEN)
-        platform = Platform(settings, Log(sys.stderr, as_json=True), _say)
-        return event_loop.run(platform.run(sock, _ready))
+        with listening_socket(listen, DEFAULT_LISTEN) as sock:
+            platform = Platform(settings, Log(sys.stderr, as_json=True), _say)
+            return event_loop.run(platform.run(sock, _ready))
     except (ListenError, StoreError, OSError, ValueError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
