@@ -23,6 +23,8 @@ from tests.images.registry import Registry
 
 Project = Callable[[str], Path]
 
+pytestmark = pytest.mark.timeout(600)  # an image is built, with torch in it
+
 
 def worker_env(address: str) -> dict[str, str]:
     return {"SCHEDULER_PUBLIC_ADDR": address, "WORKER_JWT": "dev-worker-jwt"}
