@@ -38,6 +38,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/gpu_models.py --tiny --device cpu --json /dev/null
 	$(BIN)/python benchmarks/stream.py
 	$(BIN)/python benchmarks/echo.py
+	$(BIN)/python gen-orchestrator/benchmarks/runs.py
 	$(BIN)/python benchmarks/wire.py --soak 200000
 	$(BIN)/python benchmarks/downloads.py
 	$(BIN)/python benchmarks/models.py
