@@ -268,6 +268,10 @@ class PlatformProcess:
             assert answer.status_code == 200, answer.read()
             return list(read_events(answer))
 
+    def wait_for_end(self, timeout_s: float = 60) -> int:
+        """It was told to end: its exit status."""
+        return self._gone(timeout_s)
+
     def _gone(self, timeout_s: float) -> int:
         self.http.close()
         status = self.process.wait(timeout_s)

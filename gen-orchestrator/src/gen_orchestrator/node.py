@@ -93,14 +93,18 @@ class Node:
         while self.term is None:
             await self._standing.changed(3600)
 
+    async def drain(self) -> None:
+        """End this node's workers. What they run may finish, and callers hear of it; those whose runs do not are told that they go on."""
+        if self.term is not None:
+            await self.term.drain()
+
     async def stop(self) -> None:
-        """Drain workers, write what waits, give leadership back, close the store."""
+        """After `drain`: write what waits, give leadership back, close the store."""
         if self.living is not None:
             self.living.cancel()
             await asyncio.gather(self.living, return_exceptions=True)
         term, self.term = self.term, None
         if term is not None:
-            await term.drain()
             with contextlib.suppress(StoreError):  # the store is away: the lease ends by itself
                 await term.end(None)
         await self._door.stop(0.5)

@@ -122,6 +122,8 @@ class Platform:
         broken = node.living.done()
         watching.cancel()
         self._show("draining: runs that are under way may finish; Ctrl-C again ends at once")
+        if not broken:
+            await node.drain()  # while the API still answers
         server.should_exit = True
         await asyncio.wait([serving], timeout=5)
         await node.stop()

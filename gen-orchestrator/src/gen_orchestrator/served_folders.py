@@ -76,7 +76,7 @@ class ServedFolders:
                 self._failed[folder] = text
                 self._show(f"{folder.name}: the new code is not served, because it has a mistake:\n{text}")
             return False
-        self._failed.pop(folder, None)
+        was_broken = self._failed.pop(folder, None) is not None
         known = self.releases.get(folder)
         self.releases[folder] = release
         self._launch(term, release, taken)
@@ -85,7 +85,7 @@ class ServedFolders:
             await asyncio.to_thread(registry.move, owner, release.endpoint, entry.name, DEV, release.release_id)
             if (entry.name, PROD) not in tags or (self._settings.follow and known is not None):
                 await asyncio.to_thread(registry.move, owner, release.endpoint, entry.name, PROD, release.release_id)
-        if known is not None and known.release_id != release.release_id:
+        if known is not None and (was_broken or known.release_id != release.release_id):
             self._show(f"{folder.name}: release {release.release_id} is served as :dev{' and :prod' if self._settings.follow else ''}")
         return True
 

@@ -156,6 +156,7 @@ class Term:
     async def drain(self) -> None:
         """End this node's workers; what they still run may finish, and the results are recorded."""
         await self.keeper.stop()
+        self.dispatcher.let_go()
 
     def retire(self) -> None:
         """This node leads no more: its workers go on with their runs, bring the results to the next leader, and end."""

@@ -26,7 +26,7 @@ VERBS = {
 ALIASES = {"doctor": "check", "call": "invoke"}
 ADDED_VERBS = "gen_worker.cli"  # entry points by which other distributions add verbs, as gen-orchestrator adds `up`
 # Verbs that another distribution brings, and which one to install for them.
-ELSEWHERE = dict.fromkeys(("up", "invoke", "runs", "ps", "logs", "drain", "workers"), "gen-worker[local]")
+ELSEWHERE = dict.fromkeys(("up", "invoke", "runs", "ps", "logs", "drain", "workers"), "gen-orchestrator")
 
 
 def verbs() -> dict[str, str | EntryPoint]:
@@ -54,7 +54,9 @@ class Verbs(click.Group):
         name = ALIASES.get(args[0], args[0]) if args else ""
         if name and not name.startswith("-") and name not in VERBS and name not in (known := verbs()):
             if name in ELSEWHERE:
-                ctx.fail(f"the command {name!r} comes with {ELSEWHERE[name]}, which is not installed")
+                ctx.fail(
+                    f"the command {name!r} comes with {ELSEWHERE[name]}, which is not installed; in a clone: pip install ./gen-orchestrator"
+                )
             ctx.fail(f"no command {args[0]!r}.{did_you_mean(args[0], known)} Commands: {', '.join(known)}")
         return super().resolve_command(ctx, args)
 

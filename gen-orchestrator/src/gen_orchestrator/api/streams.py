@@ -50,7 +50,7 @@ class RunStreams:
             if open_run is not None:
                 run = await self._live(writer, open_run, gone)
             if not gone.done():
-                await writer.done(run)
+                await (writer.done(run) if run.is_final else writer.cut())
         finally:
             gone.cancel()
 
@@ -81,7 +81,7 @@ class RunStreams:
             fresh = feed.after(writer.cursor)
             if fresh:
                 await writer.entries(fresh)
-            elif feed.sealed:
+            elif feed.sealed or feed.cut:
                 break
             elif told == feed.status_changes:
                 waiting = asyncio.ensure_future(feed.wait(sse.HEARTBEAT_S))
@@ -146,6 +146,10 @@ class _Writer:
         if run.error is not None:
             end = self._frame("", "error", _encode(shown.problem_of(run.error, run.id)))
         await self._request.write(end + self._frame("", "done", shown.run_json(run)), last=True)
+
+    async def cut(self) -> None:
+        """End the stream before the end of its run: the reader resumes with the number that it has."""
+        await self._request.write(b"", last=True)
 
     async def heartbeat(self) -> None:
         await self._request.write(b"\n" if self._ndjson else sse.HEARTBEAT)

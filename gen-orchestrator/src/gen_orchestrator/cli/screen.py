@@ -45,7 +45,7 @@ class Screen:
 
     def ready(self, platform: Platform, url: str) -> None:
         """It serves: say where, and what to type."""
-        lines = [f"{url}  (API: {url}/openapi.json, metrics: {url}/metrics, no key needed on this machine)"]
+        lines = [f"{url}/docs  (try functions there; no key is needed on this machine)"]
         examples = []
         term = platform.term
         for release in platform.folders.releases.values() if term is not None else ():
@@ -91,7 +91,7 @@ def _picture(platform: Platform) -> Group:
         models = (", ".join(tiers["vram"]) or "-", str(len(tiers["host"])), str(len(tiers["disk"])))
         workers.add_row(worker.worker_id, worker.state, str(len(worker.runs)), *models)
     paused = [Text(f"{release_id} is paused: {why}", style="yellow") for release_id, why in term.fitness.paused.items()]
-    failures = [Text(f"{release_id}: its worker crashed: {text[-400:]}", style="red") for release_id, text in term.keeper.failures.items()]
+    failures = [Text(f"{release_id}: its worker crashed: {text[-600:]}", style="red") for release_id, text in term.keeper.failures.items()]
     return Group(functions, Text(""), workers, *paused, *failures)
 
 

@@ -16,6 +16,8 @@ def report(run: dict[str, Any], *, as_json: bool, deltas: list[Any] | None = Non
     error = run.get("error")
     if error is not None:
         say(f"error: {error['detail']} ({error['code']}; run {run['id']})")
+        if error["code"] == "internal" and run.get("worker_id"):
+            say(f"what the function said: cozyctl logs {run['worker_id']}")
         return status
     if run["status"] == "succeeded":
         if run.get("output") is not None:

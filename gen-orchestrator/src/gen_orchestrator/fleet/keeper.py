@@ -13,6 +13,7 @@ workers crash at their start says so, with their last lines.
 
 import asyncio
 import secrets
+import signal
 
 import msgspec
 
@@ -279,7 +280,7 @@ class Keeper:
         delay_s = backoff_s(crashes)
         self._not_before_s[child.release_id] = now_s + delay_s
         tail = self._fleet.log_of(worker_id).decode(errors="replace")
-        self.failures[child.release_id] = tail or f"(it wrote nothing and ended with status {status})"
+        self.failures[child.release_id] = how_it_ended(tail, status)
         self._failed_s[child.release_id] = now_s
         self._log.warning("worker.crashed", worker_id=worker_id, status=status, again_in_s=delay_s, last=tail[-300:])
         asyncio.get_running_loop().call_later(delay_s, self.poke)
@@ -316,3 +317,10 @@ def _workers_for(lane: Lane, workers: list[Worker]) -> int:
     """How many workers one function needs for its runs, by the limit that workers have for it."""
     limit = max((worker.resources.function_concurrency.get(lane.function, 0) for worker in workers), default=0)
     return -(-(len(lane.queue) + lane.running) // limit) if limit else 0
+
+
+def how_it_ended(tail: str, status: int) -> str:
+    """A worker's end for people: by what, and its last lines that are no log lines of ours."""
+    by = f"killed by {signal.Signals(-status).name}" if -status in signal.valid_signals() else f"status {status}"
+    lines = [line for line in tail.splitlines()[1:] if line.strip() and not line.startswith("{")]
+    return "\n".join([by, *lines[-8:]])

@@ -88,6 +88,11 @@ class Dispatcher:
 
     # ---- callers
 
+    def let_go(self) -> None:
+        """This program ends: callers who wait are answered with their runs as they are, and find them again after the next start."""
+        for open_run in self.open.values():
+            open_run.let_go()
+
     async def submit(self, run: Run, lane: Lane, *, volatile: bool = False) -> Submitted:
         """Accept a run: returns after the commit. The same idempotency key or id gives the run that is there already.
 

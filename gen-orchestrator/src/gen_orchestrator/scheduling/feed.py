@@ -37,12 +37,13 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Feed:
     """Of one run. Lives on the loop."""
 
-    __slots__ = ("_bytes", "_entries", "_waiters", "dropped", "progress", "sealed", "seqs", "source", "status_changes", "unsaved")
+    __slots__ = ("_bytes", "_entries", "_waiters", "cut", "dropped", "progress", "sealed", "seqs", "source", "status_changes", "unsaved")
 
     def __init__(self) -> None:
         self._entries: deque[Entry] = deque()
         self._bytes = 0
         self._waiters: list[asyncio.Future[None]] = []
+        self.cut = False  # this program ends: readers resume elsewhere, or later
         self.dropped = False  # the oldest events are gone from memory
         self.progress: msgspec.Raw | None = None
         self.sealed = False
@@ -86,6 +87,11 @@ class Feed:
     def seal(self) -> None:
         """The run is over."""
         self.sealed = True
+        self._wake()
+
+    def let_go(self) -> None:
+        """Nobody can be told more here: this program ends."""
+        self.cut = True
         self._wake()
 
     def take_unsaved(self, attempt: int) -> list[Entry]:

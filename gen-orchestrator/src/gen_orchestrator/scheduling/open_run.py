@@ -129,6 +129,13 @@ class OpenRun:
             if waiter in self._done:
                 self._done.remove(waiter)
 
+    def let_go(self) -> None:
+        """This program ends, the run does not: whoever waits is told that it goes on."""
+        self.feed.let_go()
+        waiters, self._done = self._done, []
+        for waiter in waiters:
+            _answer(waiter, False)
+
     def end(self, run: Run) -> None:
         """The end is written: say so to everybody who waits."""
         self.run = run
