@@ -13,7 +13,7 @@ import msgspec
 from gen_orchestrator.fleet.keeper import Launch
 from gen_orchestrator.hub.folders import FolderError, Snapshot, files_of, interpreter_of, snapshot
 from gen_orchestrator.hub.registry import DEV, PROD
-from gen_orchestrator.store.base import Release, StoreError
+from gen_orchestrator.store.base import Release
 from gen_orchestrator.term import Term
 
 WATCH_S = 0.5
@@ -36,32 +36,37 @@ class ServedFolders:
         self._settings = settings
         self._show = show
         self._failed: dict[Path, str] = {}
+        self._seen: dict[Path, object] = {}  # what the folder was when its last release was made
         self._term: Term | None = None
         self.releases: dict[Path, Release] = {}
 
     async def watch(self) -> None:
         """Make releases of edits, for ever."""
-        seen = {folder: _stamp(folder) for folder in self._settings.folders}
         while True:
             await asyncio.sleep(WATCH_S)
             for folder in self._settings.folders:
                 stamp = await asyncio.to_thread(_stamp, folder)
                 term = self._term
-                if stamp == seen[folder] or term is None or term.over.done():
+                if stamp == self._seen.get(folder) or term is None or term.over.done():
                     continue
                 try:
                     if await self._release(term, folder):
                         self.offer_tagged()
-                except StoreError as exc:
-                    self._show(f"{folder.name}: the edit is not served yet: {exc}")
+                except Exception as exc:  # noqa: BLE001 - whatever becomes of a folder, the disk or the store: the watch goes on, and tries again
+                    text = f"the edit is not served yet: {type(exc).__name__}: {exc}"
+                    if self._failed.get(folder) != text:
+                        self._failed[folder] = text
+                        self._show(f"{folder.name}: {text}")
                 else:
-                    seen[folder] = stamp
+                    self._seen[folder] = stamp
 
     async def take(self, term: Term) -> None:
         """This node leads: make releases of the folders as they are now, and have workers ready."""
         self._term = term
         for folder in self._settings.folders:
+            stamp = await asyncio.to_thread(_stamp, folder)  # before: what is edited meanwhile is another edit
             await self._release(term, folder)
+            self._seen[folder] = stamp
         self.offer_tagged()
 
     async def _release(self, term: Term, folder: Path) -> bool:

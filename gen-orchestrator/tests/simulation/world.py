@@ -63,19 +63,19 @@ class Node:
                 orphans.append(open_run)
         self.gateway.expect(orphans, TRUSTED_AFTER_S)
         self.sweeping = asyncio.ensure_future(self.gateway.sweep())
-        self.streams: set[MemoryStream] = set()
+        self.streams: dict[MemoryStream, None] = {}  # in order: a set of objects goes by their addresses
 
     def lane(self) -> Any:
         return self.dispatcher.lanes.lane(RELEASE, FUNCTION, FunctionSettings())
 
     async def serve(self, stream: MemoryStream, token: str) -> None:
-        self.streams.add(stream)
+        self.streams[stream] = None
         try:
             await self.gateway.serve(ServerEnd(stream, token, self.world.latency_s))  # type: ignore[arg-type]
         except RejectError:
             pass
         finally:
-            self.streams.discard(stream)
+            self.streams.pop(stream, None)
             await stream.finish()
 
     async def die(self) -> None:

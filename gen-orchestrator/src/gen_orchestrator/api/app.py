@@ -10,6 +10,7 @@ from gen_orchestrator.api.docs import DocsRoutes
 from gen_orchestrator.api.files import FileRoutes
 from gen_orchestrator.api.runs import RunRoutes
 from gen_orchestrator.api.workers import WorkerRoutes
+from gen_orchestrator.store.base import StoreError, StoreFullError
 from gen_worker.http.asgi import Endpoint, Handler, Request, RequestError, build_router
 from gen_worker.http.hosts import HostPolicy
 from gen_worker.http.problems import PROBLEM_JSON, problem
@@ -30,6 +31,11 @@ def build_app(runs: RunRoutes, files: FileRoutes, workers: WorkerRoutes, admin: 
             if exc.status in (408, 413):
                 headers["connection"] = "close"  # the rest of the body is not read
             await request.answer(exc.status, msgspec.json.encode(body), PROBLEM_JSON, headers)
+            return
+        if isinstance(exc, StoreError):
+            full = isinstance(exc, StoreFullError)
+            body = problem(507 if full else 503, "store_full" if full else "store_unavailable", str(exc), instance=request.scope["path"])
+            await request.answer(body.status, msgspec.json.encode(body), PROBLEM_JSON, {"retry-after": "5" if full else "2"})
             return
         log.error("api.failed", path=request.scope["path"], error=repr(exc))
         body = problem(500, "internal", "internal error", instance=request.scope["path"])

@@ -15,6 +15,7 @@ from gen_worker.names import did_you_mean
 
 MAX_TIMEOUT_S = 7 * 24 * 3600.0
 MAX_DEPTH = 64
+MAX_PAYLOAD_BYTES = 15 << 20  # below the 16 MiB of a message to a worker
 _NUMBER = int | float
 
 
@@ -59,6 +60,11 @@ def read_invocation(body: bytes, path: str, bytes_schema: dict[str, Any] | None 
         error = FieldError(_too_large(value) or "", "a whole number that no worker can read", "a number from -2^63 to 2^64 - 1")
         detail = f"payload{error.pointer}: {error.message}; expected {error.expected}"
         raise RequestError(400, "validation", detail, error="invalid_payload") from None
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        detail = (
+            f"payload of {len(payload)} bytes; a worker takes at most {MAX_PAYLOAD_BYTES}: send large inputs as files, by form or by URL"
+        )
+        raise RequestError(413, "too_large", detail)
     return Invocation(payload, options, fingerprint)
 
 

@@ -212,9 +212,11 @@ class RunRoutes:
             invoker_id=run.invoker_id,
             parent_id=run.id,
             webhook=run.webhook,
+            idempotency_key=self._key(request),
+            fingerprint=f"retry of {run.id}",
         )
         submitted = await self.submit(again, resolved)
-        headers = {"location": f"/v1/runs/{again.id}"}
+        headers = {"location": f"/v1/runs/{submitted.run.id}"}
         await request.answer(202, shown.run_json(submitted.run, submitted.open), headers=headers)
 
     async def events(self, request: Request) -> None:
@@ -273,10 +275,14 @@ class RunRoutes:
             )
         return submitted
 
-    def _new_run(self, request: Request, resolved: Resolved, owner: str, endpoint: str, function: str, invocation: Invocation) -> Run:
+    def _key(self, request: Request) -> str:
         key = request.header(b"idempotency-key")
         if len(key) > MAX_KEY_LENGTH:
             raise RequestError(400, "validation", f"Idempotency-Key of {len(key)} characters; at most {MAX_KEY_LENGTH} are taken")
+        return key
+
+    def _new_run(self, request: Request, resolved: Resolved, owner: str, endpoint: str, function: str, invocation: Invocation) -> Run:
+        key = self._key(request)
         options: InvokeOptions = invocation.options
         settings = resolved.settings
         traceparent = request.header(b"traceparent")

@@ -11,7 +11,7 @@ import msgspec
 
 from gen_worker.names import did_you_mean
 
-MAX_FILE_BYTES = 40 << 20  # in a data URI; larger files go by URL
+MAX_FILE_BYTES = 10 << 20  # in a data URI; larger files go by URL
 
 
 def path_of(ref: str) -> str:

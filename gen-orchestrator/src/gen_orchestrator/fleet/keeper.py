@@ -30,6 +30,7 @@ from gen_worker.clock import Clock
 from gen_worker.log import Log
 
 ROUND_S = 1.0
+START_S = 300.0  # from the start of a process to its registration
 DRAIN_S = 120.0
 FLUSH_S = 10.0  # after the drain: cancelled runs end, results are delivered
 FAILURE_SHOWN_S = 60.0  # after a worker of the same release is there again
@@ -51,6 +52,7 @@ class _Child(msgspec.Struct):
     release_id: str
     started_s: float
     gpu: str
+    joined: bool = False
     stopping: bool = False
     leaves_by_s: float = 0.0  # until then its runs may end, and then it is told to end; 0: it is told, or may stay
 
@@ -188,6 +190,11 @@ class Keeper:
         now_s = self._clock.now_s()
         for worker_id, child in list(self._children.items()):
             self._stop_idle(worker_id, child)
+            child.joined = child.joined or self._pool.get(worker_id) is not None
+            if not child.joined and not child.stopping and now_s - child.started_s > START_S:
+                self._fitness.ignores(worker_id, f"it has not registered within {START_S:.0f} s of its start")
+                self.failures[child.release_id] = f"its worker did not come up within {START_S:.0f} s: does the import of its code hang?"
+                self._failed_s[child.release_id] = now_s
         lanes: dict[str, list[Lane]] = {}
         for lane in self._dispatcher.lanes.all():
             lanes.setdefault(lane.release_id, []).append(lane)

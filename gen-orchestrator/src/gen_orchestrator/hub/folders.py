@@ -51,7 +51,7 @@ def digest_of(folder: Path) -> str:
     """A digest of names and contents, in hex: equal while nothing has changed."""
     digest = hashlib.blake2b(digest_size=16)
     for path in files_of(folder):
-        digest.update(str(path.relative_to(folder)).encode() + b"\0")
+        digest.update(os.fsencode(path.relative_to(folder)) + b"\0")
         digest.update(hashlib.blake2b(path.read_bytes()).digest())
     return digest.hexdigest()
 

@@ -44,7 +44,7 @@ class Fitness:
             self._log.error("release.paused", release_id=release_id, why=why)
 
     def ignores(self, worker_id: str, why: str) -> None:
-        """A run of this worker goes on although it was told to stop."""
+        """A run of this worker goes on although it was told to stop, or the worker itself does not answer: its process is to be ended."""
         self.hung[worker_id] = why
         self._news.set()
 

@@ -58,7 +58,7 @@ class Gateway:
         self._clock = clock
         self._log = log
         self._memories: dict[str, WorkerMemory] = {}
-        self._sessions: set[WorkerStream] = set()
+        self._sessions: dict[WorkerStream, None] = {}
         self._sweeping: asyncio.Task[None] | None = None
         self._orphans: dict[str, OpenRun] = {}  # leased by an earlier leader; their worker has not registered here
         self._orphans_until_s = 0.0
@@ -71,7 +71,7 @@ class Gateway:
         """End all streams, naming the next leader where it is known. Workers keep what was not confirmed."""
         if self._sweeping is not None:
             self._sweeping.cancel()
-        for session in self._sessions:
+        for session in list(self._sessions):
             session.redirect(leader_address)
 
     def expect(self, orphans: list[OpenRun], grace_s: float) -> None:
@@ -115,11 +115,11 @@ class Gateway:
             raise RejectError("PERMISSION_DENIED", "the worker token is not for a release of its owner that is here")
         session = WorkerStream(stream, self._memories, few_events=True)
         guest = _Guest(claims)
-        self._sessions.add(session)
+        self._sessions[session] = None
         try:
             await session.run(lambda source, effect, hold: self._apply(guest, source, effect, hold))
         finally:
-            self._sessions.discard(session)
+            self._sessions.pop(session, None)
             worker = guest.worker
             if worker is not None and worker.link is session:
                 worker.link = None
@@ -218,11 +218,15 @@ class Gateway:
             for worker in self._pool:
                 if worker.link is None:
                     grace_s = LEASE_S if worker.instance_id else PLAIN_GRACE_S
-                    if now_s - worker.away_since_s > grace_s or not worker.runs:
+                    if now_s - worker.away_since_s > grace_s:
                         self._lose(worker, "lease_over")
+                        self._fitness.ignores(worker.worker_id, "it has not come back")
+                    elif not worker.runs:
+                        self._lose(worker, "away")
                 elif now_s - worker.heard_s > LEASE_S:
                     worker.link.close("DEADLINE_EXCEEDED", "no heartbeat came for 30 s")
                     self._lose(worker, "silent")
+                    self._fitness.ignores(worker.worker_id, "it has said nothing for 30 s")
                 elif worker.token_until - self._clock.unix_s() < worker.token_life_s / 2:
                     self._rotate(worker)
             if self._orphans and now_s > self._orphans_until_s:
