@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,18 @@ def test_every_signal_ends_a_dev_runner_in_order(
     runner.http.close()
     runner.process.send_signal(number)
     assert runner.process.wait(ENDS_WITHIN_S) == 0
+
+
+def test_a_caller_who_waits_while_a_dev_runner_ends_is_answered(start_runner: Callable[..., Runner], project: Callable[..., Path]) -> None:
+    runner = start_runner(project(CODE))
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(runner.run, "slow", {"seconds": 60})
+        runner.until(lambda: runner.http.get("/v1/status").json()["runs"]["active"] == 1)
+        runner.process.send_signal(signal.SIGTERM)
+        answer = waiting.result(ENDS_WITHIN_S)
+    assert (answer.status_code, answer.json()["error_type"]) == (409, "canceled")
+    assert runner.process.wait(ENDS_WITHIN_S) == 0
+    runner.http.close()
 
 
 async def test_a_worker_under_nohup_outlives_its_terminal(project: Callable[..., Path], tmp_path: Path) -> None:

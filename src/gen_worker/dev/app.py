@@ -95,6 +95,10 @@ class DevApp:
         self._models.select_by(Keyspace(models_by_function))
         self._openapi: bytes | None = None
 
+    def cancel_runs(self) -> None:
+        """Tell every run to stop, and those that wait not to begin."""
+        self._invoker.cancel_runs()
+
     async def close(self) -> None:
         await self._invoker.close()
         self._execution.close()

@@ -160,11 +160,15 @@ class Invoker:
             raise RequestError(404, "not_found", detail, error="unknown_function", hint=hint)
         return spec
 
-    async def close(self) -> None:
-        """Cancel what still runs and wait for it to be recorded."""
+    def cancel_runs(self) -> None:
+        """Tell every run to stop, and those that wait not to begin."""
         for run in list(self._book.newest_first()):
             if not run.finished:
                 run.token.cancel()
+
+    async def close(self) -> None:
+        """Cancel what still runs and wait for it to be recorded."""
+        self.cancel_runs()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)
 

@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -124,19 +124,27 @@ def serve(options: ServeOptions, env: Mapping[str, str] = os.environ) -> int:
 
 class _Server(uvicorn.Server):
     """uvicorn, except that a signal ends the program with status 0 once it has shut down, instead of killing it afterwards, and that any
-    second signal ends it without waiting for requests."""
+    second signal ends it without waiting for requests. `on_stop` cancels what runs, so that whoever waits for it is answered."""
 
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
+    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_stop = on_stop
+
+    def take_signals(self) -> None:
+        """From now on a signal is a request to end. Before anything is printed: who reads that it listens may already tell it to stop."""
         loop = asyncio.get_running_loop()
         leave_forks_alone()
         for number in stop_signals():
             loop.add_signal_handler(number, self._stop)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
         yield
 
     def _stop(self) -> None:
         self.force_exit = self.should_exit
         self.should_exit = True
+        self._on_stop()
 
 
 async def _serve(dev: DevConfig, options: ServeOptions, served: Served, seen: Snapshot, sock: socket.socket, log: Log) -> int:
@@ -146,7 +154,8 @@ async def _serve(dev: DevConfig, options: ServeOptions, served: Served, seen: Sn
         log.note(f"error: {exc}", "dev.failed", error=str(exc))
         return 1
     shown = url_of(sock)
-    server = _Server(quiet_config(app.asgi))
+    server = _Server(quiet_config(app.asgi), app.cancel_runs)
+    server.take_signals()
     settle_collector()
     names = sorted(spec.name for spec in served.functions)
     listening = f"listening on {shown} ({', '.join(names) or 'no functions yet'}); try it at {shown}/docs"
