@@ -25,7 +25,9 @@ class Served:
         self.runner = Runner(write_project(folder / "project", CODE), folder / "outputs", env={"WORKER_RUN_DIR": str(self.run_dir)})
 
     def left(self) -> list[str]:
-        return sorted(str(path.relative_to(self.run_dir)) for path in self.run_dir.rglob("*"))
+        # `os.walk` passes over a folder that goes while it is read; `rglob` raises.
+        found = [Path(parent) / name for parent, folders, files in os.walk(self.run_dir) for name in (*folders, *files)]
+        return sorted(str(path.relative_to(self.run_dir)) for path in found)
 
     def is_clean(self) -> bool:
         return not self.left() and self.runner.http.get("/v1/status").json()["runs"] == IDLE

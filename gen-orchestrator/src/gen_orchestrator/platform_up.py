@@ -122,10 +122,12 @@ class Platform:
         broken = node.living.done()
         watching.cancel()
         self._show("draining: runs that are under way may finish; Ctrl-C again ends at once")
-        if not broken:
-            await node.drain()  # while the API still answers
+        if not broken and not settings.stands_by:
+            await node.drain()  # while the API still answers: nobody else does
         server.should_exit = True
         await asyncio.wait([serving], timeout=5)
+        if not broken and settings.stands_by:
+            await node.drain()  # callers have gone over to another node
         await node.stop()
         if broken:
             node.living.result()
