@@ -55,7 +55,7 @@ def _workers(api: Api, target: str) -> list[str]:
         if (each["ref"].rpartition(":")[0] + "/").startswith(name.rstrip("/") + "/") and tag in ("", each["ref"].rpartition(":")[2])
     }
     if not releases:
-        known = ", ".join(each["ref"] for each in status["tags"][:8]) or "none"
+        known = ", ".join(each["ref"] for each in status["tags"][:50]) or "none"
         raise ApiError(f"nothing is served as {target!r}; served are: {known}", EXIT_NOT_FOUND, "not_found")
     return [worker["worker_id"] for worker in status["workers"] if worker["release_id"] in releases]
 

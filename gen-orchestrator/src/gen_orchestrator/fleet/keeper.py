@@ -14,6 +14,7 @@ workers crash at their start says so, with their last lines.
 import asyncio
 import secrets
 import signal
+from typing import Any
 
 import msgspec
 
@@ -327,7 +328,18 @@ def _workers_for(lane: Lane, workers: list[Worker]) -> int:
 
 
 def how_it_ended(tail: str, status: int) -> str:
-    """A worker's end for people: by what, and its last lines that are no log lines of ours."""
+    """A worker's end for people: by what, and its last lines; of log lines, what an error says."""
     by = f"killed by {signal.Signals(-status).name}" if -status in signal.valid_signals() else f"status {status}"
-    lines = [line for line in tail.splitlines()[1:] if line.strip() and not line.startswith("{")]
-    return "\n".join([by, *lines[-8:]])
+    lines = [_plain(line) for line in tail.splitlines()]
+    return "\n".join([by, *[line for line in lines if line.strip()][-8:]])
+
+
+def _plain(line: str) -> str:
+    """A line as it is; of a JSON log line the text of its error, empty without one."""
+    if not line.startswith("{"):
+        return line
+    try:
+        facts = msgspec.json.decode(line, type=dict[str, Any])
+    except msgspec.DecodeError:
+        return ""
+    return str(facts.get("exception_message") or facts.get("detail") or facts.get("error") or "")
