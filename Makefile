@@ -10,8 +10,7 @@ demo: $(VENV)/.demo
 	$(BIN)/python scripts/demo.py --listen $(LISTEN) $(if $(ONCE),--once)
 
 test: $(VENV)/.all
-	$(BIN)/python -m pytest
-	cd gen-orchestrator && ../$(BIN)/python -m pytest
+	PYTHON=$(BIN)/python scripts/test
 
 test-busy: $(VENV)/.all
 	PYTHON=$(BIN)/python scripts/test-busy

@@ -63,7 +63,7 @@ class Runner:
     def stop(self) -> int:
         self.http.close()
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(10)
+        return self.process.wait(60)
 
 
 def write_project(folder: Path, code: str, cozy: str = "", name: str = "demo") -> Path:

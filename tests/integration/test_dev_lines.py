@@ -49,7 +49,7 @@ def test_a_line_for_each_run_each_refusal_and_what_functions_say(project: Callab
         until(lambda: "forged" in err.read_text() and err.read_text().count("printed by hand") == 2)
     finally:
         process.terminate()
-        assert process.wait(15) == 0
+        assert process.wait(60) == 0
     lines = err.read_text().splitlines()
     assert out.read_text() == ""
     if not as_json:

@@ -80,7 +80,7 @@ def cancel_after(size_bytes: int, server: BlobServer, file: Wanted) -> None:
         until(lambda: server.sent_bytes >= size_bytes)
         cancel.set()
         with pytest.raises(DownloadCanceledError):
-            download.result(timeout=5)
+            download.result(timeout=30)
 
 
 def left_over(folder: Path) -> list[str]:
@@ -361,7 +361,7 @@ def test_a_cancelled_download_does_not_wait_for_an_answer_that_has_not_begun(ser
         until(lambda: server.requests)
         cancel.set()
         with pytest.raises(DownloadCanceledError):
-            download.result(timeout=10)
+            download.result(timeout=30)
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("download-")]
 
 

@@ -45,7 +45,7 @@ async def test_lines_and_a_change_of_code(project: Callable[..., Path], tmp_path
         await eventually(lambda: log.read_text().count("session.ended") == 5)
     finally:
         process.terminate()
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
     said = [re.sub(r"\s+", " ", line.partition(" ")[2]) for line in log.read_text().splitlines()]
     ended = [re.sub(r"ms=\d+ ", "", line) for line in said if "session.ended" in line]
     assert "info session.ended function=once reason=completed frames_in=1 frames_out=1 run_id=before" in ended

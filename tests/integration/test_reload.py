@@ -54,7 +54,7 @@ def test_changes_are_taken_up_and_broken_code_is_not(project: Callable[..., Path
         assert [path for path in paths if path.startswith("/v1/run/")] == ["/v1/run/renamed"]
     finally:
         process.terminate()
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 def run(url: str, function: str) -> str | None:

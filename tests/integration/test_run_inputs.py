@@ -22,7 +22,7 @@ SEEN: list[str] = []
 def deaf(ctx: ActionContext, payload: WithFile) -> Out:
     """Goes on after its run was cancelled, and reads its input only then."""
     ENTERED.set()
-    GO_ON.wait(10)
+    GO_ON.wait(60)
     SEEN.append(payload.image.read_bytes().decode())
     return Out("late")
 
@@ -89,7 +89,7 @@ def stalling_server(asked: threading.Event, go_on: threading.Event) -> Iterator[
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked.set()
-            go_on.wait(10)
+            go_on.wait(60)
             self.send_response(200)
             self.send_header("content-length", "5")
             self.end_headers()

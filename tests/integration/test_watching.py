@@ -72,7 +72,7 @@ def dev(tmp_path: Path) -> Iterator[Callable[[Path], Dev]]:
     yield start
     for each in started:
         each.process.terminate()
-        assert each.process.wait(15) == 0, each.text
+        assert each.process.wait(60) == 0, each.text
 
 
 def test_folders_that_come_and_go_loop_or_cannot_be_read(project: Callable[..., Path], dev: Callable[[Path], Dev]) -> None:

@@ -47,4 +47,4 @@ def check_worker(python: str, folder: Path) -> None:
         assert '"text": "Hello, kite!"' in run.stdout
     finally:
         worker.terminate()
-        assert worker.wait(15) == 0
+        assert worker.wait(60) == 0

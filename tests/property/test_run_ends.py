@@ -78,7 +78,7 @@ def short_of_memory(ctx: ActionContext, payload: WithFile, engine: Annotated[Eng
 
 def waiting(ctx: ActionContext, payload: WithFile, engine: Annotated[Engine, MODEL]) -> Out:
     ENTERED.set()
-    ctx.done().wait(10)
+    ctx.done().wait(60)
     return Out("went on")
 
 

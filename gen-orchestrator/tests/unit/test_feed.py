@@ -149,6 +149,6 @@ def test_what_comes_before_a_waiters_first_step_wakes_it() -> None:
         feed = Feed()
         waiting = asyncio.ensure_future(feed.wait(30))
         feed.seal()  # the task has not begun yet
-        assert await asyncio.wait_for(waiting, 5)
+        assert await asyncio.wait_for(waiting, 60)
 
     asyncio.run(body())

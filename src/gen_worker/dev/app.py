@@ -96,10 +96,12 @@ class DevApp:
         self._openapi: bytes | None = None
 
     def cancel_runs(self) -> None:
-        """Tell every run to stop, and those that wait not to begin."""
+        """Tell every run and session to stop, and those that wait not to begin."""
+        self._realtime.end_all("worker_draining")
         self._invoker.cancel_runs()
 
     async def close(self) -> None:
+        self._realtime.end_all("worker_draining")
         await self._invoker.close()
         self._execution.close()
 

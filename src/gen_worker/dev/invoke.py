@@ -161,9 +161,9 @@ class Invoker:
         return spec
 
     def cancel_runs(self) -> None:
-        """Tell every run to stop, and those that wait not to begin."""
+        """Tell every run to stop, and those that wait not to begin. A realtime session is ended with its reason (`Realtime.end_all`)."""
         for run in list(self._book.newest_first()):
-            if not run.finished:
+            if not run.finished and not run.is_session:
                 run.token.cancel()
 
     async def close(self) -> None:

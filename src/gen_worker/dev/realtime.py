@@ -61,6 +61,12 @@ class Realtime:
         self._max_file_bytes = max_file_bytes
         self._max_frame_bytes = max_frame_bytes
         self._max_message_bytes = min(max_frame_bytes or MAX_MESSAGE_BYTES, MAX_MESSAGE_BYTES)
+        self._open: set[_Client] = set()
+
+    def end_all(self, reason: str) -> None:
+        """End every session, and tell each client why."""
+        for client in list(self._open):
+            client.end(reason)
 
     async def open(self, request: Request) -> None:
         """What can be said before the upgrade is a problem; whether there is a slot is told by a close code, which a page can read."""
@@ -76,7 +82,7 @@ class Realtime:
             run = self._book.create(spec.name, options.run_id)
             if run is None:
                 raise RequestError(409, "conflict", f"a run with the id {options.run_id!r} is in progress", error="duplicate_run_id")
-            client = _Client(run, self._book, self._lines)
+            client = _Client(run, self._book, self._lines, self._open)
             session = Session(spec, client, self._executor, max_frame_bytes=self._max_frame_bytes, token=run.token)
             socket = WebSocket(client, max_message_bytes=self._max_message_bytes)
             client.join(session, socket)
@@ -85,6 +91,7 @@ class Realtime:
         except BaseException:
             self._book.leave(spec.name)  # nothing was begun
             raise
+        self._open.add(client)
         run.start()
         session.start(msgspec.structs.replace(options, run_id=run.run_id), store)
 
@@ -106,12 +113,13 @@ class Realtime:
 
 
 class _Client:
-    """Joins a session and its websocket: each hears what the other tells."""
+    """Joins a session and its websocket: each hears what the other tells. It is among `sessions` until the session is over."""
 
-    def __init__(self, run: DevRun, book: RunBook, lines: RunLines | None) -> None:
+    def __init__(self, run: DevRun, book: RunBook, lines: RunLines | None, sessions: "set[_Client]") -> None:
         self._run = run
         self._book = book
         self._lines = lines
+        self._sessions = sessions
         self._session: Session | None = None
         self._socket: WebSocket | None = None
         self._frames_in = self._frames_out = 0
@@ -141,6 +149,7 @@ class _Client:
             self._lines.said(self._run, [event])
 
     def ended(self, reason: str, outcome: Outcome) -> None:
+        self._sessions.discard(self)
         if self._socket is not None:
             self._socket.close(_CLOSE_CODES.get(reason, FAILED), reason)
         self._run.finish(outcome)
@@ -164,16 +173,16 @@ class _Client:
         return taken
 
     def too_large(self) -> None:
-        self._end("frame_too_large")
+        self.end("frame_too_large")
 
     def left(self) -> None:
         if self._session is not None:
             self._session.leave()
 
     def stopping(self) -> None:
-        self._end("worker_draining")
+        self.end("worker_draining")
 
-    def _end(self, reason: str) -> None:
+    def end(self, reason: str) -> None:
         if self._session is not None:
             self._session.end(reason)
 
