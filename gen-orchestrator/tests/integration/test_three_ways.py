@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,9 +14,14 @@ from platform_process import COZYCTL, PlatformProcess, read_events, write_projec
 class Server:
     """Where functions are asked for: their path differs, and nothing else."""
 
-    def __init__(self, http: httpx.Client, path: str) -> None:
+    def __init__(self, http: httpx.Client, path: str, kept: Path) -> None:
         self.http = http
         self.path = path
+        self._kept = kept
+
+    def files(self) -> int:
+        """How many files of callers are kept."""
+        return len([path for path in self._kept.rglob("*") if path.is_file() and ("upload-" in str(path) or "/inputs/" in str(path))])
 
     def invoke(self, function: str, payload: object, headers: dict[str, str] | None = None) -> httpx.Response:
         return self.http.post(f"{self.path}/{function}", json={"payload": payload}, headers=headers)
@@ -38,14 +44,14 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         assert process.stderr is not None
         url = next(line for line in (json.loads(each) for each in process.stderr) if line["event"] == "dev.listening")["url"]
         with httpx.Client(base_url=url, timeout=60, trust_env=False) as http:
-            yield Server(http, "/v1/run")
+            yield Server(http, "/v1/run", folder)
         process.terminate()
         process.wait(60)
         process.stderr.close()
         return
     store = ("--store", _database(request)) if request.param == "postgres" else ()
     platform = PlatformProcess(project, folder / "data", *store)
-    yield Server(platform.http, "/v1/local/probe")
+    yield Server(platform.http, "/v1/local/probe", folder)
     platform.close()
 
 
@@ -151,3 +157,35 @@ def test_what_is_wrong_is_said_in_the_same_words(server: Server) -> None:
         assert (answer.status_code, answer.json()["code"], answer.json()["error"]) == (400, "invalid_json", "invalid_json"), answer.text
     assert server.http.get("/livez").status_code == server.http.get("/readyz").status_code == 200
     assert server.http.get("/livez", headers={"host": "evil.example"}).status_code == 421
+
+
+FORM = {"content-type": "multipart/form-data; boundary=B"}
+FIELD = b'--B\r\ncontent-disposition: form-data; name="text"\r\n\r\nwhole\r\n'
+FILE = b'--B\r\ncontent-disposition: form-data; name="file"; filename="f"\r\ncontent-type: text/plain\r\n\r\n' + b"x" * 5000 + b"\r\n"
+WHOLE = FIELD + FILE + b"--B--\r\n"
+
+
+def test_a_form_that_is_cut_off_runs_nothing(server: Server) -> None:
+    def runs() -> int:
+        return len(server.http.get("/v1/runs", params={"function": "echo"}).json()["data"])
+
+    before = runs()
+    ends = [0, 1, 3, 20, len(FIELD) - 9, len(FIELD) - 2, len(FIELD), len(FIELD) + 50, len(FIELD) + 3000, len(WHOLE) - 6, len(WHOLE) - 3]
+    for end in ends:
+        answer = server.http.post(f"{server.path}/echo", content=WHOLE[:end], headers=FORM)
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_multipart"), (end, answer.text)
+        assert answer.headers["content-type"] == "application/problem+json"
+    assert runs() == before
+    assert server.files() == 0
+    for end in (len(WHOLE) - 2, len(WHOLE)):  # the closing delimiter is there; what follows it means nothing
+        answer = server.http.post(f"{server.path}/echo", content=WHOLE[:end], headers=FORM)
+        assert (answer.status_code, answer.json()["output"]["text"]) == (200, "whole"), answer.text
+
+
+def test_texts_of_a_form_that_cannot_be_read_are_said(server: Server) -> None:
+    for charset, text in (("unicode_escape", b"\\ud800"), ("utf-7", b"+2AA-"), ("undefined", b"x")):
+        body = FIELD.replace(b"whole", text) + b"--B--\r\n"
+        answer = server.http.post(
+            f"{server.path}/echo", content=body, headers={"content-type": f"{FORM['content-type']}; charset={charset}"}
+        )
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_multipart"), (charset, answer.text)

@@ -1,20 +1,17 @@
 """Multipart run requests: a part `payload` with JSON, and files whose part names say where in the payload they belong."""
 
+import asyncio
 import re
 import shutil
-from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from starlette.datastructures import Headers, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.datastructures import UploadFile
 
 from gen_worker.execution.text_fields import FormPayload, TextFieldError, read_json
-from gen_worker.http.asgi import BodyReader, Request, RequestError
-
-MAX_FILES = 100
-MAX_FIELDS = 1000
+from gen_worker.http.asgi import Request, RequestError
+from gen_worker.http.forms import read_form
 
 
 async def read_multipart(request: Request, struct: type[msgspec.Struct], folder: Path, max_bytes: int) -> tuple[bytes, dict[str, Path]]:
@@ -23,17 +20,9 @@ async def read_multipart(request: Request, struct: type[msgspec.Struct], folder:
     A file part named `image` or `images[0]` or `options.mask` fills that place with `{"ref": "upload:..."}`. Text parts fill theirs
     with their value, as the payload type `struct` has it; parts of the same name are a list.
     """
-    headers = Headers(raw=request.scope["headers"])
-    parser = MultiPartParser(
-        headers, _chunks(BodyReader(request, max_bytes)), max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=max_bytes
-    )
+    form = await read_form(request, max_bytes)
     try:
-        form = await parser.parse()
-    except (MultiPartException, KeyError) as exc:
-        detail = getattr(exc, "message", None) or "it has no boundary"
-        raise RequestError(400, "invalid_multipart", f"the multipart body cannot be read: {detail}", error="invalid_multipart") from None
-    try:
-        return _assemble(list(form.multi_items()), struct, folder)
+        return await asyncio.to_thread(_assemble, list(form.multi_items()), struct, folder)
     except TextFieldError as exc:
         raise RequestError(400, "validation", str(exc), error="invalid_field") from None
     finally:
@@ -86,8 +75,3 @@ def _keep(file: UploadFile, folder: Path, index: int) -> Path:
     with path.open("wb") as target:
         shutil.copyfileobj(file.file, target, 1 << 20)
     return path
-
-
-async def _chunks(reader: BodyReader) -> AsyncGenerator[bytes, None]:
-    while not reader.ended:
-        yield await reader.next_chunk()

@@ -8,20 +8,17 @@ import asyncio
 import base64
 import hashlib
 import re
-from collections.abc import AsyncGenerator
 from pathlib import PurePosixPath
 from typing import Any
 
 import msgspec
-from starlette.datastructures import Headers, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.datastructures import UploadFile
 
 from gen_orchestrator.hub.files import RunFiles
-from gen_worker.http.asgi import BodyReader, Request, RequestError
+from gen_worker.http.asgi import Request, RequestError
+from gen_worker.http.forms import read_form as read_form_parts
 
 MAX_BYTES = 256 << 20
-MAX_FILES = 100
-MAX_FIELDS = 1000
 _STEP = re.compile(r"([^.\[\]]+)|\[([0-9]{1,5})\]")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 Schema = dict[str, Any]
@@ -38,21 +35,7 @@ class Form:
 
 async def read_form(request: Request, files: RunFiles, owner: str, run_id: str, schema: Schema) -> Form:
     """Read a form for a run that is about to be accepted, and keep its files. `RequestError` 400 says what is wrong with it."""
-    parser = MultiPartParser(
-        Headers(raw=request.scope["headers"]),
-        _chunks(BodyReader(request, MAX_BYTES)),
-        max_files=MAX_FILES,
-        max_fields=MAX_FIELDS,
-        max_part_size=MAX_BYTES,
-    )
-    try:
-        form = await parser.parse()
-    except (MultiPartException, KeyError) as exc:
-        detail = getattr(exc, "message", None) or "it has no boundary"
-        raise RequestError(400, "invalid_multipart", f"the multipart body cannot be read: {detail}", error="invalid_multipart") from None
-    except (LookupError, UnicodeError) as exc:
-        detail = f"the multipart body's texts cannot be read: {ascii(str(exc))[1:-1]}; send them as UTF-8"
-        raise RequestError(400, "invalid_multipart", detail, error="invalid_multipart") from None
+    form = await read_form_parts(request, MAX_BYTES)
     try:
         return await asyncio.to_thread(_assemble, list(form.multi_items()), files, owner, run_id, schema)
     finally:
@@ -188,8 +171,3 @@ def _file_name(name: str | None) -> str:
 
 def _wrong(detail: str) -> RequestError:
     return RequestError(400, "validation", detail, error="invalid_field")
-
-
-async def _chunks(reader: BodyReader) -> AsyncGenerator[bytes, None]:
-    while not reader.ended:
-        yield await reader.next_chunk()
