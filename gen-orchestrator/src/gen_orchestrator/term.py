@@ -19,6 +19,7 @@ from gen_orchestrator import tracing
 from gen_orchestrator.api.admin import AdminRoutes
 from gen_orchestrator.api.app import build_app
 from gen_orchestrator.api.files import FileRoutes
+from gen_orchestrator.api.releases import ReleaseRoutes
 from gen_orchestrator.api.runs import RunRoutes
 from gen_orchestrator.api.streams import RunStreams
 from gen_orchestrator.api.workers import WorkerRoutes
@@ -136,9 +137,15 @@ class Term:
         files = RunFiles(settings.data / "files", self._winner)
         waits = Waits(self.pool, clock, lambda release_id: self.keeper.failures.get(release_id, ""))
         runs = RunRoutes(self.registry, self.dispatcher, store, RunStreams(store, files), receivers, waits, files)
-        admin = AdminRoutes(self.registry, self.dispatcher, self.pool, metrics, fitness, self.keeper.failures, self._tag_moved)
+        admin = AdminRoutes(self.registry, self.dispatcher, self.pool, metrics, fitness, self.keeper.failures)
         self.app: ASGIApp = build_app(
-            runs, FileRoutes(files, file_tokens), WorkerRoutes(self.pool, self.keeper, tokens.jwks), admin, settings.hosts, log
+            runs,
+            FileRoutes(files, file_tokens),
+            WorkerRoutes(self.pool, self.keeper, tokens.jwks),
+            admin,
+            ReleaseRoutes(self.registry, self._tag_moved),
+            settings.hosts,
+            log,
         )
         retention = Retention(settings.retention, store, files, log, clock.unix_s)
         self._tasks = [

@@ -13,7 +13,7 @@ from starlette.datastructures import QueryParams
 from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
-from gen_worker.errors import WorkerError
+from gen_worker.errors import FieldError, WorkerError
 from gen_worker.http.headers import whole_number
 from gen_worker.http.hosts import HostPolicy
 
@@ -40,8 +40,10 @@ class RequestError(WorkerError):
         error: str | None = None,
         hint: str | None = None,
         headers: Mapping[str, str] | None = None,
+        errors: Sequence[FieldError] = (),
     ) -> None:
         super().__init__(detail)
+        self.errors = tuple(errors)
         self.headers = headers or {}
         self.status = status
         self.request_code = code

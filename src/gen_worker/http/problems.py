@@ -3,6 +3,7 @@
 from http import HTTPStatus
 
 from gen_worker.contract.problem import PROBLEM_JSON, Problem
+from gen_worker.errors import FieldError
 
 __all__ = ["PROBLEM_JSON", "Problem", "problem", "status_of"]
 
@@ -31,7 +32,14 @@ def status_of(code: str, error_type: str = "") -> int:
 
 
 def problem(
-    status: int, code: str, detail: str, *, error: str | None = None, hint: str | None = None, instance: str | None = None
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    error: str | None = None,
+    hint: str | None = None,
+    instance: str | None = None,
+    errors: tuple[FieldError, ...] = (),
 ) -> Problem:
     """A problem that never became a run."""
     return Problem(
@@ -42,5 +50,6 @@ def problem(
         error=error,
         hint=hint,
         instance=instance,
+        errors=errors,
         retryable=status in (429, 503),
     )

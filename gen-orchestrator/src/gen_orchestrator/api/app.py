@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gen_orchestrator.api.admin import AdminRoutes
 from gen_orchestrator.api.docs import DocsRoutes
 from gen_orchestrator.api.files import FileRoutes
+from gen_orchestrator.api.releases import ReleaseRoutes
 from gen_orchestrator.api.runs import RunRoutes
 from gen_orchestrator.api.workers import WorkerRoutes
 from gen_orchestrator.store.base import StoreError, StoreFullError
@@ -16,15 +17,19 @@ from gen_worker.http.hosts import HostPolicy
 from gen_worker.http.problems import PROBLEM_JSON, problem
 from gen_worker.log import Log
 
-RESERVED = frozenset({"runs", "releases", "workers", "status", "files", "endpoints"})  # no owner has such a name
+RESERVED = frozenset({"runs", "releases", "workers", "status", "files", "endpoints", "tags"})  # no owner has such a name
 
 
-def build_app(runs: RunRoutes, files: FileRoutes, workers: WorkerRoutes, admin: AdminRoutes, hosts: HostPolicy, log: Log) -> ASGIApp:
+def build_app(
+    runs: RunRoutes, files: FileRoutes, workers: WorkerRoutes, admin: AdminRoutes, releases: ReleaseRoutes, hosts: HostPolicy, log: Log
+) -> ASGIApp:
     """All routes. Whatever a handler raises becomes a problem."""
 
     async def on_error(request: Request, exc: Exception) -> None:
         if isinstance(exc, RequestError):
-            body = problem(exc.status, exc.request_code, str(exc), error=exc.error, hint=exc.hint, instance=request.scope["path"])
+            body = problem(
+                exc.status, exc.request_code, str(exc), error=exc.error, hint=exc.hint, instance=request.scope["path"], errors=exc.errors
+            )
             headers = dict(exc.headers or {})
             if exc.status in (429, 503):
                 headers.setdefault("retry-after", "1")
@@ -54,8 +59,12 @@ def build_app(runs: RunRoutes, files: FileRoutes, workers: WorkerRoutes, admin: 
         ("GET", "/v1/workers", workers.list),
         ("GET", "/v1/workers/{worker_id}/logs", workers.logs),
         ("POST", "/v1/workers/{worker_id}/drain", workers.drain),
-        ("GET", "/v1/releases", admin.releases),
-        ("PUT", "/v1/endpoints/{owner}/{endpoint}/functions/{function}/tags/{tag}", admin.move_tag),
+        ("GET", "/v1/releases", releases.list),
+        ("GET", "/v1/releases/{release_id}", releases.get),
+        ("GET", "/v1/releases/{release_id}/diff/{other_id}", releases.diff),
+        ("GET", "/v1/tags", releases.tags),
+        ("GET", "/v1/endpoints/{owner}/{endpoint}/functions/{function}/tags/{tag}", releases.tag),
+        ("PUT", "/v1/endpoints/{owner}/{endpoint}/functions/{function}/tags/{tag}", releases.move),
         ("GET", "/v1/files/{owner}/{ref:path}", files.download),
         ("GET", "/api/v1/file/{ref:path}", files.read),
         ("PUT", "/api/v1/file/{ref:path}", files.put),

@@ -47,6 +47,20 @@ _TAG = _object(
     version=_NUMBER,
     moved_at={"type": "number"},
 )
+_RELEASE["properties"]["tags"] = _TEXTS
+_WHOLE_RELEASE: Schema = {**_RELEASE, "properties": {**_RELEASE["properties"], "manifest": {"type": "object"}}}
+_TAG_HISTORY: Schema = {**_TAG, "properties": {**_TAG["properties"], "history": {"type": "array", "items": _TAG}}}
+_CHANGE = _object(
+    "function side pointer text breaking",
+    **dict.fromkeys(("function", "pointer", "text"), _TEXT),
+    side={"type": "string", "enum": ["function", "input", "output"]},
+    breaking={"type": "boolean"},
+)
+_DIFF = _object(
+    "from to breaking changes",
+    **{"from": _TEXT, "to": _TEXT, "breaking": {"type": "boolean"}, "changes": {"type": "array", "items": _CHANGE}},
+)
+_MOVE = _object("release_id", release_id=_TEXT, expected=_OPTIONAL, breaking={"type": "boolean"})
 _STATUS = _object(
     "version open_runs lanes workers tags",
     version=_TEXT,
@@ -86,7 +100,7 @@ def own_paths() -> dict[str, Schema]:
     metrics = {"description": "Prometheus' text format", "content": {"text/plain": {"schema": _TEXT}}}
     run_id, worker_id = _path("run_id"), _path("worker_id")
     tag = [_path("owner"), _path("endpoint"), _path("function"), _path("tag")]
-    move = {"required": True, "content": {"application/json": {"schema": _object("release_id", release_id=_TEXT, expected=_OPTIONAL)}}}
+    move = {"required": True, "content": {"application/json": {"schema": _MOVE}}}
     found: dict[str, Schema] = {
         "/v1/runs": {
             "get": _operation(
@@ -125,10 +139,30 @@ def own_paths() -> dict[str, Schema]:
                 "list_releases", "Newest first", {"200": json_response("Releases", _list(_RELEASE))}, query=("owner", "endpoint")
             )
         },
+        "/v1/releases/{release_id}": {
+            "get": _operation(
+                "get_release", "A release", {"200": json_response("It, with its manifest", _WHOLE_RELEASE)}, _path("release_id")
+            )
+        },
+        "/v1/releases/{release_id}/diff/{other_id}": {
+            "get": _operation(
+                "diff_releases",
+                "What differs for callers",
+                {"200": json_response("What a move from the first to the second changes", _DIFF)},
+                _path("release_id"),
+                _path("other_id"),
+            )
+        },
+        "/v1/tags": {
+            "get": _operation(
+                "list_tags", "Where tags point", {"200": json_response("Tags", _list(_TAG))}, query=("owner", "endpoint", "function")
+            )
+        },
         "/v1/endpoints/{owner}/{endpoint}/functions/{function}/tags/{tag}": {
+            "get": _operation("get_tag", "Where a tag points", {"200": json_response("It, and its history", _TAG_HISTORY)}, *tag),
             "put": _operation(
                 "move_tag", "Promote, or roll back", {"200": json_response("The tag", _TAG), **_statuses("409")}, *tag, body=move
-            )
+            ),
         },
         "/v1/files/{owner}/{ref}": {"get": _operation("get_file", "A file", {**file, **_statuses("416")}, _path("owner"), _path("ref"))},
         "/livez": {"get": _operation("get_livez", "Whether the process lives", {"200": json_response("It does", _OK)})},

@@ -128,8 +128,9 @@ class _Comparison:
         for name in _FORM:
             before, after = old.get(name), new.get(name)
             if before != after:
-                text = f"{name} is {_shown(after) if after is not None else 'gone'}; it was {_shown(before) if before is not None else 'not set'}"
-                yield self._change(pointer, text, breaking=after is not None if self._side == "input" else before is not None)
+                now, then = (_shown(each) if each is not None else "not set" for each in (after, before))
+                breaking = after is not None if self._side == "input" else before is not None
+                yield self._change(pointer, f"{name} is {now}; it was {then}", breaking=breaking)
 
     def _fields(self, old: Schema, new: Schema, pointer: str) -> Iterator[Change]:
         befores, afters = old.get("properties", {}), new.get("properties", {})

@@ -111,6 +111,10 @@ class Registry:
                 for _, tag in sorted(tags.items())
             ]
 
+    def history(self, owner: str, endpoint: str, function: str, tag: str) -> list[Tag]:
+        """Where a tag points, and each release at which it pointed before, newest first; empty where there is no such tag. Blocking."""
+        return self._store.tag_history(owner, endpoint, function, tag)
+
     def add(self, owner: str, manifest: bytes, source: str, message: str = "") -> Release:
         """Publish a release: the same manifest from the same source is the same release. `msgspec.DecodeError` for what is no manifest."""
         parsed = msgspec.json.decode(manifest, type=Manifest)

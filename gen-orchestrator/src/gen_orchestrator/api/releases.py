@@ -1,0 +1,143 @@
+"""Releases and the tags that point at them: lists, what differs, and moving a tag.
+
+A tag moves by compare-and-set where the caller says what it must point at now. A move that would break callers is refused until it is asked
+for by `"breaking": true`; back to a release that the tag pointed at before, it never is.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from gen_orchestrator.domain.compatibility import Change, changes, function_changes
+from gen_orchestrator.hub.registry import NotFoundError, Registry, TagMovedError
+from gen_orchestrator.store.base import Release, Tag
+from gen_worker.contract.manifest import FunctionEntry
+from gen_worker.errors import FieldError
+from gen_worker.http.asgi import Request, RequestError
+
+MAX_BODY_BYTES = 64 << 10
+
+
+class MoveTag(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of a tag move. `expected`: the release that the tag must point at now, `""` for none; `breaking`: callers may break."""
+
+    release_id: str
+    expected: str | None = None
+    breaking: bool = False
+
+
+class ReleaseRoutes:
+    """Handlers of `/v1/releases`, `/v1/tags` and `/v1/endpoints/.../tags/...`. `on_tag_moved` is called after each move."""
+
+    def __init__(self, registry: Registry, on_tag_moved: Callable[[Tag], None]) -> None:
+        self._registry = registry
+        self._on_tag_moved = on_tag_moved
+
+    async def list(self, request: Request) -> None:
+        """`GET /v1/releases[?owner=&endpoint=]`: newest first, with the tags that point at each."""
+        query = request.query()
+        owner, endpoint = query.get("owner", ""), query.get("endpoint", "")
+        pointing: dict[str, list[str]] = {}
+        for tag in self._registry.tags(owner, endpoint):
+            pointing.setdefault(tag.release_id, []).append(f"{tag.function}:{tag.tag}")
+        data = [{**self._shown(each), "tags": pointing.get(each.release_id, [])} for each in self._registry.releases(owner, endpoint)]
+        await request.answer(200, msgspec.json.encode({"data": data}))
+
+    async def get(self, request: Request) -> None:
+        """`GET /v1/releases/{release_id}`: with its manifest."""
+        release = self._release(request.parts["release_id"])
+        tags = [f"{tag.function}:{tag.tag}" for tag in self._registry.tags(release.owner) if tag.release_id == release.release_id]
+        body = {**self._shown(release), "tags": tags, "manifest": msgspec.Raw(release.manifest)}
+        await request.answer(200, msgspec.json.encode(body))
+
+    async def diff(self, request: Request) -> None:
+        """`GET /v1/releases/{release_id}/diff/{other_id}`: what callers meet when a tag moves from the first to the second."""
+        old, new = self._release(request.parts["release_id"]), self._release(request.parts["other_id"])
+        if (old.owner, old.endpoint) != (new.owner, new.endpoint):
+            detail = f"{old.release_id} is of {old.owner}/{old.endpoint}, {new.release_id} of {new.owner}/{new.endpoint}"
+            raise RequestError(400, "validation", f"{detail}; expected two releases of one endpoint")
+        found = changes(self._registry.manifest(old.release_id), self._registry.manifest(new.release_id))
+        body = {"from": old.release_id, "to": new.release_id, "breaking": any(change.breaking for change in found), "changes": found}
+        await request.answer(200, msgspec.json.encode(body))
+
+    async def tags(self, request: Request) -> None:
+        """`GET /v1/tags[?owner=&endpoint=&function=]`."""
+        query = request.query()
+        function = query.get("function", "")
+        found = self._registry.tags(query.get("owner", ""), query.get("endpoint", ""))
+        await request.answer(200, msgspec.json.encode({"data": [tag for tag in found if function in ("", tag.function)]}))
+
+    async def tag(self, request: Request) -> None:
+        """`GET /v1/endpoints/{owner}/{endpoint}/functions/{function}/tags/{tag}`: where it points, and each place where it has pointed."""
+        parts = request.parts
+        names = parts["owner"], parts["endpoint"], parts["function"], parts["tag"]
+        try:
+            self._registry.resolve(*names)
+        except NotFoundError as exc:
+            raise RequestError(404, "not_found", str(exc)) from None
+        history = await asyncio.to_thread(self._registry.history, *names)
+        await request.answer(200, msgspec.json.encode({**msgspec.to_builtins(history[0]), "history": history}))
+
+    async def move(self, request: Request) -> None:
+        """`PUT /v1/endpoints/{owner}/{endpoint}/functions/{function}/tags/{tag}`."""
+        parts = request.parts
+        names = parts["owner"], parts["endpoint"], parts["function"], parts["tag"]
+        try:
+            wanted = msgspec.json.decode(await request.body(MAX_BODY_BYTES), type=MoveTag)
+        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+            raise RequestError(400, "validation", f'{exc}; expected {{"release_id": "...", "expected": "..."}}') from None
+        try:
+            if not wanted.breaking:
+                await asyncio.to_thread(self._check_callers, *names, wanted.release_id)
+            tag = await asyncio.to_thread(lambda: self._registry.move(*names, wanted.release_id, expected=wanted.expected))
+        except NotFoundError as exc:
+            raise RequestError(404, "not_found", str(exc)) from None
+        except TagMovedError as exc:
+            raise RequestError(409, "conflict", str(exc)) from None
+        self._on_tag_moved(tag)
+        await request.answer(200, msgspec.json.encode(tag))
+
+    def _check_callers(self, owner: str, endpoint: str, function: str, tag: str, release_id: str) -> None:
+        history = self._registry.history(owner, endpoint, function, tag)
+        if not history or any(each.release_id == release_id for each in history):
+            return
+        old, new = (self._entry(each, function) for each in (history[0].release_id, release_id))
+        if old is None or new is None:
+            return  # the move itself says which function is missing
+        breaking = [change for change in function_changes(old, new) if change.breaking]
+        if breaking:
+            raise RequestError(
+                409,
+                "breaking_change",
+                f"{release_id} breaks callers of {owner}/{endpoint}/{function}:{tag}: {_told(breaking)}",
+                hint='to move the tag all the same, send "breaking": true (cozyctl promote --breaking)',
+                errors=[FieldError(each.pointer, f"{each.side}: {each.text}") for each in breaking],
+            )
+
+    def _entry(self, release_id: str, function: str) -> FunctionEntry | None:
+        entries = self._registry.manifest(release_id).functions
+        return next((entry for entry in entries if entry.name == function), None)
+
+    def _release(self, release_id: str) -> Release:
+        try:
+            return self._registry.release(release_id)
+        except NotFoundError as exc:
+            raise RequestError(404, "not_found", str(exc)) from None
+
+    def _shown(self, release: Release) -> dict[str, Any]:
+        return {
+            "release_id": release.release_id,
+            "owner": release.owner,
+            "endpoint": release.endpoint,
+            "source": release.source,
+            "created_at": release.created_at,
+            "message": release.message,
+            "functions": [entry.name for entry in self._registry.manifest(release.release_id).functions],
+        }
+
+
+def _told(breaking: list[Change]) -> str:
+    told = "; ".join(f"{each.side} {each.pointer or 'as a whole'}: {each.text}" for each in breaking[:5])
+    return told + (f"; and {len(breaking) - 5} more" if len(breaking) > 5 else "")

@@ -1,0 +1,200 @@
+"""`cozyctl releases|tags|promote|rollback|diff`: what is published, and which of it callers get."""
+
+import time
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Column, Table
+
+from gen_orchestrator.cli.api import Api, ApiError, url_option
+from gen_orchestrator.cli.shown import age
+from gen_worker.cli.output import EXIT_NOT_FOUND, Verb, fail, json_option, print_json, print_line, say, stdout_of
+from gen_worker.names import did_you_mean
+
+tag_option = click.option("--tag", default="prod", show_default=True, help="Which tag to move.")
+function_option = click.option("--function", "functions", multiple=True, metavar="NAME", help="Only this function; may be repeated.")
+
+
+@click.command("releases", cls=Verb)
+@click.argument("endpoint", required=False, metavar="[OWNER/ENDPOINT]")
+@url_option
+@json_option
+def releases(endpoint: str | None, url: str, as_json: bool) -> int:
+    """Releases, newest first, and the tags that point at each."""
+    owner, name = _endpoint(endpoint)
+    try:
+        found = Api(url).get("/v1/releases", owner=owner, endpoint=name)
+    except ApiError as exc:
+        return exc.report(as_json=as_json)
+    if as_json:
+        print_json(found)
+        return 0
+    table = _table(Column("release", no_wrap=True), "of", "age", "tags", "message")
+    for each in found["data"]:
+        shown = ", ".join(each["tags"]) or "-"
+        table.add_row(
+            each["release_id"], f"{each['owner']}/{each['endpoint']}", age(time.time() - each["created_at"]), shown, each["message"]
+        )
+    _print(table)
+    return 0
+
+
+@click.command("tags", cls=Verb)
+@click.argument("endpoint", required=False, metavar="[OWNER/ENDPOINT[/FUNCTION]]")
+@click.option("--history", is_flag=True, help="Also where each tag has pointed before.")
+@url_option
+@json_option
+def tags(endpoint: str | None, history: bool, url: str, as_json: bool) -> int:
+    """Tags, and the release at which each points."""
+    owner, name, *rest = (*_endpoint(endpoint), *(endpoint or "").split("/")[2:])
+    api = Api(url)
+    try:
+        found = api.get("/v1/tags", owner=owner, endpoint=name, function=rest[0] if rest else "")["data"]
+        if history:
+            found = [each for tag in found for each in api.get(_tag_path(tag))["history"]]
+    except ApiError as exc:
+        return exc.report(as_json=as_json)
+    if as_json:
+        print_json({"data": found})
+        return 0
+    table = _table("function", "tag", Column("release", no_wrap=True), "moved", "move")
+    for each in found:
+        name = f"{each['owner']}/{each['endpoint']}/{each['function']}"
+        table.add_row(name, each["tag"], each["release_id"], f"{age(time.time() - each['moved_at'])} ago", str(each["version"]))
+    _print(table)
+    return 0
+
+
+@click.command("promote", cls=Verb)
+@click.argument("release", metavar="RELEASE|OWNER/ENDPOINT:TAG")
+@function_option
+@tag_option
+@click.option("--breaking", is_flag=True, help="Also where callers of the tag break.")
+@url_option
+@json_option
+def promote(release: str, functions: tuple[str, ...], tag: str, breaking: bool, url: str, as_json: bool) -> int:
+    """Point a tag of each function at RELEASE, such as hello-1a2b3c4d5e6f, or at what another tag points at, such as local/hello:dev."""
+    api = Api(url)
+    try:
+        targets = _targets(api, release, functions)
+        if not targets:
+            return fail(f"{release} has no function to promote", EXIT_NOT_FOUND, as_json=as_json, code="not_found")
+        moved = []
+        for target in targets:
+            body = {"release_id": target["release_id"], "breaking": breaking}
+            moved.append(api.put(_tag_path({**target, "tag": tag}), body))
+            if not as_json:
+                _tell(moved[-1])
+    except ApiError as exc:
+        return exc.report(as_json=as_json)
+    if as_json:
+        print_json({"data": moved})
+    else:
+        say(f"back with: cozyctl rollback {moved[0]['owner']}/{moved[0]['endpoint']}" + (f" --tag {tag}" if tag != "prod" else ""))
+    return 0
+
+
+@click.command("rollback", cls=Verb)
+@click.argument("endpoint", metavar="OWNER/ENDPOINT[/FUNCTION]")
+@click.option("--to", "wanted", metavar="RELEASE", help="Which release. By default the one at which the tag pointed before.")
+@tag_option
+@url_option
+@json_option
+def rollback(endpoint: str, wanted: str | None, tag: str, url: str, as_json: bool) -> int:
+    """Point a tag at the release before; of one function, or of each that has one."""
+    owner, name, *rest = (*_endpoint(endpoint), *endpoint.split("/")[2:])
+    api = Api(url)
+    moved = []
+    try:
+        found = api.get("/v1/tags", owner=owner, endpoint=name, function=rest[0] if rest else "")["data"]
+        mine = [each for each in found if each["tag"] == tag]
+        if not mine:
+            known = sorted({f"{each['owner']}/{each['endpoint']}" for each in api.get("/v1/tags")["data"]})
+            near = did_you_mean(f"{owner}/{name}", known)
+            return fail(f"{endpoint} has no tag {tag!r}.{near} See: cozyctl tags", EXIT_NOT_FOUND, as_json=as_json, code="not_found")
+        for each in mine:
+            history = api.get(_tag_path(each))["history"]
+            before = wanted or next((old["release_id"] for old in history if old["release_id"] != each["release_id"]), None)
+            if before is None:
+                say(f"{each['function']}:{tag} has pointed at {each['release_id']} alone: it stays")
+                continue
+            moved.append(api.put(_tag_path(each), {"release_id": before, "expected": each["release_id"]}))
+            if not as_json:
+                _tell(moved[-1])
+    except ApiError as exc:
+        return exc.report(as_json=as_json)
+    if as_json:
+        print_json({"data": moved})
+    return 0
+
+
+@click.command("diff", cls=Verb)
+@click.argument("old", metavar="RELEASE|OWNER/ENDPOINT:TAG")
+@click.argument("new", metavar="RELEASE|OWNER/ENDPOINT:TAG")
+@url_option
+@json_option
+def diff(old: str, new: str, url: str, as_json: bool) -> int:
+    """What changes for callers from one release to another, and what of it breaks them."""
+    api = Api(url)
+    try:
+        ids = [_targets(api, each, ())[0]["release_id"] if "/" in each else each for each in (old, new)]
+        found = api.get(f"/v1/releases/{ids[0]}/diff/{ids[1]}")
+    except ApiError as exc:
+        return exc.report(as_json=as_json)
+    if as_json:
+        print_json(found)
+        return 0
+    for each in found["changes"]:
+        word = "BREAKS " if each["breaking"] else "       "
+        place = "" if each["side"] == "function" else f" {each['side']} {each['pointer'] or '(as a whole)'}"
+        print_line(f"{word}{each['function']}{place}: {each['text']}")
+    if not found["changes"]:
+        say("nothing changes for callers")
+    elif found["breaking"]:
+        say(f"to promote it all the same: cozyctl promote {found['to']} --breaking")
+    return 0
+
+
+def _targets(api: Api, release: str, functions: tuple[str, ...]) -> list[dict[str, Any]]:
+    """What to point at: owner, endpoint, function and release_id of each function."""
+    if "/" in release:
+        path, _, tag = release.partition(":")
+        owner, name = _endpoint(path)
+        wanted = tag or "dev"
+        found = [each for each in api.get("/v1/tags", owner=owner, endpoint=name)["data"] if each["tag"] == wanted]
+        if not found:
+            raise ApiError(f"{owner}/{name} has no tag {wanted!r}; see: cozyctl tags", EXIT_NOT_FOUND, "not_found")
+    else:
+        shown = api.get(f"/v1/releases/{release}")
+        found = [{**shown, "function": name} for name in shown["functions"]]
+    known = [each["function"] for each in found]
+    for name in functions:
+        if name not in known:
+            raise ApiError(f"{release} has no function {name!r}.{did_you_mean(name, known)}", EXIT_NOT_FOUND, "not_found")
+    return [each for each in found if not functions or each["function"] in functions]
+
+
+def _endpoint(text: str | None) -> tuple[str, str]:
+    if not text:
+        return "", ""
+    owner, _, rest = text.partition("/")
+    if not owner or not rest.partition("/")[0]:
+        raise click.UsageError(f"{text!r}: expected owner/endpoint, such as local/hello")
+    return owner, rest.partition("/")[0]
+
+
+def _tag_path(tag: dict[str, Any]) -> str:
+    return f"/v1/endpoints/{tag['owner']}/{tag['endpoint']}/functions/{tag['function']}/tags/{tag['tag']}"
+
+
+def _tell(tag: dict[str, Any]) -> None:
+    print_line(f"{tag['owner']}/{tag['endpoint']}/{tag['function']}:{tag['tag']} is {tag['release_id']}")
+
+
+def _table(*columns: Column | str) -> Table:
+    return Table(*columns, box=None, pad_edge=False, header_style="dim")
+
+
+def _print(table: Table) -> None:
+    Console(file=stdout_of().text(), highlight=False).print(table)

@@ -1,0 +1,118 @@
+"""Releases of one endpoint, and the tags that callers follow: what moves, what differs, what is refused."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from platform_process import COZYCTL, PlatformProcess, write_project
+
+TAG = "/v1/endpoints/local/probe/functions/{}/tags/{}"
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlatformProcess]:
+    """A platform whose project was edited once: `version` says 2 at `dev`, and `echo` needs another field there."""
+    folder = tmp_path_factory.mktemp("releases")
+    started = PlatformProcess(write_project(folder / "probe"), folder / "data")
+    main = started.project / "src" / "probe" / "main.py"
+    text = main.read_text().replace("VERSION = 1", "VERSION = 2")
+    text = text.replace(
+        "class Output(", "class Echoed(msgspec.Struct):\n    text: str\n    size: int\n    weight: int = 0\n\nclass Output(", 1
+    )
+    text = text.replace(
+        "def echo(ctx: ActionContext, payload: Input) -> Output:", "def echo(ctx: ActionContext, payload: Echoed) -> Output:"
+    )
+    main.write_text(text)
+    started.until(lambda: len(started.http.get("/v1/releases").json()["data"]) == 2)
+    started.until(lambda: tagged(started, "version", "dev") != tagged(started, "version", "prod"))
+    yield started
+    started.close()
+
+
+def tagged(platform: PlatformProcess, function: str, tag: str) -> str:
+    return str(platform.http.get(TAG.format(function, tag)).json()["release_id"])
+
+
+def verb(platform: PlatformProcess, *arguments: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "COZY_URL": platform.url, "COLUMNS": "200"}
+    return subprocess.run([str(COZYCTL), *arguments], env=env, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_promote_and_rollback(platform: PlatformProcess) -> None:
+    old, new = tagged(platform, "version", "prod"), tagged(platform, "version", "dev")
+    done = verb(platform, "promote", "local/probe:dev", "--function", "version")
+    assert (done.returncode, done.stdout) == (0, f"local/probe/version:prod is {new}\n"), done.stderr
+    assert "cozyctl rollback local/probe" in done.stderr
+    assert platform.invoke("version").json()["output"]["text"] == "2"
+    done = verb(platform, "rollback", "local/probe/version")
+    assert (done.returncode, done.stdout) == (0, f"local/probe/version:prod is {old}\n"), done.stderr
+    assert platform.invoke("version").json()["output"]["text"] == "1"
+    history = [each["release_id"] for each in platform.http.get(TAG.format("version", "prod")).json()["history"]]
+    assert history == [old, new, old]
+    shown = verb(platform, "tags", "local/probe/version", "--history")
+    assert shown.stdout.count(" prod ") == 3
+
+
+def test_a_breaking_promote_is_asked_for(platform: PlatformProcess) -> None:
+    old, new = tagged(platform, "echo", "prod"), tagged(platform, "echo", "dev")
+    refused = platform.http.put(TAG.format("echo", "prod"), json={"release_id": new})
+    assert (refused.status_code, refused.json()["code"]) == (409, "breaking_change")
+    assert {"pointer": "/size", "message": "input: a new field that every payload must have"} in refused.json()["errors"]
+    done = verb(platform, "promote", new, "--function", "echo")
+    assert done.returncode == 1
+    assert "/size" in done.stderr
+    assert "--breaking" in done.stderr
+    assert tagged(platform, "echo", "prod") == old
+    assert verb(platform, "promote", new, "--function", "echo", "--breaking").returncode == 0
+    assert tagged(platform, "echo", "prod") == new
+    assert platform.http.put(TAG.format("echo", "prod"), json={"release_id": old}).status_code == 200, "back is always possible"
+
+
+def test_diff_says_what_breaks_first(platform: PlatformProcess) -> None:
+    old, new = tagged(platform, "echo", "prod"), tagged(platform, "echo", "dev")
+    done = verb(platform, "diff", old, "local/probe:dev")
+    lines = done.stdout.splitlines()
+    assert "BREAKS echo input /size: a new field that every payload must have" in lines, done.stderr
+    assert "       echo input /weight: a new field" in lines
+    assert [line.startswith("BREAKS") for line in lines] == sorted([line.startswith("BREAKS") for line in lines], reverse=True)
+    assert json.loads(verb(platform, "diff", old, old, "--json").stdout) == {"from": old, "to": old, "breaking": False, "changes": []}
+    assert platform.http.get(f"/v1/releases/{old}/diff/{new[:-1]}x").status_code == 404
+
+
+def test_releases_are_listed_with_their_tags(platform: PlatformProcess) -> None:
+    new = tagged(platform, "echo", "dev")
+    listed = platform.http.get("/v1/releases", params={"endpoint": "probe"}).json()["data"]
+    assert listed[0]["release_id"] == new
+    assert "echo:dev" in listed[0]["tags"]
+    whole = platform.http.get(f"/v1/releases/{new}").json()
+    assert {entry["name"] for entry in whole["manifest"]["functions"]} == set(whole["functions"])
+    shown = verb(platform, "releases").stdout
+    assert shown.index(new) < shown.index(tagged(platform, "echo", "prod"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "word"),
+    [
+        (("promote", "probe-000"), 3, "no release"),
+        (("promote", "local/prob:dev"), 3, "no tag"),
+        (("promote", "local/probe:dev", "--function", "ecko"), 3, "echo"),
+        (("rollback", "local/prob"), 3, "local/probe"),
+        (("rollback", "probe"), 2, "owner/endpoint"),
+        (("diff", "a", "b"), 3, "no release"),
+        (("tags", "probe"), 2, "owner/endpoint"),
+    ],
+)
+def test_what_is_not_there_is_named(platform: PlatformProcess, arguments: tuple[str, ...], status: int, word: str) -> None:
+    done = verb(platform, *arguments)
+    assert (done.returncode, word in done.stderr) == (status, True), done
+
+
+def test_a_move_that_came_too_late_changes_nothing(platform: PlatformProcess, tmp_path: Path) -> None:
+    now = tagged(platform, "sleep", "prod")
+    lost = platform.http.put(TAG.format("sleep", "prod"), json={"release_id": tagged(platform, "sleep", "dev"), "expected": "probe-0"})
+    assert (lost.status_code, tagged(platform, "sleep", "prod")) == (409, now)
+    unknown = platform.http.put(TAG.format("sleep", "prod"), json={"release_id": now, "breakin": True})
+    assert (unknown.status_code, "breakin" in unknown.json()["detail"]) == (400, True)
