@@ -313,17 +313,25 @@ class Connection:
                 if self._lingering is not None:
                     self._lingering.cancel()
                     self._lingering = None
-                if self._heartbeat_due:
-                    self._heartbeat_due = False
-                    await stream.send(self._registration(is_heartbeat=True))
-                while (out := session.outgoing(SEND_BYTES)) is not None:
-                    message, taken = out
-                    data = codec.encode_sendable(message, self._note_unencodable)
-                    self._largest_bytes = max(self._largest_bytes, len(data))
-                    await stream.send(data)
-                    session.sent(taken, time.monotonic())
+                # What was said before a registration goes before it, as much as one message holds: peers read "it is ready", then the list.
+                while await self._send_waiting(stream, session) or self._heartbeat_due:
+                    if self._heartbeat_due:
+                        self._heartbeat_due = False
+                        await stream.send(self._registration(is_heartbeat=True))
         except StreamOverError:
             return
+
+    async def _send_waiting(self, stream: ClosableStream, session: WorkerSession) -> bool:
+        """Send one message of what waits; False when nothing does."""
+        out = session.outgoing(SEND_BYTES)
+        if out is None:
+            return False
+        message, taken = out
+        data = codec.encode_sendable(message, self._note_unencodable)
+        self._largest_bytes = max(self._largest_bytes, len(data))
+        await stream.send(data)
+        session.sent(taken, time.monotonic())
+        return True
 
     def _registration(self, *, is_heartbeat: bool) -> bytes:
         """What the worker is now. Where that cannot be told, what it last was: the scheduler must not lose a worker over a number."""

@@ -22,6 +22,7 @@ from gen_worker.residency.manager import LoadedModels
 from gen_worker.runtime.duties import Duties
 from gen_worker.runtime.voice import Voice
 from gen_worker.sources.listings import listing_of
+from gen_worker.sources.source import LocalModel
 from gen_worker.wire.messages import (
     Event,
     ReleaseConfig,
@@ -133,31 +134,56 @@ class Releases:
         )
 
     async def _prefetch(self, model_id: str) -> None:
+        """Peers read the events in this order: `started`, `ready`, `cached`, `completed`, then a registration that lists the model. What is
+        here already was not started: `completed` with `cached`, `ready`, `cached`."""
         began_s = time.monotonic()
-        self._say("model.download.started", model_id=model_id)
+        started = False
+
+        def start() -> None:
+            nonlocal started
+            if not started:
+                started = True
+                self._say("model.download.started", model_id=model_id)
+
+        def hear(now: ModelProgress) -> None:
+            start()
+            self._hear(now)
+
         self.busy += 1
         try:
             # What a scheduler requires it may name without a key: a ref that a run is about to be pinned to.
             key, spec = self._models.keyspace.find(model_id) or ("", ModelSpec.checked(model_id))
-            local, cached = await self._models.prefetch(key, spec, self.listings, self._hear, self._functions.values())
+            local, cached = await self._models.prefetch(key, spec, self.listings, hear, self._functions.values())
         except (WorkerError, ValueError) as exc:
+            start()
             self._refuse_prefetch(model_id, exc, _ms(began_s))
         else:
-            self._say("model.download.completed", model_id=model_id, cached=cached, duration_ms=_ms(began_s))
-            self._say("model.ready", model_id=model_id)
-            mount = mount_of(local.path)
-            self._say(
-                "model.cached",
-                model_variant_id=model_id,
-                disk_backend=mount.backend if mount else "local",
-                disk_fstype=mount.fstype if mount else "",
-                disk_volume_key=mount.volume_key if mount else "",
-            )
+            if cached:
+                self._say_completed(model_id, cached=True, duration_ms=0)
+            else:
+                start()
+            self._say_cached(model_id, local)
+            if not cached:
+                self._say_completed(model_id, cached=False, duration_ms=_ms(began_s))
             self._say_inventory()
         finally:
             self.busy -= 1
             self._wanted.discard(model_id)
         self._refresh()
+
+    def _say_completed(self, model_id: str, *, cached: bool, duration_ms: int) -> None:
+        self._say("model.download.completed", model_id=model_id, cached=cached, duration_ms=duration_ms)
+
+    def _say_cached(self, model_id: str, local: LocalModel) -> None:
+        mount = mount_of(local.path)
+        self._say("model.ready", model_id=model_id)
+        self._say(
+            "model.cached",
+            model_variant_id=model_id,
+            disk_backend=mount.backend if mount else "local",
+            disk_fstype=mount.fstype if mount else "",
+            disk_volume_key=mount.volume_key if mount else "",
+        )
 
     def _refuse_prefetch(self, model_id: str, error: Exception, duration_ms: int = 0) -> None:
         self._log.warning("model.download.failed", model=model_id[:200], error=outcome_of(error).error_message)

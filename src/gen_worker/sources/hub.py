@@ -80,9 +80,9 @@ class ListedSource:
         self._renew = renew
 
     def present(self, want: ModelWant) -> LocalModel | None:
-        listing = want.listing
         try:
-            found = self._store.cas.find(listing.digest) if listing is not None and listing.digest else None
+            listing = _of_the_pin(want)
+            found = self._store.cas.find(listing.digest) if listing.digest else None
         except ValueError:
             return None
         if found is None:
@@ -91,7 +91,7 @@ class ListedSource:
         return local_model(want.model_id, found)
 
     def fetch(self, want: ModelWant, progress: Progress, cancel: threading.Event) -> LocalModel:
-        listing = want.listing or Listing("", ())
+        listing = _of_the_pin(want)
 
         def renew() -> Listing:
             if self._renew is None:
@@ -99,6 +99,21 @@ class ListedSource:
             return self._renew(want.model_id, listing)
 
         return self._store.fetch(want.model_id, "", listing, renew, progress, cancel)
+
+
+def _of_the_pin(want: ModelWant) -> Listing:
+    """What the scheduler has listed. A ref that is pinned to a version means the files of that version: a list that names no version is
+    taken for the pinned one's; `ValueError` for a list of another, whose weights would be served under this ref's name."""
+    listing = want.listing or Listing("", ())
+    ref = parse_model_ref(want.spec.ref)
+    pinned = ref.digest if isinstance(ref, CozyRef) else None
+    if pinned is None:
+        return listing
+    if not listing.digest:
+        return Listing(pinned, listing.files)
+    if listing.digest.rpartition(":")[2].lower() != pinned.rpartition(":")[2]:
+        raise ValueError(f"the file list is of version {listing.digest[:120]!r}, the ref is pinned to another; list the files of {pinned}")
+    return listing
 
 
 class HubSource:
