@@ -33,20 +33,19 @@ from gen_orchestrator.scheduling.intake import AdmissionError, Intake, Submitted
 from gen_orchestrator.scheduling.lane import Lane
 from gen_orchestrator.scheduling.lanes import Lanes
 from gen_orchestrator.scheduling.open_run import OpenRun, Phase
+from gen_orchestrator.scheduling.open_runs import OpenRuns
+from gen_orchestrator.scheduling.overdue import Overdue
 from gen_orchestrator.scheduling.pool import Pool, Worker
 from gen_orchestrator.scheduling.recorder import Recorder
-from gen_orchestrator.scheduling.shown_events import is_step, shown_as, warnings_of
+from gen_orchestrator.scheduling.run_events import RunEvents
 from gen_orchestrator.store.base import EventChunk, StoreError
 from gen_orchestrator.store.ops import DONE, Lease, RequestCancel, Result
 from gen_orchestrator.store.writer import Writer
-from gen_worker import events
 from gen_worker.clock import Clock
 from gen_worker.log import Log
 from gen_worker.wire.holds import Hold
 from gen_worker.wire.messages import Event, RunResult
 
-TIMEOUT_BACKUP_S = 15.0  # after the worker's own deadline
-CANCEL_GRACE_S = 10.0
 MAX_PASSED_OVER = 32  # runs of a lane that wait for a worker with their models while later ones are looked at
 Files = Callable[[Run], tuple[str, str]]  # base URL and token of the file API for a run
 _encode = msgspec.json.Encoder().encode
@@ -70,9 +69,12 @@ class Dispatcher:
         on_starved: Callable[[], None] = lambda: None,
         on_delivery: Callable[[], None] = lambda: None,
     ) -> None:
+        self.open = OpenRuns()
         self._writer = writer
         self._intake = Intake(writer, self)
-        self._recorder = Recorder(writer, self._over, self._back, on_delivery, self._forget)
+        self._recorder = Recorder(writer, self._over, self._back, on_delivery, self.open.forget)
+        self._events = RunEvents(self._recorder, clock)
+        self._overdue = Overdue(self._recorder, fitness, clock, log, self._detach, self.pump)
         self._pool = pool
         self._clock = clock
         self._random = random
@@ -81,8 +83,6 @@ class Dispatcher:
         self._fitness = fitness
         self._loop = asyncio.get_running_loop()
         self.lanes = Lanes()
-        self.open: dict[str, OpenRun] = {}
-        self._by_key: dict[tuple[str, str], OpenRun] = {}
         self._on_over = on_over
         self._on_starved = on_starved
 
@@ -100,7 +100,7 @@ class Dispatcher:
 
         `AdmissionError` when too much waits, `StoreError` when it cannot be written.
         """
-        there = self.open.get(run.id) or (self._by_key.get((run.owner, run.idempotency_key)) if run.idempotency_key else None)
+        there = self.open.same_as(run)
         if there is not None:
             if there.accepted is not None:  # its commit is under way: nobody may be told of the run before
                 first = await asyncio.shield(there.accepted)
@@ -144,7 +144,7 @@ class Dispatcher:
                 if result is DONE:
                     open_run.cancel_requested = True
                     open_run.run = runs.request_cancel(open_run.run) or open_run.run
-                    self._interrupt(open_run)
+                    self._overdue.interrupt(open_run)
                 if not recorded.done():
                     recorded.set_result(None)
 
@@ -208,37 +208,8 @@ class Dispatcher:
     def on_event(self, worker: Worker, event: Event, hold: Hold) -> None:
         """Something that a run says."""
         open_run = worker.runs.get(event.run_id)
-        if open_run is None or open_run.phase is not Phase.LEASED or event.attempt not in (0, open_run.run.attempt):
-            return
-        name = "output" if event.event_type == events.OUTPUT_DELTA else self._note(open_run, event)
-        if name is None:
-            return
-        if not open_run.first_output_at and name == "output":
-            open_run.first_output_at = self._clock.unix_s()
-        source = (worker.instance_id, hold.number)
-        if open_run.feed.append(open_run.run.attempt, name, event.event_type, event.payload, source) is None:
-            return
-        if not open_run.volatile and (not open_run.holds or open_run.holds[-1] is not hold):  # of what came together one is enough
-            open_run.holds.append(hold.take())
-        self._recorder.save_events(open_run)
-
-    def _note(self, open_run: OpenRun, event: Event) -> str | None:
-        """Take what the control plane wants to know of an event; the name under which readers are shown it, None where they are not."""
-        kind = event.event_type
-        if kind == events.STARTED:
-            open_run.started = True
-            open_run.feed.status_changed()
-            if open_run.run.webhook:
-                self._recorder.started(open_run, self._clock.unix_s())
-        elif kind == events.METRICS_RUN:
-            open_run.metrics = event.payload
-        elif kind == events.WARNING:
-            open_run.warnings = warnings_of(event.payload)
-        elif kind.endswith(".stuck"):
-            open_run.stuck = event.payload
-        elif open_run.stuck and is_step(kind):
-            open_run.stuck = b""  # it goes on
-        return shown_as(kind)
+        if open_run is not None:
+            self._events.take(open_run, event, worker.instance_id, hold)
 
     def on_result(self, worker: Worker, result: RunResult, hold: Hold) -> None:
         """A worker's one result of a run. What nobody waits for, a result of an earlier attempt, is dropped."""
@@ -270,9 +241,9 @@ class Dispatcher:
         open_run.expected_end_s = now_s + open_run.lane.run_s
         open_run.lane.running += 1
         worker.assign(open_run, now_s)
-        self._watch_time(open_run)
+        self._overdue.watch(open_run)
         if open_run.cancel_requested:
-            self._interrupt(open_run)
+            self._overdue.interrupt(open_run)
 
     # ---- decisions
 
@@ -321,10 +292,7 @@ class Dispatcher:
     # ---- steps of one run
 
     def _enter(self, open_run: OpenRun, *, queued: bool = True) -> None:
-        run = open_run.run
-        self.open[run.id] = open_run
-        if run.idempotency_key:
-            self._by_key[run.owner, run.idempotency_key] = open_run
+        self.open.enter(open_run)
         if queued:
             self._queue(open_run)
 
@@ -386,7 +354,7 @@ class Dispatcher:
             self._leave(open_run)
         else:
             self._detach(open_run)
-        self._forget(open_run)
+        self.open.forget(open_run)
         open_run.phase = Phase.OVER
 
     def _leased(self, open_run: OpenRun, worker: Worker, op: Lease, result: Result) -> None:
@@ -415,33 +383,7 @@ class Dispatcher:
         else:
             assert worker.link is not None
             worker.link.start(open_run.command(*self._files(there)))
-            self._watch_time(open_run)
-
-    def _watch_time(self, open_run: OpenRun) -> None:
-        if open_run.run.timeout_ms:
-            after_s = open_run.run.timeout_ms / 1000 + TIMEOUT_BACKUP_S
-            open_run.set_timer(self._loop.call_later(after_s, self._out_of_time, open_run))
-
-    def _out_of_time(self, open_run: OpenRun) -> None:
-        if open_run.phase is not Phase.LEASED:
-            return
-        self._interrupt(open_run)
-        self._give_up(open_run, f"run {open_run.id} went on for {TIMEOUT_BACKUP_S:.0f} s after its time was over")
-        self._recorder.finish(open_run, endings.out_of_time(open_run.run, open_run.stuck, self._clock.unix_s()))
-
-    def _interrupt(self, open_run: OpenRun) -> None:
-        if open_run.phase is not Phase.LEASED or open_run.worker is None:
-            return
-        open_run.worker.interrupt(open_run.id)
-        if open_run.cancel_requested:
-            open_run.set_timer(self._loop.call_later(CANCEL_GRACE_S, self._cancel_overdue, open_run))
-
-    def _cancel_overdue(self, open_run: OpenRun) -> None:
-        if open_run.phase is Phase.LEASED:
-            self._log.warning("run.ignores_cancel", run_id=open_run.id, worker_id=open_run.run.worker_id)
-            self._give_up(open_run, f"run {open_run.id} went on for {CANCEL_GRACE_S:.0f} s after it was canceled")
-            self._recorder.finish(open_run, endings.canceled(self._clock.unix_s()))
-            self.pump(open_run.lane)
+            self._overdue.watch(open_run)
 
     def _after(self, open_run: OpenRun, what: Again | GiveUp, hold: Hold | None = None) -> None:
         at = self._clock.unix_s()
@@ -454,24 +396,9 @@ class Dispatcher:
 
     def _over(self, open_run: OpenRun, run: Run) -> None:
         if not open_run.volatile:  # such a run is found here until it is written
-            self._forget(open_run)
+            self.open.forget(open_run)
         open_run.end(run)
         self._on_over(open_run)
-
-    def _forget(self, open_run: OpenRun) -> None:
-        run = open_run.run
-        if self.open.get(run.id) is open_run:
-            del self.open[run.id]
-        if run.idempotency_key and self._by_key.get((run.owner, run.idempotency_key)) is open_run:
-            del self._by_key[run.owner, run.idempotency_key]
-
-    def _give_up(self, open_run: OpenRun, why: str) -> None:
-        """The run ends here and goes on there: its worker is not to be trusted with another."""
-        worker = open_run.worker
-        self._detach(open_run)
-        if worker is not None:
-            worker.zombies.add(open_run.id)
-            self._fitness.ignores(worker.worker_id, why)
 
     def _detach(self, open_run: OpenRun) -> None:
         worker = open_run.worker

@@ -15,6 +15,7 @@ from gen_orchestrator.domain.admission import Refusal
 from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.scheduling.lane import Lane
 from gen_orchestrator.scheduling.open_run import OpenRun
+from gen_orchestrator.scheduling.open_runs import OpenRuns
 from gen_orchestrator.store.base import StoreError, StoreUnavailableError
 from gen_orchestrator.store.ops import Accept, Result
 from gen_orchestrator.store.writer import Writer
@@ -36,10 +37,10 @@ class Submitted(msgspec.Struct, frozen=True):
     is_new: bool
 
 
-class OpenRuns(Protocol):
+class Owner(Protocol):
     """What acceptance needs of the dispatcher."""
 
-    open: dict[str, OpenRun]
+    open: OpenRuns
 
     def withdraw(self, open_run: OpenRun) -> None:
         """Forget a run that was not accepted."""
@@ -53,9 +54,9 @@ class OpenRuns(Protocol):
 class Intake:
     """Writes acceptances, and tells the callers."""
 
-    def __init__(self, writer: Writer, open_runs: OpenRuns) -> None:
+    def __init__(self, writer: Writer, owner: Owner) -> None:
         self._writer = writer
-        self._runs = open_runs
+        self._owner = owner
 
     def accept(self, open_run: OpenRun, accepted: "asyncio.Future[Submitted]") -> None:
         """Write it down. Where that fails for certain, the caller is told and the run was never there. Where the store did not answer, it
@@ -67,7 +68,7 @@ class Intake:
                 accepted.exception()  # whoever asked may have left
             if not (isinstance(exc, StoreUnavailableError) and exc.unknown):
                 open_run.accepted = None
-                self._runs.withdraw(open_run)
+                self._owner.withdraw(open_run)
 
         def written(result: Result) -> None:
             self._accepted(open_run, result, accepted)
@@ -81,10 +82,10 @@ class Intake:
             if not accepted.done():
                 accepted.set_result(Submitted(open_run, open_run.run, True))
             return
-        self._runs.withdraw(open_run)
+        self._owner.withdraw(open_run)
         if accepted.done():
             return
-        if not there.is_final and there.id not in self._runs.open:
-            accepted.set_result(Submitted(self._runs.take_over(there, open_run.lane), there, False))
+        if not there.is_final and there.id not in self._owner.open:
+            accepted.set_result(Submitted(self._owner.take_over(there, open_run.lane), there, False))
         else:
-            accepted.set_result(Submitted(self._runs.open.get(there.id), there, False))
+            accepted.set_result(Submitted(self._owner.open.get(there.id), there, False))

@@ -1,0 +1,57 @@
+"""What a run says while its worker has it: noted where the control plane wants to know, kept for readers, written.
+
+    Event --noted--> started, metrics, warnings, stuck
+          --shown--> the run's feed --> the store; its acknowledgement (`Hold`) waits for that write
+
+An event of an earlier attempt, or one that the feed has already, is dropped.
+"""
+
+from gen_orchestrator.scheduling.open_run import OpenRun, Phase
+from gen_orchestrator.scheduling.recorder import Recorder
+from gen_orchestrator.scheduling.shown_events import is_step, shown_as, warnings_of
+from gen_worker import events
+from gen_worker.clock import Clock
+from gen_worker.wire.holds import Hold
+from gen_worker.wire.messages import Event
+
+
+class RunEvents:
+    """Of one leader."""
+
+    def __init__(self, recorder: Recorder, clock: Clock) -> None:
+        self._recorder = recorder
+        self._clock = clock
+
+    def take(self, open_run: OpenRun, event: Event, instance_id: str, hold: Hold) -> None:
+        """Take an event that this instance of the run's worker sent."""
+        if open_run.phase is not Phase.LEASED or event.attempt not in (0, open_run.run.attempt):
+            return
+        name = "output" if event.event_type == events.OUTPUT_DELTA else self._note(open_run, event)
+        if name is None:
+            return
+        if not open_run.first_output_at and name == "output":
+            open_run.first_output_at = self._clock.unix_s()
+        source = (instance_id, hold.number)
+        if open_run.feed.append(open_run.run.attempt, name, event.event_type, event.payload, source) is None:
+            return
+        if not open_run.volatile and (not open_run.holds or open_run.holds[-1] is not hold):  # of what came together one is enough
+            open_run.holds.append(hold.take())
+        self._recorder.save_events(open_run)
+
+    def _note(self, open_run: OpenRun, event: Event) -> str | None:
+        """Take what the control plane wants to know of an event; the name under which readers are shown it, None where they are not."""
+        kind = event.event_type
+        if kind == events.STARTED:
+            open_run.started = True
+            open_run.feed.status_changed()
+            if open_run.run.webhook:
+                self._recorder.started(open_run, self._clock.unix_s())
+        elif kind == events.METRICS_RUN:
+            open_run.metrics = event.payload
+        elif kind == events.WARNING:
+            open_run.warnings = warnings_of(event.payload)
+        elif kind.endswith(".stuck"):
+            open_run.stuck = event.payload
+        elif open_run.stuck and is_step(kind):
+            open_run.stuck = b""  # it goes on
+        return shown_as(kind)
