@@ -91,6 +91,15 @@ def test_only_the_current_attempt_writes_the_result(store: Store) -> None:
     assert store.apply(epoch, [Finish("r1", 2, SUCCESS)]) == [DONE]
 
 
+def test_suspicion_grows_with_each_loss_and_stays(store: Store) -> None:
+    epoch = lead(store).epoch
+    store.apply(epoch, [Accept(a_run()), Lease("r1", 1, "w1", 1.0), Requeue("r1", 1, 0.0, executed=True, lost=True, suspicion=2)])
+    store.apply(epoch, [Lease("r1", 2, "w2", 2.0), Requeue("r1", 2, 0.0, executed=True, lost=True, suspicion=1)])
+    store.apply(epoch, [Lease("r1", 3, "w3", 3.0), Requeue("r1", 3, 0.0, executed=False, lost=False)])
+    (run,) = store.open_runs()
+    assert (run.suspicion, run.lost_workers, run.executions, run.attempt) == (3, 2, 2, 3)
+
+
 def test_a_lease_with_an_old_picture_is_refused(store: Store) -> None:
     epoch = lead(store).epoch
     store.apply(epoch, [Accept(a_run())])

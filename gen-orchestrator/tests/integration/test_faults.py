@@ -112,3 +112,26 @@ def test_many_runs_and_many_deaths_lose_nothing(platform: PlatformProcess) -> No
     assert [run["output"]["text"] for run in runs] == texts
     assert len(set(ids.values())) == len(texts)
     assert [platform.run(ids[text]) for text in texts] == runs
+
+
+def test_a_run_that_kills_its_workers_takes_no_neighbour_along(platform: PlatformProcess, tmp_path: Path) -> None:
+    mine, theirs = tmp_path / "mine", tmp_path / "theirs"
+    mine.mkdir()
+    theirs.mkdir()
+    neighbours = [platform.submit("sleep", {"seconds": 0.4, "text": str(number), "folder": str(theirs)}) for number in range(6)]
+    platform.until(lambda: len(notes(theirs)) >= 4)
+    crash = platform.run(platform.submit("crash", {"folder": str(mine)}), 60)
+    assert (crash["status"], crash["error"]["code"]) == ("failed", "worker_lost")
+    assert 2 <= len(notes(mine)) <= 4
+    done = [platform.run(run_id, 60) for run_id in neighbours]
+    assert [(run["status"], run["output"]["text"]) for run in done] == [("succeeded", str(number)) for number in range(6)]
+
+
+def test_the_platforms_own_deaths_are_held_against_no_run(platform: PlatformProcess, tmp_path: Path) -> None:
+    run_id = platform.submit("sleep", {"seconds": 1.0, "text": "x", "folder": str(tmp_path)})
+    for deaths in range(1, 4):
+        platform.until(lambda deaths=deaths: len(notes(tmp_path)) == deaths)
+        platform.kill()
+        platform.start()
+    run = platform.run(run_id, 60)
+    assert (run["status"], run["attempt"], run["output"]["text"]) == ("succeeded", 4, "x")

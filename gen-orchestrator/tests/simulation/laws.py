@@ -4,10 +4,13 @@ from typing import Any
 
 import msgspec
 
+from gen_orchestrator.domain.losses import MAX_LOST_WORKERS, is_kept_apart
 from gen_orchestrator.domain.runs import Run, RunState
 from gen_orchestrator.scheduling.feed import Feed, decode_entries
 from gen_orchestrator.store.memory import MemoryStore
 from gen_orchestrator.store.ops import Finish
+
+Try = tuple[str, int]  # run and attempt
 
 
 class BrokenLawError(AssertionError):
@@ -22,10 +25,14 @@ class Watch:
         self._answered: dict[str, set[str]] = {}
         self._won: set[str] = set()
         self._fed: dict[str, dict[tuple[int, int], bytes]] = {}
+        self._places: dict[Try, set[tuple[str, int]]] = {}  # the processes that began it
+        self._leased: dict[str, dict[Try, bool]] = {}  # worker -> what it has, and whether that is to be alone
+        self._met: dict[Try, dict[Try, bool]] = {}  # what was leased to the same worker meanwhile
 
-    def began(self, run_id: str, worker_id: str, attempt: int) -> int:
-        """A worker begins to execute a run."""
+    def began(self, run_id: str, worker_id: str, instance: int, attempt: int) -> int:
+        """A process of a worker begins to execute a run."""
         self._executions.append((run_id, worker_id, attempt))
+        self._places.setdefault((run_id, attempt), set()).add((worker_id, instance))
         return len(self._executions) - 1
 
     def answered(self, key: str, run_id: str) -> None:
@@ -45,13 +52,34 @@ class Watch:
         if before.is_final:
             _must(after == before, f"L2 the final state of {before.id} changed")
         _must(after.attempt >= before.attempt, f"L5 the attempts of {before.id} fell")
+        self._note_lease(before, after)
         if after.state is RunState.FAILED and after.error is not None and after.error.code == "worker_lost":
             _must(before.lost_workers >= 1, f"{before.id} was given up after one worker")
+            neighbours = self._neighbours((before.id, before.attempt))
+            _must(
+                not neighbours or before.lost_workers + 1 >= MAX_LOST_WORKERS,
+                f"{before.id} was given up for a worker that {neighbours} may have ended",
+            )
         if finish is not None and after.is_final and not before.is_final and after.state is RunState.SUCCEEDED:
             run_id, worker_id, attempt = self._executions[msgspec.msgpack.decode(after.output)["execution"]]
             _must(run_id == after.id, f"L3 {after.id} has the result of {run_id}")
             _must(attempt == after.attempt, f"L3 attempt {after.attempt} of {after.id} has the result of attempt {attempt}")
             _must(worker_id == after.worker_id, f"L3 the result of {after.id} is of {worker_id}, its lease of {after.worker_id}")
+
+    def _note_lease(self, before: Run, after: Run) -> None:
+        if before.state is RunState.LEASED and (after.state, after.attempt) != (RunState.LEASED, before.attempt):
+            self._leased[before.worker_id].pop((before.id, before.attempt), None)
+        if after.state is RunState.LEASED and after.attempt != before.attempt:
+            mine, alone = (after.id, after.attempt), is_kept_apart(after)
+            others = self._leased.setdefault(after.worker_id, {})
+            for other, other_alone in others.items():
+                self._met.setdefault(mine, {})[other] = self._met.setdefault(other, {})[mine] = alone or other_alone
+            others[mine] = alone
+
+    def _neighbours(self, mine: Try) -> list[Try]:
+        """What ran in the same process, as far as anybody was told to."""
+        places = self._places.get(mine, set())
+        return [other for other in self._met.get(mine, ()) if places & self._places.get(other, set())]
 
     def read(self, run_id: str, feed: Feed) -> None:
         """A reader looks at a run's events."""
@@ -73,6 +101,9 @@ class Watch:
             for run_id in run_ids:
                 self._judge_run(store, run_id)
         _must(not store.open_runs(), "L1 a run that was accepted has no end")
+        for mine, met in self._met.items():
+            for other in self._neighbours(mine):
+                _must(not met[other], f"{mine} and {other} share a process, and one of them is to be alone")
 
     def _judge_run(self, store: MemoryStore, run_id: str) -> None:
         run = store.get(run_id)

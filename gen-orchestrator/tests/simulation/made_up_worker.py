@@ -133,13 +133,18 @@ class Worker:
             if (run_id, attempt) in self.active or self.outbox.holds_result_of(run_id, attempt):
                 return  # a duplicate: the first one's result stands
             # An earlier attempt of it that is still active goes on as a zombie: worse than what our workers do.
-            execution = self.active[run_id, attempt] = self.world.watch.began(run_id, self.worker_id, attempt)
+            execution = self.active[run_id, attempt] = self.world.watch.began(run_id, self.worker_id, self.instance, attempt)
             asyncio.ensure_future(self._run(run_id, attempt, execution, self.instance))  # noqa: RUF006
         elif isinstance(effect, InterruptRun):
             self.interrupted.add(effect.run_id)
 
     async def _run(self, run_id: str, attempt: int, execution: int, instance: int) -> None:
         random = self.world.random
+        if self.world.is_poison(run_id):
+            await asyncio.sleep(random.choice((0.0, 0.05, 1.0)))
+            if instance == self.instance:
+                await self.crash(known=random.random() < 0.7)
+            return
         self.outbox.put_event(Event(run_id, "task.started", b"{}", attempt))
         for number in range(random.randint(0, 3)):
             await asyncio.sleep(random.choice((0.01, 0.5, 4.0, 12.0, 12.0)))

@@ -7,9 +7,11 @@ from unittest import mock
 
 import msgspec
 
-from gen_orchestrator.domain import retries, runs
+from gen_orchestrator.domain import losses, runs
+from gen_orchestrator.domain.losses import Loss, Lost
 from gen_orchestrator.domain.retries import Again
-from gen_orchestrator.domain.runs import Ending, Run, RunState
+from gen_orchestrator.domain.runs import Ending, Run, RunError, RunState
+from gen_orchestrator.scheduling import placing, pool
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
 from gen_orchestrator.scheduling.feed import Feed
 from gen_orchestrator.scheduling.gateway import Gateway
@@ -59,9 +61,13 @@ def _finish_in_spite_of_a_cancel(run: Run, *, attempt: int, ending: Ending) -> R
     return _FINISH(msgspec.structs.replace(run, cancel_requested=False), attempt=attempt, ending=ending)
 
 
-def _requeue_from_scratch(run: Run, *, attempt: int, not_before: float, executed: bool, lost: bool) -> Run | None:
-    moved = _REQUEUE(run, attempt=attempt, not_before=not_before, executed=executed, lost=lost)
+def _requeue_from_scratch(run: Run, *, attempt: int, not_before: float, **counts: Any) -> Run | None:
+    moved = _REQUEUE(run, attempt=attempt, not_before=not_before, **counts)
     return msgspec.structs.replace(moved, attempt=max(0, moved.attempt - 1)) if moved is not None else None
+
+
+def _count_alone(run: Run, worker_id: str, loss: Loss) -> Lost | RunError:
+    return RunError(error_type="fatal", code="worker_lost", message="twice") if run.lost_workers else Lost(0)
 
 
 def _acknowledge_at_once(self: AckGate, seq: int) -> Hold:
@@ -158,5 +164,8 @@ PLANTED: dict[str, Patch] = {
         _replace(SchedulerSession, "_send_again", _resend_nothing), _replace(Dispatcher, "dropped", _nothing)
     ),
     "retries are never due": _replace(Dispatcher, "_due", _nothing),
-    "a lost worker's run is given up at once": _replace(retries, "MAX_LOST_WORKERS", 0),
+    "a lost worker's run is given up at once": _replace(losses, "MAX_LOST_WORKERS", 0),
+    "a run is given up for what its neighbours did": _replace(losses, "after_loss", _count_alone),
+    "a run that must be alone is given a worker with others": _replace(placing, "is_kept_apart", lambda run: False),
+    "a run that must be alone gets company": _replace(pool, "is_kept_apart", lambda run: False),
 }

@@ -2,7 +2,7 @@
 
 Real: `Dispatcher`, `Gateway`, `Session`, `Recorder`, `Pool`, the wire's sessions and outbox, the memory store. Made up, from one seed:
 commits that are slow, fail, or happen although they seem to have failed; streams that are late, cut, or silent; workers that crash,
-freeze, forget, restart under their old id; leaders that die and are replaced; clients that ask again until they are answered, and
+freeze, forget, restart under their old id, or are ended by what they run; leaders that die and are replaced; clients that ask again until they are answered, and
 cancel. After the faults the world gets time to settle; then the laws must hold.
 """
 
@@ -39,8 +39,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     runs: int = 12
     workers: int = 3
+    poison: float = 0.05  # of the runs end each worker that begins them
     faults_s: float = 60.0
-    settle_s: float = 400.0
+    settle_s: float = 900.0
 
 
 class Node:
@@ -97,8 +98,13 @@ class World:
         self.node: Node | None = None
         self.unsettled = True
         self.workers = [Worker(self, f"w{number}") for number in range(settings.workers)]
+        self._poison = {f"r{number}" for number in range(settings.runs) if self.random.random() < settings.poison}
         self._ids = itertools.count()
         self.slow_until_s = 0.0
+
+    def is_poison(self, run_id: str) -> bool:
+        """Whether this run ends every process that begins it."""
+        return run_id.partition("-")[0] in self._poison
 
     def later(self, delay_s: float, call: Callable[..., None], *arguments: object) -> None:
         self.loop.call_later(delay_s, call, *arguments)
@@ -112,12 +118,13 @@ class World:
         return self.random.choice((0.001, 0.02)) if self.random.random() < 0.8 else self.random.uniform(0, 0.5)
 
     def apply(self, epoch: int, ops: list[Op]) -> list[Result]:
-        before = {run_id: self.store.get(run_id) for op in ops if (run_id := getattr(op, "run_id", None))}
-        results = self.store.apply(epoch, ops)
+        results: list[Result] = []
         for op in ops:
-            run_id = getattr(op, "run_id", None)
-            if run_id is not None:
-                self.watch.saw(before[run_id], self.store.get(run_id), op if isinstance(op, Finish) else None)
+            run_id = getattr(op, "run_id", "")
+            before = self.store.get(run_id)
+            results += self.store.apply(epoch, [op])
+            if run_id:
+                self.watch.saw(before, self.store.get(run_id), op if isinstance(op, Finish) else None)
         if self.unsettled:
             self._strike(ops)
         return results

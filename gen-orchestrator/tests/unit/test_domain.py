@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gen_orchestrator.domain.admission import Load, refusal
 from gen_orchestrator.domain.queue import FairQueue, Waiting
-from gen_orchestrator.domain.retries import REFUSAL, Again, GiveUp, after_failure, after_loss
+from gen_orchestrator.domain.retries import REFUSAL, Again, GiveUp, after_failure
 from gen_orchestrator.domain.routing import Choice, Need, WorkerView, choose
 from gen_orchestrator.domain.runs import Run, RunError
 from gen_orchestrator.domain.scaling import Demand, ScalingLimits, backoff_s, wanted_workers
@@ -214,18 +214,6 @@ def test_a_refusal_costs_no_try() -> None:
     delays = [after_failure(a_run(), refused, Random(seed)).delay_s for seed in range(100)]  # type: ignore[union-attr]
     assert 0.025 <= min(delays) < 0.03
     assert 0.07 < max(delays) <= 0.075
-
-
-def test_a_run_that_cost_two_workers_is_given_up() -> None:
-    assert after_loss(a_run(), "w") == Again(0.0, lost=True)
-    given_up = after_loss(a_run(lost_workers=1), "w")
-    assert isinstance(given_up, GiveUp)
-    assert given_up.error == RunError(
-        error_type="fatal",
-        code="worker_lost",
-        message="the worker was lost 2 times while it ran this; it is not tried again",
-        detail="last worker: w",
-    )
 
 
 @pytest.mark.parametrize(

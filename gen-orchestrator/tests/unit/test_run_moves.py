@@ -45,6 +45,8 @@ def test_a_lease_takes_the_next_number() -> None:
 def test_a_run_that_is_taken_back_waits_again(executed: bool, lost: bool) -> None:
     wanted = change(LEASED, state=RunState.QUEUED, worker_id="", not_before=9.0, executions=1 + executed, lost_workers=int(lost))
     assert requeue(LEASED, attempt=4, not_before=9.0, executed=executed, lost=lost) == wanted
+    suspected = change(wanted, suspicion=3)
+    assert requeue(change(LEASED, suspicion=1), attempt=4, not_before=9.0, executed=executed, lost=lost, suspicion=2) == suspected
     assert requeue(LEASED, attempt=3, not_before=9.0, executed=executed, lost=lost) is None
     assert requeue(QUEUED, attempt=3, not_before=9.0, executed=executed, lost=lost) is None
 

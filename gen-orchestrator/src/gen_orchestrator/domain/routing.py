@@ -16,14 +16,16 @@ DEFAULT_MODEL_BYTES = 5_000_000_000
 DEFAULT_LOAD_RATE = 1_000_000_000
 DEFAULT_NETWORK_RATE = 100_000_000
 MAX_CONSIDERED = 8
+WAITS_FOR_HOT = "waits_for_hot"  # better off behind a busy worker than loading elsewhere
+WAITS_ALONE = "waits_alone"  # gets a worker to itself (see `losses`), and all are busy
 
 
 class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
     """A worker as routing sees it. `tiers` maps a model ref to where it is (`vram`, `host`, `disk`) and its bytes.
 
     `slots` is how many runs it takes at once (0: no limit), `running` how many it has, `free_in_s` when the next of them is expected
-    to end. `expected` runs wait for it already. `coming` are models that a run of ours is bringing to its device, and in how many seconds
-    they will be there: a second run needs no load of its own.
+    to end. `expected` runs wait for it already. `is_fresh`: it was given nothing yet. `coming` are models that a run of ours is bringing to
+    its device, and in how many seconds they will be there: a second run needs no load of its own.
     """
 
     worker_id: str
@@ -35,6 +37,7 @@ class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
     load_bytes_per_s: int = 0
     network_bytes_per_s: int = 0
     last_used_s: float = 0.0
+    is_fresh: bool = False
     coming: Mapping[str, float] = msgspec.field(default_factory=dict)
 
     @property
@@ -85,8 +88,22 @@ def choose(need: Need, workers: Sequence[WorkerView]) -> Choice:
         return Choice("", "busy", considered)
     other_candidate, other = with_room[0]
     if best_candidate.total_s <= other_candidate.total_s and best_candidate.wait_s <= other_candidate.model_s:
-        return Choice("", "waits_for_hot", considered)
+        return Choice("", WAITS_FOR_HOT, considered)
     return Choice(other.worker_id, _why(other_candidate), considered)
+
+
+def choose_alone(need: Need, workers: Sequence[WorkerView]) -> Choice:
+    """The worker for a run that must have one to itself: one with no run, a fresh one before others; else to wait for the one that
+    is the first of `considered`."""
+    if not workers:
+        return Choice("", "no_worker")
+    ranked = sorted(
+        ((_candidate(need, worker), worker) for worker in workers),
+        key=lambda pair: (pair[1].running, not pair[1].is_fresh, pair[1].free_in_s, _order(*pair)),
+    )
+    considered = tuple(candidate for candidate, _ in ranked[:MAX_CONSIDERED])
+    best = ranked[0][1]
+    return Choice("", WAITS_ALONE, considered) if best.running else Choice(best.worker_id, "alone", considered)
 
 
 def _candidate(need: Need, worker: WorkerView) -> Candidate:

@@ -53,6 +53,7 @@ class RunError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """Everything durable about one run. Times are unix seconds, 0 where they did not happen.
 
+    `lost_workers` were lost while they ran this; `suspicion` that it is the run which ends them, see `losses`.
     `payload` and `output` are msgpack. `not_before` holds a retry back; `expires_at` is when a run that has not started is given up.
     `routing` is JSON: why the present worker was chosen, and who else was considered. `fingerprint` is a digest of the request
     behind `idempotency_key`. `webhook` is the JSON of a `webhooks.Target`, `warnings` that of what the function left out of the payload;
@@ -71,6 +72,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 0
     executions: int = 0
     lost_workers: int = 0
+    suspicion: int = 0
     max_attempts: int = MAX_ATTEMPTS
     priority: str = "normal"
     timeout_ms: int = 0
@@ -120,8 +122,8 @@ def lease(run: Run, *, attempt: int, worker_id: str, at: float, routing: bytes) 
     )
 
 
-def requeue(run: Run, *, attempt: int, not_before: float, executed: bool, lost: bool) -> Run | None:
-    """Take a run back from its worker. `executed`: the worker had begun it; `lost`: the worker vanished meanwhile."""
+def requeue(run: Run, *, attempt: int, not_before: float, executed: bool, lost: bool, suspicion: int = 0) -> Run | None:
+    """Take a run back from its worker. `executed`: the worker had begun it; `lost`: the worker vanished meanwhile; `suspicion` is added."""
     if run.state is not RunState.LEASED or attempt != run.attempt:
         return None
     return msgspec.structs.replace(
@@ -131,6 +133,7 @@ def requeue(run: Run, *, attempt: int, not_before: float, executed: bool, lost: 
         not_before=not_before,
         executions=run.executions + executed,
         lost_workers=run.lost_workers + lost,
+        suspicion=run.suspicion + suspicion,
     )
 
 

@@ -23,9 +23,9 @@ from random import Random
 import msgspec
 
 from gen_orchestrator.domain import retries, runs
-from gen_orchestrator.domain.queue import Waiting
+from gen_orchestrator.domain.losses import Loss
 from gen_orchestrator.domain.retries import Again, GiveUp
-from gen_orchestrator.domain.routing import Choice, choose
+from gen_orchestrator.domain.routing import Choice
 from gen_orchestrator.domain.runs import Ending, Run, RunState
 from gen_orchestrator.scheduling import endings
 from gen_orchestrator.scheduling.fitness import Fitness
@@ -35,6 +35,7 @@ from gen_orchestrator.scheduling.lanes import Lanes
 from gen_orchestrator.scheduling.open_run import OpenRun, Phase
 from gen_orchestrator.scheduling.open_runs import OpenRuns
 from gen_orchestrator.scheduling.overdue import Overdue
+from gen_orchestrator.scheduling.placing import Placing
 from gen_orchestrator.scheduling.pool import Pool, Worker
 from gen_orchestrator.scheduling.recorder import Recorder
 from gen_orchestrator.scheduling.run_events import RunEvents
@@ -46,7 +47,6 @@ from gen_worker.log import Log
 from gen_worker.wire.holds import Hold
 from gen_worker.wire.messages import Event, RunResult
 
-MAX_PASSED_OVER = 32  # runs of a lane that wait for a worker with their models while later ones are looked at
 Files = Callable[[Run], tuple[str, str]]  # base URL and token of the file API for a run
 _encode = msgspec.json.Encoder().encode
 
@@ -84,7 +84,7 @@ class Dispatcher:
         self._loop = asyncio.get_running_loop()
         self.lanes = Lanes()
         self._on_over = on_over
-        self._on_starved = on_starved
+        self._placing = Placing(pool, self.lanes, self.open, self._lease, on_starved)
 
     # ---- callers
 
@@ -134,8 +134,11 @@ class Dispatcher:
         if open_run is None or open_run.phase is Phase.OVER:
             return None
         if open_run.phase in (Phase.WAITING, Phase.DELAYED):
+            kept_free = self._placing.let_free(open_run)
             self._leave(open_run)
             self._recorder.finish(open_run, endings.canceled(self._clock.unix_s()))
+            if kept_free:
+                self.pump_release(open_run.lane.release_id)
             return open_run
         if not open_run.cancel_requested:
             recorded: asyncio.Future[None] = self._loop.create_future()
@@ -175,26 +178,22 @@ class Dispatcher:
             self._after(open_run, Again(0.0, executed=False))
         return open_run
 
-    def lost(self, open_run: OpenRun, worker_id: str) -> None:
-        """The worker of a run is gone, as far as anybody can know."""
+    def worker_lost(self, worker: Worker, *, ours: bool) -> None:
+        """A worker is gone, as far as anybody can know; `ours`: by our own doing. Its runs go on elsewhere (`domain/losses`)."""
+        loss = Loss.OURS if ours else worker.loss()  # of all of them, before the first goes
+        for open_run in list(worker.runs.values()):
+            self.lost(open_run, worker.worker_id, loss)
+
+    def lost(self, open_run: OpenRun, worker_id: str, loss: Loss) -> None:
+        """The worker of a run is gone."""
         if open_run.phase not in (Phase.LEASED, Phase.LEASING):
             return
         self._detach(open_run)
-        self._log.warning("run.worker_lost", run_id=open_run.id, worker_id=worker_id, attempt=open_run.run.attempt)
+        self._log.warning("run.worker_lost", run_id=open_run.id, worker_id=worker_id, attempt=open_run.run.attempt, why=loss.value)
         if open_run.phase is Phase.LEASING:
             open_run.phase = Phase.ENDING  # its lease is on its way to the store; the callback sees to it
             return
-        self._after(open_run, retries.after_loss(open_run.run, worker_id))
-
-    def taken_back(self, open_run: OpenRun) -> None:
-        """Its worker is ended for the sake of another run: this one goes back to the queue, and nothing is held against it."""
-        if open_run.phase in (Phase.LEASED, Phase.LEASING):
-            leasing = open_run.phase is Phase.LEASING
-            self._detach(open_run)
-            if leasing:
-                open_run.phase = Phase.ENDING  # as in `lost`
-            else:
-                self._after(open_run, Again(0.0, executed=open_run.started))
+        self._after(open_run, retries.after_loss(open_run.run, worker_id, loss))
 
     def dropped(self, open_run: OpenRun) -> None:
         """The worker is there, and has not had this run for as long as a lease: its command was lost."""
@@ -230,7 +229,7 @@ class Dispatcher:
             self._recorder.finish(open_run, endings.canceled(at), hold)
         else:
             self._after(open_run, retries.after_failure(open_run.run, endings.error_of(result), self._random), hold)
-        self.pump(lane)
+        self.pump_release(lane.release_id)  # its place is free for any function that the worker has
 
     def adopt(self, worker: Worker, open_run: OpenRun) -> None:
         """A worker that registered has this run already, from an earlier leader or an earlier stream."""
@@ -253,36 +252,7 @@ class Dispatcher:
         for lane in lanes or self.lanes.all():
             if lane.release_id in self._fitness.paused:
                 continue
-            self._pump_lane(lane, now_s)
-
-    def _pump_lane(self, lane: Lane, now_s: float) -> None:
-        passed_over: list[Waiting] = []  # they wait for a worker that has their models; others need not wait behind them
-        expected: dict[str, int] = {}
-        while (item := lane.queue.peek(now_s)) is not None:
-            open_run = self.open[item.run_id]
-            workers = [worker.view(now_s) for worker in self._pool.of_release(lane.release_id) if worker.takes(lane.function)]
-            if expected:
-                workers = [msgspec.structs.replace(view, expected=expected.get(view.worker_id, 0)) for view in workers]
-            need = lane.need(open_run.run.payload)
-            choice = choose(need, workers)
-            worker = self._pool.get(choice.worker_id) if choice.worker_id else None
-            if worker is None:
-                if choice.reason == "waits_for_hot" and len(passed_over) < MAX_PASSED_OVER:
-                    hot = choice.considered[0].worker_id
-                    expected[hot] = expected.get(hot, 0) + 1
-                    lane.queue.remove(item.run_id)
-                    passed_over.append(item)
-                    continue
-                if choice.reason in ("no_worker", "busy"):
-                    self._on_starved()
-                break
-            self.lanes.take(open_run, item)
-            if need.models:
-                model_s = next((found.model_s for found in choice.considered if found.worker_id == worker.worker_id), 0.0)
-                worker.expect(need.models, model_s, now_s)
-            self._lease(open_run, worker, choice, now_s)
-        for item in reversed(passed_over):
-            lane.queue.push(item, front=True)
+            self._placing.place(lane, now_s)
 
     def pump_release(self, release_id: str) -> None:
         """The same for all functions of a release, the one whose head has waited longest first."""

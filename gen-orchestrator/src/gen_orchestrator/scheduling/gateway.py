@@ -14,6 +14,7 @@ from collections.abc import Callable
 import msgspec
 
 from gen_orchestrator.auth.worker_tokens import TokenError, WorkerClaims, WorkerTokens
+from gen_orchestrator.domain.losses import Loss
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
 from gen_orchestrator.scheduling.fitness import Fitness
 from gen_orchestrator.scheduling.open_run import OpenRun, Phase
@@ -62,6 +63,7 @@ class Gateway:
         self._sweeping: asyncio.Task[None] | None = None
         self._orphans: dict[str, OpenRun] = {}  # leased by an earlier leader; their worker has not registered here
         self._orphans_until_s = 0.0
+        self._orphans_loss = Loss.SHARED
 
     def start(self) -> None:
         """Begin to look after leases."""
@@ -75,7 +77,9 @@ class Gateway:
             session.redirect(leader_address)
 
     def expect(self, orphans: list[OpenRun], grace_s: float) -> None:
-        """Runs that were with a worker when this leader took over: they are its own again if it registers in time."""
+        """Runs that were with a worker when this leader took over: they are its own again if it registers in time. No time is given
+        where the workers are known to have ended with the program that we were before."""
+        self._orphans_loss = Loss.SHARED if grace_s else Loss.OURS
         self._orphans = {open_run.id: open_run for open_run in orphans}
         self._orphans_until_s = self._clock.now_s() + grace_s
 
@@ -91,9 +95,7 @@ class Gateway:
         """The process of this worker is about to be ended on purpose: its runs go back to the queue, without blame."""
         worker = self._pool.get(worker_id)
         if worker is not None:
-            for open_run in list(worker.runs.values()):
-                self._dispatcher.taken_back(open_run)
-            self._lose(worker, "put_down")
+            self._lose(worker, "put_down", ours=True)
 
     def drain(self, worker: Worker) -> None:
         """Give this worker no more runs."""
@@ -188,7 +190,7 @@ class Gateway:
                 self._dispatcher.adopt(worker, open_run)
                 session.adopt(RunCommand(run_id=open_run.id, function=open_run.function, attempt=open_run.run.attempt))
             else:
-                self._dispatcher.lost(open_run, worker.worker_id)
+                self._dispatcher.lost(open_run, worker.worker_id, Loss.SHARED)
         worker.zombies &= has.keys()
         for run_id in has.keys() - worker.runs.keys():
             session.send(InterruptRun(run_id))
@@ -242,22 +244,21 @@ class Gateway:
             worker.link.send(Event("", ROTATE_TYPES[0], payload))
             self._log.info("worker.token_rotated", worker_id=worker.worker_id)
 
-    def _lose(self, worker: Worker, why: str) -> None:
+    def _lose(self, worker: Worker, why: str, *, ours: bool = False) -> None:
         self._pool.remove(worker)
         worker.link = None
         self._fitness.gone(worker.worker_id)
-        if worker.runs:
+        if worker.runs and not ours:
             self._fitness.lost(worker.worker_id, worker.release_id)
             self._log.warning("worker.lost", worker_id=worker.worker_id, why=why, runs=len(worker.runs))
         else:
-            self._log.info("worker.gone", worker_id=worker.worker_id, why=why)
-        for open_run in list(worker.runs.values()):
-            self._dispatcher.lost(open_run, worker.worker_id)
+            self._log.info("worker.gone", worker_id=worker.worker_id, why=why, runs=len(worker.runs))
+        self._dispatcher.worker_lost(worker, ours=ours)
 
     def _lose_orphan(self, open_run: OpenRun) -> None:
         self._orphans.pop(open_run.id, None)
         if open_run.phase is Phase.LEASED:
-            self._dispatcher.lost(open_run, open_run.run.worker_id)
+            self._dispatcher.lost(open_run, open_run.run.worker_id, self._orphans_loss)
 
     def _forget_memories(self) -> None:
         present = {worker.instance_id for worker in self._pool}

@@ -87,6 +87,11 @@ class OpenRun:
         return self.phase is Phase.OVER
 
     @property
+    def is_sent(self) -> bool:
+        """Whether its worker may have begun it."""
+        return self.phase is Phase.LEASED
+
+    @property
     def status(self) -> str:
         """The public word."""
         if self.phase is Phase.OVER:

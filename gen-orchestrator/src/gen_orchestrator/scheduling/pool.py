@@ -9,6 +9,7 @@ A worker's runs stay with it while it is away: a reconnect costs nothing. What i
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
+from gen_orchestrator.domain.losses import Loss, is_kept_apart
 from gen_orchestrator.domain.routing import WorkerView
 from gen_worker.wire.messages import InterruptRun, Registration, Resources, RunCommand, Single
 from gen_worker.wire.scheduler_session import WorkerMemory
@@ -46,6 +47,8 @@ class Worker:
         self.runs: dict[str, OpenRun] = {}
         self.of_function: dict[str, int] = {}
         self.zombies: set[str] = set()  # runs that are over here, and that it did not stop
+        self.kept_for = ""  # the run that it has, or waits for, alone; no other is given to it
+        self.given = 0  # runs since it joined
         self.draining = False
         self.token_until = float("inf")  # unix seconds
         self.token_life_s = 0.0
@@ -88,16 +91,33 @@ class Worker:
             found.setdefault(tier, []).append(ref)
         return found
 
-    def takes(self, function: str) -> bool:
-        """Whether the worker may get another run of this function now; `choose` looks at its slots."""
+    def takes(self, function: str, run_id: str = "") -> bool:
+        """Whether the worker may get another run of this function, this one, now; `choose` looks at its slots."""
         if self.link is None or self.draining or self.zombies or function not in self.functions:
+            return False
+        if self.kept_for and self.kept_for != run_id:
             return False
         limit = self.resources.function_concurrency.get(function, 0)
         return limit <= 0 or self.of_function.get(function, 0) < limit
 
+    @property
+    def waits_for_its_run(self) -> bool:
+        """Whether it is kept free for a run that is to come."""
+        return bool(self.kept_for) and self.kept_for not in self.runs and self.link is not None and not (self.draining or self.zombies)
+
+    def loss(self) -> Loss:
+        """What its end would mean for the runs that it was sent. One whose command has not left has nothing to do with it."""
+        sent = sum(1 for run in self.runs.values() if run.is_sent)
+        if sent > 1:
+            return Loss.SHARED
+        return Loss.FRESH if self.given == 1 else Loss.ALONE
+
     def assign(self, run: "OpenRun", now_s: float) -> None:
         """A run is this worker's from now on."""
         self.runs[run.id] = run
+        self.given += 1
+        if is_kept_apart(run.run):
+            self.kept_for = run.id
         self.of_function[run.function] = self.of_function.get(run.function, 0) + 1
         self.last_used_s = now_s
 
@@ -111,6 +131,8 @@ class Worker:
         """The run is over here."""
         if self.runs.pop(run.id, None) is not None:
             self.of_function[run.function] -= 1
+            if self.kept_for == run.id:
+                self.kept_for = ""
             # Its command is not to be sent again on the next stream, and a result that comes after all is nobody's.
             self.memory.runs.pop(run.id, None)
             self.memory.interrupted.discard(run.id)
@@ -129,6 +151,7 @@ class Worker:
             load_bytes_per_s=self.resources.load_bytes_per_s,
             network_bytes_per_s=self.resources.network_bytes_per_s,
             last_used_s=self.last_used_s,
+            is_fresh=self.given == 0,
             coming={ref: until_s - now_s for ref, until_s in self._coming.items() if until_s > now_s} if self._coming else _NOTHING,
         )
 

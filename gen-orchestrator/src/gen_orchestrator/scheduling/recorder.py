@@ -63,17 +63,22 @@ class Recorder:
         """Take a run back from its worker, to be tried again."""
         open_run.phase = Phase.ENDING
         self._append(open_run)
-        op = Requeue(open_run.id, open_run.run.attempt, not_before, again.executed, again.lost)
-        if open_run.volatile:
-            open_run.run = (
-                runs.requeue(open_run.run, attempt=op.attempt, not_before=not_before, executed=op.executed, lost=op.lost) or open_run.run
-            )
-            self._back(open_run)
-            return
+        op = Requeue(open_run.id, open_run.run.attempt, not_before, again.executed, again.lost, again.suspicion)
 
         def moved() -> Run | None:
-            return runs.requeue(open_run.run, attempt=op.attempt, not_before=op.not_before, executed=op.executed, lost=op.lost)
+            return runs.requeue(
+                open_run.run,
+                attempt=op.attempt,
+                not_before=op.not_before,
+                executed=op.executed,
+                lost=op.lost,
+                suspicion=op.suspicion,
+            )
 
+        if open_run.volatile:
+            open_run.run = moved() or open_run.run
+            self._back(open_run)
+            return
         self._put(open_run, op, hold, moved)
 
     def started(self, open_run: OpenRun, at: float) -> None:

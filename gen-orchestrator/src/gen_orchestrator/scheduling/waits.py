@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from gen_orchestrator.domain.routing import Candidate, choose
+from gen_orchestrator.domain.losses import is_kept_apart
+from gen_orchestrator.domain.routing import WAITS_ALONE, WAITS_FOR_HOT, Candidate, choose, choose_alone
 from gen_orchestrator.scheduling.open_run import OpenRun, Phase
 from gen_orchestrator.scheduling.pool import Pool, Worker
 from gen_worker.clock import Clock
@@ -14,7 +15,7 @@ MAX_LAST_LINES = 2000
 
 class Wait(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Stands as `routing` in a run that is queued. `reason` is for programs: `retry_later`, `no_worker`, `worker_crashed`, `busy`,
-    `waits_for_hot`, `starting`. `last_lines`: what the release's last crashed worker wrote at its end."""
+    `waits_for_hot`, `waits_alone`, `starting`. `last_lines`: what the release's last crashed worker wrote at its end."""
 
     reason: str
     detail: str
@@ -41,15 +42,20 @@ class Waits:
             return None
         now_s = self._clock.now_s()
         present = self._pool.of_release(lane.release_id)
-        fit = [worker for worker in present if worker.takes(lane.function)]
-        choice = choose(lane.need(open_run.run.payload), [worker.view(now_s) for worker in fit])
+        fit = [worker for worker in present if worker.takes(lane.function, open_run.id)]
+        pick = choose_alone if is_kept_apart(open_run.run) else choose
+        choice = pick(lane.need(open_run.run.payload), [worker.view(now_s) for worker in fit])
         if fit:
-            if choice.reason == "waits_for_hot":
+            if choice.reason == WAITS_ALONE:
+                lost = open_run.run.lost_workers
+                detail = f"{lost} workers were lost while they ran this: it waits for one to itself, that no other run is lost with it"
+                return Wait(reason=WAITS_ALONE, detail=detail, queue_depth=depth, considered=choice.considered)
+            if choice.reason == WAITS_FOR_HOT:
                 first = choice.considered[0]
                 detail = (
                     f"worker {first.worker_id} has its models and is free in about {first.wait_s:.1f} s, sooner than another loads them"
                 )
-                return Wait(reason="waits_for_hot", detail=detail, queue_depth=depth, considered=choice.considered)
+                return Wait(reason=WAITS_FOR_HOT, detail=detail, queue_depth=depth, considered=choice.considered)
             if choice.reason != "busy":
                 return Wait(reason="starting", detail="a worker is free; the run is next", queue_depth=depth, considered=choice.considered)
         if any(worker.link is not None and not worker.draining for worker in present):

@@ -202,7 +202,9 @@ class MemoryStore:
             case Lease():
                 moved = runs.lease(run, attempt=op.attempt, worker_id=op.worker_id, at=op.at, routing=op.routing)
             case Requeue():
-                moved = runs.requeue(run, attempt=op.attempt, not_before=op.not_before, executed=op.executed, lost=op.lost)
+                moved = runs.requeue(
+                    run, attempt=op.attempt, not_before=op.not_before, executed=op.executed, lost=op.lost, suspicion=op.suspicion
+                )
             case Finish():
                 moved = runs.finish(run, attempt=op.attempt, ending=op.ending)
             case RequestCancel():

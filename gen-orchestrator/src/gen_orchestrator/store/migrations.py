@@ -45,6 +45,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
         "create index deliveries_due on deliveries (next_at, id) where state = 'pending'",
         "create index deliveries_of on deliveries (run_id)",
     ),
+    ("alter table runs add column suspicion integer not null default 0",),
 )
 
 

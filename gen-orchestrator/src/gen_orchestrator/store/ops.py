@@ -30,6 +30,7 @@ class Requeue(msgspec.Struct, frozen=True):
     not_before: float
     executed: bool
     lost: bool
+    suspicion: int = 0
 
 
 class Finish(msgspec.Struct, frozen=True):

@@ -19,7 +19,7 @@ RUN_COLUMNS = (
     "id", "owner", "endpoint", "function", "tag", "release_id", "payload", "created_at", "state", "attempt", "executions",
     "lost_workers", "max_attempts", "priority", "timeout_ms", "expires_at", "not_before", "worker_id", "cancel_requested", "invoker_id",
     "parent_id", "idempotency_key", "fingerprint", "webhook", "started_at", "finished_at", "routing", "output", "error", "metrics",
-    "warnings", "traceparent",
+    "warnings", "traceparent", "suspicion",
 )  # fmt: skip
 _SELECT = f"select {', '.join(RUN_COLUMNS)} from runs"
 _OPEN = "('queued', 'leased')"
@@ -34,7 +34,7 @@ LEASE = (
 )
 REQUEUE = (
     "update runs set state = 'queued', worker_id = '', not_before = ?, executions = executions + ?, "
-    "lost_workers = lost_workers + ? where id = ? and attempt = ? and state = 'leased'"
+    "lost_workers = lost_workers + ?, suspicion = suspicion + ? where id = ? and attempt = ? and state = 'leased'"
 )
 FINISH = (
     "update runs set executions = executions + case when state = 'leased' then 1 else 0 end, "
@@ -133,7 +133,7 @@ def _lease(op: Lease) -> tuple[str, tuple[Any, ...]]:
 
 
 def _requeue(op: Requeue) -> tuple[str, tuple[Any, ...]]:
-    return REQUEUE, (op.not_before, int(op.executed), int(op.lost), op.run_id, op.attempt)
+    return REQUEUE, (op.not_before, int(op.executed), int(op.lost), op.suspicion, op.run_id, op.attempt)
 
 
 def _finish(op: Finish) -> tuple[str, tuple[Any, ...]]:

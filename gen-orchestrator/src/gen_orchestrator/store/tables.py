@@ -46,7 +46,7 @@ TABLES = (
         "runs",
         (*RUN_COLUMNS, "trimmed"),
         frozenset({"payload", "webhook", "routing", "output", "error", "metrics", "warnings"}),
-        {"trimmed": 0, "warnings": b"", "traceparent": ""},
+        {"trimmed": 0, "warnings": b"", "traceparent": "", "suspicion": 0},
     ),
     Table(
         "run_events",
