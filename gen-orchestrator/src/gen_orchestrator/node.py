@@ -36,6 +36,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     are the devices of this machine, by their names for CUDA_VISIBLE_DEVICES."""
 
     data: Path
+    owner: str
     node_id: str
     worker_listen: str
     worker_host: str
@@ -137,6 +138,7 @@ class Node:
         settings = self._settings
         term_settings = TermSettings(
             data=settings.data,
+            owner=settings.owner,
             http_url=settings.public_url or settings.http_url,
             scheduler_addrs=(self.worker_address, *settings.peers),
             hosts=settings.hosts,

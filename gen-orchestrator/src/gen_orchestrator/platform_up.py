@@ -86,6 +86,7 @@ class Platform:
         node = self.node = Node(
             NodeSettings(
                 data=settings.data,
+                owner=settings.owner,
                 node_id=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
                 worker_listen=settings.worker_listen,
                 worker_host=worker_host,

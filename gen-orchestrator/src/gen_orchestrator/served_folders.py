@@ -115,7 +115,7 @@ class ServedFolders:
             return
         registry, keeper = term.registry, term.keeper
         in_use = registry.in_use()
-        for release in registry.releases(self._settings.owner):
+        for release in registry.releases():
             folder = Path(release.source)
             if release.release_id not in in_use:
                 keeper.withdraw(release.release_id)

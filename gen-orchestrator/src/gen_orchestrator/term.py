@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 from gen_orchestrator import tracing
 from gen_orchestrator.api.admin import AdminRoutes
 from gen_orchestrator.api.app import build_app
+from gen_orchestrator.api.builds import BuildRoutes
 from gen_orchestrator.api.files import FileRoutes
 from gen_orchestrator.api.releases import ReleaseRoutes
 from gen_orchestrator.api.runs import RunRoutes
@@ -29,6 +30,8 @@ from gen_orchestrator.domain.runs import Run, RunState
 from gen_orchestrator.domain.settings import FunctionSettings
 from gen_orchestrator.fleet.base import Fleet
 from gen_orchestrator.fleet.keeper import Keeper
+from gen_orchestrator.hub.builders import ProcessBuilder
+from gen_orchestrator.hub.builds import Builds
 from gen_orchestrator.hub.files import FileToken, FileTokens, RunFiles
 from gen_orchestrator.hub.registry import Registry
 from gen_orchestrator.hub.release_config import release_config
@@ -54,12 +57,13 @@ FILE_KEY = "file-tokens.key"
 
 
 class TermSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`data` holds keys and files; nodes of one store share it. `http_url` is how workers reach the API, `scheduler_addrs` where they
-    connect, this node's address first. `owns_workers`: workers of an earlier process of this node are known to be gone.
-    `allow_private_webhooks`: addresses of this machine and network may be told, too. `gpus`: devices of this machine, by
-    their names for CUDA_VISIBLE_DEVICES."""
+    """`data` holds keys and files; nodes of one store share it. `owner` is whose releases are published. `http_url` is how workers reach
+    the API, `scheduler_addrs` where they connect, this node's address first. `owns_workers`: workers of an earlier process of this node are
+    known to be gone. `allow_private_webhooks`: addresses of this machine and network may be told, too. `gpus`: devices of this machine,
+    by their names for CUDA_VISIBLE_DEVICES."""
 
     data: Path
+    owner: str
     http_url: str
     scheduler_addrs: tuple[str, ...]
     hosts: HostPolicy
@@ -134,6 +138,7 @@ class Term:
             gpus=settings.gpus,
             news=starved,
         )
+        self._builds = Builds(settings.data / "builds", ProcessBuilder(settings.data), self.registry, clock.unix_s, log, self._on_tag_moved)
         files = RunFiles(settings.data / "files", self._winner)
         waits = Waits(self.pool, clock, lambda release_id: self.keeper.failures.get(release_id, ""))
         runs = RunRoutes(self.registry, self.dispatcher, store, RunStreams(store, files), receivers, waits, files)
@@ -144,6 +149,7 @@ class Term:
             WorkerRoutes(self.pool, self.keeper, tokens.jwks),
             admin,
             ReleaseRoutes(self.registry, self._tag_moved),
+            BuildRoutes(self._builds, settings.owner),
             settings.hosts,
             log,
         )
@@ -159,6 +165,7 @@ class Term:
         self.gateway.start()
         self.keeper.start()
         self._webhooks.start()
+        await self._builds.start()
 
     async def drain(self) -> None:
         """End this node's workers; what they still run may finish, and the results are recorded."""
@@ -175,6 +182,7 @@ class Term:
         for task in self._tasks:
             task.cancel()
         await self._webhooks.stop()
+        await self._builds.stop()
         await self._writer.close()
         if not self.over.done():
             await asyncio.to_thread(self._store.resign, self._leader)

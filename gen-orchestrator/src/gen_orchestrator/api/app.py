@@ -6,6 +6,7 @@ import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gen_orchestrator.api.admin import AdminRoutes
+from gen_orchestrator.api.builds import BuildRoutes
 from gen_orchestrator.api.docs import DocsRoutes
 from gen_orchestrator.api.files import FileRoutes
 from gen_orchestrator.api.releases import ReleaseRoutes
@@ -17,11 +18,18 @@ from gen_worker.http.hosts import HostPolicy
 from gen_worker.http.problems import PROBLEM_JSON, problem
 from gen_worker.log import Log
 
-RESERVED = frozenset({"runs", "releases", "workers", "status", "files", "endpoints", "tags"})  # no owner has such a name
+RESERVED = frozenset({"runs", "releases", "workers", "status", "files", "endpoints", "tags", "builds"})  # no owner has such a name
 
 
 def build_app(
-    runs: RunRoutes, files: FileRoutes, workers: WorkerRoutes, admin: AdminRoutes, releases: ReleaseRoutes, hosts: HostPolicy, log: Log
+    runs: RunRoutes,
+    files: FileRoutes,
+    workers: WorkerRoutes,
+    admin: AdminRoutes,
+    releases: ReleaseRoutes,
+    builds: BuildRoutes,
+    hosts: HostPolicy,
+    log: Log,
 ) -> ASGIApp:
     """All routes. Whatever a handler raises becomes a problem."""
 
@@ -63,6 +71,11 @@ def build_app(
         ("GET", "/v1/releases/{release_id}", releases.get),
         ("GET", "/v1/releases/{release_id}/diff/{other_id}", releases.diff),
         ("GET", "/v1/tags", releases.tags),
+        ("POST", "/v1/endpoints/publish", builds.publish),
+        ("GET", "/v1/builds", builds.list),
+        ("GET", "/v1/builds/{build_id}", builds.get),
+        ("GET", "/v1/builds/{build_id}/logs", builds.logs),
+        ("POST", "/v1/builds/{build_id}/cancel", builds.cancel),
         ("GET", "/v1/endpoints/{owner}/{endpoint}/functions/{function}/tags/{tag}", releases.tag),
         ("PUT", "/v1/endpoints/{owner}/{endpoint}/functions/{function}/tags/{tag}", releases.move),
         ("GET", "/v1/files/{owner}/{ref:path}", files.download),

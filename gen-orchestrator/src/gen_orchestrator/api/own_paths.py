@@ -60,6 +60,20 @@ _DIFF = _object(
     "from to breaking changes",
     **{"from": _TEXT, "to": _TEXT, "breaking": {"type": "boolean"}, "changes": {"type": "array", "items": _CHANGE}},
 )
+_BUILD = _object(
+    "build_id owner status message endpoint release_id error created_at finished_at",
+    **dict.fromkeys(("build_id", "owner", "message", "endpoint", "release_id", "error"), _TEXT),
+    status={"type": "string", "enum": ["queued", "running", "succeeded", "failed", "canceled"]},
+    created_at={"type": "number"},
+    finished_at={"type": "number"},
+)
+_BUILD_LOG = _object(
+    "build_id status lines next",
+    build_id=_TEXT,
+    status=_BUILD["properties"]["status"],
+    lines={"type": "array", "items": _object("n at text", n=_NUMBER, at={"type": "number"}, text=_TEXT)},
+    next=_NUMBER,
+)
 _MOVE = _object("release_id", release_id=_TEXT, expected=_OPTIONAL, breaking={"type": "boolean"})
 _STATUS = _object(
     "version open_runs lanes workers tags",
@@ -152,6 +166,31 @@ def own_paths() -> dict[str, Schema]:
                 _path("release_id"),
                 _path("other_id"),
             )
+        },
+        "/v1/endpoints/publish": {
+            "post": _operation(
+                "publish",
+                "Publish a project",
+                {"202": json_response("The build, which goes on", _BUILD), **_statuses("413", "415", "429", "507")},
+                query=("message",),
+                body={"required": True, "content": _BYTES},
+            )
+        },
+        "/v1/builds": {"get": _operation("list_builds", "Newest first", {"200": json_response("Builds", _list(_BUILD))}, query=("owner",))},
+        "/v1/builds/{build_id}": {
+            "get": _operation("get_build", "A build", {"200": json_response("It", _BUILD)}, _path("build_id"), query=("wait",))
+        },
+        "/v1/builds/{build_id}/logs": {
+            "get": _operation(
+                "get_build_logs",
+                "What a build says",
+                {"200": json_response("Lines", _BUILD_LOG)},
+                _path("build_id"),
+                query=("after", "wait"),
+            )
+        },
+        "/v1/builds/{build_id}/cancel": {
+            "post": _operation("cancel_build", "Stop a build", {"200": json_response("It", _BUILD)}, _path("build_id"))
         },
         "/v1/tags": {
             "get": _operation(

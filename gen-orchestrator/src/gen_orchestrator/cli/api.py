@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 import click
 import msgspec
@@ -53,6 +53,10 @@ class Api:
     def put(self, path: str, body: Any = None, **query: Any) -> Any:
         return self._json("PUT", path, body, None, query)
 
+    def send(self, method: str, path: str, file: IO[bytes], kind: str, **query: Any) -> Any:
+        """Send a file as it is."""
+        return self._json(method, path, file, {"content-type": kind}, query)
+
     def events(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Iterator[tuple[str, str, Any]]:
         """A run's events as they come: id, name, data. Ends with `done`, or when the stream is cut."""
         answer = self._ask(method, path, body, {**(headers or {}), "accept": "application/x-ndjson"}, {})
@@ -87,11 +91,12 @@ class Api:
         fields = {name: str(value) for name, value in query.items() if value not in (None, "")}
         suffix = "?" + "&".join(f"{name}={_quoted(value)}" for name, value in fields.items()) if fields else ""
         content = {"content-type": "application/json"} if body is not None else {}
+        is_file = hasattr(body, "read")
         try:
             return self._pool.request(
                 method,
                 f"{self._url}{path}{suffix}",
-                body=msgspec.json.encode(body) if body is not None else None,
+                body=body if is_file or body is None else msgspec.json.encode(body),
                 headers={**self._headers, **content, **headers},
                 preload_content=False,
             )

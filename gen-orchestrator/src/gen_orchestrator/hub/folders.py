@@ -32,7 +32,7 @@ def files_of(folder: Path) -> list[Path]:
     found: list[Path] = []
     size_bytes = 0
     for parent, names, files in os.walk(folder):
-        names[:] = [name for name in names if name not in SKIPPED and not name.startswith(".venv")]
+        names[:] = [name for name in names if not _is_skipped(name)]
         for name in files:
             path = Path(parent) / name
             if name.endswith(".pyc") or not path.is_file():
@@ -56,6 +56,17 @@ def digest_of(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def prune(folder: Path) -> None:
+    """Remove what no release consists of: it has no part in the digest, and so must not be there."""
+    for parent, names, files in os.walk(folder):
+        for name in [name for name in names if _is_skipped(name)]:
+            shutil.rmtree(Path(parent) / name)
+            names.remove(name)
+        for name in files:
+            if name.endswith(".pyc"):
+                (Path(parent) / name).unlink()
+
+
 def interpreter_of(folder: Path) -> str:
     """The project's own environment where it has one, else the one that runs this program."""
     own = folder / ".venv" / "bin" / "python"
@@ -71,7 +82,7 @@ async def snapshot(folder: Path, into: Path) -> Snapshot:
     if not manifest_path.exists():
         source = target / "source"
         await asyncio.to_thread(_copy, folder, source)
-        manifest = await _discover(python, source)
+        manifest = await discover(python, source)
         new = target / ".manifest.new"
         new.write_bytes(manifest)
         new.replace(manifest_path)
@@ -87,7 +98,8 @@ def _copy(folder: Path, target: Path) -> None:
         shutil.copy2(path, copy)
 
 
-async def _discover(python: str, source: Path) -> bytes:
+async def discover(python: str, source: Path) -> bytes:
+    """The manifest of a project's source. `FolderError` with what discovery says, where the code is broken."""
     process = await asyncio.create_subprocess_exec(
         python, "-m", "gen_worker.discover", cwd=source, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
@@ -101,3 +113,7 @@ async def _discover(python: str, source: Path) -> bytes:
     if process.returncode != 0:
         raise FolderError(err.decode(errors="replace").strip()[-4000:] or f"discovery ended with status {process.returncode}")
     return out
+
+
+def _is_skipped(name: str) -> bool:
+    return name in SKIPPED or name.startswith(".venv")

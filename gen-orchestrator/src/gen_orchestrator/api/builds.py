@@ -1,0 +1,91 @@
+"""Publishing over HTTP: a project's source comes in, and becomes a release; its log can be followed."""
+
+import asyncio
+
+import msgspec
+
+from gen_orchestrator.hub.builds import Build, Builds, QueueFullError
+from gen_worker.http.asgi import BodyReader, Request, RequestError
+from gen_worker.names import did_you_mean, is_run_id
+
+MAX_ARCHIVE_BYTES = 256 << 20
+MAX_MESSAGE_CHARACTERS = 2000
+MAX_WAIT_S = 60
+_ARCHIVES = ("application/gzip", "application/x-gzip", "application/x-tar+gzip", "application/octet-stream")
+
+
+class BuildRoutes:
+    """Handlers of `/v1/endpoints/publish` and `/v1/builds`. `owner` is whose releases are published here."""
+
+    def __init__(self, builds: Builds, owner: str) -> None:
+        self._builds = builds
+        self._owner = owner
+
+    async def publish(self, request: Request) -> None:
+        """`POST /v1/endpoints/publish[?message=]`: the body is a gzip tar of a project. 202 with the build, once that is sure to happen."""
+        kind = request.header(b"content-type").partition(";")[0].strip().lower()
+        if kind not in _ARCHIVES:
+            detail = f"content-type {kind[:60]!r}: send the project as a gzip tar, application/gzip"
+            raise RequestError(415, "unsupported_media_type", detail, hint="cozyctl publish makes and sends one")
+        message = request.query().get("message", "")
+        if len(message) > MAX_MESSAGE_CHARACTERS:
+            raise RequestError(400, "validation", f"a message of {len(message)} characters; at most {MAX_MESSAGE_CHARACTERS}")
+        try:
+            build, path = await asyncio.to_thread(self._builds.reserve, self._owner, message)
+        except QueueFullError:
+            detail = "too many builds wait already; come again when one of them is over"
+            raise RequestError(429, "queue_full", detail, headers={"retry-after": "30"}) from None
+        try:
+            reader = BodyReader(request, MAX_ARCHIVE_BYTES)
+            with path.open("xb") as file:
+                while not reader.ended:
+                    chunk = await reader.next_chunk()
+                    if chunk:
+                        await asyncio.to_thread(file.write, chunk)
+            await self._builds.submit(build)
+        except BaseException as exc:
+            await asyncio.shield(asyncio.to_thread(self._builds.drop, build))
+            if isinstance(exc, OSError):
+                full = exc.errno == 28
+                detail = f"the archive was not kept: {exc.strerror}"
+                raise RequestError(507 if full else 500, "store_full" if full else "storage", detail) from None
+            raise
+        await request.answer(202, msgspec.json.encode(build), headers={"location": f"/v1/builds/{build.build_id}"})
+
+    async def list(self, request: Request) -> None:
+        """`GET /v1/builds`: newest first."""
+        await request.answer(200, msgspec.json.encode({"data": self._builds.newest_first(request.query().get("owner", ""))}))
+
+    async def get(self, request: Request) -> None:
+        """`GET /v1/builds/{build_id}[?wait=n]`: waits up to n seconds for its end."""
+        build, wait_s = self._build(request), self._number(request, "wait", MAX_WAIT_S)
+        if wait_s:
+            await self._builds.wait(build, -1, wait_s)
+        await request.answer(200, msgspec.json.encode(build))
+
+    async def logs(self, request: Request) -> None:
+        """`GET /v1/builds/{build_id}/logs[?after=N&wait=n]`: lines behind line N, where there are none yet after up to n seconds."""
+        build = self._build(request)
+        after, wait_s = self._number(request, "after", 1 << 53), self._number(request, "wait", MAX_WAIT_S)
+        if wait_s:
+            await self._builds.wait(build, after, wait_s)
+        lines = await self._builds.lines(build, after)
+        body = {"build_id": build.build_id, "status": build.status, "lines": lines, "next": after + len(lines)}
+        await request.answer(200, msgspec.json.encode(body))
+
+    async def cancel(self, request: Request) -> None:
+        """`POST /v1/builds/{build_id}/cancel`."""
+        build = self._build(request)
+        await self._builds.cancel(build)
+        await request.answer(200, msgspec.json.encode(build))
+
+    def _number(self, request: Request, name: str, most: int) -> int:
+        return request.number(request.query().get(name, "0"), name, most)
+
+    def _build(self, request: Request) -> Build:
+        build_id = request.parts["build_id"]
+        build = self._builds.get(build_id) if is_run_id(build_id) else None
+        if build is None:
+            near = did_you_mean(build_id[:100], [each.build_id for each in self._builds.newest_first()])
+            raise RequestError(404, "not_found", f"there is no build {build_id[:100]!r}.{near}", error="unknown_build")
+        return build

@@ -1,0 +1,171 @@
+"""`cozyctl publish`, and `cozyctl builds` to look back at it."""
+
+import gzip
+import os
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+from typing import IO, Any
+
+import click
+from rich.console import Console
+from rich.table import Column, Table
+
+from gen_orchestrator.cli.api import Api, ApiError, url_option
+from gen_orchestrator.cli.shown import age
+from gen_orchestrator.hub.folders import FolderError, files_of
+from gen_worker.cli.folder import folder_option
+from gen_worker.cli.output import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_NOT_FOUND,
+    Verb,
+    fail,
+    json_option,
+    print_json,
+    print_line,
+    say,
+    stdout_of,
+)
+from gen_worker.project.cozy_toml import find_cozy_toml
+
+SECRET_FILES = (".env", ".netrc", ".pypirc", ".npmrc")
+WAIT_S = 30
+
+
+@click.command("publish", cls=Verb)
+@folder_option(positional=True)
+@click.option("-m", "--message", default="", help="What is new in it.")
+@url_option
+@json_option
+def publish(folder: str, message: str, url: str, as_json: bool) -> int:
+    """Make a release of a folder. A function's first release becomes its `prod`; later ones wait for a promote."""
+    root = Path(folder)
+    if find_cozy_toml(root, os.environ) is None:
+        return fail(f"no cozy.toml in {root.resolve()}: is it an endpoint's folder?", EXIT_NOT_FOUND, as_json=as_json, code="not_found")
+    api = Api(url)
+    try:
+        with tempfile.TemporaryFile() as archive:
+            size_bytes = pack(root, archive)
+            archive.seek(0)
+            build = api.send("POST", "/v1/endpoints/publish", archive, "application/gzip", message=message)
+        if not as_json:
+            say(f"sent {size_bytes / 1e6:.1f} MB; build {build['build_id']}")
+        build = _follow(api, build, as_json=as_json)
+    except FolderError as exc:
+        return fail(str(exc), EXIT_FAILED, as_json=as_json, code="validation")
+    except ApiError as exc:
+        return exc.report(as_json=as_json)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    if as_json:
+        print_json(build)
+        return 0 if build["status"] == "succeeded" else EXIT_FAILED
+    if build["status"] != "succeeded":
+        say(f"the build {build['status'].replace('succeeded', '')}; its log: cozyctl builds logs {build['build_id']}")
+        return EXIT_FAILED
+    print_line(build["release_id"])
+    try:
+        tags = api.get(f"/v1/releases/{build['release_id']}")["tags"]
+    except ApiError:
+        tags = []
+    name = f"{build['owner']}/{build['endpoint']}"
+    if tags:
+        say(f"it is {', '.join(tags)}. Try it: cozyctl invoke {name}/{tags[0].removesuffix(':prod')}")
+    else:
+        say(f"nothing points at it yet. What changes: cozyctl diff {name}:prod {build['release_id']}")
+        say(f"serve it: cozyctl promote {build['release_id']}")
+    return 0
+
+
+@click.group("builds")
+def builds() -> None:
+    """List builds, read their logs, cancel one."""
+
+
+@builds.command("list", cls=Verb)
+@url_option
+@json_option
+def list_builds(url: str, as_json: bool) -> int:
+    """Builds, newest first."""
+    try:
+        found = Api(url).get("/v1/builds")
+    except ApiError as exc:
+        return exc.report(as_json=as_json)
+    if as_json:
+        print_json(found)
+        return 0
+    table = Table(Column("build", no_wrap=True), "status", "release", "age", "message", box=None, pad_edge=False, header_style="dim")
+    for each in found["data"]:
+        ago = age(time.time() - each["created_at"])
+        table.add_row(each["build_id"], each["status"], each["release_id"] or "-", ago, each["message"])
+    Console(file=stdout_of().text(), highlight=False).print(table)
+    return 0
+
+
+@builds.command("logs", cls=Verb)
+@click.argument("build_id")
+@url_option
+@json_option
+def logs(build_id: str, url: str, as_json: bool) -> int:
+    """What a build says, until it is over."""
+    api = Api(url)
+    try:
+        if as_json:
+            print_json(api.get(f"/v1/builds/{build_id}/logs"))
+            return 0
+        build = _follow(api, api.get(f"/v1/builds/{build_id}"), as_json=False)
+    except ApiError as exc:
+        return exc.report(as_json=as_json)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    return 0 if build["status"] == "succeeded" else EXIT_FAILED
+
+
+@builds.command("cancel", cls=Verb)
+@click.argument("build_id")
+@url_option
+@json_option
+def cancel(build_id: str, url: str, as_json: bool) -> int:
+    """Stop a build. One that is over stays as it is."""
+    try:
+        build = Api(url).post(f"/v1/builds/{build_id}/cancel")
+    except ApiError as exc:
+        return exc.report(as_json=as_json)
+    if as_json:
+        print_json(build)
+    else:
+        print_line(build["status"])
+    return 0
+
+
+def pack(root: Path, into: IO[bytes]) -> int:
+    """A gzip tar of what a release of this folder consists of, without files for secrets; its size. Equal folders give equal bytes."""
+    with (
+        gzip.GzipFile(fileobj=into, mode="wb", mtime=0, compresslevel=6, filename="") as stream,
+        tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        for path in files_of(root):
+            if path.name in SECRET_FILES:
+                continue
+            member = tarfile.TarInfo(path.relative_to(root).as_posix())
+            status = path.stat()
+            member.size, member.mode = status.st_size, 0o755 if status.st_mode & 0o100 else 0o644
+            with path.open("rb") as file:
+                archive.addfile(member, file)
+    return into.tell()
+
+
+def _follow(api: Api, build: dict[str, Any], *, as_json: bool) -> dict[str, Any]:
+    """The build once it is over; its lines are said as they come."""
+    after = 0
+    while True:
+        found = api.get(f"/v1/builds/{build['build_id']}/logs", after=after, wait=WAIT_S)
+        for line in found["lines"]:
+            if not as_json:
+                say(f"  {line['text']}")
+        after = found["next"]
+        if found["status"] not in ("queued", "running") and not found["lines"]:
+            ended: dict[str, Any] = api.get(f"/v1/builds/{build['build_id']}")
+            return ended

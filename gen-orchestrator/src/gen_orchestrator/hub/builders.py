@@ -1,0 +1,70 @@
+"""From a project's source to a release: how, is a builder's matter."""
+
+import asyncio
+import shutil
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from gen_orchestrator.hub.environments import EnvironmentFailedError, Environments, Say
+from gen_orchestrator.hub.folders import FolderError, digest_of, discover, prune
+
+
+class BuildFailedError(Exception):
+    """The source cannot be made into a release; the message says why, as its author should read it."""
+
+
+class Built(msgspec.Struct, frozen=True):
+    """A release's manifest, and where its code lies now."""
+
+    manifest: bytes
+    source: str
+
+
+class Builder(Protocol):
+    """Makes releases of sources. One build at a time."""
+
+    async def build(self, source: Path, say: Say) -> Built:
+        """Build what lies in `source`, which goes over to the builder. `BuildFailedError` where that cannot be done."""
+        ...
+
+
+class ProcessBuilder:
+    """Releases that run as processes of this machine: an environment with what the project needs, and discovery in it.
+
+    The source goes to a folder that is named by its content, so the same source is the same release; its environment lies behind the link
+    `.venv` there, as the author's own would.
+    """
+
+    def __init__(self, data: Path) -> None:
+        self._environments = Environments(data / "environments")
+        self._releases = data / "releases"
+
+    async def build(self, source: Path, say: Say) -> Built:
+        try:
+            await asyncio.to_thread(prune, source)
+            target = self._releases / f"published-{(await asyncio.to_thread(digest_of, source))[:16]}"
+            manifest_path = target / "manifest.json"
+            if not manifest_path.exists():
+                python = await self._environments.python_for(source, say)
+                say("reading its functions")
+                manifest = await discover(python, source)
+                target.mkdir(parents=True, exist_ok=True)
+                await asyncio.to_thread(_keep, source, target, python, manifest)
+            return Built(manifest_path.read_bytes(), str(target / "source"))
+        except (FolderError, EnvironmentFailedError) as exc:
+            raise BuildFailedError(str(exc)) from None
+
+
+def _keep(source: Path, target: Path, python: str, manifest: bytes) -> None:
+    """Move the source to where its release runs. The manifest comes last: a folder that has it is whole."""
+    kept = target / "source"
+    if kept.exists():
+        shutil.rmtree(kept)  # of a build that was cut off
+    target.mkdir(parents=True, exist_ok=True)
+    source.rename(kept)
+    (kept / ".venv").symlink_to(Path(python).parent.parent)
+    new = target / ".manifest.new"
+    new.write_bytes(manifest)
+    new.replace(target / "manifest.json")

@@ -1,0 +1,267 @@
+"""Builds: what was published and is on its way to be a release. One at a time, in the order in which they came.
+
+    queued -> running -> succeeded (its release is there, tags that did not exist point at it) | failed | canceled
+
+A build is a folder below `DATA/builds`: `build.json` with its state, `source.tar.gz`, and `log` with a line of JSON for each thing said.
+So it outlives this process: what was queued or running when that ended is built again by the next, from the beginning. The source goes
+when the build is over.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import shutil
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from gen_orchestrator.hub.archives import ArchiveError, unpack
+from gen_orchestrator.hub.builders import Builder, BuildFailedError
+from gen_orchestrator.hub.registry import PROD, Registry
+from gen_orchestrator.store.base import StoreError
+from gen_worker.log import Log
+from gen_worker.names import is_run_id
+
+Status = Literal["queued", "running", "succeeded", "failed", "canceled"]
+MAX_QUEUED = 100
+MAX_LOG_BYTES = 8 << 20
+KEPT = 200
+ARCHIVE = "source.tar.gz"
+
+
+class Build(msgspec.Struct, kw_only=True):
+    """A build as the API shows it. `created_at` and `finished_at` are unix seconds, the latter 0 until it is over."""
+
+    build_id: str
+    owner: str
+    status: Status = "queued"
+    message: str = ""
+    endpoint: str = ""
+    release_id: str = ""
+    error: str = ""
+    created_at: float = 0.0
+    finished_at: float = 0.0
+
+    @property
+    def is_over(self) -> bool:
+        return self.status not in ("queued", "running")
+
+
+class LogLine(msgspec.Struct, frozen=True):
+    """`n` counts from 1."""
+
+    n: int
+    at: float
+    text: str
+
+
+class QueueFullError(Exception):
+    """So many builds wait already."""
+
+
+class Builds:
+    """Of one leader. `on_release` is called when tags have moved. All but `open_archive` belongs on the event loop."""
+
+    def __init__(
+        self, folder: Path, builder: Builder, registry: Registry, now_s: Callable[[], float], log: Log, on_release: Callable[[], None]
+    ) -> None:
+        self._folder = folder
+        self._builder = builder
+        self._registry = registry
+        self._now_s = now_s
+        self._log = log
+        self._on_release = on_release
+        self._builds: dict[str, Build] = {}
+        self._lines: dict[str, list[LogLine]] = {}
+        self._queue: deque[str] = deque()
+        self._news = asyncio.Event()
+        self._changed: dict[str, asyncio.Event] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._running: tuple[str, asyncio.Task[None]] | None = None
+
+    async def start(self) -> None:
+        """Take up what an earlier leader left."""
+        for build in await asyncio.to_thread(self._read):
+            self._builds[build.build_id] = build
+            if not build.is_over:
+                build.status = "queued"
+                self._queue.append(build.build_id)
+        self._news.set()
+        self._task = asyncio.create_task(self._work(), name="builds")
+
+    async def stop(self) -> None:
+        """End what runs; the next leader builds it again."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def reserve(self, owner: str, message: str) -> tuple[Build, Path]:
+        """A build that is about to come, and the file for its archive. Blocking. `QueueFullError` when too many wait."""
+        if len(self._queue) >= MAX_QUEUED:
+            raise QueueFullError
+        build = Build(build_id=f"b-{secrets.token_hex(8)}", owner=owner, message=message, created_at=self._now_s())
+        place = self._folder / build.build_id
+        place.mkdir(parents=True)
+        return build, place / ARCHIVE
+
+    async def submit(self, build: Build) -> None:
+        """Its archive is there: queue it. Once this returns, it is built whatever becomes of this process."""
+        await asyncio.to_thread(self._write, build)
+        self._builds[build.build_id] = build
+        self._queue.append(build.build_id)
+        self._forget_old()
+        self._news.set()
+
+    def drop(self, build: Build) -> None:
+        """Its archive did not come. Blocking."""
+        shutil.rmtree(self._folder / build.build_id, ignore_errors=True)
+
+    def get(self, build_id: str) -> Build | None:
+        return self._builds.get(build_id) if is_run_id(build_id) else None
+
+    def newest_first(self, owner: str = "") -> list[Build]:
+        found = [build for build in self._builds.values() if owner in ("", build.owner)]
+        return sorted(found, key=lambda build: build.created_at, reverse=True)
+
+    async def lines(self, build: Build, after: int) -> list[LogLine]:
+        """What its log says behind line `after`."""
+        known = self._lines.get(build.build_id)
+        if known is None:
+            known = await asyncio.to_thread(self._read_log, build.build_id)
+        return known[after:]
+
+    async def wait(self, build: Build, after: int, timeout_s: float) -> None:
+        """Until the build is over, or says something behind line `after`, or so long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while not build.is_over and (after < 0 or len(self._lines.get(build.build_id, ())) <= after):
+                    await self._changed.setdefault(build.build_id, asyncio.Event()).wait()
+
+    async def cancel(self, build: Build) -> None:
+        """Stop it where it is; one that is over stays as it is."""
+        if build.is_over:
+            return
+        if self._running is not None and self._running[0] == build.build_id:
+            task = self._running[1]
+            task.cancel()
+            await asyncio.wait([task])
+        else:
+            self._queue.remove(build.build_id)
+        if not build.is_over:
+            await self._finish(build, "canceled")
+
+    async def _work(self) -> None:
+        while True:
+            while self._queue:
+                build = self._builds[self._queue.popleft()]
+                task = asyncio.create_task(self._build(build), name=f"build-{build.build_id}")
+                self._running = build.build_id, task
+                try:
+                    await asyncio.wait([task])
+                finally:
+                    task.cancel()
+                    self._running = None
+            self._news.clear()
+            await self._news.wait()
+
+    async def _build(self, build: Build) -> None:
+        place = self._folder / build.build_id
+        source = place / "source"
+        build.status = "running"
+        (place / "log").unlink(missing_ok=True)
+        self._lines[build.build_id] = []
+        with (place / "log").open("ab") as file:
+
+            def say(text: str) -> None:
+                lines = self._lines[build.build_id]
+                if file.tell() > MAX_LOG_BYTES:
+                    return
+                lines.append(LogLine(len(lines) + 1, self._now_s(), text[:4000]))
+                file.write(msgspec.json.encode(lines[-1]) + b"\n")
+                file.flush()
+                self._tell(build)
+
+            try:
+                await asyncio.to_thread(shutil.rmtree, source, ignore_errors=True)
+                await asyncio.to_thread(_unpack, place / ARCHIVE, source)
+                built = await self._builder.build(source, say)
+                release = await asyncio.to_thread(self._registry.add, build.owner, built.manifest, built.source, build.message)
+                build.endpoint, build.release_id = release.endpoint, release.release_id
+                await asyncio.to_thread(self._tag_new, build)
+                say(f"release {release.release_id}")
+            except (ArchiveError, BuildFailedError, msgspec.DecodeError) as exc:
+                build.error = str(exc)
+                say(f"error: {exc}")
+            except (OSError, StoreError) as exc:
+                build.error = f"the platform could not do it: {exc}"
+                self._log.error("build.broken", build_id=build.build_id, error=repr(exc))
+        await self._finish(build, "failed" if build.error else "succeeded")
+        if not build.error:
+            self._on_release()
+
+    def _tag_new(self, build: Build) -> None:
+        """A function's first release is its `prod`; later ones move nothing."""
+        known = {(tag.function, tag.tag) for tag in self._registry.tags(build.owner, build.endpoint)}
+        for entry in self._registry.manifest(build.release_id).functions:
+            if (entry.name, PROD) not in known:
+                self._registry.move(build.owner, build.endpoint, entry.name, PROD, build.release_id, expected="")
+
+    async def _finish(self, build: Build, status: Status) -> None:
+        build.status, build.finished_at = status, self._now_s()
+        try:
+            await asyncio.to_thread(self._write, build)
+            await asyncio.to_thread(self._clear, build.build_id)
+        except OSError as exc:
+            self._log.error("build.not_recorded", build_id=build.build_id, error=str(exc))
+        self._tell(build)
+
+    def _tell(self, build: Build) -> None:
+        changed = self._changed.pop(build.build_id, None)
+        if changed is not None:
+            changed.set()
+
+    def _forget_old(self) -> None:
+        over = [build for build in self._builds.values() if build.is_over]
+        for build in sorted(over, key=lambda build: build.created_at)[: max(0, len(over) - KEPT)]:
+            del self._builds[build.build_id]
+            self._lines.pop(build.build_id, None)
+            self.drop(build)
+
+    def _write(self, build: Build) -> None:
+        path = self._folder / build.build_id / "build.json"
+        new = path.with_suffix(".new")
+        new.write_bytes(msgspec.json.encode(build))
+        new.replace(path)
+
+    def _clear(self, build_id: str) -> None:
+        (self._folder / build_id / ARCHIVE).unlink(missing_ok=True)
+        shutil.rmtree(self._folder / build_id / "source", ignore_errors=True)
+
+    def _read(self) -> list[Build]:
+        found = []
+        for path in sorted(self._folder.glob("*/build.json")):
+            try:
+                found.append(msgspec.json.decode(path.read_bytes(), type=Build))
+            except (OSError, msgspec.DecodeError) as exc:
+                self._log.warning("build.unreadable", path=str(path), error=str(exc))
+        for place in self._folder.glob("*"):
+            if not (place / "build.json").exists():
+                shutil.rmtree(place, ignore_errors=True)  # its archive never came to its end
+        return sorted(found, key=lambda build: build.created_at)
+
+    def _read_log(self, build_id: str) -> list[LogLine]:
+        try:
+            lines = (self._folder / build_id / "log").read_bytes().splitlines()
+            return [msgspec.json.decode(line, type=LogLine) for line in lines]
+        except (OSError, msgspec.DecodeError):
+            return []
+
+
+def _unpack(archive: Path, into: Path) -> None:
+    into.mkdir(parents=True)
+    with archive.open("rb") as file:
+        if unpack(file, archive.stat().st_size, into) == 0:
+            raise ArchiveError("the archive has no files")

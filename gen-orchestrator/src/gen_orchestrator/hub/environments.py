@@ -1,0 +1,132 @@
+"""Python environments for published projects: one for each set of requirements, kept and shared by all releases that ask for the same.
+
+A project that needs nothing beside gen-worker runs in the environment of this program. Any other gets a virtual environment with what its
+pyproject.toml names, and with the gen-worker that runs here: the public index has another package of that name.
+"""
+
+import asyncio
+import hashlib
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from gen_worker.project.toml_files import read_toml
+from gen_worker.project.wheel import write_wheel
+
+BUILD_TIMEOUT_S = 1800.0
+_READY = ".ready"
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "LD_LIBRARY_PATH", "http_proxy", "https_proxy", "no_proxy")
+_PREFIXES = ("PIP_", "UV_", "SSL_", "REQUESTS_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+Say = Callable[[str], None]
+
+
+class EnvironmentFailedError(Exception):
+    """The environment cannot be made; the message has the installer's last lines."""
+
+
+def requirements_of(source: Path) -> list[str]:
+    """What a project needs beside gen-worker, sorted."""
+    found = read_toml(source / "pyproject.toml").get("project", {}).get("dependencies", [])
+    listed = [text.strip() for text in found if isinstance(text, str)] if isinstance(found, list) else []
+    return sorted(text for text in listed if text and _name(text) != "gen-worker")
+
+
+def build_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """What a build's processes get to see: how to reach a package index, and nothing of the control plane's own."""
+    return {name: value for name, value in env.items() if name in _INHERITED or name.startswith(_PREFIXES)}
+
+
+class Environments:
+    """Below `folder`. One caller at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    async def python_for(self, source: Path, say: Say) -> str:
+        """The interpreter for a project: made, or found. `EnvironmentFailedError` where an installer fails."""
+        wanted = requirements_of(source)
+        if not wanted:
+            say("it needs nothing beside gen-worker: it runs in the environment of this platform")
+            return sys.executable
+        self._folder.mkdir(parents=True, exist_ok=True)
+        wheel = await asyncio.to_thread(self._wheel)
+        key = hashlib.sha256("\n".join([sys.version, wheel.parent.name, *wanted]).encode()).hexdigest()[:16]
+        target = self._folder / key
+        python = target / "bin" / "python"
+        if (target / _READY).exists():
+            say(f"its environment is there already: {', '.join(wanted)}")
+            return str(python)
+        shutil.rmtree(target, ignore_errors=True)  # of a build that was cut off
+        say(f"installing {', '.join(wanted)}")
+        uv = shutil.which("uv")
+        if uv:
+            await run([uv, "venv", "--quiet", "--python", sys.executable, str(target)], say, self._folder)
+            await run([uv, "pip", "install", "--python", str(python), str(wheel), *wanted], say, self._folder)
+        else:
+            await run([sys.executable, "-m", "venv", str(target)], say, self._folder)
+            pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--no-input", "install"]
+            await run([*pip, str(wheel), *wanted], say, self._folder)
+        (target / _READY).touch()
+        return str(python)
+
+    def _wheel(self) -> Path:
+        """The running gen-worker as a wheel, in a folder that is named by its content."""
+        made = write_wheel(self._folder)
+        digest = hashlib.sha256(made.read_bytes()).hexdigest()[:16]
+        target = self._folder / f"wheel-{digest}" / made.name
+        target.parent.mkdir(exist_ok=True)
+        return made.replace(target)
+
+
+async def run(command: list[str], say: Say, folder: Path, *, timeout_s: float = BUILD_TIMEOUT_S) -> None:
+    """Run a command and say its lines as they come. `EnvironmentFailedError` when it fails, or takes too long: then all it began ends."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=folder,
+        env=build_environment(os.environ),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+        limit=1 << 20,
+    )
+    assert process.stdout is not None
+    last: list[str] = []
+    try:
+        async with asyncio.timeout(timeout_s):
+            while line := await _line(process.stdout):
+                text = line.decode(errors="replace").rstrip()
+                last = [*last[-19:], text]
+                say(text)
+            status = await process.wait()
+    except TimeoutError:
+        raise EnvironmentFailedError(f"{Path(command[0]).name} took longer than {timeout_s:.0f} s") from None
+    finally:
+        if process.returncode is None:
+            _end(process)
+            await process.wait()
+    if status:
+        raise EnvironmentFailedError("\n".join(last) or f"{Path(command[0]).name} ended with status {status}")
+
+
+async def _line(stream: asyncio.StreamReader) -> bytes:
+    try:
+        return await stream.readline()
+    except ValueError:  # a line over the limit: dropped
+        return b"(a very long line)\n"
+
+
+def _end(process: asyncio.subprocess.Process) -> None:
+    try:
+        os.killpg(process.pid, 9)
+    except ProcessLookupError:
+        pass
+
+
+def _name(requirement: str) -> str:
+    found = _NAME.match(requirement)
+    return re.sub(r"[-_.]+", "-", found[0]).lower() if found else ""

@@ -1,0 +1,149 @@
+"""`cozyctl publish`: from a folder to a release that serves, on a platform that has never seen the folder."""
+
+import gzip
+import io
+import json
+import os
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from platform_process import COZYCTL, PlatformProcess, write_project
+
+HELLO = """\
+import msgspec
+from gen_worker import ActionContext, worker_function
+
+class Input(msgspec.Struct):
+    name: str = "world"
+
+class Output(msgspec.Struct):
+    text: str
+
+@worker_function()
+def greet(ctx: ActionContext, payload: Input) -> Output:
+    return Output(text=f"hello {payload.name}")
+"""
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlatformProcess]:
+    folder = tmp_path_factory.mktemp("publish")
+    started = PlatformProcess(write_project(folder / "probe"), folder / "data")
+    yield started
+    started.close()
+
+
+def write_hello(folder: Path, name: str, code: str = HELLO) -> Path:
+    (folder / "src" / f"{name}_package").mkdir(parents=True, exist_ok=True)
+    (folder / "cozy.toml").write_text(f'schema_version = 1\nname = "{name}"\nmain = "{name}_package.main"\ngen_worker = ">=0.2.0,<0.3.0"\n')
+    (folder / "src" / f"{name}_package" / "__init__.py").write_text("")
+    (folder / "src" / f"{name}_package" / "main.py").write_text(code)
+    (folder / ".env").write_text("SECRET=of-the-author")
+    return folder
+
+
+def verb(platform: PlatformProcess, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "COZY_URL": platform.url, "COLUMNS": "200"}
+    return subprocess.run([str(COZYCTL), *arguments], env=env, capture_output=True, text=True, timeout=100, check=False, cwd=cwd)
+
+
+def greet(platform: PlatformProcess, endpoint: str, tag: str = "") -> Any:
+    answer = platform.http.post(f"/v1/local/{endpoint}/greet{tag}", json={"payload": {"name": "you"}})
+    return answer.json()["output"]["text"] if answer.status_code == 200 else answer.json()
+
+
+def test_the_first_release_is_prod_and_later_ones_wait(platform: PlatformProcess, tmp_path: Path) -> None:
+    folder = write_hello(tmp_path / "first", "first")
+    done = verb(platform, "publish", "-m", "the first", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    release = done.stdout.strip()
+    assert "cozyctl invoke local/first/greet" in done.stderr
+    assert greet(platform, "first") == "hello you"
+    write_hello(folder, "first", HELLO.replace("hello", "hi"))
+    done = verb(platform, "publish", "--folder", str(folder), "--json")
+    build = json.loads(done.stdout)
+    assert (build["status"], build["release_id"] != release) == ("succeeded", True), done.stderr
+    assert greet(platform, "first") == "hello you", "publishing moves nothing"
+    assert verb(platform, "promote", build["release_id"]).returncode == 0
+    assert greet(platform, "first") == "hi you"
+    assert verb(platform, "publish", "--folder", str(folder), "--json").stdout != "", "the same again"
+    assert len(platform.http.get("/v1/releases", params={"endpoint": "first"}).json()["data"]) == 2, "is the same release"
+    assert "the first" in verb(platform, "releases", "local/first").stdout
+    kept = [path for path in (platform.data / "releases").rglob("*") if path.name == ".env" and "first" in str(list(path.parent.iterdir()))]
+    assert kept == [], "files of secrets stay with the author"
+
+
+def test_broken_code_is_told_to_its_author_and_serves_nobody(platform: PlatformProcess, tmp_path: Path) -> None:
+    folder = write_hello(tmp_path / "broken", "broken", HELLO.replace("payload: Input", "payload: Inputt"))
+    done = verb(platform, "publish", cwd=folder)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Inputt" in done.stderr
+    newest = platform.http.get("/v1/builds").json()["data"][0]
+    assert newest["status"] == "failed"
+    assert "Inputt" in newest["error"]
+    assert "Inputt" in verb(platform, "builds", "logs", newest["build_id"]).stderr
+    assert platform.http.get("/v1/releases", params={"endpoint": "broken"}).json()["data"] == []
+    assert "failed" in verb(platform, "builds", "list").stdout
+    left = sorted(path.name for path in (platform.data / "builds" / newest["build_id"]).iterdir())
+    assert left == ["build.json", "log"]
+
+
+def send(platform: PlatformProcess, data: bytes, kind: str = "application/gzip") -> httpx.Response:
+    return platform.http.post("/v1/endpoints/publish", content=data, headers={"content-type": kind})
+
+
+def test_what_is_no_project_is_refused(platform: PlatformProcess, tmp_path: Path) -> None:
+    evil = io.BytesIO()
+    with tarfile.open(fileobj=evil, mode="w:gz") as tar:
+        link = tarfile.TarInfo("cozy.toml")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    for data, word in ((b"", "cut off"), (b"not gzip", "gzip"), (gzip.compress(b"x" * 600), "tar"), (evil.getvalue(), "symbolic link")):
+        build = send(platform, data).json()
+        ended = platform.http.get(f"/v1/builds/{build['build_id']}", params={"wait": 60}).json()
+        assert (ended["status"], word in ended["error"]) == ("failed", True), ended
+    assert send(platform, b"x", "text/plain").status_code == 415
+    assert platform.http.get("/v1/builds/b-0000").status_code == 404
+    empty = verb(platform, "publish", cwd=tmp_path)
+    assert (empty.returncode, "cozy.toml" in empty.stderr) == (3, True)
+
+
+def test_a_kill_in_the_middle_loses_no_build(tmp_path: Path) -> None:
+    slow = "import time\ntime.sleep(3)\n" + HELLO
+    started = PlatformProcess(write_project(tmp_path / "probe"), tmp_path / "data")
+    try:
+        folder = write_hello(tmp_path / "slow", "slow", slow)
+        made = io.BytesIO()
+        with tarfile.open(fileobj=made, mode="w:gz") as tar:
+            tar.add(folder / "cozy.toml", "cozy.toml")
+            tar.add(folder / "src", "src")
+        answer = send(started, made.getvalue())
+        assert answer.status_code == 202
+        build_id = answer.json()["build_id"]
+        started.until(lambda: started.http.get(f"/v1/builds/{build_id}").json()["status"] == "running")
+        started.kill()
+        started.start()
+        ended = started.http.get(f"/v1/builds/{build_id}", params={"wait": 60}).json()
+        assert ended["status"] == "succeeded", ended
+        assert greet(started, "slow") == "hello you"
+        started.kill()
+        started.start()
+        assert greet(started, "slow") == "hello you", "a published release is served by the next start, too"
+    finally:
+        started.close()
+
+
+def test_a_build_is_canceled(platform: PlatformProcess, tmp_path: Path) -> None:
+    folder = write_hello(tmp_path / "stuck", "stuck", "import time\ntime.sleep(1000)\n" + HELLO)
+    child = subprocess.Popen([str(COZYCTL), "publish"], cwd=folder, env={**os.environ, "COZY_URL": platform.url}, stderr=subprocess.PIPE)
+    running = platform.until(lambda: next((b for b in platform.http.get("/v1/builds").json()["data"] if b["status"] == "running"), None))
+    assert verb(platform, "builds", "cancel", running["build_id"]).stdout == "canceled\n"
+    assert child.wait(60) == 1
+    assert child.stderr is not None
+    child.stderr.close()
+    assert platform.http.get(f"/v1/builds/{running['build_id']}").json()["status"] == "canceled"
