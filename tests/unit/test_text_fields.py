@@ -11,9 +11,10 @@ import msgspec
 import pytest
 
 from gen_worker import Asset, Clamp
+from gen_worker.contract.form_fields import FormFieldError
 from gen_worker.errors import ValidationError
 from gen_worker.execution.payloads import read_payload
-from gen_worker.execution.text_fields import FormPayload, TextFieldError
+from gen_worker.execution.text_fields import FormPayload
 
 
 class Size(enum.StrEnum):
@@ -148,7 +149,7 @@ def test_a_repeated_field_is_a_list() -> None:
         ("anything", "x"),
     )
     assert (found.tags, found.numbers, found.pair, found.anything) == (["1", "a,b"], [1, 2], ("1", 2), [1, "x"])
-    with pytest.raises(TextFieldError, match="field 'text' is given 2 times, but takes one value"):
+    with pytest.raises(FormFieldError, match="field 'text' is given 2 times, but takes one value"):
         payload(("text", "a"), ("text", "b"))
 
 
@@ -172,18 +173,18 @@ def test_a_text_that_does_not_fit_is_refused_as_what_it_was_meant_to_be(name: st
 
 
 def test_json_in_a_field_has_each_key_once() -> None:
-    with pytest.raises(TextFieldError, match="field 'options': the key at /name is given twice"):
+    with pytest.raises(FormFieldError, match="field 'options': the key at /name is given twice"):
         payload(("options", '{"name": "a", "name": "b"}'))
 
 
 @pytest.mark.parametrize("name", ["", ".", "a..b", "a[", "a[x]", "[0]x", "a[²]", "a[٣]", "a[-1]"])
 def test_names_that_lead_nowhere(name: str) -> None:
-    with pytest.raises(TextFieldError, match="expected a path such as image"):
+    with pytest.raises(FormFieldError, match="expected a path such as image"):
         payload((name, "x"))
 
 
 def test_a_name_of_a_thousand_steps_is_refused() -> None:
-    with pytest.raises(TextFieldError, match="at most 100 steps"):
+    with pytest.raises(FormFieldError, match="at most 100 steps"):
         payload(("a" + ".a" * 50_000, "x"))
 
 

@@ -46,7 +46,7 @@ def test_wrong_forms_say_what_is_wrong_and_leave_nothing(platform: PlatformProce
     file = [("image", ("a", b"x"))]
     for files, data, word in (
         (file, {"factor": "much"}, "factor"), (file, {"payload": "{"}, "JSON"), (file, {"payload": "[1]"}, "object"),
-        ([("image[1]", ("a", b"x"))], {}, "does not fit"), ([("image..x", ("a", b"x"))], {}, "expected a name"),
+        ([("image[1]", ("a", b"x"))], {}, "does not fit"), ([("image..x", ("a", b"x"))], {}, "expected a path"), ([("image[00]", ("a", b"x"))], {}, "expected a path"),
         (file, {"payload": '{"payload": {}, "priority": "hi"}'}, "priority"),
     ):  # fmt: skip
         answer = post_form(platform, files, data)

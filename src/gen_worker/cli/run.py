@@ -31,9 +31,10 @@ from gen_worker.cli.output import (
     stdout_of,
 )
 from gen_worker.cli.session import LocalSession, run_locally
+from gen_worker.contract.form_fields import FormFieldError
 from gen_worker.dev.server import ServeOptions
 from gen_worker.errors import FieldError
-from gen_worker.execution.text_fields import FormPayload, TextFieldError, read_json
+from gen_worker.execution.text_fields import FormPayload, read_json
 from gen_worker.frames import shown_path
 from gen_worker.http.asgi import RequestError
 from gen_worker.log import Log
@@ -244,7 +245,7 @@ def _payload(inputs: tuple[str, ...], payload: str | None, struct: type[msgspec.
     text = sys.stdin.read() if payload == "-" else payload
     try:
         form = FormPayload(struct, read_json(text) if text else {})
-    except TextFieldError as exc:
+    except FormFieldError as exc:
         raise ValueError(f"--payload is not JSON: {exc}") from None
     fields: dict[str, list[str]] = {}
     for item in inputs:

@@ -5,9 +5,10 @@ from typing import Any
 
 import msgspec
 
+from gen_worker.contract.form_fields import FormFieldError
 from gen_worker.contract.runner import RunOptions
 from gen_worker.execution.duplicate_keys import first_duplicate
-from gen_worker.execution.text_fields import TextFieldError, read_json
+from gen_worker.execution.text_fields import read_json
 from gen_worker.http.asgi import RequestError
 from gen_worker.names import RUN_ID_RULE, did_you_mean, is_run_id
 
@@ -69,7 +70,7 @@ def _options(raw: Mapping[str, msgspec.Raw]) -> RunOptions:
             )
         try:
             found[name] = msgspec.convert(read_json(bytes(value)), _KINDS[name])
-        except (msgspec.ValidationError, TextFieldError) as exc:
+        except (msgspec.ValidationError, FormFieldError) as exc:
             raise _refused(name, str(exc)) from None
     required = found.get("required_variant_refs") if "required_variant_refs" in found else found.get("required_models")
     options = RunOptions(

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 from starlette.datastructures import UploadFile
 
-from gen_worker.execution.text_fields import FormPayload, TextFieldError, read_json
+from gen_worker.contract.form_fields import FormFieldError
+from gen_worker.execution.text_fields import FormPayload, read_json
 from gen_worker.http.asgi import Request, RequestError
 from gen_worker.http.forms import read_form
 
@@ -23,7 +24,7 @@ async def read_multipart(request: Request, struct: type[msgspec.Struct], folder:
     form = await read_form(request, max_bytes)
     try:
         return await asyncio.to_thread(_assemble, list(form.multi_items()), struct, folder)
-    except TextFieldError as exc:
+    except FormFieldError as exc:
         raise RequestError(400, "validation", str(exc), error="invalid_field") from None
     finally:
         await form.close()
@@ -40,7 +41,7 @@ def _assemble(items: list[tuple[str, Any]], struct: type[msgspec.Struct], folder
     for name, values in fields.items():
         files = [value for value in values if isinstance(value, UploadFile)]
         if files and len(files) < len(values):
-            raise TextFieldError(f"field {name[:100]!r} is given as a text and as a file")
+            raise FormFieldError(f"field {name[:100]!r} is given as a text and as a file")
         if files:
             form.add_files(name, [(file.filename or "file", _keep(file, folder, kept + index)) for index, file in enumerate(files)])
             kept += len(files)
@@ -57,11 +58,11 @@ def _payload_part(fields: dict[str, list[Any]], struct: type[msgspec.Struct]) ->
     if not parts or not (all(is_json) or "payload" not in struct.__struct_encode_fields__):
         return None
     if len(parts) > 1:
-        raise TextFieldError("part 'payload' is given twice")
+        raise FormFieldError("part 'payload' is given twice")
     del fields["payload"]
     try:
         value = read_json(parts[0] if isinstance(parts[0], str) else parts[0].file.read())
-    except TextFieldError as exc:
+    except FormFieldError as exc:
         raise RequestError(400, "invalid_json", f"part 'payload' is not JSON: {exc}", error="invalid_json") from None
     if not isinstance(value, dict):
         raise RequestError(400, "invalid_json", "part 'payload' must hold a JSON object", error="invalid_json")

@@ -7,7 +7,6 @@ here. Everything else is JSON: `steps=7`, `tags=["a", "b"]`, `options={"hdr": tr
 
 import base64
 import enum
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -16,17 +15,12 @@ import msgspec
 
 from gen_worker.authoring.assets import Asset
 from gen_worker.authoring.shapes import Fixed, Items, Leaf, OneOf, Record, Shape, Table, shape_of
+from gen_worker.contract.form_fields import FormFieldError, place, steps_of
 from gen_worker.execution.duplicate_keys import first_duplicate
 from gen_worker.execution.unknown_fields import look
 
-_STEP = re.compile(r"([^.\[\]]+)|\[([0-9]{1,6})\]")
 _JSON_ERRORS = (msgspec.DecodeError, UnicodeError, RecursionError)
-_MAX_DEPTH = 100
 _LIST_END = "[]"  # as PHP and others name the fields of a list
-
-
-class TextFieldError(ValueError):
-    """A field that cannot be put into the payload; the message names it."""
 
 
 class FormPayload:
@@ -85,15 +79,15 @@ class FormPayload:
 
 
 def read_json(text: str | bytes) -> Any:
-    """JSON of a caller's, each key once; `TextFieldError` says what is wrong with it."""
+    """JSON of a caller's, each key once; `FormFieldError` says what is wrong with it."""
     data = text.encode() if isinstance(text, str) else text
     try:
         value = msgspec.json.decode(data)
         twice = first_duplicate(data, value, "json", look(None, value).key_count)
     except _JSON_ERRORS as exc:
-        raise TextFieldError("it is nested too deep" if isinstance(exc, RecursionError) else str(exc)) from None
+        raise FormFieldError("it is nested too deep" if isinstance(exc, RecursionError) else str(exc)) from None
     if twice is not None:
-        raise TextFieldError(f"the key at {twice} is given twice")
+        raise FormFieldError(f"the key at {twice} is given twice")
     return value
 
 
@@ -110,8 +104,8 @@ def text_value(text: str, shapes: Sequence[Shape], name: str) -> Any:
     if value is not msgspec.UNSET and (not shapes or isinstance(value, (dict, list)) or any(_fits(value, shape) for shape in shapes)):
         try:
             return read_json(text)
-        except TextFieldError as exc:
-            raise TextFieldError(f"field {name[:100]!r}: {exc}") from None
+        except FormFieldError as exc:
+            raise FormFieldError(f"field {name[:100]!r}: {exc}") from None
     for shape in shapes:
         if shape.annotation in (int, float, bool):  # " 7" and "True" say what is meant
             try:
@@ -124,44 +118,11 @@ def text_value(text: str, shapes: Sequence[Shape], name: str) -> Any:
     return text if value is msgspec.UNSET or any(_is_text_in_json(shape) for shape in shapes) else value
 
 
-def place(payload: Any, name: str, value: Any) -> None:
-    """Put `value` where `name` points: `image`, `images[0]`, `options.mask`; `TextFieldError` when there is no such place."""
-    steps = steps_of(name)
-    here = payload
-    for index, step in enumerate(steps):
-        last = index == len(steps) - 1
-        empty: Any = value if last else [] if isinstance(steps[index + 1], int) else {}
-        if isinstance(step, int) and isinstance(here, list) and step <= len(here):
-            if step == len(here):
-                here.append(empty)
-            elif last:
-                here[step] = empty
-        elif isinstance(step, str) and isinstance(here, dict):
-            if last:
-                here[step] = empty
-            else:
-                here.setdefault(step, empty)
-        else:
-            raise TextFieldError(f"field {name[:100]!r} does not fit the payload sent with it")
-        here = here[step]
-
-
-def steps_of(name: str) -> list[str | int]:
-    """`options.masks[0]` as `["options", "masks", 0]`."""
-    steps = [step[0] or int(step[1]) for step in _STEP.findall(name)]
-    rebuilt = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")
-    if len(steps) > _MAX_DEPTH:
-        raise TextFieldError(f"field name {name[:100]!r}...: at most {_MAX_DEPTH} steps")
-    if not steps or rebuilt != name:
-        raise TextFieldError(f"field name {name[:100]!r}: expected a path such as image, images[0] or options.mask")
-    return steps
-
-
 def _lists_of(name: str, shapes: Sequence[Shape], count: int) -> list[Shape]:
-    """Which of the shapes are lists; `TextFieldError` where none is and several values came."""
+    """Which of the shapes are lists; `FormFieldError` where none is and several values came."""
     lists: list[Shape] = [shape for shape in shapes if isinstance(shape, (Items, Fixed)) or (isinstance(shape, Record) and shape.is_array)]
     if shapes and not lists and not any(shape.annotation is Any for shape in shapes):
-        raise TextFieldError(f"field {name[:100]!r} is given {count} times, but takes one value")
+        raise FormFieldError(f"field {name[:100]!r} is given {count} times, but takes one value")
     return lists
 
 

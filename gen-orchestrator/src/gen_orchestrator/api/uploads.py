@@ -15,11 +15,11 @@ import msgspec
 from starlette.datastructures import UploadFile
 
 from gen_orchestrator.hub.files import RunFiles
+from gen_worker.contract.form_fields import FormFieldError, place, steps_of
 from gen_worker.http.asgi import Request, RequestError
 from gen_worker.http.forms import read_form as read_form_parts
 
 MAX_BYTES = 256 << 20
-_STEP = re.compile(r"([^.\[\]]+)|\[([0-9]{1,5})\]")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 Schema = dict[str, Any]
 
@@ -38,6 +38,8 @@ async def read_form(request: Request, files: RunFiles, owner: str, run_id: str, 
     form = await read_form_parts(request, MAX_BYTES)
     try:
         return await asyncio.to_thread(_assemble, list(form.multi_items()), files, owner, run_id, schema)
+    except FormFieldError as exc:
+        raise _wrong(str(exc)) from None
     finally:
         await form.close()
 
@@ -72,7 +74,7 @@ def _assemble(items: list[tuple[str, Any]], files: RunFiles, owner: str, run_id:
                 found.append(base64.b64encode(value.file.read()).decode())
             else:
                 found.append({"ref": ref})
-        _place(envelope["payload"], name.removesuffix("[]"), found if is_list and not whole else found[0])
+        place(envelope["payload"], name.removesuffix("[]"), found if is_list and not whole else found[0])
     return Form(msgspec.json.encode(envelope), digest.hexdigest())
 
 
@@ -111,7 +113,7 @@ def _shapes_at(schema: Schema, name: str) -> list[Schema]:
     """The schemas that may stand at a field; empty where nothing is known of it."""
     definitions = schema.get("$defs", {})
     shapes = _branches(schema, definitions)
-    for step in _steps(name.removesuffix("[]")):
+    for step in steps_of(name.removesuffix("[]")):
         below: list[Schema] = []
         for shape in shapes:
             if isinstance(step, int):
@@ -129,40 +131,6 @@ def _branches(schema: Any, definitions: Schema) -> list[Schema]:
         return _branches(definitions.get(schema["$ref"].rpartition("/")[2], {}), definitions)
     branches = schema.get("anyOf", schema.get("oneOf"))
     return [each for branch in branches for each in _branches(branch, definitions)] if branches else [schema]
-
-
-def _place(payload: Any, name: str, value: Any) -> None:
-    steps = _steps(name)
-    here = payload
-    for at, step in enumerate(steps):
-        last = at == len(steps) - 1
-        empty: Any = value if last else [] if isinstance(steps[at + 1], int) else {}
-        if isinstance(step, int) and isinstance(here, list) and step <= len(here):
-            if step == len(here):
-                here.append(empty)
-            elif last:
-                here[step] = empty
-        elif isinstance(step, str) and isinstance(here, dict):
-            if last:
-                here[step] = empty
-            else:
-                here.setdefault(step, empty)
-        else:
-            raise _wrong(f"field {name[:100]!r} does not fit the payload sent with it")
-        here = here[step]
-
-
-def _steps(name: str) -> list[str | int]:
-    found: list[str | int] = []
-    end = 0
-    for match in _STEP.finditer(name):
-        if name[end : match.start()] not in ("", "."):
-            break
-        found.append(match[1] if match[1] is not None else int(match[2]))
-        end = match.end()
-    if end != len(name) or not found or isinstance(found[0], int) or len(found) > 64:
-        raise _wrong(f"field {name[:100]!r}: expected a name such as image, images[0] or options.mask")
-    return found
 
 
 def _file_name(name: str | None) -> str:
