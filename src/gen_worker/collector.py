@@ -16,3 +16,8 @@ def settle_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS, *gc.get_threshold()[1:])
+
+
+def settle_what_was_imported() -> None:
+    """Call when libraries were imported later, from any thread. It walks nothing: what is garbage at that moment stays, too."""
+    gc.freeze()

@@ -95,6 +95,10 @@ class DevApp:
         self._models.select_by(Keyspace(models_by_function))
         self._openapi: bytes | None = None
 
+    def import_ahead(self) -> None:
+        """Import what the models of its functions need, beside whatever it serves."""
+        self._execution.imports.begin((*self._serving.functions.values(), *self._serving.websockets.values()))
+
     def cancel_runs(self) -> None:
         """Tell every run and session to stop, and those that wait not to begin."""
         self._realtime.end_all("worker_draining")

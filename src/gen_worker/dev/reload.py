@@ -52,6 +52,7 @@ async def _take_up(root: Path, changed: str, app: DevApp, log: Log) -> None:
         log.error("reload.failed", changed=changed, error=str(exc))
         return
     app.adopt(served.functions, served.models_by_function)
+    app.import_ahead()
     log.info("reload.done", changed=changed, functions=sorted(spec.name for spec in served.functions))
 
 

@@ -163,6 +163,7 @@ async def _serve(dev: DevConfig, options: ServeOptions, served: Served, seen: Sn
     if not is_loopback(sock.getsockname()[0]):
         warning = "anyone who reaches this address can run these functions; there is no authentication"
         log.note(f"warning: {warning}", "dev.open", warning=warning)
+    app.import_ahead()
     async with asyncio.TaskGroup() as tasks:
         watcher = None
         if options.reload and served.watched is not None:

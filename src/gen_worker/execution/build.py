@@ -25,6 +25,7 @@ from gen_worker.residency.custom import ManagedLoader, downloader_source, manage
 from gen_worker.residency.devices import DeviceSet, check_devices, find_devices, has_nvidia, model_cache, named_device
 from gen_worker.residency.forms import model_of
 from gen_worker.residency.hardware import GpuWatch
+from gen_worker.residency.imports_ahead import ImportsAhead
 from gen_worker.residency.manager import DEFAULT_LOADERS, LoadedModels
 from gen_worker.residency.tee import Tee
 from gen_worker.settings import DeviceSettings, ModelSettings, RunLimits, is_true
@@ -72,15 +73,17 @@ class ExecutionSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Execution(msgspec.Struct, frozen=True):
-    """What calls functions in this process. `close` ends what it has started."""
+    """What calls functions in this process. `close` ends what it has started. `imports` waits for its `begin`."""
 
     executor: Executor
     models: LoadedModels
     cache: ModelCache
     sources: Sources
     gpus: GpuWatch
+    imports: ImportsAhead
 
     def close(self) -> None:
+        self.imports.close()
         self.executor.close()
         self.models.close()
 
@@ -105,6 +108,7 @@ def build_execution(
     limits, gpus = settings.limits, GpuWatch(settings.devices)
     cache = model_cache(settings.devices, gpus.read().memory_bytes)
     devices = DeviceSet(lambda: find_devices(settings.devices))
+    imports = ImportsAhead(devices, log, lambda: executor.calling)
     tee = Tee(lambda: devices.get().host if devices.used(0) or has_nvidia() else None)  # else torch would be imported for nothing
     sources = build_sources(
         settings.models,
@@ -127,6 +131,7 @@ def build_execution(
         margin_bytes=settings.devices.margin_bytes,
         looks_ahead=is_true(settings.models.worker_load_ahead),
         on_change=on_models_changed,
+        on_arrival=imports.arrived,
         on_close=tee.close,
         is_right=sources.checked.is_right,
     )
@@ -134,7 +139,7 @@ def build_execution(
         run_dir, saved_file, max_bytes=limits.worker_max_input_file_bytes, retries=limits.worker_download_retries, cache=input_cache
     )
     executor = Executor(models, inputs, limits, log, device=named_device(settings.devices), stuck_after=stuck_after)
-    return Execution(executor, models, cache, sources, gpus)
+    return Execution(executor, models, cache, sources, gpus, imports)
 
 
 def _loaders(settings: ExecutionSettings) -> tuple[Any, ...]:

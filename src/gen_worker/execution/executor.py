@@ -81,6 +81,11 @@ class Executor:
             token.cancel()
             raise
 
+    @property
+    def calling(self) -> int:
+        """How many calls of authors' functions are under way. From any thread."""
+        return self.threads.busy + self.tenant.busy
+
     def close(self) -> None:
         """End idle threads and the tenant loop, and what is being fetched."""
         for task in self._background:

@@ -39,6 +39,12 @@ class TenantLoop:
         """The loop, started on first use."""
         return self._running().loop
 
+    @property
+    def busy(self) -> int:
+        """How many tasks have not ended. From any thread."""
+        thread = self._thread
+        return len(thread.tasks) if thread is not None else 0
+
     def start(self, name: str, work: Callable[[], Coroutine[Any, Any, T]], on_end: Callable[[T | None], None]) -> "TenantTask[T]":
         """Run `work()` as a task. `on_end` is called once on the worker's loop: with its result, or None where there is none, because the
         task was cancelled before its first step or its loop is gone.

@@ -75,6 +75,11 @@ class RunThreads:
         self._jobs.put((name, job, handle, on_end))
         return handle
 
+    @property
+    def busy(self) -> int:
+        """How many jobs run or wait for a thread. From any thread."""
+        return self._count - self._free
+
     def left(self) -> list[LeftThread]:
         """Threads that outlive their runs, longest first."""
         now_s = time.monotonic()

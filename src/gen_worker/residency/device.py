@@ -88,6 +88,10 @@ class Device(Protocol):
         """The most bytes that this process had in use at once since the last call; None where that is not known."""
         ...
 
+    def prepare(self) -> bool:
+        """Do what the first load would have to wait for; whether there was anything to do. Takes a second."""
+        ...
+
 
 class TorchDevice:
     """A device that torch computes on: `cpu`, `cuda`, `cuda:1`, `mps`."""
@@ -147,10 +151,15 @@ class TorchDevice:
         torch.cuda.reset_peak_memory_stats(self.name)
         return peak
 
-    def prepare(self) -> None:
-        """Have the memory that the first load passes through, before it begins."""
-        if self.name.startswith("cuda"):
-            self._ring.prepare(PREPARED)
+    def prepare(self) -> bool:
+        """CUDA's context, and the page-locked memory that the first load passes through."""
+        if not self.name.startswith("cuda"):
+            return False
+        import torch
+
+        torch.empty(1, dtype=torch.uint8, device=self.name)
+        self._ring.prepare(PREPARED)
+        return True
 
     def _staging_buffer(self) -> "PinnedBuffer":
         return PinnedBuffer(STAGING_BYTES, pinned=self.name.startswith("cuda"))

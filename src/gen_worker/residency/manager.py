@@ -96,7 +96,8 @@ class Seat:
 class LoadedModels:
     """Keeps loaded models within the limits of each device. Lives on one event loop; downloads and loads have their own threads.
 
-    `on_change` hears on the loop that what is on a device has changed.
+    `on_change` hears on the loop that what is on a device has changed; `on_arrival` of each model whose files are here, and of the classes
+    that it is taken as (`takers_of`).
     """
 
     def __init__(
@@ -114,6 +115,7 @@ class LoadedModels:
         looks_ahead: bool = False,
         on_change: Callable[[], None] = lambda: None,
         on_close: Callable[[], None] = lambda: None,
+        on_arrival: Callable[[LocalModel, Sequence[str]], None] = lambda local, takers: None,
         is_right: Callable[[LocalModel], bool] = lambda local: True,
     ) -> None:
         self._keyspace = keyspace
@@ -125,6 +127,7 @@ class LoadedModels:
         ]
         self._devices = devices
         self._on_close = on_close
+        self._on_arrival = on_arrival
         self._loaders = loaders
         self._log = log
         self.ahead = Ahead(self.places, loaders, log) if looks_ahead else None
@@ -259,6 +262,7 @@ class LoadedModels:
                 self.cache.unload_model(want.model_id)
             raise
         self.note_on_disk(local)
+        self._on_arrival(local, want.takers)
         return local, not fetched
 
     async def inventory(self, cas: Cas, functions: Iterable[FunctionSpec] = ()) -> list[str]:
@@ -268,11 +272,15 @@ class LoadedModels:
             self.note_on_disk(local_model(ref, snapshot))
         for ref, (key, spec) in self.keyspace.refs().items():
             try:
-                local = await self.arrivals.present(self._want(key, spec, functions))
+                want = self._want(key, spec, functions)
+                local = await self.arrivals.present(want)
             except Exception as exc:  # noqa: BLE001 - a ref or a folder that cannot be used must not hide the other models
                 self._log.warning("model.not_looked_up", model=ref[:200], error=f"{type(exc).__name__}: {exc}")
                 continue
-            if local is not None and not self.cache.has_model(canonical_ref(ref)):
+            if local is None:
+                continue
+            self._on_arrival(local, want.takers)
+            if not self.cache.has_model(canonical_ref(ref)):
                 self.note_on_disk(local)
         return sorted(self.cache.get_disk_models())
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import secrets
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from gen_worker.authoring.context import OutputStore
@@ -54,6 +55,7 @@ class WireWorker:
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._registered = asyncio.Event()
+        self._import_ahead: Callable[[], None] = lambda: None
         self._identity = Identity(config.settings.worker_jwt)
         self._instance_id = secrets.token_hex(8)
 
@@ -155,6 +157,7 @@ class WireWorker:
         dispatch = Dispatch(runs, realtime, releases, commands, self._identity, lambda: connection.has_credit, duties, log)
         self._realtime = realtime
         self._startup.connect(connection.say_event)
+        self._import_ahead = lambda: execution.imports.begin(config.functions)
         # Should one of these fail, the group cancels this coroutine and ends with the failure.
         holding = tasks.create_task(connection.hold(), name="connection")
         watchdog = tasks.create_task(self._watch_registration(), name="register-watchdog")
@@ -260,6 +263,7 @@ class WireWorker:
             self._registered.set()
             self._startup.phase("registered", address=address)
             self._startup.phase("ready", functions=sorted(spec.name for spec in self._config.functions))
+            self._import_ahead()
         else:
             self._log.info("scheduler.reconnected", address=address)
 

@@ -60,6 +60,7 @@ class FakeDevice:
         self.copied_bytes = 0
         self.allocations = 0
         self.collections = 0
+        self.preparations = 0
         self.readers = Readers()
         self._staged = staged
         self._fragments = fragments
@@ -112,6 +113,10 @@ class FakeDevice:
         with self._lock:
             peak, self._peak_bytes = self._peak_bytes, self.allocated_bytes
         return peak
+
+    def prepare(self) -> bool:
+        self.preparations += 1
+        return True
 
     def carry(self, size_bytes: int) -> None:
         """Account a copy over the link."""

@@ -74,7 +74,7 @@ class DiffusersLoader:
         parts: dict[str, PartPlan] = {}
         for name, value in described.items():
             folder = request.path / name
-            if not _is_component(name, value) or not folder.is_dir():
+            if not is_component(name, value) or not folder.is_dir():
                 continue
             files = find_weights(folder, request.dtypes)
             if files:
@@ -165,7 +165,7 @@ def _part(folder: Path, value: Sequence[str], files: tuple[WeightFile, ...], req
     part_id = identity(folder, files, request.digests, f"{folder.name}/", f"{library}.{class_name}|{form}")
     skeletons = None if form.off else request.skeletons
 
-    kind = _class_of(library, class_name)
+    kind = class_of(library, class_name)
     recipe = cache(lambda: _recipe(kind, folder, files, dtype))
 
     def load(control: LoadControl) -> tuple[Any, int]:
@@ -220,13 +220,14 @@ def _recipe(kind: Any, folder: Path, files: tuple[WeightFile, ...], dtype: Any) 
     return Recipe(lambda: kind(copy.deepcopy(settings)), files, dtype, cast_buffers=False)
 
 
-def _is_component(name: str, value: Any) -> bool:
+def is_component(name: str, value: Any) -> bool:
+    """Whether an entry of model_index.json names a class of a part."""
     if name.startswith("_") or not isinstance(value, list) or len(value) != 2 or not all(isinstance(part, str) for part in value):
         return False
-    return value[0] in _LIBRARIES or _class_of(*value) is not None
+    return value[0] in _LIBRARIES or class_of(*value) is not None
 
 
-def _class_of(library: str, class_name: str) -> Any:
+def class_of(library: str, class_name: str) -> Any:
     """A component's class. `library` may also name a pipeline's module: `["stable_diffusion", "StableDiffusionSafetyChecker"]`."""
     if library in _LIBRARIES:
         return getattr(importlib.import_module(library), class_name)
@@ -239,7 +240,7 @@ def _missing_optional(index: Mapping[str, Any], path: Path) -> dict[str, Any]:
     lacking: dict[str, Any] = {name: None for name in OPTIONAL_PARTS if name in index and not (path / name).is_dir()}
     if "safety_checker" in lacking and "requires_safety_checker" in index:
         lacking["requires_safety_checker"] = False
-    if absent := [n for n, v in index.items() if _is_component(n, v) and n not in lacking and not (path / n).is_dir()]:
+    if absent := [n for n, v in index.items() if is_component(n, v) and n not in lacking and not (path / n).is_dir()]:
         raise FatalError(f"the pipeline's {absent[0]!r} is missing in {path.name}; expected a folder of that name")
     return lacking
 
