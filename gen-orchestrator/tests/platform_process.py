@@ -155,6 +155,12 @@ def save(ctx: ActionContext, payload: Input) -> Saved:
     return Saved(file=ctx.save_bytes(f"runs/{ctx.run_id}/outputs/note.txt", payload.text.encode()))
 
 @worker_function()
+def save_as(ctx: ActionContext, payload: Input) -> Saved:
+    saved = Saved(file=ctx.save_bytes(payload.text, ctx.run_id.encode()))
+    time.sleep(payload.seconds)
+    return saved
+
+@worker_function()
 def read(ctx: ActionContext, payload: Files) -> Read:
     texts = [Path(asset.local_path).read_text() for asset in (payload.image, *payload.more)]
     return Read(texts, payload.raw.decode(), payload.words, payload.factor, payload.title)

@@ -139,7 +139,7 @@ class Term:
             news=starved,
         )
         self._builds = Builds(settings.data / "builds", ProcessBuilder(settings.data), self.registry, clock.unix_s, log, self._on_tag_moved)
-        files = RunFiles(settings.data / "files", self._winner)
+        files = RunFiles(settings.data / "files", self._winner, self._may_save)
         waits = Waits(self.pool, clock, lambda release_id: self.keeper.failures.get(release_id, ""))
         runs = RunRoutes(self.registry, self.dispatcher, store, RunStreams(store, files), receivers, waits, files)
         admin = AdminRoutes(self.registry, self.dispatcher, self.pool, metrics, fitness, self.keeper.failures)
@@ -230,6 +230,13 @@ class Term:
         """The attempt of a run whose files count, 0 while there is none. Blocking: called from threads."""
         run = self._store.get(run_id)
         return run.attempt if run is not None and run.owner == owner and run.state is RunState.SUCCEEDED else 0
+
+    def _may_save(self, token: FileToken) -> bool:
+        """Whether a worker has this attempt, so that its files may still change."""
+        open_run = self.dispatcher.open.get(token.run_id)
+        if open_run is None or self.over.done():
+            return False
+        return open_run.is_sent and (open_run.run.owner, open_run.run.attempt) == (token.owner, token.attempt)
 
     def _depose(self, why: str) -> None:
         if not self.over.done():

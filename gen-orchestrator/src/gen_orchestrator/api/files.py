@@ -1,13 +1,14 @@
 """Files over HTTP: the workers' file API with a run's token, and outputs for callers."""
 
 import asyncio
+import errno
 import hashlib
 import mimetypes
 from pathlib import Path
 
 import msgspec
 
-from gen_orchestrator.hub.files import FileToken, FileTokens, RunFiles
+from gen_orchestrator.hub.files import FileToken, FileTokens, RunFiles, Saving
 from gen_worker.contract.files import SHA256_HEADER, SIZE_HEADER, TYPE_HEADER, SavedFile
 from gen_worker.http.asgi import BodyReader, Request, RequestError
 from gen_worker.http.files import send_file
@@ -57,25 +58,35 @@ class FileRoutes:
     async def _save(self, request: Request, *, create: bool) -> None:
         token = self._token(request)
         ref = request.parts["ref"]
+        self._check_open(token)
+        saving: Saving | None = None
         try:
             saving = await asyncio.to_thread(self._files.saving, token, ref)
-        except ValueError as exc:
-            raise RequestError(400, "validation", str(exc)) from None
-        try:
             reader = BodyReader(request, MAX_FILE_BYTES)
             while not reader.ended:
                 chunk = await reader.next_chunk()
                 if chunk:
                     await asyncio.to_thread(saving.write, chunk)
-            digest = await asyncio.to_thread(lambda: saving.finish(create=create))
+            await asyncio.to_thread(saving.sync)
+            # Here on the loop, where runs end: between this look and the rename no attempt can.
+            self._check_open(token)
+            digest = saving.publish(create=create)
+        except ValueError as exc:
+            raise RequestError(400, "validation", str(exc)) from None
         except OSError as exc:
-            raise RequestError(507 if exc.errno == 28 else 500, "storage", f"{ref[:200]!r} was not saved: {exc.strerror}") from None
+            raise not_kept(exc, f"{ref[:200]!r} was not saved") from None
         finally:
-            await asyncio.to_thread(saving.drop)
+            if saving is not None:
+                await asyncio.to_thread(saving.drop)
         if digest is None:
             raise RequestError(409, "conflict", f"{ref[:200]!r} exists; save it under another name, or overwrite it", error="exists")
         mime_type = mimetypes.guess_type(ref)[0]
         await request.answer(200, msgspec.json.encode(SavedFile(ref, saving.size_bytes, digest, mime_type)))
+
+    def _check_open(self, token: FileToken) -> None:
+        if not self._files.is_open(token):
+            detail = f"attempt {token.attempt} of run {token.run_id} is over: its file_token saves no more, and its files stay as they are"
+            raise RequestError(403, "auth", detail, error="sealed")
 
     def _token(self, request: Request) -> FileToken:
         scheme, _, text = request.header(b"authorization").partition(" ")
@@ -83,6 +94,14 @@ class FileRoutes:
         if token is None:
             raise RequestError(401, "auth", "the file token is not accepted")
         return token
+
+
+def not_kept(exc: OSError, what: str) -> RequestError:
+    """What a caller is told when files cannot be written: 507 without room, 503 where the data folder is gone or may not be written."""
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        return RequestError(507, "storage", f"{what}: {exc.strerror}", headers={"retry-after": "5"})
+    detail = f"{what}: {exc.strerror or exc}; is the platform's data folder still there, and may it be written?"
+    return RequestError(503, "storage", detail, headers={"retry-after": "5"})
 
 
 def _type_of(path: Path) -> str:

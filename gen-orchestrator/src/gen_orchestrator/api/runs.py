@@ -1,7 +1,6 @@
 """Runs over HTTP: invoke, look, list, cancel, retry."""
 
 import asyncio
-import errno
 import hashlib
 import random
 import re
@@ -13,6 +12,7 @@ import msgspec
 
 from gen_orchestrator.api import run_object as shown
 from gen_orchestrator.api.envelope import Invocation, read_invocation
+from gen_orchestrator.api.files import not_kept
 from gen_orchestrator.api.streams import RunStreams
 from gen_orchestrator.api.uploads import read_form
 from gen_orchestrator.domain.runs import Run
@@ -105,8 +105,7 @@ class RunRoutes:
             submitted = await self.submit(msgspec.structs.replace(run, id=run_id, fingerprint=form.digest), resolved)
             is_new = submitted.is_new
         except OSError as exc:
-            status = 507 if exc.errno in (errno.ENOSPC, errno.EDQUOT) else 500
-            raise RequestError(status, "storage", f"the files of the request could not be kept: {exc.strerror}") from None
+            raise not_kept(exc, "the files of the request were not kept, and no run was made") from None
         except StoreUnavailableError:
             is_new = True  # nobody knows: retention sees to them
             raise

@@ -2,8 +2,9 @@
 
     <files>/<owner>/<run>/<attempt>/<ref>      attempt 0: what its caller sent with it, `runs/<run>/inputs/...`
 
-A save is a temporary file that is renamed when it is complete. A ref under `runs/<run_id>/` is looked up by its run; any other ref by
-the run that saved it last and won.
+A save is a temporary file that is renamed when it is complete, if its attempt is still the present one: the end of an attempt is a seal,
+and what comes later changes nothing. A ref under `runs/<run_id>/` is looked up by that run first, then, as any other ref, by the run
+that saved it last and won.
 """
 
 import base64
@@ -83,12 +84,14 @@ def _unbase64(text: str) -> bytes:
 class Saving:
     """A file on its way in."""
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path, index: Path | None = None) -> None:
+        """`index` is an empty file whose time says when this was published."""
         target.parent.mkdir(parents=True, exist_ok=True)
         self._target = target
         self._new = target.with_name(f".saving-{secrets.token_hex(6)}")
         self._file = self._new.open("xb")
         self._digest = hashlib.sha256()
+        self._index = index
         self.size_bytes = 0
 
     def write(self, data: bytes) -> None:
@@ -96,11 +99,14 @@ class Saving:
         self._digest.update(data)
         self.size_bytes += len(data)
 
-    def finish(self, *, create: bool) -> str | None:
-        """Make it visible; its sha256, None where `create` meets an existing file."""
+    def sync(self) -> None:
+        """It is complete: bring it to the disk. Blocking, and to be called before `publish`."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
+
+    def publish(self, *, create: bool) -> str | None:
+        """Give it its name; its sha256, None where `create` meets an existing file. Takes microseconds: one rename."""
         if create:
             try:
                 os.link(self._new, self._target)
@@ -110,6 +116,8 @@ class Saving:
                 self._new.unlink()
         else:
             self._new.replace(self._target)
+        if self._index is not None:
+            self._index.write_bytes(b"")
         return self._digest.hexdigest()
 
     def drop(self) -> None:
@@ -119,11 +127,12 @@ class Saving:
 
 
 class RunFiles:
-    """The files of all owners. `winner` says which attempt of a run counts (0: none yet)."""
+    """The files of all owners. `winner` says which attempt of a run counts (0: none yet), `is_open` whether an attempt goes on."""
 
-    def __init__(self, folder: Path, winner: Callable[[str, str], int]) -> None:
+    def __init__(self, folder: Path, winner: Callable[[str, str], int], is_open: Callable[[FileToken], bool] = lambda token: True) -> None:
         self._folder = folder
         self._winner = winner
+        self.is_open = is_open
 
     def saving(self, token: FileToken, ref: str) -> Saving:
         """Begin to save a file of this attempt; `ValueError` for a ref that is no path."""
@@ -134,9 +143,7 @@ class RunFiles:
         with clashes_named(ref):
             if target.is_dir():
                 raise IsADirectoryError
-            saving = Saving(target)
-        index.with_name(f"{index.name}.{token.run_id}").write_bytes(b"")
-        return saving
+            return Saving(target, index.with_name(f"{index.name}.{token.run_id}"))
 
     def keep_input(self, owner: str, run_id: str, ref: str, source: BinaryIO) -> str:
         """Keep a file that came with a run's request; its sha256."""
@@ -144,7 +151,8 @@ class RunFiles:
         try:
             while chunk := source.read(1 << 20):
                 saving.write(chunk)
-            return saving.finish(create=False) or ""
+            saving.sync()
+            return saving.publish(create=False) or ""
         finally:
             saving.drop()
 
@@ -159,17 +167,13 @@ class RunFiles:
             if own.is_file():
                 return own
         parts = name.split("/")
-        runs = [parts[1]] if len(parts) > 2 and parts[0] == "runs" else self._savers(owner, name)
-        if len(parts) > 3 and parts[0] == "runs" and parts[2] == "inputs":
+        named = [parts[1]] if len(parts) > 2 and parts[0] == "runs" else []
+        if len(parts) > 3 and named and parts[2] == "inputs":
             sent = self._attempt(owner, parts[1], INPUTS) / name
             if sent.is_file():
                 return sent
-        for run_id in runs:
-            attempt = self._winner(owner, run_id)
-            path = self._attempt(owner, run_id, attempt) / name
-            if attempt and path.is_file():
-                return path
-        return None
+        found = (self._of_winner(owner, run_id, name) for runs in (named, self._savers(owner, name)) for run_id in runs)
+        return next((path for path in found if path is not None), None)
 
     def remove(self, owner: str, run_id: str) -> None:
         """Delete the files of all attempts of a run. A second call, or one after a call that was cut off, does the rest."""
@@ -182,6 +186,14 @@ class RunFiles:
                     index = self._index(owner, path.relative_to(attempt).as_posix())
                     index.with_name(f"{index.name}.{run_id}").unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
+
+    def _of_winner(self, owner: str, run_id: str, name: str) -> Path | None:
+        folder = self._attempt(owner, run_id, INPUTS).parent
+        if not folder.is_dir():  # of a run that saved nothing the store need not be asked
+            return None
+        attempt = self._winner(owner, run_id)
+        path = folder / str(attempt) / name
+        return path if attempt and path.is_file() else None
 
     def _savers(self, owner: str, name: str) -> list[str]:
         """Runs that saved this ref, the last one first."""
