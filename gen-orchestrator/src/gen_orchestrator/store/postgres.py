@@ -12,22 +12,16 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import errors
 
-from gen_orchestrator.domain.runs import Run
-from gen_orchestrator.domain.webhooks import Delivery
 from gen_orchestrator.store import migrations, sql, tables
 from gen_orchestrator.store.base import (
     DeposedError,
-    EventChunk,
     Leader,
-    OldRun,
-    Release,
-    RunFilter,
     StoreError,
     StoreFullError,
     StoreUnavailableError,
-    Tag,
 )
 from gen_orchestrator.store.ops import DONE, Accept, Op, Refused, Result
+from gen_orchestrator.store.sql_store import Change, Row, SqlStore
 
 T = TypeVar("T")
 CONNECT_TIMEOUT_S = 5
@@ -43,7 +37,7 @@ _MIGRATION_LOCK = 0x67656E  # any number that nobody else takes
 _FENCE = f"{sql.FENCE} for share"
 
 
-class PostgresStore:
+class PostgresStore(SqlStore):
     """A store in the database that `url` names (`postgresql://...`). `StoreError` says why it cannot be opened.
 
     A connection that broke is opened again at the next call; what a broken batch did is unknown, and every operation may be asked again.
@@ -74,73 +68,6 @@ class PostgresStore:
         with self._write_lock:
             return self._run_write(work)
 
-    def get(self, run_id: str) -> Run | None:
-        rows = self._read(sql.GET, (run_id,))
-        return sql.run_of(rows[0]) if rows else None
-
-    def by_key(self, owner: str, key: str) -> Run | None:
-        rows = self._read(sql.BY_KEY, (owner, key))
-        return sql.run_of(rows[0]) if rows else None
-
-    def open_runs(self) -> list[Run]:
-        return [sql.run_of(row) for row in self._read(sql.OPEN_RUNS)]
-
-    def list_runs(self, query: RunFilter) -> list[Run]:
-        return [sql.run_of(row) for row in self._read(*sql.list_query(query))]
-
-    def events_of(self, run_id: str) -> list[EventChunk]:
-        return [sql.chunk_of(row) for row in self._read(sql.EVENTS_OF, (run_id,))]
-
-    def pending_deliveries(self, limit: int) -> list[Delivery]:
-        return [sql.delivery_of(row) for row in self._read(sql.PENDING_DELIVERIES, (limit,))]
-
-    def deliveries_of(self, run_id: str) -> list[Delivery]:
-        return [sql.delivery_of(row) for row in self._read(sql.DELIVERIES_OF, (run_id,))]
-
-    def trim(self, finished_before: float, limit: int) -> int:
-        old = self._read(sql.TO_TRIM, (finished_before, limit))
-
-        def work(cursor: psycopg.Cursor[Any]) -> int:
-            for row in old:
-                cursor.execute(_pg(sql.FORGET_EVENTS), (*row, *row))
-                cursor.execute(_pg(sql.TRIM_RUN), row)
-            return len(old)
-
-        return self._transact(work)
-
-    def old_runs(self, finished_before: float, limit: int) -> list[OldRun]:
-        return [OldRun(*row) for row in self._read(sql.OLD_RUNS, (finished_before, finished_before, limit))]
-
-    def forget(self, run_ids: Sequence[str]) -> int:
-        def work(cursor: psycopg.Cursor[Any]) -> int:
-            gone = 0
-            for run_id in run_ids:
-                cursor.execute(_pg(sql.FORGET_EVENTS), (run_id, run_id))
-                cursor.execute(_pg(sql.FORGET_DELIVERIES), (run_id, run_id))
-                gone += cursor.execute(_pg(sql.FORGET_RUN), (run_id,)).rowcount
-            return gone
-
-        return self._transact(work)
-
-    def add_release(self, release: Release) -> None:
-        self._change(sql.ADD_RELEASE, sql.release_row(release))
-
-    def release(self, release_id: str) -> Release | None:
-        rows = self._read(sql.RELEASE, (release_id,))
-        return sql.release_of(rows[0]) if rows else None
-
-    def releases(self, owner: str = "", endpoint: str = "") -> list[Release]:
-        return [sql.release_of(row) for row in self._read(sql.RELEASES, (owner, owner, endpoint, endpoint))]
-
-    def move_tag(self, tag: Tag) -> Tag | None:
-        return tag if self._change(sql.MOVE_TAG, sql.tag_move(tag)) else None
-
-    def tags(self, owner: str = "", endpoint: str = "") -> list[Tag]:
-        return [sql.tag_of(row) for row in self._read(sql.TAGS, (owner, owner, endpoint, endpoint))]
-
-    def tag_history(self, owner: str, endpoint: str, function: str, tag: str) -> list[Tag]:
-        return [sql.tag_of(row) for row in self._read(sql.TAG_HISTORY, (owner, endpoint, function, tag))]
-
     def campaign(self, node_id: str, address: str, lease_s: float, http_url: str = "") -> Leader | None:
         """The database's clock decides whether the lease is over."""
 
@@ -162,9 +89,6 @@ class PostgresStore:
     def renew(self, leader: Leader, lease_s: float) -> bool:
         text = "update leader set lease_until = extract(epoch from clock_timestamp()) + ? where shard = 0 and epoch = ?"
         return self._change(text, (lease_s, leader.epoch))
-
-    def resign(self, leader: Leader) -> None:
-        self._change("update leader set lease_until = 0 where shard = 0 and epoch = ?", (leader.epoch,))
 
     def leader(self) -> Leader | None:
         rows = self._read(
@@ -200,7 +124,7 @@ class PostgresStore:
             cursor.execute(tables.NO_LEASE.encode())
             return count
 
-        return self._transact(work)
+        return self._in_transaction(work)
 
     def doubts(self) -> Sequence[str]:
         """Settings of the server that the promise needs, and that are otherwise."""
@@ -238,7 +162,7 @@ class PostgresStore:
             self._writer = self._connect()
         return self._guarded(self._writer, work)
 
-    def _read(self, text: str, values: Sequence[Any] = ()) -> list[Any]:
+    def _read(self, text: str, values: Row = ()) -> list[Any]:
         connection: psycopg.Connection[Any] | None = getattr(self._local, "connection", None)
 
         def work(db: psycopg.Connection[Any]) -> list[Any]:
@@ -252,7 +176,10 @@ class PostgresStore:
         connection = self._local.connection = self._connect()
         return self._guarded(connection, work)
 
-    def _transact(self, work: Callable[[psycopg.Cursor[Any]], T]) -> T:
+    def _transact(self, work: Callable[[Change], T]) -> T:
+        return self._in_transaction(lambda cursor: work(lambda text, values: cursor.execute(_pg(text), tuple(values)).rowcount))
+
+    def _in_transaction(self, work: Callable[[psycopg.Cursor[Any]], T]) -> T:
         def whole(db: psycopg.Connection[Any]) -> T:
             with db.transaction(), db.cursor() as cursor:
                 return work(cursor)
@@ -260,7 +187,7 @@ class PostgresStore:
         with self._write_lock:
             return self._run_write(whole)
 
-    def _change(self, text: str, values: Sequence[Any]) -> bool:
+    def _change(self, text: str, values: Row) -> bool:
         with self._write_lock:
             return self._run_write(lambda db: db.execute(_pg(text), tuple(values)).rowcount > 0)
 

@@ -24,6 +24,7 @@ RUN_COLUMNS = (
 _SELECT = f"select {', '.join(RUN_COLUMNS)} from runs"
 _OPEN = "('queued', 'leased')"
 
+RESIGN = "update leader set lease_until = 0 where shard = 0 and epoch = ?"
 FENCE = "select 1 from leader where shard = 0 and epoch = ?"
 
 ACCEPT = f"insert into runs ({', '.join(RUN_COLUMNS)}) values ({', '.join('?' * len(RUN_COLUMNS))}) on conflict do nothing"

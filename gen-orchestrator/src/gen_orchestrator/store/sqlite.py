@@ -16,22 +16,16 @@ from typing import Any, NoReturn, TypeVar
 
 import apsw
 
-from gen_orchestrator.domain.runs import Run
-from gen_orchestrator.domain.webhooks import Delivery
 from gen_orchestrator.store import migrations, sql, tables
 from gen_orchestrator.store.base import (
     DeposedError,
-    EventChunk,
     Leader,
-    OldRun,
-    Release,
-    RunFilter,
     StoreError,
     StoreFullError,
     StoreUnavailableError,
-    Tag,
 )
 from gen_orchestrator.store.ops import DONE, Op, Refused, Result
+from gen_orchestrator.store.sql_store import Change, Row, SqlStore
 
 T = TypeVar("T")
 LOCK_NAME = "store.lock"
@@ -48,7 +42,7 @@ def leave(why: str) -> NoReturn:
     os._exit(EXIT_BROKEN)
 
 
-class SqliteStore:
+class SqliteStore(SqlStore):
     """A store in `folder`, created when it is not there. `StoreError` when another process has it, or a newer version wrote it."""
 
     schema = len(migrations.STEPS)
@@ -103,74 +97,6 @@ class SqliteStore:
                 raise StoreUnavailableError(f"{self._path} cannot be written: {exc}", unknown=True) from exc
             return results
 
-    def get(self, run_id: str) -> Run | None:
-        rows = self._read(sql.GET, (run_id,))
-        return sql.run_of(rows[0]) if rows else None
-
-    def by_key(self, owner: str, key: str) -> Run | None:
-        rows = self._read(sql.BY_KEY, (owner, key))
-        return sql.run_of(rows[0]) if rows else None
-
-    def open_runs(self) -> list[Run]:
-        return [sql.run_of(row) for row in self._read(sql.OPEN_RUNS)]
-
-    def list_runs(self, query: RunFilter) -> list[Run]:
-        return [sql.run_of(row) for row in self._read(*sql.list_query(query))]
-
-    def events_of(self, run_id: str) -> list[EventChunk]:
-        return [sql.chunk_of(row) for row in self._read(sql.EVENTS_OF, (run_id,))]
-
-    def pending_deliveries(self, limit: int) -> list[Delivery]:
-        return [sql.delivery_of(row) for row in self._read(sql.PENDING_DELIVERIES, (limit,))]
-
-    def deliveries_of(self, run_id: str) -> list[Delivery]:
-        return [sql.delivery_of(row) for row in self._read(sql.DELIVERIES_OF, (run_id,))]
-
-    def trim(self, finished_before: float, limit: int) -> int:
-        old = self._read(sql.TO_TRIM, (finished_before, limit))
-
-        def work(db: apsw.Connection) -> int:
-            for row in old:
-                db.execute(sql.FORGET_EVENTS, (*row, *row))
-                db.execute(sql.TRIM_RUN, row)
-            return len(old)
-
-        return self._transact(work)
-
-    def old_runs(self, finished_before: float, limit: int) -> list[OldRun]:
-        return [OldRun(*row) for row in self._read(sql.OLD_RUNS, (finished_before, finished_before, limit))]
-
-    def forget(self, run_ids: Sequence[str]) -> int:
-        def work(db: apsw.Connection) -> int:
-            gone = 0
-            for run_id in run_ids:
-                db.execute(sql.FORGET_EVENTS, (run_id, run_id))
-                db.execute(sql.FORGET_DELIVERIES, (run_id, run_id))
-                db.execute(sql.FORGET_RUN, (run_id,))
-                gone += db.changes()
-            return gone
-
-        return self._transact(work)
-
-    def add_release(self, release: Release) -> None:
-        self._write(sql.ADD_RELEASE, sql.release_row(release))
-
-    def release(self, release_id: str) -> Release | None:
-        rows = self._read(sql.RELEASE, (release_id,))
-        return sql.release_of(rows[0]) if rows else None
-
-    def releases(self, owner: str = "", endpoint: str = "") -> list[Release]:
-        return [sql.release_of(row) for row in self._read(sql.RELEASES, (owner, owner, endpoint, endpoint))]
-
-    def move_tag(self, tag: Tag) -> Tag | None:
-        return tag if self._write(sql.MOVE_TAG, sql.tag_move(tag)) else None
-
-    def tags(self, owner: str = "", endpoint: str = "") -> list[Tag]:
-        return [sql.tag_of(row) for row in self._read(sql.TAGS, (owner, owner, endpoint, endpoint))]
-
-    def tag_history(self, owner: str, endpoint: str, function: str, tag: str) -> list[Tag]:
-        return [sql.tag_of(row) for row in self._read(sql.TAG_HISTORY, (owner, endpoint, function, tag))]
-
     def campaign(self, node_id: str, address: str, lease_s: float, http_url: str = "") -> Leader | None:
         with self._guard, self._writer:
             now_s = time.time()  # this machine's clock is the database's
@@ -187,10 +113,7 @@ class SqliteStore:
         return Leader(node_id, epoch, address, http_url)
 
     def renew(self, leader: Leader, lease_s: float) -> bool:
-        return self._write("update leader set lease_until = ? where shard = 0 and epoch = ?", (time.time() + lease_s, leader.epoch))
-
-    def resign(self, leader: Leader) -> None:
-        self._write("update leader set lease_until = 0 where shard = 0 and epoch = ?", (leader.epoch,))
+        return self._change("update leader set lease_until = ? where shard = 0 and epoch = ?", (time.time() + lease_s, leader.epoch))
 
     def leader(self) -> Leader | None:
         rows = self._read("select node_id, epoch, address, http_url from leader where shard = 0 and lease_until > ?", (time.time(),))
@@ -206,7 +129,8 @@ class SqliteStore:
     def load(self, rows: Iterable[tuple[str, tuple[Any, ...]]]) -> int:
         inserts = {table.name: table.insert for table in tables.TABLES}
 
-        def work(db: apsw.Connection) -> int:
+        def work() -> int:
+            db = self._writer
             if db.execute(tables.IS_EMPTY).fetchall() != [(0,)]:
                 raise StoreError(f"{self._path} holds runs or releases already; an import needs an empty store")
             db.execute("delete from leader")
@@ -217,7 +141,7 @@ class SqliteStore:
             db.execute(tables.NO_LEASE)
             return count
 
-        return self._transact(work)
+        return self._in_transaction(work)
 
     def doubts(self) -> Sequence[str]:
         """The file's settings are ours; the file system is not."""
@@ -250,13 +174,13 @@ class SqliteStore:
                 self._readers.append(connection)
         return connection
 
-    def _read(self, text: str, values: Sequence[Any] = ()) -> list[Any]:
+    def _read(self, text: str, values: Row = ()) -> list[Any]:
         try:
             return list(self._reader().execute(text, tuple(values)))
         except apsw.Error as exc:
             raise StoreUnavailableError(f"{self._path} cannot be read: {exc}") from exc
 
-    def _write(self, text: str, values: Sequence[Any]) -> bool:
+    def _change(self, text: str, values: Row) -> bool:
         with self._guard:
             try:
                 self._writer.execute(text, tuple(values))
@@ -266,12 +190,19 @@ class SqliteStore:
             except apsw.Error as exc:
                 raise StoreUnavailableError(f"{self._path} cannot be written: {exc}") from exc
 
-    def _transact(self, work: Callable[[apsw.Connection], T]) -> T:
-        """Do this in one transaction; the errors of `StoreError`."""
+    def _transact(self, work: Callable[[Change], T]) -> T:
+        def change(text: str, values: Row) -> int:
+            self._writer.execute(text, tuple(values))
+            return self._writer.changes()
+
+        return self._in_transaction(lambda: work(change))
+
+    def _in_transaction(self, work: Callable[[], T]) -> T:
+        """Do this on the writing connection in one transaction; the errors of `StoreError`."""
         with self._guard:
             try:
                 with self._writer:
-                    result = work(self._writer)
+                    result = work()
             except apsw.FullError:
                 raise StoreFullError(f"no space left to write {self._path}") from None
             except apsw.Error as exc:

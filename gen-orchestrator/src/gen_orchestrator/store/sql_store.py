@@ -1,0 +1,105 @@
+"""What the stores of SQLite and PostgreSQL do alike: every read, and the changes that are one statement or a list of them.
+
+A store brings three primitives: read rows, change by one statement, do several in one transaction. How it connects, locks, waits and
+fails is its own.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from gen_orchestrator.domain.runs import Run
+from gen_orchestrator.domain.webhooks import Delivery
+from gen_orchestrator.store import sql
+from gen_orchestrator.store.base import EventChunk, Leader, OldRun, Release, RunFilter, Tag
+
+T = TypeVar("T")
+Row = Sequence[Any]
+Change = Callable[[str, Row], int]  # does a statement with these values; how many rows it changed
+
+
+class SqlStore(ABC):
+    """Statements come from `store/sql.py`, in SQLite's spelling."""
+
+    @abstractmethod
+    def _read(self, text: str, values: Row = ()) -> list[Any]:
+        """The rows of a query, on a connection for reading."""
+
+    @abstractmethod
+    def _change(self, text: str, values: Row) -> bool:
+        """Whether this statement changed a row."""
+
+    @abstractmethod
+    def _transact(self, work: Callable[[Change], T]) -> T:
+        """Do all of it in one transaction, or nothing."""
+
+    def get(self, run_id: str) -> Run | None:
+        return self._first(sql.run_of, sql.GET, (run_id,))
+
+    def by_key(self, owner: str, key: str) -> Run | None:
+        return self._first(sql.run_of, sql.BY_KEY, (owner, key))
+
+    def open_runs(self) -> list[Run]:
+        return [sql.run_of(row) for row in self._read(sql.OPEN_RUNS)]
+
+    def list_runs(self, query: RunFilter) -> list[Run]:
+        return [sql.run_of(row) for row in self._read(*sql.list_query(query))]
+
+    def events_of(self, run_id: str) -> list[EventChunk]:
+        return [sql.chunk_of(row) for row in self._read(sql.EVENTS_OF, (run_id,))]
+
+    def pending_deliveries(self, limit: int) -> list[Delivery]:
+        return [sql.delivery_of(row) for row in self._read(sql.PENDING_DELIVERIES, (limit,))]
+
+    def deliveries_of(self, run_id: str) -> list[Delivery]:
+        return [sql.delivery_of(row) for row in self._read(sql.DELIVERIES_OF, (run_id,))]
+
+    def trim(self, finished_before: float, limit: int) -> int:
+        old = self._read(sql.TO_TRIM, (finished_before, limit))
+
+        def work(change: Change) -> int:
+            for row in old:
+                change(sql.FORGET_EVENTS, (*row, *row))
+                change(sql.TRIM_RUN, row)
+            return len(old)
+
+        return self._transact(work)
+
+    def old_runs(self, finished_before: float, limit: int) -> list[OldRun]:
+        return [OldRun(*row) for row in self._read(sql.OLD_RUNS, (finished_before, finished_before, limit))]
+
+    def forget(self, run_ids: Sequence[str]) -> int:
+        def work(change: Change) -> int:
+            gone = 0
+            for run_id in run_ids:
+                change(sql.FORGET_EVENTS, (run_id, run_id))
+                change(sql.FORGET_DELIVERIES, (run_id, run_id))
+                gone += change(sql.FORGET_RUN, (run_id,))
+            return gone
+
+        return self._transact(work)
+
+    def add_release(self, release: Release) -> None:
+        self._change(sql.ADD_RELEASE, sql.release_row(release))
+
+    def release(self, release_id: str) -> Release | None:
+        return self._first(sql.release_of, sql.RELEASE, (release_id,))
+
+    def releases(self, owner: str = "", endpoint: str = "") -> list[Release]:
+        return [sql.release_of(row) for row in self._read(sql.RELEASES, (owner, owner, endpoint, endpoint))]
+
+    def move_tag(self, tag: Tag) -> Tag | None:
+        return tag if self._change(sql.MOVE_TAG, sql.tag_move(tag)) else None
+
+    def tags(self, owner: str = "", endpoint: str = "") -> list[Tag]:
+        return [sql.tag_of(row) for row in self._read(sql.TAGS, (owner, owner, endpoint, endpoint))]
+
+    def tag_history(self, owner: str, endpoint: str, function: str, tag: str) -> list[Tag]:
+        return [sql.tag_of(row) for row in self._read(sql.TAG_HISTORY, (owner, endpoint, function, tag))]
+
+    def resign(self, leader: Leader) -> None:
+        self._change(sql.RESIGN, (leader.epoch,))
+
+    def _first(self, value_of: Callable[[Row], T], text: str, values: Row) -> T | None:
+        rows = self._read(text, values)
+        return value_of(rows[0]) if rows else None
