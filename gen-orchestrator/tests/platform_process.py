@@ -202,14 +202,20 @@ class PlatformProcess:
 
     def start(self) -> None:
         """Start, and wait until it serves."""
-        command = [str(COZYCTL), "up", str(self.project), "--json", "--listen", "127.0.0.1:0", "--data", str(self.data), *self._arguments]
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=self._env)
+        self.process = self.launch()
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, self.log.read_text()[-4000:]
         self.url = json.loads(line)["url"]
         self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
+
+    def launch(self) -> "subprocess.Popen[bytes]":
+        """Only start the process."""
+        with self.log.open("ab") as log:
+            return subprocess.Popen(self._command(), stdout=subprocess.PIPE, stderr=log, env=self._env)
+
+    def _command(self) -> list[str]:
+        return [str(COZYCTL), "up", str(self.project), "--json", "--listen", "127.0.0.1:0", "--data", str(self.data), *self._arguments]
 
     def stop(self, timeout_s: float = 60) -> int:
         """End it in order; its exit status."""

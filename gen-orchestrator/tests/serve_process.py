@@ -3,7 +3,6 @@
 import json
 import signal
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -35,15 +34,16 @@ class ServeProcess(PlatformProcess):
 
     def start(self) -> None:
         self.log = self.data.parent / f"{self._name}.log"
-        command = [
-            str(PROGRAM), "serve", str(self.project), "--data", str(self.data), "--store", self._store,
-            "--listen", f"127.0.0.1:{self.port}", "--worker-listen", self.worker_address, *self._arguments,
-        ]  # fmt: skip
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=self._env)
+        self.process = self.launch()
         self.url = f"http://127.0.0.1:{self.port}"
         self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
         self.await_ready()
+
+    def _command(self) -> list[str]:
+        return [
+            str(PROGRAM), "serve", str(self.project), "--data", str(self.data), "--store", self._store,
+            "--listen", f"127.0.0.1:{self.port}", "--worker-listen", self.worker_address, *self._arguments,
+        ]  # fmt: skip
 
     def await_ready(self) -> None:
         assert self.process.stdout is not None

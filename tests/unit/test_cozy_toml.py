@@ -75,7 +75,7 @@ idle_s = 0.5
         (GOOD + "[functions.a_b]\n[functions.a-b]\n", 6, "both mean the function 'a-b'"),
         (GOOD + "[functions.f]\ntimeout = 3\n", 6, "Did you mean 'timeout_s'?"),
         (GOOD + "[scaling]\nmin = -1\n", 6, "scaling.min = -1 must be a whole number from 0 to 10000"),
-        (GOOD + "[scaling]\nmax = 0\n", 6, "scaling.max = 0 must be a whole number from 1"),
+        (GOOD + "[scaling]\nmax = -1\n", 6, "scaling.max = -1 must be a whole number from 0"),
         (GOOD + "[scaling]\nmax = true\n", 6, "scaling.max = True must be a whole number"),
         (GOOD + "[scaling]\nmin = 1\nidle_s = nan\n", 7, "scaling.idle_s = nan must be a number of seconds"),
         (GOOD + "[scaling]\nmin = 3\nmax = 2\n", 6, "scaling.min = 3 is above scaling.max = 2"),

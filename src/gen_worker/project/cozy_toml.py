@@ -195,7 +195,7 @@ class _Reader:
     def scaling(self) -> dict[str, int | float]:
         table = self.table(self.data.get("scaling", {}), "scaling")
         self.known_keys(table, SCALING_KEYS, "scaling")
-        for key, least in (("min", 0), ("max", 1)):
+        for key, least in (("min", 0), ("max", 0)):
             value = table.get(key, least)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MAX_WORKERS:
                 raise self.error(f"scaling.{key} = {value!r} must be a whole number from {least} to {MAX_WORKERS}", "scaling", key)

@@ -6,6 +6,7 @@ that point elsewhere (`jku`, `x5u`, `jwk`) are never read. A header with `crit` 
 
 import base64
 import hashlib
+import re
 import secrets
 import time
 from pathlib import Path
@@ -25,7 +26,18 @@ AUDIENCE = "gen-worker"
 LIFE_S = 3600.0
 LEEWAY_S = 30
 MAX_TOKEN_BYTES = 8192
+_BY_HAND = re.compile(r"-hand-[0-9a-f]{6}$")
 KEY_NAME = "worker-tokens-rs256.key"
+
+
+def id_by_hand(release_id: str) -> str:
+    """A new id for a worker that somebody starts. Such a one outlives the program that gave it its token."""
+    return f"{release_id}-hand-{secrets.token_hex(3)}"
+
+
+def joined_by_hand(worker_id: str) -> bool:
+    """Whether this is the id of a worker that somebody started."""
+    return _BY_HAND.search(worker_id) is not None
 
 
 class TokenError(ValueError):

@@ -1,12 +1,11 @@
 """`cozyctl workers`: who is there, and tokens for workers that are started by hand."""
 
 import os
-import secrets
 from pathlib import Path
 
 import click
 
-from gen_orchestrator.auth.worker_tokens import AUDIENCE, ISSUER, KEY_NAME, WorkerClaims, WorkerTokens
+from gen_orchestrator.auth.worker_tokens import AUDIENCE, ISSUER, KEY_NAME, WorkerClaims, WorkerTokens, id_by_hand
 from gen_orchestrator.cli.api import Api, ApiError, url_option
 from gen_orchestrator.cli.ps import workers_table
 from gen_orchestrator.cli.up import default_data
@@ -61,7 +60,7 @@ def token(release_id: str, endpoint: str, owner: str, ttl: str, data: Path | Non
             release_id = _prod_of(Api(url), endpoint)
         except ApiError as exc:
             return exc.report(as_json=as_json)
-    worker_id = f"{release_id}-hand-{secrets.token_hex(3)}"
+    worker_id = id_by_hand(release_id)
     made = WorkerTokens.from_folder(folder).issue(WorkerClaims(worker_id, owner, release_id, life_s=life_s))
     if as_json:
         print_json(

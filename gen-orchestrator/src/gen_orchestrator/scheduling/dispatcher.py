@@ -223,13 +223,21 @@ class Dispatcher:
         self._detach(open_run)
         self._fitness.ended(worker.worker_id, lane.release_id, "" if result.success else result.error_type)
         at = self._clock.unix_s()
-        if result.success:
+        if open_run.gapped:
+            open_run.gapped = False
+            self._after(open_run, Again(0.0, executed=False), hold)
+        elif result.success:
             self._recorder.finish(open_run, Ending(state=RunState.SUCCEEDED, at=at, output=result.output, metrics=open_run.metrics), hold)
         elif open_run.cancel_requested or result.error_type == "canceled":
             self._recorder.finish(open_run, endings.canceled(at), hold)
         else:
             self._after(open_run, retries.after_failure(open_run.run, endings.error_of(result), self._random), hold)
         self.pump_release(lane.release_id)  # its place is free for any function that the worker has
+
+    def repeat(self, open_run: OpenRun) -> None:
+        """Send the command of a run once more to the worker that has it, or had it."""
+        if open_run.phase is Phase.LEASED and open_run.worker is not None and open_run.worker.link is not None:
+            open_run.worker.link.start(open_run.command(*self._files(open_run.run)))
 
     def adopt(self, worker: Worker, open_run: OpenRun) -> None:
         """A worker that registered has this run already, from an earlier leader or an earlier stream."""
@@ -345,7 +353,7 @@ class Dispatcher:
             return
         gone = open_run.phase is Phase.ENDING or worker.link is None  # the worker was lost while this was being written
         open_run.phase = Phase.LEASED
-        open_run.started = False
+        open_run.started = open_run.gapped = False
         open_run.stuck = b""
         if open_run.cancel_requested or gone or there.worker_id != worker.worker_id:
             self._detach(open_run)

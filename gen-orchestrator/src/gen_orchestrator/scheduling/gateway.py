@@ -13,8 +13,9 @@ from collections.abc import Callable
 
 import msgspec
 
-from gen_orchestrator.auth.worker_tokens import TokenError, WorkerClaims, WorkerTokens
+from gen_orchestrator.auth.worker_tokens import TokenError, WorkerClaims, WorkerTokens, joined_by_hand
 from gen_orchestrator.domain.losses import Loss
+from gen_orchestrator.scheduling import plain_workers
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
 from gen_orchestrator.scheduling.fitness import Fitness
 from gen_orchestrator.scheduling.open_run import OpenRun, Phase
@@ -64,6 +65,7 @@ class Gateway:
         self._orphans: dict[str, OpenRun] = {}  # leased by an earlier leader; their worker has not registered here
         self._orphans_until_s = 0.0
         self._orphans_loss = Loss.SHARED
+        self._orphans_by_hand_until_s = 0.0
 
     def start(self) -> None:
         """Begin to look after leases."""
@@ -78,10 +80,12 @@ class Gateway:
 
     def expect(self, orphans: list[OpenRun], grace_s: float) -> None:
         """Runs that were with a worker when this leader took over: they are its own again if it registers in time. No time is given
-        where the workers are known to have ended with the program that we were before."""
+        where the workers are known to have ended with the program that we were before. One that somebody started by hand goes on whatever
+        becomes of this program, and has the time of a lease."""
         self._orphans_loss = Loss.SHARED if grace_s else Loss.OURS
         self._orphans = {open_run.id: open_run for open_run in orphans}
         self._orphans_until_s = self._clock.now_s() + grace_s
+        self._orphans_by_hand_until_s = self._clock.now_s() + LEASE_S
 
     def process_ended(self, worker_id: str) -> None:
         """The process of a worker is known to be gone: nothing of it needs to be waited for."""
@@ -197,6 +201,7 @@ class Gateway:
         if is_plain:
             for open_run in worker.runs.values():
                 session.adopt(RunCommand(run_id=open_run.id, function=open_run.function, attempt=open_run.run.attempt))
+            plain_workers.doubt(worker, self._clock.now_s())
 
     # ---- leases
 
@@ -218,6 +223,7 @@ class Gateway:
             await asyncio.sleep(SWEEP_S)
             now_s = self._clock.now_s()
             for worker in self._pool:
+                plain_workers.settle(worker, now_s, self._dispatcher.repeat)
                 if worker.link is None:
                     grace_s = LEASE_S if worker.instance_id else PLAIN_GRACE_S
                     if now_s - worker.away_since_s > grace_s:
@@ -231,8 +237,9 @@ class Gateway:
                     self._fitness.ignores(worker.worker_id, "it has said nothing for 30 s")
                 elif worker.token_until - self._clock.unix_s() < worker.token_life_s / 2:
                     self._rotate(worker)
-            if self._orphans and now_s > self._orphans_until_s:
-                for open_run in list(self._orphans.values()):
+            for open_run in list(self._orphans.values()):
+                by_hand = joined_by_hand(open_run.run.worker_id)
+                if now_s > (self._orphans_by_hand_until_s if by_hand else self._orphans_until_s):
                     self._lose_orphan(open_run)
 
     def _rotate(self, worker: Worker) -> None:
@@ -258,7 +265,8 @@ class Gateway:
     def _lose_orphan(self, open_run: OpenRun) -> None:
         self._orphans.pop(open_run.id, None)
         if open_run.phase is Phase.LEASED:
-            self._dispatcher.lost(open_run, open_run.run.worker_id, self._orphans_loss)
+            by_hand = joined_by_hand(open_run.run.worker_id)
+            self._dispatcher.lost(open_run, open_run.run.worker_id, Loss.SHARED if by_hand else self._orphans_loss)
 
     def _forget_memories(self) -> None:
         present = {worker.instance_id for worker in self._pool}

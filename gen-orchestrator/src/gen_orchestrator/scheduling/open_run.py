@@ -38,6 +38,7 @@ class OpenRun:
         "feed",
         "first_output_at",
         "flushing",
+        "gapped",
         "holds",
         "lane",
         "listed_s",
@@ -65,6 +66,7 @@ class OpenRun:
         self.expected_end_s = 0.0
         self.metrics = b""
         self.stuck = b""  # what the worker said last of why the run hangs
+        self.gapped = False  # its worker may have lost some of its output: its result leads to another attempt
         self.volatile = False  # in memory only: written when it is over (cozy.toml: durable = false)
         self.warnings = b""  # JSON: what the function left out of the payload
         self.first_output_at = 0.0  # unix seconds; 0 before

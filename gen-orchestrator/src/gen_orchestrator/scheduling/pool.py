@@ -49,6 +49,8 @@ class Worker:
         self.zombies: set[str] = set()  # runs that are over here, and that it did not stop
         self.kept_for = ""  # the run that it has, or waits for, alone; no other is given to it
         self.given = 0  # runs since it joined
+        self.doubtful: set[str] = set()  # of a plain worker: runs that it may have lost (plain_workers)
+        self.doubtful_since_s = 0.0
         self.draining = False
         self.token_until = float("inf")  # unix seconds
         self.token_life_s = 0.0
