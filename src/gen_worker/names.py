@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 MAX_SLUG_LENGTH = 128
 RUN_ID_RULE = "expected 1 to 128 letters, digits, '.', '_' or '-', the first one a letter or digit"
+TAG_RULE = "expected 1 to 64 lower-case letters, digits, '.', '_' or '-', the first one a letter or digit"
+_TAG = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _DIGITS = re.compile(r"[0-9]{1,19}")
 
@@ -40,6 +42,14 @@ def is_run_id(text: str) -> bool:
     is free for folders of our own beside those of the runs.
     """
     return _ID.fullmatch(text) is not None
+
+
+def is_tag(text: str) -> bool:
+    """Whether `text` may name a tag: it becomes a part of refs (`owner/endpoint/function:tag`) and of URLs.
+
+    The one rule for tags, whoever moves one or asks for one.
+    """
+    return _TAG.fullmatch(text) is not None
 
 
 def whole_number(text: str) -> int | None:

@@ -189,3 +189,37 @@ def test_texts_of_a_form_that_cannot_be_read_are_said(server: Server) -> None:
             f"{server.path}/echo", content=body, headers={"content-type": f"{FORM['content-type']}; charset={charset}"}
         )
         assert (answer.status_code, answer.json()["code"]) == (400, "invalid_multipart"), (charset, answer.text)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        (b"", 400, "the body is empty; expected a JSON object"),
+        (b'{"text":"a","text":"b"}', 400, "the key at /text is given twice"),
+        (b'{"payload":{"text":"a","text" : "b"}}', 400, "the key at /payload/text is given twice"),
+        (b'{"payload":{"text":"a"},"payload":{}}', 400, "the key at /payload is given twice"),
+        (b'{"payload":{"times":1e999}}', 400, ""),
+        (b'{"payload":{},"tiemout_s":1}', 400, "unknown option 'tiemout_s'"),
+        (b'{"payload":[1]}', 400, ""),
+        (b"[1]", 400, ""),
+        (b'{"payload":{"text":"\\ud800"}}', 400, ""),
+        (b'{"payload":{"text":"a","tetx":"b"}}', 200, "unknown field 'tetx'"),
+        (b'{"text":"a","tetx":"b"}', 200, "unknown field 'tetx'"),
+    ],
+)
+def test_a_body_means_the_same(server: Server, body: bytes, status: int, words: str) -> None:
+    answer = server.http.post(f"{server.path}/echo", content=body)
+    assert (answer.status_code, words in answer.text) == (status, True), answer.text
+
+
+def test_a_field_of_a_form_is_given_once(server: Server) -> None:
+    for part in (b'{"text":"a","text":"b"}', b'{"payload":{"text":"a","text":"b"}}', b"[" * 100_000, b"{"):
+        body = b'--B\r\ncontent-disposition: form-data; name="payload"\r\n\r\n' + part + b"\r\n--B--\r\n"
+        answer = server.http.post(f"{server.path}/echo", content=body, headers=FORM)
+        assert (answer.status_code, "part 'payload'" in answer.json()["detail"]) == (400, True), answer.text
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "a\u00e9", "a\tb"])
+def test_a_key_that_cannot_be_kept_is_refused(server: Server, key: str) -> None:
+    answer = server.http.post(f"{server.path}/echo", json={}, headers={"idempotency-key": key.encode("latin-1")})
+    assert (answer.status_code, "Idempotency-Key" in answer.json()["detail"]) == (400, True), answer.text

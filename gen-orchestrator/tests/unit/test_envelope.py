@@ -1,11 +1,15 @@
 """Bodies of invocations: what is payload, what is an option, and what is refused in which words."""
 
+import json
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gen_orchestrator.api.envelope import MAX_DEPTH, InvokeOptions, read_invocation
+from gen_orchestrator.api.envelope import InvokeOptions, read_invocation
+from gen_orchestrator.api.json_bodies import MAX_DEPTH, MAX_NODES, MAX_QUOTES, JsonError, read_json
 from gen_worker.http.asgi import RequestError
 
 
@@ -17,7 +21,6 @@ def read(body: Any, path: str = "/v1/o/e/f") -> tuple[Any, InvokeOptions]:
 @pytest.mark.parametrize(
     ("body", "payload"),
     [
-        (b"", {}),
         ({}, {}),
         ({"prompt": "x"}, {"prompt": "x"}),
         ({"payload": {"prompt": "x"}}, {"prompt": "x"}),
@@ -50,25 +53,44 @@ def test_options() -> None:
         (b"true", "invalid_json", "the body is a boolean"),
         (b'"x"', "invalid_json", "the body is a string"),
         ({"payload": []}, "invalid_payload", "payload is a list; expected a JSON object"),
+        ({"payload": {}, "timeout": 3}, "unknown_option", "unknown option 'timeout'. Did you mean 'timeout_s'? Options: priority, start_"),
+        ({"payload": {}, "timeout_s": "3"}, "invalid_timeout_s", "option timeout_s: expected float, got str"),
+        ({"payload": {}, "timeout_s": True}, "invalid_timeout_s", "option timeout_s: expected float, got bool"),
+        ({"payload": {}, "timeout_s": None}, "invalid_timeout_s", "option timeout_s: expected float, got null"),
+        ({"payload": {}, "timeout_s": -1}, "invalid_timeout_s", "timeout_s=-1.0: expected seconds from 0.001 to 604800 (a week), or 0"),
+        ({"payload": {}, "timeout_s": 0.0004}, "invalid_timeout_s", "timeout_s=0.0004: expected seconds from 0.001"),
+        (b'{"payload": {}, "timeout_s": 1e999}', "invalid_json", "the body is not valid JSON: Number out of range"),
+        ({"payload": {}, "start_timeout_s": 604801}, "invalid_start_timeout_s", "start_timeout_s=604801.0: expected seconds"),
+        ({"payload": {}, "priority": "hihg"}, "invalid_priority", "priority 'hihg'. Did you mean 'high'? Expected: "),
+        ({"payload": {}, "priority": ""}, "invalid_priority", "priority ''. Expected: "),
+        ({"payload": {}, "priority": 1}, "invalid_priority", "option priority: expected str, got int"),
+        ({"payload": {}, "webhook": ""}, "invalid_webhook", "webhook is empty: expected an https URL"),
+        ({"payload": {}, "webhook": None}, "invalid_webhook", "option webhook: expected str, got null"),
+        ({"payload": {}, "webhook": "https://h/" + "x" * 2048}, "invalid_webhook", "webhook has 2058 characters"),
         (
-            {"payload": {}, "timeout": 3},
-            "",
-            "unknown option 'timeout'. Did you mean 'timeout_s'? Options: priority, start_timeout_s, timeout_s",
+            {"payload": {}, "webhook_events": ["x"], "webhook": "https://h"},
+            "invalid_webhook_events",
+            "webhook_events: 'x'. Expected some of: ",
         ),
-        ({"payload": {}, "timeout_s": "3"}, "", "option Expected `float`, got `str` - at `$.timeout_s`"),
-        ({"payload": {}, "timeout_s": -1}, "", "timeout_s=-1.0: expected seconds from 0 (none) to 604800 (a week)"),
-        ({"payload": {}, "start_timeout_s": 604801}, "", "start_timeout_s=604801.0: expected seconds"),
-        ({"payload": {}, "priority": "hihg"}, "", "priority 'hihg'. Did you mean 'high'? Expected: "),
-        ({"payload": {}, "webhook_events": ["x"]}, "", "webhook_events: 'x'. Expected some of: "),
+        (
+            {"payload": {}, "webhook_events": [5], "webhook": "https://h"},
+            "invalid_webhook_events",
+            "webhook_events[0]: expected str, got int",
+        ),
+        ({"payload": {}, "webhook_events": [], "webhook": "https://h"}, "invalid_webhook_events", "webhook_events is empty"),
+        ({"payload": {}, "webhook_events": ["failed"] * 2, "webhook": "https://h"}, "invalid_webhook_events", "an event twice"),
+        ({"payload": {}, "webhook_events": []}, "invalid_webhook_events", "webhook_events is empty"),
+        ({"payload": {}, "webhook_events": "failed", "webhook": "https://h"}, "invalid_webhook_events", "expected array, got str"),
+        (b"", "invalid_json", "the body is empty; expected a JSON object"),
     ],
 )
 def test_what_is_refused(body: Any, error: str, words: str) -> None:
     with pytest.raises(RequestError) as raised:
         read(body)
-    code = "invalid_json" if words.startswith("the body is not") else "validation"
+    code = "invalid_json" if words.startswith(("the body is not", "the body is empty")) else "validation"
     assert (raised.value.status, raised.value.request_code) == (400, code)
     assert words in str(raised.value)
-    assert (raised.value.error or "") == error
+    assert raised.value.error == error
 
 
 def test_events_of_a_webhook_need_the_webhook() -> None:
@@ -107,6 +129,76 @@ def test_brackets_in_strings_and_side_by_side_are_not_depth() -> None:
     with pytest.raises(RequestError, match="nested more than"):
         read(deep)
     read({"lists": [[] for _ in range(1000)]})
+
+
+@pytest.mark.parametrize(
+    ("body", "place"),
+    [
+        (b'{"a":1,"a":2}', "/a"),
+        (b'{"a" : 1, "a"\t: 2}', "/a"),
+        (b'{"a"\n:1,"a"\r:1}', "/a"),
+        (b'{"a":1,"\\u0061":2}', "/a"),
+        (b'{"payload":{"x/y":{"b":1,"b":1}}}', "/payload/x~1y/b"),
+        (b'{"payload":{"list":[{"b":1},{"c":1,"c":2}]}}', "/payload/list/1/c"),
+        (b'{"payload":{},"payload":{}}', "/payload"),
+        (b'{"payload":{},"priority":"low","priority":"high"}', "/priority"),
+        (b'{"a":1,"a":2,"b":"\\u0022:"}', "/a"),  # once written, a key less and a `":` more
+        (b'{"a":1,"a":2,"b":"\\"\\u003a"}', "/a"),
+        (b'{"a":1,"a":{"b":1},"c":99999999999999999999999}', "/a"),
+        (b'{"{}":1,"{}":2}', "/{}"),
+    ],
+)
+def test_a_key_is_given_once(body: bytes, place: str) -> None:
+    with pytest.raises(RequestError) as raised:
+        read(body)
+    assert str(raised.value) == f"the body: the key at {place} is given twice"
+    assert (raised.value.status, raised.value.request_code, raised.value.error) == (400, "validation", "duplicate_key")
+
+
+@given(
+    st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)
+)
+def test_what_has_each_key_once_is_read_as_it_stands(value: Any) -> None:
+    for text in (json.dumps(value), json.dumps(value, ensure_ascii=False), json.dumps(value, indent=1, separators=(" ,", " : "))):
+        try:
+            data = text.encode()
+            expected = msgspec.json.decode(data)
+        except (UnicodeEncodeError, msgspec.DecodeError):
+            continue  # lone surrogates
+        assert read_json(data) == expected
+
+
+@given(st.text(), st.text(alphabet='"\\:{}[],a'), st.sampled_from([(",", ":"), (", ", " : "), ("\n,", "\n:")]), st.booleans())
+def test_no_string_hides_that_a_key_is_given_twice(key: str, text: str, separators: tuple[str, str], ascii_only: bool) -> None:
+    first, second = (json.dumps({key: text, "other": [text]}, separators=separators, ensure_ascii=ascii_only) for _ in range(2))
+    body = first[:-1] + separators[0] + second[1:]
+    try:
+        data = body.encode()
+    except UnicodeEncodeError:
+        return
+    with pytest.raises(JsonError, match="twice" if key.isascii() else "."):
+        read_json(data)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" + b"[]," * MAX_NODES + b"1]",
+        b"[" + b"{}," * MAX_NODES + b"1]",
+        b"{" + b",".join(b'"%d":1' % number for number in range(MAX_NODES + 1)) + b"}",
+        b'{"a":[' + b'"",' * (MAX_QUOTES // 2) + b"[" * 65 + b"1]}",
+    ],
+)
+def test_what_takes_long_to_read_is_too_large(body: bytes) -> None:
+    with pytest.raises(RequestError, match="send large inputs as files") as raised:
+        read(body)
+    assert (raised.value.status, raised.value.request_code) == (413, "too_large")
+
+
+def test_strings_may_hold_any_number_of_brackets_and_keys() -> None:
+    text = '{"a": [{"b": 1}]}, ' * MAX_NODES
+    assert read({"prompt": text})[0] == {"prompt": text}
+    assert read({"numbers": [1] * 1_000_000})[0]["numbers"][-1] == 1
 
 
 def test_equal_requests_have_one_fingerprint() -> None:

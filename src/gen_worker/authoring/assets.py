@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import msgspec
 
 from gen_worker.authoring.shapes import Record, is_record, shape_of
+from gen_worker.json_keys import escape_pointer
 
 _LOCAL_PATH = 2  # its position among the arguments of `Asset`
 
@@ -144,8 +145,3 @@ def fill_asset(asset: Asset, **facts: Any) -> None:
     """Set what the worker knows of a file, also where an author's subclass is frozen."""
     for name, value in facts.items():
         msgspec.structs.force_setattr(asset, name, value)
-
-
-def escape_pointer(part: str) -> str:
-    """A key as a part of a JSON pointer (RFC 6901)."""
-    return part.replace("~", "~0").replace("/", "~1")

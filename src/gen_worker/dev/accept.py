@@ -20,10 +20,10 @@ from gen_worker.errors import ValidationError
 from gen_worker.execution.request import RunRequest
 from gen_worker.http.asgi import Request, RequestError
 from gen_worker.http.headers import media_type
+from gen_worker.http.idempotency import idempotency_key
 from gen_worker.sources.listings import read_listings
 
 MAX_BODY_BYTES = 256 << 20
-MAX_KEY_CHARACTERS = 255
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -46,7 +46,7 @@ class Accepted(msgspec.Struct, gc=False):
 
 async def accept_run(spec: FunctionSpec, request: Request, book: RunBook, run_dir: Path) -> Accepted:
     """Read a request into a run of `spec`. Whatever it raises, it leaves no file, no id, no place in the queue."""
-    key = _idempotency_key(request)
+    key = idempotency_key(request)
     if book.queued >= MAX_QUEUED:  # before the body is read: refusing should be cheap
         raise RequestError(429, "overloaded", f"{book.queued} runs are waiting; try again later")
     if not media_type(request.header(b"content-type")).startswith("multipart/"):
@@ -102,15 +102,6 @@ async def _accept(spec: FunctionSpec, book: RunBook, key: str, body: bytes, uplo
             uploads=uploads,
         ),
     )
-
-
-def _idempotency_key(request: Request) -> str:
-    key = request.header(b"idempotency-key").strip()
-    if len(key) > MAX_KEY_CHARACTERS or not key.isascii() or not key.isprintable():
-        raise RequestError(
-            400, "validation", f"Idempotency-Key {key[:40]!r}: expected at most {MAX_KEY_CHARACTERS} printable ASCII characters"
-        )
-    return key
 
 
 def _fingerprint(function: str, body: bytes, uploads: dict[str, Path]) -> bytes:

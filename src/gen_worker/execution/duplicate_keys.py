@@ -4,18 +4,16 @@ Decoders take the last of two equal keys, others the first. Who checks a payload
 payload with two equal keys is refused.
 
 The usual payload is proved to have none without being read again: JSON by counting (each key ends in `":`, so a text with as many
-of them as there are keys lost none), msgpack by encoding it again. What is not proved so is read by `_first_in_json` and
+of them as there are keys lost none), msgpack by encoding it again. What is not proved so is read by `first_duplicate_key` and
 `_first_in_msgpack`, which are slower by ten to a hundred times.
 """
 
-import json
-from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import msgspec
 
-from gen_worker.authoring.assets import escape_pointer
 from gen_worker.execution.encoding import Encoding
+from gen_worker.json_keys import escape_pointer, first_duplicate_key
 
 
 def first_duplicate(data: bytes | msgspec.Raw, value: Any, encoding: Encoding, key_count: int) -> str | None:
@@ -25,27 +23,8 @@ def first_duplicate(data: bytes | msgspec.Raw, value: Any, encoding: Encoding, k
         # A key may be spaced from its colon, too; then it is not counted.
         if found.count(b'":') == key_count and not (b" :" in found or b"\n:" in found or b"\t:" in found or b"\r:" in found):
             return None
-        return _first_in_json(found)
+        return first_duplicate_key(found)
     return None if msgspec.msgpack.encode(value) == found else _first_in_msgpack(found)
-
-
-class _Pairs(list[tuple[str, Any]]):
-    """An object of JSON with all its keys."""
-
-
-def _first_in_json(data: bytes) -> str | None:
-    todo: list[tuple[str, Any]] = [("", json.loads(data.decode(), object_pairs_hook=_Pairs, parse_int=str, parse_float=str))]
-    while todo:
-        pointer, value = todo.pop()
-        parts: Iterable[tuple[Any, Any]] = value if isinstance(value, _Pairs) else enumerate(value)
-        seen = set()
-        for key, item in parts:
-            if key in seen:
-                return f"{pointer}/{escape_pointer(key)}"
-            seen.add(key)
-            if isinstance(item, list):
-                todo.append((f"{pointer}/{escape_pointer(str(key))}", item))
-    return None
 
 
 def _first_in_msgpack(data: bytes) -> str | None:

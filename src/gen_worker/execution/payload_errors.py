@@ -7,10 +7,11 @@ from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
-from gen_worker.authoring.assets import Asset, escape_pointer
+from gen_worker.authoring.assets import Asset
 from gen_worker.authoring.shapes import Fixed, Items, Record, Shape, Table
 from gen_worker.errors import FieldError, ValidationError
 from gen_worker.execution.unknown_fields import unknown_field
+from gen_worker.json_keys import escape_pointer
 from gen_worker.names import nearest
 
 _STEP = re.compile(r"\.(?P<name>[^.\[\]]+)|\[(?P<index>[0-9]+)\]")

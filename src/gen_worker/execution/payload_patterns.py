@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gen_worker.authoring.assets import escape_pointer
 from gen_worker.authoring.pattern_process import PatternProcess, PatternTooSlowError
 from gen_worker.authoring.patterns import Cost, cost_of, max_length_of, pattern_of
 from gen_worker.authoring.shapes import Fixed, Items, Record, Shape, Table
 from gen_worker.errors import FieldError, ValidationError
+from gen_worker.json_keys import escape_pointer
 
 STEPS = 2e5  # of backtracking that are harmless in our own process: a few milliseconds
 

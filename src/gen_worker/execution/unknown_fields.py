@@ -4,9 +4,10 @@ from typing import Any
 
 import msgspec
 
-from gen_worker.authoring.assets import Asset, escape_pointer
+from gen_worker.authoring.assets import Asset
 from gen_worker.authoring.shapes import Fixed, Items, Record, Shape, Table
 from gen_worker.errors import FieldError
+from gen_worker.json_keys import escape_pointer
 from gen_worker.names import nearest
 
 MAX_WARNINGS = 20

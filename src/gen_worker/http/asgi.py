@@ -70,6 +70,9 @@ class Request:
             value = b", ".join([each for key, each in self.scope["headers"] if key == name])
         return value.decode("latin-1")
 
+    def has_header(self, name: bytes) -> bool:
+        return name in self._headers
+
     def query(self) -> Mapping[str, str]:
         """Query parameters; the last of a name counts."""
         return QueryParams(self.scope["query_string"])

@@ -1,22 +1,25 @@
 """The body of an invocation: `{"payload": {...}, options}` or the bare payload, to msgpack and options."""
 
 import hashlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
+from gen_orchestrator.api.json_bodies import JsonError, read_json
 from gen_orchestrator.api.payload_bytes import with_bytes
 from gen_orchestrator.domain.runs import PRIORITIES
 from gen_orchestrator.domain.webhooks import EVENTS
 from gen_worker.contract.run import InvokeOptions
 from gen_worker.errors import FieldError
 from gen_worker.http.asgi import RequestError
+from gen_worker.json_keys import escape_pointer
 from gen_worker.names import did_you_mean
 
 MAX_TIMEOUT_S = 7 * 24 * 3600.0
-MAX_DEPTH = 64
+MIN_TIMEOUT_S = 0.001  # a run's time is kept in milliseconds
+MAX_WEBHOOK_CHARS = 2048
 MAX_PAYLOAD_BYTES = 15 << 20  # below the 16 MiB of a message to a worker
-_NUMBER = int | float
 
 
 class Invocation(msgspec.Struct, frozen=True):
@@ -28,21 +31,17 @@ class Invocation(msgspec.Struct, frozen=True):
 
 
 _OPTIONS = frozenset(InvokeOptions.__struct_fields__)
-_decode = msgspec.json.Decoder().decode
 _encode = msgspec.msgpack.Encoder().encode
 
 
 def read_invocation(body: bytes, path: str, bytes_schema: dict[str, Any] | None = None) -> Invocation:
     """Read a body; `RequestError` 400 says what is wrong with it. `bytes_schema`: of a payload that has fields for bytes."""
+    if not body:
+        raise RequestError(400, "invalid_json", "the body is empty; expected a JSON object", error="invalid_json")
     try:
-        _check_depth(body)
-        value: Any = _decode(body) if body else {}
-    except msgspec.DecodeError as exc:
-        raise RequestError(400, "invalid_json", f"the body is not valid JSON: {exc}", error="invalid_json") from None
-    except UnicodeDecodeError as exc:
-        raise RequestError(400, "invalid_json", f"the body is not valid UTF-8 (byte {exc.start})", error="invalid_json") from None
-    except RecursionError:
-        raise RequestError(400, "invalid_json", f"the body is nested more than {MAX_DEPTH} levels deep", error="invalid_json") from None
+        value: Any = read_json(body)
+    except JsonError as exc:
+        raise refused(exc, "the body") from None
     if not isinstance(value, dict):
         raise RequestError(400, "validation", f"the body is a {_kind(value)}; expected a JSON object", error="invalid_json")
     options = InvokeOptions()
@@ -74,59 +73,83 @@ def _too_large(value: Any, pointer: str = "") -> str | None:
         return None if -(1 << 63) <= value < 1 << 64 else pointer
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, each in items:
-        found = _too_large(each, f"{pointer}/{str(key).replace('~', '~0').replace('/', '~1')}")
+        found = _too_large(each, f"{pointer}/{escape_pointer(str(key))}")
         if found is not None:
             return found
     return None
+
+
+def refused(error: JsonError, what: str) -> RequestError:
+    """The answer to JSON that is not taken."""
+    if error.too_large:
+        return RequestError(413, "too_large", error.about(what))
+    code = "invalid_json" if error.word == "invalid_json" else "validation"
+    return RequestError(400, code, error.about(what), error=error.word)
 
 
 def _options(given: dict[str, Any]) -> InvokeOptions:
     for name in given:
         if name not in _OPTIONS:
             known = ", ".join(sorted(_OPTIONS))
-            raise RequestError(400, "validation", f"unknown option {name[:60]!r}.{did_you_mean(name, _OPTIONS)} Options: {known}")
+            near = did_you_mean(name[:100], _OPTIONS)
+            raise RequestError(400, "validation", f"unknown option {name[:60]!r}.{near} Options: {known}", error="unknown_option")
     try:
         options = msgspec.convert(given, InvokeOptions)
     except msgspec.ValidationError as exc:
-        raise RequestError(400, "validation", f"option {exc}") from None
-    for name in ("timeout_s", "start_timeout_s"):
-        value = getattr(options, name)
-        if not 0 <= value <= MAX_TIMEOUT_S:  # also refuses NaN
-            raise RequestError(400, "validation", f"{name}={value}: expected seconds from 0 (none) to {MAX_TIMEOUT_S:.0f} (a week)")
-    for event in options.webhook_events:
-        if event not in EVENTS:
-            near = did_you_mean(event, EVENTS)
-            raise RequestError(400, "validation", f"webhook_events: {event[:40]!r}.{near} Expected some of: {', '.join(EVENTS)}")
-    if options.webhook_events and not options.webhook:
-        raise RequestError(400, "validation", "webhook_events without webhook: give the URL to tell, too")
-    if options.priority not in PRIORITIES:
-        near = did_you_mean(options.priority, PRIORITIES)
-        raise RequestError(400, "validation", f"priority {options.priority[:40]!r}.{near} Expected: {', '.join(PRIORITIES)}")
+        what, _, place = str(exc).partition(" - at `$.")
+        place = place.rstrip("`")
+        detail = f"option {place}: {what[:1].lower()}{what[1:].replace('`', '')}"
+        raise RequestError(400, "validation", detail, error=f"invalid_{place.partition('[')[0]}") from None
+    for name in given:
+        if wrong := _WRONG[name](getattr(options, name)):
+            raise RequestError(400, "validation", wrong, error=f"invalid_{name}")
+    if "webhook_events" in given and not options.webhook:
+        raise RequestError(400, "validation", "webhook_events without webhook: give the URL to tell, too", error="invalid_webhook_events")
     return options
 
 
-def _check_depth(body: bytes) -> None:
-    """Refuse deep nesting before anything recurses. Brackets in strings count as well: only a body with many of them pays for the scan."""
-    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
-        return
-    depth = 0
-    in_string = escaped = False
-    for byte in body:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                in_string = False
-        elif byte == 0x22:
-            in_string = True
-        elif byte in (0x5B, 0x7B):
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise RecursionError
-        elif byte in (0x5D, 0x7D):
-            depth -= 1
+# What is wrong with an option that was given, "" for nothing. One that can do nothing is wrong: whoever writes it expects something of it.
+
+
+def _wrong_seconds(name: str) -> Callable[[float], str]:
+    def wrong(value: float) -> str:
+        if value == 0 or MIN_TIMEOUT_S <= value <= MAX_TIMEOUT_S:
+            return ""
+        return f"{name}={value}: expected seconds from {MIN_TIMEOUT_S} to {MAX_TIMEOUT_S:.0f} (a week), or 0 (the function's own time)"
+
+    return wrong
+
+
+def _wrong_priority(value: str) -> str:
+    if value in PRIORITIES:
+        return ""
+    return f"priority {value[:40]!r}.{did_you_mean(value[:100], PRIORITIES)} Expected: {', '.join(PRIORITIES)}"
+
+
+def _wrong_webhook(value: str) -> str:
+    if not value:
+        return "webhook is empty: expected an https URL; leave the option out where nobody is to be told"
+    if len(value) > MAX_WEBHOOK_CHARS:
+        return f"webhook has {len(value)} characters: expected a URL of at most {MAX_WEBHOOK_CHARS}"
+    return ""
+
+
+def _wrong_events(value: tuple[str, ...]) -> str:
+    if not value:
+        return f"webhook_events is empty: expected some of {', '.join(EVENTS)}; leave the option out for the run's end"
+    for event in value:
+        if event not in EVENTS:
+            return f"webhook_events: {event[:40]!r}.{did_you_mean(event[:100], EVENTS)} Expected some of: {', '.join(EVENTS)}"
+    return "webhook_events names an event twice" if len(set(value)) < len(value) else ""
+
+
+_WRONG: Mapping[str, Callable[[Any], str]] = {
+    "timeout_s": _wrong_seconds("timeout_s"),
+    "start_timeout_s": _wrong_seconds("start_timeout_s"),
+    "priority": _wrong_priority,
+    "webhook": _wrong_webhook,
+    "webhook_events": _wrong_events,
+}
 
 
 def _kind(value: Any) -> str:

@@ -8,6 +8,7 @@ from gen_worker.http.openapi import PROBLEMS, json_response, problem_response
 RUN: Schema = {"$ref": REF.format(name="RunObject")}
 _PAGE: Schema = {"$ref": REF.format(name="RunPage")}
 _TEXT: Schema = {"type": "string"}
+_TAG_NAME: Schema = {"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,63}$"}
 _NUMBER: Schema = {"type": "integer", "minimum": 0}
 _OK: Schema = {"type": "object", "required": ["ok"], "properties": {"ok": {"type": "boolean"}}}
 _BYTES: Schema = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
@@ -113,7 +114,7 @@ def own_paths() -> dict[str, Schema]:
     page = {"description": "The page to try the functions", "content": {"text/html": {"schema": _TEXT}}}
     metrics = {"description": "Prometheus' text format", "content": {"text/plain": {"schema": _TEXT}}}
     run_id, worker_id = _path("run_id"), _path("worker_id")
-    tag = [_path("owner"), _path("endpoint"), _path("function"), _path("tag")]
+    tag = [_path("owner"), _path("endpoint"), _path("function"), _path("tag", _TAG_NAME)]
     move = {"required": True, "content": {"application/json": {"schema": _MOVE}}}
     found: dict[str, Schema] = {
         "/v1/runs": {
@@ -226,8 +227,8 @@ def _statuses(*statuses: str) -> Schema:
     return {status: problem_response(PROBLEMS.get(status, "It cannot be done now")) for status in statuses}
 
 
-def _path(name: str) -> Schema:
-    return {"name": name, "in": "path", "required": True, "schema": _TEXT}
+def _path(name: str, schema: Schema = _TEXT) -> Schema:
+    return {"name": name, "in": "path", "required": True, "schema": schema}
 
 
 def _operation(

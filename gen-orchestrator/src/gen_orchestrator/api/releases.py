@@ -10,12 +10,15 @@ from typing import Any
 
 import msgspec
 
+from gen_orchestrator.api.envelope import refused
+from gen_orchestrator.api.json_bodies import JsonError, read_json
 from gen_orchestrator.domain.compatibility import Change, changes, function_changes
-from gen_orchestrator.hub.registry import NotFoundError, Registry, TagMovedError
+from gen_orchestrator.hub.registry import NotFoundError, Registry, TagMovedError, TagNameError
 from gen_orchestrator.store.base import Release, Tag
 from gen_worker.contract.manifest import FunctionEntry
 from gen_worker.errors import FieldError
 from gen_worker.http.asgi import Request, RequestError
+from gen_worker.names import is_tag
 
 MAX_BODY_BYTES = 64 << 10
 
@@ -84,9 +87,13 @@ class ReleaseRoutes:
         """`PUT /v1/endpoints/{owner}/{endpoint}/functions/{function}/tags/{tag}`."""
         parts = request.parts
         names = parts["owner"], parts["endpoint"], parts["function"], parts["tag"]
+        if not is_tag(parts["tag"]):
+            raise RequestError(400, "validation", str(TagNameError(parts["tag"])), error="invalid_tag")
         try:
-            wanted = msgspec.json.decode(await request.body(MAX_BODY_BYTES), type=MoveTag)
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+            wanted = msgspec.convert(read_json(await request.body(MAX_BODY_BYTES)), MoveTag)
+        except JsonError as exc:
+            raise refused(exc, "the body") from None
+        except msgspec.ValidationError as exc:
             raise RequestError(400, "validation", f'{exc}; expected {{"release_id": "...", "expected": "..."}}') from None
         try:
             if not wanted.breaking:

@@ -13,12 +13,13 @@ import msgspec
 from gen_orchestrator.api import run_object as shown
 from gen_orchestrator.api.envelope import Invocation, read_invocation
 from gen_orchestrator.api.files import not_kept
+from gen_orchestrator.api.json_bodies import aside
 from gen_orchestrator.api.streams import RunStreams
 from gen_orchestrator.api.uploads import read_form
 from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.domain.webhooks import STARTED, Delivery, Target, read_target
 from gen_orchestrator.hub.files import RunFiles
-from gen_orchestrator.hub.registry import PROD, NotFoundError, Registry, Resolved
+from gen_orchestrator.hub.registry import NotFoundError, Registry, Resolved, TagNameError, split_tag
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
 from gen_orchestrator.scheduling.intake import AdmissionError, Submitted
 from gen_orchestrator.scheduling.open_run import OpenRun
@@ -27,16 +28,16 @@ from gen_orchestrator.store.base import RunFilter, RunStore, StoreError, StoreFu
 from gen_worker.contract.run import InvokeOptions, RunPage
 from gen_worker.http.asgi import Request, RequestError
 from gen_worker.http.headers import matches_etag, parse_prefer, preferred, whole_number
+from gen_worker.http.idempotency import idempotency_key
 from gen_worker.names import did_you_mean, is_run_id
 from gen_worker.net.public_urls import BlockedURLError
 
-MAX_BODY_BYTES = 64 << 20
+MAX_BODY_BYTES = 32 << 20  # of JSON; twice what a payload may have, as numbers and base64 are longer in it
 DEFAULT_WAIT_S = 60
 MAX_WAIT_S = 3600
 CANCEL_WAIT_S = 12.0
 PAGE_SIZE = 50
 MAX_PAGE_SIZE = 500
-MAX_KEY_LENGTH = 255
 EVENT_STREAM = "text/event-stream"
 NDJSON = "application/x-ndjson"
 TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -84,13 +85,13 @@ class RunRoutes:
     async def invoke(self, request: Request) -> None:
         """`POST /v1/{owner}/{endpoint}/{function}`."""
         parts = request.parts
-        function, _, tag = parts["function"].partition(":")
-        resolved = self.resolve(parts["owner"], parts["endpoint"], function, tag or PROD)
         owner, endpoint = parts["owner"], parts["endpoint"]
+        function, tag = _function_and_tag(parts["function"])
+        resolved = self.resolve(owner, endpoint, function, tag)
         if request.header(b"content-type")[:10].lower() == "multipart/":
             await self._invoke_form(request, resolved, owner, endpoint, function)
             return
-        invocation = read_invocation(await request.body(MAX_BODY_BYTES), request.scope["path"], _bytes_schema(resolved))
+        invocation = await _invocation(await request.body(MAX_BODY_BYTES), request.scope["path"], resolved)
         run = self._new_run(request, resolved, owner, endpoint, function, invocation)
         volatile = not resolved.settings.durable and _is_waited_for(request, run)
         await self._answer(request, await self.submit(run, resolved, volatile=volatile))
@@ -100,7 +101,7 @@ class RunRoutes:
         run_id, is_new = new_run_id(), False
         try:
             form = await read_form(request, self._files, owner, run_id, resolved.entry.input_schema)
-            invocation = read_invocation(form.body, request.scope["path"], _bytes_schema(resolved))
+            invocation = await _invocation(form.body, request.scope["path"], resolved)
             run = self._new_run(request, resolved, owner, endpoint, function, invocation)
             submitted = await self.submit(msgspec.structs.replace(run, id=run_id, fingerprint=form.digest), resolved)
             is_new = submitted.is_new
@@ -115,18 +116,25 @@ class RunRoutes:
         await self._answer(request, submitted)
 
     async def put(self, request: Request) -> None:
-        """`PUT /v1/runs/{run_id}`: the same, under an id that the caller chose. The body names the function as `function`."""
+        """`PUT /v1/runs/{run_id}`: the same, under an id that the caller chose, and once for that id; `?function=` names the function."""
         run_id = request.parts["run_id"]
         if not is_run_id(run_id):
             raise RequestError(400, "validation", f"run id {run_id[:100]!r}; expected 1 to 128 letters, digits, '.', '_' or '-'")
+        if request.has_header(b"idempotency-key"):
+            raise RequestError(
+                400,
+                "validation",
+                f"Idempotency-Key beside the run id {run_id!r}: a PUT runs once for its id, whatever the key; leave the header out",
+                error="invalid_idempotency_key",
+            )
         body = await request.body(MAX_BODY_BYTES)
         target = request.query().get("function", "")
-        names, _, tag = target.partition(":")
-        owner, endpoint, function = (*names.split("/"), "", "", "")[:3]
-        if names.count("/") != 2:
+        if target.count("/") != 2 or not all(target.split("/")):
             raise RequestError(400, "validation", f"function={target[:100]!r}; expected owner/endpoint/function[:tag]")
-        resolved = self.resolve(owner, endpoint, function, tag or PROD)
-        run = self._new_run(request, resolved, owner, endpoint, function, read_invocation(body, target, _bytes_schema(resolved)))
+        owner, endpoint, name = target.split("/")
+        function, tag = _function_and_tag(name)
+        resolved = self.resolve(owner, endpoint, function, tag)
+        run = self._new_run(request, resolved, owner, endpoint, function, await _invocation(body, target, resolved))
         run = msgspec.structs.replace(run, id=run_id)
         await self._answer(request, await self.submit(run, resolved))
 
@@ -211,7 +219,7 @@ class RunRoutes:
             invoker_id=run.invoker_id,
             parent_id=run.id,
             webhook=run.webhook,
-            idempotency_key=self._key(request),
+            idempotency_key=idempotency_key(request),
             fingerprint=f"retry of {run.id}",
         )
         submitted = await self.submit(again, resolved)
@@ -274,14 +282,7 @@ class RunRoutes:
             )
         return submitted
 
-    def _key(self, request: Request) -> str:
-        key = request.header(b"idempotency-key")
-        if len(key) > MAX_KEY_LENGTH:
-            raise RequestError(400, "validation", f"Idempotency-Key of {len(key)} characters; at most {MAX_KEY_LENGTH} are taken")
-        return key
-
     def _new_run(self, request: Request, resolved: Resolved, owner: str, endpoint: str, function: str, invocation: Invocation) -> Run:
-        key = self._key(request)
         options: InvokeOptions = invocation.options
         settings = resolved.settings
         traceparent = request.header(b"traceparent")
@@ -301,7 +302,7 @@ class RunRoutes:
             priority=options.priority,
             timeout_ms=round((options.timeout_s or settings.timeout_s) * 1000),
             expires_at=now + start_timeout_s if start_timeout_s else 0.0,
-            idempotency_key=key,
+            idempotency_key=idempotency_key(request),
             fingerprint=invocation.fingerprint,
             webhook=webhook,
             traceparent=traceparent if traceparent and TRACEPARENT.fullmatch(traceparent) else "",  # W3C: a wrong one is ignored
@@ -372,8 +373,16 @@ def _time(unix_s: float) -> str:
     return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _bytes_schema(resolved: Resolved) -> dict[str, object] | None:
-    return resolved.entry.input_schema if resolved.takes_bytes else None
+def _function_and_tag(name: str) -> tuple[str, str]:
+    try:
+        return split_tag(name)
+    except TagNameError as exc:
+        raise RequestError(400, "validation", str(exc), error="invalid_tag") from None
+
+
+async def _invocation(body: bytes, path: str, resolved: Resolved) -> Invocation:
+    schema = resolved.entry.input_schema if resolved.takes_bytes else None
+    return await aside(len(body), lambda: read_invocation(body, path, schema))
 
 
 def _is_waited_for(request: Request, run: Run) -> bool:

@@ -14,6 +14,8 @@ from typing import Any
 import msgspec
 from starlette.datastructures import UploadFile
 
+from gen_orchestrator.api.envelope import MAX_PAYLOAD_BYTES, refused
+from gen_orchestrator.api.json_bodies import JsonError, read_json
 from gen_orchestrator.hub.files import RunFiles
 from gen_worker.contract.form_fields import FormFieldError, place, steps_of
 from gen_worker.http.asgi import Request, RequestError
@@ -70,6 +72,8 @@ def _assemble(items: list[tuple[str, Any]], files: RunFiles, owner: str, run_id:
             sha256 = files.keep_input(owner, run_id, ref, value.file)
             digest.update(b"file" + sha256.encode())
             if any(place.get("contentEncoding") == "base64" for place in places):
+                if (value.size or 0) > MAX_PAYLOAD_BYTES:
+                    raise RequestError(413, "too_large", f"field {name[:100]!r} takes bytes, at most {MAX_PAYLOAD_BYTES} of them")
                 value.file.seek(0)
                 found.append(base64.b64encode(value.file.read()).decode())
             else:
@@ -86,9 +90,9 @@ def _payload_part(parts: list[Any], digest: "hashlib.blake2b") -> dict[str, Any]
     data = parts[0].file.read() if isinstance(parts[0], UploadFile) else parts[0].encode()
     digest.update(data)
     try:
-        value = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise RequestError(400, "invalid_json", f"part 'payload' is not JSON: {exc}", error="invalid_json") from None
+        value = read_json(data)
+    except JsonError as exc:
+        raise refused(exc, "part 'payload'") from None
     if not isinstance(value, dict):
         raise RequestError(400, "invalid_json", "part 'payload' must hold a JSON object", error="invalid_json")
     return value if isinstance(value.get("payload"), dict) else {"payload": value}
@@ -102,8 +106,10 @@ def _text(name: str, text: str, places: list[Schema]) -> Any:
     if "string" in types:
         return text
     try:
-        return msgspec.json.decode(text.encode())
-    except (msgspec.DecodeError, RecursionError):
+        return read_json(text.encode())
+    except JsonError as exc:
+        if exc.word != "invalid_json" or exc.too_large:
+            raise _wrong(exc.about(f"field {name[:100]!r}")) from None
         if not types:
             return text
         raise _wrong(f"field {name[:100]!r}: {text[:60]!r} is no {' or '.join(sorted(str(each) for each in types))}") from None

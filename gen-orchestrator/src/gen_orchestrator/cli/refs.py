@@ -9,17 +9,19 @@ from typing import Any
 import click
 import msgspec
 
-from gen_worker.names import did_you_mean
+from gen_worker.names import TAG_RULE, did_you_mean, is_tag
 
 MAX_FILE_BYTES = 10 << 20  # in a data URI; larger files go by URL
 
 
 def path_of(ref: str) -> str:
     """The API's path of a function; usage error for what names none."""
-    name, _, tag = ref.partition(":")
+    name, colon, tag = ref.partition(":")
     if name.count("/") != 2 or not all(name.split("/")):
         raise click.UsageError(f"{ref!r}: expected owner/endpoint/function[:tag], such as local/hello/generate:dev")
-    return f"/v1/{name}{':' + tag if tag else ''}"
+    if colon and not is_tag(tag):
+        raise click.UsageError(f"{ref!r}: tag {tag!r}: {TAG_RULE}")
+    return f"/v1/{name}{colon}{tag}"
 
 
 def payload_of(inputs: Sequence[str], schema: dict[str, Any], components: dict[str, Any]) -> dict[str, Any]:

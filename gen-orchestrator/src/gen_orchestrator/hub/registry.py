@@ -16,7 +16,7 @@ from gen_orchestrator.domain.scaling import ScalingLimits
 from gen_orchestrator.domain.settings import FunctionSettings
 from gen_orchestrator.store.base import Release, ReleaseStore, Tag
 from gen_worker.contract.manifest import FunctionEntry, Manifest
-from gen_worker.names import did_you_mean
+from gen_worker.names import TAG_RULE, did_you_mean, is_tag
 from gen_worker.refs import canonical_ref
 
 PROD = "prod"
@@ -27,12 +27,29 @@ class NotFoundError(LookupError):
     """No such owner, endpoint, function or tag; the message names the nearest."""
 
 
+class TagNameError(ValueError):
+    """A name that no tag can have."""
+
+    def __init__(self, tag: str) -> None:
+        super().__init__(f"tag {tag[:64]!r}: {TAG_RULE}")
+
+
 class TagMovedError(Exception):
     """Somebody else moved the tag first; `now` is where it points."""
 
     def __init__(self, now: Tag | None) -> None:
         super().__init__(f"the tag has moved meanwhile; it points at {now.release_id if now else 'nothing'} now")
         self.now = now
+
+
+def split_tag(name: str) -> tuple[str, str]:
+    """`function[:tag]` as function and tag, `prod` where none is named; `TagNameError` for what can be no tag, such as nothing."""
+    function, colon, tag = name.partition(":")
+    if not colon:
+        return function, PROD
+    if not is_tag(tag):
+        raise TagNameError(tag)
+    return function, tag
 
 
 class Resolved(msgspec.Struct, frozen=True):
@@ -144,8 +161,11 @@ class Registry:
     def move(self, owner: str, endpoint: str, function: str, tag: str, release_id: str, *, expected: str | None = None) -> Tag:
         """Point a function's tag at a release. `expected`: the release that it must point at now, `""` for none.
 
-        `TagMovedError` when it does not, `NotFoundError` when the release does not have the function.
+        `TagMovedError` when it does not, `NotFoundError` when the release does not have the function, `TagNameError` for a name that no
+        tag can have.
         """
+        if not is_tag(tag):
+            raise TagNameError(tag)
         release = self.release(release_id)
         names = [entry.name for entry in self.manifest(release_id).functions]
         if (release.owner, release.endpoint) != (owner, endpoint) or function not in names:
