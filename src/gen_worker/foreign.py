@@ -1,26 +1,34 @@
 """Code that others wrote, called in a thread of ours: whatever it raises ends this one call, and no loop, pool or process."""
 
+import traceback
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import TypeVar
 
 from gen_worker.errors import FatalError
+from gen_worker.outcome import told
+from gen_worker.texts import class_name
 
 T = TypeVar("T")
 
 
 def contained(work: Callable[[], T]) -> T:
-    """Call `work`; its result, or an ordinary exception.
+    """Call `work`; its result, or an ordinary exception that anybody may read: one of ours, or a `ToldError` with plain values of it.
 
     A future that carries SystemExit or KeyboardInterrupt raises it again in the event loop, which ends the process. One that carries
     StopIteration never wakes its waiter on Python 3.11, and CancelledError looks as if the waiter itself had been cancelled. The exceptions
-    that may be raised in the thread of a pool are therefore those that leave this function.
+    that may be raised in the thread of a pool are therefore those that leave this function. The text of the original is read here, too,
+    since its `__str__` may wait; and its frames are cleared, since they hold what a failed load had allocated.
     """
     try:
         return work()
     except (StopIteration, CancelledError) as exc:
-        raise RuntimeError(f"{type(exc).__name__} was raised outside of an iteration or a task") from exc
-    except Exception:
-        raise
-    except BaseException as exc:
-        raise FatalError(f"{type(exc).__name__} was raised; a model's code must not end the process that serves it") from exc
+        failed: Exception = RuntimeError(f"{class_name(exc)} was raised outside of an iteration or a task")
+    except Exception as exc:
+        failed = told(exc)
+        if failed is exc:
+            raise
+        traceback.clear_frames(exc.__traceback__)
+    except BaseException as exc:  # noqa: BLE001 - raised below, as an ordinary one
+        failed = FatalError(f"{class_name(exc)} was raised; a model's code must not end the process that serves it")
+    raise failed  # outside of the handler: the original is no part of it

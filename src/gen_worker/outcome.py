@@ -58,14 +58,45 @@ class Failure(msgspec.Struct, frozen=True):
     out_of_memory: bool = False
 
 
+class ToldError(Exception):
+    """An exception of code that others wrote, read in the thread where it was raised: its text may run their code, which may wait for ever.
+
+    It holds plain values only, so that an event loop may look at it, log it and pass it on. `raised` is the name of the original's class;
+    this one's text is its text.
+    """
+
+    def __init__(self, failure: Failure, text: str) -> None:
+        super().__init__(text)
+        self.failure = failure
+        self.raised = failure.outcome.raised
+
+
+class ToldWorkerError(ToldError, WorkerError):
+    """The same of an error with a defined outcome, such as a `ValidationError` that a model's code raises."""
+
+
+def told(exc: Exception) -> Exception:
+    """`exc` if it is ours with plain texts, else what it says. Call it where the exception was raised."""
+    # By the class alone, here and below: `isinstance` would also ask the object, which may raise.
+    kind = type(exc)
+    ours = str(kind.__module__).partition(".")[0] == __name__.partition(".")[0]
+    if ours and all(type(argument) in (str, int, float, bytes, bool, type(None)) for argument in exc.args):
+        return exc
+    return (ToldWorkerError if issubclass(kind, WorkerError) else ToldError)(failure_of(exc), text_of(exc))
+
+
 def failure_of(exc: BaseException) -> Failure:
     """What an exception means. Call it where the exception was raised, such as in the author's thread: reading its text runs its code."""
+    if issubclass(type(exc), ToldError):
+        return exc.failure  # type: ignore[attr-defined,no-any-return]
     outcome = outcome_of(exc)
     return Failure(outcome, _trace_of(exc) if outcome.error_type == "internal" else "", _is_out_of_memory(exc))
 
 
 def outcome_of(exc: BaseException) -> Outcome:
     """The outcome that an exception means."""
+    if issubclass(type(exc), ToldError):
+        return exc.failure.outcome  # type: ignore[attr-defined,no-any-return]
     try:
         return _outcome_of(exc)
     except BaseException as broken:  # noqa: BLE001 - such as a property `code` of an author's error that raises

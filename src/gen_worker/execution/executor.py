@@ -47,7 +47,7 @@ class Executor:
         self.tenant = TenantLoop(self.mailbox, log)
         self.max_input_bytes = limits.worker_max_input_bytes
         self._stuck = StuckWatch(stuck_after or StuckAfter(), log)
-        self._desk = PayloadDesk(limits.worker_max_input_bytes)
+        self._desk = PayloadDesk(limits.worker_max_input_bytes, self.threads)
         self._background: set[asyncio.Task[None]] = set()
         self._parts = RunParts(
             models,

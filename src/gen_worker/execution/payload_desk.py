@@ -8,8 +8,10 @@ import msgspec
 from gen_worker.authoring.pattern_process import PatternProcess
 from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.execution.encoding import Encoding
-from gen_worker.execution.payloads import Payload, check_output_patterns, read_payload, reads_at_once
+from gen_worker.execution.payloads import Payload, check_output_patterns, read_payload, reads_at_once, runs_code
 from gen_worker.execution.request import RunRequest
+from gen_worker.execution.threads import RunThreads
+from gen_worker.outcome import Failure, ToldError, failure_of
 
 _THREADS = 2  # they wait for one process, or hold Python's lock
 
@@ -17,8 +19,9 @@ _THREADS = 2  # they wait for one process, or hold Python's lock
 class PayloadDesk:
     """One for an executor. What callers send is read here and nowhere else, so that no text of theirs can hold up the loop."""
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, run_threads: RunThreads) -> None:
         self._max_bytes = max_bytes
+        self._run_threads = run_threads
         self._patterns = PatternProcess()
         self._threads = ThreadPoolExecutor(_THREADS, "payload")
 
@@ -33,8 +36,33 @@ class PayloadDesk:
         return read_payload(spec.payload_type, request.payload, request.encoding, max_bytes=self._max_bytes, patterns=self._patterns)
 
     async def read_aside(self, spec: FunctionSpec, request: RunRequest) -> Payload:
-        """The same, off the loop."""
+        """The same, off the loop. Types with code of the author's are read where authors' code runs: it may take as long as it likes."""
+        if runs_code(spec.payload_type):
+            return await self._read_as_the_author(spec, request)
         return await asyncio.get_running_loop().run_in_executor(self._threads, self.read, spec, request)
+
+    async def _read_as_the_author(self, spec: FunctionSpec, request: RunRequest) -> Payload:
+        read: asyncio.Future[Payload | Failure | None] = asyncio.get_running_loop().create_future()
+
+        def job() -> Payload | Failure:
+            try:
+                return self.read(spec, request)
+            except BaseException as exc:  # noqa: BLE001 - the edge to the author's code
+                return failure_of(exc)
+
+        def ended(result: Payload | Failure | None) -> None:
+            if not read.done():
+                read.set_result(result)
+
+        work = self._run_threads.start(f"payload {spec.name} {request.run_id}", job, ended)
+        try:
+            result = await read
+        except asyncio.CancelledError:
+            work.leave(request.run_id, spec.name)
+            raise
+        if isinstance(result, Payload):
+            return result
+        raise ToldError(result or failure_of(RuntimeError("reading the payload broke")), "")
 
     def check_output(self, kind: type[msgspec.Struct], data: bytes, encoding: Encoding) -> None:
         """`ValidationError` for an encoded output whose texts do not hold the patterns of its type, which may hold texts of callers."""

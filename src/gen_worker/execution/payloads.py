@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from gen_worker.authoring.constraints import clamper
+from gen_worker.authoring.decoding_code import runs_authors_code
 from gen_worker.authoring.pattern_process import PatternProcess
 from gen_worker.authoring.shapes import Record, shape_of
 from gen_worker.errors import FieldError, ValidationError
@@ -30,6 +31,11 @@ class Payload(msgspec.Struct, frozen=True):
 def reads_at_once(kind: type[msgspec.Struct], size_bytes: int) -> bool:
     """Whether reading so large a payload of this type takes no longer than an event loop may stand still."""
     return size_bytes <= _reader(kind).max_quick_bytes
+
+
+def runs_code(kind: type[msgspec.Struct]) -> bool:
+    """Whether reading a payload of this type runs code of its author's."""
+    return _reader(kind).runs_code
 
 
 def check_output_patterns(kind: type[msgspec.Struct], data: bytes, encoding: Encoding, patterns: PatternProcess) -> None:
@@ -72,7 +78,8 @@ class _Reader:
         self._clamp = clamper(kind)
         self._patterns = PayloadPatterns(self._shape)
         self._max_unchecked_bytes = self._patterns.max_quick_bytes
-        self.max_quick_bytes = min(_MAX_QUICK_BYTES, self._max_unchecked_bytes)
+        self.runs_code = runs_authors_code(self._shape)
+        self.max_quick_bytes = -1 if self.runs_code else min(_MAX_QUICK_BYTES, self._max_unchecked_bytes)
         assert isinstance(self._shape, Record)
         # With these keys alone the payload holds no object but itself.
         is_flat = not self._shape.is_array and all(field.shape.is_scalar for field in self._shape.fields)

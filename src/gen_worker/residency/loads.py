@@ -18,6 +18,7 @@ from gen_worker.content.progress import Progress
 from gen_worker.errors import FatalError, ResourceError, RetryableError, WorkerError
 from gen_worker.foreign import contained
 from gen_worker.log import Log
+from gen_worker.outcome import ToldError
 from gen_worker.residency.accounting import GB, ModelCache
 from gen_worker.residency.device import Device, DeviceFullError, DeviceMemory
 from gen_worker.residency.forms import FormId, model_of
@@ -26,6 +27,7 @@ from gen_worker.residency.ledger import DoesNotFitError, Ledger, Part
 from gen_worker.residency.loaders.base import LoadControl, Loaded, LoadPlan, PartPlan
 from gen_worker.residency.loaders.skeletons import Skeletons
 from gen_worker.residency.reader import ReadCanceledError
+from gen_worker.texts import class_name, text_of
 
 LOAD_THREADS = 2
 GUESSED_BYTES_S = 1e9  # for a part that was never loaded here
@@ -250,7 +252,7 @@ class Residency:
         try:
             contained(on_drop)
         except Exception as exc:  # noqa: BLE001 - a manager's own; the model is off the books whatever it says
-            self._log.error("model.drop_failed", error=repr(exc))
+            self._log.error("model.drop_failed", error=text_of(exc))
 
     async def _load_part(self, part: PartPlan, control: LoadControl) -> None:
         """Load one part. Out of memory: evict what is missing, give back what is unused, try again; then more, for as long as there is
@@ -310,8 +312,9 @@ class Residency:
         model = model_of(cache_id)
         if is_out_of_memory(exc) or isinstance(exc, DoesNotFitError):
             return ResourceError(f"insufficient_vram: not enough memory to load {model}: {exc}")
-        self._log.error("model.load_failed", model=model, error=repr(exc))
-        return FatalError(f"model {model} could not be loaded as {FormId.read(cache_id).type_name}: {type(exc).__name__}: {exc}")
+        error = f"{exc.raised if isinstance(exc, ToldError) else class_name(exc)}: {text_of(exc)}"
+        self._log.error("model.load_failed", model=model, error=error)
+        return FatalError(f"model {model} could not be loaded as {FormId.read(cache_id).type_name}: {error}")
 
     async def _in_thread(self, work: Callable[[], Any]) -> Any:
         # In a box: a thread of the pool holds on to its last result until it gets to run again, and with it to memory of the device.
@@ -322,4 +325,6 @@ class Residency:
 
 def is_out_of_memory(exc: BaseException) -> bool:
     """Whether an exception says that memory ran out: ours, torch's (by name, whatever its version), Python's."""
+    if isinstance(exc, ToldError):
+        return exc.failure.out_of_memory
     return isinstance(exc, (DeviceFullError, MemoryError)) or type(exc).__name__ in ("OutOfMemoryError", "CUDAOutOfMemoryError")
