@@ -161,6 +161,17 @@ def _names(folder: int) -> list[str]:
 def make_writable(folder: Path) -> None:
     """Create the folder if need be, and try it with a small file; `OSError` says why nothing can be written there."""
     folder.mkdir(parents=True, exist_ok=True)
+    _try_writing(folder)
+
+
+def check_writable(folder: Path) -> None:
+    """Like `make_writable`, but creates nothing: of a folder that is not there yet, the nearest one above it is tried."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    _try_writing(folder)
+
+
+def _try_writing(folder: Path) -> None:
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe-") as file:
         file.write(b"probe")
         file.flush()

@@ -78,6 +78,15 @@ def test_text_for_people_on_stderr(project: Callable[..., Path]) -> None:
     assert "a print of the author" in found.stderr
 
 
+def test_a_run_leaves_nothing_that_it_did_not_save(project: Callable[..., Path]) -> None:
+    folder = project(CODE)
+    found = cozyctl("run", "-i", "prompt=7", "-i", "promt=8", cwd=folder)
+    assert found.returncode == 0
+    assert not (folder / "outputs").exists()
+    assert found.stderr.count("promt") == 2  # one warning: the name, and where it stands
+    assert "Did you mean 'prompt'?" in found.stderr
+
+
 def test_files_and_json_payloads(project: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("!")
     folder = project(CODE)

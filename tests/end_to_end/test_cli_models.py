@@ -55,6 +55,7 @@ def test_plan_fetch_check_and_drop(cozyctl: Callable[..., "subprocess.CompletedP
     for word in ("unet", "text_encoder", "fp32", "to fetch", "left out, since loading them can run code: unet/diffusion_pytorch_model.bin"):
         assert word in shown.stdout
     assert not (tmp_path / "hf").exists()
+    assert shown.stderr == "next: cozyctl models prefetch digits\n"
     other = cozyctl("plan", "digits", "--dtype", "bf16")  # in place of what cozy.toml says
     assert other.returncode == 1
     assert "comes in fp32, allowed are bf16" in other.stderr
@@ -70,6 +71,7 @@ def test_plan_fetch_check_and_drop(cozyctl: Callable[..., "subprocess.CompletedP
     again = json.loads(cozyctl("prefetch", "digits", "--json").stdout)
     assert again["models"][0]["ok"]
     assert json.loads(cozyctl("plan", "digits", "--json").stdout)["models"][0]["here_bytes"] == plan["size_bytes"]
+    assert cozyctl("plan", "digits").stderr == "next: cozyctl dev\n"
     (listed,) = json.loads(cozyctl("list", "--json").stdout)["models"]
     assert listed["ref"].startswith("hf:demo/digits@")
 

@@ -179,3 +179,13 @@ def test_a_module_of_the_project_that_is_misspelt(project: Callable[..., Path]) 
     main = next(folder.rglob("main.py"))
     main.with_name("helpers.py").write_text("thing = 1\n")
     assert "Did you mean 'helpers'?\n    from .helper import thing\n  fix: from .helpers import thing\n" in discover(folder).stderr
+
+
+def test_a_main_that_is_not_there_is_a_line_of_cozy_toml(project: Callable[..., Path]) -> None:
+    folder = project(STRUCTS + FUNCTION)
+    cozy = folder / "cozy.toml"
+    cozy.write_text(cozy.read_text().replace(".main", ".mian"))
+    found = discover(folder).stderr
+    assert "cozy.toml:3: main = " in found
+    assert ".main'?\n    main = " in found
+    assert "importlib" not in found

@@ -48,10 +48,14 @@ def test_changes_are_taken_up_and_broken_code_is_not(project: Callable[..., Path
         main.write_text(text.replace("def first", "def first(:"))
         until(lambda: "reload.failed" in log.read_text())
         assert run(url, "first") == "two"
+        refused = httpx.post(f"{url}/v1/run/renamed", json={}, trust_env=False).json()
+        assert "SyntaxError: invalid syntax\n    def first(:" in refused["hint"]
         main.write_text(text.replace("def first", "def renamed"))
         until(lambda: run(url, "renamed") == "one")
         paths = httpx.get(f"{url}/openapi.json", trust_env=False).json()["paths"]
         assert [path for path in paths if path.startswith("/v1/run/")] == ["/v1/run/renamed"]
+        assert "hint" not in httpx.post(f"{url}/v1/run/first", json={}, trust_env=False).json()
+        assert not (tmp_path / "o").exists()  # nothing was saved
     finally:
         process.terminate()
         assert process.wait(60) == 0

@@ -129,6 +129,9 @@ def test_health_status_and_models(runner: Runner) -> None:
     assert status["functions"] == sorted(status["functions"])
     assert runner.http.get("/v1/models/status").json()["model_cache"]["vram_models"] == []
     assert runner.http.post("/v1/models/prefetch", json={}).json()["error"] == "missing_models"
+    nameless = runner.http.post("/v1/models/prefetch", json={"models": ["hf:o/r", {"rf": "hf:o/r"}]})
+    assert (nameless.status_code, nameless.json()["error"]) == (400, "missing_models")
+    assert "models[1] names no model; expected a ref" in nameless.json()["detail"]
     assert runner.http.post("/v1/models/load", json={}).json()["error"] == "missing_model_id"
     (result,) = runner.http.post("/v1/models/prefetch", json={"models": [{"ref": "hf:o/r@main", "dtypes": ["bf16"]}]}).json()["results"]
     assert (result["model_id"], result["ok"], result["error_type"]) == ("hf:o/r@main", False, "RetryableError")

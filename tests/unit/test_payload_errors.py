@@ -76,6 +76,8 @@ def refusal(**fields: Any) -> ValidationError:
         ({"image": "cat.png"}, "/image", "A file is sent with @, as in -i image=@file or curl -F image=@file; in JSON"),
         ({"tags": "word"}, "/tags", 'A list is written in JSON, as in ["a", "b"]; as fields also tags[0]=a tags[1]=b.'),
         ({"strict": "x"}, "/strict", "An object is written in JSON"),
+        ({"strict": 5}, "/strict", 'An object is written in JSON, as in {"key": "value"}; as fields also strict.key=value.'),
+        ({"tags": True}, "/tags", "A list is written in JSON"),
         ({"strict": {"stpes": 1}}, "/strict/stpes", "payload.strict: unknown field 'stpes'. Did you mean 'steps'?"),
         (
             {"rows": {"ok": {}, "a/b": {"page": {"number": "7"}}}},

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -11,9 +12,20 @@ from typing import Any
 import click
 import msgspec
 
-from gen_worker.cli.folder import folder_option
+from gen_worker.cli.folder import folder_flag, folder_option
 from gen_worker.cli.model_bars import ModelBars
-from gen_worker.cli.output import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_USAGE, Verb, fail, json_option, print_json, print_line, say, stdout_of
+from gen_worker.cli.output import (
+    EXIT_FAILED,
+    EXIT_NOT_FOUND,
+    EXIT_USAGE,
+    Verb,
+    fail,
+    json_option,
+    print_json,
+    print_line,
+    say,
+    table_console,
+)
 from gen_worker.content.disk import free_bytes
 from gen_worker.content.housekeeping import collect, repair, verify
 from gen_worker.content.measured import NET, Measurements
@@ -148,7 +160,18 @@ def plan(names: tuple[str, ...], folder: str, models: tuple[str, ...], dtypes: t
         print_json({"ok": ok, "models": [msgspec.to_builtins(item) for item in plans], "problems": together})
     else:
         _show_plans(plans, together)
+        if plans and ok:
+            say(f"next: {_after_plan(plans, names, folder, models, dtypes)}")
     return 0 if ok else EXIT_FAILED
+
+
+def _after_plan(plans: list[ModelPlan], names: Sequence[str], folder: str, models: Sequence[str], dtypes: Sequence[str]) -> str:
+    """The command that comes next: fetch what is missing, else use what is here."""
+    flags = "".join(f" --model {shlex.quote(text)}" for text in models)
+    if not any(item.size_bytes > item.here_bytes for item in plans):
+        return f"cozyctl dev{folder_flag(folder)}{flags}"
+    named = "".join(f" {shlex.quote(name)}" for name in names)
+    return f"cozyctl models prefetch{named}{folder_flag(folder)}{flags}{''.join(f' --dtype {dtype}' for dtype in dtypes)}"
 
 
 def _together(plans: list[ModelPlan], room: Room) -> list[str]:
@@ -161,10 +184,9 @@ def _together(plans: list[ModelPlan], room: Room) -> list[str]:
 
 def _show_plans(plans: list[ModelPlan], together: list[str]) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(file=stdout_of().text(), highlight=False, markup=False)
+    console = table_console()
     if not plans:
         console.print("no models are declared; add them under [models] in cozy.toml")
     for item in plans:

@@ -1,11 +1,14 @@
 """How verbs speak: results on stdout, text for people on stderr, JSON alone on stdout when asked for."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
-from gen_worker.project.stdout import Stdout
+from gen_worker.project.stdout import Stdout, silence
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 EXIT_FAILED, EXIT_USAGE, EXIT_NOT_FOUND, EXIT_AUTH, EXIT_TIMEOUT, EXIT_INTERRUPTED = 1, 2, 3, 4, 5, 130
 EXIT_BROKEN_PIPE = 141  # what a shell shows for a program that SIGPIPE ended: 128 + 13
@@ -13,17 +16,37 @@ EXIT_BROKEN_PIPE = 141  # what a shell shows for a program that SIGPIPE ended: 1
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout, and nothing else there.")
 
 
+PIPE_WIDTH = 100_000  # of tables that no terminal shows: a line a row, nothing left out
+
+
 class Verb(click.Command):
-    """A command. From its first line on, stdout takes its result and nothing else; see `project/stdout.py`."""
+    """A command. From its first line on, stdout takes its result and nothing else; see `project/stdout.py`. Where nobody reads the
+    result (`cozyctl runs list | head -1`), it ends without a word."""
 
     def invoke(self, ctx: click.Context) -> Any:
         stdout_of(ctx).claim()
-        return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            silence()
+            return EXIT_BROKEN_PIPE
 
 
 def stdout_of(ctx: click.Context | None = None) -> Stdout:
     """The real stdout, as the root of the command line made it."""
     return (ctx or click.get_current_context()).ensure_object(Stdout)
+
+
+def table_console() -> "Console":
+    """Prints tables of a result on stdout: to a terminal as wide as that is, elsewhere with every cell whole."""
+    from rich.console import Console
+
+    class ResultConsole(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # it is called where the error is caught; rich itself would end with status 1
+
+    stdout = stdout_of()
+    return ResultConsole(file=stdout.text(), highlight=False, markup=False, width=None if stdout.isatty() else PIPE_WIDTH)
 
 
 def say(text: str) -> None:

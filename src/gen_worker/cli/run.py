@@ -154,6 +154,11 @@ class TerminalLog(Log):
         super().__init__()
         self._live = live
 
+    def warning(self, name: str, **facts: Any) -> None:
+        if name != "run.unknown_fields":  # the report says them, with what was meant
+            self._live.end_line()
+            super().warning(name, **facts)
+
     def error(self, name: str, **facts: Any) -> None:
         self._live.end_line()
         if trace := facts.get("traceback"):

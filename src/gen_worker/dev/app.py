@@ -99,6 +99,10 @@ class DevApp:
         """Import what the models of its functions need, beside whatever it serves."""
         self._execution.imports.begin((*self._serving.functions.values(), *self._serving.websockets.values()))
 
+    def refuse_code(self, problem: str) -> None:
+        """The code as it is now has a mistake: who asks for a function that is not there is told of it. What was served is served on."""
+        self._serving.problem = problem
+
     def cancel_runs(self) -> None:
         """Tell every run and session to stop, and those that wait not to begin."""
         self._realtime.end_all("worker_draining")

@@ -51,6 +51,10 @@ class ModelRoutes:
         wanted = await _read(request, _Prefetch)
         if not wanted.models:
             raise RequestError(400, "validation", 'expected {"models": ["<ref>", ...]}', error="missing_models")
+        for number, item in enumerate(wanted.models):
+            if not (item if isinstance(item, str) else item.name).strip():
+                expected = f'models[{number}] names no model; expected a ref, or {{"ref": "hf:owner/repo@main", "dtypes": ["bf16"]}}'
+                raise RequestError(400, "validation", expected, error="missing_models")
         results = []
         for item in wanted.models:
             name = item if isinstance(item, str) else item.name

@@ -50,6 +50,7 @@ async def _take_up(root: Path, changed: str, app: DevApp, log: Log) -> None:
         served = await asyncio.to_thread(reload_project, root)
     except ValueError as exc:
         log.error("reload.failed", changed=changed, error=str(exc))
+        app.refuse_code(str(exc))
         return
     app.adopt(served.functions, served.models_by_function)
     app.import_ahead()

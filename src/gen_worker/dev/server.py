@@ -26,7 +26,7 @@ from gen_worker.leaving import GRACE_S, leave, leave_forks_alone, stop_signals
 from gen_worker.log import Log
 from gen_worker.project.cozy_toml import find_cozy_toml
 from gen_worker.project.served import Served, load_baked, load_project
-from gen_worker.shared_files import make_writable
+from gen_worker.shared_files import check_writable
 
 DEFAULT_LISTEN = "127.0.0.1:8081"
 
@@ -69,7 +69,7 @@ def functions_or_none_yet(options: ServeOptions, log: Log) -> Served:
         if find_cozy_toml(options.root) is None:
             raise
         log.note(f"error: {exc}\nwaiting for a change", "dev.waiting", error=str(exc))
-        return Served(options.root.resolve().name, (), {}, options.root.resolve())
+        return Served(options.root.resolve().name, (), {}, options.root.resolve(), problem=str(exc))
 
 
 def dev_config(options: ServeOptions, env: Mapping[str, str], run_dir: Path, served: Served) -> DevConfig:
@@ -88,10 +88,10 @@ def dev_config(options: ServeOptions, env: Mapping[str, str], run_dir: Path, ser
 
 
 def writable(folder: Path) -> Path:
-    """The folder, created if need be; `ServeError` when nothing can be written there."""
+    """The folder, which the first saved file creates; `ServeError` when nothing can be written there."""
     folder = folder.expanduser().resolve()
     try:
-        make_writable(folder)
+        check_writable(folder)
     except OSError as exc:
         raise ServeError(f"outputs folder {folder} cannot be written: {exc.strerror}; choose another with --outputs FOLDER") from None
     return folder
@@ -153,6 +153,7 @@ async def _serve(dev: DevConfig, options: ServeOptions, served: Served, seen: Sn
     except ValueError as exc:  # a model manager of the author's that cannot be had
         log.note(f"error: {exc}", "dev.failed", error=str(exc))
         return 1
+    app.refuse_code(served.problem)
     shown = url_of(sock)
     server = _Server(quiet_config(app.asgi), app.cancel_runs)
     server.take_signals()

@@ -11,9 +11,11 @@ class Serving:
     def __init__(self) -> None:
         self.functions: Mapping[str, FunctionSpec] = {}
         self.websockets: Mapping[str, FunctionSpec] = {}
+        self.problem = ""  # why the code as it is now is not served
 
     def replace(self, specs: Iterable[FunctionSpec]) -> None:
         """Serve these and no others."""
+        self.problem = ""
         by_kind: dict[str, dict[str, FunctionSpec]] = {"function": {}, "websocket": {}}
         for spec in specs:
             by_kind[spec.kind][spec.name] = spec

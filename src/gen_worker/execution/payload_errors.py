@@ -24,6 +24,7 @@ _MISSING, _UNKNOWN, _CHOICE, _TAG = (
     "Invalid enum value ",
     "Invalid value ",
 )
+_SCALARS = ("int", "float", "bool")  # what `-i field=5` is read as; as a whole payload it was meant as JSON
 _FILE_HINT = 'A file is sent with @, as in -i {field}=@file or curl -F {field}=@file; in JSON it is {{"ref": URL}}'
 _LIST_HINT = 'A list is written in JSON, as in ["a", "b"]; as fields also {field}[0]=a {field}[1]=b'
 _OBJECT_HINT = 'An object is written in JSON, as in {{"key": "value"}}; as fields also {field}.key=value'
@@ -66,7 +67,7 @@ def payload_error(text: str, shape: Shape, value: Any) -> ValidationError:
         sentence += f" {error.message[:1].upper()}{error.message[1:]}."
     if suggestion := errors[-1].suggestion:
         sentence += f" Did you mean {suggestion!r}?"
-    hint = _hint(place.members) if errors[0].got == "str" else ""
+    hint = _hint(place.members) if errors[0].got == "str" or (errors[0].got in _SCALARS and place.pointer) else ""
     if hint:
         sentence += f" {hint.format(field=place.shown.partition('.')[2] or 'field')}."
     return ValidationError(sentence, errors=tuple(errors))

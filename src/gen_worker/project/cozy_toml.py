@@ -284,6 +284,14 @@ _HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(?:#.*)?")
 _KEY = re.compile(r"\s*((?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*'))*)\s*=")
 
 
+def line_of_key(path: Path, *keys: str) -> int | None:
+    """On which line of the file a key stands, such as `models, sd15`; None where it does not, or the file cannot be read."""
+    try:
+        return _key_lines(path.read_text(encoding="utf-8")).get(keys)
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
 def _key_lines(text: str) -> dict[tuple[str, ...], int]:
     """On which line each key stands. The parser keeps no positions; this only serves messages, so near is good enough."""
     lines: dict[tuple[str, ...], int] = {}

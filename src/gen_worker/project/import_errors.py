@@ -17,7 +17,7 @@ from gen_worker.authoring.functions import ResourceRequirements, worker_function
 from gen_worker.frames import author_place, shown_path, source_line
 from gen_worker.injection import ModelRef, model_loader
 from gen_worker.names import did_you_mean, nearest
-from gen_worker.project.cozy_toml import FUNCTION_KEYS, RESOURCE_KEYS
+from gen_worker.project.cozy_toml import FUNCTION_KEYS, RESOURCE_KEYS, line_of_key
 from gen_worker.project.standins import TORCH_EXTRA
 
 _UNKNOWN_ARGUMENT = re.compile(r"(?:([\w.]+)\(\) got an u|U)nexpected keyword argument '(\w+)'")
@@ -36,7 +36,7 @@ def import_problem(name: str, exc: BaseException, root: Path | None = None) -> s
     if isinstance(exc, SyntaxError):
         return f"{_syntax_place(exc)}importing {name!r} failed: {_shown(exc)}{_excerpt(exc)}\n  fix: {_syntax_fix(exc)}"
     problem, fix = _cause(name, exc, root)
-    place = author_place(exc)
+    place = _main_in_cozy_toml(name, exc, root) or author_place(exc)
     where, line = "", ""
     if place is not None:
         filename, number, _ = place
@@ -44,6 +44,19 @@ def import_problem(name: str, exc: BaseException, root: Path | None = None) -> s
         text = source_line(filename, number)
         line = f"\n    {text}" if text else ""
     return f"{where}{problem}{line}\n  fix: {fix}"
+
+
+def _is_main_missing(name: str, missing: str) -> bool:
+    return bool(missing) and (name == missing or name.startswith(f"{missing}."))
+
+
+def _main_in_cozy_toml(name: str, exc: BaseException, root: Path | None) -> tuple[str, int, str] | None:
+    """Where cozy.toml names a module that is not there: no line of the author's code has run yet."""
+    if root is None or not isinstance(exc, ModuleNotFoundError) or not _is_main_missing(name, exc.name or ""):
+        return None
+    path = root / "cozy.toml"
+    line = line_of_key(path, "main")
+    return None if line is None else (str(path), line, "main")
 
 
 def _cause(name: str, exc: BaseException, root: Path | None) -> tuple[str, str]:
@@ -85,7 +98,7 @@ def _cause(name: str, exc: BaseException, root: Path | None) -> tuple[str, str]:
 
 def _missing_module(name: str, exc: ModuleNotFoundError, root: Path | None) -> tuple[str, str]:
     missing = exc.name or ""
-    if missing and (name == missing or name.startswith(f"{missing}.")):
+    if _is_main_missing(name, missing):
         known = _project_modules(root) if root is not None else []
         hint = did_you_mean(name, known)
         return (

@@ -15,12 +15,13 @@ from gen_worker.refs import ModelSpec
 
 
 class Served(msgspec.Struct, frozen=True):
-    """Functions with their model keys, and the folder to watch for changes (None for a baked manifest)."""
+    """Functions with their model keys, and the folder to watch for changes (None for a baked manifest). `problem`: why there are none."""
 
     endpoint_name: str
     functions: tuple[FunctionSpec, ...]
     models_by_function: Mapping[str, Mapping[str, ModelSpec]]
     watched: Path | None = None
+    problem: str = ""
 
 
 def check_version(root: Path) -> None:

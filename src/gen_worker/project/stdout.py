@@ -50,8 +50,10 @@ class Stdout:
         return (self._own or sys.stdout).isatty()
 
     def text(self) -> TextIO:
-        """The same for text, for a table."""
-        return sys.stdout if self._own is None else io.TextIOWrapper(io.BufferedWriter(self._own), "utf-8", write_through=True)
+        """The same for text, for a table. A descriptor of its own: it is closed with the object, and `write` goes on."""
+        if self._own is None:
+            return sys.stdout
+        return io.TextIOWrapper(io.FileIO(os.dup(self._own.fileno()), "wb"), "utf-8", write_through=True)
 
 
 def silence() -> None:
