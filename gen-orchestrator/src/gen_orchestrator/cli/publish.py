@@ -31,7 +31,7 @@ from gen_worker.cli.output import (
 from gen_worker.project.cozy_toml import find_cozy_toml
 
 SECRET_FILES = (".env", ".netrc", ".pypirc", ".npmrc")
-WAIT_S = 30
+WAIT_S = 15
 
 
 @click.command("publish", cls=Verb)

@@ -45,6 +45,7 @@ class Environments:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._made: Path | None = None
 
     async def python_for(self, source: Path, say: Say) -> str:
         """The interpreter for a project: made, or found. `EnvironmentFailedError` where an installer fails."""
@@ -68,18 +69,21 @@ class Environments:
             await run([uv, "pip", "install", "--python", str(python), str(wheel), *wanted], say, self._folder)
         else:
             await run([sys.executable, "-m", "venv", str(target)], say, self._folder)
-            pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--no-input", "install"]
+            pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--progress-bar", "off"]
             await run([*pip, str(wheel), *wanted], say, self._folder)
         (target / _READY).touch()
         return str(python)
 
     def _wheel(self) -> Path:
         """The running gen-worker as a wheel, in a folder that is named by its content."""
+        if self._made is not None and self._made.exists():
+            return self._made
         made = write_wheel(self._folder)
         digest = hashlib.sha256(made.read_bytes()).hexdigest()[:16]
         target = self._folder / f"wheel-{digest}" / made.name
         target.parent.mkdir(exist_ok=True)
-        return made.replace(target)
+        self._made = made.replace(target)
+        return self._made
 
 
 async def run(command: list[str], say: Say, folder: Path, *, timeout_s: float = BUILD_TIMEOUT_S) -> None:
