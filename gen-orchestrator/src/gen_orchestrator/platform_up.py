@@ -101,7 +101,7 @@ class Platform:
                 retention=settings.retention,
             ),
             store,
-            Processes(settings.data / "logs"),
+            Processes(settings.data / "logs", _hub_for_workers(settings.public_url or url, settings.data)),
             self._log,
             on_lead=self.folders.take,
             on_tag_moved=self.folders.offer_tagged,
@@ -164,3 +164,12 @@ class Platform:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, told)
         return stop
+
+
+def _hub_for_workers(url: str, data: Path) -> dict[str, str]:
+    """Variables by which workers of this machine find our models, and link their files."""
+    return {
+        "COZY_HUB_URL": url,
+        "WORKER_ALLOW_COZY_HUB_API_RESOLVE": "1",
+        "COZY_NEAR_BLOBS": str(data.absolute() / "models" / "blobs" / "blake3"),
+    }

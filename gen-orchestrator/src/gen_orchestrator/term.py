@@ -20,6 +20,7 @@ from gen_orchestrator.api.admin import AdminRoutes
 from gen_orchestrator.api.app import build_app
 from gen_orchestrator.api.builds import BuildRoutes
 from gen_orchestrator.api.files import FileRoutes
+from gen_orchestrator.api.models import ModelRoutes
 from gen_orchestrator.api.releases import ReleaseRoutes
 from gen_orchestrator.api.runs import RunRoutes
 from gen_orchestrator.api.streams import RunStreams
@@ -33,9 +34,11 @@ from gen_orchestrator.fleet.keeper import Keeper
 from gen_orchestrator.hub.builders import ProcessBuilder
 from gen_orchestrator.hub.builds import Builds
 from gen_orchestrator.hub.files import FileToken, FileTokens, RunFiles
+from gen_orchestrator.hub.models import ModelStore
 from gen_orchestrator.hub.registry import Registry
 from gen_orchestrator.hub.release_config import release_config
 from gen_orchestrator.hub.retention import Retention, RetentionSettings
+from gen_orchestrator.hub.signed_urls import SignedUrls
 from gen_orchestrator.scheduling import leader as leadership
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
 from gen_orchestrator.scheduling.fitness import Fitness
@@ -100,7 +103,8 @@ class Term:
         self.pool = Pool()
         self._writer = Writer(store, leader.epoch, lambda: self._depose("a newer epoch writes"))
         tokens = WorkerTokens.from_folder(settings.data)
-        file_tokens = FileTokens(folder_key(settings.data / FILE_KEY, lambda: secrets.token_bytes(32)), clock.unix_s)
+        secret = folder_key(settings.data / FILE_KEY, lambda: secrets.token_bytes(32))
+        file_tokens = FileTokens(secret, clock.unix_s)
 
         def files_of(run: Run) -> tuple[str, str]:
             return settings.http_url, file_tokens.issue(FileToken(run.owner, run.id, run.attempt))
@@ -150,6 +154,7 @@ class Term:
             admin,
             ReleaseRoutes(self.registry, self._tag_moved),
             BuildRoutes(self._builds, settings.owner),
+            ModelRoutes(ModelStore(settings.data / "models"), SignedUrls(secret, settings.http_url, clock.unix_s)),
             settings.hosts,
             log,
         )

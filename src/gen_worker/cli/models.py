@@ -6,6 +6,7 @@ import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,25 @@ dtype_option = click.option(
 )
 
 
-@click.group("models")
+ADDED_VERBS = "gen_worker.cli.models"  # entry points by which other distributions add verbs, as gen-orchestrator adds `push`
+
+
+class _Models(click.Group):
+    """Our verbs, and those that other distributions add."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), *sorted(point.name for point in entry_points(group=ADDED_VERBS))]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        found = super().get_command(ctx, cmd_name)
+        if found is None:
+            for point in entry_points(group=ADDED_VERBS, name=cmd_name):
+                added: click.Command = point.load()
+                return added
+        return found
+
+
+@click.group("models", cls=_Models)
 def command() -> None:
     """Plan, fetch, list and check models."""
 

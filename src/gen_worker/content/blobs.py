@@ -1,5 +1,6 @@
 """Blobs to a folder, each fetched by one process: whoever else wants it waits, and takes over when the owner dies."""
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -83,3 +84,19 @@ def drop_damaged(wanted: Iterable[Wanted], seals: Seals, *, unsealed: bool) -> N
     for file in wanted:
         if file.digest and is_present(file) and seals.is_damaged(file.path, file.digest, unsealed=unsealed):
             file.path.unlink(missing_ok=True)
+
+
+def link_near(wanted: Iterable[Wanted], near: Path, seals: Seals) -> None:
+    """Give the blobs that a neighbour's folder has, and that are right, a name here, too. What cannot be linked is left to be fetched."""
+    for file in wanted:
+        name = file.path.name
+        theirs = near / name[:2] / name[2:4] / name
+        if is_present(file) or not has_size(theirs, file.size_bytes) or seals.is_damaged(theirs, file.digest, unsealed=True):
+            continue
+        try:
+            file.path.parent.mkdir(parents=True, exist_ok=True)
+            with seals.keeping({theirs: file.digest}):
+                os.link(theirs, file.path, follow_symlinks=False)
+            seals.seal(file.path, file.digest)
+        except OSError:  # another disk, or somebody was quicker
+            continue

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from gen_worker.content.blobs import drop_damaged, fetch_blobs, is_present
+from gen_worker.content.blobs import drop_damaged, fetch_blobs, is_present, link_near
 from gen_worker.content.disk import admit, has_size, missing_bytes
 from gen_worker.content.listing import Listing, RemoteFile, checked_listing
 from gen_worker.content.progress import Progress
@@ -49,7 +49,10 @@ class _Ref(msgspec.Struct, frozen=True):
 
 
 class Cas:
-    """A store in one folder; several processes may use it. `on_blob` hears of each blob that has come and is right, in download threads."""
+    """A store in one folder; several processes may use it. `on_blob` hears of each blob that has come and is right, in download threads.
+
+    `near` is the folder of blobs of a hub on this machine, laid out as ours: what it has is linked, and neither fetched nor copied.
+    """
 
     def __init__(
         self,
@@ -59,8 +62,10 @@ class Cas:
         log: Log | None = None,
         seals: Seals | None = None,
         on_blob: Callable[[Path], None] = lambda path: None,
+        near: Path | None = None,
     ) -> None:
         self.root = root
+        self._near = near
         self.seals = seals or Seals(root.parent / "seals")
         self._log = log or Log()
         self._skipped: set[Path] = set()
@@ -130,6 +135,8 @@ class Cas:
         if found is None:
             wanted = {file.digest: self._wanted(file, link) for file in listing.files}
             drop_damaged(wanted.values(), self.seals, unsealed=True)
+            if self._near is not None:
+                link_near(wanted.values(), self._near, self.seals)
             missing = [file for file in wanted.values() if not is_present(file)]
             total = sum(file.size_bytes for file in wanted.values())
             need, growth = self.missing_bytes(listing)

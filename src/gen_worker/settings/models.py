@@ -46,6 +46,7 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     cozy_hf_full_repo_download: Flag = ""
     model_manager_class: str = ""
     cozy_model_overrides: str = ""
+    cozy_near_blobs: str = ""
     cozy_hf_max_gb: Gigabytes = 30.0
 
     @classmethod

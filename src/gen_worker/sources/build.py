@@ -54,7 +54,10 @@ def build_sources(
     client, policy = RangeClient(retries=retries), Policy()
     log = log or Log()
     seals = Seals(settings.cas_root.parent / "seals")
-    cas = Cas(settings.cas_root, floor_bytes=round(settings.worker_min_free_disk_gb * 1e9), log=log, seals=seals, on_blob=on_blob)
+    near = Path(settings.cozy_near_blobs) if settings.cozy_near_blobs else None
+    cas = Cas(
+        settings.cas_root, floor_bytes=round(settings.worker_min_free_disk_gb * 1e9), log=log, seals=seals, on_blob=on_blob, near=near
+    )
     limits = StoreLimits(round(settings.worker_model_cache_gb * 1e9), round(settings.worker_min_free_disk_gb * 1e9))
     store = StoreFetcher(cas, client, policy, limits, in_use)
     routes = None

@@ -9,6 +9,7 @@ from gen_orchestrator.api.admin import AdminRoutes
 from gen_orchestrator.api.builds import BuildRoutes
 from gen_orchestrator.api.docs import DocsRoutes
 from gen_orchestrator.api.files import FileRoutes
+from gen_orchestrator.api.models import ModelRoutes
 from gen_orchestrator.api.releases import ReleaseRoutes
 from gen_orchestrator.api.runs import RunRoutes
 from gen_orchestrator.api.workers import WorkerRoutes
@@ -18,7 +19,9 @@ from gen_worker.http.hosts import HostPolicy
 from gen_worker.http.problems import PROBLEM_JSON, problem
 from gen_worker.log import Log
 
-RESERVED = frozenset({"runs", "releases", "workers", "status", "files", "endpoints", "tags", "builds"})  # no owner has such a name
+RESERVED = frozenset(
+    {"runs", "releases", "workers", "status", "files", "endpoints", "tags", "builds", "models", "blobs"}
+)  # no owner has such a name
 
 
 def build_app(
@@ -28,6 +31,7 @@ def build_app(
     admin: AdminRoutes,
     releases: ReleaseRoutes,
     builds: BuildRoutes,
+    models: ModelRoutes,
     hosts: HostPolicy,
     log: Log,
 ) -> ASGIApp:
@@ -72,6 +76,16 @@ def build_app(
         ("GET", "/v1/releases/{release_id}/diff/{other_id}", releases.diff),
         ("GET", "/v1/tags", releases.tags),
         ("POST", "/v1/endpoints/publish", builds.publish),
+        ("GET", "/v1/models", models.list),
+        ("GET", "/v1/models/{owner}/{repo}", models.get),
+        ("DELETE", "/v1/models/{owner}/{repo}", models.remove),
+        ("PUT", "/v1/models/{owner}/{repo}/tags/{tag}", models.push),
+        ("DELETE", "/v1/models/{owner}/{repo}/tags/{tag}", models.remove),
+        ("PUT", "/v1/blobs/{digest}", models.put_blob),
+        ("GET", "/v1/blobs/{digest}", models.get_blob),
+        ("POST", "/api/v1/public/models/request", models.request_public),
+        ("POST", "/api/v1/repos/{owner}/{repo}/resolve_artifact", models.resolve_artifact),
+        ("GET", "/api/v1/repos/{owner}/{repo}/snapshots/{digest}/manifest", models.snapshot),
         ("GET", "/v1/builds", builds.list),
         ("GET", "/v1/builds/{build_id}", builds.get),
         ("GET", "/v1/builds/{build_id}/logs", builds.logs),

@@ -75,6 +75,20 @@ _BUILD_LOG = _object(
     lines={"type": "array", "items": _object("n at text", n=_NUMBER, at={"type": "number"}, text=_TEXT)},
     next=_NUMBER,
 )
+_FREED = _object("freed_bytes", freed_bytes=_NUMBER)
+_MODEL_TAG = _object(
+    "tag versions moved_at", tag=_TEXT, versions={"type": "object", "additionalProperties": _TEXT}, moved_at={"type": "number"}
+)
+_MODEL = _object("owner repo tags", owner=_TEXT, repo=_TEXT, tags={"type": "array", "items": _MODEL_TAG})
+_MODEL_FILE = _object("path size_bytes blake3", path=_TEXT, size_bytes=_NUMBER, blake3=_TEXT)
+_VERSION = _object(
+    "digest files precision message licence pushed_at",
+    **dict.fromkeys(("digest", "precision", "message", "licence"), _TEXT),
+    files={"type": "array", "items": _MODEL_FILE},
+    pushed_at={"type": "number"},
+)
+_WHOLE_MODEL: Schema = {**_MODEL, "properties": {**_MODEL["properties"], "versions": {"type": "array", "items": _VERSION}}}
+_PUSH = _object("files", files={"type": "array", "items": _MODEL_FILE}, message=_TEXT, allow_unsafe={"type": "boolean", "default": False})
 _MOVE = _object("release_id", release_id=_TEXT, expected=_OPTIONAL, breaking={"type": "boolean"})
 _STATUS = _object(
     "version open_runs lanes workers tags",
@@ -114,6 +128,7 @@ def own_paths() -> dict[str, Schema]:
     page = {"description": "The page to try the functions", "content": {"text/html": {"schema": _TEXT}}}
     metrics = {"description": "Prometheus' text format", "content": {"text/plain": {"schema": _TEXT}}}
     run_id, worker_id = _path("run_id"), _path("worker_id")
+    model = [_path("owner"), _path("repo")]
     tag = [_path("owner"), _path("endpoint"), _path("function"), _path("tag", _TAG_NAME)]
     move = {"required": True, "content": {"application/json": {"schema": _MOVE}}}
     found: dict[str, Schema] = {
@@ -176,6 +191,37 @@ def own_paths() -> dict[str, Schema]:
                 query=("message",),
                 body={"required": True, "content": _BYTES},
             )
+        },
+        "/v1/models": {"get": _operation("list_models", "By name", {"200": json_response("Models", _list(_MODEL))}, query=("owner",))},
+        "/v1/models/{owner}/{repo}": {
+            "get": _operation("get_model", "A model", {"200": json_response("It, with its versions", _WHOLE_MODEL)}, *model),
+            "delete": _operation("delete_model", "Forget a model", {"200": json_response("What that gave back", _FREED)}, *model),
+        },
+        "/v1/models/{owner}/{repo}/tags/{tag}": {
+            "put": _operation(
+                "push_model",
+                "Let a tag mean a list of files",
+                {
+                    "200": json_response("The version", _object("ref version", ref=_TEXT, version=_VERSION)),
+                    "202": json_response("Blobs that have to come first", _object("missing", missing=_TEXTS)),
+                },
+                *model,
+                _path("tag"),
+                body={"required": True, "content": {"application/json": {"schema": _PUSH}}},
+            ),
+            "delete": _operation(
+                "delete_model_tag", "Forget a tag", {"200": json_response("What that gave back", _FREED)}, *model, _path("tag")
+            ),
+        },
+        "/v1/blobs/{digest}": {
+            "get": _operation("get_blob", "A blob", {**file, **_statuses("416")}, _path("digest"), query=("until", "signature")),
+            "put": _operation(
+                "put_blob",
+                "A blob of a push",
+                {"204": {"description": "It is kept"}, **_statuses("507")},
+                _path("digest"),
+                body={"required": True, "content": _BYTES},
+            ),
         },
         "/v1/builds": {"get": _operation("list_builds", "Newest first", {"200": json_response("Builds", _list(_BUILD))}, query=("owner",))},
         "/v1/builds/{build_id}": {

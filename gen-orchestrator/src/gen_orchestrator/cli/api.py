@@ -53,6 +53,9 @@ class Api:
     def put(self, path: str, body: Any = None, **query: Any) -> Any:
         return self._json("PUT", path, body, None, query)
 
+    def delete(self, path: str) -> Any:
+        return self._json("DELETE", path)
+
     def send(self, method: str, path: str, file: IO[bytes], kind: str, **query: Any) -> Any:
         """Send a file as it is."""
         return self._json(method, path, file, {"content-type": kind}, query)

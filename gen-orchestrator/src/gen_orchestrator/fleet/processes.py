@@ -7,6 +7,7 @@ the kernel ends them at once, so that the next start finds the devices free.
 import asyncio
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 
 from gen_orchestrator.fleet.base import OnExit, WorkerSpec
@@ -38,9 +39,10 @@ _PREFIXES = (
 
 
 class Processes:
-    """A fleet on this machine. Each worker's output goes to a file in `logs`."""
+    """A fleet on this machine. Each worker's output goes to a file in `logs`. `defaults`: variables for workers, unless ours have them."""
 
-    def __init__(self, logs: Path) -> None:
+    def __init__(self, logs: Path, defaults: Mapping[str, str] | None = None) -> None:
+        self._defaults = dict(defaults or {})
         self._logs = logs
         self._children: dict[str, asyncio.subprocess.Process] = {}
         self._waiting: dict[str, asyncio.Task[None]] = {}
@@ -53,7 +55,7 @@ class Processes:
                 "-c",
                 _START,
                 cwd=spec.folder,
-                env=worker_environment(spec, os.environ),
+                env=worker_environment(spec, {**self._defaults, **os.environ}),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -125,7 +127,7 @@ class Processes:
             return
 
 
-def worker_environment(spec: WorkerSpec, env: "os._Environ[str] | dict[str, str]") -> dict[str, str]:
+def worker_environment(spec: WorkerSpec, env: Mapping[str, str]) -> dict[str, str]:
     """What a worker's process gets to see: what it needs, and nothing of the control plane's own."""
     kept = {name: value for name, value in env.items() if name not in _OURS and (name in _INHERITED or name.startswith(_PREFIXES))}
     kept |= spec.env

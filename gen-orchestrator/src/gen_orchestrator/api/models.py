@@ -1,0 +1,186 @@
+"""The model hub over HTTP: pushes, what is there, and the routes by which workers resolve and fetch."""
+
+import asyncio
+
+import msgspec
+
+from gen_orchestrator.hub.models import ModelFile, ModelStore, NoVariantError, Repo, UnknownModelError, Version
+from gen_orchestrator.hub.signed_urls import SignedUrls
+from gen_worker.contract.hub import ArtifactRequest, HubFile, ModelAnswer, ModelRequest, SnapshotManifest
+from gen_worker.http.asgi import BodyReader, Request, RequestError
+from gen_worker.http.files import send_file
+from gen_worker.refs import CozyRef, HuggingFaceRef, parse_model_ref
+
+MAX_LIST_BYTES = 16 << 20
+MAX_BLOB_BYTES = 1 << 40
+MIRROR_OWNER = "hf"
+
+
+class Push(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a push. `blake3` of a file in hexadecimal; `allow_unsafe`: also files that may run code where they are loaded."""
+
+    files: tuple[ModelFile, ...]
+    message: str = ""
+    allow_unsafe: bool = False
+
+
+class ModelRoutes:
+    """Handlers of `/v1/models`, `/v1/blobs`, and of the hub's routes for workers."""
+
+    def __init__(self, store: ModelStore, urls: SignedUrls) -> None:
+        self._store = store
+        self._urls = urls
+
+    async def list(self, request: Request) -> None:
+        """`GET /v1/models[?owner=]`."""
+        repos = await asyncio.to_thread(self._store.repos, request.query().get("owner", ""))
+        await request.answer(200, msgspec.json.encode({"data": [_shown(repo) for repo in repos]}))
+
+    async def get(self, request: Request) -> None:
+        """`GET /v1/models/{owner}/{repo}`: tags, and each version that one of them means, with its files."""
+        name = self._name(request)
+        repos = await asyncio.to_thread(self._store.repos, name.owner)
+        repo = next((each for each in repos if each.repo == name.repo), None)
+        if repo is None:
+            raise RequestError(404, "not_found", f"there is no model {name.repo_id()!r} here", error="unknown_model")
+        digests = {digest for tag in repo.tags for digest in tag.versions.values()}
+        versions = [await asyncio.to_thread(self._store.version, name, digest) for digest in sorted(digests)]
+        body = {**_shown(repo), "versions": [{**msgspec.to_builtins(each), "size_bytes": each.size_bytes} for each in versions]}
+        await request.answer(200, msgspec.json.encode(body))
+
+    async def push(self, request: Request) -> None:
+        """`PUT /v1/models/{owner}/{repo}/tags/{tag}`: 200 with the version; 202 with the digests whose blobs have to come first."""
+        name = self._name(request)
+        try:
+            wanted = msgspec.json.decode(await request.body(MAX_LIST_BYTES), type=Push)
+            missing = await asyncio.to_thread(self._store.missing, wanted.files)
+            if missing:
+                await request.answer(202, msgspec.json.encode({"missing": missing}))
+                return
+            version = await asyncio.to_thread(
+                lambda: self._store.commit(
+                    name.owner, name.repo, request.parts["tag"], wanted.files, message=wanted.message, allow_unsafe=wanted.allow_unsafe
+                )
+            )
+        except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as exc:
+            raise RequestError(400, "validation", str(exc)) from None
+        await request.answer(200, msgspec.json.encode({"ref": f"cozy:{name.repo_id()}:{request.parts['tag']}", "version": version}))
+
+    async def remove(self, request: Request) -> None:
+        """`DELETE /v1/models/{owner}/{repo}[/tags/{tag}]`."""
+        name = self._name(request)
+        try:
+            freed = await asyncio.to_thread(self._store.remove, name.owner, name.repo, request.parts.get("tag", ""))
+        except UnknownModelError as exc:
+            raise RequestError(404, "not_found", str(exc), error="unknown_model") from None
+        await request.answer(200, msgspec.json.encode({"freed_bytes": freed}))
+
+    async def put_blob(self, request: Request) -> None:
+        """`PUT /v1/blobs/{digest}`: a blob of a push that is under way. 204 once it is kept."""
+        digest = request.parts["digest"]
+        try:
+            saving = await asyncio.to_thread(self._store.receive, digest)
+        except ValueError as exc:
+            raise RequestError(400, "validation", str(exc)) from None
+        try:
+            reader = BodyReader(request, MAX_BLOB_BYTES)
+            while not reader.ended:
+                chunk = await reader.next_chunk()
+                if chunk:
+                    await asyncio.to_thread(saving.write, chunk)
+            if not await asyncio.to_thread(saving.finish):
+                raise RequestError(400, "validation", f"what came is not {digest}: was the file changed while it was sent?")
+        except OSError as exc:
+            raise RequestError(507 if exc.errno == 28 else 500, "storage", f"the blob was not kept: {exc.strerror}") from None
+        finally:
+            await asyncio.to_thread(saving.drop)
+        await request.answer(204, b"")
+
+    async def get_blob(self, request: Request) -> None:
+        """`GET /v1/blobs/{digest}?until=&signature=`: an address that a worker was given."""
+        if not self._urls.is_valid(request.scope["path"], request.query()):
+            raise RequestError(403, "auth", "this address is not valid, or not any more: ask for the model again")
+        try:
+            path = self._store.blob_path(request.parts["digest"])
+        except ValueError as exc:
+            raise RequestError(400, "validation", str(exc)) from None
+        await send_file(request, path, {})
+
+    async def request_public(self, request: Request) -> None:
+        """`POST /api/v1/public/models/request` of the hub's contract. Models of Hugging Face are those pushed as `hf/<org>--<name>`."""
+        try:
+            asked = msgspec.json.decode(await request.body(MAX_LIST_BYTES), type=ModelRequest)
+            ref = parse_model_ref(asked.model_ref)
+        except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as exc:
+            raise RequestError(400, "validation", str(exc)) from None
+        if isinstance(ref, HuggingFaceRef):
+            mirrored = CozyRef(MIRROR_OWNER, ref.repo_id.replace("/", "--"), ref.revision or "latest")
+            try:
+                await self._answer(request, mirrored, asked.constraints.dtypes)
+            except RequestError as exc:
+                if exc.status != 404:
+                    raise
+                raise RequestError(403, "not_mirrored", f"{ref.canonical()} is not mirrored here") from None
+            return
+        await self._answer(request, ref, asked.constraints.dtypes)
+
+    async def resolve_artifact(self, request: Request) -> None:
+        """`POST /api/v1/repos/{owner}/{repo}/resolve_artifact` of the hub's contract."""
+        try:
+            asked = msgspec.json.decode(await request.body(MAX_LIST_BYTES), type=ArtifactRequest)
+        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+            raise RequestError(400, "validation", str(exc)) from None
+        name = self._name(request)
+        try:
+            ref = parse_model_ref(f"{name.repo_id()}:{asked.tag}")
+        except ValueError as exc:
+            raise RequestError(400, "validation", str(exc)) from None
+        assert isinstance(ref, CozyRef)
+        await self._answer(request, ref, asked.preferences.quantization_preference)
+
+    async def snapshot(self, request: Request) -> None:
+        """`GET /api/v1/repos/{owner}/{repo}/snapshots/{digest}/manifest` of the hub's contract."""
+        try:
+            found = await asyncio.to_thread(self._store.version, self._name(request), request.parts["digest"])
+        except UnknownModelError as exc:
+            raise RequestError(404, "not_found", str(exc), error="unknown_model") from None
+        await request.answer(200, msgspec.json.encode(self._manifest(found)))
+
+    async def _answer(self, request: Request, ref: CozyRef, precisions: tuple[str, ...]) -> None:
+        try:
+            found = await asyncio.to_thread(self._store.resolve, ref, precisions)
+        except UnknownModelError as exc:
+            raise RequestError(404, "not_found", str(exc), error="unknown_model") from None
+        except NoVariantError as exc:
+            raise RequestError(409, "no_variant", str(exc)) from None
+        answer = msgspec.to_builtins(ModelAnswer(found.digest, self._manifest(found)))
+        extra = {
+            "repo_revision_seq": max(1, int(found.pushed_at)),
+            "variant_label": found.precision,
+            "cozy_repo_ref": ref.canonical(),
+            "owner": ref.owner,
+            "repo": ref.repo,
+            "tag": ref.tag,
+        }
+        await request.answer(200, msgspec.json.encode({**answer, **extra}))
+
+    def _manifest(self, version: Version) -> SnapshotManifest:
+        files = [
+            HubFile(file.path, self._urls.sign(f"/v1/blobs/blake3:{file.blake3}"), size_bytes=file.size_bytes, blake3=file.blake3)
+            for file in version.files
+        ]
+        return SnapshotManifest(files)
+
+    def _name(self, request: Request) -> CozyRef:
+        text = f"{request.parts['owner']}/{request.parts['repo']}"
+        try:
+            ref = parse_model_ref(text)
+        except ValueError as exc:
+            raise RequestError(400, "validation", str(exc)) from None
+        if not isinstance(ref, CozyRef) or ref.repo_id() != text:
+            raise RequestError(400, "validation", f"{text[:100]!r}: expected owner/repo")
+        return ref
+
+
+def _shown(repo: Repo) -> dict[str, object]:
+    return {"owner": repo.owner, "repo": repo.repo, "tags": [msgspec.to_builtins(tag) for tag in repo.tags]}

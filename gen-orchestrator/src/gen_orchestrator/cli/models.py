@@ -1,0 +1,168 @@
+"""`cozyctl models push|show|rm|hub`: models that a platform keeps."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+from blake3 import blake3
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.table import Column, Table
+
+from gen_orchestrator.cli.api import Api, ApiError, url_option
+from gen_orchestrator.cli.shown import age
+from gen_worker.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, Verb, fail, json_option, print_json, print_line, say, stdout_of
+from gen_worker.refs import CozyRef, parse_model_ref
+
+_SKIPPED = ("__pycache__", "node_modules")
+
+
+@click.command("push", cls=Verb)
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("ref", metavar="OWNER/REPO[:TAG]")
+@click.option("-m", "--message", default="", help="What is new in it.")
+@click.option("--allow-unsafe", is_flag=True, help="Also files that may run code where they are loaded: pickles, Python.")
+@url_option
+@json_option
+def push(folder: Path, ref: str, message: str, allow_unsafe: bool, url: str, as_json: bool) -> int:
+    """Keep a folder with a model on the platform, as OWNER/REPO at TAG (latest). What is there already is not sent again."""
+    name = _repo(ref)
+    files = files_of(folder)
+    if not files:
+        return fail(f"{folder} holds no files", EXIT_FAILED, as_json=as_json, code="validation")
+    api = Api(url)
+    path = f"/v1/models/{name.owner}/{name.repo}/tags/{name.tag}"
+    try:
+        if not as_json:
+            say(f"reading {len(files)} files, {sum(size for _, size in files) / 1e6:.1f} MB")
+        listed = [{"path": each.relative_to(folder).as_posix(), "size_bytes": size, "blake3": digest_of(each)} for each, size in files]
+        body = {"files": listed, "message": message, "allow_unsafe": allow_unsafe}
+        answer = api.put(path, body)
+        if "missing" in answer:
+            _send(api, folder, listed, answer["missing"], quiet=as_json)
+            answer = api.put(path, body)
+        if "missing" in answer:
+            return fail(f"{len(answer['missing'])} blobs were lost on the way; push again", EXIT_FAILED, as_json=as_json, code="retryable")
+    except ApiError as exc:
+        return exc.report(as_json=as_json)
+    except OSError as exc:
+        return fail(f"{exc.filename} cannot be read: {exc.strerror}", EXIT_FAILED, as_json=as_json, code="validation")
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    if as_json:
+        print_json(answer)
+        return 0
+    print_line(answer["ref"])
+    version = answer["version"]
+    say(f"{version['precision']}, {version['digest']}")
+    if not version["licence"]:
+        say("it has no LICENSE file: who uses it will not know what they may do")
+    key = name.repo.replace(".", "-")
+    say(f'use it in cozy.toml: [models] {key} = {{ ref = "{answer["ref"]}", dtypes = ["{version["precision"]}"] }}')
+    return 0
+
+
+@click.command("show", cls=Verb)
+@click.argument("ref", metavar="OWNER/REPO")
+@url_option
+@json_option
+def show(ref: str, url: str, as_json: bool) -> int:
+    """One model on the platform: its tags, versions and files."""
+    name = _repo(ref)
+    try:
+        found = Api(url).get(f"/v1/models/{name.owner}/{name.repo}")
+    except ApiError as exc:
+        return exc.report(as_json=as_json)
+    if as_json:
+        print_json(found)
+        return 0
+    tags: dict[str, list[str]] = {}
+    for tag in found["tags"]:
+        for digest in tag["versions"].values():
+            tags.setdefault(digest, []).append(tag["tag"])
+    for version in found["versions"]:
+        line = f"{version['digest']}  {version['precision']}  {version['size_bytes'] / 1e6:.1f} MB  {', '.join(tags[version['digest']])}"
+        print_line(f"{line}  {version['message']}".rstrip())
+        for file in version["files"]:
+            print_line(f"  {file['size_bytes']:>14,}  {file['path']}")
+    return 0
+
+
+@click.command("rm", cls=Verb)
+@click.argument("ref", metavar="OWNER/REPO[:TAG]")
+@url_option
+@json_option
+def remove(ref: str, url: str, as_json: bool) -> int:
+    """Forget a tag of a model on the platform, or the whole model; files that nothing else has go after an hour."""
+    name = _repo(ref)
+    suffix = f"/tags/{name.tag}" if ":" in ref.removeprefix("cozy:") else ""
+    try:
+        found = Api(url).delete(f"/v1/models/{name.owner}/{name.repo}{suffix}")
+    except ApiError as exc:
+        return exc.report(as_json=as_json)
+    if as_json:
+        print_json(found)
+    else:
+        print_line(f"{ref} is forgotten")
+    return 0
+
+
+@click.command("hub", cls=Verb)
+@url_option
+@json_option
+def hub(url: str, as_json: bool) -> int:
+    """Models on the platform."""
+    try:
+        found = Api(url).get("/v1/models")
+    except ApiError as exc:
+        return exc.report(as_json=as_json)
+    if as_json:
+        print_json(found)
+        return 0
+    table = Table(Column("model", no_wrap=True), "precisions", "moved", box=None, pad_edge=False, header_style="dim")
+    for repo in found["data"]:
+        for tag in repo["tags"]:
+            ago = f"{age(time.time() - tag['moved_at'])} ago"
+            table.add_row(f"{repo['owner']}/{repo['repo']}:{tag['tag']}", ", ".join(sorted(tag["versions"])), ago)
+    Console(file=stdout_of().text(), highlight=False).print(table)
+    return 0
+
+
+def files_of(folder: Path) -> list[tuple[Path, int]]:
+    """A model's files and sizes, sorted; what begins with a dot is left out."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        if path.is_file() and not any(part.startswith(".") or part in _SKIPPED for part in parts):
+            found.append((path, path.stat().st_size))
+    return found
+
+
+def digest_of(path: Path) -> str:
+    """BLAKE3 of a file, in hexadecimal."""
+    hasher = blake3(max_threads=blake3.AUTO)
+    if path.stat().st_size:
+        hasher.update_mmap(path)
+    return hasher.hexdigest()
+
+
+def _send(api: Api, folder: Path, listed: list[dict[str, Any]], missing: list[str], *, quiet: bool) -> None:
+    wanted = {file["blake3"]: file for file in listed if file["blake3"] in set(missing)}
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=quiet) as shown:
+        task = shown.add_task("sending", total=sum(file["size_bytes"] for file in wanted.values()))
+        for digest, file in wanted.items():
+            with (folder / file["path"]).open("rb") as content:
+                api.send("PUT", f"/v1/blobs/blake3:{digest}", content, "application/octet-stream")
+            shown.advance(task, file["size_bytes"])
+
+
+def _repo(ref: str) -> CozyRef:
+    try:
+        found = parse_model_ref(ref)
+    except ValueError:
+        found = None
+    if not isinstance(found, CozyRef) or found.digest is not None:
+        raise click.UsageError(f"{ref!r}: expected owner/repo or owner/repo:tag, such as me/my-model:latest")
+    return found

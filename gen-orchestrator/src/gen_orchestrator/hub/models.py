@@ -1,0 +1,298 @@
+"""Models that the platform keeps: blobs by content, versions as lists of them, tags that point at versions.
+
+    <folder>/blobs/blake3/ab/cd/<hex>          each content once, whoever pushed it; laid out as workers do, who link instead of copying
+    <folder>/repos/<owner>/<repo>/versions/<digest>.json     what a version consists of; never changes
+    <folder>/repos/<owner>/<repo>/tags/<tag>.json            which version a tag means, for each precision of its weights
+
+A push sends the list first, hears which blobs are missing, sends these, and sends the list again: a push that was cut off goes on where
+it was. A blob gets its name when its digest was found right. Versions are checked before they exist: their weights are safetensors whose
+headers are true, unless who pushes says that anything may be in them. Blocking, any thread.
+"""
+
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from blake3 import blake3
+
+from gen_worker.content.cas import tree_digest
+from gen_worker.content.listing import Listing, RemoteFile, checked_listing
+from gen_worker.errors import FatalError
+from gen_worker.net.digests import checked_digest
+from gen_worker.refs import CozyRef, parse_model_ref
+from gen_worker.shared_files import read_json, write_whole
+from gen_worker.sources.weight_files import HeaderError, header_size, is_unsafe, precision_of, read_header
+
+ANY = "any"  # the precision of a version without weights that tell theirs
+YOUNG_S = 3600.0  # a blob that came so lately may belong to a push that goes on
+LICENCE_NAMES = ("license", "licence", "copying", "notice")
+
+
+class PushError(ValueError):
+    """A version that is not taken; the message names the file and says why."""
+
+
+class UnknownModelError(LookupError):
+    """No such repository, tag or version here."""
+
+
+class NoVariantError(LookupError):
+    """The tag has no version of a precision that was asked for."""
+
+
+class ModelFile(msgspec.Struct, frozen=True):
+    """`blake3` in hexadecimal."""
+
+    path: str
+    size_bytes: int
+    blake3: str
+
+
+class Version(msgspec.Struct, frozen=True, kw_only=True):
+    """`digest` is the tree digest, `blake3:<hex>`; `precision` of most of its weights; `licence` names the file that holds it."""
+
+    digest: str
+    files: tuple[ModelFile, ...]
+    precision: str = ANY
+    message: str = ""
+    licence: str = ""
+    pushed_at: float = 0.0
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(file.size_bytes for file in self.files)
+
+
+class ModelTag(msgspec.Struct, frozen=True, kw_only=True):
+    """Versions by precision, and when one of them moved last."""
+
+    tag: str
+    versions: dict[str, str]
+    moved_at: float
+
+
+class Repo(msgspec.Struct, frozen=True, kw_only=True):
+    owner: str
+    repo: str
+    tags: tuple[ModelTag, ...]
+
+
+class ModelStore:
+    """In one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.blobs = folder / "blobs" / "blake3"
+
+    def blob_path(self, digest: str) -> Path:
+        """Where a blob lies or will lie; `ValueError` for what is no blake3 digest."""
+        algorithm, _, name = checked_digest(digest).partition(":")
+        if algorithm != "blake3":
+            raise ValueError(f"digest {digest[:100]!r}: blobs are named by blake3")
+        return self.blobs / name[:2] / name[2:4] / name
+
+    def receive(self, digest: str) -> "BlobSaving":
+        """A blob that comes in."""
+        return BlobSaving(self.blob_path(digest), checked_digest(digest).partition(":")[2])
+
+    def missing(self, files: Sequence[ModelFile]) -> list[str]:
+        """Digests whose blobs are not here, each once."""
+        wanted = {file.blake3: file.size_bytes for file in files}
+        return [digest for digest, size_bytes in wanted.items() if _size(self.blob_path(digest)) != size_bytes]
+
+    def commit(
+        self, owner: str, repo: str, tag: str, files: Sequence[ModelFile], *, message: str = "", allow_unsafe: bool = False
+    ) -> Version:
+        """Make a version of blobs that are all here, and let the tag mean it, for its precision. The same files are the same version.
+
+        `PushError` for what is not taken.
+        """
+        name = _repo_of(f"{owner}/{repo}:{tag}")
+        listing = _checked(files)
+        if not allow_unsafe:
+            for file in listing.files:
+                if is_unsafe(file.path) or file.path.endswith(".py"):
+                    what = "such a file may run code where it is loaded; convert it to safetensors, or allow it (--allow-unsafe)"
+                    raise PushError(f"{file.path}: {what}")
+        digest = tree_digest(listing)
+        version = self._version(name, digest) or Version(
+            digest=digest,
+            files=tuple(ModelFile(file.path, file.size_bytes, file.digest.partition(":")[2]) for file in listing.files),
+            precision=self._precision(listing),
+            message=message,
+            licence=next((file.path for file in listing.files if file.path.lower().startswith(LICENCE_NAMES)), ""),
+            pushed_at=time.time(),
+        )
+        self._write(self._repo(name) / "versions" / f"{digest.partition(':')[2]}.json", version)
+        path = self._repo(name) / "tags" / f"{name.tag}.json"
+        before = read_json(path, ModelTag)
+        versions = {**(before.versions if before else {}), version.precision: digest}
+        self._write(path, ModelTag(tag=name.tag, versions=versions, moved_at=time.time()))
+        return version
+
+    def resolve(self, ref: CozyRef, precisions: Sequence[str]) -> Version:
+        """The version that a ref means, of the first of these precisions that there is; any where none is asked for.
+
+        `UnknownModelError` names what is not here, `NoVariantError` what there is instead.
+        """
+        if ref.digest is not None:
+            found = self._version(ref, ref.digest)
+            if found is None:
+                raise UnknownModelError(f"{ref.repo_id()} has no version {ref.digest}")
+            return found
+        tag = read_json(self._repo(ref) / "tags" / f"{ref.tag}.json", ModelTag)
+        if tag is None:
+            tags = sorted(path.stem for path in (self._repo(ref) / "tags").glob("*.json"))
+            known = f"Tags: {', '.join(tags)}" if tags else "it has never been pushed"
+            raise UnknownModelError(f"{ref.repo_id()} has no tag {ref.tag!r} here. {known}")
+        for precision in (*precisions, ANY) if precisions else sorted(tag.versions):
+            digest = tag.versions.get(precision)
+            found = self._version(ref, digest) if digest else None
+            if found is not None:
+                return found
+        raise NoVariantError(f"{ref.canonical()} is there as {', '.join(sorted(tag.versions))}, not as {' or '.join(precisions)}")
+
+    def version(self, ref: CozyRef, digest: str) -> Version:
+        """One version of a repository; `UnknownModelError`."""
+        found = self._version(ref, digest)
+        if found is None:
+            raise UnknownModelError(f"{ref.repo_id()} has no version {digest[:100]}")
+        return found
+
+    def repos(self, owner: str = "") -> list[Repo]:
+        """All repositories with their tags, sorted by name."""
+        found = []
+        for folder in sorted((self._folder / "repos").glob("*/*")):
+            if owner not in ("", folder.parent.name):
+                continue
+            tags = [read_json(path, ModelTag) for path in sorted((folder / "tags").glob("*.json"))]
+            found.append(Repo(owner=folder.parent.name, repo=folder.name, tags=tuple(tag for tag in tags if tag is not None)))
+        return found
+
+    def remove(self, owner: str, repo: str, tag: str = "") -> int:
+        """Forget a tag, or a whole repository, and what of it nobody means any more; how many bytes that gave back. `UnknownModelError`."""
+        name = _repo_of(f"{owner}/{repo}:{tag or 'latest'}")
+        folder = self._repo(name)
+        if not folder.is_dir() or (tag and not (folder / "tags" / f"{tag}.json").is_file()):
+            raise UnknownModelError(f"{owner}/{repo}{':' + tag if tag else ''} is not here")
+        if tag:
+            (folder / "tags" / f"{tag}.json").unlink()
+            meant = {digest for path in (folder / "tags").glob("*.json") for digest in _tag(path).versions.values()}
+            for path in (folder / "versions").glob("*.json"):
+                if f"blake3:{path.stem}" not in meant:
+                    path.unlink()
+        else:
+            shutil.rmtree(folder)
+        return self.collect()
+
+    def collect(self, young_s: float = YOUNG_S) -> int:
+        """Remove blobs that no version has and that did not come just now; how many bytes."""
+        kept = {file.blake3 for version in self._versions() for file in version.files}
+        freed = 0
+        for path in self.blobs.glob("*/*/*"):
+            try:
+                found = path.stat()
+                if path.name not in kept and time.time() - found.st_ctime > young_s:
+                    path.unlink()
+                    freed += found.st_size
+            except FileNotFoundError:
+                continue
+        return freed
+
+    def _versions(self) -> Iterator[Version]:
+        for path in (self._folder / "repos").glob("*/*/versions/*.json"):
+            found = read_json(path, Version)
+            if found is not None:
+                yield found
+
+    def _version(self, ref: CozyRef, digest: str) -> Version | None:
+        try:
+            return read_json(self._repo(ref) / "versions" / f"{checked_digest(digest).partition(':')[2]}.json", Version)
+        except ValueError:
+            return None
+
+    def _precision(self, listing: Listing) -> str:
+        """Of all its safetensors together; `PushError` where a header lies."""
+        entries = []
+        for file in listing.files:
+            if not file.path.endswith(".safetensors"):
+                continue
+            with self.blob_path(file.digest).open("rb") as blob:
+                try:
+                    head = blob.read(8)
+                    entries += read_header(head + blob.read(header_size(head, file.size_bytes)), file.size_bytes)
+                except HeaderError as exc:
+                    raise PushError(f"{file.path}: {exc}") from None
+        return precision_of(entries) or ANY
+
+    def _repo(self, ref: CozyRef) -> Path:
+        return self._folder / "repos" / ref.owner / ref.repo
+
+    def _write(self, path: Path, value: Any) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, msgspec.json.encode(value))
+
+
+class BlobSaving:
+    """A blob on its way in: visible under its digest when that was found right."""
+
+    def __init__(self, target: Path, digest: str) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self._target = target
+        self._digest = digest
+        self._new = target.with_name(f".new-{secrets.token_hex(6)}")
+        self._file = self._new.open("xb")
+        self._hasher = blake3()
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._hasher.update(data)
+
+    def finish(self) -> bool:
+        """Keep it; False where its content is another."""
+        if self._hasher.hexdigest() != self._digest:
+            return False
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._new.chmod(0o444)
+        self._new.replace(self._target)
+        return True
+
+    def drop(self) -> None:
+        """Close it; what was not kept goes."""
+        self._file.close()
+        self._new.unlink(missing_ok=True)
+
+
+def _repo_of(text: str) -> CozyRef:
+    try:
+        ref = parse_model_ref(text)
+    except ValueError as exc:
+        raise PushError(str(exc)) from None
+    if not isinstance(ref, CozyRef) or ref.digest is not None:
+        raise PushError(f"{text[:100]!r}: expected owner/repo:tag")
+    return ref
+
+
+def _checked(files: Sequence[ModelFile]) -> Listing:
+    try:
+        listing = Listing("", tuple(RemoteFile(file.path, file.size_bytes, f"blake3:{file.blake3}") for file in files))
+        return checked_listing(listing, "this push")
+    except FatalError as exc:
+        raise PushError(str(exc)) from None
+
+
+def _tag(path: Path) -> ModelTag:
+    return read_json(path, ModelTag) or ModelTag(tag=path.stem, versions={}, moved_at=0.0)
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
