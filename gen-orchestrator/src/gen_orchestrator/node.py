@@ -21,6 +21,7 @@ from gen_orchestrator.scheduling import leader as leadership
 from gen_orchestrator.scheduling.door import Door
 from gen_orchestrator.scheduling.metrics import Metrics
 from gen_orchestrator.scheduling.standing import Standing
+from gen_orchestrator.scheduling.trace import Trace
 from gen_orchestrator.store.base import Leader, Store, StoreError
 from gen_orchestrator.term import Term, TermSettings
 from gen_worker.clock import SystemClock
@@ -64,6 +65,7 @@ class Node:
         *,
         on_lead: Callable[[Term], Awaitable[None]],
         on_tag_moved: Callable[[], None],
+        trace: Trace | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -71,6 +73,7 @@ class Node:
         self._log = log
         self._on_lead = on_lead
         self._on_tag_moved = on_tag_moved
+        self._trace = trace or Trace()
         self._clock = SystemClock()
         self._metrics = Metrics()
         self._standing = Standing()
@@ -149,7 +152,18 @@ class Node:
             retention=settings.retention,
         )
         registry = await asyncio.to_thread(Registry, self._store)
-        term = Term(term_settings, leader, self._store, registry, self._fleet, self._metrics, self._clock, self._log, self._on_tag_moved)
+        term = Term(
+            term_settings,
+            leader,
+            self._store,
+            registry,
+            self._fleet,
+            self._metrics,
+            self._clock,
+            self._log,
+            self._on_tag_moved,
+            self._trace,
+        )
         try:
             await term.begin()
             self._door.lead_to(term.gateway)

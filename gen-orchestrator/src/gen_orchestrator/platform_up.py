@@ -6,6 +6,7 @@ import secrets
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from gen_orchestrator.fleet.devices import find_gpus
 from gen_orchestrator.fleet.processes import Processes
 from gen_orchestrator.hub.retention import RetentionSettings
 from gen_orchestrator.node import Node, NodeSettings
+from gen_orchestrator.scheduling.trace import Trace
 from gen_orchestrator.served_folders import FolderSettings, ServedFolders
 from gen_orchestrator.serving import make_server
 from gen_orchestrator.store.base import Store, StoreUnavailableError
@@ -31,7 +33,8 @@ STORE_AGAIN_S = 1.0
 
 class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`store` is the URL of a database, empty for SQLite in `data`. `advertise` is the host by which workers and other nodes reach this
-    one. A `stands_by` node is one of several: it serves at once, whoever leads, and waits for a store that does not answer."""
+    one. A `stands_by` node is one of several: it serves at once, whoever leads, and waits for a store that does not answer. `record` is the
+    file that routing decisions are written to, for `benchmarks/routing_replay.py`."""
 
     folders: tuple[Path, ...]
     data: Path
@@ -48,6 +51,7 @@ class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True):
     stands_by: bool = False
     drain_s: float = DRAIN_S
     retention: RetentionSettings = RetentionSettings()
+    record: Path | None = None
 
 
 class Platform:
@@ -82,6 +86,7 @@ class Platform:
         name = settings.advertise or host
         url = f"http://{f'[{name}]' if ':' in name else name}:{port}"
         worker_host = settings.advertise or settings.worker_listen.rpartition(":")[0]
+        record = None if settings.record is None else settings.record.open("ab")
         own_names = (settings.advertise, *settings.allowed_hosts) if settings.advertise else settings.allowed_hosts
         node = self.node = Node(
             NodeSettings(
@@ -105,6 +110,7 @@ class Platform:
             self._log,
             on_lead=self.folders.take,
             on_tag_moved=self.folders.offer_tagged,
+            trace=Trace(record.write, time.time) if record is not None else None,
         )
         await node.start()
         assert node.living is not None
@@ -130,6 +136,8 @@ class Platform:
         if not broken and settings.stands_by:
             await node.drain()  # callers have gone over to another node
         await node.stop()
+        if record is not None:
+            record.close()
         if broken:
             node.living.result()
         return 0

@@ -46,6 +46,7 @@ from gen_orchestrator.scheduling.gateway import Gateway
 from gen_orchestrator.scheduling.metrics import Metrics
 from gen_orchestrator.scheduling.open_run import OpenRun
 from gen_orchestrator.scheduling.pool import Pool
+from gen_orchestrator.scheduling.trace import Trace
 from gen_orchestrator.scheduling.waits import Waits
 from gen_orchestrator.store.base import EventChunk, Leader, Store, Tag
 from gen_orchestrator.store.writer import Writer
@@ -91,6 +92,7 @@ class Term:
         clock: Clock,
         log: Log,
         on_tag_moved: Callable[[], None],
+        trace: Trace,
     ) -> None:
         self._settings = settings
         self._leader = leader
@@ -123,6 +125,7 @@ class Term:
             on_over=self._over,
             on_starved=starved.set,
             on_delivery=lambda: self._webhooks.look(),
+            trace=trace,
         )
         receivers = Receivers(allow_private=settings.allow_private_webhooks)
         self._webhooks = Webhooks(store, self._writer, WebhookSecret.from_folder(settings.data), receivers, clock, log)

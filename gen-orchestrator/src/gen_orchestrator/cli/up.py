@@ -34,6 +34,7 @@ def default_data() -> Path:
 @click.option("--model", "models", multiple=True, metavar="KEY=FOLDER", help="Use a local folder for a model key. May be repeated.")
 @click.option("--allow-host", "hosts", multiple=True, metavar="NAME", help="Another name under which this server is reached.")
 @click.option("--allow-private-webhooks", is_flag=True, help="Webhooks may go to servers on this machine and network, too.")
+@click.option("--record", type=click.Path(path_type=Path), metavar="FILE", help="Write what routing decides, and from what, to FILE.")
 @click.option("--insecure-i-know", is_flag=True, help="Listen beyond this machine although nobody is asked for a key.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines instead of the live screen.")
 def command(
@@ -46,6 +47,7 @@ def command(
     models: tuple[str, ...],
     hosts: tuple[str, ...],
     allow_private_webhooks: bool,
+    record: Path | None,
     insecure_i_know: bool,
     as_json: bool,
 ) -> int:
@@ -71,6 +73,7 @@ def command(
         models=overrides,
         allowed_hosts=hosts,
         allow_private_webhooks=allow_private_webhooks,
+        record=record.resolve() if record is not None else None,
     )
     try:
         sock = listening_socket(listen, DEFAULT_LISTEN)

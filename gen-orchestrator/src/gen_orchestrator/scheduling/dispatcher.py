@@ -39,6 +39,7 @@ from gen_orchestrator.scheduling.placing import Placing
 from gen_orchestrator.scheduling.pool import Pool, Worker
 from gen_orchestrator.scheduling.recorder import Recorder
 from gen_orchestrator.scheduling.run_events import RunEvents
+from gen_orchestrator.scheduling.trace import Trace
 from gen_orchestrator.store.base import EventChunk, StoreError
 from gen_orchestrator.store.ops import DONE, Lease, RequestCancel, Result
 from gen_orchestrator.store.writer import Writer
@@ -68,6 +69,7 @@ class Dispatcher:
         on_over: Callable[[OpenRun], None] = lambda open_run: None,
         on_starved: Callable[[], None] = lambda: None,
         on_delivery: Callable[[], None] = lambda: None,
+        trace: Trace | None = None,
     ) -> None:
         self.open = OpenRuns()
         self._writer = writer
@@ -84,7 +86,8 @@ class Dispatcher:
         self._loop = asyncio.get_running_loop()
         self.lanes = Lanes()
         self._on_over = on_over
-        self._placing = Placing(pool, self.lanes, self.open, self._lease, on_starved)
+        self.trace = trace or Trace()
+        self._placing = Placing(pool, self.lanes, self.open, self._lease, on_starved, self.trace)
 
     # ---- callers
 
@@ -220,6 +223,7 @@ class Dispatcher:
         lane = open_run.lane
         now_s = self._clock.now_s()
         lane.ended(now_s - open_run.began_s, now_s)
+        self.trace.ended(open_run, now_s, succeeded=result.success)
         self._detach(open_run)
         self._fitness.ended(worker.worker_id, lane.release_id, "" if result.success else result.error_type)
         at = self._clock.unix_s()

@@ -144,6 +144,7 @@ class Gateway:
                 self._dispatcher.pump_release(guest.claims.release_id)
             case Registered(registration, True) if worker is not None:
                 worker.heard(registration, self._clock.now_s())
+                self._dispatcher.trace.seen(worker, self._clock.now_s())
                 self._extend(worker, registration)
                 self._dispatcher.pump_release(worker.release_id)
             case StaleResult(run_id):
@@ -174,6 +175,7 @@ class Gateway:
         worker.token_until = claims.exp
         worker.token_life_s = claims.life_s
         worker.heard(registration, now_s)
+        self._dispatcher.trace.seen(worker, now_s)
         config = self._config_of(claims.release_id)
         if config is not None:
             session.send(config)
@@ -253,6 +255,7 @@ class Gateway:
 
     def _lose(self, worker: Worker, why: str, *, ours: bool = False) -> None:
         self._pool.remove(worker)
+        self._dispatcher.trace.gone(worker.worker_id, self._clock.now_s())
         worker.link = None
         self._fitness.gone(worker.worker_id)
         if worker.runs and not ours:

@@ -11,11 +11,12 @@ import msgspec
 
 from gen_orchestrator.domain.losses import is_kept_apart
 from gen_orchestrator.domain.queue import Waiting
-from gen_orchestrator.domain.routing import WAITS_ALONE, WAITS_FOR_HOT, Choice, Need, choose, choose_alone
+from gen_orchestrator.domain.routing import WAITS_ALONE, WAITS_FOR_HOT, Choice, Need, WorkerView, choose, choose_alone
 from gen_orchestrator.scheduling.lane import Lane
 from gen_orchestrator.scheduling.lanes import Lanes
 from gen_orchestrator.scheduling.open_run import OpenRun, Phase
 from gen_orchestrator.scheduling.pool import Pool, Worker
+from gen_orchestrator.scheduling.trace import Trace
 
 MAX_PASSED_OVER = 32  # runs of a lane that wait for a worker of their own choice while later ones are looked at
 Lease = Callable[[OpenRun, Worker, Choice, float], None]
@@ -24,12 +25,15 @@ Lease = Callable[[OpenRun, Worker, Choice, float], None]
 class Placing:
     """Of one leader. `lease` is told of each choice; `starved` is called when a run finds no free worker."""
 
-    def __init__(self, pool: Pool, lanes: Lanes, open_runs: dict[str, OpenRun], lease: Lease, starved: Callable[[], None]) -> None:
+    def __init__(
+        self, pool: Pool, lanes: Lanes, open_runs: dict[str, OpenRun], lease: Lease, starved: Callable[[], None], trace: Trace
+    ) -> None:
         self._pool = pool
         self._lanes = lanes
         self._open = open_runs
         self._lease = lease
         self._starved = starved
+        self._trace = trace
 
     def place(self, lane: Lane, now_s: float) -> None:
         """Give waiting runs of this lane to workers, as many as fit now."""
@@ -41,10 +45,11 @@ class Placing:
         while (item := lane.queue.peek(now_s)) is not None:
             open_run = self._open[item.run_id]
             need = lane.need(open_run.run.payload)
-            choice = self._choose(open_run, need, expected, now_s)
+            choice, views = self._choose(open_run, need, expected, now_s)
             worker = self._pool.get(choice.worker_id) if choice.worker_id else None
             if worker is not None:
                 self._lanes.take(open_run, item)
+                self._trace.given(open_run, need, views, choice, now_s)
                 self._give(open_run, worker, need, choice, now_s)
                 continue
             if choice.reason in (WAITS_FOR_HOT, WAITS_ALONE) and len(passed_over) < MAX_PASSED_OVER:
@@ -72,14 +77,14 @@ class Placing:
                     found = True
         return found
 
-    def _choose(self, open_run: OpenRun, need: Need, expected: dict[str, int], now_s: float) -> Choice:
+    def _choose(self, open_run: OpenRun, need: Need, expected: dict[str, int], now_s: float) -> tuple[Choice, list[WorkerView]]:
         lane = open_run.lane
         views = [worker.view(now_s) for worker in self._pool.of_release(lane.release_id) if worker.takes(lane.function, open_run.id)]
         if is_kept_apart(open_run.run):
-            return choose_alone(need, views)
+            return choose_alone(need, views), views
         if expected:
             views = [msgspec.structs.replace(view, expected=expected.get(view.worker_id, 0)) for view in views]
-        return choose(need, views)
+        return choose(need, views), views
 
     def _give_what_it_was_kept_for(self, worker: Worker, lane: Lane, now_s: float) -> None:
         """It is free now: its run goes first, wherever it stands in the queue."""
@@ -89,7 +94,10 @@ class Placing:
         elif open_run.lane is lane and worker.takes(lane.function, open_run.id):
             need = lane.need(open_run.run.payload)
             self._lanes.remove(open_run)
-            self._give(open_run, worker, need, choose_alone(need, [worker.view(now_s)]), now_s)
+            views = [worker.view(now_s)]
+            choice = choose_alone(need, views)
+            self._trace.given(open_run, need, views, choice, now_s)
+            self._give(open_run, worker, need, choice, now_s)
 
     def _give(self, open_run: OpenRun, worker: Worker, need: Need, choice: Choice, now_s: float) -> None:
         self.let_free(open_run)
