@@ -7,7 +7,7 @@ import pytest
 
 from gen_worker import ActionContext, ModelRef, ModelRefSource, worker_function
 from gen_worker.authoring.signature import FunctionSpec, read_signature
-from gen_worker.errors import FatalError, ValidationError
+from gen_worker.errors import FatalError, FieldError, ValidationError
 from gen_worker.refs import DEFAULT_DTYPES, ModelSpec
 from gen_worker.sources.keyspace import MAX_SHOWN_KEYS, Keyspace
 
@@ -150,3 +150,60 @@ def test_the_flat_table_of_older_schedulers_serves_manifests_without_models() ->
     assert select(adopted, CHOSEN, "sdxl") == ("sdxl", ModelSpec("hf:o/flat"))
     assert select(adopted, FIXED) == ("sdxl", ModelSpec("hf:o/flat"))
     assert select(KEYS.adopted({}, (), flat, ("chosen",)), CHOSEN, "sdxl") == ("sdxl", SDXL)
+
+
+def refusal(keys: Keyspace, spec: FunctionSpec, model: object = "sdxl") -> Exception:
+    with pytest.raises((ValidationError, FatalError)) as raised:
+        keys.select(spec, spec.injections[0], In(model))  # type: ignore[arg-type]
+    return raised.value
+
+
+def test_what_each_refusal_says() -> None:
+    wrong = refusal(KEYS, CHOSEN, "sdlx")
+    text = "no model 'sdlx'. Did you mean 'sdxl'? Allowed keys: flux, sdxl."
+    assert isinstance(wrong, ValidationError)
+    assert (str(wrong), wrong.errors) == (text, (FieldError("/model", text, "one of sdxl, flux", "sdlx", "sdxl"),))
+    for model, got in (("", ""), ("  ", "  "), (5, "5"), (None, "None")):
+        empty = refusal(KEYS, CHOSEN, model)
+        text = "field 'model' must name a model. Allowed keys: flux, sdxl."
+        assert isinstance(empty, ValidationError)
+        assert (str(empty), empty.errors[0].message, empty.errors[0].got) == (text, text, got)
+    long = refusal(KEYS, CHOSEN, "x" * 101)
+    assert isinstance(long, ValidationError)
+    assert str(long) == f"no model {'x' * 100!r}. Allowed keys: flux, sdxl."
+    assert long.errors[0].got == "x" * 100
+    assert str(refusal(Keyspace({"fixed": {"sdlx": SDXL}}), FIXED)) == (
+        "model key 'sdxl' of 'toy' is not configured. Did you mean 'sdlx'? Allowed keys: sdlx."
+    )
+    assert str(refusal(Keyspace({}), FIXED)) == (
+        "model key 'sdxl' of 'toy' is not configured. No models are configured: declare them under [models] in cozy.toml."
+    )
+    many = {f"key{number:03}": SDXL for number in range(MAX_SHOWN_KEYS + 1)}
+    shown = ", ".join(list(many)[:MAX_SHOWN_KEYS])
+    more = refusal(Keyspace({"chosen": many}), CHOSEN, "none")
+    assert isinstance(more, ValidationError)
+    assert str(more) == f"no model 'none'. Allowed keys: {shown} and 1 more."
+    assert more.errors[0].expected == f"one of {shown}"
+    with pytest.raises(FatalError) as raised:
+        KEYS.find_ref(FIXED, "x" * 201)
+    assert str(raised.value) == f"model {'x' * 200!r} is not one that 'fixed' may use. Allowed keys: sdxl."
+    narrowed = refusal(KEYS.adopted({}, ("hf:o/x",), {}, ()), CHOSEN)
+    assert str(narrowed) == "model 'sdxl' (hf:o/sdxl) is not allowed in this release; its supported models do not name it"
+
+
+def test_what_is_found_and_what_is_not() -> None:
+    assert (KEYS.keys_of("chosen"), KEYS.keys_of("nothing")) == (TABLE, {})
+    assert KEYS.find("sdxl") == ("sdxl", SDXL)
+    assert KEYS.find("hf:o/other") is None
+    ours = Keyspace({"chosen": {"a": ModelSpec("o/flux:v2")}})
+    assert ours.find("cozy:o/flux:v2") == ("a", ModelSpec("o/flux:v2"))
+    assert ours.find_ref(CHOSEN, "cozy:o/flux:v2") == ("a", ModelSpec("o/flux:v2"))
+    assert ours.adopted({}, ("cozy:o/flux:v2",), {}, ()).find_ref(CHOSEN, "o/flux:v2")[0] == "a"
+
+
+def test_a_function_without_models_of_its_own_takes_none_of_the_flat_table_where_others_have_some() -> None:
+    adopted = KEYS.adopted({}, ("",), {"new": "hf:o/new"}, ("chosen", "none"))
+    assert adopted.keys_of("none") == {}
+    flat = Keyspace({}).adopted({}, (), {"new": "hf:o/new"}, ("one", "two"))
+    assert flat.keys_of("one") == flat.keys_of("two") == {"new": ModelSpec("hf:o/new")}
+    assert Keyspace({}).adopted({}, (), {}, ("one",)).keys_of("one") == {}

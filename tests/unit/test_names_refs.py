@@ -2,8 +2,8 @@
 
 import pytest
 
-from gen_worker.names import is_run_id, nearest, slugify
-from gen_worker.refs import CozyRef, HuggingFaceRef, canonical_ref, parse_model_ref
+from gen_worker.names import did_you_mean, is_run_id, nearest, slugify, whole_number
+from gen_worker.refs import CozyRef, HuggingFaceRef, ModelSpec, canonical_ref, parse_model_ref
 
 
 @pytest.mark.parametrize(
@@ -90,3 +90,69 @@ def test_refs(text: str, parsed: object, canonical: str) -> None:
 def test_what_is_no_ref_is_named(text: str) -> None:
     with pytest.raises(ValueError, match="model ref"):
         parse_model_ref(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"), [("--.a.--", "a"), ("Ünder the Sea!", "nder-the-sea"), ("a" * 127 + "-b", "a" * 127), ("a..b", "a..b")]
+)
+def test_more_slugs(name: str, slug: str) -> None:
+    assert slugify(name) == slug
+
+
+def test_what_names_say() -> None:
+    with pytest.raises(ValueError, match="name") as raised:
+        slugify("-?-")
+    assert str(raised.value) == "name '-?-' has no letter a-z or digit in it, so no URL-safe name can be made of it"
+    assert did_you_mean("sdlx", ["flux", "sdxl"]) == " Did you mean 'sdxl'?"
+    assert did_you_mean("sdlx", []) == did_you_mean("x", ["y"]) == ""
+    assert (nearest("abcde", ["abcxx"]), nearest("abcde", ["abxxx"])) == ("abcxx", None)
+    assert (whole_number("12"), whole_number("\u00b2"), whole_number(""), whole_number("1" * 19), whole_number("1" * 20)) == (
+        12, None, None, int("1" * 19), None,
+    )  # fmt: skip
+
+
+def test_what_is_no_ref() -> None:
+    forms = (
+        "expected hf:owner/repo, hf:owner/repo@revision, cozy:owner/repo, cozy:owner/repo:tag, cozy:owner/repo@sha256:<64 hex digits> "
+        "or @blake3:<64 hex digits>"
+    )
+    for text in (
+        "hf:owner",
+        "hf:a/..",
+        "hf:a/b@",
+        "hf:a/b@../x",
+        "hf:a/b@..",
+        "a/b:",
+        "a/b:-",
+        "a/b@sha256:00",
+        "a/b@md5:" + "0" * 64,
+        "a..b/c",
+        "x:a/b",
+        "",
+    ):
+        with pytest.raises(ValueError, match="ref") as raised:
+            parse_model_ref(text)
+        assert str(raised.value) == f"cannot read model ref {text!r}; {forms}"
+        assert canonical_ref(text) == text
+    parse_model_ref("hf:" + "a" * 100 + "/" + "b" * 100 + "@" + "c" * 200)
+    with pytest.raises(ValueError, match=r"model ref of 513 characters; at most 512 are allowed"):
+        parse_model_ref("x" * 513)
+    with pytest.raises(ValueError, match="cannot read"):
+        parse_model_ref("x" * 512)
+    with pytest.raises(ValueError, match="dtypes") as raised:
+        ModelSpec.checked("o/r", ("fp16", "int3", "x"))
+    assert str(raised.value) == "invalid dtypes 'int3', 'x'; allowed are fp16, bf16, fp8, fp32, int8, int4"
+    assert ModelSpec.checked("o/r", ["int4"]) == ModelSpec("o/r", ("int4",))
+    assert ModelSpec.checked("o/r").dtypes == ("fp16", "bf16")
+    with pytest.raises(ValueError, match="cannot read model ref 'o'"):
+        ModelSpec.checked("o")
+
+
+def test_more_refs() -> None:
+    assert parse_model_ref(" HF:hf:o/r@a/b ") == HuggingFaceRef("o/r", "a/b")
+    assert parse_model_ref("COZY:o/r:t").canonical() == "cozy:o/r:t"
+    assert parse_model_ref("hf/r") == CozyRef("hf", "r")
+    assert CozyRef("o", "r").repo_id() == "o/r"
+    pinned = CozyRef("o", "r", "latest", "sha256:" + "ab" * 32)
+    assert parse_model_ref("o/r@sha256:" + "AB" * 32) == pinned
+    assert pinned.canonical() == "cozy:o/r@sha256:" + "ab" * 32

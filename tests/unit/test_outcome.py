@@ -19,7 +19,7 @@ from gen_worker.errors import (
     WorkerError,
 )
 from gen_worker.http.problems import status_of
-from gen_worker.outcome import Failure, failure_of, outcome_of, scrub
+from gen_worker.outcome import MAX_ERROR_MESSAGE, MAX_FIELD_ERRORS, Failure, Outcome, failure_of, outcome_of, scrub
 from gen_worker.texts import class_name
 
 
@@ -195,3 +195,98 @@ def test_peak_memory_while_torch_is_being_imported(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setitem(sys.modules, "torch", types.ModuleType("torch"))
     assert _peak_vram_bytes() is None
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"),
+    [
+        (CanceledError("by me"), "canceled"), (InterruptedError(), "canceled"), (ValueError("bad"), "validation"),
+        (OutOfMemoryError("CUDA"), "out_of_memory"), (OSError(errno.ENOSPC, "full"), "disk_full"), (KeyError("x"), "internal"),
+        (OddError("x"), "internal"), (RetryableError("x"), RetryableError.code), (DeadlineError("x"), DeadlineError.code),
+    ],
+)  # fmt: skip
+def test_codes(raised: BaseException, code: str) -> None:
+    assert outcome_of(raised).code == code
+
+
+def test_the_whole_of_an_outcome() -> None:
+    assert outcome_of(CanceledError("by me")) == Outcome(
+        success=False,
+        error_type="canceled",
+        code="canceled",
+        safe_message="canceled",
+        error_message="CanceledError: by me",
+        raised="CanceledError",
+    )
+    assert outcome_of(RaisingError("x")) == Outcome(
+        success=False,
+        error_type="internal",
+        code="internal",
+        safe_message="internal error",
+        error_message="RaisingError: (it cannot be read: SystemExit)",
+        raised="RaisingError",
+    )
+
+
+def test_the_place_is_told_of_what_nobody_meant_to_raise() -> None:
+    def fail(exc: BaseException) -> Failure:
+        try:
+            raise exc
+        except BaseException as raised:  # noqa: BLE001
+            return failure_of(raised)
+
+    unmeant = fail(KeyError("x"))
+    assert unmeant.outcome.error_message.startswith("KeyError: 'x' (")
+    assert "in fail: raise exc)" in unmeant.outcome.error_message
+    assert "KeyError" in unmeant.trace
+    wrong = fail(ValueError("x"))
+    assert "in fail: raise exc)" in wrong.outcome.error_message
+    for exc in (FatalError("x"), CanceledError("x"), InterruptedError("x")):
+        meant = fail(exc)
+        assert meant.outcome.error_message == f"{type(exc).__name__}: x"
+        assert meant.trace == ""
+    assert wrong.trace == "", "the outcome says all"
+
+
+def test_texts_are_cut() -> None:
+    found = outcome_of(KeyError("x" * 10_000))
+    assert len(found.error_message) == MAX_ERROR_MESSAGE
+    many = ValidationError("x", errors=tuple(FieldError(f"/{n}", "m" * 2000) for n in range(MAX_FIELD_ERRORS + 1)))
+    errors = outcome_of(many).errors
+    assert len(errors) == MAX_FIELD_ERRORS
+    assert len(errors[0].message) == 1000
+    assert errors[-1].pointer == f"/{MAX_FIELD_ERRORS - 1}"
+
+
+def test_a_pointer_into_the_callers_own_payload_is_no_path() -> None:
+    error = ValidationError("/options/steps: too many; see /etc/passwd.", errors=(FieldError("/options/steps", "too many"),))
+    assert outcome_of(error).safe_message == "/options/steps: too many; see <path>"
+    assert scrub("at /a/b.", ["/a/b"]) == "at /a/b."
+    assert scrub("at /a/b.") == "at <path>"
+
+
+@pytest.mark.parametrize(
+    ("text", "safe"),
+    [
+        ("BEARER abc; x", "Bearer <redacted>; x"), ("HTTPS://X/y>", "<url>>"), ("C:\\tmp\\x, y", "<path>, y"), ("a\nb\tc", "a\nb c"),
+        ("x" * 3990 + " Bearer secret", "x" * 500), ("", ""),
+    ],
+)  # fmt: skip
+def test_more_scrubbing(text: str, safe: str) -> None:
+    assert scrub(text) == safe
+
+
+def test_memory_by_name() -> None:
+    for name in ("OutOfMemoryError", "CUDAOutOfMemoryError", "DeviceFullError"):
+        assert failure_of(type(name, (Exception,), {})()).out_of_memory
+    assert outcome_of(type("CUDAOutOfMemoryError", (Exception,), {})("x")).safe_message == "out of memory"
+    assert outcome_of(MemoryError("x")).error_type == "internal"
+    assert outcome_of(OSError(errno.ENOENT, "x")).code == "internal"
+
+
+def test_field_errors_of_other_shapes() -> None:
+    given = [{"pointer": "/a"}, {"message": 5, "got": b"x"}, FieldError("/b", "m", "e", "g", "s")]
+    first, second, third = outcome_of(ValidationError("x", errors=given)).errors  # type: ignore[arg-type]
+    assert first == FieldError("/a", "")
+    assert (second.pointer, second.message) == ("", "5")
+    assert third == FieldError("/b", "m", "e", "g", "s")

@@ -1,10 +1,13 @@
 """What the metrics of a run tell: steps, sizes and times of its payload, where they are numbers that can be told."""
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
-from gen_worker.events import METRICS_FETCH, METRICS_GPU_LOAD, METRICS_INFERENCE, METRICS_RUN, Milliseconds, RunMetrics
-from gen_worker.execution.phases import MAX_NUMBER, run_metrics
+from gen_worker.content.disk import mount_of
+from gen_worker.events import METRICS_FETCH, METRICS_GPU_LOAD, METRICS_INFERENCE, METRICS_RUN, Milliseconds, RunMetrics, RunModel
+from gen_worker.execution.phases import MAX_NUMBER, run_metrics, utc_now
 from gen_worker.residency.manager import ModelUse
 
 NAN, INF = float("nan"), float("inf")
@@ -80,3 +83,36 @@ def test_models() -> None:
     first, second = metrics.models
     assert (first.model_id, first.bytes_downloaded, first.download_ms) == ("hf:c/d", None, None)
     assert (second.bytes_downloaded, second.download_ms, second.snapshot_digest) == (1000, 2250, "v1")
+
+
+def test_the_largest_numbers_that_are_told() -> None:
+    assert summary(Picture(steps=MAX_NUMBER)).steps == MAX_NUMBER
+    assert summary(Picture(width=-MAX_NUMBER)).width == -MAX_NUMBER
+    assert summary(Picture(width=-MAX_NUMBER - 2)).width is None
+    assert summary(Picture(guidance=0)).guidance == 0
+
+
+def test_what_each_model_was_read_from(tmp_path: Path) -> None:
+    mount = mount_of(tmp_path)
+    cold = ModelUse("hf:a/b", "cold_remote", 1.5, 2.25, "v1", 1000, path=tmp_path, localized=True)
+    warm = ModelUse("hf:a/b", "warm_disk", 0.5, 2.25, "", 1000, path=tmp_path)
+    hot = ModelUse("hf:a/b", "hot_vram", 0.0, path=tmp_path)
+    backend = (mount.fstype, mount.backend) if mount else (None, None)
+    assert summary(Plain(), cold).models == (RunModel("hf:a/b", "cold_remote", "v1", 1000, 2250, *backend, True),)
+    assert summary(Plain(), warm).models == (RunModel("hf:a/b", "warm_disk", None, None, None, *backend, None),)
+    assert summary(Plain(), hot).models == (RunModel("hf:a/b", "hot_vram", None, None, None, None, None, None),)
+    assert (summary(Plain(), hot, warm).cache_state, summary(Plain(), hot).cache_state) == ("warm_disk", "hot_vram")
+    assert summary(Plain(), hot, warm).gpu_load_ms == 500
+    assert summary(Picture()).gpu_load_ms is None
+    assert summary(Picture()).cache_state is None
+
+
+def test_a_run_without_models_tells_two_figures() -> None:
+    found = run_metrics("f", Plain(), (), 0.0126, 0.0)
+    assert [(event.event_type, getattr(event.payload, "inference_ms", None)) for event in found] == [
+        (METRICS_INFERENCE, None),
+        (METRICS_RUN, 13),
+    ]
+    assert found[0].payload == Milliseconds(13)
+    assert utc_now().endswith("Z")
+    assert utc_now()[:4] >= "2024"

@@ -112,3 +112,82 @@ def test_a_cancel_ends_the_tries() -> None:
     with pytest.raises(PassingError):
         Retries().call(attempt, lambda seconds: True)
     assert len(tries) == 1
+
+
+def test_what_an_error_says() -> None:
+    error = HttpError(503, "hub", 7.0, "try later")
+    assert (str(error), error.status, error.asked_s) == ("hub answered HTTP 503: try later", 503, 7.0)
+    assert (str(HttpError(500, "hub")), HttpError(500, "hub").asked_s) == ("hub answered HTTP 500", None)
+    assert not is_passing(ValueError())
+
+
+def test_the_default_policy() -> None:
+    assert RetryPolicy() == RetryPolicy(tries=5, first_pause_s=0.2, max_pause_s=10.0, max_asked_s=330.0)
+
+    class Top(random.Random):
+        def random(self) -> float:
+            return 1.0
+
+    top = Top()
+    pauses = [RetryPolicy(tries=100).pause_s(failures, None, top) for failures in (1, 2, 3, 6, 7, 99, 100)]
+    assert pauses == [0.2, 0.4, 0.8, 6.4, 10.0, 10.0, None]
+    assert [RetryPolicy().pause_s(1, asked, top) for asked in (0.0, 5.0, 10.0, 330.0, 330.1)] == [0.0, 5.5, 11.0, 331.0, None]
+
+
+def test_other_errors_end_the_tries() -> None:
+    retries = Retries(RetryPolicy(tries=3, first_pause_s=1.0), sleep=lambda wait, seconds: False)
+    assert retries.pause_s(1, ValueError("x")) is None
+    assert retries.pause_s(1, HttpError(404, "hub")) is None
+    assert retries.pause_s(3, PassingError()) is None
+    assert 0.5 <= (retries.pause_s(1, PassingError()) or 0) <= 1.0
+    assert 7.0 <= (retries.pause_s(1, HttpError(503, "hub", 7.0)) or 0) <= 7.7
+    tries = []
+
+    def attempt() -> None:
+        tries.append(1)
+        raise PassingError(str(len(tries)))
+
+    with pytest.raises(PassingError, match="3"):
+        retries.call(attempt, lambda seconds: False)
+    assert len(tries) == 3
+
+
+def test_what_is_waited_on_gets_the_pause() -> None:
+    waited: list[float] = []
+
+    def wait(seconds: float) -> bool:
+        waited.append(seconds)
+        return False
+
+    assert not Retries().wait(wait, 1.5)
+    assert waited == [1.5]
+    assert Retries().wait(lambda seconds: True, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "expected"),
+    [
+        (429, {"ratelimit": "api;r=0;t=55"}, 55.0),  # a name without quotes
+        (429, {"ratelimit": '"";r=0;t=55', "ratelimit-policy": '"";w=300'}, 55.0),
+        (429, {"ratelimit": '"";r=0', "ratelimit-policy": '"";w=300'}, 300.0),
+        (429, {"ratelimit": '"api";r=0;t=5=6'}, None),
+        (429, {"ratelimit": '"api";r=0;q=5'}, None),
+        (429, {"ratelimit": '"a";t=9, "b";t=7'}, 9.0),
+        (503, {"ratelimit": '"a";t=9'}, None),
+        (429, {"ratelimit": '"a";r=0', "ratelimit-policy": '"b";w=300'}, None),
+        (503, {"ratelimit": "limit=100, remaining=0, reset=50"}, 50.0),
+        (503, {"ratelimit": "limit=100, remaining=1, reset=50"}, None),
+        (429, {"ratelimit": "limit = 100, remaining = 1, reset = 50"}, 50.0),
+        (503, {"ratelimit-remaining": "0", "ratelimit-reset": "50"}, 50.0),
+        (503, {"ratelimit-reset": "50"}, None),
+        (503, {"retry-after": "9" * 10}, 1e9),
+        (503, {"retry-after": "9" * 9}, 999_999_999.0),
+        (503, {"retry-after": "1000000001"}, 1e9),
+        (503, {"retry-after": "0" * 11 + "12"}, 1.0),
+        (503, {"retry-after": " 7 "}, 7.0),
+        (503, {"retry-after": "soon", "ratelimit": '"api";r=0;t=55'}, 55.0),
+        (503, {"retry-after": formatdate(NOW_S + 5, usegmt=True), "date": "yesterday"}, 5.0),
+    ],
+)  # fmt: skip
+def test_more_that_a_server_asks_for(status: int, headers: dict[str, str], expected: float | None) -> None:
+    assert asked_s(status, headers, FixedClock()) == expected

@@ -1,12 +1,14 @@
 """Every setting has a type and a range; a wrong value is named with its variable and what is expected."""
 
+from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
 import pytest
 
 from gen_worker.settings import DeviceSettings, ModelSettings, RunLimits, SettingError, WorkerSettings, check_settings
-from gen_worker.settings.reading import Range, rule_of
+from gen_worker.settings.models import LOCAL_CACHE_DIR
+from gen_worker.settings.reading import Range, is_true, rule_of, split_list
 
 ALL = (RunLimits, WorkerSettings, ModelSettings, DeviceSettings)
 FIELDS = [(kind, field) for kind in ALL for field in msgspec.structs.fields(kind)]
@@ -124,3 +126,82 @@ def test_no_gpu_is_not_the_same_as_any_gpu() -> None:
     assert DeviceSettings.from_env({}).cuda_visible_devices is None
     assert DeviceSettings.from_env({"CUDA_VISIBLE_DEVICES": ""}).cuda_visible_devices == ""
     assert DeviceSettings.from_env({"WORKER_DEVICE": "cuda:1, cpu"}).device_names == ("cuda:1", "cpu")
+
+
+def test_where_models_are_kept() -> None:
+    assert ModelSettings.from_env({}).worker_local_model_cache_dir == LOCAL_CACHE_DIR
+    emptied = ModelSettings.from_env({"WORKER_LOCAL_MODEL_CACHE_DIR": "", "HF_TOKEN": "t"})
+    assert (emptied.worker_local_model_cache_dir, emptied.hf_token) == ("", "t")
+    assert ModelSettings.from_env({"WORKER_LOCAL_MODEL_CACHE_DIR": "/x"}).worker_local_model_cache_dir == "/x"
+    env = {
+        "HF_HOME": "$BASE/hf",
+        "HF_HUB_CACHE": "${BASE}/hub",
+        "HF_TOKEN_PATH": "$NONE/${ALSO NONE}/t",
+        "BASE": "/base",
+        "HF_TOKEN": "$BASE",
+    }
+    found = ModelSettings.from_env(env)
+    assert (found.hf_home, found.hf_hub_cache, found.hf_token_path) == ("/base/hf", "/base/hub", "$NONE/${ALSO NONE}/t")
+    assert found.hf_token == "$BASE", "only folders"
+    assert ModelSettings(tensorhub_cache_dir="/x").cas_root == Path("/x/cas")
+    assert ModelSettings(tensorhub_cache_dir="~/x").cas_root == Path.home() / "x/cas"
+    assert ModelSettings.from_env({"COZY_HF_WEIGHT_PRECISIONS": "fp16, int4"}).cozy_hf_weight_precisions == "fp16, int4"
+
+
+SWITCH = "one of 1, true, yes, on, y, t or 0, false, no, off, n, f"
+URL = "an address such as https://host or http://host:port"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "text", "message"),
+    [
+        (ModelSettings, "COZY_HF_WEIGHT_PRECISIONS", "int3", "'int3': expected some of fp16, bf16, fp8, fp32, int8, int4"),
+        (ModelSettings, "WORKER_LOAD_AHEAD", "perhaps", f"'perhaps': expected {SWITCH}"),
+        (WorkerSettings, "USE_TLS", "maybe", f"'maybe': expected {SWITCH}"),
+        (ModelSettings, "HF_ENDPOINT", "ftp://host", f"'ftp://host': expected {URL}"),
+        (ModelSettings, "HF_ENDPOINT", "https://a b", f"'https://a b': expected {URL}"),
+        (ModelSettings, "HF_ENDPOINT", "https:///", f"'https:///': expected {URL}"),
+        (ModelSettings, "COZY_HF_MAX_GB", "x", "'x': expected GB of 10^9 bytes from 0 up to 1000000"),
+        (ModelSettings, "COZY_HF_MAX_GB", "0" * 101 + "x", f"{'0' * 100!r}: expected GB of 10^9 bytes from 0 up to 1000000"),
+        (ModelSettings, "COZY_HF_MAX_GB", "-" + "1" * 99, f"{-float('1' * 99)}: expected GB of 10^9 bytes from 0 up to 1000000"),
+        (ModelSettings, "COZY_HF_MAX_GB", "-" + "1" * 100, f"{'-' + '1' * 99!r}: expected GB of 10^9 bytes from 0 up to 1000000"),
+        (ModelSettings, "WORKER_MAX_CONCURRENT_DOWNLOADS", "0", "0: expected a whole number from 1 up to 64"),
+        (RunLimits, "WORKER_MAX_OUTPUT_FILE_BYTES", "-2", "-2: expected bytes from -1 up to 1125899906842624 (0 or below: no limit)"),
+        (WorkerSettings, "WORKER_HEARTBEAT_S", "0", "0.0: expected seconds from 0.01 up to 3600"),
+        (DeviceSettings, "WORKER_EVICTION", "fifo", "'fifo': expected score or lru"),
+        (DeviceSettings, "WORKER_DEVICE", "gpu,", "'gpu': expected cpu, mps, cuda or cuda:0,cuda:1 and so on, each once"),
+    ],
+)
+def test_the_whole_of_what_is_said(kind: Any, name: str, text: str, message: str) -> None:
+    with pytest.raises(SettingError) as raised:
+        kind.from_env({name: text})
+    assert str(raised.value) == f"environment variable {name}={message}"
+
+
+def test_words_of_switches() -> None:
+    for text in ("0", "false", "NO", "off", "n", "F"):
+        assert WorkerSettings.from_env({"USE_TLS": text}).use_tls is False
+    assert (is_true(" Yes "), is_true("2"), is_true("")) == (True, False, False)
+    assert split_list(" a, ,b ,,c") == ("a", "b", "c")
+    assert ModelSettings.from_env({"HF_ENDPOINT": "HTTP://h/"}).hf_endpoint == "HTTP://h/"
+
+
+def test_devices_by_name() -> None:
+    assert DeviceSettings(worker_torch_device="cuda", worker_device="cpu").device_names == ("cuda",)
+    assert DeviceSettings(worker_torch_device="cuda").device_variable == "WORKER_TORCH_DEVICE"
+    assert DeviceSettings(worker_device="cpu").device_variable == "WORKER_DEVICE"
+    assert DeviceSettings.from_env({"WORKER_DEVICE": "mps"}).device_names == ("mps",)
+    assert DeviceSettings().margin_bytes == 3_500_000_000
+    with pytest.raises(SettingError, match="'cuda:1000'"):
+        DeviceSettings.from_env({"WORKER_DEVICE": "cuda:1000"})
+    with pytest.raises(SettingError, match="'cuda,cuda:0'"):
+        DeviceSettings.from_env({"WORKER_DEVICE": "cuda, cuda:0"})
+
+
+def test_settings_of_a_program_may_be_empty_or_left_out() -> None:
+    settings = msgspec.structs.replace(ModelSettings(), worker_load_ahead="", cozy_hub_url="")
+    assert check_settings(settings) is settings
+    assert check_settings(DeviceSettings(worker_max_vram_gb=None)).worker_max_vram_gb is None
+    with pytest.raises(SettingError) as raised:
+        check_settings(DeviceSettings(worker_max_vram_gb=-1.0))
+    assert str(raised.value) == "environment variable WORKER_MAX_VRAM_GB=-1.0: expected GB of 10^9 bytes from 0 up to 1000000"

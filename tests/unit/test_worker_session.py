@@ -200,3 +200,15 @@ def test_a_scheduler_says_whether_it_wants_the_steps_of_every_run(extensions: tu
     session = WorkerSession(Outbox())
     session.receive(m.Hello(extensions, 0), 0)
     assert session.wants_few_events is few
+
+
+def test_a_session_expects_that_its_last_stream_was_lost_by_a_fault() -> None:
+    """Then a result that was written just before is sent again; a peer that ended the stream has read it."""
+    for session, again in (({}, 1), ({"lost_by_peer": False}, 1), ({"lost_by_peer": True}, 0)):
+        outbox = Outbox()
+        outbox.put(m.RunResult("1", True))
+        taken = outbox.take(1 << 20, 1)
+        assert taken is not None
+        outbox.wrote(taken, 1000.0)
+        WorkerSession(outbox, **session).assume_plain(1001.0)
+        assert len(outbox) == again

@@ -170,6 +170,8 @@ def _ctranslate(paths: Sequence[str], policy: SelectionPolicy) -> FilePlan:
 
 
 def _gguf(paths: Sequence[str], policy: SelectionPolicy) -> FilePlan:
+    if not any(path.endswith(".gguf") for path in paths):
+        raise PlanError("the repository has no .gguf file, which llama.cpp loads; take it as another class")
     files, precision = choose_gguf(paths, policy.precisions)
     return FilePlan("gguf", (Component("", tuple(files), precision),))
 
