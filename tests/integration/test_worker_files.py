@@ -125,7 +125,7 @@ async def test_an_input_is_fetched_checked_and_removed(start_worker: Start, fold
     async with served(start_worker, folder, tmp_path) as (scheduler, files):
         (files.folder / "in").mkdir(parents=True)
         (files.folder / "in/pic ture.png").write_bytes(PNG)
-        payload = {"image": {"ref": "/in/pic ture.png", "local_path": "/etc/passwd", "sha256": "forged", "size_bytes": 1}}
+        payload = {"image": {"ref": "/in/pic ture.png", "local_path": "/etc/passwd", "owner": "root", "sha256": "forged", "size_bytes": 1}}
         head, size, digest, mime, owner, path = (await scheduler.call("look", payload, run_id="r1", owner="me"))["text"].split()
         assert (bytes.fromhex(head), size, mime, owner) == (PNG[:8], str(len(PNG)), "image/png", "me")
         assert digest == hashlib.sha256(PNG).hexdigest()

@@ -7,6 +7,7 @@ import pytest
 from gen_worker.wire.messages import (
     BATCH,
     FEW_EVENTS,
+    MAX_ACTIVE_RUNS,
     Ack,
     ActiveRun,
     Batch,
@@ -61,12 +62,12 @@ def register(session: SchedulerSession, **fields: Any) -> Any:
 
 @pytest.mark.parametrize("what", NAMED)
 def test_names_are_counted_and_measured(what: str) -> None:
-    make = NAMED[what]
-    register(SchedulerSession({}), **make("n", MAX_NAMES))
+    make, most = NAMED[what], MAX_ACTIVE_RUNS if what.startswith("active_run") else MAX_NAMES
+    register(SchedulerSession({}), **make("n", most))
     register(SchedulerSession({}), **make("n" * (MAX_NAME_BYTES - 1), 1))
     with pytest.raises(ProtocolViolationError) as raised:
-        register(SchedulerSession({}), **make("n", MAX_NAMES + 1))
-    assert str(raised.value) == f"registration with 10001 {what}; at most 10000 are taken"
+        register(SchedulerSession({}), **make("n", most + 1))
+    assert str(raised.value) == f"registration with {most + 1} {what}; at most {most} are taken"
     if what != "function_concurrency":
         register(SchedulerSession({}), **make(RIGHT, 1))
     longest = 1026 if what == "function_concurrency" else 1025

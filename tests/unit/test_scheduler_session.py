@@ -2,7 +2,21 @@
 
 import pytest
 
-from gen_worker.wire.messages import BATCH, ActiveRun, Batch, Hello, InterruptRun, Message, Registration, RunCommand, RunResult, Single
+from gen_worker.wire.messages import (
+    BATCH,
+    MAX_ACTIVE_RUNS,
+    MAX_RUNS,
+    ActiveRun,
+    Batch,
+    Hello,
+    InterruptRun,
+    Message,
+    Registration,
+    RunCommand,
+    RunResult,
+    Single,
+)
+from gen_worker.wire.outbox import MAX_UNCONFIRMED
 from gen_worker.wire.scheduler_session import ProtocolViolationError, RunEnded, SchedulerSession, StaleResult, WorkerMemory
 from gen_worker.wire_protocol import WIRE_PROTOCOL_MAJOR
 
@@ -101,3 +115,14 @@ def test_a_worker_that_has_an_earlier_attempt_only_is_sent_this_one(attempt: int
         )
     )
     assert sent(session) == ([command] if sends else [])
+
+
+def test_a_worker_with_as_many_runs_as_it_may_have_comes_back() -> None:
+    assert MAX_RUNS + MAX_UNCONFIRMED <= MAX_ACTIVE_RUNS
+    memories: dict[str, WorkerMemory] = {}
+    command = RunCommand("run-7", "f")
+    stream(memories).start(command)
+    runs = [f"run-{number}" for number in range(MAX_RUNS + MAX_UNCONFIRMED)]
+    assert sent(stream(memories, *runs)) == []
+    with pytest.raises(ProtocolViolationError, match="100001 active_run_ids; at most 100000"):
+        stream({}, *(str(number) for number in range(MAX_ACTIVE_RUNS + 1)))

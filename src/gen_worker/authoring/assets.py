@@ -41,7 +41,8 @@ class Asset(msgspec.Struct, metaclass=_AssetType, omit_defaults=True, dict=True)
 
     `ref`: a logical path (`runs/<run_id>/outputs/x.png`), an http(s) URL or, in the dev runner, a data URI.
     `local_path`: where the file lies on this machine. The worker sets it before the function runs; it is never read from a payload
-    nor written into an output. `sha256` is hex.
+    nor written into an output. The worker also sets `owner` (whose run it is), `size_bytes` and `sha256` (hex) of an input, whatever the
+    caller says of them. `mime_type` is told by the content; where that tells nothing, it is the caller's word.
     """
 
     ref: str

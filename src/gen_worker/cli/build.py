@@ -65,6 +65,8 @@ def command(
         platform=platform,
         build_args=build_args,
         no_cache=no_cache,
+        epoch_s=os.environ.get("SOURCE_DATE_EPOCH", ""),
+        layers=os.environ.get("BUILDAH_LAYERS", "true"),
     )
     began_s = time.monotonic()
     digest = ""

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -78,13 +78,13 @@ def push(engine: Engine, name: str, on_line: OnLine) -> str:
     return said[-1] if said else ""
 
 
-def _watch(command: Sequence[str], on_step: OnStep, on_line: OnLine, env: Mapping[str, str] = os.environ) -> BuildLog:
+def _watch(command: Sequence[str], on_step: OnStep, on_line: OnLine) -> BuildLog:
     """Run to the end, telling of steps and lines. The child is ended with us."""
     log = BuildLog()
     began_s = time.monotonic()
     # A session of its own: Ctrl-C is ours to pass on, once.
     child = subprocess.Popen(  # noqa: S603 - an engine that the user chose
-        list(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=dict(env), start_new_session=True
+        list(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True
     )
     try:
         assert child.stdout is not None

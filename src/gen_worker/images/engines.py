@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import shlex
 import shutil
 import subprocess
@@ -46,7 +45,9 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What to build. `platform` such as linux/amd64, empty: this machine's."""
+    """What to build. `platform` such as linux/amd64, empty: this machine's. `epoch_s`: the time that files and layers bear, in seconds as
+    text, empty: now (https://reproducible-builds.org/specs/source-date-epoch/). `layers`: what buildah is told of its cache, true or false.
+    """
 
     folder: Path
     dockerfile: Path
@@ -54,6 +55,8 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     platform: str = ""
     build_args: tuple[str, ...] = ()
     no_cache: bool = False
+    epoch_s: str = ""
+    layers: str = "true"
 
 
 class Engine(Protocol):
@@ -82,7 +85,7 @@ class Docker:
 
     def build_command(self, request: BuildRequest) -> list[str]:
         if self._is_podman:
-            return [*self.command, "build", *_fixed_times(), *_build_options(request)]
+            return [*self.command, "build", *_fixed_times(request), *_build_options(request)]
         plain = ["--progress=plain"] if self._has_buildkit() else []
         return [*self.command, "build", *plain, *_build_options(request)]
 
@@ -130,8 +133,8 @@ class Buildah:
             *self.command,
             "build",
             "--force-rm",
-            f"--layers={os.environ.get('BUILDAH_LAYERS', 'true')}",
-            *_fixed_times(),
+            f"--layers={request.layers}",
+            *_fixed_times(request),
             *_build_options(request),
         ]
 
@@ -211,10 +214,9 @@ def _build_options(request: BuildRequest) -> list[str]:
     return [*options, *(part for arg in request.build_args for part in ("--build-arg", arg)), str(request.folder)]
 
 
-def _fixed_times() -> list[str]:
-    """https://reproducible-builds.org/specs/source-date-epoch/; BuildKit reads it by itself."""
-    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
-    return ["--timestamp", epoch] if epoch else []
+def _fixed_times(request: BuildRequest) -> list[str]:
+    """BuildKit reads SOURCE_DATE_EPOCH by itself."""
+    return ["--timestamp", request.epoch_s] if request.epoch_s else []
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from gen_worker.runtime.seeds import Backoff, Seeds
 from gen_worker.runtime.startup import Startup
 from gen_worker.runtime.wire_runs import WireRuns
 from gen_worker.transport.grpc_client import GrpcDialer, Tls
-from gen_worker.wire.messages import Registration
+from gen_worker.wire.messages import MAX_RUNS, Registration
 from gen_worker.wire.outbox import Outbox
 from gen_worker.wire.worker_session import WorkerEffect
 
@@ -114,7 +114,7 @@ class WireWorker:
         )
         executor, models = execution.executor, execution.models
         duties = Duties(tasks, log)
-        admission = Admission(limits.worker_max_concurrency)
+        admission = Admission(limits.worker_max_concurrency or MAX_RUNS)
         functions = {spec.name: spec for spec in config.functions if spec.kind == "function"}
         sockets = {spec.name: spec for spec in config.functions if spec.kind == "websocket"}
         outbox = Outbox(settings.worker_max_message_bytes)

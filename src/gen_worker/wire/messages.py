@@ -291,6 +291,12 @@ FEW_EVENTS: Extension = "few_events"  # of one that has no use for the steps tha
 WORKER_EXTENSIONS: tuple[Extension, ...] = (*EXTENSIONS, FEW_EVENTS)
 
 
+# Runs in one registration: those in progress, and those whose results nobody has acknowledged. A worker with more could not come back after
+# a break, so that none takes more: `MAX_RUNS` at once, beside what `outbox.MAX_UNCONFIRMED` allows.
+MAX_ACTIVE_RUNS = 100_000
+MAX_RUNS = 50_000
+
+
 def size_of(message: Single) -> int:
     """About how many bytes a message holds, for bounds."""
     kind = type(message)

@@ -9,6 +9,7 @@ from gen_worker.wire.messages import (
     BATCH,
     EXTENSIONS,
     FEW_EVENTS,
+    MAX_ACTIVE_RUNS,
     Ack,
     Batch,
     CloseRealtime,
@@ -265,8 +266,9 @@ def _check_names(registration: Registration) -> None:
         ("active_runs", [run.run_id for run in registration.active_runs]),
         ("extensions", registration.extensions),
     ):
-        if len(names) > MAX_NAMES:
-            raise ProtocolViolationError(f"registration with {len(names)} {what}; at most {MAX_NAMES} are taken")
+        most = MAX_ACTIVE_RUNS if what.startswith("active_run") else MAX_NAMES
+        if len(names) > most:
+            raise ProtocolViolationError(f"registration with {len(names)} {what}; at most {most} are taken")
         longest = max(map(len, names), default=0)
         if longest > MAX_NAME_BYTES:
             raise ProtocolViolationError(f"registration with a name of {longest} characters in {what}; at most {MAX_NAME_BYTES} are taken")
