@@ -39,6 +39,7 @@ class Heard:
         self.releases = 0
         self.late = 0  # events that came after the outcome
         self.ready = True
+        self.early: list[tuple[Outcome, list[RunEvent]]] = []  # what a thread has told, before the loop did
         self.end = asyncio.Event()
         self.release = asyncio.Event()
         self.token = CancelToken()
@@ -59,6 +60,10 @@ class Heard:
     def on_ready(self, callback: Callable[[], None]) -> None:
         callback()
 
+    def answer(self, outcome: Outcome, ending: list[RunEvent], before: Callable[[], None]) -> None:
+        before()
+        self.early.append((outcome, ending))
+
     def ended(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
         self.end.set()
@@ -77,6 +82,7 @@ class Bench:
         self.logged = io.StringIO()
         self.outputs = LocalOutputs(folder / "outputs")
         self._wrap = parts
+        self.answers_early = False
         inputs = InputFiles(self.run_dir, lambda ref: None, max_bytes=0, retries=0, downloader=downloader)
         self.executor = Executor(
             parts("models", self.machine.manager), parts("inputs", inputs), RunLimits(), parts("log", Log(self.logged))
@@ -87,7 +93,8 @@ class Bench:
         data = (msgspec.json if encoding == "json" else msgspec.msgpack).encode(payload)
         request = RunRequest(run_id, data, encoding, **options)
         wrap = self._wrap
-        self.executor.start(spec, request, wrap("hooks", heard), wrap("token", heard.token), wrap("outputs", self.outputs))
+        early = wrap("early", heard) if self.answers_early else None
+        self.executor.start(spec, request, wrap("hooks", heard), wrap("token", heard.token), wrap("outputs", self.outputs), early)
         return heard
 
     async def run(self, spec: FunctionSpec, payload: Any, run_id: str = "r", encoding: Encoding = "json", **options: Any) -> Heard:

@@ -16,6 +16,7 @@ from gen_worker import ActionContext, ModelRef, ModelRefSource, RealtimeSocket
 from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.errors import ValidationError
 from gen_worker.execution import run as run_module
+from gen_worker.execution import run_ending
 from gen_worker.execution.handler_socket import HandlerSocket
 
 MODEL = ModelRef(ModelRefSource.PAYLOAD, "model")
@@ -31,6 +32,18 @@ class MuteError(Exception):
 
 def plain(ctx: ActionContext, payload: In) -> Out:
     ctx.progress(0.5)
+    return Out(payload.text)
+
+
+def quiet(ctx: ActionContext, payload: In) -> Out:
+    return Out(payload.text)
+
+
+def quiet_with_model(ctx: ActionContext, payload: WithFile, engine: Annotated[Engine, MODEL]) -> Out:
+    return Out(payload.text)
+
+
+async def async_quiet(ctx: ActionContext, payload: In) -> Out:
     return Out(payload.text)
 
 
@@ -116,6 +129,11 @@ SCENARIOS: dict[str, tuple[FunctionSpec, Any, dict[str, Any]]] = {
     "async, canceled": (action(async_waiting), FILE, {}),
     "timed out in a queue": (batched(slow_batch, 60_000), PLAIN, {"timeout_ms": 5}),
     "timed out": (action(waiting), FILE, {"timeout_ms": 20}),
+    "early": (action(quiet), PLAIN, {}),
+    "early, with a file and a model": (action(quiet_with_model), FILE, {}),
+    "early, async": (action(async_quiet), PLAIN, {}),
+    "early, but it has said something": (action(plain), PLAIN, {}),
+    "early, canceled": (action(waiting), FILE, {}),
     "session, canceled": (session_of(talking), {}, {}),
     "session, timed out": (session_of(talking), {}, {"timeout_ms": 20}),
     "session out of memory": (session_of(short_of_memory_while_talking), {}, {}),
@@ -211,15 +229,17 @@ def sabotaged(made: Bench, sabotage: Sabotage, monkeypatch: pytest.MonkeyPatch) 
         **{name: sabotage.wrap(name, getattr(parts, name)) for name in names},
         background=lambda work, name: sabotage.step("background", parts.background, (work, name), {}),
     )
-    for name in ("run_metrics", "utc_now", "EventPipe", "OutputWriter", "ActionContext", "holds_assets"):
-        real = getattr(run_module, name)
-        monkeypatch.setattr(run_module, name, lambda *args, _name=name, _real=real, **kwargs: sabotage.step(_name, _real, args, kwargs))
+    called = [(run_module, name) for name in ("utc_now", "EventPipe", "OutputWriter", "ActionContext", "holds_assets")]
+    for module, name in [*called, (run_ending, "utc_now"), (run_ending, "run_metrics")]:
+        real = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args, _name=name, _real=real, **kwargs: sabotage.step(_name, _real, args, kwargs))
 
 
 async def attempt(made: Bench, sabotage: Sabotage, scenario: str) -> Heard:
     """One run, until its outcome and its release have been said, or tried to be said."""
     spec, payload, options = SCENARIOS[scenario]
     ENTERED.clear()
+    made.answers_early = "early" in scenario
     if spec.kind == "websocket":
         socket = HandlerSocket(_Listener(), made.executor.mailbox)
         socket.frame_in(b"hello")
@@ -268,6 +288,9 @@ def test_a_run_ends_once_whatever_breaks(scenario: str, afterwards: bool, tmp_pa
                 for held in ("lease.release", "seat.release", "run_inputs.close", "work"):
                     assert said.count(held) == sabotage.given.count(held.partition(".")[0]), where
                 await eventually(lambda: not (made.pins or made.left_files()))  # a fetch in a thread, which the run did not wait for
+                if heard.early and heard.outcomes:  # what was told first counts, in the record, too
+                    assert heard.early[0][0] == heard.outcome, where
+                assert len(heard.early) < 2, where
                 assert len(heard.outcomes) == (sabotage.broken != "hooks.ended" or afterwards), where
             # The executor as it was: a run of each kind, by the same id.
             for kind in ("plain", "everything", "async", "stream", "batch"):

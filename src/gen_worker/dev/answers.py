@@ -10,7 +10,7 @@ from gen_worker.authoring.assets import Asset
 from gen_worker.clock import utc_text
 from gen_worker.contract.problem import Problem
 from gen_worker.contract.runner import RunAnswer, RunObject, Timing
-from gen_worker.dev.runs import DevRun
+from gen_worker.dev.runs import DevRun, EarlyRecord
 from gen_worker.events import OUTPUT_DELTA, RunEvent, is_machinery, stream_name
 from gen_worker.http.problems import status_of
 from gen_worker.http.sse import frame
@@ -29,16 +29,7 @@ def run_answer(run: DevRun, *, as_list: bool = False) -> bytes:
     """
     outcome = run.outcome
     assert outcome is not None
-    answer = RunAnswer(
-        outcome.error_message,
-        outcome.error_type,
-        msgspec.Raw(run.log.as_json()),
-        _output(outcome),
-        run.run_id,
-        outcome.safe_message,
-        outcome.success,
-        Timing(_ms(run.created_s, run.finished_s)),
-    )
+    answer = _answer(run, outcome, run.log.as_json(), run.finished_s)
     if not outcome.success:
         answer.code, answer.errors, answer.retryable = outcome.code, outcome.errors, outcome.retryable
     if run.streamed:
@@ -49,6 +40,26 @@ def run_answer(run: DevRun, *, as_list: bool = False) -> bytes:
     if run.files:
         answer.files = [file_json(asset) for asset in run.files]
     return _encode(answer)
+
+
+def early_answer(run: DevRun, outcome: Outcome, early: EarlyRecord) -> bytes:
+    """The same for a successful run with neither files nor deltas, before its end is in its record. From any thread."""
+    answer = _answer(run, outcome, early.events_json, early.finished_s)
+    answer.warnings = run.warnings
+    return _encode(answer)
+
+
+def _answer(run: DevRun, outcome: Outcome, events_json: bytes, finished_s: float | None) -> RunAnswer:
+    return RunAnswer(
+        outcome.error_message,
+        outcome.error_type,
+        msgspec.Raw(events_json),
+        _output(outcome),
+        run.run_id,
+        outcome.safe_message,
+        outcome.success,
+        Timing(_ms(run.created_s, finished_s)),
+    )
 
 
 def http_status(outcome: Outcome) -> int:

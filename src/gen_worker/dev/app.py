@@ -3,12 +3,13 @@
 import inspect
 import mimetypes
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from starlette.routing import Router
+from starlette.types import Receive, Scope, Send
 
 from gen_worker import __version__
 from gen_worker.authoring.signature import FunctionSpec
@@ -87,7 +88,12 @@ class DevApp:
         self._began_s = time.monotonic()
         self.adopt(config.functions, config.models_by_function)
         run = Endpoint(self._invoker.run, self._on_error, config.hosts)
-        self.asgi = Shortcut("POST", "/v1/run/", "function", run, self._router())
+        self._routes = Shortcut("POST", "/v1/run/", "function", run, self._router())
+
+    def asgi(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """The application."""
+        self._executor.mailbox.catch_up()  # whoever was answered by a function's thread finds its run ended
+        return self._routes(scope, receive, send)
 
     def adopt(self, functions: tuple[FunctionSpec, ...], models_by_function: Mapping[str, Mapping[str, ModelSpec]]) -> None:
         """Serve these functions from now on. Loaded models, runs in progress and open sessions stay."""

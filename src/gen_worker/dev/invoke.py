@@ -12,6 +12,7 @@ from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.dev import answers
 from gen_worker.dev.accept import Accepted, accept_run
 from gen_worker.dev.disconnects import DisconnectWatch, disconnected
+from gen_worker.dev.early import CallersAnswer
 from gen_worker.dev.run_lines import RunLines
 from gen_worker.dev.runs import DevRun, RunBook
 from gen_worker.dev.serving import Serving
@@ -174,8 +175,11 @@ class Invoker:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)
 
-    async def _execute(self, spec: FunctionSpec, accepted: Accepted) -> None:
-        """Bring a run to its end, whatever happens; what was taken for it is given back when the author's code has ended."""
+    async def _execute(self, spec: FunctionSpec, accepted: Accepted, caller: Request | None = None) -> None:
+        """Bring a run to its end, whatever happens; what was taken for it is given back when the author's code has ended.
+
+        `caller`: who waits for nothing but its end, and may be answered from the function's thread.
+        """
         run, request, release = accepted.run, accepted.request, accepted.release
         if request is None:  # its idempotency key started it before
             await run.wait(None)
@@ -190,7 +194,7 @@ class Invoker:
             admitted = True
             run.start()
             store = LocalOutputs(self._outputs, self._max_file_bytes, run.add_file)
-            self._executor.start(spec, request, hooks, run.token, store)
+            self._executor.start(spec, request, hooks, run.token, store, self._early(run, caller))
             handed_over = True  # the executor gives back what was taken, when the author's code has ended
             await run.wait(None)
         except WorkerError as exc:  # stopped while it waited for a slot
@@ -223,11 +227,19 @@ class Invoker:
         if accepted.cancels:
             self._watch.add(request, run)
         try:
-            await self._execute(spec, accepted)
+            await self._execute(spec, accepted, request)
         finally:
             if accepted.cancels:
                 self._watch.discard(run)
-        await self._send_result(request, accepted)
+        if not request.finish_direct():
+            await self._send_result(request, accepted)
+
+    def _early(self, run: DevRun, caller: Request | None) -> CallersAnswer | None:
+        """For a run that is alone: among many, their ends wake the loop once for all, and threads that write would only wait for it."""
+        if caller is None or self._book.active > 1:
+            return None
+        direct = caller.direct()
+        return None if direct is None else CallersAnswer(run, direct)
 
     async def _send_result(self, request: Request, accepted: Accepted, headers: Mapping[str, str] = MappingProxyType({})) -> None:
         run, accept = accepted.run, request.header(b"accept")

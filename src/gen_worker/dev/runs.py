@@ -29,6 +29,13 @@ KEEP_KEYS_S = 24 * 3600
 _random = random.Random(random.SystemRandom().getrandbits(256))  # noqa: S311 - ids, not secrets
 
 
+class EarlyRecord(msgspec.Struct, frozen=True):
+    """What the author's thread has told the caller of a run, before the loop heard of it."""
+
+    events_json: bytes
+    finished_s: float
+
+
 class DevRun:
     """One run and all that is kept of it. It is the run's event sink, too."""
 
@@ -49,6 +56,7 @@ class DevRun:
         self.log = EventLog(run_id, max_events=MAX_RUN_EVENTS, max_bytes=MAX_RUN_BYTES)
         self.key = ""  # the Idempotency-Key of its request, and what identifies that request
         self.fingerprint = b""
+        self.early: EarlyRecord | None = None  # what its thread has answered already
         self._waiting: list[asyncio.Future[None]] = []
 
     @property
@@ -87,7 +95,7 @@ class DevRun:
 
     def add_file(self, asset: Asset) -> None:
         """The function saved a file. What it saves after the run's end is not part of the run."""
-        if not self.finished:
+        if not self.finished and self.early is None:
             self.files.append(asset)
 
     def start(self) -> None:
@@ -96,10 +104,11 @@ class DevRun:
 
     def finish(self, outcome: Outcome) -> None:
         """The run is over; neither this nor its log ever changes again."""
+        early = self.early
         self.outcome = _showable(outcome)
-        self.finished_s = time.time()
+        self.finished_s = time.time() if early is None else early.finished_s
         self.status = "succeeded" if outcome.success else "canceled" if outcome.error_type == "canceled" else "failed"
-        self.log.seal()
+        self.log.seal(None if early is None else early.events_json)
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             if not waiter.done():

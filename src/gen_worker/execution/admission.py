@@ -1,6 +1,5 @@
 """Slots: how many runs a worker, and each function of it, may work on at once. Pure counting."""
 
-from collections import Counter
 from typing import Literal
 
 Refusal = Literal["worker_draining", "max_concurrency_reached", "function_concurrency_reached"]
@@ -12,11 +11,11 @@ class Admission:
     def __init__(self, max_concurrency: int = 0) -> None:
         self.max_concurrency = max_concurrency
         self._draining = False
-        self._active: Counter[str] = Counter()
+        self._active: dict[str, int] = {}  # functions without a run are not in it
 
     @property
     def active(self) -> int:
-        return self._active.total()
+        return sum(self._active.values())
 
     def drain(self) -> None:
         """Refuse every run from now on."""
@@ -28,13 +27,14 @@ class Admission:
             return "worker_draining"
         if self.max_concurrency and self.active >= self.max_concurrency:
             return "max_concurrency_reached"
-        if limit and self._active[function] >= limit:
+        count = self._active.get(function, 0)
+        if limit and count >= limit:
             return "function_concurrency_reached"
-        self._active[function] += 1
+        self._active[function] = count + 1
         return None
 
     def give(self, function: str) -> None:
         """Give a slot back."""
-        self._active[function] -= 1
-        if self._active[function] <= 0:
-            del self._active[function]
+        count = self._active.pop(function, 0)
+        if count > 1:
+            self._active[function] = count - 1

@@ -36,7 +36,9 @@ class Call:
         tenant: TenantLoop,
         writer: OutputWriter,
         gpu: str | None = None,  # which one "cuda" means while the function runs, where there are several
+        on_result: Callable[[bytes], None] | None = None,  # hears of a result in the author's thread, before `on_end`
     ) -> None:
+        self._on_result = on_result
         self._gpu = gpu
         self._spec = spec
         self._ctx = ctx
@@ -86,9 +88,14 @@ class Call:
             self._check_canceled()
             with current_gpu(self._gpu):
                 result = self._spec.function(self._ctx, **self._arguments)
-                return self._writer.result(result) if self._spec.output_mode == "single" else self._stream(result)
+                if self._spec.output_mode != "single":
+                    return self._stream(result)
+                output = self._writer.result(result)
         except BaseException as exc:  # noqa: BLE001 - the edge to the author's code: SystemExit ends the run, not the worker
             return failure_of(exc)
+        if self._on_result is not None:
+            self._on_result(output)
+        return output
 
     async def _as_coroutine(self) -> Ended:
         try:
@@ -97,14 +104,17 @@ class Call:
                 return b""
             self._check_canceled()
             result = self._spec.function(self._ctx, **self._arguments)
-            if self._spec.output_mode == "single":
-                return self._writer.result(await result)
-            return await self._stream_async(await result if asyncio.iscoroutine(result) else result)
+            if self._spec.output_mode != "single":
+                return await self._stream_async(await result if asyncio.iscoroutine(result) else result)
+            output = self._writer.result(await result)
         except asyncio.CancelledError as exc:
             # Cancelled by the run's end, or by the author's own asyncio code: that is no wish of the caller's.
             return failure_of(CanceledError("canceled") if ActionContext.is_canceled(self._ctx) else exc)
         except BaseException as exc:  # noqa: BLE001 - the edge to the author's code
             return failure_of(exc)
+        if self._on_result is not None:
+            self._on_result(output)
+        return output
 
     def _stream(self, result: Any) -> bytes:
         try:

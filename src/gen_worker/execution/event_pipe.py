@@ -83,6 +83,11 @@ class EventPipe:
         return self._put_delta(delta)
 
     @property
+    def untouched(self) -> bool:
+        """Whether nothing was put so far."""
+        return not self._put_bytes and not self._sent and not self.dropped
+
+    @property
     def closed(self) -> bool:
         """Whether the run is over."""
         return self._closed

@@ -10,6 +10,7 @@ from gen_worker.clock import Clock, SystemClock
 from gen_worker.events import RunEvent
 from gen_worker.execution.batching import Batchers
 from gen_worker.execution.cancellation import CancelToken
+from gen_worker.execution.early_end import EarlyAnswer
 from gen_worker.execution.mailbox import Mailbox
 from gen_worker.execution.outputs import OutputLimits
 from gen_worker.execution.payload_desk import PayloadDesk
@@ -65,11 +66,19 @@ class Executor:
             self._in_background,
         )
 
-    def start(self, spec: FunctionSpec, request: RunRequest, hooks: RunHooks, token: CancelToken, outputs: OutputStore) -> None:
+    def start(
+        self,
+        spec: FunctionSpec,
+        request: RunRequest,
+        hooks: RunHooks,
+        token: CancelToken,
+        outputs: OutputStore,
+        early: EarlyAnswer | None = None,
+    ) -> None:
         """Run a function to its end. Never raises for what the function, its models or its input do: `hooks.ended` hears of it, possibly
-        before this returns.
+        before this returns. `early` may hear of a result before, in the author's thread.
         """
-        Run(self._parts, spec, request, hooks, token, outputs).start()
+        Run(self._parts, spec, request, hooks, token, outputs, early).start()
 
     async def run(self, spec: FunctionSpec, request: RunRequest, sink: RunSink, token: CancelToken, outputs: OutputStore) -> Outcome:
         """The same, awaited. When the caller is cancelled, so is the run."""

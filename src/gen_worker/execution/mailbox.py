@@ -17,6 +17,22 @@ class Mailbox:
     def post(self, call: Callable[..., None], *args: Any) -> None:
         """Have `call(*args)` run on the loop; dropped when the loop is closed."""
         self._calls.append((call, args))
+        self.wake()
+
+    def put(self, call: Callable[..., None], *args: Any) -> None:
+        """The same without a wake-up: for who posts right afterwards."""
+        self._calls.append((call, args))
+
+    def catch_up(self) -> None:
+        """On the loop: run now what has been put. Its errors are the loop's, not the caller's."""
+        if self._calls:
+            try:
+                self._drain()
+            except BaseException as exc:  # noqa: BLE001 - of whoever posted
+                self.loop.call_exception_handler({"message": "a call from another thread failed", "exception": exc})
+
+    def wake(self) -> None:
+        """Have the loop run what has been put."""
         if not self._scheduled:
             self._scheduled = True
             try:

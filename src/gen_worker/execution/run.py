@@ -34,11 +34,13 @@ from gen_worker.events import RunEvent
 from gen_worker.execution.batching import BatchCall
 from gen_worker.execution.call import Call, Ended
 from gen_worker.execution.cancellation import CancelToken
+from gen_worker.execution.early_end import EarlyAnswer, EarlyEnd
 from gen_worker.execution.event_pipe import EventPipe
 from gen_worker.execution.outputs import OutputWriter
 from gen_worker.execution.payloads import Payload
-from gen_worker.execution.phases import run_metrics, utc_now
+from gen_worker.execution.phases import utc_now
 from gen_worker.execution.request import RunHooks, RunRequest
+from gen_worker.execution.run_ending import RunTimes, add_ending
 from gen_worker.execution.run_models import RunModels
 from gen_worker.execution.run_parts import RunParts
 from gen_worker.execution.step_guard import StepGuard
@@ -53,7 +55,14 @@ class Run:
     """One run on its way."""
 
     def __init__(
-        self, parts: RunParts, spec: FunctionSpec, request: RunRequest, hooks: RunHooks, token: CancelToken, outputs: OutputStore
+        self,
+        parts: RunParts,
+        spec: FunctionSpec,
+        request: RunRequest,
+        hooks: RunHooks,
+        token: CancelToken,
+        outputs: OutputStore,
+        early: EarlyAnswer | None = None,
     ) -> None:
         self._parts = parts
         self._spec = spec
@@ -72,6 +81,9 @@ class Run:
         self._pipe: EventPipe | None = None
         self._call: Call | BatchCall | None = None
         self._watched: WatchedPhase | None = None
+        self._early = None if early is None else EarlyEnd(early, parts.mailbox.put, self._end_as_told)
+        self._told_ending: list[RunEvent] | None = None
+        self._gathered: list[RunEvent] | None = []  # what is said in one turn of the loop is passed on in one go
         self._dropped = 0  # events of the author's
         self._preparing = False
         self._ended = False
@@ -91,6 +103,7 @@ class Run:
                 self._begin_call({spec.payload_param: payload})
                 return
             self._preparing = True
+            self._pass_on_gathered()
             self._parts.background(self._prepare(payload), f"prepare {self._request.run_id}")
         except BaseException as exc:  # noqa: BLE001 - whatever it was, it is the outcome of this run
             self._preparing = False
@@ -106,7 +119,7 @@ class Run:
         self._hooks.on_ready(callback)
 
     def emit_all(self, batch: list[RunEvent]) -> None:
-        if not self._ended:
+        if not self._taken_back():
             self._hooks.emit_all(batch)
 
     # The way to the call.
@@ -175,16 +188,18 @@ class Run:
             call: Call | BatchCall = BatchCall(batcher, ctx, self._payload, arguments, writer)
         else:
             gpu = self._seat.device_name if self._seat else None
-            call = Call(spec, ctx, arguments, pipe=pipe, threads=parts.threads, tenant=parts.tenant, writer=writer, gpu=gpu)
+            tell = None if self._early is None else self._tell
+            call = Call(spec, ctx, arguments, pipe=pipe, threads=parts.threads, tenant=parts.tenant, writer=writer, gpu=gpu, on_result=tell)
         self._inference_began_s = parts.clock.now_s()
         self._say(RunEvent(events.INFERENCE_STARTED, events.InferenceStarted(spec.name, spec.output_mode)))
         since = None if request.socket is None else request.socket.begin(ctx)
         self._watched = parts.stuck.enter(
-            "inference", request.run_id, spec.name, self._say, call.stacks, since, output_mode=spec.output_mode
+            "inference", request.run_id, spec.name, self._say_late, call.stacks, since, output_mode=spec.output_mode
         )
         if self._seat is not None:
             self._cleanups.append(("work on a device", self._seat.begin_work()))
         self._call = call
+        self._pass_on_gathered()
         if not self._over():  # an event may have been too much for whoever listens, who cancelled
             call.start(self._author_ended)
 
@@ -216,6 +231,18 @@ class Run:
 
     # The end.
 
+    def _tell(self, output: bytes) -> None:
+        """In the author's thread."""
+        early, pipe = self._early, self._pipe
+        try:
+            if early is not None and pipe is not None and pipe.untouched:
+                early.tell(Outcome(success=True, output=output), self._add_ending)
+        except BaseException as exc:  # noqa: BLE001 - the loop answers then
+            self._broke("answering from the thread", exc)
+
+    def _end_as_told(self) -> None:
+        self._end(b"")  # `_end` finds what the thread has told
+
     def _author_ended(self, ended: Ended) -> None:
         self._end(ended)
         self._release_if_idle()
@@ -233,7 +260,13 @@ class Run:
     def _end(self, ended: Ended) -> None:
         if self._ended:
             return
+        self._pass_on_gathered()
+        if self._over():  # whoever listens has cancelled
+            return
         self._ended = True
+        told = None if self._early is None else self._early.close()
+        if told is not None:
+            ended, self._told_ending = told[0].output, told[1]
         outcome = ended.outcome if isinstance(ended, Failure) else Outcome(success=True, output=ended)
         for what, step in _STEPS_OF_THE_END:
             try:
@@ -242,13 +275,14 @@ class Run:
                 self._broke(what, exc)
 
     def _stop_author(self, ended: Ended, outcome: Outcome) -> None:
-        if self._call is not None and self._call.author_runs:
+        if self._call is not None and self._call.author_runs and self._told_ending is None:
             self._call.stop()
 
     def _pass_on_ending(self, ended: Ended, outcome: Outcome) -> None:
-        ending: list[RunEvent] = []
+        ending = self._told_ending or []
         try:
-            self._add_ending(ending, outcome)
+            if not ending:
+                self._add_ending(ending, outcome)
         finally:
             self._hooks.emit_all(ending)
 
@@ -270,33 +304,7 @@ class Run:
                 self._parts.stuck.leave(self._watched)
 
     def _add_ending(self, ending: list[RunEvent], outcome: Outcome) -> None:
-        spec = self._spec
-        if not outcome.success:
-            if spec.output_mode == "incremental":
-                ending.append(RunEvent(events.OUTPUT_ERROR, events.OutputFailed(outcome.error_type, outcome.safe_message)))
-            failed = events.Failed(spec.name, outcome.error_type, outcome.retryable, outcome.safe_message)
-            ending.append(RunEvent(events.FAILED, failed))
-            if self._inference_began_s is not None:
-                duration_ms = round(self._inference_s() * 1000)
-                inference = events.InferenceFailed(spec.name, spec.output_mode, outcome.error_type, duration_ms)
-                ending.append(RunEvent(events.INFERENCE_FAILED, inference))
-            ending.append(RunEvent(events.COMPUTE_COMPLETED, events.At(utc_now())))
-            return
-        if spec.output_mode == "incremental":
-            ending.append(RunEvent(events.OUTPUT_COMPLETED, {}))
-        inference_s = self._inference_s()
-        ending.append(
-            RunEvent(events.INFERENCE_COMPLETED, events.InferenceCompleted(spec.name, spec.output_mode, round(inference_s * 1000)))
-        )
-        ending.append(RunEvent(events.COMPUTE_COMPLETED, events.At(utc_now())))
-        try:
-            assert self._payload is not None
-            assert self._ctx is not None
-            ending += run_metrics(spec.name, self._payload, self._uses, inference_s, self._ctx.upload_s)
-        except BaseException as exc:  # noqa: BLE001 - whatever cannot be measured, the run is completed
-            self._broke("the metrics", exc)
-        duration_ms = round((self._parts.clock.now_s() - self._began_s) * 1000)
-        ending.append(RunEvent(events.COMPLETED, events.Completed(spec.name, duration_ms)))
+        add_ending(ending, outcome, self._spec, self._times(), self._payload, self._uses, self._ctx, self._broke)
 
     def _learn(self, ended: Ended, outcome: Outcome) -> None:
         if self._seat is None:
@@ -325,12 +333,18 @@ class Run:
 
         # These refer back to this run. Without them it goes when the last one lets go of it, not when the garbage collector finds it,
         # which stops everything for milliseconds under load.
-        self._call = self._pipe = self._ctx = self._payload = self._watched = None
+        self._call = self._pipe = self._ctx = self._payload = self._watched = self._early = None
 
     def _release(self, ended: Ended, outcome: Outcome) -> None:
         self._release_if_idle()
 
     def _over(self) -> bool:
+        return self._ended
+
+    def _taken_back(self) -> bool:
+        """Whether the run is over. If not, only the loop ends it from now on: for what the loop does while the author's code works."""
+        if not self._ended and self._early is not None and self._early.close() is not None:
+            self._end_as_told()
         return self._ended
 
     def _log(self, ended: Ended, outcome: Outcome) -> None:
@@ -340,17 +354,31 @@ class Run:
         if isinstance(ended, Failure) and outcome.error_type == "internal":
             self._parts.log.error("run.internal_error", **facts, error=outcome.error_message, traceback=ended.trace)
 
+    def _times(self) -> RunTimes:
+        return RunTimes(self._parts.clock.now_s(), self._began_s, self._inference_began_s)
+
     def _inference_s(self) -> float:
         began_s = self._inference_began_s
         return 0.0 if began_s is None else self._parts.clock.now_s() - began_s
 
+    def _pass_on_gathered(self) -> None:
+        said, self._gathered = self._gathered, None
+        if said:
+            self._say(*said)
+
     def _say(self, *said: RunEvent) -> None:
         """Pass on events of ours. One that cannot be passed on does not end the run: what counts is its outcome."""
-        if not self._ended:
+        if self._gathered is not None:
+            self._gathered += said
+        elif not self._ended:
             try:
                 self._hooks.emit_all(list(said))
             except BaseException as exc:  # noqa: BLE001 - the hooks are somebody else's
                 self._broke("passing on events", exc)
+
+    def _say_late(self, said: RunEvent) -> None:
+        if not self._taken_back():
+            self._say(said)
 
     def _guard(self, what: str) -> StepGuard:
         return StepGuard(self._parts.log, what, self._request.run_id, self._spec.name)

@@ -7,6 +7,7 @@ third of an echo run.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+from types import CoroutineType
 from typing import Any
 
 from starlette.datastructures import QueryParams
@@ -14,6 +15,8 @@ from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
 from gen_worker.errors import FieldError, WorkerError
+from gen_worker.http.direct import DirectAnswer
+from gen_worker.http.exchange import Exchange
 from gen_worker.http.headers import whole_number
 from gen_worker.http.hosts import HostPolicy
 
@@ -59,14 +62,16 @@ class Request:
         self.receive = receive
         self.send = send
         self.parts: Mapping[str, str] = scope["path_params"]
-        self._headers: dict[bytes, bytes] = dict(scope["headers"])
+        headers = scope["headers"]
+        self._headers: dict[bytes, bytes] = dict(headers)
+        self._repeats = len(self._headers) != len(headers)
 
     def header(self, name: bytes) -> str:
         """A header's value, `""` when it is absent. Of several of a name, their list (RFC 9110, 5.3)."""
         value = self._headers.get(name)
         if value is None:
             return ""
-        if len(self._headers) != len(self.scope["headers"]):
+        if self._repeats:
             value = b", ".join([each for key, each in self.scope["headers"] if key == name])
         return value.decode("latin-1")
 
@@ -87,6 +92,10 @@ class Request:
     async def body(self, max_bytes: int) -> bytes:
         """The whole body. `RequestError` 413 as soon as it is known to be too large, 408 when it does not come."""
         reader = BodyReader(self, max_bytes)
+        exchange: Exchange | None = self.scope.get("direct")
+        whole = None if exchange is None else exchange.whole_body(max_bytes)
+        if whole is not None:
+            return whole
         chunks = [await reader.next_chunk()]
         while not reader.ended:
             chunks.append(await reader.next_chunk())
@@ -94,7 +103,7 @@ class Request:
 
     async def answer(self, status: int, body: bytes, content_type: bytes = JSON, headers: Mapping[str, str] | None = None) -> None:
         """Send one complete response."""
-        fields = [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
+        fields = answer_fields(body, content_type)
         if headers:
             fields += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         respond = self.scope.get("respond")  # our own server writes it in one go
@@ -103,6 +112,16 @@ class Request:
             return
         await self.send({"type": "http.response.start", "status": status, "headers": fields})
         await self.send({"type": "http.response.body", "body": b"" if self.scope["method"] == "HEAD" else body})
+
+    def direct(self) -> DirectAnswer | None:
+        """The right to answer from another thread, followed by `finish_direct`; None where only the loop can."""
+        exchange: Exchange | None = self.scope.get("direct")
+        return None if exchange is None else exchange.direct()
+
+    def finish_direct(self) -> bool:
+        """Whether the right was used, so that the request is answered; else it is taken back."""
+        exchange: Exchange | None = self.scope.get("direct")
+        return exchange is not None and exchange.finish_direct()
 
     async def start(self, content_type: bytes, headers: Mapping[str, str] | None = None) -> None:
         """Begin a streamed 200 response."""
@@ -113,6 +132,11 @@ class Request:
     async def write(self, data: bytes, *, last: bool = False) -> None:
         """Send a piece of a streamed response; waits while the client is slow."""
         await self.send({"type": "http.response.body", "body": data, "more_body": not last})
+
+
+def answer_fields(body: bytes, content_type: bytes) -> list[tuple[bytes, bytes]]:
+    """The headers that every whole answer has."""
+    return [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
 
 
 class BodyReader:
@@ -151,7 +175,7 @@ class BodyReader:
 
     async def _next_message(self) -> Message:
         receiving = self._receive()
-        if not isinstance(receiving, Coroutine):
+        if type(receiving) is not CoroutineType:
             return await receiving
         try:
             waits_for = receiving.send(None)

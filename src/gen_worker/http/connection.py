@@ -174,6 +174,7 @@ class Connection(asyncio.Protocol):
             "headers": self._headers,
             "state": {},
             "respond": exchange.respond,
+            "direct": exchange,
         }
         self._reading = exchange
         self._crowd.busy(self)

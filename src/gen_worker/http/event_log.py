@@ -13,7 +13,7 @@ counted byte by byte, and it is nothing that the garbage collector has to walk.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any
 
@@ -95,11 +95,12 @@ class EventLog:
         self._wake_readers()
         return lost
 
-    def seal(self) -> None:
-        """The run is over: nothing is added any more. `size_bytes` is exact from now on."""
+    def seal(self, text: bytes | None = None) -> None:
+        """The run is over: nothing is added any more. `size_bytes` is exact from now on. `text`: all events as JSON, where that is made."""
         if self._sealed is not None:
             return
-        text = _encode_all(self._events, self.run_id)
+        if text is None:
+            text = _encode_all(self._events, self.run_id)
         self._sealed = (text, len(self._events))
         self._events = _NONE
         self.size_bytes = len(text)
@@ -109,6 +110,10 @@ class EventLog:
     def as_json(self) -> bytes:
         """All kept events: a JSON list of `{"event_type", "payload", "run_id"}`."""
         return _encode_all(self._events, self.run_id) if self._sealed is None else self._sealed[0]
+
+    def json_with(self, ending: list[RunEvent]) -> bytes:
+        """What `as_json` will be, once these events end it. From any thread, while nobody appends."""
+        return _encode_all([*self._events, *ending], self.run_id)
 
     def after(self, seq: int) -> tuple[int, list[RunEvent]]:
         """Kept events numbered above `seq`, and the number of the first of them."""
@@ -179,7 +184,7 @@ class Reader:
 _NONE: deque[RunEvent] = deque(maxlen=0)
 
 
-def _encode_all(events: deque[RunEvent], run_id: str) -> bytes:
+def _encode_all(events: Iterable[RunEvent], run_id: str) -> bytes:
     entries = [_Entry(event.event_type, event.payload, run_id) for event in events]
     try:
         return _encode(entries)

@@ -8,6 +8,7 @@ import msgspec
 from starlette.types import ASGIApp, Message
 
 from gen_worker.http.crowd import Crowd
+from gen_worker.http.direct import DirectAnswer
 from gen_worker.http.problems import PROBLEM_JSON, problem
 
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
@@ -50,11 +51,13 @@ class Exchange:
         self.body = bytearray()
         self.more_body = True
         self._told = False  # the application has had the end of the body
+        self._received = False  # or a part of it
         self.started = self.complete = False
         self._gone = False
         self._chunked = False
         self._left_bytes = 0
         self._news: asyncio.Future[None] | None = None
+        self._direct: DirectAnswer | None = None
 
     async def run(self, app: ASGIApp) -> None:
         """Have the application answer; close where it does not finish."""
@@ -63,6 +66,8 @@ class Exchange:
         finally:
             self.scope.pop("respond", None)  # they refer to this object
             self.scope.pop("upgrade", None)
+            self.scope.pop("direct", None)
+            self.finish_direct()  # no other thread writes from here on
             if not self.complete:
                 self._give_up()
 
@@ -73,6 +78,8 @@ class Exchange:
     def disconnect(self) -> None:
         """Nothing more comes or can be said."""
         self._gone = True
+        if self._direct is not None:
+            self._direct.take_back()
         self.wake()
 
     def offer_upgrade(self) -> None:
@@ -97,7 +104,7 @@ class Exchange:
                 return _DISCONNECT
             if not self._told and (self.body or not self.more_body):
                 piece, self.body = bytes(self.body), bytearray()
-                self._told = not self.more_body
+                self._told, self._received = not self.more_body, True
                 if self.more_body:
                     connection.transport.resume_reading()
                 return {"type": "http.request", "body": piece, "more_body": self.more_body}
@@ -110,16 +117,59 @@ class Exchange:
             finally:
                 self._news = None
 
+    def whole_body(self, max_bytes: int) -> bytes | None:
+        """The whole body at once; None where it is larger, is not there yet, or a part of it has been received."""
+        if self.more_body or self._told or self._gone or self._received or len(self.body) > max_bytes:
+            return None
+        self._told = True
+        body, self.body = bytes(self.body), bytearray()
+        return body
+
     def respond(self, status: int, fields: list[tuple[bytes, bytes]], body: bytes) -> None:
         """The whole answer in one write."""
-        if self._gone:
+        if self._gone or self.finish_direct():
             return
         self.started = True
+        self._connection.transport.write(self._whole(status, fields, body))
+        self._completed()
+
+    def direct(self) -> DirectAnswer | None:
+        """The right to write the whole answer from another thread, followed by `finish_direct`; None where the loop has to write it."""
+        transport = self._connection.transport
+        if (
+            self._gone
+            or self.started
+            or self.more_body
+            or self._expects
+            or self._connection.drained is not None
+            or transport.is_closing()
+            or transport.get_write_buffer_size()
+        ):
+            return None
+        sock = transport.get_extra_info("socket")
+        if sock is None:
+            return None
+        self._direct = DirectAnswer(sock.fileno(), self._whole)
+        return self._direct
+
+    def finish_direct(self) -> bool:
+        """Take the right back, and send what is left. False when nothing was written: the answer is still to be given."""
+        direct, self._direct = self._direct, None
+        rest = None if direct is None else direct.take_back()
+        if rest is None:
+            return False
+        if not self._gone:
+            self.started = True
+            if rest:
+                self._connection.transport.write(rest)
+            self._completed()
+        return True
+
+    def _whole(self, status: int, fields: list[tuple[bytes, bytes]], body: bytes) -> bytes:
         lines = [STATUS_LINES[status], *[b"%b: %b\r\n" % field for field in fields], self._end_of_head(fields)]
         if self.scope["method"] != "HEAD" and status not in _NO_BODY:
             lines.append(body)
-        self._connection.transport.write(b"".join(lines))
-        self._completed()
+        return b"".join(lines)
 
     async def send(self, message: Message) -> None:
         """ASGI's way to answer."""

@@ -139,11 +139,14 @@ def bound_of(device: Device | None, margin_bytes: int) -> int | None:
     return memory.free_bytes + memory.own_bytes + CONTEXT_BYTES - margin_bytes
 
 
+_NO_GPU: AbstractContextManager[Any] = nullcontext()
+
+
 def current_gpu(name: str | None) -> AbstractContextManager[Any]:
     """While it lasts, "cuda" means this GPU in this thread; nothing for other devices, and for None."""
     torch = sys.modules.get("torch")
     if name is None or torch is None or not name.startswith("cuda:"):
-        return nullcontext()
+        return _NO_GPU
     scope: AbstractContextManager[Any] = torch.cuda.device(name)
     return scope
 
