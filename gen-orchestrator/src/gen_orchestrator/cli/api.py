@@ -10,7 +10,7 @@ import msgspec
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from gen_worker.cli.output import EXIT_AUTH, EXIT_FAILED, EXIT_NOT_FOUND, EXIT_TIMEOUT, EXIT_USAGE, fail
+from gen_worker.cli.output import EXIT_AUTH, EXIT_FAILED, EXIT_NOT_FOUND, EXIT_TIMEOUT, EXIT_USAGE, Verb, fail
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 CONNECT_TIMEOUT_S = 5.0
@@ -33,6 +33,16 @@ class ApiError(Exception):
     def report(self, *, as_json: bool) -> int:
         """Say it in the form that was asked for; the exit status."""
         return fail(str(self), self.status, as_json=as_json, code=self.code)
+
+
+class ApiVerb(Verb):
+    """A verb that asks the control plane. An `ApiError` that it does not handle is reported in the form that was asked for."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ApiError as exc:
+            return exc.report(as_json=ctx.params.get("as_json", False))
 
 
 class Api:

@@ -2,20 +2,17 @@
 
 import click
 
-from gen_orchestrator.cli.api import Api, ApiError, url_option
-from gen_worker.cli.output import Verb, json_option, print_json, print_line, say
+from gen_orchestrator.cli.api import Api, ApiVerb, url_option
+from gen_worker.cli.output import json_option, print_json, print_line, say
 
 
-@click.command("drain", cls=Verb)
+@click.command("drain", cls=ApiVerb)
 @click.argument("worker")
 @url_option
 @json_option
 def command(worker: str, url: str, as_json: bool) -> int:
     """Give WORKER no more runs; it ends when those that it has are over. One that is still needed is replaced."""
-    try:
-        drained = Api(url).post(f"/v1/workers/{worker}/drain")
-    except ApiError as exc:
-        return exc.report(as_json=as_json)
+    drained = Api(url).post(f"/v1/workers/{worker}/drain")
     if as_json:
         print_json(drained)
     else:

@@ -7,18 +7,18 @@ from typing import Any
 import click
 import msgspec
 
-from gen_orchestrator.cli.api import Api, ApiError, url_option
+from gen_orchestrator.cli.api import Api, ApiVerb, url_option
 from gen_orchestrator.cli.refs import path_of, payload_of, resolved
 from gen_orchestrator.cli.shown import report
 from gen_worker import events
 from gen_worker.cli.live import LiveRun
-from gen_worker.cli.output import EXIT_INTERRUPTED, EXIT_USAGE, Verb, fail, json_option, print_json, say, stdout_of
+from gen_worker.cli.output import EXIT_INTERRUPTED, EXIT_USAGE, fail, json_option, print_json, say, stdout_of
 from gen_worker.events import RunEvent
 
 _TYPES = {"progress": events.PROGRESS, "log": events.LOG}
 
 
-@click.command("invoke", cls=Verb)
+@click.command("invoke", cls=ApiVerb)
 @click.argument("ref", metavar="OWNER/ENDPOINT/FUNCTION[:TAG]")
 @click.option(
     "-i", "--input", "inputs", multiple=True, metavar="FIELD=VALUE", help="A payload field; FIELD=@FILE sends a file. May be repeated."
@@ -55,8 +55,6 @@ def command(
             run = api.post(path, body, {**headers, "prefer": "respond-async"})
             return report(run, as_json=as_json)
         return _follow(api, path, body, headers, as_json=as_json)
-    except ApiError as exc:
-        return exc.report(as_json=as_json)
     except click.UsageError as exc:
         return fail(exc.message, EXIT_USAGE, as_json=as_json, code="usage")
 

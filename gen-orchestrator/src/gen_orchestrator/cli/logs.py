@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
-from gen_orchestrator.cli.api import Api, ApiError, url_option
-from gen_worker.cli.output import EXIT_INTERRUPTED, EXIT_NOT_FOUND, Verb, fail, json_option, print_line, say
+from gen_orchestrator.cli.api import Api, ApiError, ApiVerb, url_option
+from gen_worker.cli.output import EXIT_INTERRUPTED, EXIT_NOT_FOUND, fail, json_option, print_line, say
 
 LOOK_S = 0.5
 
 
-@click.command("logs", cls=Verb)
+@click.command("logs", cls=ApiVerb)
 @click.argument("target", required=False, default="", metavar="[OWNER/ENDPOINT[/FUNCTION[:TAG]] | WORKER]")
 @click.option("-f", "--follow", is_flag=True, help="Go on until Ctrl-C; workers that come meanwhile are followed, too.")
 @url_option
@@ -35,8 +35,6 @@ def command(target: str, follow: bool, url: str, as_json: bool) -> int:
                 return 0
             time.sleep(LOOK_S)
             workers = list(dict.fromkeys([*places, *_workers(api, target)]))
-    except ApiError as exc:
-        return exc.report(as_json=as_json)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
 

@@ -10,15 +10,15 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Column, Table
 
-from gen_orchestrator.cli.api import Api, ApiError, url_option
+from gen_orchestrator.cli.api import Api, ApiVerb, url_option
 from gen_orchestrator.cli.shown import age
-from gen_worker.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, Verb, fail, json_option, print_json, print_line, say, stdout_of
+from gen_worker.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, fail, json_option, print_json, print_line, say, stdout_of
 from gen_worker.refs import CozyRef, parse_model_ref
 
 _SKIPPED = ("__pycache__", "node_modules")
 
 
-@click.command("push", cls=Verb)
+@click.command("push", cls=ApiVerb)
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("ref", metavar="OWNER/REPO[:TAG]")
 @click.option("-m", "--message", default="", help="What is new in it.")
@@ -44,8 +44,6 @@ def push(folder: Path, ref: str, message: str, allow_unsafe: bool, url: str, as_
             answer = api.put(path, body)
         if "missing" in answer:
             return fail(f"{len(answer['missing'])} blobs were lost on the way; push again", EXIT_FAILED, as_json=as_json, code="retryable")
-    except ApiError as exc:
-        return exc.report(as_json=as_json)
     except OSError as exc:
         return fail(f"{exc.filename} cannot be read: {exc.strerror}", EXIT_FAILED, as_json=as_json, code="validation")
     except KeyboardInterrupt:
@@ -63,17 +61,14 @@ def push(folder: Path, ref: str, message: str, allow_unsafe: bool, url: str, as_
     return 0
 
 
-@click.command("show", cls=Verb)
+@click.command("show", cls=ApiVerb)
 @click.argument("ref", metavar="OWNER/REPO")
 @url_option
 @json_option
 def show(ref: str, url: str, as_json: bool) -> int:
     """One model on the platform: its tags, versions and files."""
     name = _repo(ref)
-    try:
-        found = Api(url).get(f"/v1/models/{name.owner}/{name.repo}")
-    except ApiError as exc:
-        return exc.report(as_json=as_json)
+    found = Api(url).get(f"/v1/models/{name.owner}/{name.repo}")
     if as_json:
         print_json(found)
         return 0
@@ -89,7 +84,7 @@ def show(ref: str, url: str, as_json: bool) -> int:
     return 0
 
 
-@click.command("rm", cls=Verb)
+@click.command("rm", cls=ApiVerb)
 @click.argument("ref", metavar="OWNER/REPO[:TAG]")
 @url_option
 @json_option
@@ -97,10 +92,7 @@ def remove(ref: str, url: str, as_json: bool) -> int:
     """Forget a tag of a model on the platform, or the whole model; files that nothing else has go after an hour."""
     name = _repo(ref)
     suffix = f"/tags/{name.tag}" if ":" in ref.removeprefix("cozy:") else ""
-    try:
-        found = Api(url).delete(f"/v1/models/{name.owner}/{name.repo}{suffix}")
-    except ApiError as exc:
-        return exc.report(as_json=as_json)
+    found = Api(url).delete(f"/v1/models/{name.owner}/{name.repo}{suffix}")
     if as_json:
         print_json(found)
     else:
@@ -108,15 +100,12 @@ def remove(ref: str, url: str, as_json: bool) -> int:
     return 0
 
 
-@click.command("hub", cls=Verb)
+@click.command("hub", cls=ApiVerb)
 @url_option
 @json_option
 def hub(url: str, as_json: bool) -> int:
     """Models on the platform."""
-    try:
-        found = Api(url).get("/v1/models")
-    except ApiError as exc:
-        return exc.report(as_json=as_json)
+    found = Api(url).get("/v1/models")
     if as_json:
         print_json(found)
         return 0

@@ -7,19 +7,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gen_orchestrator.cli.api import Api, ApiError, url_option
-from gen_worker.cli.output import Verb, json_option, print_json, stdout_of
+from gen_orchestrator.cli.api import Api, ApiVerb, url_option
+from gen_worker.cli.output import json_option, print_json, stdout_of
 
 
-@click.command("ps", cls=Verb)
+@click.command("ps", cls=ApiVerb)
 @url_option
 @json_option
 def command(url: str, as_json: bool) -> int:
     """What is served, what waits, and which workers there are."""
-    try:
-        status = Api(url).get("/v1/status")
-    except ApiError as exc:
-        return exc.report(as_json=as_json)
+    status = Api(url).get("/v1/status")
     if as_json:
         print_json(status)
         return 0

@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.table import Column, Table
 
-from gen_orchestrator.cli.api import Api, ApiError, url_option
+from gen_orchestrator.cli.api import Api, ApiError, ApiVerb, url_option
 from gen_orchestrator.cli.shown import age
 from gen_orchestrator.hub.folders import FolderError, files_of
 from gen_worker.cli.folder import folder_option
@@ -20,7 +20,6 @@ from gen_worker.cli.output import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     EXIT_NOT_FOUND,
-    Verb,
     fail,
     json_option,
     print_json,
@@ -34,7 +33,7 @@ SECRET_FILES = (".env", ".netrc", ".pypirc", ".npmrc")
 WAIT_S = 15
 
 
-@click.command("publish", cls=Verb)
+@click.command("publish", cls=ApiVerb)
 @folder_option(positional=True)
 @click.option("-m", "--message", default="", help="What is new in it.")
 @url_option
@@ -55,8 +54,6 @@ def publish(folder: str, message: str, url: str, as_json: bool) -> int:
         build = _follow(api, build, as_json=as_json)
     except FolderError as exc:
         return fail(str(exc), EXIT_FAILED, as_json=as_json, code="validation")
-    except ApiError as exc:
-        return exc.report(as_json=as_json)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     if as_json:
@@ -84,15 +81,12 @@ def builds() -> None:
     """List builds, read their logs, cancel one."""
 
 
-@builds.command("list", cls=Verb)
+@builds.command("list", cls=ApiVerb)
 @url_option
 @json_option
 def list_builds(url: str, as_json: bool) -> int:
     """Builds, newest first."""
-    try:
-        found = Api(url).get("/v1/builds")
-    except ApiError as exc:
-        return exc.report(as_json=as_json)
+    found = Api(url).get("/v1/builds")
     if as_json:
         print_json(found)
         return 0
@@ -104,7 +98,7 @@ def list_builds(url: str, as_json: bool) -> int:
     return 0
 
 
-@builds.command("logs", cls=Verb)
+@builds.command("logs", cls=ApiVerb)
 @click.argument("build_id")
 @url_option
 @json_option
@@ -116,23 +110,18 @@ def logs(build_id: str, url: str, as_json: bool) -> int:
             print_json(api.get(f"/v1/builds/{build_id}/logs"))
             return 0
         build = _follow(api, api.get(f"/v1/builds/{build_id}"), as_json=False)
-    except ApiError as exc:
-        return exc.report(as_json=as_json)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     return 0 if build["status"] == "succeeded" else EXIT_FAILED
 
 
-@builds.command("cancel", cls=Verb)
+@builds.command("cancel", cls=ApiVerb)
 @click.argument("build_id")
 @url_option
 @json_option
 def cancel(build_id: str, url: str, as_json: bool) -> int:
     """Stop a build. One that is over stays as it is."""
-    try:
-        build = Api(url).post(f"/v1/builds/{build_id}/cancel")
-    except ApiError as exc:
-        return exc.report(as_json=as_json)
+    build = Api(url).post(f"/v1/builds/{build_id}/cancel")
     if as_json:
         print_json(build)
     else:

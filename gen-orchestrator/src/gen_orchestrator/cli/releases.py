@@ -7,26 +7,23 @@ import click
 from rich.console import Console
 from rich.table import Column, Table
 
-from gen_orchestrator.cli.api import Api, ApiError, url_option
+from gen_orchestrator.cli.api import Api, ApiError, ApiVerb, url_option
 from gen_orchestrator.cli.shown import age
-from gen_worker.cli.output import EXIT_NOT_FOUND, Verb, fail, json_option, print_json, print_line, say, stdout_of
+from gen_worker.cli.output import EXIT_NOT_FOUND, fail, json_option, print_json, print_line, say, stdout_of
 from gen_worker.names import did_you_mean
 
 tag_option = click.option("--tag", default="prod", show_default=True, help="Which tag to move.")
 function_option = click.option("--function", "functions", multiple=True, metavar="NAME", help="Only this function; may be repeated.")
 
 
-@click.command("releases", cls=Verb)
+@click.command("releases", cls=ApiVerb)
 @click.argument("endpoint", required=False, metavar="[OWNER/ENDPOINT]")
 @url_option
 @json_option
 def releases(endpoint: str | None, url: str, as_json: bool) -> int:
     """Releases, newest first, and the tags that point at each."""
     owner, name = _endpoint(endpoint)
-    try:
-        found = Api(url).get("/v1/releases", owner=owner, endpoint=name)
-    except ApiError as exc:
-        return exc.report(as_json=as_json)
+    found = Api(url).get("/v1/releases", owner=owner, endpoint=name)
     if as_json:
         print_json(found)
         return 0
@@ -40,7 +37,7 @@ def releases(endpoint: str | None, url: str, as_json: bool) -> int:
     return 0
 
 
-@click.command("tags", cls=Verb)
+@click.command("tags", cls=ApiVerb)
 @click.argument("endpoint", required=False, metavar="[OWNER/ENDPOINT[/FUNCTION]]")
 @click.option("--history", is_flag=True, help="Also where each tag has pointed before.")
 @url_option
@@ -49,12 +46,9 @@ def tags(endpoint: str | None, history: bool, url: str, as_json: bool) -> int:
     """Tags, and the release at which each points."""
     owner, name, *rest = (*_endpoint(endpoint), *(endpoint or "").split("/")[2:])
     api = Api(url)
-    try:
-        found = api.get("/v1/tags", owner=owner, endpoint=name, function=rest[0] if rest else "")["data"]
-        if history:
-            found = [each for tag in found for each in api.get(_tag_path(tag))["history"]]
-    except ApiError as exc:
-        return exc.report(as_json=as_json)
+    found = api.get("/v1/tags", owner=owner, endpoint=name, function=rest[0] if rest else "")["data"]
+    if history:
+        found = [each for tag in found for each in api.get(_tag_path(tag))["history"]]
     if as_json:
         print_json({"data": found})
         return 0
@@ -66,7 +60,7 @@ def tags(endpoint: str | None, history: bool, url: str, as_json: bool) -> int:
     return 0
 
 
-@click.command("promote", cls=Verb)
+@click.command("promote", cls=ApiVerb)
 @click.argument("release", metavar="RELEASE|OWNER/ENDPOINT:TAG")
 @function_option
 @tag_option
@@ -76,18 +70,15 @@ def tags(endpoint: str | None, history: bool, url: str, as_json: bool) -> int:
 def promote(release: str, functions: tuple[str, ...], tag: str, breaking: bool, url: str, as_json: bool) -> int:
     """Point a tag of each function at RELEASE, such as hello-1a2b3c4d5e6f, or at what another tag points at, such as local/hello:dev."""
     api = Api(url)
-    try:
-        targets = _targets(api, release, functions)
-        if not targets:
-            return fail(f"{release} has no function to promote", EXIT_NOT_FOUND, as_json=as_json, code="not_found")
-        moved = []
-        for target in targets:
-            body = {"release_id": target["release_id"], "breaking": breaking}
-            moved.append(api.put(_tag_path({**target, "tag": tag}), body))
-            if not as_json:
-                _tell(moved[-1])
-    except ApiError as exc:
-        return exc.report(as_json=as_json)
+    targets = _targets(api, release, functions)
+    if not targets:
+        return fail(f"{release} has no function to promote", EXIT_NOT_FOUND, as_json=as_json, code="not_found")
+    moved = []
+    for target in targets:
+        body = {"release_id": target["release_id"], "breaking": breaking}
+        moved.append(api.put(_tag_path({**target, "tag": tag}), body))
+        if not as_json:
+            _tell(moved[-1])
     if as_json:
         print_json({"data": moved})
     else:
@@ -95,7 +86,7 @@ def promote(release: str, functions: tuple[str, ...], tag: str, breaking: bool, 
     return 0
 
 
-@click.command("rollback", cls=Verb)
+@click.command("rollback", cls=ApiVerb)
 @click.argument("endpoint", metavar="OWNER/ENDPOINT[/FUNCTION]")
 @click.option("--to", "wanted", metavar="RELEASE", help="Which release. By default the one at which the tag pointed before.")
 @tag_option
@@ -106,30 +97,27 @@ def rollback(endpoint: str, wanted: str | None, tag: str, url: str, as_json: boo
     owner, name, *rest = (*_endpoint(endpoint), *endpoint.split("/")[2:])
     api = Api(url)
     moved = []
-    try:
-        found = api.get("/v1/tags", owner=owner, endpoint=name, function=rest[0] if rest else "")["data"]
-        mine = [each for each in found if each["tag"] == tag]
-        if not mine:
-            known = sorted({f"{each['owner']}/{each['endpoint']}" for each in api.get("/v1/tags")["data"]})
-            near = did_you_mean(f"{owner}/{name}", known)
-            return fail(f"{endpoint} has no tag {tag!r}.{near} See: cozyctl tags", EXIT_NOT_FOUND, as_json=as_json, code="not_found")
-        for each in mine:
-            history = api.get(_tag_path(each))["history"]
-            before = wanted or next((old["release_id"] for old in history if old["release_id"] != each["release_id"]), None)
-            if before is None:
-                say(f"{each['function']}:{tag} has pointed at {each['release_id']} alone: it stays")
-                continue
-            moved.append(api.put(_tag_path(each), {"release_id": before, "expected": each["release_id"]}))
-            if not as_json:
-                _tell(moved[-1])
-    except ApiError as exc:
-        return exc.report(as_json=as_json)
+    found = api.get("/v1/tags", owner=owner, endpoint=name, function=rest[0] if rest else "")["data"]
+    mine = [each for each in found if each["tag"] == tag]
+    if not mine:
+        known = sorted({f"{each['owner']}/{each['endpoint']}" for each in api.get("/v1/tags")["data"]})
+        near = did_you_mean(f"{owner}/{name}", known)
+        return fail(f"{endpoint} has no tag {tag!r}.{near} See: cozyctl tags", EXIT_NOT_FOUND, as_json=as_json, code="not_found")
+    for each in mine:
+        history = api.get(_tag_path(each))["history"]
+        before = wanted or next((old["release_id"] for old in history if old["release_id"] != each["release_id"]), None)
+        if before is None:
+            say(f"{each['function']}:{tag} has pointed at {each['release_id']} alone: it stays")
+            continue
+        moved.append(api.put(_tag_path(each), {"release_id": before, "expected": each["release_id"]}))
+        if not as_json:
+            _tell(moved[-1])
     if as_json:
         print_json({"data": moved})
     return 0
 
 
-@click.command("diff", cls=Verb)
+@click.command("diff", cls=ApiVerb)
 @click.argument("old", metavar="RELEASE|OWNER/ENDPOINT:TAG")
 @click.argument("new", metavar="RELEASE|OWNER/ENDPOINT:TAG")
 @url_option
@@ -137,11 +125,8 @@ def rollback(endpoint: str, wanted: str | None, tag: str, url: str, as_json: boo
 def diff(old: str, new: str, url: str, as_json: bool) -> int:
     """What changes for callers from one release to another, and what of it breaks them."""
     api = Api(url)
-    try:
-        ids = [_targets(api, each, ())[0]["release_id"] if "/" in each else each for each in (old, new)]
-        found = api.get(f"/v1/releases/{ids[0]}/diff/{ids[1]}")
-    except ApiError as exc:
-        return exc.report(as_json=as_json)
+    ids = [_targets(api, each, ())[0]["release_id"] if "/" in each else each for each in (old, new)]
+    found = api.get(f"/v1/releases/{ids[0]}/diff/{ids[1]}")
     if as_json:
         print_json(found)
         return 0

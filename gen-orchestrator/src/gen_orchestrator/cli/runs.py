@@ -9,9 +9,9 @@ import click
 from rich.console import Console
 from rich.table import Column, Table
 
-from gen_orchestrator.cli.api import Api, ApiError, url_option
+from gen_orchestrator.cli.api import Api, ApiError, ApiVerb, url_option
 from gen_orchestrator.cli.shown import age, exit_status, report
-from gen_worker.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, Verb, json_option, print_json, print_line, say, stdout_of
+from gen_worker.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, json_option, print_json, print_line, say, stdout_of
 
 MAX_RESUMES = 10
 
@@ -21,7 +21,7 @@ def command() -> None:
     """List, show, watch, cancel and repeat runs."""
 
 
-@command.command("list", cls=Verb)
+@command.command("list", cls=ApiVerb)
 @click.option("--status", help="queued, starting, running, succeeded, failed, canceled or expired")
 @click.option("--function", help="Name of the function, without owner and endpoint.")
 @click.option("--limit", type=click.IntRange(1, 500), default=20, show_default=True)
@@ -29,10 +29,7 @@ def command() -> None:
 @json_option
 def list_runs(status: str | None, function: str | None, limit: int, url: str, as_json: bool) -> int:
     """Runs, newest first."""
-    try:
-        page = Api(url).get("/v1/runs", status=status, function=function, limit=limit)
-    except ApiError as exc:
-        return exc.report(as_json=as_json)
+    page = Api(url).get("/v1/runs", status=status, function=function, limit=limit)
     if as_json:
         print_json(page)
         return 0
@@ -48,17 +45,14 @@ def list_runs(status: str | None, function: str | None, limit: int, url: str, as
     return 0
 
 
-@command.command("get", cls=Verb)
+@command.command("get", cls=ApiVerb)
 @click.argument("run_id")
 @click.option("--why", is_flag=True, help="Say why this worker was chosen, and what the run waits for.")
 @url_option
 @json_option
 def get(run_id: str, why: bool, url: str, as_json: bool) -> int:
     """One run, whole."""
-    try:
-        run = Api(url).get(f"/v1/runs/{run_id}")
-    except ApiError as exc:
-        return exc.report(as_json=as_json)
+    run = Api(url).get(f"/v1/runs/{run_id}")
     if why and not as_json:
         _explain(run)
         return 0
@@ -66,7 +60,7 @@ def get(run_id: str, why: bool, url: str, as_json: bool) -> int:
     return 0
 
 
-@command.command("watch", cls=Verb)
+@command.command("watch", cls=ApiVerb)
 @click.argument("run_id")
 @url_option
 @json_option
@@ -85,7 +79,7 @@ def watch(run_id: str, url: str, as_json: bool) -> int:
                     say(f"{ident or '-':>8}  {name:<9} {json.dumps(data, ensure_ascii=False)}")
             except ApiError as exc:
                 if exc.code != "unreachable" or not last_id or failures >= MAX_RESUMES:
-                    return exc.report(as_json=as_json)
+                    raise
             failures += 1
             if failures > MAX_RESUMES:
                 say(f"the stream was cut {failures} times; go on with: cozyctl runs watch {run_id}")
@@ -95,16 +89,13 @@ def watch(run_id: str, url: str, as_json: bool) -> int:
         return EXIT_INTERRUPTED
 
 
-@command.command("cancel", cls=Verb)
+@command.command("cancel", cls=ApiVerb)
 @click.argument("run_id")
 @url_option
 @json_option
 def cancel(run_id: str, url: str, as_json: bool) -> int:
     """Stop a run. One that is over stays as it is."""
-    try:
-        run = Api(url).post(f"/v1/runs/{run_id}/cancel")
-    except ApiError as exc:
-        return exc.report(as_json=as_json)
+    run = Api(url).post(f"/v1/runs/{run_id}/cancel")
     if as_json:
         print_json(run)
     else:
@@ -112,16 +103,13 @@ def cancel(run_id: str, url: str, as_json: bool) -> int:
     return 0
 
 
-@command.command("retry", cls=Verb)
+@command.command("retry", cls=ApiVerb)
 @click.argument("run_id")
 @url_option
 @json_option
 def retry(run_id: str, url: str, as_json: bool) -> int:
     """A new run with the payload of one that is over."""
-    try:
-        run = Api(url).post(f"/v1/runs/{run_id}/retry")
-    except ApiError as exc:
-        return exc.report(as_json=as_json)
+    run = Api(url).post(f"/v1/runs/{run_id}/retry")
     if as_json:
         print_json(run)
     else:

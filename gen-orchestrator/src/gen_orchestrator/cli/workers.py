@@ -6,10 +6,10 @@ from pathlib import Path
 import click
 
 from gen_orchestrator.auth.worker_tokens import AUDIENCE, ISSUER, KEY_NAME, WorkerClaims, WorkerTokens, id_by_hand
-from gen_orchestrator.cli.api import Api, ApiError, url_option
+from gen_orchestrator.cli.api import Api, ApiVerb, url_option
 from gen_orchestrator.cli.ps import workers_table
 from gen_orchestrator.cli.up import default_data
-from gen_worker.cli.output import Verb, json_option, print_json, print_line, say
+from gen_worker.cli.output import json_option, print_json, print_line, say
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 MAX_LIFE_S = 90 * 86400
@@ -20,15 +20,12 @@ def command() -> None:
     """Workers that are there, and tokens for those that are started by hand."""
 
 
-@command.command("list", cls=Verb)
+@command.command("list", cls=ApiVerb)
 @url_option
 @json_option
 def list_workers(url: str, as_json: bool) -> int:
     """Which workers there are, what they run, and which models they hold."""
-    try:
-        found = Api(url).get("/v1/workers")["data"]
-    except ApiError as exc:
-        return exc.report(as_json=as_json)
+    found = Api(url).get("/v1/workers")["data"]
     if as_json:
         print_json(found)
     else:
@@ -36,7 +33,7 @@ def list_workers(url: str, as_json: bool) -> int:
     return 0
 
 
-@command.command("token", cls=Verb)
+@command.command("token", cls=ApiVerb)
 @click.option("--release", "release_id", default="", metavar="RELEASE", help="Release that the worker serves; works without a server.")
 @click.option("--endpoint", default="", metavar="OWNER/ENDPOINT", help="The release that :prod of this endpoint points at now.")
 @click.option("--owner", default="local", show_default=True, help="Owner of the release, with --release.")
@@ -56,10 +53,7 @@ def token(release_id: str, endpoint: str, owner: str, ttl: str, data: Path | Non
         raise click.UsageError(f"no key of worker tokens in {folder}; name the data folder of the running platform with --data")
     if endpoint:
         owner = endpoint.partition("/")[0]
-        try:
-            release_id = _prod_of(Api(url), endpoint)
-        except ApiError as exc:
-            return exc.report(as_json=as_json)
+        release_id = _prod_of(Api(url), endpoint)
     worker_id = id_by_hand(release_id)
     made = WorkerTokens.from_folder(folder).issue(WorkerClaims(worker_id, owner, release_id, life_s=life_s))
     if as_json:
