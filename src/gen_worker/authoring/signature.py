@@ -64,7 +64,7 @@ class FunctionSpec(msgspec.Struct, frozen=True):
         return tuple(dict.fromkeys(i.model_ref.key for i in self.injections if i.model_ref.source is ModelRefSource.PAYLOAD))
 
     @property
-    def required_models(self) -> tuple[str, ...]:
+    def required_keys(self) -> tuple[str, ...]:
         """FIXED keys in parameter order."""
         return tuple(i.model_ref.key for i in self.injections if i.model_ref.source is ModelRefSource.FIXED)
 

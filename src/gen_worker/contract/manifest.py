@@ -69,7 +69,7 @@ class FunctionEntry(msgspec.Struct, frozen=True, kw_only=True):
     output_schema: Schema = {}
     incremental_output: bool = False
     injection_json: tuple[InjectionEntry, ...] = ()
-    required_models: tuple[str, ...] = ()
+    required_keys: tuple[str, ...] = msgspec.field(name="required_models", default=())  # of `[models]`; the file says `required_models`
     payload_repo_selectors: tuple[RepoSelector, ...] = ()
     delta_type: TypeName | UnsetType | None = UNSET
     delta_schema_sha256: str | UnsetType = UNSET
@@ -84,7 +84,7 @@ class WebsocketEntry(msgspec.Struct, frozen=True, kw_only=True):
     module: str
     resources: dict[str, Any] = {}
     injection_json: tuple[InjectionEntry, ...] = ()
-    required_models: tuple[str, ...] = ()
+    required_keys: tuple[str, ...] = msgspec.field(name="required_models", default=())  # of `[models]`; the file says `required_models`
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

@@ -129,7 +129,7 @@ def function_entry(spec: FunctionSpec, settings: Mapping[str, Any], keyspace: Ma
         output_schema=output,
         incremental_output=streams,
         injection_json=_injections(spec),
-        required_models=spec.required_models,
+        required_keys=spec.required_keys,
         payload_repo_selectors=tuple(RepoSelector(field) for field in spec.selecting_fields),
         delta_type=output_type if streams else UNSET,
         delta_schema_sha256=output_sha256 if streams else UNSET,
@@ -144,7 +144,7 @@ def _websocket_entry(spec: FunctionSpec) -> WebsocketEntry:
         module=spec.module,
         resources=spec.resources.to_dict(),
         injection_json=_injections(spec),
-        required_models=spec.required_models,
+        required_keys=spec.required_keys,
     )
 
 

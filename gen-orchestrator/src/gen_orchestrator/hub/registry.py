@@ -247,7 +247,7 @@ def _function_settings(manifest: Manifest, entry: FunctionEntry) -> FunctionSett
         max_attempts=settings.max_attempts,
         queue_max=settings.queue_max,
         durable=settings.durable,
-        models=tuple(keys.get(key, canonical_ref(key)) for key in entry.required_models),
+        models=tuple(keys.get(key, canonical_ref(key)) for key in entry.required_keys),
         models_by_key=keys,
         model_fields=tuple(selector.field for selector in entry.payload_repo_selectors),
     )

@@ -18,7 +18,7 @@ def release_config(manifest: Manifest) -> ReleaseConfig | None:
     for entry in manifest.entries:
         table = tables[entry.name]
         supported |= dict.fromkeys(canonical_ref(spec.ref) for spec in table.values())
-        required |= dict.fromkeys(canonical_ref(table[key].ref) for key in entry.required_models if key in table)
+        required |= dict.fromkeys(canonical_ref(table[key].ref) for key in entry.required_keys if key in table)
     return ReleaseConfig(
         supported_refs=tuple(supported),
         required_refs=tuple(required),
