@@ -10,6 +10,7 @@ import apsw
 import pytest
 from test_store import SUCCESS, a_run, lead
 
+from gen_orchestrator.domain.access import AuditRow, Key
 from gen_orchestrator.domain.webhooks import Delivery, Try
 from gen_orchestrator.store import archive, tables
 from gen_orchestrator.store.archive import ArchiveError
@@ -48,12 +49,14 @@ def fill(store: DatabaseStore) -> None:
     store.apply(leader.epoch, [Lease("r1", 1, "w", 1.25), AppendEvents("r1", 1, 1, 2, b'["\xc3\xa4"]', "inst", 7)])
     store.apply(leader.epoch, [Lease("r2", 1, "w", 1.0), Finish("r2", 1, SUCCESS, DELIVERY), RequestCancel("r3")])
     store.trim(1e12, 10)
+    store.add_key(Key(key_id="k", owner="ann", name="ci", scopes=("admin",), secret_sha256="ab", created_at=1.0))
+    store.add_audit(AuditRow(row_id="1", at=1.0, owner="ann", actor="local", action="key.created", subject="k"))
 
 
 def shown(store: DatabaseStore) -> object:
     return (
         store.list_runs(RunFilter(limit=100)), store.open_runs(), store.releases(), store.tags(), store.tag_history("ann", "e", "f", "prod"),
-        store.events_of("r1"), store.deliveries_of("r2"),
+        store.events_of("r1"), store.deliveries_of("r2"), store.list_keys(), store.audit("", 9),
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gen_orchestrator.domain.access import AuditRow, Key
 from gen_orchestrator.domain.runs import CANCELED_ERROR, Ending, Run, RunError, RunState
 from gen_orchestrator.domain.webhooks import Delivery, Try
 from gen_orchestrator.store.base import DeposedError, Leader, OldRun, Release, RunFilter, Store, Tag
@@ -298,6 +299,25 @@ OPS = st.one_of(
     st.builds(Finish, IDS, ATTEMPTS, ENDINGS),
     st.builds(RequestCancel, IDS),
 )
+
+
+def test_keys_and_the_audit(store: Store, make_store: Callable[[], Store]) -> None:
+    keys = [
+        Key(key_id=f"k{n}", owner="ann", name="ci", scopes=("invoke", "publish"), secret_sha256="ab", created_at=float(n)) for n in (1, 2)
+    ]
+    for key in keys:
+        store.add_key(key)
+    assert [store.revoke_key(key_id, 5.0) for key_id in ("k1", "k1", "k3")] == [True, False, False]
+    rows = [
+        AuditRow(row_id=str(n), at=float(n), owner=owner, actor="key:k1", action="promote", subject="e/f:prod", detail="rel-1")
+        for n, owner in enumerate(("ann", "bob", "ann"))
+    ]
+    for row in (*rows, rows[0]):
+        store.add_audit(row)
+    again = make_store()
+    assert again.list_keys() == [msgspec.structs.replace(keys[0], revoked_at=5.0), keys[1]]
+    assert again.audit("ann", 10) == [rows[2], rows[0]]
+    assert again.audit("", 2) == [rows[2], rows[1]]
 
 
 @given(batches=st.lists(st.lists(OPS, max_size=5), max_size=8))

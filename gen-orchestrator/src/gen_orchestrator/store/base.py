@@ -9,6 +9,7 @@ from typing import Protocol
 
 import msgspec
 
+from gen_orchestrator.domain.access import AuditRow, Key
 from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.domain.webhooks import Delivery
 from gen_orchestrator.store.ops import Op, Result
@@ -165,6 +166,24 @@ class ReleaseStore(Protocol):
         ...
 
 
+class KeyStore(Protocol):
+    """Keys of callers, and the audit: rows that are only ever added."""
+
+    def add_key(self, key: Key) -> None: ...
+
+    def revoke_key(self, key_id: str, at: float) -> bool:
+        """Revoke a key that is not revoked yet; whether it was so."""
+        ...
+
+    def list_keys(self) -> list[Key]: ...
+
+    def add_audit(self, row: AuditRow) -> None: ...
+
+    def audit(self, owner: str, limit: int) -> list[AuditRow]:
+        """Newest first; of all owners where `owner` is empty."""
+        ...
+
+
 class Leadership(Protocol):
     """One leader at a time, by a lease row and a growing epoch in the same database."""
 
@@ -183,7 +202,7 @@ class Leadership(Protocol):
         ...
 
 
-class Store(RunStore, ReleaseStore, Leadership, Protocol):
+class Store(RunStore, ReleaseStore, KeyStore, Leadership, Protocol):
     """All of it, in one database."""
 
     def close(self) -> None: ...

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from gen_orchestrator.domain import runs
+from gen_orchestrator.domain.access import AuditRow, Key
 from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.domain.webhooks import Delivery
 from gen_orchestrator.store.base import DeposedError, EventChunk, Leader, OldRun, Release, RunFilter, Tag
@@ -38,6 +39,8 @@ class MemoryStore:
         self._releases: dict[str, Release] = {}
         self._tags: dict[tuple[str, str, str, str], list[Tag]] = {}
         self._deliveries: dict[str, Delivery] = {}
+        self._access_keys: dict[str, Key] = {}
+        self._audit: dict[str, AuditRow] = {}
         self._leader: Leader | None = None
         self._lease_until = 0.0
         self._epoch = 0
@@ -152,6 +155,31 @@ class MemoryStore:
     def tag_history(self, owner: str, endpoint: str, function: str, tag: str) -> list[Tag]:
         with self._lock:
             return list(reversed(self._tags.get((owner, endpoint, function, tag), [])))
+
+    def add_key(self, key: Key) -> None:
+        with self._lock:
+            self._access_keys[key.key_id] = key
+
+    def revoke_key(self, key_id: str, at: float) -> bool:
+        with self._lock:
+            key = self._access_keys.get(key_id)
+            if key is None or key.revoked_at:
+                return False
+            self._access_keys[key_id] = msgspec.structs.replace(key, revoked_at=at)
+            return True
+
+    def list_keys(self) -> list[Key]:
+        with self._lock:
+            return sorted(self._access_keys.values(), key=lambda key: (key.created_at, key.key_id))
+
+    def add_audit(self, row: AuditRow) -> None:
+        with self._lock:
+            self._audit.setdefault(row.row_id, row)
+
+    def audit(self, owner: str, limit: int) -> list[AuditRow]:
+        with self._lock:
+            found = [row for row in self._audit.values() if owner in ("", row.owner)]
+        return sorted(found, key=lambda row: row.row_id, reverse=True)[:limit]
 
     def campaign(self, node_id: str, address: str, lease_s: float, http_url: str = "") -> Leader | None:
         with self._lock:

@@ -46,6 +46,13 @@ STEPS: tuple[tuple[str, ...], ...] = (
         "create index deliveries_of on deliveries (run_id)",
     ),
     ("alter table runs add column suspicion integer not null default 0",),
+    (
+        "create table access_keys (key_id text primary key, owner text not null, name text not null, scopes {blob} not null, "
+        "secret_sha256 text not null, created_at {real} not null, expires_at {real} not null, revoked_at {real} not null)",
+        "create table audit (row_id text primary key, at {real} not null, owner text not null, actor text not null, action text not null, "
+        "subject text not null, detail text not null)",
+        "create index audit_of on audit (owner, row_id)",
+    ),
 )
 
 

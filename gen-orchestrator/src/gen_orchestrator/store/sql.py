@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from gen_orchestrator.domain.access import AuditRow, Key
 from gen_orchestrator.domain.runs import CANCELED_ERROR, Ending, Run, RunError, RunState
 from gen_orchestrator.domain.webhooks import Delivery, Try
 from gen_orchestrator.store.base import EventChunk, Leader, Release, RunFilter, Tag
@@ -88,6 +89,14 @@ TAGS = (
     "order by owner, endpoint, function, tag"
 )
 TAG_HISTORY = f"select {_TAG_COLUMNS} from tags where owner = ? and endpoint = ? and function = ? and tag = ? order by version desc"
+
+KEY_COLUMNS = ("key_id", "owner", "name", "scopes", "secret_sha256", "created_at", "expires_at", "revoked_at")
+AUDIT_COLUMNS = ("row_id", "at", "owner", "actor", "action", "subject", "detail")
+ADD_KEY = f"insert into access_keys ({', '.join(KEY_COLUMNS)}) values (?, ?, ?, ?, ?, ?, ?, ?)"
+REVOKE_KEY = "update access_keys set revoked_at = ? where key_id = ? and revoked_at = 0"
+KEYS = f"select {', '.join(KEY_COLUMNS)} from access_keys order by created_at, key_id"
+ADD_AUDIT = f"insert into audit ({', '.join(AUDIT_COLUMNS)}) values (?, ?, ?, ?, ?, ?, ?) on conflict do nothing"
+AUDIT = f"select {', '.join(AUDIT_COLUMNS)} from audit where (? = '' or owner = ?) order by row_id desc limit ?"
 
 _decode_error = msgspec.json.Decoder(RunError).decode
 _decode_tries = msgspec.json.Decoder(tuple[Try, ...]).decode
@@ -243,6 +252,25 @@ def release_of(row: Sequence[Any]) -> Release:
 
 def tag_of(row: Sequence[Any]) -> Tag:
     return Tag(**dict(zip(("owner", "endpoint", "function", "tag", "release_id", "version", "moved_at"), row, strict=True)))
+
+
+def key_row(key: Key) -> tuple[Any, ...]:
+    """A key as parameters of `ADD_KEY`."""
+    values = {name: getattr(key, name) for name in KEY_COLUMNS}
+    return tuple({**values, "scopes": _encode(key.scopes)}.values())
+
+
+def key_of(row: Sequence[Any]) -> Key:
+    values = dict(zip(KEY_COLUMNS, row, strict=True))
+    return Key(**{**values, "scopes": msgspec.json.decode(bytes(values["scopes"]), type=tuple[str, ...])})
+
+
+def audit_row(row: AuditRow) -> tuple[Any, ...]:
+    return tuple(getattr(row, name) for name in AUDIT_COLUMNS)
+
+
+def audit_of(row: Sequence[Any]) -> AuditRow:
+    return AuditRow(**dict(zip(AUDIT_COLUMNS, row, strict=True)))
 
 
 def chunk_of(row: Sequence[Any]) -> EventChunk:

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from gen_orchestrator.domain.access import AuditRow, Key
 from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.domain.webhooks import Delivery
 from gen_orchestrator.store import sql
@@ -96,6 +97,21 @@ class SqlStore(ABC):
 
     def tag_history(self, owner: str, endpoint: str, function: str, tag: str) -> list[Tag]:
         return [sql.tag_of(row) for row in self._read(sql.TAG_HISTORY, (owner, endpoint, function, tag))]
+
+    def add_key(self, key: Key) -> None:
+        self._change(sql.ADD_KEY, sql.key_row(key))
+
+    def revoke_key(self, key_id: str, at: float) -> bool:
+        return self._change(sql.REVOKE_KEY, (at, key_id))
+
+    def list_keys(self) -> list[Key]:
+        return [sql.key_of(row) for row in self._read(sql.KEYS)]
+
+    def add_audit(self, row: AuditRow) -> None:
+        self._change(sql.ADD_AUDIT, sql.audit_row(row))
+
+    def audit(self, owner: str, limit: int) -> list[AuditRow]:
+        return [sql.audit_of(row) for row in self._read(sql.AUDIT, (owner, owner, limit))]
 
     def resign(self, leader: Leader) -> None:
         self._change(sql.RESIGN, (leader.epoch,))

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from gen_orchestrator.store.sql import RUN_COLUMNS
+from gen_orchestrator.store.sql import AUDIT_COLUMNS, KEY_COLUMNS, RUN_COLUMNS
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -54,6 +54,8 @@ TABLES = (
         frozenset({"events"}),
     ),
     Table("deliveries", ("id", "run_id", "moment", "created_at", "state", "next_at", "tries"), frozenset({"tries"})),
+    Table("access_keys", KEY_COLUMNS, frozenset({"scopes"})),
+    Table("audit", AUDIT_COLUMNS),
 )
 IS_EMPTY = "select (select count(*) from runs) + (select count(*) from releases)"
 NO_LEASE = "update leader set lease_until = 0"
