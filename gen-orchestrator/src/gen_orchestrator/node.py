@@ -47,6 +47,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     peers: tuple[str, ...] = ()
     owns_workers: bool = True
     drain_s: float = 20.0
+    asks_for_keys: bool
     allow_private_webhooks: bool = False
     gpus: tuple[str, ...] = ()
     retention: RetentionSettings = RetentionSettings()
@@ -147,6 +148,7 @@ class Node:
             hosts=settings.hosts,
             owns_workers=owns_workers,
             drain_s=settings.drain_s,
+            asks_for_keys=settings.asks_for_keys,
             allow_private_webhooks=settings.allow_private_webhooks,
             gpus=settings.gpus,
             retention=settings.retention,

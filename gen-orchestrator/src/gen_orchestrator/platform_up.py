@@ -50,6 +50,7 @@ class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True):
     allow_private_webhooks: bool = False
     stands_by: bool = False
     drain_s: float = DRAIN_S
+    asks_for_keys: bool = False
     retention: RetentionSettings = RetentionSettings()
     record: Path | None = None
 
@@ -63,7 +64,12 @@ class Platform:
         self._show = show
         self.folders = ServedFolders(
             FolderSettings(
-                folders=settings.folders, data=settings.data, owner=settings.owner, follow=settings.follow, models=settings.models
+                folders=settings.folders,
+                data=settings.data,
+                owner=settings.owner,
+                follow=settings.follow,
+                models=settings.models,
+                gives_hub_tokens=settings.asks_for_keys and "COZY_HUB_URL" not in os.environ,
             ),
             show,
         )
@@ -101,6 +107,7 @@ class Platform:
                 peers=settings.peers,
                 owns_workers=not settings.stands_by,
                 drain_s=settings.drain_s,
+                asks_for_keys=settings.asks_for_keys,
                 allow_private_webhooks=settings.allow_private_webhooks,
                 gpus=await asyncio.to_thread(find_gpus, os.environ.get("CUDA_VISIBLE_DEVICES")),
                 retention=settings.retention,

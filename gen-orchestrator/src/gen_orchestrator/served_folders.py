@@ -20,13 +20,15 @@ WATCH_S = 0.5
 
 
 class FolderSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Which folders, for whom. `models`: KEY=FOLDER overrides for all of them; copies of the sources lie below `data`."""
+    """Which folders, for whom. `models`: KEY=FOLDER overrides for all of them; copies of the sources lie below `data`.
+    `gives_hub_tokens`: workers need one, to get models from this platform."""
 
     folders: tuple[Path, ...]
     data: Path
     owner: str
     follow: bool = False
     models: tuple[str, ...] = ()
+    gives_hub_tokens: bool = False
 
 
 class ServedFolders:
@@ -96,6 +98,8 @@ class ServedFolders:
 
     def _launch(self, term: Term, release: Release, taken: Snapshot) -> None:
         env = {"COZY_MODEL_OVERRIDES": ",".join(self._settings.models)} if self._settings.models else {}
+        if self._settings.gives_hub_tokens:
+            env["COZY_HUB_TOKEN"] = term.hub_token(release.owner)
         term.keeper.offer(
             Launch(
                 release_id=release.release_id,

@@ -16,8 +16,9 @@ import msgspec
 from starlette.types import ASGIApp
 
 from gen_orchestrator import tracing
+from gen_orchestrator.api.access import Guard, KeyRoutes, bearer_of
 from gen_orchestrator.api.admin import AdminRoutes
-from gen_orchestrator.api.app import build_app
+from gen_orchestrator.api.app import Rooms, build_app
 from gen_orchestrator.api.builds import BuildRoutes
 from gen_orchestrator.api.files import FileRoutes
 from gen_orchestrator.api.models import ModelRoutes
@@ -26,7 +27,9 @@ from gen_orchestrator.api.runs import RunRoutes
 from gen_orchestrator.api.streams import RunStreams
 from gen_orchestrator.api.workers import WorkerRoutes
 from gen_orchestrator.auth.folder_keys import folder_key
+from gen_orchestrator.auth.keys import Keys
 from gen_orchestrator.auth.worker_tokens import WorkerTokens
+from gen_orchestrator.domain.access import ALL_OWNERS, EVERYBODY, SCOPES, Caller
 from gen_orchestrator.domain.runs import Run, RunState
 from gen_orchestrator.domain.settings import FunctionSettings
 from gen_orchestrator.fleet.base import Fleet
@@ -52,11 +55,15 @@ from gen_orchestrator.store.base import EventChunk, Leader, Store, Tag
 from gen_orchestrator.store.writer import Writer
 from gen_orchestrator.webhooks import Receivers, Webhooks, WebhookSecret
 from gen_worker.clock import Clock
+from gen_worker.http.asgi import Request
 from gen_worker.http.hosts import HostPolicy
 from gen_worker.log import Log
 from gen_worker.wire.messages import ReleaseConfig
 
 TAKEOVER_GRACE_S = 10.0
+OPERATOR_KEY = "operator.key"
+HUB_TOKEN_LIFE_S = 90 * 24 * 3600
+MODELS_OF = "-"  # in the place of a run: such a token saves no files
 FILE_KEY = "file-tokens.key"
 
 
@@ -73,6 +80,7 @@ class TermSettings(msgspec.Struct, frozen=True, kw_only=True):
     hosts: HostPolicy
     owns_workers: bool
     drain_s: float
+    asks_for_keys: bool
     allow_private_webhooks: bool
     gpus: tuple[str, ...]
     retention: RetentionSettings
@@ -106,7 +114,7 @@ class Term:
         self._writer = Writer(store, leader.epoch, lambda: self._depose("a newer epoch writes"))
         tokens = WorkerTokens.from_folder(settings.data)
         secret = folder_key(settings.data / FILE_KEY, lambda: secrets.token_bytes(32))
-        file_tokens = FileTokens(secret, clock.unix_s)
+        file_tokens = self._file_tokens = FileTokens(secret, clock.unix_s)
 
         def files_of(run: Run) -> tuple[str, str]:
             return settings.http_url, file_tokens.issue(FileToken(run.owner, run.id, run.attempt))
@@ -150,17 +158,19 @@ class Term:
         waits = Waits(self.pool, clock, lambda release_id: self.keeper.failures.get(release_id, ""))
         runs = RunRoutes(self.registry, self.dispatcher, store, RunStreams(store, files), receivers, waits, files)
         admin = AdminRoutes(self.registry, self.dispatcher, self.pool, metrics, fitness, self.keeper.failures)
-        self.app: ASGIApp = build_app(
+        keys = self._access_keys = Keys(store, clock.unix_s)
+        rooms = Rooms(
             runs,
             FileRoutes(files, file_tokens),
-            WorkerRoutes(self.pool, self.keeper, tokens.jwks),
+            WorkerRoutes(self.pool, self.keeper, tokens.jwks, lambda worker_id: self._owner_of(worker_id.rpartition("-")[0])),
             admin,
-            ReleaseRoutes(self.registry, self._tag_moved),
-            BuildRoutes(self._builds, settings.owner),
+            ReleaseRoutes(self.registry, keys, self._tag_moved),
+            BuildRoutes(self._builds, keys, settings.owner),
             ModelRoutes(ModelStore(settings.data / "models"), SignedUrls(secret, settings.http_url, clock.unix_s)),
-            settings.hosts,
-            log,
+            KeyRoutes(keys, settings.owner),
         )
+        guard = Guard(keys, is_asking=settings.asks_for_keys)
+        self.app: ASGIApp = build_app(rooms, guard, lambda request: _worker_of(file_tokens, request), settings.hosts, log)
         retention = Retention(settings.retention, store, files, log, clock.unix_s)
         self._tasks = [
             asyncio.create_task(leadership.hold(store, leader, clock, self._depose, log), name="leader-hold"),
@@ -169,6 +179,8 @@ class Term:
 
     async def begin(self) -> None:
         """Take up what an earlier leader left; then workers may come. `StoreError` when it cannot be read."""
+        if self._settings.asks_for_keys:
+            await asyncio.to_thread(self._have_an_operator)
         self._take_up(*await asyncio.to_thread(self._open_runs))
         self.gateway.start()
         self.keeper.start()
@@ -194,6 +206,21 @@ class Term:
         await self._writer.close()
         if not self.over.done():
             await asyncio.to_thread(self._store.resign, self._leader)
+
+    def hub_token(self, owner: str) -> str:
+        """What a worker of this owner shows where it asks for models."""
+        return self._file_tokens.issue(FileToken(owner, MODELS_OF, 0), HUB_TOKEN_LIFE_S)
+
+    def _have_an_operator(self) -> None:
+        """Someone has to make the first keys: an operator's key lies in the data folder, for whoever may read that."""
+        path, keys = self._settings.data / OPERATOR_KEY, self._access_keys
+        if path.exists() and keys.verify(path.read_text().strip()) is not None:
+            return
+        _, text = keys.create(EVERYBODY, ALL_OWNERS, "operator", SCOPES)
+        path.unlink(missing_ok=True)
+        path.touch(0o600)
+        path.write_text(text + "\n")
+        self._log.info("keys.operator", path=str(path))
 
     def _owner_of(self, release_id: str) -> str | None:
         try:
@@ -250,3 +277,9 @@ class Term:
         if not self.over.done():
             self._log.error("leader.deposed", why=why, epoch=self._leader.epoch)
             self.over.set_result(why)
+
+
+def _worker_of(tokens: FileTokens, request: Request) -> Caller | None:
+    """A worker, by the token with which it asks for models or saves files."""
+    token = tokens.verify(bearer_of(request))
+    return Caller(token.owner, (), f"run:{token.run_id}") if token is not None else None

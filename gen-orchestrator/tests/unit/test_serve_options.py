@@ -15,8 +15,7 @@ from gen_orchestrator.main import main
         (["--data", "d"], {"GEN_ORCHESTRATOR_DRAIN_S": "-1"}, "GEN_ORCHESTRATOR_DRAIN_S=-1.0: expected seconds from 0"),
         (["--data", "d"], {"GEN_ORCHESTRATOR_KEEP_RUNS_S": "a week"}, "GEN_ORCHESTRATOR_KEEP_RUNS_S='a week': expected seconds from 60"),
         (["--data", "d"], {"GEN_ORCHESTRATOR_PUBLIC_URL": "example"}, "expected an address such as https://host"),
-        (["--data", "d", "--listen", "10.0.0.1:80"], {}, "nobody is asked for a key"),
-        (["--data", "d", "--worker-listen", "0.0.0.0:80", "--insecure-i-know"], {}, "add --advertise HOST"),
+        (["--data", "d", "--worker-listen", "0.0.0.0:80"], {}, "add --advertise HOST"),
         (["--data", "d", "--listen", "127.0.0.1"], {}, "expected HOST:PORT"),
         (
             ["--data", "d", "--listen", "127.0.0.1:0", "--worker-listen", "127.0.0.1:0", "--store", "mysql://x:secret@y/z"],

@@ -6,6 +6,7 @@ import msgspec
 
 from gen_orchestrator import __version__
 from gen_orchestrator.api import openapi
+from gen_orchestrator.api.access import caller_of
 from gen_orchestrator.api.workers import shown_worker
 from gen_orchestrator.hub.registry import Registry
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
@@ -48,21 +49,26 @@ class AdminRoutes:
 
     async def status(self, request: Request) -> None:
         """`GET /v1/status`: queues and workers now, as `cozyctl ps` shows them."""
+        caller = caller_of(request)
+        seen = {release.release_id for release in self._registry.releases(caller.own())}
         lanes = [
             {"release_id": lane.release_id, "function": lane.function, "queued": len(lane.queue), "running": lane.running}
             for lane in self._dispatcher.lanes.all()
+            if lane.release_id in seen
         ]
-        tags = [{"ref": f"{t.owner}/{t.endpoint}/{t.function}:{t.tag}", "release_id": t.release_id} for t in self._registry.tags()]
+        tags = [
+            {"ref": f"{t.owner}/{t.endpoint}/{t.function}:{t.tag}", "release_id": t.release_id} for t in self._registry.tags(caller.own())
+        ]
         body = {
             "version": __version__,
-            "open_runs": len(self._dispatcher.open),
+            "open_runs": sum(caller.sees(open_run.run.owner) for open_run in self._dispatcher.open.values()),
             "lanes": lanes,
-            "workers": [shown_worker(worker) for worker in self._pool],
+            "workers": [shown_worker(worker) for worker in self._pool if caller.sees(worker.owner)],
             "tags": tags,
-            "paused": self._fitness.paused,
-            "failures": {release_id: text[-FAILURE_CHARACTERS:] for release_id, text in self._failures.items()},
+            "paused": {release_id: why for release_id, why in self._fitness.paused.items() if release_id in seen},
+            "failures": {release_id: text[-FAILURE_CHARACTERS:] for release_id, text in self._failures.items() if release_id in seen},
         }
         await request.answer(200, msgspec.json.encode(body))
 
     async def openapi(self, request: Request) -> None:
-        await request.answer(200, msgspec.json.encode(openapi.document(self._registry)))
+        await request.answer(200, msgspec.json.encode(openapi.document(self._registry, caller_of(request).own())))

@@ -1,10 +1,12 @@
 """The routes of the control plane as one ASGI application."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette import types
+from starlette.types import ASGIApp, Receive, Send
 
+from gen_orchestrator.api.access import Guard, KeyRoutes
 from gen_orchestrator.api.admin import AdminRoutes
 from gen_orchestrator.api.builds import BuildRoutes
 from gen_orchestrator.api.docs import DocsRoutes
@@ -13,6 +15,7 @@ from gen_orchestrator.api.models import ModelRoutes
 from gen_orchestrator.api.releases import ReleaseRoutes
 from gen_orchestrator.api.runs import RunRoutes
 from gen_orchestrator.api.workers import WorkerRoutes
+from gen_orchestrator.domain.access import Caller, Scope
 from gen_orchestrator.store.base import StoreError, StoreFullError
 from gen_worker.http.asgi import Endpoint, Handler, Request, RequestError, build_router
 from gen_worker.http.hosts import HostPolicy
@@ -20,21 +23,24 @@ from gen_worker.http.problems import PROBLEM_JSON, problem
 from gen_worker.log import Log
 
 RESERVED = frozenset(
-    {"runs", "releases", "workers", "status", "files", "endpoints", "tags", "builds", "models", "blobs"}
+    {"runs", "releases", "workers", "status", "files", "endpoints", "tags", "builds", "models", "blobs", "keys", "me", "audit"}
 )  # no owner has such a name
 
 
-def build_app(
-    runs: RunRoutes,
-    files: FileRoutes,
-    workers: WorkerRoutes,
-    admin: AdminRoutes,
-    releases: ReleaseRoutes,
-    builds: BuildRoutes,
-    models: ModelRoutes,
-    hosts: HostPolicy,
-    log: Log,
-) -> ASGIApp:
+class Rooms(msgspec.Struct, frozen=True):
+    """The handlers of all routes, by what they are about."""
+
+    runs: RunRoutes
+    files: FileRoutes
+    workers: WorkerRoutes
+    admin: AdminRoutes
+    releases: ReleaseRoutes
+    builds: BuildRoutes
+    models: ModelRoutes
+    keys: KeyRoutes
+
+
+def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller | None], hosts: HostPolicy, log: Log) -> ASGIApp:
     """All routes. Whatever a handler raises becomes a problem."""
 
     async def on_error(request: Request, exc: Exception) -> None:
@@ -59,53 +65,71 @@ def build_app(
         await request.answer(500, msgspec.json.encode(body), PROBLEM_JSON)
 
     docs = DocsRoutes()
-    routes: Sequence[tuple[str, str, Handler]] = [
-        ("GET", "/v1/runs", runs.list),
-        ("GET", "/v1/runs/{run_id}", runs.get),
-        ("PUT", "/v1/runs/{run_id}", runs.put),
-        ("GET", "/v1/runs/{run_id}/events", runs.events),
-        ("GET", "/v1/runs/{run_id}/webhooks", runs.webhooks),
-        ("POST", "/v1/runs/{run_id}/cancel", runs.cancel),
-        ("POST", "/v1/runs/{run_id}/retry", runs.retry),
-        ("GET", "/v1/status", admin.status),
-        ("GET", "/v1/workers", workers.list),
-        ("GET", "/v1/workers/{worker_id}/logs", workers.logs),
-        ("POST", "/v1/workers/{worker_id}/drain", workers.drain),
-        ("GET", "/v1/releases", releases.list),
-        ("GET", "/v1/releases/{release_id}", releases.get),
-        ("GET", "/v1/releases/{release_id}/diff/{other_id}", releases.diff),
-        ("GET", "/v1/tags", releases.tags),
-        ("POST", "/v1/endpoints/publish", builds.publish),
-        ("GET", "/v1/models", models.list),
-        ("GET", "/v1/models/{owner}/{repo}", models.get),
-        ("DELETE", "/v1/models/{owner}/{repo}", models.remove),
-        ("PUT", "/v1/models/{owner}/{repo}/tags/{tag}", models.push),
-        ("DELETE", "/v1/models/{owner}/{repo}/tags/{tag}", models.remove),
-        ("PUT", "/v1/blobs/{digest}", models.put_blob),
-        ("GET", "/v1/blobs/{digest}", models.get_blob),
+    runs, files, workers, admin = rooms.runs, rooms.files, rooms.workers, rooms.admin
+    releases, builds, models, keys = rooms.releases, rooms.builds, rooms.models, rooms.keys
+    invoke = guard("invoke", runs.invoke)
+    asked: Sequence[tuple[Scope | None, str, str, Handler]] = [
+        ("invoke", "GET", "/v1/runs", runs.list),
+        ("invoke", "GET", "/v1/runs/{run_id}", runs.get),
+        ("invoke", "PUT", "/v1/runs/{run_id}", runs.put),
+        ("invoke", "GET", "/v1/runs/{run_id}/events", runs.events),
+        ("invoke", "GET", "/v1/runs/{run_id}/webhooks", runs.webhooks),
+        ("invoke", "POST", "/v1/runs/{run_id}/cancel", runs.cancel),
+        ("invoke", "POST", "/v1/runs/{run_id}/retry", runs.retry),
+        (None, "GET", "/v1/status", admin.status),
+        (None, "GET", "/v1/workers", workers.list),
+        (None, "GET", "/v1/workers/{worker_id}/logs", workers.logs),
+        ("admin", "POST", "/v1/workers/{worker_id}/drain", workers.drain),
+        (None, "GET", "/v1/releases", releases.list),
+        (None, "GET", "/v1/releases/{release_id}", releases.get),
+        (None, "GET", "/v1/releases/{release_id}/diff/{other_id}", releases.diff),
+        (None, "GET", "/v1/tags", releases.tags),
+        (None, "GET", "/v1/endpoints/{owner}/{endpoint}/functions/{function}/tags/{tag}", releases.tag),
+        ("promote", "PUT", "/v1/endpoints/{owner}/{endpoint}/functions/{function}/tags/{tag}", releases.move),
+        ("publish", "POST", "/v1/endpoints/publish", builds.publish),
+        ("publish", "GET", "/v1/builds", builds.list),
+        ("publish", "GET", "/v1/builds/{build_id}", builds.get),
+        ("publish", "GET", "/v1/builds/{build_id}/logs", builds.logs),
+        ("publish", "POST", "/v1/builds/{build_id}/cancel", builds.cancel),
+        (None, "GET", "/v1/models", models.list),
+        (None, "GET", "/v1/models/{owner}/{repo}", models.get),
+        ("publish", "DELETE", "/v1/models/{owner}/{repo}", models.remove),
+        ("publish", "PUT", "/v1/models/{owner}/{repo}/tags/{tag}", models.push),
+        ("publish", "DELETE", "/v1/models/{owner}/{repo}/tags/{tag}", models.remove),
+        ("publish", "PUT", "/v1/blobs/{digest}", models.put_blob),
+        (None, "GET", "/v1/files/{owner}/{ref:path}", files.download),
+        (None, "GET", "/v1/me", keys.me),
+        ("admin", "GET", "/v1/keys", keys.list),
+        ("admin", "POST", "/v1/keys", keys.create),
+        ("admin", "DELETE", "/v1/keys/{key_id}", keys.revoke),
+        ("admin", "GET", "/v1/audit", keys.audit),
+        ("admin", "GET", "/metrics", admin.metrics),
+        (None, "GET", "/openapi.json", admin.openapi),
+    ]
+    of_workers: Sequence[tuple[str, str, Handler]] = [
         ("POST", "/api/v1/public/models/request", models.request_public),
         ("POST", "/api/v1/repos/{owner}/{repo}/resolve_artifact", models.resolve_artifact),
         ("GET", "/api/v1/repos/{owner}/{repo}/snapshots/{digest}/manifest", models.snapshot),
-        ("GET", "/v1/builds", builds.list),
-        ("GET", "/v1/builds/{build_id}", builds.get),
-        ("GET", "/v1/builds/{build_id}/logs", builds.logs),
-        ("POST", "/v1/builds/{build_id}/cancel", builds.cancel),
-        ("GET", "/v1/endpoints/{owner}/{endpoint}/functions/{function}/tags/{tag}", releases.tag),
-        ("PUT", "/v1/endpoints/{owner}/{endpoint}/functions/{function}/tags/{tag}", releases.move),
-        ("GET", "/v1/files/{owner}/{ref:path}", files.download),
+    ]
+    # Open to all, or behind tokens and signatures of their own.
+    plain: Sequence[tuple[str, str, Handler]] = [
+        ("GET", "/v1/blobs/{digest}", models.get_blob),
         ("GET", "/api/v1/file/{ref:path}", files.read),
         ("PUT", "/api/v1/file/{ref:path}", files.put),
         ("POST", "/api/v1/file/{ref:path}", files.post),
         ("GET", "/livez", admin.livez),
         ("GET", "/.well-known/jwks.json", workers.jwks),
         ("GET", "/readyz", admin.readyz),
-        ("GET", "/metrics", admin.metrics),
-        ("GET", "/openapi.json", admin.openapi),
         ("GET", "/docs", docs.page),
         ("GET", "/docs/{name}", docs.file),
-        ("POST", "/v1/{owner}/{endpoint}/{function}", runs.invoke),  # the last: other paths look like it
     ]
-    return _Front(Endpoint(runs.invoke, on_error, hosts), build_router(routes, on_error, hosts))
+    routes = [
+        *((method, path, guard(scope, handler)) for scope, method, path, handler in asked),
+        *((method, path, guard(None, handler, worker_of)) for method, path, handler in of_workers),
+        *plain,
+        ("POST", "/v1/{owner}/{endpoint}/{function}", invoke),  # the last: other paths look like it
+    ]
+    return _Front(Endpoint(invoke, on_error, hosts), build_router(routes, on_error, hosts))
 
 
 class _Front:
@@ -115,7 +139,7 @@ class _Front:
         self._invoke = invoke
         self._router = router
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: types.Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST" and scope["path"].startswith("/v1/"):
             parts = scope["path"].split("/")
             if len(parts) == 5 and parts[2] not in RESERVED and all(parts[2:]):

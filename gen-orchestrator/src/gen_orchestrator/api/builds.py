@@ -4,6 +4,9 @@ import asyncio
 
 import msgspec
 
+from gen_orchestrator.api.access import caller_of
+from gen_orchestrator.auth.keys import Keys
+from gen_orchestrator.domain.access import ALL_OWNERS
 from gen_orchestrator.hub.builds import Build, Builds, QueueFullError
 from gen_worker.http.asgi import BodyReader, Request, RequestError
 from gen_worker.names import did_you_mean, is_run_id
@@ -15,9 +18,10 @@ _ARCHIVES = ("application/gzip", "application/x-gzip", "application/x-tar+gzip",
 
 
 class BuildRoutes:
-    """Handlers of `/v1/endpoints/publish` and `/v1/builds`. `owner` is whose releases are published here."""
+    """Handlers of `/v1/endpoints/publish` and `/v1/builds`. `owner` is whose releases are published where nobody says."""
 
-    def __init__(self, builds: Builds, owner: str) -> None:
+    def __init__(self, builds: Builds, keys: Keys, owner: str) -> None:
+        self._keys = keys
         self._builds = builds
         self._owner = owner
 
@@ -28,10 +32,12 @@ class BuildRoutes:
             detail = f"content-type {kind[:60]!r}: send the project as a gzip tar, application/gzip"
             raise RequestError(415, "unsupported_media_type", detail, hint="cozyctl publish makes and sends one")
         message = request.query().get("message", "")
+        caller = caller_of(request)
+        owner = self._owner if caller.owner == ALL_OWNERS else caller.owner
         if len(message) > MAX_MESSAGE_CHARACTERS:
             raise RequestError(400, "validation", f"a message of {len(message)} characters; at most {MAX_MESSAGE_CHARACTERS}")
         try:
-            build, path = await asyncio.to_thread(self._builds.reserve, self._owner, message)
+            build, path = await asyncio.to_thread(self._builds.reserve, owner, message)
         except QueueFullError:
             detail = "too many builds wait already; come again when one of them is over"
             raise RequestError(429, "queue_full", detail, headers={"retry-after": "30"}) from None
@@ -42,6 +48,7 @@ class BuildRoutes:
                     chunk = await reader.next_chunk()
                     if chunk:
                         await asyncio.to_thread(file.write, chunk)
+            await asyncio.to_thread(self._keys.note, caller, owner, "published", build.build_id, message)
             await self._builds.submit(build)
         except BaseException as exc:
             await asyncio.shield(asyncio.to_thread(self._builds.drop, build))
@@ -54,7 +61,9 @@ class BuildRoutes:
 
     async def list(self, request: Request) -> None:
         """`GET /v1/builds`: newest first."""
-        await request.answer(200, msgspec.json.encode({"data": self._builds.newest_first(request.query().get("owner", ""))}))
+        await request.answer(
+            200, msgspec.json.encode({"data": self._builds.newest_first(caller_of(request).own(request.query().get("owner", "")))})
+        )
 
     async def get(self, request: Request) -> None:
         """`GET /v1/builds/{build_id}[?wait=n]`: waits up to n seconds for its end."""
@@ -85,7 +94,8 @@ class BuildRoutes:
     def _build(self, request: Request) -> Build:
         build_id = request.parts["build_id"]
         build = self._builds.get(build_id) if is_run_id(build_id) else None
-        if build is None:
-            near = did_you_mean(build_id[:100], [each.build_id for each in self._builds.newest_first()])
+        caller = caller_of(request)
+        if build is None or not caller.sees(build.owner):
+            near = did_you_mean(build_id[:100], [each.build_id for each in self._builds.newest_first(caller.own())])
             raise RequestError(404, "not_found", f"there is no build {build_id[:100]!r}.{near}", error="unknown_build")
         return build

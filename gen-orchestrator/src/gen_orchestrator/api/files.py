@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from gen_orchestrator.api.access import bearer_of, caller_of
 from gen_orchestrator.hub.files import FileToken, FileTokens, RunFiles, Saving
 from gen_worker.contract.files import SHA256_HEADER, SIZE_HEADER, TYPE_HEADER, SavedFile
 from gen_worker.http.asgi import BodyReader, Request, RequestError
@@ -47,7 +48,7 @@ class FileRoutes:
     async def download(self, request: Request) -> None:
         """`GET /v1/files/{owner}/{ref}`: an output of a run that succeeded."""
         owner, ref = request.parts["owner"], request.parts["ref"]
-        path = await asyncio.to_thread(self._files.find, owner, ref)
+        path = await asyncio.to_thread(self._files.find, owner, ref) if caller_of(request).sees(owner) else None
         if path is None:
             raise RequestError(404, "not_found", f"no file {ref[:200]!r} of {owner[:64]!r}", error="unknown_file")
         headers = {"x-content-type-options": "nosniff", "content-security-policy": "sandbox"}
@@ -89,8 +90,7 @@ class FileRoutes:
             raise RequestError(403, "auth", detail, error="sealed")
 
     def _token(self, request: Request) -> FileToken:
-        scheme, _, text = request.header(b"authorization").partition(" ")
-        token = self._tokens.verify(text.strip()) if scheme.lower() == "bearer" else None
+        token = self._tokens.verify(bearer_of(request))
         if token is None:
             raise RequestError(401, "auth", "the file token is not accepted")
         return token

@@ -4,6 +4,7 @@ import asyncio
 
 import msgspec
 
+from gen_orchestrator.api.access import caller_of
 from gen_orchestrator.hub.models import ModelFile, ModelStore, NoVariantError, Repo, UnknownModelError, Version
 from gen_orchestrator.hub.signed_urls import SignedUrls
 from gen_worker.contract.hub import ArtifactRequest, HubFile, ModelAnswer, ModelRequest, SnapshotManifest
@@ -33,7 +34,7 @@ class ModelRoutes:
 
     async def list(self, request: Request) -> None:
         """`GET /v1/models[?owner=]`."""
-        repos = await asyncio.to_thread(self._store.repos, request.query().get("owner", ""))
+        repos = await asyncio.to_thread(self._store.repos, caller_of(request).own(request.query().get("owner", "")))
         await request.answer(200, msgspec.json.encode({"data": [_shown(repo) for repo in repos]}))
 
     async def get(self, request: Request) -> None:
@@ -147,6 +148,8 @@ class ModelRoutes:
         await request.answer(200, msgspec.json.encode(self._manifest(found)))
 
     async def _answer(self, request: Request, ref: CozyRef, precisions: tuple[str, ...]) -> None:
+        if ref.owner != MIRROR_OWNER and not caller_of(request).sees(ref.owner):  # mirrors of Hugging Face are for all
+            raise RequestError(404, "not_found", f"there is no model {ref.repo_id()!r} here", error="unknown_model")
         try:
             found = await asyncio.to_thread(self._store.resolve, ref, precisions)
         except UnknownModelError as exc:
@@ -179,6 +182,8 @@ class ModelRoutes:
             raise RequestError(400, "validation", str(exc)) from None
         if not isinstance(ref, CozyRef) or ref.repo_id() != text:
             raise RequestError(400, "validation", f"{text[:100]!r}: expected owner/repo")
+        if not caller_of(request).sees(ref.owner):
+            raise RequestError(404, "not_found", f"there is no model {text!r} here", error="unknown_model")
         return ref
 
 

@@ -38,13 +38,13 @@ _OPTIONS: Schema = {
 }
 
 
-def document(registry: Registry) -> dict[str, Any]:
-    """The document. Functions at `prod` have the plain path, others `:tag`."""
+def document(registry: Registry, owner: str = "") -> dict[str, Any]:
+    """The document, with the functions of one owner, "" for all. Functions at `prod` have the plain path, others `:tag`."""
     _, schemas = schema_components([RunObject, RunPage, Problem, FieldError], REF)
     components = Components(schemas)
     run_schema = schemas["RunObject"]
     paths: dict[str, Any] = {}
-    for tag in registry.tags():
+    for tag in registry.tags(owner):
         for entry in registry.manifest(tag.release_id).functions:
             if entry.name == tag.function:
                 suffix = "" if tag.tag == PROD else f":{tag.tag}"

@@ -10,15 +10,17 @@ from typing import Any
 
 import msgspec
 
+from gen_orchestrator.api.access import caller_of
 from gen_orchestrator.api.envelope import refused
 from gen_orchestrator.api.json_bodies import JsonError, read_json
+from gen_orchestrator.auth.keys import Keys
 from gen_orchestrator.domain.compatibility import Change, changes, function_changes
 from gen_orchestrator.hub.registry import NotFoundError, Registry, TagMovedError, TagNameError
 from gen_orchestrator.store.base import Release, Tag
 from gen_worker.contract.manifest import FunctionEntry
 from gen_worker.errors import FieldError
 from gen_worker.http.asgi import Request, RequestError
-from gen_worker.names import is_tag
+from gen_worker.names import did_you_mean, is_tag
 
 MAX_BODY_BYTES = 64 << 10
 
@@ -34,14 +36,15 @@ class MoveTag(msgspec.Struct, forbid_unknown_fields=True):
 class ReleaseRoutes:
     """Handlers of `/v1/releases`, `/v1/tags` and `/v1/endpoints/.../tags/...`. `on_tag_moved` is called after each move."""
 
-    def __init__(self, registry: Registry, on_tag_moved: Callable[[Tag], None]) -> None:
+    def __init__(self, registry: Registry, keys: Keys, on_tag_moved: Callable[[Tag], None]) -> None:
+        self._keys = keys
         self._registry = registry
         self._on_tag_moved = on_tag_moved
 
     async def list(self, request: Request) -> None:
         """`GET /v1/releases[?owner=&endpoint=]`: newest first, with the tags that point at each."""
         query = request.query()
-        owner, endpoint = query.get("owner", ""), query.get("endpoint", "")
+        owner, endpoint = caller_of(request).own(query.get("owner", "")), query.get("endpoint", "")
         pointing: dict[str, list[str]] = {}
         for tag in self._registry.tags(owner, endpoint):
             pointing.setdefault(tag.release_id, []).append(f"{tag.function}:{tag.tag}")
@@ -50,14 +53,14 @@ class ReleaseRoutes:
 
     async def get(self, request: Request) -> None:
         """`GET /v1/releases/{release_id}`: with its manifest."""
-        release = self._release(request.parts["release_id"])
+        release = self._release(request, "release_id")
         tags = [f"{tag.function}:{tag.tag}" for tag in self._registry.tags(release.owner) if tag.release_id == release.release_id]
         body = {**self._shown(release), "tags": tags, "manifest": msgspec.Raw(release.manifest)}
         await request.answer(200, msgspec.json.encode(body))
 
     async def diff(self, request: Request) -> None:
         """`GET /v1/releases/{release_id}/diff/{other_id}`: what callers meet when a tag moves from the first to the second."""
-        old, new = self._release(request.parts["release_id"]), self._release(request.parts["other_id"])
+        old, new = self._release(request, "release_id"), self._release(request, "other_id")
         if (old.owner, old.endpoint) != (new.owner, new.endpoint):
             detail = f"{old.release_id} is of {old.owner}/{old.endpoint}, {new.release_id} of {new.owner}/{new.endpoint}"
             raise RequestError(400, "validation", f"{detail}; expected two releases of one endpoint")
@@ -69,13 +72,14 @@ class ReleaseRoutes:
         """`GET /v1/tags[?owner=&endpoint=&function=]`."""
         query = request.query()
         function = query.get("function", "")
-        found = self._registry.tags(query.get("owner", ""), query.get("endpoint", ""))
+        found = self._registry.tags(caller_of(request).own(query.get("owner", "")), query.get("endpoint", ""))
         await request.answer(200, msgspec.json.encode({"data": [tag for tag in found if function in ("", tag.function)]}))
 
     async def tag(self, request: Request) -> None:
         """`GET /v1/endpoints/{owner}/{endpoint}/functions/{function}/tags/{tag}`: where it points, and each place where it has pointed."""
         parts = request.parts
         names = parts["owner"], parts["endpoint"], parts["function"], parts["tag"]
+        self._check_owner(request)
         try:
             self._registry.resolve(*names)
         except NotFoundError as exc:
@@ -87,6 +91,7 @@ class ReleaseRoutes:
         """`PUT /v1/endpoints/{owner}/{endpoint}/functions/{function}/tags/{tag}`."""
         parts = request.parts
         names = parts["owner"], parts["endpoint"], parts["function"], parts["tag"]
+        self._check_owner(request)
         if not is_tag(parts["tag"]):
             raise RequestError(400, "validation", str(TagNameError(parts["tag"])), error="invalid_tag")
         try:
@@ -95,6 +100,8 @@ class ReleaseRoutes:
             raise refused(exc, "the body") from None
         except msgspec.ValidationError as exc:
             raise RequestError(400, "validation", f'{exc}; expected {{"release_id": "...", "expected": "..."}}') from None
+        if not caller_of(request).sees(self._owner_of(wanted.release_id)):
+            raise RequestError(404, "not_found", f"there is no release {wanted.release_id[:100]!r}", error="unknown_release")
         try:
             if not wanted.breaking:
                 await asyncio.to_thread(self._check_callers, *names, wanted.release_id)
@@ -103,6 +110,10 @@ class ReleaseRoutes:
             raise RequestError(404, "not_found", str(exc)) from None
         except TagMovedError as exc:
             raise RequestError(409, "conflict", str(exc)) from None
+        subject = f"{tag.endpoint}/{tag.function}:{tag.tag}"
+        await asyncio.to_thread(
+            self._keys.note, caller_of(request), tag.owner, "tag.moved", subject, f"{tag.release_id}, move {tag.version}"
+        )
         self._on_tag_moved(tag)
         await request.answer(200, msgspec.json.encode(tag))
 
@@ -127,11 +138,24 @@ class ReleaseRoutes:
         entries = self._registry.manifest(release_id).functions
         return next((entry for entry in entries if entry.name == function), None)
 
-    def _release(self, release_id: str) -> Release:
+    def _release(self, request: Request, part: str) -> Release:
+        release_id, caller = request.parts[part], caller_of(request)
+        known = [release.release_id for release in self._registry.releases(caller.own())]
+        if release_id not in known:
+            near = did_you_mean(release_id[:100], known)
+            raise RequestError(404, "not_found", f"there is no release {release_id[:100]!r}.{near}", error="unknown_release")
+        return self._registry.release(release_id)
+
+    def _owner_of(self, release_id: str) -> str:
         try:
-            return self._registry.release(release_id)
-        except NotFoundError as exc:
-            raise RequestError(404, "not_found", str(exc)) from None
+            return self._registry.release(release_id).owner
+        except NotFoundError:
+            return ""
+
+    def _check_owner(self, request: Request) -> None:
+        owner = request.parts["owner"]
+        if not caller_of(request).sees(owner):
+            raise RequestError(404, "not_found", f"there is no owner {owner[:64]!r}")
 
     def _shown(self, release: Release) -> dict[str, Any]:
         return {

@@ -11,11 +11,13 @@ from typing import Protocol
 import msgspec
 
 from gen_orchestrator.api import run_object as shown
+from gen_orchestrator.api.access import caller_of
 from gen_orchestrator.api.envelope import Invocation, read_invocation
 from gen_orchestrator.api.files import not_kept
 from gen_orchestrator.api.json_bodies import aside
 from gen_orchestrator.api.streams import RunStreams
 from gen_orchestrator.api.uploads import read_form
+from gen_orchestrator.domain.access import EVERYBODY
 from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.domain.webhooks import STARTED, Delivery, Target, read_target
 from gen_orchestrator.hub.files import RunFiles
@@ -87,7 +89,7 @@ class RunRoutes:
         parts = request.parts
         owner, endpoint = parts["owner"], parts["endpoint"]
         function, tag = _function_and_tag(parts["function"])
-        resolved = self.resolve(owner, endpoint, function, tag)
+        resolved = self.resolve(request, owner, endpoint, function, tag)
         if request.header(b"content-type")[:10].lower() == "multipart/":
             await self._invoke_form(request, resolved, owner, endpoint, function)
             return
@@ -133,14 +135,14 @@ class RunRoutes:
             raise RequestError(400, "validation", f"function={target[:100]!r}; expected owner/endpoint/function[:tag]")
         owner, endpoint, name = target.split("/")
         function, tag = _function_and_tag(name)
-        resolved = self.resolve(owner, endpoint, function, tag)
+        resolved = self.resolve(request, owner, endpoint, function, tag)
         run = self._new_run(request, resolved, owner, endpoint, function, await _invocation(body, target, resolved))
         run = msgspec.structs.replace(run, id=run_id)
         await self._answer(request, await self.submit(run, resolved))
 
     async def get(self, request: Request) -> None:
         """`GET /v1/runs/{run_id}[?wait=n]`; the file itself where the output is one and `Accept` names its type."""
-        run, open_run = await self.find(request.parts["run_id"])
+        run, open_run = await self.find(request)
         wait = request.query().get("wait")
         if wait is not None:
             wait_s = whole_number(wait)
@@ -172,7 +174,7 @@ class RunRoutes:
         if limit is None or not 1 <= limit <= MAX_PAGE_SIZE:
             raise RequestError(400, "validation", f"limit={query['limit'][:20]!r}; expected a number from 1 to {MAX_PAGE_SIZE}")
         wanted = RunFilter(
-            owner=query.get("owner", ""),
+            owner=caller_of(request).own(query.get("owner", "")),
             endpoint=query.get("endpoint", ""),
             function=query.get("function", ""),
             states=(_STATES.get(status, status),) if status else (),
@@ -191,7 +193,7 @@ class RunRoutes:
 
     async def cancel(self, request: Request) -> None:
         """`POST /v1/runs/{run_id}/cancel`: answers when the run is over, or when it has had its time to stop."""
-        run, open_run = await self.find(request.parts["run_id"])
+        run, open_run = await self.find(request)
         if open_run is not None:
             await self._dispatcher.cancel(run.id)
             await open_run.wait(CANCEL_WAIT_S)
@@ -200,10 +202,10 @@ class RunRoutes:
 
     async def retry(self, request: Request) -> None:
         """`POST /v1/runs/{run_id}/retry`: a new run with the payload of a finished one, which it names as its parent."""
-        run, open_run = await self.find(request.parts["run_id"])
+        run, open_run = await self.find(request)
         if open_run is not None and not open_run.is_over:
             raise RequestError(409, "conflict", f"run {run.id} is still {open_run.status}; cancel it first, or wait for its end")
-        resolved = self.resolve(run.owner, run.endpoint, run.function, run.tag)
+        resolved = self.resolve(request, run.owner, run.endpoint, run.function, run.tag)
         again = Run(
             id=new_run_id(),
             owner=run.owner,
@@ -228,31 +230,34 @@ class RunRoutes:
 
     async def events(self, request: Request) -> None:
         """`GET /v1/runs/{run_id}/events`."""
-        run, open_run = await self.find(request.parts["run_id"])
+        run, open_run = await self.find(request)
         await self._streams.follow(request, run, open_run)
 
     async def webhooks(self, request: Request) -> None:
         """`GET /v1/runs/{run_id}/webhooks`: what was told of the run, to whom, and what came of each try."""
-        run, _ = await self.find(request.parts["run_id"])
+        run, _ = await self.find(request)
         deliveries = await asyncio.to_thread(self._store.deliveries_of, run.id)
         url = read_target(run.webhook).url if run.webhook else ""
         await request.answer(200, msgspec.json.encode({"data": [_shown_delivery(each, run, url) for each in deliveries]}))
 
     # ---- parts that other routes use
 
-    def resolve(self, owner: str, endpoint: str, function: str, tag: str) -> Resolved:
+    def resolve(self, request: Request, owner: str, endpoint: str, function: str, tag: str) -> Resolved:
+        if not caller_of(request).sees(owner):
+            raise RequestError(404, "not_found", f"there is no owner {owner[:64]!r}", error="unknown_function")
         try:
             return self._registry.resolve(owner, endpoint, function, tag)
         except NotFoundError as exc:
             raise RequestError(404, "not_found", str(exc), error="unknown_function") from None
 
-    async def find(self, run_id: str) -> tuple[Run, OpenRun | None]:
-        """A run, and its present where it is open; `RequestError` 404."""
+    async def find(self, request: Request) -> tuple[Run, OpenRun | None]:
+        """The run that a path names, and its present where it is open; `RequestError` 404."""
+        run_id, caller = request.parts["run_id"], caller_of(request)
         open_run = self._dispatcher.open.get(run_id)
-        if open_run is not None and open_run.accepted is None:
+        if open_run is not None and open_run.accepted is None and caller.sees(open_run.run.owner):
             return open_run.run, open_run
         run = await asyncio.to_thread(self._store.get, run_id)
-        if run is None:
+        if run is None or not caller.sees(run.owner):
             raise RequestError(404, "not_found", f"there is no run {run_id[:100]!r}", error="unknown_run")
         return run, self._dispatcher.open.get(run_id)
 
@@ -286,6 +291,7 @@ class RunRoutes:
         options: InvokeOptions = invocation.options
         settings = resolved.settings
         traceparent = request.header(b"traceparent")
+        caller = caller_of(request)
         now = time.time()
         start_timeout_s = options.start_timeout_s or settings.start_timeout_s
         webhook = self._webhook(options) if options.webhook else b""
@@ -304,6 +310,7 @@ class RunRoutes:
             expires_at=now + start_timeout_s if start_timeout_s else 0.0,
             idempotency_key=idempotency_key(request),
             fingerprint=invocation.fingerprint,
+            invoker_id=caller.name if caller is not EVERYBODY else "",
             webhook=webhook,
             traceparent=traceparent if traceparent and TRACEPARENT.fullmatch(traceparent) else "",  # W3C: a wrong one is ignored
         )

@@ -2,10 +2,12 @@
 
 import asyncio
 import time
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import msgspec
 
+from gen_orchestrator.api.access import caller_of
 from gen_orchestrator.scheduling.pool import Pool, Worker
 from gen_worker.http.asgi import Request, RequestError
 from gen_worker.names import did_you_mean, is_run_id
@@ -34,16 +36,17 @@ class FleetView(Protocol):
 
 
 class WorkerRoutes:
-    """Handlers of `/v1/workers`."""
+    """Handlers of `/v1/workers`. `owner_of`: whose a worker is or was that has gone, by its id."""
 
-    def __init__(self, pool: Pool, fleet: FleetView, jwks: bytes) -> None:
+    def __init__(self, pool: Pool, fleet: FleetView, jwks: bytes, owner_of: Callable[[str], str | None]) -> None:
+        self._owner_of = owner_of
         self._jwks = jwks
         self._pool = pool
         self._fleet = fleet
 
     async def list(self, request: Request) -> None:
         """`GET /v1/workers`."""
-        await request.answer(200, msgspec.json.encode({"data": [shown_worker(worker) for worker in self._pool]}))
+        await request.answer(200, msgspec.json.encode({"data": [shown_worker(worker) for worker in self._seen(request)]}))
 
     async def jwks(self, request: Request) -> None:
         """`GET /.well-known/jwks.json`: the keys with which worker tokens are verified."""
@@ -65,7 +68,7 @@ class WorkerRoutes:
         while True:
             data = await asyncio.to_thread(self._fleet.log_from, worker_id, place, MAX_LOG_BYTES)
             if data is None:
-                raise self._unknown(worker_id)
+                raise self._unknown(request, worker_id)
             whole = data[: data.rfind(b"\n") + 1] or (data if len(data) == MAX_LOG_BYTES else b"")
             if whole or time.monotonic() >= deadline_s:
                 break
@@ -79,19 +82,25 @@ class WorkerRoutes:
         """`POST /v1/workers/{worker_id}/drain`: no more runs for this worker; it ends when those that it has are over."""
         worker_id = self._known(request)
         if not self._fleet.drain(worker_id):
-            raise self._unknown(worker_id)
+            raise self._unknown(request, worker_id)
         worker = self._pool.get(worker_id)
         body = shown_worker(worker) if worker is not None else {"worker_id": worker_id, "state": "draining"}
         await request.answer(202, msgspec.json.encode(body))
 
     def _known(self, request: Request) -> str:
         worker_id = request.parts["worker_id"]
-        if not is_run_id(worker_id):
-            raise self._unknown(worker_id)
+        caller, worker = caller_of(request), self._pool.get(worker_id)
+        owner = worker.owner if worker is not None else self._owner_of(worker_id)
+        if not is_run_id(worker_id) or not caller.sees(owner or ""):
+            raise self._unknown(request, worker_id)
         return worker_id
 
-    def _unknown(self, worker_id: str) -> RequestError:
-        near = did_you_mean(worker_id[:100], [worker.worker_id for worker in self._pool])
+    def _seen(self, request: Request) -> Iterator[Worker]:
+        caller = caller_of(request)
+        return (worker for worker in self._pool if caller.sees(worker.owner))
+
+    def _unknown(self, request: Request, worker_id: str) -> RequestError:
+        near = did_you_mean(worker_id[:100], [worker.worker_id for worker in self._seen(request)])
         return RequestError(404, "not_found", f"there is no worker {worker_id[:100]!r}.{near}", error="unknown_worker")
 
 

@@ -5,7 +5,7 @@ import hmac
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -82,7 +82,7 @@ class Keys:
         row = AuditRow(row_id=row_id, at=now_s, owner=owner, actor=by.name, action=action, subject=subject[:200], detail=detail[:500])
         self._store.add_audit(row)
 
-    def audit(self, owner: str = "", limit: int = 100) -> "list[AuditRow]":
+    def audit(self, owner: str = "", limit: int = 100) -> Sequence[AuditRow]:
         """Newest first. Blocking."""
         return self._store.audit(owner, limit)
 

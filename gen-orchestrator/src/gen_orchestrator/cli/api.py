@@ -10,14 +10,34 @@ import msgspec
 import urllib3
 from urllib3.exceptions import HTTPError
 
+from gen_orchestrator.cli.profiles import Profile, ProfileError, Profiles
 from gen_worker.cli.output import EXIT_AUTH, EXIT_FAILED, EXIT_NOT_FOUND, EXIT_TIMEOUT, EXIT_USAGE, Verb, fail
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 3700.0  # the server says something every 15 s while a run goes on
 
+
+def _default_url() -> str:
+    found = _profile()
+    return (found.orchestrator_url if found is not None else "") or DEFAULT_URL
+
+
+def _profile() -> Profile | None:
+    profiles = Profiles.of_user(os.environ)
+    try:
+        return profiles.read(*profiles.current())
+    except ProfileError as exc:
+        raise click.UsageError(f"COZY_PROFILE: {exc}") from None
+
+
 url_option = click.option(
-    "--url", default=DEFAULT_URL, envvar="COZY_URL", show_default=True, metavar="URL", help="The control plane. Also COZY_URL."
+    "--url",
+    default=_default_url,
+    envvar="COZY_URL",
+    show_default=f"the profile's, else {DEFAULT_URL}",
+    metavar="URL",
+    help="The control plane. Also COZY_URL.",
 )
 _STATUSES = {400: EXIT_USAGE, 422: EXIT_USAGE, 401: EXIT_AUTH, 403: EXIT_AUTH, 404: EXIT_NOT_FOUND, 504: EXIT_TIMEOUT}
 
@@ -46,13 +66,18 @@ class ApiVerb(Verb):
 
 
 class Api:
-    """One control plane. Blocking."""
+    """One control plane. Blocking. `key`: by default COZY_API_KEY, or the profile's where it is of this address."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, key: str | None = None) -> None:
         self._url = url.rstrip("/")
-        self._pool = urllib3.PoolManager(timeout=urllib3.Timeout(CONNECT_TIMEOUT_S, READ_TIMEOUT_S), retries=False)
-        key = os.environ.get("COZY_API_KEY", "")
+        self._pool = urllib3.PoolManager(timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S), retries=False)
+        if key is None:
+            key = os.environ.get("COZY_API_KEY", "") or self._key_of_profile()
         self._headers = {"authorization": f"Bearer {key}"} if key else {}
+
+    def _key_of_profile(self) -> str:
+        found = _profile()
+        return found.token if found is not None and found.orchestrator_url.rstrip("/") == self._url else ""
 
     def get(self, path: str, **query: Any) -> Any:
         return self._json("GET", path, query=query)

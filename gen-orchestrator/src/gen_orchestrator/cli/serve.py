@@ -8,14 +8,15 @@ from typing import Annotated
 import click
 import msgspec
 
-from gen_orchestrator.cli.up import DEFAULT_LISTEN, LOOPBACK, absolute_model
+from gen_orchestrator.cli.up import DEFAULT_LISTEN, absolute_model, needs_keys
 from gen_orchestrator.hub.retention import RetentionSettings
 from gen_orchestrator.platform_up import OWNER, Platform, PlatformSettings
 from gen_orchestrator.store.base import StoreError
 from gen_worker import event_loop
 from gen_worker.http.listening import ListenError, listening_socket
 from gen_worker.log import Log
-from gen_worker.settings.reading import Range, SettingError, Url, read_settings, split_list
+from gen_worker.settings import is_true
+from gen_worker.settings.reading import Flag, Range, SettingError, Url, read_settings, split_list
 
 
 class ServeSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
@@ -29,6 +30,7 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     gen_orchestrator_public_url: Url = ""
     gen_orchestrator_peers: str = ""
     gen_orchestrator_owner: str = OWNER
+    gen_orchestrator_keys: Flag = ""
     gen_orchestrator_drain_s: Annotated[float, Range(0, 3600, "seconds")] = 120.0
 
 
@@ -46,7 +48,8 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
 @click.option("--model", "models", multiple=True, metavar="KEY=FOLDER", help="Use a local folder for a model key. May be repeated.")
 @click.option("--allow-host", "hosts", multiple=True, metavar="NAME", help="Another name under which this server is reached.")
 @click.option("--allow-private-webhooks", is_flag=True, help="Webhooks may go to servers on this machine and network, too.")
-@click.option("--insecure-i-know", is_flag=True, help="Listen beyond this machine although nobody is asked for a key.")
+@click.option("--keys", "asks_for_keys", is_flag=True, help="Ask callers for keys on loopback, too; beyond it they are always asked.")
+@click.option("--insecure-i-know", is_flag=True, help="Listen beyond this machine and ask nobody for a key.")
 def command(
     folders: tuple[Path, ...],
     store: str | None,
@@ -61,6 +64,7 @@ def command(
     models: tuple[str, ...],
     hosts: tuple[str, ...],
     allow_private_webhooks: bool,
+    asks_for_keys: bool,
     insecure_i_know: bool,
 ) -> None:
     """Serve as one node of the control plane; of several on one PostgreSQL one leads, and the others stand by.
@@ -82,11 +86,6 @@ def command(
         host = host.strip("[]")
         if not colon:
             raise click.UsageError(f"{option} {address}: expected HOST:PORT, such as {DEFAULT_LISTEN}")
-        if host not in LOOPBACK and not insecure_i_know:
-            raise click.UsageError(
-                f"{option} {address} can be reached from other machines, and nobody is asked for a key: "
-                "listen on 127.0.0.1, or add --insecure-i-know"
-            )
         if host in ("0.0.0.0", "::", "") and not reached:  # noqa: S104 - refused here
             raise click.UsageError(f"{option} {address} is no address that others can be told: add --advertise HOST")
     for folder in folders:
@@ -105,6 +104,7 @@ def command(
         follow=follow,
         models=tuple(absolute_model(text) for text in models),
         allowed_hosts=hosts,
+        asks_for_keys=asks_for_keys or is_true(env.gen_orchestrator_keys) or needs_keys(http, insecure_i_know=insecure_i_know),
         allow_private_webhooks=allow_private_webhooks,
         stands_by=True,
         drain_s=env.gen_orchestrator_drain_s,

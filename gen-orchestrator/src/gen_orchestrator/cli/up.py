@@ -35,7 +35,8 @@ def default_data() -> Path:
 @click.option("--allow-host", "hosts", multiple=True, metavar="NAME", help="Another name under which this server is reached.")
 @click.option("--allow-private-webhooks", is_flag=True, help="Webhooks may go to servers on this machine and network, too.")
 @click.option("--record", type=click.Path(path_type=Path), metavar="FILE", help="Write what routing decides, and from what, to FILE.")
-@click.option("--insecure-i-know", is_flag=True, help="Listen beyond this machine although nobody is asked for a key.")
+@click.option("--keys", "asks_for_keys", is_flag=True, help="Ask callers for keys on loopback, too; beyond it they are always asked.")
+@click.option("--insecure-i-know", is_flag=True, help="Listen beyond this machine and ask nobody for a key.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines instead of the live screen.")
 def command(
     folders: tuple[str, ...],
@@ -48,6 +49,7 @@ def command(
     hosts: tuple[str, ...],
     allow_private_webhooks: bool,
     record: Path | None,
+    asks_for_keys: bool,
     insecure_i_know: bool,
     as_json: bool,
 ) -> int:
@@ -56,12 +58,6 @@ def command(
     for path in paths:
         if not (path / "cozy.toml").is_file():
             raise click.UsageError(f"no cozy.toml in {path}; start a project with: cozyctl init {path.name}")
-    for address, option in ((listen, "--listen"), (worker_listen, "--worker-listen")):
-        if address.rpartition(":")[0].strip("[]") not in LOOPBACK and not insecure_i_know:
-            raise click.UsageError(
-                f"{option} {address} can be reached from other machines, and nobody is asked for a key: "
-                "listen on 127.0.0.1, or add --insecure-i-know"
-            )
     overrides = tuple(absolute_model(text) for text in models)
     screen = Screen(as_json=as_json)
     settings = PlatformSettings(
@@ -72,6 +68,7 @@ def command(
         follow=follow,
         models=overrides,
         allowed_hosts=hosts,
+        asks_for_keys=asks_for_keys or needs_keys(listen, insecure_i_know=insecure_i_know),
         allow_private_webhooks=allow_private_webhooks,
         record=record.resolve() if record is not None else None,
     )
@@ -97,3 +94,8 @@ def absolute_model(text: str) -> str:
     if not equals or not key or not folder:
         raise click.UsageError(f"--model {text!r}: expected KEY=FOLDER")
     return text if folder.startswith("pkg:") else f"{key}={Path(folder).expanduser().resolve()}"
+
+
+def needs_keys(listen: str, *, insecure_i_know: bool) -> bool:
+    """Whether others than this machine's users reach this address, so that callers have to show keys."""
+    return listen.rpartition(":")[0].strip("[]") not in LOOPBACK and not insecure_i_know

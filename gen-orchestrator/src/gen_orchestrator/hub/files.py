@@ -46,8 +46,8 @@ class FileTokens:
         self._secret = secret
         self._now_s = now_s
 
-    def issue(self, token: FileToken) -> str:
-        fields = _encode((token, int(self._now_s()) + TOKEN_LIFE_S))
+    def issue(self, token: FileToken, life_s: int = TOKEN_LIFE_S) -> str:
+        fields = _encode((token, int(self._now_s()) + life_s))
         return f"{_base64(fields)}.{_base64(self._sign(fields))}"
 
     def verify(self, text: str) -> FileToken | None:

@@ -1,0 +1,202 @@
+"""Keys: who is let in, what each may do, and that owners see nothing of each other, over every route."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from platform_process import COZYCTL, PlatformProcess, write_project
+
+OPEN = {("GET", "/livez"), ("GET", "/readyz"), ("GET", "/docs")}
+SIGNED = {("GET", "/v1/blobs/{digest}")}
+# What lists or makes things of one's own: another owner gets an answer, without anything of the first.
+OWN = {
+    ("GET", "/v1/runs"), ("GET", "/v1/status"), ("GET", "/v1/workers"), ("GET", "/v1/releases"), ("GET", "/v1/tags"), ("GET", "/v1/builds"),
+    ("GET", "/v1/models"), ("GET", "/v1/me"), ("GET", "/v1/keys"), ("POST", "/v1/keys"), ("GET", "/v1/audit"), ("GET", "/openapi.json"),
+    ("POST", "/v1/endpoints/publish"), ("PUT", "/v1/blobs/{digest}"),
+}  # fmt: skip
+OPERATORS = {("GET", "/metrics")}
+
+
+class Keyed:
+    """A platform that asks for keys, with the things of owner `local` and keys of two owners."""
+
+    def __init__(self, platform: PlatformProcess) -> None:
+        self.platform = platform
+        self.operator = (platform.data / "operator.key").read_text().strip()
+        made = [self.make(owner, ["admin"]) for owner in ("local", "bob")]
+        self.ours, self.theirs = (str(each["key"]) for each in made)
+        self.our_key_id = str(made[0]["key_id"])
+
+    def ask(self, key: str, method: str, path: str, **options: Any) -> httpx.Response:
+        headers = {**options.pop("headers", {}), **({"authorization": f"Bearer {key}"} if key else {})}
+        return self.platform.http.request(method, path, headers=headers, **options)
+
+    def make(self, owner: str, scopes: list[str], **more: Any) -> dict[str, Any]:
+        answer = self.ask(self.operator, "POST", "/v1/keys", json={"owner": owner, "scopes": scopes, **more})
+        assert answer.status_code == 201, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
+    folder = tmp_path_factory.mktemp("access")
+    started = PlatformProcess(write_project(folder / "probe"), folder / "data", "--keys")
+    yield Keyed(started)
+    started.close()
+
+
+@pytest.fixture(scope="module")
+def things(keyed: Keyed, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Of owner `local`: what paths of routes name."""
+    run = keyed.ask(keyed.ours, "POST", "/v1/local/probe/save", json={"payload": {"text": "secret-output"}}).json()
+    assert run["status"] == "succeeded", run
+    release = keyed.ask(keyed.ours, "GET", "/v1/releases").json()["data"][0]["release_id"]
+    build = keyed.ask(keyed.ours, "POST", "/v1/endpoints/publish", content=b"", headers={"content-type": "application/gzip"}).json()
+    listed = keyed.ask(keyed.ours, "PUT", "/v1/blobs/blake3:af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262")
+    assert listed.status_code == 204, listed.text
+    file = {"path": "x", "size_bytes": 0, "blake3": "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"}
+    assert keyed.ask(keyed.ours, "PUT", "/v1/models/local/toy/tags/latest", json={"files": [file]}).status_code == 200
+    return {
+        "run_id": run["id"], "worker_id": run["worker_id"], "release_id": release, "other_id": release, "build_id": build["build_id"],
+        "owner": "local", "endpoint": "probe", "function": "save", "tag": "prod", "repo": "toy", "key_id": keyed.our_key_id,
+        "ref": f"runs/{run['id']}/outputs/note.txt", "digest": "blake3:" + "0" * 64,
+    }  # fmt: skip
+
+
+def routes(keyed: Keyed) -> list[tuple[str, str]]:
+    paths = keyed.ask(keyed.ours, "GET", "/openapi.json").json()["paths"]
+    return [(method.upper(), path) for path, methods in paths.items() for method in methods]
+
+
+def test_no_route_but_the_open_ones_answers_without_a_key(keyed: Keyed, things: dict[str, str]) -> None:
+    found = routes(keyed)
+    assert len(found) > 40
+    for method, path in found:
+        for key in ("", "cz_000000_wrong", keyed.ours[:-1], keyed.ours + "x", "x" * 5000):
+            status = keyed.ask(key, method, path.format(**things)).status_code
+            expected = {200} if (method, path) in OPEN else {403} if (method, path) in SIGNED else {401}
+            assert status in expected, (method, path, status)
+
+
+def test_owners_see_nothing_of_each_other(keyed: Keyed, things: dict[str, str]) -> None:
+    secrets = [things[name] for name in ("run_id", "worker_id", "release_id", "build_id", "key_id")] + ["secret-output", "toy", "probe"]
+    for method, path in routes(keyed):
+        where = path.format(**things)
+        options: dict[str, Any] = {}
+        if path.endswith("/tags/{tag}"):
+            options["json"] = {"release_id": things["release_id"], "files": []} if "models" not in path else {"files": []}
+        elif method in ("POST", "PUT"):
+            options["json"] = {"payload": {}, "scopes": ["invoke"]} if path != "/v1/keys" else {"scopes": ["invoke"]}
+        if path == "/v1/runs/{run_id}" and method == "PUT":
+            where = "/v1/runs/a-new-one?function=local/probe/save"
+        answer = keyed.ask(keyed.theirs, method, where, **options)
+        if (method, path) in OPEN | OPERATORS | SIGNED:
+            continue
+        if (method, path) not in OWN:
+            assert answer.status_code == 404, (method, path, answer.status_code, answer.text)
+        for secret in secrets:
+            asked = where in answer.text and secret in where
+            text = answer.text.replace(where, "") if asked else answer.text
+            if (method, path) not in OWN and secret in where:
+                continue  # what the caller has named is named back
+            assert secret not in text or secret in ("toy", "probe"), (method, path, secret, answer.text[:500])
+    for path in ("/v1/runs", "/v1/workers", "/v1/releases", "/v1/tags", "/v1/models"):
+        assert keyed.ask(keyed.theirs, "GET", path).json()["data"] == [], path
+        assert keyed.ask(keyed.theirs, "GET", path, params={"owner": "local"}).json()["data"] == [], path
+        assert keyed.ask(keyed.ours, "GET", path).json()["data"] != [], path
+        assert keyed.ask(keyed.operator, "GET", path).json()["data"] != [], path
+
+
+def test_a_release_of_another_is_no_target(keyed: Keyed, things: dict[str, str]) -> None:
+    answer = keyed.ask(keyed.theirs, "PUT", "/v1/endpoints/bob/probe/functions/save/tags/prod", json={"release_id": things["release_id"]})
+    assert answer.status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("scope", "allowed"),
+    [("invoke", {"invoke"}), ("publish", {"publish"}), ("promote", {"promote"}), ("admin", {"invoke", "publish", "promote", "admin"})],
+)
+def test_a_key_does_what_its_scopes_say(keyed: Keyed, things: dict[str, str], scope: str, allowed: set[str]) -> None:
+    key = keyed.make("local", [scope])["key"]
+    asked = {
+        "invoke": ("POST", "/v1/local/probe/echo", {"json": {"payload": {}}}),
+        "publish": ("GET", "/v1/builds", {}),
+        "promote": ("PUT", "/v1/endpoints/local/probe/functions/save/tags/prod", {"json": {"release_id": things["release_id"]}}),
+        "admin": ("GET", "/v1/keys", {}),
+    }
+    for name, (method, path, options) in asked.items():
+        answer = keyed.ask(key, method, path, **options)
+        assert answer.status_code == (200 if name in allowed else 403), (name, answer.text)
+    assert keyed.ask(key, "GET", "/v1/me").json()["scopes"] == [scope]
+
+
+def test_a_key_ends(keyed: Keyed) -> None:
+    made = keyed.make("local", ["invoke"], name="short")
+    assert keyed.ask(made["key"], "GET", "/v1/me").status_code == 200
+    assert keyed.ask(keyed.theirs, "DELETE", f"/v1/keys/{made['key_id']}").status_code == 404
+    assert keyed.ask(keyed.ours, "DELETE", f"/v1/keys/{made['key_id']}").status_code == 200
+    assert keyed.ask(made["key"], "GET", "/v1/me").status_code == 401
+    brief = keyed.make("local", ["invoke"], life_s=0.001)
+    assert keyed.ask(brief["key"], "GET", "/v1/me").status_code == 401
+    for body in ({"scopes": []}, {"scopes": ["root"]}, {"scopes": ["invoke"], "owner": "../x"}, {"scopes": ["invoke"], "life_s": -1}, {}):
+        assert keyed.ask(keyed.operator, "POST", "/v1/keys", json=body).status_code == 400, body
+    refused = keyed.ask(keyed.theirs, "POST", "/v1/keys", json={"scopes": ["admin"], "owner": "local"})
+    assert refused.status_code == 403
+
+
+def test_keys_and_the_audit_live_on(keyed: Keyed) -> None:
+    keyed.platform.kill()
+    keyed.platform.start()
+    assert keyed.ask(keyed.ours, "GET", "/v1/me").json()["owner"] == "local"
+    rows = keyed.ask(keyed.ours, "GET", "/v1/audit").json()["data"]
+    assert {row["owner"] for row in rows} == {"local"}
+    assert {"key.created", "key.revoked"} <= {row["action"] for row in rows}
+    assert "key.refused" in {row["action"] for row in keyed.ask(keyed.operator, "GET", "/v1/audit", params={"limit": 500}).json()["data"]}
+    written = (keyed.platform.data / "store.sqlite").read_bytes() + keyed.platform.log.read_bytes()
+    for key in (keyed.operator, keyed.ours):
+        assert key.rpartition("_")[2].encode() not in written
+    assert (keyed.platform.data / "operator.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_login_keeps_a_key_for_the_other_verbs(keyed: Keyed, tmp_path: Path) -> None:
+    env = {**{name: value for name, value in os.environ.items() if not name.startswith("COZY_")}, "COZY_HOME": str(tmp_path / "cozy")}
+
+    def verb(*arguments: str, text: str = "", **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(COZYCTL), *arguments], env={**env, **more}, input=text, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    assert verb("login", "--url", keyed.platform.url, text="cz_0_0").returncode == 4
+    done = verb("login", "--url", keyed.platform.url, "--profile", "work/dev", text=keyed.ours + "\n")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(verb("invoke", "local/probe/echo", "-i", "text=hi").stdout)["text"] == "hi"
+    assert verb("profile", "current").stdout.split() == ["work/dev", keyed.platform.url, "local"]
+    made = verb("keys", "create", "--name", "ci", "--scope", "invoke", "--life", "1h")
+    assert made.stdout.startswith("cz_")
+    assert verb("keys", "list", COZY_API_KEY=made.stdout.strip()).returncode == 4, "the environment's key is used, and may not"
+    assert "ci" in verb("keys", "list").stdout
+    assert verb("keys", "revoke", made.stdout.split("_")[1]).returncode == 0
+    assert "key.revoked" in verb("keys", "audit").stdout
+    assert verb("profile", "switch", "nobody").returncode == 3
+    assert verb("logout").returncode == 0
+    assert verb("ps", "--url", keyed.platform.url).returncode == 4
+    assert list((tmp_path / "cozy").glob("*/*/config.yaml")) == []
+
+
+def test_workers_get_models_with_a_token_of_their_own(keyed: Keyed) -> None:
+    answer = keyed.ask(keyed.ours, "POST", "/v1/local/probe/environment", json={"payload": {}})
+    environment = json.loads(answer.json()["output"]["text"])
+    token = environment["COZY_HUB_TOKEN"]
+    body = {"model_ref": "cozy:local/toy", "constraints": {"dtypes": []}, "include_urls": True}
+    assert keyed.ask(token, "POST", "/api/v1/public/models/request", json=body).status_code == 200
+    theirs = {**body, "model_ref": "cozy:bob/x"}
+    assert keyed.ask(token, "POST", "/api/v1/public/models/request", json=theirs).status_code == 404
+    assert keyed.ask(token, "GET", "/v1/runs").status_code == 401, "a worker is no caller"
+    assert keyed.ask(token, "PUT", "/api/v1/file/runs/-/outputs/x", content=b"x").status_code in (401, 403, 404, 409)
+    assert not [name for name, value in environment.items() if value in (keyed.operator, keyed.ours)]
