@@ -4,6 +4,7 @@ import json
 import os
 import re
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -180,3 +181,35 @@ def _limit_descriptors(folder: Path, count: int) -> str:
     (folder / "site").mkdir()
     (folder / "site/sitecustomize.py").write_text(f"import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, ({count}, {count}))\n")
     return str(folder / "site")
+
+
+def send_on(sock: socket.socket, data: bytes) -> None:
+    for _ in range((64 << 20) // len(data)):
+        sock.sendall(data)
+
+
+def test_who_asks_on_and_on_and_reads_nothing_is_read_no_further(runner: Runner) -> None:
+    request = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    exchange(runner, LAST)
+    before_bytes = resident_bytes(runner)
+    with connect(runner, 1) as sock:
+        with pytest.raises(TimeoutError):
+            send_on(sock, request * 2000)
+        assert resident_bytes(runner) - before_bytes < 24 << 20
+        assert statuses(exchange(runner, LAST)) == [200]
+
+
+def test_pipelined_requests_are_all_answered_in_their_order_once_the_answers_are_read(runner: Runner) -> None:
+    count = 3000
+    names = [f"/v1/runs/{number}" for number in range(count)]
+    requests = b"".join([b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % name.encode() for name in names])
+    received: list[bytes] = []
+    with connect(runner) as sock:
+        sender = threading.Thread(target=sock.sendall, args=(requests + LAST,))
+        sender.start()
+        while chunk := sock.recv(65536):
+            received.append(chunk)
+        sender.join(60)
+    text = b"".join(received)
+    assert statuses(text) == [404] * count + [200]
+    assert re.findall(rb'"instance":"([^"]*)"', text) == [name.encode() for name in names]

@@ -86,7 +86,7 @@ QUERIES = ["wait", "status", "function", "cursor", "after", "events"]
 def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
     folder = tmp_path_factory.mktemp("odd")
     found = Runner(write_project(folder / "project", CODE), folder / "outputs")
-    (found.outputs / "o").mkdir()
+    (found.outputs / "o").mkdir(parents=True)
     (found.outputs / "o/x.txt").write_text("0123456789")
     (found.outputs / "o/loop").symlink_to("loop")
     (found.outputs / "o/long").symlink_to("a" * 200)

@@ -5,6 +5,9 @@ spends half of an echo's time on what this server does not use (a timer for each
 
     head ---> body ---> answer ---> head ...      A request that comes before the last one is answered waits, unread beyond 64 KiB.
 
+A client that sends on without reading its answers is not read either: no request is begun while answers lie unsent. What was received
+is parsed in pieces, so that about 16 requests wait, and not all that the system delivers at once.
+
 What is refused is answered once, as a problem, and the connection closed; never in the middle of another answer.
 """
 
@@ -24,6 +27,7 @@ from gen_worker.http.problems import PROBLEM_JSON, problem
 
 BUFFERED_BYTES = 64 << 10
 MAX_PIPELINED = 16
+PIECE_BYTES = 16 << 10
 CLOSE_S = 10.0
 LINGER_S = 2.0
 DROPPED_BYTES = 256 << 10
@@ -56,6 +60,7 @@ class Connection(asyncio.Protocol):
         self._framing_bytes = self._body_bytes = 0
         self._unread_bytes = self._dropped_bytes = 0
         self.drained: asyncio.Event | None = None
+        self._unparsed = b""  # it waits until fewer requests do
         self._behind: bytearray | None = None  # what came behind a request that asks for another protocol
 
     # What asyncio calls.
@@ -79,6 +84,7 @@ class Connection(asyncio.Protocol):
             if exchange is not None:
                 exchange.disconnect()
         self._waiting.clear()
+        self._unparsed = b""
         self._exchange = self._reading = None
         self.resume_writing()
         self._parser = None  # it refers to this object
@@ -89,6 +95,25 @@ class Connection(asyncio.Protocol):
         if self._behind is not None:
             self._add_behind(data)
             return
+        if self._unparsed or len(data) > PIECE_BYTES:
+            self._unparsed += data
+            self._parse_on()
+        else:
+            self._parse(data)
+
+    def _parse_on(self) -> None:
+        """Parse what waits, piece by piece, as long as few requests do."""
+        while self._unparsed and not self._closing:
+            if len(self._waiting) >= MAX_PIPELINED:
+                self.transport.pause_reading()
+                return
+            piece, self._unparsed = self._unparsed[:PIECE_BYTES], self._unparsed[PIECE_BYTES:]
+            self._parse(piece)
+            if self._behind is not None:
+                behind, self._unparsed = self._unparsed, b""
+                self._add_behind(behind)
+
+    def _parse(self, data: bytes) -> None:
         size_bytes, body_bytes = len(data), self._body_bytes
         if self._reading is None:
             if not self._began:
@@ -125,6 +150,8 @@ class Connection(asyncio.Protocol):
         if self.drained is not None:
             drained, self.drained = self.drained, None
             drained.set()
+            if self._exchange is None and not self._closing:
+                self._next()
 
     # What the parser calls.
 
@@ -178,7 +205,7 @@ class Connection(asyncio.Protocol):
         }
         self._reading = exchange
         self._crowd.busy(self)
-        if self._exchange is None:
+        if self._exchange is None and self.drained is None:
             self._begin(exchange)
             return
         self._waiting.append(exchange)
@@ -228,11 +255,7 @@ class Connection(asyncio.Protocol):
             self._close()
             return
         self._exchange = None
-        if self._waiting:
-            self._begin(self._waiting.popleft())
-        else:
-            self._went_idle()
-        self.transport.resume_reading()
+        self._next()
 
     def switch(self, protocol: Upgraded) -> None:
         """The connection is another protocol's from now on."""
@@ -280,6 +303,16 @@ class Connection(asyncio.Protocol):
         elif self._exchange is None and waited_s > LINGER_S:  # answered already, and the body does not end
             self._close()
 
+    def _next(self) -> None:
+        """Begin the request that waits longest, unless answers lie unsent, and read on."""
+        if not self._waiting:
+            self._went_idle()
+        elif self.drained is None:
+            self._begin(self._waiting.popleft())
+        self._parse_on()
+        if not self._unparsed and len(self._waiting) < MAX_PIPELINED and not self._closing:
+            self.transport.resume_reading()
+
     def _add_behind(self, data: bytes) -> None:
         assert self._behind is not None
         self._behind += data
@@ -304,6 +337,7 @@ class Connection(asyncio.Protocol):
         if self._closing:
             return
         self._waiting.clear()
+        self._unparsed = b""
         if self._reading is not None and self._reading.complete:  # all is said
             self._close()
             return
