@@ -13,9 +13,8 @@ HERE = Path(__file__).parent
 OPEN_TIMEOUT_S = 60
 
 
-def command(name: str, port: int) -> tuple[list[str], Path, str]:
+def command(name: str, port: int, python: str) -> tuple[list[str], Path, str]:
     """Command line, working folder and path of the echo route."""
-    python = sys.executable
     match name:
         case "gen-worker" | "gen-worker-async":
             outputs = tempfile.mkdtemp(prefix="gen-worker-bench-")
@@ -33,13 +32,13 @@ def command(name: str, port: int) -> tuple[list[str], Path, str]:
 
 
 class Server:
-    """A running server. `ready_s` is the time from its start until it answered the echo route."""
+    """A running server, of an environment of its own where `python` is one. `ready_s`: from its start until it answered the echo route."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, python: str = sys.executable) -> None:
         with socket.socket() as sock:
             sock.bind(("127.0.0.1", 0))
             self.port: int = sock.getsockname()[1]
-        line, folder, self.path = command(name, self.port)
+        line, folder, self.path = command(name, self.port, python)
         began_s = time.perf_counter()
         self.process = subprocess.Popen(line, cwd=folder, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
         while not self._answers():

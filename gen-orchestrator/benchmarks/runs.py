@@ -1,20 +1,23 @@
 """Durable runs through `cozyctl up`, worker and load generator on the same machine: what a run takes, beside servers that keep nothing.
 
-    python gen-orchestrator/benchmarks/runs.py [--seconds 5] [--rounds 3] [--peers litserve,ray]
+    python gen-orchestrator/benchmarks/runs.py [--seconds 5] [--rounds 3] [--peers litserve,ray] [--peers-python PYTHON] [--only unary,rest]
 
-wrk calls `echo` of `benchmarks/endpoint` with 1, 16 and 64 clients; peers take turns with the platform and are left out where they are not
-installed. Then: accepting at 500 runs/s, streams, memory, and what 20,000 kept runs do to new ones. Processor time a run, of the
-orchestrator and of its workers, hardly depends on who else is at work; requests/s and latencies do, so the load is printed with them.
+wrk calls `echo` of `benchmarks/endpoint` with 1, 16 and 64 clients, and `quick`, which is the same with `durable = false`. In turns with them:
+the bare bones of the same path (`benchmarks/servers/bare_runs_server.py`), and servers that keep nothing, where they are installed, be it in an
+environment of their own (`--peers-python`). Then: accepting at 500 runs/s, streams, memory, and what 20,000 kept runs do to new ones. Processor
+time a run, of the orchestrator and of its workers, hardly depends on who else is at work; requests/s and latencies do, so the load is printed.
 """
 
 import argparse
 import asyncio
+import contextlib
 import importlib.util
 import json
 import os
 import platform
 import signal
 import socket
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -30,10 +33,17 @@ sys.path.insert(0, str(SHARED))
 from load import WRK, Result, request_bytes, run_wrk  # noqa: E402
 from servers_under_test import Server  # noqa: E402
 
+from gen_orchestrator.auth.worker_tokens import WorkerClaims, WorkerTokens  # noqa: E402
+from gen_worker.transport.grpc_client import GrpcDialer, Tls  # noqa: E402
+from gen_worker.wire import codec  # noqa: E402
+from gen_worker.wire.messages import EXTENSIONS, Registration  # noqa: E402
+
 BODY = b'{"prompt":"a red kite over the sea"}'
 FUNCTION = "/v1/local/bench/%s:dev"
 DELTAS = 200
 PEERS = "litserve,ray"
+BARE = "bare_runs"
+WORKERS = 100
 
 
 class Platform:
@@ -43,7 +53,22 @@ class Platform:
         self._folder = tempfile.TemporaryDirectory(prefix="gen-orchestrator-bench-")
         path = Path(self._folder.name)
         cozyctl = Path(sys.executable).with_name("cozyctl")
-        line = [str(cozyctl), "up", str(SHARED / "endpoint"), "--listen", "127.0.0.1:0", "--data", str(path / "data"), "--json"]
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.workers = f"127.0.0.1:{probe.getsockname()[1]}"
+        self.data = path / "data"
+        line = [
+            str(cozyctl),
+            "up",
+            str(SHARED / "endpoint"),
+            "--listen",
+            "127.0.0.1:0",
+            "--worker-listen",
+            self.workers,
+            "--data",
+            str(self.data),
+            "--json",
+        ]
         began_s = time.perf_counter()
         self._errors = (path / "stderr").open("w")
         self.process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=self._errors, text=True)
@@ -111,16 +136,16 @@ def _children(pid: int) -> list[int]:
     return found
 
 
-def load(up: Platform, seconds: float, clients: int) -> tuple[Result, float, float]:
+def load(up: Platform, seconds: float, clients: int, function: str = "echo") -> tuple[Result, float, float]:
     """wrk's result, and microseconds of processor a run: orchestrator, workers."""
     before = up.processor_s()
-    found = run_wrk(up.port, FUNCTION % "echo", BODY, seconds, clients)
+    found = run_wrk(up.port, FUNCTION % function, BODY, seconds, clients)
     after = up.processor_s()
     node_us, workers_us = ((b - a) / found.count * 1e6 for a, b in zip(before, after, strict=True))
     return found, node_us, workers_us
 
 
-def unary(seconds: float, rounds: int, peers: list[str]) -> None:
+def unary(seconds: float, rounds: int, peers: dict[str, str]) -> None:
     print("| clients | server | runs/s | p50 ms | p99 ms | orchestrator us | workers us |\n|---|---|---|---|---|---|---|")
     for clients in (1, 16, 64):
         rows: dict[str, list[tuple[float, ...]]] = {}
@@ -128,12 +153,13 @@ def unary(seconds: float, rounds: int, peers: list[str]) -> None:
             up = Platform()
             try:
                 load(up, 2, clients)
-                found, node_us, workers_us = load(up, seconds, clients)
+                for label, function in (("cozyctl up", "echo"), ("cozyctl up, durable = false", "quick")):
+                    found, node_us, workers_us = load(up, seconds, clients, function)
+                    rows.setdefault(label, []).append((found.per_second, found.p50_ms, found.p99_ms, node_us, workers_us))
             finally:
                 up.stop()
-            rows.setdefault("cozyctl up", []).append((found.per_second, found.p50_ms, found.p99_ms, node_us, workers_us))
-            for name in peers:
-                server = Server(name)
+            for name, python in {BARE: sys.executable, **peers}.items():
+                server = Server(name, python)
                 try:
                     run_wrk(server.port, server.path, BODY, 1, clients)
                     before_s = server.processor_seconds()
@@ -141,10 +167,16 @@ def unary(seconds: float, rounds: int, peers: list[str]) -> None:
                     all_us = (server.processor_seconds() - before_s) / found.count * 1e6
                 finally:
                     server.stop()
-                rows.setdefault(f"{name} (keeps nothing)", []).append((found.per_second, found.p50_ms, found.p99_ms, all_us, 0.0))
+                label = "bare bones of the same path" if name == BARE else f"{name} (keeps nothing)"
+                rows.setdefault(label, []).append((found.per_second, found.p50_ms, found.p99_ms, all_us, 0.0))
         for name, results in rows.items():
             rate, p50, p99, node, workers = (statistics.median_low(values) for values in zip(*results, strict=True))
             print(f"| {clients} | {name} | {rate:.0f} | {p50:.2f} | {p99:.2f} | {node:.0f} | {workers:.0f} |", flush=True)
+        bare = statistics.median_low([row[0] for row in rows["bare bones of the same path"]])
+        print(
+            f"| {clients} | of the bare bones | {statistics.median_low([row[0] for row in rows['cozyctl up']]) / bare:.2f} | | | | |",
+            flush=True,
+        )
 
 
 def accepting(up: Platform, per_second: int, seconds: float) -> tuple[float, float]:
@@ -181,9 +213,9 @@ def accepting(up: Platform, per_second: int, seconds: float) -> tuple[float, flo
     return times[len(times) // 2] * 1e3, times[int(len(times) * 0.99)] * 1e3
 
 
-def streaming(up: Platform, count: int) -> tuple[float, float]:
+def streaming(up: Platform, count: int, function: str = "stream") -> tuple[float, float]:
     """Deltas a second through HTTP, one stream of 200 after the other, and the median milliseconds to the first."""
-    request = request_bytes(FUNCTION % "stream", BODY, "text/event-stream")
+    request = request_bytes(FUNCTION % function, BODY, "text/event-stream")
     firsts, total_s = [], 0.0
     for _ in range(count):
         began_s = time.perf_counter()
@@ -210,35 +242,94 @@ def queued_bytes(up: Platform, count: int) -> float:
     return (up.resident_mb() - before_mb) * 1e6 / count
 
 
+def worker_bytes(up: Platform, count: int) -> float:
+    """Bytes that a connected worker takes in the orchestrator: `count` more of them, which serve nothing and say that they are there."""
+
+    async def main() -> float:
+        release_id = next(
+            iter(json.loads(up.call(b"GET /v1/status HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n").partition(b"\r\n\r\n")[2])["tags"])
+        )["release_id"]
+        tokens = WorkerTokens.from_folder(up.data)
+        async with contextlib.AsyncExitStack() as streams:
+
+            async def join(number: int) -> None:
+                token = tokens.issue(WorkerClaims(f"bench-{number}", "local", release_id))
+                stream = await streams.enter_async_context(GrpcDialer(Tls(use=False)).dial(up.workers, token, secure=False))
+                await stream.send(codec.encode(Registration(protocol_major=1, extensions=EXTENSIONS, instance_id=f"bench-{number}")))
+                await stream.receive()
+
+            for number in range(10):  # what is taken once
+                await join(number)
+            before_mb = up.resident_mb()
+            for number in range(10, 10 + count):
+                await join(number)
+            return (up.resident_mb() - before_mb) * 1e6 / count
+
+    return asyncio.run(main())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peers", default=PEERS)
+    parser.add_argument(
+        "--peers-python", default=str(Path(sys.prefix) / "peers" / "bin" / "python"), help="of an environment that has them"
+    )
+    parser.add_argument("--only", default="unary,rest", help="a part: unary or rest")
     args = parser.parse_args()
     if WRK is None:
         print("wrk is not installed, and nothing else measures tails truly (apt-get install wrk): skipped")
         return
-    peers = [name for name in args.peers.split(",") if name and importlib.util.find_spec(name)]
-    print(f"{os.cpu_count()} cores, Python {platform.python_version()}, load average {os.getloadavg()[0]:.1f}\n")
-    unary(args.seconds, args.rounds, peers)
+    peers = {name: python for name in args.peers.split(",") if name and (python := python_with(name, args.peers_python))}
+    versions = ", ".join(f"{name} {version_in(python, name)}" for name, python in peers.items())
+    print(
+        f"{os.cpu_count()} cores, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {versions or 'no peers'}; load average {os.getloadavg()[0]:.1f}\n"
+    )
+    if "unary" in args.only:
+        unary(args.seconds, args.rounds, peers)
+    if "rest" in args.only:
+        rest(args.seconds)
+
+
+def python_with(name: str, python: str) -> str:
+    """The Python that has this package: ours, the given one, or none."""
+    if importlib.util.find_spec(name):
+        return sys.executable
+    return python if version_in(python, name) else ""
+
+
+def version_in(python: str, name: str) -> str:
+    code = f"import importlib.metadata as m; print(m.version({name!r}))"
+    try:
+        found = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    except OSError:
+        return ""
+    return found.stdout.strip()
+
+
+def rest(seconds: float) -> None:
+    """What is not requests/s."""
     up = Platform()
     rows = [("first answer after the start, s", f"{up.first_answer_s:.2f}"), ("orchestrator idle, MB", f"{up.resident_mb():.0f}")]
     try:
-        p50_ms, p99_ms = accepting(up, 500, args.seconds)
+        p50_ms, p99_ms = accepting(up, 500, seconds)
         rows.append(("accepted at 500/s, p50 and p99 ms", f"{p50_ms:.2f}, {p99_ms:.2f}"))
         streaming(up, 20)
         rate, first_ms = streaming(up, 200)
         rows.append(("deltas/s of streams of 200, one after the other", f"{rate:.0f}"))
         rows.append(("first delta, p50 ms", f"{first_ms:.2f}"))
-        fresh, _, _ = load(up, args.seconds, 16)
+        rate, first_ms = streaming(up, 200, "tokens")
+        rows.append(("the same with durable = false, and first delta, p50 ms", f"{rate:.0f}, {first_ms:.2f}"))
+        fresh, _, _ = load(up, seconds, 16)
         kept = fresh.count
         while kept < 20_000:
             kept += load(up, 2, 64)[0].count
-        aged, _, _ = load(up, args.seconds, 16)
+        aged, _, _ = load(up, seconds, 16)
         rows.append((f"p99 ms of 16 clients, few kept and {kept} kept", f"{fresh.p99_ms:.2f}, {aged.p99_ms:.2f}"))
         rows.append((f"orchestrator after {kept + aged.count} runs, MB", f"{up.resident_mb():.0f}"))
         rows.append(("bytes a queued run, of 700", f"{queued_bytes(up, 700):.0f}"))
+        rows.append((f"bytes a connected worker, of {WORKERS}", f"{worker_bytes(up, WORKERS):.0f}"))
     finally:
         up.stop()
     print("\n| what | value |\n|---|---|")

@@ -28,7 +28,7 @@ from gen_orchestrator.api.streams import RunStreams
 from gen_orchestrator.api.workers import WorkerRoutes
 from gen_orchestrator.auth.folder_keys import folder_key
 from gen_orchestrator.auth.keys import Keys
-from gen_orchestrator.auth.worker_tokens import WorkerTokens
+from gen_orchestrator.auth.worker_tokens import WorkerTokens, release_of
 from gen_orchestrator.domain.access import ALL_OWNERS, EVERYBODY, SCOPES, Caller
 from gen_orchestrator.domain.runs import Run, RunState
 from gen_orchestrator.domain.settings import FunctionSettings
@@ -36,7 +36,8 @@ from gen_orchestrator.fleet.base import Fleet
 from gen_orchestrator.fleet.keeper import Keeper
 from gen_orchestrator.hub.builders import ProcessBuilder
 from gen_orchestrator.hub.builds import Builds
-from gen_orchestrator.hub.files import FileToken, FileTokens, RunFiles
+from gen_orchestrator.hub.files import FileToken, FileTokens, NotLeadingError, RunFiles
+from gen_orchestrator.hub.model_addresses import ModelAddresses
 from gen_orchestrator.hub.models import ModelStore
 from gen_orchestrator.hub.registry import Registry
 from gen_orchestrator.hub.release_config import release_config
@@ -58,7 +59,7 @@ from gen_worker.clock import Clock
 from gen_worker.http.asgi import Request
 from gen_worker.http.hosts import HostPolicy
 from gen_worker.log import Log
-from gen_worker.wire.messages import ReleaseConfig
+from gen_worker.wire.messages import ReleaseConfig, ResolvedModel
 
 TAKEOVER_GRACE_S = 10.0
 OPERATOR_KEY = "operator.key"
@@ -138,7 +139,19 @@ class Term:
         receivers = Receivers(allow_private=settings.allow_private_webhooks)
         self._webhooks = Webhooks(store, self._writer, WebhookSecret.from_folder(settings.data), receivers, clock, log)
         metrics.webhooks = self._webhooks.outcomes
-        self.gateway = Gateway(tokens, self.pool, self.dispatcher, fitness, clock, log, owner_of=self._owner_of, config_of=self._config_of)
+        models = ModelStore(settings.data / "models")
+        urls = SignedUrls(secret, settings.http_url, clock.unix_s)
+        self.gateway = Gateway(
+            tokens,
+            self.pool,
+            self.dispatcher,
+            fitness,
+            clock,
+            log,
+            owner_of=self._owner_of,
+            config_of=self._config_of,
+            addresses=_Addresses(ModelAddresses(models, urls), self.registry),
+        )
         self.keeper = Keeper(
             fleet,
             self.gateway,
@@ -162,11 +175,11 @@ class Term:
         rooms = Rooms(
             runs,
             FileRoutes(files, file_tokens),
-            WorkerRoutes(self.pool, self.keeper, tokens.jwks, lambda worker_id: self._owner_of(worker_id.rpartition("-")[0])),
+            WorkerRoutes(self.pool, self.keeper, tokens.jwks, lambda worker_id: self._owner_of(release_of(worker_id))),
             admin,
             ReleaseRoutes(self.registry, keys, self._tag_moved),
             BuildRoutes(self._builds, keys, settings.owner),
-            ModelRoutes(ModelStore(settings.data / "models"), SignedUrls(secret, settings.http_url, clock.unix_s)),
+            ModelRoutes(models, urls),
             KeyRoutes(keys, settings.owner),
         )
         guard = Guard(keys, is_asking=settings.asks_for_keys)
@@ -268,10 +281,10 @@ class Term:
 
     def _may_save(self, token: FileToken) -> bool:
         """Whether a worker has this attempt, so that its files may still change."""
+        if self.over.done():
+            raise NotLeadingError
         open_run = self.dispatcher.open.get(token.run_id)
-        if open_run is None or self.over.done():
-            return False
-        return open_run.is_sent and (open_run.run.owner, open_run.run.attempt) == (token.owner, token.attempt)
+        return open_run is not None and open_run.is_sent and (open_run.run.owner, open_run.run.attempt) == (token.owner, token.attempt)
 
     def _depose(self, why: str) -> None:
         if not self.over.done():
@@ -283,3 +296,17 @@ def _worker_of(tokens: FileTokens, request: Request) -> Caller | None:
     """A worker, by the token with which it asks for models or saves files."""
     token = tokens.verify(bearer_of(request))
     return Caller(token.owner, (), f"run:{token.run_id}") if token is not None else None
+
+
+class _Addresses:
+    """Of models, by release."""
+
+    def __init__(self, addresses: ModelAddresses, registry: Registry) -> None:
+        self._addresses = addresses
+        self._registry = registry
+
+    def resolve(self, release_id: str, model_id: str) -> ResolvedModel | None:
+        return self._addresses.resolve(self._registry.manifest(release_id), model_id)
+
+    def all_of(self, release_id: str) -> dict[str, ResolvedModel]:
+        return self._addresses.all_of(self._registry.manifest(release_id))

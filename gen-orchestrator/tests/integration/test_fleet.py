@@ -143,3 +143,15 @@ def test_a_worker_joins_by_hand(platform: PlatformProcess) -> None:
     finally:
         worker.terminate()
         worker.wait(30)
+
+
+def test_workers_killed_after_they_served_are_replaced_at_once(start: Start) -> None:
+    """The pauses are for code that crashes at its start; whoever has served was killed by something else."""
+    platform = start()
+    for _ in range(4):
+        platform.invoke("echo")
+        (pid,) = platform.worker_pids().values()
+        kill(pid)
+        platform.until(lambda pid=pid: pid not in platform.worker_pids().values())
+    lines = [json.loads(line) for line in platform.log.read_text().splitlines() if '"worker.crashed"' in line]
+    assert [entry["again_in_s"] for entry in lines[:3]] == [0.5, 0.5, 0.5]

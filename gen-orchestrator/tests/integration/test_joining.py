@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from scheduler_on_a_port import Scheduler, hello, in_a_loop
 
-from gen_orchestrator.auth.worker_tokens import AUDIENCE, ISSUER, WorkerClaims, WorkerTokens
+from gen_orchestrator.auth.worker_tokens import AUDIENCE, ISSUER, WorkerClaims, WorkerTokens, id_by_hand, joined_by_hand, release_of
 from gen_worker.wire import codec
 from gen_worker.wire.messages import Batch, Event, Registration
 
@@ -112,3 +112,21 @@ def test_others_can_verify_tokens_with_the_published_keys(tokens: WorkerTokens) 
     token = tokens.issue(ME)
     (key,) = [each for each in jwt.PyJWKSet.from_json(tokens.jwks.decode()).keys if each.key_id == jwt.get_unverified_header(token)["kid"]]
     assert jwt.decode(token, key.key, algorithms=["RS256"], audience=AUDIENCE, issuer=ISSUER)["release_id"] == "rel"
+
+
+@in_a_loop
+async def test_a_worker_that_refuses_because_it_drains_gets_no_more(tokens: WorkerTokens) -> None:
+    """One that an earlier leader has sent away joins the next one while its last runs go on."""
+    async with Scheduler(tokens) as scheduler, asyncio.timeout(30), scheduler.joined(tokens.issue(ME), hello()) as stream:
+        refusal = Event("r1", "task.rejected", b'{"reason":"worker_draining","function_name":"f"}')
+        await stream.send(codec.encode(refusal))
+        while (worker := scheduler.pool.get("w1")) is None or not worker.draining:
+            await asyncio.sleep(0)
+        assert worker.state == "draining"
+
+
+def test_ids_tell_the_release_and_who_started_the_worker() -> None:
+    for release_id in ("probe-0123456789ab", "left-hand-0123456789ab"):
+        by_hand = id_by_hand(release_id)
+        assert (joined_by_hand(by_hand), release_of(by_hand)) == (True, release_id)
+        assert (joined_by_hand(f"{release_id}-abcdef"), release_of(f"{release_id}-abcdef")) == (False, release_id)

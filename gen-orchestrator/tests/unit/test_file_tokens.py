@@ -1,10 +1,14 @@
 """File tokens: what one allows, and that nothing else is taken for one."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gen_orchestrator.hub.files import TOKEN_LIFE_S, FileToken, FileTokens
+from gen_orchestrator.api.files import FileRoutes
+from gen_orchestrator.hub.files import TOKEN_LIFE_S, FileToken, FileTokens, NotLeadingError, RunFiles
+from gen_worker.http.asgi import RequestError
 
 TOKEN = FileToken("ann", "run-1", 3)
 
@@ -45,3 +49,15 @@ def test_a_changed_token_is_none(data: st.DataObject) -> None:
 @pytest.mark.parametrize("text", ["", ".", "a.b", "\u00e9.\u00e9", "x" * 5000])
 def test_what_is_no_token_is_refused(text: str) -> None:
     assert FileTokens(b"x" * 32, Moving()).verify(text) is None
+
+
+def test_a_node_that_leads_no_more_asks_for_another_try(tmp_path: Path) -> None:
+    """A refusal would end the run; the next leader knows its attempt."""
+
+    def is_open(token: FileToken) -> bool:
+        raise NotLeadingError
+
+    routes = FileRoutes(RunFiles(tmp_path, lambda owner, run_id: 0, is_open), FileTokens(b"x" * 32, Moving()))
+    with pytest.raises(RequestError) as refused:
+        routes._check_open(TOKEN)
+    assert (refused.value.status, refused.value.headers["retry-after"]) == (503, "1")

@@ -22,6 +22,12 @@ def echo(ctx: ActionContext, payload: Input) -> Output:
 
 
 @worker_function
+def quick(ctx: ActionContext, payload: Input) -> Output:
+    """`echo`, written only when it is over: see cozy.toml."""
+    return Output(payload.prompt)
+
+
+@worker_function
 async def async_echo(ctx: ActionContext, payload: Input) -> Output:
     return Output(payload.prompt)
 
@@ -30,6 +36,12 @@ async def async_echo(ctx: ActionContext, payload: Input) -> Output:
 def stream(ctx: ActionContext, payload: Input) -> Iterator[Output]:
     for number in range(200):
         yield Output(str(number))
+
+
+@worker_function
+def tokens(ctx: ActionContext, payload: Input) -> Iterator[Output]:
+    """`stream`, written only when it is over: see cozy.toml."""
+    yield from stream(ctx, payload)
 
 
 @worker_function(batch=Batch(max_size=16, max_wait_ms=5))

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from gen_orchestrator.api.access import bearer_of, caller_of
-from gen_orchestrator.hub.files import FileToken, FileTokens, RunFiles, Saving
+from gen_orchestrator.hub.files import FileToken, FileTokens, NotLeadingError, RunFiles, Saving
 from gen_worker.contract.files import SHA256_HEADER, SIZE_HEADER, TYPE_HEADER, SavedFile
 from gen_worker.http.asgi import BodyReader, Request, RequestError
 from gen_worker.http.files import send_file
@@ -85,7 +85,11 @@ class FileRoutes:
         await request.answer(200, msgspec.json.encode(SavedFile(ref, saving.size_bytes, digest, mime_type)))
 
     def _check_open(self, token: FileToken) -> None:
-        if not self._files.is_open(token):
+        try:
+            is_open = self._files.is_open(token)
+        except NotLeadingError:  # not for good: the worker asks again, and the next leader knows the attempt
+            raise RequestError(503, "not_ready", "this node leads no more; ask again", headers={"retry-after": "1"}) from None
+        if not is_open:
             detail = f"attempt {token.attempt} of run {token.run_id} is over: its file_token saves no more, and its files stay as they are"
             raise RequestError(403, "auth", detail, error="sealed")
 

@@ -40,6 +40,11 @@ def joined_by_hand(worker_id: str) -> bool:
     return _BY_HAND.search(worker_id) is not None
 
 
+def release_of(worker_id: str) -> str:
+    """The release of the worker that was given this id, here or by hand."""
+    return _BY_HAND.sub("", worker_id) if joined_by_hand(worker_id) else worker_id.rpartition("-")[0]
+
+
 class TokenError(ValueError):
     """The token is not accepted. The text is for the log; the worker is told nothing but that."""
 

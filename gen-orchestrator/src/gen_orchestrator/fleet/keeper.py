@@ -277,13 +277,15 @@ class Keeper:
 
     def _ended(self, worker_id: str, status: int) -> None:
         child = self._children.pop(worker_id, None)
+        worker = self._pool.get(worker_id)
+        served = worker is not None and worker.given > len(worker.runs)  # a run of it is over: it has not crashed at its start
         self._gateway.process_ended(worker_id)
         if child is None or child.stopping:
             self._log.info("worker.ended", worker_id=worker_id, status=status)
             self.poke()
             return
         now_s = self._clock.now_s()
-        short = now_s - child.started_s < STABLE_S
+        short = now_s - child.started_s < STABLE_S and not served
         crashes = self._crashes[child.release_id] = self._crashes.get(child.release_id, 0) + 1 if short else 1
         delay_s = backoff_s(crashes)
         self._not_before_s[child.release_id] = now_s + delay_s

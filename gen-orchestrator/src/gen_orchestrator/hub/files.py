@@ -27,6 +27,10 @@ MAX_TOKEN_LENGTH = 2048
 INPUTS = 0  # in the place of an attempt
 
 
+class NotLeadingError(Exception):
+    """Whether an attempt goes on is for the next leader to say."""
+
+
 class FileToken(msgspec.Struct, frozen=True):
     """What a run's file token allows: saves of this attempt, reads of its owner's files."""
 
@@ -127,7 +131,8 @@ class Saving:
 
 
 class RunFiles:
-    """The files of all owners. `winner` says which attempt of a run counts (0: none yet), `is_open` whether an attempt goes on."""
+    """The files of all owners. `winner` says which attempt of a run counts (0: none yet), `is_open` whether an attempt goes on, or
+    `NotLeadingError`."""
 
     def __init__(self, folder: Path, winner: Callable[[str, str], int], is_open: Callable[[FileToken], bool] = lambda token: True) -> None:
         self._folder = folder

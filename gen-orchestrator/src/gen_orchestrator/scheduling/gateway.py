@@ -20,13 +20,14 @@ from gen_orchestrator.scheduling.dispatcher import Dispatcher
 from gen_orchestrator.scheduling.fitness import Fitness
 from gen_orchestrator.scheduling.open_run import OpenRun, Phase
 from gen_orchestrator.scheduling.pool import Pool, Worker
+from gen_orchestrator.scheduling.url_renewals import URL_REFRESH, Addresses, UrlRenewals
 from gen_worker import events
 from gen_worker.clock import Clock
 from gen_worker.log import Log
 from gen_worker.transport.grpc_server import RejectError, ServerStream
 from gen_worker.transport.worker_stream import WorkerStream
 from gen_worker.wire.holds import Hold
-from gen_worker.wire.messages import Event, InterruptRun, Registration, ReleaseConfig, RunCommand
+from gen_worker.wire.messages import Event, InterruptRun, Registration, ReleaseConfig, RunCommand, UrlRefreshRequest
 from gen_worker.wire.scheduler_session import Registered, RunEnded, SchedulerEffect, StaleResult, WorkerMemory
 from gen_worker.wire.worker_session import ROTATE_TYPES
 
@@ -34,6 +35,7 @@ LEASE_S = 30.0
 PLAIN_GRACE_S = 15.0  # for workers whose protocol does not say which runs they still have
 SWEEP_S = 1.0
 MAX_MEMORIES = 10_000
+_DRAINING = b"worker_draining"  # the reason of a refusal
 
 
 class Gateway:
@@ -50,8 +52,10 @@ class Gateway:
         *,
         owner_of: Callable[[str], str | None],
         config_of: Callable[[str], ReleaseConfig | None] = lambda release_id: None,
+        addresses: Addresses | None = None,
     ) -> None:
         self._config_of = config_of
+        self._renewals = UrlRenewals(addresses, config_of, log)
         self._owner_of = owner_of
         self._tokens = tokens
         self._pool = pool
@@ -75,6 +79,7 @@ class Gateway:
         """End all streams, naming the next leader where it is known. Workers keep what was not confirmed."""
         if self._sweeping is not None:
             self._sweeping.cancel()
+        self._renewals.stop()
         for session in list(self._sessions):
             session.redirect(leader_address)
 
@@ -136,6 +141,8 @@ class Gateway:
         worker = guest.worker
         match effect:
             case Event() if worker is not None and effect.run_id:
+                if effect.event_type == events.REJECTED and _DRAINING in effect.payload:
+                    worker.draining = True  # it was told to end, by an earlier leader or on its own machine
                 self._dispatcher.on_event(worker, effect, hold)
             case RunEnded(result) if worker is not None:
                 self._dispatcher.on_result(worker, result, hold)
@@ -153,7 +160,11 @@ class Gateway:
                 self._log.info("run.stale_result", run_id=run_id, worker_id=guest.claims.worker_id)
             case Event(event_type=events.RUN_LEFT) if worker is not None:
                 self._fitness.ignores(worker.worker_id, effect.payload.decode(errors="replace"))
+            case UrlRefreshRequest(model_id) if worker is not None:
+                self._renewals.ask(worker, model_id)
             case Event() if worker is not None:
+                if effect.event_type == URL_REFRESH:
+                    self._renewals.ask_in_words(worker, effect.payload)
                 self._log.info("worker.said", worker_id=worker.worker_id, type=effect.event_type)
             case _:
                 pass
@@ -178,7 +189,7 @@ class Gateway:
         self._dispatcher.trace.seen(worker, now_s)
         config = self._config_of(claims.release_id)
         if config is not None:
-            session.send(config)
+            session.send(self._renewals.with_addresses(worker, config))
         self._take_up(worker, registration, session)
         self._forget_memories()
         self._log.info(

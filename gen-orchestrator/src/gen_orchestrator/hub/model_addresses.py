@@ -1,0 +1,51 @@
+"""What workers fetch models by that this platform keeps: their files, with addresses that carry their own permission for a while.
+
+A worker gets addresses of what its release names, and of nothing else: by the same precisions that its release asks for.
+"""
+
+from collections.abc import Mapping
+
+from gen_orchestrator.hub.models import ModelStore, NoVariantError, UnknownModelError
+from gen_orchestrator.hub.signed_urls import SignedUrls
+from gen_worker.contract.manifest import Manifest
+from gen_worker.refs import CozyRef, canonical_ref, parse_model_ref
+from gen_worker.wire.messages import ResolvedFile, ResolvedModel
+
+
+class ModelAddresses:
+    """Over one store of models. Blocking, any thread."""
+
+    def __init__(self, store: ModelStore, urls: SignedUrls) -> None:
+        self._store = store
+        self._urls = urls
+
+    def resolve(self, manifest: Manifest, model_id: str) -> ResolvedModel | None:
+        """The files of a model with fresh addresses; None where the release does not name it, or it is not here."""
+        wanted = canonical_ref(model_id)
+        for ref, dtypes in _models_of(manifest).items():
+            if ref == wanted:
+                return self._resolved(ref, dtypes)
+        return None
+
+    def all_of(self, manifest: Manifest) -> dict[str, ResolvedModel]:
+        """The models of a release that are here, by canonical ref."""
+        found = {ref: self._resolved(ref, dtypes) for ref, dtypes in _models_of(manifest).items()}
+        return {ref: model for ref, model in found.items() if model is not None}
+
+    def _resolved(self, text: str, dtypes: tuple[str, ...]) -> ResolvedModel | None:
+        ref = parse_model_ref(text)
+        if not isinstance(ref, CozyRef):
+            return None
+        try:
+            version = self._store.resolve(ref, dtypes)
+        except (UnknownModelError, NoVariantError):
+            return None
+        files = [
+            ResolvedFile(file.path, file.size_bytes, file.blake3, self._urls.sign(f"/v1/blobs/blake3:{file.blake3}"))
+            for file in version.files
+        ]
+        return ResolvedModel(version.digest, tuple(files))
+
+
+def _models_of(manifest: Manifest) -> Mapping[str, tuple[str, ...]]:
+    return {canonical_ref(spec.ref): tuple(spec.dtypes) for entry in manifest.entries for spec in manifest.models_of(entry.name).values()}

@@ -1,0 +1,91 @@
+"""Workers whose addresses of a model have expired ask for fresh ones on their stream.
+
+    UrlRefreshRequest        (our workers)        -> UrlRefreshResponse
+    event model.url_refresh  (published workers)  -> the release's configuration again, with the files of that model
+
+A published worker fetches models by the addresses in that configuration alone, so it gets them when it joins, too. What cannot be resolved
+is not answered: the worker says then that no fresh addresses came.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from gen_orchestrator.scheduling.plain_workers import is_plain
+from gen_orchestrator.scheduling.pool import Worker
+from gen_worker.log import Log
+from gen_worker.wire.messages import ReleaseConfig, ResolvedModel, UrlRefreshResponse
+
+URL_REFRESH = "model.url_refresh"
+
+
+class Addresses(Protocol):
+    """Where models of releases are resolved. Blocking, any thread."""
+
+    def resolve(self, release_id: str, model_id: str) -> ResolvedModel | None:
+        """The files of a model that the release names; None for others, and for those that are not here."""
+        ...
+
+    def all_of(self, release_id: str) -> dict[str, ResolvedModel]:
+        """Those of a release that are here, by ref."""
+        ...
+
+
+class _Asked(msgspec.Struct):
+    model_id: str = ""
+
+
+class UrlRenewals:
+    """Of one leader. One request of a worker for a model is under way at a time."""
+
+    def __init__(self, addresses: Addresses | None, config_of: Callable[[str], ReleaseConfig | None], log: Log) -> None:
+        self._addresses = addresses
+        self._config_of = config_of
+        self._log = log
+        self._under_way: dict[tuple[str, str], asyncio.Task[None]] = {}
+
+    def ask(self, worker: Worker, model_id: str) -> None:
+        """A worker needs fresh addresses of a model."""
+        key = (worker.worker_id, model_id)
+        if self._addresses is not None and key not in self._under_way:
+            task = self._under_way[key] = asyncio.create_task(self._renew(worker, model_id, self._addresses), name=f"renew-{model_id}")
+            task.add_done_callback(lambda _: self._under_way.pop(key, None))
+
+    def ask_in_words(self, worker: Worker, payload: bytes) -> None:
+        """The same by an event. Our workers say both, and mean the request."""
+        if is_plain(worker):
+            try:
+                self.ask(worker, msgspec.json.decode(payload, type=_Asked).model_id)
+            except msgspec.DecodeError:
+                return
+
+    def with_addresses(self, worker: Worker, config: ReleaseConfig) -> ReleaseConfig:
+        """The configuration for a worker that joins. (A few small files are read for a plain one: its first run must not come before.)"""
+        if self._addresses is None or not is_plain(worker):
+            return config
+        return msgspec.structs.replace(config, resolved_models=self._addresses.all_of(worker.release_id))
+
+    def stop(self) -> None:
+        """This program leads no more."""
+        for task in self._under_way.values():
+            task.cancel()
+
+    async def _renew(self, worker: Worker, model_id: str, addresses: Addresses) -> None:
+        try:
+            resolved = await asyncio.to_thread(addresses.resolve, worker.release_id, model_id)
+        except (OSError, ValueError) as exc:
+            self._log.warning("model.not_resolved", worker_id=worker.worker_id, model_id=model_id, error=str(exc))
+            return
+        if resolved is None:
+            self._log.warning("model.no_addresses", worker_id=worker.worker_id, model_id=model_id, release_id=worker.release_id)
+            return
+        if worker.link is None:
+            return
+        config = self._config_of(worker.release_id) if is_plain(worker) else None
+        if config is None:
+            worker.link.send(UrlRefreshResponse(model_id, resolved))
+        else:
+            worker.link.send(msgspec.structs.replace(config, resolved_models={model_id: resolved}))
+        self._log.info("model.addresses_renewed", worker_id=worker.worker_id, model_id=model_id, files=len(resolved.files))
