@@ -12,22 +12,8 @@ from typing import Any
 
 import httpx
 import pytest
+from hello_project import HELLO, write_hello
 from platform_process import COZYCTL, PlatformProcess, write_project
-
-HELLO = """\
-import msgspec
-from gen_worker import ActionContext, worker_function
-
-class Input(msgspec.Struct):
-    name: str = "world"
-
-class Output(msgspec.Struct):
-    text: str
-
-@worker_function()
-def greet(ctx: ActionContext, payload: Input) -> Output:
-    return Output(text=f"hello {payload.name}")
-"""
 
 
 @pytest.fixture(scope="module")
@@ -36,15 +22,6 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlatformProce
     started = PlatformProcess(write_project(folder / "probe"), folder / "data")
     yield started
     started.close()
-
-
-def write_hello(folder: Path, name: str, code: str = HELLO) -> Path:
-    (folder / "src" / f"{name}_package").mkdir(parents=True, exist_ok=True)
-    (folder / "cozy.toml").write_text(f'schema_version = 1\nname = "{name}"\nmain = "{name}_package.main"\ngen_worker = ">=0.2.0,<0.3.0"\n')
-    (folder / "src" / f"{name}_package" / "__init__.py").write_text("")
-    (folder / "src" / f"{name}_package" / "main.py").write_text(code)
-    (folder / ".env").write_text("SECRET=of-the-author")
-    return folder
 
 
 def verb(platform: PlatformProcess, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

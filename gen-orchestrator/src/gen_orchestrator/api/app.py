@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Receive, Send
 from gen_orchestrator.api.access import Guard, KeyRoutes
 from gen_orchestrator.api.admin import AdminRoutes
 from gen_orchestrator.api.builds import BuildRoutes
+from gen_orchestrator.api.deploys import DeployRoutes
 from gen_orchestrator.api.docs import DocsRoutes
 from gen_orchestrator.api.files import FileRoutes
 from gen_orchestrator.api.models import ModelRoutes
@@ -23,7 +24,22 @@ from gen_worker.http.problems import PROBLEM_JSON, problem
 from gen_worker.log import Log
 
 RESERVED = frozenset(
-    {"runs", "releases", "workers", "status", "files", "endpoints", "tags", "builds", "models", "blobs", "keys", "me", "audit"}
+    {
+        "runs",
+        "releases",
+        "workers",
+        "status",
+        "files",
+        "endpoints",
+        "tags",
+        "builds",
+        "models",
+        "blobs",
+        "keys",
+        "me",
+        "audit",
+        "deployments",
+    }
 )  # no owner has such a name
 
 
@@ -38,6 +54,7 @@ class Rooms(msgspec.Struct, frozen=True):
     builds: BuildRoutes
     models: ModelRoutes
     keys: KeyRoutes
+    deploys: DeployRoutes
 
 
 def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller | None], hosts: HostPolicy, log: Log) -> ASGIApp:
@@ -105,6 +122,7 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         ("admin", "GET", "/v1/audit", keys.audit),
         ("admin", "GET", "/metrics", admin.metrics),
         (None, "GET", "/openapi.json", admin.openapi),
+        *_of_public_cozyctl(rooms.deploys),
     ]
     of_workers: Sequence[tuple[str, str, Handler]] = [
         ("POST", "/api/v1/public/models/request", models.request_public),
@@ -126,10 +144,28 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
     routes = [
         *((method, path, guard(scope, handler)) for scope, method, path, handler in asked),
         *((method, path, guard(None, handler, worker_of)) for method, path, handler in of_workers),
+        ("POST", "/api/v1/auth/password/login", rooms.deploys.login),
         *plain,
         ("POST", "/v1/{owner}/{endpoint}/{function}", invoke),  # the last: other paths look like it
     ]
     return _Front(Endpoint(invoke, on_error, hosts), build_router(routes, on_error, hosts))
+
+
+def _of_public_cozyctl(deploys: DeployRoutes) -> list[tuple[Scope | None, str, str, Handler]]:
+    return [
+        (None, "GET", "/api/v1/auth/me", deploys.me),
+        (None, "GET", "/api/v1/auth/user/me", deploys.user),
+        ("publish", "PUT", "/api/v1/file/builds/{project}/{name}", deploys.put_archive),
+        ("publish", "POST", "/api/v1/builds", deploys.build),
+        ("publish", "GET", "/api/v1/builds/{build_id}", deploys.get_build),
+        ("publish", "GET", "/api/v1/builds/{build_id}/logs", deploys.build_logs),
+        ("promote", "POST", "/api/v1/builds/{build_id}/deploy", deploys.deploy),
+        (None, "GET", "/api/v1/deployments/{deployment_id}", deploys.get),
+        (None, "GET", "/v1/deployments", deploys.list),
+        ("promote", "POST", "/v1/deployments", deploys.create),
+        (None, "GET", "/v1/deployments/{deployment_id}", deploys.get),
+        ("promote", "PUT", "/v1/deployments/{deployment_id}", deploys.create),
+    ]
 
 
 class _Front:

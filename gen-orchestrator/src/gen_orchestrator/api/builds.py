@@ -5,6 +5,7 @@ import asyncio
 import msgspec
 
 from gen_orchestrator.api.access import caller_of
+from gen_orchestrator.api.files import not_kept
 from gen_orchestrator.auth.keys import Keys
 from gen_orchestrator.domain.access import ALL_OWNERS
 from gen_orchestrator.hub.builds import Build, Builds, QueueFullError
@@ -53,9 +54,7 @@ class BuildRoutes:
         except BaseException as exc:
             await asyncio.shield(asyncio.to_thread(self._builds.drop, build))
             if isinstance(exc, OSError):
-                full = exc.errno == 28
-                detail = f"the archive was not kept: {exc.strerror}"
-                raise RequestError(507 if full else 500, "store_full" if full else "storage", detail) from None
+                raise not_kept(exc, "the archive was not kept") from None
             raise
         await request.answer(202, msgspec.json.encode(build), headers={"location": f"/v1/builds/{build.build_id}"})
 

@@ -5,6 +5,7 @@ import asyncio
 import msgspec
 
 from gen_orchestrator.api.access import caller_of
+from gen_orchestrator.api.files import not_kept
 from gen_orchestrator.hub.models import ModelFile, ModelStore, NoVariantError, Repo, UnknownModelError, Version
 from gen_orchestrator.hub.signed_urls import SignedUrls
 from gen_worker.contract.hub import ArtifactRequest, HubFile, ModelAnswer, ModelRequest, SnapshotManifest
@@ -92,7 +93,7 @@ class ModelRoutes:
             if not await asyncio.to_thread(saving.finish):
                 raise RequestError(400, "validation", f"what came is not {digest}: was the file changed while it was sent?")
         except OSError as exc:
-            raise RequestError(507 if exc.errno == 28 else 500, "storage", f"the blob was not kept: {exc.strerror}") from None
+            raise not_kept(exc, "the blob was not kept") from None
         finally:
             await asyncio.to_thread(saving.drop)
         await request.answer(204, b"")
