@@ -42,6 +42,7 @@ AT_ONCE_PER_HOST = 4
 BATCH = 256
 IDLE_S = 60.0
 MAX_BREAKERS = 10_000
+AGAIN_S = 5.0  # after an error of the store, or of ours
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -128,7 +129,10 @@ class Webhooks:
                 wait_s = self._begin(pending)
             except StoreError as exc:
                 self._log.warning("webhooks.store", error=str(exc))
-                wait_s = 5.0
+                wait_s = AGAIN_S
+            except Exception as exc:  # noqa: BLE001 - the boundary of the task
+                self._log.error("webhooks.broken", error=repr(exc))
+                wait_s = AGAIN_S
             try:
                 async with asyncio.timeout(wait_s):
                     await self._news.wait()
@@ -145,7 +149,7 @@ class Webhooks:
                 continue
             if len(self._under_way) >= AT_ONCE:
                 return IDLE_S  # whoever ends says so
-            task = asyncio.create_task(self._deliver(delivery), name=f"webhook-{delivery.id}")
+            task = asyncio.create_task(self._try(delivery), name=f"webhook-{delivery.id}")
             self._under_way[delivery.id] = task
             task.add_done_callback(lambda _, each=delivery.id: self._over(each))  # type: ignore[misc]
         return IDLE_S
@@ -153,6 +157,13 @@ class Webhooks:
     def _over(self, delivery_id: str) -> None:
         self._under_way.pop(delivery_id, None)
         self._news.set()
+
+    async def _try(self, delivery: Delivery) -> None:
+        try:
+            await self._deliver(delivery)
+        except Exception as exc:  # noqa: BLE001 - the boundary of the task; it stays pending, and is not taken up again at once
+            self._log.error("webhook.broken", run_id=delivery.run_id, delivery_id=delivery.id, error=repr(exc))
+            await asyncio.sleep(AGAIN_S)
 
     async def _deliver(self, delivery: Delivery) -> None:
         run = await asyncio.to_thread(self._store.get, delivery.run_id)

@@ -54,10 +54,11 @@ def test_a_project_finds_none_of_the_platforms_secrets(start: Start) -> None:
 def test_workers_die_with_the_platform(platform: PlatformProcess, tmp_path: Path) -> None:
     platform.submit("deaf", {"seconds": 600, "folder": str(tmp_path)})
     (pid,) = platform.until(platform.worker_pids).values()
-    platform.until(lambda: (tmp_path / "notes").exists())
+    notes = tmp_path / "notes"
+    deaf = int(platform.until(lambda: notes.exists() and notes.read_text()))
     platform.kill()
     platform.until(lambda: not is_alive(pid), 10)
-    kill(int((tmp_path / "notes").read_text()))
+    kill(deaf)
 
 
 def test_workers_follow_the_work_to_zero_and_back(start: Start, tmp_path: Path) -> None:

@@ -85,3 +85,24 @@ def test_forgetting_20000_runs_holds_no_commit_up(sqlite_store: SqliteStore, tmp
     waits.sort()
     print(f"{len(waits)} commits beside it: p50 {waits[len(waits) // 2] * 1e3:.1f} ms, p99 {waits[-len(waits) // 100] * 1e3:.1f} ms")
     assert waits[len(waits) // 2] < 0.2
+
+
+def test_a_run_whose_files_cannot_be_removed_stands_in_nobodys_way(sqlite_store: SqliteStore, tmp_path: Path) -> None:
+    """Whatever breaks a round, the next one is made."""
+
+    class Unremovable(RunFiles):
+        def remove(self, owner: str, run_id: str) -> None:
+            if run_id == "stuck":
+                raise PermissionError("a folder of somebody else's")
+            super().remove(owner, run_id)
+
+    leader = sqlite_store.campaign("n", "a", 600)
+    assert leader is not None
+    for run_id in ("one", "stuck", "two"):
+        add(sqlite_store, leader, run_id, NOW_S - 8 * DAY_S)
+    files = Unremovable(tmp_path / "files", lambda owner, run_id: 1)
+    said = io.StringIO()
+    retention = Retention(RetentionSettings(), sqlite_store, files, Log(said), lambda: NOW_S)
+    assert asyncio.run(retention.round())[1] == 2
+    assert [run_id for run_id in ("one", "stuck", "two") if sqlite_store.get(run_id)] == ["stuck"]
+    assert "retention.files_kept" in said.getvalue()

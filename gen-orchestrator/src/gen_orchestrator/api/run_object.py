@@ -8,6 +8,7 @@ from urllib.parse import quote
 import msgspec
 
 from gen_orchestrator.domain.runs import Run, RunError, RunState
+from gen_orchestrator.scheduling.heard import RunMetrics, metrics_in, output_in
 from gen_orchestrator.scheduling.open_run import OpenRun
 from gen_orchestrator.scheduling.waits import Wait
 from gen_worker.clock import utc_text
@@ -20,21 +21,9 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 
 
-class _Metrics(msgspec.Struct, frozen=True):
-    """What is read of a worker's `metrics.run`."""
-
-    models: msgspec.Raw = msgspec.Raw(b"null")
-    gpu_load_ms: int | None = None
-    inference_ms: int | None = None
-    upload_ms: int | None = None
-
-
-_metrics = msgspec.json.Decoder(_Metrics).decode
-
-
 def run_object(run: Run, open_run: OpenRun | None = None, *, with_input: bool = False, wait: Wait | None = None) -> RunObject:
     """The run as it stands. `with_input`: with its payload, as a single look at a run shows it; `wait`: what it waits for."""
-    metrics = _metrics(run.metrics) if run.metrics else _Metrics()
+    metrics = metrics_in(run.metrics)
     models = bytes(metrics.models)
     warnings = run.warnings or (open_run.warnings if open_run is not None else b"")
     return RunObject(
@@ -48,7 +37,7 @@ def run_object(run: Run, open_run: OpenRun | None = None, *, with_input: bool = 
         attempt=run.attempt,
         created_at=utc_text(run.created_at),
         events_url=f"/v1/runs/{run.id}/events",
-        output=_decode(run.output) if run.output else None,
+        output=output_in(run.output),
         files=files_of(run) if b"\xa3ref" in run.output else None,
         error=problem_of(run.error, run.id) if run.error is not None else None,
         worker_id=run.worker_id or None,
@@ -98,7 +87,7 @@ def problem_of(error: RunError, run_id: str) -> Problem:
     )
 
 
-def _timings(run: Run, metrics: _Metrics) -> RunTimings:
+def _timings(run: Run, metrics: RunMetrics) -> RunTimings:
     return RunTimings(
         queued_ms=round((run.started_at - run.created_at) * 1000) if run.started_at else None,
         model_ms=metrics.gpu_load_ms,
@@ -110,7 +99,7 @@ def _timings(run: Run, metrics: _Metrics) -> RunTimings:
 
 def files_of(run: Run) -> list[dict[str, Any]] | None:
     """The files in a run's output, each with the URL that it is read at."""
-    found = list(assets(_decode(run.output)))
+    found = list(assets(output_in(run.output)))
     return [{**asset, "url": f"/v1/files/{run.owner}/{quote(asset['ref'])}"} for asset in found] or None
 
 

@@ -177,8 +177,8 @@ class Keeper:
         while True:
             try:
                 await self._round()
-            except OSError as exc:
-                self._log.error("fleet.round_failed", error=str(exc))
+            except Exception as exc:  # noqa: BLE001 - the boundary of the task: the next round tries again
+                self._log.error("fleet.round_failed", error=str(exc) if isinstance(exc, OSError) else repr(exc))
             self._news.clear()
             try:
                 async with asyncio.timeout(ROUND_S):
@@ -199,18 +199,25 @@ class Keeper:
         lanes: dict[str, list[Lane]] = {}
         for lane in self._dispatcher.lanes.all():
             lanes.setdefault(lane.release_id, []).append(lane)
-        for release_id, launch in list(self._launches.items()):
-            self._forget_failure(release_id, now_s)
-            demand = self._demand(release_id, launch.limits, lanes.get(release_id, []), now_s)
-            # Nothing is kept ready for a release that no tag points at.
-            limits = launch.limits if release_id in self._eager else msgspec.structs.replace(launch.limits, min=0)
-            wanted = wanted_workers(demand, limits)
-            for _ in range(wanted - demand.workers):
-                if now_s < self._not_before_s.get(release_id, 0.0):
-                    break
-                await self._start(launch)
-            for _ in range(demand.workers - wanted):
-                self._drain_one(release_id)
+        for launch in list(self._launches.values()):
+            try:
+                await self._scale(launch, lanes.get(launch.release_id, []), now_s)
+            except Exception as exc:  # noqa: BLE001 - what is wrong with one release must not keep the others from having workers
+                self._log.error("fleet.not_scaled", release_id=launch.release_id, error=str(exc) if isinstance(exc, OSError) else repr(exc))
+
+    async def _scale(self, launch: Launch, lanes: list[Lane], now_s: float) -> None:
+        release_id = launch.release_id
+        self._forget_failure(release_id, now_s)
+        demand = self._demand(release_id, launch.limits, lanes, now_s)
+        # Nothing is kept ready for a release that no tag points at.
+        limits = launch.limits if release_id in self._eager else msgspec.structs.replace(launch.limits, min=0)
+        wanted = wanted_workers(demand, limits)
+        for _ in range(wanted - demand.workers):
+            if now_s < self._not_before_s.get(release_id, 0.0):
+                break
+            await self._start(launch)
+        for _ in range(demand.workers - wanted):
+            self._drain_one(release_id)
 
     def _demand(self, release_id: str, limits: ScalingLimits, lanes: list[Lane], now_s: float) -> Demand:
         queued, running = sum(len(lane.queue) for lane in lanes), sum(lane.running for lane in lanes)
@@ -269,7 +276,7 @@ class Keeper:
         self._children[worker_id] = _Child(launch.release_id, self._clock.now_s(), spec.gpu)
         try:
             await self._fleet.start(spec, self._ended)
-        except OSError as exc:
+        except (OSError, ValueError) as exc:  # ValueError: a variable or a path that no process can be given
             self._log.error("worker.not_started", worker_id=worker_id, error=str(exc))
             self._ended(worker_id, -1)
         else:

@@ -195,8 +195,9 @@ class Builds:
             except (ArchiveError, BuildFailedError, msgspec.DecodeError) as exc:
                 build.error = str(exc)
                 say(f"error: {exc}")
-            except (OSError, StoreError) as exc:
-                build.error = f"the platform could not do it: {exc}"
+            except Exception as exc:  # noqa: BLE001 - the boundary: a build that broke has ended, and others follow
+                known = isinstance(exc, (OSError, StoreError))
+                build.error = f"the platform could not do it: {exc if known else type(exc).__name__}"
                 self._log.error("build.broken", build_id=build.build_id, error=repr(exc))
         await self._finish(build, "failed" if build.error else "succeeded")
         if not build.error:

@@ -48,8 +48,8 @@ class Retention:
                 trimmed, forgotten = await self.round()
                 if trimmed or forgotten:
                     self._log.info("retention.round", trimmed=trimmed, forgotten=forgotten)
-            except StoreError as exc:
-                self._log.warning("retention.failed", error=str(exc))
+            except Exception as exc:  # noqa: BLE001 - the boundary of the task: the next round tries again
+                self._log.warning("retention.failed", error=str(exc) if isinstance(exc, StoreError) else repr(exc))
             await asyncio.sleep(ROUND_S)
 
     async def round(self) -> tuple[int, int]:
@@ -60,10 +60,16 @@ class Retention:
         return trimmed, forgotten
 
     def _forget(self, finished_before: float) -> int:
-        old = self._store.old_runs(finished_before, BATCH)
-        for run in old:
-            self._files.remove(run.owner, run.run_id)
-        return self._store.forget([run.run_id for run in old])
+        """A run whose files cannot be removed now is kept, and stands in nobody's way."""
+        gone = []
+        for run in self._store.old_runs(finished_before, BATCH):
+            try:
+                self._files.remove(run.owner, run.run_id)
+            except OSError as exc:
+                self._log.warning("retention.files_kept", run_id=run.run_id, error=str(exc))
+            else:
+                gone.append(run.run_id)
+        return self._store.forget(gone)
 
     async def _batches(self, batch: Callable[[], int]) -> int:
         total = 0

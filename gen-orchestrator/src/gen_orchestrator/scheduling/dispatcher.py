@@ -29,6 +29,7 @@ from gen_orchestrator.domain.routing import Choice
 from gen_orchestrator.domain.runs import Ending, Run, RunState
 from gen_orchestrator.scheduling import endings
 from gen_orchestrator.scheduling.fitness import Fitness
+from gen_orchestrator.scheduling.heard import checked_result
 from gen_orchestrator.scheduling.intake import AdmissionError, Intake, Submitted
 from gen_orchestrator.scheduling.lane import Lane
 from gen_orchestrator.scheduling.lanes import Lanes
@@ -220,6 +221,7 @@ class Dispatcher:
             worker.zombies.discard(result.run_id)
             self._log.info("run.stale_result", run_id=result.run_id, worker_id=worker.worker_id)
             return
+        result = checked_result(result)
         lane = open_run.lane
         now_s = self._clock.now_s()
         lane.ended(now_s - open_run.began_s, now_s)

@@ -4,6 +4,7 @@ import msgspec
 
 from gen_orchestrator.domain import runs
 from gen_orchestrator.domain.runs import Ending, Run, RunError, RunState
+from gen_orchestrator.scheduling.heard import UNREADABLE
 from gen_worker.errors import FieldError
 from gen_worker.wire.messages import RunResult
 
@@ -44,5 +45,5 @@ def error_of(result: RunResult) -> RunError:
 def _field_errors(text: bytes) -> tuple[FieldError, ...]:
     try:
         return msgspec.json.decode(text, type=tuple[FieldError, ...])[:MAX_FIELD_ERRORS] if text else ()
-    except msgspec.DecodeError:  # of a worker that is not ours: the message says enough
+    except UNREADABLE:  # of a worker that is not ours: the message says enough
         return ()

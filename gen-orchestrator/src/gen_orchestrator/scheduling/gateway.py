@@ -9,7 +9,9 @@ were given to somebody else meanwhile: it is told to stop them, and their result
 """
 
 import asyncio
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import msgspec
 
@@ -36,6 +38,7 @@ PLAIN_GRACE_S = 15.0  # for workers whose protocol does not say which runs they 
 SWEEP_S = 1.0
 MAX_MEMORIES = 10_000
 _DRAINING = b"worker_draining"  # the reason of a refusal
+MAX_TRACEBACK = 4000
 
 
 class Gateway:
@@ -128,7 +131,7 @@ class Gateway:
         guest = _Guest(claims)
         self._sessions[session] = None
         try:
-            await session.run(lambda source, effect, hold: self._apply(guest, source, effect, hold))
+            await session.run(lambda source, effect, hold: self._take(guest, source, effect, hold))
         finally:
             self._sessions.pop(session, None)
             worker = guest.worker
@@ -136,6 +139,10 @@ class Gateway:
                 worker.link = None
                 worker.away_since_s = self._clock.now_s()
                 self._log.info("worker.away", worker_id=worker.worker_id, runs=len(worker.runs))
+
+    def _take(self, guest: "_Guest", session: WorkerStream, effect: SchedulerEffect, hold: Hold) -> None:
+        with self._contained(f"taking a {type(effect).__name__}", guest.claims.worker_id):
+            self._apply(guest, session, effect, hold)
 
     def _apply(self, guest: "_Guest", session: WorkerStream, effect: SchedulerEffect, hold: Hold) -> None:
         worker = guest.worker
@@ -231,29 +238,43 @@ class Gateway:
                 self._dispatcher.dropped(open_run)
 
     async def sweep(self) -> None:
-        """Take runs back from workers whose lease is over, for ever."""
+        """Take runs back from workers whose lease is over, for ever. What goes wrong with one of them is logged, and tried again."""
         while True:
             await asyncio.sleep(SWEEP_S)
             now_s = self._clock.now_s()
             for worker in self._pool:
-                plain_workers.settle(worker, now_s, self._dispatcher.repeat)
-                if worker.link is None:
-                    grace_s = LEASE_S if worker.instance_id else PLAIN_GRACE_S
-                    if now_s - worker.away_since_s > grace_s:
-                        self._lose(worker, "lease_over")
-                        self._fitness.ignores(worker.worker_id, "it has not come back")
-                    elif not worker.runs:
-                        self._lose(worker, "away")
-                elif now_s - worker.heard_s > LEASE_S:
-                    worker.link.close("DEADLINE_EXCEEDED", "no heartbeat came for 30 s")
-                    self._lose(worker, "silent")
-                    self._fitness.ignores(worker.worker_id, "it has said nothing for 30 s")
-                elif worker.token_until - self._clock.unix_s() < worker.token_life_s / 2:
-                    self._rotate(worker)
+                with self._contained("looking after a worker", worker.worker_id):
+                    self._look_after(worker, now_s)
             for open_run in list(self._orphans.values()):
                 by_hand = joined_by_hand(open_run.run.worker_id)
                 if now_s > (self._orphans_by_hand_until_s if by_hand else self._orphans_until_s):
-                    self._lose_orphan(open_run)
+                    with self._contained("taking back a run", open_run.run.worker_id):
+                        self._lose_orphan(open_run)
+
+    def _look_after(self, worker: Worker, now_s: float) -> None:
+        plain_workers.settle(worker, now_s, self._dispatcher.repeat)
+        if worker.link is None:
+            grace_s = LEASE_S if worker.instance_id else PLAIN_GRACE_S
+            if now_s - worker.away_since_s > grace_s:
+                self._lose(worker, "lease_over")
+                self._fitness.ignores(worker.worker_id, "it has not come back")
+            elif not worker.runs:
+                self._lose(worker, "away")
+        elif now_s - worker.heard_s > LEASE_S:
+            worker.link.close("DEADLINE_EXCEEDED", "no heartbeat came for 30 s")
+            self._lose(worker, "silent")
+            self._fitness.ignores(worker.worker_id, "it has said nothing for 30 s")
+        elif worker.token_until - self._clock.unix_s() < worker.token_life_s / 2:
+            self._rotate(worker)
+
+    @contextmanager
+    def _contained(self, what: str, worker_id: str) -> Iterator[None]:
+        """What goes wrong with one worker or one message ends no stream and no task that others share."""
+        try:
+            yield
+        except Exception as exc:  # noqa: BLE001 - the boundary
+            trace = "".join(traceback.format_exception(exc))[-MAX_TRACEBACK:]
+            self._log.error("gateway.broken", what=what, worker_id=worker_id, error=repr(exc), traceback=trace)
 
     def _rotate(self, worker: Worker) -> None:
         """Give a worker its next token before the present one is over. Lost on its way, it is given again on the next stream."""

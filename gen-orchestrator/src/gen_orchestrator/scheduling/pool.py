@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from gen_orchestrator.domain.losses import Loss, is_kept_apart
 from gen_orchestrator.domain.routing import WorkerView
+from gen_orchestrator.scheduling.heard import checked_resources
 from gen_worker.wire.messages import InterruptRun, Registration, Resources, RunCommand, Single
 from gen_worker.wire.scheduler_session import WorkerMemory
 
@@ -77,7 +78,7 @@ class Worker:
     def heard(self, registration: Registration, now_s: float) -> None:
         """What the worker says of itself."""
         self.heard_s = now_s
-        resources = self.resources = registration.resources
+        resources = self.resources = checked_resources(registration.resources)
         self.functions = frozenset(resources.available_functions)
         tiers = dict.fromkeys(resources.disk_models, ("disk", 0))
         tiers |= dict.fromkeys(resources.vram_models, ("vram", 0))
@@ -143,7 +144,7 @@ class Worker:
         running = len(self.runs)
         free_in_s = 0.0
         if running >= self.slots:
-            free_in_s = max(0.0, min(run.expected_end_s for run in self.runs.values()) - now_s)
+            free_in_s = max(0.0, min((run.expected_end_s for run in self.runs.values()), default=now_s) - now_s)
         return WorkerView(
             worker_id=self.worker_id,
             slots=self.slots,

@@ -3,16 +3,20 @@
     Event --noted--> started, metrics, warnings, stuck
           --shown--> the run's feed --> the store; its acknowledgement (`Hold`) waits for that write
 
-An event of an earlier attempt, or one that the feed has already, is dropped.
+An event of an earlier attempt, one that the feed has already, or one that is no JSON is dropped.
 """
 
+from gen_orchestrator.scheduling.heard import is_json, kept_metrics
 from gen_orchestrator.scheduling.open_run import OpenRun, Phase
 from gen_orchestrator.scheduling.recorder import Recorder
 from gen_orchestrator.scheduling.shown_events import is_step, shown_as, warnings_of
 from gen_worker import events
 from gen_worker.clock import Clock
+from gen_worker.texts import sound
 from gen_worker.wire.holds import Hold
 from gen_worker.wire.messages import Event
+
+MAX_TYPE_CHARS = 200  # what workers of ours take of an author
 
 
 class RunEvents:
@@ -26,13 +30,16 @@ class RunEvents:
         """Take an event that this instance of the run's worker sent."""
         if open_run.phase is not Phase.LEASED or event.attempt not in (0, open_run.run.attempt):
             return
+        if event.payload and not is_json(event.payload):
+            return
         name = "output" if event.event_type == events.OUTPUT_DELTA else self._note(open_run, event)
         if name is None:
             return
         if not open_run.first_output_at and name == "output":
             open_run.first_output_at = self._clock.unix_s()
         source = (instance_id, hold.number)
-        if open_run.feed.append(open_run.run.attempt, name, event.event_type, event.payload, source) is None:
+        kind, data = sound(event.event_type, MAX_TYPE_CHARS), event.payload or b"{}"
+        if open_run.feed.append(open_run.run.attempt, name, kind, data, source) is None:
             return
         if not open_run.volatile and (not open_run.holds or open_run.holds[-1] is not hold):  # of what came together one is enough
             open_run.holds.append(hold.take())
@@ -47,11 +54,11 @@ class RunEvents:
             if open_run.run.webhook:
                 self._recorder.started(open_run, self._clock.unix_s())
         elif kind == events.METRICS_RUN:
-            open_run.metrics = event.payload
+            open_run.metrics = kept_metrics(event.payload)
         elif kind == events.WARNING:
             open_run.warnings = warnings_of(event.payload)
         elif kind.endswith(".stuck"):
-            open_run.stuck = event.payload
+            open_run.stuck = event.payload or b"{}"
         elif open_run.stuck and is_step(kind):
             open_run.stuck = b""  # it goes on
         return shown_as(kind)

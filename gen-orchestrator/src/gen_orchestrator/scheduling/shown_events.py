@@ -2,6 +2,7 @@
 
 import msgspec
 
+from gen_orchestrator.scheduling.heard import UNREADABLE
 from gen_worker import events
 
 _NAMES = {events.OUTPUT_DELTA: "output", events.PROGRESS: "progress", events.LOG: "log"}
@@ -30,5 +31,5 @@ def warnings_of(payload: bytes) -> bytes:
     """The JSON array in a `task.warning`: fields of the payload that the function left out. Empty where there is none."""
     try:
         return bytes(msgspec.json.decode(payload, type=_Warned).warnings)
-    except msgspec.DecodeError:  # of a worker that is not ours
+    except UNREADABLE:  # of a worker that is not ours
         return b""

@@ -95,5 +95,9 @@ class Writer:
 
 
 def _call(calls: Sequence[Callable[[], None]]) -> None:
+    """Each is of another run: one that raises must not keep the others from hearing that they are written."""
     for call in calls:
-        call()
+        try:
+            call()
+        except Exception as exc:  # noqa: BLE001 - the boundary
+            asyncio.get_running_loop().call_exception_handler({"message": "what follows a write has failed", "exception": exc})

@@ -1,0 +1,133 @@
+"""What a worker says of itself and of its runs, checked where it enters. Pure.
+
+A worker runs the code of an author, and may be of any version: nothing that it says may break what is shared, such as the list of all runs,
+a placement, or the take-up after a restart. What passes here can be decoded, stored, shown as JSON and counted with; nobody checks it
+again. Whoever keeps something new of a worker adds its check here.
+"""
+
+from typing import Any
+
+import msgspec
+
+from gen_worker.texts import sound
+from gen_worker.wire.messages import ModelTier, Resources, RunResult
+
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # of msgspec's decoders, whatever the bytes
+MAX_DEPTH = 200  # of what is kept as JSON or msgpack: read anywhere without an end of the stack
+MAX_WORD_CHARS = 100
+MAX_MESSAGE_CHARS = 500
+MAX_DETAIL_CHARS = 4000
+TIERS = ("vram", "host", "disk")
+_MAX_NUMBER = 1 << 62
+
+_read_json = msgspec.json.Decoder().decode
+_read_msgpack = msgspec.msgpack.Decoder().decode
+_write_json = msgspec.json.Encoder().encode
+
+
+class RunMetrics(msgspec.Struct, frozen=True):
+    """What is read of a worker's `metrics.run`."""
+
+    models: msgspec.Raw = msgspec.Raw(b"null")
+    gpu_load_ms: int | None = None
+    inference_ms: int | None = None
+    upload_ms: int | None = None
+
+
+_read_metrics = msgspec.json.Decoder(RunMetrics).decode
+
+
+def is_json(data: bytes) -> bool:
+    """Whether this is JSON that every reader can take."""
+    try:
+        return _is_shallow(data, _read_json(data))
+    except UNREADABLE:
+        return False
+
+
+def metrics_in(data: bytes) -> RunMetrics:
+    """The metrics of a run; empty ones where a worker said something else."""
+    try:
+        return _read_metrics(data) if data else RunMetrics()
+    except UNREADABLE:
+        return RunMetrics()
+
+
+def kept_metrics(data: bytes) -> bytes:
+    """What is kept of `metrics.run`: all of it, or nothing where it cannot be read."""
+    try:
+        _read_metrics(data)
+    except UNREADABLE:
+        return b""
+    return data if is_json(data) else b""
+
+
+def output_in(data: bytes) -> Any:
+    """An output as it is shown; None where there is none, and for what an earlier version kept that cannot be read."""
+    try:
+        return _read_msgpack(data) if data else None
+    except UNREADABLE:
+        return None
+
+
+def checked_result(result: RunResult) -> RunResult:
+    """The result; a failure in its place where its output cannot be shown. Texts are bounded."""
+    if result.success:
+        why = _unshowable(result.output) if result.output else ""
+        return result if not why else _spoiled(result, why)
+    return msgspec.structs.replace(
+        result,
+        error_type=sound(result.error_type, MAX_WORD_CHARS),
+        code=sound(result.code, MAX_WORD_CHARS),
+        safe_message=sound(result.safe_message, MAX_MESSAGE_CHARS),
+        error_message=sound(result.error_message, MAX_DETAIL_CHARS),
+    )
+
+
+def checked_resources(resources: Resources) -> Resources:
+    """What a worker has, with numbers that can be counted with: no negative ones, and no place for models that is not known here."""
+    numbers = {
+        name: min(max(0, getattr(resources, name)), _MAX_NUMBER)
+        for name in ("max_concurrency", "load_bytes_per_s", "network_bytes_per_s", "gpu_memory_used_bytes", "gpu_memory_bytes")
+    }
+    tiers = tuple(
+        ModelTier(tier.model_id, tier.tier, min(max(0, tier.size_bytes), _MAX_NUMBER))
+        for tier in resources.model_tiers
+        if tier.tier in TIERS
+    )
+    return msgspec.structs.replace(resources, model_tiers=tiers, **numbers)
+
+
+def _unshowable(output: bytes) -> str:
+    """Why an output cannot be shown as JSON; empty where it can."""
+    try:
+        value = _read_msgpack(output)
+        text = _write_json(value)
+    except UNREADABLE as exc:
+        return f"{type(exc).__name__}: {exc}"
+    except (TypeError, ValueError) as exc:  # of the encoder: keys that are no texts, types of msgpack alone
+        return str(exc)
+    return "" if _is_shallow(text, value) else f"it is nested more than {MAX_DEPTH} levels deep"
+
+
+def _spoiled(result: RunResult, why: str) -> RunResult:
+    text = sound(f"the worker's output cannot be shown as JSON: {why}", MAX_MESSAGE_CHARS)
+    return RunResult(result.run_id, False, b"", text, "fatal", False, text, code="bad_output", attempt=result.attempt)
+
+
+def _is_shallow(text: bytes, value: Any) -> bool:
+    """Whether a value, whose JSON is `text`, has at most `MAX_DEPTH` levels of lists and objects."""
+    if text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
+        return True
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [item for found in level for item in _below(found)]
+        if not level:
+            return True
+    return False
+
+
+def _below(value: Any) -> list[Any]:
+    """The lists and objects in a value."""
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [item for item in items if isinstance(item, (dict, list))]
