@@ -4,6 +4,7 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import lru_cache
 from typing import Any, Protocol
 
 import msgspec
@@ -198,6 +199,7 @@ class _TorchSlab:
         return typed.as_strided(shape, _strides(shape), typed.storage_offset() + start // dtype.itemsize)
 
 
+@lru_cache(4096)
 def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Steps of a contiguous tensor, as torch counts them."""
     steps, step = [], 1

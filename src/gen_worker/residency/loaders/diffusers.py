@@ -30,6 +30,7 @@ from gen_worker.residency.loaders.base import (
 from gen_worker.residency.loaders.fp8 import DENOISERS, fp8_bytes, keep_in_fp8, load_in_fp8, wants_fp8
 from gen_worker.residency.loaders.frugal import VAE_TILING, device_bytes, is_kept_off, keep_off, steps_of, tile
 from gen_worker.residency.loaders.library import load_by_library
+from gen_worker.residency.loaders.run_views import RunViews
 from gen_worker.residency.loaders.skeleton import NotUnderstoodError
 from gen_worker.residency.loaders.tokenizers import share
 from gen_worker.residency.loaders.transformers import keeps_wide
@@ -51,10 +52,7 @@ _LIBRARIES = ("diffusers", "transformers")
 
 class DiffusersLoader:
     """Loads a pipeline folder; components with equal weights are shared with other pipelines. Each run gets a light copy with a scheduler
-    of its own.
-
-    Schedulers keep the state of one draw (timesteps, history), so two runs must never share one.
-    """
+    of its own (`RunViews`)."""
 
     def accepts(self, request: LoadRequest) -> bool:
         return family(request.annotation) == "diffusers" and callable(getattr(request.annotation, "from_pretrained", None))
@@ -97,8 +95,7 @@ class DiffusersLoader:
                 kept.remember(sum(map(tensor_bytes, modules.values())))
                 if request.skeletons is not None:
                     request.skeletons.keep_assembled(form_id, kept)
-            pipe = kept.pipe
-            return Loaded(pipe, kept.size_bytes, lambda: per_run_view(pipe))
+            return Loaded(kept.pipe, kept.size_bytes, kept.views)
 
         return LoadPlan(tuple(parts.values()), assemble, economies, stamp_of(request.path))
 
@@ -121,6 +118,7 @@ class Assembled:
 
     def __init__(self, pipe: Any) -> None:
         self.pipe = pipe
+        self.views = RunViews(pipe)
         self.size_bytes = 0
         self._held: dict[str, Any] = {}
         self._lengths: dict[str, int] = {}
@@ -272,7 +270,7 @@ def _by_library(request: LoadRequest, device: Device, dtype: Any) -> Loaded:
         return Loaded(model, 0, lambda: model)
     _settle(model, device.name)
     modules = [part for part in model.components.values() if isinstance(part, torch.nn.Module)]
-    return Loaded(model, sum(map(tensor_bytes, modules)), lambda: per_run_view(model))
+    return Loaded(model, sum(map(tensor_bytes, modules)), RunViews(model))
 
 
 def _dtype_option() -> str:
@@ -280,13 +278,3 @@ def _dtype_option() -> str:
     from diffusers.utils import deprecation_utils
 
     return "dtype" if hasattr(deprecation_utils, "_TORCH_DTYPE_DEPRECATION_MESSAGE") else "torch_dtype"
-
-
-def per_run_view(pipe: Any) -> Any:
-    """A pipeline for one run: the same components, a fresh scheduler."""
-    view = copy.copy(pipe)
-    for name in ("scheduler", "low_res_scheduler", "prior_scheduler"):
-        scheduler = getattr(pipe, name, None)
-        if scheduler is not None:
-            setattr(view, name, type(scheduler).from_config(scheduler.config))
-    return view

@@ -42,8 +42,8 @@ def load_in_fp8(recipe: Recipe, device: Device, control: LoadControl, part_id: s
                 _become_narrow(part, weight, torch.empty((shape[0], *[1] * (len(shape) - 1)), dtype=torch.bfloat16, device="meta"))
 
     with skeleton_of(recipe, control, part_id, skeletons, nullcontext, narrow) as (skeleton, _):
-        shapes = {entry.name: entry.shape for file in recipe.files for entry in file.entries}
-        skeleton.check({_narrow_name(name, skeleton.names) or name: shape for name, shape in shapes.items()})
+        entries = [entry for file in recipe.files for entry in file.entries]
+        skeleton.check(recipe.files, lambda: {_narrow_name(entry.name, skeleton.names) or entry.name: entry.shape for entry in entries})
         for file in recipe.files:
             exact = precision_of(file.entries) == "fp8"
             with WeightsOnTheWay([file], device, control) as weights:

@@ -46,6 +46,7 @@ class Skeleton:
         self._empty: list[tuple[Holder, str, Any]] = []  # what stood in each place before
         self._as_made: ModuleState | None = None
         self._configs: list[tuple[Any, dict[str, Any]]] = []
+        self._checked: object = None
         self.may_be_kept = True
         self.device_bytes = 0  # that the complete module takes of the device
 
@@ -59,9 +60,16 @@ class Skeleton:
         """About what it takes of the host's memory."""
         return len(list(self.module.modules())) * MODULE_BYTES + sum(int(value.nbytes) for _, _, value in self._buffers)
 
-    def check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Whether files with these tensors fit; `NotUnderstoodError` when a name or a shape is another one."""
-        for name, shape in shapes.items():
+    @property
+    def reads_values(self) -> bool:
+        """Whether `complete` may look at the values of tensors: where two might be tied, and it is not known yet."""
+        return self._as_made is None and callable(getattr(self.module, "tie_weights", None))
+
+    def check(self, files: object, shapes: Callable[[], Mapping[str, tuple[int, ...]]]) -> None:
+        """Whether files with these tensors fit; `NotUnderstoodError` when a name or a shape is another one. The same files once only."""
+        if files is self._checked:
+            return
+        for name, shape in shapes().items():
             expected = self._state.get(name)
             if expected is None:
                 if not name.endswith("position_ids"):
@@ -70,6 +78,7 @@ class Skeleton:
                 raise NotUnderstoodError(
                     f"{name!r} has the shape {list(shape)} in the files, the configuration asks for {list(expected.shape)}"
                 )
+        self._checked = files
 
     def put(self, name: str, tensor: Any) -> None:
         """Give the module a tensor that is in its files."""

@@ -192,13 +192,23 @@ def load_module(recipe: Recipe, device: Device, control: LoadControl, part_id: s
     """A module with the weights of its files, and the bytes that it takes. It is built while they are on their way."""
     torch = import_torch()
     with skeleton_of(recipe, control, part_id, skeletons, lambda: WeightsOnTheWay(recipe.files, device, control)) as (skeleton, weights):
-        skeleton.check({entry.name: entry.shape for file in recipe.files for entry in file.entries})
-        weights.arrive()
+        skeleton.check(recipe.files, lambda: {entry.name: entry.shape for file in recipe.files for entry in file.entries})
+        # Where a tensor lies is known before its bytes are there.
+        to_cast: list[tuple[str, Any, Any]] = []
         for name, tensor in weights.tensors():
             dtype = torch.float32 if recipe.wide(name) else recipe.dtype
-            skeleton.put(name, tensor.to(dtype) if tensor.is_floating_point() else tensor)
-        module = skeleton.complete(device.name, recipe.dtype)
-    return module, skeleton.device_bytes
+            if tensor.dtype == dtype or not tensor.dtype.is_floating_point:
+                skeleton.put(name, tensor)
+            else:
+                to_cast.append((name, tensor, dtype))
+        if early := not to_cast and not skeleton.reads_values:
+            skeleton.complete(device.name, recipe.dtype)
+        weights.arrive()
+        for name, tensor, dtype in to_cast:
+            skeleton.put(name, tensor.to(dtype))
+        if not early:
+            skeleton.complete(device.name, recipe.dtype)
+    return skeleton.module, skeleton.device_bytes
 
 
 @contextmanager
