@@ -29,7 +29,7 @@ durable = false
 max_concurrency = 1
 """
 MAIN = """\
-import json, os, subprocess, time
+import json, os, subprocess, sys, time
 from collections.abc import Iterator
 from pathlib import Path
 import msgspec
@@ -141,6 +141,17 @@ def deaf(ctx: ActionContext, payload: Input) -> Output:
     note(payload, str(child.pid))
     time.sleep(payload.seconds)
     return Output(text="it went on")
+
+@worker_function()
+def litter(ctx: ActionContext, payload: Input) -> Output:
+    # Leaves a child, one in a session of its own, and a daemon whose parent is gone.
+    own = "import os, time; print(os.getpid(), flush=True); time.sleep(1000)"
+    daemon = "import os, time\\nif os.fork(): os._exit(0)\\nos.setsid()\\nprint(os.getpid(), flush=True)\\ntime.sleep(1000)"
+    for code, apart in ((own, False), (own, True), (daemon, False)):
+        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=apart)
+        note(payload, child.stdout.readline().decode().strip())
+    time.sleep(payload.seconds)
+    return Output(text="done")
 
 @worker_function()
 def broken(ctx: ActionContext, payload: Input) -> Output:
@@ -258,16 +269,19 @@ class PlatformProcess:
 
     def worker_pids(self) -> dict[str, int]:
         """Process ids of the workers that run, by worker id."""
-        found = {}
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                environment = (folder / "environ").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if f"GEN_ORCHESTRATOR_PID={self.process.pid}".encode() in environment:
-                worker = next((item for item in environment if item.startswith(b"WORKER_ID=")), b"")
-                found[worker.removeprefix(b"WORKER_ID=").decode()] = int(folder.name)
-        return found
+        return {worker_id: pid for pid, worker_id in self.worker_processes().items()}
+
+    def worker_processes(self) -> dict[int, str]:
+        """Worker ids of the processes that this platform has started as workers."""
+        return {
+            pid: environment.get("WORKER_ID", "")
+            for pid in _children_of(self.process.pid)
+            if (environment := _environment_of(pid)).get("GEN_ORCHESTRATOR_PID") == str(self.process.pid)
+        }
+
+    def reapers(self) -> list[int]:
+        """Process ids of what ends the workers' leftovers."""
+        return [pid for pid in _children_of(self.process.pid) if "leftovers.py" in _command_of(pid)]
 
     def until(self, check: Callable[[], Any], timeout_s: float = 60) -> Any:
         """What `check` gives once it is true."""
@@ -290,6 +304,33 @@ class PlatformProcess:
         if self.process.stdout is not None:
             self.process.stdout.close()
         return status
+
+
+def _children_of(pid: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = path.read_text().rpartition(")")[2].split()[:2]
+        except OSError:
+            continue
+        if int(parent) == pid and state != "Z":
+            found.append(int(path.parent.name))
+    return found
+
+
+def _environment_of(pid: int) -> dict[str, str]:
+    try:
+        text = Path(f"/proc/{pid}/environ").read_text()
+    except OSError:
+        return {}
+    return dict(entry.split("=", 1) for entry in text.split("\0") if "=" in entry)
+
+
+def _command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
 
 
 def read_events(answer: httpx.Response) -> Any:

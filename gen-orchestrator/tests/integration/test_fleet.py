@@ -51,14 +51,53 @@ def test_a_project_finds_none_of_the_platforms_secrets(start: Start) -> None:
     assert str(platform.data) not in {value for name, value in seen.items() if not name.startswith("GEN_WORKER_")}
 
 
-def test_workers_die_with_the_platform(platform: PlatformProcess, tmp_path: Path) -> None:
-    platform.submit("deaf", {"seconds": 600, "folder": str(tmp_path)})
-    (pid,) = platform.until(platform.worker_pids).values()
-    notes = tmp_path / "notes"
-    deaf = int(platform.until(lambda: notes.exists() and notes.read_text()))
+def littered(platform: PlatformProcess, folder: Path) -> list[int]:
+    """A run that has started three processes and goes on; the worker, then those."""
+    platform.submit("litter", {"seconds": 600, "folder": str(folder)})
+    notes = folder / "notes"
+    platform.until(lambda: notes.exists() and len(notes.read_text().splitlines()) == 3)
+    (worker,) = platform.worker_processes()
+    pids = [worker, *map(int, notes.read_text().split())]
+    assert [pid for pid in pids if not is_alive(pid)] == []
+    return pids
+
+
+def test_workers_die_with_the_platform_and_all_that_they_started(platform: PlatformProcess, tmp_path: Path) -> None:
+    pids = littered(platform, tmp_path)
     platform.kill()
-    platform.until(lambda: not is_alive(pid), 10)
-    kill(deaf)
+    platform.until(lambda: not any(map(is_alive, pids)), 10)
+
+
+def test_a_killed_worker_leaves_nothing_behind(platform: PlatformProcess, tmp_path: Path) -> None:
+    pids = littered(platform, tmp_path)
+    kill(pids[0])
+    platform.until(lambda: not any(map(is_alive, pids)), 10)
+    assert platform.invoke("echo", {"text": "the next one"}).json()["status"] == "succeeded"
+    platform.kill()  # the run that goes on would hold up the end
+
+
+def test_a_platform_that_is_told_twice_to_end_leaves_nothing_behind(platform: PlatformProcess, tmp_path: Path) -> None:
+    pids = littered(platform, tmp_path)
+    platform.process.send_signal(signal.SIGTERM)
+    assert platform.process.stdout is not None
+    while b"draining" not in platform.process.stdout.readline():
+        pass
+    platform.process.send_signal(signal.SIGTERM)
+    assert platform.wait_for_end() == 130
+    platform.until(lambda: not any(map(is_alive, pids)), 10)
+
+
+def test_what_outlives_the_platform_is_found_again_when_it_was_killed_itself(platform: PlatformProcess, tmp_path: Path) -> None:
+    (before,) = platform.reapers()
+    kill(before)
+    first = littered(platform, tmp_path)
+    kill(first[0])  # the next worker brings another
+    platform.until(lambda: platform.reapers() not in ([], [before]))
+    second = tmp_path / "second"
+    second.mkdir()
+    pids = [*first, *littered(platform, second)]
+    platform.kill()
+    platform.until(lambda: not any(map(is_alive, pids)), 10)
 
 
 def test_workers_follow_the_work_to_zero_and_back(start: Start, tmp_path: Path) -> None:

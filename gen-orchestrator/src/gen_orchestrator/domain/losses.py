@@ -1,12 +1,12 @@
 """A worker is gone with runs on it: which of them go on, which are watched, and which one is held to have ended it. Pure.
 
-    suspicion 0 --lost with others--> 1 --lost with others--> 2, 3, ...
-                --lost alone-------------------------------->  2
+    suspicion:  +1  for a worker that was lost with other runs on it
+                +2  for one that ran this alone
 
-From 2 on (`is_kept_apart`) a run gets a worker to itself, so that it can take nobody down and nobody can take it down. One that loses a
-worker all the same, a fresh one, which nothing else had touched, is poison: it is given up. So a run is never given up for what its
-neighbours did. The first loss among others costs nothing more than a try, because most workers are lost for other reasons than their runs
-(the kernel's memory killer, an operator, a machine), and apart means one after another.
+With a suspicion of 2 and two lost workers a run is kept apart: it gets a worker to itself, so that it can take nobody down and nobody can
+take it down. One that is suspected so and loses a fresh worker, which nothing else had touched, is poison: it is given up. So a run is
+never given up for what its neighbours did. The first loss costs nothing more than a try, because most workers are lost for other reasons
+than their runs (the kernel's memory killer, an operator, a machine), and apart means that others wait.
 
 Lost workers do not count as the run's own tries. `MAX_LOST_WORKERS` bounds them whatever the reason.
 """
@@ -18,7 +18,7 @@ import msgspec
 
 from gen_orchestrator.domain.runs import Run, RunError
 
-APART: Final = 2
+SUSPECTED: Final = 2
 MAX_LOST_WORKERS: Final = 10
 
 
@@ -39,14 +39,14 @@ class Lost(msgspec.Struct, frozen=True):
 
 def is_kept_apart(run: Run) -> bool:
     """Whether the run gets a worker to itself."""
-    return run.suspicion >= APART
+    return run.suspicion >= SUSPECTED and run.lost_workers >= 2
 
 
 def after_loss(run: Run, worker_id: str, loss: Loss) -> Lost | RunError:
     """What follows for a run whose worker is gone: another try, or the error that it ends with."""
     count = run.lost_workers + 1
-    if (loss is Loss.FRESH and is_kept_apart(run)) or count >= MAX_LOST_WORKERS:
+    if (loss is Loss.FRESH and run.suspicion >= SUSPECTED) or count >= MAX_LOST_WORKERS:
         alone = ", the last time with nothing else on that worker" if loss is Loss.FRESH else ""
         text = f"the worker was lost {count} times while it ran this{alone}; it is not tried again"
         return RunError(error_type="fatal", code="worker_lost", message=text, detail=f"last worker: {worker_id}")
-    return Lost({Loss.OURS: 0, Loss.SHARED: 1}.get(loss, APART))
+    return Lost({Loss.OURS: 0, Loss.SHARED: 1}.get(loss, SUSPECTED))

@@ -1,7 +1,7 @@
 """Workers as child processes of this one. They notice when it is gone.
 
 Where other nodes can take over, they drain then: they bring their runs' results to the next leader. Otherwise nobody would take these, and
-the kernel ends them at once, so that the next start finds the devices free.
+the kernel ends them at once, so that the next start finds the devices free. What they have started themselves goes with them (`leftovers`).
 """
 
 import asyncio
@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gen_orchestrator.fleet.base import OnExit, WorkerSpec
+from gen_orchestrator.fleet.leftovers import MARK_NAME
+from gen_orchestrator.fleet.reaper import Reaper
 
 LOG_TAIL_BYTES = 16 << 10
 # Before the worker begins. The end of its stdin is the end of its parent. (The kernel's signal for that comes once for each thread of a
@@ -46,6 +48,7 @@ class Processes:
         self._logs = logs
         self._children: dict[str, asyncio.subprocess.Process] = {}
         self._waiting: dict[str, asyncio.Task[None]] = {}
+        self._reaper = Reaper()
 
     async def start(self, spec: WorkerSpec, on_exit: OnExit) -> None:
         self._logs.mkdir(parents=True, exist_ok=True)
@@ -62,6 +65,7 @@ class Processes:
                 start_new_session=True,  # Ctrl-C on the terminal is for us: we drain them
             )
         self._children[spec.worker_id] = child
+        await self._reaper.add(spec.worker_id, child.pid, stays=is_outlived(spec))
         self._waiting[spec.worker_id] = asyncio.create_task(self._wait(spec.worker_id, child, on_exit), name=f"child-{spec.worker_id}")
 
     async def stop(self, worker_id: str, grace_s: float) -> None:
@@ -100,6 +104,7 @@ class Processes:
 
     async def close(self, grace_s: float) -> None:
         await asyncio.gather(*(self.stop(worker_id, grace_s) for worker_id in list(self._children)))
+        await self._reaper.close()
 
     def pid_of(self, worker_id: str) -> int | None:
         """The process id of a worker that runs."""
@@ -111,7 +116,7 @@ class Processes:
 
     async def _wait(self, worker_id: str, child: asyncio.subprocess.Process, on_exit: OnExit) -> None:
         status = await child.wait()
-        self._signal(child, signal.SIGKILL)  # what the author's code has started and left behind
+        await self._reaper.ended(worker_id, child.pid)
         self._children.pop(worker_id, None)
         self._waiting.pop(worker_id, None)
         on_exit(worker_id, status)
@@ -127,13 +132,19 @@ class Processes:
             return
 
 
+def is_outlived(spec: WorkerSpec) -> bool:
+    """Whether this worker goes on for a while without us: other nodes can take over."""
+    return "," in spec.scheduler_addr
+
+
 def worker_environment(spec: WorkerSpec, env: Mapping[str, str]) -> dict[str, str]:
     """What a worker's process gets to see: what it needs, and nothing of the control plane's own."""
     kept = {name: value for name, value in env.items() if name not in _OURS and (name in _INHERITED or name.startswith(_PREFIXES))}
     kept |= spec.env
     kept |= {
         "GEN_ORCHESTRATOR_PID": str(os.getpid()),
-        "GEN_ORCHESTRATOR_OUTLIVED": str(int("," in spec.scheduler_addr)),
+        "GEN_ORCHESTRATOR_OUTLIVED": str(int(is_outlived(spec))),
+        MARK_NAME: spec.worker_id,
         "WORKER_DRAIN_TIMEOUT_SECONDS": str(spec.drain_s),
         "GEN_WORKER_MANIFEST_PATH": spec.manifest,
         "GEN_WORKER_ENDPOINT_ROOT": spec.folder,

@@ -254,6 +254,7 @@ class Dispatcher:
         open_run.expected_end_s = now_s + open_run.lane.run_s
         open_run.lane.running += 1
         worker.assign(open_run, now_s)
+        worker.given += 1  # what else it ran before we led is not known: it does not count as fresh
         self._overdue.watch(open_run)
         if open_run.cancel_requested:
             self._overdue.interrupt(open_run)
