@@ -2,19 +2,21 @@
 
     python benchmarks/echo.py [--seconds 4] [--rounds 3] [--servers gen-worker,gen-worker-async,fastapi-async,mosec]
 
+`bare-hop` and `bare-send` are the ceiling: the least that a server with a thread hop can be (servers/bare.py).
 Each server has a process of its own, and so has the load generator: wrk, or where it is not installed one in Python, which says so
 (see load.py for what that changes). Peers that are not installed are left out.
 """
 
 import argparse
 import importlib.util
+import os
 import statistics
 
 from load import WRK, Result, request_bytes, run_load, run_wrk
 from servers_under_test import Server
 
 BODY = b'{"prompt":"a red kite over the sea"}'
-SERVERS = "handwritten-executor,gen-worker,gen-worker-async,fastapi,fastapi-async,mosec,litserve,ray"
+SERVERS = "bare-send,bare-hop,handwritten-executor,gen-worker,gen-worker-async,fastapi,fastapi-async,mosec,litserve,ray"
 PEERS = {"fastapi", "mosec", "litserve", "ray"}
 ASSUMED_PER_S = 5000  # how many requests stand for a second, for the generator that counts them
 
@@ -46,17 +48,18 @@ def main() -> None:
     names = [name for name in args.servers.split(",") if name.split("-")[0] not in PEERS or importlib.util.find_spec(name.split("-")[0])]
     if WRK is None:
         print("wrk is not installed: the load comes from Python, which hides tails and flatters us (apt-get install wrk)\n")
-    print("| concurrency | server | requests/s | ratio | p50 ms | p99 ms | server us |\n|---|---|---|---|---|---|---|")
+    print("| clients | server | requests/s | ratio | p50 ms | p99 ms | server us | load |\n|---|---|---|---|---|---|---|---|")
     for concurrency in map(int, args.concurrency.split(",")):
         results: dict[str, list[Result]] = {name: [] for name in names}
         for _ in range(args.rounds):  # interleaved, so that a slow moment of the machine falls on all
             for name in names:
                 results[name].append(measure(name, args.seconds, concurrency))
+        load = os.getloadavg()[0]
         middle = {name: median(found) for name, found in results.items()}
         base = middle["mosec" if "mosec" in middle else names[0]]
         for name, found in middle.items():
             ratio = found.per_second / base.per_second
-            times = f"{found.p50_ms:.3f} | {found.p99_ms:.3f} | {found.server_us:.0f}"
+            times = f"{found.p50_ms:.3f} | {found.p99_ms:.3f} | {found.server_us:.0f} | {load:.1f}"
             print(f"| {concurrency} | {name} | {found.per_second:.0f} | {ratio:.2f} | {times} |", flush=True)
 
 

@@ -27,6 +27,8 @@ def command(name: str, port: int, python: str) -> tuple[list[str], Path, str]:
         case "handwritten" | "handwritten-executor":
             hop = "executor" if name.endswith("executor") else "threadpool"
             return [python, str(HERE / "servers/handwritten.py"), str(port), hop], HERE, "/run"
+        case "bare-hop" | "bare-send":
+            return [python, str(HERE / "servers/bare.py"), str(port), name.removeprefix("bare-")], HERE, "/run"
         case _:
             return [python, str(HERE / f"servers/{name}_server.py"), str(port)], HERE, "/run"
 

@@ -178,9 +178,11 @@ class Connection(asyncio.Protocol):
             self._expects = True
 
     def on_headers_complete(self) -> None:
-        head_bytes = len(self._url) + sum([len(name) + len(value) for name, value in self._headers])
-        if head_bytes > self._limits.head_bytes:
-            self._refuse_head(f"more than {self._limits.head_bytes} bytes")
+        # What was received since the last request, and at most a piece that began before its end. Most heads are far from the bound.
+        if self._head_bytes + PIECE_BYTES > self._limits.head_bytes:
+            head_bytes = len(self._url) + sum([len(name) + len(value) for name, value in self._headers])
+            if head_bytes > self._limits.head_bytes:
+                self._refuse_head(f"more than {self._limits.head_bytes} bytes")
         parser = self._parser
         url = httptools.parse_url(self._url)
         path = url.path.decode("ascii")

@@ -82,7 +82,7 @@ class EventLog:
         """Add events, and wake readers once. Returns how many of the oldest were lost for it. A sealed log takes nothing."""
         if self._sealed is not None:
             return 0
-        size_bytes = sum(map(_size_of, batch))
+        size_bytes = sum([_size_of(event) if type(event.payload) is msgspec.Raw else STRUCT_BYTES for event in batch])
         self.size_bytes += size_bytes
         self.total_bytes += size_bytes
         events = self._events
@@ -92,7 +92,8 @@ class EventLog:
             self.size_bytes -= _size_of(events.popleft())
             lost += 1
         self._dropped += lost
-        self._wake_readers()
+        if self.readers:
+            self._wake_readers()
         return lost
 
     def seal(self, text: bytes | None = None) -> None:

@@ -59,6 +59,7 @@ def asks_for(header: str, media_type: str) -> bool:
     return wanted > 0 and wanted >= best.get("application/json", 0.0)
 
 
+@lru_cache(256)
 def media_type(content_type: str) -> str:
     """The type of a Content-Type, without its parameters, in lower case."""
     return content_type.partition(";")[0].strip().lower()
