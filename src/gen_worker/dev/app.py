@@ -31,6 +31,7 @@ from gen_worker.http.files import send_file
 from gen_worker.http.headers import matches_etag
 from gen_worker.http.hosts import HostPolicy
 from gen_worker.http.openapi import openapi_document
+from gen_worker.http.page import Page
 from gen_worker.http.problems import PROBLEM_JSON, problem
 from gen_worker.http.sse import last_event_id
 from gen_worker.log import Log
@@ -42,7 +43,6 @@ PAGE_SIZE = 50
 MAX_WAIT_S = 3600
 PLAYGROUND = Path(__file__).parent / "playground"
 _SHOWN_INLINE = ("image/png", "image/jpeg", "image/gif", "image/webp", "audio/", "video/", "text/plain")
-_PAGE_POLICY = "default-src 'self'; img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
 class DevConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,6 +120,7 @@ class DevApp:
         self._execution.close()
 
     def _router(self) -> Router:
+        page = Page(PLAYGROUND, "Functions")
         return build_router(
             [
                 ("POST", "/v1/run/{function}", self._invoker.run),
@@ -138,9 +139,9 @@ class DevApp:
                 ("GET", "/livez", self._livez),
                 ("GET", "/readyz", self._readyz),
                 ("GET", "/openapi.json", self._get_openapi),
-                ("GET", "/", self._page),
-                ("GET", "/docs", self._page),
-                ("GET", "/docs/{name}", self._page),
+                ("GET", "/", page.answer),
+                ("GET", "/docs", page.answer),
+                ("GET", "/docs/{name}", page.answer),
             ],
             self._on_error,
             self._config.hosts,
@@ -253,13 +254,6 @@ class DevApp:
             document["x-websockets"] = [_described(spec) for spec in self._serving.websockets.values()]
             self._openapi = msgspec.json.encode(document)  # fields stay in the author's order
         await request.answer(200, self._openapi)
-
-    async def _page(self, request: Request) -> None:
-        name = request.parts.get("name", "index.html")
-        if name not in ("index.html", "page.js", "page.css"):
-            raise RequestError(404, "not_found", f"there is no page {name[:100]!r}")
-        headers = {"content-security-policy": _PAGE_POLICY, "x-content-type-options": "nosniff", "cache-control": "no-cache"}
-        await send_file(request, PLAYGROUND / name, headers)
 
     async def _on_error(self, request: Request, exc: Exception) -> None:
         if isinstance(exc, RequestError):

@@ -1,6 +1,7 @@
 """The routes of the control plane as one ASGI application."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import msgspec
 from starlette import types
@@ -10,7 +11,6 @@ from gen_orchestrator.api.access import Guard, KeyRoutes
 from gen_orchestrator.api.admin import AdminRoutes
 from gen_orchestrator.api.builds import BuildRoutes
 from gen_orchestrator.api.deploys import DeployRoutes
-from gen_orchestrator.api.docs import DocsRoutes
 from gen_orchestrator.api.files import FileRoutes
 from gen_orchestrator.api.models import ModelRoutes
 from gen_orchestrator.api.releases import ReleaseRoutes
@@ -20,9 +20,11 @@ from gen_orchestrator.domain.access import Caller, Scope
 from gen_orchestrator.store.base import StoreError, StoreFullError
 from gen_worker.http.asgi import Endpoint, Handler, Request, RequestError, build_router
 from gen_worker.http.hosts import HostPolicy
+from gen_worker.http.page import Page
 from gen_worker.http.problems import PROBLEM_JSON, problem
 from gen_worker.log import Log
 
+CONSOLE = Path(__file__).parent / "console"
 RESERVED = frozenset(
     {
         "runs",
@@ -81,7 +83,7 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         body = problem(500, "internal", "internal error", instance=request.scope["path"])
         await request.answer(500, msgspec.json.encode(body), PROBLEM_JSON)
 
-    docs = DocsRoutes()
+    page = Page(CONSOLE, "Platform")
     runs, files, workers, admin = rooms.runs, rooms.files, rooms.workers, rooms.admin
     releases, builds, models, keys = rooms.releases, rooms.builds, rooms.models, rooms.keys
     invoke = guard("invoke", runs.invoke)
@@ -138,8 +140,8 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         ("GET", "/livez", admin.livez),
         ("GET", "/.well-known/jwks.json", workers.jwks),
         ("GET", "/readyz", admin.readyz),
-        ("GET", "/docs", docs.page),
-        ("GET", "/docs/{name}", docs.file),
+        ("GET", "/docs", page.answer),
+        ("GET", "/docs/{name}", page.answer),
     ]
     routes = [
         *((method, path, guard(scope, handler)) for scope, method, path, handler in asked),
