@@ -68,6 +68,9 @@ def test_preferences(header: str, found: tuple[bool, int | None]) -> None:
 def test_entity_tags_are_compared_whole_and_weakly() -> None:
     assert matches_etag('W/"5-running"', '"5-running"')
     assert matches_etag('"a", "5-running"', '"5-running"')
+    assert matches_etag('"5-running"', 'W/"5-running"')
+    assert matches_etag('W/"5-running"', 'W/"5-running"')
+    assert matches_etag(" * ", '"5-running"')
     assert matches_etag("*", '"5-running"')
     assert not matches_etag('"15-running"', '"5-running"')
     assert not matches_etag("5-running", '"5-running"')

@@ -19,7 +19,18 @@ from gen_worker.errors import (
     WorkerError,
 )
 from gen_worker.http.problems import status_of
-from gen_worker.outcome import MAX_ERROR_MESSAGE, MAX_FIELD_ERRORS, Failure, Outcome, failure_of, outcome_of, scrub
+from gen_worker.outcome import (
+    MAX_ERROR_MESSAGE,
+    MAX_FIELD_ERRORS,
+    Failure,
+    Outcome,
+    ToldError,
+    ToldWorkerError,
+    failure_of,
+    outcome_of,
+    scrub,
+    told,
+)
 from gen_worker.texts import class_name
 
 
@@ -290,3 +301,37 @@ def test_field_errors_of_other_shapes() -> None:
     assert first == FieldError("/a", "")
     assert (second.pointer, second.message) == ("", "5")
     assert third == FieldError("/b", "m", "e", "g", "s")
+
+
+class OwnTextError(RuntimeError):
+    """Code of others: its text is asked for once, where it was raised."""
+
+    asked = 0
+
+    def __str__(self) -> str:
+        OwnTextError.asked += 1
+        return "its text"
+
+
+class QuotaError(WorkerError):
+    error_type, code, retryable = "quota", "quota_used", True
+
+
+def test_what_others_raise_is_read_where_it_was_raised() -> None:
+    found = told(OwnTextError(object()))
+    asked = OwnTextError.asked
+    assert type(found) is ToldError
+    assert (str(found), found.raised, found.failure.outcome.error_type) == ("its text", "OwnTextError", "internal")
+    assert failure_of(found) is found.failure
+    assert outcome_of(found) is found.failure.outcome
+    assert OwnTextError.asked == asked
+    defined = told(QuotaError("no more"))
+    assert type(defined) is ToldWorkerError
+    assert (str(defined), outcome_of(defined).code, outcome_of(defined).retryable) == ("no more", "quota_used", True)
+    assert type(told(ValueError("x"))) is ToldError
+
+
+def test_ours_with_plain_texts_stay_as_they_are() -> None:
+    plain = FatalError("x", 5)
+    assert told(plain) is plain
+    assert type(told(FatalError(object()))) is ToldWorkerError

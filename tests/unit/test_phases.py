@@ -1,5 +1,7 @@
 """What the metrics of a run tell: steps, sizes and times of its payload, where they are numbers that can be told."""
 
+import sys
+import types
 from pathlib import Path
 
 import msgspec
@@ -116,3 +118,21 @@ def test_a_run_without_models_tells_two_figures() -> None:
     assert found[0].payload == Milliseconds(13)
     assert utc_now().endswith("Z")
     assert utc_now()[:4] >= "2024"
+
+
+class FakeCuda:
+    def __init__(self, available: bool, initialized: bool) -> None:
+        self.is_available, self.is_initialized = lambda: available, lambda: initialized
+        self.max_memory_allocated = lambda: 12345
+
+
+@pytest.mark.parametrize(("available", "initialized", "peak"), [(True, True, 12345), (True, False, None), (False, True, None)])
+def test_peak_memory_of_a_gpu_that_torch_has_touched(
+    monkeypatch: pytest.MonkeyPatch, available: bool, initialized: bool, peak: int | None
+) -> None:
+    torch = types.ModuleType("torch")
+    torch.cuda = FakeCuda(available, initialized)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    assert summary(Picture()).peak_vram_bytes == peak
+    monkeypatch.delitem(sys.modules, "torch")
+    assert summary(Picture()).peak_vram_bytes is None

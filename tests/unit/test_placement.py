@@ -13,6 +13,8 @@ CASES = {
     "never where there is no room, unless there is none anywhere": ([Offer(0, 9.0, 9), Offer(1, 0.0, 0, None)], 1.0, 0),
     "of full ones the quicker": ([Offer(0, 2.0, 0, None), Offer(1, 1.0, 0, None)], 1.0, 1),
     "on idle devices harm does not count": ([Offer(0, 1.0, 0, 9.0), Offer(1, 2.0, 0, 0.0)], 1.0, 0),
+    "one busy device of two halves it: just worth it": ([Offer(0, 1.0, 1, 1.9), Offer(1, 2.0, 0, 0.0)], 1.0, 0),
+    "one busy device of two halves it: just not": ([Offer(0, 1.0, 1, 2.1), Offer(1, 2.0, 0, 0.0)], 1.0, 1),
     "on busy ones it does": ([Offer(0, 1.0, 1, 9.0), Offer(1, 2.0, 1, 0.0)], 1.0, 1),
 }
 

@@ -197,3 +197,10 @@ def test_an_interrupt_is_for_a_run_that_the_worker_has() -> None:
     assert (session.outgoing(1), session.outgoing(1)) == (RunCommand("1", "f"), InterruptRun("1"))
     session.receive(RunResult("1", True))
     assert session.memory.interrupted == set()
+
+
+def test_a_session_without_batches_confirms_nothing() -> None:
+    session = SchedulerSession({})
+    register(session)
+    session.receive(Batch((Event("r", "x", b""),), 1))
+    assert (session.owes, session.outgoing(1)) == (False, None)
