@@ -48,6 +48,9 @@ class Output(msgspec.Struct):
 class Delta(msgspec.Struct):
     number: int
 
+class Word(msgspec.Struct):
+    text: str
+
 class Saved(msgspec.Struct):
     file: Asset
 
@@ -106,6 +109,14 @@ def count(ctx: ActionContext, payload: Input) -> Iterator[Delta]:
         if payload.seconds:
             time.sleep(payload.seconds)
         yield Delta(number)
+
+@worker_function()
+def words(ctx: ActionContext, payload: Input) -> Iterator[Word]:
+    found = payload.text.split(" ") * (payload.times or 1)
+    for number, word in enumerate(found, 1):
+        ctx.progress(number / len(found))
+        yield Word(word)
+        time.sleep(payload.seconds)
 
 @worker_function()
 def tokens(ctx: ActionContext, payload: Input) -> Iterator[Delta]:

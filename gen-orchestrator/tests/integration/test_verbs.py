@@ -1,12 +1,19 @@
 """cozyctl's verbs against a platform that really runs."""
 
+import contextlib
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import time
+from importlib.metadata import entry_points
 
+import pytest
 from platform_process import COZYCTL, PlatformProcess
+
+from gen_worker.cli.main import ELSEWHERE
 
 
 def verb(platform: PlatformProcess, *arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -29,12 +36,105 @@ def test_invoke_streams_items_as_they_come(platform: PlatformProcess) -> None:
     assert json.loads(whole.stdout)["output"] == [{"number": 0}, {"number": 1}]
 
 
+def test_text_streams_print_as_text_and_again_when_they_are_watched(platform: PlatformProcess) -> None:
+    done = verb(platform, "invoke", "local/probe/words", "-i", "text=one two\nthree", "--priority", "high")
+    assert (done.returncode, done.stdout) == (0, "onetwo\nthree\n"), done.stderr
+    assert "local/probe/words: 50%" in done.stderr.splitlines()
+    run = platform.http.get("/v1/runs", params={"function": "words"}).json()["data"][0]["id"]
+    watched = verb(platform, "runs", "watch", run)
+    assert (watched.returncode, watched.stdout) == (0, "onetwo\nthree\n"), watched.stderr
+    assert "local/probe/words: 50%" in watched.stderr.splitlines()
+    as_json = verb(platform, "runs", "watch", run, "--json")
+    assert (json.loads(as_json.stdout)["output"], as_json.stderr) == ([{"text": "one"}, {"text": "two\nthree"}], "")
+    assert verb(platform, "runs", "watch", "nothing").returncode == 3
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["ps"], ["runs", "list"], ["runs", "list", "--json"], ["workers", "list"], ["logs"], ["tags"], ["releases"], ["invoke", "local/probe/count", "-i", "times=9"]],
+)  # fmt: skip
+def test_a_reader_who_goes_away_ends_the_verb_without_a_word(platform: PlatformProcess, command: list[str]) -> None:
+    platform.invoke("echo", {"text": "a"})
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        env = {**os.environ, "COZY_URL": platform.url}
+        done = subprocess.run([str(COZYCTL), *command], env=env, stdout=write, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    finally:
+        os.close(write)
+    shown = [line for line in done.stderr.splitlines() if not line.startswith("local/probe/count: ")]
+    assert (done.returncode, shown) == (141, [])
+
+
+def test_a_stream_that_nobody_reads_any_more_is_canceled(platform: PlatformProcess) -> None:
+    child = subprocess.Popen(
+        [str(COZYCTL), "invoke", "local/probe/words", "-i", "text=word\n", "-i", "times=6000", "-i", "seconds=0.01"],
+        env={**os.environ, "COZY_URL": platform.url},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"word\n"
+    child.stdout.close()
+    assert child.wait(60) == 141
+    run = platform.http.get("/v1/runs", params={"function": "words"}).json()["data"][0]["id"]
+    assert platform.run(run, 30)["status"] == "canceled"
+
+
+@pytest.mark.parametrize("columns", [80, 72])
+def test_tables_leave_nothing_out(platform: PlatformProcess, columns: int) -> None:
+    run = platform.invoke("one-at-a-time", {"text": "a"}).json()["id"]
+    piped = verb(platform, "runs", "list", "--limit", "1").stdout.splitlines()
+    assert piped[1].split()[:3] == [run, "local/probe/one-at-a-time", "succeeded"]
+    assert "\x1b" not in "".join(piped)
+    shown = on_a_terminal(platform, columns, "runs", "list", "--limit", "1")
+    assert all(len(line) <= columns for line in shown)
+    name = "".join(line[34:].partition("  ")[0] for line in shown if "local" in line or not line[:34].strip())
+    assert (shown[1][:32], name) == (run, "local/probe/one-at-a-time")
+
+
+def on_a_terminal(platform: PlatformProcess, columns: int, *command: str) -> list[str]:
+    """What a verb prints on a terminal of so many columns, without its colors."""
+    master, slave = pty.openpty()
+    env = {**os.environ, "COZY_URL": platform.url, "COLUMNS": str(columns), "TERM": "xterm"}
+    try:
+        done = subprocess.run([str(COZYCTL), *command], env=env, stdout=slave, stderr=subprocess.PIPE, timeout=60, check=False)
+        os.close(slave)
+        data = b""
+        with contextlib.suppress(OSError):  # the end of a terminal
+            while chunk := os.read(master, 65536):
+                data += chunk
+    finally:
+        os.close(master)
+    assert done.returncode == 0, done.stderr
+    return re.sub(r"\x1b\[[0-9;]*m", "", data.decode()).splitlines()
+
+
+def test_runs_of_a_function_by_its_whole_name(platform: PlatformProcess) -> None:
+    run = platform.invoke("version", {}).json()["id"]
+    for name in ("version", "local/probe/version"):
+        assert verb(platform, "runs", "list", "--function", name).stdout.splitlines()[1].startswith(run)
+    nothing = verb(platform, "runs", "list", "--function", "local/probe/nothing")
+    assert (nothing.returncode, nothing.stdout) == (0, "")
+    assert "no runs of local/probe/nothing" in nothing.stderr
+    for odd in ("probe/version", "local/probe/version:prod", "//"):
+        assert verb(platform, "runs", "list", "--function", odd).returncode == 2
+
+
+def test_every_verb_of_this_distribution_is_known_without_it() -> None:
+    added = {point.name for point in entry_points(group="gen_worker.cli") if point.value.startswith("gen_orchestrator")}
+    assert set(ELSEWHERE) <= added
+    helped = subprocess.run([str(COZYCTL), "--help"], capture_output=True, text=True, timeout=60, check=True)
+    assert "..." not in helped.stdout.partition("Commands:")[2]
+
+
 def test_what_is_wrong_is_said_with_the_right_status(platform: PlatformProcess) -> None:
     for arguments, status, word in (
         (("invoke", "local/probe/ecko"), 3, "echo"), (("invoke", "probe"), 2, "owner/endpoint/function"),
         (("invoke", "local/probe/echo", "-i", "txt=1"), 2, "text"), (("invoke", "local/probe/echo", "-i", "times=x"), 2, "integer"),
         (("invoke", "local/probe/refuse"), 1, "text is empty"), (("invoke", "local/probe/brief", "-i", "seconds=30"), 5, "timeout"),
-        (("runs", "get", "nothing"), 3, "no run"),
+        (("runs", "get", "nothing"), 3, "no run"), (("logs", "local/prob"), 3, "Did you mean 'local/probe'?"),
+        (("logs", "nobody"), 3, "Workers: probe-"), (("drain", "nobody"), 3, "Workers: probe-"),
     ):  # fmt: skip
         done = verb(platform, *arguments)
         assert (done.returncode, word in done.stderr) == (status, True), (arguments, done)
@@ -44,7 +144,7 @@ def test_without_a_platform_the_next_command_is_named() -> None:
     env = {**os.environ, "COZY_URL": "http://127.0.0.1:1"}
     done = subprocess.run([str(COZYCTL), "ps"], env=env, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
-    assert "cozyctl up" in done.stderr
+    assert "connection refused; is it running? Start it with: cozyctl up" in done.stderr
 
 
 def test_ctrl_c_cancels_the_run(platform: PlatformProcess) -> None:

@@ -54,9 +54,7 @@ class LiveRun:
 
     def __exit__(self, *exc_info: object) -> None:
         self._stop_bar()
-        if self._in_line:
-            self._in_line = False
-            self._stdout.write(b"\n")
+        self._break_line()
 
     def show(self, event: RunEvent) -> None:
         """Show what an event means, if anything."""
@@ -75,20 +73,47 @@ class LiveRun:
 
     def print_delta(self, delta: bytes) -> None:
         """One item of a stream on stdout: text as it comes, anything else as a line of JSON. `BrokenPipeError` when nobody reads it."""
+        self._take_screen()
+        if self._text_field:
+            self._print_text(str(msgspec.json.decode(delta).get(self._text_field, "")))
+        else:
+            self._stdout.write(delta + b"\n")
+
+    def print_item(self, item: Any) -> None:
+        """The same for an item whose type is not known here: one that is a single text prints as text, as the first such item names it."""
+        is_text = isinstance(item, dict) and len(item) == 1 and all(isinstance(value, str) for value in item.values())
+        if is_text and not self._text_field:
+            self._text_field = next(iter(item))
+        if is_text and self._text_field in item:
+            self._take_screen()
+            self._print_text(item[self._text_field])
+            return
+        self._take_screen()
+        self._break_line()
+        self._stdout.write(msgspec.json.encode(item) + b"\n")
+
+    def end_line(self) -> None:
+        """Let what is said next on the same screen begin a line of its own."""
+        if self._shared:
+            self._break_line()
+
+    def step(self, text: str) -> None:
+        """What the run does now, in a word or two."""
+        if not self._quiet:
+            self._step(text)
+
+    def _take_screen(self) -> None:
         if self._shared:  # the items take the place of the bar
             self._stop_bar()
             self._streaming = True
-        if not self._text_field:
-            self._stdout.write(delta + b"\n")
-            return
-        text = str(msgspec.json.decode(delta).get(self._text_field, ""))
+
+    def _print_text(self, text: str) -> None:
         if text:
             self._stdout.write(text.encode("utf-8", "replace"))
             self._in_line = not text.endswith("\n")
 
-    def end_line(self) -> None:
-        """Let what is said next on the same screen begin a line of its own."""
-        if self._shared and self._in_line:
+    def _break_line(self) -> None:
+        if self._in_line:
             self._in_line = False
             self._stdout.write(b"\n")
 

@@ -23,10 +23,17 @@ VERBS = {
     "build": ("gen_worker.cli.build", "Build the worker image of this folder."),
     "run": ("gen_worker.cli.run", "Run one function once, here."),
 }
+MAX_SHORT_HELP = 200  # the first sentence of a verb is shown whole
 ALIASES = {"doctor": "check", "call": "invoke"}
 ADDED_VERBS = "gen_worker.cli"  # entry points by which other distributions add verbs, as gen-orchestrator adds `up`
 # Verbs that another distribution brings, and which one to install for them.
-ELSEWHERE = dict.fromkeys(("up", "invoke", "runs", "ps", "logs", "drain", "workers"), "gen-orchestrator")
+ELSEWHERE = dict.fromkeys(
+    (
+        *("up", "publish", "builds", "releases", "tags", "promote", "rollback", "diff", "invoke", "runs", "ps", "logs", "drain", "workers"),
+        *("login", "logout", "profile", "keys"),
+    ),
+    "gen-orchestrator",
+)
 
 
 def verbs() -> dict[str, str | EntryPoint]:
@@ -57,12 +64,15 @@ class Verbs(click.Group):
                 ctx.fail(
                     f"the command {name!r} comes with {ELSEWHERE[name]}, which is not installed; in a clone: pip install ./gen-orchestrator"
                 )
-            ctx.fail(f"no command {args[0]!r}.{did_you_mean(args[0], known)} Commands: {', '.join(known)}")
+            more = "" if "up" in known else "; more come with gen-orchestrator, which is not installed"
+            ctx.fail(f"no command {args[0]!r}.{did_you_mean(args[0], known)} Commands: {', '.join(known)}{more}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows = [(name, text) for name, (_, text) in VERBS.items()]
-        rows += [(name, found.load().get_short_help_str(80)) for name, found in verbs().items() if isinstance(found, EntryPoint)]
+        rows += [
+            (name, found.load().get_short_help_str(MAX_SHORT_HELP)) for name, found in verbs().items() if isinstance(found, EntryPoint)
+        ]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 

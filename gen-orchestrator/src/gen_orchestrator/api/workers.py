@@ -17,6 +17,7 @@ TAIL_BYTES = 16 << 10
 MAX_WAIT_S = 60
 LOOK_S = 0.25
 MAX_PLACE = 1 << 53
+MAX_NAMED = 20
 
 
 class FleetView(Protocol):
@@ -100,8 +101,10 @@ class WorkerRoutes:
         return (worker for worker in self._pool if caller.sees(worker.owner))
 
     def _unknown(self, request: Request, worker_id: str) -> RequestError:
-        near = did_you_mean(worker_id[:100], [worker.worker_id for worker in self._seen(request)])
-        return RequestError(404, "not_found", f"there is no worker {worker_id[:100]!r}.{near}", error="unknown_worker")
+        known = [worker.worker_id for worker in self._seen(request)]
+        listed = ", ".join(known[:MAX_NAMED]) + (", ..." if len(known) > MAX_NAMED else "")
+        detail = f"there is no worker {worker_id[:100]!r}.{did_you_mean(worker_id[:100], known)} Workers: {listed or 'none'}"
+        return RequestError(404, "not_found", detail, error="unknown_worker")
 
 
 def shown_worker(worker: Worker) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import IO, Any
 import click
 import msgspec
 import urllib3
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError
 
 from gen_orchestrator.cli.profiles import Profile, ProfileError, Profiles
 from gen_worker.cli.output import EXIT_AUTH, EXIT_FAILED, EXIT_NOT_FOUND, EXIT_TIMEOUT, EXIT_USAGE, Verb, fail
@@ -139,8 +139,23 @@ class Api:
                 preload_content=False,
             )
         except HTTPError as exc:
-            hint = "is it running? Start it with: cozyctl up" if "127.0.0.1" in self._url or "localhost" in self._url else "check --url"
-            raise ApiError(f"no control plane answers at {self._url}: {type(exc).__name__}; {hint}", EXIT_FAILED, "unreachable") from None
+            hint = (
+                "is it running? Start it with: cozyctl up"
+                if "127.0.0.1" in self._url or "localhost" in self._url
+                else "is the address right?"
+            )
+            why = f"no control plane answers at {self._url}: {_why(exc)}; {hint} Another address: --url, or COZY_URL"
+            raise ApiError(why, EXIT_FAILED, "unreachable") from None
+
+
+def _why(exc: BaseException) -> str:
+    """Why a server could not be reached, in the system's words where it has some."""
+    found: BaseException | None = exc
+    while found is not None:
+        if isinstance(found, OSError) and found.strerror:
+            return found.strerror.lower()
+        found = found.__cause__ or found.__context__
+    return f"no answer within {CONNECT_TIMEOUT_S:.0f} s" if isinstance(exc, ConnectTimeoutError) else str(exc) or type(exc).__name__
 
 
 def _is_run(data: bytes) -> bool:

@@ -17,5 +17,6 @@ def command(worker: str, url: str, as_json: bool) -> int:
         print_json(drained)
     else:
         print_line(f"{drained['worker_id']} {drained['state']}")
-        say(f"it still has {len(drained.get('runs', ()))} runs; see: cozyctl ps")
+        count = len(drained.get("runs", ()))
+        say(f"{'it has no runs, and ends' if not count else f'its runs may finish: {count}'}; see: cozyctl ps")
     return 0

@@ -8,14 +8,10 @@ import click
 import msgspec
 
 from gen_orchestrator.cli.api import Api, ApiVerb, url_option
+from gen_orchestrator.cli.following import CutError, RunView, events_of
 from gen_orchestrator.cli.refs import path_of, payload_of, resolved
 from gen_orchestrator.cli.shown import report
-from gen_worker import events
-from gen_worker.cli.live import LiveRun
-from gen_worker.cli.output import EXIT_INTERRUPTED, EXIT_USAGE, fail, json_option, print_json, say, stdout_of
-from gen_worker.events import RunEvent
-
-_TYPES = {"progress": events.PROGRESS, "log": events.LOG}
+from gen_worker.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, fail, json_option, print_json, say
 
 
 @click.command("invoke", cls=ApiVerb)
@@ -81,30 +77,23 @@ def _payload(api: Api, path: str, inputs: tuple[str, ...], payload: str | None) 
 
 
 def _follow(api: Api, path: str, body: dict[str, Any], headers: dict[str, str], *, as_json: bool) -> int:
-    """Show the run as it goes; take its stream up again where it was cut. Ctrl-C cancels the run, a second one leaves."""
-    run_id = last_id = ""
-    deltas: list[Any] = []
-    live = LiveRun(path.removeprefix("/v1/"), stdout_of(), quiet=as_json)
-    try:
-        with live:
-            stream = api.events("POST", path, body, headers)
-            while True:
-                for ident, name, data in stream:
-                    last_id = ident or last_id
-                    run_id = data.get("run_id") or run_id if isinstance(data, dict) and name == "status" else run_id
-                    if name == "done":
-                        live.end_line()
-                        return report(data, as_json=as_json, deltas=deltas)
-                    if name == "output":
-                        deltas.append(data)
-                        if not as_json:
-                            live.print_delta(msgspec.json.encode(data))
-                    elif name in _TYPES and isinstance(data, dict):
-                        live.show(RunEvent(_TYPES[name], msgspec.Raw(msgspec.json.encode(data))))
-                # The stream was cut before the end of the run: the same key gives the same run again.
-                stream = api.events("POST", path, body, {**headers, **({"last-event-id": last_id} if last_id else {})})
-    except KeyboardInterrupt:
-        return _cancel(api, run_id, as_json=as_json)
+    """Show the run as it goes. Ctrl-C cancels the run, a second one leaves it. So does a reader of the output who goes away."""
+    run: dict[str, Any] = {}
+    with RunView(path.removeprefix("/v1/"), quiet=as_json) as view:
+        try:
+            for name, data in events_of(api, "POST", path, body, headers):
+                view.show(name, data)
+                run = data if name == "done" else run
+        except KeyboardInterrupt:
+            return _cancel(api, view.run_id, as_json=as_json)
+        except BrokenPipeError:
+            if view.run_id:
+                api.post(f"/v1/runs/{view.run_id}/cancel")
+            raise
+        except CutError as exc:
+            again = f"; the run goes on: cozyctl runs watch {view.run_id}"
+            return fail(f"{exc}{again}", EXIT_FAILED, as_json=as_json, code="unreachable", run_id=view.run_id)
+    return report(run, as_json=as_json, deltas=view.deltas)
 
 
 def _cancel(api: Api, run_id: str, *, as_json: bool) -> int:
@@ -113,4 +102,6 @@ def _cancel(api: Api, run_id: str, *, as_json: bool) -> int:
         run = api.post(f"/v1/runs/{run_id}/cancel")
         if as_json:
             print_json(run)
+        elif run["status"] != "canceled":
+            say(f"run {run_id} is {run['status']}")
     return EXIT_INTERRUPTED

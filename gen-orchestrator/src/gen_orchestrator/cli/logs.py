@@ -9,6 +9,7 @@ import click
 
 from gen_orchestrator.cli.api import Api, ApiError, ApiVerb, url_option
 from gen_worker.cli.output import EXIT_INTERRUPTED, EXIT_NOT_FOUND, fail, json_option, print_line, say
+from gen_worker.names import did_you_mean
 
 LOOK_S = 0.5
 
@@ -53,8 +54,11 @@ def _workers(api: Api, target: str) -> list[str]:
         if (each["ref"].rpartition(":")[0] + "/").startswith(name.rstrip("/") + "/") and tag in ("", each["ref"].rpartition(":")[2])
     }
     if not releases:
-        known = ", ".join(each["ref"] for each in status["tags"][:50]) or "none"
-        raise ApiError(f"nothing is served as {target!r}; served are: {known}", EXIT_NOT_FOUND, "not_found")
+        refs = [each["ref"] for each in status["tags"]]
+        functions = sorted({ref.rpartition(":")[0] for ref in refs})
+        endpoints = sorted({ref.rpartition("/")[0] for ref in refs})
+        near = did_you_mean(target, [*functions, *endpoints, *refs])
+        raise ApiError(f"nothing is served as {target!r}.{near} Endpoints: {', '.join(endpoints) or 'none'}", EXIT_NOT_FOUND, "not_found")
     return [worker["worker_id"] for worker in status["workers"] if worker["release_id"] in releases]
 
 

@@ -3,12 +3,11 @@
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from rich.table import Column, Table
 
 from gen_orchestrator.cli.api import Api, ApiVerb, url_option
-from gen_worker.cli.output import json_option, print_json, stdout_of
+from gen_orchestrator.cli.shown import print_tables, table
+from gen_worker.cli.output import json_option, print_json, print_line
 
 
 @click.command("ps", cls=ApiVerb)
@@ -20,27 +19,24 @@ def command(url: str, as_json: bool) -> int:
     if as_json:
         print_json(status)
         return 0
-    console = Console(file=stdout_of().text(), highlight=False)
     lanes = {(lane["release_id"], lane["function"]): lane for lane in status["lanes"]}
-    functions = Table("function", "release", "queued", "running", box=None, pad_edge=False, header_style="dim")
+    functions = table("function", Column("release", no_wrap=True), "queued", "running")
     for tag in status["tags"]:
         name = tag["ref"].split("/")[2].partition(":")[0]
         lane = lanes.get((tag["release_id"], name), {"queued": 0, "running": 0})
         functions.add_row(tag["ref"], tag["release_id"], str(lane["queued"]), str(lane["running"]))
-    console.print(functions)
-    console.print()
-    workers_table(status["workers"])
+    print_tables(functions, workers_table(status["workers"]))
     for release_id, why in status["paused"].items():
-        console.print(Text(f"release {release_id} is paused: {why}"))
+        print_line(f"release {release_id} is paused: {why}")
     for release_id, text in status["failures"].items():
-        console.print(Text(f"release {release_id}: its worker crashed; its last lines:\n{text}"))
+        print_line(f"release {release_id}: its worker crashed; its last lines:\n{text}")
     return 0
 
 
-def workers_table(found: list[dict[str, Any]]) -> None:
-    """Print workers as people read them."""
-    workers = Table("worker", "state", "runs", "models in VRAM", "on disk", box=None, pad_edge=False, header_style="dim")
+def workers_table(found: list[dict[str, Any]]) -> Table:
+    """Workers as people read them."""
+    workers = table(Column("worker", no_wrap=True), "state", "runs", "models in VRAM", "on disk")
     for worker in found:
         models = (", ".join(worker["vram_models"]) or "-", str(len(worker["disk_models"])))
         workers.add_row(worker["worker_id"], worker["state"], str(len(worker["runs"])), *models)
-    Console(file=stdout_of().text(), highlight=False).print(workers)
+    return workers

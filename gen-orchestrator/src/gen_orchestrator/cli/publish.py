@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import IO, Any
 
 import click
-from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Column
 
 from gen_orchestrator.cli.api import Api, ApiError, ApiVerb, url_option
-from gen_orchestrator.cli.shown import age
+from gen_orchestrator.cli.shown import age, print_tables, table
 from gen_orchestrator.hub.folders import FolderError, files_of
 from gen_worker.cli.folder import folder_option
 from gen_worker.cli.output import (
@@ -25,7 +24,6 @@ from gen_worker.cli.output import (
     print_json,
     print_line,
     say,
-    stdout_of,
 )
 from gen_worker.project.cozy_toml import find_cozy_toml
 
@@ -90,11 +88,11 @@ def list_builds(url: str, as_json: bool) -> int:
     if as_json:
         print_json(found)
         return 0
-    table = Table(Column("build", no_wrap=True), "status", "release", "age", "message", box=None, pad_edge=False, header_style="dim")
+    shown = table(Column("build", no_wrap=True), "status", "release", "age", "message")
     for each in found["data"]:
         ago = age(time.time() - each["created_at"])
-        table.add_row(each["build_id"], each["status"], each["release_id"] or "-", ago, each["message"])
-    Console(file=stdout_of().text(), highlight=False).print(table)
+        shown.add_row(each["build_id"], each["status"], each["release_id"] or "-", ago, each["message"])
+    print_tables(shown)
     return 0
 
 

@@ -4,12 +4,11 @@ import time
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Column
 
 from gen_orchestrator.cli.api import Api, ApiError, ApiVerb, url_option
-from gen_orchestrator.cli.shown import age
-from gen_worker.cli.output import EXIT_NOT_FOUND, fail, json_option, print_json, print_line, say, stdout_of
+from gen_orchestrator.cli.shown import age, print_tables, table
+from gen_worker.cli.output import EXIT_NOT_FOUND, fail, json_option, print_json, print_line, say
 from gen_worker.names import did_you_mean
 
 tag_option = click.option("--tag", default="prod", show_default=True, help="Which tag to move.")
@@ -27,13 +26,13 @@ def releases(endpoint: str | None, url: str, as_json: bool) -> int:
     if as_json:
         print_json(found)
         return 0
-    table = _table(Column("release", no_wrap=True), "of", "age", "tags", "message")
+    shown = table(Column("release", no_wrap=True), "of", "age", "tags", "message")
     for each in found["data"]:
-        shown = ", ".join(each["tags"]) or "-"
-        table.add_row(
-            each["release_id"], f"{each['owner']}/{each['endpoint']}", age(time.time() - each["created_at"]), shown, each["message"]
+        tagged = ", ".join(each["tags"]) or "-"
+        shown.add_row(
+            each["release_id"], f"{each['owner']}/{each['endpoint']}", age(time.time() - each["created_at"]), tagged, each["message"]
         )
-    _print(table)
+    print_tables(shown)
     return 0
 
 
@@ -52,11 +51,11 @@ def tags(endpoint: str | None, history: bool, url: str, as_json: bool) -> int:
     if as_json:
         print_json({"data": found})
         return 0
-    table = _table("function", "tag", Column("release", no_wrap=True), "moved", "move")
+    shown = table("function", "tag", Column("release", no_wrap=True), "moved", "move")
     for each in found:
         name = f"{each['owner']}/{each['endpoint']}/{each['function']}"
-        table.add_row(name, each["tag"], each["release_id"], f"{age(time.time() - each['moved_at'])} ago", str(each["version"]))
-    _print(table)
+        shown.add_row(name, each["tag"], each["release_id"], f"{age(time.time() - each['moved_at'])} ago", str(each["version"]))
+    print_tables(shown)
     return 0
 
 
@@ -175,11 +174,3 @@ def _tag_path(tag: dict[str, Any]) -> str:
 
 def _tell(tag: dict[str, Any]) -> None:
     print_line(f"{tag['owner']}/{tag['endpoint']}/{tag['function']}:{tag['tag']} is {tag['release_id']}")
-
-
-def _table(*columns: Column | str) -> Table:
-    return Table(*columns, box=None, pad_edge=False, header_style="dim")
-
-
-def _print(table: Table) -> None:
-    Console(file=stdout_of().text(), highlight=False).print(table)

@@ -1,19 +1,18 @@
 """`cozyctl runs list|get|watch|cancel|retry`."""
 
-import json
 import time
 from datetime import datetime
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Column
 
-from gen_orchestrator.cli.api import Api, ApiError, ApiVerb, url_option
-from gen_orchestrator.cli.shown import age, exit_status, report
-from gen_worker.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, json_option, print_json, print_line, say, stdout_of
+from gen_orchestrator.cli.api import Api, ApiVerb, url_option
+from gen_orchestrator.cli.following import CutError, RunView, events_of
+from gen_orchestrator.cli.shown import age, exit_status, name_of, print_tables, report, span, table
+from gen_worker.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, fail, json_option, print_json, print_line, say
 
-MAX_RESUMES = 10
+MAX_LIMIT = 500
 
 
 @click.group("runs")
@@ -23,25 +22,36 @@ def command() -> None:
 
 @command.command("list", cls=ApiVerb)
 @click.option("--status", help="queued, starting, running, succeeded, failed, canceled or expired")
-@click.option("--function", help="Name of the function, without owner and endpoint.")
-@click.option("--limit", type=click.IntRange(1, 500), default=20, show_default=True)
+@click.option("--function", metavar="NAME", help="A function, as NAME or as OWNER/ENDPOINT/NAME.")
+@click.option("--limit", type=click.IntRange(1, MAX_LIMIT), default=20, show_default=True)
 @url_option
 @json_option
 def list_runs(status: str | None, function: str | None, limit: int, url: str, as_json: bool) -> int:
     """Runs, newest first."""
-    page = Api(url).get("/v1/runs", status=status, function=function, limit=limit)
+    owner, endpoint, name = _function(function or "")
+    page = Api(url).get("/v1/runs", status=status, owner=owner, endpoint=endpoint, function=name, limit=limit)
     if as_json:
         print_json(page)
         return 0
-    table = Table(Column("run", no_wrap=True), "function", "status", "attempt", "age", "took", box=None, pad_edge=False, header_style="dim")
+    if not page["data"]:
+        of = f" of {function}" if function else ""
+        say(f"no {f'{status} ' if status else ''}runs{of}; what is served: cozyctl ps")
+        return 0
+    shown = table(Column("run", no_wrap=True), "function", "status", "age", "took")
     for run in page["data"]:
         took = run.get("timings", {}).get("total_ms")
         created_s = datetime.fromisoformat(run["created_at"]).timestamp()
-        name = f"{run['owner']}/{run['endpoint']}/{run['function']}:{run['tag']}"
-        table.add_row(
-            run["id"], name, run["status"], str(run["attempt"]), age(time.time() - created_s), f"{took} ms" if took is not None else ""
+        attempts = f" ({run['attempt']})" if run["attempt"] > 1 else ""
+        shown.add_row(
+            run["id"],
+            name_of(run),
+            f"{run['status']}{attempts}",
+            age(time.time() - created_s),
+            span(took) if took is not None else "",
         )
-    Console(file=stdout_of().text(), highlight=False).print(table)
+    print_tables(shown)
+    if page["next_cursor"] and limit < MAX_LIMIT:
+        say(f"older ones, too: --limit {min(MAX_LIMIT, limit * 5)}")
     return 0
 
 
@@ -65,28 +75,22 @@ def get(run_id: str, why: bool, url: str, as_json: bool) -> int:
 @url_option
 @json_option
 def watch(run_id: str, url: str, as_json: bool) -> int:
-    """A run's events as they come, one a line; then how it ended. Where the stream is cut, it is taken up again."""
+    """Follow a run: its progress and log on stderr, its stream on stdout, then its output. A stream that is cut is taken up again."""
     api = Api(url)
-    last_id, failures = "", 0
+    run: dict[str, Any] = {}
     try:
-        while True:
-            try:
-                for ident, name, data in api.events("GET", f"/v1/runs/{run_id}/events", headers={"last-event-id": last_id}):
-                    failures = 0
-                    last_id = ident or last_id
-                    if name == "done":
-                        return report(data, as_json=as_json)
-                    say(f"{ident or '-':>8}  {name:<9} {json.dumps(data, ensure_ascii=False)}")
-            except ApiError as exc:
-                if exc.code != "unreachable" or not last_id or failures >= MAX_RESUMES:
-                    raise
-            failures += 1
-            if failures > MAX_RESUMES:
-                say(f"the stream was cut {failures} times; go on with: cozyctl runs watch {run_id}")
-                return EXIT_FAILED
-            time.sleep(min(5.0, 0.1 * 2**failures))
+        run = api.get(f"/v1/runs/{run_id}")
+        with RunView(name_of(run), quiet=as_json) as view:
+            for name, data in events_of(api, "GET", f"/v1/runs/{run_id}/events"):
+                view.show(name, data)
+                run = data if name == "done" else run
+    except CutError as exc:
+        return fail(f"{exc}; go on with: cozyctl runs watch {run_id}", EXIT_FAILED, as_json=as_json, code="unreachable")
     except KeyboardInterrupt:
+        if not as_json:
+            say(f"the run goes on; end it with: cozyctl runs cancel {run_id}")
         return EXIT_INTERRUPTED
+    return report(run, as_json=as_json, deltas=view.deltas)
 
 
 @command.command("cancel", cls=ApiVerb)
@@ -100,6 +104,8 @@ def cancel(run_id: str, url: str, as_json: bool) -> int:
         print_json(run)
     else:
         print_line(run["status"])
+        if run["status"] in ("succeeded", "failed", "expired"):
+            say(f"run {run_id} was over before")
     return 0
 
 
@@ -116,6 +122,14 @@ def retry(run_id: str, url: str, as_json: bool) -> int:
         print_line(run["id"])
         say(f"follow it with: cozyctl runs watch {run['id']}")
     return exit_status(run)
+
+
+def _function(text: str) -> tuple[str, str, str]:
+    """Owner, endpoint and name of `--function`; the first two empty where the name stands alone."""
+    parts = text.split("/")
+    if len(parts) not in (1, 3) or (len(parts) == 3 and not all(parts)) or ":" in text:
+        raise click.UsageError(f"--function {text!r}: expected a name such as generate, or owner/endpoint/name without a tag")
+    return ("", "", text) if len(parts) == 1 else (parts[0], parts[1], parts[2])
 
 
 def _explain(run: dict[str, Any]) -> None:

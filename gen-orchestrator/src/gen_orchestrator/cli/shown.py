@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from gen_worker.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_TIMEOUT, print_json, say
+from rich.table import Column, Table
+
+from gen_worker.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_TIMEOUT, print_json, say, table_console
 
 _EXITS = {"succeeded": 0, "canceled": EXIT_INTERRUPTED, "expired": EXIT_TIMEOUT}
 
@@ -35,9 +37,40 @@ def exit_status(run: dict[str, Any]) -> int:
     return _EXITS.get(run["status"], EXIT_FAILED if run["status"] == "failed" else 0)
 
 
+def name_of(run: dict[str, Any]) -> str:
+    """What to write after `cozyctl invoke` to run the same function again."""
+    tag = f":{run['tag']}" if run["tag"] != "prod" else ""
+    return f"{run['owner']}/{run['endpoint']}/{run['function']}{tag}"
+
+
 def age(seconds: float) -> str:
-    """A span of time in its largest unit: `3 s`, `12 min`, `5 h`, `2 d`."""
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+    """A span of time in its largest unit: `3s`, `12m`, `5h`, `2d`."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
         if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
+            return f"{seconds / size:.0f}{unit}"
+    return f"{max(0.0, seconds):.0f}s"
+
+
+def span(ms: float) -> str:
+    """How long something took: `7 ms`, `2.5 s`, `3.0 min`."""
+    for size, unit in ((60_000, "min"), (1000, "s")):
+        if ms >= size:
+            return f"{ms / size:.1f} {unit}"
+    return f"{ms:.0f} ms"
+
+
+def table(*columns: Column | str) -> Table:
+    """A table as `ps` and `ls` print theirs: no lines, two spaces between columns."""
+    return Table(*columns, box=None, pad_edge=False, header_style="dim")
+
+
+def print_tables(*tables: Table) -> None:
+    """Print tables on stdout, an empty line between two. None of their cells is cut."""
+    console = table_console()
+    for number, each in enumerate(tables):
+        if number:
+            console.print()
+        for column in each.columns:
+            if not column.no_wrap:
+                column.overflow = "fold"
+        console.print(each)

@@ -8,6 +8,7 @@ import click
 from gen_orchestrator.auth.worker_tokens import AUDIENCE, ISSUER, KEY_NAME, WorkerClaims, WorkerTokens, id_by_hand
 from gen_orchestrator.cli.api import Api, ApiVerb, url_option
 from gen_orchestrator.cli.ps import workers_table
+from gen_orchestrator.cli.shown import print_tables
 from gen_orchestrator.cli.up import default_data
 from gen_worker.cli.output import json_option, print_json, print_line, say
 
@@ -29,7 +30,7 @@ def list_workers(url: str, as_json: bool) -> int:
     if as_json:
         print_json(found)
     else:
-        workers_table(found)
+        print_tables(workers_table(found))
     return 0
 
 
