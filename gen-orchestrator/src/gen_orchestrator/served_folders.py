@@ -113,7 +113,7 @@ class ServedFolders:
         )
 
     def offer_tagged(self) -> None:
-        """Have workers ready for what tags point at, and for nothing else."""
+        """Have workers ready for what tags point at. Of other releases they start when a run asks for one of them (`function@release`)."""
         term = self._term
         if term is None or term.over.done():
             return
@@ -121,11 +121,11 @@ class ServedFolders:
         in_use = registry.in_use()
         for release in registry.releases():
             folder = Path(release.source)
+            if folder.is_dir() and keeper.launch_of(release.release_id) is None:  # published, or of an earlier start
+                self._launch(term, release, Snapshot(folder, release.manifest, interpreter_of(folder)))
             if release.release_id not in in_use:
                 keeper.withdraw(release.release_id)
             elif folder.is_dir():
-                if keeper.launch_of(release.release_id) is None:  # of an earlier start
-                    self._launch(term, release, Snapshot(folder, release.manifest, interpreter_of(folder)))
                 keeper.keep_ready(release.release_id)
 
 

@@ -21,6 +21,7 @@ from gen_orchestrator.api.admin import AdminRoutes
 from gen_orchestrator.api.app import Rooms, build_app
 from gen_orchestrator.api.builds import BuildRoutes
 from gen_orchestrator.api.deploys import DeployRoutes
+from gen_orchestrator.api.exports import ExportRoutes
 from gen_orchestrator.api.files import FileRoutes
 from gen_orchestrator.api.models import ModelRoutes
 from gen_orchestrator.api.releases import ReleaseRoutes
@@ -183,6 +184,7 @@ class Term:
             ModelRoutes(models, urls),
             KeyRoutes(keys, settings.owner),
             DeployRoutes(self._builds, self.registry, keys, settings.data / "archives", settings.owner, self._tag_moved),
+            ExportRoutes(runs, self.registry, store),
         )
         guard = Guard(keys, is_asking=settings.asks_for_keys)
         self.app: ASGIApp = build_app(rooms, guard, lambda request: _worker_of(file_tokens, request), settings.hosts, log)

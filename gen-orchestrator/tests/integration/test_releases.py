@@ -116,3 +116,36 @@ def test_a_move_that_came_too_late_changes_nothing(platform: PlatformProcess, tm
     assert (lost.status_code, tagged(platform, "sleep", "prod")) == (409, now)
     unknown = platform.http.put(TAG.format("sleep", "prod"), json={"release_id": now, "breakin": True})
     assert (unknown.status_code, "breakin" in unknown.json()["detail"]) == (400, True)
+
+
+def test_a_release_can_be_called_by_its_id(platform: PlatformProcess) -> None:
+    old, new = tagged(platform, "version", "prod"), tagged(platform, "version", "dev")
+    assert [platform.invoke(f"version@{each}").json()["output"]["text"] for each in (old, new)] == ["1", "2"]
+    run = platform.invoke(f"version@{new}").json()
+    assert (run["release_id"], run["tag"]) == (new, f"@{new}")
+    again = platform.http.post(f"/v1/runs/{run['id']}/retry").json()
+    assert platform.run(again["id"], 30)["output"]["text"] == "2", "a retry runs the same release"
+    unknown = platform.invoke(f"version@{new[:-1]}")
+    assert (unknown.status_code, new in unknown.json()["detail"]) == (404, True)
+    assert platform.http.post(f"/v1/local/other/version@{new}", json={}).status_code == 404
+    done = verb(platform, "invoke", f"local/probe/echo@{new}", "-i", "text=a", "-i", "size=3")
+    assert json.loads(done.stdout)["text"] == "a", done.stderr
+
+
+def test_an_exported_run_is_run_again_and_compared(platform: PlatformProcess, tmp_path: Path) -> None:
+    new = tagged(platform, "version", "dev")
+    for function, payload in (("version", {}), ("count", {"times": 3})):
+        run = platform.invoke(function, payload).json()
+        file = tmp_path / f"{function}.json"
+        file.write_text(verb(platform, "runs", "export", run["id"]).stdout)
+        exported = json.loads(file.read_text())
+        assert (exported["run"]["id"], exported["release"]["function"]["name"]) == (run["id"], function)
+        same = verb(platform, "replay", str(file))
+        assert same.returncode == 0, same.stderr
+        assert "the same output" in same.stderr
+    other = verb(platform, "replay", str(tmp_path / "version.json"), "--release", new, "--json")
+    assert (other.returncode, json.loads(other.stdout)["differences"]) == (
+        1, [{"pointer": "/text", "expected": "1", "actual": "2", "distance": 1.0}],
+    )  # fmt: skip
+    (tmp_path / "bad.json").write_text("{}")
+    assert verb(platform, "replay", str(tmp_path / "bad.json")).returncode == 2

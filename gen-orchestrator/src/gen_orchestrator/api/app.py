@@ -11,6 +11,7 @@ from gen_orchestrator.api.access import Guard, KeyRoutes
 from gen_orchestrator.api.admin import AdminRoutes
 from gen_orchestrator.api.builds import BuildRoutes
 from gen_orchestrator.api.deploys import DeployRoutes
+from gen_orchestrator.api.exports import ExportRoutes
 from gen_orchestrator.api.files import FileRoutes
 from gen_orchestrator.api.models import ModelRoutes
 from gen_orchestrator.api.releases import ReleaseRoutes
@@ -57,6 +58,7 @@ class Rooms(msgspec.Struct, frozen=True):
     models: ModelRoutes
     keys: KeyRoutes
     deploys: DeployRoutes
+    exports: ExportRoutes
 
 
 def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller | None], hosts: HostPolicy, log: Log) -> ASGIApp:
@@ -93,6 +95,7 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         ("invoke", "PUT", "/v1/runs/{run_id}", runs.put),
         ("invoke", "GET", "/v1/runs/{run_id}/events", runs.events),
         ("invoke", "GET", "/v1/runs/{run_id}/webhooks", runs.webhooks),
+        ("invoke", "GET", "/v1/runs/{run_id}/export", rooms.exports.export),
         ("invoke", "POST", "/v1/runs/{run_id}/cancel", runs.cancel),
         ("invoke", "POST", "/v1/runs/{run_id}/retry", runs.retry),
         (None, "GET", "/v1/status", admin.status),

@@ -104,6 +104,14 @@ _AUDIT = _object(
     **dict.fromkeys(("row_id", "owner", "actor", "action", "subject", "detail"), _TEXT),
     at={"type": "number"},
 )
+_EXPORT = _object(
+    "format version run release events",
+    format=_TEXT,
+    version=_NUMBER,
+    run=RUN,
+    release={"type": "object"},
+    events={"type": "array", "items": {"type": "object"}},
+)
 _MOVE = _object("release_id", release_id=_TEXT, expected=_OPTIONAL, breaking={"type": "boolean"})
 _STATUS = _object(
     "version open_runs lanes workers tags",
@@ -164,6 +172,9 @@ def own_paths() -> dict[str, Schema]:
         "/v1/runs/{run_id}/events": {"get": _operation("follow_run", "Follow a run's events", {"200": events}, run_id, query=("after",))},
         "/v1/runs/{run_id}/webhooks": {
             "get": _operation("list_deliveries", "What was told of a run", {"200": json_response("Deliveries", _list(_DELIVERY))}, run_id)
+        },
+        "/v1/runs/{run_id}/export": {
+            "get": _operation("export_run", "A run as one file", {"200": json_response("It, to be run again", _EXPORT)}, run_id)
         },
         "/v1/runs/{run_id}/cancel": {"post": _operation("cancel_run", "Cancel a run", {"200": run}, run_id)},
         "/v1/runs/{run_id}/retry": {"post": _operation("retry_run", "The same again", {"202": run, **_statuses("409", "429")}, run_id)},

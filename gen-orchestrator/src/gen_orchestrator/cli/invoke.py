@@ -66,6 +66,12 @@ def _payload(api: Api, path: str, inputs: tuple[str, ...], payload: str | None) 
             raise click.UsageError(f"--payload is not valid JSON: {exc}") from None
     if not inputs:
         return {}
+    _, pinned, release_id = path.partition("@")
+    if pinned:
+        function = path.partition("@")[0].rpartition("/")[2]
+        manifest = api.get(f"/v1/releases/{release_id}")["manifest"]
+        schemas = [entry["input_schema"] for entry in manifest["functions"] if entry["name"] == function]
+        return payload_of(inputs, schemas[0], schemas[0].get("$defs", {})) if schemas else {}
     document = api.get("/openapi.json")
     entry = document["paths"].get(path.removesuffix(":prod"), {}).get("post")
     if entry is None:

@@ -1,4 +1,4 @@
-"""`owner/endpoint/function[:tag]` as a verb takes it, and payload fields as text, read by the function's own schema."""
+"""`owner/endpoint/function[:tag]`, or `@release`, as a verb takes it, and payload fields as text, read by the function's own schema."""
 
 import base64
 import mimetypes
@@ -16,10 +16,10 @@ MAX_FILE_BYTES = 10 << 20  # in a data URI; larger files go by URL
 
 def path_of(ref: str) -> str:
     """The API's path of a function; usage error for what names none."""
-    name, colon, tag = ref.partition(":")
+    name, colon, tag = ref.partition("@" if "@" in ref else ":")
     if name.count("/") != 2 or not all(name.split("/")):
         raise click.UsageError(f"{ref!r}: expected owner/endpoint/function[:tag], such as local/hello/generate:dev")
-    if colon and not is_tag(tag):
+    if colon == ":" and not is_tag(tag):
         raise click.UsageError(f"{ref!r}: tag {tag!r}: {TAG_RULE}")
     return f"/v1/{name}{colon}{tag}"
 

@@ -93,6 +93,16 @@ def watch(run_id: str, url: str, as_json: bool) -> int:
     return report(run, as_json=as_json, deltas=view.deltas)
 
 
+@command.command("export", cls=ApiVerb)
+@click.argument("run_id")
+@url_option
+@json_option
+def export(run_id: str, url: str, as_json: bool) -> int:
+    """One run as JSON on stdout, with its input, release and events: to look into it elsewhere, or to run it again (cozyctl replay)."""
+    print_json(Api(url).get(f"/v1/runs/{run_id}/export"))
+    return 0
+
+
 @command.command("cancel", cls=ApiVerb)
 @click.argument("run_id")
 @url_option

@@ -43,7 +43,11 @@ class TagMovedError(Exception):
 
 
 def split_tag(name: str) -> tuple[str, str]:
-    """`function[:tag]` as function and tag, `prod` where none is named; `TagNameError` for what can be no tag, such as nothing."""
+    """`function[:tag]` or `function@release` as function and tag, `prod` where none is named; a release stands as `@release` in the
+    place of a tag. `TagNameError` for what can be no tag, such as nothing."""
+    function, at, release_id = name.partition("@")
+    if at and ":" not in function:
+        return function, f"@{release_id}"
     function, colon, tag = name.partition(":")
     if not colon:
         return function, PROD
@@ -199,7 +203,24 @@ class Registry:
         functions.setdefault(tag.function, {})[tag.tag] = tag
         self._resolved.pop((tag.owner, tag.endpoint, tag.function, tag.tag), None)
 
+    def _pinned(self, owner: str, endpoint: str, function: str, pin: str) -> Resolved:
+        """A function of one release, whatever points at it."""
+        release_id = pin.removeprefix("@")
+        release = self._releases.get(release_id)
+        if release is None or (release.owner, release.endpoint) != (owner, endpoint):
+            near = did_you_mean(release_id[:100], [each.release_id for each in self.releases(owner, endpoint)])
+            raise NotFoundError(f"{owner}/{endpoint} has no release {release_id[:100]!r}.{near}")
+        manifest = self.manifest(release_id)
+        names = [entry.name for entry in manifest.functions]
+        if function not in names:
+            near = did_you_mean(function, names)
+            raise NotFoundError(f"release {release_id} has no function {function[:64]!r}.{near} Functions: {_some(names)}")
+        resolved = self._resolved[owner, endpoint, function, pin] = _resolved(manifest, release_id, pin, function)
+        return resolved
+
     def _look(self, owner: str, endpoint: str, function: str, tag: str) -> Resolved:
+        if tag.startswith("@"):
+            return self._pinned(owner, endpoint, function, tag)
         with self._lock:
             owners = {known for known, _ in self._tags}
             if owner not in owners:
@@ -217,19 +238,17 @@ class Registry:
             found = tags.get(tag)
             if found is None:
                 raise NotFoundError(f"{owner}/{endpoint}/{function} has no tag {tag[:64]!r}.{did_you_mean(tag, tags)} Tags: {_some(tags)}")
-        manifest = self.manifest(found.release_id)
-        entry = next(entry for entry in manifest.functions if entry.name == function)
-        resolved = Resolved(
-            found.release_id,
-            tag,
-            entry,
-            _function_settings(manifest, entry),
-            b'"contentEncoding"' in msgspec.json.encode(entry.input_schema),
-        )
+        resolved = _resolved(self.manifest(found.release_id), found.release_id, tag, function)
         with self._lock:
             if self._tags[owner, endpoint][function][tag] is found:
                 self._resolved[owner, endpoint, function, tag] = resolved
         return resolved
+
+
+def _resolved(manifest: Manifest, release_id: str, tag: str, function: str) -> Resolved:
+    entry = next(entry for entry in manifest.functions if entry.name == function)
+    takes_bytes = b'"contentEncoding"' in msgspec.json.encode(entry.input_schema)
+    return Resolved(release_id, tag, entry, _function_settings(manifest, entry), takes_bytes)
 
 
 def _some(names: object) -> str:
