@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from gen_orchestrator.fleet.keeper import Launch
+from gen_orchestrator.fleet.keeper import Launch, source_gone
 from gen_orchestrator.hub.folders import FolderError, Snapshot, files_of, interpreter_of, snapshot
 from gen_orchestrator.hub.registry import DEV, PROD
 from gen_orchestrator.store.base import Release
@@ -127,6 +127,8 @@ class ServedFolders:
                 keeper.withdraw(release.release_id)
             elif folder.is_dir():
                 keeper.keep_ready(release.release_id)
+            else:  # runs that wait for it, `cozyctl ps` and the screen say so
+                keeper.failures[release.release_id] = source_gone(release.source)
 
 
 def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:

@@ -184,6 +184,23 @@ def test_lists_are_filtered_and_paged(store: Store) -> None:
     assert store.list_runs(RunFilter(cursor="unknown")) == []
 
 
+def test_a_list_is_bounded_by_its_bytes(store: Store) -> None:
+    epoch = lead(store).epoch
+    store.apply(epoch, [Accept(a_run(f"r{n}", created_at=float(n), payload=bytes(100 * n))) for n in range(6)])
+    store.apply(epoch, [Lease("r0", 1, "w", 1.0), Finish("r0", 1, msgspec.structs.replace(SUCCESS, output=bytes(5000)))])
+
+    def listed(**query: object) -> list[str]:
+        return [run.id for run in store.list_runs(msgspec.convert(query, RunFilter))]
+
+    assert listed(max_bytes=1) == ["r5"], "one at least"
+    assert listed(max_bytes=500) == ["r5", "r4"], "the first that goes beyond is there, so that who asks sees that there are more"
+    assert listed(max_bytes=899) == ["r5", "r4"]
+    assert listed(max_bytes=900) == ["r5", "r4", "r3"]
+    assert listed(max_bytes=500, cursor="r4", limit=2) == ["r3", "r2"]
+    assert listed(max_bytes=300, cursor="r2") == ["r1", "r0"], "outputs count, too"
+    assert listed(max_bytes=9999) == ["r5", "r4", "r3", "r2", "r1", "r0"]
+
+
 def test_events_are_kept_by_attempt(store: Store) -> None:
     epoch = lead(store).epoch
     store.apply(

@@ -76,3 +76,69 @@ def test_a_put_runs_once_for_its_id_and_takes_no_key(api: PlatformProcess) -> No
     for function in ("", "echo", "local/probe", "local//echo", "/local/probe/echo", "local/probe/echo/x", "local/probe/"):
         answer = api.http.put("/v1/runs/of-mine", params={"function": function}, json={})
         assert "expected owner/endpoint/function[:tag]" in problem(answer, 400, "validation")["detail"]
+
+
+def test_a_page_of_runs_is_bounded_by_its_bytes(api: PlatformProcess) -> None:
+    text = "x" * (3 << 20)
+    ids = [api.submit("refuse", {"text": text}) for _ in range(5)]
+    seen: list[str] = []
+    cursor = ""
+    for _ in range(5):
+        answer = api.http.get("/v1/runs", params={"function": "refuse", "include": "input", "limit": 500, "cursor": cursor})
+        page = answer.json()
+        assert len(answer.content) < 10 << 20
+        assert 1 <= len(page["data"]) <= 2
+        seen += [run["id"] for run in page["data"]]
+        cursor = page["next_cursor"] or ""
+        if not cursor:
+            break
+    assert seen == ids[::-1]
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["limit=0", "limit=501", "limit=-1", "limit=x", "limit=", "status=done", "include=output", "owner=%00", "function=a%00", "cursor=%00"],
+)
+def test_lists_refuse_what_they_cannot_mean(api: PlatformProcess, query: str) -> None:
+    assert query.partition("=")[0] in problem(api.http.get(f"/v1/runs?{query}"), 400, "validation")["detail"]
+
+
+def test_a_cursor_of_a_run_that_is_gone_ends_no_list_silently(api: PlatformProcess) -> None:
+    assert "begin again" in problem(api.http.get("/v1/runs?cursor=gone"), 400, "validation")["detail"]
+
+
+@pytest.mark.parametrize("name", ["%00", "%2E%2E", "a%0Ab", "%FF", "x" * 129, "-"])
+def test_what_can_be_no_run_is_not_found(api: PlatformProcess, name: str) -> None:
+    for path in (f"/v1/runs/{name}", f"/v1/runs/{name}/events", f"/v1/runs/{name}/webhooks"):
+        problem(api.http.get(path), 404, "not_found")
+    for verb in ("cancel", "retry"):
+        problem(api.http.post(f"/v1/runs/{name}/{verb}"), 404, "not_found")
+    assert api.http.put(f"/v1/runs/{name}?function=local/probe/echo", json={}).status_code in (400, 404)
+
+
+def test_texts_of_a_form_are_bounded(api: PlatformProcess) -> None:
+    part = b'--B\r\ncontent-disposition: form-data; name="%b"\r\n\r\n' + b"x" * (9 << 20) + b"\r\n"
+    body = part % b"a" + part % b"b" + b"--B--\r\n"
+    answer = api.http.post("/v1/local/probe/echo", content=body, headers={"content-type": "multipart/form-data; boundary=B"})
+    assert "send large inputs as files" in problem(answer, 413, "too_large")["detail"]
+
+
+def test_hostile_bodies_keep_nobody_waiting(api: PlatformProcess) -> None:
+    """How long others wait depends on the machine; that each of these is refused, and soon, does not."""
+    size = 31 << 20
+    field = b'--B\r\ncontent-disposition: form-data; name="a"\r\n'
+    form = {"content-type": "multipart/form-data; boundary=B"}
+    for body, headers, status in (
+        (b"[" * size, {}, 400),
+        (b'{"a":' * (size // 5), {}, 413),
+        (b'{"a":[' + b"[]," * (size // 3) + b"1]}", {}, 413),
+        (b'{"a":[' + b"1," * (size // 2) + b"1]}", {}, 413),
+        (b'{"a":[' + b'"",' * (size // 3) + b"1]}", {}, 413),
+        (b"{" + b",".join(b'"%x":1' % number for number in range(size // 11)) + b"}", {}, 413),
+        (b"".join(field.replace(b'"a"', b'"%d"' % number) + b"\r\nx\r\n" for number in range(100_000)) + b"--B--", form, 400),
+        (field + b"x: y\r\n" * (size // 6) + b"\r\nx\r\n--B--", form, 400),
+        (field + b"\r\n" + b"\r\n-" * (size // 3) + b"\r\n--B--", form, 413),
+    ):
+        answer = api.http.post("/v1/local/probe/echo", content=body, headers=headers)
+        assert answer.status_code == status, (body[:60], answer.text)
+    assert api.invoke("echo", {"text": "still"}).json()["output"]["text"] == "still"

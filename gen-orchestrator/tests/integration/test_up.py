@@ -1,10 +1,11 @@
 """`cozyctl up` as its users meet it: runs, streams, cancels, retries, releases, and what is asked of it wrongly."""
 
 import json
+import shutil
 import time
 from pathlib import Path
 
-from platform_process import PlatformProcess, read_events
+from platform_process import PlatformProcess, kill, read_events
 
 
 def test_a_run_is_answered_and_can_be_looked_up(platform: PlatformProcess) -> None:
@@ -212,3 +213,24 @@ def test_it_ends_in_order(platform: PlatformProcess) -> None:
     assert time.monotonic() - began < 30
     platform.start()
     assert platform.run(run_id, 30)["status"] == "succeeded"
+
+
+def test_a_release_whose_source_is_gone_says_so(platform: PlatformProcess, project: Path) -> None:
+    main = project / "src" / "probe" / "main.py"
+    main.write_text(main.read_text().replace("VERSION = 1", "VERSION = 2"))
+    platform.until(lambda: platform.invoke("version", tag="dev").json()["output"]["text"] == "2")
+    platform.stop()
+    shutil.rmtree(platform.data / "releases")
+    platform.start()
+    assert platform.invoke("version", tag="dev").json()["output"]["text"] == "2", "the project's own is made again"
+    waiting = platform.submit("version")
+    routing = platform.run(waiting)["routing"]
+    assert routing["reason"] == "worker_crashed", routing
+    assert "not on this machine any more" in routing["last_lines"]
+    assert "cozyctl promote" in routing["last_lines"]
+    # And in the middle: what cannot be started again says why.
+    shutil.rmtree(platform.data / "releases")
+    for pid in platform.worker_pids().values():
+        kill(pid)
+    found = platform.until(lambda: [text for text in platform.status()["failures"].values() if "could not be started" in text])
+    assert "not on this machine any more" in found[0]

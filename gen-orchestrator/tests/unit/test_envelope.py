@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gen_orchestrator.api.envelope import InvokeOptions, read_invocation
-from gen_orchestrator.api.json_bodies import MAX_DEPTH, MAX_NODES, MAX_QUOTES, JsonError, read_json
+from gen_orchestrator.api.json_bodies import MAX_DEPTH, MAX_NODES, MAX_QUOTES, MAX_VALUES, JsonError, read_json
 from gen_worker.http.asgi import RequestError
 
 
@@ -185,6 +185,7 @@ def test_no_string_hides_that_a_key_is_given_twice(key: str, text: str, separato
     [
         b"[" + b"[]," * MAX_NODES + b"1]",
         b"[" + b"{}," * MAX_NODES + b"1]",
+        b"[" + b"1," * (MAX_VALUES + 1) + b"1]",
         b"{" + b",".join(b'"%d":1' % number for number in range(MAX_NODES + 1)) + b"}",
         b'{"a":[' + b'"",' * (MAX_QUOTES // 2) + b"[" * 65 + b"1]}",
     ],

@@ -4,6 +4,7 @@ The parser takes what came before the cut for the whole form. Only the closing d
 nothing is missing, so a form without it is never given on: a run would begin with empty fields.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator
 
 from starlette.datastructures import FormData, Headers, UploadFile
@@ -13,6 +14,8 @@ from gen_worker.http.asgi import BodyReader, Request, RequestError
 
 MAX_FILES = 100
 MAX_FIELDS = 1000
+MAX_TEXT_BYTES = 16 << 20  # of all fields that are no files
+PIECE_BYTES = 32 << 10  # the parser is Python: it looks at every line break, so others get a turn in between
 
 
 async def read_form(request: Request, max_bytes: int) -> FormData:
@@ -39,6 +42,15 @@ async def read_form(request: Request, max_bytes: int) -> FormData:
 
 class _Parser(MultiPartParser):
     ended = False
+    text_bytes = 0
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._current_part.file is None:
+            self.text_bytes += end - start
+            if self.text_bytes > MAX_TEXT_BYTES:
+                detail = f"the texts of the form have more than {MAX_TEXT_BYTES} bytes; send large inputs as files"
+                raise RequestError(413, "too_large", detail)
+        super().on_part_data(data, start, end)
 
     def on_end(self) -> None:
         self.ended = True
@@ -56,4 +68,8 @@ def _refused(what: str) -> RequestError:
 
 async def _chunks(reader: BodyReader) -> AsyncGenerator[bytes, None]:
     while not reader.ended:
-        yield await reader.next_chunk()
+        chunk = await reader.next_chunk()
+        for at in range(0, len(chunk), PIECE_BYTES):
+            if at:
+                await asyncio.sleep(0)
+            yield chunk[at : at + PIECE_BYTES]

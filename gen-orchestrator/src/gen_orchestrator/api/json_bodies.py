@@ -18,6 +18,7 @@ from gen_worker.json_keys import first_duplicate_key
 
 MAX_DEPTH = 64
 MAX_NODES = 200_000  # objects, lists and keys
+MAX_VALUES = 2_000_000
 MAX_QUOTES = 4_000_000
 INLINE_BYTES = 16 << 10
 PLACE_BYTES = 1 << 20  # in longer texts it is not said where a key stands twice: looking for it stops everything
@@ -52,7 +53,7 @@ async def aside(size_bytes: int, work: Callable[[], T]) -> T:
 
 def read_json(data: bytes) -> Any:
     """The value that a text says; `JsonError` says why it is not taken."""
-    if data.count(b"[") + data.count(b"{") > MAX_DEPTH or data.count(b":") > MAX_NODES:
+    if data.count(b"[") + data.count(b"{") > MAX_DEPTH or data.count(b":") > MAX_NODES or data.count(b",") > MAX_VALUES:
         _count(data)
     try:
         value = _decode(data)
@@ -99,10 +100,13 @@ def _count(data: bytes) -> int:
     """The keys in a text; `JsonError` where it is too deep, or holds too much. Reads on over what is not JSON: the decoder says that."""
     if data.count(b'"') > MAX_QUOTES:
         raise JsonError(f"{{}} has more than {MAX_QUOTES // 2} strings: send large inputs as files", too_large=True)
-    depth = nodes = keys = at = 0
+    depth = nodes = keys = commas = at = 0
     while at >= 0:
         opened = data.find(b'"', at)
         outside = data[at:opened] if opened >= 0 else data[at:]
+        commas += outside.count(b",")
+        if commas > MAX_VALUES:
+            raise JsonError(f"{{}} has more than {MAX_VALUES} values: send large inputs as files", too_large=True)
         if outside != b"," and outside:
             keys += outside.count(b":")
             nodes += outside.count(b"[") + outside.count(b"{")

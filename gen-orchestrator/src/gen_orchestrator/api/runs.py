@@ -40,6 +40,7 @@ MAX_WAIT_S = 3600
 CANCEL_WAIT_S = 12.0
 PAGE_SIZE = 50
 MAX_PAGE_SIZE = 500
+MAX_PAGE_BYTES = 8 << 20  # of payloads and outputs; beyond, the page ends early with a cursor
 EVENT_STREAM = "text/event-stream"
 NDJSON = "application/x-ndjson"
 TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -173,23 +174,30 @@ class RunRoutes:
         limit = whole_number(query.get("limit", str(PAGE_SIZE)))
         if limit is None or not 1 <= limit <= MAX_PAGE_SIZE:
             raise RequestError(400, "validation", f"limit={query['limit'][:20]!r}; expected a number from 1 to {MAX_PAGE_SIZE}")
-        wanted = RunFilter(
-            owner=caller_of(request).own(query.get("owner", "")),
-            endpoint=query.get("endpoint", ""),
-            function=query.get("function", ""),
-            states=(_STATES.get(status, status),) if status else (),
-            cursor=query.get("cursor", ""),
-            limit=limit + 1,
-        )
-        found = await asyncio.to_thread(self._store.list_runs, wanted)
         include = query.get("include", "")
         if include not in ("", "input"):
             raise RequestError(400, "validation", f"include={include[:40]!r}; expected: input")
-        rows = [shown.run_object(run, self._dispatcher.open.get(run.id), with_input=bool(include)) for run in found[:limit]]
-        if status in _STATES:
-            rows = [row for row in rows if row.status == status]
-        page = RunPage(rows, found[limit - 1].id if len(found) > limit else None)
-        await request.answer(200, msgspec.json.encode(page))
+        caller = caller_of(request)
+        names = {name: _no_nul(name, query.get(name, "")) for name in ("owner", "endpoint", "function", "cursor")}
+        names["owner"] = caller.own(names["owner"])
+        states = (_STATES.get(status, status),) if status else ()
+        wanted = RunFilter(**names, states=states, limit=limit + 1, max_bytes=MAX_PAGE_BYTES)
+        found = await asyncio.to_thread(self._store.list_runs, wanted)
+        last = await asyncio.to_thread(self._store.get, wanted.cursor) if wanted.cursor and not found else None
+        if wanted.cursor and not found and (last is None or not caller.sees(last.owner)):
+            detail = f"cursor={wanted.cursor[:40]!r} names a run that is kept no more; begin again without a cursor"
+            raise RequestError(400, "validation", detail)
+        runs = _page_of(found, limit)
+        rows = [(run, self._dispatcher.open.get(run.id)) for run in runs]
+        size_bytes = sum(len(run.payload) + len(run.output) for run in runs)
+
+        def shown_page() -> bytes:
+            objects = [shown.run_object(run, open_run, with_input=bool(include)) for run, open_run in rows]
+            if status in _STATES:
+                objects = [each for each in objects if each.status == status]
+            return msgspec.json.encode(RunPage(objects, runs[-1].id if len(runs) < len(found) else None))
+
+        await request.answer(200, await aside(size_bytes, shown_page))
 
     async def cancel(self, request: Request) -> None:
         """`POST /v1/runs/{run_id}/cancel`: answers when the run is over, or when it has had its time to stop."""
@@ -256,7 +264,7 @@ class RunRoutes:
         open_run = self._dispatcher.open.get(run_id)
         if open_run is not None and open_run.accepted is None and caller.sees(open_run.run.owner):
             return open_run.run, open_run
-        run = await asyncio.to_thread(self._store.get, run_id)
+        run = await asyncio.to_thread(self._store.get, run_id) if is_run_id(run_id) else None
         if run is None or not caller.sees(run.owner):
             raise RequestError(404, "not_found", f"there is no run {run_id[:100]!r}", error="unknown_run")
         return run, self._dispatcher.open.get(run_id)
@@ -378,6 +386,22 @@ def _shown_delivery(delivery: Delivery, run: Run, url: str) -> dict[str, object]
 
 def _time(unix_s: float) -> str:
     return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _page_of(found: list[Run], limit: int) -> list[Run]:
+    """As many as fit into a page, one at least; the store gives one more than that."""
+    size_bytes = 0
+    for index, run in enumerate(found):
+        size_bytes += len(run.payload) + len(run.output)
+        if index == limit or (index and size_bytes > MAX_PAGE_BYTES):
+            return found[:index]
+    return found
+
+
+def _no_nul(name: str, value: str) -> str:
+    if "\0" in value:
+        raise RequestError(400, "validation", f"{name}={value[:40]!r}: no name holds a NUL character")
+    return value
 
 
 def _function_and_tag(name: str) -> tuple[str, str]:

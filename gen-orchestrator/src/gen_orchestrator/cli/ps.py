@@ -29,7 +29,7 @@ def command(url: str, as_json: bool) -> int:
     for release_id, why in status["paused"].items():
         print_line(f"release {release_id} is paused: {why}")
     for release_id, text in status["failures"].items():
-        print_line(f"release {release_id}: its worker crashed; its last lines:\n{text}")
+        print_line(f"release {release_id}: its worker crashed or was not started:\n{text}")
     return 0
 
 

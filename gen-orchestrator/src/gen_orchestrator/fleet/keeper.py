@@ -12,6 +12,7 @@ workers crash at their start says so, with their last lines.
 """
 
 import asyncio
+import os
 import secrets
 import signal
 from typing import Any
@@ -277,8 +278,10 @@ class Keeper:
         try:
             await self._fleet.start(spec, self._ended)
         except (OSError, ValueError) as exc:  # ValueError: a variable or a path that no process can be given
-            self._log.error("worker.not_started", worker_id=worker_id, error=str(exc))
+            why = _why_not_started(launch.folder, exc)
+            self._log.error("worker.not_started", worker_id=worker_id, error=why)
             self._ended(worker_id, -1)
+            self.failures[launch.release_id] = why
         else:
             self._log.info("worker.started", worker_id=worker_id, release_id=launch.release_id)
 
@@ -334,6 +337,19 @@ def _workers_for(lane: Lane, workers: list[Worker]) -> int:
     """How many workers one function needs for its runs, by the limit that workers have for it."""
     limit = max((worker.resources.function_concurrency.get(lane.function, 0) for worker in workers), default=0)
     return -(-(len(lane.queue) + lane.running) // limit) if limit else 0
+
+
+def source_gone(folder: str) -> str:
+    """For a release whose copy of the source is not there any more."""
+    return (
+        f"the source of the release is not on this machine any more ({folder}); "
+        "an edit of the project makes a new release, and cozyctl promote moves the tag to it"
+    )
+
+
+def _why_not_started(folder: str, error: OSError | ValueError) -> str:
+    what = str(getattr(error, "strerror", None) or error) if os.path.isdir(folder) else source_gone(folder)  # noqa: PTH112 - any text
+    return f"it could not be started: {what}"
 
 
 def how_it_ended(tail: str, status: int) -> str:

@@ -62,7 +62,7 @@ class Waits:
             detail = f"all {len(present)} workers of release {lane.release_id} are busy; {depth} runs of {lane.function} wait"
             return Wait(reason="busy", detail=detail, queue_depth=depth, considered=choice.considered)
         if lines := self._crash_of(lane.release_id):
-            detail = f"the last worker of release {lane.release_id} crashed; another one is started after a pause"
+            detail = f"release {lane.release_id} has no worker: the last one crashed, or could not be started; the last lines say more"
             return Wait(reason="worker_crashed", detail=detail, queue_depth=depth, last_lines=lines[-MAX_LAST_LINES:])
         return Wait(reason="no_worker", detail=_nobody(lane.release_id, present), queue_depth=depth)
 

@@ -45,7 +45,10 @@ class Leader(msgspec.Struct, frozen=True):
 
 
 class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which runs to list: newest first, those before `cursor` (a run's id, "" from the newest)."""
+    """Which runs to list: newest first, those before `cursor` (a run's id, "" from the newest).
+
+    At most `limit`; and of `max_bytes` of payloads and outputs (0: no bound) those up to the first that goes beyond, that one too.
+    """
 
     owner: str = ""
     endpoint: str = ""
@@ -53,6 +56,7 @@ class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
     states: tuple[str, ...] = ()
     cursor: str = ""
     limit: int = 50
+    max_bytes: int = 0
 
 
 class EventChunk(msgspec.Struct, frozen=True):

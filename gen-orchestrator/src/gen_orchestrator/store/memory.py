@@ -67,7 +67,8 @@ class MemoryStore:
         with self._lock:
             newest = sorted(self._runs.values(), key=lambda run: (run.created_at, run.id), reverse=True)
             last = self._runs.get(query.cursor)
-        found = []
+        found: list[Run] = []
+        size_bytes = 0
         for run in newest:
             if query.cursor and (last is None or (run.created_at, run.id) >= (last.created_at, last.id)):
                 continue
@@ -76,7 +77,8 @@ class MemoryStore:
                 not query.states or run.state in query.states
             ):
                 found.append(run)
-            if len(found) == query.limit:
+                size_bytes += len(run.payload) + len(run.output)
+            if len(found) == query.limit or (query.max_bytes and size_bytes > query.max_bytes):
                 break
         return found
 

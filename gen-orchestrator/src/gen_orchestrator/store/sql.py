@@ -233,8 +233,15 @@ def list_query(query: RunFilter) -> tuple[str, tuple[Any, ...]]:
     if query.cursor:
         where.append("(created_at, id) < (select created_at, id from runs where id = ?)")
         values.append(query.cursor)
-    text = f"{_SELECT}{' where ' + ' and '.join(where) if where else ''} order by created_at desc, id desc limit ?"
-    return text, (*values, query.limit)
+    newest = f"from runs{' where ' + ' and '.join(where) if where else ''} order by created_at desc, id desc limit ?"
+    if not query.max_bytes:
+        return f"select {', '.join(RUN_COLUMNS)} {newest}", (*values, query.limit)
+    text = (
+        f"with newest as (select id, created_at, length(payload) + length(output) as size_bytes {newest}), "
+        "page as (select id, sum(size_bytes) over (order by created_at desc, id desc) - size_bytes as bytes_before from newest) "
+        f"{_SELECT} where id in (select id from page where bytes_before <= ?) order by created_at desc, id desc"
+    )
+    return text, (*values, query.limit, query.max_bytes)
 
 
 def release_row(release: Release) -> tuple[Any, ...]:
