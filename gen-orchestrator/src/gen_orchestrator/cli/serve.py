@@ -8,6 +8,7 @@ from typing import Annotated
 import click
 import msgspec
 
+from gen_orchestrator import tracing
 from gen_orchestrator.cli.up import DEFAULT_LISTEN, absolute_model, needs_keys
 from gen_orchestrator.hub.retention import RetentionSettings
 from gen_orchestrator.platform_up import OWNER, Platform, PlatformSettings
@@ -116,6 +117,8 @@ def command(
 def _serve(settings: PlatformSettings, listen: str) -> int:
     try:
         with listening_socket(listen, DEFAULT_LISTEN) as sock:
+            if why := tracing.set_up(os.environ):
+                _say(f"warning: {why}")
             platform = Platform(settings, Log(sys.stderr, as_json=True), _say)
             return event_loop.run(platform.run(sock, _ready))
     except (ListenError, StoreError, OSError, ValueError) as exc:

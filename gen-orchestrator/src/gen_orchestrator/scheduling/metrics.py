@@ -67,6 +67,7 @@ class Metrics:
         self._first_outputs: dict[str, Histogram] = {}
         self._loads: dict[str, Histogram] = {}
         self._out_of_memory = 0
+        self._downloaded_bytes = 0
         self.webhooks: Mapping[str, int] = {}  # requests by what came of them
 
     def ended(self, run: Run, first_output_at: float) -> None:
@@ -116,6 +117,14 @@ class Metrics:
         family("workers", "gauge", "Workers by state.", [f'{PREFIX}workers{{state="{s}"}} {n}' for s, n in states.items()])
         routes = [f'{PREFIX}route_total{{reason="{r}",tier="{t}"}} {n}' for (r, t), n in sorted(self._routes.items())]
         family("route_total", "counter", "Runs by why their worker was chosen, and where their models were.", routes)
+        hits = dict.fromkeys(("vram", "ram", "disk"), 0)
+        for (_, tier), count in self._routes.items():
+            if _SOURCES.get(tier) in hits:
+                hits[_SOURCES[tier]] += count
+        found = [f'{PREFIX}model_cache_hits_total{{tier="{tier}"}} {count}' for tier, count in hits.items()]
+        family("model_cache_hits_total", "counter", "Runs whose worker had their models, by where.", found)
+        text = "Bytes of models that runs had to wait for."
+        family("model_download_bytes_total", "counter", text, [f"{PREFIX}model_download_bytes_total {self._downloaded_bytes}"])
         name = "time_to_first_output_seconds"
         first = [x for f, h in sorted(self._first_outputs.items()) for x in h.lines(PREFIX + name, f'function="{f}"')]
         family(name, "histogram", "From acceptance to a stream's first item.", first)
@@ -131,6 +140,8 @@ class Metrics:
                 tiers[each.tier] = tiers.get(each.tier, 0) + each.size_bytes
         held = [f'{PREFIX}model_bytes{{tier="{_escaped(tier)}"}} {size}' for tier, size in sorted(tiers.items())]
         family("model_bytes", "gauge", "Bytes of models that workers hold, by tier.", held)
+        text = "Bytes of models on disks of workers."
+        family("disk_cache_bytes", "gauge", text, [f"{PREFIX}disk_cache_bytes {tiers.get('disk', 0)}"])
         told = [f'{PREFIX}webhook_deliveries_total{{outcome="{outcome}"}} {n}' for outcome, n in sorted(self.webhooks.items())]
         family("webhook_deliveries_total", "counter", "Webhook requests by what came of them.", told)
         return ("\n".join(out) + "\n").encode()
