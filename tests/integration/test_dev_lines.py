@@ -13,6 +13,8 @@ from tests.waiting import until
 
 CODE = """
 import logging
+import sys
+import warnings
 
 class In(msgspec.Struct):
     n: int = 0
@@ -25,6 +27,10 @@ def talk(ctx: ActionContext, payload: In) -> Out:
     print("printed by hand")
     logging.getLogger("mine").info("logged %d", payload.n)
     logging.getLogger("mine").info("a record %d", "that does not fit")
+    print("printed to stderr", file=sys.stderr)
+    sys.stdout.buffer.write(b"written as bytes\\n")
+    sys.stdout.flush()
+    warnings.warn("warned of")
     ctx.log("said by ctx", level="warning")
     if payload.n:
         raise ValueError("n is not 0")
@@ -70,6 +76,10 @@ def test_a_line_for_each_run_each_refusal_and_what_functions_say(project: Callab
     assert {"event": "print", "message": "printed by hand", "run_id": done, "function": "talk"}.items() <= one_of(
         found, "print", done
     ).items()
+    for run_id in (done, failed):
+        said = [each["message"] for each in found if each["event"] == "print" and each["run_id"] == run_id]
+        assert said == ["printed by hand", "printed to stderr", "written as bytes"]
+    assert next(each["logger"] for each in found if "warned of" in str(each.get("message"))) == "py.warnings"
     assert one_of(found, "run.log", failed)["message"] == "said by ctx"
     assert one_of(found, "logging", failed)["message"] == "logged 7"
 

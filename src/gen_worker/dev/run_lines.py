@@ -3,8 +3,8 @@
 import logging
 import sys
 import threading
-from io import TextIOBase
-from typing import Any
+from io import RawIOBase, TextIOWrapper
+from typing import Any, TextIO
 
 import msgspec
 
@@ -62,9 +62,13 @@ class RunLines:
 
 
 def show_what_functions_say(log: Log, *, as_json: bool) -> None:
-    """Show `print` by lines and `logging` from INFO on, as they come; both as JSON where asked for."""
+    """Show `print` by lines and `logging` from INFO on, as they come; as JSON where asked for, warnings and what goes to stderr, too.
+
+    `log` has a stream of its own. What C code and child processes write to the descriptors is text, on stderr.
+    """
     if as_json:
-        sys.stdout = _PrintsAsLines(log)
+        sys.stdout, sys.stderr = _as_lines(log), _as_lines(log)
+        logging.captureWarnings(True)
     elif hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(line_buffering=True)
     root = logging.getLogger()
@@ -102,8 +106,8 @@ class _Records(logging.Handler):
         write("logging", **_of_run(), logger=record.name, message=text[:MAX_LINE])
 
 
-class _PrintsAsLines(TextIOBase):
-    """A stdout of which each line becomes one of the log, so that with `--json` nothing else is printed."""
+class _PrintsAsLines(RawIOBase):
+    """What lies below a text stream whose lines become lines of the log, so that with `--json` nothing else is printed."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
@@ -112,11 +116,15 @@ class _PrintsAsLines(TextIOBase):
     def writable(self) -> bool:
         return True
 
-    def write(self, text: str) -> int:
-        *lines, rest = (getattr(self._begun, "text", "") + text).split("\n")
+    def write(self, data: Any) -> int:
+        *lines, rest = (getattr(self._begun, "data", b"") + bytes(data)).split(b"\n")
         if len(rest) > MAX_LINE:
-            lines, rest = [*lines, rest], ""
-        self._begun.text = rest
+            lines, rest = [*lines, rest], b""
+        self._begun.data = rest
         for line in lines:
-            self._log.info("print", **_of_run(), message=line[:MAX_LINE])
-        return len(text)
+            self._log.info("print", **_of_run(), message=line[:MAX_LINE].decode("utf-8", "replace"))
+        return len(data)
+
+
+def _as_lines(log: Log) -> TextIO:
+    return TextIOWrapper(_PrintsAsLines(log), "utf-8", "backslashreplace", write_through=True)  # type: ignore[type-var]
