@@ -195,6 +195,24 @@ def test_a_single_model_of_the_library_that_lacks_a_tensor(tmp_path: Path) -> No
         load(plan(DiffusersLoader(), diffusers.UNet2DConditionModel, folder))
 
 
+@pytest.mark.parametrize("kind", ["AutoencoderKL", "AutoencoderTiny"])
+def test_a_piece_that_lacks_a_tensor_which_its_index_names(tmp_path: Path, kind: str) -> None:
+    sizes: dict[str, dict[str, Any]] = {
+        "AutoencoderKL": {"block_out_channels": (8,), "norm_num_groups": 4},
+        "AutoencoderTiny": {"encoder_block_out_channels": (8, 8), "decoder_block_out_channels": (8, 8), "num_encoder_blocks": (1, 1),
+                            "num_decoder_blocks": (1, 1)},
+    }  # fmt: skip
+    model = getattr(diffusers, kind)(**sizes[kind])
+    model.save_pretrained(tmp_path, max_shard_size="4KB")
+    found = plan(DiffusersLoader(), type(model), tmp_path)
+    same_modules(load(found).model, model)
+    piece = next(file for file in sorted(tmp_path.glob("*.safetensors")) if len(safetensors_torch.load_file(file)) > 1)
+    lost = sorted(safetensors_torch.load_file(piece))[0]
+    change(tmp_path, lambda tensors: tensors.pop(lost), piece.name)
+    with pytest.raises(FatalError, match=f"lack '{re.escape(lost)}'"):
+        load(plan(DiffusersLoader(), type(model), tmp_path))
+
+
 def test_variants_that_the_library_loads(tmp_path: Path) -> None:
     """A file of a variant, and keys that only the library understands."""
     saved(tmp_path, "LlamaForCausalLM")

@@ -10,6 +10,7 @@ from typing import Any
 
 from gen_worker.authoring.building import BUILDING
 from gen_worker.errors import FatalError
+from gen_worker.residency.loaders.pieces import promised_but_absent
 
 SHOWN = 5
 
@@ -26,9 +27,21 @@ def load_by_library(kind: Any, path: Path, options: Mapping[str, Any], why: str 
         if not why or type(exc) not in (RuntimeError, ValueError):  # a subclass of torch's says that memory ran out
             raise
         raise FatalError(f"the files of {path.name} do not fit {kind.__name__}: {why}. The library says: {exc}") from exc
-    if missing := [name for name in info["missing_keys"] if not may_be_missing(name)]:
+    missing = {*info["missing_keys"], *_unfilled(model, path)}
+    if missing := {name for name in missing if not may_be_missing(name)}:
         raise FatalError(lacking(path, type(model), missing))
     return model
+
+
+def _unfilled(model: Any, folder: Path) -> set[str]:
+    """What diffusers does not say of files in several pieces: it believes their index, whatever the pieces hold.
+
+    Tensors that it left without memory, or that the index promises and no piece holds. transformers looks into the pieces itself.
+    """
+    if type(model).__module__.partition(".")[0] == "transformers":
+        return set()
+    state: dict[str, Any] = model.state_dict()
+    return {name for name, tensor in state.items() if tensor.is_meta} | (promised_but_absent(folder) & state.keys())
 
 
 def may_be_missing(name: str) -> bool:

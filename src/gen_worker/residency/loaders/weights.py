@@ -21,17 +21,15 @@ from gen_worker.residency.host_tier import DISK_BYTES_S, HostBuffer, HostTier, f
 from gen_worker.residency.layout import ALIGN, Image, aligned, image_of
 from gen_worker.residency.loaders.base import LoadControl, import_torch
 from gen_worker.residency.loaders.building import Pace
+from gen_worker.residency.loaders.pieces import header_of, index_of
 from gen_worker.residency.loaders.skeleton import NotUnderstoodError, Skeleton
 from gen_worker.residency.loaders.skeletons import Skeletons
 from gen_worker.residency.reader import Reading, Source
 from gen_worker.sources.weight_files import (
-    HeaderError,
     TensorEntry,
-    header_size,
     is_index,
     is_unsafe,
     precision_of,
-    read_header,
     weight_sets,
 )
 
@@ -56,7 +54,7 @@ def find_weights(folder: Path, dtypes: Sequence[str]) -> tuple[WeightFile, ...]:
     """
     paths = sorted(path.name for path in folder.iterdir() if path.is_file())
     sizes = {name: (folder / name).stat().st_size for name in paths}
-    indexes = {name: _json(folder / name) for name in paths if is_index(name)}
+    indexes = {name: index_of(folder / name) for name in paths if is_index(name)}
     sets, problems = weight_sets(paths, sizes, indexes, "")
     if not sets:
         if problems:
@@ -264,22 +262,8 @@ def torch_dtypes(torch: Any) -> dict[str, Any]:
 
 
 def _read(path: Path) -> WeightFile:
-    size = path.stat().st_size
-    try:
-        with path.open("rb") as file:
-            head = file.read(8)
-            length = header_size(head, size)
-            entries = read_header(head + file.read(length), size)
-    except HeaderError as exc:
-        raise FatalError(f"{path.parent.name}/{path.name}: {exc}") from None
-    return WeightFile(path, tuple(entries), image_of(entries, 8 + length))
-
-
-def _json(path: Path) -> Any:
-    try:
-        return msgspec.json.decode(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None  # an index without a weight_map, which is what is said of it
+    entries, size_bytes = header_of(path)
+    return WeightFile(path, entries, image_of(entries, size_bytes))
 
 
 def _digest_of(path: Path) -> str:
