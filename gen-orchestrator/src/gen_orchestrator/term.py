@@ -112,6 +112,7 @@ class Term:
         self._trace = tracing.recorder()
         self._log = log
         self.over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.trouble = ""  # why the store takes nothing at present
         self.registry = registry
         self.pool = Pool()
         self._writer = Writer(store, leader.epoch, lambda: self._depose("a newer epoch writes"))
@@ -190,7 +191,7 @@ class Term:
         self.app: ASGIApp = build_app(rooms, guard, lambda request: _worker_of(file_tokens, request), settings.hosts, log)
         retention = Retention(settings.retention, store, files, log, clock.unix_s)
         self._tasks = [
-            asyncio.create_task(leadership.hold(store, leader, clock, self._depose, log), name="leader-hold"),
+            asyncio.create_task(leadership.hold(store, leader, clock, self._depose, log, self._in_trouble), name="leader-hold"),
             asyncio.create_task(retention.run(), name="retention"),
         ]
 
@@ -289,6 +290,9 @@ class Term:
             raise NotLeadingError
         open_run = self.dispatcher.open.get(token.run_id)
         return open_run is not None and open_run.is_sent and (open_run.run.owner, open_run.run.attempt) == (token.owner, token.attempt)
+
+    def _in_trouble(self, why: str) -> None:
+        self.trouble = why
 
     def _depose(self, why: str) -> None:
         if not self.over.done():

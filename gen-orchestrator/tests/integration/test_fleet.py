@@ -100,6 +100,15 @@ def test_what_outlives_the_platform_is_found_again_when_it_was_killed_itself(pla
     platform.until(lambda: not any(map(is_alive, pids)), 10)
 
 
+def test_a_worker_that_somebody_else_tells_to_end_has_not_crashed(platform: PlatformProcess) -> None:
+    before = platform.until(platform.worker_pids)
+    assert platform.invoke("echo").json()["status"] == "succeeded"
+    kill(next(iter(before.values())), signal.SIGTERM)
+    platform.until(lambda: platform.worker_pids() and not platform.worker_pids().keys() & before.keys())
+    assert platform.invoke("echo", {"text": "on"}).json()["output"]["text"] == "on"
+    assert "worker.crashed" not in platform.log.read_text()
+
+
 def test_workers_follow_the_work_to_zero_and_back(start: Start, tmp_path: Path) -> None:
     platform = start("[scaling]\nmax = 3\nidle_s = 1.5\n")
     ids = [platform.submit("one-at-a-time", {"seconds": 3, "text": str(number)}) for number in range(6)]

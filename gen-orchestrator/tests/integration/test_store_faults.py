@@ -267,3 +267,44 @@ def test_a_full_disk_refuses_new_runs_and_keeps_the_others(project: Path, tmp_pa
     assert process.wait(60) == 0
     process.stdout.close()
     log.close()
+
+
+@pytest.mark.parametrize("how", ["moved", "replaced", "log"])
+def test_a_data_folder_that_is_gone_is_noticed_and_taken_up_when_it_is_back(project: Path, tmp_path: Path, how: str) -> None:
+    platform = PlatformProcess(project, tmp_path / "data")
+    try:
+        before = platform.invoke("echo", {"text": "before"}).json()
+        works = platform.submit("sleep", {"seconds": 0.5, "text": "ended meanwhile"})
+        name = "store.sqlite-wal" if how == "log" else "store.sqlite"
+        here, there = platform.data / name, tmp_path / "elsewhere"
+        here.rename(there)
+        if how == "replaced":
+            here.write_bytes(b"")
+        refused = platform.invoke("echo", {"text": "meanwhile"}, headers={"idempotency-key": "k"})
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "2"), refused.text
+        assert "Put the data folder back" in refused.json()["detail"]
+        platform.until(lambda: "leader.not_renewed" in platform.log.read_text())
+        there.rename(here)
+        platform.until(lambda: platform.invoke("echo", {"text": "meanwhile"}, headers={"idempotency-key": "k"}).status_code == 200)
+        assert platform.run(works, 60)["output"]["text"] == "ended meanwhile"
+        platform.kill()
+        platform.start()
+        assert platform.run(before["id"])["output"] == before["output"]
+        assert platform.run(works)["status"] == "succeeded"
+    finally:
+        platform.close()
+
+
+def test_a_data_folder_that_was_removed_is_written_again_at_the_end(project: Path, tmp_path: Path) -> None:
+    platform = PlatformProcess(project, tmp_path / "data")
+    try:
+        done = platform.invoke("echo", {"text": "kept"}).json()
+        for path in platform.data.glob("store.sqlite*"):
+            path.unlink()
+        assert platform.invoke("echo", {"text": "no"}).status_code == 503
+        assert platform.stop() == 0
+        assert "what it held was saved to" in platform.log.read_text()
+        platform.start()
+        assert platform.run(done["id"])["output"]["text"] == "kept"
+    finally:
+        platform.close()

@@ -19,6 +19,7 @@ from gen_orchestrator.api.runs import RunRoutes
 from gen_orchestrator.api.workers import WorkerRoutes
 from gen_orchestrator.domain.access import Caller, Scope
 from gen_orchestrator.store.base import StoreError, StoreFullError
+from gen_worker.contract.problem import Problem
 from gen_worker.http.asgi import Endpoint, Handler, Request, RequestError, build_router
 from gen_worker.http.hosts import HostPolicy
 from gen_worker.http.page import Page
@@ -61,6 +62,20 @@ class Rooms(msgspec.Struct, frozen=True):
     exports: ExportRoutes
 
 
+def trouble_of(exc: Exception, path: str) -> tuple[Problem, dict[str, str]]:
+    """What a caller is told of a failure that is none of the caller's doing, and the headers with it."""
+    if isinstance(exc, StoreFullError):
+        return problem(507, "store_full", str(exc), instance=path), {"retry-after": "5"}
+    if isinstance(exc, StoreError):
+        return problem(503, "store_unavailable", str(exc), instance=path), {"retry-after": "2"}
+    if isinstance(exc, MemoryError):  # it passes, and a smaller request may do: no error of this program
+        text = (
+            "the platform has no memory for this request now; it is not known whether it was done: ask again with the same Idempotency-Key"
+        )
+        return problem(503, "overloaded", text, instance=path), {"retry-after": "5"}
+    return problem(500, "internal", "internal error", instance=path), {}
+
+
 def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller | None], hosts: HostPolicy, log: Log) -> ASGIApp:
     """All routes. Whatever a handler raises becomes a problem."""
 
@@ -76,14 +91,10 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
                 headers["connection"] = "close"  # the rest of the body is not read
             await request.answer(exc.status, msgspec.json.encode(body), PROBLEM_JSON, headers)
             return
-        if isinstance(exc, StoreError):
-            full = isinstance(exc, StoreFullError)
-            body = problem(507 if full else 503, "store_full" if full else "store_unavailable", str(exc), instance=request.scope["path"])
-            await request.answer(body.status, msgspec.json.encode(body), PROBLEM_JSON, {"retry-after": "5" if full else "2"})
-            return
-        log.error("api.failed", path=request.scope["path"], error=repr(exc))
-        body = problem(500, "internal", "internal error", instance=request.scope["path"])
-        await request.answer(500, msgspec.json.encode(body), PROBLEM_JSON)
+        body, headers = trouble_of(exc, request.scope["path"])
+        if body.status == 500 or isinstance(exc, MemoryError):
+            log.error("api.failed", path=request.scope["path"], error=repr(exc))
+        await request.answer(body.status, msgspec.json.encode(body), PROBLEM_JSON, headers)
 
     page = Page(CONSOLE, "Platform")
     runs, files, workers, admin = rooms.runs, rooms.files, rooms.workers, rooms.admin

@@ -92,7 +92,8 @@ def _picture(platform: Platform) -> Group:
         workers.add_row(worker.worker_id, worker.state, str(len(worker.runs)), *models)
     paused = [Text(f"{release_id} is paused: {why}", style="yellow") for release_id, why in term.fitness.paused.items()]
     failures = [Text(f"{release_id}: its worker crashed: {text[-600:]}", style="red") for release_id, text in term.keeper.failures.items()]
-    return Group(functions, Text(""), workers, *paused, *failures)
+    trouble = [Text(term.trouble, style="bold red")] if term.trouble else []
+    return Group(functions, Text(""), workers, *paused, *failures, *trouble)
 
 
 def _example(schema: dict[str, Any]) -> str:

@@ -288,9 +288,11 @@ class Keeper:
     def _ended(self, worker_id: str, status: int) -> None:
         child = self._children.pop(worker_id, None)
         worker = self._pool.get(worker_id)
+        if child is not None:
+            child.joined = child.joined or worker is not None
         served = worker is not None and worker.given > len(worker.runs)  # a run of it is over: it has not crashed at its start
         self._gateway.process_ended(worker_id)
-        if child is None or child.stopping:
+        if child is None or child.stopping or (child.joined and status == 0):  # told to by us, or in order by somebody else
             self._log.info("worker.ended", worker_id=worker_id, status=status)
             self.poke()
             return

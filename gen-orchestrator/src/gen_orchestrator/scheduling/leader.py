@@ -7,7 +7,7 @@ own monotonic clock stops itself, before anybody else may begin. Whatever it wro
 import asyncio
 from collections.abc import Callable
 
-from gen_orchestrator.store.base import Leader, Leadership, StoreError, StoreFullError
+from gen_orchestrator.store.base import Leader, Leadership, StoreError, StoreFullError, StoreMovedError
 from gen_worker.clock import Clock
 from gen_worker.log import Log
 
@@ -39,8 +39,16 @@ async def campaign(store: Leadership, node_id: str, address: str, http_url: str,
         await asyncio.sleep(POLL_S)
 
 
-async def hold(store: Leadership, leader: Leader, clock: Clock, deposed: Callable[[str], None], log: Log) -> None:
-    """Renew until it is lost, then say so once. A store that does not answer at all is not waited for."""
+async def hold(
+    store: Leadership,
+    leader: Leader,
+    clock: Clock,
+    deposed: Callable[[str], None],
+    log: Log,
+    trouble: Callable[[str], None] = lambda why: None,
+) -> None:
+    """Renew until it is lost, then say so once. A store that does not answer at all is not waited for. `trouble` hears why a store takes
+    nothing at present, and of an empty text when it does again."""
     renewed_s = clock.now_s()
     wait_s = RENEW_S
     while True:
@@ -52,10 +60,12 @@ async def hold(store: Leadership, leader: Leader, clock: Clock, deposed: Callabl
                     deposed("another node leads")
                     return
             renewed_s = asked_s
-        except StoreFullError as exc:
+            trouble("")
+        except (StoreFullError, StoreMovedError) as exc:
             # It says no to every node: nobody can take over. The epoch in each batch guards what is written when there is room again.
             log.warning("leader.not_renewed", error=str(exc))
             renewed_s = asked_s
+            trouble(str(exc))
         except (StoreError, TimeoutError) as exc:
             log.warning("leader.not_renewed", error=str(exc) or "the store does not answer")
             wait_s = POLL_S  # a database that crashed is often back before the lease is over

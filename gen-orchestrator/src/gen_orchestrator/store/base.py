@@ -31,6 +31,10 @@ class StoreUnavailableError(StoreError):
         self.unknown = unknown
 
 
+class StoreMovedError(StoreUnavailableError):
+    """The files of the database are no longer where they were: no other process can take over, and nothing may be acknowledged."""
+
+
 class StoreFullError(StoreError):
     """There is no room to write to; nothing of this batch was written."""
 

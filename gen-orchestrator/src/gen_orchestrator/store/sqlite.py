@@ -22,8 +22,10 @@ from gen_orchestrator.store.base import (
     Leader,
     StoreError,
     StoreFullError,
+    StoreMovedError,
     StoreUnavailableError,
 )
+from gen_orchestrator.store.home import Home
 from gen_orchestrator.store.ops import DONE, Op, Refused, Result
 from gen_orchestrator.store.sql_store import Change, Row, SqlStore
 
@@ -54,18 +56,21 @@ class SqliteStore(SqlStore):
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / FILE_NAME
         self._lock_fd = _lock(folder)
+        self._home = Home(self._path)
         self._local = threading.local()
         self._readers: list[apsw.Connection] = []
         self._guard = threading.Lock()  # the writing connection, and the list of readers
         try:
             self._writer = self._connect()
             self._migrate()
+            self._home.check()
         except BaseException:
             os.close(self._lock_fd)
             raise
 
     def apply(self, epoch: int, ops: Sequence[Op]) -> list[Result]:
         with self._guard:
+            self._home.check()
             db = self._writer
             try:
                 db.execute("begin immediate")
@@ -90,15 +95,20 @@ class SqliteStore(SqlStore):
             except apsw.FullError:
                 self._roll_back()
                 raise StoreFullError(f"no space left to write {self._path}") from None
-            except (apsw.IOError, apsw.CorruptError, apsw.CantOpenError, apsw.BusyError) as exc:
+            except (apsw.IOError, apsw.CorruptError, apsw.CantOpenError, apsw.BusyError, apsw.ReadOnlyError) as exc:
                 if getattr(exc, "extendedresult", 0) in _SYNC_FAILED:
                     self._on_broken(f"{self._path} cannot be synced to the disk: {exc}")
                 self._roll_back()
                 raise StoreUnavailableError(f"{self._path} cannot be written: {exc}", unknown=True) from exc
+            try:
+                self._home.check()
+            except StoreMovedError as exc:  # written, to files that may be gone with us
+                raise StoreMovedError(str(exc), unknown=True) from None
             return results
 
     def campaign(self, node_id: str, address: str, lease_s: float, http_url: str = "") -> Leader | None:
         with self._guard, self._writer:
+            self._home.check()
             now_s = time.time()  # this machine's clock is the database's
             rows: list[Any] = self._writer.execute("select epoch, node_id, lease_until from leader where shard = 0").fetchall()
             if rows and rows[0][2] > now_s and rows[0][1] != node_id:
@@ -153,8 +163,11 @@ class SqliteStore(SqlStore):
         return []
 
     def close(self) -> None:
-        """Checkpoint, close all connections, let the next process in."""
+        """Checkpoint, close all connections, let the next process in. Where the files are gone, what they held is written once more."""
         with self._guard:
+            saved = self._home.rescue(self._writer)
+            if saved is not None:
+                sys.stderr.write(f"warning: {self._path} was removed or replaced while it was in use; what it held was saved to {saved}\n")
             for connection in (*self._readers, self._writer):
                 connection.close()
             self._readers.clear()
@@ -169,6 +182,7 @@ class SqliteStore(SqlStore):
     def _reader(self) -> apsw.Connection:
         connection: apsw.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
+            self._home.check()  # SQLite would make an empty database
             connection = self._local.connection = self._connect()
             with self._guard:
                 self._readers.append(connection)
@@ -182,6 +196,7 @@ class SqliteStore(SqlStore):
 
     def _change(self, text: str, values: Row) -> bool:
         with self._guard:
+            self._home.check()
             try:
                 self._writer.execute(text, tuple(values))
                 return self._writer.changes() > 0
@@ -200,6 +215,7 @@ class SqliteStore(SqlStore):
     def _in_transaction(self, work: Callable[[], T]) -> T:
         """Do this on the writing connection in one transaction; the errors of `StoreError`."""
         with self._guard:
+            self._home.check()
             try:
                 with self._writer:
                     result = work()
