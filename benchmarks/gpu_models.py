@@ -9,7 +9,6 @@ InstantTensor and runai-model-streamer are compared where they are installed. Wh
 
 import argparse
 import asyncio
-import gc
 import io
 import json
 import os
@@ -25,6 +24,7 @@ from typing import Any
 
 import diffusers
 import torch
+from gpu_bench import Bench, control
 from gpu_ceilings import Machine
 from gpu_peers import peers
 from gpu_runs import compare, make_pipeline
@@ -35,104 +35,16 @@ from gen_worker.log import Log
 from gen_worker.residency.accounting import ModelCache
 from gen_worker.residency.device import PinnedBuffer, TorchDevice
 from gen_worker.residency.host_tier import HostTier
-from gen_worker.residency.loaders.base import LoadControl, Loaded, LoadPlan, PartPlan
+from gen_worker.residency.loaders.base import LoadControl
 from gen_worker.residency.loaders.skeletons import Skeletons
-from gen_worker.residency.loaders.weights import Recipe, find_weights, load_module, load_tensors, loaded_bytes
+from gen_worker.residency.loaders.weights import Recipe, load_module, load_tensors, loaded_bytes
 from gen_worker.residency.loads import Residency
 
-SDXL = {
-    "sample_size": 128, "block_out_channels": (320, 640, 1280), "layers_per_block": 2, "transformer_layers_per_block": (1, 2, 10),
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), "attention_head_dim": (5, 10, 20), "cross_attention_dim": 2048,
-    "addition_embed_type": "text_time", "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 2816,
-    "use_linear_projection": True,
-}  # fmt: skip
-SD15 = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
-OPTIONS = {"sd15": SD15, "sdxl": SDXL, "flux": {}}
-# As many layers and tensors as the real ones, but thin: what a load costs beside its bytes is the same.
-THIN = {
-    "sd15": {**SD15, "block_out_channels": (32, 32, 64, 64), "sample_size": 16},
-    "sdxl": {**SDXL, "block_out_channels": (32, 64, 128), "attention_head_dim": (1, 2, 4), "sample_size": 16},
-    "flux": {"num_layers": 19, "num_single_layers": 38, "num_attention_heads": 2, "attention_head_dim": 16, "axes_dims_rope": (4, 4, 8),
-             "joint_attention_dim": 64},
-}  # fmt: skip
-MARGIN_BYTES = 3_500_000_000
 PARTS = ("loads", "swaps", "runs", "memory")
 
 
-class Bench:
-    """One device, one folder, and what was found."""
-
-    def __init__(self, device: str, folder: Path, *, tiny: bool, budget_s: float) -> None:
-        self.cuda = device.startswith("cuda")
-        self.device = f"cuda:{torch.cuda.current_device()}" if device == "cuda" else device
-        self.folder = folder
-        self.tiny = tiny
-        self.place = TorchDevice(self.device)
-        self.found: dict[str, Any] = {}
-        self._files: dict[Path, tuple[Any, ...]] = {}
-        self._ends_s = time.monotonic() + budget_s
-
-    def has_time(self, seconds: float, what: str) -> bool:
-        """Whether so much of the budget is left; says so if not."""
-        left_s = self._ends_s - time.monotonic()
-        if left_s < seconds:
-            print(f"\n(left out for want of time: {what})", flush=True)
-            self.found.setdefault("left_out", []).append(what)
-        return left_s >= seconds
-
-    def note(self, name: str, value: Any, text: str) -> None:
-        self.found[name] = value
-        print(text, flush=True)
-
-    def sync(self) -> None:
-        if self.cuda:
-            torch.cuda.synchronize(self.device)
-
-    def timed(self, work: Callable[[], Any], first: Callable[[], Any] = lambda: None) -> float:
-        gc.collect()
-        self.place.collect()
-        first()
-        self.sync()
-        began = time.perf_counter()
-        kept = work()
-        self.sync()
-        seconds = time.perf_counter() - began
-        del kept
-        return seconds
-
-    def best(self, work: Callable[[], Any], count: int = 3, first: Callable[[], Any] = lambda: None) -> float:
-        return min(self.timed(work, first) for _ in range(count))
-
-    def dtype(self, name: str) -> Any:
-        return torch.float32 if not self.cuda else torch.bfloat16 if name == "flux" else torch.float16
-
-    def make(self, name: str) -> tuple[Any, Path]:
-        """A model class, and a folder with random weights of it."""
-        kind = diffusers.FluxTransformer2DModel if name == "flux" else diffusers.UNet2DConditionModel
-        folder = self.folder / name
-        if not folder.exists():
-            before = torch.get_default_dtype()
-            torch.set_default_dtype(self.dtype(name))
-            with torch.device(self.device):
-                model = kind(**(THIN if self.tiny else OPTIONS)[name])
-            torch.set_default_dtype(before)
-            model.to("cpu").save_pretrained(folder, max_shard_size="10GB")
-            del model
-            gc.collect()
-            self.place.collect()
-        return kind, folder
-
-    def load(self, kind: Any, folder: Path, skeletons: Skeletons | None = None, place: TorchDevice | None = None, part: str = "") -> Any:
-        """By the fast path; with `skeletons` the second time is a reload."""
-        config = kind.load_config(str(folder))
-        recipe = Recipe(partial(kind.from_config, config), self.files(folder), self.dtype(folder.name), cast_buffers=True)
-        return load_module(recipe, place or self.place, _control(), part or folder.name, skeletons)[0]
-
-    def files(self, folder: Path) -> tuple[Any, ...]:
-        if folder not in self._files:
-            self._files[folder] = find_weights(folder, ("fp16", "bf16", "fp32"))  # a plan is kept, and its headers with it
-        return self._files[folder]
+class Models(Bench):
+    """What is measured, part by part."""
 
     # Loading
 
@@ -158,15 +70,15 @@ class Bench:
                 "model": name,
                 "GB": size / 1e9,
                 "tensors": sum(len(file.entries) for file in files),
-                "cache_bytes_s": self.best(partial(load_tensors, files, self.place, _control())),
+                "cache_bytes_s": self.best(partial(load_tensors, files, self.place, control())),
                 "cache_first_s": self.best(partial(self.load, kind, folder)),
                 "cache_again_s": self._again(kind, folder, self.place),
                 "cold_s": self.timed(partial(self.load, kind, folder), first=partial(_forget, paths)),
             }
             if self.cuda:
                 pinned = TorchDevice(self.device, HostTier(size * 2, PinnedBuffer))
-                load_tensors(files, pinned, _control())
-                row["pinned_bytes_s"] = self.best(partial(load_tensors, files, pinned, _control()))
+                load_tensors(files, pinned, control())
+                row["pinned_bytes_s"] = self.best(partial(load_tensors, files, pinned, control()))
                 row["pinned_again_s"] = self._again(kind, folder, pinned)
             self.place.collect()
             cells = [f"{row.get(key, float('nan')):.3f}" for key in COLUMNS]
@@ -238,8 +150,8 @@ class Bench:
         for where, place in places.items():
             if not self.has_time(20, f"swaps from {where}"):
                 continue
-            load_tensors(files, place, _control())
-            bytes_s = self.best(lambda place=place: load_tensors(files, place, _control()), 5)
+            load_tensors(files, place, control())
+            bytes_s = self.best(lambda place=place: load_tensors(files, place, control()), 5)
             before = place.memory().free_bytes
             seconds, held, apart = asyncio.run(self._swap(kind, folder, place, size, count, before))
             found = {"p50_s": statistics.median(seconds[4:]), "bytes_s": bytes_s, "books_GB": held / 1e9, "apart_GB": apart / 1e9}
@@ -255,7 +167,7 @@ class Bench:
         skeletons = Skeletons()
         cache = ModelCache(max_vram_gb=size * 1.5 / 1e9)
         residency = Residency(cache, lambda: place, Measurements(None), Log(io.StringIO()), skeletons=skeletons)
-        plans = [self._plan(kind, folder, f"m{number}", size, skeletons, place) for number in range(2)]
+        plans = [self.plan(kind, folder, f"m{number}", size, skeletons, place) for number in range(2)]
         seconds = []
         for number in range(count):
             plan = plans[number % 2]
@@ -273,26 +185,7 @@ class Bench:
         residency.close()
         return seconds, held, apart
 
-    def _plan(self, kind: Any, folder: Path, part: str, size: int, skeletons: Skeletons | None, place: TorchDevice) -> LoadPlan:
-        loaded = PartPlan(part, size, lambda control: (self.load(kind, folder, skeletons, place, part), size))
-        return LoadPlan((loaded,), lambda parts: Loaded(next(iter(parts.values())), size, lambda: None))
-
     # Runs
-
-    def step(self, unet: Any, edge: int, seed: int = 0) -> Any:
-        """One denoising step of a UNet for pictures of this size."""
-        dtype = next(unet.parameters()).dtype
-        generator = torch.Generator().manual_seed(seed)
-        latents = torch.randn(1, 4, edge // 8, edge // 8, generator=generator).to(self.device, dtype)
-        text = torch.randn(1, 77, unet.config.cross_attention_dim, generator=generator).to(self.device, dtype)
-        extra = None
-        if unet.config.addition_embed_type:
-            extra = {
-                "text_embeds": torch.zeros(1, 1280, device=self.device, dtype=dtype),
-                "time_ids": torch.zeros(1, 6, device=self.device, dtype=dtype),
-            }
-        with torch.inference_mode():
-            return unet(latents, torch.tensor(10, device=self.device), text, added_cond_kwargs=extra).sample
 
     def runs(self, scratch: Path) -> None:
         print("\n## Runs\n")
@@ -354,13 +247,6 @@ class Bench:
         text = " and ".join(f"{value:.2f} times as long beside {name}" for name, value in results.items())
         self.note("beside_a_load", {**results, "loads": loads, "alone_s": alone}, f"{what} {text} ({loads} reloads meanwhile).")
 
-    def timed_plainly(self, work: Callable[[], Any]) -> float:
-        self.sync()
-        began = time.perf_counter()
-        work()
-        self.sync()
-        return time.perf_counter() - began
-
     # Memory
 
     def memory(self) -> None:
@@ -388,12 +274,12 @@ class Bench:
         cache = ModelCache(max_vram_gb=size * 4 / 1e9)
         residency = Residency(cache, lambda: self.place, Measurements(None), Log(io.StringIO()), skeletons=Skeletons())
         for number in range(2):
-            plan = self._plan(kind, folder, f"m{number}", size, residency.skeletons, self.place)
+            plan = self.plan(kind, folder, f"m{number}", size, residency.skeletons, self.place)
             await residency.load(f"m{number}#m", plan, Progress("m"), threading.Event())
             residency.release_load(plan)
         self.place.collect()
         ballast = torch.empty(max(0, self.place.memory().free_bytes - size // 2), dtype=torch.uint8, device=self.device)
-        plan = self._plan(kind, folder, "m2", size, residency.skeletons, self.place)
+        plan = self.plan(kind, folder, "m2", size, residency.skeletons, self.place)
         await residency.load("m2#m", plan, Progress("m"), threading.Event())
         left = len(cache.get_vram_models())
         self.note("out_of_memory", {"failed": residency.ooms, "models_left": left},
@@ -423,10 +309,6 @@ def _forget(files: list[Path]) -> None:
         os.close(fd)
 
 
-def _control() -> LoadControl:
-    return LoadControl(lambda size_bytes: None, threading.Event())
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, help="where weights are made; default: a temporary one")
@@ -444,7 +326,7 @@ def main() -> None:
     versions = {"torch": torch.__version__, "diffusers": diffusers.__version__, "python": platform.python_version()}
     print(f"{name}, {os.cpu_count()} processors; " + ", ".join(f"{key} {value}" for key, value in versions.items()), flush=True)
     with tempfile.TemporaryDirectory(prefix="gen-worker-gpu-") as scratch:
-        bench = Bench(options.device, options.folder or Path(scratch), tiny=options.tiny, budget_s=options.budget_s)
+        bench = Models(options.device, options.folder or Path(scratch), tiny=options.tiny, budget_s=options.budget_s)
         bench.found.update(device=name, processors=os.cpu_count(), versions=versions)
         steps: dict[str, Callable[[], Any]] = {
             "loads": lambda: bench.loads(options.models.split(",")),
