@@ -12,7 +12,7 @@ __all__ = ["ModelCache", "ModelCacheStats", "ModelLocation"]
 
 
 class ModelCache(accounting.ModelCache):
-    """The books of a program that keeps its own; the program is the root, so that the environment counts.
+    """The accounting of a program that keeps its own models; the program is the root, so that the environment counts.
 
     `max_vram_gb`: argument, else WORKER_MAX_VRAM_GB, else what torch detects minus the safety margin (argument, else
     WORKER_VRAM_SAFETY_MARGIN_GB, else 3.5). `SettingError` (a `ValueError`) for a variable that cannot be used.

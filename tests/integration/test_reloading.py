@@ -40,11 +40,11 @@ pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore:Already foun
 class Host:
     """A residency with one model, loaded and evicted at will."""
 
-    def __init__(self, loader: Loader, kind: Any, path: Path, dtypes: tuple[str, ...] = ("fp32",), economy: int = 0) -> None:
+    def __init__(self, loader: Loader, kind: Any, path: Path, dtypes: tuple[str, ...] = ("fp32",), saving_level: int = 0) -> None:
         self.cache = ModelCache(max_vram_gb=1)
         self.skeletons = Skeletons()
         self.log = io.StringIO()
-        self.request = LoadRequest(kind, path, lambda: DEVICE, dtypes, economy=economy, skeletons=self.skeletons)
+        self.request = LoadRequest(kind, path, lambda: DEVICE, dtypes, saving_level=saving_level, skeletons=self.skeletons)
         self._loader = loader
 
     def run(self, use: Callable[["Host", Residency], Any]) -> None:
@@ -58,7 +58,7 @@ class Host:
         asyncio.run(main())
 
     async def load(self, residency: Residency) -> Loaded:
-        made_for = (self.request.annotation, self.request.path, self.request.dtypes, self.request.economy)
+        made_for = (self.request.annotation, self.request.path, self.request.dtypes, self.request.saving_level)
         found = await residency.plan("m#x", lambda: self._loader.plan(self.request), made_for)
         loaded = await residency.load("m#x", found, Progress("m"), threading.Event())
         residency.release_load(found)
@@ -151,16 +151,16 @@ def test_language_models_after_ten_evictions(tmp_path: Path, name: str) -> None:
     host.run(use)
 
 
-@pytest.mark.parametrize(("dtypes", "economy"), [(("fp32",), 0), (("fp32",), 1), (("fp8", "fp32"), 0)])
-def test_pictures_after_evictions_with_economies_and_adapters(tmp_path: Path, dtypes: tuple[str, ...], economy: int) -> None:
-    host = Host(DiffusersLoader(), diffusers.StableDiffusionPipeline, MODELS / "digits-sd", dtypes, economy)
+@pytest.mark.parametrize(("dtypes", "saving_level"), [(("fp32",), 0), (("fp32",), 1), (("fp8", "fp32"), 0)])
+def test_pictures_after_evictions_with_savings_and_adapters(tmp_path: Path, dtypes: tuple[str, ...], saving_level: int) -> None:
+    host = Host(DiffusersLoader(), diffusers.StableDiffusionPipeline, MODELS / "digits-sd", dtypes, saving_level)
 
     async def use(host: Host, residency: Residency) -> None:
         pictures: list[tuple[Any, Any]] = []
         for _ in range(4):
             view = (await host.load(residency)).view()
             adapter = LoraAdapter(kohya(view, "unet", "text_encoder"), tmp_path / "k.safetensors")
-            assert view.vae.use_tiling == bool(economy)
+            assert view.vae.use_tiling == bool(saving_level)
             pictures.append((draw(view, "seven"), draw(adapter.apply(view, 0.5), "seven")))
             assert (draw(view, "seven") == pictures[-1][0]).all()
             host.evict(residency)

@@ -84,7 +84,7 @@ class ModelCache:
             Path(model_cache_dir).expanduser().mkdir(parents=True, exist_ok=True)
 
     def add_ledger(self, max_vram_gb: float) -> Ledger:
-        """The books of one more device. Models that are entered by hand stay on the first."""
+        """The ledger of one more device. Models that are entered by hand stay on the first."""
         limit_bytes = round(_checked_gb(max_vram_gb, "max_vram_gb") * GB)
         self.ledgers.append(Ledger(lambda: limit_bytes, self._policy))
         return self.ledgers[-1]

@@ -103,7 +103,7 @@ def pick_devices(settings: DeviceSettings) -> tuple[str, ...]:
 
 
 def model_cache(settings: DeviceSettings, gpu_bytes: Sequence[int] = ()) -> ModelCache:
-    """A cache with the books of each device: a GPU's memory where there is one, else this machine's, minus the safety margin.
+    """A cache with the ledger of each device: a GPU's memory where there is one, else this machine's, minus the safety margin.
 
     `gpu_bytes` is the memory of each GPU where the caller knows it; otherwise torch is asked, which takes seconds to import.
     WORKER_MAX_VRAM_GB is the limit of each device.

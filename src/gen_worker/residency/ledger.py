@@ -260,7 +260,7 @@ class Ledger:
             return entry.size_bytes if entry is not None else 0
 
     def check(self) -> None:
-        """`AssertionError` when the books are wrong; for tests."""
+        """`AssertionError` when the sums are wrong; for tests."""
         with self._lock:
             for entry in self._entries.values():
                 assert entry.pins >= 0

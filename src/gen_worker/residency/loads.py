@@ -1,7 +1,7 @@
 """Moves parts of models onto the device as the ledger decides: reserved before the first byte moves, loaded once however many wait,
 dropped when they must.
 
-Lives on one event loop; bytes move in its threads. When an allocation fails although the books say that it fits, the ladder of
+Lives on one event loop; bytes move in its threads. When an allocation fails although the ledger says that it fits, the ladder of
 `_load_part` applies.
 """
 
@@ -38,7 +38,7 @@ HELD_TIMEOUT_S = 60.0
 
 
 class Residency:
-    """Parts on one device; `ledger` has its books (the cache's first by default).
+    """Parts on one device; `ledger` accounts for it (the cache's first by default).
 
     With `skeletons`, modules of parts that are evicted are kept without their weights: whoever still holds one finds it empty. `working`:
     how many functions work at the moment.
@@ -67,7 +67,7 @@ class Residency:
         self.ooms = 0
         self._plans: dict[str, LoadPlan] = {}  # by cache id, of what was loaded last
         self._stamps: dict[str, tuple[Any, Any]] = {}  # by cache id: what its plan was made for, and the state of its files then
-        self._economy: dict[str, int] = {}  # by cache id: how many economies of its plan it runs with
+        self._saving_levels: dict[str, int] = {}  # by cache id: how many of its plan's savings it runs with
 
     async def load(self, cache_id: str, plan: LoadPlan, progress: Progress, cancel: threading.Event) -> Loaded:
         """The model, all its parts on the device and pinned once for the caller; errors are what a run may say.
@@ -143,13 +143,13 @@ class Residency:
         except Exception as exc:
             raise self._translated(exc, cache_id) from exc
 
-    def economy_of(self, cache_id: str) -> int:
-        """How many economies a model is to be loaded with."""
-        return self._economy.get(cache_id, 0)
+    def saving_level_of(self, cache_id: str) -> int:
+        """How many savings a model is to be loaded with."""
+        return self._saving_levels.get(cache_id, 0)
 
     async def relieve(self, model_ids: Collection[str]) -> None:
         """A run with these models has run out of the device's memory: a quarter of it is made free of what nobody uses, so that the next
-        run fits. Where nothing else was left to go, the models are loaded anew with one economy more."""
+        run fits. Where nothing else was left to go, the models are loaded anew with one saving more."""
         used = [name for name in self._cache.models_on(self._ledger) if model_of(name) in model_ids]
         own = {part.part_id for name in used if name in self._plans for part in self._plans[name].parts}
         gone = self._ledger.evict(self._ledger.capacity_bytes // 4)
@@ -164,17 +164,17 @@ class Residency:
         self._drop(self._ledger.trim(), "room_for_work")
 
     def _economize(self, cache_id: str) -> None:
-        plan, level = self._plans.get(cache_id), self.economy_of(cache_id)
+        plan, level = self._plans.get(cache_id), self.saving_level_of(cache_id)
         if plan is None or self._cache.is_pinned(cache_id):
             return  # other runs have it: without them there may be enough
         model = model_of(cache_id)
-        if level == len(plan.economies):
-            self._log.warning("model.does_not_fit", model=model, economies=list(plan.economies))
+        if level == len(plan.savings):
+            self._log.warning("model.does_not_fit", model=model, savings=list(plan.savings))
             return
-        self._economy[cache_id] = level + 1
+        self._saving_levels[cache_id] = level + 1
         self._cache.unload_model(cache_id)
         self.forget_dropped()
-        self._log.warning("model.economized", model=model, step=plan.economies[level])
+        self._log.warning("model.economized", model=model, step=plan.savings[level])
 
     def in_host_memory(self) -> dict[str, int]:
         """Bytes of each model that the host tier holds, by model id."""
@@ -251,7 +251,7 @@ class Residency:
     def _drop_it(self, on_drop: Callable[[], None]) -> None:
         try:
             contained(on_drop)
-        except Exception as exc:  # noqa: BLE001 - a manager's own; the model is off the books whatever it says
+        except Exception as exc:  # noqa: BLE001 - a manager's own; the ledger has forgotten the model whatever it says
             self._log.error("model.drop_failed", error=text_of(exc))
 
     async def _load_part(self, part: PartPlan, control: LoadControl) -> None:

@@ -161,10 +161,10 @@ class Place:
         began_s = time.monotonic()
         try:
             request = msgspec.structs.replace(
-                request, device=self.device, economy=self.residency.economy_of(cache_id), skeletons=self.residency.skeletons
+                request, device=self.device, saving_level=self.residency.saving_level_of(cache_id), skeletons=self.residency.skeletons
             )
             loader = choose_loader(loaders, request)
-            made_for = (request.annotation, request.path, tuple(request.dtypes), dict(request.digests), request.economy)
+            made_for = (request.annotation, request.path, tuple(request.dtypes), dict(request.digests), request.saving_level)
             plan = await self.residency.plan(cache_id, lambda: loader.plan(request), made_for)
             loaded = await self.residency.load(cache_id, plan, loading.progress, loading.cancel)
         finally:

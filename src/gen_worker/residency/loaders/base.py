@@ -43,7 +43,7 @@ class LoadRequest(msgspec.Struct, frozen=True):
     digests: Mapping[str, str] = {}
     model_id: str = ""
     own_loaders: Mapping[Any, Callable[..., Any]] = {}
-    economy: int = 0  # how many of the plan's `economies` to take
+    saving_level: int = 0  # how many of the plan's `savings` to take
     skeletons: "Skeletons | None" = None  # where to look for what was kept of a model when it was evicted, and to keep it
 
 
@@ -69,12 +69,12 @@ class PartPlan(msgspec.Struct, frozen=True):
 class LoadPlan(msgspec.Struct, frozen=True):
     """Parts, and how they become a model: `assemble` gets the loaded objects by part id. It blocks.
 
-    `economies`: what the loader could do for the model to need less memory, in the order in which to try it.
+    `savings`: what the loader could do for the model to need less memory, in the order in which to try it.
     """
 
     parts: tuple[PartPlan, ...]
     assemble: Callable[[Mapping[str, Any]], Loaded]
-    economies: tuple[str, ...] = ()
+    savings: tuple[str, ...] = ()
     stamp: Callable[[], Any] | None = None  # equal stamps: the plan still holds. None: it is made anew for each load
 
 

@@ -66,8 +66,8 @@ class DiffusersLoader:
         if not index.is_file():
             return whole(request, folder_bytes(request.path), lambda: _by_library(request, device, dtype))
         described = read_object(index)
-        economies = steps_of(device)
-        taken = economies[: request.economy]
+        savings = steps_of(device)
+        taken = savings[: request.saving_level]
         names: dict[str, str] = {}  # component to part
         parts: dict[str, PartPlan] = {}
         for name, value in described.items():
@@ -97,7 +97,7 @@ class DiffusersLoader:
                     request.skeletons.keep_assembled(form_id, kept)
             return Loaded(kept.pipe, kept.size_bytes, kept.views)
 
-        return LoadPlan(tuple(parts.values()), assemble, economies, stamp_of(request.path))
+        return LoadPlan(tuple(parts.values()), assemble, savings, stamp_of(request.path))
 
 
 def _assembled(request: LoadRequest, modules: Mapping[str, Any], missing: Mapping[str, Any], dtype: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Running a pipeline in less memory: the same pictures, one economy after the other."""
+"""Running a pipeline in less memory: the same pictures, one saving after the other."""
 
 import asyncio
 import io
@@ -47,13 +47,13 @@ def draw(pipe: Any, seed: int) -> Any:
     return pipe("seven", num_inference_steps=2, height=32, width=32, output_type="np", generator=generator).images
 
 
-def test_a_run_that_has_nothing_to_push_out_takes_the_next_economy() -> None:
+def test_a_run_that_has_nothing_to_push_out_takes_the_next_saving() -> None:
     log = io.StringIO()
     cache = ModelCache(max_vram_gb=1)
     residency = Residency(cache, lambda: DEVICE, Measurements(None), Log(log))
 
     async def loaded(name: str) -> Loaded:
-        wanted = msgspec.structs.replace(request(), economy=residency.economy_of(name))
+        wanted = msgspec.structs.replace(request(), saving_level=residency.saving_level_of(name))
         plan = await residency.plan(name, lambda: DiffusersLoader().plan(wanted))
         found = await residency.load(name, plan, Progress(name), threading.Event())
         residency.release_load(plan)
@@ -63,7 +63,7 @@ def test_a_run_that_has_nothing_to_push_out_takes_the_next_economy() -> None:
         assert not (await loaded("digits#Pipe")).model.vae.use_tiling
         cache.pin("digits#Pipe")
         await residency.relieve({"digits"})
-        assert residency.economy_of("digits#Pipe") == 0, "another run has it: without that one there may be enough"
+        assert residency.saving_level_of("digits#Pipe") == 0, "another run has it: without that one there may be enough"
         cache.unpin("digits#Pipe")
         await residency.relieve({"digits"})
         assert not cache.is_in_vram("digits#Pipe")
@@ -128,4 +128,4 @@ def test_what_waits_where() -> None:
     off = [[name for name in ("text_encoder", "text_encoder_2", "unet", "vae") if is_kept_off(name, steps[:taken])] for taken in range(4)]
     assert off == [[], [], ["text_encoder", "text_encoder_2"], ["text_encoder", "text_encoder_2", "unet"]]
     one = DiffusersLoader().plan(request())
-    assert steps_of(DEVICE) == one.economies == ("vae_tiling",)
+    assert steps_of(DEVICE) == one.savings == ("vae_tiling",)
