@@ -4,7 +4,7 @@ VENV := .venv-make
 BIN := $(VENV)/bin
 LISTEN ?= 127.0.0.1:8080
 
-.PHONY: demo test test-busy test-models images test-pythons check mutants bench clean
+.PHONY: demo test test-busy test-models images test-pythons check mutants fuzz bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python scripts/demo.py --listen $(LISTEN) $(if $(ONCE),--once)
@@ -30,6 +30,10 @@ check: $(VENV)/.all
 # Not part of CI: it takes long, and its result is read by a person. SEED and COUNT choose the sample.
 mutants: $(VENV)/.mutants
 	$(BIN)/python scripts/mutants.py --seed $(or $(SEED),1) --count $(or $(COUNT),100)
+
+# Not part of CI, which takes a few cases of each: requests made from the platform's OpenAPI document. CASES for each operation, and SEED.
+fuzz: $(VENV)/.all
+	cd gen-orchestrator && GENERATED_CASES=$(or $(CASES),300) GENERATED_SEED=$(or $(SEED),1) ../$(BIN)/python -m pytest -s tests/integration/test_generated_requests.py
 
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/start.py
