@@ -132,6 +132,8 @@ class Platform:
         if not node.living.done() and not stop.done():
             settle_collector()
             ready(self, url)
+            if not settings.stands_by:
+                self.folders.tell_of_earlier()
         await asyncio.wait([stop, serving, node.living], return_when=asyncio.FIRST_COMPLETED)
         broken = node.living.done()
         watching.cancel()

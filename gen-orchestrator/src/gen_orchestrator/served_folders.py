@@ -40,6 +40,7 @@ class ServedFolders:
         self._failed: dict[Path, str] = {}
         self._seen: dict[Path, object] = {}  # what the folder was when its last release was made
         self._term: Term | None = None
+        self._earlier: list[str] = []
         self.releases: dict[Path, Release] = {}
 
     async def watch(self) -> None:
@@ -69,6 +70,7 @@ class ServedFolders:
             stamp = await asyncio.to_thread(_stamp, folder)  # before: what is edited meanwhile is another edit
             await self._release(term, folder)
             self._seen[folder] = stamp
+        self._earlier = self._of_earlier_starts(term)
         self.offer_tagged()
 
     async def _release(self, term: Term, folder: Path) -> bool:
@@ -111,6 +113,29 @@ class ServedFolders:
                 limits=term.registry.scaling(release.release_id),
             )
         )
+
+    def tell_of_earlier(self) -> None:
+        """Say which releases of earlier starts are served beside those of the folders, and which cannot be. Once, when it serves."""
+        told, self._earlier = self._earlier, []
+        for text in told:
+            self._show(text)
+
+    @staticmethod
+    def _of_earlier_starts(term: Term) -> list[str]:
+        in_use = term.registry.in_use()
+        found = []
+        for release in term.registry.releases():
+            if release.release_id not in in_use or term.keeper.launch_of(release.release_id) is not None:
+                continue
+            name, place = f"{release.owner}/{release.endpoint}", Path(release.source)
+            if place.is_dir():
+                found.append(f"{name}: release {release.release_id} of an earlier start is served, too, because a tag points at it")
+            elif release.source:
+                found.append(
+                    f"{name}: release {release.release_id} has a tag, but cannot be served: its copy of the code, {place}, is gone; "
+                    "name its project's folder, or point the tag at another release (cozyctl releases, cozyctl promote)"
+                )
+        return found
 
     def offer_tagged(self) -> None:
         """Have workers ready for what tags point at. Of other releases they start when a run asks for one of them (`function@release`)."""

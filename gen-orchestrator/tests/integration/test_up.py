@@ -2,10 +2,12 @@
 
 import json
 import shutil
+import subprocess
 import time
 from pathlib import Path
 
-from platform_process import PlatformProcess, kill, read_events
+import pytest
+from platform_process import COZYCTL, PlatformProcess, kill, read_events, write_project
 
 
 def test_a_run_is_answered_and_can_be_looked_up(platform: PlatformProcess) -> None:
@@ -195,10 +197,6 @@ def test_it_tells_about_itself(platform: PlatformProcess) -> None:
 
 
 def test_a_second_one_on_the_same_data_is_refused(platform: PlatformProcess) -> None:
-    import subprocess
-
-    from platform_process import COZYCTL
-
     command = [str(COZYCTL), "up", str(platform.project), "--listen", "127.0.0.1:0", "--data", str(platform.data)]
     second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert second.returncode == 1
@@ -209,8 +207,12 @@ def test_it_ends_in_order(platform: PlatformProcess) -> None:
     began = time.monotonic()
     run_id = platform.submit("sleep", {"seconds": 0.5, "text": "kept"})
     platform.until(lambda: platform.run(run_id)["status"] == "running")
+    before = len(platform.log.read_text())
     assert platform.stop() == 0, platform.log.read_text()[-2000:]
     assert time.monotonic() - began < 30
+    ending = platform.log.read_text()[before:]
+    assert "worker.ended" in ending
+    assert "worker.crashed" not in ending
     platform.start()
     assert platform.run(run_id, 30)["status"] == "succeeded"
 
@@ -234,3 +236,34 @@ def test_a_release_whose_source_is_gone_says_so(platform: PlatformProcess, proje
         kill(pid)
     found = platform.until(lambda: [text for text in platform.status()["failures"].values() if "could not be started" in text])
     assert "not on this machine any more" in found[0]
+
+
+@pytest.mark.parametrize(
+    ("model", "said"), [("x=/tmp", "no cozy.toml here declares the model 'x'. Keys: none"), ("x", "expected KEY=FOLDER")]
+)
+def test_a_model_that_nobody_declares_is_refused(tmp_path: Path, model: str, said: str) -> None:
+    command = [str(COZYCTL), "up", str(write_project(tmp_path / "probe")), "--listen", "127.0.0.1:0", "--data", str(tmp_path / "data")]
+    refused = subprocess.run([*command, "--model", model], capture_output=True, text=True, timeout=60, check=False)
+    assert refused.returncode == 2
+    assert said in refused.stderr
+
+
+def test_it_says_what_it_serves_of_an_earlier_start(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    first = PlatformProcess(write_project(tmp_path / "probe"), data)
+    release = first.http.get("/v1/status").json()["tags"][0]["release_id"]
+    assert first.stop() == 0
+    other = write_project(tmp_path / "other")
+    (other / "cozy.toml").write_text((other / "cozy.toml").read_text().replace('name = "probe"', 'name = "other"'))
+    for gone in (False, True):
+        if gone:
+            shutil.rmtree(data / "releases")
+        second = PlatformProcess(other, data)
+        try:
+            second.process.terminate()
+            assert second.process.stdout is not None
+            said = second.process.stdout.read().decode()
+        finally:
+            second.stop()
+        assert ("of an earlier start is served, too" in said, "is gone; name its project's folder" in said) == (not gone, gone), said
+        assert f"local/probe: release {release} " in said

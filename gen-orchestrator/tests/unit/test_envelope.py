@@ -53,6 +53,7 @@ def test_options() -> None:
         (b"true", "invalid_json", "the body is a boolean"),
         (b'"x"', "invalid_json", "the body is a string"),
         ({"payload": []}, "invalid_payload", "payload is a list; expected a JSON object"),
+        ({"payload": {}, "input": {}}, "invalid_payload", "the payload is given twice, as 'payload' and as 'input', which mean the same"),
         ({"payload": {}, "timeout": 3}, "unknown_option", "unknown option 'timeout'. Did you mean 'timeout_s'? Options: priority, start_"),
         ({"payload": {}, "timeout_s": "3"}, "invalid_timeout_s", "option timeout_s: expected float, got str"),
         ({"payload": {}, "timeout_s": True}, "invalid_timeout_s", "option timeout_s: expected float, got bool"),

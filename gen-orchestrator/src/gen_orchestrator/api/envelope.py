@@ -89,6 +89,9 @@ def refused(error: JsonError, what: str) -> RequestError:
 
 def _options(given: dict[str, Any]) -> InvokeOptions:
     for name in given:
+        if name == "input":  # one that is no option beside it is the payload itself
+            detail = "the payload is given twice, as 'payload' and as 'input', which mean the same: give one of them"
+            raise RequestError(400, "validation", detail, error="invalid_payload")
         if name not in _OPTIONS:
             known = ", ".join(sorted(_OPTIONS))
             near = did_you_mean(name[:100], _OPTIONS)

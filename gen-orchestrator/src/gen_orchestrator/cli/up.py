@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -13,6 +14,8 @@ from gen_orchestrator.store.base import StoreError, StoreUnavailableError
 from gen_worker import event_loop
 from gen_worker.http.listening import ListenError, listening_socket
 from gen_worker.log import Log
+from gen_worker.names import did_you_mean
+from gen_worker.project.cozy_toml import load_cozy_toml
 
 DEFAULT_LISTEN = "127.0.0.1:8080"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -59,6 +62,7 @@ def command(
         if not (path / "cozy.toml").is_file():
             raise click.UsageError(f"no cozy.toml in {path}; start a project with: cozyctl init {path.name}")
     overrides = tuple(absolute_model(text) for text in models)
+    check_models(overrides, paths)
     screen = Screen(as_json=as_json)
     settings = PlatformSettings(
         folders=paths,
@@ -94,6 +98,26 @@ def absolute_model(text: str) -> str:
     if not equals or not key or not folder:
         raise click.UsageError(f"--model {text!r}: expected KEY=FOLDER")
     return text if folder.startswith("pkg:") else f"{key}={Path(folder).expanduser().resolve()}"
+
+
+def check_models(overrides: Sequence[str], folders: Sequence[Path]) -> None:
+    """Usage error for an override that no folder has a use for, or whose folder is not there."""
+    declared: set[str] = set()
+    for folder in folders:
+        try:
+            project = load_cozy_toml(folder / "cozy.toml")
+        except ValueError:
+            return  # said where its release is made
+        declared.update(project.models, *project.function_models.values())
+    for text in overrides:
+        key, _, place = text.partition("=")
+        if key not in declared:
+            known = ", ".join(sorted(declared)) or "none"
+            raise click.UsageError(
+                f"--model {text}: no cozy.toml here declares the model {key!r}.{did_you_mean(key, declared)} Keys: {known}"
+            )
+        if not place.startswith("pkg:") and not Path(place).exists():
+            raise click.UsageError(f"--model {text}: there is nothing at {place}")
 
 
 def needs_keys(listen: str, *, insecure_i_know: bool) -> bool:

@@ -135,6 +135,8 @@ class Keeper:
         """Drain all workers, then end them."""
         if self._task is not None:
             self._task.cancel()
+        for child in self._children.values():
+            child.stopping = True  # its end is no crash
         for worker in self._pool:
             self._gateway.drain(worker)
         await self._fleet.close(self._drain_s + FLUSH_S)
