@@ -253,3 +253,12 @@ def test_charsets_of_forms(runner: Runner, charset: str, text: bytes) -> None:
         body = b'--B\r\ncontent-disposition: form-data; name="' + name + b'"\r\n\r\n' + text + b"\r\n--B--\r\n"
         headers = {"content-type": f"multipart/form-data; boundary=B; charset={charset}"}
         check(*ask(runner, "POST", "/v1/run/echo", headers, body), (charset, name, text))
+
+
+def test_a_refusal_is_read_after_the_whole_body_was_sent(runner: Runner) -> None:
+    for path in ("/v1/run/no-such-function", "/no/such/route"):
+        with socket.create_connection(("127.0.0.1", urlsplit(runner.url).port or 0), timeout=60) as client:
+            size = 8 << 20
+            client.sendall(f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {size}\r\nconnection: close\r\n\r\n".encode())
+            client.sendall(b"x" * size)
+            assert b" 404 " in client.recv(1 << 16).partition(b"\r\n")[0], path
