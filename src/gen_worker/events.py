@@ -198,11 +198,15 @@ class ModelStep(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     error_type: str | None = None
 
 
+# Where a model was when its run wanted it: its files came over the network, they were here, or it was on the device.
+CacheState = Literal["cold_remote", "warm_disk", "hot_vram"]
+
+
 class RunModel(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A model of a run: where it was, and what bringing it took. What is not known is left out."""
 
     model_id: str
-    cache_state: str
+    cache_state: CacheState
     snapshot_digest: str | None = None
     bytes_downloaded: int | None = None
     download_ms: int | None = None
@@ -216,7 +220,7 @@ class RunMetrics(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
     schema_version: int
     function_name: str
-    cache_state: str | None = None
+    cache_state: CacheState | None = None
     models: tuple[RunModel, ...] = ()
     gpu_load_ms: int | None = None
     inference_ms: int | None = None

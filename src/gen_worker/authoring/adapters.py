@@ -14,7 +14,12 @@ _number = itertools.count(1)
 
 class LoraAdapter:
     """The weights of an adapter on the device. `apply` gives a run its own pipeline or model with it; the base stays as it is for
-    everybody else."""
+    everybody else.
+
+    `tensors` by the names of the file, for example `unet.down_blocks.0.attentions.0.proj_in.lora_A.weight`: pairs of matrices (rank, in)
+    and (out, rank), or of kernels for convolutions, in the file's own dtype, on the model's device. They are shared by all runs: read only.
+    `path`: the file, or the folder that holds it and its `adapter_config.json`.
+    """
 
     def __init__(self, tensors: Mapping[str, Any], path: Path) -> None:
         self.path = path

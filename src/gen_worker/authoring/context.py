@@ -31,6 +31,12 @@ class ActionContext:
 
     Built by the worker. A test may build one with nothing but a run id, and an `emitter` that collects what the function
     reports: it is called with `{"run_id", "type", "payload", "timestamp"}`, the timestamp in unix seconds.
+
+    `owner`, `invoker_id`: whose run it is, and who asked for it. `timeout_ms`: milliseconds from now until its time is over; None or 0: no
+    limit. `outputs`: takes saved files; else they go into the folder `local_output_dir`, and without either saving raises `RuntimeError`.
+    `required_models`: refs that this run needs. `resolved_cozy_models_by_id`: what a scheduler says of the files of models, by canonical
+    ref. `device`: `cuda:0` or `cpu`; found out by default. `traceparent`: W3C Trace Context. `attempt`: from 1. `file_api_base_url`,
+    `file_api_token`, `materialized_input_urls`: taken for code that was written for older versions; nothing is done with them here.
     """
 
     def __init__(

@@ -12,12 +12,12 @@ import msgspec
 from gen_worker import events
 from gen_worker.clock import utc_text
 from gen_worker.content.disk import mount_of
-from gen_worker.events import RunEvent, RunMetrics, RunModel
+from gen_worker.events import CacheState, RunEvent, RunMetrics, RunModel
 from gen_worker.residency.manager import ModelUse
 
 _MEASURED_FIELDS = frozenset({"num_inference_steps", "steps", "width", "height", "guidance_scale", "guidance"})
 MAX_NUMBER = 2**53  # of a step count or a size: what a double holds exactly, so that no rounding raises
-_WORST_FIRST = ("cold_remote", "warm_disk", "hot_vram")
+_WORST_FIRST: tuple[CacheState, ...] = ("cold_remote", "warm_disk", "hot_vram")
 
 
 def utc_now() -> str:

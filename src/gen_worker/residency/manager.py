@@ -19,7 +19,7 @@ from gen_worker.content.measured import Measurements
 from gen_worker.content.progress import Listener
 from gen_worker.contract.progress import ModelProgress
 from gen_worker.errors import ResourceError, WorkerError
-from gen_worker.events import ModelStep, RunEvent
+from gen_worker.events import CacheState, ModelStep, RunEvent
 from gen_worker.log import Log
 from gen_worker.project.injectable import own_loaders
 from gen_worker.refs import ModelSpec, canonical_ref
@@ -60,7 +60,7 @@ class ModelUse(msgspec.Struct, frozen=True):
     """How a run came by one of its models. Seconds of this run's own waiting; bytes only if this run's fetch brought them."""
 
     model_id: str
-    cache_state: str
+    cache_state: CacheState
     load_s: float
     fetch_s: float = 0.0
     version: str = ""
@@ -347,7 +347,7 @@ class LoadedModels:
 
     async def _load(
         self, seat: Seat | None, request: LoadRequest, local: LocalModel, step: ModelStep, emit: Emit
-    ) -> tuple[Lease, str, float]:
+    ) -> tuple[Lease, CacheState, float]:
         name, place = self._name(local, request), seat.place if seat else self.places[0]
         hot = place.hot(name)
         if seat is not None:
