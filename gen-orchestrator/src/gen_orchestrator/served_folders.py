@@ -65,11 +65,12 @@ class ServedFolders:
 
     async def take(self, term: Term) -> None:
         """This node leads: make releases of the folders as they are now, and have workers ready."""
-        self._term = term
+        self._term = None  # until all are taken: the watch would make releases of the same folders beside this
         for folder in self._settings.folders:
             stamp = await asyncio.to_thread(_stamp, folder)  # before: what is edited meanwhile is another edit
             await self._release(term, folder)
             self._seen[folder] = stamp
+        self._term = term
         self._earlier = self._of_earlier_starts(term)
         self.offer_tagged()
 
