@@ -27,6 +27,7 @@ decode = msgspec.json.Decoder(Input).decode
 encode = msgspec.json.Encoder().encode
 jobs: queue.SimpleQueue = queue.SimpleQueue()
 answers: deque = deque()
+woken = False
 
 
 def work(loop, thread_answers):
@@ -38,15 +39,22 @@ def work(loop, thread_answers):
             os.write(connection.descriptor, answer)
             continue
         answers.append((connection, answer))
-        if len(answers) == 1:  # one wake-up for many
-            loop.call_soon_threadsafe(drain)
+        wake(loop)
+
+
+def wake(loop):
+    global woken
+    if not woken:  # one wake-up for many; two threads may both see it unset, which costs a wake-up and no answer
+        woken = True
+        loop.call_soon_threadsafe(drain)
 
 
 def drain():
+    global woken
+    woken = False
     while answers:
-        connection, answer = answers[0]
+        connection, answer = answers.popleft()
         connection.transport.write(answer)
-        answers.popleft()
 
 
 class Connection(asyncio.Protocol):
