@@ -15,6 +15,7 @@ import msgspec
 
 from gen_orchestrator.api.front import Front
 from gen_orchestrator.fleet.base import Fleet
+from gen_orchestrator.fleet.keeper import Keeper
 from gen_orchestrator.hub.registry import Registry
 from gen_orchestrator.hub.retention import RetentionSettings
 from gen_orchestrator.scheduling import leader as leadership
@@ -81,6 +82,7 @@ class Node:
         self._door = Door(settings.worker_listen, self._standing)
         self.app = Front(self._standing, settings.hosts)
         self.term: Term | None = None
+        self._resting: Keeper | None = None  # has the workers of the last leadership, until it is known who leads next
         self.living: asyncio.Task[None] | None = None
 
     @property
@@ -102,6 +104,8 @@ class Node:
         """End this node's workers. What they run may finish, and callers hear of it; those whose runs do not are told that they go on."""
         if self.term is not None:
             await self.term.drain()
+        elif self._resting is not None:
+            await self._resting.stop()
 
     async def stop(self) -> None:
         """After `drain`: write what waits, give leadership back, close the store."""
@@ -120,9 +124,7 @@ class Node:
         settings, standing = self._settings, self._standing
         is_first = True
         while True:
-            leader = await leadership.campaign(
-                self._store, settings.node_id, self.worker_address, settings.http_url, standing.see, self._log
-            )
+            leader = await leadership.campaign(self._store, settings.node_id, self.worker_address, settings.http_url, self._see, self._log)
             standing.begin(leader)
             try:
                 term = await self._begin(leader, owns_workers=settings.owns_workers and is_first)
@@ -137,6 +139,13 @@ class Node:
             self.app.shut()
             self._log.warning("leader.stepped_down", why=why)
             await self._give_up(term)
+
+    def _see(self, leader: Leader | None) -> None:
+        """What the store says while this node campaigns."""
+        self._standing.see(leader)
+        if leader is not None and leader.node_id != self._settings.node_id and self._resting is not None:
+            self._resting.retire()
+            self._resting = None
 
     async def _begin(self, leader: Leader, *, owns_workers: bool) -> Term:
         settings = self._settings
@@ -166,6 +175,9 @@ class Node:
             self._on_tag_moved,
             self._trace,
         )
+        if self._resting is not None:
+            term.keeper.take_over(self._resting)
+            self._resting = None
         try:
             await term.begin()
             self._door.lead_to(term.gateway)
@@ -179,8 +191,10 @@ class Node:
         return term
 
     async def _give_up(self, term: Term) -> None:
-        """End a leadership that is lost. This node's workers go on with their runs, bring the results to the next leader, and end."""
-        term.retire()
+        """End a leadership that is lost. This node's workers go on with their runs and bring the results to the next leader. Where that is
+        this node, after a moment without its database, they are its own again; where it is another, they end."""
+        term.pause()
+        self._resting = term.keeper
         try:
             await term.end(self._standing.leader)
         except StoreError as exc:

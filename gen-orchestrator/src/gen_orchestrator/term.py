@@ -1,7 +1,7 @@
 """One leadership, from its epoch to its end: everything that may exist only while this node leads.
 
 begin: writer, dispatcher, gateway (the open runs are read before any worker may register) -> keeper -> routes
-end:   workers drain, or follow the next leader -> streams end -> writer (writes what waits) -> leadership is given back
+end:   workers drain, or go on for the next leader -> streams end -> writer (writes what waits) -> leadership is given back
 
 What it knows of runs and workers is a copy of the store's, and ends with it: the next leader, here or elsewhere, reads it again.
 """
@@ -210,9 +210,9 @@ class Term:
         await self.keeper.stop()
         self.dispatcher.let_go()
 
-    def retire(self) -> None:
-        """This node leads no more: its workers go on with their runs, bring the results to the next leader, and end."""
-        self.keeper.retire()
+    def pause(self) -> None:
+        """This node leads no more: its workers go on with their runs, and bring the results to the next leader, this node or another."""
+        self.keeper.pause()
 
     async def end(self, successor: Leader | None) -> None:
         """End all streams, write what waits, give leadership back. `successor` is where workers find the next leader."""

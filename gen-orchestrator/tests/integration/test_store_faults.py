@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
-from platform_process import COZYCTL, PlatformProcess
+from platform_process import COZYCTL, PlatformProcess, kill
 from serve_process import PROGRAM, ServeProcess
 from waiting import until
 
@@ -115,6 +115,27 @@ def test_a_database_that_dies_under_load_loses_nothing(project: Path, tmp_path: 
     platform.start()
     assert [platform.run(run_id)["status"] for run_id in accepted.values()] == ["succeeded"] * len(accepted)
     platform.close()
+
+
+def test_a_database_that_is_away_for_a_while_costs_no_worker(project: Path, tmp_path: Path, database: Database) -> None:
+    platform = PlatformProcess(project, tmp_path / "data", "--store", database.url)
+    try:
+        before = platform.invoke("echo").json()["output"]["pid"]
+        works = platform.submit("sleep", {"seconds": 12, "text": "ended meanwhile"})
+        platform.until(lambda: platform.run(works)["status"] == "running")
+        database.kill()
+        platform.until(lambda: "leader.stepped_down" in platform.log.read_text())
+        database.start()
+        platform.until(lambda: platform.log.read_text().count("leader.elected") == 2)
+        run = platform.run(works, 60)
+        assert (run["status"], run["attempt"], run["output"]) == ("succeeded", 1, {"text": "ended meanwhile", "pid": before})
+        assert platform.invoke("echo").json()["output"]["pid"] == before
+        assert platform.log.read_text().count("worker.started") == 1
+        kill(before)
+        assert platform.invoke("echo").json()["output"]["pid"] != before
+    finally:
+        platform.close()
+    assert platform.process.returncode == 0
 
 
 def test_without_its_database_up_ends_and_serve_waits(project: Path, tmp_path: Path, database: Database) -> None:

@@ -100,6 +100,8 @@ class Keeper:
         self._drain_s = drain_s
         self._news = news
         self._task: asyncio.Task[None] | None = None
+        self._is_paused = False
+        self._heir: Keeper | None = None  # of this node's next leadership
         self._stopping: set[asyncio.Task[None]] = set()
         self.failures: dict[str, str] = {}  # release -> the last lines of a worker that crashed at its start
 
@@ -141,10 +143,23 @@ class Keeper:
             self._gateway.drain(worker)
         await self._fleet.close(self._drain_s + FLUSH_S)
 
-    def retire(self) -> None:
-        """Start none any more, and have all drain: another leader records what they still run."""
+    def pause(self) -> None:
+        """This node leads no more: start and stop none. What runs stays warm, for this node's next leadership or until `retire`."""
+        self._is_paused = True
         if self._task is not None:
             self._task.cancel()
+
+    def take_over(self, earlier: "Keeper") -> None:
+        """The workers of this node's last leadership are this one's now; one that does not come back is replaced as one that never came."""
+        now_s = self._clock.now_s()
+        for child in earlier._children.values():
+            child.joined, child.started_s = False, now_s
+        self._children |= earlier._children
+        earlier._children = {}
+        earlier._heir = self
+
+    def retire(self) -> None:
+        """Have all drain: another node leads, and records what they still run."""
         for worker_id, child in self._children.items():
             if not child.stopping or child.leaves_by_s:
                 child.stopping, child.leaves_by_s = True, 0.0
@@ -288,7 +303,13 @@ class Keeper:
             self._log.info("worker.started", worker_id=worker_id, release_id=launch.release_id)
 
     def _ended(self, worker_id: str, status: int) -> None:
+        if self._heir is not None:
+            self._heir._ended(worker_id, status)
+            return
         child = self._children.pop(worker_id, None)
+        if self._is_paused:
+            self._log.info("worker.ended", worker_id=worker_id, status=status)
+            return  # its runs are seen to by whoever leads next
         worker = self._pool.get(worker_id)
         if child is not None:
             child.joined = child.joined or worker is not None
