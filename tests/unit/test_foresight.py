@@ -85,3 +85,16 @@ def test_it_stops_when_less_than_half_is_used_and_tries_again_later() -> None:
     for _ in range(100):
         tally.forgive()
     assert tally.pays
+
+
+def test_where_the_bounds_lie() -> None:
+    assert is_worth_it(0.5, reload_s=1.0, harm_s=0.0)
+    assert not is_worth_it(0.75, reload_s=1.0, harm_s=1.0), "the gain must be more than three times the harm"
+    assert is_worth_it(0.76, reload_s=1.0, harm_s=1.0)
+
+
+def test_the_first_model_follows_none() -> None:
+    foresight = Foresight()
+    foresight.used("a")
+    assert foresight._after == {}
+    assert foresight.next() == []

@@ -1,5 +1,7 @@
 """The ledger of a device, step by step: what is reserved, pinned, dropped, and what it says when nothing fits."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from gen_worker.residency.eviction import Candidate, LeastRecentlyUsed, Rate
@@ -229,3 +231,21 @@ def test_scores() -> None:
     part = Candidate("a", 50, 1.0, 2.0, 3.0)
     assert (part.loss, part.score) == (6.0, 0.12)
     assert Candidate("a", 0, 1.0, 2.0, 3.0).score == 6.0
+
+
+def test_what_the_policy_is_shown() -> None:
+    clock = Clock()
+    shown: list[Candidate] = []
+
+    class Policy(LeastRecentlyUsed):
+        def choose(self, candidates: Sequence[Candidate], need_bytes: int) -> tuple[str, ...] | None:
+            shown[:] = candidates
+            return super().choose(candidates, need_bytes)
+
+    books = Ledger(lambda: 100, Policy(), clock)
+    load(books, "a", 60, reload_s=7.0)
+    books.used(["a"])
+    assert books.plan(50) == ("a",)
+    rate = Rate()
+    rate.count(clock())
+    assert shown == [Candidate("a", 60, 2, rate.value(clock()), 7.0)]

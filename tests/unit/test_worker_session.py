@@ -217,3 +217,8 @@ def test_a_session_expects_that_its_last_stream_was_lost_by_a_fault() -> None:
         outbox.wrote(taken, 1000.0)
         WorkerSession(outbox, **session).assume_plain(1001.0)
         assert len(outbox) == again
+
+
+def test_what_is_ignored_is_named_within_bounds() -> None:
+    (effect,) = session_in(Peer.PLAIN).receive(m.Event("", "x" * 101, b""), 0)
+    assert effect == Ignored(f"event {'x' * 100!r}")
