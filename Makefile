@@ -4,7 +4,7 @@ VENV := .venv-make
 BIN := $(VENV)/bin
 LISTEN ?= 127.0.0.1:8080
 
-.PHONY: demo test test-busy test-models images test-pythons check mutants fuzz bench clean
+.PHONY: demo test test-busy test-models images test-pythons check chaos mutants fuzz bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python scripts/demo.py --listen $(LISTEN) $(if $(ONCE),--once)
@@ -26,6 +26,10 @@ test-pythons:
 
 check: $(VENV)/.all
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check
+
+# 10,000 runs under 100 strikes, on SQLite and on two nodes with PostgreSQL: a quarter of an hour. SEED, RUNS, STRIKES and ONLY=sqlite say what.
+chaos: $(VENV)/.all
+	$(BIN)/python gen-orchestrator/tests/chaos/chaos.py $(if $(SEED),--seed $(SEED)) --runs $(or $(RUNS),10000) --strikes $(or $(STRIKES),100) $(if $(ONLY),--only $(ONLY))
 
 # Not part of CI: it takes long, and its result is read by a person. SEED and COUNT choose the sample.
 mutants: $(VENV)/.mutants
@@ -80,5 +84,6 @@ $(VENV)/.mutants: $(VENV)/.all
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.all
-	-$(BIN)/python -m pip install -q --disable-pip-version-check fastapi mosec litserve "ray[serve]"
+	-$(BIN)/python -m pip install -q --disable-pip-version-check fastapi mosec
+	-$(PYTHON) -m venv $(VENV)/peers && $(VENV)/peers/bin/python -m pip install -q --disable-pip-version-check litserve "ray[serve]"
 	@touch $@

@@ -121,7 +121,17 @@ def run_wrk(port: int, path: str, body: bytes, seconds: float, concurrency: int)
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(_WRK_SCRIPT % json.dumps(body.decode()))
         script.flush()
-        line = [WRK, "-t1", f"-c{concurrency}", f"-d{round(seconds)}s", "-s", script.name, f"http://127.0.0.1:{port}{path}"]
+        line = [
+            WRK,
+            "-t1",
+            f"-c{concurrency}",
+            f"-d{round(seconds)}s",
+            "--timeout",
+            "20s",
+            "-s",
+            script.name,
+            f"http://127.0.0.1:{port}{path}",
+        ]
         text = subprocess.run(line, check=True, capture_output=True, text=True).stdout
     found = json.loads(text.splitlines()[-1])
     assert not found["failed"], text

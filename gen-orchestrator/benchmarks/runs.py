@@ -1,6 +1,7 @@
 """Durable runs through `cozyctl up`, worker and load generator on the same machine: what a run takes, beside servers that keep nothing.
 
-    python gen-orchestrator/benchmarks/runs.py [--seconds 5] [--rounds 3] [--peers litserve,ray] [--peers-python PYTHON] [--only unary,rest]
+    python gen-orchestrator/benchmarks/runs.py [--seconds 5] [--rounds 3] [--clients 1,16,64] [--peers litserve,ray]
+        [--peers-python PYTHON] [--only unary,rest]
 
 wrk calls `echo` of `benchmarks/endpoint` with 1, 16 and 64 clients, and `quick`, which is the same with `durable = false`. In turns with them:
 the bare bones of the same path (`benchmarks/servers/bare_runs_server.py`), and servers that keep nothing, where they are installed, be it in an
@@ -145,9 +146,9 @@ def load(up: Platform, seconds: float, clients: int, function: str = "echo") -> 
     return found, node_us, workers_us
 
 
-def unary(seconds: float, rounds: int, peers: dict[str, str]) -> None:
+def unary(seconds: float, rounds: int, peers: dict[str, str], counts: list[int]) -> None:
     print("| clients | server | runs/s | p50 ms | p99 ms | orchestrator us | workers us |\n|---|---|---|---|---|---|---|")
-    for clients in (1, 16, 64):
+    for clients in counts:
         rows: dict[str, list[tuple[float, ...]]] = {}
         for _ in range(rounds):
             up = Platform()
@@ -272,6 +273,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--clients", default="1,16,64")
     parser.add_argument("--peers", default=PEERS)
     parser.add_argument(
         "--peers-python", default=str(Path(sys.prefix) / "peers" / "bin" / "python"), help="of an environment that has them"
@@ -287,7 +289,7 @@ def main() -> None:
         f"{os.cpu_count()} cores, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {versions or 'no peers'}; load average {os.getloadavg()[0]:.1f}\n"
     )
     if "unary" in args.only:
-        unary(args.seconds, args.rounds, peers)
+        unary(args.seconds, args.rounds, peers, [int(text) for text in args.clients.split(",")])
     if "rest" in args.only:
         rest(args.seconds)
 

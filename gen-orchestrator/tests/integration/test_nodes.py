@@ -4,6 +4,7 @@ import contextlib
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,6 +86,44 @@ def test_a_killed_leader_is_replaced_and_loses_nothing(nodes: tuple[ServeProcess
     assert second.run(slow, 60)["attempt"] == 1, second.log.read_text()[-3000:]
     assert second.run(slow)["output"]["text"] == "slow"
     assert [second.run(run_id, 60)["output"]["text"] for run_id in queued] == [str(number) for number in range(30)]
+
+
+def test_two_hundred_runs_go_over_to_the_other_node(nodes: tuple[ServeProcess, ServeProcess], tmp_path: Path) -> None:
+    """The leader is killed when some are over, some run and some wait: each ends once, with one result, and is listed once."""
+    first, second = nodes
+    streaming = first.submit("count", {"times": 200, "seconds": 0.02})
+    ids = {
+        str(number): second.submit(
+            "sleep", {"seconds": 0.05, "text": str(number), "folder": str(tmp_path)}, priority="low" if number % 3 else "normal"
+        )
+        for number in range(200)
+    }
+    seen: list[tuple[str, int]] = []
+    with (
+        contextlib.suppress(httpx.HTTPError),
+        first.http.stream("GET", f"/v1/runs/{streaming}/events", headers={"accept": "text/event-stream"}) as answer,
+    ):
+        for ident, name, data in read_events(answer):
+            if name == "output":
+                seen.append((ident, data["number"]))
+            if len(seen) >= 20 and first.process.poll() is None:
+                first.process.kill()
+    first.kill()
+    rest = second.events(streaming, seen[-1][0])
+    outputs = [*seen, *((ident, data["number"]) for ident, name, data in rest if name == "output")]
+    assert outputs == [(f"1-{number + 1}", number) for number in range(200)], "the worker kept its run, and readers miss nothing"
+    runs = {text: second.run(run_id, 60) for text, run_id in ids.items()}
+    assert {run["status"] for run in runs.values()} == {"succeeded"}
+    assert [run["output"]["text"] for run in runs.values()] == list(ids)
+    began = Counter(line.split()[0] for line in (tmp_path / "notes").read_text().splitlines())
+    assert all(began[run["id"]] <= run["attempt"] for run in runs.values())
+    listed: list[str] = []
+    page = {"next_cursor": ""}
+    while page["next_cursor"] is not None:
+        query = {"limit": "100"} | ({"cursor": page["next_cursor"]} if page["next_cursor"] else {})
+        page = second.http.get("/v1/runs", params=query).json()
+        listed += [run["id"] for run in page["data"]]
+    assert sorted(listed) == sorted([streaming, *ids.values()])
 
 
 def test_takeover_is_quick_for_callers(nodes: tuple[ServeProcess, ServeProcess]) -> None:

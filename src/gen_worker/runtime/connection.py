@@ -21,6 +21,9 @@ from gen_worker.wire.outbox import Outbox
 from gen_worker.wire.worker_session import Ignored, Peer, WorkerEffect, WorkerSession
 
 PLAIN_AFTER_S = 0.25  # without a Hello for so long, the scheduler is taken to know no extensions
+# The same after a scheduler that knew them. Most likely this one is a node that stands by, and holds the stream until somebody leads (15 s
+# at most): what a plain scheduler is sent counts as delivered, and there it would be lost.
+PLAIN_AGAIN_S = 20.0
 STABLE_S = 1.0  # a stream that lived so long was a success: the next failure counts as the first
 LINGER_S = 0.002  # so long events wait for others to travel with
 ANSWER_TIMEOUT_S = 5.0  # after a heartbeat: with heartbeats every 10 s, a half-open connection is noticed within 15 s
@@ -115,6 +118,7 @@ class Connection:
         self._largest_bytes = 0  # of what was sent on this stream in one message
         self._registered: Registration | None = None  # as it was last told
         self._lost_by_peer = False
+        self._knew_extensions = False  # some scheduler of this worker did
         self._up = False
         self._in_hurry = asyncio.Event()
         self._stream: ClosableStream | None = None
@@ -250,7 +254,8 @@ class Connection:
             asyncio.create_task(self._send(stream, session), name="connection-send"),
             asyncio.create_task(self._beat(session), name="connection-heartbeat"),
         ]
-        patience = self._loop.call_later(PLAIN_AFTER_S, self._run_out_of_patience, session, address)
+        after_s = PLAIN_AGAIN_S if self._knew_extensions else PLAIN_AFTER_S
+        patience = self._loop.call_later(after_s, self._run_out_of_patience, session, address)
         receiving = asyncio.create_task(self._receive(stream, session, address), name="connection-receive")
         try:
             await asyncio.wait([receiving, *helpers], return_when=asyncio.FIRST_COMPLETED)
@@ -385,6 +390,7 @@ class Connection:
 
     def _now_up(self, address: str) -> None:
         self._up = True
+        self._knew_extensions = self._knew_extensions or (self.session is not None and self.session.peer is Peer.EXTENDED)
         self._observer.registered(address)
         self._news.set()
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import secrets
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from gen_worker.files.input_cache import InputCache
 from gen_worker.log import Log
 from gen_worker.residency.hardware import read_hardware
 from gen_worker.runtime.config import WorkerConfig
-from gen_worker.runtime.connection import Apply, Connection, ConnectionPolicy, Register
+from gen_worker.runtime.connection import FLUSH_TIMEOUT_S, Apply, Connection, ConnectionPolicy, Register
 from gen_worker.runtime.dispatch import Dispatch
 from gen_worker.runtime.duties import Duties
 from gen_worker.runtime.identity import Identity
@@ -201,6 +202,7 @@ class WireWorker:
     async def _drain(self, admission: Admission, runs: WireRuns, realtime: RealtimeSessions, connection: Connection) -> None:
         """Let runs end, cancel what is left, deliver every result."""
         drain_s = self._config.settings.worker_drain_timeout_seconds
+        until_s = time.monotonic() + drain_s
         self._log.info("worker.draining", active=admission.active, timeout_s=drain_s)
         admission.drain()
         connection.hurry()
@@ -221,7 +223,8 @@ class WireWorker:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CANCEL_GRACE_S):
                     await idle()
-            if not await connection.flush():
+            # Where the leader died the next one takes some seconds: what is left of the drain is there for that, too.
+            if not await connection.flush(max(FLUSH_TIMEOUT_S, until_s - time.monotonic())):
                 self._log.error("worker.results_undelivered", results=sorted(connection.outbox.unconfirmed_results))
 
         draining = asyncio.create_task(orderly(), name="drain")
