@@ -8,12 +8,12 @@ Each server has a process of its own, and so has the load generator: wrk, or whe
 """
 
 import argparse
-import importlib.util
 import os
 import statistics
+import sys
 
 from load import WRK, Result, request_bytes, run_load, run_wrk
-from servers_under_test import Server
+from servers_under_test import Server, python_with
 
 BODY = b'{"prompt":"a red kite over the sea"}'
 SERVERS = "bare-send,bare-hop,handwritten-executor,gen-worker,gen-worker-async,fastapi,fastapi-async,mosec,litserve,ray"
@@ -22,7 +22,7 @@ ASSUMED_PER_S = 5000  # how many requests stand for a second, for the generator 
 
 
 def measure(name: str, seconds: float, concurrency: int) -> Result:
-    server = Server(name)
+    server = Server(name, python_with(name.split("-")[0]) if name.split("-")[0] in PEERS else sys.executable)
     try:
         if WRK is not None:
             run_wrk(server.port, server.path, BODY, 1, concurrency)
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--concurrency", default="1,16,64")
     parser.add_argument("--servers", default=SERVERS)
     args = parser.parse_args()
-    names = [name for name in args.servers.split(",") if name.split("-")[0] not in PEERS or importlib.util.find_spec(name.split("-")[0])]
+    names = [name for name in args.servers.split(",") if name.split("-")[0] not in PEERS or python_with(name.split("-")[0])]
     if WRK is None:
         print("wrk is not installed: the load comes from Python, which hides tails and flatters us (apt-get install wrk)\n")
     print("| clients | server | requests/s | ratio | p50 ms | p99 ms | server us | load |\n|---|---|---|---|---|---|---|---|")

@@ -1,5 +1,6 @@
 """Start and stop the servers that the benchmarks compare, each in a process of its own."""
 
+import importlib.util
 import os
 import signal
 import socket
@@ -31,6 +32,23 @@ def command(name: str, port: int, python: str) -> tuple[list[str], Path, str]:
             return [python, str(HERE / "servers/bare.py"), str(port), name.removeprefix("bare-")], HERE, "/run"
         case _:
             return [python, str(HERE / f"servers/{name}_server.py"), str(port)], HERE, "/run"
+
+
+def python_with(package: str, python: str = str(Path(sys.prefix) / "peers" / "bin" / "python")) -> str:
+    """The Python that has this package: ours, or the one for peers whose dependencies are not to meet ours; empty for none."""
+    if importlib.util.find_spec(package):
+        return sys.executable
+    return python if version_in(python, package) else ""
+
+
+def version_in(python: str, package: str) -> str:
+    """The version of a package in an environment, empty where it is not installed."""
+    code = f"import importlib.metadata as m; print(m.version({package!r}))"
+    try:
+        found = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    except OSError:
+        return ""
+    return found.stdout.strip()
 
 
 class Server:

@@ -12,7 +12,6 @@ time a run, of the orchestrator and of its workers, hardly depends on who else i
 import argparse
 import asyncio
 import contextlib
-import importlib.util
 import json
 import os
 import platform
@@ -32,7 +31,7 @@ SHARED = HERE.parents[1] / "benchmarks"
 sys.path.insert(0, str(SHARED))
 
 from load import WRK, Result, request_bytes, run_wrk  # noqa: E402
-from servers_under_test import Server  # noqa: E402
+from servers_under_test import Server, python_with, version_in  # noqa: E402
 
 from gen_orchestrator.auth.worker_tokens import WorkerClaims, WorkerTokens  # noqa: E402
 from gen_worker.transport.grpc_client import GrpcDialer, Tls  # noqa: E402
@@ -292,22 +291,6 @@ def main() -> None:
         unary(args.seconds, args.rounds, peers, [int(text) for text in args.clients.split(",")])
     if "rest" in args.only:
         rest(args.seconds)
-
-
-def python_with(name: str, python: str) -> str:
-    """The Python that has this package: ours, the given one, or none."""
-    if importlib.util.find_spec(name):
-        return sys.executable
-    return python if version_in(python, name) else ""
-
-
-def version_in(python: str, name: str) -> str:
-    code = f"import importlib.metadata as m; print(m.version({name!r}))"
-    try:
-        found = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=60, check=False)
-    except OSError:
-        return ""
-    return found.stdout.strip()
 
 
 def rest(seconds: float) -> None:

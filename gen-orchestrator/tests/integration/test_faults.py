@@ -1,8 +1,5 @@
 """What dies, and what must not: workers and the platform itself are killed under their runs."""
 
-import signal
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -72,46 +69,6 @@ def test_a_stream_goes_on_after_the_platforms_death(platform: PlatformProcess) -
     assert last == list(range(last[0], 101))
     if len(numbers) > 1:
         assert any(name == "restart" for _, name, _ in rest)
-
-
-def test_many_runs_and_many_deaths_lose_nothing(platform: PlatformProcess) -> None:
-    """Keyed submits are asked again until they are answered, as our clients do; workers and the platform die meanwhile."""
-    texts = [f"run {number}" for number in range(300)]
-    ids: dict[str, str] = {}
-
-    def submit(text: str) -> None:
-        while text not in ids:
-            try:
-                answer = httpx.post(
-                    f"{platform.url}/v1/local/probe/echo",
-                    json={"payload": {"text": text}},
-                    headers={"idempotency-key": text, "prefer": "respond-async"},
-                    timeout=30,
-                    trust_env=False,
-                )
-                if answer.status_code in (200, 202):
-                    ids[text] = answer.json()["id"]
-            except httpx.HTTPError:
-                continue
-
-    with ThreadPoolExecutor(4) as threads:
-        jobs = [threads.submit(submit, text) for text in texts]
-        for round_number in range(6):
-            goal = 40 * (round_number + 1)
-            platform.until(lambda goal=goal: len(ids) >= goal)
-            if round_number % 2:
-                platform.kill()
-                platform.start()
-            else:
-                for pid in platform.worker_pids().values():
-                    kill(pid, signal.SIGKILL)
-        for job in jobs:
-            job.result()
-    runs = [platform.run(ids[text], 60) for text in texts]
-    assert Counter(run["status"] for run in runs) == {"succeeded": len(texts)}
-    assert [run["output"]["text"] for run in runs] == texts
-    assert len(set(ids.values())) == len(texts)
-    assert [platform.run(ids[text]) for text in texts] == runs
 
 
 def test_a_run_that_kills_its_workers_takes_no_neighbour_along(platform: PlatformProcess, tmp_path: Path) -> None:
