@@ -43,6 +43,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/start.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/gpu_models.py --tiny --device cpu --json /dev/null
+	$(BIN)/python benchmarks/run_overhead.py
 	$(BIN)/python benchmarks/stream.py
 	$(BIN)/python benchmarks/echo.py
 	$(BIN)/python gen-orchestrator/benchmarks/runs.py

@@ -3,7 +3,6 @@
 import hashlib
 import mimetypes
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from gen_worker.shared_files import is_plain_file
 
 MAX_REF_LENGTH = 1024
 MAX_REF_PARTS = 64
+COPIED_BYTES = 1 << 20
 
 
 def normalize_output_ref(ref: str) -> str:
@@ -61,12 +61,16 @@ class LocalOutputs:
         self._saved = saved
 
     def save_bytes(self, ref: str, data: bytes, *, create: bool) -> Asset:
-        return self._save(ref, len(data), lambda file: file.write(data), create=create)
+        def write(file: BinaryIO) -> str:
+            file.write(data)
+            return hashlib.sha256(data).hexdigest()  # without the interpreter's lock
+
+        return self._save(ref, len(data), write, create=create)
 
     def save_file(self, ref: str, path: Path, *, create: bool) -> Asset:
         with path.open("rb") as source:
             size_bytes = os.fstat(source.fileno()).st_size
-            return self._save(ref, size_bytes, lambda file: shutil.copyfileobj(source, file, 1 << 20), create=create)
+            return self._save(ref, size_bytes, lambda file: _copied(source, file), create=create)
 
     def path_of(self, ref: str) -> Path:
         """Where a ref would be saved; `ValueError` when a folder on the way is a link. A link in the file's own place is replaced."""
@@ -84,7 +88,7 @@ class LocalOutputs:
             return None
         return self._root.joinpath(*parts) if is_plain_file(self._root, parts) else None
 
-    def _save(self, ref: str, size_bytes: int, write: Callable[[BinaryIO], object], *, create: bool) -> Asset:
+    def _save(self, ref: str, size_bytes: int, write: Callable[[BinaryIO], str], *, create: bool) -> Asset:
         if self._max_bytes and size_bytes > self._max_bytes:
             raise ValueError(
                 f"output file too large: {ref[:200]!r} has {size_bytes} bytes, "
@@ -99,7 +103,7 @@ class LocalOutputs:
         temporary = Path(name)
         try:
             with os.fdopen(handle, "wb") as file:
-                write(file)
+                digest = write(file)
             temporary.chmod(0o644)
             if create:
                 os.link(temporary, path)  # fails if the name is taken, also when two runs race for it
@@ -109,8 +113,6 @@ class LocalOutputs:
             raise RuntimeError(f"output path already exists: {ref[:200]!r}; use save_bytes to replace it") from None
         finally:
             temporary.unlink(missing_ok=True)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
         asset = Asset(
             ref=normalize_output_ref(ref),
             local_path=str(path),
@@ -121,3 +123,12 @@ class LocalOutputs:
         if self._saved is not None:
             self._saved(asset)
         return asset
+
+
+def _copied(source: BinaryIO, target: BinaryIO) -> str:
+    """Copy all of it; its SHA-256."""
+    hasher = hashlib.sha256()
+    while chunk := source.read(COPIED_BYTES):
+        target.write(chunk)
+        hasher.update(chunk)
+    return hasher.hexdigest()

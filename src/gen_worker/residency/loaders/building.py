@@ -9,7 +9,8 @@ from typing import Any
 
 from gen_worker.authoring.building import BUILDING
 
-SLICE_S = 0.0003
+SLICE_S = 0.0003  # between two looks at whether functions run
+READ_SLICE_S = 0.001
 GIVEN_UP_S = 0.00005
 
 INITIALISERS = (
@@ -19,22 +20,25 @@ INITIALISERS = (
 
 
 class Pace:
-    """Gives the interpreter's lock away after each short slice of work while functions run.
+    """Gives the interpreter's lock away after each short slice of work: to functions that run, and to the threads that read the weights.
 
-    Python takes the lock from a thread only every 5 ms, so that a load of thousands of small steps would take every second 5 ms of a
-    function's time.
+    Python takes the lock from a thread only every 5 ms. A load of thousands of small steps would take every second 5 ms of a function's
+    time, and each reader would stand still for up to 5 ms between two pieces: a first load took as long as its bytes, its module and half
+    of its bytes again.
     """
 
     def __init__(self, working: Callable[[], int]) -> None:
         self._working = working
-        self._began_s = time.perf_counter()
+        self._began_s = self._gave_s = time.perf_counter()
 
     def step(self) -> None:
         """Between two small pieces of work."""
-        if time.perf_counter() - self._began_s > SLICE_S:
-            if self._working():
+        now_s = time.perf_counter()
+        if now_s - self._began_s > SLICE_S:
+            if now_s - self._gave_s > READ_SLICE_S or self._working():
                 time.sleep(GIVEN_UP_S)  # of 0 seconds the lock might come back to this thread at once
-            self._began_s = time.perf_counter()
+                now_s = self._gave_s = time.perf_counter()
+            self._began_s = now_s
 
 
 @contextmanager
