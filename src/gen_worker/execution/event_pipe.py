@@ -17,8 +17,11 @@ MAX_UNTAKEN_DELTAS = 256  # enough that the hand-over between threads costs less
 MAX_UNTAKEN_BYTES = 1 << 20
 MAX_WAITING_EVENTS = 4096
 MAX_WAITING_EVENT_BYTES = 8 << 20
+MANY_WAITING_EVENTS = 256
+MANY_WAITING_BYTES = 1 << 20
 MAX_EVENT_BYTES = 1 << 20  # of one event's payload: below the 4 MiB that many schedulers take in a message
 FIRST_DELTA_PAUSE_S = 120e-6
+EVENT_REST_S = 0.05  # between two deliveries of events: each of them wakes the loop, which takes the interpreter from the function
 
 
 class EventPipe:
@@ -28,12 +31,23 @@ class EventPipe:
     beyond 4,096 of them, or 8 MiB, they are dropped and counted, so that a flood of them costs no memory. After `close` nothing is taken,
     whoever puts it: an author's thread may outlive its run. Each side writes its own counters only.
 
+    Deltas, and an event after a pause, are on their way at once. Events that follow within 50 ms go together: at the end of that time, when
+    they are many, with the next delta, or by `flush`. So the loop is woken a few times for a run of many events, not once for each.
+
     `on_broken` is called on the loop when the sink raises: a stream that lost a delta must not go on.
     """
 
-    def __init__(self, sink: RunSink, post: Callable[..., None], on_broken: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self,
+        sink: RunSink,
+        post: Callable[..., None],
+        later: Callable[[float, Callable[[], None]], asyncio.TimerHandle],
+        on_broken: Callable[[BaseException], None],
+    ) -> None:
         self._sink = sink
         self._post = post
+        self._later = later
+        self._rest: asyncio.TimerHandle | None = None
         self._on_broken = on_broken
         self._items: deque[RunEvent] = deque()
         self._posted = False
@@ -56,7 +70,10 @@ class EventPipe:
             self.dropped += 1
             return
         self._put_bytes += len(payload)
-        self._put(RunEvent(event_type, msgspec.Raw(payload)))
+        self._items.append(RunEvent(event_type, msgspec.Raw(payload)))
+        # During a rest `_rested` will look, after it has cleared this; a flood must not wait until some of it is dropped.
+        if self._rest is None or len(self._items) >= MANY_WAITING_EVENTS or waiting_bytes + len(payload) > MANY_WAITING_BYTES:
+            self._post_once()
 
     def put_delta(self, delta: bytes) -> bool:
         """From the producing thread: wait for room, then put; False when the run is over."""
@@ -96,18 +113,26 @@ class EventPipe:
         """On the loop: the run is over, nobody takes any more."""
         self._closed = True
         self._items.clear()
+        rest, self._rest = self._rest, None
+        if rest is not None:
+            rest.cancel()
         self._wake_producer()
+
+    def flush(self) -> None:
+        """On the loop: hand on what is there."""
+        if self._items:
+            self._deliver()
 
     def _put_delta(self, delta: bytes) -> bool:
         if self._closed:
             return False
         self._sent += 1
         self._sent_bytes += len(delta)
-        self._put(RunEvent(OUTPUT_DELTA, msgspec.Raw(delta)))
+        self._items.append(RunEvent(OUTPUT_DELTA, msgspec.Raw(delta)))
+        self._post_once()
         return True
 
-    def _put(self, item: RunEvent) -> None:
-        self._items.append(item)
+    def _post_once(self) -> None:
         if not self._posted:
             self._posted = True
             self._post(self._deliver)
@@ -120,10 +145,16 @@ class EventPipe:
             items.clear()
             return
         batch = [items.popleft() for _ in range(len(items))]
+        if self._rest is None and batch and batch[-1].event_type != OUTPUT_DELTA:
+            self._rest = self._later(EVENT_REST_S, self._rested)
         try:
             self._hand_over(batch)
         except BaseException as exc:  # noqa: BLE001 - whatever the sink raises, the run ends by it
             self._on_broken(exc)
+
+    def _rested(self) -> None:
+        self._rest = None
+        self.flush()
 
     def _hand_over(self, batch: list[RunEvent]) -> None:
         deltas = [_size(item) for item in batch if item.event_type == OUTPUT_DELTA]

@@ -180,7 +180,7 @@ class Run:
             return
         spec, parts, request = self._spec, self._parts, self._request
         self._device = parts.device if self._seat is None else self._seat.device_name or parts.device
-        pipe = self._pipe = EventPipe(self, parts.mailbox.post, self._pipe_broke)
+        pipe = self._pipe = EventPipe(self, parts.mailbox.post, parts.mailbox.loop.call_later, self._pipe_broke)
         ctx = self._ctx = self._context(pipe)
         writer = OutputWriter(spec.output_type, request.encoding, parts.limits, parts.desk.check_output, request.max_output_bytes)
         if spec.batch is not None:
@@ -261,6 +261,8 @@ class Run:
         if self._ended:
             return
         self._pass_on_gathered()
+        if self._pipe is not None:
+            self._pipe.flush()
         if self._over():  # whoever listens has cancelled
             return
         self._ended = True
