@@ -25,6 +25,12 @@ timeout_s = 1
 [functions.tokens]
 durable = false
 
+[functions.remembered]
+memo = "1h"
+
+[functions.forgotten]
+memo = "1s"
+
 [functions.one_at_a_time]
 max_concurrency = 1
 """
@@ -92,6 +98,18 @@ def sleep(ctx: ActionContext, payload: Input) -> Output:
             raise InterruptedError("canceled")
         time.sleep(0.005)
     return Output(text=payload.text, pid=os.getpid())
+
+@worker_function()
+def remembered(ctx: ActionContext, payload: Input) -> Output:
+    tries = note(payload, "called")
+    if payload.text == "fails" and len(tries) == 1:
+        raise ValueError("the first time")
+    time.sleep(payload.seconds)
+    return Output(text=str(len(tries)))
+
+@worker_function()
+def forgotten(ctx: ActionContext, payload: Input) -> Output:
+    return remembered(ctx, payload)
 
 @worker_function()
 def one_at_a_time(ctx: ActionContext, payload: Input) -> Output:

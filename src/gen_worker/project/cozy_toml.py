@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from gen_worker.authoring.batch import Batch
+from gen_worker.durations import parse_duration
 from gen_worker.names import did_you_mean, slugify
 from gen_worker.project.constraints import parse_constraint
 from gen_worker.refs import DEFAULT_DTYPES, DTYPES, ModelSpec
@@ -19,7 +20,7 @@ MAX_SECONDS = 7 * 24 * 3600
 MAX_COUNT = 1_000_000
 MAX_WORKERS = 10_000
 TOP_KEYS = ("schema_version", "name", "main", "gen_worker", "models", "functions", "resources", "host", "scaling", "env", "secrets")
-FUNCTION_KEYS = ("models", "max_concurrency", "timeout_s", "start_timeout_s", "max_attempts", "queue_max", "durable", "batch")
+FUNCTION_KEYS = ("models", "max_concurrency", "timeout_s", "start_timeout_s", "max_attempts", "queue_max", "durable", "memo", "batch")
 SCALING_KEYS = ("min", "max", "idle_s")
 RESOURCE_KEYS = ("vram_gb", "ram_gb", "cpu_cores", "disk_gb")
 
@@ -235,6 +236,12 @@ class _Reader:
         if key == "durable":
             if not isinstance(value, bool):
                 raise self.error(f"functions.{name}.durable = {value!r} must be true or false", "functions", name, key)
+            return value
+        if key == "memo":
+            try:
+                parse_duration(value)
+            except ValueError as exc:
+                raise self.error(f"functions.{name}.memo = {exc}", "functions", name, key) from None
             return value
         whole = key in ("max_concurrency", "max_attempts", "queue_max")
         least, most = (1, MAX_COUNT) if whole else (0.001, MAX_SECONDS)

@@ -5,6 +5,7 @@ import hashlib
 import random
 import re
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from gen_orchestrator.api.access import caller_of
 from gen_orchestrator.api.envelope import Invocation, read_invocation
 from gen_orchestrator.api.files import not_kept
 from gen_orchestrator.api.json_bodies import aside
+from gen_orchestrator.api.memo import Memo
 from gen_orchestrator.api.streams import RunStreams
 from gen_orchestrator.api.uploads import read_form
 from gen_orchestrator.domain.access import EVERYBODY
@@ -84,6 +86,7 @@ class RunRoutes:
         self._receivers = receivers
         self._waits = waits
         self._files = files
+        self._memo = Memo()
 
     async def invoke(self, request: Request) -> None:
         """`POST /v1/{owner}/{endpoint}/{function}`."""
@@ -96,6 +99,11 @@ class RunRoutes:
             return
         invocation = await _invocation(await request.body(MAX_BODY_BYTES), request.scope["path"], resolved)
         run = self._new_run(request, resolved, owner, endpoint, function, invocation)
+        if resolved.settings.memo_s and not run.idempotency_key and not run.webhook:
+            memo_s = resolved.settings.memo_s
+            submitted, how = await self._memo.submit(run, memo_s, lambda run: self.submit(run, resolved))
+            await self._answer(request, submitted, {"x-memo": how})
+            return
         volatile = not resolved.settings.durable and _is_waited_for(request, run)
         await self._answer(request, await self.submit(run, resolved, volatile=volatile))
 
@@ -339,7 +347,7 @@ class RunRoutes:
         except StoreError as exc:
             raise RequestError(503, "store_unavailable", f"run {open_run.id} goes on, but cannot be written now: {exc}") from None
 
-    async def _answer(self, request: Request, submitted: Submitted) -> None:
+    async def _answer(self, request: Request, submitted: Submitted, more: Mapping[str, str] | None = None) -> None:
         open_run, run = submitted.open, submitted.run
         accept = request.header(b"accept")
         if accept and preferred(accept, (EVENT_STREAM, NDJSON, "application/json")) in (EVENT_STREAM, NDJSON):
@@ -347,7 +355,7 @@ class RunRoutes:
             return
         prefer = request.header(b"prefer")
         respond_async, wait_s = parse_prefer(prefer) if prefer else (False, None)
-        headers = {"location": f"/v1/runs/{run.id}"}
+        headers = {"location": f"/v1/runs/{run.id}", **(more or {})}
         if respond_async:
             headers["preference-applied"] = "respond-async"
         elif wait_s is not None:

@@ -1,6 +1,5 @@
 """`cozyctl keys create|list|revoke`, and the audit."""
 
-import re
 import time
 
 import click
@@ -11,9 +10,7 @@ from gen_orchestrator.cli.api import Api, ApiError, url_option
 from gen_orchestrator.cli.shown import age
 from gen_orchestrator.domain.access import SCOPES
 from gen_worker.cli.output import Verb, json_option, print_json, print_line, say, stdout_of
-
-_LIFE = re.compile(r"([0-9]{1,6})([smhd])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+from gen_worker.durations import parse_duration
 
 
 @click.group("keys")
@@ -25,7 +22,7 @@ def command() -> None:
 @click.option("--name", default="", help="What it is for, such as: ci")
 @click.option("--scope", "scopes", multiple=True, type=click.Choice(SCOPES), default=["invoke"], show_default=True, help="May be repeated.")
 @click.option("--owner", default="", help="Whose key it is. By default the owner of the key that makes it.")
-@click.option("--life", default="", metavar="TIME", help="For how long it holds, such as 12h or 90d. By default until it is revoked.")
+@click.option("--life", default="", metavar="TIME", help="For how long it holds, such as 12h or 30d. By default until it is revoked.")
 @url_option
 @json_option
 def create(name: str, scopes: tuple[str, ...], owner: str, life: str, url: str, as_json: bool) -> int:
@@ -105,7 +102,7 @@ def audit(limit: int, url: str, as_json: bool) -> int:
 def _seconds(life: str) -> float:
     if not life:
         return 0.0
-    found = _LIFE.fullmatch(life)
-    if found is None or int(found[1]) == 0:
-        raise click.UsageError(f"--life {life!r}: expected a number and s, m, h or d, such as 90d")
-    return float(int(found[1]) * _SECONDS[found[2]])
+    try:
+        return float(parse_duration(life))
+    except ValueError as exc:
+        raise click.UsageError(f"--life {exc}") from None

@@ -7,14 +7,15 @@ from gen_orchestrator.domain.runs import MAX_ATTEMPTS
 
 
 class FunctionSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What cozy.toml says of the function. `models`: canonical refs that every run needs; `models_by_key`: for those that the payload
-    picks, `model_field` is the payload's field."""
+    """What cozy.toml says of the function. `memo_s`: for how long a run answers equal requests. `models`: canonical refs that every run
+    needs; `models_by_key`: for those that the payload picks, `model_field` is the payload's field."""
 
     timeout_s: float = 0.0
     start_timeout_s: float = 0.0
     max_attempts: int = MAX_ATTEMPTS
     queue_max: int = MAX_QUEUED_OF_FUNCTION
     durable: bool = True
+    memo_s: int = 0
     models: tuple[str, ...] = ()
     models_by_key: dict[str, str] = {}
     model_fields: tuple[str, ...] = ()

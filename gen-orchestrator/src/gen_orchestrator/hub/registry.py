@@ -16,6 +16,7 @@ from gen_orchestrator.domain.scaling import ScalingLimits
 from gen_orchestrator.domain.settings import FunctionSettings
 from gen_orchestrator.store.base import Release, ReleaseStore, Tag
 from gen_worker.contract.manifest import FunctionEntry, Manifest
+from gen_worker.durations import parse_duration
 from gen_worker.names import TAG_RULE, did_you_mean, is_tag
 from gen_worker.refs import canonical_ref
 
@@ -72,6 +73,7 @@ class _Settings(msgspec.Struct, frozen=True):
     max_attempts: int = MAX_ATTEMPTS
     queue_max: int = 1000
     durable: bool = True
+    memo: str = ""
 
 
 class Registry:
@@ -266,6 +268,7 @@ def _function_settings(manifest: Manifest, entry: FunctionEntry) -> FunctionSett
         max_attempts=settings.max_attempts,
         queue_max=settings.queue_max,
         durable=settings.durable,
+        memo_s=parse_duration(settings.memo) if settings.memo else 0,
         models=tuple(keys.get(key, canonical_ref(key)) for key in entry.required_keys),
         models_by_key=keys,
         model_fields=tuple(selector.field for selector in entry.payload_repo_selectors),

@@ -1,0 +1,64 @@
+"""Equal requests share one run, where a function says so: `memo = "10m"` in cozy.toml.
+
+    first request            a run, as any
+    the same, while it goes  joins it
+    the same, soon after     is answered by it
+    it failed, or is old     a new run, that the next ones share
+
+Equal are: owner, release, function, payload (whatever the order of its keys). It rides on what makes runs once: the memo's key is an
+idempotency key that no caller can send, the next one after a run that does not answer any more has that run's id in it. So it holds over
+restarts, and of two that come at the same moment one makes the run.
+"""
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from gen_orchestrator.domain.runs import Run, RunState
+from gen_orchestrator.scheduling.intake import Submitted
+
+MAX_HEADS = 10_000
+MAX_TRIES = 50
+_PREFIX = "\x1fmemo:"  # a header cannot carry it
+Submit = Callable[[Run], Awaitable[Submitted]]
+
+
+class Memo:
+    """Of one leader."""
+
+    def __init__(self) -> None:
+        self._heads: OrderedDict[str, str] = OrderedDict()  # digest -> the key that led somewhere last
+
+    async def submit(self, run: Run, memo_s: int, submit: Submit) -> tuple[Submitted, str]:
+        """The run that answers this request, and how: `miss`, `joined`, `hit`. Errors as of `submit`."""
+        digest = _digest(run)
+        key = self._heads.get(digest, f"{_PREFIX}{digest}")
+        for _ in range(MAX_TRIES):
+            submitted = await submit(msgspec.structs.replace(run, idempotency_key=key, fingerprint=digest))
+            there = submitted.run
+            self._remember(digest, key)
+            if submitted.is_new:
+                return submitted, "miss"
+            if not there.is_final:
+                return submitted, "joined"
+            if there.state is RunState.SUCCEEDED and time.time() - there.finished_at < memo_s:
+                return submitted, "hit"
+            key = f"{_PREFIX}{digest}:{there.id}"
+        return await submit(run), "miss"
+
+    def _remember(self, digest: str, key: str) -> None:
+        self._heads[digest] = key
+        self._heads.move_to_end(digest)
+        if len(self._heads) > MAX_HEADS:
+            self._heads.popitem(last=False)
+
+
+def _digest(run: Run) -> str:
+    payload = msgspec.msgpack.encode(msgspec.msgpack.decode(run.payload), order="deterministic")
+    found = hashlib.blake2b(digest_size=24)
+    for part in (run.owner.encode(), run.release_id.encode(), run.function.encode(), payload):
+        found.update(len(part).to_bytes(8, "big") + part)
+    return found.hexdigest()
