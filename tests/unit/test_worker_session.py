@@ -222,3 +222,7 @@ def test_a_session_expects_that_its_last_stream_was_lost_by_a_fault() -> None:
 def test_what_is_ignored_is_named_within_bounds() -> None:
     (effect,) = session_in(Peer.PLAIN).receive(m.Event("", "x" * 101, b""), 0)
     assert effect == Ignored(f"event {'x' * 100!r}")
+
+
+def test_a_bare_hello_is_named() -> None:
+    assert session_in(Peer.UNKNOWN).receive(BARE, 0) == [Ignored("a hello without extensions")]

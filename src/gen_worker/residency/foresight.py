@@ -41,13 +41,13 @@ class Foresight:
         self._last = name
 
     def next(self) -> list[Foreseen]:
-        """What may follow the last run, likely ones first."""
+        """What may follow the last run, where it is likely enough."""
         row: Mapping[str, float] = self._after.get(self._last, {})
         seen = sum(row.values())
         if seen < MIN_SEEN * FADE:
             return []
         found = [Foreseen(name, count / (seen + DOUBT)) for name, count in row.items()]
-        return sorted((item for item in found if item.probability >= MIN_PROBABILITY), key=lambda item: -item.probability)
+        return [item for item in found if item.probability >= MIN_PROBABILITY]  # one at most: with `DOUBT` they add up to less than 1
 
 
 def is_worth_it(probability: float, reload_s: float, harm_s: float | None) -> bool:
