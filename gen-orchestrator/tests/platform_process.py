@@ -183,6 +183,12 @@ def litter(ctx: ActionContext, payload: Input) -> Output:
     return Output(text="done")
 
 @worker_function()
+def chatter(ctx: ActionContext, payload: Input) -> Output:
+    for number in range(payload.times):
+        print(f"chatter {number:06d}", flush=True)
+    return Output(text="said")
+
+@worker_function()
 def broken(ctx: ActionContext, payload: Input) -> Output:
     raise RuntimeError("the device is in a bad state")
 

@@ -113,7 +113,11 @@ class Platform:
                 retention=settings.retention,
             ),
             store,
-            Processes(settings.data / "logs", _hub_for_workers(settings.public_url or url, settings.data)),
+            Processes(
+                settings.data / "logs",
+                _hub_for_workers(settings.public_url or url, settings.data),
+                settings.retention.gen_orchestrator_worker_log_bytes,
+            ),
             self._log,
             on_lead=self.folders.take,
             on_tag_moved=self.folders.offer_tagged,

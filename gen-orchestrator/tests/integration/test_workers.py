@@ -105,3 +105,22 @@ def test_a_run_whose_workers_crash_shows_their_last_lines(platform: PlatformProc
     shown = verb(platform, "runs", "get", answer.json()["id"], "--why").stdout
     assert "it waits (worker_crashed)" in shown, shown
     platform.http.post(f"/v1/runs/{answer.json()['id']}/cancel")
+
+
+def test_what_is_kept_of_a_workers_lines_is_bounded(project: Path, tmp_path: Path) -> None:
+    platform = PlatformProcess(project, tmp_path / "data", env={"GEN_ORCHESTRATOR_WORKER_LOG_BYTES": str(1 << 16)})
+    try:
+        (worker,) = platform.until(platform.worker_pids)
+        first = platform.http.get(f"/v1/workers/{worker}/logs").json()["next"]
+        assert platform.invoke("chatter", {"times": 20_000}).json()["status"] == "succeeded"
+        path = platform.data / "logs" / f"{worker}.log"
+        platform.until(lambda: path.stat().st_blocks * 512 <= 2 << 16)
+        rest = platform.http.get(f"/v1/workers/{worker}/logs", params={"after": first}).json()
+        said = [line for line in rest["lines"] if line.startswith("chatter")]
+        assert said == [f"chatter {number:06d}" for number in range(20_000 - len(said), 20_000)]
+        assert 0 < len(said) < 10_000
+        assert not any("\0" in line for line in rest["lines"])
+        last = platform.http.get(f"/v1/workers/{worker}/logs").json()
+        assert any("chatter 019999" in line for line in last["lines"])
+    finally:
+        platform.close()

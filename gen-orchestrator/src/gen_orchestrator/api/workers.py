@@ -31,6 +31,10 @@ class FleetView(Protocol):
         """What a worker wrote from a place on (below 0: so many bytes before the end); None where it has no log here. Blocking."""
         ...
 
+    def log_begin(self, worker_id: str) -> int:
+        """The place of the first byte that is kept."""
+        ...
+
     def log_end(self, worker_id: str) -> int:
         """How many bytes a worker has written."""
         ...
@@ -63,9 +67,15 @@ class WorkerRoutes:
         deadline_s = time.monotonic() + wait_s
         after = query.get("after")
         place = request.number(after, "after", MAX_PLACE) if after is not None else -1
+        end = await asyncio.to_thread(self._fleet.log_end, worker_id)
+        begin = await asyncio.to_thread(self._fleet.log_begin, worker_id)
+        cut = after is None
         if place < 0:
-            end = await asyncio.to_thread(self._fleet.log_end, worker_id)
             place = max(0, end - TAIL_BYTES)
+        if place > end:  # the file has begun again
+            place = 0
+        elif place < begin:  # what is asked for is not kept any more
+            place, cut = begin, True
         while True:
             data = await asyncio.to_thread(self._fleet.log_from, worker_id, place, MAX_LOG_BYTES)
             if data is None:
@@ -75,7 +85,7 @@ class WorkerRoutes:
                 break
             await asyncio.sleep(LOOK_S)
         lines = whole.decode(errors="replace").splitlines()
-        if after is None and place and lines:
+        if cut and place and lines:
             lines = lines[1:]  # it begins in the middle
         await request.answer(200, msgspec.json.encode({"worker_id": worker_id, "lines": lines, "next": place + len(whole)}))
 

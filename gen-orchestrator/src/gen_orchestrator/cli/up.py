@@ -9,6 +9,7 @@ import click
 
 from gen_orchestrator import tracing
 from gen_orchestrator.cli.screen import Screen
+from gen_orchestrator.hub.retention import RetentionSettings
 from gen_orchestrator.platform_up import Platform, PlatformSettings
 from gen_orchestrator.store.base import StoreError, StoreUnavailableError
 from gen_worker import event_loop
@@ -16,6 +17,7 @@ from gen_worker.http.listening import ListenError, listening_socket
 from gen_worker.log import Log
 from gen_worker.names import did_you_mean
 from gen_worker.project.cozy_toml import load_cozy_toml
+from gen_worker.settings.reading import SettingError, read_settings
 
 DEFAULT_LISTEN = "127.0.0.1:8080"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -74,6 +76,7 @@ def command(
         allowed_hosts=hosts,
         asks_for_keys=asks_for_keys or needs_keys(listen, insecure_i_know=insecure_i_know),
         allow_private_webhooks=allow_private_webhooks,
+        retention=_kept(),
         record=record.resolve() if record is not None else None,
     )
     try:
@@ -91,6 +94,13 @@ def command(
         return 1
     finally:
         screen.close()
+
+
+def _kept() -> RetentionSettings:
+    try:
+        return read_settings(RetentionSettings, os.environ)
+    except SettingError as exc:
+        raise click.UsageError(str(exc)) from None
 
 
 def absolute_model(text: str) -> str:

@@ -45,6 +45,10 @@ class Fleet(Protocol):
         """At most so many bytes of what a worker wrote, from `offset` on; None where it has no log here. Blocking."""
         ...
 
+    def log_begin(self, worker_id: str) -> int:
+        """The place of the first byte that is kept of what a worker wrote. Blocking."""
+        ...
+
     def log_end(self, worker_id: str) -> int:
         """How many bytes a worker has written; 0 without a log. Blocking."""
         ...

@@ -181,6 +181,10 @@ class Keeper:
         """What a worker wrote from a place on; None where it has no log here. Blocking."""
         return self._fleet.log_from(worker_id, offset, most)
 
+    def log_begin(self, worker_id: str) -> int:
+        """Where what is kept of a worker's lines begins. Blocking."""
+        return self._fleet.log_begin(worker_id)
+
     def log_end(self, worker_id: str) -> int:
         """How many bytes a worker has written. Blocking."""
         return self._fleet.log_end(worker_id)

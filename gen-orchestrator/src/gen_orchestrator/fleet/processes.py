@@ -12,9 +12,10 @@ from pathlib import Path
 
 from gen_orchestrator.fleet.base import OnExit, WorkerSpec
 from gen_orchestrator.fleet.leftovers import MARK_NAME
+from gen_orchestrator.fleet.log_files import MAX_BYTES, LogFiles
 from gen_orchestrator.fleet.reaper import Reaper
 
-LOG_TAIL_BYTES = 16 << 10
+BOUND_S = 5.0
 # Before the worker begins. The end of its stdin is the end of its parent. (The kernel's signal for that comes once for each thread of a
 # parent that is killed, and a second SIGTERM means: now.) A parent that died before the kernel was asked is seen by its id.
 _START = """
@@ -41,18 +42,22 @@ _PREFIXES = (
 
 
 class Processes:
-    """A fleet on this machine. Each worker's output goes to a file in `logs`. `defaults`: variables for workers, unless ours have them."""
+    """A fleet on this machine. Each worker's output goes to a file in `logs`, of which so many bytes are kept.
+    `defaults`: variables for workers, unless ours have them."""
 
-    def __init__(self, logs: Path, defaults: Mapping[str, str] | None = None) -> None:
+    def __init__(self, logs: Path, defaults: Mapping[str, str] | None = None, max_log_bytes: int = MAX_BYTES) -> None:
         self._defaults = dict(defaults or {})
-        self._logs = logs
+        self._logs = LogFiles(logs, max_log_bytes)
+        self._bounding: asyncio.Task[None] | None = None
         self._children: dict[str, asyncio.subprocess.Process] = {}
         self._waiting: dict[str, asyncio.Task[None]] = {}
         self._reaper = Reaper()
 
     async def start(self, spec: WorkerSpec, on_exit: OnExit) -> None:
-        self._logs.mkdir(parents=True, exist_ok=True)
-        with self._log_path(spec.worker_id).open("ab") as log:
+        self._logs.path(spec.worker_id).parent.mkdir(parents=True, exist_ok=True)
+        if self._bounding is None:
+            self._bounding = asyncio.create_task(self._bound_logs(), name="worker-logs")
+        with self._logs.path(spec.worker_id).open("ab") as log:
             child = await asyncio.create_subprocess_exec(
                 spec.python,
                 "-c",
@@ -80,39 +85,32 @@ class Processes:
             await asyncio.wait([waiting])
 
     def log_of(self, worker_id: str) -> bytes:
-        try:
-            with self._log_path(worker_id).open("rb") as log:
-                log.seek(0, os.SEEK_END)
-                log.seek(max(0, log.tell() - LOG_TAIL_BYTES))
-                return log.read()
-        except OSError:
-            return b""
+        return self._logs.tail(worker_id)
 
     def log_from(self, worker_id: str, offset: int, most: int) -> bytes | None:
-        try:
-            with self._log_path(worker_id).open("rb") as log:
-                log.seek(offset)
-                return log.read(most)
-        except OSError:
-            return None
+        return self._logs.read(worker_id, offset, most)
+
+    def log_begin(self, worker_id: str) -> int:
+        return self._logs.begin(worker_id)
 
     def log_end(self, worker_id: str) -> int:
-        try:
-            return self._log_path(worker_id).stat().st_size
-        except OSError:
-            return 0
+        return self._logs.end(worker_id)
+
+    async def _bound_logs(self) -> None:
+        while True:
+            await asyncio.to_thread(self._logs.bound, list(self._children))
+            await asyncio.sleep(BOUND_S)
 
     async def close(self, grace_s: float) -> None:
         await asyncio.gather(*(self.stop(worker_id, grace_s) for worker_id in list(self._children)))
         await self._reaper.close()
+        if self._bounding is not None:
+            self._bounding.cancel()
 
     def pid_of(self, worker_id: str) -> int | None:
         """The process id of a worker that runs."""
         child = self._children.get(worker_id)
         return child.pid if child is not None else None
-
-    def _log_path(self, worker_id: str) -> Path:
-        return self._logs / f"{worker_id}.log"
 
     async def _wait(self, worker_id: str, child: asyncio.subprocess.Process, on_exit: OnExit) -> None:
         status = await child.wait()

@@ -25,10 +25,11 @@ YEAR_S = 366 * 24 * 3600
 
 
 class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
-    """Seconds after the end of a run. Its details (events, idempotency key) go no later than the run."""
+    """Seconds after the end of a run; its details (events, idempotency key) go no later than the run. Bytes of each worker's log."""
 
     gen_orchestrator_keep_runs_s: Annotated[float, Range(60, YEAR_S, "seconds")] = 7 * 24 * 3600.0
     gen_orchestrator_keep_details_s: Annotated[float, Range(60, YEAR_S, "seconds")] = 24 * 3600.0
+    gen_orchestrator_worker_log_bytes: Annotated[int, Range(1 << 16, 1 << 40, "bytes")] = 64 << 20
 
 
 class Retention:

@@ -1,0 +1,90 @@
+"""Workers' output in files that are bounded: the oldest of a worker's lines go, and the oldest files of workers that are gone.
+
+A worker writes into its file itself, also while we are gone, so that the file cannot be renamed or cut under it. Room is given back in its
+place instead (`fallocate`, punching a hole): places in the file stay what they are, for whoever follows it, and no line that comes
+meanwhile is lost. Where the file system cannot do that, a file that is too long begins again, and who follows it does, too.
+"""
+
+import ctypes
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+MAX_BYTES = 64 << 20  # kept of a worker
+MAX_FILES = 50  # kept of workers that are gone
+TAIL_BYTES = 16 << 10
+_KEEP_SIZE_AND_PUNCH = 0x01 | 0x02
+_BLOCK = 4096
+
+
+class LogFiles:
+    """In one folder. All methods block."""
+
+    def __init__(self, folder: Path, max_bytes: int = MAX_BYTES) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes
+
+    def path(self, worker_id: str) -> Path:
+        return self._folder / f"{worker_id}.log"
+
+    def tail(self, worker_id: str) -> bytes:
+        """The last lines that a worker wrote; empty without a file."""
+        return self.read(worker_id, max(0, self.end(worker_id) - TAIL_BYTES), TAIL_BYTES) or b""
+
+    def read(self, worker_id: str, place: int, most: int) -> bytes | None:
+        """At most so many bytes from a place on; None without a file. Zeros stand for what is not kept any more."""
+        try:
+            with self.path(worker_id).open("rb") as log:
+                log.seek(place)
+                return log.read(most)
+        except OSError:
+            return None
+
+    def begin(self, worker_id: str) -> int:
+        """The place of the first byte that is kept."""
+        try:
+            with self.path(worker_id).open("rb") as log:
+                return os.lseek(log.fileno(), 0, os.SEEK_DATA)
+        except OSError:  # no file, or nothing in it
+            return 0
+
+    def end(self, worker_id: str) -> int:
+        """How many bytes a worker has written."""
+        try:
+            return self.path(worker_id).stat().st_size
+        except OSError:
+            return 0
+
+    def bound(self, present: Collection[str]) -> None:
+        """Drop what is more than is kept. `present`: workers that still write."""
+        try:
+            files = sorted(self._folder.glob("*.log"), key=lambda path: path.stat().st_mtime_ns)
+        except OSError:  # a folder that is not there yet, or a file that went meanwhile: the next time
+            return
+        gone = [path for path in files if path.stem not in present]
+        for path in gone[: max(0, len(gone) - MAX_FILES)]:
+            path.unlink(missing_ok=True)
+        for path in files:
+            self._bound_file(path)
+
+    def _bound_file(self, path: Path) -> None:
+        try:
+            with path.open("r+b") as log:
+                status = os.fstat(log.fileno())
+                first = max(0, status.st_size - self._max_bytes) // _BLOCK * _BLOCK
+                # Not at each line: when a quarter more than is kept has gathered.
+                if first - self.begin(path.stem) <= self._max_bytes // 4:
+                    return
+                if not _punch(log.fileno(), first):
+                    log.truncate(0)
+        except OSError:
+            return
+
+
+def _punch(descriptor: int, size_bytes: int) -> bool:
+    """Give back the room of so many bytes at the head of a file, which keeps its length; False where that cannot be had."""
+    fallocate = getattr(ctypes.CDLL(None, use_errno=True), "fallocate", None)
+    if fallocate is None:
+        return False
+    fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    return bool(fallocate(descriptor, _KEEP_SIZE_AND_PUNCH, 0, size_bytes) == 0)
