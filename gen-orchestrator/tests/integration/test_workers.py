@@ -48,7 +48,7 @@ def test_logs_on_the_command_line(platform: PlatformProcess) -> None:
         done = verb(platform, "logs", *([target] if target else []))
         assert "run.failed" in done.stdout, (target, done)
     missing = verb(platform, "logs", "local/nothing")
-    assert (missing.returncode, "local/probe/echo:prod" in missing.stderr) == (3, True), missing
+    assert (missing.returncode, "Endpoints: local/probe" in missing.stderr) == (3, True), missing
     env = {**os.environ, "COZY_URL": platform.url}
     following = subprocess.Popen(
         [str(COZYCTL), "logs", "-f", "local/probe"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
