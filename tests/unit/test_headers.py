@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gen_worker.http.headers import asks_for, matches_etag, media_type, parse_accept, parse_prefer, preferred, whole_number
+from gen_worker.http.headers import asks_for, http_date, matches_etag, media_type, parse_accept, parse_prefer, preferred, whole_number
 from gen_worker.http.hosts import HostPolicy, host_name
 
 STREAMED = ("text/event-stream", "application/x-ndjson", "application/json")
@@ -55,6 +55,8 @@ def test_a_file_is_answered_raw_where_its_type_is_asked_for(header: str, kind: s
         ('wait="7"; foo=bar', (False, 7)),
         ("wait=3, wait=9", (False, 3)),
         ("wait=999999", (False, 3600)),
+        ("wait", (False, 60)),
+        ('Wait=""', (False, 60)),
         ("wait=²", (False, None)),
         ("wait=-1", (False, None)),
         ("x-respond-async, nowait=5", (False, None)),
@@ -63,6 +65,22 @@ def test_a_file_is_answered_raw_where_its_type_is_asked_for(header: str, kind: s
 )
 def test_preferences(header: str, found: tuple[bool, int | None]) -> None:
     assert parse_prefer(header) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Sun, 06 Nov 1994 08:49:37 GMT", 784111777),
+        ("Sunday, 06-Nov-94 08:49:37 GMT", 784111777),
+        ("Sun Nov  6 08:49:37 1994", 784111777),
+        ("yesterday", None),
+        ("Fri, 99 Nov 2026 08:33:50 GMT", None),
+        ("Fri, 27 Nov 99999999999 08:33:50 GMT", None),
+        ("", None),
+    ],
+)
+def test_dates(text: str, found: float | None) -> None:
+    assert http_date(text) == found
 
 
 def test_entity_tags_are_compared_whole_and_weakly() -> None:
@@ -123,5 +141,6 @@ def test_nothing_raises_whatever_comes(text: str) -> None:
     parse_accept(text)
     parse_prefer(text)
     matches_etag(text, '"a"')
+    http_date(text)
     host_name(text)
     HostPolicy.listening_on("127.0.0.1").serves(text)

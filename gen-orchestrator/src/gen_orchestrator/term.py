@@ -25,6 +25,7 @@ from gen_orchestrator.api.exports import ExportRoutes
 from gen_orchestrator.api.files import FileRoutes
 from gen_orchestrator.api.models import ModelRoutes
 from gen_orchestrator.api.releases import ReleaseRoutes
+from gen_orchestrator.api.run_list import RunList
 from gen_orchestrator.api.runs import RunRoutes
 from gen_orchestrator.api.streams import RunStreams
 from gen_orchestrator.api.workers import WorkerRoutes
@@ -177,6 +178,7 @@ class Term:
         keys = self._access_keys = Keys(store, clock.unix_s)
         rooms = Rooms(
             runs,
+            RunList(store, self.dispatcher.open),
             FileRoutes(files, file_tokens),
             WorkerRoutes(self.pool, self.keeper, tokens.jwks, lambda worker_id: self._owner_of(release_of(worker_id))),
             admin,

@@ -142,6 +142,84 @@ def test_files_and_etags(server: Server) -> None:
     assert server.http.get(f"/v1/runs/{run['id']}", headers={"if-none-match": answer.headers["etag"]}).status_code == 304
 
 
+def test_a_file_is_read_under_conditions(server: Server) -> None:
+    path = server.run("save", {"text": "0123456789"})["files"][0]["url"]
+    whole = server.http.get(path)
+    etag, modified, before = whole.headers["etag"], whole.headers["last-modified"], "Mon, 01 Jan 2001 00:00:00 GMT"
+    for headers, status, text in (
+        ({"range": "bytes=2-4"}, 206, "234"),
+        ({"range": "bytes=-3"}, 206, "789"),
+        ({"range": "lines=1-2"}, 200, "0123456789"),
+        ({"range": "bytes=2-4", "if-range": etag}, 206, "234"),
+        ({"range": "bytes=2-4", "if-range": modified}, 206, "234"),
+        ({"range": "bytes=2-4", "if-range": '"other"'}, 200, "0123456789"),
+        ({"range": "bytes=2-4", "if-range": f"W/{etag}"}, 200, "0123456789"),
+        ({"range": "bytes=20-", "if-range": '"other"'}, 200, "0123456789"),
+        ({"range": "bytes=20-"}, 416, ""),
+        ({"range": "bytes=20-", "if-range": etag}, 416, ""),
+        ({"if-none-match": f'"x", W/{etag}'}, 304, ""),
+        ({"if-none-match": '"x"', "if-modified-since": modified}, 200, "0123456789"),
+        ({"if-modified-since": modified}, 304, ""),
+        ({"if-modified-since": before}, 200, "0123456789"),
+        ({"if-match": '"x"'}, 412, ""),
+        ({"if-match": etag, "if-unmodified-since": before}, 200, "0123456789"),
+        ({"if-unmodified-since": before}, 412, ""),
+        ({"if-unmodified-since": "when I was young"}, 200, "0123456789"),
+    ):
+        answer = server.http.get(path, headers=headers)
+        assert (answer.status_code, answer.text if status < 400 else "") == (status, text), (headers, answer.text)
+        if status == 304:
+            assert (answer.headers["etag"], {"content-length", "content-type"} & answer.headers.keys()) == (etag, set())
+    head = server.http.head(path, headers={"range": "bytes=2-4"})
+    assert (head.status_code, head.headers["content-length"], head.headers["accept-ranges"]) == (200, "10", "bytes"), "ranges are for GET"
+
+
+def test_the_head_of_a_run_and_of_its_events_waits_for_nothing(server: Server) -> None:
+    location = server.invoke("sleep", {"seconds": 60}, {"prefer": "respond-async"}).headers["location"]
+    for path, kind in ((location, "application/json"), (f"{location}/events", "text/event-stream")):
+        answer = server.http.head(path, timeout=20)
+        assert (answer.status_code, answer.headers["content-type"].partition(";")[0], answer.content) == (200, kind, b"")
+    assert server.http.get(location).json()["status"] != "succeeded"
+    assert server.http.post(f"{location}/cancel").status_code == server.http.post(f"{location}/cancel").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("prefer", "status", "applied"),
+    [
+        ("respond-async", 202, "respond-async"),
+        ("Respond-Async; foo=bar", 202, "respond-async"),
+        ("respond-async, wait=30", 200, "respond-async, wait=30"),
+        ("WAIT = 30", 200, "wait=30"),
+        ('wait="30"; x', 200, "wait=30"),
+        ("wait", 200, "wait=60"),
+        ("wait=30, wait=0", 200, "wait=30"),
+        ('note="a, respond-async", handling=lenient', 200, None),
+        ("wait=-1", 200, None),
+        (", ;;", 200, None),
+    ],
+)
+def test_preferences_are_kept_and_told(server: Server, prefer: str, status: int, applied: str | None) -> None:
+    answer = server.invoke("echo", {"text": "x"}, {"prefer": prefer})
+    assert (answer.status_code, answer.headers.get("preference-applied")) == (status, applied), answer.text
+
+
+def test_several_headers_are_one_list_of_preferences(server: Server) -> None:
+    headers = [("prefer", "handling=strict"), ("prefer", "wait=0"), ("prefer", "wait=50")]
+    answer = server.http.post(f"{server.path}/sleep", json={"payload": {"seconds": 60}}, headers=headers)
+    assert (answer.status_code, answer.headers["preference-applied"]) == (202, "wait=0")
+    assert server.http.post(f"{answer.headers['location']}/cancel").status_code == 200
+
+
+def test_the_only_file_comes_with_the_headers_of_its_run(server: Server) -> None:
+    headers = {"accept": "image/*", "prefer": "wait=50", "range": "bytes=0-1", "if-none-match": "*"}
+    answer = server.invoke("picture", {}, headers)
+    assert (answer.status_code, answer.content[:4]) == (200, b"\x89PNG"), "neither ranges nor conditions are for POST"
+    assert answer.headers["preference-applied"] == "wait=50"
+    location = answer.headers["location"]
+    assert location == f"/v1/runs/{answer.headers['x-run-id']}"
+    assert server.http.get(location).json()["status"] == "succeeded"
+
+
 def test_what_is_wrong_is_said_in_the_same_words(server: Server) -> None:
     unknown = server.invoke("ecko", {})
     assert (unknown.status_code, unknown.json()["error"]) == (404, "unknown_function")
@@ -150,7 +228,7 @@ def test_what_is_wrong_is_said_in_the_same_words(server: Server) -> None:
         ("/v1/runs/nothing", {}, 404, "not_found"), ("/v1/runs", {"status": "runing"}, 400, "validation"), ("/v1/nowhere", {}, 404, "not_found"),
     ):  # fmt: skip
         answer = server.http.get(path, params=params)
-        assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
+        assert (answer.status_code, answer.json()["code"], answer.json()["type"]) == (status, code, "about:blank"), answer.text
         assert answer.headers["content-type"] == "application/problem+json"
     for body in (b"{", b"\xff", b'{"x":' + b"[" * 100_000):
         answer = server.http.post(f"{server.path}/echo", content=body, headers={"content-type": "application/json"})
@@ -217,6 +295,36 @@ def test_a_field_of_a_form_is_given_once(server: Server) -> None:
         body = b'--B\r\ncontent-disposition: form-data; name="payload"\r\n\r\n' + part + b"\r\n--B--\r\n"
         answer = server.http.post(f"{server.path}/echo", content=body, headers=FORM)
         assert (answer.status_code, "part 'payload'" in answer.json()["detail"]) == (400, True), answer.text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"text":"a","text":"b"}',
+        b'{"payload":{"text":"a","text" : "b"}}',
+        b'{"payload":"a","payload":"b"}',
+        b'{"text":"\\u0022:","text":"b"}',
+        b'{"folder":"x","seconds":1,"te\\u0078t":"a","text":"b"}',
+        b'{"text":"a","times":99999999999999999999999,"text":"b"}',
+    ],
+)
+def test_a_text_with_a_key_twice_never_becomes_a_run(server: Server, body: bytes) -> None:
+    before = len(server.http.get("/v1/runs").json()["data"])
+    answer = server.http.post(f"{server.path}/echo", content=body)
+    assert (answer.status_code, answer.headers["content-type"], answer.json()["error"]) == (
+        400,
+        "application/problem+json",
+        "duplicate_key",
+    )
+    assert len(server.http.get("/v1/runs").json()["data"]) == before
+
+
+@pytest.mark.parametrize("value", [b'"text"', b"5", b"null", b"true"])
+def test_a_field_payload_that_holds_no_object_is_one_of_the_payload(server: Server, value: bytes) -> None:
+    answer = server.http.post(f"{server.path}/echo", content=b'{"payload":' + value + b',"text":"bare"}')
+    assert (answer.status_code, answer.json()["output"]["text"]) == (200, "bare"), answer.text
+    run_id = answer.json().get("run_id") or answer.json()["id"]
+    assert [each["pointer"] for each in server.http.get(f"/v1/runs/{run_id}").json()["warnings"]] == ["/payload"]
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "a\u00e9", "a\tb"])

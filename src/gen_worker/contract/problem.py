@@ -10,11 +10,12 @@ PROBLEM_JSON = b"application/problem+json"
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A problem. `code` is a stable word; `error` the word that the runner's contract uses for the same thing."""
 
+    # Always written, as RFC 9457's own examples do; made by a factory, since `omit_defaults` leaves out what equals a default.
+    type: str = msgspec.field(default_factory=lambda: "about:blank")
     title: str
     status: int
     detail: str
     code: str
-    type: str = "about:blank"
     instance: str | None = None
     error: str | None = None
     retryable: bool = False

@@ -24,6 +24,7 @@ from gen_worker.http.idempotency import idempotency_key
 from gen_worker.sources.listings import read_listings
 
 MAX_BODY_BYTES = 256 << 20
+_INLINE_BYTES = 64 << 10  # of a body that is read at once: a thread would cost more
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -67,7 +68,7 @@ async def accept_run(spec: FunctionSpec, request: Request, book: RunBook, run_di
 
 
 async def _accept(spec: FunctionSpec, book: RunBook, key: str, body: bytes, uploads: dict[str, Path]) -> Accepted:
-    payload, options = read_envelope(body)
+    payload, options = read_envelope(body) if len(body) <= _INLINE_BYTES else await asyncio.to_thread(read_envelope, body)
     try:
         listings = read_listings(options.resolved_models) if options.resolved_models else {}
     except (ValidationError, ValueError) as exc:

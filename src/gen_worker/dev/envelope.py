@@ -7,9 +7,9 @@ import msgspec
 
 from gen_worker.contract.form_fields import FormFieldError
 from gen_worker.contract.runner import RunOptions
-from gen_worker.execution.duplicate_keys import first_duplicate
 from gen_worker.execution.text_fields import read_json
 from gen_worker.http.asgi import RequestError
+from gen_worker.json_keys import first_duplicate_key, has_key_twice
 from gen_worker.names import RUN_ID_RULE, did_you_mean, is_run_id
 
 _KINDS: Mapping[str, Any] = {
@@ -23,16 +23,19 @@ _KINDS: Mapping[str, Any] = {
     "cancel_on_disconnect": bool,
 }
 _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_all = msgspec.json.Decoder().decode
 _NO_OPTIONS = RunOptions()
 
 
 def read_envelope(body: bytes) -> tuple[bytes, RunOptions]:
     """The payload's JSON and the options; `RequestError` 400 for what is no JSON, or an option that cannot be used.
 
-    An object whose key `payload` holds an object or a list is an envelope; everything else is the payload itself.
+    An object whose key `payload` holds an object or a list is an envelope; everything else is the payload itself. A key that stands
+    twice, anywhere, is refused here as on the platform: readers of such a text disagree, so that it never becomes a run.
     """
     try:
         envelope = _decode(body)
+        _refuse_keys_twice(body)
     except msgspec.ValidationError:
         return body, _NO_OPTIONS  # JSON, but no object: the function's own type says what is wrong
     except RecursionError:
@@ -45,15 +48,14 @@ def read_envelope(body: bytes) -> tuple[bytes, RunOptions]:
     payload = envelope.pop("payload", None)
     if payload is None or bytes(memoryview(payload)[:1]) not in (b"{", b"["):
         return body, _NO_OPTIONS
-    inner = bytes(payload)
-    key_count = 1 + len(envelope) + inner.count(b'":') + sum([bytes(raw).count(b'":') for raw in envelope.values()])
-    try:
-        twice = first_duplicate(body, None, "json", key_count)
-    except RecursionError:
-        raise RequestError(400, "invalid_json", "the body is nested too deep", error="invalid_json") from None
-    if twice is not None:
-        raise RequestError(400, "validation", f"the body: the key at {twice} is given twice", error="duplicate_key")
-    return inner, _options(envelope) if envelope else _NO_OPTIONS
+    return bytes(payload), _options(envelope) if envelope else _NO_OPTIONS
+
+
+def _refuse_keys_twice(body: bytes) -> None:
+    if has_key_twice(body, _decode_all(body)) is not False:
+        twice = first_duplicate_key(body)
+        if twice is not None:
+            raise RequestError(400, "validation", f"the body: the key at {twice} is given twice", error="duplicate_key")
 
 
 def _options(raw: Mapping[str, msgspec.Raw]) -> RunOptions:

@@ -128,6 +128,10 @@ class Invoker:
         """Follow a run as server-sent events, or as NDJSON where that is accepted."""
         ndjson = preferred(request.header(b"accept"), STREAMED) == NDJSON
         await request.start(NDJSON.encode() if ndjson else sse.MEDIA_TYPE, {"x-run-id": run.run_id})
+        if request.scope["method"] == "HEAD":
+            reader.close()
+            await request.write(b"", last=True)
+            return
         render = answers.ndjson_lines if ndjson else answers.sse_frames
         every = bool(request.scope["query_string"]) and request.query().get("events") == "all"
         gone = asyncio.ensure_future(disconnected(request))

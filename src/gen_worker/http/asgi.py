@@ -21,6 +21,7 @@ from gen_worker.http.headers import whole_number
 from gen_worker.http.hosts import HostPolicy
 
 JSON = b"application/json"
+NO_BODY = (204, 304)
 BODY_TIMEOUT_S = 15.0
 MIN_BYTES_PER_S = 65536
 
@@ -104,7 +105,8 @@ class Request:
 
     async def answer(self, status: int, body: bytes, content_type: bytes = JSON, headers: Mapping[str, str] | None = None) -> None:
         """Send one complete response."""
-        fields = answer_fields(body, content_type)
+        # No body, so nothing is said of one: `content-length: 0` would be untrue of 304, and is forbidden for 204 (RFC 9110, 8.6).
+        fields = answer_fields(body, content_type) if status not in NO_BODY else []
         if headers:
             fields += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         respond = self.scope.get("respond")  # our own server writes it in one go
@@ -248,7 +250,7 @@ class Shortcut:
 
 
 class _ByMethod:
-    """The handlers of one path. An unknown method is 405 with what is allowed, as a problem."""
+    """The handlers of one path. OPTIONS says what is allowed; so does 405, the problem for any other method."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -258,7 +260,10 @@ class _ByMethod:
         method = request.scope["method"]
         handler = self.handlers.get("GET" if method == "HEAD" else method)
         if handler is None:
-            allowed = ", ".join([*self.handlers, *(["HEAD"] if "GET" in self.handlers else [])])
+            allowed = ", ".join([*self.handlers, *(["HEAD"] if "GET" in self.handlers else []), "OPTIONS"])
+            if method == "OPTIONS":
+                await request.answer(204, b"", headers={"allow": allowed})
+                return
             detail = f"{method} is not possible at {self._path}; possible: {allowed}"
             raise RequestError(405, "method_not_allowed", detail, headers={"allow": allowed})
         await handler(request)

@@ -8,7 +8,7 @@ from pathlib import Path
 from starlette.responses import FileResponse
 
 from gen_worker.http.asgi import Request, RequestError
-from gen_worker.http.headers import matches_etag
+from gen_worker.http.headers import http_date, matches_etag
 
 
 class _Response(FileResponse):
@@ -26,7 +26,9 @@ class _Response(FileResponse):
 
 
 async def send_file(request: Request, path: Path, headers: Mapping[str, str]) -> None:
-    """Answer with the file at `path`; `RequestError` 404 when it is gone, 416 for a range that it has not."""
+    """Answer with the file at `path`; `RequestError` 404 when it is gone, 412 when it is not as the request wants it, 416 for a range
+    that it has not. Conditions count for reading alone, and ranges for GET alone (RFC 9110, 13.2.1 and 14.2).
+    """
     try:
         found = await asyncio.to_thread(path.stat)
     except OSError:
@@ -34,16 +36,34 @@ async def send_file(request: Request, path: Path, headers: Mapping[str, str]) ->
     if found is None or not stat.S_ISREG(found.st_mode):
         raise RequestError(404, "not_found", f"no file {path.name[:200]!r}", error="unknown_file")
     response = _Response(path, headers=headers, stat_result=found)
-    etag = response.headers["etag"]
-    if matches_etag(request.header(b"if-none-match"), etag):
-        await request.answer(304, b"", headers={"etag": etag})
-        return
+    etag, modified = response.headers["etag"], response.headers["last-modified"]
     scope = request.scope
-    wanted = request.header(b"range")
+    if scope["method"] in ("GET", "HEAD") and _is_known(request, path.name, etag, int(found.st_mtime)):
+        kept = {name: value for name, value in headers.items() if name in ("vary", "cache-control")}
+        await request.answer(304, b"", headers={**kept, "etag": etag, "last-modified": modified})
+        return
+    wanted = request.header(b"range") if scope["method"] == "GET" else ""
+    if request.header(b"if-range").strip() not in ("", etag, modified):
+        wanted = ""  # it has changed since: the whole of it
     answers = response.is_satisfiable(wanted, found.st_size)
-    if answers is False and scope["method"] == "GET" and not request.header(b"if-range"):
+    if answers is False:
         detail = f"the file has {found.st_size} bytes; the range {wanted[:60]!r} lies beyond them"
         raise RequestError(416, "range_not_satisfiable", detail, headers={"content-range": f"bytes */{found.st_size}"})
     if not answers:
         scope = {**scope, "headers": [(name, value) for name, value in scope["headers"] if name != b"range"]}
     await response(scope, request.receive, request.send)
+
+
+def _is_known(request: Request, name: str, etag: str, modified_s: int) -> bool:
+    """Whether whoever reads a file has it as it is; `RequestError` 412 where it is not the one that is meant (RFC 9110, 13.2.2)."""
+    if request.has_header(b"if-match"):
+        is_meant = matches_etag(request.header(b"if-match"), etag)
+    else:
+        until_s = http_date(request.header(b"if-unmodified-since"))
+        is_meant = until_s is None or modified_s <= until_s
+    if not is_meant:
+        raise RequestError(412, "precondition_failed", f"{name[:200]!r} has changed: it is {etag} now")
+    if request.has_header(b"if-none-match"):
+        return matches_etag(request.header(b"if-none-match"), etag)
+    since_s = http_date(request.header(b"if-modified-since"))
+    return since_s is not None and modified_s <= since_s

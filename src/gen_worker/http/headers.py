@@ -5,6 +5,8 @@ what cannot be read counts as not sent.
 """
 
 import re
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 
 import msgspec
@@ -14,6 +16,7 @@ _PARAMETERS = re.compile(r'(?:[^;"]|"(?:[^"\\]|\\.)*"?)+')
 _QUALITY = re.compile(r"0(?:\.\d{0,3})?|1(?:\.0{0,3})?", re.ASCII)
 _ENTITY_TAG = re.compile(r'(?:W/)?("[^"]*")')
 MAX_PREFERRED_WAIT_S = 3600
+PREFERRED_WAIT_S = 60  # for `wait` without a number
 
 
 class MediaRange(msgspec.Struct, frozen=True, gc=False):
@@ -67,12 +70,15 @@ def media_type(content_type: str) -> str:
 
 @lru_cache(256)
 def parse_prefer(header: str) -> tuple[bool, int | None]:
-    """Whether to answer `respond-async`, and how many seconds to `wait`. The first of a name counts."""
+    """Whether to answer `respond-async`, and how many seconds to `wait`. The first of a name counts.
+
+    Both together mean: wait so long, then answer 202 (RFC 7240, 4.3). `wait` alone is a minute.
+    """
     seen: dict[str, str] = {}
     for part in _PARTS.findall(header):
         name, _, value = part.partition(";")[0].partition("=")
         seen.setdefault(name.strip().lower(), value.strip().strip('"').strip())
-    wait_s = whole_number(seen.get("wait", ""))
+    wait_s = PREFERRED_WAIT_S if seen.get("wait") == "" else whole_number(seen.get("wait", ""))
     return "respond-async" in seen, None if wait_s is None else min(wait_s, MAX_PREFERRED_WAIT_S)
 
 
@@ -81,6 +87,15 @@ def matches_etag(if_none_match: str, etag: str) -> bool:
     if if_none_match.strip() == "*":
         return True
     return etag.removeprefix("W/") in _ENTITY_TAG.findall(if_none_match)
+
+
+def http_date(text: str) -> float | None:
+    """The Unix time that a date says (RFC 9110, 5.6.7); None for what is none."""
+    try:
+        found = parsedate_to_datetime(text)
+        return found.replace(tzinfo=found.tzinfo or UTC).timestamp()  # a date without a zone, as in asctime's form, is in UTC
+    except (ValueError, IndexError, TypeError, OverflowError):  # it knows more forms than HTTP has, and fails in each its own way
+        return None
 
 
 def whole_number(text: str) -> int | None:

@@ -15,6 +15,7 @@ from gen_orchestrator.api.exports import ExportRoutes
 from gen_orchestrator.api.files import FileRoutes
 from gen_orchestrator.api.models import ModelRoutes
 from gen_orchestrator.api.releases import ReleaseRoutes
+from gen_orchestrator.api.run_list import RunList
 from gen_orchestrator.api.runs import RunRoutes
 from gen_orchestrator.api.workers import WorkerRoutes
 from gen_orchestrator.domain.access import Caller, Scope
@@ -51,6 +52,7 @@ class Rooms(msgspec.Struct, frozen=True):
     """The handlers of all routes, by what they are about."""
 
     runs: RunRoutes
+    run_list: RunList
     files: FileRoutes
     workers: WorkerRoutes
     admin: AdminRoutes
@@ -101,7 +103,7 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
     releases, builds, models, keys = rooms.releases, rooms.builds, rooms.models, rooms.keys
     invoke = guard("invoke", runs.invoke)
     asked: Sequence[tuple[Scope | None, str, str, Handler]] = [
-        ("invoke", "GET", "/v1/runs", runs.list),
+        ("invoke", "GET", "/v1/runs", rooms.run_list.list),
         ("invoke", "GET", "/v1/runs/{run_id}", runs.get),
         ("invoke", "PUT", "/v1/runs/{run_id}", runs.put),
         ("invoke", "GET", "/v1/runs/{run_id}/events", runs.events),

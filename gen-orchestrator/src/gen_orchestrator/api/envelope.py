@@ -45,13 +45,14 @@ def read_invocation(body: bytes, path: str, bytes_schema: dict[str, Any] | None 
     if not isinstance(value, dict):
         raise RequestError(400, "validation", f"the body is a {_kind(value)}; expected a JSON object", error="invalid_json")
     options = InvokeOptions()
+    # As in the runner's contract: with an object or a list at `payload` it is an envelope, with anything else the payload itself.
     name = "payload" if "payload" in value else "input" if "input" in value and value.keys() - {"input"} <= _OPTIONS else ""
     if name and isinstance(value[name], dict):
         payload = value.pop(name)
         options = _options(value)
         value = payload
-    elif name == "payload":
-        raise RequestError(400, "validation", f"payload is a {_kind(value[name])}; expected a JSON object", error="invalid_payload")
+    elif name == "payload" and isinstance(value[name], list):
+        raise RequestError(400, "validation", "payload is a list; expected a JSON object", error="invalid_payload")
     fingerprint = hashlib.blake2b(path.encode() + b"\0" + body, digest_size=16).hexdigest()
     try:
         payload = _encode(value if bytes_schema is None else with_bytes(value, bytes_schema))

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from gen_worker.json_keys import first_duplicate_key
+from gen_worker.json_keys import first_duplicate_key, has_key_twice
 
 MAX_DEPTH = 64
 MAX_NODES = 200_000  # objects, lists and keys
@@ -25,11 +25,8 @@ PLACE_BYTES = 1 << 20  # in longer texts it is not said where a key stands twice
 
 T = TypeVar("T")
 _decode = msgspec.json.Decoder().decode
-_encode = msgspec.json.Encoder().encode
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _PLAIN = (str, int, float, type(None))
-# A key that is not followed by `":` at once, and quotes and colons (in strings) that are written as escapes.
-_HIDES_KEYS = (b" :", b"\n:", b"\t:", b"\r:", b"\\u0022", b"\\u003")
 
 
 class JsonError(ValueError):
@@ -69,15 +66,8 @@ def read_json(data: bytes) -> Any:
 
 
 def _has_key_twice(data: bytes, value: Any) -> bool:
-    """Written again, a value has each key once. Each key ends in `":`, and in strings of both texts those two stand equally often."""
-    if data.count(b":") < 2:
-        return False
-    if not any(each in data for each in _HIDES_KEYS):
-        try:
-            return data.count(b'":') != _encode(value).count(b'":')
-        except OverflowError:
-            pass  # a whole number that cannot be written
-    return _count(data) != _keys_of(value)
+    found = has_key_twice(data, value)
+    return _count(data) != _keys_of(value) if found is None else found
 
 
 def _keys_of(value: Any) -> int:

@@ -1,4 +1,4 @@
-"""Runs over HTTP: invoke, look, list, cancel, retry."""
+"""Runs over HTTP: invoke, look, cancel, retry."""
 
 import asyncio
 import hashlib
@@ -28,26 +28,21 @@ from gen_orchestrator.scheduling.dispatcher import Dispatcher
 from gen_orchestrator.scheduling.intake import AdmissionError, Submitted
 from gen_orchestrator.scheduling.open_run import OpenRun
 from gen_orchestrator.scheduling.waits import Waits
-from gen_orchestrator.store.base import RunFilter, RunStore, StoreError, StoreFullError, StoreUnavailableError
-from gen_worker.contract.run import InvokeOptions, RunPage
+from gen_orchestrator.store.base import RunStore, StoreError, StoreFullError, StoreUnavailableError
+from gen_worker.contract.run import InvokeOptions
 from gen_worker.http.asgi import Request, RequestError
 from gen_worker.http.headers import matches_etag, parse_prefer, preferred, whole_number
 from gen_worker.http.idempotency import idempotency_key
-from gen_worker.names import did_you_mean, is_run_id
+from gen_worker.names import is_run_id
 from gen_worker.net.public_urls import BlockedURLError
 
 MAX_BODY_BYTES = 32 << 20  # of JSON; twice what a payload may have, as numbers and base64 are longer in it
 DEFAULT_WAIT_S = 60
 MAX_WAIT_S = 3600
 CANCEL_WAIT_S = 12.0
-PAGE_SIZE = 50
-MAX_PAGE_SIZE = 500
-MAX_PAGE_BYTES = 8 << 20  # of payloads and outputs; beyond, the page ends early with a cursor
 EVENT_STREAM = "text/event-stream"
 NDJSON = "application/x-ndjson"
 TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-STATUSES = ("queued", "starting", "running", "succeeded", "failed", "canceled", "expired")
-_STATES = {"starting": "leased", "running": "leased"}
 
 # Seeded by the system, since asking it for each id costs as much as accepting a run.
 _random = random.Random(random.SystemRandom().getrandbits(256))  # noqa: S311 - ids, not secrets
@@ -67,7 +62,7 @@ class WebhookReceivers(Protocol):
 
 
 class RunRoutes:
-    """Handlers of `/v1/<owner>/<endpoint>/<function>[:tag]` and `/v1/runs`."""
+    """Handlers of `/v1/<owner>/<endpoint>/<function>[:tag]` and of single runs."""
 
     def __init__(
         self,
@@ -161,7 +156,7 @@ class RunRoutes:
                 await open_run.wait(wait_s)
                 run = open_run.run
         accept = request.header(b"accept")
-        if accept and await self._streams.send_only_file(request, run, accept):
+        if accept and await self._streams.send_only_file(request, run, accept, {}):
             return
         waits = self._waits.of(open_run) if open_run is not None and not run.is_final else None
         body = shown.run_json(run, open_run, with_input=True, wait=waits)
@@ -171,41 +166,6 @@ class RunRoutes:
             await request.answer(304, b"", headers=headers)
             return
         await request.answer(200, body, headers=headers)
-
-    async def list(self, request: Request) -> None:
-        """`GET /v1/runs?status=&function=&owner=&endpoint=&cursor=&limit=&include=input`."""
-        query = request.query()
-        status = query.get("status", "")
-        if status and status not in STATUSES:
-            near = did_you_mean(status, STATUSES)
-            raise RequestError(400, "validation", f"status={status[:40]!r}.{near} Expected one of: {', '.join(STATUSES)}")
-        limit = whole_number(query.get("limit", str(PAGE_SIZE)))
-        if limit is None or not 1 <= limit <= MAX_PAGE_SIZE:
-            raise RequestError(400, "validation", f"limit={query['limit'][:20]!r}; expected a number from 1 to {MAX_PAGE_SIZE}")
-        include = query.get("include", "")
-        if include not in ("", "input"):
-            raise RequestError(400, "validation", f"include={include[:40]!r}; expected: input")
-        caller = caller_of(request)
-        names = {name: _no_nul(name, query.get(name, "")) for name in ("owner", "endpoint", "function", "cursor")}
-        names["owner"] = caller.own(names["owner"])
-        states = (_STATES.get(status, status),) if status else ()
-        wanted = RunFilter(**names, states=states, limit=limit + 1, max_bytes=MAX_PAGE_BYTES)
-        found = await asyncio.to_thread(self._store.list_runs, wanted)
-        last = await asyncio.to_thread(self._store.get, wanted.cursor) if wanted.cursor and not found else None
-        if wanted.cursor and not found and (last is None or not caller.sees(last.owner)):
-            detail = f"cursor={wanted.cursor[:40]!r} names a run that is kept no more; begin again without a cursor"
-            raise RequestError(400, "validation", detail)
-        runs = _page_of(found, limit)
-        rows = [(run, self._dispatcher.open.get(run.id)) for run in runs]
-        size_bytes = sum(len(run.payload) + len(run.output) for run in runs)
-
-        def shown_page() -> bytes:
-            objects = [shown.run_object(run, open_run, with_input=bool(include)) for run, open_run in rows]
-            if status in _STATES:
-                objects = [each for each in objects if each.status == status]
-            return msgspec.json.encode(RunPage(objects, runs[-1].id if len(runs) < len(found) else None))
-
-        await request.answer(200, await aside(size_bytes, shown_page))
 
     async def cancel(self, request: Request) -> None:
         """`POST /v1/runs/{run_id}/cancel`: answers when the run is over, or when it has had its time to stop."""
@@ -356,23 +316,23 @@ class RunRoutes:
         prefer = request.header(b"prefer")
         respond_async, wait_s = parse_prefer(prefer) if prefer else (False, None)
         headers = {"location": f"/v1/runs/{run.id}", **(more or {})}
-        if respond_async:
-            headers["preference-applied"] = "respond-async"
-        elif wait_s is not None:
-            headers["preference-applied"] = f"wait={wait_s}"
-        if open_run is not None and not respond_async:
+        applied = ["respond-async"] * respond_async + ([] if wait_s is None else [f"wait={wait_s}"])
+        if applied:
+            headers["preference-applied"] = ", ".join(applied)
+        at_once = respond_async and wait_s is None
+        if open_run is not None and not at_once:
             await open_run.wait(DEFAULT_WAIT_S if wait_s is None else wait_s)
             run = open_run.run
         if open_run is not None and open_run.volatile and not run.is_final:
             await self._keep(open_run)
             run = open_run.run
-        if not run.is_final or respond_async:
+        if not run.is_final or at_once:
             await request.answer(202, shown.run_json(run, open_run), headers=headers)
             return
         status = shown.http_status(run)
         if status in (429, 503):
             headers["retry-after"] = "1"
-        if accept and await self._streams.send_only_file(request, run, accept):
+        if accept and await self._streams.send_only_file(request, run, accept, headers):
             return
         await request.answer(status, shown.run_json(run, open_run), headers=headers)
 
@@ -394,22 +354,6 @@ def _shown_delivery(delivery: Delivery, run: Run, url: str) -> dict[str, object]
 
 def _time(unix_s: float) -> str:
     return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _page_of(found: list[Run], limit: int) -> list[Run]:
-    """As many as fit into a page, one at least; the store gives one more than that."""
-    size_bytes = 0
-    for index, run in enumerate(found):
-        size_bytes += len(run.payload) + len(run.output)
-        if index == limit or (index and size_bytes > MAX_PAGE_BYTES):
-            return found[:index]
-    return found
-
-
-def _no_nul(name: str, value: str) -> str:
-    if "\0" in value:
-        raise RequestError(400, "validation", f"{name}={value[:40]!r}: no name holds a NUL character")
-    return value
 
 
 def _function_and_tag(name: str) -> tuple[str, str]:

@@ -7,6 +7,7 @@ the worker, and the worker sends the rest again, so that numbers have no gap: `<
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -43,6 +44,9 @@ class RunStreams:
         ndjson = preferred(request.header(b"accept"), ("application/x-ndjson", "text/event-stream")) == "application/x-ndjson"
         writer = _Writer(request, run, open_run, ndjson=ndjson, cursor=cursor)
         await request.start(NDJSON if ndjson else sse.MEDIA_TYPE, {"x-run-id": run.id, "location": f"/v1/runs/{run.id}"})
+        if request.scope["method"] == "HEAD":
+            await writer.cut()
+            return
         gone: asyncio.Future[None] = asyncio.ensure_future(_left(request))
         try:
             if open_run is None or open_run.feed.dropped:
@@ -54,7 +58,7 @@ class RunStreams:
         finally:
             gone.cancel()
 
-    async def send_only_file(self, request: Request, run: Run, accept: str) -> bool:
+    async def send_only_file(self, request: Request, run: Run, accept: str, headers: Mapping[str, str]) -> bool:
         """Answer with the run's only output file where the caller accepts its type; whether that was so."""
         if run.state is not RunState.SUCCEEDED or not run.output:
             return False
@@ -65,7 +69,8 @@ class RunStreams:
         kind = str(found[0].get("mime_type") or "")
         if path is None or not kind or not asks_for(accept, kind):
             return False
-        await send_file(request, path, {"content-type": kind, "x-run-id": run.id, "x-content-type-options": "nosniff"})
+        own = {"content-type": kind, "x-run-id": run.id, "x-content-type-options": "nosniff", "vary": "accept"}
+        await send_file(request, path, {**headers, **own})
         return True
 
     def _stored(self, run_id: str) -> list[Entry]:
