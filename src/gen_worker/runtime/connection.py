@@ -17,7 +17,7 @@ from gen_worker.runtime.seeds import Backoff, Seeds
 from gen_worker.transport.stream import Ended, Lost, MessageStream, Moved, Refused, StreamOverError, TooLarge
 from gen_worker.wire import codec
 from gen_worker.wire.messages import Event, Registration, Single
-from gen_worker.wire.outbox import Outbox
+from gen_worker.wire.outbox import MAX_MESSAGES, Outbox
 from gen_worker.wire.worker_session import Ignored, Peer, WorkerEffect, WorkerSession
 
 PLAIN_AFTER_S = 0.25  # without a Hello for so long, the scheduler is taken to know no extensions
@@ -318,25 +318,36 @@ class Connection:
                 if self._lingering is not None:
                     self._lingering.cancel()
                     self._lingering = None
-                # What was said before a registration goes before it, as much as one message holds: peers read "it is ready", then the list.
-                while await self._send_waiting(stream, session) or self._heartbeat_due:
+                while self._heartbeat_due or await self._send_waiting(stream, session):
                     if self._heartbeat_due:
                         self._heartbeat_due = False
-                        await stream.send(self._registration(is_heartbeat=True))
+                        await self._send_registration(stream, session)
         except StreamOverError:
             return
 
-    async def _send_waiting(self, stream: ClosableStream, session: WorkerSession) -> bool:
-        """Send one message of what waits; False when nothing does."""
-        out = session.outgoing(SEND_BYTES)
+    async def _send_registration(self, stream: ClosableStream, session: WorkerSession) -> None:
+        """Say what the worker is at this moment: after all that was said until now, before all that is said from now on. Peers rely on it:
+        they read "it is ready" and then the list with it. While much waits on a slow stream, heartbeats repeat what was last told."""
+        before, told, data = len(self.outbox), self._registered, self._registration(is_heartbeat=True)
+        said_s = time.monotonic()
+        while before > 0 and (sent := await self._send_waiting(stream, session, before)):
+            before -= sent
+            if told is not None and time.monotonic() - said_s >= self._policy.heartbeat_s:
+                said_s = time.monotonic()
+                await stream.send(codec.encode(msgspec.structs.replace(told, is_heartbeat=True)))
+        await stream.send(data)
+
+    async def _send_waiting(self, stream: ClosableStream, session: WorkerSession, most: int = MAX_MESSAGES) -> int:
+        """Send one message with at most so many of those that wait; how many it carried, 0 when nothing may be sent."""
+        out = session.outgoing(SEND_BYTES, most)
         if out is None:
-            return False
+            return 0
         message, taken = out
         data = codec.encode_sendable(message, self._note_unencodable)
         self._largest_bytes = max(self._largest_bytes, len(data))
         await stream.send(data)
         session.sent(taken, time.monotonic())
-        return True
+        return len(taken.messages)
 
     def _registration(self, *, is_heartbeat: bool) -> bytes:
         """What the worker is now. Where that cannot be told, what it last was: the scheduler must not lose a worker over a number."""

@@ -17,6 +17,7 @@ MAX_UNCONFIRMED = 4 * ROOM_MESSAGES
 # notices a silent peer within this time.
 UNSURE_S = 30.0
 MAX_UNSURE = 1024
+MAX_MESSAGES = 1024  # in one batch
 MARKED_BYTES = 1 << 20  # a message of this size is remembered after it was written: it may be what ends the stream
 DEFAULT_LIMIT_BYTES = 16 << 20
 OVERHEAD_BYTES = 16 << 10  # at most so much is around an output: ids, the batch, the frame
@@ -169,7 +170,7 @@ class Outbox:
         else:
             self._on_room.append(callback)
 
-    def take(self, max_bytes: int, max_messages: int = 1024) -> Taken | None:
+    def take(self, max_bytes: int, max_messages: int = MAX_MESSAGES) -> Taken | None:
         """The next messages for the stream, at least one if any waits; None when none may be sent now."""
         if not self._queue and not self._resend:
             return None

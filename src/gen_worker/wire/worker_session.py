@@ -37,7 +37,7 @@ from gen_worker.wire.messages import (
     UnloadModel,
     UrlRefreshResponse,
 )
-from gen_worker.wire.outbox import Outbox, Taken
+from gen_worker.wire.outbox import MAX_MESSAGES, Outbox, Taken
 
 ROTATE_TYPES = ("worker.jwt.rotate", "worker_jwt.rotate")
 _Command = (
@@ -121,14 +121,14 @@ class WorkerSession:
             return [effect for single in message.messages for effect in self._receive(single)]
         return self._receive(message)
 
-    def outgoing(self, max_bytes: int) -> tuple[Message, Taken] | None:
+    def outgoing(self, max_bytes: int, max_messages: int = MAX_MESSAGES) -> tuple[Message, Taken] | None:
         """The next message for the stream, and what of the outbox it carries; None when there is nothing to send now."""
         if self.peer is Peer.UNKNOWN:
             return None
         if self.peer is Peer.PLAIN:
             taken = self._outbox.take(max_bytes, 1)
             return None if taken is None else (taken.messages[0], taken)
-        taken = self._outbox.take(max_bytes)
+        taken = self._outbox.take(max_bytes, max_messages)
         return None if taken is None else (Batch(taken.messages, taken.first_seq), taken)
 
     def sent(self, taken: Taken, now_s: float) -> None:
