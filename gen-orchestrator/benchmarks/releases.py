@@ -81,6 +81,9 @@ async def moves(url: str, releases: list[str], count: int, rate: float) -> dict[
                         sent += 1
                     await asyncio.sleep(0.002)
 
+        for release_id in reversed(releases):  # both have workers then
+            moved = await http.put(TAG, json={"release_id": release_id, "breaking": True})
+            moved.raise_for_status()
         calling = asyncio.create_task(callers())
         took: list[float] = []
         for number in range(count):

@@ -28,6 +28,7 @@ from gen_worker.log import Log
 
 OWNER = "local"
 DRAIN_S = 20.0
+LINGER_S = 30.0  # for which a worker of the release before a promote is kept: a rollback finds it
 STORE_AGAIN_S = 1.0
 
 
@@ -120,7 +121,7 @@ class Platform:
             ),
             self._log,
             on_lead=self.folders.take,
-            on_tag_moved=self.folders.offer_tagged,
+            on_tag_moved=lambda: self.folders.offer_tagged(LINGER_S),
             trace=Trace(record.write, time.time) if record is not None else None,
         )
         await node.start()

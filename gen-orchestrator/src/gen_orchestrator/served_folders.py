@@ -138,8 +138,9 @@ class ServedFolders:
                 )
         return found
 
-    def offer_tagged(self) -> None:
-        """Have workers ready for what tags point at. Of other releases they start when a run asks for one of them (`function@release`)."""
+    def offer_tagged(self, linger_s: float = 0.0) -> None:
+        """Have workers ready for what tags point at; those of what a tag has just left stay for `linger_s`. Of other releases they start
+        when a run asks for one of them (`function@release`)."""
         term = self._term
         if term is None or term.over.done():
             return
@@ -150,7 +151,7 @@ class ServedFolders:
             if folder.is_dir() and keeper.launch_of(release.release_id) is None:  # published, or of an earlier start
                 self._launch(term, release, Snapshot(folder, release.manifest, interpreter_of(folder)))
             if release.release_id not in in_use:
-                keeper.withdraw(release.release_id)
+                keeper.withdraw(release.release_id, linger_s)
             elif folder.is_dir():
                 keeper.keep_ready(release.release_id)
             else:  # runs that wait for it, `cozyctl ps` and the screen say so

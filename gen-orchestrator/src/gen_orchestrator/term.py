@@ -65,6 +65,8 @@ from gen_worker.log import Log
 from gen_worker.wire.messages import ReleaseConfig, ResolvedModel
 
 TAKEOVER_GRACE_S = 10.0
+PREPARE_S = 60.0
+FAILURE_CHARACTERS = 2000
 OPERATOR_KEY = "operator.key"
 HUB_TOKEN_LIFE_S = 90 * 24 * 3600
 MODELS_OF = "-"  # in the place of a run: such a token saves no files
@@ -112,6 +114,7 @@ class Term:
         self._metrics = metrics
         self._trace = tracing.recorder()
         self._log = log
+        self._clock = clock
         self.over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.trouble = ""  # why the store takes nothing at present
         self.registry = registry
@@ -182,7 +185,7 @@ class Term:
             FileRoutes(files, file_tokens),
             WorkerRoutes(self.pool, self.keeper, tokens.jwks, lambda worker_id: self._owner_of(release_of(worker_id))),
             admin,
-            ReleaseRoutes(self.registry, keys, self._tag_moved),
+            ReleaseRoutes(self.registry, keys, self._prepare, self._tag_moved),
             BuildRoutes(self._builds, keys, settings.owner),
             ModelRoutes(models, urls),
             KeyRoutes(keys, settings.owner),
@@ -250,6 +253,23 @@ class Term:
 
     def _config_of(self, release_id: str) -> ReleaseConfig | None:
         return release_config(self.registry.manifest(release_id))
+
+    async def _prepare(self, release_id: str) -> str:
+        """Have a worker of this release ready; "" once one is there, or is slow to come; else why its code does not start."""
+        if not self.keeper.is_startable(release_id):
+            return ""
+        self.keeper.failures.pop(release_id, None)
+        self.keeper.keep_ready(release_id)
+        deadline_s = self._clock.now_s() + PREPARE_S
+        while self._clock.now_s() < deadline_s:
+            if any(worker.link is not None for worker in self.pool.of_release(release_id)):
+                return ""
+            if why := self.keeper.failures.get(release_id):
+                if release_id not in self.registry.in_use():
+                    self.keeper.withdraw(release_id)
+                return why[-FAILURE_CHARACTERS:]
+            await asyncio.sleep(0.02)
+        return ""
 
     def _tag_moved(self, tag: Tag) -> None:
         if self.fitness.resume(tag.release_id):

@@ -124,3 +124,38 @@ def test_a_build_is_canceled(platform: PlatformProcess, tmp_path: Path) -> None:
     assert child.stderr is not None
     child.stderr.close()
     assert platform.http.get(f"/v1/builds/{running['build_id']}").json()["status"] == "canceled"
+
+
+def worker_ids(platform: PlatformProcess, release_id: str) -> set[str]:
+    return {each["worker_id"] for each in platform.http.get("/v1/workers").json()["data"] if each["release_id"] == release_id}
+
+
+def test_a_promote_waits_for_a_worker_and_a_rollback_finds_the_old_one(platform: PlatformProcess, tmp_path: Path) -> None:
+    folder = write_hello(tmp_path / "swap", "swap")
+    old = verb(platform, "publish", cwd=folder).stdout.strip()
+    assert greet(platform, "swap") == "hello you"
+    mine = worker_ids(platform, old)
+    new = verb(platform, "publish", cwd=write_hello(folder, "swap", HELLO.replace("hello", "hi"))).stdout.strip()
+    assert worker_ids(platform, new) == set(), "what nobody calls has no worker"
+    assert verb(platform, "promote", new).returncode == 0
+    assert worker_ids(platform, new) != set()
+    assert verb(platform, "rollback", "local/swap").returncode == 0
+    assert greet(platform, "swap") == "hello you"
+    assert worker_ids(platform, old) == mine
+
+
+def test_a_release_that_cannot_start_gets_no_tag(platform: PlatformProcess, tmp_path: Path) -> None:
+    folder = write_hello(tmp_path / "dies", "dies")
+    old = verb(platform, "publish", cwd=folder).stdout.strip()
+    dies = "import os, sys\nif os.environ.get('WORKER_JWT'):\n    sys.exit('no licence for this machine')\n" + HELLO
+    new = verb(platform, "publish", cwd=write_hello(folder, "dies", dies)).stdout.strip()
+    assert new not in ("", old)
+    refused = verb(platform, "promote", new)
+    assert refused.returncode == 1
+    assert "no licence for this machine" in refused.stderr
+    assert "--now" in refused.stderr
+    assert greet(platform, "dies") == "hello you"
+    assert verb(platform, "promote", new, "--now").returncode == 0
+    assert platform.http.get("/v1/tags", params={"endpoint": "dies"}).json()["data"][0]["release_id"] == new
+    assert verb(platform, "rollback", "local/dies").returncode == 0
+    assert greet(platform, "dies") == "hello you"

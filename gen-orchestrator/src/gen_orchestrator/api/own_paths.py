@@ -112,7 +112,7 @@ _EXPORT = _object(
     release={"type": "object"},
     events={"type": "array", "items": {"type": "object"}},
 )
-_MOVE = _object("release_id", release_id=_TEXT, expected=_OPTIONAL, breaking={"type": "boolean"})
+_MOVE = _object("release_id", release_id=_TEXT, expected=_OPTIONAL, breaking={"type": "boolean"}, now={"type": "boolean"})
 _STATUS = _object(
     "version open_runs lanes workers tags",
     version=_TEXT,

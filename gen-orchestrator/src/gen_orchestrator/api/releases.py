@@ -5,7 +5,7 @@ for by `"breaking": true`; back to a release that the tag pointed at before, it 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -26,17 +26,23 @@ MAX_BODY_BYTES = 64 << 10
 
 
 class MoveTag(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of a tag move. `expected`: the release that the tag must point at now, `""` for none; `breaking`: callers may break."""
+    """The body of a tag move. `expected`: the release that the tag must point at now, `""` for none; `breaking`: callers may break;
+    `now`: whether or not a worker of the release is ready."""
 
     release_id: str
     expected: str | None = None
     breaking: bool = False
+    now: bool = False
 
 
 class ReleaseRoutes:
-    """Handlers of `/v1/releases`, `/v1/tags` and `/v1/endpoints/.../tags/...`. `on_tag_moved` is called after each move."""
+    """Handlers of `/v1/releases`, `/v1/tags` and `/v1/endpoints/.../tags/...`. `prepare` has a worker of a release ready, and says what
+    prevents it, "" where nothing does; `on_tag_moved` is called after each move."""
 
-    def __init__(self, registry: Registry, keys: Keys, on_tag_moved: Callable[[Tag], None]) -> None:
+    def __init__(
+        self, registry: Registry, keys: Keys, prepare: Callable[[str], Awaitable[str]], on_tag_moved: Callable[[Tag], None]
+    ) -> None:
+        self._prepare = prepare
         self._keys = keys
         self._registry = registry
         self._on_tag_moved = on_tag_moved
@@ -105,6 +111,8 @@ class ReleaseRoutes:
         try:
             if not wanted.breaking:
                 await asyncio.to_thread(self._check_callers, *names, wanted.release_id)
+            if not wanted.now:
+                await self._be_ready(names, wanted.release_id)
             tag = await asyncio.to_thread(lambda: self._registry.move(*names, wanted.release_id, expected=wanted.expected))
         except NotFoundError as exc:
             raise RequestError(404, "not_found", str(exc)) from None
@@ -116,6 +124,20 @@ class ReleaseRoutes:
         )
         self._on_tag_moved(tag)
         await request.answer(200, msgspec.json.encode(tag))
+
+    async def _be_ready(self, names: tuple[str, str, str, str], release_id: str) -> None:
+        """Have a worker of the release before callers come to it. One that cannot start keeps the tag where it is."""
+        function = names[2]
+        if self._entry(release_id, function) is None:
+            return  # the move itself says so
+        why = await self._prepare(release_id)
+        if why:
+            raise RequestError(
+                409,
+                "release_not_ready",
+                f"{release_id} cannot serve: {why}",
+                hint='the tag stays; to move it all the same, send "now": true (cozyctl promote --now)',
+            )
 
     def _check_callers(self, owner: str, endpoint: str, function: str, tag: str, release_id: str) -> None:
         history = self._registry.history(owner, endpoint, function, tag)

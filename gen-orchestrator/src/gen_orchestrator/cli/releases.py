@@ -64,9 +64,10 @@ def tags(endpoint: str | None, history: bool, url: str, as_json: bool) -> int:
 @function_option
 @tag_option
 @click.option("--breaking", is_flag=True, help="Also where callers of the tag break.")
+@click.option("--now", is_flag=True, help="Also before a worker of the release is ready.")
 @url_option
 @json_option
-def promote(release: str, functions: tuple[str, ...], tag: str, breaking: bool, url: str, as_json: bool) -> int:
+def promote(release: str, functions: tuple[str, ...], tag: str, breaking: bool, now: bool, url: str, as_json: bool) -> int:
     """Point a tag of each function at RELEASE, such as hello-1a2b3c4d5e6f, or at what another tag points at, such as local/hello:dev."""
     api = Api(url)
     targets = _targets(api, release, functions)
@@ -74,7 +75,7 @@ def promote(release: str, functions: tuple[str, ...], tag: str, breaking: bool, 
         return fail(f"{release} has no function to promote", EXIT_NOT_FOUND, as_json=as_json, code="not_found")
     moved = []
     for target in targets:
-        body = {"release_id": target["release_id"], "breaking": breaking}
+        body = {"release_id": target["release_id"], "breaking": breaking, "now": now}
         moved.append(api.put(_tag_path({**target, "tag": tag}), body))
         if not as_json:
             _tell(moved[-1])
@@ -87,11 +88,12 @@ def promote(release: str, functions: tuple[str, ...], tag: str, breaking: bool, 
 
 @click.command("rollback", cls=ApiVerb)
 @click.argument("endpoint", metavar="OWNER/ENDPOINT[/FUNCTION]")
+@click.option("--now", is_flag=True, help="Also before a worker of the release is ready.")
 @click.option("--to", "wanted", metavar="RELEASE", help="Which release. By default the one at which the tag pointed before.")
 @tag_option
 @url_option
 @json_option
-def rollback(endpoint: str, wanted: str | None, tag: str, url: str, as_json: bool) -> int:
+def rollback(endpoint: str, now: bool, wanted: str | None, tag: str, url: str, as_json: bool) -> int:
     """Point a tag at the release before; of one function, or of each that has one."""
     owner, name, *rest = (*_endpoint(endpoint), *endpoint.split("/")[2:])
     api = Api(url)
@@ -108,7 +110,7 @@ def rollback(endpoint: str, wanted: str | None, tag: str, url: str, as_json: boo
         if before is None:
             say(f"{each['function']}:{tag} has pointed at {each['release_id']} alone: it stays")
             continue
-        moved.append(api.put(_tag_path(each), {"release_id": before, "expected": each["release_id"]}))
+        moved.append(api.put(_tag_path(each), {"release_id": before, "expected": each["release_id"], "now": now}))
         if not as_json:
             _tell(moved[-1])
     if as_json:

@@ -120,11 +120,22 @@ class Keeper:
     def launch_of(self, release_id: str) -> Launch | None:
         return self._launches.get(release_id)
 
-    def withdraw(self, release_id: str) -> None:
-        """Nothing points at this release any more: its workers go when their runs are over."""
+    def withdraw(self, release_id: str, linger_s: float = 0.0) -> None:
+        """Nothing points at this release any more: its workers go when their runs are over. One that was kept ready until now stays for
+        `linger_s` of idleness, should the tag move back."""
+        launch = self._launches.get(release_id)
+        if linger_s and launch is not None:
+            if release_id in self._eager:
+                self._busy_s[release_id] = self._clock.now_s() - max(0.0, launch.limits.idle_s - linger_s)
+        else:
+            self._busy_s.pop(release_id, None)
         self._eager.discard(release_id)
-        self._busy_s.pop(release_id, None)
         self.poke()
+
+    def is_startable(self, release_id: str) -> bool:
+        """Whether workers of this release are started here, and not by hand."""
+        launch = self._launches.get(release_id)
+        return launch is not None and launch.limits.most(len(self._gpus)) > 0
 
     def poke(self) -> None:
         """Something has changed: look now."""
