@@ -125,7 +125,7 @@ def brief(ctx: ActionContext, payload: Input) -> Output:
 def count(ctx: ActionContext, payload: Input) -> Iterator[Delta]:
     for number in range(payload.times):
         if payload.seconds:
-            time.sleep(payload.seconds)
+            pause(payload)
         yield Delta(number)
 
 @worker_function()
@@ -134,7 +134,7 @@ def words(ctx: ActionContext, payload: Input) -> Iterator[Word]:
     for number, word in enumerate(found, 1):
         ctx.progress(number / len(found))
         yield Word(word)
-        time.sleep(payload.seconds)
+        pause(payload)
 
 @worker_function()
 def tokens(ctx: ActionContext, payload: Input) -> Iterator[Delta]:
@@ -203,7 +203,7 @@ def save(ctx: ActionContext, payload: Input) -> Saved:
 @worker_function()
 def save_as(ctx: ActionContext, payload: Input) -> Saved:
     saved = Saved(file=ctx.save_bytes(payload.text, ctx.run_id.encode()))
-    time.sleep(payload.seconds)
+    pause(payload)
     return saved
 
 @worker_function()
@@ -214,6 +214,11 @@ def read(ctx: ActionContext, payload: Files) -> Read:
 @worker_function()
 def picture(ctx: ActionContext, payload: Input) -> Saved:
     return Saved(file=ctx.save_bytes(f"runs/{ctx.run_id}/outputs/dot.png", b"\\x89PNG" + bytes(96)))
+
+def pause(payload: Input) -> None:
+    if not 0 <= payload.seconds <= 3600:
+        raise ValueError("seconds: expected 0 to 3600")
+    time.sleep(payload.seconds)
 
 def note(payload: Input, line: str) -> list[str]:
     if not payload.folder:

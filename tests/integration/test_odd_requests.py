@@ -270,3 +270,17 @@ def test_a_refusal_is_read_after_the_whole_body_was_sent(runner: Runner) -> None
             client.sendall(f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {size}\r\nconnection: close\r\n\r\n".encode())
             client.sendall(b"x" * size)
             assert b" 404 " in client.recv(1 << 16).partition(b"\r\n")[0], path
+
+
+def test_a_request_right_behind_a_large_one_is_read_as_it_is(runner: Runner) -> None:
+    def request(text: bytes) -> bytes:
+        body = b'{"prompt":"%b"}' % text
+        return b"POST /v1/run/echo HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+
+    address = urlsplit(str(runner.http.base_url))
+    with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
+        connection.sendall(request(b"x" * (1 << 20)) + request(b"y" * 40_000) + request(b"last"))
+        received = b""
+        while b'"last"' not in received and (piece := connection.recv(1 << 20)):
+            received += piece
+    assert [received.count(status) for status in (b"HTTP/1.1 200", b"HTTP/1.1 400")] == [3, 0]

@@ -142,3 +142,21 @@ def test_hostile_bodies_keep_nobody_waiting(api: PlatformProcess) -> None:
         answer = api.http.post("/v1/local/probe/echo", content=body, headers=headers)
         assert answer.status_code == status, (body[:60], answer.text)
     assert api.invoke("echo", {"text": "still"}).json()["output"]["text"] == "still"
+
+
+@pytest.mark.parametrize(
+    "path", ["runs%0A", "runs/x%0A/events%0A", "files/local/a%0Ab", "files/local/a/b%0A", "runs/x/event", "keys/a/b", "me%0A"]
+)
+def test_a_path_that_is_none_is_not_found(api: PlatformProcess, path: str) -> None:
+    for method in ("GET", "POST", "DELETE"):
+        if method == "GET" or "files" not in path:
+            problem(api.http.request(method, f"/v1/{path}"), 404, "not_found")
+
+
+@pytest.mark.parametrize("tag", ["a:b", "brief%3Adev", "%0A", "%00", "x" * 300])
+def test_what_can_be_no_tag_of_a_model_is_no_server_error(api: PlatformProcess, tag: str) -> None:
+    model = "/v1/models/local/m/tags"
+    assert api.http.delete(f"{model}/{tag}").status_code in (400, 404)
+    problem(api.http.put(f"{model}/{tag}", json={"files": []}), 400, "validation")
+    for method in ("GET", "DELETE"):
+        assert api.http.request(method, f"/v1/models/local/{tag}").status_code in (400, 404)

@@ -65,7 +65,7 @@ def own_routes() -> dict[str, Schema]:
     """Paths of the runner itself. All may answer with a problem."""
     binary = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
     page = {"200": {"description": "The page to try the functions", "content": {"text/html": {"schema": {"type": "string"}}}}}
-    events = {"description": "Numbered events, and `done` with the run", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    events = {"description": "Numbered events, and `done` with the run", "content": {"text/event-stream": {}}}
     document = json_response("This document", {"type": "object"})
     return {
         "/v1/runs": _get("list_runs", "Runs, newest first", json_response("A page of runs", _LIST), query=("status", "function", "cursor")),

@@ -5,14 +5,15 @@ third of an echo run.
 """
 
 import asyncio
+import re
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
-from types import CoroutineType
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Mapping, Sequence
+from types import CoroutineType, MappingProxyType
 from typing import Any
 
 from starlette.datastructures import QueryParams
-from starlette.routing import Route, Router
-from starlette.types import Message, Receive, Scope, Send
+from starlette.routing import Match, Route, Router
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gen_worker.errors import FieldError, WorkerError
 from gen_worker.http.direct import DirectAnswer
@@ -252,8 +253,7 @@ class Shortcut:
 class _ByMethod:
     """The handlers of one path. OPTIONS says what is allowed; so does 405, the problem for any other method."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self) -> None:
         self.handlers: dict[str, Handler] = {}
 
     async def __call__(self, request: Request) -> None:
@@ -264,13 +264,38 @@ class _ByMethod:
             if method == "OPTIONS":
                 await request.answer(204, b"", headers={"allow": allowed})
                 return
-            detail = f"{method} is not possible at {self._path}; possible: {allowed}"
+            detail = f"{method} is not possible at {request.scope['path'][:200]}; possible: {allowed}"
             raise RequestError(405, "method_not_allowed", detail, headers={"allow": allowed})
         await handler(request)
 
 
-def build_router(routes: Sequence[tuple[str, str, Handler]], on_error: OnError, hosts: HostPolicy) -> Router:
-    """A router over `(method, path, handler)`; GET answers HEAD, too. Unknown paths and methods go to `on_error`."""
+class _WholePath(Route):
+    """Matches whole paths: Starlette's expressions leave a newline at the end unseen, and find none in a `{name:path}`."""
+
+    def __init__(self, path: str, endpoint: ASGIApp, never: Mapping[str, Collection[str]]) -> None:
+        super().__init__(path, endpoint)
+        self.path_regex = re.compile(self.path_regex.pattern.removesuffix("$") + r"\Z", re.DOTALL)
+        self._never = never
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, found = super().matches(scope)
+        if self._never and match is not Match.NONE:
+            parts = found["path_params"]
+            if any(parts.get(name) in values for name, values in self._never.items()):
+                return Match.NONE, {}
+        return match, found
+
+
+def build_router(
+    routes: Sequence[tuple[str, str, Handler]],
+    on_error: OnError,
+    hosts: HostPolicy,
+    never: Mapping[str, Collection[str]] = MappingProxyType({}),
+) -> Router:
+    """A router over `(method, path, handler)`; GET answers HEAD, too. Unknown paths and methods go to `on_error`.
+
+    `never`: by the name of a part of paths, what it never is, as paths of other things begin so.
+    """
 
     async def nowhere(request: Request) -> None:
         raise RequestError(404, "not_found", f"there is nothing at {request.scope['path'][:200]}", hint="see /docs or /openapi.json")
@@ -280,8 +305,9 @@ def build_router(routes: Sequence[tuple[str, str, Handler]], on_error: OnError, 
 
     table: dict[str, _ByMethod] = {}
     for method, path, handler in routes:
-        table.setdefault(path, _ByMethod(path)).handlers[method] = handler
-    return Router([Route(path, Endpoint(found, on_error, hosts)) for path, found in table.items()], default=unknown, redirect_slashes=False)
+        table.setdefault(path, _ByMethod()).handlers[method] = handler
+    found = [_WholePath(path, Endpoint(handlers, on_error, hosts), never) for path, handlers in table.items()]
+    return Router(found, default=unknown, redirect_slashes=False)
 
 
 def check_caller(request: Request, hosts: HostPolicy) -> None:

@@ -59,6 +59,7 @@ class Connection(asyncio.Protocol):
         self._head_bytes = 0
         self._began = False
         self._framing_bytes = self._body_bytes = 0
+        self._ended = 0  # requests that came whole
         self._unread_bytes = self._dropped_bytes = 0
         self.drained: asyncio.Event | None = None
         self._unparsed = b""  # it waits until fewer requests do
@@ -115,7 +116,7 @@ class Connection(asyncio.Protocol):
                 self._add_behind(behind)
 
     def _parse(self, data: bytes) -> None:
-        size_bytes, body_bytes = len(data), self._body_bytes
+        size_bytes, body_bytes, ended = len(data), self._body_bytes, self._ended
         if self._reading is None:
             if not self._began:
                 self._began, self.since_s = True, time.monotonic()
@@ -126,7 +127,7 @@ class Connection(asyncio.Protocol):
                 if self._head_bytes > self._limits.head_bytes:
                     self._refusal = (431, "head_too_large", f"the request's head has more than {self._limits.head_bytes} bytes")
                     raise _RefusedError
-            else:
+            elif ended == self._ended:  # else the piece holds the end of one body and the beginning of another
                 self._framing_bytes += size_bytes - (self._body_bytes - body_bytes)
                 if self._framing_bytes > 2 * self._limits.head_bytes + CHUNK_FRAME_BYTES * self._body_bytes:
                     self._refusal = (400, "invalid_request", "the body's chunks have more framing than content")
@@ -233,6 +234,7 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         exchange, self._reading = self._reading, None
         self._head_bytes = self._framing_bytes = self._body_bytes = 0
+        self._ended += 1
         self._began = False
         if exchange is not None:
             exchange.more_body = False

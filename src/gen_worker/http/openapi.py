@@ -147,7 +147,7 @@ def _answer(outputs: Schema, *, events: Schema | None = None, failed: bool = Fal
 def _operation(entry: FunctionEntry, text: str, payload: Schema, output: Schema, answer: Schema, errors: Schema) -> Schema:
     done = json_response("The run", answer)
     if entry.incremental_output:
-        done["content"]["text/event-stream"] = {"schema": {"type": "string"}, "x-event-data": {"output": output}}
+        done["content"]["text/event-stream"] = {"x-event-data": {"output": output}}
     return {
         "operationId": entry.python_name,
         "tags": ["functions"],

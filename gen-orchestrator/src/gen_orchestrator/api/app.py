@@ -166,7 +166,7 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         *plain,
         ("POST", "/v1/{owner}/{endpoint}/{function}", invoke),  # the last: other paths look like it
     ]
-    return _Front(Endpoint(invoke, on_error, hosts), build_router(routes, on_error, hosts))
+    return _Front(Endpoint(invoke, on_error, hosts), build_router(routes, on_error, hosts, {"owner": RESERVED}))
 
 
 def _of_public_cozyctl(deploys: DeployRoutes) -> list[tuple[Scope | None, str, str, Handler]]:

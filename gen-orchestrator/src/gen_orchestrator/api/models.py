@@ -6,7 +6,7 @@ import msgspec
 
 from gen_orchestrator.api.access import caller_of
 from gen_orchestrator.api.files import not_kept
-from gen_orchestrator.hub.models import ModelFile, ModelStore, NoVariantError, Repo, UnknownModelError, Version
+from gen_orchestrator.hub.models import ModelFile, ModelStore, NoVariantError, PushError, Repo, UnknownModelError, Version
 from gen_orchestrator.hub.signed_urls import SignedUrls
 from gen_worker.contract.hub import ArtifactRequest, HubFile, ModelAnswer, ModelRequest, SnapshotManifest
 from gen_worker.http.asgi import BodyReader, Request, RequestError
@@ -75,6 +75,8 @@ class ModelRoutes:
             freed = await asyncio.to_thread(self._store.remove, name.owner, name.repo, request.parts.get("tag", ""))
         except UnknownModelError as exc:
             raise RequestError(404, "not_found", str(exc), error="unknown_model") from None
+        except PushError as exc:
+            raise RequestError(400, "validation", str(exc)) from None
         await request.answer(200, msgspec.json.encode({"freed_bytes": freed}))
 
     async def put_blob(self, request: Request) -> None:

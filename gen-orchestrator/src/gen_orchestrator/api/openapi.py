@@ -67,7 +67,7 @@ def _invoke(entry: FunctionEntry, name: str, components: Components, run_schema:
     properties = {**run_schema["properties"], "output": shown, "input": {"anyOf": [payload, {"type": "null"}]}}
     run = components.add(f"{words}Run", {**run_schema, "properties": properties})
     done = json_response("The run, which has succeeded", run)
-    done["content"]["text/event-stream"] = {"schema": {"type": "string"}, "x-event-data": {"output": output}}
+    done["content"]["text/event-stream"] = {"x-event-data": {"output": output}}
     done["content"]["application/x-ndjson"] = {"schema": {"type": "string"}}
     either = {"anyOf": [run, {"$ref": REF.format(name="Problem")}]}
     responses: Schema = {status: json_response(text, either, "application/problem+json") for status, text in EITHER.items()}

@@ -144,7 +144,7 @@ _LOG = _object("worker_id lines next", worker_id=_TEXT, lines=_TEXTS, next=_NUMB
 
 def own_paths() -> dict[str, Schema]:
     """Paths of the API itself. All may answer with a problem."""
-    events: Schema = {"description": "Numbered events, and `done` with the run", "content": {"text/event-stream": {"schema": _TEXT}}}
+    events: Schema = {"description": "Numbered events, and `done` with the run", "content": {"text/event-stream": {}}}
     events["content"]["application/x-ndjson"] = {"schema": _TEXT}
     file: Schema = {"200": {"description": "Its bytes", "content": _BYTES}, "206": {"description": "A range of them", "content": _BYTES}}
     run = json_response("The run", RUN)
