@@ -272,7 +272,7 @@ class _ByMethod:
 class _WholePath(Route):
     """Matches whole paths: Starlette's expressions leave a newline at the end unseen, and find none in a `{name:path}`."""
 
-    def __init__(self, path: str, endpoint: ASGIApp, never: Mapping[str, Collection[str]]) -> None:
+    def __init__(self, path: str, endpoint: ASGIApp, never: Collection[str]) -> None:
         super().__init__(path, endpoint)
         self.path_regex = re.compile(self.path_regex.pattern.removesuffix("$") + r"\Z", re.DOTALL)
         self._never = never
@@ -280,8 +280,8 @@ class _WholePath(Route):
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, found = super().matches(scope)
         if self._never and match is not Match.NONE:
-            parts = found["path_params"]
-            if any(parts.get(name) in values for name, values in self._never.items()):
+            first: str = next(iter(found["path_params"].values()))
+            if first in self._never:
                 return Match.NONE, {}
         return match, found
 
@@ -294,7 +294,7 @@ def build_router(
 ) -> Router:
     """A router over `(method, path, handler)`; GET answers HEAD, too. Unknown paths and methods go to `on_error`.
 
-    `never`: by the name of a part of paths, what it never is, as paths of other things begin so.
+    `never`: by path, what its first parameter never is, as paths of other things begin so.
     """
 
     async def nowhere(request: Request) -> None:
@@ -306,7 +306,7 @@ def build_router(
     table: dict[str, _ByMethod] = {}
     for method, path, handler in routes:
         table.setdefault(path, _ByMethod()).handlers[method] = handler
-    found = [_WholePath(path, Endpoint(handlers, on_error, hosts), never) for path, handlers in table.items()]
+    found = [_WholePath(path, Endpoint(handlers, on_error, hosts), never.get(path, ())) for path, handlers in table.items()]
     return Router(found, default=unknown, redirect_slashes=False)
 
 

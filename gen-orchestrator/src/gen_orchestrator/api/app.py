@@ -27,6 +27,7 @@ from gen_worker.http.page import Page
 from gen_worker.http.problems import PROBLEM_JSON, problem
 from gen_worker.log import Log
 
+OF_FUNCTIONS = "/v1/{owner}/{endpoint}/{function}"
 CONSOLE = Path(__file__).parent / "console"
 RESERVED = frozenset(
     {
@@ -164,9 +165,9 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         *((method, path, guard(None, handler, worker_of)) for method, path, handler in of_workers),
         ("POST", "/api/v1/auth/password/login", rooms.deploys.login),
         *plain,
-        ("POST", "/v1/{owner}/{endpoint}/{function}", invoke),  # the last: other paths look like it
+        ("POST", OF_FUNCTIONS, invoke),  # the last: other paths look like it
     ]
-    return _Front(Endpoint(invoke, on_error, hosts), build_router(routes, on_error, hosts, {"owner": RESERVED}))
+    return _Front(Endpoint(invoke, on_error, hosts), build_router(routes, on_error, hosts, {OF_FUNCTIONS: RESERVED}))
 
 
 def _of_public_cozyctl(deploys: DeployRoutes) -> list[tuple[Scope | None, str, str, Handler]]:
