@@ -23,6 +23,7 @@ from gen_orchestrator.api.builds import BuildRoutes
 from gen_orchestrator.api.deploys import DeployRoutes
 from gen_orchestrator.api.exports import ExportRoutes
 from gen_orchestrator.api.files import FileRoutes
+from gen_orchestrator.api.gates import GateRoutes
 from gen_orchestrator.api.models import ModelRoutes
 from gen_orchestrator.api.releases import ReleaseRoutes
 from gen_orchestrator.api.run_list import RunList
@@ -37,6 +38,7 @@ from gen_orchestrator.domain.runs import Run, RunState
 from gen_orchestrator.domain.settings import FunctionSettings
 from gen_orchestrator.fleet.base import Fleet
 from gen_orchestrator.fleet.keeper import Keeper
+from gen_orchestrator.gates.goldens import Goldens
 from gen_orchestrator.hub.builders import ProcessBuilder
 from gen_orchestrator.hub.builds import Builds
 from gen_orchestrator.hub.files import FileToken, FileTokens, NotLeadingError, RunFiles
@@ -179,18 +181,21 @@ class Term:
         runs = RunRoutes(self.registry, self.dispatcher, store, RunStreams(store, files), receivers, waits, files)
         admin = AdminRoutes(self.registry, self.dispatcher, self.pool, metrics, fitness, self.keeper.failures)
         keys = self._access_keys = Keys(store, clock.unix_s)
+        goldens = Goldens(self.registry, self.dispatcher, store, fitness.paused, clock.unix_s)
+        releases = ReleaseRoutes(self.registry, keys, goldens, self._prepare, self._tag_moved)
         rooms = Rooms(
             runs,
             RunList(store, self.dispatcher.open),
             FileRoutes(files, file_tokens),
             WorkerRoutes(self.pool, self.keeper, tokens.jwks, lambda worker_id: self._owner_of(release_of(worker_id))),
             admin,
-            ReleaseRoutes(self.registry, keys, self._prepare, self._tag_moved),
+            releases,
             BuildRoutes(self._builds, keys, settings.owner),
             ModelRoutes(models, urls),
             KeyRoutes(keys, settings.owner),
-            DeployRoutes(self._builds, self.registry, keys, settings.data / "archives", settings.owner, self._tag_moved),
+            DeployRoutes(self._builds, self.registry, keys, goldens, settings.data / "archives", settings.owner, self._tag_moved),
             ExportRoutes(runs, self.registry, store),
+            GateRoutes(goldens, store, keys, runs, releases.release_of),
         )
         guard = Guard(keys, is_asking=settings.asks_for_keys)
         self.app: ASGIApp = build_app(rooms, guard, lambda request: _worker_of(file_tokens, request), settings.hosts, log)

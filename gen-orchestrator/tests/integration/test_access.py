@@ -15,7 +15,7 @@ OPEN = {("GET", "/livez"), ("GET", "/readyz"), ("GET", "/docs")}
 SIGNED = {("GET", "/v1/blobs/{digest}")}
 # What lists or makes things of one's own: another owner gets an answer, without anything of the first.
 OWN = {
-    ("GET", "/v1/runs"), ("GET", "/v1/status"), ("GET", "/v1/workers"), ("GET", "/v1/releases"), ("GET", "/v1/tags"), ("GET", "/v1/builds"),
+    ("GET", "/v1/runs"), ("GET", "/v1/goldens"), ("GET", "/v1/status"), ("GET", "/v1/workers"), ("GET", "/v1/releases"), ("GET", "/v1/tags"), ("GET", "/v1/builds"),
     ("GET", "/v1/models"), ("GET", "/v1/me"), ("GET", "/v1/keys"), ("POST", "/v1/keys"), ("GET", "/v1/audit"), ("GET", "/openapi.json"),
     ("POST", "/v1/endpoints/publish"), ("PUT", "/v1/blobs/{digest}"),
 }  # fmt: skip
@@ -62,7 +62,9 @@ def things(keyed: Keyed, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     assert listed.status_code == 204, listed.text
     file = {"path": "x", "size_bytes": 0, "blake3": "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"}
     assert keyed.ask(keyed.ours, "PUT", "/v1/models/local/toy/tags/latest", json={"files": [file]}).status_code == 200
+    golden = keyed.ask(keyed.ours, "POST", f"/v1/runs/{run['id']}/golden").json()
     return {
+        "golden_id": golden["golden_id"],
         "run_id": run["id"], "worker_id": run["worker_id"], "release_id": release, "other_id": release, "build_id": build["build_id"],
         "owner": "local", "endpoint": "probe", "function": "save", "tag": "prod", "repo": "toy", "key_id": keyed.our_key_id,
         "ref": f"runs/{run['id']}/outputs/note.txt", "digest": "blake3:" + "0" * 64,
@@ -85,7 +87,11 @@ def test_no_route_but_the_open_ones_answers_without_a_key(keyed: Keyed, things: 
 
 
 def test_owners_see_nothing_of_each_other(keyed: Keyed, things: dict[str, str]) -> None:
-    secrets = [things[name] for name in ("run_id", "worker_id", "release_id", "build_id", "key_id")] + ["secret-output", "toy", "probe"]
+    secrets = [things[name] for name in ("golden_id", "run_id", "worker_id", "release_id", "build_id", "key_id")] + [
+        "secret-output",
+        "toy",
+        "probe",
+    ]
     for method, path in routes(keyed):
         where = path.format(**things)
         options: dict[str, Any] = {}
@@ -106,7 +112,7 @@ def test_owners_see_nothing_of_each_other(keyed: Keyed, things: dict[str, str]) 
             if (method, path) not in OWN and secret in where:
                 continue  # what the caller has named is named back
             assert secret not in text or secret in ("toy", "probe"), (method, path, secret, answer.text[:500])
-    for path in ("/v1/runs", "/v1/workers", "/v1/releases", "/v1/tags", "/v1/models"):
+    for path in ("/v1/runs", "/v1/workers", "/v1/releases", "/v1/tags", "/v1/models", "/v1/goldens"):
         assert keyed.ask(keyed.theirs, "GET", path).json()["data"] == [], path
         assert keyed.ask(keyed.theirs, "GET", path, params={"owner": "local"}).json()["data"] == [], path
         assert keyed.ask(keyed.ours, "GET", path).json()["data"] != [], path

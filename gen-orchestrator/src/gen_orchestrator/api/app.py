@@ -13,6 +13,7 @@ from gen_orchestrator.api.builds import BuildRoutes
 from gen_orchestrator.api.deploys import DeployRoutes
 from gen_orchestrator.api.exports import ExportRoutes
 from gen_orchestrator.api.files import FileRoutes
+from gen_orchestrator.api.gates import GateRoutes
 from gen_orchestrator.api.models import ModelRoutes
 from gen_orchestrator.api.releases import ReleaseRoutes
 from gen_orchestrator.api.run_list import RunList
@@ -45,6 +46,7 @@ RESERVED = frozenset(
         "me",
         "audit",
         "deployments",
+        "goldens",
     }
 )  # no owner has such a name
 
@@ -63,6 +65,7 @@ class Rooms(msgspec.Struct, frozen=True):
     keys: KeyRoutes
     deploys: DeployRoutes
     exports: ExportRoutes
+    gates: GateRoutes
 
 
 def trouble_of(exc: Exception, path: str) -> tuple[Problem, dict[str, str]]:
@@ -119,6 +122,11 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         (None, "GET", "/v1/releases", releases.list),
         (None, "GET", "/v1/releases/{release_id}", releases.get),
         (None, "GET", "/v1/releases/{release_id}/diff/{other_id}", releases.diff),
+        ("promote", "POST", "/v1/runs/{run_id}/golden", rooms.gates.add),
+        (None, "GET", "/v1/goldens", rooms.gates.list),
+        ("promote", "DELETE", "/v1/goldens/{golden_id}", rooms.gates.remove),
+        ("promote", "POST", "/v1/releases/{release_id}/goldens", rooms.gates.run),
+        (None, "GET", "/v1/releases/{release_id}/gates", rooms.gates.results),
         (None, "GET", "/v1/tags", releases.tags),
         (None, "GET", "/v1/endpoints/{owner}/{endpoint}/functions/{function}/tags/{tag}", releases.tag),
         ("promote", "PUT", "/v1/endpoints/{owner}/{endpoint}/functions/{function}/tags/{tag}", releases.move),

@@ -16,9 +16,11 @@ import msgspec
 from gen_orchestrator.api.access import caller_of
 from gen_orchestrator.api.envelope import refused
 from gen_orchestrator.api.files import not_kept
+from gen_orchestrator.api.gates import pass_goldens
 from gen_orchestrator.api.json_bodies import JsonError, read_json
 from gen_orchestrator.auth.keys import Keys
 from gen_orchestrator.domain.access import ALL_OWNERS, Caller
+from gen_orchestrator.gates.goldens import Goldens
 from gen_orchestrator.hub.builds import Build, Builds, QueueFullError
 from gen_orchestrator.hub.registry import PROD, NotFoundError, Registry, TagMovedError
 from gen_worker.http.asgi import BodyReader, Request, RequestError
@@ -48,7 +50,8 @@ class _Deploy(msgspec.Struct):
 class DeployRoutes:
     """Handlers of `/api/v1/auth`, `/api/v1/builds`, `/api/v1/file/builds/...` and `/v1/deployments`."""
 
-    def __init__(self, builds: Builds, registry: Registry, keys: Keys, archives: Path, owner: str, on_moved: Any) -> None:
+    def __init__(self, builds: Builds, registry: Registry, keys: Keys, goldens: Goldens, archives: Path, owner: str, on_moved: Any) -> None:
+        self._goldens = goldens
         self._builds = builds
         self._registry = registry
         self._keys = keys
@@ -171,7 +174,9 @@ class DeployRoutes:
         if not caller.may("promote"):
             raise RequestError(403, "forbidden", f"this key may {', '.join(caller.scopes)}; a deploy needs the scope 'promote'")
         before = self._active_build(build.owner, build.endpoint)
-        for entry in self._registry.manifest(build.release_id).functions:
+        functions = self._registry.manifest(build.release_id).functions
+        await pass_goldens(self._goldens, build.release_id, [entry.name for entry in functions])
+        for entry in functions:
             names = build.owner, build.endpoint, entry.name, PROD
             try:
                 tag = await asyncio.to_thread(self._registry.move, *names, build.release_id)

@@ -1,7 +1,8 @@
 """Releases and the tags that point at them: lists, what differs, and moving a tag.
 
 A tag moves by compare-and-set where the caller says what it must point at now. A move that would break callers is refused until it is asked
-for by `"breaking": true`; back to a release that the tag pointed at before, it never is.
+for by `"breaking": true`; back to a release that the tag pointed at before, it never is. A move to a release that does not pass the golden
+requests of the function is refused until it is asked for by `"skip_gates": true`.
 """
 
 import asyncio
@@ -12,9 +13,11 @@ import msgspec
 
 from gen_orchestrator.api.access import caller_of
 from gen_orchestrator.api.envelope import refused
+from gen_orchestrator.api.gates import pass_goldens
 from gen_orchestrator.api.json_bodies import JsonError, read_json
 from gen_orchestrator.auth.keys import Keys
 from gen_orchestrator.domain.compatibility import Change, changes, function_changes
+from gen_orchestrator.gates.goldens import Goldens
 from gen_orchestrator.hub.registry import NotFoundError, Registry, TagMovedError, TagNameError
 from gen_orchestrator.store.base import Release, Tag
 from gen_worker.contract.manifest import FunctionEntry
@@ -23,16 +26,20 @@ from gen_worker.http.asgi import Request, RequestError
 from gen_worker.names import did_you_mean, is_tag
 
 MAX_BODY_BYTES = 64 << 10
+_NAMES = ("owner", "endpoint", "function", "tag")
 
 
 class MoveTag(msgspec.Struct, forbid_unknown_fields=True):
     """The body of a tag move. `expected`: the release that the tag must point at now, `""` for none; `breaking`: callers may break;
-    `now`: whether or not a worker of the release is ready."""
+    `now`: whether or not a worker of the release is ready; `skip_gates`: golden requests are not run; `dry_run`: make all checks, and
+    move nothing."""
 
     release_id: str
     expected: str | None = None
     breaking: bool = False
     now: bool = False
+    skip_gates: bool = False
+    dry_run: bool = False
 
 
 class ReleaseRoutes:
@@ -40,8 +47,14 @@ class ReleaseRoutes:
     prevents it, "" where nothing does; `on_tag_moved` is called after each move."""
 
     def __init__(
-        self, registry: Registry, keys: Keys, prepare: Callable[[str], Awaitable[str]], on_tag_moved: Callable[[Tag], None]
+        self,
+        registry: Registry,
+        keys: Keys,
+        goldens: Goldens,
+        prepare: Callable[[str], Awaitable[str]],
+        on_tag_moved: Callable[[Tag], None],
     ) -> None:
+        self._goldens = goldens
         self._prepare = prepare
         self._keys = keys
         self._registry = registry
@@ -59,14 +72,14 @@ class ReleaseRoutes:
 
     async def get(self, request: Request) -> None:
         """`GET /v1/releases/{release_id}`: with its manifest."""
-        release = self._release(request, "release_id")
+        release = self.release_of(request, "release_id")
         tags = [f"{tag.function}:{tag.tag}" for tag in self._registry.tags(release.owner) if tag.release_id == release.release_id]
         body = {**self._shown(release), "tags": tags, "manifest": msgspec.Raw(release.manifest)}
         await request.answer(200, msgspec.json.encode(body))
 
     async def diff(self, request: Request) -> None:
         """`GET /v1/releases/{release_id}/diff/{other_id}`: what callers meet when a tag moves from the first to the second."""
-        old, new = self._release(request, "release_id"), self._release(request, "other_id")
+        old, new = self.release_of(request, "release_id"), self.release_of(request, "other_id")
         if (old.owner, old.endpoint) != (new.owner, new.endpoint):
             detail = f"{old.release_id} is of {old.owner}/{old.endpoint}, {new.release_id} of {new.owner}/{new.endpoint}"
             raise RequestError(400, "validation", f"{detail}; expected two releases of one endpoint")
@@ -111,8 +124,15 @@ class ReleaseRoutes:
         try:
             if not wanted.breaking:
                 await asyncio.to_thread(self._check_callers, *names, wanted.release_id)
+            before = await asyncio.to_thread(self._check_move, *names, wanted)
             if not wanted.now:
-                await self._be_ready(names, wanted.release_id)
+                await self._be_ready(wanted.release_id)
+            if not wanted.skip_gates and (before is None or before.release_id != wanted.release_id):
+                await pass_goldens(self._goldens, wanted.release_id, [parts["function"]])
+            if wanted.dry_run:
+                shown = {**dict(zip(_NAMES, names, strict=True)), "release_id": "", "version": 0, "moved_at": 0.0}
+                await request.answer(200, msgspec.json.encode(before or shown))
+                return
             tag = await asyncio.to_thread(lambda: self._registry.move(*names, wanted.release_id, expected=wanted.expected))
         except NotFoundError as exc:
             raise RequestError(404, "not_found", str(exc)) from None
@@ -125,11 +145,8 @@ class ReleaseRoutes:
         self._on_tag_moved(tag)
         await request.answer(200, msgspec.json.encode(tag))
 
-    async def _be_ready(self, names: tuple[str, str, str, str], release_id: str) -> None:
+    async def _be_ready(self, release_id: str) -> None:
         """Have a worker of the release before callers come to it. One that cannot start keeps the tag where it is."""
-        function = names[2]
-        if self._entry(release_id, function) is None:
-            return  # the move itself says so
         why = await self._prepare(release_id)
         if why:
             raise RequestError(
@@ -138,6 +155,14 @@ class ReleaseRoutes:
                 f"{release_id} cannot serve: {why}",
                 hint='the tag stays; to move it all the same, send "now": true (cozyctl promote --now)',
             )
+
+    def _check_move(self, owner: str, endpoint: str, function: str, tag: str, wanted: MoveTag) -> Tag | None:
+        """Where the tag points now; the errors of the move itself, so that nothing is started for one that cannot be."""
+        self._registry.resolve(owner, endpoint, function, f"@{wanted.release_id}")
+        now = next(iter(self._registry.history(owner, endpoint, function, tag)), None)
+        if wanted.expected is not None and wanted.expected != (now.release_id if now else ""):
+            raise TagMovedError(now)
+        return now
 
     def _check_callers(self, owner: str, endpoint: str, function: str, tag: str, release_id: str) -> None:
         history = self._registry.history(owner, endpoint, function, tag)
@@ -160,7 +185,8 @@ class ReleaseRoutes:
         entries = self._registry.manifest(release_id).functions
         return next((entry for entry in entries if entry.name == function), None)
 
-    def _release(self, request: Request, part: str) -> Release:
+    def release_of(self, request: Request, part: str) -> Release:
+        """The release that this part of a path names; `RequestError` 404."""
         release_id, caller = request.parts[part], caller_of(request)
         known = [release.release_id for release in self._registry.releases(caller.own())]
         if release_id not in known:

@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import random
 import re
 import time
 from collections.abc import Mapping
@@ -27,6 +26,7 @@ from gen_orchestrator.hub.registry import NotFoundError, Registry, Resolved, Tag
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
 from gen_orchestrator.scheduling.intake import AdmissionError, Submitted
 from gen_orchestrator.scheduling.open_run import OpenRun
+from gen_orchestrator.scheduling.run_ids import new_run_id
 from gen_orchestrator.scheduling.waits import Waits
 from gen_orchestrator.store.base import RunStore, StoreError, StoreFullError, StoreUnavailableError
 from gen_worker.contract.run import InvokeOptions
@@ -43,14 +43,6 @@ CANCEL_WAIT_S = 12.0
 EVENT_STREAM = "text/event-stream"
 NDJSON = "application/x-ndjson"
 TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-
-# Seeded by the system, since asking it for each id costs as much as accepting a run.
-_random = random.Random(random.SystemRandom().getrandbits(256))  # noqa: S311 - ids, not secrets
-
-
-def new_run_id() -> str:
-    """An id that sorts by the time of its making."""
-    return f"{time.time_ns() // 1_000_000:012x}{_random.getrandbits(80):020x}"
 
 
 class WebhookReceivers(Protocol):

@@ -21,7 +21,7 @@ function_option = click.option("--function", "functions", multiple=True, metavar
 @json_option
 def releases(endpoint: str | None, url: str, as_json: bool) -> int:
     """Releases, newest first, and the tags that point at each."""
-    owner, name = _endpoint(endpoint)
+    owner, name = split_endpoint(endpoint)
     found = Api(url).get("/v1/releases", owner=owner, endpoint=name)
     if as_json:
         print_json(found)
@@ -43,7 +43,7 @@ def releases(endpoint: str | None, url: str, as_json: bool) -> int:
 @json_option
 def tags(endpoint: str | None, history: bool, url: str, as_json: bool) -> int:
     """Tags, and the release at which each points."""
-    owner, name, *rest = (*_endpoint(endpoint), *(endpoint or "").split("/")[2:])
+    owner, name, *rest = (*split_endpoint(endpoint), *(endpoint or "").split("/")[2:])
     api = Api(url)
     found = api.get("/v1/tags", owner=owner, endpoint=name, function=rest[0] if rest else "")["data"]
     if history:
@@ -65,18 +65,23 @@ def tags(endpoint: str | None, history: bool, url: str, as_json: bool) -> int:
 @tag_option
 @click.option("--breaking", is_flag=True, help="Also where callers of the tag break.")
 @click.option("--now", is_flag=True, help="Also before a worker of the release is ready.")
+@click.option("--skip-gates", is_flag=True, help="Without running the golden requests (cozyctl golden).")
 @url_option
 @json_option
-def promote(release: str, functions: tuple[str, ...], tag: str, breaking: bool, now: bool, url: str, as_json: bool) -> int:
+def promote(
+    release: str, functions: tuple[str, ...], tag: str, breaking: bool, now: bool, skip_gates: bool, url: str, as_json: bool
+) -> int:
     """Point a tag of each function at RELEASE, such as hello-1a2b3c4d5e6f, or at what another tag points at, such as local/hello:dev."""
     api = Api(url)
     targets = _targets(api, release, functions)
     if not targets:
         return fail(f"{release} has no function to promote", EXIT_NOT_FOUND, as_json=as_json, code="not_found")
     moved = []
+    body = {"breaking": breaking, "now": now, "skip_gates": skip_gates}
+    for target in targets:  # all checks of all functions come first: no promote is half done because of one of them
+        api.put(_tag_path({**target, "tag": tag}), {**body, "release_id": target["release_id"], "dry_run": True})
     for target in targets:
-        body = {"release_id": target["release_id"], "breaking": breaking, "now": now}
-        moved.append(api.put(_tag_path({**target, "tag": tag}), body))
+        moved.append(api.put(_tag_path({**target, "tag": tag}), {**body, "release_id": target["release_id"]}))
         if not as_json:
             _tell(moved[-1])
     if as_json:
@@ -95,7 +100,7 @@ def promote(release: str, functions: tuple[str, ...], tag: str, breaking: bool, 
 @json_option
 def rollback(endpoint: str, now: bool, wanted: str | None, tag: str, url: str, as_json: bool) -> int:
     """Point a tag at the release before; of one function, or of each that has one."""
-    owner, name, *rest = (*_endpoint(endpoint), *endpoint.split("/")[2:])
+    owner, name, *rest = (*split_endpoint(endpoint), *endpoint.split("/")[2:])
     api = Api(url)
     moved = []
     found = api.get("/v1/tags", owner=owner, endpoint=name, function=rest[0] if rest else "")["data"]
@@ -110,7 +115,8 @@ def rollback(endpoint: str, now: bool, wanted: str | None, tag: str, url: str, a
         if before is None:
             say(f"{each['function']}:{tag} has pointed at {each['release_id']} alone: it stays")
             continue
-        moved.append(api.put(_tag_path(each), {"release_id": before, "expected": each["release_id"], "now": now}))
+        body = {"release_id": before, "expected": each["release_id"], "now": now, "skip_gates": True}
+        moved.append(api.put(_tag_path(each), body))
         if not as_json:
             _tell(moved[-1])
     if as_json:
@@ -146,7 +152,7 @@ def _targets(api: Api, release: str, functions: tuple[str, ...]) -> list[dict[st
     """What to point at: owner, endpoint, function and release_id of each function."""
     if "/" in release:
         path, _, tag = release.partition(":")
-        owner, name = _endpoint(path)
+        owner, name = split_endpoint(path)
         wanted = tag or "dev"
         found = [each for each in api.get("/v1/tags", owner=owner, endpoint=name)["data"] if each["tag"] == wanted]
         if not found:
@@ -161,7 +167,8 @@ def _targets(api: Api, release: str, functions: tuple[str, ...]) -> list[dict[st
     return [each for each in found if not functions or each["function"] in functions]
 
 
-def _endpoint(text: str | None) -> tuple[str, str]:
+def split_endpoint(text: str | None) -> tuple[str, str]:
+    """OWNER/ENDPOINT in two; empty where nothing is given."""
     if not text:
         return "", ""
     owner, _, rest = text.partition("/")

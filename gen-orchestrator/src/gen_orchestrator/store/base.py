@@ -10,6 +10,7 @@ from typing import Protocol
 import msgspec
 
 from gen_orchestrator.domain.access import AuditRow, Key
+from gen_orchestrator.domain.gates import GateResult, Golden
 from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.domain.webhooks import Delivery
 from gen_orchestrator.store.ops import Op, Result
@@ -144,7 +145,7 @@ class RunStore(Protocol):
         ...
 
     def old_runs(self, finished_before: float, limit: int) -> list[OldRun]:
-        """Final runs that ended before then, oldest first."""
+        """Final runs that ended before then, oldest first, without those that golden requests are made of."""
         ...
 
     def forget(self, run_ids: Sequence[str]) -> int:
@@ -192,6 +193,30 @@ class KeyStore(Protocol):
         ...
 
 
+class GateStore(Protocol):
+    """Golden requests, and the latest result of each gate."""
+
+    def add_golden(self, golden: Golden) -> None:
+        """Keep it, and its run for as long: `old_runs` leaves that out."""
+        ...
+
+    def goldens(self, owner: str = "", endpoint: str = "") -> list[Golden]:
+        """Oldest first."""
+        ...
+
+    def remove_golden(self, golden_id: str) -> bool:
+        """Forget it, and what came of it; whether it was there."""
+        ...
+
+    def save_results(self, results: Sequence[GateResult]) -> None:
+        """Keep each in the place of the earlier one of its release, function, kind and subject."""
+        ...
+
+    def results(self, release_id: str) -> list[GateResult]:
+        """Of a release, by kind, function and subject."""
+        ...
+
+
 class Leadership(Protocol):
     """One leader at a time, by a lease row and a growing epoch in the same database."""
 
@@ -210,7 +235,7 @@ class Leadership(Protocol):
         ...
 
 
-class Store(RunStore, ReleaseStore, KeyStore, Leadership, Protocol):
+class Store(RunStore, ReleaseStore, KeyStore, GateStore, Leadership, Protocol):
     """All of it, in one database."""
 
     def close(self) -> None: ...

@@ -7,6 +7,7 @@ import msgspec
 
 from gen_orchestrator.domain import runs
 from gen_orchestrator.domain.access import AuditRow, Key
+from gen_orchestrator.domain.gates import GateResult, Golden
 from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.domain.webhooks import Delivery
 from gen_orchestrator.store.base import DeposedError, EventChunk, Leader, OldRun, Release, RunFilter, Tag
@@ -41,6 +42,8 @@ class MemoryStore:
         self._deliveries: dict[str, Delivery] = {}
         self._access_keys: dict[str, Key] = {}
         self._audit: dict[str, AuditRow] = {}
+        self._goldens: dict[str, Golden] = {}
+        self._results: dict[tuple[str, str, str, str], GateResult] = {}
         self._leader: Leader | None = None
         self._lease_until = 0.0
         self._epoch = 0
@@ -108,7 +111,9 @@ class MemoryStore:
 
     def old_runs(self, finished_before: float, limit: int) -> list[OldRun]:
         with self._lock:
-            return [OldRun(run.id, run.owner) for run in self._old(finished_before)[:limit]]
+            kept = {golden.run_id for golden in self._goldens.values()}
+            old = [run for run in self._old(finished_before) if run.id not in kept]
+            return [OldRun(run.id, run.owner) for run in old[:limit]]
 
     def forget(self, run_ids: Sequence[str]) -> int:
         with self._lock:
@@ -182,6 +187,31 @@ class MemoryStore:
         with self._lock:
             found = [row for row in self._audit.values() if owner in ("", row.owner)]
         return sorted(found, key=lambda row: row.row_id, reverse=True)[:limit]
+
+    def add_golden(self, golden: Golden) -> None:
+        with self._lock:
+            self._goldens.setdefault(golden.golden_id, golden)
+
+    def goldens(self, owner: str = "", endpoint: str = "") -> list[Golden]:
+        with self._lock:
+            found = [each for each in self._goldens.values() if owner in ("", each.owner) and endpoint in ("", each.endpoint)]
+        return sorted(found, key=lambda each: (each.created_at, each.golden_id))
+
+    def remove_golden(self, golden_id: str) -> bool:
+        with self._lock:
+            for place in [place for place in self._results if place[2:] == ("golden", golden_id)]:
+                del self._results[place]
+            return self._goldens.pop(golden_id, None) is not None
+
+    def save_results(self, results: Sequence[GateResult]) -> None:
+        with self._lock:
+            for each in results:
+                self._results[each.release_id, each.function, each.kind, each.subject] = each
+
+    def results(self, release_id: str) -> list[GateResult]:
+        with self._lock:
+            found = [each for each in self._results.values() if each.release_id == release_id]
+        return sorted(found, key=lambda each: (each.kind, each.function, each.subject))
 
     def campaign(self, node_id: str, address: str, lease_s: float, http_url: str = "") -> Leader | None:
         with self._lock:

@@ -53,6 +53,15 @@ STEPS: tuple[tuple[str, ...], ...] = (
         "subject text not null, detail text not null)",
         "create index audit_of on audit (owner, row_id)",
     ),
+    (
+        "create table goldens (golden_id text primary key, owner text not null, endpoint text not null, function text not null, "
+        "run_id text not null, input {blob} not null, output {blob} not null, tolerance {real} not null, created_at {real} not null)",
+        "create index goldens_of on goldens (owner, endpoint)",
+        "create index goldens_run on goldens (run_id)",
+        "create table gate_results (release_id text not null, function text not null, kind text not null, subject text not null, "
+        "owner text not null, passed integer not null, detail {blob} not null, at {real} not null, "
+        "primary key (release_id, function, kind, subject))",
+    ),
 )
 
 

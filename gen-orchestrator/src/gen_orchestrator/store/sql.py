@@ -65,7 +65,10 @@ EVENTS_OF = (
     "select attempt, first_seq, last_seq, events, instance_id, wire_seq from run_events where run_id = ? order by attempt, first_seq"
 )
 # A run that ended before a time was made before it, so the index on `created_at` finds it, and no index on ends is kept for years.
-OLD_RUNS = f"select id, owner from runs where created_at < ? and state not in {_OPEN} and finished_at < ? order by created_at, id limit ?"
+OLD_RUNS = (
+    f"select id, owner from runs where created_at < ? and state not in {_OPEN} and finished_at < ? "
+    "and not exists (select 1 from goldens where run_id = runs.id) order by created_at, id limit ?"
+)
 FORGET_EVENTS = "delete from run_events where run_id = ? and exists (select 1 from runs where id = ? and finished_at > 0)"
 FORGET_RUN = f"delete from runs where id = ? and state not in {_OPEN}"
 TO_TRIM = "select id from runs where trimmed = 0 and finished_at > 0 and finished_at < ? order by finished_at limit ?"

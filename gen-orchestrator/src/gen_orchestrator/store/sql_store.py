@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from gen_orchestrator.domain.access import AuditRow, Key
+from gen_orchestrator.domain.gates import GateResult, Golden
 from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.domain.webhooks import Delivery
-from gen_orchestrator.store import sql
+from gen_orchestrator.store import sql, sql_gates
 from gen_orchestrator.store.base import EventChunk, Leader, OldRun, Release, RunFilter, Tag
 
 T = TypeVar("T")
@@ -112,6 +113,29 @@ class SqlStore(ABC):
 
     def audit(self, owner: str, limit: int) -> list[AuditRow]:
         return [sql.audit_of(row) for row in self._read(sql.AUDIT, (owner, owner, limit))]
+
+    def add_golden(self, golden: Golden) -> None:
+        self._change(sql_gates.ADD_GOLDEN, sql_gates.golden_row(golden))
+
+    def goldens(self, owner: str = "", endpoint: str = "") -> list[Golden]:
+        return [sql_gates.golden_of(row) for row in self._read(sql_gates.GOLDENS, (owner, owner, endpoint, endpoint))]
+
+    def remove_golden(self, golden_id: str) -> bool:
+        def work(change: Change) -> bool:
+            change(sql_gates.FORGET_GOLDEN_RESULTS, (golden_id,))
+            return change(sql_gates.REMOVE_GOLDEN, (golden_id,)) > 0
+
+        return self._transact(work)
+
+    def save_results(self, results: Sequence[GateResult]) -> None:
+        def work(change: Change) -> None:
+            for result in results:
+                change(sql_gates.SAVE_RESULT, sql_gates.result_row(result))
+
+        self._transact(work)
+
+    def results(self, release_id: str) -> list[GateResult]:
+        return [sql_gates.result_of(row) for row in self._read(sql_gates.RESULTS, (release_id,))]
 
     def resign(self, leader: Leader) -> None:
         self._change(sql.RESIGN, (leader.epoch,))

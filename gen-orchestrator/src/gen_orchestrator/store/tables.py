@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from gen_orchestrator.store.sql import AUDIT_COLUMNS, KEY_COLUMNS, RUN_COLUMNS
+from gen_orchestrator.store.sql_gates import GOLDEN_COLUMNS, RESULT_COLUMNS
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -56,6 +57,8 @@ TABLES = (
     Table("deliveries", ("id", "run_id", "moment", "created_at", "state", "next_at", "tries"), frozenset({"tries"})),
     Table("access_keys", KEY_COLUMNS, frozenset({"scopes"})),
     Table("audit", AUDIT_COLUMNS),
+    Table("goldens", GOLDEN_COLUMNS, frozenset({"input", "output"})),
+    Table("gate_results", RESULT_COLUMNS, frozenset({"detail"})),
 )
 IS_EMPTY = "select (select count(*) from runs) + (select count(*) from releases)"
 NO_LEASE = "update leader set lease_until = 0"

@@ -1,0 +1,121 @@
+"""`cozyctl golden add|list|rm|run` and `cozyctl gates`: what a release has to pass before it is promoted."""
+
+import json
+import time
+from typing import Any
+
+import click
+from rich.table import Column
+
+from gen_orchestrator.cli.api import Api, ApiVerb, url_option
+from gen_orchestrator.cli.releases import split_endpoint
+from gen_orchestrator.cli.shown import age, print_tables, table
+from gen_worker.cli.output import EXIT_FAILED, json_option, print_json, print_line, say
+
+
+@click.group("golden")
+def golden() -> None:
+    """Golden requests: runs that were right, and that every release has to give again before it is promoted."""
+
+
+@golden.command("add", cls=ApiVerb)
+@click.argument("run_id", metavar="RUN_ID")
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="How far apart numbers may be, relative to the larger one: 0.01 for 1 %.",
+)
+@url_option
+@json_option
+def add(run_id: str, tolerance: float, url: str, as_json: bool) -> int:
+    """Make a golden request of a run that has succeeded."""
+    made = Api(url).post(f"/v1/runs/{run_id}/golden", {"tolerance": tolerance})
+    if as_json:
+        print_json(made)
+        return 0
+    print_line(made["golden_id"])
+    say(f"each release of {made['owner']}/{made['endpoint']} has to give the output of this run before {made['function']} is promoted")
+    return 0
+
+
+@golden.command("list", cls=ApiVerb)
+@click.argument("endpoint", required=False, metavar="[OWNER/ENDPOINT]")
+@url_option
+@json_option
+def list_goldens(endpoint: str | None, url: str, as_json: bool) -> int:
+    """Golden requests, oldest first."""
+    owner, name = split_endpoint(endpoint)
+    found = Api(url).get("/v1/goldens", owner=owner, endpoint=name)
+    if as_json:
+        print_json(found)
+        return 0
+    shown = table(Column("golden", no_wrap=True), "function", Column("run", no_wrap=True), "tolerance", "age")
+    for each in found["data"]:
+        function = f"{each['owner']}/{each['endpoint']}/{each['function']}"
+        shown.add_row(each["golden_id"], function, each["run_id"], f"{each['tolerance']:g}", age(time.time() - each["created_at"]))
+    print_tables(shown)
+    return 0
+
+
+@golden.command("rm", cls=ApiVerb)
+@click.argument("golden_id", metavar="ID")
+@url_option
+@json_option
+def remove(golden_id: str, url: str, as_json: bool) -> int:
+    """Forget a golden request."""
+    gone = Api(url).delete(f"/v1/goldens/{golden_id}")
+    if as_json:
+        print_json(gone)
+    else:
+        say(f"{golden_id} of {gone['owner']}/{gone['endpoint']}/{gone['function']} is forgotten")
+    return 0
+
+
+@golden.command("run", cls=ApiVerb)
+@click.argument("release", metavar="RELEASE")
+@click.option("--function", "functions", multiple=True, metavar="NAME", help="Only this function's; may be repeated.")
+@url_option
+@json_option
+def run(release: str, functions: tuple[str, ...], url: str, as_json: bool) -> int:
+    """Run the golden requests against a release. Moves nothing; the exit status is 1 where one fails."""
+    found = Api(url).post(f"/v1/releases/{release}/goldens", {"functions": functions})
+    if as_json:
+        print_json(found)
+    else:
+        _print(found["data"])
+        if not found["data"]:
+            say("there are no golden requests; make one with: cozyctl golden add RUN_ID")
+    return 0 if found["passed"] else EXIT_FAILED
+
+
+@click.command("gates", cls=ApiVerb)
+@click.argument("release", metavar="RELEASE")
+@url_option
+@json_option
+def gates(release: str, url: str, as_json: bool) -> int:
+    """What each gate found last of a release."""
+    found = Api(url).get(f"/v1/releases/{release}/gates")
+    if as_json:
+        print_json(found)
+        return 0
+    _print(found["data"])
+    if not found["data"]:
+        say(f"no gate has looked at {release}; run its golden requests with: cozyctl golden run {release}")
+    return 0
+
+
+def _print(results: list[dict[str, Any]]) -> None:
+    for each in results:
+        word = "passed" if each["passed"] else "FAILED"
+        print_line(f"{word}  {each['kind']} {each['subject']} of {each['function']}, {age(time.time() - each['at'])} ago")
+        detail = each["detail"]
+        if detail.get("error"):
+            print_line(f"        {detail['error']}")
+        for place in detail.get("differences", ()):
+            print_line(f"        {place['pointer'] or '(the whole)'}: {_value(place['expected'])} -> {_value(place['actual'])}")
+
+
+def _value(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)[:100]

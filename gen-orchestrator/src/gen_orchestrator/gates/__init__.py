@@ -1,0 +1,1 @@
+"""What a release passes before a tag moves to it."""

@@ -1,0 +1,147 @@
+"""Golden requests: kept with their endpoint, and run against a release before a tag moves to it.
+
+Their runs are runs as any other, of low priority and by the release's id. `invoker_id` says what made them, so that no caller is charged
+for one; `parent_id` is the run that the golden request was made of. A release never changes, nor does a golden request: what has just
+passed passes for the next function's promote, too.
+"""
+
+import asyncio
+import math
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from gen_orchestrator.domain.gates import GateResult, Golden, judged
+from gen_orchestrator.domain.runs import Run, RunState
+from gen_orchestrator.gates.outputs import output_of
+from gen_orchestrator.hub.registry import NotFoundError, Registry
+from gen_orchestrator.scheduling.dispatcher import Dispatcher
+from gen_orchestrator.scheduling.intake import AdmissionError
+from gen_orchestrator.scheduling.open_run import OpenRun
+from gen_orchestrator.scheduling.run_ids import new_run_id
+from gen_orchestrator.store.base import Store
+
+INVOKER = "gate:golden"
+MAX_GOLDENS = 200  # of one endpoint
+AT_ONCE = 4
+LIMIT_S = 600.0
+LOOK_S = 1.0
+FRESH_S = 600.0
+
+
+class GoldenError(ValueError):
+    """This run cannot be a golden request; the message says why."""
+
+
+class Goldens:
+    """Of one leader. `paused`: releases that get no worker, and why."""
+
+    def __init__(
+        self, registry: Registry, dispatcher: Dispatcher, store: Store, paused: Mapping[str, str], now_s: Callable[[], float]
+    ) -> None:
+        self._registry = registry
+        self._dispatcher = dispatcher
+        self._store = store
+        self._paused = paused
+        self._now_s = now_s
+
+    async def add(self, run: Run, tolerance: float) -> Golden:
+        """Keep a run that was right as a golden request; `GoldenError` for one that cannot be."""
+        if run.state is not RunState.SUCCEEDED:
+            raise GoldenError(f"run {run.id} is {run.state}; expected one that has succeeded")
+        if not (math.isfinite(tolerance) and 0 <= tolerance <= 1):
+            raise GoldenError(f"tolerance {tolerance}; expected a number from 0 (the same) to 1 (any number will do)")
+        known = await asyncio.to_thread(self._store.goldens, run.owner, run.endpoint)
+        if len(known) >= MAX_GOLDENS:
+            raise GoldenError(f"{run.owner}/{run.endpoint} has {len(known)} golden requests, which is the most; remove one first")
+        output = await asyncio.to_thread(output_of, run, self._store)
+        if output is None:
+            raise GoldenError(f"the items that run {run.id} streamed are kept no more; run it again, and add that run")
+        golden = Golden(
+            golden_id=f"g-{secrets.token_hex(6)}",
+            owner=run.owner,
+            endpoint=run.endpoint,
+            function=run.function,
+            run_id=run.id,
+            input=run.payload,
+            output=msgspec.json.encode(output),
+            tolerance=tolerance,
+            created_at=self._now_s(),
+        )
+        await asyncio.to_thread(self._store.add_golden, golden)
+        return golden
+
+    async def check(self, release_id: str, functions: Sequence[str] = (), *, again: bool = False) -> list[GateResult]:
+        """Run the golden requests of these functions, of all where none is named, against a release, and keep what came of each. Without
+        `again`, one that has passed within ten minutes is not run."""
+        release = self._registry.release(release_id)
+        goldens = await asyncio.to_thread(self._store.goldens, release.owner, release.endpoint)
+        wanted = [golden for golden in goldens if not functions or golden.function in functions]
+        if not wanted:
+            return []
+        since = math.inf if again else self._now_s() - FRESH_S
+        before = await asyncio.to_thread(self._store.results, release_id)
+        passed = {each.subject: each for each in before if each.kind == "golden" and each.passed and each.at > since}
+        turn = asyncio.Semaphore(AT_ONCE)
+
+        async def one(golden: Golden) -> GateResult:
+            async with turn:
+                return await self._judge(golden, release_id)
+
+        found = await asyncio.gather(*(one(golden) for golden in wanted if golden.golden_id not in passed))
+        await asyncio.to_thread(self._store.save_results, found)
+        done = {each.subject: each for each in found} | passed
+        return [done[golden.golden_id] for golden in wanted]
+
+    async def _judge(self, golden: Golden, release_id: str) -> GateResult:
+        run, error = await self._run(golden, release_id)
+        output: Any = None
+        if run is not None and run.state is RunState.SUCCEEDED:
+            output = await asyncio.to_thread(output_of, run, self._store)
+        return judged(golden, release_id, run, output, error, self._now_s())
+
+    async def _run(self, golden: Golden, release_id: str) -> tuple[Run | None, str]:
+        """The run that was made of a golden request, and why it has no end, or was not made."""
+        tag = f"@{release_id}"
+        try:
+            resolved = self._registry.resolve(golden.owner, golden.endpoint, golden.function, tag)
+        except NotFoundError as exc:
+            return None, str(exc)
+        settings, now = resolved.settings, time.time()
+        run = Run(
+            id=new_run_id(),
+            owner=golden.owner,
+            endpoint=golden.endpoint,
+            function=golden.function,
+            tag=tag,
+            release_id=release_id,
+            payload=golden.input,
+            created_at=now,
+            max_attempts=settings.max_attempts,
+            priority="low",
+            timeout_ms=round(settings.timeout_s * 1000),
+            invoker_id=INVOKER,
+            parent_id=golden.run_id,
+        )
+        try:
+            submitted = await self._dispatcher.submit(run, self._dispatcher.lanes.lane(release_id, golden.function, settings))
+        except AdmissionError as exc:
+            return None, f"it was not run: {exc}"
+        assert submitted.open is not None, "a run of a new id is open"
+        return await self._end_of(submitted.open)
+
+    async def _end_of(self, open_run: OpenRun) -> tuple[Run, str]:
+        release_id, deadline_s = open_run.run.release_id, time.monotonic() + LIMIT_S
+        why = ""
+        while not await open_run.wait(LOOK_S):
+            if release_id in self._paused:
+                why = f"no worker runs the release: {self._paused[release_id]}"
+            elif time.monotonic() > deadline_s:
+                why = f"it did not end within {LIMIT_S:.0f} s"
+            if why:
+                await self._dispatcher.cancel(open_run.id)
+                break
+        return open_run.run, why

@@ -1,0 +1,45 @@
+# ruff: noqa: S608 - statements are put together from names of ours alone
+"""The statements of golden requests and of what gates found, in SQLite's spelling (`?`)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from gen_orchestrator.domain.gates import GateResult, Golden
+
+GOLDEN_COLUMNS = Golden.__struct_fields__
+RESULT_COLUMNS = GateResult.__struct_fields__
+
+ADD_GOLDEN = f"insert into goldens ({', '.join(GOLDEN_COLUMNS)}) values ({', '.join('?' * len(GOLDEN_COLUMNS))}) on conflict do nothing"
+GOLDENS = (
+    f"select {', '.join(GOLDEN_COLUMNS)} from goldens where (? = '' or owner = ?) and (? = '' or endpoint = ?) "
+    "order by created_at, golden_id"
+)
+REMOVE_GOLDEN = "delete from goldens where golden_id = ?"
+FORGET_GOLDEN_RESULTS = "delete from gate_results where kind = 'golden' and subject = ?"
+SAVE_RESULT = (
+    f"insert into gate_results ({', '.join(RESULT_COLUMNS)}) values ({', '.join('?' * len(RESULT_COLUMNS))}) "
+    "on conflict (release_id, function, kind, subject) do update set passed = excluded.passed, detail = excluded.detail, at = excluded.at"
+)
+RESULTS = f"select {', '.join(RESULT_COLUMNS)} from gate_results where release_id = ? order by kind, function, subject"
+
+
+def golden_row(golden: Golden) -> tuple[Any, ...]:
+    """A golden request as parameters of `ADD_GOLDEN`."""
+    return msgspec.structs.astuple(golden)
+
+
+def golden_of(row: Sequence[Any]) -> Golden:
+    values = dict(zip(GOLDEN_COLUMNS, row, strict=True))
+    return Golden(**{**values, "input": bytes(values["input"]), "output": bytes(values["output"])})
+
+
+def result_row(result: GateResult) -> tuple[Any, ...]:
+    """A result as parameters of `SAVE_RESULT`."""
+    return tuple(int(value) if name == "passed" else value for name, value in msgspec.structs.asdict(result).items())
+
+
+def result_of(row: Sequence[Any]) -> GateResult:
+    values = dict(zip(RESULT_COLUMNS, row, strict=True))
+    return GateResult(**{**values, "passed": bool(values["passed"]), "detail": bytes(values["detail"])})
