@@ -132,6 +132,14 @@ class Node:
                 self._log.warning("leader.not_begun", error=str(exc))
                 await asyncio.sleep(AGAIN_S)
                 continue
+            except Exception as exc:
+                # Damaged rows, folders and releases are left out one by one, where they are taken up; this is what nobody foresaw. At the
+                # start of a node of its own somebody reads it. A node beside others is worth more alive: another may lead meanwhile.
+                if is_first and settings.owns_workers:
+                    raise
+                self._log.error("leader.not_begun", error=repr(exc))
+                await asyncio.sleep(AGAIN_S)
+                continue
             is_first = False
             why = await term.over
             self.term = None
@@ -197,5 +205,5 @@ class Node:
         self._resting = term.keeper
         try:
             await term.end(self._standing.leader)
-        except StoreError as exc:
-            self._log.warning("leader.not_resigned", error=str(exc))
+        except Exception as exc:  # noqa: BLE001 - the lease ends by itself, and this node goes on
+            self._log.warning("leader.not_resigned", error=str(exc) if isinstance(exc, StoreError) else repr(exc))

@@ -19,7 +19,7 @@ from gen_orchestrator.node import Node, NodeSettings
 from gen_orchestrator.scheduling.trace import Trace
 from gen_orchestrator.served_folders import FolderSettings, ServedFolders
 from gen_orchestrator.serving import make_server
-from gen_orchestrator.store.base import Store, StoreUnavailableError
+from gen_orchestrator.store.base import DamagedRowError, Store, StoreUnavailableError
 from gen_orchestrator.store.opening import open_store
 from gen_orchestrator.term import Term
 from gen_worker.collector import settle_collector
@@ -30,6 +30,7 @@ OWNER = "local"
 DRAIN_S = 20.0
 LINGER_S = 30.0  # for which a worker of the release before a promote is kept: a rollback finds it
 STORE_AGAIN_S = 1.0
+MAX_DAMAGED_TOLD = 1000
 
 
 class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +75,7 @@ class Platform:
             ),
             show,
         )
+        self._damaged: set[str] = set()
         self.node: Node
 
     @property
@@ -162,7 +164,7 @@ class Platform:
         told = False
         while not stop.done():
             try:
-                return await asyncio.to_thread(open_store, name)
+                return await asyncio.to_thread(open_store, name, self._note_damaged)
             except StoreUnavailableError as exc:
                 if not self.settings.stands_by:
                     raise
@@ -172,6 +174,12 @@ class Platform:
                 told = True
             await asyncio.wait([stop], timeout=STORE_AGAIN_S)
         return None
+
+    def _note_damaged(self, exc: DamagedRowError) -> None:
+        """Once a row: it is met again and again. Called from threads."""
+        if len(self._damaged) < MAX_DAMAGED_TOLD and str(exc) not in self._damaged:
+            self._damaged.add(str(exc))
+            self._log.error("store.damaged_row", error=str(exc))
 
     def _signals(self) -> "asyncio.Future[None]":
         loop = asyncio.get_running_loop()

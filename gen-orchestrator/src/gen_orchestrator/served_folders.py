@@ -13,7 +13,7 @@ import msgspec
 from gen_orchestrator.fleet.keeper import Launch, source_gone
 from gen_orchestrator.hub.folders import FolderError, Snapshot, files_of, interpreter_of, snapshot
 from gen_orchestrator.hub.registry import DEV, PROD
-from gen_orchestrator.store.base import Release
+from gen_orchestrator.store.base import Release, StoreError
 from gen_orchestrator.term import Term
 
 WATCH_S = 0.5
@@ -68,8 +68,14 @@ class ServedFolders:
         self._term = None  # until all are taken: the watch would make releases of the same folders beside this
         for folder in self._settings.folders:
             stamp = await asyncio.to_thread(_stamp, folder)  # before: what is edited meanwhile is another edit
-            await self._release(term, folder)
-            self._seen[folder] = stamp
+            try:
+                await self._release(term, folder)
+            except StoreError:
+                raise  # who leads begins again
+            except Exception as exc:  # noqa: BLE001 - one folder must not keep the others from being served; the watch tries it again
+                self._show(f"{folder.name}: is not served yet: {type(exc).__name__}: {exc}")
+            else:
+                self._seen[folder] = stamp
         self._term = term
         self._earlier = self._of_earlier_starts(term)
         self.offer_tagged()
@@ -147,15 +153,22 @@ class ServedFolders:
         registry, keeper = term.registry, term.keeper
         in_use = registry.in_use()
         for release in registry.releases():
-            folder = Path(release.source)
-            if folder.is_dir() and keeper.launch_of(release.release_id) is None:  # published, or of an earlier start
-                self._launch(term, release, Snapshot(folder, release.manifest, interpreter_of(folder)))
-            if release.release_id not in in_use:
-                keeper.withdraw(release.release_id, linger_s)
-            elif folder.is_dir():
-                keeper.keep_ready(release.release_id)
-            else:  # runs that wait for it, `cozyctl ps` and the screen say so
-                keeper.failures[release.release_id] = source_gone(release.source)
+            try:
+                self._offer(term, release, linger_s, is_tagged=release.release_id in in_use)
+            except Exception as exc:  # noqa: BLE001 - one release must not keep the others from being served
+                keeper.failures[release.release_id] = f"it cannot be started: {type(exc).__name__}: {exc}"
+                self._show(f"{release.owner}/{release.endpoint}: release {release.release_id} cannot be started: {exc}")
+
+    def _offer(self, term: Term, release: Release, linger_s: float, *, is_tagged: bool) -> None:
+        keeper, folder = term.keeper, Path(release.source)
+        if folder.is_dir() and keeper.launch_of(release.release_id) is None:  # published, or of an earlier start
+            self._launch(term, release, Snapshot(folder, release.manifest, interpreter_of(folder)))
+        if not is_tagged:
+            keeper.withdraw(release.release_id, linger_s)
+        elif folder.is_dir():
+            keeper.keep_ready(release.release_id)
+        else:  # runs that wait for it, `cozyctl ps` and the screen say so
+            keeper.failures[release.release_id] = source_gone(release.source)
 
 
 def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:

@@ -207,6 +207,8 @@ class Term:
 
     async def begin(self) -> None:
         """Take up what an earlier leader left; then workers may come. `StoreError` when it cannot be read."""
+        for text in self.registry.damaged.values():
+            self._log.error("release.damaged", error=text)
         if self._settings.asks_for_keys:
             await asyncio.to_thread(self._have_an_operator)
         self._take_up(*await asyncio.to_thread(self._open_runs))
@@ -257,7 +259,10 @@ class Term:
             return None
 
     def _config_of(self, release_id: str) -> ReleaseConfig | None:
-        return release_config(self.registry.manifest(release_id))
+        try:
+            return release_config(self.registry.manifest(release_id))
+        except LookupError:
+            return None
 
     async def _prepare(self, release_id: str) -> str:
         """Have a worker of this release ready; "" once one is there, or is slow to come; else why its code does not start."""
@@ -292,9 +297,12 @@ class Term:
                 settings = self.registry.settings(run.release_id, run.function)
             except LookupError:
                 settings = FunctionSettings()
-            open_run = self.dispatcher.restore(
-                run, self.dispatcher.lanes.lane(run.release_id, run.function, settings), events.get(run.id, ())
-            )
+            lane = self.dispatcher.lanes.lane(run.release_id, run.function, settings)
+            try:
+                open_run = self.dispatcher.restore(run, lane, events.get(run.id, ()))
+            except Exception as exc:  # noqa: BLE001 - what a damaged row holds must not keep the others from their leader
+                self._log.error("run.not_taken_up", run_id=run.id, error=repr(exc))
+                continue
             if run.state is RunState.LEASED:
                 orphans.append(open_run)
         if open_runs:
@@ -341,7 +349,13 @@ class _Addresses:
         self._registry = registry
 
     def resolve(self, release_id: str, model_id: str) -> ResolvedModel | None:
-        return self._addresses.resolve(self._registry.manifest(release_id), model_id)
+        try:
+            return self._addresses.resolve(self._registry.manifest(release_id), model_id)
+        except LookupError:
+            return None
 
     def all_of(self, release_id: str) -> dict[str, ResolvedModel]:
-        return self._addresses.all_of(self._registry.manifest(release_id))
+        try:
+            return self._addresses.all_of(self._registry.manifest(release_id))
+        except LookupError:
+            return {}

@@ -20,7 +20,7 @@ from gen_orchestrator.api.run_list import RunList
 from gen_orchestrator.api.runs import RunRoutes
 from gen_orchestrator.api.workers import WorkerRoutes
 from gen_orchestrator.domain.access import Caller, Scope
-from gen_orchestrator.store.base import StoreError, StoreFullError
+from gen_orchestrator.store.base import DamagedRowError, StoreError, StoreFullError
 from gen_worker.contract.problem import Problem
 from gen_worker.http.asgi import Endpoint, Handler, Request, RequestError, build_router
 from gen_worker.http.hosts import HostPolicy
@@ -72,6 +72,8 @@ def trouble_of(exc: Exception, path: str) -> tuple[Problem, dict[str, str]]:
     """What a caller is told of a failure that is none of the caller's doing, and the headers with it."""
     if isinstance(exc, StoreFullError):
         return problem(507, "store_full", str(exc), instance=path), {"retry-after": "5"}
+    if isinstance(exc, DamagedRowError):  # nothing to wait for
+        return problem(500, "internal", str(exc), instance=path), {}
     if isinstance(exc, StoreError):
         return problem(503, "store_unavailable", str(exc), instance=path), {"retry-after": "2"}
     if isinstance(exc, MemoryError):  # it passes, and a smaller request may do: no error of this program

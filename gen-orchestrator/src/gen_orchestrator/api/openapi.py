@@ -10,7 +10,7 @@ from gen_orchestrator import __version__
 from gen_orchestrator.api.own_paths import own_paths
 from gen_orchestrator.domain.runs import PRIORITIES
 from gen_orchestrator.domain.webhooks import EVENTS
-from gen_orchestrator.hub.registry import PROD, Registry
+from gen_orchestrator.hub.registry import PROD, NotFoundError, Registry
 from gen_worker.contract.manifest import FunctionEntry
 from gen_worker.contract.problem import Problem
 from gen_worker.contract.run import RunObject, RunPage
@@ -45,7 +45,11 @@ def document(registry: Registry, owner: str = "") -> dict[str, Any]:
     run_schema = schemas["RunObject"]
     paths: dict[str, Any] = {}
     for tag in registry.tags(owner):
-        for entry in registry.manifest(tag.release_id).functions:
+        try:
+            functions = registry.manifest(tag.release_id).functions
+        except NotFoundError:  # its row is damaged, and calls say so
+            continue
+        for entry in functions:
             if entry.name == tag.function:
                 suffix = "" if tag.tag == PROD else f":{tag.tag}"
                 name = f"{tag.endpoint}_{tag.function}{'' if tag.tag == PROD else '_' + tag.tag}".replace("-", "_")

@@ -14,7 +14,7 @@ import msgspec
 from gen_orchestrator.domain.runs import MAX_ATTEMPTS
 from gen_orchestrator.domain.scaling import ScalingLimits
 from gen_orchestrator.domain.settings import FunctionSettings
-from gen_orchestrator.store.base import Release, ReleaseStore, Tag
+from gen_orchestrator.store.base import DamagedRowError, Release, ReleaseStore, Tag
 from gen_worker.contract.manifest import FunctionEntry, Manifest
 from gen_worker.durations import parse_duration
 from gen_worker.names import TAG_RULE, did_you_mean, is_tag
@@ -83,7 +83,15 @@ class Registry:
         self._store = store
         self._now_s = now_s
         self._lock = threading.Lock()
-        self._releases: dict[str, Release] = {release.release_id: release for release in store.releases()}
+        self._releases: dict[str, Release] = {}
+        self.damaged: dict[str, str] = {}  # releases that cannot be served, and why
+        for release in store.releases():
+            try:
+                _manifest_of(release)
+            except NotFoundError as exc:
+                self.damaged[release.release_id] = str(exc)
+            else:
+                self._releases[release.release_id] = release
         self._manifests: dict[str, Manifest] = {}
         self._tags: dict[tuple[str, str], dict[str, dict[str, Tag]]] = {}
         self._resolved: dict[tuple[str, str, str, str], Resolved] = {}
@@ -103,21 +111,29 @@ class Registry:
         raise NotFoundError(f"release {release_id} has no function {function!r}")
 
     def manifest(self, release_id: str) -> Manifest:
-        """The manifest of a release; `NotFoundError` when there is no such release."""
+        """The manifest of a release; `NotFoundError` when there is no such release, or it is damaged."""
         known = self._manifests.get(release_id)
         if known is None:
-            known = self._manifests[release_id] = msgspec.json.decode(self.release(release_id).manifest, type=Manifest)
+            known = self._manifests[release_id] = _manifest_of(self.release(release_id))
         return known
 
     def scaling(self, release_id: str) -> ScalingLimits:
         """What the release says of how many workers it should have."""
-        return msgspec.convert(self.manifest(release_id).scaling or {}, ScalingLimits)
+        return _scaling(self.manifest(release_id))
 
     def release(self, release_id: str) -> Release:
-        release = self._releases.get(release_id) or self._store.release(release_id)
+        release = self._releases.get(release_id) or (None if release_id in self.damaged else self._stored(release_id))
         if release is None:
+            if release_id in self.damaged:
+                raise NotFoundError(self.damaged[release_id])
             raise NotFoundError(f"there is no release {release_id!r}.{did_you_mean(release_id, self._releases)}")
         return release
+
+    def _stored(self, release_id: str) -> Release | None:
+        try:
+            return self._store.release(release_id)
+        except DamagedRowError as exc:
+            raise NotFoundError(f"{exc}. Publish the same source again, or point its tags at another release (cozyctl promote)") from None
 
     def releases(self, owner: str = "", endpoint: str = "") -> list[Release]:
         """Newest first."""
@@ -162,6 +178,7 @@ class Registry:
             self._store.add_release(release)
             self._releases[release.release_id] = release
             self._manifests[release.release_id] = parsed
+            self.damaged.pop(release.release_id, None)
             return release
 
     def move(self, owner: str, endpoint: str, function: str, tag: str, release_id: str, *, expected: str | None = None) -> Tag:
@@ -245,6 +262,25 @@ class Registry:
             if self._tags[owner, endpoint][function][tag] is found:
                 self._resolved[owner, endpoint, function, tag] = resolved
         return resolved
+
+
+def _manifest_of(release: Release) -> Manifest:
+    """Its manifest, with everything in it that is read later; `NotFoundError` where the store has something else in its place."""
+    try:
+        manifest = msgspec.json.decode(release.manifest, type=Manifest)
+        for entry in manifest.functions:
+            _function_settings(manifest, entry)
+        _scaling(manifest)
+    except Exception as exc:  # noqa: BLE001 - whatever a damaged manifest does to its readers, it is one release that is not served
+        raise NotFoundError(
+            f"release {release.release_id} of {release.owner}/{release.endpoint} cannot be served: its manifest is damaged in the store "
+            f"({exc}). Publish the same source again, or point its tags at another release (cozyctl promote)"
+        ) from None
+    return manifest
+
+
+def _scaling(manifest: Manifest) -> ScalingLimits:
+    return msgspec.convert(manifest.scaling or {}, ScalingLimits)
 
 
 def _resolved(manifest: Manifest, release_id: str, tag: str, function: str) -> Resolved:

@@ -20,6 +20,10 @@ class StoreError(Exception):
     """The store cannot do what was asked; the message says why and what helps."""
 
 
+class DamagedRowError(StoreError):
+    """A row that no program of ours wrote: who reads many leaves it out, who asked for it is told."""
+
+
 class DeposedError(StoreError):
     """Somebody else leads: this epoch may write no more."""
 

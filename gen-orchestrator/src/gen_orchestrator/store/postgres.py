@@ -14,6 +14,7 @@ from psycopg import errors
 
 from gen_orchestrator.store import migrations, sql, tables
 from gen_orchestrator.store.base import (
+    DamagedRowError,
     DeposedError,
     Leader,
     StoreError,
@@ -21,7 +22,7 @@ from gen_orchestrator.store.base import (
     StoreUnavailableError,
 )
 from gen_orchestrator.store.ops import DONE, Accept, Op, Refused, Result
-from gen_orchestrator.store.sql_store import Change, Row, SqlStore
+from gen_orchestrator.store.sql_store import Change, Row, SqlStore, quietly
 
 T = TypeVar("T")
 CONNECT_TIMEOUT_S = 5
@@ -45,7 +46,8 @@ class PostgresStore(SqlStore):
 
     schema = len(migrations.STEPS)
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, on_damaged: Callable[[DamagedRowError], None] = quietly) -> None:
+        super().__init__(on_damaged)
         self._url = url
         self._local = threading.local()
         self._opened: list[psycopg.Connection[Any]] = []

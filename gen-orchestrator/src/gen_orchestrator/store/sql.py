@@ -15,6 +15,7 @@ from gen_orchestrator.domain.runs import CANCELED_ERROR, Ending, Run, RunError, 
 from gen_orchestrator.domain.webhooks import Delivery, Try
 from gen_orchestrator.store.base import EventChunk, Leader, Release, RunFilter, Tag
 from gen_orchestrator.store.ops import Accept, AddDelivery, AppendEvents, Finish, Lease, Op, RecordDelivery, RequestCancel, Requeue
+from gen_orchestrator.store.rows import checked, readable
 
 RUN_COLUMNS = (
     "id", "owner", "endpoint", "function", "tag", "release_id", "payload", "created_at", "state", "attempt", "executions",
@@ -75,7 +76,12 @@ TO_TRIM = "select id from runs where trimmed = 0 and finished_at > 0 and finishe
 TRIM_RUN = "update runs set trimmed = 1, idempotency_key = '' where id = ? and trimmed = 0 and finished_at > 0"
 
 _RELEASE_COLUMNS = "release_id, owner, endpoint, manifest, source, created_at, digest, message"
-ADD_RELEASE = f"insert into releases ({_RELEASE_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?) on conflict do nothing"
+# The digest is that of the manifest: the same digest with another manifest is a damaged row, which publishing again mends.
+_MENDED = (
+    "on conflict (release_id) do update set manifest = excluded.manifest "
+    "where releases.digest = excluded.digest and releases.manifest <> excluded.manifest"
+)
+ADD_RELEASE = f"insert into releases ({_RELEASE_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?) {_MENDED}"
 RELEASE = f"select {_RELEASE_COLUMNS} from releases where release_id = ?"
 RELEASES = (
     f"select {_RELEASE_COLUMNS} from releases where (? = '' or owner = ?) and (? = '' or endpoint = ?) "
@@ -124,11 +130,10 @@ def run_row(run: Run) -> tuple[Any, ...]:
 def run_of(row: Sequence[Any]) -> Run:
     """A run from a row of `RUN_COLUMNS`."""
     fields = dict(zip(RUN_COLUMNS, row, strict=True))
-    error = bytes(fields["error"])
-    fields["state"] = RunState(fields["state"])
-    fields["cancel_requested"] = bool(fields["cancel_requested"])
-    fields["error"] = _decode_error(error) if error else None
-    return Run(**fields)
+    with readable("run", fields["id"]):
+        fields["cancel_requested"] = bool(fields["cancel_requested"])
+        fields["error"] = _decode_error(fields["error"]) if fields["error"] else None
+        return checked(fields, Run)
 
 
 def statement(op: Op) -> tuple[str, tuple[Any, ...]]:
@@ -181,9 +186,9 @@ def delivery_row(delivery: Delivery) -> tuple[Any, ...]:
 
 
 def delivery_of(row: Sequence[Any]) -> Delivery:
-    return Delivery(
-        id=row[0], run_id=row[1], moment=row[2], created_at=row[3], state=row[4], next_at=row[5], tries=_decode_tries(bytes(row[6]))
-    )
+    fields = dict(zip(Delivery.__struct_fields__, row, strict=True))
+    with readable("delivery", row[0]):
+        return checked({**fields, "tries": _decode_tries(row[6])}, Delivery)
 
 
 def _add_delivery(op: AddDelivery) -> tuple[str, tuple[Any, ...]]:
@@ -257,11 +262,17 @@ def tag_move(tag: Tag) -> tuple[Any, ...]:
 
 def release_of(row: Sequence[Any]) -> Release:
     names = ("release_id", "owner", "endpoint", "manifest", "source", "created_at", "digest", "message")
-    return Release(**dict(zip(names, row, strict=True)))
+    with readable("release", row[0]):
+        return checked(dict(zip(names, row, strict=True)), Release)
 
 
 def tag_of(row: Sequence[Any]) -> Tag:
-    return Tag(**dict(zip(("owner", "endpoint", "function", "tag", "release_id", "version", "moved_at"), row, strict=True)))
+    """A tag from a row. Where it points to what can be no release, it points at none: calls say so, and it can be moved."""
+    fields = dict(zip(Tag.__struct_fields__, row, strict=True))
+    if not isinstance(fields["release_id"], str):
+        fields["release_id"] = ""
+    with readable("tag", "/".join(map(str, row[:4]))):
+        return checked(fields, Tag)
 
 
 def key_row(key: Key) -> tuple[Any, ...]:
@@ -272,7 +283,8 @@ def key_row(key: Key) -> tuple[Any, ...]:
 
 def key_of(row: Sequence[Any]) -> Key:
     values = dict(zip(KEY_COLUMNS, row, strict=True))
-    return Key(**{**values, "scopes": msgspec.json.decode(bytes(values["scopes"]), type=tuple[str, ...])})
+    with readable("key", values["key_id"]):
+        return checked({**values, "scopes": msgspec.json.decode(values["scopes"], type=tuple[str, ...])}, Key)
 
 
 def audit_row(row: AuditRow) -> tuple[Any, ...]:
@@ -280,11 +292,13 @@ def audit_row(row: AuditRow) -> tuple[Any, ...]:
 
 
 def audit_of(row: Sequence[Any]) -> AuditRow:
-    return AuditRow(**dict(zip(AUDIT_COLUMNS, row, strict=True)))
+    with readable("audit row", row[0]):
+        return checked(dict(zip(AUDIT_COLUMNS, row, strict=True)), AuditRow)
 
 
 def chunk_of(row: Sequence[Any]) -> EventChunk:
-    return EventChunk(row[0], row[1], row[2], bytes(row[3]), row[4], row[5])
+    with readable("event chunk", row[:3]):
+        return checked(dict(zip(EventChunk.__struct_fields__, row, strict=True)), EventChunk)
 
 
 def leader_of(row: Sequence[Any]) -> Leader:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from gen_orchestrator.domain.gates import GateResult, Golden
+from gen_orchestrator.store.rows import checked, readable
 
 GOLDEN_COLUMNS = Golden.__struct_fields__
 RESULT_COLUMNS = GateResult.__struct_fields__
@@ -32,7 +33,8 @@ def golden_row(golden: Golden) -> tuple[Any, ...]:
 
 def golden_of(row: Sequence[Any]) -> Golden:
     values = dict(zip(GOLDEN_COLUMNS, row, strict=True))
-    return Golden(**{**values, "input": bytes(values["input"]), "output": bytes(values["output"])})
+    with readable("golden", row[0]):
+        return checked(values, Golden)
 
 
 def result_row(result: GateResult) -> tuple[Any, ...]:
@@ -42,4 +44,5 @@ def result_row(result: GateResult) -> tuple[Any, ...]:
 
 def result_of(row: Sequence[Any]) -> GateResult:
     values = dict(zip(RESULT_COLUMNS, row, strict=True))
-    return GateResult(**{**values, "passed": bool(values["passed"]), "detail": bytes(values["detail"])})
+    with readable("gate result", row[:2]):
+        return checked({**values, "passed": bool(values["passed"])}, GateResult)

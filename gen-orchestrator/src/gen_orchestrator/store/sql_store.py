@@ -8,20 +8,30 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import msgspec
+
 from gen_orchestrator.domain.access import AuditRow, Key
 from gen_orchestrator.domain.gates import GateResult, Golden
 from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.domain.webhooks import Delivery
 from gen_orchestrator.store import sql, sql_gates
-from gen_orchestrator.store.base import EventChunk, Leader, OldRun, Release, RunFilter, Tag
+from gen_orchestrator.store.base import DamagedRowError, EventChunk, Leader, OldRun, Release, RunFilter, Tag
 
 T = TypeVar("T")
 Row = Sequence[Any]
 Change = Callable[[str, Row], int]  # does a statement with these values; how many rows it changed
 
 
+def quietly(_: DamagedRowError) -> None:
+    """For who has nobody to tell."""
+
+
 class SqlStore(ABC):
     """Statements come from `store/sql.py`, in SQLite's spelling."""
+
+    def __init__(self, on_damaged: Callable[[DamagedRowError], None]) -> None:
+        """`on_damaged` hears of each row that is left out of what many are read for, whenever it is."""
+        self._on_damaged = on_damaged
 
     @abstractmethod
     def _read(self, text: str, values: Row = ()) -> list[Any]:
@@ -42,19 +52,27 @@ class SqlStore(ABC):
         return self._first(sql.run_of, sql.BY_KEY, (owner, key))
 
     def open_runs(self) -> list[Run]:
-        return [sql.run_of(row) for row in self._read(sql.OPEN_RUNS)]
+        return self._all(sql.run_of, sql.OPEN_RUNS)
 
     def list_runs(self, query: RunFilter) -> list[Run]:
-        return [sql.run_of(row) for row in self._read(*sql.list_query(query))]
+        found: list[Run] = []
+        while True:
+            rows = self._read(*sql.list_query(query))
+            runs = self._each(sql.run_of, rows)
+            found += runs
+            if len(runs) == len(rows) or len(rows) < query.limit or not rows[-1][0]:
+                return found
+            # Some were left out: a page that is shorter than its limit would be taken for the last one.
+            query = msgspec.structs.replace(query, cursor=rows[-1][0], limit=len(rows) - len(runs))
 
     def events_of(self, run_id: str) -> list[EventChunk]:
-        return [sql.chunk_of(row) for row in self._read(sql.EVENTS_OF, (run_id,))]
+        return self._all(sql.chunk_of, sql.EVENTS_OF, (run_id,))
 
     def pending_deliveries(self, limit: int) -> list[Delivery]:
-        return [sql.delivery_of(row) for row in self._read(sql.PENDING_DELIVERIES, (limit,))]
+        return self._all(sql.delivery_of, sql.PENDING_DELIVERIES, (limit,))
 
     def deliveries_of(self, run_id: str) -> list[Delivery]:
-        return [sql.delivery_of(row) for row in self._read(sql.DELIVERIES_OF, (run_id,))]
+        return self._all(sql.delivery_of, sql.DELIVERIES_OF, (run_id,))
 
     def trim(self, finished_before: float, limit: int) -> int:
         old = self._read(sql.TO_TRIM, (finished_before, limit))
@@ -88,16 +106,16 @@ class SqlStore(ABC):
         return self._first(sql.release_of, sql.RELEASE, (release_id,))
 
     def releases(self, owner: str = "", endpoint: str = "") -> list[Release]:
-        return [sql.release_of(row) for row in self._read(sql.RELEASES, (owner, owner, endpoint, endpoint))]
+        return self._all(sql.release_of, sql.RELEASES, (owner, owner, endpoint, endpoint))
 
     def move_tag(self, tag: Tag) -> Tag | None:
         return tag if self._change(sql.MOVE_TAG, sql.tag_move(tag)) else None
 
     def tags(self, owner: str = "", endpoint: str = "") -> list[Tag]:
-        return [sql.tag_of(row) for row in self._read(sql.TAGS, (owner, owner, endpoint, endpoint))]
+        return self._all(sql.tag_of, sql.TAGS, (owner, owner, endpoint, endpoint))
 
     def tag_history(self, owner: str, endpoint: str, function: str, tag: str) -> list[Tag]:
-        return [sql.tag_of(row) for row in self._read(sql.TAG_HISTORY, (owner, endpoint, function, tag))]
+        return self._all(sql.tag_of, sql.TAG_HISTORY, (owner, endpoint, function, tag))
 
     def add_key(self, key: Key) -> None:
         self._change(sql.ADD_KEY, sql.key_row(key))
@@ -106,19 +124,19 @@ class SqlStore(ABC):
         return self._change(sql.REVOKE_KEY, (at, key_id))
 
     def list_keys(self) -> list[Key]:
-        return [sql.key_of(row) for row in self._read(sql.KEYS)]
+        return self._all(sql.key_of, sql.KEYS)
 
     def add_audit(self, row: AuditRow) -> None:
         self._change(sql.ADD_AUDIT, sql.audit_row(row))
 
     def audit(self, owner: str, limit: int) -> list[AuditRow]:
-        return [sql.audit_of(row) for row in self._read(sql.AUDIT, (owner, owner, limit))]
+        return self._all(sql.audit_of, sql.AUDIT, (owner, owner, limit))
 
     def add_golden(self, golden: Golden) -> None:
         self._change(sql_gates.ADD_GOLDEN, sql_gates.golden_row(golden))
 
     def goldens(self, owner: str = "", endpoint: str = "") -> list[Golden]:
-        return [sql_gates.golden_of(row) for row in self._read(sql_gates.GOLDENS, (owner, owner, endpoint, endpoint))]
+        return self._all(sql_gates.golden_of, sql_gates.GOLDENS, (owner, owner, endpoint, endpoint))
 
     def remove_golden(self, golden_id: str) -> bool:
         def work(change: Change) -> bool:
@@ -135,7 +153,7 @@ class SqlStore(ABC):
         self._transact(work)
 
     def results(self, release_id: str) -> list[GateResult]:
-        return [sql_gates.result_of(row) for row in self._read(sql_gates.RESULTS, (release_id,))]
+        return self._all(sql_gates.result_of, sql_gates.RESULTS, (release_id,))
 
     def resign(self, leader: Leader) -> None:
         self._change(sql.RESIGN, (leader.epoch,))
@@ -143,3 +161,16 @@ class SqlStore(ABC):
     def _first(self, value_of: Callable[[Row], T], text: str, values: Row) -> T | None:
         rows = self._read(text, values)
         return value_of(rows[0]) if rows else None
+
+    def _all(self, value_of: Callable[[Row], T], text: str, values: Row = ()) -> list[T]:
+        return self._each(value_of, self._read(text, values))
+
+    def _each(self, value_of: Callable[[Row], T], rows: list[Any]) -> list[T]:
+        """The values of all rows that can be read: one that was damaged takes none of the others with it."""
+        found = []
+        for row in rows:
+            try:
+                found.append(value_of(row))
+            except DamagedRowError as exc:
+                self._on_damaged(exc)
+        return found

@@ -18,6 +18,7 @@ import apsw
 
 from gen_orchestrator.store import migrations, sql, tables
 from gen_orchestrator.store.base import (
+    DamagedRowError,
     DeposedError,
     Leader,
     StoreError,
@@ -27,7 +28,7 @@ from gen_orchestrator.store.base import (
 )
 from gen_orchestrator.store.home import Home
 from gen_orchestrator.store.ops import DONE, Op, Refused, Result
-from gen_orchestrator.store.sql_store import Change, Row, SqlStore
+from gen_orchestrator.store.sql_store import Change, Row, SqlStore, quietly
 
 T = TypeVar("T")
 LOCK_NAME = "store.lock"
@@ -49,9 +50,12 @@ class SqliteStore(SqlStore):
 
     schema = len(migrations.STEPS)
 
-    def __init__(self, folder: Path, on_broken: Callable[[str], NoReturn] = leave) -> None:
+    def __init__(
+        self, folder: Path, on_broken: Callable[[str], NoReturn] = leave, on_damaged: Callable[[DamagedRowError], None] = quietly
+    ) -> None:
         """`on_broken` is called when a sync fails. Nobody knows then what the disk has: the kernel drops pages that failed, and the next
         sync would say that all is well. So the process ends without another answer, and its next start reads what is there."""
+        super().__init__(on_damaged)
         self._on_broken = on_broken
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / FILE_NAME
