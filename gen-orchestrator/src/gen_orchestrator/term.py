@@ -20,6 +20,7 @@ from gen_orchestrator.api.access import Guard, KeyRoutes, bearer_of
 from gen_orchestrator.api.admin import AdminRoutes
 from gen_orchestrator.api.app import Rooms, build_app
 from gen_orchestrator.api.builds import BuildRoutes
+from gen_orchestrator.api.caller_files import CallerFileRoutes
 from gen_orchestrator.api.deploys import DeployRoutes
 from gen_orchestrator.api.exports import ExportRoutes
 from gen_orchestrator.api.files import FileRoutes
@@ -39,15 +40,17 @@ from gen_orchestrator.domain.settings import FunctionSettings
 from gen_orchestrator.fleet.base import Fleet
 from gen_orchestrator.fleet.keeper import Keeper
 from gen_orchestrator.gates.goldens import Goldens
+from gen_orchestrator.hub.blobs import open_blobs
 from gen_orchestrator.hub.builders import ProcessBuilder
 from gen_orchestrator.hub.builds import Builds
-from gen_orchestrator.hub.files import FileToken, FileTokens, NotLeadingError, RunFiles
+from gen_orchestrator.hub.files import MODELS_OF, FileToken, FileTokens, NotLeadingError, RunFiles
 from gen_orchestrator.hub.model_addresses import ModelAddresses
 from gen_orchestrator.hub.models import ModelStore
 from gen_orchestrator.hub.registry import Registry
 from gen_orchestrator.hub.release_config import release_config
 from gen_orchestrator.hub.retention import Retention, RetentionSettings
 from gen_orchestrator.hub.signed_urls import SignedUrls
+from gen_orchestrator.hub.uploads import UploadLimits, Uploads
 from gen_orchestrator.scheduling import leader as leadership
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
 from gen_orchestrator.scheduling.fitness import Fitness
@@ -71,7 +74,6 @@ PREPARE_S = 60.0
 FAILURE_CHARACTERS = 2000
 OPERATOR_KEY = "operator.key"
 HUB_TOKEN_LIFE_S = 90 * 24 * 3600
-MODELS_OF = "-"  # in the place of a run: such a token saves no files
 FILE_KEY = "file-tokens.key"
 
 
@@ -177,6 +179,14 @@ class Term:
         )
         self._builds = Builds(settings.data / "builds", ProcessBuilder(settings.data), self.registry, clock.unix_s, log, self._on_tag_moved)
         files = RunFiles(settings.data / "files", self._winner, self._may_save)
+        kept = settings.retention
+        limits = UploadLimits(
+            file_bytes=kept.gen_orchestrator_upload_bytes,
+            owner_bytes=kept.gen_orchestrator_owner_bytes,
+            keep_s=kept.gen_orchestrator_keep_uploads_s,
+        )
+        blobs = open_blobs(kept.gen_orchestrator_blobs, settings.data / "blobs")
+        uploads = Uploads(settings.data / "uploads", blobs, limits, clock.unix_s)
         waits = Waits(self.pool, clock, lambda release_id: self.keeper.failures.get(release_id, ""))
         runs = RunRoutes(self.registry, self.dispatcher, store, RunStreams(store, files), receivers, waits, files)
         admin = AdminRoutes(self.registry, self.dispatcher, self.pool, metrics, fitness, self.keeper.failures)
@@ -186,7 +196,8 @@ class Term:
         rooms = Rooms(
             runs,
             RunList(store, self.dispatcher.open),
-            FileRoutes(files, file_tokens),
+            FileRoutes(files, file_tokens, uploads),
+            CallerFileRoutes(uploads, files, urls),
             WorkerRoutes(self.pool, self.keeper, tokens.jwks, lambda worker_id: self._owner_of(release_of(worker_id))),
             admin,
             releases,
@@ -199,7 +210,7 @@ class Term:
         )
         guard = Guard(keys, is_asking=settings.asks_for_keys)
         self.app: ASGIApp = build_app(rooms, guard, lambda request: _worker_of(file_tokens, request), settings.hosts, log)
-        retention = Retention(settings.retention, store, files, log, clock.unix_s)
+        retention = Retention(settings.retention, store, files, log, clock.unix_s, uploads.sweep)
         self._tasks = [
             asyncio.create_task(leadership.hold(store, leader, clock, self._depose, log, self._in_trouble), name="leader-hold"),
             asyncio.create_task(retention.run(), name="retention"),

@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gen_orchestrator.api.files import FileRoutes
+from gen_orchestrator.hub.blobs import FolderBlobs
 from gen_orchestrator.hub.files import TOKEN_LIFE_S, FileToken, FileTokens, NotLeadingError, RunFiles
+from gen_orchestrator.hub.uploads import UploadLimits, Uploads
 from gen_worker.http.asgi import RequestError
 
 TOKEN = FileToken("ann", "run-1", 3)
@@ -57,7 +59,8 @@ def test_a_node_that_leads_no_more_asks_for_another_try(tmp_path: Path) -> None:
     def is_open(token: FileToken) -> bool:
         raise NotLeadingError
 
-    routes = FileRoutes(RunFiles(tmp_path, lambda owner, run_id: 0, is_open), FileTokens(b"x" * 32, Moving()))
+    uploads = Uploads(tmp_path, FolderBlobs(tmp_path), UploadLimits(file_bytes=1, owner_bytes=1, keep_s=1), Moving())
+    routes = FileRoutes(RunFiles(tmp_path, lambda owner, run_id: 0, is_open), FileTokens(b"x" * 32, Moving()), uploads)
     with pytest.raises(RequestError) as refused:
         routes._check_open(TOKEN)
     assert (refused.value.status, refused.value.headers["retry-after"]) == (503, "1")

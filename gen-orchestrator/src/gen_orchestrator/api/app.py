@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Send
 from gen_orchestrator.api.access import Guard, KeyRoutes
 from gen_orchestrator.api.admin import AdminRoutes
 from gen_orchestrator.api.builds import BuildRoutes
+from gen_orchestrator.api.caller_files import CallerFileRoutes
 from gen_orchestrator.api.deploys import DeployRoutes
 from gen_orchestrator.api.exports import ExportRoutes
 from gen_orchestrator.api.files import FileRoutes
@@ -57,6 +58,7 @@ class Rooms(msgspec.Struct, frozen=True):
     runs: RunRoutes
     run_list: RunList
     files: FileRoutes
+    caller_files: CallerFileRoutes
     workers: WorkerRoutes
     admin: AdminRoutes
     releases: ReleaseRoutes
@@ -143,7 +145,7 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         ("publish", "PUT", "/v1/models/{owner}/{repo}/tags/{tag}", models.push),
         ("publish", "DELETE", "/v1/models/{owner}/{repo}/tags/{tag}", models.remove),
         ("publish", "PUT", "/v1/blobs/{digest}", models.put_blob),
-        (None, "GET", "/v1/files/{owner}/{ref:path}", files.download),
+        ("invoke", "GET", "/v1/files", rooms.caller_files.list),
         (None, "GET", "/v1/me", keys.me),
         ("admin", "GET", "/v1/keys", keys.list),
         ("admin", "POST", "/v1/keys", keys.create),
@@ -157,6 +159,12 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         ("POST", "/api/v1/public/models/request", models.request_public),
         ("POST", "/api/v1/repos/{owner}/{repo}/resolve_artifact", models.resolve_artifact),
         ("GET", "/api/v1/repos/{owner}/{repo}/snapshots/{digest}/manifest", models.snapshot),
+    ]
+    of_signed: Sequence[tuple[Scope | None, str, str, Handler]] = [
+        (None, "GET", "/v1/files/{owner}/{ref:path}", rooms.caller_files.get),
+        ("invoke", "PUT", "/v1/files/{owner}/{ref:path}", rooms.caller_files.put),
+        ("invoke", "POST", "/v1/files/{owner}/{ref:path}", rooms.caller_files.post),
+        ("invoke", "DELETE", "/v1/files/{owner}/{ref:path}", rooms.caller_files.remove),
     ]
     # Open to all, or behind tokens and signatures of their own.
     plain: Sequence[tuple[str, str, Handler]] = [
@@ -172,6 +180,7 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
     ]
     routes = [
         *((method, path, guard(scope, handler)) for scope, method, path, handler in asked),
+        *((method, path, guard(scope, handler, rooms.caller_files.signed)) for scope, method, path, handler in of_signed),
         *((method, path, guard(None, handler, worker_of)) for method, path, handler in of_workers),
         ("POST", "/api/v1/auth/password/login", rooms.deploys.login),
         *plain,

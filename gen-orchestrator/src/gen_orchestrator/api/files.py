@@ -1,4 +1,4 @@
-"""Files over HTTP: the workers' file API with a run's token, and outputs for callers."""
+"""The file API of workers: what a run saves and reads, with its token."""
 
 import asyncio
 import errno
@@ -8,22 +8,24 @@ from pathlib import Path
 
 import msgspec
 
-from gen_orchestrator.api.access import bearer_of, caller_of
-from gen_orchestrator.hub.files import FileToken, FileTokens, NotLeadingError, RunFiles, Saving
+from gen_orchestrator.api.access import bearer_of
+from gen_orchestrator.api.blob_bodies import send_blob, take_body
+from gen_orchestrator.hub.files import MODELS_OF, FileToken, FileTokens, NotLeadingError, RunFiles, Saving
+from gen_orchestrator.hub.uploads import Upload, Uploads
 from gen_worker.contract.files import SHA256_HEADER, SIZE_HEADER, TYPE_HEADER, SavedFile
-from gen_worker.http.asgi import BodyReader, Request, RequestError
+from gen_worker.http.asgi import Request, RequestError
 from gen_worker.http.files import send_file
 
 MAX_FILE_BYTES = 16 << 30
-_SHOWN_INLINE = ("image/png", "image/jpeg", "image/gif", "image/webp", "audio/", "video/", "text/plain")
 
 
 class FileRoutes:
-    """Handlers of `/api/v1/file/{ref}` (workers) and `/v1/files/{owner}/{ref}` (callers)."""
+    """Handlers of `/api/v1/file/{ref}`."""
 
-    def __init__(self, files: RunFiles, tokens: FileTokens) -> None:
+    def __init__(self, files: RunFiles, tokens: FileTokens, uploads: Uploads) -> None:
         self._files = files
         self._tokens = tokens
+        self._uploads = uploads
 
     async def put(self, request: Request) -> None:
         """Create or replace a file of this attempt."""
@@ -34,27 +36,25 @@ class FileRoutes:
         await self._save(request, create=True)
 
     async def read(self, request: Request) -> None:
-        """A file of the run's owner; for HEAD, what is known of it."""
-        token = self._token(request)
-        path = await asyncio.to_thread(self._files.find, token.owner, request.parts["ref"], token)
-        if path is None:
-            raise RequestError(404, "not_found", f"no file {request.parts['ref'][:200]!r}", error="unknown_file")
-        headers = {TYPE_HEADER: _type_of(path)}
+        """A file of the run's owner: of this attempt, an upload, or of a run that won. For HEAD, what is known of it."""
+        token, ref = self._token(request), request.parts["ref"]
+        if token.run_id == MODELS_OF:
+            raise RequestError(403, "auth", "this token asks for models; files are read with a run's own file_token")
+        found = await asyncio.to_thread(self._find, token, ref)
+        if found is None:
+            raise RequestError(404, "not_found", f"no file {ref[:200]!r}", error="unknown_file")
+        if isinstance(found, Upload):
+            headers = {TYPE_HEADER: found.mime_type, SIZE_HEADER: str(found.size_bytes), SHA256_HEADER: found.sha256}
+            await send_blob(request, self._uploads.blobs, found.blob, found.size_bytes, {**headers, "content-type": found.mime_type})
+            return
+        headers = {TYPE_HEADER: type_of(found)}
         if request.scope["method"] == "HEAD":
-            headers[SIZE_HEADER] = str(path.stat().st_size)
-            headers[SHA256_HEADER] = await asyncio.to_thread(_sha256, path)
-        await send_file(request, path, headers)
+            headers[SIZE_HEADER] = str(found.stat().st_size)
+            headers[SHA256_HEADER] = await asyncio.to_thread(_sha256, found)
+        await send_file(request, found, headers)
 
-    async def download(self, request: Request) -> None:
-        """`GET /v1/files/{owner}/{ref}`: an output of a run that succeeded."""
-        owner, ref = request.parts["owner"], request.parts["ref"]
-        path = await asyncio.to_thread(self._files.find, owner, ref) if caller_of(request).sees(owner) else None
-        if path is None:
-            raise RequestError(404, "not_found", f"no file {ref[:200]!r} of {owner[:64]!r}", error="unknown_file")
-        headers = {"x-content-type-options": "nosniff", "content-security-policy": "sandbox"}
-        if not _type_of(path).startswith(_SHOWN_INLINE):
-            headers["content-disposition"] = "attachment"
-        await send_file(request, path, headers)
+    def _find(self, token: FileToken, ref: str) -> Path | Upload | None:
+        return self._files.find_own(token, ref) or self._uploads.find(token.owner, ref) or self._files.find(token.owner, ref)
 
     async def _save(self, request: Request, *, create: bool) -> None:
         token = self._token(request)
@@ -63,11 +63,7 @@ class FileRoutes:
         saving: Saving | None = None
         try:
             saving = await asyncio.to_thread(self._files.saving, token, ref)
-            reader = BodyReader(request, MAX_FILE_BYTES)
-            while not reader.ended:
-                chunk = await reader.next_chunk()
-                if chunk:
-                    await asyncio.to_thread(saving.write, chunk)
+            await take_body(request, MAX_FILE_BYTES, saving.write)
             await asyncio.to_thread(saving.sync)
             # Here on the loop, where runs end: between this look and the rename no attempt can.
             self._check_open(token)
@@ -108,7 +104,8 @@ def not_kept(exc: OSError, what: str) -> RequestError:
     return RequestError(503, "storage", detail, headers={"retry-after": "5"})
 
 
-def _type_of(path: Path) -> str:
+def type_of(path: Path) -> str:
+    """The media type that a name says."""
     return mimetypes.guess_type(path.name)[0] or "application/octet-stream"
 
 

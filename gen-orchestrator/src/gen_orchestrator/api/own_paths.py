@@ -161,6 +161,13 @@ _DELIVERY = _object(
         ),
     },
 )
+_UPLOAD = _object(
+    "ref owner size_bytes sha256 mime_type created_at expires_at url",
+    **dict.fromkeys(("ref", "owner", "sha256", "mime_type", "created_at", "url"), _TEXT),
+    size_bytes=_NUMBER,
+    expires_at=_OPTIONAL,
+)
+_UPLOADS = _object("data next_cursor", data={"type": "array", "items": _UPLOAD}, next_cursor=_OPTIONAL)
 _LOG = _object("worker_id lines next", worker_id=_TEXT, lines=_TEXTS, next=_NUMBER)
 
 
@@ -174,6 +181,7 @@ def own_paths() -> dict[str, Schema]:
     metrics = {"description": "Prometheus' text format", "content": {"text/plain": {"schema": _TEXT}}}
     run_id, worker_id = _path("run_id"), _path("worker_id")
     model = [_path("owner"), _path("repo")]
+    upload = [_path("owner"), _path("ref")]
     tag = [_path("owner"), _path("endpoint"), _path("function"), _path("tag", _TAG_NAME)]
     move = {"required": True, "content": {"application/json": {"schema": _MOVE}}}
     found: dict[str, Schema] = {
@@ -341,7 +349,36 @@ def own_paths() -> dict[str, Schema]:
                 "move_tag", "Promote, or roll back", {"200": json_response("The tag", _TAG), **_statuses("409")}, *tag, body=move
             ),
         },
-        "/v1/files/{owner}/{ref}": {"get": _operation("get_file", "A file", {**file, **_statuses("416")}, _path("owner"), _path("ref"))},
+        "/v1/files": {
+            "get": _operation(
+                "list_files",
+                "Uploads, by ref",
+                {"200": json_response("A page of uploads", _UPLOADS)},
+                query=("prefix", "cursor", "limit", "owner"),
+            )
+        },
+        "/v1/files/{owner}/{ref}": {
+            "get": _operation("get_file", "A file", {**file, **_statuses("416")}, *upload, query=("sign", "method", "until", "signature")),
+            "put": _operation(
+                "put_file",
+                "Create or replace an upload",
+                {"200": json_response("It", _UPLOAD), **_statuses("408", "413", "415", "503", "507")},
+                *upload,
+                query=("until", "signature"),
+                body={"required": True, "content": _BYTES},
+            ),
+            "post": _operation(
+                "create_file",
+                "Create an upload",
+                {"201": json_response("It", _UPLOAD), **_statuses("408", "409", "413", "415", "503", "507")},
+                *upload,
+                query=("until", "signature"),
+                body={"required": True, "content": _BYTES},
+            ),
+            "delete": _operation(
+                "delete_file", "Forget an upload", {"200": json_response("What it was", _UPLOAD)}, *upload, query=("until", "signature")
+            ),
+        },
         "/livez": {"get": _operation("get_livez", "Whether the process lives", {"200": json_response("It does", _OK)})},
         "/readyz": {"get": _operation("get_readyz", "Whether it answers", {"200": json_response("It does", _OK), **_statuses("503")})},
         "/metrics": {"get": _operation("get_metrics", "Figures", {"200": metrics})},

@@ -3,7 +3,8 @@
 import json
 import os
 from collections.abc import Iterator
-from typing import IO, Any
+from contextlib import contextmanager
+from typing import IO, Any, cast
 
 import click
 import msgspec
@@ -13,6 +14,7 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError
 from gen_orchestrator.cli.profiles import Profile, ProfileError, Profiles
 from gen_worker.cli.output import EXIT_AUTH, EXIT_FAILED, EXIT_NOT_FOUND, EXIT_TIMEOUT, EXIT_USAGE, Verb, fail
 
+DEFAULT_OWNER = "local"
 DEFAULT_URL = "http://127.0.0.1:8080"
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 3700.0  # the server says something every 15 s while a run goes on
@@ -94,6 +96,24 @@ class Api:
     def send(self, method: str, path: str, file: IO[bytes], kind: str, **query: Any) -> Any:
         """Send a file as it is."""
         return self._json(method, path, file, {"content-type": kind}, query)
+
+    @contextmanager
+    def download(self, path: str) -> Iterator[IO[bytes]]:
+        """The bytes of a file as they come. `ApiError` also where they break off."""
+        answer = self._ask("GET", path, None, {}, {})
+        try:
+            if answer.status >= 300:
+                raise _refused(answer.status, answer.read())
+            yield cast(IO[bytes], answer)
+        except HTTPError as exc:
+            raise ApiError(f"the file broke off: {_why(exc)}; ask again", EXIT_FAILED, "unreachable") from None
+        finally:
+            answer.close()
+
+    def owner(self) -> str:
+        """Whose the key is; where it sees all owners, the one that platforms have by default."""
+        found = str(self.get("/v1/me")["owner"])
+        return DEFAULT_OWNER if found == "*" else found
 
     def events(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Iterator[tuple[str, str, Any]]:
         """A run's events as they come: id, name, data. Ends with `done`, or when the stream is cut."""

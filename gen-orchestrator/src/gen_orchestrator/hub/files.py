@@ -23,6 +23,7 @@ import msgspec
 from gen_worker.files.local_outputs import clashes_named, normalize_output_ref
 
 TOKEN_LIFE_S = 24 * 3600
+MODELS_OF = "-"  # in the place of a run: such a token asks for models, and neither saves files nor reads them
 MAX_TOKEN_LENGTH = 2048
 INPUTS = 0  # in the place of an attempt
 
@@ -161,16 +162,20 @@ class RunFiles:
         finally:
             saving.drop()
 
-    def find(self, owner: str, ref: str, token: FileToken | None = None) -> Path | None:
-        """Where a file lies that its owner may read: of the attempt that won, sent with a run, or the own one of a run that still works."""
+    def find_own(self, token: FileToken, ref: str) -> Path | None:
+        """Where a file lies that this attempt has saved."""
+        try:
+            path = self._attempt(token.owner, token.run_id, token.attempt) / normalize_output_ref(ref)
+        except ValueError:
+            return None
+        return path if path.is_file() else None
+
+    def find(self, owner: str, ref: str) -> Path | None:
+        """Where a file lies that its owner may read: of the attempt that won, or sent with a run."""
         try:
             name = normalize_output_ref(ref)
         except ValueError:
             return None
-        if token is not None:
-            own = self._attempt(owner, token.run_id, token.attempt) / name
-            if own.is_file():
-                return own
         parts = name.split("/")
         named = [parts[1]] if len(parts) > 2 and parts[0] == "runs" else []
         if len(parts) > 3 and named and parts[2] == "inputs":

@@ -25,26 +25,46 @@ YEAR_S = 366 * 24 * 3600
 
 
 class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
-    """Seconds after the end of a run; its details (events, idempotency key) go no later than the run. Bytes of each worker's log."""
+    """Seconds after the end of a run; its details (events, idempotency key) go no later than the run. Bytes of each worker's log.
+    Seconds after which a caller's upload expires, bytes of one, and bytes of all uploads of one owner. `gen_orchestrator_blobs` is
+    `s3://bucket/prefix`, or empty for the data folder."""
 
     gen_orchestrator_keep_runs_s: Annotated[float, Range(60, YEAR_S, "seconds")] = 7 * 24 * 3600.0
     gen_orchestrator_keep_details_s: Annotated[float, Range(60, YEAR_S, "seconds")] = 24 * 3600.0
     gen_orchestrator_worker_log_bytes: Annotated[int, Range(1 << 16, 1 << 40, "bytes")] = 64 << 20
+    gen_orchestrator_keep_uploads_s: Annotated[float, Range(60, 10 * YEAR_S, "seconds")] = 30 * 24 * 3600.0
+    gen_orchestrator_upload_bytes: Annotated[int, Range(1, 1 << 50, "bytes")] = 16 << 30
+    gen_orchestrator_owner_bytes: Annotated[int, Range(1, 1 << 60, "bytes")] = 100 << 30
+    gen_orchestrator_blobs: str = ""
 
 
 class Retention:
-    """Of one leader. `run` goes on until it is cancelled."""
+    """Of one leader. `run` goes on until it is cancelled. `sweep_uploads` forgets what callers' files have expired, and says how many."""
 
-    def __init__(self, settings: RetentionSettings, store: RunStore, files: RunFiles, log: Log, now_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        settings: RetentionSettings,
+        store: RunStore,
+        files: RunFiles,
+        log: Log,
+        now_s: Callable[[], float],
+        sweep_uploads: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._settings = settings
         self._store = store
         self._files = files
         self._log = log
         self._now_s = now_s
+        self._sweep_uploads = sweep_uploads
 
     async def run(self) -> None:
         """A round a minute."""
         while True:
+            try:
+                if expired := await asyncio.to_thread(self._sweep_uploads):
+                    self._log.info("retention.uploads", expired=expired)
+            except OSError as exc:
+                self._log.warning("retention.uploads_kept", error=str(exc))
             try:
                 trimmed, forgotten = await self.round()
                 if trimmed or forgotten:

@@ -1,9 +1,9 @@
-"""Addresses that carry their own permission: one path, until a time, signed by a secret that all nodes share."""
+"""Addresses that carry their own permission: one path and one method, until a time, signed by a secret that all nodes share."""
 
 import hashlib
 import hmac
 from collections.abc import Callable, Mapping
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 LIFE_S = 900
 
@@ -16,17 +16,23 @@ class SignedUrls:
         self._base = base.rstrip("/")
         self._now_s = now_s
 
-    def sign(self, path: str, life_s: float = LIFE_S) -> str:
-        """The whole address of a path that begins with `/`."""
-        until = str(int(self._now_s() + life_s))
-        return f"{self._base}{path}?{urlencode({'until': until, 'signature': self._signature(path, until)})}"
+    def sign(self, path: str, life_s: float = LIFE_S, method: str = "GET") -> str:
+        """The whole address of a path that begins with `/`, as it is without percent signs."""
+        return self._base + self.signed_path(path, life_s, method)[0]
 
-    def is_valid(self, path: str, query: Mapping[str, str]) -> bool:
+    def signed_path(self, path: str, life_s: float, method: str) -> tuple[str, int]:
+        """The address without its server, and the unix second at which it ends. Who may GET may ask for HEAD."""
+        until = int(self._now_s() + life_s)
+        fields = {"until": until, "signature": self._signature(path, str(until), method)}
+        return f"{quote(path, safe='/:')}?{urlencode(fields)}", until
+
+    def is_valid(self, path: str, query: Mapping[str, str], method: str = "GET") -> bool:
         """Whether a request for `path` with this query was signed here, and not too long ago."""
         until, given = query.get("until", ""), query.get("signature", "")
-        right = hmac.compare_digest(self._signature(path, until).encode(), given.encode("utf-8", "replace"))
-        return right and until.isdigit() and len(until) < 16 and int(until) > self._now_s()
+        wanted = self._signature(path, until, "GET" if method == "HEAD" else method)
+        right = hmac.compare_digest(wanted.encode(), given.encode("utf-8", "replace"))
+        return right and until.isascii() and until.isdigit() and len(until) < 16 and int(until) > self._now_s()
 
-    def _signature(self, path: str, until: str) -> str:
-        text = f"{until} {path}".encode("utf-8", "replace")
+    def _signature(self, path: str, until: str, method: str) -> str:
+        text = f"{method} {until} {path}".encode("utf-8", "replace")
         return hashlib.blake2b(text, key=self._secret, digest_size=24, person=b"signed url").hexdigest()

@@ -1,0 +1,174 @@
+"""Files for callers: their own uploads, outputs of their runs, and addresses that hold without a key."""
+
+import asyncio
+from urllib.parse import quote
+
+import msgspec
+
+from gen_orchestrator.api.access import caller_of
+from gen_orchestrator.api.blob_bodies import send_blob, take_body
+from gen_orchestrator.api.files import not_kept, type_of
+from gen_orchestrator.domain.access import ALL_OWNERS, Caller
+from gen_orchestrator.hub.files import RunFiles
+from gen_orchestrator.hub.signed_urls import SignedUrls
+from gen_orchestrator.hub.uploads import Incoming, QuotaError, TooLargeError, Upload, Uploads
+from gen_worker.clock import utc_text
+from gen_worker.contract.files import SHA256_HEADER
+from gen_worker.durations import parse_duration
+from gen_worker.http.asgi import Request, RequestError
+from gen_worker.http.files import send_file
+
+MAX_PAGE = 1000
+MAX_SIGNED_S = 7 * 24 * 3600
+SIGNED_METHODS = ("GET", "PUT", "POST", "DELETE")
+_SHOWN_INLINE = ("image/png", "image/jpeg", "image/gif", "image/webp", "audio/", "video/", "text/plain")
+
+
+class CallerFileRoutes:
+    """Handlers of `/v1/files`."""
+
+    def __init__(self, uploads: Uploads, files: RunFiles, urls: SignedUrls) -> None:
+        self._uploads = uploads
+        self._files = files
+        self._urls = urls
+
+    def signed(self, request: Request) -> Caller | None:
+        """Who shows an address that was signed here, as its owner, for this one request; None where it is not signed. `RequestError` 403
+        where it is not valid, or not any more."""
+        query = request.query()
+        if "signature" not in query:
+            return None
+        if "sign" in query or not self._urls.is_valid(request.scope["path"], query, request.scope["method"]):
+            raise RequestError(403, "auth", "this address is not valid, or not any more: ask whoever gave it for a new one")
+        return Caller(request.parts["owner"], ("invoke",), "signed")
+
+    async def list(self, request: Request) -> None:
+        """`GET /v1/files[?prefix=&cursor=&limit=&owner=]`: uploads, by ref."""
+        query = request.query()
+        limit = request.number(query.get("limit", "100"), "limit", MAX_PAGE)
+        if not limit:
+            raise RequestError(400, "validation", f"limit=0; expected a whole number from 1 to {MAX_PAGE}")
+        owner = caller_of(request).own(query.get("owner", ""))
+        after_owner, _, after_ref = query.get("cursor", "").partition("/")
+        try:
+            owners = [owner] if owner else await asyncio.to_thread(self._uploads.owners)
+            page, more = await asyncio.to_thread(
+                self._uploads.page, owners, query.get("prefix", "").lstrip("/"), (after_owner, after_ref), limit
+            )
+        except ValueError as exc:
+            raise RequestError(400, "validation", str(exc)) from None
+        cursor = f"{page[-1].owner}/{page[-1].ref}" if more else None
+        await request.answer(200, msgspec.json.encode({"data": [shown(upload) for upload in page], "next_cursor": cursor}))
+
+    async def get(self, request: Request) -> None:
+        """`GET /v1/files/{owner}/{ref}`: an upload, or an output of a run that succeeded; with `?sign=TIME[&method=]` an address for it."""
+        owner, ref = self._place(request)
+        if "sign" in request.query():
+            await self._sign(request)
+            return
+        found = await asyncio.to_thread(lambda: self._uploads.find(owner, ref) or self._files.find(owner, ref))
+        if found is None:
+            raise _unknown(owner, ref)
+        kind = found.mime_type if isinstance(found, Upload) else type_of(found)
+        headers = {"content-type": kind, "x-content-type-options": "nosniff", "content-security-policy": "sandbox"}
+        if not kind.startswith(_SHOWN_INLINE):
+            headers["content-disposition"] = "attachment"
+        if isinstance(found, Upload):
+            headers[SHA256_HEADER] = found.sha256
+            await send_blob(request, self._uploads.blobs, found.blob, found.size_bytes, headers)
+        else:
+            await send_file(request, found, headers)
+
+    async def put(self, request: Request) -> None:
+        """`PUT /v1/files/{owner}/{ref}`: create or replace an upload."""
+        await self._take(request, create=False)
+
+    async def post(self, request: Request) -> None:
+        """`POST /v1/files/{owner}/{ref}`: create an upload; 409 where it exists."""
+        await self._take(request, create=True)
+
+    async def remove(self, request: Request) -> None:
+        """`DELETE /v1/files/{owner}/{ref}`."""
+        owner, ref = self._place(request)
+        removed = await asyncio.to_thread(self._uploads.remove, owner, ref)
+        if removed is None:
+            raise _unknown(owner, ref)
+        await request.answer(200, msgspec.json.encode(shown(removed)))
+
+    async def _take(self, request: Request, *, create: bool) -> None:
+        owner, ref = self._place(request)
+        declared = request.header(b"content-length")
+        size_bytes = int(declared) if declared.isascii() and declared.isdigit() and len(declared) < 20 else 0
+        incoming: Incoming | None = None
+        try:
+            if create and await asyncio.to_thread(self._uploads.find, owner, ref) is not None:
+                raise _exists(ref)  # before gigabytes come
+            incoming = await asyncio.to_thread(lambda: self._uploads.receive(owner, ref, create=create, declared_bytes=size_bytes))
+            await take_body(request, self._uploads.limits.file_bytes, incoming.write)
+            sha256 = await asyncio.to_thread(incoming.keep)
+            upload, old = self._uploads.publish(incoming, sha256, create=create)
+            if old:
+                await asyncio.to_thread(self._uploads.blobs.delete, old)
+        except TooLargeError as exc:
+            raise RequestError(413, "too_large", f"{ref[:200]!r}: {exc}") from None
+        except QuotaError as exc:
+            raise RequestError(507, "quota", str(exc), headers={"connection": "close"}) from None
+        except ValueError as exc:
+            raise RequestError(400, "validation", str(exc)) from None
+        except OSError as exc:
+            raise not_kept(exc, f"{ref[:200]!r} was not kept") from None
+        finally:
+            if incoming is not None:
+                await asyncio.to_thread(incoming.drop)
+        if upload is None:
+            raise _exists(ref)
+        await request.answer(201 if create else 200, msgspec.json.encode(shown(upload)))
+
+    async def _sign(self, request: Request) -> None:
+        query = request.query()
+        owner, ref = request.parts["owner"], request.parts["ref"]
+        method = query.get("method", "GET")
+        try:
+            life_s = parse_duration(query["sign"])
+        except ValueError as exc:
+            raise RequestError(400, "validation", f"sign: {exc}") from None
+        if method not in SIGNED_METHODS or life_s > MAX_SIGNED_S:
+            raise RequestError(400, "validation", f"sign: at most {MAX_SIGNED_S // 86400}d; method: one of {', '.join(SIGNED_METHODS)}")
+        if method != "GET" and not caller_of(request).may("invoke"):
+            raise RequestError(403, "forbidden", f"an address for {method} needs a key with the scope 'invoke'")
+        if method == "GET" and await asyncio.to_thread(lambda: self._uploads.find(owner, ref) or self._files.find(owner, ref)) is None:
+            raise _unknown(owner, ref)
+        path, until = self._urls.signed_path(f"/v1/files/{owner}/{ref}", life_s, method)
+        base = f"{request.scope.get('scheme', 'http')}://{request.header(b'host')}"
+        body = {"url": base + path, "method": method, "expires_at": utc_text(until)}
+        await request.answer(200, msgspec.json.encode(body), headers={"cache-control": "no-store"})
+
+    def _place(self, request: Request) -> tuple[str, str]:
+        """Whose file, and which. `RequestError` 404 for an owner that the caller does not see, 403 for an address that is over."""
+        self.signed(request)  # where nobody is asked for keys, too
+        owner, ref = request.parts["owner"], request.parts["ref"]
+        if not caller_of(request).sees(owner) or owner == ALL_OWNERS:
+            raise _unknown(owner, ref)
+        return owner, ref
+
+
+def shown(upload: Upload) -> dict[str, object]:
+    """An upload as callers see it."""
+    return {
+        "ref": upload.ref,
+        "owner": upload.owner,
+        "size_bytes": upload.size_bytes,
+        "sha256": upload.sha256,
+        "mime_type": upload.mime_type,
+        "created_at": utc_text(upload.created_at),
+        "expires_at": utc_text(upload.expires_at) if upload.expires_at else None,
+        "url": f"/v1/files/{upload.owner}/{quote(upload.ref)}",
+    }
+
+
+def _exists(ref: str) -> RequestError:
+    return RequestError(409, "conflict", f"{ref[:200]!r} exists; choose another name, or replace it with PUT", error="exists")
+
+
+def _unknown(owner: str, ref: str) -> RequestError:
+    return RequestError(404, "not_found", f"no file {ref[:200]!r} of {owner[:64]!r}", error="unknown_file")

@@ -1,0 +1,291 @@
+"""Files that callers put here themselves, by owner and ref, until they expire.
+
+    <folder>/records/<owner>/<sha256 of the ref>.json    what an upload is, and which blob has its bytes
+    <folder>/incoming/                                   what is on its way in
+    blobs: uploads/<owner>/<random>                      each written once
+
+The blob comes first, then the record that names it, by one rename: who reads sees the old file or the new one, whole. A blob that no
+record names, of an upload that was cut off or replaced, goes with the next sweep. Records are read once, by the node that leads; only
+this object changes them afterwards. Any thread.
+"""
+
+import contextlib
+import hashlib
+import mimetypes
+import os
+import secrets
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from gen_orchestrator.hub.blobs import Blobs
+from gen_worker.files.local_outputs import normalize_output_ref
+from gen_worker.shared_files import read_json
+
+YOUNG_S = 3600.0  # a blob that came so lately may belong to an upload that goes on
+OF_RUNS = "runs"  # the first part of refs that runs save
+
+
+class Upload(msgspec.Struct, frozen=True, kw_only=True):
+    """One file. Times are unix seconds; `expires_at` is 0 for one that stays."""
+
+    ref: str
+    owner: str
+    blob: str
+    size_bytes: int
+    sha256: str
+    mime_type: str
+    created_at: float
+    expires_at: float
+
+
+class UploadLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes of one file and of all files of an owner, and for how long a file is kept."""
+
+    file_bytes: int
+    owner_bytes: int
+    keep_s: float
+
+
+class TooLargeError(ValueError):
+    """One file is larger than a file may be."""
+
+
+class QuotaError(ValueError):
+    """The owner has no room for it."""
+
+
+class Incoming:
+    """An upload on its way in. `keep` and then `Uploads.publish`, or only `drop`."""
+
+    def __init__(self, uploads: "Uploads", owner: str, ref: str, path: Path, spare_bytes: int) -> None:
+        self.owner = owner
+        self.ref = ref
+        self.blob = f"uploads/{owner}/{secrets.token_hex(16)}"
+        self.size_bytes = 0
+        self.is_published = False
+        self._uploads = uploads
+        self._path = path
+        self._file = path.open("xb")
+        self._digest = hashlib.sha256()
+        self._spare_bytes = spare_bytes
+
+    def write(self, data: bytes) -> None:
+        """The next bytes; `TooLargeError` or `QuotaError` where there is no room for them."""
+        self._uploads.reserve(self.owner, self.size_bytes, len(data), self._spare_bytes)
+        self.size_bytes += len(data)
+        self._file.write(data)
+        self._digest.update(data)
+
+    def keep(self) -> str:
+        """All is here: bring it to where blobs lie. Its sha256."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._uploads.blobs.put(self.blob, self._path)
+        return self._digest.hexdigest()
+
+    def drop(self) -> None:
+        """Leave nothing of what was not published. After `publish`, nothing happens."""
+        self._file.close()
+        self._path.unlink(missing_ok=True)
+        if not self.is_published:
+            self._uploads.release(self.owner, self.size_bytes)
+            with contextlib.suppress(OSError):  # the sweep finds it
+                self._uploads.blobs.delete(self.blob)
+
+
+class _Owned:
+    """What one owner has: uploads by ref, and bytes, those on their way included."""
+
+    def __init__(self, uploads: list[Upload]) -> None:
+        self.by_ref = {upload.ref: upload for upload in uploads}
+        self.used_bytes = sum(upload.size_bytes for upload in uploads)
+
+
+class Uploads:
+    """Of all owners."""
+
+    def __init__(self, folder: Path, blobs: Blobs, limits: UploadLimits, now_s: Callable[[], float]) -> None:
+        self.blobs = blobs
+        self.limits = limits
+        self._folder = folder
+        self._now_s = now_s
+        self._lock = threading.Lock()
+        self._owners: dict[str, _Owned] = {}
+
+    def receive(self, owner: str, ref: str, *, create: bool, declared_bytes: int = 0) -> Incoming:
+        """An upload that comes in. `ValueError` for a ref that is no path or belongs to runs, `TooLargeError` or `QuotaError` where the
+        size that it declares does not fit."""
+        name = upload_ref(ref)
+        owned = self._of(owner)
+        with self._lock:
+            old = owned.by_ref.get(name)
+        spare_bytes = old.size_bytes if old is not None and not create else 0  # what it takes the place of
+        self.reserve(owner, 0, declared_bytes, spare_bytes)
+        self.release(owner, declared_bytes)  # its bytes count when they come
+        incoming = self._folder / "incoming"
+        incoming.mkdir(parents=True, exist_ok=True)
+        return Incoming(self, owner, name, incoming / secrets.token_hex(16), spare_bytes)
+
+    def publish(self, incoming: Incoming, sha256: str, *, create: bool) -> tuple[Upload | None, str]:
+        """Give an upload that is kept its name, and the blob that has none now (empty: none). None where `create` meets a file."""
+        now_s = self._now_s()
+        upload = Upload(
+            ref=incoming.ref,
+            owner=incoming.owner,
+            blob=incoming.blob,
+            size_bytes=incoming.size_bytes,
+            sha256=sha256,
+            mime_type=mimetypes.guess_type(incoming.ref)[0] or "application/octet-stream",
+            created_at=now_s,
+            expires_at=now_s + self.limits.keep_s if self.limits.keep_s else 0.0,
+        )
+        owned = self._of(upload.owner)
+        with self._lock:
+            old = owned.by_ref.get(upload.ref)
+            if create and old is not None and not self._is_over(old):
+                return None, ""
+            self._write(upload)
+            owned.by_ref[upload.ref] = upload
+            incoming.is_published = True
+            owned.used_bytes -= old.size_bytes if old is not None else 0
+        return upload, old.blob if old is not None else ""
+
+    def find(self, owner: str, ref: str) -> Upload | None:
+        """An upload that has not expired."""
+        try:
+            name = upload_ref(ref)
+        except ValueError:
+            return None
+        owned = self._of(owner)
+        with self._lock:
+            found = owned.by_ref.get(name)
+        return found if found is not None and not self._is_over(found) else None
+
+    def page(self, owners: Sequence[str], prefix: str, after: tuple[str, str], limit: int) -> tuple[list[Upload], bool]:
+        """Uploads whose refs begin with `prefix`, by owner and ref, beyond `after`; and whether there are more."""
+        found: list[Upload] = []
+        for owner in owners:
+            if owner < after[0]:
+                continue
+            owned = self._of(owner)
+            with self._lock:
+                refs = sorted(ref for ref in owned.by_ref if ref.startswith(prefix))
+                for ref in refs:
+                    if (owner, ref) <= after or self._is_over(owned.by_ref[ref]):
+                        continue
+                    if len(found) == limit:
+                        return found, True
+                    found.append(owned.by_ref[ref])
+        return found, False
+
+    def remove(self, owner: str, ref: str) -> Upload | None:
+        """Forget an upload; what it was."""
+        found = self.find(owner, ref)
+        if found is not None:
+            self._forget(found)
+        return found
+
+    def owners(self) -> list[str]:
+        """Owners of uploads, by name."""
+        records = self._folder / "records"
+        return sorted(path.name for path in records.iterdir()) if records.is_dir() else []
+
+    def sweep(self) -> int:
+        """Forget uploads that are over, then blobs that no upload names; how many uploads that were."""
+        expired = 0
+        for owner in self.owners():
+            over = [upload for upload in self._all_of(owner) if self._is_over(upload)]
+            for upload in over:
+                self._forget(upload)
+            expired += len(over)
+        before_s = self._now_s() - YOUNG_S
+        old = [blob.key for blob in self.blobs.list("uploads") if blob.modified_at < before_s]
+        named = {upload.blob for owner in self.owners() for upload in self._all_of(owner)}
+        for key in old:
+            if key not in named:
+                self.blobs.delete(key)
+        incoming = self._folder / "incoming"
+        for path in incoming.iterdir() if incoming.is_dir() else ():
+            if path.stat().st_mtime < before_s:
+                path.unlink(missing_ok=True)
+        return expired
+
+    def used_bytes(self, owner: str) -> int:
+        """Bytes of an owner's uploads, those on their way included."""
+        return self._of(owner).used_bytes
+
+    def reserve(self, owner: str, had_bytes: int, more_bytes: int, spare_bytes: int) -> None:
+        """Count bytes that come; `TooLargeError` or `QuotaError` where they do not fit."""
+        most = self.limits.file_bytes
+        if had_bytes + more_bytes > most:
+            raise TooLargeError(f"a file of more than {most} bytes; at most {most} are accepted (GEN_ORCHESTRATOR_UPLOAD_BYTES)")
+        owned = self._of(owner)
+        with self._lock:
+            used, quota = owned.used_bytes, self.limits.owner_bytes
+            if used + more_bytes > quota + spare_bytes:
+                text = f"uploads of {owner!r} have {used - had_bytes} bytes of the {quota} that they may (GEN_ORCHESTRATOR_OWNER_BYTES)"
+                raise QuotaError(f"{text}: there is no room for this one; remove what is not needed: cozyctl files rm REF")
+            owned.used_bytes += more_bytes
+
+    def release(self, owner: str, size_bytes: int) -> None:
+        """Count bytes that do not come."""
+        owned = self._of(owner)
+        with self._lock:
+            owned.used_bytes -= size_bytes
+
+    def _forget(self, upload: Upload) -> None:
+        owned = self._of(upload.owner)
+        with self._lock:
+            if owned.by_ref.get(upload.ref) is not upload:
+                return  # replaced meanwhile
+            self._record(upload.owner, upload.ref).unlink(missing_ok=True)
+            del owned.by_ref[upload.ref]
+            owned.used_bytes -= upload.size_bytes
+        with contextlib.suppress(OSError):  # the sweep finds it
+            self.blobs.delete(upload.blob)
+
+    def _all_of(self, owner: str) -> Sequence[Upload]:
+        owned = self._of(owner)
+        with self._lock:
+            return tuple(owned.by_ref.values())
+
+    def _of(self, owner: str) -> _Owned:
+        found = self._owners.get(owner)
+        if found is None:
+            if not owner or "/" in owner or owner.startswith("."):
+                raise ValueError(f"{owner[:100]!r} is no owner")
+            with self._lock:
+                found = self._owners.get(owner)
+                if found is None:
+                    folder = self._folder / "records" / owner
+                    read = [read_json(path, Upload) for path in folder.glob("*.json")] if folder.is_dir() else []
+                    found = self._owners[owner] = _Owned([upload for upload in read if upload is not None])
+        return found
+
+    def _is_over(self, upload: Upload) -> bool:
+        return 0 < upload.expires_at <= self._now_s()
+
+    def _write(self, upload: Upload) -> None:
+        path = self._record(upload.owner, upload.ref)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = path.with_suffix(f".{secrets.token_hex(6)}.new")
+        with new.open("xb") as file:
+            file.write(msgspec.json.encode(upload))
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+
+    def _record(self, owner: str, ref: str) -> Path:
+        return self._folder / "records" / owner / f"{hashlib.sha256(ref.encode()).hexdigest()}.json"
+
+
+def upload_ref(ref: str) -> str:
+    """The ref of an upload as it is kept; `ValueError` for what is no path, or lies where runs save."""
+    name = normalize_output_ref(ref)
+    if name.split("/")[0] == OF_RUNS:
+        raise ValueError(f"{name[:200]!r}: refs below {OF_RUNS}/ are of runs; expected another name, such as 'uploads/x.png'")
+    return name

@@ -1,0 +1,155 @@
+"""Files of callers: kept, used as inputs, listed, signed, and forgotten."""
+
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from platform_process import COZYCTL, PlatformProcess, write_project
+
+LIMITS = {"GEN_ORCHESTRATOR_UPLOAD_BYTES": "3000000", "GEN_ORCHESTRATOR_OWNER_BYTES": "5000000"}
+
+
+@pytest.fixture(scope="module")
+def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlatformProcess]:
+    folder = tmp_path_factory.mktemp("uploads")
+    started = PlatformProcess(write_project(folder / "probe"), folder / "data", env=LIMITS)
+    yield started
+    started.close()
+
+
+def blobs(platform: PlatformProcess) -> list[Path]:
+    return [path for path in (platform.data / "blobs").rglob("*") if path.is_file()]
+
+
+def test_an_upload_is_an_input_by_its_ref(limited: PlatformProcess) -> None:
+    kept = limited.http.put("/v1/files/local/uploads/a b.txt", content=b"hello").json()
+    assert (kept["ref"], kept["size_bytes"], kept["sha256"]) == ("uploads/a b.txt", 5, hashlib.sha256(b"hello").hexdigest())
+    assert (kept["mime_type"], kept["url"]) == ("text/plain", "/v1/files/local/uploads/a%20b.txt")
+    answer = limited.invoke("read", {"image": {"ref": "uploads/a b.txt"}})
+    assert answer.json()["output"]["texts"] == ["hello"], answer.text
+    got = limited.http.get(kept["url"])
+    assert (got.content, got.headers["x-cozy-sha256"], got.headers["content-type"].split(";")[0]) == (
+        b"hello",
+        kept["sha256"],
+        "text/plain",
+    )
+    part = limited.http.get(kept["url"], headers={"range": "bytes=1-2"})
+    assert (part.status_code, part.content, part.headers["content-range"]) == (206, b"el", "bytes 1-2/5")
+    assert limited.http.get(kept["url"], headers={"range": "bytes=9-"}).status_code == 416
+    head = limited.http.head(kept["url"])
+    assert (head.status_code, head.headers["content-length"], head.content) == (200, "5", b"")
+    assert limited.http.delete(kept["url"]).json()["ref"] == "uploads/a b.txt"
+    assert [limited.http.get(kept["url"]).status_code, limited.http.delete(kept["url"]).status_code] == [404, 404]
+    assert limited.invoke("read", {"image": {"ref": "uploads/a b.txt"}}).status_code == 400
+
+
+def test_create_refuses_and_put_replaces(limited: PlatformProcess) -> None:
+    url = "/v1/files/local/uploads/twice"
+    assert limited.http.post(url, content=b"one").status_code == 201
+    assert limited.http.post(url, content=b"two").status_code == 409
+    assert limited.http.get(url).content == b"one"
+    assert limited.http.put(url, content=b"three").status_code == 200
+    assert limited.http.get(url).content == b"three"
+    assert limited.http.delete(url).status_code == 200
+    assert blobs(limited) == []
+
+
+@pytest.mark.parametrize("ref", ["runs/x/outputs/y", "%2e%2e/x", "a%00b", "x" * 300])
+def test_refs_that_are_none_are_refused(limited: PlatformProcess, ref: str) -> None:
+    answer = limited.http.put(f"/v1/files/local/{ref}", content=b"x")
+    assert answer.status_code == 400, answer.text
+    assert blobs(limited) == []
+
+
+def test_lists_go_by_prefix_and_page(limited: PlatformProcess) -> None:
+    for name in ("b/2", "b/1", "a/1", "c"):
+        limited.http.put(f"/v1/files/local/{name}", content=b"x")
+    first = limited.http.get("/v1/files", params={"limit": 3}).json()
+    rest = limited.http.get("/v1/files", params={"limit": 3, "cursor": first["next_cursor"]}).json()
+    assert [each["ref"] for each in first["data"] + rest["data"]] == ["a/1", "b/1", "b/2", "c"]
+    assert rest["next_cursor"] is None
+    assert [each["ref"] for each in limited.http.get("/v1/files", params={"prefix": "b/"}).json()["data"]] == ["b/1", "b/2"]
+    assert limited.http.get("/v1/files", params={"owner": "bob"}).json()["data"] == []
+    assert limited.http.get("/v1/files", params={"limit": 0}).status_code == 400
+    limited.kill()
+    limited.start()
+    assert len(limited.http.get("/v1/files").json()["data"]) == 4, "kept over a restart"
+    for name in ("b/2", "b/1", "a/1", "c"):
+        assert limited.http.delete(f"/v1/files/local/{name}").status_code == 200
+
+
+def pieces(size_bytes: int) -> Iterator[bytes]:
+    for _ in range(size_bytes // 100_000):
+        yield bytes(100_000)
+
+
+def test_what_is_too_large_is_refused_declared_or_not(limited: PlatformProcess) -> None:
+    url = "/v1/files/local/uploads/large"
+    for content in (bytes(3_000_001), pieces(3_100_000)):
+        answer = limited.http.put(url, content=content)
+        assert (answer.status_code, answer.json()["code"]) == (413, "too_large"), answer.text
+    assert limited.http.put("/v1/files/local/uploads/first", content=bytes(3_000_000)).status_code == 200
+    for content in (bytes(2_000_001), pieces(2_100_000)):
+        answer = limited.http.put(url, content=content)
+        assert (answer.status_code, answer.json()["code"]) == (507, "quota"), answer.text
+        assert "5000000" in answer.json()["detail"]
+    assert limited.http.put("/v1/files/local/uploads/first", content=bytes(2_999_999)).status_code == 200, "replaced, both have no room"
+    assert limited.http.put(url, content=bytes(2_000_001)).status_code == 200, "what was refused is not counted"
+    assert limited.http.get(url).status_code == 200
+    for name in ("large", "first"):
+        assert limited.http.delete(f"/v1/files/local/uploads/{name}").status_code == 200
+    assert blobs(limited) == []
+    assert list((limited.data / "uploads" / "incoming").iterdir()) == []
+
+
+def test_signed_addresses_hold_for_one_object_and_method(tmp_path: Path) -> None:
+    platform = PlatformProcess(write_project(tmp_path / "probe"), tmp_path / "data", "--keys")
+    try:
+        operator = {"authorization": f"Bearer {(platform.data / 'operator.key').read_text().strip()}"}
+        assert platform.http.put("/v1/files/local/x.txt", content=b"x").status_code == 401
+        platform.http.put("/v1/files/local/x.txt", content=b"mine", headers=operator)
+        run = platform.http.post("/v1/local/probe/save", json={"payload": {"text": "output"}}, headers=operator).json()
+        made = platform.http.get("/v1/files/local/x.txt", params={"sign": "10m"}, headers=operator).json()
+        output = platform.http.get(run["files"][0]["url"], params={"sign": "10m"}, headers=operator).json()
+        assert httpx.get(made["url"]).content == b"mine"
+        assert httpx.head(made["url"]).status_code == 200
+        assert httpx.get(output["url"]).content == b"output"
+        assert httpx.put(made["url"], content=b"y").status_code == 403
+        assert httpx.delete(made["url"]).status_code == 403
+        assert httpx.get(made["url"].replace("x.txt", "y.txt")).status_code == 403
+        assert httpx.get(made["url"] + "&sign=7d").status_code == 403
+        assert httpx.get(made["url"].replace("until=", "until=9")).status_code == 403
+        put = platform.http.get("/v1/files/local/new/y.txt", params={"sign": "10m", "method": "PUT"}, headers=operator).json()
+        assert httpx.put(put["url"], content=b"sent").status_code == 200
+        assert httpx.get(put["url"]).status_code == 403
+        brief = platform.http.get("/v1/files/local/x.txt", params={"sign": "1s"}, headers=operator).json()
+        platform.until(lambda: httpx.get(brief["url"]).status_code == 403)
+        for wrong in ("0s", "8d", "soon"):
+            assert platform.http.get("/v1/files/local/x.txt", params={"sign": wrong}, headers=operator).status_code == 400
+        assert platform.http.get("/v1/files/local/none", params={"sign": "1h"}, headers=operator).status_code == 404
+    finally:
+        platform.close()
+
+
+def test_the_verbs_do_what_they_say(limited: PlatformProcess, tmp_path: Path) -> None:
+    env = {**os.environ, "COZY_URL": limited.url, "COZY_HOME": str(tmp_path / "home")}
+
+    def verb(*arguments: str) -> "subprocess.CompletedProcess[bytes]":
+        return subprocess.run([str(COZYCTL), "files", *arguments], env=env, cwd=tmp_path, capture_output=True, timeout=60, check=False)
+
+    (tmp_path / "x.png").write_bytes(b"picture")
+    assert verb("put", "x.png").stdout == b"uploads/x.png\n"
+    assert verb("put", "x.png", "--create").returncode == 1
+    assert b"uploads/x.png" in verb("list").stdout
+    assert verb("get", "uploads/x.png", "-o", "-").stdout == b"picture"
+    assert verb("get", "uploads/x.png", "-o", "y.png").returncode == 0
+    assert (tmp_path / "y.png").read_bytes() == b"picture"
+    made = json.loads(verb("url", "uploads/x.png", "--life", "1h", "--json").stdout)
+    assert httpx.get(made["url"]).content == b"picture"
+    assert verb("rm", "uploads/x.png").returncode == 0
+    assert verb("get", "uploads/x.png").returncode == 3
