@@ -20,7 +20,7 @@ from gen_worker.wire.messages import Event, Registration, Single
 from gen_worker.wire.outbox import MAX_MESSAGES, Outbox
 from gen_worker.wire.worker_session import Ignored, Peer, WorkerEffect, WorkerSession
 
-PLAIN_AFTER_S = 0.25  # without a Hello for so long, the scheduler is taken to know no extensions
+PLAIN_AFTER_S = 0.25  # without a Hello for so long, the scheduler is taken to know no extensions until it says that it does
 # The same after a scheduler that knew them. Most likely this one is a node that stands by, and holds the stream until somebody leads (15 s
 # at most): what a plain scheduler is sent counts as delivered, and there it would be lost.
 PLAIN_AGAIN_S = 20.0
@@ -277,6 +277,7 @@ class Connection:
             return ended
         finally:
             patience.cancel()
+            self._knew_extensions = self._knew_extensions or session.peer is Peer.EXTENDED
             self.session = self._stream = None
             self._over.set()
             for task in (receiving, *helpers):
@@ -401,7 +402,6 @@ class Connection:
 
     def _now_up(self, address: str) -> None:
         self._up = True
-        self._knew_extensions = self._knew_extensions or (self.session is not None and self.session.peer is Peer.EXTENDED)
         self._observer.registered(address)
         self._news.set()
 

@@ -218,6 +218,10 @@ class Outbox:
     def resume(self, last_seq: int) -> None:
         """A new stream, to a peer that has all messages up to `last_seq`: send again what it lacks."""
         self._return_taken()
+        self.skip(last_seq)
+
+    def skip(self, last_seq: int) -> None:
+        """In the middle of a stream: the peer has said that it had all messages up to `last_seq` before."""
         while self._resend and self._resend[0].seq <= last_seq:
             self._forget(self._resend.popleft())
         self._tell_room()

@@ -4,11 +4,14 @@ A stream opens with the worker's registration. What the scheduler says first, or
 
                      a hello with `batch`     a hello without     anything else     250 ms of silence
     UNKNOWN          EXTENDED                 UNKNOWN             PLAIN             PLAIN
-    PLAIN            PLAIN, ignored           PLAIN, ignored      PLAIN             PLAIN
+    PLAIN            EXTENDED                 PLAIN, ignored      PLAIN             PLAIN
     EXTENDED         EXTENDED, ignored        EXTENDED, ignored   EXTENDED          EXTENDED
 
 Nothing of the outbox is sent while the peer is UNKNOWN; a PLAIN one gets message by message and confirms nothing, an EXTENDED one gets
 numbered batches and confirms them. What a message asks for does not depend on the state: commands are taken in all of them.
+
+PLAIN may be a mistake: on a busy machine either side can be later than 250 ms, and message by message a run costs ten times as much. So a
+hello counts whenever it comes. What was written before it stays written: it is neither sent again nor confirmed.
 """
 
 from collections.abc import Mapping
@@ -64,7 +67,7 @@ class Peer(Enum):
     """What is known of the scheduler at the other end."""
 
     UNKNOWN = "unknown"  # nothing but the registration is sent
-    PLAIN = "plain"  # speaks protocol 1.0, confirms nothing
+    PLAIN = "plain"  # speaks protocol 1.0, confirms nothing, as far as it has said
     EXTENDED = "extended"  # said Hello: messages are numbered and confirmed
 
 
@@ -82,8 +85,8 @@ _NEXT: Mapping[tuple[Peer, Said], Peer] = {
     (Peer.UNKNOWN, Said.BARE_HELLO): Peer.UNKNOWN,
     (Peer.UNKNOWN, Said.OTHER): Peer.PLAIN,
     (Peer.UNKNOWN, Said.NOTHING): Peer.PLAIN,
-    # Who it is stays as it is for the life of the stream: what was sent since was sent in its way.
     **{(peer, said): peer for peer in (Peer.PLAIN, Peer.EXTENDED) for said in Said},
+    (Peer.PLAIN, Said.HELLO): Peer.EXTENDED,  # it was late
 }
 
 
@@ -95,6 +98,7 @@ class WorkerSession:
         self.extensions: frozenset[str] = frozenset()
         self._outbox = outbox
         self._lost_by_peer = lost_by_peer
+        self._on_its_way: Taken | None = None  # to a plain peer
 
     @property
     def has_credit(self) -> bool:
@@ -126,24 +130,29 @@ class WorkerSession:
         if self.peer is Peer.UNKNOWN:
             return None
         if self.peer is Peer.PLAIN:
-            taken = self._outbox.take(max_bytes, 1)
+            taken = self._on_its_way = self._outbox.take(max_bytes, 1)
             return None if taken is None else (taken.messages[0], taken)
         taken = self._outbox.take(max_bytes, max_messages)
         return None if taken is None else (Batch(taken.messages, taken.first_seq), taken)
 
     def sent(self, taken: Taken, now_s: float) -> None:
         """The stream took what `outgoing` gave."""
-        if self.peer is Peer.PLAIN:
+        if taken is self._on_its_way:  # a hello may have come since
+            self._on_its_way = None
             self._outbox.wrote(taken, now_s)
 
     def _greet(self, hello: Hello, now_s: float) -> list[WorkerEffect]:
         if BATCH not in hello.extensions:
             self._move(Said.BARE_HELLO, now_s)
             return [Ignored("a hello without extensions")]
+        before = self.peer
         if not self._move(Said.HELLO, now_s):
             return [Ignored("a second hello")]
         self.extensions = frozenset(hello.extensions).intersection(WORKER_EXTENSIONS)
-        self._outbox.resume(hello.last_seq)
+        if before is Peer.UNKNOWN:
+            self._outbox.resume(hello.last_seq)
+        else:
+            self._outbox.skip(hello.last_seq)
         return []
 
     def _move(self, said: Said, now_s: float) -> bool:
