@@ -4,6 +4,7 @@ CODE = """
 import contextvars
 import decimal
 import multiprocessing
+import subprocess
 import threading
 import time
 from gen_worker.errors import *
@@ -180,4 +181,41 @@ def square(n):
 def forks(ctx: ActionContext, payload: In) -> Out:
     with multiprocessing.get_context("fork").Pool(2) as pool:
         return Out(str(pool.map(square, [1, 2, 3])))
+
+def status_of(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+def child_by(kind):
+    if kind == "preexec_fn":
+        return subprocess.run(["true"], preexec_fn=os.setsid).returncode
+    if kind in ("fork", "forkserver", "spawn"):
+        with multiprocessing.get_context(kind).Pool(2) as pool:
+            return pool.map(square, [1, 2, 3])
+    pid = os.fork()
+    if pid:
+        return status_of(pid)
+    if kind == "os.fork":
+        os._exit(7)
+    if kind == "exit":
+        sys.exit(7)
+    if kind == "raises":
+        raise ValueError("in the child")
+    return None
+
+@worker_function()
+def children(ctx: ActionContext, payload: In) -> Out:
+    found = [child_by(payload.kind) for _ in range(payload.count)]
+    return Out(str(sorted({str(one) for one in found})))
+
+@worker_function()
+async def achildren(ctx: ActionContext, payload: In) -> Out:
+    return Out(str(child_by(payload.kind)))
+
+@worker_function()
+def child_in_a_stream(ctx: ActionContext, payload: In) -> Iterator[Out]:
+    pid = os.fork()
+    if pid == 0:
+        yield Out("the child's")
+        return
+    yield Out(str(status_of(pid)))
 """

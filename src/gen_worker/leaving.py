@@ -41,10 +41,22 @@ def leave_forks_alone() -> None:
     """Give child processes that an author's code forks the usual meaning of signals.
 
     A forked child has our handlers, and the socket by which they wake our event loop: `multiprocessing.Pool` ends its children by SIGTERM,
-    and each of them would pass it on to us.
+    and each of them would pass it on to us. Signals wait while a process forks: one that came before the child has let go of our handlers
+    would be ours, or nobody's, and a pool waits for ever for the child that it has told to end.
     """
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_forget_signals)
+        os.register_at_fork(before=_hold_signals, after_in_parent=_let_signals, after_in_child=_forget_signals)
+
+
+_held = threading.local()  # the mask of the thread that forks
+
+
+def _hold_signals() -> None:
+    _held.mask = signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())
+
+
+def _let_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _held.mask)
 
 
 def _forget_signals() -> None:
@@ -52,6 +64,7 @@ def _forget_signals() -> None:
         signal.set_wakeup_fd(-1)
         for number in stop_signals():
             signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
+    _let_signals()
 
 
 def leave(status: int, log: Log, grace_s: float = GRACE_S) -> int:

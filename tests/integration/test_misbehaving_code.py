@@ -196,14 +196,6 @@ def test_a_result_that_no_message_can_carry_is_no_completed_run(start_worker: St
     asyncio.run(main())
 
 
-def test_children_that_a_function_forks_end_without_us(runner: Runner) -> None:
-    pid = runner.process.pid
-    for _ in range(2):
-        assert runner.run("forks").json()["output"]["text"] == "[1, 4, 9]"
-    assert runner.process.poll() is None
-    assert runner.process.pid == pid
-
-
 def test_a_blocked_event_loop_is_left_when_its_run_ends(runner: Runner) -> None:
     # The last to use this runner: what blocks its loop here goes on for half a minute.
     answer = runner.run("loops", {"kind": "block", "steps": 30.0}, timeout_ms=200).json()

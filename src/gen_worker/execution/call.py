@@ -1,6 +1,7 @@
 """Call one function, whatever its kind: sync in a thread, async on the tenant loop, once or as a stream of deltas."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ from gen_worker.authoring.context import ActionContext
 from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.errors import CanceledError, OutputError
 from gen_worker.execution.event_pipe import EventPipe
+from gen_worker.execution.forks import end_child
 from gen_worker.execution.outputs import OutputWriter
 from gen_worker.execution.stuck import thread_stacks
 from gen_worker.execution.tenant_loop import TenantLoop, TenantTask
@@ -51,6 +53,7 @@ class Call:
         self._task: TenantTask[Ended] | None = None
         self._job: ThreadJob | None = None
         self._run_id = ctx.run_id
+        self._pid = os.getpid()
         self._thread_name = f"run {spec.name} {ctx.run_id}"
         self._on_end: OnEnd = _nobody
 
@@ -90,8 +93,10 @@ class Call:
                 result = self._spec.function(self._ctx, **self._arguments)
                 if self._spec.output_mode != "single":
                     return self._stream(result)
+                self._stay_in_parent()
                 output = self._writer.result(result)
         except BaseException as exc:  # noqa: BLE001 - the edge to the author's code: SystemExit ends the run, not the worker
+            self._stay_in_parent(exc)
             return failure_of(exc)
         if self._on_result is not None:
             self._on_result(output)
@@ -106,15 +111,24 @@ class Call:
             result = self._spec.function(self._ctx, **self._arguments)
             if self._spec.output_mode != "single":
                 return await self._stream_async(await result if asyncio.iscoroutine(result) else result)
-            output = self._writer.result(await result)
+            given = await result
+            self._stay_in_parent()
+            output = self._writer.result(given)
         except asyncio.CancelledError as exc:
+            self._stay_in_parent(exc)
             # Cancelled by the run's end, or by the author's own asyncio code: that is no wish of the caller's.
             return failure_of(CanceledError("canceled") if ActionContext.is_canceled(self._ctx) else exc)
         except BaseException as exc:  # noqa: BLE001 - the edge to the author's code
+            self._stay_in_parent(exc)
             return failure_of(exc)
         if self._on_result is not None:
             self._on_result(output)
         return output
+
+    def _stay_in_parent(self, exc: BaseException | None = None) -> None:
+        """Only the process that called the function goes on from here, not one that the function has forked."""
+        if os.getpid() != self._pid:
+            end_child(exc)
 
     def _stream(self, result: Any) -> bytes:
         try:
@@ -124,11 +138,13 @@ class Call:
         items = _values_of(given, self._spec.output_type.__name__)
         try:
             for count, item in enumerate(items, start=1):
+                self._stay_in_parent()
                 self._check_canceled()
                 if not self._pipe.put_delta(self._writer.delta(item)):
                     break
                 if count == self._writer.limits.delta_events:
                     break
+            self._stay_in_parent()
             self._check_canceled()
         finally:
             items.close()
@@ -140,12 +156,14 @@ class Call:
         count = 0
         try:
             async for item in items:
+                self._stay_in_parent()
                 self._check_canceled()
                 if not await self._pipe.put_delta_async(self._writer.delta(item)):
                     break
                 count += 1
                 if count == self._writer.limits.delta_events:
                     break
+            self._stay_in_parent()
             self._check_canceled()
         finally:
             close = getattr(items, "aclose", None)
