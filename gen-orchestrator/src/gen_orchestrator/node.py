@@ -80,7 +80,7 @@ class Node:
         self._metrics = Metrics()
         self._standing = Standing()
         self._door = Door(settings.worker_listen, self._standing)
-        self.app = Front(self._standing, settings.hosts)
+        self.app = Front(self._standing, settings.hosts, stands_by=not settings.owns_workers)
         self.term: Term | None = None
         self._resting: Keeper | None = None  # has the workers of the last leadership, until it is known who leads next
         self.living: asyncio.Task[None] | None = None

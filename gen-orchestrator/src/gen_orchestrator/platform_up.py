@@ -128,13 +128,12 @@ class Platform:
         )
         await node.start()
         assert node.living is not None
-        if not settings.stands_by:
-            # Before anybody is answered: a caller who came first would be told that there is no such function.
-            leading = asyncio.create_task(node.leads(), name="leads")
-            await asyncio.wait([stop, leading, node.living], return_when=asyncio.FIRST_COMPLETED)
-            leading.cancel()
         server = make_server(node.app)
         serving = asyncio.create_task(server.serve(sockets=[sock]), name="http")
+        if not settings.stands_by:
+            leading = asyncio.create_task(node.leads(), name="leads")
+            await asyncio.wait([stop, leading, node.living, serving], return_when=asyncio.FIRST_COMPLETED)
+            leading.cancel()
         watching = asyncio.create_task(self.folders.watch(), name="watch")
         if not node.living.done() and not stop.done():
             settle_collector()

@@ -6,6 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 from platform_process import COZYCTL, PlatformProcess, kill, read_events, write_project
 
@@ -201,6 +202,59 @@ def test_a_second_one_on_the_same_data_is_refused(platform: PlatformProcess) -> 
     second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert second.returncode == 1
     assert "in use by another process" in second.stderr
+
+
+def ports_of(pid: int) -> list[int]:
+    """The TCP ports on which a process listens."""
+    held = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            held.add(str(descriptor.readlink()))
+        except OSError:
+            continue
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return [int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in held]
+
+
+def test_requests_are_told_to_come_again_while_it_starts(platform: PlatformProcess, project: Path, tmp_path: Path) -> None:
+    release_id = platform.status()["tags"][0]["release_id"]
+    platform.kill()  # the store still names it as the leader
+    main, gate = project / "src" / "probe" / "main.py", tmp_path / "gate"
+    main.write_text(f"import pathlib, time\nwhile not pathlib.Path({str(gate)!r}).exists():\n    time.sleep(0.01)\n" + main.read_text())
+    starting = platform.launch()
+    try:
+
+        def asked(path: str) -> httpx.Response | None:
+            for port in ports_of(starting.pid):
+                try:
+                    return httpx.get(f"http://127.0.0.1:{port}{path}", timeout=5, trust_env=False)
+                except httpx.HTTPError:
+                    continue  # the port of its workers
+            return None
+
+        found = platform.until(lambda: asked("/readyz"))
+        for path in ("/readyz", "/v1/status", "/v1/runs/run-x"):
+            found = asked(path)
+            assert found is not None
+            assert (found.status_code, found.headers["retry-after"], found.json()["code"]) == (503, "1", "not_ready"), found.text
+            assert "is starting" in found.json()["detail"]
+        live = asked("/livez")
+        assert live is not None
+        assert live.status_code == 200
+        gate.touch()
+        assert starting.stdout is not None
+        assert starting.stdout.readline()
+        ready, status = asked("/readyz"), asked("/v1/status")
+        assert ready is not None
+        assert ready.json() == {"ok": True, "role": "leader"}
+        assert status is not None
+        assert release_id in {tag["release_id"] for tag in status.json()["tags"]}
+    finally:
+        gate.touch()
+        starting.terminate()
+        starting.wait(60)
+        assert starting.stdout is not None
+        starting.stdout.close()
 
 
 def test_it_ends_in_order(platform: PlatformProcess) -> None:

@@ -4,6 +4,7 @@
     this node leads                  its routes
     another node leads               forwarded to it (`forward.py`)
     nobody leads, or none answers    waited for, as long as a takeover takes; then 503 with Retry-After
+    a node by itself that starts     503 with Retry-After at once: how long its functions' imports take, nobody knows
 
 What is being answered when a leadership ends is ended with it: 503 where nothing was sent yet, else the connection closes, and the
 caller takes its stream up again where it was.
@@ -22,15 +23,17 @@ from gen_worker.http.problems import PROBLEM_JSON, problem
 
 WAIT_S = 7.0  # a lease, a poll, and what a new leader needs to begin
 LOOK_S = 0.25
+STARTS = "the platform is starting: it has not read its functions yet; ask again when /readyz answers 200"
 NOBODY_LEADS = "no orchestrator leads at present; one will within seconds of the store's answering"
 UNKNOWN = "the leader was lost in the middle: it is not known whether the request was done; ask again with the same Idempotency-Key"
 
 
 class Front:
-    """Of one node."""
+    """Of one node. `stands_by`: others may lead before it does, and are asked then."""
 
-    def __init__(self, standing: Standing, hosts: HostPolicy) -> None:
+    def __init__(self, standing: Standing, hosts: HostPolicy, *, stands_by: bool = True) -> None:
         self._standing = standing
+        self._starts = not stands_by
         self._hosts = hosts
         self._forwarder = Forwarder()
         self._app: ASGIApp | None = None
@@ -40,6 +43,7 @@ class Front:
     def open(self, app: ASGIApp) -> None:
         """This node leads: its own routes answer."""
         self._app = app
+        self._starts = False
         self._standing.tell()
 
     def shut(self) -> None:
@@ -66,6 +70,8 @@ class Front:
                 raise RequestError(405, "method_not_allowed", f"{scope['method']} is not possible here", headers={"allow": "GET, HEAD"})
             if scope["path"] == "/livez":
                 await request.answer(200, b'{"ok":true}')
+            elif self._starts:
+                raise _unavailable(STARTS)
             elif scope["path"] == "/readyz":
                 await self._readyz(request)
             else:
