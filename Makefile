@@ -27,9 +27,10 @@ test-pythons:
 check: $(VENV)/.all
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check
 
-# 10,000 runs under 100 strikes, on SQLite and on two nodes with PostgreSQL: a quarter of an hour. SEED, RUNS, STRIKES and ONLY=sqlite say what.
+# 10,000 runs under 100 strikes, on SQLite and on two nodes with PostgreSQL, and every strike in every phase: a quarter of an hour. SEED, RUNS, STRIKES and ONLY=sqlite say what.
 chaos: $(VENV)/.all
 	$(BIN)/python gen-orchestrator/tests/chaos/chaos.py $(if $(SEED),--seed $(SEED)) --runs $(or $(RUNS),10000) --strikes $(or $(STRIKES),100) $(if $(ONLY),--only $(ONLY))
+	cd gen-orchestrator && EVERY_STRIKE=1 ../$(BIN)/python -m pytest tests/chaos/test_phases.py
 
 # Not part of CI: it takes long, and its result is read by a person. SEED and COUNT choose the sample.
 mutants: $(VENV)/.mutants
