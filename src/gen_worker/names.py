@@ -8,6 +8,12 @@ MAX_SLUG_LENGTH = 128
 RUN_ID_RULE = "expected 1 to 128 letters, digits, '.', '_' or '-', the first one a letter or digit"
 TAG_RULE = "expected 1 to 64 lower-case letters, digits, '.', '_' or '-', the first one a letter or digit"
 _TAG = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_SECRET = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+_NO_SECRETS = (
+    *("PATH", "HOME", "LD_", "PYTHON", "WORKER_", "GEN_", "SCHEDULER_", "COZY_", "LOG_FORMAT", "USE_TLS", "CUDA_", "RECONNECT_DELAY"),
+    "NVIDIA_VISIBLE",
+)
+SECRET_NAME_RULE = f"a secret's name has 1 to 64 of the characters A-Z, a-z, 0-9, _ and begins with none of {', '.join(_NO_SECRETS)}"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _DIGITS = re.compile(r"[0-9]{1,19}")
 
@@ -50,6 +56,11 @@ def is_tag(text: str) -> bool:
     The one rule for tags, whoever moves one or asks for one.
     """
     return _TAG.fullmatch(text) is not None
+
+
+def is_secret_name(text: str) -> bool:
+    """Whether `text` may name a secret: an environment variable of a worker that none of ours or of the system's is meant by."""
+    return _SECRET.fullmatch(text) is not None and not text.upper().startswith(_NO_SECRETS)
 
 
 def whole_number(text: str) -> int | None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from gen_orchestrator.fleet.keeper import Launch, source_gone
+from gen_orchestrator.fleet.failures import source_gone
+from gen_orchestrator.fleet.keeper import Launch
 from gen_orchestrator.hub.folders import FolderError, Snapshot, files_of, interpreter_of, snapshot
 from gen_orchestrator.hub.registry import DEV, PROD
 from gen_orchestrator.store.base import Release, StoreError

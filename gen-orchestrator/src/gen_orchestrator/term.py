@@ -29,11 +29,13 @@ from gen_orchestrator.api.models import ModelRoutes
 from gen_orchestrator.api.releases import ReleaseRoutes
 from gen_orchestrator.api.run_list import RunList
 from gen_orchestrator.api.runs import RunRoutes
+from gen_orchestrator.api.secrets import SecretRoutes
 from gen_orchestrator.api.streams import RunStreams
 from gen_orchestrator.api.workers import WorkerRoutes
 from gen_orchestrator.auth.folder_keys import folder_key
 from gen_orchestrator.auth.keys import Keys
-from gen_orchestrator.auth.worker_tokens import WorkerTokens, release_of
+from gen_orchestrator.auth.vault import Vault
+from gen_orchestrator.auth.worker_tokens import WorkerTokens
 from gen_orchestrator.domain.access import ALL_OWNERS, EVERYBODY, SCOPES, Caller
 from gen_orchestrator.domain.runs import Run, RunState
 from gen_orchestrator.domain.settings import FunctionSettings
@@ -48,6 +50,7 @@ from gen_orchestrator.hub.model_addresses import ModelAddresses
 from gen_orchestrator.hub.models import ModelStore
 from gen_orchestrator.hub.registry import Registry
 from gen_orchestrator.hub.release_config import release_config
+from gen_orchestrator.hub.release_secrets import ReleaseSecrets
 from gen_orchestrator.hub.retention import Retention, RetentionSettings
 from gen_orchestrator.hub.signed_urls import SignedUrls
 from gen_orchestrator.hub.uploads import UploadLimits, Uploads
@@ -150,6 +153,9 @@ class Term:
         receivers = Receivers(allow_private=settings.allow_private_webhooks)
         self._webhooks = Webhooks(store, self._writer, WebhookSecret.from_folder(settings.data), receivers, clock, log)
         metrics.webhooks = self._webhooks.outcomes
+        keys = self._access_keys = Keys(store, clock.unix_s)
+        vault = Vault(store, Vault.key_of(settings.data), keys, clock.unix_s)
+        hidden = ReleaseSecrets(registry, vault)
         models = ModelStore(settings.data / "models")
         urls = SignedUrls(secret, settings.http_url, clock.unix_s)
         self.gateway = Gateway(
@@ -160,6 +166,7 @@ class Term:
             clock,
             log,
             owner_of=self._owner_of,
+            redactor_of=hidden.redactor,
             config_of=self._config_of,
             addresses=_Addresses(ModelAddresses(models, urls), self.registry),
         )
@@ -172,6 +179,7 @@ class Term:
             tokens,
             clock,
             log,
+            secrets_of=hidden,
             scheduler_addr=",".join(settings.scheduler_addrs),
             drain_s=settings.drain_s,
             gpus=settings.gpus,
@@ -190,7 +198,6 @@ class Term:
         waits = Waits(self.pool, clock, lambda release_id: self.keeper.failures.get(release_id, ""))
         runs = RunRoutes(self.registry, self.dispatcher, store, RunStreams(store, files), receivers, waits, files)
         admin = AdminRoutes(self.registry, self.dispatcher, self.pool, metrics, fitness, self.keeper.failures)
-        keys = self._access_keys = Keys(store, clock.unix_s)
         goldens = Goldens(self.registry, self.dispatcher, store, fitness.paused, clock.unix_s)
         releases = ReleaseRoutes(self.registry, keys, goldens, self._prepare, self._tag_moved)
         rooms = Rooms(
@@ -198,7 +205,7 @@ class Term:
             RunList(store, self.dispatcher.open),
             FileRoutes(files, file_tokens, uploads),
             CallerFileRoutes(uploads, files, urls),
-            WorkerRoutes(self.pool, self.keeper, tokens.jwks, lambda worker_id: self._owner_of(release_of(worker_id))),
+            WorkerRoutes(self.pool, self.keeper, tokens.jwks, self._owner_of, hidden.redactor),
             admin,
             releases,
             BuildRoutes(self._builds, keys, settings.owner),
@@ -207,6 +214,7 @@ class Term:
             DeployRoutes(self._builds, self.registry, keys, goldens, settings.data / "archives", settings.owner, self._tag_moved),
             ExportRoutes(runs, self.registry, store),
             GateRoutes(goldens, store, keys, runs, releases.release_of),
+            SecretRoutes(vault, hidden, self.registry, self.keeper.renew),
         )
         guard = Guard(keys, is_asking=settings.asks_for_keys)
         self.app: ASGIApp = build_app(rooms, guard, lambda request: _worker_of(file_tokens, request), settings.hosts, log)

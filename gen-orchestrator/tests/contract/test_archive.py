@@ -11,6 +11,7 @@ import pytest
 from test_store import A_GOLDEN, A_RESULT, SUCCESS, a_run, lead
 
 from gen_orchestrator.domain.access import AuditRow, Key
+from gen_orchestrator.domain.secrets import StoredSecret
 from gen_orchestrator.domain.webhooks import Delivery, Try
 from gen_orchestrator.store import archive, tables
 from gen_orchestrator.store.archive import ArchiveError
@@ -53,13 +54,14 @@ def fill(store: DatabaseStore) -> None:
     store.add_audit(AuditRow(row_id="1", at=1.0, owner="ann", actor="local", action="key.created", subject="k"))
     store.add_golden(A_GOLDEN)
     store.save_results([A_RESULT])
+    store.add_secret(StoredSecret(owner="ann", endpoint="e", name="KEY", version=1, sealed=b"\xff\0", set_at=1.0, set_by="local"))
 
 
 def shown(store: DatabaseStore) -> object:
     return (
         store.list_runs(RunFilter(limit=100)), store.open_runs(), store.releases(), store.tags(), store.tag_history("ann", "e", "f", "prod"),
-        store.events_of("r1"), store.deliveries_of("r2"), store.list_keys(), store.audit("", 9),
         store.goldens(), store.results("rel-1"),
+        store.events_of("r1"), store.deliveries_of("r2"), store.list_keys(), store.audit("", 9), store.secrets(),
     )  # fmt: skip
 
 

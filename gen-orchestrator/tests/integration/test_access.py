@@ -61,13 +61,15 @@ def things(keyed: Keyed, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     listed = keyed.ask(keyed.ours, "PUT", "/v1/blobs/blake3:af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262")
     assert listed.status_code == 204, listed.text
     file = {"path": "x", "size_bytes": 0, "blake3": "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"}
+    hidden = keyed.ask(keyed.ours, "PUT", "/v1/endpoints/local/probe/secrets/TOKEN", json={"value": "a-value-nobody-sees"})
+    assert hidden.status_code == 200, hidden.text
     assert keyed.ask(keyed.ours, "PUT", "/v1/models/local/toy/tags/latest", json={"files": [file]}).status_code == 200
     golden = keyed.ask(keyed.ours, "POST", f"/v1/runs/{run['id']}/golden").json()
     return {
         "golden_id": golden["golden_id"],
         "run_id": run["id"], "worker_id": run["worker_id"], "release_id": release, "other_id": release, "build_id": build["build_id"],
         "owner": "local", "endpoint": "probe", "function": "save", "tag": "prod", "repo": "toy", "key_id": keyed.our_key_id,
-        "ref": f"runs/{run['id']}/outputs/note.txt", "digest": "blake3:" + "0" * 64,
+        "name": "TOKEN", "ref": f"runs/{run['id']}/outputs/note.txt", "digest": "blake3:" + "0" * 64,
     }  # fmt: skip
 
 
@@ -89,6 +91,7 @@ def test_no_route_but_the_open_ones_answers_without_a_key(keyed: Keyed, things: 
 def test_owners_see_nothing_of_each_other(keyed: Keyed, things: dict[str, str]) -> None:
     secrets = [things[name] for name in ("golden_id", "run_id", "worker_id", "release_id", "build_id", "key_id")] + [
         "secret-output",
+        "a-value-nobody-sees",
         "toy",
         "probe",
     ]
@@ -99,6 +102,8 @@ def test_owners_see_nothing_of_each_other(keyed: Keyed, things: dict[str, str]) 
             options["json"] = {"release_id": things["release_id"], "files": []} if "models" not in path else {"files": []}
         elif method in ("POST", "PUT"):
             options["json"] = {"payload": {}, "scopes": ["invoke"]} if path != "/v1/keys" else {"scopes": ["invoke"]}
+        if path.endswith("/secrets/{name}") and method == "PUT":
+            options["json"] = {"value": "another-value"}
         if path == "/v1/runs/{run_id}" and method == "PUT":
             where = "/v1/runs/a-new-one?function=local/probe/save"
         answer = keyed.ask(keyed.theirs, method, where, **options)

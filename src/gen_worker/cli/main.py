@@ -30,7 +30,7 @@ ADDED_VERBS = "gen_worker.cli"  # entry points by which other distributions add 
 ELSEWHERE = dict.fromkeys(
     (
         *("up", "publish", "builds", "releases", "tags", "promote", "rollback", "diff", "invoke", "runs", "ps", "logs", "drain", "workers"),
-        *("golden", "gates", "login", "logout", "profile", "keys"),
+        *("golden", "gates", "login", "logout", "profile", "keys", "secrets"),
     ),
     "gen-orchestrator",
 )

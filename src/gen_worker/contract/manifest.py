@@ -88,14 +88,16 @@ class WebsocketEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole manifest. `websockets` and `scaling` are our additions, which older readers skip; `models` is of older writers, for all
-    functions. `scaling` holds what cozy.toml says of `min` and `max` workers, and `idle_s`: for how long an idle one is kept."""
+    """A whole manifest. `websockets`, `scaling` and `secrets` are our additions, which older readers skip; `models` is of older
+    writers, for all functions. `scaling` holds what cozy.toml says of `min` and `max` workers, and `idle_s`: for how long an idle one is
+    kept. `secrets` are names of environment variables that the functions need, without their values."""
 
     endpoint_name: str = ""
     functions: tuple[FunctionEntry, ...] = ()
     websockets: tuple[WebsocketEntry, ...] | UnsetType = UNSET
     resources: dict[str, Any] | UnsetType = UNSET
     scaling: dict[str, Any] | UnsetType = UNSET
+    secrets: tuple[str, ...] | UnsetType = UNSET
     models_by_function: dict[str, ModelTable] | UnsetType = UNSET
     models: ModelTable | UnsetType = UNSET
 

@@ -11,7 +11,7 @@ import msgspec
 
 from gen_worker.authoring.batch import Batch
 from gen_worker.durations import parse_duration
-from gen_worker.names import did_you_mean, slugify
+from gen_worker.names import SECRET_NAME_RULE, did_you_mean, is_secret_name, slugify
 from gen_worker.project.constraints import parse_constraint
 from gen_worker.refs import DEFAULT_DTYPES, DTYPES, ModelSpec
 
@@ -48,6 +48,8 @@ class CozyToml(msgspec.Struct, frozen=True, kw_only=True):
     function_lines: dict[str, int] = msgspec.field(default_factory=dict)  # of each [functions.NAME], by NAME as it is written
     resources: dict[str, float] = msgspec.field(default_factory=dict)
     scaling: dict[str, int | float] = msgspec.field(default_factory=dict)  # as it is written: `min`, `max`, `idle_s`
+
+    secrets: tuple[str, ...] = ()  # names of variables whose values the platform keeps
 
     @property
     def endpoint_name(self) -> str:
@@ -129,8 +131,7 @@ class _Reader:
         if not all(part.isidentifier() for part in main.split(".")):
             raise self.error(f"main = {main!r} is not a module name; expected dotted names such as 'my_pkg.main'", "main")
         functions = self.functions()
-        for key in ("env", "secrets"):
-            self.table(self.data.get(key, {}), key)
+        self.table(self.data.get("env", {}), "env")
         return CozyToml(
             path=self.path,
             schema_version=1,
@@ -146,6 +147,7 @@ class _Reader:
             },
             resources=self.resources(),
             scaling=self.scaling(),
+            secrets=self.secrets(),
         )
 
     def known_keys(self, table: Mapping[str, Any], known: Iterable[str], *above: str) -> None:
@@ -192,6 +194,20 @@ class _Reader:
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e9:
                 raise self.error(f"resources.{key} = {value!r} must be a number from 0 up", "resources", key)
         return table
+
+    def secrets(self) -> tuple[str, ...]:
+        """Names of `[secrets]`. What stands beside a name says what it is for; the value belongs to the platform, not into this file."""
+        table = self.table(self.data.get("secrets", {}), "secrets")
+        for name, purpose in table.items():
+            if not is_secret_name(name):
+                raise self.error(f"[secrets] {name[:60]}: {SECRET_NAME_RULE}", "secrets", name)
+            if not isinstance(purpose, str):
+                raise self.error(
+                    f"[secrets] {name} must be a text that says what it is for, not {_kind(purpose)}; "
+                    f"its value is set with: cozyctl secrets set OWNER/ENDPOINT {name}",
+                    *("secrets", name),
+                )
+        return tuple(table)
 
     def scaling(self) -> dict[str, int | float]:
         table = self.table(self.data.get("scaling", {}), "scaling")

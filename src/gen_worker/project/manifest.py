@@ -58,6 +58,7 @@ def manifest_of(project: CozyToml, specs: Sequence[FunctionSpec]) -> Manifest:
         websockets=sockets or UNSET,
         resources=project.resources or UNSET,
         scaling=project.scaling or UNSET,
+        secrets=project.secrets or UNSET,
         models_by_function=models or UNSET,
     )
 

@@ -19,6 +19,7 @@ from gen_orchestrator.api.models import ModelRoutes
 from gen_orchestrator.api.releases import ReleaseRoutes
 from gen_orchestrator.api.run_list import RunList
 from gen_orchestrator.api.runs import RunRoutes
+from gen_orchestrator.api.secrets import SecretRoutes
 from gen_orchestrator.api.workers import WorkerRoutes
 from gen_orchestrator.domain.access import Caller, Scope
 from gen_orchestrator.store.base import DamagedRowError, StoreError, StoreFullError
@@ -68,6 +69,7 @@ class Rooms(msgspec.Struct, frozen=True):
     deploys: DeployRoutes
     exports: ExportRoutes
     gates: GateRoutes
+    secrets: SecretRoutes
 
 
 def trouble_of(exc: Exception, path: str) -> tuple[Problem, dict[str, str]]:
@@ -134,6 +136,9 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         (None, "GET", "/v1/tags", releases.tags),
         (None, "GET", "/v1/endpoints/{owner}/{endpoint}/functions/{function}/tags/{tag}", releases.tag),
         ("promote", "PUT", "/v1/endpoints/{owner}/{endpoint}/functions/{function}/tags/{tag}", releases.move),
+        ("publish", "GET", "/v1/endpoints/{owner}/{endpoint}/secrets", rooms.secrets.list),
+        ("publish", "PUT", "/v1/endpoints/{owner}/{endpoint}/secrets/{name}", rooms.secrets.put),
+        ("publish", "DELETE", "/v1/endpoints/{owner}/{endpoint}/secrets/{name}", rooms.secrets.remove),
         ("publish", "POST", "/v1/endpoints/publish", builds.publish),
         ("publish", "GET", "/v1/builds", builds.list),
         ("publish", "GET", "/v1/builds/{build_id}", builds.get),

@@ -1,31 +1,21 @@
 """What the API's own routes take and give, for its OpenAPI document. A test compares this list with the routes."""
 
-from typing import Any
-
+from gen_orchestrator.api.operations import NUMBER as _NUMBER
+from gen_orchestrator.api.operations import TEXT as _TEXT
+from gen_orchestrator.api.operations import list_of as _list
+from gen_orchestrator.api.operations import object_of as _object
+from gen_orchestrator.api.operations import operation as _operation
+from gen_orchestrator.api.operations import path as _path
+from gen_orchestrator.api.operations import statuses as _statuses
+from gen_orchestrator.api.secret_paths import secret_paths
 from gen_worker.http.components import REF, Schema
-from gen_worker.http.openapi import PROBLEMS, json_response, problem_response
+from gen_worker.http.openapi import json_response
 
 RUN: Schema = {"$ref": REF.format(name="RunObject")}
 _PAGE: Schema = {"$ref": REF.format(name="RunPage")}
-_TEXT: Schema = {"type": "string"}
 _TAG_NAME: Schema = {"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,63}$"}
-_NUMBER: Schema = {"type": "integer", "minimum": 0}
 _OK: Schema = {"type": "object", "required": ["ok"], "properties": {"ok": {"type": "boolean"}}}
 _BYTES: Schema = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
-_QUERY: dict[str, Schema] = {
-    "wait": {**_NUMBER, "maximum": 3600},
-    "limit": {"type": "integer", "minimum": 1, "maximum": 500},
-    "status": {"type": "string", "enum": ["queued", "starting", "running", "succeeded", "failed", "canceled", "expired"]},
-    "include": {"type": "string", "enum": ["input"]},
-}
-
-
-def _object(required: str, **properties: Schema) -> Schema:
-    return {"type": "object", "required": required.split(), "properties": properties}
-
-
-def _list(item: Schema) -> Schema:
-    return _object("data", data={"type": "array", "items": item})
 
 
 _OPTIONAL: Schema = {"anyOf": [_TEXT, {"type": "null"}]}
@@ -266,6 +256,7 @@ def own_paths() -> dict[str, Schema]:
         "/v1/goldens/{golden_id}": {
             "delete": _operation("delete_golden", "Forget it", {"200": json_response("What it was", _GOLDEN)}, _path("golden_id"))
         },
+        **secret_paths(),
         "/v1/endpoints/publish": {
             "post": _operation(
                 "publish",
@@ -399,25 +390,3 @@ def _created(run: Schema) -> Schema:
     either = {"anyOf": [RUN, {"$ref": REF.format(name="Problem")}]}
     both = {status: json_response("The run failed, or was not accepted", either, "application/problem+json") for status in ("400", "500")}
     return {"200": run, "202": run, **both, **_statuses("409", "413", "415", "422", "429", "503", "504", "507")}
-
-
-def _statuses(*statuses: str) -> Schema:
-    return {status: problem_response(PROBLEMS.get(status, "It cannot be done now")) for status in statuses}
-
-
-def _path(name: str, schema: Schema = _TEXT) -> Schema:
-    return {"name": name, "in": "path", "required": True, "schema": schema}
-
-
-def _operation(
-    name: str, summary: str, responses: Schema, *parameters: Schema, query: tuple[str, ...] = (), body: Schema | None = None
-) -> Schema:
-    optional = [{"name": each, "in": "query", "required": False, "schema": _QUERY.get(each, _TEXT)} for each in query]
-    found: dict[str, Any] = {
-        "operationId": name,
-        "tags": ["api"],
-        "summary": summary,
-        "parameters": [*parameters, *optional],
-        "responses": {**_statuses("400", "401", "403", "404", "421"), **responses},
-    }
-    return {**found, "requestBody": body} if body is not None else found

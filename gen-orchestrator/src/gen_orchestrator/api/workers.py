@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import msgspec
 
 from gen_orchestrator.api.access import caller_of
+from gen_orchestrator.auth.worker_tokens import release_of
+from gen_orchestrator.domain.redaction import Redactor
 from gen_orchestrator.scheduling.pool import Pool, Worker
 from gen_worker.http.asgi import Request, RequestError
 from gen_worker.names import did_you_mean, is_run_id
@@ -41,10 +43,13 @@ class FleetView(Protocol):
 
 
 class WorkerRoutes:
-    """Handlers of `/v1/workers`. `owner_of`: whose a worker is or was that has gone, by its id."""
+    """Handlers of `/v1/workers`. By release: `owner_of` says whose it is, `redactor_of` takes its secrets out of what workers write."""
 
-    def __init__(self, pool: Pool, fleet: FleetView, jwks: bytes, owner_of: Callable[[str], str | None]) -> None:
+    def __init__(
+        self, pool: Pool, fleet: FleetView, jwks: bytes, owner_of: Callable[[str], str | None], redactor_of: Callable[[str], Redactor]
+    ) -> None:
         self._owner_of = owner_of
+        self._redactor_of = redactor_of
         self._jwks = jwks
         self._pool = pool
         self._fleet = fleet
@@ -84,9 +89,10 @@ class WorkerRoutes:
             if whole or time.monotonic() >= deadline_s:
                 break
             await asyncio.sleep(LOOK_S)
-        lines = whole.decode(errors="replace").splitlines()
-        if cut and place and lines:
-            lines = lines[1:]  # it begins in the middle
+        text = whole.decode(errors="replace")
+        if cut and place:
+            text = text.partition("\n")[2]  # it begins in the middle
+        lines = self._redactor_of(release_of(worker_id)).text(text).splitlines()
         await request.answer(200, msgspec.json.encode({"worker_id": worker_id, "lines": lines, "next": place + len(whole)}))
 
     async def drain(self, request: Request) -> None:
@@ -101,7 +107,7 @@ class WorkerRoutes:
     def _known(self, request: Request) -> str:
         worker_id = request.parts["worker_id"]
         caller, worker = caller_of(request), self._pool.get(worker_id)
-        owner = worker.owner if worker is not None else self._owner_of(worker_id)
+        owner = worker.owner if worker is not None else self._owner_of(release_of(worker_id))
         if not is_run_id(worker_id) or not caller.sees(owner or ""):
             raise self._unknown(request, worker_id)
         return worker_id

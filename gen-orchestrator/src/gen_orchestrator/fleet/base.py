@@ -5,6 +5,8 @@ from typing import Protocol
 
 import msgspec
 
+from gen_orchestrator.domain.redaction import Redactor
+
 
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A worker to start. `folder` holds the release's source, `manifest` its baked manifest; `gpu` is a device number or empty.
@@ -24,6 +26,18 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 OnExit = Callable[[str, int], None]  # worker id, exit status
+
+
+class Secrets(Protocol):
+    """Of releases: what their workers' environment holds that nobody may see."""
+
+    def environment(self, release_id: str) -> dict[str, str]: ...
+
+    def missing(self, release_id: str) -> str:
+        """Why no worker can be started yet, for people; else empty."""
+        ...
+
+    def redactor(self, release_id: str) -> Redactor: ...
 
 
 class Fleet(Protocol):

@@ -12,17 +12,16 @@ workers crash at their start says so, with their last lines.
 """
 
 import asyncio
-import os
 import secrets
-import signal
-from typing import Any
+from collections.abc import Collection
 
 import msgspec
 
 from gen_orchestrator.auth.worker_tokens import WorkerClaims, WorkerTokens
 from gen_orchestrator.domain.scaling import STABLE_S, Demand, ScalingLimits, backoff_s, wanted_workers
-from gen_orchestrator.fleet.base import Fleet, WorkerSpec
+from gen_orchestrator.fleet.base import Fleet, Secrets, WorkerSpec
 from gen_orchestrator.fleet.devices import least_used
+from gen_orchestrator.fleet.failures import how_it_ended, why_not_started
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
 from gen_orchestrator.scheduling.fitness import Fitness
 from gen_orchestrator.scheduling.gateway import Gateway
@@ -74,6 +73,7 @@ class Keeper:
         clock: Clock,
         log: Log,
         *,
+        secrets_of: Secrets,
         scheduler_addr: str,
         drain_s: float,
         gpus: tuple[str, ...],
@@ -85,6 +85,7 @@ class Keeper:
         self._dispatcher = dispatcher
         self._fitness = fitness
         self._tokens = tokens
+        self._secrets = secrets_of
         self._clock = clock
         self._log = log
         self._launches: dict[str, Launch] = {}
@@ -119,6 +120,17 @@ class Keeper:
 
     def launch_of(self, release_id: str) -> Launch | None:
         return self._launches.get(release_id)
+
+    def renew(self, release_ids: Collection[str]) -> None:
+        """Workers of these releases have an environment of before: each is drained, and replaced where it is needed."""
+        for release_id in release_ids:
+            self.failures.pop(release_id, None)
+            self._crashes.pop(release_id, None)
+            self._not_before_s.pop(release_id, None)
+        for worker_id, child in list(self._children.items()):
+            if child.release_id in release_ids:
+                self.drain(worker_id)
+        self.poke()
 
     def withdraw(self, release_id: str, linger_s: float = 0.0) -> None:
         """Nothing points at this release any more: its workers go when their runs are over. One that was kept ready until now stays for
@@ -245,6 +257,11 @@ class Keeper:
         # Nothing is kept ready for a release that no tag points at.
         limits = launch.limits if release_id in self._eager else msgspec.structs.replace(launch.limits, min=0)
         wanted = wanted_workers(demand, limits)
+        if wanted > demand.workers and (lacking := self._secrets.missing(release_id)):
+            if self.failures.get(release_id) != lacking:
+                self._log.warning("worker.not_started", release_id=release_id, error=lacking)
+            self.failures[release_id] = lacking
+            return
         for _ in range(wanted - demand.workers):
             if now_s < self._not_before_s.get(release_id, 0.0):
                 break
@@ -304,13 +321,13 @@ class Keeper:
             manifest=launch.manifest,
             python=launch.python,
             gpu=least_used(self._gpus, [child.gpu for child in self._children.values()]),
-            env=launch.env,
+            env=self._secrets.environment(launch.release_id) | launch.env,
         )
         self._children[worker_id] = _Child(launch.release_id, self._clock.now_s(), spec.gpu)
         try:
             await self._fleet.start(spec, self._ended)
         except (OSError, ValueError) as exc:  # ValueError: a variable or a path that no process can be given
-            why = _why_not_started(launch.folder, exc)
+            why = why_not_started(launch.folder, exc)
             self._log.error("worker.not_started", worker_id=worker_id, error=why)
             self._ended(worker_id, -1)
             self.failures[launch.release_id] = why
@@ -339,7 +356,7 @@ class Keeper:
         crashes = self._crashes[child.release_id] = self._crashes.get(child.release_id, 0) + 1 if short else 1
         delay_s = backoff_s(crashes)
         self._not_before_s[child.release_id] = now_s + delay_s
-        tail = self._fleet.log_of(worker_id).decode(errors="replace")
+        tail = self._secrets.redactor(child.release_id).text(self._fleet.log_of(worker_id).decode(errors="replace"))
         self.failures[child.release_id] = how_it_ended(tail, status)
         self._failed_s[child.release_id] = now_s
         self._log.warning("worker.crashed", worker_id=worker_id, status=status, again_in_s=delay_s, last=tail[-300:])
@@ -377,34 +394,3 @@ def _workers_for(lane: Lane, workers: list[Worker]) -> int:
     """How many workers one function needs for its runs, by the limit that workers have for it."""
     limit = max((worker.resources.function_concurrency.get(lane.function, 0) for worker in workers), default=0)
     return -(-(len(lane.queue) + lane.running) // limit) if limit else 0
-
-
-def source_gone(folder: str) -> str:
-    """For a release whose copy of the source is not there any more."""
-    return (
-        f"the source of the release is not on this machine any more ({folder}); "
-        "an edit of the project makes a new release, and cozyctl promote moves the tag to it"
-    )
-
-
-def _why_not_started(folder: str, error: OSError | ValueError) -> str:
-    what = str(getattr(error, "strerror", None) or error) if os.path.isdir(folder) else source_gone(folder)  # noqa: PTH112 - any text
-    return f"it could not be started: {what}"
-
-
-def how_it_ended(tail: str, status: int) -> str:
-    """A worker's end for people: by what, and its last lines; of log lines, what an error says."""
-    by = f"killed by {signal.Signals(-status).name}" if -status in signal.valid_signals() else f"status {status}"
-    lines = [_plain(line) for line in tail.splitlines()]
-    return "\n".join([by, *[line for line in lines if line.strip()][-8:]])
-
-
-def _plain(line: str) -> str:
-    """A line as it is; of a JSON log line the text of its error, empty without one."""
-    if not line.startswith("{"):
-        return line
-    try:
-        facts = msgspec.json.decode(line, type=dict[str, Any])
-    except msgspec.DecodeError:
-        return ""
-    return str(facts.get("exception_message") or facts.get("detail") or facts.get("error") or "")

@@ -17,11 +17,13 @@ import msgspec
 
 from gen_orchestrator.auth.worker_tokens import TokenError, WorkerClaims, WorkerTokens, joined_by_hand
 from gen_orchestrator.domain.losses import Loss
+from gen_orchestrator.domain.redaction import Redactor
 from gen_orchestrator.scheduling import plain_workers
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
 from gen_orchestrator.scheduling.fitness import Fitness
 from gen_orchestrator.scheduling.open_run import OpenRun, Phase
 from gen_orchestrator.scheduling.pool import Pool, Worker
+from gen_orchestrator.scheduling.redacted import redacted
 from gen_orchestrator.scheduling.url_renewals import URL_REFRESH, Addresses, UrlRenewals
 from gen_worker import events
 from gen_worker.clock import Clock
@@ -39,6 +41,7 @@ SWEEP_S = 1.0
 MAX_MEMORIES = 10_000
 _DRAINING = b"worker_draining"  # the reason of a refusal
 MAX_TRACEBACK = 4000
+_NOTHING_SECRET = Redactor()
 
 
 class Gateway:
@@ -54,12 +57,14 @@ class Gateway:
         log: Log,
         *,
         owner_of: Callable[[str], str | None],
+        redactor_of: Callable[[str], Redactor] = lambda release_id: _NOTHING_SECRET,
         config_of: Callable[[str], ReleaseConfig | None] = lambda release_id: None,
         addresses: Addresses | None = None,
     ) -> None:
         self._config_of = config_of
         self._renewals = UrlRenewals(addresses, config_of, log)
         self._owner_of = owner_of
+        self._redactor_of = redactor_of
         self._tokens = tokens
         self._pool = pool
         self._dispatcher = dispatcher
@@ -142,7 +147,7 @@ class Gateway:
 
     def _take(self, guest: "_Guest", session: WorkerStream, effect: SchedulerEffect, hold: Hold) -> None:
         with self._contained(f"taking a {type(effect).__name__}", guest.claims.worker_id):
-            self._apply(guest, session, effect, hold)
+            self._apply(guest, session, redacted(effect, self._redactor_of(guest.claims.release_id)), hold)
 
     def _apply(self, guest: "_Guest", session: WorkerStream, effect: SchedulerEffect, hold: Hold) -> None:
         worker = guest.worker

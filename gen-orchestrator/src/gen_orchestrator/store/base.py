@@ -12,6 +12,7 @@ import msgspec
 from gen_orchestrator.domain.access import AuditRow, Key
 from gen_orchestrator.domain.gates import GateResult, Golden
 from gen_orchestrator.domain.runs import Run
+from gen_orchestrator.domain.secrets import StoredSecret
 from gen_orchestrator.domain.webhooks import Delivery
 from gen_orchestrator.store.ops import Op, Result
 
@@ -221,6 +222,18 @@ class GateStore(Protocol):
         ...
 
 
+class SecretStore(Protocol):
+    """Secrets, sealed: the store never sees a value."""
+
+    def add_secret(self, secret: StoredSecret) -> bool:
+        """Add a version, if it is the next one; else False."""
+        ...
+
+    def secrets(self) -> list[StoredSecret]:
+        """All versions of all secrets, oldest first."""
+        ...
+
+
 class Leadership(Protocol):
     """One leader at a time, by a lease row and a growing epoch in the same database."""
 
@@ -239,7 +252,7 @@ class Leadership(Protocol):
         ...
 
 
-class Store(RunStore, ReleaseStore, KeyStore, GateStore, Leadership, Protocol):
+class Store(RunStore, ReleaseStore, KeyStore, GateStore, SecretStore, Leadership, Protocol):
     """All of it, in one database."""
 
     def close(self) -> None: ...

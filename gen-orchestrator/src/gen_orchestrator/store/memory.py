@@ -9,6 +9,7 @@ from gen_orchestrator.domain import runs
 from gen_orchestrator.domain.access import AuditRow, Key
 from gen_orchestrator.domain.gates import GateResult, Golden
 from gen_orchestrator.domain.runs import Run
+from gen_orchestrator.domain.secrets import StoredSecret
 from gen_orchestrator.domain.webhooks import Delivery
 from gen_orchestrator.store.base import DeposedError, EventChunk, Leader, OldRun, Release, RunFilter, Tag
 from gen_orchestrator.store.ops import (
@@ -44,6 +45,7 @@ class MemoryStore:
         self._audit: dict[str, AuditRow] = {}
         self._goldens: dict[str, Golden] = {}
         self._results: dict[tuple[str, str, str, str], GateResult] = {}
+        self._secrets: dict[tuple[str, str, str], list[StoredSecret]] = {}
         self._leader: Leader | None = None
         self._lease_until = 0.0
         self._epoch = 0
@@ -212,6 +214,18 @@ class MemoryStore:
         with self._lock:
             found = [each for each in self._results.values() if each.release_id == release_id]
         return sorted(found, key=lambda each: (each.kind, each.function, each.subject))
+
+    def add_secret(self, secret: StoredSecret) -> bool:
+        with self._lock:
+            versions = self._secrets.setdefault((secret.owner, secret.endpoint, secret.name), [])
+            if secret.version != len(versions) + 1:
+                return False
+            versions.append(secret)
+            return True
+
+    def secrets(self) -> list[StoredSecret]:
+        with self._lock:
+            return [each for _, versions in sorted(self._secrets.items()) for each in versions]
 
     def campaign(self, node_id: str, address: str, lease_s: float, http_url: str = "") -> Leader | None:
         with self._lock:

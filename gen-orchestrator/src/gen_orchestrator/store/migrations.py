@@ -62,6 +62,10 @@ STEPS: tuple[tuple[str, ...], ...] = (
         "owner text not null, passed integer not null, detail {blob} not null, at {real} not null, "
         "primary key (release_id, function, kind, subject))",
     ),
+    (
+        "create table secrets (owner text not null, endpoint text not null, name text not null, version integer not null, "
+        "sealed {blob} not null, set_at {real} not null, set_by text not null, primary key (owner, endpoint, name, version))",
+    ),
 )
 
 

@@ -12,6 +12,7 @@ import msgspec
 
 from gen_orchestrator.domain.access import AuditRow, Key
 from gen_orchestrator.domain.runs import CANCELED_ERROR, Ending, Run, RunError, RunState
+from gen_orchestrator.domain.secrets import StoredSecret
 from gen_orchestrator.domain.webhooks import Delivery, Try
 from gen_orchestrator.store.base import EventChunk, Leader, Release, RunFilter, Tag
 from gen_orchestrator.store.ops import Accept, AddDelivery, AppendEvents, Finish, Lease, Op, RecordDelivery, RequestCancel, Requeue
@@ -134,6 +135,14 @@ def run_of(row: Sequence[Any]) -> Run:
         fields["cancel_requested"] = bool(fields["cancel_requested"])
         fields["error"] = _decode_error(fields["error"]) if fields["error"] else None
         return checked(fields, Run)
+
+
+SECRET_COLUMNS = ("owner", "endpoint", "name", "version", "sealed", "set_at", "set_by")
+SECRETS = f"select {', '.join(SECRET_COLUMNS)} from secrets order by owner, endpoint, name, version"
+ADD_SECRET = (
+    f"insert into secrets ({', '.join(SECRET_COLUMNS)}) select ?, ?, ?, ?, ?, ?, ? where ? = "
+    "(select count(*) + 1 from secrets where owner = ? and endpoint = ? and name = ?) on conflict do nothing"
+)
 
 
 def statement(op: Op) -> tuple[str, tuple[Any, ...]]:
@@ -294,6 +303,16 @@ def audit_row(row: AuditRow) -> tuple[Any, ...]:
 def audit_of(row: Sequence[Any]) -> AuditRow:
     with readable("audit row", row[0]):
         return checked(dict(zip(AUDIT_COLUMNS, row, strict=True)), AuditRow)
+
+
+def secret_row(secret: StoredSecret) -> tuple[Any, ...]:
+    """A secret as parameters of `ADD_SECRET`."""
+    return (*(getattr(secret, name) for name in SECRET_COLUMNS), secret.version, secret.owner, secret.endpoint, secret.name)
+
+
+def secret_of(row: Sequence[Any]) -> StoredSecret:
+    values = dict(zip(SECRET_COLUMNS, row, strict=True))
+    return StoredSecret(**{**values, "sealed": bytes(values["sealed"])})
 
 
 def chunk_of(row: Sequence[Any]) -> EventChunk:

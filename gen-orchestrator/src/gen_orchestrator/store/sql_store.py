@@ -13,6 +13,7 @@ import msgspec
 from gen_orchestrator.domain.access import AuditRow, Key
 from gen_orchestrator.domain.gates import GateResult, Golden
 from gen_orchestrator.domain.runs import Run
+from gen_orchestrator.domain.secrets import StoredSecret
 from gen_orchestrator.domain.webhooks import Delivery
 from gen_orchestrator.store import sql, sql_gates
 from gen_orchestrator.store.base import DamagedRowError, EventChunk, Leader, OldRun, Release, RunFilter, Tag
@@ -154,6 +155,12 @@ class SqlStore(ABC):
 
     def results(self, release_id: str) -> list[GateResult]:
         return self._all(sql_gates.result_of, sql_gates.RESULTS, (release_id,))
+
+    def add_secret(self, secret: StoredSecret) -> bool:
+        return self._change(sql.ADD_SECRET, sql.secret_row(secret))
+
+    def secrets(self) -> list[StoredSecret]:
+        return self._all(sql.secret_of, sql.SECRETS)
 
     def resign(self, leader: Leader) -> None:
         self._change(sql.RESIGN, (leader.epoch,))

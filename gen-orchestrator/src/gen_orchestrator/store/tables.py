@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from gen_orchestrator.store.sql import AUDIT_COLUMNS, KEY_COLUMNS, RUN_COLUMNS
+from gen_orchestrator.store.sql import AUDIT_COLUMNS, KEY_COLUMNS, RUN_COLUMNS, SECRET_COLUMNS
 from gen_orchestrator.store.sql_gates import GOLDEN_COLUMNS, RESULT_COLUMNS
 
 
@@ -59,6 +59,7 @@ TABLES = (
     Table("audit", AUDIT_COLUMNS),
     Table("goldens", GOLDEN_COLUMNS, frozenset({"input", "output"})),
     Table("gate_results", RESULT_COLUMNS, frozenset({"detail"})),
+    Table("secrets", SECRET_COLUMNS, frozenset({"sealed"})),
 )
 IS_EMPTY = "select (select count(*) from runs) + (select count(*) from releases)"
 NO_LEASE = "update leader set lease_until = 0"

@@ -1,0 +1,152 @@
+"""Secrets of endpoints, sealed in the store with a key of the data folder (AES-256-GCM); whose and which a secret is, is sealed with it.
+
+Nobody is shown a value again. A worker of the endpoint gets those that its release declares; whatever it says is shown without them.
+"""
+
+import secrets
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from gen_orchestrator.auth.folder_keys import folder_key
+from gen_orchestrator.domain.access import Caller
+from gen_orchestrator.domain.redaction import Redactor
+from gen_orchestrator.domain.secrets import StoredSecret, checked
+
+KEY_NAME = "secrets.key"
+KEY_BYTES = 32
+NONCE_BYTES = 12
+MAX_PER_ENDPOINT = 100
+
+
+class SecretStore(Protocol):
+    """What of a store is needed."""
+
+    def add_secret(self, secret: StoredSecret) -> bool:
+        """Add a version, if it is the next one; else False."""
+        ...
+
+    def secrets(self) -> list[StoredSecret]:
+        """All versions of all secrets, oldest first."""
+        ...
+
+
+class Audit(Protocol):
+    """Where it is written down who did what."""
+
+    def note(self, by: Caller, owner: str, action: str, subject: str, detail: str = "") -> None: ...
+
+
+class SecretInfo(msgspec.Struct, frozen=True):
+    """A secret as people are shown it. `readable` is false where it was sealed with the key of another data folder."""
+
+    name: str
+    version: int
+    set_at: float
+    set_by: str
+    readable: bool
+
+
+class Vault:
+    """Of one leader. Reads come from any thread; `put` and `remove` block, and belong into one."""
+
+    def __init__(self, store: SecretStore, key: bytes, audit: Audit, now_s: Callable[[], float]) -> None:
+        self._store = store
+        self._cipher = AESGCM(key)
+        self._audit = audit
+        self._now_s = now_s
+        self._lock = threading.Lock()
+        self._writing = threading.Lock()
+        self._known: dict[tuple[str, str], dict[str, list[tuple[StoredSecret, str | None]]]] = {}
+        self._redactors: dict[tuple[str, str], Redactor] = {}
+        for secret in store.secrets():
+            self._take(secret)
+
+    @staticmethod
+    def key_of(folder: Path) -> bytes:
+        """The key of this data folder, made when there is none."""
+        return folder_key(folder / KEY_NAME, lambda: secrets.token_bytes(KEY_BYTES))
+
+    def put(self, by: Caller, owner: str, endpoint: str, name: str, value: str) -> SecretInfo:
+        """Set a secret. `ValueError` for a name or a value that cannot be one."""
+        checked(name, value)
+        with self._writing:
+            known = self._known.get((owner, endpoint), {})
+            if name not in known and len(known) >= MAX_PER_ENDPOINT:
+                raise ValueError(f"{owner}/{endpoint} has {len(known)} secrets already; at most {MAX_PER_ENDPOINT} are kept")
+            secret = self._add(by, owner, endpoint, name, value.encode())
+        self._audit.note(by, owner, "secret.set", f"{endpoint} {name}", f"version {secret.version}")
+        return _info(secret, value)
+
+    def remove(self, by: Caller, owner: str, endpoint: str, name: str) -> bool:
+        """Give it to no worker any more; False where there is none."""
+        with self._writing:
+            if name not in {each.name for each in self.list(owner, endpoint)}:
+                return False
+            self._add(by, owner, endpoint, name, None)
+        self._audit.note(by, owner, "secret.removed", f"{endpoint} {name}")
+        return True
+
+    def list(self, owner: str, endpoint: str) -> list[SecretInfo]:
+        """Those that are set now, by name."""
+        known = self._known.get((owner, endpoint), {})
+        return [_info(*versions[-1]) for _, versions in sorted(known.items()) if versions[-1][0].sealed]
+
+    def environment(self, owner: str, endpoint: str, names: Iterable[str]) -> dict[str, str]:
+        """Of these names, those that are set, with their values."""
+        known = self._known.get((owner, endpoint), {})
+        return {name: value for name in names if name in known and (value := known[name][-1][1]) is not None}
+
+    def missing(self, owner: str, endpoint: str, names: Iterable[str]) -> Sequence[str]:
+        """Those of these names that no worker could be given."""
+        there = self.environment(owner, endpoint, names)
+        return [name for name in names if name not in there]
+
+    def redactor(self, owner: str, endpoint: str) -> Redactor:
+        """Takes every value that a secret of this endpoint has or had out of texts."""
+        return self._redactors.get((owner, endpoint), _NONE)
+
+    def _add(self, by: Caller, owner: str, endpoint: str, name: str, value: bytes | None) -> StoredSecret:
+        version = len(self._known.get((owner, endpoint), {}).get(name, ())) + 1
+        secret = StoredSecret(owner=owner, endpoint=endpoint, name=name, version=version, sealed=b"", set_at=self._now_s(), set_by=by.name)
+        if value is not None:
+            nonce = secrets.token_bytes(NONCE_BYTES)
+            secret = msgspec.structs.replace(secret, sealed=nonce + self._cipher.encrypt(nonce, value, _label(secret)))
+        if not self._store.add_secret(secret):
+            raise ValueError(f"another leader has changed {name} just now; try again")
+        self._take(secret)
+        return secret
+
+    def _take(self, secret: StoredSecret) -> None:
+        value = self._opened(secret)
+        with self._lock:
+            place = secret.owner, secret.endpoint
+            known = {name: list(versions) for name, versions in self._known.get(place, {}).items()}
+            known.setdefault(secret.name, []).append((secret, value))
+            self._redactors[place] = Redactor((name, each) for name, versions in known.items() for _, each in versions if each is not None)
+            self._known[place] = known
+
+    def _opened(self, secret: StoredSecret) -> str | None:
+        if not secret.sealed:
+            return None
+        nonce, data = secret.sealed[:NONCE_BYTES], secret.sealed[NONCE_BYTES:]
+        try:
+            return self._cipher.decrypt(nonce, data, _label(secret)).decode()
+        except (InvalidTag, ValueError):  # the store came from elsewhere, without its folder's key
+            return None
+
+
+_NONE = Redactor()
+
+
+def _label(secret: StoredSecret) -> bytes:
+    return msgspec.json.encode((secret.owner, secret.endpoint, secret.name, secret.version))
+
+
+def _info(secret: StoredSecret, value: str | None) -> SecretInfo:
+    return SecretInfo(secret.name, secret.version, secret.set_at, secret.set_by, value is not None)

@@ -1,0 +1,79 @@
+"""Takes known secrets out of what people are shown and what is kept, by their values. Pure.
+
+A value is found as it is, and as it looks in JSON (once and twice), in a Python repr, in base64 and in URLs; of one with several lines,
+each line is found alone, too. What is cut into pieces before it comes here, such as tokens of a stream, is not found.
+"""
+
+import base64
+import json
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+import msgspec
+
+MIN_LINE_CHARACTERS = 8
+
+
+class Redactor:
+    """Of a set of secrets, as pairs of name and value."""
+
+    def __init__(self, secrets: Iterable[tuple[str, str]] = ()) -> None:
+        found: dict[str, str] = {}
+        for name, value in secrets:
+            for form in _forms(value):
+                found.setdefault(form, f"[secret {name}]")
+        # The longest first: what holds another one must go before that is taken out of it.
+        self._texts = sorted(found.items(), key=lambda pair: len(pair[0]), reverse=True)
+        self._bytes = [(form.encode(), shown.encode()) for form, shown in self._texts]
+
+    def text(self, text: str) -> str:
+        """The text with each secret's name in the place of its value."""
+        for form, shown in self._texts:
+            if form in text:
+                text = text.replace(form, shown)
+        return text
+
+    def json(self, data: bytes) -> bytes:
+        """The same for a JSON document, or for any text in UTF-8. It stays JSON."""
+        for form, shown in self._bytes:
+            if form in data:
+                data = data.replace(form, shown)
+        return data
+
+    def msgpack(self, data: bytes) -> bytes:
+        """The same for msgpack. What holds a secret and cannot be read is dropped."""
+        if not any(form in data for form, _ in self._bytes):
+            return data
+        try:
+            return msgspec.msgpack.encode(self._value(msgspec.msgpack.decode(data)))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return b""
+
+    def _value(self, value: Any) -> Any:
+        match value:
+            case str():
+                return self.text(value)
+            case bytes():
+                return self.json(value)
+            case list():
+                return [self._value(each) for each in value]
+            case dict():
+                return {self._value(key): self._value(each) for key, each in value.items()}
+            case msgspec.msgpack.Ext():
+                return msgspec.msgpack.Ext(value.code, self.json(bytes(value.data)))
+        return value
+
+
+def _forms(value: str) -> set[str]:
+    """A value as it may be written."""
+    parts = {value, *(part for each in (value, *value.splitlines()) if len(part := each.strip()) >= MIN_LINE_CHARACTERS)}
+    forms = set()
+    for part in parts:
+        for ascii_only in (True, False):
+            once = json.dumps(part, ensure_ascii=ascii_only)[1:-1]
+            forms |= {once, json.dumps(once, ensure_ascii=ascii_only)[1:-1]}
+        encoded = base64.b64encode(part.encode()).decode().rstrip("=")
+        urlsafe = encoded.replace("+", "-").replace("/", "_")
+        forms |= {part, repr(part)[1:-1], encoded, urlsafe, quote(part, safe=""), quote(part), quote_plus(part)}
+    return {form for form in forms if form}

@@ -1,0 +1,41 @@
+"""Secrets of endpoints, as they are stored: sealed, in versions that are only ever added, as tags are.
+
+The last version counts; one that holds nothing says that the secret was removed. Earlier versions stay: what workers wrote while they had
+them must not be shown later either.
+"""
+
+import msgspec
+
+from gen_worker.names import SECRET_NAME_RULE, is_secret_name
+
+MIN_CHARACTERS = 8
+MAX_CHARACTERS = 32_768
+
+
+class StoredSecret(msgspec.Struct, frozen=True, kw_only=True):
+    """One version of a secret. `sealed` can be read with the key of the data folder alone; empty: it was removed."""
+
+    owner: str
+    endpoint: str
+    name: str
+    version: int
+    sealed: bytes
+    set_at: float
+    set_by: str
+
+
+def checked(name: str, value: str) -> None:
+    """`ValueError` for a name or a value that cannot be a secret's; it never holds the value."""
+    if not is_secret_name(name):
+        raise ValueError(f"secret {name[:60]!r}: {SECRET_NAME_RULE}")
+    if len(value.strip()) < MIN_CHARACTERS or len(value) > MAX_CHARACTERS:
+        raise ValueError(
+            f"the value of {name} has {len(value)} characters; expected {MIN_CHARACTERS} to {MAX_CHARACTERS}: "
+            "a shorter one could not be taken out of logs and errors without harm to them"
+        )
+    if "\0" in value:
+        raise ValueError(f"the value of {name} holds a NUL character, which no environment variable can")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"the value of {name} is no text that can be written as UTF-8") from None

@@ -1,0 +1,38 @@
+"""Why a release has no worker, in words for people."""
+
+import os
+import signal
+from typing import Any
+
+import msgspec
+
+
+def source_gone(folder: str) -> str:
+    """For a release whose copy of the source is not there any more."""
+    return (
+        f"the source of the release is not on this machine any more ({folder}); "
+        "an edit of the project makes a new release, and cozyctl promote moves the tag to it"
+    )
+
+
+def why_not_started(folder: str, error: OSError | ValueError) -> str:
+    what = str(getattr(error, "strerror", None) or error) if os.path.isdir(folder) else source_gone(folder)  # noqa: PTH112 - any text
+    return f"it could not be started: {what}"
+
+
+def how_it_ended(tail: str, status: int) -> str:
+    """A worker's end for people: by what, and its last lines; of log lines, what an error says."""
+    by = f"killed by {signal.Signals(-status).name}" if -status in signal.valid_signals() else f"status {status}"
+    lines = [_plain(line) for line in tail.splitlines()]
+    return "\n".join([by, *[line for line in lines if line.strip()][-8:]])
+
+
+def _plain(line: str) -> str:
+    """A line as it is; of a JSON log line the text of its error, empty without one."""
+    if not line.startswith("{"):
+        return line
+    try:
+        facts = msgspec.json.decode(line, type=dict[str, Any])
+    except msgspec.DecodeError:
+        return ""
+    return str(facts.get("exception_message") or facts.get("detail") or facts.get("error") or "")

@@ -1,0 +1,32 @@
+"""What a worker says, without its secrets. Done where it enters: nothing behind this is kept, shown, sent or logged with one."""
+
+import msgspec
+
+from gen_orchestrator.domain.redaction import Redactor
+from gen_worker.wire.messages import Event, RunResult
+from gen_worker.wire.scheduler_session import RunEnded, SchedulerEffect
+
+
+def redacted(effect: SchedulerEffect, redactor: Redactor) -> SchedulerEffect:
+    """The same with names of secrets in the place of their values."""
+    match effect:
+        case Event():
+            kind, payload = redactor.text(effect.event_type), redactor.json(effect.payload)
+            if payload is effect.payload and kind == effect.event_type:  # nearly always: nothing is copied
+                return effect
+            return msgspec.structs.replace(effect, event_type=kind, payload=payload)
+        case RunEnded(result):
+            return msgspec.structs.replace(effect, result=_result(result, redactor))
+    return effect
+
+
+def _result(result: RunResult, redactor: Redactor) -> RunResult:
+    return msgspec.structs.replace(
+        result,
+        output=redactor.msgpack(result.output),
+        error_message=redactor.text(result.error_message),
+        error_type=redactor.text(result.error_type),
+        safe_message=redactor.text(result.safe_message),
+        code=redactor.text(result.code),
+        errors_json=redactor.json(result.errors_json),
+    )

@@ -1,0 +1,82 @@
+"""Secrets are found in texts however they are written there."""
+
+import base64
+import json
+from urllib.parse import quote
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gen_orchestrator.domain.redaction import Redactor
+from gen_orchestrator.domain.secrets import checked
+
+VALUES = ["sk-abc123XYZ", 'quo"te\\and/ slash', "zwei\nZeilen-hier\nund-drei", "müll-€-wert", "  padded-value  ", "a+b&c=d e%20f!"]
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_a_value_is_found_in_each_of_its_forms(value: str) -> None:
+    redactor = Redactor([("KEY", value)])
+    encoded = base64.b64encode(value.encode()).decode()
+    for written in (
+        value, value.strip(), json.dumps(value), json.dumps(value, ensure_ascii=False), json.dumps(json.dumps({"x": value})), repr(value),
+        encoded, quote(value, safe=""), f"https://host/?key={quote(value)}",
+    ):  # fmt: skip
+        shown = redactor.text(f"before {written} after")
+        assert "[secret KEY]" in shown, written
+        assert value not in shown
+        assert shown.startswith("before ")
+        assert shown.endswith(" after")
+    data = msgspec.json.encode({"a": [value, {value: 1}]})
+    assert msgspec.json.decode(redactor.json(data)) is not None
+    packed = redactor.msgpack(msgspec.msgpack.encode({"a": [value, {value: 1}], "b": value.encode()}))
+    assert value.encode() not in packed
+    assert msgspec.msgpack.decode(packed)["b"] == b"[secret KEY]"
+
+
+def test_each_line_of_a_long_secret_is_found_alone() -> None:
+    redactor = Redactor([("PEM", "-----BEGIN-----\nMIIEvQIBADANBg\nkqhkiG9w0BAQEF\n-----END-----\n")])
+    assert redactor.text("x MIIEvQIBADANBg y") == "x [secret PEM] y"
+
+
+def test_a_secret_in_another_one_leaves_nothing_of_either() -> None:
+    redactor = Redactor([("SHORT", "abcdefgh"), ("LONG", "12345678abcdefgh87654321")])
+    assert redactor.text("12345678abcdefgh87654321 abcdefgh") == "[secret LONG] [secret SHORT]"
+
+
+@given(st.text(), st.binary())
+def test_without_secrets_nothing_changes(text: str, data: bytes) -> None:
+    redactor = Redactor()
+    assert (redactor.text(text), redactor.json(data), redactor.msgpack(data)) == (text, data, data)
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_categories=["Zs", "Cc", "Zl", "Zp"]), min_size=8), st.text())
+def test_what_can_be_a_secret_is_never_shown(value: str, around: str) -> None:
+    checked("KEY", value)
+    shown = Redactor([("KEY", value)]).text(f"{around}{value}{around}")
+    assert value not in shown.replace("[secret KEY]", "\0")
+
+
+def test_msgpack_that_cannot_be_read_is_dropped() -> None:
+    assert Redactor([("KEY", "sk-abc123XYZ")]).msgpack(b"\xc1sk-abc123XYZ") == b""
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("KEY", "tiny!", "5 characters"),
+        ("KEY", "long" * 10_000, "40000 characters"),
+        ("KEY", "with-a\0nul", "NUL"),
+        ("KEY", "lone-surrogate-\ud800", "UTF-8"),
+        ("WORKER_JWT", "long-enough", "begins with none of"),
+        ("Path", "long-enough", "begins with none of"),
+        ("1KEY", "long-enough", "1 to 64"),
+        ("A=B", "long-enough", "1 to 64"),
+        ("", "long-enough", "1 to 64"),
+    ],
+)
+def test_what_can_be_no_secret_is_refused_without_its_value(name: str, value: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why) as caught:
+        checked(name, value)
+    assert value not in str(caught.value)
