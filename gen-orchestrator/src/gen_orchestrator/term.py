@@ -45,7 +45,7 @@ from gen_orchestrator.gates.goldens import Goldens
 from gen_orchestrator.hub.blobs import open_blobs
 from gen_orchestrator.hub.builders import ProcessBuilder
 from gen_orchestrator.hub.builds import Builds
-from gen_orchestrator.hub.files import MODELS_OF, FileToken, FileTokens, NotLeadingError, RunFiles
+from gen_orchestrator.hub.files import MODELS_OF, TOKEN_LIFE_S, FileToken, FileTokens, NotLeadingError, RunFiles
 from gen_orchestrator.hub.model_addresses import ModelAddresses
 from gen_orchestrator.hub.models import ModelStore
 from gen_orchestrator.hub.registry import Registry
@@ -77,6 +77,7 @@ PREPARE_S = 60.0
 FAILURE_CHARACTERS = 2000
 OPERATOR_KEY = "operator.key"
 HUB_TOKEN_LIFE_S = 90 * 24 * 3600
+TOKEN_SPARE_S = 15 * 60  # for files that are still being saved, and a worker whose clock is late
 FILE_KEY = "file-tokens.key"
 
 
@@ -132,7 +133,8 @@ class Term:
         file_tokens = self._file_tokens = FileTokens(secret, clock.unix_s)
 
         def files_of(run: Run) -> tuple[str, str]:
-            return settings.http_url, file_tokens.issue(FileToken(run.owner, run.id, run.attempt))
+            life_s = run.timeout_ms // 1000 + TOKEN_SPARE_S if run.timeout_ms else TOKEN_LIFE_S  # a run's time begins with its lease
+            return settings.http_url, file_tokens.issue(FileToken(run.owner, run.id, run.attempt), life_s)
 
         starved = asyncio.Event()
         fitness = self.fitness = Fitness(clock.now_s, log, starved)
@@ -203,7 +205,7 @@ class Term:
         rooms = Rooms(
             runs,
             RunList(store, self.dispatcher.open),
-            FileRoutes(files, file_tokens, uploads),
+            FileRoutes(files, file_tokens, uploads, kept.gen_orchestrator_run_bytes),
             CallerFileRoutes(uploads, files, urls),
             WorkerRoutes(self.pool, self.keeper, tokens.jwks, self._owner_of, hidden.redactor),
             admin,

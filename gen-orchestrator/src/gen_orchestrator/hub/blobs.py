@@ -38,7 +38,7 @@ class Blobs(Protocol):
         ...
 
     def read(self, key: str, start: int, end: int) -> Iterator[bytes]:
-        """The bytes from `start` to before `end`, in pieces of at most a few MB. `FileNotFoundError` where there is no such blob."""
+        """The bytes from `start` to before `end`, both within its size, in pieces of a few MB. `FileNotFoundError` where there is none."""
         ...
 
     def path(self, key: str) -> Path | None:
@@ -114,7 +114,7 @@ def open_blobs(name: str, folder: Path) -> Blobs:
     """The folder where `name` is empty, else `s3://bucket[/prefix]`. `ValueError` for anything else, or where `obstore` is missing."""
     if not name:
         return FolderBlobs(folder)
-    if not name.startswith("s3://") or not name.removeprefix("s3://").strip("/"):
+    if not name.startswith("s3://") or not name.removeprefix("s3://").partition("/")[0]:
         raise ValueError(f"--blobs {name[:200]}: expected s3://bucket/prefix, or nothing for the data folder")
     try:
         from gen_orchestrator.hub.s3_blobs import S3Blobs

@@ -16,6 +16,7 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -70,25 +71,31 @@ class Incoming:
         self._path = path
         self._file = path.open("xb")
         self._digest = hashlib.sha256()
+        self._hasher = ThreadPoolExecutor(1, thread_name_prefix="upload-hash")  # takes as long as receiving and writing together
+        self._hashing: Future[None] | None = None
         self._spare_bytes = spare_bytes
 
     def write(self, data: bytes) -> None:
         """The next bytes; `TooLargeError` or `QuotaError` where there is no room for them."""
         self._uploads.reserve(self.owner, self.size_bytes, len(data), self._spare_bytes)
         self.size_bytes += len(data)
+        if self._hashing is not None:
+            self._hashing.result()  # one piece waits, no more
+        self._hashing = self._hasher.submit(self._digest.update, data)
         self._file.write(data)
-        self._digest.update(data)
 
     def keep(self) -> str:
         """All is here: bring it to where blobs lie. Its sha256."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
+        self._hasher.shutdown()
         self._uploads.blobs.put(self.blob, self._path)
         return self._digest.hexdigest()
 
     def drop(self) -> None:
         """Leave nothing of what was not published. After `publish`, nothing happens."""
+        self._hasher.shutdown()
         self._file.close()
         self._path.unlink(missing_ok=True)
         if not self.is_published:
