@@ -323,6 +323,11 @@ class PlatformProcess:
         """Process ids of what ends the workers' leftovers."""
         return [pid for pid in _children_of(self.process.pid) if "leftovers.py" in _command_of(pid)]
 
+    def figures(self) -> dict[str, float]:
+        """What `/metrics` says, by name and labels, without the prefix."""
+        lines = [line.removeprefix("gen_orchestrator_").rpartition(" ") for line in self.http.get("/metrics").text.splitlines()]
+        return {name: float(value) for name, _, value in lines if not name.startswith("#")}
+
     def until(self, check: Callable[[], Any], timeout_s: float = 60) -> Any:
         """What `check` gives once it is true."""
         return until(check, timeout_s, lambda: self.log.read_text()[-4000:])

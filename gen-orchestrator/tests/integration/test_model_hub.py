@@ -42,6 +42,23 @@ def test_a_pushed_model_is_used_and_nothing_is_copied(platform: PlatformProcess,
     assert blob.stat().st_nlink == output["links"] >= 3, "the hub's blob, the worker's, and the one in the model's folder are one file"
 
 
+def test_figures_follow_the_models_of_runs(platform: PlatformProcess, tmp_path: Path) -> None:
+    assert verb(platform, "push", str(write_model(tmp_path / "toy", safetensors(), '{"a": 1}')), "me/toy").returncode == 0
+    platform.http.post("/v1/local/reader/read", json={"payload": {}})
+    before = platform.until(lambda: found if (found := platform.figures()).get('model_bytes{tier="vram"}') else None)
+    assert before['model_load_seconds_count{source="remote"}'] >= 1
+    platform.http.post("/v1/local/reader/read", json={"payload": {}})
+    after = platform.figures()
+    for name in (
+        'model_cache_hits_total{tier="vram"}',
+        'route_total{reason="hot",tier="vram"}',
+        'runs_total{function="local/reader/read",status="succeeded"}',
+        'run_duration_seconds_count{function="local/reader/read"}',
+        'queue_wait_seconds_count{function="local/reader/read"}',
+    ):
+        assert after[name] == before.get(name, 0) + 1, name
+
+
 def test_what_is_there_is_not_sent_again(platform: PlatformProcess, tmp_path: Path) -> None:
     folder = write_model(tmp_path / "again", safetensors("F32"))
     first = json.loads(verb(platform, "push", str(folder), "me/again:v1", "--json").stdout)

@@ -35,6 +35,26 @@ def test_metrics_are_what_prometheus_reads(platform: PlatformProcess) -> None:
     assert {s.labels["reason"]: s.value for s in families[f"{prefix}route"].samples} == {"no_models": 3}
 
 
+def test_figures_follow_what_waits_and_what_runs(project: Path, tmp_path: Path) -> None:
+    with (project / "cozy.toml").open("a") as file:
+        file.write("\n[functions.sleep]\nmax_concurrency = 1\n")
+    platform = PlatformProcess(project, tmp_path / "data")
+    try:
+        ids = [platform.submit("sleep", {"seconds": 600}) for _ in range(8)]
+        platform.until(lambda: _of_sleep(platform, "queue_depth") and _of_sleep(platform, "runs_in_progress"))
+        assert platform.figures()['workers{state="busy"}'] >= 1
+        for run_id in reversed(ids):
+            platform.http.post(f"/v1/runs/{run_id}/cancel")
+        platform.until(lambda: not _of_sleep(platform, "queue_depth") + _of_sleep(platform, "runs_in_progress"))
+        platform.until(lambda: platform.figures()['workers{state="idle"}'])
+    finally:
+        platform.close()
+
+
+def _of_sleep(platform: PlatformProcess, name: str) -> float:
+    return sum(value for key, value in platform.figures().items() if key.startswith(f"{name}{{") and 'function="sleep"' in key)
+
+
 def test_the_callers_trace_reaches_the_function(platform: PlatformProcess) -> None:
     answer = platform.invoke("trace", headers={"traceparent": CALLER})
     assert answer.json()["output"]["text"] == CALLER

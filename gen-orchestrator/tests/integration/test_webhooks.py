@@ -46,6 +46,7 @@ def test_the_end_of_a_run_is_told_signed(platform: PlatformProcess, receiver: Re
     assert headers["webhook-signature"] == f"v1,{base64.b64encode(expected).decode()}"
     (delivery,) = platform.until(lambda: [each for each in deliveries(platform, run["id"]) if each["state"] == "delivered"])
     assert (delivery["event"], delivery["tries"][0]["status"], delivery["url"]) == ("run.succeeded", 200, receiver.url)
+    assert [value for name, value in platform.figures().items() if name.startswith("webhook_deliveries_total")] == [1]
 
 
 def test_only_what_was_asked_for_is_told(platform: PlatformProcess, receiver: Receiver) -> None:

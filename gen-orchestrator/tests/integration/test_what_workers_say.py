@@ -38,6 +38,7 @@ class Peer:
         self._stream = stream
         self._lane = scheduler.dispatcher.lanes.lane("rel", "f", FunctionSettings())
         self._count = 0
+        self.metrics = Metrics()
 
     async def answered(self, *said: Any) -> dict[str, Any]:
         """A run as it is shown after the worker has said this of it; `said` is made into messages with the run's id."""
@@ -60,7 +61,7 @@ class Peer:
             await self._stream.send(codec.encode(msgspec.structs.replace(message, run_id=command.run_id, attempt=command.attempt)))
         await submitted.open.wait(None)
         assert decode_entries(iter([encode_entries(submitted.open.feed.after((0, 0)))])) is not None
-        Metrics().ended(submitted.open.run, 0.0)
+        self.metrics.ended(submitted.open.run, 0.0)
         shown: dict[str, Any] = msgspec.json.decode(run_json(submitted.open.run, submitted.open, with_input=True))
         return shown
 
@@ -128,6 +129,28 @@ async def test_events_that_are_no_json_are_left_out(tokens: WorkerTokens) -> Non
         right = b'{"gpu_load_ms":5,"models":[{"model_id":"m"}]}'
         shown = await peer.answered(Event(event_type="metrics.run", payload=right), result(b"\x80"))
         assert (shown["timings"]["model_ms"], shown["models"]) == (5, [{"model_id": "m"}])
+
+
+@in_a_loop
+async def test_figures_follow_what_workers_say(tokens: WorkerTokens) -> None:
+    tiers = (ModelTier("cozy:a/b:latest", "disk", 5), ModelTier("cozy:a/c:latest", "vram", 3))
+    async with joined(tokens, gpu_memory_used_bytes=7, model_tiers=tiers) as peer:
+        models = '[{"bytes_downloaded":100},{"bytes_downloaded":null},{},{"bytes_downloaded":-5}]'
+        for said in (models, "5", '[{"bytes_downloaded":"much"}]', "[5]", "null"):
+            event = Event(event_type="metrics.run", payload=b'{"models":%b}' % said.encode())
+            assert (await peer.answered(event, result(b"\x80")))["status"] == "succeeded"
+        await peer.answered(RunResult(error_type="resource", code="out_of_memory"))
+        text = peer.metrics.text(peer.scheduler.dispatcher, peer.scheduler.pool).decode()
+        for figure in (
+            "model_download_bytes_total 100",
+            'oom_total{outcome="failed"} 1',
+            "vram_used_bytes 7",
+            "disk_cache_bytes 5",
+            'model_bytes{tier="vram"} 3',
+            'runs_total{function="ann/e/f",status="succeeded"} 5',
+            'runs_total{function="ann/e/f",status="failed"} 1',
+        ):
+            assert f"gen_orchestrator_{figure}\n" in text, text
 
 
 @in_a_loop

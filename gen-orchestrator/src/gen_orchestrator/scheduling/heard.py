@@ -34,7 +34,14 @@ class RunMetrics(msgspec.Struct, frozen=True):
     upload_ms: int | None = None
 
 
+class _Fetched(msgspec.Struct, frozen=True):
+    """What is read of one of `metrics.run`'s models."""
+
+    bytes_downloaded: int | None = None
+
+
 _read_metrics = msgspec.json.Decoder(RunMetrics).decode
+_read_fetched = msgspec.json.Decoder(list[_Fetched] | None).decode
 
 
 def is_json(data: bytes) -> bool:
@@ -51,6 +58,15 @@ def metrics_in(data: bytes) -> RunMetrics:
         return _read_metrics(data) if data else RunMetrics()
     except UNREADABLE:
         return RunMetrics()
+
+
+def downloaded_bytes(metrics: RunMetrics) -> int:
+    """Bytes of models that were downloaded for a run; 0 where a worker said something else."""
+    try:
+        found = _read_fetched(metrics.models) or ()
+    except UNREADABLE:
+        return 0
+    return sum(each.bytes_downloaded for each in found if each.bytes_downloaded is not None and 0 < each.bytes_downloaded < _MAX_NUMBER)
 
 
 def kept_metrics(data: bytes) -> bytes:

@@ -8,7 +8,7 @@ import msgspec
 from gen_orchestrator import __version__
 from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
-from gen_orchestrator.scheduling.heard import metrics_in
+from gen_orchestrator.scheduling.heard import downloaded_bytes, metrics_in
 from gen_orchestrator.scheduling.pool import Pool
 
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
@@ -86,7 +86,9 @@ class Metrics:
         tier = next((each.tier for each in routing.considered if each.worker_id == run.worker_id), "")
         if routing.reason:
             self._routes[routing.reason, tier] = self._routes.get((routing.reason, tier), 0) + 1
-        load_ms = metrics_in(run.metrics).gpu_load_ms
+        metrics = metrics_in(run.metrics)
+        self._downloaded_bytes += downloaded_bytes(metrics)
+        load_ms = metrics.gpu_load_ms
         if load_ms and tier in _SOURCES:
             self._loads.setdefault(_SOURCES[tier], Histogram()).add(load_ms / 1000)
 
