@@ -37,10 +37,15 @@ def test_metrics_are_what_prometheus_reads(platform: PlatformProcess) -> None:
 
 def test_figures_follow_what_waits_and_what_runs(project: Path, tmp_path: Path) -> None:
     with (project / "cozy.toml").open("a") as file:
-        file.write("\n[functions.sleep]\nmax_concurrency = 1\n")
+        file.write("\n[functions.sleep]\nmax_concurrency = 1\nqueue_max = 5\n")
     platform = PlatformProcess(project, tmp_path / "data")
     try:
-        ids = [platform.submit("sleep", {"seconds": 600}) for _ in range(8)]
+        ids = []
+        while (answer := platform.invoke("sleep", {"seconds": 600}, headers={"prefer": "respond-async"})).status_code == 202:
+            ids.append(answer.json()["id"])
+        assert (answer.status_code, answer.json()["code"], answer.json()["retryable"]) == (429, "overloaded", True), answer.text
+        assert (int(answer.headers["x-queue-depth"]), int(answer.headers["retry-after"]) >= 1) == (5, True)
+        assert 5 <= len(ids) <= 10
         platform.until(lambda: _of_sleep(platform, "queue_depth") and _of_sleep(platform, "runs_in_progress"))
         assert platform.figures()['workers{state="busy"}'] >= 1
         for run_id in reversed(ids):
