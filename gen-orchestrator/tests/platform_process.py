@@ -104,7 +104,7 @@ def remembered(ctx: ActionContext, payload: Input) -> Output:
     tries = note(payload, "called")
     if payload.text == "fails" and len(tries) == 1:
         raise ValueError("the first time")
-    time.sleep(payload.seconds)
+    pause(payload)
     return Output(text=str(len(tries)))
 
 @worker_function()
@@ -216,13 +216,12 @@ def picture(ctx: ActionContext, payload: Input) -> Saved:
     return Saved(file=ctx.save_bytes(f"runs/{ctx.run_id}/outputs/dot.png", b"\\x89PNG" + bytes(96)))
 
 def pause(payload: Input) -> None:
-    if not 0 <= payload.seconds <= 3600:
-        raise ValueError("seconds: expected 0 to 3600")
+    if not 0 <= payload.seconds <= 3600: raise ValueError("seconds: expected 0 to 3600")
     time.sleep(payload.seconds)
 
 def note(payload: Input, line: str) -> list[str]:
-    if not payload.folder:
-        return []
+    if not payload.folder: return []
+    if not os.path.isdir(payload.folder): raise ValueError("folder: expected one that exists")
     path = Path(payload.folder) / "notes"
     with path.open("a") as file:
         file.write(line + "\\n")
