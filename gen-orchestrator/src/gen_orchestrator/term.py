@@ -207,7 +207,7 @@ class Term:
             RunList(store, self.dispatcher.open),
             FileRoutes(files, file_tokens, uploads, kept.gen_orchestrator_run_bytes),
             CallerFileRoutes(uploads, files, urls),
-            WorkerRoutes(self.pool, self.keeper, tokens.jwks, self._owner_of, hidden.redactor),
+            WorkerRoutes(self.pool, self.keeper, tokens, self._owner_of, hidden.redactor, settings.scheduler_addrs[0]),
             admin,
             releases,
             BuildRoutes(self._builds, keys, settings.owner),

@@ -171,14 +171,18 @@ def test_a_worker_joins_by_hand(platform: PlatformProcess) -> None:
     """A second worker of the release, started as on another machine: with a token that `cozyctl workers token` has made."""
     (child,) = platform.until(platform.worker_pids)
     assert platform.http.get("/.well-known/jwks.json").json()["keys"][0]["alg"] == "RS256"
-    options = ("--endpoint", "local/probe", "--ttl", "10m", "--data", str(platform.data), "--url", platform.url, "--json")
-    made = json.loads(subprocess.run([COZYCTL, "workers", "token", *options], check=True, capture_output=True, timeout=60).stdout)
+    options = ("--endpoint", "local/probe", "--ttl", "10m", "--url", platform.url)
+    made = json.loads(subprocess.run([COZYCTL, "workers", "token", *options, "--json"], check=True, capture_output=True, timeout=60).stdout)
+    said = subprocess.run([COZYCTL, "workers", "token", *options], check=True, capture_output=True, text=True, timeout=60).stderr
+    assert f"SCHEDULER_PUBLIC_ADDR={made['scheduler_addr']} " in said
+    assert "--worker-listen" in said, "it listens on loopback only"
     child_env = dict(
         line.split("=", 1) for line in Path(f"/proc/{platform.worker_pids()[child]}/environ").read_text().split("\0") if "=" in line
     )
     env = {
         **{name: value for name, value in child_env.items() if not name.startswith("GEN_ORCHESTRATOR")},
         "WORKER_JWT": made["token"],
+        "SCHEDULER_PUBLIC_ADDR": made["scheduler_addr"],
         "SCHEDULER_JWKS_URL": f"{platform.url}/.well-known/jwks.json",
         "SCHEDULER_JWT_ISSUER": made["issuer"],
         "SCHEDULER_JWT_AUDIENCE": made["audience"],

@@ -125,6 +125,7 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         (None, "GET", "/v1/workers", workers.list),
         (None, "GET", "/v1/workers/{worker_id}/logs", workers.logs),
         ("admin", "POST", "/v1/workers/{worker_id}/drain", workers.drain),
+        ("admin", "POST", "/v1/releases/{release_id}/worker-tokens", workers.new_token),
         (None, "GET", "/v1/releases", releases.list),
         (None, "GET", "/v1/releases/{release_id}", releases.get),
         (None, "GET", "/v1/releases/{release_id}/diff/{other_id}", releases.diff),

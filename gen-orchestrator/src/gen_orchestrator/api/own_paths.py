@@ -26,6 +26,9 @@ _WORKER = _object(
     **dict.fromkeys(("runs", "functions", "vram_models", "disk_models"), _TEXTS),
     gpu=_OPTIONAL,
 )
+_TOLD = "worker_id release_id owner token issuer audience scheduler_addr"
+_WORKER_TOKEN = _object(_TOLD, **dict.fromkeys(_TOLD.split(), _TEXT))
+_NEW_WORKER_TOKEN = {"type": "object", "properties": {"life_s": {"type": "number", "minimum": 1}}, "additionalProperties": False}
 _RELEASE = _object(
     "release_id owner endpoint source created_at message functions",
     **dict.fromkeys(("release_id", "owner", "endpoint", "source", "message"), _TEXT),
@@ -213,6 +216,15 @@ def own_paths() -> dict[str, Schema]:
         "/v1/releases": {
             "get": _operation(
                 "list_releases", "Newest first", {"200": json_response("Releases", _list(_RELEASE))}, query=("owner", "endpoint")
+            )
+        },
+        "/v1/releases/{release_id}/worker-tokens": {
+            "post": _operation(
+                "create_worker_token",
+                "Let a worker join",
+                {"201": json_response("Its token", _WORKER_TOKEN)},
+                _path("release_id"),
+                body={"content": {"application/json": {"schema": _NEW_WORKER_TOKEN}}},
             )
         },
         "/v1/releases/{release_id}": {

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import msgspec
 
 from gen_orchestrator.api.access import caller_of
-from gen_orchestrator.auth.worker_tokens import release_of
+from gen_orchestrator.auth.worker_tokens import AUDIENCE, ISSUER, LIFE_S, MAX_LIFE_S, WorkerClaims, WorkerTokens, id_by_hand, release_of
 from gen_orchestrator.domain.redaction import Redactor
 from gen_orchestrator.scheduling.pool import Pool, Worker
 from gen_worker.http.asgi import Request, RequestError
@@ -20,6 +20,13 @@ MAX_WAIT_S = 60
 LOOK_S = 0.25
 MAX_PLACE = 1 << 53
 MAX_NAMED = 20
+MAX_BODY_BYTES = 4096
+
+
+class NewToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body that asks for a token: how long it is valid, in seconds. It is renewed on the stream."""
+
+    life_s: float = LIFE_S
 
 
 class FleetView(Protocol):
@@ -43,14 +50,22 @@ class FleetView(Protocol):
 
 
 class WorkerRoutes:
-    """Handlers of `/v1/workers`. By release: `owner_of` says whose it is, `redactor_of` takes its secrets out of what workers write."""
+    """Handlers of `/v1/workers`, and of tokens for workers that join. By release: `owner_of` says whose it is, `redactor_of` takes its
+    secrets out of what workers write. `scheduler_addr`: where workers connect."""
 
     def __init__(
-        self, pool: Pool, fleet: FleetView, jwks: bytes, owner_of: Callable[[str], str | None], redactor_of: Callable[[str], Redactor]
+        self,
+        pool: Pool,
+        fleet: FleetView,
+        tokens: WorkerTokens,
+        owner_of: Callable[[str], str | None],
+        redactor_of: Callable[[str], Redactor],
+        scheduler_addr: str,
     ) -> None:
         self._owner_of = owner_of
         self._redactor_of = redactor_of
-        self._jwks = jwks
+        self._tokens = tokens
+        self._scheduler_addr = scheduler_addr
         self._pool = pool
         self._fleet = fleet
 
@@ -60,7 +75,32 @@ class WorkerRoutes:
 
     async def jwks(self, request: Request) -> None:
         """`GET /.well-known/jwks.json`: the keys with which worker tokens are verified."""
-        await request.answer(200, self._jwks)
+        await request.answer(200, self._tokens.jwks)
+
+    async def new_token(self, request: Request) -> None:
+        """`POST /v1/releases/{release_id}/worker-tokens`: a token for a worker that somebody starts, and where it connects."""
+        release_id = request.parts["release_id"]
+        owner = self._owner_of(release_id)
+        if owner is None or not caller_of(request).sees(owner):
+            raise RequestError(404, "not_found", f"there is no release {release_id[:100]!r}", error="unknown_release")
+        try:
+            wanted = msgspec.json.decode(await request.body(MAX_BODY_BYTES) or b"{}", type=NewToken)
+            if not 1 <= wanted.life_s <= MAX_LIFE_S:
+                raise ValueError(f"life_s is {wanted.life_s:g}; expected 1 to {MAX_LIFE_S} seconds")
+        except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as exc:
+            raise RequestError(400, "validation", str(exc)) from None
+        worker_id = id_by_hand(release_id)
+        token = self._tokens.issue(WorkerClaims(worker_id, owner, release_id, life_s=wanted.life_s))
+        body = {
+            "worker_id": worker_id,
+            "release_id": release_id,
+            "owner": owner,
+            "token": token,
+            "issuer": ISSUER,
+            "audience": AUDIENCE,
+            "scheduler_addr": self._scheduler_addr,
+        }
+        await request.answer(201, msgspec.json.encode(body), headers={"cache-control": "no-store"})
 
     async def logs(self, request: Request) -> None:
         """`GET /v1/workers/{worker_id}/logs[?after=PLACE&wait=n]`: whole lines from a place on, and the place after them.

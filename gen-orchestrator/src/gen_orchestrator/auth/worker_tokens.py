@@ -24,6 +24,7 @@ KEY_BITS = 2048
 ISSUER = "gen-orchestrator"
 AUDIENCE = "gen-worker"
 LIFE_S = 3600.0
+MAX_LIFE_S = 90 * 86400  # of one that somebody asks for
 LEEWAY_S = 30
 MAX_TOKEN_BYTES = 8192
 _BY_HAND = re.compile(r"-hand-[0-9a-f]{6}$")

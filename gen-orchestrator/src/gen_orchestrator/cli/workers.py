@@ -2,18 +2,18 @@
 
 import os
 from pathlib import Path
+from urllib.parse import quote
 
 import click
 
-from gen_orchestrator.auth.worker_tokens import AUDIENCE, ISSUER, KEY_NAME, WorkerClaims, WorkerTokens, id_by_hand
+from gen_orchestrator.auth.worker_tokens import AUDIENCE, ISSUER, KEY_NAME, MAX_LIFE_S, WorkerClaims, WorkerTokens, id_by_hand
 from gen_orchestrator.cli.api import Api, ApiVerb, url_option
 from gen_orchestrator.cli.ps import workers_table
 from gen_orchestrator.cli.shown import print_tables
-from gen_orchestrator.cli.up import default_data
+from gen_orchestrator.cli.up import LOOPBACK
 from gen_worker.cli.output import json_option, print_json, print_line, say
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-MAX_LIFE_S = 90 * 86400
 
 
 @click.group("workers")
@@ -35,37 +35,46 @@ def list_workers(url: str, as_json: bool) -> int:
 
 
 @command.command("token", cls=ApiVerb)
-@click.option("--release", "release_id", default="", metavar="RELEASE", help="Release that the worker serves; works without a server.")
+@click.option("--release", "release_id", default="", metavar="RELEASE", help="Release that the worker serves.")
 @click.option("--endpoint", default="", metavar="OWNER/ENDPOINT", help="The release that :prod of this endpoint points at now.")
-@click.option("--owner", default="local", show_default=True, help="Owner of the release, with --release.")
+@click.option("--owner", default="local", show_default=True, help="Owner of the release, with --release and --data.")
 @click.option(
     "--ttl", default="1h", show_default=True, metavar="TIME", help="How long it is valid: 30m, 12h, 7d. It is renewed on the stream."
 )
-@click.option("--data", type=click.Path(path_type=Path), help="The platform's data folder, whose key signs. Default: as cozyctl up.")
+@click.option("--data", type=click.Path(path_type=Path), help="Sign with the key of this data folder instead of asking the platform.")
 @url_option
 @json_option
 def token(release_id: str, endpoint: str, owner: str, ttl: str, data: Path | None, url: str, as_json: bool) -> int:
-    """Make a token with which a worker joins from another machine. Whoever can read the data folder's key can make one."""
+    """Make a token with which a worker joins from another machine. The platform makes it, for a key that may administer; or, with --data,
+    whoever can read its data folder."""
     if bool(release_id) == bool(endpoint):
         raise click.UsageError("name the release with --release, or its endpoint with --endpoint OWNER/ENDPOINT")
     life_s = _seconds(ttl)
-    folder = (data or default_data()).expanduser()
-    if not os.access(folder / KEY_NAME, os.R_OK):
-        raise click.UsageError(f"no key of worker tokens in {folder}; name the data folder of the running platform with --data")
     if endpoint:
         owner = endpoint.partition("/")[0]
         release_id = _prod_of(Api(url), endpoint)
-    worker_id = id_by_hand(release_id)
-    made = WorkerTokens.from_folder(folder).issue(WorkerClaims(worker_id, owner, release_id, life_s=life_s))
+    if data is not None:
+        made = _signed_here(data.expanduser(), owner, release_id, life_s)
+    else:
+        made = Api(url).post(f"/v1/releases/{quote(release_id, safe='')}/worker-tokens", {"life_s": life_s})
     if as_json:
-        print_json(
-            {"worker_id": worker_id, "release_id": release_id, "owner": owner, "token": made, "issuer": ISSUER, "audience": AUDIENCE}
-        )
+        print_json(made)
         return 0
-    print_line(made)
-    say(f"worker {worker_id} of release {release_id}; start it with the release's code:")
-    say("  SCHEDULER_PUBLIC_ADDR=HOST:PORT WORKER_JWT=... python -m gen_worker.entrypoint")
+    print_line(made["token"])
+    address = made.get("scheduler_addr", "HOST:PORT")
+    say(f"worker {made['worker_id']} of release {release_id}; start it with the release's code:")
+    say(f"  SCHEDULER_PUBLIC_ADDR={address} USE_TLS=false WORKER_JWT=... python -m gen_worker.entrypoint")
+    if address.rpartition(":")[0] in LOOPBACK:
+        say("  (from this machine only; for others start the platform with --worker-listen 0.0.0.0:PORT, and name its host)")
     return 0
+
+
+def _signed_here(folder: Path, owner: str, release_id: str, life_s: float) -> dict[str, str]:
+    if not os.access(folder / KEY_NAME, os.R_OK):
+        raise click.UsageError(f"no key of worker tokens in {folder}; name the data folder of the running platform, or leave --data out")
+    worker_id = id_by_hand(release_id)
+    token = WorkerTokens.from_folder(folder).issue(WorkerClaims(worker_id, owner, release_id, life_s=life_s))
+    return {"worker_id": worker_id, "release_id": release_id, "owner": owner, "token": token, "issuer": ISSUER, "audience": AUDIENCE}
 
 
 def _prod_of(api: Api, endpoint: str) -> str:
