@@ -3,7 +3,7 @@
 import asyncio
 import sys
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import msgspec
 from rich.console import Console, Group
@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from gen_orchestrator.cli.bounded_log import BoundedLog
 from gen_orchestrator.hub.registry import DEV
 from gen_orchestrator.platform_up import Platform
 
@@ -33,7 +34,7 @@ class Screen:
         if self._as_json:
             return sys.stderr
         data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._file = (data / LOG_NAME).open("a", encoding="utf-8")
+        self._file = cast("TextIO", BoundedLog(data / LOG_NAME))
         return self._file
 
     def say(self, text: str) -> None:
