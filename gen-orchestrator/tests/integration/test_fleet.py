@@ -120,6 +120,20 @@ def test_workers_follow_the_work_to_zero_and_back(start: Start, tmp_path: Path) 
     assert "worker.crashed" not in platform.log.read_text()  # they drained, and ended with 0
 
 
+def test_a_run_that_is_kept_apart_holds_nobody_up_where_another_worker_may_come(start: Start, tmp_path: Path) -> None:
+    platform = start("[scaling]\nmax = 2")
+    runs = [platform.submit("sleep", {"seconds": 1000, "folder": str(tmp_path)}) for _ in range(2)]
+    (tmp_path / "notes").touch()
+    for losses in range(2):
+        platform.until(lambda begun=2 * (losses + 1): len((tmp_path / "notes").read_text().splitlines()) >= begun)
+        kill(next(iter(platform.worker_pids().values())))
+    platform.http.post(f"/v1/runs/{runs[1]}/cancel")
+    platform.until(lambda: platform.run(runs[0])["status"] == "running")
+    assert platform.invoke("echo", {"text": "meanwhile"}).json()["output"]["text"] == "meanwhile"
+    assert platform.run(runs[0])["status"] == "running"
+    platform.http.post(f"/v1/runs/{runs[0]}/cancel")
+
+
 def test_a_minimum_is_kept(start: Start) -> None:
     platform = start("[scaling]\nmin = 2\nmax = 2\nidle_s = 0\n")
     pids = platform.until(lambda: found if len(found := platform.worker_pids()) == 2 else None)

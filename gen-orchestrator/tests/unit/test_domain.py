@@ -244,6 +244,8 @@ def test_a_wait_longer_than_the_start_timeout_is_refused_at_the_door() -> None:
         (Demand(queued=0, running=0, workers=0, slots=1, quiet_s=1e9), ScalingLimits(), 0),
         (Demand(queued=1, running=0, workers=0, slots=1, quiet_s=0), ScalingLimits(), 1),
         (Demand(queued=10, running=0, workers=1, slots=2, quiet_s=0), ScalingLimits(max=3), 3),
+        (Demand(queued=0, running=1, workers=1, slots=8, quiet_s=0, tightest=1, apart=1), ScalingLimits(max=3), 1),
+        (Demand(queued=2, running=1, workers=1, slots=8, quiet_s=0, tightest=1, apart=1), ScalingLimits(max=3), 2),
         (Demand(queued=0, running=0, workers=1, slots=1, quiet_s=5), ScalingLimits(idle_s=10), 1),
         (Demand(queued=0, running=0, workers=1, slots=1, quiet_s=11), ScalingLimits(idle_s=10), 0),
         (Demand(queued=0, running=0, workers=2, slots=1, quiet_s=11), ScalingLimits(min=1, idle_s=10), 1),

@@ -23,7 +23,8 @@ class ScalingLimits(msgspec.Struct, frozen=True, kw_only=True):
 class Demand(msgspec.Struct, frozen=True, kw_only=True):
     """A release now. `slots`: runs that one worker takes at once; `quiet_s`: for how long no run has been there.
 
-    `tightest`: how many workers the function needs that has the most runs for what one worker takes of it.
+    `tightest`: how many workers the function needs that has the most runs for what one worker takes of it. `apart`: workers that a run has,
+    or waits for, to itself (see `losses`); others need not wait until it ends.
     """
 
     queued: int
@@ -32,6 +33,7 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     slots: int
     quiet_s: float
     tightest: int = 0
+    apart: int = 0
     gpus: int = 0
 
 
@@ -40,7 +42,8 @@ def wanted_workers(demand: Demand, limits: ScalingLimits) -> int:
     most = limits.most(demand.gpus)
     work = demand.queued + demand.running
     if work:
-        enough = max(-(-work // max(1, demand.slots)), demand.tightest)
+        others = max(0, work - demand.apart)
+        enough = max(demand.apart - (-others // max(1, demand.slots)), demand.tightest)
         # Fewer only once it is quiet: between two runs of a caller a worker should not go and come back.
         return max(limits.min, min(most, max(enough, demand.workers)))
     if demand.quiet_s < limits.idle_s:

@@ -286,6 +286,7 @@ class Keeper:
             slots=self._slots.get(release_id, 1),
             quiet_s=quiet_s,
             tightest=max((_workers_for(lane, workers) for lane in lanes), default=0),
+            apart=sum(1 for worker in workers if worker.kept_for),
             gpus=len(self._gpus),
         )
 
