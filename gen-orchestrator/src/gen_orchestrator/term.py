@@ -26,6 +26,7 @@ from gen_orchestrator.api.exports import ExportRoutes
 from gen_orchestrator.api.files import FileRoutes
 from gen_orchestrator.api.gates import GateRoutes
 from gen_orchestrator.api.models import ModelRoutes
+from gen_orchestrator.api.redeliveries import RedeliveryRoutes
 from gen_orchestrator.api.releases import ReleaseRoutes
 from gen_orchestrator.api.run_list import RunList
 from gen_orchestrator.api.runs import RunRoutes
@@ -217,6 +218,7 @@ class Term:
             ExportRoutes(runs, self.registry, store),
             GateRoutes(goldens, store, keys, runs, releases.release_of),
             SecretRoutes(vault, hidden, self.registry, self.keeper.renew),
+            RedeliveryRoutes(runs, self._webhooks.redeliver),
         )
         guard = Guard(keys, is_asking=settings.asks_for_keys)
         self.app: ASGIApp = build_app(rooms, guard, lambda request: _worker_of(file_tokens, request), settings.hosts, log)

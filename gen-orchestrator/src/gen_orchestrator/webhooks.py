@@ -24,9 +24,9 @@ from gen_orchestrator import __version__
 from gen_orchestrator.api.run_object import run_json
 from gen_orchestrator.auth.folder_keys import folder_key
 from gen_orchestrator.domain.runs import Run
-from gen_orchestrator.domain.webhooks import STARTED, Breaker, Delivery, Try, after_try, is_open, read_target
+from gen_orchestrator.domain.webhooks import STARTED, Breaker, Delivery, Try, after_try, again, is_open, message_id, read_target
 from gen_orchestrator.store.base import RunStore, StoreError
-from gen_orchestrator.store.ops import RecordDelivery, Result
+from gen_orchestrator.store.ops import AddDelivery, RecordDelivery, Result
 from gen_orchestrator.store.writer import Writer
 from gen_worker.clock import Clock
 from gen_worker.log import Log
@@ -119,6 +119,24 @@ class Webhooks:
     def look(self) -> None:
         """The store has a new delivery."""
         self._news.set()
+
+    async def redeliver(self, run: Run, delivery_id: str) -> Delivery | None:
+        """Make a delivery of this run once more; None where there is none of that id, `ValueError` where it may not be now."""
+        there = await asyncio.to_thread(self._store.deliveries_of, run.id)
+        found = next((each for each in there if each.id == delivery_id), None)
+        if found is None:
+            return None
+        made = again(there, found, self._clock.unix_s())
+        written: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+
+        def done(result: Result) -> None:
+            if not written.done():
+                written.set_result(result)
+
+        self._writer.put(AddDelivery(made), done)
+        await written  # refused where somebody asked at the same time: the same one
+        self.look()
+        return made
 
     async def _keep(self) -> None:
         while True:
@@ -227,7 +245,7 @@ class Webhooks:
             "content-type": "application/json",
             "content-length": str(len(body)),
             "user-agent": f"gen-orchestrator/{__version__}",
-            **self._secret.headers(delivery.id, int(at), body),
+            **self._secret.headers(message_id(delivery.id), int(at), body),
         }
         status, error, blocked = 0, "", False
         try:

@@ -66,7 +66,7 @@ def things(keyed: Keyed, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     assert keyed.ask(keyed.ours, "PUT", "/v1/models/local/toy/tags/latest", json={"files": [file]}).status_code == 200
     golden = keyed.ask(keyed.ours, "POST", f"/v1/runs/{run['id']}/golden").json()
     return {
-        "golden_id": golden["golden_id"],
+        "golden_id": golden["golden_id"], "delivery_id": f"{run['id']}.ended",
         "run_id": run["id"], "worker_id": run["worker_id"], "release_id": release, "other_id": release, "build_id": build["build_id"],
         "owner": "local", "endpoint": "probe", "function": "save", "tag": "prod", "repo": "toy", "key_id": keyed.our_key_id,
         "name": "TOKEN", "ref": f"runs/{run['id']}/outputs/note.txt", "digest": "blake3:" + "0" * 64,

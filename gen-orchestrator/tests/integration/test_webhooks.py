@@ -111,3 +111,22 @@ def test_private_addresses_are_refused_where_nobody_allowed_them(project: Path, 
             assert (answer.status_code, "--allow-private-webhooks" in answer.json()["hint"]) == (400, True), answer.text
     finally:
         platform.close()
+
+
+def test_a_message_is_delivered_once_more_on_request(platform: PlatformProcess, receiver: Receiver) -> None:
+    run_id = platform.submit("echo", {"text": "x"}, webhook=receiver.url)
+    first, body = receiver.next(60)
+    (made,) = platform.until(lambda: [each for each in deliveries(platform, run_id) if each["state"] == "delivered"])
+    path = f"/v1/runs/{run_id}/webhooks"
+    answer = platform.http.post(f"{path}/{made['id']}/redeliver")
+    assert answer.status_code == 202, answer.text
+    second, again = receiver.next(60)
+    assert (second["webhook-id"], again) == (first["webhook-id"], body)
+    platform.until(lambda: [each["state"] for each in deliveries(platform, run_id)] == ["delivered", "delivered"])
+    assert platform.http.post(f"{path}/nothing/redeliver").status_code == 404
+    receiver.statuses = [500]
+    assert platform.http.post(f"{path}/{answer.json()['id']}/redeliver").status_code == 202
+    receiver.next(60)
+    waiting = platform.until(lambda: [each for each in deliveries(platform, run_id) if each["tries"] and each["state"] == "pending"])
+    refused = platform.http.post(f"{path}/{waiting[0]['id']}/redeliver")
+    assert (refused.status_code, "still under way" in refused.text) == (409, True)

@@ -16,6 +16,7 @@ from gen_orchestrator.api.exports import ExportRoutes
 from gen_orchestrator.api.files import FileRoutes
 from gen_orchestrator.api.gates import GateRoutes
 from gen_orchestrator.api.models import ModelRoutes
+from gen_orchestrator.api.redeliveries import RedeliveryRoutes
 from gen_orchestrator.api.releases import ReleaseRoutes
 from gen_orchestrator.api.run_list import RunList
 from gen_orchestrator.api.runs import RunRoutes
@@ -70,6 +71,7 @@ class Rooms(msgspec.Struct, frozen=True):
     exports: ExportRoutes
     gates: GateRoutes
     secrets: SecretRoutes
+    redeliveries: RedeliveryRoutes
 
 
 def trouble_of(exc: Exception, path: str) -> tuple[Problem, dict[str, str]]:
@@ -118,6 +120,7 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         ("invoke", "PUT", "/v1/runs/{run_id}", runs.put),
         ("invoke", "GET", "/v1/runs/{run_id}/events", runs.events),
         ("invoke", "GET", "/v1/runs/{run_id}/webhooks", runs.webhooks),
+        ("invoke", "POST", "/v1/runs/{run_id}/webhooks/{delivery_id}/redeliver", rooms.redeliveries.redeliver),
         ("invoke", "GET", "/v1/runs/{run_id}/export", rooms.exports.export),
         ("invoke", "POST", "/v1/runs/{run_id}/cancel", runs.cancel),
         ("invoke", "POST", "/v1/runs/{run_id}/retry", runs.retry),

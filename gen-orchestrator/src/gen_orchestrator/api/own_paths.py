@@ -196,6 +196,14 @@ def own_paths() -> dict[str, Schema]:
         "/v1/runs/{run_id}/webhooks": {
             "get": _operation("list_deliveries", "What was told of a run", {"200": json_response("Deliveries", _list(_DELIVERY))}, run_id)
         },
+        "/v1/runs/{run_id}/webhooks/{delivery_id}/redeliver": {
+            "post": _operation(
+                "redeliver",
+                "Deliver a message once more",
+                {"202": json_response("The new delivery", _object("id state", id=_TEXT, state=_TEXT)), **_statuses("409")},
+                *(run_id, _path("delivery_id")),
+            )
+        },
         "/v1/runs/{run_id}/export": {
             "get": _operation("export_run", "A run as one file", {"200": json_response("It, to be run again", _EXPORT)}, run_id)
         },

@@ -8,7 +8,7 @@ A delivery is written in the transaction that ends its run, so that no crash bet
 moment, and stays the same over all tries: a receiver that has seen it may ignore it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Final
 
@@ -57,6 +57,29 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     state: str = "pending"
     next_at: float = 0.0
     tries: tuple[Try, ...] = ()
+
+
+AGAIN: Final = ".again-"
+MAX_AGAIN: Final = 20
+
+
+def again(there: Sequence[Delivery], delivery: Delivery, at: float) -> Delivery:
+    """A delivery that is made once more, on request; `ValueError` while it is still under way, or when that was asked for too often.
+
+    `there` are all of its run. Receivers are shown the id of the first one (`message_id`).
+    """
+    first = message_id(delivery.id)
+    same = [each for each in there if message_id(each.id) == first]
+    if waiting := [each for each in same if each.state == "pending"]:
+        raise ValueError(f"delivery {waiting[0].id} is still under way: it is tried again by itself")
+    if len(same) > MAX_AGAIN:
+        raise ValueError(f"delivery {first} was made again {len(same) - 1} times; at most {MAX_AGAIN} are kept")
+    return Delivery(id=f"{first}{AGAIN}{len(same)}", run_id=delivery.run_id, moment=delivery.moment, created_at=at, next_at=at)
+
+
+def message_id(delivery_id: str) -> str:
+    """What `webhook-id` says: the same, however often a message is delivered."""
+    return delivery_id.partition(AGAIN)[0]
 
 
 _target = msgspec.json.Decoder(Target).decode
