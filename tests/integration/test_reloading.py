@@ -242,6 +242,33 @@ def test_files_that_were_exchanged_are_loaded_anew(tmp_path: Path) -> None:
     host.run(use)
 
 
+def test_the_host_gets_its_memory_back_off_the_loop() -> None:
+    """Giving back the weights of a large model takes tens of milliseconds, in which the loop must serve."""
+    host = Host(DiffusersLoader(), diffusers.StableDiffusionPipeline, MODELS / "digits-sd")
+    freed_in: list[int] = []
+
+    async def use(host: Host, residency: Residency) -> None:
+        loop, gone = asyncio.get_running_loop(), asyncio.Event()
+        loaded = await host.load(residency)
+        parameters = list(loaded.model.unet.parameters())
+        count = len(parameters)
+
+        def freed() -> None:
+            freed_in.append(threading.get_ident())
+            if len(freed_in) == count:
+                loop.call_soon_threadsafe(gone.set)
+
+        for parameter in parameters:
+            weakref.finalize(parameter, freed)
+        del loaded, parameters, parameter
+        host.evict(residency)
+        async with asyncio.timeout(60):
+            await gone.wait()
+        assert threading.get_ident() not in freed_in
+
+    host.run(use)
+
+
 def test_a_reload_that_was_stopped_or_broke_leaves_the_skeleton(tmp_path: Path) -> None:
     folder = text_model(tmp_path / "model")
     theirs = transformers.LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()

@@ -49,6 +49,7 @@ class Skeleton:
         self._checked: object = None
         self.may_be_kept = True
         self.device_bytes = 0  # that the complete module takes of the device
+        self._module_bytes = len(list(self.module.modules())) * MODULE_BYTES
 
     @property
     def names(self) -> Mapping[str, Any]:
@@ -57,8 +58,8 @@ class Skeleton:
 
     @property
     def host_bytes(self) -> int:
-        """About what it takes of the host's memory."""
-        return len(list(self.module.modules())) * MODULE_BYTES + sum(int(value.nbytes) for _, _, value in self._buffers)
+        """About what it takes of the host's memory. Asked for at each eviction, so it walks no modules."""
+        return self._module_bytes + sum(int(value.nbytes) for _, _, value in self._buffers)
 
     @property
     def reads_values(self) -> bool:
@@ -142,6 +143,10 @@ class Skeleton:
         for holder, key, value in self._buffers:
             cast = self._cast_buffers and value.is_floating_point()
             holder[key] = value.to(device=device, dtype=dtype if cast else value.dtype, copy=True)
+
+    def given(self) -> list[Any]:
+        """The tensors that it has now."""
+        return list(self._given.values())
 
     def strip(self) -> bool:
         """Take the tensors out of the module. False when others were put in their places, so that it is not ours to use any more."""

@@ -32,12 +32,16 @@ class Skeletons:
             if skeleton.may_be_kept:
                 self._loaded[part_id] = skeleton
 
-    def strip(self, part_id: str) -> None:
-        """The part has left the device, and nobody uses it: its memory is free when this returns."""
+    def strip(self, part_id: str) -> list[Any]:
+        """The part has left the device, and nobody uses it. Its tensors, whose memory is free once the caller lets go of them."""
         with self._lock:
             skeleton = self._loaded.pop(part_id, None)
-            if skeleton is not None and skeleton.strip():
+            if skeleton is None:
+                return []
+            tensors = skeleton.given()
+            if skeleton.strip():
                 self._keep(part_id, skeleton)
+            return tensors
 
     def give_back(self, part_id: str, skeleton: Skeleton) -> None:
         """It was taken for a load that did not come about."""
