@@ -48,6 +48,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     peers: tuple[str, ...] = ()
     owns_workers: bool = True
     drain_s: float = 20.0
+    builder: str = "process"
+    engine: str = ""
     asks_for_keys: bool
     allow_private_webhooks: bool = False
     gpus: tuple[str, ...] = ()
@@ -165,6 +167,8 @@ class Node:
             hosts=settings.hosts,
             owns_workers=owns_workers,
             drain_s=settings.drain_s,
+            builder=settings.builder,
+            engine=settings.engine,
             asks_for_keys=settings.asks_for_keys,
             allow_private_webhooks=settings.allow_private_webhooks,
             gpus=settings.gpus,

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import msgspec
 
+from gen_orchestrator.fleet.by_kind import ByKind
+from gen_orchestrator.fleet.containers import Containers
 from gen_orchestrator.fleet.devices import find_gpus
 from gen_orchestrator.fleet.processes import Processes
 from gen_orchestrator.hub.retention import RetentionSettings
@@ -24,6 +26,7 @@ from gen_orchestrator.store.opening import open_store
 from gen_orchestrator.term import Term
 from gen_worker.collector import settle_collector
 from gen_worker.http.hosts import HostPolicy
+from gen_worker.images.engines import find_engine
 from gen_worker.log import Log
 
 OWNER = "local"
@@ -35,8 +38,9 @@ MAX_DAMAGED_TOLD = 1000
 
 class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`store` is the URL of a database, empty for SQLite in `data`. `advertise` is the host by which workers and other nodes reach this
-    one. A `stands_by` node is one of several: it serves at once, whoever leads, and waits for a store that does not answer. `record` is the
-    file that routing decisions are written to, for `benchmarks/routing_replay.py`."""
+    one. `builder` makes releases where a publish names none, by `engine` where that is `container`. A `stands_by` node is one of several:
+    it serves at once, whoever leads, and waits for a store that does not answer. `record` is the file that routing decisions are written
+    to, for `benchmarks/routing_replay.py`."""
 
     folders: tuple[Path, ...]
     data: Path
@@ -52,6 +56,8 @@ class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True):
     allow_private_webhooks: bool = False
     stands_by: bool = False
     drain_s: float = DRAIN_S
+    builder: str = "process"
+    engine: str = ""
     asks_for_keys: bool = False
     retention: RetentionSettings = RetentionSettings()
     record: Path | None = None
@@ -110,17 +116,15 @@ class Platform:
                 peers=settings.peers,
                 owns_workers=not settings.stands_by,
                 drain_s=settings.drain_s,
+                builder=settings.builder,
+                engine=settings.engine,
                 asks_for_keys=settings.asks_for_keys,
                 allow_private_webhooks=settings.allow_private_webhooks,
                 gpus=await asyncio.to_thread(find_gpus, os.environ.get("CUDA_VISIBLE_DEVICES")),
                 retention=settings.retention,
             ),
             store,
-            Processes(
-                settings.data / "logs",
-                _hub_for_workers(settings.public_url or url, settings.data),
-                settings.retention.gen_orchestrator_worker_log_bytes,
-            ),
+            self._fleet(settings.public_url or url),
             self._log,
             on_lead=self.folders.take,
             on_tag_moved=lambda: self.folders.offer_tagged(LINGER_S),
@@ -156,6 +160,14 @@ class Platform:
         if broken:
             node.living.result()
         return 0
+
+    def _fleet(self, url: str) -> ByKind:
+        settings = self.settings
+        hub, log_bytes = _hub_for_workers(url, settings.data), settings.retention.gen_orchestrator_worker_log_bytes
+        place = f"{settings.data}\n{settings.worker_listen}"  # no two nodes of one machine have the same
+        logs, caches = settings.data / "container-logs", settings.data / "image-caches"
+        containers = Containers(logs, caches, place, lambda: find_engine(settings.engine), hub, log_bytes)
+        return ByKind(Processes(settings.data / "logs", hub, log_bytes), containers)
 
     async def _open_store(self, stop: "asyncio.Future[None]") -> Store | None:
         """The store; None when told to stop before it answered."""

@@ -12,8 +12,10 @@ import msgspec
 
 from gen_orchestrator.fleet.failures import source_gone
 from gen_orchestrator.fleet.keeper import Launch
-from gen_orchestrator.hub.folders import FolderError, Snapshot, files_of, interpreter_of, snapshot
+from gen_orchestrator.hub.builders import is_image
+from gen_orchestrator.hub.folders import FolderError, files_of, interpreter_of
 from gen_orchestrator.hub.registry import DEV, PROD
+from gen_orchestrator.hub.snapshots import Snapshot, snapshot
 from gen_orchestrator.store.base import Release, StoreError
 from gen_orchestrator.term import Term
 
@@ -106,17 +108,19 @@ class ServedFolders:
             self._show(f"{folder.name}: release {release.release_id} is served as :dev{' and :prod' if self._settings.follow else ''}")
         return True
 
-    def _launch(self, term: Term, release: Release, taken: Snapshot) -> None:
-        env = {"COZY_MODEL_OVERRIDES": ",".join(self._settings.models)} if self._settings.models else {}
+    def _launch(self, term: Term, release: Release, taken: Snapshot | None) -> None:
+        """Say how to start workers of a release; `taken`: its source, None where it is an image."""
+        env = {"COZY_MODEL_OVERRIDES": ",".join(self._settings.models)} if self._settings.models and taken else {}
         if self._settings.gives_hub_tokens:
             env["COZY_HUB_TOKEN"] = term.hub_token(release.owner)
         term.keeper.offer(
             Launch(
                 release_id=release.release_id,
                 owner=release.owner,
-                folder=str(taken.folder),
-                manifest=str(taken.folder.parent / "manifest.json"),
-                python=taken.python,
+                folder=str(taken.folder) if taken else "",
+                manifest=str(taken.folder.parent / "manifest.json") if taken else "",
+                python=taken.python if taken else "",
+                image="" if taken else release.source,
                 env=env,
                 limits=term.registry.scaling(release.release_id),
             )
@@ -136,7 +140,7 @@ class ServedFolders:
             if release.release_id not in in_use or term.keeper.launch_of(release.release_id) is not None:
                 continue
             name, place = f"{release.owner}/{release.endpoint}", Path(release.source)
-            if place.is_dir():
+            if place.is_dir() or is_image(release.source):
                 found.append(f"{name}: release {release.release_id} of an earlier start is served, too, because a tag points at it")
             elif release.source:
                 found.append(
@@ -162,11 +166,13 @@ class ServedFolders:
 
     def _offer(self, term: Term, release: Release, linger_s: float, *, is_tagged: bool) -> None:
         keeper, folder = term.keeper, Path(release.source)
-        if folder.is_dir() and keeper.launch_of(release.release_id) is None:  # published, or of an earlier start
-            self._launch(term, release, Snapshot(folder, release.manifest, interpreter_of(folder)))
+        can_run = is_image(release.source) or folder.is_dir()
+        if can_run and keeper.launch_of(release.release_id) is None:  # published, or of an earlier start
+            taken = None if is_image(release.source) else Snapshot(folder, release.manifest, interpreter_of(folder))
+            self._launch(term, release, taken)
         if not is_tagged:
             keeper.withdraw(release.release_id, linger_s)
-        elif folder.is_dir():
+        elif can_run:
             keeper.keep_ready(release.release_id)
         else:  # runs that wait for it, `cozyctl ps` and the screen say so
             keeper.failures[release.release_id] = source_gone(release.source)

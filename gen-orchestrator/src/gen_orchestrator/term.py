@@ -44,9 +44,10 @@ from gen_orchestrator.fleet.base import Fleet
 from gen_orchestrator.fleet.keeper import Keeper
 from gen_orchestrator.gates.goldens import Goldens
 from gen_orchestrator.hub.blobs import open_blobs
-from gen_orchestrator.hub.builders import ProcessBuilder
+from gen_orchestrator.hub.builders import Builder, ProcessBuilder
 from gen_orchestrator.hub.builds import Builds
 from gen_orchestrator.hub.files import MODELS_OF, TOKEN_LIFE_S, FileToken, FileTokens, NotLeadingError, RunFiles
+from gen_orchestrator.hub.image_builder import ContainerBuilder
 from gen_orchestrator.hub.model_addresses import ModelAddresses
 from gen_orchestrator.hub.models import ModelStore
 from gen_orchestrator.hub.registry import Registry
@@ -85,8 +86,9 @@ FILE_KEY = "file-tokens.key"
 class TermSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`data` holds keys and files; nodes of one store share it. `owner` is whose releases are published. `http_url` is how workers reach
     the API, `scheduler_addrs` where they connect, this node's address first. `owns_workers`: workers of an earlier process of this node are
-    known to be gone. `allow_private_webhooks`: addresses of this machine and network may be told, too. `gpus`: devices of this machine,
-    by their names for CUDA_VISIBLE_DEVICES."""
+    known to be gone. `builder` makes releases where a publish names none, `engine` is the command that builds images.
+    `allow_private_webhooks`: addresses of this machine and network may be told, too. `gpus`: devices of this machine, by their names for
+    CUDA_VISIBLE_DEVICES."""
 
     data: Path
     owner: str
@@ -95,6 +97,8 @@ class TermSettings(msgspec.Struct, frozen=True, kw_only=True):
     hosts: HostPolicy
     owns_workers: bool
     drain_s: float
+    builder: str
+    engine: str
     asks_for_keys: bool
     allow_private_webhooks: bool
     gpus: tuple[str, ...]
@@ -188,7 +192,9 @@ class Term:
             gpus=settings.gpus,
             news=starved,
         )
-        self._builds = Builds(settings.data / "builds", ProcessBuilder(settings.data), self.registry, clock.unix_s, log, self._on_tag_moved)
+        makers: dict[str, Builder] = {"process": ProcessBuilder(settings.data), "container": ContainerBuilder(settings.engine)}
+        builders = {settings.builder: makers[settings.builder], **makers}
+        self._builds = Builds(settings.data / "builds", builders, self.registry, clock.unix_s, log, self._on_tag_moved)
         files = RunFiles(settings.data / "files", self._winner, self._may_save)
         kept = settings.retention
         limits = UploadLimits(

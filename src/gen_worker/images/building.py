@@ -31,11 +31,15 @@ class BuildError(Exception):
 
 
 class Built(msgspec.Struct, frozen=True):
-    """An image that keeps the contract."""
+    """An image that keeps the contract. `manifest_json` are the bytes that lie in it."""
 
     image: Image
     manifest: Manifest
-    manifest_digest: str
+    manifest_json: bytes
+
+    @property
+    def manifest_digest(self) -> str:
+        return f"sha256:{hashlib.sha256(self.manifest_json).hexdigest()}"
 
     @property
     def functions(self) -> tuple[str, ...]:
@@ -46,25 +50,39 @@ def build(engine: Engine, request: BuildRequest, version: str, on_step: OnStep, 
     """Build, check and label. Blocks; `BuildError` says which step failed, or what the image lacks."""
     _watch(engine.build_command(request), on_step, on_line)
     on_stage(f"checking {request.name}")
-    image = engine.inspect(request.name)
+    return label(engine, check(engine, request.name), version)
+
+
+def check(engine: Engine, name: str) -> Built:
+    """An image of this machine, with the manifest that is read out of it. Blocks; `BuildError` says what it lacks."""
+    image = engine.inspect(name)
     if image.entrypoint != ENTRYPOINT:
-        raise BuildError(f"{request.name} was built, but starts {list(image.entrypoint)}; end the Dockerfile with: {ENTRYPOINT_LINE}")
+        raise BuildError(f"the image {name} starts {list(image.entrypoint)}; end the Dockerfile with: {ENTRYPOINT_LINE}")
     try:
-        data = engine.read_file(request.name, str(BAKED_MANIFEST))
+        data = engine.read_file(name, str(BAKED_MANIFEST))
     except (EngineError, OSError) as exc:
-        raise BuildError(f"{request.name} was built, but {BAKED_MANIFEST} cannot be read in it: {exc}") from None
+        raise BuildError(f"the image {name} is no worker: {BAKED_MANIFEST} cannot be read in it: {exc}") from None
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
     except msgspec.DecodeError as exc:
-        raise BuildError(f"{request.name} was built, but its {BAKED_MANIFEST} is not a manifest: {exc}") from None
+        raise BuildError(f"the image {name} is no worker: its {BAKED_MANIFEST} is not a manifest: {exc}") from None
     if not manifest.modules:
-        raise BuildError(f"{request.name} was built, but its manifest names no functions; mark one with @worker_function()")
-    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-    labels = {ENDPOINT_LABEL: manifest.endpoint_name, MANIFEST_LABEL: digest, **({VERSION_LABEL: version} if version else {})}
-    if any(image.labels.get(key) != value for key, value in labels.items()):
-        engine.label(request.name, labels)
-        image = engine.inspect(request.name)
-    return Built(image, manifest, digest)
+        raise BuildError(f"the image {name} has a manifest that names no functions; mark one with @worker_function()")
+    return Built(image, manifest, data)
+
+
+def label(engine: Engine, built: Built, version: str) -> Built:
+    """The image with labels that say what its manifest says; another image under the same name where it had none. Blocks."""
+    name = built.image.name
+    labels = {
+        ENDPOINT_LABEL: built.manifest.endpoint_name,
+        MANIFEST_LABEL: built.manifest_digest,
+        **({VERSION_LABEL: version} if version else {}),
+    }
+    if all(built.image.labels.get(key) == value for key, value in labels.items()):
+        return built
+    engine.label(name, labels)
+    return msgspec.structs.replace(built, image=engine.inspect(name))
 
 
 def push(engine: Engine, name: str, on_line: OnLine) -> str:

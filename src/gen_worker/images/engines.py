@@ -69,6 +69,8 @@ class Engine(Protocol):
 
     def push_command(self, name: str, digest_file: Path) -> list[str]: ...
 
+    def pull_command(self, name: str) -> list[str]: ...
+
     def inspect(self, name: str) -> Image: ...
 
     def read_file(self, name: str, path: str) -> bytes: ...
@@ -91,6 +93,9 @@ class Docker:
 
     def push_command(self, name: str, digest_file: Path) -> list[str]:
         return [*self.command, "push", *(["--digestfile", str(digest_file)] if self._is_podman else []), name]
+
+    def pull_command(self, name: str) -> list[str]:
+        return [*self.command, "pull", name]
 
     def inspect(self, name: str) -> Image:
         found = json.loads(_ask(self.command, "image", "inspect", name))[0]
@@ -140,6 +145,9 @@ class Buildah:
 
     def push_command(self, name: str, digest_file: Path) -> list[str]:
         return [*self.command, "push", "--digestfile", str(digest_file), name]
+
+    def pull_command(self, name: str) -> list[str]:
+        return [*self.command, "pull", name]
 
     def inspect(self, name: str) -> Image:
         found = json.loads(_ask(self.command, "inspect", "--type", "image", name))

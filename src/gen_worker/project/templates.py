@@ -212,7 +212,6 @@ def render_template(template: str, name: str, source: Source = Source()) -> dict
     dependencies = "".join(f'    "{item}",\n' for item in ("gen-worker>=0.2.0,<0.3.0", *chosen.dependencies))
     note = "# The package index has another project under this name.\n"
     sources = f"\n[tool.uv.sources]\n{note}gen-worker = {source.value}\n" if source.value else ""
-    git = _GIT if source.spec.startswith("git+") else ""
     run = chosen.first_run.partition("   #")[0].partition("&& cozyctl ")
     return {
         "cozy.toml": f'schema_version = 1\nname = "{name}"\nmain = "{package}.main"\ngen_worker = ">=0.2.0,<0.3.0"\n{chosen.models}',
@@ -223,7 +222,7 @@ def render_template(template: str, name: str, source: Source = Source()) -> dict
             f'[tool.hatch.build.targets.wheel]\npackages = ["src/{package}"]\n'
             f'{sources}\n[tool.pytest.ini_options]\ntestpaths = ["tests"]\npythonpath = ["src"]\n'
         ),
-        "Dockerfile": _DOCKERFILE.format(name=name, spec=source.spec, foreign=_FOREIGN, git=git),
+        "Dockerfile": render_dockerfile(name, source),
         "README.md": _README.format(name=name, summary=chosen.summary, package=package, run=run[2] or run[0], install=source.install),
         ".dockerignore": _DOCKERIGNORE,
         ".gitignore": _GITIGNORE,
@@ -231,3 +230,9 @@ def render_template(template: str, name: str, source: Source = Source()) -> dict
         f"src/{package}/main.py": chosen.main,
         "tests/test_main.py": chosen.test,
     }
+
+
+def render_dockerfile(name: str, source: Source = Source()) -> str:  # noqa: B008 - frozen
+    """The Dockerfile of an endpoint called `name`."""
+    git = _GIT if source.spec.startswith("git+") else ""
+    return _DOCKERFILE.format(name=name, spec=source.spec, foreign=_FOREIGN, git=git)

@@ -1,6 +1,7 @@
 """Publishing over HTTP: a project's source comes in, and becomes a release; its log can be followed."""
 
 import asyncio
+from pathlib import Path
 
 import msgspec
 
@@ -9,6 +10,7 @@ from gen_orchestrator.api.files import not_kept
 from gen_orchestrator.auth.keys import Keys
 from gen_orchestrator.domain.access import ALL_OWNERS
 from gen_orchestrator.hub.builds import Build, Builds, QueueFullError
+from gen_orchestrator.hub.image_builder import reference_problem
 from gen_worker.http.asgi import BodyReader, Request, RequestError
 from gen_worker.names import did_you_mean, is_run_id
 
@@ -27,29 +29,34 @@ class BuildRoutes:
         self._owner = owner
 
     async def publish(self, request: Request) -> None:
-        """`POST /v1/endpoints/publish[?message=]`: the body is a gzip tar of a project. 202 with the build, once that is sure to happen."""
-        kind = request.header(b"content-type").partition(";")[0].strip().lower()
-        if kind not in _ARCHIVES:
-            detail = f"content-type {kind[:60]!r}: send the project as a gzip tar, application/gzip"
-            raise RequestError(415, "unsupported_media_type", detail, hint="cozyctl publish makes and sends one")
-        message = request.query().get("message", "")
-        caller = caller_of(request)
-        owner = self._owner if caller.owner == ALL_OWNERS else caller.owner
+        """`POST /v1/endpoints/publish[?message=][&builder=][&image=]`: the body is a gzip tar of a project, or nothing where an image is
+        named. 202 with the build, once that is sure to happen."""
+        query = request.query()
+        message, builder, image = query.get("message", ""), query.get("builder", ""), query.get("image", "")
         if len(message) > MAX_MESSAGE_CHARACTERS:
             raise RequestError(400, "validation", f"a message of {len(message)} characters; at most {MAX_MESSAGE_CHARACTERS}")
+        if builder and builder not in self._builds.builders:
+            near = did_you_mean(builder[:100], self._builds.builders)
+            raise RequestError(
+                400, "validation", f"there is no builder {builder[:100]!r}.{near} Builders: {', '.join(self._builds.builders)}"
+            )
+        if image and (problem := reference_problem(image)):
+            raise RequestError(400, "validation", problem)
+        kind = request.header(b"content-type").partition(";")[0].strip().lower()
+        if not image and kind not in _ARCHIVES:
+            detail = f"content-type {kind[:60]!r}: send the project as a gzip tar, application/gzip"
+            raise RequestError(415, "unsupported_media_type", detail, hint="cozyctl publish makes and sends one")
+        caller = caller_of(request)
+        owner = self._owner if caller.owner == ALL_OWNERS else caller.owner
         try:
-            build, path = await asyncio.to_thread(self._builds.reserve, owner, message)
+            build, path = await asyncio.to_thread(self._builds.reserve, owner, message, "container" if image else builder, image)
         except QueueFullError:
             detail = "too many builds wait already; come again when one of them is over"
             raise RequestError(429, "queue_full", detail, headers={"retry-after": "30"}) from None
         try:
-            reader = BodyReader(request, MAX_ARCHIVE_BYTES)
-            with path.open("xb") as file:
-                while not reader.ended:
-                    chunk = await reader.next_chunk()
-                    if chunk:
-                        await asyncio.to_thread(file.write, chunk)
-            await asyncio.to_thread(self._keys.note, caller, owner, "published", build.build_id, message)
+            if not image:
+                await self._receive(request, path)
+            await asyncio.to_thread(self._keys.note, caller, owner, "published", build.build_id, image or message)
             await self._builds.submit(build)
         except BaseException as exc:
             await asyncio.shield(asyncio.to_thread(self._builds.drop, build))
@@ -57,6 +64,15 @@ class BuildRoutes:
                 raise not_kept(exc, "the archive was not kept") from None
             raise
         await request.answer(202, msgspec.json.encode(build), headers={"location": f"/v1/builds/{build.build_id}"})
+
+    @staticmethod
+    async def _receive(request: Request, path: Path) -> None:
+        reader = BodyReader(request, MAX_ARCHIVE_BYTES)
+        with path.open("xb") as file:
+            while not reader.ended:
+                chunk = await reader.next_chunk()
+                if chunk:
+                    await asyncio.to_thread(file.write, chunk)
 
     async def list(self, request: Request) -> None:
         """`GET /v1/builds`: newest first."""

@@ -21,6 +21,7 @@ from gen_orchestrator.api.json_bodies import JsonError, read_json
 from gen_orchestrator.auth.keys import Keys
 from gen_orchestrator.domain.access import ALL_OWNERS, Caller
 from gen_orchestrator.gates.goldens import Goldens
+from gen_orchestrator.hub.builders import is_image
 from gen_orchestrator.hub.builds import Build, Builds, QueueFullError
 from gen_orchestrator.hub.registry import PROD, NotFoundError, Registry, TagMovedError
 from gen_worker.http.asgi import BodyReader, Request, RequestError
@@ -206,7 +207,7 @@ class DeployRoutes:
             "previous_build_id": None,
             "image_url": release.source,
             "image_tag": release.release_id,
-            "backend": "process",
+            "backend": "container" if is_image(release.source) else "process",
             "deployment_type": "worker",
             "function_requirements": [
                 {"name": entry.name, "requires_gpu": bool(entry.resources.get("requires_gpu", False))} for entry in manifest.functions

@@ -282,8 +282,8 @@ def own_paths() -> dict[str, Schema]:
                 "publish",
                 "Publish a project",
                 {"202": json_response("The build, which goes on", _BUILD), **_statuses("413", "415", "429", "507")},
-                query=("message",),
-                body={"required": True, "content": _BYTES},
+                query=("message", "builder", "image"),
+                body={"required": False, "content": _BYTES},
             )
         },
         "/v1/me": {"get": _operation("get_me", "What this key may do", {"200": json_response("Whose it is", _ME)})},

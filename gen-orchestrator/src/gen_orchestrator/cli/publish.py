@@ -34,21 +34,24 @@ WAIT_S = 15
 @click.command("publish", cls=ApiVerb)
 @folder_option(positional=True)
 @click.option("-m", "--message", default="", help="What is new in it.")
+@click.option("--builder", type=click.Choice(("process", "container")), help="Run it as a process, or as an image of its Dockerfile.")
+@click.option("--image", default="", metavar="REF", help="Publish an image that is there, such as registry.example/team/worker:1.")
 @url_option
 @json_option
-def publish(folder: str, message: str, url: str, as_json: bool) -> int:
-    """Make a release of a folder. A function's first release becomes its `prod`; later ones wait for a promote."""
+def publish(folder: str, message: str, builder: str | None, image: str, url: str, as_json: bool) -> int:
+    """Make a release of a folder, or of an image. A function's first release becomes its `prod`; later ones wait for a promote."""
     root = Path(folder)
-    if find_cozy_toml(root, os.environ) is None:
+    if not image and find_cozy_toml(root, os.environ) is None:
         return fail(f"no cozy.toml in {root.resolve()}: is it an endpoint's folder?", EXIT_NOT_FOUND, as_json=as_json, code="not_found")
     api = Api(url)
     try:
         with tempfile.TemporaryFile() as archive:
-            size_bytes = pack(root, archive)
+            size_bytes = 0 if image else pack(root, archive)
             archive.seek(0)
-            build = api.send("POST", "/v1/endpoints/publish", archive, "application/gzip", message=message)
+            asked = {"image": image} if image else {"builder": builder} if builder else {}
+            build = api.send("POST", "/v1/endpoints/publish", archive, "application/gzip", message=message, **asked)
         if not as_json:
-            say(f"sent {size_bytes / 1e6:.1f} MB; build {build['build_id']}")
+            say(f"{image or f'sent {size_bytes / 1e6:.1f} MB'}; build {build['build_id']}")
         build = _follow(api, build, as_json=as_json)
     except FolderError as exc:
         return fail(str(exc), EXIT_FAILED, as_json=as_json, code="validation")

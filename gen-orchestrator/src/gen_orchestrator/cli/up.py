@@ -2,8 +2,9 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -28,6 +29,7 @@ blobs_option = click.option(
     help="s3://BUCKET/PREFIX for callers' files, instead of the data folder. Also GEN_ORCHESTRATOR_BLOBS.",
 )
 DEFAULT_LISTEN = "127.0.0.1:8080"
+BUILDERS = ("process", "container")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -35,6 +37,15 @@ def default_data() -> Path:
     """Where the state lives when nothing is said: below the user's data folder."""
     base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
     return Path(base) / "cozy" / "up"
+
+
+def builder_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """How what is published becomes a release; of `up` and `serve`."""
+    engine = click.option(
+        "--engine", envvar="COZYCTL_ENGINE", default="", metavar="COMMAND", help="docker, podman or buildah, with its options."
+    )
+    text = "How what is published becomes a release, where a publish does not say."
+    return click.option("--builder", type=click.Choice(BUILDERS), default=BUILDERS[0], show_default=True, help=text)(engine(command))
 
 
 @click.command("up")
@@ -49,6 +60,7 @@ def default_data() -> Path:
 @click.option("--allow-private-webhooks", is_flag=True, help="Webhooks may go to servers on this machine and network, too.")
 @blobs_option
 @click.option("--record", type=click.Path(path_type=Path), metavar="FILE", help="Write what routing decides, and from what, to FILE.")
+@builder_options
 @click.option("--keys", "asks_for_keys", is_flag=True, help="Ask callers for keys on loopback, too; beyond it they are always asked.")
 @click.option("--insecure-i-know", is_flag=True, help="Listen beyond this machine and ask nobody for a key.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines instead of the live screen.")
@@ -64,6 +76,8 @@ def command(
     allow_private_webhooks: bool,
     blobs: str,
     record: Path | None,
+    builder: str,
+    engine: str,
     asks_for_keys: bool,
     insecure_i_know: bool,
     as_json: bool,
@@ -88,6 +102,8 @@ def command(
         allow_private_webhooks=allow_private_webhooks,
         retention=kept(blobs),
         record=record.resolve() if record is not None else None,
+        builder=builder,
+        engine=engine,
     )
     try:
         sock = listening_socket(listen, DEFAULT_LISTEN)

@@ -9,7 +9,8 @@ from gen_orchestrator.domain.redaction import Redactor
 
 
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker to start. `folder` holds the release's source, `manifest` its baked manifest; `gpu` is a device number or empty.
+    """A worker to start. `folder` holds the release's source, `manifest` its baked manifest, `python` is what runs it; or `image` has it
+    all, and the three are empty. `gpu` is a device number or empty.
     `scheduler_addr` is host:port, several of them with commas between. Told to end, it may go on with its runs for `drain_s`."""
 
     worker_id: str
@@ -17,9 +18,10 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     owner: str
     token: str
     scheduler_addr: str
-    folder: str
-    manifest: str
-    python: str
+    folder: str = ""
+    manifest: str = ""
+    python: str = ""
+    image: str = ""
     drain_s: float
     gpu: str = ""
     env: dict[str, str] = {}

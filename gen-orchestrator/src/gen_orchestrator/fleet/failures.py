@@ -15,8 +15,9 @@ def source_gone(folder: str) -> str:
     )
 
 
-def why_not_started(folder: str, error: OSError | ValueError) -> str:
-    what = str(getattr(error, "strerror", None) or error) if os.path.isdir(folder) else source_gone(folder)  # noqa: PTH112 - any text
+def why_not_started(image: str, folder: str, error: OSError | ValueError) -> str:
+    is_there = image or os.path.isdir(folder)  # noqa: PTH112 - any text
+    what = str(getattr(error, "strerror", None) or error) if is_there else source_gone(folder)
     return f"it could not be started: {what}"
 
 

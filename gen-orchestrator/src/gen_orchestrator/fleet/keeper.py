@@ -38,13 +38,14 @@ FAILURE_SHOWN_S = 60.0  # after a worker of the same release is there again
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
-    """How to start workers of a release."""
+    """How to start workers of a release: of its source in a folder, or of its image."""
 
     release_id: str
     owner: str
-    folder: str
-    manifest: str
-    python: str
+    folder: str = ""
+    manifest: str = ""
+    python: str = ""
+    image: str = ""
     env: dict[str, str] = {}
     limits: ScalingLimits = ScalingLimits()
 
@@ -321,6 +322,7 @@ class Keeper:
             folder=launch.folder,
             manifest=launch.manifest,
             python=launch.python,
+            image=launch.image,
             gpu=least_used(self._gpus, [child.gpu for child in self._children.values()]),
             env=self._secrets.environment(launch.release_id) | launch.env,
         )
@@ -328,7 +330,7 @@ class Keeper:
         try:
             await self._fleet.start(spec, self._ended)
         except (OSError, ValueError) as exc:  # ValueError: a variable or a path that no process can be given
-            why = why_not_started(launch.folder, exc)
+            why = why_not_started(launch.image, launch.folder, exc)
             self._log.error("worker.not_started", worker_id=worker_id, error=why)
             self._ended(worker_id, -1)
             self.failures[launch.release_id] = why

@@ -5,14 +5,16 @@ place instead (`fallocate`, punching a hole): places in the file stay what they 
 meanwhile is lost. Where the file system cannot do that, a file that is too long begins again, and who follows it does, too.
 """
 
+import asyncio
 import ctypes
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 MAX_BYTES = 64 << 20  # kept of a worker
 MAX_FILES = 50  # kept of workers that are gone
 TAIL_BYTES = 16 << 10
+BOUND_S = 5.0
 _KEEP_SIZE_AND_PUNCH = 0x01 | 0x02
 _BLOCK = 4096
 
@@ -79,6 +81,13 @@ class LogFiles:
                     log.truncate(0)
         except OSError:
             return
+
+
+async def keep_bounded(logs: LogFiles, present: Mapping[str, object]) -> None:
+    """Bound them every few seconds, for ever; the keys of `present` are the workers that still write."""
+    while True:
+        await asyncio.to_thread(logs.bound, list(present))
+        await asyncio.sleep(BOUND_S)
 
 
 def _punch(descriptor: int, size_bytes: int) -> bool:

@@ -12,10 +12,9 @@ from pathlib import Path
 
 from gen_orchestrator.fleet.base import OnExit, WorkerSpec
 from gen_orchestrator.fleet.leftovers import MARK_NAME
-from gen_orchestrator.fleet.log_files import MAX_BYTES, LogFiles
+from gen_orchestrator.fleet.log_files import MAX_BYTES, LogFiles, keep_bounded
 from gen_orchestrator.fleet.reaper import Reaper
 
-BOUND_S = 5.0
 # Before the worker begins. The end of its stdin is the end of its parent. (The kernel's signal for that comes once for each thread of a
 # parent that is killed, and a second SIGTERM means: now.) A parent that died before the kernel was asked is seen by its id.
 _START = """
@@ -34,7 +33,7 @@ else:
 runpy.run_module("gen_worker.entrypoint", run_name="__main__", alter_sys=True)
 """
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
-_OURS = frozenset({"COZY_API_KEY", "COZY_MANIFEST_PATH", "COZY_FUNCTION_MODULES"})  # of whoever started us, and not of the project
+OURS = frozenset({"COZY_API_KEY", "COZY_MANIFEST_PATH", "COZY_FUNCTION_MODULES"})  # of whoever started us, and not of the project
 _PREFIXES = (
     *("WORKER_", "TENSORHUB_", "COZY_", "HF_", "CUDA_", "NVIDIA_", "TORCH_", "TRANSFORMERS_", "DIFFUSERS_", "TOKENIZERS_"),
     *("OMP_", "MKL_", "OPENBLAS_", "PYTHON", "SSL_", "REQUESTS_", "XDG_"),
@@ -56,7 +55,7 @@ class Processes:
     async def start(self, spec: WorkerSpec, on_exit: OnExit) -> None:
         self._logs.path(spec.worker_id).parent.mkdir(parents=True, exist_ok=True)
         if self._bounding is None:
-            self._bounding = asyncio.create_task(self._bound_logs(), name="worker-logs")
+            self._bounding = asyncio.create_task(keep_bounded(self._logs, self._children), name="worker-logs")
         with self._logs.path(spec.worker_id).open("ab") as log:
             child = await asyncio.create_subprocess_exec(
                 spec.python,
@@ -96,11 +95,6 @@ class Processes:
     def log_end(self, worker_id: str) -> int:
         return self._logs.end(worker_id)
 
-    async def _bound_logs(self) -> None:
-        while True:
-            await asyncio.to_thread(self._logs.bound, list(self._children))
-            await asyncio.sleep(BOUND_S)
-
     async def close(self, grace_s: float) -> None:
         await asyncio.gather(*(self.stop(worker_id, grace_s) for worker_id in list(self._children)))
         await self._reaper.close()
@@ -137,15 +131,24 @@ def is_outlived(spec: WorkerSpec) -> bool:
 
 def worker_environment(spec: WorkerSpec, env: Mapping[str, str]) -> dict[str, str]:
     """What a worker's process gets to see: what it needs, and nothing of the control plane's own."""
-    kept = {name: value for name, value in env.items() if name not in _OURS and (name in _INHERITED or name.startswith(_PREFIXES))}
-    kept |= spec.env
+    kept = {name: value for name, value in env.items() if name not in OURS and (name in _INHERITED or name.startswith(_PREFIXES))}
+    kept |= spec.env | worker_variables(spec)
     kept |= {
         "GEN_ORCHESTRATOR_PID": str(os.getpid()),
         "GEN_ORCHESTRATOR_OUTLIVED": str(int(is_outlived(spec))),
-        MARK_NAME: spec.worker_id,
-        "WORKER_DRAIN_TIMEOUT_SECONDS": str(spec.drain_s),
         "GEN_WORKER_MANIFEST_PATH": spec.manifest,
         "GEN_WORKER_ENDPOINT_ROOT": spec.folder,
+    }
+    if spec.gpu:
+        kept["CUDA_VISIBLE_DEVICES"] = spec.gpu
+    return kept
+
+
+def worker_variables(spec: WorkerSpec) -> dict[str, str]:
+    """What every worker is told, wherever it runs."""
+    return {
+        MARK_NAME: spec.worker_id,
+        "WORKER_DRAIN_TIMEOUT_SECONDS": str(spec.drain_s),
         "LOG_FORMAT": "json",
         "PYTHONUNBUFFERED": "1",
         "SCHEDULER_PUBLIC_ADDR": spec.scheduler_addr.partition(",")[0],
@@ -155,6 +158,3 @@ def worker_environment(spec: WorkerSpec, env: Mapping[str, str]) -> dict[str, st
         "WORKER_JWT": spec.token,
         "RECONNECT_DELAY": "1",
     }
-    if spec.gpu:
-        kept["CUDA_VISIBLE_DEVICES"] = spec.gpu
-    return kept

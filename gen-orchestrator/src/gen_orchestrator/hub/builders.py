@@ -7,16 +7,25 @@ from typing import Protocol
 
 import msgspec
 
+from gen_orchestrator.hub.discovery import discover
 from gen_orchestrator.hub.environments import EnvironmentFailedError, Environments, Say
-from gen_orchestrator.hub.folders import FolderError, digest_of, discover, prune
+from gen_orchestrator.hub.folders import FolderError, digest_of, prune
 
 
 class BuildFailedError(Exception):
     """The source cannot be made into a release; the message says why, as its author should read it."""
 
 
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What to make a release of: a project's source, in a folder that goes over to the builder, or an image, by its reference."""
+
+    owner: str
+    source: Path
+    image: str = ""
+
+
 class Built(msgspec.Struct, frozen=True):
-    """A release's manifest, and where its code lies now."""
+    """A release's manifest, and where its code lies now: a folder, or an image by its digest (`is_image`)."""
 
     manifest: bytes
     source: str
@@ -25,9 +34,14 @@ class Built(msgspec.Struct, frozen=True):
 class Builder(Protocol):
     """Makes releases of sources. One build at a time."""
 
-    async def build(self, source: Path, say: Say) -> Built:
-        """Build what lies in `source`, which goes over to the builder. `BuildFailedError` where that cannot be done."""
+    async def build(self, order: Order, say: Say) -> Built:
+        """Make a release, and say lines for its author meanwhile. `BuildFailedError` where that cannot be done."""
         ...
+
+
+def is_image(source: str) -> bool:
+    """Whether a release's source is an image: `REPOSITORY@sha256:HEX`, or `sha256:HEX` for one that was never pushed. Else a folder."""
+    return not source.startswith("/") and "sha256:" in source
 
 
 class ProcessBuilder:
@@ -41,7 +55,8 @@ class ProcessBuilder:
         self._environments = Environments(data / "environments")
         self._releases = data / "releases"
 
-    async def build(self, source: Path, say: Say) -> Built:
+    async def build(self, order: Order, say: Say) -> Built:
+        source = order.source
         try:
             await asyncio.to_thread(prune, source)
             target = self._releases / f"published-{(await asyncio.to_thread(digest_of, source))[:16]}"
@@ -49,7 +64,7 @@ class ProcessBuilder:
             if not manifest_path.exists():
                 python = await self._environments.python_for(source, say)
                 say("reading its functions")
-                manifest = await discover(python, source)
+                manifest = await discover(python, source, is_sent=True)
                 target.mkdir(parents=True, exist_ok=True)
                 await asyncio.to_thread(_keep, source, target, python, manifest)
             return Built(manifest_path.read_bytes(), str(target / "source"))

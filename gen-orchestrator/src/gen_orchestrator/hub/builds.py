@@ -12,14 +12,14 @@ import contextlib
 import secrets
 import shutil
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from gen_orchestrator.hub.archives import ArchiveError, unpack
-from gen_orchestrator.hub.builders import Builder, BuildFailedError
+from gen_orchestrator.hub.builders import Builder, BuildFailedError, Order
 from gen_orchestrator.hub.registry import PROD, Registry
 from gen_orchestrator.store.base import StoreError
 from gen_worker.log import Log
@@ -33,12 +33,15 @@ ARCHIVE = "source.tar.gz"
 
 
 class Build(msgspec.Struct, kw_only=True):
-    """A build as the API shows it. `created_at` and `finished_at` are unix seconds, the latter 0 until it is over."""
+    """A build as the API shows it. `image` is what is published, empty for a project's source. `created_at` and `finished_at` are unix
+    seconds, the latter 0 until it is over."""
 
     build_id: str
     owner: str
     status: Status = "queued"
     message: str = ""
+    builder: str = ""
+    image: str = ""
     endpoint: str = ""
     release_id: str = ""
     error: str = ""
@@ -63,13 +66,20 @@ class QueueFullError(Exception):
 
 
 class Builds:
-    """Of one leader. `on_release` is called when tags have moved. All but `open_archive` belongs on the event loop."""
+    """Of one leader. `builders` by name, the first for builds that name none. `on_release` is called when tags have moved. All but
+    `reserve` and `drop` belongs on the event loop."""
 
     def __init__(
-        self, folder: Path, builder: Builder, registry: Registry, now_s: Callable[[], float], log: Log, on_release: Callable[[], None]
+        self,
+        folder: Path,
+        builders: Mapping[str, Builder],
+        registry: Registry,
+        now_s: Callable[[], float],
+        log: Log,
+        on_release: Callable[[], None],
     ) -> None:
         self._folder = folder
-        self._builder = builder
+        self._builders = builders
         self._registry = registry
         self._now_s = now_s
         self._log = log
@@ -98,11 +108,23 @@ class Builds:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    def reserve(self, owner: str, message: str) -> tuple[Build, Path]:
+    @property
+    def builders(self) -> tuple[str, ...]:
+        """The names of those that can be asked for, the one that is used otherwise first."""
+        return tuple(self._builders)
+
+    def reserve(self, owner: str, message: str, builder: str = "", image: str = "") -> tuple[Build, Path]:
         """A build that is about to come, and the file for its archive. Blocking. `QueueFullError` when too many wait."""
         if len(self._queue) >= MAX_QUEUED:
             raise QueueFullError
-        build = Build(build_id=f"b-{secrets.token_hex(8)}", owner=owner, message=message, created_at=self._now_s())
+        build = Build(
+            build_id=f"b-{secrets.token_hex(8)}",
+            owner=owner,
+            message=message,
+            builder=builder or self.builders[0],
+            image=image,
+            created_at=self._now_s(),
+        )
         place = self._folder / build.build_id
         place.mkdir(parents=True)
         return build, place / ARCHIVE
@@ -186,8 +208,12 @@ class Builds:
 
             try:
                 await asyncio.to_thread(shutil.rmtree, source, ignore_errors=True)
-                await asyncio.to_thread(_unpack, place / ARCHIVE, source)
-                built = await self._builder.build(source, say)
+                if not build.image:
+                    await asyncio.to_thread(_unpack, place / ARCHIVE, source)
+                builder = self._builders.get(build.builder or self.builders[0])
+                if builder is None:
+                    raise BuildFailedError(f"this platform has no builder {build.builder!r} any more: {', '.join(self.builders)}")
+                built = await builder.build(Order(owner=build.owner, source=source, image=build.image), say)
                 release = await asyncio.to_thread(self._registry.add, build.owner, built.manifest, built.source, build.message)
                 build.endpoint, build.release_id = release.endpoint, release.release_id
                 await asyncio.to_thread(self._tag_new, build)

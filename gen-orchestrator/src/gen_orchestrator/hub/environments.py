@@ -5,10 +5,12 @@ pyproject.toml names, and with the gen-worker that runs here: the public index h
 """
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import re
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -86,12 +88,23 @@ class Environments:
         return self._made
 
 
-async def run(command: list[str], say: Say, folder: Path, *, timeout_s: float = BUILD_TIMEOUT_S) -> None:
-    """Run a command and say its lines as they come. `EnvironmentFailedError` when it fails, or takes too long: then all it began ends."""
+async def run(
+    command: list[str],
+    say: Say,
+    folder: Path,
+    *,
+    timeout_s: float = BUILD_TIMEOUT_S,
+    env: Mapping[str, str] | None = None,
+    end_s: float = 0.0,
+) -> None:
+    """Run a command and say its lines as they come. `EnvironmentFailedError` when it fails, or takes too long: then all it began ends.
+
+    `env`: what it gets to see, else what installers do. `end_s`: for how long it may clear up when it has to end.
+    """
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=folder,
-        env=build_environment(os.environ),
+        env=build_environment(os.environ) if env is None else env,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -111,8 +124,7 @@ async def run(command: list[str], say: Say, folder: Path, *, timeout_s: float = 
         raise EnvironmentFailedError(f"{Path(command[0]).name} took longer than {timeout_s:.0f} s") from None
     finally:
         if process.returncode is None:
-            _end(process)
-            await process.wait()
+            await _end(process, end_s)
     if status:
         raise EnvironmentFailedError("\n".join(last) or f"{Path(command[0]).name} ended with status {status}")
 
@@ -124,11 +136,14 @@ async def _line(stream: asyncio.StreamReader) -> bytes:
         return b"(a very long line)\n"
 
 
-def _end(process: asyncio.subprocess.Process) -> None:
-    try:
-        os.killpg(process.pid, 9)
-    except ProcessLookupError:
-        pass
+async def _end(process: asyncio.subprocess.Process, end_s: float) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        if end_s:
+            process.terminate()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), end_s)
+        os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
 
 
 def _name(requirement: str) -> str:

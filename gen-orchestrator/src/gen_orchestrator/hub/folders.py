@@ -1,30 +1,18 @@
 """Project folders as releases: a copy of the source, so that a release stays what it was while the author goes on editing."""
 
-import asyncio
 import hashlib
 import os
 import shutil
 import sys
 from pathlib import Path
 
-import msgspec
-
 MAX_FILES = 20_000
 MAX_BYTES = 512 << 20
 SKIPPED = frozenset({".git", ".venv", "__pycache__", "node_modules", "outputs", ".mypy_cache", ".ruff_cache", ".pytest_cache", "dist"})
-DISCOVER_TIMEOUT_S = 300.0
 
 
 class FolderError(Exception):
     """A folder that cannot be served; the message says why and what helps."""
-
-
-class Snapshot(msgspec.Struct, frozen=True):
-    """A copied project: where, its manifest, and the interpreter that runs it."""
-
-    folder: Path
-    manifest: bytes
-    python: str
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -73,46 +61,14 @@ def interpreter_of(folder: Path) -> str:
     return str(own) if own.exists() else sys.executable
 
 
-async def snapshot(folder: Path, into: Path) -> Snapshot:
-    """Copy a project below `into`, and read its manifest. `FolderError` with what discovery says, where the code is broken."""
-    digest = await asyncio.to_thread(digest_of, folder)
-    target = into / f"{folder.name}-{digest[:16]}"
-    python = interpreter_of(folder)
-    manifest_path = target / "manifest.json"
-    if not manifest_path.exists():
-        source = target / "source"
-        await asyncio.to_thread(_copy, folder, source)
-        manifest = await discover(python, source)
-        new = target / ".manifest.new"
-        new.write_bytes(manifest)
-        new.replace(manifest_path)
-    return Snapshot(target / "source", manifest_path.read_bytes(), python)
-
-
-def _copy(folder: Path, target: Path) -> None:
+def copy_files(folder: Path, target: Path) -> None:
+    """Copy what a release consists of. Blocking."""
     if target.exists():
         shutil.rmtree(target)  # an earlier try that was cut off
     for path in files_of(folder):
         copy = target / path.relative_to(folder)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, copy)
-
-
-async def discover(python: str, source: Path) -> bytes:
-    """The manifest of a project's source. `FolderError` with what discovery says, where the code is broken."""
-    process = await asyncio.create_subprocess_exec(
-        python, "-m", "gen_worker.discover", cwd=source, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-    try:
-        async with asyncio.timeout(DISCOVER_TIMEOUT_S):
-            out, err = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        raise FolderError(f"reading the functions of {source} took longer than {DISCOVER_TIMEOUT_S:.0f} s") from None
-    if process.returncode != 0:
-        raise FolderError(err.decode(errors="replace").strip()[-4000:] or f"discovery ended with status {process.returncode}")
-    return out
 
 
 def _is_skipped(name: str) -> bool:

@@ -1,0 +1,171 @@
+"""Workers in containers of this machine, by docker, podman or buildah. What the client of the engine writes is the worker's log.
+
+    start: (buildah: make a container) -> `run` in the foreground, with the worker's variables -> it connects to the scheduler
+    stop:  SIGTERM to the client, which passes it on -> after the grace the container is killed -> it is removed
+
+A container outlives a platform that is killed, if its engine is a service: the next start of the same platform removes what is left. Models
+are cached in a folder for each owner, outside of the containers.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from gen_orchestrator.fleet.base import OnExit, WorkerSpec
+from gen_orchestrator.fleet.container_commands import Commands, commands_of, container_environment
+from gen_orchestrator.fleet.log_files import MAX_BYTES, LogFiles, keep_bounded
+from gen_orchestrator.fleet.processes import is_outlived
+from gen_orchestrator.fleet.reaper import Reaper
+from gen_worker.images.engines import Engine, EngineError
+
+QUICK_S = 60.0
+
+
+class Containers:
+    """A fleet of containers. `place` names this platform among others of the machine, `caches` is the folder for models."""
+
+    def __init__(
+        self,
+        logs: Path,
+        caches: Path,
+        place: str,
+        find: Callable[[], Engine],
+        defaults: Mapping[str, str],
+        max_log_bytes: int = MAX_BYTES,
+    ) -> None:
+        self._logs = LogFiles(logs, max_log_bytes)
+        self._bounding: asyncio.Task[None] | None = None
+        self._caches = caches
+        self._prefix = f"gen-orchestrator-{hashlib.sha256(place.encode()).hexdigest()[:12]}-"
+        self._find = find
+        self._defaults = dict(defaults)
+        self._commands: Commands | None = None
+        self._finding = asyncio.Lock()
+        self._children: dict[str, asyncio.subprocess.Process] = {}
+        self._waiting: dict[str, asyncio.Task[None]] = {}
+        self._reaper = Reaper()
+
+    async def start(self, spec: WorkerSpec, on_exit: OnExit) -> None:
+        commands = await self._engine()
+        if self._bounding is None:
+            self._bounding = asyncio.create_task(keep_bounded(self._logs, self._children), name="container-logs")
+        name = self._prefix + spec.worker_id
+        try:
+            child = await self._run(commands, name, spec)
+        except BaseException:
+            await _ask(commands.remove(name))
+            raise
+        self._children[spec.worker_id] = child
+        await self._reaper.add(spec.worker_id, child.pid, stays=is_outlived(spec))
+        self._waiting[spec.worker_id] = asyncio.create_task(self._wait(spec.worker_id, child, on_exit), name=f"container-{spec.worker_id}")
+
+    async def _run(self, commands: Commands, name: str, spec: WorkerSpec) -> asyncio.subprocess.Process:
+        # Images of one endpoint have one user, as a rule, and what root has cached nobody else can write to.
+        cache = self._caches / spec.owner / spec.release_id.rpartition("-")[0]
+        await asyncio.to_thread(_make_cache, cache)
+        env = container_environment(spec, {**self._defaults, **os.environ})
+        if made := commands.create(name, spec.image):
+            status, said = await _ask(made)
+            if status:
+                raise OSError(f"{spec.image}: {said}")
+        self._logs.path(spec.worker_id).parent.mkdir(parents=True, exist_ok=True)
+        with self._logs.path(spec.worker_id).open("ab") as log:
+            child = await asyncio.create_subprocess_exec(
+                *commands.run(name, spec, tuple(env), cache),
+                env={**os.environ, **env},
+                stdin=asyncio.subprocess.PIPE if commands.by_stdin else asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        if child.stdin is not None:
+            child.stdin.write(msgspec.json.encode(env))
+            child.stdin.close()
+        return child
+
+    async def stop(self, worker_id: str, grace_s: float) -> None:
+        child, waiting = self._children.get(worker_id), self._waiting.get(worker_id)
+        if child is None or waiting is None or self._commands is None:
+            return
+        if grace_s > 0:
+            with contextlib.suppress(ProcessLookupError):
+                child.send_signal(signal.SIGTERM)
+        done, _ = await asyncio.wait([waiting], timeout=grace_s)
+        if not done:
+            if kill := self._commands.kill(self._prefix + worker_id):
+                await _ask(kill)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            await asyncio.wait([waiting])
+
+    def log_of(self, worker_id: str) -> bytes:
+        return self._logs.tail(worker_id)
+
+    def log_from(self, worker_id: str, offset: int, most: int) -> bytes | None:
+        return self._logs.read(worker_id, offset, most)
+
+    def log_begin(self, worker_id: str) -> int:
+        return self._logs.begin(worker_id)
+
+    def log_end(self, worker_id: str) -> int:
+        return self._logs.end(worker_id)
+
+    async def close(self, grace_s: float) -> None:
+        await asyncio.gather(*(self.stop(worker_id, grace_s) for worker_id in list(self._children)))
+        await self._reaper.close()
+        if self._bounding is not None:
+            self._bounding.cancel()
+
+    async def _wait(self, worker_id: str, child: asyncio.subprocess.Process, on_exit: OnExit) -> None:
+        status = await child.wait()
+        await self._reaper.ended(worker_id, child.pid)
+        if self._commands is not None:
+            await _ask(self._commands.remove(self._prefix + worker_id))  # most are gone already
+        self._children.pop(worker_id, None)
+        self._waiting.pop(worker_id, None)
+        on_exit(worker_id, status)
+
+    async def _engine(self) -> Commands:
+        """The engine; found with the first container, and rid of what an earlier process of this platform left. `OSError` without one."""
+        async with self._finding:
+            if self._commands is None:
+                try:
+                    commands = commands_of((await asyncio.to_thread(self._find)).command)
+                except EngineError as exc:
+                    raise OSError(str(exc)) from None
+                _, said = await _ask(commands.names())
+                for name in said.split():
+                    if name.startswith(self._prefix):
+                        await _ask(commands.remove(name))
+                self._commands = commands
+            return self._commands
+
+
+def _make_cache(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o1777)  # the user of an image is its author's choice
+
+
+async def _ask(command: list[str]) -> tuple[int, str]:
+    """Run a short command; its status and what it said, of a failure the last lines."""
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        async with asyncio.timeout(QUICK_S):
+            out, err = await process.communicate()
+    except TimeoutError:
+        return 1, f"{' '.join(command)} took longer than {QUICK_S:.0f} s"
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode:
+        return process.returncode, " / ".join(err.decode(errors="replace").strip().splitlines()[-3:])
+    return 0, out.decode(errors="replace")

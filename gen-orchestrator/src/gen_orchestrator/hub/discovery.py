@@ -1,0 +1,96 @@
+"""Reads the functions of a project, in a process of its own, which imports the author's code.
+
+Of a folder that its author serves, that is as if the author had done it. Code that somebody sent is kept apart: it sees none of our
+variables, and where we are root it runs as a user of its own, with a copy of the source, which cannot read what is ours. All that it starts
+ends with it. That user has to reach the interpreter; where it cannot (an environment below a closed folder), the code runs as we do.
+"""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import gen_worker.names
+from gen_orchestrator.hub.folders import FolderError
+
+TIMEOUT_S = 300.0
+MAX_MANIFEST_BYTES = 16 << 20
+_SEEN = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
+_FIRST_USER, _USERS = 0x70000000, 1 << 20  # numbers that no system gives to anybody
+
+
+async def discover(python: str, source: Path, *, is_sent: bool = False, timeout_s: float = TIMEOUT_S) -> bytes:
+    """The manifest of a project's source; `FolderError` with what discovery says of broken code. `is_sent`: the code is somebody else's."""
+    if not is_sent:
+        return await _run(python, source, dict(os.environ), {}, timeout_s)
+    with _room(python, source) as (folder, home, user):
+        return await _run(python, folder, _environment(os.environ, home), user, timeout_s)
+
+
+async def _run(python: str, folder: Path, env: dict[str, str], user: dict[str, Any], timeout_s: float) -> bytes:
+    process = await asyncio.create_subprocess_exec(
+        python,
+        "-m",
+        "gen_worker.discover",
+        cwd=folder,
+        env=env,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+        **user,
+    )
+    try:
+        async with asyncio.timeout(timeout_s):
+            out, err = await process.communicate()
+    except TimeoutError:
+        raise FolderError(f"reading its functions took longer than {timeout_s:.0f} s: does the import of its code hang?") from None
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # what the code has started, too
+        await process.wait()
+    if process.returncode != 0:
+        raise FolderError(err.decode(errors="replace").strip()[-4000:] or f"discovery ended with status {process.returncode}")
+    if len(out) > MAX_MANIFEST_BYTES:
+        raise FolderError(f"the manifest has {len(out)} bytes; at most {MAX_MANIFEST_BYTES} are kept")
+    return out
+
+
+@contextlib.contextmanager
+def _room(python: str, source: Path) -> Iterator[tuple[Path, Path, dict[str, Any]]]:
+    """Where sent code is imported: the folder, an empty home, and as whom."""
+    with tempfile.TemporaryDirectory(prefix="discovery-") as made:
+        room = Path(made)
+        home = room / "home"
+        home.mkdir()
+        if os.geteuid() != 0 or not all(_is_open(path) for path in (room.parent, Path(python), Path(gen_worker.names.__file__))):
+            yield source, home, {}
+            return
+        number = _FIRST_USER + secrets.randbelow(_USERS)
+        room.chmod(0o755)
+        folder = room / "source"
+        shutil.copytree(source, folder)
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        os.chown(home, number, number)
+        yield folder, home, {"user": number, "group": number, "extra_groups": []}
+
+
+def _environment(env: Mapping[str, str], home: Path) -> dict[str, str]:
+    kept = {name: value for name, value in env.items() if name in _SEEN}
+    return kept | {"HOME": str(home), "TMPDIR": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def _is_open(path: Path) -> bool:
+    """Whether everybody may read this, and go through all folders above it; of a link, also where it leads."""
+    for each in {path.absolute(), path.resolve()}:
+        if not each.stat().st_mode & stat.S_IROTH or not all(parent.stat().st_mode & stat.S_IXOTH for parent in each.parents):
+            return False
+    return True
