@@ -50,7 +50,7 @@ def curl(*arguments: str) -> float:
 
 
 class Memory:
-    """The most memory of a process that was anonymous, sampled."""
+    """The resident memory of a process, sampled."""
 
     def __init__(self, pid: int) -> None:
         self._status = Path(f"/proc/{pid}/status")
@@ -92,9 +92,10 @@ def main() -> int:
     servers: list[subprocess.Popen[bytes]] = []
     try:
         file = folder / "sent"
+        piece = os.urandom(10_000_000)
         with file.open("wb") as out:
             for _ in range(int(asked.gb * 1e9) // 10_000_000):
-                out.write(os.urandom(10_000_000))
+                out.write(piece)
         (folder / "bare.py").write_text(textwrap.dedent(BARE))
         project = folder / "p"
         (project / "src" / "p").mkdir(parents=True)
