@@ -93,8 +93,11 @@ def test_a_run_whose_workers_crash_shows_their_last_lines(platform: PlatformProc
     main = project / "src" / "probe" / "main.py"
     text = main.read_text() + '\nif os.environ.get("WORKER_ID"):\n    os._exit(3)\n'
     main.write_text(text)
-    known = platform.http.get("/v1/releases").json()["data"][0]["release_id"]
-    platform.until(lambda: platform.http.get("/v1/releases").json()["data"][0]["release_id"] != known)
+    known = {tag["release_id"] for tag in platform.status()["tags"]}
+    # The release is there a moment before its tags are.
+    platform.until(
+        lambda: [tag for tag in platform.status()["tags"] if tag["ref"].endswith("/echo:dev") and tag["release_id"] not in known]
+    )
     answer = platform.invoke("echo", tag="dev", headers={"prefer": "respond-async"})
 
     def crashed() -> Any:
