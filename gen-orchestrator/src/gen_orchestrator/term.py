@@ -42,6 +42,7 @@ from gen_orchestrator.domain.runs import Run, RunState
 from gen_orchestrator.domain.settings import FunctionSettings
 from gen_orchestrator.fleet.base import Fleet
 from gen_orchestrator.fleet.keeper import Keeper
+from gen_orchestrator.gates.canary import Canaries
 from gen_orchestrator.gates.goldens import Goldens
 from gen_orchestrator.hub.blobs import open_blobs
 from gen_orchestrator.hub.builders import Builder, ProcessBuilder
@@ -206,7 +207,8 @@ class Term:
         uploads = Uploads(settings.data / "uploads", blobs, limits, clock.unix_s)
         waits = Waits(self.pool, clock, lambda release_id: self.keeper.failures.get(release_id, ""))
         runs = RunRoutes(self.registry, self.dispatcher, store, RunStreams(store, files), receivers, waits, files)
-        admin = AdminRoutes(self.registry, self.dispatcher, self.pool, metrics, fitness, self.keeper.failures)
+        self._canaries = Canaries(self.registry, store, keys, clock.unix_s, log, self._on_tag_moved)
+        admin = AdminRoutes(self.registry, self.dispatcher, self.pool, metrics, fitness, self.keeper.failures, self._canaries.dropped)
         goldens = Goldens(self.registry, self.dispatcher, store, fitness.paused, clock.unix_s)
         releases = ReleaseRoutes(self.registry, keys, goldens, self._prepare, self._tag_moved)
         rooms = Rooms(
@@ -341,6 +343,7 @@ class Term:
     def _over(self, open_run: OpenRun) -> None:
         run = open_run.run
         self._metrics.ended(run, open_run.first_output_at)
+        self._canaries.ended(run)
         self._trace(run)
 
     def _winner(self, owner: str, run_id: str) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import apsw
 import pytest
-from test_store import A_GOLDEN, A_RESULT, SUCCESS, a_run, lead
+from test_store import A_CANDIDATE, A_GOLDEN, A_RESULT, SUCCESS, a_run, lead
 
 from gen_orchestrator.domain.access import AuditRow, Key
 from gen_orchestrator.domain.secrets import StoredSecret
@@ -53,6 +53,7 @@ def fill(store: DatabaseStore) -> None:
     store.add_key(Key(key_id="k", owner="ann", name="ci", scopes=("admin",), secret_sha256="ab", created_at=1.0))
     store.add_audit(AuditRow(row_id="1", at=1.0, owner="ann", actor="local", action="key.created", subject="k"))
     store.add_golden(A_GOLDEN)
+    store.set_candidate(A_CANDIDATE)
     store.save_results([A_RESULT])
     store.add_secret(StoredSecret(owner="ann", endpoint="e", name="KEY", version=1, sealed=b"\xff\0", set_at=1.0, set_by="local"))
 
@@ -60,8 +61,8 @@ def fill(store: DatabaseStore) -> None:
 def shown(store: DatabaseStore) -> object:
     return (
         store.list_runs(RunFilter(limit=100)), store.open_runs(), store.releases(), store.tags(), store.tag_history("ann", "e", "f", "prod"),
-        store.goldens(), store.results("rel-1"),
         store.events_of("r1"), store.deliveries_of("r2"), store.list_keys(), store.audit("", 9), store.secrets(),
+        store.goldens(), store.results("rel-1"), store.candidates(),
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gen_orchestrator.domain.access import AuditRow, Key
+from gen_orchestrator.domain.canary import Candidate
 from gen_orchestrator.domain.gates import GateResult, Golden
 from gen_orchestrator.domain.runs import CANCELED_ERROR, Ending, Run, RunError, RunState
 from gen_orchestrator.domain.webhooks import Delivery, Try
@@ -33,6 +34,7 @@ A_GOLDEN = Golden(
     golden_id="g1", owner="ann", endpoint="pictures", function="draw", run_id="r1", input=b"\x81\xa1p\xc4\x01\xff", output=b'{"a":1}',
     tolerance=0.25, created_at=5.0,
 )  # fmt: skip
+A_CANDIDATE = Candidate(owner="ann", endpoint="pictures", function="draw", tag="prod", release_id="rel-2", percent=12.5, since=7.0)
 A_RESULT = GateResult(
     release_id="rel-1", function="draw", kind="golden", subject="g1", owner="ann", passed=False, detail=b'{"error":"no"}', at=6.0
 )
@@ -393,3 +395,14 @@ def test_the_latest_result_of_a_gate_stands(store: Store, make_store: Callable[[
     again.add_golden(A_GOLDEN)
     again.remove_golden("g1")
     assert (again.results("rel-1"), again.results("rel-2")) == ([canary], [])
+
+
+def test_a_tag_has_one_candidate(store: Store, make_store: Callable[[], Store]) -> None:
+    other = msgspec.structs.replace(A_CANDIDATE, tag="dev")
+    more = msgspec.structs.replace(A_CANDIDATE, release_id="rel-3", percent=50.0, since=8.0)
+    for each in (A_CANDIDATE, other, more):
+        store.set_candidate(each)
+    again = make_store()
+    assert again.candidates() == [other, more]
+    place = ("ann", "pictures", "draw", "prod")
+    assert (again.drop_candidate(*place), again.drop_candidate(*place), again.candidates()) == (True, False, [other])

@@ -20,7 +20,7 @@ FAILURE_CHARACTERS = 2000
 
 class AdminRoutes:
     """Handlers of `/livez`, `/readyz`, `/metrics`, `/v1/status` and `/openapi.json`. `failures`: by release, the last lines of a worker
-    that crashed."""
+    that crashed; `dropped`: by owner and tag, which canary was taken from it, and why."""
 
     def __init__(
         self,
@@ -30,7 +30,9 @@ class AdminRoutes:
         metrics: Metrics,
         fitness: Fitness,
         failures: Mapping[str, str],
+        dropped: Mapping[tuple[str, str], str],
     ) -> None:
+        self._dropped = dropped
         self._registry = registry
         self._dispatcher = dispatcher
         self._pool = pool
@@ -65,6 +67,11 @@ class AdminRoutes:
             "lanes": lanes,
             "workers": [shown_worker(worker) for worker in self._pool if caller.sees(worker.owner)],
             "tags": tags,
+            "candidates": [
+                {"ref": f"{c.owner}/{c.endpoint}/{c.function}:{c.tag}", "release_id": c.release_id, "percent": c.percent}
+                for c in self._registry.candidates(caller.own())
+            ],
+            "dropped": {ref: why for (owner, ref), why in self._dropped.items() if caller.sees(owner)},
             "paused": {release_id: why for release_id, why in self._fitness.paused.items() if release_id in seen},
             "failures": {release_id: text[-FAILURE_CHARACTERS:] for release_id, text in self._failures.items() if release_id in seen},
         }

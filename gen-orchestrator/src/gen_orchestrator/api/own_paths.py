@@ -41,6 +41,9 @@ _TAG = _object(
     version=_NUMBER,
     moved_at={"type": "number"},
 )
+_TAG["properties"]["candidate"] = _object(
+    "release_id percent since", release_id=_TEXT, percent={"type": "number"}, since={"type": "number"}
+)
 _RELEASE["properties"]["tags"] = _TEXTS
 _WHOLE_RELEASE: Schema = {**_RELEASE, "properties": {**_RELEASE["properties"], "manifest": {"type": "object"}}}
 _TAG_HISTORY: Schema = {**_TAG, "properties": {**_TAG["properties"], "history": {"type": "array", "items": _TAG}}}
@@ -110,6 +113,7 @@ _MOVE = _object(
     release_id=_TEXT,
     expected=_OPTIONAL,
     **{name: {"type": "boolean"} for name in ("breaking", "now", "skip_gates", "dry_run")},
+    canary={"anyOf": [{"type": "number", "minimum": 0, "maximum": 100}, {"type": "null"}]},
 )
 _TOLERANCE: Schema = {"type": "number", "minimum": 0, "maximum": 1}
 _GOLDEN = _object(

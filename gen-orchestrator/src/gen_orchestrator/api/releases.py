@@ -7,7 +7,7 @@ requests of the function is refused until it is asked for by `"skip_gates": true
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -32,7 +32,7 @@ _NAMES = ("owner", "endpoint", "function", "tag")
 class MoveTag(msgspec.Struct, forbid_unknown_fields=True):
     """The body of a tag move. `expected`: the release that the tag must point at now, `""` for none; `breaking`: callers may break;
     `now`: whether or not a worker of the release is ready; `skip_gates`: golden requests are not run; `dry_run`: make all checks, and
-    move nothing."""
+    move nothing; `canary`: give the release this percent of the tag's runs, and let the tag stay. 0 ends that, 100 is a move."""
 
     release_id: str
     expected: str | None = None
@@ -40,6 +40,7 @@ class MoveTag(msgspec.Struct, forbid_unknown_fields=True):
     now: bool = False
     skip_gates: bool = False
     dry_run: bool = False
+    canary: Annotated[float, msgspec.Meta(ge=0, le=100)] | None = None
 
 
 class ReleaseRoutes:
@@ -92,7 +93,7 @@ class ReleaseRoutes:
         query = request.query()
         function = query.get("function", "")
         found = self._registry.tags(caller_of(request).own(query.get("owner", "")), query.get("endpoint", ""))
-        await request.answer(200, msgspec.json.encode({"data": [tag for tag in found if function in ("", tag.function)]}))
+        await request.answer(200, msgspec.json.encode({"data": [self._shown_tag(tag) for tag in found if function in ("", tag.function)]}))
 
     async def tag(self, request: Request) -> None:
         """`GET /v1/endpoints/{owner}/{endpoint}/functions/{function}/tags/{tag}`: where it points, and each place where it has pointed."""
@@ -104,7 +105,7 @@ class ReleaseRoutes:
         except NotFoundError as exc:
             raise RequestError(404, "not_found", str(exc)) from None
         history = await asyncio.to_thread(self._registry.history, *names)
-        await request.answer(200, msgspec.json.encode({**msgspec.to_builtins(history[0]), "history": history}))
+        await request.answer(200, msgspec.json.encode({**self._shown_tag(history[0]), "history": history}))
 
     async def move(self, request: Request) -> None:
         """`PUT /v1/endpoints/{owner}/{endpoint}/functions/{function}/tags/{tag}`."""
@@ -125,13 +126,16 @@ class ReleaseRoutes:
             if not wanted.breaking:
                 await asyncio.to_thread(self._check_callers, *names, wanted.release_id)
             before = await asyncio.to_thread(self._check_move, *names, wanted)
-            if not wanted.now:
+            if not wanted.now and wanted.canary != 0:
                 await self._be_ready(wanted.release_id)
-            if not wanted.skip_gates and (before is None or before.release_id != wanted.release_id):
+            if not wanted.skip_gates and wanted.canary != 0 and (before is None or before.release_id != wanted.release_id):
                 await pass_goldens(self._goldens, wanted.release_id, [parts["function"]])
             if wanted.dry_run:
                 shown = {**dict(zip(_NAMES, names, strict=True)), "release_id": "", "version": 0, "moved_at": 0.0}
                 await request.answer(200, msgspec.json.encode(before or shown))
+                return
+            if wanted.canary is not None and wanted.canary < 100:
+                await self._canary(request, before, wanted, wanted.canary)
                 return
             tag = await asyncio.to_thread(lambda: self._registry.move(*names, wanted.release_id, expected=wanted.expected))
         except NotFoundError as exc:
@@ -144,6 +148,30 @@ class ReleaseRoutes:
         )
         self._on_tag_moved(tag)
         await request.answer(200, msgspec.json.encode(tag))
+
+    async def _canary(self, request: Request, tag: Tag | None, wanted: MoveTag, percent: float) -> None:
+        if tag is None or tag.release_id == wanted.release_id:
+            why = "it points at nothing yet" if tag is None else f"it points at {tag.release_id} already"
+            raise RequestError(409, "conflict", f"the tag has no canary: {why}")
+        subject = f"{tag.endpoint}/{tag.function}:{tag.tag}"
+        if percent:
+            await asyncio.to_thread(self._registry.set_candidate, tag, wanted.release_id, percent)
+        else:
+            candidate = self._registry.candidate(tag.owner, tag.endpoint, tag.function, tag.tag)
+            if candidate is None or candidate.release_id != wanted.release_id:
+                raise RequestError(409, "conflict", f"{wanted.release_id} is no candidate of {subject}")
+            await asyncio.to_thread(self._registry.drop_candidate, candidate)
+        detail = f"{wanted.release_id} {percent:g}%"
+        await asyncio.to_thread(self._keys.note, caller_of(request), tag.owner, "tag.canary", subject, detail)
+        self._on_tag_moved(msgspec.structs.replace(tag, release_id=wanted.release_id))
+        await request.answer(200, msgspec.json.encode(self._shown_tag(tag)))
+
+    def _shown_tag(self, tag: Tag) -> dict[str, Any]:
+        candidate = self._registry.candidate(tag.owner, tag.endpoint, tag.function, tag.tag)
+        shown = msgspec.structs.asdict(tag)
+        if candidate is not None:
+            shown["candidate"] = {name: getattr(candidate, name) for name in ("release_id", "percent", "since")}
+        return shown
 
     async def _be_ready(self, release_id: str) -> None:
         """Have a worker of the release before callers come to it. One that cannot start keeps the tag where it is."""

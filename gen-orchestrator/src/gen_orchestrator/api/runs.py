@@ -86,6 +86,7 @@ class RunRoutes:
             return
         invocation = await _invocation(await request.body(MAX_BODY_BYTES), request.scope["path"], resolved)
         run = self._new_run(request, resolved, owner, endpoint, function, invocation)
+        run, resolved = self._routed(run, resolved)
         if resolved.settings.memo_s and not run.idempotency_key and not run.webhook:
             memo_s = resolved.settings.memo_s
             submitted, how = await self._memo.submit(run, memo_s, lambda run: self.submit(run, resolved))
@@ -230,7 +231,8 @@ class RunRoutes:
         return run, self._dispatcher.open.get(run_id)
 
     async def submit(self, run: Run, resolved: Resolved, *, volatile: bool = False) -> Submitted:
-        """Accept a run, with the HTTP words for what can prevent it."""
+        """Accept a run, with the HTTP words for what can prevent it. Here it is decided for good which release it gets."""
+        run, resolved = self._routed(run, resolved)
         lane = self._dispatcher.lanes.lane(resolved.release_id, run.function, resolved.settings)
         try:
             submitted = await self._dispatcher.submit(run, lane, volatile=volatile)
@@ -254,6 +256,11 @@ class RunRoutes:
                 422, "idempotency_key_reused", f"{what} was used for another request (run {submitted.run.id}); use a new one"
             )
         return submitted
+
+    def _routed(self, run: Run, resolved: Resolved) -> tuple[Run, Resolved]:
+        """The run as the tag's candidate gets it, where the tag has one and the run's id says so."""
+        routed = self._registry.routed(resolved, run)
+        return (run, resolved) if routed is resolved else (msgspec.structs.replace(run, release_id=routed.release_id), routed)
 
     def _new_run(self, request: Request, resolved: Resolved, owner: str, endpoint: str, function: str, invocation: Invocation) -> Run:
         options: InvokeOptions = invocation.options

@@ -26,6 +26,10 @@ def command(url: str, as_json: bool) -> int:
         lane = lanes.get((tag["release_id"], name), {"queued": 0, "running": 0})
         functions.add_row(tag["ref"], tag["release_id"], str(lane["queued"]), str(lane["running"]))
     print_tables(functions, workers_table(status["workers"]))
+    for each in status["candidates"]:
+        print_line(f"{each['ref']}: {each['percent']:g}% of its runs go to {each['release_id']} (canary)")
+    for ref, why in status["dropped"].items():
+        print_line(f"{ref}: canary {why}")
     for release_id, why in status["paused"].items():
         print_line(f"release {release_id} is paused: {why}")
     for release_id, text in status["failures"].items():

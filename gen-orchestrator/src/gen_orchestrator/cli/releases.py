@@ -11,6 +11,20 @@ from gen_orchestrator.cli.shown import age, print_tables, table
 from gen_worker.cli.output import EXIT_NOT_FOUND, fail, json_option, print_json, print_line, say
 from gen_worker.names import did_you_mean
 
+
+def _percent(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """A share: `10%`, or `10`."""
+    if value is None:
+        return None
+    try:
+        percent = float(value.strip().removesuffix("%"))
+    except ValueError:
+        percent = -1.0
+    if not 0 <= percent <= 100:
+        raise click.BadParameter(f"{value!r}; expected a share from 0% to 100%, such as 10%")
+    return percent
+
+
 tag_option = click.option("--tag", default="prod", show_default=True, help="Which tag to move.")
 function_option = click.option("--function", "functions", multiple=True, metavar="NAME", help="Only this function; may be repeated.")
 
@@ -54,7 +68,9 @@ def tags(endpoint: str | None, history: bool, url: str, as_json: bool) -> int:
     shown = table("function", "tag", Column("release", no_wrap=True), "moved", "move")
     for each in found:
         name = f"{each['owner']}/{each['endpoint']}/{each['function']}"
-        shown.add_row(name, each["tag"], each["release_id"], f"{age(time.time() - each['moved_at'])} ago", str(each["version"]))
+        candidate = each.get("candidate")
+        release = each["release_id"] + (f" + {candidate['percent']:g}% {candidate['release_id']}" if candidate else "")
+        shown.add_row(name, each["tag"], release, f"{age(time.time() - each['moved_at'])} ago", str(each["version"]))
     print_tables(shown)
     return 0
 
@@ -65,11 +81,20 @@ def tags(endpoint: str | None, history: bool, url: str, as_json: bool) -> int:
 @tag_option
 @click.option("--breaking", is_flag=True, help="Also where callers of the tag break.")
 @click.option("--now", is_flag=True, help="Also before a worker of the release is ready.")
+@click.option("--canary", callback=_percent, metavar="PERCENT", help="Give it this share of the tag's runs, such as 10%. 0 ends that.")
 @click.option("--skip-gates", is_flag=True, help="Without running the golden requests (cozyctl golden).")
 @url_option
 @json_option
 def promote(
-    release: str, functions: tuple[str, ...], tag: str, breaking: bool, now: bool, skip_gates: bool, url: str, as_json: bool
+    release: str,
+    functions: tuple[str, ...],
+    tag: str,
+    breaking: bool,
+    now: bool,
+    canary: float | None,
+    skip_gates: bool,
+    url: str,
+    as_json: bool,
 ) -> int:
     """Point a tag of each function at RELEASE, such as hello-1a2b3c4d5e6f, or at what another tag points at, such as local/hello:dev."""
     api = Api(url)
@@ -77,7 +102,7 @@ def promote(
     if not targets:
         return fail(f"{release} has no function to promote", EXIT_NOT_FOUND, as_json=as_json, code="not_found")
     moved = []
-    body = {"breaking": breaking, "now": now, "skip_gates": skip_gates}
+    body = {"breaking": breaking, "now": now, "skip_gates": skip_gates, "canary": canary}
     for target in targets:  # all checks of all functions come first: no promote is half done because of one of them
         api.put(_tag_path({**target, "tag": tag}), {**body, "release_id": target["release_id"], "dry_run": True})
     for target in targets:
@@ -86,7 +111,7 @@ def promote(
             _tell(moved[-1])
     if as_json:
         print_json({"data": moved})
-    else:
+    elif canary is None or canary >= 100:
         say(f"back with: cozyctl rollback {moved[0]['owner']}/{moved[0]['endpoint']}" + (f" --tag {tag}" if tag != "prod" else ""))
     return 0
 
@@ -182,4 +207,6 @@ def _tag_path(tag: dict[str, Any]) -> str:
 
 
 def _tell(tag: dict[str, Any]) -> None:
-    print_line(f"{tag['owner']}/{tag['endpoint']}/{tag['function']}:{tag['tag']} is {tag['release_id']}")
+    candidate = tag.get("candidate")
+    share = f", and for {candidate['percent']:g}% of its runs {candidate['release_id']}" if candidate else ""
+    print_line(f"{tag['owner']}/{tag['endpoint']}/{tag['function']}:{tag['tag']} is {tag['release_id']}{share}")

@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from gen_orchestrator.domain.runs import MAX_ATTEMPTS
+from gen_orchestrator.domain.canary import Candidate, takes_part
+from gen_orchestrator.domain.runs import MAX_ATTEMPTS, Run
 from gen_orchestrator.domain.scaling import ScalingLimits
 from gen_orchestrator.domain.settings import FunctionSettings
 from gen_orchestrator.store.base import DamagedRowError, Release, ReleaseStore, Tag
@@ -97,6 +98,7 @@ class Registry:
         self._resolved: dict[tuple[str, str, str, str], Resolved] = {}
         for tag in store.tags():
             self._put(tag)
+        self._candidates = {(each.owner, each.endpoint, each.function, each.tag): each for each in store.candidates()}
 
     def resolve(self, owner: str, endpoint: str, function: str, tag: str) -> Resolved:
         """What a name means; `NotFoundError` names the part that is unknown and what is nearest to it."""
@@ -197,6 +199,9 @@ class Registry:
             now = self._tags.get((owner, endpoint), {}).get(function, {}).get(tag)
             if expected is not None and expected != (now.release_id if now else ""):
                 raise TagMovedError(now)
+            if (owner, endpoint, function, tag) in self._candidates:
+                self._store.drop_candidate(owner, endpoint, function, tag)
+                del self._candidates[owner, endpoint, function, tag]
             if now is not None and now.release_id == release_id:
                 return now
             moved = Tag(
@@ -214,8 +219,56 @@ class Registry:
             return moved
 
     def in_use(self) -> set[str]:
-        """Releases that a tag points at."""
-        return {tag.release_id for tag in self.tags()}
+        """Releases that a tag points at, or that are a tag's candidate."""
+        return {tag.release_id for tag in self.tags()} | {each.release_id for each in self.candidates()}
+
+    def candidate(self, owner: str, endpoint: str, function: str, tag: str) -> Candidate | None:
+        """The release that gets a share of this tag's runs."""
+        return self._candidates.get((owner, endpoint, function, tag))
+
+    def candidates(self, owner: str = "") -> list[Candidate]:
+        with self._lock:
+            return [each for _, each in sorted(self._candidates.items()) if owner in ("", each.owner)]
+
+    def set_candidate(self, tag: Tag, release_id: str, percent: float) -> Candidate:
+        """Give a release this share of the tag's runs from now on, in the place of an earlier candidate. `NotFoundError`, and
+        `TagMovedError` where the tag has moved meanwhile."""
+        place = tag.owner, tag.endpoint, tag.function, tag.tag
+        self.resolve(*place[:3], f"@{release_id}")
+        with self._lock:
+            now = self._tags.get(place[:2], {}).get(tag.function, {}).get(tag.tag)
+            if now != tag:
+                raise TagMovedError(now)
+            candidate = Candidate(
+                owner=tag.owner,
+                endpoint=tag.endpoint,
+                function=tag.function,
+                tag=tag.tag,
+                release_id=release_id,
+                percent=percent,
+                since=self._now_s(),
+            )
+            self._store.set_candidate(candidate)
+            self._candidates[place] = candidate
+            return candidate
+
+    def drop_candidate(self, candidate: Candidate) -> bool:
+        """Give all of the tag's runs to the tag's release again; False where this is not its candidate any more."""
+        place = candidate.owner, candidate.endpoint, candidate.function, candidate.tag
+        with self._lock:
+            if self._candidates.get(place) != candidate:
+                return False
+            self._store.drop_candidate(*place)
+            del self._candidates[place]
+            return True
+
+    def routed(self, resolved: Resolved, run: Run) -> Resolved:
+        """What a run of this tag is given to, by its id: the tag's release, or its candidate."""
+        candidate = self._candidates.get((run.owner, run.endpoint, run.function, resolved.tag)) if self._candidates else None
+        if candidate is None or not takes_part(run.id, candidate.percent):
+            return resolved
+        pinned = self.resolve(run.owner, run.endpoint, run.function, f"@{candidate.release_id}")
+        return msgspec.structs.replace(pinned, tag=resolved.tag)
 
     def _put(self, tag: Tag) -> None:
         functions = self._tags.setdefault((tag.owner, tag.endpoint), {})

@@ -10,6 +10,7 @@ from typing import Protocol
 import msgspec
 
 from gen_orchestrator.domain.access import AuditRow, Key
+from gen_orchestrator.domain.canary import Candidate
 from gen_orchestrator.domain.gates import GateResult, Golden
 from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.domain.secrets import StoredSecret
@@ -177,6 +178,18 @@ class ReleaseStore(Protocol):
 
     def tag_history(self, owner: str, endpoint: str, function: str, tag: str) -> list[Tag]:
         """Every target the tag has had, newest first."""
+        ...
+
+    def set_candidate(self, candidate: Candidate) -> None:
+        """Keep it in the place of the tag's earlier candidate."""
+        ...
+
+    def drop_candidate(self, owner: str, endpoint: str, function: str, tag: str) -> bool:
+        """Whether the tag had one."""
+        ...
+
+    def candidates(self) -> list[Candidate]:
+        """Of all tags, by owner, endpoint, function and tag."""
         ...
 
 

@@ -7,6 +7,7 @@ import msgspec
 
 from gen_orchestrator.domain import runs
 from gen_orchestrator.domain.access import AuditRow, Key
+from gen_orchestrator.domain.canary import Candidate
 from gen_orchestrator.domain.gates import GateResult, Golden
 from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.domain.secrets import StoredSecret
@@ -43,6 +44,7 @@ class MemoryStore:
         self._deliveries: dict[str, Delivery] = {}
         self._access_keys: dict[str, Key] = {}
         self._audit: dict[str, AuditRow] = {}
+        self._candidates: dict[tuple[str, str, str, str], Candidate] = {}
         self._goldens: dict[str, Golden] = {}
         self._results: dict[tuple[str, str, str, str], GateResult] = {}
         self._secrets: dict[tuple[str, str, str], list[StoredSecret]] = {}
@@ -189,6 +191,18 @@ class MemoryStore:
         with self._lock:
             found = [row for row in self._audit.values() if owner in ("", row.owner)]
         return sorted(found, key=lambda row: row.row_id, reverse=True)[:limit]
+
+    def set_candidate(self, candidate: Candidate) -> None:
+        with self._lock:
+            self._candidates[candidate.owner, candidate.endpoint, candidate.function, candidate.tag] = candidate
+
+    def drop_candidate(self, owner: str, endpoint: str, function: str, tag: str) -> bool:
+        with self._lock:
+            return self._candidates.pop((owner, endpoint, function, tag), None) is not None
+
+    def candidates(self) -> list[Candidate]:
+        with self._lock:
+            return [candidate for _, candidate in sorted(self._candidates.items())]
 
     def add_golden(self, golden: Golden) -> None:
         with self._lock:

@@ -66,6 +66,10 @@ STEPS: tuple[tuple[str, ...], ...] = (
         "create table secrets (owner text not null, endpoint text not null, name text not null, version integer not null, "
         "sealed {blob} not null, set_at {real} not null, set_by text not null, primary key (owner, endpoint, name, version))",
     ),
+    (
+        "create table candidates (owner text not null, endpoint text not null, function text not null, tag text not null, "
+        "release_id text not null, percent {real} not null, since {real} not null, primary key (owner, endpoint, function, tag))",
+    ),
 )
 
 

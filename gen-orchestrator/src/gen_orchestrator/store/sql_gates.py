@@ -6,11 +6,13 @@ from typing import Any
 
 import msgspec
 
+from gen_orchestrator.domain.canary import Candidate
 from gen_orchestrator.domain.gates import GateResult, Golden
 from gen_orchestrator.store.rows import checked, readable
 
 GOLDEN_COLUMNS = Golden.__struct_fields__
 RESULT_COLUMNS = GateResult.__struct_fields__
+CANDIDATE_COLUMNS = Candidate.__struct_fields__
 
 ADD_GOLDEN = f"insert into goldens ({', '.join(GOLDEN_COLUMNS)}) values ({', '.join('?' * len(GOLDEN_COLUMNS))}) on conflict do nothing"
 GOLDENS = (
@@ -24,6 +26,18 @@ SAVE_RESULT = (
     "on conflict (release_id, function, kind, subject) do update set passed = excluded.passed, detail = excluded.detail, at = excluded.at"
 )
 RESULTS = f"select {', '.join(RESULT_COLUMNS)} from gate_results where release_id = ? order by kind, function, subject"
+
+SET_CANDIDATE = (
+    f"insert into candidates ({', '.join(CANDIDATE_COLUMNS)}) values ({', '.join('?' * len(CANDIDATE_COLUMNS))}) "
+    "on conflict (owner, endpoint, function, tag) do update set release_id = excluded.release_id, percent = excluded.percent, "
+    "since = excluded.since"
+)
+DROP_CANDIDATE = "delete from candidates where owner = ? and endpoint = ? and function = ? and tag = ?"
+CANDIDATES = f"select {', '.join(CANDIDATE_COLUMNS)} from candidates order by owner, endpoint, function, tag"
+
+
+def candidate_of(row: Sequence[Any]) -> Candidate:
+    return Candidate(**dict(zip(CANDIDATE_COLUMNS, row, strict=True)))
 
 
 def golden_row(golden: Golden) -> tuple[Any, ...]:

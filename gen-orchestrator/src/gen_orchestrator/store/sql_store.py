@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from gen_orchestrator.domain.access import AuditRow, Key
+from gen_orchestrator.domain.canary import Candidate
 from gen_orchestrator.domain.gates import GateResult, Golden
 from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.domain.secrets import StoredSecret
@@ -132,6 +133,15 @@ class SqlStore(ABC):
 
     def audit(self, owner: str, limit: int) -> list[AuditRow]:
         return self._all(sql.audit_of, sql.AUDIT, (owner, owner, limit))
+
+    def set_candidate(self, candidate: Candidate) -> None:
+        self._change(sql_gates.SET_CANDIDATE, msgspec.structs.astuple(candidate))
+
+    def drop_candidate(self, owner: str, endpoint: str, function: str, tag: str) -> bool:
+        return self._change(sql_gates.DROP_CANDIDATE, (owner, endpoint, function, tag))
+
+    def candidates(self) -> list[Candidate]:
+        return [sql_gates.candidate_of(row) for row in self._read(sql_gates.CANDIDATES)]
 
     def add_golden(self, golden: Golden) -> None:
         self._change(sql_gates.ADD_GOLDEN, sql_gates.golden_row(golden))

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from gen_orchestrator.store.sql import AUDIT_COLUMNS, KEY_COLUMNS, RUN_COLUMNS, SECRET_COLUMNS
-from gen_orchestrator.store.sql_gates import GOLDEN_COLUMNS, RESULT_COLUMNS
+from gen_orchestrator.store.sql_gates import CANDIDATE_COLUMNS, GOLDEN_COLUMNS, RESULT_COLUMNS
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -60,6 +60,7 @@ TABLES = (
     Table("goldens", GOLDEN_COLUMNS, frozenset({"input", "output"})),
     Table("gate_results", RESULT_COLUMNS, frozenset({"detail"})),
     Table("secrets", SECRET_COLUMNS, frozenset({"sealed"})),
+    Table("candidates", CANDIDATE_COLUMNS),
 )
 IS_EMPTY = "select (select count(*) from runs) + (select count(*) from releases)"
 NO_LEASE = "update leader set lease_until = 0"

@@ -1,0 +1,103 @@
+"""Watches canaries: the last runs of a candidate beside those of the tag's release, and drops a candidate that is worse.
+
+Candidates are in the store; the windows of last runs are not. After a restart a canary goes on, and is judged by the runs from then on.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+
+from gen_orchestrator.auth.keys import Keys
+from gen_orchestrator.domain import canary
+from gen_orchestrator.domain.access import ALL_OWNERS, Caller
+from gen_orchestrator.domain.canary import Candidate, Ended
+from gen_orchestrator.domain.gates import GateResult
+from gen_orchestrator.domain.runs import Run
+from gen_orchestrator.hub.registry import Registry
+from gen_orchestrator.store.base import GateStore, StoreError
+from gen_worker.log import Log
+
+_ITSELF = Caller(ALL_OWNERS, (), "gate:canary")
+MAX_DROPPED = 100  # that are told of
+
+
+class Canaries:
+    """Of one leader. `dropped`: which candidate was taken from which tag, and why, newest last. `on_dropped` is called after each."""
+
+    def __init__(
+        self, registry: Registry, store: GateStore, keys: Keys, now_s: Callable[[], float], log: Log, on_dropped: Callable[[], None]
+    ) -> None:
+        self._registry = registry
+        self._store = store
+        self._keys = keys
+        self._now_s = now_s
+        self._log = log
+        self._on_dropped = on_dropped
+        self._windows: dict[Candidate, tuple[deque[Ended], deque[Ended]]] = {}
+        self._dropping: set[asyncio.Task[None]] = set()
+        self.dropped: dict[tuple[str, str], str] = {}  # (owner, owner/endpoint/function:tag) -> what was dropped, and why
+
+    def ended(self, run: Run) -> None:
+        """A run is over."""
+        candidate = self._registry.candidate(run.owner, run.endpoint, run.function, run.tag)
+        if candidate is None or run.created_at < candidate.since:
+            return
+        counted = canary.ended(run)
+        if counted is None:
+            return
+        mine, other = self._window(candidate)
+        if run.release_id != candidate.release_id:
+            other.append(counted)
+            return
+        mine.append(counted)
+        why = canary.verdict(mine, other)
+        if why:
+            self._windows.pop(candidate)
+            task = asyncio.get_running_loop().create_task(self._drop(candidate, why, len(mine)), name="canary-drop")
+            self._dropping.add(task)
+            task.add_done_callback(self._dropping.discard)
+
+    def _window(self, candidate: Candidate) -> tuple[deque[Ended], deque[Ended]]:
+        found = self._windows.get(candidate)
+        if found is None:
+            current = set(self._registry.candidates())
+            for gone in [each for each in self._windows if each not in current]:
+                del self._windows[gone]
+            found = self._windows[candidate] = (deque(maxlen=canary.WINDOW), deque(maxlen=canary.WINDOW))
+        return found
+
+    async def _drop(self, candidate: Candidate, why: str, runs: int) -> None:
+        ref = f"{candidate.owner}/{candidate.endpoint}/{candidate.function}:{candidate.tag}"
+        result = GateResult(
+            release_id=candidate.release_id,
+            function=candidate.function,
+            kind="canary",
+            subject=candidate.tag,
+            owner=candidate.owner,
+            passed=False,
+            detail=msgspec.json.encode({"error": why, "percent": candidate.percent, "runs": runs}),
+            at=self._now_s(),
+        )
+
+        def drop() -> bool:
+            if not self._registry.drop_candidate(candidate):
+                return False
+            self._store.save_results([result])
+            subject = f"{candidate.endpoint}/{candidate.function}:{candidate.tag}"
+            self._keys.note(_ITSELF, candidate.owner, "canary.dropped", subject, f"{candidate.release_id}: {why}")
+            return True
+
+        try:
+            is_dropped = await asyncio.to_thread(drop)
+        except StoreError as exc:  # the next runs of the candidate say the same, and it is tried again
+            self._log.warning("canary.not_dropped", ref=ref, release_id=candidate.release_id, error=str(exc))
+            return
+        if is_dropped:
+            self._log.warning("canary.dropped", ref=ref, release_id=candidate.release_id, why=why)
+            self.dropped.pop((candidate.owner, ref), None)
+            self.dropped[candidate.owner, ref] = f"{candidate.release_id} was dropped: {why}"
+            if len(self.dropped) > MAX_DROPPED:
+                del self.dropped[next(iter(self.dropped))]
+            self._on_dropped()
