@@ -207,7 +207,7 @@ class Term:
         uploads = Uploads(settings.data / "uploads", blobs, limits, clock.unix_s)
         waits = Waits(self.pool, clock, lambda release_id: self.keeper.failures.get(release_id, ""))
         runs = RunRoutes(self.registry, self.dispatcher, store, RunStreams(store, files), receivers, waits, files)
-        self._canaries = Canaries(self.registry, store, keys, clock.unix_s, log, self._on_tag_moved)
+        self._canaries = Canaries(self.registry, store, keys, fitness.paused, clock.unix_s, log, self._on_tag_moved)
         admin = AdminRoutes(self.registry, self.dispatcher, self.pool, metrics, fitness, self.keeper.failures, self._canaries.dropped)
         goldens = Goldens(self.registry, self.dispatcher, store, fitness.paused, clock.unix_s)
         releases = ReleaseRoutes(self.registry, keys, goldens, self._prepare, self._tag_moved)

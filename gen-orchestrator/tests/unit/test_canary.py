@@ -1,10 +1,23 @@
 """Canaries: which runs take part, and when a candidate is worse."""
 
+import asyncio
+import io
+import time
+
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import eventually
 
+from gen_orchestrator.auth.keys import Keys
 from gen_orchestrator.domain.canary import MIN_RUNS, Ended, takes_part, verdict
+from gen_orchestrator.domain.runs import Run, RunState
+from gen_orchestrator.gates.canary import Canaries
+from gen_orchestrator.hub.registry import Registry
+from gen_orchestrator.store.memory import MemoryStore
+from gen_worker.contract.manifest import FunctionEntry, Manifest
+from gen_worker.log import Log
 
 RUNS = st.lists(st.builds(Ended, st.booleans(), st.floats(0, 1000)), max_size=60)
 GOOD, BAD = Ended(False, 1.0), Ended(True, 1.0)
@@ -55,3 +68,87 @@ def test_what_is_worse(mine: list[Ended], other: list[Ended], word: str) -> None
     found = verdict(mine, other)
     assert word in found
     assert bool(found) == bool(word)
+
+
+class Platform:
+    """A tag that points at one release, and has another as its candidate."""
+
+    def __init__(self) -> None:
+        self.store = MemoryStore(time.time)
+        self.registry = Registry(self.store)
+        functions = (FunctionEntry(name="draw", python_name="draw", module="m"),)
+        manifest = msgspec.json.encode(Manifest(endpoint_name="e", functions=functions))
+        self.old, self.new = (self.registry.add("ann", manifest, source).release_id for source in ("/one", "/two"))
+        tag = self.registry.move("ann", "e", "draw", "prod", self.old)
+        self.candidate = self.registry.set_candidate(tag, self.new, 50)
+        self.paused: dict[str, str] = {}
+        self.told: list[str] = []
+        keys = Keys(self.store, time.time)
+        log = Log(io.StringIO())
+        self.canaries = Canaries(self.registry, self.store, keys, self.paused, time.time, log, lambda: self.told.append("dropped"))
+
+    def run(self, run_id: str, state: RunState = RunState.SUCCEEDED) -> Run:
+        """A run of the tag that has ended, on the release that its id says."""
+        now = time.time()
+        run = Run(
+            id=run_id, owner="ann", endpoint="e", function="draw", tag="prod", release_id="", payload=b"", created_at=now, state=state,
+            started_at=now, finished_at=now + 1,
+        )  # fmt: skip
+        routed = self.registry.routed(self.registry.resolve("ann", "e", "draw", "prod"), run)
+        assert routed.tag == "prod"
+        return msgspec.structs.replace(run, release_id=routed.release_id)
+
+    @property
+    def has_candidate(self) -> bool:
+        return self.registry.candidate("ann", "e", "draw", "prod") is not None
+
+
+MINE, OTHERS = ([each for each in map(str, range(200)) if takes_part(each, 50) == wanted] for wanted in (True, False))
+
+
+def test_a_candidate_that_no_worker_runs_is_dropped() -> None:
+    async def scenario() -> None:
+        platform = Platform()
+        platform.canaries.ended(platform.run(OTHERS[0]))
+        assert platform.has_candidate
+        platform.paused[platform.new] = "its workers crash"
+        platform.canaries.ended(platform.run(OTHERS[1]))  # it is of the tag's release: of the candidate none ends
+        await eventually(lambda: platform.told)
+        assert not platform.has_candidate
+        assert platform.store.candidates() == []
+        (result,) = platform.store.results(platform.new)
+        assert (result.kind, result.passed, b"its workers crash" in result.detail) == ("canary", False, True)
+        (row,) = platform.store.audit("ann", 9)
+        assert (row.action, row.actor) == ("canary.dropped", "gate:canary")
+        assert platform.run(MINE[0]).release_id == platform.old
+
+    asyncio.run(scenario())
+
+
+def test_a_candidate_is_judged_by_its_own_runs_alone() -> None:
+    async def scenario() -> None:
+        platform = Platform()
+        for run_id in OTHERS:
+            platform.canaries.ended(platform.run(run_id))
+        for run_id in MINE[:50]:
+            platform.canaries.ended(platform.run(run_id, RunState.CANCELED))
+        for run_id in MINE[: MIN_RUNS - 1]:
+            platform.canaries.ended(platform.run(run_id, RunState.FAILED))
+        earlier = msgspec.structs.replace(platform.run(MINE[0], RunState.FAILED), created_at=1.0)
+        platform.canaries.ended(earlier)
+        assert platform.has_candidate
+        platform.canaries.ended(platform.run(MINE[MIN_RUNS], RunState.FAILED))
+        await eventually(lambda: platform.told)
+        assert not platform.has_candidate
+
+    asyncio.run(scenario())
+
+
+def test_what_moves_the_tag_ends_the_canary() -> None:
+    for target in ("new", "old"):
+        platform = Platform()
+        platform.registry.move("ann", "e", "draw", "prod", getattr(platform, target))
+        assert not platform.has_candidate
+        assert Registry(platform.store).candidates() == []
+    assert platform.new not in platform.registry.in_use()
+    assert not platform.registry.drop_candidate(platform.candidate)

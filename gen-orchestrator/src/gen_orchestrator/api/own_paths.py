@@ -125,7 +125,7 @@ _GOLDEN = _object(
 _GATE_RESULT = _object(
     "kind function subject passed at detail",
     **dict.fromkeys(("function", "subject"), _TEXT),
-    kind={"type": "string", "enum": ["golden", "canary", "shadow"]},
+    kind={"type": "string", "enum": ["golden", "canary"]},
     passed={"type": "boolean"},
     at={"type": "number"},
     detail={"type": "object"},

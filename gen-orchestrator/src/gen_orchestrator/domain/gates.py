@@ -11,7 +11,7 @@ from gen_orchestrator.domain.comparison import Difference, differences
 from gen_orchestrator.domain.runs import Run, RunState
 from gen_worker.errors import FieldError
 
-GateKind = Literal["golden", "canary", "shadow"]
+GateKind = Literal["golden", "canary"]
 MAX_SHOWN = 20  # differences that a result keeps
 
 
@@ -31,7 +31,7 @@ class Golden(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GateResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The latest word of one gate on a function of a release. `subject` is the golden request's id, or the tag of a canary or a shadow;
+    """The latest word of one gate on a function of a release. `subject` is the golden request's id, or the tag of a canary;
     `detail` is JSON: a `GoldenDetail` for a golden request."""
 
     release_id: str

@@ -5,7 +5,7 @@ Candidates are in the store; the windows of last runs are not. After a restart a
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -24,11 +24,20 @@ MAX_DROPPED = 100  # that are told of
 
 
 class Canaries:
-    """Of one leader. `dropped`: which candidate was taken from which tag, and why, newest last. `on_dropped` is called after each."""
+    """Of one leader. `paused`: releases that get no worker, and why: such a candidate is dropped, too. `dropped`: which candidate was taken
+    from which tag, and why, newest last. `on_dropped` is called after each."""
 
     def __init__(
-        self, registry: Registry, store: GateStore, keys: Keys, now_s: Callable[[], float], log: Log, on_dropped: Callable[[], None]
+        self,
+        registry: Registry,
+        store: GateStore,
+        keys: Keys,
+        paused: Mapping[str, str],
+        now_s: Callable[[], float],
+        log: Log,
+        on_dropped: Callable[[], None],
     ) -> None:
+        self._paused = paused
         self._registry = registry
         self._store = store
         self._keys = keys
@@ -48,11 +57,11 @@ class Canaries:
         if counted is None:
             return
         mine, other = self._window(candidate)
-        if run.release_id != candidate.release_id:
-            other.append(counted)
-            return
-        mine.append(counted)
-        why = canary.verdict(mine, other)
+        (mine if run.release_id == candidate.release_id else other).append(counted)
+        if candidate.release_id in self._paused:  # its runs do not end: those of the tag's release are what brings us here
+            why = f"no worker runs it: {self._paused[candidate.release_id]}"
+        else:
+            why = canary.verdict(mine, other)
         if why:
             self._windows.pop(candidate)
             task = asyncio.get_running_loop().create_task(self._drop(candidate, why, len(mine)), name="canary-drop")
