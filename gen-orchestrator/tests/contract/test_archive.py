@@ -8,7 +8,8 @@ from pathlib import Path
 
 import apsw
 import pytest
-from test_store import A_CANDIDATE, A_GOLDEN, A_RESULT, SUCCESS, a_run, lead
+from test_gate_store import A_CANDIDATE, A_GOLDEN, A_RESULT
+from test_store import SUCCESS, a_run, lead
 
 from gen_orchestrator.domain.access import AuditRow, Key
 from gen_orchestrator.domain.secrets import StoredSecret

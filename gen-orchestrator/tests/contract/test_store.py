@@ -9,8 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gen_orchestrator.domain.access import AuditRow, Key
-from gen_orchestrator.domain.canary import Candidate
-from gen_orchestrator.domain.gates import GateResult, Golden
 from gen_orchestrator.domain.runs import CANCELED_ERROR, Ending, Run, RunError, RunState
 from gen_orchestrator.domain.webhooks import Delivery, Try
 from gen_orchestrator.store.base import DeposedError, Leader, OldRun, Release, RunFilter, Store, Tag
@@ -28,15 +26,6 @@ from gen_orchestrator.store.ops import (
     Refused,
     RequestCancel,
     Requeue,
-)
-
-A_GOLDEN = Golden(
-    golden_id="g1", owner="ann", endpoint="pictures", function="draw", run_id="r1", input=b"\x81\xa1p\xc4\x01\xff", output=b'{"a":1}',
-    tolerance=0.25, created_at=5.0,
-)  # fmt: skip
-A_CANDIDATE = Candidate(owner="ann", endpoint="pictures", function="draw", tag="prod", release_id="rel-2", percent=12.5, since=7.0)
-A_RESULT = GateResult(
-    release_id="rel-1", function="draw", kind="golden", subject="g1", owner="ann", passed=False, detail=b'{"error":"no"}', at=6.0
 )
 
 
@@ -360,49 +349,3 @@ def test_any_operations_do_the_same_everywhere(store: Store, batches: Sequence[S
         assert store.apply(leader.epoch, batch) == model.apply(own.epoch, batch)
     for run_id in ("r1", "r2"):
         assert store.get(run_id) == model.get(run_id)
-
-
-def test_golden_requests_are_kept_until_they_are_removed(store: Store, make_store: Callable[[], Store]) -> None:
-    later = msgspec.structs.replace(A_GOLDEN, golden_id="g0", created_at=9.0)
-    other = msgspec.structs.replace(A_GOLDEN, golden_id="g2", owner="bob", endpoint="texts")
-    for each in (later, A_GOLDEN, other, msgspec.structs.replace(A_GOLDEN, tolerance=1.0)):
-        store.add_golden(each)
-    again = make_store()
-    assert again.goldens("ann") == again.goldens("ann", "pictures") == [A_GOLDEN, later]
-    assert again.goldens() == [A_GOLDEN, other, later]
-    assert again.goldens("ann", "texts") == []
-    assert (again.remove_golden("g1"), again.remove_golden("g1"), again.goldens("ann")) == (True, False, [later])
-
-
-def test_the_run_of_a_golden_request_is_not_old(store: Store) -> None:
-    epoch = lead(store).epoch
-    for run_id in ("r1", "r2"):
-        store.apply(epoch, [Accept(a_run(run_id)), Lease(run_id, 1, "w1", 1.0), Finish(run_id, 1, SUCCESS)])
-    store.add_golden(A_GOLDEN)
-    assert store.old_runs(1e12, 9) == [OldRun("r2", "ann")]
-    store.remove_golden("g1")
-    assert store.old_runs(1e12, 9) == [OldRun("r1", "ann"), OldRun("r2", "ann")]
-
-
-def test_the_latest_result_of_a_gate_stands(store: Store, make_store: Callable[[], Store]) -> None:
-    passed = msgspec.structs.replace(A_RESULT, passed=True, detail=b"{}", at=7.0)
-    canary = msgspec.structs.replace(A_RESULT, kind="canary", subject="prod")
-    store.save_results([A_RESULT, canary, msgspec.structs.replace(A_RESULT, release_id="rel-2")])
-    store.save_results([passed])
-    store.save_results([])
-    again = make_store()
-    assert again.results("rel-1") == [canary, passed]
-    again.add_golden(A_GOLDEN)
-    again.remove_golden("g1")
-    assert (again.results("rel-1"), again.results("rel-2")) == ([canary], [])
-
-
-def test_a_tag_has_one_candidate(store: Store, make_store: Callable[[], Store]) -> None:
-    other = msgspec.structs.replace(A_CANDIDATE, tag="dev")
-    more = msgspec.structs.replace(A_CANDIDATE, release_id="rel-3", percent=50.0, since=8.0)
-    for each in (A_CANDIDATE, other, more):
-        store.set_candidate(each)
-    again = make_store()
-    assert again.candidates() == [other, more]
-    place = ("ann", "pictures", "draw", "prod")
-    assert (again.drop_candidate(*place), again.drop_candidate(*place), again.candidates()) == (True, False, [other])
