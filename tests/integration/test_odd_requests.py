@@ -231,6 +231,18 @@ def test_queries_that_mean_nothing_are_refused_with_what_is_meant(runner: Runner
     assert runner.http.get("/v1/runs", params={"cursor": "gone"}).status_code == 400
     run_id = runner.run("echo").json()["run_id"]
     assert runner.http.get(f"/v1/runs/{run_id}", params={"wait": "²"}).status_code == 400
+    for method, path, said in (
+        ("GET", "/v1/runs?sttus=failed", "unknown query parameter 'sttus'. Did you mean 'status'? Known here: cursor, function, status"),
+        ("GET", "/v1/runs?limit=1", "unknown query parameter 'limit'. Known here: cursor, function, status"),
+        ("GET", "/v1/status?verbose", "unknown query parameter 'verbose'. This route takes none"),
+        ("HEAD", "/v1/runs?status=failed", ""),
+        ("POST", "/v1/run/echo?event=all", "unknown query parameter 'event'. Did you mean 'events'? Known here: events"),
+        ("POST", "/v1/models/load?model_id=a", "unknown query parameter 'model_id'. This route takes none"),
+    ):
+        answer = runner.http.request(method, path, json={} if method == "POST" else None)
+        assert (answer.status_code, said) == ((400, answer.json()["detail"]) if said else (200, "")), path
+    for path in ("/livez?t=1", "/docs?from=mail"):
+        assert runner.http.get(path).status_code == 200
 
 
 def test_a_stream_as_plain_json_is_the_list_of_its_outputs(runner: Runner) -> None:

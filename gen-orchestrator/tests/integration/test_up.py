@@ -182,6 +182,9 @@ def test_wrong_requests_say_what_is_wrong(platform: PlatformProcess) -> None:
         answer = platform.http.post("/v1/local/probe/echo", content=body)
         assert (answer.status_code, word in answer.json()["detail"]) == (400, True), answer.text
     assert platform.http.get("/v1/runs", params={"status": "runing"}).status_code == 400
+    misspelt = platform.http.get("/v1/runs", params={"sttus": "failed"})
+    assert (misspelt.status_code, "Did you mean 'status'?" in misspelt.json()["detail"]) == (400, True), misspelt.text
+    assert platform.http.post("/v1/local/probe/echo?wait=1", json={}).status_code == 400
     assert platform.http.get("/v1/runs/nothing").status_code == 404
     assert platform.http.get("/v1/runs/x", params={"wait": "-1"}).status_code in (400, 404)
 

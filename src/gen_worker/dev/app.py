@@ -25,7 +25,7 @@ from gen_worker.dev.serving import Serving
 from gen_worker.execution.admission import Admission
 from gen_worker.execution.build import ExecutionSettings, build_execution
 from gen_worker.files.local_outputs import LocalOutputs
-from gen_worker.http.asgi import Endpoint, Request, RequestError, Shortcut, build_router
+from gen_worker.http.asgi import Endpoint, Handler, Request, RequestError, Shortcut, build_router
 from gen_worker.http.event_log import Reader
 from gen_worker.http.files import send_file
 from gen_worker.http.headers import matches_etag
@@ -33,6 +33,7 @@ from gen_worker.http.hosts import HostPolicy
 from gen_worker.http.openapi import openapi_document
 from gen_worker.http.page import Page
 from gen_worker.http.problems import PROBLEM_JSON, problem
+from gen_worker.http.queries import names_in, only_known, only_with
 from gen_worker.http.sse import last_event_id
 from gen_worker.log import Log
 from gen_worker.project.manifest import function_entry
@@ -56,6 +57,9 @@ class DevConfig(msgspec.Struct, frozen=True, kw_only=True):
     endpoint_name: str = ""
     hosts: HostPolicy = HostPolicy()
     talks: bool = False  # a line for each run and each refused request
+
+
+RUN_QUERY = ("events",)
 
 
 class DevApp:
@@ -87,7 +91,7 @@ class DevApp:
         self._log = log
         self._began_s = time.monotonic()
         self.adopt(config.functions, config.models_by_function)
-        run = Endpoint(self._invoker.run, self._on_error, config.hosts)
+        run = Endpoint(only_with(RUN_QUERY, self._invoker.run), self._on_error, config.hosts)
         self._routes = Shortcut("POST", "/v1/run/", "function", run, self._router())
 
     def asgi(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
@@ -121,31 +125,29 @@ class DevApp:
 
     def _router(self) -> Router:
         page = Page(PLAYGROUND, "Functions")
-        return build_router(
-            [
-                ("POST", "/v1/run/{function}", self._invoker.run),
-                ("POST", "/v1/warmup/{function}", self._invoker.warm_up),
-                ("GET", "/v1/realtime/{function}", self._realtime.open),
-                ("GET", "/v1/runs", self._list_runs),
-                ("GET", "/v1/runs/{run_id}", self._get_run),
-                ("GET", "/v1/runs/{run_id}/events", self._follow_run),
-                ("POST", "/v1/runs/{run_id}/cancel", self._cancel_run),
-                ("GET", "/v1/files/{ref:path}", self._get_file),
-                ("GET", "/v1/status", self._status),
-                ("GET", "/v1/models/status", self._model_routes.status),
-                ("POST", "/v1/models/prefetch", self._model_routes.prefetch),
-                ("POST", "/v1/models/load", self._model_routes.load),
-                ("POST", "/v1/models/unload", self._model_routes.unload),
-                ("GET", "/livez", self._livez),
-                ("GET", "/readyz", self._readyz),
-                ("GET", "/openapi.json", self._get_openapi),
-                ("GET", "/", page.answer),
-                ("GET", "/docs", page.answer),
-                ("GET", "/docs/{name}", page.answer),
-            ],
-            self._on_error,
-            self._config.hosts,
-        )
+        known = {**names_in(own_routes()), ("POST", "/v1/run/{function}"): RUN_QUERY, ("POST", "/v1/warmup/{function}"): RUN_QUERY}
+        routes: list[tuple[str, str, Handler]] = [
+            ("POST", "/v1/run/{function}", self._invoker.run),
+            ("POST", "/v1/warmup/{function}", self._invoker.warm_up),
+            ("GET", "/v1/realtime/{function}", self._realtime.open),
+            ("GET", "/v1/runs", self._list_runs),
+            ("GET", "/v1/runs/{run_id}", self._get_run),
+            ("GET", "/v1/runs/{run_id}/events", self._follow_run),
+            ("POST", "/v1/runs/{run_id}/cancel", self._cancel_run),
+            ("GET", "/v1/files/{ref:path}", self._get_file),
+            ("GET", "/v1/status", self._status),
+            ("GET", "/v1/models/status", self._model_routes.status),
+            ("POST", "/v1/models/prefetch", self._model_routes.prefetch),
+            ("POST", "/v1/models/load", self._model_routes.load),
+            ("POST", "/v1/models/unload", self._model_routes.unload),
+            ("GET", "/livez", self._livez),
+            ("GET", "/readyz", self._readyz),
+            ("GET", "/openapi.json", self._get_openapi),
+            ("GET", "/", page.answer),
+            ("GET", "/docs", page.answer),
+            ("GET", "/docs/{name}", page.answer),
+        ]
+        return build_router(only_known(routes, known), self._on_error, self._config.hosts)
 
     async def _status(self, request: Request) -> None:
         body = {

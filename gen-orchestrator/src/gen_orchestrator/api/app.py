@@ -16,6 +16,7 @@ from gen_orchestrator.api.exports import ExportRoutes
 from gen_orchestrator.api.files import FileRoutes
 from gen_orchestrator.api.gates import GateRoutes
 from gen_orchestrator.api.models import ModelRoutes
+from gen_orchestrator.api.own_paths import own_paths
 from gen_orchestrator.api.redeliveries import RedeliveryRoutes
 from gen_orchestrator.api.releases import ReleaseRoutes
 from gen_orchestrator.api.run_list import RunList
@@ -29,6 +30,7 @@ from gen_worker.http.asgi import Endpoint, Handler, Request, RequestError, build
 from gen_worker.http.hosts import HostPolicy
 from gen_worker.http.page import Page
 from gen_worker.http.problems import PROBLEM_JSON, problem
+from gen_worker.http.queries import names_in, only_known, only_with
 from gen_worker.log import Log
 
 OF_FUNCTIONS = "/v1/{owner}/{endpoint}/{function}"
@@ -113,7 +115,7 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
     page = Page(CONSOLE, "Platform")
     runs, files, workers, admin = rooms.runs, rooms.files, rooms.workers, rooms.admin
     releases, builds, models, keys = rooms.releases, rooms.builds, rooms.models, rooms.keys
-    invoke = guard("invoke", runs.invoke)
+    invoke = only_with((), guard("invoke", runs.invoke))
     asked: Sequence[tuple[Scope | None, str, str, Handler]] = [
         ("invoke", "GET", "/v1/runs", rooms.run_list.list),
         ("invoke", "GET", "/v1/runs/{run_id}", runs.get),
@@ -195,7 +197,10 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         *plain,
         ("POST", OF_FUNCTIONS, invoke),  # the last: other paths look like it
     ]
-    return _Front(Endpoint(invoke, on_error, hosts), build_router(routes, on_error, hosts, {OF_FUNCTIONS: RESERVED}))
+    return _Front(
+        Endpoint(invoke, on_error, hosts),
+        build_router(only_known(routes, names_in(own_paths())), on_error, hosts, {OF_FUNCTIONS: RESERVED}),
+    )
 
 
 def _of_public_cozyctl(deploys: DeployRoutes) -> list[tuple[Scope | None, str, str, Handler]]:

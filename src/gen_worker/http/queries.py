@@ -1,0 +1,44 @@
+"""Which names a route's query may have: any other is refused, since it was meant to do something and would be ignored."""
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from gen_worker.http.asgi import Handler, Request, RequestError
+from gen_worker.names import did_you_mean
+
+Known = Mapping[tuple[str, str], Collection[str]]  # by method and path
+
+
+def names_in(paths: Mapping[str, Mapping[str, Any]]) -> Known:
+    """The query names of the routes of an OpenAPI document, by method and path."""
+    return {
+        (method.upper(), path): [each["name"] for each in operation.get("parameters", ()) if each["in"] == "query"]
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+        if path.startswith("/v1/")  # probes and pages are asked for with anything
+    }
+
+
+def only_known(routes: Sequence[tuple[str, str, Handler]], known: Known) -> list[tuple[str, str, Handler]]:
+    """The routes, those that `known` lists with their queries checked."""
+    return [
+        (method, path, only_with(known[method, path], handler) if (method, path) in known else handler) for method, path, handler in routes
+    ]
+
+
+def only_with(names: Collection[str], handler: Handler) -> Callable[[Request], Awaitable[None]]:
+    """The handler, for requests whose query has no other names; `RequestError` 400 with what was meant."""
+
+    def checked(request: Request) -> Awaitable[None]:
+        if request.scope["query_string"]:  # hardly ever: this stands before the busiest route
+            _check(request, names)
+        return handler(request)
+
+    return checked
+
+
+def _check(request: Request, names: Collection[str]) -> None:
+    for name in request.query():
+        if name not in names:
+            takes = f"Known here: {', '.join(sorted(names))}" if names else "This route takes none"
+            raise RequestError(400, "validation", f"unknown query parameter {name[:40]!r}.{did_you_mean(name[:40], names)} {takes}")
