@@ -16,6 +16,8 @@ from gen_worker.refs import CozyRef, HuggingFaceRef, ModelSpec, canonical_ref, p
         ("-a.", "a"),
         ("naïve", "na-ve"),
         ("x" * 200, "x" * 128),
+        ("x" * 127 + "_y", "x" * 127),  # a dash where it is cut off
+        ("_" + "x" * 130, "x" * 128),  # what is trimmed in front takes no room
     ],
 )
 def test_slugs(name: str, slug: str) -> None:

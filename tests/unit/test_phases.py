@@ -1,5 +1,6 @@
 """What the metrics of a run tell: steps, sizes and times of its payload, where they are numbers that can be told."""
 
+import resource
 import sys
 import types
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from gen_worker.content.disk import mount_of
 from gen_worker.events import METRICS_FETCH, METRICS_GPU_LOAD, METRICS_INFERENCE, METRICS_RUN, Milliseconds, RunMetrics, RunModel
-from gen_worker.execution.phases import MAX_NUMBER, run_metrics, utc_now
+from gen_worker.execution.phases import MAX_NUMBER, _peak_ram_bytes, run_metrics, utc_now
 from gen_worker.residency.manager import ModelUse
 
 NAN, INF = float("nan"), float("inf")
@@ -136,3 +137,10 @@ def test_peak_memory_of_a_gpu_that_torch_has_touched(
     assert summary(Picture()).peak_vram_bytes == peak
     monkeypatch.delitem(sys.modules, "torch")
     assert summary(Picture()).peak_vram_bytes is None
+
+
+@pytest.mark.parametrize(("platform", "unit_bytes"), [("linux", 1024), ("darwin", 1)])
+def test_peak_memory_is_in_bytes_on_every_system(monkeypatch: pytest.MonkeyPatch, platform: str, unit_bytes: int) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert before * unit_bytes <= _peak_ram_bytes() <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit_bytes

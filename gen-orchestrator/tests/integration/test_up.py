@@ -172,7 +172,7 @@ def test_unknown_names_get_the_nearest(platform: PlatformProcess) -> None:
 
 def test_wrong_requests_say_what_is_wrong(platform: PlatformProcess) -> None:
     for body, word in (
-        (b"{", "JSON"), (b"[1]", "list"), (b'{"payload": 5}', "payload is a number"), (b'{"payload": {}, "priorty": "low"}', "priority"),
+        (b"{", "JSON"), (b"[1]", "list"), (b'{"payload": [5]}', "payload is a list"), (b'{"payload": {}, "priorty": "low"}', "priority"),
         (b'{"payload": {}, "timeout_s": -1}', "timeout_s"), (b'{"payload": {}, "priority": "hi"}', "high"), (b"[" * 100_000, "nested"),
         (b"\xff", "JSON"), (b'{"payload": {"text": "a", "a/b": [1, 36893488147419103232]}}', "/a~1b/1"),
         (b'{"payload": {}, "timeout_s": 1e400}', "out of range"), (b'{"payload": {}, "timeout_s": "1"}', "timeout_s"),
