@@ -32,6 +32,7 @@ from gen_worker.transport.grpc_server import RejectError
 from gen_worker.transport.memory import MemoryStream
 
 TRUSTED_AFTER_S = 10.0
+LOOKS_EVERY_S = 60.0
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +54,7 @@ class Node:
         self.writer = UnsureWriter(world, leader.epoch)
         self.pool = Pool()
         log = Log(SilentStream())  # type: ignore[arg-type]
-        fitness = Fitness(clock.now_s, log, asyncio.Event())
+        fitness = self.fitness = Fitness(clock.now_s, log, asyncio.Event())
         parts: Any = (self.writer, self.pool, clock, Random(world.random.random()), log, lambda run: ("", ""), fitness)
         self.dispatcher = Dispatcher(*parts)
         self.gateway = Gateway(Tokens(), self.pool, self.dispatcher, fitness, clock, log, owner_of=lambda _: OWNER)  # type: ignore[arg-type]
@@ -170,7 +171,7 @@ class World:
         for worker in self.workers:
             if worker.frozen_until_s < 1e9:
                 worker.frozen_until_s = min(worker.frozen_until_s, self.loop.time())
-        done, late = await asyncio.wait(clients, timeout=self.settings.settle_s)
+        done, late = await self._settle(clients)
         for client in done:
             client.result()
         self.watch.judge(self.store, unanswered=len(late))
@@ -178,6 +179,17 @@ class World:
             task.cancel()
         assert self.node is not None
         await self.node.die()
+
+    async def _settle(self, clients: list["asyncio.Future[None]"]) -> tuple[set["asyncio.Future[None]"], set["asyncio.Future[None]"]]:
+        """Wait for the clients. An operator looks now and then, and lets a release go on that was paused for its crashes."""
+        until_s = self.loop.time() + self.settings.settle_s
+        while True:
+            done, late = await asyncio.wait(clients, timeout=LOOKS_EVERY_S)
+            if not late or self.loop.time() >= until_s:
+                return done, late
+            assert self.node is not None
+            if self.node.fitness.resume(RELEASE):
+                self.node.dispatcher.pump_release(RELEASE)
 
     async def _lead(self) -> None:
         leader = self.store.campaign(f"n{next(self._ids)}", "", 1e9)
