@@ -38,8 +38,9 @@ RUN set -eu; cd /tmp/dependencies; touch overrides.txt; \
     uv pip install --no-cache --override overrides.txt -r "$wanted"; \
     command -v cozyctl > /dev/null || { \
       echo "error: this gen-worker is another project's package of that name; give GEN_WORKER_SPEC, or a source in pyproject.toml" >&2; exit 1; }; \
-    python -m compileall -q -j 0 --invalidation-mode unchecked-hash -x '/(pygments|rich|markdown_it|pip|gen_worker/(cli|images|testing))/' /opt/venv/lib > /dev/null || true; \
-    find /opt/venv/lib -path '*/uvloop/*' ! -name '*.py' ! -name '*.so' ! -name '*.pyi' -type f -delete; \
+    python -m compileall -q -j 0 --invalidation-mode unchecked-hash -x '/(pygments|rich|markdown_it|pip|grpc/(beta|framework)|gen_worker/(cli|images|testing))/' /opt/venv/lib > /dev/null || true; \
+    find /opt/venv/lib \( -path '*/uvloop/*' -o -path '*/httptools/*' \) ! -name '*.py' ! -name '*.so' ! -name '*.pyi' -type f -delete; \
+    find /opt/venv/lib/*/site-packages/grpc /opt/venv/lib/*/site-packages/gen_worker -name '*.py[ix]' -delete; \
     rm -rf /tmp/dependencies
 
 # The project: after a change of code only this layer differs.
