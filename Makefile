@@ -16,10 +16,10 @@ test-busy: $(VENV)/.all
 	PYTHON=$(BIN)/python scripts/test-busy
 
 test-models: $(VENV)/.models
-	$(BIN)/python -m pytest tests/end_to_end/test_language_model.py tests/end_to_end/test_speech.py
+	PYTHON=$(BIN)/python scripts/pytest-twice tests/end_to_end/test_language_model.py tests/end_to_end/test_speech.py
 
 images: $(VENV)/.all
-	buildah="$$(scripts/image-base)" || exit $$(( $$? == 3 ? 0 : $$? )); BUILDAH="$$buildah" $(BIN)/python -m pytest tests/images
+	buildah="$$(scripts/image-base)" || exit $$(( $$? == 3 ? 0 : $$? )); BUILDAH="$$buildah" PYTHON=$(BIN)/python scripts/pytest-twice tests/images
 
 test-pythons:
 	PYTHON=$(PYTHON) scripts/test-pythons

@@ -122,11 +122,14 @@ def test_workers_follow_the_work_to_zero_and_back(start: Start, tmp_path: Path) 
 
 def test_a_run_that_is_kept_apart_holds_nobody_up_where_another_worker_may_come(start: Start, tmp_path: Path) -> None:
     platform = start("[scaling]\nmax = 2")
+    # Both on one worker: as long as no worker has said how many runs it takes at once, each run gets a worker.
+    platform.invoke("echo", {"text": "one worker is there"})
     runs = [platform.submit("sleep", {"seconds": 1000, "folder": str(tmp_path)}) for _ in range(2)]
     (tmp_path / "notes").touch()
     for losses in range(2):
         platform.until(lambda begun=2 * (losses + 1): len((tmp_path / "notes").read_text().splitlines()) >= begun)
-        kill(next(iter(platform.worker_pids().values())))
+        (worker,) = {platform.run(run_id)["worker_id"] for run_id in runs}
+        kill(platform.worker_pids()[worker])
     platform.http.post(f"/v1/runs/{runs[1]}/cancel")
     platform.until(lambda: platform.run(runs[0])["status"] == "running")
     assert platform.invoke("echo", {"text": "meanwhile"}).json()["output"]["text"] == "meanwhile"
