@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tests.loading import draw, load, plan
-from tests.tiny_models import tiny_flux
+from tests.tiny_models import tiny_flux, tiny_sdxl
 
 from gen_worker.authoring.adapters import LoraAdapter
 from gen_worker.residency.loaders.diffusers import DiffusersLoader
@@ -24,11 +24,14 @@ pytestmark = [
     pytest.mark.torch,
     pytest.mark.filterwarnings("ignore:Already found a `peft_config`"),
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`"),
+    pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning"),  # of some schedulers
 ]
 BASE = MODELS / "digits-sd"
+IN_TEXT_ENCODERS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 PARTS = {
     "unet": ("lora_unet_", ("to_q", "to_v")),
-    "text_encoder": ("lora_te_", ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")),
+    "text_encoder": ("lora_te_", IN_TEXT_ENCODERS),
+    "text_encoder_2": ("lora_te2_", IN_TEXT_ENCODERS),
 }
 
 
@@ -38,6 +41,8 @@ def kohya(pipe: Any, *parts: str, seed: int = 1) -> dict[str, Any]:
     tensors = {}
     for part in parts:
         prefix, endings = PARTS[part]
+        if part == "text_encoder" and hasattr(pipe, "text_encoder_2"):
+            prefix = "lora_te1_"
         for name, layer in getattr(pipe, part).named_modules():
             if name.endswith(endings) and isinstance(layer, torch.nn.Linear):
                 inner = name if part == "unet" or name.startswith("text_model") else f"text_model.{name}"
@@ -50,6 +55,7 @@ def kohya(pipe: Any, *parts: str, seed: int = 1) -> dict[str, Any]:
 
 def of_library(pipe: Any, *parts: str) -> dict[str, Any]:
     """The same in the library's own keys."""
+    torch.manual_seed(1)
     tensors = {}
     for part in parts:
         for name, layer in getattr(pipe, part).named_modules():
@@ -84,6 +90,70 @@ def test_the_next_caller_gets_the_shared_model_as_it_was(tmp_path: Path, make: A
     theirs.load_lora_weights(dict(tensors), adapter_name="k")
     theirs.set_adapters(["k"], [0.8])
     assert (draw(theirs, "seven") == changed).all()
+
+
+def test_each_of_two_text_encoders_gets_its_own_weights(tmp_path: Path) -> None:
+    """SDXL has two, with layers of equal names: what a part computes with an adapter is what it says, and what it computed before is back
+    for the next caller."""
+    base = load(plan(DiffusersLoader(), diffusers.StableDiffusionXLPipeline, tiny_sdxl(tmp_path / "sdxl")))
+    plain = draw(base.view(), "seven")
+    every = ("unet", "text_encoder", "text_encoder_2")
+    before = {part: {name: tensor.clone() for name, tensor in getattr(base.model, part).named_parameters()} for part in every}
+    for make, parts in [(of_library, every), (kohya, every), *((of_library, (part,)) for part in every), (kohya, every[1:])]:
+        tensors = make(base.model, *parts)
+        safetensors_torch.save_file(tensors, tmp_path / "k.safetensors")
+        adapter = load(plan(LoraLoader(), LoraAdapter, tmp_path / "k.safetensors")).view()
+        styled = adapter.apply(base.view(), 0.8)
+        ways = [tensors[name.replace(".lora_A", ".lora_B").replace("lora_down", "lora_up")] @ tensors[name]
+                for name in tensors if "lora_A" in name or "lora_down" in name]  # fmt: skip
+        for part in every:
+            changed = getattr(styled, part)
+            assert (changed is getattr(base.model, part)) == (part not in parts), (make, part)
+            for layer in changed.modules():
+                if hasattr(layer, "lora_A"):
+                    torch.testing.assert_close(layer.get_delta_weight(*layer.lora_A), ways.pop(0) * 0.8)
+        assert not ways, "weights without a layer"
+        assert not (draw(styled, "seven") == plain).all()
+        assert (draw(base.view(), "seven") == plain).all()
+    for part in every:
+        assert not getattr(getattr(base.model, part), "peft_config", None)
+        now = dict(getattr(base.model, part).named_parameters())
+        assert now.keys() == before[part].keys()
+        assert all(torch.equal(now[name], tensor) for name, tensor in before[part].items())
+
+
+@pytest.mark.parametrize("make", [kohya, of_library])
+def test_weights_without_effect_are_named(tmp_path: Path, make: Any) -> None:
+    """Libraries warn and go on, also with a layer that has one of its two matrices and a random one beside it."""
+    base = load(plan(DiffusersLoader(), diffusers.StableDiffusionXLPipeline, tiny_sdxl(tmp_path / "sdxl")))
+    every = ("unet", "text_encoder", "text_encoder_2")
+    first = ".lora_down" if make is kohya else ".lora_A"
+
+    def refusal(tensors: dict[str, Any]) -> str:
+        with pytest.raises(ValueError, match=r"the adapter k\.safetensors does not fit StableDiffusionXLPipeline: ") as said:
+            LoraAdapter(tensors, tmp_path / "k.safetensors").apply(base.view())
+        return str(said.value)
+
+    for part in every:
+        good, own = make(base.model, *every), list(make(base.model, part))
+        elsewhere = {(name.replace("to_q", "to_x").replace("fc1", "fc9") if name in own else name): good[name] for name in good}
+        lost = sum(name in own and first in name and ("to_q" in name or "fc1" in name) for name in good)
+        of = sum(first in name for name in good)
+        said = refusal(elsewhere)
+        assert f"{lost} of its {of} pairs of weights belong to no layer of this model: " in said
+        assert "partial=True" in said
+        assert "to_x" in said or "fc9" in said
+        assert LoraAdapter(elsewhere, tmp_path / "k.safetensors").apply(base.view(), partial=True) is not None
+
+        half = next(name for name in own if first in name)
+        for missing in (half, half.replace("lora_down", "lora_up").replace("lora_A", "lora_B")):
+            said = refusal({name: tensor for name, tensor in good.items() if name != missing})
+            assert "it is not complete: " in said
+            assert half.partition(first)[0] in said
+
+        wide = {name: (torch.randn(4, 7) if name == half else tensor) for name, tensor in good.items()}
+        assert f"{half} is (4, 7), and its layer takes (4, " in refusal(wide)
+    assert not any(getattr(getattr(base.model, part), "peft_config", None) for part in every)
 
 
 def test_an_adapter_that_fails_leaves_nothing(tmp_path: Path) -> None:
@@ -147,6 +217,14 @@ def test_adapters_of_a_language_model(tmp_path: Path) -> None:
         peft.get_peft_model(made, lora).save_pretrained(tmp_path / name)
     base = load(plan(TransformersLoader(), transformers.LlamaForCausalLM, tmp_path / "base"))
     ids = torch.tensor([[1, 2, 3]])
+    some = safetensors_torch.load_file(tmp_path / "one/adapter_model.safetensors")
+    torn = {name.replace("layers.1", "layers.7"): tensor for name, tensor in some.items()}
+    with pytest.raises(ValueError, match=r"2 of its 4 pairs of weights belong to no layer .*layers\.7\.self_attn\.q_proj"):
+        LoraAdapter(torn, tmp_path / "one").apply(base.view())
+    short = {name: tensor for name, tensor in some.items() if "layers.1" not in name}
+    for tensors in (torn, short):
+        with pytest.raises(ValueError, match=r"adapter_config.json names layers that its weights lack: .*layers\.1\.self_attn\.q_proj"):
+            LoraAdapter(tensors, tmp_path / "one").apply(base.view(), partial=True)
     with torch.inference_mode():
         plain = base.view()(ids).logits
         one, two = (load(plan(LoraLoader(), LoraAdapter, tmp_path / name)).view() for name in ("one", "two"))

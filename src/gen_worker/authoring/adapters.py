@@ -2,10 +2,12 @@
 
 import copy
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from gen_worker.authoring.adapter_fit import check_filled, check_pairs, check_placed, wrong_shapes
 from gen_worker.authoring.building import BUILDING
 from gen_worker.authoring.module_state import ModuleState
 
@@ -26,23 +28,24 @@ class LoraAdapter:
         self._tensors = tensors
         self.size_bytes = int(sum(tensor.nbytes for tensor in tensors.values()))
 
-    def apply(self, model: Any, weight: float = 1.0) -> Any:
+    def apply(self, model: Any, weight: float = 1.0, *, partial: bool = False) -> Any:
         """A copy of a diffusers pipeline or transformers model that has the adapter with this weight, over the same base weights.
 
         May be called again on the result, for several adapters at once. Needs the package peft; `ValueError` when the adapter does not
-        fit the model.
+        fit the model, also when only some of its weights do. `partial`: leave those out that belong to no layer of the model.
         """
         name = f"adapter_{next(_number)}"
         try:
+            check_pairs(self._tensors)
             if hasattr(model, "load_lora_weights"):
-                return self._on_pipeline(model, name, weight)
-            return self._on_module(model, name, weight)
+                return self._on_pipeline(model, name, weight, partial)
+            return self._on_module(model, name, weight, partial)
         except ImportError as exc:
             raise ImportError("applying a LoRA adapter needs the package 'peft'. Add it with: pip install peft") from exc
         except (KeyError, RuntimeError, ValueError) as exc:
             raise ValueError(f"the adapter {self.path.name} does not fit {type(model).__name__}: {exc}") from exc
 
-    def _on_pipeline(self, pipe: Any, name: str, weight: float) -> Any:
+    def _on_pipeline(self, pipe: Any, name: str, weight: float, partial: bool) -> Any:
         """The library gets copies of all modules, whatever the keys of the file say. What it has not changed is the shared module again
         afterwards. Whatever fails, only copies were touched."""
         view = copy.copy(pipe)
@@ -52,29 +55,44 @@ class LoraAdapter:
             setattr(view, part, copied)
         held = _adapters_of(copies.values())
         states = {part: ModuleState(copied) for part, copied in copies.items()}
-        with BUILDING:
+        with BUILDING, self._saying_which_shapes(copies):
             view.load_lora_weights(dict(self._tensors), adapter_name=name)
         if name not in _adapters_of(copies.values()):
             raise ValueError("none of its weights belongs to a part of this pipeline")
+        if not partial:
+            check_placed(self._tensors, copies, name)
         view.set_adapters([*held, name], [*held.values(), weight])
         for part, state in states.items():
             if state.is_as_before():
                 setattr(view, part, shared[part])
         return view
 
-    def _on_module(self, model: Any, name: str, weight: float) -> Any:
+    def _on_module(self, model: Any, name: str, weight: float, partial: bool) -> Any:
         from peft import LoraConfig
 
         changed = share_copy(model)
         config = LoraConfig.from_pretrained(str(self.path if self.path.is_dir() else self.path.parent))
         held = list(getattr(changed, "peft_config", None) or ())
-        with BUILDING:
-            changed.load_adapter(peft_config=config, adapter_state_dict=dict(self._tensors), adapter_name=name)
+        with BUILDING, self._saying_which_shapes({"": changed}):
+            said = changed.load_adapter(peft_config=config, adapter_state_dict=dict(self._tensors), adapter_name=name)
+        # Releases of transformers before 5 return nothing. Adapters that were applied before count as missing here, and are left alone.
+        missing = [key for key in getattr(said, "missing_keys", ()) if f".{name}." in key]
+        check_filled(self._tensors, missing, getattr(said, "unexpected_keys", ()), partial=partial)
         changed.set_adapter([*held, name])
         for layer in changed.modules():
             if callable(getattr(layer, "set_scale", None)):  # of layers with adapters; it does nothing where they lack this one
                 layer.set_scale(name, weight)
         return changed.eval()
+
+    @contextmanager
+    def _saying_which_shapes(self, modules: Mapping[str, Any]) -> Iterator[None]:
+        """Libraries name every weight, or none ("look at the above report")."""
+        try:
+            yield
+        except (RuntimeError, ValueError) as exc:
+            if wrong := wrong_shapes(self._tensors, modules):
+                raise ValueError(wrong) from exc
+            raise
 
 
 def share_copy(module: Any) -> Any:
