@@ -16,6 +16,7 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import inherited_signals  # noqa: F401 - for its effect
 from tests.readable_failures import pytest_runtest_makereport  # noqa: F401 - a hook
 from tests.waiting import LIMIT_S, until
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import inherited_signals  # noqa: F401 - for its effect
 import pytest
 from hypothesis import HealthCheck, settings
 from platform_process import PlatformProcess, write_project
