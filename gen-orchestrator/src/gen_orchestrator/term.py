@@ -16,7 +16,7 @@ import msgspec
 from starlette.types import ASGIApp
 
 from gen_orchestrator import tracing
-from gen_orchestrator.api.access import Guard, KeyRoutes, bearer_of
+from gen_orchestrator.api.access import Guard, bearer_of
 from gen_orchestrator.api.admin import AdminRoutes
 from gen_orchestrator.api.app import Rooms, build_app
 from gen_orchestrator.api.builds import BuildRoutes
@@ -25,6 +25,7 @@ from gen_orchestrator.api.deploys import DeployRoutes
 from gen_orchestrator.api.exports import ExportRoutes
 from gen_orchestrator.api.files import FileRoutes
 from gen_orchestrator.api.gates import GateRoutes
+from gen_orchestrator.api.keys import KeyRoutes
 from gen_orchestrator.api.models import ModelRoutes
 from gen_orchestrator.api.redeliveries import RedeliveryRoutes
 from gen_orchestrator.api.releases import ReleaseRoutes
@@ -64,6 +65,7 @@ from gen_orchestrator.scheduling.gateway import Gateway
 from gen_orchestrator.scheduling.metrics import Metrics
 from gen_orchestrator.scheduling.open_run import OpenRun
 from gen_orchestrator.scheduling.pool import Pool
+from gen_orchestrator.scheduling.spending import Spending
 from gen_orchestrator.scheduling.trace import Trace
 from gen_orchestrator.scheduling.waits import Waits
 from gen_orchestrator.store.base import EventChunk, Leader, Store, Tag
@@ -206,7 +208,8 @@ class Term:
         blobs = open_blobs(kept.gen_orchestrator_blobs, settings.data / "blobs")
         uploads = Uploads(settings.data / "uploads", blobs, limits, clock.unix_s)
         waits = Waits(self.pool, clock, lambda release_id: self.keeper.failures.get(release_id, ""))
-        runs = RunRoutes(self.registry, self.dispatcher, store, RunStreams(store, files), receivers, waits, files)
+        spending = Spending(keys.budgets_of, store, self.dispatcher, clock)
+        runs = RunRoutes(self.registry, self.dispatcher, store, RunStreams(store, files), receivers, waits, files, spending)
         self._canaries = Canaries(self.registry, store, keys, fitness.paused, clock.unix_s, log, self._on_tag_moved)
         admin = AdminRoutes(self.registry, self.dispatcher, self.pool, metrics, fitness, self.keeper.failures, self._canaries.dropped)
         goldens = Goldens(self.registry, self.dispatcher, store, fitness.paused, clock.unix_s)
@@ -221,7 +224,7 @@ class Term:
             releases,
             BuildRoutes(self._builds, keys, settings.owner),
             ModelRoutes(models, urls),
-            KeyRoutes(keys, settings.owner),
+            KeyRoutes(keys, settings.owner, spending),
             DeployRoutes(self._builds, self.registry, keys, goldens, settings.data / "archives", settings.owner, self._tag_moved),
             ExportRoutes(runs, self.registry, store),
             GateRoutes(goldens, store, keys, runs, releases.release_of),

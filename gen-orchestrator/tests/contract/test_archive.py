@@ -12,6 +12,7 @@ from test_gate_store import A_CANDIDATE, A_GOLDEN, A_RESULT
 from test_store import SUCCESS, a_run, lead
 
 from gen_orchestrator.domain.access import AuditRow, Key
+from gen_orchestrator.domain.budgets import Budgets
 from gen_orchestrator.domain.secrets import StoredSecret
 from gen_orchestrator.domain.webhooks import Delivery, Try
 from gen_orchestrator.store import archive, tables
@@ -51,7 +52,9 @@ def fill(store: DatabaseStore) -> None:
     store.apply(leader.epoch, [Lease("r1", 1, "w", 1.25), AppendEvents("r1", 1, 1, 2, b'["\xc3\xa4"]', "inst", 7)])
     store.apply(leader.epoch, [Lease("r2", 1, "w", 1.0), Finish("r2", 1, SUCCESS, DELIVERY), RequestCancel("r3")])
     store.trim(1e12, 10)
-    store.add_key(Key(key_id="k", owner="ann", name="ci", scopes=("admin",), secret_sha256="ab", created_at=1.0))
+    store.add_key(
+        Key(key_id="k", owner="ann", name="ci", scopes=("admin",), secret_sha256="ab", created_at=1.0, budgets=Budgets(rate="1/s"))
+    )
     store.add_audit(AuditRow(row_id="1", at=1.0, owner="ann", actor="local", action="key.created", subject="k"))
     store.add_golden(A_GOLDEN)
     store.set_candidate(A_CANDIDATE)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gen_orchestrator.domain.access import AuditRow, Key
+from gen_orchestrator.domain.budgets import Budgets
 from gen_orchestrator.domain.runs import CANCELED_ERROR, Ending, Run, RunError, RunState
 from gen_orchestrator.domain.webhooks import Delivery, Try
 from gen_orchestrator.store.base import DeposedError, Leader, OldRun, Release, RunFilter, Store, Tag
@@ -332,9 +333,23 @@ def test_keys_and_the_audit(store: Store, make_store: Callable[[], Store]) -> No
     for row in (*rows, rows[0]):
         store.add_audit(row)
     again = make_store()
-    assert again.list_keys() == [msgspec.structs.replace(keys[0], revoked_at=5.0), keys[1]]
+    budgets = Budgets(rate="60/m", concurrency=4)
+    assert [again.set_budgets(key_id, budgets) for key_id in ("k2", "k3")] == [True, False]
+    assert again.list_keys() == [
+        msgspec.structs.replace(keys[0], revoked_at=5.0),
+        msgspec.structs.replace(keys[1], budgets=budgets),
+    ]
     assert again.audit("ann", 10) == [rows[2], rows[0]]
     assert again.audit("", 2) == [rows[2], rows[1]]
+
+
+def test_when_runs_of_an_invoker_were_accepted(store: Store) -> None:
+    runs = [a_run(f"r{n}", invoker_id="key:a" if n != 2 else "key:b", created_at=float(n)) for n in range(5)]
+    store.apply(lead(store).epoch, [*map(Accept, runs), Lease("r4", 1, "w", 5.0), Finish("r4", 1, SUCCESS)])
+    assert store.accepted_since("key:a", 0.0, 10) == {"r4": 4.0, "r3": 3.0, "r1": 1.0}
+    assert store.accepted_since("key:a", 0.0, 2) == {"r4": 4.0, "r3": 3.0}
+    assert store.accepted_since("key:a", 3.0, 10) == {"r4": 4.0}
+    assert store.accepted_since("", 0.0, 10) == {}
 
 
 @given(batches=st.lists(st.lists(OPS, max_size=5), max_size=8))

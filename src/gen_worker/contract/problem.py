@@ -7,6 +7,15 @@ from gen_worker.errors import FieldError
 PROBLEM_JSON = b"application/problem+json"
 
 
+class SpentBudget(msgspec.Struct, frozen=True):
+    """A budget of a key that has no room: `rate`, `concurrency` or `gpu_seconds`. `free_at` is null where that is when a run ends."""
+
+    name: str
+    limit: str
+    used: float
+    free_at: str | None
+
+
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A problem. `code` is a stable word; `error` the word that the runner's contract uses for the same thing."""
 
@@ -22,3 +31,4 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     run_id: str | None = None
     errors: tuple[FieldError, ...] = ()
     hint: str | None = None
+    budget: SpentBudget | None = None

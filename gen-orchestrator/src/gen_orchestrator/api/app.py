@@ -7,14 +7,16 @@ import msgspec
 from starlette import types
 from starlette.types import ASGIApp, Receive, Send
 
-from gen_orchestrator.api.access import Guard, KeyRoutes
+from gen_orchestrator.api.access import Guard
 from gen_orchestrator.api.admin import AdminRoutes
+from gen_orchestrator.api.budget_error import BudgetError
 from gen_orchestrator.api.builds import BuildRoutes
 from gen_orchestrator.api.caller_files import CallerFileRoutes
 from gen_orchestrator.api.deploys import DeployRoutes
 from gen_orchestrator.api.exports import ExportRoutes
 from gen_orchestrator.api.files import FileRoutes
 from gen_orchestrator.api.gates import GateRoutes
+from gen_orchestrator.api.keys import KeyRoutes
 from gen_orchestrator.api.models import ModelRoutes
 from gen_orchestrator.api.own_paths import own_paths
 from gen_orchestrator.api.redeliveries import RedeliveryRoutes
@@ -100,6 +102,8 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
             body = problem(
                 exc.status, exc.request_code, str(exc), error=exc.error, hint=exc.hint, instance=request.scope["path"], errors=exc.errors
             )
+            if isinstance(exc, BudgetError):
+                body = msgspec.structs.replace(body, budget=exc.budget)
             headers = dict(exc.headers or {})
             if exc.status in (429, 503):
                 headers.setdefault("retry-after", "1")
@@ -160,6 +164,7 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         (None, "GET", "/v1/me", keys.me),
         ("admin", "GET", "/v1/keys", keys.list),
         ("admin", "POST", "/v1/keys", keys.create),
+        ("admin", "PATCH", "/v1/keys/{key_id}", keys.change),
         ("admin", "DELETE", "/v1/keys/{key_id}", keys.revoke),
         ("admin", "GET", "/v1/audit", keys.audit),
         ("admin", "GET", "/metrics", admin.metrics),

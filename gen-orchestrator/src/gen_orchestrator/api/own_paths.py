@@ -1,5 +1,6 @@
 """What the API's own routes take and give, for its OpenAPI document. A test compares this list with the routes."""
 
+from gen_orchestrator.api.key_paths import key_paths
 from gen_orchestrator.api.operations import NUMBER as _NUMBER
 from gen_orchestrator.api.operations import TEXT as _TEXT
 from gen_orchestrator.api.operations import list_of as _list
@@ -86,20 +87,6 @@ _VERSION = _object(
 _WHOLE_MODEL: Schema = {**_MODEL, "properties": {**_MODEL["properties"], "versions": {"type": "array", "items": _VERSION}}}
 _PUSH = _object("files", files={"type": "array", "items": _MODEL_FILE}, message=_TEXT, allow_unsafe={"type": "boolean", "default": False})
 _SECONDS: Schema = {"type": "number"}
-_KEY = _object(
-    "key_id owner name scopes created_at expires_at revoked_at",
-    **dict.fromkeys(("key_id", "owner", "name"), _TEXT),
-    scopes=_TEXTS,
-    **dict.fromkeys(("created_at", "expires_at", "revoked_at"), _SECONDS),
-)
-_MADE_KEY: Schema = {**_KEY, "properties": {**_KEY["properties"], "key": _TEXT}, "required": [*_KEY["required"], "key"]}
-_NEW_KEY = _object("scopes", scopes=_TEXTS, name=_TEXT, owner=_TEXT, life_s={"type": "number", "minimum": 0})
-_ME = _object("owner scopes name", owner=_TEXT, scopes=_TEXTS, name=_TEXT)
-_AUDIT = _object(
-    "row_id at owner actor action subject detail",
-    **dict.fromkeys(("row_id", "owner", "actor", "action", "subject", "detail"), _TEXT),
-    at={"type": "number"},
-)
 _EXPORT = _object(
     "format version run release events",
     format=_TEXT,
@@ -290,22 +277,7 @@ def own_paths() -> dict[str, Schema]:
                 body={"required": False, "content": _BYTES},
             )
         },
-        "/v1/me": {"get": _operation("get_me", "What this key may do", {"200": json_response("Whose it is", _ME)})},
-        "/v1/keys": {
-            "get": _operation("list_keys", "Keys, newest first", {"200": json_response("Keys", _list(_KEY))}, query=("owner",)),
-            "post": _operation(
-                "create_key",
-                "Make a key",
-                {"201": json_response("The key, told this once", _MADE_KEY)},
-                body={"required": True, "content": {"application/json": {"schema": _NEW_KEY}}},
-            ),
-        },
-        "/v1/keys/{key_id}": {
-            "delete": _operation("revoke_key", "Accept a key no more", {"200": json_response("It", _KEY)}, _path("key_id"))
-        },
-        "/v1/audit": {
-            "get": _operation("list_audit", "What was done", {"200": json_response("Rows", _list(_AUDIT))}, query=("limit", "owner"))
-        },
+        **key_paths(),
         "/v1/models": {"get": _operation("list_models", "By name", {"200": json_response("Models", _list(_MODEL))}, query=("owner",))},
         "/v1/models/{owner}/{repo}": {
             "get": _operation("get_model", "A model", {"200": json_response("It, with its versions", _WHOLE_MODEL)}, *model),

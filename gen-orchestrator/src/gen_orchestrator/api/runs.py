@@ -12,6 +12,7 @@ import msgspec
 
 from gen_orchestrator.api import run_object as shown
 from gen_orchestrator.api.access import caller_of
+from gen_orchestrator.api.budget_error import BudgetError
 from gen_orchestrator.api.envelope import Invocation, read_invocation
 from gen_orchestrator.api.files import not_kept
 from gen_orchestrator.api.json_bodies import aside
@@ -27,6 +28,7 @@ from gen_orchestrator.scheduling.dispatcher import Dispatcher
 from gen_orchestrator.scheduling.intake import AdmissionError, Submitted
 from gen_orchestrator.scheduling.open_run import OpenRun
 from gen_orchestrator.scheduling.run_ids import new_run_id
+from gen_orchestrator.scheduling.spending import ExhaustedError, Spending
 from gen_orchestrator.scheduling.waits import Waits
 from gen_orchestrator.store.base import RunStore, StoreError, StoreFullError, StoreUnavailableError
 from gen_worker.contract.run import InvokeOptions
@@ -65,6 +67,7 @@ class RunRoutes:
         receivers: WebhookReceivers,
         waits: Waits,
         files: RunFiles,
+        spending: Spending,
     ) -> None:
         self._registry = registry
         self._dispatcher = dispatcher
@@ -73,6 +76,7 @@ class RunRoutes:
         self._receivers = receivers
         self._waits = waits
         self._files = files
+        self._spending = spending
         self._memo = Memo()
 
     async def invoke(self, request: Request) -> None:
@@ -187,7 +191,7 @@ class RunRoutes:
             max_attempts=run.max_attempts,
             priority=run.priority,
             timeout_ms=run.timeout_ms,
-            invoker_id=run.invoker_id,
+            invoker_id=_invoker(request),
             parent_id=run.id,
             webhook=run.webhook,
             idempotency_key=idempotency_key(request),
@@ -235,7 +239,9 @@ class RunRoutes:
         run, resolved = self._routed(run, resolved)
         lane = self._dispatcher.lanes.lane(resolved.release_id, run.function, resolved.settings)
         try:
-            submitted = await self._dispatcher.submit(run, lane, volatile=volatile)
+            submitted = await self._spending.submit(run, lane, volatile=volatile)
+        except ExhaustedError as exc:
+            raise BudgetError(exc.exhausted, time.time()) from None
         except AdmissionError as exc:
             refused = exc.refusal
             raise RequestError(
@@ -266,7 +272,6 @@ class RunRoutes:
         options: InvokeOptions = invocation.options
         settings = resolved.settings
         traceparent = request.header(b"traceparent")
-        caller = caller_of(request)
         now = time.time()
         start_timeout_s = options.start_timeout_s or settings.start_timeout_s
         webhook = self._webhook(options) if options.webhook else b""
@@ -285,7 +290,7 @@ class RunRoutes:
             expires_at=now + start_timeout_s if start_timeout_s else 0.0,
             idempotency_key=idempotency_key(request),
             fingerprint=invocation.fingerprint,
-            invoker_id=caller.name if caller is not EVERYBODY else "",
+            invoker_id=_invoker(request),
             webhook=webhook,
             traceparent=traceparent if traceparent and TRACEPARENT.fullmatch(traceparent) else "",  # W3C: a wrong one is ignored
         )
@@ -353,6 +358,12 @@ def _shown_delivery(delivery: Delivery, run: Run, url: str) -> dict[str, object]
 
 def _time(unix_s: float) -> str:
     return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _invoker(request: Request) -> str:
+    """Whose budgets a run counts against: the caller who asks for it now."""
+    caller = caller_of(request)
+    return caller.name if caller is not EVERYBODY else ""
 
 
 def _function_and_tag(name: str) -> tuple[str, str]:

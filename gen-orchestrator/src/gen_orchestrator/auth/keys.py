@@ -10,15 +10,17 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from gen_orchestrator.domain.access import AuditRow, Caller, Key, checked_scopes
+from gen_orchestrator.domain.budgets import NO_BUDGETS, Budgets, told
 from gen_orchestrator.store.base import KeyStore
 from gen_worker.names import is_run_id
 
 PREFIX = "cz"
+INVOKER = "key:"  # before a key's id, in runs and in the audit
 MAX_LENGTH = 200
 
 
 class Keys:
-    """Reads come from any thread; `create`, `revoke` and `note` block, and belong into one."""
+    """Reads come from any thread; `create`, `revoke`, `set_budgets` and `note` block, and belong into one."""
 
     def __init__(self, store: KeyStore, now_s: Callable[[], float]) -> None:
         self._store = store
@@ -26,7 +28,9 @@ class Keys:
         self._lock = threading.Lock()
         self._keys = {key.key_id: key for key in store.list_keys()}
 
-    def create(self, by: Caller, owner: str, name: str, scopes: tuple[str, ...], life_s: float = 0.0) -> tuple[Key, str]:
+    def create(
+        self, by: Caller, owner: str, name: str, scopes: tuple[str, ...], life_s: float = 0.0, budgets: Budgets = NO_BUDGETS
+    ) -> tuple[Key, str]:
         """A key and its text, which is told this once. `ValueError` for a scope or an owner that cannot be."""
         if owner != "*" and not is_run_id(owner):
             raise ValueError(f"owner {owner[:60]!r}; expected letters, digits, '.', '_' or '-'")
@@ -39,11 +43,12 @@ class Keys:
             secret_sha256=_digest(secret),
             created_at=now_s,
             expires_at=now_s + life_s if life_s else 0.0,
+            budgets=budgets,
         )
         self._store.add_key(key)
         with self._lock:
             self._keys[key.key_id] = key
-        self.note(by, owner, "key.created", key.key_id, f"{name} {','.join(key.scopes)}")
+        self.note(by, owner, "key.created", key.key_id, f"{name} {','.join(key.scopes)} {told(budgets) if budgets else ''}".strip())
         return key, f"{PREFIX}_{key.key_id}_{secret}"
 
     def verify(self, text: str) -> Caller | None:
@@ -55,7 +60,7 @@ class Keys:
             return None
         if not hmac.compare_digest(_digest(secret), key.secret_sha256) or not key.holds(self._now_s()):
             return None
-        return Caller(key.owner, key.scopes, f"key:{key.key_id}")
+        return Caller(key.owner, key.scopes, f"{INVOKER}{key.key_id}")
 
     def list(self, owner: str = "") -> list[Key]:
         """Newest first."""
@@ -64,14 +69,27 @@ class Keys:
     def get(self, key_id: str) -> Key | None:
         return self._keys.get(key_id)
 
+    def budgets_of(self, invoker_id: str) -> Budgets | None:
+        """Those of the key that a run or a caller is named after; None where there is no key, or none of its runs is counted."""
+        key = self._keys.get(invoker_id[len(INVOKER) :]) if invoker_id.startswith(INVOKER) else None
+        return key.budgets or None if key is not None else None
+
+    def set_budgets(self, by: Caller, key: Key, budgets: Budgets) -> Key:
+        """From now on these, in the place of all earlier ones."""
+        self._store.set_budgets(key.key_id, budgets)
+        with self._lock:
+            changed = self._keys[key.key_id] = msgspec.structs.replace(self._keys[key.key_id], budgets=budgets)
+        self.note(by, key.owner, "key.budgets", key.key_id, told(budgets))
+        return changed
+
     def revoke(self, by: Caller, key: Key) -> Key:
         """Accept it no more. One that is revoked stays as it is."""
         if key.revoked_at:
             return key
-        revoked = msgspec.structs.replace(key, revoked_at=self._now_s())
-        self._store.revoke_key(key.key_id, revoked.revoked_at)
+        at = self._now_s()
+        self._store.revoke_key(key.key_id, at)
         with self._lock:
-            self._keys[key.key_id] = revoked
+            revoked = self._keys[key.key_id] = msgspec.structs.replace(self._keys[key.key_id], revoked_at=at)
         self.note(by, key.owner, "key.revoked", key.key_id, key.name)
         return revoked
 

@@ -90,6 +90,9 @@ class Api:
     def put(self, path: str, body: Any = None, **query: Any) -> Any:
         return self._json("PUT", path, body, None, query)
 
+    def patch(self, path: str, body: Any) -> Any:
+        return self._json("PATCH", path, body)
+
     def delete(self, path: str) -> Any:
         return self._json("DELETE", path)
 

@@ -1,21 +1,24 @@
-"""`cozyctl keys create|list|revoke`, and the audit."""
+"""`cozyctl keys create|list|set|revoke`, and the audit."""
 
 import time
+from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Column
 
 from gen_orchestrator.cli.api import Api, ApiError, url_option
-from gen_orchestrator.cli.shown import age
+from gen_orchestrator.cli.shown import age, print_tables, table
 from gen_orchestrator.domain.access import SCOPES
-from gen_worker.cli.output import Verb, json_option, print_json, print_line, say, stdout_of
+from gen_worker.cli.output import Verb, json_option, print_json, print_line, say
 from gen_worker.durations import parse_duration
+
+rate_option = click.option("--rate", metavar="RUNS/UNIT", help="At most so many runs a second, minute or hour: 10/s, 60/m, 1000/h.")
+concurrency_option = click.option("--concurrency", metavar="RUNS", help="At most so many open runs at once.")
 
 
 @click.group("keys")
 def command() -> None:
-    """Make, list and revoke keys of a platform; read its audit."""
+    """Make, list, bound and revoke keys of a platform; read its audit."""
 
 
 @command.command("create", cls=Verb)
@@ -23,11 +26,22 @@ def command() -> None:
 @click.option("--scope", "scopes", multiple=True, type=click.Choice(SCOPES), default=["invoke"], show_default=True, help="May be repeated.")
 @click.option("--owner", default="", help="Whose key it is. By default the owner of the key that makes it.")
 @click.option("--life", default="", metavar="TIME", help="For how long it holds, such as 12h or 30d. By default until it is revoked.")
+@rate_option
+@concurrency_option
 @url_option
 @json_option
-def create(name: str, scopes: tuple[str, ...], owner: str, life: str, url: str, as_json: bool) -> int:
-    """Make a key. It is shown this once."""
-    body = {"name": name, "scopes": scopes, "owner": owner, "life_s": _seconds(life)}
+def create(
+    name: str,
+    scopes: tuple[str, ...],
+    owner: str,
+    life: str,
+    rate: str | None,
+    concurrency: str | None,
+    url: str,
+    as_json: bool,
+) -> int:
+    """Make a key. It is shown this once. A key with budgets makes no other keys."""
+    body = {"name": name, "scopes": scopes, "owner": owner, "life_s": _seconds(life), **_budgets(rate, concurrency)}
     try:
         made = Api(url).post("/v1/keys", body)
     except ApiError as exc:
@@ -36,7 +50,8 @@ def create(name: str, scopes: tuple[str, ...], owner: str, life: str, url: str, 
         print_json(made)
         return 0
     print_line(made["key"])
-    say(f"key {made['key_id']} of {made['owner']}, who may {', '.join(made['scopes'])}. It is not shown again")
+    within = f", within {bounds}" if (bounds := _shown_budgets(made)) else ""
+    say(f"key {made['key_id']} of {made['owner']}, who may {', '.join(made['scopes'])}{within}. It is not shown again")
     say("use it: cozyctl login, or COZY_API_KEY, or `Authorization: Bearer KEY`")
     return 0
 
@@ -46,7 +61,7 @@ def create(name: str, scopes: tuple[str, ...], owner: str, life: str, url: str, 
 @url_option
 @json_option
 def list_keys(owner: str, url: str, as_json: bool) -> int:
-    """Keys, newest first, without their secrets."""
+    """Keys, newest first, without their secrets. Of each budget: what is used, and the limit."""
     try:
         found = Api(url).get("/v1/keys", owner=owner)
     except ApiError as exc:
@@ -54,12 +69,35 @@ def list_keys(owner: str, url: str, as_json: bool) -> int:
     if as_json:
         print_json(found)
         return 0
-    table = Table(Column("key", no_wrap=True), "owner", "name", "may", "age", "state", box=None, pad_edge=False, header_style="dim")
+    shown = table(Column("key", no_wrap=True), "owner", "name", "may", "age", "state", "budgets")
     now_s = time.time()
     for key in found["data"]:
         state = "revoked" if key["revoked_at"] else "over" if 0 < key["expires_at"] < now_s else "holds"
-        table.add_row(key["key_id"], key["owner"], key["name"], ", ".join(key["scopes"]), age(now_s - key["created_at"]), state)
-    Console(file=stdout_of().text(), highlight=False).print(table)
+        may, old = ", ".join(key["scopes"]), age(now_s - key["created_at"])
+        shown.add_row(key["key_id"], key["owner"], key["name"], may, old, state, _shown_budgets(key))
+    print_tables(shown)
+    return 0
+
+
+@command.command("set", cls=Verb)
+@click.argument("key_id")
+@rate_option
+@concurrency_option
+@url_option
+@json_option
+def set_budgets(key_id: str, rate: str | None, concurrency: str | None, url: str, as_json: bool) -> int:
+    """Change a key's budgets; `none` takes one away. What the key has used so far counts."""
+    body = _budgets(rate, concurrency)
+    if not body:
+        raise click.UsageError("nothing to change: name a budget, such as --rate 60/m or --concurrency none")
+    try:
+        changed = Api(url).patch(f"/v1/keys/{key_id}", body)
+    except ApiError as exc:
+        return exc.report(as_json=as_json)
+    if as_json:
+        print_json(changed)
+    else:
+        print_line(f"{key_id}: {_shown_budgets(changed) or 'no budgets'}")
     return 0
 
 
@@ -106,3 +144,20 @@ def _seconds(life: str) -> float:
         return float(parse_duration(life))
     except ValueError as exc:
         raise click.UsageError(f"--life {exc}") from None
+
+
+def _budgets(rate: str | None, concurrency: str | None) -> dict[str, Any]:
+    """Of a request: those that were named; None for `none`."""
+    named = {"rate": rate, "concurrency": concurrency}
+    found: dict[str, Any] = {name: None if text == "none" else text for name, text in named.items() if text is not None}
+    if found.get("concurrency") is not None:
+        if not (found["concurrency"].isascii() and found["concurrency"].isdigit()):
+            raise click.UsageError(f"--concurrency {concurrency!r}: expected a number of runs, such as 4, or none")
+        found["concurrency"] = int(found["concurrency"])
+    return found
+
+
+def _shown_budgets(key: dict[str, Any]) -> str:
+    """`rate 12 of 60/m, concurrency 1 of 4`; empty where there is none."""
+    used = key["used"]
+    return ", ".join(f"{name} {used[name]:g} of {limit}" for name, limit in key["budgets"].items())

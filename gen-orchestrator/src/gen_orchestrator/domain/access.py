@@ -4,6 +4,7 @@ from typing import Literal, get_args
 
 import msgspec
 
+from gen_orchestrator.domain.budgets import NO_BUDGETS, Budgets
 from gen_worker.names import did_you_mean
 
 Scope = Literal["invoke", "publish", "promote", "admin"]
@@ -22,6 +23,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     created_at: float
     expires_at: float = 0.0
     revoked_at: float = 0.0
+    budgets: Budgets = NO_BUDGETS
 
     def holds(self, now_s: float) -> bool:
         """Whether it may be used now."""

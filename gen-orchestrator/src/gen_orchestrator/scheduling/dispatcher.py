@@ -380,7 +380,9 @@ class Dispatcher:
             self._recorder.requeue(open_run, what, at + what.delay_s if what.delay_s else 0.0, hold)
 
     def _over(self, open_run: OpenRun, run: Run) -> None:
-        if not open_run.volatile:  # such a run is found here until it is written
+        if open_run.volatile:  # such a run is found here until it is written
+            self.open.ended(run)
+        else:
             self.open.forget(open_run)
         open_run.end(run)
         self._on_over(open_run)

@@ -1,15 +1,18 @@
-"""The runs of a leader that are not over, found by id and by idempotency key."""
+"""The runs of a leader that are not over, found by id, by idempotency key, and counted by who asked for them."""
+
+from collections.abc import Iterator
 
 from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.scheduling.open_run import OpenRun
 
 
 class OpenRuns(dict[str, OpenRun]):
-    """Run id -> run. Changed only by `enter` and `forget`."""
+    """Run id -> run. Changed only by `enter` and `forget`. A run counts for its invoker until `ended`, or `forget`."""
 
     def __init__(self) -> None:
         super().__init__()
         self._by_key: dict[tuple[str, str], OpenRun] = {}
+        self._of_invoker: dict[str, set[str]] = {}
 
     def same_as(self, run: Run) -> OpenRun | None:
         """The run with this one's id, or else with its owner's idempotency key."""
@@ -21,6 +24,8 @@ class OpenRuns(dict[str, OpenRun]):
     def enter(self, open_run: OpenRun) -> None:
         run = open_run.run
         self[run.id] = open_run
+        if run.invoker_id:
+            self._of_invoker.setdefault(run.invoker_id, set()).add(run.id)
         if run.idempotency_key:
             self._by_key[run.owner, run.idempotency_key] = open_run
 
@@ -29,5 +34,22 @@ class OpenRuns(dict[str, OpenRun]):
         run = open_run.run
         if self.get(run.id) is open_run:
             del self[run.id]
+            self.ended(run)
         if run.idempotency_key and self._by_key.get((run.owner, run.idempotency_key)) is open_run:
             del self._by_key[run.owner, run.idempotency_key]
+
+    def ended(self, run: Run) -> None:
+        """This run is over, or was never ours: it counts for its invoker no more. Ids, so that being told twice counts once."""
+        if run.invoker_id and (ids := self._of_invoker.get(run.invoker_id)) is not None:
+            ids.discard(run.id)
+            if not ids:
+                del self._of_invoker[run.invoker_id]
+
+    def count_of(self, invoker_id: str) -> int:
+        """How many runs of this invoker are open."""
+        return len(self._of_invoker.get(invoker_id, ()))
+
+    def runs_of(self, invoker_id: str) -> Iterator[Run]:
+        """Its open runs."""
+        for run_id in self._of_invoker.get(invoker_id, ()):
+            yield self[run_id].run

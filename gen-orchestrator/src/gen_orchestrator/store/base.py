@@ -10,6 +10,7 @@ from typing import Protocol
 import msgspec
 
 from gen_orchestrator.domain.access import AuditRow, Key
+from gen_orchestrator.domain.budgets import Budgets
 from gen_orchestrator.domain.canary import Candidate
 from gen_orchestrator.domain.gates import GateResult, Golden
 from gen_orchestrator.domain.runs import Run
@@ -150,6 +151,10 @@ class RunStore(Protocol):
         and their keys may be used again."""
         ...
 
+    def accepted_since(self, invoker_id: str, created_after: float, limit: int) -> dict[str, float]:
+        """When the runs of this invoker were made, by their ids: those after a time, the newest `limit` of them."""
+        ...
+
     def old_runs(self, finished_before: float, limit: int) -> list[OldRun]:
         """Final runs that ended before then, oldest first, without those that golden requests are made of."""
         ...
@@ -200,6 +205,10 @@ class KeyStore(Protocol):
 
     def revoke_key(self, key_id: str, at: float) -> bool:
         """Revoke a key that is not revoked yet; whether it was so."""
+        ...
+
+    def set_budgets(self, key_id: str, budgets: Budgets) -> bool:
+        """Whether there is such a key."""
         ...
 
     def list_keys(self) -> list[Key]: ...

@@ -7,6 +7,7 @@ import msgspec
 
 from gen_orchestrator.domain import runs
 from gen_orchestrator.domain.access import AuditRow, Key
+from gen_orchestrator.domain.budgets import Budgets
 from gen_orchestrator.domain.canary import Candidate
 from gen_orchestrator.domain.gates import GateResult, Golden
 from gen_orchestrator.domain.runs import Run
@@ -113,6 +114,12 @@ class MemoryStore:
                 self._runs[run.id] = msgspec.structs.replace(run, idempotency_key="")
             return len(old)
 
+    def accepted_since(self, invoker_id: str, created_after: float, limit: int) -> dict[str, float]:
+        with self._lock:
+            found = [run for run in self._runs.values() if run.invoker_id == invoker_id and run.created_at > created_after]
+        newest = sorted(found, key=lambda run: (run.created_at, run.id), reverse=True)[:limit]
+        return {run.id: run.created_at for run in newest}
+
     def old_runs(self, finished_before: float, limit: int) -> list[OldRun]:
         with self._lock:
             kept = {golden.run_id for golden in self._goldens.values()}
@@ -178,6 +185,13 @@ class MemoryStore:
                 return False
             self._access_keys[key_id] = msgspec.structs.replace(key, revoked_at=at)
             return True
+
+    def set_budgets(self, key_id: str, budgets: Budgets) -> bool:
+        with self._lock:
+            key = self._access_keys.get(key_id)
+            if key is not None:
+                self._access_keys[key_id] = msgspec.structs.replace(key, budgets=budgets)
+            return key is not None
 
     def list_keys(self) -> list[Key]:
         with self._lock:

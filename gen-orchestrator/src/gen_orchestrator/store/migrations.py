@@ -70,6 +70,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
         "create table candidates (owner text not null, endpoint text not null, function text not null, tag text not null, "
         "release_id text not null, percent {real} not null, since {real} not null, primary key (owner, endpoint, function, tag))",
     ),
+    ("alter table access_keys add column budgets {blob} not null default {empty}",),
 )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from gen_orchestrator.domain.access import AuditRow, Key
+from gen_orchestrator.domain.budgets import Budgets
 from gen_orchestrator.domain.runs import CANCELED_ERROR, Ending, Run, RunError, RunState
 from gen_orchestrator.domain.secrets import StoredSecret
 from gen_orchestrator.domain.webhooks import Delivery, Try
@@ -66,6 +67,7 @@ OPEN_RUNS = f"{_SELECT} where state in {_OPEN} order by created_at, id"
 EVENTS_OF = (
     "select attempt, first_seq, last_seq, events, instance_id, wire_seq from run_events where run_id = ? order by attempt, first_seq"
 )
+ACCEPTED_SINCE = "select id, created_at from runs where created_at > ? and invoker_id = ? order by created_at desc, id desc limit ?"
 # A run that ended before a time was made before it, so the index on `created_at` finds it, and no index on ends is kept for years.
 OLD_RUNS = (
     f"select id, owner from runs where created_at < ? and state not in {_OPEN} and finished_at < ? "
@@ -100,10 +102,11 @@ TAGS = (
 )
 TAG_HISTORY = f"select {_TAG_COLUMNS} from tags where owner = ? and endpoint = ? and function = ? and tag = ? order by version desc"
 
-KEY_COLUMNS = ("key_id", "owner", "name", "scopes", "secret_sha256", "created_at", "expires_at", "revoked_at")
+KEY_COLUMNS = ("key_id", "owner", "name", "scopes", "secret_sha256", "created_at", "expires_at", "revoked_at", "budgets")
 AUDIT_COLUMNS = ("row_id", "at", "owner", "actor", "action", "subject", "detail")
-ADD_KEY = f"insert into access_keys ({', '.join(KEY_COLUMNS)}) values (?, ?, ?, ?, ?, ?, ?, ?)"
+ADD_KEY = f"insert into access_keys ({', '.join(KEY_COLUMNS)}) values (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 REVOKE_KEY = "update access_keys set revoked_at = ? where key_id = ? and revoked_at = 0"
+SET_BUDGETS = "update access_keys set budgets = ? where key_id = ?"
 KEYS = f"select {', '.join(KEY_COLUMNS)} from access_keys order by created_at, key_id"
 ADD_AUDIT = f"insert into audit ({', '.join(AUDIT_COLUMNS)}) values (?, ?, ?, ?, ?, ?, ?) on conflict do nothing"
 AUDIT = f"select {', '.join(AUDIT_COLUMNS)} from audit where (? = '' or owner = ?) order by row_id desc limit ?"
@@ -287,13 +290,15 @@ def tag_of(row: Sequence[Any]) -> Tag:
 def key_row(key: Key) -> tuple[Any, ...]:
     """A key as parameters of `ADD_KEY`."""
     values = {name: getattr(key, name) for name in KEY_COLUMNS}
-    return tuple({**values, "scopes": _encode(key.scopes)}.values())
+    return tuple({**values, "scopes": _encode(key.scopes), "budgets": _encode(key.budgets)}.values())
 
 
 def key_of(row: Sequence[Any]) -> Key:
     values = dict(zip(KEY_COLUMNS, row, strict=True))
     with readable("key", values["key_id"]):
-        return checked({**values, "scopes": msgspec.json.decode(values["scopes"], type=tuple[str, ...])}, Key)
+        scopes = msgspec.json.decode(values["scopes"], type=tuple[str, ...])
+        budgets = msgspec.json.decode(values["budgets"] or b"{}", type=Budgets)
+        return checked({**values, "scopes": scopes, "budgets": budgets}, Key)
 
 
 def audit_row(row: AuditRow) -> tuple[Any, ...]:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from gen_orchestrator.domain.access import AuditRow, Key
+from gen_orchestrator.domain.budgets import Budgets
 from gen_orchestrator.domain.canary import Candidate
 from gen_orchestrator.domain.gates import GateResult, Golden
 from gen_orchestrator.domain.runs import Run
@@ -87,6 +88,9 @@ class SqlStore(ABC):
 
         return self._transact(work)
 
+    def accepted_since(self, invoker_id: str, created_after: float, limit: int) -> dict[str, float]:
+        return {row[0]: float(row[1]) for row in self._read(sql.ACCEPTED_SINCE, (created_after, invoker_id, limit))}
+
     def old_runs(self, finished_before: float, limit: int) -> list[OldRun]:
         return [OldRun(*row) for row in self._read(sql.OLD_RUNS, (finished_before, finished_before, limit))]
 
@@ -124,6 +128,9 @@ class SqlStore(ABC):
 
     def revoke_key(self, key_id: str, at: float) -> bool:
         return self._change(sql.REVOKE_KEY, (at, key_id))
+
+    def set_budgets(self, key_id: str, budgets: Budgets) -> bool:
+        return self._change(sql.SET_BUDGETS, (msgspec.json.encode(budgets), key_id))
 
     def list_keys(self) -> list[Key]:
         return self._all(sql.key_of, sql.KEYS)

@@ -55,7 +55,7 @@ TABLES = (
         frozenset({"events"}),
     ),
     Table("deliveries", ("id", "run_id", "moment", "created_at", "state", "next_at", "tries"), frozenset({"tries"})),
-    Table("access_keys", KEY_COLUMNS, frozenset({"scopes"})),
+    Table("access_keys", KEY_COLUMNS, frozenset({"scopes", "budgets"}), {"budgets": b""}),
     Table("audit", AUDIT_COLUMNS),
     Table("goldens", GOLDEN_COLUMNS, frozenset({"input", "output"})),
     Table("gate_results", RESULT_COLUMNS, frozenset({"detail"})),

@@ -1,0 +1,139 @@
+"""Keys over HTTP: made, listed, given budgets, revoked; and the audit."""
+
+import asyncio
+
+import msgspec
+
+from gen_orchestrator.api.access import caller_of
+from gen_orchestrator.auth.keys import INVOKER, Keys
+from gen_orchestrator.domain import budgets
+from gen_orchestrator.domain.access import ALL_OWNERS, Caller, Key
+from gen_orchestrator.domain.budgets import Budgets
+from gen_orchestrator.scheduling.spending import Spending
+from gen_worker.http.asgi import Request, RequestError
+from gen_worker.names import did_you_mean
+
+MAX_BODY_BYTES = 64 << 10
+MAX_NAME_CHARACTERS = 200
+MAX_AUDIT = 1000
+MAX_LIFE_S = 10 * 366 * 24 * 3600.0
+
+
+class NewKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a new key. `life_s`: 0 for one that holds until it is revoked."""
+
+    scopes: tuple[str, ...]
+    name: str = ""
+    owner: str = ""
+    life_s: float = 0.0
+    rate: str | None = None
+    concurrency: int | None = None
+
+
+class ChangedKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a change. What is left out stays; null takes a budget away."""
+
+    rate: str | msgspec.UnsetType | None = msgspec.UNSET
+    concurrency: int | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class KeyRoutes:
+    """Handlers of `/v1/me`, `/v1/keys`, `/v1/audit`. `owner` is whose keys are made where nobody says."""
+
+    def __init__(self, keys: Keys, owner: str, spending: Spending) -> None:
+        self._keys = keys
+        self._owner = owner
+        self._spending = spending
+
+    async def me(self, request: Request) -> None:
+        """`GET /v1/me`: what the key of this request may do, and what it has used."""
+        caller = caller_of(request)
+        key = self._keys.get(caller.name.removeprefix(INVOKER))
+        used = await self._used(key) if key is not None else {}
+        await request.answer(200, msgspec.json.encode({"owner": caller.owner, "scopes": caller.scopes, "name": caller.name, **used}))
+
+    async def list(self, request: Request) -> None:
+        """`GET /v1/keys`."""
+        caller = caller_of(request)
+        found = self._keys.list(caller.own(request.query().get("owner", "")))
+        await request.answer(200, msgspec.json.encode({"data": [await self._shown(key) for key in found]}))
+
+    async def create(self, request: Request) -> None:
+        """`POST /v1/keys`: 201 with the key's text, which is told this once."""
+        caller = caller_of(request)
+        try:
+            wanted = msgspec.json.decode(await request.body(MAX_BODY_BYTES), type=NewKey)
+            if len(wanted.name) > MAX_NAME_CHARACTERS or not 0 <= wanted.life_s <= MAX_LIFE_S:
+                raise ValueError(f"name: at most {MAX_NAME_CHARACTERS} characters; life_s: 0 to {MAX_LIFE_S:.0f} seconds")
+            own = self._owner if caller.owner == ALL_OWNERS else caller.owner
+            owner = wanted.owner or own
+            if not caller.sees(owner):
+                raise RequestError(403, "forbidden", f"this key is of owner {caller.owner!r}, and makes keys of no other")
+            self._refuse_the_bound(caller)
+            limits = budgets.checked(wanted.rate, wanted.concurrency, None)
+            key, text = await asyncio.to_thread(self._keys.create, caller, owner, wanted.name, wanted.scopes, wanted.life_s, limits)
+        except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as exc:
+            raise RequestError(400, "validation", str(exc)) from None
+        await request.answer(201, msgspec.json.encode({**await self._shown(key), "key": text}), headers={"cache-control": "no-store"})
+
+    async def change(self, request: Request) -> None:
+        """`PATCH /v1/keys/{key_id}`: other budgets, from the next request on. What was used before counts."""
+        caller, key = caller_of(request), self._find(request)
+        try:
+            wanted = msgspec.json.decode(await request.body(MAX_BODY_BYTES), type=ChangedKey)
+            now = key.budgets
+            limits = budgets.checked(
+                now.rate if wanted.rate is msgspec.UNSET else wanted.rate,
+                (now.concurrency or None) if wanted.concurrency is msgspec.UNSET else wanted.concurrency,
+                now.gpu_seconds,
+            )
+        except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as exc:
+            raise RequestError(400, "validation", str(exc)) from None
+        self._refuse_the_bound(caller)
+        if limits != now:
+            key = await asyncio.to_thread(self._keys.set_budgets, caller, key, limits)
+        await request.answer(200, msgspec.json.encode(await self._shown(key)))
+
+    async def revoke(self, request: Request) -> None:
+        """`DELETE /v1/keys/{key_id}`. Its open runs go on."""
+        revoked = await asyncio.to_thread(self._keys.revoke, caller_of(request), self._find(request))
+        await request.answer(200, msgspec.json.encode(await self._shown(revoked)))
+
+    async def audit(self, request: Request) -> None:
+        """`GET /v1/audit[?limit=&owner=]`: newest first."""
+        query = request.query()
+        limit = request.number(query.get("limit", "100"), "limit", MAX_AUDIT)
+        rows = await asyncio.to_thread(self._keys.audit, caller_of(request).own(query.get("owner", "")), limit)
+        await request.answer(200, msgspec.json.encode({"data": rows}))
+
+    def _find(self, request: Request) -> Key:
+        caller, key_id = caller_of(request), request.parts["key_id"]
+        key = self._keys.get(key_id)
+        if key is None or not caller.sees(key.owner):
+            near = did_you_mean(key_id[:60], [each.key_id for each in self._keys.list(caller.own())])
+            raise RequestError(404, "not_found", f"there is no key {key_id[:60]!r}.{near}", error="unknown_key")
+        return key
+
+    def _refuse_the_bound(self, caller: Caller) -> None:
+        """A key with budgets would otherwise lift them, or make itself another key."""
+        if (limits := self._keys.budgets_of(caller.name)) is not None:
+            raise RequestError(403, "forbidden", f"this key has budgets ({budgets.told(limits)}), and makes or changes no keys")
+
+    async def _shown(self, key: Key) -> dict[str, object]:
+        hidden = ("secret_sha256", "budgets")
+        return {**{name: getattr(key, name) for name in Key.__struct_fields__ if name not in hidden}, **await self._used(key)}
+
+    async def _used(self, key: Key) -> dict[str, object]:
+        """Budgets, and what is used of those that there are."""
+        limits = key.budgets
+        shown = {name: value for name, value in _as_shown(limits).items() if value}
+        if not limits:
+            return {"budgets": shown, "used": {}}
+        invoker_id = f"{INVOKER}{key.key_id}"
+        spent = await self._spending.spent(invoker_id, limits)
+        used = {"rate": spent.runs, "concurrency": spent.open_runs, "gpu_seconds": round(spent.gpu_s, 3)}
+        return {"budgets": shown, "used": {name: used[name] for name in shown}}
+
+
+def _as_shown(limits: Budgets) -> dict[str, object]:
+    return {name: getattr(limits, name) for name in Budgets.__struct_fields__}

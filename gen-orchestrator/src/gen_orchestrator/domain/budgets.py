@@ -1,0 +1,162 @@
+"""What a key may use: runs in a time, runs at once, GPU seconds of a day or month. Pure.
+
+    rate         "60/m"     runs accepted in any 60 s. Windows slide: at no moment does a minute hold more than 60.
+    concurrency  4          runs that are open at once: queued, with a worker, or waiting for another try
+    gpu_seconds  "3600/d"   GPU seconds of the runs that ended since midnight, or since the first of the month; both in UTC
+
+A run is asked about when it is accepted. One that was accepted is never ended for a budget, so GPU seconds may go beyond theirs by what was
+open then. A request that finds its run already there, by its key or id, uses nothing.
+"""
+
+import math
+import re
+from collections import deque
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+import msgspec
+
+BudgetName = Literal["rate", "concurrency", "gpu_seconds"]
+MAX_RUNS: Final = 1_000_000
+MAX_GPU_SECONDS: Final = 1e9
+RATE_UNITS: Final = {"s": 1, "m": 60, "h": 3600}
+GPU_UNITS: Final = ("d", "month")
+_RATE = re.compile(r"([0-9]{1,9})/([a-z]{1,9})")
+_GPU = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)/([a-z]{1,9})")
+
+
+class Budgets(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Of one key, in the form that people write; empty and 0 where there is none. Made by `checked`."""
+
+    rate: str = ""
+    concurrency: int = 0
+    gpu_seconds: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.rate or self.concurrency or self.gpu_seconds)
+
+
+NO_BUDGETS: Final = Budgets()
+
+
+class Exhausted(msgspec.Struct, frozen=True):
+    """A budget has no room. `free_in_s`: when it has some again; None where that is when a run ends."""
+
+    budget: BudgetName
+    limit: str
+    used: float
+    free_in_s: float | None
+
+    @property
+    def detail(self) -> str:
+        """Which budget, its limit, what is used and when it is free again, as a sentence."""
+        match self.budget:
+            case "rate":
+                what = f"{self.used:.0f} runs were accepted for this key; its budget is rate {self.limit}"
+            case "concurrency":
+                what = f"{self.used:.0f} runs of this key are open; its budget is concurrency {self.limit}"
+            case "gpu_seconds":
+                what = f"the runs of this key have used {self.used:.1f} GPU seconds; its budget is gpu_seconds {self.limit}"
+        when = "when one of them ends" if self.free_in_s is None else f"in {math.ceil(self.free_in_s)} s"
+        return f"{what}. It is free again {when}"
+
+
+def checked(rate: str | None, concurrency: int | None, gpu_seconds: str | None) -> Budgets:
+    """Budgets in their one spelling; None, "" and "none" stand for no budget. `ValueError` names what cannot be one, and what can."""
+    if concurrency is not None and not 1 <= concurrency <= MAX_RUNS:
+        raise ValueError(f"concurrency {concurrency}: expected 1 to {MAX_RUNS} runs at once; leave it out (none) for no bound")
+    rate, gpu_seconds = ("" if each in (None, "none") else each.strip() for each in (rate, gpu_seconds))
+    if rate:
+        runs, unit = parse_rate(rate)
+        rate = f"{runs}/{unit}"
+    if gpu_seconds:
+        seconds, unit = parse_gpu_seconds(gpu_seconds)
+        gpu_seconds = f"{seconds:.15g}/{unit}"
+    return Budgets(rate=rate, concurrency=concurrency or 0, gpu_seconds=gpu_seconds)
+
+
+def told(budgets: Budgets) -> str:
+    """For people: `rate=60/m concurrency=4`, or `none`."""
+    return " ".join(f"{name}={getattr(budgets, name)}" for name in Budgets.__struct_fields__ if getattr(budgets, name)) or "none"
+
+
+def parse_rate(text: str) -> tuple[int, str]:
+    """Runs and unit of `60/m`."""
+    found = _RATE.fullmatch(text)
+    if found is None or found[2] not in RATE_UNITS or not 1 <= int(found[1]) <= MAX_RUNS:
+        raise ValueError(f"rate {text[:40]!r}: expected 1 to {MAX_RUNS} runs a second, minute or hour, such as 10/s, 60/m or 1000/h")
+    return int(found[1]), found[2]
+
+
+def parse_gpu_seconds(text: str) -> tuple[float, str]:
+    """Seconds and unit of `3600/d`."""
+    found = _GPU.fullmatch(text)
+    if found is None or found[2] not in GPU_UNITS or not 0 < float(found[1]) <= MAX_GPU_SECONDS:
+        most = f"{MAX_GPU_SECONDS:.0f}"
+        raise ValueError(f"gpu_seconds {text[:40]!r}: expected up to {most} seconds a day or month, such as 3600/d or 50000/month")
+    return float(found[1]), found[2]
+
+
+def calendar_window(unit: str, unix_s: float) -> tuple[float, float]:
+    """The day or month that a moment lies in: its beginning and end in unix seconds. In UTC."""
+    now = datetime.fromtimestamp(min(max(unix_s, 0.0), 32503680000.0), UTC)
+    first = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    if unit == "d":
+        return first.timestamp(), first.timestamp() + 86400.0
+    first = first.replace(day=1)
+    after = first.replace(year=first.year + first.month // 12, month=first.month % 12 + 1)
+    return first.timestamp(), after.timestamp()
+
+
+class RateWindow:
+    """When runs were accepted, as far back as the window reaches. Times are in seconds of one clock that never goes back."""
+
+    def __init__(self, runs: int, window_s: float, times: Iterable[float] = ()) -> None:
+        self._runs = runs
+        self._window_s = window_s
+        self._times = deque(sorted(times))
+
+    def used(self, now_s: float) -> int:
+        """Runs accepted in the window that ends now."""
+        times = self._times
+        while times and times[0] <= now_s - self._window_s:
+            times.popleft()
+        return len(times)
+
+    def free_in_s(self, now_s: float) -> float:
+        """When one more may be accepted; 0 for now."""
+        over = self.used(now_s) - self._runs
+        return 0.0 if over < 0 else max(0.0, self._times[over] + self._window_s - now_s)
+
+    def add(self, now_s: float) -> None:
+        """A run is accepted now."""
+        self._times.append(now_s)
+
+    def take_back(self, at_s: float) -> None:
+        """The run that was added then was none."""
+        for index in range(len(self._times) - 1, -1, -1):  # it is one of the last
+            if self._times[index] == at_s:
+                del self._times[index]
+                return
+
+
+class Spent(msgspec.Struct, frozen=True):
+    """What a key has used: runs in its rate's window, and when that has room; open runs; GPU seconds, and when their day or month ends."""
+
+    runs: int = 0
+    runs_free_in_s: float = 0.0
+    open_runs: int = 0
+    gpu_s: float = 0.0
+    gpu_free_in_s: float = 0.0
+
+
+def exhausted(budgets: Budgets, spent: Spent) -> Exhausted | None:
+    """The budget that has no room for one more run, the one that is free last of all first; None where there is room."""
+    if budgets.gpu_seconds and spent.gpu_s >= parse_gpu_seconds(budgets.gpu_seconds)[0]:
+        return Exhausted("gpu_seconds", budgets.gpu_seconds, spent.gpu_s, spent.gpu_free_in_s)
+    if budgets.concurrency and spent.open_runs >= budgets.concurrency:
+        return Exhausted("concurrency", str(budgets.concurrency), spent.open_runs, None)
+    if budgets.rate and spent.runs >= parse_rate(budgets.rate)[0]:
+        return Exhausted("rate", budgets.rate, spent.runs, spent.runs_free_in_s)
+    return None

@@ -1,0 +1,150 @@
+"""What keys with budgets have used, as the leader knows it; keys without budgets pass by.
+
+    first request of a key --read from the store, open runs from memory--> counted here, run by run
+    its budgets change     --> forgotten, and read again at the next request
+
+The answer and the run's entry among the open ones happen in one step of the loop: of requests that come at once, none sees the other's
+room. While a key is being read its requests wait, so that no run is counted twice or missed. Only the leader accepts runs, and the store
+takes nothing of a leader that was deposed: so what the next one reads is what was accepted.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Protocol
+
+from gen_orchestrator.domain.budgets import RATE_UNITS, Budgets, Exhausted, RateWindow, Spent, exhausted, parse_rate
+from gen_orchestrator.domain.runs import Run
+from gen_orchestrator.scheduling.intake import AdmissionError, Submitted
+from gen_orchestrator.scheduling.lane import Lane
+from gen_orchestrator.scheduling.open_runs import OpenRuns
+from gen_orchestrator.store.base import RunStore, StoreError, StoreUnavailableError
+from gen_worker.clock import Clock
+
+
+class ExhaustedError(Exception):
+    """A budget of the run's key has no room for it."""
+
+    def __init__(self, found: Exhausted) -> None:
+        super().__init__(found.detail)
+        self.exhausted = found
+
+
+class KeySpending:
+    """Of one key, since it was read."""
+
+    def __init__(self, budgets: Budgets, rate: RateWindow | None) -> None:
+        self.budgets = budgets
+        self.rate = rate
+
+
+class Accepting(Protocol):
+    """What accepts runs: the dispatcher."""
+
+    open: OpenRuns
+
+    def submit(self, run: Run, lane: Lane, *, volatile: bool = False) -> Coroutine[None, None, Submitted]: ...
+
+
+class Spending:
+    """Of one leader. `budgets_of`: those of an invoker, None where it has none."""
+
+    def __init__(self, budgets_of: Callable[[str], Budgets | None], store: RunStore, dispatcher: Accepting, clock: Clock) -> None:
+        self._budgets_of = budgets_of
+        self._store = store
+        self._dispatcher = dispatcher
+        self._open = dispatcher.open
+        self._clock = clock
+        self._known: dict[str, KeySpending] = {}
+        self._reading: dict[str, asyncio.Task[KeySpending]] = {}
+
+    def submit(self, run: Run, lane: Lane, *, volatile: bool = False) -> Coroutine[None, None, Submitted]:
+        """Accept a run as `Dispatcher.submit` does, or raise `ExhaustedError`."""
+        budgets = self._budgets_of(run.invoker_id) if run.invoker_id else None
+        if budgets is None:
+            return self._dispatcher.submit(run, lane, volatile=volatile)
+        return self._submit_within(budgets, run, lane, volatile=volatile)
+
+    async def spent(self, invoker_id: str, budgets: Budgets) -> Spent:
+        """What this key has used by now; `StoreError` where it cannot be read."""
+        return self._spent(invoker_id, await self._of(invoker_id, budgets))
+
+    async def _submit_within(self, budgets: Budgets, run: Run, lane: Lane, *, volatile: bool) -> Submitted:
+        known = await self._of(run.invoker_id, budgets)
+        if self._refusal(run, known) is not None and not await self._is_there(run):
+            known = await self._of(run.invoker_id, budgets)
+            if (refused := self._refusal(run, known)) is not None:
+                raise ExhaustedError(refused)
+        # From the last look to the run's place among the open ones nothing is awaited: nobody else gets this room.
+        charged_s = self._clock.now_s()
+        if known.rate is not None:
+            known.rate.add(charged_s)
+        try:
+            submitted = await self._dispatcher.submit(run, lane, volatile=volatile)
+        except AdmissionError:
+            _take_back(known, charged_s)
+            raise
+        except StoreError as exc:
+            if not (isinstance(exc, StoreUnavailableError) and exc.unknown):  # else it may be written: it counts
+                _take_back(known, charged_s)
+            raise
+        if not submitted.is_new:
+            _take_back(known, charged_s)
+        return submitted
+
+    def _refusal(self, run: Run, known: KeySpending) -> Exhausted | None:
+        """The budget that has no room for this run now. A run that is open already is not asked about."""
+        there = self._dispatcher.open.same_as(run)
+        return None if there is not None else exhausted(known.budgets, self._spent(run.invoker_id, known))
+
+    def _spent(self, invoker_id: str, known: KeySpending) -> Spent:
+        now_s, rate = self._clock.now_s(), known.rate
+        return Spent(
+            runs=rate.used(now_s) if rate is not None else 0,
+            runs_free_in_s=rate.free_in_s(now_s) if rate is not None else 0.0,
+            open_runs=self._open.count_of(invoker_id),
+        )
+
+    async def _of(self, invoker_id: str, budgets: Budgets) -> KeySpending:
+        """What is known of this key, read first where that is nothing yet."""
+        while (known := self._known.get(invoker_id)) is None or known.budgets != budgets:
+            reading = self._reading.get(invoker_id)
+            if reading is None:
+                reading = self._reading[invoker_id] = asyncio.create_task(self._read(invoker_id, budgets), name="spending")
+                reading.add_done_callback(lambda task: self._read_done(invoker_id, task))
+            await asyncio.shield(reading)  # a caller that leaves must not take it from the others
+            budgets = self._budgets_of(invoker_id) or budgets
+        return known
+
+    async def _is_there(self, run: Run) -> bool:
+        """Whether the store has a run with this one's id or key: asking for that one again uses nothing."""
+
+        def look() -> bool:
+            if run.idempotency_key and self._store.by_key(run.owner, run.idempotency_key) is not None:
+                return True
+            return self._store.get(run.id) is not None
+
+        return await asyncio.to_thread(look)
+
+    async def _read(self, invoker_id: str, budgets: Budgets) -> KeySpending:
+        rate = None
+        if budgets.rate:
+            runs, unit = parse_rate(budgets.rate)
+            window_s = float(RATE_UNITS[unit])
+            unix_s, now_s = self._clock.unix_s(), self._clock.now_s()
+            accepted = {run.id: run.created_at for run in self._open.runs_of(invoker_id)}
+            accepted |= await asyncio.to_thread(self._store.accepted_since, invoker_id, unix_s - window_s, runs)
+            # What lies in the future was accepted before the clock was put back: it counts as of now.
+            ages = (unix_s - at for at in accepted.values())
+            rate = RateWindow(runs, window_s, (now_s - max(0.0, age) for age in ages if age < window_s))
+        return KeySpending(budgets, rate)
+
+    def _read_done(self, invoker_id: str, task: "asyncio.Task[KeySpending]") -> None:
+        del self._reading[invoker_id]
+        if not task.cancelled() and task.exception() is None:
+            self._known[invoker_id] = task.result()
+
+
+def _take_back(known: KeySpending, charged_s: float) -> None:
+    """The run was there before, or was not accepted."""
+    if known.rate is not None:
+        known.rate.take_back(charged_s)
