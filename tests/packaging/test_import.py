@@ -75,6 +75,7 @@ DOORS = {
     "gen_worker.pb.worker_scheduler_pb2_grpc": ("SchedulerWorkerServiceStub", "add_SchedulerWorkerServiceServicer_to_server"),
     "gen_worker.pb.frontend_pb2": ("ExecuteActionRequest",),
     "gen_worker.pb.frontend_pb2_grpc": ("FrontendServiceStub",),
+    "gen_worker.client": ("Client", "ClientError", "GatewayError", "RunError", "RunHandle", "RunStream"),
     "gen_worker.discover": ("discover_manifest", "discover_functions"),
 }
 
@@ -88,6 +89,13 @@ def test_nothing_heavy_is_loaded() -> None:
 def test_doors_that_others_load_stay_light(module: str) -> None:
     """Authors import the first, every pytest run of theirs the second; the third has its signal handlers before anything slow."""
     code = f"import sys, {module}; print([name for name in ('torch', 'grpc', 'google.protobuf', 'httpcore', 'starlette') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_the_client_is_light() -> None:
+    """Callers' programs start with it: the HTTP library comes with the first client, the worker's side never."""
+    heavy = (*HEAVY, "ssl", "http.client", "urllib.request", "gen_worker.http", "gen_worker.execution", "gen_worker.files")
+    code = f"import sys, gen_worker.client; print([name for name in {heavy!r} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 

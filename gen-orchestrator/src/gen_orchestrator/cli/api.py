@@ -11,8 +11,8 @@ import msgspec
 import urllib3
 from urllib3.exceptions import ConnectTimeoutError, HTTPError
 
-from gen_orchestrator.cli.profiles import Profile, ProfileError, Profiles
 from gen_worker.cli.output import EXIT_AUTH, EXIT_FAILED, EXIT_NOT_FOUND, EXIT_TIMEOUT, EXIT_USAGE, Verb, fail
+from gen_worker.client.profiles import Profile, ProfileError, Profiles
 
 DEFAULT_OWNER = "local"
 DEFAULT_URL = "http://127.0.0.1:8080"

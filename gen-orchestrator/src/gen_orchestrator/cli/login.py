@@ -6,8 +6,8 @@ import sys
 import click
 
 from gen_orchestrator.cli.api import Api, ApiError
-from gen_orchestrator.cli.profiles import Profile, ProfileError, Profiles, parse
 from gen_worker.cli.output import EXIT_NOT_FOUND, EXIT_USAGE, Verb, fail, json_option, print_json, print_line, say
+from gen_worker.client.profiles import Profile, ProfileError, Profiles, parse
 
 profile_option = click.option("--profile", "chosen", metavar="NAME[/PROFILE]", help="Which profile; the one in use by default.")
 

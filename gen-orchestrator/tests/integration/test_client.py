@@ -1,0 +1,189 @@
+"""`gen_worker.client` against `cozyctl up` and `cozyctl dev`: the same code, the same answers."""
+
+import dataclasses
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+import pytest
+from platform_process import COZYCTL, PlatformProcess, write_project
+from waiting import until
+
+from gen_worker.client import (
+    AuthenticationError,
+    Client,
+    InvalidRequestError,
+    NotFoundError,
+    OutputTypeError,
+    RunCanceledError,
+    RunExpiredError,
+    RunFailedError,
+)
+
+
+class Said(msgspec.Struct):
+    text: str
+    pid: int = 0
+
+
+class Counted(msgspec.Struct):
+    number: int
+
+
+class Wrong(msgspec.Struct):
+    text: int
+
+
+@dataclasses.dataclass
+class Asked:
+    text: str
+
+
+@pytest.fixture(scope="module", params=["up", "dev"])
+def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp(request.param)
+    project = write_project(folder / "probe")
+    if request.param == "up":
+        platform = PlatformProcess(project, folder / "data")
+        yield platform.url
+        platform.close()
+        return
+    command = [str(COZYCTL), "dev", "--folder", str(project), "--listen", "127.0.0.1:0", "--outputs", str(folder / "out"), "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    yield next(line for line in (json.loads(each) for each in process.stderr) if line["event"] == "dev.listening")["url"]
+    process.terminate()
+    process.wait(60)
+    process.stderr.close()
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Client]:
+    with Client(url) as found:
+        yield found
+
+
+REF = "local/probe/"
+
+
+def test_run_gives_the_output(client: Client) -> None:
+    assert client.run(REF + "echo", {"text": "ä"})["text"] == "ä"
+    said = client.run(REF + "echo", Asked("b"), output=Said)
+    assert (type(said), said.text) == (Said, "b")
+    assert client.run(REF + "count", {"times": 3}, output=list[Counted]) == [Counted(0), Counted(1), Counted(2)]
+    assert client.run(REF + "count", {"times": 0}) == []
+
+
+def test_submit_gives_a_handle(client: Client) -> None:
+    handle = client.submit(REF + "progress", {"times": 3}, output=Said)
+    names = [event.name for event in handle.events()]
+    assert names.count("progress") == 3
+    assert names[-1] == "done"
+    assert handle.result().text == "done"
+    run = handle.status()
+    assert (run.id, run.status, run.finished, run.function) == (handle.id, "succeeded", True, "progress")
+    assert handle.cancel().status == "succeeded"
+    assert client.handle(handle.id).result()["text"] == "done"
+
+
+def test_events_go_on_after_one_that_was_seen(client: Client) -> None:
+    handle = client.submit(REF + "count", {"times": 20})
+    outputs = [event for event in handle.events() if event.name == "output"]
+    assert [event.data["number"] for event in outputs] == list(range(20))
+    assert [event.data["number"] for event in handle.events(outputs[9].id) if event.name == "output"] == list(range(10, 20))
+    assert [item["number"] for item in handle.items()] == list(range(20))
+
+
+def test_stream_gives_items_as_they_come(client: Client) -> None:
+    with client.stream(REF + "count", {"times": 4}, output=Counted) as items:
+        assert list(items) == [Counted(number) for number in range(4)]
+        assert client.handle(items.run_id).status().status == "succeeded"
+
+
+def test_leaving_a_stream_cancels_its_run(client: Client) -> None:
+    with client.stream(REF + "words", {"times": 100_000, "seconds": 0.01}) as items:
+        assert len(list(islice(items, 2))) == 2
+    run = client.handle(items.run_id)
+    until(lambda: run.status().finished)
+    assert run.status().status == "canceled"
+
+
+def test_a_function_that_fails_is_no_fault_of_the_gateway(client: Client) -> None:
+    with pytest.raises(RunFailedError, match="text is empty") as failed:
+        client.run(REF + "refuse")
+    assert (failed.value.code, failed.value.run.status) == ("validation", "failed")
+    assert failed.value.run_id == failed.value.run.id
+    with pytest.raises(RunFailedError) as wrong:
+        client.run(REF + "echo", {"text": 5})
+    assert [(error.pointer, error.expected) for error in wrong.value.errors] == [("/text", "str")]
+    copy = pickle.loads(pickle.dumps(wrong.value))
+    assert (str(copy), copy.run, copy.errors) == (str(wrong.value), wrong.value.run, wrong.value.errors)
+    with pytest.raises(RunExpiredError) as late:
+        client.run(REF + "sleep", {"seconds": 60}, timeout_s=0.2)
+    assert late.value.code == "timeout"
+    with pytest.raises(RunFailedError):
+        list(client.stream(REF + "broken"))
+
+
+def test_a_cancelled_run_says_so(client: Client) -> None:
+    handle = client.submit(REF + "sleep", {"seconds": 60})
+    with pytest.raises(TimeoutError, match="it goes on"):
+        handle.result(wait_s=0)
+    assert handle.cancel().status == "canceled"
+    with pytest.raises(RunCanceledError):
+        handle.result()
+
+
+def test_what_is_not_there_is_not_found(client: Client) -> None:
+    with pytest.raises(NotFoundError, match="echo"):
+        client.run(REF + "ech")
+    with pytest.raises(NotFoundError):
+        client.run("nothing")
+    with pytest.raises(NotFoundError):
+        client.handle("none").status()
+    with pytest.raises(NotFoundError):
+        list(client.handle("none").events())
+
+
+def test_an_output_of_another_type_keeps_what_came(client: Client) -> None:
+    with pytest.raises(OutputTypeError, match="Wrong") as wrong:
+        client.run(REF + "echo", {"text": "a"}, output=Wrong)
+    assert wrong.value.run.output["text"] == "a"
+
+
+def test_a_key_is_one_run(client: Client) -> None:
+    first = client.submit(REF + "echo", {"text": "a"}, idempotency_key="client-once")
+    assert client.submit(REF + "echo", {"text": "a"}, idempotency_key="client-once").id == first.id
+    with pytest.raises(InvalidRequestError) as clash:
+        client.submit(REF + "echo", {"text": "b"}, idempotency_key="client-once")
+    assert (clash.value.code, clash.value.status) == ("idempotency_key_reused", 422)
+
+
+def test_ctrl_c_cancels_the_run(url: str, client: Client, tmp_path: Path) -> None:
+    code = f"from gen_worker.client import Client; Client({url!r}).run('{REF}sleep', {{'seconds': 300, 'folder': {str(tmp_path)!r}}})"
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, env=os.environ)
+    try:
+        until(lambda: (tmp_path / "notes").exists() and "began" in (tmp_path / "notes").read_text())
+        process.send_signal(signal.SIGINT)
+        assert b"KeyboardInterrupt" in process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+    run_id = (tmp_path / "notes").read_text().split()[0]
+    assert client.handle(run_id).status().status == "canceled"
+
+
+def test_a_key_that_is_wrong_is_told(tmp_path: Path) -> None:
+    platform = PlatformProcess(write_project(tmp_path / "probe"), tmp_path / "data", "--keys")
+    try:
+        with pytest.raises(AuthenticationError) as refused, Client(platform.url, key="cz_wrong") as client:
+            client.run(REF + "echo")
+        assert (refused.value.status, refused.value.code) == (401, "auth")
+    finally:
+        platform.close()

@@ -1,0 +1,26 @@
+"""docs/client.md: its snippets run as they stand, against a platform and a project as `cozyctl init` writes it."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from platform_process import COZYCTL, PlatformProcess
+
+PAGE = Path(__file__).parents[3] / "docs" / "client.md"
+
+
+def test_the_snippets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    subprocess.run([str(COZYCTL), "init", "my-worker"], cwd=tmp_path, check=True, capture_output=True)
+    platform = PlatformProcess(tmp_path / "my-worker", tmp_path / "data")
+    monkeypatch.setenv("COZY_URL", platform.url)
+    monkeypatch.chdir(tmp_path)
+    snippets = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert len(snippets) >= 4
+    try:
+        exec("\n".join(snippets), {"__name__": "snippets"})
+    finally:
+        platform.close()
+    printed = capsys.readouterr().out
+    assert "world" in printed
+    assert "validation" in printed

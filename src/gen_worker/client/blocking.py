@@ -1,0 +1,317 @@
+"""The client for code that waits: `Client`, and what it gives."""
+
+import contextlib
+import os
+import time
+from collections.abc import Generator, Iterator
+from typing import Any, Generic, Self, TypeVar, Unpack, overload
+
+from gen_worker.client import following
+from gen_worker.client.address import answer_of, lost, proxy_of, read_address, to_httpcore, trusted
+from gen_worker.client.answers import State, result_of
+from gen_worker.client.calls import CallOptions, call_of, item_of, output_of
+from gen_worker.client.effects import Answer, Close, Flow, Give, LostError, Open, Pause, Read, Request, Send
+from gen_worker.client.errors import ClientError, RunError, UnreachableError
+from gen_worker.client.flows import WAIT_S, Begun, Flows
+from gen_worker.client.settings import find_server
+from gen_worker.client.tries import Patience
+from gen_worker.client.values import Run, RunEvent
+
+T = TypeVar("T")
+CONNECT_TIMEOUT_S = 5.0
+CONNECTIONS = 256
+
+
+class Client:
+    """Runs functions of a platform (`cozyctl up`), or of a dev runner (`cozyctl dev`). Threads may share one.
+
+    Without `url` and `key`: COZY_URL and COZY_API_KEY, then the profile that `cozyctl login` keeps (`profile` names another), then
+    http://127.0.0.1:8080. `connections`: at most so many at once; more requests wait for one. Raises `ClientError`s; wrong arguments are
+    `ValueError` and `TypeError`, before anything is sent.
+    """
+
+    def __init__(
+        self, url: str | None = None, *, key: str | None = None, profile: str | None = None, connections: int = CONNECTIONS
+    ) -> None:
+        where, key = find_server(url, key, profile, os.environ)
+        self._flows = Flows({"authorization": f"Bearer {key}"} if key else {}, Patience())
+        self._wire = _Wire(where, connections)
+        self.url = where
+
+    @overload
+    def run(self, ref: str, payload: Any = None, *, output: type[T], **options: Unpack[CallOptions]) -> T: ...
+    @overload
+    def run(self, ref: str, payload: Any = None, *, output: None = None, **options: Unpack[CallOptions]) -> Any: ...
+    def run(self, ref: str, payload: Any = None, *, output: Any = None, **options: Unpack[CallOptions]) -> Any:
+        """Run a function and wait for its output: JSON as Python has it, or an `output`.
+
+        `ref`: `owner/endpoint/function[:tag]`. `payload`: a dict, Struct or dataclass. A function that streams gives the list of its items.
+        `RunError` where the run does not succeed. Ctrl-C while it waits cancels the run.
+        """
+        begun = Begun(call_of(ref, payload, options))
+        try:
+            state = self._perform(self._flows.create(begun, wait_s=WAIT_S))
+            return output_of(self._perform(following.whole_result(self._flows, state)), output)
+        except ClientError:
+            raise
+        except BaseException:
+            self._leave(begun)
+            raise
+
+    @overload
+    def submit(self, ref: str, payload: Any = None, *, output: type[T], **options: Unpack[CallOptions]) -> "RunHandle[T]": ...
+    @overload
+    def submit(self, ref: str, payload: Any = None, *, output: None = None, **options: Unpack[CallOptions]) -> "RunHandle[Any]": ...
+    def submit(self, ref: str, payload: Any = None, *, output: Any = None, **options: Unpack[CallOptions]) -> "RunHandle[Any]":
+        """Start a run and do not wait: it goes on whatever becomes of this program."""
+        begun = Begun(call_of(ref, payload, options))
+        state = self._perform(self._flows.create(begun, wait_s=0))
+        return RunHandle(self, state.run.id, output)
+
+    @overload
+    def handle(self, run_id: str, *, output: type[T]) -> "RunHandle[T]": ...
+    @overload
+    def handle(self, run_id: str, *, output: None = None) -> "RunHandle[Any]": ...
+    def handle(self, run_id: str, *, output: Any = None) -> "RunHandle[Any]":
+        """A run that was started before, by its id. Nothing is asked yet."""
+        return RunHandle(self, run_id, output)
+
+    @overload
+    def stream(self, ref: str, payload: Any = None, *, output: type[T], **options: Unpack[CallOptions]) -> "RunStream[T]": ...
+    @overload
+    def stream(self, ref: str, payload: Any = None, *, output: None = None, **options: Unpack[CallOptions]) -> "RunStream[Any]": ...
+    def stream(self, ref: str, payload: Any = None, *, output: Any = None, **options: Unpack[CallOptions]) -> "RunStream[Any]":
+        """Run a function that streams, and iterate over its items as they come; `output` is the type of one item.
+
+        The run begins with the first item asked for. Leaving the loop, or `close`, cancels it. `RunError` at the end where it failed.
+        """
+        return RunStream(self, Begun(call_of(ref, payload, options)), output)
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._wire.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_wire"):
+            self._wire.close()
+
+    def _perform(self, flow: Flow[T]) -> T:
+        """Carry out a flow that gives nothing on its way."""
+        driven = self._drive(flow)
+        try:
+            while True:
+                next(driven)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+    def _drive(self, flow: Flow[T]) -> Generator[Any, None, T]:
+        """Carry out a flow, and give what it gives."""
+        stream: _Stream | None = None
+        try:
+            effect = next(flow)
+            while True:
+                reply: Any = None
+                try:
+                    match effect:
+                        case Send(request):
+                            reply = self._wire.send(request)
+                        case Open(request):
+                            stream = self._wire.open(request)
+                            reply = stream.answer
+                        case Read() if stream is not None:
+                            reply = stream.read()
+                        case Close() if stream is not None:
+                            stream.close()
+                        case Pause(seconds):
+                            time.sleep(seconds)
+                        case Give(value):
+                            yield value
+                except LostError as exc:
+                    effect = flow.throw(exc)
+                else:
+                    effect = flow.send(reply)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        finally:
+            flow.close()
+            if stream is not None:
+                stream.close()
+
+    def _leave(self, begun: Begun) -> None:
+        """Whoever waited for a run is gone: end it, as well as that can be done."""
+        with contextlib.suppress(ClientError):
+            self._perform(self._flows.cancel(begun))
+
+
+class RunHandle(Generic[T]):
+    """A run on the server. `id` finds it again, from any program: `client.handle(id)`."""
+
+    def __init__(self, client: Client, run_id: str, output: type[T] | None) -> None:
+        self.id = run_id
+        self._client = client
+        self._output = output
+
+    def status(self) -> Run:
+        """The run as it stands now."""
+        return self._client._perform(self._client._flows.get(self.id)).run
+
+    def events(self, after: str = "") -> Iterator[RunEvent]:
+        """Its events to its end, as they come: those kept from the beginning, or after the event with the id `after`.
+
+        A connection that breaks is taken up again where it was, also after a restart of the server. Leaving the loop leaves the run alone.
+        """
+        told = following.events(self._client._flows, self.id, after)
+        for each in self._client._drive(told):
+            yield each.decoded()
+
+    def items(self) -> Iterator[T]:
+        """What the function streams, from the first item on; at the end `RunError` where the run did not succeed."""
+        driven = self._client._drive(following.items(following.events(self._client._flows, self.id)))
+        return _typed(driven, lambda: self.id, self._output)
+
+    def result(self, wait_s: int | None = None) -> T:
+        """The output, waited for. `TimeoutError` after `wait_s` seconds: the run goes on. `RunError` where it did not succeed."""
+        flows = self._client._flows
+        state = self._client._perform(flows.waited(self.id, wait_s))
+        if not state.finished:
+            raise TimeoutError(f"run {self.id} is still {state.run.status} after {wait_s} s; it goes on")
+        found: T = output_of(self._client._perform(following.whole_result(flows, state)), self._output)
+        return found
+
+    def cancel(self) -> Run:
+        """End the run; the run as it is then. One that is over stays as it is."""
+        return self._client._perform(self._client._flows.cancel_run(self.id)).run
+
+    def __repr__(self) -> str:
+        return f"RunHandle({self.id!r})"
+
+
+class RunStream(Generic[T]):
+    """The items of a run, as they come. Iterate once; `with` or `close` ends the run where it is left early."""
+
+    def __init__(self, client: Client, begun: Begun, output: type[T] | None) -> None:
+        self._begun = begun
+        self._items = _owned(client, begun, output)
+
+    @property
+    def run_id(self) -> str:
+        """Empty until the run has begun."""
+        return self._begun.run_id
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> T:
+        return next(self._items)
+
+    def close(self) -> None:
+        """Cancel the run, unless it is over."""
+        self._items.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+def _owned(client: Client, begun: Begun, output: type[T] | None) -> Generator[T, None, None]:
+    """The items of a run that ends with whoever reads them."""
+    driven = client._drive(following.items(following.call_events(client._flows, begun)))
+    over = False
+    try:
+        yield from _typed(driven, lambda: begun.run_id, output)
+        over = True
+    except (UnreachableError, RunError):
+        over = True  # it ended by itself, or nobody can be told
+        raise
+    finally:
+        if not over:
+            client._leave(begun)
+
+
+def _typed(driven: Generator[Any, None, State], run_id: Any, output: type[T] | None) -> Generator[T, None, None]:
+    try:
+        while True:
+            item = next(driven)
+            found: T = item_of(item, run_id(), output)
+            yield found
+    except StopIteration as stop:
+        result_of(stop.value)
+    finally:
+        driven.close()
+
+
+class _Stream:
+    """An answer whose body is read piece by piece."""
+
+    def __init__(self, wire: "_Wire", response: Any, answer: Answer) -> None:
+        self.answer = answer
+        self._wire = wire
+        self._response = response
+        self._pieces = response.iter_stream()
+
+    def read(self) -> bytes:
+        with self._wire.losses():
+            for piece in self._pieces:
+                if piece:
+                    return bytes(piece)
+        return b""
+
+    def close(self) -> None:
+        with contextlib.suppress(LostError), self._wire.losses():
+            self._response.close()
+
+
+class _Wire:
+    """Connections to one server."""
+
+    def __init__(self, url: str, connections: int) -> None:
+        import httpcore
+
+        self._address = read_address(url)
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=trusted(self._address),
+            proxy=proxy_of(self._address),
+            max_connections=connections,
+            max_keepalive_connections=connections,
+            keepalive_expiry=10.0,  # servers of ours close an idle connection after 15 s
+        )
+
+    def send(self, request: Request) -> Answer:
+        with self.losses():
+            response = self._pool.handle_request(to_httpcore(request, self._address, request.content, CONNECT_TIMEOUT_S))
+            try:
+                return answer_of(response, response.read())
+            finally:
+                response.close()
+
+    def open(self, request: Request) -> _Stream:
+        with self.losses():
+            response = self._pool.handle_request(to_httpcore(request, self._address, request.content, CONNECT_TIMEOUT_S))
+            if 200 <= response.status < 300:
+                return _Stream(self, response, answer_of(response, b""))
+            try:
+                answer = answer_of(response, response.read())
+            finally:
+                response.close()
+        return _Stream(self, response, answer)
+
+    def close(self) -> None:
+        self._pool.close()
+
+    @contextlib.contextmanager
+    def losses(self) -> Iterator[None]:
+        """What httpcore raises, as this client has it."""
+        try:
+            yield
+        except Exception as exc:
+            raise lost(exc, self._address) from exc

@@ -1,0 +1,128 @@
+"""The life of a run as a caller meets it: create, wait, cancel. Decisions only; `effects` says how they are carried out.
+
+create   POST with an Idempotency-Key and `Prefer: respond-async, wait=n`: the run, often finished. Sent again it is the same run.
+wait     GET ?wait=n until it is over
+cancel   POST; where the run's id is not known yet, the create is sent again to learn it
+"""
+
+from collections.abc import Iterable, Mapping
+from urllib.parse import quote
+
+from gen_worker.client.answers import State, problem_in, run_in, unexpected
+from gen_worker.client.effects import Answer, Flow, Request
+from gen_worker.client.errors import GatewayError, NotFoundError
+from gen_worker.client.targets import Call
+from gen_worker.client.tries import Patience, ask, open_stream
+
+WAIT_S = 20  # of one request, so that a server that is gone is noticed soon
+SLACK_S = 30.0  # for its answer beyond that
+CANCEL_S = 30.0
+
+
+class Begun:
+    """A run that is being made. `run_id` is empty until an answer has told it; `sent`: the server may have it all the same."""
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.run_id = ""
+        self.sent = False
+
+
+class Flows:
+    """Of one client. `is_runner`: its server was found to be a dev runner."""
+
+    def __init__(self, headers: Mapping[str, str], patience: Patience) -> None:
+        self.patience = patience
+        self.is_runner = False
+        self._headers = {"accept": "application/json", **headers}
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str] | None = None,
+        content: bytes | Iterable[bytes] = b"",
+        read_timeout_s: float = SLACK_S,
+    ) -> Request:
+        """A request with this client's headers."""
+        return Request(
+            method=method, path=path, headers={**self._headers, **(headers or {})}, content=content, read_timeout_s=read_timeout_s
+        )
+
+    def create(self, begun: Begun, *, wait_s: int) -> Flow[State]:
+        """Make the run, and wait so long for its end. `GatewayError` where it was not accepted."""
+        prefer = f"respond-async, wait={wait_s}" if wait_s else "respond-async"
+        state = run_in((yield from self.to_function(begun, {"prefer": prefer}, wait_s + SLACK_S)))
+        begun.run_id = state.run.id
+        return state
+
+    def finished(self, state: State) -> Flow[State]:
+        """The run at its end, however it ends."""
+        while not state.finished:
+            state = yield from self.get(state.run.id, wait_s=WAIT_S)
+        return state
+
+    def get(self, run_id: str, *, wait_s: int = 0) -> Flow[State]:
+        """The run as it stands, or at its end where that comes within `wait_s`."""
+        path = run_path(run_id) + (f"?wait={wait_s}" if wait_s else "")
+        request = self.request("GET", path, read_timeout_s=wait_s + SLACK_S)
+        return run_in((yield from ask(request, self.patience.following)))
+
+    def waited(self, run_id: str, wait_s: int | None) -> Flow[State]:
+        """The run at its end, or as it is after `wait_s` seconds; None: however long it takes."""
+        left_s = wait_s if wait_s is not None else WAIT_S
+        while True:
+            once_s = min(left_s, WAIT_S)
+            state = yield from self.get(run_id, wait_s=once_s)
+            if wait_s is not None:
+                left_s -= once_s
+            if state.finished or left_s <= 0:
+                return state
+
+    def cancel(self, begun: Begun) -> Flow[State | None]:
+        """End a run; the run as it is then. None where the server cannot have it, or cannot be asked which it was."""
+        if not begun.run_id:
+            if not begun.sent or not begun.call.key:
+                return None
+            yield from self.create(begun, wait_s=0)  # the same key: the same run, and now its id
+        return (yield from self.cancel_run(begun.run_id))
+
+    def cancel_run(self, run_id: str) -> Flow[State]:
+        """End a run by its id; a finished one stays as it is."""
+        request = self.request("POST", f"{run_path(run_id)}/cancel", read_timeout_s=CANCEL_S)
+        return run_in((yield from ask(request, self.patience.asking)))
+
+    def to_function(self, begun: Begun, headers: Mapping[str, str], read_timeout_s: float, *, stream: bool = False) -> Flow[Answer]:
+        """POST a call where its function is: at the platform's path, or at a dev runner's, whose functions have no owner."""
+        call = begun.call
+        keyed = {"content-type": "application/json", **headers} | ({"idempotency-key": call.key} if call.key else {})
+        asked = open_stream if stream else ask
+        begun.sent = True
+        if call.target.owner and not self.is_runner:
+            request = self.request("POST", call.target.platform_path, keyed, call.platform_body(), read_timeout_s)
+            answer = yield from asked(request, self.patience.asking, repeatable=bool(call.key))
+            if not is_no_route(answer):
+                return answer
+        request = self.request("POST", call.target.runner_path, keyed, call.runner_body(), read_timeout_s)
+        answer = yield from asked(request, self.patience.asking, repeatable=bool(call.key))
+        if is_no_route(answer):
+            raise _no_function(answer, call)
+        self.is_runner = True
+        return answer
+
+
+def run_path(run_id: str) -> str:
+    return f"/v1/runs/{quote(run_id, safe='')}"
+
+
+def is_no_route(answer: Answer) -> bool:
+    """Whether a path is unknown to the server, rather than the function, run or file that it names: those say `error`, too."""
+    problem = problem_in(answer) if answer.status == 404 else None
+    return problem is not None and problem.code == "not_found" and problem.error is None
+
+
+def _no_function(answer: Answer, call: Call) -> GatewayError:
+    if call.target.owner:
+        return unexpected(answer, "a platform or a dev runner")
+    hint = "a platform takes owner/endpoint/function[:tag]; a bare name is for `cozyctl dev`"
+    return NotFoundError(f"this server has no function {str(call.target)!r}", code="not_found", status=404, hint=hint)

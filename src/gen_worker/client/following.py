@@ -1,0 +1,187 @@
+"""A run's events as they come, through broken connections and servers that start again; and of them the items that a function streams.
+
+Events come as NDJSON, each with an `id` where it has a number. A stream that breaks is asked for again with `Last-Event-ID`, so that
+nothing is missed and nothing comes twice. Items are stricter than events: what was given to the caller is never taken back. Where another
+attempt begins, its items have to repeat the earlier ones, and only those behind them are given. If they differ, that is an error.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import msgspec
+
+from gen_worker.client.answers import State, refusal, result_of, state_of, unexpected
+from gen_worker.client.effects import Answer, Close, Effect, Flow, Give, LostError, read
+from gen_worker.client.errors import EventsLostError
+from gen_worker.client.flows import Begun, Flows, run_path
+from gen_worker.client.tries import Tries, open_stream, unreachable
+from gen_worker.client.values import RunEvent
+
+SILENCE_S = 45.0  # servers say something each 15 s
+NDJSON = "application/x-ndjson"
+
+
+class Told(msgspec.Struct, frozen=True):
+    """One line of a stream. The dev runner numbers by whole numbers, the platform by `<attempt>-<number>`."""
+
+    event: str
+    data: msgspec.Raw = msgspec.Raw(b"null")
+    id: str | int = ""
+
+    def decoded(self) -> RunEvent:
+        return RunEvent(str(self.id), self.event, msgspec.json.decode(self.data))
+
+
+_told = msgspec.json.Decoder(Told).decode
+
+
+def call_events(flows: Flows, begun: Begun) -> Flow[State]:
+    """Make a run, and give what is told of it; the run at its end."""
+    answer = yield from flows.to_function(begun, {"accept": NDJSON}, SILENCE_S, stream=True)
+    begun.run_id = answer.headers.get("x-run-id", "")
+    return (yield from _follow(flows, answer, begun.run_id, ""))
+
+
+def events(flows: Flows, run_id: str, after: str = "") -> Flow[State]:
+    """Give what is told of a run after the event `after`; the run at its end."""
+    answer = yield from _events_after(flows, run_id, after)
+    return (yield from _follow(flows, answer, run_id, after))
+
+
+def items(told: Flow[State]) -> Flow[State]:
+    """Of what is told give the items alone, as JSON; the run at its end."""
+    given = _Items()
+
+    def pick(value: Told) -> Iterator[Effect]:
+        item = given.take(value)
+        if item is not None:
+            yield Give(item)
+
+    return (yield from _instead_of_gives(told, pick))
+
+
+def whole_result(flows: Flows, state: State) -> Flow[State]:
+    """The run at its end with its output: of a function that streams the list of its items. `RunError` where it did not succeed."""
+    state = result_of((yield from flows.finished(state)))
+    if state.has_output:
+        return state
+    gathered: list[bytes] = []
+
+    def keep(value: msgspec.Raw) -> Iterator[Effect]:
+        gathered.append(bytes(value))
+        return iter(())
+
+    yield from _instead_of_gives(items(events(flows, state.run.id)), keep)
+    return state.with_output(b"[" + b",".join(gathered) + b"]")
+
+
+def _instead_of_gives(flow: Flow[State], handle: Callable[[Any], Iterator[Effect]]) -> Flow[State]:
+    """A flow, with what `handle` makes of each value in the place of giving it."""
+    try:
+        effect = next(flow)
+        while True:
+            if isinstance(effect, Give):
+                yield from handle(effect.value)
+                effect = next(flow)
+                continue
+            try:
+                reply = yield effect
+            except LostError as lost:
+                effect = flow.throw(lost)
+            else:
+                effect = flow.send(reply)
+    except StopIteration as stop:
+        return cast(State, stop.value)
+    finally:
+        flow.close()
+
+
+class _Items:
+    """Which items are new to the caller."""
+
+    def __init__(self) -> None:
+        self._given: list[bytes] = []  # digests of what the caller has
+        self._place = 0  # in the attempt that is told now
+
+    def take(self, told: Told) -> msgspec.Raw | None:
+        """The item that an event brings, None for none; `EventsLostError`."""
+        if told.event == "restart":
+            self._place = 0
+        elif told.event == "snapshot":
+            missed = msgspec.json.decode(told.data)
+            raise EventsLostError(
+                f"{missed.get('missed', 'some')} events of this run are kept no more, and items may be among them",
+                code="events_lost",
+                run_id=str((missed.get("run") or {}).get("id", "")),
+                hint="read along while the run works, or let the function save its output as a file",
+            )
+        elif told.event == "output":
+            digest = hashlib.blake2b(told.data, digest_size=8).digest()
+            place, self._place = self._place, self._place + 1
+            if place == len(self._given):
+                self._given.append(digest)
+                return told.data
+            if self._given[place] != digest:
+                raise EventsLostError(
+                    f"the run began again, and its item {place} is another one now than the one that was given before",
+                    code="stream_restarted",
+                    hint="follow it with events(), where `restart` says that items start over; or run it anew",
+                )
+        return None
+
+
+def _follow(flows: Flows, answer: Answer, run_id: str, after: str) -> Flow[State]:
+    tries = Tries(flows.patience.following)
+    while True:
+        if answer.status == 204:  # all was seen: only the end is missing
+            return (yield from flows.finished((yield from flows.get(run_id))))
+        if not 200 <= answer.status < 300:
+            raise refusal(answer)
+        why = "the stream ended before its run did"
+        lines = _Lines()
+        try:
+            if not answer.headers.get("content-type", "").startswith(NDJSON):
+                raise unexpected(Answer(answer.status, answer.headers, (yield from read())), "events as NDJSON")
+            while data := (yield from read()):
+                for told in lines.take(data):
+                    tries.succeeded()
+                    after = str(told.id) or after
+                    yield Give(told)
+                    if told.event == "done":
+                        yield Close()
+                        return state_of(told.data)
+        except LostError as lost:
+            why = lost.why
+        yield Close()
+        yield from tries.after(unreachable(LostError(f"run {run_id}: {why}, and it could not be taken up again", sent=True)), untaken=True)
+        answer = yield from _events_after(flows, run_id, after)
+
+
+class _Lines:
+    """Puts lines together from pieces that end anywhere. A long one is joined once, not at every piece of it."""
+
+    def __init__(self) -> None:
+        self._begun: list[bytes] = []
+
+    def take(self, data: bytes) -> Iterator[Told]:
+        """The events whose lines these bytes complete; `LostError` for a line that is none."""
+        head, *rest = data.split(b"\n")
+        self._begun.append(head)
+        for following in rest:
+            line = b"".join(self._begun)
+            self._begun = [following]
+            if line.strip():
+                yield self._told(line)
+
+    def _told(self, line: bytes) -> Told:
+        try:
+            return _told(line)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+            raise LostError(f"the stream holds a line that is no event ({exc})", sent=True) from None
+
+
+def _events_after(flows: Flows, run_id: str, after: str) -> Flow[Answer]:
+    headers = {"accept": NDJSON} | ({"last-event-id": after} if after else {})
+    request = flows.request("GET", f"{run_path(run_id)}/events", headers, read_timeout_s=SILENCE_S)
+    return (yield from open_stream(request, flows.patience.following))

@@ -1,0 +1,32 @@
+"""Which server a client talks to, and with which key: what the caller says, the environment, the profile that `cozyctl login` keeps."""
+
+from collections.abc import Mapping
+
+from gen_worker.client.profiles import Profile, ProfileError, Profiles, parse
+
+DEFAULT_URL = "http://127.0.0.1:8080"  # of `cozyctl up`
+
+
+def find_server(url: str | None, key: str | None, profile: str | None, env: Mapping[str, str]) -> tuple[str, str]:
+    """Base URL and key; an empty key for none. `ProfileError` for a profile that is asked for and is not there.
+
+    In this order: `url` and `key`, the profile that is asked for, `COZY_URL` and `COZY_API_KEY`, the profile in use. The key of a profile
+    goes to the address of that profile only.
+    """
+    profiles = Profiles.of_user(env)
+    if profile is not None:
+        name = parse(profile)
+        found = profiles.read(*name)
+        if found is None:
+            known = ", ".join("/".join(each) for each in profiles.all()) or "none"
+            raise ProfileError(f"there is no profile {'/'.join(name)!r}. Profiles: {known}. Make one: cozyctl login --profile {profile}")
+        env = {}
+    else:
+        found = profiles.read(*profiles.current())
+    found = found or Profile()
+    where = (url or env.get("COZY_URL") or found.orchestrator_url or DEFAULT_URL).rstrip("/")
+    if key is None:
+        key = env.get("COZY_API_KEY") or (found.token if found.orchestrator_url.rstrip("/") == where else "")
+    if not key.isascii() or not key.isprintable():
+        raise ValueError("the key holds characters that no key has; copy it again")
+    return where, key

@@ -1,0 +1,88 @@
+"""When a request is sent again: the connection broke, or the server says that later may help (`net.retry` has the list).
+
+A create carries its Idempotency-Key, and everything else here only reads or cancels, so that sending it again is safe. Without a key a
+create is sent again only where the server cannot have taken it: it was never reached, or it said 429.
+Whoever follows a run that was accepted has more patience: a server that is killed and started again is waited for.
+"""
+
+import random
+
+import msgspec
+
+from gen_worker.client.answers import refusal
+from gen_worker.client.effects import Answer, Flow, LostError, Pause, Request, opened, send
+from gen_worker.client.errors import GatewayError, UnreachableError
+from gen_worker.net.retry import PASSING, RetryPolicy
+
+_random = random.Random()  # noqa: S311 - spreads tries
+
+
+class Patience(msgspec.Struct, frozen=True):
+    """`asking`: of a request that may be new to the server. `following`: of a run that was accepted, about a minute without contact."""
+
+    asking: RetryPolicy = RetryPolicy(tries=5, first_pause_s=0.1, max_pause_s=5.0, max_asked_s=60.0)
+    following: RetryPolicy = RetryPolicy(tries=20, first_pause_s=0.1, max_pause_s=5.0, max_asked_s=60.0)
+
+
+class Tries:
+    """Counts failures in a row and says how long to wait; a success ends the row."""
+
+    def __init__(self, policy: RetryPolicy, *, repeatable: bool = True) -> None:
+        self._policy = policy
+        self._repeatable = repeatable
+        self._failures = 0
+
+    def succeeded(self) -> None:
+        self._failures = 0
+
+    def after(self, error: GatewayError, *, untaken: bool) -> Flow[None]:
+        """Pause before the next try; raises `error` where there is none. `untaken`: the server has certainly not acted."""
+        self._failures += 1
+        may_help = isinstance(error, UnreachableError) or error.status in PASSING
+        pause_s = self._policy.pause_s(self._failures, error.retry_after_s, _random) if may_help else None
+        if pause_s is None or not (self._repeatable or untaken):
+            raise error
+        yield Pause(pause_s)
+
+
+def ask(request: Request, policy: RetryPolicy, *, repeatable: bool = True) -> Flow[Answer]:
+    """An answer that later tries would not change: 2xx, a run, or a refusal. `UnreachableError` where none came."""
+    tries = Tries(policy, repeatable=repeatable)
+    while True:
+        try:
+            answer = yield from send(request)
+        except LostError as lost:
+            yield from tries.after(unreachable(lost), untaken=not lost.sent)
+            continue
+        if answer.status not in PASSING or _is_run(answer):
+            return answer
+        try:
+            yield from tries.after(refusal(answer), untaken=answer.status == 429)
+        except GatewayError:
+            return answer  # whoever asked reads it
+
+
+def open_stream(request: Request, policy: RetryPolicy, *, repeatable: bool = True) -> Flow[Answer]:
+    """The head of an answer that later tries would not change; its body is read by whoever asked."""
+    tries = Tries(policy, repeatable=repeatable)
+    while True:
+        try:
+            answer = yield from opened(request)
+        except LostError as lost:
+            yield from tries.after(unreachable(lost), untaken=not lost.sent)
+            continue
+        if answer.status not in PASSING or _is_run(answer):
+            return answer
+        yield from tries.after(refusal(answer), untaken=answer.status == 429)
+
+
+def unreachable(lost: LostError) -> UnreachableError:
+    return UnreachableError(lost.why, code="unreachable", hint="" if lost.sent else "is it running, and is the address right?")
+
+
+def _is_run(answer: Answer) -> bool:
+    """Whether a refusal's status is that of a run that failed: a function's error is no reason to ask again."""
+    head = answer.body[:4096].lstrip()
+    return head.startswith(b'{"id":') or (
+        b'"run_id":"' in answer.body and b'"success":' in answer.body and b'"run_id":""' not in answer.body
+    )
