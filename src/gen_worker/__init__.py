@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from gen_worker.authoring.adapters import LoraAdapter
     from gen_worker.authoring.model_interface import CozyHubDownloader, ModelDownloader, ModelManager
     from gen_worker.model_cache import ModelCache, ModelCacheStats, ModelLocation
+    from gen_worker.pipelines import PipelineLoader
     from gen_worker.project.validation import EndpointValidationResult, validate_endpoint
     from gen_worker.residency.pipeline_loader import (
         CudaOutOfMemoryError,
         LoadedPipeline,
         ModelNotFoundError,
         PipelineConfig,
-        PipelineLoader,
         PipelineLoaderError,
     )
 
@@ -55,7 +55,7 @@ _LATER = {
     "ModelManager": "gen_worker.authoring.model_interface",
     "ModelNotFoundError": "gen_worker.residency.pipeline_loader",
     "PipelineConfig": "gen_worker.residency.pipeline_loader",
-    "PipelineLoader": "gen_worker.residency.pipeline_loader",
+    "PipelineLoader": "gen_worker.pipelines",
     "PipelineLoaderError": "gen_worker.residency.pipeline_loader",
     "validate_endpoint": "gen_worker.project.validation",
 }

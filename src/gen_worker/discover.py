@@ -5,15 +5,32 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from gen_worker.contract.manifest import Manifest
 from gen_worker.project.apart import Report, discover_apart
-from gen_worker.project.discovery import discover_functions, discover_manifest
+from gen_worker.project.discovery import discover, function_entries
 from gen_worker.project.origin import foreign_problem
 from gen_worker.project.validation import version_problem
 
 __all__ = ["discover_functions", "discover_manifest", "main"]
+
+
+def discover_manifest(root: str | Path | None = None) -> dict[str, Any]:
+    """The manifest of the project in `root` (default: the current folder)."""
+    return _as_json(discover(Path(root or Path.cwd()), os.environ, with_stand_ins=True).manifest)
+
+
+def discover_functions(root: str | Path | None = None, *, main_module: str | None = None) -> list[dict[str, Any]]:
+    """The function entries of the manifest; `main_module` is imported instead of cozy.toml's `main`."""
+    functions: list[dict[str, Any]] = _as_json(function_entries(Path(root or Path.cwd()), os.environ, main_module))["functions"]
+    return functions
+
+
+def _as_json(manifest: Manifest) -> dict[str, Any]:
+    return msgspec.json.decode(msgspec.json.encode(manifest), type=dict[str, Any])
 
 
 def main(root: Path | None = None, *, check_version: bool = False) -> int:
@@ -37,8 +54,8 @@ def find(root: Path, *, check_version: bool = False) -> Report:
     if os.environ.get("COZY_FUNCTION_MODULES"):
         print("warning: COZY_FUNCTION_MODULES is not used any more; set main in cozy.toml", file=sys.stderr)
     try:
-        problem = version_problem(root) if check_version else foreign_problem()
-        return Report(problem=problem) if problem else discover_apart(root, managed=bool(os.environ.get("MODEL_MANAGER_CLASS")))
+        problem = version_problem(root, os.environ) if check_version else foreign_problem()
+        return Report(problem=problem) if problem else discover_apart(root, os.environ)
     except ValueError as exc:
         return Report(problem=str(exc))
 

@@ -56,7 +56,7 @@ async def ask(app: DevApp, path: str, body: bytes, accept: bytes) -> list[dict[s
 def test_runs_leave_no_cycles(project: Callable[..., Path], tmp_path: Path, function: str, accept: bytes) -> None:
     async def main() -> Counter[str]:
         options = ServeOptions(root=project(CODE), outputs=tmp_path / "out")
-        app = DevApp(dev_config(options, os.environ, tmp_path / "run", find_functions(options)), Log())
+        app = DevApp(dev_config(options, os.environ, tmp_path / "run", find_functions(options, os.environ)), Log())
         try:
             for _ in range(300):  # as many as are kept, so that each new one lets an old one go
                 await ask(app, f"/v1/run/{function}", b'{"prompt":"a b","n":2}', accept)
@@ -80,7 +80,7 @@ def test_runs_leave_no_cycles(project: Callable[..., Path], tmp_path: Path, func
 
 async def test_sessions_leave_no_cycles(project: Callable[..., Path], tmp_path: Path) -> None:
     options = ServeOptions(root=project(SOCKETS), outputs=tmp_path / "out")
-    app = DevApp(dev_config(options, os.environ, tmp_path / "run", find_functions(options)), Log())
+    app = DevApp(dev_config(options, os.environ, tmp_path / "run", find_functions(options, os.environ)), Log())
     crowd, state = Crowd(ConnectionLimits()), SimpleNamespace(connections=set(), tasks=set())
     server = await asyncio.get_running_loop().create_server(lambda: Connection(app.asgi, crowd, state), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]

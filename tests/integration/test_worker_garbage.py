@@ -266,7 +266,7 @@ async def test_realtime_handlers_that_raise_what_cannot_be_shown(start_worker: S
 
 async def test_a_bad_ref_in_a_baked_manifest_fails_its_own_runs(start_worker: Start, folder: Path, tmp_path: Path) -> None:
     """Images are built by older versions, too, which took digests of any length."""
-    from gen_worker.project.discovery import discover_manifest
+    from gen_worker.discover import discover_manifest
 
     manifest = discover_manifest(folder)
     text = json.dumps(manifest).replace("cozy:o/exit", "cozy:a/b@sha256:abcd")

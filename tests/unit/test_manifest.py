@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from gen_worker.contract.manifest import Manifest
-from gen_worker.project.discovery import discover_functions, discover_manifest
+from gen_worker.discover import discover_functions, discover_manifest
 from gen_worker.refs import ModelSpec
 
 CODE = """

@@ -20,16 +20,16 @@ from gen_worker.project.validation import version_problem
 def command(folder: str, as_json: bool, require_uv_lock: bool) -> int:
     """Check an endpoint: its files, cozy.toml, its Dockerfile, the build of torch, where gen-worker comes from, every marked function."""
     root = Path(folder)
-    if find_cozy_toml(root) is None and not (root / "pyproject.toml").exists():
+    if find_cozy_toml(root, os.environ) is None and not (root / "pyproject.toml").exists():
         start = "go to the project's folder, or start one: cozyctl init my-worker"
         nothing = f"no endpoint in {root.resolve()}, which has neither cozy.toml nor pyproject.toml; {start}"
         return fail(nothing, EXIT_NOT_FOUND, as_json=as_json, code="not_found")
     result = check_build(root, require_uv_lock=require_uv_lock)
     errors, warnings, functions = list(result.errors), list(result.warnings), list[str]()
     try:
-        if (problem := version_problem(root)) and problem not in errors:
+        if (problem := version_problem(root, os.environ)) and problem not in errors:
             errors.append(problem)
-        found = discover_apart(root, managed=bool(os.environ.get("MODEL_MANAGER_CLASS")))
+        found = discover_apart(root, os.environ)
     except ValueError as exc:
         errors += [line for line in [str(exc)] if line not in errors]
     else:

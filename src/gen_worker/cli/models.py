@@ -86,9 +86,9 @@ class _Workbench:
         root = Path(folder)
         self.declared: Mapping[str, ModelSpec] = {}
         self._takers: Callable[[str], tuple[str, ...]] = lambda key: ()
-        self.in_project = find_cozy_toml(root) is not None
+        self.in_project = find_cozy_toml(root, os.environ) is not None
         if self.in_project:
-            served = load_project(root)
+            served = load_project(root, os.environ)
             self._takers = partial(takers_of, Keyspace(served.models_by_function), served.functions)
             self.declared = {key: spec for table in served.models_by_function.values() for key, spec in table.items()}
         overrides = read_overrides(self.settings.cozy_model_overrides, root, models, self.declared or None)

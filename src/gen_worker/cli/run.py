@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import os
 import signal
 import sys
 import tempfile
@@ -85,7 +86,7 @@ def command(
     options = ServeOptions(root=Path(folder), outputs=Path(outputs), models=models)
     with tempfile.TemporaryDirectory(prefix="gen-worker-") as run_dir:
         try:
-            served = load_project(options.root)
+            served = load_project(options.root, os.environ)
             spec = _choose(served, function)
             body, uploads = _payload(inputs, payload, spec.payload_type)
             session = LocalSession(options, served, spec.name, body, uploads, round(timeout_s * 1000), Path(run_dir))

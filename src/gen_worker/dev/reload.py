@@ -9,7 +9,7 @@ import importlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from gen_worker.dev.app import DevApp
@@ -25,7 +25,7 @@ _SKIPPED = {"__pycache__", "node_modules", "outputs", "dist", "build"}
 Snapshot = dict[str, tuple[int, int]]
 
 
-async def watch(root: Path, seen: Snapshot, app: DevApp, log: Log) -> None:
+async def watch(root: Path, env: Mapping[str, str], seen: Snapshot, app: DevApp, log: Log) -> None:
     """Reload whenever a source file of the project is not as `seen`, until cancelled. Broken code is reported; the last good one goes on.
 
     `seen` is from before the code was read for the first time: what was changed since then is a change.
@@ -38,16 +38,16 @@ async def watch(root: Path, seen: Snapshot, app: DevApp, log: Log) -> None:
             rest_s = min(max(POLL_S, REST * (time.monotonic() - began_s)), MAX_REST_S)
             if now != seen:
                 before, seen = seen, now  # taken as seen even if what follows fails: the same state would fail again
-                await _take_up(root, min(path for path, _ in before.items() ^ now.items()), app, log)
+                await _take_up(root, env, min(path for path, _ in before.items() ^ now.items()), app, log)
             seen = now
         except Exception as exc:  # noqa: BLE001 - the boundary of the watch: the server beside it goes on
             log.error("reload.failed", error=f"{type(exc).__name__}: {exc}")
         await asyncio.sleep(rest_s)
 
 
-async def _take_up(root: Path, changed: str, app: DevApp, log: Log) -> None:
+async def _take_up(root: Path, env: Mapping[str, str], changed: str, app: DevApp, log: Log) -> None:
     try:
-        served = await asyncio.to_thread(reload_project, root)
+        served = await asyncio.to_thread(reload_project, root, env)
     except ValueError as exc:
         log.error("reload.failed", changed=changed, error=str(exc))
         app.refuse_code(str(exc))
@@ -94,14 +94,14 @@ def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
         return
 
 
-def reload_project(root: Path) -> Served:
+def reload_project(root: Path, env: Mapping[str, str]) -> Served:
     """Discover again, with the project's own modules forgotten; on failure the old modules come back."""
     old = {name: module for name, module in list(sys.modules.items()) if _is_under(getattr(module, "__file__", None), root)}
     for name in old:
         del sys.modules[name]
     importlib.invalidate_caches()
     try:
-        return load_project(root)
+        return load_project(root, env)
     except BaseException:
         sys.modules.update(old)
         raise

@@ -1,7 +1,6 @@
 """Find the functions to serve, open the port, serve until told to stop."""
 
 import asyncio
-import os
 import socket
 import sys
 import tempfile
@@ -48,12 +47,12 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     talks: bool = False
 
 
-def find_functions(options: ServeOptions) -> Served:
+def find_functions(options: ServeOptions, env: Mapping[str, str]) -> Served:
     """Functions as the options say; `ValueError` with what is missing."""
     if options.manifest is not None:
         return load_baked(options.manifest, options.root)
-    if find_cozy_toml(options.root) is not None:
-        return load_project(options.root)
+    if find_cozy_toml(options.root, env) is not None:
+        return load_project(options.root, env)
     if BAKED_MANIFEST.is_file():
         return load_baked(BAKED_MANIFEST, options.root)
     raise ServeError(
@@ -61,12 +60,12 @@ def find_functions(options: ServeOptions) -> Served:
     )
 
 
-def functions_or_none_yet(options: ServeOptions, log: Log) -> Served:
+def functions_or_none_yet(options: ServeOptions, env: Mapping[str, str], log: Log) -> Served:
     """The same, but broken code of a project is said and waited for: the watch takes it up once it is mended."""
     try:
-        return find_functions(options)
+        return find_functions(options, env)
     except ValueError as exc:
-        if find_cozy_toml(options.root) is None:
+        if find_cozy_toml(options.root, env) is None:
             raise
         log.note(f"error: {exc}\nwaiting for a change", "dev.waiting", error=str(exc))
         return Served(options.root.resolve().name, (), {}, options.root.resolve(), problem=str(exc))
@@ -97,7 +96,7 @@ def writable(folder: Path) -> Path:
     return folder
 
 
-def serve(options: ServeOptions, env: Mapping[str, str] = os.environ) -> int:
+def serve(options: ServeOptions, env: Mapping[str, str]) -> int:
     """Serve until SIGINT, SIGTERM or SIGHUP; exit status 0, or 1 when the runner cannot start, with the reason on stderr.
 
     This is a whole program: once it returns, the process ends whatever the author's code has left running (`leaving`).
@@ -113,12 +112,12 @@ def serve(options: ServeOptions, env: Mapping[str, str] = os.environ) -> int:
         try:
             sock = listening_socket(options.listen, DEFAULT_LISTEN)
             seen = snapshot(options.root.resolve()) if options.reload else {}
-            served = find_functions(options) if not options.reload else functions_or_none_yet(options, log)
+            served = find_functions(options, env) if not options.reload else functions_or_none_yet(options, env, log)
             config = dev_config(options, env, Path(run_dir), served)
         except ValueError as exc:
             log.note(f"error: {exc}", "dev.failed", error=str(exc))
             return leave(1, log)
-        status = event_loop.run(_serve(config, options, served, seen, sock, log))
+        status = event_loop.run(_serve(config, options, env, served, seen, sock, log))
     return leave(status, log)
 
 
@@ -147,7 +146,9 @@ class _Server(uvicorn.Server):
         self._on_stop()
 
 
-async def _serve(dev: DevConfig, options: ServeOptions, served: Served, seen: Snapshot, sock: socket.socket, log: Log) -> int:
+async def _serve(
+    dev: DevConfig, options: ServeOptions, env: Mapping[str, str], served: Served, seen: Snapshot, sock: socket.socket, log: Log
+) -> int:
     try:
         app = DevApp(dev, log)
     except ValueError as exc:  # a model manager of the author's that cannot be had
@@ -168,7 +169,7 @@ async def _serve(dev: DevConfig, options: ServeOptions, served: Served, seen: Sn
     async with asyncio.TaskGroup() as tasks:
         watcher = None
         if options.reload and served.watched is not None:
-            watcher = tasks.create_task(watch(served.watched, seen, app, log), name="reload")
+            watcher = tasks.create_task(watch(served.watched, env, seen, app, log), name="reload")
         try:
             await server.serve(sockets=[sock])
         finally:

@@ -5,7 +5,7 @@ import os
 import signal
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -32,15 +32,15 @@ class Report(msgspec.Struct, frozen=True):
         return (*(f"'{package}' {listed}" for package in self.stood_in), *self.slow_patterns)
 
 
-def discover_apart(root: Path, *, managed: bool = False) -> Report:
+def discover_apart(root: Path, env: Mapping[str, str]) -> Report:
     """Discover the project in `root`, whose declared but missing packages are stood in for. What it prints goes to stderr.
 
-    `managed`: a model manager of the author's loads what it likes, so no type of a model is refused.
+    Where `env` names a model manager of the author's, that loads what it likes, so no type of a model is refused.
     """
-    data, status = in_child(lambda: msgspec.json.encode(_report(root, managed=managed)))
+    data, status = in_child(lambda: msgspec.json.encode(_report(root, env)))
     if data is not None:
         return msgspec.json.decode(data, type=Report)
-    main = load_cozy_toml(find_cozy_toml(root) or root / "cozy.toml").main
+    main = load_cozy_toml(find_cozy_toml(root, env) or root / "cozy.toml").main
     how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
     return Report(
         main,
@@ -84,10 +84,10 @@ def in_child(work: Callable[[], bytes]) -> tuple[bytes | None, int]:
     return (data[1:] if data[:1] == b"+" else None), os.waitstatus_to_exitcode(waited)
 
 
-def _report(root: Path, *, managed: bool) -> Report:
+def _report(root: Path, env: Mapping[str, str]) -> Report:
     try:
-        found = discover(root, with_stand_ins=True)
-        for spec in () if managed else found.specs:
+        found = discover(root, env, with_stand_ins=True)
+        for spec in () if env.get("MODEL_MANAGER_CLASS") else found.specs:
             check_injections(spec)
         manifest = msgspec.json.encode(found.manifest)
     except ValueError as exc:

@@ -1,6 +1,5 @@
 """cozy.toml to a typed value. What cannot be understood is an error that names key, line and nearest valid name."""
 
-import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -72,7 +71,7 @@ def check_function_names(project: CozyToml, functions: Iterable[str]) -> None:
             )
 
 
-def find_cozy_toml(root: Path, env: Mapping[str, str] = os.environ) -> Path | None:
+def find_cozy_toml(root: Path, env: Mapping[str, str]) -> Path | None:
     """The project's cozy.toml: COZY_MANIFEST_PATH if set, else in `root`; None when there is none."""
     named = env.get("COZY_MANIFEST_PATH", "").strip()
     path = Path(named) if named else root / "cozy.toml"

@@ -5,10 +5,10 @@ import importlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import msgspec
 
@@ -38,14 +38,14 @@ class Discovered(msgspec.Struct, frozen=True):
     stood_in: tuple[str, ...] = ()
 
 
-def discover(root: Path, *, with_stand_ins: bool = False) -> Discovered:
-    """Read cozy.toml in `root`, import its `main`, read the marked functions.
+def discover(root: Path, env: Mapping[str, str], *, with_stand_ins: bool = False) -> Discovered:
+    """Read cozy.toml in `root` (or where `env` says), import its `main`, read the marked functions.
 
     `with_stand_ins` lets declared but missing packages be imported as names only: right for baking a manifest, wrong for
     running the functions. Raises `CozyTomlError`, `DiscoveryError` or `SignatureError`, all of them `ValueError`.
     """
     root = root.resolve()
-    path = find_cozy_toml(root)
+    path = find_cozy_toml(root, env)
     project = load_cozy_toml(path or root / "cozy.toml")
     add_to_path(root)
     with stand_ins(missing_packages(root) if with_stand_ins else ()) as stood_in:
@@ -56,26 +56,15 @@ def discover(root: Path, *, with_stand_ins: bool = False) -> Discovered:
     return Discovered(project, specs, manifest, tuple(sorted(stood_in)))
 
 
-def discover_manifest(root: str | Path | None = None) -> dict[str, Any]:
-    """The manifest of the project in `root` (default: the current folder)."""
-    return _as_json(discover(Path(root or Path.cwd()), with_stand_ins=True).manifest)
-
-
-def discover_functions(root: str | Path | None = None, *, main_module: str | None = None) -> list[dict[str, Any]]:
-    """The function entries of the manifest; `main_module` is imported instead of cozy.toml's `main`."""
-    folder = Path(root or Path.cwd()).resolve()
-    project = load_cozy_toml(find_cozy_toml(folder) or folder / "cozy.toml")
+def function_entries(root: Path, env: Mapping[str, str], main_module: str | None = None) -> Manifest:
+    """The manifest with the functions of `main_module`, where it is given, instead of cozy.toml's `main`."""
+    folder = root.resolve()
+    project = load_cozy_toml(find_cozy_toml(folder, env) or folder / "cozy.toml")
     add_to_path(folder)
     if main_module:
         project = msgspec.structs.replace(project, main=main_module)
     with stand_ins(missing_packages(folder)):
-        manifest = manifest_of(project, read_specs(_import_main(project, folder)))
-    functions: list[dict[str, Any]] = _as_json(manifest)["functions"]
-    return functions
-
-
-def _as_json(manifest: Manifest) -> dict[str, Any]:
-    return msgspec.json.decode(msgspec.json.encode(manifest), type=dict[str, Any])
+        return manifest_of(project, read_specs(_import_main(project, folder)))
 
 
 def add_to_path(root: Path) -> None:

@@ -24,16 +24,16 @@ class Served(msgspec.Struct, frozen=True):
     problem: str = ""
 
 
-def check_version(root: Path) -> None:
+def check_version(root: Path, env: Mapping[str, str]) -> None:
     """`VersionError` where the installed gen-worker is not one that the project in `root` asks for."""
-    if problem := version_problem(root):
+    if problem := version_problem(root, env):
         raise VersionError(problem)
 
 
-def load_project(root: Path) -> Served:
+def load_project(root: Path, env: Mapping[str, str]) -> Served:
     """Functions of a project folder, discovered now."""
-    check_version(root)
-    found = discover(root)
+    check_version(root, env)
+    found = discover(root, env)
     models = {spec.name: found.manifest.models_of(spec.name) for spec in found.specs}
     if not found.specs:
         raise DiscoveryError(f"no function marked with @worker_function() in {found.project.main}; mark one to serve it")
@@ -50,9 +50,9 @@ def load_baked(path: Path, root: Path) -> Served:
     return Served(manifest.endpoint_name, specs, models)
 
 
-def load_for_worker(root: Path, manifest: Path, *, must_be_baked: bool) -> tuple[Path, Served]:
+def load_for_worker(root: Path, manifest: Path, env: Mapping[str, str], *, must_be_baked: bool) -> tuple[Path, Served]:
     """Functions of the baked manifest, else of the project in `root`, with the path of what was read. `ValueError` says what is missing."""
-    project = find_cozy_toml(root)
+    project = find_cozy_toml(root, env)
     if manifest.exists() or project is None or must_be_baked:
         return manifest, load_baked(manifest, root)
-    return project, load_project(root)
+    return project, load_project(root, env)

@@ -1,6 +1,7 @@
 """Whether an endpoint folder has all that a build needs."""
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -60,14 +61,14 @@ def _pyproject_problems(path: Path) -> list[str]:
     return []
 
 
-def version_problem(root: Path) -> str | None:
+def version_problem(root: Path, env: Mapping[str, str]) -> str | None:
     """Why the installed gen-worker cannot serve a project in `root`: it is another project's, or not of a version that cozy.toml takes.
 
     A built image need not have a cozy.toml; then only the first counts.
     """
     if problem := foreign_problem():
         return problem
-    found = find_cozy_toml(root)
+    found = find_cozy_toml(root, env)
     if found is None:
         return None
     constraint = load_cozy_toml(found).gen_worker

@@ -1,6 +1,5 @@
 """Diffusers pipelines for programs without a worker: the same store, sources, ledger and fast loading, behind a few coroutines."""
 
-import os
 import random
 import threading
 from collections.abc import Callable, Sequence
@@ -115,22 +114,12 @@ class PipelineLoader:
 
     def __init__(
         self,
-        models_dir: str | None = None,
-        local_cache_dir: str | None = None,
+        settings: ModelSettings,
+        devices: DeviceSettings,
         max_vram_gb: float | None = None,
         vram_safety_margin_gb: float = 3.5,
-        cozy_hub_url: str | None = None,
-        cozy_hub_token: str | None = None,
         downloader: ModelDownloader | None = None,
     ) -> None:
-        given = {
-            "TENSORHUB_CACHE_DIR": models_dir,
-            "WORKER_LOCAL_MODEL_CACHE_DIR": local_cache_dir,
-            "COZY_HUB_URL": cozy_hub_url,
-            "COZY_HUB_TOKEN": cozy_hub_token,
-        }
-        env = {**os.environ, **{name: value for name, value in given.items() if value is not None}}
-        settings, devices = ModelSettings.from_env(env), DeviceSettings.from_env(env)
         self._cache = ModelCache(max_vram_gb, vram_safety_margin_gb)
         measurements = Measurements(settings.cas_root.parent / "measured.json")
         sources = build_sources(settings, {}, downloader_source(downloader, settings))

@@ -37,7 +37,7 @@ def boot(env: Mapping[str, str]) -> int:
     try:
         settings = WorkerSettings.from_env(env)
         root = Path(env.get("GEN_WORKER_ENDPOINT_ROOT") or Path.cwd())
-        check_version(root)
+        check_version(root, env)
         phase = "manifest"
         path, served = _functions(env, root)
         startup.phase("manifest_loaded", path=str(path), functions=sorted(spec.name for spec in served.functions))
@@ -58,7 +58,7 @@ def boot(env: Mapping[str, str]) -> int:
 
 def _functions(env: Mapping[str, str], root: Path) -> tuple[Path, Served]:
     named = env.get("GEN_WORKER_MANIFEST_PATH")
-    return load_for_worker(root, Path(named or BAKED_MANIFEST), must_be_baked=bool(named))
+    return load_for_worker(root, Path(named or BAKED_MANIFEST), env, must_be_baked=bool(named))
 
 
 def _refuse(startup: Startup, phase: str, exc: Exception, status: int, *, as_json: bool) -> int:
