@@ -198,14 +198,14 @@ class Term:
         makers: dict[str, Builder] = {"process": ProcessBuilder(settings.data), "container": ContainerBuilder(settings.engine)}
         builders = {settings.builder: makers[settings.builder], **makers}
         self._builds = Builds(settings.data / "builds", builders, self.registry, clock.unix_s, log, self._on_tag_moved)
-        files = RunFiles(settings.data / "files", self._winner, self._may_save)
         kept = settings.retention
+        blobs = open_blobs(kept.gen_orchestrator_blobs, settings.data / "blobs")
+        files = RunFiles(settings.data / "files", blobs, self._winner, clock.unix_s, self._may_save)
         limits = UploadLimits(
             file_bytes=kept.gen_orchestrator_upload_bytes,
             owner_bytes=kept.gen_orchestrator_owner_bytes,
             keep_s=kept.gen_orchestrator_keep_uploads_s,
         )
-        blobs = open_blobs(kept.gen_orchestrator_blobs, settings.data / "blobs")
         uploads = Uploads(settings.data / "uploads", blobs, limits, clock.unix_s)
         waits = Waits(self.pool, clock, lambda release_id: self.keeper.failures.get(release_id, ""))
         spending = Spending(keys.budgets_of, store, self.dispatcher, clock)

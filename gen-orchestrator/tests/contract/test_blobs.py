@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from s3_server import S3Server, is_there
 
-from gen_orchestrator.hub.blobs import BlobError, Blobs, FolderBlobs, open_blobs
+from gen_orchestrator.hub.blobs import BlobError, Blobs, DamagedError, FolderBlobs, open_blobs
 
 PART = 9 << 20  # more than one part of an upload in parts
 
@@ -29,16 +29,18 @@ def blobs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     server.close()
 
 
-def put(blobs: Blobs, key: str, data: bytes, folder: Path) -> None:
-    file = folder / "incoming"
-    file.write_bytes(data)
-    blobs.put(key, file)
-    assert not file.exists()
+def put(blobs: Blobs, key: str, data: bytes) -> None:
+    writer = blobs.writer(key)
+    for start in range(0, len(data), 1 << 20):
+        assert blobs.head(key) is None, "nobody sees half a blob"
+        writer.write(data[start : start + (1 << 20)])
+    writer.close()
+    writer.abort()  # too late to change anything
 
 
-def test_what_was_put_is_read_whole_and_in_ranges(blobs: Blobs, tmp_path: Path) -> None:
+def test_what_was_put_is_read_whole_and_in_ranges(blobs: Blobs) -> None:
     for key, data in (("uploads/ann/1", b"hello"), ("uploads/ann/2", b""), ("uploads/ann/3", os.urandom(2 * PART + 7))):
-        put(blobs, key, data, tmp_path)
+        put(blobs, key, data)
         info = blobs.head(key)
         assert info is not None
         assert (info.key, info.size_bytes) == (key, len(data))
@@ -58,9 +60,48 @@ def test_what_is_not_there(blobs: Blobs) -> None:
     assert list(blobs.list("nothing")) == []
 
 
-def test_lists_go_by_whole_parts_and_deletes_forget(blobs: Blobs, tmp_path: Path) -> None:
+def test_what_was_given_up_leaves_nothing(blobs: Blobs) -> None:
+    for size_bytes in (0, 5, 2 * PART):
+        writer = blobs.writer("given/up")
+        writer.write(bytes(size_bytes))
+        writer.abort()
+        writer.abort()
+        assert blobs.head("given/up") is None
+    assert list(blobs.list("given")) == []
+    put(blobs, "given/up", b"the key is free")
+
+
+def test_what_is_shorter_than_it_was_is_named(blobs: Blobs) -> None:
+    put(blobs, "short/1", b"hello")
+    with pytest.raises(DamagedError, match="short/1"):
+        list(blobs.read("short/1", 2, 9))
+
+
+def test_all_below_a_prefix_is_forgotten(blobs: Blobs) -> None:
+    for key in ("below/a/1", "below/a/deep/2", "below/ab/3"):
+        put(blobs, key, b"x")
+    begun = blobs.writer("below/a/4")
+    begun.write(b"begun")
+    blobs.delete_below("below/a")
+    blobs.delete_below("below/a")
+    begun.abort()
+    assert [each.key for each in blobs.list("below")] == ["below/ab/3"]
+
+
+def test_a_writer_that_died_in_a_folder_leaves_nothing_for_long(tmp_path: Path) -> None:
+    blobs = FolderBlobs(tmp_path)
+    dead = blobs.writer("uploads/ann/1")
+    dead.write(b"x")
+    blobs.forget_halves("uploads", 0.0)
+    assert len(list((tmp_path / "uploads" / "ann").iterdir())) == 1, "it may go on"
+    blobs.forget_halves("uploads", 1e11)
+    assert list((tmp_path / "uploads" / "ann").iterdir()) == []
+    dead.abort()
+
+
+def test_lists_go_by_whole_parts_and_deletes_forget(blobs: Blobs) -> None:
     for key in ("list/ann/1", "list/ann/deep/2", "list/anna/3"):
-        put(blobs, key, b"x", tmp_path)
+        put(blobs, key, b"x")
     assert sorted(each.key for each in blobs.list("list/ann")) == ["list/ann/1", "list/ann/deep/2"]
     blobs.delete("list/ann/1")
     assert sorted(each.key for each in blobs.list("list")) == ["list/ann/deep/2", "list/anna/3"]

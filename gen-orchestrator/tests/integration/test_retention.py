@@ -10,6 +10,7 @@ import pytest
 from test_store import a_run
 
 from gen_orchestrator.domain.runs import Ending, RunState
+from gen_orchestrator.hub.blobs import FolderBlobs
 from gen_orchestrator.hub.files import FileToken, RunFiles
 from gen_orchestrator.hub.retention import Retention, RetentionSettings
 from gen_orchestrator.store.base import Leader, Store
@@ -28,6 +29,10 @@ def sqlite_store(tmp_path: Path) -> Iterator[SqliteStore]:
     store.close()
 
 
+def no_files(folder: Path) -> RunFiles:
+    return RunFiles(folder / "files", FolderBlobs(folder / "blobs"), lambda owner, run_id: 1, lambda: NOW_S)
+
+
 def add(store: Store, leader: Leader, run_id: str, ended_s: float, key: str = "") -> None:
     run = a_run(run_id, created_at=ended_s - 1, idempotency_key=key)
     ending = Ending(state=RunState.SUCCEEDED, at=ended_s)
@@ -38,13 +43,14 @@ def add(store: Store, leader: Leader, run_id: str, ended_s: float, key: str = ""
 def test_details_go_after_a_day_and_runs_after_a_week(store: Store, tmp_path: Path) -> None:
     leader = store.campaign("n", "a", 600)
     assert leader is not None
-    files = RunFiles(tmp_path / "files", lambda owner, run_id: 1)
+    files = RunFiles(tmp_path / "files", FolderBlobs(tmp_path / "blobs"), lambda owner, run_id: 1, lambda: NOW_S)
     for run_id, age_s in (("new", 60.0), ("day", 1.5 * DAY_S), ("week", 8 * DAY_S)):
         add(store, leader, run_id, NOW_S - age_s, f"key of {run_id}")
         saving = files.saving(FileToken("ann", run_id, 1), "shared/out.txt")
         saving.write(run_id.encode())
-        saving.sync()
+        saving.keep()
         saving.publish(create=False)
+        saving.drop()
     store.apply(leader.epoch, [Accept(a_run("open", created_at=1.0))])
     retention = Retention(RetentionSettings(), store, files, Log(io.StringIO()), lambda: NOW_S)
     assert asyncio.run(retention.round()) == (2, 1)
@@ -54,6 +60,7 @@ def test_details_go_after_a_day_and_runs_after_a_week(store: Store, tmp_path: Pa
     assert store.by_key("ann", "key of day") is None
     assert sorted(path.name for path in (tmp_path / "files" / "ann").iterdir() if path.name != ".refs") == ["day", "new"]
     assert len(list((tmp_path / "files" / "ann" / ".refs").iterdir())) == 2
+    assert sorted(path.name for path in (tmp_path / "blobs" / "runs" / "ann").iterdir()) == ["day", "new"]
     assert asyncio.run(retention.round()) == (0, 0)
 
 
@@ -68,7 +75,7 @@ def test_forgetting_20000_runs_holds_no_commit_up(sqlite_store: SqliteStore, tmp
             ops += [Accept(a_run(run_id, created_at=float(number))), Lease(run_id, 1, "w", 1.0)]
             ops += [AppendEvents(run_id, 1, 1, 1, b"[1]" * 20), Finish(run_id, 1, Ending(state=RunState.SUCCEEDED, at=number + 1.0))]
         sqlite_store.apply(leader.epoch, ops)
-    retention = Retention(RetentionSettings(), sqlite_store, RunFiles(tmp_path / "f", lambda o, r: 1), Log(io.StringIO()), lambda: NOW_S)
+    retention = Retention(RetentionSettings(), sqlite_store, no_files(tmp_path), Log(io.StringIO()), lambda: NOW_S)
     waits: list[float] = []
 
     async def both() -> tuple[int, int]:
@@ -100,7 +107,7 @@ def test_a_run_whose_files_cannot_be_removed_stands_in_nobodys_way(sqlite_store:
     assert leader is not None
     for run_id in ("one", "stuck", "two"):
         add(sqlite_store, leader, run_id, NOW_S - 8 * DAY_S)
-    files = Unremovable(tmp_path / "files", lambda owner, run_id: 1)
+    files = Unremovable(tmp_path / "files", FolderBlobs(tmp_path / "blobs"), lambda owner, run_id: 1, lambda: NOW_S)
     said = io.StringIO()
     retention = Retention(RetentionSettings(), sqlite_store, files, Log(said), lambda: NOW_S)
     assert asyncio.run(retention.round())[1] == 2

@@ -1,24 +1,8 @@
 """The end of an attempt is a seal on its files; what was saved can be fetched by the name that it was saved under."""
 
-import time
-
 import httpx
 from platform_process import PlatformProcess, kill
-
-from gen_orchestrator.auth.folder_keys import folder_key
-from gen_orchestrator.hub.files import FileToken, FileTokens
-from gen_orchestrator.term import FILE_KEY
-
-
-def token_of(platform: PlatformProcess, run_id: str, attempt: int) -> dict[str, str]:
-    """The headers that this attempt's worker saves with."""
-    tokens = FileTokens(folder_key(platform.data / FILE_KEY, lambda: b""), time.time)
-    return {"authorization": f"Bearer {tokens.issue(FileToken('local', run_id, attempt))}"}
-
-
-def save(platform: PlatformProcess, run_id: str, attempt: int, text: str, method: str = "PUT") -> httpx.Response:
-    url = f"/api/v1/file/runs/{run_id}/outputs/note.txt"
-    return platform.http.request(method, url, content=text, headers=token_of(platform, run_id, attempt))
+from saving import save, token_of
 
 
 def fetch(platform: PlatformProcess, ref: str) -> tuple[int, str]:
@@ -69,7 +53,9 @@ def test_a_body_that_comes_after_the_end_changes_nothing(platform: PlatformProce
     url = f"{platform.url}/api/v1/file/runs/{run_id}/outputs/note.txt"
     late = httpx.put(url, content=slowly(), headers=token_of(platform, run_id, 1), timeout=60, trust_env=False)  # type: ignore[arg-type]
     assert late.status_code == 403
-    (kept,) = (platform.data / "files" / "local" / run_id / "1").rglob("note.txt")
+    (record,) = (platform.data / "files" / "local" / run_id / "1").rglob("note.txt")
+    (kept,) = [path for path in (platform.data / "blobs" / "runs" / "local" / run_id).iterdir() if path.read_text() != run_id]
+    assert kept.name in record.read_text()
     assert kept.read_text() == "in time"
 
 

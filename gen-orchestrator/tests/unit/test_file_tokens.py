@@ -59,8 +59,10 @@ def test_a_node_that_leads_no_more_asks_for_another_try(tmp_path: Path) -> None:
     def is_open(token: FileToken) -> bool:
         raise NotLeadingError
 
-    uploads = Uploads(tmp_path, FolderBlobs(tmp_path), UploadLimits(file_bytes=1, owner_bytes=1, keep_s=1), Moving())
-    routes = FileRoutes(RunFiles(tmp_path, lambda owner, run_id: 0, is_open), FileTokens(b"x" * 32, Moving()), uploads, 1)
+    blobs = FolderBlobs(tmp_path)
+    uploads = Uploads(tmp_path, blobs, UploadLimits(file_bytes=1, owner_bytes=1, keep_s=1), Moving())
+    files = RunFiles(tmp_path, blobs, lambda owner, run_id: 0, Moving(), is_open)
+    routes = FileRoutes(files, FileTokens(b"x" * 32, Moving()), uploads, 1)
     with pytest.raises(RequestError) as refused:
         routes._check_open(TOKEN)
     assert (refused.value.status, refused.value.headers["retry-after"]) == (503, "1")

@@ -1,9 +1,10 @@
-"""Bodies of gigabytes, in and out, in constant memory."""
+"""Bodies of gigabytes, in and out, in constant memory; and what is said where they cannot be kept or read."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+import errno
+from collections.abc import Callable, Iterator, Mapping
 
-from gen_orchestrator.hub.blobs import Blobs
+from gen_orchestrator.hub.blobs import Blobs, DamagedError, KeptFile
 from gen_worker.http.asgi import BodyReader, Request, RequestError
 from gen_worker.http.files import send_file
 from gen_worker.http.headers import matches_etag
@@ -33,13 +34,27 @@ async def take_body(request: Request, max_bytes: int, write: Callable[[bytes], N
             await asyncio.shield(writing)
 
 
-async def send_blob(request: Request, blobs: Blobs, key: str, size_bytes: int, headers: Mapping[str, str]) -> None:
-    """Answer with a blob; `RequestError` 404 when it is gone, 416 for a range that it has not. `headers` name its content-type."""
-    path = blobs.path(key)
-    if path is not None:
-        await send_file(request, path, headers)
-        return
-    etag = f'"{key.rpartition("/")[2]}"'  # a blob never changes
+async def send_blob(request: Request, blobs: Blobs, kept: KeptFile, headers: Mapping[str, str]) -> None:
+    """Answer with a file, by its record. `headers` name its content-type. `RequestError` 416 for a range that it has not, 410 where its
+    bytes are gone, 500 where they are not those that were kept, 503 where the place of the blobs does not answer."""
+    try:
+        path = blobs.path(kept.blob)
+        if path is not None:
+            found = await asyncio.to_thread(blobs.head, kept.blob)
+            if found is None:
+                raise FileNotFoundError
+            if found.size_bytes != kept.size_bytes:
+                raise DamagedError(f"its bytes are {found.size_bytes}, not the {kept.size_bytes} that were kept")
+            await send_file(request, path, headers)
+            return
+        await _send_pieces(request, blobs, kept, headers)
+    except OSError as exc:
+        raise not_read(exc, kept, blobs) from None
+
+
+async def _send_pieces(request: Request, blobs: Blobs, kept: KeptFile, headers: Mapping[str, str]) -> None:
+    size_bytes = kept.size_bytes
+    etag = f'"{kept.blob.rpartition("/")[2]}"'  # a blob never changes
     if matches_etag(request.header(b"if-none-match"), etag):
         await request.answer(304, b"", headers={"etag": etag})
         return
@@ -56,18 +71,52 @@ async def send_blob(request: Request, blobs: Blobs, key: str, size_bytes: int, h
     fields = {**headers, "etag": etag, "accept-ranges": "bytes", "content-length": str(end - start)}
     if found is not None:
         fields["content-range"] = f"bytes {start}-{end - 1}/{size_bytes}"
-    pieces = blobs.read(key, start, end)
-    try:
-        first = await asyncio.to_thread(next, pieces, b"") if request.scope["method"] != "HEAD" and end > start else b""
-    except FileNotFoundError:
-        raise RequestError(404, "not_found", "the file is gone", error="unknown_file") from None
+    pieces: Iterator[bytes] = iter(())
+    first = b""
+    if request.scope["method"] != "HEAD" and end > start:
+        pieces = blobs.read(kept.blob, start, end)
+        first = await asyncio.to_thread(next, pieces, b"")
     raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields.items()]
     await request.send({"type": "http.response.start", "status": 200 if found is None else 206, "headers": raw})
+    gone = asyncio.ensure_future(_left(request))
     piece = first
-    while piece:
-        await request.write(piece)
-        piece = await asyncio.to_thread(next, pieces, b"")
+    try:
+        while piece and not gone.done():
+            coming = asyncio.ensure_future(asyncio.to_thread(next, pieces, b""))
+            try:
+                await request.write(piece)
+            finally:
+                await asyncio.wait([coming])  # also where this is cancelled: what runs in a thread cannot be closed
+            piece = coming.result()
+    except OSError:
+        return  # the answer has begun: the connection is closed before its end, and the reader sees that bytes are missing
+    finally:
+        gone.cancel()
     await request.write(b"", last=True)
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def not_kept(exc: OSError, what: str) -> RequestError:
+    """What a caller is told when files cannot be written: 507 without room, 503 where the data folder is gone or may not be written."""
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        return RequestError(507, "storage", f"{what}: {exc.strerror}", headers={"retry-after": "5"})
+    detail = f"{what}: {exc.strerror or exc}; is the platform's data folder still there, and may it be written?"
+    return RequestError(503, "storage", detail, headers={"retry-after": "5"})
+
+
+def not_read(exc: OSError, kept: KeptFile | None, blobs: Blobs) -> RequestError:
+    """What a caller is told when a file that is there cannot be read. `kept`: None where its record is what cannot be read."""
+    ref = repr(kept.ref[:200]) if kept is not None else "the file"
+    if isinstance(exc, FileNotFoundError):
+        detail = f"{ref} was kept, but its bytes are gone from {blobs.name} (as {kept.blob if kept is not None else ''}); save it again"
+        return RequestError(410, "gone", detail, error="lost_file")
+    if isinstance(exc, DamagedError):
+        return RequestError(500, "damaged", f"{ref} is damaged in {blobs.name}: {exc.strerror}; save it again", error="damaged_file")
+    return RequestError(503, "storage", f"{ref} cannot be read now: {exc.strerror or exc}", headers={"retry-after": "5"})
 
 
 def _one_range(header: str, size_bytes: int) -> tuple[int, int] | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 
 from gen_orchestrator.api.access import caller_of
-from gen_orchestrator.api.files import not_kept
+from gen_orchestrator.api.blob_bodies import not_kept
 from gen_orchestrator.auth.keys import Keys
 from gen_orchestrator.domain.access import ALL_OWNERS
 from gen_orchestrator.hub.builds import Build, Builds, QueueFullError

@@ -6,9 +6,9 @@ from urllib.parse import quote
 import msgspec
 
 from gen_orchestrator.api.access import caller_of
-from gen_orchestrator.api.blob_bodies import send_blob, take_body
-from gen_orchestrator.api.files import not_kept, type_of
+from gen_orchestrator.api.blob_bodies import not_kept, not_read, send_blob, take_body
 from gen_orchestrator.domain.access import ALL_OWNERS, Caller
+from gen_orchestrator.hub.blobs import KeptFile
 from gen_orchestrator.hub.files import RunFiles
 from gen_orchestrator.hub.signed_urls import SignedUrls
 from gen_orchestrator.hub.uploads import Incoming, QuotaError, TooLargeError, Upload, Uploads
@@ -16,7 +16,6 @@ from gen_worker.clock import utc_text
 from gen_worker.contract.files import SHA256_HEADER
 from gen_worker.durations import parse_duration
 from gen_worker.http.asgi import Request, RequestError
-from gen_worker.http.files import send_file
 
 MAX_PAGE = 1000
 MAX_SIGNED_S = 7 * 24 * 3600
@@ -66,18 +65,15 @@ class CallerFileRoutes:
         if "sign" in request.query():
             await self._sign(request)
             return
-        found = await asyncio.to_thread(lambda: self._uploads.find(owner, ref) or self._files.find(owner, ref))
+        found = await self._find(owner, ref)
         if found is None:
             raise _unknown(owner, ref)
-        kind = found.mime_type if isinstance(found, Upload) else type_of(found)
+        kind = found.mime_type
         headers = {"content-type": kind, "x-content-type-options": "nosniff", "content-security-policy": "sandbox"}
         if not kind.startswith(_SHOWN_INLINE):
             headers["content-disposition"] = "attachment"
-        if isinstance(found, Upload):
-            headers[SHA256_HEADER] = found.sha256
-            await send_blob(request, self._uploads.blobs, found.blob, found.size_bytes, headers)
-        else:
-            await send_file(request, found, headers)
+        headers[SHA256_HEADER] = found.sha256
+        await send_blob(request, self._files.blobs, found, headers)
 
     async def put(self, request: Request) -> None:
         """`PUT /v1/files/{owner}/{ref}`: create or replace an upload."""
@@ -136,12 +132,18 @@ class CallerFileRoutes:
             raise RequestError(400, "validation", f"sign: at most {MAX_SIGNED_S // 86400}d; method: one of {', '.join(SIGNED_METHODS)}")
         if method != "GET" and not caller_of(request).may("invoke"):
             raise RequestError(403, "forbidden", f"an address for {method} needs a key with the scope 'invoke'")
-        if method == "GET" and await asyncio.to_thread(lambda: self._uploads.find(owner, ref) or self._files.find(owner, ref)) is None:
+        if method == "GET" and await self._find(owner, ref) is None:
             raise _unknown(owner, ref)
         path, until = self._urls.signed_path(f"/v1/files/{owner}/{ref}", life_s, method)
         base = f"{request.scope.get('scheme', 'http')}://{request.header(b'host')}"
         body = {"url": base + path, "method": method, "expires_at": utc_text(until)}
         await request.answer(200, msgspec.json.encode(body), headers={"cache-control": "no-store"})
+
+    async def _find(self, owner: str, ref: str) -> KeptFile | None:
+        try:
+            return await asyncio.to_thread(lambda: self._uploads.find(owner, ref) or self._files.find(owner, ref))
+        except OSError as exc:
+            raise not_read(exc, None, self._files.blobs) from None
 
     def _place(self, request: Request) -> tuple[str, str]:
         """Whose file, and which. `RequestError` 404 for an owner that the caller does not see, 403 for an address that is over."""

@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 from gen_orchestrator.api.access import caller_of
+from gen_orchestrator.api.blob_bodies import not_kept
 from gen_orchestrator.api.envelope import refused
-from gen_orchestrator.api.files import not_kept
 from gen_orchestrator.api.gates import pass_goldens
 from gen_orchestrator.api.json_bodies import JsonError, read_json
 from gen_orchestrator.auth.keys import Keys

@@ -1,20 +1,16 @@
 """The file API of workers: what a run saves and reads, with its token."""
 
 import asyncio
-import errno
-import hashlib
-import mimetypes
-from pathlib import Path
 
 import msgspec
 
 from gen_orchestrator.api.access import bearer_of
-from gen_orchestrator.api.blob_bodies import send_blob, take_body
+from gen_orchestrator.api.blob_bodies import not_kept, not_read, send_blob, take_body
+from gen_orchestrator.hub.blobs import KeptFile
 from gen_orchestrator.hub.files import MODELS_OF, FileToken, FileTokens, NotLeadingError, RunFiles, Saving
-from gen_orchestrator.hub.uploads import Upload, Uploads
+from gen_orchestrator.hub.uploads import Uploads
 from gen_worker.contract.files import SHA256_HEADER, SIZE_HEADER, TYPE_HEADER, SavedFile
 from gen_worker.http.asgi import Request, RequestError
-from gen_worker.http.files import send_file
 
 MAX_COUNTED = 10_000  # attempts whose bytes are counted before those that are over are forgotten
 MAX_FILE_BYTES = 16 << 30
@@ -44,20 +40,16 @@ class FileRoutes:
         token, ref = self._token(request), request.parts["ref"]
         if token.run_id == MODELS_OF:
             raise RequestError(403, "auth", "this token asks for models; files are read with a run's own file_token")
-        found = await asyncio.to_thread(self._find, token, ref)
+        try:
+            found = await asyncio.to_thread(self._find, token, ref)
+        except OSError as exc:
+            raise not_read(exc, None, self._files.blobs) from None
         if found is None:
             raise RequestError(404, "not_found", f"no file {ref[:200]!r}", error="unknown_file")
-        if isinstance(found, Upload):
-            headers = {TYPE_HEADER: found.mime_type, SIZE_HEADER: str(found.size_bytes), SHA256_HEADER: found.sha256}
-            await send_blob(request, self._uploads.blobs, found.blob, found.size_bytes, {**headers, "content-type": found.mime_type})
-            return
-        headers = {TYPE_HEADER: type_of(found)}
-        if request.scope["method"] == "HEAD":
-            headers[SIZE_HEADER] = str(found.stat().st_size)
-            headers[SHA256_HEADER] = await asyncio.to_thread(_sha256, found)
-        await send_file(request, found, headers)
+        headers = {TYPE_HEADER: found.mime_type, SIZE_HEADER: str(found.size_bytes), SHA256_HEADER: found.sha256}
+        await send_blob(request, self._files.blobs, found, {**headers, "content-type": found.mime_type})
 
-    def _find(self, token: FileToken, ref: str) -> Path | Upload | None:
+    def _find(self, token: FileToken, ref: str) -> KeptFile | None:
         return self._files.find_own(token, ref) or self._uploads.find(token.owner, ref) or self._files.find(token.owner, ref)
 
     async def _save(self, request: Request, *, create: bool) -> None:
@@ -76,10 +68,10 @@ class FileRoutes:
                 write(data)
 
             await take_body(request, MAX_FILE_BYTES, within_budget)
-            await asyncio.to_thread(saving.sync)
+            await asyncio.to_thread(saving.keep)
             # Here on the loop, where runs end: between this look and the rename no attempt can.
             self._check_open(token)
-            digest = saving.publish(create=create)
+            kept = saving.publish(create=create)
         except ValueError as exc:
             raise RequestError(400, "validation", str(exc)) from None
         except OSError as exc:
@@ -87,10 +79,9 @@ class FileRoutes:
         finally:
             if saving is not None:
                 await asyncio.to_thread(saving.drop)
-        if digest is None:
+        if kept is None:
             raise RequestError(409, "conflict", f"{ref[:200]!r} exists; save it under another name, or overwrite it", error="exists")
-        mime_type = mimetypes.guess_type(ref)[0]
-        await request.answer(200, msgspec.json.encode(SavedFile(ref, saving.size_bytes, digest, mime_type)))
+        await request.answer(200, msgspec.json.encode(SavedFile(ref, kept.size_bytes, kept.sha256, kept.mime_type)))
 
     def _spend(self, token: FileToken, size_bytes: int) -> None:
         spent = self._spent[token] = self._spent.get(token, 0) + size_bytes
@@ -112,21 +103,3 @@ class FileRoutes:
         if token is None:
             raise RequestError(401, "auth", "the file token is not accepted")
         return token
-
-
-def not_kept(exc: OSError, what: str) -> RequestError:
-    """What a caller is told when files cannot be written: 507 without room, 503 where the data folder is gone or may not be written."""
-    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-        return RequestError(507, "storage", f"{what}: {exc.strerror}", headers={"retry-after": "5"})
-    detail = f"{what}: {exc.strerror or exc}; is the platform's data folder still there, and may it be written?"
-    return RequestError(503, "storage", detail, headers={"retry-after": "5"})
-
-
-def type_of(path: Path) -> str:
-    """The media type that a name says."""
-    return mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 
 from gen_orchestrator.api.access import caller_of
-from gen_orchestrator.api.files import not_kept
+from gen_orchestrator.api.blob_bodies import not_kept
 from gen_orchestrator.hub.models import ModelFile, ModelStore, NoVariantError, PushError, Repo, UnknownModelError, Version
 from gen_orchestrator.hub.signed_urls import SignedUrls
 from gen_worker.contract.hub import ArtifactRequest, HubFile, ModelAnswer, ModelRequest, SnapshotManifest

@@ -345,7 +345,9 @@ def own_paths() -> dict[str, Schema]:
             )
         },
         "/v1/files/{owner}/{ref}": {
-            "get": _operation("get_file", "A file", {**file, **_statuses("416")}, *upload, query=("sign", "method", "until", "signature")),
+            "get": _operation(
+                "get_file", "A file", {**file, **_statuses("410", "416", "503")}, *upload, query=("sign", "method", "until", "signature")
+            ),
             "put": _operation(
                 "put_file",
                 "Create or replace an upload",

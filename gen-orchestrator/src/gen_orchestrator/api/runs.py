@@ -12,9 +12,9 @@ import msgspec
 
 from gen_orchestrator.api import run_object as shown
 from gen_orchestrator.api.access import caller_of
+from gen_orchestrator.api.blob_bodies import not_kept
 from gen_orchestrator.api.budget_error import BudgetError
 from gen_orchestrator.api.envelope import Invocation, read_invocation
-from gen_orchestrator.api.files import not_kept
 from gen_orchestrator.api.json_bodies import aside
 from gen_orchestrator.api.memo import Memo
 from gen_orchestrator.api.streams import RunStreams

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from gen_orchestrator.api import run_object as shown
+from gen_orchestrator.api.blob_bodies import not_read, send_blob
 from gen_orchestrator.domain.runs import Run, RunState
 from gen_orchestrator.hub.files import RunFiles
 from gen_orchestrator.scheduling.feed import Entry, decode_entries, event_id, parse_event_id
@@ -20,7 +21,6 @@ from gen_orchestrator.scheduling.open_run import OpenRun
 from gen_orchestrator.store.base import RunStore
 from gen_worker.http import sse
 from gen_worker.http.asgi import Request, RequestError
-from gen_worker.http.files import send_file
 from gen_worker.http.headers import asks_for, preferred
 
 NDJSON = b"application/x-ndjson"
@@ -65,12 +65,17 @@ class RunStreams:
         found = shown.files_of(run) or []
         if len(found) != 1:
             return False
-        path = await asyncio.to_thread(self._files.find, run.owner, found[0]["ref"])
         kind = str(found[0].get("mime_type") or "")
-        if path is None or not kind or not asks_for(accept, kind):
+        if not kind or not asks_for(accept, kind):
+            return False
+        try:
+            kept = await asyncio.to_thread(self._files.find, run.owner, found[0]["ref"])
+        except OSError as exc:
+            raise not_read(exc, None, self._files.blobs) from None
+        if kept is None:
             return False
         own = {"content-type": kind, "x-run-id": run.id, "x-content-type-options": "nosniff", "vary": "accept"}
-        await send_file(request, path, {**headers, **own})
+        await send_blob(request, self._files.blobs, kept, {**headers, **own})
         return True
 
     def _stored(self, run_id: str) -> list[Entry]:

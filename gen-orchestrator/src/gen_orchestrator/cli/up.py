@@ -26,7 +26,7 @@ blobs_option = click.option(
     "--blobs",
     default="",
     metavar="URL",
-    help="s3://BUCKET/PREFIX for callers' files, instead of the data folder. Also GEN_ORCHESTRATOR_BLOBS.",
+    help="s3://BUCKET/PREFIX for files of callers and of runs, instead of the data folder. Also GEN_ORCHESTRATOR_BLOBS.",
 )
 DEFAULT_LISTEN = "127.0.0.1:8080"
 BUILDERS = ("process", "container")

@@ -3,6 +3,8 @@
 A blob is complete from the moment that it has its key, and never changes. Blocking, any thread.
 """
 
+import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,11 +13,21 @@ from typing import Protocol
 
 import msgspec
 
+from gen_worker.net.disk_calls import start_writing
+
 PIECE_BYTES = 1 << 20
+WRITTEN_OUT_BYTES = 64 << 20  # so often the disk is told to begin: less is left for the wait at the end
 
 
 class BlobError(OSError):
     """The place of the blobs refused, or did not answer."""
+
+
+class DamagedError(BlobError):
+    """What is kept of a file is not what was put there: its record, or its bytes."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(errno.EIO, why)
 
 
 class BlobInfo(msgspec.Struct, frozen=True):
@@ -26,11 +38,42 @@ class BlobInfo(msgspec.Struct, frozen=True):
     modified_at: float
 
 
-class Blobs(Protocol):
-    """Keys are parts joined by `/`, of letters, digits, `.`, `_` and `-`; none begins with a dot. All methods may raise `OSError`."""
+class KeptFile(msgspec.Struct, frozen=True, kw_only=True):
+    """What the record of a file says: whose it is, and which blob has its bytes. `sha256` in hex; `created_at`: unix seconds."""
 
-    def put(self, key: str, file: Path) -> None:
-        """Keep a complete file's bytes under a key that is free. The file is taken: it may be gone afterwards."""
+    ref: str
+    owner: str
+    blob: str
+    size_bytes: int
+    sha256: str
+    mime_type: str
+    created_at: float
+
+
+class BlobWriter(Protocol):
+    """A blob that comes in piece by piece, in constant memory. All methods may raise `OSError`."""
+
+    def write(self, data: bytes) -> None:
+        """The next bytes."""
+        ...
+
+    def close(self) -> None:
+        """That was all of it: it is safe, and has its key."""
+        ...
+
+    def abort(self) -> None:
+        """It does not come: leave nothing. After `close` or a first `abort`, nothing happens."""
+        ...
+
+
+class Blobs(Protocol):
+    """Keys are parts joined by `/`, of letters, digits, `.`, `_` and `-`; none begins with a dot. All methods may raise `OSError`.
+    `name` says where they lie, for people."""
+
+    name: str
+
+    def writer(self, key: str) -> BlobWriter:
+        """Begin a blob, under a key that is free."""
         ...
 
     def head(self, key: str) -> BlobInfo | None:
@@ -38,7 +81,8 @@ class Blobs(Protocol):
         ...
 
     def read(self, key: str, start: int, end: int) -> Iterator[bytes]:
-        """The bytes from `start` to before `end`, both within its size, in pieces of a few MB. `FileNotFoundError` where there is none."""
+        """The bytes from `start` to before `end`, both within its size, in pieces of a few MB. `FileNotFoundError` where there is none,
+        `DamagedError` where it ends before `end`."""
         ...
 
     def path(self, key: str) -> Path | None:
@@ -49,29 +93,66 @@ class Blobs(Protocol):
         """Forget a blob; nothing happens where there is none."""
         ...
 
+    def delete_below(self, prefix: str) -> None:
+        """Forget all blobs whose keys lie below a prefix of whole parts, and what was begun there."""
+        ...
+
     def list(self, prefix: str) -> Iterator[BlobInfo]:
         """Blobs whose keys lie below a prefix of whole parts, in no order."""
         ...
 
+    def forget_halves(self, prefix: str, before_s: float) -> None:
+        """Forget blobs below a prefix that were begun, and not gone on with since a unix second: their writer died."""
+        ...
+
+
+_HALF = ".half-"
+
+
+class _FolderWriter:
+    """A file with another name, until it is complete and on the disk."""
+
+    def __init__(self, target: Path) -> None:
+        self._target = target
+        self._new = target.with_name(f"{_HALF}{target.name}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self._new.open("xb")
+        self._waiting_bytes = 0
+        self._is_closed = False
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._waiting_bytes += len(data)
+        if self._waiting_bytes >= WRITTEN_OUT_BYTES:
+            self._waiting_bytes = 0
+            self._file.flush()
+            start_writing(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._new.replace(self._target)
+        self._is_closed = True
+
+    def abort(self) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        with contextlib.suppress(OSError):  # it flushes what is left, and that may have no room
+            self._file.close()
+        self._new.unlink(missing_ok=True)
+
 
 class FolderBlobs:
-    """In a folder. Files that are put should lie on the same disk: then they are renamed, not copied."""
+    """In a folder."""
 
     def __init__(self, folder: Path) -> None:
+        self.name = str(folder)
         self._folder = folder
 
-    def put(self, key: str, file: Path) -> None:
-        target = self._place(key)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            file.replace(target)
-        except OSError:
-            if file.stat().st_dev == target.parent.stat().st_dev:
-                raise
-            new = target.with_name(f".{target.name}.new")  # another disk: nobody sees half of it
-            shutil.copyfile(file, new)
-            new.replace(target)
-            file.unlink()
+    def writer(self, key: str) -> BlobWriter:
+        return _FolderWriter(self._place(key))
 
     def head(self, key: str) -> BlobInfo | None:
         try:
@@ -86,12 +167,24 @@ class FolderBlobs:
             while start < end and (piece := file.read(min(PIECE_BYTES, end - start))):
                 start += len(piece)
                 yield piece
+        if start < end:
+            raise DamagedError(f"{self._place(key)} ends after {start} bytes; expected at least {end}")
 
     def path(self, key: str) -> Path | None:
         return self._place(key)
 
     def delete(self, key: str) -> None:
         self._place(key).unlink(missing_ok=True)
+
+    def delete_below(self, prefix: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self._place(prefix))
+
+    def forget_halves(self, prefix: str, before_s: float) -> None:
+        for path in self._place(prefix).rglob(f"{_HALF}*"):
+            with contextlib.suppress(FileNotFoundError):  # it is complete now
+                if path.stat().st_mtime < before_s:
+                    path.unlink()
 
     def list(self, prefix: str) -> Iterator[BlobInfo]:
         for folder, _, names in os.walk(self._place(prefix)):

@@ -1,16 +1,21 @@
-"""Files of runs in a folder: an attempt's files lie apart, and only those of the attempt that won are seen.
+"""Files of runs: an attempt's files lie apart, and only those of the attempt that won are seen.
 
-    <files>/<owner>/<run>/<attempt>/<ref>      attempt 0: what its caller sent with it, `runs/<run>/inputs/...`
+    <files>/<owner>/<run>/<attempt>/<ref>      a record: size, digest, and which blob has the bytes.
+                                               attempt 0: what its caller sent with it, `runs/<run>/inputs/...`
+    blobs: runs/<owner>/<run>/<random>         each written once, in a folder or in a bucket
 
-A save is a temporary file that is renamed when it is complete, if its attempt is still the present one: the end of an attempt is a seal,
-and what comes later changes nothing. A ref under `runs/<run_id>/` is looked up by that run first, then, as any other ref, by the run
-that saved it last and won.
+The bytes come first, then the record gets its name, by one rename, if its attempt is still the present one: the end of an attempt is a
+seal, and what comes later changes nothing. A ref under `runs/<run_id>/` is looked up by that run first, then, as any other ref, by the
+run that saved it last and won.
 """
 
 import base64
 import binascii
+import contextlib
+import errno
 import hashlib
 import hmac
+import mimetypes
 import os
 import secrets
 import shutil
@@ -20,6 +25,8 @@ from typing import BinaryIO
 
 import msgspec
 
+from gen_orchestrator.hub.blobs import Blobs, DamagedError, KeptFile
+from gen_orchestrator.hub.receiving import Receiving
 from gen_worker.files.local_outputs import clashes_named, normalize_output_ref
 
 TOKEN_LIFE_S = 24 * 3600
@@ -87,57 +94,77 @@ def _unbase64(text: str) -> bytes:
 
 
 class Saving:
-    """A file on its way in."""
+    """A file on its way in. `write`, `keep`, `publish`, and in each case `drop`."""
 
-    def __init__(self, target: Path, index: Path | None = None) -> None:
-        """`index` is an empty file whose time says when this was published."""
-        target.parent.mkdir(parents=True, exist_ok=True)
-        self._target = target
-        self._new = target.with_name(f".saving-{secrets.token_hex(6)}")
-        self._file = self._new.open("xb")
-        self._digest = hashlib.sha256()
+    def __init__(self, blobs: Blobs, kept: KeptFile, record: Path, index: Path | None = None) -> None:
+        """`kept` lacks its size and digest. `index` is an empty file whose time says when this was published."""
+        record.parent.mkdir(parents=True, exist_ok=True)  # before the blob: what is removed with a run is found by this folder
+        self._blobs = blobs
+        self._kept = kept
+        self._record = record
+        self._new = record.with_name(f".saving-{secrets.token_hex(6)}")
         self._index = index
-        self.size_bytes = 0
+        self._receiving = Receiving(blobs, kept.blob)
+        self._is_published = False
+        self._replaced = ""
 
     def write(self, data: bytes) -> None:
-        self._file.write(data)
-        self._digest.update(data)
-        self.size_bytes += len(data)
+        self._receiving.write(data)
 
-    def sync(self) -> None:
-        """It is complete: bring it to the disk. Blocking, and to be called before `publish`."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+    def keep(self) -> None:
+        """It is complete: bring it to where blobs lie, and its record beside its name. Blocking, and to be called before `publish`."""
+        digest = self._receiving.close()
+        self._kept = msgspec.structs.replace(self._kept, size_bytes=self._receiving.size_bytes, sha256=digest)
+        with self._new.open("xb") as file:
+            file.write(msgspec.json.encode(self._kept))
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(OSError):  # what cannot be read names no blob
+            old = _record_at(self._record)
+            self._replaced = old.blob if old is not None else ""
 
-    def publish(self, *, create: bool) -> str | None:
-        """Give it its name; its sha256, None where `create` meets an existing file. Takes microseconds: one rename."""
+    def publish(self, *, create: bool) -> KeptFile | None:
+        """Give it its name; None where `create` meets an existing file. Takes microseconds: one rename."""
         if create:
             try:
-                os.link(self._new, self._target)
+                os.link(self._new, self._record)
             except FileExistsError:
                 return None
-            finally:
-                self._new.unlink()
         else:
-            self._new.replace(self._target)
+            self._new.replace(self._record)
+        self._is_published = True
         if self._index is not None:
             self._index.write_bytes(b"")
-        return self._digest.hexdigest()
+        return self._kept
 
     def drop(self) -> None:
-        """It does not come: leave nothing."""
-        self._file.close()
+        """Leave nothing of what was not published, or of what was replaced. Blocking."""
         self._new.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what is left goes with its run
+            if not self._is_published:
+                self._receiving.abort()
+                if self._receiving.is_kept:
+                    self._blobs.delete(self._kept.blob)
+            elif self._replaced:
+                self._blobs.delete(self._replaced)
 
 
 class RunFiles:
     """The files of all owners. `winner` says which attempt of a run counts (0: none yet), `is_open` whether an attempt goes on, or
-    `NotLeadingError`."""
+    `NotLeadingError`. Methods may raise `OSError`: records and bytes lie on disks and servers."""
 
-    def __init__(self, folder: Path, winner: Callable[[str, str], int], is_open: Callable[[FileToken], bool] = lambda token: True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        blobs: Blobs,
+        winner: Callable[[str, str], int],
+        now_s: Callable[[], float],
+        is_open: Callable[[FileToken], bool] = lambda token: True,
+    ) -> None:
+        self.blobs = blobs
         self._folder = folder
         self._winner = winner
+        self._now_s = now_s
         self.is_open = is_open
 
     def saving(self, token: FileToken, ref: str) -> Saving:
@@ -145,33 +172,30 @@ class RunFiles:
         name = normalize_output_ref(ref)
         index = self._index(token.owner, name)
         index.parent.mkdir(parents=True, exist_ok=True)
-        target = self._attempt(token.owner, token.run_id, token.attempt) / name
         with clashes_named(ref):
-            if target.is_dir():
-                raise IsADirectoryError
-            return Saving(target, index.with_name(f"{index.name}.{token.run_id}"))
+            return self._saving(token, name, index.with_name(f"{index.name}.{token.run_id}"))
 
     def keep_input(self, owner: str, run_id: str, ref: str, source: BinaryIO) -> str:
         """Keep a file that came with a run's request; its sha256."""
-        saving = Saving(self._attempt(owner, run_id, INPUTS) / normalize_output_ref(ref))
+        saving = self._saving(FileToken(owner, run_id, INPUTS), normalize_output_ref(ref), None)
         try:
             while chunk := source.read(1 << 20):
                 saving.write(chunk)
-            saving.sync()
-            return saving.publish(create=False) or ""
+            saving.keep()
+            kept = saving.publish(create=False)
+            return kept.sha256 if kept is not None else ""
         finally:
             saving.drop()
 
-    def find_own(self, token: FileToken, ref: str) -> Path | None:
-        """Where a file lies that this attempt has saved."""
+    def find_own(self, token: FileToken, ref: str) -> KeptFile | None:
+        """A file that this attempt has saved; `DamagedError` where its record cannot be read."""
         try:
-            path = self._attempt(token.owner, token.run_id, token.attempt) / normalize_output_ref(ref)
+            return _record_at(self._attempt(token.owner, token.run_id, token.attempt) / normalize_output_ref(ref))
         except ValueError:
             return None
-        return path if path.is_file() else None
 
-    def find(self, owner: str, ref: str) -> Path | None:
-        """Where a file lies that its owner may read: of the attempt that won, or sent with a run."""
+    def find(self, owner: str, ref: str) -> KeptFile | None:
+        """A file that its owner may read: of the attempt that won, or sent with a run. `DamagedError` where its record cannot be read."""
         try:
             name = normalize_output_ref(ref)
         except ValueError:
@@ -179,17 +203,18 @@ class RunFiles:
         parts = name.split("/")
         named = [parts[1]] if len(parts) > 2 and parts[0] == "runs" else []
         if len(parts) > 3 and named and parts[2] == "inputs":
-            sent = self._attempt(owner, parts[1], INPUTS) / name
-            if sent.is_file():
+            sent = _record_at(self._attempt(owner, parts[1], INPUTS) / name)
+            if sent is not None:
                 return sent
         found = (self._of_winner(owner, run_id, name) for runs in (named, self._savers(owner, name)) for run_id in runs)
-        return next((path for path in found if path is not None), None)
+        return next((kept for kept in found if kept is not None), None)
 
     def remove(self, owner: str, run_id: str) -> None:
         """Delete the files of all attempts of a run. A second call, or one after a call that was cut off, does the rest."""
         folder = self._attempt(owner, run_id, 0).parent
         if not folder.is_dir() or folder == self._folder:
             return
+        self.blobs.delete_below(f"runs/{owner}/{run_id}")  # first: as long as records are there, this is asked for again
         for attempt in folder.iterdir():
             for path in attempt.rglob("*"):
                 if path.is_file():
@@ -197,13 +222,27 @@ class RunFiles:
                     index.with_name(f"{index.name}.{run_id}").unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
 
-    def _of_winner(self, owner: str, run_id: str, name: str) -> Path | None:
+    def _saving(self, token: FileToken, name: str, index: Path | None) -> Saving:
+        record = self._attempt(token.owner, token.run_id, token.attempt) / name
+        if record.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "a folder of saved files", name)
+        kept = KeptFile(
+            ref=name,
+            owner=token.owner,
+            blob=f"runs/{token.owner}/{token.run_id}/{secrets.token_hex(16)}",
+            size_bytes=0,
+            sha256="",
+            mime_type=mimetypes.guess_type(name)[0] or "application/octet-stream",
+            created_at=self._now_s(),
+        )
+        return Saving(self.blobs, kept, record, index)
+
+    def _of_winner(self, owner: str, run_id: str, name: str) -> KeptFile | None:
         folder = self._attempt(owner, run_id, INPUTS).parent
         if not folder.is_dir():  # of a run that saved nothing the store need not be asked
             return None
         attempt = self._winner(owner, run_id)
-        path = folder / str(attempt) / name
-        return path if attempt and path.is_file() else None
+        return _record_at(folder / str(attempt) / name) if attempt else None
 
     def _savers(self, owner: str, name: str) -> list[str]:
         """Runs that saved this ref, the last one first."""
@@ -219,3 +258,15 @@ class RunFiles:
 
     def _index(self, owner: str, name: str) -> Path:
         return self._folder / owner / ".refs" / hashlib.sha256(name.encode()).hexdigest()
+
+
+def _record_at(path: Path) -> KeptFile | None:
+    """What a record says; None where there is none, `DamagedError` for what is no record."""
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+    try:
+        return msgspec.json.decode(data, type=KeptFile)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise DamagedError(f"the record {path} is damaged: {len(data)} bytes that are no record of a file") from None

@@ -6,19 +6,52 @@ Credentials, region and endpoint come from the usual variables: AWS_ACCESS_KEY_I
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import obstore
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import S3Store
 
-from gen_orchestrator.hub.blobs import BlobError, BlobInfo
+from gen_orchestrator.hub.blobs import PIECE_BYTES, BlobError, BlobInfo, BlobWriter, DamagedError
+
+if TYPE_CHECKING:
+    from obstore import WritableFile
 
 PART_BYTES = 8 << 20  # of an upload in parts; four are in memory
 PARTS_AT_ONCE = 4
+DELETED_AT_ONCE = 1000  # as many keys as one request of S3 takes
+
+
+class _S3Writer:
+    """An upload in parts, or in one where it is small; nobody sees it before it is complete."""
+
+    def __init__(self, blobs: S3Blobs, file: WritableFile) -> None:
+        self._blobs = blobs
+        self._file = file
+        self._is_over = False
+
+    def write(self, data: bytes) -> None:
+        with self._blobs.named():
+            self._file.write(data)
+
+    def close(self) -> None:
+        self._is_over = True  # also where it fails: the library keeps nothing then
+        with self._blobs.named():
+            self._file.close()
+
+    def abort(self) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        why = BlobError("the upload was given up")
+        with self._blobs.named():
+            self._file.__exit__(type(why), why, None)  # this, and not `close`, takes back the parts that were sent
 
 
 class S3Blobs:
@@ -26,7 +59,7 @@ class S3Blobs:
 
     def __init__(self, store: S3Store, name: str) -> None:
         self._store = store
-        self._name = name
+        self.name = name
 
     @classmethod
     def from_env(cls, name: str, env: Mapping[str, str] = os.environ) -> S3Blobs:
@@ -47,27 +80,32 @@ class S3Blobs:
                 endpoint=endpoint or None,
                 **{name: value for name, value in keys.items() if value},
                 client_options={"allow_http": endpoint.startswith("http://"), "connect_timeout": "5s", "timeout": "120s"},
-                retry_config={"max_retries": 3},
+                retry_config={"max_retries": 3, "backoff": {"max_backoff": timedelta(seconds=1)}},  # callers are told to come again
             ),
             name,
         )
 
-    def put(self, key: str, file: Path) -> None:
-        with self._named():
-            self._store.put(key, file, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
-        file.unlink()
+    def writer(self, key: str) -> BlobWriter:
+        with self.named():
+            return _S3Writer(self, obstore.open_writer(self._store, key, buffer_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE))
 
     def head(self, key: str) -> BlobInfo | None:
         try:
-            with self._named():
+            with self.named():
                 found = self._store.head(key)
         except FileNotFoundError:
             return None
         return BlobInfo(key, found["size"], found["last_modified"].timestamp())
 
     def read(self, key: str, start: int, end: int) -> Iterator[bytes]:
-        with self._named():
-            for piece in self._store.get(key, options={"range": (start, end)}).stream(min_chunk_size=1 << 20) if start < end else ():
+        with self.named():
+            found = self._store.get(key, options={"range": (start, end)}) if start < end else None
+        if found is None:
+            return
+        if found.meta["size"] < end:
+            raise DamagedError(f"{self.name}/{key} has {found.meta['size']} bytes; expected at least {end}")
+        with self.named():
+            for piece in found.stream(min_chunk_size=PIECE_BYTES):
                 yield bytes(piece)
 
     def path(self, key: str) -> Path | None:
@@ -75,23 +113,33 @@ class S3Blobs:
 
     def delete(self, key: str) -> None:
         try:
-            with self._named():
+            with self.named():
                 self._store.delete(key)
         except FileNotFoundError:
             return
 
+    def delete_below(self, prefix: str) -> None:
+        keys = (found.key for found in self.list(prefix))
+        while some := list(itertools.islice(keys, DELETED_AT_ONCE)):
+            with self.named():
+                self._store.delete(some)
+
+    def forget_halves(self, prefix: str, before_s: float) -> None:
+        """What was begun in parts is hidden from us; a rule of the bucket for incomplete uploads forgets it."""
+
     def list(self, prefix: str) -> Iterator[BlobInfo]:
-        with self._named():
+        with self.named():
             for page in self._store.list(f"{prefix}/"):
                 for found in page:
                     yield BlobInfo(found["path"], found["size"], found["last_modified"].timestamp())
 
     @contextmanager
-    def _named(self) -> Iterator[None]:
+    def named(self) -> Iterator[None]:
+        """The library's errors as `OSError`s that name this place."""
         try:
             yield
         except (NotFoundError, FileNotFoundError) as exc:
             raise FileNotFoundError(str(exc)) from None
-        except BaseError as exc:
+        except (BaseError, OSError) as exc:
             why = str(exc).partition("\n")[0][:300]
-            raise BlobError(errno.EIO, f"{self._name} did not do it: {why}") from None
+            raise BlobError(errno.EIO, f"{self.name} did not do it: {why}") from None

@@ -1,7 +1,6 @@
 """Files that callers put here themselves, by owner and ref, until they expire.
 
     <folder>/records/<owner>/<sha256 of the ref>.json    what an upload is, and which blob has its bytes
-    <folder>/incoming/                                   what is on its way in
     blobs: uploads/<owner>/<random>                      each written once
 
 The blob comes first, then the record that names it, by one rename: who reads sees the old file or the new one, whole. A blob that no
@@ -16,12 +15,12 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
 
-from gen_orchestrator.hub.blobs import Blobs
+from gen_orchestrator.hub.blobs import Blobs, KeptFile
+from gen_orchestrator.hub.receiving import Receiving
 from gen_worker.files.local_outputs import normalize_output_ref
 from gen_worker.shared_files import read_json
 
@@ -29,16 +28,9 @@ YOUNG_S = 3600.0  # a blob that came so lately may belong to an upload that goes
 OF_RUNS = "runs"  # the first part of refs that runs save
 
 
-class Upload(msgspec.Struct, frozen=True, kw_only=True):
-    """One file. Times are unix seconds; `expires_at` is 0 for one that stays."""
+class Upload(KeptFile, frozen=True, kw_only=True):
+    """One file. `expires_at`: unix seconds, 0 for one that stays."""
 
-    ref: str
-    owner: str
-    blob: str
-    size_bytes: int
-    sha256: str
-    mime_type: str
-    created_at: float
     expires_at: float
 
 
@@ -61,46 +53,34 @@ class QuotaError(ValueError):
 class Incoming:
     """An upload on its way in. `keep` and then `Uploads.publish`, or only `drop`."""
 
-    def __init__(self, uploads: "Uploads", owner: str, ref: str, path: Path, spare_bytes: int) -> None:
+    def __init__(self, uploads: "Uploads", owner: str, ref: str, spare_bytes: int) -> None:
         self.owner = owner
         self.ref = ref
         self.blob = f"uploads/{owner}/{secrets.token_hex(16)}"
         self.size_bytes = 0
         self.is_published = False
         self._uploads = uploads
-        self._path = path
-        self._file = path.open("xb")
-        self._digest = hashlib.sha256()
-        self._hasher = ThreadPoolExecutor(1, thread_name_prefix="upload-hash")  # takes as long as receiving and writing together
-        self._hashing: Future[None] | None = None
+        self._receiving = Receiving(uploads.blobs, self.blob)
         self._spare_bytes = spare_bytes
 
     def write(self, data: bytes) -> None:
         """The next bytes; `TooLargeError` or `QuotaError` where there is no room for them."""
         self._uploads.reserve(self.owner, self.size_bytes, len(data), self._spare_bytes)
         self.size_bytes += len(data)
-        if self._hashing is not None:
-            self._hashing.result()  # one piece waits, no more
-        self._hashing = self._hasher.submit(self._digest.update, data)
-        self._file.write(data)
+        self._receiving.write(data)
 
     def keep(self) -> str:
-        """All is here: bring it to where blobs lie. Its sha256."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._hasher.shutdown()
-        self._uploads.blobs.put(self.blob, self._path)
-        return self._digest.hexdigest()
+        """All is here: its bytes are safe from now on. Its sha256."""
+        return self._receiving.close()
 
     def drop(self) -> None:
         """Leave nothing of what was not published. After `publish`, nothing happens."""
-        self._hasher.shutdown()
-        self._file.close()
-        self._path.unlink(missing_ok=True)
-        if not self.is_published:
-            self._uploads.release(self.owner, self.size_bytes)
-            with contextlib.suppress(OSError):  # the sweep finds it
+        if self.is_published:
+            return
+        self._uploads.release(self.owner, self.size_bytes)
+        with contextlib.suppress(OSError):  # the sweep finds it
+            self._receiving.abort()
+            if self._receiving.is_kept:
                 self._uploads.blobs.delete(self.blob)
 
 
@@ -133,9 +113,7 @@ class Uploads:
         spare_bytes = old.size_bytes if old is not None and not create else 0  # what it takes the place of
         self.reserve(owner, 0, declared_bytes, spare_bytes)
         self.release(owner, declared_bytes)  # its bytes count when they come
-        incoming = self._folder / "incoming"
-        incoming.mkdir(parents=True, exist_ok=True)
-        return Incoming(self, owner, name, incoming / secrets.token_hex(16), spare_bytes)
+        return Incoming(self, owner, name, spare_bytes)
 
     def publish(self, incoming: Incoming, sha256: str, *, create: bool) -> tuple[Upload | None, str]:
         """Give an upload that is kept its name, and the blob that has none now (empty: none). None where `create` meets a file."""
@@ -215,10 +193,7 @@ class Uploads:
         for key in old:
             if key not in named:
                 self.blobs.delete(key)
-        incoming = self._folder / "incoming"
-        for path in incoming.iterdir() if incoming.is_dir() else ():
-            if path.stat().st_mtime < before_s:
-                path.unlink(missing_ok=True)
+        self.blobs.forget_halves("uploads", before_s)
         return expired
 
     def used_bytes(self, owner: str) -> int:
