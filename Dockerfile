@@ -19,7 +19,8 @@ RUN id "$WORKER_USER" > /dev/null 2>&1 || useradd --create-home "$WORKER_USER"; 
 
 # Dependencies: this layer is built again only when one of these files changes.
 COPY pyproject.toml uv.lock* *.whl* /tmp/dependencies/
-RUN set -eu; cd /tmp/dependencies; touch overrides.txt; \
+# watchfiles serves `cozyctl dev` alone, which has nothing to watch in an image.
+RUN set -eu; cd /tmp/dependencies; echo "watchfiles; sys_platform == 'never'" > overrides.txt; \
     case "$GEN_WORKER_SPEC" in \
       "") ;; \
       *.whl) echo "gen-worker @ file://$PWD/$GEN_WORKER_SPEC" >> overrides.txt ;; \

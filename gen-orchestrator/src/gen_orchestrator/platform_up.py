@@ -28,6 +28,7 @@ from gen_worker.collector import settle_collector
 from gen_worker.http.hosts import HostPolicy
 from gen_worker.images.engines import find_engine
 from gen_worker.log import Log
+from gen_worker.project.watching import polls_files
 
 OWNER = "local"
 DRAIN_S = 20.0
@@ -78,6 +79,7 @@ class Platform:
                 follow=settings.follow,
                 models=settings.models,
                 gives_hub_tokens=settings.asks_for_keys and "COZY_HUB_URL" not in os.environ,
+                polls=polls_files(os.environ),
             ),
             show,
         )

@@ -6,6 +6,8 @@ moves along with `follow`. A release is a copy of the source: what works keeps s
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -13,13 +15,14 @@ import msgspec
 from gen_orchestrator.fleet.failures import source_gone
 from gen_orchestrator.fleet.keeper import Launch
 from gen_orchestrator.hub.builders import is_image
-from gen_orchestrator.hub.folders import FolderError, files_of, interpreter_of
+from gen_orchestrator.hub.folders import FolderError, ReleaseFiles, files_of, interpreter_of
 from gen_orchestrator.hub.registry import DEV, PROD
 from gen_orchestrator.hub.snapshots import Snapshot, snapshot
 from gen_orchestrator.store.base import Release, StoreError
 from gen_orchestrator.term import Term
+from gen_worker.project.watching import follow_changes
 
-WATCH_S = 0.5
+TRY_AGAIN_S = 0.5  # after an edit that could not be made a release, by no fault of its code
 
 
 class FolderSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +35,7 @@ class FolderSettings(msgspec.Struct, frozen=True, kw_only=True):
     follow: bool = False
     models: tuple[str, ...] = ()
     gives_hub_tokens: bool = False
+    polls: bool = False  # look for edits twice a second instead of being told of them
 
 
 class ServedFolders:
@@ -42,29 +46,55 @@ class ServedFolders:
         self._show = show
         self._failed: dict[Path, str] = {}
         self._seen: dict[Path, object] = {}  # what the folder was when its last release was made
+        self._edited: set[Path] = set()  # folders whose last edit may have no release yet
+        self._news = asyncio.Event()
         self._term: Term | None = None
         self._earlier: list[str] = []
         self.releases: dict[Path, Release] = {}
 
     async def watch(self) -> None:
         """Make releases of edits, for ever."""
-        while True:
-            await asyncio.sleep(WATCH_S)
+        async with asyncio.TaskGroup() as tasks:
             for folder in self._settings.folders:
-                stamp = await asyncio.to_thread(_stamp, folder)
-                term = self._term
-                if stamp == self._seen.get(folder) or term is None or term.over.done():
-                    continue
-                try:
-                    if await self._release(term, folder):
-                        self.offer_tagged()
-                except Exception as exc:  # noqa: BLE001 - whatever becomes of a folder, the disk or the store: the watch goes on, and tries again
-                    text = f"the edit is not served yet: {type(exc).__name__}: {exc}"
-                    if self._failed.get(folder) != text:
-                        self._failed[folder] = text
-                        self._show(f"{folder.name}: {text}")
-                else:
-                    self._seen[folder] = stamp
+                edited, say = partial(self._note_edit, folder), partial(self._say_of, folder)
+                tasks.create_task(follow_changes(ReleaseFiles(folder), {}, edited, say, polls=self._settings.polls))
+            while True:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(TRY_AGAIN_S if self._edited and self._leads() else None):
+                        await self._news.wait()
+                self._news.clear()
+                for folder in self._settings.folders:
+                    if folder in self._edited:
+                        await self._take_up(folder)
+
+    async def _note_edit(self, folder: Path, changed: str) -> None:
+        self._edited.add(folder)
+        self._news.set()
+
+    def _say_of(self, folder: Path, text: str) -> None:
+        self._show(f"{folder.name}: {text}")
+
+    def _leads(self) -> bool:
+        return self._term is not None and not self._term.over.done()
+
+    async def _take_up(self, folder: Path) -> None:
+        """Make a release of an edit. The folder stays in `_edited` while this node does not lead, or where it failed: it is tried again."""
+        stamp = await asyncio.to_thread(_stamp, folder)
+        term = self._term
+        if term is None or term.over.done():
+            return
+        try:
+            if stamp != self._seen.get(folder) and await self._release(term, folder):
+                self.offer_tagged()
+        except Exception as exc:  # noqa: BLE001 - whatever becomes of a folder, the disk or the store: the watch goes on, and tries again
+            text = f"the edit is not served yet: {type(exc).__name__}: {exc}"
+            if self._failed.get(folder) != text:
+                self._failed[folder] = text
+                self._show(f"{folder.name}: {text}")
+        else:
+            self._seen[folder] = stamp
+            if stamp == await asyncio.to_thread(_stamp, folder):
+                self._edited.discard(folder)
 
     async def take(self, term: Term) -> None:
         """This node leads: make releases of the folders as they are now, and have workers ready."""
@@ -80,6 +110,8 @@ class ServedFolders:
             else:
                 self._seen[folder] = stamp
         self._term = term
+        self._edited.update(self._settings.folders)  # what was edited meanwhile, or could not be made a release
+        self._news.set()
         self._earlier = self._of_earlier_starts(term)
         self.offer_tagged()
 

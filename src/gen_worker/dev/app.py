@@ -111,7 +111,7 @@ class DevApp:
 
     def refuse_code(self, problem: str) -> None:
         """The code as it is now has a mistake: who asks for a function that is not there is told of it. What was served is served on."""
-        self._serving.problem = problem
+        self._serving.refuse(problem)
 
     def cancel_runs(self) -> None:
         """Tell every run and session to stop, and those that wait not to begin."""
@@ -151,6 +151,7 @@ class DevApp:
 
     async def _status(self, request: Request) -> None:
         body = {
+            "code": {"problem": self._serving.problem or None, "revision": self._serving.revision},
             "functions": sorted(self._serving.functions),
             "model_cache": self._execution.cache.get_stats().to_dict(),
             "ok": True,

@@ -97,6 +97,7 @@ class Invoker:
         spec = self.function(request.parts["function"])
         accepted = await accept_run(spec, request, self._book, self._run_dir)
         run = accepted.run
+        run.warnings += self._serving.warnings()
         accept, prefer = request.header(b"accept"), request.header(b"prefer")
         media = preferred(accept, STREAMED) if accept else None
         respond_async, wait_s = parse_prefer(prefer) if prefer else (False, None)

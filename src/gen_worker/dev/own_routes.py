@@ -38,8 +38,14 @@ _PREFETCHED: Schema = {
 }
 _STATUS: Schema = {
     "type": "object",
-    "required": ["functions", "model_cache", "ok", "runs", "threads_left", "uptime_s", "version", "websockets"],
+    "required": ["code", "functions", "model_cache", "ok", "runs", "threads_left", "uptime_s", "version", "websockets"],
     "properties": {
+        "code": {
+            "type": "object",
+            "description": "`revision` grows with each state of the code that is seen; `problem` says why the last one is not served",
+            "required": ["problem", "revision"],
+            "properties": {"problem": {"type": ["string", "null"]}, "revision": {"type": "integer"}},
+        },
         "functions": {"type": "array", "items": {"type": "string"}},
         "model_cache": _CACHE,
         "ok": {"type": "boolean"},

@@ -4,8 +4,9 @@ import asyncio
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -15,7 +16,7 @@ from gen_worker import event_loop
 from gen_worker.collector import settle_collector
 from gen_worker.contract.manifest import BAKED_MANIFEST
 from gen_worker.dev.app import DevApp, DevConfig
-from gen_worker.dev.reload import Snapshot, snapshot, watch
+from gen_worker.dev.reload import ProjectFiles, watch
 from gen_worker.dev.run_lines import show_what_functions_say
 from gen_worker.execution.build import ExecutionSettings
 from gen_worker.http.hosts import HostPolicy, is_loopback
@@ -25,6 +26,7 @@ from gen_worker.leaving import GRACE_S, leave, leave_forks_alone, stop_signals
 from gen_worker.log import Log
 from gen_worker.project.cozy_toml import find_cozy_toml
 from gen_worker.project.served import Served, load_baked, load_project
+from gen_worker.project.watching import polls_files
 from gen_worker.shared_files import check_writable
 
 DEFAULT_LISTEN = "127.0.0.1:8081"
@@ -111,13 +113,15 @@ def serve(options: ServeOptions, env: Mapping[str, str]) -> int:
     with tempfile.TemporaryDirectory(prefix="gen-worker-") as run_dir:
         try:
             sock = listening_socket(options.listen, DEFAULT_LISTEN)
-            seen = snapshot(options.root.resolve()) if options.reload else {}
+            files = ProjectFiles(options.root.resolve(), env) if options.reload else None
+            seen = files.read().files if files else {}
             served = find_functions(options, env) if not options.reload else functions_or_none_yet(options, env, log)
             config = dev_config(options, env, Path(run_dir), served)
         except ValueError as exc:
             log.note(f"error: {exc}", "dev.failed", error=str(exc))
             return leave(1, log)
-        status = event_loop.run(_serve(config, options, env, served, seen, sock, log))
+        watching = partial(watch, files, seen, polls=polls_files(env)) if files and served.watched is not None else None
+        status = event_loop.run(_serve(config, served, watching, sock, log))
     return leave(status, log)
 
 
@@ -146,9 +150,10 @@ class _Server(uvicorn.Server):
         self._on_stop()
 
 
-async def _serve(
-    dev: DevConfig, options: ServeOptions, env: Mapping[str, str], served: Served, seen: Snapshot, sock: socket.socket, log: Log
-) -> int:
+Watching = Callable[[DevApp, Log], Coroutine[None, None, None]]
+
+
+async def _serve(dev: DevConfig, served: Served, watching: Watching | None, sock: socket.socket, log: Log) -> int:
     try:
         app = DevApp(dev, log)
     except ValueError as exc:  # a model manager of the author's that cannot be had
@@ -167,9 +172,7 @@ async def _serve(
         log.note(f"warning: {warning}", "dev.open", warning=warning)
     app.import_ahead()
     async with asyncio.TaskGroup() as tasks:
-        watcher = None
-        if options.reload and served.watched is not None:
-            watcher = tasks.create_task(watch(served.watched, env, seen, app, log), name="reload")
+        watcher = tasks.create_task(watching(app, log), name="reload") if watching else None
         try:
             await server.serve(sockets=[sock])
         finally:

@@ -18,9 +18,10 @@ MAX_FILE_BYTES = 1 << 20
 MAX_SECONDS = 7 * 24 * 3600
 MAX_COUNT = 1_000_000
 MAX_WORKERS = 10_000
-TOP_KEYS = ("schema_version", "name", "main", "gen_worker", "models", "functions", "resources", "host", "scaling", "env", "secrets")
+TOP_KEYS = ("schema_version", "name", "main", "gen_worker", "models", "functions", "resources", "host", "scaling", "env", "secrets", "dev")
 FUNCTION_KEYS = ("models", "max_concurrency", "timeout_s", "start_timeout_s", "max_attempts", "queue_max", "durable", "memo", "batch")
 SCALING_KEYS = ("min", "max", "idle_s")
+DEV_KEYS = ("watch",)
 RESOURCE_KEYS = ("vram_gb", "ram_gb", "cpu_cores", "disk_gb")
 
 
@@ -49,6 +50,7 @@ class CozyToml(msgspec.Struct, frozen=True, kw_only=True):
     scaling: dict[str, int | float] = msgspec.field(default_factory=dict)  # as it is written: `min`, `max`, `idle_s`
 
     secrets: tuple[str, ...] = ()  # names of variables whose values the platform keeps
+    watch: tuple[str, ...] = ()  # `[dev] watch`: files, folders and patterns whose changes are taken up; empty: the project's Python files
 
     @property
     def endpoint_name(self) -> str:
@@ -147,6 +149,7 @@ class _Reader:
             resources=self.resources(),
             scaling=self.scaling(),
             secrets=self.secrets(),
+            watch=self.watch(),
         )
 
     def known_keys(self, table: Mapping[str, Any], known: Iterable[str], *above: str) -> None:
@@ -207,6 +210,16 @@ class _Reader:
                     *("secrets", name),
                 )
         return tuple(table)
+
+    def watch(self) -> tuple[str, ...]:
+        table = self.table(self.data.get("dev", {}), "dev")
+        self.known_keys(table, DEV_KEYS, "dev")
+        entries = table.get("watch", [])
+        if not isinstance(entries, list) or not all(isinstance(entry, str) and entry.strip() and "\0" not in entry for entry in entries):
+            raise self.error(
+                "dev.watch must be a list of files, folders and patterns, such as watch = ['.', 'prompts/*.txt']", "dev", "watch"
+            )
+        return tuple(entries)
 
     def scaling(self) -> dict[str, int | float]:
         table = self.table(self.data.get("scaling", {}), "scaling")

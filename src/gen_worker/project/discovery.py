@@ -145,10 +145,17 @@ def _import_main(project: CozyToml, root: Path) -> list[ModuleType]:
 def _modules_under(root: Path) -> Iterator[tuple[str, ModuleType]]:
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if isinstance(file, str) and name != "__main__":
-            path = Path(file).resolve()
-            if path.is_relative_to(root) and "site-packages" not in path.relative_to(root).parts:
-                yield name, module
+        if isinstance(file, str) and name != "__main__" and is_in_project(file, root):
+            yield name, module
+
+
+def is_in_project(file: str, *roots: Path) -> bool:
+    """Whether a module's file lies in one of these folders, also where it or a folder above it is a link that leads out of them."""
+    try:
+        paths = (Path(os.path.abspath(file)), Path(file).resolve())  # noqa: PTH100 - keeps links, and takes `..` away
+    except (OSError, RuntimeError, ValueError):  # a loop of links
+        return False
+    return any(path.is_relative_to(root) and "site-packages" not in path.relative_to(root).parts for path in paths for root in roots)
 
 
 def _collisions(specs: Sequence[FunctionSpec]) -> Iterator[str]:

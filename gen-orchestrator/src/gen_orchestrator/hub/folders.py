@@ -4,7 +4,10 @@ import hashlib
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+from gen_worker.project.source_tree import SourceTree, Stamp, identity_of, stamp_of
 
 MAX_FILES = 20_000
 MAX_BYTES = 512 << 20
@@ -19,11 +22,10 @@ def files_of(folder: Path) -> list[Path]:
     """The files that a release of this folder consists of, sorted. `FolderError` when there are too many for a project."""
     found: list[Path] = []
     size_bytes = 0
-    for parent, names, files in os.walk(folder):
-        names[:] = [name for name in names if not _is_skipped(name)]
+    for parent, files in _walk(folder):
         for name in files:
             path = Path(parent) / name
-            if name.endswith(".pyc") or not path.is_file():
+            if not path.is_file():
                 continue
             found.append(path)
             size_bytes += path.stat().st_size
@@ -33,6 +35,34 @@ def files_of(folder: Path) -> list[Path]:
                     "and keep models and data outside of it"
                 )
     return sorted(found)
+
+
+class ReleaseFiles:
+    """The same files, to be watched."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = str(folder)
+
+    def takes(self, path: str) -> bool:
+        """Whether a file of this path would be part of a release."""
+        below = path.removeprefix(f"{self._folder}/")
+        return below != path and not path.endswith(".pyc") and not any(_is_skipped(part) for part in below.split("/"))
+
+    def read(self) -> SourceTree:
+        """How they are now. Blocking."""
+        files: dict[str, Stamp] = {}
+        folders, targets = set(), set()
+        loose = {self._folder: identity_of(self._folder)}
+        for parent, names in _walk(self._folder):
+            folders.add(parent)
+            for path in (f"{parent}/{name}" for name in names):
+                stamp = stamp_of(path)
+                if stamp is not None:
+                    files[path] = stamp
+                if os.path.islink(path):  # noqa: PTH114 - of each file
+                    loose[path] = identity_of(path)
+                    targets.add(os.path.realpath(path))
+        return SourceTree(files, frozenset(folders), frozenset(targets), loose)
 
 
 def digest_of(folder: Path) -> str:
@@ -69,6 +99,13 @@ def copy_files(folder: Path, target: Path) -> None:
         copy = target / path.relative_to(folder)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, copy)
+
+
+def _walk(folder: Path | str) -> Iterator[tuple[str, list[str]]]:
+    """Each folder of a release, with the names of its files."""
+    for parent, names, files in os.walk(folder):
+        names[:] = [name for name in names if not _is_skipped(name)]
+        yield parent, [name for name in files if not name.endswith(".pyc")]
 
 
 def _is_skipped(name: str) -> bool:
