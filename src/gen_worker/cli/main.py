@@ -22,6 +22,8 @@ VERBS = {
     "models": ("gen_worker.cli.models", "Plan, fetch, list and check models."),
     "build": ("gen_worker.cli.build", "Build the worker image of this folder."),
     "run": ("gen_worker.cli.run", "Run one function once, here."),
+    "explain": ("gen_worker.cli.explain", "Say what an error code means, and what to do."),
+    "completion": ("gen_worker.cli.completion", "Print the script for completion in bash, zsh or fish."),
 }
 MAX_SHORT_HELP = 200  # the first sentence of a verb is shown whole
 ALIASES = {"doctor": "check", "call": "invoke"}

@@ -61,8 +61,15 @@ class Seconds(click.FloatRange):
         return number
 
 
+def _complete_function(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from gen_worker.cli.named_functions import named_functions
+
+    folder = Path(ctx.params.get("folder") or ".")
+    return [name for name in named_functions(folder) if name.startswith(incomplete)] if (folder / "cozy.toml").is_file() else []
+
+
 @click.command("run", cls=Verb)
-@click.argument("function", required=False)
+@click.argument("function", required=False, shell_complete=_complete_function)
 @click.option(
     "-i", "--input", "inputs", multiple=True, metavar="FIELD=VALUE", help="A payload field; FIELD=@PATH sends a file. May be repeated."
 )

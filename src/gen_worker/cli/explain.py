@@ -1,0 +1,113 @@
+"""`cozyctl explain CODE`: what an error code means, and what to do. error_codes.toml has the texts, also of docs/error-codes.md."""
+
+import re
+import textwrap
+import tomllib
+from pathlib import Path
+
+import click
+import msgspec
+
+from gen_worker.cli.output import EXIT_NOT_FOUND, Verb, fail, json_option, print_json, print_line
+from gen_worker.names import did_you_mean
+
+PAGE = "docs/error-codes.md"
+_AGAIN = {
+    "no": "The same request gives the same answer.",
+    "yes": "It may be sent again.",
+    "later": "It may work later.",
+}
+_WHERE = {
+    "run": "a run ended with it",
+    "request": "a server refused a request with it",
+    "client": "gen_worker.client raises it",
+    "cozyctl": "cozyctl says it",
+}
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """What one code means. `http` is the usual status; `again` whether the same thing may work if it is tried again."""
+
+    code: str
+    title: str
+    where: tuple[str, ...]
+    http: int | None = None
+    again: str
+    cause: str
+    example: str
+    fix: str
+
+    @property
+    def facts(self) -> str:
+        """Where it is met, in one line."""
+        status = f"HTTP {self.http}. " if self.http else ""
+        met = ", or ".join(_WHERE[place] for place in self.where)
+        return f"{status}{met[0].upper()}{met[1:]}. {_AGAIN[self.again]}"
+
+
+def explanations() -> dict[str, Explanation]:
+    """All of them, by code, in the order of the file."""
+    found = tomllib.loads(Path(__file__).with_name("error_codes.toml").read_text("utf-8"))
+    return {code: msgspec.convert({"code": code, **table}, Explanation) for code, table in found.items()}
+
+
+def as_markdown() -> str:
+    """The page of all codes."""
+    parts = [
+        "# Error codes\n\nEach error has a short word that stays the same: `code` in answers over HTTP, in runs, and in the JSON of "
+        "`cozyctl`.\n`cozyctl explain CODE` prints the same text. How a function ends its run is in [errors](errors.md).\n"
+    ]
+    rows = "".join(f"| [`{each.code}`](#{each.code}) | {each.http or ''} | {each.title} |\n" for each in explanations().values())
+    parts.append(f"| code | HTTP | |\n|---|---|---|\n{rows}")
+    parts += [
+        f"## {each.code}\n\n**{each.title}.** {each.facts}\n\n**Cause.** {each.cause}\n\n```text\n{each.example.strip()}\n```\n\n"
+        f"**Fix.** {each.fix}\n"
+        for each in explanations().values()
+    ]
+    return "\n".join(parts)
+
+
+def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    return [code for code in explanations() if code.startswith(incomplete)]
+
+
+@click.command("explain", cls=Verb)
+@click.argument("code", required=False, shell_complete=_complete)
+@json_option
+def command(code: str | None, as_json: bool) -> int:
+    """Say what the error code CODE means, with its cause and its fix. Without CODE, list them all."""
+    known = explanations()
+    if code is None:
+        if as_json:
+            print_json(list(known.values()))
+        else:
+            width = max(map(len, known))
+            for each in known.values():
+                print_line(f"{each.code:{width}}  {each.title}")
+        return 0
+    words = {**_words(known), **known}
+    found = words.get(code.strip().lower().replace("-", "_"))
+    if found is None:
+        hint = did_you_mean(code, words)
+        return fail(f"no error code {code!r}.{hint} All of them: cozyctl explain", EXIT_NOT_FOUND, as_json=as_json, code="not_found")
+    if as_json:
+        print_json(found)
+    else:
+        print_line(as_text(found))
+    return 0
+
+
+def _words(known: dict[str, Explanation]) -> dict[str, Explanation]:
+    """Finer words, such as `unknown_function`, with the code that stands beside them in an answer."""
+    return {word: each for each in known.values() for word in re.findall(r"[a-z]+(?:_[a-z]+)+", each.cause)}
+
+
+def as_text(each: Explanation) -> str:
+    """For a terminal."""
+    parts = [f"{each.code}: {each.title}", _wrapped(each.facts, "")]
+    parts += [f"Cause\n{_wrapped(each.cause)}", f"Example\n{textwrap.indent(each.example.strip(), '    ')}", f"Fix\n{_wrapped(each.fix)}"]
+    return "\n\n".join(parts)
+
+
+def _wrapped(text: str, indent: str = "    ") -> str:
+    return textwrap.fill(text, 92, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
