@@ -143,7 +143,7 @@ class Node:
                 await asyncio.sleep(AGAIN_S)
                 continue
             is_first = False
-            why = await term.over
+            why = await asyncio.shield(term.over)  # `stop` cancels this task, and not what tells that this node leads no more
             self.term = None
             self._door.lead_to(None)
             self.app.shut()

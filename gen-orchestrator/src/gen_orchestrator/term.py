@@ -32,6 +32,7 @@ from gen_orchestrator.api.releases import ReleaseRoutes
 from gen_orchestrator.api.run_list import RunList
 from gen_orchestrator.api.runs import RunRoutes
 from gen_orchestrator.api.secrets import SecretRoutes
+from gen_orchestrator.api.shadows import ShadowRoutes
 from gen_orchestrator.api.streams import RunStreams
 from gen_orchestrator.api.workers import WorkerRoutes
 from gen_orchestrator.auth.folder_keys import folder_key
@@ -45,12 +46,13 @@ from gen_orchestrator.fleet.base import Fleet
 from gen_orchestrator.fleet.keeper import Keeper
 from gen_orchestrator.gates.canary import Canaries
 from gen_orchestrator.gates.goldens import Goldens
+from gen_orchestrator.gates.shadows import Shadows
 from gen_orchestrator.hub.blobs import open_blobs
 from gen_orchestrator.hub.builders import Builder, ProcessBuilder
 from gen_orchestrator.hub.builds import Builds
 from gen_orchestrator.hub.files import MODELS_OF, TOKEN_LIFE_S, FileToken, FileTokens, NotLeadingError, RunFiles
 from gen_orchestrator.hub.image_builder import ContainerBuilder
-from gen_orchestrator.hub.model_addresses import ModelAddresses
+from gen_orchestrator.hub.model_addresses import AddressesByRelease, ModelAddresses
 from gen_orchestrator.hub.models import ModelStore
 from gen_orchestrator.hub.registry import Registry
 from gen_orchestrator.hub.release_config import release_config
@@ -75,7 +77,7 @@ from gen_worker.clock import Clock
 from gen_worker.http.asgi import Request
 from gen_worker.http.hosts import HostPolicy
 from gen_worker.log import Log
-from gen_worker.wire.messages import ReleaseConfig, ResolvedModel
+from gen_worker.wire.messages import ReleaseConfig
 
 TAKEOVER_GRACE_S = 10.0
 PREPARE_S = 60.0
@@ -178,7 +180,7 @@ class Term:
             owner_of=self._owner_of,
             redactor_of=hidden.redactor,
             config_of=self._config_of,
-            addresses=_Addresses(ModelAddresses(models, urls), self.registry),
+            addresses=AddressesByRelease(ModelAddresses(models, urls), self.registry),
         )
         self.keeper = Keeper(
             fleet,
@@ -212,7 +214,9 @@ class Term:
         runs = RunRoutes(self.registry, self.dispatcher, store, RunStreams(store, files), receivers, waits, files, spending)
         self._canaries = Canaries(self.registry, store, keys, fitness.paused, clock.unix_s, log, self._on_tag_moved)
         admin = AdminRoutes(self.registry, self.dispatcher, self.pool, metrics, fitness, self.keeper.failures, self._canaries.dropped)
-        goldens = Goldens(self.registry, self.dispatcher, store, fitness.paused, clock.unix_s)
+        goldens = Goldens(self.registry, self.dispatcher, store, files, fitness.paused, clock.unix_s)
+        wake = self.keeper.wake
+        self._shadows = Shadows(self.registry, self.dispatcher, store, files, keys, fitness.paused, wake, clock.unix_s, log, on_tag_moved)
         releases = ReleaseRoutes(self.registry, keys, goldens, self._prepare, self._tag_moved)
         rooms = Rooms(
             runs,
@@ -230,6 +234,7 @@ class Term:
             GateRoutes(goldens, store, keys, runs, releases.release_of),
             SecretRoutes(vault, hidden, self.registry, self.keeper.renew),
             RedeliveryRoutes(runs, self._webhooks.redeliver),
+            ShadowRoutes(self._shadows, self.registry, self._prepare, self._resume, clock.unix_s),
         )
         guard = Guard(keys, is_asking=settings.asks_for_keys)
         self.app: ASGIApp = build_app(rooms, guard, lambda request: _worker_of(file_tokens, request), settings.hosts, log)
@@ -246,6 +251,7 @@ class Term:
         if self._settings.asks_for_keys:
             await asyncio.to_thread(self._have_an_operator)
         self._take_up(*await asyncio.to_thread(self._open_runs))
+        await self._shadows.clean()
         self.gateway.start()
         self.keeper.start()
         self._webhooks.start()
@@ -253,6 +259,7 @@ class Term:
 
     async def drain(self) -> None:
         """End this node's workers; what they still run may finish, and the results are recorded."""
+        await self._shadows.stop()
         await self.keeper.stop()
         self.dispatcher.let_go()
 
@@ -265,6 +272,7 @@ class Term:
         self.gateway.stop(successor.address if successor is not None else "")
         for task in self._tasks:
             task.cancel()
+        await self._shadows.stop()
         await self._webhooks.stop()
         await self._builds.stop()
         await self._writer.close()
@@ -316,9 +324,13 @@ class Term:
         return ""
 
     def _tag_moved(self, tag: Tag) -> None:
-        if self.fitness.resume(tag.release_id):
-            self.dispatcher.pump_release(tag.release_id)
+        self._resume(tag.release_id)
+        self._shadows.tag_moved()
         self._on_tag_moved()
+
+    def _resume(self, release_id: str) -> None:
+        if self.fitness.resume(release_id):
+            self.dispatcher.pump_release(release_id)
 
     def _open_runs(self) -> tuple[list[Run], dict[str, list[EventChunk]]]:
         found = self._store.open_runs()
@@ -344,7 +356,10 @@ class Term:
         self.gateway.expect(orphans, 0.0 if self._settings.owns_workers else TAKEOVER_GRACE_S)
 
     def _over(self, open_run: OpenRun) -> None:
+        if open_run.is_shadow:
+            return
         run = open_run.run
+        self._shadows.ended(open_run)
         self._metrics.ended(run, open_run.first_output_at)
         self._canaries.ended(run)
         self._trace(run)
@@ -374,23 +389,3 @@ def _worker_of(tokens: FileTokens, request: Request) -> Caller | None:
     """A worker, by the token with which it asks for models or saves files."""
     token = tokens.verify(bearer_of(request))
     return Caller(token.owner, (), f"run:{token.run_id}") if token is not None else None
-
-
-class _Addresses:
-    """Of models, by release."""
-
-    def __init__(self, addresses: ModelAddresses, registry: Registry) -> None:
-        self._addresses = addresses
-        self._registry = registry
-
-    def resolve(self, release_id: str, model_id: str) -> ResolvedModel | None:
-        try:
-            return self._addresses.resolve(self._registry.manifest(release_id), model_id)
-        except LookupError:
-            return None
-
-    def all_of(self, release_id: str) -> dict[str, ResolvedModel]:
-        try:
-            return self._addresses.all_of(self._registry.manifest(release_id))
-        except LookupError:
-            return {}

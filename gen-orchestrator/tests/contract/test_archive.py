@@ -8,7 +8,7 @@ from pathlib import Path
 
 import apsw
 import pytest
-from test_gate_store import A_CANDIDATE, A_GOLDEN, A_RESULT
+from test_gate_store import A_CANDIDATE, A_GOLDEN, A_RESULT, A_SHADOW
 from test_store import SUCCESS, a_run, lead
 
 from gen_orchestrator.domain.access import AuditRow, Key
@@ -58,6 +58,7 @@ def fill(store: DatabaseStore) -> None:
     store.add_audit(AuditRow(row_id="1", at=1.0, owner="ann", actor="local", action="key.created", subject="k"))
     store.add_golden(A_GOLDEN)
     store.set_candidate(A_CANDIDATE)
+    store.set_shadow(A_SHADOW)
     store.save_results([A_RESULT])
     store.add_secret(StoredSecret(owner="ann", endpoint="e", name="KEY", version=1, sealed=b"\xff\0", set_at=1.0, set_by="local"))
 
@@ -66,7 +67,7 @@ def shown(store: DatabaseStore) -> object:
     return (
         store.list_runs(RunFilter(limit=100)), store.open_runs(), store.releases(), store.tags(), store.tag_history("ann", "e", "f", "prod"),
         store.events_of("r1"), store.deliveries_of("r2"), store.list_keys(), store.audit("", 9), store.secrets(),
-        store.goldens(), store.results("rel-1"), store.candidates(),
+        store.goldens(), store.results("rel-1"), store.candidates(), store.shadows(),
     )  # fmt: skip
 
 

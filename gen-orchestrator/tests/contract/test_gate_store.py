@@ -7,6 +7,7 @@ from test_store import SUCCESS, a_run, lead
 
 from gen_orchestrator.domain.canary import Candidate
 from gen_orchestrator.domain.gates import GateResult, Golden
+from gen_orchestrator.domain.shadow import Shadow
 from gen_orchestrator.store.base import OldRun, Store
 from gen_orchestrator.store.ops import Accept, Finish, Lease
 
@@ -15,6 +16,10 @@ A_GOLDEN = Golden(
     tolerance=0.25, created_at=5.0,
 )  # fmt: skip
 A_CANDIDATE = Candidate(owner="ann", endpoint="pictures", function="draw", tag="prod", release_id="rel-2", percent=12.5, since=7.0)
+A_SHADOW = Shadow(
+    owner="ann", endpoint="pictures", function="draw", tag="prod", release_id="rel-2", against="rel-1", percent=12.5, tolerance=0.01, runs=40,
+    since=7.0, tally=b'{"equal":3}',
+)  # fmt: skip
 A_RESULT = GateResult(
     release_id="rel-1", function="draw", kind="golden", subject="g1", owner="ann", passed=False, detail=b'{"error":"no"}', at=6.0
 )
@@ -64,3 +69,15 @@ def test_a_tag_has_one_candidate(store: Store, make_store: Callable[[], Store]) 
     assert again.candidates() == [other, more]
     place = ("ann", "pictures", "draw", "prod")
     assert (again.drop_candidate(*place), again.drop_candidate(*place), again.candidates()) == (True, False, [other])
+
+
+def test_a_tag_has_one_shadow_that_stays_when_it_has_ended(store: Store, make_store: Callable[[], Store]) -> None:
+    other = msgspec.structs.replace(A_SHADOW, tag="dev")
+    ended = msgspec.structs.replace(A_SHADOW, ended_at=9.0, why="stopped", tally=b"{}")
+    for each in (A_SHADOW, other, ended):
+        store.set_shadow(each)
+    again = make_store()
+    assert again.shadows() == [other, ended]
+    begun_anew = msgspec.structs.replace(A_SHADOW, release_id="rel-3", against="rel-2", percent=50.0, tolerance=0.0, runs=0, since=10.0)
+    again.set_shadow(begun_anew)
+    assert store.shadows() == [other, begun_anew]

@@ -10,6 +10,8 @@ import httpx
 import pytest
 from platform_process import COZYCTL, PlatformProcess, kill, read_events, write_project
 
+from gen_orchestrator.store.sqlite import SqliteStore
+
 
 def test_a_run_is_answered_and_can_be_looked_up(platform: PlatformProcess) -> None:
     answer = platform.invoke("echo", {"text": "hello"})
@@ -270,6 +272,9 @@ def test_it_ends_in_order(platform: PlatformProcess) -> None:
     ending = platform.log.read_text()[before:]
     assert "worker.ended" in ending
     assert "worker.crashed" not in ending
+    store = SqliteStore(platform.data)
+    assert store.leader() is None, "the next start need not wait for the end of a lease"
+    store.close()
     platform.start()
     assert platform.run(run_id, 30)["status"] == "succeeded"
 

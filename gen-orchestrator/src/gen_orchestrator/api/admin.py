@@ -63,7 +63,7 @@ class AdminRoutes:
         ]
         body = {
             "version": __version__,
-            "open_runs": sum(caller.sees(open_run.run.owner) for open_run in self._dispatcher.open.values()),
+            "open_runs": sum(caller.sees(each.run.owner) for each in self._dispatcher.open.values() if not each.is_shadow),
             "lanes": lanes,
             "workers": [shown_worker(worker) for worker in self._pool if caller.sees(worker.owner)],
             "tags": tags,

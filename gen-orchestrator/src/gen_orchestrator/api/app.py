@@ -24,6 +24,7 @@ from gen_orchestrator.api.releases import ReleaseRoutes
 from gen_orchestrator.api.run_list import RunList
 from gen_orchestrator.api.runs import RunRoutes
 from gen_orchestrator.api.secrets import SecretRoutes
+from gen_orchestrator.api.shadows import ShadowRoutes
 from gen_orchestrator.api.workers import WorkerRoutes
 from gen_orchestrator.domain.access import Caller, Scope
 from gen_orchestrator.store.base import DamagedRowError, StoreError, StoreFullError
@@ -54,6 +55,7 @@ RESERVED = frozenset(
         "audit",
         "deployments",
         "goldens",
+        "shadows",
     }
 )  # no owner has such a name
 
@@ -76,6 +78,7 @@ class Rooms(msgspec.Struct, frozen=True):
     gates: GateRoutes
     secrets: SecretRoutes
     redeliveries: RedeliveryRoutes
+    shadows: ShadowRoutes
 
 
 def trouble_of(exc: Exception, path: str) -> tuple[Problem, dict[str, str]]:
@@ -143,6 +146,7 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         ("promote", "DELETE", "/v1/goldens/{golden_id}", rooms.gates.remove),
         ("promote", "POST", "/v1/releases/{release_id}/goldens", rooms.gates.run),
         (None, "GET", "/v1/releases/{release_id}/gates", rooms.gates.results),
+        *_of_shadows(rooms.shadows),
         (None, "GET", "/v1/tags", releases.tags),
         (None, "GET", "/v1/endpoints/{owner}/{endpoint}/functions/{function}/tags/{tag}", releases.tag),
         ("promote", "PUT", "/v1/endpoints/{owner}/{endpoint}/functions/{function}/tags/{tag}", releases.move),
@@ -206,6 +210,16 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         Endpoint(invoke, on_error, hosts),
         build_router(only_known(routes, names_in(own_paths())), on_error, hosts, {OF_FUNCTIONS: RESERVED}),
     )
+
+
+def _of_shadows(shadows: ShadowRoutes) -> list[tuple[Scope | None, str, str, Handler]]:
+    path = "/v1/endpoints/{owner}/{endpoint}/functions/{function}/tags/{tag}/shadow"
+    return [
+        (None, "GET", "/v1/shadows", shadows.list),
+        (None, "GET", path, shadows.get),
+        ("promote", "PUT", path, shadows.start),
+        ("promote", "DELETE", path, shadows.stop),
+    ]
 
 
 def _of_public_cozyctl(deploys: DeployRoutes) -> list[tuple[Scope | None, str, str, Handler]]:

@@ -9,6 +9,7 @@ from gen_orchestrator.api.operations import operation as _operation
 from gen_orchestrator.api.operations import path as _path
 from gen_orchestrator.api.operations import statuses as _statuses
 from gen_orchestrator.api.secret_paths import secret_paths
+from gen_orchestrator.api.shadow_paths import shadow_paths
 from gen_worker.http.components import REF, Schema
 from gen_worker.http.openapi import json_response
 
@@ -112,7 +113,7 @@ _GOLDEN = _object(
 _GATE_RESULT = _object(
     "kind function subject passed at detail",
     **dict.fromkeys(("function", "subject"), _TEXT),
-    kind={"type": "string", "enum": ["golden", "canary"]},
+    kind={"type": "string", "enum": ["golden", "canary", "shadow"]},
     passed={"type": "boolean"},
     at={"type": "number"},
     detail={"type": "object"},
@@ -268,6 +269,7 @@ def own_paths() -> dict[str, Schema]:
             "delete": _operation("delete_golden", "Forget it", {"200": json_response("What it was", _GOLDEN)}, _path("golden_id"))
         },
         **secret_paths(),
+        **shadow_paths(),
         "/v1/endpoints/publish": {
             "post": _operation(
                 "publish",

@@ -227,6 +227,8 @@ class RunRoutes:
         """The run that a path names, and its present where it is open; `RequestError` 404."""
         run_id, caller = request.parts["run_id"], caller_of(request)
         open_run = self._dispatcher.open.get(run_id)
+        if open_run is not None and open_run.is_shadow:
+            open_run = None
         if open_run is not None and open_run.accepted is None and caller.sees(open_run.run.owner):
             return open_run.run, open_run
         run = await asyncio.to_thread(self._store.get, run_id) if is_run_id(run_id) else None

@@ -169,7 +169,7 @@ def shown_worker(worker: Worker) -> dict[str, Any]:
         "worker_id": worker.worker_id,
         "release_id": worker.release_id,
         "state": worker.state,
-        "runs": sorted(worker.runs),
+        "runs": sorted(run_id for run_id, run in worker.runs.items() if not run.is_shadow),
         "functions": sorted(worker.functions),
         "vram_models": list(worker.resources.vram_models),
         "disk_models": list(worker.resources.disk_models),

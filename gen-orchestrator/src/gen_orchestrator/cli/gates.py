@@ -9,6 +9,7 @@ from rich.table import Column
 
 from gen_orchestrator.cli.api import Api, ApiVerb, url_option
 from gen_orchestrator.cli.releases import split_endpoint
+from gen_orchestrator.cli.shadow import summary
 from gen_orchestrator.cli.shown import age, print_tables, table
 from gen_worker.cli.output import EXIT_FAILED, json_option, print_json, print_line, say
 
@@ -111,6 +112,9 @@ def _print(results: list[dict[str, Any]]) -> None:
         word = "passed" if each["passed"] else "FAILED"
         print_line(f"{word}  {each['kind']} {each['subject']} of {each['function']}, {age(time.time() - each['at'])} ago")
         detail = each["detail"]
+        if "compared" in detail:
+            for line in summary(detail):
+                print_line(f"        {line}")
         if detail.get("error"):
             print_line(f"        {detail['error']}")
         for place in detail.get("differences", ()):

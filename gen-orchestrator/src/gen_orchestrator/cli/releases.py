@@ -12,7 +12,7 @@ from gen_worker.cli.output import EXIT_NOT_FOUND, fail, json_option, print_json,
 from gen_worker.names import did_you_mean
 
 
-def _percent(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+def percent_of(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
     """A share: `10%`, or `10`."""
     if value is None:
         return None
@@ -81,7 +81,7 @@ def tags(endpoint: str | None, history: bool, url: str, as_json: bool) -> int:
 @tag_option
 @click.option("--breaking", is_flag=True, help="Also where callers of the tag break.")
 @click.option("--now", is_flag=True, help="Also before a worker of the release is ready.")
-@click.option("--canary", callback=_percent, metavar="PERCENT", help="Give it this share of the tag's runs, such as 10%. 0 ends that.")
+@click.option("--canary", callback=percent_of, metavar="PERCENT", help="Give it this share of the tag's runs, such as 10%. 0 ends that.")
 @click.option("--skip-gates", is_flag=True, help="Without running the golden requests (cozyctl golden).")
 @url_option
 @json_option

@@ -38,9 +38,10 @@ class Ended(msgspec.Struct, frozen=True):
     seconds: float
 
 
-def takes_part(run_id: str, percent: float) -> bool:
-    """Whether a run goes to the candidate: the same for the same id, and with a larger percent for all that went with a smaller one."""
-    digest = hashlib.blake2b(run_id.encode(), digest_size=8, person=b"canary").digest()
+def takes_part(run_id: str, percent: float, what: bytes = b"canary") -> bool:
+    """Whether a run goes to the candidate: the same for the same id, and with a larger percent for all that went with a smaller one.
+    `what` the share is of: shares of two things have nothing to do with each other."""
+    digest = hashlib.blake2b(run_id.encode(), digest_size=8, person=what).digest()
     return int.from_bytes(digest, "big") / (1 << 64) < percent / 100
 
 

@@ -1,17 +1,19 @@
 """Two outputs of one function, compared value by value: equal, near enough, or different, and where.
 
 What differs by chance is left out: refs of files hold the run's id, so files are compared by their digest, or by their size where there
-is none.
+is none. Who can read the files may say how far two of them are apart instead (`FileDistance`): images that look alike differ in every byte.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 
 _FILE_OF_A_RUN = frozenset({"ref", "url", "owner", "local_path"})
 MAX_DIFFERENCES = 100
+MAX_VALUE_CHARACTERS = 200
+FileDistance = Callable[[dict[str, Any], dict[str, Any]], float | None]  # of two files with other bytes, 0 to 1; None: nobody can say
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -23,10 +25,11 @@ class Difference(msgspec.Struct, frozen=True):
     distance: float = 1.0
 
 
-def differences(expected: Any, actual: Any, tolerance: float = 0.0) -> list[Difference]:
-    """What differs, at most 100 places. Numbers may be apart by `tolerance` times the larger one of both."""
+def differences(expected: Any, actual: Any, tolerance: float = 0.0, file_distance: FileDistance | None = None) -> list[Difference]:
+    """What differs, at most 100 places. Numbers may be apart by `tolerance` times the larger one of both, files by `tolerance` where
+    `file_distance` can say how far apart they are."""
     found = []
-    for each in _walk(expected, actual, ""):
+    for each in _walk(expected, actual, "", file_distance):
         if each.distance > tolerance:
             found.append(each)
         if len(found) == MAX_DIFFERENCES:
@@ -34,14 +37,30 @@ def differences(expected: Any, actual: Any, tolerance: float = 0.0) -> list[Diff
     return found
 
 
-def _walk(expected: Any, actual: Any, pointer: str) -> Iterator[Difference]:
+def clipped(difference: Difference) -> Difference:
+    """The same with values that are short enough to be kept and shown: a longer one as the beginning of its JSON."""
+    return msgspec.structs.replace(difference, expected=_clipped(difference.expected), actual=_clipped(difference.actual))
+
+
+def _clipped(value: Any) -> Any:
+    text = msgspec.json.encode(value).decode()
+    return value if len(text) <= MAX_VALUE_CHARACTERS else text[:MAX_VALUE_CHARACTERS] + "..."
+
+
+def _walk(expected: Any, actual: Any, pointer: str, file_distance: FileDistance | None) -> Iterator[Difference]:
     if isinstance(expected, dict) and isinstance(actual, dict):
-        yield from _objects(expected, actual, pointer)
+        if _is_file(expected) and _is_file(actual) and file_distance is not None and _are_other_bytes(expected, actual):
+            distance = file_distance(expected, actual)
+            if distance is not None:
+                if distance > 0:
+                    yield Difference(pointer, expected.get("sha256"), actual.get("sha256"), distance)
+                return
+        yield from _objects(expected, actual, pointer, file_distance)
     elif isinstance(expected, list) and isinstance(actual, list):
         if len(expected) != len(actual):
             yield Difference(pointer, f"{len(expected)} items", f"{len(actual)} items")
         for place, (one, other) in enumerate(zip(expected, actual, strict=False)):
-            yield from _walk(one, other, f"{pointer}/{place}")
+            yield from _walk(one, other, f"{pointer}/{place}", file_distance)
     elif _is_number(expected) and _is_number(actual):
         distance = _distance(float(expected), float(actual))
         if distance > 0:
@@ -50,8 +69,16 @@ def _walk(expected: Any, actual: Any, pointer: str) -> Iterator[Difference]:
         yield Difference(pointer, expected, actual)
 
 
-def _objects(expected: dict[str, Any], actual: dict[str, Any], pointer: str) -> Iterator[Difference]:
-    left_out = _FILE_OF_A_RUN if "ref" in expected and "ref" in actual and "size_bytes" in expected else frozenset()
+def _is_file(value: dict[str, Any]) -> bool:
+    return "ref" in value and "size_bytes" in value
+
+
+def _are_other_bytes(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return not one.get("sha256") or one["sha256"] != other.get("sha256")
+
+
+def _objects(expected: dict[str, Any], actual: dict[str, Any], pointer: str, file_distance: FileDistance | None) -> Iterator[Difference]:
+    left_out = _FILE_OF_A_RUN if "ref" in actual and _is_file(expected) else frozenset()
     for name in sorted({*expected, *actual} - left_out):
         place = f"{pointer}/{name.replace('~', '~0').replace('/', '~1')}"
         if name not in actual:
@@ -59,7 +86,7 @@ def _objects(expected: dict[str, Any], actual: dict[str, Any], pointer: str) -> 
         elif name not in expected:
             yield Difference(place, None, actual[name])
         else:
-            yield from _walk(expected[name], actual[name], place)
+            yield from _walk(expected[name], actual[name], place, file_distance)
 
 
 def _is_number(value: Any) -> bool:

@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from gen_orchestrator.domain.comparison import Difference, differences
+from gen_orchestrator.domain.comparison import Difference, FileDistance, clipped, differences
 from gen_orchestrator.domain.runs import Run, RunState
 from gen_worker.errors import FieldError
 
-GateKind = Literal["golden", "canary"]
+GateKind = Literal["golden", "canary", "shadow"]
 MAX_SHOWN = 20  # differences that a result keeps
 
 
@@ -31,8 +31,8 @@ class Golden(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GateResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The latest word of one gate on a function of a release. `subject` is the golden request's id, or the tag of a canary;
-    `detail` is JSON: a `GoldenDetail` for a golden request."""
+    """The latest word of one gate on a function of a release. `subject` is the golden request's id, or the tag of a canary or of shadow
+    runs; `detail` is JSON: a `GoldenDetail` for a golden request."""
 
     release_id: str
     function: str
@@ -52,13 +52,15 @@ class GoldenDetail(msgspec.Struct, frozen=True):
     differences: tuple[Difference, ...] = ()
 
 
-def judged(golden: Golden, release_id: str, run: Run | None, output: Any, error: str, at: float) -> GateResult:
+def judged(
+    golden: Golden, release_id: str, run: Run | None, output: Any, error: str, at: float, file_distance: FileDistance | None = None
+) -> GateResult:
     """What a golden request says of a release. `run` is what was run for it, `output` what came of it as JSON values; `error` says why
     there is no run, or none that has ended."""
     if not error and run is not None and run.state is not RunState.SUCCEEDED:
         error = f"the run is {run.state}" + (f": {run.error.message} ({run.error.code})" if run.error is not None else "")
-    apart = [] if error else differences(msgspec.json.decode(golden.output), output, golden.tolerance)
-    detail = GoldenDetail(run.id if run is not None else "", error, tuple(apart[:MAX_SHOWN]))
+    apart = [] if error else differences(msgspec.json.decode(golden.output), output, golden.tolerance, file_distance)
+    detail = GoldenDetail(run.id if run is not None else "", error, tuple(clipped(each) for each in apart[:MAX_SHOWN]))
     return GateResult(
         release_id=release_id,
         function=golden.function,

@@ -119,6 +119,12 @@ class Keeper:
             self._busy_s[release_id] = self._clock.now_s()
             self.poke()
 
+    def wake(self, release_id: str) -> None:
+        """Something would use a worker of a release that is kept ready: as if a run had been there now."""
+        if release_id in self._eager:
+            self._busy_s[release_id] = self._clock.now_s()
+            self.poke()
+
     def launch_of(self, release_id: str) -> Launch | None:
         return self._launches.get(release_id)
 

@@ -16,7 +16,9 @@ import msgspec
 
 from gen_orchestrator.domain.gates import GateResult, Golden, judged
 from gen_orchestrator.domain.runs import Run, RunState
+from gen_orchestrator.gates.file_distances import FileDistances
 from gen_orchestrator.gates.outputs import output_of
+from gen_orchestrator.hub.files import RunFiles
 from gen_orchestrator.hub.registry import NotFoundError, Registry
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
 from gen_orchestrator.scheduling.intake import AdmissionError
@@ -40,11 +42,18 @@ class Goldens:
     """Of one leader. `paused`: releases that get no worker, and why."""
 
     def __init__(
-        self, registry: Registry, dispatcher: Dispatcher, store: Store, paused: Mapping[str, str], now_s: Callable[[], float]
+        self,
+        registry: Registry,
+        dispatcher: Dispatcher,
+        store: Store,
+        files: RunFiles,
+        paused: Mapping[str, str],
+        now_s: Callable[[], float],
     ) -> None:
         self._registry = registry
         self._dispatcher = dispatcher
         self._store = store
+        self._files = files
         self._paused = paused
         self._now_s = now_s
 
@@ -98,10 +107,16 @@ class Goldens:
 
     async def _judge(self, golden: Golden, release_id: str) -> GateResult:
         run, error = await self._run(golden, release_id)
+        return await asyncio.to_thread(self._compare, golden, release_id, run, error)
+
+    def _compare(self, golden: Golden, release_id: str, run: Run | None, error: str) -> GateResult:
         output: Any = None
+        distances: FileDistances | None = None
         if run is not None and run.state is RunState.SUCCEEDED:
-            output = await asyncio.to_thread(output_of, run, self._store)
-        return judged(golden, release_id, run, output, error, self._now_s())
+            output = output_of(run, self._store)
+            first = self._store.get(golden.run_id)
+            distances = FileDistances(self._files, first, run) if first is not None else None
+        return judged(golden, release_id, run, output, error, self._now_s(), distances)
 
     async def _run(self, golden: Golden, release_id: str) -> tuple[Run | None, str]:
         """The run that was made of a golden request, and why it has no end, or was not made."""

@@ -209,6 +209,10 @@ class RunFiles:
         found = (self._of_winner(owner, run_id, name) for runs in (named, self._savers(owner, name)) for run_id in runs)
         return next((kept for kept in found if kept is not None), None)
 
+    def runs_named(self, prefix: str) -> list[tuple[str, str]]:
+        """Owners and ids of runs that have files here and whose id begins so. Blocking."""
+        return [(path.parent.name, path.name) for path in self._folder.glob(f"*/{prefix}*") if path.is_dir()]
+
     def remove(self, owner: str, run_id: str) -> None:
         """Delete the files of all attempts of a run. A second call, or one after a call that was cut off, does the rest."""
         folder = self._attempt(owner, run_id, 0).parent

@@ -6,6 +6,7 @@ A worker gets addresses of what its release names, and of nothing else: by the s
 from collections.abc import Mapping
 
 from gen_orchestrator.hub.models import ModelStore, NoVariantError, UnknownModelError
+from gen_orchestrator.hub.registry import Registry
 from gen_orchestrator.hub.signed_urls import SignedUrls
 from gen_worker.contract.manifest import Manifest
 from gen_worker.refs import CozyRef, canonical_ref, parse_model_ref
@@ -49,3 +50,23 @@ class ModelAddresses:
 
 def _models_of(manifest: Manifest) -> Mapping[str, tuple[str, ...]]:
     return {canonical_ref(spec.ref): tuple(spec.dtypes) for entry in manifest.entries for spec in manifest.models_of(entry.name).values()}
+
+
+class AddressesByRelease:
+    """Of the models of each release; nothing of one that is not known."""
+
+    def __init__(self, addresses: ModelAddresses, registry: Registry) -> None:
+        self._addresses = addresses
+        self._registry = registry
+
+    def resolve(self, release_id: str, model_id: str) -> ResolvedModel | None:
+        try:
+            return self._addresses.resolve(self._registry.manifest(release_id), model_id)
+        except LookupError:
+            return None
+
+    def all_of(self, release_id: str) -> dict[str, ResolvedModel]:
+        try:
+            return self._addresses.all_of(self._registry.manifest(release_id))
+        except LookupError:
+            return {}

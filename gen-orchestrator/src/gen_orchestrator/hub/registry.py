@@ -15,6 +15,7 @@ from gen_orchestrator.domain.canary import Candidate, takes_part
 from gen_orchestrator.domain.runs import MAX_ATTEMPTS, Run
 from gen_orchestrator.domain.scaling import ScalingLimits
 from gen_orchestrator.domain.settings import FunctionSettings
+from gen_orchestrator.domain.shadow import Shadow
 from gen_orchestrator.store.base import DamagedRowError, Release, ReleaseStore, Tag
 from gen_worker.contract.manifest import FunctionEntry, Manifest
 from gen_worker.durations import parse_duration
@@ -99,6 +100,7 @@ class Registry:
         for tag in store.tags():
             self._put(tag)
         self._candidates = {(each.owner, each.endpoint, each.function, each.tag): each for each in store.candidates()}
+        self._shadows = {each.place: each for each in store.shadows()}
 
     def resolve(self, owner: str, endpoint: str, function: str, tag: str) -> Resolved:
         """What a name means; `NotFoundError` names the part that is unknown and what is nearest to it."""
@@ -219,8 +221,9 @@ class Registry:
             return moved
 
     def in_use(self) -> set[str]:
-        """Releases that a tag points at, or that are a tag's candidate."""
-        return {tag.release_id for tag in self.tags()} | {each.release_id for each in self.candidates()}
+        """Releases that a tag points at, that are a tag's candidate, or that get copies of a tag's runs."""
+        shadows = {each.release_id for each in self.shadows() if not each.ended_at}
+        return {tag.release_id for tag in self.tags()} | {each.release_id for each in self.candidates()} | shadows
 
     def candidate(self, owner: str, endpoint: str, function: str, tag: str) -> Candidate | None:
         """The release that gets a share of this tag's runs."""
@@ -261,6 +264,20 @@ class Registry:
             self._store.drop_candidate(*place)
             del self._candidates[place]
             return True
+
+    def shadow(self, place: tuple[str, str, str, str]) -> Shadow | None:
+        """The last shadow of a tag (owner, endpoint, function, tag), whether it goes on or has ended."""
+        return self._shadows.get(place)
+
+    def shadows(self, owner: str = "") -> list[Shadow]:
+        with self._lock:
+            return [each for _, each in sorted(self._shadows.items()) if owner in ("", each.owner)]
+
+    def put_shadow(self, shadow: Shadow) -> None:
+        """Keep it in the place of the tag's earlier one."""
+        with self._lock:
+            self._store.set_shadow(shadow)
+            self._shadows[shadow.place] = shadow
 
     def routed(self, resolved: Resolved, run: Run) -> Resolved:
         """What a run of this tag is given to, by its id: the tag's release, or its candidate."""

@@ -125,6 +125,23 @@ class Dispatcher:
         self.pump(lane)
         return await asyncio.shield(accepted)
 
+    def shadow(self, run: Run, lane: Lane) -> OpenRun | None:
+        """Run this for nobody, if a worker is free now that no other run waits for; None where none is.
+
+        It is never written, so that a restart forgets it, and no list of runs has it. It is tried once, and gives way to every run that
+        finds no free worker: then it ends as canceled, as it does where its worker goes for reasons of ours.
+        """
+        if len(lane.queue) or not self._pool.has_room(lane.release_id, lane.function):
+            return None
+        open_run = OpenRun(run, lane)
+        open_run.volatile = open_run.is_shadow = True
+        self._enter(open_run)
+        self.pump(lane)
+        if open_run.phase is Phase.WAITING:
+            self.withdraw(open_run)
+            return None
+        return open_run
+
     async def keep(self, open_run: OpenRun) -> None:
         """Nobody waits for this volatile run any more: write it as it stands. Returns after the commit, or raises `StoreError`."""
         if open_run.volatile and open_run.phase is not Phase.OVER:
@@ -374,6 +391,8 @@ class Dispatcher:
         at = self._clock.unix_s()
         if open_run.cancel_requested:
             self._recorder.finish(open_run, endings.canceled(at), hold)
+        elif open_run.is_shadow and isinstance(what, Again):  # it is tried once; a worker that we ended is none of its doing
+            self._recorder.finish(open_run, endings.worker_lost(at) if what.lost and what.suspicion else endings.canceled(at), hold)
         elif isinstance(what, GiveUp):
             self._recorder.finish(open_run, Ending(state=RunState.FAILED, at=at, error=what.error, metrics=open_run.metrics), hold)
         else:

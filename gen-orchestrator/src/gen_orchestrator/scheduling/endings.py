@@ -22,6 +22,12 @@ def expired(waited_s: float, at: float) -> Ending:
     return Ending(state=RunState.EXPIRED, at=at, error=error)
 
 
+def worker_lost(at: float) -> Ending:
+    """The worker is gone, and this run is not tried again."""
+    error = RunError(error_type="fatal", code="worker_lost", message="the worker was lost while it ran this")
+    return Ending(state=RunState.FAILED, at=at, error=error)
+
+
 def out_of_time(run: Run, stuck: bytes, at: float) -> Ending:
     """The worker did not end the run at its deadline. `stuck` is what the worker said last of where the run hangs."""
     text = f"the run did not end within its {run.timeout_ms} ms, and its worker did not stop it"

@@ -40,6 +40,7 @@ class OpenRun:
         "flushing",
         "gapped",
         "holds",
+        "is_shadow",
         "lane",
         "listed_s",
         "metrics",
@@ -68,6 +69,7 @@ class OpenRun:
         self.stuck = b""  # what the worker said last of why the run hangs
         self.gapped = False  # its worker may have lost some of its output: its result leads to another attempt
         self.volatile = False  # in memory only: written when it is over (cozy.toml: durable = false)
+        self.is_shadow = False  # a copy of a run, to compare two releases: never written, shown to nobody, gives way to every other
         self.warnings = b""  # JSON: what the function left out of the payload
         self.first_output_at = 0.0  # unix seconds; 0 before
         self.flushing = False  # events are on their way to the store

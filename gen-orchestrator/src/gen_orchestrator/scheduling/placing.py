@@ -61,7 +61,8 @@ class Placing:
                 lane.queue.remove(item.run_id)
                 passed_over.append(item)
                 continue
-            if choice.reason in ("no_worker", "busy"):
+            if choice.reason in ("no_worker", "busy") and not open_run.is_shadow:
+                self._send_shadows_away(lane)
                 self._starved()
             break
         for item in reversed(passed_over):
@@ -76,6 +77,13 @@ class Placing:
                     worker.kept_for = ""
                     found = True
         return found
+
+    def _send_shadows_away(self, lane: Lane) -> None:
+        for worker in self._pool.of_release(lane.release_id):
+            for open_run in worker.runs.values():
+                is_told = open_run.id in worker.memory.interrupted
+                if open_run.is_shadow and open_run.is_sent and not is_told:  # one that does not listen is not worth its worker's life
+                    worker.interrupt(open_run.id)
 
     def _choose(self, open_run: OpenRun, need: Need, expected: dict[str, int], now_s: float) -> tuple[Choice, list[WorkerView]]:
         lane = open_run.lane

@@ -195,5 +195,10 @@ class Pool:
             if not of_release:
                 del self._of_release[worker.release_id]
 
+    def has_room(self, release_id: str, function: str) -> bool:
+        """Whether a worker of this release would take a run of this function now."""
+        workers = self._of_release.get(release_id, {}).values()
+        return any(worker.takes(function) and len(worker.runs) < worker.slots for worker in workers)
+
     def of_release(self, release_id: str) -> list[Worker]:
         return list(self._of_release.get(release_id, {}).values())

@@ -108,6 +108,9 @@ class Recorder:
         assert run is not None, "nobody else ends a run of this memory"
         entries = [entry for entry in open_run.feed.after((0, 0)) if entry.attempt == run.attempt]
         self._over(open_run, run)
+        if open_run.is_shadow:
+            self._forget(open_run)
+            return
         self._writer.put(Accept(run), lambda _: self._forget(open_run), lambda _: self._forget(open_run), optional=True)
         if entries:
             self._writer.put(AppendEvents(run.id, run.attempt, entries[0].seq, entries[-1].seq, encode_entries(entries)))

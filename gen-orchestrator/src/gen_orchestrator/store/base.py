@@ -15,6 +15,7 @@ from gen_orchestrator.domain.canary import Candidate
 from gen_orchestrator.domain.gates import GateResult, Golden
 from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.domain.secrets import StoredSecret
+from gen_orchestrator.domain.shadow import Shadow
 from gen_orchestrator.domain.webhooks import Delivery
 from gen_orchestrator.store.ops import Op, Result
 
@@ -195,6 +196,14 @@ class ReleaseStore(Protocol):
 
     def candidates(self) -> list[Candidate]:
         """Of all tags, by owner, endpoint, function and tag."""
+        ...
+
+    def set_shadow(self, shadow: Shadow) -> None:
+        """Keep it in the place of the tag's earlier one."""
+        ...
+
+    def shadows(self) -> list[Shadow]:
+        """The last of each tag, by owner, endpoint, function and tag."""
         ...
 
 

@@ -12,6 +12,7 @@ from gen_orchestrator.domain.canary import Candidate
 from gen_orchestrator.domain.gates import GateResult, Golden
 from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.domain.secrets import StoredSecret
+from gen_orchestrator.domain.shadow import Shadow
 from gen_orchestrator.domain.webhooks import Delivery
 from gen_orchestrator.store.base import DeposedError, EventChunk, Leader, OldRun, Release, RunFilter, Tag
 from gen_orchestrator.store.ops import (
@@ -46,6 +47,7 @@ class MemoryStore:
         self._access_keys: dict[str, Key] = {}
         self._audit: dict[str, AuditRow] = {}
         self._candidates: dict[tuple[str, str, str, str], Candidate] = {}
+        self._shadows: dict[tuple[str, str, str, str], Shadow] = {}
         self._goldens: dict[str, Golden] = {}
         self._results: dict[tuple[str, str, str, str], GateResult] = {}
         self._secrets: dict[tuple[str, str, str], list[StoredSecret]] = {}
@@ -217,6 +219,14 @@ class MemoryStore:
     def candidates(self) -> list[Candidate]:
         with self._lock:
             return [candidate for _, candidate in sorted(self._candidates.items())]
+
+    def set_shadow(self, shadow: Shadow) -> None:
+        with self._lock:
+            self._shadows[shadow.place] = shadow
+
+    def shadows(self) -> list[Shadow]:
+        with self._lock:
+            return [shadow for _, shadow in sorted(self._shadows.items())]
 
     def add_golden(self, golden: Golden) -> None:
         with self._lock:

@@ -71,6 +71,12 @@ STEPS: tuple[tuple[str, ...], ...] = (
         "release_id text not null, percent {real} not null, since {real} not null, primary key (owner, endpoint, function, tag))",
     ),
     ("alter table access_keys add column budgets {blob} not null default {empty}",),
+    (
+        "create table shadows (owner text not null, endpoint text not null, function text not null, tag text not null, "
+        "release_id text not null, against text not null, percent {real} not null, tolerance {real} not null, runs integer not null, "
+        "since {real} not null, ended_at {real} not null, why text not null, tally {blob} not null, "
+        "primary key (owner, endpoint, function, tag))",
+    ),
 )
 
 

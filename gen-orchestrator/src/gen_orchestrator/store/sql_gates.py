@@ -1,5 +1,5 @@
 # ruff: noqa: S608 - statements are put together from names of ours alone
-"""The statements of golden requests and of what gates found, in SQLite's spelling (`?`)."""
+"""The statements of golden requests, of canaries and shadows, and of what gates found, in SQLite's spelling (`?`)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,11 +8,13 @@ import msgspec
 
 from gen_orchestrator.domain.canary import Candidate
 from gen_orchestrator.domain.gates import GateResult, Golden
+from gen_orchestrator.domain.shadow import Shadow
 from gen_orchestrator.store.rows import checked, readable
 
 GOLDEN_COLUMNS = Golden.__struct_fields__
 RESULT_COLUMNS = GateResult.__struct_fields__
 CANDIDATE_COLUMNS = Candidate.__struct_fields__
+SHADOW_COLUMNS = Shadow.__struct_fields__
 
 ADD_GOLDEN = f"insert into goldens ({', '.join(GOLDEN_COLUMNS)}) values ({', '.join('?' * len(GOLDEN_COLUMNS))}) on conflict do nothing"
 GOLDENS = (
@@ -34,6 +36,19 @@ SET_CANDIDATE = (
 )
 DROP_CANDIDATE = "delete from candidates where owner = ? and endpoint = ? and function = ? and tag = ?"
 CANDIDATES = f"select {', '.join(CANDIDATE_COLUMNS)} from candidates order by owner, endpoint, function, tag"
+
+_PLACE = ("owner", "endpoint", "function", "tag")
+SET_SHADOW = (
+    f"insert into shadows ({', '.join(SHADOW_COLUMNS)}) values ({', '.join('?' * len(SHADOW_COLUMNS))}) "
+    f"on conflict ({', '.join(_PLACE)}) do update set "
+    + ", ".join(f"{name} = excluded.{name}" for name in SHADOW_COLUMNS if name not in _PLACE)
+)
+SHADOWS = f"select {', '.join(SHADOW_COLUMNS)} from shadows order by {', '.join(_PLACE)}"
+
+
+def shadow_of(row: Sequence[Any]) -> Shadow:
+    with readable("shadow", "/".join(map(str, row[:4]))):
+        return checked(dict(zip(SHADOW_COLUMNS, row, strict=True)), Shadow)
 
 
 def candidate_of(row: Sequence[Any]) -> Candidate:

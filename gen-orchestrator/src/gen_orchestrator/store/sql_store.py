@@ -16,6 +16,7 @@ from gen_orchestrator.domain.canary import Candidate
 from gen_orchestrator.domain.gates import GateResult, Golden
 from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.domain.secrets import StoredSecret
+from gen_orchestrator.domain.shadow import Shadow
 from gen_orchestrator.domain.webhooks import Delivery
 from gen_orchestrator.store import sql, sql_gates
 from gen_orchestrator.store.base import DamagedRowError, EventChunk, Leader, OldRun, Release, RunFilter, Tag
@@ -149,6 +150,12 @@ class SqlStore(ABC):
 
     def candidates(self) -> list[Candidate]:
         return [sql_gates.candidate_of(row) for row in self._read(sql_gates.CANDIDATES)]
+
+    def set_shadow(self, shadow: Shadow) -> None:
+        self._change(sql_gates.SET_SHADOW, msgspec.structs.astuple(shadow))
+
+    def shadows(self) -> list[Shadow]:
+        return self._all(sql_gates.shadow_of, sql_gates.SHADOWS)
 
     def add_golden(self, golden: Golden) -> None:
         self._change(sql_gates.ADD_GOLDEN, sql_gates.golden_row(golden))

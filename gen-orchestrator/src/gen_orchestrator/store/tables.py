@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from gen_orchestrator.store.sql import AUDIT_COLUMNS, KEY_COLUMNS, RUN_COLUMNS, SECRET_COLUMNS
-from gen_orchestrator.store.sql_gates import CANDIDATE_COLUMNS, GOLDEN_COLUMNS, RESULT_COLUMNS
+from gen_orchestrator.store.sql_gates import CANDIDATE_COLUMNS, GOLDEN_COLUMNS, RESULT_COLUMNS, SHADOW_COLUMNS
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -61,6 +61,7 @@ TABLES = (
     Table("gate_results", RESULT_COLUMNS, frozenset({"detail"})),
     Table("secrets", SECRET_COLUMNS, frozenset({"sealed"})),
     Table("candidates", CANDIDATE_COLUMNS),
+    Table("shadows", SHADOW_COLUMNS, frozenset({"tally"})),
 )
 IS_EMPTY = "select (select count(*) from runs) + (select count(*) from releases)"
 NO_LEASE = "update leader set lease_until = 0"

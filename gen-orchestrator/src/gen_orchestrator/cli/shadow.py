@@ -1,0 +1,123 @@
+"""`cozyctl shadow start|show|stop`: run a share of a tag's runs again on another release, and compare."""
+
+import json
+import time
+from typing import Any
+
+import click
+
+from gen_orchestrator.cli.api import Api, ApiError, ApiVerb, url_option
+from gen_orchestrator.cli.refs import path_of
+from gen_orchestrator.cli.releases import percent_of
+from gen_orchestrator.cli.shown import age, span
+from gen_worker.cli.output import EXIT_FAILED, EXIT_NOT_FOUND, json_option, print_json, print_line, say
+
+
+@click.group("shadow")
+def shadow() -> None:
+    """Shadow runs: a share of a tag's runs is run again on another release, and the outputs are compared. Callers notice nothing."""
+
+
+@shadow.command("start", cls=ApiVerb)
+@click.argument("ref", metavar="OWNER/ENDPOINT/FUNCTION[:TAG]")
+@click.option("--release", required=True, metavar="RELEASE", help="The release that gets the copies.")
+@click.option("--percent", callback=percent_of, default="10%", show_default=True, metavar="PERCENT", help="The share of runs to copy.")
+@click.option("--runs", type=click.IntRange(0), default=0, help="End after so many comparisons. By default it goes on until it is stopped.")
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="How far apart numbers may be, relative to the larger one, and pixels of images, of their range: 0.01 for 1 %.",
+)
+@url_option
+@json_option
+def start(ref: str, release: str, percent: float, runs: int, tolerance: float, url: str, as_json: bool) -> int:
+    """Copy a share of a tag's runs to RELEASE. Functions that change something elsewhere do so twice."""
+    if not percent:
+        raise click.UsageError("--percent 0: expected a share above 0%; to end one: cozyctl shadow stop REF")
+    body = {"release_id": release, "percent": percent, "runs": runs, "tolerance": tolerance}
+    made = Api(url).put(_path(ref), body)
+    if as_json:
+        print_json(made)
+        return 0
+    print_line(f"{_ref(made)}: {made['percent']:g}% of its runs on {made['against']} are run again on {made['release_id']}")
+    say(f"what comes of them: cozyctl shadow show {ref}")
+    return 0
+
+
+@shadow.command("show", cls=ApiVerb)
+@click.argument("ref", required=False, metavar="[OWNER/ENDPOINT/FUNCTION[:TAG]]")
+@url_option
+@json_option
+def show(ref: str | None, url: str, as_json: bool) -> int:
+    """What came of shadow runs until now; of all tags where none is named. The exit status is 1 where a copy differs or fails."""
+    api = Api(url)
+    found = [api.get(_path(ref))] if ref else api.get("/v1/shadows")["data"]
+    if as_json:
+        print_json(found[0] if ref else {"data": found})
+    else:
+        for each in found:
+            _print(each)
+        if not found:
+            say("there are no shadow runs; begin with: cozyctl shadow start OWNER/ENDPOINT/FUNCTION --release RELEASE")
+    return EXIT_FAILED if any(each["different"] or each["failed"] for each in found) else 0
+
+
+@shadow.command("stop", cls=ApiVerb)
+@click.argument("ref", metavar="OWNER/ENDPOINT/FUNCTION[:TAG]")
+@url_option
+@json_option
+def stop(ref: str, url: str, as_json: bool) -> int:
+    """Copy no more. What came of it stays (cozyctl shadow show, cozyctl gates RELEASE)."""
+    ended = Api(url).delete(_path(ref))
+    if as_json:
+        print_json(ended)
+    else:
+        _print(ended)
+    return 0
+
+
+def _path(ref: str) -> str:
+    path_of(ref)
+    name, _, tag = ref.partition(":")
+    if "@" in name:
+        raise ApiError(f"{ref!r} names a release; expected a tag, whose runs are copied", EXIT_NOT_FOUND, "not_found")
+    owner, endpoint, function = name.split("/")
+    return f"/v1/endpoints/{owner}/{endpoint}/functions/{function}/tags/{tag or 'prod'}/shadow"
+
+
+def _ref(shadow: dict[str, Any]) -> str:
+    return f"{shadow['owner']}/{shadow['endpoint']}/{shadow['function']}:{shadow['tag']}"
+
+
+def _print(found: dict[str, Any]) -> None:
+    since = f"since {age(time.time() - found['since'])}"
+    state = f"ended {age(time.time() - found['ended_at'])} ago: {found['why']}" if found["ended_at"] else since
+    print_line(f"{_ref(found)}: {found['percent']:g}% of its runs on {found['against']} again on {found['release_id']}, {state}")
+    for line in summary(found):
+        print_line(f"        {line}")
+
+
+def summary(found: dict[str, Any]) -> list[str]:
+    """What came of copies, as lines."""
+    counts = f"{found['compared']} compared: {found['equal']} equal, {found['different']} different, {found['failed']} failed"
+    lines = [counts + (f"; {found['dropped']} not run, as there was no room" if found["dropped"] else "")]
+    tag, release = found["seconds"]["tag"], found["seconds"]["release"]
+    if tag["p50"] is not None and release["p50"] is not None:
+        lines.append("  ".join(f"{name} {span(tag[name] * 1000)} -> {span(release[name] * 1000)}" for name in ("p50", "p95")))
+    if found["by_digest"]:
+        why = "could not be decoded" if found["images"] == "pixels" else "pillow is not installed where the platform runs"
+        lines.append(f"{found['by_digest']} images were compared by their digests alone: {why}")
+    for each in found["examples"]:
+        if each["error"]:
+            lines.append(f"run {each['run_id']}: {each['error']}")
+        for place in each["differences"]:
+            lines.append(
+                f"run {each['run_id']} {place['pointer'] or '(the whole)'}: {_value(place['expected'])} -> {_value(place['actual'])}"
+            )
+    return lines
+
+
+def _value(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)[:100]

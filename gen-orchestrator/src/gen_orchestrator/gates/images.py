@@ -1,0 +1,44 @@
+"""How far apart two images look: the mean absolute difference of their decoded pixels, 0 (the same) to 1 (black and white).
+
+Decoded by pillow, where that is installed. The files are what functions saved, so only common formats are decoded, and none that is huge.
+Blocking.
+"""
+
+import importlib.util
+import warnings
+from pathlib import Path
+
+MAX_PIXELS = 64 << 20  # of one frame
+MAX_FRAMES = 64
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
+
+
+def can_decode() -> bool:
+    """Whether pillow is here."""
+    return importlib.util.find_spec("PIL") is not None
+
+
+def image_distance(one: Path, other: Path) -> float | None:
+    """1 for images of other sizes or numbers of frames; None where one of both is no image that can be decoded here."""
+    if not can_decode():
+        return None
+    from PIL import Image, ImageChops, ImageSequence, ImageStat
+
+    try:
+        with warnings.catch_warnings(), Image.open(one, formats=FORMATS) as mine, Image.open(other, formats=FORMATS) as theirs:
+            warnings.simplefilter("ignore")
+            if mine.size != theirs.size:
+                return 1.0
+            frames = (getattr(mine, "n_frames", 1), getattr(theirs, "n_frames", 1))
+            if mine.width * mine.height > MAX_PIXELS or max(frames) > MAX_FRAMES:
+                return None
+            if frames[0] != frames[1]:
+                return 1.0
+            found = []
+            for left, right in zip(ImageSequence.Iterator(mine), ImageSequence.Iterator(theirs), strict=True):
+                mode = "RGBA" if left.has_transparency_data or right.has_transparency_data else "RGB"
+                apart = ImageChops.difference(left.convert(mode), right.convert(mode))
+                found.extend(ImageStat.Stat(apart).mean)
+            return float(sum(found) / len(found) / 255)
+    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError):  # what pillow says of damaged files
+        return None
