@@ -6,6 +6,8 @@ from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.gates.images import image_distance
 from gen_orchestrator.hub.files import FileToken, RunFiles
 
+MAX_BYTES = 64 << 20  # of an image that is read to be compared
+
 
 class FileDistances:
     """A `FileDistance` for outputs of two runs. `by_digest` counts the images of which it could say nothing. Blocking."""
@@ -19,11 +21,17 @@ class FileDistances:
     def __call__(self, one: dict[str, Any], other: dict[str, Any]) -> float | None:
         if not str(one.get("mime_type", "")).startswith("image/"):
             return None
-        paths = [
-            self._files.find_own(FileToken(run.owner, run.id, run.attempt), str(asset["ref"]))
-            or self._files.find(run.owner, str(asset["ref"]))
-            for run, asset in ((self._first, one), (self._second, other))
-        ]
-        found = image_distance(paths[0], paths[1]) if paths[0] is not None and paths[1] is not None else None
+        images = self._bytes_of(self._first, str(one["ref"])), self._bytes_of(self._second, str(other["ref"]))
+        found = image_distance(images[0], images[1]) if images[0] is not None and images[1] is not None else None
         self.by_digest += found is None
         return found
+
+    def _bytes_of(self, run: Run, ref: str) -> bytes | None:
+        """What a run saved under a ref, or was sent; None where it is there no more, or too large."""
+        try:
+            kept = self._files.find_own(FileToken(run.owner, run.id, run.attempt), ref) or self._files.find(run.owner, ref)
+            if kept is None or kept.size_bytes > MAX_BYTES:
+                return None
+            return b"".join(self._files.blobs.read(kept.blob, 0, kept.size_bytes))
+        except OSError:
+            return None

@@ -5,8 +5,8 @@ Blocking.
 """
 
 import importlib.util
+import io
 import warnings
-from pathlib import Path
 
 MAX_PIXELS = 64 << 20  # of one frame
 MAX_FRAMES = 64
@@ -18,15 +18,16 @@ def can_decode() -> bool:
     return importlib.util.find_spec("PIL") is not None
 
 
-def image_distance(one: Path, other: Path) -> float | None:
+def image_distance(one: bytes, other: bytes) -> float | None:
     """1 for images of other sizes or numbers of frames; None where one of both is no image that can be decoded here."""
     if not can_decode():
         return None
     from PIL import Image, ImageChops, ImageSequence, ImageStat
 
     try:
-        with warnings.catch_warnings(), Image.open(one, formats=FORMATS) as mine, Image.open(other, formats=FORMATS) as theirs:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            mine, theirs = (Image.open(io.BytesIO(data), formats=FORMATS) for data in (one, other))
             if mine.size != theirs.size:
                 return 1.0
             frames = (getattr(mine, "n_frames", 1), getattr(theirs, "n_frames", 1))
