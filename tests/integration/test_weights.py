@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -211,6 +212,95 @@ def test_a_piece_that_lacks_a_tensor_which_its_index_names(tmp_path: Path, kind:
     change(tmp_path, lambda tensors: tensors.pop(lost), piece.name)
     with pytest.raises(FatalError, match=f"lack '{re.escape(lost)}'"):
         load(plan(DiffusersLoader(), type(model), tmp_path))
+
+
+def two_saves(folder: Path, library: str, seed: int, **how: Any) -> None:
+    """A causal model, or a pipeline of one UNet, with other numbers for each seed."""
+    torch.manual_seed(seed)
+    if library == "transformers":
+        transformers.LlamaForCausalLM(CONFIGS["LlamaForCausalLM"]()).save_pretrained(folder, **how)
+        return
+    unet = diffusers.UNet2DModel(
+        sample_size=8, block_out_channels=(8, 8), norm_num_groups=4, layers_per_block=1, attention_head_dim=4,
+        down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
+    )  # fmt: skip
+    diffusers.DDPMPipeline(unet, diffusers.DDPMScheduler()).save_pretrained(folder)
+    if how:
+        (folder / "unet/diffusion_pytorch_model.safetensors").unlink()
+        unet.save_pretrained(folder / "unet", **how)
+
+
+BESIDE: dict[str, Callable[[Path, str, Path], Any]] = {
+    "shards of one with their index": lambda f, stem, other: rename(
+        f, f"{stem}.safetensors", f"{stem}-00001-of-00001.safetensors", index=True
+    ),
+    "an index, and a single file of another save": lambda f, stem, other: (
+        rename(f, f"{stem}.safetensors", f"{stem}-00001-of-00001.safetensors", index=True),
+        shutil.copy(other, f / f"{stem}.safetensors"),
+    ),
+    "a single file, and a shard of another save without an index": lambda f, stem, other: shutil.copy(
+        other, f / f"{stem}-00001-of-00001.safetensors"
+    ),
+    "a shard too many": lambda f, stem, other: shutil.copy(other, f / f"{stem}-00009-of-00009.safetensors"),
+    "an adapter": lambda f, stem, other: safetensors_torch.save_file({"a": torch.zeros(1)}, f / "adapter_model.safetensors"),
+    "the weights in a form of others": lambda f, stem, other: safetensors_torch.save_file(
+        {"a": torch.zeros(1)}, f / "consolidated.safetensors"
+    ),
+}
+
+
+def rename(folder: Path, old: str, new: str, *, index: bool) -> None:
+    (folder / old).rename(folder / new)
+    if index:
+        content = {"metadata": {}, "weight_map": dict.fromkeys(safetensors_torch.load_file(folder / new), new)}
+        (folder / f"{old}.index.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("beside", BESIDE)
+@pytest.mark.parametrize("library", ["transformers", "diffusers"])
+def test_of_several_saves_in_a_folder_the_one_that_the_library_reads(tmp_path: Path, library: str, beside: str) -> None:
+    """Users save over what is there, and copy folders together. Which file counts is each library's rule, not ours."""
+    ours, other = tmp_path / "ours", tmp_path / "other"
+    for seed, folder in enumerate((ours, other)):
+        two_saves(folder, library, seed)
+    part, stem = ("", "model") if library == "transformers" else ("unet", "diffusion_pytorch_model")
+    BESIDE[beside](ours / part, stem, other / part / f"{stem}.safetensors")
+    if library == "transformers":
+        found = load(plan(TransformersLoader(), transformers.LlamaForCausalLM, ours)).model
+        theirs = transformers.LlamaForCausalLM.from_pretrained(ours)
+    else:
+        found = load(plan(DiffusersLoader(), diffusers.DDPMPipeline, ours)).model.unet
+        theirs = diffusers.DDPMPipeline.from_pretrained(ours).unet
+    same_modules(found, theirs.eval())
+
+
+@pytest.mark.parametrize("library", ["transformers", "diffusers"])
+def test_shards_that_do_not_belong_together(tmp_path: Path, library: str) -> None:
+    two_saves(tmp_path, library, 1, max_shard_size="30KB")
+    folder, stem = (tmp_path, "model") if library == "transformers" else (tmp_path / "unet", "diffusion_pytorch_model")
+    kind, loader = (
+        (transformers.LlamaForCausalLM, TransformersLoader()) if library == "transformers" else (diffusers.DDPMPipeline, DiffusersLoader())
+    )
+    index = folder / f"{stem}.safetensors.index.json"
+    content = json.loads(index.read_text())
+    shards = sorted(set(content["weight_map"].values()))
+    assert len(shards) > 2
+    load(plan(loader, kind, tmp_path))
+
+    lost = sorted(name for name, file in content["weight_map"].items() if file == shards[1])
+    short = {name: file for name, file in content["weight_map"].items() if file != shards[1]}
+    index.write_text(json.dumps({**content, "weight_map": short}))
+    with pytest.raises(FatalError, match=f"lack '{re.escape(lost[0])}'"):  # the shard is there, and its index does not know it
+        load(plan(loader, kind, tmp_path))
+
+    index.write_text(json.dumps(content))
+    (folder / shards[1]).unlink()
+    with pytest.raises(FatalError, match=rf"{index.name} names '{shards[1]}', which .* lacks"):
+        load(plan(loader, kind, tmp_path))
+
+    index.unlink()
+    with pytest.raises(FatalError, match=rf"{shards[0]} is a shard that no index names"):
+        load(plan(loader, kind, tmp_path))
 
 
 def test_variants_that_the_library_loads(tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ from gen_worker.sources.pipeline_plan import INDEX, OPTIONAL_COMPONENTS, plan_pi
 from gen_worker.sources.plan_types import Component, FilePlan, Knowledge, Needs, NotKnownError, PlanError, SelectionPolicy
 from gen_worker.sources.sentence_plan import MODULES, plan_sentence_encoder
 from gen_worker.sources.variants import choose_gguf, choose_onnx
-from gen_worker.sources.weight_files import is_index, is_unsafe
-from gen_worker.sources.weights_choice import ADAPTER_STEMS, choose_weights, no_weights
+from gen_worker.sources.weight_files import ADAPTER_STEMS, is_index, is_unsafe
+from gen_worker.sources.weights_choice import choose_weights, no_weights
 
 __all__ = ["OPTIONAL_COMPONENTS", "Component", "FilePlan", "Knowledge", "Needs", "PlanError", "SelectionPolicy", "plan_files"]
 

@@ -10,6 +10,8 @@ import msgspec
 
 MAX_HEADER_BYTES = 32 << 20
 MAX_DIMENSIONS = 64
+MODEL_STEMS = ("model", "diffusion_pytorch_model")
+ADAPTER_STEMS = ("adapter_model", "pytorch_lora_weights")
 UNSAFE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle", ".h5", ".msgpack", ".ot", ".npz", ".joblib")
 
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.)")
@@ -157,7 +159,8 @@ def weight_sets(
     """The complete safetensors sets of a folder, and what is wrong with the incomplete ones.
 
     `index_files`: the content of `*.safetensors.index*.json` files, whatever it is. Both `x.safetensors.index.fp16.json` and
-    `x.fp16.safetensors.index.json` occur.
+    `x.fp16.safetensors.index.json` occur. Where a file and an index have one name, the one that the library reads counts: diffusers takes
+    the index, transformers and all others the file. The other is from an earlier save into the same folder.
     """
     here = [path for path in paths if PurePosixPath(path).parent == PurePosixPath(folder or ".")]
     present, sets, problems = set(here), [], []
@@ -187,7 +190,30 @@ def weight_sets(
                 sets.append(WeightSet((path,), "", sizes.get(path, 0)))
             elif not any("index" in problem for problem in problems):
                 problems.append(f"{path} is a shard that no index names")
-    return sets, problems
+    return _as_libraries_read(sets), problems
+
+
+def _as_libraries_read(sets: list[WeightSet]) -> list[WeightSet]:
+    indexed = {_file_of(found.index) for found in sets if found.index}
+    both = indexed & {found.name for found in sets}
+    by_diffusers = {name for name in both if PurePosixPath(name).name.startswith("diffusion_pytorch_model")}
+    return [
+        found for found in sets if (_file_of(found.index) not in both - by_diffusers if found.index else found.name not in by_diffusers)
+    ]
+
+
+def _file_of(index: str) -> str:
+    """The single file that would hold what an index lists: `model.fp16.safetensors`."""
+    stem, _, variant = index.removesuffix(".json").partition(".safetensors.index")
+    return f"{stem}{variant}.safetensors"
+
+
+def by_name(sets: Sequence[WeightSet], stems: Sequence[str]) -> list[WeightSet]:
+    """The sets that a library would look for, whose names begin with one of `stems`; others only where there are none."""
+    usual = [found for found in sets if PurePosixPath(found.name).name.partition(".")[0] in stems]
+    plain = [found for found in usual if "non_ema" not in found.name]
+    others = [found for found in sets if PurePosixPath(found.name).name.partition(".")[0] not in (*ADAPTER_STEMS, *MODEL_STEMS)]
+    return plain or usual or others or list(sets)
 
 
 def is_index(path: str) -> bool:

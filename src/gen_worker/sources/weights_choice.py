@@ -5,10 +5,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from gen_worker.sources.plan_types import Knowledge, NotKnownError, PlanError, SelectionPolicy
-from gen_worker.sources.weight_files import WeightSet, is_index, is_unsafe, weight_sets
+from gen_worker.sources.weight_files import MODEL_STEMS, WeightSet, by_name, is_index, is_unsafe, weight_sets
 
-MODEL_STEMS = ("model", "diffusion_pytorch_model")
-ADAPTER_STEMS = ("adapter_model", "pytorch_lora_weights")
 _QUANTISED = ("int8", "int4", "fp8")
 
 
@@ -26,7 +24,7 @@ def choose_weights(
     Libraries look for names that begin with one of `stems`. Only where no set has such a name do others count.
     `any_precision`: the allowed ones first, then whatever there is.
     """
-    sets = _named(_sets(folder, paths, known, policy), stems)
+    sets = by_name(_sets(folder, paths, known, policy), stems)
     unread = [found.files[0] for found in sets if found.files[0] not in known.precisions]
     if unread:
         raise NotKnownError(headers=tuple(unread))
@@ -60,14 +58,6 @@ def _sets(folder: str, paths: Sequence[str], known: Knowledge, policy: Selection
             raise PlanError(f"{_where(folder)}: {problems[0]}")
         raise no_weights(folder, paths, policy)
     return sets
-
-
-def _named(sets: list[WeightSet], stems: Sequence[str]) -> list[WeightSet]:
-    """Those that the library would look for, if there are any."""
-    usual = [found for found in sets if PurePosixPath(found.name).name.partition(".")[0] in stems]
-    plain = [found for found in usual if "non_ema" not in found.name]
-    others = [found for found in sets if PurePosixPath(found.name).name.partition(".")[0] not in (*ADAPTER_STEMS, *MODEL_STEMS)]
-    return plain or usual or others or sets
 
 
 def _is_published_quantised(folder: str, paths: Sequence[str], known: Knowledge) -> bool:

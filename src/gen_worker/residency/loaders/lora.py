@@ -5,7 +5,8 @@ from typing import Any
 from gen_worker.authoring.adapters import LoraAdapter
 from gen_worker.errors import FatalError
 from gen_worker.residency.loaders.base import LoadControl, Loaded, LoadPlan, LoadRequest, PartPlan, stamp_of
-from gen_worker.residency.loaders.weights import find_weights, identity, load_tensors
+from gen_worker.residency.loaders.weights import find_weights, identity, load_tensors, weights_in
+from gen_worker.sources.weight_files import ADAPTER_STEMS
 
 
 class LoraLoader:
@@ -16,7 +17,7 @@ class LoraLoader:
 
     def plan(self, request: LoadRequest) -> LoadPlan:
         folder = request.path if request.path.is_dir() else request.path.parent
-        files = find_weights(folder, request.dtypes)
+        files = find_weights(folder, request.dtypes, ADAPTER_STEMS) if request.path.is_dir() else weights_in(request.path)
         if not files:
             raise FatalError(f"{folder.name} has no .safetensors; expected a LoRA adapter such as pytorch_lora_weights.safetensors")
         device = request.device()

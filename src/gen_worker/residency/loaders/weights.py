@@ -26,7 +26,9 @@ from gen_worker.residency.loaders.skeleton import NotUnderstoodError, Skeleton
 from gen_worker.residency.loaders.skeletons import Skeletons
 from gen_worker.residency.reader import Reading, Source
 from gen_worker.sources.weight_files import (
+    MODEL_STEMS,
     TensorEntry,
+    by_name,
     is_index,
     is_unsafe,
     precision_of,
@@ -47,9 +49,10 @@ class WeightFile(msgspec.Struct, frozen=True):
     image: Image
 
 
-def find_weights(folder: Path, dtypes: Sequence[str]) -> tuple[WeightFile, ...]:
+def find_weights(folder: Path, dtypes: Sequence[str], stems: Sequence[str] = MODEL_STEMS) -> tuple[WeightFile, ...]:
     """The weights of a folder: of several sets the one whose precision stands first in `dtypes`. Empty: there are none.
 
+    Sets whose names begin with one of `stems` are what libraries read; others count only where there are none.
     `FatalError` for a folder that has only pickles, or a file that lies about itself.
     """
     paths = sorted(path.name for path in folder.iterdir() if path.is_file())
@@ -66,12 +69,17 @@ def find_weights(folder: Path, dtypes: Sequence[str]) -> tuple[WeightFile, ...]:
             )
         return ()
     ranked = []
-    for number, found in enumerate(sets):
+    for number, found in enumerate(by_name(sets, stems)):
         files = tuple(_read(folder / name) for name in found.files)
         precision = precision_of([entry for file in files for entry in file.entries])
         rank = dtypes.index(precision) if precision in dtypes else len(dtypes)
-        ranked.append((rank, "non_ema" in found.name, found.size_bytes, number, files))
-    return min(ranked, key=lambda item: item[:4])[4]
+        ranked.append((rank, found.size_bytes, number, files))
+    return min(ranked, key=lambda item: item[:3])[3]
+
+
+def weights_in(path: Path) -> tuple[WeightFile, ...]:
+    """The weights in this one file, whatever lies beside it."""
+    return (_read(path),)
 
 
 def variant_of(files: Sequence[WeightFile]) -> str | None:
