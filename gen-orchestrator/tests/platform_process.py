@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from task_functions import TASK_FUNCTIONS
 from waiting import until
 
 COZYCTL = Path(sys.executable).parent / "cozyctl"
@@ -234,7 +235,7 @@ def write_project(folder: Path) -> Path:
     (folder / "src" / "probe").mkdir(parents=True)
     (folder / "cozy.toml").write_text(COZY_TOML)
     (folder / "src" / "probe" / "__init__.py").write_text("")
-    (folder / "src" / "probe" / "main.py").write_text(MAIN)
+    (folder / "src" / "probe" / "main.py").write_text(MAIN + TASK_FUNCTIONS)
     return folder
 
 

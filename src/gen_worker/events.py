@@ -232,3 +232,5 @@ class RunMetrics(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     iters_per_s: float | None = None
     peak_ram_bytes: int | None = None
     peak_vram_bytes: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None

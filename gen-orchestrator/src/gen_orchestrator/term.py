@@ -21,6 +21,7 @@ from gen_orchestrator.api.admin import AdminRoutes
 from gen_orchestrator.api.app import Rooms, build_app
 from gen_orchestrator.api.builds import BuildRoutes
 from gen_orchestrator.api.caller_files import CallerFileRoutes
+from gen_orchestrator.api.catalog import PlatformCatalog
 from gen_orchestrator.api.deploys import DeployRoutes
 from gen_orchestrator.api.exports import ExportRoutes
 from gen_orchestrator.api.files import FileRoutes
@@ -235,6 +236,7 @@ class Term:
             SecretRoutes(vault, hidden, self.registry, self.keeper.renew),
             RedeliveryRoutes(runs, self._webhooks.redeliver),
             ShadowRoutes(self._shadows, self.registry, self._prepare, self._resume, clock.unix_s),
+            PlatformCatalog(self.registry, runs),
         )
         guard = Guard(keys, is_asking=settings.asks_for_keys)
         self.app: ASGIApp = build_app(rooms, guard, lambda request: _worker_of(file_tokens, request), settings.hosts, log)

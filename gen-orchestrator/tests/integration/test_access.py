@@ -16,7 +16,7 @@ SIGNED = {("GET", "/v1/blobs/{digest}")}
 # What lists or makes things of one's own: another owner gets an answer, without anything of the first.
 OWN = {
     ("GET", "/v1/runs"), ("GET", "/v1/goldens"), ("GET", "/v1/shadows"), ("GET", "/v1/status"), ("GET", "/v1/workers"), ("GET", "/v1/releases"), ("GET", "/v1/tags"), ("GET", "/v1/builds"),
-    ("GET", "/v1/models"), ("GET", "/v1/me"), ("GET", "/v1/keys"), ("POST", "/v1/keys"), ("GET", "/v1/audit"), ("GET", "/openapi.json"),
+    ("GET", "/v1/models"), ("GET", "/v1/repos"), ("GET", "/v1/me"), ("GET", "/v1/keys"), ("POST", "/v1/keys"), ("GET", "/v1/audit"), ("GET", "/openapi.json"),
     ("POST", "/v1/endpoints/publish"), ("PUT", "/v1/blobs/{digest}"), ("GET", "/v1/files"),
 }  # fmt: skip
 OPERATORS = {("GET", "/metrics")}
@@ -95,6 +95,8 @@ def test_owners_see_nothing_of_each_other(keyed: Keyed, things: dict[str, str]) 
         "toy",
         "probe",
     ]
+    paths = keyed.ask(keyed.ours, "GET", "/openapi.json").json()["paths"]
+    tagged = {(method.upper(), path): each["tags"] for path, methods in paths.items() for method, each in methods.items()}
     for method, path in routes(keyed):
         where = path.format(**things)
         options: dict[str, Any] = {}
@@ -102,6 +104,8 @@ def test_owners_see_nothing_of_each_other(keyed: Keyed, things: dict[str, str]) 
             options["json"] = {"release_id": things["release_id"], "files": []} if "models" not in path else {"files": []}
         elif method in ("POST", "PUT"):
             options["json"] = {"payload": {}, "scopes": ["invoke"]} if path != "/v1/keys" else {"scopes": ["invoke"]}
+        if "openai" in tagged[method, path] and method == "POST":
+            options["json"] = {"model": "local/probe/talk", "messages": [], "prompt": "x"}
         if path.endswith("/secrets/{name}") and method == "PUT":
             options["json"] = {"value": "another-value"}
         if path == "/v1/runs/{run_id}" and method == "PUT":
@@ -117,9 +121,9 @@ def test_owners_see_nothing_of_each_other(keyed: Keyed, things: dict[str, str]) 
             if (method, path) not in OWN and secret in where:
                 continue  # what the caller has named is named back
             assert secret not in text or secret in ("toy", "probe"), (method, path, secret, answer.text[:500])
-    for path in ("/v1/runs", "/v1/workers", "/v1/releases", "/v1/tags", "/v1/models", "/v1/goldens"):
+    for path in ("/v1/runs", "/v1/workers", "/v1/releases", "/v1/tags", "/v1/models", "/v1/repos", "/v1/goldens"):
         assert keyed.ask(keyed.theirs, "GET", path).json()["data"] == [], path
-        if path != "/v1/workers":
+        if path not in ("/v1/workers", "/v1/models"):
             assert keyed.ask(keyed.theirs, "GET", path, params={"owner": "local"}).json()["data"] == [], path
         assert keyed.ask(keyed.ours, "GET", path).json()["data"] != [], path
         assert keyed.ask(keyed.operator, "GET", path).json()["data"] != [], path

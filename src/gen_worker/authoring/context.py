@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 MAX_EVENT_TYPE = 200  # characters
+_COUNTING = threading.Lock()  # one for all: it is held for a moment
 Emitter = Callable[[dict[str, Any]], None]
 
 
@@ -66,6 +68,7 @@ class ActionContext:
         self.traceparent = traceparent  # W3C Trace Context of the run, for spans of the function's own
         self.resolved_cozy_models_by_id = resolved_cozy_models_by_id
         self.upload_s = 0.0
+        self.usage: tuple[int, int] | None = None  # tokens read and written, as `report_usage` was told
         self._emitter = emitter
         self._began_s = time.monotonic()
         self._began_unix_s = time.time()
@@ -156,6 +159,16 @@ class ActionContext:
     def log(self, message: str, level: str = "info") -> None:
         """Send a line to whoever watches this run."""
         self.emit(events.LOG, {"message": message, "level": level})
+
+    def report_usage(self, *, input_tokens: int = 0, output_tokens: int = 0) -> None:
+        """Count tokens that this run has read and written. Several calls add up; the run shows the sums as `usage`, and so does the OpenAI
+        door. `ValueError` for a number below 0, `TypeError` for what is no whole number."""
+        counts = index(input_tokens), index(output_tokens)
+        if min(counts) < 0:
+            raise ValueError(f"report_usage(input_tokens={counts[0]}, output_tokens={counts[1]}); expected numbers of tokens, from 0 up")
+        with _COUNTING:
+            before = self.usage or (0, 0)
+            self.usage = before[0] + counts[0], before[1] + counts[1]
 
     def save_bytes(self, ref: str, data: bytes) -> Asset:
         """Save a file under `ref`, by convention `runs/<run_id>/outputs/...`; an existing one is replaced."""

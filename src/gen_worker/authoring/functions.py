@@ -4,6 +4,8 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeVar, overload
 
 from gen_worker.authoring.batch import Batch
+from gen_worker.authoring.tasks import TASKS, Task
+from gen_worker.names import did_you_mean
 
 F = TypeVar("F", bound=Callable[..., Any])
 Kind = Literal["function", "websocket"]
@@ -29,26 +31,33 @@ class ResourceRequirements:
 class Mark:
     """What a decorator leaves on a function."""
 
-    def __init__(self, kind: Kind, resources: ResourceRequirements, batch: Batch | None = None) -> None:
+    def __init__(self, kind: Kind, resources: ResourceRequirements, batch: Batch | None = None, task: Task | None = None) -> None:
         self.kind: Kind = kind
         self.resources = resources
         self.batch = batch
+        self.task = task
 
 
 @overload
 def worker_function(resources: F) -> F: ...
 @overload
-def worker_function(resources: ResourceRequirements | None = None, *, batch: Batch | None = None) -> Callable[[F], F]: ...
-def worker_function(resources: Any = None, *, batch: Batch | None = None) -> Any:
+def worker_function(
+    resources: ResourceRequirements | None = None, *, batch: Batch | None = None, task: Task | None = None
+) -> Callable[[F], F]: ...
+def worker_function(resources: Any = None, *, batch: Batch | None = None, task: Any = None) -> Any:
     """Serve this function: `def f(ctx: ActionContext, payload: SomeStruct, ...) -> OtherStruct`.
 
     Works as `@worker_function`, `@worker_function()` and `@worker_function(ResourceRequirements(max_concurrency=1))`. With
     `batch=Batch(...)` the function takes `list[SomeStruct]` and returns `list[OtherStruct]`, and one call serves several runs.
+    `task`: what kind of function it is (`gen_worker.tasks`), so that programs outside can call it: `task="chat"` for the OpenAI client.
     The signature is checked at discovery, not here, so that all mistakes are shown together.
     """
     if batch is not None and not isinstance(batch, Batch):
         raise TypeError(f"@worker_function takes batch=Batch(...), not {batch!r}")
-    return _decorator("function", resources, batch)
+    if task is not None and task not in TASKS:
+        near = did_you_mean(task, TASKS) if isinstance(task, str) else ""
+        raise ValueError(f"task={task!r}.{near} Expected one of: {', '.join(TASKS)}")
+    return _decorator("function", resources, batch, task)
 
 
 @overload
@@ -69,9 +78,9 @@ def mark_of(function: object) -> Mark | None:
     return mark if isinstance(mark, Mark) else None
 
 
-def _decorator(kind: Kind, resources: Any, batch: Batch | None = None) -> Any:
+def _decorator(kind: Kind, resources: Any, batch: Batch | None = None, task: Task | None = None) -> Any:
     if resources is None or isinstance(resources, ResourceRequirements):
-        mark = Mark(kind, resources or ResourceRequirements(), batch)
+        mark = Mark(kind, resources or ResourceRequirements(), batch, task)
         return lambda function: _marked(function, mark)
     if callable(resources):
         return _marked(resources, Mark(kind, ResourceRequirements()))

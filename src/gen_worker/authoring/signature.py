@@ -12,6 +12,7 @@ from gen_worker.authoring.batch import Batch
 from gen_worker.authoring.context import ActionContext
 from gen_worker.authoring.functions import Kind, Mark, ResourceRequirements, mark_of
 from gen_worker.authoring.suggest import dataclass_like, fix_or, is_plain, plain_fix, struct_fix, struct_text
+from gen_worker.authoring.tasks import Task, task_problem
 from gen_worker.frames import shown_path
 from gen_worker.injection import ModelRef, ModelRefSource
 from gen_worker.names import did_you_mean, slugify
@@ -57,6 +58,7 @@ class FunctionSpec(msgspec.Struct, frozen=True):
     injections: tuple[Injection, ...]
     timeout_ms: int = 0  # of a run whose caller sets none; 0 for no limit
     batch: Batch | None = None
+    task: Task | None = None
 
     @property
     def selecting_fields(self) -> tuple[str, ...]:
@@ -103,6 +105,10 @@ def read_signature(function: Callable[..., Any], module: str | None = None) -> F
     payload_type = hints[payloads[0]]
     _check_selectors(function, payload_type, injections)
     mode, output_type, streams_async = _output(function, hints)
+    if mark.task is not None:
+        unfit = task_problem(mark.task, payload_type, output_type, incremental=mode == "incremental")
+        if unfit is not None:
+            raise SignatureError(function, *unfit)
     return FunctionSpec(
         name=name,
         python_name=function.__name__,
@@ -117,6 +123,7 @@ def read_signature(function: Callable[..., Any], module: str | None = None) -> F
         is_async=streams_async or inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function),
         injections=injections,
         batch=mark.batch,
+        task=mark.task,
     )
 
 

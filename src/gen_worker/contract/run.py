@@ -20,6 +20,13 @@ class InvokeOptions(msgspec.Struct, frozen=True, kw_only=True):
     webhook_events: tuple[str, ...] = ()
 
 
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens that a run read and wrote, as its function reported them (`ctx.report_usage`)."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
 class RunTimings(msgspec.Struct, frozen=True, omit_defaults=True):
     """Milliseconds; what is not known is left out."""
 
@@ -56,6 +63,7 @@ class RunObject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     input: Any = None
     models: Any = None
     timings: RunTimings | None = None
+    usage: Usage | None = None
     routing: Any = None
     parent_id: str | None = None
     invoker_id: str | None = None

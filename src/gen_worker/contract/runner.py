@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from gen_worker.contract.problem import Problem
+from gen_worker.contract.run import Usage
 from gen_worker.errors import FieldError
 
 RunnerStatus = Literal["queued", "running", "succeeded", "failed", "canceled"]
@@ -58,6 +59,7 @@ class RunObject(msgspec.Struct, omit_defaults=True):
     created_at: str
     timings: dict[str, int]
     progress: Any = None
+    usage: Usage | None = None
     error: Problem | None = None
     files: list[dict[str, Any]] = []
     started_at: str | None = None

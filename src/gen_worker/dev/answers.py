@@ -81,6 +81,7 @@ def run_object(run: DevRun) -> RunObject:
         created_at=_time(run.created_s) or "",
         timings=timings,
         progress=run.progress,
+        usage=run.usage,
         error=_problem(run, outcome) if outcome and not outcome.success else None,
         files=[file_json(asset) for asset in run.files],
         started_at=_time(run.started_s),

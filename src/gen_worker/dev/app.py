@@ -15,6 +15,7 @@ from gen_worker import __version__
 from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.contract.runner import RUNNER_STATUSES, RunObject
 from gen_worker.dev import answers
+from gen_worker.dev.catalog import DevCatalog
 from gen_worker.dev.invoke import Invoker
 from gen_worker.dev.model_routes import ModelRoutes
 from gen_worker.dev.own_routes import own_routes
@@ -25,6 +26,10 @@ from gen_worker.dev.serving import Serving
 from gen_worker.execution.admission import Admission
 from gen_worker.execution.build import ExecutionSettings, build_execution
 from gen_worker.files.local_outputs import LocalOutputs
+from gen_worker.front_doors.errors import error_answer
+from gen_worker.front_doors.inside import Inside
+from gen_worker.front_doors.openai.routes import ModelList, openai_routes
+from gen_worker.front_doors.runs import Runs
 from gen_worker.http.asgi import Endpoint, Handler, Request, RequestError, Shortcut, build_router
 from gen_worker.http.event_log import Reader
 from gen_worker.http.files import send_file
@@ -32,11 +37,10 @@ from gen_worker.http.headers import matches_etag
 from gen_worker.http.hosts import HostPolicy
 from gen_worker.http.openapi import openapi_document
 from gen_worker.http.page import Page
-from gen_worker.http.problems import PROBLEM_JSON, problem
+from gen_worker.http.problems import problem
 from gen_worker.http.queries import names_in, only_known, only_with
 from gen_worker.http.sse import last_event_id
 from gen_worker.log import Log
-from gen_worker.project.manifest import function_entry
 from gen_worker.refs import ModelSpec
 from gen_worker.sources.keyspace import Keyspace
 
@@ -88,6 +92,7 @@ class DevApp:
             max_frame_bytes=limits.worker_max_ws_frame_bytes,
         )
         self._model_routes = ModelRoutes(self._models, self._serving)
+        self._catalog = DevCatalog(self._serving, self._invoker.function, lambda name: self._models.keyspace.keys_of(name))
         self._log = log
         self._began_s = time.monotonic()
         self.adopt(config.functions, config.models_by_function)
@@ -124,7 +129,7 @@ class DevApp:
         self._execution.close()
 
     def _router(self) -> Router:
-        page = Page(PLAYGROUND, "Functions")
+        page, models = Page(PLAYGROUND, "Functions"), ModelList(self._catalog)
         known = {**names_in(own_routes()), ("POST", "/v1/run/{function}"): RUN_QUERY, ("POST", "/v1/warmup/{function}"): RUN_QUERY}
         routes: list[tuple[str, str, Handler]] = [
             ("POST", "/v1/run/{function}", self._invoker.run),
@@ -140,6 +145,9 @@ class DevApp:
             ("POST", "/v1/models/prefetch", self._model_routes.prefetch),
             ("POST", "/v1/models/load", self._model_routes.load),
             ("POST", "/v1/models/unload", self._model_routes.unload),
+            ("GET", "/v1/models", models.list),
+            *openai_routes(self._catalog, Runs(Inside(lambda: self._routes))),
+            ("GET", "/v1/models/{model:path}", models.get),
             ("GET", "/livez", self._livez),
             ("GET", "/readyz", self._readyz),
             ("GET", "/openapi.json", self._get_openapi),
@@ -251,7 +259,7 @@ class DevApp:
         if self._openapi is None:
             name = self._config.endpoint_name or "functions"
             specs = self._serving.functions.values()
-            entries = [function_entry(spec, {}, self._models.keyspace.keys_of(spec.name)) for spec in specs]
+            entries = [self._catalog.entry(spec) for spec in specs]
             described = {spec.name: inspect.getdoc(spec.function) or "" for spec in specs}
             document = openapi_document(entries, name, __version__, own_routes(), [RunObject], described)
             document["x-websockets"] = [_described(spec) for spec in self._serving.websockets.values()]
@@ -262,13 +270,14 @@ class DevApp:
         if isinstance(exc, RequestError):
             if self._lines is not None:
                 self._lines.refused(request.scope["method"], request.scope["path"], exc.status, str(exc))
-            body = problem(exc.status, exc.request_code, str(exc), error=exc.error, hint=exc.hint, instance=request.scope["path"])
+            path = request.scope["path"]
+            body = problem(exc.status, exc.request_code, str(exc), error=exc.error, hint=exc.hint, instance=path, errors=exc.errors)
             headers = {**exc.headers}
             if exc.status in (429, 503):
                 headers["retry-after"] = "1"
             if exc.status in (408, 413):
                 headers["connection"] = "close"  # the rest of the body is not read
-            await request.answer(exc.status, msgspec.json.encode(body), PROBLEM_JSON, headers)
+            await request.answer(exc.status, *error_answer(path, body, headers))
             return
         self._log.error("runner.failed", path=request.scope["path"], error=repr(exc))
         failure = {"error_type": "internal", "run_id": "", "safe_message": "internal error", "success": False}

@@ -37,7 +37,7 @@ class DisconnectWatch:
 
     def _tick(self) -> None:
         for run, request in self._older.items():
-            task = asyncio.ensure_future(disconnected(request))
+            task = asyncio.ensure_future(request.left())
             task.add_done_callback(partial(_gone, run))
             self._watched[run] = task
         self._older, self._new = self._new, {}
@@ -49,9 +49,3 @@ class DisconnectWatch:
 def _gone(run: DevRun, watched: asyncio.Task[None]) -> None:
     if not watched.cancelled():
         run.token.cancel()
-
-
-async def disconnected(request: Request) -> None:
-    """Return when the client has gone."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -11,7 +11,7 @@ import msgspec
 from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.dev import answers
 from gen_worker.dev.accept import Accepted, accept_run
-from gen_worker.dev.disconnects import DisconnectWatch, disconnected
+from gen_worker.dev.disconnects import DisconnectWatch
 from gen_worker.dev.early import CallersAnswer
 from gen_worker.dev.run_lines import RunLines
 from gen_worker.dev.runs import DevRun, RunBook
@@ -135,7 +135,7 @@ class Invoker:
             return
         render = answers.ndjson_lines if ndjson else answers.sse_frames
         every = bool(request.scope["query_string"]) and request.query().get("events") == "all"
-        gone = asyncio.ensure_future(disconnected(request))
+        gone = asyncio.ensure_future(request.left())
         gone.add_done_callback(lambda done: None if done.cancelled() else self._left(run, reader, cancel_on_disconnect))
         try:
             while True:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from gen_worker.contract.runner import RUNNER_STATUSES
+from gen_worker.front_doors.openapi import door_paths
 from gen_worker.http.components import REF, Schema
 from gen_worker.http.openapi import PROBLEMS, json_response, problem_response
 
@@ -109,6 +110,7 @@ def own_routes() -> dict[str, Schema]:
         ),
         "/v1/models/load": _post("load_model", "Load a model", _MODEL_ID, _LOADED),
         "/v1/models/unload": _post("unload_model", "Unload a model", _MODEL_ID, _LOADED),
+        **door_paths("/v1/models/{model}"),
         "/livez": _get("get_livez", "Whether the process lives", json_response("It does", _OK)),
         "/readyz": _get(
             "get_readyz", "Whether it can run functions", json_response("It can", _OK), more={"503": problem_response("It cannot yet")}

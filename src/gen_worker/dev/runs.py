@@ -10,6 +10,7 @@ import msgspec
 
 from gen_worker import events
 from gen_worker.authoring.assets import Asset
+from gen_worker.contract.run import Usage
 from gen_worker.contract.runner import RunnerStatus
 from gen_worker.errors import FieldError, ResourceError
 from gen_worker.events import RunEvent
@@ -49,6 +50,7 @@ class DevRun:
         self.is_session = False  # a realtime session, which may say more than can be kept: the oldest is dropped
         self.streamed = False  # whether its function gives outputs one by one
         self.progress: msgspec.Raw | None = None
+        self.usage: Usage | None = None
         self.outcome: Outcome | None = None
         self.files: list[Asset] = []
         self.warnings: tuple[FieldError, ...] = ()
@@ -80,6 +82,8 @@ class DevRun:
         for event in batch:
             if event.event_type == events.PROGRESS and not self.log.sealed:
                 self.progress = event.payload
+            elif event.event_type == events.METRICS_RUN and event.payload.output_tokens is not None:
+                self.usage = Usage(event.payload.input_tokens, event.payload.output_tokens)
             elif event.event_type == events.WARNING:
                 self.warnings += event.payload.warnings
         if self.log.append(batch) and not self.log.readers and not self.is_session:

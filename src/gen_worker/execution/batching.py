@@ -43,6 +43,9 @@ class BatchContext(ActionContext):
         for item in self._items:
             item.emit(event["type"], payload)
 
+    def report_usage(self, *, input_tokens: int = 0, output_tokens: int = 0) -> None:
+        raise RuntimeError("a batch has no usage of its own; report each run's by its own context: ctx.items[i].report_usage(...)")
+
     def _default_store(self) -> Any:
         raise RuntimeError("a batch has no files of its own; save through the run's own context: ctx.items[i].save_bytes(...)")
 

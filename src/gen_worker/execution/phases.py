@@ -25,10 +25,16 @@ def utc_now() -> str:
     return utc_text(time.time())
 
 
-def run_metrics(function: str, payload: msgspec.Struct, uses: Sequence[ModelUse], inference_s: float, upload_s: float) -> list[RunEvent]:
+def run_metrics(
+    function: str, payload: msgspec.Struct, uses: Sequence[ModelUse], inference_s: float, upload_s: float, usage: object = None
+) -> list[RunEvent]:
     """The metrics of a successful run: one event a figure, then all of them as schema 1 of `metrics.run`."""
     inference = RunEvent(events.METRICS_INFERENCE, events.Milliseconds(round(inference_s * 1000)))
-    summary = RunEvent(events.METRICS_RUN, _summary(function, payload, uses, inference_s, upload_s))
+    figures = _summary(function, payload, uses, inference_s, upload_s)
+    match usage:  # an attribute of the author's context
+        case (int() as input_tokens, int() as output_tokens) if _usable(input_tokens) is not None and _usable(output_tokens) is not None:
+            figures = msgspec.structs.replace(figures, input_tokens=input_tokens, output_tokens=output_tokens)
+    summary = RunEvent(events.METRICS_RUN, figures)
     if not uses:
         return [inference, summary]
     fetch = RunEvent(events.METRICS_FETCH, events.Milliseconds(round(sum(use.fetch_s for use in uses) * 1000)))

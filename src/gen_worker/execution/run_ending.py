@@ -55,7 +55,7 @@ def add_ending(
     try:
         assert payload is not None
         assert ctx is not None
-        ending += run_metrics(spec.name, payload, uses, inference_s, ctx.upload_s)
+        ending += run_metrics(spec.name, payload, uses, inference_s, ctx.upload_s, ctx.usage)
     except BaseException as exc:  # noqa: BLE001 - whatever cannot be measured, the run is completed
         broke("the metrics", exc)
     duration_ms = round((times.now_s - times.began_s) * 1000)

@@ -117,6 +117,11 @@ class Request:
         await self.send({"type": "http.response.start", "status": status, "headers": fields})
         await self.send({"type": "http.response.body", "body": b"" if self.scope["method"] == "HEAD" else body})
 
+    async def left(self) -> None:
+        """Return when the client has gone. Only once the body was read."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+
     def direct(self) -> DirectAnswer | None:
         """The right to answer from another thread, followed by `finish_direct`; None where only the loop can."""
         exchange: Exchange | None = self.scope.get("direct")

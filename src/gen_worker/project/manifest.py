@@ -135,6 +135,7 @@ def function_entry(spec: FunctionSpec, settings: Mapping[str, Any], keyspace: Ma
         delta_type=output_type if streams else UNSET,
         delta_schema_sha256=output_sha256 if streams else UNSET,
         delta_output_schema=output if streams else UNSET,
+        task=spec.task or UNSET,
     )
 
 

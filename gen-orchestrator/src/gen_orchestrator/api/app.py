@@ -12,6 +12,7 @@ from gen_orchestrator.api.admin import AdminRoutes
 from gen_orchestrator.api.budget_error import BudgetError
 from gen_orchestrator.api.builds import BuildRoutes
 from gen_orchestrator.api.caller_files import CallerFileRoutes
+from gen_orchestrator.api.catalog import PlatformCatalog
 from gen_orchestrator.api.deploys import DeployRoutes
 from gen_orchestrator.api.exports import ExportRoutes
 from gen_orchestrator.api.files import FileRoutes
@@ -29,10 +30,14 @@ from gen_orchestrator.api.workers import WorkerRoutes
 from gen_orchestrator.domain.access import Caller, Scope
 from gen_orchestrator.store.base import DamagedRowError, StoreError, StoreFullError
 from gen_worker.contract.problem import Problem
+from gen_worker.front_doors.errors import error_answer
+from gen_worker.front_doors.inside import Inside
+from gen_worker.front_doors.openai.routes import ModelList, openai_routes
+from gen_worker.front_doors.runs import Runs
 from gen_worker.http.asgi import Endpoint, Handler, Request, RequestError, build_router
 from gen_worker.http.hosts import HostPolicy
 from gen_worker.http.page import Page
-from gen_worker.http.problems import PROBLEM_JSON, problem
+from gen_worker.http.problems import problem
 from gen_worker.http.queries import names_in, only_known, only_with
 from gen_worker.log import Log
 
@@ -79,6 +84,7 @@ class Rooms(msgspec.Struct, frozen=True):
     secrets: SecretRoutes
     redeliveries: RedeliveryRoutes
     shadows: ShadowRoutes
+    catalog: PlatformCatalog
 
 
 def trouble_of(exc: Exception, path: str) -> tuple[Problem, dict[str, str]]:
@@ -112,14 +118,14 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
                 headers.setdefault("retry-after", "1")
             if exc.status in (408, 413):
                 headers["connection"] = "close"  # the rest of the body is not read
-            await request.answer(exc.status, msgspec.json.encode(body), PROBLEM_JSON, headers)
+            await request.answer(exc.status, *error_answer(request.scope["path"], body, headers))
             return
         body, headers = trouble_of(exc, request.scope["path"])
         if body.status == 500 or isinstance(exc, MemoryError):
             log.error("api.failed", path=request.scope["path"], error=repr(exc))
-        await request.answer(body.status, msgspec.json.encode(body), PROBLEM_JSON, headers)
+        await request.answer(body.status, *error_answer(request.scope["path"], body, headers))
 
-    page = Page(CONSOLE, "Platform")
+    page, of_task = Page(CONSOLE, "Platform"), ModelList(rooms.catalog)
     runs, files, workers, admin = rooms.runs, rooms.files, rooms.workers, rooms.admin
     releases, builds, models, keys = rooms.releases, rooms.builds, rooms.models, rooms.keys
     invoke = only_with((), guard("invoke", runs.invoke))
@@ -158,7 +164,9 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         ("publish", "GET", "/v1/builds/{build_id}", builds.get),
         ("publish", "GET", "/v1/builds/{build_id}/logs", builds.logs),
         ("publish", "POST", "/v1/builds/{build_id}/cancel", builds.cancel),
-        (None, "GET", "/v1/models", models.list),
+        (None, "GET", "/v1/models", of_task.list),
+        (None, "GET", "/v1/models/{owner}/{endpoint}/{function}", of_task.get),
+        (None, "GET", "/v1/repos", models.list),
         (None, "GET", "/v1/models/{owner}/{repo}", models.get),
         ("publish", "DELETE", "/v1/models/{owner}/{repo}", models.remove),
         ("publish", "PUT", "/v1/models/{owner}/{repo}/tags/{tag}", models.push),
@@ -174,6 +182,7 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         ("admin", "GET", "/metrics", admin.metrics),
         (None, "GET", "/openapi.json", admin.openapi),
         *_of_public_cozyctl(rooms.deploys),
+        *(("invoke", *route) for route in openai_routes(rooms.catalog, Runs(Inside(lambda: front)))),
     ]
     of_workers: Sequence[tuple[str, str, Handler]] = [
         ("POST", "/api/v1/public/models/request", models.request_public),
@@ -206,10 +215,11 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         *plain,
         ("POST", OF_FUNCTIONS, invoke),  # the last: other paths look like it
     ]
-    return _Front(
+    front = _Front(
         Endpoint(invoke, on_error, hosts),
         build_router(only_known(routes, names_in(own_paths())), on_error, hosts, {OF_FUNCTIONS: RESERVED}),
     )
+    return front
 
 
 def _of_shadows(shadows: ShadowRoutes) -> list[tuple[Scope | None, str, str, Handler]]:

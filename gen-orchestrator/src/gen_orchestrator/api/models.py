@@ -27,14 +27,14 @@ class Push(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ModelRoutes:
-    """Handlers of `/v1/models`, `/v1/blobs`, and of the hub's routes for workers."""
+    """Handlers of `/v1/repos`, `/v1/models/{owner}/{repo}`, `/v1/blobs`, and of the hub's routes for workers."""
 
     def __init__(self, store: ModelStore, urls: SignedUrls) -> None:
         self._store = store
         self._urls = urls
 
     async def list(self, request: Request) -> None:
-        """`GET /v1/models[?owner=]`."""
+        """`GET /v1/repos[?owner=]`."""
         repos = await asyncio.to_thread(self._store.repos, caller_of(request).own(request.query().get("owner", "")))
         await request.answer(200, msgspec.json.encode({"data": [_shown(repo) for repo in repos]}))
 

@@ -13,7 +13,7 @@ from gen_orchestrator.scheduling.open_run import OpenRun
 from gen_orchestrator.scheduling.waits import Wait
 from gen_worker.clock import utc_text
 from gen_worker.contract.problem import Problem
-from gen_worker.contract.run import RunObject, RunTimings
+from gen_worker.contract.run import RunObject, RunTimings, Usage
 from gen_worker.http.problems import status_of
 
 _ASSET_FIELDS = frozenset({"ref", "owner", "local_path", "mime_type", "size_bytes", "sha256"})
@@ -45,6 +45,7 @@ def run_object(run: Run, open_run: OpenRun | None = None, *, with_input: bool = 
         input=_decode(run.payload) if with_input else None,
         models=msgspec.Raw(models) if models not in (b"null", b"[]") else None,
         timings=_timings(run, metrics),
+        usage=_usage(metrics),
         routing=wait if wait is not None else msgspec.Raw(run.routing) if run.routing else None,
         parent_id=run.parent_id or None,
         invoker_id=run.invoker_id or None,
@@ -95,6 +96,12 @@ def _timings(run: Run, metrics: RunMetrics) -> RunTimings:
         upload_ms=metrics.upload_ms,
         total_ms=round((run.finished_at - run.created_at) * 1000) if run.finished_at else None,
     )
+
+
+def _usage(metrics: RunMetrics) -> Usage | None:
+    if metrics.input_tokens is None and metrics.output_tokens is None:
+        return None
+    return Usage(max(0, metrics.input_tokens or 0), max(0, metrics.output_tokens or 0))
 
 
 def files_of(run: Run) -> list[dict[str, Any]] | None:

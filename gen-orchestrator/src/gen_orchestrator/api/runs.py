@@ -83,7 +83,7 @@ class RunRoutes:
         """`POST /v1/{owner}/{endpoint}/{function}`."""
         parts = request.parts
         owner, endpoint = parts["owner"], parts["endpoint"]
-        function, tag = _function_and_tag(parts["function"])
+        function, tag = function_and_tag(parts["function"])
         resolved = self.resolve(request, owner, endpoint, function, tag)
         if request.header(b"content-type")[:10].lower() == "multipart/":
             await self._invoke_form(request, resolved, owner, endpoint, function)
@@ -135,7 +135,7 @@ class RunRoutes:
         if target.count("/") != 2 or not all(target.split("/")):
             raise RequestError(400, "validation", f"function={target[:100]!r}; expected owner/endpoint/function[:tag]")
         owner, endpoint, name = target.split("/")
-        function, tag = _function_and_tag(name)
+        function, tag = function_and_tag(name)
         resolved = self.resolve(request, owner, endpoint, function, tag)
         run = self._new_run(request, resolved, owner, endpoint, function, await _invocation(body, target, resolved))
         run = msgspec.structs.replace(run, id=run_id)
@@ -317,7 +317,7 @@ class RunRoutes:
         open_run, run = submitted.open, submitted.run
         accept = request.header(b"accept")
         if accept and preferred(accept, (EVENT_STREAM, NDJSON, "application/json")) in (EVENT_STREAM, NDJSON):
-            await self._streams.follow(request, run, open_run)
+            await self._streams.follow(request, run, open_run, more)
             return
         prefer = request.header(b"prefer")
         respond_async, wait_s = parse_prefer(prefer) if prefer else (False, None)
@@ -368,7 +368,8 @@ def _invoker(request: Request) -> str:
     return caller.name if caller is not EVERYBODY else ""
 
 
-def _function_and_tag(name: str) -> tuple[str, str]:
+def function_and_tag(name: str) -> tuple[str, str]:
+    """The parts of `function[:tag]`; `RequestError` 400 for what can be no tag."""
     try:
         return split_tag(name)
     except TagNameError as exc:

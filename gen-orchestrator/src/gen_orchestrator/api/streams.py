@@ -35,7 +35,7 @@ class RunStreams:
         self._store = store
         self._files = files
 
-    async def follow(self, request: Request, run: Run, open_run: OpenRun | None) -> None:
+    async def follow(self, request: Request, run: Run, open_run: OpenRun | None, headers: Mapping[str, str] | None = None) -> None:
         """Stream the events of a run until its end, or until the reader leaves."""
         try:
             cursor = parse_event_id(request.header(b"last-event-id") or request.query().get("after", ""))
@@ -43,11 +43,11 @@ class RunStreams:
             raise RequestError(400, "validation", str(exc)) from None
         ndjson = preferred(request.header(b"accept"), ("application/x-ndjson", "text/event-stream")) == "application/x-ndjson"
         writer = _Writer(request, run, open_run, ndjson=ndjson, cursor=cursor)
-        await request.start(NDJSON if ndjson else sse.MEDIA_TYPE, {"x-run-id": run.id, "location": f"/v1/runs/{run.id}"})
+        await request.start(NDJSON if ndjson else sse.MEDIA_TYPE, {"x-run-id": run.id, "location": f"/v1/runs/{run.id}", **(headers or {})})
         if request.scope["method"] == "HEAD":
             await writer.cut()
             return
-        gone: asyncio.Future[None] = asyncio.ensure_future(_left(request))
+        gone: asyncio.Future[None] = asyncio.ensure_future(request.left())
         try:
             if open_run is None or open_run.feed.dropped:
                 await writer.entries(await asyncio.to_thread(self._stored, run.id))
@@ -170,8 +170,3 @@ class _Writer:
             return b'{%b"event":"%b","data":%b}\n' % (ident, name.encode(), data)
         ident = b"id: %b\n" % place.encode() if place else b""
         return b"%bevent: %b\ndata: %b\n\n" % (ident, name.encode(), data)
-
-
-async def _left(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

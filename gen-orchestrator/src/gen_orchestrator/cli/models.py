@@ -105,7 +105,7 @@ def remove(ref: str, url: str, as_json: bool) -> int:
 @json_option
 def hub(url: str, as_json: bool) -> int:
     """Models on the platform."""
-    found = Api(url).get("/v1/models")
+    found = Api(url).get("/v1/repos")
     if as_json:
         print_json(found)
         return 0

@@ -32,6 +32,8 @@ class RunMetrics(msgspec.Struct, frozen=True):
     gpu_load_ms: int | None = None
     inference_ms: int | None = None
     upload_ms: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
 
 
 class _Fetched(msgspec.Struct, frozen=True):

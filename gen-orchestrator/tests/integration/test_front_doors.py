@@ -1,0 +1,66 @@
+"""Front doors of the platform, asked by the official clients of their protocols."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+from openai import OpenAI
+from platform_process import PlatformProcess, write_project
+
+CHAT = "local/probe/talk"
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlatformProcess]:
+    folder = tmp_path_factory.mktemp("doors")
+    started = PlatformProcess(write_project(folder / "probe"), folder / "data")
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="module")
+def client(platform: PlatformProcess) -> Iterator[OpenAI]:
+    with OpenAI(base_url=f"{platform.url}/v1", api_key="none needed", max_retries=0) as found:
+        yield found
+
+
+def say(text: str) -> list[Any]:
+    return [{"role": "user", "content": text}]
+
+
+def test_chat_completions_are_runs(client: OpenAI, platform: PlatformProcess) -> None:
+    answer = client.chat.completions.create(model=CHAT, messages=say("a red kite"))
+    assert answer.choices[0].message.content == "aredkite"
+    assert answer.usage is not None
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (1, 3)
+    run = platform.http.get(f"/v1/runs/{answer.id.removeprefix('chatcmpl-')}").json()
+    assert run["status"] == "succeeded"
+    assert run["usage"] == {"input_tokens": 1, "output_tokens": 3}
+    chunks = list(client.chat.completions.create(model=f"{CHAT}:prod", messages=say("a red kite"), stream=True))
+    assert [chunk.choices[0].delta.content for chunk in chunks] == ["", "a", "red", "kite", None]
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.total_tokens == 4
+    assert [model.id for model in client.models.list()] == [CHAT, f"{CHAT}:dev"]
+    assert client.models.retrieve(CHAT).id == CHAT
+
+
+def test_refusals_have_the_form_of_the_api(client: OpenAI) -> None:
+    for model, status, said in (
+        ("talk", 404, f"Did you mean '{CHAT}'?"),
+        ("local/probe/tlak", 404, "talk"),
+        ("local/probe/echo", 400, "task='chat'"),
+        (f"{CHAT}:nowhere", 404, "nowhere"),
+    ):
+        with pytest.raises(openai.APIStatusError) as caught:
+            client.chat.completions.create(model=model, messages=say("x"))
+        error: Any = caught.value.body
+        assert caught.value.status_code == status, error
+        assert said in error["message"], error
+
+
+def test_a_client_that_goes_away_cancels_its_run(client: OpenAI, platform: PlatformProcess) -> None:
+    stream = client.chat.completions.create(model=CHAT, messages=say("one wait"), stream=True)
+    run_id = next(stream).id.removeprefix("chatcmpl-")
+    stream.close()
+    platform.until(lambda: platform.http.get(f"/v1/runs/{run_id}").json()["status"] == "canceled")

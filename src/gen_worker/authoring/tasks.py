@@ -1,0 +1,258 @@
+"""Kinds of functions that programs outside know how to call, and what each takes and gives.
+
+    task            payload has     output has                       called by
+    chat            messages        content (one Struct, or many)    POST /v1/chat/completions
+    completion      prompt          text (one Struct, or many)       POST /v1/completions
+    embeddings      input           embeddings                       POST /v1/embeddings
+    image           prompt          images                           POST /v1/images/generations
+    transcription   file            text (one Struct, or many)       POST /v1/audio/transcriptions
+    speech          input           audio                            POST /v1/audio/speech
+
+A function says its task by `@worker_function(task="chat")`. It takes these Structs as they are, classes derived from them, or Structs of
+its own with the same field names. A field that it leaves out is a parameter that it does not take.
+"""
+
+from typing import Any, Literal, get_args
+
+import msgspec
+
+from gen_worker.authoring.assets import Asset
+
+Task = Literal["chat", "completion", "embeddings", "image", "transcription", "speech"]
+TASKS: tuple[Task, ...] = get_args(Task)
+
+
+class TextPart(msgspec.Struct, tag_field="type", tag="text"):
+    """A piece of a message that is text."""
+
+    text: str
+
+
+class ImageUrl(msgspec.Struct):
+    """Where an image is: an https URL or a data URI."""
+
+    url: str
+    detail: str = "auto"
+
+
+class ImagePart(msgspec.Struct, tag_field="type", tag="image_url"):
+    """A piece of a message that is an image."""
+
+    image_url: ImageUrl
+
+
+class FunctionCall(msgspec.Struct):
+    """The function that a model calls. `arguments`: JSON, as the model wrote it."""
+
+    name: str
+    arguments: str = "{}"
+
+
+class ToolCall(msgspec.Struct):
+    """A call of one of the tools that the caller offered."""
+
+    id: str
+    function: FunctionCall
+    type: Literal["function"] = "function"
+
+
+class ChatMessage(msgspec.Struct):
+    """One message of a conversation. `tool_calls` of an assistant; `tool_call_id` of a `tool` message, which answers one of them."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[TextPart | ImagePart] | None = None
+    name: str | None = None
+    tool_calls: list[ToolCall] = []
+    tool_call_id: str | None = None
+
+    @property
+    def text(self) -> str:
+        """All text of the message, pieces joined by line breaks."""
+        if isinstance(self.content, list):
+            return "\n".join(part.text for part in self.content if isinstance(part, TextPart))
+        return self.content or ""
+
+
+class ToolFunction(msgspec.Struct):
+    """A function that a model may call. `parameters`: JSON Schema of its arguments."""
+
+    name: str
+    description: str = ""
+    parameters: dict[str, Any] = {}
+
+
+class Tool(msgspec.Struct):
+    """A tool that the caller offers."""
+
+    function: ToolFunction
+    type: Literal["function"] = "function"
+
+
+class ChatInput(msgspec.Struct):
+    """A conversation, and how to go on with it. None: as the function likes it."""
+
+    messages: list[ChatMessage]
+    tools: list[Tool] = []
+    tool_choice: str | dict[str, Any] | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    stop: list[str] = []
+    seed: int | None = None
+
+
+class FunctionCallDelta(msgspec.Struct):
+    """A piece of a call: `name` in its first piece, `arguments` as they are written."""
+
+    name: str | None = None
+    arguments: str = ""
+
+
+class ToolCallDelta(msgspec.Struct):
+    """A piece of the `index`-th tool call of an answer. `id` stands in its first piece."""
+
+    index: int = 0
+    id: str | None = None
+    function: FunctionCallDelta | None = None
+    type: Literal["function"] = "function"
+
+
+class ChatDelta(msgspec.Struct):
+    """The next piece of an answer, or the whole of it. `finish_reason` of the last one: `stop`, `length`, `tool_calls`, `content_filter`;
+    without it `tool_calls` where there are some, else `stop`."""
+
+    content: str = ""
+    tool_calls: list[ToolCallDelta] = []
+    finish_reason: str | None = None
+
+
+class CompletionInput(msgspec.Struct):
+    """A text to go on with. None: as the function likes it."""
+
+    prompt: str
+    suffix: str | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    stop: list[str] = []
+    seed: int | None = None
+
+
+class CompletionDelta(msgspec.Struct):
+    """The next piece of a text, or the whole of it."""
+
+    text: str = ""
+    finish_reason: str | None = None
+
+
+class EmbeddingsInput(msgspec.Struct):
+    """Texts. `dimensions`: how many numbers each vector shall have, where the model can be asked for fewer."""
+
+    input: list[str]
+    dimensions: int | None = None
+
+
+class EmbeddingsOutput(msgspec.Struct):
+    """A vector for each text, in order."""
+
+    embeddings: list[list[float]]
+
+
+class ImageInput(msgspec.Struct):
+    """What to draw, and how. Pixels; None: as the function likes it."""
+
+    prompt: str
+    n: int = 1
+    width: int | None = None
+    height: int | None = None
+    quality: str | None = None
+    seed: int | None = None
+
+
+class ImageOutput(msgspec.Struct):
+    """Pictures, saved by `ctx.save_bytes` or `ctx.save_file`."""
+
+    images: list[Asset]
+
+
+class TranscriptionInput(msgspec.Struct):
+    """A recording. `language`: ISO 639-1, such as `en`; `prompt`: words that are likely to be heard."""
+
+    file: Asset
+    language: str | None = None
+    prompt: str | None = None
+    temperature: float | None = None
+
+
+class TranscriptionSegment(msgspec.Struct):
+    """What is said from `start` to `end`, in seconds."""
+
+    start: float
+    end: float
+    text: str
+
+
+class TranscriptionOutput(msgspec.Struct):
+    """What is said in a recording. `duration` in seconds."""
+
+    text: str
+    language: str | None = None
+    duration: float | None = None
+    segments: list[TranscriptionSegment] = []
+
+
+class SpeechInput(msgspec.Struct):
+    """A text to read aloud. `response_format`: `mp3`, `wav`, `flac`, `opus`, `aac` or `pcm`; `speed`: 1.0 is as usual."""
+
+    input: str
+    voice: str = ""
+    response_format: str = "wav"
+    speed: float = 1.0
+    instructions: str | None = None
+
+
+class SpeechOutput(msgspec.Struct):
+    """The recording, saved by `ctx.save_bytes` or `ctx.save_file`."""
+
+    audio: Asset
+
+
+class Shape(msgspec.Struct, frozen=True):
+    """What callers of a task always send, and what they read."""
+
+    payload: str
+    output: str
+    structs: tuple[str, str]
+    streams: bool = False
+    also: tuple[str, ...] = ()  # fields that their programs always send, too
+
+
+SHAPES: dict[str, Shape] = {
+    "chat": Shape("messages", "content", ("ChatInput", "ChatDelta"), streams=True),
+    "completion": Shape("prompt", "text", ("CompletionInput", "CompletionDelta"), streams=True),
+    "embeddings": Shape("input", "embeddings", ("EmbeddingsInput", "EmbeddingsOutput")),
+    "image": Shape("prompt", "images", ("ImageInput", "ImageOutput")),
+    "transcription": Shape("file", "text", ("TranscriptionInput", "TranscriptionOutput"), streams=True),
+    "speech": Shape("input", "audio", ("SpeechInput", "SpeechOutput"), also=("voice",)),
+}
+
+
+def task_problem(task: str, payload: type[msgspec.Struct], output: type[msgspec.Struct], *, incremental: bool) -> tuple[str, str] | None:
+    """What keeps a function with these Structs from its task, and what to write instead; None where nothing does."""
+    shape = SHAPES[task]
+    takes, gives = shape.structs
+    fix = f"use gen_worker.tasks.{takes} and gen_worker.tasks.{gives}, or Structs with the same field names"
+    missing = [
+        f"{struct.__name__} has no field {field!r}"
+        for struct, field in ((payload, shape.payload), (output, shape.output))
+        if field not in struct.__struct_encode_fields__
+    ]
+    if missing:
+        return f"task {task!r}: {' and '.join(missing)}", fix
+    sent = {shape.payload, *shape.also}
+    others = [field.encode_name for field in msgspec.structs.fields(payload) if field.required and field.encode_name not in sent]
+    if others:
+        return f"task {task!r}: its callers may leave out {', '.join(others)} of {payload.__name__}", f"give {others[0]} a default"
+    if incremental and not shape.streams:
+        return f"task {task!r}: its callers take one output, and this function gives a stream", f"return one {gives}"
+    return None

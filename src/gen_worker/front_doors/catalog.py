@@ -1,0 +1,57 @@
+"""Which functions there are for a caller of a front door."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from gen_worker.contract.manifest import FunctionEntry, Schema
+from gen_worker.http.asgi import Request, RequestError
+
+
+class Target(msgspec.Struct, frozen=True):
+    """A function that a name means. `path`: the route that runs it; `created`: unix seconds."""
+
+    name: str
+    path: str
+    entry: FunctionEntry
+    owner: str
+    created: int = 0
+
+    @property
+    def task(self) -> str:
+        return self.entry.task or ""
+
+    @property
+    def fields(self) -> dict[str, Schema]:
+        """The schemas of its payload's fields, by name."""
+        return fields_of(self.entry.input_schema)
+
+
+class Catalog(Protocol):
+    """The functions of a program that has front doors."""
+
+    def find(self, request: Request, name: str) -> Target:
+        """The function that a name means to this caller; `RequestError` 404 names what is nearest."""
+        ...
+
+    def all(self, request: Request) -> Sequence[Target]:
+        """Every function that this caller may see, sorted by name."""
+        ...
+
+
+def find_for(catalog: Catalog, request: Request, name: str, task: str) -> Target:
+    """The function, where it has this task. `RequestError` 400 says what to write."""
+    target = catalog.find(request, name)
+    if target.task != task:
+        is_now = f"its task is {target.task!r}" if target.task else "it declares no task"
+        fix = f"mark it with @worker_function(task={task!r}), with the Structs of gen_worker.tasks"
+        raise RequestError(400, "validation", f"{name[:200]!r} is no function for {task}: {is_now}", error="wrong_task", hint=fix)
+    return target
+
+
+def fields_of(schema: Schema) -> dict[str, Schema]:
+    """The schemas of a Struct's fields, by name."""
+    definition = schema.get("$defs", {}).get(schema.get("$ref", "").rpartition("/")[2], schema)
+    found: dict[str, Schema] = definition.get("properties", {})
+    return found

@@ -1,0 +1,1 @@
+"""The OpenAI API over functions that declare a task."""

@@ -1,0 +1,73 @@
+"""The routes of front doors, for the OpenAPI documents of the programs that have them.
+
+Their bodies are described by those who made these protocols; here stands what generators of
+clients and checks of all routes have to know.
+"""
+
+import re
+
+from gen_worker.http.components import Schema
+from gen_worker.http.openapi import EITHER, PROBLEMS, json_response, problem_response
+
+_TEXT: Schema = {"type": "string"}
+_OPTIONAL: Schema = {"anyOf": [_TEXT, {"type": "null"}]}
+_ERROR: Schema = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {"message": _TEXT, "type": _TEXT, "param": _OPTIONAL, "code": _TEXT, "run_id": _TEXT},
+        }
+    },
+}
+_MODEL: Schema = {
+    "type": "object",
+    "required": ["id", "object", "created", "owned_by", "task"],
+    "properties": {"id": _TEXT, "object": {"type": "string"}, "created": {"type": "integer"}, "owned_by": _TEXT, "task": _TEXT},
+}
+_LIST: Schema = {
+    "type": "object",
+    "required": ["object", "data"],
+    "properties": {"object": {"type": "string"}, "data": {"type": "array", "items": _MODEL}},
+}
+_OBJECT: Schema = {"type": "object"}
+_OBJECTS: Schema = {"type": "array", "items": _OBJECT}
+
+
+def door_paths(model_path: str) -> dict[str, Schema]:
+    """All routes of front doors. `model_path`: where this program has a single model."""
+    names = re.findall(r"\{(\w+)\}", model_path)
+    parameters = [{"name": name, "in": "path", "required": True, "schema": _TEXT} for name in names]
+    return {
+        "/v1/models": {"get": _get("list_task_functions", "Functions with a task", json_response("By name", _LIST), [])},
+        model_path: {"get": _get("get_task_function", "A function with a task", json_response("It", _MODEL), parameters)},
+        **_post("/v1/chat/completions", "create_chat_completion", "Go on with a conversation", "messages", _OBJECTS),
+        **_post("/v1/completions", "create_completion", "Go on with a text", "prompt", _TEXT),
+    }
+
+
+def _get(name: str, summary: str, answer: Schema, parameters: list[Schema]) -> Schema:
+    problems = {status: problem_response(PROBLEMS.get(status, "The request is wrong")) for status in ("400", "401", "403", "404", "421")}
+    return {"operationId": name, "tags": ["openai"], "summary": summary, "parameters": parameters, "responses": {**problems, "200": answer}}
+
+
+def _post(path: str, name: str, summary: str, field: str, schema: Schema, answer: Schema | None = None) -> dict[str, Schema]:
+    body: Schema = {"type": "object", "required": ["model", field], "properties": {"model": _TEXT, field: schema}}
+    done = answer or json_response("The answer, or its pieces as events with stream=true", _OBJECT)
+    if answer is None:
+        done["content"]["text/event-stream"] = {}
+    operation: Schema = {
+        "operationId": name,
+        "tags": ["openai"],
+        "summary": summary,
+        "parameters": [],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "responses": {"200": done, **_errors(*EITHER, *PROBLEMS)},
+    }
+    return {path: {"post": operation}}
+
+
+def _errors(*statuses: str) -> Schema:
+    return {status: json_response({**EITHER, **PROBLEMS}[status], _ERROR) for status in sorted(statuses)}

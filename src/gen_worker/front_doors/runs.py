@@ -1,0 +1,172 @@
+"""A run as a front door follows it: begun at its own route, read event by event, cancelled when the door's client goes away."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+
+from gen_worker.contract.problem import Problem
+from gen_worker.contract.run import Usage
+from gen_worker.front_doors.catalog import Target
+from gen_worker.front_doors.inside import Answer, Inside
+from gen_worker.http.asgi import Request
+from gen_worker.http.problems import problem
+
+NDJSON = "application/x-ndjson"
+_encode = msgspec.json.Encoder().encode
+
+
+class ProblemError(Exception):
+    """A run that was refused, or that failed."""
+
+    def __init__(self, problem: Problem, headers: Mapping[str, str] = MappingProxyType({})) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
+        self.headers = headers
+
+
+class File(msgspec.Struct, frozen=True):
+    """A file of a run. `url`: the path at which this server has it."""
+
+    ref: str
+    url: str
+    mime_type: str | None = None
+    size_bytes: int | None = None
+
+
+class DoneRun(msgspec.Struct, frozen=True):
+    """A finished run: what the run objects of the dev runner and of the platform have in common."""
+
+    id: str
+    status: str
+    output: Any = None
+    files: list[File] | None = None
+    error: Problem | None = None
+    usage: Usage | None = None
+
+
+class Event(msgspec.Struct, frozen=True):
+    """One event of a run's stream."""
+
+    event: str
+    data: msgspec.Raw
+
+
+HEARTBEAT = Event("heartbeat", msgspec.Raw(b"null"))
+_decode_event = msgspec.json.Decoder(Event).decode
+_decode_run = msgspec.json.Decoder(DoneRun).decode
+_decode_problem = msgspec.json.Decoder(Problem).decode
+_decode = msgspec.json.Decoder().decode
+
+
+class Run:
+    """A run that goes on."""
+
+    def __init__(self, run_id: str, answer: Answer) -> None:
+        self.id = run_id
+        self.done: DoneRun | None = None
+        self.is_over = False
+        self._answer = answer
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Events as they come, `HEARTBEAT` while there are none, until the run's end: then `done` is set, where the run has succeeded.
+
+        `ProblemError` where it has failed; `DisconnectedError` once the door's client has gone.
+        """
+        async for line in _lines(self._answer):
+            event = _decode_event(line) if line else HEARTBEAT
+            if event.event == "done":
+                self._end(_decode_run(event.data))
+                return
+            yield event
+        raise ProblemError(problem(503, "not_ready", f"run {self.id} goes on, but this server ends; look for it at /v1/runs/{self.id}"))
+
+    async def outputs(self) -> AsyncIterator[dict[str, Any] | None]:
+        """What the function gives, one by one: its stream, or its one output. None while there is nothing new.
+
+        `ProblemError` also where the run was begun again on another worker after a part of its output had been given: a reader
+        cannot put the two together.
+        """
+        given = 0
+        async for event in self.events():
+            if event.event == "output":
+                given += 1
+                yield _decode(event.data)
+            elif event.event in ("restart", "snapshot") and given:
+                detail = f"run {self.id} was begun again after a part of its output had been sent; ask again for the whole of it"
+                raise ProblemError(problem(503, "retryable", detail))
+            elif event is HEARTBEAT:
+                yield None
+        if not given and self.done is not None and isinstance(self.done.output, dict):
+            yield self.done.output
+
+    async def finish(self) -> DoneRun:
+        """Wait for the end; errors as of `events`."""
+        async for _ in self.events():
+            pass
+        assert self.done is not None
+        return self.done
+
+    def _end(self, run: DoneRun) -> None:
+        self.is_over = True
+        if run.status != "succeeded":
+            raise ProblemError(run.error or problem(500, "internal", f"run {run.id} is {run.status}"))
+        self.done = run
+
+
+class Runs:
+    """Begins runs for the clients of front doors."""
+
+    def __init__(self, inside: Inside) -> None:
+        self.inside = inside
+
+    @asynccontextmanager
+    async def start(
+        self, request: Request, target: Target, payload: Mapping[str, Any], *, form: tuple[bytes, str] | None = None
+    ) -> AsyncIterator[Run]:
+        """Begin a run. Whoever leaves the block before its end cancels it, unless others may wait for it, too: those who sent its
+        Idempotency-Key, or the same request to a function with a memo. `ProblemError` where it is refused.
+
+        `form`: a whole multipart body and its content type, in the place of the payload.
+        """
+        body, kind = (_encode({"payload": payload}), "application/json") if form is None else form
+        left = asyncio.ensure_future(request.left())
+        run: Run | None = None
+        is_shared = request.has_header(b"idempotency-key")
+        try:
+            async with self.inside.ask(request, "POST", target.path, body, {"content-type": kind, "accept": NDJSON}) as answer:
+                if answer.status >= 400:
+                    raise ProblemError(_problem_in(await answer.body(), answer.status), _kept(answer.headers))
+                run = Run(answer.headers["x-run-id"], answer)
+                is_shared |= "x-memo" in answer.headers
+                left.add_done_callback(lambda done: None if done.cancelled() else answer.abandon())
+                yield run
+        finally:
+            left.cancel()
+            if run is not None and not run.is_over and not is_shared:
+                await self._cancel(request, run.id)
+
+    async def _cancel(self, request: Request, run_id: str) -> None:
+        async with self.inside.ask(request, "POST", f"/v1/runs/{run_id}/cancel") as answer:
+            await answer.body()
+
+
+async def _lines(answer: Answer) -> AsyncIterator[bytes]:
+    rest = b""
+    async for piece in answer.pieces():
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            yield line
+
+
+def _problem_in(body: bytes, status: int) -> Problem:
+    with suppress(msgspec.DecodeError, UnicodeDecodeError):
+        return _decode_problem(body)
+    return problem(status, "internal", "the run was not begun")
+
+
+def _kept(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name in ("retry-after", "x-queue-depth", "www-authenticate")}

@@ -1,0 +1,45 @@
+"""The project that tests of the OpenAI door serve: stand-ins for models, one of each task."""
+
+CODE = """
+from gen_worker import tasks
+
+class Small(msgspec.Struct):
+    messages: list[tasks.ChatMessage]
+
+class Said(msgspec.Struct):
+    content: str
+
+@worker_function(task="chat")
+def chat(ctx: ActionContext, payload: tasks.ChatInput) -> Iterator[tasks.ChatDelta]:
+    "Says the last message back, word by word."
+    text = payload.messages[-1].text
+    if text == "refuse": raise ValidationError("I take no such words")
+    if text == "break": raise RuntimeError("the device is in a bad state")
+    if payload.tools:
+        yield tasks.ChatDelta(tool_calls=[tasks.ToolCallDelta(id="call_7", function=tasks.FunctionCallDelta("weather"))])
+        yield tasks.ChatDelta(tool_calls=[tasks.ToolCallDelta(function=tasks.FunctionCallDelta(arguments='{"city": '))])
+        yield tasks.ChatDelta(tool_calls=[tasks.ToolCallDelta(function=tasks.FunctionCallDelta(arguments='"Oslo"}'))])
+    else:
+        for number, word in enumerate(text.split(" ")[: payload.max_tokens]):
+            if word == "now-break": raise ValidationError("in the middle")
+            if word == "wait":
+                ctx.done().wait(60)
+                if ctx.is_canceled(): raise InterruptedError("canceled")
+            ctx.report_usage(output_tokens=1)
+            yield tasks.ChatDelta(content=word if number == 0 else " " + word)
+        if payload.stop: yield tasks.ChatDelta(content=f" {payload.stop} {payload.temperature}", finish_reason="length")
+    ctx.report_usage(input_tokens=len(payload.messages))
+
+@worker_function(task="chat")
+def brief(ctx: ActionContext, payload: Small) -> Said:
+    return Said(f"{len(payload.messages)}: {payload.messages[0].content}")
+
+@worker_function(task="completion")
+def go_on(ctx: ActionContext, payload: tasks.CompletionInput) -> Iterator[tasks.CompletionDelta]:
+    for word in (payload.prompt, " and", " on"):
+        yield tasks.CompletionDelta(word)
+
+@worker_function()
+def plain(ctx: ActionContext, payload: Small) -> Said:
+    return Said("no task")
+"""
