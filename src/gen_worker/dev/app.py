@@ -46,7 +46,6 @@ from gen_worker.sources.keyspace import Keyspace
 
 PAGE_SIZE = 50
 MAX_WAIT_S = 3600
-PLAYGROUND = Path(__file__).parent / "playground"
 _SHOWN_INLINE = ("image/png", "image/jpeg", "image/gif", "image/webp", "audio/", "video/", "text/plain")
 
 
@@ -129,7 +128,7 @@ class DevApp:
         self._execution.close()
 
     def _router(self) -> Router:
-        page, models = Page(PLAYGROUND, "Functions"), ModelList(self._catalog)
+        page, models = Page("dev"), ModelList(self._catalog)
         known = {**names_in(own_routes()), ("POST", "/v1/run/{function}"): RUN_QUERY, ("POST", "/v1/warmup/{function}"): RUN_QUERY}
         routes: list[tuple[str, str, Handler]] = [
             ("POST", "/v1/run/{function}", self._invoker.run),

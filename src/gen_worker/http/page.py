@@ -1,33 +1,69 @@
-"""The page that a program serves at `/docs`: its own body, style and script, after the head and style that all such pages share.
+"""The console: the page that the dev runner and the platform serve at `/docs`. Its files are built from `console/` by `make console`.
 
-A folder holds `body.html`, `page.css` and `page.js`. The page loads nothing from anywhere else, and nobody may frame it.
+The page loads nothing from anywhere else, runs no script and takes no style but its own files, and nobody may frame it.
 """
 
+import asyncio
+import gzip
+import hashlib
 from pathlib import Path
-from string import Template
+from typing import Literal
+
+import msgspec
 
 from gen_worker.http.asgi import Request, RequestError
+from gen_worker.http.headers import matches_etag
 
-_SHARED = Path(__file__).parent / "page_shared"
+_FOLDER = Path(__file__).parent / "console"
 _INDEX = "index.html"
-_TYPES = {_INDEX: b"text/html; charset=utf-8", "page.css": b"text/css; charset=utf-8", "page.js": b"text/javascript; charset=utf-8"}
-_POLICY = "default-src 'self'; img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-_HEADERS = {"content-security-policy": _POLICY, "x-content-type-options": "nosniff", "cache-control": "no-cache"}
+_TYPES = {
+    ".html": b"text/html; charset=utf-8",
+    ".css": b"text/css; charset=utf-8",
+    ".js": b"text/javascript; charset=utf-8",
+    ".txt": b"text/plain; charset=utf-8",
+}
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {
+    "content-security-policy": _POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-cache",  # a newer release has files of the same names
+    "vary": "accept-encoding",
+}
+
+
+class _File(msgspec.Struct):
+    data: bytes
+    media_type: bytes
+    etag: str
+    zipped: bytes = b""  # made when it is first asked for
 
 
 class Page:
     """Answers `/docs` and `/docs/{name}`. Its files are read once."""
 
-    def __init__(self, folder: Path, title: str) -> None:
-        head = Template((_SHARED / "head.html").read_text()).substitute(title=title)
-        self._files = {
-            _INDEX: head.encode() + (folder / "body.html").read_bytes(),
-            "page.css": (_SHARED / "page.css").read_bytes() + (folder / "page.css").read_bytes(),
-            "page.js": (folder / "page.js").read_bytes(),
-        }
+    def __init__(self, server: Literal["dev", "platform"]) -> None:
+        self._files: dict[str, _File] = {}
+        for path in _FOLDER.iterdir():
+            data = path.read_bytes()
+            if path.name == _INDEX:
+                data = data.replace(b'data-server="SERVER"', b'data-server="%b"' % server.encode())
+            self._files[path.name] = _File(data, _TYPES[path.suffix], f'"{hashlib.sha256(data).hexdigest()[:24]}"')
 
     async def answer(self, request: Request) -> None:
         name = request.parts.get("name", _INDEX)
-        if name not in self._files:
+        file = self._files.get(name)
+        if file is None:
             raise RequestError(404, "not_found", f"there is no page {name[:100]!r}")
-        await request.answer(200, self._files[name], _TYPES[name], _HEADERS)
+        headers = {**_HEADERS, "etag": file.etag}
+        if matches_etag(request.header(b"if-none-match"), file.etag):
+            await request.answer(304, b"", headers=headers)
+            return
+        data = file.data
+        if "gzip" in request.header(b"accept-encoding"):
+            file.zipped = file.zipped or await asyncio.to_thread(gzip.compress, data, 6, mtime=0)
+            data, headers["content-encoding"] = file.zipped, "gzip"
+        await request.answer(200, data, file.media_type, headers)

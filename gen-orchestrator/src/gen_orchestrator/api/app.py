@@ -1,7 +1,6 @@
 """The routes of the control plane as one ASGI application."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import msgspec
 from starlette import types
@@ -42,7 +41,6 @@ from gen_worker.http.queries import names_in, only_known, only_with
 from gen_worker.log import Log
 
 OF_FUNCTIONS = "/v1/{owner}/{endpoint}/{function}"
-CONSOLE = Path(__file__).parent / "console"
 RESERVED = frozenset(
     {
         "runs",
@@ -125,7 +123,7 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
             log.error("api.failed", path=request.scope["path"], error=repr(exc))
         await request.answer(body.status, *error_answer(request.scope["path"], body, headers))
 
-    page, of_task = Page(CONSOLE, "Platform"), ModelList(rooms.catalog)
+    page, of_task = Page("platform"), ModelList(rooms.catalog)
     runs, files, workers, admin = rooms.runs, rooms.files, rooms.workers, rooms.admin
     releases, builds, models, keys = rooms.releases, rooms.builds, rooms.models, rooms.keys
     invoke = only_with((), guard("invoke", runs.invoke))

@@ -1,0 +1,156 @@
+// The console: where we are, and what the server says now.
+
+import { lazy, Suspense, useCallback, useEffect, useState, type ReactNode } from "react";
+import { go, linkTo, usePlace } from "./place";
+import { Playground } from "./play/Playground";
+import { useForms } from "./play/form";
+import type { Run } from "./run/run";
+import { currentKey, IS_PLATFORM } from "./server/api";
+import type { Catalogue, Fn, Socket } from "./server/functions";
+import { useServer, type ServerState } from "./server/useServer";
+import { tidy } from "./schema/shape";
+import { Login } from "./ui/Login";
+import { ProblemNote } from "./ui/parts";
+import { ThemeSwitch } from "./ui/Theme";
+
+const Pages = lazy(() => import("./pages/Pages"));
+
+/** The pages and their names, in the order in which they are shown. */
+const PAGES: [string, string][] = [
+  ["run", "Functions"],
+  ["runs", "Runs"],
+];
+
+const NONE: Catalogue = { title: "", functions: [], sockets: [], definitions: {} };
+
+export function App() {
+  const server = useServer();
+  const place = usePlace();
+  const catalogue = server.catalogue ?? NONE;
+  const forms = useForms(catalogue.definitions);
+  // The last run of each function: one that goes on is not disturbed by a look at another function.
+  const [runs, setRuns] = useState<Record<string, Run>>({});
+  const fn = catalogue.functions.find((each) => each.id === place.about) ?? catalogue.functions[0];
+  const keep = useCallback((run: Run) => setRuns((all) => ({ ...all, [run.view.fn]: run })), []);
+  const title = server.catalogue ? (IS_PLATFORM ? "Platform" : server.catalogue.title) : "Console";
+  useEffect(() => {
+    document.title = title;
+  }, [title]);
+
+  function page(): ReactNode {
+    if (place.page === "run") return playground();
+    return (
+      <Suspense fallback={<p className="hint">Loading…</p>}>
+        <Pages
+          place={place}
+          onUse={(id, input) => {
+            const found = catalogue.functions.find((each) => each.id === id);
+            if (found) forms.fill(found, input);
+            go("run", id);
+          }}
+        />
+      </Suspense>
+    );
+  }
+
+  function playground(): ReactNode {
+    return (
+      <div className="with-list">
+            <FunctionList functions={catalogue.functions} current={fn} />
+            <div className="work">
+              {fn && <Playground key={fn.id} fn={fn} definitions={catalogue.definitions} forms={forms} run={runs[fn.id]} onRun={keep} />}
+              {server.catalogue && !fn && !catalogue.sockets.length && <p className="hint">There are no functions yet.</p>}
+              {catalogue.sockets.length > 0 && <Sockets sockets={catalogue.sockets} />}
+            </div>
+          </div>
+    );
+  }
+
+  return (
+    <>
+      <a className="skip" href="#main" onClick={(event) => (event.preventDefault(), document.getElementById("main")?.focus())}>
+        Skip to the content
+      </a>
+      <header className="top">
+        <h1>{title}</h1>
+        <nav aria-label="Pages" className="pages">
+          {PAGES.map(([page, name]) => (
+            <a key={page} href={linkTo(page)} aria-current={page === place.page ? "page" : undefined}>
+              {name}
+            </a>
+          ))}
+        </nav>
+        <a className="quiet" href="/openapi.json">
+          openapi.json
+        </a>
+        <ThemeSwitch />
+      </header>
+      <Banner server={server} />
+      <main id="main" tabIndex={-1}>
+        {server.needsKey ? (
+          <Login problem={currentKey() ? server.trouble : null} onKey={server.retry} />
+        ) : (
+          page()
+        )}
+      </main>
+    </>
+  );
+}
+
+function Banner({ server }: { server: ServerState }) {
+  return (
+    <div className="banners">
+      {server.trouble && !server.needsKey && <ProblemNote problem={server.trouble} retry={server.retry} />}
+      {server.codeProblem && (
+        <div className="problem" role="alert">
+          <p>The code as it is now has a mistake. What worked last is served.</p>
+          <pre>{server.codeProblem}</pre>
+        </div>
+      )}
+    </div>
+  );
+}
+
+function FunctionList({ functions, current }: { functions: Fn[]; current: Fn | undefined }) {
+  if (functions.length === 0) return null;
+  return (
+    <nav aria-label="Functions" className="functions">
+      <ul className="wide">
+        {functions.map((each) => (
+          <li key={each.id}>
+            <a href={linkTo("run", each.id)} aria-current={each.id === current?.id ? "page" : undefined}>
+              {each.id}
+            </a>
+          </li>
+        ))}
+      </ul>
+      <label className="narrow">
+        Function
+        <select value={current?.id} onChange={(event) => go("run", event.currentTarget.value)}>
+          {functions.map((each) => (
+            <option key={each.id}>{each.id}</option>
+          ))}
+        </select>
+      </label>
+    </nav>
+  );
+}
+
+function Sockets({ sockets }: { sockets: Socket[] }) {
+  return (
+    <section className="sockets" id="websockets">
+      <h2>Websockets</h2>
+      <dl>
+        {sockets.map((each) => (
+          <div key={each.name}>
+            <dt>{each.name}</dt>
+            {each.description && <dd className="description">{tidy(each.description)}</dd>}
+            <dd>
+              <code>{`${location.origin.replace(/^http/, "ws")}${each.path}`}</code>
+            </dd>
+          </div>
+        ))}
+      </dl>
+    </section>
+  );
+}

@@ -1,0 +1,182 @@
+// One run: what it was asked, what it gave, where its time went, and why this worker.
+
+import { useState } from "react";
+import { Button } from "react-aria-components/Button";
+import { go, linkTo } from "../place";
+import { Files } from "../run/Files";
+import type { RunObject } from "../run/run";
+import { OutputValue } from "../run/RunPanel";
+import { Timeline } from "../run/Timeline";
+import { isObject } from "../schema/shape";
+import type { Json } from "../schema/resolve";
+import { IS_PLATFORM, send, Trouble, type Problem } from "../server/api";
+import { usePoll } from "../server/usePoll";
+import { Block, Details, pretty, ProblemNote } from "../ui/parts";
+import { Scroll, Took, When } from "../ui/table";
+import { refOf } from "./Runs";
+import { EventLog } from "./EventLog";
+
+const OVER = ["succeeded", "failed", "canceled", "expired"];
+
+export function RunPage({ id, onUse }: { id: string; onUse: (fn: string, input: Json) => void }) {
+  const [over, setOver] = useState(false);
+  const { data: run, problem, again } = usePoll<RunObject>(`/v1/runs/${encodeURIComponent(id)}`, over ? 0 : 1000);
+  const [trouble, setTrouble] = useState<Problem | null>(null);
+  if (run && OVER.includes(run.status) !== over) setOver(!over);
+
+  async function act(path: string, then: (run: RunObject) => void): Promise<void> {
+    try {
+      then(await send<RunObject>("POST", `/v1/runs/${id}/${path}`));
+      setTrouble(null);
+    } catch (error) {
+      if (!(error instanceof Trouble)) throw error;
+      setTrouble(error.problem);
+    }
+  }
+
+  if (!run) return problem ? <ProblemNote problem={problem} retry={again} /> : <p className="hint">Reading the run…</p>;
+  const input = run.input;
+  return (
+    <article className="one-run" aria-labelledby="page-name">
+      <p>
+        <a href={linkTo("runs")}>All runs</a>
+      </p>
+      <h2 id="page-name">{refOf(run)}</h2>
+      <p className="facts">
+        <span className={`badge ${run.status}`}>{run.status}</span> <code>{run.id}</code> <When at={run.created_at} /> <Took ms={run.timings?.total_ms} />
+      </p>
+      <div className="buttons">
+        {!over && (
+          <Button className="button danger" onPress={() => void act("cancel", again)}>
+            Cancel
+          </Button>
+        )}
+        {over && IS_PLATFORM && (
+          <Button className="button" onPress={() => void act("retry", (made) => go("runs", made.id))}>
+            Run again
+          </Button>
+        )}
+        {input !== undefined && (
+          <Button className="button" onPress={() => onUse(run.owner ? functionId(run) : run.function, input ?? {})}>
+            Edit and run
+          </Button>
+        )}
+      </div>
+      {trouble && <ProblemNote problem={trouble} />}
+      {run.error && <ProblemNote problem={run.error} />}
+      <Facts run={run} />
+      <Timeline run={run} />
+      <Why routing={run.routing} worker={run.worker_id ?? ""} />
+      {run.stuck ? (
+        <>
+          <h3>Takes longer than expected</h3>
+          <Block label="Where it hangs">{pretty(run.stuck)}</Block>
+        </>
+      ) : null}
+      <div className="sides">
+        {input !== undefined && (
+          <section>
+            <h3>Input</h3>
+            <Block label="Input">{pretty(input)}</Block>
+          </section>
+        )}
+        <section>
+          <h3>Output</h3>
+          <Files files={run.files ?? []} />
+          {run.output !== undefined && run.output !== null ? <OutputValue value={run.output} /> : <p className="hint">{over ? "none beside what the stream below gave" : "not yet"}</p>}
+        </section>
+      </div>
+      <EventLog run={run} isOver={over} />
+      <Details summary="The run as JSON">
+        <Block label="The run as JSON">{pretty(run)}</Block>
+      </Details>
+    </article>
+  );
+}
+
+/** A function's id as its page has it: no tag where it is `prod`. */
+function functionId(run: RunObject): string {
+  return `${run.owner}/${run.endpoint}/${run.function}${run.tag === "prod" ? "" : `:${run.tag}`}`;
+}
+
+function Facts({ run }: { run: RunObject }) {
+  const facts: [string, React.ReactNode][] = [];
+  if (run.release_id) facts.push(["Release", <a href={linkTo("releases", run.release_id)}>{run.release_id}</a>]);
+  if (run.worker_id) facts.push(["Worker", <a href={linkTo("workers", run.worker_id)}>{run.worker_id}</a>]);
+  if ((run.attempt ?? 1) > 1) facts.push(["Attempt", String(run.attempt)]);
+  if (run.parent_id) facts.push(["Again from", <a href={linkTo("runs", run.parent_id)}>{run.parent_id}</a>]);
+  if (!facts.length) return null;
+  return (
+    <dl className="facts-list">
+      {facts.map(([name, value]) => (
+        <div key={name}>
+          <dt>{name}</dt>
+          <dd>{value}</dd>
+        </div>
+      ))}
+    </dl>
+  );
+}
+
+interface Candidate {
+  worker_id: string;
+  tier: string;
+  wait_s: number;
+  model_s: number;
+  total_s: number;
+}
+
+const REASONS: Record<string, string> = {
+  no_worker: "No worker of the release is there yet.",
+  busy: "All workers of the release are busy.",
+  waits_for_hot: "It waits for a busy worker that has its models: that is sooner than loading them elsewhere.",
+  waits_alone: "Workers were lost while they ran this, so it waits for one to itself.",
+  worker_crashed: "The release's worker crashes at its start.",
+  retry_later: "An attempt failed; it is tried again in a moment.",
+  starting: "A worker is free; the run is next.",
+  alone: "It has a worker to itself.",
+};
+
+function Why({ routing, worker }: { routing: Json | undefined; worker: string }) {
+  if (!isObject(routing) || typeof routing.reason !== "string") return null;
+  const considered = (Array.isArray(routing.considered) ? routing.considered : []) as unknown as Candidate[];
+  const seconds = (value: number): string => `${value.toFixed(value < 10 ? 2 : 0)} s`;
+  return (
+    <section>
+      <h3>{worker ? "Why this worker" : "Why it waits"}</h3>
+      <p>
+        <code>{routing.reason}</code> {String(routing.detail ?? REASONS[routing.reason] ?? "")}
+      </p>
+      {typeof routing.last_lines === "string" && routing.last_lines && <Block label="What the worker wrote last">{routing.last_lines}</Block>}
+      {considered.length > 0 && (
+        <Scroll label="Workers that were considered">
+          <table>
+            <thead>
+              <tr>
+                <th scope="col">Worker</th>
+                <th scope="col">Its models</th>
+                <th scope="col">Wait</th>
+                <th scope="col">Models</th>
+                <th scope="col">In all</th>
+              </tr>
+            </thead>
+            <tbody>
+              {considered.map((each) => (
+                <tr key={each.worker_id} className={each.worker_id === worker ? "chosen" : undefined}>
+                  <td>
+                    {each.worker_id}
+                    {each.worker_id === worker && " (chosen)"}
+                  </td>
+                  <td>{each.tier}</td>
+                  <td className="figure">{seconds(each.wait_s)}</td>
+                  <td className="figure">{seconds(each.model_s)}</td>
+                  <td className="figure">{seconds(each.total_s)}</td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </Scroll>
+      )}
+    </section>
+  );
+}

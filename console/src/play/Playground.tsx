@@ -1,0 +1,166 @@
+// Try a function: its form, its run, what came of it, and the same as code.
+
+import { useCallback, useEffect, useMemo, useState, type FormEvent, type ReactNode } from "react";
+import { Button } from "react-aria-components/Button";
+import { Tab, TabList, TabPanel, Tabs } from "react-aria-components/Tabs";
+import { Complaints, Fields } from "../form/FieldView";
+import { keepRun } from "../run/history";
+import { isOver, Run } from "../run/run";
+import { RunPanel, useRunIfAny } from "../run/RunPanel";
+import { ABSENT, masked, payloadOf, secretsOf, type Draft } from "../schema/draft";
+import type { Definitions } from "../schema/resolve";
+import { tidy } from "../schema/shape";
+import { IS_PLATFORM, type FieldProblem } from "../server/api";
+import type { Fn } from "../server/functions";
+import { CopyButton } from "../ui/parts";
+import { codeFor, LANGUAGES } from "./code";
+import type { Forms } from "./form";
+
+interface Props {
+  fn: Fn;
+  definitions: Definitions;
+  forms: Forms;
+  run: Run | undefined;
+  onRun: (run: Run) => void;
+}
+
+export function Playground({ fn, definitions, forms, run, onRun }: Props) {
+  const form = forms.of(fn);
+  const [complaints, setComplaints] = useState<FieldProblem[]>([]);
+  const drafts = form.drafts;
+  const fields = form.fields;
+  const change = useCallback(
+    (name: string, draft: Draft) => {
+      // What was wrong with a field is forgotten as soon as somebody mends it.
+      setComplaints((all) => all.filter((each) => !isUnder(each.pointer, name)));
+      forms.change(fn, name, draft);
+    },
+    [forms, fn],
+  );
+  useEffect(() => setComplaints([]), [fn.id]);
+
+  const begin = useCallback(() => {
+    if (run && !isOver(run.view)) return;
+    const payload = payloadOf(fields, drafts);
+    setComplaints(payload.complaints);
+    if (payload.complaints.length) return;
+    const made = new Run(fn, payload, secretsOf(fields, drafts), definitions);
+    keepRun(made);
+    onRun(made);
+    void made.begin();
+  }, [fields, drafts, fn, definitions, run, onRun]);
+
+  usePastedFiles(fields, drafts, change);
+  const submit = (event: FormEvent) => {
+    event.preventDefault();
+    begin();
+  };
+
+  return (
+    <div className="playground">
+      <section className="ask" aria-labelledby="function-name">
+        <h2 id="function-name">{fn.id}</h2>
+        {fn.description && <p className="description">{tidy(fn.description)}</p>}
+        <Told run={run} complaints={complaints}>
+          {(known) => (
+            <Complaints.Provider value={known}>
+              <form id="form" noValidate onSubmit={submit} onKeyDown={(event) => (event.ctrlKey || event.metaKey) && event.key === "Enter" && begin()}>
+                <Fields fields={fields} drafts={drafts} onChange={change} />
+                {fields.length === 0 && <p className="hint">This function takes no input.</p>}
+                <Buttons run={run} onReset={() => (forms.reset(fn), setComplaints([]))} />
+              </form>
+            </Complaints.Provider>
+          )}
+        </Told>
+      </section>
+      <section className="answer" aria-label="Result">
+        {run ? <RunPanel key={run.view.number} run={run} retry={begin} /> : <p className="hint">The result appears here. {IS_PLATFORM ? "Runs are durable: they go on when this page is closed." : ""}</p>}
+      </section>
+      <Code fn={fn} form={form} />
+    </div>
+  );
+}
+
+function isUnder(pointer: string, name: string): boolean {
+  const own = `/${name.replaceAll("~", "~0").replaceAll("/", "~1")}`;
+  return pointer === own || pointer.startsWith(`${own}/`);
+}
+
+/** What the last run's answer said about fields goes with what this page itself found, until a field is changed or another run begins. */
+function Told({ run, complaints, children }: { run: Run | undefined; complaints: FieldProblem[]; children: (known: FieldProblem[]) => ReactNode }) {
+  const told = useRunIfAny(run)?.problem?.errors;
+  const [mended, setMended] = useState<FieldProblem[]>([]);
+  const known = useMemo(() => [...(told ?? []).filter((each) => !mended.includes(each)), ...complaints], [told, mended, complaints]);
+  return (
+    <div
+      onInput={(event) => {
+        const field = (event.target as HTMLElement).closest("[data-field]")?.getAttribute("data-field")?.split(/[.[]/)[0];
+        if (field && told) setMended([...mended, ...told.filter((each) => isUnder(each.pointer, field))]);
+      }}
+    >
+      {children(known)}
+    </div>
+  );
+}
+
+function Buttons({ run, onReset }: { run: Run | undefined; onReset: () => void }) {
+  const view = useRunIfAny(run);
+  const goesOn = view !== null && !isOver(view);
+  return (
+    <div className="buttons">
+      {/* Not `disabled` while a run goes on: the focus would be lost. */}
+      <button type="submit" id="run" className="button primary" aria-disabled={goesOn || undefined}>
+        Run
+      </button>
+      <Button id="cancel" className="button" isDisabled={!goesOn} onPress={() => void run?.cancel()}>
+        Cancel
+      </Button>
+      <Button className="button" onPress={onReset}>
+        Reset
+      </Button>
+    </div>
+  );
+}
+
+function Code({ fn, form }: { fn: Fn; form: { fields: Parameters<typeof payloadOf>[0]; drafts: Record<string, Draft> } }) {
+  const payload = payloadOf(form.fields, form.drafts);
+  const shown = masked(payload.value, secretsOf(form.fields, form.drafts));
+  return (
+    <Tabs className="code-tabs">
+      <TabList aria-label="The same as code" className="tabs">
+        {LANGUAGES.map((each) => (
+          <Tab key={each} id={each} className="tab">
+            {each}
+          </Tab>
+        ))}
+      </TabList>
+      {LANGUAGES.map((each) => {
+        const text = codeFor(each, fn, shown, payload);
+        return (
+          <TabPanel key={each} id={each} className="code-panel">
+            <pre id={`code-${each}`} tabIndex={0} role="region" aria-label={`${each} code`}>
+              {text}
+            </pre>
+            <CopyButton text={text} label={`Copy as ${each}`} />
+          </TabPanel>
+        );
+      })}
+    </Tabs>
+  );
+}
+
+/** A file that is pasted anywhere on the page goes to the first field for files that is empty. */
+function usePastedFiles(fields: Parameters<typeof payloadOf>[0], drafts: Record<string, Draft>, change: (name: string, draft: Draft) => void): void {
+  useEffect(() => {
+    const paste = (event: ClipboardEvent) => {
+      const file = event.clipboardData?.files[0];
+      const places = fields.filter((each) => each.shape.kind === "file");
+      const place = places.find((each) => (drafts[each.name] ?? ABSENT).is !== "file") ?? places[0];
+      if (!file || !place) return;
+      event.preventDefault();
+      change(place.name, { is: "file", file });
+    };
+    document.addEventListener("paste", paste);
+    return () => document.removeEventListener("paste", paste);
+  }, [fields, drafts, change]);
+}

@@ -1,0 +1,280 @@
+// One run as this page follows it. It lives outside of the components: a run goes on, and is heard, whatever the page shows meanwhile.
+
+import { isObject } from "../schema/shape";
+import type { Definitions, Json } from "../schema/resolve";
+import { masked, encode, type Payload } from "../schema/draft";
+import { ask, Trouble, type FieldProblem, type Problem } from "../server/api";
+import { follow } from "../server/events";
+import { textField, type Fn } from "../server/functions";
+
+export interface OutFile {
+  ref: string;
+  url: string;
+  mime_type?: string;
+  size_bytes?: number;
+}
+
+export interface ModelProgress {
+  model_id: string;
+  phase: string;
+  bytes_done?: number;
+  bytes_total?: number;
+  rate_bytes_s?: number;
+  eta_s?: number | null;
+}
+
+export interface Timings {
+  queued_ms?: number;
+  model_ms?: number;
+  inference_ms?: number;
+  upload_ms?: number;
+  total_ms?: number;
+}
+
+/** The run object of both servers, as far as this page reads it. */
+export interface RunObject {
+  id: string;
+  status: string;
+  function: string;
+  owner?: string;
+  endpoint?: string;
+  tag?: string;
+  release_id?: string;
+  attempt?: number;
+  worker_id?: string | null;
+  input?: Json;
+  output?: Json;
+  files?: OutFile[] | null;
+  error?: Problem | null;
+  warnings?: FieldProblem[] | null;
+  timings?: Timings | null;
+  progress?: Json;
+  models?: Json;
+  routing?: Json;
+  stuck?: Json;
+  parent_id?: string | null;
+  created_at: string;
+  started_at?: string | null;
+  finished_at?: string | null;
+}
+
+export interface RunView {
+  number: number;
+  fn: string;
+  path: string;
+  runId: string;
+  /** What the run was asked for, secrets hidden, for people and for `rerun`. */
+  input: Json;
+  fileNames: string[];
+  status: string;
+  stage: string;
+  progress: number | null;
+  etaS: number | null;
+  models: ModelProgress[];
+  /** Text of a stream that gives text piece by piece. */
+  text: string;
+  items: Json[];
+  logs: { level: string; message: string }[];
+  events: string[];
+  output: Json | undefined;
+  files: OutFile[];
+  warnings: FieldProblem[];
+  problem: Problem | null;
+  timings: Timings | null;
+  beganMs: number;
+  endedMs: number | null;
+}
+
+const MAX_ITEMS = 2000;
+const MAX_LINES = 1000;
+const REDRAW_MS = 40;
+let lastNumber = 0;
+
+export function isOver(view: RunView): boolean {
+  return view.endedMs !== null;
+}
+
+export class Run {
+  view: RunView;
+  private readonly listeners = new Set<() => void>();
+  private readonly stop = new AbortController();
+  private timer = 0;
+  private firstProgress: { atMs: number; value: number } | null = null;
+  private readonly field: string | null;
+
+  constructor(fn: Fn, private readonly payload: Payload, secrets: string[], definitions: Definitions) {
+    this.field = fn.streams ? textField(fn.output, definitions) : null;
+    this.view = {
+      number: ++lastNumber,
+      fn: fn.id,
+      path: fn.path,
+      runId: "",
+      input: JSON.parse(encode(masked(payload.value, secrets))) as Json,
+      fileNames: payload.files.map((each) => `${each.name}: ${each.file.name}`),
+      status: "sending",
+      stage: "",
+      progress: null,
+      etaS: null,
+      models: [],
+      text: "",
+      items: [],
+      logs: [],
+      events: [],
+      output: undefined,
+      files: [],
+      warnings: [],
+      problem: null,
+      timings: null,
+      beganMs: Date.now(),
+      endedMs: null,
+    };
+  }
+
+  subscribe = (listener: () => void): (() => void) => {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  };
+
+  snapshot = (): RunView => this.view;
+
+  async begin(): Promise<void> {
+    try {
+      const events = follow(this.view.path, requestOf(this.payload), (runId) => this.set({ runId, status: "queued" }), this.stop.signal, this.query);
+      for await (const event of events) this.take(event.name, event.data);
+      if (!isOver(this.view)) await this.look();
+    } catch (error) {
+      if (this.stop.signal.aborted) this.end({ status: "canceled" });
+      else if (error instanceof Trouble) this.end({ status: "failed", problem: error.problem });
+      else throw error;
+    }
+  }
+
+  async cancel(): Promise<void> {
+    if (!this.view.runId) return this.stop.abort();
+    this.set({ stage: "canceling" });
+    try {
+      await ask(`/v1/runs/${this.view.runId}/cancel`, { method: "POST" });
+    } catch (error) {
+      if (!(error instanceof Trouble)) throw error;
+      this.set({ stage: `not canceled: ${error.message}` });
+    }
+  }
+
+  private get query(): string {
+    return this.view.path.startsWith("/v1/run/") ? "?events=all" : "";
+  }
+
+  private async look(): Promise<void> {
+    this.finish((await (await ask(`/v1/runs/${this.view.runId}`)).json()) as RunObject);
+  }
+
+  private take(name: string, data: unknown): void {
+    if (name !== "output" && name !== "done") this.note(`${name} ${JSON.stringify(data)}`);
+    const found = isObject(data) ? data : {};
+    switch (name) {
+      case "progress":
+        return this.progressed(found);
+      case "log":
+        return this.set({ logs: [...this.view.logs, { level: String(found.level ?? "info"), message: String(found.message ?? "") }].slice(-MAX_LINES) });
+      case "output":
+        return this.gave(data as Json);
+      case "status":
+        return this.stepped(found);
+      case "restart":
+        return this.set({ text: "", items: [], progress: null, etaS: null, stage: `attempt ${String(found.attempt)}` });
+      case "error":
+        return this.set({ problem: { ...this.view.problem, ...(found as Problem) } });
+      case "done":
+        return this.finish(data as RunObject);
+    }
+  }
+
+  private note(line: string): void {
+    this.view.events.push(line.slice(0, 2000));
+    if (this.view.events.length > MAX_LINES) this.view.events.shift();
+  }
+
+  private progressed(found: { [key: string]: Json }): void {
+    const value = typeof found.progress === "number" ? Math.min(1, Math.max(0, found.progress)) : null;
+    const now = Date.now();
+    let etaS: number | null = null;
+    if (value !== null) {
+      if (!this.firstProgress || value < this.firstProgress.value) this.firstProgress = { atMs: now, value };
+      const done = value - this.firstProgress.value;
+      if (done > 0) etaS = ((now - this.firstProgress.atMs) / 1000 / done) * (1 - value);
+    }
+    this.set({ status: "running", progress: value, etaS, stage: typeof found.stage === "string" ? found.stage : this.view.stage });
+  }
+
+  private gave(item: Json): void {
+    const piece = typeof item === "string" ? item : this.field && isObject(item) ? item[this.field] : undefined;
+    if (typeof piece === "string") this.view.text += piece;
+    this.view.items.push(item);
+    if (this.view.items.length > MAX_ITEMS) this.view.items.shift();
+    this.set({ status: "running" });
+  }
+
+  /** Steps of the worker's own: what it fetches and loads, and that it began. On the platform a status may be the run's state alone. */
+  private stepped(found: { [key: string]: Json }): void {
+    if (typeof found.status === "string") return this.set({ status: found.status });
+    const type = String(found.event_type ?? found.type ?? "");
+    const step = (isObject(found.payload) ? found.payload : found) as { [key: string]: Json };
+    const model = String(step.model_key ?? step.model_id ?? step.param_name ?? "the model");
+    if (typeof step.phase === "string" && typeof step.model_id === "string") {
+      const progress = step as unknown as ModelProgress;
+      const others = this.view.models.filter((each) => each.model_id !== progress.model_id);
+      return this.set({ status: "running", models: [...others, progress], stage: progress.phase === "ready" ? "" : `${progress.phase} ${progress.model_id}` });
+    }
+    const words: Record<string, string> = {
+      "task.received": "received",
+      "task.started": "started",
+      "task.model_resolve.started": `finding ${model}`,
+      "task.model_load.started": `loading ${model}`,
+      "task.model_load.completed": "",
+      "task.inference.started": "running",
+      "task.inference.stuck": "takes longer than expected",
+      "task.model_load.stuck": `loading ${model} takes longer than expected`,
+      "task.model_resolve.stuck": `finding ${model} takes longer than expected`,
+    };
+    const stage = words[type];
+    if (stage !== undefined) this.set({ status: "running", stage });
+    if (type === "task.warning" && Array.isArray(step.warnings)) this.set({ warnings: step.warnings as unknown as FieldProblem[] });
+  }
+
+  private finish(run: RunObject): void {
+    const failed = run.status !== "succeeded";
+    const problem = failed ? (run.error ?? this.view.problem ?? { title: run.status }) : null;
+    this.end({
+      status: run.status,
+      output: run.output ?? undefined,
+      files: run.files ?? [],
+      warnings: run.warnings ?? this.view.warnings,
+      timings: run.timings ?? null,
+      problem: run.status === "canceled" ? null : problem,
+    });
+  }
+
+  private end(last: Partial<RunView>): void {
+    this.set({ stage: "", etaS: null, models: [], ...last, endedMs: Date.now() });
+  }
+
+  private set(change: Partial<RunView>): void {
+    Object.assign(this.view, change);
+    if (!this.timer) this.timer = window.setTimeout(() => this.tell(), REDRAW_MS);
+  }
+
+  private tell(): void {
+    this.timer = 0;
+    this.view = { ...this.view };
+    for (const listener of this.listeners) listener();
+  }
+}
+
+/** The request of a payload: JSON, or a form where there are files. */
+export function requestOf(payload: Payload): { body: BodyInit; headers: Record<string, string> } {
+  if (!payload.files.length) return { body: `{"payload":${encode(payload.value)}}`, headers: { "content-type": "application/json" } };
+  const form = new FormData();
+  form.append("payload", encode(payload.value));
+  for (const { name, file } of payload.files) form.append(name, file);
+  return { body: form, headers: {} };
+}
