@@ -1,15 +1,13 @@
 """`cozyctl golden add|list|rm|run` and `cozyctl gates`: what a release has to pass before it is promoted."""
 
-import json
 import time
-from typing import Any
 
 import click
 from rich.table import Column
 
 from gen_orchestrator.cli.api import Api, ApiVerb, url_option
+from gen_orchestrator.cli.gate_results import print_results
 from gen_orchestrator.cli.releases import split_endpoint
-from gen_orchestrator.cli.shadow import summary
 from gen_orchestrator.cli.shown import age, print_tables, table
 from gen_worker.cli.output import EXIT_FAILED, json_option, print_json, print_line, say
 
@@ -85,7 +83,7 @@ def run(release: str, functions: tuple[str, ...], url: str, as_json: bool) -> in
     if as_json:
         print_json(found)
     else:
-        _print(found["data"])
+        print_results(found["data"])
         if not found["data"]:
             say("there are no golden requests; make one with: cozyctl golden add RUN_ID")
     return 0 if found["passed"] else EXIT_FAILED
@@ -101,25 +99,7 @@ def gates(release: str, url: str, as_json: bool) -> int:
     if as_json:
         print_json(found)
         return 0
-    _print(found["data"])
+    print_results(found["data"])
     if not found["data"]:
         say(f"no gate has looked at {release}; run its golden requests with: cozyctl golden run {release}")
     return 0
-
-
-def _print(results: list[dict[str, Any]]) -> None:
-    for each in results:
-        word = "passed" if each["passed"] else "FAILED"
-        print_line(f"{word}  {each['kind']} {each['subject']} of {each['function']}, {age(time.time() - each['at'])} ago")
-        detail = each["detail"]
-        if "compared" in detail:
-            for line in summary(detail):
-                print_line(f"        {line}")
-        if detail.get("error"):
-            print_line(f"        {detail['error']}")
-        for place in detail.get("differences", ()):
-            print_line(f"        {place['pointer'] or '(the whole)'}: {_value(place['expected'])} -> {_value(place['actual'])}")
-
-
-def _value(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)[:100]

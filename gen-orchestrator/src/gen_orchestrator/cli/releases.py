@@ -7,6 +7,7 @@ import click
 from rich.table import Column
 
 from gen_orchestrator.cli.api import Api, ApiError, ApiVerb, url_option
+from gen_orchestrator.cli.gate_results import print_results
 from gen_orchestrator.cli.shown import age, print_tables, table
 from gen_worker.cli.output import EXIT_NOT_FOUND, fail, json_option, print_json, print_line, say
 from gen_worker.names import did_you_mean
@@ -30,12 +31,18 @@ function_option = click.option("--function", "functions", multiple=True, metavar
 
 
 @click.command("releases", cls=ApiVerb)
-@click.argument("endpoint", required=False, metavar="[OWNER/ENDPOINT]")
+@click.argument("what", nargs=-1, metavar="[OWNER/ENDPOINT | show RELEASE]")
 @url_option
 @json_option
-def releases(endpoint: str | None, url: str, as_json: bool) -> int:
-    """Releases, newest first, and the tags that point at each."""
-    owner, name = split_endpoint(endpoint)
+def releases(what: tuple[str, ...], url: str, as_json: bool) -> int:
+    """Releases, newest first, and the tags that point at each. Or one of them, with what gates found of it: `cozyctl releases show R`."""
+    if what[:1] == ("show",):
+        if len(what) != 2:
+            raise click.UsageError("expected one release: cozyctl releases show RELEASE")
+        return _show(Api(url), what[1], as_json=as_json)
+    if len(what) > 1:
+        raise click.UsageError(f"{what[1]!r}: expected one owner/endpoint, or: show RELEASE")
+    owner, name = split_endpoint(what[0] if what else None)
     found = Api(url).get("/v1/releases", owner=owner, endpoint=name)
     if as_json:
         print_json(found)
@@ -170,6 +177,24 @@ def diff(old: str, new: str, url: str, as_json: bool) -> int:
         say("nothing changes for callers")
     elif found["breaking"]:
         say(f"to promote it all the same: cozyctl promote {found['to']} --breaking")
+    return 0
+
+
+def _show(api: Api, release_id: str, *, as_json: bool) -> int:
+    found, gates = api.get(f"/v1/releases/{release_id}"), api.get(f"/v1/releases/{release_id}/gates")["data"]
+    if as_json:
+        print_json({**found, "gates": gates})
+        return 0
+    print_line(f"{found['release_id']} of {found['owner']}/{found['endpoint']}, {age(time.time() - found['created_at'])} ago")
+    for name, value in (
+        ("message", found["message"]),
+        ("source", found["source"]),
+        ("functions", ", ".join(found["functions"])),
+        ("tags", ", ".join(found["tags"]) or "none"),
+    ):
+        if value:
+            print_line(f"{name + ':':<10} {value}")
+    print_results(gates)
     return 0
 
 

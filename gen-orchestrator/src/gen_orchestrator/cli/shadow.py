@@ -1,15 +1,15 @@
 """`cozyctl shadow start|show|stop`: run a share of a tag's runs again on another release, and compare."""
 
-import json
 import time
 from typing import Any
 
 import click
 
 from gen_orchestrator.cli.api import Api, ApiError, ApiVerb, url_option
+from gen_orchestrator.cli.gate_results import summary
 from gen_orchestrator.cli.refs import path_of
 from gen_orchestrator.cli.releases import percent_of
-from gen_orchestrator.cli.shown import age, span
+from gen_orchestrator.cli.shown import age
 from gen_worker.cli.output import EXIT_FAILED, EXIT_NOT_FOUND, json_option, print_json, print_line, say
 
 
@@ -97,27 +97,3 @@ def _print(found: dict[str, Any]) -> None:
     print_line(f"{_ref(found)}: {found['percent']:g}% of its runs on {found['against']} again on {found['release_id']}, {state}")
     for line in summary(found):
         print_line(f"        {line}")
-
-
-def summary(found: dict[str, Any]) -> list[str]:
-    """What came of copies, as lines."""
-    counts = f"{found['compared']} compared: {found['equal']} equal, {found['different']} different, {found['failed']} failed"
-    lines = [counts + (f"; {found['dropped']} not run, as there was no room" if found["dropped"] else "")]
-    tag, release = found["seconds"]["tag"], found["seconds"]["release"]
-    if tag["p50"] is not None and release["p50"] is not None:
-        lines.append("  ".join(f"{name} {span(tag[name] * 1000)} -> {span(release[name] * 1000)}" for name in ("p50", "p95")))
-    if found["by_digest"]:
-        why = "could not be decoded" if found["images"] == "pixels" else "pillow is not installed where the platform runs"
-        lines.append(f"{found['by_digest']} images were compared by their digests alone: {why}")
-    for each in found["examples"]:
-        if each["error"]:
-            lines.append(f"run {each['run_id']}: {each['error']}")
-        for place in each["differences"]:
-            lines.append(
-                f"run {each['run_id']} {place['pointer'] or '(the whole)'}: {_value(place['expected'])} -> {_value(place['actual'])}"
-            )
-    return lines
-
-
-def _value(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)[:100]

@@ -20,7 +20,7 @@ MAX_EXAMPLE_DIFFERENCES = 5
 MAX_ERROR_CHARACTERS = 500
 WINDOW = 500  # last durations of each side
 SLOWER = 10  # a run on the other release may take so many times the seconds of the first,
-SPARE_S = 30.0  # and so many more
+SPARE_S = 300.0  # and so many more, in which a model may be loaded
 
 
 class Shadow(msgspec.Struct, frozen=True, kw_only=True):
