@@ -1,5 +1,6 @@
 """`gen_worker.client` against `cozyctl up` and `cozyctl dev`: the same code, the same answers."""
 
+import asyncio
 import dataclasses
 import json
 import os
@@ -14,9 +15,12 @@ from pathlib import Path
 import msgspec
 import pytest
 from platform_process import COZYCTL, PlatformProcess, write_project
-from waiting import until
+from proxy import CuttingProxy
+from scheduler_on_a_port import in_a_loop
+from waiting import eventually, until
 
 from gen_worker.client import (
+    AsyncClient,
     AuthenticationError,
     Client,
     InvalidRequestError,
@@ -56,12 +60,14 @@ def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         platform.close()
         return
     command = [str(COZYCTL), "dev", "--folder", str(project), "--listen", "127.0.0.1:0", "--outputs", str(folder / "out"), "--json"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    assert process.stderr is not None
-    yield next(line for line in (json.loads(each) for each in process.stderr) if line["event"] == "dev.listening")["url"]
-    process.terminate()
-    process.wait(60)
-    process.stderr.close()
+    lines = folder / "dev.log"
+    with lines.open("wb") as log:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)
+    try:
+        yield until(lambda: [json.loads(line)["url"] for line in lines.read_text().split("\n")[:-1] if "dev.listening" in line], 60)[0]
+    finally:
+        process.terminate()
+        process.wait(60)
 
 
 @pytest.fixture
@@ -185,5 +191,68 @@ def test_a_key_that_is_wrong_is_told(tmp_path: Path) -> None:
         with pytest.raises(AuthenticationError) as refused, Client(platform.url, key="cz_wrong") as client:
             client.run(REF + "echo")
         assert (refused.value.status, refused.value.code) == (401, "auth")
+    finally:
+        platform.close()
+
+
+@in_a_loop
+async def test_the_async_client_does_the_same(url: str) -> None:
+    async with AsyncClient(url) as client:
+        assert (await client.run(REF + "echo", {"text": "ä"}, output=Said)).text == "ä"
+        async with client.stream(REF + "count", {"times": 3}, output=Counted) as items:
+            assert [item async for item in items] == [Counted(0), Counted(1), Counted(2)]
+        handle = await client.submit(REF + "count", {"times": 3})
+        assert [event.data["number"] async for event in handle.events() if event.name == "output"] == [0, 1, 2]
+        assert [item["number"] async for item in handle.items()] == [0, 1, 2]
+        assert await handle.result() == [{"number": 0}, {"number": 1}, {"number": 2}]
+        assert (await handle.cancel()).status == (await handle.status()).status == "succeeded"
+        with pytest.raises(RunFailedError, match="text is empty"):
+            await client.run(REF + "refuse")
+        slow = await client.submit(REF + "sleep", {"seconds": 60})
+        with pytest.raises(TimeoutError):
+            await slow.result(wait_s=0)
+        assert (await slow.cancel()).status == "canceled"
+
+
+@in_a_loop
+async def test_cancelling_the_task_or_leaving_the_stream_cancels_the_run(url: str, tmp_path: Path) -> None:
+    async with AsyncClient(url) as client:
+        task = asyncio.create_task(client.run(REF + "sleep", {"seconds": 300, "folder": str(tmp_path)}))
+        await eventually(lambda: (tmp_path / "notes").exists() and "began" in (tmp_path / "notes").read_text())
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        run_id = (tmp_path / "notes").read_text().split()[0]
+        async with client.stream(REF + "words", {"times": 100_000, "seconds": 0.01}) as items:
+            async for _ in items:
+                break
+        for each in (run_id, items.run_id):
+            assert (await client.handle(each).status()).status == "canceled"
+
+
+@in_a_loop
+async def test_many_runs_at_once(url: str) -> None:
+    async with AsyncClient(url) as client:
+        found = await asyncio.gather(*(client.run(REF + "echo", {"text": str(number)}) for number in range(100)))
+    assert [each["text"] for each in found] == [str(number) for number in range(100)]
+
+
+@in_a_loop
+async def test_runs_and_streams_live_through_a_platform_that_is_killed_and_started_again(tmp_path: Path) -> None:
+    """Its address stays, as behind a load balancer; its worker dies with it, so that the run begins again and repeats its items."""
+    platform = PlatformProcess(write_project(tmp_path / "probe"), tmp_path / "data")
+    try:
+        async with CuttingProxy(platform.url.removeprefix("http://")) as proxy, AsyncClient(f"http://{proxy.address}") as client:
+            waiting = asyncio.create_task(client.run(REF + "sleep", {"seconds": 1, "text": "woken"}))
+            numbers = []
+            async with client.stream(REF + "count", {"times": 30, "seconds": 0.02}) as items:
+                async for item in items:
+                    numbers.append(item["number"])
+                    if len(numbers) == 5:
+                        platform.kill()
+                        await asyncio.to_thread(platform.start)
+                        proxy.target = platform.url.removeprefix("http://")
+            assert numbers == list(range(30))
+            assert (await waiting)["text"] == "woken"
     finally:
         platform.close()

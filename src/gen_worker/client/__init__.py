@@ -5,8 +5,10 @@
     client = Client()
     print(client.run("local/hello/hello", {"name": "x"}))
 
-Importing it loads neither gRPC nor torch nor an HTTP library; that comes with the first client.
+Importing it loads neither gRPC nor torch nor an HTTP library; that comes with the first client. asyncio comes with `AsyncClient`.
 """
+
+from typing import TYPE_CHECKING, Any
 
 from gen_worker.client.blocking import Client, RunHandle, RunStream
 from gen_worker.client.calls import CallOptions
@@ -25,9 +27,16 @@ from gen_worker.client.errors import (
     RunFailedError,
     UnreachableError,
 )
+from gen_worker.client.tries import Patience
 from gen_worker.client.values import Run, RunEvent, RunFile, RunProblem
 
+if TYPE_CHECKING:
+    from gen_worker.client.asynchronous import AsyncClient, AsyncRunHandle, AsyncRunStream
+
 __all__ = [
+    "AsyncClient",
+    "AsyncRunHandle",
+    "AsyncRunStream",
     "AuthenticationError",
     "CallOptions",
     "Client",
@@ -38,6 +47,7 @@ __all__ = [
     "NotFoundError",
     "OutputTypeError",
     "OverloadedError",
+    "Patience",
     "Run",
     "RunCanceledError",
     "RunError",
@@ -50,3 +60,11 @@ __all__ = [
     "RunStream",
     "UnreachableError",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in ("AsyncClient", "AsyncRunHandle", "AsyncRunStream"):
+        raise AttributeError(f"module 'gen_worker.client' has no attribute {name!r}")
+    from gen_worker.client import asynchronous
+
+    return getattr(asynchronous, name)

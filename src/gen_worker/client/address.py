@@ -78,6 +78,17 @@ def trusted(address: Address) -> "ssl.SSLContext | None":
     return context
 
 
+def pool_options(address: Address, connections: int) -> dict[str, Any]:
+    """How either kind of pool is made."""
+    return {
+        "ssl_context": trusted(address),
+        "proxy": proxy_of(address),
+        "max_connections": connections,
+        "max_keepalive_connections": connections,
+        "keepalive_expiry": 10.0,  # servers of ours close an idle connection after 15 s
+    }
+
+
 def to_httpcore(request: Request, address: Address, content: Any, connect_timeout_s: float) -> "httpcore.Request":
     """The request as httpcore takes it. `content`: its body, for this kind of client."""
     import httpcore

@@ -2,39 +2,47 @@
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Generator, Iterator
 from typing import Any, Generic, Self, TypeVar, Unpack, overload
 
+import msgspec
+
 from gen_worker.client import following
-from gen_worker.client.address import answer_of, lost, proxy_of, read_address, to_httpcore, trusted
+from gen_worker.client.address import answer_of, lost, pool_options, read_address, to_httpcore
 from gen_worker.client.answers import State, result_of
 from gen_worker.client.calls import CallOptions, call_of, item_of, output_of
 from gen_worker.client.effects import Answer, Close, Flow, Give, LostError, Open, Pause, Read, Request, Send
 from gen_worker.client.errors import ClientError, RunError, UnreachableError
 from gen_worker.client.flows import WAIT_S, Begun, Flows
-from gen_worker.client.settings import find_server
+from gen_worker.client.settings import CONNECT_TIMEOUT_S, CONNECTIONS, find_server
 from gen_worker.client.tries import Patience
 from gen_worker.client.values import Run, RunEvent
 
 T = TypeVar("T")
-CONNECT_TIMEOUT_S = 5.0
-CONNECTIONS = 256
 
 
 class Client:
     """Runs functions of a platform (`cozyctl up`), or of a dev runner (`cozyctl dev`). Threads may share one.
 
     Without `url` and `key`: COZY_URL and COZY_API_KEY, then the profile that `cozyctl login` keeps (`profile` names another), then
-    http://127.0.0.1:8080. `connections`: at most so many at once; more requests wait for one. Raises `ClientError`s; wrong arguments are
+    http://127.0.0.1:8080. `connections`: at most so many at once; more requests wait for one. `patience`: how
+    often a request is sent again. Raises `ClientError`s; wrong arguments are
     `ValueError` and `TypeError`, before anything is sent.
     """
 
     def __init__(
-        self, url: str | None = None, *, key: str | None = None, profile: str | None = None, connections: int = CONNECTIONS
+        self,
+        url: str | None = None,
+        *,
+        key: str | None = None,
+        profile: str | None = None,
+        connections: int = CONNECTIONS,
+        patience: Patience = Patience(),  # noqa: B008 - frozen
     ) -> None:
         where, key = find_server(url, key, profile, os.environ)
-        self._flows = Flows({"authorization": f"Bearer {key}"} if key else {}, Patience())
+        self._flows = Flows({"authorization": f"Bearer {key}"} if key else {}, patience)
         self._wire = _Wire(where, connections)
         self.url = where
 
@@ -253,10 +261,11 @@ def _typed(driven: Generator[Any, None, State], run_id: Any, output: type[T] | N
 class _Stream:
     """An answer whose body is read piece by piece."""
 
-    def __init__(self, wire: "_Wire", response: Any, answer: Answer) -> None:
-        self.answer = answer
+    def __init__(self, wire: "_Wire", response: Any) -> None:
+        self.answer = answer_of(response, b"")
         self._wire = wire
         self._response = response
+        self._open = True
         self._pieces = response.iter_stream()
 
     def read(self) -> bytes:
@@ -267,43 +276,54 @@ class _Stream:
         return b""
 
     def close(self) -> None:
-        with contextlib.suppress(LostError), self._wire.losses():
-            self._response.close()
+        if not self._open:
+            return
+        self._open = False
+        try:
+            with contextlib.suppress(LostError), self._wire.losses():
+                self._response.close()
+        finally:
+            self._wire.places.release()
 
 
 class _Wire:
-    """Connections to one server."""
+    """Connections to one server. Who waits for one waits here, in line: httpcore's own line costs the square of its length."""
 
     def __init__(self, url: str, connections: int) -> None:
         import httpcore
 
         self._address = read_address(url)
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=trusted(self._address),
-            proxy=proxy_of(self._address),
-            max_connections=connections,
-            max_keepalive_connections=connections,
-            keepalive_expiry=10.0,  # servers of ours close an idle connection after 15 s
-        )
+        self.places = threading.Semaphore(connections)
+        self._pool = httpcore.ConnectionPool(**pool_options(self._address, connections))
 
     def send(self, request: Request) -> Answer:
-        with self.losses():
-            response = self._pool.handle_request(to_httpcore(request, self._address, request.content, CONNECT_TIMEOUT_S))
-            try:
-                return answer_of(response, response.read())
-            finally:
-                response.close()
+        stream = self.open(request)
+        try:
+            if not 200 <= stream.answer.status < 300:
+                return stream.answer
+            pieces = []
+            while piece := stream.read():
+                pieces.append(piece)
+            return msgspec.structs.replace(stream.answer, body=b"".join(pieces))
+        finally:
+            stream.close()
 
     def open(self, request: Request) -> _Stream:
-        with self.losses():
-            response = self._pool.handle_request(to_httpcore(request, self._address, request.content, CONNECT_TIMEOUT_S))
-            if 200 <= response.status < 300:
-                return _Stream(self, response, answer_of(response, b""))
+        self.places.acquire()
+        try:
+            with self.losses():
+                response = self._pool.handle_request(to_httpcore(request, self._address, request.content, CONNECT_TIMEOUT_S))
+        except BaseException:
+            self.places.release()
+            raise
+        stream = _Stream(self, response)
+        if not 200 <= response.status < 300:
             try:
-                answer = answer_of(response, response.read())
+                with self.losses():
+                    stream.answer = answer_of(response, response.read())
             finally:
-                response.close()
-        return _Stream(self, response, answer)
+                stream.close()
+        return stream
 
     def close(self) -> None:
         self._pool.close()

@@ -66,7 +66,7 @@ class Flows:
         """The run as it stands, or at its end where that comes within `wait_s`."""
         path = run_path(run_id) + (f"?wait={wait_s}" if wait_s else "")
         request = self.request("GET", path, read_timeout_s=wait_s + SLACK_S)
-        return run_in((yield from ask(request, self.patience.following)))
+        return run_in((yield from ask(request, self.patience, following=True)))
 
     def waited(self, run_id: str, wait_s: int | None) -> Flow[State]:
         """The run at its end, or as it is after `wait_s` seconds; None: however long it takes."""
@@ -90,7 +90,7 @@ class Flows:
     def cancel_run(self, run_id: str) -> Flow[State]:
         """End a run by its id; a finished one stays as it is."""
         request = self.request("POST", f"{run_path(run_id)}/cancel", read_timeout_s=CANCEL_S)
-        return run_in((yield from ask(request, self.patience.asking)))
+        return run_in((yield from ask(request, self.patience)))
 
     def to_function(self, begun: Begun, headers: Mapping[str, str], read_timeout_s: float, *, stream: bool = False) -> Flow[Answer]:
         """POST a call where its function is: at the platform's path, or at a dev runner's, whose functions have no owner."""
@@ -100,11 +100,11 @@ class Flows:
         begun.sent = True
         if call.target.owner and not self.is_runner:
             request = self.request("POST", call.target.platform_path, keyed, call.platform_body(), read_timeout_s)
-            answer = yield from asked(request, self.patience.asking, repeatable=bool(call.key))
+            answer = yield from asked(request, self.patience, repeatable=bool(call.key))
             if not is_no_route(answer):
                 return answer
         request = self.request("POST", call.target.runner_path, keyed, call.runner_body(), read_timeout_s)
-        answer = yield from asked(request, self.patience.asking, repeatable=bool(call.key))
+        answer = yield from asked(request, self.patience, repeatable=bool(call.key))
         if is_no_route(answer):
             raise _no_function(answer, call)
         self.is_runner = True

@@ -15,7 +15,7 @@ from gen_worker.client.answers import State, refusal, result_of, state_of, unexp
 from gen_worker.client.effects import Answer, Close, Effect, Flow, Give, LostError, read
 from gen_worker.client.errors import EventsLostError
 from gen_worker.client.flows import Begun, Flows, run_path
-from gen_worker.client.tries import Tries, open_stream, unreachable
+from gen_worker.client.tries import open_stream, unreachable
 from gen_worker.client.values import RunEvent
 
 SILENCE_S = 45.0  # servers say something each 15 s
@@ -132,7 +132,7 @@ class _Items:
 
 
 def _follow(flows: Flows, answer: Answer, run_id: str, after: str) -> Flow[State]:
-    tries = Tries(flows.patience.following)
+    tries = flows.patience.tries(following=True)
     while True:
         if answer.status == 204:  # all was seen: only the end is missing
             return (yield from flows.finished((yield from flows.get(run_id))))
@@ -184,4 +184,4 @@ class _Lines:
 def _events_after(flows: Flows, run_id: str, after: str) -> Flow[Answer]:
     headers = {"accept": NDJSON} | ({"last-event-id": after} if after else {})
     request = flows.request("GET", f"{run_path(run_id)}/events", headers, read_timeout_s=SILENCE_S)
-    return (yield from open_stream(request, flows.patience.following))
+    return (yield from open_stream(request, flows.patience, following=True))

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 from gen_worker.client.profiles import Profile, ProfileError, Profiles, parse
 
+CONNECT_TIMEOUT_S = 5.0
+CONNECTIONS = 256
 DEFAULT_URL = "http://127.0.0.1:8080"  # of `cozyctl up`
 
 

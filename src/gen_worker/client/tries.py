@@ -2,7 +2,8 @@
 
 A create carries its Idempotency-Key, and everything else here only reads or cancels, so that sending it again is safe. Without a key a
 create is sent again only where the server cannot have taken it: it was never reached, or it said 429.
-Whoever follows a run that was accepted has more patience: a server that is killed and started again is waited for.
+Whoever follows a run that was accepted, or may have been (the connection broke after the request was sent), has more patience: a server
+that is killed and started again is waited for. A server that was never reached is given up soon.
 """
 
 import random
@@ -23,17 +24,27 @@ class Patience(msgspec.Struct, frozen=True):
     asking: RetryPolicy = RetryPolicy(tries=5, first_pause_s=0.1, max_pause_s=5.0, max_asked_s=60.0)
     following: RetryPolicy = RetryPolicy(tries=20, first_pause_s=0.1, max_pause_s=5.0, max_asked_s=60.0)
 
+    def tries(self, *, following: bool, repeatable: bool = True) -> "Tries":
+        return Tries(self.following if following else self.asking, self.following, repeatable=repeatable)
+
 
 class Tries:
     """Counts failures in a row and says how long to wait; a success ends the row."""
 
-    def __init__(self, policy: RetryPolicy, *, repeatable: bool = True) -> None:
+    def __init__(self, policy: RetryPolicy, patient: RetryPolicy, *, repeatable: bool = True) -> None:
         self._policy = policy
+        self._patient = patient
         self._repeatable = repeatable
         self._failures = 0
 
     def succeeded(self) -> None:
         self._failures = 0
+
+    def lost(self, lost: LostError) -> Flow[None]:
+        """The same after a connection that broke. Once a request was sent, the server may have promised something."""
+        if lost.sent:
+            self._policy = self._patient
+        yield from self.after(unreachable(lost), untaken=not lost.sent)
 
     def after(self, error: GatewayError, *, untaken: bool) -> Flow[None]:
         """Pause before the next try; raises `error` where there is none. `untaken`: the server has certainly not acted."""
@@ -45,14 +56,14 @@ class Tries:
         yield Pause(pause_s)
 
 
-def ask(request: Request, policy: RetryPolicy, *, repeatable: bool = True) -> Flow[Answer]:
+def ask(request: Request, patience: Patience, *, following: bool = False, repeatable: bool = True) -> Flow[Answer]:
     """An answer that later tries would not change: 2xx, a run, or a refusal. `UnreachableError` where none came."""
-    tries = Tries(policy, repeatable=repeatable)
+    tries = patience.tries(following=following, repeatable=repeatable)
     while True:
         try:
             answer = yield from send(request)
         except LostError as lost:
-            yield from tries.after(unreachable(lost), untaken=not lost.sent)
+            yield from tries.lost(lost)
             continue
         if answer.status not in PASSING or _is_run(answer):
             return answer
@@ -62,14 +73,14 @@ def ask(request: Request, policy: RetryPolicy, *, repeatable: bool = True) -> Fl
             return answer  # whoever asked reads it
 
 
-def open_stream(request: Request, policy: RetryPolicy, *, repeatable: bool = True) -> Flow[Answer]:
+def open_stream(request: Request, patience: Patience, *, following: bool = False, repeatable: bool = True) -> Flow[Answer]:
     """The head of an answer that later tries would not change; its body is read by whoever asked."""
-    tries = Tries(policy, repeatable=repeatable)
+    tries = patience.tries(following=following, repeatable=repeatable)
     while True:
         try:
             answer = yield from opened(request)
         except LostError as lost:
-            yield from tries.after(unreachable(lost), untaken=not lost.sent)
+            yield from tries.lost(lost)
             continue
         if answer.status not in PASSING or _is_run(answer):
             return answer

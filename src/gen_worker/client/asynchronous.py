@@ -1,0 +1,363 @@
+"""The client for asyncio code: `AsyncClient`, and what it gives. It carries out the same flows as the blocking one."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from typing import Any, Generic, Self, TypeVar, Unpack, overload
+
+import msgspec
+
+from gen_worker.client import following
+from gen_worker.client.address import answer_of, lost, pool_options, read_address, to_httpcore
+from gen_worker.client.answers import result_of
+from gen_worker.client.calls import CallOptions, call_of, item_of, output_of
+from gen_worker.client.effects import Answer, Close, Effect, Flow, Give, LostError, Open, Pause, Read, Request, Send
+from gen_worker.client.errors import ClientError, RunError, UnreachableError
+from gen_worker.client.flows import WAIT_S, Begun, Flows
+from gen_worker.client.settings import CONNECT_TIMEOUT_S, CONNECTIONS, find_server
+from gen_worker.client.tries import Patience
+from gen_worker.client.values import Run, RunEvent
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """`Client` for asyncio: the same methods, to be awaited. `async with` closes its connections; it belongs to one event loop at a time.
+
+    See `Client` for its arguments.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        key: str | None = None,
+        profile: str | None = None,
+        connections: int = CONNECTIONS,
+        patience: Patience = Patience(),  # noqa: B008 - frozen
+    ) -> None:
+        where, key = find_server(url, key, profile, os.environ)
+        self._flows = Flows({"authorization": f"Bearer {key}"} if key else {}, patience)
+        self._wire = _Wire(where, connections)
+        self._leaving: set[asyncio.Task[None]] = set()
+        self.url = where
+
+    @overload
+    async def run(self, ref: str, payload: Any = None, *, output: type[T], **options: Unpack[CallOptions]) -> T: ...
+    @overload
+    async def run(self, ref: str, payload: Any = None, *, output: None = None, **options: Unpack[CallOptions]) -> Any: ...
+    async def run(self, ref: str, payload: Any = None, *, output: Any = None, **options: Unpack[CallOptions]) -> Any:
+        """Run a function and wait for its output, as `Client.run`. Cancelling the task cancels the run."""
+        begun = Begun(call_of(ref, payload, options))
+        try:
+            state = await self._perform(self._flows.create(begun, wait_s=WAIT_S))
+            return output_of(await self._perform(following.whole_result(self._flows, state)), output)
+        except ClientError:
+            raise
+        except BaseException:
+            await self._leave(begun)
+            raise
+
+    @overload
+    async def submit(self, ref: str, payload: Any = None, *, output: type[T], **options: Unpack[CallOptions]) -> "AsyncRunHandle[T]": ...
+    @overload
+    async def submit(
+        self, ref: str, payload: Any = None, *, output: None = None, **options: Unpack[CallOptions]
+    ) -> "AsyncRunHandle[Any]": ...
+    async def submit(self, ref: str, payload: Any = None, *, output: Any = None, **options: Unpack[CallOptions]) -> "AsyncRunHandle[Any]":
+        """Start a run and do not wait: it goes on whatever becomes of this program."""
+        state = await self._perform(self._flows.create(Begun(call_of(ref, payload, options)), wait_s=0))
+        return AsyncRunHandle(self, state.run.id, output)
+
+    @overload
+    def handle(self, run_id: str, *, output: type[T]) -> "AsyncRunHandle[T]": ...
+    @overload
+    def handle(self, run_id: str, *, output: None = None) -> "AsyncRunHandle[Any]": ...
+    def handle(self, run_id: str, *, output: Any = None) -> "AsyncRunHandle[Any]":
+        """A run that was started before, by its id. Nothing is asked yet."""
+        return AsyncRunHandle(self, run_id, output)
+
+    @overload
+    def stream(self, ref: str, payload: Any = None, *, output: type[T], **options: Unpack[CallOptions]) -> "AsyncRunStream[T]": ...
+    @overload
+    def stream(self, ref: str, payload: Any = None, *, output: None = None, **options: Unpack[CallOptions]) -> "AsyncRunStream[Any]": ...
+    def stream(self, ref: str, payload: Any = None, *, output: Any = None, **options: Unpack[CallOptions]) -> "AsyncRunStream[Any]":
+        """Run a function that streams, and iterate over its items, as `Client.stream`. `async with` cancels a run that is left early."""
+        return AsyncRunStream(self, Begun(call_of(ref, payload, options)), output)
+
+    async def close(self) -> None:
+        """Close its connections, after the runs that were left have been cancelled."""
+        if self._leaving:
+            await asyncio.wait(self._leaving)
+        await self._wire.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    async def _perform(self, flow: Flow[T]) -> T:
+        """Carry out a flow that gives nothing on its way."""
+        driven = _Driven(self._wire, flow)
+        async with contextlib.aclosing(driven.gives()) as gives:
+            async for _ in gives:
+                pass
+        return driven.result
+
+    async def _leave(self, begun: Begun) -> None:
+        """Whoever waited for a run is gone: end it, as well as that can be done.
+
+        In a task of its own: where a cancel scope has ended this one, each await here would be cancelled at once.
+        """
+        task = asyncio.ensure_future(self._cancel(begun))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+        await asyncio.shield(task)
+
+    async def _cancel(self, begun: Begun) -> None:
+        with contextlib.suppress(ClientError):
+            await self._perform(self._flows.cancel(begun))
+
+
+class AsyncRunHandle(Generic[T]):
+    """A run on the server. `id` finds it again, from any program: `client.handle(id)`."""
+
+    def __init__(self, client: AsyncClient, run_id: str, output: type[T] | None) -> None:
+        self.id = run_id
+        self._client = client
+        self._output = output
+
+    async def status(self) -> Run:
+        """The run as it stands now."""
+        return (await self._client._perform(self._client._flows.get(self.id))).run
+
+    async def events(self, after: str = "") -> AsyncGenerator[RunEvent, None]:
+        """Its events to its end, as `RunHandle.events`."""
+        driven = _Driven(self._client._wire, following.events(self._client._flows, self.id, after))
+        async with contextlib.aclosing(driven.gives()) as told:
+            async for each in told:
+                yield each.decoded()
+
+    async def items(self) -> AsyncGenerator[T, None]:
+        """What the function streams, from the first item on; at the end `RunError` where the run did not succeed."""
+        driven = _Driven(self._client._wire, following.items(following.events(self._client._flows, self.id)))
+        async with contextlib.aclosing(driven.gives()) as items:
+            async for item in items:
+                yield item_of(item, self.id, self._output)
+        result_of(driven.result)
+
+    async def result(self, wait_s: int | None = None) -> T:
+        """The output, waited for, as `RunHandle.result`."""
+        flows = self._client._flows
+        state = await self._client._perform(flows.waited(self.id, wait_s))
+        if not state.finished:
+            raise TimeoutError(f"run {self.id} is still {state.run.status} after {wait_s} s; it goes on")
+        found: T = output_of(await self._client._perform(following.whole_result(flows, state)), self._output)
+        return found
+
+    async def cancel(self) -> Run:
+        """End the run; the run as it is then. One that is over stays as it is."""
+        return (await self._client._perform(self._client._flows.cancel_run(self.id))).run
+
+    def __repr__(self) -> str:
+        return f"AsyncRunHandle({self.id!r})"
+
+
+class AsyncRunStream(Generic[T]):
+    """The items of a run, as they come. Iterate once; `async with` or `close` ends the run where it is left early."""
+
+    def __init__(self, client: AsyncClient, begun: Begun, output: type[T] | None) -> None:
+        self._begun = begun
+        self._items = _owned(client, begun, output)
+
+    @property
+    def run_id(self) -> str:
+        """Empty until the run has begun."""
+        return self._begun.run_id
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        return await anext(self._items)
+
+    async def close(self) -> None:
+        """Cancel the run, unless it is over."""
+        await self._items.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+
+async def _owned(client: AsyncClient, begun: Begun, output: type[T] | None) -> AsyncGenerator[T, None]:
+    """The items of a run that ends with whoever reads them."""
+    driven = _Driven(client._wire, following.items(following.call_events(client._flows, begun)))
+    over = False
+    try:
+        async with contextlib.aclosing(driven.gives()) as items:
+            async for item in items:
+                yield item_of(item, begun.run_id, output)
+        over = True
+        result_of(driven.result)
+    except (UnreachableError, RunError):
+        over = True  # it ended by itself, or nobody can be told
+        raise
+    finally:
+        if not over:
+            await client._leave(begun)
+
+
+class _Driven(Generic[T]):
+    """A flow being carried out. `result` is there when `gives` has ended."""
+
+    result: T
+
+    def __init__(self, wire: "_Wire", flow: Flow[T]) -> None:
+        self._wire = wire
+        self._flow = flow
+        self._stream: _Stream | None = None
+
+    async def gives(self) -> AsyncGenerator[Any, None]:
+        """What the flow gives."""
+        flow = self._flow
+        try:
+            effect = next(flow)
+            while True:
+                reply: Any = None
+                try:
+                    if isinstance(effect, Give):
+                        yield effect.value
+                    else:
+                        reply = await self._do(effect)
+                except LostError as exc:
+                    effect = flow.throw(exc)
+                else:
+                    effect = flow.send(reply)
+        except StopIteration as stop:
+            self.result = stop.value
+        finally:
+            flow.close()
+            if self._stream is not None:
+                await self._stream.close()
+
+    async def _do(self, effect: Effect) -> Any:
+        match effect:
+            case Send(request):
+                return await self._wire.send(request)
+            case Open(request):
+                self._stream = await self._wire.open(request)
+                return self._stream.answer
+            case Read() if self._stream is not None:
+                return await self._stream.read()
+            case Close() if self._stream is not None:
+                await self._stream.close()
+            case Pause(seconds):
+                await asyncio.sleep(seconds)
+        return None
+
+
+class _Stream:
+    """An answer whose body is read piece by piece."""
+
+    def __init__(self, wire: "_Wire", response: Any, place: asyncio.Semaphore) -> None:
+        self.answer = answer_of(response, b"")
+        self._wire = wire
+        self._response = response
+        self._place: asyncio.Semaphore | None = place
+        self._pieces = response.aiter_stream()
+
+    async def read(self) -> bytes:
+        with self._wire.losses():
+            async for piece in self._pieces:
+                if piece:
+                    return bytes(piece)
+        return b""
+
+    async def close(self) -> None:
+        place, self._place = self._place, None
+        if place is None:
+            return
+        try:
+            with contextlib.suppress(LostError), self._wire.losses():
+                await self._response.aclose()
+        finally:
+            place.release()
+
+
+class _Wire:
+    """Connections to one server, from one event loop.
+
+    Who waits for a connection waits here, in line: httpcore's own line costs the square of its length.
+    """
+
+    def __init__(self, url: str, connections: int) -> None:
+        import httpcore
+
+        self._address = read_address(url)
+        self._connections = connections
+        self._options = pool_options(self._address, connections)
+        self._make = httpcore.AsyncConnectionPool
+        self._pool: httpcore.AsyncConnectionPool | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def send(self, request: Request) -> Answer:
+        stream = await self.open(request)
+        try:
+            if not 200 <= stream.answer.status < 300:
+                return stream.answer
+            pieces = []
+            while piece := await stream.read():
+                pieces.append(piece)
+            return msgspec.structs.replace(stream.answer, body=b"".join(pieces))
+        finally:
+            await stream.close()
+
+    async def open(self, request: Request) -> _Stream:
+        pool, place = self._of_this_loop()
+        content = request.content if isinstance(request.content, bytes) else _pieces(request.content)
+        await place.acquire()
+        try:
+            with self.losses():
+                response = await pool.handle_async_request(to_httpcore(request, self._address, content, CONNECT_TIMEOUT_S))
+        except BaseException:
+            place.release()
+            raise
+        stream = _Stream(self, response, place)
+        if not 200 <= response.status < 300:
+            try:
+                with self.losses():
+                    stream.answer = answer_of(response, await response.aread())
+            finally:
+                await stream.close()
+        return stream
+
+    async def close(self) -> None:
+        if self._pool is not None:
+            await self._pool.aclose()
+
+    def _of_this_loop(self) -> tuple[Any, asyncio.Semaphore]:
+        loop = asyncio.get_running_loop()
+        if self._pool is None or self._loop is not loop:  # connections do not outlive their loop, and asyncio.run may be called twice
+            self._loop, self._pool = loop, self._make(**self._options)
+            self._places = asyncio.Semaphore(self._connections)
+        return self._pool, self._places
+
+    @contextlib.contextmanager
+    def losses(self) -> Any:
+        """What httpcore raises, as this client has it."""
+        try:
+            yield
+        except Exception as exc:
+            raise lost(exc, self._address) from exc
+
+
+async def _pieces(content: Iterable[bytes]) -> AsyncIterator[bytes]:
+    """A body that is read from a disk, without holding up the loop."""
+    pieces = iter(content)
+    while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+        yield piece
