@@ -24,7 +24,7 @@ def command(folder: str, template: str, as_json: bool) -> int:
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
             raise ValueError(f"{folder} is not empty; choose a new folder")
         root.mkdir(parents=True, exist_ok=True)
-        source, made = _source(root)
+        source, made = source_of(root)
         files = render_template(template, name, source)
         for path, text in files.items():
             target = root / path
@@ -44,7 +44,7 @@ def command(folder: str, template: str, as_json: bool) -> int:
     return 0
 
 
-def _source(root: Path) -> tuple[Source, list[str]]:
+def source_of(root: Path) -> tuple[Source, list[str]]:
     """Where the project gets gen-worker from: the address that this one came from; its wheel, where that is a folder of this machine."""
     origin = own_origin()
     if origin.requirement:

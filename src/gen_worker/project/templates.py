@@ -179,7 +179,7 @@ _README = """# {name}
 
 ```console
 uv sync --extra dev               # or: python -m venv .venv && .venv/bin/pip install {install} -e '.[dev]'
-cozyctl check                     # what is missing or wrong, and how to mend it
+cozyctl check                     # what is missing or wrong, and how to fix it
 cozyctl {run}
 cozyctl dev                       # serve over HTTP; a page to try it: http://127.0.0.1:8081/docs
 pytest                            # the functions, run by a real worker
@@ -205,7 +205,11 @@ class Source(msgspec.Struct, frozen=True):
 
 def render_template(template: str, name: str, source: Source = Source()) -> dict[str, str]:  # noqa: B008 - frozen
     """Files of a new endpoint called `name` (a slug), by path."""
-    chosen = TEMPLATES[template]
+    return render_project(TEMPLATES[template], name, source)
+
+
+def render_project(chosen: Template, name: str, source: Source = Source()) -> dict[str, str]:  # noqa: B008 - frozen
+    """The same of a template that is made for one project."""
     package = name.replace("-", "_").replace(".", "_")
     if not package.isidentifier():
         package = f"endpoint_{package}"
@@ -223,7 +227,9 @@ def render_template(template: str, name: str, source: Source = Source()) -> dict
             f'{sources}\n[tool.pytest.ini_options]\ntestpaths = ["tests"]\npythonpath = ["src"]\n'
         ),
         "Dockerfile": render_dockerfile(name, source),
-        "README.md": _README.format(name=name, summary=chosen.summary, package=package, run=run[2] or run[0], install=source.install),
+        "README.md": _README.format(
+            name=name, summary=chosen.summary.format(package=package), package=package, run=run[2] or run[0], install=source.install
+        ),
         ".dockerignore": _DOCKERIGNORE,
         ".gitignore": _GITIGNORE,
         f"src/{package}/__init__.py": "",

@@ -1,0 +1,140 @@
+"""Projects of cog: cog.yaml names a class with `setup` and `predict`."""
+
+import ast
+from pathlib import Path
+from typing import Any
+
+from gen_worker.project.taking_over.found import (
+    Found,
+    FoundFunction,
+    TakeOverError,
+    keywords_of,
+    last_name,
+    methods_of,
+    parse,
+    requirements_in,
+    yields,
+)
+from gen_worker.project.taking_over.types import Types
+
+STAND_IN = '''"""Takes the place of cog, so that its programs are imported as they are."""
+
+import pathlib
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+Path = File = pathlib.Path
+ConcatenateIterator = Iterator
+AsyncConcatenateIterator = AsyncIterator
+Secret = str
+
+
+class BasePredictor:
+    """What it offers is in the subclass."""
+
+
+class BaseModel:
+    """Keeps what it is given."""
+
+    def __init__(self, **values: Any) -> None:
+        self.__dict__.update(values)
+
+
+def Input(default: Any = None, **limits: Any) -> Any:
+    """The default; the limits are in the payload's type."""
+    return default
+
+
+def current_scope() -> Any:
+    raise NotImplementedError("cog's scope was not taken over; use the context: ctx.log, ctx.progress")
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return type(name, (), {})
+'''
+
+
+def read(root: Path) -> Found:
+    """Read a project; `TakeOverError` where it has another form."""
+    config = _config(root / "cog.yaml")
+    target = config.get("predict") or config.get("run") or ""
+    file, _, class_name = str(target).partition(":")
+    if not file or not class_name:
+        raise TakeOverError('cog.yaml has no line such as predict: "predict.py:Predictor"')
+    module = parse(root / file)
+    found = next((node for node in module.body if isinstance(node, ast.ClassDef) and node.name == class_name), None)
+    if found is None:
+        raise TakeOverError(f"{file} has no class {class_name}")
+    methods = methods_of(found)
+    predict = methods.get("predict") or methods.get("run")
+    if predict is None:
+        raise TakeOverError(f"{file}: {class_name} has no method predict")
+    types = Types(f"{file}: {predict.name}")
+    arguments = predict.args.args[1:] + predict.args.kwonlyargs
+    defaults = [*[None] * (len(predict.args.args) - len(predict.args.defaults)), *predict.args.defaults][1:] + list(
+        predict.args.kw_defaults
+    )
+    fields = []
+    for argument, default in zip(arguments, defaults, strict=True):
+        given = keywords_of(default) if last_name(default) == "Input" else {}
+        if isinstance(default, ast.Call) and last_name(default) == "Input" and default.args:
+            given = {"default": default.args[0], **given}
+        fields.append(types.field(argument.arg, argument.annotation, None if last_name(default) == "Input" else default, given))
+    build = config.get("build") or {}
+    wanted = [str(each) for each in build.get("python_packages") or []]
+    more, notes = requirements_in(root, (str(build.get("python_requirements") or "requirements.txt"),))
+    notes += types.notes
+    notes += [f"cog.yaml: build.{key} = {build[key]!r}" for key in ("run", "cuda", "cudnn", "pre_install") if build.get(key)]
+    notes += [f"cog.yaml: {key}" for key in ("train", "concurrency", "weights") if config.get(key)]
+    if "train" in methods:
+        notes.append(f"{file}: train")
+    setup = methods.get("setup")
+    if setup is not None and len(setup.args.args) > 1:
+        notes.append(f"{file}: the weights that cog gives to setup; declare a model in cozy.toml [models] instead")
+    is_async = isinstance(predict, ast.AsyncFunctionDef)
+    waits = "await " if is_async and not yields(predict) else ""
+    is_set_up_async = isinstance(setup, ast.AsyncFunctionDef)
+    made = "(await predictor())" if is_set_up_async and is_async else "asyncio.run(predictor())" if is_set_up_async else "predictor()"
+    lines = [f"from {Path(file).with_suffix('').as_posix().replace('/', '.')} import {class_name}", "", ""]
+    if is_set_up_async:
+        lines += [f"made: list[{class_name}] = []", "", "", f"async def predictor() -> {class_name}:"]
+        lines += ['    """Made and set up by the first run, and kept."""', "    if not made:", f"        new = {class_name}()"]
+        lines += ["        await new.setup()", "        made.append(new)", "    return made[0]"]
+    else:
+        lines += ["@functools.cache", f"def predictor() -> {class_name}:", '    """Made and set up by the first run, and kept."""']
+        lines += [f"    new = {class_name}()", *["    new.setup()"] * (setup is not None), "    return new"]
+    function = FoundFunction(
+        name=predict.name,
+        call=f"{waits}{made}.{predict.name}({{arguments}})",
+        fields=tuple(fields),
+        output=types.output(predict.returns, is_stream=yields(predict)),
+        doc=ast.get_docstring(predict) or "",
+        is_async=is_async,
+    )
+    return Found(
+        library="cog",
+        functions=(function,),
+        setup="\n".join(lines),
+        stand_in=STAND_IN,
+        dependencies=tuple(wanted + more),
+        system_packages=tuple(map(str, build.get("system_packages") or [])),
+        notes=tuple(notes),
+    )
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        import yaml
+    except ImportError:
+        raise TakeOverError("reading cog.yaml needs PyYAML; install it with: pip install pyyaml") from None
+    try:
+        found = yaml.safe_load(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise TakeOverError(f"{path} is not there; name the folder of a cog project") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
+        raise TakeOverError(f"{path.name} cannot be read: {exc}") from None
+    if not isinstance(found, dict):
+        raise TakeOverError(f"{path.name} is no table of settings")
+    return found
