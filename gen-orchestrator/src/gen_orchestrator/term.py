@@ -31,6 +31,7 @@ from gen_orchestrator.api.models import ModelRoutes
 from gen_orchestrator.api.redeliveries import RedeliveryRoutes
 from gen_orchestrator.api.releases import ReleaseRoutes
 from gen_orchestrator.api.run_list import RunList
+from gen_orchestrator.api.run_object import RunObjects, signed_url
 from gen_orchestrator.api.runs import RunRoutes
 from gen_orchestrator.api.secrets import SecretRoutes
 from gen_orchestrator.api.shadows import ShadowRoutes
@@ -163,14 +164,15 @@ class Term:
             on_delivery=lambda: self._webhooks.look(),
             trace=trace,
         )
+        urls = SignedUrls(secret, settings.http_url, clock.unix_s)
+        objects = RunObjects(signed_url(urls))
         receivers = Receivers(allow_private=settings.allow_private_webhooks)
-        self._webhooks = Webhooks(store, self._writer, WebhookSecret.from_folder(settings.data), receivers, clock, log)
+        self._webhooks = Webhooks(store, self._writer, WebhookSecret.from_folder(settings.data), receivers, objects, clock, log)
         metrics.webhooks = self._webhooks.outcomes
         keys = self._access_keys = Keys(store, clock.unix_s)
         vault = Vault(store, Vault.key_of(settings.data), keys, clock.unix_s)
         hidden = ReleaseSecrets(registry, vault)
         models = ModelStore(settings.data / "models")
-        urls = SignedUrls(secret, settings.http_url, clock.unix_s)
         self.gateway = Gateway(
             tokens,
             self.pool,
@@ -212,7 +214,9 @@ class Term:
         uploads = Uploads(settings.data / "uploads", blobs, limits, clock.unix_s)
         waits = Waits(self.pool, clock, lambda release_id: self.keeper.failures.get(release_id, ""))
         spending = Spending(keys.budgets_of, store, self.dispatcher, clock)
-        runs = RunRoutes(self.registry, self.dispatcher, store, RunStreams(store, files), receivers, waits, files, spending)
+        runs = RunRoutes(
+            self.registry, self.dispatcher, store, RunStreams(store, files, objects), receivers, waits, files, objects, spending
+        )
         self._canaries = Canaries(self.registry, store, keys, fitness.paused, clock.unix_s, log, self._on_tag_moved)
         admin = AdminRoutes(self.registry, self.dispatcher, self.pool, metrics, fitness, self.keeper.failures, self._canaries.dropped)
         goldens = Goldens(self.registry, self.dispatcher, store, files, fitness.paused, clock.unix_s)
@@ -221,7 +225,7 @@ class Term:
         releases = ReleaseRoutes(self.registry, keys, goldens, self._prepare, self._tag_moved)
         rooms = Rooms(
             runs,
-            RunList(store, self.dispatcher.open),
+            RunList(store, self.dispatcher.open, objects),
             FileRoutes(files, file_tokens, uploads, kept.gen_orchestrator_run_bytes),
             CallerFileRoutes(uploads, files, urls),
             WorkerRoutes(self.pool, self.keeper, tokens, self._owner_of, hidden.redactor, settings.scheduler_addrs[0]),

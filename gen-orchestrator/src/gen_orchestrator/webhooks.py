@@ -21,7 +21,7 @@ import httpcore
 import msgspec
 
 from gen_orchestrator import __version__
-from gen_orchestrator.api.run_object import run_json
+from gen_orchestrator.api.run_object import RunObjects
 from gen_orchestrator.auth.folder_keys import folder_key
 from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.domain.webhooks import STARTED, Breaker, Delivery, Try, after_try, again, is_open, message_id, read_target
@@ -89,11 +89,14 @@ class Receivers:
 class Webhooks:
     """Of one leader. Lives on the loop."""
 
-    def __init__(self, store: RunStore, writer: Writer, secret: WebhookSecret, receivers: Receivers, clock: Clock, log: Log) -> None:
+    def __init__(
+        self, store: RunStore, writer: Writer, secret: WebhookSecret, receivers: Receivers, objects: RunObjects, clock: Clock, log: Log
+    ) -> None:
         self._store = store
         self._writer = writer
         self._secret = secret
         self._receivers = receivers
+        self._objects = objects
         self._clock = clock
         self._log = log
         self._random = Random(secrets.randbits(64))  # noqa: S311 - spreads tries in time
@@ -239,7 +242,7 @@ class Webhooks:
     def _ask(self, address: PublicURL, delivery: Delivery, run: Run) -> tuple[Try, bool]:
         """One request, in a thread. True where no further try can help: the address is not to be told."""
         at, began_s = time.time(), time.monotonic()
-        body = message(delivery, run)
+        body = message(delivery, run, self._objects)
         headers = {
             "host": address.netloc,
             "content-type": "application/json",
@@ -268,11 +271,11 @@ class Webhooks:
             return int(response.status)  # whatever it says more is not read
 
 
-def message(delivery: Delivery, run: Run) -> bytes:
+def message(delivery: Delivery, run: Run, objects: RunObjects) -> bytes:
     """The body: `{"type": "run.succeeded", "timestamp": ..., "data": the run}`."""
     kind = f"run.{STARTED if delivery.moment == STARTED else run.state}"
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(delivery.created_at))
-    return b'{"type":"%b","timestamp":"%b","data":%b}' % (kind.encode(), stamp.encode(), run_json(run))
+    return b'{"type":"%b","timestamp":"%b","data":%b}' % (kind.encode(), stamp.encode(), objects.json(run))
 
 
 def _is_wanted(delivery: Delivery, run: Run) -> bool:

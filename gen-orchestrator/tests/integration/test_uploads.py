@@ -4,7 +4,9 @@ import hashlib
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import httpx
@@ -124,7 +126,9 @@ def test_signed_addresses_hold_for_one_object_and_method(tmp_path: Path) -> None
         platform.http.put("/v1/files/local/x.txt", content=b"mine", headers=operator)
         run = platform.http.post("/v1/local/probe/save", json={"payload": {"text": "output"}}, headers=operator).json()
         made = platform.http.get("/v1/files/local/x.txt", params={"sign": "10m"}, headers=operator).json()
-        output = platform.http.get(run["files"][0]["url"], params={"sign": "10m"}, headers=operator).json()
+        (shown,) = run["files"]
+        output = platform.http.get(shown["url"].partition("?")[0], params={"sign": "10m"}, headers=operator).json()
+        check_signed_output(platform, run["id"], shown, operator)
         assert httpx.get(made["url"]).content == b"mine"
         assert httpx.head(made["url"]).status_code == 200
         assert httpx.get(output["url"]).content == b"output"
@@ -143,6 +147,26 @@ def test_signed_addresses_hold_for_one_object_and_method(tmp_path: Path) -> None
         assert platform.http.get("/v1/files/local/none", params={"sign": "1h"}, headers=operator).status_code == 404
     finally:
         platform.close()
+
+
+def check_signed_output(platform: PlatformProcess, run_id: str, shown: dict[str, str], operator: dict[str, str]) -> None:
+    """A run's own addresses of its files need no key, hold for a day, and are of one file."""
+    url = f"{platform.url}{shown['url']}"
+    assert httpx.get(url).content == b"output"
+    part = httpx.get(url, headers={"range": "bytes=1-2"})
+    assert (part.status_code, part.content, part.headers["content-range"]) == (206, b"ut", "bytes 1-2/6")
+    left_s = datetime.fromisoformat(shown["expires_at"]).timestamp() - time.time()
+    assert 23.9 * 3600 < left_s < 25.1 * 3600
+    assert [httpx.put(url, content=b"x").status_code, httpx.delete(url).status_code] == [403, 403]
+    assert httpx.get(url.replace("note", "mote")).status_code == 403
+    assert httpx.get(url.partition("?")[0]).status_code == 401
+    done = platform.http.get(f"/v1/runs/{run_id}/events", headers={**operator, "accept": "application/x-ndjson"}).text.splitlines()[-1]
+    again = [json.loads(done)["data"], platform.http.get(f"/v1/runs/{run_id}", headers=operator).json()]
+    again += platform.http.get("/v1/runs", headers=operator).json()["data"]
+    for run in again:
+        assert httpx.get(f"{platform.url}{run['files'][0]['url']}").content == b"output"
+    exported = platform.http.get(f"/v1/runs/{run_id}/export", headers=operator).json()
+    assert "?" not in exported["run"]["files"][0]["url"], "a file that is handed on grants nothing"
 
 
 def test_the_verbs_do_what_they_say(limited: PlatformProcess, tmp_path: Path) -> None:

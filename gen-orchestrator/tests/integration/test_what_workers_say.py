@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from scheduler_on_a_port import Scheduler, hello, in_a_loop
 
-from gen_orchestrator.api.run_object import run_json
+from gen_orchestrator.api.run_object import RunObjects
 from gen_orchestrator.auth.worker_tokens import WorkerClaims, WorkerTokens
 from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.domain.settings import FunctionSettings
@@ -62,7 +62,7 @@ class Peer:
         await submitted.open.wait(None)
         assert decode_entries(iter([encode_entries(submitted.open.feed.after((0, 0)))])) is not None
         self.metrics.ended(submitted.open.run, 0.0)
-        shown: dict[str, Any] = msgspec.json.decode(run_json(submitted.open.run, submitted.open, with_input=True))
+        shown: dict[str, Any] = msgspec.json.decode(RunObjects().json(submitted.open.run, submitted.open, with_input=True))
         return shown
 
     async def _command(self) -> RunCommand:

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-from gen_orchestrator.api import run_object as shown
 from gen_orchestrator.api.access import caller_of
 from gen_orchestrator.api.json_bodies import aside
+from gen_orchestrator.api.run_object import RunObjects
 from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.scheduling.open_run import OpenRun
 from gen_orchestrator.store.base import RunFilter, RunStore
@@ -26,8 +26,9 @@ _STATES = {"starting": "leased", "running": "leased"}
 class RunList:
     """The handler of `/v1/runs`. `open_runs` are those that have not ended, by id: only the present knows how far they are."""
 
-    def __init__(self, store: RunStore, open_runs: Mapping[str, OpenRun]) -> None:
+    def __init__(self, store: RunStore, open_runs: Mapping[str, OpenRun], objects: RunObjects) -> None:
         self._store = store
+        self._objects = objects
         self._open = open_runs
 
     async def list(self, request: Request) -> None:
@@ -58,7 +59,7 @@ class RunList:
         size_bytes = sum(len(run.payload) + len(run.output) for run in runs)
 
         def shown_page() -> bytes:
-            objects = [shown.run_object(run, open_run, with_input=bool(include)) for run, open_run in rows]
+            objects = [self._objects.of(run, open_run, with_input=bool(include)) for run, open_run in rows]
             if status in _STATES:
                 objects = [each for each in objects if each.status == status]
             return msgspec.json.encode(RunPage(objects, runs[-1].id if len(runs) < len(found) else None))

@@ -1,6 +1,6 @@
 """A run as the API shows it, from the durable picture and, while it is open, from what only the present knows."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
@@ -8,6 +8,7 @@ from urllib.parse import quote
 import msgspec
 
 from gen_orchestrator.domain.runs import Run, RunError, RunState
+from gen_orchestrator.hub.signed_urls import SignedUrls
 from gen_orchestrator.scheduling.heard import RunMetrics, metrics_in, output_in
 from gen_orchestrator.scheduling.open_run import OpenRun
 from gen_orchestrator.scheduling.waits import Wait
@@ -17,12 +18,45 @@ from gen_worker.contract.run import RunObject, RunTimings, Usage
 from gen_worker.http.problems import status_of
 
 _ASSET_FIELDS = frozenset({"ref", "owner", "local_path", "mime_type", "size_bytes", "sha256"})
+FILE_URL_LIFE_S = 24 * 3600
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 
 
-def run_object(run: Run, open_run: OpenRun | None = None, *, with_input: bool = False, wait: Wait | None = None) -> RunObject:
-    """The run as it stands. `with_input`: with its payload, as a single look at a run shows it; `wait`: what it waits for."""
+FileUrl = Callable[[str, str], dict[str, str]]
+
+
+def plain_url(owner: str, ref: str) -> dict[str, str]:
+    """Where a file is read, by whoever has a key."""
+    return {"url": f"/v1/files/{owner}/{quote(ref)}"}
+
+
+def signed_url(urls: SignedUrls) -> FileUrl:
+    """Addresses that hold without a key for a day, and say until when. They stay the same for an hour, and so does a run's ETag."""
+
+    def url_of(owner: str, ref: str) -> dict[str, str]:
+        path, until = urls.lasting_path(f"/v1/files/{owner}/{ref}", FILE_URL_LIFE_S)
+        return {"url": path, "expires_at": utc_text(until)}
+
+    return url_of
+
+
+class RunObjects:
+    """Shows runs as JSON. `url_of` makes what is said of where an output file is read."""
+
+    def __init__(self, url_of: FileUrl = plain_url) -> None:
+        self._url_of = url_of
+
+    def of(self, run: Run, open_run: OpenRun | None = None, *, with_input: bool = False, wait: Wait | None = None) -> RunObject:
+        """The run as it stands. `with_input`: with its payload, as a single look at a run shows it; `wait`: what it waits for."""
+        return _run_object(run, open_run, self._url_of, with_input=with_input, wait=wait)
+
+    def json(self, run: Run, open_run: OpenRun | None = None, *, with_input: bool = False, wait: Wait | None = None) -> bytes:
+        """The same, encoded."""
+        return _encode(self.of(run, open_run, with_input=with_input, wait=wait))
+
+
+def _run_object(run: Run, open_run: OpenRun | None, url_of: FileUrl, *, with_input: bool, wait: Wait | None) -> RunObject:
     metrics = metrics_in(run.metrics)
     models = bytes(metrics.models)
     warnings = run.warnings or (open_run.warnings if open_run is not None else b"")
@@ -38,7 +72,7 @@ def run_object(run: Run, open_run: OpenRun | None = None, *, with_input: bool = 
         created_at=utc_text(run.created_at),
         events_url=f"/v1/runs/{run.id}/events",
         output=output_in(run.output),
-        files=files_of(run) if b"\xa3ref" in run.output else None,
+        files=[{**asset, **url_of(run.owner, asset["ref"])} for asset in files_of(run)] or None,
         error=problem_of(run.error, run.id) if run.error is not None else None,
         worker_id=run.worker_id or None,
         progress=open_run.feed.progress if open_run is not None else None,
@@ -54,10 +88,6 @@ def run_object(run: Run, open_run: OpenRun | None = None, *, with_input: bool = 
         started_at=utc_text(run.started_at) if run.started_at else None,
         finished_at=utc_text(run.finished_at) if run.finished_at else None,
     )
-
-
-def run_json(run: Run, open_run: OpenRun | None = None, *, with_input: bool = False, wait: Wait | None = None) -> bytes:
-    return _encode(run_object(run, open_run, with_input=with_input, wait=wait))
 
 
 def public_status(run: Run) -> str:
@@ -104,10 +134,9 @@ def _usage(metrics: RunMetrics) -> Usage | None:
     return Usage(max(0, metrics.input_tokens or 0), max(0, metrics.output_tokens or 0))
 
 
-def files_of(run: Run) -> list[dict[str, Any]] | None:
-    """The files in a run's output, each with the URL that it is read at."""
-    found = list(assets(output_in(run.output)))
-    return [{**asset, "url": f"/v1/files/{run.owner}/{quote(asset['ref'])}"} for asset in found] or None
+def files_of(run: Run) -> list[dict[str, Any]]:
+    """The files in a run's output."""
+    return list(assets(output_in(run.output))) if b"\xa3ref" in run.output else []
 
 
 def assets(value: object) -> Iterator[dict[str, Any]]:

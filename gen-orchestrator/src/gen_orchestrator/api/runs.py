@@ -67,6 +67,7 @@ class RunRoutes:
         receivers: WebhookReceivers,
         waits: Waits,
         files: RunFiles,
+        objects: shown.RunObjects,
         spending: Spending,
     ) -> None:
         self._registry = registry
@@ -76,6 +77,7 @@ class RunRoutes:
         self._receivers = receivers
         self._waits = waits
         self._files = files
+        self._objects = objects
         self._spending = spending
         self._memo = Memo()
 
@@ -156,7 +158,7 @@ class RunRoutes:
         if accept and await self._streams.send_only_file(request, run, accept, {}):
             return
         waits = self._waits.of(open_run) if open_run is not None and not run.is_final else None
-        body = shown.run_json(run, open_run, with_input=True, wait=waits)
+        body = self._objects.json(run, open_run, with_input=True, wait=waits)
         etag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
         headers = {"etag": etag, "vary": "accept"}
         if matches_etag(request.header(b"if-none-match"), etag):
@@ -171,7 +173,7 @@ class RunRoutes:
             await self._dispatcher.cancel(run.id)
             await open_run.wait(CANCEL_WAIT_S)
             run = open_run.run
-        await request.answer(200, shown.run_json(run, open_run))
+        await request.answer(200, self._objects.json(run, open_run))
 
     async def retry(self, request: Request) -> None:
         """`POST /v1/runs/{run_id}/retry`: a new run with the payload of a finished one, which it names as its parent."""
@@ -199,7 +201,7 @@ class RunRoutes:
         )
         submitted = await self.submit(again, resolved)
         headers = {"location": f"/v1/runs/{submitted.run.id}"}
-        await request.answer(202, shown.run_json(submitted.run, submitted.open), headers=headers)
+        await request.answer(202, self._objects.json(submitted.run, submitted.open), headers=headers)
 
     async def events(self, request: Request) -> None:
         """`GET /v1/runs/{run_id}/events`."""
@@ -333,14 +335,14 @@ class RunRoutes:
             await self._keep(open_run)
             run = open_run.run
         if not run.is_final or at_once:
-            await request.answer(202, shown.run_json(run, open_run), headers=headers)
+            await request.answer(202, self._objects.json(run, open_run), headers=headers)
             return
         status = shown.http_status(run)
         if status in (429, 503):
             headers["retry-after"] = "1"
         if accept and await self._streams.send_only_file(request, run, accept, headers):
             return
-        await request.answer(status, shown.run_json(run, open_run), headers=headers)
+        await request.answer(status, self._objects.json(run, open_run), headers=headers)
 
 
 def _shown_delivery(delivery: Delivery, run: Run, url: str) -> dict[str, object]:

@@ -31,9 +31,10 @@ _encode = msgspec.json.Encoder().encode
 class RunStreams:
     """Follows runs for HTTP readers."""
 
-    def __init__(self, store: RunStore, files: RunFiles) -> None:
+    def __init__(self, store: RunStore, files: RunFiles, objects: shown.RunObjects) -> None:
         self._store = store
         self._files = files
+        self._objects = objects
 
     async def follow(self, request: Request, run: Run, open_run: OpenRun | None, headers: Mapping[str, str] | None = None) -> None:
         """Stream the events of a run until its end, or until the reader leaves."""
@@ -42,7 +43,7 @@ class RunStreams:
         except ValueError as exc:
             raise RequestError(400, "validation", str(exc)) from None
         ndjson = preferred(request.header(b"accept"), ("application/x-ndjson", "text/event-stream")) == "application/x-ndjson"
-        writer = _Writer(request, run, open_run, ndjson=ndjson, cursor=cursor)
+        writer = _Writer(request, run, open_run, self._objects, ndjson=ndjson, cursor=cursor)
         await request.start(NDJSON if ndjson else sse.MEDIA_TYPE, {"x-run-id": run.id, "location": f"/v1/runs/{run.id}", **(headers or {})})
         if request.scope["method"] == "HEAD":
             await writer.cut()
@@ -62,7 +63,7 @@ class RunStreams:
         """Answer with the run's only output file where the caller accepts its type; whether that was so."""
         if run.state is not RunState.SUCCEEDED or not run.output:
             return False
-        found = shown.files_of(run) or []
+        found = shown.files_of(run)
         if len(found) != 1:
             return False
         kind = str(found[0].get("mime_type") or "")
@@ -109,10 +110,20 @@ class RunStreams:
 class _Writer:
     """Puts events into the words of a stream."""
 
-    def __init__(self, request: Request, run: Run, open_run: OpenRun | None, *, ndjson: bool, cursor: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        request: Request,
+        run: Run,
+        open_run: OpenRun | None,
+        objects: shown.RunObjects,
+        *,
+        ndjson: bool,
+        cursor: tuple[int, int],
+    ) -> None:
         self._request = request
         self._run = run
         self._open_run = open_run
+        self._objects = objects
         self._ndjson = ndjson
         self.cursor = cursor
 
@@ -140,7 +151,7 @@ class _Writer:
     def _snapshot(self, entry: Entry, missed: int) -> bytes:
         """For a reader whose place is gone: the run as it is now, and how many events before the next one are kept no more."""
         run = self._open_run.run if self._open_run is not None else self._run
-        return b'{"missed":%d,"next":"%b","run":%b}' % (missed, event_id(entry).encode(), shown.run_json(run, self._open_run))
+        return b'{"missed":%d,"next":"%b","run":%b}' % (missed, event_id(entry).encode(), self._objects.json(run, self._open_run))
 
     async def status(self, open_run: OpenRun) -> None:
         body = {
@@ -155,7 +166,7 @@ class _Writer:
         end = b""
         if run.error is not None:
             end = self._frame("", "error", _encode(shown.problem_of(run.error, run.id)))
-        await self._request.write(end + self._frame("", "done", shown.run_json(run)), last=True)
+        await self._request.write(end + self._frame("", "done", self._objects.json(run)), last=True)
 
     async def cut(self) -> None:
         """End the stream before the end of its run: the reader resumes with the number that it has."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from urllib.parse import quote, urlencode
 
 LIFE_S = 900
+SAME_S = 3600  # for so long an address that lasts stays the same
 
 
 class SignedUrls:
@@ -22,7 +23,13 @@ class SignedUrls:
 
     def signed_path(self, path: str, life_s: float, method: str) -> tuple[str, int]:
         """The address without its server, and the unix second at which it ends. Who may GET may ask for HEAD."""
-        until = int(self._now_s() + life_s)
+        return self._path_until(path, int(self._now_s() + life_s), method)
+
+    def lasting_path(self, path: str, life_s: float) -> tuple[str, int]:
+        """The same for GET, for `life_s` and up to an hour more: asked for again within the hour, it is the same address."""
+        return self._path_until(path, int(self._now_s() + life_s) // SAME_S * SAME_S + SAME_S, "GET")
+
+    def _path_until(self, path: str, until: int, method: str) -> tuple[str, int]:
         fields = {"until": until, "signature": self._signature(path, str(until), method)}
         return f"{quote(path, safe='/:')}?{urlencode(fields)}", until
 
