@@ -87,8 +87,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gb", type=float, default=2.0)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", help="where both keep what they are sent, instead of the temporary folder")
     asked = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="files-"))
+    folder = Path(tempfile.mkdtemp(prefix="files-", dir=asked.folder))
     servers: list[subprocess.Popen[bytes]] = []
     try:
         file = folder / "sent"

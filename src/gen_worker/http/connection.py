@@ -58,7 +58,7 @@ class Connection(asyncio.Protocol):
         self.since_s = time.monotonic()
         self._head_bytes = 0
         self._began = False
-        self._framing_bytes = self._body_bytes = 0
+        self._framing_bytes = self._body_bytes = self._declared_bytes = 0
         self._ended = 0  # requests that came whole
         self._unread_bytes = self._dropped_bytes = 0
         self.drained: asyncio.Event | None = None
@@ -109,7 +109,9 @@ class Connection(asyncio.Protocol):
             if len(self._waiting) >= MAX_PIPELINED:
                 self.transport.pause_reading()
                 return
-            piece, self._unparsed = self._unparsed[:PIECE_BYTES], self._unparsed[PIECE_BYTES:]
+            # What is body for sure begins no request, however much it is.
+            size_bytes = max(PIECE_BYTES, self._declared_bytes - self._body_bytes) if self._reading is not None else PIECE_BYTES
+            piece, self._unparsed = self._unparsed[:size_bytes], self._unparsed[size_bytes:]
             self._parse(piece)
             if self._behind is not None:
                 behind, self._unparsed = self._unparsed, b""
@@ -161,7 +163,7 @@ class Connection(asyncio.Protocol):
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._expects = False
-        self._trailers = 0
+        self._trailers = self._declared_bytes = 0
 
     def on_url(self, url: bytes) -> None:
         self._url += url
@@ -176,7 +178,9 @@ class Connection(asyncio.Protocol):
         self._headers.append((name, value))
         if len(self._headers) > self._limits.headers:
             self._refuse_head(f"more than {self._limits.headers} headers")
-        if name == b"expect" and value.lower() == b"100-continue":
+        if name == b"content-length" and value.isdigit() and len(value) < 20:
+            self._declared_bytes = int(value)
+        elif name == b"expect" and value.lower() == b"100-continue":
             self._expects = True
 
     def on_headers_complete(self) -> None:
