@@ -99,7 +99,7 @@ def test_a_completion(client: OpenAI) -> None:
 
 
 def test_models_are_the_functions_with_a_task(client: OpenAI) -> None:
-    assert {model.id for model in client.models.list()} == {"brief", "chat", "go-on"}
+    assert {model.id for model in client.models.list()} == {"brief", "chat", "draw", "embed", "go-on", "hear", "hear-on", "speak"}
     assert client.models.retrieve("chat").owned_by == "local"
     answer = client.chat.completions.create(model="anyone/demo/chat:prod", messages=say("hi"))
     assert answer.choices[0].message.content == "hi"

@@ -27,6 +27,7 @@ from gen_worker.execution.admission import Admission
 from gen_worker.execution.build import ExecutionSettings, build_execution
 from gen_worker.files.local_outputs import LocalOutputs
 from gen_worker.front_doors.errors import error_answer
+from gen_worker.front_doors.files import Files
 from gen_worker.front_doors.inside import Inside
 from gen_worker.front_doors.openai.routes import ModelList, openai_routes
 from gen_worker.front_doors.runs import Runs
@@ -128,6 +129,7 @@ class DevApp:
         self._execution.close()
 
     def _router(self) -> Router:
+        inside = Inside(lambda: self._routes)
         page, models = Page("dev"), ModelList(self._catalog)
         known = {**names_in(own_routes()), ("POST", "/v1/run/{function}"): RUN_QUERY, ("POST", "/v1/warmup/{function}"): RUN_QUERY}
         routes: list[tuple[str, str, Handler]] = [
@@ -145,7 +147,7 @@ class DevApp:
             ("POST", "/v1/models/load", self._model_routes.load),
             ("POST", "/v1/models/unload", self._model_routes.unload),
             ("GET", "/v1/models", models.list),
-            *openai_routes(self._catalog, Runs(Inside(lambda: self._routes))),
+            *openai_routes(self._catalog, Runs(inside), Files(inside, signs=False)),
             ("GET", "/v1/models/{model:path}", models.get),
             ("GET", "/livez", self._livez),
             ("GET", "/readyz", self._readyz),

@@ -33,6 +33,13 @@ _LIST: Schema = {
     "properties": {"object": {"type": "string"}, "data": {"type": "array", "items": _MODEL}},
 }
 _OBJECT: Schema = {"type": "object"}
+_BYTES: Schema = {"type": "string", "format": "binary"}
+_ANYTHING: Schema = {
+    "description": "The text, as JSON, plain text, subtitles or events",
+    "content": {"application/json": {"schema": _OBJECT}},
+}
+_ANYTHING["content"] |= {"text/plain": {"schema": _TEXT}, "text/event-stream": {}}
+_RECORDING: Schema = {"description": "The recording", "content": {"application/octet-stream": {"schema": _BYTES}}}
 _OBJECTS: Schema = {"type": "array", "items": _OBJECT}
 
 
@@ -45,6 +52,10 @@ def door_paths(model_path: str) -> dict[str, Schema]:
         model_path: {"get": _get("get_task_function", "A function with a task", json_response("It", _MODEL), parameters)},
         **_post("/v1/chat/completions", "create_chat_completion", "Go on with a conversation", "messages", _OBJECTS),
         **_post("/v1/completions", "create_completion", "Go on with a text", "prompt", _TEXT),
+        **_post("/v1/embeddings", "create_embedding", "Vectors of texts", "input", {}, json_response("They", _OBJECT)),
+        **_post("/v1/images/generations", "create_image", "Draw", "prompt", _TEXT, json_response("Pictures", _OBJECT)),
+        **_post("/v1/audio/transcriptions", "create_transcription", "What is said", "file", _BYTES, _ANYTHING, "multipart/form-data"),
+        **_post("/v1/audio/speech", "create_speech", "Read aloud", "input", _TEXT, _RECORDING),
     }
 
 
@@ -53,7 +64,9 @@ def _get(name: str, summary: str, answer: Schema, parameters: list[Schema]) -> S
     return {"operationId": name, "tags": ["openai"], "summary": summary, "parameters": parameters, "responses": {**problems, "200": answer}}
 
 
-def _post(path: str, name: str, summary: str, field: str, schema: Schema, answer: Schema | None = None) -> dict[str, Schema]:
+def _post(
+    path: str, name: str, summary: str, field: str, schema: Schema, answer: Schema | None = None, kind: str = "application/json"
+) -> dict[str, Schema]:
     body: Schema = {"type": "object", "required": ["model", field], "properties": {"model": _TEXT, field: schema}}
     done = answer or json_response("The answer, or its pieces as events with stream=true", _OBJECT)
     if answer is None:
@@ -63,7 +76,7 @@ def _post(path: str, name: str, summary: str, field: str, schema: Schema, answer
         "tags": ["openai"],
         "summary": summary,
         "parameters": [],
-        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "requestBody": {"required": True, "content": {kind: {"schema": body}}},
         "responses": {"200": done, **_errors(*EITHER, *PROBLEMS)},
     }
     return {path: {"post": operation}}

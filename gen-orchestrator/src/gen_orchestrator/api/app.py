@@ -30,6 +30,7 @@ from gen_orchestrator.domain.access import Caller, Scope
 from gen_orchestrator.store.base import DamagedRowError, StoreError, StoreFullError
 from gen_worker.contract.problem import Problem
 from gen_worker.front_doors.errors import error_answer
+from gen_worker.front_doors.files import Files
 from gen_worker.front_doors.inside import Inside
 from gen_worker.front_doors.openai.routes import ModelList, openai_routes
 from gen_worker.front_doors.runs import Runs
@@ -123,6 +124,7 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
             log.error("api.failed", path=request.scope["path"], error=repr(exc))
         await request.answer(body.status, *error_answer(request.scope["path"], body, headers))
 
+    inside = Inside(lambda: front)
     page, of_task = Page("platform"), ModelList(rooms.catalog)
     runs, files, workers, admin = rooms.runs, rooms.files, rooms.workers, rooms.admin
     releases, builds, models, keys = rooms.releases, rooms.builds, rooms.models, rooms.keys
@@ -180,7 +182,7 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         ("admin", "GET", "/metrics", admin.metrics),
         (None, "GET", "/openapi.json", admin.openapi),
         *_of_public_cozyctl(rooms.deploys),
-        *(("invoke", *route) for route in openai_routes(rooms.catalog, Runs(Inside(lambda: front)))),
+        *(("invoke", *route) for route in openai_routes(rooms.catalog, Runs(inside), Files(inside, signs=True))),
     ]
     of_workers: Sequence[tuple[str, str, Handler]] = [
         ("POST", "/api/v1/public/models/request", models.request_public),

@@ -5,10 +5,10 @@ from typing import Any
 
 import msgspec
 
-from gen_worker.contract.run import Usage
 from gen_worker.front_doors.catalog import Catalog, find_for
 from gen_worker.front_doors.openai.errors import error_object
 from gen_worker.front_doors.openai.parameters import Parameters, read_object, refused
+from gen_worker.front_doors.openai.usage import usage_of
 from gen_worker.front_doors.runs import ProblemError, Run, Runs
 from gen_worker.http import sse
 from gen_worker.http.asgi import Request
@@ -50,7 +50,7 @@ class ChatDoor:
             async for piece in run.outputs():
                 if piece is not None:
                     whole.add(piece)
-            await request.answer(200, words.answer(whole, _usage_of(run)), headers={"x-request-id": run.id})
+            await request.answer(200, words.answer(whole, usage_of(run.done)), headers={"x-request-id": run.id})
 
 
 async def _stream(request: Request, run: Run, words: "_Words", *, include_usage: bool) -> None:
@@ -86,7 +86,7 @@ async def _stream(request: Request, run: Run, words: "_Words", *, include_usage:
             raise
         await request.write(b"data: %b\n\n" % _encode({"error": error_object(exc.problem)}), last=True)
         return
-    usage = _usage_of(run)
+    usage = usage_of(run.done)
     last = words.chunk(words.empty(), ends or ("tool_calls" if seen_calls else "stop"), None if include_usage else usage)
     await request.write(last + (words.usage_chunk(usage) if include_usage else b"") + DONE, last=True)
 
@@ -158,13 +158,6 @@ class _Words:
         kind = "chat.completion.chunk" if self._is_chat else "text_completion"
         told: Piece = {**self._base, "object": kind, "choices": choices}
         return b"data: %b\n\n" % _encode(told if usage is None else {**told, "usage": usage})
-
-
-def _usage_of(run: Run) -> Piece:
-    """What the function reported; 0 where it reports nothing."""
-    found = run.done.usage if run.done is not None and run.done.usage is not None else Usage()
-    total = found.input_tokens + found.output_tokens
-    return {"prompt_tokens": found.input_tokens, "completion_tokens": found.output_tokens, "total_tokens": total}
 
 
 def _numbered(piece: Piece) -> Piece:

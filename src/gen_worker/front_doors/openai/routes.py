@@ -5,8 +5,12 @@ from typing import Any
 import msgspec
 
 from gen_worker.front_doors.catalog import Catalog, Target
+from gen_worker.front_doors.files import Files
+from gen_worker.front_doors.openai.audio import AudioDoor
 from gen_worker.front_doors.openai.chat import ChatDoor
+from gen_worker.front_doors.openai.embeddings import EmbeddingsDoor
 from gen_worker.front_doors.openai.errors import error_body, error_headers
+from gen_worker.front_doors.openai.images import ImagesDoor
 from gen_worker.front_doors.runs import ProblemError, Runs
 from gen_worker.http.asgi import JSON, Handler, Request, RequestError
 
@@ -33,12 +37,16 @@ class ModelList:
         await request.answer(200, msgspec.json.encode(_shown(target)))
 
 
-def openai_routes(catalog: Catalog, runs: Runs) -> Routes:
+def openai_routes(catalog: Catalog, runs: Runs, files: Files) -> Routes:
     """Routes that begin runs."""
-    chat = ChatDoor(catalog, runs)
+    chat, audio = ChatDoor(catalog, runs), AudioDoor(catalog, runs, files)
     routes: Routes = [
         ("POST", "/v1/chat/completions", chat.chat),
         ("POST", "/v1/completions", chat.completion),
+        ("POST", "/v1/embeddings", EmbeddingsDoor(catalog, runs).create),
+        ("POST", "/v1/images/generations", ImagesDoor(catalog, runs, files).generate),
+        ("POST", "/v1/audio/transcriptions", audio.transcribe),
+        ("POST", "/v1/audio/speech", audio.speak),
     ]
     return [(method, path, _answered(handler)) for method, path, handler in routes]
 
