@@ -1,6 +1,7 @@
 """The client against servers and proxies that misbehave: what is sent again, what is not, and what callers are told."""
 
 import asyncio
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -309,3 +310,48 @@ def test_options_are_checked(client: Client) -> None:
         client.run(REF, timeout_s="long")  # type: ignore[call-overload]
     with pytest.raises(ValueError, match="idempotency_key"):
         client.run(REF, idempotency_key="a\nb")
+
+
+def part(data: bytes, start: int, total: int, sent: int, **headers: str) -> Callable[[Misbehaving], None]:
+    """A file from `start` on, of which only `sent` bytes arrive."""
+
+    def answer(handler: Misbehaving) -> None:
+        handler.send_response(206 if start else 200)
+        for name, value in {"content-length": str(total - start), "etag": '"1"', **headers}.items():
+            handler.send_header(name.replace("_", "-"), value)
+        if start:
+            handler.send_header("content-range", f"bytes {start}-{total - 1}/{total}")
+        handler.end_headers()
+        handler.wfile.write(data[start : start + sent])
+        handler.close_connection = True
+
+    return answer
+
+
+def test_a_download_that_broke_goes_on_and_is_checked(server: Server, client: Client, tmp_path: Path) -> None:
+    data = bytes(range(256)) * 10
+    digest = hashlib.sha256(data).hexdigest()
+    me = says(200, {"owner": "me", "scopes": ["invoke"]})
+    server.script = [me, part(data, 0, 2560, 1000), part(data, 1000, 2560, 60), part(data, 1060, 2560, 1500, x_cozy_sha256=digest)]
+    assert client.files.read("uploads/a b.bin") == data
+    assert [headers.get("range") for _, _, headers, _ in server.seen[1:]] == [None, "bytes=1000-", "bytes=1060-"]
+    assert server.seen[1][1] == "/v1/files/me/uploads/a%20b.bin"
+    other = bytes(2560)
+    server.script = [part(data, 0, 2560, 1000), part(other, 0, 2560, 2560, etag='"2"')]  # it has changed: from the beginning
+    assert client.files.download("a.bin", tmp_path / "a.bin").read_bytes() == other
+    server.script = [part(data, 0, 2560, 2560, x_cozy_sha256="0" * 64)]
+    with pytest.raises(GatewayError, match="other bytes"):
+        client.files.download("a.bin", tmp_path / "b.bin")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_an_upload_that_broke_is_sent_again_from_the_beginning(server: Server, client: Client) -> None:
+    data = b"x" * 100_000
+    kept = {"ref": "u/x", "sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
+    server.script = [says(200, {"owner": "*"}), cuts, says(503, HTML, "text/html"), says(200, kept)]
+    assert client.files.upload(data, "u/x").sha256 == kept["sha256"]
+    assert [body for *_, body in server.seen[1:]] == [data] * 3
+    assert server.seen[-1][1] == "/v1/files/local/u/x"
+    server.script = [says(200, {**kept, "sha256": "0" * 64})]
+    with pytest.raises(GatewayError, match="other bytes"):
+        client.files.upload(data, "u/x")

@@ -256,3 +256,37 @@ async def test_runs_and_streams_live_through_a_platform_that_is_killed_and_start
             assert (await waiting)["text"] == "woken"
     finally:
         platform.close()
+
+
+def test_files_go_both_ways(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "note ä.txt").write_bytes(b"in a file" * 100_000)
+    told: list[tuple[int, int]] = []
+    asset = client.files.upload(tmp_path / "note ä.txt", progress=lambda done, total: told.append((done, total)))
+    assert told[-1] == (900_000, 900_000)
+    assert (asset.size_bytes, asset.mime_type) == (900_000, "text/plain")
+    found = client.run(REF + "read", {"image": asset, "more": [client.files.upload(b"as bytes", "notes/b.txt")]})
+    assert found["texts"] == ["in a file" * 100_000, "as bytes"]
+    handle = client.submit(REF + "save", {"text": "kept " * 1000})
+    saved = handle.result()["file"]
+    run = handle.status()
+    assert (run.files[0].ref, client.files.read(run.files[0])) == (saved["ref"], b"kept " * 1000)
+    told.clear()
+    assert (
+        client.files.download(saved["ref"], tmp_path / "back.txt", progress=lambda *each: told.append(each)).read_bytes() == b"kept " * 1000
+    )
+    assert told[-1] == (5000, 5000)
+    with pytest.raises(NotFoundError):
+        client.files.download("runs/none/outputs/x.png", tmp_path / "none")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["back.txt", "note ä.txt"]
+
+
+@in_a_loop
+async def test_files_go_both_ways_on_a_loop(url: str, tmp_path: Path) -> None:
+    async with AsyncClient(url) as client:
+        asset = await client.files.upload(b"x" * 300_000, "x.txt")
+        found = await client.run(REF + "read", {"image": asset})
+        assert found["texts"] == ["x" * 300_000]
+        handle = await client.submit(REF + "save", {"text": "kept"})
+        await handle.result()
+        run = await handle.status()
+        assert (await client.files.download(run.files[0], tmp_path / "x")).read_bytes() == b"kept" == await client.files.read(run.files[0])

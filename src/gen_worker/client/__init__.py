@@ -27,6 +27,7 @@ from gen_worker.client.errors import (
     RunFailedError,
     UnreachableError,
 )
+from gen_worker.client.files import Files
 from gen_worker.client.tries import Patience
 from gen_worker.client.values import Run, RunEvent, RunFile, RunProblem
 
@@ -42,6 +43,7 @@ __all__ = [
     "Client",
     "ClientError",
     "EventsLostError",
+    "Files",
     "GatewayError",
     "InvalidRequestError",
     "NotFoundError",

@@ -11,6 +11,7 @@ import msgspec
 from gen_worker.client import following
 from gen_worker.client.address import answer_of, lost, pool_options, read_address, to_httpcore
 from gen_worker.client.answers import result_of
+from gen_worker.client.asynchronous_files import AsyncFiles
 from gen_worker.client.calls import CallOptions, call_of, item_of, output_of
 from gen_worker.client.effects import Answer, Close, Effect, Flow, Give, LostError, Open, Pause, Read, Request, Send
 from gen_worker.client.errors import ClientError, RunError, UnreachableError
@@ -42,6 +43,7 @@ class AsyncClient:
         self._wire = _Wire(where, connections)
         self._leaving: set[asyncio.Task[None]] = set()
         self.url = where
+        self.files = AsyncFiles(self)
 
     @overload
     async def run(self, ref: str, payload: Any = None, *, output: type[T], **options: Unpack[CallOptions]) -> T: ...
@@ -105,6 +107,12 @@ class AsyncClient:
             async for _ in gives:
                 pass
         return driven.result
+
+    async def _drive(self, flow: Flow[T]) -> AsyncGenerator[Any, None]:
+        """Carry out a flow, and give what it gives."""
+        async with contextlib.aclosing(_Driven(self._wire, flow).gives()) as gives:
+            async for value in gives:
+                yield value
 
     async def _leave(self, begun: Begun) -> None:
         """Whoever waited for a run is gone: end it, as well as that can be done.

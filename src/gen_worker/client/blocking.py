@@ -15,6 +15,7 @@ from gen_worker.client.answers import State, result_of
 from gen_worker.client.calls import CallOptions, call_of, item_of, output_of
 from gen_worker.client.effects import Answer, Close, Flow, Give, LostError, Open, Pause, Read, Request, Send
 from gen_worker.client.errors import ClientError, RunError, UnreachableError
+from gen_worker.client.files import Files
 from gen_worker.client.flows import WAIT_S, Begun, Flows
 from gen_worker.client.settings import CONNECT_TIMEOUT_S, CONNECTIONS, find_server
 from gen_worker.client.tries import Patience
@@ -45,6 +46,7 @@ class Client:
         self._flows = Flows({"authorization": f"Bearer {key}"} if key else {}, patience)
         self._wire = _Wire(where, connections)
         self.url = where
+        self.files = Files(self)
 
     @overload
     def run(self, ref: str, payload: Any = None, *, output: type[T], **options: Unpack[CallOptions]) -> T: ...

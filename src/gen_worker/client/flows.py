@@ -34,6 +34,7 @@ class Flows:
     def __init__(self, headers: Mapping[str, str], patience: Patience) -> None:
         self.patience = patience
         self.is_runner = False
+        self.owner: str | None = None  # None: not asked yet
         self._headers = {"accept": "application/json", **headers}
 
     def request(
