@@ -89,4 +89,4 @@ def test_every_route_is_described_and_every_description_is_a_route(platform: Pla
             answer = platform.http.request(method.upper(), url, json={"payload": {}}, headers={"prefer": "respond-async"})
             assert answer.status_code != 405, path
             assert str(answer.status_code) in operation["responses"], (path, answer.status_code)
-        assert platform.http.request("PATCH", path).status_code == 405, path
+        assert "patch" in methods or platform.http.request("PATCH", path).status_code == 405, path
