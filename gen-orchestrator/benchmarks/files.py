@@ -49,6 +49,12 @@ def curl(*arguments: str) -> float:
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
+def processor_s(pid: int) -> float:
+    """Seconds of the processor that a process and its threads have taken: what a busy machine does not change."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Memory:
     """The resident memory of a process, sampled."""
 
@@ -115,12 +121,16 @@ def main() -> int:
         servers.append(ours)
         assert ours.stdout is not None
         urls = {"bare": f"{url_in(bare_log)}/file", "ours": json.loads(ours.stdout.readline())["url"] + "/v1/files/local/uploads/x"}
+        pids = {"bare": servers[0].pid, "ours": ours.pid}
+        used = {f"{what} {who}": 0.0 for what in ("upload", "download") for who in urls}
         took: dict[str, list[float]] = {f"{what} {who}": [] for what in ("upload", "download") for who in urls}
         memory = Memory(ours.pid)
         for _ in range(asked.rounds):
             for who, url in urls.items():
-                took[f"upload {who}"].append(curl("-T", str(file), url))
-                took[f"download {who}"].append(curl(url))
+                for what, arguments in (("upload", ("-T", str(file))), ("download", ())):
+                    before_s = processor_s(pids[who])
+                    took[f"{what} {who}"].append(curl(*arguments, url))
+                    used[f"{what} {who}"] += processor_s(pids[who]) - before_s
         memory.stop()
         for name, seconds in took.items():
             print(
@@ -128,7 +138,10 @@ def main() -> int:
             )
         for what in ("upload", "download"):
             each = [statistics.median(took[f"{what} {who}"]) for who in ("bare", "ours")]
-            print(f"{what}: {each[0] / each[1]:.2f} of the bare handler")
+            turns = statistics.median(bare / ours for bare, ours in zip(took[f"{what} bare"], took[f"{what} ours"], strict=True))
+            cost = [used[f"{what} {who}"] / asked.gb / asked.rounds for who in ("bare", "ours")]
+            print(f"{what}: {each[0] / each[1]:.2f} of the bare handler by medians, {turns:.2f} turn by turn;", end=" ")
+            print(f"seconds of the processor for a GB: bare {cost[0]:.2f}, ours {cost[1]:.2f}")
         print(
             f"memory of the platform: {memory.idle_kib / 1024:.0f} MiB idle, {memory.most_kib / 1024:.0f} MiB at most, {os.getloadavg()[0]:.1f} load"
         )

@@ -14,6 +14,8 @@ from gen_worker.http.headers import http_date, matches_etag
 class _Response(FileResponse):
     """Starlette's, whose two refusals are plain text: ask `is_satisfiable` first."""
 
+    chunk_size = 256 << 10  # each is a change of threads
+
     def is_satisfiable(self, header: str, size_bytes: int) -> bool | None:
         """Whether this Range header can be answered; None when it is no range, and to be ignored (RFC 9110, 14.2)."""
         unit, equals, ranges = header.partition("=")
