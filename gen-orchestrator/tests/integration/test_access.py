@@ -11,7 +11,7 @@ import httpx
 import pytest
 from platform_process import COZYCTL, PlatformProcess, write_project
 
-OPEN = {("GET", "/livez"), ("GET", "/readyz"), ("GET", "/docs")}
+OPEN = {("GET", "/livez"), ("GET", "/readyz"), ("GET", "/health-check"), ("GET", "/docs")}
 SIGNED = {("GET", "/v1/blobs/{digest}")}
 # What lists or makes things of one's own: another owner gets an answer, without anything of the first.
 OWN = {
@@ -106,6 +106,8 @@ def test_owners_see_nothing_of_each_other(keyed: Keyed, things: dict[str, str]) 
             options["json"] = {"payload": {}, "scopes": ["invoke"]} if path != "/v1/keys" else {"scopes": ["invoke"]}
         if "openai" in tagged[method, path] and method == "POST":
             options["json"] = {"model": "local/probe/talk", "messages": [], "prompt": "x", "input": "x"}
+        if "cog" in tagged[method, path] and method != "GET" and not path.endswith("cancel"):
+            options["json"] = {"input": {}, "version": "save" if "endpoint" in path else "local/probe/save"}
         if path == "/v1/audio/transcriptions":
             options = {"data": {"model": "local/probe/hear"}, "files": {"file": b"x"}}
         if path.endswith("/secrets/{name}") and method == "PUT":

@@ -8,6 +8,7 @@ import openai
 import pytest
 from openai import OpenAI
 from platform_process import PlatformProcess, write_project
+from replicate.client import Client
 
 CHAT = "local/probe/talk"
 
@@ -76,3 +77,34 @@ def test_files_go_both_ways(client: OpenAI) -> None:
     assert client.audio.transcriptions.create(model="local/probe/hear", file=wav).text == "one two"
     assert client.audio.speech.create(model="local/probe/speak", input="hi", voice="ada").content == b"RIFF....WAVEada says hi at 1.0"
     assert client.embeddings.create(model="local/probe/embed", input="abc").data[0].embedding[0] == 3
+
+
+def test_predictions_are_runs(platform: PlatformProcess) -> None:
+    client = Client(api_token="none needed", base_url=platform.url)
+    client.poll_interval = 0.02
+    with client._client:
+        use_predictions(client, platform)
+
+
+def use_predictions(client: Client, platform: PlatformProcess) -> None:
+    prediction = client.predictions.create(version="local/probe/draw", input={"prompt": "a kite"})
+    prediction.wait()
+    assert str(prediction.output[0]).startswith("data:image/png;base64,")
+    assert prediction.input == {"prompt": "a kite"}
+    assert platform.http.get(f"/v1/runs/{prediction.id}").json()["status"] == "succeeded"
+    heard = client.predictions.create(version="local/probe/read", input={"image": "data:text/plain,hello"}, wait=True)
+    assert heard.output["texts"] == ["hello"]
+    words = client.predictions.create(version="local/probe/words:prod", input={"text": "a red kite"}, wait=True)
+    assert words.output == ["a", "red", "kite"]
+    slow = client.predictions.create(version="local/probe/sleep", input={"seconds": 60}, wait=1)
+    assert slow.status == "starting"
+    slow.cancel()
+    assert slow.status == "canceled"
+    asked = {"input": {"text": "once"}, "version": "local/probe/echo"}
+    first, again = (platform.http.put("/predictions/mine", json=asked).json() for _ in range(2))
+    assert first["output"]["text"] == "once"
+    assert again["created_at"] == first["created_at"]
+    refused = platform.http.post("/v1/models/local/probe/predictions", json={"input": {}})
+    assert "several functions" in refused.json()["detail"]
+    assert platform.http.post("/v1/models/local/probe/predictions?function=echo", json={"input": {}}).status_code == 201
+    assert platform.http.get("/health-check").json()["status"] == "READY"

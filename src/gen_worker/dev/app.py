@@ -26,6 +26,7 @@ from gen_worker.dev.serving import Serving
 from gen_worker.execution.admission import Admission
 from gen_worker.execution.build import ExecutionSettings, build_execution
 from gen_worker.files.local_outputs import LocalOutputs
+from gen_worker.front_doors.cog.routes import CogDoor, cog_routes
 from gen_worker.front_doors.errors import error_answer
 from gen_worker.front_doors.files import Files
 from gen_worker.front_doors.inside import Inside
@@ -130,6 +131,7 @@ class DevApp:
 
     def _router(self) -> Router:
         inside = Inside(lambda: self._routes)
+        cog = CogDoor(self._catalog, Runs(inside), Files(inside))
         page, models = Page("dev"), ModelList(self._catalog)
         known = {**names_in(own_routes()), ("POST", "/v1/run/{function}"): RUN_QUERY, ("POST", "/v1/warmup/{function}"): RUN_QUERY}
         routes: list[tuple[str, str, Handler]] = [
@@ -147,7 +149,9 @@ class DevApp:
             ("POST", "/v1/models/load", self._model_routes.load),
             ("POST", "/v1/models/unload", self._model_routes.unload),
             ("GET", "/v1/models", models.list),
-            *openai_routes(self._catalog, Runs(inside), Files(inside, signs=False)),
+            *openai_routes(self._catalog, Runs(inside), Files(inside)),
+            *cog_routes(cog),
+            ("GET", "/health-check", cog.health),
             ("GET", "/v1/models/{model:path}", models.get),
             ("GET", "/livez", self._livez),
             ("GET", "/readyz", self._readyz),

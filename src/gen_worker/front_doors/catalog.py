@@ -6,17 +6,24 @@ from typing import Protocol
 import msgspec
 
 from gen_worker.contract.manifest import FunctionEntry, Schema
+from gen_worker.front_doors.inside import in_path
 from gen_worker.http.asgi import Request, RequestError
 
 
 class Target(msgspec.Struct, frozen=True):
-    """A function that a name means. `path`: the route that runs it; `created`: unix seconds."""
+    """A function that a name means. `path`: the route that runs it; `created`: unix seconds. `id_path`: the route that runs it under an
+    id of the caller's, by PUT; where there is none, the id stands in the run's own body, as `run_id`."""
 
     name: str
     path: str
     entry: FunctionEntry
     owner: str
     created: int = 0
+    id_path: str = ""
+
+    def way(self, run_id: str) -> tuple[str, str]:
+        """Method and path of the route that begins a run; `run_id` where the caller chose one."""
+        return ("PUT", self.id_path.format(run_id=in_path(run_id))) if run_id and self.id_path else ("POST", self.path)
 
     @property
     def task(self) -> str:

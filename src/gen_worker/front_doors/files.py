@@ -2,23 +2,17 @@
 
 from typing import Any
 
-import msgspec
-
-from gen_worker.contract.problem import Problem
 from gen_worker.front_doors.inside import Inside
 from gen_worker.front_doors.runs import DoneRun, File, ProblemError
 from gen_worker.http.asgi import Request
 from gen_worker.http.problems import problem
 
-LINK_LIFE = "24h"
-
 
 class Files:
-    """`signs`: whether files here are behind keys, so that an address has to be signed."""
+    """Reads files by the addresses in run objects, which hold without a key."""
 
-    def __init__(self, inside: Inside, *, signs: bool) -> None:
+    def __init__(self, inside: Inside) -> None:
         self._inside = inside
-        self._signs = signs
 
     async def read(self, request: Request, file: File) -> tuple[bytes, str]:
         """The bytes of a file, and its media type."""
@@ -27,14 +21,10 @@ class Files:
             raise ProblemError(problem(status if status >= 400 else 500, "not_found", f"{file.ref!r} cannot be read"))
         return data, file.mime_type or headers.get("content-type", "application/octet-stream")
 
-    async def link(self, request: Request, file: File) -> str:
-        """The whole address of a file."""
-        if self._signs:
-            status, _, data = await self._inside.get(request, f"{file.url}?sign={LINK_LIFE}")
-            if status != 200:
-                raise ProblemError(msgspec.json.decode(data, type=Problem))
-            return str(msgspec.json.decode(data)["url"])
-        return f"{base_of(request)}{file.url}"
+
+def link(request: Request, file: File) -> str:
+    """The whole address of a file."""
+    return f"{base_of(request)}{file.url}"
 
 
 def base_of(request: Request) -> str:

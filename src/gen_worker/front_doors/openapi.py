@@ -40,6 +40,7 @@ _ANYTHING: Schema = {
 }
 _ANYTHING["content"] |= {"text/plain": {"schema": _TEXT}, "text/event-stream": {}}
 _RECORDING: Schema = {"description": "The recording", "content": {"application/octet-stream": {"schema": _BYTES}}}
+_PREDICTION = json_response("The prediction", _OBJECT)
 _OBJECTS: Schema = {"type": "array", "items": _OBJECT}
 
 
@@ -52,6 +53,7 @@ def door_paths(model_path: str) -> dict[str, Schema]:
         model_path: {"get": _get("get_task_function", "A function with a task", json_response("It", _MODEL), parameters)},
         **_post("/v1/chat/completions", "create_chat_completion", "Go on with a conversation", "messages", _OBJECTS),
         **_post("/v1/completions", "create_completion", "Go on with a text", "prompt", _TEXT),
+        **_cog_paths(),
         **_post("/v1/embeddings", "create_embedding", "Vectors of texts", "input", {}, json_response("They", _OBJECT)),
         **_post("/v1/images/generations", "create_image", "Draw", "prompt", _TEXT, json_response("Pictures", _OBJECT)),
         **_post("/v1/audio/transcriptions", "create_transcription", "What is said", "file", _BYTES, _ANYTHING, "multipart/form-data"),
@@ -59,9 +61,39 @@ def door_paths(model_path: str) -> dict[str, Schema]:
     }
 
 
-def _get(name: str, summary: str, answer: Schema, parameters: list[Schema]) -> Schema:
+def _cog_paths() -> dict[str, Schema]:
+    run_id: Schema = {"name": "run_id", "in": "path", "required": True, "schema": _TEXT}
+    of_endpoint = [{**run_id, "name": name} for name in ("owner", "endpoint")]
+    function: Schema = {"name": "function", "in": "query", "required": False, "schema": _TEXT}
+    found: dict[str, Schema] = {}
+    for prefix, name in (("", "prediction"), ("/v1", "model_prediction")):
+        found |= {
+            f"{prefix}/predictions": {"post": _predict(f"create_{name}", [function])},
+            f"{prefix}/predictions/{{run_id}}": {"get": _get(f"get_{name}", "A run as a prediction", _PREDICTION, [run_id], "cog")},
+            f"{prefix}/predictions/{{run_id}}/cancel": {"post": _get(f"cancel_{name}", "Stop a prediction", _PREDICTION, [run_id], "cog")},
+        }
+    found["/predictions/{run_id}"]["put"] = _predict("put_prediction", [run_id, function])
+    found["/v1/models/{owner}/{endpoint}/predictions"] = {"post": _predict("predict_by_endpoint", [*of_endpoint, function])}
+    found["/health-check"] = {"get": _get("get_health", "Whether it can take work", json_response("It says", _OBJECT), [], "cog")}
+    return found
+
+
+def _predict(name: str, parameters: list[Schema]) -> Schema:
+    answers = {status: problem_response({**EITHER, **PROBLEMS}[status]) for status in sorted({**EITHER, **PROBLEMS})}
+    body: Schema = {"type": "object", "properties": {"input": _OBJECT, "version": _TEXT, "webhook": _TEXT}}
+    return {
+        "operationId": name,
+        "tags": ["cog"],
+        "summary": "Run a function as a prediction",
+        "parameters": parameters,
+        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "responses": {"200": _PREDICTION, "201": _PREDICTION, "202": _PREDICTION, **answers},
+    }
+
+
+def _get(name: str, summary: str, answer: Schema, parameters: list[Schema], tag: str = "openai") -> Schema:
     problems = {status: problem_response(PROBLEMS.get(status, "The request is wrong")) for status in ("400", "401", "403", "404", "421")}
-    return {"operationId": name, "tags": ["openai"], "summary": summary, "parameters": parameters, "responses": {**problems, "200": answer}}
+    return {"operationId": name, "tags": [tag], "summary": summary, "parameters": parameters, "responses": {**problems, "200": answer}}
 
 
 def _post(

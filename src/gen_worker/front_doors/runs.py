@@ -1,7 +1,7 @@
 """A run as a front door follows it: begun at its own route, read event by event, cancelled when the door's client goes away."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from types import MappingProxyType
 from typing import Any
@@ -76,8 +76,7 @@ class Run:
 
         `ProblemError` where it has failed; `DisconnectedError` once the door's client has gone.
         """
-        async for line in _lines(self._answer):
-            event = _decode_event(line) if line else HEARTBEAT
+        async for event in event_lines(self._answer):
             if event.event == "done":
                 self._end(_decode_run(event.data))
                 return
@@ -113,7 +112,8 @@ class Run:
     def _end(self, run: DoneRun) -> None:
         self.is_over = True
         if run.status != "succeeded":
-            raise ProblemError(run.error or problem(500, "internal", f"run {run.id} is {run.status}"))
+            found = run.error or problem(500, "internal", f"run {run.id} is {run.status}")
+            raise ProblemError(msgspec.structs.replace(found, run_id=run.id))
         self.done = run
 
 
@@ -125,21 +125,21 @@ class Runs:
 
     @asynccontextmanager
     async def start(
-        self, request: Request, target: Target, payload: Mapping[str, Any], *, form: tuple[bytes, str] | None = None
+        self, request: Request, target: Target, payload: Mapping[str, Any], *, form: tuple[bytes, str] | None = None, run_id: str = ""
     ) -> AsyncIterator[Run]:
         """Begin a run. Whoever leaves the block before its end cancels it, unless others may wait for it, too: those who sent its
         Idempotency-Key, or the same request to a function with a memo. `ProblemError` where it is refused.
 
-        `form`: a whole multipart body and its content type, in the place of the payload.
+        `form`: a whole body and its content type, in the place of the payload. `run_id`: the id that the run gets, once.
         """
         body, kind = (_encode({"payload": payload}), "application/json") if form is None else form
         left = asyncio.ensure_future(request.left())
         run: Run | None = None
-        is_shared = request.has_header(b"idempotency-key")
+        is_shared = bool(run_id) or request.has_header(b"idempotency-key")
         try:
-            async with self.inside.ask(request, "POST", target.path, body, {"content-type": kind, "accept": NDJSON}) as answer:
+            async with self.inside.ask(request, *target.way(run_id), body, {"content-type": kind, "accept": NDJSON}) as answer:
                 if answer.status >= 400:
-                    raise ProblemError(_problem_in(await answer.body(), answer.status), _kept(answer.headers))
+                    raise ProblemError(problem_in(await answer.body(), answer.status), _kept(answer.headers))
                 run = Run(answer.headers["x-run-id"], answer)
                 is_shared |= "x-memo" in answer.headers
                 left.add_done_callback(lambda done: None if done.cancelled() else answer.abandon())
@@ -154,15 +154,17 @@ class Runs:
             await answer.body()
 
 
-async def _lines(answer: Answer) -> AsyncIterator[bytes]:
+async def event_lines(answer: Answer) -> AsyncGenerator[Event, None]:
+    """Events of an NDJSON answer, `HEARTBEAT` for those that say only that it goes on."""
     rest = b""
     async for piece in answer.pieces():
         *lines, rest = (rest + piece).split(b"\n")
         for line in lines:
-            yield line
+            yield _decode_event(line) if line else HEARTBEAT
 
 
-def _problem_in(body: bytes, status: int) -> Problem:
+def problem_in(body: bytes, status: int) -> Problem:
+    """What a route refused, or a problem of this status."""
     with suppress(msgspec.DecodeError, UnicodeDecodeError):
         return _decode_problem(body)
     return problem(status, "internal", "the run was not begun")

@@ -29,6 +29,7 @@ from gen_orchestrator.api.workers import WorkerRoutes
 from gen_orchestrator.domain.access import Caller, Scope
 from gen_orchestrator.store.base import DamagedRowError, StoreError, StoreFullError
 from gen_worker.contract.problem import Problem
+from gen_worker.front_doors.cog.routes import CogDoor, cog_routes
 from gen_worker.front_doors.errors import error_answer
 from gen_worker.front_doors.files import Files
 from gen_worker.front_doors.inside import Inside
@@ -59,6 +60,7 @@ RESERVED = frozenset(
         "audit",
         "deployments",
         "goldens",
+        "predictions",
         "shadows",
     }
 )  # no owner has such a name
@@ -125,6 +127,7 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         await request.answer(body.status, *error_answer(request.scope["path"], body, headers))
 
     inside = Inside(lambda: front)
+    cog = CogDoor(rooms.catalog, Runs(inside), Files(inside))
     page, of_task = Page("platform"), ModelList(rooms.catalog)
     runs, files, workers, admin = rooms.runs, rooms.files, rooms.workers, rooms.admin
     releases, builds, models, keys = rooms.releases, rooms.builds, rooms.models, rooms.keys
@@ -164,6 +167,7 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         ("publish", "GET", "/v1/builds/{build_id}", builds.get),
         ("publish", "GET", "/v1/builds/{build_id}/logs", builds.logs),
         ("publish", "POST", "/v1/builds/{build_id}/cancel", builds.cancel),
+        *(("invoke", *route) for route in cog_routes(cog)),  # before the models, whose paths look like them
         (None, "GET", "/v1/models", of_task.list),
         (None, "GET", "/v1/models/{owner}/{endpoint}/{function}", of_task.get),
         (None, "GET", "/v1/repos", models.list),
@@ -182,7 +186,7 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         ("admin", "GET", "/metrics", admin.metrics),
         (None, "GET", "/openapi.json", admin.openapi),
         *_of_public_cozyctl(rooms.deploys),
-        *(("invoke", *route) for route in openai_routes(rooms.catalog, Runs(inside), Files(inside, signs=True))),
+        *(("invoke", *route) for route in openai_routes(rooms.catalog, Runs(inside), Files(inside))),
     ]
     of_workers: Sequence[tuple[str, str, Handler]] = [
         ("POST", "/api/v1/public/models/request", models.request_public),
@@ -204,6 +208,7 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         ("GET", "/livez", admin.livez),
         ("GET", "/.well-known/jwks.json", workers.jwks),
         ("GET", "/readyz", admin.readyz),
+        ("GET", "/health-check", cog.health),
         ("GET", "/docs", page.answer),
         ("GET", "/docs/{name}", page.answer),
     ]

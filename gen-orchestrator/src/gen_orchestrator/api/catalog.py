@@ -25,7 +25,8 @@ class PlatformCatalog:
         owner, endpoint, function = parts
         function, tag = function_and_tag(function)
         resolved = self._runs.resolve(request, owner, endpoint, function, tag)
-        return Target(name, f"/v1/{owner}/{endpoint}/{function}:{tag}", resolved.entry, owner)
+        whole = f"{owner}/{endpoint}/{function}:{tag}"
+        return Target(name, f"/v1/{whole}", resolved.entry, owner, id_path=_by_id(whole))
 
     def all(self, request: Request) -> list[Target]:
         found = []
@@ -37,5 +38,9 @@ class PlatformCatalog:
             for entry in entries:
                 if entry.name == tag.function:
                     name = f"{tag.owner}/{tag.endpoint}/{tag.function}{'' if tag.tag == PROD else ':' + tag.tag}"
-                    found.append(Target(name, f"/v1/{name}", entry, tag.owner, int(tag.moved_at)))
+                    found.append(Target(name, f"/v1/{name}", entry, tag.owner, int(tag.moved_at), _by_id(name)))
         return sorted(found, key=lambda target: target.name)
+
+
+def _by_id(name: str) -> str:
+    return f"/v1/runs/{{run_id}}?function={name}"

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from gen_worker.front_doors.catalog import Catalog, find_for
-from gen_worker.front_doors.files import Files, file_at
+from gen_worker.front_doors.files import Files, file_at, link
 from gen_worker.front_doors.openai.parameters import Parameters, read_object, refused
 from gen_worker.front_doors.openai.usage import usage_of
 from gen_worker.front_doors.runs import ProblemError, Runs
@@ -43,7 +43,7 @@ class ImagesDoor:
             if file is None:
                 raise ProblemError(problem(500, "internal", f"function {target.name!r} gave an image that it has not saved"))
             if form == "url":
-                data.append({"url": await self._files.link(request, file)})
+                data.append({"url": link(request, file)})
             else:
                 data.append({"b64_json": base64.b64encode((await self._files.read(request, file))[0]).decode()})
         usage = usage_of(done)
