@@ -1,5 +1,6 @@
 """Connections that ask too much: long heads, many headers, slow ones, very many. Who works is served all the while, with flat memory."""
 
+import contextlib
 import json
 import os
 import re
@@ -174,6 +175,52 @@ def test_idle_connections_make_room_for_who_works(project: Callable[..., Path], 
     assert few.http.get(few.http.post(napping + "/cancel").headers.get("location", napping)).json()["status"] == "canceled"
     for sock in idle:
         sock.close()
+    assert few.stop() == 0
+
+
+BEGUN = HEAD + b"Content-Length: 1000000\r\n\r\n"
+
+
+def test_bodies_that_do_not_come_keep_nobody_out(project: Callable[..., Path], tmp_path: Path) -> None:
+    """Twice as many of them as there are places, some with a first byte, some with a byte now and then, and new ones all the while."""
+    few = Runner(project(CODE), tmp_path / "outputs", env={"PYTHONPATH": _limit_descriptors(tmp_path, 200)})
+    stalled: list[socket.socket] = []
+    enough = threading.Event()
+
+    def stall(count: int) -> None:
+        for number in range(count):
+            sock = connect(few)
+            sock.setblocking(False)
+            with contextlib.suppress(OSError):  # it was closed already
+                sock.send(BEGUN + b"{" * (number % 2))
+            stalled.append(sock)
+
+    def stall_on() -> None:
+        while not enough.wait(0.05):
+            stall(10)
+            for sock in stalled[-100::7]:
+                with contextlib.suppress(OSError):
+                    sock.send(b" ")
+            for sock in stalled[:-300]:
+                sock.close()
+            del stalled[:-300]
+
+    stall(400)
+    attack = threading.Thread(target=stall_on)
+    attack.start()
+    try:
+        answered = 0
+        end_s = time.monotonic() + 60
+        while answered < 20 and time.monotonic() < end_s:
+            found = statuses(exchange(few, LAST))
+            assert found in ([200], [503])  # a body is given a quarter of a second, and all may have begun in that
+            answered += found == [200]
+        assert answered == 20
+    finally:
+        enough.set()
+        attack.join()
+        for sock in stalled:
+            sock.close()
     assert few.stop() == 0
 
 

@@ -16,6 +16,7 @@ from starlette.routing import Match, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gen_worker.errors import FieldError, WorkerError
+from gen_worker.http.crowd import MIN_BODY_BYTES_S
 from gen_worker.http.direct import DirectAnswer
 from gen_worker.http.exchange import Exchange
 from gen_worker.http.headers import whole_number
@@ -24,7 +25,6 @@ from gen_worker.http.hosts import HostPolicy
 JSON = b"application/json"
 NO_BODY = (204, 304)
 BODY_TIMEOUT_S = 15.0
-MIN_BYTES_PER_S = 65536
 
 
 class DisconnectedError(Exception):
@@ -191,7 +191,7 @@ class BodyReader:
         except StopIteration as arrived:
             message: Message = arrived.value  # most bodies are there already, and a timer costs more than reading them
             return message
-        left_s = self._began_s + BODY_TIMEOUT_S + self._size_bytes / MIN_BYTES_PER_S - time.monotonic()
+        left_s = self._began_s + BODY_TIMEOUT_S + self._size_bytes / MIN_BODY_BYTES_S - time.monotonic()
         async with asyncio.timeout(left_s):
             return await _Resumed(receiving, waits_for)
 

@@ -21,7 +21,7 @@ import httptools
 import msgspec
 from starlette.types import ASGIApp
 
-from gen_worker.http.crowd import ConnectionLimits, Crowd
+from gen_worker.http.crowd import MIN_BODY_BYTES_S, STALLED_S, ConnectionLimits, Crowd
 from gen_worker.http.exchange import STATUS_LINES, Exchange, Upgraded
 from gen_worker.http.problems import PROBLEM_JSON, problem
 
@@ -129,7 +129,9 @@ class Connection(asyncio.Protocol):
                 if self._head_bytes > self._limits.head_bytes:
                     self._refusal = (431, "head_too_large", f"the request's head has more than {self._limits.head_bytes} bytes")
                     raise _RefusedError
-            elif ended == self._ended:  # else the piece holds the end of one body and the beginning of another
+                return
+            self._crowd.receiving(self)
+            if ended == self._ended:  # else the piece holds the end of one body and the beginning of another
                 self._framing_bytes += size_bytes - (self._body_bytes - body_bytes)
                 if self._framing_bytes > 2 * self._limits.head_bytes + CHUNK_FRAME_BYTES * self._body_bytes:
                     self._refusal = (400, "invalid_request", "the body's chunks have more framing than content")
@@ -237,6 +239,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         exchange, self._reading = self._reading, None
+        self._crowd.received(self)
         self._head_bytes = self._framing_bytes = self._body_bytes = 0
         self._ended += 1
         self._began = False
@@ -293,6 +296,17 @@ class Connection(asyncio.Protocol):
     def close_idle(self) -> None:
         self._close()
 
+    def close_stalled(self, began_s: float, now_s: float) -> bool:
+        exchange = self._reading
+        if exchange is None or self._closing or (exchange.started and not exchange.complete):
+            return False
+        if self._exchange not in (None, exchange) or exchange.body:  # an earlier request is answered, or nobody takes what came
+            return False
+        if now_s - began_s - self._body_bytes / MIN_BODY_BYTES_S < STALLED_S:
+            return False
+        self._refuse(408, "request_timeout", "the request's body came too slowly, and others wait for its connection's place")
+        return True
+
     def check_time(self, now_s: float, limits: ConnectionLimits) -> None:
         waited_s = now_s - self.since_s
         if self._closing:
@@ -330,7 +344,7 @@ class Connection(asyncio.Protocol):
     def _went_idle(self) -> None:
         if self._exchange is None:
             self.since_s = time.monotonic()
-            self._crowd.idle(self)
+            self._crowd.idle(self, self.since_s)
 
     def _begin(self, exchange: "Exchange") -> None:
         self._exchange = exchange
@@ -367,4 +381,5 @@ class Connection(asyncio.Protocol):
         if not self._closing:
             self._closing, self.since_s = True, time.monotonic()
             self._crowd.busy(self)  # it has its place until it is gone
+            self._crowd.received(self)
             self.transport.close()

@@ -171,6 +171,9 @@ class WebSocket(Upgraded):
     def close_idle(self) -> None:
         """It is never idle."""
 
+    def close_stalled(self, began_s: float, now_s: float) -> bool:
+        return False
+
     def check_time(self, now_s: float, limits: ConnectionLimits) -> None:
         transport = self._transport
         if transport is None:
