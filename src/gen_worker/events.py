@@ -213,6 +213,7 @@ class RunModel(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     disk_fstype: str | None = None
     disk_backend: str | None = None
     localized: bool | None = None
+    bytes_loaded: int | None = None
 
 
 class RunMetrics(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):

@@ -122,6 +122,20 @@ def test_models_spread_and_runs_follow_them() -> None:
     asyncio.run(main())
 
 
+def test_what_came_to_a_device_counts_for_the_run_that_brought_it() -> None:
+    async def main() -> None:
+        machine = Machine(1)
+        both = await asyncio.gather(machine.run("0"), machine.run("0"))
+        assert sorted(run[1].loaded_bytes for run in both) == [0, 40 * MB], "once, however many waited for it"
+        again = await machine.run("0")
+        assert (again[2], again[1].loaded_bytes) == ("hot_vram", 0)
+        for run in (*both, again):
+            machine.end(run)
+        machine.manager.close()
+
+    asyncio.run(main())
+
+
 def test_a_model_that_many_want_is_on_both_and_each_run_keeps_its_own() -> None:
     async def main() -> None:
         machine = Machine(2)

@@ -100,6 +100,7 @@ def test_what_each_model_was_read_from(tmp_path: Path) -> None:
     cold = ModelUse("hf:a/b", "cold_remote", 1.5, 2.25, "v1", 1000, path=tmp_path, localized=True)
     warm = ModelUse("hf:a/b", "warm_disk", 0.5, 2.25, "", 1000, path=tmp_path)
     hot = ModelUse("hf:a/b", "hot_vram", 0.0, path=tmp_path)
+    assert [model.bytes_loaded for model in summary(Plain(), msgspec.structs.replace(warm, loaded_bytes=7), hot).models] == [7, None]
     backend = (mount.fstype, mount.backend) if mount else (None, None)
     assert summary(Plain(), cold).models == (RunModel("hf:a/b", "cold_remote", "v1", 1000, 2250, *backend, True),)
     assert summary(Plain(), warm).models == (RunModel("hf:a/b", "warm_disk", None, None, None, *backend, None),)

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from gen_orchestrator.api.front import Front
+from gen_orchestrator.domain.receipts import Prices
 from gen_orchestrator.fleet.base import Fleet
 from gen_orchestrator.fleet.keeper import Keeper
 from gen_orchestrator.hub.registry import Registry
@@ -54,6 +55,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     allow_private_webhooks: bool = False
     gpus: tuple[str, ...] = ()
     retention: RetentionSettings = RetentionSettings()
+    prices: Prices | None = None
 
 
 class Node:
@@ -173,6 +175,7 @@ class Node:
             allow_private_webhooks=settings.allow_private_webhooks,
             gpus=settings.gpus,
             retention=settings.retention,
+            prices=settings.prices,
         )
         registry = await asyncio.to_thread(Registry, self._store)
         term = Term(

@@ -16,6 +16,7 @@ from gen_orchestrator.fleet.by_kind import ByKind
 from gen_orchestrator.fleet.containers import Containers
 from gen_orchestrator.fleet.devices import find_gpus
 from gen_orchestrator.fleet.processes import Processes
+from gen_orchestrator.hub.prices import read_prices
 from gen_orchestrator.hub.retention import RetentionSettings
 from gen_orchestrator.node import Node, NodeSettings
 from gen_orchestrator.scheduling.trace import Trace
@@ -95,6 +96,7 @@ class Platform:
         """Serve until a signal; the exit status. A second signal ends it at once."""
         settings = self.settings
         settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        prices = read_prices(settings.data)
         stop = self._signals()
         store = await self._open_store(stop)
         if store is None:
@@ -124,6 +126,7 @@ class Platform:
                 allow_private_webhooks=settings.allow_private_webhooks,
                 gpus=await asyncio.to_thread(find_gpus, os.environ.get("CUDA_VISIBLE_DEVICES")),
                 retention=settings.retention,
+                prices=prices,
             ),
             store,
             self._fleet(settings.public_url or url),

@@ -36,12 +36,14 @@ from gen_orchestrator.api.runs import RunRoutes
 from gen_orchestrator.api.secrets import SecretRoutes
 from gen_orchestrator.api.shadows import ShadowRoutes
 from gen_orchestrator.api.streams import RunStreams
+from gen_orchestrator.api.usage import UsageRoutes
 from gen_orchestrator.api.workers import WorkerRoutes
 from gen_orchestrator.auth.folder_keys import folder_key
 from gen_orchestrator.auth.keys import Keys
 from gen_orchestrator.auth.vault import Vault
 from gen_orchestrator.auth.worker_tokens import WorkerTokens
 from gen_orchestrator.domain.access import ALL_OWNERS, EVERYBODY, SCOPES, Caller
+from gen_orchestrator.domain.receipts import Prices
 from gen_orchestrator.domain.runs import Run, RunState
 from gen_orchestrator.domain.settings import FunctionSettings
 from gen_orchestrator.fleet.base import Fleet
@@ -66,6 +68,7 @@ from gen_orchestrator.scheduling import leader as leadership
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
 from gen_orchestrator.scheduling.fitness import Fitness
 from gen_orchestrator.scheduling.gateway import Gateway
+from gen_orchestrator.scheduling.metering import Meter
 from gen_orchestrator.scheduling.metrics import Metrics
 from gen_orchestrator.scheduling.open_run import OpenRun
 from gen_orchestrator.scheduling.pool import Pool
@@ -110,6 +113,7 @@ class TermSettings(msgspec.Struct, frozen=True, kw_only=True):
     allow_private_webhooks: bool
     gpus: tuple[str, ...]
     retention: RetentionSettings
+    prices: Prices | None
 
 
 class Term:
@@ -163,6 +167,7 @@ class Term:
             on_starved=starved.set,
             on_delivery=lambda: self._webhooks.look(),
             trace=trace,
+            meter=Meter(clock, settings.prices),
         )
         urls = SignedUrls(secret, settings.http_url, clock.unix_s)
         objects = RunObjects(signed_url(urls))
@@ -213,7 +218,7 @@ class Term:
         )
         uploads = Uploads(settings.data / "uploads", blobs, limits, clock.unix_s)
         waits = Waits(self.pool, clock, lambda release_id: self.keeper.failures.get(release_id, ""))
-        spending = Spending(keys.budgets_of, store, self.dispatcher, clock)
+        spending = self._spending = Spending(keys.budgets_of, store, self.dispatcher, clock)
         runs = RunRoutes(
             self.registry, self.dispatcher, store, RunStreams(store, files, objects), receivers, waits, files, objects, spending
         )
@@ -241,6 +246,7 @@ class Term:
             RedeliveryRoutes(runs, self._webhooks.redeliver),
             ShadowRoutes(self._shadows, self.registry, self._prepare, self._resume, clock.unix_s),
             PlatformCatalog(self.registry, runs),
+            UsageRoutes(store, keys, settings.prices.currency if settings.prices is not None else "", clock.unix_s),
         )
         guard = Guard(keys, is_asking=settings.asks_for_keys)
         self.app: ASGIApp = build_app(rooms, guard, lambda request: _worker_of(file_tokens, request), settings.hosts, log)
@@ -368,6 +374,7 @@ class Term:
         self._shadows.ended(open_run)
         self._metrics.ended(run, open_run.first_output_at)
         self._canaries.ended(run)
+        self._spending.ended(run)
         self._trace(run)
 
     def _winner(self, owner: str, run_id: str) -> int:

@@ -5,14 +5,18 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import apsw
+import msgspec
 import pytest
 from test_gate_store import A_CANDIDATE, A_GOLDEN, A_RESULT, A_SHADOW
 from test_store import SUCCESS, a_run, lead
 
 from gen_orchestrator.domain.access import AuditRow, Key
 from gen_orchestrator.domain.budgets import Budgets
+from gen_orchestrator.domain.receipts import UNPRICED
+from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.domain.secrets import StoredSecret
 from gen_orchestrator.domain.webhooks import Delivery, Try
 from gen_orchestrator.store import archive, tables
@@ -21,6 +25,7 @@ from gen_orchestrator.store.base import Release, RunFilter, StoreError, Tag
 from gen_orchestrator.store.migrations import STEPS
 from gen_orchestrator.store.ops import DONE, Accept, AppendEvents, Finish, Lease, RequestCancel
 from gen_orchestrator.store.postgres import PostgresStore
+from gen_orchestrator.store.sql import RUN_COLUMNS
 from gen_orchestrator.store.sqlite import FILE_NAME, SqliteStore
 
 DatabaseStore = SqliteStore | PostgresStore
@@ -52,6 +57,8 @@ def fill(store: DatabaseStore) -> None:
     store.apply(leader.epoch, [Lease("r1", 1, "w", 1.25), AppendEvents("r1", 1, 1, 2, b'["\xc3\xa4"]', "inst", 7)])
     store.apply(leader.epoch, [Lease("r2", 1, "w", 1.0), Finish("r2", 1, SUCCESS, DELIVERY), RequestCancel("r3")])
     store.trim(1e12, 10)
+    store.apply(leader.epoch, [Accept(a_run("gone")), Finish("gone", 0, SUCCESS)])
+    assert store.forget(["gone"]) == 1
     store.add_key(
         Key(key_id="k", owner="ann", name="ci", scopes=("admin",), secret_sha256="ab", created_at=1.0, budgets=Budgets(rate="1/s"))
     )
@@ -63,7 +70,7 @@ def fill(store: DatabaseStore) -> None:
     store.add_secret(StoredSecret(owner="ann", endpoint="e", name="KEY", version=1, sealed=b"\xff\0", set_at=1.0, set_by="local"))
 
 
-def shown(store: DatabaseStore) -> object:
+def shown(store: DatabaseStore) -> tuple[Any, ...]:
     return (
         store.list_runs(RunFilter(limit=100)), store.open_runs(), store.releases(), store.tags(), store.tag_history("ann", "e", "f", "prod"),
         store.events_of("r1"), store.deliveries_of("r2"), store.list_keys(), store.audit("", 9), store.secrets(),
@@ -77,6 +84,7 @@ def test_there_and_back(sqlite_store: SqliteStore, postgres_store: PostgresStore
     rows = archive.import_into(postgres_store, io.BytesIO(first))
     assert rows == len(first.splitlines()) - 2
     assert shown(postgres_store) == shown(sqlite_store)
+    assert [row.runs for row in postgres_store.usage(0, 10)] == [2]
     back = SqliteStore(tmp_path / "back")
     second = b"".join(archive.export(postgres_store))
     archive.import_into(back, io.BytesIO(second))
@@ -126,16 +134,25 @@ def test_every_column_is_exported(sqlite_store: SqliteStore, tmp_path: Path) -> 
 def test_a_file_of_the_first_schema_is_taken(sqlite_store: SqliteStore, tmp_path: Path) -> None:
     fill(sqlite_store)
     head, *lines = archive.export(sqlite_store)
-    head = head.replace(b'"schema":%d' % len(STEPS), b'"schema":1').replace(b',"warnings","traceparent","suspicion","trimmed"', b"")
+    later = [*RUN_COLUMNS[RUN_COLUMNS.index("warnings") :], "trimmed"]
+    head = head.replace(b'"schema":%d' % len(STEPS), b'"schema":1').replace(
+        f",{json.dumps(later, separators=(',', ':'))[1:-1]}".encode(), b""
+    )
     older = [head]
     for line in lines:
         row = json.loads(line)
-        older.append(json.dumps(["runs", row[1][:-4]]).encode() + b"\n" if line.startswith(b'["runs"') else line)
+        older.append(json.dumps(["runs", row[1][: -len(later)]]).encode() + b"\n" if line.startswith(b'["runs"') else line)
     new = SqliteStore(tmp_path / "new")
     archive.import_into(new, older)
-    assert shown(new) == shown(sqlite_store)
+    runs, open_runs, *others = shown(sqlite_store)
+    assert shown(new) == (*([_as_of_before(run) for run in each] for each in (runs, open_runs)), *others)
     assert new.trim(1e12, 10) == 1
     new.close()
+
+
+def _as_of_before(run: Run) -> Run:
+    """What that version knew of it: not what it used, nor what that cost."""
+    return msgspec.structs.replace(run, leased_at=0.0, cost_nanos=UNPRICED)
 
 
 def test_a_stored_database_of_the_first_schema_is_upgraded(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gen_orchestrator.domain.access import AuditRow, Key
 from gen_orchestrator.domain.budgets import Budgets
+from gen_orchestrator.domain.receipts import Usage
 from gen_orchestrator.domain.runs import CANCELED_ERROR, Ending, Run, RunError, RunState
 from gen_orchestrator.domain.webhooks import Delivery, Try
 from gen_orchestrator.store.base import DeposedError, Leader, OldRun, Release, RunFilter, Store, Tag
@@ -310,11 +311,18 @@ ENDINGS = st.sampled_from(
         Ending(state=RunState.EXPIRED, at=5.0, error=RunError(error_type="fatal", code="expired", message="late")),
     ]
 )
+USED = st.builds(Usage, st.integers(0, 9), st.integers(0, 9), loaded_bytes=st.integers(0, 1 << 50), cost_nanos=st.integers(-1, 1 << 50))
 OPS = st.one_of(
     st.builds(lambda run_id, key: Accept(a_run(run_id, idempotency_key=key)), IDS, st.sampled_from(["", "k"])),
     st.builds(Lease, IDS, ATTEMPTS, st.sampled_from(["w1", "w2"]), st.floats(1, 9), st.just(b"{}")),
-    st.builds(Requeue, IDS, ATTEMPTS, st.floats(0, 9), st.booleans(), st.booleans()),
-    st.builds(Finish, IDS, ATTEMPTS, ENDINGS),
+    st.builds(Requeue, IDS, ATTEMPTS, st.floats(0, 9), st.booleans(), st.booleans(), st.integers(0, 2), USED),
+    st.builds(
+        lambda run_id, attempt, ending, used: Finish(run_id, attempt, msgspec.structs.replace(ending, used=used)),
+        IDS,
+        ATTEMPTS,
+        ENDINGS,
+        USED,
+    ),
     st.builds(RequestCancel, IDS),
 )
 
@@ -341,15 +349,6 @@ def test_keys_and_the_audit(store: Store, make_store: Callable[[], Store]) -> No
     ]
     assert again.audit("ann", 10) == [rows[2], rows[0]]
     assert again.audit("", 2) == [rows[2], rows[1]]
-
-
-def test_when_runs_of_an_invoker_were_accepted(store: Store) -> None:
-    runs = [a_run(f"r{n}", invoker_id="key:a" if n != 2 else "key:b", created_at=float(n)) for n in range(5)]
-    store.apply(lead(store).epoch, [*map(Accept, runs), Lease("r4", 1, "w", 5.0), Finish("r4", 1, SUCCESS)])
-    assert store.accepted_since("key:a", 0.0, 10) == {"r4": 4.0, "r3": 3.0, "r1": 1.0}
-    assert store.accepted_since("key:a", 0.0, 2) == {"r4": 4.0, "r3": 3.0}
-    assert store.accepted_since("key:a", 3.0, 10) == {"r4": 4.0}
-    assert store.accepted_since("", 0.0, 10) == {}
 
 
 @given(batches=st.lists(st.lists(OPS, max_size=5), max_size=8))

@@ -16,7 +16,7 @@ SIGNED = {("GET", "/v1/blobs/{digest}")}
 # What lists or makes things of one's own: another owner gets an answer, without anything of the first.
 OWN = {
     ("GET", "/v1/runs"), ("GET", "/v1/goldens"), ("GET", "/v1/shadows"), ("GET", "/v1/status"), ("GET", "/v1/workers"), ("GET", "/v1/releases"), ("GET", "/v1/tags"), ("GET", "/v1/builds"),
-    ("GET", "/v1/models"), ("GET", "/v1/repos"), ("GET", "/v1/me"), ("GET", "/v1/keys"), ("POST", "/v1/keys"), ("GET", "/v1/audit"), ("GET", "/openapi.json"),
+    ("GET", "/v1/models"), ("GET", "/v1/repos"), ("GET", "/v1/me"), ("GET", "/v1/keys"), ("POST", "/v1/keys"), ("GET", "/v1/audit"), ("GET", "/v1/usage"), ("GET", "/openapi.json"),
     ("POST", "/v1/endpoints/publish"), ("PUT", "/v1/blobs/{digest}"), ("GET", "/v1/files"),
 }  # fmt: skip
 OPERATORS = {("GET", "/metrics")}

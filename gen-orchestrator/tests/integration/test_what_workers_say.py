@@ -154,6 +154,27 @@ async def test_figures_follow_what_workers_say(tokens: WorkerTokens) -> None:
 
 
 @in_a_loop
+async def test_receipts_are_what_can_be_whatever_workers_say(tokens: WorkerTokens) -> None:
+    async with joined(tokens, gpu_count=1) as peer:
+        for said in (
+            b'{"gpu_load_ms":-5,"inference_ms":-7,"models":[{"bytes_downloaded":-1,"bytes_loaded":-1,"download_ms":-1}]}',
+            b'{"gpu_load_ms":9000000000000000000,"inference_ms":9000000000000000000,"models":[{"bytes_loaded":9000000000000000000}]}',
+            b'{"inference_ms":9e300}',
+            b'{"inference_ms":"long","models":"many"}',
+        ):
+            shown = await peer.answered(Event(event_type="task.started"), Event(event_type="metrics.run", payload=said), result(b"\x80"))
+            receipt = shown["receipt"]
+            assert 0 <= receipt["gpu_seconds"] <= shown["timings"]["total_ms"] / 1000 + 0.01, (said, receipt)
+            assert 0 <= receipt["cold_seconds"] <= shown["timings"]["total_ms"] / 1000 + 0.01, (said, receipt)
+            assert (receipt["cpu_seconds"], receipt["downloaded_bytes"], receipt["cost"]) == (0, 0, None)
+            assert 0 <= receipt["loaded_bytes"] <= 1 << 50
+        moved = b'{"models":[{"bytes_downloaded":7,"bytes_loaded":5},{"bytes_loaded":6}]}'
+        shown = await peer.answered(Event(event_type="metrics.run", payload=moved), result(b"\x80"))
+        assert (shown["receipt"]["downloaded_bytes"], shown["receipt"]["loaded_bytes"]) == (7, 11)
+        assert (await peer.answered(RunResult(error_type="fatal")))["receipt"]["gpu_seconds"] == 0, "it did not say that it began"
+
+
+@in_a_loop
 async def test_failures_are_shown_whatever_their_words(tokens: WorkerTokens) -> None:
     async with joined(tokens) as peer:
         for fields in (

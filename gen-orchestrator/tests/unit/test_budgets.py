@@ -65,8 +65,8 @@ def test_budgets_are_told_to_people() -> None:
 @given(
     runs=st.integers(1, 5),
     window_s=st.sampled_from([1.0, 60.0, 3600.0]),
-    gaps=st.lists(st.floats(0, 40, allow_nan=False), max_size=60),
-    known=st.lists(st.floats(-100, 0, allow_nan=False), max_size=10),
+    gaps=st.lists(st.integers(0, 2560).map(lambda n: n / 64), max_size=60),  # sixty-fourths are exact in binary
+    known=st.lists(st.integers(-6400, 0).map(lambda n: n / 64), max_size=10),
 )
 def test_no_window_ever_holds_one_more(runs: int, window_s: float, gaps: list[float], known: list[float]) -> None:
     """Whoever adds only where there is room has at most so many in any window; and room comes when it was said to, not before."""
@@ -77,13 +77,13 @@ def test_no_window_ever_holds_one_more(runs: int, window_s: float, gaps: list[fl
         inside = [at for at in accepted if at > now_s - window_s]
         assert window.used(now_s) == len(inside)
         free_in_s = window.free_in_s(now_s)
-        assert (free_in_s == 0.0) == (len(inside) < runs) or free_in_s < 1e-9
+        assert (free_in_s == 0.0) == (len(inside) < runs)
         if len(inside) < runs:
             window.add(now_s)
             accepted.append(now_s)
         else:
             assert 0 <= free_in_s <= window_s
-            assert len([at for at in accepted if at > now_s + free_in_s + 1e-6 - window_s]) < runs
+            assert len([at for at in accepted if at > now_s + free_in_s - window_s]) < runs
 
 
 def test_what_was_no_run_is_taken_back() -> None:
@@ -105,16 +105,13 @@ def test_what_was_no_run_is_taken_back() -> None:
         ("month", 86400.0, (0.0, 31 * 86400.0)),
         ("month", 1709164800.0, (1706745600.0, 1709251200.0)),  # 29 February 2024
         ("month", 1735689599.0, (1733011200.0, 1735689600.0)),  # the last second of 2024
-        ("d", -5.0, (0.0, 86400.0)),
+        ("d", -5.0, (float("-inf"), 0.0)),
+        ("month", 1e18, (32503680000.0, float("inf"))),
+        ("d", 32503679999.9, (32503593600.0, 32503680000.0)),
     ],
 )
 def test_days_and_months_are_those_of_the_calendar(unit: str, unix_s: float, expected: tuple[float, float]) -> None:
     assert calendar_window(unit, unix_s) == expected
-
-
-def test_clocks_far_from_any_calendar_have_a_window() -> None:
-    begin, end = calendar_window("month", 1e18)
-    assert begin < end
 
 
 ALL = Budgets(rate="2/m", concurrency=3, gpu_seconds="10/d")

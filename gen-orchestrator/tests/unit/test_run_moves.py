@@ -22,7 +22,7 @@ ERROR = RunError(error_type="fatal", code="fatal", message="no")
 QUEUED = Run(
     id="r", owner="o", endpoint="e", function="f", tag="prod", release_id="x", payload=b"p", created_at=1.0, attempt=3, executions=1
 )
-LEASED = msgspec.structs.replace(QUEUED, state=RunState.LEASED, attempt=4, worker_id="w", started_at=5.0, routing=b"{}")
+LEASED = msgspec.structs.replace(QUEUED, state=RunState.LEASED, attempt=4, worker_id="w", started_at=5.0, leased_at=5.0, routing=b"{}")
 
 
 def change(run: Run, **fields: Any) -> Run:

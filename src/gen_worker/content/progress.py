@@ -25,6 +25,7 @@ class Progress:
         self._rate = 0.0
         self._rated_s = self._told_s = clock()
         self._rated_done = 0
+        self.loaded_bytes = 0  # what the load that is over has brought
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Hear of it from now on; what is returned ends that."""

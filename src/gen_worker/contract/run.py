@@ -37,6 +37,21 @@ class RunTimings(msgspec.Struct, frozen=True, omit_defaults=True):
     total_ms: int | None = None
 
 
+class RunReceipt(msgspec.Struct, frozen=True):
+    """What a finished run has used, over all attempts: seconds on a GPU, on a worker without one, and of waiting for a worker to start
+    and for models; the share of those in all its time; bytes of models; the cost in the platform's currency, None where it has no
+    price."""
+
+    gpu_seconds: float
+    cpu_seconds: float
+    cold_seconds: float
+    cold_share: float
+    downloaded_bytes: int
+    loaded_bytes: int
+    attempts: int
+    cost: float | None
+
+
 class RunObject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One run. `status` is terminal in `TERMINAL`, and never changes after that. Times are RFC 3339 in UTC.
 
@@ -64,6 +79,7 @@ class RunObject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     models: Any = None
     timings: RunTimings | None = None
     usage: Usage | None = None
+    receipt: RunReceipt | None = None
     routing: Any = None
     parent_id: str | None = None
     invoker_id: str | None = None

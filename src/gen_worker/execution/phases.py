@@ -80,6 +80,7 @@ def _run_model(use: ModelUse) -> RunModel:
         mount.fstype if mount else None,
         mount.backend if mount else None,
         use.localized or None,
+        use.loaded_bytes or None,
     )
 
 

@@ -110,6 +110,7 @@ class Residency:
                 raise
             raise self._translated(exc, cache_id) from exc
         self._cache.hold_parts(self._ledger, cache_id, loaded, tuple(by_id), sum(map(self._ledger.size_of, by_id)) / GB)
+        progress.loaded_bytes = sum(map(self._ledger.size_of, new))
         progress.begin("ready")
         return loaded
 

@@ -57,7 +57,7 @@ DEFAULT_LOADERS: tuple[Loader, ...] = (
 
 
 class ModelUse(msgspec.Struct, frozen=True):
-    """How a run came by one of its models. Seconds of this run's own waiting; bytes only if this run's fetch brought them."""
+    """How a run came by one of its models. Seconds of this run's own waiting; bytes only if this run's fetch, or load, brought them."""
 
     model_id: str
     cache_state: CacheState
@@ -67,6 +67,7 @@ class ModelUse(msgspec.Struct, frozen=True):
     fetched_bytes: int = 0
     path: Path | None = None  # where its files are; never leaves this machine
     localized: bool = False
+    loaded_bytes: int = 0
 
 
 class Seat:
@@ -220,7 +221,9 @@ class LoadedModels:
         lease, state, load_s = await self._load(seat, request, local, step, emit)
         fetched_bytes = local.fetched_bytes if fetched else 0
         state = "cold_remote" if fetched else state
-        use = ModelUse(local.model_id, state, load_s, fetch_s, local.version, fetched_bytes, local.path, local.localized)
+        use = ModelUse(
+            local.model_id, state, load_s, fetch_s, local.version, fetched_bytes, local.path, local.localized, lease.loaded_bytes
+        )
         return lease, use
 
     async def load(self, key: str, spec: ModelSpec, function: FunctionSpec, injection: Injection) -> None:

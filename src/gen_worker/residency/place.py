@@ -30,6 +30,7 @@ class Lease:
     """A loaded model, pinned until `release`."""
 
     def __init__(self, loaded: Loaded, release: Callable[[], None]) -> None:
+        self.loaded_bytes = 0  # that came to the device for this lease
         self.view = loaded.view
         self.view_blocks = loaded.view_blocks
         self.release = release
@@ -93,12 +94,13 @@ class Place:
     async def lease(self, name: str, request: LoadRequest, loaders: Sequence[Loader], listener: Listener | None) -> Lease:
         """A lease on the model, loaded by whoever came first. Errors as of `Residency.load`."""
         cache_id = self.cache_id(name)
-        loading = self._loading.get(cache_id)
+        loading, is_first = self._loading.get(cache_id), False
         if loading is None or loading.cancel.is_set():
             hot = self.hot(name)
             if hot is not None:
                 return hot
-            loading = self._loading[cache_id] = _Loading(model_of(cache_id))
+            loading, is_first = _Loading(model_of(cache_id)), True
+            self._loading[cache_id] = loading
             loading.task = asyncio.ensure_future(self._load(cache_id, request, loaders, loading))
             loading.task.add_done_callback(_seen)
         assert loading.task is not None
@@ -106,7 +108,9 @@ class Place:
         loading.waiters += 1
         try:
             # Shielded: one waiter that gives up must not end the load for the others.
-            return self._lease(cache_id, await asyncio.shield(loading.task))
+            lease = self._lease(cache_id, await asyncio.shield(loading.task))
+            lease.loaded_bytes = loading.progress.loaded_bytes if is_first else 0  # once, however many wait for it
+            return lease
         finally:
             stop_listening()
             loading.leave()

@@ -25,6 +25,7 @@ from gen_orchestrator.api.run_list import RunList
 from gen_orchestrator.api.runs import RunRoutes
 from gen_orchestrator.api.secrets import SecretRoutes
 from gen_orchestrator.api.shadows import ShadowRoutes
+from gen_orchestrator.api.usage import UsageRoutes
 from gen_orchestrator.api.workers import WorkerRoutes
 from gen_orchestrator.domain.access import Caller, Scope
 from gen_orchestrator.store.base import DamagedRowError, StoreError, StoreFullError
@@ -62,6 +63,7 @@ RESERVED = frozenset(
         "goldens",
         "predictions",
         "shadows",
+        "usage",
     }
 )  # no owner has such a name
 
@@ -86,6 +88,7 @@ class Rooms(msgspec.Struct, frozen=True):
     redeliveries: RedeliveryRoutes
     shadows: ShadowRoutes
     catalog: PlatformCatalog
+    usage: UsageRoutes
 
 
 def trouble_of(exc: Exception, path: str) -> tuple[Problem, dict[str, str]]:
@@ -183,6 +186,7 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         ("admin", "PATCH", "/v1/keys/{key_id}", keys.change),
         ("admin", "DELETE", "/v1/keys/{key_id}", keys.revoke),
         ("admin", "GET", "/v1/audit", keys.audit),
+        ("admin", "GET", "/v1/usage", rooms.usage.usage),
         ("admin", "GET", "/metrics", admin.metrics),
         (None, "GET", "/openapi.json", admin.openapi),
         *_of_public_cozyctl(rooms.deploys),

@@ -11,8 +11,9 @@ _RUNS: Schema = {"type": "integer", "minimum": 1, "maximum": MAX_RUNS}
 _BUDGETS = {
     "rate": {**TEXT, "description": "Runs a second, minute or hour, such as 60/m"},
     "concurrency": {**_RUNS, "description": "Runs that are open at once"},
+    "gpu_seconds": {**TEXT, "description": "GPU seconds of a day or month, in UTC, such as 3600/d"},
 }
-_USED = {"rate": _SECONDS, "concurrency": _SECONDS}
+_USED = dict.fromkeys(_BUDGETS, _SECONDS)
 _SHOWN = {"budgets": object_of("", **_BUDGETS), "used": object_of("", **_USED)}
 _WANTED: dict[str, Schema] = {name: {"anyOf": [schema, {"type": "null"}]} for name, schema in _BUDGETS.items()}
 _KEY = object_of(

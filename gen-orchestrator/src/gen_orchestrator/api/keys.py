@@ -28,6 +28,7 @@ class NewKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     life_s: float = 0.0
     rate: str | None = None
     concurrency: int | None = None
+    gpu_seconds: str | None = None
 
 
 class ChangedKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,6 +36,7 @@ class ChangedKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     rate: str | msgspec.UnsetType | None = msgspec.UNSET
     concurrency: int | msgspec.UnsetType | None = msgspec.UNSET
+    gpu_seconds: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class KeyRoutes:
@@ -70,7 +72,7 @@ class KeyRoutes:
             if not caller.sees(owner):
                 raise RequestError(403, "forbidden", f"this key is of owner {caller.owner!r}, and makes keys of no other")
             self._refuse_the_bound(caller)
-            limits = budgets.checked(wanted.rate, wanted.concurrency, None)
+            limits = budgets.checked(wanted.rate, wanted.concurrency, wanted.gpu_seconds)
             key, text = await asyncio.to_thread(self._keys.create, caller, owner, wanted.name, wanted.scopes, wanted.life_s, limits)
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as exc:
             raise RequestError(400, "validation", str(exc)) from None
@@ -85,7 +87,7 @@ class KeyRoutes:
             limits = budgets.checked(
                 now.rate if wanted.rate is msgspec.UNSET else wanted.rate,
                 (now.concurrency or None) if wanted.concurrency is msgspec.UNSET else wanted.concurrency,
-                now.gpu_seconds,
+                now.gpu_seconds if wanted.gpu_seconds is msgspec.UNSET else wanted.gpu_seconds,
             )
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as exc:
             raise RequestError(400, "validation", str(exc)) from None

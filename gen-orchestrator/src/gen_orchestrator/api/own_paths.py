@@ -10,6 +10,7 @@ from gen_orchestrator.api.operations import path as _path
 from gen_orchestrator.api.operations import statuses as _statuses
 from gen_orchestrator.api.secret_paths import secret_paths
 from gen_orchestrator.api.shadow_paths import shadow_paths
+from gen_orchestrator.api.usage_paths import usage_paths
 from gen_worker.front_doors.openapi import door_paths
 from gen_worker.http.components import REF, Schema
 from gen_worker.http.openapi import json_response
@@ -283,6 +284,7 @@ def own_paths() -> dict[str, Schema]:
         **key_paths(),
         **door_paths("/v1/models/{owner}/{endpoint}/{function}"),
         "/v1/repos": {"get": _operation("list_models", "By name", {"200": json_response("Models", _list(_MODEL))}, query=("owner",))},
+        **usage_paths(),
         "/v1/models/{owner}/{repo}": {
             "get": _operation("get_model", "A model", {"200": json_response("It, with its versions", _WHOLE_MODEL)}, *model),
             "delete": _operation("delete_model", "Forget a model", {"200": json_response("What that gave back", _FREED)}, *model),

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from gen_orchestrator.domain.receipts import NANO
 from gen_orchestrator.domain.runs import Run, RunError, RunState
 from gen_orchestrator.hub.signed_urls import SignedUrls
 from gen_orchestrator.scheduling.heard import RunMetrics, metrics_in, output_in
@@ -14,7 +15,7 @@ from gen_orchestrator.scheduling.open_run import OpenRun
 from gen_orchestrator.scheduling.waits import Wait
 from gen_worker.clock import utc_text
 from gen_worker.contract.problem import Problem
-from gen_worker.contract.run import RunObject, RunTimings, Usage
+from gen_worker.contract.run import RunObject, RunReceipt, RunTimings, Usage
 from gen_worker.http.problems import status_of
 
 _ASSET_FIELDS = frozenset({"ref", "owner", "local_path", "mime_type", "size_bytes", "sha256"})
@@ -80,6 +81,7 @@ def _run_object(run: Run, open_run: OpenRun | None, url_of: FileUrl, *, with_inp
         models=msgspec.Raw(models) if models not in (b"null", b"[]") else None,
         timings=_timings(run, metrics),
         usage=_usage(metrics),
+        receipt=receipt_of(run) if run.is_final else None,
         routing=wait if wait is not None else msgspec.Raw(run.routing) if run.routing else None,
         parent_id=run.parent_id or None,
         invoker_id=run.invoker_id or None,
@@ -132,6 +134,21 @@ def _usage(metrics: RunMetrics) -> Usage | None:
     if metrics.input_tokens is None and metrics.output_tokens is None:
         return None
     return Usage(max(0, metrics.input_tokens or 0), max(0, metrics.output_tokens or 0))
+
+
+def receipt_of(run: Run) -> RunReceipt:
+    """What a run that is over has used."""
+    total_ms = (run.finished_at - run.created_at) * 1000
+    return RunReceipt(
+        gpu_seconds=run.gpu_ms / 1000,
+        cpu_seconds=run.cpu_ms / 1000,
+        cold_seconds=run.cold_ms / 1000,
+        cold_share=round(min(1.0, run.cold_ms / total_ms), 4) if total_ms > 0 else 0.0,
+        downloaded_bytes=run.downloaded_bytes,
+        loaded_bytes=run.loaded_bytes,
+        attempts=run.executions,
+        cost=run.cost_nanos / NANO if run.cost_nanos >= 0 else None,
+    )
 
 
 def files_of(run: Run) -> list[dict[str, Any]]:

@@ -15,6 +15,8 @@ from gen_worker.durations import parse_duration
 rate_option = click.option("--rate", metavar="RUNS/UNIT", help="At most so many runs a second, minute or hour: 10/s, 60/m, 1000/h.")
 concurrency_option = click.option("--concurrency", metavar="RUNS", help="At most so many open runs at once.")
 
+gpu_option = click.option("--gpu-seconds", metavar="SECONDS/UNIT", help="At most so many GPU seconds a day or month: 3600/d, 50000/month.")
+
 
 @click.group("keys")
 def command() -> None:
@@ -28,6 +30,7 @@ def command() -> None:
 @click.option("--life", default="", metavar="TIME", help="For how long it holds, such as 12h or 30d. By default until it is revoked.")
 @rate_option
 @concurrency_option
+@gpu_option
 @url_option
 @json_option
 def create(
@@ -37,11 +40,12 @@ def create(
     life: str,
     rate: str | None,
     concurrency: str | None,
+    gpu_seconds: str | None,
     url: str,
     as_json: bool,
 ) -> int:
     """Make a key. It is shown this once. A key with budgets makes no other keys."""
-    body = {"name": name, "scopes": scopes, "owner": owner, "life_s": _seconds(life), **_budgets(rate, concurrency)}
+    body = {"name": name, "scopes": scopes, "owner": owner, "life_s": _seconds(life), **_budgets(rate, concurrency, gpu_seconds)}
     try:
         made = Api(url).post("/v1/keys", body)
     except ApiError as exc:
@@ -83,11 +87,12 @@ def list_keys(owner: str, url: str, as_json: bool) -> int:
 @click.argument("key_id")
 @rate_option
 @concurrency_option
+@gpu_option
 @url_option
 @json_option
-def set_budgets(key_id: str, rate: str | None, concurrency: str | None, url: str, as_json: bool) -> int:
+def set_budgets(key_id: str, rate: str | None, concurrency: str | None, gpu_seconds: str | None, url: str, as_json: bool) -> int:
     """Change a key's budgets; `none` takes one away. What the key has used so far counts."""
-    body = _budgets(rate, concurrency)
+    body = _budgets(rate, concurrency, gpu_seconds)
     if not body:
         raise click.UsageError("nothing to change: name a budget, such as --rate 60/m or --concurrency none")
     try:
@@ -146,9 +151,9 @@ def _seconds(life: str) -> float:
         raise click.UsageError(f"--life {exc}") from None
 
 
-def _budgets(rate: str | None, concurrency: str | None) -> dict[str, Any]:
+def _budgets(rate: str | None, concurrency: str | None, gpu_seconds: str | None) -> dict[str, Any]:
     """Of a request: those that were named; None for `none`."""
-    named = {"rate": rate, "concurrency": concurrency}
+    named = {"rate": rate, "concurrency": concurrency, "gpu_seconds": gpu_seconds}
     found: dict[str, Any] = {name: None if text == "none" else text for name, text in named.items() if text is not None}
     if found.get("concurrency") is not None:
         if not (found["concurrency"].isascii() and found["concurrency"].isdigit()):

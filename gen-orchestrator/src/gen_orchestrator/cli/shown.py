@@ -59,6 +59,14 @@ def span(ms: float) -> str:
     return f"{ms:.0f} ms"
 
 
+def size(size_bytes: float) -> str:
+    """Bytes in their largest unit, of powers of 1000: `999 B`, `1.5 GB`."""
+    for limit, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size_bytes >= limit:
+            return f"{size_bytes / limit:.1f} {unit}"
+    return f"{size_bytes:.0f} B"
+
+
 def table(*columns: Column | str) -> Table:
     """A table as `ps` and `ls` print theirs: no lines, two spaces between columns."""
     return Table(*columns, box=None, pad_edge=False, header_style="dim")

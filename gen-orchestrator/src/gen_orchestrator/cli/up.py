@@ -12,6 +12,7 @@ import msgspec
 from gen_orchestrator import tracing
 from gen_orchestrator.cli.screen import Screen
 from gen_orchestrator.hub.blobs import open_blobs
+from gen_orchestrator.hub.prices import PricesError
 from gen_orchestrator.hub.retention import RetentionSettings
 from gen_orchestrator.platform_up import Platform, PlatformSettings
 from gen_orchestrator.store.base import StoreError, StoreUnavailableError
@@ -115,7 +116,7 @@ def command(
     except StoreUnavailableError as exc:
         print(f"error: {exc}\nstart the database or mend --store; without --store the state lies in SQLite", file=sys.stderr)
         return 1
-    except (ListenError, StoreError, OSError) as exc:
+    except (ListenError, StoreError, PricesError, OSError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
     finally:

@@ -21,6 +21,7 @@ BudgetName = Literal["rate", "concurrency", "gpu_seconds"]
 MAX_RUNS: Final = 1_000_000
 MAX_GPU_SECONDS: Final = 1e9
 RATE_UNITS: Final = {"s": 1, "m": 60, "h": 3600}
+LAST_S: Final = 32503680000.0  # of the year 2999
 GPU_UNITS: Final = ("d", "month")
 _RATE = re.compile(r"([0-9]{1,9})/([a-z]{1,9})")
 _GPU = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)/([a-z]{1,9})")
@@ -99,8 +100,11 @@ def parse_gpu_seconds(text: str) -> tuple[float, str]:
 
 
 def calendar_window(unit: str, unix_s: float) -> tuple[float, float]:
-    """The day or month that a moment lies in: its beginning and end in unix seconds. In UTC."""
-    now = datetime.fromtimestamp(min(max(unix_s, 0.0), 32503680000.0), UTC)
+    """The day or month that a moment lies in: its beginning and end in unix seconds. In UTC. Every moment lies in one: what a broken clock
+    says outside of the years 1970 to 2999 in one before, or after."""
+    if not 0.0 <= unix_s < LAST_S:
+        return (-math.inf, 0.0) if unix_s < 0.0 else (LAST_S, math.inf)
+    now = datetime.fromtimestamp(unix_s, UTC)
     first = now.replace(hour=0, minute=0, second=0, microsecond=0)
     if unit == "d":
         return first.timestamp(), first.timestamp() + 86400.0

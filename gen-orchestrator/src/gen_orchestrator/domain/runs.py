@@ -19,6 +19,7 @@ from typing import Final
 
 import msgspec
 
+from gen_orchestrator.domain.receipts import NOTHING, Usage
 from gen_worker.errors import FieldError
 
 MAX_ATTEMPTS: Final = 5
@@ -57,7 +58,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     `payload` and `output` are msgpack. `not_before` holds a retry back; `expires_at` is when a run that has not started is given up.
     `routing` is JSON: why the present worker was chosen, and who else was considered. `fingerprint` is a digest of the request
     behind `idempotency_key`. `webhook` is the JSON of a `webhooks.Target`, `warnings` that of what the function left out of the payload;
-    `traceparent` is the W3C Trace Context that the caller sent.
+    `traceparent` is the W3C Trace Context that the caller sent. `leased_at` is when the last attempt was given to its worker; from `gpu_ms`
+    on it is what all attempts have used (`receipts.Usage`).
     """
 
     id: str
@@ -93,6 +95,18 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     metrics: bytes = b""
     warnings: bytes = b""
     traceparent: str = ""
+    leased_at: float = 0.0
+    gpu_ms: int = 0
+    cpu_ms: int = 0
+    cold_ms: int = 0
+    downloaded_bytes: int = 0
+    loaded_bytes: int = 0
+    cost_nanos: int = 0
+
+    @property
+    def used(self) -> Usage:
+        """What all attempts have used, as far as it is written."""
+        return Usage(self.gpu_ms, self.cpu_ms, self.cold_ms, self.downloaded_bytes, self.loaded_bytes, self.cost_nanos)
 
     @property
     def is_final(self) -> bool:
@@ -100,7 +114,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run ends. `metrics` is the worker's JSON object of times and sizes, `warnings` a JSON array of `FieldError`; or empty."""
+    """How a run ends. `metrics` is the worker's JSON object of times and sizes, `warnings` a JSON array of `FieldError`; or empty;
+    `used` is what the last attempt used."""
 
     state: RunState
     at: float
@@ -108,6 +123,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     error: RunError | None = None
     metrics: bytes = b""
     warnings: bytes = b""
+    used: Usage = NOTHING
 
 
 CANCELED_ERROR: Final = RunError(error_type="canceled", code="canceled", message="canceled")
@@ -118,12 +134,15 @@ def lease(run: Run, *, attempt: int, worker_id: str, at: float, routing: bytes) 
     if run.state is not RunState.QUEUED or attempt != run.attempt + 1 or run.cancel_requested:
         return None
     return msgspec.structs.replace(
-        run, state=RunState.LEASED, attempt=attempt, worker_id=worker_id, started_at=run.started_at or at, routing=routing
+        run, state=RunState.LEASED, attempt=attempt, worker_id=worker_id, started_at=run.started_at or at, leased_at=at, routing=routing
     )
 
 
-def requeue(run: Run, *, attempt: int, not_before: float, executed: bool, lost: bool, suspicion: int = 0) -> Run | None:
-    """Take a run back from its worker. `executed`: the worker had begun it; `lost`: the worker vanished meanwhile; `suspicion` is added."""
+def requeue(
+    run: Run, *, attempt: int, not_before: float, executed: bool, lost: bool, suspicion: int = 0, used: Usage = NOTHING
+) -> Run | None:
+    """Take a run back from its worker. `executed`: the worker had begun it; `lost`: the worker vanished meanwhile; `suspicion` and `used`
+    are added."""
     if run.state is not RunState.LEASED or attempt != run.attempt:
         return None
     return msgspec.structs.replace(
@@ -134,6 +153,7 @@ def requeue(run: Run, *, attempt: int, not_before: float, executed: bool, lost: 
         executions=run.executions + executed,
         lost_workers=run.lost_workers + lost,
         suspicion=run.suspicion + suspicion,
+        **_with(run, used),
     )
 
 
@@ -145,7 +165,7 @@ def finish(run: Run, *, attempt: int, ending: Ending) -> Run | None:
     if run.is_final or attempt != run.attempt:
         return None
     if run.cancel_requested and ending.state is not RunState.CANCELED:
-        ending = Ending(state=RunState.CANCELED, at=ending.at, error=CANCELED_ERROR, metrics=ending.metrics, warnings=ending.warnings)
+        ending = msgspec.structs.replace(ending, state=RunState.CANCELED, error=CANCELED_ERROR, output=b"")
     return msgspec.structs.replace(
         run,
         state=ending.state,
@@ -155,7 +175,13 @@ def finish(run: Run, *, attempt: int, ending: Ending) -> Run | None:
         metrics=ending.metrics,
         warnings=ending.warnings,
         executions=run.executions + (run.state is RunState.LEASED),
+        **_with(run, ending.used),
     )
+
+
+def _with(run: Run, used: Usage) -> dict[str, int]:
+    """The fields of a run that has used this, too."""
+    return msgspec.structs.asdict(run.used + used)
 
 
 def request_cancel(run: Run) -> Run | None:

@@ -33,6 +33,7 @@ from gen_orchestrator.scheduling.heard import checked_result
 from gen_orchestrator.scheduling.intake import AdmissionError, Intake, Submitted
 from gen_orchestrator.scheduling.lane import Lane
 from gen_orchestrator.scheduling.lanes import Lanes
+from gen_orchestrator.scheduling.metering import Meter
 from gen_orchestrator.scheduling.open_run import OpenRun, Phase
 from gen_orchestrator.scheduling.open_runs import OpenRuns
 from gen_orchestrator.scheduling.overdue import Overdue
@@ -71,6 +72,7 @@ class Dispatcher:
         on_starved: Callable[[], None] = lambda: None,
         on_delivery: Callable[[], None] = lambda: None,
         trace: Trace | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self.open = OpenRuns()
         self._writer = writer
@@ -80,6 +82,7 @@ class Dispatcher:
         self._overdue = Overdue(self._recorder, fitness, clock, log, self._detach, self.pump)
         self._pool = pool
         self._clock = clock
+        self._meter = meter or Meter(clock)
         self._random = random
         self._log = log
         self._files = files
@@ -266,8 +269,7 @@ class Dispatcher:
         """A worker that registered has this run already, from an earlier leader or an earlier stream."""
         now_s = self._clock.now_s()
         open_run.worker = worker
-        open_run.started = True
-        open_run.began_s = open_run.listed_s = now_s
+        self._meter.adopted(open_run, now_s)
         open_run.expected_end_s = now_s + open_run.lane.run_s
         open_run.lane.running += 1
         worker.assign(open_run, now_s)
@@ -305,7 +307,7 @@ class Dispatcher:
             open_run.phase = Phase.DELAYED
             open_run.set_timer(self._loop.call_later(left_s, self._due, open_run))
             return
-        open_run.phase = Phase.WAITING
+        open_run.phase, open_run.waits_since_s = Phase.WAITING, now_s
         self.lanes.push(open_run, now_s - max(0.0, self._clock.unix_s() - run.created_at), front=front)
         if run.expires_at and not run.executions:
             open_run.set_timer(self._loop.call_later(max(0.0, run.expires_at - self._clock.unix_s()), self._expire, open_run))
@@ -337,9 +339,9 @@ class Dispatcher:
 
     def _lease(self, open_run: OpenRun, worker: Worker, choice: Choice, now_s: float) -> None:
         open_run.set_timer(None)
+        self._meter.given(open_run, worker, now_s)
         open_run.phase = Phase.LEASING
         open_run.worker = worker
-        open_run.began_s = open_run.listed_s = now_s
         open_run.expected_end_s = now_s + open_run.lane.run_s
         open_run.lane.running += 1
         worker.assign(open_run, now_s)
@@ -378,7 +380,7 @@ class Dispatcher:
         gone = open_run.phase is Phase.ENDING or worker.link is None  # the worker was lost while this was being written
         open_run.phase = Phase.LEASED
         open_run.started = open_run.gapped = False
-        open_run.stuck = b""
+        open_run.stuck = open_run.metrics = b""
         if open_run.cancel_requested or gone or there.worker_id != worker.worker_id:
             self._detach(open_run)
             self._after(open_run, Again(0.0, executed=False))
@@ -409,6 +411,7 @@ class Dispatcher:
     def _detach(self, open_run: OpenRun) -> None:
         worker = open_run.worker
         if worker is not None:
+            self._meter.ended(open_run, worker)
             open_run.worker = None
             open_run.lane.running -= 1
             worker.release(open_run)

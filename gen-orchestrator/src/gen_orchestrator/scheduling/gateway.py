@@ -189,6 +189,7 @@ class Gateway:
             self._lose(worker, "restarted")
         if worker is None or not is_same:
             worker = Worker(claims.worker_id, claims.owner, claims.release_id)
+            worker.joined_s = now_s
             self._pool.add(worker)
         elif worker.link is not None:
             worker.link.close("ABORTED", "the same worker has opened another stream")

@@ -40,6 +40,16 @@ class _Fetched(msgspec.Struct, frozen=True):
     """What is read of one of `metrics.run`'s models."""
 
     bytes_downloaded: int | None = None
+    bytes_loaded: int | None = None
+    download_ms: int | None = None
+
+
+class Moved(msgspec.Struct, frozen=True):
+    """What bringing the models of a run took."""
+
+    downloaded_bytes: int = 0
+    loaded_bytes: int = 0
+    download_ms: int = 0
 
 
 _read_metrics = msgspec.json.Decoder(RunMetrics).decode
@@ -62,13 +72,28 @@ def metrics_in(data: bytes) -> RunMetrics:
         return RunMetrics()
 
 
-def downloaded_bytes(metrics: RunMetrics) -> int:
-    """Bytes of models that were downloaded for a run; 0 where a worker said something else."""
+def moved_models(metrics: RunMetrics) -> Moved:
+    """What was moved for a run; nothing where a worker said something else."""
+    if bytes(metrics.models) == b"null":
+        return Moved()
     try:
         found = _read_fetched(metrics.models) or ()
     except UNREADABLE:
-        return 0
-    return sum(each.bytes_downloaded for each in found if each.bytes_downloaded is not None and 0 < each.bytes_downloaded < _MAX_NUMBER)
+        return Moved()
+    return Moved(
+        sum(_counted(each.bytes_downloaded) for each in found),
+        sum(_counted(each.bytes_loaded) for each in found),
+        sum(_counted(each.download_ms) for each in found),
+    )
+
+
+def downloaded_bytes(metrics: RunMetrics) -> int:
+    """Bytes of models that were downloaded for a run."""
+    return moved_models(metrics).downloaded_bytes
+
+
+def _counted(number: int | None) -> int:
+    return number if number is not None and 0 < number < _MAX_NUMBER else 0
 
 
 def kept_metrics(data: bytes) -> bytes:

@@ -4,6 +4,7 @@ import asyncio
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from gen_orchestrator.domain.receipts import NOTHING, Usage
 from gen_orchestrator.domain.runs import Run, RunState
 from gen_orchestrator.scheduling.feed import Feed
 from gen_worker.wire.messages import RunCommand
@@ -47,9 +48,12 @@ class OpenRun:
         "phase",
         "run",
         "started",
+        "started_s",
         "stuck",
         "timer",
+        "used",
         "volatile",
+        "waits_since_s",
         "warnings",
         "worker",
     )
@@ -65,7 +69,10 @@ class OpenRun:
         self.began_s = 0.0  # when this attempt was given to its worker, by the monotonic clock
         self.listed_s = 0.0  # when its worker last said that it has this run
         self.expected_end_s = 0.0
-        self.metrics = b""
+        self.started_s = 0.0  # when its worker said that it began this attempt
+        self.waits_since_s = 0.0  # when it came into its queue last
+        self.used = NOTHING  # what attempts have used that is not written yet
+        self.metrics = b""  # of this attempt
         self.stuck = b""  # what the worker said last of why the run hangs
         self.gapped = False  # its worker may have lost some of its output: its result leads to another attempt
         self.volatile = False  # in memory only: written when it is over (cozy.toml: durable = false)
@@ -120,6 +127,11 @@ class OpenRun:
             file_token=file_token,
             traceparent=run.traceparent,
         )
+
+    def take_used(self) -> Usage:
+        """What is to be written of what was used; it counts as written now."""
+        used, self.used = self.used, NOTHING
+        return used
 
     async def wait(self, timeout_s: float | None) -> bool:
         """Until the run is over; False when it is not in time."""

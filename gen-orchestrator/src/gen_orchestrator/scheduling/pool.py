@@ -55,6 +55,7 @@ class Worker:
         self.draining = False
         self.token_until = float("inf")  # unix seconds
         self.token_life_s = 0.0
+        self.joined_s = 0.0
         self.heard_s = 0.0
         self.away_since_s = 0.0
         self.last_used_s = 0.0

@@ -50,8 +50,7 @@ class Recorder:
         open_run.phase = Phase.ENDING
         open_run.set_timer(None)
         self._append(open_run)
-        if open_run.warnings:
-            ending = msgspec.structs.replace(ending, warnings=open_run.warnings)
+        ending = msgspec.structs.replace(ending, warnings=open_run.warnings or ending.warnings, used=open_run.take_used())
         if open_run.volatile:
             self._end_volatile(open_run, ending)
             return
@@ -63,7 +62,7 @@ class Recorder:
         """Take a run back from its worker, to be tried again."""
         open_run.phase = Phase.ENDING
         self._append(open_run)
-        op = Requeue(open_run.id, open_run.run.attempt, not_before, again.executed, again.lost, again.suspicion)
+        op = Requeue(open_run.id, open_run.run.attempt, not_before, again.executed, again.lost, again.suspicion, open_run.take_used())
 
         def moved() -> Run | None:
             return runs.requeue(
@@ -73,6 +72,7 @@ class Recorder:
                 executed=op.executed,
                 lost=op.lost,
                 suspicion=op.suspicion,
+                used=op.used,
             )
 
         if open_run.volatile:

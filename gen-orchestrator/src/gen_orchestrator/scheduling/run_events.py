@@ -50,6 +50,7 @@ class RunEvents:
         kind = event.event_type
         if kind == events.STARTED:
             open_run.started = True
+            open_run.started_s = self._clock.now_s()
             open_run.feed.status_changed()
             if open_run.run.webhook:
                 self._recorder.started(open_run, self._clock.unix_s())

@@ -1,7 +1,7 @@
 """What keys with budgets have used, as the leader knows it; keys without budgets pass by.
 
     first request of a key --read from the store, open runs from memory--> counted here, run by run
-    its budgets change     --> forgotten, and read again at the next request
+    its budgets change, or its day or month is over --> read again at the next request
 
 The answer and the run's entry among the open ones happen in one step of the loop: of requests that come at once, none sees the other's
 room. While a key is being read its requests wait, so that no run is counted twice or missed. Only the leader accepts runs, and the store
@@ -12,13 +12,29 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Protocol
 
-from gen_orchestrator.domain.budgets import RATE_UNITS, Budgets, Exhausted, RateWindow, Spent, exhausted, parse_rate
+from gen_orchestrator.domain.budgets import (
+    RATE_UNITS,
+    Budgets,
+    Exhausted,
+    RateWindow,
+    Spent,
+    calendar_window,
+    exhausted,
+    parse_gpu_seconds,
+    parse_rate,
+)
 from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.scheduling.intake import AdmissionError, Submitted
 from gen_orchestrator.scheduling.lane import Lane
 from gen_orchestrator.scheduling.open_runs import OpenRuns
-from gen_orchestrator.store.base import RunStore, StoreError, StoreUnavailableError
+from gen_orchestrator.store.base import RunStore, StoreError, StoreUnavailableError, UsageStore
 from gen_worker.clock import Clock
+
+SETTLED_S = 600.0  # far longer than from the end of a run to its being told of here
+
+
+class SpendingStore(RunStore, UsageStore, Protocol):
+    """What is read of keys."""
 
 
 class ExhaustedError(Exception):
@@ -32,9 +48,22 @@ class ExhaustedError(Exception):
 class KeySpending:
     """Of one key, since it was read."""
 
-    def __init__(self, budgets: Budgets, rate: RateWindow | None) -> None:
+    def __init__(self, budgets: Budgets, unix_s: float) -> None:
+        """`unix_s` lies in the day or month whose GPU seconds are counted."""
         self.budgets = budgets
-        self.rate = rate
+        self.rate: RateWindow | None = None
+        self.gpu_ms = 0
+        unit = parse_gpu_seconds(budgets.gpu_seconds)[1] if budgets.gpu_seconds else ""
+        self.begin_s, self.end_s = calendar_window(unit, unix_s) if unit else (float("-inf"), float("inf"))
+
+    def holds(self, budgets: Budgets, unix_s: float) -> bool:
+        """Whether this is what is asked for now. A clock that was put back leads to an earlier day, which is read."""
+        return self.budgets == budgets and self.begin_s <= unix_s < self.end_s
+
+    def ended(self, run: Run) -> None:
+        """One of its runs is over."""
+        if self.begin_s <= run.finished_at < self.end_s:
+            self.gpu_ms += run.gpu_ms
 
 
 class Accepting(Protocol):
@@ -48,7 +77,7 @@ class Accepting(Protocol):
 class Spending:
     """Of one leader. `budgets_of`: those of an invoker, None where it has none."""
 
-    def __init__(self, budgets_of: Callable[[str], Budgets | None], store: RunStore, dispatcher: Accepting, clock: Clock) -> None:
+    def __init__(self, budgets_of: Callable[[str], Budgets | None], store: SpendingStore, dispatcher: Accepting, clock: Clock) -> None:
         self._budgets_of = budgets_of
         self._store = store
         self._dispatcher = dispatcher
@@ -56,6 +85,13 @@ class Spending:
         self._clock = clock
         self._known: dict[str, KeySpending] = {}
         self._reading: dict[str, asyncio.Task[KeySpending]] = {}
+        self._unread: dict[str, KeySpending] = {}  # what is being read
+
+    def ended(self, run: Run) -> None:
+        """A run is over. Of a key that nobody has asked for yet the store says it."""
+        for place in (self._known, self._unread):
+            if (spending := place.get(run.invoker_id)) is not None:
+                spending.ended(run)
 
     def submit(self, run: Run, lane: Lane, *, volatile: bool = False) -> Coroutine[None, None, Submitted]:
         """Accept a run as `Dispatcher.submit` does, or raise `ExhaustedError`."""
@@ -102,11 +138,13 @@ class Spending:
             runs=rate.used(now_s) if rate is not None else 0,
             runs_free_in_s=rate.free_in_s(now_s) if rate is not None else 0.0,
             open_runs=self._open.count_of(invoker_id),
+            gpu_s=known.gpu_ms / 1000,
+            gpu_free_in_s=max(0.0, known.end_s - self._clock.unix_s()),
         )
 
     async def _of(self, invoker_id: str, budgets: Budgets) -> KeySpending:
         """What is known of this key, read first where that is nothing yet."""
-        while (known := self._known.get(invoker_id)) is None or known.budgets != budgets:
+        while (known := self._known.get(invoker_id)) is None or not known.holds(budgets, self._clock.unix_s()):
             reading = self._reading.get(invoker_id)
             if reading is None:
                 reading = self._reading[invoker_id] = asyncio.create_task(self._read(invoker_id, budgets), name="spending")
@@ -126,20 +164,26 @@ class Spending:
         return await asyncio.to_thread(look)
 
     async def _read(self, invoker_id: str, budgets: Budgets) -> KeySpending:
-        rate = None
+        unix_s, now_s = self._clock.unix_s(), self._clock.now_s()
+        found = self._unread[invoker_id] = KeySpending(budgets, unix_s)
+        accepted = {run.id: run.created_at for run in self._open.runs_of(invoker_id)}
+        if budgets.gpu_seconds:
+            # Those that are open are told of when they end. What ended a while ago is in the store, and changes no more.
+            still_open = set(accepted)
+            before_ms, each = await asyncio.to_thread(self._store.gpu_ms_since, invoker_id, max(0.0, found.begin_s), unix_s - SETTLED_S)
+            found.gpu_ms += before_ms + sum(gpu_ms for run_id, gpu_ms in each.items() if run_id not in still_open)
         if budgets.rate:
             runs, unit = parse_rate(budgets.rate)
             window_s = float(RATE_UNITS[unit])
-            unix_s, now_s = self._clock.unix_s(), self._clock.now_s()
-            accepted = {run.id: run.created_at for run in self._open.runs_of(invoker_id)}
             accepted |= await asyncio.to_thread(self._store.accepted_since, invoker_id, unix_s - window_s, runs)
             # What lies in the future was accepted before the clock was put back: it counts as of now.
             ages = (unix_s - at for at in accepted.values())
-            rate = RateWindow(runs, window_s, (now_s - max(0.0, age) for age in ages if age < window_s))
-        return KeySpending(budgets, rate)
+            found.rate = RateWindow(runs, window_s, (now_s - max(0.0, age) for age in ages if age < window_s))
+        return found
 
     def _read_done(self, invoker_id: str, task: "asyncio.Task[KeySpending]") -> None:
         del self._reading[invoker_id]
+        self._unread.pop(invoker_id, None)
         if not task.cancelled() and task.exception() is None:
             self._known[invoker_id] = task.result()
 

@@ -13,6 +13,7 @@ from gen_orchestrator.domain.access import AuditRow, Key
 from gen_orchestrator.domain.budgets import Budgets
 from gen_orchestrator.domain.canary import Candidate
 from gen_orchestrator.domain.gates import GateResult, Golden
+from gen_orchestrator.domain.receipts import UsageRow
 from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.domain.secrets import StoredSecret
 from gen_orchestrator.domain.shadow import Shadow
@@ -165,6 +166,19 @@ class RunStore(Protocol):
         ...
 
 
+class UsageStore(Protocol):
+    """What runs that are over have used, those that are forgotten, too. `forget` keeps their sums."""
+
+    def usage(self, begin_day: int, end_day: int, owner: str = "") -> list[UsageRow]:
+        """Of the days from `begin_day` to before `end_day`, counted from 1970-01-01 in UTC; of all owners where `owner` is empty."""
+        ...
+
+    def gpu_ms_since(self, invoker_id: str, begin_s: float, cut_s: float) -> tuple[int, dict[str, int]]:
+        """GPU milliseconds of an invoker's runs that ended since `begin_s`, the beginning of a day: the sum of those before `cut_s`, and
+        each after it by its id."""
+        ...
+
+
 class ReleaseStore(Protocol):
     """Releases, and the tags that point at them."""
 
@@ -283,7 +297,7 @@ class Leadership(Protocol):
         ...
 
 
-class Store(RunStore, ReleaseStore, KeyStore, GateStore, SecretStore, Leadership, Protocol):
+class Store(RunStore, UsageStore, ReleaseStore, KeyStore, GateStore, SecretStore, Leadership, Protocol):
     """All of it, in one database."""
 
     def close(self) -> None: ...

@@ -10,6 +10,7 @@ from gen_orchestrator.domain.access import AuditRow, Key
 from gen_orchestrator.domain.budgets import Budgets
 from gen_orchestrator.domain.canary import Candidate
 from gen_orchestrator.domain.gates import GateResult, Golden
+from gen_orchestrator.domain.receipts import UsageRow, summed
 from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.domain.secrets import StoredSecret
 from gen_orchestrator.domain.shadow import Shadow
@@ -29,6 +30,7 @@ from gen_orchestrator.store.ops import (
     Requeue,
     Result,
 )
+from gen_orchestrator.store.sql_usage import DAY_S, row_of
 
 
 class MemoryStore:
@@ -41,6 +43,7 @@ class MemoryStore:
         self._keys: dict[tuple[str, str], str] = {}
         self._events: dict[str, list[EventChunk]] = {}
         self._trimmed: set[str] = set()
+        self._used: list[UsageRow] = []  # by runs that are forgotten
         self._releases: dict[str, Release] = {}
         self._tags: dict[tuple[str, str, str, str], list[Tag]] = {}
         self._deliveries: dict[str, Delivery] = {}
@@ -131,6 +134,7 @@ class MemoryStore:
     def forget(self, run_ids: Sequence[str]) -> int:
         with self._lock:
             gone = [run for run_id in run_ids if (run := self._runs.get(run_id)) is not None and run.is_final]
+            self._used = summed([*self._used, *map(row_of, gone)])
             for run in gone:
                 del self._runs[run.id]
                 self._trimmed.discard(run.id)
@@ -140,6 +144,18 @@ class MemoryStore:
                 if run.idempotency_key:
                     self._keys.pop((run.owner, run.idempotency_key), None)
             return len(gone)
+
+    def usage(self, begin_day: int, end_day: int, owner: str = "") -> list[UsageRow]:
+        with self._lock:
+            rows = [*map(row_of, (run for run in self._runs.values() if run.is_final)), *self._used]
+        return summed(row for row in rows if begin_day <= row.day < end_day and owner in ("", row.owner))
+
+    def gpu_ms_since(self, invoker_id: str, begin_s: float, cut_s: float) -> tuple[int, dict[str, int]]:
+        with self._lock:
+            ended = [run for run in self._runs.values() if run.is_final and run.finished_at >= begin_s and run.invoker_id == invoker_id]
+            forgotten = [row.gpu_ms for row in self._used if row.day >= begin_s // DAY_S and row.invoker_id == invoker_id]
+        kept = sum(run.gpu_ms for run in ended if run.finished_at < cut_s)
+        return kept + sum(forgotten), {run.id: run.gpu_ms for run in ended if run.finished_at >= cut_s}
 
     def _old(self, finished_before: float) -> list[Run]:
         old = [run for run in self._runs.values() if run.is_final and run.finished_at < finished_before]
@@ -315,7 +331,13 @@ class MemoryStore:
                 moved = runs.lease(run, attempt=op.attempt, worker_id=op.worker_id, at=op.at, routing=op.routing)
             case Requeue():
                 moved = runs.requeue(
-                    run, attempt=op.attempt, not_before=op.not_before, executed=op.executed, lost=op.lost, suspicion=op.suspicion
+                    run,
+                    attempt=op.attempt,
+                    not_before=op.not_before,
+                    executed=op.executed,
+                    lost=op.lost,
+                    suspicion=op.suspicion,
+                    used=op.used,
                 )
             case Finish():
                 moved = runs.finish(run, attempt=op.attempt, ending=op.ending)

@@ -77,6 +77,20 @@ STEPS: tuple[tuple[str, ...], ...] = (
         "since {real} not null, ended_at {real} not null, why text not null, tally {blob} not null, "
         "primary key (owner, endpoint, function, tag))",
     ),
+    (
+        "alter table runs add column leased_at {real} not null default 0",
+        *(f"alter table runs add column {name} bigint not null default 0" for name in ("gpu_ms", "cpu_ms", "cold_ms")),
+        *(f"alter table runs add column {name} bigint not null default 0" for name in ("downloaded_bytes", "loaded_bytes")),
+        # What earlier versions ran has no price.
+        "alter table runs add column cost_nanos bigint not null default -1",
+        # With all that usage is summed from, so that payloads are not read for it.
+        "create index runs_ended on runs (finished_at, owner, invoker_id, endpoint, function, state, created_at, gpu_ms, cpu_ms, cold_ms, "
+        "downloaded_bytes, loaded_bytes, cost_nanos) where finished_at > 0",
+        "create table usage_days (day integer not null, owner text not null, invoker_id text not null, endpoint text not null, "
+        "function text not null, runs {real} not null, failed {real} not null, unpriced {real} not null, total_ms {real} not null, "
+        "gpu_ms {real} not null, cpu_ms {real} not null, cold_ms {real} not null, downloaded_bytes {real} not null, "
+        "loaded_bytes {real} not null, cost_nanos {real} not null, primary key (day, owner, invoker_id, endpoint, function))",
+    ),
 )
 
 

@@ -6,6 +6,7 @@ leads, and each operation says for itself whether it happened, or nothing is wri
 
 import msgspec
 
+from gen_orchestrator.domain.receipts import NOTHING, Usage
 from gen_orchestrator.domain.runs import Ending, Run
 from gen_orchestrator.domain.webhooks import Delivery
 
@@ -31,6 +32,7 @@ class Requeue(msgspec.Struct, frozen=True):
     executed: bool
     lost: bool
     suspicion: int = 0
+    used: Usage = NOTHING
 
 
 class Finish(msgspec.Struct, frozen=True):

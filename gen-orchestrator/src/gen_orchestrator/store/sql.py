@@ -12,6 +12,7 @@ import msgspec
 
 from gen_orchestrator.domain.access import AuditRow, Key
 from gen_orchestrator.domain.budgets import Budgets
+from gen_orchestrator.domain.receipts import Usage
 from gen_orchestrator.domain.runs import CANCELED_ERROR, Ending, Run, RunError, RunState
 from gen_orchestrator.domain.secrets import StoredSecret
 from gen_orchestrator.domain.webhooks import Delivery, Try
@@ -23,30 +24,35 @@ RUN_COLUMNS = (
     "id", "owner", "endpoint", "function", "tag", "release_id", "payload", "created_at", "state", "attempt", "executions",
     "lost_workers", "max_attempts", "priority", "timeout_ms", "expires_at", "not_before", "worker_id", "cancel_requested", "invoker_id",
     "parent_id", "idempotency_key", "fingerprint", "webhook", "started_at", "finished_at", "routing", "output", "error", "metrics",
-    "warnings", "traceparent", "suspicion",
+    "warnings", "traceparent", "suspicion", "leased_at", "gpu_ms", "cpu_ms", "cold_ms", "downloaded_bytes", "loaded_bytes", "cost_nanos",
 )  # fmt: skip
 _SELECT = f"select {', '.join(RUN_COLUMNS)} from runs"
 _OPEN = "('queued', 'leased')"
+
+_USED = (
+    "gpu_ms = gpu_ms + ?, cpu_ms = cpu_ms + ?, cold_ms = cold_ms + ?, downloaded_bytes = downloaded_bytes + ?, "
+    "loaded_bytes = loaded_bytes + ?, cost_nanos = case when cost_nanos < 0 or ? < 0 then -1 else cost_nanos + ? end"
+)
 
 RESIGN = "update leader set lease_until = 0 where shard = 0 and epoch = ?"
 FENCE = "select 1 from leader where shard = 0 and epoch = ?"
 
 ACCEPT = f"insert into runs ({', '.join(RUN_COLUMNS)}) values ({', '.join('?' * len(RUN_COLUMNS))}) on conflict do nothing"
 LEASE = (
-    "update runs set state = 'leased', attempt = ?, worker_id = ?, routing = ?, "
+    "update runs set state = 'leased', attempt = ?, worker_id = ?, routing = ?, leased_at = ?, "
     "started_at = case when started_at = 0 then ? else started_at end "
     "where id = ? and attempt = ? and state = 'queued' and cancel_requested = 0"
 )
 REQUEUE = (
     "update runs set state = 'queued', worker_id = '', not_before = ?, executions = executions + ?, "
-    "lost_workers = lost_workers + ?, suspicion = suspicion + ? where id = ? and attempt = ? and state = 'leased'"
+    f"lost_workers = lost_workers + ?, suspicion = suspicion + ?, {_USED} where id = ? and attempt = ? and state = 'leased'"
 )
 FINISH = (
     "update runs set executions = executions + case when state = 'leased' then 1 else 0 end, "
     "state = case when cancel_requested = 1 then 'canceled' else ? end, "
     "output = case when cancel_requested = 1 then ? else ? end, "
     "error = case when cancel_requested = 1 then ? else ? end, "
-    f"finished_at = ?, metrics = ?, warnings = ? where id = ? and attempt = ? and state in {_OPEN}"
+    f"finished_at = ?, metrics = ?, warnings = ?, {_USED} where id = ? and attempt = ? and state in {_OPEN}"
 )
 REQUEST_CANCEL = f"update runs set cancel_requested = 1 where id = ? and state in {_OPEN}"
 APPEND = (
@@ -159,11 +165,11 @@ def _accept(op: Accept) -> tuple[str, tuple[Any, ...]]:
 
 
 def _lease(op: Lease) -> tuple[str, tuple[Any, ...]]:
-    return LEASE, (op.attempt, op.worker_id, op.routing, op.at, op.run_id, op.attempt - 1)
+    return LEASE, (op.attempt, op.worker_id, op.routing, op.at, op.at, op.run_id, op.attempt - 1)
 
 
 def _requeue(op: Requeue) -> tuple[str, tuple[Any, ...]]:
-    return REQUEUE, (op.not_before, int(op.executed), int(op.lost), op.suspicion, op.run_id, op.attempt)
+    return REQUEUE, (op.not_before, int(op.executed), int(op.lost), op.suspicion, *_used(op.used), op.run_id, op.attempt)
 
 
 def _finish(op: Finish) -> tuple[str, tuple[Any, ...]]:
@@ -179,9 +185,15 @@ def _finish(op: Finish) -> tuple[str, tuple[Any, ...]]:
         ending.at,
         ending.metrics,
         ending.warnings,
+        *_used(ending.used),
         op.run_id,
         op.attempt,
     )
+
+
+def _used(used: Usage) -> tuple[int, ...]:
+    """As parameters of `_USED`."""
+    return (*msgspec.structs.astuple(used), used.cost_nanos)
 
 
 def _request_cancel(op: RequestCancel) -> tuple[str, tuple[Any, ...]]:

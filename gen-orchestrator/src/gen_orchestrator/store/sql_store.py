@@ -14,14 +14,16 @@ from gen_orchestrator.domain.access import AuditRow, Key
 from gen_orchestrator.domain.budgets import Budgets
 from gen_orchestrator.domain.canary import Candidate
 from gen_orchestrator.domain.gates import GateResult, Golden
+from gen_orchestrator.domain.receipts import UsageRow, summed
 from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.domain.secrets import StoredSecret
 from gen_orchestrator.domain.shadow import Shadow
 from gen_orchestrator.domain.webhooks import Delivery
-from gen_orchestrator.store import sql, sql_gates
+from gen_orchestrator.store import sql, sql_gates, sql_usage
 from gen_orchestrator.store.base import DamagedRowError, EventChunk, Leader, OldRun, Release, RunFilter, Tag
 
 T = TypeVar("T")
+FAR_S = 1e15
 Row = Sequence[Any]
 Change = Callable[[str, Row], int]  # does a statement with these values; how many rows it changed
 
@@ -96,15 +98,42 @@ class SqlStore(ABC):
         return [OldRun(*row) for row in self._read(sql.OLD_RUNS, (finished_before, finished_before, limit))]
 
     def forget(self, run_ids: Sequence[str]) -> int:
+        used = {}  # a run that is over changes no more
+        for run_id in run_ids:
+            run = next(iter(self._all(sql.run_of, sql.GET, (run_id,))), None)
+            if run is not None and run.is_final:
+                used[run_id] = sql_usage.row_of(run)
+
         def work(change: Change) -> int:
             gone = 0
             for run_id in run_ids:
                 change(sql.FORGET_EVENTS, (run_id, run_id))
                 change(sql.FORGET_DELIVERIES, (run_id, run_id))
-                gone += change(sql.FORGET_RUN, (run_id,))
+                if change(sql.FORGET_RUN, (run_id,)):  # by us: of two nodes that forget the same run one keeps what it used
+                    gone += 1
+                    if (row := used.get(run_id)) is not None:
+                        change(sql_usage.ADD, msgspec.structs.astuple(row))
             return gone
 
         return self._transact(work)
+
+    def usage(self, begin_day: int, end_day: int, owner: str = "") -> list[UsageRow]:
+        first_s = self._read(sql_usage.FIRST_END)[0][0]
+        first_day = end_day if first_s is None else int(first_s // sql_usage.DAY_S)
+        found = [
+            sql_usage.day_row(day, row)
+            for day, begin_s, end_s in sql_usage.days(max(begin_day, first_day), end_day)
+            for row in self._read(sql_usage.OF_DAY, (begin_s, end_s, owner, owner))
+        ]
+        # After the runs: one that is forgotten meanwhile counts twice for a moment, rather than not at all.
+        found += [sql_usage.forgotten_row(row) for row in self._read(sql_usage.FORGOTTEN, (begin_day, end_day, owner, owner))]
+        return summed(found)
+
+    def gpu_ms_since(self, invoker_id: str, begin_s: float, cut_s: float) -> tuple[int, dict[str, int]]:
+        kept = self._read(sql_usage.GPU_MS, (begin_s, cut_s, invoker_id))[0][0]
+        each = dict(self._read(sql_usage.GPU_MS_OF_EACH, (max(begin_s, cut_s), FAR_S, invoker_id)))
+        forgotten = self._read(sql_usage.GPU_MS_FORGOTTEN, (int(begin_s // sql_usage.DAY_S), invoker_id))[0][0]
+        return round(kept) + round(forgotten), each
 
     def add_release(self, release: Release) -> None:
         self._change(sql.ADD_RELEASE, sql.release_row(release))

@@ -5,8 +5,10 @@ from typing import Any
 
 import msgspec
 
+from gen_orchestrator.domain.receipts import UNPRICED
 from gen_orchestrator.store.sql import AUDIT_COLUMNS, KEY_COLUMNS, RUN_COLUMNS, SECRET_COLUMNS
 from gen_orchestrator.store.sql_gates import CANDIDATE_COLUMNS, GOLDEN_COLUMNS, RESULT_COLUMNS, SHADOW_COLUMNS
+from gen_orchestrator.store.sql_usage import USAGE_COLUMNS
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -35,6 +37,7 @@ class Table(msgspec.Struct, frozen=True):
         return base64.b64decode(value, validate=True) if column in self.blobs else value
 
 
+_USED_OF_OLD = {**dict.fromkeys(("gpu_ms", "cpu_ms", "cold_ms", "downloaded_bytes", "loaded_bytes"), 0), "cost_nanos": UNPRICED}
 TABLES = (
     Table("leader", ("shard", "epoch", "node_id", "address", "lease_until", "http_url"), added={"http_url": ""}),
     Table(
@@ -47,7 +50,7 @@ TABLES = (
         "runs",
         (*RUN_COLUMNS, "trimmed"),
         frozenset({"payload", "webhook", "routing", "output", "error", "metrics", "warnings"}),
-        {"trimmed": 0, "warnings": b"", "traceparent": "", "suspicion": 0},
+        {"trimmed": 0, "warnings": b"", "traceparent": "", "suspicion": 0, "leased_at": 0.0, **_USED_OF_OLD},
     ),
     Table(
         "run_events",
@@ -62,6 +65,7 @@ TABLES = (
     Table("secrets", SECRET_COLUMNS, frozenset({"sealed"})),
     Table("candidates", CANDIDATE_COLUMNS),
     Table("shadows", SHADOW_COLUMNS, frozenset({"tally"})),
+    Table("usage_days", USAGE_COLUMNS),
 )
 IS_EMPTY = "select (select count(*) from runs) + (select count(*) from releases)"
 NO_LEASE = "update leader set lease_until = 0"
