@@ -1,5 +1,7 @@
 """Fixtures: stores of every kind, and a database server that ends with the tests."""
 
+import json
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -9,8 +11,9 @@ from typing import Any
 import inherited_signals  # noqa: F401 - for its effect
 import pytest
 from hypothesis import HealthCheck, settings
-from platform_process import PlatformProcess, write_project
+from platform_process import COZYCTL, PlatformProcess, write_project
 from readable_failures import pytest_runtest_makereport  # noqa: F401 - a hook
+from waiting import until
 
 from gen_orchestrator.store.base import Store
 from gen_orchestrator.store.memory import MemoryStore
@@ -89,3 +92,24 @@ def platform(project: Path, tmp_path: Path) -> Iterator[PlatformProcess]:
     started = PlatformProcess(project, tmp_path / "data")
     yield started
     started.close()
+
+
+@pytest.fixture(scope="module", params=["up", "dev"])
+def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of `cozyctl up`, then of `cozyctl dev`, over the tests' own project."""
+    folder = tmp_path_factory.mktemp(request.param)
+    project = write_project(folder / "probe")
+    if request.param == "up":
+        platform = PlatformProcess(project, folder / "data")
+        yield platform.url
+        platform.close()
+        return
+    command = [str(COZYCTL), "dev", "--folder", str(project), "--listen", "127.0.0.1:0", "--outputs", str(folder / "out"), "--json"]
+    lines = folder / "dev.log"
+    with lines.open("wb") as log:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)
+    try:
+        yield until(lambda: [json.loads(line)["url"] for line in lines.read_text().split("\n")[:-1] if "dev.listening" in line], 60)[0]
+    finally:
+        process.terminate()
+        process.wait(60)

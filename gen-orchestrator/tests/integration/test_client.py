@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import json
 import os
 import pickle
 import signal
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from platform_process import COZYCTL, PlatformProcess, write_project
+from platform_process import PlatformProcess, write_project
 from proxy import CuttingProxy
 from scheduler_on_a_port import in_a_loop
 from waiting import eventually, until
@@ -48,26 +47,6 @@ class Wrong(msgspec.Struct):
 @dataclasses.dataclass
 class Asked:
     text: str
-
-
-@pytest.fixture(scope="module", params=["up", "dev"])
-def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp(request.param)
-    project = write_project(folder / "probe")
-    if request.param == "up":
-        platform = PlatformProcess(project, folder / "data")
-        yield platform.url
-        platform.close()
-        return
-    command = [str(COZYCTL), "dev", "--folder", str(project), "--listen", "127.0.0.1:0", "--outputs", str(folder / "out"), "--json"]
-    lines = folder / "dev.log"
-    with lines.open("wb") as log:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)
-    try:
-        yield until(lambda: [json.loads(line)["url"] for line in lines.read_text().split("\n")[:-1] if "dev.listening" in line], 60)[0]
-    finally:
-        process.terminate()
-        process.wait(60)
 
 
 @pytest.fixture
