@@ -18,7 +18,16 @@ const Pages = lazy(() => import("./pages/Pages"));
 /** The pages and their names, in the order in which they are shown. */
 const PAGES: [string, string][] = [
   ["run", "Functions"],
+  ["history", "History"],
   ["runs", "Runs"],
+  ...(IS_PLATFORM
+    ? ([
+        ["endpoints", "Endpoints"],
+        ["workers", "Workers"],
+        ["builds", "Builds"],
+        ["keys", "Keys"],
+      ] as [string, string][])
+    : []),
 ];
 
 const NONE: Catalogue = { title: "", functions: [], sockets: [], definitions: {} };
@@ -43,6 +52,7 @@ export function App() {
       <Suspense fallback={<p className="hint">Loading…</p>}>
         <Pages
           place={place}
+          onRun={keep}
           onUse={(id, input) => {
             const found = catalogue.functions.find((each) => each.id === id);
             if (found) forms.fill(found, input);
@@ -75,14 +85,16 @@ export function App() {
         <h1>{title}</h1>
         <nav aria-label="Pages" className="pages">
           {PAGES.map(([page, name]) => (
-            <a key={page} href={linkTo(page)} aria-current={page === place.page ? "page" : undefined}>
+            <a key={page} href={linkTo(page)} aria-current={page === place.page || (page === "endpoints" && place.page === "releases") ? "page" : undefined}>
               {name}
             </a>
           ))}
         </nav>
-        <a className="quiet" href="/openapi.json">
-          openapi.json
-        </a>
+        {!currentKey() && !server.needsKey && (
+          <a className="quiet" href="/openapi.json">
+            openapi.json
+          </a>
+        )}
         <ThemeSwitch />
       </header>
       <Banner server={server} />

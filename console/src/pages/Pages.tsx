@@ -1,15 +1,43 @@
 // All pages but the playground: read when one of them is first looked at.
 
 import type { Place } from "../place";
+import type { Run } from "../run/run";
 import type { Json } from "../schema/resolve";
+import { BuildPage, Builds } from "./Builds";
+import { Compare } from "./Compare";
+import { Endpoint, Endpoints } from "./Endpoints";
+import { History } from "./History";
+import { Keys } from "./Keys";
+import { ReleasePage } from "./ReleasePage";
 import { RunPage } from "./RunPage";
 import { Runs } from "./Runs";
+import { WorkerPage, Workers } from "./Workers";
 
-export default function Pages({ place, onUse }: { place: Place; onUse: (fn: string, input: Json) => void }) {
-  switch (place.page) {
+interface Props {
+  place: Place;
+  onUse: (fn: string, input: Json) => void;
+  onRun: (run: Run) => void;
+}
+
+export default function Pages({ place: { page, about }, onUse, onRun }: Props) {
+  switch (page) {
     case "runs":
-      return place.about ? <RunPage key={place.about} id={place.about} onUse={onUse} /> : <Runs />;
+      return about ? <RunPage key={about} id={about} onUse={onUse} /> : <Runs />;
+    case "history":
+      return <History onUse={onUse} onRun={onRun} />;
+    case "compare":
+      return <Compare key={about} about={about} />;
+    case "endpoints":
+      return about ? <Endpoint key={about} name={about} /> : <Endpoints />;
+    case "releases":
+      return about ? <ReleasePage key={about} id={about} /> : <Endpoints />;
+    case "workers":
+      return about ? <WorkerPage key={about} id={about} /> : <Workers />;
+    case "builds":
+      return about ? <BuildPage key={about} id={about} /> : <Builds />;
+    case "keys":
+      return <Keys />;
     default:
-      return <p className="hint">There is no page {place.page}.</p>;
+      return <p className="hint">There is no page {page}.</p>;
   }
 }

@@ -127,6 +127,12 @@ interface Candidate {
 }
 
 const REASONS: Record<string, string> = {
+  no_models: "Its function takes no models, so the worker that is free soonest was chosen.",
+  loading: "Its models are on their way to the device.",
+  warm_host: "Its models were in host memory.",
+  warm: "Its models were on disk.",
+  cold: "Its models had to be fetched.",
+  hot: "Its models were on the device already.",
   no_worker: "No worker of the release is there yet.",
   busy: "All workers of the release are busy.",
   waits_for_hot: "It waits for a busy worker that has its models: that is sooner than loading them elsewhere.",

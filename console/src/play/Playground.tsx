@@ -12,6 +12,7 @@ import type { Definitions } from "../schema/resolve";
 import { tidy } from "../schema/shape";
 import { IS_PLATFORM, type FieldProblem } from "../server/api";
 import type { Fn } from "../server/functions";
+import { usePoll } from "../server/usePoll";
 import { CopyButton } from "../ui/parts";
 import { codeFor, LANGUAGES } from "./code";
 import type { Forms } from "./form";
@@ -39,16 +40,25 @@ export function Playground({ fn, definitions, forms, run, onRun }: Props) {
   );
   useEffect(() => setComplaints([]), [fn.id]);
 
+  const [against, setAgainst] = useState("");
+  const [other, setOther] = useState<Run | null>(null);
+
   const begin = useCallback(() => {
     if (run && !isOver(run.view)) return;
     const payload = payloadOf(fields, drafts);
     setComplaints(payload.complaints);
     if (payload.complaints.length) return;
-    const made = new Run(fn, payload, secretsOf(fields, drafts), definitions);
+    const made = Run.of(fn, payload, secretsOf(fields, drafts), definitions);
     keepRun(made);
     onRun(made);
     void made.begin();
-  }, [fields, drafts, fn, definitions, run, onRun]);
+    if (!against) return setOther(null);
+    const beside = { ...fn, id: `${fn.id.replace(/:[^/]*$/, "")}@${against}`, path: `${fn.path.replace(/:[^/]*$/, "")}@${against}` };
+    const second = Run.of(beside, payload, secretsOf(fields, drafts), definitions);
+    keepRun(second);
+    setOther(second);
+    void second.begin();
+  }, [fields, drafts, fn, definitions, run, onRun, against]);
 
   usePastedFiles(fields, drafts, change);
   const submit = (event: FormEvent) => {
@@ -66,6 +76,7 @@ export function Playground({ fn, definitions, forms, run, onRun }: Props) {
             <Complaints.Provider value={known}>
               <form id="form" noValidate onSubmit={submit} onKeyDown={(event) => (event.ctrlKey || event.metaKey) && event.key === "Enter" && begin()}>
                 <Fields fields={fields} drafts={drafts} onChange={change} />
+                {IS_PLATFORM && <Against fn={fn} value={against} onChange={setAgainst} />}
                 {fields.length === 0 && <p className="hint">This function takes no input.</p>}
                 <Buttons run={run} onReset={() => (forms.reset(fn), setComplaints([]))} />
               </form>
@@ -74,9 +85,44 @@ export function Playground({ fn, definitions, forms, run, onRun }: Props) {
         </Told>
       </section>
       <section className="answer" aria-label="Result">
+        {other && <h3>{fn.id}</h3>}
         {run ? <RunPanel key={run.view.number} run={run} retry={begin} /> : <p className="hint">The result appears here. {IS_PLATFORM ? "Runs are durable: they go on when this page is closed." : ""}</p>}
+        {other && (
+          <>
+            <h3>{other.view.fn}</h3>
+            <RunPanel key={other.view.number} run={other} />
+          </>
+        )}
       </section>
       <Code fn={fn} form={form} />
+    </div>
+  );
+}
+
+/** Another release of the function, which runs the same beside it. */
+function Against({ fn, value, onChange }: { fn: Fn; value: string; onChange: (release: string) => void }) {
+  const [owner = "", endpoint = "", rest = ""] = fn.id.split("/");
+  const name = rest.split(":")[0] ?? "";
+  const { data } = usePoll<{ data: { release_id: string; message: string; functions: string[] }[] }>(
+    `/v1/releases?owner=${encodeURIComponent(owner)}&endpoint=${encodeURIComponent(endpoint)}`,
+    10_000,
+  );
+  const releases = (data?.data ?? []).filter((each) => each.functions.includes(name));
+  if (releases.length < 2) return null;
+  return (
+    <div className="field">
+      <label htmlFor="against">
+        Run beside it on <span className="optional">another release, to compare</span>
+      </label>
+      <select id="against" value={value} onChange={(event) => onChange(event.currentTarget.value)}>
+        <option value="">none</option>
+        {releases.map((each) => (
+          <option key={each.release_id} value={each.release_id}>
+            {each.release_id}
+            {each.message && `: ${each.message.slice(0, 60)}`}
+          </option>
+        ))}
+      </select>
     </div>
   );
 }

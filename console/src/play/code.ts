@@ -20,9 +20,15 @@ export function codeFor(language: Language, fn: Fn, shown: { [key: string]: Sent
       return `curl -sS ${url}${key} -H 'content-type: application/json' \\\n  -d ${shellQuoted(`{"payload":${encode(shown)}}`)}`;
     }
     case "Python": {
+      if (!names.length) {
+        // The project's own client, which finds the key that `cozyctl login` keeps.
+        const ref = IS_PLATFORM ? fn.id : fn.path.slice("/v1/run/".length);
+        const call = fn.streams ? `for item in client.stream(${JSON.stringify(ref)}, payload):\n    print(item)` : `print(client.run(${JSON.stringify(ref)}, payload))`;
+        return `from gen_worker.client import Client\n\npayload = ${python(shown)}\nclient = Client(${JSON.stringify(location.origin)})\n${call}`;
+      }
       const headers = withKey ? `\n    headers={"authorization": f"Bearer {os.environ['COZY_API_KEY']}"},` : "";
-      const files = names.length ? `\n    data={"payload": json.dumps(payload)},\n    files=[${names.map(([name, file]) => `(${JSON.stringify(name)}, open(${JSON.stringify(file)}, "rb"))`).join(", ")}],` : `\n    json={"payload": payload},`;
-      const imports = [names.length && "import json", withKey && "import os", "import httpx"].filter(Boolean).join("\n");
+      const files = `\n    data={"payload": json.dumps(payload)},\n    files=[${names.map(([name, file]) => `(${JSON.stringify(name)}, open(${JSON.stringify(file)}, "rb"))`).join(", ")}],`;
+      const imports = ["import json", withKey && "import os", "import httpx"].filter(Boolean).join("\n");
       return `${imports}\n\npayload = ${python(shown)}\nanswer = httpx.post(\n    ${JSON.stringify(url)},${files}${headers}\n    timeout=None,\n)\nprint(answer.json())`;
     }
     case "TypeScript": {

@@ -149,14 +149,14 @@ function Outputs({ view }: { view: RunView }) {
 }
 
 /** An output: its text where it is one text, else its JSON. */
-export function OutputValue({ value }: { value: Json }) {
+export function OutputValue({ value, name = "Output" }: { value: Json; name?: string }) {
   const text = onlyText(value);
-  if (text === null) return <Shown text={pretty(value)} label="Output" />;
+  if (text === null) return <Shown text={pretty(value)} label={name} />;
   return (
     <>
-      <Shown text={text} label="Output" />
+      <Shown text={text} label={name} />
       <Details summary="JSON">
-        <Block label="JSON">{pretty(value)}</Block>
+        <Block label={`${name} as JSON`}>{pretty(value)}</Block>
       </Details>
     </>
   );

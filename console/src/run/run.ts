@@ -66,6 +66,9 @@ export interface RunView {
   /** What the run was asked for, secrets hidden, for people and for `rerun`. */
   input: Json;
   fileNames: string[];
+  hadSecrets: boolean;
+  /** The field of an output that is a piece of text, where a stream gives text. */
+  field: string | null;
   status: string;
   stage: string;
   progress: number | null;
@@ -100,14 +103,45 @@ export class Run {
   private readonly stop = new AbortController();
   private timer = 0;
   private firstProgress: { atMs: number; value: number } | null = null;
-  private readonly field: string | null;
 
-  constructor(fn: Fn, private readonly payload: Payload, secrets: string[], definitions: Definitions) {
-    this.field = fn.streams ? textField(fn.output, definitions) : null;
-    this.view = {
-      number: ++lastNumber,
-      fn: fn.id,
-      path: fn.path,
+  private constructor(
+    view: Omit<RunView, "number">,
+    private readonly payload: Payload,
+    /** The field of an output that is a piece of text. */
+    field: string | null,
+    /** Whether the payload is all there: without secrets and files it cannot be sent again. */
+    private readonly isWhole: boolean,
+  ) {
+    this.view = { ...view, field: field ?? view.field, number: ++lastNumber };
+  }
+
+  /** A run that is over, as it was kept. */
+  static restored(view: RunView): Run {
+    const input = (isObject(view.input) ? view.input : {}) as { [key: string]: Json };
+    return new Run(view, { value: input, files: [], complaints: [] }, null, !view.hadSecrets && view.fileNames.length === 0);
+  }
+
+  static of(fn: Fn, payload: Payload, secrets: string[], definitions: Definitions): Run {
+    return new Run(Run.fresh(fn.id, fn.path, payload, secrets), payload, fn.streams ? textField(fn.output, definitions) : null, true);
+  }
+
+  /** Whether what it was asked for is all there, so that it can be asked again. */
+  get canRunAgain(): boolean {
+    return this.isWhole;
+  }
+
+  /** Another run of the same. */
+  again(): Run {
+    const { fn, path, input, fileNames, hadSecrets } = this.view;
+    return new Run({ ...Run.fresh(fn, path, this.payload, []), input, fileNames, hadSecrets }, this.payload, this.view.field, true);
+  }
+
+  private static fresh(fn: string, path: string, payload: Payload, secrets: string[]): Omit<RunView, "number"> {
+    return {
+      fn,
+      path,
+      hadSecrets: secrets.length > 0,
+      field: null,
       runId: "",
       input: JSON.parse(encode(masked(payload.value, secrets))) as Json,
       fileNames: payload.files.map((each) => `${each.name}: ${each.file.name}`),
@@ -207,7 +241,7 @@ export class Run {
   }
 
   private gave(item: Json): void {
-    const piece = typeof item === "string" ? item : this.field && isObject(item) ? item[this.field] : undefined;
+    const piece = typeof item === "string" ? item : this.view.field && isObject(item) ? item[this.view.field] : undefined;
     if (typeof piece === "string") this.view.text += piece;
     this.view.items.push(item);
     if (this.view.items.length > MAX_ITEMS) this.view.items.shift();

@@ -1,10 +1,13 @@
 """The console of the platform in a real browser; skipped where there is none."""
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from browser import Tab, chromium, violations
+from model_project import CODE, COZY_TOML, safetensors
 from platform_process import PlatformProcess, write_project
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -19,7 +22,15 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Iterator[PlatformProcess]:
     folder = tmp_path_factory.mktemp("console")
-    found = PlatformProcess(write_project(folder / "project"), folder / "data")
+    reader, weights = folder / "reader", folder / "weights"
+    for path, text in (("cozy.toml", COZY_TOML), ("src/reader/__init__.py", ""), ("src/reader/main.py", CODE)):
+        (reader / path).parent.mkdir(parents=True, exist_ok=True)
+        (reader / path).write_text(text)
+    weights.mkdir()
+    (weights / "config.json").write_text("{}")
+    (weights / "weights.safetensors").write_bytes(safetensors(size=100_000))
+    env = {"COZY_MODEL_OVERRIDES": f"toy={weights}"}
+    found = PlatformProcess(write_project(folder / "project"), folder / "data", str(reader), env=env)
     yield found
     found.close()
 
@@ -72,3 +83,131 @@ def test_a_run_goes_on_without_the_page_and_is_canceled_from_it(platform: Platfo
     expect(page.locator(".badge").first).to_have_text("canceled")
     page.goto(f"{platform.url}/docs#/runs/no-such-run")
     expect(page.get_by_role("alert")).to_contain_text("no-such-run")
+
+
+def test_promote_after_a_look_at_what_changes_then_roll_back(platform: PlatformProcess, tab: Tab, expect: Any) -> None:
+    main = platform.project / "src/probe/main.py"
+    main.write_text(
+        main.read_text().replace(
+            'class Input(msgspec.Struct):\n    text: str = ""',
+            'class Input(msgspec.Struct):\n    text: str = ""\n    tone: str = "warm"',
+            1,
+        )
+    )
+    first, second = two_releases(platform)
+    page = tab.page
+    page.goto(f"{platform.url}/docs#/endpoints")
+    page.get_by_role("link", name="local/probe", exact=True).click()
+    page.get_by_role("button", name="Promote or roll back echo:prod").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text(first)
+    expect(dialog).to_contain_text("/tone")
+    expect(dialog).to_contain_text("No gate has been run on it.")
+    assert violations(page) == []
+    dialog.get_by_role("button", name="Promote").click()
+    expect(dialog).to_have_count(0)
+    row = page.get_by_role("row").filter(has=page.get_by_role("button", name="Promote or roll back echo:prod"))
+    expect(row).to_contain_text(second)
+    page.get_by_role("button", name="Promote or roll back echo:prod").click()
+    dialog.get_by_role("button", name="Roll back").click()
+    expect(row).to_contain_text(first)
+    for release in (first, second):
+        page.get_by_role("checkbox", name=f"Compare {release}").check()
+    page.get_by_role("button", name="Compare two releases").click()
+    expect(page.get_by_role("region", name="Schemas of echo")).to_contain_text('"tone"')
+    assert violations(page) == []
+    page.goto(f"{platform.url}/docs#/run/local/probe/version")
+    page.get_by_label("Run beside it on").select_option(second)
+    page.locator("#run").click()
+    expect(page.locator(".run[data-status=succeeded]")).to_have_count(2)
+    assert tab.complaints == []
+
+
+def two_releases(platform: PlatformProcess) -> tuple[str, str]:
+    """The release that `prod` points at, and the one that an edit made."""
+
+    def found() -> Any:
+        data = platform.http.get("/v1/releases", params={"endpoint": "probe"}).json()["data"]
+        return len(data) == 2 and (data[1]["release_id"], data[0]["release_id"])
+
+    ids: tuple[str, str] = platform.until(found)
+    return ids
+
+
+def test_workers_and_builds_and_keys(platform: PlatformProcess, tab: Tab, expect: Any) -> None:
+    run = platform.invoke("chatter", {"times": 3}).json()
+    assert platform.http.post("/v1/local/reader/read", json={"payload": {}}).json()["status"] == "succeeded"
+    page = tab.page
+    page.goto(f"{platform.url}/docs#/workers")
+    expect(page.get_by_role("meter").first).to_be_visible()  # a model in a tier, as a bar
+    expect(page.locator(".meter .legend").first).to_contain_text("toy")
+    assert violations(page) == []
+    page.get_by_role("link", name=run["worker_id"]).click()
+    expect(page.get_by_role("region", name="Log of the worker")).to_contain_text("chatter 000002")
+    assert violations(page) == []
+    page.get_by_role("link", name="Builds", exact=True).click()
+    expect(page.get_by_text("Nothing was published yet")).to_be_visible()
+    build = platform.http.post("/v1/endpoints/publish", content=b"no archive", headers={"content-type": "application/gzip"}).json()
+    page.get_by_role("link", name=build["build_id"]).click()
+    expect(page.locator(".badge")).to_have_text("failed")
+    expect(page.get_by_role("alert")).to_be_visible()
+    assert violations(page) == []
+    page.get_by_role("link", name="Keys", exact=True).click()
+    page.get_by_label("Name").fill("for a <b>test</b>")
+    page.get_by_role("button", name="Make a key").click()
+    expect(page.get_by_role("region", name="The new key")).to_contain_text("cz_")
+    page.get_by_role("button", name="Done").click()
+    row = page.get_by_role("row").filter(has_text="for a <b>test</b>")
+    row.get_by_role("button", name="Revoke").click()
+    assert violations(page) == []
+    page.get_by_role("dialog").get_by_role("button", name="Revoke").click()
+    expect(row).to_contain_text("revoked")
+    assert tab.complaints == []
+
+
+def test_the_history_of_a_tab_is_a_notebook(platform: PlatformProcess, tab: Tab, expect: Any) -> None:
+    page = tab.page
+    page.goto(f"{platform.url}/docs#/run/local/probe/echo")
+    for text in ("first words", "other words"):
+        page.locator("[name=text]").fill(text)
+        page.locator("#run").click()
+        expect(page.locator(".answer .output")).to_contain_text(text)
+    page.get_by_role("link", name="History").click()
+    page.reload()
+    expect(page.locator(".cell")).to_have_count(2)
+    page.get_by_role("button", name="Run again").first.click()
+    expect(page.locator(".cell")).to_have_count(3)
+    expect(page.locator(".cell .succeeded")).to_have_count(3)
+    assert violations(page) == []
+    page.get_by_label("compare").nth(1).check()
+    page.get_by_label("compare").nth(2).check()
+    page.get_by_role("button", name="Compare two runs").click()
+    expect(page.get_by_role("region", name="Both inputs").locator(".differs")).to_have_count(1)
+    expect(page.get_by_role("region", name="Both outputs")).to_contain_text("other words")
+    assert violations(page) == []
+    assert tab.complaints == []
+
+
+def test_where_keys_are_asked_for_the_page_asks_for_one(tmp_path: Path, tab: Tab, expect: Any) -> None:
+    keyed = PlatformProcess(write_project(tmp_path / "project"), tmp_path / "data", "--keys")
+    try:
+        page = tab.page
+        page.goto(f"{keyed.url}/docs#/run/local/probe/picture")
+        page.get_by_label("Key").fill("cz_wrong")
+        assert violations(page) == []
+        page.get_by_role("button", name="Log in").click()
+        expect(page.get_by_role("alert")).to_contain_text("the key is not accepted")
+        page.get_by_label("Key").fill((keyed.data / "operator.key").read_text())
+        page.get_by_role("button", name="Log in").click()
+        page.locator("#run").click()
+        image = page.locator("figure img")  # an <img> sends no key: the page fetches it, and shows a copy
+        expect(image).to_have_attribute("src", re.compile(f"^blob:{re.escape(keyed.url)}"))
+        assert "$COZY_API_KEY" in page.locator("#code-curl").inner_text()
+        page.reload()
+        expect(page.get_by_role("heading", name="local/probe/picture", exact=True)).to_be_visible()  # the tab keeps it
+        assert page.evaluate("Object.keys(localStorage).filter(name => localStorage[name].includes('cz_'))") == []
+        page.get_by_role("link", name="Keys", exact=True).click()
+        page.get_by_role("button", name="Log out").click()
+        expect(page.get_by_role("heading", name="Log in")).to_be_visible()
+    finally:
+        keyed.close()

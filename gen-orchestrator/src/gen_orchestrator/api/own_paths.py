@@ -24,11 +24,14 @@ _BYTES: Schema = {"application/octet-stream": {"schema": {"type": "string", "for
 
 _OPTIONAL: Schema = {"anyOf": [_TEXT, {"type": "null"}]}
 _TEXTS: Schema = {"type": "array", "items": _TEXT}
+_HELD = _object("model tier size_bytes", model=_TEXT, tier=_TEXT, size_bytes=_NUMBER)  # tier: vram, host, disk
+_MEMORY = ("gpu_bytes", "gpu_used_bytes", "host_bytes")
 _WORKER = _object(
     "worker_id state",
     **dict.fromkeys(("worker_id", "release_id", "state"), _TEXT),
     **dict.fromkeys(("runs", "functions", "vram_models", "disk_models"), _TEXTS),
     gpu=_OPTIONAL,
+    memory=_object("models", **dict.fromkeys(_MEMORY, _NUMBER), models={"type": "array", "items": _HELD}),
 )
 _TOLD = "worker_id release_id owner token issuer audience scheduler_addr"
 _WORKER_TOKEN = _object(_TOLD, **dict.fromkeys(_TOLD.split(), _TEXT))

@@ -174,4 +174,10 @@ def shown_worker(worker: Worker) -> dict[str, Any]:
         "vram_models": list(worker.resources.vram_models),
         "disk_models": list(worker.resources.disk_models),
         "gpu": worker.resources.gpu_name or None,
+        "memory": {
+            "gpu_bytes": worker.resources.gpu_memory_bytes,
+            "gpu_used_bytes": worker.resources.gpu_memory_used_bytes,
+            "host_bytes": worker.resources.memory_bytes,
+            "models": [{"model": each.model_id, "tier": each.tier, "size_bytes": each.size_bytes} for each in worker.resources.model_tiers],
+        },
     }
