@@ -66,3 +66,18 @@ def batched(ctx: ActionContext, payloads: list[Input]) -> list[Output | Exceptio
     for item in ctx.items:
         item.progress(1.0)
     return [Output(payload.prompt) for payload in payloads]
+
+
+@worker_function
+async def calls(ctx: ActionContext, payload: Input) -> Output:
+    other: Output = await ctx.invoke("other", payload, output=Output)
+    untyped: dict[str, str] = await ctx.invoke("owner/endpoint/other:prod", {"prompt": "x"})
+    items: list[Output] = [item async for item in ctx.stream("other", payload, output=Output)]
+    return other if untyped else items[0]
+
+
+@worker_function
+def calls_from_a_thread(ctx: ActionContext, payload: Input) -> Output:
+    for item in ctx.stream_sync("other", payload, output=Output):
+        ctx.log(item.text)
+    return ctx.invoke_sync("other", payload, output=Output)

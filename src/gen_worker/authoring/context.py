@@ -2,12 +2,13 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from operator import index
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 from gen_worker import events
+from gen_worker.authoring import invoking
 from gen_worker.authoring.assets import Asset
 from gen_worker.log import Log
 from gen_worker.texts import repr_of
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 MAX_EVENT_TYPE = 200  # characters
 _COUNTING = threading.Lock()  # one for all: it is held for a moment
 Emitter = Callable[[dict[str, Any]], None]
+T = TypeVar("T")
 
 
 class OutputStore(Protocol):
@@ -37,8 +39,9 @@ class ActionContext:
     `owner`, `invoker_id`: whose run it is, and who asked for it. `timeout_ms`: milliseconds from now until its time is over; None or 0: no
     limit. `outputs`: takes saved files; else they go into the folder `local_output_dir`, and without either saving raises `RuntimeError`.
     `required_models`: refs that this run needs. `resolved_cozy_models_by_id`: what a scheduler says of the files of models, by canonical
-    ref. `device`: `cuda:0` or `cpu`; found out by default. `traceparent`: W3C Trace Context. `attempt`: from 1. `file_api_base_url`,
-    `file_api_token`, `materialized_input_urls`: taken for code that was written for older versions; nothing is done with them here.
+    ref. `device`: `cuda:0` or `cpu`; found out by default. `traceparent`: W3C Trace Context. `attempt`: from 1. `children`: runs the
+    functions that this one calls. `file_api_base_url`, `file_api_token`, `materialized_input_urls`: taken for code that was written for
+    older versions; nothing is done with them here.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class ActionContext:
         device: str | None = None,
         traceparent: str | None = None,
         attempt: int = 1,
+        children: invoking.Children | None = None,
     ) -> None:
         self.run_id = run_id
         self.owner = owner
@@ -80,6 +84,8 @@ class ActionContext:
         self._device = device
         self._canceled = False
         self._done: threading.Event | None = None
+        self._children = children
+        self._calls = 0
 
     @property
     def items(self) -> "tuple[ActionContext, ...]":
@@ -169,6 +175,56 @@ class ActionContext:
         with _COUNTING:
             before = self.usage or (0, 0)
             self.usage = before[0] + counts[0], before[1] + counts[1]
+
+    @overload
+    async def invoke(self, ref: str, payload: Any, output: type[T]) -> T: ...
+    @overload
+    async def invoke(self, ref: str, payload: Any, output: None = None) -> Any: ...
+    async def invoke(self, ref: str, payload: Any, output: Any = None) -> Any:
+        """Run another function, and wait for its output.
+
+        `ref`: a function of the same project (`draw`), or any as `owner/endpoint/function[:tag]`. `payload`: its Struct, or a dict.
+        `output`: the type of what it gives; by default dicts and lists as in JSON. Of a stream the list of its items. Raises what the
+        function raised: `ValidationError`, `RetryableError` and so on; `WorkerError` for what is no error of ours.
+        """
+        return await invoking.answer(self._called(), self._call(ref, payload), output)
+
+    @overload
+    def invoke_sync(self, ref: str, payload: Any, output: type[T]) -> T: ...
+    @overload
+    def invoke_sync(self, ref: str, payload: Any, output: None = None) -> Any: ...
+    def invoke_sync(self, ref: str, payload: Any, output: Any = None) -> Any:
+        """The same as `invoke` in a function that is not async."""
+        return invoking.answer_sync(self._called(), self._call(ref, payload), output)
+
+    @overload
+    def stream(self, ref: str, payload: Any, output: type[T]) -> AsyncIterator[T]: ...
+    @overload
+    def stream(self, ref: str, payload: Any, output: None = None) -> AsyncIterator[Any]: ...
+    def stream(self, ref: str, payload: Any, output: Any = None) -> AsyncIterator[Any]:
+        """Run another function, and take the items of its stream as they come. `output`: the type of an item. Who stops taking stops it."""
+        return invoking.stream(self._called(), self._call(ref, payload), output)
+
+    @overload
+    def stream_sync(self, ref: str, payload: Any, output: type[T]) -> Iterator[T]: ...
+    @overload
+    def stream_sync(self, ref: str, payload: Any, output: None = None) -> Iterator[Any]: ...
+    def stream_sync(self, ref: str, payload: Any, output: Any = None) -> Iterator[Any]:
+        """The same as `stream` in a function that is not async."""
+        return invoking.stream_sync(self._called(), self._call(ref, payload), output)
+
+    def _called(self) -> invoking.Children:
+        if self._children is None:
+            raise RuntimeError(
+                "this context can call no functions: it was built by hand; give it `children` (gen_worker.testing.called.Called)"
+            )
+        return self._children
+
+    def _call(self, ref: str, payload: Any) -> invoking.ChildCall:
+        with _COUNTING:
+            self._calls += 1
+            number = self._calls
+        return invoking.child_call(number, ref, payload, self.time_remaining_s())
 
     def save_bytes(self, ref: str, data: bytes) -> Asset:
         """Save a file under `ref`, by convention `runs/<run_id>/outputs/...`; an existing one is replaced."""

@@ -5,11 +5,15 @@ import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import msgspec
+
 from gen_worker.authoring.assets import Asset
 from gen_worker.dev.server import ServeOptions, dev_config
 from gen_worker.events import RunEvent
+from gen_worker.execution.admission import Admission
 from gen_worker.execution.build import build_execution
 from gen_worker.execution.cancellation import CancelToken
+from gen_worker.execution.children import LocalCalls
 from gen_worker.execution.request import RunRequest
 from gen_worker.files.local_outputs import LocalOutputs
 from gen_worker.log import Log
@@ -37,6 +41,8 @@ class LocalSession:
         run_id = secrets.token_hex(12)
         self.request = RunRequest(run_id=run_id, payload=payload, timeout_ms=timeout_ms, uploads=uploads)
         self.token = CancelToken()
+        self.functions = {spec.name: spec for spec in served.functions}
+        self.endpoint = served.endpoint_name
 
     def interrupt(self) -> None:
         """Cancel the run."""
@@ -67,7 +73,10 @@ async def run_locally(session: LocalSession, on_event: OnEvent, log: Log) -> tup
     )
     files: list[Asset] = []
     outputs = LocalOutputs(config.outputs, config.execution.limits.upload_bytes, files.append)
+    calls = LocalCalls(lambda: session.functions, execution.executor, Admission(), session.endpoint)
+    children = calls.of_run(session.request, session.spec.name, LocalOutputs(config.outputs, config.execution.limits.upload_bytes))
+    request = msgspec.structs.replace(session.request, children=children)
     try:
-        return await execution.executor.run(session.spec, session.request, _Sink(on_event), session.token, outputs), files
+        return await execution.executor.run(session.spec, request, _Sink(on_event), session.token, outputs), files
     finally:
         execution.close()

@@ -77,10 +77,20 @@ class DevApp:
         self._executor, self._models = self._execution.executor, self._execution.models
         limits = config.execution.limits
         self._serving = Serving()
-        self._book = RunBook(Admission(limits.worker_max_concurrency))
+        admission = Admission(limits.worker_max_concurrency)
+        self._book = RunBook(admission)
         self._lines = RunLines(log) if config.talks else None
         self._invoker = Invoker(
-            self._serving, self._executor, self._book, config.outputs, limits.upload_bytes, config.run_dir, log, self._lines
+            self._serving,
+            self._executor,
+            self._book,
+            admission,
+            config.outputs,
+            limits.upload_bytes,
+            config.run_dir,
+            log,
+            self._lines,
+            config.endpoint_name,
         )
         self._realtime = Realtime(
             self._serving,
@@ -89,6 +99,7 @@ class DevApp:
             config.outputs,
             config.hosts,
             self._lines,
+            self._invoker.calls,
             max_file_bytes=limits.upload_bytes,
             max_frame_bytes=limits.worker_max_ws_frame_bytes,
         )

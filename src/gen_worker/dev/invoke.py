@@ -18,6 +18,8 @@ from gen_worker.dev.runs import DevRun, RunBook
 from gen_worker.dev.serving import Serving
 from gen_worker.errors import CanceledError, WorkerError
 from gen_worker.events import RunEvent
+from gen_worker.execution.admission import Admission
+from gen_worker.execution.children import LocalCalls
 from gen_worker.execution.executor import Executor
 from gen_worker.files.local_outputs import LocalOutputs
 from gen_worker.http import sse
@@ -75,11 +77,13 @@ class Invoker:
         serving: Serving,
         executor: Executor,
         book: RunBook,
+        admission: Admission,
         outputs: Path,
         max_file_bytes: int,
         run_dir: Path,
         log: Log,
         lines: RunLines | None = None,
+        endpoint: str = "",
     ) -> None:
         self._serving = serving
         self._lines = lines
@@ -90,6 +94,8 @@ class Invoker:
         self._max_file_bytes = max_file_bytes
         self._run_dir = run_dir
         self._watch = DisconnectWatch()
+        self.calls = LocalCalls(lambda: serving.functions, executor, admission, endpoint)
+        self._called_outputs = LocalOutputs(outputs, max_file_bytes)  # what a called function saves is no file of the run's own
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, request: Request) -> None:
@@ -199,6 +205,7 @@ class Invoker:
             admitted = True
             run.start()
             store = LocalOutputs(self._outputs, self._max_file_bytes, run.add_file)
+            request = msgspec.structs.replace(request, children=self.calls.of_run(request, spec.name, self._called_outputs))
             self._executor.start(spec, request, hooks, run.token, store, self._early(run, caller))
             handed_over = True  # the executor gives back what was taken, when the author's code has ended
             await run.wait(None)

@@ -11,6 +11,7 @@ from gen_worker.dev.runs import DevRun, RunBook
 from gen_worker.dev.serving import Serving
 from gen_worker.events import RunEvent
 from gen_worker.execution.admission import Refusal
+from gen_worker.execution.children import LocalCalls
 from gen_worker.execution.executor import Executor
 from gen_worker.execution.realtime import Session
 from gen_worker.execution.request import RunRequest
@@ -48,6 +49,7 @@ class Realtime:
         outputs: Path,
         hosts: HostPolicy,
         lines: RunLines | None,
+        calls: LocalCalls,
         *,
         max_file_bytes: int,
         max_frame_bytes: int,
@@ -59,6 +61,7 @@ class Realtime:
         self._hosts = hosts
         self._lines = lines
         self._max_file_bytes = max_file_bytes
+        self._calls = calls
         self._max_frame_bytes = max_frame_bytes
         self._max_message_bytes = min(max_frame_bytes or MAX_MESSAGE_BYTES, MAX_MESSAGE_BYTES)
         self._open: set[_Client] = set()
@@ -93,7 +96,8 @@ class Realtime:
             raise
         self._open.add(client)
         run.start()
-        session.start(msgspec.structs.replace(options, run_id=run.run_id), store)
+        options = msgspec.structs.replace(options, run_id=run.run_id)
+        session.start(msgspec.structs.replace(options, children=self._calls.of_run(options, spec.name, store)), store)
 
     def _refuse(self, request: Request, fields: list[tuple[bytes, bytes]], spec: FunctionSpec, refusal: Refusal) -> None:
         if self._lines is not None:

@@ -148,6 +148,7 @@ class RunBook:
         self._finished: deque[DevRun] = deque()
         self._kept_bytes = 0
         self._waiting: dict[asyncio.Future[None], tuple[str, int | None]] = {}
+        admission.when_freed(self._serve_waiting)
 
     @property
     def active(self) -> int:
@@ -217,8 +218,6 @@ class RunBook:
     def leave(self, function: str) -> None:
         """Give a slot back, to whoever waits longest and may have it."""
         self._admission.give(function)
-        if self._waiting:
-            self._serve_waiting()
 
     def finished(self, run: DevRun) -> None:
         """Keep a finished run for a while, and forget the oldest beyond the bounds."""

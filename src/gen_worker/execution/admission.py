@@ -1,5 +1,9 @@
-"""Slots: how many runs a worker, and each function of it, may work on at once. Pure counting."""
+"""Slots: how many runs a worker, and each function of it, may work on at once. Pure counting.
 
+A function that a run calls (`ctx.invoke`) counts for its function's limit, and not for the worker's: the run that called it only waits.
+"""
+
+from collections.abc import Callable
 from typing import Literal
 
 Refusal = Literal["worker_draining", "max_concurrency_reached", "function_concurrency_reached"]
@@ -12,6 +16,12 @@ class Admission:
         self.max_concurrency = max_concurrency
         self._draining = False
         self._active: dict[str, int] = {}  # functions without a run are not in it
+        self._called: dict[str, int] = {}
+        self._freed: list[Callable[[], None]] = []
+
+    def when_freed(self, callback: Callable[[], None]) -> None:
+        """Call back after each slot that is given back."""
+        self._freed.append(callback)
 
     @property
     def active(self) -> int:
@@ -27,14 +37,32 @@ class Admission:
             return "worker_draining"
         if self.max_concurrency and self.active >= self.max_concurrency:
             return "max_concurrency_reached"
-        count = self._active.get(function, 0)
-        if limit and count >= limit:
+        if self._is_full(function, limit):
             return "function_concurrency_reached"
-        self._active[function] = count + 1
+        self._active[function] = self._active.get(function, 0) + 1
         return None
+
+    def take_called(self, function: str, limit: int | None) -> bool:
+        """Take a slot for a function that a run calls; whether there is one."""
+        if self._is_full(function, limit):
+            return False
+        self._called[function] = self._called.get(function, 0) + 1
+        return True
+
+    def give_called(self, function: str) -> None:
+        """Give the slot of a called function back."""
+        self._give(self._called, function)
+
+    def _is_full(self, function: str, limit: int | None) -> bool:
+        return bool(limit) and self._active.get(function, 0) + self._called.get(function, 0) >= (limit or 0)
 
     def give(self, function: str) -> None:
         """Give a slot back."""
-        count = self._active.pop(function, 0)
+        self._give(self._active, function)
+
+    def _give(self, counts: dict[str, int], function: str) -> None:
+        count = counts.pop(function, 0)
         if count > 1:
-            self._active[function] = count - 1
+            counts[function] = count - 1
+        for callback in self._freed:
+            callback()

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from gen_worker.authoring.invoking import Children
 from gen_worker.content.listing import Listing
 from gen_worker.events import RunEvent
 from gen_worker.execution.encoding import Encoding
@@ -21,7 +22,7 @@ class RunRequest(msgspec.Struct, frozen=True):
     came with the request; others are fetched from `file_api`. `max_output_bytes` is what the way back to the caller can carry, 0 for
     anything. `traceparent` is the W3C Trace Context that the run belongs to. A realtime session has a `socket` instead of a payload;
     `injected` are refs of the models for its parameters, in their order, where the caller chooses them.
-    `attempt` counts from 1 how often the run was given to a worker.
+    `attempt` counts from 1 how often the run was given to a worker. `children` runs the functions that this one calls.
     """
 
     run_id: str
@@ -40,6 +41,7 @@ class RunRequest(msgspec.Struct, frozen=True):
     attempt: int = 1
     socket: HandlerSocket | None = None
     injected: tuple[str, ...] | None = None
+    children: Children | None = None
 
 
 class RunSink(Protocol):

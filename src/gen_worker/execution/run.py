@@ -227,6 +227,7 @@ class Run:
             device=self._device,
             traceparent=request.traceparent,
             attempt=request.attempt,
+            children=request.children,
         )
 
     # The end.
@@ -279,6 +280,10 @@ class Run:
     def _stop_author(self, ended: Ended, outcome: Outcome) -> None:
         if self._call is not None and self._call.author_runs and self._told_ending is None:
             self._call.stop()
+
+    def _stop_children(self, ended: Ended, outcome: Outcome) -> None:
+        if self._request.children is not None:
+            self._request.children.close()
 
     def _pass_on_ending(self, ended: Ended, outcome: Outcome) -> None:
         ending = self._told_ending or []
@@ -391,6 +396,7 @@ class Run:
 
 _STEPS_OF_THE_END: tuple[tuple[str, Callable[[Run, Ended, Outcome], None]], ...] = (
     ("stopping the author's code", Run._stop_author),
+    ("stopping the functions that it has called", Run._stop_children),
     ("passing on the last events", Run._pass_on_ending),
     ("passing on the outcome", Run._pass_on_outcome),
     # The outcome is said. From here on it is about what the run has held, and what can be learned from it.

@@ -42,7 +42,7 @@ def boot(env: Mapping[str, str]) -> int:
         path, served = _functions(env, root)
         startup.phase("manifest_loaded", path=str(path), functions=sorted(spec.name for spec in served.functions))
         phase = "configuration"
-        config = worker_config(env, settings, served.functions, served.models_by_function)
+        config = worker_config(env, settings, served.functions, served.models_by_function, endpoint_name=served.endpoint_name)
         phase = "cache_preflight"
         check_cache_folders(config.cache_folders, startup)
         phase = "verify_token"

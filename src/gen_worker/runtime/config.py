@@ -20,6 +20,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     functions: tuple[FunctionSpec, ...]
     models_by_function: Mapping[str, Mapping[str, ModelSpec]]
     worker_id: str = ""
+    endpoint_name: str = ""
     dialer: Dialer | None = None
 
     @property
@@ -43,6 +44,7 @@ def worker_config(
     models_by_function: Mapping[str, Mapping[str, ModelSpec]],
     worker_id: str = "",
     extras: Extras = Extras(),  # noqa: B008 - frozen
+    endpoint_name: str = "",
 ) -> WorkerConfig:
     """The configuration for these functions; `ValueError` names what is missing or wrong."""
     if not settings.scheduler_public_addr.strip():
@@ -55,4 +57,5 @@ def worker_config(
         functions=functions,
         models_by_function=models_by_function,
         worker_id=worker_id,
+        endpoint_name=endpoint_name,
     )

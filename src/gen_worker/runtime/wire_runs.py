@@ -14,6 +14,7 @@ from gen_worker.errors import WorkerError
 from gen_worker.events import RunEvent
 from gen_worker.execution.admission import Admission
 from gen_worker.execution.cancellation import CancelToken
+from gen_worker.execution.children import LocalCalls
 from gen_worker.execution.executor import Executor
 from gen_worker.execution.request import RunRequest
 from gen_worker.files.file_api import FileApi
@@ -93,6 +94,7 @@ class WireRuns:
         files_of: FilesOf,
         log: Log,
         *,
+        endpoint: str = "",
         max_message_bytes: int,
         baseline: Callable[[], Mapping[str, Any]] = dict,
         listings: Callable[[], Mapping[str, Listing]],
@@ -103,6 +105,7 @@ class WireRuns:
         self._voice = voice
         self._files_of = files_of
         self._log = log
+        self._calls = LocalCalls(lambda: functions, executor, admission, endpoint)
         self._max_message_bytes = max_message_bytes
         self._baseline = baseline
         self._listings = listings
@@ -213,6 +216,7 @@ class WireRuns:
             traceparent=command.traceparent or None,
             max_output_bytes=self._voice.outbox.largest_bytes,
         )
+        request = msgspec.structs.replace(request, children=self._calls.of_run(request, spec.name, outputs))
         hooks = _WireRun(sink, lambda outcome: self._ended(command, outcome), lambda: self._admission.give(spec.name))
         self._executor.start(spec, request, hooks, token, outputs)
 

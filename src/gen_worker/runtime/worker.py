@@ -138,6 +138,7 @@ class WireWorker:
             connection,
             self._files_of,
             log,
+            endpoint=config.endpoint_name,
             max_message_bytes=settings.worker_max_message_bytes,
             baseline=lambda: releases.resolved,
             listings=lambda: releases.listings,
