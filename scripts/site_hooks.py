@@ -1,0 +1,138 @@
+"""What the documentation site has besides the files in docs/: reference pages made from the code, and links into the repository."""
+
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULES = ("gen_worker", "gen_worker.errors", "gen_worker.client", "gen_worker.tasks")
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """A page of the menu that is not written yet is left out."""
+    made = {"reference/python.md", "reference/cli.md", "reference/openapi.md"}
+    for section in config.nav or []:
+        for title, pages in section.items():
+            section[title] = [page for page in pages if page in made or (Path(config.docs_dir) / page).exists()]
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that are made."""
+    for path, make in (("reference/python.md", python_page), ("reference/cli.md", cli_page), ("reference/openapi.md", openapi_page)):
+        files.append(File.generated(config, path, content=make()))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Links that lead out of docs/ name the file in the repository instead; one that leads nowhere is an error."""
+    folder = (Path(config.docs_dir) / page.file.src_uri).parent
+
+    def shown(found: re.Match[str]) -> str:
+        text, target = found[1], found[2].partition("#")[0]
+        place = (folder / target).resolve()
+        if not target or re.match(r"[a-z]+:", target) or place.is_relative_to(Path(config.docs_dir).resolve()):
+            return found[0]
+        if not place.is_relative_to(ROOT) or not place.exists():
+            raise PluginError(f"{page.file.src_uri}: the link {found[0]} leads nowhere")
+        return f"{text} (`{place.relative_to(ROOT)}`)"
+
+    return re.sub(r"\[([^\]]+)\]\(([^)\s]+)\)", shown, markdown)
+
+
+def python_page() -> str:
+    """The public names of each module, with their docstrings."""
+    parts = ["# Python reference\n\nMade from the docstrings of the code.\n"]
+    for name in MODULES:
+        module = __import__(name, fromlist=["x"])
+        public = getattr(module, "__all__", None) or [
+            key for key, value in vars(module).items() if not key.startswith("_") and getattr(value, "__module__", "") == name
+        ]
+        parts.append(f"## {name}\n\n{inspect.getdoc(module) or ''}\n")
+        for key in sorted(public):
+            parts += _described(f"{name}.{key}", getattr(module, key))
+    return "\n".join(parts)
+
+
+def _described(path: str, value: Any) -> Iterator[str]:
+    key = path.rpartition(".")[2]
+    if not callable(value):
+        return
+    yield f"### {key} {{ #{path} }}\n\n{_block(_signature(key, value))}\n{_text(value)}\n"
+    if inspect.isclass(value):
+        rows = []
+        for name, member in sorted(vars(value).items()):
+            if name.startswith("_") or not (callable(member) or isinstance(member, property | classmethod | staticmethod)):
+                continue
+            plain = member.__func__ if isinstance(member, classmethod | staticmethod) else member
+            shown = f"{key}.{name}" if isinstance(plain, property) else _signature(f"{key}.{name}", plain)
+            text = _text(plain)
+            if text:
+                rows.append(f"{_block(shown)}\n{text}\n")
+        yield "\n".join(rows)
+
+
+def _block(code: str) -> str:
+    return f"```text\n{code}\n```\n"
+
+
+def _signature(key: str, value: Any) -> str:
+    try:
+        found = str(inspect.signature(value))
+    except (TypeError, ValueError):
+        return key
+    return f"{key}{re.sub(r'<[^>]+>', '...', found)}".replace("gen_worker.", "")
+
+
+def _text(value: Any) -> str:
+    """The docstring with what Markdown would take for HTML made plain; none for one that is inherited from a library."""
+    text = inspect.getdoc(value) or ""
+    return text.replace("<", "&lt;") if getattr(value, "__doc__", None) else ""
+
+
+def cli_page() -> str:
+    """Each verb of cozyctl with its help."""
+    from gen_worker.cli.main import group
+
+    parts = ["# cozyctl\n\nMade from the commands themselves: `cozyctl COMMAND --help` prints the same.\n"]
+    context = click.Context(group, info_name="cozyctl")
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if command is not None:
+            parts += _command(command, context, name, "##")
+    return "\n".join(parts)
+
+
+def _command(command: click.Command, above: click.Context, name: str, heading: str) -> Iterator[str]:
+    context = click.Context(command, info_name=name, parent=above, max_content_width=100, terminal_width=100)
+    yield f"{heading} {context.command_path}\n\n{_block(command.get_help(context))}"
+    if isinstance(command, click.Group):
+        for below in command.list_commands(context):
+            inner = command.get_command(context, below)
+            if inner is not None:
+                yield from _command(inner, context, below, "###")
+
+
+def openapi_page() -> str:
+    """The routes of both servers, from the documents that they serve."""
+    from gen_orchestrator.api.own_paths import own_paths
+    from gen_worker.dev.own_routes import own_routes
+
+    parts = ["# Routes\n\nMade from the OpenAPI documents, which each server gives at `/openapi.json` with its functions.\n"]
+    for title, paths in (("The dev runner", own_routes()), ("The platform", own_paths())):
+        rows = [
+            f"| `{method.upper()}` | `{path}` | {operation.get('summary', '')} |"
+            for path, methods in sorted(paths.items())
+            for method, operation in methods.items()
+            if isinstance(operation, dict)
+        ]
+        parts.append(f"## {title}\n\n| | route | |\n|---|---|---|\n" + "\n".join(rows) + "\n")
+    return "\n".join(parts)
