@@ -4,12 +4,13 @@ import base64
 import hashlib
 import hmac
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from platform_process import PlatformProcess
+from platform_process import COZYCTL, PlatformProcess
 from webhook_receiver import Receiver
 
 
@@ -130,3 +131,23 @@ def test_a_message_is_delivered_once_more_on_request(platform: PlatformProcess, 
     waiting = platform.until(lambda: [each for each in deliveries(platform, run_id) if each["tries"] and each["state"] == "pending"])
     refused = platform.http.post(f"{path}/{waiting[0]['id']}/redeliver")
     assert (refused.status_code, "still under way" in refused.text) == (409, True)
+
+
+def test_the_verb_shows_deliveries_and_makes_one_again(platform: PlatformProcess, receiver: Receiver) -> None:
+    def verb(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [str(COZYCTL), "runs", "webhooks", *arguments, "--url", platform.url]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    run_id = platform.invoke("echo", {"text": "a"}, webhook=receiver.url).json()["id"]
+    receiver.next()
+    platform.until(lambda: [each for each in deliveries(platform, run_id) if each["state"] == "delivered"])
+    line = verb(run_id).stdout.splitlines()[1].split()
+    assert (line[:5], line[-1]) == ([f"{run_id}.ended", "run.succeeded", "delivered", "1", "200"], receiver.url)
+    made = verb(run_id, "--redeliver").stdout.strip()
+    assert receiver.next()[0]["webhook-id"] == f"{run_id}.ended"
+    platform.until(lambda: [each for each in deliveries(platform, run_id) if (each["id"], each["state"]) == (made, "delivered")])
+    assert json.loads(verb(run_id, "--redeliver", "--delivery", f"{run_id}.ended", "--json").stdout)["state"] == "pending"
+    assert len(json.loads(verb(run_id, "--json").stdout)["data"]) == 3
+    assert (verb(run_id, "--delivery", made).returncode, verb(run_id, "--redeliver", "--delivery", "../x").returncode) == (2, 3)
+    quiet = platform.invoke("echo", {"text": "a"}).json()["id"]
+    assert (verb(quiet).returncode, verb(quiet, "--redeliver").returncode, verb("nobody").returncode) == (0, 1, 3)

@@ -1,8 +1,9 @@
-"""`cozyctl runs list|get|watch|cancel|retry`."""
+"""`cozyctl runs list|get|watch|export|webhooks|cancel|retry`."""
 
 import time
 from datetime import datetime
 from typing import Any
+from urllib.parse import quote
 
 import click
 from rich.table import Column
@@ -17,7 +18,7 @@ MAX_LIMIT = 500
 
 @click.group("runs")
 def command() -> None:
-    """List, show, watch, cancel and repeat runs."""
+    """List, show, watch, cancel and repeat runs; see whom they told of their end."""
 
 
 @command.command("list", cls=ApiVerb)
@@ -100,6 +101,45 @@ def watch(run_id: str, url: str, as_json: bool) -> int:
 def export(run_id: str, url: str, as_json: bool) -> int:
     """One run as JSON on stdout, with its input, release and events: to look into it elsewhere, or to run it again (cozyctl replay)."""
     print_json(Api(url).get(f"/v1/runs/{run_id}/export"))
+    return 0
+
+
+@command.command("webhooks", cls=ApiVerb)
+@click.argument("run_id")
+@click.option("--redeliver", is_flag=True, help="Send the newest one once more, or the one that --delivery names.")
+@click.option("--delivery", metavar="ID", help="Which one --redeliver sends.")
+@url_option
+@json_option
+def webhooks(run_id: str, redeliver: bool, delivery: str | None, url: str, as_json: bool) -> int:
+    """What was told of a run, to whom, and what came of each try; or tell it once more."""
+    if delivery and not redeliver:
+        raise click.UsageError("--delivery names what --redeliver sends: add --redeliver")
+    api = Api(url)
+    found = api.get(f"/v1/runs/{run_id}/webhooks")["data"]
+    if redeliver:
+        if not found:
+            return fail(f"run {run_id} has told nobody: its request named no webhook", EXIT_FAILED, as_json=as_json, code="no_deliveries")
+        named = quote(delivery or found[-1]["id"], safe="")
+        made = api.post(f"/v1/runs/{run_id}/webhooks/{named}/redeliver")
+        if as_json:
+            print_json(made)
+        else:
+            print_line(made["id"])
+            say(f"it is on its way; see what comes of it: cozyctl runs webhooks {run_id}")
+        return 0
+    if as_json:
+        print_json({"data": found})
+        return 0
+    if not found:
+        say(f"run {run_id} has told nobody: its request named no webhook")
+        return 0
+    shown = table(Column("delivery", no_wrap=True), "event", "state", "tries", "last answer", "took", "url")
+    for each in found:
+        last = each["tries"][-1] if each["tries"] else None
+        answer = "" if last is None else str(last["status"] or "") + (f" {last['error']}" if last["error"] else "")
+        took = "" if last is None else span(last["took_ms"])
+        shown.add_row(each["id"], each["event"], each["state"], str(len(each["tries"])), answer.strip(), took, each["url"])
+    print_tables(shown)
     return 0
 
 
