@@ -112,6 +112,32 @@ def test_a_huge_value_is_not_repeated() -> None:
     assert len(str(refusal(size="x" * 1_000_000))) < 1000
 
 
+@pytest.mark.parametrize("encoding", ["json", "msgpack"])
+@pytest.mark.parametrize(
+    ("fields", "pointer", "message"),
+    [
+        ({"prompt": 5}, "/prompt", "payload.prompt: expected str, got int."),
+        ({"size": "smal"}, "/size", "payload.size: expected one of 'small', 'large'."),
+        ({"pet": {"type": "cow"}}, "/pet/type", "payload.pet.type: "),
+        ({"rows": {"r": {"page": {"number": "x"}}}}, "/rows", "expected int, got str."),
+        ({"strict": {"stesp": 1}}, "/strict", "stesp"),
+        ({"pair": [1, {"number": "x"}]}, "/pair/1/number", "payload.pair[1].number: expected int, got str."),
+    ],
+)
+def test_of_a_payload_with_very_many_values_only_the_place_is_said(
+    encoding: Any, fields: dict[str, Any], pointer: str, message: str
+) -> None:
+    """It is not decoded a second time for the message."""
+    body = {"prompt": "x", **fields, "unknown": [[]] * 300_000}
+    data = (msgspec.json if encoding == "json" else msgspec.msgpack).encode(body)
+    with pytest.raises(ValidationError) as caught:
+        read_payload(Input, data, encoding)
+    assert caught.value.errors[0].pointer.startswith(pointer)
+    assert message in str(caught.value)
+    assert "None" not in str(caught.value)
+    assert "object at" not in str(caught.value)
+
+
 def test_unknown_fields_are_warned_of_at_any_depth() -> None:
     body = {"prompt": "x", "promtp": "y", "rows": {"r": {"page": {"number": 1, "nmber": 2}}}, "pet": {"type": "cat", "live": 1}}
     warnings = read_payload(Input, msgspec.json.encode(body)).warnings

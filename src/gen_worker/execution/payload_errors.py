@@ -18,6 +18,8 @@ _STEP = re.compile(r"\.(?P<name>[^.\[\]]+)|\[(?P<index>[0-9]+)\]")
 _MAX_CHOICES = 30
 _MAX_SHOWN = 100
 _MAX_TRIED = 1000
+UNSEEN = object()
+"""In place of a payload that is too large to be looked at for the sake of a message."""
 _MISSING, _UNKNOWN, _CHOICE, _TAG = (
     "Object missing required field `",
     "Object contains unknown field `",
@@ -44,6 +46,8 @@ class _Place:
         self.pointer += f"/{escape_pointer(str(key)[:_MAX_SHOWN])}"
         self.shown += f"[{key}]" if isinstance(key, int) else f".{str(key)[:_MAX_SHOWN]}"
         self.around, self.shape = self.shape, shape
+        if self.value is UNSEEN:
+            return
         try:
             self.value = self.value[key]
         except (LookupError, TypeError):
@@ -59,7 +63,7 @@ class _Place:
 
 
 def payload_error(text: str, shape: Shape, value: Any) -> ValidationError:
-    """The error for `text`, msgspec's message for a payload of type `shape`; `value` is the payload as it stands in JSON."""
+    """The error for `text`, msgspec's message for a payload of type `shape`; `value` is the payload as it stands in JSON, or UNSEEN."""
     what, place, is_key = _read(text, shape, value)
     errors = [_key_error(what, place)] if is_key else _explain(what, place)
     sentence = f"{place.shown}: {errors[0].message}."
@@ -176,6 +180,8 @@ def _choices(shape: Shape) -> list[Any]:
 
 def _not_one_of(choices: Sequence[Any], place: _Place) -> FieldError:
     listed = ", ".join(map(repr, choices[:_MAX_CHOICES])) + (", ..." if len(choices) > _MAX_CHOICES else "")
+    if place.value is UNSEEN:
+        return FieldError(place.pointer, f"expected one of {listed}", f"one of {listed}")
     by_text = {str(choice).lower(): str(choice) for choice in choices}
     shown = repr(place.value)[:_MAX_SHOWN]
     near = nearest(str(place.value)[:_MAX_SHOWN].lower(), by_text)
