@@ -79,7 +79,7 @@ class Screen:
 def _picture(platform: Platform) -> Group:
     term = platform.term
     if term is None:
-        return Group(Text("standing by: another process leads, or the store does not answer", style="yellow"))
+        return Group(Text("waiting: another process leads, or the store does not answer", style="yellow"))
     functions = Table("function", "release", "queued", "running", "s a run", box=None, pad_edge=False, header_style="dim")
     lanes = {(lane.release_id, lane.function): lane for lane in term.dispatcher.lanes.all()}
     for tag in term.registry.tags(platform.settings.owner):

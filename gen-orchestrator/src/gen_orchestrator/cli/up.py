@@ -114,7 +114,7 @@ def command(
         platform = Platform(settings, log, screen.say)
         return event_loop.run(platform.run(sock, screen.ready))
     except StoreUnavailableError as exc:
-        print(f"error: {exc}\nstart the database or mend --store; without --store the state lies in SQLite", file=sys.stderr)
+        print(f"error: {exc}\nstart the database, or correct --store; without --store the state lies in SQLite", file=sys.stderr)
         return 1
     except (ListenError, StoreError, PricesError, OSError) as exc:
         print(f"error: {exc}", file=sys.stderr)
