@@ -1,11 +1,13 @@
 """Front doors of the platform, asked by the official clients of their protocols."""
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import openai
 import pytest
+from mcp.client.client import Client as McpClient
 from openai import OpenAI
 from platform_process import PlatformProcess, write_project
 from replicate.client import Client
@@ -108,3 +110,21 @@ def use_predictions(client: Client, platform: PlatformProcess) -> None:
     assert "several functions" in refused.json()["detail"]
     assert platform.http.post("/v1/models/local/probe/predictions?function=echo", json={"input": {}}).status_code == 201
     assert platform.http.get("/health-check").json()["status"] == "READY"
+
+
+def test_functions_are_tools(platform: PlatformProcess) -> None:
+    asyncio.run(use_tools(platform))
+
+
+async def use_tools(platform: PlatformProcess) -> None:
+    async with McpClient(f"{platform.url}/mcp") as client:
+        tools = {tool.name: tool for tool in (await client.list_tools()).tools}
+        assert tools["local__probe__draw"].title == "local/probe/draw"
+        drawn = await client.call_tool("local__probe__draw", {"prompt": "a kite", "width": 8, "height": 8})
+        link: Any = drawn.content[1]
+        assert b"8x8 a kite" in httpx.get(str(link.uri), trust_env=False).content
+        assert drawn.structured_content["images"][0]["mime_type"] == "image/png"
+        assert (await client.call_tool("local__probe__refuse", {})).is_error
+        newest = (await client.list_resources()).resources[0]
+        assert newest.title == "refuse: failed"
+        assert "text is empty" in (await client.read_resource(str(newest.uri))).contents[0].text  # type: ignore[union-attr]

@@ -53,7 +53,8 @@ class FunctionEntry(msgspec.Struct, frozen=True, kw_only=True):
     """A function. `resources` holds its limits too: `max_concurrency`, `batch`, `timeout_s` and so on.
 
     Schemas are JSON Schema (2020-12) with `$defs`; their hashes are SHA-256 of the compact, key-sorted JSON, 64 hexadecimal digits.
-    `delta_*` repeat `output_*` for a function that streams. `task`: what kind of function it is (`gen_worker.tasks`), where it says so.
+    `delta_*` repeat `output_*` for a function that streams. `task`: what kind of function it is (`gen_worker.tasks`), where it says so;
+    `description`: its docstring.
     """
 
     name: str
@@ -75,6 +76,7 @@ class FunctionEntry(msgspec.Struct, frozen=True, kw_only=True):
     delta_schema_sha256: str | UnsetType = UNSET
     delta_output_schema: Schema | UnsetType = UNSET
     task: str | UnsetType = UNSET
+    description: str | UnsetType = UNSET
 
 
 class WebsocketEntry(msgspec.Struct, frozen=True, kw_only=True):

@@ -30,6 +30,7 @@ from gen_worker.front_doors.cog.routes import CogDoor, cog_routes
 from gen_worker.front_doors.errors import error_answer
 from gen_worker.front_doors.files import Files
 from gen_worker.front_doors.inside import Inside
+from gen_worker.front_doors.mcp.routes import McpDoor
 from gen_worker.front_doors.openai.routes import ModelList, openai_routes
 from gen_worker.front_doors.runs import Runs
 from gen_worker.http.asgi import Endpoint, Handler, Request, RequestError, Shortcut, build_router
@@ -163,6 +164,7 @@ class DevApp:
             *openai_routes(self._catalog, Runs(inside), Files(inside)),
             *cog_routes(cog),
             ("GET", "/health-check", cog.health),
+            ("POST", "/mcp", McpDoor(self._catalog, Runs(inside), "gen-worker").post),
             ("GET", "/v1/models/{model:path}", models.get),
             ("GET", "/livez", self._livez),
             ("GET", "/readyz", self._readyz),

@@ -54,6 +54,7 @@ def door_paths(model_path: str) -> dict[str, Schema]:
         **_post("/v1/chat/completions", "create_chat_completion", "Go on with a conversation", "messages", _OBJECTS),
         **_post("/v1/completions", "create_completion", "Go on with a text", "prompt", _TEXT),
         **_cog_paths(),
+        "/mcp": {"post": _mcp()},
         **_post("/v1/embeddings", "create_embedding", "Vectors of texts", "input", {}, json_response("They", _OBJECT)),
         **_post("/v1/images/generations", "create_image", "Draw", "prompt", _TEXT, json_response("Pictures", _OBJECT)),
         **_post("/v1/audio/transcriptions", "create_transcription", "What is said", "file", _BYTES, _ANYTHING, "multipart/form-data"),
@@ -76,6 +77,20 @@ def _cog_paths() -> dict[str, Schema]:
     found["/v1/models/{owner}/{endpoint}/predictions"] = {"post": _predict("predict_by_endpoint", [*of_endpoint, function])}
     found["/health-check"] = {"get": _get("get_health", "Whether it can take work", json_response("It says", _OBJECT), [], "cog")}
     return found
+
+
+def _mcp() -> Schema:
+    answers = {status: problem_response({**EITHER, **PROBLEMS}[status]) for status in ("401", "403", "404", "408", "413", "415", "421")}
+    message = {"200": json_response("The answer, or events", _OBJECT), "202": {"description": "It was taken"}}
+    wrong = {"description": "It is no message", "content": {"application/json": {"schema": _OBJECT}}}
+    return {
+        "operationId": "send_mcp_message",
+        "tags": ["mcp"],
+        "summary": "A message of the Model Context Protocol",
+        "parameters": [],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": _OBJECT}}},
+        "responses": {**message, "400": wrong, "406": wrong, **answers},
+    }
 
 
 def _predict(name: str, parameters: list[Schema]) -> Schema:

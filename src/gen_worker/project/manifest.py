@@ -1,5 +1,6 @@
 """A project's manifest, made of its functions and read back; `contract/manifest.py` has its shape."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,7 @@ def function_entry(spec: FunctionSpec, settings: Mapping[str, Any], keyspace: Ma
         delta_schema_sha256=output_sha256 if streams else UNSET,
         delta_output_schema=output if streams else UNSET,
         task=spec.task or UNSET,
+        description=inspect.getdoc(spec.function) or UNSET,
     )
 
 

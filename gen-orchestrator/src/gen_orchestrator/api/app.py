@@ -34,6 +34,7 @@ from gen_worker.front_doors.cog.routes import CogDoor, cog_routes
 from gen_worker.front_doors.errors import error_answer
 from gen_worker.front_doors.files import Files
 from gen_worker.front_doors.inside import Inside
+from gen_worker.front_doors.mcp.routes import McpDoor
 from gen_worker.front_doors.openai.routes import ModelList, openai_routes
 from gen_worker.front_doors.runs import Runs
 from gen_worker.http.asgi import Endpoint, Handler, Request, RequestError, build_router
@@ -190,6 +191,7 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         ("admin", "GET", "/metrics", admin.metrics),
         (None, "GET", "/openapi.json", admin.openapi),
         *_of_public_cozyctl(rooms.deploys),
+        ("invoke", "POST", "/mcp", McpDoor(rooms.catalog, Runs(inside), "gen-orchestrator").post),
         *(("invoke", *route) for route in openai_routes(rooms.catalog, Runs(inside), Files(inside))),
     ]
     of_workers: Sequence[tuple[str, str, Handler]] = [

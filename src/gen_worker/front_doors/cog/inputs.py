@@ -5,7 +5,6 @@ from typing import Any
 
 import msgspec
 
-from gen_worker.contract.manifest import Schema
 from gen_worker.front_doors.catalog import Catalog, Target
 from gen_worker.http.asgi import Request, RequestError
 from gen_worker.names import RUN_ID_RULE, is_run_id
@@ -89,35 +88,3 @@ def _only(targets: Sequence[Target], prefix: str, where: str) -> Target:
     raise RequestError(
         400, "validation", f"{where} has several functions: {known}; say which by ?function=NAME, or as the prediction's 'version'"
     )
-
-
-def payload_of(value: dict[str, Any], schema: Schema) -> dict[str, Any]:
-    """The input, with `{"ref": ...}` for each text that stands where the function takes a file: a URL, or a data URI."""
-    return {name: _placed(each, place, schema.get("$defs", {})) for name, each in value.items() for place in [_fields(schema).get(name)]}
-
-
-def _fields(schema: Schema) -> Schema:
-    definition = schema.get("$defs", {}).get(schema.get("$ref", "").rpartition("/")[2], schema)
-    found: Schema = definition.get("properties", {})
-    return found
-
-
-def _placed(value: Any, place: Any, definitions: Schema) -> Any:
-    if not isinstance(place, dict):
-        return value
-    if isinstance(value, str):
-        return {"ref": value} if _is_file_place(place, definitions) else value
-    if isinstance(value, list):
-        items = next((branch["items"] for branch in place.get("anyOf", [place]) if isinstance(branch, dict) and "items" in branch), None)
-        return [_placed(each, items, definitions) for each in value]
-    return value
-
-
-def _is_file_place(place: Any, definitions: Schema) -> bool:
-    """Whether a place takes a file, and no text."""
-    branches = [
-        definitions.get(branch["$ref"].rpartition("/")[2], {}) if "$ref" in branch else branch for branch in place.get("anyOf", [place])
-    ]
-    if any(branch.get("type") == "string" for branch in branches):
-        return False
-    return any({"ref", "mime_type", "sha256"} <= branch.get("properties", {}).keys() for branch in branches)

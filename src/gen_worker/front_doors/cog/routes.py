@@ -15,8 +15,9 @@ import msgspec
 
 from gen_worker.contract.problem import PROBLEM_JSON
 from gen_worker.front_doors.catalog import Catalog, Target
-from gen_worker.front_doors.cog.inputs import Asked, payload_of, read_asked, target_of, webhook_options
+from gen_worker.front_doors.cog.inputs import Asked, read_asked, target_of, webhook_options
 from gen_worker.front_doors.cog.predictions import Said, SeenRun, prediction_of
+from gen_worker.front_doors.file_fields import payload_of
 from gen_worker.front_doors.files import Files
 from gen_worker.front_doors.inside import in_path
 from gen_worker.front_doors.runs import NDJSON, Event, ProblemError, Runs, event_lines, problem_in
