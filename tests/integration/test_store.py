@@ -1,10 +1,12 @@
 """The store of models: what a scheduler lists, hostile lists, several processes, checking and collecting."""
 
+import io
 import json
 import os
 import random
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from blake3 import blake3
 from tests.blob_server import BlobServer
 from tests.fake_hub import FakeCozyHub, read_tree
 
@@ -23,6 +26,7 @@ from gen_worker.content.lease_file import LeaseFile
 from gen_worker.content.listing import Listing, RemoteFile
 from gen_worker.content.progress import Progress
 from gen_worker.errors import FatalError, ResourceError, RetryableError
+from gen_worker.log import Log
 from gen_worker.net.part_file import part_path
 from gen_worker.refs import ModelSpec
 from gen_worker.settings import ModelSettings
@@ -79,6 +83,32 @@ class TestListed:
         blobs = [path for path in (tmp_path / "cache/cas/blobs").rglob("*") if path.is_file()]
         assert len(blobs) == 2
         assert (local.path / "a/w").stat().st_ino == (local.path / "c").stat().st_ino
+
+    @pytest.mark.parametrize("far", [False, True], ids=["one disk", "another file system"])
+    def test_files_of_a_hub_on_this_machine_are_linked_or_copied(
+        self, server: BlobServer, env: dict[str, str], tmp_path: Path, far: bool
+    ) -> None:
+        with tempfile.TemporaryDirectory(dir="/dev/shm" if far else tmp_path) as place:
+            if far and Path(place).stat().st_dev == tmp_path.stat().st_dev:
+                pytest.skip("one file system here")
+            files = {"w": b"1" * 5_000_000, "empty": b"", "damaged": b"2" * 5000, "absent": b"3" * 5000}
+            near = Path(place) / "near"
+            for name in ("w", "empty", "damaged"):
+                digest = blake3(files[name]).hexdigest()
+                blob = near / digest[:2] / digest[2:4] / digest
+                blob.parent.mkdir(parents=True)
+                blob.write_bytes(files[name] if name != "damaged" else b"x" * 5000)
+            said = io.StringIO()
+            want, progress = listed(server, files), Progress("m")
+            found = build_sources(ModelSettings.from_env({**env, "COZY_NEAR_BLOBS": str(near)}), {}, log=Log(said))
+            local = found.source.fetch(want, progress, threading.Event())
+            assert read_tree(local.path) == files
+            assert local.fetched_bytes == 10_000, "what was damaged or absent there was fetched, the rest was not"
+            assert ((local.path / "w").stat().st_dev == near.stat().st_dev) is not far
+            assert progress.now().bytes_done == 5_010_000
+            assert ("models.copied" in said.getvalue()) is far
+            assert not far or "another file system" in said.getvalue()
+            assert not list((tmp_path / "cache").rglob(".copy-*"))
 
     @pytest.mark.parametrize(
         ("name", "message"),

@@ -29,6 +29,7 @@ from gen_orchestrator.term import Term, TermSettings
 from gen_worker.clock import SystemClock
 from gen_worker.http.hosts import HostPolicy
 from gen_worker.log import Log
+from gen_worker.settings import ModelSettings
 
 AGAIN_S = 1.0
 
@@ -56,6 +57,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     gpus: tuple[str, ...] = ()
     retention: RetentionSettings = RetentionSettings()
     prices: Prices | None = None
+    mirror: ModelSettings | None = None
 
 
 class Node:
@@ -176,6 +178,7 @@ class Node:
             gpus=settings.gpus,
             retention=settings.retention,
             prices=settings.prices,
+            mirror=settings.mirror,
         )
         registry = await asyncio.to_thread(Registry, self._store)
         term = Term(

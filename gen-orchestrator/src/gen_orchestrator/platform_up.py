@@ -30,6 +30,7 @@ from gen_worker.http.hosts import HostPolicy
 from gen_worker.images.engines import find_engine
 from gen_worker.log import Log
 from gen_worker.project.watching import polls_files
+from gen_worker.settings import ModelSettings
 
 OWNER = "local"
 DRAIN_S = 20.0
@@ -62,6 +63,7 @@ class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True):
     engine: str = ""
     asks_for_keys: bool = False
     retention: RetentionSettings = RetentionSettings()
+    mirror: ModelSettings | None = None
     record: Path | None = None
 
 
@@ -127,6 +129,7 @@ class Platform:
                 gpus=await asyncio.to_thread(find_gpus, os.environ.get("CUDA_VISIBLE_DEVICES")),
                 retention=settings.retention,
                 prices=prices,
+                mirror=settings.mirror,
             ),
             store,
             self._fleet(settings.public_url or url),

@@ -16,7 +16,7 @@ import msgspec
 from starlette.types import ASGIApp
 
 from gen_orchestrator import tracing
-from gen_orchestrator.api.access import Guard, bearer_of
+from gen_orchestrator.api.access import Guard
 from gen_orchestrator.api.admin import AdminRoutes
 from gen_orchestrator.api.app import Rooms, build_app
 from gen_orchestrator.api.builds import BuildRoutes
@@ -24,7 +24,7 @@ from gen_orchestrator.api.caller_files import CallerFileRoutes
 from gen_orchestrator.api.catalog import PlatformCatalog
 from gen_orchestrator.api.deploys import DeployRoutes
 from gen_orchestrator.api.exports import ExportRoutes
-from gen_orchestrator.api.files import FileRoutes
+from gen_orchestrator.api.files import FileRoutes, worker_of
 from gen_orchestrator.api.gates import GateRoutes
 from gen_orchestrator.api.keys import KeyRoutes
 from gen_orchestrator.api.models import ModelRoutes
@@ -42,7 +42,7 @@ from gen_orchestrator.auth.folder_keys import folder_key
 from gen_orchestrator.auth.keys import Keys
 from gen_orchestrator.auth.vault import Vault
 from gen_orchestrator.auth.worker_tokens import WorkerTokens
-from gen_orchestrator.domain.access import ALL_OWNERS, EVERYBODY, SCOPES, Caller
+from gen_orchestrator.domain.access import ALL_OWNERS, EVERYBODY, SCOPES
 from gen_orchestrator.domain.receipts import Prices
 from gen_orchestrator.domain.runs import Run, RunState
 from gen_orchestrator.domain.settings import FunctionSettings
@@ -56,14 +56,15 @@ from gen_orchestrator.hub.builders import Builder, ProcessBuilder
 from gen_orchestrator.hub.builds import Builds
 from gen_orchestrator.hub.files import MODELS_OF, TOKEN_LIFE_S, FileToken, FileTokens, NotLeadingError, RunFiles
 from gen_orchestrator.hub.image_builder import ContainerBuilder
+from gen_orchestrator.hub.mirror import open_mirror
 from gen_orchestrator.hub.model_addresses import AddressesByRelease, ModelAddresses
 from gen_orchestrator.hub.models import ModelStore
 from gen_orchestrator.hub.registry import Registry
 from gen_orchestrator.hub.release_config import release_config
 from gen_orchestrator.hub.release_secrets import ReleaseSecrets
-from gen_orchestrator.hub.retention import Retention, RetentionSettings
+from gen_orchestrator.hub.retention import Retention, RetentionSettings, upload_limits
 from gen_orchestrator.hub.signed_urls import SignedUrls
-from gen_orchestrator.hub.uploads import UploadLimits, Uploads
+from gen_orchestrator.hub.uploads import Uploads
 from gen_orchestrator.scheduling import leader as leadership
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
 from gen_orchestrator.scheduling.fitness import Fitness
@@ -79,9 +80,9 @@ from gen_orchestrator.store.base import EventChunk, Leader, Store, Tag
 from gen_orchestrator.store.writer import Writer
 from gen_orchestrator.webhooks import Receivers, Webhooks, WebhookSecret
 from gen_worker.clock import Clock
-from gen_worker.http.asgi import Request
 from gen_worker.http.hosts import HostPolicy
 from gen_worker.log import Log
+from gen_worker.settings import ModelSettings
 from gen_worker.wire.messages import ReleaseConfig
 
 TAKEOVER_GRACE_S = 10.0
@@ -98,7 +99,7 @@ class TermSettings(msgspec.Struct, frozen=True, kw_only=True):
     the API, `scheduler_addrs` where they connect, this node's address first. `owns_workers`: workers of an earlier process of this node are
     known to be gone. `builder` makes releases where a publish names none, `engine` is the command that builds images.
     `allow_private_webhooks`: addresses of this machine and network may be told, too. `gpus`: devices of this machine, by their names for
-    CUDA_VISIBLE_DEVICES."""
+    CUDA_VISIBLE_DEVICES. `mirror`: whose Hugging Face account fetches the models that workers ask for; None: they fetch them themselves."""
 
     data: Path
     owner: str
@@ -114,6 +115,7 @@ class TermSettings(msgspec.Struct, frozen=True, kw_only=True):
     gpus: tuple[str, ...]
     retention: RetentionSettings
     prices: Prices | None
+    mirror: ModelSettings | None
 
 
 class Term:
@@ -178,6 +180,7 @@ class Term:
         vault = Vault(store, Vault.key_of(settings.data), keys, clock.unix_s)
         hidden = ReleaseSecrets(registry, vault)
         models = ModelStore(settings.data / "models")
+        self._mirror = open_mirror(settings.mirror, models, settings.data / "models" / "incoming", log)
         self.gateway = Gateway(
             tokens,
             self.pool,
@@ -211,12 +214,7 @@ class Term:
         kept = settings.retention
         blobs = open_blobs(kept.gen_orchestrator_blobs, settings.data / "blobs")
         files = RunFiles(settings.data / "files", blobs, self._winner, clock.unix_s, self._may_save)
-        limits = UploadLimits(
-            file_bytes=kept.gen_orchestrator_upload_bytes,
-            owner_bytes=kept.gen_orchestrator_owner_bytes,
-            keep_s=kept.gen_orchestrator_keep_uploads_s,
-        )
-        uploads = Uploads(settings.data / "uploads", blobs, limits, clock.unix_s)
+        uploads = Uploads(settings.data / "uploads", blobs, upload_limits(kept), clock.unix_s)
         waits = Waits(self.pool, clock, lambda release_id: self.keeper.failures.get(release_id, ""))
         spending = self._spending = Spending(keys.budgets_of, store, self.dispatcher, clock)
         runs = RunRoutes(
@@ -237,7 +235,7 @@ class Term:
             admin,
             releases,
             BuildRoutes(self._builds, keys, settings.owner),
-            ModelRoutes(models, urls),
+            ModelRoutes(models, urls, self._mirror),
             KeyRoutes(keys, settings.owner, spending),
             DeployRoutes(self._builds, self.registry, keys, goldens, settings.data / "archives", settings.owner, self._tag_moved),
             ExportRoutes(runs, self.registry, store),
@@ -249,8 +247,8 @@ class Term:
             UsageRoutes(store, keys, settings.prices.currency if settings.prices is not None else "", clock.unix_s),
         )
         guard = Guard(keys, is_asking=settings.asks_for_keys)
-        self.app: ASGIApp = build_app(rooms, guard, lambda request: _worker_of(file_tokens, request), settings.hosts, log)
-        retention = Retention(settings.retention, store, files, log, clock.unix_s, uploads.sweep)
+        self.app: ASGIApp = build_app(rooms, guard, lambda request: worker_of(file_tokens, request), settings.hosts, log)
+        retention = Retention(settings.retention, store, files, log, clock.unix_s, uploads.sweep, models.collect)
         self._tasks = [
             asyncio.create_task(leadership.hold(store, leader, clock, self._depose, log, self._in_trouble), name="leader-hold"),
             asyncio.create_task(retention.run(), name="retention"),
@@ -287,6 +285,8 @@ class Term:
         await self._shadows.stop()
         await self._webhooks.stop()
         await self._builds.stop()
+        if self._mirror is not None:
+            await asyncio.to_thread(self._mirror.stop)
         await self._writer.close()
         if not self.over.done():
             await asyncio.to_thread(self._store.resign, self._leader)
@@ -396,9 +396,3 @@ class Term:
         if not self.over.done():
             self._log.error("leader.deposed", why=why, epoch=self._leader.epoch)
             self.over.set_result(why)
-
-
-def _worker_of(tokens: FileTokens, request: Request) -> Caller | None:
-    """A worker, by the token with which it asks for models or saves files."""
-    token = tokens.verify(bearer_of(request))
-    return Caller(token.owner, (), f"run:{token.run_id}") if token is not None else None

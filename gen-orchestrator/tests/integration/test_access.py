@@ -19,7 +19,7 @@ OWN = {
     ("GET", "/v1/models"), ("GET", "/v1/repos"), ("GET", "/v1/me"), ("GET", "/v1/keys"), ("POST", "/v1/keys"), ("GET", "/v1/audit"), ("GET", "/v1/usage"), ("GET", "/openapi.json"),
     ("POST", "/v1/endpoints/publish"), ("PUT", "/v1/blobs/{digest}"), ("GET", "/v1/files"), ("POST", "/mcp"),
 }  # fmt: skip
-OPERATORS = {("GET", "/metrics")}
+OPERATORS = {("GET", "/metrics"), ("POST", "/v1/repos/gc")}
 
 
 class Keyed:
@@ -86,6 +86,11 @@ def test_no_route_but_the_open_ones_answers_without_a_key(keyed: Keyed, things: 
             status = keyed.ask(key, method, path.format(**things)).status_code
             expected = {200} if (method, path) in OPEN else {403} if (method, path) in SIGNED else {401}
             assert status in expected, (method, path, status)
+
+
+def test_what_all_owners_share_is_for_operators(keyed: Keyed) -> None:
+    answers = [keyed.ask(key, "POST", "/v1/repos/gc") for key in (keyed.ours, keyed.operator)]
+    assert [answer.status_code for answer in answers] == [403, 200], answers[0].text
 
 
 def test_owners_see_nothing_of_each_other(keyed: Keyed, things: dict[str, str]) -> None:

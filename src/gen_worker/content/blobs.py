@@ -1,18 +1,23 @@
 """Blobs to a folder, each fetched by one process: whoever else wants it waits, and takes over when the owner dies."""
 
 import os
+import secrets
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+
+import msgspec
 
 from gen_worker.content.disk import has_size
 from gen_worker.content.lease_file import LeaseFile
 from gen_worker.content.progress import Progress
 from gen_worker.content.seals import Seals
+from gen_worker.net.disk_calls import share_bytes
 from gen_worker.net.download import fetch
 from gen_worker.net.range_client import RangeClient
 from gen_worker.net.wanted import DownloadCanceledError, Policy, Wanted
 
+COPIED_BYTES = 4 << 20
 WAIT_S = 0.05
 
 
@@ -87,11 +92,10 @@ def drop_damaged(wanted: Iterable[Wanted], seals: Seals, *, unsealed: bool) -> N
 
 
 def link_near(wanted: Iterable[Wanted], near: Path, seals: Seals) -> None:
-    """Give the blobs that a neighbour's folder has, and that are right, a name here, too. What cannot be linked is left to be fetched."""
+    """Give the blobs that a neighbour's folder has, and that are right, a name here, too. What cannot be linked is left to be copied."""
     for file in wanted:
-        name = file.path.name
-        theirs = near / name[:2] / name[2:4] / name
-        if is_present(file) or not has_size(theirs, file.size_bytes) or seals.is_damaged(theirs, file.digest, unsealed=True):
+        theirs = _near(file, near, seals)
+        if theirs is None:
             continue
         try:
             file.path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,3 +104,63 @@ def link_near(wanted: Iterable[Wanted], near: Path, seals: Seals) -> None:
             seals.seal(file.path, file.digest)
         except OSError:  # another disk, or somebody was quicker
             continue
+
+
+class Copied(msgspec.Struct, frozen=True):
+    """Files that were copied from a neighbour, of these how many share their bytes with it, and their size."""
+
+    files: int = 0
+    shared: int = 0
+    size_bytes: int = 0
+
+
+def copy_near(
+    wanted: Iterable[Wanted], near: Path, seals: Seals, progress: Progress, on_blob: Callable[[Path], None], cancel: threading.Event
+) -> Copied:
+    """Copy the blobs that a neighbour's folder has, and that are right: those that lie on another file system, where no link leads. Where
+    the file system can do it, the copy shares its bytes. What cannot be copied is left to be fetched; room for it was made before."""
+    found = Copied()
+    for file in wanted:
+        theirs = _near(file, near, seals)
+        if theirs is None or cancel.is_set():
+            continue
+        new = file.path.with_name(f".copy-{secrets.token_hex(6)}")
+        try:
+            file.path.parent.mkdir(parents=True, exist_ok=True)
+            shared = _copy(theirs, new, progress, cancel)
+            if cancel.is_set():
+                continue
+            new.chmod(0o444)
+            new.replace(file.path)
+            seals.seal(file.path, file.digest)
+        except OSError:
+            if new.exists():
+                progress.add(-new.stat().st_size)  # they come another way
+            continue
+        finally:
+            new.unlink(missing_ok=True)
+        found = Copied(found.files + 1, found.shared + shared, found.size_bytes + file.size_bytes)
+        on_blob(file.path)
+    return found
+
+
+def _near(file: Wanted, near: Path, seals: Seals) -> Path | None:
+    """A neighbour's blob that is right and not here."""
+    name = file.path.name
+    theirs = near / name[:2] / name[2:4] / name
+    missing = not is_present(file) and has_size(theirs, file.size_bytes)
+    return theirs if missing and not seals.is_damaged(theirs, file.digest, unsealed=True) else None
+
+
+def _copy(source: Path, target: Path, progress: Progress, cancel: threading.Event) -> bool:
+    """Copy a file, by sharing its bytes where the file system can; whether it could."""
+    with source.open("rb") as from_file, target.open("xb") as to_file:
+        if share_bytes(from_file.fileno(), to_file.fileno()):
+            progress.add(os.fstat(to_file.fileno()).st_size)
+            return True
+        while not cancel.is_set() and (piece := from_file.read(COPIED_BYTES)):
+            to_file.write(piece)
+            progress.add(len(piece))
+        to_file.flush()
+        os.fsync(to_file.fileno())
+        return False

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from gen_worker.content.blobs import drop_damaged, fetch_blobs, is_present, link_near
+from gen_worker.content.blobs import copy_near, drop_damaged, fetch_blobs, is_present, link_near
 from gen_worker.content.disk import admit, has_size, missing_bytes
 from gen_worker.content.listing import Listing, RemoteFile, checked_listing
 from gen_worker.content.progress import Progress
@@ -143,10 +143,20 @@ class Cas:
             admit(self.root, growth, self._floor_bytes, ref)
             progress.begin("downloading", total)
             progress.add(total - need)
+            if self._near is not None and missing:
+                missing = self._copied(ref, missing, self._near, progress, cancel)
             fetched = fetch_blobs(missing, self.locks, client, policy, progress, cancel, self._on_blob, self.seals)
             found = self._publish(listing)
         self._remember(_Ref(ref, listing.digest, form))
         return Snapshot(found.path, found.listing, fetched)
+
+    def _copied(self, ref: str, missing: list[Wanted], near: Path, progress: Progress, cancel: threading.Event) -> list[Wanted]:
+        """Copy what a neighbour has on another file system; what is missing then."""
+        copied = copy_near(missing, near, self.seals, progress, self._on_blob, cancel)
+        if copied.files:
+            why = "the hub's files lie on another file system, so they are copied; one disk for both saves that"
+            self._log.info("models.copied", ref=ref, files=copied.files, shared=copied.shared, size_bytes=copied.size_bytes, why=why)
+        return [file for file in missing if not is_present(file)]
 
     def missing_bytes(self, listing: Listing) -> tuple[int, int]:
         """Bytes of the files that are not here in full, and the bytes that the disk still has to give for them: a part that came counts."""

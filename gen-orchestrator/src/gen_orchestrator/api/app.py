@@ -175,6 +175,7 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         (None, "GET", "/v1/models", of_task.list),
         (None, "GET", "/v1/models/{owner}/{endpoint}/{function}", of_task.get),
         (None, "GET", "/v1/repos", models.list),
+        ("admin", "POST", "/v1/repos/gc", models.collect),
         (None, "GET", "/v1/models/{owner}/{repo}", models.get),
         ("publish", "DELETE", "/v1/models/{owner}/{repo}", models.remove),
         ("publish", "PUT", "/v1/models/{owner}/{repo}/tags/{tag}", models.push),

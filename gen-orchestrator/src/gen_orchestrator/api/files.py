@@ -6,6 +6,7 @@ import msgspec
 
 from gen_orchestrator.api.access import bearer_of
 from gen_orchestrator.api.blob_bodies import not_kept, not_read, send_blob, take_body
+from gen_orchestrator.domain.access import Caller
 from gen_orchestrator.hub.blobs import KeptFile
 from gen_orchestrator.hub.files import MODELS_OF, FileToken, FileTokens, NotLeadingError, RunFiles, Saving
 from gen_orchestrator.hub.uploads import Uploads
@@ -103,3 +104,9 @@ class FileRoutes:
         if token is None:
             raise RequestError(401, "auth", "the file token is not accepted")
         return token
+
+
+def worker_of(tokens: FileTokens, request: Request) -> Caller | None:
+    """A worker, by the token with which it asks for models or saves files."""
+    token = tokens.verify(bearer_of(request))
+    return Caller(token.owner, (), f"run:{token.run_id}") if token is not None else None

@@ -6,7 +6,19 @@ import msgspec
 
 from gen_orchestrator.api.access import caller_of
 from gen_orchestrator.api.blob_bodies import not_kept
-from gen_orchestrator.hub.models import ModelFile, ModelStore, NoVariantError, PushError, Repo, UnknownModelError, Version
+from gen_orchestrator.domain.access import ALL_OWNERS
+from gen_orchestrator.hub.mirror import OWNER as MIRROR_OWNER
+from gen_orchestrator.hub.mirror import Mirror, MirrorBusyError, mirrored
+from gen_orchestrator.hub.models import (
+    DamagedStoreError,
+    ModelFile,
+    ModelStore,
+    NoVariantError,
+    PushError,
+    Repo,
+    UnknownModelError,
+    Version,
+)
 from gen_orchestrator.hub.signed_urls import SignedUrls
 from gen_worker.contract.hub import ArtifactRequest, HubFile, ModelAnswer, ModelRequest, SnapshotManifest
 from gen_worker.http.asgi import BodyReader, Request, RequestError
@@ -15,7 +27,6 @@ from gen_worker.refs import CozyRef, HuggingFaceRef, parse_model_ref
 
 MAX_LIST_BYTES = 16 << 20
 MAX_BLOB_BYTES = 1 << 40
-MIRROR_OWNER = "hf"
 
 
 class Push(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,9 +40,11 @@ class Push(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ModelRoutes:
     """Handlers of `/v1/repos`, `/v1/models/{owner}/{repo}`, `/v1/blobs`, and of the hub's routes for workers."""
 
-    def __init__(self, store: ModelStore, urls: SignedUrls) -> None:
+    def __init__(self, store: ModelStore, urls: SignedUrls, mirror: Mirror | None = None) -> None:
+        """`mirror` fetches models of Hugging Face that are asked for; without one, they are only those pushed here."""
         self._store = store
         self._urls = urls
+        self._mirror = mirror
 
     async def list(self, request: Request) -> None:
         """`GET /v1/repos[?owner=]`."""
@@ -111,22 +124,50 @@ class ModelRoutes:
         await send_file(request, path, {})
 
     async def request_public(self, request: Request) -> None:
-        """`POST /api/v1/public/models/request` of the hub's contract. Models of Hugging Face are those pushed as `hf/<org>--<name>`."""
+        """`POST /api/v1/public/models/request` of the hub's contract. Models of Hugging Face are those pushed as `hf/<org>--<name>`, and
+        those that were fetched: 202 while one is."""
         try:
             asked = msgspec.json.decode(await request.body(MAX_LIST_BYTES), type=ModelRequest)
             ref = parse_model_ref(asked.model_ref)
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as exc:
             raise RequestError(400, "validation", str(exc)) from None
-        if isinstance(ref, HuggingFaceRef):
-            mirrored = CozyRef(MIRROR_OWNER, ref.repo_id.replace("/", "--"), ref.revision or "latest")
-            try:
-                await self._answer(request, mirrored, asked.constraints.dtypes)
-            except RequestError as exc:
-                if exc.status != 404:
-                    raise
-                raise RequestError(403, "not_mirrored", f"{ref.canonical()} is not mirrored here") from None
+        precisions = asked.constraints.dtypes
+        if not isinstance(ref, HuggingFaceRef):
+            await self._answer(request, ref, precisions)
             return
-        await self._answer(request, ref, asked.constraints.dtypes)
+        try:
+            await self._answer(request, mirrored(ref), precisions)
+        except RequestError as exc:
+            if exc.status == 404 and self._mirror is None:
+                raise RequestError(403, "not_mirrored", f"{ref.canonical()} is not mirrored here") from None
+            if exc.status not in (404, 409) or self._mirror is None:
+                raise
+            await self._ingest(request, self._mirror, ref, precisions)
+
+    async def _ingest(self, request: Request, mirror: Mirror, ref: HuggingFaceRef, precisions: tuple[str, ...]) -> None:
+        try:
+            job = mirror.ask(ref, precisions)
+        except ValueError as exc:
+            raise RequestError(400, "validation", str(exc)) from None
+        except MirrorBusyError as exc:
+            raise RequestError(503, "not_ready", str(exc), headers={"retry-after": "10"}) from None
+        if job.error:  # 403: the worker goes to Hugging Face itself, and hears there what is wrong
+            raise RequestError(403, "not_mirrored", f"{ref.canonical()} could not be fetched: {job.error}")
+        if job.digest:  # between the two looks
+            await self._answer(request, mirrored(ref), precisions)
+            return
+        body = {"ingest_job_id": job.id, "model_ref": ref.canonical(), "progress": job.progress.now()}
+        await request.answer(202, msgspec.json.encode(body), headers={"retry-after": "1"})
+
+    async def collect(self, request: Request) -> None:
+        """`POST /v1/repos/gc`: remove blobs that no version has and that did not come within the hour. For operators."""
+        if caller_of(request).owner != ALL_OWNERS:
+            raise RequestError(403, "forbidden", "blobs belong to all owners together: show an operator's key (operator.key)")
+        try:
+            found = await asyncio.to_thread(self._store.collect)
+        except DamagedStoreError as exc:
+            raise RequestError(500, "damaged", str(exc)) from None
+        await request.answer(200, msgspec.json.encode(found))
 
     async def resolve_artifact(self, request: Request) -> None:
         """`POST /api/v1/repos/{owner}/{repo}/resolve_artifact` of the hub's contract."""

@@ -79,6 +79,7 @@ _BUILD_LOG = _object(
     next=_NUMBER,
 )
 _FREED = _object("freed_bytes", freed_bytes=_NUMBER)
+_COLLECTED = _object("blobs freed_bytes", blobs=_NUMBER, freed_bytes=_NUMBER)
 _MODEL_TAG = _object(
     "tag versions moved_at", tag=_TEXT, versions={"type": "object", "additionalProperties": _TEXT}, moved_at={"type": "number"}
 )
@@ -288,6 +289,13 @@ def own_paths() -> dict[str, Schema]:
         **door_paths("/v1/models/{owner}/{endpoint}/{function}"),
         "/v1/repos": {"get": _operation("list_models", "By name", {"200": json_response("Models", _list(_MODEL))}, query=("owner",))},
         **usage_paths(),
+        "/v1/repos/gc": {
+            "post": _operation(
+                "collect_models",
+                "Remove blobs that no model has",
+                {"200": json_response("What that gave back", _COLLECTED), **_statuses("500")},
+            )
+        },
         "/v1/models/{owner}/{repo}": {
             "get": _operation("get_model", "A model", {"200": json_response("It, with its versions", _WHOLE_MODEL)}, *model),
             "delete": _operation("delete_model", "Forget a model", {"200": json_response("What that gave back", _FREED)}, *model),

@@ -101,10 +101,18 @@ def remove(ref: str, url: str, as_json: bool) -> int:
 
 
 @click.command("hub", cls=ApiVerb)
+@click.argument("action", type=click.Choice(("list", "gc")), default="list")
 @url_option
 @json_option
-def hub(url: str, as_json: bool) -> int:
-    """Models on the platform."""
+def hub(action: str, url: str, as_json: bool) -> int:
+    """Models on the platform. `gc` removes files that no model has; the platform does so itself each hour."""
+    if action == "gc":
+        gone = Api(url).post("/v1/repos/gc")
+        if as_json:
+            print_json(gone)
+        else:
+            print_line(f"{gone['blobs']} files removed, {gone['freed_bytes'] / 1e6:.1f} MB given back")
+        return 0
     found = Api(url).get("/v1/repos")
     if as_json:
         print_json(found)

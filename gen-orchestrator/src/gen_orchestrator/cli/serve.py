@@ -9,7 +9,16 @@ import click
 import msgspec
 
 from gen_orchestrator import tracing
-from gen_orchestrator.cli.up import DEFAULT_LISTEN, absolute_model, blobs_option, builder_options, kept, needs_keys
+from gen_orchestrator.cli.up import (
+    DEFAULT_LISTEN,
+    absolute_model,
+    blobs_option,
+    builder_options,
+    kept,
+    mirror_of,
+    mirror_option,
+    needs_keys,
+)
 from gen_orchestrator.platform_up import OWNER, Platform, PlatformSettings
 from gen_orchestrator.store.base import StoreError
 from gen_worker import event_loop
@@ -49,6 +58,7 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
 @click.option("--allow-host", "hosts", multiple=True, metavar="NAME", help="Another name under which this server is reached.")
 @click.option("--allow-private-webhooks", is_flag=True, help="Webhooks may go to servers on this machine and network, too.")
 @blobs_option
+@mirror_option
 @builder_options
 @click.option("--keys", "asks_for_keys", is_flag=True, help="Ask callers for keys on loopback, too; beyond it they are always asked.")
 @click.option("--insecure-i-know", is_flag=True, help="Listen beyond this machine and ask nobody for a key.")
@@ -67,6 +77,7 @@ def command(
     hosts: tuple[str, ...],
     allow_private_webhooks: bool,
     blobs: str,
+    mirror: bool,
     builder: str,
     engine: str,
     asks_for_keys: bool,
@@ -115,6 +126,7 @@ def command(
         engine=engine,
         drain_s=env.gen_orchestrator_drain_s,
         retention=kept(blobs),
+        mirror=mirror_of(mirror),
     )
     sys.exit(_serve(settings, http))
 

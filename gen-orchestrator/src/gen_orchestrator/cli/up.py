@@ -21,6 +21,7 @@ from gen_worker.http.listening import ListenError, listening_socket
 from gen_worker.log import Log
 from gen_worker.names import did_you_mean
 from gen_worker.project.cozy_toml import load_cozy_toml
+from gen_worker.settings import ModelSettings
 from gen_worker.settings.reading import SettingError, read_settings
 
 blobs_option = click.option(
@@ -28,6 +29,12 @@ blobs_option = click.option(
     default="",
     metavar="URL",
     help="s3://BUCKET/PREFIX for files of callers and of runs, instead of the data folder. Also GEN_ORCHESTRATOR_BLOBS.",
+)
+mirror_option = click.option(
+    "--mirror",
+    is_flag=True,
+    envvar="GEN_ORCHESTRATOR_MIRROR",
+    help="Fetch models of Hugging Face once for all workers, by this environment's HF_TOKEN. Also GEN_ORCHESTRATOR_MIRROR=1.",
 )
 DEFAULT_LISTEN = "127.0.0.1:8080"
 BUILDERS = ("process", "container")
@@ -60,6 +67,7 @@ def builder_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--allow-host", "hosts", multiple=True, metavar="NAME", help="Another name under which this server is reached.")
 @click.option("--allow-private-webhooks", is_flag=True, help="Webhooks may go to servers on this machine and network, too.")
 @blobs_option
+@mirror_option
 @click.option("--record", type=click.Path(path_type=Path), metavar="FILE", help="Write what routing decides, and from what, to FILE.")
 @builder_options
 @click.option("--keys", "asks_for_keys", is_flag=True, help="Ask callers for keys on loopback, too; beyond it they are always asked.")
@@ -76,6 +84,7 @@ def command(
     hosts: tuple[str, ...],
     allow_private_webhooks: bool,
     blobs: str,
+    mirror: bool,
     record: Path | None,
     builder: str,
     engine: str,
@@ -102,6 +111,7 @@ def command(
         asks_for_keys=asks_for_keys or needs_keys(listen, insecure_i_know=insecure_i_know),
         allow_private_webhooks=allow_private_webhooks,
         retention=kept(blobs),
+        mirror=mirror_of(mirror),
         record=record.resolve() if record is not None else None,
         builder=builder,
         engine=engine,
@@ -132,6 +142,14 @@ def kept(blobs: str) -> RetentionSettings:
     except (SettingError, ValueError) as exc:
         raise click.UsageError(str(exc)) from None
     return settings
+
+
+def mirror_of(wanted: bool) -> ModelSettings | None:
+    """The account that fetches models of Hugging Face, of the environment. Usage error for a setting that is none."""
+    try:
+        return ModelSettings.from_env(os.environ) if wanted else None
+    except (SettingError, ValueError) as exc:
+        raise click.UsageError(str(exc)) from None
 
 
 def absolute_model(text: str) -> str:

@@ -9,6 +9,7 @@ it was. A blob gets its name when its digest was found right. Versions are check
 headers are true, unless who pushes says that anything may be in them. Blocking, any thread.
 """
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -35,6 +36,10 @@ LICENCE_NAMES = ("license", "licence", "copying", "notice")
 
 class PushError(ValueError):
     """A version that is not taken; the message names the file and says why."""
+
+
+class DamagedStoreError(OSError):
+    """A record cannot be read, so that it is not known which blobs are needed."""
 
 
 class UnknownModelError(LookupError):
@@ -82,6 +87,13 @@ class Repo(msgspec.Struct, frozen=True, kw_only=True):
     tags: tuple[ModelTag, ...]
 
 
+class Collected(msgspec.Struct, frozen=True):
+    """Blobs that were removed, and the bytes that gave back: none for those that workers of this disk have linked."""
+
+    blobs: int
+    freed_bytes: int
+
+
 class ModelStore:
     """In one folder."""
 
@@ -100,17 +112,51 @@ class ModelStore:
         """A blob that comes in."""
         return BlobSaving(self.blob_path(digest), checked_digest(digest).partition(":")[2])
 
+    def adopt(self, file: Path, path: str) -> ModelFile:
+        """Keep a file of this disk as a blob, by a second name: nothing is copied, and it must not change any more. `path` is its path in
+        the model."""
+        whole = file.resolve(strict=True)
+        hasher, size_bytes = blake3(max_threads=blake3.AUTO), whole.stat().st_size
+        if size_bytes:
+            hasher.update_mmap(whole)
+        found = ModelFile(path, size_bytes, hasher.hexdigest())
+        target = self.blob_path(found.blake3)
+        if self.missing([found]):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            new = target.with_name(f".new-{secrets.token_hex(6)}")
+            os.link(whole, new)
+            new.chmod(0o444)
+            new.replace(target)
+        return found
+
     def missing(self, files: Sequence[ModelFile]) -> list[str]:
-        """Digests whose blobs are not here, each once."""
+        """Digests whose blobs are not here, each once. Those that are count as new from now on, so that they stay for who asks."""
         wanted = {file.blake3: file.size_bytes for file in files}
-        return [digest for digest, size_bytes in wanted.items() if _size(self.blob_path(digest)) != size_bytes]
+        found = []
+        for digest, size_bytes in wanted.items():
+            path = self.blob_path(digest)
+            if _size(path) != size_bytes:
+                found.append(digest)
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(path)
+        return found
 
     def commit(
-        self, owner: str, repo: str, tag: str, files: Sequence[ModelFile], *, message: str = "", allow_unsafe: bool = False
+        self,
+        owner: str,
+        repo: str,
+        tag: str,
+        files: Sequence[ModelFile],
+        *,
+        message: str = "",
+        allow_unsafe: bool = False,
+        asked: Sequence[str] = (),
     ) -> Version:
         """Make a version of blobs that are all here, and let the tag mean it, for its precision. The same files are the same version.
 
-        `PushError` for what is not taken.
+        `asked`: precisions that this was chosen for; the tag means it for the first of them, too, where its own is another (weights that
+        are narrowed on the device). `PushError` for what is not taken.
         """
         name = _repo_of(f"{owner}/{repo}:{tag}")
         listing = _checked(files)
@@ -132,6 +178,8 @@ class ModelStore:
         path = self._repo(name) / "tags" / f"{name.tag}.json"
         before = read_json(path, ModelTag)
         versions = {**(before.versions if before else {}), version.precision: digest}
+        if asked and version.precision not in (*asked, ANY):
+            versions[asked[0]] = digest
         self._write(path, ModelTag(tag=name.tag, versions=versions, moved_at=time.time()))
         return version
 
@@ -188,27 +236,33 @@ class ModelStore:
                     path.unlink()
         else:
             shutil.rmtree(folder)
-        return self.collect()
+        try:
+            return self.collect().freed_bytes
+        except DamagedStoreError:  # the next collection says so
+            return 0
 
-    def collect(self, young_s: float = YOUNG_S) -> int:
-        """Remove blobs that no version has and that did not come just now; how many bytes."""
+    def collect(self, young_s: float = YOUNG_S) -> Collected:
+        """Remove blobs that no version has and that did not come just now. `DamagedStoreError` where that cannot be told."""
         kept = {file.blake3 for version in self._versions() for file in version.files}
-        freed = 0
+        blobs = freed_bytes = 0
         for path in self.blobs.glob("*/*/*"):
             try:
                 found = path.stat()
                 if path.name not in kept and time.time() - found.st_ctime > young_s:
                     path.unlink()
-                    freed += found.st_size
+                    blobs += 1
+                    freed_bytes += found.st_size if found.st_nlink == 1 else 0  # a worker that linked it has it still
             except FileNotFoundError:
                 continue
-        return freed
+        return Collected(blobs, freed_bytes)
 
     def _versions(self) -> Iterator[Version]:
         for path in (self._folder / "repos").glob("*/*/versions/*.json"):
             found = read_json(path, Version)
             if found is not None:
                 yield found
+            elif path.exists():  # else it was forgotten just now
+                raise DamagedStoreError(f"{path} is no record of a version; no blob is removed before it is mended, or removed")
 
     def _version(self, ref: CozyRef, digest: str) -> Version | None:
         try:

@@ -14,12 +14,15 @@ from typing import Annotated
 import msgspec
 
 from gen_orchestrator.hub.files import RunFiles
+from gen_orchestrator.hub.models import Collected
+from gen_orchestrator.hub.uploads import UploadLimits
 from gen_orchestrator.store.base import RunStore, StoreError
 from gen_worker.log import Log
 from gen_worker.settings.reading import Range
 
 BATCH = 200
 ROUND_S = 60.0
+COLLECT_S = 3600.0
 SHARE = 5  # a batch that took a second is followed by four without one
 YEAR_S = 366 * 24 * 3600
 
@@ -40,8 +43,18 @@ class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper
     gen_orchestrator_blobs: str = ""
 
 
+def upload_limits(settings: RetentionSettings) -> UploadLimits:
+    """What these settings say of callers' files."""
+    return UploadLimits(
+        file_bytes=settings.gen_orchestrator_upload_bytes,
+        owner_bytes=settings.gen_orchestrator_owner_bytes,
+        keep_s=settings.gen_orchestrator_keep_uploads_s,
+    )
+
+
 class Retention:
-    """Of one leader. `run` goes on until it is cancelled. `sweep_uploads` forgets what callers' files have expired, and says how many."""
+    """Of one leader. `run` goes on until it is cancelled. `sweep_uploads` forgets what callers' files have expired, and says how many;
+    `collect_models` removes what no model has, and says how many blobs, how many bytes."""
 
     def __init__(
         self,
@@ -51,6 +64,7 @@ class Retention:
         log: Log,
         now_s: Callable[[], float],
         sweep_uploads: Callable[[], int] = lambda: 0,
+        collect_models: Callable[[], Collected] = lambda: Collected(0, 0),
     ) -> None:
         self._settings = settings
         self._store = store
@@ -58,6 +72,8 @@ class Retention:
         self._log = log
         self._now_s = now_s
         self._sweep_uploads = sweep_uploads
+        self._collect_models = collect_models
+        self._collected_s = time.monotonic()
 
     async def run(self) -> None:
         """A round a minute."""
@@ -67,6 +83,7 @@ class Retention:
                     self._log.info("retention.uploads", expired=expired)
             except OSError as exc:
                 self._log.warning("retention.uploads_kept", error=str(exc))
+            await self._models()
             try:
                 trimmed, forgotten = await self.round()
                 if trimmed or forgotten:
@@ -74,6 +91,17 @@ class Retention:
             except Exception as exc:  # noqa: BLE001 - the boundary of the task: the next round tries again
                 self._log.warning("retention.failed", error=str(exc) if isinstance(exc, StoreError) else repr(exc))
             await asyncio.sleep(ROUND_S)
+
+    async def _models(self) -> None:
+        if time.monotonic() - self._collected_s < COLLECT_S:
+            return
+        self._collected_s = time.monotonic()
+        try:
+            found = await asyncio.to_thread(self._collect_models)
+            if found.blobs:
+                self._log.info("retention.models", blobs=found.blobs, freed_bytes=found.freed_bytes)
+        except OSError as exc:
+            self._log.warning("retention.models_kept", error=str(exc))
 
     async def round(self) -> tuple[int, int]:
         """Do what is due now: how many runs were trimmed, and how many forgotten."""
