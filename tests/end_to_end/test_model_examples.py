@@ -4,8 +4,10 @@ import io
 import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from openai import OpenAI
 from tests.blob_server import BlobServer
 from tests.conftest import EXAMPLES, Runner
 from tests.fake_hub import FakeHuggingFace, read_tree
@@ -82,13 +84,21 @@ def test_flux_schnell_draws_several(start_runner: Start, tmp_path: Path) -> None
 
 def test_llm_chat_streams_and_is_canceled(start_runner: Start, tmp_path: Path) -> None:
     runner = start_runner(EXAMPLES / "llm-chat", "--model", f"chat={tiny_chat_model(tmp_path / 'chat')}")
-    payload = {"messages": [{"role": "user", "content": "Hello"}], "max_new_tokens": 20, "temperature": 0}
+    payload = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 20, "temperature": 0}
     answers = [runner.run("chat", payload).json() for _ in range(2)]
-    texts = ["".join(event["payload"]["text"] for event in a["events"] if event["event_type"] == "output.delta") for a in answers]
+    texts = ["".join(event["payload"]["content"] for event in a["events"] if event["event_type"] == "output.delta") for a in answers]
     assert answers[0]["success"], answers[0]
     assert texts[0] == texts[1] != ""
     logged = [event["payload"]["message"] for event in answers[0]["events"] if event["event_type"] == "job.log"]
     assert " written, " in logged[-1]
+    with OpenAI(base_url=f"{runner.url}/v1", api_key="none needed", max_retries=0) as client:
+        told: Any = client.chat.completions.create(model="chat", **payload)
+        assert told.choices[0].message.content == texts[0]
+        assert told.usage.prompt_tokens > 0
+        assert 0 < told.usage.completion_tokens <= 20
+        *chunks, last = client.chat.completions.create(model="chat", stream=True, **payload)  # type: ignore[call-overload]
+        assert "".join(chunk.choices[0].delta.content for chunk in chunks) == texts[0]
+        assert last.choices[0].finish_reason == told.choices[0].finish_reason
     too_long = runner.run("chat", {"messages": [{"role": "user", "content": "x" * 600}]})
     assert too_long.status_code == 400
     assert "the model reads 512" in too_long.json()["safe_message"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import openai
 import pytest
 from platform_process import COZYCTL, PlatformProcess, write_project
 
@@ -229,3 +230,24 @@ def test_workers_get_models_with_a_token_of_their_own(keyed: Keyed) -> None:
     assert keyed.ask(token, "GET", "/v1/runs").status_code == 401, "a worker is no caller"
     assert keyed.ask(token, "PUT", "/api/v1/file/runs/-/outputs/x", content=b"x").status_code in (401, 403, 404, 409)
     assert not [name for name, value in environment.items() if value in (keyed.operator, keyed.ours)]
+
+
+def test_front_doors_go_by_the_key(keyed: Keyed) -> None:
+    said: dict[str, Any] = {"model": "local/probe/talk", "messages": [{"role": "user", "content": "hi"}]}
+    only_publish = keyed.make("local", ["publish"])["key"]
+    for key, error in (
+        ("wrong", openai.AuthenticationError),
+        (only_publish, openai.PermissionDeniedError),
+        (keyed.theirs, openai.NotFoundError),
+        (keyed.ours, None),
+    ):
+        with openai.OpenAI(base_url=f"{keyed.platform.url}/v1", api_key=key, max_retries=0) as client:
+            if error is None:
+                assert client.chat.completions.create(**said).choices[0].message.content == "hi"
+                drawn = client.images.generate(model="local/probe/draw", prompt="x")
+                assert drawn.data is not None
+                assert httpx.get(str(drawn.data[0].url), trust_env=False).status_code == 200, "an address that holds without a key"
+                continue
+            with pytest.raises(error) as caught:
+                client.chat.completions.create(**said)
+            assert caught.value.body["code"] in ("auth", "forbidden", "not_found")  # type: ignore[index]

@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, StoppingCriteria, TextIteratorStreamer
 
 from gen_worker import ActionContext, Clamp, ModelRef, ModelRefSource, ValidationError, worker_function
+from gen_worker.tasks import ChatDelta
 
 
 class Message(msgspec.Struct):
@@ -21,15 +22,9 @@ class Chat(msgspec.Struct):
     """A conversation, and how to go on with it. Temperature 0 takes the likeliest token each time."""
 
     messages: Annotated[list[Message], msgspec.Meta(min_length=1)]
-    max_new_tokens: Annotated[int, Clamp(1, 4096)] = 512
+    max_tokens: Annotated[int, Clamp(1, 4096)] = 512
     temperature: Annotated[float, Clamp(0, 2)] = 0.7
     top_p: Annotated[float, Clamp(0.01, 1)] = 0.9
-
-
-class Delta(msgspec.Struct):
-    """The next piece of the answer."""
-
-    text: str
 
 
 class Stop(StoppingCriteria):  # type: ignore[misc]
@@ -44,13 +39,13 @@ class Stop(StoppingCriteria):  # type: ignore[misc]
         return torch.full((input_ids.shape[0],), self.ctx.is_canceled(), device=input_ids.device)
 
 
-@worker_function()
+@worker_function(task="chat")
 def chat(
     ctx: ActionContext,
     model: Annotated[AutoModelForCausalLM, ModelRef(ModelRefSource.FIXED, "chat")],
     tokenizer: Annotated[AutoTokenizer, ModelRef(ModelRefSource.FIXED, "chat")],
     payload: Chat,
-) -> Iterator[Delta]:
+) -> Iterator[ChatDelta]:
     """Answer the last message of a conversation."""
     messages = [{"role": message.role, "content": message.content} for message in payload.messages]
     batch = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True).to(ctx.device)
@@ -58,7 +53,7 @@ def chat(
     limit = model.config.max_position_embeddings
     if prompt_tokens >= limit:
         raise ValidationError(f"the messages take {prompt_tokens} tokens, the model reads {limit}; send fewer or shorter ones")
-    new_tokens = min(payload.max_new_tokens, limit - prompt_tokens)
+    new_tokens = min(payload.max_tokens, limit - prompt_tokens)
     streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
     stop = Stop(ctx)
     options: dict[str, Any] = {"do_sample": False}
@@ -77,9 +72,11 @@ def chat(
         generated.add_done_callback(end_stream)
         for text in streamer:
             if text:
-                yield Delta(text)
+                yield ChatDelta(text)
         generated.result()
     if ctx.is_canceled():
         raise InterruptedError("canceled")
+    ctx.report_usage(input_tokens=prompt_tokens, output_tokens=stop.tokens)
+    yield ChatDelta(finish_reason="length" if stop.tokens >= new_tokens else "stop")
     seconds = max(time.monotonic() - began_s, 1e-9)
     ctx.log(f"{prompt_tokens} tokens read, {stop.tokens} written, {stop.tokens / seconds:.1f} a second")
