@@ -96,6 +96,10 @@ class Session:
         else:
             raise AssertionError(f"line {snippet.line}: a snippet of {snippet.language} is neither run nor marked with why not")
 
+    def output_of(self, command: str, *, until: str = "") -> str:
+        """What a command prints; of one that ends with `&`, until `until` is there."""
+        return self._as_shown(self._said(command, [f"{until}..."] if until else [])[0])
+
     def close(self) -> None:
         for process, _ in self._servers:
             if process.poll() is None:
@@ -115,30 +119,32 @@ class Session:
         path.write_text(before + snippet.text)
 
     def _command(self, command: str, expected: list[str], line: int) -> None:
+        said, status = self._said(command, expected)
+        if status and not any(text.startswith(("error", "Error")) or '"status"' in text for text in expected):
+            raise AssertionError(f"line {line}: {command}\nended with status {status}:\n{said}\n{self._of_servers()}")
+        missing = _first_missing(expected, self._as_shown(said))
+        if missing is not None:
+            raise AssertionError(f"line {line}: {command}\ndoes not print:\n    {missing}\nbut:\n{said}\n{self._of_servers()}")
+
+    def _said(self, command: str, expected: list[str]) -> tuple[str, int]:
+        """What a command prints, and its status; a server is started, and has printed what is expected."""
         for shown, real in self._ports.items():
             command = re.sub(rf"\b{shown}\b", real, command)
         command = re.sub(r"\bcozyctl up\b", f"cozyctl up --listen 127.0.0.1:{self._ports['8080']}", command)
         if command.rstrip().endswith("&"):
-            said = self._start(command.rstrip().removesuffix("&"), expected)
-        else:
-            where = self._scratch.with_name(f"{self._scratch.name}-cwd")
-            script = f"{command}\nstatus=$?\npwd > {where}\nexit $status"
-            done = subprocess.run(
-                ["bash", "-c", script],
-                cwd=self.cwd,
-                env=self._env,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                timeout=LIMIT_S,
-                check=False,
-            )
-            said = done.stdout.decode(errors="replace")
-            self.cwd = Path(where.read_text().strip())
-            if done.returncode and not any(text.startswith(("error", "Error")) or '"status"' in text for text in expected):
-                raise AssertionError(f"line {line}: {command}\nended with status {done.returncode}:\n{said}\n{self._of_servers()}")
-        missing = _first_missing(expected, self._as_shown(said))
-        if missing is not None:
-            raise AssertionError(f"line {line}: {command}\ndoes not print:\n    {missing}\nbut:\n{said}\n{self._of_servers()}")
+            return self._start(command.rstrip().removesuffix("&"), expected), 0
+        where = self._scratch.with_name(f"{self._scratch.name}-cwd")
+        done = subprocess.run(
+            ["bash", "-c", f"{command}\nstatus=$?\npwd > {where}\nexit $status"],
+            cwd=self.cwd,
+            env=self._env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=LIMIT_S,
+            check=False,
+        )
+        self.cwd = Path(where.read_text().strip())
+        return done.stdout.decode(errors="replace"), done.returncode
 
     def _start(self, command: str, expected: list[str]) -> str:
         """Start a server, and wait until it has printed what is expected."""

@@ -1,5 +1,6 @@
 """The README's Python examples are functions that discovery accepts, its model cache example runs, its cozy.toml is read."""
 
+import importlib
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import ROOT
 
+import gen_worker
 from gen_worker.project.cozy_toml import load_cozy_toml
 
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
@@ -36,3 +38,18 @@ def test_cozy_toml(tmp_path: Path) -> None:
     (text,) = [text for language, text in BLOCKS if language == "toml" and "schema_version" in text]
     (tmp_path / "cozy.toml").write_text(text)
     assert load_cozy_toml(tmp_path / "cozy.toml").models_of("draw").keys() == {"small"}
+
+
+def test_links_lead_somewhere() -> None:
+    targets = re.findall(r"\]\(([^)\s#]+)", (ROOT / "README.md").read_text())
+    assert [target for target in targets if not re.match(r"[a-z]+:", target) and not (ROOT / target).exists()] == []
+
+
+def test_names_are_the_same_by_topic() -> None:
+    """The public README imports them from these modules, ours from the package."""
+    for module, names in (
+        ("gen_worker.injection", ("ModelRef", "ModelRefSource")),
+        ("gen_worker.errors", ("RetryableError", "ValidationError")),
+    ):
+        for name in names:
+            assert getattr(importlib.import_module(module), name) is getattr(gen_worker, name)
