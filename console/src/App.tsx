@@ -27,7 +27,7 @@ const PAGES: [string, string][] = [
         ["builds", "Builds"],
         ["keys", "Keys"],
       ] as [string, string][])
-    : []),
+    : ([["models", "Models"]] as [string, string][])),
 ];
 
 const NONE: Catalogue = { title: "", functions: [], sockets: [], definitions: {} };
@@ -38,9 +38,9 @@ export function App() {
   const catalogue = server.catalogue ?? NONE;
   const forms = useForms(catalogue.definitions);
   // The last run of each function: one that goes on is not disturbed by a look at another function.
-  const [runs, setRuns] = useState<Record<string, Run>>({});
+  const [runs, setRuns] = useState<ReadonlyMap<string, Run>>(new Map());
   const fn = catalogue.functions.find((each) => each.id === place.about) ?? catalogue.functions[0];
-  const keep = useCallback((run: Run) => setRuns((all) => ({ ...all, [run.view.fn]: run })), []);
+  const keep = useCallback((run: Run) => setRuns((all) => new Map(all).set(run.view.fn, run)), []);
   const title = server.catalogue ? (IS_PLATFORM ? "Platform" : server.catalogue.title) : "Console";
   useEffect(() => {
     document.title = title;
@@ -68,7 +68,7 @@ export function App() {
       <div className="with-list">
             <FunctionList functions={catalogue.functions} current={fn} />
             <div className="work">
-              {fn && <Playground key={fn.id} fn={fn} definitions={catalogue.definitions} forms={forms} run={runs[fn.id]} onRun={keep} />}
+              {fn && <Playground key={fn.id} fn={fn} definitions={catalogue.definitions} forms={forms} run={runs.get(fn.id)} onRun={keep} />}
               {server.catalogue && !fn && !catalogue.sockets.length && <p className="hint">There are no functions yet.</p>}
               {catalogue.sockets.length > 0 && <Sockets sockets={catalogue.sockets} />}
             </div>

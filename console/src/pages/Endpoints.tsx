@@ -7,6 +7,7 @@ import { usePoll } from "../server/usePoll";
 import { ProblemNote } from "../ui/parts";
 import { Scroll, When } from "../ui/table";
 import { MoveTag } from "./MoveTag";
+import { Secrets } from "./Secrets";
 import type { Release, Tag } from "./shapes";
 
 export function Endpoints() {
@@ -156,6 +157,7 @@ export function Endpoint({ name }: { name: string }) {
       >
         Compare two releases
       </Button>
+      <Secrets owner={owner} endpoint={endpoint} />
       {moving && (
         <MoveTag
           tag={moving}

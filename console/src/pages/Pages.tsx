@@ -5,6 +5,7 @@ import type { Run } from "../run/run";
 import type { Json } from "../schema/resolve";
 import { BuildPage, Builds } from "./Builds";
 import { Compare } from "./Compare";
+import { DevModels } from "./DevModels";
 import { Endpoint, Endpoints } from "./Endpoints";
 import { History } from "./History";
 import { Keys } from "./Keys";
@@ -35,6 +36,8 @@ export default function Pages({ place: { page, about }, onUse, onRun }: Props) {
       return about ? <WorkerPage key={about} id={about} /> : <Workers />;
     case "builds":
       return about ? <BuildPage key={about} id={about} /> : <Builds />;
+    case "models":
+      return <DevModels />;
     case "keys":
       return <Keys />;
     default:

@@ -22,6 +22,7 @@ export function RunPage({ id, onUse }: { id: string; onUse: (fn: string, input: 
   const [over, setOver] = useState(false);
   const { data: run, problem, again } = usePoll<RunObject>(`/v1/runs/${encodeURIComponent(id)}`, over ? 0 : 1000);
   const [trouble, setTrouble] = useState<Problem | null>(null);
+  const [said, setSaid] = useState("");
   if (run && OVER.includes(run.status) !== over) setOver(!over);
 
   async function act(path: string, then: (run: RunObject) => void): Promise<void> {
@@ -56,12 +57,25 @@ export function RunPage({ id, onUse }: { id: string; onUse: (fn: string, input: 
             Run again
           </Button>
         )}
+        {IS_PLATFORM && run.status === "succeeded" && (
+          <Button
+            className="button"
+            onPress={() =>
+              void act("golden", () => {
+                setSaid("From now on a release has to give this output for this input before a tag moves to it.");
+              })
+            }
+          >
+            Make it a golden request
+          </Button>
+        )}
         {input !== undefined && (
           <Button className="button" onPress={() => onUse(run.owner ? functionId(run) : run.function, input ?? {})}>
             Edit and run
           </Button>
         )}
       </div>
+      <p role="status">{said}</p>
       {trouble && <ProblemNote problem={trouble} />}
       {run.error && <ProblemNote problem={run.error} />}
       <Facts run={run} />

@@ -1,6 +1,7 @@
 // A run as something to paste: curl, Python, TypeScript.
 
-import { encode, type Payload, type Sent } from "../schema/draft";
+import { isObject } from "../schema/shape";
+import { encode, TypedNumber, type Payload, type Sent } from "../schema/draft";
 import { currentKey, IS_PLATFORM } from "../server/api";
 import type { Fn } from "../server/functions";
 
@@ -49,7 +50,7 @@ function python(value: Sent, depth = 0): string {
   if (value === true) return "True";
   if (value === false) return "False";
   if (Array.isArray(value)) return value.length ? `[${value.map((each) => line + python(each, depth + 1)).join(",")},${inner}]` : "[]";
-  if (typeof value === "object" && !("text" in value && value.constructor !== Object)) {
+  if (isObject(value) && !((value as unknown) instanceof TypedNumber)) {
     const entries = Object.entries(value as { [key: string]: Sent });
     return entries.length ? `{${entries.map(([key, each]) => `${line}${JSON.stringify(key)}: ${python(each, depth + 1)}`).join(",")},${inner}}` : "{}";
   }

@@ -47,28 +47,28 @@ export interface Forms {
 }
 
 export function useForms(definitions: Definitions): Forms {
-  const [forms, setForms] = useState<Record<string, FormState>>({});
-  const of = useCallback((fn: Fn): FormState => formOf(forms[fn.id], fn, definitions), [definitions, forms]);
+  const [forms, setForms] = useState<ReadonlyMap<string, FormState>>(new Map());
+  const of = useCallback((fn: Fn): FormState => formOf(forms.get(fn.id), fn, definitions), [definitions, forms]);
   const change = useCallback(
     (fn: Fn, name: string, draft: Draft) =>
       setForms((all) => {
-        const now = formOf(all[fn.id], fn, definitions);
-        return { ...all, [fn.id]: { ...now, drafts: { ...now.drafts, [name]: draft }, touched: [...new Set([...now.touched, name])] } };
+        const now = formOf(all.get(fn.id), fn, definitions);
+        return new Map(all).set(fn.id, { ...now, drafts: { ...now.drafts, [name]: draft }, touched: [...new Set([...now.touched, name])] });
       }),
     [definitions],
   );
-  const reset = useCallback((fn: Fn) => setForms((all) => ({ ...all, [fn.id]: fresh(fn, definitions, textOf(fn, definitions)) })), [definitions]);
+  const reset = useCallback((fn: Fn) => setForms((all) => new Map(all).set(fn.id, fresh(fn, definitions, textOf(fn, definitions)))), [definitions]);
   const fill = useCallback(
     (fn: Fn, input: Json) => {
       const now = fresh(fn, definitions, textOf(fn, definitions));
       const given = typeof input === "object" && input !== null && !Array.isArray(input) ? input : {};
       for (const field of now.fields) {
-        const value = given[field.name];
+        const value = Object.hasOwn(given, field.name) ? given[field.name] : undefined;
         if (value === undefined) continue;
         now.drafts[field.name] = draftOf(field.shape, value);
         now.touched.push(field.name);
       }
-      setForms((all) => ({ ...all, [fn.id]: now }));
+      setForms((all) => new Map(all).set(fn.id, now));
     },
     [definitions],
   );

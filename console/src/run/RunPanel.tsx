@@ -21,6 +21,8 @@ export function useRunIfAny(run: Run | undefined): RunView | null {
   return useSyncExternalStore<RunView | null>(run?.subscribe ?? never, run?.snapshot ?? none);
 }
 
+const MAX_SHOWN = 200_000; // a browser lays out no more many times a second
+
 const WORDS: Record<string, string> = { sending: "sending", queued: "waiting for its turn", starting: "starting", running: "running", succeeded: "succeeded", failed: "failed", canceled: "canceled", expired: "expired" };
 
 export function RunPanel({ run, retry }: { run: Run; retry?: () => void }) {
@@ -110,7 +112,7 @@ function Progress({ view }: { view: RunView }) {
   );
 }
 
-function ModelBar({ progress }: { progress: ModelProgress }) {
+export function ModelBar({ progress }: { progress: ModelProgress }) {
   const { bytes_done: done = 0, bytes_total: total = 0, rate_bytes_s: rate = 0, eta_s: eta } = progress;
   const figures = [total > 0 && `${bytes(done)} of ${bytes(total)}`, rate > 0 && `${bytes(rate)}/s`, typeof eta === "number" && timeLeft(eta)].filter(Boolean).join(", ");
   return (
@@ -132,15 +134,12 @@ function ModelBar({ progress }: { progress: ModelProgress }) {
 
 function Outputs({ view }: { view: RunView }) {
   if (view.items.length) {
-    const items = view.items.map((each) => JSON.stringify(each)).join("\n");
+    const lines = (): string => view.items.map((each) => JSON.stringify(each)).join("\n");
+    if (!view.text) return <Block follow className="output" label="Output">{lines()}</Block>;
     return (
       <>
-        {view.text ? <Shown follow text={view.text} label="Output" /> : <Block follow className="output" label="Output">{items}</Block>}
-        {view.text && (
-          <Details summary={`Pieces (${view.items.length})`}>
-            <Block label="Pieces">{items}</Block>
-          </Details>
-        )}
+        <Shown follow text={view.text} label="Output" />
+        <Details summary={`Pieces (${view.items.length})`} render={() => <Block label="Pieces">{lines()}</Block>} />
       </>
     );
   }
@@ -165,8 +164,9 @@ export function OutputValue({ value, name = "Output" }: { value: Json; name?: st
 function Shown({ text, label, follow = false }: { text: string; label: string; follow?: boolean }) {
   return (
     <div className="shown">
+      {text.length > MAX_SHOWN && <p className="hint">The last {MAX_SHOWN} characters of {text.length}; the copy has all.</p>}
       <Block follow={follow} className="output" label={label}>
-        {text}
+        {text.slice(-MAX_SHOWN)}
       </Block>
       <CopyButton text={text} label="Copy output" />
     </div>

@@ -1,5 +1,6 @@
 // The runs that this tab has started, newest first. They are kept for the tab alone, without files and secrets.
 
+import { parseExact } from "../schema/exact";
 import { isOver, Run, type RunView } from "./run";
 
 const KEY = "console.history";
@@ -48,7 +49,7 @@ function write(): void {
 
 function restored(): Run[] {
   try {
-    const views = JSON.parse(sessionStorage.getItem(KEY) ?? "[]") as RunView[];
+    const views = parseExact(sessionStorage.getItem(KEY) ?? "[]") as RunView[];
     return views.map((view) => Run.restored(view));
   } catch {
     return [];

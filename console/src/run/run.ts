@@ -1,5 +1,6 @@
 // One run as this page follows it. It lives outside of the components: a run goes on, and is heard, whatever the page shows meanwhile.
 
+import { parseExact } from "../schema/exact";
 import { isObject } from "../schema/shape";
 import type { Definitions, Json } from "../schema/resolve";
 import { masked, encode, type Payload } from "../schema/draft";
@@ -90,6 +91,7 @@ export interface RunView {
 
 const MAX_ITEMS = 2000;
 const MAX_LINES = 1000;
+const MAX_PREVIEWS = 4;
 const REDRAW_MS = 40;
 let lastNumber = 0;
 
@@ -143,7 +145,7 @@ export class Run {
       hadSecrets: secrets.length > 0,
       field: null,
       runId: "",
-      input: JSON.parse(encode(masked(payload.value, secrets))) as Json,
+      input: parseExact(encode(masked(payload.value, secrets))) as Json,
       fileNames: payload.files.map((each) => `${each.name}: ${each.file.name}`),
       status: "sending",
       stage: "",
@@ -244,6 +246,9 @@ export class Run {
     const piece = typeof item === "string" ? item : this.view.field && isObject(item) ? item[this.view.field] : undefined;
     if (typeof piece === "string") this.view.text += piece;
     this.view.items.push(item);
+    const shown = assetsIn(item).map((each) => ({ ...each, url: `/v1/files/${each.ref.split("/").map(encodeURIComponent).join("/")}` }));
+    // Pictures of a stream as they come, such as previews; where files may be read before the end of their run.
+    if (shown.length && this.query) this.view.files = [...this.view.files.filter((each) => !shown.some((other) => other.ref === each.ref)), ...shown].slice(-MAX_PREVIEWS);
     if (this.view.items.length > MAX_ITEMS) this.view.items.shift();
     this.set({ status: "running" });
   }
@@ -302,6 +307,16 @@ export class Run {
     this.view = { ...this.view };
     for (const listener of this.listeners) listener();
   }
+}
+
+/** The files that an output names, wherever they stand in it. */
+function assetsIn(value: Json): { ref: string; mime_type?: string; size_bytes?: number }[] {
+  if (Array.isArray(value)) return value.flatMap(assetsIn);
+  if (!isObject(value)) return [];
+  if (typeof value.ref === "string" && "sha256" in value && /^[^/].*\/./.test(value.ref)) {
+    return [{ ref: value.ref, mime_type: typeof value.mime_type === "string" ? value.mime_type : undefined, size_bytes: typeof value.size_bytes === "number" ? value.size_bytes : undefined }];
+  }
+  return Object.values(value).flatMap(assetsIn);
 }
 
 /** The request of a payload: JSON, or a form where there are files. */

@@ -67,7 +67,7 @@ export function draftOf(shape: Shape, value: Json): Draft {
     case "text":
       return { is: "value", value: typeof value === "string" ? value : JSON.stringify(value) };
     case "number":
-      return { is: "value", value: String(value) };
+      return { is: "value", value: JSON.stringify(value) };
     case "json":
       return value === null ? NULL : { is: "value", value: JSON.stringify(value, null, 2) };
     case "boolean":
@@ -84,7 +84,7 @@ export function draftOf(shape: Shape, value: Json): Draft {
         is: "object",
         fields: Object.fromEntries(
           shape.fields().map((each) => {
-            const inner = given[each.name];
+            const inner = Object.hasOwn(given, each.name) ? given[each.name] : undefined;
             return [each.name, inner === undefined ? startOf(each.shape, each.required, each.fallback) : draftOf(each.shape, inner)];
           }),
         ),

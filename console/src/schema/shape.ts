@@ -1,5 +1,6 @@
 // What a form shows for a schema: one shape for each kind of value. References are followed when a shape is opened, so that a type may hold itself.
 
+import { isExactNumber } from "./exact";
 import { resolve, type Definitions, type Json, type Schema } from "./resolve";
 
 interface Common {
@@ -170,9 +171,9 @@ function fits(value: Json, schema: Schema): boolean {
   if (schema.enum) return schema.enum.includes(value as never);
   switch (schema.type) {
     case "integer":
-      return typeof value === "number" && Number.isInteger(value);
+      return (typeof value === "number" && Number.isInteger(value)) || isExactNumber(value);
     case "number":
-      return typeof value === "number";
+      return typeof value === "number" || isExactNumber(value);
     case "string":
       return typeof value === "string";
     case "boolean":
@@ -187,7 +188,7 @@ function fits(value: Json, schema: Schema): boolean {
 }
 
 export function isObject(value: unknown): value is { [key: string]: Json } {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
+  return typeof value === "object" && value !== null && !Array.isArray(value) && !isExactNumber(value);
 }
 
 function wordFor(shape: Shape): string {

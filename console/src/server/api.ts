@@ -1,5 +1,7 @@
 // Requests to the server that sent this page. Every failure is a `Trouble` with words for a person.
 
+import { parseExact } from "../schema/exact";
+
 export interface FieldProblem {
   pointer: string;
   message: string;
@@ -74,7 +76,7 @@ export async function ask(path: string, { method = "GET", json, body, headers = 
 export async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
   const response = await ask(path, { signal });
   try {
-    return (await response.json()) as T;
+    return parseExact(await response.text()) as T;
   } catch (error) {
     if ((error as Error).name === "AbortError") throw error;
     throw new Trouble(downProblem(), true); // the answer was cut off

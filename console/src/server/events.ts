@@ -1,5 +1,6 @@
 // A run's events as they come: server-sent events, read from the answer of a request, and taken up again where they were cut.
 
+import { parseExact } from "../schema/exact";
 import { ask, Trouble } from "./api";
 
 export interface RunEvent {
@@ -92,7 +93,7 @@ export function parseFrame(frame: string): RunEvent | null {
     else if (field === "data") data.push(value);
   }
   if (!data.length) return null;
-  found.data = JSON.parse(data.join("\n"));
+  found.data = parseExact(data.join("\n"));
   return found;
 }
 

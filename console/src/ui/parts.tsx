@@ -67,12 +67,13 @@ export function Block({ children, follow = false, className = "", label }: { chi
   );
 }
 
-export function Details({ summary, children, open = false }: { summary: ReactNode; children: ReactNode; open?: boolean }) {
+/** What is inside is made when it is opened: `render` for what is costly. */
+export function Details({ summary, children, render, open = false }: { summary: ReactNode; children?: ReactNode; render?: () => ReactNode; open?: boolean }) {
   const [isOpen, setOpen] = useState(open);
   return (
     <details open={isOpen} onToggle={(event) => setOpen(event.currentTarget.open)}>
       <summary>{summary}</summary>
-      {isOpen && children}
+      {isOpen && (render ? render() : children)}
     </details>
   );
 }

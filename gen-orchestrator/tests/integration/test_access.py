@@ -12,7 +12,7 @@ import openai
 import pytest
 from platform_process import COZYCTL, PlatformProcess, write_project
 
-OPEN = {("GET", "/livez"), ("GET", "/readyz"), ("GET", "/health-check"), ("GET", "/docs")}
+OPEN = {("GET", "/livez"), ("GET", "/readyz"), ("GET", "/health-check"), ("GET", "/"), ("GET", "/docs")}
 SIGNED = {("GET", "/v1/blobs/{digest}")}
 # What lists or makes things of one's own: another owner gets an answer, without anything of the first.
 OWN = {

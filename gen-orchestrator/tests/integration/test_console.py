@@ -65,6 +65,8 @@ def test_try_a_function_then_find_its_run_and_why_it_ran_there(platform: Platfor
     expect(page.locator(".chosen")).to_have_count(1)
     expect(page.locator(".legend")).to_contain_text("queue")
     assert violations(page) == []
+    page.get_by_role("button", name="Make it a golden request").click()
+    expect(page.get_by_text("From now on a release has to give this output")).to_be_visible()
     page.get_by_role("button", name="Edit and run").click()
     expect(page.locator("[name=text]")).to_have_value("one two <b>three</b>")
     assert tab.complaints == []
@@ -96,7 +98,7 @@ def test_promote_after_a_look_at_what_changes_then_roll_back(platform: PlatformP
     )
     first, second = two_releases(platform)
     page = tab.page
-    page.goto(f"{platform.url}/docs#/endpoints")
+    page.goto(f"{platform.url}/#/endpoints")
     page.get_by_role("link", name="local/probe", exact=True).click()
     page.get_by_role("button", name="Promote or roll back echo:prod").click()
     dialog = page.get_by_role("dialog")
@@ -111,6 +113,11 @@ def test_promote_after_a_look_at_what_changes_then_roll_back(platform: PlatformP
     page.get_by_role("button", name="Promote or roll back echo:prod").click()
     dialog.get_by_role("button", name="Roll back").click()
     expect(row).to_contain_text(first)
+    page.locator("[name=secret-name]").fill("HF_TOKEN")
+    page.locator("[name=secret-value]").fill("hf_secret")
+    page.get_by_role("button", name="Set the secret").click()
+    page.get_by_role("button", name="Remove the secret HF_TOKEN").click()
+    expect(page.get_by_role("button", name="Remove the secret HF_TOKEN")).to_have_count(0)
     for release in (first, second):
         page.get_by_role("checkbox", name=f"Compare {release}").check()
     page.get_by_role("button", name="Compare two releases").click()

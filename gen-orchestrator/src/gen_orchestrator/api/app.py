@@ -216,6 +216,7 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         ("GET", "/.well-known/jwks.json", workers.jwks),
         ("GET", "/readyz", admin.readyz),
         ("GET", "/health-check", cog.health),
+        ("GET", "/", page.answer),
         ("GET", "/docs", page.answer),
         ("GET", "/docs/{name}", page.answer),
     ]

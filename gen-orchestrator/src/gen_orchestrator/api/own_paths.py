@@ -21,7 +21,6 @@ _TAG_NAME: Schema = {"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,63}$"}
 _OK: Schema = {"type": "object", "required": ["ok"], "properties": {"ok": {"type": "boolean"}}}
 _BYTES: Schema = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
-
 _OPTIONAL: Schema = {"anyOf": [_TEXT, {"type": "null"}]}
 _TEXTS: Schema = {"type": "array", "items": _TEXT}
 _HELD = _object("model tier size_bytes", model=_TEXT, tier=_TEXT, size_bytes=_NUMBER)  # tier: vram, host, disk
@@ -389,6 +388,7 @@ def own_paths() -> dict[str, Schema]:
         "/readyz": {"get": _operation("get_readyz", "Whether it answers", {"200": json_response("It does", _OK), **_statuses("503")})},
         "/metrics": {"get": _operation("get_metrics", "Figures", {"200": metrics})},
         "/openapi.json": {"get": _operation("get_openapi", "This document", {"200": json_response("OpenAPI 3.1", {"type": "object"})})},
+        "/": {"get": _operation("get_root", "The page", {"200": page})},
         "/docs": {"get": _operation("get_docs", "The page", {"200": page})},
     }
     return found
