@@ -32,7 +32,7 @@ ROUTES = [
     ("GET", "/openapi.json"),
     ("GET", "/"),
     ("GET", "/docs"),
-    ("GET", "/docs/page.js"),
+    ("GET", "/docs/console.js"),
 ]
 VALUES = [
     "",

@@ -146,8 +146,8 @@ def test_openapi_and_page(runner: Runner) -> None:
     assert "prompt" in document["components"]["schemas"]["In"]["properties"]
     page = runner.http.get("/docs")
     assert "text/html" in page.headers["content-type"]
-    assert "default-src 'self'" in page.headers["content-security-policy"]
-    assert runner.http.get("/docs/page.js").status_code == 200
+    assert "script-src 'self'" in page.headers["content-security-policy"]
+    assert runner.http.get("/docs/console.js").status_code == 200
     assert runner.http.get("/docs/app.py").status_code == 404
 
 
