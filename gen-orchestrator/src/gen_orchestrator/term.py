@@ -35,6 +35,7 @@ from gen_orchestrator.api.run_object import RunObjects, signed_url
 from gen_orchestrator.api.runs import RunRoutes
 from gen_orchestrator.api.secrets import SecretRoutes
 from gen_orchestrator.api.shadows import ShadowRoutes
+from gen_orchestrator.api.signing_keys import SigningKeyRoutes
 from gen_orchestrator.api.streams import RunStreams
 from gen_orchestrator.api.usage import UsageRoutes
 from gen_orchestrator.api.workers import WorkerRoutes
@@ -245,6 +246,7 @@ class Term:
             ShadowRoutes(self._shadows, self.registry, self._prepare, self._resume, clock.unix_s),
             PlatformCatalog(self.registry, runs),
             UsageRoutes(store, keys, settings.prices.currency if settings.prices is not None else "", clock.unix_s),
+            SigningKeyRoutes(tokens, keys),
         )
         guard = Guard(keys, is_asking=settings.asks_for_keys)
         self.app: ASGIApp = build_app(rooms, guard, lambda request: worker_of(file_tokens, request), settings.hosts, log)

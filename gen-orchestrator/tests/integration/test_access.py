@@ -20,7 +20,7 @@ OWN = {
     ("GET", "/v1/models"), ("GET", "/v1/repos"), ("GET", "/v1/me"), ("GET", "/v1/keys"), ("POST", "/v1/keys"), ("GET", "/v1/audit"), ("GET", "/v1/usage"), ("GET", "/openapi.json"),
     ("POST", "/v1/endpoints/publish"), ("PUT", "/v1/blobs/{digest}"), ("GET", "/v1/files"), ("POST", "/mcp"),
 }  # fmt: skip
-OPERATORS = {("GET", "/metrics"), ("POST", "/v1/repos/gc")}
+OPERATORS = {("GET", "/metrics"), ("POST", "/v1/repos/gc"), ("GET", "/v1/signing-keys"), ("POST", "/v1/signing-keys")}
 
 
 class Keyed:

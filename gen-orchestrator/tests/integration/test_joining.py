@@ -30,7 +30,7 @@ def forged(tokens: WorkerTokens, *, key: Any = None, algorithm: str = "RS256", h
     now = int(time.time())
     fields = {"iss": ISSUER, "aud": AUDIENCE, "sub": "w1", "owner": "ann", "release_id": "rel", "jti": "j", "iat": now, "exp": now + 60}
     fields = {name: value for name, value in {**fields, **claims}.items() if value is not None}
-    return jwt.encode(fields, tokens._private if key is None else key, algorithm=algorithm, headers=headers)
+    return jwt.encode(fields, tokens.keys.current.private if key is None else key, algorithm=algorithm, headers=headers)
 
 
 def signed_with_the_public_key(token: str, public: bytes) -> str:
@@ -46,12 +46,12 @@ def signed_with_the_public_key(token: str, public: bytes) -> str:
 @in_a_loop
 async def test_wrong_tokens_are_refused_alike(tokens: WorkerTokens, tmp_path_factory: pytest.TempPathFactory) -> None:
     other = WorkerTokens.from_folder(tmp_path_factory.mktemp("other"))
-    public = tokens._public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    public = tokens.keys.current.public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     now = int(time.time())
     wrong = {
         "none": "", "text": "x", "alg none": forged(tokens, key="", algorithm="none"),
         "HS256 with the public key": signed_with_the_public_key(forged(tokens), public),
-        "another key": forged(other), "another kid": forged(other, headers={"kid": tokens._kid}),
+        "another key": forged(other), "another kid": forged(other, headers={"kid": tokens.keys.current.kid}),
         "jku": forged(other, headers={"jku": "http://127.0.0.1:1/jwks.json"}), "crit": forged(tokens, headers={"crit": ["b64"]}),
         "expired": forged(tokens, exp=now - 60), "future": forged(tokens, nbf=now + 600), "audience": forged(tokens, aud="else"),
         "issuer": forged(tokens, iss="else"), "no exp": forged(tokens, exp=None), "no owner": forged(tokens, owner=None),

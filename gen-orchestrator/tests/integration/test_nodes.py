@@ -63,6 +63,7 @@ def test_a_killed_leader_is_replaced_and_loses_nothing(nodes: tuple[ServeProcess
     queued = [second.submit("one-at-a-time", {"seconds": 0.01, "text": str(number)}) for number in range(30)]
     seen: list[tuple[str, int]] = []
     first.until(lambda: first.run(counting)["status"] == "running")
+    assert second.http.post("/v1/signing-keys").status_code == 201
     with second.http.stream("GET", f"/v1/runs/{counting}/events", headers={"accept": "text/event-stream"}) as answer:
         try:
             for ident, name, data in read_events(answer):
@@ -83,6 +84,7 @@ def test_a_killed_leader_is_replaced_and_loses_nothing(nodes: tuple[ServeProcess
     rest = second.events(counting, seen[-1][0])
     outputs = [*seen, *((ident, data["number"]) for ident, name, data in rest if name == "output")]
     assert outputs == [(f"1-{number + 1}", number) for number in range(150)], second.log.read_text()[-3000:]
+    assert len(second.http.get("/.well-known/jwks.json").json()["keys"]) == 2, "its worker has a token of the key before"
     assert second.run(slow, 60)["attempt"] == 1, second.log.read_text()[-3000:]
     assert second.run(slow)["output"]["text"] == "slow"
     assert [second.run(run_id, 60)["output"]["text"] for run_id in queued] == [str(number) for number in range(30)]

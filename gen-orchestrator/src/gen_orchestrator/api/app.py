@@ -25,6 +25,7 @@ from gen_orchestrator.api.run_list import RunList
 from gen_orchestrator.api.runs import RunRoutes
 from gen_orchestrator.api.secrets import SecretRoutes
 from gen_orchestrator.api.shadows import ShadowRoutes
+from gen_orchestrator.api.signing_keys import SigningKeyRoutes
 from gen_orchestrator.api.usage import UsageRoutes
 from gen_orchestrator.api.workers import WorkerRoutes
 from gen_orchestrator.domain.access import Caller, Scope
@@ -65,6 +66,7 @@ RESERVED = frozenset(
         "predictions",
         "shadows",
         "usage",
+        "signing-keys",
     }
 )  # no owner has such a name
 
@@ -90,6 +92,7 @@ class Rooms(msgspec.Struct, frozen=True):
     shadows: ShadowRoutes
     catalog: PlatformCatalog
     usage: UsageRoutes
+    signing_keys: SigningKeyRoutes
 
 
 def trouble_of(exc: Exception, path: str) -> tuple[Problem, dict[str, str]]:
@@ -188,6 +191,8 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         ("admin", "PATCH", "/v1/keys/{key_id}", keys.change),
         ("admin", "DELETE", "/v1/keys/{key_id}", keys.revoke),
         ("admin", "GET", "/v1/audit", keys.audit),
+        ("admin", "GET", "/v1/signing-keys", rooms.signing_keys.list),
+        ("admin", "POST", "/v1/signing-keys", rooms.signing_keys.rotate),
         ("admin", "GET", "/v1/usage", rooms.usage.usage),
         ("admin", "GET", "/metrics", admin.metrics),
         (None, "GET", "/openapi.json", admin.openapi),

@@ -31,6 +31,8 @@ _AUDIT = object_of(
     **dict.fromkeys(("row_id", "owner", "actor", "action", "subject", "detail"), TEXT),
     at={"type": "number"},
 )
+_SIGNING_KEY = object_of("kid signs valid_until", kid=TEXT, signs={"type": "boolean"}, valid_until={"anyOf": [_SECONDS, {"type": "null"}]})
+_ROTATED = object_of("kid data", kid=TEXT, data={"type": "array", "items": _SIGNING_KEY})
 
 
 def key_paths() -> dict[str, Schema]:
@@ -56,6 +58,10 @@ def key_paths() -> dict[str, Schema]:
                 body={"required": True, "content": {"application/json": {"schema": object_of("", **_WANTED)}}},
             ),
             "delete": operation("revoke_key", "Accept a key no more", {"200": json_response("It", _KEY)}, key_id),
+        },
+        "/v1/signing-keys": {
+            "get": operation("list_signing_keys", "Keys of worker tokens", {"200": json_response("As in the JWKS", list_of(_SIGNING_KEY))}),
+            "post": operation("rotate_signing_key", "Sign with a new key", {"201": json_response("The new key, and all", _ROTATED)}),
         },
         "/v1/audit": {
             "get": operation("list_audit", "What was done", {"200": json_response("Rows", list_of(_AUDIT))}, query=("limit", "owner"))

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import msgspec
 
 from gen_orchestrator.api.access import caller_of
-from gen_orchestrator.auth.worker_tokens import AUDIENCE, ISSUER, LIFE_S, MAX_LIFE_S, WorkerClaims, WorkerTokens, id_by_hand, release_of
+from gen_orchestrator.auth.signing_keys import MAX_LIFE_S
+from gen_orchestrator.auth.worker_tokens import AUDIENCE, ISSUER, LIFE_S, WorkerClaims, WorkerTokens, id_by_hand, release_of
 from gen_orchestrator.domain.redaction import Redactor
 from gen_orchestrator.scheduling.pool import Pool, Worker
 from gen_worker.http.asgi import Request, RequestError

@@ -1,11 +1,9 @@
-"""Worker tokens: short-lived JWTs, signed with a key that lives in the data folder, and checked on every connect.
+"""Worker tokens: short-lived JWTs, signed with a key that lives in the data folder (`signing_keys`), and checked on every connect.
 
 RS256, because published workers that check their token against a JWKS take nothing else. The algorithm is a constant. Fields of the header
 that point elsewhere (`jku`, `x5u`, `jwk`) are never read. A header with `crit` is refused: none of what it could name is supported.
 """
 
-import base64
-import hashlib
 import re
 import secrets
 import time
@@ -14,21 +12,14 @@ from typing import Self
 
 import jwt
 import msgspec
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 
-from gen_orchestrator.auth.folder_keys import folder_key
+from gen_orchestrator.auth.signing_keys import ALGORITHM, LEEWAY_S, SigningKeys
 
-ALGORITHM = "RS256"
-KEY_BITS = 2048
 ISSUER = "gen-orchestrator"
 AUDIENCE = "gen-worker"
 LIFE_S = 3600.0
-MAX_LIFE_S = 90 * 86400  # of one that somebody asks for
-LEEWAY_S = 30
 MAX_TOKEN_BYTES = 8192
 _BY_HAND = re.compile(r"-hand-[0-9a-f]{6}$")
-KEY_NAME = "worker-tokens-rs256.key"
 
 
 def id_by_hand(release_id: str) -> str:
@@ -61,26 +52,25 @@ class WorkerClaims(msgspec.Struct, frozen=True):
 
 
 class WorkerTokens:
-    """Issues and verifies. `jwks` is the document with which others may verify, too."""
+    """Issues and verifies. From any thread."""
 
-    def __init__(self, key: RSAPrivateKey) -> None:
-        self._private = key
-        self._public = key.public_key()
-        public = jwt.algorithms.RSAAlgorithm.to_jwk(self._public, as_dict=True)
-        # RFC 7638: the digest of the key's required members, in this order.
-        thumb = hashlib.sha256(msgspec.json.encode({name: public[name] for name in ("e", "kty", "n")})).digest()
-        self._kid = base64.urlsafe_b64encode(thumb).decode().rstrip("=")
-        self.jwks = msgspec.json.encode({"keys": [{**public, "kid": self._kid, "alg": ALGORITHM, "use": "sig"}]})
+    def __init__(self, keys: SigningKeys) -> None:
+        self.keys = keys
         self._revoked: set[str] = set()
 
     @classmethod
     def from_folder(cls, folder: Path) -> Self:
-        """With the key of this data folder, made when there is none. Readable by its owner only."""
-        return cls(_load(folder_key(folder / KEY_NAME, _new_key)))
+        """With the keys of this data folder, the first of which is made when there is none. Readable by its owner only."""
+        return cls(SigningKeys(folder))
+
+    @property
+    def jwks(self) -> bytes:
+        """The document with which others may verify, too: of every key whose tokens may still hold."""
+        return msgspec.json.encode({"keys": [key.jwk for key in self.keys.valid()]})
 
     def issue(self, claims: WorkerClaims) -> str:
         """A token for one worker of one release, from now on for its `life_s`."""
-        now_s = time.time()
+        now_s, key = time.time(), self.keys.current
         fields = {
             "iss": ISSUER,
             "aud": AUDIENCE,
@@ -91,18 +81,23 @@ class WorkerTokens:
             "iat": int(now_s),
             "exp": int(now_s + claims.life_s),
         }
-        return jwt.encode(fields, self._private, algorithm=ALGORITHM, headers={"kid": self._kid})
+        self.keys.will_sign_until(key, now_s + claims.life_s)
+        return jwt.encode(fields, key.private, algorithm=ALGORITHM, headers={"kid": key.kid})
 
     def verify(self, token: str) -> WorkerClaims:
         """The claims of a token; `TokenError` says why it is not accepted."""
         if not token or len(token) > MAX_TOKEN_BYTES:
             raise TokenError("no token" if not token else f"a token of {len(token)} characters")
         try:
-            if "crit" in jwt.get_unverified_header(token):
+            header = jwt.get_unverified_header(token)
+            if "crit" in header:
                 raise TokenError("a header with crit")
+            key = self.keys.find(str(header.get("kid", self.keys.current.kid))[:100])
+            if key is None:
+                raise TokenError("signed with a key that is not ours, or not any more")
             fields = jwt.decode(
                 token,
-                self._public,
+                key.public,
                 algorithms=[ALGORITHM],
                 issuer=ISSUER,
                 audience=AUDIENCE,
@@ -120,15 +115,3 @@ class WorkerTokens:
         """Accept this token no more, for as long as this process lives."""
         fields = jwt.decode(token, options={"verify_signature": False})
         self._revoked.add(fields.get("jti", ""))
-
-
-def _new_key() -> bytes:
-    key = generate_private_key(public_exponent=65537, key_size=KEY_BITS)
-    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-
-
-def _load(text: bytes) -> RSAPrivateKey:
-    key = serialization.load_pem_private_key(text, None)
-    if not isinstance(key, RSAPrivateKey):
-        raise ValueError(f"the key of worker tokens is a {type(key).__name__}; expected RSA")
-    return key

@@ -1,4 +1,4 @@
-"""`cozyctl keys create|list|set|revoke`, and the audit."""
+"""`cozyctl keys create|list|set|revoke|rotate-signing`, and the audit."""
 
 import time
 from typing import Any
@@ -120,6 +120,24 @@ def revoke(key_id: str, url: str, as_json: bool) -> int:
         print_json(gone)
     else:
         print_line(f"{key_id} is revoked")
+    return 0
+
+
+@command.command("rotate-signing", cls=Verb)
+@url_option
+@json_option
+def rotate_signing(url: str, as_json: bool) -> int:
+    """Sign tokens of workers with a new key from now on. Those of the key before hold until they are over, and workers notice nothing."""
+    try:
+        made = Api(url).post("/v1/signing-keys")
+    except ApiError as exc:
+        return exc.report(as_json=as_json)
+    if as_json:
+        print_json(made)
+        return 0
+    print_line(made["kid"])
+    for key in made["data"][1:]:
+        say(f"{key['kid']} verifies until {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(key['valid_until']))} UTC")
     return 0
 
 

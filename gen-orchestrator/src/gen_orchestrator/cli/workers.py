@@ -1,12 +1,12 @@
 """`cozyctl workers`: who is there, and tokens for workers that are started by hand."""
 
-import os
 from pathlib import Path
 from urllib.parse import quote
 
 import click
 
-from gen_orchestrator.auth.worker_tokens import AUDIENCE, ISSUER, KEY_NAME, MAX_LIFE_S, WorkerClaims, WorkerTokens, id_by_hand
+from gen_orchestrator.auth.signing_keys import MAX_LIFE_S, has_keys
+from gen_orchestrator.auth.worker_tokens import AUDIENCE, ISSUER, WorkerClaims, WorkerTokens, id_by_hand
 from gen_orchestrator.cli.api import Api, ApiVerb, url_option
 from gen_orchestrator.cli.ps import workers_table
 from gen_orchestrator.cli.shown import print_tables
@@ -70,7 +70,7 @@ def token(release_id: str, endpoint: str, owner: str, ttl: str, data: Path | Non
 
 
 def _signed_here(folder: Path, owner: str, release_id: str, life_s: float) -> dict[str, str]:
-    if not os.access(folder / KEY_NAME, os.R_OK):
+    if not has_keys(folder):
         raise click.UsageError(f"no key of worker tokens in {folder}; name the data folder of the running platform, or leave --data out")
     worker_id = id_by_hand(release_id)
     token = WorkerTokens.from_folder(folder).issue(WorkerClaims(worker_id, owner, release_id, life_s=life_s))
