@@ -12,7 +12,7 @@ import os
 import statistics
 import sys
 
-from load import WRK, Result, request_bytes, run_load, run_wrk
+from load import WRK, NoAnswerError, Result, request_bytes, run_load, run_wrk
 from servers_under_test import Server, python_with
 
 BODY = b'{"prompt":"a red kite over the sea"}'
@@ -34,6 +34,8 @@ def measure(name: str, seconds: float, concurrency: int) -> Result:
         request = request_bytes(server.path, BODY)
         run_load(server.port, request, max(count // 10, concurrency), concurrency)
         return run_load(server.port, request, count, concurrency)
+    except NoAnswerError as exc:
+        raise SystemExit(f"{name} with {concurrency} clients: {exc}") from None
     finally:
         server.stop()
 

@@ -26,6 +26,10 @@ class Result:
     server_us: float = 0.0
 
 
+class NoAnswerError(Exception):
+    """There is nothing to measure."""
+
+
 class _Connection(asyncio.Protocol):
     def __init__(self, load: "_Load") -> None:
         self.load = load
@@ -98,6 +102,8 @@ def run_load(port: int, request: bytes, count: int, concurrency: int) -> Result:
         await load.end
         seconds = time.perf_counter() - began
         times = sorted(load.latencies)
+        if not times:
+            raise NoAnswerError(f"no request was answered: all {concurrency} connections were closed")
         return Result(len(times) / seconds, times[len(times) // 2] * 1000, times[int(len(times) * 0.99)] * 1000, len(times))
 
     return uvloop.run(main())
@@ -134,5 +140,6 @@ def run_wrk(port: int, path: str, body: bytes, seconds: float, concurrency: int)
         ]
         text = subprocess.run(line, check=True, capture_output=True, text=True).stdout
     found = json.loads(text.splitlines()[-1])
-    assert not found["failed"], text
+    if found["failed"] or not found["count"]:
+        raise NoAnswerError(f"{found['count']} requests were answered in {seconds:.0f} s, {found['failed']} failed:\n{text}")
     return Result(found["count"] / (found["us"] / 1e6), found["p50"] / 1000, found["p99"] / 1000, found["count"])

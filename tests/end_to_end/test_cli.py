@@ -207,6 +207,35 @@ def test_a_payload_that_does_not_fit_shows_the_fields(project: Callable[..., Pat
     assert "usage: cozyctl run go -i prompt=TEXT [-i n=NUMBER] [-i image=@FILE]" in cozyctl("run", "go", cwd=project(CODE)).stderr
 
 
+def test_a_field_that_chooses_a_model_shows_its_keys(project: Callable[..., Path]) -> None:
+    code = """
+class Chosen(msgspec.Struct):
+    model: str
+    prompt: str
+
+class Out(msgspec.Struct):
+    text: str
+
+@worker_function
+def pick(ctx: ActionContext, weights: Annotated[Path, ModelRef(ModelRefSource.PAYLOAD, "model")], payload: Chosen) -> Out:
+    return Out(payload.prompt)
+"""
+    folder = project(code)
+    with (folder / "cozy.toml").open("a") as file:
+        file.write('[models]\nturbo = "hf:a/b"\nbase = "hf:a/c"\n')
+    assert "usage: cozyctl run pick -i model=turbo|base -i prompt=TEXT\n" in cozyctl("run", "pick", cwd=folder).stderr
+
+
+def test_check_says_all_that_is_wrong_at_once(project: Callable[..., Path]) -> None:
+    folder = project(CODE)
+    path = folder / "cozy.toml"
+    path.write_text(path.read_text().replace("schema_version = 1", "schema_version = 7") + "[models]\na = 5\n[scaling]\nmni = 1\n")
+    found = json.loads(cozyctl("check", "--json", cwd=folder).stdout)["errors"]
+    assert [error.partition(": ")[2].partition(" ")[0] for error in found if error.startswith("cozy.toml:")] == [
+        "schema_version", "model", "unknown",
+    ]  # fmt: skip
+
+
 def test_the_folder_is_named_in_one_way_everywhere(project: Callable[..., Path], tmp_path: Path) -> None:
     folder = str(project(CODE))
     for verb in (["discover"], ["models", "plan"], ["run", "go", "-i", "prompt=x"], ["discover", "--json"]):

@@ -84,6 +84,54 @@ def test_a_line_for_each_run_each_refusal_and_what_functions_say(project: Callab
     assert one_of(found, "logging", failed)["message"] == "logged 7"
 
 
+RAW = """
+import ctypes, os, subprocess, sys
+
+class In(msgspec.Struct):
+    pass
+
+class Out(msgspec.Struct):
+    text: str
+
+os.write(1, b"at import\\n")
+
+@worker_function()
+def talk(ctx: ActionContext, payload: In) -> Out:
+    os.write(1, b"by number 1\\n")
+    os.write(2, b'{"by": "number 2"}\\n')
+    print("by the first stdout", file=sys.__stdout__, flush=True)
+    subprocess.run(["sh", "-c", "echo by a child; echo and its stderr >&2; printf 'no end of line'"])
+    libc = ctypes.PyDLL(None)  # which keeps Python's lock
+    for _ in range(2000):
+        libc.write(2, b"x" * 99 + b"\\n", 100)
+    os.write(2, b"\\xff\\x00 \\x1b[1m\\n" + b"y" * 25_000 + b"\\n")
+    return Out("x")
+"""
+
+
+def test_what_is_written_to_the_descriptors_is_json_too(project: Callable[..., Path], tmp_path: Path) -> None:
+    folder = project(RAW)
+    out, err = tmp_path / "out", tmp_path / "err"
+    command = [sys.executable, "-c", "from gen_worker.cli.main import main; main()", "dev", "--json", "--listen", "127.0.0.1:0"]
+    with out.open("wb") as stdout, err.open("wb") as stderr:
+        process = subprocess.Popen([*command, "--outputs", "o"], cwd=folder, stdout=stdout, stderr=stderr)
+    try:
+        until(lambda: "/docs" in err.read_text())
+        url = re.findall(r"http://127\.0\.0\.1:\d+", err.read_text())[0]
+        assert httpx.post(f"{url}/v1/run/talk", json={}, trust_env=False, timeout=60).status_code == 200
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0
+    until(lambda: "y" * 5000 + '"}\n' in err.read_text())  # what was written last is read after our end
+    assert out.read_text() == ""
+    said = [each["message"] for each in map(json.loads, err.read_text().splitlines()) if each["event"] == "output"]
+    texts = ["at import", "by number 1", '{"by": "number 2"}', "by the first stdout", "by a child", "and its stderr"]
+    assert said[: len(texts)] == texts
+    rest = said[len(texts) :]
+    assert rest[:2000] == ["no end of line" + "x" * 99, *["x" * 99] * 1999]
+    assert rest[2000:] == ["\ufffd\0 \x1b[1m", "y" * 10_000, "y" * 10_000, "y" * 5000]
+
+
 def one_of(found: list[dict], event: str, run_id: str) -> dict:
     return next(each for each in found if each["event"] == event and each.get("run_id") == run_id)
 

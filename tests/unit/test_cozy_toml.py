@@ -131,3 +131,48 @@ def test_constraints(spec: str, version: str, holds: bool) -> None:
 def test_settings_of_functions_have_ranges(tmp_path: Path, key: str, value: str) -> None:
     with pytest.raises(CozyTomlError, match=f"functions.f.{key} = .*.*: from (1|0.001) to (604800|1000000)"):
         load(tmp_path, GOOD + f"[functions.f]\n{key} = {value}\n")
+
+
+def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "cozy.toml"
+    path.write_text(
+        """schema_version = 2
+nmae = "x"
+main = "a b"
+gen_worker = "newest"
+[models]
+good = "hf:a/b"
+bad = "a"
+worse = { ref = "hf:a/b", dtypes = ["fp61"], revision = "x" }
+[resources]
+vram_gb = -1
+ram_gb = true
+[functions.go]
+timeout_s = 0
+max_concurency = 2
+models = 5
+[scaling]
+min = 5
+max = 2
+"""
+    )
+    with pytest.raises(CozyTomlError) as caught:
+        load_cozy_toml(path)
+    each = caught.value.each
+    assert str(caught.value) == "\n".join(each)
+    found = sorted(int(text.split(":")[1]) for text in each if not text.startswith("cozy.toml: "))
+    assert found == [1, 2, 3, 4, 7, 8, 8, 10, 11, 13, 14, 15, 17], "each once"
+    assert [text for text in each if text.startswith("cozy.toml: ")] == [
+        'cozy.toml: missing name; expected a line such as name = "my-worker"'
+    ]
+    assert caught.value.line == int(each[0].split(":")[1])
+
+    path.write_text('schema_version = 1\nmain = "a"\nname = "b"\ngen_worker = ">=0"\nmodels = 3\nhost = "x"\n')
+    with pytest.raises(CozyTomlError) as caught:
+        load_cozy_toml(path)
+    assert len(caught.value.each) == 2
+
+    path.write_text("[models]\n" + "".join(f'm{number} = "a"\n' for number in range(1000)))
+    with pytest.raises(CozyTomlError) as caught:
+        load_cozy_toml(path)
+    assert len(caught.value.each) == 50

@@ -9,7 +9,7 @@ from gen_worker.cli.folder import folder_flag, folder_option
 from gen_worker.cli.output import EXIT_FAILED, EXIT_NOT_FOUND, Verb, fail, json_option, print_json, say
 from gen_worker.project.apart import discover_apart
 from gen_worker.project.build_contract import check_build
-from gen_worker.project.cozy_toml import find_cozy_toml
+from gen_worker.project.cozy_toml import CozyTomlError, find_cozy_toml
 from gen_worker.project.validation import version_problem
 
 
@@ -30,11 +30,14 @@ def command(folder: str, as_json: bool, require_uv_lock: bool) -> int:
         if (problem := version_problem(root, os.environ)) and problem not in errors:
             errors.append(problem)
         found = discover_apart(root, os.environ)
+    except CozyTomlError as exc:
+        errors += [text for text in exc.each if text not in errors]
     except ValueError as exc:
         errors += [line for line in [str(exc)] if line not in errors]
     else:
         functions = list(found.functions)
-        errors += [found.problem] if found.problem and found.problem not in errors else []
+        known = found.problem in errors or set(found.problem.splitlines()) <= set(errors)
+        errors += [found.problem] if found.problem and not known else []
         warnings += [f"'{package}' is declared but not installed here, so its use at import was not tried" for package in found.stood_in]
         warnings += found.slow_patterns
     again = f"cozyctl check{folder_flag(folder)}"

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -107,7 +108,7 @@ def command(
             return fail(str(exc), EXIT_USAGE, as_json=as_json, code="usage")
         live = LiveRun(spec.name, stdout_of(), quiet=as_json, text_field=_text_field(spec))
         ended = asyncio.run(_run(session, live, as_json=as_json))
-    return _report(ended, _usage(spec, folder), as_json=as_json)
+    return _report(ended, _usage(spec, served.models_by_function.get(spec.name, {}), folder), as_json=as_json)
 
 
 class _NotFoundError(Exception):
@@ -217,13 +218,15 @@ def _file_json(file: Asset) -> dict[str, Any]:
     return {**msgspec.to_builtins(file), "local_path": file.local_path}
 
 
-def _usage(spec: FunctionSpec, folder: str) -> str:
-    """The command with the payload's fields, for one that they did not fit."""
+def _usage(spec: FunctionSpec, models: Iterable[str], folder: str) -> str:
+    """The command with the payload's fields, for one that they did not fit. A field that chooses a model shows the keys that it takes."""
+    keys = "|".join(models)
     words = {str: "TEXT", int: "NUMBER", float: "NUMBER", bool: "true|false", Asset: "@FILE"}
     shown = []
     for field in msgspec.structs.fields(spec.payload_type):
         kinds = [kind for kind in (field.type, *get_args(field.type)) if kind in words]
-        option = f"-i {field.encode_name}={words[kinds[0]] if kinds else 'JSON'}"
+        word = keys if keys and field.name in spec.selecting_fields else words[kinds[0]] if kinds else "JSON"
+        option = f"-i {field.encode_name}={word}"
         shown.append(option if field.required else f"[{option}]")
     return " ".join([f"cozyctl run {spec.name}{folder_flag(folder)}", *shown])
 

@@ -64,7 +64,8 @@ class RunLines:
 def show_what_functions_say(log: Log, *, as_json: bool) -> None:
     """Show `print` by lines and `logging` from INFO on, as they come; as JSON where asked for, warnings and what goes to stderr, too.
 
-    `log` has a stream of its own. What C code and child processes write to the descriptors is text, on stderr.
+    `log` has a stream of its own. What C code and child processes write to the descriptors is text on stderr, or lines of JSON by
+    `raw_output`.
     """
     if as_json:
         sys.stdout, sys.stderr = _as_lines(log), _as_lines(log)

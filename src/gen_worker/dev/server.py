@@ -16,6 +16,7 @@ from gen_worker import event_loop
 from gen_worker.collector import settle_collector
 from gen_worker.contract.manifest import BAKED_MANIFEST
 from gen_worker.dev.app import DevApp, DevConfig
+from gen_worker.dev.raw_output import divert
 from gen_worker.dev.reload import ProjectFiles, watch
 from gen_worker.dev.run_lines import show_what_functions_say
 from gen_worker.execution.build import ExecutionSettings
@@ -104,7 +105,7 @@ def serve(options: ServeOptions, env: Mapping[str, str]) -> int:
     This is a whole program: once it returns, the process ends whatever the author's code has left running (`leaving`).
     """
     as_json = env.get("LOG_FORMAT") == "json"
-    log = Log(sys.stderr, as_json=as_json)
+    log = Log(divert() if options.talks and as_json else sys.stderr, as_json=as_json)
     if options.talks:
         show_what_functions_say(log, as_json=as_json)
     if options.reload:

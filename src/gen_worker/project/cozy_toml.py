@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from gen_worker.names import SECRET_NAME_RULE, did_you_mean, is_secret_name, slu
 from gen_worker.project.constraints import parse_constraint
 from gen_worker.refs import DEFAULT_DTYPES, DTYPES, ModelSpec
 
+MAX_PROBLEMS = 50
 MAX_FILE_BYTES = 1 << 20
 MAX_SECONDS = 7 * 24 * 3600
 MAX_COUNT = 1_000_000
@@ -26,11 +27,21 @@ RESOURCE_KEYS = ("vram_gb", "ram_gb", "cpu_cores", "disk_gb")
 
 
 class CozyTomlError(ValueError):
-    """cozy.toml cannot be used. `line` counts from 1, where known."""
+    """cozy.toml cannot be used. `line` counts from 1, where known; `each` is what is wrong, one text for each place."""
 
-    def __init__(self, message: str, path: Path, line: int | None = None) -> None:
+    def __init__(self, message: str, path: Path, line: int | None = None, others: Sequence["CozyTomlError"] = ()) -> None:
         self.line = line
-        super().__init__(f"{path.name}{f':{line}' if line else ''}: {message}")
+        own = f"{path.name}{f':{line}' if line else ''}: {message}"
+        self.each: tuple[str, ...] = (own, *(text for other in others for text in other.each))
+        super().__init__("\n".join(self.each))
+
+
+class _WrongError(Exception):
+    """What stands at `keys` cannot be used."""
+
+    def __init__(self, message: str, keys: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.keys = keys
 
 
 class CozyToml(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,7 +111,27 @@ def load_cozy_toml(path: str | Path) -> CozyToml:
         raise CozyTomlError(f"not valid TOML: {exc}{_line_shown(text, line)}", path, line) from None
     except RecursionError:
         raise CozyTomlError("not valid TOML: nested too deep", path) from None
-    return _Reader(path, text, data).read()
+    return _all_or_every_problem(_Reader(path, data), path, _key_lines(text))
+
+
+def _all_or_every_problem(reader: "_Reader", path: Path, lines: Mapping[tuple[str, ...], int]) -> CozyToml:
+    """What is wrong is left out and the rest read again, so that all problems are said at once."""
+    problems: list[tuple[str, int | None]] = []
+    while True:
+        try:
+            found = reader.read()
+            break
+        except _WrongError as exc:
+            line = next((lines[exc.keys[:n]] for n in range(len(exc.keys), 0, -1) if exc.keys[:n] in lines), None)
+            problems.append((str(exc), line))
+            if len(problems) == MAX_PROBLEMS or not reader.leave_out(exc.keys):
+                break
+    if not problems:
+        return msgspec.structs.replace(
+            found, function_lines={name: lines.get(("functions", name), 0) for name in reader.data.get("functions", {})}
+        )
+    (message, line), *others = problems
+    raise CozyTomlError(message, path, line, [CozyTomlError(message, path, line) for message, line in others])
 
 
 def _line_shown(text: str, line: int) -> str:
@@ -109,14 +140,25 @@ def _line_shown(text: str, line: int) -> str:
 
 
 class _Reader:
-    def __init__(self, path: Path, text: str, data: dict[str, Any]) -> None:
+    def __init__(self, path: Path, data: dict[str, Any]) -> None:
         self.path = path
-        self.lines = _key_lines(text)
         self.data = data
 
-    def error(self, message: str, *keys: str) -> CozyTomlError:
-        line = next((self.lines[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in self.lines), None)
-        return CozyTomlError(message, self.path, line)
+    def error(self, message: str, *keys: str) -> _WrongError:
+        return _WrongError(message, keys)
+
+    def leave_out(self, keys: tuple[str, ...]) -> bool:
+        """Read on as if this were not there, or where it must be there, as if it were right. Whether that changed anything."""
+        if keys in _STAND_INS:
+            before, self.data[keys[0]] = self.data.get(keys[0]), _STAND_INS[keys]
+            return before is not self.data[keys[0]]
+        table: Any = self.data
+        for key in keys[:-1]:
+            table = table.get(key) if isinstance(table, dict) else None
+        if not isinstance(table, dict) or keys[-1] not in table:
+            return False
+        del table[keys[-1]]
+        return True
 
     def read(self) -> CozyToml:
         self.known_keys(self.data, TOP_KEYS)
@@ -143,9 +185,6 @@ class _Reader:
             models=self.models(self.data.get("models", {}), "models"),
             function_models={slug: models for slug, (models, _) in functions.items() if models},
             function_settings={slug: settings for slug, (_, settings) in functions.items() if settings},
-            function_lines={
-                name: self.lines.get(("functions", name), 0) for name in self.table(self.data.get("functions", {}), "functions")
-            },
             resources=self.resources(),
             scaling=self.scaling(),
             secrets=self.secrets(),
@@ -314,6 +353,7 @@ class _Reader:
         return dtypes
 
 
+_STAND_INS: Mapping[tuple[str, ...], Any] = {("schema_version",): 1, ("name",): "x", ("main",): "x", ("gen_worker",): ">=0"}
 _EXAMPLES = {"name": 'name = "my-worker"', "main": 'main = "my_pkg.main"', "gen_worker": 'gen_worker = ">=0.2.0,<0.3.0"'}
 _HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(?:#.*)?")
 _KEY = re.compile(r"\s*((?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*'))*)\s*=")

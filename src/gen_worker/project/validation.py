@@ -8,7 +8,7 @@ import msgspec
 
 from gen_worker.names import slugify
 from gen_worker.project.constraints import constraint_satisfied
-from gen_worker.project.cozy_toml import find_cozy_toml, load_cozy_toml
+from gen_worker.project.cozy_toml import CozyTomlError, find_cozy_toml, load_cozy_toml
 from gen_worker.project.origin import foreign_problem, installed_version
 
 
@@ -39,8 +39,8 @@ def validate_endpoint(root: str | Path, *, require_uv_lock: bool = False) -> End
     if (root / "cozy.toml").is_file():
         try:
             load_cozy_toml(root / "cozy.toml")
-        except ValueError as exc:
-            errors.append(str(exc))
+        except CozyTomlError as exc:
+            errors.extend(exc.each)
     if (root / "pyproject.toml").is_file():
         errors.extend(_pyproject_problems(root / "pyproject.toml"))
     return EndpointValidationResult(not errors, tuple(errors), tuple(warnings))
