@@ -15,7 +15,10 @@ def chat(ctx: ActionContext, payload: tasks.ChatInput) -> Iterator[tasks.ChatDel
     text = payload.messages[-1].text
     if text == "refuse": raise ValidationError("I take no such words")
     if text == "break": raise RuntimeError("the device is in a bad state")
-    if payload.tools:
+    if len(payload.tools) > 1:
+        calls = [tasks.ToolCallDelta(id=f"call_{n}", function=tasks.FunctionCallDelta(tool.function.name, "{}")) for n, tool in enumerate(payload.tools)]
+        yield tasks.ChatDelta(tool_calls=calls)
+    elif payload.tools:
         yield tasks.ChatDelta(tool_calls=[tasks.ToolCallDelta(id="call_7", function=tasks.FunctionCallDelta("weather"))])
         yield tasks.ChatDelta(tool_calls=[tasks.ToolCallDelta(function=tasks.FunctionCallDelta(arguments='{"city": '))])
         yield tasks.ChatDelta(tool_calls=[tasks.ToolCallDelta(function=tasks.FunctionCallDelta(arguments='"Oslo"}'))])

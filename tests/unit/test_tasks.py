@@ -21,6 +21,10 @@ class Said(msgspec.Struct):
     content: str
 
 
+class Row(msgspec.Struct, array_like=True):
+    content: str
+
+
 class Wrong(msgspec.Struct):
     mesages: list[str] = []
     text: str = ""
@@ -60,6 +64,7 @@ def test_structs_of_ones_own_fit_by_their_names() -> None:
     [
         ("chat", Wrong, Wrong, ["Wrong has no field 'messages' and Wrong has no field 'content'", "gen_worker.tasks.ChatInput"]),
         ("chat", Sure, Said, ["may leave out style of Sure", "give style a default"]),
+        ("chat", Own, Row, ["Row is a list in JSON"]),
         ("speech", tasks.SpeechInput, Iterator[tasks.SpeechOutput], ["gives a stream", "return one SpeechOutput"]),
     ],
 )

@@ -109,9 +109,9 @@ class FunctionCallDelta(msgspec.Struct):
 
 
 class ToolCallDelta(msgspec.Struct):
-    """A piece of the `index`-th tool call of an answer. `id` stands in its first piece."""
+    """A piece of a tool call. Its first piece has its `id`. Pieces without one go on with the last call, or with the one of `index`."""
 
-    index: int = 0
+    index: int | None = None
     id: str | None = None
     function: FunctionCallDelta | None = None
     type: Literal["function"] = "function"
@@ -249,6 +249,9 @@ def task_problem(task: str, payload: type[msgspec.Struct], output: type[msgspec.
     ]
     if missing:
         return f"task {task!r}: {' and '.join(missing)}", fix
+    lists = [struct.__name__ for struct in (payload, output) if struct.__struct_config__.array_like]
+    if lists:
+        return f"task {task!r}: {lists[0]} is a list in JSON (array_like=True), and callers expect an object", f"leave it out, or {fix}"
     sent = {shape.payload, *shape.also}
     others = [field.encode_name for field in msgspec.structs.fields(payload) if field.required and field.encode_name not in sent]
     if others:

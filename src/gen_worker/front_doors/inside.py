@@ -101,6 +101,7 @@ class Inside:
 
     def __init__(self, app: Callable[[], ASGIApp]) -> None:
         self._app = app
+        self._asked: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def ask(
@@ -127,6 +128,8 @@ class Inside:
         }
         answer = Answer(body)
         task = asyncio.ensure_future(_as_coroutine(self._app(), scope, answer))
+        self._asked.add(task)  # it may outlive a request that is cut off
+        task.add_done_callback(self._asked.discard)
         try:
             await answer.begun(task)
             yield answer

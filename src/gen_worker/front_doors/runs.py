@@ -81,6 +81,7 @@ class Run:
                 self._end(_decode_run(event.data))
                 return
             yield event
+        self.is_over = True  # for this door
         raise ProblemError(problem(503, "not_ready", f"run {self.id} goes on, but this server ends; look for it at /v1/runs/{self.id}"))
 
     async def outputs(self) -> AsyncIterator[dict[str, Any] | None]:
@@ -122,6 +123,7 @@ class Runs:
 
     def __init__(self, inside: Inside) -> None:
         self.inside = inside
+        self._ending: set[asyncio.Task[None]] = set()  # cancels that outlive the request that they are for
 
     @asynccontextmanager
     async def start(
@@ -144,10 +146,17 @@ class Runs:
                 is_shared |= "x-memo" in answer.headers
                 left.add_done_callback(lambda done: None if done.cancelled() else answer.abandon())
                 yield run
+        except BaseException as exc:
+            # Where this program ends (it cancels its tasks) the run goes on: the next one takes it up.
+            stops = isinstance(exc, Exception) or left.done()
+            if stops and run is not None and not run.is_over and not is_shared:
+                ending = asyncio.ensure_future(self._cancel(request, run.id))
+                self._ending.add(ending)
+                ending.add_done_callback(self._ending.discard)
+                await asyncio.shield(ending)
+            raise
         finally:
             left.cancel()
-            if run is not None and not run.is_over and not is_shared:
-                await self._cancel(request, run.id)
 
     async def _cancel(self, request: Request, run_id: str) -> None:
         async with self.inside.ask(request, "POST", f"/v1/runs/{run_id}/cancel") as answer:

@@ -1,6 +1,7 @@
 """Chat completions and text completions: one stream of pieces, told in chunks or put together."""
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -66,7 +67,7 @@ async def _stream(request: Request, run: Run, words: "_Words", *, include_usage:
         if first:
             await request.write(first)
 
-    seen_calls = False
+    numbers = _Numbers()
     try:
         async for piece in run.outputs():
             if not is_open:
@@ -75,10 +76,10 @@ async def _stream(request: Request, run: Run, words: "_Words", *, include_usage:
                 await request.write(sse.HEARTBEAT)
                 continue
             ends = piece.pop("finish_reason", None) or ends
-            seen_calls |= bool(piece.get("tool_calls"))
-            shown = {name: value for name, value in piece.items() if value or name not in ("content", "text", "tool_calls")}
+            calls = numbers.numbered(piece.pop("tool_calls", None) or ())
+            shown = {name: value for name, value in piece.items() if value} | ({"tool_calls": calls} if calls else {})
             if shown:
-                await request.write(words.chunk(_numbered(shown)))
+                await request.write(words.chunk(shown))
         if not is_open:
             await begin()
     except ProblemError as exc:
@@ -87,8 +88,29 @@ async def _stream(request: Request, run: Run, words: "_Words", *, include_usage:
         await request.write(b"data: %b\n\n" % _encode({"error": error_object(exc.problem)}), last=True)
         return
     usage = usage_of(run.done)
-    last = words.chunk(words.empty(), ends or ("tool_calls" if seen_calls else "stop"), None if include_usage else usage)
+    last = words.chunk(words.empty(), ends or ("tool_calls" if numbers.last >= 0 else "stop"), None if include_usage else usage)
     await request.write(last + (words.usage_chunk(usage) if include_usage else b"") + DONE, last=True)
+
+
+class _Numbers:
+    """Numbers the tool calls of an answer, whose pieces name them by an id, by a number, or not at all."""
+
+    def __init__(self) -> None:
+        self.last = -1
+        self._by_id: dict[str, int] = {}
+
+    def numbered(self, calls: Sequence[Piece]) -> list[Piece]:
+        """The pieces, each with its call's number."""
+        return [{**{name: value for name, value in call.items() if value is not None}, "index": self._index(call)} for call in calls]
+
+    def _index(self, call: Piece) -> int:
+        given, name = call.get("index"), call.get("id")
+        if given is None:
+            given = self._by_id.get(name, max(self._by_id.values(), default=self.last) + 1) if name else max(self.last, 0)
+        if name:
+            self._by_id[name] = given
+        self.last = given
+        return int(given)
 
 
 class _Whole:
@@ -98,11 +120,12 @@ class _Whole:
         self.fields: Piece = {}
         self.calls: dict[int, Piece] = {}
         self.ends = ""
+        self._numbers = _Numbers()
 
     def add(self, piece: Piece) -> None:
         self.ends = piece.pop("finish_reason", None) or self.ends
-        for place, call in enumerate(piece.pop("tool_calls", None) or ()):
-            self._add_call(call.get("index", place), call)
+        for call in self._numbers.numbered(piece.pop("tool_calls", None) or ()):
+            self._add_call(call["index"], call)
         for name, value in piece.items():
             before = self.fields.get(name)
             self.fields[name] = before + value if isinstance(before, str) and isinstance(value, str) else value
@@ -158,14 +181,6 @@ class _Words:
         kind = "chat.completion.chunk" if self._is_chat else "text_completion"
         told: Piece = {**self._base, "object": kind, "choices": choices}
         return b"data: %b\n\n" % _encode(told if usage is None else {**told, "usage": usage})
-
-
-def _numbered(piece: Piece) -> Piece:
-    """Each call of a tool with its number, which their clients need."""
-    calls = piece.get("tool_calls")
-    if not calls:
-        return piece
-    return {**piece, "tool_calls": [{"index": place, **call} for place, call in enumerate(calls)]}
 
 
 def _messages(value: Any) -> list[Piece]:
