@@ -10,7 +10,8 @@ from tests.proxy import CuttingProxy
 from tests.waiting import eventually
 from tests.wire_project import CODE
 
-from gen_worker.runtime.connection import ANSWER_TIMEOUT_S, ConnectionPolicy
+from gen_worker.runtime.connection import ANSWER_TIMEOUT_S
+from gen_worker.runtime.connection_parts import ConnectionPolicy
 from gen_worker.testing.loopback import LoopbackScheduler
 from gen_worker.transport.grpc_client import KEEPALIVE_TIMEOUT_MS
 

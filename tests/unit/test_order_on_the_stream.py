@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gen_worker.log import Log
-from gen_worker.runtime.connection import Connection, ConnectionPolicy
+from gen_worker.runtime.connection import Connection
+from gen_worker.runtime.connection_parts import ConnectionPolicy
 from gen_worker.runtime.identity import Identity
 from gen_worker.runtime.seeds import Backoff, Seeds
 from gen_worker.transport.stream import Ended, Lost

@@ -48,7 +48,7 @@ class RunAnswer(msgspec.Struct, omit_defaults=True):
     warnings: tuple[FieldError, ...] = ()
 
 
-class RunObject(msgspec.Struct, omit_defaults=True):
+class RunnerRun(msgspec.Struct, omit_defaults=True):
     """A run as `GET /v1/runs/{id}` shows it. Times are RFC 3339 in UTC, `timings` milliseconds."""
 
     id: str

@@ -9,7 +9,7 @@ import msgspec
 from gen_worker.authoring.assets import Asset
 from gen_worker.clock import utc_text
 from gen_worker.contract.problem import Problem
-from gen_worker.contract.runner import RunAnswer, RunObject, Timing
+from gen_worker.contract.runner import RunAnswer, RunnerRun, Timing
 from gen_worker.dev.runs import DevRun, EarlyRecord
 from gen_worker.events import OUTPUT_DELTA, RunEvent, is_machinery, stream_name
 from gen_worker.http.problems import status_of
@@ -66,13 +66,13 @@ def http_status(outcome: Outcome) -> int:
     return 200 if outcome.success else status_of(outcome.code, outcome.error_type)
 
 
-def run_object(run: DevRun) -> RunObject:
+def run_object(run: DevRun) -> RunnerRun:
     """The run as it stands."""
     outcome = run.outcome
     timings = {"queued_ms": _ms(run.created_s, run.started_s)} if run.started_s else {}
     if run.finished_s:
         timings["total_ms"] = _ms(run.created_s, run.finished_s)
-    return RunObject(
+    return RunnerRun(
         id=run.run_id,
         status=run.status,
         function=run.function,

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from gen_worker import __version__
 from gen_worker.authoring.signature import FunctionSpec
-from gen_worker.contract.runner import RUNNER_STATUSES, RunObject
+from gen_worker.contract.runner import RUNNER_STATUSES, RunnerRun
 from gen_worker.dev import answers
 from gen_worker.dev.catalog import DevCatalog
 from gen_worker.dev.invoke import Invoker
@@ -205,7 +205,7 @@ class DevApp:
             raise RequestError(400, "validation", f"status={status[:40]!r} is no status of a run; expected one of: {words}")
         if cursor is not None and self._book.get(cursor) is None:
             raise RequestError(400, "validation", f"cursor={cursor[:40]!r} is not known any more; begin again without a cursor")
-        page: list[RunObject] = []
+        page: list[RunnerRun] = []
         more = False
         skipping = cursor is not None
         for run in self._book.newest_first():
@@ -279,7 +279,7 @@ class DevApp:
             specs = self._serving.functions.values()
             entries = [self._catalog.entry(spec) for spec in specs]
             described = {spec.name: inspect.getdoc(spec.function) or "" for spec in specs}
-            document = openapi_document(entries, name, __version__, own_routes(), [RunObject], described)
+            document = openapi_document(entries, name, __version__, own_routes(), [RunnerRun], described)
             document["x-websockets"] = [_described(spec) for spec in self._serving.websockets.values()]
             self._openapi = msgspec.json.encode(document)  # fields stay in the author's order
         await request.answer(200, self._openapi)

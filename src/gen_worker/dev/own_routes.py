@@ -7,7 +7,7 @@ from gen_worker.front_doors.openapi import door_paths
 from gen_worker.http.components import REF, Schema
 from gen_worker.http.openapi import PROBLEMS, json_response, problem_response
 
-RUN: Schema = {"$ref": REF.format(name="RunObject")}
+RUN: Schema = {"$ref": REF.format(name="RunnerRun")}
 _RUN_ID: Schema = {"name": "run_id", "in": "path", "required": True, "schema": {"type": "string"}}
 _OK: Schema = {"type": "object", "required": ["ok"], "properties": {"ok": {"type": "boolean"}}}
 _CACHE: Schema = {"type": "object", "description": "The model cache: what is loaded, and how much room there is"}

@@ -40,6 +40,7 @@ from gen_worker.execution.outputs import OutputWriter
 from gen_worker.execution.payloads import Payload
 from gen_worker.execution.phases import utc_now
 from gen_worker.execution.request import RunHooks, RunRequest
+from gen_worker.execution.run_context import context_of
 from gen_worker.execution.run_ending import RunTimes, add_ending
 from gen_worker.execution.run_models import RunModels
 from gen_worker.execution.run_parts import RunParts
@@ -47,8 +48,6 @@ from gen_worker.execution.step_guard import StepGuard
 from gen_worker.execution.stuck import WatchedPhase
 from gen_worker.outcome import Failure, Outcome, failure_of
 from gen_worker.residency.manager import ModelUse, Seat
-
-_encode_json = msgspec.json.Encoder().encode
 
 
 class Run:
@@ -181,7 +180,7 @@ class Run:
         spec, parts, request = self._spec, self._parts, self._request
         self._device = parts.device if self._seat is None else self._seat.device_name or parts.device
         pipe = self._pipe = EventPipe(self, parts.mailbox.post, parts.mailbox.loop.call_later, self._pipe_broke)
-        ctx = self._ctx = self._context(pipe)
+        ctx = self._ctx = context_of(request, pipe, self._outputs, self._timeout_ms, self._device)
         writer = OutputWriter(spec.output_type, request.encoding, parts.limits, parts.desk.check_output, request.max_output_bytes)
         if spec.batch is not None:
             batcher = parts.batchers.of(spec, tuple([use.model_id for use in self._uses]), self._device)
@@ -202,33 +201,6 @@ class Run:
         self._pass_on_gathered()
         if not self._over():  # an event may have been too much for whoever listens, who cancelled
             call.start(self._author_ended)
-
-    def _context(self, pipe: EventPipe) -> ActionContext:
-        request = self._request
-
-        def emitter(event: dict[str, Any]) -> None:
-            if pipe.closed:
-                return
-            event_type = event["type"]
-            if event_type in events.RESERVED:
-                raise ValueError(f"the event {event_type} is the worker's own; choose another name")
-            # Encoded in the author's thread: the payload may change after this returns.
-            pipe.put_event(event_type, _encode_json(event["payload"]))
-
-        return ActionContext(
-            request.run_id,
-            emitter,
-            request.owner,
-            request.invoker_id,
-            self._timeout_ms or None,
-            resolved_cozy_models_by_id=request.resolved_models,
-            required_models=request.required_models,
-            outputs=self._outputs,
-            device=self._device,
-            traceparent=request.traceparent,
-            attempt=request.attempt,
-            children=request.children,
-        )
 
     # The end.
 

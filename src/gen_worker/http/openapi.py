@@ -159,7 +159,7 @@ def _operation(entry: FunctionEntry, text: str, payload: Schema, output: Schema,
         "requestBody": _body(entry, payload),
         "responses": {
             "200": done,
-            "202": json_response("The run goes on", {"$ref": REF.format(name="RunObject")}),
+            "202": json_response("The run goes on", {"$ref": REF.format(name="RunnerRun")}),
             **errors,
         },
     }

@@ -8,7 +8,7 @@ import msgspec
 from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.execution.build import ExecutionSettings, Extras
 from gen_worker.refs import ModelSpec
-from gen_worker.runtime.connection import Dialer
+from gen_worker.runtime.connection_parts import Dialer
 from gen_worker.settings import LOCAL_CACHE_DIR, SettingError, WorkerSettings, split_list
 
 

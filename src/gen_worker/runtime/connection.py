@@ -3,22 +3,28 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from typing import Protocol
 
 import msgspec
 
-from gen_worker.errors import FatalError
 from gen_worker.events import EVENTS_SHED
 from gen_worker.log import Log
+from gen_worker.runtime.connection_parts import (
+    Apply,
+    ClosableStream,
+    ConnectionPolicy,
+    Dialer,
+    IncompatibleSchedulerError,
+    Observer,
+    Register,
+    UnreachableError,
+)
 from gen_worker.runtime.identity import Identity
-from gen_worker.runtime.seeds import Backoff, Seeds
-from gen_worker.transport.stream import Ended, Lost, MessageStream, Moved, Refused, StreamOverError, TooLarge
+from gen_worker.runtime.seeds import Seeds
+from gen_worker.transport.stream import Ended, Lost, Moved, Refused, StreamOverError, TooLarge
 from gen_worker.wire import codec
 from gen_worker.wire.messages import Event, Registration, Single
 from gen_worker.wire.outbox import MAX_MESSAGES, Outbox
-from gen_worker.wire.worker_session import Ignored, Peer, WorkerEffect, WorkerSession
+from gen_worker.wire.worker_session import Ignored, Peer, WorkerSession
 
 PLAIN_AFTER_S = 0.25  # without a Hello for so long, the scheduler is taken to know no extensions until it says that it does
 # The same after a scheduler that knew them. Most likely this one is a node that stands by, and holds the stream until somebody leads (15 s
@@ -34,54 +40,6 @@ FLUSH_LOOK_S = 0.01
 CLOSE_TIMEOUT_S = 1.0
 HURRIED_DELAY_S = 0.2
 SEND_BYTES = 256 << 10
-
-
-class IncompatibleSchedulerError(FatalError):
-    """The scheduler does not support this worker's protocol."""
-
-
-class UnreachableError(FatalError):
-    """The scheduler could not be reached in MAX_RECONNECT_ATTEMPTS rounds."""
-
-
-Register = Callable[[bool], Registration]
-Apply = Callable[[WorkerEffect], None]
-
-
-class ClosableStream(MessageStream, Protocol):
-    async def close_sending(self) -> None:
-        """Say that nothing more comes; the peer ends the stream once it has taken everything."""
-        ...
-
-
-class Dialer(Protocol):
-    """Opens streams."""
-
-    def is_secure(self, address: str) -> bool: ...
-
-    def dial(self, address: str, token: str, *, secure: bool) -> AbstractAsyncContextManager[ClosableStream]: ...
-
-
-class ConnectionPolicy(msgspec.Struct, frozen=True):
-    """How to reconnect, and how often to say that we are there. `max_rounds` 0: for ever."""
-
-    backoff: Backoff = Backoff()
-    max_rounds: int = 0
-    heartbeat_s: float = 10.0
-
-
-class Observer(Protocol):
-    """Hears what becomes of the connection."""
-
-    def connecting(self, address: str) -> None: ...
-
-    def connect_failed(self, address: str, detail: str) -> None: ...
-
-    def registered(self, address: str) -> None: ...
-
-    def lost(self, address: str, detail: str) -> None: ...
-
-    def incompatible(self, address: str, detail: str) -> None: ...
 
 
 class Connection:

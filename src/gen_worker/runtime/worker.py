@@ -20,7 +20,8 @@ from gen_worker.files.input_cache import InputCache
 from gen_worker.log import Log
 from gen_worker.residency.hardware import read_hardware
 from gen_worker.runtime.config import WorkerConfig
-from gen_worker.runtime.connection import FLUSH_TIMEOUT_S, Apply, Connection, ConnectionPolicy, Register
+from gen_worker.runtime.connection import FLUSH_TIMEOUT_S, Connection
+from gen_worker.runtime.connection_parts import Apply, ConnectionPolicy, Register
 from gen_worker.runtime.dispatch import Dispatch
 from gen_worker.runtime.duties import Duties
 from gen_worker.runtime.identity import Identity

@@ -1,5 +1,6 @@
 """What the API's own routes take and give, for its OpenAPI document. A test compares this list with the routes."""
 
+from gen_orchestrator.api.gate_paths import gate_paths
 from gen_orchestrator.api.key_paths import key_paths
 from gen_orchestrator.api.operations import NUMBER as _NUMBER
 from gen_orchestrator.api.operations import TEXT as _TEXT
@@ -108,23 +109,6 @@ _MOVE = _object(
     **{name: {"type": "boolean"} for name in ("breaking", "now", "skip_gates", "dry_run")},
     canary={"anyOf": [{"type": "number", "minimum": 0, "maximum": 100}, {"type": "null"}]},
 )
-_TOLERANCE: Schema = {"type": "number", "minimum": 0, "maximum": 1}
-_GOLDEN = _object(
-    "golden_id owner endpoint function run_id tolerance created_at",
-    **dict.fromkeys(("golden_id", "owner", "endpoint", "function", "run_id"), _TEXT),
-    tolerance=_TOLERANCE,
-    created_at={"type": "number"},
-)
-_GATE_RESULT = _object(
-    "kind function subject passed at detail",
-    **dict.fromkeys(("function", "subject"), _TEXT),
-    kind={"type": "string", "enum": ["golden", "canary", "shadow"]},
-    passed={"type": "boolean"},
-    at={"type": "number"},
-    detail={"type": "object"},
-)
-_GATES = _object("release_id data", release_id=_TEXT, data={"type": "array", "items": _GATE_RESULT})
-_CHECKED: Schema = {**_GATES, "properties": {**_GATES["properties"], "passed": {"type": "boolean"}}}
 _STATUS = _object(
     "version open_runs lanes workers tags",
     version=_TEXT,
@@ -246,33 +230,7 @@ def own_paths() -> dict[str, Schema]:
                 _path("other_id"),
             )
         },
-        "/v1/releases/{release_id}/gates": {
-            "get": _operation("get_gates", "What gates found", {"200": json_response("The latest of each", _GATES)}, _path("release_id"))
-        },
-        "/v1/releases/{release_id}/goldens": {
-            "post": _operation(
-                "check_goldens",
-                "Run golden requests against a release",
-                {"200": json_response("What came of each", _CHECKED)},
-                _path("release_id"),
-                body=_json(_object("", functions=_TEXTS)),
-            )
-        },
-        "/v1/runs/{run_id}/golden": {
-            "post": _operation(
-                "add_golden",
-                "Make a golden request of a run",
-                {"201": json_response("It", _GOLDEN), **_statuses("409")},
-                run_id,
-                body=_json(_object("", tolerance=_TOLERANCE)),
-            )
-        },
-        "/v1/goldens": {
-            "get": _operation("list_goldens", "Oldest first", {"200": json_response("Them", _list(_GOLDEN))}, query=("owner", "endpoint"))
-        },
-        "/v1/goldens/{golden_id}": {
-            "delete": _operation("delete_golden", "Forget it", {"200": json_response("What it was", _GOLDEN)}, _path("golden_id"))
-        },
+        **gate_paths(),
         **secret_paths(),
         **shadow_paths(),
         "/v1/endpoints/publish": {
@@ -395,10 +353,6 @@ def own_paths() -> dict[str, Schema]:
 
 
 _ANY: Schema = {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}
-
-
-def _json(schema: Schema) -> Schema:
-    return {"required": False, "content": {"application/json": {"schema": schema}}}
 
 
 def _created(run: Schema) -> Schema:
