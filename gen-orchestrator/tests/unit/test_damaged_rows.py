@@ -72,6 +72,14 @@ def test_a_damaged_run_is_named_and_left_out(damaged: Damaged, change: str) -> N
         damaged.store.get("run-1")
 
 
+@pytest.mark.parametrize("budgets", ['{"rate":"60"}', '{"concurrency":-1}', '{"gpu_seconds":"all/d"}', '{"rate":5}', "{", "7"])
+def test_a_key_with_damaged_budgets_is_left_out(damaged: Damaged, budgets: str) -> None:
+    """It is not let in without a bound."""
+    damaged.edit(f"update access_keys set budgets = cast('{budgets}' as blob) where key_id = 'k-1'")
+    assert [key.key_id for key in damaged.store.list_keys()] == ["k-0", "k-2"]
+    assert "key 'k-1' cannot be read" in damaged.told[0]
+
+
 @pytest.mark.parametrize("change", ["tries = '{'", "tries = x'7b7d'", "next_at = 'soon'", "created_at = x'00'"])
 def test_a_damaged_delivery_is_named_and_left_out(damaged: Damaged, change: str) -> None:
     damaged.edit(f"update deliveries set {change} where id = 'd-1'")

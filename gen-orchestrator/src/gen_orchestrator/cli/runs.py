@@ -11,7 +11,7 @@ from rich.table import Column
 from gen_orchestrator.cli.api import Api, ApiVerb, url_option
 from gen_orchestrator.cli.following import CutError, RunView, events_of
 from gen_orchestrator.cli.shown import age, exit_status, name_of, print_tables, report, span, table
-from gen_worker.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, fail, json_option, print_json, print_line, say
+from gen_worker.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_FOUND, fail, json_option, print_json, print_line, say
 
 MAX_LIMIT = 500
 
@@ -118,7 +118,7 @@ def webhooks(run_id: str, redeliver: bool, delivery: str | None, url: str, as_js
     found = api.get(f"/v1/runs/{run_id}/webhooks")["data"]
     if redeliver:
         if not found:
-            return fail(f"run {run_id} has told nobody: its request named no webhook", EXIT_FAILED, as_json=as_json, code="no_deliveries")
+            return fail(f"run {run_id} has told nobody: its request named no webhook", EXIT_NOT_FOUND, as_json=as_json, code="not_found")
         named = quote(delivery or found[-1]["id"], safe="")
         made = api.post(f"/v1/runs/{run_id}/webhooks/{named}/redeliver")
         if as_json:

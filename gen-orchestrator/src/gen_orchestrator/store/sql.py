@@ -12,6 +12,7 @@ import msgspec
 
 from gen_orchestrator.domain.access import AuditRow, Key
 from gen_orchestrator.domain.budgets import Budgets
+from gen_orchestrator.domain.budgets import checked as budgets_from
 from gen_orchestrator.domain.receipts import Usage
 from gen_orchestrator.domain.runs import CANCELED_ERROR, Ending, Run, RunError, RunState
 from gen_orchestrator.domain.secrets import StoredSecret
@@ -309,7 +310,8 @@ def key_of(row: Sequence[Any]) -> Key:
     values = dict(zip(KEY_COLUMNS, row, strict=True))
     with readable("key", values["key_id"]):
         scopes = msgspec.json.decode(values["scopes"], type=tuple[str, ...])
-        budgets = msgspec.json.decode(values["budgets"] or b"{}", type=Budgets)
+        said = msgspec.json.decode(values["budgets"] or b"{}", type=Budgets)
+        budgets = budgets_from(said.rate, said.concurrency or None, said.gpu_seconds)
         return checked({**values, "scopes": scopes, "budgets": budgets}, Key)
 
 
