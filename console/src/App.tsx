@@ -42,9 +42,10 @@ export function App() {
   const fn = catalogue.functions.find((each) => each.id === place.about) ?? catalogue.functions[0];
   const keep = useCallback((run: Run) => setRuns((all) => new Map(all).set(run.view.fn, run)), []);
   const title = server.catalogue ? (IS_PLATFORM ? "Platform" : server.catalogue.title) : "Console";
+  const here = place.page === "run" ? (fn?.id ?? "") : [PAGES.find(([page]) => page === place.page)?.[1] ?? place.page, place.about].filter(Boolean).join(" ");
   useEffect(() => {
-    document.title = title;
-  }, [title]);
+    document.title = here ? `${here} · ${title}` : title;
+  }, [title, here]);
 
   function page(): ReactNode {
     if (place.page === "run") return playground();

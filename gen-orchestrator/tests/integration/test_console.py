@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Tab, chromium, violations
+from browser import PHONE, Tab, chromium, violations
 from model_project import CODE, COZY_TOML, safetensors
 from platform_process import PlatformProcess, write_project
 
@@ -218,3 +218,34 @@ def test_where_keys_are_asked_for_the_page_asks_for_one(tmp_path: Path, tab: Tab
         expect(page.get_by_role("heading", name="Log in")).to_be_visible()
     finally:
         keyed.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_fits_a_phone_and_is_free_of_what_axe_knows(platform: PlatformProcess, browser: Any, expect: Any, scheme: str) -> None:
+    run = platform.invoke("words", {"text": "a b"}).json()
+    release, worker = run["release_id"], run["worker_id"]
+    tab = Tab(browser, viewport=PHONE, has_touch=True, color_scheme=scheme)
+    page = tab.page
+    places = {
+        "run/local/probe/read": "local/probe/read",
+        "runs": "Runs",
+        f"runs/{run['id']}": "local/probe/words:prod",
+        "history": "History",
+        "endpoints": "Endpoints",
+        "endpoints/local/probe": "local/probe",
+        f"releases/{release}": release,
+        f"compare/releases/{release}/{release}": "Two releases",
+        f"compare/runs/{run['id']}/{run['id']}": "Two runs",
+        "workers": "Workers",
+        f"workers/{worker}": worker,
+        "builds": "Builds",
+        "keys": "Keys",
+    }
+    page.goto(f"{platform.url}/docs")
+    for place, heading in places.items():
+        page.evaluate("hash => location.hash = hash", f"#/{place}")
+        page.get_by_role("heading", name=heading, exact=True, level=2).wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"], place
+        assert violations(page) == [], place
+    assert tab.complaints == []
+    tab.close()
