@@ -328,3 +328,49 @@ def test_without_notifications_the_files_are_looked_at(tmp_path: Path) -> None:
     assert "looked for twice a second, because the system has no more notifications" in said[0]
     assert "sysctl" in said[0]
     assert said[1:] == ["new.py"]
+
+
+LIBRARY = """
+import pathlib
+
+class Kept:
+    @classmethod
+    def from_pretrained(cls, path):
+        with (pathlib.Path(__file__).with_name("loads")).open("a") as file:
+            file.write("x")
+        return cls()
+"""
+WITH_MODEL = """
+from typing import Annotated
+from gen_worker import ModelRef, ModelRefSource
+import kept
+
+class In(msgspec.Struct):
+    prompt: str = ""
+
+class Out(msgspec.Struct):
+    text: str
+
+@worker_function
+def first(ctx: ActionContext, model: Annotated[kept.Kept, ModelRef(ModelRefSource.FIXED, "base")], payload: In) -> Out:
+    return Out("one")
+"""
+
+
+def test_models_stay_loaded_over_an_edit(
+    project: Callable[..., Path], dev: Callable[..., Dev], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library, model = tmp_path / "library", tmp_path / "model"
+    library.mkdir()
+    model.mkdir()
+    (library / "kept.py").write_text(LIBRARY)
+    (model / "config.json").write_text("{}")
+    monkeypatch.setenv("PYTHONPATH", str(library))
+    monkeypatch.setenv("COZY_MODEL_OVERRIDES", f"base={model}")
+    folder = project(WITH_MODEL, '[models]\nbase = "hf:o/r"')
+    main = next(folder.rglob("main.py"))
+    running = dev(folder)
+    assert running.says() == "one"
+    main.write_text(main.read_text().replace('"one"', '"two"'))
+    running.wait(lambda: running.says() == "two")
+    assert (library / "loads").read_text() == "x"
