@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from gen_worker.cli.output import EXIT_NOT_FOUND, Verb, fail, json_option, print_json, print_line
+from gen_worker.cli.output import EXIT_NOT_FOUND, Verb, fail, json_option, print_json, print_line, table_console
 from gen_worker.names import did_you_mean
 
 PAGE = "docs/error-codes.md"
@@ -81,9 +81,12 @@ def command(code: str | None, as_json: bool) -> int:
         if as_json:
             print_json(list(known.values()))
         else:
-            width = max(map(len, known))
+            from rich.table import Column, Table
+
+            table = Table(Column(no_wrap=True), Column(), box=None, pad_edge=False, show_header=False)
             for each in known.values():
-                print_line(f"{each.code:{width}}  {each.title}")
+                table.add_row(each.code, each.title)
+            table_console().print(table)
         return 0
     words = {**_words(known), **known}
     found = words.get(code.strip().lower().replace("-", "_"))

@@ -9,6 +9,7 @@ from gen_worker.project.stdout import Stdout, silence
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 EXIT_FAILED, EXIT_USAGE, EXIT_NOT_FOUND, EXIT_AUTH, EXIT_TIMEOUT, EXIT_INTERRUPTED = 1, 2, 3, 4, 5, 130
 EXIT_BROKEN_PIPE = 141  # what a shell shows for a program that SIGPIPE ended: 128 + 13
@@ -37,16 +38,45 @@ def stdout_of(ctx: click.Context | None = None) -> Stdout:
     return (ctx or click.get_current_context()).ensure_object(Stdout)
 
 
+TOO_WIDE = 1.1  # times the terminal's width: a wider table would fold its cells into columns of a few letters
+
+
 def table_console() -> "Console":
-    """Prints tables of a result on stdout: to a terminal as wide as that is, elsewhere with every cell whole."""
+    """Prints tables of a result on stdout: to a terminal as wide as that is, elsewhere with every cell whole. Where a table would not be
+    readable on the terminal, each row is printed as lines of its own."""
     from rich.console import Console
+    from rich.measure import Measurement
+    from rich.table import Table
 
     class ResultConsole(Console):
+        def print(self, *objects: Any, **options: Any) -> None:
+            for each in objects:
+                if (
+                    isinstance(each, Table)
+                    and Measurement.get(self, self.options.update(max_width=PIPE_WIDTH), each).maximum > TOO_WIDE * self.width
+                ):
+                    super().print(_as_records(each), **options)
+                else:
+                    super().print(each, **options)
+            if not objects:
+                super().print(**options)
+
         def on_broken_pipe(self) -> None:
             raise  # it is called where the error is caught; rich itself would end with status 1
 
     stdout = stdout_of()
     return ResultConsole(file=stdout.text(), highlight=False, markup=False, width=None if stdout.isatty() else PIPE_WIDTH)
+
+
+def _as_records(table: "Table") -> str:
+    """A line for each cell that is not empty, and an empty line between rows."""
+    width = max(len(str(column.header)) for column in table.columns)
+    rows = zip(*(column.cells for column in table.columns), strict=True)
+    blocks = [
+        "\n".join(f"{column.header!s:{width}}  {cell}" for column, cell in zip(table.columns, row, strict=True) if str(cell).strip())
+        for row in rows
+    ]
+    return "\n\n".join([str(table.title)] * bool(table.title) + blocks)
 
 
 def say(text: str) -> None:
