@@ -23,6 +23,7 @@ VERBS = {
     "build": ("gen_worker.cli.build", "Build the worker image of this folder."),
     "run": ("gen_worker.cli.run", "Run one function once, here."),
     "import": ("gen_worker.cli.import_", "Write a project from one of cog, LitServe, BentoML or RunPod."),
+    "client": ("gen_worker.cli.client", "Write typed clients for callers of functions."),
     "explain": ("gen_worker.cli.explain", "Say what an error code means, and what to do."),
     "completion": ("gen_worker.cli.completion", "Print the script for completion in bash, zsh or fish."),
 }

@@ -17,9 +17,11 @@ from gen_worker.client.effects import Answer, Close, Flow, Give, LostError, Open
 from gen_worker.client.errors import ClientError, RunError, UnreachableError
 from gen_worker.client.files import Files
 from gen_worker.client.flows import WAIT_S, Begun, Flows
+from gen_worker.client.releases import entries_of_release, entries_of_tag
 from gen_worker.client.settings import CONNECT_TIMEOUT_S, CONNECTIONS, find_server
 from gen_worker.client.tries import Patience
 from gen_worker.client.values import Run, RunEvent
+from gen_worker.contract.manifest import FunctionEntry
 
 T = TypeVar("T")
 
@@ -96,6 +98,14 @@ class Client:
         The run begins with the first item asked for. Leaving the loop, or `close`, cancels it. `RunError` at the end where it failed.
         """
         return RunStream(self, Begun(call_of(ref, payload, options)), output)
+
+    def releases(self, owner: str, endpoint: str, *, tag: str = "prod") -> dict[str, list[FunctionEntry]]:
+        """The functions of an endpoint that have this tag, by the release that it points at; each with its schemas."""
+        return self._perform(entries_of_tag(self._flows, owner, endpoint, tag))
+
+    def release(self, owner: str, endpoint: str, release_id: str) -> dict[str, list[FunctionEntry]]:
+        """The same of one release, whatever tags say."""
+        return self._perform(entries_of_release(self._flows, owner, endpoint, release_id))
 
     def close(self) -> None:
         """Close its connections."""
