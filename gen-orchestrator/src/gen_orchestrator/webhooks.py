@@ -25,10 +25,12 @@ from gen_orchestrator.api.run_object import RunObjects
 from gen_orchestrator.auth.folder_keys import folder_key
 from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.domain.webhooks import STARTED, Breaker, Delivery, Try, after_try, again, is_open, message_id, read_target
+from gen_orchestrator.scheduling.feed import decode_entries
 from gen_orchestrator.store.base import RunStore, StoreError
 from gen_orchestrator.store.ops import AddDelivery, RecordDelivery, Result
 from gen_orchestrator.store.writer import Writer
 from gen_worker.clock import Clock
+from gen_worker.front_doors.cog import predictions
 from gen_worker.log import Log
 from gen_worker.net.guard import BlockedURLError, GuardedBackend
 from gen_worker.net.public_addresses import is_public
@@ -239,10 +241,20 @@ class Webhooks:
         self._writer.put(RecordDelivery(delivery), done)
         await written
 
+    def _message(self, delivery: Delivery, run: Run) -> bytes:
+        """What is told of a run: the run, or where it was asked for as one, the prediction."""
+        base = read_target(run.webhook).predictions
+        if not base:
+            return message(delivery, run, self._objects)
+        entries = decode_entries(chunk.events for chunk in self._store.events_of(run.id))
+        last = entries[-1].attempt if entries else 0
+        events = [(entry.name, bytes(entry.data)) for entry in entries if entry.attempt == last]
+        return predictions.message(self._objects.json(run, with_input=True), events, base)
+
     def _ask(self, address: PublicURL, delivery: Delivery, run: Run) -> tuple[Try, bool]:
         """One request, in a thread. True where no further try can help: the address is not to be told."""
         at, began_s = time.time(), time.monotonic()
-        body = message(delivery, run, self._objects)
+        body = self._message(delivery, run)
         headers = {
             "host": address.netloc,
             "content-type": "application/json",

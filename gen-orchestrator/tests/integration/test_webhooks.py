@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from platform_process import COZYCTL, PlatformProcess
 from webhook_receiver import Receiver
@@ -48,6 +49,19 @@ def test_the_end_of_a_run_is_told_signed(platform: PlatformProcess, receiver: Re
     (delivery,) = platform.until(lambda: [each for each in deliveries(platform, run["id"]) if each["state"] == "delivered"])
     assert (delivery["event"], delivery["tries"][0]["status"], delivery["url"]) == ("run.succeeded", 200, receiver.url)
     assert [value for name, value in platform.figures().items() if name.startswith("webhook_deliveries_total")] == [1]
+
+
+def test_a_prediction_is_told_as_one(platform: PlatformProcess, receiver: Receiver) -> None:
+    asked = {"version": "local/probe/words", "input": {"text": "a red kite"}, "webhook": receiver.url}
+    made = platform.http.post("/v1/predictions", json={**asked, "webhook_events_filter": ["completed"]}).json()
+    headers, told = receiver.next()
+    assert (told["id"], told["status"], told["output"], told["input"]) == (made["id"], "succeeded", ["a", "red", "kite"], asked["input"])
+    assert told["urls"]["get"] == f"{platform.url}/v1/predictions/{made['id']}"
+    assert headers["webhook-signature"]
+    drawn = platform.http.post("/predictions", json={**asked, "version": "local/probe/picture"}).json()
+    by_status = {told["status"]: told for _, told in (receiver.next(), receiver.next())}
+    assert httpx.get(by_status["succeeded"]["output"], trust_env=False).content.startswith(b"\x89PNG")
+    assert drawn["output"].startswith("data:image/png")
 
 
 def test_only_what_was_asked_for_is_told(platform: PlatformProcess, receiver: Receiver) -> None:

@@ -127,7 +127,14 @@ class Runs:
 
     @asynccontextmanager
     async def start(
-        self, request: Request, target: Target, payload: Mapping[str, Any], *, form: tuple[bytes, str] | None = None, run_id: str = ""
+        self,
+        request: Request,
+        target: Target,
+        payload: Mapping[str, Any],
+        *,
+        form: tuple[bytes, str] | None = None,
+        run_id: str = "",
+        headers: Mapping[str, str] = MappingProxyType({}),
     ) -> AsyncIterator[Run]:
         """Begin a run. Whoever leaves the block before its end cancels it, unless others may wait for it, too: those who sent its
         Idempotency-Key, or the same request to a function with a memo. `ProblemError` where it is refused.
@@ -139,7 +146,7 @@ class Runs:
         run: Run | None = None
         is_shared = bool(run_id) or request.has_header(b"idempotency-key")
         try:
-            async with self.inside.ask(request, *target.way(run_id), body, {"content-type": kind, "accept": NDJSON}) as answer:
+            async with self.inside.ask(request, *target.way(run_id), body, {**headers, "content-type": kind, "accept": NDJSON}) as answer:
                 if answer.status >= 400:
                     raise ProblemError(problem_in(await answer.body(), answer.status), _kept(answer.headers))
                 run = Run(answer.headers["x-run-id"], answer)

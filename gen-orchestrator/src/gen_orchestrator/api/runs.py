@@ -32,6 +32,7 @@ from gen_orchestrator.scheduling.spending import ExhaustedError, Spending
 from gen_orchestrator.scheduling.waits import Waits
 from gen_orchestrator.store.base import RunStore, StoreError, StoreFullError, StoreUnavailableError
 from gen_worker.contract.run import InvokeOptions
+from gen_worker.front_doors.cog.predictions import BASE_HEADER
 from gen_worker.http.asgi import Request, RequestError
 from gen_worker.http.headers import matches_etag, parse_prefer, preferred, whole_number
 from gen_worker.http.idempotency import idempotency_key
@@ -278,7 +279,7 @@ class RunRoutes:
         traceparent = request.header(b"traceparent")
         now = time.time()
         start_timeout_s = options.start_timeout_s or settings.start_timeout_s
-        webhook = self._webhook(options) if options.webhook else b""
+        webhook = self._webhook(request, options) if options.webhook else b""
         return Run(
             id=new_run_id(),
             owner=owner,
@@ -299,14 +300,14 @@ class RunRoutes:
             traceparent=traceparent if traceparent and TRACEPARENT.fullmatch(traceparent) else "",  # W3C: a wrong one is ignored
         )
 
-    def _webhook(self, options: InvokeOptions) -> bytes:
+    def _webhook(self, request: Request, options: InvokeOptions) -> bytes:
         try:
             self._receivers.read(options.webhook)
         except BlockedURLError as exc:
             why = str(exc).removeprefix("input url blocked: ")
             hint = "a server on this machine may be told where the platform was started with --allow-private-webhooks"
             raise RequestError(400, "validation", f"webhook {options.webhook[:100]!r}: {why}", hint=hint) from None
-        return msgspec.json.encode(Target(options.webhook, options.webhook_events))
+        return msgspec.json.encode(Target(options.webhook, options.webhook_events, request.header(BASE_HEADER)[:300]))
 
     async def _keep(self, open_run: OpenRun) -> None:
         """The caller has waited long enough: a run that goes on without anybody waiting is durable, as every other."""

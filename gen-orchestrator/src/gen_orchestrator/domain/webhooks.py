@@ -28,10 +28,12 @@ MAX_PAUSE_S: Final = 600.0
 
 
 class Target(msgspec.Struct, frozen=True):
-    """What a run's caller asked for. No `events`: the end of the run, however it ends."""
+    """What a run's caller asked for. No `events`: the end of the run, however it ends. `predictions`: where the receiver finds the run as a
+    prediction, which it is then told in the place of a run."""
 
     url: str
     events: tuple[str, ...] = ()
+    predictions: str = ""
 
     def wants(self, event: str) -> bool:
         """Whether a run that `started`, or ended as `succeeded`, `failed`, ... is told of."""

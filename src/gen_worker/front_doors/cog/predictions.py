@@ -1,7 +1,7 @@
 """A run, as a prediction."""
 
 import base64
-from collections.abc import Awaitable, Callable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -12,6 +12,7 @@ from gen_worker.front_doors.runs import File
 from gen_worker.http.asgi import Request
 
 INLINE_BYTES = 8 << 20  # of a file that stands in the answer itself, where the client could not tell its http address from a text
+BASE_HEADER = b"x-cozy-predictions"  # tells the run's own route that its webhook is told predictions, and where they are
 STATUSES = {"queued": "starting", "starting": "starting", "running": "processing", "expired": "failed"}
 
 
@@ -49,16 +50,31 @@ class Said(msgspec.Struct):
     outputs: list[Any] = []
     logs: list[str] = []
 
+    def take(self, name: str, data: bytes | msgspec.Raw) -> None:
+        """Take an event of the run's stream."""
+        if name == "output":
+            self.outputs.append(msgspec.json.decode(data))
+        elif name == "log":
+            self.logs.append(msgspec.json.decode(data, type=_Log).message)
+        elif name == "restart":
+            self.outputs.clear()
 
-async def prediction_of(request: Request, run: SeenRun, said: Said, files: Files, *, streams: bool, given: Any = None) -> dict[str, Any]:
-    """The prediction that a run is. `given`: its input, where the run object does not show it.
+
+class _Log(msgspec.Struct):
+    message: str = ""
+
+
+decode_run = msgspec.json.Decoder(SeenRun).decode
+
+
+def prediction(run: SeenRun, said: Said, base: str, told: Mapping[str, str], *, streams: bool, given: Any = None) -> dict[str, Any]:
+    """The prediction that a run is. `base`: where predictions are; `told`: a text for each of its files, by ref; `given`: its input,
+    where the run object does not show it.
 
     An output of one field is that field's value, since cog's functions give plain values; of several fields it is an object.
     """
     output = [plain(each) for each in said.outputs] if streams else plain(run.output)
-    base = base_of(request)
-    prefix = "/v1" if request.scope["path"].startswith("/v1/") else ""
-    here = f"{base}{prefix}/predictions/{run.id}"
+    here = f"{base}/predictions/{run.id}"
     inference_ms = run.timings.get("inference_ms") or run.timings.get("total_ms")
     return {
         "id": run.id,
@@ -66,7 +82,7 @@ async def prediction_of(request: Request, run: SeenRun, said: Said, files: Files
         "version": run.function_name,
         "status": STATUSES.get(run.status, run.status),
         "input": run.input if run.input is not None else given,
-        "output": await with_files(output, run.files or [], lambda file: _told(request, file, files)) if output not in (None, []) else None,
+        "output": _with_files(output, told) if output not in (None, []) else None,
         "error": run.error.detail if run.error is not None else None,
         "logs": "".join(f"{line}\n" for line in said.logs),
         "metrics": {"predict_time": inference_ms / 1000} if run.is_over and inference_ms is not None else {},
@@ -77,21 +93,38 @@ async def prediction_of(request: Request, run: SeenRun, said: Said, files: Files
     }
 
 
+def message(run_object: bytes, events: Iterable[tuple[str, bytes]], base: str) -> bytes:
+    """What a webhook is told: the prediction that a run object is, with what its `events` (name, JSON) say."""
+    run, said = decode_run(run_object), Said()
+    for name, data in events:
+        said.take(name, data)
+    site = "/".join(base.split("/")[:3])
+    told = {file.ref: f"{site}{file.url}" for file in run.files or ()}
+    return msgspec.json.encode(prediction(run, said, base, told, streams=run.output is None))
+
+
+def base_for(request: Request) -> str:
+    """Where this client finds predictions."""
+    return base_of(request) + ("/v1" if request.scope["path"].startswith("/v1/") else "")
+
+
+async def texts_of(request: Request, run: SeenRun, files: Files) -> dict[str, str]:
+    """A text for each file of a run: an address, or a data URI where clients know files by `https:` and `data:` alone, and this server is
+    reached by http."""
+    return {file.ref: await _told(request, file, files) for file in run.files or ()}
+
+
 def plain(output: Any) -> Any:
     """The value of an output of one field; any other output as it is."""
     return next(iter(output.values())) if isinstance(output, dict) and len(output) == 1 else output
 
 
-async def with_files(value: Any, files: list[File], told: Callable[[File], Awaitable[str]]) -> Any:
+def _with_files(value: Any, told: Mapping[str, str]) -> Any:
     """The value with a text in the place of each saved file."""
     if isinstance(value, dict):
-        file = next((each for each in files if each.ref == value.get("ref")), None)
-        if file is not None:
-            return await told(file)
-        return {name: await with_files(each, files, told) for name, each in value.items()}
-    if isinstance(value, list):
-        return [await with_files(each, files, told) for each in value]
-    return value
+        text = told.get(value["ref"]) if isinstance(value.get("ref"), str) else None
+        return {name: _with_files(each, told) for name, each in value.items()} if text is None else text
+    return [_with_files(each, told) for each in value] if isinstance(value, list) else value
 
 
 async def _told(request: Request, file: File, files: Files) -> str:

@@ -16,7 +16,7 @@ import msgspec
 from gen_worker.contract.problem import PROBLEM_JSON
 from gen_worker.front_doors.catalog import Catalog, Target
 from gen_worker.front_doors.cog.inputs import Asked, read_asked, target_of, webhook_options
-from gen_worker.front_doors.cog.predictions import Said, SeenRun, prediction_of
+from gen_worker.front_doors.cog.predictions import BASE_HEADER, Said, SeenRun, base_for, decode_run, prediction, texts_of
 from gen_worker.front_doors.file_fields import payload_of
 from gen_worker.front_doors.files import Files
 from gen_worker.front_doors.inside import in_path
@@ -26,13 +26,8 @@ from gen_worker.http.headers import parse_prefer
 
 MAX_WAIT_S = 59  # the client gives up after 60.5
 IDLE_S = 0.05  # events that are there come at once
-_decode_run = msgspec.json.Decoder(SeenRun).decode
 _encode = msgspec.json.Encoder().encode
 Routes = list[tuple[str, str, Handler]]
-
-
-class _Log(msgspec.Struct):
-    message: str = ""
 
 
 class CogDoor:
@@ -72,7 +67,7 @@ class CogDoor:
             body = await answer.body()
             if answer.status != 200:
                 raise ProblemError(problem_in(body, answer.status))
-        await self._answer(request, 200, _decode_run(body))
+        await self._answer(request, 200, decode_run(body))
 
     async def health(self, request: Request) -> None:
         """`GET /health-check`."""
@@ -83,7 +78,7 @@ class CogDoor:
         target = target_of(self._catalog, request, asked)
         form = _body(target, asked), "application/json"
         try:
-            async with self._runs.start(request, target, {}, form=form, run_id=asked.id or "") as run:
+            async with self._runs.start(request, target, {}, form=form, run_id=asked.id or "", headers=_tells(request, asked)) as run:
                 run_id = run.id
                 await run.finish()
         except ProblemError as exc:
@@ -96,12 +91,12 @@ class CogDoor:
 
     async def _begin(self, request: Request, asked: Asked, wait_s: int, status: int) -> None:
         target = target_of(self._catalog, request, asked)
-        fields = {"content-type": "application/json", "prefer": "respond-async"}
+        fields = {"content-type": "application/json", "prefer": "respond-async", **_tells(request, asked)}
         async with self._inside.ask(request, *target.way(asked.id or ""), _body(target, asked), fields) as answer:
             begun = await answer.body()
             if answer.status >= 400:
                 raise ProblemError(problem_in(begun, answer.status))
-        run = _decode_run(begun)
+        run = decode_run(begun)
         if wait_s:
             run = await self._look(request, run.id, wait_s)
             if not run.is_over:  # the client takes any other word for the end
@@ -113,19 +108,20 @@ class CogDoor:
         if asked.id is None or target_of(self._catalog, request, asked).id_path:
             return None
         status, _, body = await self._inside.get(request, f"/v1/runs/{asked.id}")
-        return _decode_run(body) if status == 200 else None
+        return decode_run(body) if status == 200 else None
 
     async def _look(self, request: Request, run_id: str, wait_s: int = 0) -> SeenRun:
         wait = f"?wait={wait_s}" if wait_s else ""
         status, _, body = await self._inside.get(request, f"/v1/runs/{in_path(run_id)}{wait}")
         if status != 200:
             raise ProblemError(problem_in(body, status))
-        return _decode_run(body)
+        return decode_run(body)
 
     async def _answer(self, request: Request, status: int, run: SeenRun, given: Any = None) -> None:
         streams = self._streams(request, run)
         said = await self._said(request, run) if run.started_at is not None else Said()
-        body = await prediction_of(request, run, said, self._files, streams=streams, given=given)
+        told = await texts_of(request, run, self._files)
+        body = prediction(run, said, base_for(request), told, streams=streams, given=given)
         await request.answer(status, _encode(body), headers={"location": body["urls"]["get"]})
 
     def _streams(self, request: Request, run: SeenRun) -> bool:
@@ -140,14 +136,9 @@ class CogDoor:
         events = self._inside.ask(request, "GET", f"/v1/runs/{run.id}/events", headers={"accept": NDJSON})
         async with events as answer, aclosing(event_lines(answer)) as lines:
             while (event := await _soon(lines, None if run.is_over else IDLE_S)) is not None:
-                if event.event == "output":
-                    said.outputs.append(msgspec.json.decode(event.data))
-                elif event.event == "log":
-                    said.logs.append(msgspec.json.decode(event.data, type=_Log).message)
-                elif event.event == "restart":
-                    said.outputs.clear()
-                elif event.event == "done":
+                if event.event == "done":
                     break
+                said.take(event.event, event.data)
         return said
 
 
@@ -155,6 +146,10 @@ def _body(target: Target, asked: Asked) -> bytes:
     """The body of the run."""
     body: dict[str, Any] = {"payload": payload_of(asked.input, target.entry.input_schema), **webhook_options(asked)}
     return _encode(body if asked.id is None or target.id_path else {**body, "run_id": asked.id})
+
+
+def _tells(request: Request, asked: Asked) -> dict[str, str]:
+    return {BASE_HEADER.decode(): base_for(request)} if asked.webhook or asked.webhook_completed else {}
 
 
 async def _soon(lines: Any, timeout_s: float | None) -> Event | None:
