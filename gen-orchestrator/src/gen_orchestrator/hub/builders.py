@@ -7,9 +7,12 @@ from typing import Protocol
 
 import msgspec
 
+from gen_orchestrator.hub.closed_folder import let_others_through
 from gen_orchestrator.hub.discovery import discover
 from gen_orchestrator.hub.environments import EnvironmentFailedError, Environments, Say
 from gen_orchestrator.hub.folders import FolderError, digest_of, prune
+
+ENVIRONMENTS = "environments"
 
 
 class BuildFailedError(Exception):
@@ -52,7 +55,8 @@ class ProcessBuilder:
     """
 
     def __init__(self, data: Path) -> None:
-        self._environments = Environments(data / "environments")
+        self._data = data
+        self._environments = Environments(data / ENVIRONMENTS)
         self._releases = data / "releases"
 
     async def build(self, order: Order, say: Say) -> Built:
@@ -63,8 +67,9 @@ class ProcessBuilder:
             manifest_path = target / "manifest.json"
             if not manifest_path.exists():
                 python = await self._environments.python_for(source, say)
-                say("reading its functions")
-                manifest = await discover(python, source, is_sent=True)
+                if Path(python).is_relative_to(self._data):
+                    await asyncio.to_thread(let_others_through, self._data, ENVIRONMENTS)
+                manifest = await discover(python, source, is_sent=True, say=say)
                 target.mkdir(parents=True, exist_ok=True)
                 await asyncio.to_thread(_keep, source, target, python, manifest)
             return Built(manifest_path.read_bytes(), str(target / "source"))

@@ -2,7 +2,8 @@
 
 Of a folder that its author serves, that is as if the author had done it. Code that somebody sent is kept apart: it sees none of our
 variables, and where we are root it runs as a user of its own, with a copy of the source, which cannot read what is ours. All that it starts
-ends with it. That user has to reach the interpreter; where it cannot (an environment below a closed folder), the code runs as we do.
+ends with it. That user has to reach the interpreter and its packages; where it cannot (they lie below a closed folder, such as root's
+home), the code runs as we do, and its log says so.
 """
 
 import asyncio
@@ -12,8 +13,9 @@ import secrets
 import shutil
 import signal
 import stat
+import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,14 @@ _SEEN = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
 _FIRST_USER, _USERS = 0x70000000, 1 << 20  # numbers that no system gives to anybody
 
 
-async def discover(python: str, source: Path, *, is_sent: bool = False, timeout_s: float = TIMEOUT_S) -> bytes:
-    """The manifest of a project's source; `FolderError` with what discovery says of broken code. `is_sent`: the code is somebody else's."""
+async def discover(
+    python: str, source: Path, *, is_sent: bool = False, timeout_s: float = TIMEOUT_S, say: Callable[[str], None] = lambda text: None
+) -> bytes:
+    """The manifest of a project's source; `FolderError` with what discovery says of broken code. `is_sent`: the code is somebody else's;
+    `say` hears as whom it is read."""
     if not is_sent:
         return await _run(python, source, dict(os.environ), {}, timeout_s)
-    with _room(python, source) as (folder, home, user):
+    with _room(python, source, say) as (folder, home, user):
         return await _run(python, folder, _environment(os.environ, home), user, timeout_s)
 
 
@@ -64,15 +69,20 @@ async def _run(python: str, folder: Path, env: dict[str, str], user: dict[str, A
 
 
 @contextlib.contextmanager
-def _room(python: str, source: Path) -> Iterator[tuple[Path, Path, dict[str, Any]]]:
+def _room(python: str, source: Path, say: Callable[[str], None]) -> Iterator[tuple[Path, Path, dict[str, Any]]]:
     """Where sent code is imported: the folder, an empty home, and as whom."""
     with tempfile.TemporaryDirectory(prefix="discovery-") as made:
         room = Path(made)
         home = room / "home"
         home.mkdir()
-        if os.geteuid() != 0 or not all(_is_open(path) for path in (room.parent, Path(python), Path(gen_worker.names.__file__))):
+        needed = (room.parent, *_interpreter(Path(python)))
+        closed = [path for path in needed if not _is_open(path)] if os.geteuid() == 0 else []
+        if os.geteuid() != 0 or closed:
+            where = f": other users cannot reach {closed[0]}" if closed else ""
+            say(f"reading its functions as the user of this platform{where}")
             yield source, home, {}
             return
+        say("reading its functions as a user of its own")
         number = _FIRST_USER + secrets.randbelow(_USERS)
         room.chmod(0o755)
         folder = room / "source"
@@ -81,6 +91,12 @@ def _room(python: str, source: Path) -> Iterator[tuple[Path, Path, dict[str, Any
             path.chmod(0o755 if path.is_dir() else 0o644)
         os.chown(home, number, number)
         yield folder, home, {"user": number, "group": number, "extra_groups": []}
+
+
+def _interpreter(python: Path) -> tuple[Path, ...]:
+    """The interpreter, and where it finds gen-worker."""
+    own = python.parent.parent / "pyvenv.cfg"
+    return (python, own) if python != Path(sys.executable) and own.exists() else (python, Path(gen_worker.names.__file__))
 
 
 def _environment(env: Mapping[str, str], home: Path) -> dict[str, str]:

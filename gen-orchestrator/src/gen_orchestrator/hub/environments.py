@@ -1,20 +1,25 @@
 """Python environments for published projects: one for each set of requirements, kept and shared by all releases that ask for the same.
 
 A project that needs nothing beside gen-worker runs in the environment of this program. Any other gets a virtual environment with what its
-pyproject.toml names, and with the gen-worker that runs here: the public index has another package of that name.
+pyproject.toml names, and with the gen-worker that runs here: the public index has another package of that name. Where it brings a uv.lock,
+these are the versions of the lock and no others, each checked by its hash.
 """
 
 import asyncio
 import contextlib
 import hashlib
+import importlib.util
 import os
 import re
 import shutil
 import signal
+import stat
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from gen_orchestrator.hub.lock_files import NAME as LOCK
+from gen_orchestrator.hub.lock_files import LockError, Pinned, pinned_in
 from gen_worker.project.toml_files import read_toml
 from gen_worker.project.wheel import write_wheel
 
@@ -23,6 +28,7 @@ _READY = ".ready"
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "LD_LIBRARY_PATH", "http_proxy", "https_proxy", "no_proxy")
 _PREFIXES = ("PIP_", "UV_", "SSL_", "REQUESTS_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+_PIP = ("--disable-pip-version-check", "--no-input", "install", "--progress-bar", "off")
 Say = Callable[[str], None]
 
 
@@ -56,25 +62,47 @@ class Environments:
             say("it needs nothing beside gen-worker: it runs in the environment of this platform")
             return sys.executable
         self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            pinned = await asyncio.to_thread(pinned_in, source, tuple(_name(text) for text in wanted))
+        except LockError as exc:
+            raise EnvironmentFailedError(str(exc)) from None
         wheel = await asyncio.to_thread(self._wheel)
-        key = hashlib.sha256("\n".join([sys.version, wheel.parent.name, *wanted]).encode()).hexdigest()[:16]
+        lines = wanted if pinned is None else [LOCK, *(each.hashed() for each in pinned)]
+        key = hashlib.sha256("\n".join([sys.version, wheel.parent.name, *lines]).encode()).hexdigest()[:16]
         target = self._folder / key
         python = target / "bin" / "python"
         if (target / _READY).exists():
             say(f"its environment is there already: {', '.join(wanted)}")
             return str(python)
         shutil.rmtree(target, ignore_errors=True)  # of a build that was cut off
-        say(f"installing {', '.join(wanted)}")
         uv = shutil.which("uv")
         if uv:
             await run([uv, "venv", "--quiet", "--python", sys.executable, str(target)], say, self._folder)
-            await run([uv, "pip", "install", "--python", str(python), str(wheel), *wanted], say, self._folder)
+            install = [uv, "pip", "install", "--python", str(python)]
+        elif importlib.util.find_spec("pip") is not None:  # ours: to put one into each environment takes seconds
+            await run([sys.executable, "-m", "venv", "--without-pip", str(target)], say, self._folder)
+            install = [sys.executable, "-m", "pip", "--python", str(python), *_PIP]
         else:
             await run([sys.executable, "-m", "venv", str(target)], say, self._folder)
-            pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--progress-bar", "off"]
-            await run([*pip, str(wheel), *wanted], say, self._folder)
+            install = [str(python), "-m", "pip", *_PIP]
+        if pinned is None:
+            say(f"installing {', '.join(wanted)}")
+            await run([*install, str(wheel), *wanted], say, self._folder)
+        else:
+            say(f"installing what {LOCK} names: {', '.join(each.requirement() for each in pinned)}")
+            await self._install_pinned(install, target, pinned, wheel, say)
+        await asyncio.to_thread(_open_to_read, target)
         (target / _READY).touch()
         return str(python)
+
+    async def _install_pinned(self, install: list[str], target: Path, pinned: list[Pinned], wheel: Path, say: Say) -> None:
+        """Exactly these; then gen-worker with what it needs beside them, which must not change one of them."""
+        locked, versions = target / "locked.txt", target / "versions.txt"
+        locked.write_text("".join(f"{each.hashed()}\n" for each in pinned))
+        versions.write_text("".join(f"{each.requirement()}\n" for each in pinned))
+        checks = ["--require-hashes"] if all(each.hashes for each in pinned) else []
+        await run([*install, "--no-deps", *checks, "-r", str(locked)], say, self._folder)
+        await run([*install, str(wheel), "-c", str(versions)], say, self._folder)
 
     def _wheel(self) -> Path:
         """The running gen-worker as a wheel, in a folder that is named by its content."""
@@ -86,6 +114,21 @@ class Environments:
         target.parent.mkdir(exist_ok=True)
         self._made = made.replace(target)
         return self._made
+
+
+def _open_to_read(folder: Path) -> None:
+    """Let every user read what was installed, whatever this process lets others see: published code is imported as another user."""
+    for parent, _, names in os.walk(folder):
+        _allow(Path(parent), 0o055)
+        for path in (Path(parent, name) for name in names):
+            if not path.is_symlink():
+                _allow(path, 0o055 if path.stat().st_mode & stat.S_IXUSR else 0o044)
+
+
+def _allow(path: Path, bits: int) -> None:
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode | bits != mode:
+        path.chmod(mode | bits)
 
 
 async def run(

@@ -1,0 +1,31 @@
+"""A data folder that is closed to other users, but for the way to one of its folders.
+
+Published code is imported as a user of its own, which has to reach the environment that its project asked for, below the data folder. So
+that folder may be gone through (0711), and all else in it is closed (no bit for others): as closed as behind a closed door before.
+"""
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+
+# What appears beside the environments later, made beforehand: nothing may be there that was made without thinking of others.
+FOLDERS = ("archives", "blobs", "builds", "container-logs", "files", "image-caches", "logs", "models", "releases", "uploads")
+_OTHERS = 0o077
+
+
+def let_others_through(data: Path, to: str) -> None:
+    """Let other users go through `data` to the folder `to` in it, and to nothing else. Only root does that, and needs it."""
+    if os.geteuid() != 0:
+        return
+    for name in FOLDERS:
+        with contextlib.suppress(FileExistsError):
+            (data / name).mkdir(mode=0o700)
+    for path in data.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a file that was replaced
+            mode = stat.S_IMODE(path.lstat().st_mode)
+            if path.name == to:
+                path.chmod(mode & ~_OTHERS | 0o011)  # gone through, not listed: an environment may hold what is its owner's
+            elif mode & _OTHERS and not path.is_symlink():
+                path.chmod(mode & ~_OTHERS)
+    data.chmod(stat.S_IMODE(data.stat().st_mode) & ~_OTHERS | 0o011)

@@ -1,0 +1,78 @@
+"""Published projects that need packages: what uv.lock names is installed, and nothing else."""
+
+import os
+import subprocess
+from pathlib import Path
+
+from hello_project import HELLO, write_hello
+from platform_process import COZYCTL, PlatformProcess, write_project
+from wheels import make_wheel, repack_needs_of
+
+CODE = HELLO.replace("import msgspec", "import msgspec, tinydep, tinybelow").replace(
+    "hello {payload.name}", "{tinydep.VERSION} {tinybelow.VERSION}"
+)
+LOCK = """\
+version = 1
+requires-python = ">=3.11"
+
+[[package]]
+name = "locked"
+version = "0.1.0"
+source = {{ virtual = "." }}
+dependencies = [{{ name = "gen-worker" }}, {{ name = "tinydep" }}]
+
+[[package]]
+name = "gen-worker"
+version = "0.3.2"
+source = {{ registry = "https://index.example/simple" }}
+
+[[package]]
+name = "tinydep"
+version = "1.0"
+source = {{ registry = "https://index.example/simple" }}
+dependencies = [{{ name = "tinybelow" }}]
+wheels = [{{ url = "https://index.example/tinydep-1.0-py3-none-any.whl", hash = "{tinydep}" }}]
+
+[[package]]
+name = "tinybelow"
+version = "1.0"
+source = {{ registry = "https://index.example/simple" }}
+wheels = [{{ url = "https://index.example/tinybelow-1.0-py3-none-any.whl", hash = "{tinybelow}" }}]
+"""
+
+
+def test_a_build_keeps_to_its_lock(tmp_path: Path) -> None:
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    hashes = {name: make_wheel(wheels, name, "1.0", 'VERSION = "1.0"\n') for name in ("tinydep", "tinybelow")}
+    for name in hashes:
+        make_wheel(wheels, name, "2.0", 'VERSION = "2.0"\n')  # what an installer would take without the lock
+    repack_needs_of(wheels, "gen-worker")
+    index = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), "PIP_NO_COMPILE": "1", "UV_NO_INDEX": "1", "UV_FIND_LINKS": str(wheels)}
+    folder = write_hello(tmp_path / "locked", "locked", CODE)
+    (folder / "pyproject.toml").write_text('[project]\nname = "locked"\nversion = "0.1.0"\ndependencies = ["gen-worker", "tinydep>=1"]\n')
+    (folder / "uv.lock").write_text(LOCK.format(**hashes))
+    platform = PlatformProcess(write_project(tmp_path / "probe"), tmp_path / "data", env=index)
+    try:
+
+        def publish() -> "subprocess.CompletedProcess[str]":
+            env = {**os.environ, "COZY_URL": platform.url, "COLUMNS": "200"}
+            command = [str(COZYCTL), "publish", "--folder", str(folder)]
+            return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
+
+        done = publish()
+        assert done.returncode == 0, done.stderr
+        assert "installing what uv.lock names: tinybelow==1.0, tinydep==1.0" in done.stderr
+        answer = platform.http.post("/v1/local/locked/greet", json={"payload": {}})
+        assert answer.json()["output"]["text"] == "1.0 1.0", answer.text
+        closed = {path.name: oct(path.stat().st_mode & 0o077) for path in platform.data.iterdir() if path.stat().st_mode & 0o077}
+        assert set(closed) <= ({"environments"} if os.geteuid() == 0 else set(closed)), "all but the way to the environments is closed"
+
+        (folder / "uv.lock").write_text(LOCK.format(tinydep=f"sha256:{'0' * 64}", tinybelow=hashes["tinybelow"]))
+        done = publish()
+        assert (done.returncode, "tinydep" in done.stderr, "hash" in done.stderr.lower()) == (1, True, True), done.stderr
+        (folder / "pyproject.toml").write_text('[project]\nname = "locked"\nversion = "0.1.0"\ndependencies = ["tinydep", "other"]\n')
+        done = publish()
+        assert (done.returncode, "uv.lock does not have other" in done.stderr) == (1, True), done.stderr
+    finally:
+        platform.close()
