@@ -25,7 +25,7 @@ class Out(io.StringIO):
 
 def printed(width: int, *, is_terminal: bool, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     table = Table(Column("worker", no_wrap=True), "state", "models in VRAM", box=None, pad_edge=False)
-    table.add_row("my-worker-with-a-long-name-419f4d7839c7-9b5f6b", "idle", "sdxl, flux, digits")
+    table.add_row("my-worker-with-a-long-name-419f4d7839c7-9b5f6b", "idle", "sdxl, flux, digits, whisper, sd15")
     table.add_row("another-worker-419f4d7839c7-9b5f6b", "busy", "")
     out = Out(is_terminal=is_terminal)
     monkeypatch.setattr(output, "stdout_of", lambda ctx=None: out)

@@ -38,7 +38,7 @@ def stdout_of(ctx: click.Context | None = None) -> Stdout:
     return (ctx or click.get_current_context()).ensure_object(Stdout)
 
 
-TOO_WIDE = 1.1  # times the terminal's width: a wider table would fold its cells into columns of a few letters
+TOO_WIDE = 1.2  # times the terminal's width: a wider table would fold its cells into columns of a few letters
 
 
 def table_console() -> "Console":
