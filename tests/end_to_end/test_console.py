@@ -140,6 +140,16 @@ def constructor(ctx: ActionContext, payload: Nothing) -> Saved:
     return Saved("its name is one of every object's")
 
 
+class Point(msgspec.Struct, array_like=True):
+    x: int = 1
+    y: float = 2.5
+
+
+@worker_function
+def place(ctx: ActionContext, payload: Point) -> Echo:
+    return Echo({"x": payload.x, "y": payload.y})
+
+
 @worker_function
 def grow(ctx: ActionContext, payload: Tree) -> Echo:
     return Echo(msgspec.to_builtins(payload))
@@ -379,6 +389,10 @@ def test_a_type_may_hold_itself_and_pictures_of_a_stream_come_before_its_end(run
     expect(page.locator(".run")).to_have_attribute("data-status", "succeeded")
     leaf = {"name": "root", "child": None}
     assert json.loads(page.locator(".answer .output").inner_text()) == {"got": {"name": "root", "child": {"name": "leaf", "child": leaf}}}
+    page = opened(tab, runner, "place")  # its payload is a list
+    page.locator("[name='[0]']").fill("4")
+    page.locator("#run").click()
+    expect(page.locator(".answer .output")).to_contain_text('"x": 4')
     page = opened(tab, runner, "constructor")
     page.locator("#run").click()
     expect(page.locator(".answer .output")).to_have_text("its name is one of every object's")

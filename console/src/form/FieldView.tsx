@@ -5,7 +5,7 @@ import { Button } from "react-aria-components/Button";
 import { Checkbox } from "react-aria-components/Checkbox";
 import { Radio, RadioGroup } from "react-aria-components/RadioGroup";
 import { Slider, SliderThumb, SliderTrack } from "react-aria-components/Slider";
-import { ABSENT, draftOf, emptyOf, escapePointer, type Draft } from "../schema/draft";
+import { ABSENT, draftOf, emptyOf, escapePointer, WHOLE, type Draft } from "../schema/draft";
 import type { Json } from "../schema/resolve";
 import type { Field, Shape, ShapeOf } from "../schema/shape";
 import type { FieldProblem } from "../server/api";
@@ -48,8 +48,8 @@ export function Fields({
         draft={drafts[field.name] ?? ABSENT}
         onChange={(draft) => onChange(field.name, draft)}
         name={name ? `${name}.${field.name}` : field.name}
-        pointer={`${pointer}/${escapePointer(field.name)}`}
-        label={field.name}
+        pointer={field.name === WHOLE ? "" : `${pointer}/${escapePointer(field.name)}`}
+        label={field.name || "payload"}
         required={field.required}
         fallback={field.fallback}
       />

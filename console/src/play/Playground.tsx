@@ -70,6 +70,7 @@ export function Playground({ fn, definitions, forms, run, onRun }: Props) {
     <div className="playground">
       <section className="ask" aria-labelledby="function-name">
         <h2 id="function-name">{fn.id}</h2>
+        {IS_PLATFORM && <ReleaseTrouble fn={fn} />}
         {fn.description && <p className="description">{tidy(fn.description)}</p>}
         <Told run={run} complaints={complaints}>
           {(known) => (
@@ -95,6 +96,21 @@ export function Playground({ fn, definitions, forms, run, onRun }: Props) {
         )}
       </section>
       <Code fn={fn} form={form} />
+    </div>
+  );
+}
+
+/** Why the release that callers get does not serve now, where that is so. */
+function ReleaseTrouble({ fn }: { fn: Fn }) {
+  const { data } = usePoll<{ tags: { ref: string; release_id: string }[]; paused?: Record<string, string>; failures?: Record<string, string> }>("/v1/status", 5000);
+  const ref = fn.id.includes(":") ? fn.id : `${fn.id}:prod`;
+  const release = data?.tags.find((each) => each.ref === ref)?.release_id ?? "";
+  const why = data?.paused?.[release] ?? data?.failures?.[release];
+  if (!why) return null;
+  return (
+    <div className="problem">
+      <p>Workers of {release} do not serve now.</p>
+      <pre>{why}</pre>
     </div>
   );
 }
@@ -128,6 +144,7 @@ function Against({ fn, value, onChange }: { fn: Fn; value: string; onChange: (re
 }
 
 function isUnder(pointer: string, name: string): boolean {
+  if (name === "") return true; // the whole payload
   const own = `/${name.replaceAll("~", "~0").replaceAll("/", "~1")}`;
   return pointer === own || pointer.startsWith(`${own}/`);
 }

@@ -10,7 +10,7 @@ export const LANGUAGES: Language[] = ["curl", "Python", "TypeScript"];
 
 const shellQuoted = (text: string): string => `'${text.replaceAll("'", "'\\''")}'`;
 
-export function codeFor(language: Language, fn: Fn, shown: { [key: string]: Sent }, payload: Payload): string {
+export function codeFor(language: Language, fn: Fn, shown: Sent, payload: Payload): string {
   const url = `${location.origin}${fn.path}`;
   const withKey = IS_PLATFORM && currentKey() !== "";
   const names = payload.files.map(({ name, file }) => [name, file.name] as const);

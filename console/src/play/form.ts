@@ -1,9 +1,9 @@
 // The form of one function. It is kept while other functions are looked at, and goes along with a schema that changes.
 
 import { useCallback, useState } from "react";
-import { draftOf, startOf, type Draft } from "../schema/draft";
+import { draftOf, startOf, WHOLE, type Draft } from "../schema/draft";
 import type { Definitions, Json } from "../schema/resolve";
-import { fieldsOf, type Field, type Shape } from "../schema/shape";
+import { shapeOf, type Field, type Shape } from "../schema/shape";
 import type { Fn } from "../server/functions";
 
 export interface FormState {
@@ -15,7 +15,8 @@ export interface FormState {
 }
 
 function fresh(fn: Fn, definitions: Definitions, made: string): FormState {
-  const fields = fieldsOf(fn.input, definitions);
+  const shape = shapeOf(fn.input, definitions);
+  const fields = shape.kind === "object" ? shape.fields() : shape.kind === "json" && fn.input.type === "object" ? [] : [{ name: WHOLE, shape, required: true, fallback: undefined }];
   return { made, fields, drafts: Object.fromEntries(fields.map((each) => [each.name, startOf(each.shape, each.required, each.fallback)])), touched: [] };
 }
 
@@ -63,6 +64,11 @@ export function useForms(definitions: Definitions): Forms {
       const now = fresh(fn, definitions, textOf(fn, definitions));
       const given = typeof input === "object" && input !== null && !Array.isArray(input) ? input : {};
       for (const field of now.fields) {
+        if (field.name === WHOLE) {
+          now.drafts[WHOLE] = draftOf(field.shape, input);
+          now.touched.push(WHOLE);
+          continue;
+        }
         const value = Object.hasOwn(given, field.name) ? given[field.name] : undefined;
         if (value === undefined) continue;
         now.drafts[field.name] = draftOf(field.shape, value);

@@ -5,9 +5,11 @@ import { Label } from "react-aria-components/Label";
 import { ProgressBar } from "react-aria-components/ProgressBar";
 import { isObject } from "../schema/shape";
 import type { Json } from "../schema/resolve";
+import { IS_PLATFORM } from "../server/api";
+import { usePoll } from "../server/usePoll";
 import { Block, bytes, CopyButton, Details, duration, pretty, ProblemNote, timeLeft } from "../ui/parts";
 import { Files } from "./Files";
-import { isOver, type ModelProgress, type Run, type RunView } from "./run";
+import { isOver, type ModelProgress, type Run, type RunObject, type RunView } from "./run";
 
 export function useRun(run: Run): RunView {
   return useSyncExternalStore(run.subscribe, run.snapshot);
@@ -38,6 +40,7 @@ export function RunPanel({ run, retry }: { run: Run; retry?: () => void }) {
         <Clock view={view} />
       </p>
       {!over && <Progress view={view} />}
+      {IS_PLATFORM && view.runId && (view.status === "queued" || view.status === "starting") && <WhyItWaits runId={view.runId} />}
       {view.problem && <ProblemNote problem={view.problem} retry={retry} />}
       {view.warnings.length > 0 && (
         <ul className="warnings">
@@ -67,6 +70,13 @@ export function RunPanel({ run, retry }: { run: Run; retry?: () => void }) {
       )}
     </section>
   );
+}
+
+/** What a run of the platform waits for. */
+function WhyItWaits({ runId }: { runId: string }) {
+  const { data } = usePoll<RunObject>(`/v1/runs/${runId}`, 2000);
+  const routing = data?.routing;
+  return isObject(routing) && typeof routing.detail === "string" ? <p className="hint">{routing.detail}</p> : null;
 }
 
 function Clock({ view }: { view: RunView }) {

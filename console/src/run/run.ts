@@ -119,8 +119,7 @@ export class Run {
 
   /** A run that is over, as it was kept. */
   static restored(view: RunView): Run {
-    const input = (isObject(view.input) ? view.input : {}) as { [key: string]: Json };
-    return new Run(view, { value: input, files: [], complaints: [] }, null, !view.hadSecrets && view.fileNames.length === 0);
+    return new Run(view, { value: view.input, files: [], complaints: [] }, null, !view.hadSecrets && view.fileNames.length === 0);
   }
 
   static of(fn: Fn, payload: Payload, secrets: string[], definitions: Definitions): Run {

@@ -15,6 +15,9 @@ export type Draft =
   | { is: "map"; entries: [string, Draft][] }
   | { is: "variant"; index: number; draft: Draft };
 
+/** The name of the only field of a payload that is no object, such as that of an `array_like` Struct. */
+export const WHOLE = "";
+
 export const ABSENT: Draft = { is: "absent" };
 const NULL: Draft = { is: "null" };
 
@@ -50,7 +53,7 @@ export function emptyOf(shape: Shape): Draft {
     case "list":
       return { is: "list", items: Array.from({ length: shape.minItems }, () => emptyOf(shape.item())) };
     case "tuple":
-      return { is: "list", items: shape.items().map(emptyOf) };
+      return { is: "list", items: shape.items().map((each, index) => startOf(each, true, shape.fallbacks[index])) };
     case "map":
       return { is: "map", entries: [] };
     case "union": {
@@ -94,7 +97,7 @@ export function draftOf(shape: Shape, value: Json): Draft {
       return { is: "list", items: Array.isArray(value) ? value.map((each) => draftOf(shape.item(), each)) : [] };
     case "tuple": {
       const given = Array.isArray(value) ? value : [];
-      return { is: "list", items: shape.items().map((each, index) => (given[index] === undefined ? emptyOf(each) : draftOf(each, given[index]))) };
+      return { is: "list", items: shape.items().map((each, index) => (given[index] === undefined ? startOf(each, true, shape.fallbacks[index]) : draftOf(each, given[index]))) };
     }
     case "map":
       return { is: "map", entries: isObject(value) ? Object.entries(value).map(([key, inner]) => [key, draftOf(shape.value(), inner)]) : [] };
@@ -126,7 +129,7 @@ export interface Complaint {
 }
 
 export interface Payload {
-  value: { [key: string]: Sent };
+  value: Sent;
   files: FilePart[];
   /** What cannot be sent at all, by JSON pointer. Everything else is for the server to judge. */
   complaints: Complaint[];
@@ -135,11 +138,14 @@ export interface Payload {
 /** The payload that a form means. */
 export function payloadOf(fields: Field[], drafts: Record<string, Draft>): Payload {
   const found: Payload = { value: {}, files: [], complaints: [] };
+  const only = fields[0];
+  if (only?.name === WHOLE) return { ...found, value: send(only.shape, drafts[WHOLE] ?? ABSENT, "", "", true, found) ?? null };
+  const value: { [key: string]: Sent } = {};
   for (const field of fields) {
-    const value = send(field.shape, drafts[field.name] ?? ABSENT, field.name, `/${escapePointer(field.name)}`, field.required, found);
-    if (value !== undefined) found.value[field.name] = value;
+    const inner = send(field.shape, drafts[field.name] ?? ABSENT, field.name, `/${escapePointer(field.name)}`, field.required, found);
+    if (inner !== undefined) value[field.name] = inner;
   }
-  return found;
+  return { ...found, value };
 }
 
 function send(shape: Shape, draft: Draft, name: string, pointer: string, required: boolean, found: Payload): Sent | undefined {
@@ -247,8 +253,8 @@ export function secretsOf(fields: Field[], drafts: Record<string, Draft>, base =
 }
 
 /** The same with the texts at these pointers hidden. */
-export function masked(value: { [key: string]: Sent }, pointers: string[]): { [key: string]: Sent } {
-  const found = structuredCloneOf(value) as { [key: string]: Sent };
+export function masked(value: Sent, pointers: string[]): Sent {
+  const found = structuredCloneOf(value);
   for (const pointer of pointers) {
     const steps = pointer.slice(1).split("/").map((each) => each.replaceAll("~1", "/").replaceAll("~0", "~"));
     let here: Sent | undefined = found;

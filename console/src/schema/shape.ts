@@ -21,7 +21,7 @@ export type Shape = Common &
     | { kind: "file"; bytes: boolean; accept: string }
     | { kind: "object"; fields: () => Field[] }
     | { kind: "list"; item: () => Shape; unique: boolean; minItems: number; maxItems: number }
-    | { kind: "tuple"; items: () => Shape[] }
+    | { kind: "tuple"; items: () => Shape[]; fallbacks: (Json | undefined)[] }
     | { kind: "map"; value: () => Shape }
     | { kind: "union"; variants: () => Variant[] }
     | { kind: "json" }
@@ -87,7 +87,7 @@ export function shapeOf(raw: Schema, definitions: Definitions, name = ""): Shape
     case "array":
       if (schema.prefixItems) {
         const places = schema.prefixItems;
-        return { ...common, kind: "tuple", items: () => places.map((each) => shapeOf(each, definitions)) };
+        return { ...common, kind: "tuple", items: () => places.map((each) => shapeOf(each, definitions)), fallbacks: places.map((each) => resolve(each, definitions).default) };
       }
       return {
         ...common,
