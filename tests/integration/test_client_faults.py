@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,6 +23,7 @@ from gen_worker.client import (
     RunFailedError,
     UnreachableError,
 )
+from gen_worker.client.profiles import Profile, ProfileError, Profiles
 from gen_worker.net.retry import RetryPolicy
 
 QUICK = Patience(
@@ -355,3 +357,45 @@ def test_an_upload_that_broke_is_sent_again_from_the_beginning(server: Server, c
     server.script = [says(200, {**kept, "sha256": "0" * 64})]
     with pytest.raises(GatewayError, match="other bytes"):
         client.files.upload(data, "u/x")
+
+
+def test_the_environments_proxy_is_used_but_for_this_machine(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", server.url)
+    server.script = [says(200, RUN), says(200, RUN)]
+    with Client("http://platform.example/base", key="cz_1", patience=QUICK) as client:
+        assert client.run(REF) == {"text": "ä"}
+    assert server.seen[0][1] == "http://platform.example:80/base/v1/me/e/f"
+    assert (server.seen[0][2]["host"], server.seen[0][2]["authorization"]) == ("platform.example", "Bearer cz_1")
+    with Client(server.url, patience=QUICK) as client:
+        client.run(REF)
+    assert server.seen[1][1] == "/v1/me/e/f"
+
+
+def test_what_the_environment_and_profiles_say(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key of a profile goes to its own address only."""
+    monkeypatch.setenv("COZY_HOME", str(tmp_path))
+    for name in ("COZY_URL", "COZY_API_KEY", "COZY_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    assert Client().url == "http://127.0.0.1:8080"
+    profiles = Profiles.of_user(os.environ)
+    profiles.write("work", "prod", Profile(orchestrator_url=server.url, token="cz_profile"))
+    profiles.use("work", "prod")
+    server.script = [says(200, RUN)] * 5
+    arguments: list[tuple[dict[str, str], dict[str, str], str | None]] = [
+        ({}, {}, "Bearer cz_profile"),
+        ({"url": server.url + "/"}, {}, "Bearer cz_profile"),
+        ({"url": server.url, "key": ""}, {}, None),
+        ({"profile": "work/prod"}, {"COZY_URL": "http://127.0.0.1:1", "COZY_API_KEY": "cz_env"}, "Bearer cz_profile"),
+        ({}, {"COZY_URL": server.url.replace("127.0.0.1", "localhost")}, None),
+    ]
+    for given, env, expected in arguments:
+        with monkeypatch.context() as patched:
+            for name, value in env.items():
+                patched.setenv(name, value)
+            with Client(**given, patience=QUICK) as client:  # type: ignore[arg-type]
+                client.run(REF)
+        assert server.seen[-1][2].get("authorization") == expected
+    with pytest.raises(ProfileError, match="work/prod"):
+        Client(profile="none")

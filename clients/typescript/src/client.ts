@@ -35,6 +35,12 @@ export interface CallOptions {
   signal?: AbortSignal | undefined;
 }
 
+/** Options of `run`. */
+export interface RunOptions extends CallOptions {
+  /** Shown each event as it comes: status, progress, log, items. What it throws cancels the run. */
+  onEvent?: ((event: RunEvent) => void) | undefined;
+}
+
 interface Target {
   name: string;
   platformPath: string;
@@ -68,10 +74,10 @@ export class Client {
   }
 
   /** Run a function and wait for its output; of a function that streams, the list of its items. Aborting `signal` cancels the run. */
-  async run<Output = unknown>(ref: string, payload: object = {}, options: CallOptions = {}): Promise<Output> {
+  async run<Output = unknown>(ref: string, payload: object = {}, options: RunOptions = {}): Promise<Output> {
     const begun = begin(ref, payload, options);
     try {
-      const run = await this.create(begun, WAIT_S, options.signal);
+      const run = options.onEvent ? await this.watched(begun, options.onEvent) : await this.create(begun, WAIT_S, options.signal);
       return (await this.resultOf(run, options.signal)) as Output;
     } catch (error) {
       if (!(error instanceof ClientError)) await this.leave(begun);
@@ -95,9 +101,7 @@ export class Client {
     const begun = begin(ref, payload, options);
     let over = false;
     try {
-      const opened = await this.toFunction(begun, { accept: NDJSON }, SILENCE_S, options.signal, (request) => this.wire.open(request));
-      begun.runId = opened.answer.headers.get("x-run-id") ?? "";
-      yield* items<Item>(follow(this.wire, begun.runId, opened, "", options.signal));
+      yield* items<Item>(this.callEvents(begun));
       over = true;
     } catch (error) {
       over = error instanceof RunError || error instanceof UnreachableError; // it ended by itself, or nobody can be told
@@ -126,6 +130,22 @@ export class Client {
     const gathered: unknown[] = [];
     for await (const item of items(follow(this.wire, run.id, await openEvents(this.wire, run.id, "", signal), "", signal))) gathered.push(item);
     return gathered;
+  }
+
+  private async watched(begun: Begun, onEvent: (event: RunEvent) => void): Promise<Run> {
+    let run: Run | undefined;
+    for await (const event of this.callEvents(begun)) {
+      onEvent(event);
+      if (event.name === "done") run = event.data as Run;
+    }
+    return run ?? this.get(begun.runId, WAIT_S, begun.options.signal);
+  }
+
+  private async *callEvents(begun: Begun): AsyncGenerator<RunEvent, void, void> {
+    const { signal } = begun.options;
+    const opened = await this.toFunction(begun, { accept: NDJSON }, SILENCE_S, signal, (request) => this.wire.open(request));
+    begun.runId = opened.answer.headers.get("x-run-id") ?? "";
+    yield* follow(this.wire, begun.runId, opened, "", signal);
   }
 
   private async create(begun: Begun, waitS: number, signal: AbortSignal | undefined): Promise<Run> {

@@ -1,4 +1,4 @@
-export { Client, RunHandle, type CallOptions, type ClientOptions, type WaitOptions } from "./client.js";
+export { Client, RunHandle, type CallOptions, type ClientOptions, type RunOptions, type WaitOptions } from "./client.js";
 export * from "./errors.js";
 export type { FileOptions, Files } from "./files.js";
 export { isFinished } from "./values.js";

@@ -29,6 +29,14 @@ test("run gives the output", options, async () => {
   assert.deepEqual(await client.run(REF + "count", { times: 0 }), []);
 });
 
+test("run shows events on its way", options, async () => {
+  const names: string[] = [];
+  const out = await client.run<{ text: string }>(REF + "progress", { times: 3 }, { onEvent: (event) => names.push(event.name) });
+  assert.equal(out.text, "done");
+  assert.equal(names.filter((name) => name === "progress").length, 3);
+  assert.equal(names.at(-1), "done");
+});
+
 test("submit gives a handle with status, events, result, cancel", options, async () => {
   const handle = await client.submit<{ text: string }>(REF + "progress", { times: 3 });
   const names: string[] = [];

@@ -26,6 +26,7 @@ from gen_worker.client import (
     NotFoundError,
     OutputTypeError,
     RunCanceledError,
+    RunEvent,
     RunExpiredError,
     RunFailedError,
 )
@@ -64,6 +65,26 @@ def test_run_gives_the_output(client: Client) -> None:
     assert (type(said), said.text) == (Said, "b")
     assert client.run(REF + "count", {"times": 3}, output=list[Counted]) == [Counted(0), Counted(1), Counted(2)]
     assert client.run(REF + "count", {"times": 0}) == []
+
+
+def test_run_shows_events_on_its_way(client: Client) -> None:
+    events: list[RunEvent] = []
+    assert client.run(REF + "progress", {"times": 3}, on_event=events.append)["text"] == "done"
+    assert [event.data["stage"] for event in events if event.name == "progress"] == ["work"] * 3
+    assert events[-1].name == "done"
+    run_id = events[-1].data["id"]
+    assert client.run(REF + "count", {"times": 2}, on_event=events.append) == [{"number": 0}, {"number": 1}]
+    with pytest.raises(RunFailedError, match="text is empty"):
+        client.run(REF + "refuse", on_event=events.append)
+
+    def interrupt(event: RunEvent) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        client.run(REF + "words", {"times": 100_000, "seconds": 0.01}, idempotency_key=f"watched-{run_id}", on_event=interrupt)
+    same = client.submit(REF + "words", {"times": 100_000, "seconds": 0.01}, idempotency_key=f"watched-{run_id}")
+    with pytest.raises(RunCanceledError):
+        same.result()
 
 
 def test_submit_gives_a_handle(client: Client) -> None:

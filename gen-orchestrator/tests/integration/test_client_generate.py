@@ -117,6 +117,7 @@ def stream_it(ctx: ActionContext, payload: Empty) -> Iterator[Delta]:
 def import_(ctx: ActionContext, payload: Empty) -> Out:
     return Out(text="i")
 '''
+pytestmark = pytest.mark.timeout(600)  # seconds of work; on a busy machine mypy and tsc may take a minute each
 USES = """\
 import datetime
 from typing import assert_type
@@ -171,7 +172,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlatformProce
 
 def generate(*arguments: str, status: int = 0) -> str:
     command = [str(COZYCTL), "client", "generate", *arguments]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    found = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
     assert found.returncode == status, found.stderr
     return found.stdout if status == 0 else found.stderr
 
@@ -186,7 +187,7 @@ def test_a_python_client_is_checked_formatted_and_works(platform: PlatformProces
     assert found.returncode == 0, found.stdout + found.stderr
     checked = [sys.executable, "-m", "mypy", "--strict", "--config-file", str(ROOT / "pyproject.toml"), "uses.py", "odd_client.py"]
     cache = ["--cache-dir", str(ROOT / ".mypy_cache")]
-    found = subprocess.run([*checked, *cache], cwd=tmp_path, capture_output=True, text=True, timeout=110, check=False)
+    found = subprocess.run([*checked, *cache], cwd=tmp_path, capture_output=True, text=True, timeout=250, check=False)
     assert found.returncode == 0, found.stdout + found.stderr
 
     made = imported(module)
@@ -215,7 +216,7 @@ def test_a_typescript_client_is_checked(platform: PlatformProcess, tmp_path: Pat
     options = {"noEmit": True, "rootDir": "/", "paths": {"gen-worker-client": [str(PACKAGE / "src" / "index.ts")]}}
     config = {"extends": str(PACKAGE / "tsconfig.json"), "compilerOptions": options, "include": ["*.ts"]}
     (tmp_path / "tsconfig.json").write_text(json.dumps(config))
-    found = subprocess.run(["node", str(TSC), "-p", str(tmp_path)], capture_output=True, text=True, timeout=100, check=False)
+    found = subprocess.run(["node", str(TSC), "-p", str(tmp_path)], capture_output=True, text=True, timeout=250, check=False)
     assert found.returncode == 0, found.stdout
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from typing import Any, Generic, Self, TypeVar, Unpack, overload
 
 import msgspec
@@ -15,11 +15,12 @@ from gen_worker.client.asynchronous_files import AsyncFiles
 from gen_worker.client.calls import CallOptions, call_of, item_of, output_of
 from gen_worker.client.effects import Answer, Close, Effect, Flow, Give, LostError, Open, Pause, Read, Request, Send
 from gen_worker.client.errors import ClientError, RunError, UnreachableError
-from gen_worker.client.flows import WAIT_S, Begun, Flows
+from gen_worker.client.flows import Begun, Flows
 from gen_worker.client.settings import CONNECT_TIMEOUT_S, CONNECTIONS, find_server
 from gen_worker.client.tries import Patience
 from gen_worker.client.values import Run, RunEvent
 
+OnEvent = Callable[[RunEvent], object]
 T = TypeVar("T")
 
 
@@ -46,14 +47,20 @@ class AsyncClient:
         self.files = AsyncFiles(self)
 
     @overload
-    async def run(self, ref: str, payload: Any = None, *, output: type[T], **options: Unpack[CallOptions]) -> T: ...
+    async def run(
+        self, ref: str, payload: Any = None, *, output: type[T], on_event: OnEvent | None = None, **options: Unpack[CallOptions]
+    ) -> T: ...
     @overload
-    async def run(self, ref: str, payload: Any = None, *, output: None = None, **options: Unpack[CallOptions]) -> Any: ...
-    async def run(self, ref: str, payload: Any = None, *, output: Any = None, **options: Unpack[CallOptions]) -> Any:
+    async def run(
+        self, ref: str, payload: Any = None, *, output: None = None, on_event: OnEvent | None = None, **options: Unpack[CallOptions]
+    ) -> Any: ...
+    async def run(
+        self, ref: str, payload: Any = None, *, output: Any = None, on_event: OnEvent | None = None, **options: Unpack[CallOptions]
+    ) -> Any:
         """Run a function and wait for its output, as `Client.run`. Cancelling the task cancels the run."""
         begun = Begun(call_of(ref, payload, options))
         try:
-            state = await self._perform(self._flows.create(begun, wait_s=WAIT_S))
+            state = await self._perform(following.made(self._flows, begun, on_event))
             return output_of(await self._perform(following.whole_result(self._flows, state)), output)
         except ClientError:
             raise

@@ -4,7 +4,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, Generic, Self, TypeVar, Unpack, overload
 
 import msgspec
@@ -16,13 +16,14 @@ from gen_worker.client.calls import CallOptions, call_of, item_of, output_of
 from gen_worker.client.effects import Answer, Close, Flow, Give, LostError, Open, Pause, Read, Request, Send
 from gen_worker.client.errors import ClientError, RunError, UnreachableError
 from gen_worker.client.files import Files
-from gen_worker.client.flows import WAIT_S, Begun, Flows
+from gen_worker.client.flows import Begun, Flows
 from gen_worker.client.releases import entries_of_release, entries_of_tag
 from gen_worker.client.settings import CONNECT_TIMEOUT_S, CONNECTIONS, find_server
 from gen_worker.client.tries import Patience
 from gen_worker.client.values import Run, RunEvent
 from gen_worker.contract.manifest import FunctionEntry
 
+OnEvent = Callable[[RunEvent], object]
 T = TypeVar("T")
 
 
@@ -51,18 +52,25 @@ class Client:
         self.files = Files(self)
 
     @overload
-    def run(self, ref: str, payload: Any = None, *, output: type[T], **options: Unpack[CallOptions]) -> T: ...
+    def run(
+        self, ref: str, payload: Any = None, *, output: type[T], on_event: OnEvent | None = None, **options: Unpack[CallOptions]
+    ) -> T: ...
     @overload
-    def run(self, ref: str, payload: Any = None, *, output: None = None, **options: Unpack[CallOptions]) -> Any: ...
-    def run(self, ref: str, payload: Any = None, *, output: Any = None, **options: Unpack[CallOptions]) -> Any:
+    def run(
+        self, ref: str, payload: Any = None, *, output: None = None, on_event: OnEvent | None = None, **options: Unpack[CallOptions]
+    ) -> Any: ...
+    def run(
+        self, ref: str, payload: Any = None, *, output: Any = None, on_event: OnEvent | None = None, **options: Unpack[CallOptions]
+    ) -> Any:
         """Run a function and wait for its output: JSON as Python has it, or an `output`.
 
         `ref`: `owner/endpoint/function[:tag]`. `payload`: a dict, Struct or dataclass. A function that streams gives the list of its items.
-        `RunError` where the run does not succeed. Ctrl-C while it waits cancels the run.
+        `on_event` is shown each event as it comes: status, progress, log, items. `RunError` where the run does not succeed. Ctrl-C while it
+        waits cancels the run, and so does an exception of `on_event`.
         """
         begun = Begun(call_of(ref, payload, options))
         try:
-            state = self._perform(self._flows.create(begun, wait_s=WAIT_S))
+            state = self._perform(following.made(self._flows, begun, on_event))
             return output_of(self._perform(following.whole_result(self._flows, state)), output)
         except ClientError:
             raise

@@ -77,6 +77,8 @@ class Body:
             while left and (piece := file.read(min(left, PIECE_BYTES))):
                 left -= len(piece)
                 yield piece
+        if left:
+            raise ValueError(f"{self._source.name!r} has become shorter while it was sent; send it again when nobody writes it")
 
 
 def owner(flows: Flows) -> Flow[str]:

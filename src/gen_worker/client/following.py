@@ -14,7 +14,7 @@ import msgspec
 from gen_worker.client.answers import State, refusal, result_of, state_of, unexpected
 from gen_worker.client.effects import Answer, Close, Effect, Flow, Give, LostError, read
 from gen_worker.client.errors import EventsLostError
-from gen_worker.client.flows import Begun, Flows, run_path
+from gen_worker.client.flows import WAIT_S, Begun, Flows, run_path
 from gen_worker.client.tries import open_stream, unreachable
 from gen_worker.client.values import RunEvent
 
@@ -43,6 +43,13 @@ def call_events(flows: Flows, begun: Begun) -> Flow[State]:
     return (yield from _follow(flows, answer, begun.run_id, ""))
 
 
+def made(flows: Flows, begun: Begun, on_event: Callable[[RunEvent], object] | None) -> Flow[State]:
+    """Make a run and wait for it: with somebody to show its events to, to its end; else as long as one request waits."""
+    if on_event is None:
+        return (yield from flows.create(begun, wait_s=WAIT_S))
+    return (yield from watched(call_events(flows, begun), on_event))
+
+
 def events(flows: Flows, run_id: str, after: str = "") -> Flow[State]:
     """Give what is told of a run after the event `after`; the run at its end."""
     answer = yield from _events_after(flows, run_id, after)
@@ -59,6 +66,16 @@ def items(told: Flow[State]) -> Flow[State]:
             yield Give(item)
 
     return (yield from _instead_of_gives(told, pick))
+
+
+def watched(told: Flow[State], on_event: Callable[[RunEvent], object]) -> Flow[State]:
+    """What is told goes to `on_event`; the run at its end."""
+
+    def show(value: Told) -> Iterator[Effect]:
+        on_event(value.decoded())
+        return iter(())
+
+    return (yield from _instead_of_gives(told, show))
 
 
 def whole_result(flows: Flows, state: State) -> Flow[State]:
