@@ -18,16 +18,16 @@ from pathlib import Path
 import msgspec
 
 from gen_orchestrator.fleet.base import OnExit, WorkerSpec
+from gen_orchestrator.fleet.children import Children
 from gen_orchestrator.fleet.container_commands import Commands, commands_of, container_environment
-from gen_orchestrator.fleet.log_files import MAX_BYTES, LogFiles, keep_bounded
+from gen_orchestrator.fleet.log_files import MAX_BYTES
 from gen_orchestrator.fleet.processes import is_outlived
-from gen_orchestrator.fleet.reaper import Reaper
 from gen_worker.images.engines import Engine, EngineError
 
 QUICK_S = 60.0
 
 
-class Containers:
+class Containers(Children):
     """A fleet of containers. `place` names this platform among others of the machine, `caches` is the folder for models."""
 
     def __init__(
@@ -39,31 +39,23 @@ class Containers:
         defaults: Mapping[str, str],
         max_log_bytes: int = MAX_BYTES,
     ) -> None:
-        self._logs = LogFiles(logs, max_log_bytes)
-        self._bounding: asyncio.Task[None] | None = None
+        super().__init__(logs, max_log_bytes)
         self._caches = caches
         self._prefix = f"gen-orchestrator-{hashlib.sha256(place.encode()).hexdigest()[:12]}-"
         self._find = find
         self._defaults = dict(defaults)
         self._commands: Commands | None = None
         self._finding = asyncio.Lock()
-        self._children: dict[str, asyncio.subprocess.Process] = {}
-        self._waiting: dict[str, asyncio.Task[None]] = {}
-        self._reaper = Reaper()
 
     async def start(self, spec: WorkerSpec, on_exit: OnExit) -> None:
         commands = await self._engine()
-        if self._bounding is None:
-            self._bounding = asyncio.create_task(keep_bounded(self._logs, self._children), name="container-logs")
         name = self._prefix + spec.worker_id
         try:
             child = await self._run(commands, name, spec)
         except BaseException:
             await _ask(commands.remove(name))
             raise
-        self._children[spec.worker_id] = child
-        await self._reaper.add(spec.worker_id, child.pid, stays=is_outlived(spec))
-        self._waiting[spec.worker_id] = asyncio.create_task(self._wait(spec.worker_id, child, on_exit), name=f"container-{spec.worker_id}")
+        await self._keep(spec.worker_id, child, on_exit, stays=is_outlived(spec))
 
     async def _run(self, commands: Commands, name: str, spec: WorkerSpec) -> asyncio.subprocess.Process:
         # Images of one endpoint have one user, as a rule, and what root has cached nobody else can write to.
@@ -74,8 +66,7 @@ class Containers:
             status, said = await _ask(made)
             if status:
                 raise OSError(f"{spec.image}: {said}")
-        self._logs.path(spec.worker_id).parent.mkdir(parents=True, exist_ok=True)
-        with self._logs.path(spec.worker_id).open("ab") as log:
+        with self._log_file(spec.worker_id).open("ab") as log:
             child = await asyncio.create_subprocess_exec(
                 *commands.run(name, spec, tuple(env), cache),
                 env={**os.environ, **env},
@@ -104,32 +95,9 @@ class Containers:
                 os.killpg(child.pid, signal.SIGKILL)
             await asyncio.wait([waiting])
 
-    def log_of(self, worker_id: str) -> bytes:
-        return self._logs.tail(worker_id)
-
-    def log_from(self, worker_id: str, offset: int, most: int) -> bytes | None:
-        return self._logs.read(worker_id, offset, most)
-
-    def log_begin(self, worker_id: str) -> int:
-        return self._logs.begin(worker_id)
-
-    def log_end(self, worker_id: str) -> int:
-        return self._logs.end(worker_id)
-
-    async def close(self, grace_s: float) -> None:
-        await asyncio.gather(*(self.stop(worker_id, grace_s) for worker_id in list(self._children)))
-        await self._reaper.close()
-        if self._bounding is not None:
-            self._bounding.cancel()
-
-    async def _wait(self, worker_id: str, child: asyncio.subprocess.Process, on_exit: OnExit) -> None:
-        status = await child.wait()
-        await self._reaper.ended(worker_id, child.pid)
+    async def _clear_up(self, worker_id: str) -> None:
         if self._commands is not None:
             await _ask(self._commands.remove(self._prefix + worker_id))  # most are gone already
-        self._children.pop(worker_id, None)
-        self._waiting.pop(worker_id, None)
-        on_exit(worker_id, status)
 
     async def _engine(self) -> Commands:
         """The engine; found with the first container, and rid of what an earlier process of this platform left. `OSError` without one."""

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gen_orchestrator.fleet.base import OnExit, WorkerSpec
+from gen_orchestrator.fleet.children import Children
 from gen_orchestrator.fleet.leftovers import MARK_NAME
-from gen_orchestrator.fleet.log_files import MAX_BYTES, LogFiles, keep_bounded
-from gen_orchestrator.fleet.reaper import Reaper
+from gen_orchestrator.fleet.log_files import MAX_BYTES
 
 # Before the worker begins. The end of its stdin is the end of its parent. (The kernel's signal for that comes once for each thread of a
 # parent that is killed, and a second SIGTERM means: now.) A parent that died before the kernel was asked is seen by its id.
@@ -40,23 +40,15 @@ _PREFIXES = (
 )
 
 
-class Processes:
-    """A fleet on this machine. Each worker's output goes to a file in `logs`, of which so many bytes are kept.
-    `defaults`: variables for workers, unless ours have them."""
+class Processes(Children):
+    """A fleet on this machine. `defaults`: variables for workers, unless ours have them."""
 
     def __init__(self, logs: Path, defaults: Mapping[str, str] | None = None, max_log_bytes: int = MAX_BYTES) -> None:
+        super().__init__(logs, max_log_bytes)
         self._defaults = dict(defaults or {})
-        self._logs = LogFiles(logs, max_log_bytes)
-        self._bounding: asyncio.Task[None] | None = None
-        self._children: dict[str, asyncio.subprocess.Process] = {}
-        self._waiting: dict[str, asyncio.Task[None]] = {}
-        self._reaper = Reaper()
 
     async def start(self, spec: WorkerSpec, on_exit: OnExit) -> None:
-        self._logs.path(spec.worker_id).parent.mkdir(parents=True, exist_ok=True)
-        if self._bounding is None:
-            self._bounding = asyncio.create_task(keep_bounded(self._logs, self._children), name="worker-logs")
-        with self._logs.path(spec.worker_id).open("ab") as log:
+        with self._log_file(spec.worker_id).open("ab") as log:
             child = await asyncio.create_subprocess_exec(
                 spec.python,
                 "-c",
@@ -68,9 +60,7 @@ class Processes:
                 stderr=log,
                 start_new_session=True,  # Ctrl-C on the terminal is for us: we drain them
             )
-        self._children[spec.worker_id] = child
-        await self._reaper.add(spec.worker_id, child.pid, stays=is_outlived(spec))
-        self._waiting[spec.worker_id] = asyncio.create_task(self._wait(spec.worker_id, child, on_exit), name=f"child-{spec.worker_id}")
+        await self._keep(spec.worker_id, child, on_exit, stays=is_outlived(spec))
 
     async def stop(self, worker_id: str, grace_s: float) -> None:
         child, waiting = self._children.get(worker_id), self._waiting.get(worker_id)
@@ -83,35 +73,10 @@ class Processes:
             self._signal(child, signal.SIGKILL)
             await asyncio.wait([waiting])
 
-    def log_of(self, worker_id: str) -> bytes:
-        return self._logs.tail(worker_id)
-
-    def log_from(self, worker_id: str, offset: int, most: int) -> bytes | None:
-        return self._logs.read(worker_id, offset, most)
-
-    def log_begin(self, worker_id: str) -> int:
-        return self._logs.begin(worker_id)
-
-    def log_end(self, worker_id: str) -> int:
-        return self._logs.end(worker_id)
-
-    async def close(self, grace_s: float) -> None:
-        await asyncio.gather(*(self.stop(worker_id, grace_s) for worker_id in list(self._children)))
-        await self._reaper.close()
-        if self._bounding is not None:
-            self._bounding.cancel()
-
     def pid_of(self, worker_id: str) -> int | None:
         """The process id of a worker that runs."""
         child = self._children.get(worker_id)
         return child.pid if child is not None else None
-
-    async def _wait(self, worker_id: str, child: asyncio.subprocess.Process, on_exit: OnExit) -> None:
-        status = await child.wait()
-        await self._reaper.ended(worker_id, child.pid)
-        self._children.pop(worker_id, None)
-        self._waiting.pop(worker_id, None)
-        on_exit(worker_id, status)
 
     @staticmethod
     def _signal(child: asyncio.subprocess.Process, number: signal.Signals) -> None:
