@@ -22,6 +22,7 @@ from gen_orchestrator.api.app import Rooms, build_app
 from gen_orchestrator.api.builds import BuildRoutes
 from gen_orchestrator.api.caller_files import CallerFileRoutes
 from gen_orchestrator.api.catalog import PlatformCatalog
+from gen_orchestrator.api.children import ChildRoutes
 from gen_orchestrator.api.deploys import DeployRoutes
 from gen_orchestrator.api.exports import ExportRoutes
 from gen_orchestrator.api.files import FileRoutes, worker_of
@@ -67,6 +68,7 @@ from gen_orchestrator.hub.retention import Retention, RetentionSettings, upload_
 from gen_orchestrator.hub.signed_urls import SignedUrls
 from gen_orchestrator.hub.uploads import Uploads
 from gen_orchestrator.scheduling import leader as leadership
+from gen_orchestrator.scheduling.children import ChildRuns
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
 from gen_orchestrator.scheduling.fitness import Fitness
 from gen_orchestrator.scheduling.gateway import Gateway
@@ -218,13 +220,13 @@ class Term:
         uploads = Uploads(settings.data / "uploads", blobs, upload_limits(kept), clock.unix_s)
         waits = Waits(self.pool, clock, lambda release_id: self.keeper.failures.get(release_id, ""))
         spending = self._spending = Spending(keys.budgets_of, store, self.dispatcher, clock)
-        runs = RunRoutes(
-            self.registry, self.dispatcher, store, RunStreams(store, files, objects), receivers, waits, files, objects, spending
-        )
+        streams = RunStreams(store, files, objects)
+        runs = RunRoutes(self.registry, self.dispatcher, store, streams, receivers, waits, files, objects, spending)
         self._canaries = Canaries(self.registry, store, keys, fitness.paused, clock.unix_s, log, self._on_tag_moved)
         admin = AdminRoutes(self.registry, self.dispatcher, self.pool, metrics, fitness, self.keeper.failures, self._canaries.dropped)
         goldens = Goldens(self.registry, self.dispatcher, store, files, fitness.paused, clock.unix_s)
         wake = self.keeper.wake
+        self._children = ChildRuns(self.dispatcher, log)
         self._shadows = Shadows(self.registry, self.dispatcher, store, files, keys, fitness.paused, wake, clock.unix_s, log, on_tag_moved)
         releases = ReleaseRoutes(self.registry, keys, goldens, self._prepare, self._tag_moved)
         rooms = Rooms(
@@ -244,6 +246,7 @@ class Term:
             SecretRoutes(vault, hidden, self.registry, self.keeper.renew),
             RedeliveryRoutes(runs, self._webhooks.redeliver),
             ShadowRoutes(self._shadows, self.registry, self._prepare, self._resume, clock.unix_s),
+            ChildRoutes(self._children, file_tokens, self.registry, self.dispatcher, runs, streams, self._shadows.unfit.add),
             PlatformCatalog(self.registry, runs),
             UsageRoutes(store, keys, settings.prices.currency if settings.prices is not None else "", clock.unix_s),
             SigningKeyRoutes(tokens, keys),
@@ -263,6 +266,7 @@ class Term:
         if self._settings.asks_for_keys:
             await asyncio.to_thread(self._have_an_operator)
         self._take_up(*await asyncio.to_thread(self._open_runs))
+        self._children.take_up(self.dispatcher.open.values())
         await self._shadows.clean()
         self.gateway.start()
         self.keeper.start()
@@ -373,6 +377,7 @@ class Term:
         if open_run.is_shadow:
             return
         run = open_run.run
+        self._children.ended(run)
         self._shadows.ended(open_run)
         self._metrics.ended(run, open_run.first_output_at)
         self._canaries.ended(run)

@@ -33,7 +33,6 @@ from gen_worker.outcome import Outcome
 if TYPE_CHECKING:
     import asyncio
 
-MAX_DEPTH = 8  # runs that call one another, the first one included
 MAX_WAITING = 64  # items of a stream that nobody has taken yet
 _encode = msgspec.json.Encoder().encode
 

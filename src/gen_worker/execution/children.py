@@ -12,8 +12,9 @@ from functools import partial
 import msgspec
 
 from gen_worker.authoring.context import OutputStore
-from gen_worker.authoring.invoking import MAX_DEPTH, ChildCall, ChildEnd, Children, Inbox
+from gen_worker.authoring.invoking import ChildCall, ChildEnd, Children, Inbox
 from gen_worker.authoring.signature import FunctionSpec
+from gen_worker.contract.children import MAX_DEPTH
 from gen_worker.errors import CanceledError, FatalError, ValidationError
 from gen_worker.events import OUTPUT_DELTA, RunEvent
 from gen_worker.execution.admission import Admission

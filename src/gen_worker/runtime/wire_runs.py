@@ -8,6 +8,7 @@ import msgspec
 
 from gen_worker import events
 from gen_worker.authoring.context import OutputStore
+from gen_worker.authoring.invoking import Children
 from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.content.listing import Listing
 from gen_worker.errors import WorkerError
@@ -22,6 +23,7 @@ from gen_worker.log import Log
 from gen_worker.names import RUN_ID_RULE, did_you_mean, is_run_id
 from gen_worker.outcome import Outcome, outcome_of
 from gen_worker.runtime.left_runs import LeftRuns
+from gen_worker.runtime.scheduler_children import Askable, SchedulerChildren
 from gen_worker.runtime.voice import Voice
 from gen_worker.sources.listings import listings_of
 from gen_worker.texts import repr_of
@@ -105,6 +107,7 @@ class WireRuns:
         self._voice = voice
         self._files_of = files_of
         self._log = log
+        self._askable = Askable()
         self._calls = LocalCalls(lambda: functions, executor, admission, endpoint)
         self._max_message_bytes = max_message_bytes
         self._baseline = baseline
@@ -216,7 +219,10 @@ class WireRuns:
             traceparent=command.traceparent or None,
             max_output_bytes=self._voice.outbox.largest_bytes,
         )
-        request = msgspec.structs.replace(request, children=self._calls.of_run(request, spec.name, outputs))
+        children: Children = self._calls.of_run(request, spec.name, outputs)
+        if command.file_base_url and command.file_token:
+            children = SchedulerChildren(command.file_base_url, command.file_token, command.run_id, children, self._askable)
+        request = msgspec.structs.replace(request, children=children)
         hooks = _WireRun(sink, lambda outcome: self._ended(command, outcome), lambda: self._admission.give(spec.name))
         self._executor.start(spec, request, hooks, token, outputs)
 

@@ -12,6 +12,7 @@ from gen_orchestrator.api.budget_error import BudgetError
 from gen_orchestrator.api.builds import BuildRoutes
 from gen_orchestrator.api.caller_files import CallerFileRoutes
 from gen_orchestrator.api.catalog import PlatformCatalog
+from gen_orchestrator.api.children import ChildRoutes
 from gen_orchestrator.api.deploys import DeployRoutes
 from gen_orchestrator.api.exports import ExportRoutes
 from gen_orchestrator.api.files import FileRoutes
@@ -30,6 +31,7 @@ from gen_orchestrator.api.usage import UsageRoutes
 from gen_orchestrator.api.workers import WorkerRoutes
 from gen_orchestrator.domain.access import Caller, Scope
 from gen_orchestrator.store.base import DamagedRowError, StoreError, StoreFullError
+from gen_worker.contract.children import CANCEL_ROUTE, CHILDREN_ROUTE
 from gen_worker.contract.problem import Problem
 from gen_worker.front_doors.cog.routes import CogDoor, cog_routes
 from gen_worker.front_doors.errors import error_answer
@@ -90,6 +92,7 @@ class Rooms(msgspec.Struct, frozen=True):
     secrets: SecretRoutes
     redeliveries: RedeliveryRoutes
     shadows: ShadowRoutes
+    children: ChildRoutes
     catalog: PlatformCatalog
     usage: UsageRoutes
     signing_keys: SigningKeyRoutes
@@ -217,6 +220,8 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         ("GET", "/api/v1/file/{ref:path}", files.read),
         ("PUT", "/api/v1/file/{ref:path}", files.put),
         ("POST", "/api/v1/file/{ref:path}", files.post),
+        ("POST", CHILDREN_ROUTE, rooms.children.create),
+        ("POST", CANCEL_ROUTE, rooms.children.cancel),
         ("GET", "/livez", admin.livez),
         ("GET", "/.well-known/jwks.json", workers.jwks),
         ("GET", "/readyz", admin.readyz),

@@ -73,6 +73,7 @@ class Shadows:
         self._unsaved: set[Place] = set()
         self._saving = asyncio.Lock()
         self._is_stopped = False
+        self.unfit: set[str] = set()  # copies that called other functions, which a copy cannot
 
     async def clean(self) -> None:
         """Remove what copies of an earlier process have saved. Before the first one begins."""
@@ -233,6 +234,10 @@ class Shadows:
 
     async def _judge(self, shadow: Shadow, first: Run, expected: list[msgspec.Raw] | None, copy: OpenRun) -> None:
         run, apart, error, by_digest = copy.run, list[Difference](), "", 0
+        if copy.id in self.unfit:
+            self.unfit.discard(copy.id)
+            self._soon(self.end(shadow.place, "the function calls other functions (ctx.invoke), which a copy cannot"))
+            return
         if run.state is not RunState.SUCCEEDED:
             error = f"{run.error.message} ({run.error.code})" if run.error is not None else f"the run is {run.state}"
         else:
