@@ -91,4 +91,4 @@ def test_without_the_package_it_says_what_to_install(start_runner: Callable[...,
     runner = start_runner(write_project(tmp_path / "project", CODE), env={"PYTHONPATH": str(tmp_path / "absent")})
     answer = runner.http.post("/mcp", json={"jsonrpc": "2.0", "id": 1, "method": "tools/list"})
     assert answer.status_code == 404
-    assert "pip install 'gen-worker[mcp]'" in answer.json()["hint"]
+    assert "pip install 'mcp>=2.3'" in answer.json()["hint"]

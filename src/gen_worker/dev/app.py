@@ -164,7 +164,7 @@ class DevApp:
             *openai_routes(self._catalog, Runs(inside), Files(inside)),
             *cog_routes(cog),
             ("GET", "/health-check", cog.health),
-            ("POST", "/mcp", McpDoor(self._catalog, Runs(inside), "gen-worker").post),
+            ("POST", "/mcp", McpDoor(self._catalog, Runs(inside)).post),
             ("GET", "/v1/models/{model:path}", models.get),
             ("GET", "/livez", self._livez),
             ("GET", "/readyz", self._readyz),

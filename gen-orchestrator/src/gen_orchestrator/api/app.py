@@ -200,7 +200,7 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         ("admin", "GET", "/metrics", admin.metrics),
         (None, "GET", "/openapi.json", admin.openapi),
         *_of_public_cozyctl(rooms.deploys),
-        ("invoke", "POST", "/mcp", McpDoor(rooms.catalog, Runs(inside), "gen-orchestrator").post),
+        ("invoke", "POST", "/mcp", McpDoor(rooms.catalog, Runs(inside)).post),
         *(("invoke", *route) for route in openai_routes(rooms.catalog, Runs(inside), Files(inside))),
     ]
     of_workers: Sequence[tuple[str, str, Handler]] = [

@@ -14,12 +14,11 @@ PATH = "/mcp"
 
 
 class McpDoor:
-    """Handler of `/mcp`. `package`: what to install for it."""
+    """Handler of `/mcp`."""
 
-    def __init__(self, catalog: Catalog, runs: Runs, package: str) -> None:
+    def __init__(self, catalog: Catalog, runs: Runs) -> None:
         self._catalog = catalog
         self._runs = runs
-        self._package = package
 
     async def post(self, request: Request) -> None:
         """`POST /mcp`: one message of a client. Nothing is kept between messages."""
@@ -35,5 +34,5 @@ class McpDoor:
         except ImportError as exc:
             if (exc.name or "").partition(".")[0] not in ("mcp", "mcp_types"):
                 raise
-            hint = f"pip install '{self._package}[mcp]', and start this server again"
+            hint = "install it with: pip install 'mcp>=2.3'; then start this server again"
             raise RequestError(404, "not_found", "this server has no MCP: the package 'mcp' is not installed", hint=hint) from None
