@@ -72,6 +72,18 @@ def test_a_damaged_run_is_named_and_left_out(damaged: Damaged, change: str) -> N
         damaged.store.get("run-1")
 
 
+@pytest.mark.parametrize("change", ["created_at = x'00'", "gpu_ms = 'much'", "owner = x'ff'", "cost_nanos = 'free'"])
+def test_a_damaged_run_is_forgotten_without_what_it_used(damaged: Damaged, change: str) -> None:
+    damaged.edit("update runs set state = 'succeeded', finished_at = 5.0, gpu_ms = 7")
+    damaged.edit(f"update runs set {change} where id = 'run-1'")
+    assert sum(row.gpu_ms for row in damaged.store.usage(0, 10)) in (14, 21)
+    assert damaged.store.gpu_ms_since("", 0.0, 1.0)[0] == 0
+    damaged.told.clear()
+    assert damaged.store.forget(["run-0", "run-1", "run-2"]) == 3
+    assert [(row.runs, row.gpu_ms) for row in damaged.store.usage(0, 10)] == [(2, 14)]
+    assert "run 'run-1' cannot be read" in damaged.told[0]
+
+
 @pytest.mark.parametrize("budgets", ['{"rate":"60"}', '{"concurrency":-1}', '{"gpu_seconds":"all/d"}', '{"rate":5}', "{", "7"])
 def test_a_key_with_damaged_budgets_is_left_out(damaged: Damaged, budgets: str) -> None:
     """It is not let in without a bound."""

@@ -32,8 +32,10 @@ class OpenRuns(dict[str, OpenRun]):
     def forget(self, open_run: OpenRun) -> None:
         """It is over, or was never ours. Another one that has taken its id or key since stays."""
         run = open_run.run
-        if self.get(run.id) is open_run:
+        there = self.get(run.id)
+        if there is open_run:
             del self[run.id]
+        if there is None or there is open_run or there.run.invoker_id != run.invoker_id:
             self.ended(run)
         if run.idempotency_key and self._by_key.get((run.owner, run.idempotency_key)) is open_run:
             del self._by_key[run.owner, run.idempotency_key]

@@ -98,11 +98,8 @@ class SqlStore(ABC):
         return [OldRun(*row) for row in self._read(sql.OLD_RUNS, (finished_before, finished_before, limit))]
 
     def forget(self, run_ids: Sequence[str]) -> int:
-        used = {}  # a run that is over changes no more
-        for run_id in run_ids:
-            run = next(iter(self._all(sql.run_of, sql.GET, (run_id,))), None)
-            if run is not None and run.is_final:
-                used[run_id] = sql_usage.row_of(run)
+        # A run that is over changes no more.
+        used = {run_id: row for run_id in run_ids for row in self._all(sql_usage.run_row, sql_usage.OF_RUN, (run_id,))}
 
         def work(change: Change) -> int:
             gone = 0
@@ -119,19 +116,20 @@ class SqlStore(ABC):
 
     def usage(self, begin_day: int, end_day: int, owner: str = "") -> list[UsageRow]:
         first_s = self._read(sql_usage.FIRST_END)[0][0]
-        first_day = end_day if first_s is None else int(first_s // sql_usage.DAY_S)
+        first_day = int(first_s // sql_usage.DAY_S) if isinstance(first_s, (int, float)) else end_day
         found = [
-            sql_usage.day_row(day, row)
+            row
             for day, begin_s, end_s in sql_usage.days(max(begin_day, first_day), end_day)
-            for row in self._read(sql_usage.OF_DAY, (begin_s, end_s, owner, owner))
+            for row in self._all(sql_usage.day_row, sql_usage.OF_DAY, (day, begin_s, end_s, owner, owner))
         ]
         # After the runs: one that is forgotten meanwhile counts twice for a moment, rather than not at all.
-        found += [sql_usage.forgotten_row(row) for row in self._read(sql_usage.FORGOTTEN, (begin_day, end_day, owner, owner))]
+        found += self._all(sql_usage.day_row, sql_usage.FORGOTTEN, (begin_day, end_day, owner, owner))
         return summed(found)
 
     def gpu_ms_since(self, invoker_id: str, begin_s: float, cut_s: float) -> tuple[int, dict[str, int]]:
         kept = self._read(sql_usage.GPU_MS, (begin_s, cut_s, invoker_id))[0][0]
-        each = dict(self._read(sql_usage.GPU_MS_OF_EACH, (max(begin_s, cut_s), FAR_S, invoker_id)))
+        rows = self._read(sql_usage.GPU_MS_OF_EACH, (max(begin_s, cut_s), FAR_S, invoker_id))
+        each = {run_id: gpu_ms for run_id, gpu_ms in rows if isinstance(gpu_ms, int)}  # one that is damaged counts for nothing
         forgotten = self._read(sql_usage.GPU_MS_FORGOTTEN, (int(begin_s // sql_usage.DAY_S), invoker_id))[0][0]
         return round(kept) + round(forgotten), each
 

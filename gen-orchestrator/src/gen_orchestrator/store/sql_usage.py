@@ -8,6 +8,7 @@ import msgspec
 
 from gen_orchestrator.domain.receipts import SUMMED, UsageRow
 from gen_orchestrator.domain.runs import Run, RunState
+from gen_orchestrator.store.rows import checked, readable
 
 DAY_S: Final = 86400
 USAGE_COLUMNS = UsageRow.__struct_fields__
@@ -21,9 +22,11 @@ _OF_RUNS = (
 )
 _MINE = "(? = '' or owner = ?)"
 
+# Without its payload and output, which may be large.
+OF_RUN = f"select id, {_GROUP}, state, created_at, finished_at, {', '.join(_ADDED)}, cost_nanos from runs where id = ? and finished_at > 0"
 FIRST_END = "select min(finished_at) from runs where finished_at > 0"
 OF_DAY = (
-    f"select {_GROUP}, {_OF_RUNS} from runs where finished_at > 0 and finished_at >= ? and finished_at < ? and {_MINE} group by {_GROUP}"
+    f"select ?, {_GROUP}, {_OF_RUNS} from runs where finished_at > 0 and finished_at >= ? and finished_at < ? and {_MINE} group by {_GROUP}"
 )
 FORGOTTEN = f"select {', '.join(USAGE_COLUMNS)} from usage_days where day >= ? and day < ? and {_MINE}"
 ADD = (
@@ -37,32 +40,31 @@ GPU_MS_OF_EACH = f"select id, gpu_ms {_OF_KEY}"
 GPU_MS_FORGOTTEN = "select coalesce(sum(gpu_ms), 0.0) from usage_days where day >= ? and invoker_id = ?"
 
 
-def day_row(day: int, row: Sequence[Any]) -> UsageRow:
-    """From a row of `OF_DAY`."""
-    return UsageRow(**dict(zip(USAGE_COLUMNS, (day, *row[:4], *map(round, row[4:])), strict=True)))
-
-
-def forgotten_row(row: Sequence[Any]) -> UsageRow:
-    """From a row of `FORGOTTEN`."""
-    return UsageRow(**dict(zip(USAGE_COLUMNS, (int(row[0]), *row[1:5], *map(round, row[5:])), strict=True)))
+def day_row(row: Sequence[Any]) -> UsageRow:
+    """From a row of `OF_DAY` or `FORGOTTEN`."""
+    with readable("usage", row[:5]):
+        return checked(dict(zip(USAGE_COLUMNS, (int(row[0]), *row[1:5], *map(round, row[5:])), strict=True)), UsageRow)
 
 
 def row_of(run: Run) -> UsageRow:
     """What a run that is over adds to its day."""
-    used = msgspec.structs.asdict(run.used)
-    is_unpriced = used["cost_nanos"] < 0
-    return UsageRow(
-        day=int(run.finished_at // DAY_S),
-        owner=run.owner,
-        invoker_id=run.invoker_id,
-        endpoint=run.endpoint,
-        function=run.function,
-        runs=1,
-        failed=int(run.state in (RunState.FAILED, RunState.EXPIRED)),
-        unpriced=int(is_unpriced),
-        total_ms=round(max(0.0, run.finished_at - run.created_at) * 1000),
-        **{**used, "cost_nanos": 0 if is_unpriced else used["cost_nanos"]},
-    )
+    whose = (run.owner, run.invoker_id, run.endpoint, run.function)
+    return run_row((run.id, *whose, str(run.state), run.created_at, run.finished_at, *msgspec.structs.astuple(run.used)))
+
+
+def run_row(row: Sequence[Any]) -> UsageRow:
+    """The same from a row of `OF_RUN`."""
+    run_id, whose, (state, created_at, finished_at), added, cost_nanos = row[0], row[1:5], row[5:8], row[8:13], row[13]
+    with readable("run", run_id):
+        numbers = (
+            1,
+            int(state in (RunState.FAILED, RunState.EXPIRED)),
+            int(cost_nanos < 0),
+            round(max(0.0, finished_at - created_at) * 1000),
+            *added,
+            max(0, cost_nanos),
+        )
+        return checked(dict(zip(USAGE_COLUMNS, (int(finished_at // DAY_S), *whose, *numbers), strict=True)), UsageRow)
 
 
 def days(begin_day: int, end_day: int) -> Iterator[tuple[int, float, float]]:
