@@ -36,6 +36,23 @@ def test_a_draining_worker_takes_nothing_and_gives_back() -> None:
     assert admission.take("a", None) == "worker_draining"
 
 
+def test_what_a_run_calls_counts_for_its_function_alone() -> None:
+    admission = Admission(1)
+    told: list[str] = []
+    admission.when_freed(lambda: told.append("freed"))
+    assert admission.take("a", 1) is None
+    assert [admission.take_called("b", 2) for _ in range(3)] == [True, True, False]
+    assert admission.take_called("a", 1) is False, "its one slot is taken by a run"
+    assert admission.active == 1
+    admission.give("a")
+    assert admission.take("b", 2) == "function_concurrency_reached"
+    admission.give_called("b")
+    assert admission.take("b", 2) is None
+    assert told == ["freed", "freed"]
+    admission.drain()
+    assert admission.take_called("a", 1), "a run of a draining worker may finish its work"
+
+
 def test_of_several_refusals_the_widest_is_said() -> None:
     admission = Admission(1)
     admission.take("a", 1)

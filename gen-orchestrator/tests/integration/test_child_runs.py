@@ -130,6 +130,19 @@ def test_functions_call_one_another_eight_deep_at_most(platform: PlatformProcess
     assert (answer.status_code, answer.json()["error"]["code"], "8 deep" in answer.text) == (500, "fatal", True), answer.text
 
 
+def test_a_run_that_waits_is_in_nobodys_way(tmp_path: Path) -> None:
+    project = write_project(tmp_path / "probe")
+    main = project / "src" / "probe" / "main.py"
+    main.write_text(main.read_text() + MORE)
+    started = PlatformProcess(project, tmp_path / "data", env={"WORKER_MAX_CONCURRENCY": "1"})
+    try:
+        run = started.invoke("ask-many", {"times": 3}).json()
+        assert run["output"]["text"] == "0 1 2", "in the one place that the worker has"
+        assert children_of(started, run["id"]) == []
+    finally:
+        started.close()
+
+
 def test_a_copy_calls_nothing(platform: PlatformProcess) -> None:
     old = platform.http.get("/v1/endpoints/local/probe/functions/ask/tags/dev").json()["release_id"]
     main = platform.project / "src" / "probe" / "main.py"

@@ -83,20 +83,24 @@ class Askable:
 
 
 class SchedulerChildren(Children):
-    """Of one run. `here` runs functions in this process, for a server that runs no children."""
+    """Of one run. `here` runs functions in this process, for a server that runs no children; `stays` says which calls are made here at
+    all events."""
 
-    def __init__(self, base_url: str, token: str, run_id: str, here: Children, askable: Askable) -> None:
+    def __init__(
+        self, base_url: str, token: str, run_id: str, here: Children, askable: Askable, stays: Callable[[str], bool] = lambda ref: False
+    ) -> None:
         self._base = base_url.rstrip("/")
         self._token = token
         self._run_id = run_id
         self._here = here
         self._askable = askable
+        self._stays = stays
         self._turn = threading.Semaphore(AT_ONCE)
         self._open: dict[int, _Call] = {}
         self._is_closed = False
 
     def start(self, call: ChildCall, inbox: Inbox) -> Callable[[], None]:
-        if self._base not in self._askable:
+        if self._base not in self._askable or self._stays(call.ref):
             return self._here.start(call, inbox)
         asked = self._open[call.number] = _Call(call, inbox)
         if self._is_closed:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -97,6 +98,7 @@ class WireRuns:
         log: Log,
         *,
         endpoint: str = "",
+        are_runs_limited: bool = False,
         max_message_bytes: int,
         baseline: Callable[[], Mapping[str, Any]] = dict,
         listings: Callable[[], Mapping[str, Listing]],
@@ -108,6 +110,7 @@ class WireRuns:
         self._files_of = files_of
         self._log = log
         self._askable = Askable()
+        self._are_runs_limited = are_runs_limited
         self._calls = LocalCalls(lambda: functions, executor, admission, endpoint)
         self._max_message_bytes = max_message_bytes
         self._baseline = baseline
@@ -221,10 +224,16 @@ class WireRuns:
         )
         children: Children = self._calls.of_run(request, spec.name, outputs)
         if command.file_base_url and command.file_token:
-            children = SchedulerChildren(command.file_base_url, command.file_token, command.run_id, children, self._askable)
+            url, token_ = command.file_base_url, command.file_token
+            children = SchedulerChildren(url, token_, command.run_id, children, self._askable, partial(self._stays, spec))
         request = msgspec.structs.replace(request, children=children)
         hooks = _WireRun(sink, lambda outcome: self._ended(command, outcome), lambda: self._admission.give(spec.name))
         self._executor.start(spec, request, hooks, token, outputs)
+
+    def _stays(self, spec: FunctionSpec, ref: str) -> bool:
+        """Whether a call is made in this worker: where the run that waits might hold the only place that the called one could have."""
+        is_bound = self._are_runs_limited or (ref == spec.name and bool(spec.resources.max_concurrency))
+        return is_bound and ref in self._functions
 
     def _ended(self, command: RunCommand, outcome: Outcome) -> None:
         try:

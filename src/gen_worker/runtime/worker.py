@@ -140,6 +140,7 @@ class WireWorker:
             self._files_of,
             log,
             endpoint=config.endpoint_name,
+            are_runs_limited=limits.worker_max_concurrency > 0,
             max_message_bytes=settings.worker_max_message_bytes,
             baseline=lambda: releases.resolved,
             listings=lambda: releases.listings,
