@@ -226,3 +226,10 @@ def test_what_is_none_says_what_was_looked_for(library: str, files: dict[str, st
         (tmp_path / name).write_text(text)
     with pytest.raises(TakeOverError, match=re.escape(expected)):
         importlib.import_module(f"gen_worker.project.taking_over.{library}").read(tmp_path)
+
+
+def test_a_mistyped_library_is_named(tmp_path: Path) -> None:
+    status, said, err = cozyctl("import", "litserv", ".", cwd=tmp_path)
+    assert status == 2
+    assert "Did you mean 'litserve'?" in said["error"]
+    assert "Did you mean 'litserve'?" in err

@@ -1,6 +1,7 @@
 """The command and its verbs; a verb's module is imported when the verb is used."""
 
 import importlib
+import re
 import sys
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -106,6 +107,11 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _show_usage_error(exc: click.ClickException, stdout: Stdout, *, as_json: bool) -> None:
+    if isinstance(exc, click.BadParameter) and exc.param is not None and isinstance(exc.param.type, click.Choice):
+        given = re.match(r"'(.+?)' is not one of", exc.message)
+        if given:
+            near = did_you_mean(given[1], map(str, exc.param.type.choices))
+            exc = click.BadParameter(exc.message + near, ctx=exc.ctx, param=exc.param, param_hint=exc.param_hint)
     exc.show()
     if as_json:
         body = {"ok": False, "code": "usage", "error": exc.format_message()}

@@ -138,9 +138,7 @@ def rollback(endpoint: str, now: bool, wanted: str | None, tag: str, url: str, a
     found = api.get("/v1/tags", owner=owner, endpoint=name, function=rest[0] if rest else "")["data"]
     mine = [each for each in found if each["tag"] == tag]
     if not mine:
-        known = sorted({f"{each['owner']}/{each['endpoint']}" for each in api.get("/v1/tags")["data"]})
-        near = did_you_mean(f"{owner}/{name}", known)
-        return fail(f"{endpoint} has no tag {tag!r}.{near} See: cozyctl tags", EXIT_NOT_FOUND, as_json=as_json, code="not_found")
+        raise _no_tag(api, owner, name, tag, found)
     for each in mine:
         history = api.get(_tag_path(each))["history"]
         before = wanted or next((old["release_id"] for old in history if old["release_id"] != each["release_id"]), None)
@@ -204,9 +202,10 @@ def _targets(api: Api, release: str, functions: tuple[str, ...]) -> list[dict[st
         path, _, tag = release.partition(":")
         owner, name = split_endpoint(path)
         wanted = tag or "dev"
-        found = [each for each in api.get("/v1/tags", owner=owner, endpoint=name)["data"] if each["tag"] == wanted]
+        there = api.get("/v1/tags", owner=owner, endpoint=name)["data"]
+        found = [each for each in there if each["tag"] == wanted]
         if not found:
-            raise ApiError(f"{owner}/{name} has no tag {wanted!r}; see: cozyctl tags", EXIT_NOT_FOUND, "not_found")
+            raise _no_tag(api, owner, name, wanted, there)
     else:
         shown = api.get(f"/v1/releases/{release}")
         found = [{**shown, "function": name} for name in shown["functions"]]
@@ -215,6 +214,17 @@ def _targets(api: Api, release: str, functions: tuple[str, ...]) -> list[dict[st
         if name not in known:
             raise ApiError(f"{release} has no function {name!r}.{did_you_mean(name, known)}", EXIT_NOT_FOUND, "not_found")
     return [each for each in found if not functions or each["function"] in functions]
+
+
+def _no_tag(api: Api, owner: str, name: str, tag: str, there: list[dict[str, Any]]) -> ApiError:
+    """The error for a tag that an endpoint does not have; `there` are those that it has, none where there is no such endpoint."""
+    if there:
+        tags = sorted({each["tag"] for each in there})
+        near = f"{did_you_mean(tag, tags)} Tags: {', '.join(tags)}"
+    else:
+        known = sorted({f"{each['owner']}/{each['endpoint']}" for each in api.get("/v1/tags")["data"]})
+        near = f"{did_you_mean(f'{owner}/{name}', known)} See: cozyctl tags"
+    return ApiError(f"{owner}/{name} has no tag {tag!r}.{near}", EXIT_NOT_FOUND, "not_found")
 
 
 def split_endpoint(text: str | None) -> tuple[str, str]:
