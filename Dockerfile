@@ -19,7 +19,8 @@ RUN id "$WORKER_USER" > /dev/null 2>&1 || useradd --create-home "$WORKER_USER"; 
 
 # Dependencies: this layer is built again only when one of these files changes.
 COPY pyproject.toml uv.lock* *.whl* /tmp/dependencies/
-# watchfiles serves `cozyctl dev` alone, which has nothing to watch in an image.
+# watchfiles serves `cozyctl dev` alone, which has nothing to watch in an image. Of Pygments, rich needs the lexer of Python and no other: the rest goes where
+# nobody else asks for it.
 RUN set -eu; cd /tmp/dependencies; echo "watchfiles; sys_platform == 'never'" > overrides.txt; \
     case "$GEN_WORKER_SPEC" in \
       "") ;; \
@@ -42,6 +43,9 @@ RUN set -eu; cd /tmp/dependencies; echo "watchfiles; sys_platform == 'never'" > 
     python -m compileall -q -j 0 --invalidation-mode unchecked-hash -x '/(pygments|rich|markdown_it|pip|grpc/(beta|framework)|gen_worker/(cli|images|testing))/' /opt/venv/lib > /dev/null || true; \
     find /opt/venv/lib \( -path '*/uvloop/*' -o -path '*/httptools/*' \) ! -name '*.py' ! -name '*.so' ! -name '*.pyi' -type f -delete; \
     find /opt/venv/lib/*/site-packages/grpc /opt/venv/lib/*/site-packages/gen_worker -name '*.py[ix]' -delete; \
+    if ! grep -qi pygments pyproject.toml && [ "$(cat /opt/venv/lib/*/site-packages/*.dist-info/METADATA | grep -ci '^requires-dist: *pygments')" = 1 ]; then \
+      find /opt/venv/lib/*/site-packages/pygments/lexers -name '[a-z]*.py' ! -name python.py ! -name special.py -delete; \
+    fi; \
     rm -rf /tmp/dependencies
 
 # The project: after a change of code only this layer differs.
