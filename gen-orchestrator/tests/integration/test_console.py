@@ -164,7 +164,9 @@ def test_workers_and_builds_and_keys(platform: PlatformProcess, tab: Tab, expect
     page.get_by_role("button", name="Make a key").click()
     expect(page.get_by_role("region", name="The new key")).to_contain_text("cz_")
     page.get_by_role("button", name="Done").click()
-    row = page.get_by_role("region", name="Keys", exact=True).get_by_role("row").filter(has_text="for a <b>test</b>")  # the audit names it, too
+    row = (
+        page.get_by_role("region", name="Keys", exact=True).get_by_role("row").filter(has_text="for a <b>test</b>")
+    )  # the audit names it, too
     row.get_by_role("button", name="Revoke").click()
     assert violations(page) == []
     page.get_by_role("dialog").get_by_role("button", name="Revoke").click()
