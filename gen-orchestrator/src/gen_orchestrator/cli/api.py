@@ -1,4 +1,4 @@
-"""The control plane's HTTP API as the verbs use it: JSON in and out, streams by lines, errors as exit statuses."""
+"""The control plane's HTTP API as the verbs use it: JSON in and out, errors as exit statuses."""
 
 import json
 import os
@@ -12,6 +12,7 @@ import urllib3
 from urllib3.exceptions import ConnectTimeoutError, HTTPError
 
 from gen_worker.cli.output import EXIT_AUTH, EXIT_FAILED, EXIT_NOT_FOUND, EXIT_TIMEOUT, EXIT_USAGE, Verb, fail
+from gen_worker.client import Client, GatewayError
 from gen_worker.client.profiles import Profile, ProfileError, Profiles
 
 DEFAULT_OWNER = "local"
@@ -65,6 +66,11 @@ class ApiVerb(Verb):
             return super().invoke(ctx)
         except ApiError as exc:
             return exc.report(as_json=ctx.params.get("as_json", False))
+        except GatewayError as exc:
+            text = f"{exc.detail}. {exc.hint}" if exc.hint else exc.detail
+            facts = {"run_id": exc.run_id} if exc.run_id else {}
+            status = _STATUSES.get(exc.status, EXIT_FAILED)
+            return fail(text, status, as_json=ctx.params.get("as_json", False), code=exc.code, **facts)
 
 
 class Api:
@@ -75,6 +81,7 @@ class Api:
         self._pool = urllib3.PoolManager(timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S), retries=False)
         if key is None:
             key = os.environ.get("COZY_API_KEY", "") or self._key_of_profile()
+        self._key = key
         self._headers = {"authorization": f"Bearer {key}"} if key else {}
 
     def _key_of_profile(self) -> str:
@@ -118,26 +125,10 @@ class Api:
         found = str(self.get("/v1/me")["owner"])
         return DEFAULT_OWNER if found == "*" else found
 
-    def events(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Iterator[tuple[str, str, Any]]:
-        """A run's events as they come: id, name, data. Ends with `done`, or when the stream is cut."""
-        answer = self._ask(method, path, body, {**(headers or {}), "accept": "application/x-ndjson"}, {})
-        if answer.status >= 300:
-            raise _refused(answer.status, answer.read())
-        if "x-ndjson" not in answer.headers.get("content-type", ""):
-            yield "", "done", json.loads(answer.read())
-            return
-        rest = b""
-        try:
-            for chunk in answer.stream(64 << 10, decode_content=True):
-                *lines, rest = (rest + chunk).split(b"\n")
-                for line in lines:
-                    if line.strip():
-                        found = json.loads(line)
-                        yield found.get("id", ""), found["event"], found["data"]
-        except HTTPError:
-            return
-        finally:
-            answer.release_conn()
+    @property
+    def client(self) -> Client:
+        """The client of callers' programs: runs with their events, through connections that break."""
+        return Client(self._url, key=self._key)
 
     def _json(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, query: dict[str, Any] | None = None

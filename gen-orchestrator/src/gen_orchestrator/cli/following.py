@@ -1,48 +1,15 @@
 """A run of the platform as it goes, on the terminal of whoever started or watches it: progress, text, and how it ended."""
 
-import time
-from collections.abc import Iterator
 from typing import Any, Self
 
 import msgspec
 
-from gen_orchestrator.cli.api import Api, ApiError
 from gen_worker import events
 from gen_worker.cli.live import LiveRun
 from gen_worker.cli.output import say, stdout_of
 from gen_worker.events import RunEvent
 
-MAX_RESUMES = 10  # in a row, without an event between them
-FIRST_PAUSE_S, MAX_PAUSE_S = 0.1, 5.0
 _TYPES = {"progress": events.PROGRESS, "log": events.LOG}
-
-
-class CutError(Exception):
-    """The stream was cut and could not be taken up again; the run itself goes on."""
-
-
-def events_of(api: Api, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Iterator[tuple[str, Any]]:
-    """Name and data of a run's events, until `done`. A stream that is cut is taken up where it was: a POST by its idempotency key.
-
-    `ApiError` where it never began, `CutError` where it could not be taken up again.
-    """
-    last_id, failures, began = "", 0, False
-    while True:
-        resumed = {"last-event-id": last_id} if last_id else {}
-        try:
-            for ident, name, data in api.events(method, path, body, {**(headers or {}), **resumed}):
-                began, failures = True, 0
-                last_id = ident or last_id
-                yield name, data
-                if name == "done":
-                    return
-        except ApiError as exc:
-            if exc.code != "unreachable" or not began:
-                raise
-        failures += 1
-        if failures > MAX_RESUMES:
-            raise CutError(f"the stream was cut and could not be taken up again in {failures} tries")
-        time.sleep(min(MAX_PAUSE_S, FIRST_PAUSE_S * 2**failures))
 
 
 class RunView:

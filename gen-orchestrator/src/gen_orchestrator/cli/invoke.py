@@ -8,10 +8,11 @@ import click
 import msgspec
 
 from gen_orchestrator.cli.api import Api, ApiVerb, url_option
-from gen_orchestrator.cli.following import CutError, RunView, events_of
+from gen_orchestrator.cli.following import RunView
 from gen_orchestrator.cli.refs import path_of, payload_of, resolved
 from gen_orchestrator.cli.shown import report
 from gen_worker.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, fail, json_option, print_json, say
+from gen_worker.client import UnreachableError
 
 
 @click.command("invoke", cls=ApiVerb)
@@ -50,7 +51,7 @@ def command(
         if detach:
             run = api.post(path, body, {**headers, "prefer": "respond-async"})
             return report(run, as_json=as_json)
-        return _follow(api, path, body, headers, as_json=as_json)
+        return _follow(api, path, body, headers["idempotency-key"], as_json=as_json)
     except click.UsageError as exc:
         return fail(exc.message, EXIT_USAGE, as_json=as_json, code="usage")
 
@@ -82,23 +83,30 @@ def _payload(api: Api, path: str, inputs: tuple[str, ...], payload: str | None) 
     return payload_of(inputs, request["properties"]["payload"], components)
 
 
-def _follow(api: Api, path: str, body: dict[str, Any], headers: dict[str, str], *, as_json: bool) -> int:
+def _follow(api: Api, path: str, body: dict[str, Any], key: str, *, as_json: bool) -> int:
     """Show the run as it goes. Ctrl-C cancels the run, a second one leaves it. So does a reader of the output who goes away."""
     run: dict[str, Any] = {}
-    with RunView(path.removeprefix("/v1/"), quiet=as_json) as view:
+    name, options = path.removeprefix("/v1/"), {option: value for option, value in body.items() if option != "payload"}
+    with api.client as client, RunView(name, quiet=as_json) as view:
         try:
-            for name, data in events_of(api, "POST", path, body, headers):
-                view.show(name, data)
-                run = data if name == "done" else run
+            handle = client.submit(name, body["payload"], idempotency_key=key, **options)
+            view.run_id = handle.id
+            for event in handle.events():
+                view.show(event.name, event.data)
+                run = event.data if event.name == "done" else run
+        except (TypeError, ValueError) as exc:
+            raise click.UsageError(str(exc)) from None
         except KeyboardInterrupt:
             return _cancel(api, view.run_id, as_json=as_json)
         except BrokenPipeError:
             if view.run_id:
                 api.post(f"/v1/runs/{view.run_id}/cancel")
             raise
-        except CutError as exc:
+        except UnreachableError as exc:
+            if not view.run_id:
+                raise
             again = f"; the run goes on: cozyctl runs watch {view.run_id}"
-            return fail(f"{exc}{again}", EXIT_FAILED, as_json=as_json, code="unreachable", run_id=view.run_id)
+            return fail(f"{exc.detail}{again}", EXIT_FAILED, as_json=as_json, code="unreachable", run_id=view.run_id)
     return report(run, as_json=as_json, deltas=view.deltas)
 
 

@@ -1,7 +1,6 @@
 """`cozyctl replay FILE`: run an exported run again, and compare."""
 
 import json
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +67,16 @@ def _is_here(api: Api, release_id: str) -> bool:
 
 def _run(api: Api, path: str, payload: Any) -> tuple[dict[str, Any], list[Any]]:
     outputs: list[Any] = []
-    for _, name, data in api.events("POST", path, {"payload": payload}, {"idempotency-key": secrets.token_hex(16)}):
-        if name == "output":
-            outputs.append(data)
-        if name == "done":
-            return data, outputs
-    raise ApiError("the stream of the run was cut; try again", EXIT_FAILED, "unreachable")
+    run: dict[str, Any] = {}
+    with api.client as client:
+        for event in client.submit(path.removeprefix("/v1/"), payload).events():
+            if event.name == "output":
+                outputs.append(event.data)
+            elif event.name == "restart":
+                outputs.clear()  # what a lost attempt gave does not count
+            elif event.name == "done":
+                run = event.data
+    return run, outputs
 
 
 def _outputs(events: list[dict[str, Any]]) -> list[Any]:

@@ -9,9 +9,10 @@ import click
 from rich.table import Column
 
 from gen_orchestrator.cli.api import Api, ApiVerb, url_option
-from gen_orchestrator.cli.following import CutError, RunView, events_of
+from gen_orchestrator.cli.following import RunView
 from gen_orchestrator.cli.shown import age, exit_status, name_of, print_tables, report, span, table
 from gen_worker.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_FOUND, fail, json_option, print_json, print_line, say
+from gen_worker.client import UnreachableError
 
 MAX_LIMIT = 500
 
@@ -81,12 +82,12 @@ def watch(run_id: str, url: str, as_json: bool) -> int:
     run: dict[str, Any] = {}
     try:
         run = api.get(f"/v1/runs/{run_id}")
-        with RunView(name_of(run), quiet=as_json) as view:
-            for name, data in events_of(api, "GET", f"/v1/runs/{run_id}/events"):
-                view.show(name, data)
-                run = data if name == "done" else run
-    except CutError as exc:
-        return fail(f"{exc}; go on with: cozyctl runs watch {run_id}", EXIT_FAILED, as_json=as_json, code="unreachable")
+        with api.client as client, RunView(name_of(run), quiet=as_json) as view:
+            for event in client.handle(run_id).events():
+                view.show(event.name, event.data)
+                run = event.data if event.name == "done" else run
+    except UnreachableError as exc:
+        return fail(f"{exc.detail}; go on with: cozyctl runs watch {run_id}", EXIT_FAILED, as_json=as_json, code="unreachable")
     except KeyboardInterrupt:
         if not as_json:
             say(f"the run goes on; end it with: cozyctl runs cancel {run_id}")
