@@ -7,6 +7,7 @@ Each message is answered by a server of its own, so there are no sessions: any n
 """
 
 import asyncio
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -34,6 +35,7 @@ NOT_FOUND = -32002
 MAX_TOOL_NAME = 128
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 Context = ServerRequestContext[Any, Any]
+logging.getLogger("mcp").setLevel(logging.WARNING)  # the SDK tells of each message's begin and end, beside the lines of runs
 
 
 async def answer(request: Request, body: bytes, catalog: Catalog, runs: Runs) -> None:
