@@ -53,8 +53,7 @@ class Misbehaving(BaseHTTPRequestHandler):
 class Server(ThreadingHTTPServer):
     """Answers each request by the next line of its script."""
 
-    daemon_threads = True
-    request_queue_size = 128
+    daemon_threads, request_queue_size = True, 128
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Misbehaving)
