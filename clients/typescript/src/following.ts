@@ -24,7 +24,7 @@ export async function* follow(
   const tries = new Tries(wire.patience, { following: true, signal });
   try {
     for (;;) {
-      let why = "the stream ended before its run did";
+      let ended = new Lost("the stream ended before its run did", true);
       if (opened.answer.status === 204) return; // all was seen before
       if (opened.answer.status < 200 || opened.answer.status >= 300) throw refusal(opened.answer);
       if (!(opened.answer.headers.get("content-type") ?? "").startsWith(NDJSON)) throw unexpected(opened.answer, "events as NDJSON");
@@ -38,10 +38,10 @@ export async function* follow(
         }
       } catch (error) {
         if (!(error instanceof Lost)) throw error;
-        why = error.why;
+        ended = error;
       }
       opened.close();
-      await tries.lost(new Lost(`run ${runId}: ${why}, and it could not be taken up again`, true));
+      await tries.lost(new Lost(`run ${runId}: ${ended.why}, and it could not be taken up again`, true, ended.silent));
       opened = await openEvents(wire, runId, after, signal);
     }
   } finally {

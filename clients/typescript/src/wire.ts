@@ -16,6 +16,7 @@ export const PATIENCE: Patience = { asking: 5, following: 20, firstPauseMs: 100,
 
 // Statuses that pass; 520 to 524 are Cloudflare's for an origin that is down or slow.
 const PASSING = new Set([408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524]);
+const SILENCE_COUNTS = 7; // a try that took its whole time, most of a minute, is as good as so many that failed at once
 const NEVER_SENT = new Set(["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "EHOSTUNREACH", "ENETUNREACH", "UND_ERR_CONNECT_TIMEOUT"]);
 
 /** What this client needs of `fetch`. */
@@ -42,11 +43,12 @@ export interface Opened {
   close: () => void;
 }
 
-/** No answer, or not all of it. */
+/** No answer, or not all of it. `sent`: the server may have seen the request; `silent`: it was waited for as long as it may take. */
 export class Lost extends Error {
   constructor(
     readonly why: string,
     readonly sent: boolean,
+    readonly silent = false,
   ) {
     super(why);
   }
@@ -71,6 +73,7 @@ export class Tries {
   /** Once a request was sent, the server may have promised something: then there is more patience. */
   async lost(lost: Lost): Promise<void> {
     if (lost.sent) this.limit = this.patience.following;
+    if (lost.silent) this.failures += SILENCE_COUNTS - 1;
     const hint = lost.sent ? undefined : "is it running, and is the address right?";
     await this.after(new UnreachableError(lost.why, { code: "unreachable", hint }), !lost.sent);
   }
@@ -145,7 +148,7 @@ export class Wire {
     let timer: ReturnType<typeof setTimeout> | undefined;
     const listen = (): void => {
       clearTimeout(timer);
-      timer = setTimeout(() => ender.abort(new Lost(`no answer from ${this.url} in time`, true)), request.silenceS * 1000);
+      timer = setTimeout(() => ender.abort(new Lost(`no answer from ${this.url} in time`, true, true)), request.silenceS * 1000);
     };
     const close = (): void => {
       clearTimeout(timer);

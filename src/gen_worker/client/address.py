@@ -123,7 +123,8 @@ def lost(exc: Exception, address: Address) -> LostError:
     if isinstance(exc, (httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.PoolTimeout, httpcore.ProxyError)):
         return LostError(f"no server answers at {address}: {_why(exc)}", sent=False)
     if isinstance(exc, (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, OSError)):
-        return LostError(f"the connection to {address} broke: {_why(exc)}", sent=True)
+        silent = isinstance(exc, (httpcore.ReadTimeout, httpcore.WriteTimeout))
+        return LostError(f"the connection to {address} broke: {_why(exc)}", sent=True, silent=silent)
     raise exc
 
 

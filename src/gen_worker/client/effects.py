@@ -40,12 +40,13 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class LostError(Exception):
-    """No answer, or not all of it. `sent`: whether the server may have seen the request."""
+    """No answer, or not all of it. `sent`: the server may have seen the request; `silent`: it was waited for as long as it may take."""
 
-    def __init__(self, why: str, *, sent: bool) -> None:
+    def __init__(self, why: str, *, sent: bool, silent: bool = False) -> None:
         super().__init__(why)
         self.why = why
         self.sent = sent
+        self.silent = silent
 
 
 class Send(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ from gen_worker.client.answers import State, refusal, result_of, state_of, unexp
 from gen_worker.client.effects import Answer, Close, Effect, Flow, Give, LostError, read
 from gen_worker.client.errors import EventsLostError
 from gen_worker.client.flows import WAIT_S, Begun, Flows, run_path
-from gen_worker.client.tries import open_stream, unreachable
+from gen_worker.client.tries import open_stream
 from gen_worker.client.values import RunEvent
 
 SILENCE_S = 45.0  # servers say something each 15 s
@@ -155,7 +155,7 @@ def _follow(flows: Flows, answer: Answer, run_id: str, after: str) -> Flow[State
             return (yield from flows.finished((yield from flows.get(run_id))))
         if not 200 <= answer.status < 300:
             raise refusal(answer)
-        why = "the stream ended before its run did"
+        ended = LostError("the stream ended before its run did", sent=True)
         lines = _Lines()
         try:
             if not answer.headers.get("content-type", "").startswith(NDJSON):
@@ -169,9 +169,10 @@ def _follow(flows: Flows, answer: Answer, run_id: str, after: str) -> Flow[State
                         yield Close()
                         return state_of(told.data)
         except LostError as lost:
-            why = lost.why
+            ended = lost
         yield Close()
-        yield from tries.after(unreachable(LostError(f"run {run_id}: {why}, and it could not be taken up again", sent=True)), untaken=True)
+        why = f"run {run_id}: {ended.why}, and it could not be taken up again"
+        yield from tries.lost(LostError(why, sent=True, silent=ended.silent))
         answer = yield from _events_after(flows, run_id, after)
 
 

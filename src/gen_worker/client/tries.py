@@ -15,6 +15,7 @@ from gen_worker.client.effects import Answer, Flow, LostError, Pause, Request, o
 from gen_worker.client.errors import GatewayError, UnreachableError
 from gen_worker.net.retry import PASSING, RetryPolicy
 
+SILENCE_COUNTS = 7  # a try that took its whole time, most of a minute, is as good as so many that failed at once
 _random = random.Random()  # noqa: S311 - spreads tries
 
 
@@ -44,6 +45,8 @@ class Tries:
         """The same after a connection that broke. Once a request was sent, the server may have promised something."""
         if lost.sent:
             self._policy = self._patient
+        if lost.silent:
+            self._failures += SILENCE_COUNTS - 1
         yield from self.after(unreachable(lost), untaken=not lost.sent)
 
     def after(self, error: GatewayError, *, untaken: bool) -> Flow[None]:
