@@ -49,7 +49,7 @@ class Bounded:
         async def all_at_once() -> list[httpx.Response]:
             url, limits = f"{self.platform.url}/v1/local/probe/{function}", httpx.Limits(max_connections=CLIENTS)
             sent = {**headers, "authorization": f"Bearer {key}"}
-            async with httpx.AsyncClient(limits=limits, timeout=60, trust_env=False) as http:
+            async with httpx.AsyncClient(limits=limits, timeout=300, trust_env=False) as http:
                 asked = (http.post(url, json={"payload": payload}, headers=sent) for _ in range(CLIENTS))
                 return list(await asyncio.gather(*asked))
 

@@ -175,13 +175,13 @@ def test_the_verbs_of_budgets(bounded: Bounded) -> None:
         command = [str(COZYCTL), "keys", *arguments]
         return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
 
-    made = verb("create", "--name", "bounded-one", "--rate", "60/m", "--concurrency", "4")
-    assert "within rate 0 of 60/m, concurrency 0 of 4" in made.stderr, made.stderr
+    made = verb("create", "--name", "bounded-one", "--rate", "60/h", "--concurrency", "4")
+    assert "within rate 0 of 60/h, concurrency 0 of 4" in made.stderr, made.stderr
     text = made.stdout.strip()
     key_id = text.split("_")[1]
     assert bounded.run(text).status_code == 200
     line = next(line for line in verb("list").stdout.splitlines() if key_id in line)
-    assert "rate 1 of 60/m, concurrency 0 of 4" in line
+    assert "rate 1 of 60/h, concurrency 0 of 4" in line
     assert verb("set", key_id, "--concurrency", "none", "--rate", "10/h").stdout == f"{key_id}: rate 1 of 10/h\n"
     assert verb("set", key_id, "--rate", "none").stdout == f"{key_id}: no budgets\n"
     assert (verb("set", key_id).returncode, verb("set", key_id, "--rate", "10/x").returncode) == (2, 2)

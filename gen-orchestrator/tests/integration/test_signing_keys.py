@@ -16,7 +16,7 @@ def test_workers_notice_no_rotation(project: Path, tmp_path: Path) -> None:
         platform = Bounded(started)
         key = platform.make()["key"]
         env = {**os.environ, "COZY_URL": started.url, "COZY_API_KEY": platform.operator}
-        slow = platform.start(key, 3).json()["id"]
+        slow = platform.start(key).json()["id"]
         started.until(lambda: platform.ask(key, "GET", f"/v1/runs/{slow}").json()["status"] == "running")
         worker_id = platform.ask(key, "GET", f"/v1/runs/{slow}").json()["worker_id"]
         for scope in ("invoke", "admin"):
@@ -31,8 +31,10 @@ def test_workers_notice_no_rotation(project: Path, tmp_path: Path) -> None:
         assert {each["kid"] for each in published} == {each["kid"] for each in made["data"]}
         assert not any(secret in each for each in published for secret in ("d", "p", "q"))
         assert platform.run(key).json()["worker_id"] == worker_id
-        run = platform.ask(key, "GET", f"/v1/runs/{slow}", params={"wait": 60}).json()
-        assert (run["status"], run["attempt"], run["worker_id"]) == ("succeeded", 1, worker_id)
+        run = platform.ask(key, "GET", f"/v1/runs/{slow}").json()
+        assert (run["status"], run["attempt"], run["worker_id"]) == ("running", 1, worker_id)
+        canceled = platform.ask(key, "POST", f"/v1/runs/{slow}/cancel").json()
+        assert (canceled["status"], canceled["attempt"]) == ("canceled", 1), "its worker still hears what it is told"
         assert platform.ask(platform.operator, "GET", "/v1/signing-keys").json()["data"] == made["data"]
         rows = platform.ask(platform.operator, "GET", "/v1/audit").json()["data"]
         assert [row["subject"] for row in rows if row["action"] == "signing_key.rotated"] == [made["kid"]]
