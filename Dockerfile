@@ -19,8 +19,8 @@ RUN id "$WORKER_USER" > /dev/null 2>&1 || useradd --create-home "$WORKER_USER"; 
 
 # Dependencies: this layer is built again only when one of these files changes.
 COPY pyproject.toml uv.lock* *.whl* /tmp/dependencies/
-# watchfiles serves `cozyctl dev` alone, which has nothing to watch in an image; a project that names it itself gets it. Of Pygments, rich needs the lexer of Python and no other: the rest goes where
-# nobody else asks for it.
+# watchfiles serves `cozyctl dev` alone, which has nothing to watch in an image; a project that names it itself gets it. Of Pygments, rich needs
+# the lexer of Python and no other: the rest goes where nobody else asks for it.
 RUN set -eu; cd /tmp/dependencies; touch overrides.txt; \
     grep -q watchfiles pyproject.toml || echo "watchfiles; sys_platform == 'never'" > overrides.txt; \
     case "$GEN_WORKER_SPEC" in \
