@@ -21,7 +21,7 @@ from gen_worker.log import Log
 from gen_worker.residency.accounting import ModelCache
 from gen_worker.residency.device import TorchDevice
 from gen_worker.residency.layout import ALIGN
-from gen_worker.residency.loaders.base import LoadControl, Loaded, Loader, LoadRequest
+from gen_worker.residency.loaders.base import LoadControl, Loaded, Loader, LoadPlan, LoadRequest, PartPlan
 from gen_worker.residency.loaders.diffusers import DiffusersLoader
 from gen_worker.residency.loaders.skeletons import Skeletons
 from gen_worker.residency.loaders.transformers import TransformersLoader
@@ -267,6 +267,45 @@ def test_the_host_gets_its_memory_back_off_the_loop() -> None:
         assert threading.get_ident() not in freed_in
 
     host.run(use)
+
+
+def test_objects_of_authors_go_off_the_loop() -> None:
+    """What goes with them is their code: it may take as long as it likes."""
+
+    class Engine:
+        pass
+
+    found_in: list[int] = []
+
+    async def main() -> None:
+        loop, gone = asyncio.get_running_loop(), asyncio.Event()
+
+        def freed() -> None:
+            found_in.append(threading.get_ident())
+            loop.call_soon_threadsafe(gone.set)
+
+        def load(control: LoadControl) -> tuple[Any, int]:
+            engine = Engine()
+            weakref.finalize(engine, freed)
+            return engine, 1000
+
+        def assemble(parts: Any) -> Loaded:
+            engine = parts["p"]
+            return Loaded(engine, 1000, lambda: engine)
+
+        cache = ModelCache(max_vram_gb=1)
+        residency = Residency(cache, lambda: DEVICE, Measurements(None), Log(io.StringIO()))
+        plan = LoadPlan((PartPlan("p", 1000, load),), assemble)
+        await residency.load("m#x", plan, Progress("m"), threading.Event())
+        residency.release_load(plan)
+        assert cache.unload_model("m#x")
+        residency.forget_dropped()
+        async with asyncio.timeout(60):
+            await gone.wait()
+        residency.close()
+
+    asyncio.run(main())
+    assert threading.get_ident() not in found_in
 
 
 def test_a_reload_that_was_stopped_or_broke_leaves_the_skeleton(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ Lives on one event loop; bytes move in its threads. When an allocation fails alt
 """
 
 import asyncio
+import contextlib
 import threading
 import time
 import traceback
@@ -245,14 +246,18 @@ class Residency:
     def _let_go(self, part_ids: list[str]) -> None:
         for part_id in part_ids:
             dropped = self._objects.pop(part_id, None)
-            tensors = self.skeletons.strip(part_id) if self.skeletons is not None else []
+            held = self.skeletons.strip(part_id) if self.skeletons is not None else []
+            on_drop = dropped.on_drop if isinstance(dropped, Loaded) else None
+            held.append(dropped)
+            del dropped  # from here on the list alone has it
             # A device's allocator takes its memory back at once, and the run or load that comes next needs it. The host's goes back to the
-            # system, which for the weights of an SDXL took the loop up to 26 ms.
-            if tensors and self._device().name == "cpu":
-                self._threads.submit(_let_go_of, tensors)
-            del tensors
-            if isinstance(dropped, Loaded) and dropped.on_drop is not None:
-                self._threads.submit(self._drop_it, dropped.on_drop)
+            # system, which for the weights of an SDXL took the loop up to 26 ms; and what goes may be an author's, with code for its end.
+            with contextlib.suppress(RuntimeError):  # closed already: then it goes here
+                if self._device().name == "cpu":
+                    self._threads.submit(_let_go_of, held)
+                if on_drop is not None:
+                    self._threads.submit(self._drop_it, on_drop)
+            del held
 
     def _drop_it(self, on_drop: Callable[[], None]) -> None:
         try:
@@ -329,10 +334,10 @@ class Residency:
         return box.pop()
 
 
-def _let_go_of(tensors: list[Any]) -> None:
-    """In a thread: give back their memory, and the interpreter's lock after every few of them."""
-    while tensors:
-        del tensors[-FEW_TENSORS:]
+def _let_go_of(held: list[Any]) -> None:
+    """In a thread: give back the memory of tensors and objects, and the interpreter's lock after every few of them."""
+    while held:
+        del held[-FEW_TENSORS:]
         time.sleep(0)
 
 
