@@ -34,7 +34,8 @@ class Terminal:
     def __init__(self, command: list[str], folder: Path, home: Path) -> None:
         self._leader, follower = pty.openpty()
         home.mkdir()
-        env = {"PATH": os.environ["PATH"], "HOME": str(home), "TERM": "dumb", "PS1": PROMPT, "LANG": "C.UTF-8", "COLUMNS": "100"}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        env = {"PATH": path, "HOME": str(home), "TERM": "dumb", "PS1": PROMPT, "LANG": "C.UTF-8", "COLUMNS": "100"}
         command = [sys.executable, "-c", ON_ITS_TERMINAL, *command]  # fish wants a terminal that it controls
         self.process = subprocess.Popen(command, cwd=folder, env=env, stdin=follower, stdout=follower, stderr=follower)
         os.close(follower)
