@@ -111,7 +111,7 @@ def test_owners_see_nothing_of_each_other(keyed: Keyed, things: dict[str, str]) 
         elif method in ("POST", "PUT"):
             options["json"] = {"payload": {}, "scopes": ["invoke"]} if path != "/v1/keys" else {"scopes": ["invoke"]}
         if "openai" in tagged[method, path] and method == "POST":
-            options["json"] = {"model": "local/probe/talk", "messages": [], "prompt": "x", "input": "x"}
+            options["json"] = {"model": "local/probe/talk", "messages": [{"role": "user", "content": "x"}], "prompt": "x", "input": "x"}
         if "cog" in tagged[method, path] and method != "GET" and not path.endswith("cancel"):
             options["json"] = {"input": {}, "version": "save" if "endpoint" in path else "local/probe/save"}
         if path == "/mcp":

@@ -12,7 +12,7 @@ A function says its task by `@worker_function(task="chat")`. It takes these Stru
 its own with the same field names. A field that it leaves out is a parameter that it does not take.
 """
 
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
@@ -91,7 +91,7 @@ class Tool(msgspec.Struct):
 class ChatInput(msgspec.Struct):
     """A conversation, and how to go on with it. None: as the function likes it."""
 
-    messages: list[ChatMessage]
+    messages: Annotated[list[ChatMessage], msgspec.Meta(min_length=1)]
     tools: list[Tool] = []
     tool_choice: str | dict[str, Any] | None = None
     temperature: float | None = None

@@ -14,9 +14,11 @@ from rich.text import Text
 from gen_orchestrator.cli.bounded_log import BoundedLog
 from gen_orchestrator.hub.registry import DEV
 from gen_orchestrator.platform_up import Platform
+from gen_orchestrator.term import OPERATOR_KEY
 
 REFRESH_S = 0.5
 LOG_NAME = "orchestrator.log"
+MAX_DEPTH = 4  # of values in an example: a type may hold itself
 
 
 class Screen:
@@ -46,14 +48,19 @@ class Screen:
 
     def ready(self, platform: Platform, url: str) -> None:
         """It serves: say where, and what to type."""
-        lines = [f"{url}/docs  (try functions there; no key is needed on this machine)"]
+        if platform.settings.asks_for_keys:
+            operators = platform.settings.data / OPERATOR_KEY
+            lines = [f"{url}/docs  (try functions there, with a key)", f"cozyctl login --url {url} < {operators}"]
+        else:
+            lines = [f"{url}/docs  (try functions there; no key is needed on this machine, and none is looked at)"]
         examples = []
         term = platform.term
         for release in platform.folders.releases.values() if term is not None else ():
             assert term is not None
             for entry in term.registry.manifest(release.release_id).functions[:1]:
                 examples.append(f"{release.owner}/{release.endpoint}/{entry.name}:{DEV}")
-                lines.append(f"curl -sS {url}/v1/{examples[-1]} -d '{_example(entry.input_schema)}'")
+                key = " -H 'authorization: Bearer KEY'" if platform.settings.asks_for_keys else ""
+                lines.append(f"curl -sS {url}/v1/{examples[-1]}{key} -d '{_example(entry.input_schema)}'")
         if self._as_json:
             print(msgspec.json.encode({"event": "ready", "url": url, "functions": examples}).decode(), flush=True)
             return
@@ -99,14 +106,12 @@ def _picture(platform: Platform) -> Group:
 
 def _example(schema: dict[str, Any]) -> str:
     """A payload that fits the schema: its required fields, by the author's examples where there are some."""
-    found = schema
+    return msgspec.json.encode(_value(schema, schema.get("$defs", {}))).decode()
+
+
+def _value(schema: dict[str, Any], components: dict[str, Any], depth: int = 0) -> object:
     if "$ref" in schema:
-        found = schema["$defs"][schema["$ref"].rpartition("/")[2]]
-    values = {name: _value(found["properties"][name]) for name in found.get("required", ())}
-    return msgspec.json.encode(values).decode()
-
-
-def _value(schema: dict[str, object]) -> object:
+        schema = {**components[schema["$ref"].rpartition("/")[2]], **{key: value for key, value in schema.items() if key != "$ref"}}
     examples = schema.get("examples")
     if isinstance(examples, list) and examples:
         return examples[0]
@@ -115,4 +120,8 @@ def _value(schema: dict[str, object]) -> object:
     enum = schema.get("enum")
     if isinstance(enum, list) and enum:
         return enum[0]
+    if schema.get("type") == "array" and schema.get("minItems") and depth < MAX_DEPTH:
+        return [_value(schema["items"], components, depth + 1)]
+    if "properties" in schema and depth < MAX_DEPTH:
+        return {name: _value(schema["properties"][name], components, depth + 1) for name in schema.get("required", ())}
     return {"string": "hello", "integer": 1, "number": 1.0, "boolean": True, "array": []}.get(str(schema.get("type")), {})

@@ -39,7 +39,7 @@ def exit_status(run: dict[str, Any]) -> int:
 
 def name_of(run: dict[str, Any]) -> str:
     """What to write after `cozyctl invoke` to run the same function again."""
-    tag = f":{run['tag']}" if run["tag"] != "prod" else ""
+    tag = run["tag"] if run["tag"].startswith("@") else f":{run['tag']}" if run["tag"] != "prod" else ""
     return f"{run['owner']}/{run['endpoint']}/{run['function']}{tag}"
 
 
