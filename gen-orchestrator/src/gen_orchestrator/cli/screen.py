@@ -52,7 +52,7 @@ class Screen:
             operators = platform.settings.data / OPERATOR_KEY
             lines = [f"{url}/docs  (try functions there, with a key)", f"cozyctl login --url {url} < {operators}"]
         else:
-            lines = [f"{url}/docs  (try functions there; no key is needed on this machine, and none is looked at)"]
+            lines = [f"{url}/docs  (try functions there; no key is needed on this machine)"]
         examples = []
         term = platform.term
         for release in platform.folders.releases.values() if term is not None else ():
