@@ -63,7 +63,7 @@ def test_try_a_function_then_find_its_run_and_why_it_ran_there(platform: Platfor
     expect(page.get_by_role("heading", name="Why this worker")).to_be_visible()
     expect(page.get_by_role("region", name="Input", exact=True)).to_contain_text("one two <b>three</b>")
     expect(page.locator(".chosen")).to_have_count(1)
-    expect(page.locator(".legend")).to_contain_text("queue")
+    expect(page.locator(".legend")).to_contain_text("inference")
     assert violations(page) == []
     page.get_by_role("button", name="Make it a golden request").click()
     expect(page.get_by_text("From now on a release has to give this output")).to_be_visible()

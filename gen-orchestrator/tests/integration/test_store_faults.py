@@ -144,7 +144,7 @@ def test_without_its_database_up_ends_and_serve_waits(project: Path, tmp_path: P
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 1
     assert "the database does not answer" in ended.stderr
-    assert "start the database or mend --store" in ended.stderr
+    assert "start the database, or correct --store" in ended.stderr
     log = tmp_path / "node.log"
 
     def start() -> None:

@@ -2,7 +2,7 @@
 
     /livez, /readyz                  answered here; readyz tells the role
     this node leads                  its routes
-    another node leads               forwarded to it (`forward.py`)
+    another node leads               forwarded to it (`forward.py`); what only reads is asked again of the next, should this one be lost
     nobody leads, or none answers    waited for, as long as a takeover takes; then 503 with Retry-After
     a node by itself that starts     503 with Retry-After at once: how long its functions' imports take, nobody knows
 
@@ -122,7 +122,8 @@ class Front:
                 except BrokenOffError as exc:
                     if exc.started:
                         return  # an answer without its end: the connection closes
-                    raise _unavailable(UNKNOWN) from None
+                    if not _only_reads(request):
+                        raise _unavailable(UNKNOWN) from None
                 else:
                     return
             if loop.time() > until_s:
@@ -137,6 +138,12 @@ class Front:
         if self._app is None and leader is not None:
             body = {"ok": True, "role": "standby", "leader": leader.node_id}
         await request.answer(200, msgspec.json.encode(body))
+
+
+def _only_reads(request: Request) -> bool:
+    """Whether asking twice does no harm, and nothing of the request was used up by asking once."""
+    has_body = request.header(b"content-length") not in ("", "0") or request.header(b"transfer-encoding")
+    return request.scope["method"] in ("GET", "HEAD") and not has_body
 
 
 def _unavailable(why: str) -> RequestError:
