@@ -114,6 +114,7 @@ def test_two_hundred_runs_go_over_to_the_other_node(nodes: tuple[ServeProcess, S
             if len(seen) >= 20 and first.process.poll() is None:
                 first.process.kill()
     first.kill()
+    second.until(lambda: second.http.get(f"/v1/runs/{streaming}").status_code != 503)  # as a caller does while it takes over
     rest = second.events(streaming, seen[-1][0])
     outputs = [*seen, *((ident, data["number"]) for ident, name, data in rest if name == "output")]
     assert outputs == [(f"1-{number + 1}", number) for number in range(200)], "the worker kept its run, and readers miss nothing"
