@@ -1,6 +1,30 @@
 """The project that tests of the OpenAI door serve: stand-ins for models, one of each task."""
 
-CODE = """
+MEDIA = """
+@worker_function(task="embeddings")
+def embed(ctx: ActionContext, payload: tasks.EmbeddingsInput) -> tasks.EmbeddingsOutput:
+    ctx.report_usage(input_tokens=sum(len(text.split()) for text in payload.input))
+    return tasks.EmbeddingsOutput([[float(len(text)), 0.1, -2.5][: payload.dimensions] for text in payload.input])
+
+@worker_function(task="image")
+def draw(ctx: ActionContext, payload: tasks.ImageInput) -> tasks.ImageOutput:
+    name, size = f"runs/{ctx.run_id}/outputs", f"{payload.width}x{payload.height}"
+    return tasks.ImageOutput([ctx.save_bytes(f"{name}/{n}.png", f"\\x89PNG {size} {payload.prompt} {n}".encode("latin-1")) for n in range(payload.n)])
+
+@worker_function(task="transcription")
+def hear(ctx: ActionContext, payload: tasks.TranscriptionInput) -> tasks.TranscriptionOutput:
+    words = payload.file.read_bytes().decode("latin-1").removeprefix("RIFF....WAVE").split()
+    segments = [tasks.TranscriptionSegment(n, n + 0.5, word) for n, word in enumerate(words)]
+    return tasks.TranscriptionOutput(" ".join(words), payload.language, float(len(words)), segments)
+
+@worker_function(task="speech")
+def speak(ctx: ActionContext, payload: tasks.SpeechInput) -> tasks.SpeechOutput:
+    said = f"RIFF....WAVE{payload.voice} says {payload.input} at {payload.speed}"
+    return tasks.SpeechOutput(ctx.save_bytes(f"runs/{ctx.run_id}/outputs/said.{payload.response_format}", said.encode()))
+"""
+
+CODE = (
+    """
 from gen_worker import tasks
 
 class Small(msgspec.Struct):
@@ -42,33 +66,14 @@ def go_on(ctx: ActionContext, payload: tasks.CompletionInput) -> Iterator[tasks.
     for word in (payload.prompt, " and", " on"):
         yield tasks.CompletionDelta(word)
 
-@worker_function(task="embeddings")
-def embed(ctx: ActionContext, payload: tasks.EmbeddingsInput) -> tasks.EmbeddingsOutput:
-    ctx.report_usage(input_tokens=sum(len(text.split()) for text in payload.input))
-    return tasks.EmbeddingsOutput([[float(len(text)), 0.1, -2.5][: payload.dimensions] for text in payload.input])
-
-@worker_function(task="image")
-def draw(ctx: ActionContext, payload: tasks.ImageInput) -> tasks.ImageOutput:
-    name, size = f"runs/{ctx.run_id}/outputs", f"{payload.width}x{payload.height}"
-    return tasks.ImageOutput([ctx.save_bytes(f"{name}/{n}.png", f"\\x89PNG {size} {payload.prompt} {n}".encode("latin-1")) for n in range(payload.n)])
-
-@worker_function(task="transcription")
-def hear(ctx: ActionContext, payload: tasks.TranscriptionInput) -> tasks.TranscriptionOutput:
-    words = payload.file.read_bytes().decode("latin-1").removeprefix("RIFF....WAVE").split()
-    segments = [tasks.TranscriptionSegment(n, n + 0.5, word) for n, word in enumerate(words)]
-    return tasks.TranscriptionOutput(" ".join(words), payload.language, float(len(words)), segments)
-
 @worker_function(task="transcription")
 def hear_on(ctx: ActionContext, payload: tasks.TranscriptionInput) -> Iterator[tasks.TranscriptionOutput]:
     for word in payload.file.read_bytes().decode("latin-1").removeprefix("RIFF....WAVE").split():
         yield tasks.TranscriptionOutput(word)
 
-@worker_function(task="speech")
-def speak(ctx: ActionContext, payload: tasks.SpeechInput) -> tasks.SpeechOutput:
-    said = f"RIFF....WAVE{payload.voice} says {payload.input} at {payload.speed}"
-    return tasks.SpeechOutput(ctx.save_bytes(f"runs/{ctx.run_id}/outputs/said.{payload.response_format}", said.encode()))
-
 @worker_function()
 def plain(ctx: ActionContext, payload: Small) -> Said:
     return Said("no task")
 """
+    + MEDIA
+)

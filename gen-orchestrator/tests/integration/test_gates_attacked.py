@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from platform_process import COZYCTL, PlatformProcess, write_project
+from edited_platform import TAG, edited_platform, release_at
+from platform_process import COZYCTL, PlatformProcess
 
 from gen_orchestrator.domain.canary import MIN_RUNS, takes_part
 
-TAG = "/v1/endpoints/local/probe/functions/{}/tags/{}"
 TOML = """
 [functions.falter]
 timeout_s = 1
@@ -51,20 +51,8 @@ def slow(ctx: ActionContext, payload: Input) -> Output:
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlatformProcess]:
     """VERSION is 2 at `dev`, and 1 at `prod`."""
-    folder = tmp_path_factory.mktemp("attacked")
-    project = write_project(folder / "probe")
-    main, toml = project / "src" / "probe" / "main.py", project / "cozy.toml"
-    main.write_text(main.read_text() + MORE)
-    toml.write_text(toml.read_text() + TOML)
-    started = PlatformProcess(project, folder / "data")
-    main.write_text(main.read_text().replace("VERSION = 1", "VERSION = 2"))
-    started.until(lambda: release_at(started, "dev") != release_at(started, "prod"))
-    yield started
-    started.close()
-
-
-def release_at(platform: PlatformProcess, tag: str, function: str = "slow") -> str:
-    return str(platform.http.get(TAG.format(function, tag)).json()["release_id"])
+    with edited_platform(tmp_path_factory.mktemp("attacked"), MORE, TOML, "slow") as started:
+        yield started
 
 
 def golden_of(platform: PlatformProcess, function: str, payload: dict[str, Any]) -> str:
@@ -76,7 +64,7 @@ def golden_of(platform: PlatformProcess, function: str, payload: dict[str, Any])
 
 
 def promoted(platform: PlatformProcess, function: str) -> Any:
-    return platform.http.put(TAG.format(function, "prod"), json={"release_id": release_at(platform, "dev")})
+    return platform.http.put(TAG.format(function, "prod"), json={"release_id": release_at(platform, "dev", "slow")})
 
 
 def verb(platform: PlatformProcess, *arguments: str) -> str:
@@ -97,7 +85,7 @@ def verb(platform: PlatformProcess, *arguments: str) -> str:
 def test_a_release_that_does_not_give_what_is_golden_stays_away(
     platform: PlatformProcess, function: str, payload: dict[str, Any], told: str
 ) -> None:
-    old, new = release_at(platform, "prod"), release_at(platform, "dev")
+    old, new = release_at(platform, "prod", "slow"), release_at(platform, "dev", "slow")
     golden = golden_of(platform, function, payload)
     answer = promoted(platform, function)
     assert (answer.status_code, answer.json()["code"], told in answer.text) == (409, "golden_failed", True), answer.text
@@ -110,7 +98,7 @@ def test_a_release_that_does_not_give_what_is_golden_stays_away(
 
 
 def test_what_is_the_same_passes(platform: PlatformProcess) -> None:
-    new = release_at(platform, "dev")
+    new = release_at(platform, "dev", "slow")
     golden = golden_of(platform, "saved", {})
     answer = promoted(platform, "saved")
     assert answer.status_code == 200, answer.text
@@ -119,7 +107,7 @@ def test_what_is_the_same_passes(platform: PlatformProcess) -> None:
 
 
 def test_a_slow_canary_is_dropped(platform: PlatformProcess) -> None:
-    old, new = release_at(platform, "prod"), release_at(platform, "dev")
+    old, new = release_at(platform, "prod", "slow"), release_at(platform, "dev", "slow")
     body = {"release_id": new, "canary": 50}
     assert platform.http.put(TAG.format("slow", "prod"), json=body).status_code == 200
     ids = [f"slow-{number}" for number in range(100)]
@@ -127,6 +115,6 @@ def test_a_slow_canary_is_dropped(platform: PlatformProcess) -> None:
         for run_id in [each for each in ids if takes_part(each, 50) == wanted][:MIN_RUNS]:
             platform.http.put(f"/v1/runs/{run_id}", params={"function": "local/probe/slow"}, json={})
     platform.until(lambda: "candidate" not in platform.http.get(TAG.format("slow", "prod")).json())
-    assert release_at(platform, "prod") == old
+    assert release_at(platform, "prod", "slow") == old
     shown = verb(platform, "gates", new)
     assert ("FAILED  canary prod of slow" in shown, "in the median" in shown) == (True, True), shown

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from platform_process import COZYCTL, PlatformProcess, write_project
+from edited_platform import TAG, edited_platform, release_at
+from platform_process import COZYCTL, PlatformProcess
 from waiting import until
 
 PATH = "/v1/endpoints/local/probe/functions/{}/tags/prod/shadow"
-TAG = "/v1/endpoints/local/probe/functions/{}/tags/{}"
 TOML = """
 [functions.falter]
 timeout_s = 1
@@ -53,27 +53,15 @@ def verb(platform: PlatformProcess, *arguments: str) -> subprocess.CompletedProc
     return subprocess.run([str(COZYCTL), *arguments], env=env, capture_output=True, text=True, timeout=60, check=False)
 
 
-def tagged(platform: PlatformProcess, tag: str) -> str:
-    return str(platform.http.get(TAG.format("version", tag)).json()["release_id"])
-
-
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlatformProcess]:
     """A platform whose project was edited once: VERSION is 2 at `dev`, and 1 at `prod`."""
-    folder = tmp_path_factory.mktemp("shadow")
-    project = write_project(folder / "probe")
-    main, toml = project / "src" / "probe" / "main.py", project / "cozy.toml"
-    main.write_text(main.read_text() + MORE)
-    toml.write_text(toml.read_text() + TOML)
-    started = PlatformProcess(project, folder / "data")
-    main.write_text(main.read_text().replace("VERSION = 1", "VERSION = 2"))
-    started.until(lambda: tagged(started, "dev") != tagged(started, "prod"))
-    yield started
-    started.close()
+    with edited_platform(tmp_path_factory.mktemp("shadow"), MORE, TOML) as started:
+        yield started
 
 
 def start(platform: PlatformProcess, function: str, **more: Any) -> dict[str, Any]:
-    body = {"release_id": tagged(platform, "dev"), "percent": 100, **more}
+    body = {"release_id": release_at(platform, "dev"), "percent": 100, **more}
     answer = platform.http.put(PATH.format(function), json=body)
     assert answer.status_code == 200, answer.text
     found: dict[str, Any] = answer.json()
@@ -103,9 +91,11 @@ def files_of_copies(platform: PlatformProcess) -> list[Path]:
 
 
 def test_what_is_equal_and_that_callers_notice_nothing(platform: PlatformProcess) -> None:
-    new = tagged(platform, "dev")
+    new = release_at(platform, "dev")
     begun = verb(platform, "shadow", "start", "local/probe/count", "--release", new, "--percent", "100%", "--runs", "3")
-    assert (begun.returncode, f"100% of its runs on {tagged(platform, 'prod')} are run again on {new}" in begun.stdout) == (0, True), begun
+    assert (begun.returncode, f"100% of its runs on {release_at(platform, 'prod')} are run again on {new}" in begun.stdout) == (0, True), (
+        begun
+    )
     made = []
 
     def ended() -> bool:
@@ -128,7 +118,7 @@ def test_what_is_equal_and_that_callers_notice_nothing(platform: PlatformProcess
 
 
 def test_what_differs(platform: PlatformProcess) -> None:
-    new = tagged(platform, "dev")
+    new = release_at(platform, "dev")
     start(platform, "version")
     run_id = platform.invoke("version").json()["id"]
     found = until_compared(platform, "version", {}, 1)
@@ -149,7 +139,7 @@ def test_what_differs(platform: PlatformProcess) -> None:
     ), gates
     platform.invoke("version")
     assert shown(platform, "version")["compared"] == json.loads(verb(platform, "shadow", "show", "--json").stdout)["data"][-1]["compared"]
-    assert platform.run(run_id)["release_id"] == tagged(platform, "prod")
+    assert platform.run(run_id)["release_id"] == release_at(platform, "prod")
 
 
 def test_images_are_compared_by_their_pixels(platform: PlatformProcess, tmp_path: Path) -> None:
@@ -173,7 +163,7 @@ def test_a_release_that_fails(platform: PlatformProcess, how: str, code: str) ->
 
 
 def test_a_copy_gives_way_and_is_nowhere_to_be_seen(platform: PlatformProcess, tmp_path: Path) -> None:
-    new = tagged(platform, "dev")
+    new = release_at(platform, "dev")
     start(platform, "nap")
     notes = tmp_path / "notes"
 
@@ -201,7 +191,7 @@ def test_a_copy_gives_way_and_is_nowhere_to_be_seen(platform: PlatformProcess, t
 
 
 def test_a_restart_goes_on_with_what_was_counted(platform: PlatformProcess) -> None:
-    new = tagged(platform, "dev")
+    new = release_at(platform, "dev")
     start(platform, "words", percent=100)
     before = until_compared(platform, "words", {"text": "a b"}, 2)
     leftover = platform.data / "files" / "local" / "shadow-left" / "1"
@@ -226,7 +216,7 @@ def gates_of(platform: PlatformProcess, release_id: str) -> list[dict[str, Any]]
 
 
 def test_what_can_be_no_shadow(platform: PlatformProcess) -> None:
-    old, new = tagged(platform, "prod"), tagged(platform, "dev")
+    old, new = release_at(platform, "prod"), release_at(platform, "dev")
     for body, status in (
         ({"release_id": old}, 409),
         ({"release_id": "none"}, 404),

@@ -128,11 +128,18 @@ def lost(exc: Exception, address: Address) -> LostError:
     raise exc
 
 
-def _why(exc: BaseException) -> str:
+def words_of_system(exc: BaseException) -> str:
+    """What the system said beneath an error of a library, such as `connection refused`; empty where it said nothing."""
     found: BaseException | None = exc
     while found is not None:
         if isinstance(found, OSError) and found.strerror:
             return found.strerror.lower()
         found = found.__cause__ or found.__context__
+    return ""
+
+
+def _why(exc: BaseException) -> str:
+    if words := words_of_system(exc):
+        return words
     text = str(exc) or type(exc).__name__
     return "no answer in time" if text.endswith("Timeout") or text == "timed out" else text

@@ -13,6 +13,7 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError
 
 from gen_worker.cli.output import EXIT_AUTH, EXIT_FAILED, EXIT_NOT_FOUND, EXIT_TIMEOUT, EXIT_USAGE, Verb, fail
 from gen_worker.client import Client, GatewayError
+from gen_worker.client.address import words_of_system
 from gen_worker.client.profiles import Profile, ProfileError, Profiles
 
 DEFAULT_OWNER = "local"
@@ -164,11 +165,8 @@ class Api:
 
 def _why(exc: BaseException) -> str:
     """Why a server could not be reached, in the system's words where it has some."""
-    found: BaseException | None = exc
-    while found is not None:
-        if isinstance(found, OSError) and found.strerror:
-            return found.strerror.lower()
-        found = found.__cause__ or found.__context__
+    if words := words_of_system(exc):
+        return words
     return f"no answer within {CONNECT_TIMEOUT_S:.0f} s" if isinstance(exc, ConnectTimeoutError) else str(exc) or type(exc).__name__
 
 
