@@ -1,10 +1,12 @@
 """Schemas to code: whatever names and types an author has, the code can be read, and the same schemas give the same bytes."""
 
 import ast
+import inspect
 import json
 import keyword
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +16,9 @@ from gen_worker.codegen.shapes import Anything, Either, Items, Named, OneOfValue
 from gen_worker.contract.manifest import FunctionEntry
 
 
-def entry(name: str, payload: dict[str, Any], output: dict[str, Any] | None = None, *, streams: bool = False) -> FunctionEntry:
+def entry(
+    name: str, payload: dict[str, Any], output: dict[str, Any] | None = None, *, streams: bool = False, text: str = ""
+) -> FunctionEntry:
     return FunctionEntry(
         name=name,
         python_name=name,
@@ -22,6 +26,7 @@ def entry(name: str, payload: dict[str, Any], output: dict[str, Any] | None = No
         input_schema=payload,
         output_schema=output or {},
         output_mode="incremental" if streams else "single",
+        description=text or msgspec.UNSET,
     )
 
 
@@ -120,6 +125,33 @@ def test_equal_types_are_one_and_others_of_the_name_are_kept_apart() -> None:
     assert "inner: In2 | msgspec.UnsetType" in as_python
     assert as_typescript.count("export interface In2 {") == 1
     assert modules(*reversed(entries)) == (as_python, as_typescript)
+
+
+SAID = 'Draw a picture.\n\nSteps "cost" time; more than 50 */ are not better.'
+
+
+def test_a_function_is_documented_by_its_docstring() -> None:
+    payload = struct("In", In=record("x", x={**TEXT, "description": "What to draw"}))
+    as_python, as_typescript = modules(entry("draw", payload, text=SAID), entry("talk", payload, streams=True, text="Say it."))
+    names: dict[str, Any] = {}
+    exec(compile(as_python, "generated", "exec", dont_inherit=True), names)
+    for name in ("E", "AsyncE"):
+        client = names[name]
+        assert inspect.getdoc(client.draw) == f"Run me/e/draw and wait for its output.\n\n{SAID}"
+        assert inspect.getdoc(client.talk) == "Run me/e/talk and iterate over its items as they come.\n\nSay it."
+        assert inspect.getdoc(client.submit_draw) == "Start me/e/draw and do not wait for it."
+    assert "    # What to draw\n    x: str\n" in as_python
+    assert (
+        "  /**\n   * Run me/e/draw and wait for its output.\n   *\n   * Draw a picture.\n   *\n"
+        '   * Steps "cost" time; more than 50 *\\/ are not better.\n   */\n  draw(' in as_typescript
+    )
+    assert "   * Say it.\n   */\n  talk(" in as_typescript
+
+
+@given(st.text())
+def test_any_docstring_gives_code_that_can_be_read(text: str) -> None:
+    _, as_typescript = modules(entry("f", struct("In", In=record("x", x=TEXT)), text=text))
+    assert as_typescript.count("*/") == as_typescript.count("/**")
 
 
 WORDS = [

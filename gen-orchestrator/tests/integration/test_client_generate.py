@@ -1,6 +1,7 @@
 """`cozyctl client generate`: clients of a release and of a folder, checked by mypy and tsc, formatted, and at work against the platform."""
 
 import importlib.util
+import inspect
 import json
 import shutil
 import subprocess
@@ -105,6 +106,9 @@ class Delta(msgspec.Struct):
 
 @worker_function()
 def draw(ctx: ActionContext, payload: In) -> Out:
+    """Draw it.
+
+    More */ steps cost "time"."""
     text = f"{payload.prompt} {payload.class_} {payload.mode.value} {payload.odd}"
     return Out(text=text, day=payload.day, pets=[payload.animal] if payload.animal else [], node=payload.node)
 
@@ -191,6 +195,7 @@ def test_a_python_client_is_checked_formatted_and_works(platform: PlatformProces
     assert found.returncode == 0, found.stdout + found.stderr
 
     made = imported(module)
+    assert inspect.getdoc(made.AsyncOdd.draw) == 'Run local/odd/draw and wait for its output.\n\nDraw it.\n\nMore */ steps cost "time".'
     with Client(platform.url) as client:
         odd = made.Odd(client)
         out = odd.draw(

@@ -114,14 +114,7 @@ class _Writer:
         if definition.tag is not None:
             options += [f"tag_field={_literal(definition.tag[0])}", f"tag={_literal(definition.tag[1])}"]
         lines = [f"class {definition.name}(msgspec.Struct, {', '.join(options)}):"]
-        doc = (
-            [f'    """{_docstring(definition.text)}"""']
-            if definition.text and "\n" not in definition.text and len(definition.text) < WIDTH - 12
-            else []
-        )
-        if definition.text and not doc:
-            wrapped = [part for line in definition.text.split("\n") for part in (textwrap.wrap(line, WIDTH - 20) or [""])]
-            doc = [f'    """{_docstring(wrapped[0])}', *(f"    {_docstring(line)}".rstrip() for line in wrapped[1:]), '    """']
+        doc = _documented(definition.text, "    ") if definition.text else []
         lines += doc
         names: set[str] = set()
         body: list[str] = []
@@ -188,10 +181,10 @@ class _Writer:
         payload, output = self._type(function.payload), self._type(function.output)
         prefix = "Async" if is_async else ""
         if function.streams:
-            doc = f"Run {ref} and iterate over its items as they come."
+            doc = _and_said(f"Run {ref} and iterate over its items as they come.", function.text)
             yield from self._method("def", name, payload, f"{prefix}RunStream[{output}]", doc, f"stream({_literal(ref)}", output)
         else:
-            doc = f"Run {ref} and wait for its output."
+            doc = _and_said(f"Run {ref} and wait for its output.", function.text)
             yield from self._method("async def" if is_async else "def", name, payload, output, doc, f"run({_literal(ref)}", output)
         submit = free(f"submit_{name}", names)
         names.add(submit)
@@ -208,7 +201,7 @@ class _Writer:
         yield f"        payload: {payload},"
         yield "        **options: Unpack[CallOptions],"
         yield f"    ) -> {gives}:"
-        yield f'        """{_docstring(doc)}"""'
+        yield from _documented(doc, "        ")
         what, _, ref = call.partition("(")
         yield f"        return {waits}self._client.{what}("
         yield f"            {ref} + self._suffix,"
@@ -324,6 +317,19 @@ def _docstring(text: str) -> str:
     """A text between three quotes."""
     text = text.replace("\\", "\\\\")
     return text.replace('"', '\\"') if text.endswith('"') or '"""' in text else text
+
+
+def _documented(text: str, indent: str) -> list[str]:
+    """The lines of a docstring: one where the text fits, else as many as it needs."""
+    if "\n" not in text and len(text) < WIDTH - 12:
+        return [f'{indent}"""{_docstring(text)}"""']
+    wrapped = [part for line in text.split("\n") for part in (textwrap.wrap(line, WIDTH - 20) or [""])]
+    return [f'{indent}"""{_docstring(wrapped[0])}', *(f"{indent}{_docstring(line)}".rstrip() for line in wrapped[1:]), f'{indent}"""']
+
+
+def _and_said(what: str, text: str) -> str:
+    """What a method does, and below it what the function's author says."""
+    return f"{what}\n\n{text}" if text else what
 
 
 def _comment(text: str, indent: str) -> list[str]:

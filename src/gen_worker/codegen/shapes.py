@@ -93,12 +93,13 @@ class Definition(msgspec.Struct, frozen=True):
 
 
 class Function(msgspec.Struct, frozen=True):
-    """`output`: of one item where it streams."""
+    """`output`: of one item where it streams. `text`: the function's docstring."""
 
     slug: str
     payload: Shape
     output: Shape
     streams: bool
+    text: str = ""
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -116,7 +117,8 @@ def read_endpoint(owner: str, name: str, entries: Iterable[FunctionEntry], reser
         payload, output = (
             reader.root(schema, f"{entry.name}-{what}") for schema, what in ((entry.input_schema, "input"), (_output(entry), "output"))
         )
-        functions.append(Function(entry.name, payload, output, entry.output_mode == "incremental"))
+        text = _plain_text(entry.description or "")  # UNSET: older releases have none
+        functions.append(Function(entry.name, payload, output, entry.output_mode == "incremental", text))
     return Endpoint(owner, name, tuple(functions), tuple(sorted(reader.definitions, key=lambda each: each.name)))
 
 

@@ -109,11 +109,15 @@ class _Writer:
         target = f"{_literal(ref)} + this.suffix"
         if function.streams:
             yield from _method(
-                f"Run {ref} and iterate over its items as they come.", name, payload, f"AsyncGenerator<{output}, void, void>"
+                _and_said(f"Run {ref} and iterate over its items as they come.", function.text),
+                name,
+                payload,
+                f"AsyncGenerator<{output}, void, void>",
             )
             yield f"    return this.client.stream<{output}>({target}, payload, options);"
         else:
-            yield from _method(f"Run {ref} and wait for its output.", name, payload, f"Promise<{output}>")
+            doc = _and_said(f"Run {ref} and wait for its output.", function.text)
+            yield from _method(doc, name, payload, f"Promise<{output}>")
             yield f"    return this.client.run<{output}>({target}, payload, options);"
         yield "  }"
         submit = free(f"submit{name[:1].upper()}{name[1:]}", names)
@@ -149,6 +153,11 @@ def _method(doc: str, name: str, payload: str, gives: str) -> Iterator[str]:
     yield ""
     yield from _doc(doc, "  ")
     yield f"  {name}(payload: {payload}, options: CallOptions = {{}}): {gives} {{"
+
+
+def _and_said(what: str, text: str) -> str:
+    """What a method does, and below it what the function's author says."""
+    return f"{what}\n\n{text}" if text else what
 
 
 def _list_of(item: str) -> str:
