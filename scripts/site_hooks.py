@@ -13,6 +13,8 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
+ASSETS = ROOT / "build/site-assets"  # `scripts/site-assets` brings them
+SCRIPTS = ("mermaid.min.js", "iframe-worker.js")
 MODULES = ("gen_worker", "gen_worker.errors", "gen_worker.client", "gen_worker.tasks")
 
 
@@ -29,7 +31,19 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made."""
     for path, make in (("reference/python.md", python_page), ("reference/cli.md", cli_page), ("reference/openapi.md", openapi_page)):
         files.append(File.generated(config, path, content=make()))
+    for name in SCRIPTS:
+        for path in (ASSETS / name, ASSETS / f"{name}.LICENSE.txt"):
+            if path.exists():
+                files.append(File.generated(config, f"assets/site/{path.name}", abs_src_path=str(path)))
     return files
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """A page with a diagram loads our copy of mermaid. The theme would fetch one from the network."""
+    if 'class="mermaid"' not in output:
+        return output
+    up = "../" * page.file.dest_uri.count("/")
+    return output.replace("</body>", f'<script src="{up}assets/site/mermaid.min.js"></script></body>')
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
@@ -45,6 +59,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             raise PluginError(f"{page.file.src_uri}: the link {found[0]} leads nowhere")
         return f"{text} (`{place.relative_to(ROOT)}`)"
 
+    if not (ASSETS / "mermaid.min.js").exists():
+        markdown = markdown.replace("```mermaid", "```text")  # without it a diagram is shown as its source
     return re.sub(r"\[([^\]]+)\]\(([^)\s]+)\)", shown, markdown)
 
 
