@@ -104,6 +104,50 @@ def test_a_manager_comes_first(project: Callable[..., Path], start_runner: Calla
     runner.until(lambda: runner.run("unloaded", {}).json()["output"]["text"] == "hf:demo/engine")
 
 
+OF_THE_OTHER_FORM = """
+from gen_worker.model_interface import ModelManagementInterface
+
+class In(msgspec.Struct):
+    prompt: str = ""
+
+class Out(msgspec.Struct):
+    text: str
+
+class Manager(ModelManagementInterface):
+    def __init__(self):
+        self.loaded = {}
+    async def process_supported_models_config(self, supported_model_ids, downloader_instance):
+        raise AssertionError
+    async def load_model_into_vram(self, model_id):
+        self.loaded[model_id] = {"text": "of " + model_id}
+        return True
+    async def get_active_pipeline(self, model_id):
+        return self.loaded.get(model_id)
+    async def get_active_model_bundle(self, model_id):
+        raise AssertionError
+    def get_vram_loaded_models(self):
+        return list(self.loaded)
+
+@worker_function
+def use(ctx: ActionContext, engine: Annotated[dict, ModelRef(ModelRefSource.FIXED, "engine")], payload: In) -> Out:
+    return Out(engine.get("text") or f"{engine['model_id']} in {Path(engine['model_path']).name}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("manager", "text"),
+    [("main:Manager", "of hf:demo/engine"), ("gen_worker.testing.stub_manager:StubModelManager", "hf:demo/engine in engine")],
+)
+def test_managers_of_projects_for_published_workers(
+    manager: str, text: str, project: Callable[..., Path], start_runner: Callable[..., Runner], folders: list[str]
+) -> None:
+    folder = project(OF_THE_OTHER_FORM, COZY)
+    (package,) = [path.name for path in (folder / "src").iterdir()]
+    named = manager if "." in manager else f"{package}.{manager}"
+    runner = start_runner(folder, *folders, env={"WORKER_DEVICE": "cpu", "MODEL_MANAGER_CLASS": named})
+    assert runner.run("use", {}).json()["output"] == {"text": text}
+
+
 class _Downloader(ModelDownloader):
     calls = 0
 

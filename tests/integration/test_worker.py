@@ -92,6 +92,7 @@ async def test_registration_says_what_the_worker_is(start_worker: Start, folder:
         assert resources.cpu_cores >= 1
         assert resources.memory_bytes > 1 << 28
         assert (resources.max_concurrency, resources.gpu_count, resources.runpod_pod_id) == (7, 2, "pod-1")
+        assert resources.gpu_sm or (resources.gpu_name, resources.gpu_driver, resources.gpu_memory_bytes) == ("FakeGPU", "fake", 24 << 30)
         assert resources.function_concurrency == {"single": 1}
         assert resources.supports_model_loading
         assert set(resources.available_functions) >= {"echo", "stream", "fail-stream", "mirror"}

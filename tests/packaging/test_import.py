@@ -1,5 +1,7 @@
 """What `import gen_worker` costs and offers."""
 
+import importlib
+import inspect
 import subprocess
 import sys
 
@@ -67,9 +69,11 @@ DOORS = {
     "gen_worker.wire_protocol": ("WIRE_PROTOCOL_MAJOR", "WIRE_PROTOCOL_MINOR", "wire_protocol_version_string"),
     "gen_worker.decorators": ("worker_function", "worker_websocket", "ResourceRequirements"),
     "gen_worker.worker": ("ActionContext", "RealtimeSocket", "Worker"),
+    "gen_worker.model_interface": ("ModelDownloader", "ModelManagementInterface", "ModelManager"),
     "gen_worker.entrypoint": ("main",),
     "gen_worker.testing.mock_orchestrator": ("main",),
     "gen_worker.testing.loopback": ("LoopbackScheduler",),
+    "gen_worker.testing.stub_manager": ("StubModelManager",),
     "gen_worker.testing.end_to_end": ("EndToEnd",),
     "gen_worker.pb.worker_scheduler_pb2": ("WorkerSchedulerMessage",),
     "gen_worker.pb.worker_scheduler_pb2_grpc": ("SchedulerWorkerServiceStub", "add_SchedulerWorkerServiceServicer_to_server"),
@@ -78,6 +82,32 @@ DOORS = {
     "gen_worker.client": ("Client", "ClientError", "GatewayError", "RunError", "RunHandle", "RunStream"),
     "gen_worker.discover": ("discover_manifest", "discover_functions"),
 }
+
+
+POSITIONS = {  # as published projects pass them
+    "gen_worker.ResourceRequirements": "max_concurrency",
+    "gen_worker.Clamp": "min max cast round",
+    "gen_worker.ModelRef": "source key ref dtypes",
+    "gen_worker.ActionContext": "run_id emitter owner invoker_id timeout_ms file_api_base_url file_api_token materialized_input_urls "
+    "local_output_dir resolved_cozy_models_by_id required_models",
+    "gen_worker.CozyHubDownloader": "base_url token timeout_seconds",
+    "gen_worker.ModelCache": "max_vram_gb vram_safety_margin_gb model_cache_dir",
+    "gen_worker.PipelineLoader": "models_dir local_cache_dir max_vram_gb vram_safety_margin_gb cozy_hub_url cozy_hub_token downloader",
+    "gen_worker.PipelineConfig": "model_path pipeline_class custom_pipeline dtype device enable_vae_tiling enable_vae_slicing "
+    "enable_model_cpu_offload enable_sequential_cpu_offload scheduler_class warmup_steps variant",
+    "gen_worker.LoadedPipeline": "pipeline model_id pipeline_class dtype size_gb load_format components",
+    "gen_worker.ModelNotFoundError": "model_id path",
+    "gen_worker.CudaOutOfMemoryError": "model_id required_gb available_gb",
+    "gen_worker.worker.Worker": "scheduler_addr scheduler_addrs user_module_names worker_id worker_jwt use_tls reconnect_delay "
+    "max_reconnect_attempts model_manager downloader manifest",
+}
+
+
+@pytest.mark.parametrize("name", POSITIONS)
+def test_arguments_by_position(name: str) -> None:
+    module, _, attribute = name.rpartition(".")
+    parameters = inspect.signature(getattr(importlib.import_module(module), attribute)).parameters.values()
+    assert [each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD] == POSITIONS[name].split()
 
 
 def test_nothing_heavy_is_loaded() -> None:

@@ -33,6 +33,37 @@ class ModelManager(ABC):
         """Whatever is worth showing of its state."""
 
 
+class ModelManagementInterface(ABC):
+    """The other form of a model manager, which projects for published workers have. It is plugged in the same way as `ModelManager`.
+
+    It may also have `unload(model_id)`. Sizes are measured; `model_sizes` is not read.
+    """
+
+    @abstractmethod
+    async def process_supported_models_config(self, supported_model_ids: list[str], downloader_instance: Any) -> None:
+        """Not called: models and their files come from `[models]`, when a function needs them."""
+
+    @abstractmethod
+    async def load_model_into_vram(self, model_id: str) -> bool:
+        """Load a model; False leaves it to the built-in loaders."""
+
+    @abstractmethod
+    async def get_active_pipeline(self, model_id: str) -> Any | None:
+        """A model that is loaded, else None."""
+
+    @abstractmethod
+    async def get_active_model_bundle(self, model_id: str) -> Any | None:
+        """Not called: several models of a function are several parameters."""
+
+    @abstractmethod
+    def get_vram_loaded_models(self) -> list[str]:
+        """What is loaded."""
+
+    def get_for_inference(self, model_id: str) -> Any | None:
+        """What one run gets, which must not share state with what other runs get. None: the loaded model itself."""
+        return None
+
+
 class ModelDownloader(ABC):
     """Fetches models in place of the built-in sources; `Worker(downloader=...)`."""
 

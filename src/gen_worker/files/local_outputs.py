@@ -110,7 +110,7 @@ class LocalOutputs:
             else:
                 temporary.replace(path)
         except FileExistsError:
-            raise RuntimeError(f"output path already exists: {ref[:200]!r}; use save_bytes to replace it") from None
+            raise RuntimeError(f"output path already exists: {ref[:200]!r}; save_bytes and save_file replace it") from None
         finally:
             temporary.unlink(missing_ok=True)
         asset = Asset(

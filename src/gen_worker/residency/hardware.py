@@ -48,7 +48,7 @@ def read_hardware(settings: DeviceSettings) -> Hardware:
         cpu_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         torch_version=torch_version,
-        cuda_version=settings.worker_cuda_version or settings.cuda_version or _cuda_of(torch_version),
+        cuda_version=settings.worker_cuda_version or settings.cuda_version or settings.nvidia_cuda_version or _cuda_of(torch_version),
         onnxruntime_version=_version("onnxruntime"),
         installed_libs=tuple(name for name in REPORTED_LIBRARIES if _importable(name)),
     )
@@ -59,6 +59,7 @@ class GpuWatch:
 
     def __init__(self, settings: DeviceSettings) -> None:
         self._fake_count = settings.worker_fake_gpu_count
+        self._without = _made_up(settings)
         self._visible = settings.cuda_visible_devices
         self._nvml: Any = None
         if not Path("/dev/nvidiactl").exists():
@@ -75,11 +76,11 @@ class GpuWatch:
         """The state of now."""
         nvml = self._nvml
         if nvml is None:
-            return Gpu(count=self._fake_count or 0)
+            return self._without
         try:
             handles = self._handles(nvml)
             if not handles:
-                return Gpu(count=self._fake_count or 0)
+                return self._without
             memory = nvml.nvmlDeviceGetMemoryInfo(handles[0])
             major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handles[0])
             return Gpu(
@@ -92,7 +93,7 @@ class GpuWatch:
                 memory_bytes=tuple(int(nvml.nvmlDeviceGetMemoryInfo(handle).total) for handle in handles),
             )
         except nvml.NVMLError:
-            return Gpu(count=self._fake_count or 0)
+            return self._without
 
     def _handles(self, nvml: Any) -> list[Any]:
         if self._visible is None:
@@ -104,6 +105,16 @@ class GpuWatch:
             number = whole_number(name)
             handles.append(nvml.nvmlDeviceGetHandleByUUID(name.encode()) if number is None else nvml.nvmlDeviceGetHandleByIndex(number))
         return handles
+
+
+def _made_up(settings: DeviceSettings) -> Gpu:
+    """What a machine without a GPU reports: none, or those that a test of a scheduler asks for. Nothing is placed by their size, so it is
+    no entry of `memory_bytes`."""
+    count = settings.worker_fake_gpu_count or 0
+    if not count:
+        return Gpu()
+    size_bytes = settings.worker_fake_gpu_memory_bytes
+    return Gpu(count=count, name=settings.worker_fake_gpu_name, driver=settings.worker_fake_gpu_driver, total_bytes=size_bytes)
 
 
 def _version(package: str) -> str:

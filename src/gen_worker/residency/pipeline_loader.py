@@ -80,7 +80,7 @@ class ComponentMissingError(PipelineLoaderError):
         self.component = component
 
 
-class PipelineConfig(msgspec.Struct, frozen=True, kw_only=True):
+class PipelineConfig(msgspec.Struct, frozen=True):
     """How to load. `dtype` is one of fp16, bf16, fp32; `device` None: the best there is."""
 
     model_path: str = ""

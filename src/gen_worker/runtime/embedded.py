@@ -39,9 +39,9 @@ class Worker:
         use_tls: bool = False,
         reconnect_delay: float = 5,
         max_reconnect_attempts: int = 0,
-        manifest: Mapping[str, Any] | None = None,
         model_manager: Any = None,
         downloader: ModelDownloader | None = None,
+        manifest: Mapping[str, Any] | None = None,
     ) -> None:
         if not worker_jwt.strip():
             raise ValueError("worker_jwt is empty; expected the token that the scheduler gave this worker")

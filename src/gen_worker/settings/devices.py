@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 import msgspec
 
-from gen_worker.settings.reading import Gigabytes, OneOf, Range, read_settings, split_list, wrong
+from gen_worker.settings.reading import Bytes, Gigabytes, OneOf, Range, read_settings, split_list, wrong
 
 DEFAULT_SAFETY_MARGIN_GB = 3.5
 _DEVICE = re.compile(r"cpu|mps|cuda(?::[0-9]{1,3})?")
@@ -24,7 +24,13 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     worker_torch_version: str = ""
     worker_cuda_version: str = ""
     cuda_version: str = ""
-    worker_fake_gpu_count: Annotated[int, Range(0, 1024, "a whole number")] | None = None
+    nvidia_cuda_version: str = ""
+    worker_fake_gpu_count: Annotated[int, Range(0, 1024, "a whole number")] | None = (
+        None  # these four: what a machine without a GPU says of it
+    )
+    worker_fake_gpu_memory_bytes: Bytes = 24 << 30
+    worker_fake_gpu_name: str = "FakeGPU"
+    worker_fake_gpu_driver: str = "fake"
     cuda_visible_devices: str | None = None  # empty means: none of them
 
     @classmethod
