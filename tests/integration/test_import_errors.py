@@ -67,7 +67,7 @@ CASES = {
     "the environment": (
         "KEY = os.environ['NO_SUCH_KEY']\n",
         "KEY = os.environ['NO_SUCH_KEY']",
-        ('os.environ.get("NO_SUCH_KEY"', "NO_SUCH_KEY=... cozyctl"),
+        ('cozy.toml: [env] NO_SUCH_KEY = "..."', "NO_SUCH_KEY=... cozyctl"),
     ),
     "a file": ("open('weights.bin')\n", "open('weights.bin')", ("Path(__file__).parent / 'weights.bin'",)),
     "sys.exit": ("sys.exit('not today')\n", "sys.exit('not today')", ("SystemExit: not today", "if __name__ == '__main__':")),

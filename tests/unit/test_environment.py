@@ -12,6 +12,7 @@ ROOMS = (
     *("settings", "sources", "transport", "wire"),
 )
 BUT = {
+    "project/variables.py",  # sets `[env]` for the author's code, which reads its environment where it likes
     "runtime/embedded.py",  # behind the door `gen_worker.worker.Worker`
     "transport/__init__.py",  # a variable that the library of gRPC reads when it is imported: set, not read
 }

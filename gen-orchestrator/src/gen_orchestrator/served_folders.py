@@ -154,6 +154,7 @@ class ServedFolders:
                 python=taken.python if taken else "",
                 image="" if taken else release.source,
                 env=env,
+                variables=term.registry.manifest(release.release_id).env or {},
                 limits=term.registry.scaling(release.release_id),
             )
         )

@@ -15,6 +15,9 @@ name = "probe"
 main = "probe.main"
 gen_worker = ">=0.2.0,<0.3.0"
 
+[env]
+PROBE_MODE = "warm"
+
 [secrets]
 PLAIN = "a key as services give them"
 AWKWARD = "with what has to be escaped"
@@ -34,6 +37,8 @@ class Output(msgspec.Struct):
 
 class Word(msgspec.Struct):
     text: str
+
+MODE = os.environ.get("PROBE_MODE", "")
 
 def all_of_them() -> str:
     return os.environ["PLAIN"] + " " + os.environ["AWKWARD"]
@@ -67,6 +72,10 @@ def dies(ctx: ActionContext, payload: Input) -> Output:
 @worker_function()
 def value(ctx: ActionContext, payload: Input) -> Output:
     return Output(os.environ["PLAIN"][::-1])
+
+@worker_function()
+def mode(ctx: ActionContext, payload: Input) -> Output:
+    return Output(MODE)
 """
 PLAIN = "sk-live-Zk31xQ07mUY"
 AWKWARD = 'first-line "quoted" \\ é/+\nsecond-line-of-it'
@@ -103,6 +112,7 @@ def test_a_secret_that_is_not_set_is_waited_for(platform: PlatformProcess) -> No
     assert (made.returncode, made.stdout) == (0, "PLAIN of local/probe is set (version 1)\n"), made
     assert cozyctl(platform, "secrets", "set", "local/probe", "AWKWARD", stdin=AWKWARD).returncode == 0
     assert platform.run(run_id, wait_s=60)["output"]["text"] == PLAIN[::-1]
+    assert platform.run(platform.submit("mode"), wait_s=60)["output"]["text"] == "warm"  # of `[env]`, at import
 
 
 def test_nothing_that_comes_out_holds_a_secret(platform: PlatformProcess) -> None:

@@ -114,3 +114,13 @@ def test_whole_releases() -> None:
         Change("streams", "output", "", "it streams now", True),
         Change("added", "function", "", "the function is new", False),
     ]
+
+
+def test_variables_are_named_without_their_values() -> None:
+    found = changes(Manifest(env={"GONE": "a", "SAME": "b", "OTHER": "c"}), Manifest(env={"SAME": "b", "OTHER": "d", "NEW": "e"}))
+    assert [(each.side, each.pointer, each.text, each.breaking) for each in found] == [
+        ("env", "GONE", "the variable is gone", False),
+        ("env", "NEW", "the variable is new", False),
+        ("env", "OTHER", "it has another value", False),
+    ]
+    assert changes(Manifest(), Manifest()) == []

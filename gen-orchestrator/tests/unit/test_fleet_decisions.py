@@ -101,10 +101,14 @@ def test_a_worker_sees_its_gpu_and_none_of_our_secrets() -> None:
         python="p",
         gpu="2",
         drain_s=1.0,
+        env={"A": "secret"},
+        variables={"A": "project", "B": "project", "OMP_NUM_THREADS": "9", "LD_PRELOAD": "x", "WORKER_JWT": "x"},
     )
     env = worker_environment(
-        spec, {"PATH": "/bin", "COZY_API_KEY": "k", "CUDA_VISIBLE_DEVICES": "0,1,2", "PGPASSWORD": "p", "HF_TOKEN": "h"}
+        spec,
+        {"OMP_NUM_THREADS": "2", "PATH": "/bin", "COZY_API_KEY": "k", "CUDA_VISIBLE_DEVICES": "0,1,2", "PGPASSWORD": "p", "HF_TOKEN": "h"},
     )
     assert env["CUDA_VISIBLE_DEVICES"] == "2"
     assert (env["PATH"], env["HF_TOKEN"]) == ("/bin", "h")  # models are fetched by workers
-    assert not {"COZY_API_KEY", "PGPASSWORD"} & env.keys()
+    assert not {"COZY_API_KEY", "PGPASSWORD", "LD_PRELOAD"} & env.keys()
+    assert (env["A"], env["B"], env["OMP_NUM_THREADS"], env["WORKER_JWT"]) == ("secret", "project", "2", "t")

@@ -39,7 +39,7 @@ def command(folder: str, as_json: bool, require_uv_lock: bool) -> int:
         known = found.problem in errors or set(found.problem.splitlines()) <= set(errors)
         errors += [found.problem] if found.problem and not known else []
         warnings += [f"'{package}' is declared but not installed here, so its use at import was not tried" for package in found.stood_in]
-        warnings += found.slow_patterns
+        warnings += (*found.slow_patterns, *found.secret_variables)
     again = f"cozyctl check{folder_flag(folder)}"
     if as_json:
         next_command = again if errors else f"cozyctl dev{folder_flag(folder)}"

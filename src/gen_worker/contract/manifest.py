@@ -91,15 +91,17 @@ class WebsocketEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole manifest. `websockets`, `scaling` and `secrets` are our additions, which older readers skip; `models` is of older
+    """A whole manifest. `websockets`, `scaling`, `env` and `secrets` are our additions, which older readers skip; `models` is of older
     writers, for all functions. `scaling` holds what cozy.toml says of `min` and `max` workers, and `idle_s`: for how long an idle one is
-    kept. `secrets` are names of environment variables that the functions need, without their values."""
+    kept. `secrets` are names of environment variables that the functions need, without their values;
+    `env` are variables with their values, which a worker sets before it imports the functions."""
 
     endpoint_name: str = ""
     functions: tuple[FunctionEntry, ...] = ()
     websockets: tuple[WebsocketEntry, ...] | UnsetType = UNSET
     resources: dict[str, Any] | UnsetType = UNSET
     scaling: dict[str, Any] | UnsetType = UNSET
+    env: dict[str, str] | UnsetType = UNSET
     secrets: tuple[str, ...] | UnsetType = UNSET
     models_by_function: dict[str, ModelTable] | UnsetType = UNSET
     models: ModelTable | UnsetType = UNSET

@@ -15,17 +15,20 @@ from gen_worker.project.cozy_toml import CozyTomlError, find_cozy_toml, load_coz
 from gen_worker.project.discovery import is_in_project
 from gen_worker.project.served import Served, load_project
 from gen_worker.project.source_tree import EVERY_PYTHON_FILE, SourceTree, Stamp, Watched, stamp_of
+from gen_worker.project.variables import without_variables
 from gen_worker.project.watching import follow_changes
 
 
 class ProjectFiles:
-    """What cozy.toml says is watched; while it is broken, what it said last."""
+    """What cozy.toml says is watched; while it is broken, what it said last. `env`: the environment that the program was started with."""
 
     def __init__(self, root: Path, env: Mapping[str, str]) -> None:
         self.root = root
         self.env = env
         self._watched = Watched(root)
         self._toml: Stamp | None = None
+        self.variables: frozenset[str] = frozenset()  # of `[env]`
+        self.former_variables: frozenset[str] = frozenset()  # that an older version of the file had
 
     @property
     def bases(self) -> tuple[Path, ...]:
@@ -43,7 +46,11 @@ class ProjectFiles:
         if path is not None and stamp != self._toml:
             self._toml = stamp
             try:
-                self._watched = Watched(self.root, load_cozy_toml(path).watch or EVERY_PYTHON_FILE)
+                project = load_cozy_toml(path)
+                self._watched = Watched(self.root, project.watch or EVERY_PYTHON_FILE)
+                names = frozenset(project.env)
+                self.former_variables = (self.former_variables | self.variables) - names
+                self.variables = names
             except (CozyTomlError, OSError):  # said when the project is loaded
                 pass
         return self._watched.read()
@@ -79,7 +86,8 @@ def reload_project(files: ProjectFiles) -> Served:
         del sys.modules[name]
     importlib.invalidate_caches()
     try:
-        return load_project(files.root, files.env)
+        with without_variables(files.former_variables, files.variables, files.env):
+            return load_project(files.root, files.env)
     except BaseException:
         sys.modules.update(old)
         raise

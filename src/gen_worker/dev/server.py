@@ -53,11 +53,11 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
 def find_functions(options: ServeOptions, env: Mapping[str, str]) -> Served:
     """Functions as the options say; `ValueError` with what is missing."""
     if options.manifest is not None:
-        return load_baked(options.manifest, options.root)
+        return load_baked(options.manifest, options.root, env)
     if find_cozy_toml(options.root, env) is not None:
         return load_project(options.root, env)
     if BAKED_MANIFEST.is_file():
-        return load_baked(BAKED_MANIFEST, options.root)
+        return load_baked(BAKED_MANIFEST, options.root, env)
     raise ServeError(
         f"no cozy.toml in {options.root.resolve()} and no manifest at {BAKED_MANIFEST}; start a project with: cozyctl init my-worker"
     )
@@ -104,6 +104,7 @@ def serve(options: ServeOptions, env: Mapping[str, str]) -> int:
 
     This is a whole program: once it returns, the process ends whatever the author's code has left running (`leaving`).
     """
+    env = dict(env)  # as it is now: the project's own variables come into this process later, and its next version may change them
     as_json = env.get("LOG_FORMAT") == "json"
     log = Log(divert() if options.talks and as_json else sys.stderr, as_json=as_json)
     if options.talks:

@@ -14,6 +14,7 @@ from gen_worker.project.cozy_toml import find_cozy_toml, load_cozy_toml
 from gen_worker.project.discovery import discover
 from gen_worker.project.injectable import check_injections
 from gen_worker.project.pattern_warnings import pattern_warnings
+from gen_worker.project.variables import secret_warnings
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -25,11 +26,12 @@ class Report(msgspec.Struct, frozen=True):
     stood_in: tuple[str, ...] = ()
     problem: str = ""
     slow_patterns: tuple[str, ...] = ()  # a sentence for each
+    secret_variables: tuple[str, ...] = ()  # the same
 
     @property
     def warnings(self) -> tuple[str, ...]:
         listed = "is not installed here; its types are listed by the name they were imported under"
-        return (*(f"'{package}' {listed}" for package in self.stood_in), *self.slow_patterns)
+        return (*(f"'{package}' {listed}" for package in self.stood_in), *self.slow_patterns, *self.secret_variables)
 
 
 def discover_apart(root: Path, env: Mapping[str, str]) -> Report:
@@ -96,4 +98,11 @@ def _report(root: Path, env: Mapping[str, str]) -> Report:
     names = tuple(spec.name for spec in found.specs)
     if not names:
         return Report(main, problem=f"no function marked with @worker_function() in {main} or what it imports")
-    return Report(main, msgspec.Raw(manifest), names, found.stood_in, slow_patterns=tuple(pattern_warnings(found.specs)))
+    return Report(
+        main,
+        msgspec.Raw(manifest),
+        names,
+        found.stood_in,
+        slow_patterns=tuple(pattern_warnings(found.specs)),
+        secret_variables=tuple(secret_warnings(found.project.env, found.project.endpoint_name)),
+    )

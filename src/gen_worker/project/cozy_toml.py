@@ -12,6 +12,7 @@ from gen_worker.authoring.batch import Batch
 from gen_worker.durations import parse_duration
 from gen_worker.names import SECRET_NAME_RULE, did_you_mean, is_secret_name, slugify
 from gen_worker.project.constraints import parse_constraint
+from gen_worker.project.variables import MAX_VARIABLES, variable_problem
 from gen_worker.refs import DEFAULT_DTYPES, DTYPES, ModelSpec
 
 MAX_PROBLEMS = 50
@@ -59,7 +60,7 @@ class CozyToml(msgspec.Struct, frozen=True, kw_only=True):
     function_lines: dict[str, int] = msgspec.field(default_factory=dict)  # of each [functions.NAME], by NAME as it is written
     resources: dict[str, float] = msgspec.field(default_factory=dict)
     scaling: dict[str, int | float] = msgspec.field(default_factory=dict)  # as it is written: `min`, `max`, `idle_s`
-
+    env: dict[str, str] = msgspec.field(default_factory=dict)  # variables of the author's code
     secrets: tuple[str, ...] = ()  # names of variables whose values the platform keeps
     watch: tuple[str, ...] = ()  # `[dev] watch`: files, folders and patterns whose changes are taken up; empty: the project's Python files
 
@@ -174,7 +175,6 @@ class _Reader:
         if not all(part.isidentifier() for part in main.split(".")):
             raise self.error(f"main = {main!r} is not a module name; expected dotted names such as 'my_pkg.main'", "main")
         functions = self.functions()
-        self.table(self.data.get("env", {}), "env")
         return CozyToml(
             path=self.path,
             schema_version=1,
@@ -187,6 +187,7 @@ class _Reader:
             function_settings={slug: settings for slug, (_, settings) in functions.items() if settings},
             resources=self.resources(),
             scaling=self.scaling(),
+            env=self.env(),
             secrets=self.secrets(),
             watch=self.watch(),
         )
@@ -234,6 +235,15 @@ class _Reader:
         for key, value in table.items():
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e9:
                 raise self.error(f"resources.{key} = {value!r} must be a number from 0 up", "resources", key)
+        return table
+
+    def env(self) -> dict[str, str]:
+        table = self.table(self.data.get("env", {}), "env")
+        if len(table) > MAX_VARIABLES:
+            raise self.error(f"[env] has {len(table)} variables; at most {MAX_VARIABLES} are taken", "env")
+        for name, value in table.items():
+            if problem := variable_problem(name, value):
+                raise self.error(problem, "env", name)
         return table
 
     def secrets(self) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from gen_worker.project.import_errors import EarlyExitError, import_problem
 from gen_worker.project.manifest import manifest_of
 from gen_worker.project.quiet import drop_unhelpful_warnings
 from gen_worker.project.standins import StandInUsedError, missing_packages, stand_ins
+from gen_worker.project.variables import set_variables
 
 Warn = Callable[[str], None]
 
@@ -42,12 +43,14 @@ def discover(root: Path, env: Mapping[str, str], *, with_stand_ins: bool = False
     """Read cozy.toml in `root` (or where `env` says), import its `main`, read the marked functions.
 
     `with_stand_ins` lets declared but missing packages be imported as names only: right for baking a manifest, wrong for
-    running the functions. Raises `CozyTomlError`, `DiscoveryError` or `SignatureError`, all of them `ValueError`.
+    running the functions. `[env]` is set in this process, but for what `env` has. Raises `CozyTomlError`, `DiscoveryError` or
+    `SignatureError`, all of them `ValueError`.
     """
     root = root.resolve()
     path = find_cozy_toml(root, env)
     project = load_cozy_toml(path or root / "cozy.toml")
     add_to_path(root)
+    set_variables(project.env, env)
     with stand_ins(missing_packages(root) if with_stand_ins else ()) as stood_in:
         modules = _import_main(project, root)
         specs = read_specs(modules)
@@ -61,6 +64,7 @@ def function_entries(root: Path, env: Mapping[str, str], main_module: str | None
     folder = root.resolve()
     project = load_cozy_toml(find_cozy_toml(folder, env) or folder / "cozy.toml")
     add_to_path(folder)
+    set_variables(project.env, env)
     if main_module:
         project = msgspec.structs.replace(project, main=main_module)
     with stand_ins(missing_packages(folder)):

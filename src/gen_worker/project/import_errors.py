@@ -86,7 +86,7 @@ def _cause(name: str, exc: BaseException, root: Path | None) -> tuple[str, str]:
             key = exc.args[0] if exc.args else "KEY"
             return (
                 f"importing {name!r} failed: the environment variable {key!r} is not set",
-                f'read it inside the function, or write os.environ.get("{key}", "..."); to set it now: {key}=... cozyctl ...',
+                f'read it inside the function, or give it a value in cozy.toml: [env] {key} = "..."; to set it now: {key}=... cozyctl ...',
             )
         case FileNotFoundError() if isinstance(exc.filename, str) and not Path(exc.filename).is_absolute():
             return failed, f"a relative path depends on the current folder; write Path(__file__).parent / {exc.filename!r}"

@@ -59,6 +59,7 @@ def manifest_of(project: CozyToml, specs: Sequence[FunctionSpec]) -> Manifest:
         websockets=sockets or UNSET,
         resources=project.resources or UNSET,
         scaling=project.scaling or UNSET,
+        env=project.env or UNSET,
         secrets=project.secrets or UNSET,
         models_by_function=models or UNSET,
     )

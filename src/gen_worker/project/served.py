@@ -42,11 +42,11 @@ def load_project(root: Path, env: Mapping[str, str]) -> Served:
     return Served(found.project.endpoint_name, specs, models, root.resolve())
 
 
-def load_baked(path: Path, root: Path) -> Served:
+def load_baked(path: Path, root: Path, env: Mapping[str, str]) -> Served:
     """Functions that a baked manifest names, imported from `root`."""
     manifest = read_manifest(path)
     add_to_path(root.resolve())
-    specs, models = load_functions(manifest)
+    specs, models = load_functions(manifest, env)
     return Served(manifest.endpoint_name, specs, models)
 
 
@@ -54,5 +54,5 @@ def load_for_worker(root: Path, manifest: Path, env: Mapping[str, str], *, must_
     """Functions of the baked manifest, else of the project in `root`, with the path of what was read. `ValueError` says what is missing."""
     project = find_cozy_toml(root, env)
     if manifest.exists() or project is None or must_be_baked:
-        return manifest, load_baked(manifest, root)
+        return manifest, load_baked(manifest, root, env)
     return project, load_project(root, env)

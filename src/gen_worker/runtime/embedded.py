@@ -57,7 +57,7 @@ class Worker:
         )
         check_settings(settings)
         if manifest is not None:
-            functions, models = load_functions(msgspec.convert(manifest, Manifest))
+            functions, models = load_functions(msgspec.convert(manifest, Manifest), env)
         else:
             functions, models = read_specs(import_modules(user_module_names)), {}
         self._log = Log(as_json=env.get("LOG_FORMAT") == "json")

@@ -57,7 +57,7 @@ _TAG_HISTORY: Schema = {**_TAG, "properties": {**_TAG["properties"], "history": 
 _CHANGE = _object(
     "function side pointer text breaking",
     **dict.fromkeys(("function", "pointer", "text"), _TEXT),
-    side={"type": "string", "enum": ["function", "input", "output"]},
+    side={"type": "string", "enum": ["function", "input", "output", "env"]},
     breaking={"type": "boolean"},
 )
 _DIFF = _object(

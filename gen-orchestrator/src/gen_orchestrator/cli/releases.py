@@ -170,7 +170,8 @@ def diff(old: str, new: str, url: str, as_json: bool) -> int:
     for each in found["changes"]:
         word = "BREAKS " if each["breaking"] else "       "
         place = "" if each["side"] == "function" else f" {each['side']} {each['pointer'] or '(as a whole)'}"
-        print_line(f"{word}{each['function']}{place}: {each['text']}")
+        what = f"[env] {each['pointer']}" if each["side"] == "env" else f"{each['function']}{place}"
+        print_line(f"{word}{what}: {each['text']}")
     if not found["changes"]:
         say("nothing changes for callers")
     elif found["breaking"]:

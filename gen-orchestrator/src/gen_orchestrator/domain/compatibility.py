@@ -4,7 +4,7 @@ Callers write the payload and read the output. So a payload may take more than b
 other way round, a caller of before is refused, or reads what it does not know. Schemas are JSON Schema as discovery writes it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -19,10 +19,13 @@ _FORM = ("pattern", "format", "contentEncoding", "multipleOf")
 
 
 class Change(msgspec.Struct, frozen=True):
-    """One difference. `pointer` is a JSON Pointer into the payload or the output (`/size`, `/items/*`), empty for the whole."""
+    """One difference. `pointer` is a JSON Pointer into the payload or the output (`/size`, `/items/*`), empty for the whole.
+
+    Of a variable of `[env]`, `pointer` is its name, and `function` is empty.
+    """
 
     function: str
-    side: Literal["function", "input", "output"]
+    side: Literal["function", "input", "output", "env"]
     pointer: str
     text: str
     breaking: bool
@@ -39,7 +42,16 @@ def changes(old: Manifest, new: Manifest) -> list[Change]:
             found.append(Change(name, "function", "", "the function is new", False))
         else:
             found += function_changes(before[name], after[name])
+    found += _variable_changes(old.env or {}, new.env or {})
     return sorted(found, key=lambda change: not change.breaking)
+
+
+def _variable_changes(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[Change]:
+    """Of `[env]`. Values are not shown: one may be a secret in the wrong place."""
+    for name in sorted({*old, *new}):
+        if old.get(name) != new.get(name):
+            text = "the variable is gone" if name not in new else "the variable is new" if name not in old else "it has another value"
+            yield Change("", "env", name, text, False)
 
 
 def function_changes(old: FunctionEntry, new: FunctionEntry) -> list[Change]:

@@ -11,6 +11,7 @@ from gen_orchestrator.domain.redaction import Redactor
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A worker to start. `folder` holds the release's source, `manifest` its baked manifest, `python` is what runs it; or `image` has it
     all, and the three are empty. `gpu` is a device number or empty.
+    `variables` are the project's own (`[env]`), which give way to all others.
     `scheduler_addr` is host:port, several of them with commas between. Told to end, it may go on with its runs for `drain_s`."""
 
     worker_id: str
@@ -25,6 +26,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     drain_s: float
     gpu: str = ""
     env: dict[str, str] = {}
+    variables: dict[str, str] = {}
 
 
 OnExit = Callable[[str, int], None]  # worker id, exit status

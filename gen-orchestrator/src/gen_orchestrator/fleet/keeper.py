@@ -47,6 +47,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     python: str = ""
     image: str = ""
     env: dict[str, str] = {}
+    variables: dict[str, str] = {}
     limits: ScalingLimits = ScalingLimits()
 
 
@@ -331,6 +332,7 @@ class Keeper:
             image=launch.image,
             gpu=least_used(self._gpus, [child.gpu for child in self._children.values()]),
             env=self._secrets.environment(launch.release_id) | launch.env,
+            variables=launch.variables,
         )
         self._children[worker_id] = _Child(launch.release_id, self._clock.now_s(), spec.gpu)
         try:

@@ -14,6 +14,7 @@ from gen_orchestrator.fleet.base import OnExit, WorkerSpec
 from gen_orchestrator.fleet.children import Children
 from gen_orchestrator.fleet.leftovers import MARK_NAME
 from gen_orchestrator.fleet.log_files import MAX_BYTES
+from gen_worker.project.variables import variable_problem
 
 # Before the worker begins. The end of its stdin is the end of its parent. (The kernel's signal for that comes once for each thread of a
 # parent that is killed, and a second SIGTERM means: now.) A parent that died before the kernel was asked is seen by its id.
@@ -97,6 +98,8 @@ def is_outlived(spec: WorkerSpec) -> bool:
 def worker_environment(spec: WorkerSpec, env: Mapping[str, str]) -> dict[str, str]:
     """What a worker's process gets to see: what it needs, and nothing of the control plane's own."""
     kept = {name: value for name, value in env.items() if name not in OURS and (name in _INHERITED or name.startswith(_PREFIXES))}
+    # The worker sets these itself, too. Set from the beginning, libraries see them that read the environment once (MALLOC_ARENA_MAX).
+    kept = {name: value for name, value in spec.variables.items() if not variable_problem(name, value)} | kept
     kept |= spec.env | worker_variables(spec)
     kept |= {
         "GEN_ORCHESTRATOR_PID": str(os.getpid()),
