@@ -202,6 +202,10 @@ def save(ctx: ActionContext, payload: Input) -> Saved:
     return Saved(file=ctx.save_bytes(f"runs/{ctx.run_id}/outputs/note.txt", payload.text.encode()))
 
 @worker_function()
+def save_and_name(ctx: ActionContext, payload: Input) -> Output:
+    return Output(text=ctx.save_bytes(f"runs/{ctx.run_id}/outputs/note.txt", payload.text.encode()).ref)
+
+@worker_function()
 def save_as(ctx: ActionContext, payload: Input) -> Saved:
     saved = Saved(file=ctx.save_bytes(payload.text, ctx.run_id.encode()))
     pause(payload)

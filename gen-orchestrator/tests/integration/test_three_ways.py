@@ -142,6 +142,18 @@ def test_files_and_etags(server: Server) -> None:
     assert server.http.get(f"/v1/runs/{run['id']}", headers={"if-none-match": answer.headers["etag"]}).status_code == 304
 
 
+def test_a_file_that_the_output_names_by_its_ref(server: Server) -> None:
+    """As the public README saves one: the output holds `asset.ref`."""
+    raw = server.invoke("save-and-name", {"text": "raw"}, {"accept": "text/plain"})
+    assert (raw.status_code, raw.text, raw.headers["content-type"].partition(";")[0]) == (200, "raw", "text/plain")
+    run = server.run("save-and-name", {"text": "kept"})
+    ref = f"runs/{run['id']}/outputs/note.txt"
+    assert run["output"]["text"] == ref
+    (file,) = run["files"]
+    assert (file["ref"], file["mime_type"]) == (ref, "text/plain")
+    assert server.http.get(file["url"]).text == "kept"
+
+
 def test_a_file_is_read_under_conditions(server: Server) -> None:
     path = server.run("save", {"text": "0123456789"})["files"][0]["url"]
     whole = server.http.get(path)

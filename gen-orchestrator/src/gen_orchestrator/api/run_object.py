@@ -1,5 +1,6 @@
 """A run as the API shows it, from the durable picture and, while it is open, from what only the present knows."""
 
+import mimetypes
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Any
@@ -16,6 +17,7 @@ from gen_orchestrator.scheduling.waits import Wait
 from gen_worker.clock import utc_text
 from gen_worker.contract.problem import Problem
 from gen_worker.contract.run import RunObject, RunReceipt, RunTimings, Usage
+from gen_worker.files.local_outputs import normalize_output_ref
 from gen_worker.http.problems import status_of
 
 _ASSET_FIELDS = frozenset({"ref", "owner", "local_path", "mime_type", "size_bytes", "sha256"})
@@ -152,12 +154,22 @@ def receipt_of(run: Run) -> RunReceipt:
 
 
 def files_of(run: Run) -> list[dict[str, Any]]:
-    """The files in a run's output."""
-    return list(assets(output_in(run.output))) if b"\xa3ref" in run.output else []
+    """The files that a run's output names: each `Asset`, and each text that is a path in the run's own folder.
+
+    Functions return `asset` or `asset.ref`; the second is all that a caller gets to know of such a file.
+    """
+    own = f"runs/{run.id}/"
+    if b"\xa3ref" not in run.output and own.encode() not in run.output:  # as with most runs
+        return []
+    found = {asset["ref"]: asset for asset in _named(output_in(run.output), own)}
+    return list(found.values())
 
 
-def assets(value: object) -> Iterator[dict[str, Any]]:
-    """Every `Asset` in an output, wherever it stands."""
+def _named(value: object, own: str) -> Iterator[dict[str, Any]]:
+    if isinstance(value, str):
+        if value.startswith(own) and _is_ref(value):
+            yield {"ref": value, "mime_type": mimetypes.guess_type(value)[0] or "application/octet-stream"}
+        return
     if isinstance(value, dict):
         if isinstance(value.get("ref"), str) and value.keys() <= _ASSET_FIELDS:
             yield value
@@ -165,4 +177,12 @@ def assets(value: object) -> Iterator[dict[str, Any]]:
         value = list(value.values())
     if isinstance(value, list):
         for each in value:
-            yield from assets(each)
+            yield from _named(each, own)
+
+
+def _is_ref(text: str) -> bool:
+    """Whether this is a saved file's name as it is kept, and not a sentence that begins so."""
+    try:
+        return normalize_output_ref(text) == text
+    except ValueError:
+        return False
