@@ -1,6 +1,7 @@
 """Models of real classes with random weights, small enough to make for a test."""
 
 from pathlib import Path
+from typing import Any
 
 TOKENIZER = Path(__file__).parents[1] / "examples/models/digits-sd/tokenizer"
 
@@ -132,4 +133,40 @@ def tiny_whisper(folder: Path) -> Path:
     )  # fmt: skip
     model.half().save_pretrained(folder)
     transformers.WhisperProcessor(transformers.WhisperFeatureExtractor(feature_size=80), wrapped).save_pretrained(folder)
+    return folder
+
+
+def tiny_voice(folder: Path) -> Path:
+    """A VITS whose vocabulary is small letters."""
+    import json
+
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    letters = ["<pad>", "<unk>", *" abcdefghijklmnopqrstuvwxyz'"]
+    (folder / "vocab.json").write_text(json.dumps({letter: number for number, letter in enumerate(letters)}))
+    transformers.VitsTokenizer(str(folder / "vocab.json"), phonemize=False).save_pretrained(folder)
+    config = transformers.VitsConfig(
+        vocab_size=len(letters), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, ffn_dim=16, flow_size=16, spectrogram_bins=9,
+        prior_encoder_num_flows=1, prior_encoder_num_wavenet_layers=1, posterior_encoder_num_wavenet_layers=1, duration_predictor_num_flows=2,
+        duration_predictor_filter_channels=16, depth_separable_num_layers=1, upsample_initial_channel=16, upsample_rates=(4, 4),
+        upsample_kernel_sizes=(8, 8), resblock_kernel_sizes=(3,), resblock_dilation_sizes=((1, 3),), wavenet_kernel_size=3,
+        wavenet_dilation_rate=1, sampling_rate=16_000,
+    )  # fmt: skip
+    transformers.VitsModel(config).save_pretrained(folder)
+    return folder
+
+
+def tiny_encoder(folder: Path, config: Any = None) -> Path:
+    """A BERT (or what the configuration says) with the digits' tokenizer: the folder of an encoder, without modules of sentence-transformers."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(TOKENIZER)
+    small = {"vocab_size": len(tokenizer), "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 37}
+    transformers.AutoModel.from_config(config or transformers.BertConfig(max_position_embeddings=40, **small)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder

@@ -8,7 +8,7 @@ import pytest
 
 from gen_worker import ActionContext, LoraAdapter, ModelRef, ModelRefSource, worker_function
 from gen_worker.authoring.signature import SignatureError, read_signature
-from gen_worker.project.injectable import check_injections, is_injectable
+from gen_worker.project.injectable import _fix, check_injections, is_injectable
 from gen_worker.project.standins import _make
 from gen_worker.residency.loaders.base import LoadRequest
 from gen_worker.residency.manager import DEFAULT_LOADERS
@@ -59,3 +59,12 @@ def test_a_type_that_nothing_loads_is_refused_with_what_to_do() -> None:
         check_injections(read_signature(draw))
     assert "nothing loads models of the type of 'pipe', Pipeline; expected a diffusers pipeline" in str(caught.value)
     assert "inject its parts, such as AutoModelForCausalLM and AutoTokenizer" in str(caught.value)
+
+
+def test_a_pipeline_without_a_task_is_refused_with_those_that_have_one() -> None:
+    pipelines = pytest.importorskip("transformers.pipelines")
+    for kind in (pipelines.Pipeline, type("Mine", (pipelines.Pipeline,), {})):
+        assert not is_injectable(kind, {})
+        assert "annotate it with the pipeline of a task (AnyToAnyPipeline, AudioClassificationPipeline, " in _fix(kind, kind.__name__)
+    assert is_injectable(pipelines.TextGenerationPipeline, {})
+    assert is_injectable(type("Mine", (pipelines.TextGenerationPipeline,), {}), {})

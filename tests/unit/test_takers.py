@@ -59,6 +59,12 @@ def plan(taker: str, *paths: str, documents: dict[str, object] | None = None) ->
             {"config.json", "model.safetensors", *TOKENIZER, "sub/config.json", "sub/tokenizer.json"},  # as it is published
         ),
         (
+            "transformers.pipelines.text_generation.TextGenerationPipeline",
+            ("config.json", "model.safetensors", *TOKENIZER),
+            "transformers",
+            {"config.json", "model.safetensors", *TOKENIZER, "sub/config.json", "sub/tokenizer.json"},
+        ),
+        (
             "diffusers.UNet2DConditionModel",
             ("config.json", "model.safetensors", *TOKENIZER),
             "transformers",

@@ -1,6 +1,7 @@
 """Whether something can load what a parameter asks for, told before anything is loaded: the same answer as the loaders give."""
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_origin
@@ -11,9 +12,12 @@ from gen_worker.injection import LOADER_MARK
 from gen_worker.project.standins import is_stand_in
 
 _EXPECTED = (
-    "a diffusers pipeline, a transformers class, onnxruntime.InferenceSession, gen_worker.LoraAdapter, pathlib.Path, or a class with "
-    "from_pretrained(path)"
+    "a diffusers pipeline, a transformers class, a SentenceTransformer, onnxruntime.InferenceSession, gen_worker.LoraAdapter, "
+    "pathlib.Path, or a class with from_pretrained(path)"
 )
+
+
+_SENTENCE_ENCODERS = frozenset({"SentenceTransformer", "CrossEncoder", "SparseEncoder", "MultiVectorEncoder"})
 
 
 def check_injections(spec: FunctionSpec) -> None:
@@ -37,7 +41,36 @@ def is_injectable(annotation: Any, own: Mapping[Any, Callable[..., Any]]) -> boo
     if not isinstance(kind, type):
         return False
     is_session = kind.__module__.partition(".")[0] == "onnxruntime" and kind.__name__ == "InferenceSession"
-    return is_session or is_stand_in(kind) or callable(getattr(annotation, "from_pretrained", None))
+    if is_session or is_stand_in(kind) or is_task_pipeline(kind) or is_sentence_encoder(kind):
+        return True
+    return callable(getattr(annotation, "from_pretrained", None))
+
+
+def is_task_pipeline(annotation: Any) -> bool:
+    """Whether a type is a pipeline of transformers whose task is known, or derived from one."""
+    return _is_pipeline(annotation) and not known_pipelines().isdisjoint(_names_of(annotation))
+
+
+def is_sentence_encoder(annotation: Any) -> bool:
+    """Whether a type is a model of sentence-transformers, or derived from one."""
+    return isinstance(annotation, type) and any(
+        base.__module__.partition(".")[0] == "sentence_transformers" and base.__name__ in _SENTENCE_ENCODERS for base in annotation.__mro__
+    )
+
+
+def known_pipelines() -> frozenset[str]:
+    """The pipelines of the transformers that is imported here, by their full names: those that have a task."""
+    registry = getattr(sys.modules.get("transformers.pipelines"), "PIPELINE_REGISTRY", None)
+    implementations = [entry["impl"] for entry in registry.supported_tasks.values()] if registry is not None else []
+    return frozenset(impl if isinstance(impl, str) else f"{impl.__module__}.{impl.__qualname__}" for impl in implementations)
+
+
+def _is_pipeline(annotation: Any) -> bool:
+    return isinstance(annotation, type) and "transformers.pipelines.base.Pipeline" in _names_of(annotation)
+
+
+def _names_of(kind: type) -> list[str]:
+    return [f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__]
 
 
 def own_loaders(function: Any) -> Mapping[Any, Callable[..., Any]]:
@@ -53,6 +86,8 @@ def own_loaders(function: Any) -> Mapping[Any, Callable[..., Any]]:
 
 def _fix(annotation: Any, name: str) -> str:
     mark = f"mark a function of this module @model_loader({name}), or set MODEL_MANAGER_CLASS where a manager of yours loads it"
-    if isinstance(annotation, type) and annotation.__module__.partition(".")[0] == "transformers" and name.endswith("Pipeline"):
-        return f"inject its parts, such as AutoModelForCausalLM and AutoTokenizer, and call pipeline(...) with them; or {mark}"
-    return mark
+    if not _is_pipeline(annotation):
+        return mark
+    known = ", ".join(sorted(full.rpartition(".")[2] for full in known_pipelines()))
+    known = f"annotate it with the pipeline of a task ({known}), or " if known else ""
+    return f"{known}inject its parts, such as AutoModelForCausalLM and AutoTokenizer, and call pipeline(...) with them; or {mark}"

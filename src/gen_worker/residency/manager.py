@@ -34,6 +34,8 @@ from gen_worker.residency.loaders.onnx import OnnxLoader
 from gen_worker.residency.loaders.own import OwnLoader
 from gen_worker.residency.loaders.path import PathLoader
 from gen_worker.residency.loaders.plain import PlainLoader
+from gen_worker.residency.loaders.sentence import SentenceLoader
+from gen_worker.residency.loaders.task_pipelines import TaskPipelineLoader
 from gen_worker.residency.loaders.transformers import TransformersLoader
 from gen_worker.residency.place import Lease, Place, form_name
 from gen_worker.residency.placement import choose_place
@@ -50,6 +52,8 @@ DEFAULT_LOADERS: tuple[Loader, ...] = (
     PathLoader(),
     LoraLoader(),
     DiffusersLoader(),
+    SentenceLoader(),
+    TaskPipelineLoader(),
     TransformersLoader(),
     OnnxLoader(),
     PlainLoader(),

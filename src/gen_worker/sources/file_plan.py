@@ -121,7 +121,7 @@ def _for_transformers(name: str, paths: Sequence[str], known: Knowledge, policy:
         return FilePlan("processor", (Component("", (*own_files("", paths, ("config.json",)), *part.files)),))
     if base.endswith("Config"):
         return FilePlan("config", (Component("", own_files("", paths, MODEL_FILES)),))
-    if name == "Pipeline":
+    if name.endswith("Pipeline"):
         return _as_published(paths, known, policy)
     if _has_gguf_alone(paths):
         return _with(own_files("", paths, MODEL_FILES), _gguf(paths, policy))

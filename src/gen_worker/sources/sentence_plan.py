@@ -22,7 +22,7 @@ def plan_sentence_encoder(paths: Sequence[str], known: Knowledge, policy: Select
     components, left_out = [Component("", own_files("", paths, _OWN))], []
     documents: list[str] = []
     headers: list[str] = []
-    for folder, kind in _modules(known.document(MODULES)):
+    for folder, kind in modules_of(known.document(MODULES)):
         prefix = f"{folder}/" if folder else ""
         inside = [path for path in paths if path.startswith(prefix) and (folder or "/" not in path)]
         try:
@@ -36,7 +36,7 @@ def plan_sentence_encoder(paths: Sequence[str], known: Knowledge, policy: Select
     return FilePlan("sentence-transformers", _merged(components), tuple(left_out))
 
 
-def _modules(found: Any) -> list[tuple[str, str]]:
+def modules_of(found: Any) -> list[tuple[str, str]]:
     """Folder and class of each module."""
     if not isinstance(found, list) or not found or len(found) > MAX_MODULES:
         raise PlanError(f"{MODULES} is no list of 1 to {MAX_MODULES} modules")

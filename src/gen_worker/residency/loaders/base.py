@@ -104,8 +104,8 @@ def choose_loader(loaders: Sequence[Loader], request: LoadRequest) -> Loader:
         if loader.accepts(request):
             return loader
     raise FatalError(
-        f"no injection provider for type {request.annotation!r}; expected a diffusers pipeline, a transformers class, "
-        "onnxruntime.InferenceSession, pathlib.Path, a class with a from_pretrained(path) class method, "
+        f"no injection provider for type {request.annotation!r}; expected a diffusers pipeline, a transformers class, a "
+        "SentenceTransformer, onnxruntime.InferenceSession, pathlib.Path, a class with a from_pretrained(path) class method, "
         "or one for which a function is marked @model_loader(TYPE) in the endpoint's module"
     )
 

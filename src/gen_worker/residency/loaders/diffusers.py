@@ -12,6 +12,7 @@ import msgspec
 from gen_worker.authoring.building import BUILDING
 from gen_worker.errors import FatalError
 from gen_worker.residency.device import Device
+from gen_worker.residency.loaders.assembled import Assembled
 from gen_worker.residency.loaders.base import (
     LoadControl,
     Loaded,
@@ -88,8 +89,9 @@ class DiffusersLoader:
             modules = {name: loaded[part_id] for name, part_id in names.items()}
             kept = request.skeletons.assembled(form_id) if request.skeletons is not None else None
             if kept is None or not kept.is_of(modules):
-                kept = Assembled(_assembled(request, modules, missing, dtype))
-                _settle(kept.pipe, device.name, but=[name for name in modules if is_kept_off(name, taken)])
+                pipe = _assembled(request, modules, missing, dtype)
+                kept = Assembled(pipe, RunViews(pipe))
+                _settle(pipe, device.name, but=[name for name in modules if is_kept_off(name, taken)])
                 if VAE_TILING in taken:
                     tile(modules)
                 kept.remember(sum(map(tensor_bytes, modules.values())))
@@ -111,37 +113,6 @@ def _assembled(request: LoadRequest, modules: Mapping[str, Any], missing: Mappin
             use_safetensors=True,
             low_cpu_mem_usage=False,  # there are no weights to load, and asking for it warns where accelerate is not installed
         )
-
-
-class Assembled:
-    """A pipeline around its components, to be used again when they come back."""
-
-    def __init__(self, pipe: Any) -> None:
-        self.pipe = pipe
-        self.views = RunViews(pipe)
-        self.size_bytes = 0
-        self._held: dict[str, Any] = {}
-        self._lengths: dict[str, int] = {}
-
-    def remember(self, size_bytes: int) -> None:
-        """This is how it was made, and what its components take of the device."""
-        self.size_bytes = size_bytes
-        self._held = dict(vars(self.pipe))
-        self._lengths = self._lengths_now()
-
-    def is_of(self, modules: Mapping[str, Any]) -> bool:
-        """Whether it has these components, and nobody has changed it."""
-        now = vars(self.pipe)
-        return (
-            all(now.get(name) is module for name, module in modules.items())
-            and now.keys() == self._held.keys()
-            and all(now[name] is value for name, value in self._held.items())
-            and self._lengths_now() == self._lengths
-        )
-
-    def _lengths_now(self) -> dict[str, int]:
-        """Of its vocabularies, to which authors add words."""
-        return {name: len(part) for name, part in vars(self.pipe).items() if callable(getattr(part, "convert_tokens_to_ids", None))}
 
 
 class _Form(msgspec.Struct, frozen=True):

@@ -1,10 +1,12 @@
 """Models, tokenizers and processors of the transformers library."""
 
 import copy
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from gen_worker.errors import FatalError
 from gen_worker.residency.device import Device
 from gen_worker.residency.loaders.base import (
     LoadControl,
@@ -32,6 +34,7 @@ from gen_worker.residency.loaders.weights import (
     loaded_bytes,
     variant_of,
 )
+from gen_worker.sources.tokenizer_files import tokenizer_files
 
 
 class TransformersLoader:
@@ -41,26 +44,25 @@ class TransformersLoader:
     def accepts(self, request: LoadRequest) -> bool:
         return family(request.annotation) == "transformers" and callable(getattr(request.annotation, "from_pretrained", None))
 
-    def plan(self, request: LoadRequest) -> LoadPlan:
+    def plan(self, request: LoadRequest, adjust: Callable[[Any], None] | None = None) -> LoadPlan:
+        """`adjust` changes the configuration before the module is made. A part that was adjusted is none that others share."""
         torch = import_torch()
         quiet("transformers.utils.logging")
         device = request.device()
         gguf = next(iter(sorted(request.path.glob("*.gguf"))), None) if request.path.is_dir() else None
         if not _is_model(torch, request.annotation):
-            # A gguf file may hold the vocabulary, too.
-            inside = gguf is not None and not any((request.path / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
-            options: dict[str, Any] = {"gguf_file": gguf.name} if inside and gguf is not None else {}
-            return whole(request, 0, lambda: _by_library(request, device, options))
+            return whole(request, 0, lambda: _read_aside(request))
         dtype = torch_dtype(torch, device.name, request.dtypes)
         if gguf is not None:
             return whole(request, gguf.stat().st_size * 4, lambda: _by_library(request, device, {"dtype": dtype, "gguf_file": gguf.name}))
         files = find_weights(request.path, request.dtypes)
-        options = {"dtype": dtype, "use_safetensors": True, "variant": variant_of(files)}
+        options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "variant": variant_of(files)}
         if not files:
             return whole(request, 0, lambda: _by_library(request, device, options))
         form = f"{request.annotation.__module__}.{request.annotation.__qualname__}|{device.name}|{dtype}"
+        form += f"|{adjust.__module__}.{adjust.__qualname__}" if adjust is not None else ""
 
-        recipe = cache(lambda: _recipe(request, files, dtype))
+        recipe = cache(lambda: _recipe(request, files, dtype, adjust))
 
         def load(control: LoadControl) -> tuple[Any, int]:
             try:
@@ -84,11 +86,18 @@ class TransformersLoader:
         return LoadPlan((part,), assemble, stamp=stamp_of(request.path))
 
 
-def _recipe(request: LoadRequest, files: tuple[WeightFile, ...], dtype: Any) -> Recipe:
+def config_of(path: Path) -> Any:
+    """The configuration in a model's folder, by the library; no code from repositories."""
     from transformers import AutoConfig
 
+    gguf = next(iter(sorted(path.glob("*.gguf"))), None) if not (path / "config.json").is_file() else None
+    options = {"gguf_file": gguf.name} if gguf is not None else {}
+    return AutoConfig.from_pretrained(str(path), local_files_only=True, trust_remote_code=False, **options)
+
+
+def _recipe(request: LoadRequest, files: tuple[WeightFile, ...], dtype: Any, adjust: Callable[[Any], None] | None) -> Recipe:
     kind = request.annotation
-    config = AutoConfig.from_pretrained(str(request.path), local_files_only=True, trust_remote_code=False)
+    config = config_of(request.path)
     if getattr(config, "quantization_config", None):
         raise NotUnderstoodError("quantised weights")
     if hasattr(kind, "_model_mapping"):
@@ -99,6 +108,8 @@ def _recipe(request: LoadRequest, files: tuple[WeightFile, ...], dtype: Any) -> 
     if keeps_wide(kind, dtype):
         raise NotUnderstoodError("parts that stay in float32")
     config.dtype = dtype
+    if adjust is not None:
+        adjust(config)
 
     def make() -> Any:
         module = kind(copy.deepcopy(config))  # a model's own: authors change it
@@ -127,12 +138,30 @@ def _add_generation_config(module: Any, path: Path) -> None:
 
 
 def _by_library(request: LoadRequest, device: Device, options: dict[str, Any], why: str = "") -> Loaded:
-    if not _is_model(import_torch(), request.annotation):
-        loaded = request.annotation.from_pretrained(str(request.path), local_files_only=True, trust_remote_code=False, **options)
-        share([loaded])
-        return Loaded(loaded, 0, lambda: loaded)
     model = load_by_library(request.annotation, request.path, {"trust_remote_code": False, **options}, why).to(device.name).eval()
     return Loaded(model, tensor_bytes(model), lambda: model)
+
+
+def _read_aside(request: LoadRequest) -> Loaded:
+    loaded = read_aside(request.annotation, request.path)
+    share([loaded])
+    return Loaded(loaded, 0, lambda: loaded)
+
+
+def read_aside(kind: Any, path: Path) -> Any:
+    """A tokenizer, a processor: what has no weights. `FatalError` for a tokenizer without its vocabulary, which since its version 5 the
+    library makes all the same: it knows no word."""
+    names = [str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()] if path.is_dir() else []
+    gguf = next((name for name in sorted(names) if name.endswith(".gguf") and "/" not in name), None)
+    # A gguf file may hold the vocabulary, too.
+    inside = gguf is not None and "Tokenizer" in kind.__name__ and "tokenizer.json" not in names and "tokenizer_config.json" not in names
+    options = {"gguf_file": gguf} if inside else {}
+    loaded = kind.from_pretrained(str(path), local_files_only=True, trust_remote_code=False, **options)
+    for tokenizer in (loaded, getattr(loaded, "tokenizer", None)):
+        _, one_of = tokenizer_files(type(tokenizer).__name__, names)
+        if one_of and names and not inside and not any(name in one_of for name in names):
+            raise FatalError(f"{path.name} has no vocabulary for {type(tokenizer).__name__}; expected one of: {', '.join(one_of)}")
+    return loaded
 
 
 def _is_model(torch: Any, annotation: Any) -> bool:
