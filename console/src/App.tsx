@@ -9,6 +9,7 @@ import { currentKey, IS_PLATFORM } from "./server/api";
 import type { Catalogue, Fn, Socket } from "./server/functions";
 import { useServer, type ServerState } from "./server/useServer";
 import { tidy } from "./schema/shape";
+import { Boundary } from "./ui/Boundary";
 import { Login } from "./ui/Login";
 import { ProblemNote } from "./ui/parts";
 import { ThemeSwitch } from "./ui/Theme";
@@ -69,7 +70,11 @@ export function App() {
       <div className="with-list">
             <FunctionList functions={catalogue.functions} current={fn} />
             <div className="work">
-              {fn && <Playground key={fn.id} fn={fn} definitions={catalogue.definitions} forms={forms} run={runs.get(fn.id)} onRun={keep} />}
+              {fn && (
+                <Boundary key={fn.id}>
+                  <Playground fn={fn} definitions={catalogue.definitions} forms={forms} run={runs.get(fn.id)} onRun={keep} />
+                </Boundary>
+              )}
               {server.catalogue && !fn && !catalogue.sockets.length && <p className="hint">There are no functions yet.</p>}
               {catalogue.sockets.length > 0 && <Sockets sockets={catalogue.sockets} />}
             </div>
@@ -103,7 +108,7 @@ export function App() {
         {server.needsKey ? (
           <Login problem={currentKey() ? server.trouble : null} onKey={server.retry} />
         ) : (
-          page()
+          <Boundary key={place.page === "run" ? "run" : `${place.page} ${place.about}`}>{page()}</Boundary>
         )}
       </main>
     </>

@@ -1,9 +1,9 @@
 // Builds: what was published, how it was built, and what the build wrote.
 
-import { Button } from "react-aria-components/Button";
 import { linkTo } from "../place";
 import { send } from "../server/api";
 import { usePoll } from "../server/usePoll";
+import { ActButton } from "../ui/ActButton";
 import { Block, ProblemNote } from "../ui/parts";
 import { Scroll, Took, When } from "../ui/table";
 import { useAction } from "../ui/useAction";
@@ -82,9 +82,9 @@ export function BuildPage({ id }: { id: string }) {
       {build.error && <ProblemNote problem={{ detail: build.error }} />}
       {goesOn && (
         <div className="buttons">
-          <Button className="button danger" isDisabled={cancel.busy} onPress={() => void cancel.act(async () => void (await send("POST", `/v1/builds/${encodeURIComponent(id)}/cancel`)))}>
+          <ActButton className="button danger" busy={cancel.busy} onPress={() => void cancel.act(async () => void (await send("POST", `/v1/builds/${encodeURIComponent(id)}/cancel`)))}>
             Cancel
-          </Button>
+          </ActButton>
         </div>
       )}
       {cancel.problem && <ProblemNote problem={cancel.problem} />}

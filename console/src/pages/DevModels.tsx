@@ -1,12 +1,12 @@
 // Models of the dev runner: what is loaded, what lies on disk, what is on its way.
 
-import { Button } from "react-aria-components/Button";
 import { Label } from "react-aria-components/Label";
 import { Meter } from "react-aria-components/Meter";
 import { ModelBar } from "../run/RunPanel";
 import type { ModelProgress } from "../run/run";
 import { send, Trouble } from "../server/api";
 import { usePoll } from "../server/usePoll";
+import { ActButton } from "../ui/ActButton";
 import { ProblemNote } from "../ui/parts";
 import { useAction } from "../ui/useAction";
 
@@ -61,9 +61,9 @@ function Names({ title, verb, models, busy, onPress }: { title: string; verb: st
         {models.map((each) => (
           <li key={each}>
             {each}{" "}
-            <Button className="button small" aria-label={`${verb} ${each}`} isDisabled={busy} onPress={() => onPress(each)}>
+            <ActButton className="button small" aria-label={`${verb} ${each}`} busy={busy} onPress={() => onPress(each)}>
               {verb}
-            </Button>
+            </ActButton>
           </li>
         ))}
       </ul>

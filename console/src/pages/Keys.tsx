@@ -4,6 +4,7 @@ import { useState } from "react";
 import { Button } from "react-aria-components/Button";
 import { currentKey, keepKey, send } from "../server/api";
 import { usePoll } from "../server/usePoll";
+import { ActButton } from "../ui/ActButton";
 import { Over } from "../ui/Confirm";
 import { Block, CopyButton, ProblemNote } from "../ui/parts";
 import { Scroll, When } from "../ui/table";
@@ -138,9 +139,9 @@ export function Keys() {
           <p>Programs that use it are refused from now on. It cannot be taken back.</p>
           {failed && <ProblemNote problem={failed} />}
           <div className="buttons">
-            <Button
+            <ActButton
               className="button danger"
-              isDisabled={busy}
+              busy={busy}
               onPress={() =>
                 void act(async () => {
                   await send("DELETE", `/v1/keys/${encodeURIComponent(revoking.key_id)}`);
@@ -151,7 +152,7 @@ export function Keys() {
               }
             >
               Revoke
-            </Button>
+            </ActButton>
             <Button className="button" onPress={() => setRevoking(null)}>
               Keep it
             </Button>
@@ -198,9 +199,9 @@ function NewKey({ onMade }: { onMade: (text: string) => void }) {
         </fieldset>
       </div>
       {problem && <ProblemNote problem={problem} />}
-      <Button type="submit" className="button" isDisabled={busy || !scopes.length}>
+      <ActButton type="submit" className="button" isDisabled={!scopes.length} busy={busy}>
         Make a key
-      </Button>
+      </ActButton>
     </form>
   );
 }

@@ -4,23 +4,28 @@ import { useState } from "react";
 import { Button } from "react-aria-components/Button";
 import { send } from "../server/api";
 import { usePoll } from "../server/usePoll";
+import { ActButton } from "../ui/ActButton";
 import { Over } from "../ui/Confirm";
-import { ProblemNote } from "../ui/parts";
+import { ProblemNote, Seen } from "../ui/parts";
 import { When } from "../ui/table";
 import { useAction } from "../ui/useAction";
 import { Changes } from "./Changes";
 import { Gates } from "./Gates";
 import type { Diff, GateResult, Release, Tag } from "./shapes";
 
+export const tagPath = (tag: Tag): string =>
+  `/v1/endpoints/${[tag.owner, tag.endpoint].map(encodeURIComponent).join("/")}/functions/${encodeURIComponent(tag.function)}/tags/${encodeURIComponent(tag.tag)}`;
+
 export function MoveTag({ tag, releases, onClose }: { tag: Tag; releases: Release[]; onClose: (moved: boolean) => void }) {
-  const path = `/v1/endpoints/${tag.owner}/${tag.endpoint}/functions/${tag.function}/tags/${tag.tag}`;
+  const path = tagPath(tag);
   const { data: told } = usePoll<Tag>(path, 0);
   const others = releases.filter((each) => each.release_id !== tag.release_id);
-  const [wanted, setWanted] = useState(others[0]?.release_id ?? "");
+  const [wanted, setWanted] = useState(tag.candidate?.release_id ?? others[0]?.release_id ?? "");
   const [breaking, setBreaking] = useState(false);
   const [skipGates, setSkipGates] = useState(false);
   const [now, setNow] = useState(false);
-  const [canary, setCanary] = useState("");
+  const [isCanary, setCanary] = useState(false);
+  const [percent, setPercent] = useState("10");
   const { busy, problem, act } = useAction();
   const diff = usePoll<Diff>(wanted ? `/v1/releases/${tag.release_id}/diff/${wanted}` : "", 0);
   const gates = usePoll<{ data: GateResult[] }>(wanted ? `/v1/releases/${wanted}/gates` : "", 0);
@@ -31,10 +36,17 @@ export function MoveTag({ tag, releases, onClose }: { tag: Tag; releases: Releas
   const breaks = changes.some((each) => each.breaking) && !isBack;
   const results = (gates.data?.data ?? []).filter((each) => each.function === tag.function);
 
+  const failed = results.filter((each) => !each.passed).length;
+  const allTheSame = failed > 0 || skipGates;
+
   const move = () =>
     act(async () => {
-      const percent = canary.trim() === "" ? {} : { canary: Number(canary) };
-      await send("PUT", path, { release_id: wanted, expected: tag.release_id, breaking, skip_gates: skipGates, now, ...percent });
+      const share = isCanary ? { canary: percent.trim() === "" || Number.isNaN(Number(percent)) ? percent : Number(percent) } : {};
+      try {
+        await send("PUT", path, { release_id: wanted, expected: tag.release_id, breaking, skip_gates: skipGates, now, ...share });
+      } finally {
+        gates.again(); // golden requests were run: what they found is shown above
+      }
       onClose(true);
     });
 
@@ -42,6 +54,12 @@ export function MoveTag({ tag, releases, onClose }: { tag: Tag; releases: Releas
     <Over title={`${tag.endpoint}/${tag.function}:${tag.tag}`} isOpen onClose={() => onClose(false)}>
       <p>
         It points at <code>{tag.release_id}</code> since <When at={tag.moved_at} />.
+        {tag.candidate && (
+          <>
+            {" "}
+            <code>{tag.candidate.release_id}</code> gets {tag.candidate.percent} % of its runs.
+          </>
+        )}
       </p>
       {others.length === 0 ? (
         <p className="hint">There is no other release with this function.</p>
@@ -54,7 +72,7 @@ export function MoveTag({ tag, releases, onClose }: { tag: Tag; releases: Releas
                 <option key={each.release_id} value={each.release_id}>
                   {each.release_id}
                   {each.message && `: ${each.message.slice(0, 60)}`}
-                  {each.release_id === before ? " (where it was before)" : ""}
+                  {each.release_id === before ? " (where it was before)" : each.release_id === tag.candidate?.release_id ? " (the canary)" : ""}
                 </option>
               ))}
             </select>
@@ -62,36 +80,37 @@ export function MoveTag({ tag, releases, onClose }: { tag: Tag; releases: Releas
           <h3>What changes for callers</h3>
           {diff.problem ? <ProblemNote problem={diff.problem} /> : diff.data ? <Changes changes={changes} /> : <p className="hint">Comparing…</p>}
           <h3>Gates</h3>
-          <Gates results={results} />
-          <p className="hint">Golden requests of the function are run before the tag moves.</p>
+          {gates.problem ? <ProblemNote problem={gates.problem} /> : gates.data ? <Gates results={results} /> : <p className="hint">Reading what they found…</p>}
+          {failed > 0 && (
+            <p className="wrong" role="status">
+              {failed === 1 ? "One gate" : `${failed} gates`} failed on this release. Golden requests are run again before the tag moves, and hold it back; canaries and shadow runs do not.
+            </p>
+          )}
+          {failed === 0 && <p className="hint">Golden requests of the function are run before the tag moves.</p>}
           <Tickable checked={skipGates} onChange={setSkipGates} text="Skip the golden requests" />
           {breaks && <Tickable checked={breaking} onChange={setBreaking} text="I know that this breaks callers" />}
           <Tickable checked={now} onChange={setNow} text="Do not wait until a worker is ready" />
-          <div className="field">
-            <label htmlFor="canary">
-              Canary <span className="optional">optional</span>
-            </label>
-            <input id="canary" type="text" inputMode="decimal" autoComplete="off" value={canary} onChange={(event) => setCanary(event.currentTarget.value)} placeholder="all runs" aria-describedby="canary-hint" />
-            <p className="hint" id="canary-hint">
-              Percent of the tag's runs; the tag stays where it is. 0 ends a canary.
-            </p>
-          </div>
+          <Tickable checked={isCanary} onChange={setCanary} text="Only a share of the runs: a canary. The tag stays where it is" />
+          {isCanary && (
+            <div className="field">
+              <label htmlFor="canary">Share of the tag's runs, in percent</label>
+              <input id="canary" type="text" inputMode="decimal" autoComplete="off" value={percent} onChange={(event) => setPercent(event.currentTarget.value)} aria-describedby="canary-hint" />
+              <p className="hint" id="canary-hint">
+                It is taken back by itself where its runs fail more often or take longer than the others.
+              </p>
+            </div>
+          )}
         </>
       )}
-      {problem && <ProblemNote problem={problem} />}
-      {problem?.errors && (
-        <ul className="warnings">
-          {problem.errors.map((each, index) => (
-            <li key={index}>
-              <code>{each.pointer || "/"}</code> {each.message}
-            </li>
-          ))}
-        </ul>
+      {problem && (
+        <Seen>
+          <ProblemNote problem={problem} />
+        </Seen>
       )}
       <div className="buttons">
-        <Button className="button primary" isDisabled={!wanted || busy || (breaks && !breaking)} onPress={() => void move()}>
-          {busy ? "Moving…" : canary.trim() !== "" ? "Start the canary" : isBack ? "Roll back" : "Promote"}
-        </Button>
+        <ActButton className={`button ${allTheSame && !isBack ? "danger" : "primary"}`} isDisabled={!wanted || (breaks && !breaking)} busy={busy} onPress={() => void move()}>
+          {busy ? "Moving…" : `${isCanary ? "Start the canary" : isBack ? "Roll back" : "Promote"}${allTheSame && !isBack ? " all the same" : ""}`}
+        </ActButton>
         <Button className="button" onPress={() => onClose(false)}>
           Close
         </Button>

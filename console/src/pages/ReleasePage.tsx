@@ -1,9 +1,9 @@
 // One release: its functions, where it is used, and what its gates found.
 
-import { Button } from "react-aria-components/Button";
 import { linkTo } from "../place";
 import { send } from "../server/api";
 import { usePoll } from "../server/usePoll";
+import { ActButton } from "../ui/ActButton";
 import { Block, Details, pretty, ProblemNote } from "../ui/parts";
 import { When } from "../ui/table";
 import { useAction } from "../ui/useAction";
@@ -26,7 +26,7 @@ export function ReleasePage({ id }: { id: string }) {
         {release.message} <When at={release.created_at} />
       </p>
       <h3>Functions</h3>
-      <ul className="changes">
+      <ul className="wrapped">
         {release.functions.map((each) => (
           <li key={each}>
             {each}{" "}
@@ -43,9 +43,9 @@ export function ReleasePage({ id }: { id: string }) {
       <h3>Gates</h3>
       <Gates results={gates.data?.data ?? []} />
       <div className="buttons">
-        <Button
+        <ActButton
           className="button"
-          isDisabled={run.busy}
+          busy={run.busy}
           onPress={() =>
             void run.act(async () => {
               await send("POST", `/v1/releases/${id}/goldens`, {});
@@ -54,7 +54,7 @@ export function ReleasePage({ id }: { id: string }) {
           }
         >
           {run.busy ? "Running the golden requests…" : "Run the golden requests"}
-        </Button>
+        </ActButton>
       </div>
       {run.problem && <ProblemNote problem={run.problem} />}
       <Details summary="Manifest">

@@ -1,9 +1,9 @@
 // Secrets of an endpoint: their names. Values go in, and never come out.
 
 import { useState } from "react";
-import { Button } from "react-aria-components/Button";
 import { send } from "../server/api";
 import { usePoll } from "../server/usePoll";
+import { ActButton } from "../ui/ActButton";
 import { ProblemNote } from "../ui/parts";
 import { When } from "../ui/table";
 import { useAction } from "../ui/useAction";
@@ -36,10 +36,10 @@ export function Secrets({ owner, endpoint }: { owner: string; endpoint: string }
         {(data?.data ?? []).map((each) => (
           <li key={each.name}>
             <code>{each.name}</code> {each.set_at ? <When at={each.set_at} /> : null} {!each.declared && <span className="optional">no function asks for it</span>}{" "}
-            <Button
+            <ActButton
               className="button small danger"
               aria-label={`Remove the secret ${each.name}`}
-              isDisabled={busy}
+              busy={busy}
               onPress={() =>
                 void act(async () => {
                   await send("DELETE", `${path}/${encodeURIComponent(each.name)}`);
@@ -48,7 +48,7 @@ export function Secrets({ owner, endpoint }: { owner: string; endpoint: string }
               }
             >
               Remove
-            </Button>
+            </ActButton>
           </li>
         ))}
       </ul>
@@ -70,9 +70,9 @@ export function Secrets({ owner, endpoint }: { owner: string; endpoint: string }
             </label>
           </div>
           {failed && <ProblemNote problem={failed} />}
-          <Button type="submit" className="button" isDisabled={busy || !name || !value}>
+          <ActButton type="submit" className="button" isDisabled={!name || !value} busy={busy}>
             Set the secret
-          </Button>
+          </ActButton>
         </form>
       )}
     </>

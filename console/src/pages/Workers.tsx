@@ -1,13 +1,13 @@
 // Workers: what each does, and its models by tier; and what waits in the queues.
 
 import { useEffect, useRef, useState } from "react";
-import { Button } from "react-aria-components/Button";
 import { Label } from "react-aria-components/Label";
 import { Meter } from "react-aria-components/Meter";
 import { linkTo } from "../place";
 import { get, send, Trouble } from "../server/api";
 import { pause } from "../server/events";
 import { usePoll } from "../server/usePoll";
+import { ActButton } from "../ui/ActButton";
 import { Block, bytes, ProblemNote } from "../ui/parts";
 import { Scroll } from "../ui/table";
 import { useAction } from "../ui/useAction";
@@ -154,9 +154,9 @@ export function WorkerPage({ id }: { id: string }) {
       {worker ? <WorkerCard worker={worker} /> : data && <p className="hint">It is not here any more.</p>}
       {worker && (
         <div className="buttons">
-          <Button className="button danger" isDisabled={drain.busy || worker.state === "draining"} onPress={() => void drain.act(async () => void (await send("POST", `/v1/workers/${encodeURIComponent(id)}/drain`)))}>
+          <ActButton className="button danger" isDisabled={worker.state === "draining"} busy={drain.busy} onPress={() => void drain.act(async () => void (await send("POST", `/v1/workers/${encodeURIComponent(id)}/drain`)))}>
             Drain: no more runs, then end
-          </Button>
+          </ActButton>
         </div>
       )}
       {drain.problem && <ProblemNote problem={drain.problem} />}

@@ -47,6 +47,55 @@ export interface GateResult {
   detail: { [key: string]: unknown };
 }
 
+export interface Difference {
+  pointer: string;
+  expected: unknown;
+  actual: unknown;
+  distance?: number;
+}
+
+interface Quantiles {
+  p50: number | null;
+  p95: number | null;
+}
+
+/** What came of copies: of shadow runs as they go on, and of what a gate keeps of them. */
+export interface Compared {
+  against: string;
+  percent: number;
+  compared: number;
+  equal: number;
+  different: number;
+  failed: number;
+  dropped: number;
+  by_digest: number;
+  images: string;
+  seconds: { tag: Quantiles; release: Quantiles };
+  examples: { run_id: string; error: string; differences: Difference[]; tag_s: number; release_s: number }[];
+}
+
+export interface Shadow extends Compared {
+  owner: string;
+  endpoint: string;
+  function: string;
+  tag: string;
+  release_id: string;
+  tolerance: number;
+  runs: number;
+  since: number;
+  ended_at: number;
+  why: string;
+  passed: boolean;
+}
+
+export interface Golden {
+  golden_id: string;
+  function: string;
+  run_id: string;
+  tolerance: number;
+  created_at: number;
+}
+
 export interface ModelTier {
   model: string;
   tier: string;

@@ -171,13 +171,13 @@ function Buttons({ run, onReset }: { run: Run | undefined; onReset: () => void }
   const goesOn = view !== null && !isOver(view);
   return (
     <div className="buttons">
-      {/* Not `disabled` while a run goes on: the focus would be lost. */}
+      {/* Not `disabled` when a run begins or ends: the focus would be lost. */}
       <button type="submit" id="run" className="button primary" aria-disabled={goesOn || undefined}>
         Run
       </button>
-      <Button id="cancel" className="button" isDisabled={!goesOn} onPress={() => void run?.cancel()}>
+      <button type="button" id="cancel" className="button" aria-disabled={!goesOn || undefined} onClick={() => goesOn && void run?.cancel()}>
         Cancel
-      </Button>
+      </button>
       <Button className="button" onPress={onReset}>
         Reset
       </Button>

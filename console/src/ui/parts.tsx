@@ -23,6 +23,15 @@ export function ProblemNote({ problem, retry }: { problem: Problem; retry?: () =
   );
 }
 
+/** What appears far from where somebody looks is brought into view, such as why a dialog's button did nothing. */
+export function Seen({ children }: { children: ReactNode }) {
+  const place = useRef<HTMLDivElement>(null);
+  useEffect(() => {
+    place.current?.scrollIntoView({ block: "nearest" }); // its promise is no cleanup
+  }, []);
+  return <div ref={place}>{children}</div>;
+}
+
 export function CopyButton({ text, label = "Copy" }: { text: string; label?: string }) {
   const [said, setSaid] = useState("");
   useEffect(() => {
