@@ -1,7 +1,9 @@
 """What the documentation site has besides the files in docs/: reference pages made from the code, and links into the repository."""
 
 import inspect
+import posixpath
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,15 +14,24 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+sys.path.insert(0, str(Path(__file__).parent))
+from reference_pages import settings_page
+
 ROOT = Path(__file__).resolve().parents[1]
 ASSETS = ROOT / "build/site-assets"  # `scripts/site-assets` brings them
 SCRIPTS = ("mermaid.min.js", "iframe-worker.js")
+ELSEWHERE = {  # pages whose files lie outside of docs/, with their place in the site
+    "gen-orchestrator/docs/http_api.md": "reference/platform-api.md",
+    "gen-orchestrator/docs/worker_wire_protocol.md": "reference/wire-protocol.md",
+    "CONTRIBUTING.md": "reference/contributing.md",
+}
+SOURCES: dict[str, str] = {}
 MODULES = ("gen_worker", "gen_worker.errors", "gen_worker.client", "gen_worker.tasks")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """A page of the menu that is not written yet is left out."""
-    made = {"reference/python.md", "reference/cli.md", "reference/openapi.md"}
+    made = {"reference/python.md", "reference/cli.md", "reference/openapi.md", "reference/settings.md", *ELSEWHERE.values()}
     for section in config.nav or []:
         for title, pages in section.items():
             section[title] = [page for page in pages if page in made or (Path(config.docs_dir) / page).exists()]
@@ -29,8 +40,12 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made."""
-    for path, make in (("reference/python.md", python_page), ("reference/cli.md", cli_page), ("reference/openapi.md", openapi_page)):
+    made = {"python": python_page, "cli": cli_page, "openapi": openapi_page, "settings": settings_page}
+    for name, make in made.items():
+        path = f"reference/{name}.md"
         files.append(File.generated(config, path, content=make()))
+    for original, path in ELSEWHERE.items():
+        files.append(File.generated(config, path, content=(ROOT / original).read_text()))
     for name in SCRIPTS:
         for path in (ASSETS / name, ASSETS / f"{name}.LICENSE.txt"):
             if path.exists():
@@ -47,21 +62,36 @@ def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Links that lead out of docs/ name the file in the repository instead; one that leads nowhere is an error."""
-    folder = (Path(config.docs_dir) / page.file.src_uri).parent
+    """Links that lead out of docs/ lead to the page in the site, or name the file in the repository; one that leads nowhere is an error."""
+    docs, here = Path(config.docs_dir).resolve(), page.file.src_uri
+    original = next((name for name, path in ELSEWHERE.items() if path == here), None)
+    folder = (ROOT / original).parent if original else (docs / here).parent
 
     def shown(found: re.Match[str]) -> str:
-        text, target = found[1], found[2].partition("#")[0]
+        text, (target, mark, anchor) = found[1], found[2].partition("#")
         place = (folder / target).resolve()
-        if not target or re.match(r"[a-z]+:", target) or place.is_relative_to(Path(config.docs_dir).resolve()):
+        if not target or re.match(r"[a-z]+:", target) or (original is None and place.is_relative_to(docs)):
             return found[0]
+        inside = place.relative_to(docs).as_posix() if place.is_relative_to(docs) else None
+        if place.is_relative_to(ROOT):
+            inside = ELSEWHERE.get(place.relative_to(ROOT).as_posix(), inside)
+        if inside is not None and inside.endswith(".md"):
+            return f"[{text}]({posixpath.relpath(inside, posixpath.dirname(here))}{mark}{anchor})"
         if not place.is_relative_to(ROOT) or not place.exists():
             raise PluginError(f"{page.file.src_uri}: the link {found[0]} leads nowhere")
         return f"{text} (`{place.relative_to(ROOT)}`)"
 
     if not (ASSETS / "mermaid.min.js").exists():
         markdown = markdown.replace("```mermaid", "```text")  # without it a diagram is shown as its source
-    return re.sub(r"\[([^\]]+)\]\(([^)\s]+)\)", shown, markdown)
+    text = re.sub(r"\[([^\]]+)\]\(([^)\s]+)\)", shown, markdown)
+    SOURCES[here] = text
+    return text
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Beside each page lies its Markdown: llms.txt names it, and programs read it more easily than HTML."""
+    for path, text in SOURCES.items():
+        (Path(config.site_dir) / path).write_text(text)
 
 
 def python_page() -> str:

@@ -85,7 +85,8 @@ def test_the_site_works_in_a_folder_without_a_network(site: Path) -> None:
     assert [url for url in asked if url.startswith(("http", "ws"))] == []
 
 
-def test_llms_txt_names_pages_that_exist() -> None:
+def test_llms_txt_names_every_page(site: Path) -> None:
     named = re.findall(r"\]\(([^)]+)\)", (DOCS / "llms.txt").read_text())
-    assert named
-    assert [name for name in named if not (DOCS / name).exists()] == []
+    pages = set(re.findall(r"- ([a-z/-]+\.md)", (ROOT / "mkdocs.yml").read_text())) - {"index.md"}
+    assert pages == set(named)
+    assert [name for name in named if not (site / name).exists()] == []
