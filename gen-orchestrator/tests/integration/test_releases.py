@@ -45,7 +45,7 @@ def test_promote_and_rollback(platform: PlatformProcess) -> None:
     old, new = tagged(platform, "version", "prod"), tagged(platform, "version", "dev")
     done = verb(platform, "promote", "local/probe:dev", "--function", "version")
     assert (done.returncode, done.stdout) == (0, f"local/probe/version:prod is {new}\n"), done.stderr
-    assert "cozyctl rollback local/probe" in done.stderr
+    assert "cozyctl rollback local/probe/version\n" in done.stderr
     assert platform.invoke("version").json()["output"]["text"] == "2"
     done = verb(platform, "rollback", "local/probe/version")
     assert (done.returncode, done.stdout) == (0, f"local/probe/version:prod is {old}\n"), done.stderr
@@ -54,6 +54,14 @@ def test_promote_and_rollback(platform: PlatformProcess) -> None:
     assert history == [old, new, old]
     shown = verb(platform, "tags", "local/probe/version", "--history")
     assert shown.stdout.count(" prod ") == 3
+
+
+def test_promote_one_function_by_its_ref(platform: PlatformProcess) -> None:
+    new, others = tagged(platform, "version", "dev"), tagged(platform, "echo", "prod")
+    done = verb(platform, "promote", "local/probe/version:dev")
+    assert (done.returncode, done.stdout) == (0, f"local/probe/version:prod is {new}\n"), done.stderr
+    assert tagged(platform, "echo", "prod") == others
+    assert verb(platform, "rollback", "local/probe/version").returncode == 0
 
 
 def test_a_breaking_promote_is_asked_for(platform: PlatformProcess) -> None:
@@ -99,7 +107,13 @@ def test_releases_are_listed_with_their_tags(platform: PlatformProcess) -> None:
         (("promote", "probe-000"), 3, "no release"),
         (("promote", "local/prob:dev"), 3, "no tag"),
         (("promote", "local/probe:dev", "--function", "ecko"), 3, "echo"),
+        (("promote", "local/probe/ecko:dev"), 3, "Did you mean 'echo'?"),
+        (("promote", "local/probe/echo/x:dev"), 2, "owner/endpoint/function"),
+        (("promote", "local/probe/:dev"), 2, "owner/endpoint/function"),
+        (("releases", "local/probe/echo"), 2, "expected owner/endpoint,"),
+        (("golden", "list", "local/probe/echo"), 2, "expected owner/endpoint,"),
         (("rollback", "local/prob"), 3, "local/probe"),
+        (("rollback", "local/probe/echo/x"), 2, "owner/endpoint/function"),
         (("rollback", "probe"), 2, "owner/endpoint"),
         (("diff", "a", "b"), 3, "no release"),
         (("tags", "probe"), 2, "owner/endpoint"),

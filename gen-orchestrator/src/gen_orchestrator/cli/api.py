@@ -159,7 +159,7 @@ class Api:
                 if "127.0.0.1" in self._url or "localhost" in self._url
                 else "is the address right?"
             )
-            why = f"no control plane answers at {self._url}: {_why(exc)}; {hint} Another address: --url, or COZY_URL"
+            why = f"no control plane answers at {self._url}: {_why(exc)}; {hint} (another address: --url, or COZY_URL)"
             raise ApiError(why, EXIT_FAILED, "unreachable") from None
 
 

@@ -64,9 +64,9 @@ def releases(what: tuple[str, ...], url: str, as_json: bool) -> int:
 @json_option
 def tags(endpoint: str | None, history: bool, url: str, as_json: bool) -> int:
     """Tags, and the release at which each points."""
-    owner, name, *rest = (*split_endpoint(endpoint), *(endpoint or "").split("/")[2:])
+    owner, name, function = split_function(endpoint)
     api = Api(url)
-    found = api.get("/v1/tags", owner=owner, endpoint=name, function=rest[0] if rest else "")["data"]
+    found = api.get("/v1/tags", owner=owner, endpoint=name, function=function)["data"]
     if history:
         found = [each for tag in found for each in api.get(_tag_path(tag))["history"]]
     if as_json:
@@ -83,7 +83,7 @@ def tags(endpoint: str | None, history: bool, url: str, as_json: bool) -> int:
 
 
 @click.command("promote", cls=ApiVerb)
-@click.argument("release", metavar="RELEASE|OWNER/ENDPOINT:TAG")
+@click.argument("release", metavar="RELEASE|OWNER/ENDPOINT[/FUNCTION]:TAG")
 @function_option
 @tag_option
 @click.option("--breaking", is_flag=True, help="Also where callers of the tag break.")
@@ -103,7 +103,8 @@ def promote(
     url: str,
     as_json: bool,
 ) -> int:
-    """Point a tag of each function at RELEASE, such as hello-1a2b3c4d5e6f, or at what another tag points at, such as local/hello:dev."""
+    """Point a tag of each function at RELEASE, such as hello-1a2b3c4d5e6f, or at what another tag points at, such as local/hello:dev.
+    local/hello/generate:dev is that function alone."""
     api = Api(url)
     targets = _targets(api, release, functions)
     if not targets:
@@ -119,7 +120,8 @@ def promote(
     if as_json:
         print_json({"data": moved})
     elif canary is None or canary >= 100:
-        say(f"back with: cozyctl rollback {moved[0]['owner']}/{moved[0]['endpoint']}" + (f" --tag {tag}" if tag != "prod" else ""))
+        one = f"/{moved[0]['function']}" if len(moved) == 1 else ""
+        say(f"back with: cozyctl rollback {moved[0]['owner']}/{moved[0]['endpoint']}{one}" + (f" --tag {tag}" if tag != "prod" else ""))
     return 0
 
 
@@ -132,10 +134,10 @@ def promote(
 @json_option
 def rollback(endpoint: str, now: bool, wanted: str | None, tag: str, url: str, as_json: bool) -> int:
     """Point a tag at the release before; of one function, or of each that has one."""
-    owner, name, *rest = (*split_endpoint(endpoint), *endpoint.split("/")[2:])
+    owner, name, function = split_function(endpoint)
     api = Api(url)
     moved = []
-    found = api.get("/v1/tags", owner=owner, endpoint=name, function=rest[0] if rest else "")["data"]
+    found = api.get("/v1/tags", owner=owner, endpoint=name, function=function)["data"]
     mine = [each for each in found if each["tag"] == tag]
     if not mine:
         raise _no_tag(api, owner, name, tag, found)
@@ -155,8 +157,8 @@ def rollback(endpoint: str, now: bool, wanted: str | None, tag: str, url: str, a
 
 
 @click.command("diff", cls=ApiVerb)
-@click.argument("old", metavar="RELEASE|OWNER/ENDPOINT:TAG")
-@click.argument("new", metavar="RELEASE|OWNER/ENDPOINT:TAG")
+@click.argument("old", metavar="RELEASE|OWNER/ENDPOINT[/FUNCTION]:TAG")
+@click.argument("new", metavar="RELEASE|OWNER/ENDPOINT[/FUNCTION]:TAG")
 @url_option
 @json_option
 def diff(old: str, new: str, url: str, as_json: bool) -> int:
@@ -201,7 +203,8 @@ def _targets(api: Api, release: str, functions: tuple[str, ...]) -> list[dict[st
     """What to point at: owner, endpoint, function and release_id of each function."""
     if "/" in release:
         path, _, tag = release.partition(":")
-        owner, name = split_endpoint(path)
+        owner, name, function = split_function(path)
+        functions = (*functions, function) if function else functions
         wanted = tag or "dev"
         there = api.get("/v1/tags", owner=owner, endpoint=name)["data"]
         found = [each for each in there if each["tag"] == wanted]
@@ -229,13 +232,23 @@ def _no_tag(api: Api, owner: str, name: str, tag: str, there: list[dict[str, Any
 
 
 def split_endpoint(text: str | None) -> tuple[str, str]:
-    """OWNER/ENDPOINT in two; empty where nothing is given."""
+    """OWNER/ENDPOINT in two; empty where nothing is given. Nothing of it is left out: a verb would do more than was asked for."""
     if not text:
         return "", ""
-    owner, _, rest = text.partition("/")
-    if not owner or not rest.partition("/")[0]:
+    parts = text.split("/")
+    if len(parts) != 2 or not all(parts):
         raise click.UsageError(f"{text!r}: expected owner/endpoint, such as local/hello")
-    return owner, rest.partition("/")[0]
+    return parts[0], parts[1]
+
+
+def split_function(text: str | None) -> tuple[str, str, str]:
+    """OWNER/ENDPOINT[/FUNCTION] in three; the function is empty where all are meant."""
+    if not text:
+        return "", "", ""
+    parts = text.split("/")
+    if len(parts) not in (2, 3) or not all(parts):
+        raise click.UsageError(f"{text!r}: expected owner/endpoint or owner/endpoint/function, such as local/hello/generate")
+    return parts[0], parts[1], parts[2] if len(parts) == 3 else ""
 
 
 def _tag_path(tag: dict[str, Any]) -> str:
