@@ -1,8 +1,10 @@
 """What the documentation site has besides the files in docs/: reference pages made from the code, and links into the repository."""
 
 import inspect
+import os
 import posixpath
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,16 +146,26 @@ def _text(value: Any) -> str:
     return text.replace("<", "&lt;") if getattr(value, "__doc__", None) else ""
 
 
+PROGRAMS = ("gen_worker.discover", "gen_worker.testing.http_runner", "gen_worker.testing.mock_orchestrator")
+
+
 def cli_page() -> str:
-    """Each verb of cozyctl with its help."""
+    """Each command of cozyctl and gen-orchestrator with its help, and that of each module that is run as a program."""
+    from gen_orchestrator.main import main as orchestrator
     from gen_worker.cli.main import group
 
-    parts = ["# cozyctl\n\nMade from the commands themselves: `cozyctl COMMAND --help` prints the same.\n"]
-    context = click.Context(group, info_name="cozyctl")
-    for name in group.list_commands(context):
-        command = group.get_command(context, name)
-        if command is not None:
-            parts += _command(command, context, name, "##")
+    parts = ["# Commands\n\nMade from the commands themselves: `cozyctl COMMAND --help` prints the same.\n"]
+    for name, program in (("cozyctl", group), ("gen-orchestrator", orchestrator)):
+        context = click.Context(program, info_name=name)
+        for verb in program.list_commands(context):
+            command = program.get_command(context, verb)
+            if command is not None:
+                parts += _command(command, context, verb, "##")
+    for module in PROGRAMS:
+        command_line = [sys.executable, "-m", module, "--help"]
+        done = subprocess.run(command_line, env={**os.environ, "COLUMNS": "100"}, capture_output=True, text=True, timeout=60, check=False)
+        if done.returncode == 0:
+            parts.append(f"## python -m {module}\n\n{_block(done.stdout.strip())}")
     return "\n".join(parts)
 
 
