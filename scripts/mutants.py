@@ -81,8 +81,9 @@ def copy(side: Side, place: Path) -> Path:
             shutil.copy2(ROOT / name, place / name)
     folder = place / side.folder
     if side.folder != ".":  # what its tests share with the others'
-        for name in ("waiting.py", "readable_failures.py"):
-            shutil.copy2(place / "tests" / name, folder / "tests" / name)
+        for helper in (place / "tests").glob("*.py"):
+            if not (folder / "tests" / helper.name).exists():
+                shutil.copy2(helper, folder / "tests")
     return folder
 
 

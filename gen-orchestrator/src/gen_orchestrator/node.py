@@ -25,7 +25,8 @@ from gen_orchestrator.scheduling.metrics import Metrics
 from gen_orchestrator.scheduling.standing import Standing
 from gen_orchestrator.scheduling.trace import Trace
 from gen_orchestrator.store.base import Leader, Store, StoreError
-from gen_orchestrator.term import Term, TermSettings
+from gen_orchestrator.term import Term
+from gen_orchestrator.term_settings import TermSettings
 from gen_worker.clock import SystemClock
 from gen_worker.http.hosts import HostPolicy
 from gen_worker.log import Log

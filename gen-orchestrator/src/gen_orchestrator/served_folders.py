@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from gen_orchestrator.fleet.failures import source_gone
-from gen_orchestrator.fleet.keeper import Launch
+from gen_orchestrator.fleet.launch import Launch
 from gen_orchestrator.hub.builders import is_image
 from gen_orchestrator.hub.folders import FolderError, ReleaseFiles, files_of, interpreter_of
 from gen_orchestrator.hub.registry import DEV, PROD

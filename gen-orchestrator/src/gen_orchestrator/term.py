@@ -10,9 +10,7 @@ import asyncio
 import random
 import secrets
 from collections.abc import Callable
-from pathlib import Path
 
-import msgspec
 from starlette.types import ASGIApp
 
 from gen_orchestrator import tracing
@@ -45,11 +43,11 @@ from gen_orchestrator.auth.keys import Keys
 from gen_orchestrator.auth.vault import Vault
 from gen_orchestrator.auth.worker_tokens import WorkerTokens
 from gen_orchestrator.domain.access import ALL_OWNERS, EVERYBODY, SCOPES
-from gen_orchestrator.domain.receipts import Prices
 from gen_orchestrator.domain.runs import Run, RunState
 from gen_orchestrator.domain.settings import FunctionSettings
 from gen_orchestrator.fleet.base import Fleet
 from gen_orchestrator.fleet.keeper import Keeper
+from gen_orchestrator.fleet.readiness import Readiness
 from gen_orchestrator.gates.canary import Canaries
 from gen_orchestrator.gates.goldens import Goldens
 from gen_orchestrator.gates.shadows import Shadows
@@ -64,7 +62,7 @@ from gen_orchestrator.hub.models import ModelStore
 from gen_orchestrator.hub.registry import Registry
 from gen_orchestrator.hub.release_config import release_config
 from gen_orchestrator.hub.release_secrets import ReleaseSecrets
-from gen_orchestrator.hub.retention import Retention, RetentionSettings, upload_limits
+from gen_orchestrator.hub.retention import Retention, upload_limits
 from gen_orchestrator.hub.signed_urls import SignedUrls
 from gen_orchestrator.hub.uploads import Uploads
 from gen_orchestrator.scheduling import leader as leadership
@@ -81,44 +79,17 @@ from gen_orchestrator.scheduling.trace import Trace
 from gen_orchestrator.scheduling.waits import Waits
 from gen_orchestrator.store.base import EventChunk, Leader, Store, Tag
 from gen_orchestrator.store.writer import Writer
+from gen_orchestrator.term_settings import TermSettings
 from gen_orchestrator.webhooks import Receivers, Webhooks, WebhookSecret
 from gen_worker.clock import Clock
-from gen_worker.http.hosts import HostPolicy
 from gen_worker.log import Log
-from gen_worker.settings import ModelSettings
 from gen_worker.wire.messages import ReleaseConfig
 
 TAKEOVER_GRACE_S = 10.0
-PREPARE_S = 60.0
-FAILURE_CHARACTERS = 2000
 OPERATOR_KEY = "operator.key"
 HUB_TOKEN_LIFE_S = 90 * 24 * 3600
 TOKEN_SPARE_S = 15 * 60  # for files that are still being saved, and a worker whose clock is late
 FILE_KEY = "file-tokens.key"
-
-
-class TermSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`data` holds keys and files; nodes of one store share it. `owner` is whose releases are published. `http_url` is how workers reach
-    the API, `scheduler_addrs` where they connect, this node's address first. `owns_workers`: workers of an earlier process of this node are
-    known to be gone. `builder` makes releases where a publish names none, `engine` is the command that builds images.
-    `allow_private_webhooks`: addresses of this machine and network may be told, too. `gpus`: devices of this machine, by their names for
-    CUDA_VISIBLE_DEVICES. `mirror`: whose Hugging Face account fetches the models that workers ask for; None: they fetch them themselves."""
-
-    data: Path
-    owner: str
-    http_url: str
-    scheduler_addrs: tuple[str, ...]
-    hosts: HostPolicy
-    owns_workers: bool
-    drain_s: float
-    builder: str
-    engine: str
-    asks_for_keys: bool
-    allow_private_webhooks: bool
-    gpus: tuple[str, ...]
-    retention: RetentionSettings
-    prices: Prices | None
-    mirror: ModelSettings | None
 
 
 class Term:
@@ -228,7 +199,8 @@ class Term:
         wake = self.keeper.wake
         self._children = ChildRuns(self.dispatcher, log)
         self._shadows = Shadows(self.registry, self.dispatcher, store, files, keys, fitness.paused, wake, clock.unix_s, log, on_tag_moved)
-        releases = ReleaseRoutes(self.registry, keys, goldens, self._prepare, self._tag_moved)
+        prepare = Readiness(self.keeper, self.pool, self.registry, clock).prepare
+        releases = ReleaseRoutes(self.registry, keys, goldens, prepare, self._tag_moved)
         rooms = Rooms(
             runs,
             RunList(store, self.dispatcher.open, objects),
@@ -245,7 +217,7 @@ class Term:
             GateRoutes(goldens, store, keys, runs, releases.release_of),
             SecretRoutes(vault, hidden, self.registry, self.keeper.renew),
             RedeliveryRoutes(runs, self._webhooks.redeliver),
-            ShadowRoutes(self._shadows, self.registry, self._prepare, self._resume, clock.unix_s),
+            ShadowRoutes(self._shadows, self.registry, prepare, self._resume, clock.unix_s),
             ChildRoutes(self._children, file_tokens, self.registry, self.dispatcher, runs, streams, self._shadows.unfit.add),
             PlatformCatalog(self.registry, runs),
             UsageRoutes(store, keys, settings.prices.currency if settings.prices is not None else "", clock.unix_s),
@@ -323,23 +295,6 @@ class Term:
             return release_config(self.registry.manifest(release_id))
         except LookupError:
             return None
-
-    async def _prepare(self, release_id: str) -> str:
-        """Have a worker of this release ready; "" once one is there, or is slow to come; else why its code does not start."""
-        if not self.keeper.is_startable(release_id):
-            return ""
-        self.keeper.failures.pop(release_id, None)
-        self.keeper.keep_ready(release_id)
-        deadline_s = self._clock.now_s() + PREPARE_S
-        while self._clock.now_s() < deadline_s:
-            if any(worker.link is not None for worker in self.pool.of_release(release_id)):
-                return ""
-            if why := self.keeper.failures.get(release_id):
-                if release_id not in self.registry.in_use():
-                    self.keeper.withdraw(release_id)
-                return why[-FAILURE_CHARACTERS:]
-            await asyncio.sleep(0.02)
-        return ""
 
     def _tag_moved(self, tag: Tag) -> None:
         self._resume(tag.release_id)

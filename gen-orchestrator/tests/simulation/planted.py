@@ -18,6 +18,7 @@ from gen_orchestrator.scheduling.gateway import Gateway
 from gen_orchestrator.scheduling.intake import Intake, Submitted
 from gen_orchestrator.scheduling.open_run import Phase
 from gen_orchestrator.scheduling.recorder import Recorder
+from gen_orchestrator.scheduling.waiting_runs import WaitingRuns
 from gen_orchestrator.store.line import Line
 from gen_orchestrator.store.memory import MemoryStore
 from gen_worker.wire.holds import AckGate, Hold
@@ -85,7 +86,7 @@ def _nothing(*arguments: Any, **named: Any) -> None:
     return None
 
 
-def _forget_requeue(self: Recorder, open_run: Any, again: Again, not_before: float, hold: Hold | None = None) -> None:
+def _forget_requeue(self: Recorder, open_run: Any, again: Again, not_before: float, hold: Hold | None) -> None:
     open_run.phase = Phase.ENDING
 
 
@@ -154,7 +155,7 @@ PLANTED: dict[str, Patch] = {
     "idempotency keys are not kept": _replace(MemoryStore, "_accept", _accept_without_the_key),
     "runs of a lost worker stay with it": _replace(Dispatcher, "lost", _nothing),
     "the lease of a silent worker never ends": _replace(Gateway, "sweep", lambda self: __import__("asyncio").sleep(1e9)),
-    "a run that goes back is forgotten": _replace(Recorder, "requeue", _forget_requeue),
+    "a run that goes back is forgotten": _replace(Recorder, "_requeue", _forget_requeue),
     "events are numbered from 1 by a new leader": _replace(Feed, "resume", _number_again),
     "what a worker says again is taken twice": _replace(Feed, "resume", _forget_source),
     "what failed to be written is not tried again": _replace(Line, "settle", _drop_what_failed),
@@ -163,7 +164,7 @@ PLANTED: dict[str, Patch] = {
     "lost commands are not sent again": lambda: _both(
         _replace(SchedulerSession, "_send_again", _resend_nothing), _replace(Dispatcher, "dropped", _nothing)
     ),
-    "retries are never due": _replace(Dispatcher, "_due", _nothing),
+    "retries are never due": _replace(WaitingRuns, "_due", _nothing),
     "a lost worker's run is given up at once": _replace(losses, "MAX_LOST_WORKERS", 0),
     "a run is given up for what its neighbours did": _replace(losses, "after_loss", _count_alone),
     "a run that must be alone is given a worker with others": _replace(placing, "is_kept_apart", lambda run: False),

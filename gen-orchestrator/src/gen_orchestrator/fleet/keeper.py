@@ -18,15 +18,18 @@ from collections.abc import Collection
 import msgspec
 
 from gen_orchestrator.auth.worker_tokens import WorkerClaims, WorkerTokens
-from gen_orchestrator.domain.scaling import STABLE_S, Demand, ScalingLimits, backoff_s, wanted_workers
+from gen_orchestrator.domain.scaling import wanted_workers
 from gen_orchestrator.fleet.base import Fleet, Secrets, WorkerSpec
+from gen_orchestrator.fleet.demands import Demands
 from gen_orchestrator.fleet.devices import least_used
 from gen_orchestrator.fleet.failures import how_it_ended, why_not_started
+from gen_orchestrator.fleet.launch import Launch
+from gen_orchestrator.fleet.start_failures import StartFailures
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
 from gen_orchestrator.scheduling.fitness import Fitness
 from gen_orchestrator.scheduling.gateway import Gateway
 from gen_orchestrator.scheduling.lane import Lane
-from gen_orchestrator.scheduling.pool import Pool, Worker
+from gen_orchestrator.scheduling.pool import Pool
 from gen_worker.clock import Clock
 from gen_worker.log import Log
 
@@ -34,21 +37,6 @@ ROUND_S = 1.0
 START_S = 300.0  # from the start of a process to its registration
 DRAIN_S = 120.0
 FLUSH_S = 10.0  # after the drain: cancelled runs end, results are delivered
-FAILURE_SHOWN_S = 60.0  # after a worker of the same release is there again
-
-
-class Launch(msgspec.Struct, frozen=True, kw_only=True):
-    """How to start workers of a release: of its source in a folder, or of its image."""
-
-    release_id: str
-    owner: str
-    folder: str = ""
-    manifest: str = ""
-    python: str = ""
-    image: str = ""
-    env: dict[str, str] = {}
-    variables: dict[str, str] = {}
-    limits: ScalingLimits = ScalingLimits()
 
 
 class _Child(msgspec.Struct):
@@ -91,14 +79,10 @@ class Keeper:
         self._clock = clock
         self._log = log
         self._launches: dict[str, Launch] = {}
-        self._eager: set[str] = set()
         self._children: dict[str, _Child] = {}
-        self._crashes: dict[str, int] = {}
-        self._not_before_s: dict[str, float] = {}
-        self._busy_s: dict[str, float] = {}
-        self._slots: dict[str, int] = {}
+        self._demands = Demands(clock, len(gpus))
+        self._start_failures = StartFailures()
         self._gpus = gpus
-        self._failed_s: dict[str, float] = {}
         self._scheduler_addr = scheduler_addr
         self._drain_s = drain_s
         self._news = news
@@ -106,7 +90,7 @@ class Keeper:
         self._is_paused = False
         self._heir: Keeper | None = None  # of this node's next leadership
         self._stopping: set[asyncio.Task[None]] = set()
-        self.failures: dict[str, str] = {}  # release -> the last lines of a worker that crashed at its start
+        self.failures = self._start_failures.reasons
 
     def offer(self, launch: Launch) -> None:
         """This release can be started here, when runs ask for it."""
@@ -115,15 +99,12 @@ class Keeper:
 
     def keep_ready(self, release_id: str) -> None:
         """Have one worker ready before the first run comes; as an idle one it stays for its `idle_s`."""
-        if release_id not in self._eager:
-            self._eager.add(release_id)
-            self._busy_s[release_id] = self._clock.now_s()
+        if self._demands.keep_ready(release_id):
             self.poke()
 
     def wake(self, release_id: str) -> None:
         """Something would use a worker of a release that is kept ready: as if a run had been there now."""
-        if release_id in self._eager:
-            self._busy_s[release_id] = self._clock.now_s()
+        if self._demands.wake(release_id):
             self.poke()
 
     def launch_of(self, release_id: str) -> Launch | None:
@@ -132,9 +113,7 @@ class Keeper:
     def renew(self, release_ids: Collection[str]) -> None:
         """Workers of these releases have an environment of before: each is drained, and replaced where it is needed."""
         for release_id in release_ids:
-            self.failures.pop(release_id, None)
-            self._crashes.pop(release_id, None)
-            self._not_before_s.pop(release_id, None)
+            self._start_failures.forget(release_id)
         for worker_id, child in list(self._children.items()):
             if child.release_id in release_ids:
                 self.drain(worker_id)
@@ -144,12 +123,7 @@ class Keeper:
         """Nothing points at this release any more: its workers go when their runs are over. One that was kept ready until now stays for
         `linger_s` of idleness, should the tag move back."""
         launch = self._launches.get(release_id)
-        if linger_s and launch is not None:
-            if release_id in self._eager:
-                self._busy_s[release_id] = self._clock.now_s() - max(0.0, launch.limits.idle_s - linger_s)
-        else:
-            self._busy_s.pop(release_id, None)
-        self._eager.discard(release_id)
+        self._demands.let_go(release_id, launch.limits if launch is not None else None, linger_s)
         self.poke()
 
     def is_startable(self, release_id: str) -> bool:
@@ -247,8 +221,8 @@ class Keeper:
             child.joined = child.joined or self._pool.get(worker_id) is not None
             if not child.joined and not child.stopping and now_s - child.started_s > START_S:
                 self._fitness.ignores(worker_id, f"it has not registered within {START_S:.0f} s of its start")
-                self.failures[child.release_id] = f"its worker did not come up within {START_S:.0f} s: does the import of its code hang?"
-                self._failed_s[child.release_id] = now_s
+                why = f"its worker did not come up within {START_S:.0f} s: does the import of its code hang?"
+                self._start_failures.failed(child.release_id, why, now_s)
         lanes: dict[str, list[Lane]] = {}
         for lane in self._dispatcher.lanes.all():
             lanes.setdefault(lane.release_id, []).append(lane)
@@ -260,43 +234,22 @@ class Keeper:
 
     async def _scale(self, launch: Launch, lanes: list[Lane], now_s: float) -> None:
         release_id = launch.release_id
-        self._forget_failure(release_id, now_s)
-        demand = self._demand(release_id, launch.limits, lanes, now_s)
-        # Nothing is kept ready for a release that no tag points at.
-        limits = launch.limits if release_id in self._eager else msgspec.structs.replace(launch.limits, min=0)
-        wanted = wanted_workers(demand, limits)
+        workers = self._pool.of_release(release_id)
+        if any(worker.link is not None for worker in workers):
+            self._start_failures.is_there(release_id, now_s)
+        demand = self._demands.demand(release_id, launch.limits, lanes, workers, self.workers_of(release_id))
+        wanted = wanted_workers(demand, self._demands.limits_of(release_id, launch.limits))
         if wanted > demand.workers and (lacking := self._secrets.missing(release_id)):
             if self.failures.get(release_id) != lacking:
                 self._log.warning("worker.not_started", release_id=release_id, error=lacking)
             self.failures[release_id] = lacking
             return
         for _ in range(wanted - demand.workers):
-            if now_s < self._not_before_s.get(release_id, 0.0):
+            if not self._start_failures.may_start(release_id, now_s):
                 break
             await self._start(launch)
         for _ in range(demand.workers - wanted):
             self._drain_one(release_id)
-
-    def _demand(self, release_id: str, limits: ScalingLimits, lanes: list[Lane], now_s: float) -> Demand:
-        queued, running = sum(len(lane.queue) for lane in lanes), sum(lane.running for lane in lanes)
-        if queued or running:
-            self._busy_s[release_id] = now_s
-        workers = self._pool.of_release(release_id)
-        if workers:
-            self._slots[release_id] = max(worker.slots for worker in workers)
-        have = self.workers_of(release_id)
-        quiet_s = now_s - self._busy_s.get(release_id, float("-inf"))
-        eager = 1 if release_id in self._eager and have == 0 and quiet_s < limits.idle_s else 0
-        return Demand(
-            queued=max(queued, eager),
-            running=running,
-            workers=have,
-            slots=self._slots.get(release_id, 1),
-            quiet_s=quiet_s,
-            tightest=max((_workers_for(lane, workers) for lane in lanes), default=0),
-            apart=sum(1 for worker in workers if worker.kept_for),
-            gpus=len(self._gpus),
-        )
 
     def _replace_unfit(self) -> None:
         for worker_id in list(self._fitness.hung):
@@ -310,11 +263,6 @@ class Keeper:
         for worker_id in list(self._fitness.sick):
             self._fitness.sick.pop(worker_id)
             self.drain(worker_id)
-
-    def _forget_failure(self, release_id: str, now_s: float) -> None:
-        is_there = any(worker.link is not None for worker in self._pool.of_release(release_id))
-        if is_there and now_s - self._failed_s.get(release_id, now_s) > FAILURE_SHOWN_S:
-            self.failures.pop(release_id, None)
 
     async def _start(self, launch: Launch) -> None:
         worker_id = f"{launch.release_id}-{secrets.token_hex(3)}"
@@ -363,13 +311,9 @@ class Keeper:
             self.poke()
             return
         now_s = self._clock.now_s()
-        short = now_s - child.started_s < STABLE_S and not served
-        crashes = self._crashes[child.release_id] = self._crashes.get(child.release_id, 0) + 1 if short else 1
-        delay_s = backoff_s(crashes)
-        self._not_before_s[child.release_id] = now_s + delay_s
         tail = self._secrets.redactor(child.release_id).text(self._fleet.log_of(worker_id).decode(errors="replace"))
-        self.failures[child.release_id] = how_it_ended(tail, status)
-        self._failed_s[child.release_id] = now_s
+        why = how_it_ended(tail, status)
+        delay_s = self._start_failures.crashed(child.release_id, why, lived_s=now_s - child.started_s, served=served, now_s=now_s)
         self._log.warning("worker.crashed", worker_id=worker_id, status=status, again_in_s=delay_s, last=tail[-300:])
         asyncio.get_running_loop().call_later(delay_s, self.poke)
 
@@ -399,9 +343,3 @@ class Keeper:
         task = asyncio.create_task(self._fleet.stop(worker_id, grace_s), name=f"stop-{worker_id}")
         self._stopping.add(task)
         task.add_done_callback(self._stopping.discard)
-
-
-def _workers_for(lane: Lane, workers: list[Worker]) -> int:
-    """How many workers one function needs for its runs, by the limit that workers have for it."""
-    limit = max((worker.resources.function_concurrency.get(lane.function, 0) for worker in workers), default=0)
-    return -(-(len(lane.queue) + lane.running) // limit) if limit else 0

@@ -14,18 +14,18 @@ order of `put`; each checks that the run is still where it was, because a cancel
 
 Who may move a run: its worker's result, while it is LEASED and that worker has it; a loss of that worker; a cancel; a timer. Whoever
 comes first sets ENDING, and the others find that.
+
+The steps are modules of their own: `intake` accepts, `waiting_runs` has WAITING and DELAYED, `placing` chooses, `leasing` leases,
+`overdue` has the timers of LEASED, `recorder` writes what ENDING leads to.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
 from random import Random
 
-import msgspec
-
 from gen_orchestrator.domain import retries, runs
 from gen_orchestrator.domain.losses import Loss
-from gen_orchestrator.domain.retries import Again, GiveUp
-from gen_orchestrator.domain.routing import Choice
+from gen_orchestrator.domain.retries import Again
 from gen_orchestrator.domain.runs import Ending, Run, RunState
 from gen_orchestrator.scheduling import endings
 from gen_orchestrator.scheduling.fitness import Fitness
@@ -33,6 +33,7 @@ from gen_orchestrator.scheduling.heard import checked_result
 from gen_orchestrator.scheduling.intake import AdmissionError, Intake, Submitted
 from gen_orchestrator.scheduling.lane import Lane
 from gen_orchestrator.scheduling.lanes import Lanes
+from gen_orchestrator.scheduling.leasing import Files, Leasing
 from gen_orchestrator.scheduling.metering import Meter
 from gen_orchestrator.scheduling.open_run import OpenRun, Phase
 from gen_orchestrator.scheduling.open_runs import OpenRuns
@@ -42,16 +43,14 @@ from gen_orchestrator.scheduling.pool import Pool, Worker
 from gen_orchestrator.scheduling.recorder import Recorder
 from gen_orchestrator.scheduling.run_events import RunEvents
 from gen_orchestrator.scheduling.trace import Trace
+from gen_orchestrator.scheduling.waiting_runs import WaitingRuns
 from gen_orchestrator.store.base import EventChunk, StoreError
-from gen_orchestrator.store.ops import DONE, Lease, RequestCancel, Result
+from gen_orchestrator.store.ops import DONE, RequestCancel, Result
 from gen_orchestrator.store.writer import Writer
 from gen_worker.clock import Clock
 from gen_worker.log import Log
 from gen_worker.wire.holds import Hold
 from gen_worker.wire.messages import Event, RunResult
-
-Files = Callable[[Run], tuple[str, str]]  # base URL and token of the file API for a run
-_encode = msgspec.json.Encoder().encode
 
 
 class Dispatcher:
@@ -77,21 +76,20 @@ class Dispatcher:
         self.open = OpenRuns()
         self._writer = writer
         self._intake = Intake(writer, self)
-        self._recorder = Recorder(writer, self._over, self._back, on_delivery, self.open.forget)
+        self.lanes = Lanes()
+        self._recorder = Recorder(writer, clock, self._over, self._back, on_delivery, self.open.forget)
         self._events = RunEvents(self._recorder, clock)
-        self._overdue = Overdue(self._recorder, fitness, clock, log, self._detach, self.pump)
+        self._waiting = WaitingRuns(self.lanes, self._recorder, clock, self.pump)
+        self._leasing = Leasing(writer, self._recorder, meter or Meter(clock), clock, files, self._over, self._watch)
+        self._overdue = Overdue(self._recorder, fitness, clock, log, self._leasing.detach, self.pump)
         self._pool = pool
         self._clock = clock
-        self._meter = meter or Meter(clock)
         self._random = random
         self._log = log
-        self._files = files
         self._fitness = fitness
-        self._loop = asyncio.get_running_loop()
-        self.lanes = Lanes()
         self._on_over = on_over
         self.trace = trace or Trace()
-        self._placing = Placing(pool, self.lanes, self.open, self._lease, on_starved, self.trace)
+        self._placing = Placing(pool, self.lanes, self.open, self._leasing.lease, on_starved, self.trace)
 
     # ---- callers
 
@@ -121,7 +119,7 @@ class Dispatcher:
             self._enter(open_run)
             self.pump(lane)
             return Submitted(open_run, run, True)
-        accepted: asyncio.Future[Submitted] = self._loop.create_future()
+        accepted: asyncio.Future[Submitted] = asyncio.get_running_loop().create_future()
         open_run.accepted = accepted
         self._intake.accept(open_run, accepted)
         self._enter(open_run)
@@ -148,7 +146,7 @@ class Dispatcher:
     async def keep(self, open_run: OpenRun) -> None:
         """Nobody waits for this volatile run any more: write it as it stands. Returns after the commit, or raises `StoreError`."""
         if open_run.volatile and open_run.phase is not Phase.OVER:
-            written: asyncio.Future[None] = self._loop.create_future()
+            written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._recorder.keep(open_run, written)
             await written
 
@@ -159,13 +157,13 @@ class Dispatcher:
             return None
         if open_run.phase in (Phase.WAITING, Phase.DELAYED):
             kept_free = self._placing.let_free(open_run)
-            self._leave(open_run)
-            self._recorder.finish(open_run, endings.canceled(self._clock.unix_s()))
+            self._waiting.take_out(open_run)
+            self._recorder.cancel(open_run)
             if kept_free:
                 self.pump_release(open_run.lane.release_id)
             return open_run
         if not open_run.cancel_requested:
-            recorded: asyncio.Future[None] = self._loop.create_future()
+            recorded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
             def written(result: Result) -> None:
                 if result is DONE:
@@ -199,7 +197,7 @@ class Dispatcher:
         """The store has an open run that this leader does not know: written when the write seemed to fail. Nobody was given it."""
         open_run = self.restore(there, lane)
         if there.state is RunState.LEASED:
-            self._after(open_run, Again(0.0, executed=False))
+            self._recorder.settle(open_run, Again(0.0, executed=False))
         return open_run
 
     def worker_lost(self, worker: Worker, *, ours: bool) -> None:
@@ -212,19 +210,19 @@ class Dispatcher:
         """The worker of a run is gone."""
         if open_run.phase not in (Phase.LEASED, Phase.LEASING):
             return
-        self._detach(open_run)
+        self._leasing.detach(open_run)
         self._log.warning("run.worker_lost", run_id=open_run.id, worker_id=worker_id, attempt=open_run.run.attempt, why=loss.value)
         if open_run.phase is Phase.LEASING:
             open_run.phase = Phase.ENDING  # its lease is on its way to the store; the callback sees to it
             return
-        self._after(open_run, retries.after_loss(open_run.run, worker_id, loss))
+        self._recorder.settle(open_run, retries.after_loss(open_run.run, worker_id, loss))
 
     def dropped(self, open_run: OpenRun) -> None:
         """The worker is there, and has not had this run for as long as a lease: its command was lost."""
         if open_run.phase is Phase.LEASED:
             self._log.warning("run.command_lost", run_id=open_run.id, worker_id=open_run.run.worker_id)
-            self._detach(open_run)
-            self._after(open_run, Again(0.0, executed=False))
+            self._leasing.detach(open_run)
+            self._recorder.settle(open_run, Again(0.0, executed=False))
 
     # ---- workers
 
@@ -246,37 +244,30 @@ class Dispatcher:
         now_s = self._clock.now_s()
         lane.ended(now_s - open_run.began_s, now_s)
         self.trace.ended(open_run, now_s, succeeded=result.success)
-        self._detach(open_run)
+        self._leasing.detach(open_run)
         self._fitness.ended(worker.worker_id, lane.release_id, "" if result.success else result.error_type)
         at = self._clock.unix_s()
         if open_run.gapped:
             open_run.gapped = False
-            self._after(open_run, Again(0.0, executed=False), hold)
+            self._recorder.settle(open_run, Again(0.0, executed=False), hold)
         elif result.success:
             self._recorder.finish(open_run, Ending(state=RunState.SUCCEEDED, at=at, output=result.output, metrics=open_run.metrics), hold)
         elif open_run.cancel_requested or result.error_type == "canceled":
-            self._recorder.finish(open_run, endings.canceled(at), hold)
+            self._recorder.cancel(open_run, hold)
         else:
-            self._after(open_run, retries.after_failure(open_run.run, endings.error_of(result), self._random), hold)
+            self._recorder.settle(open_run, retries.after_failure(open_run.run, endings.error_of(result), self._random), hold)
         self.pump_release(lane.release_id)  # its place is free for any function that the worker has
-
-    def repeat(self, open_run: OpenRun) -> None:
-        """Send the command of a run once more to the worker that has it, or had it."""
-        if open_run.phase is Phase.LEASED and open_run.worker is not None and open_run.worker.link is not None:
-            open_run.worker.link.start(open_run.command(*self._files(open_run.run)))
 
     def adopt(self, worker: Worker, open_run: OpenRun) -> None:
         """A worker that registered has this run already, from an earlier leader or an earlier stream."""
-        now_s = self._clock.now_s()
-        open_run.worker = worker
-        self._meter.adopted(open_run, now_s)
-        open_run.expected_end_s = now_s + open_run.lane.run_s
-        open_run.lane.running += 1
-        worker.assign(open_run, now_s)
-        worker.given += 1  # what else it ran before we led is not known: it does not count as fresh
+        self._leasing.adopt(open_run, worker)
         self._overdue.watch(open_run)
         if open_run.cancel_requested:
             self._overdue.interrupt(open_run)
+
+    def repeat(self, open_run: OpenRun) -> None:
+        """Send the command of a run once more to the worker that has it, or had it."""
+        self._leasing.repeat(open_run)
 
     # ---- decisions
 
@@ -298,107 +289,27 @@ class Dispatcher:
     def _enter(self, open_run: OpenRun, *, queued: bool = True) -> None:
         self.open.enter(open_run)
         if queued:
-            self._queue(open_run)
-
-    def _queue(self, open_run: OpenRun, *, front: bool = False) -> None:
-        run, now_s = open_run.run, self._clock.now_s()
-        left_s = run.not_before - self._clock.unix_s()
-        if left_s > 0:
-            open_run.phase = Phase.DELAYED
-            open_run.set_timer(self._loop.call_later(left_s, self._due, open_run))
-            return
-        open_run.phase, open_run.waits_since_s = Phase.WAITING, now_s
-        self.lanes.push(open_run, now_s - max(0.0, self._clock.unix_s() - run.created_at), front=front)
-        if run.expires_at and not run.executions:
-            open_run.set_timer(self._loop.call_later(max(0.0, run.expires_at - self._clock.unix_s()), self._expire, open_run))
-
-    def _due(self, open_run: OpenRun) -> None:
-        if open_run.phase is Phase.DELAYED:
-            open_run.set_timer(None)
-            self._queue(open_run, front=True)
-            self.pump(open_run.lane)
-
-    def _expire(self, open_run: OpenRun) -> None:
-        if open_run.phase is not Phase.WAITING:
-            return
-        self._leave(open_run)
-        waited_s = self._clock.unix_s() - open_run.run.created_at
-        self._recorder.finish(open_run, endings.expired(waited_s, self._clock.unix_s()))
-
-    def _leave(self, open_run: OpenRun) -> None:
-        self.lanes.remove(open_run)
-        open_run.set_timer(None)
+            self._waiting.put(open_run)
 
     def _back(self, open_run: OpenRun) -> None:
         open_run.feed.status_changed()
         if open_run.cancel_requested:
-            self._recorder.finish(open_run, endings.canceled(self._clock.unix_s()))
+            self._recorder.cancel(open_run)
             return
-        self._queue(open_run, front=True)
+        self._waiting.put(open_run, front=True)
         self.pump(open_run.lane)
-
-    def _lease(self, open_run: OpenRun, worker: Worker, choice: Choice, now_s: float) -> None:
-        open_run.set_timer(None)
-        self._meter.given(open_run, worker, now_s)
-        open_run.phase = Phase.LEASING
-        open_run.worker = worker
-        open_run.expected_end_s = now_s + open_run.lane.run_s
-        open_run.lane.running += 1
-        worker.assign(open_run, now_s)
-        routing = _encode({"reason": choice.reason, "considered": choice.considered})
-        op = Lease(open_run.id, open_run.run.attempt + 1, worker.worker_id, self._clock.unix_s(), routing)
-        if open_run.volatile:
-            self._leased(open_run, worker, op, DONE)
-        else:
-            self._writer.put(op, lambda result: self._leased(open_run, worker, op, result))
 
     def withdraw(self, open_run: OpenRun) -> None:
         """It is none of ours."""
         if open_run.phase is Phase.WAITING:
-            self._leave(open_run)
+            self._waiting.take_out(open_run)
         else:
-            self._detach(open_run)
+            self._leasing.detach(open_run)
         self.open.forget(open_run)
         open_run.phase = Phase.OVER
 
-    def _leased(self, open_run: OpenRun, worker: Worker, op: Lease, result: Result) -> None:
-        if open_run.phase is Phase.OVER:
-            return  # it was never accepted
-        there: Run | None = getattr(result, "run", None)
-        if result is DONE:
-            there = runs.lease(open_run.run, attempt=op.attempt, worker_id=op.worker_id, at=op.at, routing=op.routing)
-        assert there is not None
-        if there.is_final:
-            self._detach(open_run)
-            self._over(open_run, there)
-            return
-        open_run.run = there
-        if there.state is not RunState.LEASED:  # a cancel was first
-            self._detach(open_run)
-            self._recorder.finish(open_run, endings.canceled(self._clock.unix_s()))
-            return
-        gone = open_run.phase is Phase.ENDING or worker.link is None  # the worker was lost while this was being written
-        open_run.phase = Phase.LEASED
-        open_run.started = open_run.gapped = False
-        open_run.stuck = open_run.metrics = b""
-        if open_run.cancel_requested or gone or there.worker_id != worker.worker_id:
-            self._detach(open_run)
-            self._after(open_run, Again(0.0, executed=False))
-        else:
-            assert worker.link is not None
-            worker.link.start(open_run.command(*self._files(there)))
-            self._overdue.watch(open_run)
-
-    def _after(self, open_run: OpenRun, what: Again | GiveUp, hold: Hold | None = None) -> None:
-        at = self._clock.unix_s()
-        if open_run.cancel_requested:
-            self._recorder.finish(open_run, endings.canceled(at), hold)
-        elif open_run.is_shadow and isinstance(what, Again):  # it is tried once; a worker that we ended is none of its doing
-            self._recorder.finish(open_run, endings.worker_lost(at) if what.lost and what.suspicion else endings.canceled(at), hold)
-        elif isinstance(what, GiveUp):
-            self._recorder.finish(open_run, Ending(state=RunState.FAILED, at=at, error=what.error, metrics=open_run.metrics), hold)
-        else:
-            self._recorder.requeue(open_run, what, at + what.delay_s if what.delay_s else 0.0, hold)
+    def _watch(self, open_run: OpenRun) -> None:
+        self._overdue.watch(open_run)
 
     def _over(self, open_run: OpenRun, run: Run) -> None:
         if open_run.volatile:  # such a run is found here until it is written
@@ -407,12 +318,3 @@ class Dispatcher:
             self.open.forget(open_run)
         open_run.end(run)
         self._on_over(open_run)
-
-    def _detach(self, open_run: OpenRun) -> None:
-        worker = open_run.worker
-        if worker is not None:
-            self._meter.ended(open_run, worker)
-            open_run.worker = None
-            open_run.lane.running -= 1
-            worker.release(open_run)
-        open_run.set_timer(None)

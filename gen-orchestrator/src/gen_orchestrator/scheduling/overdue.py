@@ -67,7 +67,7 @@ class Overdue:
         if open_run.phase is Phase.LEASED:
             self._log.warning("run.ignores_cancel", run_id=open_run.id, worker_id=open_run.run.worker_id)
             self._give_up(open_run, f"run {open_run.id} went on for {CANCEL_GRACE_S:.0f} s after it was canceled")
-            self._recorder.finish(open_run, endings.canceled(self._clock.unix_s()))
+            self._recorder.cancel(open_run)
             self._pump(open_run.lane)
 
     def _give_up(self, open_run: OpenRun, why: str) -> None:

@@ -13,14 +13,16 @@ from collections.abc import Callable
 import msgspec
 
 from gen_orchestrator.domain import runs
-from gen_orchestrator.domain.retries import Again
+from gen_orchestrator.domain.retries import Again, GiveUp
 from gen_orchestrator.domain.runs import Ending, Run, RunState
 from gen_orchestrator.domain.webhooks import ENDED, STARTED, delivery_at
+from gen_orchestrator.scheduling import endings
 from gen_orchestrator.scheduling.feed import encode_entries
 from gen_orchestrator.scheduling.open_run import OpenRun, Phase
 from gen_orchestrator.store.base import StoreError
 from gen_orchestrator.store.ops import DONE, Accept, AddDelivery, AppendEvents, Finish, Requeue, Result
 from gen_orchestrator.store.writer import Writer
+from gen_worker.clock import Clock
 from gen_worker.wire.holds import Hold
 
 
@@ -34,12 +36,14 @@ class Recorder:
     def __init__(
         self,
         writer: Writer,
+        clock: Clock,
         over: Callable[[OpenRun, Run], None],
         back: Callable[[OpenRun], None],
         on_delivery: Callable[[], None],
         forget: Callable[[OpenRun], None],
     ) -> None:
         self._writer = writer
+        self._clock = clock
         self._over = over
         self._back = back
         self._on_delivery = on_delivery
@@ -58,8 +62,23 @@ class Recorder:
         op = Finish(open_run.id, open_run.run.attempt, ending, delivery)
         self._put(open_run, op, hold, lambda: runs.finish(open_run.run, attempt=op.attempt, ending=op.ending))
 
-    def requeue(self, open_run: OpenRun, again: Again, not_before: float, hold: Hold | None = None) -> None:
-        """Take a run back from its worker, to be tried again."""
+    def cancel(self, open_run: OpenRun, hold: Hold | None = None) -> None:
+        """End a run that its caller does not want any more."""
+        self.finish(open_run, endings.canceled(self._clock.unix_s()), hold)
+
+    def settle(self, open_run: OpenRun, what: Again | GiveUp, hold: Hold | None = None) -> None:
+        """An attempt has failed, or came to nothing: the run goes back to the queue, or ends."""
+        at = self._clock.unix_s()
+        if open_run.cancel_requested:
+            self.cancel(open_run, hold)
+        elif isinstance(what, GiveUp):
+            self.finish(open_run, Ending(state=RunState.FAILED, at=at, error=what.error, metrics=open_run.metrics), hold)
+        elif open_run.is_shadow:  # it is tried once; a worker that we ended is none of its doing
+            self.finish(open_run, endings.worker_lost(at) if what.lost and what.suspicion else endings.canceled(at), hold)
+        else:
+            self._requeue(open_run, what, at + what.delay_s if what.delay_s else 0.0, hold)
+
+    def _requeue(self, open_run: OpenRun, again: Again, not_before: float, hold: Hold | None) -> None:
         open_run.phase = Phase.ENDING
         self._append(open_run)
         op = Requeue(open_run.id, open_run.run.attempt, not_before, again.executed, again.lost, again.suspicion, open_run.take_used())

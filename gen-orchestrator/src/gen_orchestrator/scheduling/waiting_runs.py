@@ -1,0 +1,57 @@
+"""Runs that no worker has: in the queue of their lane, or not due yet.
+
+put --due--------------------> WAITING --(`Placing` gives it to a worker)--> LEASING
+    --its time is not there--> DELAYED --its time--> WAITING
+WAITING --its start deadline is over, and it never ran--> ENDING, as expired
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from gen_orchestrator.scheduling import endings
+from gen_orchestrator.scheduling.lane import Lane
+from gen_orchestrator.scheduling.lanes import Lanes
+from gen_orchestrator.scheduling.open_run import OpenRun, Phase
+from gen_orchestrator.scheduling.recorder import Recorder
+from gen_worker.clock import Clock
+
+
+class WaitingRuns:
+    """Of one leader. `pump` gives the lane's next runs to workers: called when a delayed run is due."""
+
+    def __init__(self, lanes: Lanes, recorder: Recorder, clock: Clock, pump: Callable[[Lane], None]) -> None:
+        self._lanes = lanes
+        self._recorder = recorder
+        self._clock = clock
+        self._pump = pump
+        self._loop = asyncio.get_running_loop()
+
+    def put(self, open_run: OpenRun, *, front: bool = False) -> None:
+        """Let a run wait. `front`: it has waited before, and goes before the others of its owner."""
+        run, now_s = open_run.run, self._clock.now_s()
+        left_s = run.not_before - self._clock.unix_s()
+        if left_s > 0:
+            open_run.phase = Phase.DELAYED
+            open_run.set_timer(self._loop.call_later(left_s, self._due, open_run))
+            return
+        open_run.phase, open_run.waits_since_s = Phase.WAITING, now_s
+        self._lanes.push(open_run, now_s - max(0.0, self._clock.unix_s() - run.created_at), front=front)
+        if run.expires_at and not run.executions:
+            open_run.set_timer(self._loop.call_later(max(0.0, run.expires_at - self._clock.unix_s()), self._expire, open_run))
+
+    def take_out(self, open_run: OpenRun) -> None:
+        """It waits no longer, and no worker gets it."""
+        self._lanes.remove(open_run)
+        open_run.set_timer(None)
+
+    def _due(self, open_run: OpenRun) -> None:
+        if open_run.phase is Phase.DELAYED:
+            open_run.set_timer(None)
+            self.put(open_run, front=True)
+            self._pump(open_run.lane)
+
+    def _expire(self, open_run: OpenRun) -> None:
+        if open_run.phase is Phase.WAITING:
+            self.take_out(open_run)
+            now = self._clock.unix_s()
+            self._recorder.finish(open_run, endings.expired(now - open_run.run.created_at, now))
