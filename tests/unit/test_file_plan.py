@@ -181,3 +181,18 @@ def test_folders_that_are_named() -> None:
 def test_an_onnx_session_of_a_repository_without_onnx() -> None:
     with pytest.raises(PlanError, match=r"no \.onnx file"):
         settle({"config.json": 1, "model.safetensors": 9}, {}, by_name, takers=("onnxruntime.InferenceSession",))
+
+
+def test_an_encoder_and_a_decoder_of_onnx_are_one_model_to_optimum_and_two_to_a_session() -> None:
+    sizes = {"config.json": 1, "onnx/encoder_model.onnx": 5, "onnx/decoder_model_merged.onnx": 5, "onnx/decoder_model.onnx": 5}
+    plan = settle(sizes, {}, by_name, takers=("optimum.onnxruntime.ORTModelForSeq2SeqLM",), precisions=("fp32",))
+    assert set(plan.files) == set(sizes) - {"onnx/decoder_model.onnx"}
+    with pytest.raises(PlanError, match=r"2 onnx models .*; one session needs one"):
+        settle(sizes, {}, by_name, takers=("onnxruntime.InferenceSession",), precisions=("fp32",))
+
+
+@pytest.mark.parametrize("name", ["open_clip_model", "open_clip_pytorch_model"])
+def test_open_clip_reads_weights_by_its_own_names(name: str) -> None:
+    sizes = {"open_clip_config.json": 1, "tokenizer.json": 1, f"{name}.safetensors": 9, "model.safetensors": 5}
+    plan = settle(sizes, {}, lambda path: "fp16", takers=("open_clip.CLIP",))
+    assert set(plan.files) == set(sizes) - {"model.safetensors"}

@@ -98,3 +98,15 @@ def test_the_first_model_follows_none() -> None:
     foresight.used("a")
     assert foresight._after == {}
     assert foresight.next() == []
+
+
+def test_what_was_loaded_ahead_may_be_used_for_ten_minutes() -> None:
+    tally = Tally()
+    for name in "abcd":
+        tally.loaded(name, 1000, 1000.0)
+    for name in "ab":
+        tally.used(name, 1600.0)
+    assert tally.used_bytes == 2000, "ten minutes after, at another time than the clock's first"
+    for name in "cd":
+        tally.used(name, 1600.1)
+    assert tally.used_bytes == 2000

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gen_worker.names import did_you_mean, is_run_id, nearest, slugify, whole_number
+from gen_worker.names import did_you_mean, is_run_id, is_secret_name, is_tag, nearest, slugify, whole_number
 from gen_worker.refs import CozyRef, HuggingFaceRef, ModelSpec, canonical_ref, parse_model_ref
 
 
@@ -158,3 +158,17 @@ def test_more_refs() -> None:
     pinned = CozyRef("o", "r", "latest", "sha256:" + "ab" * 32)
     assert parse_model_ref("o/r@sha256:" + "AB" * 32) == pinned
     assert pinned.canonical() == "cozy:o/r@sha256:" + "ab" * 32
+
+
+def test_names_of_secrets() -> None:
+    for name in ("OPENAI_API_KEY", "_x", "a", "A" * 64, "MY_PATH", "HF_TOKEN"):
+        assert is_secret_name(name)
+    for name in ("", "1A", "A-B", "A B", "A" * 65, "\u00c4", "PATH", "path", "LD_PRELOAD", "Worker_JWT", "COZY_HUB_TOKEN", "a="):
+        assert not is_secret_name(name)
+
+
+def test_names_of_tags() -> None:
+    for name in ("prod", "v1.2", "a" * 64, "0", "a_b-c"):
+        assert is_tag(name)
+    for name in ("", "Prod", ".a", "-a", "a" * 65, "a/b", "a b"):
+        assert not is_tag(name)

@@ -145,3 +145,22 @@ def test_peak_memory_is_in_bytes_on_every_system(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(sys, "platform", platform)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert before * unit_bytes <= _peak_ram_bytes() <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit_bytes
+
+
+def test_tokens_that_an_author_counted() -> None:
+    def tokens(usage: object) -> tuple[int | None, int | None]:
+        metrics = run_metrics("f", Plain(), (), 1.0, 0.0, usage)[-1].payload
+        return metrics.input_tokens, metrics.output_tokens
+
+    assert tokens((12, 34)) == (12, 34)
+    assert tokens((0, MAX_NUMBER)) == (0, MAX_NUMBER)
+    for odd in (10**400, True, 1.5, "7", None):
+        assert tokens((odd, 34)) == (None, None)
+        assert tokens((12, odd)) == (None, None)
+    assert tokens((1, 2, 3)) == tokens(None) == (None, None)
+
+
+def test_a_field_that_the_author_has_deleted_is_not_told() -> None:
+    payload = Picture(num_inference_steps=5, steps=7)
+    del payload.num_inference_steps
+    assert summary(payload).steps == 7

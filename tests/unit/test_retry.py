@@ -175,6 +175,7 @@ def test_what_is_waited_on_gets_the_pause() -> None:
         (429, {"ratelimit": '"a";t=9, "b";t=7'}, 9.0),
         (503, {"ratelimit": '"a";t=9'}, None),
         (429, {"ratelimit": '"a";r=0', "ratelimit-policy": '"b";w=300'}, None),
+        (429, {"ratelimit": "a;r=0", "ratelimit-policy": "a;w=10, b;w=300"}, 10.0),
         (503, {"ratelimit": "limit=100, remaining=0, reset=50"}, 50.0),
         (503, {"ratelimit": "limit=100, remaining=1, reset=50"}, None),
         (429, {"ratelimit": "limit = 100, remaining = 1, reset = 50"}, 50.0),

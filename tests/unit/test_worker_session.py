@@ -155,26 +155,26 @@ COMMANDS = [
     m.CloseRealtime("s"),
     m.UrlRefreshResponse("a"),
 ]
-NOT_FOR_A_WORKER = [
-    m.Registration(),
-    m.RunResult("r"),
-    m.LoadModelResult("a"),
-    m.UnloadModelResult("a"),
-    m.UrlRefreshRequest("a"),
-    m.RealtimeCredit("s"),
-    m.Unknown(),
-    m.Event("", "anything", b"{}"),
-    m.OpenRealtime("", "f"),
-    m.OpenRealtime("s", ""),
-]
+NOT_FOR_A_WORKER = {
+    "Registration": m.Registration(),
+    "RunResult": m.RunResult("r"),
+    "LoadModelResult": m.LoadModelResult("a"),
+    "UnloadModelResult": m.UnloadModelResult("a"),
+    "UrlRefreshRequest": m.UrlRefreshRequest("a"),
+    "RealtimeCredit": m.RealtimeCredit("s"),
+    "Unknown": m.Unknown(),
+    "event 'anything'": m.Event("", "anything", b"{}"),
+    "a realtime session without id or function": m.OpenRealtime("s", ""),
+}
 
 
 @pytest.mark.parametrize("peer", [Peer.PLAIN, Peer.EXTENDED])
 def test_commands_are_handed_on_and_the_rest_is_ignored(peer: Peer) -> None:
     for command in COMMANDS:
         assert session_in(peer).receive(command, 0) == [command]
-    for message in NOT_FOR_A_WORKER:
-        assert [type(effect) for effect in session_in(peer).receive(message, 0)] == [Ignored]
+    for text, message in NOT_FOR_A_WORKER.items():
+        assert session_in(peer).receive(message, 0) == [Ignored(text)]
+    assert session_in(peer).receive(m.OpenRealtime("", "f"), 0) == [Ignored("a realtime session without id or function")]
 
 
 @pytest.mark.parametrize("event_type", ["worker.jwt.rotate", "worker_jwt.rotate"])

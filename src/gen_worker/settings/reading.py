@@ -130,8 +130,8 @@ def _read(name: str, text: str, annotation: Any) -> Any:
         return is_true(text)
     try:
         value = msgspec.convert(text, annotation, strict=False)
-    except (msgspec.ValidationError, OverflowError) as exc:
-        raise wrong(name, text, rule or str(exc).removeprefix("Expected ")) from None
+    except (msgspec.ValidationError, OverflowError):
+        raise wrong(name, text, rule) from None
     if rule is not None and not rule.check(value):
         raise wrong(name, value if len(text) <= MAX_SHOWN else text, rule)
     return value

@@ -80,10 +80,10 @@ def _for_taker(taker: str, paths: Sequence[str], known: Knowledge, policy: Selec
         case "diffusers":
             return _for_diffusers(name, paths, known, policy)
         case "onnxruntime":
-            return _onnx(paths, known, policy, one=True)
+            return _onnx(paths, policy, one=True)
         case "optimum" if name.startswith("ORT"):
             files = own_files("", paths, (*MODEL_FILES, *PROCESSOR_FILES))
-            return _with(files, _onnx(paths, known, policy, one=False))
+            return _with(files, _onnx(paths, policy, one=False))
         case "sentence_transformers" if MODULES in paths and name != "CrossEncoder":
             return plan_sentence_encoder(paths, known, policy)
         case "sentence_transformers":
@@ -176,7 +176,7 @@ def _gguf(paths: Sequence[str], policy: SelectionPolicy) -> FilePlan:
     return FilePlan("gguf", (Component("", tuple(files), precision),))
 
 
-def _onnx(paths: Sequence[str], known: Knowledge, policy: SelectionPolicy, *, one: bool) -> FilePlan:
+def _onnx(paths: Sequence[str], policy: SelectionPolicy, *, one: bool) -> FilePlan:
     if not any(path.endswith(".onnx") for path in paths):
         raise PlanError("the repository has no .onnx file, which an onnxruntime session is made of; take it as another class")
     files, precision = choose_onnx(paths, policy.precisions, one=one)
@@ -211,7 +211,7 @@ def _as_published(paths: Sequence[str], known: Knowledge, policy: SelectionPolic
     if any(path.endswith(".gguf") for path in paths):
         return _with(_support(paths, known), _gguf(paths, policy))
     if any(path.endswith(".onnx") for path in paths):
-        return _with(_support(paths, known), _onnx(paths, known, policy, one=False))
+        return _with(_support(paths, known), _onnx(paths, policy, one=False))
     if any(is_unsafe(path) for path in here):
         raise no_weights("", here, policy)
     if weights := [path for path in paths if path.endswith(".safetensors")]:

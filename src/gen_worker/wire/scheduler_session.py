@@ -1,4 +1,15 @@
-"""The scheduler's side of one stream, without the stream."""
+"""The scheduler's side of one stream, without the stream.
+
+                    before a registration    PLAIN                       BATCHES: both sides have the extension `batch`
+    Registration    PLAIN or BATCHES         a heartbeat                 a heartbeat, answered with an Ack
+    anything else   the stream ends          taken as it comes           in a batch each once: what an earlier stream brought is skipped
+
+In BATCHES the scheduler opens with a Hello. Then it sends again what the last stream may have lost: the command of each run that the
+worker does not name, and each interruption. It confirms what it was sent, with a batch of its own or in an Ack. In PLAIN nothing is
+confirmed, and each message travels alone. The first registration decides which; one of another major version ends the stream.
+
+A result counts when the worker has that run, and the attempt is the present one. Otherwise it is a `StaleResult`.
+"""
 
 from collections import deque
 from collections.abc import Callable
