@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gen_worker.authoring.assets import Asset
 from gen_worker.authoring.batch import Batch
-from gen_worker.authoring.constraints import Clamp
+from gen_worker.authoring.clamp import Clamp
 from gen_worker.authoring.context import ActionContext
 from gen_worker.authoring.functions import ResourceRequirements, worker_function, worker_websocket
 from gen_worker.authoring.realtime import RealtimeSocket

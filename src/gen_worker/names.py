@@ -1,6 +1,5 @@
 """URL-safe names: slugs of endpoints and functions, and the nearest known name to a mistyped one."""
 
-import difflib
 import re
 from collections.abc import Iterable
 
@@ -31,6 +30,8 @@ def slugify(name: str) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name most like `name`, or None when none is close."""
+    import difflib  # an author's module, which names no wrong ones, should not wait for it
+
     found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return found[0] if found else None
 

@@ -1,5 +1,5 @@
 """Public door: constraints on payload fields."""
 
-from gen_worker.authoring.constraints import Clamp
+from gen_worker.authoring.clamp import Clamp
 
 __all__ = ["Clamp"]

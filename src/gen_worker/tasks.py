@@ -1,5 +1,6 @@
 """Public door: the Structs of each task that a function can declare with `@worker_function(task="chat")`."""
 
+from gen_worker.authoring.task_names import Task
 from gen_worker.authoring.tasks import (
     ChatDelta,
     ChatInput,
@@ -16,7 +17,6 @@ from gen_worker.authoring.tasks import (
     ImageUrl,
     SpeechInput,
     SpeechOutput,
-    Task,
     TextPart,
     Tool,
     ToolCall,

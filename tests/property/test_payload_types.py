@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gen_worker import Asset, Clamp
-from gen_worker.authoring.assets import find_assets, holds_assets
+from gen_worker.authoring.found_assets import find_assets, holds_assets
 from gen_worker.execution.payloads import read_payload
 
 try:

@@ -8,7 +8,8 @@ import pytest
 
 from gen_worker import ActionContext, tasks, worker_function
 from gen_worker.authoring.signature import SignatureError, read_signature
-from gen_worker.authoring.tasks import SHAPES, TASKS
+from gen_worker.authoring.task_names import TASKS
+from gen_worker.authoring.tasks import SHAPES
 from gen_worker.project.manifest import function_entry
 
 

@@ -149,7 +149,7 @@ class Term:
         objects = RunObjects(signed_url(urls))
         receivers = Receivers(allow_private=settings.allow_private_webhooks)
         self._webhooks = Webhooks(store, self._writer, WebhookSecret.from_folder(settings.data), receivers, objects, clock, log)
-        metrics.webhooks = self._webhooks.outcomes
+        metrics.follow_webhooks(self._webhooks.outcomes)
         keys = self._access_keys = Keys(store, clock.unix_s)
         vault = Vault(store, Vault.key_of(settings.data), keys, clock.unix_s)
         hidden = ReleaseSecrets(registry, vault)

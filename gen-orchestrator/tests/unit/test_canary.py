@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from waiting import eventually
 
 from gen_orchestrator.auth.keys import Keys
-from gen_orchestrator.domain.canary import MIN_RUNS, Ended, takes_part, verdict
+from gen_orchestrator.domain import shadow
+from gen_orchestrator.domain.canary import MIN_RUNS, Ended, ended, takes_part, verdict
 from gen_orchestrator.domain.runs import Run, RunState
 from gen_orchestrator.gates.canary import Canaries
 from gen_orchestrator.hub.registry import Registry
@@ -152,3 +153,33 @@ def test_what_moves_the_tag_ends_the_canary() -> None:
         assert Registry(platform.store).candidates() == []
     assert platform.new not in platform.registry.in_use()
     assert not platform.registry.drop_candidate(platform.candidate)
+
+
+def test_what_counts_of_a_run_that_is_over() -> None:
+    fields = {
+        "id": "r",
+        "owner": "o",
+        "endpoint": "e",
+        "function": "f",
+        "tag": "prod",
+        "release_id": "rel",
+        "payload": b"",
+        "created_at": 1.0,
+    }
+    for state, started_at, expected in (
+        (RunState.SUCCEEDED, 2.0, Ended(False, 3.0)),
+        (RunState.FAILED, 2.0, Ended(True, 3.0)),
+        (RunState.EXPIRED, 0.0, Ended(True, 0.0)),
+        (RunState.SUCCEEDED, 6.0, Ended(False, 0.0)),  # a clock that was set back
+        (RunState.CANCELED, 2.0, None),
+    ):
+        assert ended(Run(**fields, state=state, started_at=started_at, finished_at=5.0)) == expected  # type: ignore[arg-type]
+
+
+def test_shares_of_two_things_are_independent() -> None:
+    ids = [f"{number:020x}" for number in range(20_000)]
+    both = sum(takes_part(run_id, 50) and shadow.takes_part(run_id, 50) for run_id in ids)
+    assert abs(both / len(ids) - 0.25) < 0.015
+    assert [takes_part(run_id, 30) for run_id in ("a", "b", "c", "d")] == [
+        takes_part(run_id, 30, b"canary") for run_id in ("a", "b", "c", "d")
+    ]

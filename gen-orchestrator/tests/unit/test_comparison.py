@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gen_orchestrator.domain.comparison import MAX_DIFFERENCES, differences
+from gen_orchestrator.domain.comparison import MAX_DIFFERENCES, MAX_VALUE_CHARACTERS, Difference, clipped, differences
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -49,3 +49,41 @@ def test_what_differs(expected: Any, actual: Any, tolerance: float, pointers: li
 
 def test_a_flood_of_differences_is_cut() -> None:
     assert len(differences([0] * 1000, [1] * 1000)) == MAX_DIFFERENCES
+
+
+def test_what_each_difference_says() -> None:
+    assert differences({"a": 100, "b": "x"}, {"a": 50, "c": [1]}) == [
+        Difference("/a", 100, 50, 0.5),
+        Difference("/b", "x", None),
+        Difference("/c", None, [1]),
+    ]
+    assert differences([1, 2, 3], [1]) == [Difference("", "3 items", "1 items")]
+    assert differences(float("inf"), 1.0, 0.5) == [Difference("", float("inf"), 1.0, 1.0)]
+    assert differences(True, 1) == [Difference("", True, 1)]
+
+
+def test_files_whose_bytes_differ_are_compared_by_who_can_read_them() -> None:
+    one = {"ref": "runs/1/x", "size_bytes": 3, "sha256": "a"}
+    other = {"ref": "runs/2/x", "size_bytes": 4, "sha256": "b"}
+    asked = []
+
+    def apart(distance: float | None) -> Any:
+        def measure(first: dict[str, Any], second: dict[str, Any]) -> float | None:
+            asked.append((first, second))
+            return distance
+
+        return measure
+
+    assert differences({"f": one}, {"f": other}, 0.0, apart(0.25)) == [Difference("/f", "a", "b", 0.25)]
+    assert asked == [(one, other)]
+    assert differences({"f": one}, {"f": other}, 0.25, apart(0.25)) == []
+    assert differences({"f": one}, {"f": other}, 0.0, apart(0.0)) == []
+    assert [each.pointer for each in differences({"f": one}, {"f": other}, 0.0, apart(None))] == ["/f/sha256", "/f/size_bytes"]
+    asked.clear()
+    assert differences({"f": one}, {"f": {**other, "sha256": "a", "size_bytes": 3}}, 0.0, apart(1.0)) == []
+    assert asked == [], "nobody reads files that are equal"
+
+
+def test_long_values_are_shown_by_their_beginning() -> None:
+    short, long = "x" * (MAX_VALUE_CHARACTERS - 2), "x" * (MAX_VALUE_CHARACTERS - 1)
+    assert clipped(Difference("/a", short, long, 0.5)) == Difference("/a", short, '"' + long + "...", 0.5)

@@ -221,7 +221,7 @@ def test_a_refusal_costs_no_try() -> None:
     [
         (Load(1000, 1000, 0), "1000 runs of this function"),
         (Load(5, 10_000, 0), "10000 runs of this owner"),
-        (Load(5, 5, 256 << 20), "MiB"),
+        (Load(5, 5, 256 << 20), "the waiting payloads of this owner hold 256 MiB; at most 256 MiB may wait"),
         (Load(5, 5, 0, queue_max=5), "at most 5"),
     ],
 )

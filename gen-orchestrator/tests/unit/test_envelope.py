@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gen_orchestrator.api.envelope import InvokeOptions, read_invocation
+from gen_orchestrator.api.envelope import MAX_PAYLOAD_BYTES, InvokeOptions, read_invocation
 from gen_orchestrator.api.json_bodies import MAX_DEPTH, MAX_NODES, MAX_QUOTES, MAX_VALUES, JsonError, read_json
 from gen_worker.http.asgi import RequestError
 
@@ -50,6 +50,7 @@ def test_options() -> None:
         (b"[1]", "invalid_json", "the body is a list; expected a JSON object"),
         (b"null", "invalid_json", "the body is a null"),
         (b"1", "invalid_json", "the body is a number"),
+        (b"1.5", "invalid_json", "the body is a number"),
         (b"true", "invalid_json", "the body is a boolean"),
         (b'"x"', "invalid_json", "the body is a string"),
         ({"payload": []}, "invalid_payload", "payload is a list; expected a JSON object"),
@@ -99,7 +100,7 @@ def test_events_of_a_webhook_need_the_webhook() -> None:
 
     with pytest.raises(RequestError, match="webhook_events without webhook") as raised:
         read({"payload": {}, "webhook_events": [EVENTS[0]]})
-    assert (raised.value.status, raised.value.request_code) == (400, "validation")
+    assert (raised.value.status, raised.value.request_code, raised.value.error) == (400, "validation", "invalid_webhook_events")
     assert read({"payload": {}, "webhook_events": [EVENTS[0]], "webhook": "https://h"})[1].webhook_events == (EVENTS[0],)
 
 
@@ -215,3 +216,37 @@ def test_base64_becomes_bytes_where_the_schema_has_bytes() -> None:
     body = b'{"data":"eHl6","text":"eHl6"}'
     assert msgspec.msgpack.decode(read_invocation(body, "/f", schema).payload) == {"data": b"xyz", "text": "eHl6"}
     assert msgspec.msgpack.decode(read_invocation(body, "/f").payload) == {"data": "eHl6", "text": "eHl6"}
+
+
+@pytest.mark.parametrize(
+    ("payload", "place"),
+    [
+        ({"n": 1 << 64}, "/n"),
+        ({"n": -(1 << 63) - 1}, "/n"),
+        ({"ok": (1 << 64) - 1, "least": -(1 << 63), "a/b": [1.5, "x", None, {"~": 10**30}]}, "/a~1b/3/~0"),
+    ],
+)
+def test_a_number_that_no_worker_can_read(payload: Any, place: str) -> None:
+    with pytest.raises(RequestError) as raised:
+        read(json.dumps(payload).encode())
+    assert str(raised.value) == f"payload{place}: a whole number that no worker can read; expected a number from -2^63 to 2^64 - 1"
+    assert (raised.value.status, raised.value.request_code, raised.value.error) == (400, "validation", "invalid_payload")
+
+
+def test_the_largest_payload() -> None:
+    around = len(msgspec.msgpack.encode({"p": "x" * (1 << 16)})) - (1 << 16)
+    text = "x" * (MAX_PAYLOAD_BYTES - around)
+    assert read({"p": text})[0] == {"p": text}
+    with pytest.raises(RequestError) as raised:
+        read({"p": text + "x"})
+    assert str(raised.value) == (
+        f"payload of {MAX_PAYLOAD_BYTES + 1} bytes; a worker takes at most {MAX_PAYLOAD_BYTES}: send large inputs as files, by form or by URL"
+    )
+    assert (raised.value.status, raised.value.request_code) == (413, "too_large")
+
+
+def test_the_longest_times_and_webhooks() -> None:
+    given = {"timeout_s": 604800, "start_timeout_s": 0.001, "webhook": "https://h/" + "x" * 2038, "webhook_events": ["started"]}
+    assert read({"payload": {}, **given})[1] == msgspec.convert(given, InvokeOptions)
+    with pytest.raises(RequestError, match=r"webhook_events: 'strated'\. Did you mean 'started'\? Expected some of: started, "):
+        read({"payload": {}, "webhook": "https://h", "webhook_events": ["strated"]})

@@ -152,3 +152,19 @@ def test_what_comes_before_a_waiters_first_step_wakes_it() -> None:
         assert await asyncio.wait_for(waiting, 60)
 
     asyncio.run(body())
+
+
+def test_places_within_the_last_attempt_are_counted_from_its_end() -> None:
+    feed = Feed()
+    say(feed, 1, 2)
+    say(feed, 3, 4, 5, attempt=2)
+    for last, behind in ((0, ["2-1", "2-2", "2-3"]), (1, ["2-2", "2-3"]), (2, ["2-3"]), (3, [])):
+        assert [event_id(entry) for entry in feed.after((2, last))] == behind
+
+
+def test_bytes_that_were_dropped_count_no_more() -> None:
+    feed = Feed()
+    quarter = bytes(MAX_BYTES // 4 - OVERHEAD_BYTES)
+    for _ in range(40):
+        feed.append(1, "log", "run.log", quarter)
+    assert (feed.first(), len(feed.after((0, 0)))) == ((1, 37), 4)

@@ -5,6 +5,7 @@ import pytest
 
 from gen_orchestrator.domain.gates import MAX_SHOWN, Golden, GoldenDetail, field_errors, judged
 from gen_orchestrator.domain.runs import Run, RunError, RunState
+from gen_worker.errors import FieldError
 
 GOLDEN = Golden(
     golden_id="g1", owner="ann", endpoint="e", function="f", run_id="r0", input=b"\x80", output=b'{"score":1.0,"text":"a"}', tolerance=0.1,
@@ -58,3 +59,8 @@ def test_a_result_keeps_a_bounded_number_of_differences() -> None:
     many = msgspec.structs.replace(GOLDEN, output=msgspec.json.encode(list(range(1, 500))))
     result = judged(many, "rel", RUN, [0] * 499, "", 2.0)
     assert len(field_errors([result])) == MAX_SHOWN
+
+
+def test_a_difference_is_told_with_both_values() -> None:
+    (told,) = field_errors([judged(GOLDEN, "rel", RUN, {"score": 1.0, "text": "b"}, "", 2.0)])
+    assert told == FieldError("/text", "f, golden g1: the output differs", expected='"a"', got='"b"')

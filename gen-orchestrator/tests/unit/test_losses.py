@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gen_orchestrator.domain.losses import MAX_LOST_WORKERS, Loss, Lost, after_loss, is_kept_apart
 from gen_orchestrator.domain.retries import Again, GiveUp, after_failure
 from gen_orchestrator.domain.retries import after_loss as what_next
-from gen_orchestrator.domain.routing import WAITS_ALONE, Need, WorkerView, choose_alone
+from gen_orchestrator.domain.routing import WAITS_ALONE, Choice, Need, WorkerView, choose_alone
 from gen_orchestrator.domain.runs import Run, RunError, RunState, requeue
 
 RUN = Run(id="r", owner="o", endpoint="e", function="f", tag="prod", release_id="x", payload=b"", created_at=0.0)
@@ -81,8 +81,9 @@ def test_a_run_that_must_be_alone_gets_an_idle_worker_and_a_fresh_one_first() ->
     def views(**running: int) -> list[WorkerView]:
         return [WorkerView(worker_id=name, slots=4, running=count, is_fresh=name == "fresh") for name, count in running.items()]
 
-    assert choose_alone(Need(), []).reason == "no_worker"
-    assert choose_alone(Need(), views(a=1, b=0)).worker_id == "b"
+    assert choose_alone(Need(), []) == Choice("", "no_worker")
+    idle = choose_alone(Need(), views(a=1, b=0))
+    assert (idle.worker_id, idle.reason, [each.worker_id for each in idle.considered]) == ("b", "alone", ["b", "a"])
     assert choose_alone(Need(), views(a=0, fresh=0)).worker_id == "fresh"
     waits = choose_alone(Need(), views(a=3, b=1, c=2))
     assert (waits.worker_id, waits.reason, waits.considered[0].worker_id) == ("", WAITS_ALONE, "b")

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 import msgspec
 import pytest
@@ -80,3 +80,24 @@ def test_what_can_be_no_secret_is_refused_without_its_value(name: str, value: st
     with pytest.raises(ValueError, match=why) as caught:
         checked(name, value)
     assert value not in str(caught.value)
+
+
+def test_all_that_is_left_of_a_text_is_what_stood_around_the_secret() -> None:
+    value = '??>>~~-k\u00e4y"1'
+    redactor = Redactor([("KEY", value)])
+    plain = base64.b64encode(value.encode()).decode().rstrip("=")
+    assert "+" in plain or "/" in plain
+    written = [json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], json.dumps(json.dumps(value)[1:-1])[1:-1]]
+    written += [plain, base64.urlsafe_b64encode(value.encode()).decode().rstrip("="), quote(value), quote_plus(value), repr(value)[1:-1]]
+    for text in written:
+        assert redactor.text(f"<{text}>") == "<[secret KEY]>"
+        assert redactor.json(f"<{text}>".encode()) == b"<[secret KEY]>"
+
+
+def test_what_holds_no_secret_keeps_its_bytes() -> None:
+    redactor = Redactor([("KEY", "sk-abc123XYZ"), ("OTHER", "another-value")])
+    unusual = b"\xda\x00\x01x"  # "x" with a longer head than an encoder would write
+    assert redactor.msgpack(unusual) == unusual
+    ext = msgspec.msgpack.encode({"e": msgspec.msgpack.Ext(5, b"<sk-abc123XYZ>")})
+    assert redactor.msgpack(ext) == msgspec.msgpack.encode({"e": msgspec.msgpack.Ext(5, b"<[secret KEY]>")})
+    assert redactor.msgpack(b"\xc1sk-abc123XYZ") == b"", "what cannot be read is dropped"

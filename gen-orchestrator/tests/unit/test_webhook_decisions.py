@@ -2,7 +2,22 @@
 
 from random import Random
 
-from gen_orchestrator.domain.webhooks import DELAYS_S, Breaker, Delivery, Target, Try, after_try, delivery_at, is_open
+import msgspec
+import pytest
+
+from gen_orchestrator.domain.webhooks import (
+    DELAYS_S,
+    MAX_AGAIN,
+    Breaker,
+    Delivery,
+    Target,
+    Try,
+    after_try,
+    again,
+    delivery_at,
+    is_open,
+    message_id,
+)
 
 
 def a_delivery(**changes: object) -> Delivery:
@@ -68,3 +83,19 @@ def test_a_host_that_fails_is_left_alone_for_longer_and_longer() -> None:
     assert is_open({"h": breaker}, "h", 611.0) == 0
     assert breaker.after(20.0, answered=True) == Breaker()
     assert is_open({}, "h", 0.0) == 0
+
+
+def test_a_delivery_is_made_again_under_the_id_of_the_first() -> None:
+    first = a_delivery(state="delivered")
+    second = again([first, a_delivery(id="r.started", moment="started")], first, 7.0)
+    assert second == Delivery(id="r.ended.again-1", run_id="r", moment="ended", created_at=7.0, next_at=7.0)
+    assert (message_id(second.id), message_id(first.id)) == ("r.ended", "r.ended")
+    second = msgspec.structs.replace(second, state="failed")
+    assert again([first, second], second, 8.0).id == "r.ended.again-2"
+    pending = msgspec.structs.replace(second, state="pending")
+    with pytest.raises(ValueError, match=r"^delivery r\.ended\.again-1 is still under way: it is tried again by itself$"):
+        again([first, pending], first, 8.0)
+    many = [first, *(a_delivery(id=f"r.ended.again-{number}", state="failed") for number in range(1, MAX_AGAIN + 1))]
+    assert again(many[:-1], first, 8.0).id == f"r.ended.again-{MAX_AGAIN}"
+    with pytest.raises(ValueError, match=rf"^delivery r\.ended was made again {MAX_AGAIN} times; at most {MAX_AGAIN} are kept$"):
+        again(many, first, 8.0)

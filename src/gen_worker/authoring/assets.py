@@ -1,15 +1,10 @@
 """Files as values: an `Asset` in a payload is a file on disk when the function runs; in an output it names a saved file."""
 
 import reprlib
-from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import msgspec
-
-from gen_worker.authoring.shapes import Record, is_record, shape_of
-from gen_worker.json_keys import escape_pointer
 
 _LOCAL_PATH = 2  # its position among the arguments of `Asset`
 
@@ -105,41 +100,6 @@ def _rebuild(kind: type[Asset], fields: dict[str, Any], local_path: str | None) 
     asset = kind(**fields)
     asset.__dict__["local_path"] = local_path
     return asset
-
-
-@cache
-def holds_assets(struct: type) -> bool:
-    """Whether values of this type may contain an `Asset`."""
-    return any(isinstance(shape, Record) and issubclass(shape.kind, Asset) for shape in shape_of(struct).everywhere())
-
-
-def find_assets(value: Any, pointer: str = "") -> Iterator[tuple[str, Asset]]:
-    """Every Asset in a decoded value, in order, with its JSON pointer in the payload."""
-    todo = [(pointer, value)]
-    while todo:
-        here, found = todo.pop()
-        if isinstance(found, Asset):
-            yield here, found
-        else:
-            todo.extend(reversed([(f"{here}/{escape_pointer(str(key))}", item) for key, item in _parts_of(found)]))
-
-
-def _parts_of(value: Any) -> Iterator[tuple[Any, Any]]:
-    """What lies in a decoded value, each with its key in JSON. Values are asked, not types: a union says not which it is."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield key, item
-            if not isinstance(key, str):
-                yield key, key  # msgpack allows any frozen value as a key
-    elif isinstance(value, (str, bytes)):
-        return
-    elif is_record(type(value)):
-        record = cast(Record, shape_of(cast(Any, type(value))))
-        for field in record.fields:
-            item = value[field.index] if record.access == "index" else getattr(value, field.name, None)
-            yield field.index if record.is_array else field.key, item
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        yield from enumerate(value)
 
 
 def fill_asset(asset: Asset, **facts: Any) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeVar, overload
 
 from gen_worker.authoring.batch import Batch
-from gen_worker.authoring.tasks import TASKS, Task
+from gen_worker.authoring.task_names import TASKS, Task
 from gen_worker.names import did_you_mean
 
 F = TypeVar("F", bound=Callable[..., Any])

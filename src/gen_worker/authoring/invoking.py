@@ -5,7 +5,7 @@
        waits <------------------ items of a stream, one ChildEnd <--- says what comes of it, in any thread
 
 The other run belongs to the one that called it: it has the time that is left, and ends with it at the latest. (asyncio is imported where
-a loop is: an author's module should not wait for it.)
+a loop is, and `outcome` by who makes one: an author's module should not wait for them.)
 """
 
 import contextlib
@@ -28,10 +28,11 @@ from gen_worker.errors import (
     ValidationError,
     WorkerError,
 )
-from gen_worker.outcome import Outcome
 
 if TYPE_CHECKING:
     import asyncio
+
+    from gen_worker.outcome import Outcome
 
 MAX_WAITING = 64  # items of a stream that nobody has taken yet
 _encode = msgspec.json.Encoder().encode
@@ -50,7 +51,7 @@ class ChildCall(msgspec.Struct, frozen=True):
 class ChildEnd(msgspec.Struct, frozen=True):
     """How a call ended: its outcome, with the output in JSON, empty for a stream."""
 
-    outcome: Outcome
+    outcome: "Outcome"
 
 
 class Inbox:
@@ -204,7 +205,7 @@ def stream_sync(children: Children, call: ChildCall, output: Any) -> Iterator[An
     yield from _last(said, output)
 
 
-def error_of(outcome: Outcome) -> WorkerError:
+def error_of(outcome: "Outcome") -> WorkerError:
     """The exception that a failed outcome stands for. What is caught by its class on one side is caught so on the other."""
     text = outcome.safe_message if outcome.error_type != "internal" else outcome.error_message
     if outcome.error_type == "validation":

@@ -12,7 +12,8 @@ from gen_worker.authoring.batch import Batch
 from gen_worker.authoring.context import ActionContext
 from gen_worker.authoring.functions import Kind, Mark, ResourceRequirements, mark_of
 from gen_worker.authoring.suggest import dataclass_like, fix_or, is_plain, plain_fix, struct_fix, struct_text
-from gen_worker.authoring.tasks import Task, task_problem
+from gen_worker.authoring.task_names import Task
+from gen_worker.authoring.tasks import task_problem
 from gen_worker.frames import shown_path
 from gen_worker.injection import ModelRef, ModelRefSource
 from gen_worker.names import did_you_mean, slugify

@@ -12,14 +12,11 @@ A function says its task by `@worker_function(task="chat")`. It takes these Stru
 its own with the same field names. A field that it leaves out is a parameter that it does not take.
 """
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from gen_worker.authoring.assets import Asset
-
-Task = Literal["chat", "completion", "embeddings", "image", "transcription", "speech"]
-TASKS: tuple[Task, ...] = get_args(Task)
 
 
 class TextPart(msgspec.Struct, tag_field="type", tag="text"):

@@ -26,8 +26,8 @@ from typing import Any
 import msgspec
 
 from gen_worker import events
-from gen_worker.authoring.assets import holds_assets
 from gen_worker.authoring.context import ActionContext, OutputStore
+from gen_worker.authoring.found_assets import holds_assets
 from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.errors import CanceledError, WorkerError
 from gen_worker.events import RunEvent

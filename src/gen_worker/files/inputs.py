@@ -16,7 +16,8 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from gen_worker.authoring.assets import Asset, fill_asset, find_assets
+from gen_worker.authoring.assets import Asset, fill_asset
+from gen_worker.authoring.found_assets import find_assets
 from gen_worker.errors import CanceledError, FieldError, RetryableError, ValidationError
 from gen_worker.files.file_api import RETRIES, FileApi, FileTooLargeError
 from gen_worker.files.input_cache import InputCache, file_sha256

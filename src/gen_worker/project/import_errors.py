@@ -12,7 +12,7 @@ from types import ModuleType
 
 from gen_worker.authoring.assets import Asset
 from gen_worker.authoring.batch import Batch
-from gen_worker.authoring.constraints import Clamp
+from gen_worker.authoring.clamp import Clamp
 from gen_worker.authoring.functions import ResourceRequirements, worker_function, worker_websocket
 from gen_worker.frames import author_place, shown_path, source_line
 from gen_worker.injection import ModelRef, model_loader

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from gen_worker.authoring.constraints import Clamp
+from gen_worker.authoring.clamp import Clamp
 from gen_worker.authoring.shapes import Fixed, Items, OneOf, Record, Shape, Table, shape_of
 from gen_worker.authoring.signature import FunctionSpec
 

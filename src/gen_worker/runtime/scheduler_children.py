@@ -18,6 +18,7 @@ import msgspec
 from gen_worker.authoring.invoking import ChildCall, ChildEnd, Children, Inbox
 from gen_worker.contract.children import CANCEL_ROUTE, CHILDREN_HEADER, CHILDREN_ROUTE, RUN_ID_HEADER, ChildRequest
 from gen_worker.errors import CanceledError, FieldError, RetryableError
+from gen_worker.net import retry
 from gen_worker.outcome import Outcome, outcome_of
 
 CONNECT_TIMEOUT_S = 10.0
@@ -27,7 +28,7 @@ PAUSE_S = 0.5
 AT_ONCE = 64  # connections of one run
 MAX_ANSWER_BYTES = 1 << 20
 NETWORK = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError)
-PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, 507})
+PASSING = retry.PASSING | {507}  # the store of the platform has no room
 
 
 class _Problem(msgspec.Struct, frozen=True):

@@ -158,4 +158,4 @@ _WRONG: Mapping[str, Callable[[Any], str]] = {
 
 def _kind(value: Any) -> str:
     names = {list: "list", str: "string", int: "number", float: "number", bool: "boolean", type(None): "null"}
-    return names.get(type(value), type(value).__name__)
+    return names[type(value)]

@@ -68,7 +68,7 @@ class Metrics:
         self._loads: dict[str, Histogram] = {}
         self._out_of_memory = 0
         self._downloaded_bytes = 0
-        self.webhooks: Mapping[str, int] = {}  # requests by what came of them
+        self._webhooks: Mapping[str, int] = {}
 
     def ended(self, run: Run, first_output_at: float) -> None:
         """A run is over. `first_output_at`: when a stream said its first, 0 for none."""
@@ -91,6 +91,10 @@ class Metrics:
         load_ms = metrics.gpu_load_ms
         if load_ms and tier in _SOURCES:
             self._loads.setdefault(_SOURCES[tier], Histogram()).add(load_ms / 1000)
+
+    def follow_webhooks(self, outcomes: Mapping[str, int]) -> None:
+        """A leadership begins: its requests of webhooks, by what came of them, are counted there."""
+        self._webhooks = outcomes
 
     def text(self, dispatcher: Dispatcher, pool: Pool) -> bytes:
         """The page of `/metrics`."""
@@ -144,7 +148,7 @@ class Metrics:
         family("model_bytes", "gauge", "Bytes of models that workers hold, by tier.", held)
         text = "Bytes of models on disks of workers."
         family("disk_cache_bytes", "gauge", text, [f"{PREFIX}disk_cache_bytes {tiers.get('disk', 0)}"])
-        told = [f'{PREFIX}webhook_deliveries_total{{outcome="{outcome}"}} {n}' for outcome, n in sorted(self.webhooks.items())]
+        told = [f'{PREFIX}webhook_deliveries_total{{outcome="{outcome}"}} {n}' for outcome, n in sorted(self._webhooks.items())]
         family("webhook_deliveries_total", "counter", "Webhook requests by what came of them.", told)
         return ("\n".join(out) + "\n").encode()
 
