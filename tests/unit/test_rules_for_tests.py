@@ -4,10 +4,12 @@ No test sleeps for a time that is hoped to be enough: it waits for a condition (
 A sleep of 0 lets other tasks run and is free. Any other call says after `# waits:` what it waits for, or why time itself is what is tested.
 Sleeps in the text of an author's project are its workload and are not looked at. The simulation has a clock that moves by itself.
 
-A file of tests has one subject, and so at most 400 lines.
+A file of tests has one subject, and so at most 400 lines. `scripts/test` runs each of them once.
 """
 
 import ast
+import fnmatch
+import re
 from pathlib import Path
 
 import pytest
@@ -67,3 +69,21 @@ def test_files_of_tests_have_one_subject() -> None:
 )
 def test_the_rule_notices(code: str, lines: list[int]) -> None:
     assert hopeful_sleeps(code) == lines
+
+
+def test_each_file_of_tests_is_in_one_part_of_the_whole_run() -> None:
+    listed = re.search(r"^parts=\((.*?)^\)", (ROOT / "scripts" / "test").read_text(), re.MULTILINE | re.DOTALL)
+    assert listed is not None
+    parts = [line.strip().strip('"').split() for line in listed[1].strip().splitlines()]
+
+    def runs(part: list[str], path: Path) -> bool:
+        folder, *arguments = part
+        if not path.is_relative_to(ROOT / folder / "tests"):
+            return False
+        name = path.relative_to(ROOT / folder).as_posix()
+        if ignored := [argument.removeprefix("--ignore=") for argument in arguments if argument.startswith("--ignore=")]:
+            return not name.startswith(tuple(f"{folder}/" for folder in ignored))
+        return any(fnmatch.fnmatchcase(name, argument) or name.startswith(f"{argument}/") for argument in arguments)
+
+    counts = {path: sum(runs(part, path) for part in parts) for path in files_of_tests() if path.name.startswith("test_")}
+    assert {str(path.relative_to(ROOT)): count for path, count in counts.items() if count != 1} == {}
