@@ -1,4 +1,4 @@
-"""Pages of reference that are written by hand name everything that there is: keys of cozy.toml, events, metrics."""
+"""Pages of reference that are written by hand name everything that there is: keys of cozy.toml, events, metrics. Imports are written in one way."""
 
 import re
 from pathlib import Path
@@ -50,3 +50,14 @@ def test_every_metric_is_on_its_page() -> None:
     assert {
         name for name in re.findall(r"(?m)^\| `([a-z_]+)` \| (?:gauge|counter|histogram)", page) if f'"{name}"' not in source.read_text()
     } == set()
+
+
+def test_everything_imports_in_the_same_way() -> None:
+    """What authors write with comes from `gen_worker`; the other modules are doors of their own."""
+    doors = r"(?!client\b|tasks\b|testing\b|model_cache\b)"
+    pages = [ROOT / "README.md", *DOCS.rglob("*.md"), ROOT / "src/gen_worker/project/templates.py", *ROOT.glob("examples/*/src/**/*.py")]
+    pages += ROOT.glob("examples/*/README.md")
+    others = [
+        page.name for page in pages if "adr" not in page.parts and re.search(rf"from gen_worker\.{doors}\w+[\w.]* import", page.read_text())
+    ]
+    assert others == []
