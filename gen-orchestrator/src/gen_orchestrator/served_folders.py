@@ -117,6 +117,10 @@ class ServedFolders:
 
     async def _release(self, term: Term, folder: Path) -> bool:
         """Make a release of the folder as it is; False where its code is broken, and the last one stays."""
+        async with term.making.making():
+            return await self._release_now(term, folder)
+
+    async def _release_now(self, term: Term, folder: Path) -> bool:
         registry, owner = term.registry, self._settings.owner
         try:
             taken = await snapshot(folder, self._settings.data / "releases")

@@ -28,6 +28,7 @@ from gen_orchestrator.api.gates import GateRoutes
 from gen_orchestrator.api.keys import KeyRoutes
 from gen_orchestrator.api.models import ModelRoutes
 from gen_orchestrator.api.redeliveries import RedeliveryRoutes
+from gen_orchestrator.api.release_removal import RemovalRoutes
 from gen_orchestrator.api.releases import ReleaseRoutes
 from gen_orchestrator.api.run_list import RunList
 from gen_orchestrator.api.run_object import RunObjects, signed_url
@@ -56,12 +57,15 @@ from gen_orchestrator.hub.builders import Builder, ProcessBuilder
 from gen_orchestrator.hub.builds import Builds
 from gen_orchestrator.hub.files import MODELS_OF, TOKEN_LIFE_S, FileToken, FileTokens, NotLeadingError, RunFiles
 from gen_orchestrator.hub.image_builder import ContainerBuilder
+from gen_orchestrator.hub.making import Making
 from gen_orchestrator.hub.mirror import open_mirror
 from gen_orchestrator.hub.model_addresses import AddressesByRelease, ModelAddresses
 from gen_orchestrator.hub.models import ModelStore
 from gen_orchestrator.hub.registry import Registry
 from gen_orchestrator.hub.release_config import release_config
+from gen_orchestrator.hub.release_disk import ReleaseDisk
 from gen_orchestrator.hub.release_secrets import ReleaseSecrets
+from gen_orchestrator.hub.removal import Removal
 from gen_orchestrator.hub.retention import Retention, upload_limits
 from gen_orchestrator.hub.signed_urls import SignedUrls
 from gen_orchestrator.hub.uploads import Uploads
@@ -82,6 +86,7 @@ from gen_orchestrator.store.writer import Writer
 from gen_orchestrator.term_settings import TermSettings
 from gen_orchestrator.webhooks import Receivers, Webhooks, WebhookSecret
 from gen_worker.clock import Clock
+from gen_worker.images.engines import find_engine
 from gen_worker.log import Log
 from gen_worker.wire.messages import ReleaseConfig
 
@@ -119,6 +124,7 @@ class Term:
         self.trouble = ""  # why the store takes nothing at present
         self.registry = registry
         self.pool = Pool()
+        self.making = Making()
         self._writer = Writer(store, leader.epoch, lambda: self._depose("a newer epoch writes"))
         tokens = WorkerTokens.from_folder(settings.data)
         secret = folder_key(settings.data / FILE_KEY, lambda: secrets.token_bytes(32))
@@ -144,6 +150,7 @@ class Term:
             on_delivery=lambda: self._webhooks.look(),
             trace=trace,
             meter=Meter(clock, settings.prices),
+            gone=registry.gone,
         )
         urls = SignedUrls(secret, settings.http_url, clock.unix_s)
         objects = RunObjects(signed_url(urls))
@@ -162,7 +169,7 @@ class Term:
             fitness,
             clock,
             log,
-            owner_of=self._owner_of,
+            owner_of=self._admits,
             redactor_of=hidden.redactor,
             config_of=self._config_of,
             addresses=AddressesByRelease(ModelAddresses(models, urls), self.registry),
@@ -184,7 +191,10 @@ class Term:
         )
         makers: dict[str, Builder] = {"process": ProcessBuilder(settings.data), "container": ContainerBuilder(settings.engine)}
         builders = {settings.builder: makers[settings.builder], **makers}
-        self._builds = Builds(settings.data / "builds", builders, self.registry, clock.unix_s, log, self._on_tag_moved)
+        self._builds = Builds(settings.data / "builds", builders, self.registry, clock.unix_s, log, self._on_tag_moved, self.making)
+        disk = ReleaseDisk(settings.data, lambda: find_engine(settings.engine))
+        of_release = self.dispatcher.open.of_release
+        self._removal = Removal(registry, leader.epoch, disk, self._builds, self.making, self.keeper, of_release, keys.note, log)
         kept = settings.retention
         blobs = open_blobs(kept.gen_orchestrator_blobs, settings.data / "blobs")
         files = RunFiles(settings.data / "files", blobs, self._winner, clock.unix_s, self._may_save)
@@ -194,7 +204,9 @@ class Term:
         streams = RunStreams(store, files, objects)
         runs = RunRoutes(self.registry, self.dispatcher, store, streams, receivers, waits, files, objects, spending)
         self._canaries = Canaries(self.registry, store, keys, fitness.paused, clock.unix_s, log, self._on_tag_moved)
-        admin = AdminRoutes(self.registry, self.dispatcher, self.pool, metrics, fitness, self.keeper.failures, self._canaries.dropped)
+        admin = AdminRoutes(
+            self.registry, self.dispatcher, self.pool, metrics, fitness, self.keeper.failures, self._canaries.dropped, self._removal.use
+        )
         goldens = Goldens(self.registry, self.dispatcher, store, files, fitness.paused, clock.unix_s)
         wake = self.keeper.wake
         self._children = ChildRuns(self.dispatcher, log)
@@ -206,7 +218,7 @@ class Term:
             RunList(store, self.dispatcher.open, objects),
             FileRoutes(files, file_tokens, uploads, kept.gen_orchestrator_run_bytes),
             CallerFileRoutes(uploads, files, urls),
-            WorkerRoutes(self.pool, self.keeper, tokens, self._owner_of, hidden.redactor, settings.scheduler_addrs[0]),
+            WorkerRoutes(self.pool, self.keeper, tokens, self._owner_of, self._admits, hidden.redactor, settings.scheduler_addrs[0]),
             admin,
             releases,
             BuildRoutes(self._builds, keys, settings.owner),
@@ -222,10 +234,11 @@ class Term:
             PlatformCatalog(self.registry, runs),
             UsageRoutes(store, keys, settings.prices.currency if settings.prices is not None else "", clock.unix_s),
             SigningKeyRoutes(tokens, keys),
+            RemovalRoutes(self._removal, releases),
         )
         guard = Guard(keys, is_asking=settings.asks_for_keys)
         self.app: ASGIApp = build_app(rooms, guard, lambda request: worker_of(file_tokens, request), settings.hosts, log)
-        retention = Retention(settings.retention, store, files, log, clock.unix_s, uploads.sweep, models.collect)
+        retention = Retention(settings.retention, store, files, log, clock.unix_s, uploads.sweep, models.collect, self._removal.prune)
         self._tasks = [
             asyncio.create_task(leadership.hold(store, leader, clock, self._depose, log, self._in_trouble), name="leader-hold"),
             asyncio.create_task(retention.run(), name="retention"),
@@ -243,6 +256,7 @@ class Term:
         self.gateway.start()
         self.keeper.start()
         self._webhooks.start()
+        await self._removal.begin()
         await self._builds.start()
 
     async def drain(self) -> None:
@@ -262,6 +276,7 @@ class Term:
             task.cancel()
         await self._shadows.stop()
         await self._webhooks.stop()
+        await self._removal.stop()
         await self._builds.stop()
         if self._mirror is not None:
             await asyncio.to_thread(self._mirror.stop)
@@ -289,6 +304,10 @@ class Term:
             return self.registry.release(release_id).owner
         except LookupError:
             return None
+
+    def _admits(self, release_id: str) -> str | None:
+        """Whose workers may join for this release; None where nobody's may."""
+        return None if self.registry.is_deleted(release_id) else self._owner_of(release_id)
 
     def _config_of(self, release_id: str) -> ReleaseConfig | None:
         try:

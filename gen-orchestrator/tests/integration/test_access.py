@@ -18,7 +18,7 @@ SIGNED = {("GET", "/v1/blobs/{digest}")}
 OWN = {
     ("GET", "/v1/runs"), ("GET", "/v1/goldens"), ("GET", "/v1/shadows"), ("GET", "/v1/status"), ("GET", "/v1/workers"), ("GET", "/v1/releases"), ("GET", "/v1/tags"), ("GET", "/v1/builds"),
     ("GET", "/v1/models"), ("GET", "/v1/repos"), ("GET", "/v1/me"), ("GET", "/v1/keys"), ("POST", "/v1/keys"), ("GET", "/v1/audit"), ("GET", "/v1/usage"), ("GET", "/openapi.json"),
-    ("POST", "/v1/endpoints/publish"), ("PUT", "/v1/blobs/{digest}"), ("GET", "/v1/files"), ("POST", "/mcp"),
+    ("POST", "/v1/endpoints/publish"), ("PUT", "/v1/blobs/{digest}"), ("GET", "/v1/files"), ("POST", "/mcp"), ("POST", "/v1/releases/prune"),
 }  # fmt: skip
 OPERATORS = {("GET", "/metrics"), ("POST", "/v1/repos/gc"), ("GET", "/v1/signing-keys"), ("POST", "/v1/signing-keys")}
 
@@ -114,6 +114,8 @@ def test_owners_see_nothing_of_each_other(keyed: Keyed, things: dict[str, str]) 
             options["json"] = {"model": "local/probe/talk", "messages": [{"role": "user", "content": "x"}], "prompt": "x", "input": "x"}
         if "cog" in tagged[method, path] and method != "GET" and not path.endswith("cancel"):
             options["json"] = {"input": {}, "version": "save" if "endpoint" in path else "local/probe/save"}
+        if path == "/v1/releases/prune":
+            options["json"] = {"keep": 0, "owner": "local"}
         if path == "/mcp":
             options["json"] = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
             options["headers"] = {"accept": "application/json, text/event-stream"}

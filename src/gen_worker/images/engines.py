@@ -77,6 +77,14 @@ class Engine(Protocol):
 
     def label(self, name: str, labels: Mapping[str, str]) -> None: ...
 
+    def names(self, name: str) -> tuple[str, ...]:
+        """All names with tags that this image bears; `EngineError` where it is not here."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Take a name from its image; the last one takes the image along, with the layers that no other has."""
+        ...
+
 
 class Docker:
     """Docker, and podman, which takes the same words for most things."""
@@ -123,6 +131,13 @@ class Docker:
         with _labels_only(name, labels) as folder:
             _ask(self.command, "build", *(["--pull=never"] if self._is_podman else []), "-t", name, str(folder))
 
+    def names(self, name: str) -> tuple[str, ...]:
+        found = json.loads(_ask(self.command, "image", "inspect", name))[0]
+        return tuple(found.get("RepoTags") or ())
+
+    def remove(self, name: str) -> None:
+        _ask(self.command, "rmi", name)
+
     def _has_buildkit(self) -> bool:
         return _try((*self.command, "buildx", "version")).returncode == 0
 
@@ -166,6 +181,14 @@ class Buildah:
     def label(self, name: str, labels: Mapping[str, str]) -> None:
         with _labels_only(name, labels) as folder:
             _ask(self.command, "build", "--layers", "--pull-never", "-t", name, str(folder))
+
+    def names(self, name: str) -> tuple[str, ...]:
+        image_id = self.inspect(name).image_id.removeprefix("sha256:")
+        found = json.loads(_ask(self.command, "images", "--no-trunc", "--json"))
+        return tuple(text for image in found if image["id"].removeprefix("sha256:") == image_id for text in image.get("names") or ())
+
+    def remove(self, name: str) -> None:
+        _ask(self.command, "rmi", name)
 
 
 def find_engine(wanted: str = "", which: Callable[[str], str | None] = shutil.which) -> Engine:

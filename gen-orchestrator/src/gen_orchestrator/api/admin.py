@@ -1,6 +1,6 @@
 """Health, metrics, what runs where."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 
@@ -9,6 +9,7 @@ from gen_orchestrator.api import openapi
 from gen_orchestrator.api.access import caller_of
 from gen_orchestrator.api.workers import shown_worker
 from gen_orchestrator.hub.registry import Registry
+from gen_orchestrator.hub.release_disk import DiskUse
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
 from gen_orchestrator.scheduling.fitness import Fitness
 from gen_orchestrator.scheduling.metrics import Metrics
@@ -20,7 +21,7 @@ FAILURE_CHARACTERS = 2000
 
 class AdminRoutes:
     """Handlers of `/livez`, `/readyz`, `/metrics`, `/v1/status` and `/openapi.json`. `failures`: by release, the last lines of a worker
-    that crashed; `dropped`: by owner and tag, which canary was taken from it, and why."""
+    that crashed; `dropped`: by owner and tag, which canary was taken from it, and why; `use`: what an owner's releases take on the disk."""
 
     def __init__(
         self,
@@ -31,7 +32,9 @@ class AdminRoutes:
         fitness: Fitness,
         failures: Mapping[str, str],
         dropped: Mapping[tuple[str, str], str],
+        use: Callable[[str], Awaitable[DiskUse]],
     ) -> None:
+        self._use = use
         self._dropped = dropped
         self._registry = registry
         self._dispatcher = dispatcher
@@ -73,6 +76,7 @@ class AdminRoutes:
             ],
             "dropped": {ref: why for (owner, ref), why in self._dropped.items() if caller.sees(owner)},
             "paused": {release_id: why for release_id, why in self._fitness.paused.items() if release_id in seen},
+            "disk": {"releases": len(seen), **msgspec.structs.asdict(await self._use(caller.own()))},
             "failures": {release_id: text[-FAILURE_CHARACTERS:] for release_id, text in self._failures.items() if release_id in seen},
         }
         await request.answer(200, msgspec.json.encode(body))

@@ -21,6 +21,7 @@ from gen_orchestrator.api.keys import KeyRoutes
 from gen_orchestrator.api.models import ModelRoutes
 from gen_orchestrator.api.own_paths import own_paths
 from gen_orchestrator.api.redeliveries import RedeliveryRoutes
+from gen_orchestrator.api.release_removal import RemovalRoutes
 from gen_orchestrator.api.releases import ReleaseRoutes
 from gen_orchestrator.api.run_list import RunList
 from gen_orchestrator.api.runs import RunRoutes
@@ -96,6 +97,7 @@ class Rooms(msgspec.Struct, frozen=True):
     catalog: PlatformCatalog
     usage: UsageRoutes
     signing_keys: SigningKeyRoutes
+    removal: RemovalRoutes
 
 
 def trouble_of(exc: Exception, path: str) -> tuple[Problem, dict[str, str]]:
@@ -158,7 +160,9 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         ("admin", "POST", "/v1/workers/{worker_id}/drain", workers.drain),
         ("admin", "POST", "/v1/releases/{release_id}/worker-tokens", workers.new_token),
         (None, "GET", "/v1/releases", releases.list),
+        ("publish", "POST", "/v1/releases/prune", rooms.removal.prune),  # before the path that it looks like
         (None, "GET", "/v1/releases/{release_id}", releases.get),
+        ("publish", "DELETE", "/v1/releases/{release_id}", rooms.removal.delete),
         (None, "GET", "/v1/releases/{release_id}/diff/{other_id}", releases.diff),
         ("promote", "POST", "/v1/runs/{run_id}/golden", rooms.gates.add),
         (None, "GET", "/v1/goldens", rooms.gates.list),

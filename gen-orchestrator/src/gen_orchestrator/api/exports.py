@@ -53,6 +53,7 @@ class ExportRoutes:
             "digest": release.digest,
             "message": release.message,
             "created_at": release.created_at,
+            **({"deleted_at": release.deleted_at} if release.deleted_at else {}),
             "function": entry,
             "models": manifest.models_of(function),
         }

@@ -11,6 +11,7 @@ QUERY: dict[str, Schema] = {
     "wait": {**NUMBER, "maximum": 3600},
     "limit": {"type": "integer", "minimum": 1, "maximum": 500},
     "status": {"type": "string", "enum": ["queued", "starting", "running", "succeeded", "failed", "canceled", "expired"]},
+    "deleted": {"type": "string", "enum": ["true", "false"]},
     "include": {"type": "string", "enum": ["input"]},
 }
 

@@ -9,6 +9,7 @@ from gen_orchestrator.api.operations import object_of as _object
 from gen_orchestrator.api.operations import operation as _operation
 from gen_orchestrator.api.operations import path as _path
 from gen_orchestrator.api.operations import statuses as _statuses
+from gen_orchestrator.api.removal_paths import delete_release, removal_paths
 from gen_orchestrator.api.secret_paths import secret_paths
 from gen_orchestrator.api.shadow_paths import shadow_paths
 from gen_orchestrator.api.usage_paths import usage_paths
@@ -52,8 +53,10 @@ _TAG["properties"]["candidate"] = _object(
     "release_id percent since", release_id=_TEXT, percent={"type": "number"}, since={"type": "number"}
 )
 _RELEASE["properties"]["tags"] = _TEXTS
+_RELEASE["properties"]["deleted_at"] = {"type": "number"}  # of those that were deleted
 _WHOLE_RELEASE: Schema = {**_RELEASE, "properties": {**_RELEASE["properties"], "manifest": {"type": "object"}}}
-_TAG_HISTORY: Schema = {**_TAG, "properties": {**_TAG["properties"], "history": {"type": "array", "items": _TAG}}}
+_PAST_TAG: Schema = {**_TAG, "properties": {**_TAG["properties"], "deleted_at": {"type": "number"}}}
+_TAG_HISTORY: Schema = {**_TAG, "properties": {**_TAG["properties"], "history": {"type": "array", "items": _PAST_TAG}}}
 _CHANGE = _object(
     "function side pointer text breaking",
     **dict.fromkeys(("function", "pointer", "text"), _TEXT),
@@ -109,8 +112,9 @@ _MOVE = _object(
     **{name: {"type": "boolean"} for name in ("breaking", "now", "skip_gates", "dry_run")},
     canary={"anyOf": [{"type": "number", "minimum": 0, "maximum": 100}, {"type": "null"}]},
 )
+_DISK = "releases sources_bytes environments_bytes images_bytes"
 _STATUS = _object(
-    "version open_runs lanes workers tags",
+    "version open_runs lanes workers tags disk",
     version=_TEXT,
     open_runs=_NUMBER,
     lanes={
@@ -119,6 +123,7 @@ _STATUS = _object(
     },
     workers={"type": "array", "items": _WORKER},
     tags={"type": "array", "items": _object("ref release_id", ref=_TEXT, release_id=_TEXT)},
+    disk=_object(_DISK, **dict.fromkeys(_DISK.split(), _NUMBER)),
 )
 _DELIVERY = _object(
     "id event url state created_at tries",
@@ -204,7 +209,7 @@ def own_paths() -> dict[str, Schema]:
         },
         "/v1/releases": {
             "get": _operation(
-                "list_releases", "Newest first", {"200": json_response("Releases", _list(_RELEASE))}, query=("owner", "endpoint")
+                "list_releases", "Newest first", {"200": json_response("Releases", _list(_RELEASE))}, query=("owner", "endpoint", "deleted")
             )
         },
         "/v1/releases/{release_id}/worker-tokens": {
@@ -219,8 +224,10 @@ def own_paths() -> dict[str, Schema]:
         "/v1/releases/{release_id}": {
             "get": _operation(
                 "get_release", "A release", {"200": json_response("It, with its manifest", _WHOLE_RELEASE)}, _path("release_id")
-            )
+            ),
+            "delete": delete_release(),
         },
+        **removal_paths(),
         "/v1/releases/{release_id}/diff/{other_id}": {
             "get": _operation(
                 "diff_releases",

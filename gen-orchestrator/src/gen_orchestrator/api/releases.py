@@ -62,13 +62,19 @@ class ReleaseRoutes:
         self._on_tag_moved = on_tag_moved
 
     async def list(self, request: Request) -> None:
-        """`GET /v1/releases[?owner=&endpoint=]`: newest first, with the tags that point at each."""
+        """`GET /v1/releases[?owner=&endpoint=&deleted=true]`: newest first, with the tags that point at each; or the deleted ones."""
         query = request.query()
+        wants_deleted = query.get("deleted", "false")
+        if wants_deleted not in ("true", "false"):
+            raise RequestError(400, "validation", f"deleted={wants_deleted[:20]!r}: expected true or false")
         owner, endpoint = caller_of(request).own(query.get("owner", "")), query.get("endpoint", "")
         pointing: dict[str, list[str]] = {}
         for tag in self._registry.tags(owner, endpoint):
             pointing.setdefault(tag.release_id, []).append(f"{tag.function}:{tag.tag}")
-        data = [{**self._shown(each), "tags": pointing.get(each.release_id, [])} for each in self._registry.releases(owner, endpoint)]
+        if wants_deleted == "true":
+            data = await asyncio.to_thread(lambda: [{**self._shown(each), "tags": []} for each in self._registry.deleted(owner, endpoint)])
+        else:
+            data = [{**self._shown(each), "tags": pointing.get(each.release_id, [])} for each in self._registry.releases(owner, endpoint)]
         await request.answer(200, msgspec.json.encode({"data": data}))
 
     async def get(self, request: Request) -> None:
@@ -105,7 +111,8 @@ class ReleaseRoutes:
         except NotFoundError as exc:
             raise RequestError(404, "not_found", str(exc)) from None
         history = await asyncio.to_thread(self._registry.history, *names)
-        await request.answer(200, msgspec.json.encode({**self._shown_tag(history[0]), "history": history}))
+        body = {**self._shown_tag(history[0]), "history": [self._shown_past(each) for each in history]}
+        await request.answer(200, msgspec.json.encode(body))
 
     async def move(self, request: Request) -> None:
         """`PUT /v1/endpoints/{owner}/{endpoint}/functions/{function}/tags/{tag}`."""
@@ -166,6 +173,10 @@ class ReleaseRoutes:
         self._on_tag_moved(msgspec.structs.replace(tag, release_id=wanted.release_id))
         await request.answer(200, msgspec.json.encode(self._shown_tag(tag)))
 
+    def _shown_past(self, tag: Tag) -> dict[str, Any]:
+        at = self._registry.deleted_at(tag.release_id)
+        return msgspec.structs.asdict(tag) | ({"deleted_at": at} if at else {})
+
     def _shown_tag(self, tag: Tag) -> dict[str, Any]:
         candidate = self._registry.candidate(tag.owner, tag.endpoint, tag.function, tag.tag)
         shown = msgspec.structs.asdict(tag)
@@ -214,10 +225,10 @@ class ReleaseRoutes:
         return next((entry for entry in entries if entry.name == function), None)
 
     def release_of(self, request: Request, part: str) -> Release:
-        """The release that this part of a path names; `RequestError` 404."""
+        """The release that this part of a path names, one that was deleted, too; `RequestError` 404."""
         release_id, caller = request.parts[part], caller_of(request)
         known = [release.release_id for release in self._registry.releases(caller.own())]
-        if release_id not in known:
+        if release_id not in known and release_id not in [release.release_id for release in self._registry.deleted(caller.own())]:
             near = did_you_mean(release_id[:100], known)
             raise RequestError(404, "not_found", f"there is no release {release_id[:100]!r}.{near}", error="unknown_release")
         return self._registry.release(release_id)
@@ -234,7 +245,8 @@ class ReleaseRoutes:
             raise RequestError(404, "not_found", f"there is no owner {owner[:64]!r}")
 
     def _shown(self, release: Release) -> dict[str, Any]:
-        return {
+        deleted = {"deleted_at": release.deleted_at} if release.deleted_at else {}
+        return deleted | {
             "release_id": release.release_id,
             "owner": release.owner,
             "endpoint": release.endpoint,

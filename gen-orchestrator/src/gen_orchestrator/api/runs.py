@@ -5,7 +5,6 @@ import hashlib
 import re
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Protocol
 
 import msgspec
@@ -17,15 +16,16 @@ from gen_orchestrator.api.budget_error import BudgetError
 from gen_orchestrator.api.envelope import Invocation, read_invocation
 from gen_orchestrator.api.json_bodies import aside
 from gen_orchestrator.api.memo import Memo
+from gen_orchestrator.api.shown_deliveries import shown_delivery
 from gen_orchestrator.api.streams import RunStreams
 from gen_orchestrator.api.uploads import read_form
 from gen_orchestrator.domain.access import EVERYBODY
 from gen_orchestrator.domain.runs import Run
-from gen_orchestrator.domain.webhooks import STARTED, Delivery, Target, read_target
+from gen_orchestrator.domain.webhooks import Target, read_target
 from gen_orchestrator.hub.files import RunFiles
 from gen_orchestrator.hub.registry import NotFoundError, Registry, Resolved, TagNameError, split_tag
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
-from gen_orchestrator.scheduling.intake import AdmissionError, Submitted
+from gen_orchestrator.scheduling.intake import AdmissionError, ReleaseGoneError, Submitted
 from gen_orchestrator.scheduling.open_run import OpenRun
 from gen_orchestrator.scheduling.run_ids import new_run_id
 from gen_orchestrator.scheduling.spending import ExhaustedError, Spending
@@ -54,6 +54,9 @@ class WebhookReceivers(Protocol):
     def read(self, url: str) -> object:
         """`BlockedURLError` for one that may not."""
         ...
+
+
+DECIDED_S = 0.01  # a delete is decided by then, mostly
 
 
 class RunRoutes:
@@ -214,13 +217,16 @@ class RunRoutes:
         run, _ = await self.find(request)
         deliveries = await asyncio.to_thread(self._store.deliveries_of, run.id)
         url = read_target(run.webhook).url if run.webhook else ""
-        await request.answer(200, msgspec.json.encode({"data": [_shown_delivery(each, run, url) for each in deliveries]}))
+        await request.answer(200, msgspec.json.encode({"data": [shown_delivery(each, run, url) for each in deliveries]}))
 
     # ---- parts that other routes use
 
     def resolve(self, request: Request, owner: str, endpoint: str, function: str, tag: str) -> Resolved:
         if not caller_of(request).sees(owner):
             raise RequestError(404, "not_found", f"there is no owner {owner[:64]!r}", error="unknown_function")
+        return self._resolve(owner, endpoint, function, tag)
+
+    def _resolve(self, owner: str, endpoint: str, function: str, tag: str) -> Resolved:
         try:
             return self._registry.resolve(owner, endpoint, function, tag)
         except NotFoundError as exc:
@@ -240,7 +246,17 @@ class RunRoutes:
         return run, self._dispatcher.open.get(run_id)
 
     async def submit(self, run: Run, resolved: Resolved, *, volatile: bool = False) -> Submitted:
-        """Accept a run, with the HTTP words for what can prevent it. Here it is decided for good which release it gets."""
+        """Accept a run, with the HTTP words for what can prevent it. Here it is decided for good which release it gets: where the one that
+        was found is deleted since, the name is looked up again."""
+        while True:
+            try:
+                return await self._submit(run, resolved, volatile=volatile)
+            except ReleaseGoneError:
+                await asyncio.sleep(DECIDED_S)
+                resolved = self._resolve(run.owner, run.endpoint, run.function, run.tag)
+                run = msgspec.structs.replace(run, release_id=resolved.release_id)
+
+    async def _submit(self, run: Run, resolved: Resolved, *, volatile: bool) -> Submitted:
         run, resolved = self._routed(run, resolved)
         lane = self._dispatcher.lanes.lane(resolved.release_id, run.function, resolved.settings)
         try:
@@ -344,25 +360,6 @@ class RunRoutes:
         if accept and await self._streams.send_only_file(request, run, accept, headers):
             return
         await request.answer(status, self._objects.json(run, open_run), headers=headers)
-
-
-def _shown_delivery(delivery: Delivery, run: Run, url: str) -> dict[str, object]:
-    return {
-        "id": delivery.id,
-        "event": f"run.{STARTED}" if delivery.moment == STARTED else f"run.{run.state}",
-        "url": url,
-        "state": delivery.state,
-        "created_at": _time(delivery.created_at),
-        "next_try_at": _time(delivery.next_at) if delivery.state == "pending" else None,
-        "tries": [
-            {"at": _time(each.at), "status": each.status or None, "error": each.error or None, "took_ms": each.took_ms}
-            for each in delivery.tries
-        ],
-    }
-
-
-def _time(unix_s: float) -> str:
-    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _invoker(request: Request) -> str:

@@ -51,8 +51,8 @@ class FleetView(Protocol):
 
 
 class WorkerRoutes:
-    """Handlers of `/v1/workers`, and of tokens for workers that join. By release: `owner_of` says whose it is, `redactor_of` takes its
-    secrets out of what workers write. `scheduler_addr`: where workers connect."""
+    """Handlers of `/v1/workers`, and of tokens for workers that join. By release: `owner_of` says whose it is, `admits` whose workers may
+    join, `redactor_of` takes its secrets out of what workers write. `scheduler_addr`: where workers connect."""
 
     def __init__(
         self,
@@ -60,10 +60,12 @@ class WorkerRoutes:
         fleet: FleetView,
         tokens: WorkerTokens,
         owner_of: Callable[[str], str | None],
+        admits: Callable[[str], str | None],
         redactor_of: Callable[[str], Redactor],
         scheduler_addr: str,
     ) -> None:
         self._owner_of = owner_of
+        self._admits = admits
         self._redactor_of = redactor_of
         self._tokens = tokens
         self._scheduler_addr = scheduler_addr
@@ -81,7 +83,7 @@ class WorkerRoutes:
     async def new_token(self, request: Request) -> None:
         """`POST /v1/releases/{release_id}/worker-tokens`: a token for a worker that somebody starts, and where it connects."""
         release_id = request.parts["release_id"]
-        owner = self._owner_of(release_id)
+        owner = self._admits(release_id)
         if owner is None or not caller_of(request).sees(owner):
             raise RequestError(404, "not_found", f"there is no release {release_id[:100]!r}", error="unknown_release")
         try:

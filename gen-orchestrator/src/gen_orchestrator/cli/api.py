@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any, cast
@@ -43,6 +44,7 @@ url_option = click.option(
     metavar="URL",
     help="The control plane. Also COZY_URL.",
 )
+_FIELD = re.compile(r', send "\w+": \w+ \((cozyctl [^)]+)\)')  # of a body; who uses cozyctl is told the option
 _STATUSES = {400: EXIT_USAGE, 422: EXIT_USAGE, 401: EXIT_AUTH, 403: EXIT_AUTH, 404: EXIT_NOT_FOUND, 504: EXIT_TIMEOUT}
 
 
@@ -178,7 +180,7 @@ def _refused(status: int, data: bytes) -> ApiError:
     try:
         problem = json.loads(data)
         text, code = str(problem["detail"]), str(problem["code"])
-        if hint := problem.get("hint"):
+        if hint := _FIELD.sub(r": \1", problem.get("hint") or ""):
             text = f"{text}. {hint}"
     except (ValueError, KeyError, TypeError):
         text, code = f"status {status}: {data[:200].decode(errors='replace')}", "unexpected"

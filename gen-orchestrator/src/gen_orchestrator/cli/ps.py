@@ -6,7 +6,7 @@ import click
 from rich.table import Column, Table
 
 from gen_orchestrator.cli.api import Api, ApiVerb, url_option
-from gen_orchestrator.cli.shown import print_tables, table
+from gen_orchestrator.cli.shown import bytes_of, print_tables, table
 from gen_worker.cli.output import json_option, print_json, print_line
 
 
@@ -26,6 +26,11 @@ def command(url: str, as_json: bool) -> int:
         lane = lanes.get((tag["release_id"], name), {"queued": 0, "running": 0})
         functions.add_row(tag["ref"], tag["release_id"], str(lane["queued"]), str(lane["running"]))
     print_tables(functions, workers_table(status["workers"]))
+    disk = status["disk"]
+    if disk["releases"]:
+        parts = [f"{disk['releases']} releases take {bytes_of(disk['sources_bytes'])}"]
+        parts += [f"{name} {bytes_of(disk[f'{name}_bytes'])}" for name in ("environments", "images") if disk[f"{name}_bytes"]]
+        print_line(f"disk: {', '.join(parts)}; old ones go with: cozyctl releases prune --keep N")
     for each in status["candidates"]:
         print_line(f"{each['ref']}: {each['percent']:g}% of its runs go to {each['release_id']} (canary)")
     for ref, why in status["dropped"].items():

@@ -8,7 +8,7 @@ from rich.table import Column
 
 from gen_orchestrator.cli.api import Api, ApiError, ApiVerb, url_option
 from gen_orchestrator.cli.gate_results import print_results
-from gen_orchestrator.cli.shown import age, print_tables, table
+from gen_orchestrator.cli.shown import age, bytes_of, print_tables, table
 from gen_worker.cli.output import EXIT_NOT_FOUND, fail, json_option, print_json, print_line, say
 from gen_worker.names import did_you_mean
 
@@ -30,20 +30,28 @@ tag_option = click.option("--tag", default="prod", show_default=True, help="Whic
 function_option = click.option("--function", "functions", multiple=True, metavar="NAME", help="Only this function; may be repeated.")
 
 
-@click.command("releases", cls=ApiVerb)
-@click.argument("what", nargs=-1, metavar="[OWNER/ENDPOINT | show RELEASE]")
+class _Listing(click.Group):
+    """Lists where no verb is named: `cozyctl releases`, `cozyctl releases OWNER/ENDPOINT`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        named = bool(args) and (args[0] in self.commands or args[0] == "--help")
+        return super().parse_args(ctx, args if named else ["list", *args])
+
+
+@click.group("releases", cls=_Listing)
+def releases() -> None:
+    """Releases: which there are, one of them, and deleting them. `cozyctl releases` alone lists them."""
+
+
+@releases.command("list", cls=ApiVerb)
+@click.argument("endpoint", required=False, metavar="[OWNER/ENDPOINT]")
+@click.option("--deleted", is_flag=True, help="Those that were deleted.")
 @url_option
 @json_option
-def releases(what: tuple[str, ...], url: str, as_json: bool) -> int:
-    """Releases, newest first, and the tags that point at each. Or one of them, with what gates found of it: `cozyctl releases show R`."""
-    if what[:1] == ("show",):
-        if len(what) != 2:
-            raise click.UsageError("expected one release: cozyctl releases show RELEASE")
-        return _show(Api(url), what[1], as_json=as_json)
-    if len(what) > 1:
-        raise click.UsageError(f"{what[1]!r}: expected one owner/endpoint, or: show RELEASE")
-    owner, name = split_endpoint(what[0] if what else None)
-    found = Api(url).get("/v1/releases", owner=owner, endpoint=name)
+def list_releases(endpoint: str | None, deleted: bool, url: str, as_json: bool) -> int:
+    """Releases, newest first, and the tags that point at each."""
+    owner, name = split_endpoint(endpoint)
+    found = Api(url).get("/v1/releases", owner=owner, endpoint=name, deleted="true" if deleted else None)
     if as_json:
         print_json(found)
         return 0
@@ -74,9 +82,10 @@ def tags(endpoint: str | None, history: bool, url: str, as_json: bool) -> int:
         return 0
     shown = table("function", "tag", Column("release", no_wrap=True), "moved", "move")
     for each in found:
+        deleted = " (deleted)" if "deleted_at" in each else ""
         name = f"{each['owner']}/{each['endpoint']}/{each['function']}"
         candidate = each.get("candidate")
-        release = each["release_id"] + (f" + {candidate['percent']:g}% {candidate['release_id']}" if candidate else "")
+        release = each["release_id"] + (f" + {candidate['percent']:g}% {candidate['release_id']}" if candidate else deleted)
         shown.add_row(name, each["tag"], release, f"{age(time.time() - each['moved_at'])} ago", str(each["version"]))
     print_tables(shown)
     return 0
@@ -143,9 +152,10 @@ def rollback(endpoint: str, now: bool, wanted: str | None, tag: str, url: str, a
         raise _no_tag(api, owner, name, tag, found)
     for each in mine:
         history = api.get(_tag_path(each))["history"]
-        before = wanted or next((old["release_id"] for old in history if old["release_id"] != each["release_id"]), None)
+        there = [old["release_id"] for old in history if "deleted_at" not in old]
+        before = wanted or next((release_id for release_id in there if release_id != each["release_id"]), None)
         if before is None:
-            say(f"{each['function']}:{tag} has pointed at {each['release_id']} alone: it stays")
+            say(f"{each['function']}:{tag} has pointed at no other release that is still there: it stays at {each['release_id']}")
             continue
         body = {"release_id": before, "expected": each["release_id"], "now": now, "skip_gates": True}
         moved.append(api.put(_tag_path(each), body))
@@ -181,7 +191,13 @@ def diff(old: str, new: str, url: str, as_json: bool) -> int:
     return 0
 
 
-def _show(api: Api, release_id: str, *, as_json: bool) -> int:
+@releases.command("show", cls=ApiVerb)
+@click.argument("release_id", metavar="RELEASE")
+@url_option
+@json_option
+def show(release_id: str, url: str, as_json: bool) -> int:
+    """One release, and what gates found of it."""
+    api = Api(url)
     found, gates = api.get(f"/v1/releases/{release_id}"), api.get(f"/v1/releases/{release_id}/gates")["data"]
     if as_json:
         print_json({**found, "gates": gates})
@@ -192,10 +208,57 @@ def _show(api: Api, release_id: str, *, as_json: bool) -> int:
         ("source", found["source"]),
         ("functions", ", ".join(found["functions"])),
         ("tags", ", ".join(found["tags"]) or "none"),
+        ("deleted", f"{age(time.time() - found['deleted_at'])} ago" if "deleted_at" in found else ""),
     ):
         if value:
             print_line(f"{name + ':':<10} {value}")
     print_results(gates)
+    return 0
+
+
+@releases.command("rm", cls=ApiVerb)
+@click.argument("release_ids", nargs=-1, required=True, metavar="RELEASE...")
+@url_option
+@json_option
+def remove(release_ids: tuple[str, ...], url: str, as_json: bool) -> int:
+    """Delete releases with their code, environment, image and build logs. One that a tag, a canary, shadow runs or a run needs stays. What
+    it has run, and the history of tags, stay readable."""
+    api = Api(url)
+    removed = []
+    for release_id in release_ids:
+        removed.append(api.delete(f"/v1/releases/{release_id}"))
+        if not as_json:
+            _tell_removed(removed[-1])
+    if as_json:
+        print_json({"data": removed})
+    return 0
+
+
+@releases.command("prune", cls=ApiVerb)
+@click.argument("endpoint", required=False, metavar="[OWNER/ENDPOINT]")
+@click.option("--keep", type=click.IntRange(0, 1_000_000), required=True, metavar="N", help="How many of each endpoint stay.")
+@click.option("--dry-run", is_flag=True, help="Say which would go, and delete none.")
+@url_option
+@json_option
+def prune(endpoint: str | None, keep: int, dry_run: bool, url: str, as_json: bool) -> int:
+    """Delete all but the N newest releases of each endpoint. Those in use stay beside them, and those at which a tag pointed before."""
+    owner, name = split_endpoint(endpoint)
+    found = Api(url).post("/v1/releases/prune", {"keep": keep, "owner": owner, "endpoint": name, "dry_run": dry_run})
+    if as_json:
+        print_json(found)
+        return 0
+    for each in found["data"]:
+        if dry_run:
+            print_line(each["release_id"])
+        else:
+            _tell_removed(each)
+    count = len(found["data"])
+    if not count:
+        say("nothing to delete")
+    elif dry_run:
+        say(f"{count} would go; without --dry-run they do")
+    else:
+        say(f"{count} deleted, {bytes_of(found['freed_bytes'])} freed")
     return 0
 
 
@@ -253,6 +316,11 @@ def split_function(text: str | None) -> tuple[str, str, str]:
 
 def _tag_path(tag: dict[str, Any]) -> str:
     return f"/v1/endpoints/{tag['owner']}/{tag['endpoint']}/functions/{tag['function']}/tags/{tag['tag']}"
+
+
+def _tell_removed(removed: dict[str, Any]) -> None:
+    later = "" if removed["cleared"] else "; its files go when no build or worker needs them any more"
+    print_line(f"{removed['release_id']} of {removed['owner']}/{removed['endpoint']} is deleted{later}")
 
 
 def _tell(tag: dict[str, Any]) -> None:

@@ -43,6 +43,14 @@ def name_of(run: dict[str, Any]) -> str:
     return f"{run['owner']}/{run['endpoint']}/{run['function']}{tag}"
 
 
+def bytes_of(count: int) -> str:
+    """A size in its largest unit: `512 B`, `3.4 MB`, `1.9 GB`."""
+    for size, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} B"
+
+
 def age(seconds: float) -> str:
     """A span of time in its largest unit: `3s`, `12m`, `5h`, `2d`."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):

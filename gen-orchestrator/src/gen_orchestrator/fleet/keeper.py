@@ -119,6 +119,18 @@ class Keeper:
                 self.drain(worker_id)
         self.poke()
 
+    def dismiss(self, release_id: str) -> None:
+        """This release is deleted: start no worker of it, and end those that it has."""
+        self.withdraw(release_id)
+        self._launches.pop(release_id, None)
+        self.renew([release_id])
+        for worker in list(self._pool.of_release(release_id)):
+            self.drain(worker.worker_id)
+
+    def has_workers(self, release_id: str) -> bool:
+        """Whether a process of this release is there, or on its way out."""
+        return any(child.release_id == release_id for child in self._children.values())
+
     def withdraw(self, release_id: str, linger_s: float = 0.0) -> None:
         """Nothing points at this release any more: its workers go when their runs are over. One that was kept ready until now stays for
         `linger_s` of idleness, should the tag move back."""

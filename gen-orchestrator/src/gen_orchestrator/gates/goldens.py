@@ -21,7 +21,7 @@ from gen_orchestrator.gates.outputs import output_of
 from gen_orchestrator.hub.files import RunFiles
 from gen_orchestrator.hub.registry import NotFoundError, Registry
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
-from gen_orchestrator.scheduling.intake import AdmissionError
+from gen_orchestrator.scheduling.intake import AdmissionError, ReleaseGoneError
 from gen_orchestrator.scheduling.open_run import OpenRun
 from gen_orchestrator.scheduling.run_ids import new_run_id
 from gen_orchestrator.store.base import Store
@@ -143,7 +143,7 @@ class Goldens:
         )
         try:
             submitted = await self._dispatcher.submit(run, self._dispatcher.lanes.lane(release_id, golden.function, settings))
-        except AdmissionError as exc:
+        except (AdmissionError, ReleaseGoneError) as exc:
             return None, f"it was not run: {exc}"
         assert submitted.open is not None, "a run of a new id is open"
         return await self._end_of(submitted.open)

@@ -20,7 +20,8 @@ import msgspec
 
 from gen_orchestrator.hub.archives import ArchiveError, unpack
 from gen_orchestrator.hub.builders import Builder, BuildFailedError, Order
-from gen_orchestrator.hub.registry import PROD, Registry
+from gen_orchestrator.hub.making import Making
+from gen_orchestrator.hub.registry import PROD, NotFoundError, Registry
 from gen_orchestrator.store.base import StoreError
 from gen_worker.log import Log
 from gen_worker.names import is_run_id
@@ -77,6 +78,7 @@ class Builds:
         now_s: Callable[[], float],
         log: Log,
         on_release: Callable[[], None],
+        making: Making,
     ) -> None:
         self._folder = folder
         self._builders = builders
@@ -84,6 +86,7 @@ class Builds:
         self._now_s = now_s
         self._log = log
         self._on_release = on_release
+        self._making = making
         self._builds: dict[str, Build] = {}
         self._lines: dict[str, list[LogLine]] = {}
         self._queue: deque[str] = deque()
@@ -162,6 +165,13 @@ class Builds:
                 while not build.is_over and (after < 0 or len(self._lines.get(build.build_id, ())) <= after):
                     await self._changed.setdefault(build.build_id, asyncio.Event()).wait()
 
+    async def forget(self, release_id: str) -> None:
+        """Remove the builds of a release that is deleted, with their logs."""
+        for build in [build for build in self._builds.values() if build.release_id == release_id and build.is_over]:
+            await asyncio.to_thread(self.drop, build)
+            self._builds.pop(build.build_id, None)
+            self._lines.pop(build.build_id, None)
+
     async def cancel(self, build: Build) -> None:
         """Stop it where it is; one that is over stays as it is."""
         if build.is_over:
@@ -179,7 +189,7 @@ class Builds:
         while True:
             while self._queue:
                 build = self._builds[self._queue.popleft()]
-                task = asyncio.create_task(self._build(build), name=f"build-{build.build_id}")
+                task = asyncio.create_task(self._make(build), name=f"build-{build.build_id}")
                 self._running = build.build_id, task
                 try:
                     await asyncio.wait([task])
@@ -188,6 +198,10 @@ class Builds:
                     self._running = None
             self._news.clear()
             await self._news.wait()
+
+    async def _make(self, build: Build) -> None:
+        async with self._making.making():
+            await self._build(build)
 
     async def _build(self, build: Build) -> None:
         place = self._folder / build.build_id
@@ -218,7 +232,7 @@ class Builds:
                 build.endpoint, build.release_id = release.endpoint, release.release_id
                 await asyncio.to_thread(self._tag_new, build)
                 say(f"release {release.release_id}")
-            except (ArchiveError, BuildFailedError, msgspec.DecodeError) as exc:
+            except (ArchiveError, BuildFailedError, NotFoundError, msgspec.DecodeError) as exc:
                 build.error = str(exc)
                 say(f"error: {exc}")
             except Exception as exc:  # noqa: BLE001 - the boundary: a build that broke has ended, and others follow

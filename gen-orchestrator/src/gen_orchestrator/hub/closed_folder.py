@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 
 # What appears beside the environments later, made beforehand: nothing may be there that was made without thinking of others.
-FOLDERS = ("archives", "blobs", "builds", "container-logs", "files", "image-caches", "logs", "models", "releases", "uploads")
+FOLDERS = ("archives", "blobs", "builds", "container-logs", "files", "image-caches", "logs", "models", "releases", "trash", "uploads")
 _OTHERS = 0o077
 
 

@@ -1,7 +1,10 @@
 """Which code a name means: `owner/endpoint/function[:tag]` to a release, resolved once, when a run is accepted.
 
 Everything is in the store; a copy in memory answers requests. A tag points at a published release at all times: releases are added
-before tags move, and never removed while a tag points at them.
+before tags move, and never deleted while a tag points at them.
+
+A deleted release keeps its row, for the history of tags and for runs that name it, and gets nothing any more: no tag, no run, no worker.
+`gone` has those that are deleted, and those of which that is about to be decided (`hub/removal.py`). Published again, it is there again.
 """
 
 import hashlib
@@ -12,37 +15,20 @@ from collections.abc import Callable
 import msgspec
 
 from gen_orchestrator.domain.canary import Candidate, takes_part
-from gen_orchestrator.domain.runs import MAX_ATTEMPTS, Run
+from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.domain.scaling import ScalingLimits
 from gen_orchestrator.domain.settings import FunctionSettings
 from gen_orchestrator.domain.shadow import Shadow
+from gen_orchestrator.hub.registry_errors import InUseError, NotFoundError, TagMovedError, TagNameError, when
+from gen_orchestrator.hub.release_manifests import Resolved, read_manifest, resolve_in, scaling_of, settings_of
 from gen_orchestrator.store.base import DamagedRowError, Release, ReleaseStore, Tag
-from gen_worker.contract.manifest import FunctionEntry, Manifest
-from gen_worker.durations import parse_duration
-from gen_worker.names import TAG_RULE, did_you_mean, is_tag
-from gen_worker.refs import canonical_ref
+from gen_worker.contract.manifest import Manifest
+from gen_worker.names import did_you_mean, is_tag
+
+__all__ = ["DEV", "PROD", "InUseError", "NotFoundError", "Registry", "Resolved", "TagMovedError", "TagNameError", "split_tag"]
 
 PROD = "prod"
 DEV = "dev"
-
-
-class NotFoundError(LookupError):
-    """No such owner, endpoint, function or tag; the message names the nearest."""
-
-
-class TagNameError(ValueError):
-    """A name that no tag can have."""
-
-    def __init__(self, tag: str) -> None:
-        super().__init__(f"tag {tag[:64]!r}: {TAG_RULE}")
-
-
-class TagMovedError(Exception):
-    """Somebody else moved the tag first; `now` is where it points."""
-
-    def __init__(self, now: Tag | None) -> None:
-        super().__init__(f"the tag has moved meanwhile; it points at {now.release_id if now else 'nothing'} now")
-        self.now = now
 
 
 def split_tag(name: str) -> tuple[str, str]:
@@ -59,25 +45,6 @@ def split_tag(name: str) -> tuple[str, str]:
     return function, tag
 
 
-class Resolved(msgspec.Struct, frozen=True):
-    """What a name means now. `takes_bytes`: its payload has a field for bytes, which JSON carries in base64."""
-
-    release_id: str
-    tag: str
-    entry: FunctionEntry
-    settings: FunctionSettings
-    takes_bytes: bool = False
-
-
-class _Settings(msgspec.Struct, frozen=True):
-    timeout_s: float = 0.0
-    start_timeout_s: float = 0.0
-    max_attempts: int = MAX_ATTEMPTS
-    queue_max: int = 1000
-    durable: bool = True
-    memo: str = ""
-
-
 class Registry:
     """Releases and tags. Reads come from any thread; writes block and belong into a thread."""
 
@@ -86,17 +53,22 @@ class Registry:
         self._now_s = now_s
         self._lock = threading.Lock()
         self._releases: dict[str, Release] = {}
+        self._manifests: dict[str, Manifest] = {}
+        self._resolved: dict[tuple[str, str, str, str], Resolved] = {}
         self.damaged: dict[str, str] = {}  # releases that cannot be served, and why
+        self._deleted: dict[str, Release] = {}  # without their manifests: there may be many
+        self.gone: set[str] = set()
         for release in store.releases():
+            if release.deleted_at:
+                self._note_deleted(release)
+                continue
             try:
-                _manifest_of(release)
+                read_manifest(release)
             except NotFoundError as exc:
                 self.damaged[release.release_id] = str(exc)
             else:
                 self._releases[release.release_id] = release
-        self._manifests: dict[str, Manifest] = {}
         self._tags: dict[tuple[str, str], dict[str, dict[str, Tag]]] = {}
-        self._resolved: dict[tuple[str, str, str, str], Resolved] = {}
         for tag in store.tags():
             self._put(tag)
         self._candidates = {(each.owner, each.endpoint, each.function, each.tag): each for each in store.candidates()}
@@ -105,25 +77,27 @@ class Registry:
     def resolve(self, owner: str, endpoint: str, function: str, tag: str) -> Resolved:
         """What a name means; `NotFoundError` names the part that is unknown and what is nearest to it."""
         found = self._resolved.get((owner, endpoint, function, tag))
-        return found if found is not None else self._look(owner, endpoint, function, tag)
+        if found is not None and found.release_id not in self.gone:
+            return found
+        return self._look(owner, endpoint, function, tag)
 
     def settings(self, release_id: str, function: str) -> FunctionSettings:
         """The settings of a function at a release, of an old run too."""
         for entry in self.manifest(release_id).functions:
             if entry.name == function:
-                return _function_settings(self.manifest(release_id), entry)
+                return settings_of(self.manifest(release_id), entry)
         raise NotFoundError(f"release {release_id} has no function {function!r}")
 
     def manifest(self, release_id: str) -> Manifest:
         """The manifest of a release; `NotFoundError` when there is no such release, or it is damaged."""
         known = self._manifests.get(release_id)
         if known is None:
-            known = self._manifests[release_id] = _manifest_of(self.release(release_id))
+            known = self._manifests[release_id] = read_manifest(self.release(release_id))
         return known
 
     def scaling(self, release_id: str) -> ScalingLimits:
         """What the release says of how many workers it should have."""
-        return _scaling(self.manifest(release_id))
+        return scaling_of(self.manifest(release_id))
 
     def release(self, release_id: str) -> Release:
         release = self._releases.get(release_id) or (None if release_id in self.damaged else self._stored(release_id))
@@ -144,15 +118,31 @@ class Registry:
         found = [r for r in self._releases.values() if owner in ("", r.owner) and endpoint in ("", r.endpoint)]
         return sorted(found, key=lambda release: release.created_at, reverse=True)
 
+    def deleted(self, owner: str = "", endpoint: str = "") -> list[Release]:
+        """Those that were deleted, newest first, without their manifests."""
+        found = [r for r in self._deleted.values() if owner in ("", r.owner) and endpoint in ("", r.endpoint)]
+        return sorted(found, key=lambda release: release.created_at, reverse=True)
+
+    def is_deleted(self, release_id: str) -> bool:
+        return release_id in self._deleted
+
+    def deleted_at(self, release_id: str) -> float:
+        """When it was deleted; 0 where it was not."""
+        known = self._deleted.get(release_id)
+        return known.deleted_at if known is not None else 0.0
+
     def tags(self, owner: str = "", endpoint: str = "") -> list[Tag]:
         with self._lock:
-            return [
-                tag
-                for (of_owner, of_endpoint), functions in sorted(self._tags.items())
-                if owner in ("", of_owner) and endpoint in ("", of_endpoint)
-                for _, tags in sorted(functions.items())
-                for _, tag in sorted(tags.items())
-            ]
+            return self._all_tags(owner, endpoint)
+
+    def _all_tags(self, owner: str = "", endpoint: str = "") -> list[Tag]:
+        return [
+            tag
+            for (of_owner, of_endpoint), functions in sorted(self._tags.items())
+            if owner in ("", of_owner) and endpoint in ("", of_endpoint)
+            for _, tags in sorted(functions.items())
+            for _, tag in sorted(tags.items())
+        ]
 
     def history(self, owner: str, endpoint: str, function: str, tag: str) -> list[Tag]:
         """Where a tag points, and each release at which it pointed before, newest first; empty where there is no such tag. Blocking."""
@@ -183,7 +173,62 @@ class Registry:
             self._releases[release.release_id] = release
             self._manifests[release.release_id] = parsed
             self.damaged.pop(release.release_id, None)
+            self._deleted.pop(release.release_id, None)
+            self.gone.discard(release.release_id)
             return release
+
+    def delete(self, release_id: str, epoch: int) -> Release:
+        """Mark a release deleted; its files are another matter. `InUseError` where something needs it, or `epoch` leads no more."""
+        with self._lock:
+            release = self._live(release_id)
+            at = self._now_s()
+            if uses := self.uses(release_id):
+                raise InUseError(release_id, uses)
+            if not self._store.delete_release(epoch, release_id, at):
+                raise InUseError(release_id, ["the store knows of a tag or a run that needs it, or another node leads now: ask again"])
+            deleted = msgspec.structs.replace(release, deleted_at=at)
+            self._note_deleted(deleted)
+            return deleted
+
+    def note_cleared(self, release_id: str) -> None:
+        """The files of a deleted release are gone."""
+        with self._lock:
+            known, at = self._deleted.get(release_id), self._now_s()
+            if known is not None and self._store.clear_release(release_id, at):
+                self._deleted[release_id] = msgspec.structs.replace(known, cleared_at=at)
+
+    def before(self, owner: str = "", endpoint: str = "") -> set[str]:
+        """Where tags pointed before: a rollback goes there. Blocking."""
+        found = set()
+        for tag in self.tags(owner, endpoint):
+            history = self._store.tag_history(tag.owner, tag.endpoint, tag.function, tag.tag)
+            found.update([each.release_id for each in history if each.release_id not in (tag.release_id, *self._deleted)][:1])
+        return found
+
+    def uses(self, release_id: str) -> list[str]:
+        """What needs this release beside its runs, each for people."""
+        tags = [f"{tag.function}:{tag.tag} points at it" for tag in self._all_tags() if tag.release_id == release_id]
+        canaries = [f"it is the canary of {c.function}:{c.tag}" for c in self._candidates.values() if c.release_id == release_id]
+        shadows = [
+            f"it gets copies of the runs of {shadow.function}:{shadow.tag} (cozyctl shadow stop)"
+            for shadow in list(self._shadows.values())
+            if shadow.release_id == release_id and not shadow.ended_at
+        ]
+        return [*sorted(tags), *sorted(canaries), *sorted(shadows)]
+
+    def _live(self, release_id: str) -> Release:
+        if (deleted := self._deleted.get(release_id)) is not None:
+            raise NotFoundError(f"release {release_id} was deleted {when(deleted.deleted_at)}; publish its source again to have it back")
+        return self.release(release_id)
+
+    def _note_deleted(self, release: Release) -> None:
+        release_id = release.release_id
+        self._deleted[release_id] = msgspec.structs.replace(release, manifest=b"")
+        self.gone.add(release_id)
+        self._releases.pop(release_id, None)
+        self._manifests.pop(release_id, None)
+        for name in [name for name, resolved in list(self._resolved.items()) if resolved.release_id == release_id]:
+            self._resolved.pop(name, None)
 
     def move(self, owner: str, endpoint: str, function: str, tag: str, release_id: str, *, expected: str | None = None) -> Tag:
         """Point a function's tag at a release. `expected`: the release that it must point at now, `""` for none.
@@ -193,11 +238,12 @@ class Registry:
         """
         if not is_tag(tag):
             raise TagNameError(tag)
-        release = self.release(release_id)
+        release = self._live(release_id)
         names = [entry.name for entry in self.manifest(release_id).functions]
         if (release.owner, release.endpoint) != (owner, endpoint) or function not in names:
             raise NotFoundError(f"release {release_id} has no function {owner}/{endpoint}/{function}.{did_you_mean(function, names)}")
         with self._lock:
+            self._live(release_id)  # whatever has come between
             now = self._tags.get((owner, endpoint), {}).get(function, {}).get(tag)
             if expected is not None and expected != (now.release_id if now else ""):
                 raise TagMovedError(now)
@@ -242,6 +288,7 @@ class Registry:
             now = self._tags.get(place[:2], {}).get(tag.function, {}).get(tag.tag)
             if now != tag:
                 raise TagMovedError(now)
+            self._live(release_id)
             candidate = Candidate(
                 owner=tag.owner,
                 endpoint=tag.endpoint,
@@ -274,8 +321,10 @@ class Registry:
             return [each for _, each in sorted(self._shadows.items()) if owner in ("", each.owner)]
 
     def put_shadow(self, shadow: Shadow) -> None:
-        """Keep it in the place of the tag's earlier one."""
+        """Keep it in the place of the tag's earlier one. `NotFoundError` where it would begin with a release that was deleted."""
         with self._lock:
+            if not shadow.ended_at:
+                self._live(shadow.release_id)
             self._store.set_shadow(shadow)
             self._shadows[shadow.place] = shadow
 
@@ -295,7 +344,9 @@ class Registry:
     def _pinned(self, owner: str, endpoint: str, function: str, pin: str) -> Resolved:
         """A function of one release, whatever points at it."""
         release_id = pin.removeprefix("@")
-        release = self._releases.get(release_id)
+        release, deleted = self._releases.get(release_id), self._deleted.get(release_id)
+        if deleted is not None and (deleted.owner, deleted.endpoint) == (owner, endpoint):
+            self._live(release_id)
         if release is None or (release.owner, release.endpoint) != (owner, endpoint):
             near = did_you_mean(release_id[:100], [each.release_id for each in self.releases(owner, endpoint)])
             raise NotFoundError(f"{owner}/{endpoint} has no release {release_id[:100]!r}.{near}")
@@ -304,7 +355,7 @@ class Registry:
         if function not in names:
             near = did_you_mean(function, names)
             raise NotFoundError(f"release {release_id} has no function {function[:64]!r}.{near} Functions: {_some(names)}")
-        resolved = self._resolved[owner, endpoint, function, pin] = _resolved(manifest, release_id, pin, function)
+        resolved = self._resolved[owner, endpoint, function, pin] = resolve_in(manifest, release_id, pin, function)
         return resolved
 
     def _look(self, owner: str, endpoint: str, function: str, tag: str) -> Resolved:
@@ -327,55 +378,13 @@ class Registry:
             found = tags.get(tag)
             if found is None:
                 raise NotFoundError(f"{owner}/{endpoint}/{function} has no tag {tag[:64]!r}.{did_you_mean(tag, tags)} Tags: {_some(tags)}")
-        resolved = _resolved(self.manifest(found.release_id), found.release_id, tag, function)
+        resolved = resolve_in(self.manifest(found.release_id), found.release_id, tag, function)
         with self._lock:
             if self._tags[owner, endpoint][function][tag] is found:
                 self._resolved[owner, endpoint, function, tag] = resolved
         return resolved
 
 
-def _manifest_of(release: Release) -> Manifest:
-    """Its manifest, with everything in it that is read later; `NotFoundError` where the store has something else in its place."""
-    try:
-        manifest = msgspec.json.decode(release.manifest, type=Manifest)
-        for entry in manifest.functions:
-            _function_settings(manifest, entry)
-        _scaling(manifest)
-    except Exception as exc:  # noqa: BLE001 - whatever a damaged manifest does to its readers, it is one release that is not served
-        raise NotFoundError(
-            f"release {release.release_id} of {release.owner}/{release.endpoint} cannot be served: its manifest is damaged in the store "
-            f"({exc}). Publish the same source again, or point its tags at another release (cozyctl promote)"
-        ) from None
-    return manifest
-
-
-def _scaling(manifest: Manifest) -> ScalingLimits:
-    return msgspec.convert(manifest.scaling or {}, ScalingLimits)
-
-
-def _resolved(manifest: Manifest, release_id: str, tag: str, function: str) -> Resolved:
-    entry = next(entry for entry in manifest.functions if entry.name == function)
-    takes_bytes = b'"contentEncoding"' in msgspec.json.encode(entry.input_schema)
-    return Resolved(release_id, tag, entry, _function_settings(manifest, entry), takes_bytes)
-
-
 def _some(names: object) -> str:
     listed = sorted(names)  # type: ignore[call-overload]
     return ", ".join(listed[:12]) + (", ..." if len(listed) > 12 else "") or "none"
-
-
-def _function_settings(manifest: Manifest, entry: FunctionEntry) -> FunctionSettings:
-    known = {name: value for name, value in entry.resources.items() if name in _Settings.__struct_fields__}
-    settings = msgspec.convert(known, _Settings)
-    keys = {key: canonical_ref(spec.ref) for key, spec in manifest.models_of(entry.name).items()}
-    return FunctionSettings(
-        timeout_s=settings.timeout_s,
-        start_timeout_s=settings.start_timeout_s,
-        max_attempts=settings.max_attempts,
-        queue_max=settings.queue_max,
-        durable=settings.durable,
-        memo_s=parse_duration(settings.memo) if settings.memo else 0,
-        models=tuple(keys.get(key, canonical_ref(key)) for key in entry.required_keys),
-        models_by_key=keys,
-        model_fields=tuple(selector.field for selector in entry.payload_repo_selectors),
-    )

@@ -8,7 +8,7 @@ a few hundred, each a transaction of its own, with pauses in which others write:
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sized
 from typing import Annotated
 
 import msgspec
@@ -30,7 +30,8 @@ YEAR_S = 366 * 24 * 3600
 class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     """Seconds after the end of a run; its details (events, idempotency key) go no later than the run. Bytes of each worker's log.
     Seconds after which a caller's upload expires, bytes of one, and of all of one owner;
-    bytes that one attempt of a run may save. `gen_orchestrator_blobs` is
+    bytes that one attempt of a run may save. How many releases of each endpoint stay beside those in use; 0: all.
+    `gen_orchestrator_blobs` is
     `s3://bucket/prefix`, or empty for the data folder."""
 
     gen_orchestrator_keep_runs_s: Annotated[float, Range(60, YEAR_S, "seconds")] = 7 * 24 * 3600.0
@@ -40,6 +41,7 @@ class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper
     gen_orchestrator_upload_bytes: Annotated[int, Range(1, 1 << 50, "bytes")] = 16 << 30
     gen_orchestrator_owner_bytes: Annotated[int, Range(1, 1 << 60, "bytes")] = 100 << 30
     gen_orchestrator_run_bytes: Annotated[int, Range(1, 1 << 50, "bytes")] = 256 << 30
+    gen_orchestrator_keep_releases: Annotated[int, Range(0, 1_000_000, "releases")] = 0
     gen_orchestrator_blobs: str = ""
 
 
@@ -54,7 +56,8 @@ def upload_limits(settings: RetentionSettings) -> UploadLimits:
 
 class Retention:
     """Of one leader. `run` goes on until it is cancelled. `sweep_uploads` forgets what callers' files have expired, and says how many;
-    `collect_models` removes what no model has, and says how many blobs, how many bytes."""
+    `collect_models` removes what no model has, and says how many blobs, how many bytes; `prune_releases` deletes all but so many releases
+    of each endpoint, and answers with them."""
 
     def __init__(
         self,
@@ -65,6 +68,7 @@ class Retention:
         now_s: Callable[[], float],
         sweep_uploads: Callable[[], int] = lambda: 0,
         collect_models: Callable[[], Collected] = lambda: Collected(0, 0),
+        prune_releases: Callable[[int], Awaitable[Sized]] | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -73,6 +77,7 @@ class Retention:
         self._now_s = now_s
         self._sweep_uploads = sweep_uploads
         self._collect_models = collect_models
+        self._prune_releases = prune_releases
         self._collected_s = time.monotonic()
 
     async def run(self) -> None:
@@ -84,6 +89,7 @@ class Retention:
             except OSError as exc:
                 self._log.warning("retention.uploads_kept", error=str(exc))
             await self._models()
+            await self._releases()
             try:
                 trimmed, forgotten = await self.round()
                 if trimmed or forgotten:
@@ -102,6 +108,16 @@ class Retention:
                 self._log.info("retention.models", blobs=found.blobs, freed_bytes=found.freed_bytes)
         except OSError as exc:
             self._log.warning("retention.models_kept", error=str(exc))
+
+    async def _releases(self) -> None:
+        keep = self._settings.gen_orchestrator_keep_releases
+        if not keep or self._prune_releases is None:
+            return
+        try:
+            if deleted := await self._prune_releases(keep):
+                self._log.info("retention.releases", deleted=len(deleted))
+        except StoreError as exc:
+            self._log.warning("retention.releases_kept", error=str(exc))
 
     async def round(self) -> tuple[int, int]:
         """Do what is due now: how many runs were trimmed, and how many forgotten."""

@@ -20,7 +20,7 @@ The steps are modules of their own: `intake` accepts, `waiting_runs` has WAITING
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from random import Random
 
 from gen_orchestrator.domain import retries, runs
@@ -30,7 +30,7 @@ from gen_orchestrator.domain.runs import Ending, Run, RunState
 from gen_orchestrator.scheduling import endings
 from gen_orchestrator.scheduling.fitness import Fitness
 from gen_orchestrator.scheduling.heard import checked_result
-from gen_orchestrator.scheduling.intake import AdmissionError, Intake, Submitted
+from gen_orchestrator.scheduling.intake import AdmissionError, Intake, ReleaseGoneError, Submitted
 from gen_orchestrator.scheduling.lane import Lane
 from gen_orchestrator.scheduling.lanes import Lanes
 from gen_orchestrator.scheduling.leasing import Files, Leasing
@@ -55,7 +55,7 @@ from gen_worker.wire.messages import Event, RunResult
 
 class Dispatcher:
     """Of one leader. `files` says where a run saves its files. `on_over` hears of each run that has ended, and `on_starved` that a run
-    found no free worker; `on_delivery` is told when a webhook delivery has come into the store."""
+    found no free worker; `on_delivery` is told when a webhook delivery has come into the store. `gone`: releases that get no more runs."""
 
     def __init__(
         self,
@@ -72,7 +72,9 @@ class Dispatcher:
         on_delivery: Callable[[], None] = lambda: None,
         trace: Trace | None = None,
         meter: Meter | None = None,
+        gone: Collection[str] = frozenset(),
     ) -> None:
+        self._gone = gone
         self.open = OpenRuns()
         self._writer = writer
         self._intake = Intake(writer, self)
@@ -103,7 +105,7 @@ class Dispatcher:
 
         A `volatile` run is not written before it is over: somebody waits for it, who knows that a crash loses it.
 
-        `AdmissionError` when too much waits, `StoreError` when it cannot be written.
+        `AdmissionError` when too much waits, `ReleaseGoneError` where its release is deleted, `StoreError` when it cannot be written.
         """
         there = self.open.same_as(run)
         if there is not None:
@@ -111,6 +113,8 @@ class Dispatcher:
                 first = await asyncio.shield(there.accepted)
                 return Submitted(first.open, first.run, False)
             return Submitted(there, there.run, False)
+        if run.release_id in self._gone:
+            raise ReleaseGoneError(f"release {run.release_id} was deleted")
         if refused := self.lanes.refusal(lane, run):
             raise AdmissionError(refused)
         open_run = OpenRun(run, lane)

@@ -29,6 +29,10 @@ class AdmissionError(Exception):
         self.refusal = refused
 
 
+class ReleaseGoneError(Exception):
+    """The release of this run is deleted, or about to be; the run was not accepted."""
+
+
 class Submitted(msgspec.Struct, frozen=True):
     """`open` is the run that goes on; where an earlier request made it and it is over, `run` is what became of it."""
 

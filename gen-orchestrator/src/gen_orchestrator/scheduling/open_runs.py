@@ -51,6 +51,10 @@ class OpenRuns(dict[str, OpenRun]):
         """How many runs of this invoker are open."""
         return len(self._of_invoker.get(invoker_id, ()))
 
+    def of_release(self, release_id: str) -> int:
+        """How many runs of this release are open, copies for shadows among them."""
+        return sum(open_run.run.release_id == release_id for open_run in list(self.values()))
+
     def runs_of(self, invoker_id: str) -> Iterator[Run]:
         """Its open runs."""
         for run_id in self._of_invoker.get(invoker_id, ()):

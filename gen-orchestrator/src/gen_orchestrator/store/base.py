@@ -92,7 +92,8 @@ class OldRun(msgspec.Struct, frozen=True):
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True):
-    """An immutable release. `manifest` is JSON; `source` says where its code is (for a folder: its path)."""
+    """An immutable release. `manifest` is JSON; `source` says where its code is (for a folder: its path). `deleted_at`: when somebody
+    deleted it, and `cleared_at`: when its files were gone, too; 0 where that has not happened. Its row stays, for runs that name it."""
 
     release_id: str
     owner: str
@@ -102,6 +103,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     created_at: float
     digest: str = ""
     message: str = ""
+    deleted_at: float = 0.0
+    cleared_at: float = 0.0
 
 
 class Tag(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,7 +185,18 @@ class UsageStore(Protocol):
 class ReleaseStore(Protocol):
     """Releases, and the tags that point at them."""
 
-    def add_release(self, release: Release) -> None: ...
+    def add_release(self, release: Release) -> None:
+        """Keep it. One that is there stays as it is; one that was deleted is there again, as it is now."""
+        ...
+
+    def delete_release(self, epoch: int, release_id: str, at: float) -> bool:
+        """Mark it deleted, in one step with the conditions: `epoch` leads, no tag points at it, it is no candidate, no shadow that goes
+        on copies runs to it, and no run of it is open. Whether that was so, and it was not deleted before."""
+        ...
+
+    def clear_release(self, release_id: str, at: float) -> bool:
+        """The files of a deleted release are gone; whether there is one that still had some."""
+        ...
 
     def release(self, release_id: str) -> Release | None: ...
 
@@ -191,7 +205,8 @@ class ReleaseStore(Protocol):
         ...
 
     def move_tag(self, tag: Tag) -> Tag | None:
-        """Point a tag at a release if its version is the one before `tag.version` (1: it does not exist yet); else None."""
+        """Point a tag at a release if its version is the one before `tag.version` (1: it does not exist yet), and the release is not
+        deleted; else None."""
         ...
 
     def tags(self, owner: str = "", endpoint: str = "") -> list[Tag]: ...

@@ -163,7 +163,30 @@ class MemoryStore:
 
     def add_release(self, release: Release) -> None:
         with self._lock:
-            self._releases.setdefault(release.release_id, release)
+            there = self._releases.get(release.release_id)
+            if there is None or (there.deleted_at and there.digest == release.digest):
+                self._releases[release.release_id] = release
+
+    def delete_release(self, epoch: int, release_id: str, at: float) -> bool:
+        with self._lock:
+            there = self._releases.get(release_id)
+            if there is None or there.deleted_at or self._leader is None or self._leader.epoch != epoch:
+                return False
+            used = {history[-1].release_id for history in self._tags.values() if history}
+            used |= {each.release_id for each in self._candidates.values()}
+            used |= {each.release_id for each in self._shadows.values() if not each.ended_at}
+            used |= {run.release_id for run in self._runs.values() if not run.is_final}
+            if release_id in used:
+                return False
+            self._releases[release_id] = msgspec.structs.replace(there, deleted_at=at)
+            return True
+
+    def clear_release(self, release_id: str, at: float) -> bool:
+        with self._lock:
+            there = self._releases.get(release_id)
+            if is_left := there is not None and bool(there.deleted_at) and not there.cleared_at:
+                self._releases[release_id] = msgspec.structs.replace(there, cleared_at=at)
+            return is_left
 
     def release(self, release_id: str) -> Release | None:
         with self._lock:
@@ -177,7 +200,8 @@ class MemoryStore:
     def move_tag(self, tag: Tag) -> Tag | None:
         with self._lock:
             history = self._tags.setdefault((tag.owner, tag.endpoint, tag.function, tag.tag), [])
-            if len(history) != tag.version - 1:
+            release = self._releases.get(tag.release_id)
+            if len(history) != tag.version - 1 or (release is not None and release.deleted_at):
                 return None
             history.append(tag)
             return tag

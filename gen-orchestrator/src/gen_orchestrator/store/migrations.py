@@ -91,6 +91,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
         "gpu_ms {real} not null, cpu_ms {real} not null, cold_ms {real} not null, downloaded_bytes {real} not null, "
         "loaded_bytes {real} not null, cost_nanos {real} not null, primary key (day, owner, invoker_id, endpoint, function))",
     ),
+    tuple(f"alter table releases add column {name} {{real}} not null default 0" for name in ("deleted_at", "cleared_at")),
 )
 
 

@@ -85,13 +85,27 @@ FORGET_RUN = f"delete from runs where id = ? and state not in {_OPEN}"
 TO_TRIM = "select id from runs where trimmed = 0 and finished_at > 0 and finished_at < ? order by finished_at limit ?"
 TRIM_RUN = "update runs set trimmed = 1, idempotency_key = '' where id = ? and trimmed = 0 and finished_at > 0"
 
-_RELEASE_COLUMNS = "release_id, owner, endpoint, manifest, source, created_at, digest, message"
-# The digest is that of the manifest: the same digest with another manifest is a damaged row, which publishing again mends.
+_RELEASE_COLUMNS = "release_id, owner, endpoint, manifest, source, created_at, digest, message, deleted_at, cleared_at"
+# The digest is that of the manifest: the same digest with another manifest is a damaged row, which publishing again mends. One that was
+# deleted is new: its time and message are those of now.
 _MENDED = (
-    "on conflict (release_id) do update set manifest = excluded.manifest "
-    "where releases.digest = excluded.digest and releases.manifest <> excluded.manifest"
+    "on conflict (release_id) do update set manifest = excluded.manifest, "
+    "created_at = case when releases.deleted_at > 0 then excluded.created_at else releases.created_at end, "
+    "message = case when releases.deleted_at > 0 then excluded.message else releases.message end, deleted_at = 0, cleared_at = 0 "
+    "where releases.digest = excluded.digest and (releases.manifest <> excluded.manifest or releases.deleted_at > 0)"
 )
-ADD_RELEASE = f"insert into releases ({_RELEASE_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?) {_MENDED}"
+ADD_RELEASE = f"insert into releases ({_RELEASE_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) {_MENDED}"
+# What uses a release stands in the statement that deletes it: nothing can come between. `max(version)` is a tag's present.
+DELETE_RELEASE = (
+    "update releases set deleted_at = ? where release_id = ? and deleted_at = 0 "
+    "and exists (select 1 from leader where shard = 0 and epoch = ?) "
+    "and not exists (select 1 from tags t where t.release_id = releases.release_id and t.version = (select max(version) from tags "
+    "where owner = t.owner and endpoint = t.endpoint and function = t.function and tag = t.tag)) "
+    "and not exists (select 1 from candidates where candidates.release_id = releases.release_id) "
+    "and not exists (select 1 from shadows where shadows.release_id = releases.release_id and shadows.ended_at = 0) "
+    f"and not exists (select 1 from runs where runs.release_id = releases.release_id and runs.state in {_OPEN})"
+)
+CLEAR_RELEASE = "update releases set cleared_at = ? where release_id = ? and deleted_at > 0 and cleared_at = 0"
 RELEASE = f"select {_RELEASE_COLUMNS} from releases where release_id = ?"
 RELEASES = (
     f"select {_RELEASE_COLUMNS} from releases where (? = '' or owner = ?) and (? = '' or endpoint = ?) "
@@ -100,7 +114,8 @@ RELEASES = (
 _TAG_COLUMNS = "owner, endpoint, function, tag, release_id, version, moved_at"
 MOVE_TAG = (
     f"insert into tags ({_TAG_COLUMNS}) select ?, ?, ?, ?, ?, ?, ? where ? = 1 + coalesce("
-    "(select max(version) from tags where owner = ? and endpoint = ? and function = ? and tag = ?), 0) on conflict do nothing"
+    "(select max(version) from tags where owner = ? and endpoint = ? and function = ? and tag = ?), 0) "
+    "and not exists (select 1 from releases where release_id = ? and deleted_at > 0) on conflict do nothing"
 )
 TAGS = (
     f"select {_TAG_COLUMNS} from tags t where (? = '' or owner = ?) and (? = '' or endpoint = ?) and version = (select max(version) "
@@ -282,13 +297,12 @@ def release_row(release: Release) -> tuple[Any, ...]:
 
 
 def tag_move(tag: Tag) -> tuple[Any, ...]:
-    return (*msgspec.structs.astuple(tag), tag.version, tag.owner, tag.endpoint, tag.function, tag.tag)
+    return (*msgspec.structs.astuple(tag), tag.version, tag.owner, tag.endpoint, tag.function, tag.tag, tag.release_id)
 
 
 def release_of(row: Sequence[Any]) -> Release:
-    names = ("release_id", "owner", "endpoint", "manifest", "source", "created_at", "digest", "message")
     with readable("release", row[0]):
-        return checked(dict(zip(names, row, strict=True)), Release)
+        return checked(dict(zip(Release.__struct_fields__, row, strict=True)), Release)
 
 
 def tag_of(row: Sequence[Any]) -> Tag:

@@ -142,6 +142,12 @@ class SqlStore(ABC):
     def releases(self, owner: str = "", endpoint: str = "") -> list[Release]:
         return self._all(sql.release_of, sql.RELEASES, (owner, owner, endpoint, endpoint))
 
+    def delete_release(self, epoch: int, release_id: str, at: float) -> bool:
+        return self._change(sql.DELETE_RELEASE, (at, release_id, epoch))
+
+    def clear_release(self, release_id: str, at: float) -> bool:
+        return self._change(sql.CLEAR_RELEASE, (at, release_id))
+
     def move_tag(self, tag: Tag) -> Tag | None:
         return tag if self._change(sql.MOVE_TAG, sql.tag_move(tag)) else None
 

@@ -42,8 +42,9 @@ TABLES = (
     Table("leader", ("shard", "epoch", "node_id", "address", "lease_until", "http_url"), added={"http_url": ""}),
     Table(
         "releases",
-        ("release_id", "owner", "endpoint", "manifest", "source", "created_at", "digest", "message"),
+        ("release_id", "owner", "endpoint", "manifest", "source", "created_at", "digest", "message", "deleted_at", "cleared_at"),
         frozenset({"manifest"}),
+        {"deleted_at": 0.0, "cleared_at": 0.0},
     ),
     Table("tags", ("owner", "endpoint", "function", "tag", "release_id", "version", "moved_at")),
     Table(

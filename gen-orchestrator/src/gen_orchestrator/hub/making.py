@@ -1,0 +1,42 @@
+"""Whoever makes a release, and whoever removes what nobody needs any more, are not at it at the same time."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+class Making:
+    """Of one leader, on its event loop. Many may make releases beside each other."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._changed = asyncio.Condition()
+        self._is_alone = False
+
+    @asynccontextmanager
+    async def making(self) -> AsyncIterator[None]:
+        """A release is made: what was found on the disk stays there until this ends."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: not self._is_alone)
+            self._count += 1
+        try:
+            yield
+        finally:
+            self._count -= 1
+            await asyncio.shield(self._tell())
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Nobody makes a release, and who begins to do so waits: to be held for a moment."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: not self._count and not self._is_alone)
+            self._is_alone = True
+        try:
+            yield
+        finally:
+            self._is_alone = False
+            await asyncio.shield(self._tell())
+
+    async def _tell(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()

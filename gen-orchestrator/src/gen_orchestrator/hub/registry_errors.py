@@ -1,0 +1,42 @@
+"""Why the registry does not do what it is asked."""
+
+from datetime import UTC, datetime
+
+from gen_orchestrator.store.base import Tag
+from gen_worker.names import TAG_RULE
+
+
+class NotFoundError(LookupError):
+    """No such owner, endpoint, function, tag or release, or one that is damaged; the message names the nearest."""
+
+
+class TagNameError(ValueError):
+    """A name that no tag can have."""
+
+    def __init__(self, tag: str) -> None:
+        super().__init__(f"tag {tag[:64]!r}: {TAG_RULE}")
+
+
+class TagMovedError(Exception):
+    """Somebody else moved the tag first; `now` is where it points."""
+
+    def __init__(self, now: Tag | None) -> None:
+        super().__init__(f"the tag has moved meanwhile; it points at {now.release_id if now else 'nothing'} now")
+        self.now = now
+
+
+class InUseError(Exception):
+    """This release cannot be deleted now; `uses` says what needs it, each for people."""
+
+    def __init__(self, release_id: str, uses: list[str]) -> None:
+        super().__init__(f"release {release_id} is in use: {_told(uses)}")
+        self.uses = uses
+
+
+def _told(uses: list[str]) -> str:
+    return "; ".join(uses[:5]) + (f"; and {len(uses) - 5} more" if len(uses) > 5 else "")
+
+
+def when(unix_s: float) -> str:
+    """A time for people."""
+    return datetime.fromtimestamp(unix_s, UTC).strftime("on %Y-%m-%d at %H:%M UTC")

@@ -1,0 +1,161 @@
+"""What releases take on this machine's disk, and removing it: folders of sources, environments that they share, images of our making.
+
+    releases/NAME/{source, manifest.json}    a published source, or a copy of a served folder; `source/.venv` links to its environment
+    environments/KEY                         one for all releases that ask for the same packages
+    trash/NAME                               on its way out
+
+A folder leaves its place in one step, so that a kill in the middle leaves a release whole or gone; what lies in `trash` is nobody's.
+Nobody makes a release meanwhile (`Making`): a build finds an environment, and needs it until its release links to it. All methods block.
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from gen_orchestrator.hub.builders import ENVIRONMENTS, is_image
+from gen_orchestrator.hub.image_builder import OURS
+from gen_orchestrator.store.base import Release
+from gen_worker.images.engines import Engine, EngineError
+from gen_worker.names import slugify
+
+TRASH = "trash"
+RELEASES = "releases"
+
+
+class DiskUse(msgspec.Struct, frozen=True):
+    """Bytes of releases. An environment, or a layer of images, that several have is counted once; images of our making alone."""
+
+    sources_bytes: int = 0
+    environments_bytes: int = 0
+    images_bytes: int = 0
+
+
+class ReleaseDisk:
+    """Below `data`. `find`: the engine that has the images."""
+
+    def __init__(self, data: Path, find: Callable[[], Engine]) -> None:
+        self._data = data.absolute()
+        self._find = find
+        self._sizes: dict[str, int] = {}  # of what does not change once it is there
+        self._layers: dict[str, dict[str, int]] = {}  # of a release's image: what made a layer, and its bytes
+
+    def take_away(self, release: Release) -> int:
+        """Take what this release has out of its place, into the trash; how many bytes of images that gave back. `OSError` and `EngineError`
+        where it cannot be done: it may be tried again."""
+        if is_image(release.source):
+            return self._remove_image(release)
+        folder = self._folder_of(release)
+        if folder is not None:
+            environment = self._environment_of(folder)
+            self._to_trash(folder)
+            if environment is not None and environment not in self._linked():
+                self._to_trash(environment)
+        return 0
+
+    def throw_away(self) -> int:
+        """Remove what was taken away, now or before a kill; how many bytes that gave back."""
+        freed_bytes = 0
+        for path in self._entries(TRASH):
+            size_bytes = _size_of(path)
+            shutil.rmtree(path, ignore_errors=True)
+            freed_bytes += 0 if path.exists() else size_bytes
+        return freed_bytes
+
+    def use(self, releases: Iterable[Release]) -> DiskUse:
+        """What these releases take together."""
+        sources, environments, layers = 0, set[Path](), dict[str, int]()
+        for release in releases:
+            folder = self._folder_of(release)
+            if is_image(release.source):
+                layers |= self._layers_of(release)
+            elif folder is not None and folder.is_dir():
+                sources += self._size(folder)
+                if (environment := self._environment_of(folder)) is not None:
+                    environments.add(environment)
+        return DiskUse(sources, sum(self._size(path) for path in environments), sum(layers.values()))
+
+    def _folder_of(self, release: Release) -> Path | None:
+        """The folder that holds all of a release; None where its source is not one of ours."""
+        folder = Path(release.source).parent
+        return folder if folder.parent == self._data / RELEASES else None
+
+    def _linked(self) -> set[Path]:
+        """Environments that a release links to."""
+        found = (self._environment_of(folder) for folder in self._entries(RELEASES))
+        return {path for path in found if path is not None}
+
+    def _environment_of(self, folder: Path) -> Path | None:
+        """The environment below `data` that a release's folder links to; None where it runs in another."""
+        try:
+            found = (folder / "source" / ".venv").readlink()
+        except OSError:
+            return None
+        return found if found.parent == self._data / ENVIRONMENTS else None
+
+    def _to_trash(self, path: Path) -> None:
+        trash = self._data / TRASH
+        trash.mkdir(mode=0o700, exist_ok=True)
+        self._sizes.pop(str(path), None)
+        with contextlib.suppress(FileNotFoundError):
+            path.rename(trash / f"{path.name}-{secrets.token_hex(4)}")
+
+    def _remove_image(self, release: Release) -> int:
+        """Under names of others it stays: somebody may need it."""
+        engine = self._find()
+        layers = self._layers_of(release)
+        names = self._names_of(engine, release)
+        for name in names:
+            engine.remove(name)
+        del self._layers[release.release_id]
+        shared = {made for others in self._layers.values() for made in others}
+        return sum(size for made, size in layers.items() if made not in shared) if names else 0
+
+    def _layers_of(self, release: Release) -> dict[str, int]:
+        """The layers of an image of our making, by the instruction and size of each; none of any other image."""
+        if release.release_id not in self._layers:
+            found: dict[str, int] = {}
+            with contextlib.suppress(EngineError):
+                engine = self._find()
+                if self._names_of(engine, release):
+                    found = {f"{each.instruction} {each.size_bytes}": each.size_bytes for each in engine.inspect(release.source).layers}
+            self._layers[release.release_id] = found
+        return self._layers[release.release_id]
+
+    @staticmethod
+    def _names_of(engine: Engine, release: Release) -> list[str]:
+        """The names that this platform has given to the image of a release; none where it is gone."""
+        try:
+            return [name for name in engine.names(release.source) if name.startswith(f"{OURS}/{slugify(release.owner)}/")]
+        except EngineError:
+            return []
+
+    def _size(self, path: Path) -> int:
+        name = str(path)
+        if name not in self._sizes:
+            self._sizes[name] = _size_of(path)
+        return self._sizes[name]
+
+    def _entries(self, name: str) -> Iterator[Path]:
+        with contextlib.suppress(FileNotFoundError):
+            yield from (self._data / name).iterdir()
+
+
+def _size_of(path: Path) -> int:
+    """Bytes on the disk; a file with several links in it counts once."""
+    seen: set[tuple[int, int]] = set()
+    total = 0
+    for parent, _, names in os.walk(path):
+        for name in names:
+            with contextlib.suppress(OSError):
+                status = os.lstat(os.path.join(parent, name))  # noqa: PTH118 - of tens of thousands
+                if (status.st_dev, status.st_ino) not in seen and not stat.S_ISLNK(status.st_mode):
+                    total += status.st_blocks * 512
+                if status.st_nlink > 1:
+                    seen.add((status.st_dev, status.st_ino))
+    return total

@@ -1,0 +1,185 @@
+"""Deleting releases: first the word for good, then the files.
+
+    asked --used? 409--> gone (no new run) --open run? 409--> marked in the store --> its workers end --> files to the trash --> cleared
+                                                                    |  a kill from here on: the next leader goes on with the files
+
+The mark is one statement that has all conditions in it, so a promote beside it finds the release there or deleted, and a tag never points
+at what is. Files go while nobody makes a release (`Making`): who publishes the same source again has it back, whole.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from gen_orchestrator.domain.access import ALL_OWNERS, Caller
+from gen_orchestrator.domain.pruning import Aged, to_prune
+from gen_orchestrator.hub.builds import Builds
+from gen_orchestrator.hub.making import Making
+from gen_orchestrator.hub.registry import InUseError, NotFoundError, Registry
+from gen_orchestrator.hub.release_disk import DiskUse, ReleaseDisk
+from gen_orchestrator.store.base import Release, StoreError
+from gen_worker.images.engines import EngineError
+from gen_worker.log import Log
+
+WAIT_S = 15.0  # for which a caller waits for the files
+LOOK_S = 0.05
+USE_S = 30.0  # for which what was found of the disk is good
+LOOKING_S = 2.0  # an engine that does not answer holds up nobody who asks what is going on
+_ITSELF = Caller(ALL_OWNERS, (), "retention")
+
+
+class Workers(Protocol):
+    """What the fleet does for a release that is deleted."""
+
+    def dismiss(self, release_id: str) -> None:
+        """Start no worker of it, and end those that are there."""
+        ...
+
+    def has_workers(self, release_id: str) -> bool:
+        """Whether a process of it may still use its files."""
+        ...
+
+
+class Removed(msgspec.Struct, frozen=True):
+    """`freed_bytes` of what is gone now; where `is_cleared` is false, files are left that go later."""
+
+    release: Release
+    is_cleared: bool
+    freed_bytes: int
+
+
+class Removal:
+    """Of one leader, of this `epoch`. `open_runs` counts those of a release that are not over; `note` writes an audit row: by whom, of
+    whose, what, of what, and how it was named. It blocks."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        epoch: int,
+        disk: ReleaseDisk,
+        builds: Builds,
+        making: Making,
+        workers: Workers,
+        open_runs: Callable[[str], int],
+        note: Callable[[Caller, str, str, str, str], None],
+        log: Log,
+    ) -> None:
+        self._registry = registry
+        self._epoch = epoch
+        self._disk = disk
+        self._builds = builds
+        self._making = making
+        self._workers = workers
+        self._open_runs = open_runs
+        self._note = note
+        self._log = log
+        self._clearing = asyncio.Lock()
+        self._tasks: set[asyncio.Task[int | None]] = set()
+        self._looking: dict[str, asyncio.Task[None]] = {}
+        self._used: dict[str, tuple[float, DiskUse]] = {}
+
+    async def begin(self) -> None:
+        """Go on with the files of what an earlier leader has deleted."""
+        left = [release for release in self._registry.deleted() if not release.cleared_at]
+        await asyncio.to_thread(self._disk.throw_away)
+        for release in left:
+            self._soon(release)
+
+    async def stop(self) -> None:
+        """This leadership ends; the next one goes on."""
+        tasks = [*self._tasks, *self._looking.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def delete(self, release_id: str, by: Caller) -> Removed:
+        """Delete a release; `InUseError` says what needs it, and `NotFoundError` where it is deleted already."""
+        marked = asyncio.create_task(self._mark(release_id, by), name=f"delete-{release_id}")
+        release = await asyncio.shield(marked)  # a caller who leaves leaves no release in between
+        clearing = self._soon(release)
+        await asyncio.wait([clearing], timeout=WAIT_S)
+        freed_bytes = clearing.result() if clearing.done() and not clearing.cancelled() else None
+        return Removed(release, freed_bytes is not None, freed_bytes or 0)
+
+    def to_prune(self, keep: int, owner: str = "", endpoint: str = "") -> list[str]:
+        """All but the `keep` newest releases of each endpoint, oldest first, without those in use and those at which a tag pointed before:
+        a rollback goes there. Blocking."""
+        kept = self._registry.in_use() | self._registry.before(owner, endpoint)
+        releases = self._registry.releases(owner, endpoint)
+        found = to_prune([Aged(each.release_id, (each.owner, each.endpoint), each.created_at) for each in releases], kept, keep)
+        return [release_id for release_id in found if not self._open_runs(release_id)]
+
+    async def prune(self, keep: int, owner: str = "", endpoint: str = "", by: Caller = _ITSELF) -> list[Removed]:
+        """Delete them; what has come into use meanwhile stays."""
+        found = []
+        for release_id in await asyncio.to_thread(self.to_prune, keep, owner, endpoint):
+            with contextlib.suppress(InUseError, NotFoundError):
+                found.append(await self.delete(release_id, by))
+        return found
+
+    async def use(self, owner: str = "") -> DiskUse:
+        """What the releases of an owner, or of all, take on the disk: as it was found last, where looking takes long."""
+        found_at, known = self._used.get(owner, (float("-inf"), DiskUse()))
+        if time.monotonic() - found_at < USE_S:
+            return known
+        looking = self._looking.get(owner)
+        if looking is None:
+            looking = self._looking[owner] = asyncio.create_task(self._look(owner), name="disk-use")
+            looking.add_done_callback(lambda _: self._looking.pop(owner))
+        done, _ = await asyncio.wait([looking], timeout=LOOKING_S)
+        return self._used[owner][1] if done and owner in self._used else known
+
+    async def _look(self, owner: str) -> None:
+        found = await asyncio.to_thread(self._disk.use, self._registry.releases(owner))
+        self._used[owner] = time.monotonic(), found
+
+    async def _mark(self, release_id: str, by: Caller) -> Release:
+        registry = self._registry
+        if uses := registry.uses(release_id):
+            raise InUseError(release_id, uses)
+        registry.gone.add(release_id)  # from here on no run of it is accepted
+        try:
+            if count := self._open_runs(release_id):
+                raise InUseError(release_id, [f"{count} of its runs {'is' if count == 1 else 'are'} not over"])
+            release = await asyncio.to_thread(registry.delete, release_id, self._epoch)
+        except BaseException:
+            if not registry.is_deleted(release_id):
+                registry.gone.discard(release_id)
+            raise
+        self._log.info("release.deleted", release_id=release_id)
+        subject = f"{release.endpoint} {release_id}"
+        await asyncio.to_thread(self._note, by, release.owner, "release.deleted", subject, release.message)
+        self._used.clear()
+        return release
+
+    def _soon(self, release: Release) -> asyncio.Task[int | None]:
+        task = asyncio.create_task(self._clear(release), name=f"clear-{release.release_id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _clear(self, release: Release) -> int | None:
+        """Remove its files, and how many bytes that gave back; None where it was published again, or they stay for now."""
+        release_id = release.release_id
+        self._workers.dismiss(release_id)
+        while self._workers.has_workers(release_id):  # noqa: ASYNC110 - they end by themselves, within the time of a drain
+            await asyncio.sleep(LOOK_S)
+        try:
+            async with self._clearing:
+                async with self._making.alone():
+                    if not self._registry.is_deleted(release_id):
+                        return None
+                    freed_bytes = await asyncio.to_thread(self._disk.take_away, release)
+                    await self._builds.forget(release_id)
+                    await asyncio.to_thread(self._registry.note_cleared, release_id)
+                freed_bytes += await asyncio.to_thread(self._disk.throw_away)
+        except (OSError, EngineError, StoreError) as exc:
+            self._log.warning("release.files_kept", release_id=release_id, error=str(exc))
+            return None
+        self._log.info("release.cleared", release_id=release_id, freed_bytes=freed_bytes)
+        self._used.clear()
+        return freed_bytes
