@@ -12,6 +12,7 @@ from gen_worker.authoring.batch import Batch
 from gen_worker.durations import parse_duration
 from gen_worker.names import SECRET_NAME_RULE, did_you_mean, is_secret_name, slugify
 from gen_worker.project.constraints import parse_constraint
+from gen_worker.project.toml_lines import key_lines
 from gen_worker.project.variables import MAX_VARIABLES, variable_problem
 from gen_worker.refs import DEFAULT_DTYPES, DTYPES, ModelSpec
 
@@ -112,7 +113,7 @@ def load_cozy_toml(path: str | Path) -> CozyToml:
         raise CozyTomlError(f"not valid TOML: {exc}{_line_shown(text, line)}", path, line) from None
     except RecursionError:
         raise CozyTomlError("not valid TOML: nested too deep", path) from None
-    return _all_or_every_problem(_Reader(path, data), path, _key_lines(text))
+    return _all_or_every_problem(_Reader(path, data), path, key_lines(text))
 
 
 def _all_or_every_problem(reader: "_Reader", path: Path, lines: Mapping[tuple[str, ...], int]) -> CozyToml:
@@ -365,33 +366,6 @@ class _Reader:
 
 _STAND_INS: Mapping[tuple[str, ...], Any] = {("schema_version",): 1, ("name",): "x", ("main",): "x", ("gen_worker",): ">=0"}
 _EXAMPLES = {"name": 'name = "my-worker"', "main": 'main = "my_pkg.main"', "gen_worker": 'gen_worker = ">=0.2.0,<0.3.0"'}
-_HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(?:#.*)?")
-_KEY = re.compile(r"\s*((?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*'))*)\s*=")
-
-
-def line_of_key(path: Path, *keys: str) -> int | None:
-    """On which line of the file a key stands, such as `models, sd15`; None where it does not, or the file cannot be read."""
-    try:
-        return _key_lines(path.read_text(encoding="utf-8")).get(keys)
-    except (OSError, UnicodeDecodeError):
-        return None
-
-
-def _key_lines(text: str) -> dict[tuple[str, ...], int]:
-    """On which line each key stands. The parser keeps no positions; this only serves messages, so near is good enough."""
-    lines: dict[tuple[str, ...], int] = {}
-    above: tuple[str, ...] = ()
-    for number, line in enumerate(text.splitlines(), start=1):
-        if header := _HEADER.fullmatch(line):
-            above = _parts(header[1])
-            lines.setdefault(above, number)
-        elif key := _KEY.match(line):
-            lines.setdefault(above + _parts(key[1]), number)
-    return lines
-
-
-def _parts(dotted: str) -> tuple[str, ...]:
-    return tuple(part.strip().strip("\"'") for part in re.findall(r"\"[^\"]*\"|'[^']*'|[^.]+", dotted))
 
 
 def _kind(value: Any) -> str:

@@ -17,8 +17,9 @@ from gen_worker.authoring.functions import ResourceRequirements, worker_function
 from gen_worker.frames import author_place, shown_path, source_line
 from gen_worker.injection import ModelRef, model_loader
 from gen_worker.names import did_you_mean, nearest
-from gen_worker.project.cozy_toml import FUNCTION_KEYS, RESOURCE_KEYS, line_of_key
+from gen_worker.project.cozy_toml import FUNCTION_KEYS, RESOURCE_KEYS
 from gen_worker.project.standins import TORCH_EXTRA
+from gen_worker.project.toml_lines import line_of_key
 
 _UNKNOWN_ARGUMENT = re.compile(r"(?:([\w.]+)\(\) got an u|U)nexpected keyword argument '(\w+)'")
 _OUR_CALLS = {
