@@ -4,7 +4,7 @@ VENV := .venv-make
 BIN := $(VENV)/bin
 LISTEN ?= 127.0.0.1:8080
 
-.PHONY: console console-check demo test test-busy test-models images test-pythons check chaos mutants fuzz bench clean
+.PHONY: console console-check code-check demo test test-busy test-models images test-pythons check chaos mutants fuzz bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python scripts/demo.py --listen $(LISTEN) $(if $(ONCE),--once)
@@ -36,8 +36,9 @@ console:
 console-check:
 	scripts/console-check
 
-check: $(VENV)/.all
-	scripts/console-check
+check: console-check code-check
+
+code-check: $(VENV)/.all
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check
 
 # 10,000 runs under 100 strikes, on SQLite and on two nodes with PostgreSQL, and every strike in every phase: a quarter of an hour. SEED, RUNS, STRIKES and ONLY=sqlite say what.
