@@ -72,7 +72,7 @@ def test_a_breaking_promote_is_asked_for(platform: PlatformProcess) -> None:
     done = verb(platform, "promote", new, "--function", "echo")
     assert done.returncode == 1
     assert "/size" in done.stderr
-    assert "--breaking" in done.stderr
+    assert ("all the same: cozyctl promote --breaking" in done.stderr, '"breaking": true' in done.stderr) == (True, False), done.stderr
     assert tagged(platform, "echo", "prod") == old
     assert verb(platform, "promote", new, "--function", "echo", "--breaking").returncode == 0
     assert tagged(platform, "echo", "prod") == new
@@ -122,6 +122,25 @@ def test_releases_are_listed_with_their_tags(platform: PlatformProcess) -> None:
 def test_what_is_not_there_is_named(platform: PlatformProcess, arguments: tuple[str, ...], status: int, word: str) -> None:
     done = verb(platform, *arguments)
     assert (done.returncode, word in done.stderr) == (status, True), done
+
+
+def test_a_worker_token_is_for_one_release(platform: PlatformProcess) -> None:
+    """`version` is at the new release, all else at the old one: which is meant has to be said."""
+    old, new = tagged(platform, "version", "prod"), tagged(platform, "version", "dev")
+    assert verb(platform, "promote", "local/probe:dev", "--function", "version").returncode == 0
+    done = verb(platform, "workers", "token", "--endpoint", "local/probe")
+    assert (done.returncode, f"version at {new}" in done.stderr, f"echo at {old}" in done.stderr) == (2, True, True), done.stderr
+    assert "--release" in done.stderr
+    assert verb(platform, "rollback", "local/probe/version").returncode == 0
+    done = verb(platform, "workers", "token", "--endpoint", "local/probe")
+    assert (done.returncode, f"of release {old}" in done.stderr) == (0, True), done.stderr
+
+
+def test_a_platform_without_keys_says_that_it_asks_for_none(platform: PlatformProcess) -> None:
+    made = verb(platform, "keys", "create", "--rate", "60/m")
+    assert (made.returncode, "asks nobody for keys" in made.stderr, "--keys" in made.stderr) == (0, True, True), made.stderr
+    for arguments in (("list",), ("set", made.stdout.split("_")[1], "--rate", "none")):
+        assert "asks nobody for keys" in verb(platform, "keys", *arguments).stderr, arguments
 
 
 def test_a_move_that_came_too_late_changes_nothing(platform: PlatformProcess, tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ _USED = dict.fromkeys(_BUDGETS, _SECONDS)
 _SHOWN = {"budgets": object_of("", **_BUDGETS), "used": object_of("", **_USED)}
 _WANTED: dict[str, Schema] = {name: {"anyOf": [schema, {"type": "null"}]} for name, schema in _BUDGETS.items()}
 _KEY = object_of(
-    "key_id owner name scopes created_at expires_at revoked_at budgets used",
+    "key_id owner name scopes created_at expires_at revoked_at enforced budgets used",
+    enforced={"type": "boolean", "description": "False where this platform asks nobody for keys: then budgets bound nobody"},
     **dict.fromkeys(("key_id", "owner", "name"), TEXT),
     scopes=_TEXTS,
     **dict.fromkeys(("created_at", "expires_at", "revoked_at"), _SECONDS),

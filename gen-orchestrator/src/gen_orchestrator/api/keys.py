@@ -7,7 +7,7 @@ import msgspec
 from gen_orchestrator.api.access import caller_of
 from gen_orchestrator.auth.keys import INVOKER, Keys
 from gen_orchestrator.domain import budgets
-from gen_orchestrator.domain.access import ALL_OWNERS, Caller, Key
+from gen_orchestrator.domain.access import ALL_OWNERS, EVERYBODY, Caller, Key
 from gen_orchestrator.domain.budgets import Budgets
 from gen_orchestrator.scheduling.spending import Spending
 from gen_worker.http.asgi import Request, RequestError
@@ -58,7 +58,7 @@ class KeyRoutes:
         """`GET /v1/keys`."""
         caller = caller_of(request)
         found = self._keys.list(caller.own(request.query().get("owner", "")))
-        await request.answer(200, msgspec.json.encode({"data": [await self._shown(key) for key in found]}))
+        await request.answer(200, msgspec.json.encode({"data": [await self._shown(caller, key) for key in found]}))
 
     async def create(self, request: Request) -> None:
         """`POST /v1/keys`: 201 with the key's text, which is told this once."""
@@ -76,7 +76,9 @@ class KeyRoutes:
             key, text = await asyncio.to_thread(self._keys.create, caller, owner, wanted.name, wanted.scopes, wanted.life_s, limits)
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as exc:
             raise RequestError(400, "validation", str(exc)) from None
-        await request.answer(201, msgspec.json.encode({**await self._shown(key), "key": text}), headers={"cache-control": "no-store"})
+        await request.answer(
+            201, msgspec.json.encode({**await self._shown(caller, key), "key": text}), headers={"cache-control": "no-store"}
+        )
 
     async def change(self, request: Request) -> None:
         """`PATCH /v1/keys/{key_id}`: other budgets, from the next request on. What was used before counts."""
@@ -94,12 +96,13 @@ class KeyRoutes:
         self._refuse_the_bound(caller)
         if limits != now:
             key = await asyncio.to_thread(self._keys.set_budgets, caller, key, limits)
-        await request.answer(200, msgspec.json.encode(await self._shown(key)))
+        await request.answer(200, msgspec.json.encode(await self._shown(caller, key)))
 
     async def revoke(self, request: Request) -> None:
         """`DELETE /v1/keys/{key_id}`. Its open runs go on."""
-        revoked = await asyncio.to_thread(self._keys.revoke, caller_of(request), self._find(request))
-        await request.answer(200, msgspec.json.encode(await self._shown(revoked)))
+        caller = caller_of(request)
+        revoked = await asyncio.to_thread(self._keys.revoke, caller, self._find(request))
+        await request.answer(200, msgspec.json.encode(await self._shown(caller, revoked)))
 
     async def audit(self, request: Request) -> None:
         """`GET /v1/audit[?limit=&owner=]`: newest first."""
@@ -121,9 +124,10 @@ class KeyRoutes:
         if (limits := self._keys.budgets_of(caller.name)) is not None:
             raise RequestError(403, "forbidden", f"this key has budgets ({budgets.told(limits)}), and makes or changes no keys")
 
-    async def _shown(self, key: Key) -> dict[str, object]:
+    async def _shown(self, caller: Caller, key: Key) -> dict[str, object]:
         hidden = ("secret_sha256", "budgets")
-        return {**{name: getattr(key, name) for name in Key.__struct_fields__ if name not in hidden}, **await self._used(key)}
+        shown = {name: getattr(key, name) for name in Key.__struct_fields__ if name not in hidden}
+        return {**shown, "enforced": caller is not EVERYBODY, **await self._used(key)}
 
     async def _used(self, key: Key) -> dict[str, object]:
         """Budgets, and what is used of those that there are."""

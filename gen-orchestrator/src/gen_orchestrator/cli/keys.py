@@ -57,6 +57,7 @@ def create(
     within = f", within {bounds}" if (bounds := _shown_budgets(made)) else ""
     say(f"key {made['key_id']} of {made['owner']}, who may {', '.join(made['scopes'])}{within}. It is not shown again")
     say("use it: cozyctl login, or COZY_API_KEY, or `Authorization: Bearer KEY`")
+    _say_enforced(made)
     return 0
 
 
@@ -80,6 +81,8 @@ def list_keys(owner: str, url: str, as_json: bool) -> int:
         may, old = ", ".join(key["scopes"]), age(now_s - key["created_at"])
         shown.add_row(key["key_id"], key["owner"], key["name"], may, old, state, _shown_budgets(key))
     print_tables(shown)
+    if found["data"]:
+        _say_enforced(found["data"][0])
     return 0
 
 
@@ -103,6 +106,7 @@ def set_budgets(key_id: str, rate: str | None, concurrency: str | None, gpu_seco
         print_json(changed)
     else:
         print_line(f"{key_id}: {_shown_budgets(changed) or 'no budgets'}")
+        _say_enforced(changed)
     return 0
 
 
@@ -158,6 +162,11 @@ def audit(limit: int, url: str, as_json: bool) -> int:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(row["at"]))
         print_line(f"{when}  {row['actor']:<18}  {row['action']:<12}  {row['owner']}: {row['subject']}  {row['detail']}".rstrip())
     return 0
+
+
+def _say_enforced(key: dict[str, Any]) -> None:
+    if not key["enforced"]:
+        say("warning: this platform asks nobody for keys: who reaches it may do everything, and budgets bound nobody. Start it with --keys")
 
 
 def _seconds(life: str) -> float:

@@ -79,9 +79,16 @@ def _signed_here(folder: Path, owner: str, release_id: str, life_s: float) -> di
 
 def _prod_of(api: Api, endpoint: str) -> str:
     tags = api.get("/v1/status")["tags"]
-    for tag in tags:
-        if tag["ref"].startswith(f"{endpoint}/") and tag["ref"].endswith(":prod"):
-            return str(tag["release_id"])
+    found = {
+        tag["ref"].split("/")[2].removesuffix(":prod"): str(tag["release_id"])
+        for tag in tags
+        if tag["ref"].startswith(f"{endpoint}/") and tag["ref"].endswith(":prod")
+    }
+    if len(set(found.values())) > 1:
+        told = ", ".join(f"{function} at {release_id}" for function, release_id in found.items())
+        raise click.UsageError(f"the functions of {endpoint}:prod are at several releases ({told}); name one of them with --release")
+    if found:
+        return next(iter(found.values()))
     known = sorted({"/".join(tag["ref"].split("/")[:2]) for tag in tags})
     raise click.UsageError(f"there is no endpoint {endpoint!r}; endpoints: {', '.join(known) or 'none'}")
 
