@@ -100,8 +100,7 @@ def forgotten(ctx: ActionContext, payload: Input) -> Output:
 
 @worker_function()
 def one_at_a_time(ctx: ActionContext, payload: Input) -> Output:
-    time.sleep(payload.seconds)
-    return Output(text=payload.text)
+    return sleep(ctx, payload)
 
 @worker_function()
 def brief(ctx: ActionContext, payload: Input) -> Output:

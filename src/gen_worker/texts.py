@@ -34,6 +34,11 @@ def class_name(value: object) -> str:
         return "?"
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """`1 run`, `2 runs`. `plural` where that is not the noun with an s."""
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
+
+
 def _asked(ask: Callable[[object], str], value: object, max_chars: int) -> str:
     try:
         return sound(ask(value), max_chars)

@@ -29,6 +29,22 @@ def test_invoke_prints_the_output_and_reads_fields_by_their_types(platform: Plat
     assert json.loads(whole.stdout)["output"]["text"] == "x"
 
 
+def test_invoke_and_watch_say_why_a_run_waits(platform: PlatformProcess) -> None:
+    first = platform.submit("one-at-a-time", {"seconds": 60})
+    platform.until(lambda: platform.run(first)["status"] == "running")
+    env = {**os.environ, "COZY_URL": platform.url}
+    command = [str(COZYCTL), "invoke", "local/probe/one-at-a-time", "-i", "text=x"]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stderr is not None
+        lines = iter(child.stderr.readline, "")
+        said = next(line for line in lines if "busy" in line)
+        assert said.startswith("local/probe/one-at-a-time: queued: ")
+        assert "1 run of one-at-a-time" in said
+        platform.http.post(f"/v1/runs/{first}/cancel")
+        child.communicate(timeout=60)
+        assert child.returncode == 0
+
+
 def test_invoke_streams_items_as_they_come(platform: PlatformProcess) -> None:
     done = verb(platform, "invoke", "local/probe/count", "-i", "times=3")
     assert [json.loads(line) for line in done.stdout.splitlines()] == [{"number": 0}, {"number": 1}, {"number": 2}]

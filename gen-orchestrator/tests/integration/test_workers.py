@@ -83,7 +83,7 @@ def test_a_queued_run_says_what_it_waits_for(platform: PlatformProcess) -> None:
     second = platform.submit("one-at-a-time", {"seconds": 0.0})
     routing = platform.run(second)["routing"]
     assert (routing["reason"], routing["queue_depth"]) == ("busy", 1), routing
-    assert "it waits (busy): all 1 workers" in verb(platform, "runs", "get", second, "--why").stdout
+    assert "it waits (busy): the only worker is busy; 1 run of one-at-a-time" in verb(platform, "runs", "get", second, "--why").stdout
     assert platform.run(second, 30)["status"] == "succeeded"
     assert platform.run(second)["routing"]["reason"] == "no_models"
 

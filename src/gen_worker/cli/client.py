@@ -21,6 +21,7 @@ from gen_worker.cli.output import (
 )
 from gen_worker.contract.manifest import FunctionEntry, Manifest
 from gen_worker.names import did_you_mean
+from gen_worker.texts import counted
 
 LANGUAGES = ("python", "typescript")
 
@@ -83,7 +84,7 @@ def generate(ref: str, lang: str, output: Path | None, owner: str, import_from: 
     elif output is None:
         stdout_of().write(text.encode())
     else:
-        say(f"{output}: {len(described.entries)} functions of {described.owner}/{described.endpoint}")
+        say(f"{output}: {counted(len(described.entries), 'function')} of {described.owner}/{described.endpoint}")
     return 0
 
 

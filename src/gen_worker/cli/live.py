@@ -102,6 +102,16 @@ class LiveRun:
         if not self._quiet:
             self._step(text)
 
+    def stage(self, text: str) -> None:
+        """The same, but only where a bar is shown: it changes too often for lines."""
+        if self._bar is not None:
+            self._bar.update(self._task, stage=text)
+
+    def note(self, text: str) -> None:
+        """A line of its own, above the bar."""
+        if not self._quiet:
+            self._line(text)
+
     def _take_screen(self) -> None:
         if self._shared:  # the items take the place of the bar
             self._stop_bar()

@@ -44,6 +44,7 @@ from gen_worker.sources.build import Sources, build_sources, scheme_of
 from gen_worker.sources.keyspace import Keyspace
 from gen_worker.sources.plan import ModelPlan, Room, describe, plan_of_folder, plan_of_listing
 from gen_worker.sources.source import ModelWant, OverrideError, read_overrides
+from gen_worker.texts import counted
 
 names_argument = click.argument("names", nargs=-1, metavar="[KEY|REF]...")
 model_option = click.option(
@@ -362,7 +363,8 @@ def collect_garbage(as_json: bool) -> int:
     if as_json:
         print_json({"ok": True, **msgspec.to_builtins(collected)})
     else:
-        say(f"ok: {collected.files} files, {human(collected.size_bytes)} freed; {human(shutil.disk_usage(Path.home()).free)} free")
+        free = human(shutil.disk_usage(Path.home()).free)
+        say(f"ok: {counted(collected.files, 'file')}, {human(collected.size_bytes)} freed; {free} free")
     return 0
 
 

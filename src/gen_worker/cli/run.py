@@ -47,6 +47,7 @@ from gen_worker.project.discovery import DiscoveryError
 from gen_worker.project.served import Served, load_project
 from gen_worker.project.stdout import silence
 from gen_worker.project.validation import VersionError
+from gen_worker.texts import counted
 
 
 class Seconds(click.FloatRange):
@@ -210,7 +211,7 @@ def _report(ended: _Ended, usage: str, *, as_json: bool) -> int:
     if outcome.output:
         print_json(msgspec.Raw(outcome.output))
     for file in ended.files:
-        say(f"saved {shown_path(str(file.local_path))} ({file.size_bytes} bytes)")
+        say(f"saved {shown_path(str(file.local_path))} ({counted(file.size_bytes or 0, 'byte')})")
     return status
 
 

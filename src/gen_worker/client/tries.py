@@ -7,6 +7,7 @@ that is killed and started again is waited for. A server that was never reached 
 """
 
 import random
+from collections.abc import Callable
 
 import msgspec
 
@@ -20,22 +21,36 @@ _random = random.Random()  # noqa: S311 - spreads tries
 
 
 class Patience(msgspec.Struct, frozen=True):
-    """`asking`: of a request that may be new to the server. `following`: of a run that was accepted, about a minute without contact."""
+    """`asking`: of a request that may be new to the server. `following`: of a run that was accepted, about a minute without contact.
+
+    `on_pause` is told before each wait how many seconds it takes, and why: `UnreachableError`, or what the server refused with.
+    """
 
     asking: RetryPolicy = RetryPolicy(tries=5, first_pause_s=0.1, max_pause_s=5.0, max_asked_s=60.0)
     following: RetryPolicy = RetryPolicy(tries=20, first_pause_s=0.1, max_pause_s=5.0, max_asked_s=60.0)
 
+    on_pause: Callable[[float, GatewayError], object] | None = None
+
     def tries(self, *, following: bool, repeatable: bool = True) -> "Tries":
-        return Tries(self.following if following else self.asking, self.following, repeatable=repeatable)
+        policy = self.following if following else self.asking
+        return Tries(policy, self.following, repeatable=repeatable, on_pause=self.on_pause)
 
 
 class Tries:
     """Counts failures in a row and says how long to wait; a success ends the row."""
 
-    def __init__(self, policy: RetryPolicy, patient: RetryPolicy, *, repeatable: bool = True) -> None:
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        patient: RetryPolicy,
+        *,
+        repeatable: bool = True,
+        on_pause: Callable[[float, GatewayError], object] | None = None,
+    ) -> None:
         self._policy = policy
         self._patient = patient
         self._repeatable = repeatable
+        self._on_pause = on_pause
         self._failures = 0
 
     def succeeded(self) -> None:
@@ -56,6 +71,8 @@ class Tries:
         pause_s = self._policy.pause_s(self._failures, error.retry_after_s, _random) if may_help else None
         if pause_s is None or not (self._repeatable or untaken):
             raise error
+        if self._on_pause is not None:
+            self._on_pause(pause_s, error)
         yield Pause(pause_s)
 
 

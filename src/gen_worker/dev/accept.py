@@ -22,6 +22,7 @@ from gen_worker.http.asgi import Request, RequestError
 from gen_worker.http.headers import media_type
 from gen_worker.http.idempotency import idempotency_key
 from gen_worker.sources.listings import read_listings
+from gen_worker.texts import counted
 
 MAX_BODY_BYTES = 256 << 20
 _INLINE_BYTES = 64 << 10  # of a body that is read at once: a thread would cost more
@@ -49,7 +50,7 @@ async def accept_run(spec: FunctionSpec, request: Request, book: RunBook, run_di
     """Read a request into a run of `spec`. Whatever it raises, it leaves no file, no id, no place in the queue."""
     key = idempotency_key(request)
     if book.queued >= MAX_QUEUED:  # before the body is read: refusing should be cheap
-        raise RequestError(429, "overloaded", f"{book.queued} runs are waiting; try again later")
+        raise RequestError(429, "overloaded", f"{counted(book.queued, 'run')} in the queue; try again later")
     if not media_type(request.header(b"content-type")).startswith("multipart/"):
         return await _accept(spec, book, key, await request.body(MAX_BODY_BYTES), {})
     with ExitStack() as undo:

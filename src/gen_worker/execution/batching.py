@@ -17,7 +17,7 @@ from gen_worker.execution.stuck import thread_stacks
 from gen_worker.execution.tenant_loop import TenantLoop, TenantTask
 from gen_worker.execution.threads import RunThreads
 from gen_worker.outcome import Failure, failure_of
-from gen_worker.texts import class_name
+from gen_worker.texts import class_name, counted
 
 MAX_IDLE_BATCHERS = 64
 
@@ -251,7 +251,7 @@ class _RunningBatch:
 
     def _encode(self, calls: list[BatchCall], results: Any) -> list[Ended]:
         if not isinstance(results, (list, tuple)) or len(results) != len(calls):
-            got = f"{len(results)} items" if isinstance(results, (list, tuple)) else class_name(results)
+            got = counted(len(results), "item") if isinstance(results, (list, tuple)) else class_name(results)
             raise OutputError(f"returned {got} for {len(calls)} payloads; a batch function returns a list with one output a payload")
         return [self._encode_one(call, result) for call, result in zip(calls, results, strict=True)]
 

@@ -18,6 +18,7 @@ from gen_worker.errors import AuthError, RetryableError, ValidationError
 from gen_worker.names import whole_number
 from gen_worker.net.retry import PASSING, HttpError, PassingError, Retries, RetryPolicy, asked_s
 from gen_worker.shared_files import open_own
+from gen_worker.texts import counted
 
 T = TypeVar("T")
 CHUNK_BYTES = 1 << 20
@@ -118,7 +119,7 @@ class FileApi:
         try:
             return self._retries.call(one_try, threading.Event().wait)
         except (PassingError, HttpError) as exc:
-            raise RetryableError(f"{what} failed in {tries} tries: {exc}") from exc
+            raise RetryableError(f"{what} failed in {counted(tries, 'try', 'tries')}: {exc}") from exc
 
     def _request(
         self, method: str, ref: str, headers: list[tuple[str, str]] | None = None, content: Iterator[bytes] | None = None

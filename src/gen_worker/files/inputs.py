@@ -25,6 +25,7 @@ from gen_worker.names import RUN_ID_RULE, is_run_id
 from gen_worker.net.guard import BlockedURLError, DownloadError, GuardedDownloader, TooLargeError
 from gen_worker.net.retry import HttpError, PassingError, Retries, is_passing
 from gen_worker.shared_files import open_own, remove_tree
+from gen_worker.texts import counted
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _DATA_URI = re.compile(r"data:(?P<mime>[\w.+-]+/[\w.+-]+)?(?P<params>(?:;[\w.+-]+=[^;,]*)*)(?P<base64>;base64)?,", re.IGNORECASE)
@@ -151,7 +152,7 @@ class InputFiles:
         except (PassingError, HttpError) as exc:
             if not is_passing(exc):
                 raise _NoSuchFileError(f"input url: {exc}") from None
-            raise RetryableError(f"input url: {exc}, {tries} tries") from None
+            raise RetryableError(f"input url: {exc}, {counted(tries, 'try', 'tries')}") from None
         return path
 
     def _decode_data_uri(self, uri: str, path: Path, asset: Asset) -> Path:

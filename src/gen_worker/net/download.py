@@ -19,6 +19,7 @@ from gen_worker.net.read_ahead import read_ahead
 from gen_worker.net.retry import HttpError, PassingError, is_passing
 from gen_worker.net.stream_count import WINDOW_S, StreamCount
 from gen_worker.net.wanted import DownloadCanceledError, DownloadFailedError, Meter, NoSpaceError, Policy, Wanted
+from gen_worker.texts import counted
 
 CHECKS = 2
 MAX_RENEWALS = 3
@@ -263,7 +264,7 @@ class Download:
         pause_s = self._client.retries.pause_s(max(1, failures), exc)
         if pause_s is None:
             status = exc.status if isinstance(exc, HttpError) else None
-            self._board.fail(DownloadFailedError(f"{file.name}: {exc} ({failures} tries)", passing=True, status=status))
+            self._board.fail(DownloadFailedError(f"{file.name}: {exc} ({counted(failures, 'try', 'tries')})", passing=True, status=status))
             return
         self._client.retries.wait(self._board.wait_over, pause_s)
 

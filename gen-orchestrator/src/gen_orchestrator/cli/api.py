@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any, cast
 
@@ -16,6 +16,7 @@ from gen_worker.cli.output import EXIT_AUTH, EXIT_FAILED, EXIT_NOT_FOUND, EXIT_T
 from gen_worker.client import Client, GatewayError
 from gen_worker.client.address import words_of_system
 from gen_worker.client.profiles import Profile, ProfileError, Profiles
+from gen_worker.client.tries import Patience
 
 DEFAULT_OWNER = "local"
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -94,6 +95,11 @@ class Api:
     def get(self, path: str, **query: Any) -> Any:
         return self._json("GET", path, query=query)
 
+    def run(self, run_id: str) -> dict[str, Any]:
+        """A run as it stands."""
+        found: dict[str, Any] = self.get(f"/v1/runs/{_quoted(run_id)}")
+        return found
+
     def post(self, path: str, body: Any = None, headers: dict[str, str] | None = None, **query: Any) -> Any:
         return self._json("POST", path, body, headers, query)
 
@@ -128,10 +134,9 @@ class Api:
         found = str(self.get("/v1/me")["owner"])
         return DEFAULT_OWNER if found == "*" else found
 
-    @property
-    def client(self) -> Client:
-        """The client of callers' programs: runs with their events, through connections that break."""
-        return Client(self._url, key=self._key)
+    def client(self, on_pause: Callable[[float, GatewayError], object] | None = None) -> Client:
+        """The client of callers' programs: runs with their events, through connections that break. `on_pause` hears of its waits."""
+        return Client(self._url, key=self._key, patience=Patience(on_pause=on_pause))
 
     def _json(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, query: dict[str, Any] | None = None
@@ -157,7 +162,7 @@ class Api:
             )
         except HTTPError as exc:
             hint = (
-                "is it running? Start it with: cozyctl up"
+                "is it running? Start it with: cozyctl up."
                 if "127.0.0.1" in self._url or "localhost" in self._url
                 else "is the address right?"
             )

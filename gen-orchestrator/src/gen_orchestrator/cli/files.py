@@ -10,6 +10,7 @@ from rich.table import Column, Table
 
 from gen_orchestrator.cli.api import Api, ApiVerb, url_option
 from gen_worker.cli.output import EXIT_FAILED, fail, json_option, print_json, print_line, say, stdout_of, table_console
+from gen_worker.texts import counted
 
 owner_option = click.option("--owner", default="", metavar="NAME", help="Whose file. By default that of the key, or of the platform.")
 
@@ -40,7 +41,7 @@ def put(file: Path, ref: str | None, create: bool, owner: str, url: str, as_json
         return 0
     print_line(kept["ref"])
     until = f", until {kept['expires_at']}" if kept["expires_at"] else ""
-    say(f"{kept['size_bytes']} bytes, sha256 {kept['sha256']}{until}")
+    say(f"{counted(kept['size_bytes'], 'byte')}, sha256 {kept['sha256']}{until}")
     return 0
 
 
@@ -72,7 +73,7 @@ def get(ref: str, output: Path | None, owner: str, url: str, as_json: bool) -> i
         print_json({"ref": ref, "path": str(target), "size_bytes": size_bytes})
     else:
         print_line(str(target))
-        say(f"{size_bytes} bytes")
+        say(counted(size_bytes, "byte"))
     return 0
 
 

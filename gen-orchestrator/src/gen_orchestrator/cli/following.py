@@ -1,36 +1,47 @@
 """A run of the platform as it goes, on the terminal of whoever started or watches it: progress, text, and how it ended."""
 
+from collections.abc import Callable
 from typing import Any, Self
 
 import msgspec
 
+from gen_orchestrator.cli.waiting import Waiting
 from gen_worker import events
 from gen_worker.cli.live import LiveRun
-from gen_worker.cli.output import say, stdout_of
+from gen_worker.cli.output import stdout_of
+from gen_worker.client import GatewayError
 from gen_worker.events import RunEvent
+from gen_worker.texts import counted
 
+NOTICED_S = 1.0  # a pause that is shorter is not worth a line
 _TYPES = {"progress": events.PROGRESS, "log": events.LOG}
 
 
 class RunView:
-    """Shows the events of one run; `deltas` are the items of its stream. Quiet, it only gathers them."""
+    """Shows the events of one run, and why it waits; `deltas` are the items of its stream. Quiet, it only gathers them.
 
-    def __init__(self, name: str, *, quiet: bool) -> None:
+    `look` asks for a run as it stands.
+    """
+
+    def __init__(self, name: str, *, quiet: bool, look: Callable[[str], dict[str, Any]]) -> None:
         self.run_id = ""
         self.deltas: list[Any] = []
         self._name = name
         self._quiet = quiet
         self._live = LiveRun(name, stdout_of(), quiet=quiet)
+        self._waiting = Waiting(look, self._note, self._live.stage)
 
     def __enter__(self) -> Self:
         self._live.__enter__()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self._waiting.end()
         self._live.__exit__(*exc_info)
 
     def show(self, name: str, data: Any) -> None:
         """Take an event. `BrokenPipeError` when nobody reads the items any more."""
+        self._waiting.end()
         match name:
             case "output":
                 self.deltas.append(data)
@@ -38,18 +49,25 @@ class RunView:
                     self._live.print_item(data)
             case "status":
                 self.run_id = data["run_id"]
-                self._live.step(data["status"])
+                again = f", attempt {data['attempt']}" if data.get("attempt", 0) > 1 and data["status"] != "queued" else ""
+                self._live.step(f"{data['status']}{again}")
+                if data["status"] == "queued" and not self._quiet:
+                    self._waiting.begin(self.run_id)
             case "restart":
                 self.deltas.clear()  # what a lost attempt gave does not count
-                self._note(f"{self._name}: begins again, attempt {data['attempt']}")
+                self._note(f"begins again, attempt {data['attempt']}")
             case "snapshot":
-                self._note(f"{self._name}: {data['missed']} events are not kept any more")
+                self._note(f"the platform no longer keeps {counted(data['missed'], 'earlier event')}")
             case "progress" | "log" if isinstance(data, dict):
                 self._live.show(RunEvent(_TYPES[name], msgspec.Raw(msgspec.json.encode(data))))
             case "done":
                 self._live.end_line()
 
+    def paused(self, seconds: float, because: GatewayError) -> None:
+        """The platform is asked again later: it did not answer, or has no room for this run."""
+        if seconds >= NOTICED_S:
+            self._note(f"{because.detail}. Trying again in {seconds:.0f} s")
+
     def _note(self, text: str) -> None:
         if not self._quiet:
-            self._live.end_line()
-            say(text)
+            self._live.note(f"{self._name}: {text}")

@@ -87,7 +87,7 @@ def _follow(api: Api, path: str, body: dict[str, Any], key: str, *, as_json: boo
     """Show the run as it goes. Ctrl-C cancels the run, a second one leaves it. So does a reader of the output who goes away."""
     run: dict[str, Any] = {}
     name, options = path.removeprefix("/v1/"), {option: value for option, value in body.items() if option != "payload"}
-    with api.client as client, RunView(name, quiet=as_json) as view:
+    with RunView(name, quiet=as_json, look=api.run) as view, api.client(view.paused) as client:
         try:
             handle = client.submit(name, body["payload"], idempotency_key=key, **options)
             view.run_id = handle.id

@@ -56,7 +56,7 @@ def create(
     print_line(made["key"])
     within = f", within {bounds}" if (bounds := _shown_budgets(made)) else ""
     say(f"key {made['key_id']} of {made['owner']}, who may {', '.join(made['scopes'])}{within}. It is not shown again")
-    say("use it: cozyctl login, or COZY_API_KEY, or `Authorization: Bearer KEY`")
+    say("Use it with: cozyctl login, or as COZY_API_KEY, or in the header `Authorization: Bearer KEY`")
     _say_enforced(made)
     return 0
 

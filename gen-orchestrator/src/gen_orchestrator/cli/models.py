@@ -14,6 +14,7 @@ from gen_orchestrator.cli.api import Api, ApiVerb, url_option
 from gen_orchestrator.cli.shown import age
 from gen_worker.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, fail, json_option, print_json, print_line, say, stdout_of
 from gen_worker.refs import CozyRef, parse_model_ref
+from gen_worker.texts import counted
 
 _SKIPPED = ("__pycache__", "node_modules")
 
@@ -35,7 +36,7 @@ def push(folder: Path, ref: str, message: str, allow_unsafe: bool, url: str, as_
     path = f"/v1/models/{name.owner}/{name.repo}/tags/{name.tag}"
     try:
         if not as_json:
-            say(f"reading {len(files)} files, {sum(size for _, size in files) / 1e6:.1f} MB")
+            say(f"reading {counted(len(files), 'file')}, {sum(size for _, size in files) / 1e6:.1f} MB")
         listed = [{"path": each.relative_to(folder).as_posix(), "size_bytes": size, "blake3": digest_of(each)} for each, size in files]
         body = {"files": listed, "message": message, "allow_unsafe": allow_unsafe}
         answer = api.put(path, body)
@@ -43,7 +44,9 @@ def push(folder: Path, ref: str, message: str, allow_unsafe: bool, url: str, as_
             _send(api, folder, listed, answer["missing"], quiet=as_json)
             answer = api.put(path, body)
         if "missing" in answer:
-            return fail(f"{len(answer['missing'])} blobs were lost on the way; push again", EXIT_FAILED, as_json=as_json, code="retryable")
+            return fail(
+                f"{counted(len(answer['missing']), 'blob')} lost on the way; push again", EXIT_FAILED, as_json=as_json, code="retryable"
+            )
     except OSError as exc:
         return fail(f"{exc.filename} cannot be read: {exc.strerror}", EXIT_FAILED, as_json=as_json, code="validation")
     except KeyboardInterrupt:
@@ -111,7 +114,7 @@ def hub(action: str, url: str, as_json: bool) -> int:
         if as_json:
             print_json(gone)
         else:
-            print_line(f"{gone['blobs']} files removed, {gone['freed_bytes'] / 1e6:.1f} MB given back")
+            print_line(f"{counted(gone['blobs'], 'file')} removed, {gone['freed_bytes'] / 1e6:.1f} MB given back")
         return 0
     found = Api(url).get("/v1/repos")
     if as_json:

@@ -9,6 +9,7 @@ import click
 from gen_orchestrator.cli.api import Api, ApiError, ApiVerb, url_option
 from gen_orchestrator.domain.comparison import Difference, differences
 from gen_worker.cli.output import EXIT_FAILED, EXIT_USAGE, fail, json_option, print_json, print_line, say
+from gen_worker.texts import counted
 
 FORMAT = "gen-orchestrator run"
 _TIMINGS = ("queued_ms", "model_ms", "inference_ms", "upload_ms", "total_ms")
@@ -51,7 +52,7 @@ def command(file: Path, release: str | None, tolerance: float, url: str, as_json
         one, other = (run.get("timings", {}).get(key) for run in (before, after))
         if one is not None or other is not None:
             say(f"{key:<13} {one if one is not None else '-':>8} -> {other if other is not None else '-':>8}")
-    say(f"run {after['id']} on {after['release_id']}: " + (f"{len(apart)} differences" if apart else "the same output"))
+    say(f"run {after['id']} on {after['release_id']}: " + (counted(len(apart), "difference") if apart else "the same output"))
     return EXIT_FAILED if apart else 0
 
 
@@ -68,7 +69,7 @@ def _is_here(api: Api, release_id: str) -> bool:
 def _run(api: Api, path: str, payload: Any) -> tuple[dict[str, Any], list[Any]]:
     outputs: list[Any] = []
     run: dict[str, Any] = {}
-    with api.client as client:
+    with api.client() as client:
         for event in client.submit(path.removeprefix("/v1/"), payload).events():
             if event.name == "output":
                 outputs.append(event.data)

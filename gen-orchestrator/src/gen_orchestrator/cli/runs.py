@@ -82,7 +82,7 @@ def watch(run_id: str, url: str, as_json: bool) -> int:
     run: dict[str, Any] = {}
     try:
         run = api.get(f"/v1/runs/{run_id}")
-        with api.client as client, RunView(name_of(run), quiet=as_json) as view:
+        with RunView(name_of(run), quiet=as_json, look=api.run) as view, api.client(view.paused) as client:
             for event in client.handle(run_id).events():
                 view.show(event.name, event.data)
                 run = event.data if event.name == "done" else run

@@ -44,7 +44,7 @@ class Screen:
         if self._as_json:
             print(msgspec.json.encode({"event": "message", "text": text}).decode(), flush=True)
         else:
-            self._console.print(Text(text))
+            self._console.print(Text(text), soft_wrap=not self._console.is_terminal)
 
     def ready(self, platform: Platform, url: str) -> None:
         """It serves: say where, and what to type."""

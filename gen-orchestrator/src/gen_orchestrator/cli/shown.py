@@ -17,7 +17,8 @@ def report(run: dict[str, Any], *, as_json: bool, deltas: list[Any] | None = Non
         return status
     error = run.get("error")
     if error is not None:
-        say(f"error: {error['detail']} ({error['code']}; run {run['id']})")
+        after = f" after {run['attempt']} attempts" if run.get("attempt", 0) > 1 else ""
+        say(f"error: {error['detail']} ({error['code']}{after}; run {run['id']})")
         if error["code"] == "internal" and run.get("worker_id"):
             say(f"what the function said: cozyctl logs {run['worker_id']}")
         return status

@@ -7,6 +7,7 @@ import click
 from gen_orchestrator.cli.api import Api, ApiVerb, url_option
 from gen_orchestrator.cli.shown import print_tables, size, table
 from gen_worker.cli.output import json_option, print_json, say
+from gen_worker.texts import counted
 
 
 @click.command("usage", cls=ApiVerb)
@@ -33,7 +34,8 @@ def command(first: str | None, last: str | None, by: str, owner: str, url: str, 
     shown.add_row("in all", *_cells(found["total"]))
     print_tables(shown)
     if unpriced := found["total"]["unpriced"]:
-        say(f"{unpriced} of {found['total']['runs']} runs have no price: prices.toml in the platform's data folder says what things cost")
+        runs = counted(found["total"]["runs"], "run")
+        say(f"no price for {unpriced} of {runs}: prices.toml in the platform's data folder says what things cost")
     return 0
 
 

@@ -17,6 +17,8 @@ from typing import Final, Literal
 
 import msgspec
 
+from gen_worker.texts import counted
+
 BudgetName = Literal["rate", "concurrency", "gpu_seconds"]
 MAX_RUNS: Final = 1_000_000
 MAX_GPU_SECONDS: Final = 1e9
@@ -52,11 +54,12 @@ class Exhausted(msgspec.Struct, frozen=True):
     @property
     def detail(self) -> str:
         """Which budget, its limit, what is used and when it is free again, as a sentence."""
+        used = round(self.used)
         match self.budget:
             case "rate":
-                what = f"{self.used:.0f} runs were accepted for this key; its budget is rate {self.limit}"
+                what = f"{counted(used, 'run was', 'runs were')} accepted for this key; its budget is rate {self.limit}"
             case "concurrency":
-                what = f"{self.used:.0f} runs of this key are open; its budget is concurrency {self.limit}"
+                what = f"{counted(used, 'run of this key is', 'runs of this key are')} open; its budget is concurrency {self.limit}"
             case "gpu_seconds":
                 what = f"the runs of this key have used {self.used:.1f} GPU seconds; its budget is gpu_seconds {self.limit}"
         when = "when one of them ends" if self.free_in_s is None else f"in {math.ceil(self.free_in_s)} s"

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from gen_worker.contract.manifest import FunctionEntry, Manifest
+from gen_worker.texts import counted
 
 Schema = dict[str, Any]
 Side = Literal["input", "output"]
@@ -108,7 +109,7 @@ class _Comparison:
                 yield from self._compare(before, after, f"{pointer}/*")
         befores, afters = old.get("prefixItems", ()), new.get("prefixItems", ())
         if len(befores) != len(afters):
-            yield self._change(pointer, f"it has {len(afters)} places; it had {len(befores)}", breaking=True)
+            yield self._change(pointer, f"it has {counted(len(afters), 'place')}; it had {len(befores)}", breaking=True)
         else:
             for place, (before, after) in enumerate(zip(befores, afters, strict=True)):
                 yield from self._compare(before, after, f"{pointer}/{place}")

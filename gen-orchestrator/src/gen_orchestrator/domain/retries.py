@@ -16,12 +16,14 @@ REFUSAL: Final = "worker busy"  # what a worker says of a run that it did not be
 
 
 class Again(msgspec.Struct, frozen=True):
-    """Try again in `delay_s`. `executed`, `lost` and `suspicion` (see `losses`) are what the store counts."""
+    """Try again in `delay_s`, because of `error` where the worker said one. `executed`, `lost` and `suspicion` (see `losses`) are what the
+    store counts."""
 
     delay_s: float
     executed: bool = True
     lost: bool = False
     suspicion: int = 0
+    error: RunError | None = None
 
 
 class GiveUp(msgspec.Struct, frozen=True):
@@ -37,7 +39,7 @@ def after_failure(run: Run, error: RunError, random: Random) -> Again | GiveUp:
     tries = run.executions - run.lost_workers + 1  # lost workers are not the run's own tries
     if tries >= run.max_attempts:
         return GiveUp(error)
-    return Again(random.uniform(0, min(MAX_DELAY_S, BASE_DELAY_S * 2**tries)))
+    return Again(random.uniform(0, min(MAX_DELAY_S, BASE_DELAY_S * 2**tries)), error=error)
 
 
 def after_loss(run: Run, worker_id: str, loss: Loss) -> Again | GiveUp:

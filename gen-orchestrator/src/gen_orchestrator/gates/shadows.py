@@ -28,6 +28,7 @@ from gen_orchestrator.scheduling.open_run import OpenRun
 from gen_orchestrator.scheduling.run_ids import new_run_id
 from gen_orchestrator.store.base import Store, StoreError
 from gen_worker.log import Log
+from gen_worker.texts import counted
 
 INVOKER = "gate:shadow"
 PREFIX = "shadow-"  # of the ids of copies, by which their files are found
@@ -255,7 +256,7 @@ class Shadows:
         tally = self._tallies[shadow.place]
         if shadow.runs and tally.compared >= shadow.runs:
             self._running.discard(shadow.place)
-            self._soon(self.end(shadow.place, f"all {shadow.runs} runs were compared"))
+            self._soon(self.end(shadow.place, f"{counted(shadow.runs, 'run was', 'runs were')} compared, as many as were asked for"))
 
     def _compare(
         self, shadow: Shadow, first: Run, expected: list[msgspec.Raw] | None, copy: Run, streamed: list[msgspec.Raw] | None

@@ -5,7 +5,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from gen_orchestrator.domain.receipts import NOTHING, Usage
-from gen_orchestrator.domain.runs import Run, RunState
+from gen_orchestrator.domain.runs import Run, RunError, RunState
 from gen_orchestrator.scheduling.feed import Feed
 from gen_worker.wire.messages import RunCommand
 
@@ -36,6 +36,7 @@ class OpenRun:
         "began_s",
         "cancel_requested",
         "expected_end_s",
+        "failed_by",
         "feed",
         "first_output_at",
         "flushing",
@@ -73,6 +74,7 @@ class OpenRun:
         self.waits_since_s = 0.0  # when it came into its queue last
         self.used = NOTHING  # what attempts have used that is not written yet
         self.metrics = b""  # of this attempt
+        self.failed_by: RunError | None = None  # why an earlier attempt failed, as far as this program has seen it
         self.stuck = b""  # what the worker said last of why the run hangs
         self.gapped = False  # its worker may have lost some of its output: its result leads to another attempt
         self.volatile = False  # in memory only: written when it is over (cozy.toml: durable = false)

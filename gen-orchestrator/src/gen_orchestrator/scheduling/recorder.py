@@ -80,6 +80,7 @@ class Recorder:
 
     def _requeue(self, open_run: OpenRun, again: Again, not_before: float, hold: Hold | None) -> None:
         open_run.phase = Phase.ENDING
+        open_run.failed_by = again.error or open_run.failed_by
         self._append(open_run)
         op = Requeue(open_run.id, open_run.run.attempt, not_before, again.executed, again.lost, again.suspicion, open_run.take_used())
 

@@ -9,16 +9,20 @@ from gen_orchestrator.domain.routing import WAITS_ALONE, WAITS_FOR_HOT, Candidat
 from gen_orchestrator.scheduling.open_run import OpenRun, Phase
 from gen_orchestrator.scheduling.pool import Pool, Worker
 from gen_worker.clock import Clock
+from gen_worker.texts import counted
 
 MAX_LAST_LINES = 2000
+MAX_ERROR_CHARS = 300
 
 
 class Wait(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Stands as `routing` in a run that is queued. `reason` is for programs: `retry_later`, `no_worker`, `worker_crashed`, `busy`,
-    `waits_for_hot`, `waits_alone`, `starting`. `last_lines`: what the release's last crashed worker wrote at its end."""
+    `waits_for_hot`, `waits_alone`, `starting`. `retry_in_s`: when the next attempt begins, of `retry_later`. `last_lines`: what the
+    release's last crashed worker wrote at its end."""
 
     reason: str
     detail: str
+    retry_in_s: float = 0.0
     queue_depth: int = 0
     last_lines: str = ""
     considered: tuple[Candidate, ...] = ()
@@ -36,8 +40,7 @@ class Waits:
         """Why this run is queued; None for one that is not."""
         lane, depth = open_run.lane, len(open_run.lane.queue)
         if open_run.phase is Phase.DELAYED:
-            left_s = max(0.0, open_run.run.not_before - self._clock.unix_s())
-            return Wait(reason="retry_later", detail=f"attempt {open_run.run.attempt} failed; it is tried again in {left_s:.1f} s")
+            return self._retry(open_run)
         if open_run.phase is not Phase.WAITING:
             return None
         now_s = self._clock.now_s()
@@ -48,7 +51,8 @@ class Waits:
         if fit:
             if choice.reason == WAITS_ALONE:
                 lost = open_run.run.lost_workers
-                detail = f"{lost} workers were lost while they ran this: it waits for one to itself, that no other run is lost with it"
+                losses = counted(lost, "worker was", "workers were")
+                detail = f"{losses} lost while running this: it waits for one to itself, so that no other run is lost with it"
                 return Wait(reason=WAITS_ALONE, detail=detail, queue_depth=depth, considered=choice.considered)
             if choice.reason == WAITS_FOR_HOT:
                 first = choice.considered[0]
@@ -59,12 +63,21 @@ class Waits:
             if choice.reason != "busy":
                 return Wait(reason="starting", detail="a worker is free; the run is next", queue_depth=depth, considered=choice.considered)
         if any(worker.link is not None and not worker.draining for worker in present):
-            detail = f"all {len(present)} workers of release {lane.release_id} are busy; {depth} runs of {lane.function} wait"
+            busy = "the only worker is" if len(present) == 1 else f"all {len(present)} workers are"
+            detail = f"{busy} busy; {counted(depth, 'run')} of {lane.function} (release {lane.release_id}) in the queue"
             return Wait(reason="busy", detail=detail, queue_depth=depth, considered=choice.considered)
         if lines := self._crash_of(lane.release_id):
             detail = f"release {lane.release_id} has no worker: the last one crashed, or could not be started; the last lines say more"
             return Wait(reason="worker_crashed", detail=detail, queue_depth=depth, last_lines=lines[-MAX_LAST_LINES:])
         return Wait(reason="no_worker", detail=_nobody(lane.release_id, present), queue_depth=depth)
+
+    def _retry(self, open_run: OpenRun) -> Wait:
+        run, error = open_run.run, open_run.failed_by
+        left_s = max(0.0, run.not_before - self._clock.unix_s())
+        after = f" ({error.code}: {error.message[:MAX_ERROR_CHARS]})" if error is not None else ""
+        tries = run.executions - run.lost_workers  # lost workers are not the run's own tries
+        detail = f"attempt {tries} of {run.max_attempts} failed{after}; the next one begins in {left_s:.1f} s"
+        return Wait(reason="retry_later", detail=detail, retry_in_s=round(left_s, 1))
 
 
 def _nobody(release_id: str, present: list[Worker]) -> str:

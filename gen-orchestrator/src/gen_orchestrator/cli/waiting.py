@@ -1,0 +1,67 @@
+"""Why a run does not go on, for whoever sits in front of it: asked of the platform while it is queued, in a thread of its own.
+
+A line says each new reason. On a terminal, the bar beside it counts down to the next attempt.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from gen_orchestrator.cli.api import ApiError
+
+PATIENCE_S = 0.3  # before the first look: a queue that is shorter is not worth a line
+EVERY_S = 1.0
+SHARE = 20  # a look that takes long is repeated seldom
+LAST_LINES = 5
+
+
+class Waiting:
+    """Of one run. `look` asks for the run as it stands; `say` prints a line, `stage` shows a few words beside the bar."""
+
+    def __init__(self, look: Callable[[str], dict[str, Any]], say: Callable[[str], None], stage: Callable[[str], None]) -> None:
+        self._look = look
+        self._say = say
+        self._stage = stage
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._ended.set()
+        self._told = ""
+
+    def begin(self, run_id: str) -> None:
+        """It is queued."""
+        self.end()
+        self._ended = threading.Event()
+        threading.Thread(target=self._watch, args=(run_id, self._ended), daemon=True, name="waiting").start()
+
+    def end(self) -> None:
+        """It is queued no more, or nobody wants to know: nothing is said any more once this returns."""
+        with self._lock:
+            self._ended.set()
+
+    def _watch(self, run_id: str, ended: threading.Event) -> None:
+        pause_s = PATIENCE_S
+        while not ended.wait(pause_s):
+            began_s = time.monotonic()
+            try:
+                run = self._look(run_id)
+            except ApiError:
+                run = {}  # whoever follows the events says it
+            pause_s = max(EVERY_S, SHARE * (time.monotonic() - began_s))
+            with self._lock:
+                if ended.is_set():
+                    return
+                if run.get("status") == "queued":
+                    self._tell(run.get("routing") or {})
+
+    def _tell(self, wait: dict[str, Any]) -> None:
+        reason, detail = wait.get("reason", ""), wait.get("detail", "")
+        if "retry_in_s" in wait:
+            self._stage(f"next attempt in {wait['retry_in_s']:.0f} s")
+        told = f"{reason} {detail.partition(';')[0]}" if reason == "retry_later" else reason
+        if not detail or told == self._told:
+            return
+        self._told = told
+        self._say(detail if reason == "retry_later" else f"queued: {detail}")
+        for line in wait.get("last_lines", "").splitlines()[-LAST_LINES:]:
+            self._say(f"  | {line}")
