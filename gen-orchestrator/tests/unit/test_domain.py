@@ -125,7 +125,7 @@ def test_what_runs_counts_as_what_waits(queued: int, running: int, slots: int, w
 
 def test_nobody_there_and_everybody_busy_are_told_apart() -> None:
     assert choose(NEED, []) == Choice("", "no_worker")
-    assert choose(NEED, [busy(HOT, 1.0)]).reason == "busy"
+    assert choose(NEED, [busy(HOT, 1.0)]).reason == choose(NEED, [busy(HOT, 1.0), busy(HOT, 2.0)]).reason == "busy"
 
 
 def test_equal_workers_share() -> None:
@@ -230,6 +230,13 @@ def test_what_is_over_a_bound_is_refused_in_words(load: Load, word: str) -> None
     assert refused is not None
     assert word in refused.detail
     assert refused.retry_after_s >= 1
+
+
+@pytest.mark.parametrize(("waiting", "ends_per_s", "after_s"), [(1000, 2.0, 50), (1000, 0.0, 1), (1000, 1000.0, 1), (5000, 0.1, 600)])
+def test_who_is_refused_may_come_back_when_a_tenth_of_the_queue_has_gone(waiting: int, ends_per_s: float, after_s: int) -> None:
+    refused = refusal(Load(waiting, waiting, 0, ends_per_s), 1, 0.0)
+    assert refused is not None
+    assert (refused.retry_after_s, refused.queue_depth) == (after_s, waiting)
 
 
 def test_a_wait_longer_than_the_start_timeout_is_refused_at_the_door() -> None:

@@ -84,6 +84,7 @@ def test_options() -> None:
         ({"payload": {}, "webhook_events": []}, "invalid_webhook_events", "webhook_events is empty"),
         ({"payload": {}, "webhook_events": "failed", "webhook": "https://h"}, "invalid_webhook_events", "expected array, got str"),
         (b"", "invalid_json", "the body is empty; expected a JSON object"),
+        ({"payload": {}, "input": {}, "priority": "low"}, "invalid_payload", "which mean the same: give one of them"),
     ],
 )
 def test_what_is_refused(body: Any, error: str, words: str) -> None:

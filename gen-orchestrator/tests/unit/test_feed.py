@@ -92,6 +92,9 @@ def test_a_new_leader_goes_on_where_the_store_ends() -> None:
     feed.resume(2, stored)
     assert feed.dropped
     assert say(feed, 7, 8, attempt=2, process="b") == ["2-41"], "what the worker says again is in the store"
+    feed = Feed()
+    feed.resume(2, [*stored, EventChunk(2, 41, 50, b"", "b", 9)])
+    assert say(feed, 9, 10, attempt=2, process="b") == ["2-51"]
     fresh = Feed()
     fresh.resume(3, stored)
     assert say(fresh, 7, attempt=3, process="b") == ["3-1"], "of an attempt that has said nothing, all is new"

@@ -59,6 +59,11 @@ def under(name: str, schema: dict[str, Any]) -> dict[str, Any]:
             ],
         ),
         ({"type": "string", "maxLength": 5}, {"type": "string", "maxLength": 6}, [("", "maxLength is 6; it was 5", "none")]),
+        (
+            {"oneOf": [{"type": "string"}, {"type": "null"}]},
+            {"oneOf": [{"type": "string"}]},
+            [("", "null is not possible any more, only string", "in")],
+        ),
         ({"type": "string", "format": "uuid"}, {"type": "string"}, [("", 'format is not set; it was "uuid"', "out")]),
         (
             under("a", {"type": "array", "items": {"type": "string"}}),
@@ -96,7 +101,7 @@ def test_what_is_said(old: dict[str, Any], new: dict[str, Any], expected: list[t
 
 
 def test_named_types_are_told_apart_by_their_names() -> None:
-    defs = {"Point": POINT, "Line": LINE, "Either": {"anyOf": [ref("Point"), ref("Line")]}}
+    defs = {"Point": POINT, "Line": LINE, "Either": {"oneOf": [ref("Point"), ref("Line")]}}
     both = {"anyOf": [ref("Point"), ref("Line")]}
     assert said(both, both, defs) == []
     assert said(both, ref("Point"), defs) == [("", "object Line is not possible any more, only object", "in")]
@@ -113,3 +118,10 @@ def test_a_name_that_leads_nowhere_means_anything() -> None:
     assert said(ref("Gone"), {"type": "string"}) == [("", "only string now, where anything was possible", "in")]
     round_and_round = {"A": ref("B"), "B": ref("A")}
     assert said(ref("A"), ref("A"), round_and_round) == []
+
+
+def test_a_long_list_of_values_is_cut() -> None:
+    numbers = [{"enum": list(range(count))} for count in (1, 13, 14)]
+    shown = ", ".join(map(str, range(1, 13)))
+    assert said(numbers[0], numbers[1]) == [("", f"{shown} is possible now", "out")]
+    assert said(numbers[0], numbers[2]) == [("", f"{shown}, ... is possible now", "out")]
