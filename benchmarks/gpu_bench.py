@@ -99,9 +99,12 @@ class Bench:
 
     def load(self, kind: Any, folder: Path, skeletons: Skeletons | None = None, place: TorchDevice | None = None, part: str = "") -> Any:
         """By the fast path; with `skeletons` the second time is a reload."""
+        return load_module(self.recipe(kind, folder), place or self.place, control(), part or folder.name, skeletons)[0]
+
+    def recipe(self, kind: Any, folder: Path) -> Recipe:
+        """How the loader of diffusers makes it."""
         config = kind.load_config(str(folder))
-        recipe = Recipe(partial(kind.from_config, config), self.files(folder), self.dtype(folder.name), cast_buffers=True)
-        return load_module(recipe, place or self.place, control(), part or folder.name, skeletons)[0]
+        return Recipe(partial(kind.from_config, config), self.files(folder), self.dtype(folder.name), cast_buffers=True)
 
     def files(self, folder: Path) -> tuple[Any, ...]:
         if folder not in self._files:

@@ -56,7 +56,10 @@ class ByHand:
 
     def __init__(self, folder: Path, device: str, options: dict[str, Any]) -> None:
         command = [sys.executable, __file__, "--by-hand", str(folder), "--device", device, "--options", json.dumps(options)]
+        began = time.perf_counter()
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self.draw()
+        self.first_picture_s = time.perf_counter() - began
 
     def draw(self) -> tuple[float, str]:
         """Seconds, and the digest of the PNG's bytes."""
@@ -127,7 +130,6 @@ def compare(folder: Path, device: str, scratch: Path, *, steps: int, edge: int, 
     ours = OverTheRunner(folder, device, options, scratch)
     hand = ByHand(folder, device, options)
     try:
-        hand.draw()
         turns = [(ours.draw(), hand.draw()) for _ in range(rounds)]
     finally:
         ours.close()
@@ -141,6 +143,7 @@ def compare(folder: Path, device: str, scratch: Path, *, steps: int, edge: int, 
         "same_bits": len({digest for turn in turns for _, digest in turn}) == 1,
         "ready_s": ours.ready_s,
         "first_picture_s": ours.first_picture_s,
+        "first_picture_by_hand_s": hand.first_picture_s,
     }
 
 

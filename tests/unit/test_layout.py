@@ -24,7 +24,7 @@ def copied(data: bytes, image: Image, piece: int, ranges: int) -> bytearray:
     """The image of a file as the reader makes it."""
     made = bytearray(image.size_bytes)
     seen: list[tuple[int, int]] = []
-    for part in slices_of(image, piece, ranges):
+    for part in slices_of(image, lambda: piece, ranges):
         at = part.start
         assert part.end - part.at <= piece
         assert len(part.ranges) <= ranges

@@ -123,9 +123,11 @@ class DevApp:
         self._models.select_by(Keyspace(models_by_function))
         self._openapi: bytes | None = None
 
-    def import_ahead(self) -> None:
-        """Import what the models of its functions need, beside whatever it serves."""
-        self._execution.imports.begin((*self._serving.functions.values(), *self._serving.websockets.values()))
+    async def make_ready(self) -> None:
+        """Have what the models of its functions need imported, and built where their files are here, beside whatever it serves."""
+        functions = (*self._serving.functions.values(), *self._serving.websockets.values())
+        self._execution.imports.begin(functions)
+        await self._models.find_declared(functions)
 
     def refuse_code(self, problem: str) -> None:
         """The code as it is now has a mistake: who asks for a function that is not there is told of it. What was served is served on."""

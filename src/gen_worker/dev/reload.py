@@ -72,7 +72,7 @@ async def watch(files: ProjectFiles, seen: dict[str, Stamp], app: DevApp, log: L
             app.refuse_code(text)
             return
         app.adopt(served.functions, served.models_by_function)
-        app.import_ahead()
+        await app.make_ready()
         log.info("reload.done", changed=shown, functions=sorted(spec.name for spec in served.functions))
 
     await follow_changes(files, seen, take_up, lambda text: log.note(f"note: {text}", "dev.polls", reason=text), polls=polls)

@@ -172,13 +172,14 @@ async def _serve(dev: DevConfig, served: Served, watching: Watching | None, sock
     if not is_loopback(sock.getsockname()[0]):
         warning = "anyone who reaches this address can run these functions; there is no authentication"
         log.note(f"warning: {warning}", "dev.open", warning=warning)
-    app.import_ahead()
     async with asyncio.TaskGroup() as tasks:
+        ready = tasks.create_task(app.make_ready(), name="make ready")
         watcher = tasks.create_task(watching(app, log), name="reload") if watching else None
         try:
             await server.serve(sockets=[sock])
         finally:
             await app.close()
+            ready.cancel()
             if watcher is not None:
                 watcher.cancel()
             leave(0, log, 0.0 if server.force_exit else GRACE_S)  # before the loop waits for what the author left on it

@@ -12,10 +12,9 @@ import msgspec
 from gen_worker.residency.host_tier import HostBuffer, HostTier
 from gen_worker.residency.layout import ALIGN
 from gen_worker.residency.readers import Readers
-from gen_worker.residency.staging import STAGING_BYTES, StagingRing
+from gen_worker.residency.staging import BUFFER_BYTES, Room, StagingRing
 
 UNDER_WAY = 8  # large copies
-PREPARED = 8  # staging buffers, for the readers of a first load
 
 
 class DeviceMemory(msgspec.Struct, frozen=True):
@@ -55,8 +54,8 @@ class Slab(Protocol):
 class Link(Protocol):
     """Copies of one load, under way one after the other. Safe from any thread; buffers stay as they are until `finish`."""
 
-    def staged(self, at: int, size: int) -> AbstractContextManager[memoryview]:
-        """Host memory to fill in the block, sent to byte `at` of the slab at its end. At most STAGING_BYTES."""
+    def staged(self, size: int) -> AbstractContextManager["Staged"]:
+        """Host memory of at most `size` bytes: as much as can be had now. Filled in the block, sent at its end."""
         ...
 
     def send_from(self, source: HostBuffer, start: int, at: int, size: int) -> None:
@@ -66,6 +65,20 @@ class Link(Protocol):
     def finish(self) -> None:
         """Return when everything has arrived."""
         ...
+
+
+class Staged:
+    """Host memory to fill, `view`; what is to be sent of it, and where to, is said by `to`."""
+
+    def __init__(self, view: memoryview) -> None:
+        self.view = view
+        self.at = 0
+        self.size = 0
+
+    def to(self, at: int, size: int) -> memoryview:
+        """Its first `size` bytes, which go to byte `at` of the slab."""
+        self.at, self.size = at, size
+        return self.view[:size]
 
 
 class Device(Protocol):
@@ -159,11 +172,11 @@ class TorchDevice:
         import torch
 
         torch.empty(1, dtype=torch.uint8, device=self.name)
-        self._ring.prepare(PREPARED)
+        self._ring.prepare()
         return True
 
     def _staging_buffer(self) -> "PinnedBuffer":
-        return PinnedBuffer(STAGING_BYTES, pinned=self.name.startswith("cuda"))
+        return PinnedBuffer(BUFFER_BYTES, pinned=self.name.startswith("cuda"))
 
 
 class PinnedBuffer:
@@ -224,15 +237,19 @@ class _CudaLink:
         self._sent: deque[Any] = deque()
 
     @contextmanager
-    def staged(self, at: int, size: int) -> Iterator[memoryview]:
-        buffer = self._ring.take()
+    def staged(self, size: int) -> Iterator[Staged]:
+        room = self._ring.take(size)
         try:
-            yield buffer.view[:size]
-            event = self._copy(buffer.tensor[:size], at, size)
+            staged = Staged(room.view)
+            yield staged
+            event = self._copy(_tensor(room, staged.size), staged.at, staged.size) if staged.size else None
         except BaseException:
-            self._ring.give_back(buffer)
+            self._ring.give_back(room)
             raise
-        self._ring.sent(buffer, event)
+        if event is None:
+            self._ring.give_back(room)
+        else:
+            self._ring.sent(room, event)
 
     def send_from(self, source: Any, start: int, at: int, size: int) -> None:
         self._sent.append(self._copy(source.tensor[start : start + size], at, size))
@@ -250,12 +267,8 @@ class _CudaLink:
         return event
 
 
-class _Arrived:
-    def query(self) -> bool:
-        return True
-
-    def synchronize(self) -> None:
-        return
+def _tensor(room: Room, size: int) -> Any:
+    return room.buffer.tensor[room.begin : room.begin + size]
 
 
 class _PlainLink:
@@ -266,13 +279,14 @@ class _PlainLink:
         self._ring = ring
 
     @contextmanager
-    def staged(self, at: int, size: int) -> Iterator[memoryview]:
-        buffer = self._ring.take()
+    def staged(self, size: int) -> Iterator[Staged]:
+        room = self._ring.take(size)
         try:
-            yield buffer.view[:size]
-            self._target[at : at + size].copy_(buffer.tensor[:size])
+            staged = Staged(room.view)
+            yield staged
+            self._target[staged.at : staged.at + staged.size].copy_(_tensor(room, staged.size))
         finally:
-            self._ring.sent(buffer, _Arrived())
+            self._ring.give_back(room)
 
     def send_from(self, source: Any, start: int, at: int, size: int) -> None:
         self._target[at : at + size].copy_(source.tensor[start : start + size])

@@ -1,7 +1,8 @@
 """Libraries that the models of an endpoint will need, imported before its first run asks for them, while models are still on their way.
 
 torch, diffusers and transformers take seconds to import. A thread of its own does it, one step after the other; then it has the devices
-make ready what their first load passes through. Nobody waits for it: what comes before it is done waits for the import it needs, as ever.
+make ready what their first load passes through, and models that are here build what they need beside their weights. Nobody waits for it:
+what comes before it is done waits for the import it needs, as ever.
 
 It is in nobody's way: it begins when the worker is registered, gives the interpreter's lock away while functions run, and ends between two
 modules once the program ends. The thread is no daemon for that: Python must not tear itself down under a library that is being imported.
@@ -69,14 +70,15 @@ class ImportsAhead:
                 self._steps.appendleft(lambda: self._import(modules))
             self._start()
 
-    def arrived(self, local: LocalModel, takers: Sequence[str]) -> None:
-        """A model's files are here: import the classes that they name. `takers`: the classes that it is taken as, by their full names."""
+    def arrived(self, local: LocalModel, takers: Sequence[str], build: Callable[[], int] = lambda: 0) -> None:
+        """A model's files are here: import the classes that they name, then `build`, which says how many parts it built. `takers`: the
+        classes that it is taken as, by their full names."""
         if not any(name.partition(".")[0] in ("diffusers", "transformers") for name in takers):
             return
         with self._lock:
             if local.path not in self._known:
                 self._known.add(local.path)
-                self._steps.append(lambda: self._import_classes(local))
+                self._steps.append(lambda: self._make_ready(local, build))
             self._start()
 
     def close(self) -> None:
@@ -133,6 +135,19 @@ class ImportsAhead:
             seconds = round(time.perf_counter() - began_s, 3)
             text = f"imported the classes of {local.model_id} ahead of its first run in {seconds:.2f} s"
             self._log.note(text, "imports.ahead", model=local.model_id, modules=len(sys.modules) - before, seconds=seconds)
+
+    def _make_ready(self, local: LocalModel, build: Callable[[], int]) -> None:
+        self._import_classes(local)
+        began_s = time.perf_counter()
+        try:
+            parts = build()
+        except Exception as exc:  # noqa: BLE001 - of a model's or a library's: its first load will say it
+            self._log.info("models.ahead_failed", model=local.model_id, error=repr_of(exc))
+            return
+        if parts:
+            seconds = round(time.perf_counter() - began_s, 3)
+            text = f"built {local.model_id} without its weights ahead of its first load in {seconds:.2f} s"
+            self._log.note(text, "models.built_ahead", model=local.model_id, parts=parts, seconds=seconds)
 
     def _try(self, name: str) -> bool:
         try:

@@ -6,7 +6,7 @@ rounding. So a file has an *image*: its tensors in the file's order, each at a m
 they are read, so that slabs, host memory and the copies between them know images only, and stay as large as they are.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
@@ -62,14 +62,16 @@ class Slice(msgspec.Struct, frozen=True):
     ranges: tuple[tuple[int, int], ...]
 
 
-def slices_of(image: Image, piece_bytes: int, most_ranges: int) -> Iterator[Slice]:
-    """Cut an image into slices of at most `piece_bytes` and `most_ranges`; between them lie only gaps."""
+def slices_of(image: Image, piece: Callable[[], int], most_ranges: int) -> Iterator[Slice]:
+    """Cut an image into slices of at most `most_ranges` and so many bytes as `piece` says when each begins; between them lie only gaps."""
     ranges: list[tuple[int, int]] = []
-    start = 0
+    start = piece_bytes = 0
     for run in image.runs:
         done = 0
         while done < run.size:
             at = run.at + done
+            if not ranges:
+                piece_bytes = piece()
             room = piece_bytes - (at - ranges[0][0]) if ranges else piece_bytes
             if ranges and (room <= 0 or len(ranges) == most_ranges):
                 yield Slice(ranges[0][0], ranges[-1][1], start, tuple(ranges))

@@ -117,25 +117,29 @@ class Residency:
 
     async def plan(self, cache_id: str, make: Callable[[], LoadPlan], made_for: Any = None) -> LoadPlan:
         """Ask a loader what it would load; errors as of `load`. Its last answer holds while `made_for` and the files are the same."""
-
-        def look() -> LoadPlan:
-            known = self._plans.get(cache_id)
-            if known is not None and known.stamp is not None and made_for is not None:
-                stamp = known.stamp()
-                if self._stamps.get(cache_id) == (made_for, stamp):
-                    return known
-            plan = make()
-            self._stamps[cache_id] = (made_for, plan.stamp() if plan.stamp is not None else None)
-            return plan
-
         try:
-            plan: LoadPlan = await self._in_thread(look)
+            plan: LoadPlan = await self._in_thread(lambda: self.plan_now(cache_id, make, made_for))
         except WorkerError:
             raise
         except Exception as exc:
             raise self._translated(exc, cache_id) from exc
+        return plan
+
+    def plan_now(self, cache_id: str, make: Callable[[], LoadPlan], made_for: Any) -> LoadPlan:
+        """The same in this thread, whichever it is; errors are the loader's own."""
+        known = self._plans.get(cache_id)
+        if known is not None and known.stamp is not None and made_for is not None:
+            stamp = known.stamp()
+            if self._stamps.get(cache_id) == (made_for, stamp):
+                return known
+        plan = make()
+        self._stamps[cache_id] = (made_for, plan.stamp() if plan.stamp is not None else None)
         self._plans[cache_id] = plan
         return plan
+
+    def build_ahead(self, plan: LoadPlan) -> int:
+        """Build what the parts of a plan need beside their weights; the number of those that were built. Blocks, in any thread."""
+        return sum(part.build_ahead(self._working) for part in plan.parts if part.build_ahead is not None)
 
     async def view(self, cache_id: str, make: Callable[[], Any]) -> Any:
         """What a run is handed, made in a thread for loads; errors are what a run may say."""

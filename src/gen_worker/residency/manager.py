@@ -101,8 +101,8 @@ class Seat:
 class LoadedModels:
     """Keeps loaded models within the limits of each device. Lives on one event loop; downloads and loads have their own threads.
 
-    `on_change` hears on the loop that what is on a device has changed; `on_arrival` of each model whose files are here, and of the classes
-    that it is taken as (`takers_of`).
+    `on_change` hears on the loop that what is on a device has changed; `on_arrival` of each model whose files are here, of the classes that
+    it is taken as (`takers_of`), and how to build ahead what its first loads need (blocks, in any thread; the number of parts).
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class LoadedModels:
         looks_ahead: bool = False,
         on_change: Callable[[], None] = lambda: None,
         on_close: Callable[[], None] = lambda: None,
-        on_arrival: Callable[[LocalModel, Sequence[str]], None] = lambda local, takers: None,
+        on_arrival: Callable[[LocalModel, Sequence[str], Callable[[], int]], None] = lambda local, takers, build: None,
         is_right: Callable[[LocalModel], bool] = lambda local: True,
     ) -> None:
         self._keyspace = keyspace
@@ -269,7 +269,7 @@ class LoadedModels:
                 self.cache.unload_model(want.model_id)
             raise
         self.note_on_disk(local)
-        self._on_arrival(local, want.takers)
+        self._arrived(local, want, spec, functions)
         return local, not fetched
 
     async def inventory(self, cas: Cas, functions: Iterable[FunctionSpec] = ()) -> list[str]:
@@ -277,6 +277,12 @@ class LoadedModels:
         functions = tuple(functions)
         for ref, snapshot in await self.arrivals.look(lambda: list(cas.inventory())):
             self.note_on_disk(local_model(ref, snapshot))
+        await self.find_declared(functions)
+        return sorted(self.cache.get_disk_models())
+
+    async def find_declared(self, functions: Iterable[FunctionSpec]) -> None:
+        """Look for every declared model, as these functions take it. What is here is noted, and made ready for its first load."""
+        functions = tuple(functions)
         for ref, (key, spec) in self.keyspace.refs().items():
             try:
                 want = self._want(key, spec, functions)
@@ -286,10 +292,9 @@ class LoadedModels:
                 continue
             if local is None:
                 continue
-            self._on_arrival(local, want.takers)
+            self._arrived(local, want, spec, functions)
             if not self.cache.has_model(canonical_ref(ref)):
                 self.note_on_disk(local)
-        return sorted(self.cache.get_disk_models())
 
     def note_on_disk(self, local: LocalModel) -> None:
         """A model whose files are here; its loaded forms stand beside it."""
@@ -330,6 +335,16 @@ class LoadedModels:
 
     def _want(self, key: str, spec: ModelSpec, functions: Iterable[FunctionSpec], listings: Mapping[str, Listing] = {}) -> ModelWant:
         return ModelWant(key, spec, listings.get(canonical_ref(spec.ref)), takers_of(self.keyspace, functions, key))
+
+    def _arrived(self, local: LocalModel, want: ModelWant, spec: ModelSpec, functions: Iterable[FunctionSpec]) -> None:
+        takers = self.keyspace.takers(functions, want.key)
+        requests = [self._request(injection.type, spec, local, function) for function, injection in takers]
+        named = [(self._name(local, request), request) for request in requests]
+
+        def build() -> int:  # for the first device only: there the first loads go while all are empty
+            return sum(self.places[0].build_ahead(name, request, self._loaders) for name, request in named)
+
+        self._on_arrival(local, want.takers, build)
 
     def _left(self, seat: Seat) -> None:
         """A run has left its place: a moment to look ahead, by the largest of its models."""

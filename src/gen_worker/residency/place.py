@@ -19,7 +19,7 @@ from gen_worker.residency.devices import DeviceSet
 from gen_worker.residency.forms import FormId, model_of
 from gen_worker.residency.headroom import Headroom
 from gen_worker.residency.ledger import Ledger
-from gen_worker.residency.loaders.base import Loaded, Loader, LoadRequest, choose_loader
+from gen_worker.residency.loaders.base import Loaded, Loader, LoadPlan, LoadRequest, choose_loader
 from gen_worker.residency.loaders.skeletons import Skeletons
 from gen_worker.residency.loads import Residency
 from gen_worker.residency.placement import Offer
@@ -161,15 +161,27 @@ class Place:
     def _lease(self, cache_id: str, loaded: Loaded) -> Lease:
         return Lease(loaded, self._cache.pin(cache_id).release)
 
+    def build_ahead(self, name: str, request: LoadRequest, loaders: Sequence[Loader]) -> int:
+        """Build what a model's first load here would have to build, without its weights. The number of parts that were built.
+
+        Blocks, in any thread; errors are its loader's.
+        """
+        cache_id = self.cache_id(name)
+        return self.residency.build_ahead(self.residency.plan_now(cache_id, *self._planned(cache_id, request, loaders)))
+
+    def _planned(self, cache_id: str, request: LoadRequest, loaders: Sequence[Loader]) -> tuple[Callable[[], LoadPlan], Any]:
+        """What makes the plan of a load, and what it is made for."""
+        request = msgspec.structs.replace(
+            request, device=self.device, saving_level=self.residency.saving_level_of(cache_id), skeletons=self.residency.skeletons
+        )
+        loader = choose_loader(loaders, request)
+        made_for = (request.annotation, request.path, tuple(request.dtypes), dict(request.digests), request.saving_level)
+        return lambda: loader.plan(request), made_for
+
     async def _load(self, cache_id: str, request: LoadRequest, loaders: Sequence[Loader], loading: _Loading) -> Loaded:
         began_s = time.monotonic()
         try:
-            request = msgspec.structs.replace(
-                request, device=self.device, saving_level=self.residency.saving_level_of(cache_id), skeletons=self.residency.skeletons
-            )
-            loader = choose_loader(loaders, request)
-            made_for = (request.annotation, request.path, tuple(request.dtypes), dict(request.digests), request.saving_level)
-            plan = await self.residency.plan(cache_id, lambda: loader.plan(request), made_for)
+            plan = await self.residency.plan(cache_id, *self._planned(cache_id, request, loaders))
             loaded = await self.residency.load(cache_id, plan, loading.progress, loading.cancel)
         finally:
             if self._loading.get(cache_id) is loading:

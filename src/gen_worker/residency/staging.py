@@ -1,12 +1,25 @@
-"""Host memory that bytes pass through on their way from a file to a device."""
+"""Host memory that bytes pass through on their way from a file to a device.
+
+A ring has a few large buffers, each of BLOCKS blocks. A reader takes some blocks of one buffer that lie side by side, fills them in one
+read and sends them in one copy. How many it takes decides how often it asks for the interpreter's lock: while functions run or a module is
+built, a piece is a whole buffer; while the load has the interpreter to itself, a piece is one block, so that all readers end at about the
+same time.
+
+    free --take--> a reader's --sent--> under way --its event--> free
+                              --give_back--> free
+"""
 
 import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-STAGING_BYTES = 16 << 20
-MOST = 16  # buffers of a device, 256 MiB in all
+import msgspec
+
+BLOCK_BYTES = 16 << 20
+BLOCKS = 2  # of a buffer
+BUFFER_BYTES = BLOCKS * BLOCK_BYTES
+MOST = 8  # buffers of a device, 256 MiB in all
 
 
 class Event(Protocol):
@@ -17,63 +30,114 @@ class Event(Protocol):
     def synchronize(self) -> Any: ...
 
 
-class StagingRing:
-    """Buffers that go round: filled by a reader, sent to the device, filled again.
+class Room(msgspec.Struct, frozen=True, eq=False):
+    """Some blocks of a buffer: its bytes `[begin, end)`."""
 
-    They stay when a load has ended, for pinning memory costs more than filling it. Safe from any thread; a thread has one buffer at a time,
-    so that somebody can always go on.
+    number: int  # of the buffer
+    buffer: Any
+    begin: int
+    end: int
+
+    @property
+    def size_bytes(self) -> int:
+        return self.end - self.begin
+
+    @property
+    def view(self) -> memoryview:
+        return memoryview(self.buffer.view)[self.begin : self.end]
+
+
+class StagingRing:
+    """Buffers that go round. They stay when a load has ended, for pinning memory costs more than filling it.
+
+    Safe from any thread; a thread has one room at a time, so that somebody can always go on.
     """
 
     def __init__(self, allocate: Callable[[], Any], most: int = MOST) -> None:
+        """`allocate` makes a buffer of BUFFER_BYTES, with a `view` of its bytes; it blocks."""
         self._allocate = allocate
         self._most = most
         self._made = 0
-        self._free: list[Any] = []
-        self._under_way: deque[tuple[Event, Any]] = deque()
+        self._buffers: list[Any] = []
+        self._free: list[list[bool]] = []  # by buffer and block
+        self._under_way: deque[tuple[Event, Room]] = deque()
         self._changed = threading.Condition()
 
-    def take(self) -> Any:
-        """A buffer to fill; `send` it or give it back. Waits until a copy has arrived where there is none left."""
+    def take(self, size_bytes: int) -> Room:
+        """Room to fill: as much of `size_bytes` as is free side by side, at least a block. `sent` it or give it back.
+
+        Waits until a copy has arrived where nothing is free.
+        """
+        blocks = min(BLOCKS, max(1, -(-size_bytes // BLOCK_BYTES)))
         with self._changed:
             while True:
-                if self._under_way and self._under_way[0][0].query():
-                    return self._under_way.popleft()[1]
-                if self._free:
-                    return self._free.pop()
+                while self._under_way and self._under_way[0][0].query():
+                    self._free_again(self._under_way.popleft()[1])
+                if (room := self._find(blocks)) is not None:
+                    return room
                 if self._made < self._most:
                     self._made += 1
-                    break
-                if self._under_way:
-                    event, buffer = self._under_way.popleft()
+                    self._add_buffer()
+                elif self._under_way:
+                    event, room = self._under_way.popleft()
                     self._changed.release()
                     try:
                         event.synchronize()
                     finally:
                         self._changed.acquire()
-                    return buffer
-                self._changed.wait()
-        try:
-            return self._allocate()
-        except BaseException:
-            with self._changed:
-                self._made -= 1
-                self._changed.notify()
-            raise
+                        self._free_again(room)
+                else:
+                    self._changed.wait()
 
-    def sent(self, buffer: Any, event: Event) -> None:
+    def sent(self, room: Room, event: Event) -> None:
         """It is on its way until the event."""
         with self._changed:
-            self._under_way.append((event, buffer))
+            self._under_way.append((event, room))
             self._changed.notify()
 
-    def give_back(self, buffer: Any) -> None:
+    def give_back(self, room: Room) -> None:
         """It was not sent."""
         with self._changed:
-            self._free.append(buffer)
-            self._changed.notify()
+            self._free_again(room)
 
-    def prepare(self, count: int) -> None:
-        """Allocate buffers ahead of the first load."""
-        taken = [self.take() for _ in range(min(count, self._most))]
-        for buffer in taken:
-            self.give_back(buffer)
+    def prepare(self) -> None:
+        """Allocate all buffers ahead of the first load: to pin memory stops whatever the device does."""
+        with self._changed:
+            while self._made < self._most:
+                self._made += 1
+                self._add_buffer()
+
+    def _add_buffer(self) -> None:
+        """With the lock held, which others may have while the memory is allocated."""
+        self._changed.release()
+        try:
+            buffer = self._allocate()
+        except BaseException:
+            self._changed.acquire()
+            self._made -= 1
+            self._changed.notify()
+            raise
+        self._changed.acquire()
+        self._buffers.append(buffer)
+        self._free.append([True] * BLOCKS)
+        self._changed.notify_all()
+
+    def _find(self, blocks: int) -> Room | None:
+        """The longest run of free blocks, of `blocks` at most."""
+        best = (0, 0, 0)  # blocks, buffer, first block
+        for number, free in enumerate(self._free):
+            length = 0
+            for block, is_free in enumerate(free):
+                length = length + 1 if is_free else 0
+                if min(length, blocks) > best[0]:
+                    best = (length, number, block + 1 - length)
+        count, number, first = best
+        if not count:
+            return None
+        self._free[number][first : first + count] = [False] * count
+        return Room(number, self._buffers[number], first * BLOCK_BYTES, (first + count) * BLOCK_BYTES)
+
+    def _free_again(self, room: Room) -> None:
+        first, end = room.begin // BLOCK_BYTES, room.end // BLOCK_BYTES
+        self._free[room.number][first:end] = [True] * (end - first)
+        self._changed.notify()

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from gen_worker.net.digests import new_hash
-from gen_worker.residency.device import DeviceFullError, DeviceMemory, Link
+from gen_worker.residency.device import DeviceFullError, DeviceMemory, Link, Staged
 from gen_worker.residency.host_tier import HostBuffer, HostTier
 from gen_worker.residency.readers import Readers
 
@@ -188,11 +188,12 @@ class _FakeLink:
         self._target = memoryview(target)
 
     @contextmanager
-    def staged(self, at: int, size: int) -> Iterator[memoryview]:
-        buffer = memoryview(bytearray(size))
-        yield buffer
-        self._device.carry(size)
-        self._target[at : at + size] = buffer
+    def staged(self, size: int) -> Iterator[Staged]:
+        staged = Staged(memoryview(bytearray(size)))
+        yield staged
+        if staged.size:
+            self._device.carry(staged.size)
+            self._target[staged.at : staged.at + staged.size] = staged.view[: staged.size]
 
     def send_from(self, source: HostBuffer, start: int, at: int, size: int) -> None:
         self._device.carry(size)

@@ -58,12 +58,14 @@ class LoadControl(msgspec.Struct, frozen=True):
 
 class PartPlan(msgspec.Struct, frozen=True):
     """A part to have on the device. Equal `part_id`s are the same weights in the same form; `load` blocks and gives the object and its
-    real size. `files`: the weights that the host tier may hold."""
+    real size. `files`: the weights that the host tier may hold. `build_ahead` makes what needs no weights, and says
+    whether it did; it is told how many functions work, and gives way to them."""
 
     part_id: str
     size_bytes: int
     load: Callable[[LoadControl], tuple[Any, int]]
     files: tuple[Path, ...] = ()
+    build_ahead: Callable[[Callable[[], int]], bool] | None = None
 
 
 class LoadPlan(msgspec.Struct, frozen=True):

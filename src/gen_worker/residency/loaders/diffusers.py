@@ -38,6 +38,7 @@ from gen_worker.residency.loaders.transformers import keeps_wide
 from gen_worker.residency.loaders.weights import (
     Recipe,
     WeightFile,
+    build_ahead,
     find_weights,
     identity,
     load_module,
@@ -162,6 +163,7 @@ def _part(folder: Path, value: Sequence[str], files: tuple[WeightFile, ...], req
         (fp8_bytes if form.fp8 else loaded_bytes)(files, dtype.itemsize),
         load,
         tuple(file.path for file in files),
+        None if form.off or form.fp8 else lambda working: build_ahead(recipe, working, part_id, skeletons),
     )
 
 

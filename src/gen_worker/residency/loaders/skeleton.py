@@ -4,6 +4,9 @@ A skeleton is built while the bytes of its first load are on their way. When the
 module and the skeleton stays; the next load puts tensors in their places and is done: no module is built, no key is compared.
 
     built (on meta) --put, complete--> loaded --strip--> on meta again --put, complete--> loaded ...
+                    --settle---------------------------> on meta again
+
+It may be built, and settled, before anybody asks for its model: then the first load is like a later one.
 
 Only what is still as it was made is used again: authors and libraries change modules (hooks, adapters, compiled layers, tiles), and such a
 change has always ended with the module that had it.
@@ -14,8 +17,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gen_worker.authoring.building import BUILDING
-from gen_worker.authoring.module_state import ModuleState
-from gen_worker.residency.loaders.base import import_torch, tensor_bytes
+from gen_worker.authoring.module_state import ModuleState, parts_of
+from gen_worker.residency.layout import aligned
+from gen_worker.residency.loaders.base import import_torch
 from gen_worker.residency.loaders.building import Pace, parameters_on_meta
 from gen_worker.residency.loaders.library import may_be_missing
 
@@ -49,7 +53,7 @@ class Skeleton:
         self._checked: object = None
         self.may_be_kept = True
         self.device_bytes = 0  # that the complete module takes of the device
-        self._module_bytes = len(list(self.module.modules())) * MODULE_BYTES
+        self._module_bytes = len(parts_of(self.module)) * MODULE_BYTES
 
     @property
     def names(self) -> Mapping[str, Any]:
@@ -60,6 +64,11 @@ class Skeleton:
     def host_bytes(self) -> int:
         """About what it takes of the host's memory. Asked for at each eviction, so it walks no modules."""
         return self._module_bytes + sum(int(value.nbytes) for _, _, value in self._buffers)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it never had tensors, so that nobody can have changed it."""
+        return self._as_made is None and not self._given
 
     @property
     def reads_values(self) -> bool:
@@ -93,6 +102,19 @@ class Skeleton:
                 holder[key] = value
         self._pace.step()
 
+    def settle(self, dtypes: Mapping[str, Any]) -> None:
+        """Do what `complete` does the first time without the tensors of the files, of which it gets the dtypes by name.
+
+        Does nothing where that takes their values. `NotUnderstoodError` as of `complete`.
+        """
+        if self.reads_values:
+            return
+        for name, dtype in dtypes.items():
+            if name in self._state:
+                self.put(name, self._torch.empty_like(self._state[name], dtype=dtype, device="meta"))
+        self._complete_first("meta", self._torch.float32)
+        self.reset()
+
     def complete(self, device: str, dtype: Any) -> Any:
         """The module, once all of its tensors are there. `NotUnderstoodError` names one that the files lack."""
         if self._as_made is None:
@@ -110,12 +132,15 @@ class Skeleton:
         lacking = {name for name in missing if any(id(holder.get(key)) not in given for holder, key in self._places[name])}
         if lacking:
             raise NotUnderstoodError(f"the files lack {min(lacking)!r}")
-        for part in self.module.modules():
+        held: list[tuple[Holder, str]] = []
+        for part in parts_of(self.module):
+            self._pace.step()
             for holder in (part._parameters, part._buffers):
                 for key, tensor in holder.items():
                     if tensor is None:
                         continue
                     name = given.get(id(tensor))
+                    held.append((holder, key))
                     if name is not None:
                         self._tensors.append((holder, key, name))
                         self._empty.append((holder, key, self._state[name]))
@@ -126,10 +151,10 @@ class Skeleton:
                         self._empty.append((holder, key, tensor))
                     else:
                         self.may_be_kept = False  # something that the library has made out of what it got
+                        tensor.requires_grad_(False)
         self._put_buffers(device, dtype)
-        self.module.requires_grad_(False)
         self.module.eval()
-        self.device_bytes = tensor_bytes(self.module)
+        self.device_bytes = sum(aligned(tensor.nbytes) for tensor in {id(holder[key]): holder[key] for holder, key in held}.values())
         if self.may_be_kept:
             self._as_made = ModuleState(self.module, tensors=False)
             self._configs = [(value, dict(vars(value))) for value in vars(self.module).values() if hasattr(value, "to_diff_dict")]
@@ -170,10 +195,13 @@ class Skeleton:
 def _places_of(module: Any) -> dict[str, list[tuple[Holder, str]]]:
     """Where each name of `state_dict` is kept; modules that are shared have several."""
     found: dict[str, list[tuple[Holder, str]]] = {}
-    for prefix, part in module.named_modules(remove_duplicate=False):
+    to_see = [("", module)]
+    while to_see:
+        prefix, part = to_see.pop()
         for holder in (part._parameters, part._buffers):
             for key in holder:
-                found.setdefault(f"{prefix}.{key}" if prefix else key, []).append((holder, key))
+                found.setdefault(prefix + key, []).append((holder, key))
+        to_see += [(f"{prefix}{name}.", child) for name, child in part._modules.items() if child is not None]
     return found
 
 

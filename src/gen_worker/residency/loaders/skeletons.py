@@ -2,16 +2,19 @@
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Container
 from typing import Any
 
 from gen_worker.residency.loaders.skeleton import Skeleton
 
 LIMIT_BYTES = 512 << 20  # of host memory, about
 LIMIT_ASSEMBLED = 16
+AHEAD_OF_LIMIT = 0.5  # of the bound is for what was built ahead: what was in use already is likelier to be wanted
 
 
 class Skeletons:
-    """By part id. A skeleton is with the load that uses it, or on the device with its tensors, or here. Safe from any thread."""
+    """By part id. A skeleton is with the load that uses it, or on the device with its tensors, or here, or being built ahead of its first
+    load. Safe from any thread."""
 
     def __init__(self, limit_bytes: int = LIMIT_BYTES) -> None:
         self._limit_bytes = limit_bytes
@@ -19,16 +22,45 @@ class Skeletons:
         self._loaded: dict[str, Skeleton] = {}
         self._spare: OrderedDict[str, tuple[Skeleton, int]] = OrderedDict()  # with its bytes; oldest first
         self._assembled: OrderedDict[str, Any] = OrderedDict()
+        self._taken: set[str] = set()  # parts that are being loaded
+        self._ahead: dict[str, threading.Event] = {}  # being built now; set when that has ended
+
+    def build_ahead(self, part_id: str, make: Callable[[], Skeleton]) -> bool:
+        """Build a part's skeleton before anybody asks for it; False where there is one, or no room for more. Errors as of `make`."""
+        with self._lock:
+            known: tuple[Container[str], ...] = (self._loaded, self._spare, self._taken, self._ahead)
+            if any(part_id in parts for parts in known) or self._spare_bytes() > self._limit_bytes * AHEAD_OF_LIMIT:
+                return False
+            ended = self._ahead[part_id] = threading.Event()
+        try:
+            skeleton = make()
+            with self._lock:
+                if skeleton.may_be_kept:
+                    self._keep(part_id, skeleton)
+        finally:
+            with self._lock:
+                del self._ahead[part_id]
+            ended.set()
+        return True
 
     def take(self, part_id: str) -> Skeleton | None:
-        """The skeleton of a part that is to be loaded, if there is one and nobody has changed it."""
+        """The skeleton of a part that is to be loaded, if there is one and nobody has changed it; then `loaded`, or `give_back`.
+
+        Waits for one that is being built.
+        """
         with self._lock:
+            ahead = self._ahead.get(part_id)
+        if ahead is not None:
+            ahead.wait()
+        with self._lock:
+            self._taken.add(part_id)
             found, _ = self._spare.pop(part_id, (None, 0))
-        return found if found is not None and found.is_as_made() else None
+        return found if found is not None and (found.is_new or found.is_as_made()) else None
 
     def loaded(self, part_id: str, skeleton: Skeleton) -> None:
         """It has its tensors, and is on the device until `strip`."""
         with self._lock:
+            self._taken.discard(part_id)
             if skeleton.may_be_kept:
                 self._loaded[part_id] = skeleton
 
@@ -43,10 +75,11 @@ class Skeletons:
                 self._keep(part_id, skeleton)
             return tensors
 
-    def give_back(self, part_id: str, skeleton: Skeleton) -> None:
-        """It was taken for a load that did not come about."""
+    def give_back(self, part_id: str, skeleton: Skeleton | None) -> None:
+        """It was taken for a load that did not come about. None: there was none, and none could be built."""
         with self._lock:
-            if skeleton.reset():
+            self._taken.discard(part_id)
+            if skeleton is not None and skeleton.reset():
                 self._keep(part_id, skeleton)
 
     def assembled(self, name: str) -> Any:
@@ -68,9 +101,12 @@ class Skeletons:
     def host_bytes(self) -> int:
         """About what the waiting ones take of the host's memory."""
         with self._lock:
-            return sum(size for _, size in self._spare.values())
+            return self._spare_bytes()
+
+    def _spare_bytes(self) -> int:
+        return sum(size for _, size in self._spare.values())
 
     def _keep(self, part_id: str, skeleton: Skeleton) -> None:
         self._spare[part_id] = (skeleton, skeleton.host_bytes)
-        while sum(size for _, size in self._spare.values()) > self._limit_bytes:
+        while self._spare_bytes() > self._limit_bytes:
             self._spare.popitem(last=False)

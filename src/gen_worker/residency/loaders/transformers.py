@@ -28,6 +28,7 @@ from gen_worker.residency.loaders.tokenizers import share
 from gen_worker.residency.loaders.weights import (
     Recipe,
     WeightFile,
+    build_ahead,
     find_weights,
     identity,
     load_module,
@@ -77,6 +78,7 @@ class TransformersLoader:
             loaded_bytes(files, dtype.itemsize),
             load,
             tuple(file.path for file in files),
+            lambda working: build_ahead(recipe, working, part.part_id, request.skeletons),
         )
 
         def assemble(parts: Any) -> Loaded:

@@ -7,7 +7,7 @@ loading.
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -193,17 +193,22 @@ class Recipe(msgspec.Struct, frozen=True):
     cast_buffers: bool
     wide: Callable[[str], bool] = lambda name: False
 
+    def dtype_of(self, name: str, in_file: Any) -> Any:
+        """The precision that a tensor of the files has in the module."""
+        if not in_file.is_floating_point:
+            return in_file
+        return import_torch().float32 if self.wide(name) else self.dtype
+
 
 def load_module(recipe: Recipe, device: Device, control: LoadControl, part_id: str, skeletons: Skeletons | None = None) -> tuple[Any, int]:
     """A module with the weights of its files, and the bytes that it takes. It is built while they are on their way."""
-    torch = import_torch()
     with skeleton_of(recipe, control, part_id, skeletons, lambda: WeightsOnTheWay(recipe.files, device, control)) as (skeleton, weights):
         skeleton.check(recipe.files, lambda: {entry.name: entry.shape for file in recipe.files for entry in file.entries})
         # Where a tensor lies is known before its bytes are there.
         to_cast: list[tuple[str, Any, Any]] = []
         for name, tensor in weights.tensors():
-            dtype = torch.float32 if recipe.wide(name) else recipe.dtype
-            if tensor.dtype == dtype or not tensor.dtype.is_floating_point:
+            dtype = recipe.dtype_of(name, tensor.dtype)
+            if tensor.dtype == dtype:
                 skeleton.put(name, tensor)
             else:
                 to_cast.append((name, tensor, dtype))
@@ -215,6 +220,26 @@ def load_module(recipe: Recipe, device: Device, control: LoadControl, part_id: s
         if not early:
             skeleton.complete(device.name, recipe.dtype)
     return skeleton.module, skeleton.device_bytes
+
+
+def build_ahead(recipe: Callable[[], Recipe], working: Callable[[], int], part_id: str, skeletons: Skeletons | None) -> bool:
+    """Build what `load_module` would have to build, before it is asked to; whether that was done.
+
+    What cannot be built is left to the load, which says why.
+    """
+
+    def make() -> Skeleton:
+        made = recipe()
+        known = torch_dtypes(import_torch())
+        skeleton = Skeleton(made.make, Pace(working), cast_buffers=made.cast_buffers)
+        entries = [entry for file in made.files for entry in file.entries]
+        skeleton.check(made.files, lambda: {entry.name: entry.shape for entry in entries})
+        skeleton.settle({entry.name: made.dtype_of(entry.name, known[entry.dtype]) for entry in entries})
+        return skeleton
+
+    with suppress(NotUnderstoodError):
+        return skeletons is not None and skeletons.build_ahead(part_id, make)
+    return False
 
 
 @contextmanager
@@ -238,8 +263,8 @@ def skeleton_of(
 
     with begin() as begun:
         skeleton = skeletons.take(part_id) if skeletons is not None else None
-        skeleton = skeleton or Skeleton(make, Pace(control.working), cast_buffers=recipe.cast_buffers)
         try:
+            skeleton = skeleton or Skeleton(make, Pace(control.working), cast_buffers=recipe.cast_buffers)
             yield skeleton, begun
         except BaseException:
             if skeletons is not None:
