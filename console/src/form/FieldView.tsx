@@ -1,30 +1,13 @@
 // One field of a form, for every kind of value that a payload may hold.
 
-import { createContext, useContext, useId, type ReactNode } from "react";
+import { useId } from "react";
 import { Button } from "react-aria-components/Button";
-import { Checkbox } from "react-aria-components/Checkbox";
 import { Radio, RadioGroup } from "react-aria-components/RadioGroup";
 import { Slider, SliderThumb, SliderTrack } from "react-aria-components/Slider";
 import { ABSENT, draftOf, emptyOf, escapePointer, WHOLE, type Draft } from "../schema/draft";
-import type { Json } from "../schema/resolve";
-import type { Field, Shape, ShapeOf } from "../schema/shape";
-import type { FieldProblem } from "../server/api";
-import { FileInput } from "./FileInput";
-
-/** What the server said about fields, by JSON pointer. */
-export const Complaints = createContext<FieldProblem[]>([]);
-
-export interface ViewProps<S extends Shape = Shape> {
-  shape: S;
-  draft: Draft;
-  onChange: (draft: Draft) => void;
-  /** As in a form: `prompt`, `images[0]`, `options.mask`. */
-  name: string;
-  pointer: string;
-  label: string;
-  required: boolean;
-  fallback: Json | undefined;
-}
+import type { Field, ShapeOf } from "../schema/shape";
+import { FileListView, FileView } from "./FileView";
+import { describe, Group, Labelled, Tick, useComplaints, type ViewProps } from "./labelled";
 
 export function Fields({
   fields,
@@ -116,78 +99,6 @@ function Inner(props: ViewProps) {
   if (shape.kind === "map" && draft.is === "map") return <MapView {...props} shape={shape} entries={draft.entries} />;
   if (shape.kind === "union" && draft.is === "variant") return <UnionView {...props} shape={shape} draft={draft} />;
   return null;
-}
-
-/** The complaints of a field itself, and whether there are any. */
-function useComplaints(pointer: string): FieldProblem[] {
-  return useContext(Complaints).filter((each) => each.pointer === pointer);
-}
-
-function describe(each: FieldProblem): string {
-  return each.suggestion ? `${each.message}; did you mean ${each.suggestion}?` : each.message;
-}
-
-interface Ids {
-  id: string;
-  describedBy: string | undefined;
-  isWrong: boolean;
-}
-
-function Labelled({ props, hint, children }: { props: ViewProps; hint?: string; children: (ids: Ids) => ReactNode }) {
-  const id = useId();
-  const complaints = useComplaints(props.pointer);
-  const described = [props.shape.description && `${id}-about`, hint && `${id}-hint`, complaints.length && `${id}-wrong`].filter(Boolean).join(" ");
-  return (
-    <div className="field" data-field={props.name} data-wrong={complaints.length ? "" : undefined}>
-      <label htmlFor={id}>
-        {props.label} {!props.required && <span className="optional">optional</span>}
-      </label>
-      {props.shape.description && (
-        <p className="about" id={`${id}-about`}>
-          {props.shape.description}
-        </p>
-      )}
-      {children({ id, describedBy: described || undefined, isWrong: complaints.length > 0 })}
-      {hint && (
-        <p className="hint" id={`${id}-hint`}>
-          {hint}
-        </p>
-      )}
-      {complaints.length > 0 && (
-        <p className="wrong" id={`${id}-wrong`}>
-          {complaints.map(describe).join("; ")}
-        </p>
-      )}
-    </div>
-  );
-}
-
-function Group({ children, ...props }: ViewProps & { children: ReactNode }) {
-  const id = useId();
-  const complaints = useComplaints(props.pointer);
-  return (
-    <fieldset className="group" data-field={props.name} data-wrong={complaints.length ? "" : undefined} aria-describedby={complaints.length ? id : undefined}>
-      <legend>
-        {props.label} {!props.required && <span className="optional">optional</span>}
-      </legend>
-      {props.shape.description && <p className="about">{props.shape.description}</p>}
-      {children}
-      {complaints.length > 0 && (
-        <p className="wrong" id={id}>
-          {complaints.map(describe).join("; ")}
-        </p>
-      )}
-    </fieldset>
-  );
-}
-
-function Tick({ name, isSelected, onChange, children }: { name: string; isSelected: boolean; onChange: (on: boolean) => void; children: ReactNode }) {
-  return (
-    <Checkbox className="tick" name={name} isSelected={isSelected} onChange={onChange}>
-      <span className="box" aria-hidden="true" />
-      {children}
-    </Checkbox>
-  );
 }
 
 function typed(props: ViewProps, text: string): Draft {
@@ -364,28 +275,9 @@ function ChoiceView(props: ViewProps<ShapeOf<"choice">>) {
   );
 }
 
-function FileView(props: ViewProps<ShapeOf<"file">>) {
-  const nothing: Draft = props.shape.nullable ? { is: "null" } : ABSENT;
-  const taken = props.draft.is === "file" ? props.draft.file : null;
-  return (
-    <Labelled props={props} hint={props.draft.is === "asset" ? `the file of before: ${JSON.stringify(props.draft.value).slice(0, 200)}` : undefined}>
-      {({ id, describedBy }) => (
-        <FileInput
-          id={id}
-          name={props.name}
-          label={props.label}
-          describedBy={describedBy}
-          accept={props.shape.accept}
-          file={taken}
-          onFile={(file) => props.onChange(file ? { is: "file", file } : nothing)}
-        />
-      )}
-    </Labelled>
-  );
-}
-
 function ListView({ shape, items, onChange, name, pointer, label }: ViewProps<ShapeOf<"list">> & { items: Draft[] }) {
   const item = shape.item();
+  if (item.kind === "file") return <FileListView items={items} item={item} maxItems={shape.maxItems} minItems={shape.minItems} onChange={(next) => onChange({ is: "list", items: next })} name={name} pointer={pointer} label={label} />;
   return (
     <>
       {items.map((each, index) => (

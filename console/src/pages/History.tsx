@@ -6,7 +6,8 @@ import { go, linkTo } from "../place";
 import { Files } from "../run/Files";
 import { keepRun, keptRuns, onKept } from "../run/history";
 import { isOver, Run } from "../run/run";
-import { OutputValue, useRun } from "../run/RunPanel";
+import { Outputs } from "../run/Outputs";
+import { useRun } from "../run/RunPanel";
 import type { Json } from "../schema/resolve";
 import { Block, duration, pretty, ProblemNote } from "../ui/parts";
 
@@ -66,7 +67,7 @@ function Cell({ run, isChosen, onChoose, onUse, onRun }: CellProps) {
       </p>
       <div className="sides">
         <div>
-          <Block label={`Input of run ${view.number}`}>{pretty(view.input)}</Block>
+          <Block label={`Input of run ${view.number}`}>{pretty(view.input).slice(0, 20_000)}</Block>
           {view.fileNames.length > 0 && <p className="hint">{view.fileNames.join(", ")}</p>}
           <div className="buttons">
             {run.canRunAgain && (
@@ -91,13 +92,7 @@ function Cell({ run, isChosen, onChoose, onUse, onRun }: CellProps) {
         <div>
           {view.problem && <ProblemNote problem={view.problem} />}
           <Files files={view.files} />
-          {view.text ? (
-            <Block label={`Output of run ${view.number}`}>{view.text}</Block>
-          ) : view.items.length ? (
-            <Block label={`Output of run ${view.number}`}>{view.items.map((each) => JSON.stringify(each)).join("\n")}</Block>
-          ) : view.output !== undefined && view.output !== null ? (
-            <OutputValue value={view.output} name={`Output of run ${view.number}`} />
-          ) : null}
+          <Outputs view={view} name={`Output of run ${view.number}`} />
         </div>
       </div>
     </article>

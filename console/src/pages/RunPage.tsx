@@ -5,7 +5,7 @@ import { Button } from "react-aria-components/Button";
 import { go, linkTo } from "../place";
 import { Files } from "../run/Files";
 import type { RunObject } from "../run/run";
-import { OutputValue } from "../run/RunPanel";
+import { OutputValue, Shown } from "../run/Outputs";
 import { Timeline } from "../run/Timeline";
 import { isObject } from "../schema/shape";
 import type { Json } from "../schema/resolve";
@@ -91,7 +91,7 @@ export function RunPage({ id, onUse }: { id: string; onUse: (fn: string, input: 
         {input !== undefined && (
           <section>
             <h3>Input</h3>
-            <Block label="Input">{pretty(input)}</Block>
+            <Shown text={pretty(input)} label="Input" />
           </section>
         )}
         <section>
@@ -101,9 +101,7 @@ export function RunPage({ id, onUse }: { id: string; onUse: (fn: string, input: 
         </section>
       </div>
       <EventLog run={run} isOver={over} />
-      <Details summary="The run as JSON">
-        <Block label="The run as JSON">{pretty(run)}</Block>
-      </Details>
+      <Details summary="The run as JSON" render={() => <Shown text={pretty(run)} label="The run as JSON" />} />
     </article>
   );
 }

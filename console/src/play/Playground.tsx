@@ -3,13 +3,15 @@
 import { useCallback, useEffect, useMemo, useState, type FormEvent, type ReactNode } from "react";
 import { Button } from "react-aria-components/Button";
 import { Tab, TabList, TabPanel, Tabs } from "react-aria-components/Tabs";
-import { Complaints, Fields } from "../form/FieldView";
+import { Fields } from "../form/FieldView";
+import { Complaints } from "../form/labelled";
+import { placesFor } from "../form/places";
 import { keepRun } from "../run/history";
 import { isOver, Run } from "../run/run";
 import { RunPanel, useRunIfAny } from "../run/RunPanel";
-import { ABSENT, masked, payloadOf, secretsOf, type Draft } from "../schema/draft";
+import { masked, payloadOf, secretsOf, type Draft } from "../schema/draft";
 import type { Definitions } from "../schema/resolve";
-import { tidy } from "../schema/shape";
+import { tidy, type Field } from "../schema/shape";
 import { IS_PLATFORM, type FieldProblem } from "../server/api";
 import type { Fn } from "../server/functions";
 import { usePoll } from "../server/usePoll";
@@ -60,7 +62,7 @@ export function Playground({ fn, definitions, forms, run, onRun }: Props) {
     void second.begin();
   }, [fields, drafts, fn, definitions, run, onRun, against]);
 
-  usePastedFiles(fields, drafts, change);
+  const said = useFilesFromAnywhere(fields, drafts, change);
   const submit = (event: FormEvent) => {
     event.preventDefault();
     begin();
@@ -78,6 +80,9 @@ export function Playground({ fn, definitions, forms, run, onRun }: Props) {
               <form id="form" noValidate onSubmit={submit} onKeyDown={(event) => (event.ctrlKey || event.metaKey) && event.key === "Enter" && begin()}>
                 <Fields fields={fields} drafts={drafts} onChange={change} />
                 {IS_PLATFORM && <Against fn={fn} value={against} onChange={setAgainst} />}
+                <p className="hint" role="status">
+                  {said}
+                </p>
                 {fields.length === 0 && <p className="hint">This function takes no input.</p>}
                 <Buttons run={run} onReset={() => (forms.reset(fn), setComplaints([]))} />
               </form>
@@ -212,18 +217,37 @@ function Code({ fn, form }: { fn: Fn; form: { fields: Parameters<typeof payloadO
   );
 }
 
-/** A file that is pasted anywhere on the page goes to the first field for files that is empty. */
-function usePastedFiles(fields: Parameters<typeof payloadOf>[0], drafts: Record<string, Draft>, change: (name: string, draft: Draft) => void): void {
+/** Files that are pasted or dropped anywhere on the page go to fields for files. Gives what is to be said of it. */
+function useFilesFromAnywhere(fields: Field[], drafts: Record<string, Draft>, change: (name: string, draft: Draft) => void): string {
+  const [said, setSaid] = useState("");
   useEffect(() => {
+    const take = (files: File[]) => {
+      const { changes, left } = placesFor(files, fields, drafts);
+      for (const [name, draft] of changes) change(name, draft);
+      setSaid(!left ? "" : !changes.length ? "This form has no place for a file." : `${left} ${left === 1 ? "file has" : "files have"} no place in this form.`);
+    };
     const paste = (event: ClipboardEvent) => {
-      const file = event.clipboardData?.files[0];
-      const places = fields.filter((each) => each.shape.kind === "file");
-      const place = places.find((each) => (drafts[each.name] ?? ABSENT).is !== "file") ?? places[0];
-      if (!file || !place) return;
+      const files = [...(event.clipboardData?.files ?? [])];
+      if (!files.length || event.defaultPrevented) return;
       event.preventDefault();
-      change(place.name, { is: "file", file });
+      take(files);
+    };
+    // A file that is dropped beside a field would else take the place of this page.
+    const over = (event: DragEvent) => event.dataTransfer?.types.includes("Files") && event.preventDefault();
+    const drop = (event: DragEvent) => {
+      const files = [...(event.dataTransfer?.files ?? [])];
+      if (!files.length || event.defaultPrevented) return;
+      event.preventDefault();
+      take(files);
     };
     document.addEventListener("paste", paste);
-    return () => document.removeEventListener("paste", paste);
+    document.addEventListener("dragover", over);
+    document.addEventListener("drop", drop);
+    return () => {
+      document.removeEventListener("paste", paste);
+      document.removeEventListener("dragover", over);
+      document.removeEventListener("drop", drop);
+    };
   }, [fields, drafts, change]);
+  return said;
 }

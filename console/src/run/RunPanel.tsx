@@ -4,11 +4,12 @@ import { useEffect, useState, useSyncExternalStore } from "react";
 import { Label } from "react-aria-components/Label";
 import { ProgressBar } from "react-aria-components/ProgressBar";
 import { isObject } from "../schema/shape";
-import type { Json } from "../schema/resolve";
 import { IS_PLATFORM } from "../server/api";
 import { usePoll } from "../server/usePoll";
-import { Block, bytes, CopyButton, Details, duration, pretty, ProblemNote, timeLeft } from "../ui/parts";
+import { Block, bytes, Details, duration, ProblemNote, timeLeft } from "../ui/parts";
 import { Files } from "./Files";
+import { Outputs } from "./Outputs";
+import type { Preview } from "./preview";
 import { isOver, type ModelProgress, type Run, type RunObject, type RunView } from "./run";
 
 export function useRun(run: Run): RunView {
@@ -23,8 +24,6 @@ export function useRunIfAny(run: Run | undefined): RunView | null {
   return useSyncExternalStore<RunView | null>(run?.subscribe ?? never, run?.snapshot ?? none);
 }
 
-const MAX_SHOWN = 200_000; // a browser lays out no more many times a second
-
 const WORDS: Record<string, string> = { sending: "sending", queued: "waiting for its turn", starting: "starting", running: "running", succeeded: "succeeded", failed: "failed", canceled: "canceled", expired: "expired" };
 
 export function RunPanel({ run, retry }: { run: Run; retry?: () => void }) {
@@ -35,7 +34,7 @@ export function RunPanel({ run, retry }: { run: Run; retry?: () => void }) {
       <p className="status">
         <span role="status">
           <span className={`badge ${view.status}`}>{WORDS[view.status] ?? view.status}</span>
-          <span className="stage">{view.stage}</span>
+          {view.stage !== view.status && <span className="stage">{view.stage}</span>}
         </span>
         <Clock view={view} />
       </p>
@@ -52,10 +51,11 @@ export function RunPanel({ run, retry }: { run: Run; retry?: () => void }) {
           ))}
         </ul>
       )}
+      {view.preview && <PreviewFigure preview={view.preview} />}
       <Files files={view.files} />
-      <Outputs view={view} />
+      <Outputs view={view} follow />
       {view.logs.length > 0 && (
-        <Details summary={`Log (${view.logs.length})`} open>
+        <Details summary={`Log (${view.logCount > view.logs.length ? `the last ${view.logs.length.toLocaleString()} of ${view.logCount.toLocaleString()}` : view.logs.length})`} open>
           <Block follow label="Log">
             {view.logs.map((each) => `${each.level === "info" ? "" : `${each.level}: `}${each.message}`).join("\n")}
           </Block>
@@ -69,6 +69,15 @@ export function RunPanel({ run, retry }: { run: Run; retry?: () => void }) {
         </Details>
       )}
     </section>
+  );
+}
+
+export function PreviewFigure({ preview }: { preview: Preview }) {
+  return (
+    <figure className="so-far">
+      <img src={preview.image} alt="What is drawn so far" />
+      <figcaption>{preview.caption}</figcaption>
+    </figure>
   );
 }
 
@@ -140,53 +149,4 @@ export function ModelBar({ progress }: { progress: ModelProgress }) {
       )}
     </ProgressBar>
   );
-}
-
-function Outputs({ view }: { view: RunView }) {
-  if (view.items.length) {
-    const lines = (): string => view.items.map((each) => JSON.stringify(each)).join("\n");
-    if (!view.text) return <Block follow className="output" label="Output">{lines()}</Block>;
-    return (
-      <>
-        <Shown follow text={view.text} label="Output" />
-        <Details summary={`Pieces (${view.items.length})`} render={() => <Block label="Pieces">{lines()}</Block>} />
-      </>
-    );
-  }
-  if (view.output === undefined || view.output === null) return null;
-  return <OutputValue value={view.output} />;
-}
-
-/** An output: its text where it is one text, else its JSON. */
-export function OutputValue({ value, name = "Output" }: { value: Json; name?: string }) {
-  const text = onlyText(value);
-  if (text === null) return <Shown text={pretty(value)} label={name} />;
-  return (
-    <>
-      <Shown text={text} label={name} />
-      <Details summary="JSON">
-        <Block label={`${name} as JSON`}>{pretty(value)}</Block>
-      </Details>
-    </>
-  );
-}
-
-function Shown({ text, label, follow = false }: { text: string; label: string; follow?: boolean }) {
-  return (
-    <div className="shown">
-      {text.length > MAX_SHOWN && <p className="hint">The last {MAX_SHOWN} characters of {text.length}; the copy has all.</p>}
-      <Block follow={follow} className="output" label={label}>
-        {text.slice(-MAX_SHOWN)}
-      </Block>
-      <CopyButton text={text} label="Copy output" />
-    </div>
-  );
-}
-
-function onlyText(value: Json): string | null {
-  if (typeof value === "string") return value;
-  if (!isObject(value)) return null;
-  const entries = Object.entries(value);
-  const only = entries.length === 1 ? entries[0]?.[1] : undefined;
-  return typeof only === "string" && only.includes(" ") ? only : null;
 }

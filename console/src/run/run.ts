@@ -7,6 +7,7 @@ import { masked, encode, type Payload } from "../schema/draft";
 import { ask, Trouble, type FieldProblem, type Problem } from "../server/api";
 import { follow } from "../server/events";
 import { textField, type Fn } from "../server/functions";
+import { lineOf, previewIn, type Preview } from "./preview";
 
 export interface OutFile {
   ref: string;
@@ -75,9 +76,14 @@ export interface RunView {
   progress: number | null;
   etaS: number | null;
   models: ModelProgress[];
+  /** What it has drawn so far, until the result is there. */
+  preview: Preview | null;
   /** Text of a stream that gives text piece by piece. */
   text: string;
   items: Json[];
+  /** How many there were of each, of which the newest are kept. */
+  itemCount: number;
+  logCount: number;
   logs: { level: string; message: string }[];
   events: string[];
   output: Json | undefined;
@@ -151,8 +157,11 @@ export class Run {
       progress: null,
       etaS: null,
       models: [],
+      preview: null,
       text: "",
       items: [],
+      itemCount: 0,
+      logCount: 0,
       logs: [],
       events: [],
       output: undefined,
@@ -204,19 +213,23 @@ export class Run {
   }
 
   private take(name: string, data: unknown): void {
-    if (name !== "output" && name !== "done") this.note(`${name} ${JSON.stringify(data)}`);
+    if (name !== "output" && name !== "done") this.note(lineOf(name, data));
     const found = isObject(data) ? data : {};
     switch (name) {
       case "progress":
         return this.progressed(found);
       case "log":
-        return this.set({ logs: [...this.view.logs, { level: String(found.level ?? "info"), message: String(found.message ?? "") }].slice(-MAX_LINES) });
+        return this.set({ logCount: this.view.logCount + 1, logs: [...this.view.logs, { level: String(found.level ?? "info"), message: String(found.message ?? "") }].slice(-MAX_LINES) });
       case "output":
         return this.gave(data as Json);
       case "status":
         return this.stepped(found);
+      case "custom": {
+        const preview = previewIn(found);
+        return this.set(preview ? { status: "running", preview } : { status: "running" });
+      }
       case "restart":
-        return this.set({ text: "", items: [], progress: null, etaS: null, stage: `attempt ${String(found.attempt)}` });
+        return this.set({ preview: null, text: "", items: [], itemCount: 0, progress: null, etaS: null, stage: `attempt ${String(found.attempt)}` });
       case "error":
         return this.set({ problem: { ...this.view.problem, ...(found as Problem) } });
       case "done":
@@ -225,7 +238,7 @@ export class Run {
   }
 
   private note(line: string): void {
-    this.view.events.push(line.slice(0, 2000));
+    this.view.events.push(line);
     if (this.view.events.length > MAX_LINES) this.view.events.shift();
   }
 
@@ -245,6 +258,7 @@ export class Run {
     const piece = typeof item === "string" ? item : this.view.field && isObject(item) ? item[this.view.field] : undefined;
     if (typeof piece === "string") this.view.text += piece;
     this.view.items.push(item);
+    this.view.itemCount++;
     const shown = assetsIn(item).map((each) => ({ ...each, url: `/v1/files/${each.ref.split("/").map(encodeURIComponent).join("/")}` }));
     // Pictures of a stream as they come, such as previews; where files may be read before the end of their run.
     if (shown.length && this.query) this.view.files = [...this.view.files.filter((each) => !shown.some((other) => other.ref === each.ref)), ...shown].slice(-MAX_PREVIEWS);
@@ -293,7 +307,7 @@ export class Run {
   }
 
   private end(last: Partial<RunView>): void {
-    this.set({ stage: "", etaS: null, models: [], ...last, endedMs: Date.now() });
+    this.set({ stage: "", etaS: null, models: [], preview: null, ...last, endedMs: Date.now() });
   }
 
   private set(change: Partial<RunView>): void {

@@ -117,7 +117,7 @@ export function fieldsOf(schema: Schema, definitions: Definitions): Field[] {
 function objectOf(schema: Schema, common: Common, definitions: Definitions): Shape {
   const properties = schema.properties ?? {};
   if (schema.title?.endsWith("Asset") || "sha256" in properties) {
-    if ("ref" in properties && "sha256" in properties) return { ...common, description: "", kind: "file", bytes: false, accept: "" };
+    if ("ref" in properties && "sha256" in properties) return { ...common, description: "", kind: "file", bytes: false, accept: schema.contentMediaType ?? "" };
   }
   if (typeof schema.additionalProperties === "object" && !Object.keys(properties).length) {
     const value = schema.additionalProperties;
@@ -133,7 +133,7 @@ function unionOf(choices: Schema[], schema: Schema, common: Common, definitions:
   const only = rest[0];
   if (rest.length === 1 && only) {
     const { anyOf: _, oneOf: __, ...beside } = schema;
-    const found = shapeOf(only, definitions, name);
+    const found = shapeOf(schema.contentMediaType ? { ...only, contentMediaType: schema.contentMediaType } : only, definitions, name);
     const shape = { ...found, nullable: nullable || found.nullable, description: tidy(beside.description ?? "") || found.description };
     return schema.examples ? { ...shape, examples: schema.examples } : shape;
   }

@@ -1,5 +1,6 @@
 """Draw a handwritten digit from its English name, with a real (and tiny) Stable Diffusion pipeline."""
 
+import base64
 import io
 from typing import Annotated, Any
 
@@ -28,6 +29,15 @@ class Drawing(msgspec.Struct):
     prompt: str
 
 
+def preview_of(pipe: StableDiffusionPipeline, latents: torch.Tensor, size: int) -> dict[str, str]:
+    """The picture as it is now: a small JPEG as a `data:` URL. A large autoencoder takes long; `AutoencoderTiny` does not."""
+    with torch.no_grad():
+        now = pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample
+    jpeg = io.BytesIO()
+    pipe.image_processor.postprocess(now)[0].resize((size, size), Image.Resampling.BICUBIC).save(jpeg, "JPEG")
+    return {"image": f"data:image/jpeg;base64,{base64.b64encode(jpeg.getvalue()).decode()}"}
+
+
 @worker_function(ResourceRequirements(max_concurrency=2))
 def generate(
     ctx: ActionContext,
@@ -40,6 +50,8 @@ def generate(
         if ctx.is_canceled():
             raise InterruptedError("canceled")
         ctx.progress((step + 1) / payload.num_inference_steps, stage="draw")
+        if step % 4 == 3 and step + 1 < payload.num_inference_steps:
+            ctx.emit("preview", {**preview_of(pipe, tensors["latents"], min(payload.size, 128)), "step": step + 1})
         return tensors
 
     drawn = pipe(
