@@ -24,6 +24,7 @@ from typing import Any
 from gen_worker.authoring.adapters import LoraAdapter
 from gen_worker.authoring.signature import FunctionSpec
 from gen_worker.collector import settle_what_was_imported
+from gen_worker.errors import MissingExtraError
 from gen_worker.log import Log
 from gen_worker.project.injectable import own_loaders
 from gen_worker.residency.devices import DeviceSet
@@ -141,6 +142,8 @@ class ImportsAhead:
         began_s = time.perf_counter()
         try:
             parts = build()
+        except MissingExtraError:
+            return  # of what is not installed a run tells better, with the command that installs it
         except Exception as exc:  # noqa: BLE001 - of a model's or a library's: its first load will say it
             self._log.info("models.ahead_failed", model=local.model_id, error=repr_of(exc))
             return
