@@ -1,9 +1,12 @@
 """Published projects that need packages: what uv.lock names is installed, and nothing else."""
 
 import os
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
+import pytest
 from hello_project import HELLO, write_hello
 from platform_process import COZYCTL, PlatformProcess, write_project
 from wheels import make_wheel, repack_needs_of
@@ -41,18 +44,45 @@ wheels = [{{ url = "https://index.example/tinybelow-1.0-py3-none-any.whl", hash 
 """
 
 
-def test_a_build_keeps_to_its_lock(tmp_path: Path) -> None:
-    wheels = tmp_path / "wheels"
-    wheels.mkdir()
-    hashes = {name: make_wheel(wheels, name, "1.0", 'VERSION = "1.0"\n') for name in ("tinydep", "tinybelow")}
-    for name in hashes:
-        make_wheel(wheels, name, "2.0", 'VERSION = "2.0"\n')  # what an installer would take without the lock
-    repack_needs_of(wheels, "gen-worker")
-    index = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), "PIP_NO_COMPILE": "1", "UV_NO_INDEX": "1", "UV_FIND_LINKS": str(wheels)}
+HASHES: dict[str, str] = {}
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What stands in for a package index."""
+    folder = tmp_path_factory.mktemp("wheels")
+    for name in ("tinydep", "tinybelow"):
+        HASHES[name] = make_wheel(folder, name, "1.0", 'VERSION = "1.0"\n')
+        make_wheel(folder, name, "2.0", 'VERSION = "2.0"\n')  # what an installer would take without the lock
+    repack_needs_of(folder, "gen-worker")
+    return folder
+
+
+def uv_alone(folder: Path) -> str:
+    """A folder for PATH that has uv and nothing else."""
+    folder.mkdir()
+    found = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
+    if found is None:
+        pytest.skip("uv is not installed")
+    (folder / "uv").symlink_to(found)
+    return str(folder)
+
+
+def without_uv(path: str) -> str:
+    return os.pathsep.join(each for each in path.split(os.pathsep) if not (Path(each) / "uv").exists())
+
+
+@pytest.mark.parametrize("installer", ["pip", "uv"])
+def test_a_build_keeps_to_its_lock(tmp_path: Path, wheels: Path, installer: str) -> None:
+    path = without_uv(os.environ["PATH"])
+    if installer == "uv":
+        path = os.pathsep.join([uv_alone(tmp_path / "bin"), path])
+    index = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), "PIP_NO_COMPILE": "1"}  # uv is told where the wheels are, too
+    index |= {"UV_OFFLINE": "1", "UV_CACHE_DIR": str(tmp_path / "uv-cache")}
     folder = write_hello(tmp_path / "locked", "locked", CODE)
     (folder / "pyproject.toml").write_text('[project]\nname = "locked"\nversion = "0.1.0"\ndependencies = ["gen-worker", "tinydep>=1"]\n')
-    (folder / "uv.lock").write_text(LOCK.format(**hashes))
-    platform = PlatformProcess(write_project(tmp_path / "probe"), tmp_path / "data", env=index)
+    (folder / "uv.lock").write_text(LOCK.format(**HASHES))
+    platform = PlatformProcess(write_project(tmp_path / "probe"), tmp_path / "data", env={**index, "PATH": path})
     try:
 
         def publish() -> "subprocess.CompletedProcess[str]":
@@ -65,10 +95,12 @@ def test_a_build_keeps_to_its_lock(tmp_path: Path) -> None:
         assert "installing what uv.lock names: tinybelow==1.0, tinydep==1.0" in done.stderr
         answer = platform.http.post("/v1/local/locked/greet", json={"payload": {}})
         assert answer.json()["output"]["text"] == "1.0 1.0", answer.text
+        [made] = (platform.data / "environments").glob("*/pyvenv.cfg")
+        assert any(line.startswith("uv = ") for line in made.read_text().splitlines()) == (installer == "uv"), "who made it"
         closed = {path.name: oct(path.stat().st_mode & 0o077) for path in platform.data.iterdir() if path.stat().st_mode & 0o077}
         assert set(closed) <= ({"environments"} if os.geteuid() == 0 else set(closed)), "all but the way to the environments is closed"
 
-        (folder / "uv.lock").write_text(LOCK.format(tinydep=f"sha256:{'0' * 64}", tinybelow=hashes["tinybelow"]))
+        (folder / "uv.lock").write_text(LOCK.format(tinydep=f"sha256:{'0' * 64}", tinybelow=HASHES["tinybelow"]))
         done = publish()
         assert (done.returncode, "tinydep" in done.stderr, "hash" in done.stderr.lower()) == (1, True, True), done.stderr
         (folder / "pyproject.toml").write_text('[project]\nname = "locked"\nversion = "0.1.0"\ndependencies = ["tinydep", "other"]\n')

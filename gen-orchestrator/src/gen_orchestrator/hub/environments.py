@@ -28,6 +28,11 @@ _READY = ".ready"
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "LD_LIBRARY_PATH", "http_proxy", "https_proxy", "no_proxy")
 _PREFIXES = ("PIP_", "UV_", "SSL_", "REQUESTS_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+_OF_UV = {  # of pip: the name for uv, and what stands between several
+    "PIP_INDEX_URL": ("UV_DEFAULT_INDEX", " "),
+    "PIP_EXTRA_INDEX_URL": ("UV_EXTRA_INDEX_URL", " "),
+    "PIP_FIND_LINKS": ("UV_FIND_LINKS", ","),
+}
 _PIP = ("--disable-pip-version-check", "--no-input", "install", "--progress-bar", "off")
 Say = Callable[[str], None]
 
@@ -44,8 +49,10 @@ def requirements_of(source: Path) -> list[str]:
 
 
 def build_environment(env: Mapping[str, str]) -> dict[str, str]:
-    """What a build's processes get to see: how to reach a package index, and nothing of the control plane's own."""
-    return {name: value for name, value in env.items() if name in _INHERITED or name.startswith(_PREFIXES)}
+    """What a build's processes get to see: how to reach a package index, and nothing of the control plane's own. Where pip alone is told
+    where packages lie, uv is told, too: whichever of them installs, it finds the same."""
+    told = {of_uv: sep.join(env[of_pip].split()) for of_pip, (of_uv, sep) in _OF_UV.items() if env.get(of_pip)}
+    return told | {name: value for name, value in env.items() if name in _INHERITED or name.startswith(_PREFIXES)}
 
 
 class Environments:
