@@ -113,7 +113,7 @@ def test_an_environment_below_a_closed_folder_is_reached_and_nothing_else_of_it(
         found = found_by(tmp_path / "spy", code, str(python), said.append)
         assert found.pop("uid") != 0, said
         assert set(found.values()) == {"PermissionError"}, found
-        assert said == ["reading its functions as a user of its own"]
+        assert said == ["reading its functions as a separate user"]
         hello = write_hello(tmp_path / "hello", "hello")
         assert asyncio.run(discover(str(python), hello, is_sent=True)) == asyncio.run(discover(sys.executable, hello))
 

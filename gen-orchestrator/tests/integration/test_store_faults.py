@@ -165,7 +165,7 @@ def test_doctor_says_what_is_not_promised(database: Database, tmp_path: Path) ->
         done = subprocess.run([str(PROGRAM), "doctor", *arguments], capture_output=True, text=True, timeout=60, check=False)
         return done.returncode, done.stdout + done.stderr
 
-    assert doctor("--store", database.url) == (0, "a run that was accepted survives a crash of this store\n")
+    assert doctor("--store", database.url) == (0, "ok: accepted runs survive a crash of this store\n")
     database.psql("alter system set fsync = off")
     database.psql("alter system set synchronous_commit = off")  # our connections set it, whatever the server's default is
     database.psql("select pg_reload_conf()")

@@ -27,13 +27,13 @@ LAYERS_SHOWN = 6
 @folder_option(positional=True)
 @json_option
 @click.option("-t", "--tag", "name", metavar="NAME[:TAG]", help="The image's name.  [default: the endpoint and the project's version]")
-@click.option("-f", "--file", "dockerfile", type=click.Path(exists=True, dir_okay=False), help="Another Dockerfile than the folder's own.")
+@click.option("-f", "--file", "dockerfile", type=click.Path(exists=True, dir_okay=False), help="Use another Dockerfile.")
 @click.option("--engine", envvar="COZYCTL_ENGINE", default="", metavar="COMMAND", help="docker, podman or buildah, with its options.")
-@click.option("--platform", default="", metavar="OS/ARCH", help="Build for another machine, such as linux/amd64.")
-@click.option("--build-arg", "build_args", multiple=True, metavar="KEY=VALUE", help="For the Dockerfile's ARG. May be repeated.")
-@click.option("--no-cache", is_flag=True, help="Build every layer anew.")
-@click.option("--push", "pushed", is_flag=True, help="Send the image to the registry in its name.")
-@click.option("--verbose", is_flag=True, help="Show all that the build prints.")
+@click.option("--platform", default="", metavar="OS/ARCH", help="Build for another platform, such as linux/amd64.")
+@click.option("--build-arg", "build_args", multiple=True, metavar="KEY=VALUE", help="Build argument of the Dockerfile. May be repeated.")
+@click.option("--no-cache", is_flag=True, help="Build without cached layers.")
+@click.option("--push", "pushed", is_flag=True, help="Push the image to the registry in its name.")
+@click.option("--verbose", is_flag=True, help="Show all output of the build.")
 def command(
     folder: str,
     as_json: bool,

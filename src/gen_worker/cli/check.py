@@ -16,7 +16,7 @@ from gen_worker.project.validation import version_problem
 @click.command("check", cls=Verb)
 @folder_option(positional=True)
 @json_option
-@click.option("--require-uv-lock", is_flag=True, help="Count a missing uv.lock as an error.")
+@click.option("--require-uv-lock", is_flag=True, help="Treat a missing uv.lock as an error.")
 def command(folder: str, as_json: bool, require_uv_lock: bool) -> int:
     """Check an endpoint: its files, cozy.toml, its Dockerfile, the build of torch, where gen-worker comes from, every marked function."""
     root = Path(folder)

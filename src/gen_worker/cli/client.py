@@ -47,10 +47,10 @@ def command() -> None:
 
 @command.command("generate", cls=Verb)
 @click.argument("ref", metavar="REF|FOLDER")
-@click.option("--lang", type=click.Choice(LANGUAGES), required=True, help="In which language.")
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Where to write it; standard output by default.")
-@click.option("--owner", default="local", show_default=True, metavar="NAME", help="Who owns the endpoint of a FOLDER.")
-@click.option("--import-from", metavar="MODULE", help="typescript: where the client comes from. [default: gen-worker-client]")
+@click.option("--lang", type=click.Choice(LANGUAGES), required=True, help="Language of the client.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="File to write. Default: standard output.")
+@click.option("--owner", default="local", show_default=True, metavar="NAME", help="Owner of the endpoint in FOLDER.")
+@click.option("--import-from", metavar="MODULE", help="typescript: module to import the client from. [default: gen-worker-client]")
 @click.option("--url", metavar="URL", help="The platform. Also COZY_URL. By default that of the profile.")
 @json_option
 def generate(ref: str, lang: str, output: Path | None, owner: str, import_from: str | None, url: str | None, as_json: bool) -> int:

@@ -27,7 +27,7 @@ def command(shell: str | None) -> int:
     name = shell or Path(os.environ.get("SHELL", "")).name
     kind = get_completion_class(name) if name in SHELLS else None
     if kind is None:
-        raise click.UsageError(f"say for which shell: cozyctl completion {'|'.join(SHELLS)}")
+        raise click.UsageError(f"name the shell: cozyctl completion {'|'.join(SHELLS)}")
     from gen_worker.cli.main import group
 
     print_line(f"# {_WHERE[name]}\n{_source(kind, group)}")

@@ -16,9 +16,9 @@ from gen_worker.dev.server import DEFAULT_LISTEN, ServeOptions, serve
 @click.option("--listen", default=DEFAULT_LISTEN, envvar="GEN_WORKER_HTTP_LISTEN", show_default=True, metavar="HOST:PORT")
 @click.option("--model", "models", multiple=True, metavar="KEY=FOLDER", help="Use a local folder for a model key. May be repeated.")
 @click.option("--outputs", default="outputs", envvar="GEN_WORKER_OUTPUT_DIR", show_default=True, help="Folder for saved files.")
-@click.option("--manifest", envvar="GEN_WORKER_MANIFEST_PATH", type=click.Path(), help="Serve a baked manifest instead of the project.")
-@click.option("--allow-host", "hosts", multiple=True, metavar="NAME", help="A further name this server is reached by. May be repeated.")
-@click.option("--reload/--no-reload", default=True, show_default=True, help="Take up changes of the code.")
+@click.option("--manifest", envvar="GEN_WORKER_MANIFEST_PATH", type=click.Path(), help="Serve this manifest instead of the project's.")
+@click.option("--allow-host", "hosts", multiple=True, metavar="NAME", help="Another name of this server. May be repeated.")
+@click.option("--reload/--no-reload", default=True, show_default=True, help="Pick up changes of the code.")
 def command(
     folder: str,
     as_json: bool,

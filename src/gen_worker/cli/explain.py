@@ -75,7 +75,7 @@ def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
 @click.argument("code", required=False, shell_complete=_complete)
 @json_option
 def command(code: str | None, as_json: bool) -> int:
-    """Say what the error code CODE means, with its cause and its fix. Without CODE, list them all."""
+    """Explain the error code CODE: what it means, its cause and its fix. Without CODE, list all codes."""
     known = explanations()
     if code is None:
         if as_json:

@@ -22,7 +22,7 @@ LIBRARIES = ("cog", "litserve", "bentoml", "runpod")
 def command(library: str, folder: Path, target: Path | None, as_json: bool) -> int:
     """Write a project from the one in FOLDER, which was written for LIBRARY, into TARGET (by default FOLDER-cozy).
 
-    Their code is read, never run, and copied unchanged. What could not be taken over is listed.
+    The code is read, never run, and copied unchanged. What could not be converted is listed.
     """
     theirs = folder.resolve()
     made = target or theirs.with_name(f"{theirs.name}-cozy")

@@ -51,7 +51,7 @@ model_option = click.option(
     "--model", "models", multiple=True, metavar="KEY=FOLDER", help="Use a local folder for a model key. May be repeated."
 )
 dtype_option = click.option(
-    "--dtype", "dtypes", multiple=True, help="Allowed precision, best first, in place of what cozy.toml says; repeatable."
+    "--dtype", "dtypes", multiple=True, help="Allowed precision, best first, instead of those in cozy.toml. May be repeated."
 )
 
 
@@ -155,7 +155,7 @@ def _opened(folder: str, as_json: bool, models: Sequence[str] = ()) -> "_Workben
 @dtype_option
 @json_option
 def plan(names: tuple[str, ...], folder: str, models: tuple[str, ...], dtypes: tuple[str, ...], as_json: bool) -> int:
-    """Say what the models would take, before anything is fetched. Exit status 1 when one does not fit."""
+    """Show what the models need, before any download. Exit status 1 when one does not fit."""
     bench = _opened(folder, as_json, models)
     if isinstance(bench, int):
         return bench
@@ -238,7 +238,7 @@ def _show_plans(plans: list[ModelPlan], together: list[str]) -> None:
 @dtype_option
 @json_option
 def prefetch(names: tuple[str, ...], folder: str, models: tuple[str, ...], dtypes: tuple[str, ...], as_json: bool) -> int:
-    """Bring models to this disk."""
+    """Download models to this disk."""
     bench = _opened(folder, as_json, models)
     if isinstance(bench, int):
         return bench
@@ -277,7 +277,7 @@ async def _prefetch_all(bench: _Workbench, wants: list[ModelWant], *, quiet: boo
 @command.command("list", cls=Verb)
 @json_option
 def list_models(as_json: bool) -> int:
-    """Say which models are on this disk."""
+    """List the models on this disk."""
     bench = _opened(".", as_json)
     if isinstance(bench, int):
         return bench
@@ -298,10 +298,10 @@ def list_models(as_json: bool) -> int:
 
 
 @command.command("verify", cls=Verb)
-@click.option("--repair", "mend", is_flag=True, help="Drop what is damaged, so that it is fetched again.")
+@click.option("--repair", "mend", is_flag=True, help="Delete damaged files, so that they are downloaded again.")
 @json_option
 def verify_models(mend: bool, as_json: bool) -> int:
-    """Hash every file of every model here. Exit status 1 when one is damaged."""
+    """Check the digest of every model file on this disk. Exit status 1 when one is damaged."""
     bench = _opened(".", as_json)
     if isinstance(bench, int):
         return bench
@@ -330,7 +330,7 @@ def verify_models(mend: bool, as_json: bool) -> int:
 @click.argument("ref")
 @json_option
 def evict(ref: str, as_json: bool) -> int:
-    """Drop a model from this disk."""
+    """Delete a model from this disk."""
     bench = _opened(".", as_json)
     if isinstance(bench, int):
         return bench
@@ -355,7 +355,7 @@ def evict(ref: str, as_json: bool) -> int:
 @command.command("gc", cls=Verb)
 @json_option
 def collect_garbage(as_json: bool) -> int:
-    """Remove what no model needs: unused blobs, and what downloads left behind that ended a day ago."""
+    """Delete unused blobs, and leftovers of downloads that ended more than a day ago."""
     bench = _opened(".", as_json)
     if isinstance(bench, int):
         return bench

@@ -78,7 +78,7 @@ def _complete_function(ctx: click.Context, param: click.Parameter, incomplete: s
 @click.option("--payload", metavar="JSON", help="The whole payload as JSON; '-' reads it from stdin.")
 @click.option("--model", "models", multiple=True, metavar="KEY=FOLDER", help="Use a local folder for a model key. May be repeated.")
 @click.option("--outputs", default="outputs", show_default=True, help="Folder for saved files.")
-@click.option("--timeout", "timeout_s", type=Seconds(), default=0, help="Seconds until the run is ended; 0 for none.")
+@click.option("--timeout", "timeout_s", type=Seconds(), default=0, help="Time limit of the run in seconds. 0: none.")
 @folder_option()
 @json_option
 def command(

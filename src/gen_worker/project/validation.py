@@ -35,7 +35,7 @@ def validate_endpoint(root: str | Path, *, require_uv_lock: bool = False) -> End
         if require_uv_lock:
             errors.append("missing uv.lock (required); make it with: uv lock")
         else:
-            warnings.append("missing uv.lock: builds will resolve dependencies anew each time; make it with: uv lock")
+            warnings.append("missing uv.lock: each build may resolve other versions; create it with: uv lock")
     if (root / "cozy.toml").is_file():
         try:
             load_cozy_toml(root / "cozy.toml")

@@ -149,7 +149,7 @@ class _Watcher:
         """Look twice a second, for a while, and say `why`, once."""
         if why and why not in self._said:
             self._said.add(why)
-            self._say(f"changes are looked for twice a second, because {why}")
+            self._say(f"looking for changes twice a second, because {why}")
         until_s = time.monotonic() + TRY_AGAIN_S
         while time.monotonic() < until_s and not self._stop.wait(POLL_S):
             self._tell(self._look().files)

@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None, env: Mapping[str, str] = os.environ)
     )
     parser.add_argument("--outputs", default=env.get("GEN_WORKER_OUTPUT_DIR") or "/outputs", help="folder for saved files")
     parser.add_argument("--model", action="append", default=[], metavar="KEY=FOLDER", help="use a local folder for a model key")
-    parser.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="a further name this server is reached by")
+    parser.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="another name of this server")
     args = parser.parse_args(argv)
     manifest = Path(args.manifest) if args.manifest else BAKED_MANIFEST if BAKED_MANIFEST.is_file() else None
     root = Path(args.endpoint_root) if args.endpoint_root else Path("/app") if manifest == BAKED_MANIFEST else Path.cwd()

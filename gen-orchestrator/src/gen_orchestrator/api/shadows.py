@@ -114,7 +114,9 @@ class ShadowRoutes:
         shadow = self._registry.shadow(place)
         if shadow is None:
             name = f"{'/'.join(place[:3])}:{place[3]}"[:200]
-            raise RequestError(404, "not_found", f"{name} has no shadow runs; begin with: cozyctl shadow start", error="unknown_shadow")
+            raise RequestError(
+                404, "not_found", f"{name} has no shadow runs; start them with: cozyctl shadow start", error="unknown_shadow"
+            )
         return shadow
 
     def _resolve(self, request: Request) -> tuple[Place, Resolved]:

@@ -12,23 +12,23 @@ from gen_orchestrator.cli.api import Api, ApiVerb, url_option
 from gen_worker.cli.output import EXIT_FAILED, fail, json_option, print_json, print_line, say, stdout_of, table_console
 from gen_worker.texts import counted
 
-owner_option = click.option("--owner", default="", metavar="NAME", help="Whose file. By default that of the key, or of the platform.")
+owner_option = click.option("--owner", default="", metavar="NAME", help="Owner of the file. By default the key's, or the platform's.")
 
 
 @click.group("files")
 def command() -> None:
-    """Files on a platform: inputs for runs, and what runs have saved."""
+    """Files on the platform: inputs for runs, and outputs of runs."""
 
 
 @command.command("put", cls=ApiVerb)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("ref", required=False)
-@click.option("--create", is_flag=True, help="Refuse where REF exists.")
+@click.option("--create", is_flag=True, help="Fail if REF exists.")
 @owner_option
 @url_option
 @json_option
 def put(file: Path, ref: str | None, create: bool, owner: str, url: str, as_json: bool) -> int:
-    """Send FILE, to be used as {"ref": "REF"} in payloads. By default REF is uploads/ and its name."""
+    """Upload FILE. Payloads use it as {"ref": "REF"}. By default REF is uploads/ and the file's name."""
     api = Api(url)
     name = ref or f"uploads/{file.name}"
     try:
@@ -52,7 +52,7 @@ def put(file: Path, ref: str | None, create: bool, owner: str, url: str, as_json
 @url_option
 @json_option
 def get(ref: str, output: Path | None, owner: str, url: str, as_json: bool) -> int:
-    """Fetch a file: an upload, or an output of a run."""
+    """Download a file: an upload, or an output of a run."""
     api = Api(url)
     target = output or Path(ref.rstrip("/").rpartition("/")[2])
     with api.download(_path(api, owner, ref)) as content:
@@ -83,7 +83,7 @@ def get(ref: str, output: Path | None, owner: str, url: str, as_json: bool) -> i
 @url_option
 @json_option
 def list_files(prefix: str, owner: str, url: str, as_json: bool) -> int:
-    """Uploads, by ref."""
+    """List uploads by ref."""
     api = Api(url)
     found, cursor = [], ""
     while True:
@@ -108,32 +108,32 @@ def list_files(prefix: str, owner: str, url: str, as_json: bool) -> int:
 @url_option
 @json_option
 def remove(ref: str, owner: str, url: str, as_json: bool) -> int:
-    """Forget an upload."""
+    """Delete an upload."""
     api = Api(url)
     gone = api.delete(_path(api, owner, ref))
     if as_json:
         print_json(gone)
     else:
-        print_line(f"{gone['ref']} is forgotten")
+        print_line(f"deleted {gone['ref']}")
     return 0
 
 
 @command.command("url", cls=ApiVerb)
 @click.argument("ref")
-@click.option("--life", default="1h", show_default=True, metavar="TIME", help="For how long it holds, such as 10m or 7d.")
+@click.option("--life", default="1h", show_default=True, metavar="TIME", help="How long it is valid, such as 10m or 7d.")
 @click.option("--method", type=click.Choice(["GET", "PUT", "POST", "DELETE"]), default="GET", show_default=True)
 @owner_option
 @url_option
 @json_option
 def signed(ref: str, life: str, method: str, owner: str, url: str, as_json: bool) -> int:
-    """An address of one file that holds without a key, for one method, until it expires."""
+    """Make a URL for one file and method that works without a key until it expires."""
     api = Api(url)
     made = api.get(_path(api, owner, ref), sign=life, method=method)
     if as_json:
         print_json(made)
         return 0
     print_line(made["url"])
-    say(f"for {made['method']}, until {made['expires_at']}; who has it needs no key")
+    say(f"for {made['method']}, until {made['expires_at']}; it works without a key")
     return 0
 
 

@@ -14,7 +14,7 @@ from gen_worker.cli.output import EXIT_FAILED, json_option, print_json, print_li
 
 @click.group("golden")
 def golden() -> None:
-    """Golden requests: runs that were right, and that every release has to give again before it is promoted."""
+    """Golden requests: runs with the right output. Each release must give it again before it is promoted."""
 
 
 @golden.command("add", cls=ApiVerb)
@@ -24,18 +24,18 @@ def golden() -> None:
     type=click.FloatRange(0, 1),
     default=0.0,
     show_default=True,
-    help="How far apart numbers may be, relative to the larger one: 0.01 for 1 %.",
+    help="Allowed difference of numbers, relative to the larger one: 0.01 for 1 %.",
 )
 @url_option
 @json_option
 def add(run_id: str, tolerance: float, url: str, as_json: bool) -> int:
-    """Make a golden request of a run that has succeeded."""
+    """Make a golden request from a run that succeeded."""
     made = Api(url).post(f"/v1/runs/{run_id}/golden", {"tolerance": tolerance})
     if as_json:
         print_json(made)
         return 0
     print_line(made["golden_id"])
-    say(f"each release of {made['owner']}/{made['endpoint']} has to give the output of this run before {made['function']} is promoted")
+    say(f"before a promote of {made['function']}, each release of {made['owner']}/{made['endpoint']} must now give the output of this run")
     return 0
 
 
@@ -44,7 +44,7 @@ def add(run_id: str, tolerance: float, url: str, as_json: bool) -> int:
 @url_option
 @json_option
 def list_goldens(endpoint: str | None, url: str, as_json: bool) -> int:
-    """Golden requests, oldest first."""
+    """List golden requests, oldest first."""
     owner, name = split_endpoint(endpoint)
     found = Api(url).get("/v1/goldens", owner=owner, endpoint=name)
     if as_json:
@@ -63,22 +63,22 @@ def list_goldens(endpoint: str | None, url: str, as_json: bool) -> int:
 @url_option
 @json_option
 def remove(golden_id: str, url: str, as_json: bool) -> int:
-    """Forget a golden request."""
+    """Delete a golden request."""
     gone = Api(url).delete(f"/v1/goldens/{golden_id}")
     if as_json:
         print_json(gone)
     else:
-        say(f"{golden_id} of {gone['owner']}/{gone['endpoint']}/{gone['function']} is forgotten")
+        say(f"deleted {golden_id} of {gone['owner']}/{gone['endpoint']}/{gone['function']}")
     return 0
 
 
 @golden.command("run", cls=ApiVerb)
 @click.argument("release", metavar="RELEASE")
-@click.option("--function", "functions", multiple=True, metavar="NAME", help="Only this function's; may be repeated.")
+@click.option("--function", "functions", multiple=True, metavar="NAME", help="Only of this function. May be repeated.")
 @url_option
 @json_option
 def run(release: str, functions: tuple[str, ...], url: str, as_json: bool) -> int:
-    """Run the golden requests against a release. Moves nothing; the exit status is 1 where one fails."""
+    """Run the golden requests on a release. No tag moves. Exit status 1 when one fails."""
     found = Api(url).post(f"/v1/releases/{release}/goldens", {"functions": functions})
     if as_json:
         print_json(found)
@@ -94,12 +94,12 @@ def run(release: str, functions: tuple[str, ...], url: str, as_json: bool) -> in
 @url_option
 @json_option
 def gates(release: str, url: str, as_json: bool) -> int:
-    """What each gate found last of a release."""
+    """Show the last result of each gate for a release."""
     found = Api(url).get(f"/v1/releases/{release}/gates")
     if as_json:
         print_json(found)
         return 0
     print_results(found["data"])
     if not found["data"]:
-        say(f"no gate has looked at {release}; run its golden requests with: cozyctl golden run {release}")
+        say(f"no gate has checked {release} yet; run its golden requests with: cozyctl golden run {release}")
     return 0

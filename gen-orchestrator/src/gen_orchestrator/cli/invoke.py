@@ -22,11 +22,11 @@ from gen_worker.client import UnreachableError
 )
 @click.option("--payload", metavar="JSON", help="The whole payload as JSON; '-' reads it from stdin.")
 @click.option(
-    "--timeout", "timeout_s", type=click.FloatRange(0, 604800), default=0, help="Seconds until the run is ended; 0: the function's own."
+    "--timeout", "timeout_s", type=click.FloatRange(0, 604800), default=0, help="Time limit of the run in seconds. 0: that of the function."
 )
 @click.option("--priority", type=click.Choice(["high", "normal", "low"]), default="normal", show_default=True)
 @click.option("--async", "detach", is_flag=True, help="Print the run and do not wait for it.")
-@click.option("--key", help="Idempotency key: the same key gives the same run.")
+@click.option("--key", help="Idempotency key: the same key and request give the same run.")
 @url_option
 @json_option
 def command(

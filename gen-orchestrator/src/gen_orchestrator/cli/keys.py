@@ -12,22 +12,22 @@ from gen_orchestrator.domain.access import SCOPES
 from gen_worker.cli.output import Verb, json_option, print_json, print_line, say
 from gen_worker.durations import parse_duration
 
-rate_option = click.option("--rate", metavar="RUNS/UNIT", help="At most so many runs a second, minute or hour: 10/s, 60/m, 1000/h.")
-concurrency_option = click.option("--concurrency", metavar="RUNS", help="At most so many open runs at once.")
+rate_option = click.option("--rate", metavar="RUNS/UNIT", help="Budget of runs per second, minute or hour: 10/s, 60/m, 1000/h.")
+concurrency_option = click.option("--concurrency", metavar="RUNS", help="Budget of open runs at once.")
 
-gpu_option = click.option("--gpu-seconds", metavar="SECONDS/UNIT", help="At most so many GPU seconds a day or month: 3600/d, 50000/month.")
+gpu_option = click.option("--gpu-seconds", metavar="SECONDS/UNIT", help="Budget of GPU seconds per day or month: 3600/d, 50000/month.")
 
 
 @click.group("keys")
 def command() -> None:
-    """Make, list, bound and revoke keys of a platform; read its audit."""
+    """Create, list, limit and revoke keys of the platform; read its audit log."""
 
 
 @command.command("create", cls=Verb)
 @click.option("--name", default="", help="What it is for, such as: ci")
 @click.option("--scope", "scopes", multiple=True, type=click.Choice(SCOPES), default=["invoke"], show_default=True, help="May be repeated.")
-@click.option("--owner", default="", help="Whose key it is. By default the owner of the key that makes it.")
-@click.option("--life", default="", metavar="TIME", help="For how long it holds, such as 12h or 30d. By default until it is revoked.")
+@click.option("--owner", default="", help="Owner of the key. By default the owner of the key that makes it.")
+@click.option("--life", default="", metavar="TIME", help="How long it is valid, such as 12h or 30d. By default until it is revoked.")
 @rate_option
 @concurrency_option
 @gpu_option
@@ -44,7 +44,7 @@ def create(
     url: str,
     as_json: bool,
 ) -> int:
-    """Make a key. It is shown this once. A key with budgets makes no other keys."""
+    """Create a key. It is shown only once. A key with budgets cannot create other keys."""
     body = {"name": name, "scopes": scopes, "owner": owner, "life_s": _seconds(life), **_budgets(rate, concurrency, gpu_seconds)}
     try:
         made = Api(url).post("/v1/keys", body)
@@ -62,11 +62,11 @@ def create(
 
 
 @command.command("list", cls=Verb)
-@click.option("--owner", default="", help="Of one owner only.")
+@click.option("--owner", default="", help="Only of this owner.")
 @url_option
 @json_option
 def list_keys(owner: str, url: str, as_json: bool) -> int:
-    """Keys, newest first, without their secrets. Of each budget: what is used, and the limit."""
+    """List keys, newest first, without their secrets. Budgets show what is used, and the limit."""
     try:
         found = Api(url).get("/v1/keys", owner=owner)
     except ApiError as exc:
@@ -77,7 +77,7 @@ def list_keys(owner: str, url: str, as_json: bool) -> int:
     shown = table(Column("key", no_wrap=True), "owner", "name", "may", "age", "state", "budgets")
     now_s = time.time()
     for key in found["data"]:
-        state = "revoked" if key["revoked_at"] else "over" if 0 < key["expires_at"] < now_s else "holds"
+        state = "revoked" if key["revoked_at"] else "expired" if 0 < key["expires_at"] < now_s else "active"
         may, old = ", ".join(key["scopes"]), age(now_s - key["created_at"])
         shown.add_row(key["key_id"], key["owner"], key["name"], may, old, state, _shown_budgets(key))
     print_tables(shown)
@@ -94,7 +94,7 @@ def list_keys(owner: str, url: str, as_json: bool) -> int:
 @url_option
 @json_option
 def set_budgets(key_id: str, rate: str | None, concurrency: str | None, gpu_seconds: str | None, url: str, as_json: bool) -> int:
-    """Change a key's budgets; `none` takes one away. What the key has used so far counts."""
+    """Change a key's budgets; `none` removes one. What the key has used so far still counts."""
     body = _budgets(rate, concurrency, gpu_seconds)
     if not body:
         raise click.UsageError("nothing to change: name a budget, such as --rate 60/m or --concurrency none")
@@ -115,7 +115,7 @@ def set_budgets(key_id: str, rate: str | None, concurrency: str | None, gpu_seco
 @url_option
 @json_option
 def revoke(key_id: str, url: str, as_json: bool) -> int:
-    """Accept a key no more."""
+    """Revoke a key."""
     try:
         gone = Api(url).delete(f"/v1/keys/{key_id}")
     except ApiError as exc:
@@ -131,7 +131,7 @@ def revoke(key_id: str, url: str, as_json: bool) -> int:
 @url_option
 @json_option
 def rotate_signing(url: str, as_json: bool) -> int:
-    """Sign tokens of workers with a new key from now on. Those of the key before hold until they are over, and workers notice nothing."""
+    """Sign worker tokens with a new key from now on. Older tokens stay valid until they expire. Workers are not interrupted."""
     try:
         made = Api(url).post("/v1/signing-keys")
     except ApiError as exc:
@@ -150,7 +150,7 @@ def rotate_signing(url: str, as_json: bool) -> int:
 @url_option
 @json_option
 def audit(limit: int, url: str, as_json: bool) -> int:
-    """What was published, promoted, made and revoked, and by which key; newest first."""
+    """List what was published, promoted, created and revoked, and by which key; newest first."""
     try:
         found = Api(url).get("/v1/audit", limit=limit)
     except ApiError as exc:

@@ -17,7 +17,7 @@ profile_option = click.option("--profile", "chosen", metavar="NAME[/PROFILE]", h
 @profile_option
 @json_option
 def login(url: str | None, chosen: str | None, as_json: bool) -> int:
-    """Keep the key of a platform for all other verbs. It is asked for, or read from a pipe: cozyctl login --url URL < key"""
+    """Store the key of a platform for the other commands. The key is asked for, or read from stdin: cozyctl login --url URL < key"""
     profiles = Profiles.of_user(os.environ)
     try:
         name, profile = parse(chosen) if chosen else profiles.current()
@@ -46,19 +46,19 @@ def login(url: str | None, chosen: str | None, as_json: bool) -> int:
 @profile_option
 @json_option
 def logout(chosen: str | None, as_json: bool) -> int:
-    """Forget the key of a profile. It goes on holding: revoke it with `cozyctl keys revoke`."""
+    """Delete the key of a profile. The key stays valid: revoke it with `cozyctl keys revoke`."""
     return _forget(chosen, as_json=as_json)
 
 
 @click.group("profile")
 def command() -> None:
-    """List profiles, show, switch, delete one."""
+    """List, show, switch and delete profiles."""
 
 
 @command.command("current", cls=Verb)
 @json_option
 def current(as_json: bool) -> int:
-    """The profile in use."""
+    """Show the profile in use."""
     profiles = Profiles.of_user(os.environ)
     try:
         name, profile = profiles.current()
@@ -75,7 +75,7 @@ def current(as_json: bool) -> int:
 @command.command("list", cls=Verb)
 @json_option
 def list_profiles(as_json: bool) -> int:
-    """All profiles."""
+    """List all profiles."""
     profiles = Profiles.of_user(os.environ)
     rows = [(f"{name}/{profile}", profiles.read(name, profile) or Profile()) for name, profile in profiles.all()]
     if as_json:
@@ -113,7 +113,7 @@ def switch(name: str, as_json: bool) -> int:
 @click.argument("name", metavar="NAME[/PROFILE]")
 @json_option
 def delete(name: str, as_json: bool) -> int:
-    """Forget a profile with its key."""
+    """Delete a profile with its key."""
     return _forget(name, as_json=as_json)
 
 
@@ -127,5 +127,5 @@ def _forget(chosen: str | None, *, as_json: bool) -> int:
     if as_json:
         print_json({"profile": f"{name}/{profile}"})
     else:
-        print_line(f"{name}/{profile} is forgotten")
+        print_line(f"deleted the profile {name}/{profile}")
     return 0

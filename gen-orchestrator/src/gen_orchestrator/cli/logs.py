@@ -16,11 +16,11 @@ LOOK_S = 0.5
 
 @click.command("logs", cls=ApiVerb)
 @click.argument("target", required=False, default="", metavar="[OWNER/ENDPOINT[/FUNCTION[:TAG]] | WORKER]")
-@click.option("-f", "--follow", is_flag=True, help="Go on until Ctrl-C; workers that come meanwhile are followed, too.")
+@click.option("-f", "--follow", is_flag=True, help="Follow until Ctrl-C, with workers that join meanwhile.")
 @url_option
 @json_option
 def command(target: str, follow: bool, url: str, as_json: bool) -> int:
-    """Lines that workers have written: of one worker, of the workers that serve a function, or of all."""
+    """Print the logs of one worker, of the workers that serve a function, or of all workers."""
     api = Api(url)
     places: dict[str, int] = {}
     try:

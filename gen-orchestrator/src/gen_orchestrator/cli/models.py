@@ -23,11 +23,11 @@ _SKIPPED = ("__pycache__", "node_modules")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("ref", metavar="OWNER/REPO[:TAG]")
 @click.option("-m", "--message", default="", help="What is new in it.")
-@click.option("--allow-unsafe", is_flag=True, help="Also files that may run code where they are loaded: pickles, Python.")
+@click.option("--allow-unsafe", is_flag=True, help="Also push files that can run code when they are loaded: pickles, Python.")
 @url_option
 @json_option
 def push(folder: Path, ref: str, message: str, allow_unsafe: bool, url: str, as_json: bool) -> int:
-    """Keep a folder with a model on the platform, as OWNER/REPO at TAG (latest). What is there already is not sent again."""
+    """Store a model folder on the platform as OWNER/REPO, tag TAG (latest). Files it has already are not sent again."""
     name = _repo(ref)
     files = files_of(folder)
     if not files:
@@ -58,7 +58,7 @@ def push(folder: Path, ref: str, message: str, allow_unsafe: bool, url: str, as_
     version = answer["version"]
     say(f"{version['precision']}, {version['digest']}")
     if not version["licence"]:
-        say("it has no LICENSE file: who uses it will not know what they may do")
+        say("it has no LICENSE file: users will not know what they may do with it")
     key = name.repo.replace(".", "-")
     say(f'use it in cozy.toml: [models] {key} = {{ ref = "{answer["ref"]}", dtypes = ["{version["precision"]}"] }}')
     return 0
@@ -69,7 +69,7 @@ def push(folder: Path, ref: str, message: str, allow_unsafe: bool, url: str, as_
 @url_option
 @json_option
 def show(ref: str, url: str, as_json: bool) -> int:
-    """One model on the platform: its tags, versions and files."""
+    """Show a model on the platform: its tags, versions and files."""
     name = _repo(ref)
     found = Api(url).get(f"/v1/models/{name.owner}/{name.repo}")
     if as_json:
@@ -92,14 +92,14 @@ def show(ref: str, url: str, as_json: bool) -> int:
 @url_option
 @json_option
 def remove(ref: str, url: str, as_json: bool) -> int:
-    """Forget a tag of a model on the platform, or the whole model; files that nothing else has go after an hour."""
+    """Delete a tag of a model on the platform, or the whole model. Unused files are deleted after an hour."""
     name = _repo(ref)
     suffix = f"/tags/{name.tag}" if ":" in ref.removeprefix("cozy:") else ""
     found = Api(url).delete(f"/v1/models/{name.owner}/{name.repo}{suffix}")
     if as_json:
         print_json(found)
     else:
-        print_line(f"{ref} is forgotten")
+        print_line(f"deleted {ref}")
     return 0
 
 
@@ -108,7 +108,7 @@ def remove(ref: str, url: str, as_json: bool) -> int:
 @url_option
 @json_option
 def hub(action: str, url: str, as_json: bool) -> int:
-    """Models on the platform. `gc` removes files that no model has; the platform does so itself each hour."""
+    """List models on the platform. `gc` deletes unused files; the platform does so itself every hour."""
     if action == "gc":
         gone = Api(url).post("/v1/repos/gc")
         if as_json:

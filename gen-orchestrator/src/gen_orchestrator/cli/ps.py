@@ -14,7 +14,7 @@ from gen_worker.cli.output import json_option, print_json, print_line
 @url_option
 @json_option
 def command(url: str, as_json: bool) -> int:
-    """What is served, what waits, and which workers there are."""
+    """Show what is served, what waits, and the workers."""
     status = Api(url).get("/v1/status")
     if as_json:
         print_json(status)

@@ -34,12 +34,14 @@ WAIT_S = 15
 @click.command("publish", cls=ApiVerb)
 @folder_option(positional=True)
 @click.option("-m", "--message", default="", help="What is new in it.")
-@click.option("--builder", type=click.Choice(("process", "container")), help="Run it as a process, or as an image of its Dockerfile.")
-@click.option("--image", default="", metavar="REF", help="Publish an image that is there, such as registry.example/team/worker:1.")
+@click.option(
+    "--builder", type=click.Choice(("process", "container")), help="Run it as a process, or as an image built from its Dockerfile."
+)
+@click.option("--image", default="", metavar="REF", help="Publish an existing image, such as registry.example/team/worker:1.")
 @url_option
 @json_option
 def publish(folder: str, message: str, builder: str | None, image: str, url: str, as_json: bool) -> int:
-    """Make a release of a folder, or of an image. A function's first release becomes its `prod`; later ones wait for a promote."""
+    """Publish a folder or an image as a release. A function's first release becomes its `prod`; later ones wait for a promote."""
     root = Path(folder)
     if not image and find_cozy_toml(root, os.environ) is None:
         return fail(f"no cozy.toml in {root.resolve()}: is it an endpoint's folder?", EXIT_NOT_FOUND, as_json=as_json, code="not_found")
@@ -86,7 +88,7 @@ def builds() -> None:
 @url_option
 @json_option
 def list_builds(url: str, as_json: bool) -> int:
-    """Builds, newest first."""
+    """List builds, newest first."""
     found = Api(url).get("/v1/builds")
     if as_json:
         print_json(found)
@@ -104,7 +106,7 @@ def list_builds(url: str, as_json: bool) -> int:
 @url_option
 @json_option
 def logs(build_id: str, url: str, as_json: bool) -> int:
-    """What a build says, until it is over."""
+    """Print a build's log until the build ends."""
     api = Api(url)
     try:
         if as_json:
@@ -121,7 +123,7 @@ def logs(build_id: str, url: str, as_json: bool) -> int:
 @url_option
 @json_option
 def cancel(build_id: str, url: str, as_json: bool) -> int:
-    """Stop a build. One that is over stays as it is."""
+    """Cancel a build. An ended build is not changed."""
     build = Api(url).post(f"/v1/builds/{build_id}/cancel")
     if as_json:
         print_json(build)

@@ -26,8 +26,8 @@ def percent_of(ctx: click.Context, param: click.Parameter, value: str | None) ->
     return percent
 
 
-tag_option = click.option("--tag", default="prod", show_default=True, help="Which tag to move.")
-function_option = click.option("--function", "functions", multiple=True, metavar="NAME", help="Only this function; may be repeated.")
+tag_option = click.option("--tag", default="prod", show_default=True, help="Tag to move.")
+function_option = click.option("--function", "functions", multiple=True, metavar="NAME", help="Only this function. May be repeated.")
 
 
 class _Listing(click.Group):
@@ -40,16 +40,16 @@ class _Listing(click.Group):
 
 @click.group("releases", cls=_Listing)
 def releases() -> None:
-    """Releases: which there are, one of them, and deleting them. `cozyctl releases` alone lists them."""
+    """List, show and delete releases. `cozyctl releases` alone lists them."""
 
 
 @releases.command("list", cls=ApiVerb)
 @click.argument("endpoint", required=False, metavar="[OWNER/ENDPOINT]")
-@click.option("--deleted", is_flag=True, help="Those that were deleted.")
+@click.option("--deleted", is_flag=True, help="Show deleted releases.")
 @url_option
 @json_option
 def list_releases(endpoint: str | None, deleted: bool, url: str, as_json: bool) -> int:
-    """Releases, newest first, and the tags that point at each."""
+    """List releases, newest first, with their tags."""
     owner, name = split_endpoint(endpoint)
     found = Api(url).get("/v1/releases", owner=owner, endpoint=name, deleted="true" if deleted else None)
     if as_json:
@@ -67,11 +67,11 @@ def list_releases(endpoint: str | None, deleted: bool, url: str, as_json: bool) 
 
 @click.command("tags", cls=ApiVerb)
 @click.argument("endpoint", required=False, metavar="[OWNER/ENDPOINT[/FUNCTION]]")
-@click.option("--history", is_flag=True, help="Also where each tag has pointed before.")
+@click.option("--history", is_flag=True, help="Show where each tag has pointed before, too.")
 @url_option
 @json_option
 def tags(endpoint: str | None, history: bool, url: str, as_json: bool) -> int:
-    """Tags, and the release at which each points."""
+    """List tags and the releases they point at."""
     owner, name, function = split_function(endpoint)
     api = Api(url)
     found = api.get("/v1/tags", owner=owner, endpoint=name, function=function)["data"]
@@ -95,10 +95,12 @@ def tags(endpoint: str | None, history: bool, url: str, as_json: bool) -> int:
 @click.argument("release", metavar="RELEASE|OWNER/ENDPOINT[/FUNCTION]:TAG")
 @function_option
 @tag_option
-@click.option("--breaking", is_flag=True, help="Also where callers of the tag break.")
-@click.option("--now", is_flag=True, help="Also before a worker of the release is ready.")
-@click.option("--canary", callback=percent_of, metavar="PERCENT", help="Give it this share of the tag's runs, such as 10%. 0 ends that.")
-@click.option("--skip-gates", is_flag=True, help="Without running the golden requests (cozyctl golden).")
+@click.option("--breaking", is_flag=True, help="Move the tag even if the change breaks callers.")
+@click.option("--now", is_flag=True, help="Move the tag even before a worker of the release is ready.")
+@click.option(
+    "--canary", callback=percent_of, metavar="PERCENT", help="Canary: send it this share of the tag's runs, such as 10%. 0 ends the canary."
+)
+@click.option("--skip-gates", is_flag=True, help="Do not run the golden requests (cozyctl golden).")
 @url_option
 @json_option
 def promote(
@@ -136,13 +138,13 @@ def promote(
 
 @click.command("rollback", cls=ApiVerb)
 @click.argument("endpoint", metavar="OWNER/ENDPOINT[/FUNCTION]")
-@click.option("--now", is_flag=True, help="Also before a worker of the release is ready.")
-@click.option("--to", "wanted", metavar="RELEASE", help="Which release. By default the one at which the tag pointed before.")
+@click.option("--now", is_flag=True, help="Move the tag even before a worker of the release is ready.")
+@click.option("--to", "wanted", metavar="RELEASE", help="Release to go back to. By default the one the tag pointed at before.")
 @tag_option
 @url_option
 @json_option
 def rollback(endpoint: str, now: bool, wanted: str | None, tag: str, url: str, as_json: bool) -> int:
-    """Point a tag at the release before; of one function, or of each that has one."""
+    """Point a tag back at its previous release, for one function or for all functions of an endpoint."""
     owner, name, function = split_function(endpoint)
     api = Api(url)
     moved = []
@@ -172,7 +174,7 @@ def rollback(endpoint: str, now: bool, wanted: str | None, tag: str, url: str, a
 @url_option
 @json_option
 def diff(old: str, new: str, url: str, as_json: bool) -> int:
-    """What changes for callers from one release to another, and what of it breaks them."""
+    """Show what changes for callers from one release to another, and what breaks them."""
     api = Api(url)
     ids = [_targets(api, each, ())[0]["release_id"] if "/" in each else each for each in (old, new)]
     found = api.get(f"/v1/releases/{ids[0]}/diff/{ids[1]}")
@@ -187,7 +189,7 @@ def diff(old: str, new: str, url: str, as_json: bool) -> int:
     if not found["changes"]:
         say("nothing changes for callers")
     elif found["breaking"]:
-        say(f"to promote it all the same: cozyctl promote {found['to']} --breaking")
+        say(f"to promote it anyway: cozyctl promote {found['to']} --breaking")
     return 0
 
 

@@ -17,12 +17,14 @@ _TIMINGS = ("queued_ms", "model_ms", "inference_ms", "upload_ms", "total_ms")
 
 @click.command("replay", cls=ApiVerb)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--release", metavar="RELEASE", help="Which release to run. By default the one that ran, else what :prod means here.")
-@click.option("--tolerance", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="How far apart numbers may be, relatively.")
+@click.option("--release", metavar="RELEASE", help="Release to run. By default the one that ran, else the one that prod points at here.")
+@click.option(
+    "--tolerance", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Allowed relative difference of numbers: 0.01 for 1 %."
+)
 @url_option
 @json_option
 def command(file: Path, release: str | None, tolerance: float, url: str, as_json: bool) -> int:
-    """Run what `cozyctl runs export` wrote to FILE again, and say what differs. Exit status 0: nothing does."""
+    """Run again what `cozyctl runs export` wrote to FILE, and show what differs. Exit status 0: nothing differs."""
     try:
         found = json.loads(file.read_bytes())
         is_ours = isinstance(found, dict) and found.get("format") == FORMAT and found.get("version") == 1

@@ -19,7 +19,7 @@ MAX_LIMIT = 500
 
 @click.group("runs")
 def command() -> None:
-    """List, show, watch, cancel and repeat runs; see whom they told of their end."""
+    """List, show, watch, cancel and repeat runs; see their webhooks."""
 
 
 @command.command("list", cls=ApiVerb)
@@ -29,7 +29,7 @@ def command() -> None:
 @url_option
 @json_option
 def list_runs(status: str | None, function: str | None, limit: int, url: str, as_json: bool) -> int:
-    """Runs, newest first."""
+    """List runs, newest first."""
     owner, endpoint, name = _function(function or "")
     page = Api(url).get("/v1/runs", status=status, owner=owner, endpoint=endpoint, function=name, limit=limit)
     if as_json:
@@ -53,17 +53,17 @@ def list_runs(status: str | None, function: str | None, limit: int, url: str, as
         )
     print_tables(shown)
     if page["next_cursor"] and limit < MAX_LIMIT:
-        say(f"older ones, too: --limit {min(MAX_LIMIT, limit * 5)}")
+        say(f"show older runs: --limit {min(MAX_LIMIT, limit * 5)}")
     return 0
 
 
 @command.command("get", cls=ApiVerb)
 @click.argument("run_id")
-@click.option("--why", is_flag=True, help="Say why this worker was chosen, and what the run waits for.")
+@click.option("--why", is_flag=True, help="Explain why this worker was chosen, or what the run waits for.")
 @url_option
 @json_option
 def get(run_id: str, why: bool, url: str, as_json: bool) -> int:
-    """One run, whole."""
+    """Show a run."""
     run = Api(url).get(f"/v1/runs/{run_id}")
     if why and not as_json:
         _explain(run)
@@ -77,7 +77,7 @@ def get(run_id: str, why: bool, url: str, as_json: bool) -> int:
 @url_option
 @json_option
 def watch(run_id: str, url: str, as_json: bool) -> int:
-    """Follow a run: its progress and log on stderr, its stream on stdout, then its output. A stream that is cut is taken up again."""
+    """Follow a run: progress and log on stderr, stream and output on stdout. A broken connection is resumed."""
     api = Api(url)
     run: dict[str, Any] = {}
     try:
@@ -90,7 +90,7 @@ def watch(run_id: str, url: str, as_json: bool) -> int:
         return fail(f"{exc.detail}; go on with: cozyctl runs watch {run_id}", EXIT_FAILED, as_json=as_json, code="unreachable")
     except KeyboardInterrupt:
         if not as_json:
-            say(f"the run goes on; end it with: cozyctl runs cancel {run_id}")
+            say(f"the run continues; cancel it with: cozyctl runs cancel {run_id}")
         return EXIT_INTERRUPTED
     return report(run, as_json=as_json, deltas=view.deltas)
 
@@ -100,39 +100,39 @@ def watch(run_id: str, url: str, as_json: bool) -> int:
 @url_option
 @json_option
 def export(run_id: str, url: str, as_json: bool) -> int:
-    """One run as JSON on stdout, with its input, release and events: to look into it elsewhere, or to run it again (cozyctl replay)."""
+    """Print a run as JSON with its input, release and events, to inspect it elsewhere or to run it again (cozyctl replay)."""
     print_json(Api(url).get(f"/v1/runs/{run_id}/export"))
     return 0
 
 
 @command.command("webhooks", cls=ApiVerb)
 @click.argument("run_id")
-@click.option("--redeliver", is_flag=True, help="Send the newest one once more, or the one that --delivery names.")
-@click.option("--delivery", metavar="ID", help="Which one --redeliver sends.")
+@click.option("--redeliver", is_flag=True, help="Send the newest delivery again, or the one named by --delivery.")
+@click.option("--delivery", metavar="ID", help="Delivery that --redeliver sends.")
 @url_option
 @json_option
 def webhooks(run_id: str, redeliver: bool, delivery: str | None, url: str, as_json: bool) -> int:
-    """What was told of a run, to whom, and what came of each try; or tell it once more."""
+    """List a run's webhook deliveries and the result of each try; or send one again."""
     if delivery and not redeliver:
         raise click.UsageError("--delivery names what --redeliver sends: add --redeliver")
     api = Api(url)
     found = api.get(f"/v1/runs/{run_id}/webhooks")["data"]
     if redeliver:
         if not found:
-            return fail(f"run {run_id} has told nobody: its request named no webhook", EXIT_NOT_FOUND, as_json=as_json, code="not_found")
+            return fail(f"run {run_id} has no deliveries: its request named no webhook", EXIT_NOT_FOUND, as_json=as_json, code="not_found")
         named = quote(delivery or found[-1]["id"], safe="")
         made = api.post(f"/v1/runs/{run_id}/webhooks/{named}/redeliver")
         if as_json:
             print_json(made)
         else:
             print_line(made["id"])
-            say(f"it is on its way; see what comes of it: cozyctl runs webhooks {run_id}")
+            say(f"it is being sent; see the result: cozyctl runs webhooks {run_id}")
         return 0
     if as_json:
         print_json({"data": found})
         return 0
     if not found:
-        say(f"run {run_id} has told nobody: its request named no webhook")
+        say(f"run {run_id} has no deliveries: its request named no webhook")
         return 0
     shown = table(Column("delivery", no_wrap=True), "event", "state", "tries", "last answer", "took", "url")
     for each in found:
@@ -149,14 +149,14 @@ def webhooks(run_id: str, redeliver: bool, delivery: str | None, url: str, as_js
 @url_option
 @json_option
 def cancel(run_id: str, url: str, as_json: bool) -> int:
-    """Stop a run. One that is over stays as it is."""
+    """Cancel a run. An ended run is not changed."""
     run = Api(url).post(f"/v1/runs/{run_id}/cancel")
     if as_json:
         print_json(run)
     else:
         print_line(run["status"])
         if run["status"] in ("succeeded", "failed", "expired"):
-            say(f"run {run_id} was over before")
+            say(f"run {run_id} had ended before")
     return 0
 
 
@@ -165,7 +165,7 @@ def cancel(run_id: str, url: str, as_json: bool) -> int:
 @url_option
 @json_option
 def retry(run_id: str, url: str, as_json: bool) -> int:
-    """A new run with the payload of one that is over."""
+    """Start a new run with the payload of an ended one."""
     run = Api(url).post(f"/v1/runs/{run_id}/retry")
     if as_json:
         print_json(run)

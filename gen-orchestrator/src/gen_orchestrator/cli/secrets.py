@@ -25,7 +25,7 @@ def command() -> None:
 def set_secret(endpoint: str, name: str, url: str, as_json: bool) -> int:
     """Set a secret. The value is read from stdin, or asked for on a terminal.
 
-    Workers whose release names it under [secrets] in cozy.toml get it as an environment variable; those that run now are drained and
+    Workers whose release names it under [secrets] in cozy.toml get it as an environment variable; running workers are drained and
     replaced.
     """
     path = _path(endpoint)
@@ -38,7 +38,7 @@ def set_secret(endpoint: str, name: str, url: str, as_json: bool) -> int:
         return 0
     print_line(f"{name} of {endpoint} is set (version {made['version']})")
     if not made["published"]:
-        say(f"nothing is published as {endpoint} yet; is that its name? See: cozyctl releases")
+        say(f"nothing is published as {endpoint} yet. Published endpoints: cozyctl releases")
     elif not made["declared"]:
         say(f'no release of {endpoint} asks for it. In cozy.toml: [secrets] {name} = "what it is for"')
     return 0
@@ -49,7 +49,7 @@ def set_secret(endpoint: str, name: str, url: str, as_json: bool) -> int:
 @url_option
 @json_option
 def list_secrets(endpoint: str, url: str, as_json: bool) -> int:
-    """Secrets of an endpoint, without their values."""
+    """List the secrets of an endpoint, without their values."""
     try:
         found = Api(url).get(_path(endpoint))
     except ApiError as exc:
@@ -76,7 +76,7 @@ def list_secrets(endpoint: str, url: str, as_json: bool) -> int:
 @url_option
 @json_option
 def remove(endpoint: str, name: str, url: str, as_json: bool) -> int:
-    """Give a secret to no worker any more."""
+    """Delete a secret."""
     try:
         gone = Api(url).delete(f"{_path(endpoint)}/{name}")
     except ApiError as exc:

@@ -46,22 +46,22 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
 @click.command("serve")
 @click.argument("folders", nargs=-1, metavar="[FOLDER ...]", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--store", metavar="URL", help="postgresql://USER@HOST/DATABASE. Default: SQLite in the data folder, for one node.")
-@click.option("--data", metavar="DIR", help="Folder for keys, files and copies of releases; nodes of one store share it.")
+@click.option("--data", metavar="DIR", help="Folder for keys, files and copies of releases. Nodes of one store share it.")
 @click.option("--listen", metavar="HOST:PORT", help="Where the HTTP API listens. Default: 127.0.0.1:8080")
 @click.option("--worker-listen", metavar="HOST:PORT", help="Where workers connect. Default: 127.0.0.1:8081")
-@click.option("--advertise", metavar="HOST", help="How workers and other nodes reach this one. Default: the host it listens on.")
-@click.option("--public-url", metavar="URL", help="The address before all nodes, where workers save files. Default: this node's.")
+@click.option("--advertise", metavar="HOST", help="Host by which workers and other nodes reach this one. Default: the host it listens on.")
+@click.option("--public-url", metavar="URL", help="Address in front of all nodes; workers save files there. Default: this node's.")
 @click.option("--peer", "peers", multiple=True, metavar="HOST:PORT", help="Worker address of another node. May be repeated.")
-@click.option("--owner", metavar="NAME", help=f"Whose releases the folders become. Default: {OWNER}")
-@click.option("--follow", is_flag=True, help="Let :prod follow each edit of a folder, too.")
+@click.option("--owner", metavar="NAME", help=f"Owner of the folders' releases. Default: {OWNER}")
+@click.option("--follow", is_flag=True, help="Move the tag prod with each edit of a folder, too.")
 @click.option("--model", "models", multiple=True, metavar="KEY=FOLDER", help="Use a local folder for a model key. May be repeated.")
-@click.option("--allow-host", "hosts", multiple=True, metavar="NAME", help="Another name under which this server is reached.")
-@click.option("--allow-private-webhooks", is_flag=True, help="Webhooks may go to servers on this machine and network, too.")
+@click.option("--allow-host", "hosts", multiple=True, metavar="NAME", help="Another name of this server. May be repeated.")
+@click.option("--allow-private-webhooks", is_flag=True, help="Allow webhooks to addresses of this machine and private network.")
 @blobs_option
 @mirror_option
 @builder_options
-@click.option("--keys", "asks_for_keys", is_flag=True, help="Ask callers for keys on loopback, too; beyond it they are always asked.")
-@click.option("--insecure-i-know", is_flag=True, help="Listen beyond this machine and ask nobody for a key.")
+@click.option("--keys", "asks_for_keys", is_flag=True, help="Require keys on loopback, too. On other addresses they are always required.")
+@click.option("--insecure-i-know", is_flag=True, help="Listen beyond this machine without requiring keys.")
 def command(
     folders: tuple[Path, ...],
     store: str | None,
@@ -83,9 +83,9 @@ def command(
     asks_for_keys: bool,
     insecure_i_know: bool,
 ) -> None:
-    """Serve as one node of the control plane; of several on one PostgreSQL one leads, and the others stand by.
+    """Serve as one node of the control plane. Of several nodes on one PostgreSQL, one leads and the others stand by.
 
-    Every option can be set by the environment: GEN_ORCHESTRATOR_STORE, GEN_ORCHESTRATOR_LISTEN and so on.
+    Options can be set by environment variables, too: GEN_ORCHESTRATOR_STORE, GEN_ORCHESTRATOR_LISTEN and so on.
     """
     try:
         env = read_settings(ServeSettings, os.environ)
@@ -102,7 +102,7 @@ def command(
         if not colon:
             raise click.UsageError(f"{option} {address}: expected HOST:PORT, such as {DEFAULT_LISTEN}")
         if host in ("0.0.0.0", "::", "") and not reached:  # noqa: S104 - refused here
-            raise click.UsageError(f"{option} {address} is no address that others can be told: add --advertise HOST")
+            raise click.UsageError(f"{option} {address}: other machines cannot connect to this address; add --advertise HOST")
     for folder in folders:
         if not (folder / "cozy.toml").is_file():
             raise click.UsageError(f"no cozy.toml in {folder}; start a project with: cozyctl init {folder.name}")

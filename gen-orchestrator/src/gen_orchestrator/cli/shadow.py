@@ -15,25 +15,27 @@ from gen_worker.cli.output import EXIT_FAILED, EXIT_NOT_FOUND, json_option, prin
 
 @click.group("shadow")
 def shadow() -> None:
-    """Shadow runs: a share of a tag's runs is run again on another release, and the outputs are compared. Callers notice nothing."""
+    """Shadow runs: repeat a share of a tag's runs on another release and compare the outputs. Callers notice nothing."""
 
 
 @shadow.command("start", cls=ApiVerb)
 @click.argument("ref", metavar="OWNER/ENDPOINT/FUNCTION[:TAG]")
-@click.option("--release", required=True, metavar="RELEASE", help="The release that gets the copies.")
-@click.option("--percent", callback=percent_of, default="10%", show_default=True, metavar="PERCENT", help="The share of runs to copy.")
-@click.option("--runs", type=click.IntRange(0), default=0, help="End after so many comparisons. By default it goes on until it is stopped.")
+@click.option("--release", required=True, metavar="RELEASE", help="Release that runs the copies.")
+@click.option("--percent", callback=percent_of, default="10%", show_default=True, metavar="PERCENT", help="Share of runs to copy.")
+@click.option(
+    "--runs", type=click.IntRange(0), default=0, help="End after this many comparisons. By default it continues until it is stopped."
+)
 @click.option(
     "--tolerance",
     type=click.FloatRange(0, 1),
     default=0.0,
     show_default=True,
-    help="How far apart numbers may be, relative to the larger one, and pixels of images, of their range: 0.01 for 1 %.",
+    help="Allowed difference of numbers, relative to the larger one, and of pixels, relative to their range: 0.01 for 1 %.",
 )
 @url_option
 @json_option
 def start(ref: str, release: str, percent: float, runs: int, tolerance: float, url: str, as_json: bool) -> int:
-    """Copy a share of a tag's runs to RELEASE. Functions that change something elsewhere do so twice."""
+    """Repeat a share of a tag's runs on RELEASE. Side effects of functions happen twice."""
     if not percent:
         raise click.UsageError("--percent 0: expected a share above 0%; to end one: cozyctl shadow stop REF")
     body = {"release_id": release, "percent": percent, "runs": runs, "tolerance": tolerance}
@@ -42,7 +44,7 @@ def start(ref: str, release: str, percent: float, runs: int, tolerance: float, u
         print_json(made)
         return 0
     print_line(f"{_ref(made)}: {made['percent']:g}% of its runs on {made['against']} are run again on {made['release_id']}")
-    say(f"what comes of them: cozyctl shadow show {ref}")
+    say(f"see the results: cozyctl shadow show {ref}")
     return 0
 
 
@@ -51,7 +53,7 @@ def start(ref: str, release: str, percent: float, runs: int, tolerance: float, u
 @url_option
 @json_option
 def show(ref: str | None, url: str, as_json: bool) -> int:
-    """What came of shadow runs until now; of all tags where none is named. The exit status is 1 where a copy differs or fails."""
+    """Show the results of shadow runs so far, for one tag or for all. Exit status 1 when a copy differs or fails."""
     api = Api(url)
     found = [api.get(_path(ref))] if ref else api.get("/v1/shadows")["data"]
     if as_json:
@@ -60,7 +62,7 @@ def show(ref: str | None, url: str, as_json: bool) -> int:
         for each in found:
             _print(each)
         if not found:
-            say("there are no shadow runs; begin with: cozyctl shadow start OWNER/ENDPOINT/FUNCTION --release RELEASE")
+            say("there are no shadow runs; start them with: cozyctl shadow start OWNER/ENDPOINT/FUNCTION --release RELEASE")
     return EXIT_FAILED if any(each["different"] or each["failed"] for each in found) else 0
 
 
@@ -69,7 +71,7 @@ def show(ref: str | None, url: str, as_json: bool) -> int:
 @url_option
 @json_option
 def stop(ref: str, url: str, as_json: bool) -> int:
-    """Copy no more. What came of it stays (cozyctl shadow show, cozyctl gates RELEASE)."""
+    """Stop shadow runs. Their results are kept (cozyctl shadow show, cozyctl gates RELEASE)."""
     ended = Api(url).delete(_path(ref))
     if as_json:
         print_json(ended)

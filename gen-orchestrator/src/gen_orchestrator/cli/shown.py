@@ -20,7 +20,7 @@ def report(run: dict[str, Any], *, as_json: bool, deltas: list[Any] | None = Non
         after = f" after {run['attempt']} attempts" if run.get("attempt", 0) > 1 else ""
         say(f"error: {error['detail']} ({error['code']}{after}; run {run['id']})")
         if error["code"] == "internal" and run.get("worker_id"):
-            say(f"what the function said: cozyctl logs {run['worker_id']}")
+            say(f"the function's log: cozyctl logs {run['worker_id']}")
         return status
     if run["status"] == "succeeded":
         if run.get("output") is not None:

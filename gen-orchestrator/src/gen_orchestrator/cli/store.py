@@ -15,21 +15,21 @@ Database = click.option("--store", "url", metavar="URL", help="postgresql://USER
 
 @click.group("store")
 def group() -> None:
-    """Move a store from one database to another, with its runs in flight. Stop the orchestrator before."""
+    """Move a store to another database, with its runs in flight. Stop the orchestrator first."""
 
 
 @group.command("export")
 @Source
 @Database
 def export_command(data: str | None, url: str | None) -> None:
-    """Write all tables to stdout as JSON lines. Files of runs lie in the data folder, and are copied with it."""
+    """Write all tables to stdout as JSON lines. Files of runs are in the data folder; copy that, too."""
     store = _open(data, url)
     try:
         for line in archive.export(store):
             sys.stdout.buffer.write(line)
         sys.stdout.buffer.flush()
     except (StoreError, OSError) as exc:
-        raise click.ClickException(f"the export is not whole: {exc}") from None
+        raise click.ClickException(f"the export is incomplete: {exc}") from None
     finally:
         store.close()
 
@@ -38,7 +38,7 @@ def export_command(data: str | None, url: str | None) -> None:
 @Source
 @Database
 def import_command(data: str | None, url: str | None) -> None:
-    """Fill an empty store from stdin: all of the file, or nothing."""
+    """Fill an empty store from stdin, with the whole file or nothing."""
     store = _open(data, url)
     try:
         rows = archive.import_into(store, sys.stdin.buffer)
@@ -53,7 +53,7 @@ def import_command(data: str | None, url: str | None) -> None:
 @Source
 @Database
 def doctor_command(data: str | None, url: str | None) -> None:
-    """Say what this store promises, and what it does not. Ends with 1 where something is not promised."""
+    """Show what this store does not promise. Exit status 1 when there is something."""
     store = _open(data, url)
     try:
         notes = store.doubts()
@@ -65,7 +65,7 @@ def doctor_command(data: str | None, url: str | None) -> None:
         click.echo(f"not promised: {note}")
     if notes:
         sys.exit(1)
-    click.echo("a run that was accepted survives a crash of this store")
+    click.echo("ok: accepted runs survive a crash of this store")
 
 
 def _open(data: str | None, url: str | None) -> DatabaseStore:

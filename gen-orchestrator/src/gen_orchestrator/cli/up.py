@@ -34,7 +34,7 @@ mirror_option = click.option(
     "--mirror",
     is_flag=True,
     envvar="GEN_ORCHESTRATOR_MIRROR",
-    help="Fetch models of Hugging Face once for all workers, by this environment's HF_TOKEN. Also GEN_ORCHESTRATOR_MIRROR=1.",
+    help="Download models from Hugging Face once for all workers, with this environment's HF_TOKEN. Also GEN_ORCHESTRATOR_MIRROR=1.",
 )
 DEFAULT_LISTEN = "127.0.0.1:8080"
 BUILDERS = ("process", "container")
@@ -62,16 +62,16 @@ def builder_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--data", type=click.Path(path_type=Path), help="Folder for all state. Default: ~/.local/share/cozy/up")
 @click.option("--store", default="", metavar="URL", help="postgresql://USER@HOST/DATABASE instead of SQLite in the data folder.")
 @click.option("--worker-listen", default="127.0.0.1:0", metavar="HOST:PORT", help="Where workers connect; port 0 takes a free one.")
-@click.option("--follow", is_flag=True, help="Let :prod follow each edit, too.")
+@click.option("--follow", is_flag=True, help="Move the tag prod with each edit, too.")
 @click.option("--model", "models", multiple=True, metavar="KEY=FOLDER", help="Use a local folder for a model key. May be repeated.")
-@click.option("--allow-host", "hosts", multiple=True, metavar="NAME", help="Another name under which this server is reached.")
-@click.option("--allow-private-webhooks", is_flag=True, help="Webhooks may go to servers on this machine and network, too.")
+@click.option("--allow-host", "hosts", multiple=True, metavar="NAME", help="Another name of this server. May be repeated.")
+@click.option("--allow-private-webhooks", is_flag=True, help="Allow webhooks to addresses of this machine and private network.")
 @blobs_option
 @mirror_option
-@click.option("--record", type=click.Path(path_type=Path), metavar="FILE", help="Write what routing decides, and from what, to FILE.")
+@click.option("--record", type=click.Path(path_type=Path), metavar="FILE", help="Write routing decisions and their inputs to FILE.")
 @builder_options
-@click.option("--keys", "asks_for_keys", is_flag=True, help="Ask callers for keys on loopback, too; beyond it they are always asked.")
-@click.option("--insecure-i-know", is_flag=True, help="Listen beyond this machine and ask nobody for a key.")
+@click.option("--keys", "asks_for_keys", is_flag=True, help="Require keys on loopback, too. On other addresses they are always required.")
+@click.option("--insecure-i-know", is_flag=True, help="Listen beyond this machine without requiring keys.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines instead of the live screen.")
 def command(
     folders: tuple[str, ...],

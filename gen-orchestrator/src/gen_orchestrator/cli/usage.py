@@ -14,11 +14,11 @@ from gen_worker.texts import counted
 @click.option("--from", "first", metavar="DAY", help="First day, such as 2026-11-01. By default the first of the month.")
 @click.option("--to", "last", metavar="DAY", help="Last day, included. By default today. Days are in UTC.")
 @click.option("--by", type=click.Choice(["day", "key", "function"]), default="day", show_default=True)
-@click.option("--owner", default="", help="Of one owner only.")
+@click.option("--owner", default="", help="Only of this owner.")
 @url_option
 @json_option
 def command(first: str | None, last: str | None, by: str, owner: str, url: str, as_json: bool) -> int:
-    """What the runs that ended on these days used: GPU and CPU seconds, bytes of models, the share of cold starts, the cost."""
+    """Show what the runs that ended on these days used: GPU and CPU seconds, bytes of models, share of cold starts, cost."""
     found = Api(url).get("/v1/usage", **{"from": first, "to": last, "by": by, "owner": owner})
     if as_json:
         print_json(found)

@@ -18,14 +18,14 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 @click.group("workers")
 def command() -> None:
-    """Workers that are there, and tokens for those that are started by hand."""
+    """List workers; make tokens for workers that you start by hand."""
 
 
 @command.command("list", cls=ApiVerb)
 @url_option
 @json_option
 def list_workers(url: str, as_json: bool) -> int:
-    """Which workers there are, what they run, and which models they hold."""
+    """List workers, their runs and their models."""
     found = Api(url).get("/v1/workers")["data"]
     if as_json:
         print_json(found)
@@ -39,14 +39,18 @@ def list_workers(url: str, as_json: bool) -> int:
 @click.option("--endpoint", default="", metavar="OWNER/ENDPOINT", help="The release that :prod of this endpoint points at now.")
 @click.option("--owner", default="local", show_default=True, help="Owner of the release, with --release and --data.")
 @click.option(
-    "--ttl", default="1h", show_default=True, metavar="TIME", help="How long it is valid: 30m, 12h, 7d. It is renewed on the stream."
+    "--ttl",
+    default="1h",
+    show_default=True,
+    metavar="TIME",
+    help="How long the token is valid: 30m, 12h, 7d. The worker gets new ones on its stream.",
 )
-@click.option("--data", type=click.Path(path_type=Path), help="Sign with the key of this data folder instead of asking the platform.")
+@click.option("--data", type=click.Path(path_type=Path), help="Sign with the key in this data folder instead of asking the platform.")
 @url_option
 @json_option
 def token(release_id: str, endpoint: str, owner: str, ttl: str, data: Path | None, url: str, as_json: bool) -> int:
-    """Make a token with which a worker joins from another machine. The platform makes it, for a key that may administer; or, with --data,
-    whoever can read its data folder."""
+    """Make a token for a worker on another machine. The platform makes it, which needs a key with the scope admin. With --data, the
+    token is signed with the data folder's key."""
     if bool(release_id) == bool(endpoint):
         raise click.UsageError("name the release with --release, or its endpoint with --endpoint OWNER/ENDPOINT")
     life_s = _seconds(ttl)
@@ -71,7 +75,9 @@ def token(release_id: str, endpoint: str, owner: str, ttl: str, data: Path | Non
 
 def _signed_here(folder: Path, owner: str, release_id: str, life_s: float) -> dict[str, str]:
     if not has_keys(folder):
-        raise click.UsageError(f"no key of worker tokens in {folder}; name the data folder of the running platform, or leave --data out")
+        raise click.UsageError(
+            f"no signing key for worker tokens in {folder}; name the data folder of the running platform, or leave --data out"
+        )
     worker_id = id_by_hand(release_id)
     token = WorkerTokens.from_folder(folder).issue(WorkerClaims(worker_id, owner, release_id, life_s=life_s))
     return {"worker_id": worker_id, "release_id": release_id, "owner": owner, "token": token, "issuer": ISSUER, "audience": AUDIENCE}

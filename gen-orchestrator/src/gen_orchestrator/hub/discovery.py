@@ -82,7 +82,7 @@ def _room(python: str, source: Path, say: Callable[[str], None]) -> Iterator[tup
             say(f"reading its functions as the user of this platform{where}")
             yield source, home, {}
             return
-        say("reading its functions as a user of its own")
+        say("reading its functions as a separate user")
         number = _FIRST_USER + secrets.randbelow(_USERS)
         room.chmod(0o755)
         folder = room / "source"

@@ -66,7 +66,7 @@ class Environments:
         """The interpreter for a project: made, or found. `EnvironmentFailedError` where an installer fails."""
         wanted = requirements_of(source)
         if not wanted:
-            say("it needs nothing beside gen-worker: it runs in the environment of this platform")
+            say("it needs only gen-worker: it runs in the environment of this platform")
             return sys.executable
         self._folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -79,7 +79,7 @@ class Environments:
         target = self._folder / key
         python = target / "bin" / "python"
         if (target / _READY).exists():
-            say(f"its environment is there already: {', '.join(wanted)}")
+            say(f"its environment exists already: {', '.join(wanted)}")
             return str(python)
         shutil.rmtree(target, ignore_errors=True)  # of a build that was cut off
         uv = shutil.which("uv")

@@ -69,8 +69,8 @@ class ContainerBuilder:
             command = await asyncio.to_thread(engine.build_command, request)
             await run(command, say, context, env=engine_environment(os.environ), end_s=END_S)
         else:
-            say("its image is there already")
-        say("reading its functions out of the image")
+            say("its image exists already")
+        say("reading its functions from the image")
         built = await asyncio.to_thread(lambda: label(engine, check(engine, name), project_version(context)))
         return Built(built.manifest_json, pinned(built.image))
 
@@ -88,8 +88,8 @@ class ContainerBuilder:
             except EnvironmentFailedError:
                 if not is_here:
                     raise
-                say(f"{name} cannot be fetched; published is the one that is here")
-        say("reading its functions out of the image")
+                say(f"{name} cannot be pulled; publishing the local one")
+        say("reading its functions from the image")
         built = await asyncio.to_thread(check, engine, name)
         return Built(built.manifest_json, pinned(built.image))
 
@@ -117,7 +117,7 @@ def _prepare(context: Path, owner: str, say: Say) -> str:
             dockerfile.write_text(render_dockerfile(load_cozy_toml(context / "cozy.toml").name))
         except ValueError as exc:
             raise BuildFailedError(str(exc)) from None
-        say("there is no Dockerfile: taken is the one that cozyctl init writes")
+        say("there is no Dockerfile: using the one that cozyctl init writes")
     _add_gen_worker(context, say)
     checked = check_build(context)
     for warning in checked.warnings:
