@@ -12,6 +12,8 @@ SAMPLING_RATE = 16_000
 
 def read_audio(path: Path, *, max_seconds: float) -> np.ndarray:
     """The file's first audio stream as float32 samples at 16 kHz, one channel. `ValidationError` for what cannot be heard."""
+    if path.stat().st_size == 0:
+        raise ValidationError("the file is empty (0 bytes); send a recording, such as WAV, MP3, FLAC, M4A or a video with sound")
     resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLING_RATE)
     pieces: list[np.ndarray] = []
     samples = 0
