@@ -238,7 +238,7 @@ class Term:
         )
         guard = Guard(keys, is_asking=settings.asks_for_keys)
         self.app: ASGIApp = build_app(rooms, guard, lambda request: worker_of(file_tokens, request), settings.hosts, log)
-        retention = Retention(settings.retention, store, files, log, clock.unix_s, uploads.sweep, models.collect, self._removal.prune)
+        retention = Retention(settings.retention, store, files, log, clock, uploads.sweep, models.collect, self._removal.prune)
         self._tasks = [
             asyncio.create_task(leadership.hold(store, leader, clock, self._depose, log, self._in_trouble), name="leader-hold"),
             asyncio.create_task(retention.run(), name="retention"),

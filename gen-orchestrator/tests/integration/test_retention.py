@@ -12,14 +12,28 @@ from test_store import a_run
 from gen_orchestrator.domain.runs import Ending, RunState
 from gen_orchestrator.hub.blobs import FolderBlobs
 from gen_orchestrator.hub.files import FileToken, RunFiles
+from gen_orchestrator.hub.models import Collected
 from gen_orchestrator.hub.retention import Retention, RetentionSettings
-from gen_orchestrator.store.base import Leader, Store
+from gen_orchestrator.store.base import Leader, Store, StoreUnavailableError
 from gen_orchestrator.store.ops import Accept, AppendEvents, Finish, Lease
 from gen_orchestrator.store.sqlite import SqliteStore
 from gen_worker.log import Log
 
 NOW_S = 1e9
 DAY_S = 24 * 3600.0
+
+
+class MovedClock:
+    """Stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.moved_s = 0.0
+
+    def now_s(self) -> float:
+        return 100.0 + self.moved_s
+
+    def unix_s(self) -> float:
+        return NOW_S + self.moved_s
 
 
 @pytest.fixture
@@ -52,7 +66,7 @@ def test_details_go_after_a_day_and_runs_after_a_week(store: Store, tmp_path: Pa
         saving.publish(create=False)
         saving.drop()
     store.apply(leader.epoch, [Accept(a_run("open", created_at=1.0))])
-    retention = Retention(RetentionSettings(), store, files, Log(io.StringIO()), lambda: NOW_S)
+    retention = Retention(RetentionSettings(), store, files, Log(io.StringIO()), MovedClock())
     assert asyncio.run(retention.round()) == (2, 1)
     assert [run_id for run_id in ("new", "day", "week", "open") if store.get(run_id)] == ["new", "day", "open"]
     assert [len(store.events_of(run_id)) for run_id in ("new", "day", "week")] == [1, 0, 0]
@@ -75,7 +89,7 @@ def test_forgetting_20000_runs_holds_no_commit_up(sqlite_store: SqliteStore, tmp
             ops += [Accept(a_run(run_id, created_at=float(number))), Lease(run_id, 1, "w", 1.0)]
             ops += [AppendEvents(run_id, 1, 1, 1, b"[1]" * 20), Finish(run_id, 1, Ending(state=RunState.SUCCEEDED, at=number + 1.0))]
         sqlite_store.apply(leader.epoch, ops)
-    retention = Retention(RetentionSettings(), sqlite_store, no_files(tmp_path), Log(io.StringIO()), lambda: NOW_S)
+    retention = Retention(RetentionSettings(), sqlite_store, no_files(tmp_path), Log(io.StringIO()), MovedClock())
     waits: list[float] = []
 
     async def both() -> tuple[int, int]:
@@ -109,7 +123,55 @@ def test_a_run_whose_files_cannot_be_removed_stands_in_nobodys_way(sqlite_store:
         add(sqlite_store, leader, run_id, NOW_S - 8 * DAY_S)
     files = Unremovable(tmp_path / "files", FolderBlobs(tmp_path / "blobs"), lambda owner, run_id: 1, lambda: NOW_S)
     said = io.StringIO()
-    retention = Retention(RetentionSettings(), sqlite_store, files, Log(said), lambda: NOW_S)
+    retention = Retention(RetentionSettings(), sqlite_store, files, Log(said), MovedClock())
     assert asyncio.run(retention.round())[1] == 2
     assert [run_id for run_id in ("one", "stuck", "two") if sqlite_store.get(run_id)] == ["stuck"]
     assert "retention.files_kept" in said.getvalue()
+
+
+def test_models_are_collected_once_an_hour(sqlite_store: SqliteStore, tmp_path: Path) -> None:
+    """The first time an hour after the start; a time that fails is tried again with the next hour, and keeps nothing else up."""
+    clock, said, collected = MovedClock(), io.StringIO(), list[float]()
+    leader = sqlite_store.campaign("n", "a", 600)
+    assert leader is not None
+
+    def collect() -> Collected:
+        collected.append(clock.moved_s)
+        if len(collected) == 2:
+            raise OSError("the disk is away")
+        return Collected(3, 500)
+
+    retention = Retention(RetentionSettings(), sqlite_store, no_files(tmp_path), Log(said), clock, collect_models=collect)
+    for minute in range(4 * 60 + 1):
+        clock.moved_s = minute * 60.0
+        if minute == 120:
+            add(sqlite_store, leader, "old", clock.unix_s() - 8 * DAY_S)
+        asyncio.run(retention.look())
+    assert collected == [3600.0, 7200.0, 10800.0, 14400.0]
+    assert sqlite_store.get("old") is None, "though the models were not collected then"
+    assert said.getvalue().count('"blobs": 3') + said.getvalue().count("blobs=3") == 3, said.getvalue()
+    assert said.getvalue().count("the disk is away") == 1
+
+
+def test_releases_are_pruned_each_minute_where_that_is_asked_for(sqlite_store: SqliteStore, tmp_path: Path) -> None:
+    asked = list[int]()
+
+    async def prune(keep: int) -> list[str]:
+        asked.append(keep)
+        if len(asked) == 2:
+            raise StoreUnavailableError("the database does not answer")
+        return ["gone"]
+
+    for keep in (0, 4):
+        settings, said = RetentionSettings(gen_orchestrator_keep_releases=keep), io.StringIO()
+        retention = Retention(settings, sqlite_store, no_files(tmp_path), Log(said), MovedClock(), prune_releases=prune)
+
+        async def go_on(retention: Retention, rounds: int) -> None:
+            going = asyncio.create_task(retention.run(0.0))
+            while len(asked) < rounds:
+                await asyncio.sleep(0)
+            going.cancel()
+
+        asyncio.run(go_on(retention, 3 if keep else 0))
+        assert set(asked) == ({4} if keep else set())
+    assert said.getvalue().count("retention.releases_kept") == 1

@@ -230,6 +230,15 @@ def test_files_of_callers_and_of_runs_lie_in_a_bucket(bucket: s3_server.S3Server
         again = platform.invoke("read", {"image": {"ref": shown["ref"]}}).json()["output"]["texts"]
         assert again == ["x" * 300_000]
 
+        from gen_orchestrator.hub.s3_blobs import S3Blobs
+
+        (key,) = [key for key in objects(bucket) if key.startswith("uploads/") and objects(bucket)[key] == len(data)]
+        changed = S3Blobs.from_env(PLACE, bucket.env).writer(key)
+        changed.write(data[:-1] + bytes([data[-1] ^ 1]))
+        changed.close()
+        with pytest.raises(httpx.RemoteProtocolError):  # the answer has begun, and breaks off before its end
+            platform.http.get(kept.json()["url"])
+
         assert not [path for path in (tmp_path / "data" / "blobs").rglob("*") if path.is_file()]
         assert all(path.stat().st_size < 2000 for path in (tmp_path / "data" / "files").rglob("*") if path.is_file()), "records alone"
         for run in (saved["id"], raw.headers["x-run-id"], form.json()["id"]):
@@ -283,6 +292,12 @@ def test_the_end_of_a_run_seals_its_files_in_a_bucket(bucket: s3_server.S3Server
         damaged = platform.http.get(shown["url"])
         assert (damaged.status_code, damaged.json()["code"]) == (500, "damaged"), damaged.text
         assert key in damaged.json()["detail"]
+        other_bytes = place.writer(key)
+        other_bytes.write(b"what it sait")
+        other_bytes.close()
+        changed = platform.http.get(shown["url"])
+        assert (changed.status_code, changed.json()["code"], "sha256" in changed.json()["detail"]) == (500, "damaged", True), changed.text
+        assert platform.http.get(shown["url"], headers={"range": "bytes=0-3"}).content == b"what", "a part cannot be compared"
         place.delete(key)
         lost = platform.http.get(shown["url"])
         assert (lost.status_code, lost.json()["code"]) == (410, "gone"), lost.text

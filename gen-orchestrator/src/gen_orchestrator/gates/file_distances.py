@@ -4,6 +4,7 @@ from typing import Any
 
 from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.gates.images import image_distance
+from gen_orchestrator.hub.blobs import checked
 from gen_orchestrator.hub.files import FileToken, RunFiles
 
 MAX_BYTES = 64 << 20  # of an image that is read to be compared
@@ -32,6 +33,6 @@ class FileDistances:
             kept = self._files.find_own(FileToken(run.owner, run.id, run.attempt), ref) or self._files.find(run.owner, ref)
             if kept is None or kept.size_bytes > MAX_BYTES:
                 return None
-            return b"".join(self._files.blobs.read(kept.blob, 0, kept.size_bytes))
+            return b"".join(checked(self._files.blobs.read(kept.blob, 0, kept.size_bytes), kept))
         except OSError:
             return None

@@ -5,6 +5,7 @@ A blob is complete from the moment that it has its key, and never changes. Block
 
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -48,6 +49,21 @@ class KeptFile(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     mime_type: str
     created_at: float
+
+
+def checked(pieces: Iterator[bytes], kept: KeptFile) -> Iterator[bytes]:
+    """The pieces of a whole file; `DamagedError` in the place of the last one where they are not the bytes that were kept: who reads them
+    never has all of what is wrong."""
+    digest, held = hashlib.sha256(), b""
+    for piece in pieces:
+        digest.update(piece)
+        if held:
+            yield held
+        held = piece
+    if (found := digest.hexdigest()) != kept.sha256:
+        raise DamagedError(f"{kept.blob} has the sha256 {found}; kept was {kept.sha256}")
+    if held:
+        yield held
 
 
 class BlobWriter(Protocol):

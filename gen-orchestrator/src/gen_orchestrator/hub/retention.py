@@ -17,6 +17,7 @@ from gen_orchestrator.hub.files import RunFiles
 from gen_orchestrator.hub.models import Collected
 from gen_orchestrator.hub.uploads import UploadLimits
 from gen_orchestrator.store.base import RunStore, StoreError
+from gen_worker.clock import Clock
 from gen_worker.log import Log
 from gen_worker.settings.reading import Range
 
@@ -65,7 +66,7 @@ class Retention:
         store: RunStore,
         files: RunFiles,
         log: Log,
-        now_s: Callable[[], float],
+        clock: Clock,
         sweep_uploads: Callable[[], int] = lambda: 0,
         collect_models: Callable[[], Collected] = lambda: Collected(0, 0),
         prune_releases: Callable[[int], Awaitable[Sized]] | None = None,
@@ -74,34 +75,39 @@ class Retention:
         self._store = store
         self._files = files
         self._log = log
-        self._now_s = now_s
+        self._clock = clock
         self._sweep_uploads = sweep_uploads
         self._collect_models = collect_models
         self._prune_releases = prune_releases
-        self._collected_s = time.monotonic()
+        self._collected_s = clock.now_s()
 
-    async def run(self) -> None:
-        """A round a minute."""
+    async def run(self, pause_s: float = ROUND_S) -> None:
+        """Look again and again."""
         while True:
-            try:
-                if expired := await asyncio.to_thread(self._sweep_uploads):
-                    self._log.info("retention.uploads", expired=expired)
-            except OSError as exc:
-                self._log.warning("retention.uploads_kept", error=str(exc))
-            await self._models()
-            await self._releases()
-            try:
-                trimmed, forgotten = await self.round()
-                if trimmed or forgotten:
-                    self._log.info("retention.round", trimmed=trimmed, forgotten=forgotten)
-            except Exception as exc:  # noqa: BLE001 - the boundary of the task: the next round tries again
-                self._log.warning("retention.failed", error=str(exc) if isinstance(exc, StoreError) else repr(exc))
-            await asyncio.sleep(ROUND_S)
+            await self.look()
+            await asyncio.sleep(pause_s)
+
+    async def look(self) -> None:
+        """Do all that is due now. What fails is said, keeps nothing else from being done, and is tried again the next time."""
+        try:
+            if expired := await asyncio.to_thread(self._sweep_uploads):
+                self._log.info("retention.uploads", expired=expired)
+        except OSError as exc:
+            self._log.warning("retention.uploads_kept", error=str(exc))
+        await self._models()
+        await self._releases()
+        try:
+            trimmed, forgotten = await self.round()
+            if trimmed or forgotten:
+                self._log.info("retention.round", trimmed=trimmed, forgotten=forgotten)
+        except Exception as exc:  # noqa: BLE001 - the boundary of the task: the next round tries again
+            self._log.warning("retention.failed", error=str(exc) if isinstance(exc, StoreError) else repr(exc))
 
     async def _models(self) -> None:
-        if time.monotonic() - self._collected_s < COLLECT_S:
+        """Once an hour, and first an hour after this began: it reads the whole store of models."""
+        if self._clock.now_s() - self._collected_s < COLLECT_S:
             return
-        self._collected_s = time.monotonic()
+        self._collected_s = self._clock.now_s()
         try:
             found = await asyncio.to_thread(self._collect_models)
             if found.blobs:
@@ -116,12 +122,12 @@ class Retention:
         try:
             if deleted := await self._prune_releases(keep):
                 self._log.info("retention.releases", deleted=len(deleted))
-        except StoreError as exc:
-            self._log.warning("retention.releases_kept", error=str(exc))
+        except Exception as exc:  # noqa: BLE001 - the boundary, as of a round
+            self._log.warning("retention.releases_kept", error=str(exc) if isinstance(exc, StoreError) else repr(exc))
 
     async def round(self) -> tuple[int, int]:
         """Do what is due now: how many runs were trimmed, and how many forgotten."""
-        now_s, settings = self._now_s(), self._settings
+        now_s, settings = self._clock.unix_s(), self._settings
         trimmed = await self._batches(lambda: self._store.trim(now_s - settings.gen_orchestrator_keep_details_s, BATCH))
         forgotten = await self._batches(lambda: self._forget(now_s - settings.gen_orchestrator_keep_runs_s))
         return trimmed, forgotten
