@@ -26,6 +26,7 @@ const PAGES: [string, string][] = [
         ["endpoints", "Endpoints"],
         ["workers", "Workers"],
         ["builds", "Builds"],
+        ["usage", "Usage"],
         ["keys", "Keys"],
       ] as [string, string][])
     : ([["models", "Models"]] as [string, string][])),

@@ -9,9 +9,9 @@ import { Over } from "../ui/Confirm";
 import { Block, CopyButton, ProblemNote } from "../ui/parts";
 import { Scroll, When } from "../ui/table";
 import { useAction } from "../ui/useAction";
-import type { Key } from "./shapes";
-
-const SCOPES = ["invoke", "publish", "promote", "admin"];
+import { BudgetsOf, ChangeBudgets } from "./Budgets";
+import { NewKey } from "./NewKey";
+import type { Key, MadeKey } from "./shapes";
 
 interface Audit {
   row_id: string;
@@ -25,8 +25,9 @@ interface Audit {
 export function Keys() {
   const { data, problem, again } = usePoll<{ data: Key[] }>("/v1/keys", 5000);
   const audit = usePoll<{ data: Audit[] }>("/v1/audit?limit=50", 5000);
-  const me = usePoll<{ owner: string; scopes: string[]; name: string }>("/v1/me", 0);
-  const [made, setMade] = useState("");
+  const me = usePoll<Pick<Key, "owner" | "scopes" | "name" | "budgets" | "used">>("/v1/me", 0);
+  const [made, setMade] = useState<MadeKey | null>(null);
+  const [bounding, setBounding] = useState<Key | null>(null);
   const [revoking, setRevoking] = useState<Key | null>(null);
   const { act, busy, problem: failed } = useAction();
   return (
@@ -42,11 +43,16 @@ export function Keys() {
           )}
         </p>
       )}
+      {me.data?.budgets && (
+        <p className="hint">
+          <BudgetsOf owner={me.data} />
+        </p>
+      )}
       {problem && <ProblemNote problem={problem} />}
       {!problem && (
         <NewKey
-          onMade={(text) => {
-            setMade(text);
+          onMade={(key) => {
+            setMade(key);
             again();
           }}
         />
@@ -60,6 +66,7 @@ export function Keys() {
                 <th scope="col">Owner</th>
                 <th scope="col">Name</th>
                 <th scope="col">May</th>
+                <th scope="col">Budgets, used</th>
                 <th scope="col">Made</th>
                 <th scope="col">Holds until</th>
                 <th scope="col">
@@ -77,14 +84,22 @@ export function Keys() {
                   <td className="wraps">{each.name}</td>
                   <td>{each.scopes.join(", ")}</td>
                   <td>
+                    <BudgetsOf owner={each} />
+                  </td>
+                  <td>
                     <When at={each.created_at} />
                   </td>
                   <td>{each.revoked_at ? "revoked" : each.expires_at ? <When at={each.expires_at} /> : "revoked by hand"}</td>
                   <td>
                     {!each.revoked_at && (
-                      <Button className="button small danger" aria-label={`Revoke ${each.key_id}`} onPress={() => setRevoking(each)}>
-                        Revoke
-                      </Button>
+                      <div className="row">
+                        <Button className="button small" aria-label={`Budgets of ${each.key_id}`} onPress={() => setBounding(each)}>
+                          Budgets
+                        </Button>
+                        <Button className="button small danger" aria-label={`Revoke ${each.key_id}`} onPress={() => setRevoking(each)}>
+                          Revoke
+                        </Button>
+                      </div>
                     )}
                   </td>
                 </tr>
@@ -123,16 +138,26 @@ export function Keys() {
         </Scroll>
       )}
       {made && (
-        <Over title="The new key" isOpen onClose={() => setMade("")}>
+        <Over title="The new key" isOpen onClose={() => setMade(null)}>
           <p>It is shown this once. Whoever has it may do what it may.</p>
-          <Block label="The new key">{made}</Block>
+          {made.enforced === false && <p className="wrong">This platform asks nobody for keys now: without one everybody may do everything, and budgets bound nobody.</p>}
+          <Block label="The new key">{made.key}</Block>
           <div className="buttons">
-            <CopyButton text={made} label="Copy the key" />
-            <Button className="button primary" onPress={() => setMade("")}>
+            <CopyButton text={made.key} label="Copy the key" />
+            <Button className="button primary" onPress={() => setMade(null)}>
               Done
             </Button>
           </div>
         </Over>
+      )}
+      {bounding && (
+        <ChangeBudgets
+          of={bounding}
+          onClose={(changed) => {
+            setBounding(null);
+            if (changed) again();
+          }}
+        />
       )}
       {revoking && (
         <Over title={`Revoke ${revoking.name || revoking.key_id}?`} isOpen onClose={() => setRevoking(null)}>
@@ -160,48 +185,5 @@ export function Keys() {
         </Over>
       )}
     </>
-  );
-}
-
-function NewKey({ onMade }: { onMade: (text: string) => void }) {
-  const [name, setName] = useState("");
-  const [scopes, setScopes] = useState(["invoke"]);
-  const [days, setDays] = useState("");
-  const { act, busy, problem } = useAction();
-  return (
-    <form
-      className="new-key"
-      onSubmit={(event) => {
-        event.preventDefault();
-        void act(async () => {
-          const made = await send<{ key: string }>("POST", "/v1/keys", { name, scopes, life_s: Number(days || 0) * 86_400 });
-          setName("");
-          onMade(made.key);
-        });
-      }}
-    >
-      <div className="filters">
-        <label>
-          Name
-          <input type="text" name="key-name" value={name} autoComplete="off" onChange={(event) => setName(event.currentTarget.value)} />
-        </label>
-        <label>
-          Days <span className="optional">empty: until it is revoked</span>
-          <input type="text" name="key-days" inputMode="numeric" value={days} autoComplete="off" onChange={(event) => setDays(event.currentTarget.value)} />
-        </label>
-        <fieldset className="scopes">
-          <legend>May</legend>
-          {SCOPES.map((each) => (
-            <label key={each} className="plain-tick">
-              <input type="checkbox" checked={scopes.includes(each)} onChange={(event) => setScopes(event.currentTarget.checked ? [...scopes, each] : scopes.filter((other) => other !== each))} /> {each}
-            </label>
-          ))}
-        </fieldset>
-      </div>
-      {problem && <ProblemNote problem={problem} />}
-      <ActButton type="submit" className="button" isDisabled={!scopes.length} busy={busy}>
-        Make a key
-      </ActButton>
-    </form>
   );
 }

@@ -13,6 +13,7 @@ import { Keys } from "./Keys";
 import { ReleasePage } from "./ReleasePage";
 import { RunPage } from "./RunPage";
 import { Runs } from "./Runs";
+import { Usage } from "./Usage";
 import { WorkerPage, Workers } from "./Workers";
 
 interface Props {
@@ -37,6 +38,8 @@ export default function Pages({ place: { page, about }, onUse, onRun }: Props) {
       return about ? <WorkerPage key={about} id={about} /> : <Workers />;
     case "builds":
       return about ? <BuildPage key={about} id={about} /> : <Builds />;
+    case "usage":
+      return <Usage />;
     case "models":
       return <DevModels />;
     case "keys":

@@ -4,15 +4,16 @@ import { useState } from "react";
 import { Button } from "react-aria-components/Button";
 import { go, linkTo } from "../place";
 import { Files } from "../run/Files";
-import type { RunObject } from "../run/run";
+import type { Receipt, RunObject } from "../run/run";
 import { OutputValue, Shown } from "../run/Outputs";
 import { Timeline } from "../run/Timeline";
 import { isObject } from "../schema/shape";
 import type { Json } from "../schema/resolve";
 import { IS_PLATFORM, send, Trouble, type Problem } from "../server/api";
 import { usePoll } from "../server/usePoll";
-import { Block, Details, pretty, ProblemNote } from "../ui/parts";
+import { Block, bytes, Details, duration, pretty, ProblemNote } from "../ui/parts";
 import { Scroll, Took, When } from "../ui/table";
+import { Deliveries } from "./Deliveries";
 import { refOf } from "./Runs";
 import { EventLog } from "./EventLog";
 
@@ -100,6 +101,7 @@ export function RunPage({ id, onUse }: { id: string; onUse: (fn: string, input: 
           {run.output !== undefined && run.output !== null ? <OutputValue value={run.output} /> : <p className="hint">{over ? "none beside what the stream below gave" : "not yet"}</p>}
         </section>
       </div>
+      {IS_PLATFORM && <Deliveries runId={id} />}
       <EventLog run={run} isOver={over} />
       <Details summary="The run as JSON" render={() => <Shown text={pretty(run)} label="The run as JSON" />} />
     </article>
@@ -117,6 +119,7 @@ function Facts({ run }: { run: RunObject }) {
   if (run.worker_id) facts.push(["Worker", <a href={linkTo("workers", run.worker_id)}>{run.worker_id}</a>]);
   if ((run.attempt ?? 1) > 1) facts.push(["Attempt", String(run.attempt)]);
   if (run.parent_id) facts.push(["Again from", <a href={linkTo("runs", run.parent_id)}>{run.parent_id}</a>]);
+  if (run.receipt) facts.push(...usedBy(run.receipt));
   if (!facts.length) return null;
   return (
     <dl className="facts-list">
@@ -128,6 +131,19 @@ function Facts({ run }: { run: RunObject }) {
       ))}
     </dl>
   );
+}
+
+/** The parts of a receipt that are not nothing. */
+function usedBy(receipt: Receipt): [string, string][] {
+  const { gpu_seconds: gpu, cpu_seconds: cpu, cold_seconds: cold, downloaded_bytes: downloaded, loaded_bytes: loaded, cost } = receipt;
+  const parts: [string, string][] = [];
+  if (gpu) parts.push(["GPU time", duration(gpu * 1000)]);
+  if (cpu) parts.push(["CPU time", duration(cpu * 1000)]);
+  if (cold) parts.push(["Waited for a worker and models", duration(cold * 1000)]);
+  if (downloaded) parts.push(["Downloaded", bytes(downloaded)]);
+  if (loaded) parts.push(["Loaded", bytes(loaded)]);
+  if (cost !== null) parts.push(["Cost", String(cost)]);
+  return parts;
 }
 
 interface Candidate {

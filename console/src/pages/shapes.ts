@@ -145,4 +145,13 @@ export interface Key {
   created_at: number;
   expires_at: number;
   revoked_at: number;
+  budgets?: { rate?: string; concurrency?: number; gpu_seconds?: string };
+  used?: { rate?: number; concurrency?: number; gpu_seconds?: number };
+}
+
+export interface MadeKey extends Key {
+  /** Told this once. */
+  key: string;
+  /** False where the platform asks nobody for keys. */
+  enforced?: boolean;
 }

@@ -33,6 +33,17 @@ export interface Timings {
   total_ms?: number;
 }
 
+/** What a run that is over has used, over all attempts. */
+export interface Receipt {
+  gpu_seconds: number;
+  cpu_seconds: number;
+  cold_seconds: number;
+  downloaded_bytes: number;
+  loaded_bytes: number;
+  attempts: number;
+  cost: number | null;
+}
+
 /** The run object of both servers, as far as this page reads it. */
 export interface RunObject {
   id: string;
@@ -50,6 +61,7 @@ export interface RunObject {
   error?: Problem | null;
   warnings?: FieldProblem[] | null;
   timings?: Timings | null;
+  receipt?: Receipt | null;
   progress?: Json;
   models?: Json;
   routing?: Json;
@@ -183,7 +195,9 @@ export class Run {
 
   async begin(): Promise<void> {
     try {
-      const events = follow(this.view.path, requestOf(this.payload), (runId) => this.set({ runId, status: "queued" }), this.stop.signal, this.query);
+      const onRun = (runId: string) => this.set({ runId, status: "queued" });
+      const onLost = (isLost: boolean) => this.set({ stage: isLost ? "connection lost; trying again" : "" });
+      const events = follow(this.view.path, requestOf(this.payload), onRun, onLost, this.stop.signal, this.query);
       for await (const event of events) this.take(event.name, event.data);
       if (!isOver(this.view)) await this.look();
     } catch (error) {

@@ -9,13 +9,16 @@ export interface RunEvent {
   data: unknown;
 }
 
-const TRIES = 6;
+const TRIES = 6; // of a server that answers, and ends the stream with nothing in it
+const MAX_PAUSE_MS = 2000;
 
-/** Start a run and give its events until `done`. A stream that is cut is taken up again; `onRun` gets the run's id as soon as it is known. */
+/** Start a run and give its events until `done`. A stream that is cut is taken up again, however long the server is away; `onRun` gets the run's id
+ * as soon as it is known, `onLost` whether the connection is lost now. */
 export async function* follow(
   path: string,
   request: { body: BodyInit; headers: Record<string, string> },
   onRun: (runId: string) => void,
+  onLost: (isLost: boolean) => void,
   signal: AbortSignal,
   query = "",
 ): AsyncGenerator<RunEvent> {
@@ -27,7 +30,7 @@ export async function* follow(
   });
   const runId = response.headers.get("x-run-id") ?? "";
   onRun(runId);
-  yield* goOn(runId, response, signal, query);
+  yield* goOn(runId, response, signal, query, onLost);
 }
 
 /** The events of a run that is there, from its first on. */
@@ -35,25 +38,29 @@ export async function* followRun(runId: string, signal: AbortSignal, query = "")
   yield* goOn(encodeURIComponent(runId), null, signal, query);
 }
 
-async function* goOn(runId: string, response: Response | null, signal: AbortSignal, query: string): AsyncGenerator<RunEvent> {
+async function* goOn(runId: string, response: Response | null, signal: AbortSignal, query: string, onLost: (isLost: boolean) => void = () => undefined): AsyncGenerator<RunEvent> {
   const accept = "text/event-stream";
   let last = "";
-  for (let tries = 0; ; ) {
+  for (let tries = 0, empty = 0; ; ) {
     try {
       response ??= await ask(`/v1/runs/${runId}/events${query}`, { headers: { accept, ...(last ? { "last-event-id": last } : {}) }, signal });
+      if (tries) onLost(false);
+      tries = 0;
       for await (const event of eventsOf(response)) {
-        tries = 0;
+        empty = 0;
         if (event.id) last = event.id;
         yield event;
         if (event.name === "done") return;
       }
       if (response.status === 204) return;
+      empty++;
     } catch (error) {
       if (signal.aborted || !runId || (error instanceof Trouble && !error.isDown)) throw error;
     }
     response = null;
-    if (++tries > TRIES) throw new Trouble({ title: "the stream was cut", detail: "The connection was lost, and the run could not be found again.", code: "cut" }, true);
-    await pause(Math.min(4000, 250 * 2 ** tries), signal);
+    if (empty > TRIES) throw new Trouble({ title: "the stream was cut", detail: "The connection was lost, and the run could not be found again.", code: "cut" }, true);
+    if (!tries) onLost(true);
+    await pause(Math.min(MAX_PAUSE_MS, 250 * 2 ** ++tries), signal);
   }
 }
 

@@ -241,6 +241,7 @@ def test_every_page_fits_a_phone_and_is_free_of_what_axe_knows(platform: Platfor
         "workers": "Workers",
         f"workers/{worker}": worker,
         "builds": "Builds",
+        "usage": "Usage",
         "keys": "Keys",
     }
     page.goto(f"{platform.url}/docs")
