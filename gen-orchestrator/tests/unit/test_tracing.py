@@ -46,3 +46,24 @@ def test_spans_hang_below_the_callers() -> None:
 
 def test_a_missing_exporter_is_said() -> None:
     assert tracing.set_up({}) == ""
+
+
+def test_without_a_provider_no_span_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = pytest.importorskip("opentelemetry.trace")
+    sdk = pytest.importorskip("opentelemetry.sdk.trace")
+    export = pytest.importorskip("opentelemetry.sdk.trace.export")
+    memory = pytest.importorskip("opentelemetry.sdk.trace.export.in_memory_span_exporter").InMemorySpanExporter()
+    begun: list[str] = []
+    real = trace.get_tracer
+    monkeypatch.setattr(trace, "get_tracer", lambda name: begun.append(name) or real(name))
+    for none in (trace.ProxyTracerProvider(), trace.NoOpTracerProvider()):
+        monkeypatch.setattr(trace, "get_tracer_provider", lambda none=none: none)
+        tracing.recorder()(a_run())
+    assert not begun
+    provider = sdk.TracerProvider()
+    provider.add_span_processor(export.SimpleSpanProcessor(memory))
+    record = tracing.recorder()
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)  # one that a program sets up after its start
+    record(a_run())
+    assert begun == [tracing.TRACER]
+    assert {span.name for span in memory.get_finished_spans()} == {"run", "queue", "lease", "model", "infer", "upload"}

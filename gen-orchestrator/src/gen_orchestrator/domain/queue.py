@@ -142,6 +142,8 @@ class FairQueue:
         for lower, upper in (("normal", "high"), ("low", "normal")):
             for line in list(self._classes[lower].owners.values()):
                 item = line[0]
+                if now_s - item.since_s < AGE_S:
+                    continue
                 steps = PRIORITIES.index(item.priority) - PRIORITIES.index(upper)
                 if now_s - item.since_s >= AGE_S * steps:
                     self._classes[lower].remove(item)

@@ -27,6 +27,10 @@ class Redactor:
         self._texts = sorted(found.items(), key=lambda pair: len(pair[0]), reverse=True)
         self._bytes = [(form.encode(), shown.encode()) for form, shown in self._texts]
 
+    def __bool__(self) -> bool:
+        """Whether there is anything to take out."""
+        return bool(self._texts)
+
     def text(self, text: str) -> str:
         """The text with each secret's name in the place of its value."""
         for form, shown in self._texts:

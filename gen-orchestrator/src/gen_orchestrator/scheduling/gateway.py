@@ -146,8 +146,10 @@ class Gateway:
                 self._log.info("worker.away", worker_id=worker.worker_id, runs=len(worker.runs))
 
     def _take(self, guest: "_Guest", session: WorkerStream, effect: SchedulerEffect, hold: Hold) -> None:
-        with self._contained(f"taking a {type(effect).__name__}", guest.claims.worker_id):
+        try:
             self._apply(guest, session, redacted(effect, self._redactor_of(guest.claims.release_id)), hold)
+        except Exception as exc:  # noqa: BLE001 - the same boundary as `_contained`, which costs more: this comes several times a run
+            self._broke(f"taking a {type(effect).__name__}", guest.claims.worker_id, exc)
 
     def _apply(self, guest: "_Guest", session: WorkerStream, effect: SchedulerEffect, hold: Hold) -> None:
         worker = guest.worker
@@ -279,8 +281,11 @@ class Gateway:
         try:
             yield
         except Exception as exc:  # noqa: BLE001 - the boundary
-            trace = "".join(traceback.format_exception(exc))[-MAX_TRACEBACK:]
-            self._log.error("gateway.broken", what=what, worker_id=worker_id, error=repr(exc), traceback=trace)
+            self._broke(what, worker_id, exc)
+
+    def _broke(self, what: str, worker_id: str, exc: Exception) -> None:
+        trace = "".join(traceback.format_exception(exc))[-MAX_TRACEBACK:]
+        self._log.error("gateway.broken", what=what, worker_id=worker_id, error=repr(exc), traceback=trace)
 
     def _rotate(self, worker: Worker) -> None:
         """Give a worker its next token before the present one is over. Lost on its way, it is given again on the next stream."""
