@@ -1,4 +1,4 @@
-"""Project folders as releases that follow their edits, for as long as this node leads.
+"""Publishes each edit of project folders as a release, while this node leads.
 
 A folder's first release gets the tags `prod` and `dev`. Each edit makes a new release under `dev`; `prod` stays until a promote, or
 moves along with `follow`. A release is a copy of the source: what works keeps serving while the new code is broken.

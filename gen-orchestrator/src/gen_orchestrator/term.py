@@ -3,7 +3,7 @@
 begin: writer, dispatcher, gateway (the open runs are read before any worker may register) -> keeper -> routes
 end:   workers drain, or go on for the next leader -> streams end -> writer (writes what waits) -> leadership is given back
 
-What it knows of runs and workers is a copy of the store's, and ends with it: the next leader, here or elsewhere, reads it again.
+Its knowledge of runs is a copy of the store's, and is dropped with the term: the next leader, here or elsewhere, reads it again.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """OpenTelemetry spans of runs (extra `otel`): one for the run, below it one a phase, as children of the trace that the caller sent.
 
-The spans of a run are made when it is over, from the times that it keeps: none is lost by a restart in between, and nothing is done for
-them while a run works. Without the extra, or where no exporter is set up, nothing happens.
+A run's spans are made when it ends, from its stored times: a restart in between loses none, and they cost nothing while the run works.
+Without the extra, or without an exporter, nothing happens.
 """
 
 import re

@@ -1,7 +1,7 @@
-"""Delivers webhooks: signed (Standard Webhooks), to checked addresses, again where they fail, through restarts of this program.
+"""Delivers webhooks: signed (Standard Webhooks), to checked addresses, with retries, across restarts.
 
-The store is the queue: what is pending there is due at its time. One task looks at it, a few threads make the requests, and what comes of
-each is written back. A host that fails five times in a row is left alone for a while; its deliveries wait and lose no try.
+The store is the queue: each pending delivery has a due time. One task reads it, a few threads send the requests, and each result is written
+back. A host that fails five times in a row is paused; its deliveries wait without losing a try.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Bodies of gigabytes, in and out, in constant memory; and what is said where they cannot be kept or read."""
+"""Streams bodies of gigabytes in and out in constant memory, and maps storage failures to HTTP errors."""
 
 import asyncio
 import errno

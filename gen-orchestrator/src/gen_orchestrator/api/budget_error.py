@@ -1,4 +1,4 @@
-"""The answer to a run that a budget of its key has no room for."""
+"""The error for a run that would exceed a budget of its key."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Publishing over HTTP: a project's source comes in, and becomes a release; its log can be followed."""
+"""Publishing over HTTP: takes a project's source, builds a release from it, and streams the build's log."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Files for callers: their own uploads, outputs of their runs, and addresses that hold without a key."""
+"""Files for callers: their uploads, outputs of their runs, and signed URLs that work without a key."""
 
 import asyncio
 from urllib.parse import quote

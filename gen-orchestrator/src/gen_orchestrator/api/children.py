@@ -1,4 +1,4 @@
-"""Runs that runs ask for (`ctx.invoke`), by the file token of the run that asks. See `gen_worker.contract.children`."""
+"""Runs started by other runs (`ctx.invoke`), authorized by the parent's file token. See `gen_worker.contract.children`."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A run as one file: what it was given, what served it, what came of it; enough to run it again elsewhere and to compare."""
+"""A run as one file: its input, release, events and result. Enough to run it again elsewhere and compare."""
 
 import asyncio
 from typing import Any

@@ -1,6 +1,6 @@
-"""Requests that came to a node that does not lead go to the one that does: head, body and answer as they are, streamed both ways.
+"""Forwards requests from a standby node to the leader, with headers, body and answer unchanged, streamed both ways.
 
-Forwarding goes to the address in the lease row and nowhere else, once: a request that was forwarded already is not forwarded again.
+A request goes only to the address in the lease row, and only once: a forwarded request is never forwarded again.
 """
 
 import asyncio

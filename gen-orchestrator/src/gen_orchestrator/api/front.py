@@ -1,13 +1,13 @@
-"""The application of a node, whoever leads: its own routes while it leads, else what the leader answers.
+"""The HTTP application of a node. While the node leads it serves its own routes; otherwise it forwards to the leader.
 
-    /livez, /readyz                  answered here; readyz tells the role
-    this node leads                  its routes
-    another node leads               forwarded to it (`forward.py`); what only reads is asked again of the next, should this one be lost
-    nobody leads, or none answers    waited for, as long as a takeover takes; then 503 with Retry-After
-    a node by itself that starts     503 with Retry-After at once: how long its functions' imports take, nobody knows
+    /livez, /readyz                  answered here; readyz names the role
+    this node leads                  serves its routes
+    another node leads               forwarded to it (`forward.py`); a read is retried at the next leader if this one is lost
+    nobody leads, or none answers    waits as long as a takeover takes, then 503 with Retry-After
+    a single node that starts        503 with Retry-After at once: imports of functions may take any time
 
-What is being answered when a leadership ends is ended with it: 503 where nothing was sent yet, else the connection closes, and the
-caller takes its stream up again where it was.
+Requests in progress end when the leadership ends: with 503 if nothing was sent yet, else the connection closes and the caller
+resumes its stream.
 """
 
 import asyncio

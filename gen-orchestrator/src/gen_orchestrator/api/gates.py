@@ -1,4 +1,4 @@
-"""Golden requests over HTTP, and what the gates of a release found."""
+"""Golden requests over HTTP, and the results of a release's gates."""
 
 import asyncio
 from collections.abc import Callable, Sequence

@@ -5,9 +5,9 @@
     the same, soon after     is answered by it
     it failed, or is old     a new run, that the next ones share
 
-Equal are: owner, release, function, payload (whatever the order of its keys). It rides on what makes runs once: the memo's key is an
-idempotency key that no caller can send, the next one after a run that does not answer any more has that run's id in it. So it holds over
-restarts, and of two that come at the same moment one makes the run.
+Requests are equal if owner, release, function and payload are equal; the order of keys does not matter. A memo uses idempotency: its key is
+an idempotency key that no caller can send, and after a run that no longer answers, the next key contains that run's id. So memos survive
+restarts, and of two simultaneous requests only one starts a run.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""The model hub over HTTP: pushes, what is there, and the routes by which workers resolve and fetch."""
+"""The model hub over HTTP: pushing and listing models, and the routes by which workers resolve and download them."""
 
 import asyncio
 

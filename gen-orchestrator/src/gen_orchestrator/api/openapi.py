@@ -1,7 +1,7 @@
 """OpenAPI 3.1 from the manifests of the releases that tags point at: one operation a function and tag, beside the API's own routes.
 
-Every status has the schema of what is really sent with it. A run that failed is a run with its `error`; what never became a run is a
-problem. So the statuses that may be either have both, under both media types: generators of clients take the first one that they know.
+Each status has the schema of its real body. A failed run is a run with an `error`; a request that started no run is answered with a
+problem. Statuses that may be either list both, with both media types: client generators take the first one that they know.
 """
 
 from typing import Any

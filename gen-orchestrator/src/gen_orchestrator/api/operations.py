@@ -1,4 +1,4 @@
-"""The parts of which operations of an OpenAPI document are made."""
+"""Building blocks for operations of an OpenAPI document."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the API's own routes take and give, for its OpenAPI document. A test compares this list with the routes."""
+"""Parameters and answers of the API's own routes, for the OpenAPI document. A test compares this list with the routes."""
 
 from gen_orchestrator.api.gate_paths import gate_paths
 from gen_orchestrator.api.key_paths import key_paths

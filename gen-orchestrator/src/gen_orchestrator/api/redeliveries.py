@@ -1,4 +1,4 @@
-"""Making a webhook delivery once more, on request."""
+"""Sends a webhook delivery again, on request."""
 
 from collections.abc import Awaitable, Callable
 

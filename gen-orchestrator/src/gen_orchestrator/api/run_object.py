@@ -1,4 +1,4 @@
-"""A run as the API shows it, from the durable picture and, while it is open, from what only the present knows."""
+"""A run as the API shows it: from the store and, while the run is open, from the leader's memory."""
 
 import mimetypes
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""The keys of worker tokens over HTTP: which there are, and a new one. For operators: they are nobody's own."""
+"""Signing keys of worker tokens over HTTP: list and rotate. For operators only, because they belong to no owner."""
 
 import asyncio
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
-"""A run's events as server-sent events or NDJSON, from any place on, through restarts of this program; and its one output file.
+"""Streams a run's events as server-sent events or NDJSON, from any event on and across restarts; also a run's single output file.
 
-A reader whose place is kept no more gets `snapshot` first.
-A reader that resumes gets what it missed from the store, then goes on with what comes. The store has everything that was confirmed to
-the worker, and the worker sends the rest again, so that numbers have no gap: `<attempt>-<number>`.
+A reader whose position is no longer stored gets `snapshot` first.
+A reader that resumes gets what it missed from the store, then live events. The store has everything that was confirmed to the worker, and
+the worker sends the rest again, so the numbers `<attempt>-<number>` have no gap.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Workers over HTTP: who is there, what they write into their logs, and sending one away."""
+"""Workers over HTTP: list them, read their logs, drain one."""
 
 import asyncio
 import time

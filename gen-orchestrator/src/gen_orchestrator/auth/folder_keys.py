@@ -1,4 +1,4 @@
-"""Keys that live in the data folder. Nodes that share it share them: what one has signed, the next leader accepts."""
+"""Keys stored in the data folder. Nodes that share the folder share the keys, so the next leader accepts what this one signed."""
 
 import os
 import secrets

@@ -1,12 +1,11 @@
-"""The keys that worker tokens are signed with, in the data folder: the newest signs, older ones verify until their last token is over.
+"""Signing keys of worker tokens, in the data folder. The newest key signs; older keys verify until their last token has expired.
 
     worker-tokens-rs256.key              the first
     worker-tokens-rs256-2.key            made by a rotation, and so on
-    worker-tokens-rs256-2.key.until      when the last token that this key has signed is over, in unix seconds, or up to a quarter of an
-                                         hour later; written before such a token is given out
+    worker-tokens-rs256-2.key.until      when the last token signed by this key expires, in unix seconds, or up to a quarter of an
+                                         hour later; written before the token is issued
 
-Nodes that share the folder share the keys. A key that nobody here knows may have been made by another node, or by a leader that this one
-does not know of yet: then the folder is read again.
+Nodes that share the folder share the keys. An unknown key may come from another node or a newer leader, so the folder is then read again.
 """
 
 import base64

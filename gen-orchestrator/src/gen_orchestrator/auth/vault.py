@@ -1,6 +1,8 @@
-"""Secrets of endpoints, sealed in the store with a key of the data folder (AES-256-GCM); whose and which a secret is, is sealed with it.
+"""Encrypts secrets of endpoints in the store with a key of the data folder (AES-256-GCM). Owner, endpoint and name are authenticated with
+it.
 
-Nobody is shown a value again. A worker of the endpoint gets those that its release declares; whatever it says is shown without them.
+A value is never shown again. A worker of the endpoint gets the secrets that its release declares; they are removed from everything it
+reports.
 """
 
 import secrets

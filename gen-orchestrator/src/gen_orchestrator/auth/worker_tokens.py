@@ -1,7 +1,7 @@
 """Worker tokens: short-lived JWTs, signed with a key that lives in the data folder (`signing_keys`), and checked on every connect.
 
-RS256, because published workers that check their token against a JWKS take nothing else. The algorithm is a constant. Fields of the header
-that point elsewhere (`jku`, `x5u`, `jwk`) are never read. A header with `crit` is refused: none of what it could name is supported.
+RS256, because published workers that check their token against a JWKS take nothing else. The algorithm is a constant. Header fields
+that point to other keys (`jku`, `x5u`, `jwk`) are never read. A header with `crit` is refused, because no extension is supported.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""What gates found, as people read it."""
+"""Results of gates, for the terminal."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""Runs as people see them on a terminal."""
+"""Runs, for the terminal."""
 
 from typing import Any
 

@@ -1,6 +1,6 @@
-"""Why a run does not go on, for whoever sits in front of it: asked of the platform while it is queued, in a thread of its own.
+"""Tells the person at the terminal why a run is waiting: asks the platform in a separate thread while the run is queued.
 
-A line says each new reason. On a terminal, the bar beside it counts down to the next attempt.
+Each new reason is one line. On a terminal, a bar counts down to the next attempt.
 """
 
 import threading

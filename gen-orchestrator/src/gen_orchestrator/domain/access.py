@@ -1,4 +1,4 @@
-"""Who asks, and what they may do. A key belongs to one owner, and sees nothing of any other; an operator's key, of owner `*`, sees all."""
+"""The caller of a request and its permissions. A key belongs to one owner and sees only that one; an operator's key (`*`) sees all."""
 
 from typing import Literal, get_args
 

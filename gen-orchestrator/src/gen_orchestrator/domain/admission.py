@@ -1,4 +1,4 @@
-"""Who may come in: bounds on what waits, and the answer to who has to come back later."""
+"""Limits on waiting runs, and the answer to a caller that must come back later. Pure."""
 
 import msgspec
 

@@ -1,9 +1,9 @@
-"""When a worker, or a release, is trusted with no more runs. Pure.
+"""When a worker or a release gets no more runs. Pure.
 
-    worker:   3 attempts in a row ended `internal` or `resource`: its process has gone bad. It is drained and replaced.
-    release:  more than half of its last 20 attempts lost their worker: its code kills workers. It is paused until somebody looks.
+    worker:   3 attempts in a row ended `internal` or `resource`: its process is broken. It is drained and replaced.
+    release:  more than half of its last 20 attempts lost their worker: its code kills workers. It is paused until a person resumes it.
 
-A worker that takes many runs down at once counts once: it is one death, and neighbours of a bad run are no evidence.
+A worker that dies with many runs counts once: it is one death, and the other runs on it are no evidence.
 """
 
 from collections import deque

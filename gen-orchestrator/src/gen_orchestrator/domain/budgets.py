@@ -1,11 +1,11 @@
-"""What a key may use: runs in a time, runs at once, GPU seconds of a day or month. Pure.
+"""Budgets of a key: runs per time, runs at once, GPU seconds per day or month. Pure.
 
     rate         "60/m"     runs accepted in any 60 s. Windows slide: at no moment does a minute hold more than 60.
-    concurrency  4          runs that are open at once: queued, with a worker, or waiting for another try
+    concurrency  4          runs that are open at once: queued, on a worker, or waiting for a retry
     gpu_seconds  "3600/d"   GPU seconds of the runs that ended since midnight, or since the first of the month; both in UTC
 
-A run is asked about when it is accepted. One that was accepted is never ended for a budget, so GPU seconds may go beyond theirs by what was
-open then. A request that finds its run already there, by its key or id, uses nothing.
+Budgets are checked when a run is accepted. An accepted run is never stopped for a budget, so GPU seconds may exceed theirs by the runs open
+at that time. A request that finds its existing run, by idempotency key or id, uses nothing.
 """
 
 import math

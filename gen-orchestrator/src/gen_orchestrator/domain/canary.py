@@ -1,4 +1,4 @@
-"""A canary: a share of a tag's runs goes to a candidate release, until it is promoted whole or found to be worse. Pure.
+"""A canary: a share of a tag's runs goes to a candidate release, until the candidate is promoted or found worse. Pure.
 
 run accepted --takes_part(its id)--> the candidate, or the tag's release; for good
 run over     --verdict(last runs of both)--> the candidate stays, or is dropped with a reason

@@ -1,7 +1,8 @@
 """Two outputs of one function, compared value by value: equal, near enough, or different, and where.
 
-What differs by chance is left out: refs of files hold the run's id, so files are compared by their digest, or by their size where there
-is none. Who can read the files may say how far two of them are apart instead (`FileDistance`): images that look alike differ in every byte.
+Values that always differ are ignored: refs of files contain the run's id, so files are compared by digest, or by size if there is no
+digest. A caller that can read the files may pass a distance instead (`FileDistance`), because images that look alike differ in every
+byte.
 """
 
 import math

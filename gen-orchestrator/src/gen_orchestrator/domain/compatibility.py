@@ -1,7 +1,7 @@
 """What differs between two releases of a function, and which differences break its callers.
 
-Callers write the payload and read the output. So a payload may take more than before, and an output may say more fields than before; the
-other way round, a caller of before is refused, or reads what it does not know. Schemas are JSON Schema as discovery writes it.
+Callers write the payload and read the output. So a new release may accept more payloads and return more fields. If it accepts less,
+existing callers are refused; if it returns something else, they cannot read it. Schemas are JSON Schema as discovery writes it.
 """
 
 from collections.abc import Iterator, Mapping

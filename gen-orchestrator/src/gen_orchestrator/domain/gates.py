@@ -1,6 +1,6 @@
-"""What a release has to pass before a tag moves to it, and what each gate found. Pure.
+"""The checks a release must pass before a tag moves to it, and their results. Pure.
 
-A golden request is a run that was right: its input, and the output that every later release has to give for it.
+A golden request is the input of a run with the right output, and the output that each later release must give for it.
 """
 
 from typing import Any, Literal

@@ -1,14 +1,14 @@
-"""A worker is gone with runs on it: which of them go on, which are watched, and which one is held to have ended it. Pure.
+"""A worker died with runs on it: which runs continue, which are suspected, and which one is judged to have killed it. Pure.
 
     suspicion:  +1  for a worker that was lost with other runs on it
                 +2  for one that ran this alone
 
-With a suspicion of 2 and two lost workers a run is kept apart: it gets a worker to itself, so that it can take nobody down and nobody can
-take it down. One that is suspected so and loses a fresh worker, which nothing else had touched, is poison: it is given up. So a run is
-never given up for what its neighbours did. The first loss costs nothing more than a try, because most workers are lost for other reasons
-than their runs (the kernel's memory killer, an operator, a machine), and apart means that others wait.
+With a suspicion of 2 and two lost workers, a run is isolated: it gets a worker to itself, so it cannot kill other runs and they cannot kill
+it. If a suspected run loses a fresh worker that ran nothing else, the run is given up. So a run is never given up for what other runs did.
+The first loss costs only an attempt, because most workers die for other reasons (the kernel's memory killer, an operator, a machine), and
+isolation makes other runs wait.
 
-Lost workers do not count as the run's own tries. `MAX_LOST_WORKERS` bounds them whatever the reason.
+Lost workers do not count as attempts of `max_attempts`. `MAX_LOST_WORKERS` limits them, whatever the reason.
 """
 
 from enum import Enum

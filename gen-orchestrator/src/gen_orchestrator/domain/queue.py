@@ -1,12 +1,12 @@
-"""Whose run is next: three classes weighted 8:4:1, fair between owners inside each, first come first served for one owner.
+"""Chooses the next run: three priority classes weighted 8:4:1, fair between owners within a class, first come first served within an owner.
 
     class high   [owner a: r1 r4] [owner b: r2]      credit 8
     class normal [owner a: r3] ...                   credit 4
     class low    ...                                 credit 1
 
-A class is chosen by smooth weighted turns among those that have work; an owner inside it by deficit round robin, where a run costs
-the seconds that its function is expected to take. Who waits a minute in a class moves up one, so that nothing starves. All times come
-in as arguments.
+Smooth weighted round robin picks a class among those with work. Deficit round robin picks an owner within it; a run costs the seconds
+that its function is expected to take. A run that has waited a minute in a class moves up one class, so nothing starves. All times are
+arguments.
 """
 
 from collections import OrderedDict, deque

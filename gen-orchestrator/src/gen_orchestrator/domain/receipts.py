@@ -1,4 +1,4 @@
-"""What runs use, and what that costs. Pure.
+"""What runs use, and what it costs. Pure.
 
 Of each attempt that a worker began:
 
@@ -7,8 +7,8 @@ Of each attempt that a worker began:
     cold time    until the worker that took the run had joined, where that was later than the run; and bringing its models
     bytes        of models: downloaded, and loaded to the device
 
-Every attempt counts, the lost and failed ones too: a run's receipt is the sum of its attempts, the usage of a day that of its runs. On a
-worker with a GPU device time is GPU time, of one GPU a run, also where several runs share it; elsewhere it is CPU time.
+Every attempt counts, lost and failed ones, too: a run's receipt is the sum of its attempts, and a day's usage is the sum of its runs. On a
+worker with a GPU, device time is GPU time; a run counts one GPU even if runs share it. On other workers it is CPU time.
 """
 
 from collections.abc import Iterable, Mapping

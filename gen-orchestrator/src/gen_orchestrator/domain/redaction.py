@@ -1,7 +1,7 @@
-"""Takes known secrets out of what people are shown and what is kept, by their values. Pure.
+"""Removes known secrets, by value, from everything that is shown or stored. Pure.
 
-A value is found as it is, and as it looks in JSON (once and twice), in a Python repr, in base64 and in URLs; of one with several lines,
-each line is found alone, too. What is cut into pieces before it comes here, such as tokens of a stream, is not found.
+A value is found as it is, and as it appears in JSON (encoded once or twice), in a Python repr, in base64 and in URLs. Each line of a
+multi-line value is found, too. A value that arrives in pieces, such as tokens of a stream, is not found.
 """
 
 import base64

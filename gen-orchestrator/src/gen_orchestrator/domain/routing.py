@@ -1,11 +1,11 @@
-"""Which worker answers a run soonest: estimated seconds to the result, from what workers said and what we gave them ourselves.
+"""Chooses the worker that will answer a run soonest, by estimated seconds, from workers' reports and from what was assigned to them since.
 
     seconds = wait for a free slot + bring the models to the device + run
 
-A model in VRAM costs nothing, one on disk its bytes over the worker's measured loading rate, an absent one its bytes over the measured
-network rate first. What we assigned ourselves counts at once, before the next heartbeat: so two runs in one round do not herd to the
-same worker. A worker takes no more than its slots; a run that is better off waiting for a busy worker than loading elsewhere waits,
-but never behind more than one run a slot and never longer than the load would take.
+A model in VRAM costs nothing. A model on disk costs its bytes divided by the worker's measured loading rate; a missing one also its bytes
+divided by the measured network rate. Assignments count at once, before the next heartbeat, so two runs in one round do not both go to the
+same worker. A worker takes no more runs than it has slots. If waiting for a busy worker is faster than loading elsewhere, the run waits,
+but never behind more than one run per slot and never longer than the load would take.
 """
 
 from collections.abc import Mapping, Sequence

@@ -7,9 +7,9 @@
       |  +<----------------------+                                     |
       +--- finish without a worker: canceled, expired, refused --------+
 
-Every move names the attempt that it speaks for. A move for another attempt, or from a final state, does not happen: it answers
-None, and whoever asked is told what the run is now. Thus a final state never changes, and the recorded result is that of the
-recorded attempt. `attempt` grows with each lease and never falls; `executions` counts the attempts that a worker really began.
+Every move names its attempt. A move for another attempt, or from a final state, does not happen: it returns None, and the caller sees the
+run's present state. So a final state never changes, and the recorded result belongs to the recorded attempt. `attempt` grows with each
+lease and never decreases; `executions` counts the attempts that a worker really started.
 
 The stores do the same moves as compare-and-set statements. The contract suite holds them to these functions.
 """

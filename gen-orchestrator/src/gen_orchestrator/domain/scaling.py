@@ -1,4 +1,4 @@
-"""How many workers a release should have: by what waits, by how long nothing came, within the author's bounds."""
+"""How many workers a release should have: from the waiting runs and the idle time, within the author's limits. Pure."""
 
 import msgspec
 

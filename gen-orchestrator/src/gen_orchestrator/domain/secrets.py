@@ -1,7 +1,7 @@
-"""Secrets of endpoints, as they are stored: sealed, in versions that are only ever added, as tags are.
+"""Secrets of endpoints as stored: encrypted, in versions that are only added.
 
-The last version counts; one that holds nothing says that the secret was removed. Earlier versions stay: what workers wrote while they had
-them must not be shown later either.
+The last version counts; an empty one means that the secret was removed. Earlier versions stay, because what workers wrote while they had
+them must be redacted later, too.
 """
 
 import msgspec

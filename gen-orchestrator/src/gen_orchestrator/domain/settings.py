@@ -1,4 +1,4 @@
-"""What a release says of one of its functions, as scheduling reads it."""
+"""Settings of one function of a release, as scheduling uses them."""
 
 import msgspec
 

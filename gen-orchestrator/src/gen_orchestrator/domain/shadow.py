@@ -1,10 +1,10 @@
-"""Shadow runs: a share of a tag's runs is run again on another release, and what comes of both is compared. Pure.
+"""Shadow runs: repeat a share of a tag's runs on another release and compare the results. Pure.
 
     run of the tag succeeded --takes_part(its id)--> is there room now?  --yes--> the same payload on the other release
                                                       |                            equal | different | failed
                                                       +--no: dropped; nobody waits for room
 
-What is kept of a shadow is bounded: counts, the last durations of both sides, and a few examples.
+Stored data is bounded: counts, the last durations of both sides, and a few examples.
 """
 
 import math

@@ -1,11 +1,11 @@
-"""Webhooks as decisions: which of a run's events are told, when a delivery is tried again, and which hosts are left alone for a while.
+"""Decisions about webhooks: which events of a run are sent, when a delivery is retried, and which hosts are paused.
 
     pending --2xx--> delivered
        |  \\--410, or the last try failed--> failed
        +--anything else--> pending, later
 
-A delivery is written in the transaction that ends its run, so that no crash between the two loses it. Its id is made of the run and the
-moment, and stays the same over all tries: a receiver that has seen it may ignore it.
+A delivery is written in the transaction that ends its run, so a crash loses none. Its id is made from the run and the event, and stays the
+same over all tries, so a receiver can ignore duplicates.
 """
 
 from collections.abc import Mapping, Sequence

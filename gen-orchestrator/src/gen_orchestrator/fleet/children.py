@@ -1,4 +1,4 @@
-"""Workers that are child processes of this one: what they write goes to files, and whoever asked for one hears when it has ended."""
+"""Workers as child processes: their output goes to files, and a callback reports when one has ended."""
 
 import asyncio
 from pathlib import Path

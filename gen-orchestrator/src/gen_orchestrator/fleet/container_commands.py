@@ -1,7 +1,7 @@
-"""What docker, podman and buildah are told to run a worker's container. Pure.
+"""Command lines for docker, podman and buildah that run a worker's container. Pure.
 
-Everybody on a machine can read command lines, so that no variable's value stands there. Docker and podman take the values from the client's
-environment; to a container of buildah they come by stdin.
+Every user of a machine can read command lines, so they contain no values of variables. Docker and podman take the values from the client's
+environment; buildah's containers get them on stdin.
 """
 
 import ipaddress

@@ -1,4 +1,4 @@
-"""What the work asks of each release: how much waits and runs, for how long nothing has been there, and whether a worker is kept ready."""
+"""The demand for each release: waiting and running runs, idle time, and whether a worker is kept ready."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Why a release has no worker, in words for people."""
+"""Explains why a release has no worker."""
 
 import os
 import signal

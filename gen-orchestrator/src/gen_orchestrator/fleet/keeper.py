@@ -1,14 +1,14 @@
-"""Keeps as many workers running as the work asks for: starts, drains, replaces.
+"""Keeps the right number of workers running: starts, drains and replaces them.
 
     wanted (domain/scaling) against what runs, for each release that is in use:
       too few:  start one, unless it crashed just now and its back-off is not over
-      too many: drain the idle worker that was used least lately; it ends by itself, its runs first
-      ended:    its runs are taken back at once, and the next round decides what follows
+      too many: drain the least recently used idle worker; it exits after its runs
+      ended:    its runs return to the queue at once, and the next round decides what follows
       sick:     (scheduling/fitness) it gets no more runs and is drained, and the next round starts another
       hung:     its process group is killed at once, and the runs of others on it go back to the queue
 
-One round a second, and at once when somebody sees a reason. Workers that joined by hand count, and are left alone. A release whose
-workers crash at their start says so, with their last lines.
+One round per second, and immediately when something changes. Workers that joined by hand count, but are not touched. If a release's workers
+crash at startup, the release says so with their last log lines.
 """
 
 import asyncio

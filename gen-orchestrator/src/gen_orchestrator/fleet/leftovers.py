@@ -1,13 +1,13 @@
 # ruff: noqa: PTH123, PTH208 - pathlib would double what this program weighs
-"""What a worker's code has started and left behind: found by its session or by a mark in its environment, and ended.
+"""Kills processes that a worker's code started and left behind, found by their session or by a mark in their environment.
 
     the platform --stdin: "+ MARK SESSION STAYS" and "- MARK", a line each--> this program, in a session of its own
     end of stdin: the platform is gone, by whatever signal. What its workers had started is ended with them; workers that stay
     (other nodes lead them now) are waited for first.
 
-The kernel ends a worker with its parent, but not the children of the worker, and nobody else is left to do it. A child that left the
-session of its worker (`setsid`, a daemon) still has the environment that it was started with. Imports the standard library alone: as a
-program it runs beside the platform for all of its life, and should weigh little.
+The kernel kills a worker when its parent dies, but not the worker's children. A child that left the worker's session (`setsid`, a daemon)
+still has its original environment. This module imports only the standard library: as a program it runs beside the platform for all of its
+life, and should need little memory.
 """
 
 import os

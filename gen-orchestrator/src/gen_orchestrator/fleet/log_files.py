@@ -1,8 +1,8 @@
-"""Workers' output in files that are bounded: the oldest of a worker's lines go, and the oldest files of workers that are gone.
+"""Bounded log files of workers: the oldest lines of a worker are dropped, and the oldest files of workers that have exited.
 
-A worker writes into its file itself, also while we are gone, so that the file cannot be renamed or cut under it. Room is given back in its
-place instead (`fallocate`, punching a hole): places in the file stay what they are, for whoever follows it, and no line that comes
-meanwhile is lost. Where the file system cannot do that, a file that is too long begins again, and who follows it does, too.
+A worker writes into its file itself, even while the platform is down, so the file cannot be renamed or truncated. Instead, the space of old
+lines is released in place (`fallocate` with a hole): offsets stay valid for readers, and no new line is lost. If the file system does not
+support holes, a file that is too long is restarted, and readers restart with it.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""Workers as child processes of this one. They notice when it is gone.
+"""Workers as child processes. They notice when the platform dies.
 
-Where other nodes can take over, they drain then: they bring their runs' results to the next leader. Otherwise nobody would take these, and
-the kernel ends them at once, so that the next start finds the devices free. What they have started themselves goes with them (`leftovers`).
+If other nodes can take over, the workers then drain and bring their results to the next leader. Otherwise nobody would accept these, so the
+kernel kills the workers at once, and the next start finds the devices free. Their child processes are killed, too (`leftovers`).
 """
 
 import asyncio

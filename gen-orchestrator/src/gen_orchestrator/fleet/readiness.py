@@ -1,4 +1,4 @@
-"""Has a worker of a release ready before a tag moves to it: a release whose code does not start is found out then, not by callers."""
+"""Starts a worker of a release before a tag moves to it, so a release that does not start is noticed before callers see it."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The program that outlives this one by a moment (`leftovers`), started with the first worker and told of each."""
+"""Runs the program that briefly outlives this one (`leftovers`): started with the first worker, and informed of each."""
 
 import asyncio
 import contextlib

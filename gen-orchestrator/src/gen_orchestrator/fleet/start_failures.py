@@ -1,7 +1,7 @@
 """Why releases have no worker, and when to try again.
 
-A worker that ends soon after its start has crashed: each such end in a row doubles the wait before the next start (`domain/scaling`).
-The reason is shown until a worker of the release has been there for a while.
+A worker that exits soon after its start has crashed. Each such exit in a row doubles the wait before the next start (`domain/scaling`).
+The reason is shown until a worker of the release has been up for a while.
 """
 
 from gen_orchestrator.domain.scaling import STABLE_S, backoff_s

@@ -1,1 +1,1 @@
-"""What a release passes before a tag moves to it."""
+"""Checks that a release must pass before a tag moves to it."""

@@ -1,6 +1,6 @@
-"""Watches canaries: the last runs of a candidate beside those of the tag's release, and drops a candidate that is worse.
+"""Watches canaries: compares the last runs of a candidate with those of the tag's release, and drops a worse candidate.
 
-Candidates are in the store; the windows of last runs are not. After a restart a canary goes on, and is judged by the runs from then on.
+Candidates are in the store; the windows of last runs are not. A canary continues after a restart, judged by the runs since then.
 """
 
 import asyncio

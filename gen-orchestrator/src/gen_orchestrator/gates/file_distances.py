@@ -1,4 +1,4 @@
-"""How far apart the files are that two runs have saved."""
+"""Measures how much the saved files of two runs differ."""
 
 from typing import Any
 

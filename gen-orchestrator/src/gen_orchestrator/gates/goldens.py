@@ -1,8 +1,8 @@
 """Golden requests: kept with their endpoint, and run against a release before a tag moves to it.
 
-Their runs are runs as any other, of low priority and by the release's id. `invoker_id` says what made them, so that no caller is charged
-for one; `parent_id` is the run that the golden request was made of. A release never changes, nor does a golden request: what has just
-passed passes for the next function's promote, too.
+Their runs are ordinary runs with low priority, addressed by the release's id. `invoker_id` marks them, so no caller is charged;
+`parent_id` is the run from which the golden request was made. Neither a release nor a golden request ever changes, so a recent pass is
+reused for the next function's promote.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
-"""How far apart two images look: the mean absolute difference of their decoded pixels, 0 (the same) to 1 (black and white).
+"""Measures how different two images look: the mean absolute difference of their decoded pixels, 0 (the same) to 1 (black and white).
 
-Decoded by pillow, where that is installed. The files are what functions saved, so only common formats are decoded, and none that is huge.
+Uses pillow if it is installed. The files come from functions, so only common formats of moderate size are decoded.
 Blocking.
 """
 

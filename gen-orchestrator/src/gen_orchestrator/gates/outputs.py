@@ -1,4 +1,4 @@
-"""What came of a run, as JSON values that can be compared."""
+"""The result of a run as JSON values that can be compared."""
 
 from typing import Any
 

@@ -1,8 +1,8 @@
-"""Copies runs of a tag to another release, and keeps what came of both (`domain/shadow`).
+"""Repeats runs of a tag on another release and keeps the results of the comparison (`domain/shadow`).
 
-A copy is a run of the dispatcher that is never written and that no caller sees. It begins only where a worker of the other release is free
-at that moment and nobody waits at the tag's release; otherwise it is dropped, and counted as such. The shadow and its counts are in the
-store: after a restart it goes on, without the copies that were under way.
+A copy is a run of the dispatcher that is never stored and that no caller sees. It starts only if a worker of the other release is free at
+that moment and no run waits for the tag's release; otherwise it is counted as dropped. The shadow and its counts are in the store: after
+a restart it continues, without the copies that were in progress.
 """
 
 import asyncio

@@ -1,1 +1,1 @@
-"""Releases and tags: which code a name means."""
+"""Releases and tags, files and models."""

@@ -1,7 +1,7 @@
-"""A project's source as it comes in: a gzip tar, read by a reader that believes none of it.
+"""Unpacks a project's source, an untrusted gzip tar.
 
-Only regular files and folders are taken, under names that stay inside; bounds hold while it is read, before anything of that size is in
-memory or on the disk. Links, devices, sparse files, absolute names, `..`, and a name that comes twice are refused with the entry's name.
+Only regular files and folders with names inside the folder are accepted. Limits apply while reading, before anything of that size is in
+memory or on disk. Links, devices, sparse files, absolute names, `..`, and a name that comes twice are refused with the entry's name.
 Header blocks are decoded by `tarfile`; the walk over them is ours, since `tarfile` reads extended headers of any size.
 """
 

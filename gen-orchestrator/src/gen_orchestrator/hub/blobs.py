@@ -1,6 +1,6 @@
-"""Where the bytes of files lie: blobs by key, in a folder of this machine or in a bucket.
+"""Stores the bytes of files: blobs by key, in a local folder or a bucket.
 
-A blob is complete from the moment that it has its key, and never changes. Blocking, any thread.
+A blob is complete as soon as its key exists, and never changes. Blocking; callable from any thread.
 """
 
 import contextlib

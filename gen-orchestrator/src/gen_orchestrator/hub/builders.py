@@ -1,4 +1,4 @@
-"""From a project's source to a release: how, is a builder's matter."""
+"""Builders turn a project's source into a release."""
 
 import asyncio
 import shutil

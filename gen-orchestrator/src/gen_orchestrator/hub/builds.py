@@ -1,10 +1,10 @@
-"""Builds: what was published and is on its way to be a release. One at a time, in the order in which they came.
+"""Builds turn published sources into releases, one at a time, in order of arrival.
 
     queued -> running -> succeeded (its release is there, tags that did not exist point at it) | failed | canceled
 
 A build is a folder below `DATA/builds`: `build.json` with its state, `source.tar.gz`, and `log` with a line of JSON for each thing said.
-So it outlives this process: what was queued or running when that ended is built again by the next, from the beginning. The source goes
-when the build is over.
+So it survives this process: a build that was queued or running is started again by the next process. The source is deleted when the build
+ends.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""A data folder that is closed to other users, but for the way to one of its folders.
+"""Closes the data folder to other users, except for the path to one of its folders.
 
-Published code is imported as a user of its own, which has to reach the environment that its project asked for, below the data folder. So
-that folder may be gone through (0711), and all else in it is closed (no bit for others): as closed as behind a closed door before.
+Published code is imported as a separate user, which must reach its environment below the data folder. So that folder can be traversed
+(0711), and everything else in it is closed to others (no permission bits).
 """
 
 import contextlib

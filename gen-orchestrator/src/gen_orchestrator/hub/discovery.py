@@ -1,4 +1,4 @@
-"""Reads the functions of a project, in a process of its own, which imports the author's code.
+"""Reads the functions of a project in a separate process, which imports the author's code.
 
 Of a folder that its author serves, that is as if the author had done it. Code that somebody sent is kept apart: it sees none of our
 variables, and where we are root it runs as a user of its own, with a copy of the source, which cannot read what is ours. All that it starts

@@ -1,8 +1,8 @@
 """Python environments for published projects: one for each set of requirements, kept and shared by all releases that ask for the same.
 
-A project that needs nothing beside gen-worker runs in the environment of this program. Any other gets a virtual environment with what its
-pyproject.toml names, and with the gen-worker that runs here: the public index has another package of that name. Where it brings a uv.lock,
-these are the versions of the lock and no others, each checked by its hash.
+A project that needs only gen-worker runs in the environment of this program. Any other gets a virtual environment with the dependencies
+in its pyproject.toml, and the gen-worker that runs here, because the public index has another package of that name. With a uv.lock,
+exactly the locked versions are installed, and their hashes checked.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Files of runs: an attempt's files lie apart, and only those of the attempt that won are seen.
+"""Files of runs. Each attempt's files are separate, and only those of the winning attempt are visible.
 
     <files>/<owner>/<run>/<attempt>/<ref>      a record: size, digest, and which blob has the bytes.
                                                attempt 0: what its caller sent with it, `runs/<run>/inputs/...`

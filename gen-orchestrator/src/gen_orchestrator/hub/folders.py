@@ -1,4 +1,4 @@
-"""Project folders as releases: a copy of the source, so that a release stays what it was while the author goes on editing."""
+"""Project folders as releases: copies of the source, so a release does not change while the author edits."""
 
 import hashlib
 import os

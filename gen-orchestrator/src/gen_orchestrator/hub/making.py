@@ -1,4 +1,4 @@
-"""Whoever makes a release, and whoever removes what nobody needs any more, are not at it at the same time."""
+"""A lock between making releases and deleting unused files."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,5 @@
-"""Models of Hugging Face, fetched once for all workers: who asks for one that is not here starts its fetching, and asks again.
+"""Mirrors models of Hugging Face, downloaded once for all workers. A request for a missing model starts its download; the client asks
+again.
 
     asked ---> waiting ---> fetching ---> a version of `hf/<org>--<name>`, from then on found like any other
                             fetching ---> failed: the reason for a while; asked again after that, it is tried again

@@ -1,6 +1,6 @@
-"""What workers fetch models by that this platform keeps: their files, with addresses that carry their own permission for a while.
+"""Signed download URLs for models that this platform stores.
 
-A worker gets addresses of what its release names, and of nothing else: by the same precisions that its release asks for.
+A worker gets URLs only for models that its release names, in the precisions that the release asks for.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Models that the platform keeps: blobs by content, versions as lists of them, tags that point at versions.
+"""Models stored on the platform: blobs by content, versions as lists of blobs, tags that point at versions.
 
     <folder>/blobs/blake3/ab/cd/<hex>          each content once, whoever pushed it; laid out as workers do, who link instead of copying
     <folder>/repos/<owner>/<repo>/versions/<digest>.json     what a version consists of; never changes

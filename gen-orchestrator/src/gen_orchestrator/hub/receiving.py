@@ -1,4 +1,4 @@
-"""A file on its way into the blobs: its bytes are written, counted and digested as they come."""
+"""Receives a file into the blob store: writes, counts and hashes its bytes as they arrive."""
 
 import hashlib
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""Which code a name means: `owner/endpoint/function[:tag]` to a release, resolved once, when a run is accepted.
+"""Resolves `owner/endpoint/function[:tag]` to a release, once, when a run is accepted.
 
 Everything is in the store; a copy in memory answers requests. A tag points at a published release at all times: releases are added
 before tags move, and never deleted while a tag points at them.

@@ -1,4 +1,4 @@
-"""Why the registry does not do what it is asked."""
+"""Errors of the registry."""
 
 from datetime import UTC, datetime
 

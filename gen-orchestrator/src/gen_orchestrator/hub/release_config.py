@@ -1,4 +1,4 @@
-"""What a release's workers are told of its models when they join: which they may use, by function and key, and which to fetch now."""
+"""The models of a release, as its workers get them when they join: which they may use, by function and key, and which to fetch now."""
 
 from gen_worker.contract.manifest import Manifest
 from gen_worker.refs import canonical_ref

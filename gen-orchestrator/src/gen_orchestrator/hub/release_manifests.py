@@ -1,4 +1,4 @@
-"""What the manifest of a release says of its functions, read once."""
+"""The functions in a release's manifest, read once."""
 
 import msgspec
 

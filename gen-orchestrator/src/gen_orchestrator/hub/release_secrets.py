@@ -1,4 +1,4 @@
-"""A release's secrets: which its manifest declares, and what its workers are given of them."""
+"""The secrets that a release's manifest declares, and their values for its workers."""
 
 from collections.abc import Iterable, Sequence
 from typing import Protocol

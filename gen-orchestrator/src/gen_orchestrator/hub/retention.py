@@ -1,9 +1,9 @@
-"""What is kept, and for how long: finished runs are forgotten, their events and idempotency keys before them.
+"""Deletes old data: first a finished run's events and idempotency key, later the run itself.
 
     finished ----trim_s----> events and key gone, the run stays ----keep_s----> files gone, then the run
 
-Files go first: where this process dies in between, the run is still there and they are asked for again. A run is forgotten in batches of
-a few hundred, each a transaction of its own, with pauses in which others write: forgetting takes at most a fifth of the store's time.
+Files are deleted first: if this process dies in between, the run still exists and its files are deleted again. Runs are deleted in
+batches of a few hundred, one transaction each, with pauses for other writers: deletion takes at most a fifth of the store's time.
 """
 
 import asyncio

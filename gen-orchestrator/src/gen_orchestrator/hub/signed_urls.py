@@ -1,4 +1,4 @@
-"""Addresses that carry their own permission: one path and one method, until a time, signed by a secret that all nodes share."""
+"""Signed URLs: valid for one path and method until a given time, signed with a secret that all nodes share."""
 
 import hashlib
 import hmac

@@ -1,4 +1,4 @@
-"""A project's folder as it is now, copied, with its manifest."""
+"""Copies a project's folder as it is now, with its manifest."""
 
 import asyncio
 from pathlib import Path

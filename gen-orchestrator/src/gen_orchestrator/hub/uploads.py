@@ -1,4 +1,4 @@
-"""Files that callers put here themselves, by owner and ref, until they expire.
+"""Files that callers upload, by owner and ref, until they expire.
 
     <folder>/records/<owner>/<sha256 of the ref>.json    what an upload is, and which blob has its bytes
     blobs: uploads/<owner>/<random>                      each written once

@@ -1,4 +1,4 @@
-"""One function of one release: its queue, its settings, and how long its runs take."""
+"""A lane is one function of one release: its queue, its settings, and how long its runs take."""
 
 import msgspec
 

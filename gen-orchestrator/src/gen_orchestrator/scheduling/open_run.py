@@ -1,4 +1,4 @@
-"""A run that is not over, as the leader holds it in memory: the durable picture, and what only the present knows."""
+"""An open run in the leader's memory: its stored state, and what is known only now."""
 
 import asyncio
 from enum import Enum

@@ -1,10 +1,10 @@
-"""Runs that go on too long: past the end of their time, or after they were canceled.
+"""Ends runs that continue too long: past their time limit, or after a cancel.
 
     LEASED --its time is over, and TIMEOUT_BACKUP_S more--> the worker is told, the run ends as out of time
     LEASED --canceled--> the worker is told --CANCEL_GRACE_S--> the run ends as canceled
 
-The worker should have ended such a run itself. Where it did not, the run ends here and goes on there: `zombies` holds its place on that
-worker, and `Fitness` has the worker replaced.
+The worker should have ended such a run itself. If it did not, the run ends here while its code still runs there: `zombies` keeps its slot
+counted, and `Fitness` has the worker replaced.
 """
 
 import asyncio

@@ -1,5 +1,5 @@
-"""Which of a lane's waiting runs go to which workers now: looks who is there, chooses (`domain/routing`), keeps workers free for runs
-that must be alone (`domain/losses`). The dispatcher leases what was chosen.
+"""Decides which waiting runs of a lane go to which workers now: reads the pool, chooses (`domain/routing`), and keeps workers free for
+isolated runs (`domain/losses`). The dispatcher then leases the chosen runs.
 
 A run that waits for a particular worker is passed over, and others need not wait behind it. A run that must be alone and finds every
 worker busy has the one kept free that will be done soonest; of a release one worker at a time, so that the others go on.

@@ -1,9 +1,9 @@
-"""Who is there with what: the workers of each release, what they run, and the picture of them that routing gets.
+"""The connected workers of each release, what they run, and the view of them that routing uses.
 
     joined --(stream ends)--> away --(same process registers)--> joined
                                |--(lease over, or the process is known dead)--> gone: its runs are taken back
 
-A worker's runs stay with it while it is away: a reconnect costs nothing. What it said last and what we gave it since are both counted.
+A worker keeps its runs while it is away, so a reconnect costs nothing. Its last report and later assignments both count.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Writes the ends, the returns and the events of runs, in order.
+"""Writes final states, requeues and events of runs, in order.
 
 The end of a run is never dropped: the writer keeps it in line until the store has it. Only a leader that was deposed stops: its successor
 decides. What a worker said is acknowledged (`Hold`) when it is written.

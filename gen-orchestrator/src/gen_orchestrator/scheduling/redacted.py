@@ -1,4 +1,4 @@
-"""What a worker says, without its secrets. Done where it enters: nothing behind this is kept, shown, sent or logged with one."""
+"""Removes secrets from worker messages on arrival, so nothing behind this stores, shows, sends or logs one."""
 
 import msgspec
 

@@ -1,4 +1,4 @@
-"""What keys with budgets have used, as the leader knows it; keys without budgets pass by.
+"""Tracks what keys with budgets have used, in the leader's memory. Keys without budgets are not tracked.
 
     first request of a key --read from the store, open runs from memory--> counted here, run by run
     its budgets change, or its day or month is over --> read again at the next request

@@ -1,4 +1,4 @@
-"""Who leads, as this node sees it, and whether that leader can be reached."""
+"""The current leader as this node sees it, and whether it can be reached."""
 
 import asyncio
 import contextlib

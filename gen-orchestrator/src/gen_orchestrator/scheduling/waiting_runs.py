@@ -1,4 +1,4 @@
-"""Runs that no worker has: in the queue of their lane, or not due yet.
+"""Runs without a worker: queued in their lane, or delayed until they are due.
 
 put --due--------------------> WAITING --(`Placing` gives it to a worker)--> LEASING
     --its time is not there--> DELAYED --its time--> WAITING

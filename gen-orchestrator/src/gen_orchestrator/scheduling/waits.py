@@ -1,4 +1,4 @@
-"""What a queued run waits for, in words: for its caller, `cozyctl runs get --why`, and whoever is asked why nothing happens."""
+"""Explains in words what a queued run waits for: for its caller and for `cozyctl runs get --why`."""
 
 from collections.abc import Callable
 

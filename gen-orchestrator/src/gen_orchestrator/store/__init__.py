@@ -1,1 +1,1 @@
-"""What must not be lost, behind Protocols: in memory, in SQLite, in PostgreSQL."""
+"""Durable state behind Protocols: in memory, in SQLite, in PostgreSQL."""

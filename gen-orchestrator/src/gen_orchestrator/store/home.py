@@ -1,4 +1,4 @@
-"""The place of a SQLite database: whether the files that are open are still the ones that lie there.
+"""Checks that the open SQLite files are still the ones at their path.
 
 A file that was removed, or whose folder was moved, can be written on as before: every commit succeeds, and is gone with the process. So
 before and after each commit both files are looked at (a microsecond each). Where they are not ours, nothing more is accepted until they are

@@ -1,4 +1,4 @@
-"""What waits to be written, in the order in which it will be: pure bookkeeping, shared by the writer and by simulations of one.
+"""The operations waiting to be written, in order. Pure; shared by the writer and by simulations of it.
 
 Order is a promise: what a run said is written before its end, and its end before its next lease. So when a batch fails, its operations
 stay at the head of the line and are tried again, and nothing overtakes them. Two kinds of failure differ:

@@ -1,6 +1,6 @@
-"""One thread that writes what has gathered: each round takes all that waits, commits it in one transaction, and says so on the loop.
+"""A writer thread: each round takes all waiting operations, commits them in one transaction, and reports to the event loop.
 
-While a commit waits for the disk the next batch gathers, so that a busy leader writes large batches and an idle one writes at once.
+While a commit waits for the disk, the next batch collects. So a busy leader writes large batches, and an idle one writes at once.
 
     put (loop) --> Line --> writer thread: apply, commit --> one call to the loop --> each operation's callback
 
