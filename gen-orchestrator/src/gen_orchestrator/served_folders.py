@@ -133,6 +133,9 @@ class ServedFolders:
             return False
         was_broken = self._failed.pop(folder, None) is not None
         known = self.releases.get(folder)
+        if known is not None and not registry.tags(owner, release.endpoint):
+            self._show(f"{folder.name}: {owner}/{release.endpoint} was taken out of service; serve it again with: cozyctl up {folder.name}")
+            return False
         self.releases[folder] = release
         self._launch(term, release, taken)
         tags = {(tag.function, tag.tag): tag for tag in registry.tags(owner, release.endpoint)}

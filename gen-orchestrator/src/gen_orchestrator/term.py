@@ -9,7 +9,7 @@ Its knowledge of runs is a copy of the store's, and is dropped with the term: th
 import asyncio
 import random
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from starlette.types import ASGIApp
 
@@ -38,6 +38,7 @@ from gen_orchestrator.api.shadows import ShadowRoutes
 from gen_orchestrator.api.signing_keys import SigningKeyRoutes
 from gen_orchestrator.api.streams import RunStreams
 from gen_orchestrator.api.usage import UsageRoutes
+from gen_orchestrator.api.withdrawal import WithdrawalRoutes
 from gen_orchestrator.api.workers import WorkerRoutes
 from gen_orchestrator.auth.folder_keys import folder_key
 from gen_orchestrator.auth.keys import Keys
@@ -235,6 +236,7 @@ class Term:
             UsageRoutes(store, keys, settings.prices.currency if settings.prices is not None else "", clock.unix_s),
             SigningKeyRoutes(tokens, keys),
             RemovalRoutes(self._removal, releases),
+            WithdrawalRoutes(self.registry, self.dispatcher.open, self._shadows, keys, self._withdrawn),
         )
         guard = Guard(keys, is_asking=settings.asks_for_keys)
         self.app: ASGIApp = build_app(rooms, guard, lambda request: worker_of(file_tokens, request), settings.hosts, log)
@@ -319,6 +321,11 @@ class Term:
         self._resume(tag.release_id)
         self._shadows.tag_moved()
         self._on_tag_moved()
+
+    def _withdrawn(self, release_ids: Collection[str]) -> None:
+        self._on_tag_moved()
+        for release_id in set(release_ids) - self.registry.in_use():
+            self.keeper.withdraw(release_id)  # at once: nobody is to come back to its workers
 
     def _resume(self, release_id: str) -> None:
         if self.fitness.resume(release_id):

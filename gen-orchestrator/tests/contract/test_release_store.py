@@ -7,7 +7,7 @@ import pytest
 from test_gate_store import A_CANDIDATE, A_SHADOW
 from test_store import SUCCESS, a_run, lead
 
-from gen_orchestrator.store.base import Release, Store, Tag
+from gen_orchestrator.store.base import NO_RELEASE, Release, Store, Tag
 from gen_orchestrator.store.ops import Accept, Finish, Lease
 
 RELEASE = Release(
@@ -43,6 +43,20 @@ def test_a_deleted_release_that_is_published_again_is_there_again(store: Store) 
     store.add_release(new)
     assert store.release("rel-2") == new
     assert store.move_tag(TAG) == TAG
+
+
+def test_a_tag_that_was_taken_away_keeps_no_release_and_comes_back_with_the_next_version(store: Store) -> None:
+    epoch = lead(store).epoch
+    store.add_release(RELEASE)
+    store.move_tag(TAG)
+    gone = msgspec.structs.replace(TAG, release_id=NO_RELEASE, version=2, moved_at=2.0)
+    assert store.move_tag(gone) == gone
+    assert store.move_tag(gone) is None, "somebody else took it away"
+    back = msgspec.structs.replace(TAG, version=3, moved_at=3.0)
+    assert store.move_tag(back) == back
+    assert store.tag_history("ann", "pictures", "draw", "prod") == [back, gone, TAG]
+    store.move_tag(msgspec.structs.replace(gone, version=4))
+    assert store.delete_release(epoch, "rel-2", 5.0) is True
 
 
 def _tag(store: Store, epoch: int) -> None:

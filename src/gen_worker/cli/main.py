@@ -34,7 +34,23 @@ ADDED_VERBS = "gen_worker.cli"  # entry points by which other distributions add 
 # Verbs that another distribution brings, and which one to install for them.
 ELSEWHERE = dict.fromkeys(
     (
-        *("up", "publish", "builds", "releases", "tags", "promote", "rollback", "diff", "invoke", "runs", "ps", "logs", "drain", "workers"),
+        *(
+            "up",
+            "publish",
+            "builds",
+            "releases",
+            "tags",
+            "promote",
+            "rollback",
+            "diff",
+            "invoke",
+            "runs",
+            "ps",
+            "rm",
+            "logs",
+            "drain",
+            "workers",
+        ),
         *("golden", "gates", "login", "logout", "profile", "keys", "secrets"),
     ),
     "gen-orchestrator",

@@ -29,6 +29,7 @@ from gen_orchestrator.api.secrets import SecretRoutes
 from gen_orchestrator.api.shadows import ShadowRoutes
 from gen_orchestrator.api.signing_keys import SigningKeyRoutes
 from gen_orchestrator.api.usage import UsageRoutes
+from gen_orchestrator.api.withdrawal import WithdrawalRoutes
 from gen_orchestrator.api.workers import WorkerRoutes
 from gen_orchestrator.domain.access import Caller, Scope
 from gen_orchestrator.store.base import DamagedRowError, StoreError, StoreFullError
@@ -98,6 +99,7 @@ class Rooms(msgspec.Struct, frozen=True):
     usage: UsageRoutes
     signing_keys: SigningKeyRoutes
     removal: RemovalRoutes
+    withdrawal: WithdrawalRoutes
 
 
 def trouble_of(exc: Exception, path: str) -> tuple[Problem, dict[str, str]]:
@@ -170,6 +172,8 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         ("promote", "POST", "/v1/releases/{release_id}/goldens", rooms.gates.run),
         (None, "GET", "/v1/releases/{release_id}/gates", rooms.gates.results),
         *_of_shadows(rooms.shadows),
+        ("promote", "DELETE", "/v1/endpoints/{owner}/{endpoint}", rooms.withdrawal.endpoint),
+        ("promote", "DELETE", "/v1/deployments/{deployment_id}", rooms.withdrawal.deployment),
         (None, "GET", "/v1/tags", releases.tags),
         (None, "GET", "/v1/endpoints/{owner}/{endpoint}/functions/{function}/tags/{tag}", releases.tag),
         ("promote", "PUT", "/v1/endpoints/{owner}/{endpoint}/functions/{function}/tags/{tag}", releases.move),

@@ -13,6 +13,7 @@ from gen_orchestrator.api.removal_paths import delete_release, removal_paths
 from gen_orchestrator.api.secret_paths import secret_paths
 from gen_orchestrator.api.shadow_paths import shadow_paths
 from gen_orchestrator.api.usage_paths import usage_paths
+from gen_orchestrator.api.withdrawal import withdrawal_paths
 from gen_worker.front_doors.openapi import door_paths
 from gen_worker.http.components import REF, Schema
 from gen_worker.http.openapi import json_response
@@ -228,6 +229,7 @@ def own_paths() -> dict[str, Schema]:
             "delete": delete_release(),
         },
         **removal_paths(),
+        **withdrawal_paths(),
         "/v1/releases/{release_id}/diff/{other_id}": {
             "get": _operation(
                 "diff_releases",

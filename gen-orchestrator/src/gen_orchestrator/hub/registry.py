@@ -19,30 +19,14 @@ from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.domain.scaling import ScalingLimits
 from gen_orchestrator.domain.settings import FunctionSettings
 from gen_orchestrator.domain.shadow import Shadow
-from gen_orchestrator.hub.registry_errors import InUseError, NotFoundError, TagMovedError, TagNameError, when
+from gen_orchestrator.hub.registry_errors import InUseError, NotFoundError, TagMovedError, TagNameError, not_served, some_of, when
 from gen_orchestrator.hub.release_manifests import Resolved, read_manifest, resolve_in, scaling_of, settings_of
-from gen_orchestrator.store.base import DamagedRowError, Release, ReleaseStore, Tag
+from gen_orchestrator.hub.tag_names import DEV, PROD, split_tag
+from gen_orchestrator.store.base import NO_RELEASE, DamagedRowError, Release, ReleaseStore, Tag
 from gen_worker.contract.manifest import Manifest
 from gen_worker.names import did_you_mean, is_tag
 
 __all__ = ["DEV", "PROD", "InUseError", "NotFoundError", "Registry", "Resolved", "TagMovedError", "TagNameError", "split_tag"]
-
-PROD = "prod"
-DEV = "dev"
-
-
-def split_tag(name: str) -> tuple[str, str]:
-    """`function[:tag]` or `function@release` as function and tag, `prod` where none is named; a release stands as `@release` in the
-    place of a tag. `TagNameError` for what can be no tag, such as nothing."""
-    function, at, release_id = name.partition("@")
-    if at and ":" not in function:
-        return function, f"@{release_id}"
-    function, colon, tag = name.partition(":")
-    if not colon:
-        return function, PROD
-    if not is_tag(tag):
-        raise TagNameError(tag)
-    return function, tag
 
 
 class Registry:
@@ -69,6 +53,7 @@ class Registry:
             else:
                 self._releases[release.release_id] = release
         self._tags: dict[tuple[str, str], dict[str, dict[str, Tag]]] = {}
+        self._taken_away: dict[tuple[str, str, str, str], int] = {}  # tags that are no more, and their last version
         for tag in store.tags():
             self._put(tag)
         self._candidates = {(each.owner, each.endpoint, each.function, each.tag): each for each in store.candidates()}
@@ -146,7 +131,7 @@ class Registry:
 
     def history(self, owner: str, endpoint: str, function: str, tag: str) -> list[Tag]:
         """Where a tag points, and each release at which it pointed before, newest first; empty where there is no such tag. Blocking."""
-        return self._store.tag_history(owner, endpoint, function, tag)
+        return [each for each in self._store.tag_history(owner, endpoint, function, tag) if each.release_id != NO_RELEASE]
 
     def add(self, owner: str, manifest: bytes, source: str, message: str = "") -> Release:
         """Publish a release: the same manifest from the same source is the same release. `msgspec.DecodeError` for what is no manifest."""
@@ -201,7 +186,7 @@ class Registry:
         """Where tags pointed before: a rollback goes there. Blocking."""
         found = set()
         for tag in self.tags(owner, endpoint):
-            history = self._store.tag_history(tag.owner, tag.endpoint, tag.function, tag.tag)
+            history = self.history(tag.owner, tag.endpoint, tag.function, tag.tag)
             found.update([each.release_id for each in history if each.release_id not in (tag.release_id, *self._deleted)][:1])
         return found
 
@@ -258,13 +243,31 @@ class Registry:
                 function=function,
                 tag=tag,
                 release_id=release_id,
-                version=now.version + 1 if now else 1,
+                version=(now.version if now else self._taken_away.get((owner, endpoint, function, tag), 0)) + 1,
                 moved_at=self._now_s(),
             )
             if self._store.move_tag(moved) is None:
                 raise TagMovedError(now)
             self._put(moved)
             return moved
+
+    def withdraw(self, owner: str, endpoint: str) -> list[Tag]:
+        """Take all tags of an endpoint away, with their candidates: it is out of service until one is moved again. Those that it had.
+
+        `NotFoundError` where it has none; `TagMovedError` where another node moves one: ask again.
+        """
+        with self._lock:
+            tags = self._all_tags(owner, endpoint)
+            if not tags:
+                raise NotFoundError(not_served(owner, endpoint, list(self._tags), self.releases(owner, endpoint)))
+            for tag in tags:
+                gone = msgspec.structs.replace(tag, release_id=NO_RELEASE, version=tag.version + 1, moved_at=self._now_s())
+                if self._store.move_tag(gone) is None:
+                    raise TagMovedError(tag)
+                if self._candidates.pop((owner, endpoint, tag.function, tag.tag), None) is not None:
+                    self._store.drop_candidate(owner, endpoint, tag.function, tag.tag)
+                self._put(gone)
+            return tags
 
     def in_use(self) -> set[str]:
         """Releases that a tag points at, that are a tag's candidate, or that get copies of a tag's runs."""
@@ -337,9 +340,18 @@ class Registry:
         return msgspec.structs.replace(pinned, tag=resolved.tag)
 
     def _put(self, tag: Tag) -> None:
-        functions = self._tags.setdefault((tag.owner, tag.endpoint), {})
-        functions.setdefault(tag.function, {})[tag.tag] = tag
-        self._resolved.pop((tag.owner, tag.endpoint, tag.function, tag.tag), None)
+        place = tag.owner, tag.endpoint, tag.function, tag.tag
+        self._resolved.pop(place, None)
+        if tag.release_id == NO_RELEASE:
+            self._taken_away[place] = tag.version
+            functions = self._tags.get(place[:2], {})
+            functions.get(tag.function, {}).pop(tag.tag, None)
+            if not functions.get(tag.function):
+                functions.pop(tag.function, None)
+            if not functions:
+                self._tags.pop(place[:2], None)
+            return
+        self._tags.setdefault(place[:2], {}).setdefault(tag.function, {})[tag.tag] = tag
 
     def _pinned(self, owner: str, endpoint: str, function: str, pin: str) -> Resolved:
         """A function of one release, whatever points at it."""
@@ -354,7 +366,7 @@ class Registry:
         names = [entry.name for entry in manifest.functions]
         if function not in names:
             near = did_you_mean(function, names)
-            raise NotFoundError(f"release {release_id} has no function {function[:64]!r}.{near} Functions: {_some(names)}")
+            raise NotFoundError(f"release {release_id} has no function {function[:64]!r}.{near} Functions: {some_of(names)}")
         resolved = self._resolved[owner, endpoint, function, pin] = resolve_in(manifest, release_id, pin, function)
         return resolved
 
@@ -362,29 +374,19 @@ class Registry:
         if tag.startswith("@"):
             return self._pinned(owner, endpoint, function, tag)
         with self._lock:
-            owners = {known for known, _ in self._tags}
-            if owner not in owners:
-                raise NotFoundError(f"there is no owner {owner[:64]!r}.{did_you_mean(owner, owners)}")
-            endpoints = [name for known, name in self._tags if known == owner]
             functions = self._tags.get((owner, endpoint))
             if functions is None:
-                raise NotFoundError(
-                    f"{owner} has no endpoint {endpoint[:64]!r}.{did_you_mean(endpoint, endpoints)} Endpoints: {_some(endpoints)}"
-                )
+                raise NotFoundError(not_served(owner, endpoint, list(self._tags), self.releases(owner, endpoint)))
             tags = functions.get(function)
             if tags is None:
                 near = did_you_mean(function, functions)
-                raise NotFoundError(f"{owner}/{endpoint} has no function {function[:64]!r}.{near} Functions: {_some(functions)}")
+                raise NotFoundError(f"{owner}/{endpoint} has no function {function[:64]!r}.{near} Functions: {some_of(functions)}")
             found = tags.get(tag)
             if found is None:
-                raise NotFoundError(f"{owner}/{endpoint}/{function} has no tag {tag[:64]!r}.{did_you_mean(tag, tags)} Tags: {_some(tags)}")
+                near = f"{did_you_mean(tag, tags)} Tags: {some_of(tags)}"
+                raise NotFoundError(f"{owner}/{endpoint}/{function} has no tag {tag[:64]!r}.{near}")
         resolved = resolve_in(self.manifest(found.release_id), found.release_id, tag, function)
         with self._lock:
             if self._tags[owner, endpoint][function][tag] is found:
                 self._resolved[owner, endpoint, function, tag] = resolved
         return resolved
-
-
-def _some(names: object) -> str:
-    listed = sorted(names)  # type: ignore[call-overload]
-    return ", ".join(listed[:12]) + (", ..." if len(listed) > 12 else "") or "none"

@@ -1,9 +1,10 @@
 """Errors of the registry."""
 
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from gen_orchestrator.store.base import Tag
-from gen_worker.names import TAG_RULE
+from gen_orchestrator.store.base import Release, Tag
+from gen_worker.names import TAG_RULE, did_you_mean
 
 
 class NotFoundError(LookupError):
@@ -40,3 +41,21 @@ def _told(uses: list[str]) -> str:
 def when(unix_s: float) -> str:
     """A time for people."""
     return datetime.fromtimestamp(unix_s, UTC).strftime("on %Y-%m-%d at %H:%M UTC")
+
+
+def not_served(owner: str, endpoint: str, served: Sequence[tuple[str, str]], releases: Sequence[Release]) -> str:
+    """Why no tag of an endpoint points anywhere. `served`: owner and endpoint of each that has tags; `releases`: its own, newest first."""
+    if releases:
+        text = f"{owner}/{endpoint} is out of service: none of its functions has a tag."
+        return f"{text} Serve its newest release with: cozyctl promote {releases[0].release_id}"
+    owners = {known for known, _ in served}
+    if owner not in owners:
+        return f"there is no owner {owner[:64]!r}.{did_you_mean(owner, owners)}"
+    endpoints = [name for known, name in served if known == owner]
+    return f"{owner} has no endpoint {endpoint[:64]!r}.{did_you_mean(endpoint, endpoints)} Endpoints: {some_of(endpoints)}"
+
+
+def some_of(names: Iterable[str]) -> str:
+    """The first dozen of them by name, for people."""
+    listed = sorted(names)
+    return ", ".join(listed[:12]) + (", ..." if len(listed) > 12 else "") or "none"

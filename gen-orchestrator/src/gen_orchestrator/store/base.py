@@ -5,7 +5,7 @@ commit, and a process that dies before has promised nothing.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -107,8 +107,12 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     cleared_at: float = 0.0
 
 
+NO_RELEASE: Final = "-"
+
+
 class Tag(msgspec.Struct, frozen=True, kw_only=True):
-    """A function's tag now. `version` counts its moves; a move names the version that it replaces."""
+    """A function's tag now. `version` counts its moves; a move names the version that it replaces. `release_id` is `NO_RELEASE` where the
+    tag was taken away: a move as others are, so that its history goes on."""
 
     owner: str
     endpoint: str
