@@ -11,7 +11,7 @@ from gen_orchestrator.domain import losses, runs
 from gen_orchestrator.domain.losses import Loss, Lost
 from gen_orchestrator.domain.retries import Again
 from gen_orchestrator.domain.runs import Ending, Run, RunError, RunState
-from gen_orchestrator.scheduling import placing, pool
+from gen_orchestrator.scheduling import placing, pool, waiting_runs
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
 from gen_orchestrator.scheduling.feed import Feed
 from gen_orchestrator.scheduling.gateway import Gateway
@@ -164,6 +164,7 @@ PLANTED: dict[str, Patch] = {
     "lost commands are not sent again": lambda: _both(
         _replace(SchedulerSession, "_send_again", _resend_nothing), _replace(Dispatcher, "dropped", _nothing)
     ),
+    "a retry waits for an hour on the wall": _replace(waiting_runs, "MAX_DELAY_S", 1e9),
     "retries are never due": _replace(WaitingRuns, "_due", _nothing),
     "a lost worker's run is given up at once": _replace(losses, "MAX_LOST_WORKERS", 0),
     "a run is given up for what its neighbours did": _replace(losses, "after_loss", _count_alone),

@@ -18,16 +18,16 @@ OWNER = "ann"
 
 
 class Clock:
-    """The loop's time, for both scales."""
+    """The loop's time, for both scales. Somebody sets the clock on the wall now and then, and no two nodes agree on it."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self, world: "World") -> None:
+        self._world = world
 
     def now_s(self) -> float:
-        return self._loop.time()
+        return self._world.loop.time()
 
     def unix_s(self) -> float:
-        return self._loop.time() + 1_700_000_000.0
+        return self._world.loop.time() + 1_700_000_000.0 + self._world.wall_clock_off_s
 
 
 class SilentStream:

@@ -2,8 +2,9 @@
 
 Real: `Dispatcher`, `Gateway`, `Session`, `Recorder`, `Pool`, the wire's sessions and outbox, the memory store. Made up, from one seed:
 commits that are slow, fail, or happen although they seem to have failed; streams that are late, cut, or silent; workers that crash,
-freeze, forget, restart under their old id, or are ended by what they run; leaders that die and are replaced; clients that ask again until they are answered, and
-cancel. After the faults the world gets time to settle; then the laws must hold.
+freeze, forget, restart under their old id, or are ended by what they run; leaders that die and are replaced; a wall clock that is set by
+an hour; clients that ask again until they are answered, and cancel. After the faults the world gets time to settle; then the laws must
+hold.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ from gen_orchestrator.scheduling.intake import AdmissionError
 from gen_orchestrator.scheduling.pool import Pool
 from gen_orchestrator.store.base import Leader, StoreError
 from gen_orchestrator.store.memory import MemoryStore
-from gen_orchestrator.store.ops import AppendEvents, Finish, Lease, Op, Result
+from gen_orchestrator.store.ops import AppendEvents, Finish, Lease, Op, Requeue, Result
 from gen_worker.log import Log
 from gen_worker.transport.grpc_server import RejectError
 from gen_worker.transport.memory import MemoryStream
@@ -49,7 +50,7 @@ class Node:
     """One leader's life."""
 
     def __init__(self, world: "World", leader: Leader) -> None:
-        clock = Clock(world.loop)
+        clock = Clock(world)
         self.world = world
         self.writer = UnsureWriter(world, leader.epoch)
         self.pool = Pool()
@@ -102,6 +103,8 @@ class World:
         self._poison = {f"r{number}" for number in range(settings.runs) if self.random.random() < settings.poison}
         self._ids = itertools.count()
         self.slow_until_s = 0.0
+        self.wall_clock_off_s = 0.0
+        self._clock_random, self._has_bad_clocks = Random(~seed), seed % 4 == 3
 
     def is_poison(self, run_id: str) -> bool:
         """Whether this run ends every process that begins it."""
@@ -140,8 +143,15 @@ class World:
                     self.later(random.uniform(0, 0.1), lambda worker=worker: self._spawn(worker.cut()))
                 else:  # it comes back when its run is somebody else's
                     self.later(random.uniform(0.1, 1.0), worker.freeze, random.uniform(31, 42))
+            elif isinstance(op, Requeue) and op.not_before:  # a retry is to wait, and its hour comes again
+                self._set_clock(0.5)
             elif isinstance(op, Finish | AppendEvents) and random.random() < 0.01:
                 self.later(random.choice((0.0, 0.001, 0.01)), lambda: self._spawn(self._replace_leader()))
+
+    def _set_clock(self, likely: float) -> None:
+        """In every fourth world, by a random source of its own: what else happens in a world does not depend on it."""
+        if self._has_bad_clocks and self._clock_random.random() < likely:
+            self.wall_clock_off_s = self._clock_random.choice((-3600.0, 0.0, 3600.0))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         asyncio.ensure_future(work)  # noqa: RUF006 - the loop of the world keeps it until it has run
@@ -204,6 +214,7 @@ class World:
     async def _fault(self) -> None:
         random = self.random
         worker = random.choice(self.workers)
+        self._set_clock(0.1)
         match random.randrange(8):
             case 7:
                 present = [other for other in self.workers if other.frozen_until_s < 1e9]

@@ -123,12 +123,13 @@ def problem_of(error: RunError, run_id: str) -> Problem:
 
 
 def _timings(run: Run, metrics: RunMetrics) -> RunTimings:
+    # Never below 0: the wall clock may have been set between two of these times.
     return RunTimings(
-        queued_ms=round((run.started_at - run.created_at) * 1000) if run.started_at else None,
+        queued_ms=max(0, round((run.started_at - run.created_at) * 1000)) if run.started_at else None,
         model_ms=metrics.gpu_load_ms,
         inference_ms=metrics.inference_ms,
         upload_ms=metrics.upload_ms,
-        total_ms=round((run.finished_at - run.created_at) * 1000) if run.finished_at else None,
+        total_ms=max(0, round((run.finished_at - run.created_at) * 1000)) if run.finished_at else None,
     )
 
 

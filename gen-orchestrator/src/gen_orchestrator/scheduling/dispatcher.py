@@ -292,6 +292,7 @@ class Dispatcher:
 
     def _enter(self, open_run: OpenRun, *, queued: bool = True) -> None:
         self.open.enter(open_run)
+        self._waiting.see(open_run)
         if queued:
             self._waiting.put(open_run)
 

@@ -33,9 +33,11 @@ class OpenRun:
     __slots__ = (
         "_done",
         "accepted",
+        "accepted_s",
         "began_s",
         "cancel_requested",
         "expected_end_s",
+        "expires_s",
         "failed_by",
         "feed",
         "first_output_at",
@@ -67,6 +69,8 @@ class OpenRun:
         self.started = False  # the worker has begun this attempt
         self.cancel_requested = run.cancel_requested
         self.worker: Worker | None = None
+        self.accepted_s = 0.0  # when it was accepted, and when it is given up if it has not begun (0: never), by the monotonic clock
+        self.expires_s = 0.0
         self.began_s = 0.0  # when this attempt was given to its worker, by the monotonic clock
         self.listed_s = 0.0  # when its worker last said that it has this run
         self.expected_end_s = 0.0

@@ -3,11 +3,15 @@
 put --due--------------------> WAITING --(`Placing` gives it to a worker)--> LEASING
     --its time is not there--> DELAYED --its time--> WAITING
 WAITING --its start deadline is over, and it never ran--> ENDING, as expired
+
+The store has times of the wall clock, and somebody may set that clock, or the next leader's differs. So a run's times are read off it
+once, when this leader first sees the run (`see`); from then on the monotonic clock counts, and no retry waits longer than retries do.
 """
 
 import asyncio
 from collections.abc import Callable
 
+from gen_orchestrator.domain.retries import MAX_DELAY_S
 from gen_orchestrator.scheduling import endings
 from gen_orchestrator.scheduling.lane import Lane
 from gen_orchestrator.scheduling.lanes import Lanes
@@ -28,30 +32,39 @@ class WaitingRuns:
 
     def put(self, open_run: OpenRun, *, front: bool = False) -> None:
         """Let a run wait. `front`: it has waited before, and goes before the others of its owner."""
-        run, now_s = open_run.run, self._clock.now_s()
-        left_s = run.not_before - self._clock.unix_s()
+        left_s = min(open_run.run.not_before - self._clock.unix_s(), MAX_DELAY_S)
         if left_s > 0:
             open_run.phase = Phase.DELAYED
             open_run.set_timer(self._loop.call_later(left_s, self._due, open_run))
-            return
-        open_run.phase, open_run.waits_since_s = Phase.WAITING, now_s
-        self._lanes.push(open_run, now_s - max(0.0, self._clock.unix_s() - run.created_at), front=front)
-        if run.expires_at and not run.executions:
-            open_run.set_timer(self._loop.call_later(max(0.0, run.expires_at - self._clock.unix_s()), self._expire, open_run))
+        else:
+            self._enqueue(open_run, front=front)
+
+    def see(self, open_run: OpenRun) -> None:
+        """A run that is new to this leader: what its times are by the monotonic clock."""
+        run, ahead_s = open_run.run, self._clock.now_s() - self._clock.unix_s()
+        open_run.accepted_s = min(run.created_at + ahead_s, self._clock.now_s())
+        open_run.expires_s = open_run.accepted_s + (run.expires_at - run.created_at) if run.expires_at else 0.0
 
     def take_out(self, open_run: OpenRun) -> None:
         """It waits no longer, and no worker gets it."""
         self._lanes.remove(open_run)
         open_run.set_timer(None)
 
+    def _enqueue(self, open_run: OpenRun, *, front: bool) -> None:
+        run, now_s = open_run.run, self._clock.now_s()
+        open_run.phase, open_run.waits_since_s = Phase.WAITING, now_s
+        self._lanes.push(open_run, open_run.accepted_s, front=front)
+        if open_run.expires_s and not run.executions:
+            open_run.set_timer(self._loop.call_later(max(0.0, open_run.expires_s - now_s), self._expire, open_run))
+
     def _due(self, open_run: OpenRun) -> None:
         if open_run.phase is Phase.DELAYED:
             open_run.set_timer(None)
-            self.put(open_run, front=True)
+            self._enqueue(open_run, front=True)
             self._pump(open_run.lane)
 
     def _expire(self, open_run: OpenRun) -> None:
         if open_run.phase is Phase.WAITING:
             self.take_out(open_run)
-            now = self._clock.unix_s()
-            self._recorder.finish(open_run, endings.expired(now - open_run.run.created_at, now))
+            waited_s = self._clock.now_s() - open_run.accepted_s
+            self._recorder.finish(open_run, endings.expired(waited_s, self._clock.unix_s()))
