@@ -129,9 +129,11 @@ class Node:
 
     async def _live(self) -> None:
         settings, standing = self._settings, self._standing
+        epochs = leadership.Epochs()
         is_first = True
         while True:
-            leader = await leadership.campaign(self._store, settings.node_id, self.worker_address, settings.http_url, self._see, self._log)
+            here = (settings.node_id, self.worker_address, settings.http_url)
+            leader = await leadership.campaign(self._store, *here, epochs, self._see, self._log)
             standing.begin(leader)
             try:
                 term = await self._begin(leader, owns_workers=settings.owns_workers and is_first)

@@ -2,6 +2,10 @@
 
 The lease is a row with a growing epoch in the store. It is renewed every 1.5 s for 5 s; a leader that could not renew for 4 s by its
 own monotonic clock stops itself, before anybody else may begin. Whatever it wrote after all is refused: each batch names its epoch.
+
+Epochs only grow. A store that says a smaller one, or gives the same one out again, is another than before: a backup, or a standby to
+which not everything had come. Answered runs are missing from it, and a leader of the lost epoch could write to it. `Epochs` notices, and
+the program ends with the reason, so that nobody goes on without knowing.
 """
 
 import asyncio
@@ -17,8 +21,31 @@ GIVE_UP_S = 4.0
 POLL_S = 0.5
 
 
-async def campaign(store: Leadership, node_id: str, address: str, http_url: str, seen: Callable[[Leader | None], None], log: Log) -> Leader:
-    """Wait until this node leads. `seen` is told at each look who leads meanwhile; nobody, while the store does not answer."""
+class StoreWentBackError(StoreError):
+    """The store has lost writes that it had confirmed."""
+
+
+class Epochs:
+    """The newest epoch that this process has seen."""
+
+    def __init__(self) -> None:
+        self._newest = 0
+
+    def saw(self, leader: Leader, *, is_new: bool) -> None:
+        """A leader that the store names; `is_new`: it has just made it one. `StoreWentBackError` where its epoch cannot be."""
+        if leader.epoch < self._newest + is_new:
+            raise StoreWentBackError(
+                f"the store has gone back: it says epoch {leader.epoch}, and this node has seen {self._newest}. It lacks what was "
+                "written last, such as answered runs. Is it a backup, or a standby that lagged behind? To go on with it, start again"
+            )
+        self._newest = leader.epoch
+
+
+async def campaign(
+    store: Leadership, node_id: str, address: str, http_url: str, epochs: Epochs, seen: Callable[[Leader | None], None], log: Log
+) -> Leader:
+    """Wait until this node leads. `seen` is told at each look who leads meanwhile; nobody, while the store does not answer.
+    `StoreWentBackError` where the store is another than before."""
     told = ""
     while True:
         leader, now = None, None
@@ -29,6 +56,8 @@ async def campaign(store: Leadership, node_id: str, address: str, http_url: str,
             if told != "store":
                 log.warning("leader.store_unavailable", error=str(exc))
             told = "store"
+        if now is not None:
+            epochs.saw(now, is_new=leader is not None)
         if leader is not None:
             log.info("leader.elected", node_id=node_id, epoch=leader.epoch)
             return leader
