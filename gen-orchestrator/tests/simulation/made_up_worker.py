@@ -27,6 +27,7 @@ class Worker:
         self.instance = 0
         self.frozen_until_s = 0.0
         self.stream: MemoryStream | None = None
+        self._news = asyncio.Event()  # there may be something to send
         self._begin()
 
     def _begin(self) -> None:
@@ -101,6 +102,7 @@ class Worker:
                         return
                     for effect in session.receive(codec.decode(data), self.world.loop.time()):
                         self._apply(effect)
+                    self._news.set()
             finally:
                 sending.cancel()
         except StreamOverError:
@@ -114,6 +116,8 @@ class Worker:
                     await asyncio.sleep(self.world.latency_s())
                     await stream.send(codec.encode(out[0]))
                     session.sent(out[1], self.world.loop.time())
+                await self._news.wait()
+                self._news.clear()
                 await asyncio.sleep(0.05)
         except StreamOverError:
             return
@@ -145,22 +149,29 @@ class Worker:
             if instance == self.instance:
                 await self.crash(known=random.random() < 0.7)
             return
-        self.outbox.put_event(Event(run_id, "task.started", b"{}", attempt))
+        self._say(Event(run_id, "task.started", b"{}", attempt))
         for number in range(random.randint(0, 3)):
             await asyncio.sleep(random.choice((0.01, 0.5, 4.0, 12.0, 12.0)))
             await self.thaw()
             if instance != self.instance or (run_id in self.interrupted and random.random() < 0.8):
                 break
-            self.outbox.put(Event(run_id, "output.delta", msgspec.json.encode([execution, number]), attempt))
+            self._say(Event(run_id, "output.delta", msgspec.json.encode([execution, number]), attempt))
         await asyncio.sleep(random.choice((0.0, 0.1, 2.0)))
         await self.thaw()
         if instance != self.instance:
             return
         self.active.pop((run_id, attempt), None)
         if run_id in self.interrupted and random.random() < 0.8:
-            self.outbox.put(RunResult(run_id, False, error_type="canceled", safe_message="canceled", attempt=attempt))
+            self._say(RunResult(run_id, False, error_type="canceled", safe_message="canceled", attempt=attempt))
         elif random.random() < 0.1:
-            self.outbox.put(RunResult(run_id, False, error_type="retryable", retryable=True, safe_message="later", attempt=attempt))
+            self._say(RunResult(run_id, False, error_type="retryable", retryable=True, safe_message="later", attempt=attempt))
         else:
-            self.outbox.put(RunResult(run_id, True, msgspec.msgpack.encode({"execution": execution}), attempt=attempt))
+            self._say(RunResult(run_id, True, msgspec.msgpack.encode({"execution": execution}), attempt=attempt))
         self.interrupted.discard(run_id)
+
+    def _say(self, message: Event | RunResult) -> None:
+        if isinstance(message, Event) and message.event_type == "task.started":
+            self.outbox.put_event(message)
+        else:
+            self.outbox.put(message)
+        self._news.set()
