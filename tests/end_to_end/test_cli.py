@@ -71,6 +71,13 @@ def test_json_alone_on_stdout(project: Callable[..., Path]) -> None:
     assert json.loads(found.stdout) == {"ok": True, "output": {"text": "x"}, "files": []}
 
 
+def test_it_is_a_module_too(project: Callable[..., Path]) -> None:
+    """Debuggers start modules: docs/guides/log-and-debug.md."""
+    command = [sys.executable, "-m", "gen_worker.cli", "discover"]
+    found = subprocess.run(command, cwd=project(CODE), capture_output=True, text=True, timeout=60, check=False)
+    assert (found.returncode, json.loads(found.stdout)["functions"][0]["name"]) == (0, "go"), found.stderr
+
+
 def test_text_for_people_on_stderr(project: Callable[..., Path]) -> None:
     found = cozyctl("run", "-i", "prompt=7", cwd=project(CODE))
     assert json.loads(found.stdout) == {"text": "7"}
