@@ -216,9 +216,13 @@ def test_a_payload_that_does_not_fit_shows_the_fields(project: Callable[..., Pat
 
 def test_a_field_that_chooses_a_model_shows_its_keys(project: Callable[..., Path]) -> None:
     code = """
+from typing import Literal
+
 class Chosen(msgspec.Struct):
     model: str
     prompt: str
+    style: Literal["oil", "ink"] = "oil"
+    size: Literal[1, 2] | None = None
 
 class Out(msgspec.Struct):
     text: str
@@ -230,7 +234,10 @@ def pick(ctx: ActionContext, weights: Annotated[Path, ModelRef(ModelRefSource.PA
     folder = project(code)
     with (folder / "cozy.toml").open("a") as file:
         file.write('[models]\nturbo = "hf:a/b"\nbase = "hf:a/c"\n')
-    assert "usage: cozyctl run pick -i model=turbo|base -i prompt=TEXT\n" in cozyctl("run", "pick", cwd=folder).stderr
+    assert (
+        "usage: cozyctl run pick -i model=turbo|base -i prompt=TEXT [-i style=oil|ink] [-i size=1|2]\n"
+        in cozyctl("run", "pick", cwd=folder).stderr
+    )
 
 
 def test_check_says_all_that_is_wrong_at_once(project: Callable[..., Path]) -> None:

@@ -103,6 +103,16 @@ def test_the_authors_line_and_the_fix_of_the_cause(project: Callable[..., Path],
     assert "Traceback" not in rest
 
 
+def test_a_package_that_the_project_declares_is_not_taken_for_a_misspelt_one(project: Callable[..., Path]) -> None:
+    folder = project("import msgspek\nmsgspek.x\n")
+    assert "Did you mean 'msgspec'?" in discover(folder).stderr
+    command = [sys.executable, "-c", "from gen_worker.cli.main import main; main()", "run", "f", "--folder", str(folder)]
+    (folder / "pyproject.toml").write_text('[project]\nname = "demo"\nversion = "0"\ndependencies = ["msgspek"]\n')
+    declared = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stderr
+    assert "needs the package 'msgspek', which is not installed\n" in declared, declared
+    assert "pip install msgspek" in declared
+
+
 PAYLOADS = {
     "pydantic-like": (
         "class Odd:\n    model_fields = {}\n    prompt: str\n    steps: int\n",

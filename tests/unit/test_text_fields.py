@@ -201,3 +201,9 @@ def test_files_stand_where_a_file_is_taken(tmp_path: Path) -> None:
     found = read_payload(Input, form.encoded()).value
     assert (found.raw, found.images[0].ref, found.image.ref) == (b"hi", "upload:0/a.bin", "upload:1/passwd")
     assert form.uploads == {"upload:0/a.bin": path, "upload:1/passwd": path}
+
+
+def test_a_file_by_its_url_needs_no_json() -> None:
+    found = payload(("image", "https://example.org/a.png")).image
+    assert found is not None
+    assert found.ref == "https://example.org/a.png"

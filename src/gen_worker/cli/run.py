@@ -1,6 +1,7 @@
 """`cozyctl run`: one call of one function, in this process."""
 
 import asyncio
+import enum
 import math
 import os
 import signal
@@ -8,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import click
 import msgspec
@@ -226,10 +227,20 @@ def _usage(spec: FunctionSpec, models: Iterable[str], folder: str) -> str:
     shown = []
     for field in msgspec.structs.fields(spec.payload_type):
         kinds = [kind for kind in (field.type, *get_args(field.type)) if kind in words]
-        word = keys if keys and field.name in spec.selecting_fields else words[kinds[0]] if kinds else "JSON"
+        word = keys if keys and field.name in spec.selecting_fields else _values(field.type) or (words[kinds[0]] if kinds else "JSON")
         option = f"-i {field.encode_name}={word}"
         shown.append(option if field.required else f"[{option}]")
     return " ".join([f"cozyctl run {spec.name}{folder_flag(folder)}", *shown])
+
+
+def _values(kind: Any) -> str:
+    """What a field takes that has few values, as `fast|good`; empty for others."""
+    for each in (kind, *get_args(kind)):
+        if get_origin(each) is Literal:
+            return "|".join(str(value) for value in get_args(each))
+        if isinstance(each, type) and issubclass(each, enum.Enum):
+            return "|".join(str(member.value) for member in each)
+    return ""
 
 
 def _text_field(spec: FunctionSpec) -> str:

@@ -114,6 +114,8 @@ def text_value(text: str, shapes: Sequence[Shape], name: str) -> Any:
                 pass
     if text == "" and any(shape.annotation is type(None) for shape in shapes):
         return None  # a field of a form that was left empty
+    if any(_is_asset(shape) for shape in shapes) and text.startswith(("https://", "http://", "data:")):
+        return {"ref": text}
     # It fits nothing. What it is shown as in the error should be what it was meant as.
     return text if value is msgspec.UNSET or any(_is_text_in_json(shape) for shape in shapes) else value
 

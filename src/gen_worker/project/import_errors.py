@@ -18,7 +18,7 @@ from gen_worker.frames import author_place, shown_path, source_line
 from gen_worker.injection import ModelRef, model_loader
 from gen_worker.names import did_you_mean, nearest
 from gen_worker.project.cozy_toml import FUNCTION_KEYS, RESOURCE_KEYS
-from gen_worker.project.standins import TORCH_EXTRA
+from gen_worker.project.standins import TORCH_EXTRA, missing_packages
 from gen_worker.project.toml_lines import line_of_key
 
 _UNKNOWN_ARGUMENT = re.compile(r"(?:([\w.]+)\(\) got an u|U)nexpected keyword argument '(\w+)'")
@@ -30,6 +30,10 @@ _WORK_AT_IMPORT = "a module must be importable without doing its work; move that
 
 class EarlyExitError(BaseException):
     """`os._exit` was called while a module was imported. Not an `Exception`, so that the author's own handlers let it pass."""
+
+
+# Written so on purpose: no name that is installed was meant.
+_WELL_KNOWN = frozenset({*TORCH_EXTRA, "diffusers", "transformers", "accelerate", "numpy", "PIL", "cv2", "onnxruntime", "peft"})
 
 
 def import_problem(name: str, exc: BaseException, root: Path | None = None) -> str:
@@ -129,7 +133,9 @@ def _missing_module(name: str, exc: ModuleNotFoundError, root: Path | None) -> t
         )
         return f"importing {name!r} failed: there is no module {missing!r}.{hint}".removesuffix("."), fix
     command = "pip install 'gen-worker[torch]'" if package in TORCH_EXTRA else f"uv add {package}, or pip install {package}"
-    hint = did_you_mean(package, [*_installed_modules(), *(_project_modules(root) if root is not None else ())])
+    hint = ""
+    if package not in _WELL_KNOWN and (root is None or package not in missing_packages(root)):
+        hint = did_you_mean(package, [*_installed_modules(), *(_project_modules(root) if root is not None else ())])
     return (
         f"importing {name!r} needs the package {missing!r}, which is not installed{'.' + hint if hint else ''}",
         ("correct the name, or " if hint else "") + f"install it ({command}) and keep it in [project] dependencies of pyproject.toml",

@@ -112,5 +112,6 @@ class BuildRoutes:
         caller = caller_of(request)
         if build is None or not caller.sees(build.owner):
             near = did_you_mean(build_id[:100], [each.build_id for each in self._builds.newest_first(caller.own())])
-            raise RequestError(404, "not_found", f"there is no build {build_id[:100]!r}.{near}", error="unknown_build")
+            hint = f"{near} See which there are with: cozyctl builds list".strip()
+            raise RequestError(404, "not_found", f"there is no build {build_id[:100]!r}", hint=hint, error="unknown_build")
         return build

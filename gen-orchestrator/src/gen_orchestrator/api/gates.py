@@ -77,7 +77,8 @@ class GateRoutes:
         golden = known.get(golden_id)
         if golden is None:
             near = did_you_mean(golden_id[:60], known)
-            raise RequestError(404, "not_found", f"there is no golden request {golden_id[:60]!r}.{near}", error="unknown_golden")
+            hint = f"{near} See which there are with: cozyctl golden list".strip()
+            raise RequestError(404, "not_found", f"there is no golden request {golden_id[:60]!r}", hint=hint, error="unknown_golden")
         await asyncio.to_thread(self._store.remove_golden, golden_id)
         await self._note(request, golden, "golden.removed")
         await request.answer(200, msgspec.json.encode(_shown(golden)))

@@ -116,7 +116,8 @@ class KeyRoutes:
         key = self._keys.get(key_id)
         if key is None or not caller.sees(key.owner):
             near = did_you_mean(key_id[:60], [each.key_id for each in self._keys.list(caller.own())])
-            raise RequestError(404, "not_found", f"there is no key {key_id[:60]!r}.{near}", error="unknown_key")
+            hint = f"{near} See which there are with: cozyctl keys list".strip()
+            raise RequestError(404, "not_found", f"there is no key {key_id[:60]!r}", hint=hint, error="unknown_key")
         return key
 
     def _refuse_the_bound(self, caller: Caller) -> None:

@@ -242,7 +242,8 @@ class RunRoutes:
             return open_run.run, open_run
         run = await asyncio.to_thread(self._store.get, run_id) if is_run_id(run_id) else None
         if run is None or not caller.sees(run.owner):
-            raise RequestError(404, "not_found", f"there is no run {run_id[:100]!r}", error="unknown_run")
+            hint = "See which there are with: cozyctl runs list"
+            raise RequestError(404, "not_found", f"there is no run {run_id[:100]!r}", hint=hint, error="unknown_run")
         return run, self._dispatcher.open.get(run_id)
 
     async def submit(self, run: Run, resolved: Resolved, *, volatile: bool = False) -> Submitted:

@@ -54,6 +54,10 @@ def _value(field: str, text: str, schema: dict[str, Any], components: dict[str, 
     try:
         return msgspec.json.decode(text)
     except msgspec.DecodeError:
+        if any("ref" in kind.get("properties", ()) for kind in kinds):  # an Asset
+            if Path(text).expanduser().is_file():
+                raise click.UsageError(f"-i {field}={text}: to send the file, write -i {field}=@{text}") from None
+            return {"ref": text}
         expected = found.get("type", "JSON")
         raise click.UsageError(f"-i {field}={text!r}: expected {expected}, written as JSON") from None
 

@@ -290,6 +290,8 @@ def _no_tag(api: Api, owner: str, name: str, tag: str, there: list[dict[str, Any
     if there:
         tags = sorted({each["tag"] for each in there})
         near = f"{did_you_mean(tag, tags)} Tags: {', '.join(tags)}"
+    elif releases := api.get("/v1/releases", owner=owner, endpoint=name)["data"]:
+        near = f" Its newest release is {releases[0]['release_id']}: cozyctl promote {releases[0]['release_id']}"
     else:
         known = sorted({f"{each['owner']}/{each['endpoint']}" for each in api.get("/v1/tags")["data"]})
         near = f"{did_you_mean(f'{owner}/{name}', known)} See: cozyctl tags"

@@ -2,10 +2,12 @@
 
 import time
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import click
+import msgspec
 from rich.table import Column
 
 from gen_orchestrator.cli.api import Api, ApiVerb, url_option
@@ -97,11 +99,20 @@ def watch(run_id: str, url: str, as_json: bool) -> int:
 
 @command.command("export", cls=ApiVerb)
 @click.argument("run_id")
+@click.option("-o", "--output", metavar="FILE", help="Write it there instead of on stdout.")
 @url_option
 @json_option
-def export(run_id: str, url: str, as_json: bool) -> int:
+def export(run_id: str, output: str | None, url: str, as_json: bool) -> int:
     """Print a run as JSON with its input, release and events, to inspect it elsewhere or to run it again (cozyctl replay)."""
-    print_json(Api(url).get(f"/v1/runs/{run_id}/export"))
+    found = Api(url).get(f"/v1/runs/{run_id}/export")
+    if output is None:
+        print_json(found)
+        return 0
+    try:
+        Path(output).write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+    except OSError as exc:
+        return fail(f"{output} cannot be written: {exc.strerror}", EXIT_FAILED, as_json=as_json, code="output")
+    say(f"{output}: run {run_id}. Run it again with: cozyctl replay {output}")
     return 0
 
 

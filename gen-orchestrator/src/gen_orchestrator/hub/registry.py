@@ -89,7 +89,8 @@ class Registry:
         if release is None:
             if release_id in self.damaged:
                 raise NotFoundError(self.damaged[release_id])
-            raise NotFoundError(f"there is no release {release_id!r}.{did_you_mean(release_id, self._releases)}")
+            near = did_you_mean(release_id, self._releases)
+            raise NotFoundError(f"there is no release {release_id!r}.{near} See which there are with: cozyctl releases")
         return release
 
     def _stored(self, release_id: str) -> Release | None:

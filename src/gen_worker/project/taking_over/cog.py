@@ -128,7 +128,7 @@ def _config(path: Path) -> dict[str, Any]:
     try:
         import yaml
     except ImportError:
-        raise TakeOverError("reading cog.yaml needs PyYAML; install it with: pip install pyyaml") from None
+        raise TakeOverError("reading cog.yaml needs PyYAML; install it with: pip install pyyaml (or gen-worker's extra `import`)") from None
     try:
         found = yaml.safe_load(path.read_text("utf-8"))
     except FileNotFoundError:
