@@ -13,6 +13,7 @@ from gen_worker.project.cozy_toml import load_cozy_toml
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "docs/llms.txt", *sorted(ROOT.glob("examples/*/README.md"))]
+PAGES += [ROOT / "gen-orchestrator/README.md", *sorted(ROOT.glob("gen-orchestrator/docs/*.md"))]
 
 
 def named(page: str) -> Iterator[str]:
