@@ -132,6 +132,19 @@ def test_read_image(start_runner: Callable[..., Runner]) -> None:
     runner = start_runner(EXAMPLES / "read-image", "--model", "ocr=pkg:rapidocr_onnxruntime/models")
     answer = runner.http.post("/v1/run/read", files={"image": ("invoice.png", png.getvalue())}).json()
     assert [line["text"].replace(" ", "") for line in answer["output"]["lines"]] == ["Invoice2026-0042", "Total99.50"]
-    refused = runner.http.post("/v1/run/read", files={"image": ("x.txt", b"no picture")})
-    assert refused.status_code == 400
-    assert "not a picture that can be read" in refused.json()["safe_message"]
+    for wrong, reason in (
+        (b"no picture", "image is text/plain of 10 bytes, not a picture that can be read; send a PNG or JPEG"),
+        (b"", "of 0 bytes, not a picture that can be read"),
+        (png.getvalue()[:-900], "and damaged: "),
+    ):
+        refused = runner.http.post("/v1/run/read", files={"image": ("x.txt", wrong)})
+        assert refused.status_code == 400
+        assert reason in refused.json()["safe_message"]
+    # Black on nothing.
+    clear = io.BytesIO()
+    alpha = pillow.eval(image.convert("L"), lambda value: 255 - value)
+    black = pillow.new("RGBA", image.size, "black")
+    black.putalpha(alpha)
+    black.save(clear, "PNG")
+    answer = runner.http.post("/v1/run/read", files={"image": ("clear.png", clear.getvalue())}).json()
+    assert [line["text"].replace(" ", "") for line in answer["output"]["lines"]] == ["Invoice2026-0042", "Total99.50"]

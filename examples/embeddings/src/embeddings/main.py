@@ -15,7 +15,7 @@ AT_ONCE = 64  # texts
 class Texts(msgspec.Struct):
     """Each text gets a vector of length 1: the product of two says how alike their texts are."""
 
-    input: Annotated[list[str], msgspec.Meta(min_length=1, max_length=2048)]
+    input: Annotated[list[str], msgspec.Meta(min_length=1, max_length=2048, examples=[["a red kite"]])]
     truncate: Annotated[bool, msgspec.Meta(description="Read the beginning of a text that is too long, instead of refusing it")] = False
 
 

@@ -21,7 +21,9 @@ class Message(msgspec.Struct):
 class Chat(msgspec.Struct):
     """A conversation, and how to go on with it. Temperature 0 takes the likeliest token each time."""
 
-    messages: Annotated[list[Message], msgspec.Meta(min_length=1)]
+    messages: Annotated[
+        list[Message], msgspec.Meta(min_length=1, examples=[[{"role": "user", "content": "What is the capital of France?"}]])
+    ]
     max_tokens: Annotated[int, Clamp(1, 4096)] = 512
     temperature: Annotated[float, Clamp(0, 2)] = 0.7
     top_p: Annotated[float, Clamp(0.01, 1)] = 0.9

@@ -1,6 +1,7 @@
 """What `cozyctl up` shows: one live screen on a terminal, plain lines elsewhere, JSON lines on request."""
 
 import asyncio
+import shlex
 import sys
 from pathlib import Path
 from typing import Any, TextIO, cast
@@ -60,7 +61,7 @@ class Screen:
             for entry in term.registry.manifest(release.release_id).functions[:1]:
                 examples.append(f"{release.owner}/{release.endpoint}/{entry.name}:{DEV}")
                 key = " -H 'authorization: Bearer KEY'" if platform.settings.asks_for_keys else ""
-                lines.append(f"curl -sS {url}/v1/{examples[-1]}{key} -d '{_example(entry.input_schema)}'")
+                lines.append(f"curl -sS {url}/v1/{examples[-1]}{key} {body_of(entry.input_schema)}")
         if self._as_json:
             print(msgspec.json.encode({"event": "ready", "url": url, "functions": examples}).decode(), flush=True)
             return
@@ -104,9 +105,24 @@ def _picture(platform: Platform) -> Group:
     return Group(functions, Text(""), workers, *paused, *failures, *trouble)
 
 
-def _example(schema: dict[str, Any]) -> str:
-    """A payload that fits the schema: its required fields, by the author's examples where there are some."""
-    return msgspec.json.encode(_value(schema, schema.get("$defs", {}))).decode()
+def body_of(schema: dict[str, Any]) -> str:
+    """curl's arguments for a payload that fits the schema: its required fields, by the author's examples where there are some. With a file
+    in it, a form: FILE is for the reader to fill in."""
+    components = schema.get("$defs", {})
+    root = components.get(schema.get("$ref", "").rpartition("/")[2], schema)
+    fields = {name: root["properties"][name] for name in root.get("required", ()) if name in root.get("properties", {})}
+    if not any(_is_file(field) for field in fields.values()):
+        return f"-d {shlex.quote(msgspec.json.encode(_value(schema, components)).decode())}"
+    parts = []
+    for name, field in fields.items():
+        value = _value(field, components)
+        text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        parts.append(f"-F {name}=@FILE" if _is_file(field) else f"-F {shlex.quote(f'{name}={text}')}")
+    return " ".join(parts)
+
+
+def _is_file(field: dict[str, Any]) -> bool:
+    return str(field.get("$ref")).endswith("/Asset")
 
 
 def _value(schema: dict[str, Any], components: dict[str, Any], depth: int = 0) -> object:
