@@ -97,12 +97,12 @@ def _counted(number: int | None) -> int:
 
 
 def kept_metrics(data: bytes) -> bytes:
-    """What is kept of `metrics.run`: all of it, or nothing where it cannot be read."""
+    """What is kept of `metrics.run`, which `is_json`: all of it, or nothing where it cannot be read."""
     try:
         _read_metrics(data)
     except UNREADABLE:
         return b""
-    return data if is_json(data) else b""
+    return data
 
 
 def output_in(data: bytes) -> Any:

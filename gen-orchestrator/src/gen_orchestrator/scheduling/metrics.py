@@ -1,6 +1,8 @@
 """Counters and gauges in Prometheus' text format. Few labels: function, release, status, state, tier."""
 
 import time
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Mapping
 
 import msgspec
@@ -39,12 +41,7 @@ class Histogram:
         self.total_s = 0.0
 
     def add(self, seconds: float) -> None:
-        for index, bound in enumerate(BUCKETS_S):
-            if seconds <= bound:
-                self.counts[index] += 1
-                break
-        else:
-            self.counts[-1] += 1
+        self.counts[bisect_left(BUCKETS_S, seconds)] += 1
         self.total_s += seconds
 
     def lines(self, name: str, labels: str) -> list[str]:
@@ -61,11 +58,11 @@ class Metrics:
     def __init__(self) -> None:
         self._started_s = time.time()
         self._runs: dict[tuple[str, str], int] = {}
-        self._durations: dict[str, Histogram] = {}
-        self._waits: dict[str, Histogram] = {}
+        self._durations: defaultdict[str, Histogram] = defaultdict(Histogram)
+        self._waits: defaultdict[str, Histogram] = defaultdict(Histogram)
         self._routes: dict[tuple[str, str], int] = {}
-        self._first_outputs: dict[str, Histogram] = {}
-        self._loads: dict[str, Histogram] = {}
+        self._first_outputs: defaultdict[str, Histogram] = defaultdict(Histogram)
+        self._loads: defaultdict[str, Histogram] = defaultdict(Histogram)
         self._out_of_memory = 0
         self._downloaded_bytes = 0
         self._webhooks: Mapping[str, int] = {}
@@ -76,10 +73,10 @@ class Metrics:
         key = (function, str(run.state))
         self._runs[key] = self._runs.get(key, 0) + 1
         if run.started_at:
-            self._durations.setdefault(function, Histogram()).add(max(0.0, run.finished_at - run.started_at))
-            self._waits.setdefault(function, Histogram()).add(max(0.0, run.started_at - run.created_at))
+            self._durations[function].add(max(0.0, run.finished_at - run.started_at))
+            self._waits[function].add(max(0.0, run.started_at - run.created_at))
         if first_output_at:
-            self._first_outputs.setdefault(function, Histogram()).add(max(0.0, first_output_at - run.created_at))
+            self._first_outputs[function].add(max(0.0, first_output_at - run.created_at))
         if run.error is not None and run.error.code == "out_of_memory":
             self._out_of_memory += 1
         routing = _routing(run.routing) if run.routing else _Routing()
@@ -90,7 +87,7 @@ class Metrics:
         self._downloaded_bytes += downloaded_bytes(metrics)
         load_ms = metrics.gpu_load_ms
         if load_ms and tier in _SOURCES:
-            self._loads.setdefault(_SOURCES[tier], Histogram()).add(load_ms / 1000)
+            self._loads[_SOURCES[tier]].add(load_ms / 1000)
 
     def follow_webhooks(self, outcomes: Mapping[str, int]) -> None:
         """A leadership begins: its requests of webhooks, by what came of them, are counted there."""

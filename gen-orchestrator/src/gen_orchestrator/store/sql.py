@@ -6,6 +6,7 @@ each of them means.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -137,20 +138,17 @@ _decode_error = msgspec.json.Decoder(RunError).decode
 _decode_tries = msgspec.json.Decoder(tuple[Try, ...]).decode
 _encode = msgspec.json.Encoder().encode
 _CANCELED = _encode(CANCELED_ERROR)
+_fields_of = attrgetter(*RUN_COLUMNS)  # in one call: a loop over the names took a tenth of what the writer does for a run
+_STATE, _CANCEL_REQUESTED, _ERROR = map(RUN_COLUMNS.index, ("state", "cancel_requested", "error"))
 
 
 def run_row(run: Run) -> tuple[Any, ...]:
     """A run as parameters of `ACCEPT`."""
-    return tuple(
-        str(value)
-        if name == "state"
-        else int(value)
-        if name == "cancel_requested"
-        else (b"" if value is None else _encode(value))
-        if name == "error"
-        else value
-        for name, value in zip(RUN_COLUMNS, (getattr(run, column) for column in RUN_COLUMNS), strict=True)
-    )
+    row = list(_fields_of(run))
+    row[_STATE] = str(run.state)
+    row[_CANCEL_REQUESTED] = int(run.cancel_requested)
+    row[_ERROR] = b"" if run.error is None else _encode(run.error)
+    return tuple(row)
 
 
 def run_of(row: Sequence[Any]) -> Run:
