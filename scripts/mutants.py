@@ -69,7 +69,12 @@ SIDES = {
     ),
 }  # fmt: skip
 # Tests that read the sources themselves, or measure what the changes' own machinery costs.
-UNFIT = ("tests/unit/test_rules_for_tests.py", "tests/unit/test_pins.py", "tests/unit/test_published_repositories.py")
+UNFIT = (
+    "tests/unit/test_rules_for_tests.py",
+    "tests/unit/test_pins.py",
+    "tests/unit/test_published_repositories.py",
+    "tests/unit/test_settings_page.py",
+)
 
 
 def copy(side: Side, place: Path) -> Path:

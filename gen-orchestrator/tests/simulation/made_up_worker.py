@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from world import World
 
 FUNCTION = "work"
+LOOKS_S = 0.05  # a worker sends each so many seconds, where there is something to send
 
 
 class Worker:
@@ -116,9 +117,10 @@ class Worker:
                     await asyncio.sleep(self.world.latency_s())
                     await stream.send(codec.encode(out[0]))
                     session.sent(out[1], self.world.loop.time())
+                looked_s = self.world.loop.time()
                 await self._news.wait()
                 self._news.clear()
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(LOOKS_S - (self.world.loop.time() - looked_s) % LOOKS_S)
         except StreamOverError:
             return
 
