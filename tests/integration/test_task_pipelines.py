@@ -4,11 +4,13 @@ import asyncio
 import importlib
 import importlib.util
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.integration.test_reloading import Host
+from tests.integration.test_what_libraries_read import add_clutter, chosen
 from tests.loading import load, plan, same_modules
 from tests.tiny_models import tiny_chat_model, tiny_encoder, tiny_voice, tiny_whisper
 
@@ -200,3 +202,27 @@ def test_a_real_encoder() -> None:
     vectors = ours.encode(["a cat on a mat", "a kitten on a rug", "stocks fell sharply"])
     near, far = ours.similarity(vectors, vectors)[0, 1:].tolist()
     assert near > 0.5 > 0.2 > far
+
+
+@pytest.mark.parametrize("task", PIPELINES)
+def test_what_is_fetched_for_a_pipeline_is_enough_for_it(tmp_path: Path, task: str) -> None:
+    name, make, use = PIPELINES[task]
+    folder, kind = make(tmp_path / "all"), getattr(transformers, name)
+    expected = use(load(plan(TaskPipelineLoader(), kind, folder)).view())
+    add_clutter(folder)
+    taken = chosen(folder, tmp_path / "some", kind)
+    assert not {"pytorch_model.bin", "train.py", "tf_model.h5", "onnx/model.onnx", "adapter_config.json"} & taken
+    assert use(load(plan(TaskPipelineLoader(), kind, tmp_path / "some")).view()) == expected
+
+
+def test_a_run_hears_its_own_pipeline_while_others_run(tmp_path: Path) -> None:
+    loaded = load(plan(TaskPipelineLoader(), transformers.TextGenerationPipeline, tiny_chat_model(tmp_path / "model")))
+
+    def answer(question: str) -> str:
+        pipe = loaded.view()
+        return str(pipe([{"role": "user", "content": question}], max_new_tokens=8, do_sample=False)[0]["generated_text"][-1]["content"])
+
+    questions = [f"{number} kites" * number for number in range(1, 9)]
+    alone = [answer(question) for question in questions]
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(answer, questions)) == alone

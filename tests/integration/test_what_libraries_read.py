@@ -30,7 +30,7 @@ def chosen(folder: Path, into: Path, *takers: Any) -> set[str]:
     """Copy what the plan of a folder chooses; the names."""
     files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
     sizes = {name: path.stat().st_size for name, path in files.items()}
-    plan = plan_folder(files, sizes, SelectionPolicy(precisions=("fp32",), takers=tuple(map(name_of, takers))), "m")
+    plan = plan_folder(files, sizes, SelectionPolicy(precisions=("fp32", "bf16", "fp16"), takers=tuple(map(name_of, takers))), "m")
     for name in plan.files:
         (into / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(files[name], into / name)
