@@ -40,6 +40,10 @@ def test_every_other_snippet_says_why_it_is_not_run() -> None:
         pytest.xfail(f"neither run nor marked: {', '.join(undecided)}")
 
 
+# A few seconds; where every core is busy, minutes.
+BUILDS = pytest.mark.timeout(400)
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built site. Its build must end without a warning."""
@@ -48,18 +52,20 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("docs") / "site"
     env = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=110, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=350, check=False)
     assert [line for line in done.stderr.splitlines() if line.startswith(("WARNING", "ERROR"))] == []
     assert done.returncode == 0, done.stderr
     return folder
 
 
+@BUILDS
 def test_the_site_has_the_pages_that_are_made(site: Path) -> None:
     assert (site / "index.html").exists()
     assert "worker_function" in (site / "reference/python.html").read_text()
     assert "cozyctl promote" in (site / "reference/cli.html").read_text()
 
 
+@BUILDS
 def test_the_site_names_nothing_that_it_would_fetch(site: Path) -> None:
     """Links to read elsewhere are fine; scripts, styles, fonts and pictures come with the site."""
     for page in site.rglob("*.html"):
@@ -70,6 +76,7 @@ def test_the_site_names_nothing_that_it_would_fetch(site: Path) -> None:
         assert re.findall(r"url\((https?:[^)]+)", style.read_text()) == []
 
 
+@BUILDS
 def test_the_site_works_in_a_folder_without_a_network(site: Path) -> None:
     if not (site / "assets/site/mermaid.min.js").exists() or not (site / "assets/site/iframe-worker.js").exists():
         pytest.skip("needs the scripts that scripts/site-assets fetches")
@@ -85,6 +92,7 @@ def test_the_site_works_in_a_folder_without_a_network(site: Path) -> None:
     assert [url for url in asked if url.startswith(("http", "ws"))] == []
 
 
+@BUILDS
 def test_llms_txt_names_every_page(site: Path) -> None:
     named = re.findall(r"\]\(([^)]+)\)", (DOCS / "llms.txt").read_text())
     pages = set(re.findall(r"- ([a-z/-]+\.md)", (ROOT / "mkdocs.yml").read_text())) - {"index.md"}
