@@ -1,6 +1,6 @@
 // The console: where we are, and what the server says now.
 
-import { lazy, Suspense, useCallback, useEffect, useState, type ReactNode } from "react";
+import { lazy, Suspense, useCallback, useEffect, useRef, useState, type ReactNode } from "react";
 import { go, linkTo, usePlace } from "./place";
 import { Playground } from "./play/Playground";
 import { useForms } from "./play/form";
@@ -41,6 +41,7 @@ export function App() {
   const forms = useForms(catalogue.definitions);
   // The last run of each function: one that goes on is not disturbed by a look at another function.
   const [runs, setRuns] = useState<ReadonlyMap<string, Run>>(new Map());
+  const lastPlace = useRef<object | null>(null);
   const fn = catalogue.functions.find((each) => each.id === place.about) ?? catalogue.functions[0];
   const keep = useCallback((run: Run) => setRuns((all) => new Map(all).set(run.view.fn, run)), []);
   const title = server.catalogue ? (IS_PLATFORM ? "Platform" : server.catalogue.title) : "Console";
@@ -48,6 +49,12 @@ export function App() {
   useEffect(() => {
     document.title = here ? `${here} · ${title}` : title;
   }, [title, here]);
+
+  useEffect(() => {
+    // Who followed a link that is gone with its page goes on reading at the top of the new one, and not at the top of the document.
+    if (document.activeElement === document.body && lastPlace.current !== null) document.getElementById("main")?.focus({ preventScroll: true });
+    lastPlace.current = place;
+  }, [place.page, place.about]);
 
   function page(): ReactNode {
     if (place.page === "run") return playground();
@@ -130,19 +137,38 @@ function Banner({ server }: { server: ServerState }) {
   );
 }
 
+const MANY = 12;
+
 function FunctionList({ functions, current }: { functions: Fn[]; current: Fn | undefined }) {
+  const [filter, setFilter] = useState("");
   if (functions.length === 0) return null;
+  const shown = functions.filter((each) => each.id.includes(filter));
+  // By endpoint, where there are some: `owner/endpoint/function:tag`.
+  const groups = new Map<string, Fn[]>();
+  for (const each of shown) {
+    const group = each.id.slice(0, Math.max(0, each.id.lastIndexOf("/")));
+    groups.set(group, [...(groups.get(group) ?? []), each]);
+  }
   return (
     <nav aria-label="Functions" className="functions">
-      <ul className="wide">
-        {functions.map((each) => (
-          <li key={each.id}>
-            <a href={linkTo("run", each.id)} aria-current={each.id === current?.id ? "page" : undefined}>
-              {each.id}
-            </a>
-          </li>
+      <div className="wide">
+        {functions.length > MANY && <input type="search" aria-label="Show functions with" placeholder="filter" autoComplete="off" spellCheck={false} value={filter} onChange={(event) => setFilter(event.currentTarget.value.trim())} />}
+        {[...groups].map(([group, members]) => (
+          <div key={group}>
+            {group && <p className="group-name">{group}</p>}
+            <ul>
+              {members.map((each) => (
+                <li key={each.id}>
+                  <a href={linkTo("run", each.id)} title={group ? each.id : undefined} aria-current={each.id === current?.id ? "page" : undefined}>
+                    {group ? each.id.slice(group.length + 1) : each.id}
+                  </a>
+                </li>
+              ))}
+            </ul>
+          </div>
         ))}
-      </ul>
+        {shown.length === 0 && <p className="hint">None.</p>}
+      </div>
       <label className="narrow">
         Function
         <select value={current?.id} onChange={(event) => go("run", event.currentTarget.value)}>

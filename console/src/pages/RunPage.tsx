@@ -6,6 +6,7 @@ import { go, linkTo } from "../place";
 import { Files } from "../run/Files";
 import type { Receipt, RunObject } from "../run/run";
 import { OutputValue, Shown } from "../run/Outputs";
+import { PreviewFigure } from "../run/RunPanel";
 import { Timeline } from "../run/Timeline";
 import { isObject } from "../schema/shape";
 import type { Json } from "../schema/resolve";
@@ -15,15 +16,16 @@ import { Block, bytes, Details, duration, pretty, ProblemNote } from "../ui/part
 import { Scroll, Took, When } from "../ui/table";
 import { Deliveries } from "./Deliveries";
 import { refOf } from "./Runs";
-import { EventLog } from "./EventLog";
+import { EventLog, useSaid } from "./EventLog";
 
 const OVER = ["succeeded", "failed", "canceled", "expired"];
 
 export function RunPage({ id, onUse }: { id: string; onUse: (fn: string, input: Json) => void }) {
   const [over, setOver] = useState(false);
   const { data: run, problem, again } = usePoll<RunObject>(`/v1/runs/${encodeURIComponent(id)}`, over ? 0 : 1000);
+  const said = useSaid(id);
   const [trouble, setTrouble] = useState<Problem | null>(null);
-  const [said, setSaid] = useState("");
+  const [note, setNote] = useState("");
   if (run && OVER.includes(run.status) !== over) setOver(!over);
 
   async function act(path: string, then: (run: RunObject) => void): Promise<void> {
@@ -63,7 +65,7 @@ export function RunPage({ id, onUse }: { id: string; onUse: (fn: string, input: 
             className="button"
             onPress={() =>
               void act("golden", () => {
-                setSaid("From now on a release has to give this output for this input before a tag moves to it.");
+                setNote("From now on a release has to give this output for this input before a tag moves to it.");
               })
             }
           >
@@ -76,7 +78,7 @@ export function RunPage({ id, onUse }: { id: string; onUse: (fn: string, input: 
           </Button>
         )}
       </div>
-      <p role="status">{said}</p>
+      <p role="status">{note}</p>
       {trouble && <ProblemNote problem={trouble} />}
       {run.error && <ProblemNote problem={run.error} />}
       <Facts run={run} />
@@ -97,12 +99,19 @@ export function RunPage({ id, onUse }: { id: string; onUse: (fn: string, input: 
         )}
         <section>
           <h3>Output</h3>
+          {!over && said.preview && <PreviewFigure preview={said.preview} />}
           <Files files={run.files ?? []} />
-          {run.output !== undefined && run.output !== null ? <OutputValue value={run.output} /> : <p className="hint">{over ? "none beside what the stream below gave" : "not yet"}</p>}
+          {run.output !== undefined && run.output !== null ? (
+            <OutputValue value={run.output} />
+          ) : said.stream ? (
+            <Shown follow={!over} text={said.stream} label="Output" />
+          ) : (
+            <p className="hint">{over ? "none" : "not yet"}</p>
+          )}
         </section>
       </div>
       {IS_PLATFORM && <Deliveries runId={id} />}
-      <EventLog run={run} isOver={over} />
+      <EventLog said={said} isOver={over} />
       <Details summary="The run as JSON" render={() => <Shown text={pretty(run)} label="The run as JSON" />} />
     </article>
   );

@@ -163,10 +163,23 @@ export function WorkerPage({ id }: { id: string }) {
       <h3>Log</h3>
       {log.problem && <p className="hint">{log.problem}</p>}
       <Block follow label="Log of the worker">
-        {log.lines.join("\n")}
+        {log.lines.map(readable).join("\n")}
       </Block>
     </>
   );
+}
+
+/** A line of a worker's log. Ours are JSON: when, how grave, what, and then the facts. */
+function readable(line: string): string {
+  if (!line.startsWith("{")) return line;
+  try {
+    const { time, level, event, ...facts } = JSON.parse(line) as { [key: string]: unknown };
+    if (typeof time !== "string" || typeof event !== "string") return line;
+    const told = Object.entries(facts).map(([name, value]) => `${name}=${typeof value === "string" ? value : JSON.stringify(value)}`);
+    return [time.slice(0, 19).replace("T", " "), level, event, ...told].join(" ");
+  } catch {
+    return line; // of the author's own
+  }
 }
 
 const MAX_LINES = 3000;

@@ -3,6 +3,7 @@
 import { useEffect, useState, useSyncExternalStore } from "react";
 import { Label } from "react-aria-components/Label";
 import { ProgressBar } from "react-aria-components/ProgressBar";
+import { linkTo } from "../place";
 import { isObject } from "../schema/shape";
 import { IS_PLATFORM } from "../server/api";
 import { usePoll } from "../server/usePoll";
@@ -36,6 +37,11 @@ export function RunPanel({ run, retry }: { run: Run; retry?: () => void }) {
           <span className={`badge ${view.status}`}>{WORDS[view.status] ?? view.status}</span>
           {view.stage !== view.status && <span className="stage">{view.stage}</span>}
         </span>
+        {view.runId && (
+          <a href={linkTo("runs", view.runId)} title={`Page of run ${view.runId}`}>
+            <code>{view.runId.slice(0, 18)}</code>
+          </a>
+        )}
         <Clock view={view} />
       </p>
       {!over && <Progress view={view} />}

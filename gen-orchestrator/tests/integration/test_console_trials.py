@@ -18,10 +18,20 @@ def mark(ctx: ActionContext, payload: Input) -> Output:
     return Output(text=str(VERSION))
 
 @worker_function()
+def plain(ctx: ActionContext, payload: Input) -> Output:
+    return Output(text=payload.text)
+
+@worker_function()
 def falter(ctx: ActionContext, payload: Input) -> Output:
     if VERSION == 2: raise ValueError("no <b>more</b>")
     return Output(text=payload.text)
 """
+
+NAME_OF_FOCUSED = """() => {
+    const focused = document.activeElement;
+    if (focused === document.body) return '';
+    return focused.labels?.[0]?.innerText || focused.ariaLabel || focused.innerText || '';
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +44,9 @@ def browser() -> Iterator[Any]:
 def platform(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Iterator[PlatformProcess]:
     """VERSION is 2 at `dev`, and 1 at `prod`."""
     with edited_platform(tmp_path_factory.mktemp("trials"), MORE, "", "falter") as started:
-        started.until(lambda: all(release_at(started, "dev", each) != release_at(started, "prod", each) for each in ("version", "mark")))
+        started.until(
+            lambda: all(release_at(started, "dev", each) != release_at(started, "prod", each) for each in ("version", "mark", "plain"))
+        )
         yield started
 
 
@@ -61,7 +73,7 @@ def test_shadow_runs_begin_are_compared_side_by_side_and_end(platform: PlatformP
     expect(dialog.get_by_role("alert")).to_contain_text("percent")  # in the server's words
     page.keyboard.press("Escape")  # the button that was pressed has kept the focus, so that the dialog hears keys
     expect(dialog).to_have_count(0)
-    assert opener.evaluate("button => button === document.activeElement")
+    expect(opener).to_be_focused()
     opener.click()
     dialog.get_by_label("Share of runs, in percent").fill("100")
     dialog.get_by_role("button", name="Start shadow runs").click()
@@ -147,4 +159,60 @@ def test_a_canary_begins_ends_by_hand_and_is_taken_back_where_it_is_worse(platfo
     told = dialog.get_by_role("listitem").filter(has_text="canary at prod")
     expect(told).to_contain_text(f"It had 50 % of the runs, {MIN_RUNS} of them were looked at.")
     assert violations(page) == []
+    assert tab.complaints == []
+
+
+def test_from_a_form_to_a_promote_by_keyboard_alone(platform: PlatformProcess, tab: Tab, expect: Any) -> None:
+    page = tab.page
+    page.emulate_media(reduced_motion="reduce")
+
+    def tab_to(name: str) -> None:
+        """Go on with the tab key until what has the focus is called so."""
+        passed = []
+        for _ in range(150):
+            page.keyboard.press("Tab")
+            passed.append(page.evaluate(NAME_OF_FOCUSED))
+            if passed[-1].startswith(name):
+                assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none", f"{name} does not show its focus"
+                return
+        raise AssertionError(f"{name!r} has not had the focus; what had it: {passed}")
+
+    page.goto(f"{platform.url}/docs#/run/local/probe/echo")
+    page.get_by_role("heading", name="local/probe/echo", exact=True).wait_for()
+    tab_to("Skip to the content")
+    page.keyboard.press("Enter")
+    tab_to("Show functions with")
+    page.keyboard.type("plain")
+    tab_to("plain")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="local/probe/plain", exact=True).wait_for()
+    tab_to("text")
+    page.keyboard.type("by keys alone")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(".run")).to_have_attribute("data-status", "succeeded")
+    expect(page.locator("[name=text]")).to_be_focused()  # a run does not take the focus
+    run_id = page.locator(".run .status a").get_attribute("href").rpartition("/")[2]
+    tab_to(run_id[:18])
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="local/probe/plain:prod")).to_be_visible()
+    expect(page.locator("#main")).to_be_focused()  # the link is gone: reading goes on at the new page
+    tab_to("Run again")
+    tab_to("Endpoints")  # round the page
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Endpoints").wait_for()
+    page.get_by_role("link", name="local/probe", exact=True).wait_for()
+    tab_to("local/probe")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Promote or roll back plain:prod").wait_for()
+    tab_to("Function")
+    page.keyboard.type("plain")
+    tab_to("Promote or roll back plain:prod")
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Nothing: payload and output are the same.")
+    tab_to("Promote")
+    page.keyboard.press("Enter")
+    expect(dialog).to_have_count(0)
+    expect(page.get_by_role("button", name="Promote or roll back plain:prod")).to_be_focused()
+    assert release_at(platform, "prod", "plain") == release_at(platform, "dev", "plain")
     assert tab.complaints == []
