@@ -111,7 +111,7 @@ def export(run_id: str, output: str | None, url: str, as_json: bool) -> int:
     try:
         Path(output).write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
     except OSError as exc:
-        return fail(f"{output} cannot be written: {exc.strerror}", EXIT_FAILED, as_json=as_json, code="output")
+        return fail(f"{output} cannot be written: {exc.strerror}", EXIT_FAILED, as_json=as_json, code="storage")
     say(f"{output}: run {run_id}. Run it again with: cozyctl replay {output}")
     return 0
 
