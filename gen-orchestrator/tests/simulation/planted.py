@@ -7,6 +7,9 @@ from unittest import mock
 
 import msgspec
 
+from gen_orchestrator.api import runs as api_runs
+from gen_orchestrator.api import streams
+from gen_orchestrator.api.streams import RunStreams
 from gen_orchestrator.domain import losses, runs
 from gen_orchestrator.domain.losses import Loss, Lost
 from gen_orchestrator.domain.retries import Again
@@ -164,6 +167,9 @@ PLANTED: dict[str, Patch] = {
     "lost commands are not sent again": lambda: _both(
         _replace(SchedulerSession, "_send_again", _resend_nothing), _replace(Dispatcher, "dropped", _nothing)
     ),
+    "the front forgets the key of a request": _replace(api_runs, "idempotency_key", lambda request: ""),
+    "a stream begins anew for a reader who resumes": _replace(streams, "parse_event_id", lambda text: (0, 0)),
+    "a stream leaves out what only the store has": _replace(RunStreams, "_stored", lambda self, run_id: []),
     "a retry waits for an hour on the wall": _replace(waiting_runs, "MAX_DELAY_S", 1e9),
     "retries are never due": _replace(WaitingRuns, "_due", _nothing),
     "a lost worker's run is given up at once": _replace(losses, "MAX_LOST_WORKERS", 0),

@@ -5,6 +5,7 @@ import os
 from typing import Any
 
 import pytest
+from front import in_world
 from laws import BrokenLawError
 from planted import PLANTED
 from virtual_loop import VirtualLoop
@@ -13,8 +14,14 @@ from world import Settings, World
 WORLDS = int(os.environ.get("SIMULATION_WORLDS", "2000"))
 FIRST_SEED = int(os.environ.get("SIMULATION_FIRST_SEED", "0"))
 SETTINGS = Settings()
+BY_HTTP = Settings(by_http=True)
 CROWDED = Settings(runs=200)  # what shows only when a leader dies within a few milliseconds of one of many commits
-NEEDS_A_CROWD = ("messages are acknowledged before they are written",)
+NEEDS = {
+    "messages are acknowledged before they are written": CROWDED,
+    "the front forgets the key of a request": BY_HTTP,
+    "a stream begins anew for a reader who resumes": BY_HTTP,
+    "a stream leaves out what only the store has": BY_HTTP,
+}
 
 
 def live(seed: int, settings: Settings = SETTINGS) -> None:
@@ -24,7 +31,9 @@ def live(seed: int, settings: Settings = SETTINGS) -> None:
     loop.set_exception_handler(lambda _, context: failures.append(context))
     asyncio.set_event_loop(loop)
     try:
-        loop.run_until_complete(World(loop, seed, settings).run())
+        world = World(loop, seed, settings)
+        with in_world(world):
+            loop.run_until_complete(world.run())
         if failures:
             raise AssertionError(failures[0]["message"]) from failures[0].get("exception")
     finally:
@@ -51,13 +60,21 @@ def test_the_laws_hold_in_a_crowd() -> None:
         live(seed, CROWDED)
 
 
+def test_the_laws_hold_for_what_callers_are_told_over_http() -> None:
+    for seed in range(FIRST_SEED, FIRST_SEED + max(1, WORLDS // 10)):
+        try:
+            live(seed, BY_HTTP)
+        except (BrokenLawError, AssertionError) as exc:
+            raise AssertionError(f"seed {seed}: {exc}") from exc
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_planted_fault_is_found_within_a_hundred_worlds(name: str) -> None:
     with PLANTED[name]():
         for seed in range(100):
             try:
-                live(seed, CROWDED if name in NEEDS_A_CROWD else SETTINGS)
+                live(seed, NEEDS.get(name, SETTINGS))
             except (BrokenLawError, AssertionError):
                 return
     pytest.fail(f"no law noticed in 100 worlds that {name}")

@@ -1,6 +1,7 @@
 """A small world with a real dispatcher, gateway and sessions in it, and everything around them made up and unreliable.
 
-Real: `Dispatcher`, `Gateway`, `Session`, `Recorder`, `Pool`, the wire's sessions and outbox, the memory store. Made up, from one seed:
+Real: `Dispatcher`, `Gateway`, `Session`, `Recorder`, `Pool`, the wire's sessions and outbox, the memory store, and for clients that ask
+over HTTP what `front` names. Made up, from one seed:
 commits that are slow, fail, or happen although they seem to have failed; streams that are late, cut, or silent; workers that crash,
 freeze, forget, restart under their old id, or are ended by what they run; leaders that die and are replaced; a wall clock that is set by
 an hour; clients that ask again until they are answered, and cancel. After the faults the world gets time to settle; then the laws must
@@ -14,6 +15,7 @@ from random import Random
 from typing import Any
 
 import msgspec
+from front import HttpClient, routes_of
 from laws import Watch
 from made_up_worker import FUNCTION, Worker
 from stand_ins import OWNER, RELEASE, Clock, ServerEnd, SilentStream, Tokens, UnsureWriter
@@ -44,6 +46,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     poison: float = 0.05  # of the runs end each worker that begins them
     faults_s: float = 60.0
     settle_s: float = 900.0
+    by_http: bool = False  # clients ask the HTTP front, and not the dispatcher
 
 
 class Node:
@@ -59,6 +62,8 @@ class Node:
         parts: Any = (self.writer, self.pool, clock, Random(world.random.random()), log, lambda run: ("", ""), fitness)
         self.dispatcher = Dispatcher(*parts)
         self.gateway = Gateway(Tokens(), self.pool, self.dispatcher, fitness, clock, log, owner_of=lambda _: OWNER)  # type: ignore[arg-type]
+        self.routes = routes_of(self, clock)
+        self.requests: set[asyncio.Task[None]] = set()
         orphans = []
         for run in world.store.open_runs():
             open_run = self.dispatcher.restore(run, self.lane(), world.store.events_of(run.id))
@@ -84,6 +89,8 @@ class Node:
     async def die(self) -> None:
         self.writer.dead = True
         self.sweeping.cancel()
+        for request in list(self.requests):
+            request.cancel()
         for stream in list(self.streams):
             await stream.cut()
 
@@ -238,6 +245,9 @@ class World:
         random = self.random
         key = f"key{number if random.random() < 0.9 else 0}"
         await asyncio.sleep(random.uniform(0, self.settings.faults_s * 0.8))
+        if self.settings.by_http:
+            await HttpClient(self, number).live()
+            return
         run_id = await self._submit(key, number)
         self.watch.answered(key, run_id)
         if random.random() < 0.25:
