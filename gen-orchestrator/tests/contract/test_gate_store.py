@@ -80,4 +80,4 @@ def test_a_tag_has_one_shadow_that_stays_when_it_has_ended(store: Store, make_st
     assert again.shadows() == [other, ended]
     begun_anew = msgspec.structs.replace(A_SHADOW, release_id="rel-3", against="rel-2", percent=50.0, tolerance=0.0, runs=0, since=10.0)
     again.set_shadow(begun_anew)
-    assert store.shadows() == [other, begun_anew]
+    assert make_store().shadows() == [other, begun_anew]
