@@ -111,7 +111,7 @@ def test_files_and_json_payloads(project: Callable[..., Path], tmp_path: Path) -
         (["run", "go", "-i", "image=@missing.png"], 2, "there is no file missing.png"),
         (["run", "go", "--payload", "{"], 2, "--payload is not JSON"),
         (["run", "go", "-i", "prompt=x", "-i", "n=30", "--timeout", "0.2"], 5, "timed out after 200 ms"),
-        (["rum"], 2, "no command 'rum'. Did you mean 'run'?"),
+        (["runn"], 2, "no command 'runn'. Did you mean 'run'?"),
         (["run", "--folder", "missing"], 2, "does not exist"),
     ],
 )

@@ -11,11 +11,14 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class _Unlisted(click.Argument):
-    """Accepted, but not shown: `cozyctl check FOLDER` is the short form of `--folder`."""
+class _Alone(click.Argument):
+    """The short form of `--folder`: `cozyctl check FOLDER`."""
 
     def make_metavar(self, *args: Any, **kwargs: Any) -> str:
-        return ""
+        return "[FOLDER]"
+
+    def get_error_hint(self, *args: Any, **kwargs: Any) -> str:
+        return "'FOLDER'"
 
 
 def folder_option(*, positional: bool = False) -> Callable[[F], F]:
@@ -35,7 +38,7 @@ def folder_option(*, positional: bool = False) -> Callable[[F], F]:
         if not positional:
             return shown
         return click.argument(
-            "alone", cls=_Unlisted, required=False, is_eager=True, expose_value=False, type=click.Path(exists=True, file_okay=False),
+            "alone", cls=_Alone, required=False, is_eager=True, expose_value=False, type=click.Path(exists=True, file_okay=False),
             callback=_keep,
         )(shown)  # fmt: skip
 

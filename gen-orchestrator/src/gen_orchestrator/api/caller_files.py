@@ -173,4 +173,4 @@ def _exists(ref: str) -> RequestError:
 
 
 def _unknown(owner: str, ref: str) -> RequestError:
-    return RequestError(404, "not_found", f"no file {ref[:200]!r} of {owner[:64]!r}", error="unknown_file")
+    return RequestError(404, "not_found", f"no file {ref[:200]!r} of {owner[:64]!r}", hint="See: cozyctl files list", error="unknown_file")

@@ -230,7 +230,8 @@ class ReleaseRoutes:
         known = [release.release_id for release in self._registry.releases(caller.own())]
         if release_id not in known and release_id not in [release.release_id for release in self._registry.deleted(caller.own())]:
             near = did_you_mean(release_id[:100], known)
-            raise RequestError(404, "not_found", f"there is no release {release_id[:100]!r}.{near}", error="unknown_release")
+            hint = f"{near} See which there are with: cozyctl releases".strip()
+            raise RequestError(404, "not_found", f"there is no release {release_id[:100]!r}", hint=hint, error="unknown_release")
         return self._registry.release(release_id)
 
     def _owner_of(self, release_id: str) -> str:

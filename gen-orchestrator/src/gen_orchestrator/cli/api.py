@@ -82,6 +82,10 @@ class Api:
 
     def __init__(self, url: str, key: str | None = None) -> None:
         self._url = url.rstrip("/")
+        if not self._url.startswith(("http://", "https://")):
+            raise ApiError(
+                f"the platform's address is {url!r}; expected one such as {DEFAULT_URL} (--url, or COZY_URL)", EXIT_USAGE, "usage"
+            )
         self._pool = urllib3.PoolManager(timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S), retries=False)
         if key is None:
             key = os.environ.get("COZY_API_KEY", "") or self._key_of_profile()
@@ -94,6 +98,13 @@ class Api:
 
     def get(self, path: str, **query: Any) -> Any:
         return self._json("GET", path, query=query)
+
+    def status(self) -> dict[str, Any]:
+        """What the platform serves, what waits, and its workers."""
+        found = self.get("/v1/status")
+        if not isinstance(found, dict) or not {"lanes", "workers", "tags"} <= found.keys():
+            raise self._no_platform("its GET /v1/status is another one. It is a dev runner (cozyctl dev), or older than this cozyctl")
+        return found
 
     def run(self, run_id: str) -> dict[str, Any]:
         """A run as it stands."""
@@ -122,7 +133,7 @@ class Api:
         answer = self._ask("GET", path, None, {}, {})
         try:
             if answer.status >= 300:
-                raise _refused(answer.status, answer.read())
+                raise self._refused(answer.status, answer.read(), "GET", path)
             yield cast(IO[bytes], answer)
         except HTTPError as exc:
             raise ApiError(f"the file broke off: {_why(exc)}; ask again", EXIT_FAILED, "unreachable") from None
@@ -144,8 +155,11 @@ class Api:
         answer = self._ask(method, path, body, headers or {}, query or {})
         data = answer.read()
         if answer.status >= 300 and not _is_run(data):
-            raise _refused(answer.status, data)
-        return json.loads(data) if data else None
+            raise self._refused(answer.status, data, method, path)
+        try:
+            return json.loads(data) if data else None
+        except ValueError:
+            raise self._no_platform(f"it answers {method} {path} without JSON") from None
 
     def _ask(self, method: str, path: str, body: Any, headers: dict[str, str], query: dict[str, Any]) -> urllib3.BaseHTTPResponse:
         fields = {name: str(value) for name, value in query.items() if value not in (None, "")}
@@ -162,12 +176,28 @@ class Api:
             )
         except HTTPError as exc:
             hint = (
-                "is it running? Start it with: cozyctl up."
+                "is it running? Start it with: cozyctl up"
                 if "127.0.0.1" in self._url or "localhost" in self._url
                 else "is the address right?"
             )
             why = f"no control plane answers at {self._url}: {_why(exc)}; {hint} (another address: --url, or COZY_URL)"
             raise ApiError(why, EXIT_FAILED, "unreachable") from None
+
+    def _refused(self, status: int, data: bytes, method: str, path: str) -> ApiError:
+        try:
+            problem = json.loads(data)
+            text, code = str(problem["detail"]), str(problem["code"])
+        except (ValueError, KeyError, TypeError):
+            return self._no_platform(f"it answers {method} {path} with status {status}, and not as a platform does")
+        if code == "not_found" and "error" not in problem:  # no such route, rather than no such thing
+            return self._no_platform(f"it has no {method} {path}. It is a dev runner (cozyctl dev), or older than this cozyctl")
+        if hint := _FIELD.sub(r": \1", problem.get("hint") or ""):
+            text = f"{text}. {hint}"
+        return ApiError(text, _STATUSES.get(status, EXIT_FAILED), code)
+
+    def _no_platform(self, why: str) -> ApiError:
+        start = "Start one with: cozyctl up (another address: --url, or COZY_URL)"
+        return ApiError(f"{self._url} is no platform: {why}. {start}", EXIT_FAILED, "unexpected")
 
 
 def _why(exc: BaseException) -> str:
@@ -179,17 +209,6 @@ def _why(exc: BaseException) -> str:
 
 def _is_run(data: bytes) -> bool:
     return data.startswith(b'{"id"')
-
-
-def _refused(status: int, data: bytes) -> ApiError:
-    try:
-        problem = json.loads(data)
-        text, code = str(problem["detail"]), str(problem["code"])
-        if hint := _FIELD.sub(r": \1", problem.get("hint") or ""):
-            text = f"{text}. {hint}"
-    except (ValueError, KeyError, TypeError):
-        text, code = f"status {status}: {data[:200].decode(errors='replace')}", "unexpected"
-    return ApiError(text, _STATUSES.get(status, EXIT_FAILED), code)
 
 
 def _quoted(value: str) -> str:

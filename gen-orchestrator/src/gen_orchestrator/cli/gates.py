@@ -54,7 +54,7 @@ def list_goldens(endpoint: str | None, url: str, as_json: bool) -> int:
     for each in found["data"]:
         function = f"{each['owner']}/{each['endpoint']}/{each['function']}"
         shown.add_row(each["golden_id"], function, each["run_id"], f"{each['tolerance']:g}", age(time.time() - each["created_at"]))
-    print_tables(shown)
+    print_tables(shown, none="no golden requests; make one of a run with: cozyctl golden add RUN")
     return 0
 
 

@@ -80,7 +80,7 @@ def list_keys(owner: str, url: str, as_json: bool) -> int:
         state = "revoked" if key["revoked_at"] else "expired" if 0 < key["expires_at"] < now_s else "active"
         may, old = ", ".join(key["scopes"]), age(now_s - key["created_at"])
         shown.add_row(key["key_id"], key["owner"], key["name"], may, old, state, _shown_budgets(key))
-    print_tables(shown)
+    print_tables(shown, none="no keys; make one with: cozyctl keys create")
     if found["data"]:
         _say_enforced(found["data"][0])
     return 0

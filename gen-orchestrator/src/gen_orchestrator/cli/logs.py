@@ -44,7 +44,7 @@ def _workers(api: Api, target: str) -> list[str]:
     """Ids of the workers that are meant. A name without slashes is a worker's own, there or gone."""
     if target and "/" not in target:
         return [target]
-    status = api.get("/v1/status")
+    status = api.status()
     if not target:
         return [worker["worker_id"] for worker in status["workers"]]
     name, _, tag = target.partition(":")

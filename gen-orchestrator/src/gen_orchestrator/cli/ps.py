@@ -8,6 +8,7 @@ from rich.table import Column, Table
 from gen_orchestrator.cli.api import Api, ApiVerb, url_option
 from gen_orchestrator.cli.shown import bytes_of, print_tables, table
 from gen_worker.cli.output import json_option, print_json, print_line
+from gen_worker.texts import counted
 
 
 @click.command("ps", cls=ApiVerb)
@@ -15,7 +16,7 @@ from gen_worker.cli.output import json_option, print_json, print_line
 @json_option
 def command(url: str, as_json: bool) -> int:
     """Show what is served, what waits, and the workers."""
-    status = Api(url).get("/v1/status")
+    status = Api(url).status()
     if as_json:
         print_json(status)
         return 0
@@ -28,7 +29,7 @@ def command(url: str, as_json: bool) -> int:
     print_tables(functions, workers_table(status["workers"]))
     disk = status["disk"]
     if disk["releases"]:
-        parts = [f"{disk['releases']} releases take {bytes_of(disk['sources_bytes'])}"]
+        parts = [f"{counted(disk['releases'], 'release takes', 'releases take')} {bytes_of(disk['sources_bytes'])}"]
         parts += [f"{name} {bytes_of(disk[f'{name}_bytes'])}" for name in ("environments", "images") if disk[f"{name}_bytes"]]
         print_line(f"disk: {', '.join(parts)}; old ones go with: cozyctl releases prune --keep N")
     for each in status["candidates"]:

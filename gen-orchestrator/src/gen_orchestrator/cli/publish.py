@@ -97,7 +97,7 @@ def list_builds(url: str, as_json: bool) -> int:
     for each in found["data"]:
         ago = age(time.time() - each["created_at"])
         shown.add_row(each["build_id"], each["status"], each["release_id"] or "-", ago, each["message"])
-    print_tables(shown)
+    print_tables(shown, none="no builds; make one with: cozyctl publish FOLDER")
     return 0
 
 

@@ -61,7 +61,8 @@ def list_releases(endpoint: str | None, deleted: bool, url: str, as_json: bool) 
         shown.add_row(
             each["release_id"], f"{each['owner']}/{each['endpoint']}", age(time.time() - each["created_at"]), tagged, each["message"]
         )
-    print_tables(shown)
+    of = f" of {endpoint}" if endpoint else ""
+    print_tables(shown, none=f"no {'deleted ' if deleted else ''}releases{of}; what is served: cozyctl ps")
     return 0
 
 
@@ -87,7 +88,7 @@ def tags(endpoint: str | None, history: bool, url: str, as_json: bool) -> int:
         candidate = each.get("candidate")
         release = each["release_id"] + (f" + {candidate['percent']:g}% {candidate['release_id']}" if candidate else deleted)
         shown.add_row(name, each["tag"], release, f"{age(time.time() - each['moved_at'])} ago", str(each["version"]))
-    print_tables(shown)
+    print_tables(shown, none=f"no tags{f' of {endpoint}' if endpoint else ''}; what is served: cozyctl ps")
     return 0
 
 

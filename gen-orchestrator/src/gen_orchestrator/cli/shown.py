@@ -81,8 +81,11 @@ def table(*columns: Column | str) -> Table:
     return Table(*columns, box=None, pad_edge=False, header_style="dim")
 
 
-def print_tables(*tables: Table) -> None:
-    """Print tables on stdout, an empty line between two. None of their cells is cut."""
+def print_tables(*tables: Table, none: str = "") -> None:
+    """Print tables on stdout, an empty line between two. None of their cells is cut. `none`: said instead where they have no row."""
+    if none and not any(each.row_count for each in tables):
+        say(none)
+        return
     console = table_console()
     for number, each in enumerate(tables):
         if number:

@@ -96,6 +96,8 @@ def command(
     paths = tuple(Path(folder).resolve() for folder in folders or (".",))
     for path in paths:
         if not (path / "cozy.toml").is_file():
+            if path.is_file():
+                raise click.UsageError(f"{path} is a file; expected the folder of a project")
             raise click.UsageError(f"no cozy.toml in {path}; start a project with: cozyctl init {path.name}")
     overrides = tuple(absolute_model(text) for text in models)
     check_models(overrides, paths)

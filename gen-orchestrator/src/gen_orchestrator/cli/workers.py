@@ -30,7 +30,7 @@ def list_workers(url: str, as_json: bool) -> int:
     if as_json:
         print_json(found)
     else:
-        print_tables(workers_table(found))
+        print_tables(workers_table(found), none="no workers; why, and what waits: cozyctl ps")
     return 0
 
 
@@ -84,7 +84,7 @@ def _signed_here(folder: Path, owner: str, release_id: str, life_s: float) -> di
 
 
 def _prod_of(api: Api, endpoint: str) -> str:
-    tags = api.get("/v1/status")["tags"]
+    tags = api.status()["tags"]
     found = {
         tag["ref"].split("/")[2].removesuffix(":prod"): str(tag["release_id"])
         for tag in tags
