@@ -253,8 +253,7 @@ class Builds:
     async def _finish(self, build: Build, status: Status) -> None:
         build.status, build.finished_at = status, self._now_s()
         try:
-            await asyncio.to_thread(self._write, build)
-            await asyncio.to_thread(self._clear, build.build_id)
+            await asyncio.to_thread(self._close, build)
         except OSError as exc:
             self._log.error("build.not_recorded", build_id=build.build_id, error=str(exc))
         self._tell(build)
@@ -277,9 +276,16 @@ class Builds:
         new.write_bytes(msgspec.json.encode(build))
         new.replace(path)
 
-    def _clear(self, build_id: str) -> None:
-        (self._folder / build_id / ARCHIVE).unlink(missing_ok=True)
-        shutil.rmtree(self._folder / build_id / "source", ignore_errors=True)
+    def _close(self, build: Build) -> None:
+        """Write its end down, and remove its source. Where a full disk does not take the former, the latter comes first, and makes room."""
+        place = self._folder / build.build_id
+        shutil.rmtree(place / "source", ignore_errors=True)  # first: a build that is made again unpacks it again
+        try:
+            self._write(build)
+        except OSError:
+            (place / ARCHIVE).unlink(missing_ok=True)
+            self._write(build)
+        (place / ARCHIVE).unlink(missing_ok=True)
 
     def _read(self) -> list[Build]:
         found = []
