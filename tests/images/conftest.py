@@ -3,12 +3,16 @@
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +140,22 @@ async def container(
             process.send_signal(signal.SIGTERM)
         await asyncio.wait_for(process.communicate(), 20)
         buildah("rm", made)
+
+
+@contextmanager
+def torch_wheels() -> Iterator[str]:
+    """A page with torch's CPU build, out of a folder that pip's find-links names."""
+    asked = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False).stdout
+    named = " ".join(re.findall(r"find-links='([^']+)", asked)).replace("\\n", " ").split()
+    folder = next((path for path in map(Path, named) if list(path.glob("torch-2.13.0+cpu*"))), None)
+    if folder is None:
+        pytest.skip("no CPU build of torch in a folder that pip's find-links names")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietFiles, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
+        server.shutdown()
+
+
+class QuietFiles(SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        pass

@@ -6,11 +6,7 @@ import json
 import re
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +14,7 @@ import pytest
 from gen_worker.testing.loopback import LoopbackScheduler
 from tests.blob_server import BlobServer
 from tests.fake_hub import FakeHuggingFace, read_tree
-from tests.images.conftest import BASE, ENTRYPOINT, ROOT, Build, buildah, container, layers
+from tests.images.conftest import BASE, ENTRYPOINT, ROOT, Build, buildah, container, layers, torch_wheels
 from tests.images.registry import Registry
 
 Project = Callable[[str], Path]
@@ -134,25 +130,6 @@ async def curl(url: str, body: dict) -> dict:
     )
     answer: dict = json.loads((await asyncio.wait_for(process.communicate(), 120))[0])
     return answer
-
-
-@contextmanager
-def torch_wheels() -> Iterator[str]:
-    """A page with torch's CPU build, out of a folder that pip's find-links names."""
-    asked = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False).stdout
-    named = " ".join(re.findall(r"find-links='([^']+)", asked)).replace("\\n", " ").split()
-    folder = next((path for path in map(Path, named) if list(path.glob("torch-2.13.0+cpu*"))), None)
-    if folder is None:
-        pytest.skip("no CPU build of torch in a folder that pip's find-links names")
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietFiles, directory=str(folder))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/"
-        server.shutdown()
-
-
-class QuietFiles(SimpleHTTPRequestHandler):
-    def log_message(self, *args: object) -> None:
-        pass
 
 
 @pytest.mark.parametrize(

@@ -154,9 +154,9 @@ ARG GEN_WORKER_SPEC="{spec}"
 RUN if [ -n "$GEN_WORKER_SPEC" ]; then uv pip install "$GEN_WORKER_SPEC"; fi; \\
     command -v cozyctl > /dev/null || {{ echo "error: {foreign}" >&2; exit 1; }}
 
-# The code, and the manifest of its functions.
+# The code, and the manifest of its functions. The packages are compiled already: again, they would all lie in this layer, too.
 COPY . .
-RUN uv sync --no-dev --inexact --no-install-package gen-worker \\
+RUN UV_COMPILE_BYTECODE=0 uv sync --no-dev --inexact --no-install-package gen-worker \\
     && mkdir -p /app/.cozy && python -m gen_worker.discover --check-version > /app/.cozy/manifest.json
 
 ENTRYPOINT ["python", "-m", "gen_worker.entrypoint"]
