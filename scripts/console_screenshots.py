@@ -141,7 +141,9 @@ def on_platform(browser: Any, platform: PlatformProcess, main: Path) -> None:
     for prompt in ("why do waves break?", "what is foam?"):
         platform.http.post("/v1/local/studio/chat", json={"payload": {"prompt": prompt}})
     main.write_text(
-        main.read_text().replace("steps: Annotated[int, Clamp(1, 50)] = 20", "steps: Annotated[int, Clamp(1, 30)] = 20\n    seed: int = 7")
+        main.read_text()
+        .replace("steps: Annotated[int, Clamp(1, 50)] = 20", "steps: Annotated[int, Clamp(1, 30)] = 20\n    seed: int = 7")
+        .replace("nearly where it is.", "almost in place.")
     )
     until(lambda: len(platform.http.get("/v1/releases").json()["data"]) == 3, 60)
     platform.http.post("/v1/local/studio/paint:dev", json={"payload": {"prompt": "hills"}})
@@ -162,6 +164,19 @@ def on_platform(browser: Any, platform: PlatformProcess, main: Path) -> None:
     tab.page.get_by_role("button", name="Promote or roll back paint:prod").click()
     tab.page.locator(".changes li").first.wait_for()
     shoot(tab, "promote")
+    shadow = "/v1/endpoints/local/studio/functions/chat/tags/prod/shadow"
+    new = platform.http.get(shadow.replace("prod/shadow", "dev")).json()["release_id"]
+    platform.http.put(shadow, json={"release_id": new, "percent": 100}).raise_for_status()
+
+    def is_compared() -> bool:
+        platform.http.post("/v1/local/studio/chat", json={"payload": {"prompt": "why do waves break?"}})
+        return bool(platform.http.get(shadow).json()["compared"])
+
+    until(is_compared, 60)
+    tab = opened("endpoints/local/studio")
+    tab.page.locator(".differs").first.wait_for()
+    shoot(tab, "shadow")
+    platform.http.delete(shadow)
     tab = opened("workers")
     tab.page.locator(".meter").first.wait_for()
     shoot(tab, "workers")

@@ -9,6 +9,7 @@ import pytest
 from tests.browser import Tab, chromium, violations
 from tests.conftest import Runner, write_project
 from tests.hostile_project import CODE
+from tests.waiting import until
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
@@ -83,7 +84,7 @@ def test_a_preview_is_shown_until_the_result_is_there(runner: Runner, tab: Tab, 
     page.locator("#run").click()
     preview = page.get_by_role("img", name="What is drawn so far")
     expect(preview).to_be_visible()
-    page.wait_for_function("document.querySelector('.so-far img').naturalWidth === 16")
+    until(lambda: preview.evaluate("image => image.naturalWidth") == 16)
     expect(page.locator(".so-far figcaption")).to_have_text("preview, step 4")  # not 5: those were no pictures
     assert "svg" not in page.locator("img").first.get_attribute("src")
     assert violations(page) == []
