@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.integration.test_reloading import Host
 from tests.integration.test_what_libraries_read import add_clutter, chosen
-from tests.loading import load, plan, same_modules
+from tests.loading import DEVICE, load, plan, same_modules
 from tests.tiny_models import tiny_chat_model, tiny_encoder, tiny_voice, tiny_whisper
 
 from gen_worker.errors import FatalError
@@ -111,6 +111,19 @@ def test_a_model_that_a_pipeline_does_not_take(tmp_path: Path) -> None:
         load(found)
     with pytest.raises(FatalError, match="model has no vocabulary for Qwen2Tokenizer"):
         load(plan(TransformersLoader(), transformers.AutoTokenizer, folder))
+
+
+@pytest.mark.parametrize("name", ["AutoModelForCausalLM", "TextGenerationPipeline", "SentenceTransformer"])
+def test_a_folder_that_holds_something_else(tmp_path: Path, name: str) -> None:
+    kind = getattr(transformers, name, None) or sentence_transformers().SentenceTransformer
+    (tmp_path / "notes.txt").write_text("x")
+    for folder, reason in (
+        (DIGITS, f"digits-sd is a diffusers pipeline, and {name} a class of one model; annotate the parameter with a pipeline"),
+        (tmp_path, f"has no config.json, which a model for {name} has; found notes.txt"),
+    ):
+        request = LoadRequest(kind, folder, lambda: DEVICE, ("fp32",))
+        with pytest.raises(FatalError, match=reason):
+            choose_loader(DEFAULT_LOADERS, request).plan(request)
 
 
 def test_an_image_to_image_pipeline_of_diffusers() -> None:

@@ -66,5 +66,7 @@ def test_a_pipeline_without_a_task_is_refused_with_those_that_have_one() -> None
     for kind in (pipelines.Pipeline, type("Mine", (pipelines.Pipeline,), {})):
         assert not is_injectable(kind, {})
         assert "annotate it with the pipeline of a task (AnyToAnyPipeline, AudioClassificationPipeline, " in _fix(kind, kind.__name__)
+    assert not is_injectable(pipelines.pipeline, {})  # the function
+    assert "annotate it with the pipeline of a task (AnyToAnyPipeline, " in _fix(pipelines.pipeline, "pipeline")
     assert is_injectable(pipelines.TextGenerationPipeline, {})
     assert is_injectable(type("Mine", (pipelines.TextGenerationPipeline,), {}), {})

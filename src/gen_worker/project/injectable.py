@@ -25,7 +25,7 @@ def check_injections(spec: FunctionSpec) -> None:
     own = own_loaders(spec.function)
     for injection in spec.injections:
         if not is_injectable(injection.type, own):
-            name = injection.type.__qualname__ if isinstance(injection.type, type) else str(injection.type)
+            name = getattr(injection.type, "__qualname__", str(injection.type))
             raise SignatureError(
                 spec.function,
                 f"nothing loads models of the type of '{injection.param}', {name}; expected {_EXPECTED}",
@@ -86,8 +86,10 @@ def own_loaders(function: Any) -> Mapping[Any, Callable[..., Any]]:
 
 def _fix(annotation: Any, name: str) -> str:
     mark = f"mark a function of this module @model_loader({name}), or set MODEL_MANAGER_CLASS where a manager of yours loads it"
-    if not _is_pipeline(annotation):
+    is_function = f"{getattr(annotation, '__module__', '')}.{name}" == "transformers.pipelines.pipeline"
+    if not _is_pipeline(annotation) and not is_function:
         return mark
     known = ", ".join(sorted(full.rpartition(".")[2] for full in known_pipelines()))
     known = f"annotate it with the pipeline of a task ({known}), or " if known else ""
-    return f"{known}inject its parts, such as AutoModelForCausalLM and AutoTokenizer, and call pipeline(...) with them; or {mark}"
+    parts = "inject its parts, such as AutoModelForCausalLM and AutoTokenizer, and call pipeline(...) with them"
+    return f"{known}{parts}" if is_function else f"{known}{parts}; or {mark}"

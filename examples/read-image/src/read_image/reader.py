@@ -24,9 +24,11 @@ class LineReader:
     @classmethod
     def from_pretrained(cls, path: str) -> Self:
         """Load `ch_PP-OCRv4_rec_infer.onnx` from a folder."""
+        model = Path(path) / "ch_PP-OCRv4_rec_infer.onnx"
+        if not model.is_file():
+            raise FileNotFoundError(f"no {model.name} in {model.parent.name}")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        model = Path(path) / "ch_PP-OCRv4_rec_infer.onnx"
         return cls(onnxruntime.InferenceSession(str(model), options, providers=onnxruntime.get_available_providers()))
 
     def read_line(self, line: Image.Image) -> tuple[str, float]:

@@ -32,7 +32,7 @@ from gen_worker.residency.loaders.base import (
 )
 from gen_worker.residency.loaders.pieces import index_of
 from gen_worker.residency.loaders.tokenizers import share
-from gen_worker.residency.loaders.transformers import TransformersLoader, config_of
+from gen_worker.residency.loaders.transformers import TransformersLoader, check_is_model, config_of
 from gen_worker.residency.loaders.weights import WeightFile, find_weights, identity, loaded_bytes
 from gen_worker.sources.gather import read_object
 from gen_worker.sources.sentence_plan import MODULES, modules_of
@@ -61,6 +61,7 @@ class SentenceLoader:
         folder = encoder_folder(request.path)
         if folder is None:
             return whole(request, folder_bytes(request.path), lambda: _by_library(request, device, dtype))
+        check_is_model(folder, request.annotation)
         encoder = msgspec.structs.replace(request, annotation=_encoder_class(request, folder), path=folder)
         plan = TransformersLoader().plan(encoder, without_cache)
         kind = request.annotation

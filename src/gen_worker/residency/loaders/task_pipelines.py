@@ -19,7 +19,7 @@ from gen_worker.project.injectable import is_task_pipeline
 from gen_worker.residency.loaders.assembled import Assembled
 from gen_worker.residency.loaders.base import Loaded, LoadPlan, LoadRequest, import_torch, tensor_bytes
 from gen_worker.residency.loaders.tokenizers import share
-from gen_worker.residency.loaders.transformers import TransformersLoader, config_of, read_aside
+from gen_worker.residency.loaders.transformers import TransformersLoader, check_is_model, config_of, read_aside
 
 # An argument of a pipeline's class, its attribute that says whether it wants one, and what reads it.
 _AROUND = (
@@ -41,6 +41,7 @@ class TaskPipelineLoader:
         import_torch()
         kind = request.annotation
         task, autos = task_of(kind)
+        check_is_model(request.path, kind)
         auto = _class_for(kind, autos, request.path)
         plan = TransformersLoader().plan(msgspec.structs.replace(request, annotation=auto))
         form_id = f"{request.path}|{kind.__module__}.{kind.__qualname__}|{'|'.join(part.part_id for part in plan.parts)}"

@@ -54,6 +54,7 @@ class TransformersLoader:
         if not _is_model(torch, request.annotation):
             return whole(request, 0, lambda: _read_aside(request))
         dtype = torch_dtype(torch, device.name, request.dtypes)
+        check_is_model(request.path, request.annotation)
         if gguf is not None:
             return whole(request, gguf.stat().st_size * 4, lambda: _by_library(request, device, {"dtype": dtype, "gguf_file": gguf.name}))
         files = find_weights(request.path, request.dtypes)
@@ -86,6 +87,19 @@ class TransformersLoader:
             return Loaded(model, tensor_bytes(model), lambda: model)
 
         return LoadPlan((part,), assemble, stamp=stamp_of(request.path))
+
+
+def check_is_model(path: Path, kind: Any) -> None:
+    """`FatalError` for a folder without a model of transformers; it says what is there instead."""
+    if not path.is_dir() or any((path / name).is_file() for name in ("config.json", "adapter_config.json")) or any(path.glob("*.gguf")):
+        return
+    if (path / "model_index.json").is_file():
+        raise FatalError(
+            f"{path.name} is a diffusers pipeline, and {kind.__name__} a class of one model; annotate the parameter with a "
+            "pipeline, such as DiffusionPipeline, or name another model in cozy.toml"
+        )
+    names = ", ".join(sorted(file.name for file in path.iterdir())[:6]) or "nothing"
+    raise FatalError(f"{path.name} has no config.json, which a model for {kind.__name__} has; found {names}")
 
 
 def config_of(path: Path) -> Any:
