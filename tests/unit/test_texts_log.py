@@ -6,7 +6,7 @@ import json
 import pytest
 
 from gen_worker.log import Log
-from gen_worker.texts import class_name, repr_of, sound, text_of
+from gen_worker.texts import class_name, counted, repr_of, sound, text_of
 
 
 class Mute:
@@ -101,3 +101,8 @@ class Broken(io.StringIO):
 
 def test_a_broken_stream_takes_nothing_with_it() -> None:
     Log(Broken()).info("run.failed")
+
+
+def test_one_is_counted_as_one() -> None:
+    assert [counted(n, "run") for n in (0, 1, 2)] == ["0 runs", "1 run", "2 runs"]
+    assert (counted(1, "try", "tries"), counted(3, "try", "tries")) == ("1 try", "3 tries")
