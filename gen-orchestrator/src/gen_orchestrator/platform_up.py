@@ -155,7 +155,7 @@ class Platform:
         await asyncio.wait([stop, serving, node.living], return_when=asyncio.FIRST_COMPLETED)
         broken = node.living.done()
         watching.cancel()
-        self._show("draining: running runs may finish; Ctrl-C again stops at once")
+        self._show("draining: active runs may finish; Ctrl-C again stops at once")
         if not broken and not settings.stands_by:
             await node.drain()  # while the API still answers: nobody else does
         server.should_exit = True
