@@ -36,7 +36,7 @@ async def failed_build(folder: Path) -> tuple[Build, Path]:
         await builds.submit(build)
         async with asyncio.timeout(60):
             while "build.not_recorded" not in said.getvalue():
-                await asyncio.sleep(0.005)
+                await asyncio.sleep(0.005)  # waits: for the line in the log, within the limit above
     finally:
         await builds.stop()
     return build, archive
