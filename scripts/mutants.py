@@ -74,6 +74,7 @@ UNFIT = (
     "tests/unit/test_pins.py",
     "tests/unit/test_published_repositories.py",
     "tests/unit/test_settings_page.py",
+    "tests/unit/test_reliability_page.py",
 )
 
 
