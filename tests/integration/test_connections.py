@@ -162,20 +162,26 @@ def test_a_head_that_drips_is_closed_in_time_and_idle_ones_too(runner: Runner) -
 
 def test_idle_connections_make_room_for_who_works(project: Callable[..., Path], tmp_path: Path) -> None:
     few = Runner(project(CODE), tmp_path / "outputs", env={"PYTHONPATH": _limit_descriptors(tmp_path, 200)})
-    idle = [connect(few) for _ in range(400)]
-    napping = few.http.post("/v1/run/nap", json={"seconds": 30}, headers={"prefer": "respond-async"}).headers["location"]
-    for _ in range(20):
-        assert few.run("look", {"image": {"ref": "data:x/y;base64,eHg="}}).status_code == 200
-    few.until(lambda: len(list(Path(f"/proc/{few.process.pid}/fd").iterdir())) < 190)
-    with connect(few) as working:
-        for _ in range(3):
-            idle += [connect(few) for _ in range(100)]
-            working.sendall(WHOLE)
-            assert working.recv(65536).startswith(b"HTTP/1.1 200")
-    assert few.http.get(few.http.post(napping + "/cancel").headers.get("location", napping)).json()["status"] == "canceled"
-    for sock in idle:
-        sock.close()
+    with contextlib.ExitStack() as idle:
+        _crowd(few, idle, 400)
+        napping = few.http.post("/v1/run/nap", json={"seconds": 30}, headers={"prefer": "respond-async"}).headers["location"]
+        for _ in range(20):
+            assert few.run("look", {"image": {"ref": "data:x/y;base64,eHg="}}).status_code == 200
+        few.until(lambda: len(list(Path(f"/proc/{few.process.pid}/fd").iterdir())) < 190)
+        with connect(few) as working:
+            for _ in range(3):
+                _crowd(few, idle, 100)
+                working.sendall(WHOLE)
+                answer = working.recv(65536)
+                assert answer.startswith(b"HTTP/1.1 200"), (answer, few.log.read_text()[-2000:])
+        assert few.http.get(few.http.post(napping + "/cancel").headers.get("location", napping)).json()["status"] == "canceled"
     assert few.stop() == 0
+
+
+def _crowd(runner: Runner, held: contextlib.ExitStack, count: int) -> None:
+    """Connections that do nothing, until `held` ends."""
+    for _ in range(count):
+        held.enter_context(connect(runner))
 
 
 BEGUN = HEAD + b"Content-Length: 1000000\r\n\r\n"

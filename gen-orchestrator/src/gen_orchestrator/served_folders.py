@@ -201,7 +201,7 @@ class ServedFolders:
             try:
                 self._offer(term, release, linger_s, is_tagged=release.release_id in in_use)
             except Exception as exc:  # noqa: BLE001 - one release must not keep the others from being served
-                keeper.failures[release.release_id] = f"it cannot be started: {type(exc).__name__}: {exc}"
+                keeper.cannot_start(release.release_id, f"it cannot be started: {type(exc).__name__}: {exc}")
                 self._show(f"{release.owner}/{release.endpoint}: release {release.release_id} cannot be started: {exc}")
 
     def _offer(self, term: Term, release: Release, linger_s: float, *, is_tagged: bool) -> None:
@@ -214,8 +214,8 @@ class ServedFolders:
             keeper.withdraw(release.release_id, linger_s)
         elif can_run:
             keeper.keep_ready(release.release_id)
-        else:  # runs that wait for it, `cozyctl ps` and the screen say so
-            keeper.failures[release.release_id] = source_gone(release.source)
+        else:
+            keeper.cannot_start(release.release_id, source_gone(release.source))
 
 
 def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:

@@ -88,7 +88,7 @@ def test_a_platform_that_is_told_twice_to_end_leaves_nothing_behind(platform: Pl
 
 
 def test_what_outlives_the_platform_is_found_again_when_it_was_killed_itself(platform: PlatformProcess, tmp_path: Path) -> None:
-    (before,) = platform.reapers()
+    (before,) = platform.until(platform.reapers)
     kill(before)
     first = littered(platform, tmp_path)
     kill(first[0])  # the next worker brings another

@@ -55,6 +55,8 @@ class LoopbackScheduler:
         credentials: grpc.ServerCredentials | None = None,
         max_message_bytes: int = 16 << 20,
         hard_limit_bytes: int | None = None,
+        file_api: tuple[str, str] = ("", ""),
+        on_message: Callable[[Any], None] | None = None,
     ) -> None:
         self.host = listen.rpartition(":")[0]
         self.streams = 0  # ever opened
@@ -62,8 +64,8 @@ class LoopbackScheduler:
         self.stale: list[str] = []  # results of runs that nobody waits for
         self.answers: list[LoadModelResult | UnloadModelResult | UrlRefreshRequest] = []
         self.reject_with: tuple[str, str] | None = None  # status and details for every new stream
-        self.file_api: tuple[str, str] = ("", "")  # base URL and token for every run
-        self.on_message: Callable[[Any], None] | None = None
+        self.file_api = file_api  # base URL and token for every run
+        self.on_message = on_message
         self._extensions = extensions
         self._authorize = authorize
         self._max_message_bytes = max_message_bytes

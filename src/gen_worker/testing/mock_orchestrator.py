@@ -71,10 +71,8 @@ def read_payload(text: str, replacements: Sequence[str]) -> Any:
 
 async def invoke(args: argparse.Namespace, payload: Any, file_api: tuple[str, str]) -> int:
     """Serve until the run is over; the exit status."""
-    scheduler = LoopbackScheduler(args.listen)
-    scheduler.file_api = file_api
-    scheduler.on_message = lambda message: _print_registration(message) if args.print_registrations else None
-    async with scheduler:
+    heard = _print_registration if args.print_registrations else None
+    async with LoopbackScheduler(args.listen, file_api=file_api, on_message=heard) as scheduler:
         print(f"listening on {scheduler.address}", file=sys.stderr, flush=True)
         try:
             worker = await scheduler.worker(args.wait_s)

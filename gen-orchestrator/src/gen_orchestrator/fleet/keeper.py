@@ -13,7 +13,7 @@ crash at startup, the release says so with their last log lines.
 
 import asyncio
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import msgspec
 
@@ -90,7 +90,19 @@ class Keeper:
         self._is_paused = False
         self._heir: Keeper | None = None  # of this node's next leadership
         self._stopping: set[asyncio.Task[None]] = set()
-        self.failures = self._start_failures.reasons
+
+    @property
+    def failures(self) -> Mapping[str, str]:
+        """Why releases have no worker, by release."""
+        return self._start_failures.reasons
+
+    def forget_failure(self, release_id: str) -> None:
+        """A new try begins: what failed before says nothing."""
+        self._start_failures.forget(release_id)
+
+    def cannot_start(self, release_id: str, why: str) -> None:
+        """A release that could not even be offered: runs that wait for it, `cozyctl ps` and the screen say so."""
+        self._start_failures.failed(release_id, why, self._clock.now_s())
 
     def offer(self, launch: Launch) -> None:
         """This release can be started here, when runs ask for it."""
@@ -254,7 +266,7 @@ class Keeper:
         if wanted > demand.workers and (lacking := self._secrets.missing(release_id)):
             if self.failures.get(release_id) != lacking:
                 self._log.warning("worker.not_started", release_id=release_id, error=lacking)
-            self.failures[release_id] = lacking
+            self._start_failures.failed(release_id, lacking, now_s)
             return
         for _ in range(wanted - demand.workers):
             if not self._start_failures.may_start(release_id, now_s):
@@ -301,7 +313,7 @@ class Keeper:
             why = why_not_started(launch.image, launch.folder, exc)
             self._log.error("worker.not_started", worker_id=worker_id, error=why)
             self._ended(worker_id, -1)
-            self.failures[launch.release_id] = why
+            self.cannot_start(launch.release_id, why)
         else:
             self._log.info("worker.started", worker_id=worker_id, release_id=launch.release_id)
 

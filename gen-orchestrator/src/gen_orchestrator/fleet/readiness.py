@@ -24,7 +24,7 @@ class Readiness:
         """Have a worker of this release ready; "" once one is there, or is slow to come; else why its code does not start."""
         if not self._keeper.is_startable(release_id):
             return ""
-        self._keeper.failures.pop(release_id, None)
+        self._keeper.forget_failure(release_id)
         self._keeper.keep_ready(release_id)
         deadline_s = self._clock.now_s() + PREPARE_S
         while self._clock.now_s() < deadline_s:
