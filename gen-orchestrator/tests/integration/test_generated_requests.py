@@ -26,6 +26,7 @@ def test_generated_requests_are_answered_as_the_document_says(platform: Platform
         "--phases",
         "coverage,fuzzing",
     ]
+    command += ["--exclude-operation-id", "withdraw_endpoint"]  # of what is out of service nothing more is to be heard
     command += ["--seed", SEED, "--request-timeout", "20"]
     found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     print(found.stdout[-1500:])
