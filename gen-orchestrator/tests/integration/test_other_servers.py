@@ -40,7 +40,7 @@ def address(request: pytest.FixtureRequest) -> Iterator[str]:
     thread.join()
 
 
-NO_ROUTE = b'{"title": "Not Found", "status": 404, "detail": "there is nothing at /v1/status", "code": "not_found"}'
+NO_ROUTE = b'{"title": "Not Found", "status": 404, "detail": "there is nothing at /v1/status", "code": "not_found", "error": "no_route"}'
 
 
 @pytest.mark.parametrize(

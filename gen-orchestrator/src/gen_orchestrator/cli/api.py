@@ -17,6 +17,7 @@ from gen_worker.client import Client, GatewayError
 from gen_worker.client.address import words_of_system
 from gen_worker.client.profiles import Profile, ProfileError, Profiles
 from gen_worker.client.tries import Patience
+from gen_worker.contract.problem import NO_ROUTE
 
 DEFAULT_OWNER = "local"
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -108,7 +109,7 @@ class Api:
 
     def run(self, run_id: str) -> dict[str, Any]:
         """A run as it stands."""
-        found: dict[str, Any] = self.get(f"/v1/runs/{_quoted(run_id)}")
+        found: dict[str, Any] = self.get(f"/v1/runs/{quoted(run_id)}")
         return found
 
     def post(self, path: str, body: Any = None, headers: dict[str, str] | None = None, **query: Any) -> Any:
@@ -163,7 +164,7 @@ class Api:
 
     def _ask(self, method: str, path: str, body: Any, headers: dict[str, str], query: dict[str, Any]) -> urllib3.BaseHTTPResponse:
         fields = {name: str(value) for name, value in query.items() if value not in (None, "")}
-        suffix = "?" + "&".join(f"{name}={_quoted(value)}" for name, value in fields.items()) if fields else ""
+        suffix = "?" + "&".join(f"{name}={quoted(value)}" for name, value in fields.items()) if fields else ""
         content = {"content-type": "application/json"} if body is not None else {}
         is_file = hasattr(body, "read")
         try:
@@ -189,7 +190,7 @@ class Api:
             text, code = str(problem["detail"]), str(problem["code"])
         except (ValueError, KeyError, TypeError):
             return self._no_platform(f"it answers {method} {path} with status {status}, and not as a platform does")
-        if code == "not_found" and "error" not in problem:  # no such route, rather than no such thing
+        if problem.get("error") == NO_ROUTE and "%2F" not in path:  # a name with a slash in it is on no path
             return self._no_platform(f"it has no {method} {path}. It is a dev runner (cozyctl dev), or older than this cozyctl")
         if hint := _FIELD.sub(r": \1", problem.get("hint") or ""):
             text = f"{text}. {hint}"
@@ -211,7 +212,8 @@ def _is_run(data: bytes) -> bool:
     return data.startswith(b'{"id"')
 
 
-def _quoted(value: str) -> str:
+def quoted(value: str) -> str:
+    """A value as one part of a path, whatever is in it."""
     from urllib.parse import quote
 
     return quote(value, safe="")

@@ -5,7 +5,7 @@ import time
 import click
 from rich.table import Column
 
-from gen_orchestrator.cli.api import Api, ApiVerb, url_option
+from gen_orchestrator.cli.api import Api, ApiVerb, quoted, url_option
 from gen_orchestrator.cli.gate_results import print_results
 from gen_orchestrator.cli.releases import split_endpoint
 from gen_orchestrator.cli.shown import age, print_tables, table
@@ -79,7 +79,7 @@ def remove(golden_id: str, url: str, as_json: bool) -> int:
 @json_option
 def run(release: str, functions: tuple[str, ...], url: str, as_json: bool) -> int:
     """Run the golden requests on a release. No tag moves. Exit status 1 when one fails."""
-    found = Api(url).post(f"/v1/releases/{release}/goldens", {"functions": functions})
+    found = Api(url).post(f"/v1/releases/{quoted(release)}/goldens", {"functions": functions})
     if as_json:
         print_json(found)
     else:
@@ -95,7 +95,7 @@ def run(release: str, functions: tuple[str, ...], url: str, as_json: bool) -> in
 @json_option
 def gates(release: str, url: str, as_json: bool) -> int:
     """Show the last result of each gate for a release."""
-    found = Api(url).get(f"/v1/releases/{release}/gates")
+    found = Api(url).get(f"/v1/releases/{quoted(release)}/gates")
     if as_json:
         print_json(found)
         return 0

@@ -6,7 +6,7 @@ from typing import Any
 import click
 from rich.table import Column
 
-from gen_orchestrator.cli.api import Api, ApiError, ApiVerb, url_option
+from gen_orchestrator.cli.api import Api, ApiError, ApiVerb, quoted, url_option
 from gen_orchestrator.cli.gate_results import print_results
 from gen_orchestrator.cli.shown import age, bytes_of, print_tables, table
 from gen_worker.cli.output import EXIT_NOT_FOUND, fail, json_option, print_json, print_line, say
@@ -201,7 +201,7 @@ def diff(old: str, new: str, url: str, as_json: bool) -> int:
 def show(release_id: str, url: str, as_json: bool) -> int:
     """One release, and what gates found of it."""
     api = Api(url)
-    found, gates = api.get(f"/v1/releases/{release_id}"), api.get(f"/v1/releases/{release_id}/gates")["data"]
+    found, gates = api.get(f"/v1/releases/{quoted(release_id)}"), api.get(f"/v1/releases/{quoted(release_id)}/gates")["data"]
     if as_json:
         print_json({**found, "gates": gates})
         return 0
@@ -229,7 +229,7 @@ def remove(release_ids: tuple[str, ...], url: str, as_json: bool) -> int:
     api = Api(url)
     removed = []
     for release_id in release_ids:
-        removed.append(api.delete(f"/v1/releases/{release_id}"))
+        removed.append(api.delete(f"/v1/releases/{quoted(release_id)}"))
         if not as_json:
             _tell_removed(removed[-1])
     if as_json:
@@ -277,7 +277,7 @@ def _targets(api: Api, release: str, functions: tuple[str, ...]) -> list[dict[st
         if not found:
             raise _no_tag(api, owner, name, wanted, there)
     else:
-        shown = api.get(f"/v1/releases/{release}")
+        shown = api.get(f"/v1/releases/{quoted(release)}")
         found = [{**shown, "function": name} for name in shown["functions"]]
     known = [each["function"] for each in found]
     for name in functions:
