@@ -67,7 +67,7 @@ async def test_hello_serves_and_a_change_of_its_code_is_one_small_layer(build: B
     again = build(folder, env=layered)
     changed = [size for (digest, size), (old, _) in zip(layers(again.name), first, strict=True) if digest != old]
     assert len(changed) == 1
-    assert changed[0] < 1e6
+    assert changed[0] < 1.5e6  # most of it is the wheel of gen-worker, which lies in the folder beside the code
     assert again.said["manifest_digest"] == built.said["manifest_digest"]  # equal functions, equal bytes
 
 
