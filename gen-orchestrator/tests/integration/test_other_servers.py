@@ -40,7 +40,7 @@ def address(request: pytest.FixtureRequest) -> Iterator[str]:
     thread.join()
 
 
-NO_ROUTE = b'{"title": "Not Found", "status": 404, "detail": "there is nothing at /v1/status", "code": "not_found", "error": "no_route"}'
+NO_ROUTE = b'{"title": "Not Found", "status": 404, "detail": "there is nothing at /v1/status", "code": "not_found"}'
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ import msgspec
 from gen_worker.errors import FieldError
 
 PROBLEM_JSON = b"application/problem+json"
-NO_ROUTE = "no_route"  # `error` of a 404 whose path no server of ours knows, unlike one about a thing that is not there
 
 
 class SpentBudget(msgspec.Struct, frozen=True):

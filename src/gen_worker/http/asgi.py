@@ -15,7 +15,6 @@ from starlette.datastructures import QueryParams
 from starlette.routing import Match, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gen_worker.contract.problem import NO_ROUTE
 from gen_worker.errors import FieldError, WorkerError
 from gen_worker.http.crowd import MIN_BODY_BYTES_S
 from gen_worker.http.direct import DirectAnswer
@@ -304,8 +303,8 @@ def build_router(
     """
 
     async def nowhere(request: Request) -> None:
-        detail = f"there is nothing at {request.scope['path'][:200]}"
-        raise RequestError(404, "not_found", detail, error=NO_ROUTE, hint="see /docs or /openapi.json")
+        # Without an `error`, which each 404 about a thing that is not there has: by that clients tell a path that we do not know.
+        raise RequestError(404, "not_found", f"there is nothing at {request.scope['path'][:200]}", hint="see /docs or /openapi.json")
 
     async def unknown(scope: Scope, receive: Receive, send: Send) -> None:
         await Endpoint(nowhere, on_error, hosts)({**scope, "path_params": {}}, receive, send)

@@ -21,7 +21,12 @@ class PlatformCatalog:
             known = [target.name for target in self.all(request)]
             short = [each for each in known if each.rpartition("/")[2] == name]
             near = f" Did you mean {short[0]!r}?" if short else did_you_mean(name[:200], known)
-            raise RequestError(404, "not_found", f"{name[:200]!r} is no name of a function: expected owner/endpoint/function[:tag].{near}")
+            raise RequestError(
+                404,
+                "not_found",
+                f"{name[:200]!r} is no name of a function: expected owner/endpoint/function[:tag].{near}",
+                error="unknown_function",
+            )
         owner, endpoint, function = parts
         function, tag = function_and_tag(function)
         resolved = self._runs.resolve(request, owner, endpoint, function, tag)

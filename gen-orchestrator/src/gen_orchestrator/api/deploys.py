@@ -113,7 +113,9 @@ class DeployRoutes:
             await asyncio.to_thread(archive.replace, path)
         except FileNotFoundError:
             await asyncio.to_thread(self._builds.drop, build)
-            raise RequestError(404, "not_found", f"there is no archive {given.tarball_path[:200]!r}: put it first") from None
+            raise RequestError(
+                404, "not_found", f"there is no archive {given.tarball_path[:200]!r}: put it first", error="unknown_archive"
+            ) from None
         await asyncio.to_thread(self._keys.note, caller, owner, "published", build.build_id, given.tarball_path)
         await self._builds.submit(build)
         await request.answer(201, msgspec.json.encode(_shown_build(build)))

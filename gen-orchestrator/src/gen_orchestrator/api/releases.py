@@ -109,7 +109,7 @@ class ReleaseRoutes:
         try:
             self._registry.resolve(*names)
         except NotFoundError as exc:
-            raise RequestError(404, "not_found", str(exc)) from None
+            raise RequestError(404, "not_found", str(exc), error="unknown_release") from None
         history = await asyncio.to_thread(self._registry.history, *names)
         body = {**self._shown_tag(history[0]), "history": [self._shown_past(each) for each in history]}
         await request.answer(200, msgspec.json.encode(body))
@@ -146,7 +146,7 @@ class ReleaseRoutes:
                 return
             tag = await asyncio.to_thread(lambda: self._registry.move(*names, wanted.release_id, expected=wanted.expected))
         except NotFoundError as exc:
-            raise RequestError(404, "not_found", str(exc)) from None
+            raise RequestError(404, "not_found", str(exc), error="unknown_release") from None
         except TagMovedError as exc:
             raise RequestError(409, "conflict", str(exc)) from None
         subject = f"{tag.endpoint}/{tag.function}:{tag.tag}"
@@ -243,7 +243,7 @@ class ReleaseRoutes:
     def _check_owner(self, request: Request) -> None:
         owner = request.parts["owner"]
         if not caller_of(request).sees(owner):
-            raise RequestError(404, "not_found", f"there is no owner {owner[:64]!r}")
+            raise RequestError(404, "not_found", f"there is no owner {owner[:64]!r}", error="unknown_owner")
 
     def _shown(self, release: Release) -> dict[str, Any]:
         deleted = {"deleted_at": release.deleted_at} if release.deleted_at else {}

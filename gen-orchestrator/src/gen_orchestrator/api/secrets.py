@@ -40,7 +40,12 @@ class SecretRoutes:
         declared = {name for release_id in releases for name in self._secrets.declared(release_id)}
         missing = self._vault.missing(owner, endpoint, sorted(declared))
         if not found and not self._registry.releases(owner, endpoint):
-            raise RequestError(404, "not_found", f"{owner} has no endpoint {endpoint[:64]!r}, and no secret is set for one of that name")
+            raise RequestError(
+                404,
+                "not_found",
+                f"{owner} has no endpoint {endpoint[:64]!r}, and no secret is set for one of that name",
+                error="unknown_endpoint",
+            )
         data = [{**msgspec.structs.asdict(each), "declared": each.name in declared} for each in found]
         await request.answer(200, msgspec.json.encode({"data": data, "missing": missing}))
 
@@ -77,7 +82,7 @@ class SecretRoutes:
     def _place(request: Request) -> tuple[Caller, str, str]:
         caller, owner, endpoint = caller_of(request), request.parts["owner"], request.parts["endpoint"]
         if not caller.sees(owner) or not is_run_id(owner):
-            raise RequestError(404, "not_found", f"there is no owner {owner[:64]!r}")
+            raise RequestError(404, "not_found", f"there is no owner {owner[:64]!r}", error="unknown_owner")
         if not is_run_id(endpoint):
-            raise RequestError(404, "not_found", f"no endpoint can be named {endpoint[:64]!r}")
+            raise RequestError(404, "not_found", f"no endpoint can be named {endpoint[:64]!r}", error="unknown_endpoint")
         return caller, owner, endpoint

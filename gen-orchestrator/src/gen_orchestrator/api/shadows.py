@@ -126,10 +126,10 @@ class ShadowRoutes:
         try:
             return place, self._registry.resolve(*place)
         except NotFoundError as exc:
-            raise RequestError(404, "not_found", str(exc)) from None
+            raise RequestError(404, "not_found", str(exc), error="unknown_release") from None
 
     def _place(self, request: Request) -> Place:
         parts = request.parts
         if not caller_of(request).sees(parts["owner"]):
-            raise RequestError(404, "not_found", f"there is no owner {parts['owner'][:64]!r}")
+            raise RequestError(404, "not_found", f"there is no owner {parts['owner'][:64]!r}", error="unknown_owner")
         return parts["owner"], parts["endpoint"], parts["function"], parts["tag"]

@@ -17,7 +17,6 @@ from gen_worker.client import Client, GatewayError
 from gen_worker.client.address import words_of_system
 from gen_worker.client.profiles import Profile, ProfileError, Profiles
 from gen_worker.client.tries import Patience
-from gen_worker.contract.problem import NO_ROUTE
 
 DEFAULT_OWNER = "local"
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -190,7 +189,8 @@ class Api:
             text, code = str(problem["detail"]), str(problem["code"])
         except (ValueError, KeyError, TypeError):
             return self._no_platform(f"it answers {method} {path} with status {status}, and not as a platform does")
-        if problem.get("error") == NO_ROUTE and "%2F" not in path:  # a name with a slash in it is on no path
+        # No such path, rather than no such thing: those say `error`, too. A name with a slash in it is on no path.
+        if code == "not_found" and "error" not in problem and "%2F" not in path:
             return self._no_platform(f"it has no {method} {path}. It is a dev runner (cozyctl dev), or older than this cozyctl")
         if hint := _FIELD.sub(r": \1", problem.get("hint") or ""):
             text = f"{text}. {hint}"
