@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 
+from gen_orchestrator.api.absent import absent
 from gen_orchestrator.api.access import caller_of
 from gen_orchestrator.api.blob_bodies import not_kept
 from gen_orchestrator.auth.keys import Keys
@@ -111,7 +112,6 @@ class BuildRoutes:
         build = self._builds.get(build_id) if is_run_id(build_id) else None
         caller = caller_of(request)
         if build is None or not caller.sees(build.owner):
-            near = did_you_mean(build_id[:100], [each.build_id for each in self._builds.newest_first(caller.own())])
-            hint = f"{near} See which there are with: cozyctl builds list".strip()
-            raise RequestError(404, "not_found", f"there is no build {build_id[:100]!r}", hint=hint, error="unknown_build")
+            known = [each.build_id for each in self._builds.newest_first(caller.own())]
+            raise absent("build", build_id[:100], known, "cozyctl builds list", "unknown_build")
         return build

@@ -7,7 +7,6 @@ Who has no password logs in with the owner's name and a key in the place of the 
 
 import asyncio
 import re
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from gen_orchestrator.gates.goldens import Goldens
 from gen_orchestrator.hub.builders import is_image
 from gen_orchestrator.hub.builds import Build, Builds, QueueFullError
 from gen_orchestrator.hub.registry import PROD, NotFoundError, Registry, TagMovedError
+from gen_worker.clock import utc_text
 from gen_worker.http.asgi import BodyReader, Request, RequestError
 from gen_worker.names import did_you_mean
 
@@ -131,7 +131,7 @@ class DeployRoutes:
         limit = request.number(query.get("limit", "1000"), "limit", 10_000)
         lines = (await self._builds.lines(build, after))[:limit]
         logs = [
-            {"id": line.n, "build_id": build.build_id, "ts": _time(line.at), "level": "info", "phase": "build", "message": line.text}
+            {"id": line.n, "build_id": build.build_id, "ts": utc_text(line.at), "level": "info", "phase": "build", "message": line.text}
             for line in lines
         ]
         await request.answer(200, msgspec.json.encode({"logs": logs, "count": len(logs)}))
@@ -217,8 +217,8 @@ class DeployRoutes:
             "supported_model_ids": models,
             "min_workers": limits.min,
             "max_workers": limits.max,
-            "created_at": _time(release.created_at),
-            "updated_at": _time(max(tag.moved_at for tag in tags)),
+            "created_at": utc_text(release.created_at),
+            "updated_at": utc_text(max(tag.moved_at for tag in tags)),
         }
 
     def _build(self, request: Request, build_id: str) -> Build:
@@ -254,12 +254,8 @@ def _shown_build(build: Build) -> dict[str, Any]:
         "tarball_path": build.message,
         "image_tag": build.release_id or None,
         "error_message": build.error or None,
-        "started_at": _time(build.created_at),
-        "finished_at": _time(build.finished_at) if build.finished_at else None,
-        "created_at": _time(build.created_at),
-        "updated_at": _time(build.finished_at or build.created_at),
+        "started_at": utc_text(build.created_at),
+        "finished_at": utc_text(build.finished_at) if build.finished_at else None,
+        "created_at": utc_text(build.created_at),
+        "updated_at": utc_text(build.finished_at or build.created_at),
     }
-
-
-def _time(unix_s: float) -> str:
-    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

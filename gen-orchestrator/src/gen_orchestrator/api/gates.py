@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from gen_orchestrator.api.absent import absent
 from gen_orchestrator.api.access import caller_of
 from gen_orchestrator.api.envelope import refused
 from gen_orchestrator.api.json_bodies import JsonError, read_json
@@ -16,7 +17,6 @@ from gen_orchestrator.gates.goldens import GoldenError, Goldens
 from gen_orchestrator.store.base import GateStore, Release
 from gen_worker.errors import FieldError
 from gen_worker.http.asgi import Request, RequestError
-from gen_worker.names import did_you_mean
 
 MAX_BODY_BYTES = 64 << 10
 T = TypeVar("T")
@@ -76,9 +76,7 @@ class GateRoutes:
         known = {each.golden_id: each for each in await asyncio.to_thread(self._store.goldens, caller_of(request).own())}
         golden = known.get(golden_id)
         if golden is None:
-            near = did_you_mean(golden_id[:60], known)
-            hint = f"{near} See which there are with: cozyctl golden list".strip()
-            raise RequestError(404, "not_found", f"there is no golden request {golden_id[:60]!r}", hint=hint, error="unknown_golden")
+            raise absent("golden request", golden_id[:60], known, "cozyctl golden list", "unknown_golden")
         await asyncio.to_thread(self._store.remove_golden, golden_id)
         await self._note(request, golden, "golden.removed")
         await request.answer(200, msgspec.json.encode(_shown(golden)))

@@ -4,6 +4,7 @@ import asyncio
 
 import msgspec
 
+from gen_orchestrator.api.absent import absent
 from gen_orchestrator.api.access import caller_of
 from gen_orchestrator.auth.keys import INVOKER, Keys
 from gen_orchestrator.domain import budgets
@@ -11,7 +12,6 @@ from gen_orchestrator.domain.access import ALL_OWNERS, EVERYBODY, Caller, Key
 from gen_orchestrator.domain.budgets import Budgets
 from gen_orchestrator.scheduling.spending import Spending
 from gen_worker.http.asgi import Request, RequestError
-from gen_worker.names import did_you_mean
 
 MAX_BODY_BYTES = 64 << 10
 MAX_NAME_CHARACTERS = 200
@@ -115,9 +115,8 @@ class KeyRoutes:
         caller, key_id = caller_of(request), request.parts["key_id"]
         key = self._keys.get(key_id)
         if key is None or not caller.sees(key.owner):
-            near = did_you_mean(key_id[:60], [each.key_id for each in self._keys.list(caller.own())])
-            hint = f"{near} See which there are with: cozyctl keys list".strip()
-            raise RequestError(404, "not_found", f"there is no key {key_id[:60]!r}", hint=hint, error="unknown_key")
+            known = [each.key_id for each in self._keys.list(caller.own())]
+            raise absent("key", key_id[:60], known, "cozyctl keys list", "unknown_key")
         return key
 
     def _refuse_the_bound(self, caller: Caller) -> None:

@@ -9,13 +9,13 @@ from gen_orchestrator.api.access import caller_of
 from gen_orchestrator.api.envelope import refused
 from gen_orchestrator.api.json_bodies import JsonError, read_json
 from gen_orchestrator.api.releases import ReleaseRoutes
+from gen_orchestrator.domain.pruning import MAX_KEEP
 from gen_orchestrator.hub.registry import InUseError, NotFoundError
 from gen_orchestrator.hub.removal import Removal, Removed
 from gen_worker.errors import FieldError
 from gen_worker.http.asgi import Request, RequestError
 
 MAX_BODY_BYTES = 64 << 10
-MAX_KEEP = 1_000_000
 
 
 class Prune(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

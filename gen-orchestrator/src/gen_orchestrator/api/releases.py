@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from gen_orchestrator.api.absent import absent, no_owner
 from gen_orchestrator.api.access import caller_of
 from gen_orchestrator.api.envelope import refused
 from gen_orchestrator.api.gates import pass_goldens
@@ -23,7 +24,7 @@ from gen_orchestrator.store.base import Release, Tag
 from gen_worker.contract.manifest import FunctionEntry
 from gen_worker.errors import FieldError
 from gen_worker.http.asgi import Request, RequestError
-from gen_worker.names import did_you_mean, is_tag
+from gen_worker.names import is_tag
 
 MAX_BODY_BYTES = 64 << 10
 _NAMES = ("owner", "endpoint", "function", "tag")
@@ -229,9 +230,7 @@ class ReleaseRoutes:
         release_id, caller = request.parts[part], caller_of(request)
         known = [release.release_id for release in self._registry.releases(caller.own())]
         if release_id not in known and release_id not in [release.release_id for release in self._registry.deleted(caller.own())]:
-            near = did_you_mean(release_id[:100], known)
-            hint = f"{near} See which there are with: cozyctl releases".strip()
-            raise RequestError(404, "not_found", f"there is no release {release_id[:100]!r}", hint=hint, error="unknown_release")
+            raise absent("release", release_id[:100], known, "cozyctl releases", "unknown_release")
         return self._registry.release(release_id)
 
     def _owner_of(self, release_id: str) -> str:
@@ -243,7 +242,7 @@ class ReleaseRoutes:
     def _check_owner(self, request: Request) -> None:
         owner = request.parts["owner"]
         if not caller_of(request).sees(owner):
-            raise RequestError(404, "not_found", f"there is no owner {owner[:64]!r}", error="unknown_owner")
+            raise no_owner(owner)
 
     def _shown(self, release: Release) -> dict[str, Any]:
         deleted = {"deleted_at": release.deleted_at} if release.deleted_at else {}

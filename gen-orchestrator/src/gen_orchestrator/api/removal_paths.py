@@ -1,6 +1,7 @@
 """What deleting releases takes and gives, for the OpenAPI document."""
 
 from gen_orchestrator.api.operations import NUMBER, TEXT, list_of, object_of, operation, path, statuses
+from gen_orchestrator.domain.pruning import MAX_KEEP
 from gen_worker.http.components import Schema
 from gen_worker.http.openapi import json_response
 
@@ -14,7 +15,7 @@ _DELETED = object_of(
     freed_bytes=NUMBER,
 )
 _PRUNE: Schema = {
-    **object_of("keep", keep={**NUMBER, "maximum": 1_000_000}, owner=TEXT, endpoint=TEXT, dry_run={"type": "boolean", "default": False}),
+    **object_of("keep", keep={**NUMBER, "maximum": MAX_KEEP}, owner=TEXT, endpoint=TEXT, dry_run={"type": "boolean", "default": False}),
     "additionalProperties": False,
 }
 _PRUNED: Schema = list_of({**_DELETED, "required": ["release_id"]})

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection
 
 import msgspec
 
+from gen_orchestrator.api.absent import no_owner
 from gen_orchestrator.api.access import caller_of
 from gen_orchestrator.auth.vault import Vault
 from gen_orchestrator.domain.access import Caller
@@ -82,7 +83,7 @@ class SecretRoutes:
     def _place(request: Request) -> tuple[Caller, str, str]:
         caller, owner, endpoint = caller_of(request), request.parts["owner"], request.parts["endpoint"]
         if not caller.sees(owner) or not is_run_id(owner):
-            raise RequestError(404, "not_found", f"there is no owner {owner[:64]!r}", error="unknown_owner")
+            raise no_owner(owner)
         if not is_run_id(endpoint):
             raise RequestError(404, "not_found", f"no endpoint can be named {endpoint[:64]!r}", error="unknown_endpoint")
         return caller, owner, endpoint

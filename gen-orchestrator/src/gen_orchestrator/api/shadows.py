@@ -6,6 +6,7 @@ from typing import Annotated
 
 import msgspec
 
+from gen_orchestrator.api.absent import no_owner
 from gen_orchestrator.api.access import caller_of
 from gen_orchestrator.api.envelope import refused
 from gen_orchestrator.api.json_bodies import JsonError, read_json
@@ -131,5 +132,5 @@ class ShadowRoutes:
     def _place(self, request: Request) -> Place:
         parts = request.parts
         if not caller_of(request).sees(parts["owner"]):
-            raise RequestError(404, "not_found", f"there is no owner {parts['owner'][:64]!r}", error="unknown_owner")
+            raise no_owner(parts["owner"])
         return parts["owner"], parts["endpoint"], parts["function"], parts["tag"]

@@ -1,9 +1,8 @@
 """Webhook deliveries as the API shows them."""
 
-from datetime import UTC, datetime
-
 from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.domain.webhooks import STARTED, Delivery
+from gen_worker.clock import utc_text
 
 
 def shown_delivery(delivery: Delivery, run: Run, url: str) -> dict[str, object]:
@@ -13,14 +12,10 @@ def shown_delivery(delivery: Delivery, run: Run, url: str) -> dict[str, object]:
         "event": f"run.{STARTED}" if delivery.moment == STARTED else f"run.{run.state}",
         "url": url,
         "state": delivery.state,
-        "created_at": _time(delivery.created_at),
-        "next_try_at": _time(delivery.next_at) if delivery.state == "pending" else None,
+        "created_at": utc_text(delivery.created_at),
+        "next_try_at": utc_text(delivery.next_at) if delivery.state == "pending" else None,
         "tries": [
-            {"at": _time(each.at), "status": each.status or None, "error": each.error or None, "took_ms": each.took_ms}
+            {"at": utc_text(each.at), "status": each.status or None, "error": each.error or None, "took_ms": each.took_ms}
             for each in delivery.tries
         ],
     }
-
-
-def _time(unix_s: float) -> str:
-    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import click
 from rich.table import Column, Table
 
-from gen_orchestrator.cli.api import Api, ApiVerb, url_option
+from gen_orchestrator.cli.api import Api, ApiVerb, quoted, url_option
 from gen_worker.cli.output import EXIT_FAILED, fail, json_option, print_json, print_line, say, stdout_of, table_console
 from gen_worker.texts import counted
 
@@ -138,4 +138,4 @@ def signed(ref: str, life: str, method: str, owner: str, url: str, as_json: bool
 
 
 def _path(api: Api, owner: str, ref: str) -> str:
-    return f"/v1/files/{quote(owner or api.owner(), safe='')}/{quote(ref.lstrip('/'))}"
+    return f"/v1/files/{quoted(owner or api.owner())}/{quote(ref.lstrip('/'))}"

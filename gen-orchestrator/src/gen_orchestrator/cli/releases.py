@@ -9,6 +9,7 @@ from rich.table import Column
 from gen_orchestrator.cli.api import Api, ApiError, ApiVerb, quoted, url_option
 from gen_orchestrator.cli.gate_results import print_results
 from gen_orchestrator.cli.shown import age, bytes_of, print_tables, table
+from gen_orchestrator.domain.pruning import MAX_KEEP
 from gen_worker.cli.output import EXIT_NOT_FOUND, fail, json_option, print_json, print_line, say
 from gen_worker.names import did_you_mean
 
@@ -239,7 +240,7 @@ def remove(release_ids: tuple[str, ...], url: str, as_json: bool) -> int:
 
 @releases.command("prune", cls=ApiVerb)
 @click.argument("endpoint", required=False, metavar="[OWNER/ENDPOINT]")
-@click.option("--keep", type=click.IntRange(0, 1_000_000), required=True, metavar="N", help="How many of each endpoint stay.")
+@click.option("--keep", type=click.IntRange(0, MAX_KEEP), required=True, metavar="N", help="How many of each endpoint stay.")
 @click.option("--dry-run", is_flag=True, help="Say which would go, and delete none.")
 @url_option
 @json_option

@@ -4,13 +4,12 @@ import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import click
 import msgspec
 from rich.table import Column
 
-from gen_orchestrator.cli.api import Api, ApiVerb, url_option
+from gen_orchestrator.cli.api import Api, ApiVerb, quoted, url_option
 from gen_orchestrator.cli.following import RunView
 from gen_orchestrator.cli.shown import age, exit_status, name_of, print_tables, report, span, table
 from gen_worker.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_FOUND, fail, json_option, print_json, print_line, say
@@ -131,7 +130,7 @@ def webhooks(run_id: str, redeliver: bool, delivery: str | None, url: str, as_js
     if redeliver:
         if not found:
             return fail(f"run {run_id} has no deliveries: its request named no webhook", EXIT_NOT_FOUND, as_json=as_json, code="not_found")
-        named = quote(delivery or found[-1]["id"], safe="")
+        named = quoted(delivery or found[-1]["id"])
         made = api.post(f"/v1/runs/{run_id}/webhooks/{named}/redeliver")
         if as_json:
             print_json(made)

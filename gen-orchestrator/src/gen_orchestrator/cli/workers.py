@@ -1,13 +1,12 @@
 """`cozyctl workers`: who is there, and tokens for workers that are started by hand."""
 
 from pathlib import Path
-from urllib.parse import quote
 
 import click
 
 from gen_orchestrator.auth.signing_keys import MAX_LIFE_S, has_keys
 from gen_orchestrator.auth.worker_tokens import AUDIENCE, ISSUER, WorkerClaims, WorkerTokens, id_by_hand
-from gen_orchestrator.cli.api import Api, ApiVerb, url_option
+from gen_orchestrator.cli.api import Api, ApiVerb, quoted, url_option
 from gen_orchestrator.cli.ps import workers_table
 from gen_orchestrator.cli.shown import print_tables
 from gen_orchestrator.cli.up import LOOPBACK
@@ -60,7 +59,7 @@ def token(release_id: str, endpoint: str, owner: str, ttl: str, data: Path | Non
     if data is not None:
         made = _signed_here(data.expanduser(), owner, release_id, life_s)
     else:
-        made = Api(url).post(f"/v1/releases/{quote(release_id, safe='')}/worker-tokens", {"life_s": life_s})
+        made = Api(url).post(f"/v1/releases/{quoted(release_id)}/worker-tokens", {"life_s": life_s})
     if as_json:
         print_json(made)
         return 0

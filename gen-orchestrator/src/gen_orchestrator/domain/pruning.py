@@ -4,6 +4,8 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
+MAX_KEEP = 1_000_000
+
 
 class Aged(msgspec.Struct, frozen=True):
     """A release, and what counts of it here. `place` is its owner and endpoint."""

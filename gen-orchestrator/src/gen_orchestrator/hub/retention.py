@@ -13,6 +13,7 @@ from typing import Annotated
 
 import msgspec
 
+from gen_orchestrator.domain.pruning import MAX_KEEP
 from gen_orchestrator.hub.files import RunFiles
 from gen_orchestrator.hub.models import Collected
 from gen_orchestrator.hub.uploads import UploadLimits
@@ -42,7 +43,7 @@ class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper
     gen_orchestrator_upload_bytes: Annotated[int, Range(1, 1 << 50, "bytes")] = 16 << 30
     gen_orchestrator_owner_bytes: Annotated[int, Range(1, 1 << 60, "bytes")] = 100 << 30
     gen_orchestrator_run_bytes: Annotated[int, Range(1, 1 << 50, "bytes")] = 256 << 30
-    gen_orchestrator_keep_releases: Annotated[int, Range(0, 1_000_000, "releases")] = 0
+    gen_orchestrator_keep_releases: Annotated[int, Range(0, MAX_KEEP, "releases")] = 0
     gen_orchestrator_blobs: str = ""
 
 

@@ -1,0 +1,17 @@
+"""Answers about things that are not there."""
+
+from collections.abc import Iterable
+
+from gen_worker.http.asgi import RequestError
+from gen_worker.names import did_you_mean
+
+
+def absent(what: str, name: str, known: Iterable[str], verb: str, error: str) -> RequestError:
+    """404 for a thing that a caller named, with the nearest that it may see; `verb` lists those, `error` is the word for clients."""
+    hint = f"{did_you_mean(name, known)} See which there are with: {verb}".strip()
+    return RequestError(404, "not_found", f"there is no {what} {name!r}", hint=hint, error=error)
+
+
+def no_owner(owner: str) -> RequestError:
+    """404 for an owner that a caller does not see, or that nobody can be."""
+    return RequestError(404, "not_found", f"there is no owner {owner[:64]!r}", error="unknown_owner")
