@@ -1,4 +1,6 @@
-"""A headless Chromium for tests of pages, one for a file of tests, and what axe-core says of a page. Skipped where there is no browser."""
+"""A headless Chromium for tests of pages, one for a file of tests, and what axe-core says of a page. Skipped where there is no browser.
+
+Its fixtures are known to every test: both conftest.py import them."""
 
 import shutil
 from collections.abc import Iterator
@@ -28,6 +30,13 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """One browser for a file of tests."""
+    with chromium() as found:
+        yield found
+
+
 class Tab:
     """A page, and everything that its console complained of."""
 
@@ -41,6 +50,20 @@ class Tab:
 
     def close(self) -> None:
         self.context.close()
+
+
+@pytest.fixture
+def tab(browser: Any) -> Iterator[Tab]:
+    """A page of a desk's size, of its own for each test."""
+    found = Tab(browser, viewport={"width": 1280, "height": 900})
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def expect() -> Any:
+    """Playwright's assertions, which wait for what they assert."""
+    return pytest.importorskip("playwright.sync_api").expect
 
 
 def violations(page: Any) -> list[str]:

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import inherited_signals  # noqa: F401 - for its effect
+from tests.browser import browser, expect, tab  # noqa: F401 - fixtures
 from tests.readable_failures import pytest_runtest_makereport  # noqa: F401 - a hook
 from tests.waiting import LIMIT_S, until
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.browser import AXE, PHONE, Tab, chromium, violations
+from tests.browser import AXE, PHONE, Tab, violations
 from tests.conftest import Runner, write_project
 from tests.console_project import CODE
 from tests.waiting import until
@@ -23,12 +23,6 @@ class DevCommand(Runner):
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_project(tmp_path_factory.mktemp("console") / "project", CODE)
 
@@ -38,18 +32,6 @@ def runner(folder: Path, browser: Any) -> Iterator[Runner]:
     found = Runner(folder, folder.parent / "outputs")
     yield found
     found.stop()
-
-
-@pytest.fixture
-def tab(browser: Any) -> Iterator[Tab]:
-    found = Tab(browser, viewport={"width": 1280, "height": 900})
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def expect() -> Any:
-    return pytest.importorskip("playwright.sync_api").expect
 
 
 def test_pages_are_asked_of_axe() -> None:

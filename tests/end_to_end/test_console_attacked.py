@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.browser import Tab, chromium, violations
+from tests.browser import Tab, violations
 from tests.conftest import Runner, write_project
 from tests.hostile_project import CODE
 from tests.waiting import until
@@ -27,12 +27,6 @@ PASTE = """names => {
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def runner(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Iterator[Runner]:
     folder = write_project(tmp_path_factory.mktemp("attacked") / "project", CODE)
     found = Runner(folder, folder.parent / "outputs")
@@ -41,16 +35,9 @@ def runner(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Iterator[R
 
 
 @pytest.fixture
-def tab(browser: Any) -> Iterator[Tab]:
-    found = Tab(browser, viewport={"width": 1280, "height": 900})
-    found.page.add_init_script(WATCH)
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def expect() -> Any:
-    return pytest.importorskip("playwright.sync_api").expect
+def tab(tab: Tab) -> Tab:
+    tab.page.add_init_script(WATCH)
+    return tab
 
 
 def opened(tab: Tab, runner: Runner, function: str) -> Any:

@@ -6,17 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import PHONE, Tab, chromium, violations
+from browser import PHONE, Tab, violations
 from model_project import CODE, COZY_TOML, safetensors
 from platform_process import PlatformProcess, write_project
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
@@ -33,18 +27,6 @@ def platform(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Iterator
     found = PlatformProcess(write_project(folder / "project"), folder / "data", str(reader), env=env)
     yield found
     found.close()
-
-
-@pytest.fixture
-def tab(browser: Any) -> Iterator[Tab]:
-    found = Tab(browser, viewport={"width": 1280, "height": 900})
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def expect() -> Any:
-    return pytest.importorskip("playwright.sync_api").expect
 
 
 def test_try_a_function_then_find_its_run_and_why_it_ran_there(platform: PlatformProcess, tab: Tab, expect: Any) -> None:

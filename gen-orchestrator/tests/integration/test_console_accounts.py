@@ -5,17 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Tab, chromium, violations
+from browser import Tab, violations
 from platform_process import PlatformProcess, write_project
 from webhook_receiver import Receiver
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
@@ -26,18 +20,6 @@ def keyed(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Iterator[Pl
     started.http.headers["authorization"] = f"Bearer {operators_key(started)}"
     yield started
     started.close()
-
-
-@pytest.fixture
-def tab(browser: Any) -> Iterator[Tab]:
-    found = Tab(browser, viewport={"width": 1280, "height": 900})
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def expect() -> Any:
-    return pytest.importorskip("playwright.sync_api").expect
 
 
 def operators_key(platform: PlatformProcess) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from browser import Tab, chromium, violations
+from browser import Tab, violations
 from edited_platform import TAG, edited_platform, release_at
 from platform_process import PlatformProcess
 
@@ -35,12 +35,6 @@ NAME_OF_FOCUSED = """() => {
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Iterator[PlatformProcess]:
     """VERSION is 2 at `dev`, and 1 at `prod`."""
     with edited_platform(tmp_path_factory.mktemp("trials"), MORE, "", "falter") as started:
@@ -51,16 +45,9 @@ def platform(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Iterator
 
 
 @pytest.fixture
-def tab(browser: Any, platform: PlatformProcess) -> Iterator[Tab]:
-    found = Tab(browser, viewport={"width": 1280, "height": 900})
-    found.page.goto(f"{platform.url}/docs#/endpoints/local/probe")
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def expect() -> Any:
-    return pytest.importorskip("playwright.sync_api").expect
+def tab(tab: Tab, platform: PlatformProcess) -> Tab:
+    tab.page.goto(f"{platform.url}/docs#/endpoints/local/probe")
+    return tab
 
 
 def test_shadow_runs_begin_are_compared_side_by_side_and_end(platform: PlatformProcess, tab: Tab, expect: Any) -> None:
