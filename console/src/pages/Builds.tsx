@@ -5,7 +5,7 @@ import { send } from "../server/api";
 import { usePoll } from "../server/usePoll";
 import { ActButton } from "../ui/ActButton";
 import { Block, ProblemNote } from "../ui/parts";
-import { Scroll, Took, When } from "../ui/table";
+import { Head, Scroll, Took, When } from "../ui/table";
 import { useAction } from "../ui/useAction";
 import type { Build } from "./shapes";
 import { useLog } from "./Workers";
@@ -19,17 +19,7 @@ export function Builds() {
       {data && data.data.length === 0 && <p className="hint">Nothing was published yet. Publish a folder with: cozyctl publish</p>}
       <Scroll label="Builds">
         <table>
-          <thead>
-            <tr>
-              <th scope="col">Build</th>
-              <th scope="col">Status</th>
-              <th scope="col">Endpoint</th>
-              <th scope="col">Message</th>
-              <th scope="col">Began</th>
-              <th scope="col">Took</th>
-              <th scope="col">Release</th>
-            </tr>
-          </thead>
+          <Head columns={["Build", "Status", "Endpoint", "Message", "Began", "Took", "Release"]} />
           <tbody>
             {(data?.data ?? []).map((each) => (
               <tr key={each.build_id}>

@@ -2,7 +2,7 @@
 
 import { linkTo } from "../place";
 import { duration } from "../ui/parts";
-import { Scroll } from "../ui/table";
+import { Head, Scroll } from "../ui/table";
 import type { Compared, Difference } from "./shapes";
 
 const COUNTS = ["equal", "different", "failed"] as const;
@@ -78,14 +78,7 @@ function Examples({ found, label }: { found: Compared; label: string }) {
   return (
     <Scroll label={`What differed: ${label}`}>
       <table className="diff places">
-        <thead>
-          <tr>
-            <th scope="col">Run</th>
-            <th scope="col">Place</th>
-            <th scope="col">the tag's release</th>
-            <th scope="col">the copy</th>
-          </tr>
-        </thead>
+        <Head columns={["Run", "Place", "the tag's release", "the copy"]} />
         <tbody>
           {found.examples.flatMap((each) => {
             const run = (
@@ -121,13 +114,7 @@ export function Differences({ rows, label }: { rows: Difference[]; label: string
   return (
     <Scroll label={`What differed: ${label}`}>
       <table className="diff places">
-        <thead>
-          <tr>
-            <th scope="col">Place</th>
-            <th scope="col">expected</th>
-            <th scope="col">given</th>
-          </tr>
-        </thead>
+        <Head columns={["Place", "expected", "given"]} />
         <tbody>
           {rows.map((each, index) => (
             <tr key={index} className="differs">

@@ -4,7 +4,7 @@ import { send } from "../server/api";
 import { usePoll } from "../server/usePoll";
 import { ActButton } from "../ui/ActButton";
 import { duration, ProblemNote } from "../ui/parts";
-import { Scroll, When } from "../ui/table";
+import { Head, Scroll, When } from "../ui/table";
 import { useAction } from "../ui/useAction";
 
 interface Delivery {
@@ -31,17 +31,7 @@ export function Deliveries({ runId }: { runId: string }) {
       {problem && <ProblemNote problem={problem} />}
       <Scroll label="Webhooks">
         <table>
-          <thead>
-            <tr>
-              <th scope="col">Event</th>
-              <th scope="col">State</th>
-              <th scope="col">To</th>
-              <th scope="col">Tries</th>
-              <th scope="col">
-                <span className="hidden-label">Actions</span>
-              </th>
-            </tr>
-          </thead>
+          <Head columns={["Event", "State", "To", "Tries"]} actions />
           <tbody>
             {data.data.map((each) => (
               <tr key={each.id}>

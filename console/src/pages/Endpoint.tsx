@@ -7,7 +7,7 @@ import { send } from "../server/api";
 import { usePoll } from "../server/usePoll";
 import { ActButton } from "../ui/ActButton";
 import { ProblemNote } from "../ui/parts";
-import { Scroll, When } from "../ui/table";
+import { Head, Scroll, When } from "../ui/table";
 import { useAction } from "../ui/useAction";
 import { short } from "./Endpoints";
 import { Goldens } from "./Goldens";
@@ -58,18 +58,7 @@ export function Endpoint({ name }: { name: string }) {
       )}
       <Scroll label="Tags">
         <table>
-          <thead>
-            <tr>
-              <th scope="col">Function</th>
-              <th scope="col">Tag</th>
-              <th scope="col">Release</th>
-              <th scope="col">Moved</th>
-              <th scope="col">Canary</th>
-              <th scope="col">
-                <span className="hidden-label">Actions</span>
-              </th>
-            </tr>
-          </thead>
+          <Head columns={["Function", "Tag", "Release", "Moved", "Canary"]} actions />
           <tbody>
             {allTags
               .filter((each) => each.function.includes(filter))

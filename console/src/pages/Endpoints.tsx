@@ -3,7 +3,7 @@
 import { linkTo } from "../place";
 import { usePoll } from "../server/usePoll";
 import { ProblemNote } from "../ui/parts";
-import { Scroll, When } from "../ui/table";
+import { Head, Scroll, When } from "../ui/table";
 import type { Release } from "./shapes";
 
 export function Endpoints() {
@@ -20,14 +20,7 @@ export function Endpoints() {
       {data && endpoints.size === 0 && <p className="hint">There are none yet. Publish one with: cozyctl publish</p>}
       <Scroll label="Endpoints">
         <table>
-          <thead>
-            <tr>
-              <th scope="col">Endpoint</th>
-              <th scope="col">Releases</th>
-              <th scope="col">Functions</th>
-              <th scope="col">Newest</th>
-            </tr>
-          </thead>
+          <Head columns={["Endpoint", "Releases", "Functions", "Newest"]} />
           <tbody>
             {[...endpoints].map(([name, releases]) => (
               <tr key={name}>

@@ -7,7 +7,7 @@ import { usePoll } from "../server/usePoll";
 import { ActButton } from "../ui/ActButton";
 import { Over } from "../ui/Confirm";
 import { Block, CopyButton, ProblemNote } from "../ui/parts";
-import { Scroll, When } from "../ui/table";
+import { Head, Scroll, When } from "../ui/table";
 import { useAction } from "../ui/useAction";
 import { BudgetsOf, ChangeBudgets } from "./Budgets";
 import { NewKey } from "./NewKey";
@@ -60,20 +60,7 @@ export function Keys() {
       {data && data.data.length > 0 && (
         <Scroll label="Keys">
           <table>
-            <thead>
-              <tr>
-                <th scope="col">Key</th>
-                <th scope="col">Owner</th>
-                <th scope="col">Name</th>
-                <th scope="col">May</th>
-                <th scope="col">Budgets, used</th>
-                <th scope="col">Made</th>
-                <th scope="col">Holds until</th>
-                <th scope="col">
-                  <span className="hidden-label">Actions</span>
-                </th>
-              </tr>
-            </thead>
+            <Head columns={["Key", "Owner", "Name", "May", "Budgets, used", "Made", "Holds until"]} actions />
             <tbody>
               {data.data.map((each) => (
                 <tr key={each.key_id}>
@@ -112,15 +99,7 @@ export function Keys() {
       {audit.data && (
         <Scroll label="Audit">
           <table>
-            <thead>
-              <tr>
-                <th scope="col">When</th>
-                <th scope="col">Who</th>
-                <th scope="col">What</th>
-                <th scope="col">To what</th>
-                <th scope="col">Detail</th>
-              </tr>
-            </thead>
+            <Head columns={["When", "Who", "What", "To what", "Detail"]} />
             <tbody>
               {audit.data.data.map((each) => (
                 <tr key={each.row_id}>

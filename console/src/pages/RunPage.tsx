@@ -13,7 +13,7 @@ import type { Json } from "../schema/resolve";
 import { IS_PLATFORM, send, Trouble, type Problem } from "../server/api";
 import { usePoll } from "../server/usePoll";
 import { Block, bytes, Details, duration, pretty, ProblemNote } from "../ui/parts";
-import { Scroll, Took, When } from "../ui/table";
+import { Head, Scroll, Took, When } from "../ui/table";
 import { Deliveries } from "./Deliveries";
 import { refOf } from "./Runs";
 import { EventLog, useSaid } from "./EventLog";
@@ -194,15 +194,7 @@ function Why({ routing, worker }: { routing: Json | undefined; worker: string })
       {considered.length > 0 && (
         <Scroll label="Workers that were considered">
           <table>
-            <thead>
-              <tr>
-                <th scope="col">Worker</th>
-                <th scope="col">Its models</th>
-                <th scope="col">Wait</th>
-                <th scope="col">Models</th>
-                <th scope="col">In all</th>
-              </tr>
-            </thead>
+            <Head columns={["Worker", "Its models", "Wait", "Models", "In all"]} />
             <tbody>
               {considered.map((each) => (
                 <tr key={each.worker_id} className={each.worker_id === worker ? "chosen" : undefined}>

@@ -8,7 +8,7 @@ import { isObject } from "../schema/shape";
 import { get, IS_PLATFORM, Trouble, type Problem } from "../server/api";
 import { usePoll } from "../server/usePoll";
 import { ProblemNote } from "../ui/parts";
-import { Scroll, Took, When } from "../ui/table";
+import { Head, Scroll, Took, When } from "../ui/table";
 
 interface Page {
   data: RunObject[];
@@ -68,16 +68,7 @@ export function Runs() {
       {(problem ?? trouble) && <ProblemNote problem={(problem ?? trouble) as Problem} />}
       <Scroll label="Runs">
         <table>
-          <thead>
-            <tr>
-              <th scope="col">Run</th>
-              <th scope="col">Function</th>
-              <th scope="col">Status</th>
-              <th scope="col">Began</th>
-              <th scope="col">Took</th>
-              <th scope="col">Why</th>
-            </tr>
-          </thead>
+          <Head columns={["Run", "Function", "Status", "Began", "Took", "Why"]} />
           <tbody>
             {rows.map((run) => (
               <tr key={run.id}>

@@ -9,7 +9,7 @@ import { pause } from "../server/events";
 import { usePoll } from "../server/usePoll";
 import { ActButton } from "../ui/ActButton";
 import { Block, bytes, ProblemNote } from "../ui/parts";
-import { Scroll } from "../ui/table";
+import { Head, Scroll } from "../ui/table";
 import { useAction } from "../ui/useAction";
 import type { ModelTier, Status, Worker } from "./shapes";
 
@@ -45,14 +45,7 @@ export function Workers() {
       ) : (
         <Scroll label="Queues">
           <table>
-            <thead>
-              <tr>
-                <th scope="col">Function</th>
-                <th scope="col">Release</th>
-                <th scope="col">Running</th>
-                <th scope="col">Queued</th>
-              </tr>
-            </thead>
+            <Head columns={["Function", "Release", "Running", "Queued"]} />
             <tbody>
               {busy.map((each) => (
                 <tr key={`${each.release_id} ${each.function}`}>

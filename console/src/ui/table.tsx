@@ -3,6 +3,26 @@
 import type { ReactNode } from "react";
 import { duration } from "./parts";
 
+/** The names of a table's columns. With `actions` a last one follows, for buttons, whose name is read aloud only. */
+export function Head({ columns, actions = false }: { columns: string[]; actions?: boolean }) {
+  return (
+    <thead>
+      <tr>
+        {columns.map((each) => (
+          <th scope="col" key={each}>
+            {each}
+          </th>
+        ))}
+        {actions && (
+          <th scope="col">
+            <span className="hidden-label">Actions</span>
+          </th>
+        )}
+      </tr>
+    </thead>
+  );
+}
+
 /** A table that is wider than a phone scrolls by itself, by keyboard too. */
 export function Scroll({ label, children }: { label: string; children: ReactNode }) {
   return (
