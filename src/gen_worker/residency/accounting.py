@@ -1,4 +1,4 @@
-"""Which models are where, for programs that account by hand and for the worker itself: a view of the ledger, model by model."""
+"""Tracks which models are where. Programs that account by hand use it, and so does the worker: it is a per-model view of the ledger."""
 
 import threading
 from collections import OrderedDict
@@ -39,7 +39,7 @@ class ModelCacheStats(msgspec.Struct, frozen=True):
     disk_model_count: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, GB rounded to two places."""
+        """Plain values; GB are rounded to two places."""
         return {key: round(value, 2) if isinstance(value, float) else value for key, value in msgspec.to_builtins(self).items()}
 
 
@@ -50,17 +50,18 @@ class _Entry:
         self.pipeline = pipeline
         self.disk_path = disk_path
         self.progress = 0.0
-        self.after: _Entry | None = None  # what it is to be once nobody uses it any more
-        self.parts: tuple[str, ...] = ()  # of the ledger, while it is on the device
-        self.ledger: Ledger | None = None  # of the device that it is on
+        self.after: _Entry | None = None  # the state it takes once its last pin is given back
+        self.parts: tuple[str, ...] = ()  # ids of its parts in the ledger, while it is on the device
+        self.ledger: Ledger | None = None  # the ledger of the device that it is on
 
 
 class ModelCache:
-    """Models over a ledger of parts; pinned ones never leave the device, whatever is said of them meanwhile. Safe from any thread.
+    """Models over a ledger of parts. Safe from any thread.
 
-    `max_vram_gb`: the limit; None: what torch detects minus the safety margin (None: 3.5). The sum of sizes on the device never exceeds it:
-    what is larger is refused. A model is on the device as long as all its parts are; parts that models share count once. Least recently
-    used ones go first, unless another `policy` is given.
+    A pinned model never leaves the device, whatever other calls say about it. `max_vram_gb` is the limit; None means
+    what torch detects minus the safety margin (3.5 GB unless given). The sizes on the device never add up to more: a
+    larger model is refused. A model is on the device while all its parts are. Shared parts count once. The least
+    recently used models are evicted first, unless another `policy` is given.
     """
 
     def __init__(
@@ -74,8 +75,8 @@ class ModelCache:
     ) -> None:
         self._downloads = downloads
         self._lock = threading.RLock()
-        self._entries: OrderedDict[str, _Entry] = OrderedDict()  # oldest use first
-        # Kept apart from the entries: a pin is given back to the parts that it was taken on, whatever has become of the entry.
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()  # least recently used first
+        # Kept apart from the entries: a pin is returned to the parts it was taken on, even if the entry was replaced meanwhile.
         self._pins: dict[str, list[Pin]] = {}
         self._policy = policy or LeastRecentlyUsed()
         self.ledgers: list[Ledger] = []
@@ -84,7 +85,7 @@ class ModelCache:
             Path(model_cache_dir).expanduser().mkdir(parents=True, exist_ok=True)
 
     def add_ledger(self, max_vram_gb: float) -> Ledger:
-        """The ledger of one more device. Models that are entered by hand stay on the first."""
+        """The ledger of one more device. Models entered by hand stay on the first device."""
         limit_bytes = round(_checked_gb(max_vram_gb, "max_vram_gb") * GB)
         self.ledgers.append(Ledger(lambda: limit_bytes, self._policy))
         return self.ledgers[-1]
@@ -92,7 +93,7 @@ class ModelCache:
     def register_model(
         self, model_id: str, location: ModelLocation, size_gb: float = 0.0, pipeline: Any = None, disk_path: str | Path | None = None
     ) -> None:
-        """Add or replace a model, as the most recently used. `size_gb` is from 0 up."""
+        """Add or replace a model, as the most recently used. `size_gb` must not be negative."""
         _checked_gb(size_gb, "size_gb")
         if location is ModelLocation.VRAM:
             self.mark_loaded_to_vram(model_id, pipeline, size_gb)
@@ -104,7 +105,7 @@ class ModelCache:
             self._put(model_id, _Entry(location, float(size_gb), None, Path(disk_path) if disk_path else None))
 
     def mark_loaded_to_vram(self, model_id: str, pipeline: Any, size_gb: float) -> None:
-        """Account a model on the device, after making room for it; `ValueError` when room cannot be made."""
+        """Record a model as loaded on the device, after making room for it; `ValueError` when room cannot be made."""
         size_bytes = round(_checked_gb(size_gb, "size_gb") * GB)
         with self._lock:
             try:
@@ -119,7 +120,7 @@ class ModelCache:
             self.hold_parts(self.ledger, model_id, pipeline, (model_id,), size_gb)
 
     def hold_parts(self, ledger: Ledger, model_id: str, pipeline: Any, parts: Sequence[str], size_gb: float) -> None:
-        """Account a model whose parts are resident in this ledger already."""
+        """Record a model whose parts are already resident in this ledger."""
         with self._lock:
             old = self._entries.get(model_id)
             entry = _Entry(ModelLocation.VRAM, size_gb, pipeline, old.disk_path if old else None)
@@ -129,7 +130,7 @@ class ModelCache:
             ledger.used(parts)
 
     def parts_gone(self, ledger: Ledger, part_ids: Iterable[str]) -> None:
-        """These parts have left the ledger's device: models that need them are no longer there."""
+        """These parts have left the ledger's device, so models that need them are no longer loaded."""
         gone = set(part_ids)
         with self._lock:
             for name, entry in tuple(self._entries.items()):
@@ -137,14 +138,14 @@ class ModelCache:
                     self._leave_vram(name, entry, keep_on_disk=True)
 
     def mark_cached_to_disk(self, model_id: str, disk_path: str | Path, size_gb: float = 0.0) -> None:
-        """The model is on disk; a copy on the device is released, unless it is in use: then it is released with the last use."""
+        """Record that the model is on disk. A copy on the device is released: at once, or with its last use."""
         _checked_gb(size_gb, "size_gb")
         with self._lock:
             old = self._entries.get(model_id)
             self._put(model_id, _Entry(ModelLocation.DISK, float(size_gb) or (old.size_gb if old else 0.0), None, Path(disk_path)))
 
     def mark_downloading(self, model_id: str, progress: float = 0.0) -> None:
-        """The model is on its way, `progress` from 0 to 1; one that is in use stays on the device."""
+        """Record that the model is being downloaded, `progress` from 0 to 1. A model in use stays on the device."""
         progress = _checked_progress(progress)
         with self._lock:
             entry = _Entry(ModelLocation.DOWNLOADING, 0.0, None, None)
@@ -152,7 +153,7 @@ class ModelCache:
             self._put(model_id, entry)
 
     def update_download_progress(self, model_id: str, progress: float) -> None:
-        """Set the progress (0 to 1) of a model that is downloading; others are left alone."""
+        """Set the progress (0 to 1) of a model that is downloading; ignored for any other."""
         progress = _checked_progress(progress)
         with self._lock:
             entry = self._entries.get(model_id)
@@ -176,8 +177,9 @@ class ModelCache:
             return entry.pipeline
 
     def pin(self, model_id: str) -> Pin:
-        """Keep a model on the device while a run uses it: `with cache.pin(name):`, or `release` what this returns, or `unpin` by name.
-        `KeyError` when it is not there."""
+        """Keep a model on the device while a run uses it: `with cache.pin(name):`. Instead of `with`, call `release` on
+        the result, or `unpin` by name. `KeyError` when the model is not on the device.
+        """
         with self._lock:
             entry = self._entries[model_id]
             held = entry.ledger.pin(entry.parts) if entry.ledger is not None else None
@@ -188,7 +190,7 @@ class ModelCache:
             return Pin(lambda: self._give_back(model_id, held))
 
     def unpin(self, model_id: str) -> None:
-        """Give back the oldest pin of a model; nothing where it has none."""
+        """Give back the model's oldest pin; does nothing when it has none."""
         with self._lock:
             if held := self._pins.get(model_id):
                 self._give_back(model_id, held[0])
@@ -202,7 +204,7 @@ class ModelCache:
             return model_id in self._entries
 
     def size_gb(self, model_id: str) -> float:
-        """The size that a model was entered with; 0 for an unknown one."""
+        """The size recorded for a model in GB; 0 for an unknown model."""
         with self._lock:
             entry = self._entries.get(model_id)
             return entry.size_gb if entry is not None else 0.0
@@ -223,8 +225,9 @@ class ModelCache:
             return True
 
     def unload_from_vram(self, model_id: str, keep_on_disk: bool = True) -> float:
-        """Take a model off the device; GB freed (0 when it was not there, or is in use). Known disk copies stay known, shared parts
-        stay."""
+        """Take a model off the device; the GB freed (0 when it was not there or is in use). Disk copies stay known, and
+        parts shared with other models stay loaded.
+        """
         with self._lock:
             entry = self._entries.get(model_id)
             if entry is None or entry.ledger is None or self.is_pinned(model_id):
@@ -236,7 +239,7 @@ class ModelCache:
             return freed / GB
 
     def evict_lru_vram_until_count(self, max_count: int) -> int:
-        """Unload the least recently used until at most `max_count` are on the device; how many went. Pinned ones stay."""
+        """Unload the least recently used models until at most `max_count` are on the device. The number unloaded. Pinned models stay."""
         with self._lock:
             surplus = len(self.get_vram_models()) - max(0, max_count)
             candidates = [name for name in self.get_vram_models() if not self.is_pinned(name)]
@@ -246,7 +249,7 @@ class ModelCache:
             return len(victims)
 
     def can_fit_in_vram(self, size_gb: float) -> bool:
-        """Whether `size_gb` fits once everything evictable has gone."""
+        """Whether `size_gb` fits once everything evictable is gone."""
         size_bytes = round(_checked_gb(size_gb, "size_gb") * GB)
         return any(ledger.plan(size_bytes) is not None for ledger in self.ledgers)
 
@@ -271,7 +274,7 @@ class ModelCache:
         return self._at(ModelLocation.VRAM)
 
     def models_on(self, ledger: Ledger) -> list[str]:
-        """Models on one of several devices."""
+        """The models on one of several devices."""
         with self._lock:
             return [name for name, entry in self._entries.items() if entry.ledger is ledger]
 
@@ -288,7 +291,7 @@ class ModelCache:
         return self._at(ModelLocation.VRAM, ModelLocation.DISK)
 
     def are_models_available(self, model_ids: list[str]) -> bool:
-        """Whether all are known and none is still downloading."""
+        """Whether all these models are known and none is still downloading."""
         with self._lock:
             available = set(self.get_available_models())
             return all(model_id in available for model_id in model_ids)
@@ -298,7 +301,7 @@ class ModelCache:
         return self._downloads
 
     def _put(self, model_id: str, entry: _Entry) -> None:
-        """Replace what is known of a model by a state off the device: at once, or when its last pin is given back."""
+        """Replace a model's entry by a state off the device: at once, or when its last pin is given back."""
         self.unload_from_vram(model_id)
         old = self._entries.get(model_id)
         if old is not None and old.ledger is not None:
@@ -329,7 +332,7 @@ class ModelCache:
             del self._entries[model_id]
 
     def _own_parts(self, entry: _Entry) -> list[str]:
-        """Parts that no other model on the device has."""
+        """Parts that no other loaded model shares."""
         others = [other for other in self._entries.values() if other is not entry and other.ledger is entry.ledger]
         shared = {part for other in others for part in other.parts}
         return [part for part in entry.parts if part not in shared]
@@ -352,7 +355,7 @@ def _vram_limit_gb(limit: float | None, margin: float | None) -> float:
 
 
 def _checked_gb(value: float, name: str) -> float:
-    """A size as a finite number from 0 up; a NaN or a negative one would make every later sum wrong."""
+    """A size as a finite number, not negative. A NaN or a negative size would make every later sum wrong."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MAX_GB:
         raise ValueError(f"{name}={value!r}: expected GB of 10^9 bytes, a number from 0 to {MAX_GB}")
     return float(value)

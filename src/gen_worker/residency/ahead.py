@@ -1,4 +1,4 @@
-"""Loads what is likely to be wanted next while nothing runs on a device, and gives way to every run. Lives on one event loop."""
+"""Loads the model that is likely to be needed next while a device is idle. Stops for every run. Lives on one event loop."""
 
 import asyncio
 import time
@@ -11,11 +11,13 @@ from gen_worker.residency.forms import model_of
 from gen_worker.residency.loaders.base import Loader, LoadRequest
 from gen_worker.residency.place import Place, form_of
 
-IDLE_S = 0.05  # that a device has to be without runs before
+IDLE_S = 0.05  # how long a device must have no runs before loading ahead starts
 
 
 class Ahead:
-    """Knows models that were loaded here before and have gone. `name` is a model's name in the cache, without its device."""
+    """Only models that were loaded here before and were evicted are loaded ahead. `name` is a model's name in the
+    cache, without its device.
+    """
 
     def __init__(self, places: Sequence[Place], loaders: Sequence[Loader], log: Log, clock: Callable[[], float] = time.monotonic) -> None:
         self.tally = Tally()
@@ -27,15 +29,15 @@ class Ahead:
         self._known: dict[str, LoadRequest] = {}
         self._task: asyncio.Task[None] | None = None
         self._loading = ""
-        self._joined = False  # a run wants what is being loaded
+        self._joined = False  # whether a run needs the model that is being loaded ahead
 
     @property
     def is_busy(self) -> bool:
-        """Whether it looks, or loads."""
+        """Whether it is choosing or loading."""
         return self._task is not None
 
     def run_wants(self, name: str, request: LoadRequest, *, is_hot: bool) -> None:
-        """A run is about to take a model: what is loaded ahead of others stops."""
+        """A run is about to take a model. Loading ahead stops, unless it is loading this very model."""
         self._known[name] = request
         if self._loading == name:
             self._joined = True
@@ -47,7 +49,7 @@ class Ahead:
         self.stop()
 
     def run_ended(self, place: Place, name: str) -> None:
-        """A run with this model has left a device."""
+        """A run with this model has left the device."""
         self._foresight.used(name)
         self.tally.forgive()
         if self._task is None and self.tally.pays and not place.runs:
@@ -55,13 +57,13 @@ class Ahead:
             self._task.add_done_callback(self._ended)
 
     def forget(self, model_id: str) -> None:
-        """Somebody wants this model off the device: it is not loaded ahead until a run wants it again."""
+        """Someone unloaded this model on purpose: do not load it ahead until a run uses it again."""
         self._known = {name: request for name, request in self._known.items() if request.model_id != model_id}
         if model_of(self._loading) == model_id:
             self.stop()
 
     def stop(self) -> None:
-        """Load nothing ahead for now."""
+        """Stop loading ahead, for now."""
         if self._task is not None:
             self._task.cancel()
 
@@ -87,7 +89,7 @@ class Ahead:
     def _ended(self, task: "asyncio.Task[None]") -> None:
         name, self._task, self._loading = self._loading, None, ""
         error = None if task.cancelled() else task.exception()
-        if error is not None:  # whoever really wants it will hear why
+        if error is not None:  # a run that needs the model will load it again and see the error
             self._known.pop(name, None)
             if not isinstance(error, WorkerError):
                 self._log.error("model.ahead_failed", error=repr(error))

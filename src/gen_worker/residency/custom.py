@@ -1,4 +1,4 @@
-"""Managers and downloaders that a program brings along, behind the same seams as ours."""
+"""Model managers and downloaders supplied by a program, behind the same interfaces as the built-in ones."""
 
 import asyncio
 import hashlib
@@ -21,9 +21,10 @@ _DONE = ".complete"
 
 
 class ManagedLoader:
-    """Asks a model manager first, and the built-in loaders for what it leaves to them.
+    """Asks a model manager first, and the built-in loaders for whatever it does not handle.
 
-    Managers of both kinds are understood: `load`/`get`/`unload`, and `load_model_into_vram`/`get_active_pipeline`/`get_for_inference`.
+    Managers of both kinds are understood: `load`/`get`/`unload`, and
+    `load_model_into_vram`/`get_active_pipeline`/`get_for_inference`.
     """
 
     def __init__(self, manager: Any, otherwise: tuple[Loader, ...]) -> None:
@@ -72,7 +73,7 @@ class ManagedLoader:
 
 
 class DownloaderSource:
-    """Models that a program's own downloader fetches, each into a folder of its own below `root`."""
+    """Models fetched by the program's own downloader, each into its own folder below `root`."""
 
     def __init__(self, downloader: ModelDownloader, root: Path) -> None:
         self._downloader = downloader
@@ -100,12 +101,12 @@ class DownloaderSource:
 
 
 def downloader_source(downloader: ModelDownloader | None, settings: ModelSettings) -> DownloaderSource | None:
-    """The source of a program's own downloader, where it has one."""
+    """The source for the program's own downloader; None when it has none."""
     return None if downloader is None else DownloaderSource(downloader, settings.cas_root.parent / "downloader")
 
 
 def manager_of(name: str) -> Any:
-    """An object of the class that MODEL_MANAGER_CLASS names (`module:Class`); `SettingError` when it cannot be had."""
+    """An instance of the class named by MODEL_MANAGER_CLASS (`module:Class`); `SettingError` when it cannot be imported or created."""
     module, colon, attribute = name.partition(":")
     try:
         if not colon:
@@ -117,7 +118,7 @@ def manager_of(name: str) -> Any:
 
 
 def _awaited(value: Any) -> Any:
-    """The value, or what an awaitable of it gives. For threads without an event loop."""
+    """The value itself, or the result when it is awaitable. Only for threads without an event loop."""
     if not inspect.isawaitable(value):
         return value
 
@@ -128,6 +129,6 @@ def _awaited(value: Any) -> Any:
 
 
 def _handed_out(value: Any, model: Any) -> Any:
-    """What a manager hands out to one run; the model itself where it gives None."""
+    """The object a manager gives to one run; the model itself when the manager returns None."""
     made = _awaited(value)
     return model if made is None else made

@@ -1,4 +1,4 @@
-"""What a device for models is, and the one that torch computes on: its memory, and how bytes get there."""
+"""What a device for models must be able to do, and the device that torch computes on: its memory and the copies to it."""
 
 import os
 from collections import deque
@@ -14,11 +14,11 @@ from gen_worker.residency.layout import ALIGN
 from gen_worker.residency.readers import Readers
 from gen_worker.residency.staging import BUFFER_BYTES, Room, StagingRing
 
-UNDER_WAY = 8  # large copies
+UNDER_WAY = 8  # large copies in flight before the sender waits for the oldest
 
 
 class DeviceMemory(msgspec.Struct, frozen=True):
-    """Bytes of a device as its driver sees them, all processes together. `own_bytes` are this process's; None where that is not known."""
+    """Memory of a device in bytes, as its driver reports it for all processes. `own_bytes` is this process's share; None when unknown."""
 
     total_bytes: int
     free_bytes: int
@@ -34,32 +34,34 @@ class DeviceFullError(Exception):
 
 
 class Slab(Protocol):
-    """One allocation that holds the weights of a component; its tensors are views of it."""
+    """One allocation that holds the weights of a component; the component's tensors are views of it."""
 
     size_bytes: int
 
     def host_view(self) -> memoryview | None:
-        """Its bytes where the host can write them directly, else None."""
+        """The slab's bytes if the host can write them directly, else None."""
         ...
 
     def link(self) -> "Link":
-        """The way there for the bytes of one load."""
+        """A link that copies the bytes of one load into this slab."""
         ...
 
     def tensor(self, start: int, end: int, dtype: Any, shape: tuple[int, ...]) -> Any:
-        """A torch view of bytes `[start, end)`."""
+        """A torch tensor that views bytes `[start, end)`."""
         ...
 
 
 class Link(Protocol):
-    """Copies of one load, under way one after the other. Safe from any thread; buffers stay as they are until `finish`."""
+    """Copies of one load, queued one after the other. Safe from any thread. Buffers must not change until `finish` returns."""
 
     def staged(self, size: int) -> AbstractContextManager["Staged"]:
-        """Host memory of at most `size` bytes: as much as can be had now. Filled in the block, sent at its end."""
+        """Host memory of at most `size` bytes: as much as is free now. Fill it inside the `with` block; it is sent when
+        the block ends.
+        """
         ...
 
     def send_from(self, source: HostBuffer, start: int, at: int, size: int) -> None:
-        """Send bytes of a host buffer."""
+        """Copy `size` bytes of a host buffer, from byte `start`, to byte `at` of the slab."""
         ...
 
     def finish(self) -> None:
@@ -68,7 +70,7 @@ class Link(Protocol):
 
 
 class Staged:
-    """Host memory to fill, `view`; what is to be sent of it, and where to, is said by `to`."""
+    """Host memory to fill, `view`. Call `to` to say which part of it is sent, and where."""
 
     def __init__(self, view: memoryview) -> None:
         self.view = view
@@ -76,13 +78,13 @@ class Staged:
         self.size = 0
 
     def to(self, at: int, size: int) -> memoryview:
-        """Its first `size` bytes, which go to byte `at` of the slab."""
+        """Send the first `size` bytes to byte `at` of the slab."""
         self.at, self.size = at, size
         return self.view[:size]
 
 
 class Device(Protocol):
-    """A place for models. `host` is the tier below it, where it has one."""
+    """A place to load models to. `host` is the memory tier below it; None when it has none."""
 
     name: str
     host: HostTier | None
@@ -91,19 +93,19 @@ class Device(Protocol):
     def memory(self) -> DeviceMemory: ...
 
     def new_slab(self, size_bytes: int) -> Slab:
-        """`DeviceFullError` when it cannot be had."""
+        """Allocate memory; `DeviceFullError` when the device refuses."""
         ...
 
     def collect(self) -> None:
-        """Give back what is allocated and not used."""
+        """Return memory that is allocated but unused to the device."""
         ...
 
     def take_peak(self) -> int | None:
-        """The most bytes that this process had in use at once since the last call; None where that is not known."""
+        """The most bytes this process had in use at once since the last call; None when unknown."""
         ...
 
     def prepare(self) -> bool:
-        """Do what the first load would have to wait for; whether there was anything to do. Takes a second."""
+        """Do once what the first load would otherwise wait for; takes about a second. False when there was nothing to do."""
         ...
 
 
@@ -131,13 +133,13 @@ class TorchDevice:
         try:
             if self.name != "cpu":
                 return _TorchSlab(torch.empty(size_bytes, dtype=torch.uint8, device=self.name), self._ring)
-            data = torch.empty(size_bytes + ALIGN, dtype=torch.uint8)  # whose own addresses are multiples of 64
+            data = torch.empty(size_bytes + ALIGN, dtype=torch.uint8)  # torch's own CPU allocations begin at multiples of 64
             begin = -data.data_ptr() % ALIGN
             return _TorchSlab(data[begin : begin + size_bytes], self._ring)
         except (torch.OutOfMemoryError, MemoryError) as exc:
             raise DeviceFullError(size_bytes) from exc
         except RuntimeError as exc:
-            if "alloc" in str(exc).lower():  # the CPU allocator's own error class
+            if "alloc" in str(exc).lower():  # the CPU allocator raises a plain RuntimeError, known only by its text
                 raise DeviceFullError(size_bytes) from exc
             raise
 
@@ -146,7 +148,7 @@ class TorchDevice:
 
         gc.collect()
         if self.name == "cpu":
-            return  # freed memory goes back by itself
+            return  # freed memory is returned without our help
         import torch
 
         if self.name.startswith("cuda"):
@@ -160,13 +162,13 @@ class TorchDevice:
         import torch
 
         if not torch.cuda.is_initialized():
-            return None  # whatever computes here, it is not torch
+            return None  # computes with something other than torch
         peak = int(torch.cuda.max_memory_allocated(self.name))
         torch.cuda.reset_peak_memory_stats(self.name)
         return peak
 
     def prepare(self) -> bool:
-        """CUDA's context, and the page-locked memory that the first load passes through."""
+        """Create CUDA's context, and the page-locked memory that the first load copies through."""
         if not self.name.startswith("cuda"):
             return False
         import torch
@@ -180,7 +182,7 @@ class TorchDevice:
 
 
 class PinnedBuffer:
-    """Page-locked memory, which every GPU of this process copies from at full speed."""
+    """Page-locked host memory. Every GPU of this process copies from it at full speed."""
 
     def __init__(self, size_bytes: int, *, pinned: bool = True) -> None:
         import torch
@@ -214,7 +216,7 @@ class _TorchSlab:
 
 @lru_cache(4096)
 def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Steps of a contiguous tensor, as torch counts them."""
+    """Strides of a contiguous tensor, in elements as torch counts them."""
     steps, step = [], 1
     for length in reversed(shape):
         steps.append(step)
@@ -223,7 +225,7 @@ def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 class _CudaLink:
-    """A stream of its own: copies run back to back beside whatever the device computes."""
+    """Copies on a CUDA stream of their own, so they run back to back beside whatever the device computes."""
 
     def __init__(self, target: Any, ring: StagingRing) -> None:
         import torch
@@ -232,7 +234,8 @@ class _CudaLink:
         self._target = target
         self._ring = ring
         self._stream = torch.cuda.Stream(target.device)
-        # The slab's memory may have been another tensor's, and kernels that use that one may still be queued on the default stream.
+        # The slab's memory may have belonged to another tensor, and kernels that use that tensor may still be queued on
+        # the default stream.
         self._stream.wait_stream(torch.cuda.default_stream(target.device))
         self._sent: deque[Any] = deque()
 
@@ -253,7 +256,7 @@ class _CudaLink:
 
     def send_from(self, source: Any, start: int, at: int, size: int) -> None:
         self._sent.append(self._copy(source.tensor[start : start + size], at, size))
-        if len(self._sent) > UNDER_WAY:  # so that a cancel need not wait for all of a model
+        if len(self._sent) > UNDER_WAY:  # a cancelled load then waits for a few copies, not for the whole model
             self._sent.popleft().synchronize()
 
     def finish(self) -> None:
@@ -272,7 +275,7 @@ def _tensor(room: Room, size: int) -> Any:
 
 
 class _PlainLink:
-    """Copies that have arrived when they return."""
+    """Copies that are complete when the call returns."""
 
     def __init__(self, target: Any, ring: StagingRing) -> None:
         self._target = target

@@ -1,4 +1,4 @@
-"""Which devices this process keeps models on, and how much may be on each. Asked late: finding out may import torch."""
+"""Which devices this process keeps models on, and how much each may hold. Devices are looked up late, because that may import torch."""
 
 import os
 import sys
@@ -15,11 +15,11 @@ from gen_worker.residency.host_tier import HostTier, host_capacity_bytes
 from gen_worker.settings import DeviceSettings
 from gen_worker.settings.reading import wrong
 
-CONTEXT_BYTES = 500_000_000  # what CUDA itself takes in each process; the margin covers it
+CONTEXT_BYTES = 500_000_000  # what CUDA itself takes in each process; the safety margin covers it
 
 
 class DeviceSet:
-    """The devices of a process, found when one is first needed; until then only the first is spoken of."""
+    """The devices of a process, found when one is first needed. Until then only the first one is assumed."""
 
     def __init__(self, find: Callable[[], Sequence[Device]]) -> None:
         self._find = find
@@ -29,27 +29,27 @@ class DeviceSet:
 
     @property
     def count(self) -> int:
-        """How many are known, at least 1. Asks nobody."""
+        """How many devices are known so far, at least 1. Never looks for devices."""
         return max(1, len(self._found))
 
     def get(self, index: int = 0) -> Device:
-        """A device; the first call may take seconds."""
+        """A device. The first call looks for the devices and may take seconds."""
         with self._lock:
             self._found = self._found or self._find()
             self._used.add(index)
             return self._found[index]
 
     def name(self, index: int) -> str:
-        """The name of a device that is known."""
+        """The name of a device that was already found."""
         return self._found[index].name
 
     def used(self, index: int) -> Device | None:
-        """A device if somebody has got it already: asking another one for anything could take a while."""
+        """The device if it was already looked up, else None: a first look may take seconds."""
         return self._found[index] if index in self._used else None
 
 
 def find_devices(settings: DeviceSettings) -> list[Device]:
-    """The devices for models. GPUs of one process share the pinned host memory."""
+    """The devices for models. The GPUs of one process share its pinned host memory."""
     names = pick_devices(settings)
     host_bytes = host_capacity_bytes(settings.worker_host_cache_gb) if any(name.startswith("cuda") for name in names) else 0
     host = HostTier(host_bytes, PinnedBuffer) if host_bytes else None
@@ -57,9 +57,10 @@ def find_devices(settings: DeviceSettings) -> list[Device]:
 
 
 def check_devices(settings: DeviceSettings, gpu_count: int) -> None:
-    """`SettingError` for a device that is named and not there. `gpu_count` is what NVIDIA's driver shows.
+    """`SettingError` when a named device does not exist. `gpu_count` is what NVIDIA's driver shows.
 
-    Where it shows too few, torch is asked, which takes seconds: on the way to an error, and where the GPUs are another maker's.
+    When the driver shows too few, torch is asked, which takes seconds. That happens only before an error, and with GPUs
+    of another maker.
     """
     names = settings.device_names
     numbers = [int(name.partition(":")[2] or 0) for name in names if name.startswith("cuda")]
@@ -84,12 +85,12 @@ def _missing_cuda(highest: int) -> str:
 
 
 def named_device(settings: DeviceSettings) -> str | None:
-    """The first of the devices that are named, for functions without models."""
+    """The first of the named devices, for functions without models; None when the settings name none."""
     return next(iter(settings.device_names), None)
 
 
 def pick_devices(settings: DeviceSettings) -> tuple[str, ...]:
-    """Those named, else every GPU that CUDA shows (CUDA_VISIBLE_DEVICES chooses), else Apple's GPU, else the CPU."""
+    """The named devices. Otherwise every GPU that CUDA shows (CUDA_VISIBLE_DEVICES chooses), else Apple's GPU, else the CPU."""
     if settings.device_names:
         return settings.device_names
     try:
@@ -103,10 +104,11 @@ def pick_devices(settings: DeviceSettings) -> tuple[str, ...]:
 
 
 def model_cache(settings: DeviceSettings, gpu_bytes: Sequence[int] = ()) -> ModelCache:
-    """A cache with the ledger of each device: a GPU's memory where there is one, else this machine's, minus the safety margin.
+    """A cache with one ledger a device. Its limit is the GPU's memory, or this machine's memory without a GPU, minus
+    the safety margin.
 
-    `gpu_bytes` is the memory of each GPU where the caller knows it; otherwise torch is asked, which takes seconds to import.
-    WORKER_MAX_VRAM_GB is the limit of each device.
+    `gpu_bytes` is the memory of each GPU if the caller knows it. Otherwise torch is asked, and importing it takes
+    seconds. WORKER_MAX_VRAM_GB sets the limit of each device.
     """
     policy = eviction_policy(settings)
     sizes = _chosen(settings.device_names, gpu_bytes)
@@ -127,12 +129,14 @@ def model_cache(settings: DeviceSettings, gpu_bytes: Sequence[int] = ()) -> Mode
 
 
 def has_nvidia() -> bool:
-    """Whether there is a GPU of NVIDIA's, without asking its libraries."""
+    """Whether this machine has an NVIDIA GPU, found without loading NVIDIA's libraries."""
     return Path("/dev/nvidiactl").exists()
 
 
 def bound_of(device: Device | None, margin_bytes: int) -> int | None:
-    """What may be on a device now: what other processes hold is not ours. None where the device does not say."""
+    """How many bytes of the device this process may use now: memory held by other processes does not count. None when
+    the device does not say.
+    """
     memory = device.memory() if device is not None else None
     if memory is None or memory.own_bytes is None:
         return None
@@ -143,7 +147,7 @@ _NO_GPU: AbstractContextManager[Any] = nullcontext()
 
 
 def current_gpu(name: str | None) -> AbstractContextManager[Any]:
-    """While it lasts, "cuda" means this GPU in this thread; nothing for other devices, and for None."""
+    """While the block lasts, "cuda" means this GPU in this thread. Does nothing for other devices and for None."""
     torch = sys.modules.get("torch")
     if name is None or torch is None or not name.startswith("cuda:"):
         return _NO_GPU
@@ -157,7 +161,7 @@ def eviction_policy(settings: DeviceSettings) -> EvictionPolicy:
 
 
 def _chosen(names: Sequence[str], gpu_bytes: Sequence[int]) -> list[int]:
-    """The memory of the GPUs that are used, in order."""
+    """The memory of the GPUs that are used, in bytes, in their order."""
     if not names:
         return list(gpu_bytes)
     numbers = [int(name.partition(":")[2] or 0) for name in names if name.startswith("cuda")]

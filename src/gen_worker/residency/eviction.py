@@ -1,7 +1,7 @@
-"""What has to go so that something else fits: a pure choice among candidates.
+"""Chooses what to evict so that something else fits: a pure choice among candidates.
 
-The score of a part is its decayed request rate x the seconds to bring it back / its bytes: what least is lost by dropping a byte of.
-Least recently used is kept for comparison and for callers who account by hand.
+The score of a part is its decayed request rate x the seconds to bring it back / its bytes. The parts whose bytes cost
+least to lose are evicted first. Least recently used is kept for comparison and for callers who account by hand.
 """
 
 import math
@@ -16,8 +16,9 @@ EXHAUSTIVE_UP_TO = 12
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """Something that may go. `last_use` grows with each use; `rate` in requests/s, decayed; `reload_s` from the tier below, on this
-    machine."""
+    """Something that may be evicted. `last_use` grows with each use; `rate` is in requests/s, decayed; `reload_s` is
+    the time to bring it back from the tier below on this machine.
+    """
 
     name: str
     size_bytes: int
@@ -27,7 +28,7 @@ class Candidate(msgspec.Struct, frozen=True):
 
     @property
     def loss(self) -> float:
-        """Seconds of waiting a second that dropping it costs."""
+        """The expected waiting that dropping it costs: seconds of waiting for each second that passes."""
         return self.rate * self.reload_s
 
     @property
@@ -39,19 +40,21 @@ class EvictionPolicy(Protocol):
     """Chooses victims."""
 
     def choose(self, candidates: Sequence[Candidate], need_bytes: int) -> tuple[str, ...] | None:
-        """Names whose bytes add up to at least `need_bytes`; None when all together do not."""
+        """Names of victims whose bytes add up to at least `need_bytes`; None when all candidates together are too small."""
         ...
 
 
 class LeastRecentlyUsed:
-    """Oldest use first."""
+    """Evicts the least recently used first."""
 
     def choose(self, candidates: Sequence[Candidate], need_bytes: int) -> tuple[str, ...] | None:
         return _first_that_suffice(sorted(candidates, key=lambda c: c.last_use), need_bytes)
 
 
 class LeastLoss:
-    """The set whose loss is least; of equal ones the smaller. Exact up to 12 candidates, else by score and then pruned."""
+    """Evicts the set with the least loss; among equal sets the smaller one. Exact for up to 12 candidates; for more, by
+    score, then without the victims that turn out unneeded.
+    """
 
     def choose(self, candidates: Sequence[Candidate], need_bytes: int) -> tuple[str, ...] | None:
         if need_bytes <= 0:
@@ -83,7 +86,7 @@ def _first_that_suffice(ordered: Sequence[Candidate], need_bytes: int) -> tuple[
 
 
 def _pruned(chosen: Sequence[Candidate], need_bytes: int) -> tuple[str, ...]:
-    """Without those that are not needed, the dearest first."""
+    """The victims without those that are not needed; the most costly ones are spared first."""
     surplus = sum(c.size_bytes for c in chosen) - need_bytes
     kept = []
     for candidate in sorted(chosen, key=lambda c: -c.loss):
@@ -95,7 +98,7 @@ def _pruned(chosen: Sequence[Candidate], need_bytes: int) -> tuple[str, ...]:
 
 
 class Rate:
-    """Requests a second, each fading with a half-life of 30 minutes."""
+    """Requests a second. Each request loses weight with a half-life of 30 minutes."""
 
     def __init__(self) -> None:
         self._count = 0.0

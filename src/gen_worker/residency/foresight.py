@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-FADE = 0.9  # older counts are multiplied by this each time that something follows
-MIN_SEEN = 2.0  # so many successors of a model have to be counted before one is predicted
+FADE = 0.9  # older counts are multiplied by this whenever a successor is counted
+MIN_SEEN = 2.0  # a model needs this many counted successors before one is predicted
 MIN_PROBABILITY = 0.5
 HARM_FACTOR = 3.0  # the expected gain must be this many times the expected loss of other models
 DOUBT = 1.0  # added to the sum of counts, so that few observations give a low probability
@@ -13,11 +13,11 @@ MAX_MODELS = 1000
 USED_WITHIN_S = 600.0
 MIN_USED_SHARE = 0.5  # loading ahead stops when less than this share of its bytes was used
 ENOUGH_TO_JUDGE = 3.0
-FORGIVEN = 0.99  # the count of failures is multiplied by this at each run; after about a hundred runs loading ahead is tried again
+FORGIVEN = 0.99  # each run multiplies the count of failures by this: after about a hundred runs, loading ahead is tried again
 
 
 class Foreseen(msgspec.Struct, frozen=True):
-    """A model that is likely to be next."""
+    """A model that is likely to be used next."""
 
     name: str
     probability: float
@@ -41,7 +41,7 @@ class Foresight:
         self._last = name
 
     def next(self) -> list[Foreseen]:
-        """What may follow the last run, where it is likely enough."""
+        """The models likely to follow the last run."""
         row: Mapping[str, float] = self._after.get(self._last, {})
         seen = sum(row.values())
         if seen < MIN_SEEN * FADE:
@@ -51,21 +51,23 @@ class Foresight:
 
 
 def is_worth_it(probability: float, reload_s: float, harm_s: float | None) -> bool:
-    """Whether to load a model ahead: seconds that its run is likely to gain, against seconds that others lose for the room if it does not
-    come. If it comes, it would have taken that room anyway."""
+    """Whether to load a model ahead. Compares the seconds that its run is likely to gain with the seconds that other
+    models lose if the run does not come. If the run comes, it would have taken the room anyway.
+    """
     if probability < MIN_PROBABILITY or harm_s is None:
         return False
     return probability * reload_s > HARM_FACTOR * (1.0 - probability) * harm_s
 
 
 class Tally:
-    """Bytes that were loaded ahead, and how many of them were used in time."""
+    """Counts the bytes that were loaded ahead, and how many of them a run used in time."""
 
     def __init__(self) -> None:
         self.loaded_bytes = 0
         self.used_bytes = 0
         self._open: dict[str, tuple[int, float]] = {}
-        self._count = self._settled = self._settled_used = 0.0  # of the last ones, and their bytes
+        # of the latest loads: their number, their bytes, and the bytes that were used
+        self._count = self._settled = self._settled_used = 0.0
 
     def loaded(self, name: str, size_bytes: int, now_s: float) -> None:
         self._expire(now_s)
@@ -81,17 +83,17 @@ class Tally:
             self._settle(size_bytes, size_bytes)
 
     def gone(self, name: str) -> None:
-        """It left the device again."""
+        """The model left the device again."""
         if name in self._open:
             self._settle(self._open.pop(name)[0], 0)
 
     @property
     def pays(self) -> bool:
-        """Whether enough of it has been used lately."""
+        """Whether a large enough share was used lately."""
         return self._count < ENOUGH_TO_JUDGE or self._settled_used >= MIN_USED_SHARE * self._settled
 
     def forgive(self) -> None:
-        """A run has ended: what went wrong weighs a little less."""
+        """A run has ended: past failures count a little less."""
         self._count *= FORGIVEN
 
     def _expire(self, now_s: float) -> None:

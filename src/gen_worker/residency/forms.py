@@ -1,8 +1,8 @@
 """Names of loaded models: which model, as what type, in which state, on which device.
 
-A model may be on a device more than once: as a pipeline and as its tokenizer, in two versions or precisions, on two devices. Where such
-a name stands as text (`ModelCache`, logs, `measured.json`) it is `ref#Type`, `ref#Type#state` or `ref#Type#state#@1`. This module alone
-makes and reads that text.
+A model may be on a device more than once: as a pipeline and as its tokenizer, in two versions or precisions, on two
+devices. Where such a name is stored as text (`ModelCache`, logs, `measured.json`) it reads `ref#Type`, `ref#Type#state`
+or `ref#Type#state#@1`. Only this module writes and parses that text.
 """
 
 from typing import Any, Self
@@ -11,7 +11,7 @@ import msgspec
 
 
 class FormId(msgspec.Struct, frozen=True):
-    """`state` tells versions and precisions of one form apart, empty for the first; `place` is the device's number."""
+    """`state` distinguishes versions and precisions of one form; it is empty for the first. `place` is the device's number."""
 
     model_id: str
     type_name: str = ""
@@ -25,7 +25,7 @@ class FormId(msgspec.Struct, frozen=True):
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """The name that a text stands for; a name that a program gave by hand is a model's."""
+        """Parse a name. Text that is not such a name, because a program entered it by hand, is the model's id."""
         model_id, *parts = text.split("#")
         last = parts[-1] if parts else ""
         place = int(last[1:]) if last[:1] == "@" and last[1:].isascii() and last[1:].isdigit() else 0
@@ -40,10 +40,10 @@ class FormId(msgspec.Struct, frozen=True):
 
     @property
     def form(self) -> "FormId":
-        """The same, whatever its state and device."""
+        """The same form without its state and device."""
         return FormId(self.model_id, self.type_name)
 
 
 def model_of(text: str) -> str:
-    """The model that a name in the cache is a form of."""
+    """The model id in a cache name."""
     return FormId.read(text).model_id

@@ -15,7 +15,7 @@ REPORTED_LIBRARIES = ("bitsandbytes", "flashpack", "torchao", "transformer_engin
 
 
 class Gpu(msgspec.Struct, frozen=True):
-    """The first visible GPU, how many there are, and the memory of each."""
+    """The first visible GPU, the number of GPUs, and the memory of each."""
 
     count: int = 0
     name: str = ""
@@ -55,7 +55,9 @@ def read_hardware(settings: DeviceSettings) -> Hardware:
 
 
 class GpuWatch:
-    """Asks NVIDIA's management library; without one, or without a GPU, there are none. Honours CUDA_VISIBLE_DEVICES."""
+    """Reads GPU figures through NVIDIA's management library. Without the library or without a GPU it reports none.
+    Honours CUDA_VISIBLE_DEVICES.
+    """
 
     def __init__(self, settings: DeviceSettings) -> None:
         self._fake_count = settings.worker_fake_gpu_count
@@ -73,7 +75,7 @@ class GpuWatch:
         self._nvml = pynvml
 
     def read(self) -> Gpu:
-        """The state of now."""
+        """The current figures."""
         nvml = self._nvml
         if nvml is None:
             return self._without
@@ -101,15 +103,16 @@ class GpuWatch:
         handles = []
         for name in filter(None, (part.strip() for part in self._visible.split(","))):
             if name == "-1":
-                break  # CUDA ignores what follows
+                break  # CUDA ignores the entries after an invalid one
             number = whole_number(name)
             handles.append(nvml.nvmlDeviceGetHandleByUUID(name.encode()) if number is None else nvml.nvmlDeviceGetHandleByIndex(number))
         return handles
 
 
 def _made_up(settings: DeviceSettings) -> Gpu:
-    """What a machine without a GPU reports: none, or those that a test of a scheduler asks for. Nothing is placed by their size, so it is
-    no entry of `memory_bytes`."""
+    """GPUs reported by a machine without one: none, or those that a scheduler's test asks for in its settings. They get
+    no entry in `memory_bytes`, so nothing is placed by their size.
+    """
     count = settings.worker_fake_gpu_count or 0
     if not count:
         return Gpu()

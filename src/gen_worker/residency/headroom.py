@@ -1,6 +1,7 @@
-"""How much device memory is kept free of models, for the functions' own work.
+"""How much device memory stays free of models, for the functions' own work.
 
-At least the margin that was set. More, where a function was seen to need more: activations of a large image, for example.
+That is at least the configured margin, and more when a function was seen to need more, for example for the activations
+of a large image.
 """
 
 from collections.abc import Callable
@@ -10,14 +11,14 @@ from gen_worker.residency.device import Device
 from gen_worker.residency.devices import CONTEXT_BYTES, bound_of
 from gen_worker.residency.ledger import Ledger
 
-TELLING = 0.9  # a need below this share of the known one replaces it; between this share and the known one nothing is written
+TELLING = 0.9  # a measured need below this share of the known one replaces it; between this share and the known need nothing is written
 
 
 class Headroom:
     """The headroom of one device. Lives on one event loop.
 
-    A function's need in bytes is measured while it runs alone and no model is loaded or evicted. While several run, a peak could be
-    anybody's. `device` gives None until somebody uses the device.
+    A function's need in bytes is measured while it runs alone and no model is loaded or evicted. While several
+    functions run, a peak could belong to any of them. `device` returns None until the device is first used.
     """
 
     def __init__(self, device: Callable[[], Device | None], ledger: Ledger, measurements: Measurements, margin_bytes: int) -> None:
@@ -25,7 +26,7 @@ class Headroom:
         self._ledger = ledger
         self._measurements = measurements
         self._margin_bytes = margin_bytes
-        self._expected: set[str] = set()  # functions that run here
+        self._expected: set[str] = set()  # functions whose runs were sent here
         self._running: list[_Work] = []
         ledger.heed(bound=self._allowed_bytes, wish=lambda: self._allowed_bytes(self.spare_bytes))
 
@@ -38,21 +39,21 @@ class Headroom:
 
     @property
     def working(self) -> int:
-        """How many functions work with models here now."""
+        """How many functions are working with models here."""
         return len(self._running)
 
     def expect(self, function: str) -> None:
-        """A run of this function has been sent here."""
+        """A run of this function was sent here."""
         self._expected.add(function)
 
     def begin(self, function: str) -> Callable[[], None]:
-        """A function that was expected begins its work; call what this returns when it has ended."""
+        """An expected function begins its work. Call the returned function when it has ended."""
         work = _Work(function, self._ledger.used_bytes)
         for other in self._running:
             other.base_bytes = None
         if not self._running:
             self._take_peak()
-            work.base_bytes = self._take_peak()  # a second peak, right after the first, is what is allocated now
+            work.base_bytes = self._take_peak()  # the first call resets the peak, so the second one tells what is allocated now
         self._running.append(work)
         return lambda: self._end(work)
 
@@ -74,7 +75,7 @@ class Headroom:
         return device.take_peak() if device is not None else None
 
     def _allowed_bytes(self, spare_bytes: int = 0) -> int:
-        """How many bytes of models may be on the device when `spare_bytes` more than the margin stay free."""
+        """How many bytes of models the device may hold while `spare_bytes` more than the margin stay free."""
         found = bound_of(self._device(), self._margin_bytes + spare_bytes)
         return self._ledger.limit_bytes if found is None else found
 
@@ -83,7 +84,7 @@ class _Work:
     def __init__(self, function: str, booked_bytes: int) -> None:
         self.function = function
         self.booked_bytes = booked_bytes
-        self.base_bytes: int | None = None  # allocated when it began; None once it is not alone
+        self.base_bytes: int | None = None  # bytes allocated when the function began; None once it no longer runs alone
 
 
 def _name(function: str) -> str:

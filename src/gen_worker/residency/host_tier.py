@@ -1,8 +1,9 @@
-"""Weights in pinned host memory, one tier below the device: what was evicted comes back over the link alone, without the disk.
+"""Weights in pinned host memory, one tier below the device: an evicted model comes back over the PCIe link without
+touching the disk.
 
-Weights never change. So they are copied once, on their way to the device, and evicting them from the device only drops them there. While
-there is room, every file is kept. After that, a file is kept when it is asked for a second time within `WINDOW_S`; the files whose loss
-costs least make room for it.
+Weights never change. So they are copied here once, on their way to the device; evicting them from the device only frees
+device memory. Every file is kept while there is room. After that, a file is kept when it is asked for a second time
+within `WINDOW_S`, and the files whose loss costs least make room for it.
 """
 
 import os
@@ -16,8 +17,8 @@ from gen_worker.residency.eviction import EvictionPolicy
 from gen_worker.residency.ledger import DoesNotFitError, Ledger, Part
 
 WINDOW_S = 30 * 60.0
-DISK_BYTES_S = 2e9  # for scores, where it was not measured
-DEFAULT_SHARE = 4  # one part in so many of the memory that this process may use
+DISK_BYTES_S = 2e9  # bytes/s of the disk assumed for scores until it is measured
+DEFAULT_SHARE = 4  # by default this tier takes one part in four of the memory that this process may use
 
 
 class HostBuffer(Protocol):
@@ -27,7 +28,7 @@ class HostBuffer(Protocol):
 
 
 class HostTier:
-    """Buffers by key, within a capacity. Safe from any thread."""
+    """Buffers by key, up to a capacity in bytes. Safe from any thread."""
 
     def __init__(
         self,
@@ -44,7 +45,7 @@ class HostTier:
         self._asked_s: dict[str, float] = {}
 
     def find(self, key: str) -> HostBuffer | None:
-        """The buffer, pinned until `release`."""
+        """The buffer, pinned until `release`; None when it is not here."""
         with self._lock:
             pin = self.ledger.pin((key,))
             if pin is None:
@@ -53,7 +54,7 @@ class HostTier:
             return self._buffers[key]
 
     def admit(self, key: str, size_bytes: int, reload_s: float) -> HostBuffer | None:
-        """A buffer to fill, pinned; `commit` or `abort` it, then `release`. None: it is not worth its room, or there is none."""
+        """A buffer to fill, pinned. Call `commit` or `abort`, then `release`. None when it is not worth its room or there is no room."""
         with self._lock:
             now_s = self._clock()
             seen_s = self._asked_s.get(key)
@@ -61,7 +62,7 @@ class HostTier:
             if len(self._asked_s) > 10_000:
                 self._asked_s = {name: at for name, at in self._asked_s.items() if now_s - at < WINDOW_S}
             if self.ledger.size_of(key):
-                return None  # somebody fills it right now
+                return None  # another thread is filling it right now
             if not self.has_room(size_bytes) and (seen_s is None or now_s - seen_s > WINDOW_S):
                 return None
             try:
@@ -72,24 +73,24 @@ class HostTier:
                 self._buffers.pop(name, None)
             try:
                 buffer = self._buffers[key] = self._allocate(size_bytes)
-            except (MemoryError, RuntimeError):  # no more memory may be pinned: this tier is full for now
+            except (MemoryError, RuntimeError):  # the system refuses to pin more memory: treat this tier as full for now
                 self.ledger.abort(key)
                 self.ledger.unpin((key,))
                 return None
             return buffer
 
     def has_room(self, size_bytes: int) -> bool:
-        """Whether so much fits without displacing anything."""
+        """Whether this many bytes fit without evicting anything."""
         return self.ledger.used_bytes + size_bytes <= self.ledger.capacity_bytes
 
     def commit(self, key: str) -> None:
-        """Its bytes are all there."""
+        """The buffer holds all its bytes."""
         with self._lock:
             self.ledger.commit(key)
             self.ledger.used((key,))
 
     def abort(self, key: str) -> None:
-        """It was not filled."""
+        """The buffer was not filled; forget it."""
         with self._lock:
             self.ledger.abort(key)
             self._buffers.pop(key, None)
@@ -102,22 +103,24 @@ class HostTier:
 
 
 def file_key(path: Path) -> str:
-    """The key of a weight file, from device, inode, size and time: a new file of that name has another. `OSError` when it is gone."""
+    """The key of a weight file, made of device, inode, size and time: a new file under the same name gets another key.
+    `OSError` when the file is gone.
+    """
     stat = path.stat()
     return f"{stat.st_dev}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}"
 
 
 def host_capacity_bytes(chosen_gb: float | None) -> int:
-    """WORKER_HOST_CACHE_GB in bytes where it is set, else a quarter of the memory that this process may use."""
+    """WORKER_HOST_CACHE_GB in bytes if it is set, else a quarter of the memory that this process may use."""
     return memory_bytes() // DEFAULT_SHARE if chosen_gb is None else round(chosen_gb * 1e9)
 
 
 def memory_bytes() -> int:
-    """This machine's memory, or the cgroup's limit where that is lower."""
+    """This machine's memory in bytes, or the cgroup's limit if that is lower."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
             return min(total, int(Path(name).read_text()))
-        except (OSError, ValueError):  # no such cgroup, or "max"
+        except (OSError, ValueError):  # no such cgroup, or its limit is "max"
             continue
     return total

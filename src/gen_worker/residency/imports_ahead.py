@@ -1,11 +1,13 @@
-"""Libraries that the models of an endpoint will need, imported before its first run asks for them, while models are still on their way.
+"""Imports the libraries that an endpoint's models need before the first run asks for them, while the models are still
+downloading.
 
-torch, diffusers and transformers take seconds to import. A thread of its own does it, one step after the other; then it has the devices
-make ready what their first load passes through, and models that are here build what they need beside their weights. Nobody waits for it:
-what comes before it is done waits for the import it needs, as ever.
+torch, diffusers and transformers take seconds to import. One thread imports them one after the other. Then it prepares
+the devices for their first load, and builds the modules of models that are on disk, without their weights. Nothing
+waits for this thread: a run that comes earlier imports what it needs, as it would without it.
 
-It is in nobody's way: it begins when the worker is registered, gives the interpreter's lock away while functions run, and ends between two
-modules once the program ends. The thread is no daemon for that: Python must not tear itself down under a library that is being imported.
+The thread must not slow down runs or the exit. It starts when the worker is registered, yields the interpreter's lock
+while functions run, and stops between two modules once the program ends. It is not a daemon thread, because Python must
+not shut down while a library is being imported.
 """
 
 import contextlib
@@ -34,10 +36,10 @@ from gen_worker.sources.gather import read_object
 from gen_worker.sources.source import LocalModel
 from gen_worker.texts import repr_of
 
-GIVEN_UP_S = 0.002  # between two modules, while functions run
-MOST_GIVEN_UP_S = 1.0  # in all: one of those functions may be waiting for what is being imported
+GIVEN_UP_S = 0.002  # pause between two modules while functions run
+MOST_GIVEN_UP_S = 1.0  # the most it pauses in all, because one of those functions may be waiting for this import
 
-# By the package whose loading a type has. The first is the library itself: without it there is nothing to do.
+# The modules to import, by the package whose classes are loaded. The first is the library itself: without it the rest is skipped.
 _TORCH = ("torch", "safetensors.torch")
 _NEEDS = {
     "diffusers": (*_TORCH, "transformers.modeling_utils", "diffusers.pipelines.pipeline_utils"),
@@ -47,10 +49,10 @@ _NEEDS = {
 
 
 class ImportsAhead:
-    """One for a process. Safe from any thread; `close` lets what is being imported come to its end, and nothing follows it."""
+    """One for each process. Safe from any thread. After `close` the current import still finishes, and nothing follows it."""
 
     def __init__(self, devices: DeviceSet, log: Log, working: Callable[[], int]) -> None:
-        """`working`: how many functions run now."""
+        """`working` returns how many functions run now."""
         self._devices = devices
         self._log = log
         self._working = working
@@ -62,7 +64,7 @@ class ImportsAhead:
         self._closed = False
 
     def begin(self, functions: Iterable[FunctionSpec]) -> None:
-        """Import what the models of these functions need. Does nothing where they take none."""
+        """Start importing what the models of these functions need. Does nothing when they use no models."""
         modules = needed_by(functions)
         with self._lock:
             self._begun = True
@@ -72,8 +74,9 @@ class ImportsAhead:
             self._start()
 
     def arrived(self, local: LocalModel, takers: Sequence[str], build: Callable[[], int] = lambda: 0) -> None:
-        """A model's files are here: import the classes that they name, then `build`, which says how many parts it built. `takers`: the
-        classes that it is taken as, by their full names."""
+        """A model's files are on disk: import the classes that they name, then call `build`, which returns how many
+        parts it built. `takers`: full names of the classes that the model is loaded as.
+        """
         if not any(name.partition(".")[0] in ("diffusers", "transformers") for name in takers):
             return
         with self._lock:
@@ -88,10 +91,10 @@ class ImportsAhead:
             self._steps.clear()
 
     def _start(self) -> None:
-        """With the lock held."""
+        """Start the thread. Call with the lock held."""
         if self._begun and self._steps and self._thread is None and not self._closed:
             self._thread = threading.Thread(target=self._work, name="imports-ahead", daemon=False)
-            with contextlib.suppress(RuntimeError):  # no thread is to be had: then the first run imports
+            with contextlib.suppress(RuntimeError):  # no thread can be started: the first run imports instead
                 self._thread.start()
 
     def _work(self) -> None:
@@ -105,13 +108,13 @@ class ImportsAhead:
                         return
                     step = self._steps.popleft()
                 step()
-        except SystemExit:  # the program ends, or a library wants it to: whoever needs that library will hear of it
+        except SystemExit:  # the program ends, or a library calls exit: the run that needs the library will report it
             return
         finally:
             sys.meta_path.remove(gate)
 
     def _import(self, modules: Sequence[str]) -> None:
-        """Import these, and make the devices ready if torch is among them."""
+        """Import these modules, and prepare the devices if torch is among them."""
         began_s = time.perf_counter()
         done = [name for name in modules if name not in sys.modules and not self._closed and self._try(name)]
         imported_s = time.perf_counter() - began_s
@@ -127,7 +130,7 @@ class ImportsAhead:
         before, began_s = len(sys.modules), time.perf_counter()
         try:
             for library, name in classes_named_in(local.path):
-                with contextlib.suppress(AttributeError):  # a class that this version of the library does not have
+                with contextlib.suppress(AttributeError):  # this version of the library lacks the class
                     class_of(library, name)
         except Exception as exc:  # noqa: BLE001 - of a library's or a model's: the run that needs it will say it
             self._log.info("imports.ahead_failed", model=local.model_id, error=repr_of(exc))
@@ -143,7 +146,7 @@ class ImportsAhead:
         try:
             parts = build()
         except MissingExtraError:
-            return  # of what is not installed a run tells better, with the command that installs it
+            return  # a missing package is reported by the run that needs it, with the command that installs it
         except Exception as exc:  # noqa: BLE001 - of a model's or a library's: its first load will say it
             self._log.info("models.ahead_failed", model=local.model_id, error=repr_of(exc))
             return
@@ -156,7 +159,7 @@ class ImportsAhead:
         try:
             importlib.import_module(name)
         except ModuleNotFoundError:
-            return False  # of what is not installed a run tells better, with the command that installs it
+            return False  # a missing package is reported by the run that needs it, with the command that installs it
         except Exception as exc:  # noqa: BLE001 - a broken library; whoever needs it will hear of it
             self._log.info("imports.ahead_failed", module=name, error=repr_of(exc))
             return False
@@ -178,7 +181,7 @@ class ImportsAhead:
 
 
 class _Gate(importlib.abc.MetaPathFinder):
-    """Stands before every module that one thread imports. It finds nothing."""
+    """A finder on `sys.meta_path` that runs before each module that one thread imports. It never finds a module itself."""
 
     def __init__(self, thread: int, working: Callable[[], int]) -> None:
         self._thread = thread
@@ -197,20 +200,20 @@ class _Gate(importlib.abc.MetaPathFinder):
 
 
 def needed_by(functions: Iterable[FunctionSpec]) -> tuple[str, ...]:
-    """Modules that loading the models of these functions takes, in the order in which to import them."""
+    """The modules needed to load the models of these functions, in the order to import them."""
     found: dict[str, None] = {}
     for function in functions:
         own = own_loaders(function.function) if function.injections else {}
         for injection in function.injections:
             if injection.type is LoraAdapter:
                 found.update(dict.fromkeys((*_TORCH, "peft")))
-            elif not any(kind == injection.type for kind in own):  # what an author's own loader imports is known to it alone
+            elif not any(kind == injection.type for kind in own):  # only the author's own loader knows what it imports
                 found.update(dict.fromkeys(_NEEDS.get(family(injection.type), ())))
     return tuple(found)
 
 
 def classes_named_in(path: Path) -> list[tuple[str, str]]:
-    """Library and class of each part that a model's folder names."""
+    """Library and class of each part named by a model's folder."""
     if (path / "model_index.json").is_file():
         parts = read_object(path / "model_index.json").items()
         return [(value[0], value[1]) for name, value in parts if is_component(name, value)]

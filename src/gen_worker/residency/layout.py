@@ -1,9 +1,10 @@
 """Where the tensors of a weight file lie in memory. Pure.
 
-Files pack tensors one behind the other; an odd one shifts all that follow. Kernels of tensor cores want addresses that are multiples of 16
-at least, torch's own allocations on CUDA begin at multiples of 512: on other addresses the libraries take slower kernels, with other
-rounding. So a file has an *image*: its tensors in the file's order, each at a multiple of ALIGN. Bytes are gathered into images while
-they are read, so that slabs, host memory and the copies between them know images only, and stay as large as they are.
+Files pack tensors back to back, so one tensor of odd size shifts all that follow. Tensor-core kernels want addresses
+that are multiples of at least 16, and torch's own CUDA allocations start at multiples of 512. On other addresses the
+libraries choose slower kernels with different rounding. So a file has an *image*: its tensors in file order, each at a
+multiple of ALIGN. Bytes are arranged into images while they are read. Slabs, host memory and the copies between them
+deal with whole images only, and copies stay large.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ ALIGN = 256
 
 
 class Run(msgspec.Struct, frozen=True):
-    """Bytes that lie in the image as they lie in the file: from byte `start` of the file, at byte `at` of the image."""
+    """Bytes that are contiguous both in the file (from byte `start`) and in the image (from byte `at`)."""
 
     start: int
     at: int
@@ -24,7 +25,7 @@ class Run(msgspec.Struct, frozen=True):
 
 
 class Image(msgspec.Struct, frozen=True):
-    """`offsets`: where each entry begins, in the order of the entries. `size_bytes` is a multiple of ALIGN."""
+    """`offsets`: where each entry begins, in entry order. `size_bytes` is a multiple of ALIGN."""
 
     runs: tuple[Run, ...]
     offsets: tuple[int, ...]
@@ -37,13 +38,13 @@ def aligned(size_bytes: int) -> int:
 
 
 def image_of(entries: Sequence[TensorEntry], data_start: int) -> Image:
-    """The image of a file whose tensors begin at byte `data_start`. `entries` in the file's order, without gaps between them."""
+    """The image of a file whose tensors begin at byte `data_start`. `entries` are in file order, without gaps."""
     runs: list[Run] = []
     offsets: list[int] = []
-    start, first, at = data_start, 0, 0  # of the run that grows: where it begins in the file and in the image, and where it ends
+    start, first, at = data_start, 0, 0  # the current run: where it begins in the file and in the image, and where it ends
     for entry in entries:
         offset = aligned(at)
-        if offset != at:  # the size of the last one breaks the alignment: what follows is a run of its own
+        if offset != at:  # the last tensor's size breaks the alignment, so a new run starts here
             runs.append(Run(start, first, at - first))
             start, first = data_start + entry.start, offset
         offsets.append(offset)
@@ -54,7 +55,7 @@ def image_of(entries: Sequence[TensorEntry], data_start: int) -> Image:
 
 
 class Slice(msgspec.Struct, frozen=True):
-    """Part of an image, `[at, end)`; its bytes lie together in the file from `start`, and go to these ranges of the image."""
+    """Part of an image, `[at, end)`. Its bytes are contiguous in the file from byte `start`, and go to these ranges of the image."""
 
     at: int
     end: int
@@ -63,7 +64,9 @@ class Slice(msgspec.Struct, frozen=True):
 
 
 def slices_of(image: Image, piece: Callable[[], int], most_ranges: int) -> Iterator[Slice]:
-    """Cut an image into slices of at most `most_ranges` and so many bytes as `piece` says when each begins; between them lie only gaps."""
+    """Cut an image into slices of at most `most_ranges` ranges and `piece()` bytes (asked as each slice begins). Only
+    alignment gaps lie between slices.
+    """
     ranges: list[tuple[int, int]] = []
     start = piece_bytes = 0
     for run in image.runs:

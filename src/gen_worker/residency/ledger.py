@@ -1,16 +1,18 @@
-"""The bytes of one device: what is reserved, what is resident, who uses it. It accounts and decides; others move bytes.
+"""Accounts for the bytes of one device: what is reserved, resident and pinned. It decides; other modules move the
+bytes.
 
-The unit is the part (a text encoder, a UNet): it is there once, however many models refer to it. Nothing may load without a reservation,
-and a reservation names what had to go for it. The sum never exceeds the capacity.
+The unit is the part, such as a text encoder or a UNet. A part is there once, however many models refer to it. Nothing
+may load without a reservation, and a reservation names the parts that had to be evicted for it. The sum never exceeds
+the capacity.
 
-    missing --reserve--> reserved --commit--> resident --drop, evict, or as somebody's victim--> missing
+    missing --reserve--> reserved --commit--> resident --drop, evict, or evicted for another part--> missing
                             |
                             +--abort--> void (0 bytes; until its last pin is given back) --> missing, or reserved anew
 
 Laws, which tests/property/test_residency_laws.py tries to break:
-- What has pins never goes. Each pin is given back once; an entry stays for as long as it has any, also after `abort`, so that a pin given
-  back late can never count against a later load of the same part.
-- Sizes are whole numbers from 0 up; `used_bytes` is their sum.
+- A pinned part is never evicted. Each pin is given back once. An entry stays while it has pins, also after `abort`, so
+  that a late return of a pin can never count against a later load of the same part.
+- Sizes are whole numbers, not negative; `used_bytes` is their sum.
 """
 
 import threading
@@ -22,11 +24,11 @@ import msgspec
 
 from gen_worker.residency.eviction import Candidate, EvictionPolicy, LeastLoss, Rate
 
-HORIZON_S = 60.0  # how far ahead a request for what has gone counts as harm
+HORIZON_S = 60.0  # how far ahead the ledger looks: a request for an evicted part within this time counts as harm
 
 
 class Part(msgspec.Struct, frozen=True):
-    """A piece of a model. `reload_s`: how long it takes to bring it back once it has gone."""
+    """A piece of a model. `reload_s`: seconds to bring it back once it was evicted."""
 
     part_id: str
     size_bytes: int
@@ -37,7 +39,7 @@ class Part(msgspec.Struct, frozen=True):
 
 
 class DoesNotFitError(Exception):
-    """Even with everything evictable gone there is no room."""
+    """The parts do not fit, even with everything evictable gone."""
 
     def __init__(self, need_bytes: int, capacity_bytes: int, held_bytes: int) -> None:
         super().__init__(
@@ -51,7 +53,7 @@ class _Entry:
     def __init__(self, part: Part, use: int) -> None:
         self.size_bytes = part.size_bytes
         self.reload_s = part.reload_s
-        self.is_resident = False  # else reserved, or void
+        self.is_resident = False  # otherwise it is reserved or void
         self.is_void = False
         self.last_use = use
         self.pins = 0
@@ -59,7 +61,7 @@ class _Entry:
 
 
 class Pin:
-    """Parts that stay where they are until `release`, or the end of the `with` block. Giving back twice counts once."""
+    """Parts that stay on the device until `release` or the end of the `with` block. A second release does nothing."""
 
     def __init__(self, give_back: Callable[[], None]) -> None:
         self._give_back: Callable[[], None] | None = give_back
@@ -77,7 +79,7 @@ class Pin:
 
 
 class Ledger:
-    """Safe from any thread. `capacity_bytes` may change at any time: it is looked at for each decision."""
+    """Safe from any thread. `capacity_bytes` may change at any time: every decision reads it anew."""
 
     def __init__(
         self, capacity_bytes: Callable[[], int], policy: EvictionPolicy | None = None, clock: Callable[[], float] = time.monotonic
@@ -92,24 +94,25 @@ class Ledger:
         self._uses = 0
 
     def heed(self, *, bound: Callable[[], int], wish: Callable[[], int]) -> None:
-        """The device is known now. `bound`: hard limit in bytes, as the device says. `wish`: soft limit in bytes, which loads may exceed
-        when nothing can be evicted. Both are asked for each decision."""
+        """The device is known now. `bound`: hard limit in bytes, as the device reports it. `wish`: soft limit in bytes;
+        loads may exceed it when nothing can be evicted. Both are called for each decision.
+        """
         self._bound, self._wish = bound, wish
 
     @property
     def limit_bytes(self) -> int:
-        """The most that there may ever be."""
+        """The most bytes that may ever be used."""
         return max(0, self._capacity_bytes())
 
     @property
     def capacity_bytes(self) -> int:
-        """What there may be now: other processes may hold a part of the device."""
+        """The most bytes that may be used now; other processes may hold part of the device."""
         bound = self._bound
         return self.limit_bytes if bound is None else max(0, min(self._capacity_bytes(), bound()))
 
     @property
     def wish_bytes(self) -> int:
-        """What there should be at most: the functions' own work needs the rest. More only where a model would not fit otherwise."""
+        """Soft limit in bytes. The rest is left for the functions' own work; a model that would not fit otherwise may exceed it."""
         wish = self._wish
         return self.capacity_bytes if wish is None else max(0, min(self._capacity_bytes(), wish()))
 
@@ -119,9 +122,10 @@ class Ledger:
             return sum(entry.size_bytes for entry in self._entries.values())
 
     def reserve(self, parts: Sequence[Part]) -> tuple[list[str], list[str]]:
-        """Pin what is resident of these and reserve the rest: ids to load, and ids that have gone for them. All of it or nothing.
+        """Pin those parts that are resident and reserve the others. Returns the ids to load and the ids that were
+        evicted. All or nothing.
 
-        `DoesNotFitError` when room cannot be made. Each part is pinned until `unpin`, also after `abort`.
+        `DoesNotFitError` when room cannot be made. Each part stays pinned until `unpin`, also after `abort`.
         """
         with self._lock:
             wanted = {part.part_id: part for part in parts}
@@ -136,13 +140,13 @@ class Ledger:
                 self._uses += 1
                 before = self._entries.get(part.part_id)
                 entry = self._entries[part.part_id] = _Entry(part, self._uses)
-                entry.pins = before.pins if before is not None else 0  # of those who have not heard of the abort yet
+                entry.pins = before.pins if before is not None else 0  # pins of holders that have not yet noticed the abort
             for part_id in wanted:
                 self._entries[part_id].pins += 1
             return [part.part_id for part in missing], list(victims)
 
     def commit(self, part_id: str, size_bytes: int | None = None) -> None:
-        """A reserved part is resident now, with its real size."""
+        """A reserved part is resident now; `size_bytes` is its measured size."""
         _check_size(0 if size_bytes is None else size_bytes, part_id)
         with self._lock:
             entry = self._entries[part_id]
@@ -151,7 +155,7 @@ class Ledger:
                 entry.size_bytes = size_bytes
 
     def resize(self, part_id: str, size_bytes: int) -> list[str]:
-        """Account a part anew; what had to go for it. `DoesNotFitError` leaves all as it was."""
+        """Change a part's size; the ids that were evicted for it. `DoesNotFitError` leaves everything as it was."""
         _check_size(size_bytes, part_id)
         with self._lock:
             more = size_bytes - self._entries[part_id].size_bytes
@@ -163,7 +167,7 @@ class Ledger:
             return list(victims)
 
     def abort(self, part_id: str) -> None:
-        """A reserved part did not come: its bytes are free again. Who pinned it, gives his pin back as ever."""
+        """A reserved part failed to load: its bytes are free again. Its pins are given back as usual."""
         with self._lock:
             entry = self._entries.get(part_id)
             if entry is None or entry.is_resident:
@@ -173,7 +177,7 @@ class Ledger:
             entry.size_bytes, entry.is_void = 0, True
 
     def unpin(self, part_ids: Iterable[str]) -> None:
-        """Give back one pin of each, as `reserve` has taken them; each once."""
+        """Give back one pin of each part, as `reserve` took them; only once."""
         with self._lock:
             for part_id in part_ids:
                 entry = self._entries.get(part_id)
@@ -183,7 +187,7 @@ class Ledger:
                         del self._entries[part_id]
 
     def pin(self, part_ids: Collection[str]) -> Pin | None:
-        """Keep all of these where they are until the pin is released; None, and nothing pinned, unless all are resident."""
+        """Pin all these parts until the pin is released. None, and nothing pinned, unless all are resident."""
         with self._lock:
             if not self.are_resident(part_ids):
                 return None
@@ -193,7 +197,7 @@ class Ledger:
             return Pin(lambda: self.unpin(pinned))
 
     def used(self, part_ids: Iterable[str]) -> None:
-        """Count a use of each."""
+        """Count one use of each part."""
         now_s = self._clock()
         with self._lock:
             for part_id in part_ids:
@@ -204,7 +208,7 @@ class Ledger:
                     entry.rate.count(now_s)
 
     def drop(self, part_ids: Iterable[str]) -> list[str]:
-        """Forget those that nobody uses; which ones."""
+        """Drop those of these parts that nobody has pinned; the ids dropped."""
         with self._lock:
             gone = [part_id for part_id in part_ids if (entry := self._entries.get(part_id)) is not None and not entry.pins]
             for part_id in gone:
@@ -212,20 +216,20 @@ class Ledger:
             return gone
 
     def evict(self, need_bytes: int) -> list[str]:
-        """Drop unpinned parts worth at least `need_bytes`, or all of them; which ones."""
+        """Evict unpinned parts of at least `need_bytes` in sum, or all of them; the ids evicted."""
         with self._lock:
             candidates = self._candidates(())
             chosen = self._policy.choose(candidates, need_bytes)
             return self.drop(chosen if chosen is not None else [candidate.name for candidate in candidates])
 
     def trim(self) -> list[str]:
-        """Drop of what nobody uses as much as there is above `wish_bytes`; which ones."""
+        """Evict unpinned parts until usage is down to `wish_bytes`; the ids evicted."""
         with self._lock:
             over = self.used_bytes - self.wish_bytes
             return self.evict(over) if over > 0 else []
 
     def plan(self, need_bytes: int, keep: Collection[str] = ()) -> tuple[str, ...] | None:
-        """What would have to go so that `need_bytes` more fit; None when they cannot."""
+        """The parts to evict so that `need_bytes` more fit; None when they cannot fit."""
         with self._lock:
             for capacity in (self.wish_bytes, self.capacity_bytes):
                 short = need_bytes - (capacity - self.used_bytes)
@@ -237,7 +241,7 @@ class Ledger:
             return None
 
     def harm_s(self, need_bytes: int, horizon_s: float = HORIZON_S) -> float | None:
-        """Seconds that room for so much more would cost others within the horizon; None when there is none."""
+        """Seconds that making this room would cost other models within the horizon; None when room cannot be made."""
         with self._lock:
             victims = self.plan(need_bytes)
             if victims is None:
@@ -260,7 +264,7 @@ class Ledger:
             return entry.size_bytes if entry is not None else 0
 
     def check(self) -> None:
-        """`AssertionError` when the sums are wrong; for tests."""
+        """Raise `AssertionError` when the sums are wrong. For tests."""
         with self._lock:
             for entry in self._entries.values():
                 assert entry.pins >= 0
@@ -286,6 +290,6 @@ class Ledger:
 
 
 def _check_size(size_bytes: int, part_id: str) -> None:
-    """A negative size, or a NaN that was rounded somewhere, would make every sum after it wrong."""
+    """Refuse a size that is not a whole number from 0 up: a negative size or a rounded NaN would make every later sum wrong."""
     if isinstance(size_bytes, bool) or not isinstance(size_bytes, int) or size_bytes < 0:
         raise ValueError(f"part {part_id[:100]!r} of {size_bytes!r} bytes: expected a whole number from 0 up")

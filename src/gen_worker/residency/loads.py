@@ -1,8 +1,8 @@
-"""Moves parts of models onto the device as the ledger decides: reserved before the first byte moves, loaded once however many wait,
-dropped when they must.
+"""Moves parts of models onto the device as the ledger decides. A part is reserved before its first byte moves, loaded
+once however many runs wait for it, and dropped when the ledger evicts it.
 
-Lives on one event loop; bytes move in its threads. When an allocation fails although the ledger says that it fits, the ladder of
-`_load_part` applies.
+Lives on one event loop; bytes move in its threads. When an allocation fails although the ledger says that the part
+fits, `_load_part` evicts more and tries again.
 """
 
 import asyncio
@@ -32,18 +32,18 @@ from gen_worker.texts import class_name, text_of
 
 LOAD_THREADS = 2
 FEW_TENSORS = 8
-GUESSED_BYTES_S = 1e9  # for a part that was never loaded here
+GUESSED_BYTES_S = 1e9  # bytes/s assumed for a part that was never loaded here
 EVICT_FACTOR = 1.25
-TELLING_BYTES = 16 << 20  # of smaller parts the time to load says little of the rate
+TELLING_BYTES = 16 << 20  # for smaller parts the load time says little about the rate
 HELD_RETRY_S = 0.05
 HELD_TIMEOUT_S = 60.0
 
 
 class Residency:
-    """Parts on one device; `ledger` accounts for it (the cache's first by default).
+    """Parts on one device. `ledger` accounts for it (by default the cache's first one).
 
-    With `skeletons`, modules of parts that are evicted are kept without their weights: whoever still holds one finds it empty. `working`:
-    how many functions work at the moment.
+    With `skeletons`, the modules of evicted parts are kept without their weights; code that still holds such a module
+    finds it empty. `working` returns how many functions run at the moment.
     """
 
     def __init__(
@@ -63,24 +63,26 @@ class Residency:
         self._device = device
         self._measurements = measurements
         self._log = log
-        self._objects: dict[str, Any] = {}  # by part id
+        self._objects: dict[str, Any] = {}  # loaded objects by part id
         self._loading: dict[str, asyncio.Task[None]] = {}
         self._threads = ThreadPoolExecutor(LOAD_THREADS, thread_name_prefix="model-load")
         self.ooms = 0
-        self._plans: dict[str, LoadPlan] = {}  # by cache id, of what was loaded last
-        self._stamps: dict[str, tuple[Any, Any]] = {}  # by cache id: what its plan was made for, and the state of its files then
-        self._saving_levels: dict[str, int] = {}  # by cache id: how many of its plan's savings it runs with
+        self._plans: dict[str, LoadPlan] = {}  # the latest load plan by cache id
+        self._stamps: dict[str, tuple[Any, Any]] = {}  # by cache id: what its plan was made for, and the state of its files at that time
+        self._saving_levels: dict[str, int] = {}  # by cache id: how many of its plan's memory savings are in use
 
     async def load(self, cache_id: str, plan: LoadPlan, progress: Progress, cancel: threading.Event) -> Loaded:
-        """The model, all its parts on the device and pinned once for the caller; errors are what a run may say.
+        """Load the model: all its parts on the device, pinned once for the caller. The errors are fit to be a run's
+        outcome.
 
-        `ResourceError` when there is no room even after everything evictable went, `FatalError` when it cannot be loaded.
+        `ResourceError` when there is no room even with everything evictable gone; `FatalError` when it cannot be
+        loaded.
         """
         while True:
             try:
                 return await self._load(cache_id, plan, progress, cancel)
             except ReadCanceledError:
-                # A part that another load had begun, and whose waiters have gone: ours go on.
+                # Another load began this part and all its waiters have left. Ours still needs it.
                 if cancel.is_set():
                     raise RetryableError(f"the load of {cache_id.partition('#')[0]} was stopped") from None
 
@@ -116,7 +118,7 @@ class Residency:
         return loaded
 
     async def plan(self, cache_id: str, make: Callable[[], LoadPlan], made_for: Any = None) -> LoadPlan:
-        """Ask a loader what it would load; errors as of `load`. Its last answer holds while `made_for` and the files are the same."""
+        """Ask a loader what it would load. The answer is kept while `made_for` and the files are unchanged. Raises what `load` raises."""
         try:
             plan: LoadPlan = await self._in_thread(lambda: self.plan_now(cache_id, make, made_for))
         except WorkerError:
@@ -126,7 +128,7 @@ class Residency:
         return plan
 
     def plan_now(self, cache_id: str, make: Callable[[], LoadPlan], made_for: Any) -> LoadPlan:
-        """The same in this thread, whichever it is; errors are the loader's own."""
+        """Like `plan`, in the calling thread. Raises the loader's own errors."""
         known = self._plans.get(cache_id)
         if known is not None and known.stamp is not None and made_for is not None:
             stamp = known.stamp()
@@ -138,11 +140,11 @@ class Residency:
         return plan
 
     def build_ahead(self, plan: LoadPlan) -> int:
-        """Build what the parts of a plan need beside their weights; the number of those that were built. Blocks, in any thread."""
+        """Build what a plan's parts need besides their weights; the number of parts built. Blocks; callable from any thread."""
         return sum(part.build_ahead(self._working) for part in plan.parts if part.build_ahead is not None)
 
     async def view(self, cache_id: str, make: Callable[[], Any]) -> Any:
-        """What a run is handed, made in a thread for loads; errors are what a run may say."""
+        """Call `make` in a loading thread: the object that a run is given. The errors are fit to be a run's outcome."""
         try:
             return await self._in_thread(make)
         except WorkerError:
@@ -151,12 +153,14 @@ class Residency:
             raise self._translated(exc, cache_id) from exc
 
     def saving_level_of(self, cache_id: str) -> int:
-        """How many savings a model is to be loaded with."""
+        """How many memory savings the model is to be loaded with."""
         return self._saving_levels.get(cache_id, 0)
 
     async def relieve(self, model_ids: Collection[str]) -> None:
-        """A run with these models has run out of the device's memory: a quarter of it is made free of what nobody uses, so that the next
-        run fits. Where nothing else was left to go, the models are loaded anew with one saving more."""
+        """A run with these models has run out of device memory. Evicts unused parts worth a quarter of the device, so
+        that the next run fits. When only parts of these very models could be evicted, they are reloaded with one more
+        memory saving.
+        """
         used = [name for name in self._cache.models_on(self._ledger) if model_of(name) in model_ids]
         own = {part.part_id for name in used if name in self._plans for part in self._plans[name].parts}
         gone = self._ledger.evict(self._ledger.capacity_bytes // 4)
@@ -167,13 +171,13 @@ class Residency:
                 self._economize(cache_id)
 
     def make_room_for_work(self) -> None:
-        """Drop of what nobody uses as much as the functions' own work is known to need."""
+        """Evict unused parts until the functions' own work has the memory it is known to need."""
         self._drop(self._ledger.trim(), "room_for_work")
 
     def _economize(self, cache_id: str) -> None:
         plan, level = self._plans.get(cache_id), self.saving_level_of(cache_id)
         if plan is None or self._cache.is_pinned(cache_id):
-            return  # other runs have it: without them there may be enough
+            return  # other runs hold it; once they are gone there may be enough
         model = model_of(cache_id)
         if level == len(plan.savings):
             self._log.warning("model.does_not_fit", model=model, savings=list(plan.savings))
@@ -184,7 +188,7 @@ class Residency:
         self._log.warning("model.economized", model=model, step=plan.savings[level])
 
     def in_host_memory(self) -> dict[str, int]:
-        """Bytes of each model that the host tier holds, by model id."""
+        """Bytes of each model held by the host tier, by model id."""
         found: dict[str, int] = {}
         for cache_id, plan in self._plans.items():
             size_bytes = sum(part.size_bytes for part in plan.parts if self._is_in_host(part))
@@ -194,7 +198,8 @@ class Residency:
         return found
 
     def _is_in_host(self, part: PartPlan) -> bool:
-        if not part.files or (host := self._device().host) is None:  # a part with files was planned for a device that is known by now
+        # a part with files was planned for a device, so the device is known here
+        if not part.files or (host := self._device().host) is None:
             return False
         try:
             return all(host.holds(file_key(path)) for path in part.files)
@@ -206,7 +211,7 @@ class Residency:
         self._ledger.unpin([part.part_id for part in plan.parts])
 
     def forget_dropped(self) -> None:
-        """Let go of objects whose parts the ledger no longer has."""
+        """Release the objects whose parts the ledger no longer has."""
         self._let_go([name for name in self._objects if not self._ledger.are_resident((name,))])
 
     def close(self) -> None:
@@ -214,13 +219,13 @@ class Residency:
 
     def _forgetter(self, part_id: str) -> Callable[["asyncio.Task[None]"], None]:
         def forget(task: "asyncio.Task[None]") -> None:
-            if self._loading.get(part_id) is task:  # else the part is on its way again already
+            if self._loading.get(part_id) is task:  # otherwise the part is already being loaded again
                 del self._loading[part_id]
 
         return forget
 
     async def _reserve(self, cache_id: str, parts: list[Part], cancel: threading.Event) -> list[str]:
-        """Reserve what is missing. Where others hold the room for the moment, wait a while for it."""
+        """Reserve the missing parts. When others hold the room for the moment, wait a while for it."""
         deadline_s = time.monotonic() + HELD_TIMEOUT_S
         while True:
             try:
@@ -253,10 +258,11 @@ class Residency:
             held = self.skeletons.strip(part_id) if self.skeletons is not None else []
             on_drop = dropped.on_drop if isinstance(dropped, Loaded) else None
             held.append(dropped)
-            del dropped  # from here on the list alone has it
-            # A device's allocator takes its memory back at once, and the run or load that comes next needs it. The host's goes back to the
-            # system, which for the weights of an SDXL took the loop up to 26 ms; and what goes may be an author's, with code for its end.
-            with contextlib.suppress(RuntimeError):  # closed already: then it goes here
+            del dropped  # from here on, only the list holds a reference
+            # A device's memory is freed here, at once, because the next run or load needs it. Host memory is freed in a
+            # thread: returning the weights of an SDXL to the system blocked the loop for up to 26 ms, and an author's
+            # object may run code when it is destroyed.
+            with contextlib.suppress(RuntimeError):  # the pool is closed: free it here
                 if self._device().name == "cpu":
                     self._threads.submit(_let_go_of, held)
                 if on_drop is not None:
@@ -270,8 +276,9 @@ class Residency:
             self._log.error("model.drop_failed", error=text_of(exc))
 
     async def _load_part(self, part: PartPlan, control: LoadControl) -> None:
-        """Load one part. Out of memory: evict what is missing, give back what is unused, try again; then more, for as long as there is
-        anything that may go."""
+        """Load one part. When memory runs out: evict what is missing, return unused memory to the device, and try
+        again; then evict more, as long as anything can be evicted.
+        """
         ledger, began_s, from_disk = self._ledger, time.monotonic(), not self._is_in_host(part)
         try:
             loaded, size_bytes = await self._load_or_make_room(part, control)
@@ -296,7 +303,7 @@ class Residency:
             except Exception as exc:
                 if not is_out_of_memory(exc) or not gone:
                     raise
-                traceback.clear_frames(exc.__traceback__)  # they hold what the attempt had allocated
+                traceback.clear_frames(exc.__traceback__)  # the frames hold what the failed attempt had allocated
                 need_bytes = max(need_bytes, exc.need_bytes if isinstance(exc, DeviceFullError) else 0)
             self.ooms += 1
             tries += 1
@@ -306,9 +313,10 @@ class Residency:
             await self._in_thread(lambda: self._device().collect())
 
     async def _missing_bytes(self, need_bytes: int, tries: int) -> int:
-        """How much should go before a load is tried again.
+        """How many bytes to evict before the load is tried again.
 
-        At first it is what the device itself says is missing. If that was not enough, its memory is in pieces, and more goes each time.
+        The first time, what the device itself reports as missing. If that was not enough, its memory is fragmented, and
+        each further try evicts more.
         """
         if tries > 1:
             return round(need_bytes * EVICT_FACTOR) << (tries - 2)
@@ -316,7 +324,7 @@ class Residency:
         return max(1, need_bytes - memory.free_bytes)
 
     def _as_booked(self, part: PartPlan) -> Part:
-        """What to reserve: as much as it took when it was here before, if that was more than its files tell."""
+        """What to reserve: the size it had when it was last here, if that was more than its files say."""
         known = self._measurements.of(part.part_id)
         if known is None:
             return Part(part.part_id, part.size_bytes, part.size_bytes / GUESSED_BYTES_S)
@@ -332,21 +340,21 @@ class Residency:
         return FatalError(f"model {model} could not be loaded as {FormId.read(cache_id).type_name}: {error}")
 
     async def _in_thread(self, work: Callable[[], Any]) -> Any:
-        # In a box: a thread of the pool holds on to its last result until it gets to run again, and with it to memory of the device.
+        # In a list, because a pool thread keeps a reference to its last argument until its next job, and with it device memory.
         box: list[Any] = []
         await asyncio.get_running_loop().run_in_executor(self._threads, contained, lambda: box.append(work()))
         return box.pop()
 
 
 def _let_go_of(held: list[Any]) -> None:
-    """In a thread: give back the memory of tensors and objects, and the interpreter's lock after every few of them."""
+    """In a thread: free tensors and objects, and yield the interpreter's lock after every few of them."""
     while held:
         del held[-FEW_TENSORS:]
         time.sleep(0)
 
 
 def is_out_of_memory(exc: BaseException) -> bool:
-    """Whether an exception says that memory ran out: ours, torch's (by name, whatever its version), Python's."""
+    """Whether an exception says that memory ran out: ours, torch's (by name, for any version), Python's."""
     if isinstance(exc, ToldError):
         return exc.failure.out_of_memory
     return isinstance(exc, (DeviceFullError, MemoryError)) or type(exc).__name__ in ("OutOfMemoryError", "CUDAOutOfMemoryError")

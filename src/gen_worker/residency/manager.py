@@ -1,6 +1,8 @@
-"""The door to models: `acquire` gives a lease on a loaded object; each model is fetched and loaded once, however many wait.
+"""The entry point for models: `acquire` returns a lease on a loaded object. Each model is fetched and loaded once,
+however many runs wait.
 
-Of several devices `seat` chooses the one for a run."""
+With several devices, `seat` chooses the one for a run.
+"""
 
 import contextlib
 import hashlib
@@ -45,7 +47,7 @@ from gen_worker.sources.hub import local_model
 from gen_worker.sources.keyspace import Keyspace
 from gen_worker.sources.source import LocalModel, ModelSource, ModelWant
 
-GUESSED_RUN_S = 1.0  # of a function that has not run yet
+GUESSED_RUN_S = 1.0  # seconds assumed for a function that has not run yet
 Emit = Callable[[RunEvent], None]
 DEFAULT_LOADERS: tuple[Loader, ...] = (
     OwnLoader(),
@@ -61,7 +63,7 @@ DEFAULT_LOADERS: tuple[Loader, ...] = (
 
 
 class ModelUse(msgspec.Struct, frozen=True):
-    """How a run came by one of its models. Seconds of this run's own waiting; bytes only if this run's fetch, or load, brought them."""
+    """How a run got one of its models. Seconds are this run's own waiting. Bytes count only if this run's fetch or load moved them."""
 
     model_id: str
     cache_state: CacheState
@@ -69,26 +71,26 @@ class ModelUse(msgspec.Struct, frozen=True):
     fetch_s: float = 0.0
     version: str = ""
     fetched_bytes: int = 0
-    path: Path | None = None  # where its files are; never leaves this machine
+    path: Path | None = None  # where its files are; never sent off this machine
     localized: bool = False
     loaded_bytes: int = 0
 
 
 class Seat:
-    """A run's place on one of the devices, until `release`. `device_name` is None where there is but one."""
+    """The device chosen for a run, held until `release`. `device_name` is None when there is only one device."""
 
     def __init__(self, place: Place, function: str, device_name: str | None, on_release: Callable[["Seat"], None]) -> None:
         self.place = place
         self.function = function
         self.device_name = device_name
-        self.names: list[str] = []  # of its models, in the cache
+        self.names: list[str] = []  # cache names of its models
         self._on_release = on_release
         self._taken = True
         place.runs += 1
         place.headroom.expect(function)
 
     def begin_work(self) -> Callable[[], None]:
-        """Its function begins, with all its models; call what this returns when the author's code has ended."""
+        """The function begins, with all its models. Call the returned function when the author's code has ended."""
         return self.place.begin_work(self.function)
 
     def release(self) -> None:
@@ -99,10 +101,12 @@ class Seat:
 
 
 class LoadedModels:
-    """Keeps loaded models within the limits of each device. Lives on one event loop; downloads and loads have their own threads.
+    """Keeps loaded models within the limits of each device. Lives on one event loop; downloads and loads have their own
+    threads.
 
-    `on_change` hears on the loop that what is on a device has changed; `on_arrival` of each model whose files are here, of the classes that
-    it is taken as (`takers_of`), and how to build ahead what its first loads need (blocks, in any thread; the number of parts).
+    `on_change` is called on the loop when the models on a device have changed. `on_arrival` is called for each model
+    whose files are on disk, with the classes that load it (`takers_of`) and a function that builds ahead what its first
+    loads need (it blocks, runs in any thread, and returns the number of parts built).
     """
 
     def __init__(
@@ -136,20 +140,20 @@ class LoadedModels:
         self._loaders = loaders
         self._log = log
         self.ahead = Ahead(self.places, loaders, log) if looks_ahead else None
-        self._run_s: dict[str, float] = {}  # by function, the newest count most
-        self._states: dict[str, str] = {}  # version and precision that a plain cache id stands for
+        self._run_s: dict[str, float] = {}  # seconds by function; recent runs weigh most
+        self._states: dict[str, str] = {}  # the version and precision that a plain cache id stands for
 
     @property
     def keyspace(self) -> Keyspace:
-        """Which models functions may select now."""
+        """The models that functions may select now."""
         return self._keyspace
 
     def select_by(self, keyspace: Keyspace) -> None:
-        """Let functions select by this keyspace from now on. Loaded models and runs in progress stay."""
+        """From now on, functions select from this keyspace. Loaded models and runs in progress stay."""
         self._keyspace = keyspace
 
     def seat(self, spec: FunctionSpec, payload: msgspec.Struct) -> Seat:
-        """Choose a device for all models of a run; give it back with `release`. A bad selection is for `acquire` to refuse."""
+        """Choose one device for all models of a run; give it back with `release`. An invalid selection is reported by `acquire`."""
         chosen = []
         for injection in spec.injections:
             with contextlib.suppress(WorkerError):
@@ -157,7 +161,7 @@ class LoadedModels:
         return self.seat_for(spec.name, chosen)
 
     def seat_for(self, function: str, forms: Sequence[str]) -> Seat:
-        """The same for models that are named, as of `form_name`."""
+        """Choose a device for models named by their forms, `ref#Type` (see `form_name`)."""
         places = self.places[: self._devices.count]
         if len(places) == 1:
             return Seat(places[0], function, None, self._left)
@@ -165,11 +169,11 @@ class LoadedModels:
         return Seat(places[number], function, self._devices.name(number), self._left)
 
     def note_run(self, function: str, seconds: float) -> None:
-        """How long a run of a function took, once its models were there."""
+        """Record how long a run of a function took, without waiting for its models."""
         self._run_s[function] = self._run_s.get(function, seconds) * 0.7 + seconds * 0.3
 
     async def relieve(self, seat: Seat, model_ids: Collection[str]) -> None:
-        """A run has run out of its device's memory: see `Residency.relieve`."""
+        """A run has run out of its device's memory; see `Residency.relieve`."""
         await seat.place.residency.relieve(model_ids)
 
     async def acquire(
@@ -181,14 +185,15 @@ class LoadedModels:
         listings: Mapping[str, Listing] = {},
         seat: Seat | None = None,
     ) -> tuple[Lease, ModelUse]:
-        """The model for one parameter of a run, loaded and pinned. Emits the steps that it takes. `listings`: files by canonical ref, as
-        a scheduler gave them. Without a seat the first device is meant."""
+        """The model for one parameter of a run, loaded and pinned. Emits an event for each step. `listings`: files by
+        canonical ref, as a scheduler sent them. Without a seat, the first device is used.
+        """
         return await self._acquire(spec, injection, lambda: self.keyspace.select(spec, injection, payload), emit, listings, seat)
 
     async def acquire_ref(
         self, spec: FunctionSpec, injection: Injection, ref: str, emit: Emit, listings: Mapping[str, Listing] = {}, seat: Seat | None = None
     ) -> tuple[Lease, ModelUse]:
-        """The same for a model that the scheduler names; it must be one that the function may use."""
+        """Like `acquire`, for a model named by the scheduler. It must be one that the function may use."""
         return await self._acquire(spec, injection, lambda: self.keyspace.find_ref(spec, ref), emit, listings, seat)
 
     async def _acquire(
@@ -231,7 +236,7 @@ class LoadedModels:
         return lease, use
 
     async def load(self, key: str, spec: ModelSpec, function: FunctionSpec, injection: Injection) -> None:
-        """Load a model ahead of its first run, as this function takes it."""
+        """Load a model before its first run, the way this function uses it."""
         local = await self.arrivals.locate(self._want(key, spec, (function,)))
         request = self._request(injection.type, spec, local, function)
         seat = self.seat_for(function.name, [form_name(local.model_id, injection.type)])
@@ -248,8 +253,9 @@ class LoadedModels:
         listener: Listener | None = None,
         functions: Iterable[FunctionSpec] = (),
     ) -> tuple[LocalModel, bool]:
-        """Bring a model's files to this disk without loading them; True if they were here already. `functions`: those that may take it;
-        what they take it as decides which files it needs."""
+        """Download a model's files without loading them; True if they were already here. `functions`: those that may
+        use it. The classes that they load it as decide which files are needed.
+        """
         want = self._want(key, spec, functions, listings)
         fetched = False
 
@@ -273,7 +279,7 @@ class LoadedModels:
         return local, not fetched
 
     async def inventory(self, cas: Cas, functions: Iterable[FunctionSpec] = ()) -> list[str]:
-        """Look through the store and for every declared model, as these functions take it; the refs that are here, sorted."""
+        """Look through the store and for every declared model, as these functions use it. The refs on this disk, sorted."""
         functions = tuple(functions)
         for ref, snapshot in await self.arrivals.look(lambda: list(cas.inventory())):
             self.note_on_disk(local_model(ref, snapshot))
@@ -281,7 +287,9 @@ class LoadedModels:
         return sorted(self.cache.get_disk_models())
 
     async def find_declared(self, functions: Iterable[FunctionSpec]) -> None:
-        """Look for every declared model, as these functions take it. What is here is noted, and made ready for its first load."""
+        """Look for every declared model, as these functions use it. Models found on disk are recorded and prepared for
+        their first load.
+        """
         functions = tuple(functions)
         for ref, (key, spec) in self.keyspace.refs().items():
             try:
@@ -297,24 +305,24 @@ class LoadedModels:
                 self.note_on_disk(local)
 
     def note_on_disk(self, local: LocalModel) -> None:
-        """A model whose files are here; its loaded forms stand beside it."""
+        """Record a model whose files are on disk. Its loaded forms have entries of their own."""
         self.cache.mark_cached_to_disk(local.model_id, local.path)
 
     def on_their_way(self) -> list[ModelProgress]:
-        """Models that are being fetched or loaded, and how far they are."""
+        """Models that are being fetched or loaded, with their progress."""
         loading = [progress for place in self.places for progress in place.on_their_way()]
         return [progress.now() for progress in (*self.arrivals.arriving().values(), *loading)]
 
     def in_host_memory(self) -> dict[str, int]:
-        """Bytes of each model that the host tier holds, by model id."""
+        """Bytes of each model held by the host tier, by model id."""
         found: dict[str, int] = {}
-        for place in self.places:  # they share the tier
+        for place in self.places:  # all devices share the tier
             for model_id, size_bytes in place.residency.in_host_memory().items():
                 found[model_id] = max(size_bytes, found.get(model_id, 0))
         return found
 
     def unload(self, model_id: str) -> bool:
-        """Drop a loaded model; `ResourceError` while a run uses it, False when it is not loaded."""
+        """Drop a loaded model. `ResourceError` while a run uses it; False when it is not loaded."""
         found = [name for name in self.cache.get_vram_models() if model_of(name) == model_id]
         if any(self.cache.is_pinned(name) for name in found):
             raise ResourceError("model_in_use")
@@ -341,13 +349,13 @@ class LoadedModels:
         requests = [self._request(injection.type, spec, local, function) for function, injection in takers]
         named = [(self._name(local, request), request) for request in requests]
 
-        def build() -> int:  # for the first device only: there the first loads go while all are empty
+        def build() -> int:  # only for the first device: while all are empty, the first loads go there
             return sum(self.places[0].build_ahead(name, request, self._loaders) for name, request in named)
 
         self._on_arrival(local, want.takers, build)
 
     def _left(self, seat: Seat) -> None:
-        """A run has left its place: a moment to look ahead, by the largest of its models."""
+        """A run has left its device: time to load ahead, starting from the largest of its models."""
         if self.ahead is not None and seat.names:
             self.ahead.run_ended(seat.place, max(seat.names, key=seat.place.size_bytes))
 
@@ -359,7 +367,7 @@ class LoadedModels:
         )
 
     def _name(self, local: LocalModel, request: LoadRequest) -> str:
-        """`ref#Type`; with a third part where the same ref is there in another version or precision already."""
+        """`ref#Type`, with a third part when another version or precision of the same ref is already there."""
         name = form_name(local.model_id, request.annotation)
         state = f"{local.path}|{local.version}|{','.join(request.dtypes)}"
         if self._states.setdefault(name, state) == state:
@@ -382,7 +390,7 @@ class LoadedModels:
         emit(RunEvent(events.LOAD_STARTED, step))
 
         def hear(now: ModelProgress) -> None:
-            if now.phase == "loading" and now.bytes_done:  # of quick loads there is nothing to tell
+            if now.phase == "loading" and now.bytes_done:  # loads that end quickly are not worth reporting
                 emit(RunEvent(events.MODEL_PROGRESS, now))
 
         try:

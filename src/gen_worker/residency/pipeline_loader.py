@@ -1,4 +1,4 @@
-"""Diffusers pipelines for programs without a worker: the same store, sources, ledger and fast loading, behind a few coroutines."""
+"""Diffusers pipelines for programs without a worker: the same store, sources, ledger and fast loading behind a few coroutines."""
 
 import random
 import threading
@@ -32,11 +32,11 @@ ProgressCallback = Callable[[str, float], None]
 
 
 class PipelineLoaderError(Exception):
-    """A pipeline could not be had."""
+    """A pipeline could not be loaded."""
 
 
 class ModelNotFoundError(PipelineLoaderError):
-    """There is nothing where the model should be."""
+    """No model was found under this name or path."""
 
     def __init__(self, model_id: str, path: str | None = None) -> None:
         super().__init__(f"model {model_id!r} not found" + (f" at {path}" if path else ""))
@@ -55,7 +55,7 @@ class ModelDownloadError(PipelineLoaderError, RetryableError):
 
 
 class IncompatibleFormatError(PipelineLoaderError):
-    """The files are there, in a form that cannot be loaded."""
+    """The files exist in a form that cannot be loaded."""
 
     def __init__(self, model_id: str, expected_format: str, actual_format: str) -> None:
         super().__init__(f"model {model_id!r}: expected {expected_format}, found {actual_format}")
@@ -73,7 +73,7 @@ class CudaOutOfMemoryError(PipelineLoaderError, ResourceError):
 
 
 class ComponentMissingError(PipelineLoaderError):
-    """The pipeline lacks a part that it needs."""
+    """The pipeline lacks a component that it needs."""
 
     def __init__(self, model_id: str, component: str) -> None:
         super().__init__(f"model {model_id!r} lacks its {component!r}")
@@ -81,7 +81,7 @@ class ComponentMissingError(PipelineLoaderError):
 
 
 class PipelineConfig(msgspec.Struct, frozen=True):
-    """How to load. `dtype` is one of fp16, bf16, fp32; `device` None: the best there is."""
+    """How to load. `dtype` is one of fp16, bf16, fp32; `device` None chooses the best available."""
 
     model_path: str = ""
     pipeline_class: str | None = None
@@ -110,7 +110,7 @@ class LoadedPipeline(msgspec.Struct, frozen=True):
 
 
 class PipelineLoader:
-    """Use it on one event loop. Pipelines stay loaded until their room is needed; those with equal components share them."""
+    """For use on one event loop. Pipelines stay loaded until their room is needed; pipelines with equal components share them."""
 
     def __init__(
         self,
@@ -129,13 +129,15 @@ class PipelineLoader:
         self._loaded: dict[str, tuple[LoadedPipeline, Loaded]] = {}
 
     async def ensure_model_available(self, model_id: str, progress_callback: ProgressCallback | None = None) -> Path:
-        """The folder of a model's files, fetched if they are not here; `ModelDownloadError`."""
+        """The folder with a model's files, fetched if they are missing; `ModelDownloadError`."""
         return (await self._locate(model_id, DEFAULT_DTYPES, progress_callback)).path
 
     async def download_models(
         self, model_ids: Sequence[str], progress_callback: ProgressCallback | None = None, randomize_order: bool = True
     ) -> dict[str, bool]:
-        """Fetch several; which of them are here now. In random order, so that many machines do not all begin with the same."""
+        """Fetch several models; says for each whether it is here now. The order is random, so that many machines do not
+        all start with the same model.
+        """
         order = random.sample(model_ids, len(model_ids)) if randomize_order else list(model_ids)
         found = {}
         for model_id in order:
@@ -149,14 +151,14 @@ class PipelineLoader:
     async def initialize_startup_models(
         self, model_ids: Sequence[str], preload_first: str | None = None, progress_callback: ProgressCallback | None = None
     ) -> dict[str, bool]:
-        """Fetch several, and load one of them."""
+        """Fetch several models, then load one of them."""
         found = await self.download_models(model_ids, progress_callback)
         if preload_first is not None and found.get(preload_first):
             await self.load(preload_first)
         return found
 
     async def load(self, model_id: str, model_path: str | None = None, config: PipelineConfig | None = None) -> LoadedPipeline:
-        """The pipeline, from `model_path` or its ref; errors are those of this module."""
+        """The pipeline, loaded from `model_path` or its ref. Raises this module's errors."""
         known = self._loaded.get(model_id)
         if known is not None and self._cache.is_in_vram(model_id):
             self._cache.get_pipeline(model_id)
@@ -170,16 +172,16 @@ class PipelineLoader:
         return await self._load(model_id, local, config, dtypes)
 
     def get(self, model_id: str) -> Any | None:
-        """The pipeline if it is loaded."""
+        """The pipeline if it is loaded, else None."""
         known = self._loaded.get(model_id)
         return known[0].pipeline if known is not None and self._cache.get_pipeline(model_id) is not None else None
 
     def get_for_inference(self, model_id: str) -> Any | None:
-        """A light copy with its own scheduler over the shared weights, for one run."""
+        """A light copy for one run: its own scheduler over the shared weights."""
         return self._loaded[model_id][1].view() if self.get(model_id) is not None else None
 
     def unload(self, model_id: str) -> bool:
-        """Take a pipeline off the device; False when it was not there."""
+        """Take a pipeline off the device; False when it was not loaded."""
         self._loaded.pop(model_id, None)
         gone = self._cache.unload_model(model_id)
         self._residency.forget_dropped()
@@ -199,7 +201,7 @@ class PipelineLoader:
         }
 
     def close(self) -> None:
-        """End its threads; what is loaded stays with whoever holds it."""
+        """End its threads. Pipelines that callers still hold stay usable."""
         self._arrivals.close()
         self._residency.close()
 
@@ -249,7 +251,7 @@ class PipelineLoader:
 
 
 def local_gb(path: Path) -> float:
-    """GB of the weights in a folder."""
+    """Size of the weights in a folder, in GB."""
     return sum(file.stat().st_size for file in path.rglob("*.safetensors")) / 1e9
 
 

@@ -1,5 +1,6 @@
-"""One device with the models on it: each is loaded once, however many wait, and pinned for as long as somebody uses it. Lives on one event
-loop."""
+"""One device with the models on it. Each model is loaded once, however many runs wait, and pinned while a run uses it.
+Lives on one event loop.
+"""
 
 import asyncio
 import threading
@@ -30,24 +31,24 @@ class Lease:
     """A loaded model, pinned until `release`."""
 
     def __init__(self, loaded: Loaded, release: Callable[[], None]) -> None:
-        self.loaded_bytes = 0  # that came to the device for this lease
+        self.loaded_bytes = 0  # bytes moved to the device for this lease
         self.view = loaded.view
         self.view_blocks = loaded.view_blocks
         self.release = release
 
 
 class _Loading:
-    """A model on its way to the device, and how many wait for it."""
+    """A model being loaded, and the number of runs that wait for it."""
 
     def __init__(self, model_id: str) -> None:
         self.progress = Progress(model_id)
         self.cancel = threading.Event()
         self.waiters = 0
         self.task: asyncio.Task[Loaded] | None = None
-        self.release: Callable[[], None] = lambda: None  # of the pins that the load itself holds
+        self.release: Callable[[], None] = lambda: None  # gives back the pins held by the load itself
 
     def leave(self) -> None:
-        """A waiter has gone. With the last one goes the load's own pin, or the load."""
+        """A waiter has left. The last one also gives back the load's own pin, or cancels the load."""
         self.waiters -= 1
         if not self.waiters:
             self.cancel.set()
@@ -56,7 +57,7 @@ class _Loading:
 
 
 class Place:
-    """`runs` counts those that were sent here and have not ended. `on_change`: what is on the device has changed."""
+    """`runs` counts the runs that were sent here and have not ended. `on_change` is called when the loaded models have changed."""
 
     def __init__(
         self,
@@ -82,17 +83,17 @@ class Place:
         self._loading: dict[str, _Loading] = {}
 
     def cache_id(self, name: str) -> str:
-        """What a model is called in the cache when it is here."""
+        """The model's name in the cache when it is loaded on this device."""
         return str(msgspec.structs.replace(FormId.read(name), place=self.number))
 
     def hot(self, name: str) -> Lease | None:
-        """A lease on a model that is loaded."""
+        """A lease on a model that is already loaded, else None."""
         cache_id = self.cache_id(name)
         loaded = self._cache.get_pipeline(cache_id)
         return self._lease(cache_id, loaded) if loaded is not None else None
 
     async def lease(self, name: str, request: LoadRequest, loaders: Sequence[Loader], listener: Listener | None) -> Lease:
-        """A lease on the model, loaded by whoever came first. Errors as of `Residency.load`."""
+        """A lease on the model. The first caller loads it, the others wait for that load. Raises what `Residency.load` raises."""
         cache_id = self.cache_id(name)
         loading, is_first = self._loading.get(cache_id), False
         if loading is None or loading.cancel.is_set():
@@ -107,16 +108,16 @@ class Place:
         stop_listening = heard_on_the_loop(loading.progress, listener)
         loading.waiters += 1
         try:
-            # Shielded: one waiter that gives up must not end the load for the others.
+            # Shielded: a waiter that gives up must not end the load for the others.
             lease = self._lease(cache_id, await asyncio.shield(loading.task))
-            lease.loaded_bytes = loading.progress.loaded_bytes if is_first else 0  # once, however many wait for it
+            lease.loaded_bytes = loading.progress.loaded_bytes if is_first else 0  # counted once, however many runs wait for the load
             return lease
         finally:
             stop_listening()
             loading.leave()
 
     async def made_view(self, name: str, lease: Lease) -> Lease:
-        """The lease, with a view that is made already where making it could block. An error gives the lease back."""
+        """The lease, with its view already made if making it could block. An error gives the lease back."""
         if lease.view_blocks:
             try:
                 made = await self.residency.view(self.cache_id(name), lease.view)
@@ -127,7 +128,7 @@ class Place:
         return lease
 
     def begin_work(self, function: str) -> Callable[[], None]:
-        """A function begins, with its models in its hands; call what this returns when it has ended."""
+        """A function begins with its models loaded. Call the returned function when it has ended."""
         end = self.headroom.begin(function)
         if self.headroom.spare_bytes:
             self.residency.make_room_for_work()
@@ -138,11 +139,11 @@ class Place:
         return self._cache.is_in_vram(self.cache_id(name))
 
     def size_bytes(self, name: str) -> int:
-        """What a model takes of the device; 0 where it is not here."""
+        """The bytes that a model takes on the device; 0 when it is not loaded."""
         return round(self._cache.size_gb(self.cache_id(name)) * GB)
 
     def offer(self, forms: Sequence[str]) -> Offer:
-        """What a run with these models would find here; they are named as of `form_name`."""
+        """What a run with these models would find on this device. Models are named `ref#Type` (see `form_name`)."""
         here = {form_of(cache_id) for cache_id in (*self._cache.models_on(self._ledger), *self._loading)}
         known = [self._measurements.of(measured_name(form)) for form in forms if form not in here]
         need = sum(measured.size_bytes for measured in known if measured is not None)
@@ -162,15 +163,15 @@ class Place:
         return Lease(loaded, self._cache.pin(cache_id).release)
 
     def build_ahead(self, name: str, request: LoadRequest, loaders: Sequence[Loader]) -> int:
-        """Build what a model's first load here would have to build, without its weights. The number of parts that were built.
+        """Build what a model's first load would build, without weights; the number of parts built.
 
-        Blocks, in any thread; errors are its loader's.
+        Blocks; callable from any thread. Raises its loader's errors.
         """
         cache_id = self.cache_id(name)
         return self.residency.build_ahead(self.residency.plan_now(cache_id, *self._planned(cache_id, request, loaders)))
 
     def _planned(self, cache_id: str, request: LoadRequest, loaders: Sequence[Loader]) -> tuple[Callable[[], LoadPlan], Any]:
-        """What makes the plan of a load, and what it is made for."""
+        """A function that makes the plan of a load, and the value that the plan depends on."""
         request = msgspec.structs.replace(
             request, device=self.device, saving_level=self.residency.saving_level_of(cache_id), skeletons=self.residency.skeletons
         )
@@ -202,16 +203,16 @@ def form_name(model_id: str, annotation: Any) -> str:
 
 
 def form_of(cache_id: str) -> str:
-    """The form that a name in the cache stands for, whatever its version, precision and device."""
+    """The form in a cache name, without its version, precision and device."""
     return str(FormId.read(cache_id).form)
 
 
 def measured_name(form: str) -> str:
-    """Under which a loaded form's size and load time are kept."""
+    """The name under which a form's size and load time are kept."""
     return f"model: {form}"
 
 
 def _seen(task: "asyncio.Task[Loaded]") -> None:
-    """Its waiters heard of a failure; where all had gone, nobody needs to."""
+    """Mark the failure as seen: its waiters were told. When all waiters have left, nobody needs to know."""
     if not task.cancelled():
         task.exception()

@@ -1,4 +1,4 @@
-"""On which of several devices a run should be: where it will end first, without costing others more than it gains. Pure."""
+"""Chooses which of several devices a run goes to: where it will end first without costing others more than it gains. Pure."""
 
 from collections.abc import Sequence
 
@@ -6,8 +6,9 @@ import msgspec
 
 
 class Offer(msgspec.Struct, frozen=True):
-    """What a run would find on a device. `missing_s`: to load what is not there; `runs` are there already; `harm_s`: what room for it
-    would cost others, None when there is no room."""
+    """What a run would find on a device. `missing_s`: seconds to load what is missing; `runs`: runs already there;
+    `harm_s`: seconds that making room would cost others, None when there is no room.
+    """
 
     place: int
     missing_s: float
@@ -17,16 +18,17 @@ class Offer(msgspec.Struct, frozen=True):
 
 
 def choose_place(offers: Sequence[Offer], run_s: float) -> int:
-    """The place of the least estimate; of equal ones the one with the most room.
+    """The device with the lowest estimate; among equal ones the one with the most room.
 
-    Runs on one device take turns at it, so each that is there costs one `run_s`. Harm counts the more, the more devices are busy: on idle
-    ones a reload disturbs nobody.
+    Runs on one device take turns, so each run already there costs one `run_s`. Harm weighs more when more devices are
+    busy: on an idle device a reload disturbs nobody.
     """
     busy = sum(offer.runs > 0 for offer in offers) / len(offers)
 
     def cost(offer: Offer) -> tuple[bool, float, int, int]:
         harm_s = offer.harm_s or 0.0
-        estimate_s = max(offer.runs * run_s, offer.missing_s) + run_s + busy * harm_s  # loading overlaps with what runs there
+        # loading overlaps with the runs that are already there
+        estimate_s = max(offer.runs * run_s, offer.missing_s) + run_s + busy * harm_s
         return offer.harm_s is None, round(estimate_s, 6), -offer.free_bytes, offer.place
 
     return min(offers, key=cost).place

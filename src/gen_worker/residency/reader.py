@@ -1,12 +1,14 @@
-"""Bytes of weight files into a slab, by several threads at once.
+"""Reads weight files into a slab with several threads.
 
-One `Reading` is one load. Readers take slices of files, largest file first, and put them where they belong: into the slab itself where the
-host can write to it, else into host memory from which they are copied to the device while the next are read. What the host tier has
-already is sent by a thread of its own, in large copies one after the other. All copies of a load are waited for once, at its end.
+One `Reading` is one load. Readers take slices of files, largest file first. They read into the slab itself if the host
+can write to it. Otherwise they read into host memory, which is copied to the device while the next slices are read.
+Files that the host tier already has are sent by a separate thread, in large copies one after the other. All copies of a
+load are awaited once, at its end.
 
-Each slice costs a reader the interpreter's lock a few times, and whoever has it meanwhile - a function between two operations of torch,
-the thread that builds the module - loses the time that waking the other thread takes, too: 0.7 ms a slice on an H200. So slices are small
-only while this load has the interpreter to itself. Beside steps of SDXL, 32 MiB slowed them to 1.3 times their time, 16 MiB to 2.2 times.
+Each slice takes the interpreter's lock a few times. Whoever needs the lock meanwhile (a function between two torch
+operations, the thread that builds the module) also loses the time it takes to wake the other thread: 0.7 ms a slice on
+an H200. So slices are small only while this load has the interpreter to itself. Beside steps of SDXL, slices of 32 MiB
+slowed the steps to 1.3 times their time, and 16 MiB to 2.2 times.
 """
 
 import errno
@@ -25,18 +27,18 @@ from gen_worker.residency.layout import Image, Run, Slice, slices_of
 from gen_worker.residency.readers import Readers
 from gen_worker.residency.staging import BLOCK_BYTES, BUFFER_BYTES
 
-PIECE_BYTES = 8 << 20  # straight into the slab
-BESIDE_PYTHON_BYTES = BUFFER_BYTES  # while functions run, or the load's own thread builds
-SENT_BYTES = 64 << 20  # of the host tier in one copy
-MOST_RANGES = 1024  # of one call of preadv (IOV_MAX of Linux)
-WINDOW_S = 0.03  # between two looks at the rate
+PIECE_BYTES = 8 << 20  # slice size while the load is alone and reads straight into the slab
+BESIDE_PYTHON_BYTES = BUFFER_BYTES  # slice size while functions run or the load's own thread builds
+SENT_BYTES = 64 << 20  # one copy out of the host tier
+MOST_RANGES = 1024  # ranges in one call of preadv (Linux: IOV_MAX)
+WINDOW_S = 0.03  # time between two looks at the rate
 NOWAIT = getattr(os, "RWF_NOWAIT", 0)
 
 
 class Source(msgspec.Struct, frozen=True):
-    """A file whose image belongs to byte `at` of the slab and on.
+    """A file whose image goes to the slab from byte `at`.
 
-    With a `host` buffer the image passes through it, or comes from it if it is `filled` already.
+    With a `host` buffer the image passes through it, or is copied from it if the buffer is already `filled`.
     """
 
     path: Path
@@ -51,7 +53,7 @@ class ReadCanceledError(Exception):
 
 
 class Reading:
-    """Bytes on their way into a slab from the moment it is made. `finish` it or `abandon` it; the slab must outlive both."""
+    """Bytes on their way into a slab; reading starts on construction. Call `finish` or `abandon`. The slab must outlive both."""
 
     def __init__(
         self,
@@ -62,7 +64,7 @@ class Reading:
         cancel: threading.Event,
         working: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`working`: how many functions work beside it now."""
+        """`working` returns how many functions run beside it now."""
         self._direct = slab.host_view()
         self._link = None if self._direct is not None else slab.link()
         self._readers = readers
@@ -71,16 +73,16 @@ class Reading:
         self._working = working
         self._lock = threading.Lock()
         self._stopped = False
-        self._awaited = False  # the load's own thread does nothing but wait
+        self._awaited = False  # whether the load's own thread does nothing but wait
         self._error: BaseException | None = None
-        self._active = 0  # threads, the one that sends what the host tier has among them
+        self._active = 0  # threads at work, including the one that sends from the host tier
         self._reading = 0
         self._ended = threading.Event()
         self._bytes = 0
         by_size = sorted(sources, key=lambda source: -source.image.size_bytes)
         to_read = [source for source in by_size if not source.filled]
         self._left_bytes = sum(source.image.size_bytes for source in to_read)
-        self._slice_bytes = 0  # of the slice that is about to be cut
+        self._slice_bytes = 0  # size of the slice to be cut next
         straight = [source for source in to_read if self._direct is not None or source.host is not None]
         passing = [source for source in to_read if self._direct is None and source.host is None]
         self._straight = self._slices(straight)
@@ -95,7 +97,7 @@ class Reading:
                 self._ended.set()
 
     def finish(self) -> None:
-        """Return when all is there. `OSError` for a file that is shorter than it should be; `ReadCanceledError` after `cancel`."""
+        """Return when everything is there. `OSError` for a file shorter than expected; `ReadCanceledError` after `cancel`."""
         self._awaited = True
         looked_s, seen = time.monotonic(), 0
         while not self._ended.wait(WINDOW_S):
@@ -110,7 +112,7 @@ class Reading:
             raise self._error
 
     def abandon(self) -> None:
-        """Stop, and return when nothing writes to the slab any more."""
+        """Stop. Returns when nothing writes to the slab any more."""
         with self._lock:
             self._stopped = True
             if not self._active:
@@ -119,7 +121,9 @@ class Reading:
         self._arrive()
 
     def _arrive(self) -> None:
-        """Wait for copies, also after an error: until then they write to the slab. A thread of the pool may hold on to this object."""
+        """Wait for the copies, also after an error: until they end they write to the slab. A pool thread may hold a
+        reference to this object.
+        """
         if self._link is not None:
             self._link.finish()
         self._direct = self._link = None
@@ -128,7 +132,7 @@ class Reading:
         return 0 if self._stopped else min(self._readers.count.allowed(self._working()), -(-self._left_bytes // BLOCK_BYTES))
 
     def _start_readers(self) -> None:
-        """As many more as there should be. With the lock held."""
+        """Start as many readers as are missing. Call with the lock held."""
         while self._reading < self._wanted() and not self._ended.is_set():
             self._reading += 1
             self._start(self._read)
@@ -169,26 +173,26 @@ class Reading:
             with self._lock:
                 self._reading -= 1
                 if not self._reading:
-                    self._left_bytes = 0  # the last reader leaves only when nothing is left
+                    self._left_bytes = 0  # the last reader leaves only when nothing is left to read
             for fd in files.values():
                 os.close(fd)
 
     def _goes_on(self) -> bool:
-        """Whether this reader is wanted still."""
+        """Whether this reader should go on."""
         with self._lock:
             if self._cancel.is_set():
                 raise ReadCanceledError
             return not self._stopped and self._reading <= max(1, self._wanted())
 
     def _piece(self, alone_bytes: int) -> int:
-        """How much to read at once: `alone_bytes` while nobody else wants the interpreter."""
+        """How many bytes to read at once: `alone_bytes` while nobody else needs the interpreter."""
         return alone_bytes if self._awaited and not self._working() else BESIDE_PYTHON_BYTES
 
     def _slices(self, sources: Sequence[Source]) -> Iterator[tuple[Source, Slice]]:
         return ((source, part) for source in sources for part in slices_of(source.image, lambda: self._slice_bytes, MOST_RANGES))
 
     def _cut(self, slices: Iterator[tuple[Source, Slice]], most_bytes: int) -> tuple[Source, Slice] | None:
-        """The next slice, of `most_bytes` at most; None when there is none."""
+        """The next slice, at most `most_bytes` long; None when there is none."""
         with self._lock:
             self._slice_bytes = most_bytes
             found = next(slices, None)
@@ -197,7 +201,7 @@ class Reading:
             return found
 
     def _fetch(self, source: Source, part: Slice, files: dict[Path, int]) -> None:
-        """Read a slice where it is to lie: in the slab, or in the host tier, from which it is sent."""
+        """Read a slice to where it belongs: into the slab, or into the host tier, from which it is sent."""
         fd = _open(files, source.path)
         if self._direct is not None:
             _read_slice(fd, self._direct[source.at : source.at + source.image.size_bytes], 0, part, source.path)
@@ -208,7 +212,7 @@ class Reading:
         self._tell(part)
 
     def _send(self, sources: Sequence[Source]) -> None:
-        """What the host tier has."""
+        """Send the files that the host tier already has."""
         for source in sources:
             for at in range(0, source.image.size_bytes, SENT_BYTES):
                 if self._cancel.is_set():
@@ -223,12 +227,12 @@ class Reading:
         self._told(sum(end - at for at, end in part.ranges))
 
     def _told(self, size_bytes: int) -> None:
-        self._bytes += size_bytes  # two threads may lose one addition: it is only looked at for the rate
+        self._bytes += size_bytes  # a race may lose one addition: the sum is only used for the rate
         self._on_bytes(size_bytes)
 
 
 def read_into(slab: Slab, sources: Sequence[Source], readers: Readers, on_bytes: Callable[[int], None], cancel: threading.Event) -> None:
-    """Fill a slab, and wait for it; errors as of `Reading.finish`."""
+    """Fill a slab and wait for it. Raises what `Reading.finish` raises."""
     Reading(slab, sources, readers, on_bytes, cancel).finish()
 
 
@@ -238,7 +242,7 @@ def whole_file(path: Path, start: int, end: int, at: int = 0) -> Source:
 
 
 def fill(into: memoryview, fd: int, image: Image, path: Path, cancel: threading.Event) -> bool:
-    """Read a whole image in this thread; False after `cancel`."""
+    """Read a whole image in the calling thread; False after `cancel`."""
     for part in slices_of(image, lambda: PIECE_BYTES, MOST_RANGES):
         if cancel.is_set():
             return False
@@ -247,7 +251,7 @@ def fill(into: memoryview, fd: int, image: Image, path: Path, cancel: threading.
 
 
 def _read_slice(fd: int, into: memoryview, first: int, part: Slice, path: Path) -> None:
-    """Bytes of one slice; `into` begins at byte `first` of the image."""
+    """Read one slice. `into` begins at byte `first` of the image."""
     views = [into[at - first : end - first] for at, end in part.ranges]
     at, left = part.start, sum(map(len, views))
     flags = NOWAIT
@@ -258,9 +262,9 @@ def _read_slice(fd: int, into: memoryview, first: int, part: Slice, path: Path) 
             if not flags or exc.errno not in (errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL):
                 raise
             got = -1
-        if got < left and flags:  # not all of it is in the page cache
+        if got < left and flags:  # the page cache does not hold all of it
             flags = 0
-            if hasattr(os, "posix_fadvise"):  # else the disk is asked for 128 KiB at a time
+            if hasattr(os, "posix_fadvise"):  # otherwise the kernel reads the disk 128 KiB at a time
                 os.posix_fadvise(fd, at, left, os.POSIX_FADV_WILLNEED)
             got = max(0, got)
         elif not got:
@@ -270,7 +274,7 @@ def _read_slice(fd: int, into: memoryview, first: int, part: Slice, path: Path) 
 
 
 def _after(views: list[memoryview], got: int) -> list[memoryview]:
-    """What is left to fill after so many bytes."""
+    """The views that are left to fill after `got` bytes."""
     for number, view in enumerate(views):
         if got < len(view):
             return [view[got:], *views[number + 1 :]]
@@ -279,7 +283,7 @@ def _after(views: list[memoryview], got: int) -> list[memoryview]:
 
 
 def _open(files: dict[Path, int], path: Path) -> int:
-    """A reader's own descriptor of a file, opened once."""
+    """A reader's own descriptor for a file; opened once."""
     if path not in files:
         files[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     return files[path]

@@ -7,7 +7,7 @@ from gen_worker.residency.reader_count import MOST, ReaderCount
 
 
 class Readers:
-    """Threads that stay from load to load, and how many of them pay."""
+    """Threads that live on from load to load, and how many of them pay."""
 
     def __init__(self, processors: int | None = None) -> None:
         self.count = ReaderCount(processors or usable_processors())
@@ -15,5 +15,5 @@ class Readers:
 
 
 def usable_processors() -> int:
-    """Processors that this process may use."""
+    """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,11 +1,11 @@
 """Host memory that bytes pass through on their way from a file to a device.
 
-A ring has a few large buffers, each of BLOCKS blocks. A reader takes some blocks of one buffer that lie side by side, fills them in one
-read and sends them in one copy. How many it takes decides how often it asks for the interpreter's lock: while functions run or a module is
-built, a piece is a whole buffer; while the load has the interpreter to itself, a piece is one block, so that all readers end at about the
-same time.
+A ring has a few large buffers of BLOCKS blocks each. A reader takes adjacent blocks of one buffer, fills them in one
+read and sends them in one copy. The number of blocks decides how often it asks for the interpreter's lock. While
+functions run or a module is being built, a reader takes a whole buffer. While the load has the interpreter to itself,
+it takes one block, so that all readers end at about the same time.
 
-    free --take--> a reader's --sent--> under way --its event--> free
+    free --take--> a reader's --sent--> in flight --its event--> free
                               --give_back--> free
 """
 
@@ -17,13 +17,13 @@ from typing import Any, Protocol
 import msgspec
 
 BLOCK_BYTES = 16 << 20
-BLOCKS = 2  # of a buffer
+BLOCKS = 2  # blocks in a buffer
 BUFFER_BYTES = BLOCKS * BLOCK_BYTES
-MOST = 8  # buffers of a device, 256 MiB in all
+MOST = 8  # buffers for each device, 256 MiB in all
 
 
 class Event(Protocol):
-    """When a copy has arrived. torch.cuda.Event is one."""
+    """Tells when a copy has arrived. torch.cuda.Event is one."""
 
     def query(self) -> bool: ...
 
@@ -31,9 +31,9 @@ class Event(Protocol):
 
 
 class Room(msgspec.Struct, frozen=True, eq=False):
-    """Some blocks of a buffer: its bytes `[begin, end)`."""
+    """Adjacent blocks of a buffer: its bytes `[begin, end)`."""
 
-    number: int  # of the buffer
+    number: int  # of its buffer
     buffer: Any
     begin: int
     end: int
@@ -48,25 +48,26 @@ class Room(msgspec.Struct, frozen=True, eq=False):
 
 
 class StagingRing:
-    """Buffers that go round. They stay when a load has ended, for pinning memory costs more than filling it.
+    """Buffers used in turn. They outlive a load, because pinning memory costs more than filling it.
 
-    Safe from any thread; a thread has one room at a time, so that somebody can always go on.
+    Safe from any thread. A thread holds one room at a time, so someone can always go on.
     """
 
     def __init__(self, allocate: Callable[[], Any], most: int = MOST) -> None:
-        """`allocate` makes a buffer of BUFFER_BYTES, with a `view` of its bytes; it blocks."""
+        """`allocate` makes a buffer of BUFFER_BYTES with a `view` of its bytes; it may block."""
         self._allocate = allocate
         self._most = most
         self._made = 0
         self._buffers: list[Any] = []
-        self._free: list[list[bool]] = []  # by buffer and block
+        self._free: list[list[bool]] = []  # whether each block is free, by buffer and block
         self._under_way: deque[tuple[Event, Room]] = deque()
         self._changed = threading.Condition()
 
     def take(self, size_bytes: int) -> Room:
-        """Room to fill: as much of `size_bytes` as is free side by side, at least a block. `sent` it or give it back.
+        """Room to fill: as much of `size_bytes` as is free in adjacent blocks, at least one block. Pass it to `sent` or
+        `give_back`.
 
-        Waits until a copy has arrived where nothing is free.
+        When nothing is free, waits until a copy has arrived.
         """
         blocks = min(BLOCKS, max(1, -(-size_bytes // BLOCK_BYTES)))
         with self._changed:
@@ -90,25 +91,25 @@ class StagingRing:
                     self._changed.wait()
 
     def sent(self, room: Room, event: Event) -> None:
-        """It is on its way until the event."""
+        """The room is being copied, until the event says that the copy has arrived."""
         with self._changed:
             self._under_way.append((event, room))
             self._changed.notify()
 
     def give_back(self, room: Room) -> None:
-        """It was not sent."""
+        """The room was not sent; free it."""
         with self._changed:
             self._free_again(room)
 
     def prepare(self) -> None:
-        """Allocate all buffers ahead of the first load: to pin memory stops whatever the device does."""
+        """Allocate all buffers before the first load: pinning memory stalls the device's other work."""
         with self._changed:
             while self._made < self._most:
                 self._made += 1
                 self._add_buffer()
 
     def _add_buffer(self) -> None:
-        """With the lock held, which others may have while the memory is allocated."""
+        """Called with the lock held; releases it while the memory is allocated."""
         self._changed.release()
         try:
             buffer = self._allocate()
@@ -123,7 +124,7 @@ class StagingRing:
         self._changed.notify_all()
 
     def _find(self, blocks: int) -> Room | None:
-        """The longest run of free blocks, of `blocks` at most."""
+        """The longest run of free blocks, at most `blocks` long."""
         best = (0, 0, 0)  # blocks, buffer, first block
         for number, free in enumerate(self._free):
             length = 0

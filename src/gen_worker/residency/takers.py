@@ -1,4 +1,4 @@
-"""Which classes take a model: what decides which of a repository's files are fetched."""
+"""Which classes load a model. That decides which files of its repository are fetched."""
 
 from collections.abc import Iterable
 from typing import Any, get_origin
@@ -10,12 +10,14 @@ from gen_worker.sources.keyspace import Keyspace
 
 
 def takers_of(keyspace: Keyspace, functions: Iterable[FunctionSpec], key: str) -> tuple[str, ...]:
-    """The classes as which these functions take the model of a key, sorted: equal ones are equal. For `SelectionPolicy.takers`."""
+    """Full names of the classes that these functions load the model of a key as, sorted, so that equal answers compare
+    equal. For `SelectionPolicy.takers`.
+    """
     names: set[str] = set()
     for function, injection in keyspace.takers(functions, key):
         names.add(_name_of(injection.type))
         if any(kind == injection.type for kind in own_loaders(function.function)):
-            names.add(SMALL_FILES)  # an author's own loader may read what lies beside the weights
+            names.add(SMALL_FILES)  # an author's own loader may read small files beside the weights
     return tuple(sorted(names))
 
 

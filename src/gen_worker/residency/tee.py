@@ -1,6 +1,7 @@
-"""Weights that have just arrived go on to pinned host memory while the rest of their model still comes, so that loading it needs no file.
+"""Copies weights that have just arrived into pinned host memory while the rest of their model is still downloading, so
+that the load reads no file.
 
-A file is handed over when its digest has been found right: nothing that could still turn out wrong is kept anywhere else.
+A file is copied only after its digest was found correct, so nothing that could still prove wrong is kept elsewhere.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ ABOVE_BYTES = 4 << 20  # smaller files are not worth a buffer of their own
 
 
 class Tee:
-    """`host` gives the tier, None where there is none; it is asked in a thread, and may take its time. Only free room is used."""
+    """`host` returns the tier, or None without one. It is called in a thread and may take its time. Only free room is used."""
 
     def __init__(self, host: Callable[[], HostTier | None]) -> None:
         self._host = host
@@ -26,8 +27,8 @@ class Tee:
         self._closed = threading.Event()
 
     def arrived(self, path: Path) -> None:
-        """From any thread: this file is complete and right."""
-        with contextlib.suppress(RuntimeError):  # closed
+        """This file is complete and its digest is correct. Callable from any thread."""
+        with contextlib.suppress(RuntimeError):  # the pool is closed
             self._thread.submit(self._take, path)
 
     def close(self) -> None:
@@ -45,7 +46,7 @@ class Tee:
                 if image is not None and host is not None and host.has_room(image.size_bytes):
                     self._fill(host, path, file.fileno(), image)
         except OSError:
-            return  # gone again, or unreadable: whoever loads it will say so
+            return  # deleted or unreadable: the load will report it
 
     def _fill(self, host: HostTier, path: Path, fd: int, image: Image) -> None:
         key = file_key(path)
@@ -63,7 +64,7 @@ class Tee:
 
 
 def _image(first: bytes, read_more: Callable[[int], bytes], size: int) -> Image | None:
-    """How the tensors of a safetensors file lie in memory; None for any other file."""
+    """The memory layout of a safetensors file's tensors; None for any other file."""
     try:
         length = header_size(first, size)
         return image_of(read_header(first + read_more(length), size), 8 + length)
