@@ -69,6 +69,8 @@ def test_a_breaking_promote_is_asked_for(platform: PlatformProcess) -> None:
     refused = platform.http.put(TAG.format("echo", "prod"), json={"release_id": new})
     assert (refused.status_code, refused.json()["code"]) == (409, "breaking_change")
     assert {"pointer": "/size", "message": "input: a new field that every payload must have"} in refused.json()["errors"]
+    assert refused.json()["hint"] == 'to move the tag all the same, send "breaking": true'
+    assert refused.json()["cli_hint"] == "to move the tag all the same: cozyctl promote --breaking"
     done = verb(platform, "promote", new, "--function", "echo")
     assert done.returncode == 1
     assert "/size" in done.stderr

@@ -150,6 +150,7 @@ def test_what_is_wrong_is_said_with_the_right_status(platform: PlatformProcess) 
         (("invoke", "local/probe/echo", "-i", "txt=1"), 2, "text"), (("invoke", "local/probe/echo", "-i", "times=x"), 2, "integer"),
         (("invoke", "local/probe/refuse"), 1, "text is empty"), (("invoke", "local/probe/brief", "-i", "seconds=30"), 5, "timeout"),
         (("runs", "get", "nothing"), 3, "no run"), (("logs", "local/prob"), 3, "Did you mean 'local/probe'?"),
+        (("runs", "get", "a?b#c"), 3, "no run 'a?b#c'"), (("runs", "cancel", ".."), 3, "no run '..'"), (("runs", "retry", ""), 2, "empty"),
         (("logs", "nobody"), 3, "Workers: probe-"), (("drain", "nobody"), 3, "Workers: probe-"),
     ):  # fmt: skip
         done = verb(platform, *arguments)

@@ -17,7 +17,8 @@ class SpentBudget(msgspec.Struct, frozen=True):
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A problem. `code` is a stable word; `error` the word that the runner's contract uses for the same thing."""
+    """A problem. `code` is a stable word; `error` the word that the runner's contract uses for the same thing. `hint` says what to do,
+    `cli_hint` the same to a user of cozyctl, where that is another thing."""
 
     # Always written, as RFC 9457's own examples do; made by a factory, since `omit_defaults` leaves out what equals a default.
     type: str = msgspec.field(default_factory=lambda: "about:blank")
@@ -31,4 +32,5 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     run_id: str | None = None
     errors: tuple[FieldError, ...] = ()
     hint: str | None = None
+    cli_hint: str | None = None
     budget: SpentBudget | None = None

@@ -40,7 +40,6 @@ from gen_worker.http.headers import matches_etag
 from gen_worker.http.hosts import HostPolicy
 from gen_worker.http.openapi import openapi_document
 from gen_worker.http.page import Page
-from gen_worker.http.problems import problem
 from gen_worker.http.queries import names_in, only_known, only_with
 from gen_worker.http.sse import last_event_id
 from gen_worker.log import Log
@@ -291,7 +290,7 @@ class DevApp:
             if self._lines is not None:
                 self._lines.refused(request.scope["method"], request.scope["path"], exc.status, str(exc))
             path = request.scope["path"]
-            body = problem(exc.status, exc.request_code, str(exc), error=exc.error, hint=exc.hint, instance=path, errors=exc.errors)
+            body = exc.problem(path)
             headers = {**exc.headers}
             if exc.status in (429, 503):
                 headers["retry-after"] = "1"

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Generato
 from types import CoroutineType, MappingProxyType
 from typing import Any
 
+import msgspec
 from starlette.datastructures import QueryParams
 from starlette.routing import Match, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,6 +22,7 @@ from gen_worker.http.direct import DirectAnswer
 from gen_worker.http.exchange import Exchange
 from gen_worker.http.headers import whole_number
 from gen_worker.http.hosts import HostPolicy
+from gen_worker.http.problems import Problem, problem
 
 JSON = b"application/json"
 NO_BODY = (204, 304)
@@ -32,7 +34,7 @@ class DisconnectedError(Exception):
 
 
 class RequestError(WorkerError):
-    """A request that never became a run. `error` is the runner contract's word for it, where it has one."""
+    """A request that never became a run. `error`, `hint` and `cli_hint` are those of `Problem`."""
 
     error_type = "validation"
 
@@ -44,6 +46,7 @@ class RequestError(WorkerError):
         *,
         error: str | None = None,
         hint: str | None = None,
+        cli_hint: str | None = None,
         headers: Mapping[str, str] | None = None,
         errors: Sequence[FieldError] = (),
     ) -> None:
@@ -54,6 +57,12 @@ class RequestError(WorkerError):
         self.request_code = code
         self.error = error
         self.hint = hint
+        self.cli_hint = cli_hint
+
+    def problem(self, instance: str) -> Problem:
+        """The body of the answer to the request at this path."""
+        body = problem(self.status, self.request_code, str(self), error=self.error, hint=self.hint, instance=instance, errors=self.errors)
+        return body if self.cli_hint is None else msgspec.structs.replace(body, cli_hint=self.cli_hint)
 
 
 class Request:

@@ -123,9 +123,7 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
 
     async def on_error(request: Request, exc: Exception) -> None:
         if isinstance(exc, RequestError):
-            body = problem(
-                exc.status, exc.request_code, str(exc), error=exc.error, hint=exc.hint, instance=request.scope["path"], errors=exc.errors
-            )
+            body = exc.problem(request.scope["path"])
             if isinstance(exc, BudgetError):
                 body = msgspec.structs.replace(body, budget=exc.budget)
             headers = dict(exc.headers or {})

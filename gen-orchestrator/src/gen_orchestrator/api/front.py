@@ -20,7 +20,6 @@ from gen_orchestrator.scheduling.standing import Standing
 from gen_worker.front_doors.errors import error_answer
 from gen_worker.http.asgi import DisconnectedError, Request, RequestError, check_caller
 from gen_worker.http.hosts import HostPolicy
-from gen_worker.http.problems import problem
 
 WAIT_S = 7.0  # a lease, a poll, and what a new leader needs to begin
 LOOK_S = 0.25
@@ -151,5 +150,5 @@ def _unavailable(why: str) -> RequestError:
 
 
 async def _refuse(request: Request, exc: RequestError) -> None:
-    body = problem(exc.status, exc.request_code, str(exc), error=exc.error, hint=exc.hint, instance=request.scope["path"])
-    await request.answer(exc.status, *error_answer(request.scope["path"], body, dict(exc.headers or {})))
+    path = request.scope["path"]
+    await request.answer(exc.status, *error_answer(path, exc.problem(path), dict(exc.headers or {})))

@@ -114,7 +114,8 @@ async def pass_goldens(goldens: Goldens, release_id: str, functions: Sequence[st
             409,
             "golden_failed",
             f"{release_id} does not give what the golden requests expect: {told}",
-            hint='to move the tag all the same, send "skip_gates": true (cozyctl promote --skip-gates)',
+            hint='to move the tag all the same, send "skip_gates": true',
+            cli_hint="to move the tag all the same: cozyctl promote --skip-gates",
             errors=errors,
         )
 

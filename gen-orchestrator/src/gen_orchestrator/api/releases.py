@@ -193,7 +193,8 @@ class ReleaseRoutes:
                 409,
                 "release_not_ready",
                 f"{release_id} cannot serve: {why}",
-                hint='the tag stays; to move it all the same, send "now": true (cozyctl promote --now)',
+                hint='the tag stays; to move it all the same, send "now": true',
+                cli_hint="the tag stays; to move it all the same: cozyctl promote --now",
             )
 
     def _check_move(self, owner: str, endpoint: str, function: str, tag: str, wanted: MoveTag) -> Tag | None:
@@ -217,7 +218,8 @@ class ReleaseRoutes:
                 409,
                 "breaking_change",
                 f"{release_id} breaks callers of {owner}/{endpoint}/{function}:{tag}: {_told(breaking)}",
-                hint='to move the tag all the same, send "breaking": true (cozyctl promote --breaking)',
+                hint='to move the tag all the same, send "breaking": true',
+                cli_hint="to move the tag all the same: cozyctl promote --breaking",
                 errors=[FieldError(each.pointer, f"{each.side}: {each.text}") for each in breaking],
             )
 

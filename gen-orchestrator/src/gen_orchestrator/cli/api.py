@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any, cast
@@ -45,7 +44,6 @@ url_option = click.option(
     metavar="URL",
     help="The control plane. Also COZY_URL.",
 )
-_FIELD = re.compile(r', send "\w+": \w+ \((cozyctl [^)]+)\)')  # of a body; who uses cozyctl is told the option
 _STATUSES = {400: EXIT_USAGE, 422: EXIT_USAGE, 401: EXIT_AUTH, 403: EXIT_AUTH, 404: EXIT_NOT_FOUND, 504: EXIT_TIMEOUT}
 
 
@@ -108,7 +106,7 @@ class Api:
 
     def run(self, run_id: str) -> dict[str, Any]:
         """A run as it stands."""
-        found: dict[str, Any] = self.get(f"/v1/runs/{quoted(run_id)}")
+        found: dict[str, Any] = self.get(api_path("runs", run_id))
         return found
 
     def post(self, path: str, body: Any = None, headers: dict[str, str] | None = None, **query: Any) -> Any:
@@ -192,7 +190,7 @@ class Api:
         # No such path, rather than no such thing: those say `error`, too. A name with a slash in it is on no path.
         if code == "not_found" and "error" not in problem and "%2F" not in path:
             return self._no_platform(f"it has no {method} {path}. It is a dev runner (cozyctl dev), or older than this cozyctl")
-        if hint := _FIELD.sub(r": \1", problem.get("hint") or ""):
+        if hint := problem.get("cli_hint") or problem.get("hint"):
             text = f"{text}. {hint}"
         return ApiError(text, _STATUSES.get(status, EXIT_FAILED), code)
 
@@ -210,6 +208,14 @@ def _why(exc: BaseException) -> str:
 
 def _is_run(data: bytes) -> bool:
     return data.startswith(b'{"id"')
+
+
+def api_path(*parts: str) -> str:
+    """`/v1/PART/PART/...`. Each part is one name, whatever is in it: a slash or a question mark names nothing else than was meant."""
+    if not all(parts):
+        raise ApiError(f"an empty name in {'/'.join(parts)}; expected an id or a name", EXIT_USAGE, "usage")
+    # Dots alone would be taken for a way up, which quoting does not prevent.
+    return "/v1/" + "/".join(part.replace(".", "%2E") if not part.strip(".") else quoted(part) for part in parts)
 
 
 def quoted(value: str) -> str:

@@ -2,7 +2,7 @@
 
 import click
 
-from gen_orchestrator.cli.api import Api, ApiVerb, url_option
+from gen_orchestrator.cli.api import Api, ApiVerb, api_path, url_option
 from gen_worker.cli.output import json_option, print_json, print_line, say
 
 
@@ -12,7 +12,7 @@ from gen_worker.cli.output import json_option, print_json, print_line, say
 @json_option
 def command(worker: str, url: str, as_json: bool) -> int:
     """Send WORKER no more runs; it exits when its runs have ended. If it is still needed, a new worker replaces it."""
-    drained = Api(url).post(f"/v1/workers/{worker}/drain")
+    drained = Api(url).post(api_path("workers", worker, "drain"))
     if as_json:
         print_json(drained)
     else:

@@ -5,7 +5,7 @@ import time
 import click
 from rich.table import Column
 
-from gen_orchestrator.cli.api import Api, ApiVerb, quoted, url_option
+from gen_orchestrator.cli.api import Api, ApiVerb, api_path, url_option
 from gen_orchestrator.cli.gate_results import print_results
 from gen_orchestrator.cli.releases import split_endpoint
 from gen_orchestrator.cli.shown import age, print_tables, table
@@ -30,7 +30,7 @@ def golden() -> None:
 @json_option
 def add(run_id: str, tolerance: float, url: str, as_json: bool) -> int:
     """Make a golden request from a run that succeeded."""
-    made = Api(url).post(f"/v1/runs/{run_id}/golden", {"tolerance": tolerance})
+    made = Api(url).post(api_path("runs", run_id, "golden"), {"tolerance": tolerance})
     if as_json:
         print_json(made)
         return 0
@@ -64,7 +64,7 @@ def list_goldens(endpoint: str | None, url: str, as_json: bool) -> int:
 @json_option
 def remove(golden_id: str, url: str, as_json: bool) -> int:
     """Delete a golden request."""
-    gone = Api(url).delete(f"/v1/goldens/{golden_id}")
+    gone = Api(url).delete(api_path("goldens", golden_id))
     if as_json:
         print_json(gone)
     else:
@@ -79,7 +79,7 @@ def remove(golden_id: str, url: str, as_json: bool) -> int:
 @json_option
 def run(release: str, functions: tuple[str, ...], url: str, as_json: bool) -> int:
     """Run the golden requests on a release. No tag moves. Exit status 1 when one fails."""
-    found = Api(url).post(f"/v1/releases/{quoted(release)}/goldens", {"functions": functions})
+    found = Api(url).post(api_path("releases", release, "goldens"), {"functions": functions})
     if as_json:
         print_json(found)
     else:
@@ -95,7 +95,7 @@ def run(release: str, functions: tuple[str, ...], url: str, as_json: bool) -> in
 @json_option
 def gates(release: str, url: str, as_json: bool) -> int:
     """Show the last result of each gate for a release."""
-    found = Api(url).get(f"/v1/releases/{quoted(release)}/gates")
+    found = Api(url).get(api_path("releases", release, "gates"))
     if as_json:
         print_json(found)
         return 0

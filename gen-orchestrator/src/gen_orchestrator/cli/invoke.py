@@ -7,7 +7,7 @@ from typing import Any
 import click
 import msgspec
 
-from gen_orchestrator.cli.api import Api, ApiVerb, url_option
+from gen_orchestrator.cli.api import Api, ApiVerb, api_path, url_option
 from gen_orchestrator.cli.following import RunView
 from gen_orchestrator.cli.refs import path_of, payload_of, resolved
 from gen_orchestrator.cli.shown import report
@@ -70,7 +70,7 @@ def _payload(api: Api, path: str, inputs: tuple[str, ...], payload: str | None) 
     _, pinned, release_id = path.partition("@")
     if pinned:
         function = path.partition("@")[0].rpartition("/")[2]
-        manifest = api.get(f"/v1/releases/{release_id}")["manifest"]
+        manifest = api.get(api_path("releases", release_id))["manifest"]
         schemas = [entry["input_schema"] for entry in manifest["functions"] if entry["name"] == function]
         return payload_of(inputs, schemas[0], schemas[0].get("$defs", {})) if schemas else {}
     document = api.get("/openapi.json")
@@ -100,7 +100,7 @@ def _follow(api: Api, path: str, body: dict[str, Any], key: str, *, as_json: boo
             return _cancel(api, view.run_id, as_json=as_json)
         except BrokenPipeError:
             if view.run_id:
-                api.post(f"/v1/runs/{view.run_id}/cancel")
+                api.post(api_path("runs", view.run_id, "cancel"))
             raise
         except UnreachableError as exc:
             if not view.run_id:
@@ -113,7 +113,7 @@ def _follow(api: Api, path: str, body: dict[str, Any], key: str, *, as_json: boo
 def _cancel(api: Api, run_id: str, *, as_json: bool) -> int:
     if run_id:
         say(f"canceling run {run_id}")
-        run = api.post(f"/v1/runs/{run_id}/cancel")
+        run = api.post(api_path("runs", run_id, "cancel"))
         if as_json:
             print_json(run)
         elif run["status"] != "canceled":

@@ -6,7 +6,7 @@ from typing import Any
 import click
 from rich.table import Column
 
-from gen_orchestrator.cli.api import Api, ApiError, url_option
+from gen_orchestrator.cli.api import Api, ApiError, api_path, url_option
 from gen_orchestrator.cli.shown import age, print_tables, table
 from gen_orchestrator.domain.access import SCOPES
 from gen_worker.cli.output import Verb, json_option, print_json, print_line, say
@@ -99,7 +99,7 @@ def set_budgets(key_id: str, rate: str | None, concurrency: str | None, gpu_seco
     if not body:
         raise click.UsageError("nothing to change: name a budget, such as --rate 60/m or --concurrency none")
     try:
-        changed = Api(url).patch(f"/v1/keys/{key_id}", body)
+        changed = Api(url).patch(api_path("keys", key_id), body)
     except ApiError as exc:
         return exc.report(as_json=as_json)
     if as_json:
@@ -117,7 +117,7 @@ def set_budgets(key_id: str, rate: str | None, concurrency: str | None, gpu_seco
 def revoke(key_id: str, url: str, as_json: bool) -> int:
     """Revoke a key."""
     try:
-        gone = Api(url).delete(f"/v1/keys/{key_id}")
+        gone = Api(url).delete(api_path("keys", key_id))
     except ApiError as exc:
         return exc.report(as_json=as_json)
     if as_json:

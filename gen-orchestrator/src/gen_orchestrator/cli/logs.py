@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gen_orchestrator.cli.api import Api, ApiError, ApiVerb, url_option
+from gen_orchestrator.cli.api import Api, ApiError, ApiVerb, api_path, url_option
 from gen_worker.cli.output import EXIT_INTERRUPTED, EXIT_NOT_FOUND, fail, json_option, print_line, say
 from gen_worker.names import did_you_mean
 
@@ -65,7 +65,7 @@ def _workers(api: Api, target: str) -> list[str]:
 def _new_lines(api: Api, workers: list[str], places: dict[str, int]) -> Iterator[tuple[str, str]]:
     for worker_id in workers:
         try:
-            found = api.get(f"/v1/workers/{worker_id}/logs", after=places.get(worker_id))
+            found = api.get(api_path("workers", worker_id, "logs"), after=places.get(worker_id))
         except ApiError as exc:
             if exc.status != EXIT_NOT_FOUND or len(workers) == 1:
                 raise

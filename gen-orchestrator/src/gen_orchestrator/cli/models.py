@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Column, Table
 
-from gen_orchestrator.cli.api import Api, ApiVerb, url_option
+from gen_orchestrator.cli.api import Api, ApiVerb, api_path, url_option
 from gen_orchestrator.cli.shown import age
 from gen_worker.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, fail, json_option, print_json, print_line, say, stdout_of
 from gen_worker.refs import CozyRef, parse_model_ref
@@ -33,7 +33,7 @@ def push(folder: Path, ref: str, message: str, allow_unsafe: bool, url: str, as_
     if not files:
         return fail(f"{folder} holds no files", EXIT_FAILED, as_json=as_json, code="validation")
     api = Api(url)
-    path = f"/v1/models/{name.owner}/{name.repo}/tags/{name.tag}"
+    path = api_path("models", name.owner, name.repo, "tags", name.tag)
     try:
         if not as_json:
             say(f"reading {counted(len(files), 'file')}, {sum(size for _, size in files) / 1e6:.1f} MB")
@@ -71,7 +71,7 @@ def push(folder: Path, ref: str, message: str, allow_unsafe: bool, url: str, as_
 def show(ref: str, url: str, as_json: bool) -> int:
     """Show a model on the platform: its tags, versions and files."""
     name = _repo(ref)
-    found = Api(url).get(f"/v1/models/{name.owner}/{name.repo}")
+    found = Api(url).get(api_path("models", name.owner, name.repo))
     if as_json:
         print_json(found)
         return 0
@@ -95,7 +95,7 @@ def remove(ref: str, url: str, as_json: bool) -> int:
     """Delete a tag of a model on the platform, or the whole model. Unused files are deleted after an hour."""
     name = _repo(ref)
     suffix = f"/tags/{name.tag}" if ":" in ref.removeprefix("cozy:") else ""
-    found = Api(url).delete(f"/v1/models/{name.owner}/{name.repo}{suffix}")
+    found = Api(url).delete(api_path("models", name.owner, name.repo) + suffix)
     if as_json:
         print_json(found)
     else:

@@ -11,7 +11,7 @@ from typing import IO, Any
 import click
 from rich.table import Column
 
-from gen_orchestrator.cli.api import Api, ApiError, ApiVerb, url_option
+from gen_orchestrator.cli.api import Api, ApiError, ApiVerb, api_path, url_option
 from gen_orchestrator.cli.shown import age, print_tables, table
 from gen_orchestrator.hub.folders import FolderError, files_of
 from gen_worker.cli.folder import folder_option
@@ -67,7 +67,7 @@ def publish(folder: str, message: str, builder: str | None, image: str, url: str
         return EXIT_FAILED
     print_line(build["release_id"])
     try:
-        tags = api.get(f"/v1/releases/{build['release_id']}")["tags"]
+        tags = api.get(api_path("releases", build["release_id"]))["tags"]
     except ApiError:
         tags = []
     name = f"{build['owner']}/{build['endpoint']}"
@@ -110,9 +110,9 @@ def logs(build_id: str, url: str, as_json: bool) -> int:
     api = Api(url)
     try:
         if as_json:
-            print_json(api.get(f"/v1/builds/{build_id}/logs"))
+            print_json(api.get(api_path("builds", build_id, "logs")))
             return 0
-        build = _follow(api, api.get(f"/v1/builds/{build_id}"), as_json=False)
+        build = _follow(api, api.get(api_path("builds", build_id)), as_json=False)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     return 0 if build["status"] == "succeeded" else EXIT_FAILED
@@ -124,7 +124,7 @@ def logs(build_id: str, url: str, as_json: bool) -> int:
 @json_option
 def cancel(build_id: str, url: str, as_json: bool) -> int:
     """Cancel a build. An ended build is not changed."""
-    build = Api(url).post(f"/v1/builds/{build_id}/cancel")
+    build = Api(url).post(api_path("builds", build_id, "cancel"))
     if as_json:
         print_json(build)
     else:
@@ -153,11 +153,11 @@ def _follow(api: Api, build: dict[str, Any], *, as_json: bool) -> dict[str, Any]
     """The build once it is over; its lines are said as they come."""
     after = 0
     while True:
-        found = api.get(f"/v1/builds/{build['build_id']}/logs", after=after, wait=WAIT_S)
+        found = api.get(api_path("builds", build["build_id"], "logs"), after=after, wait=WAIT_S)
         for line in found["lines"]:
             if not as_json:
                 say(f"  {line['text']}")
         after = found["next"]
         if found["status"] not in ("queued", "running") and not found["lines"]:
-            ended: dict[str, Any] = api.get(f"/v1/builds/{build['build_id']}")
+            ended: dict[str, Any] = api.get(api_path("builds", build["build_id"]))
             return ended

@@ -6,7 +6,7 @@ from typing import Any
 import click
 from rich.table import Column
 
-from gen_orchestrator.cli.api import Api, ApiError, ApiVerb, quoted, url_option
+from gen_orchestrator.cli.api import Api, ApiError, ApiVerb, api_path, url_option
 from gen_orchestrator.cli.gate_results import print_results
 from gen_orchestrator.cli.shown import age, bytes_of, print_tables, table
 from gen_orchestrator.domain.pruning import MAX_KEEP
@@ -179,7 +179,7 @@ def diff(old: str, new: str, url: str, as_json: bool) -> int:
     """Show what changes for callers from one release to another, and what breaks them."""
     api = Api(url)
     ids = [_targets(api, each, ())[0]["release_id"] if "/" in each else each for each in (old, new)]
-    found = api.get(f"/v1/releases/{ids[0]}/diff/{ids[1]}")
+    found = api.get(api_path("releases", ids[0], "diff", ids[1]))
     if as_json:
         print_json(found)
         return 0
@@ -202,7 +202,7 @@ def diff(old: str, new: str, url: str, as_json: bool) -> int:
 def show(release_id: str, url: str, as_json: bool) -> int:
     """One release, and what gates found of it."""
     api = Api(url)
-    found, gates = api.get(f"/v1/releases/{quoted(release_id)}"), api.get(f"/v1/releases/{quoted(release_id)}/gates")["data"]
+    found, gates = api.get(api_path("releases", release_id)), api.get(api_path("releases", release_id, "gates"))["data"]
     if as_json:
         print_json({**found, "gates": gates})
         return 0
@@ -230,7 +230,7 @@ def remove(release_ids: tuple[str, ...], url: str, as_json: bool) -> int:
     api = Api(url)
     removed = []
     for release_id in release_ids:
-        removed.append(api.delete(f"/v1/releases/{quoted(release_id)}"))
+        removed.append(api.delete(api_path("releases", release_id)))
         if not as_json:
             _tell_removed(removed[-1])
     if as_json:
@@ -278,7 +278,7 @@ def _targets(api: Api, release: str, functions: tuple[str, ...]) -> list[dict[st
         if not found:
             raise _no_tag(api, owner, name, wanted, there)
     else:
-        shown = api.get(f"/v1/releases/{quoted(release)}")
+        shown = api.get(api_path("releases", release))
         found = [{**shown, "function": name} for name in shown["functions"]]
     known = [each["function"] for each in found]
     for name in functions:
@@ -321,7 +321,7 @@ def split_function(text: str | None) -> tuple[str, str, str]:
 
 
 def _tag_path(tag: dict[str, Any]) -> str:
-    return f"/v1/endpoints/{tag['owner']}/{tag['endpoint']}/functions/{tag['function']}/tags/{tag['tag']}"
+    return api_path("endpoints", tag["owner"], tag["endpoint"], "functions", tag["function"], "tags", tag["tag"])
 
 
 def _tell_removed(removed: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from gen_orchestrator.cli.api import Api, ApiError, ApiVerb, quoted, url_option
+from gen_orchestrator.cli.api import Api, ApiError, ApiVerb, api_path, url_option
 from gen_orchestrator.domain.comparison import Difference, differences
 from gen_worker.cli.output import EXIT_FAILED, EXIT_USAGE, fail, json_option, print_json, print_line, say
 from gen_worker.texts import counted
@@ -60,7 +60,7 @@ def command(file: Path, release: str | None, tolerance: float, url: str, as_json
 
 def _is_here(api: Api, release_id: str) -> bool:
     try:
-        api.get(f"/v1/releases/{quoted(release_id)}")
+        api.get(api_path("releases", release_id))
     except ApiError as exc:
         if exc.code != "not_found":
             raise

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from gen_orchestrator.cli.api import Api, ApiVerb, url_option
+from gen_orchestrator.cli.api import Api, ApiVerb, api_path, url_option
 from gen_orchestrator.cli.releases import split_endpoint
 from gen_worker.cli.output import json_option, print_json, print_line, say
 from gen_worker.texts import counted
@@ -20,7 +20,7 @@ def command(endpoint: str, url: str, as_json: bool) -> int:
     owner, name = split_endpoint(endpoint)
     if endpoint.count("/") != 1 or ":" in endpoint:
         raise click.UsageError(f"{endpoint!r}: expected owner/endpoint, such as local/hello: all of its functions and tags go")
-    found = Api(url).delete(f"/v1/endpoints/{owner}/{name}")
+    found = Api(url).delete(api_path("endpoints", owner, name))
     if as_json:
         print_json(found)
         return 0

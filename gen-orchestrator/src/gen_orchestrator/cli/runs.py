@@ -9,7 +9,7 @@ import click
 import msgspec
 from rich.table import Column
 
-from gen_orchestrator.cli.api import Api, ApiVerb, quoted, url_option
+from gen_orchestrator.cli.api import Api, ApiVerb, api_path, url_option
 from gen_orchestrator.cli.following import RunView
 from gen_orchestrator.cli.shown import age, exit_status, name_of, print_tables, report, span, table
 from gen_worker.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_FOUND, fail, json_option, print_json, print_line, say
@@ -65,7 +65,7 @@ def list_runs(status: str | None, function: str | None, limit: int, url: str, as
 @json_option
 def get(run_id: str, why: bool, url: str, as_json: bool) -> int:
     """Show a run."""
-    run = Api(url).get(f"/v1/runs/{run_id}")
+    run = Api(url).get(api_path("runs", run_id))
     if why and not as_json:
         _explain(run)
         return 0
@@ -82,7 +82,7 @@ def watch(run_id: str, url: str, as_json: bool) -> int:
     api = Api(url)
     run: dict[str, Any] = {}
     try:
-        run = api.get(f"/v1/runs/{run_id}")
+        run = api.get(api_path("runs", run_id))
         with RunView(name_of(run), quiet=as_json, look=api.run) as view, api.client(view.paused) as client:
             for event in client.handle(run_id).events():
                 view.show(event.name, event.data)
@@ -103,7 +103,7 @@ def watch(run_id: str, url: str, as_json: bool) -> int:
 @json_option
 def export(run_id: str, output: str | None, url: str, as_json: bool) -> int:
     """Print a run as JSON with its input, release and events, to inspect it elsewhere or to run it again (cozyctl replay)."""
-    found = Api(url).get(f"/v1/runs/{run_id}/export")
+    found = Api(url).get(api_path("runs", run_id, "export"))
     if output is None:
         print_json(found)
         return 0
@@ -126,12 +126,12 @@ def webhooks(run_id: str, redeliver: bool, delivery: str | None, url: str, as_js
     if delivery and not redeliver:
         raise click.UsageError("--delivery names what --redeliver sends: add --redeliver")
     api = Api(url)
-    found = api.get(f"/v1/runs/{run_id}/webhooks")["data"]
+    found = api.get(api_path("runs", run_id, "webhooks"))["data"]
     if redeliver:
         if not found:
             return fail(f"run {run_id} has no deliveries: its request named no webhook", EXIT_NOT_FOUND, as_json=as_json, code="not_found")
-        named = quoted(delivery or found[-1]["id"])
-        made = api.post(f"/v1/runs/{run_id}/webhooks/{named}/redeliver")
+        named = delivery or found[-1]["id"]
+        made = api.post(api_path("runs", run_id, "webhooks", named, "redeliver"))
         if as_json:
             print_json(made)
         else:
@@ -160,7 +160,7 @@ def webhooks(run_id: str, redeliver: bool, delivery: str | None, url: str, as_js
 @json_option
 def cancel(run_id: str, url: str, as_json: bool) -> int:
     """Cancel a run. An ended run is not changed."""
-    run = Api(url).post(f"/v1/runs/{run_id}/cancel")
+    run = Api(url).post(api_path("runs", run_id, "cancel"))
     if as_json:
         print_json(run)
     else:
@@ -176,7 +176,7 @@ def cancel(run_id: str, url: str, as_json: bool) -> int:
 @json_option
 def retry(run_id: str, url: str, as_json: bool) -> int:
     """Start a new run with the payload of an ended one."""
-    run = Api(url).post(f"/v1/runs/{run_id}/retry")
+    run = Api(url).post(api_path("runs", run_id, "retry"))
     if as_json:
         print_json(run)
     else:

@@ -7,7 +7,7 @@ import click
 from rich.console import Console
 from rich.table import Column, Table
 
-from gen_orchestrator.cli.api import Api, ApiError, url_option
+from gen_orchestrator.cli.api import Api, ApiError, api_path, url_option
 from gen_orchestrator.cli.shown import age
 from gen_worker.cli.output import Verb, json_option, print_json, print_line, say, stdout_of
 
@@ -92,7 +92,7 @@ def _path(endpoint: str) -> str:
     owner, slash, name = endpoint.partition("/")
     if not slash or not owner or not name or "/" in name:
         raise click.UsageError(f"{endpoint!r}: expected OWNER/ENDPOINT, such as local/hello")
-    return f"/v1/endpoints/{owner}/{name}/secrets"
+    return api_path("endpoints", owner, name, "secrets")
 
 
 def _value(name: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from gen_orchestrator.cli.api import Api, ApiError, ApiVerb, url_option
+from gen_orchestrator.cli.api import Api, ApiError, ApiVerb, api_path, url_option
 from gen_orchestrator.cli.gate_results import summary
 from gen_orchestrator.cli.refs import path_of
 from gen_orchestrator.cli.releases import percent_of
@@ -86,7 +86,7 @@ def _path(ref: str) -> str:
     if "@" in name:
         raise ApiError(f"{ref!r} names a release; expected a tag, whose runs are copied", EXIT_NOT_FOUND, "not_found")
     owner, endpoint, function = name.split("/")
-    return f"/v1/endpoints/{owner}/{endpoint}/functions/{function}/tags/{tag or 'prod'}/shadow"
+    return api_path("endpoints", owner, endpoint, "functions", function, "tags", tag or "prod", "shadow")
 
 
 def _ref(shadow: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ import click
 
 from gen_orchestrator.auth.signing_keys import MAX_LIFE_S, has_keys
 from gen_orchestrator.auth.worker_tokens import AUDIENCE, ISSUER, WorkerClaims, WorkerTokens, id_by_hand
-from gen_orchestrator.cli.api import Api, ApiVerb, quoted, url_option
+from gen_orchestrator.cli.api import Api, ApiVerb, api_path, url_option
 from gen_orchestrator.cli.ps import workers_table
 from gen_orchestrator.cli.shown import print_tables
 from gen_orchestrator.cli.up import LOOPBACK
@@ -59,7 +59,7 @@ def token(release_id: str, endpoint: str, owner: str, ttl: str, data: Path | Non
     if data is not None:
         made = _signed_here(data.expanduser(), owner, release_id, life_s)
     else:
-        made = Api(url).post(f"/v1/releases/{quoted(release_id)}/worker-tokens", {"life_s": life_s})
+        made = Api(url).post(api_path("releases", release_id, "worker-tokens"), {"life_s": life_s})
     if as_json:
         print_json(made)
         return 0
