@@ -63,6 +63,42 @@ def test_a_canary_gets_its_share_and_is_dropped_where_it_fails(tmp_path: Path) -
         platform.close()
 
 
+def test_a_rollback_ends_the_canary_and_moves_nothing(tmp_path: Path) -> None:
+    platform = PlatformProcess(write_project(tmp_path / "probe"), tmp_path / "data")
+    try:
+        main = platform.project / "src" / "probe" / "main.py"
+        main.write_text(
+            main.read_text().replace("class Input(msgspec.Struct):", "class Input(msgspec.Struct, kw_only=True):\n    size: int")
+        )
+        first = str(tag(platform, "version")["release_id"])
+        platform.until(lambda: tag(platform, "version", "dev")["release_id"] != first)
+        second = str(tag(platform, "version", "dev")["release_id"])
+        assert verb(platform, "promote", second, "--function", "version", "--breaking").returncode == 0
+        for function, now in (("version", second), ("words", first)):
+            path, old = TAG.format(function, "prod"), second if now == first else first
+            begun = platform.http.put(path, json={"release_id": old, "canary": 10, "breaking": True})
+            assert begun.json()["candidate"]["release_id"] == old, begun.text
+        before = [tag(platform, function)["release_id"] for function in ("version", "words", "echo")]
+        done = verb(platform, "rollback", "local/probe")
+        assert (done.returncode, f"the canary {first} is ended" in done.stderr) == (0, True), done
+        assert [tag(platform, function)["release_id"] for function in ("version", "words", "echo")] == before
+        assert not any("candidate" in tag(platform, function) for function in ("version", "words"))
+        assert verb(platform, "rollback", "local/probe/version").returncode == 0
+        assert tag(platform, "version")["release_id"] == first, "without a canary the tag moves"
+
+        # Ended by hand, too, a candidate that breaks callers breaks nobody by going.
+        path = TAG.format("words", "prod")
+        assert platform.http.put(path, json={"release_id": second, "canary": 10}).status_code == 409
+        assert platform.http.put(path, json={"release_id": second, "canary": 10, "breaking": True}).status_code == 200
+        dry = platform.http.put(path, json={"release_id": second, "canary": 0, "dry_run": True})
+        assert (dry.status_code, "candidate" in tag(platform, "words")) == (200, True)
+        assert platform.http.put(path, json={"release_id": second, "canary": 0}).status_code == 200
+        again = platform.http.put(path, json={"release_id": second, "canary": 0, "dry_run": True})
+        assert (again.status_code, "no candidate of probe/words:prod" in again.text) == (409, True)
+    finally:
+        platform.close()
+
+
 def test_what_can_be_no_canary(platform: PlatformProcess) -> None:
     now = tag(platform, "echo")["release_id"]
     for percent, status in ((10, 409), (0, 409), (-1, 400), (101, 400), ("x", 400)):

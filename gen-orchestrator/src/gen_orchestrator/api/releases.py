@@ -33,7 +33,8 @@ _NAMES = ("owner", "endpoint", "function", "tag")
 class MoveTag(msgspec.Struct, forbid_unknown_fields=True):
     """The body of a tag move. `expected`: the release that the tag must point at now, `""` for none; `breaking`: callers may break;
     `now`: whether or not a worker of the release is ready; `skip_gates`: golden requests are not run; `dry_run`: make all checks, and
-    move nothing; `canary`: give the release this percent of the tag's runs, and let the tag stay. 0 ends that, 100 is a move."""
+    move nothing; `canary`: give the release this percent of the tag's runs, and let the tag stay. 0 ends that, 100 is a move, and a move
+    of the tag ends its canary."""
 
     release_id: str
     expected: str | None = None
@@ -131,12 +132,15 @@ class ReleaseRoutes:
         if not caller_of(request).sees(self._owner_of(wanted.release_id)):
             raise RequestError(404, "not_found", f"there is no release {wanted.release_id[:100]!r}", error="unknown_release")
         try:
+            before = await asyncio.to_thread(self._check_move, *names, wanted)
+            if wanted.canary == 0:  # nobody comes to the release by that: nothing of it is checked
+                await self._end_canary(request, before, wanted)
+                return
             if not wanted.breaking:
                 await asyncio.to_thread(self._check_callers, *names, wanted.release_id)
-            before = await asyncio.to_thread(self._check_move, *names, wanted)
-            if not wanted.now and wanted.canary != 0:
+            if not wanted.now:
                 await self._be_ready(wanted.release_id)
-            if not wanted.skip_gates and wanted.canary != 0 and (before is None or before.release_id != wanted.release_id):
+            if not wanted.skip_gates and (before is None or before.release_id != wanted.release_id):
                 await pass_goldens(self._goldens, wanted.release_id, [parts["function"]])
             if wanted.dry_run:
                 shown = {**dict(zip(_NAMES, names, strict=True)), "release_id": "", "version": 0, "moved_at": 0.0}
@@ -161,17 +165,25 @@ class ReleaseRoutes:
         if tag is None or tag.release_id == wanted.release_id:
             why = "it points at nothing yet" if tag is None else f"it points at {tag.release_id} already"
             raise RequestError(409, "conflict", f"the tag has no canary: {why}")
-        subject = f"{tag.endpoint}/{tag.function}:{tag.tag}"
-        if percent:
-            await asyncio.to_thread(self._registry.set_candidate, tag, wanted.release_id, percent)
-        else:
-            candidate = self._registry.candidate(tag.owner, tag.endpoint, tag.function, tag.tag)
-            if candidate is None or candidate.release_id != wanted.release_id:
-                raise RequestError(409, "conflict", f"{wanted.release_id} is no candidate of {subject}")
-            await asyncio.to_thread(self._registry.drop_candidate, candidate)
-        detail = f"{wanted.release_id} {percent:g}%"
+        await asyncio.to_thread(self._registry.set_candidate, tag, wanted.release_id, percent)
+        await self._say_canary(request, tag, wanted.release_id, percent)
+
+    async def _end_canary(self, request: Request, tag: Tag | None, wanted: MoveTag) -> None:
+        parts = request.parts
+        candidate = self._registry.candidate(parts["owner"], parts["endpoint"], parts["function"], parts["tag"])
+        if tag is None or candidate is None or candidate.release_id != wanted.release_id:
+            subject = f"{parts['endpoint']}/{parts['function']}:{parts['tag']}"
+            raise RequestError(409, "conflict", f"{wanted.release_id} is no candidate of {subject}")
+        if wanted.dry_run:
+            await request.answer(200, msgspec.json.encode(tag))
+            return
+        await asyncio.to_thread(self._registry.drop_candidate, candidate)
+        await self._say_canary(request, tag, wanted.release_id, 0)
+
+    async def _say_canary(self, request: Request, tag: Tag, release_id: str, percent: float) -> None:
+        subject, detail = f"{tag.endpoint}/{tag.function}:{tag.tag}", f"{release_id} {percent:g}%"
         await asyncio.to_thread(self._keys.note, caller_of(request), tag.owner, "tag.canary", subject, detail)
-        self._on_tag_moved(msgspec.structs.replace(tag, release_id=wanted.release_id))
+        self._on_tag_moved(msgspec.structs.replace(tag, release_id=release_id))
         await request.answer(200, msgspec.json.encode(self._shown_tag(tag)))
 
     def _shown_past(self, tag: Tag) -> dict[str, Any]:

@@ -146,7 +146,8 @@ def promote(
 @url_option
 @json_option
 def rollback(endpoint: str, now: bool, wanted: str | None, tag: str, url: str, as_json: bool) -> int:
-    """Point a tag back at its previous release, for one function or for all functions of an endpoint."""
+    """Point a tag back at its previous release, for one function or for all functions of an endpoint. While a canary runs, that ends
+    the canary, and no tag moves."""
     owner, name, function = split_function(endpoint)
     api = Api(url)
     moved = []
@@ -154,6 +155,9 @@ def rollback(endpoint: str, now: bool, wanted: str | None, tag: str, url: str, a
     mine = [each for each in found if each["tag"] == tag]
     if not mine:
         raise _no_tag(api, owner, name, tag, found)
+    # The last step is what is taken back. Where that is a canary, the tags have not moved since.
+    if not wanted and any("candidate" in each for each in mine):
+        return _end_canaries(api, [each for each in mine if "candidate" in each], as_json=as_json)
     for each in mine:
         history = api.get(_tag_path(each))["history"]
         there = [old["release_id"] for old in history if "deleted_at" not in old]
@@ -318,6 +322,19 @@ def split_function(text: str | None) -> tuple[str, str, str]:
     if len(parts) not in (2, 3) or not all(parts):
         raise click.UsageError(f"{text!r}: expected owner/endpoint or owner/endpoint/function, such as local/hello/generate")
     return parts[0], parts[1], parts[2] if len(parts) == 3 else ""
+
+
+def _end_canaries(api: Api, tags: list[dict[str, Any]], *, as_json: bool) -> int:
+    ended = []
+    for each in tags:
+        release_id = each["candidate"]["release_id"]
+        ended.append(api.put(_tag_path(each), {"release_id": release_id, "canary": 0}))
+        if not as_json:
+            _tell(ended[-1])
+            say(f"the canary {release_id} is ended, and the tag has not moved; --to RELEASE moves it")
+    if as_json:
+        print_json({"data": ended})
+    return 0
 
 
 def _tag_path(tag: dict[str, Any]) -> str:
