@@ -53,7 +53,7 @@ class Client:
             taken()
         self._untaken.clear()
 
-    def took(self) -> None:
+    def took(self, size_bytes: int) -> None:
         self.took_frames += 1
         self._news.set()
 

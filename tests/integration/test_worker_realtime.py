@@ -11,8 +11,10 @@ import pytest
 from tests.conftest import WorkerProcess
 from tests.wire_project import CODE
 
+from gen_worker.execution.handler_socket import OUTBOUND_FRAMES
 from gen_worker.testing.loopback import LoopbackRealtime, LoopbackScheduler
-from gen_worker.wire.messages import OpenRealtime, RealtimeFrame
+from gen_worker.wire.messages import CloseRealtime, InterruptRun, OpenRealtime, RealtimeCredit, RealtimeFrame
+from gen_worker.wire.realtime import GRANT_BYTES, WINDOW_FRAMES
 
 Start = Callable[..., WorkerProcess]
 
@@ -98,6 +100,50 @@ async def test_a_handler_that_floods_is_held_up_by_the_reader(start_worker: Star
             assert frame is not None
             assert frame.data == str(number).encode()
         assert await end_of(session) == "completed"
+
+
+async def test_a_client_that_does_not_read_holds_up_only_its_own_session(start_worker: Start, folder: Path) -> None:
+    async with served(start_worker, folder) as (scheduler, _):
+        unread, read = await scheduler.open_realtime("flood"), await scheduler.open_realtime("flood")
+        await unread.send(b"30000")
+        await scheduler.until(lambda: unread.frames.qsize() == OUTBOUND_FRAMES)
+        await read.send(b"3000")
+        for number in range(3000):
+            frame = await read.receive()
+            assert frame is not None
+            assert frame.data == str(number).encode()
+        assert unread.frames.qsize() == OUTBOUND_FRAMES
+        unread.worker.send(RealtimeCredit(unread.session_id, -1))
+        unread.worker.send(RealtimeCredit("another", 1))
+        assert await end_of(unread) == "completed"
+
+
+async def test_large_frames_are_granted_by_their_bytes(start_worker: Start, folder: Path) -> None:
+    async with served(start_worker, folder) as (scheduler, _):
+        session = await scheduler.open_realtime("mirror")
+        await scheduler.until(lambda: session.credit == WINDOW_FRAMES)
+        await session.send(bytes(GRANT_BYTES))
+        assert await session.receive() is not None
+        await scheduler.until(lambda: session.credit == WINDOW_FRAMES)
+
+
+async def test_a_session_is_cancelled_as_a_run_is_and_its_end_says_why(start_worker: Start, folder: Path) -> None:
+    async with served(start_worker, folder) as (scheduler, _):
+        heard: list[CloseRealtime] = []
+
+        def listen(message: object) -> None:
+            heard.extend(each for each in getattr(message, "messages", (message,)) if isinstance(each, CloseRealtime))
+
+        scheduler.on_message = listen
+        session = await scheduler.open_realtime("stubborn")
+        await handler_runs(scheduler)
+        session.worker.send(InterruptRun(session.session_id))
+        assert await end_of(session) == "error:CanceledError"
+        session = await scheduler.open_realtime("mirror")
+        await session.send(b"fail")
+        await end_of(session)
+        assert [(each.error_type, each.code) for each in heard] == [("canceled", "canceled"), ("validation", "validation")]
+        assert heard[1].safe_message
 
 
 async def test_how_sessions_end(start_worker: Start, folder: Path) -> None:

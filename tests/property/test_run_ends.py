@@ -310,7 +310,7 @@ class _Listener:
         taken()
         ENTERED.set()
 
-    def took(self) -> None:
+    def took(self, size_bytes: int) -> None:
         """Nothing to count."""
 
 

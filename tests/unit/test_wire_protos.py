@@ -62,6 +62,7 @@ EXTENSIONS = {
     "WorkerEvent": "110 attempt int64",
     "TaskExecutionRequest": "101 traceparent string; 110 attempt int64",
     "TaskExecutionResult": "101 code string; 102 errors_json bytes; 110 attempt int64",
+    "RealtimeCloseCommand": "101 error_type string; 102 code string; 103 safe_message string; 104 error_message string",
     "WorkerResources": "101 model_tiers *ModelTier; 102 network_bytes_per_s int64; 103 load_bytes_per_s int64",
 }
 OWN_MESSAGES = {"ActiveRun", "ModelTier", "MessageBatch", "SchedulerHello", "Ack", "RealtimeCredit"}

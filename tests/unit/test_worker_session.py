@@ -152,6 +152,7 @@ COMMANDS = [
     m.ReleaseConfig(),
     m.OpenRealtime("s", "f"),
     m.RealtimeFrame("s"),
+    m.RealtimeCredit("s", 1),
     m.CloseRealtime("s"),
     m.UrlRefreshResponse("a"),
 ]
@@ -161,7 +162,6 @@ NOT_FOR_A_WORKER = {
     "LoadModelResult": m.LoadModelResult("a"),
     "UnloadModelResult": m.UnloadModelResult("a"),
     "UrlRefreshRequest": m.UrlRefreshRequest("a"),
-    "RealtimeCredit": m.RealtimeCredit("s"),
     "Unknown": m.Unknown(),
     "event 'anything'": m.Event("", "anything", b"{}"),
     "a realtime session without id or function": m.OpenRealtime("s", ""),

@@ -143,7 +143,7 @@ class _Client:
         if self._socket is not None:
             self._socket.send(data, is_text=is_text, taken=taken)
 
-    def took(self) -> None:
+    def took(self, size_bytes: int) -> None:
         if self._socket is not None and self._socket.holds:
             self._socket.go_on()
 

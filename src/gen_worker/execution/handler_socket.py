@@ -1,7 +1,7 @@
 """The handler's end of a realtime session: frames in order, none lost, bounded both ways.
 
     client's side (executor's loop)                          handler's side (tenant's loop)
-    frame_in -> [at most 256 frames or 16 MiB] ------------> iter_bytes
+    frame_in -> [at most 256 frames or 17 MiB] ------------> iter_bytes
     Client.send <- [at most 64 frames or 1 MiB] <----------- send_bytes, send_json: they wait while the client does not take frames
 
 The two sides share deques and counters, each of which has one writer; each wakes the other only when it waits.
@@ -20,9 +20,9 @@ from gen_worker.authoring.context import ActionContext
 from gen_worker.authoring.realtime import RealtimeSocket
 from gen_worker.execution.mailbox import Mailbox
 from gen_worker.texts import class_name
+from gen_worker.wire.realtime import WINDOW_BYTES, WINDOW_FRAMES
 
-INBOUND_FRAMES = 256
-INBOUND_BYTES = 16 << 20
+INBOUND_FRAMES = WINDOW_FRAMES
 OUTBOUND_FRAMES = 64
 OUTBOUND_BYTES = 1 << 20
 _encode_json = msgspec.json.Encoder(order="sorted").encode
@@ -40,8 +40,8 @@ class FrameSink(Protocol):
         """Pass on one frame; call `taken` once it is on its way."""
         ...
 
-    def took(self) -> None:
-        """The handler has begun to work on the next frame that waited for it."""
+    def took(self, size_bytes: int) -> None:
+        """The handler has begun to work on the next frame that waited for it, of this size."""
         ...
 
 
@@ -102,7 +102,7 @@ class HandlerSocket(RealtimeSocket):
 
     def frame_in(self, data: bytes, max_frames: int = INBOUND_FRAMES) -> bool:
         """A frame for the handler; False, and it is not taken, when too many wait already."""
-        if self.waiting >= max_frames or (self.waiting and self.waiting_bytes + len(data) > INBOUND_BYTES):
+        if self.waiting >= max_frames or (self.waiting and self.waiting_bytes + len(data) > WINDOW_BYTES):
             return False
         self.waiting += 1
         self.waiting_bytes += len(data)
@@ -127,7 +127,7 @@ class HandlerSocket(RealtimeSocket):
     def _begun_with(self, size_bytes: int) -> None:
         self.waiting -= 1
         self.waiting_bytes -= size_bytes
-        self._sink.took()
+        self._sink.took(size_bytes)
 
     async def _send(self, data: bytes, *, is_text: bool) -> None:
         self._working_since_s = time.monotonic()

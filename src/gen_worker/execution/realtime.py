@@ -105,6 +105,10 @@ class Session:
             self._socket.end()
             self._token.cancel(CanceledError(reason))
 
+    def cancel(self) -> None:
+        """Cancel the handler as a run is cancelled: its session ends with `error:CanceledError`."""
+        self._token.cancel()
+
     # What the executor tells.
 
     @property

@@ -395,12 +395,20 @@ class RealtimeFrame(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., data: _Optional[bytes] = ..., is_text: bool = ...) -> None: ...
 
 class RealtimeCloseCommand(_message.Message):
-    __slots__ = ("session_id", "reason")
+    __slots__ = ("session_id", "reason", "error_type", "code", "safe_message", "error_message")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    ERROR_TYPE_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    SAFE_MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_MESSAGE_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     reason: str
-    def __init__(self, session_id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+    error_type: str
+    code: str
+    safe_message: str
+    error_message: str
+    def __init__(self, session_id: _Optional[str] = ..., reason: _Optional[str] = ..., error_type: _Optional[str] = ..., code: _Optional[str] = ..., safe_message: _Optional[str] = ..., error_message: _Optional[str] = ...) -> None: ...
 
 class ModelTier(_message.Message):
     __slots__ = ("model_id", "tier", "size_bytes")

@@ -169,6 +169,11 @@ class Connection:
         return self.session is not None and self.session.has_credit
 
     @property
+    def has_window(self) -> bool:
+        """Whether frames of realtime sessions are counted both ways."""
+        return self.session is not None and self.session.has_window
+
+    @property
     def wants_few_events(self) -> bool:
         """Whether the scheduler has no use for the steps that every run takes."""
         return self.session is not None and self.session.wants_few_events

@@ -15,6 +15,7 @@ from gen_worker.wire.messages import (
     InterruptRun,
     LoadModel,
     OpenRealtime,
+    RealtimeCredit,
     RealtimeFrame,
     ReleaseConfig,
     RunCommand,
@@ -35,6 +36,7 @@ class Dispatch:
         commands: ModelCommands,
         identity: Identity,
         has_credit: Callable[[], bool],
+        has_window: Callable[[], bool],
         duties: Duties,
         log: Log,
     ) -> None:
@@ -44,6 +46,7 @@ class Dispatch:
         self._commands = commands
         self._identity = identity
         self._has_credit = has_credit
+        self._has_window = has_window
         self._duties = duties
         self._log = log
 
@@ -69,10 +72,13 @@ class Dispatch:
                 self._runs.start(effect)
             case InterruptRun(run_id):
                 self._runs.interrupt(run_id)
+                self._realtime.interrupt(run_id)
             case RealtimeFrame():
                 self._realtime.frame(effect)
             case OpenRealtime():
-                self._realtime.open(effect, has_credit=self._has_credit())
+                self._realtime.open(effect, has_credit=self._has_credit(), has_window=self._has_window())
+            case RealtimeCredit(session_id, frames):
+                self._realtime.credit(session_id, frames)
             case CloseRealtime(session_id):
                 self._realtime.close(session_id)
             case LoadModel(model_id):

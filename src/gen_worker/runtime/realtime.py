@@ -1,6 +1,7 @@
 """Realtime sessions of a scheduler: opened or refused, their frames from and to the stream, credit for what is read."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -17,25 +18,35 @@ from gen_worker.outcome import Outcome
 from gen_worker.runtime.voice import Voice
 from gen_worker.runtime.wire_runs import MAX_ECHOED_ID_BYTES, FilesOf, WireSink
 from gen_worker.wire.messages import CloseRealtime, OpenRealtime, RealtimeCredit, RealtimeFrame
+from gen_worker.wire.realtime import GRANT_BYTES, GRANT_FRAMES
 
 AHEAD_FRAMES = 4 * INBOUND_FRAMES  # how far a scheduler may be ahead that does not count credit
-GRANT_FRAMES = 64
 FRAME_OVERHEAD_BYTES = 512  # of a message around its frame, with a session id of up to 128 characters
 
 
 class _WireClient:
-    """What a session says, told to the scheduler. Credit is for frames that the handler has begun with."""
+    """What a session says, told to the scheduler. Credit is for frames that the handler has begun with. With `has_window` the scheduler
+    says the same of frames that are on their way to a client that reads; without it, a frame counts as taken once the outbox has room."""
 
     def __init__(
-        self, session_id: str, voice: Voice, *, has_credit: bool, ended: Callable[[str, str, Outcome], None], released: Callable[[], None]
+        self,
+        session_id: str,
+        voice: Voice,
+        *,
+        has_credit: bool,
+        has_window: bool,
+        ended: Callable[[str, str, Outcome], None],
+        released: Callable[[], None],
     ) -> None:
         self.released = released
         self.emit = WireSink(session_id, voice).emit
         self._session_id = session_id
         self._voice = voice
         self._has_credit = has_credit
+        self._has_window = has_window
         self._ended = ended
-        self._begun_frames = 0
+        self._begun_frames = self._begun_bytes = 0
+        self._untaken: deque[Callable[[], None]] = deque()  # of the frames that the scheduler has not credited, in order
 
     @property
     def largest_bytes(self) -> int:
@@ -48,17 +59,26 @@ class _WireClient:
 
     def send(self, data: bytes, *, is_text: bool, taken: Callable[[], None]) -> None:
         self._voice.say(RealtimeFrame(self._session_id, data, is_text))
-        self._voice.outbox.on_room(taken)
+        if self._has_window:
+            self._untaken.append(taken)
+        else:
+            self._voice.outbox.on_room(taken)
 
-    def took(self) -> None:
+    def credit(self, frames: int) -> None:
+        """The scheduler has passed so many frames on. What it says beyond what was sent counts for nothing."""
+        for _ in range(min(frames, len(self._untaken))):
+            self._voice.outbox.on_room(self._untaken.popleft())
+
+    def took(self, size_bytes: int) -> None:
         self._begun_frames += 1
-        if self._begun_frames >= GRANT_FRAMES:
+        self._begun_bytes += size_bytes
+        if self._begun_frames >= GRANT_FRAMES or self._begun_bytes >= GRANT_BYTES:
             self.grant(self._begun_frames)
-            self._begun_frames = 0
+            self._begun_frames = self._begun_bytes = 0
 
     def ended(self, reason: str, outcome: Outcome) -> None:
         try:
-            self._voice.say(CloseRealtime(self._session_id, reason))
+            self._voice.say(_close(self._session_id, reason, outcome))
         finally:
             self._ended(self._session_id, reason, outcome)
 
@@ -86,11 +106,11 @@ class RealtimeSessions:
         self._log = log
         self._max_frame_bytes = max_frame_bytes
         self._listings = listings
-        self._sessions: dict[str, tuple[Session, int]] = {}  # with the frames that may wait for its handler
+        self._sessions: dict[str, tuple[Session, _WireClient, int]] = {}  # with the frames that may wait for its handler
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def open(self, command: OpenRealtime, *, has_credit: bool) -> None:
+    def open(self, command: OpenRealtime, *, has_credit: bool, has_window: bool) -> None:
         """Start a handler, or answer with the reason why not."""
         if command.session_id in self._sessions:
             self._log.warning("realtime.duplicate", session_id=command.session_id)
@@ -109,7 +129,7 @@ class RealtimeSessions:
             self._voice.say(CloseRealtime(command.session_id, refusal))
             return
         try:
-            self._begin(spec, command, has_credit)
+            self._begin(spec, command, has_credit, has_window)
         except Exception:
             self._forget(command.session_id)
             self._admission.give(spec.name)  # nothing was begun: the executor's start never raises
@@ -123,8 +143,20 @@ class RealtimeSessions:
         """A frame from the client."""
         found = self._sessions.get(frame.session_id)
         if found is not None:
-            session, max_frames = found
+            session, _, max_frames = found
             session.frame(frame.data, max_frames)
+
+    def credit(self, session_id: str, frames: int) -> None:
+        """The scheduler has passed on frames of this session."""
+        found = self._sessions.get(session_id)
+        if found is not None:
+            found[1].credit(frames)
+
+    def interrupt(self, session_id: str) -> None:
+        """Cancel the handler now, as a run is cancelled; nothing where there is no such session."""
+        found = self._sessions.get(session_id)
+        if found is not None:
+            found[0].cancel()
 
     def close(self, session_id: str) -> None:
         """The client has left: the handler reads what has arrived, then its iteration ends."""
@@ -134,14 +166,14 @@ class RealtimeSessions:
 
     def end_all(self, reason: str) -> None:
         """End every session, as when its stream is lost or the worker drains."""
-        for session, _ in list(self._sessions.values()):
+        for session, _, _ in list(self._sessions.values()):
             session.end(reason)
 
     async def wait_idle(self) -> None:
         """Wait until no session is open."""
         await self._idle.wait()
 
-    def _begin(self, spec: FunctionSpec, command: OpenRealtime, has_credit: bool) -> None:
+    def _begin(self, spec: FunctionSpec, command: OpenRealtime, has_credit: bool, has_window: bool) -> None:
         outputs, _ = self._files_of(command.file_base_url, command.file_token, command.owner)
         request = RunRequest(
             run_id=command.session_id,
@@ -157,11 +189,12 @@ class RealtimeSessions:
             command.session_id,
             self._voice,
             has_credit=has_credit,
+            has_window=has_window,
             ended=partial(self._ended, spec.name),
             released=lambda: self._admission.give(spec.name),
         )
         session = Session(spec, client, self._executor, max_frame_bytes=self._max_frame_bytes)
-        self._sessions[command.session_id] = session, INBOUND_FRAMES if has_credit else AHEAD_FRAMES
+        self._sessions[command.session_id] = session, client, INBOUND_FRAMES if has_credit else AHEAD_FRAMES
         self._idle.clear()
         client.grant(INBOUND_FRAMES)
         session.start(request, outputs)
@@ -176,3 +209,9 @@ class RealtimeSessions:
         self._sessions.pop(session_id, None)
         if not self._sessions:
             self._idle.set()
+
+
+def _close(session_id: str, reason: str, outcome: Outcome) -> CloseRealtime:
+    if outcome.success or reason in ("completed", "closed"):
+        return CloseRealtime(session_id, reason)
+    return CloseRealtime(session_id, reason, outcome.error_type, outcome.code, outcome.safe_message, outcome.error_message)

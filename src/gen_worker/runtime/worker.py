@@ -158,7 +158,9 @@ class WireWorker:
         releases = Releases(functions, models, connection, duties, connection.refresh, log)
         commands = ModelCommands(functions, models, connection, duties, connection.refresh)
         releases.take_inventory(execution.sources.cas)
-        dispatch = Dispatch(runs, realtime, releases, commands, self._identity, lambda: connection.has_credit, duties, log)
+        dispatch = Dispatch(
+            runs, realtime, releases, commands, self._identity, lambda: connection.has_credit, lambda: connection.has_window, duties, log
+        )
         self._realtime = realtime
         self._startup.connect(connection.say_event)
         self._import_ahead = lambda: execution.imports.begin(config.functions)

@@ -8,7 +8,7 @@ from typing import Any
 from gen_worker.transport.grpc_server import ServerStream
 from gen_worker.transport.worker_stream import Memories, Take, WorkerStream
 from gen_worker.wire import codec
-from gen_worker.wire.messages import CloseRealtime, RealtimeFrame, Registration
+from gen_worker.wire.messages import CloseRealtime, RealtimeCredit, RealtimeFrame, Registration
 
 
 class LoopbackWorker(WorkerStream):
@@ -41,35 +41,38 @@ class LoopbackRealtime:
         self.reason: str | None = None
         self.worker = worker
         self.frames: asyncio.Queue[RealtimeFrame | None] = asyncio.Queue()
-        self._credit = 0
+        self.credit = 0
         self._credited = asyncio.Event()
 
     async def send(self, data: bytes, *, is_text: bool = False) -> None:
         """Send a frame; waits for the handler's credit, where the worker gives any. `ConnectionError` once the session is over."""
-        while self.worker.counts_frames and self._credit <= 0 and self.reason is None:
+        while self.worker.counts_frames and self.credit <= 0 and self.reason is None:
             self._credited.clear()
             await self._credited.wait()
         if self.reason is not None:
             raise ConnectionError(f"the session is over: {self.reason}")
-        self._credit -= 1
+        self.credit -= 1
         self.worker.send(RealtimeFrame(self.session_id, data, is_text))
 
     async def receive(self, timeout_s: float = 30) -> RealtimeFrame | None:
         """The next frame; None when the session is over."""
         async with asyncio.timeout(timeout_s):
-            return await self.frames.get()
+            frame = await self.frames.get()
+        if frame is not None and self.worker.counts_frames_back:
+            self.worker.send(RealtimeCredit(self.session_id, 1))
+        return frame
 
     async def close(self, timeout_s: float = 30) -> str:
         """Leave, and wait for the worker's word on how the session ended."""
         self.worker.send(CloseRealtime(self.session_id, "client_left"))
         async with asyncio.timeout(timeout_s):
-            while self.reason is None and await self.frames.get() is not None:
+            while self.reason is None and await self.receive() is not None:
                 pass
         return self.reason or ""
 
     def grant(self, frames: int) -> None:
         """The handler takes so many more frames."""
-        self._credit += frames
+        self.credit += frames
         self._credited.set()
 
     def end(self, reason: str) -> None:

@@ -20,7 +20,7 @@ from gen_worker.transport.grpc_server import RejectError, ServerStream
 from gen_worker.transport.stream import StreamOverError, not_leader
 from gen_worker.wire import codec
 from gen_worker.wire.holds import AckGate, GatedMemory, Hold
-from gen_worker.wire.messages import REALTIME_CREDIT, Registration, Resources, RunCommand, Single
+from gen_worker.wire.messages import REALTIME_CREDIT, REALTIME_WINDOW, Registration, Resources, RunCommand, Single
 from gen_worker.wire.scheduler_session import IncompatibleError, ProtocolViolationError, SchedulerEffect, SchedulerSession, WorkerMemory
 
 ACK_DELAY_S = 0.005  # confirmations that nothing else travels with wait so long for each other
@@ -91,6 +91,11 @@ class WorkerStream:
     def counts_frames(self) -> bool:
         """Whether frames of realtime sessions have to be credited."""
         return REALTIME_CREDIT in self._protocol.extensions
+
+    @property
+    def counts_frames_back(self) -> bool:
+        """Whether its own frames have to be credited to it, and it grants by bytes."""
+        return REALTIME_WINDOW in self._protocol.extensions
 
     # What it is told.
 

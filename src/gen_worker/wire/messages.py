@@ -221,8 +221,14 @@ class RealtimeFrame(msgspec.Struct, frozen=True):
 
 
 class CloseRealtime(msgspec.Struct, frozen=True):
+    """A session ends. The worker's names why its handler failed, with the words of a `RunResult`; empty where it did not."""
+
     session_id: str = ""
     reason: str = ""
+    error_type: str = ""
+    code: str = ""
+    safe_message: str = ""
+    error_message: str = ""
 
 
 class RealtimeCredit(msgspec.Struct, frozen=True):
@@ -282,11 +288,12 @@ class Batch(msgspec.Struct, frozen=True):
 
 Message = Single | Batch
 
-Extension = Literal["batch", "realtime_credit", "attempt", "few_events"]
+Extension = Literal["batch", "realtime_credit", "realtime_window", "attempt", "few_events"]
 BATCH: Extension = "batch"  # Batch, Hello, Ack: numbered messages that survive a lost stream
 REALTIME_CREDIT: Extension = "realtime_credit"
+REALTIME_WINDOW: Extension = "realtime_window"  # frames are credited both ways, also by their bytes; InterruptRun cancels a session
 ATTEMPT: Extension = "attempt"  # results and events name the attempt that they are of
-EXTENSIONS: tuple[Extension, ...] = (BATCH, REALTIME_CREDIT, ATTEMPT)  # of every scheduler of ours
+EXTENSIONS: tuple[Extension, ...] = (BATCH, REALTIME_CREDIT, REALTIME_WINDOW, ATTEMPT)  # of every scheduler of ours
 FEW_EVENTS: Extension = "few_events"  # of one that has no use for the steps that every run takes
 WORKER_EXTENSIONS: tuple[Extension, ...] = (*EXTENSIONS, FEW_EVENTS)
 

@@ -23,6 +23,7 @@ from gen_worker.wire.messages import (
     BATCH,
     FEW_EVENTS,
     REALTIME_CREDIT,
+    REALTIME_WINDOW,
     WORKER_EXTENSIONS,
     Ack,
     Batch,
@@ -33,6 +34,7 @@ from gen_worker.wire.messages import (
     LoadModel,
     Message,
     OpenRealtime,
+    RealtimeCredit,
     RealtimeFrame,
     ReleaseConfig,
     RunCommand,
@@ -44,7 +46,16 @@ from gen_worker.wire.outbox import MAX_MESSAGES, Outbox, Taken
 
 ROTATE_TYPES = ("worker.jwt.rotate", "worker_jwt.rotate")
 _Command = (
-    RunCommand | InterruptRun | LoadModel | UnloadModel | ReleaseConfig | OpenRealtime | RealtimeFrame | CloseRealtime | UrlRefreshResponse
+    RunCommand
+    | InterruptRun
+    | LoadModel
+    | UnloadModel
+    | ReleaseConfig
+    | OpenRealtime
+    | RealtimeFrame
+    | RealtimeCredit
+    | CloseRealtime
+    | UrlRefreshResponse
 )
 
 
@@ -104,6 +115,11 @@ class WorkerSession:
     def has_credit(self) -> bool:
         """Whether frames of realtime sessions are counted."""
         return REALTIME_CREDIT in self.extensions
+
+    @property
+    def has_window(self) -> bool:
+        """Whether frames are counted both ways, also by their bytes."""
+        return REALTIME_WINDOW in self.extensions
 
     @property
     def wants_few_events(self) -> bool:
@@ -181,6 +197,7 @@ class WorkerSession:
                 | ReleaseConfig()
                 | OpenRealtime()
                 | RealtimeFrame()
+                | RealtimeCredit()
                 | CloseRealtime()
                 | UrlRefreshResponse()
             ):
