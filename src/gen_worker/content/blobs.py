@@ -1,4 +1,4 @@
-"""Blobs to a folder, each fetched by one process: whoever else wants it waits, and takes over when the owner dies."""
+"""Downloads blobs into a folder. One process fetches a blob while the others wait; they take over when that process dies."""
 
 import os
 import secrets
@@ -44,8 +44,9 @@ def fetch_blobs(
     on_blob: Callable[[Path], None] = lambda path: None,
     seals: Seals | None = None,
 ) -> int:
-    """Have every blob; how many bytes this call fetched. `on_blob` hears of each one that it fetched, when it is complete and right. Errors
-    as of `net.download.fetch`."""
+    """Make sure every blob is here; the number of bytes that this call fetched. `on_blob` is called for each blob that
+    it fetched, once it is complete and its digest is correct. Raises what `net.download.fetch` raises.
+    """
 
     def arrived(file: Wanted) -> None:
         if seals is not None and file.digest:
@@ -60,7 +61,7 @@ def fetch_blobs(
             for path, lease in leases.items():
                 if lease.try_acquire():
                     held[path] = lease
-            # Looked at after the lease: its last owner may have finished in between.
+            # Checked after taking the lease: its last owner may have finished in between.
             ready = [path for path in missing if is_present(missing[path])]
             for path in ready:
                 progress.add(missing.pop(path).size_bytes)
@@ -80,19 +81,19 @@ def fetch_blobs(
 
 
 def is_present(file: Wanted) -> bool:
-    """Whether the finished blob is here; only right content ever gets that name."""
+    """Whether the finished blob is here. Only correct content ever gets that name."""
     return has_size(file.path, file.size_bytes)
 
 
 def drop_damaged(wanted: Iterable[Wanted], seals: Seals, *, unsealed: bool) -> None:
-    """Remove the blobs that are here and no longer right, so that they come again; `unsealed` as `Seals.is_damaged` has it."""
+    """Remove blobs that are here but damaged, so that they are fetched again; `unsealed` as in `Seals.is_damaged`."""
     for file in wanted:
         if file.digest and is_present(file) and seals.is_damaged(file.path, file.digest, unsealed=unsealed):
             file.path.unlink(missing_ok=True)
 
 
 def link_near(wanted: Iterable[Wanted], near: Path, seals: Seals) -> None:
-    """Give the blobs that a neighbour's folder has, and that are right, a name here, too. What cannot be linked is left to be copied."""
+    """Hard-link the correct blobs of a neighbour's folder. Blobs that cannot be linked are left for `copy_near`."""
     for file in wanted:
         theirs = _near(file, near, seals)
         if theirs is None:
@@ -102,12 +103,12 @@ def link_near(wanted: Iterable[Wanted], near: Path, seals: Seals) -> None:
             with seals.keeping({theirs: file.digest}):
                 os.link(theirs, file.path, follow_symlinks=False)
             seals.seal(file.path, file.digest)
-        except OSError:  # another disk, or somebody was quicker
+        except OSError:  # on another disk, or another process was faster
             continue
 
 
 class Copied(msgspec.Struct, frozen=True):
-    """Files that were copied from a neighbour, of these how many share their bytes with it, and their size."""
+    """Files copied from a neighbour, how many of them share their bytes with it, and their size in bytes."""
 
     files: int = 0
     shared: int = 0
@@ -117,8 +118,10 @@ class Copied(msgspec.Struct, frozen=True):
 def copy_near(
     wanted: Iterable[Wanted], near: Path, seals: Seals, progress: Progress, on_blob: Callable[[Path], None], cancel: threading.Event
 ) -> Copied:
-    """Copy the blobs that a neighbour's folder has, and that are right: those that lie on another file system, where no link leads. Where
-    the file system can do it, the copy shares its bytes. What cannot be copied is left to be fetched; room for it was made before."""
+    """Copy correct blobs from a neighbour's folder on another file system, where hard links do not work. Where the file
+    system supports it, the copy shares its bytes with the original. Blobs that cannot be copied are left to be fetched.
+    The caller has made room.
+    """
     found = Copied()
     for file in wanted:
         theirs = _near(file, near, seals)
@@ -135,7 +138,7 @@ def copy_near(
             seals.seal(file.path, file.digest)
         except OSError:
             if new.exists():
-                progress.add(-new.stat().st_size)  # they come another way
+                progress.add(-new.stat().st_size)  # they will come by another way
             continue
         finally:
             new.unlink(missing_ok=True)
@@ -145,7 +148,7 @@ def copy_near(
 
 
 def _near(file: Wanted, near: Path, seals: Seals) -> Path | None:
-    """A neighbour's blob that is right and not here."""
+    """A neighbour's blob that is correct and missing here."""
     name = file.path.name
     theirs = near / name[:2] / name[2:4] / name
     missing = not is_present(file) and has_size(theirs, file.size_bytes)
@@ -153,7 +156,7 @@ def _near(file: Wanted, near: Path, seals: Seals) -> Path | None:
 
 
 def _copy(source: Path, target: Path, progress: Progress, cancel: threading.Event) -> bool:
-    """Copy a file, by sharing its bytes where the file system can; whether it could."""
+    """Copy a file, sharing its bytes if the file system supports that; returns whether it did."""
     with source.open("rb") as from_file, target.open("xb") as to_file:
         if share_bytes(from_file.fileno(), to_file.fileno()):
             progress.add(os.fstat(to_file.fileno()).st_size)

@@ -1,7 +1,8 @@
-"""Models by content: each blob once, snapshots made of links to them, published whole or not at all. Blocking.
+"""Models by content: each blob is stored once, and snapshots are folders of links to blobs, published whole or not at
+all. Blocking.
 
-`blobs/blake3/ab/cd/<hex>`, `snapshots/<digest>/<path>` as published workers lay them out; beside them `manifests/<digest>.json` and
-`refs/` of our own.
+`blobs/blake3/ab/cd/<hex>` and `snapshots/<digest>/<path>` are laid out as published workers do it;
+`manifests/<digest>.json` and `refs/` beside them are our own.
 """
 
 import contextlib
@@ -32,7 +33,7 @@ LinkOf = Callable[[RemoteFile, bool], Link]
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """A model version that is here. `fetched_bytes` came over the network just now."""
+    """A model version on this disk. `fetched_bytes` came over the network in this call."""
 
     path: Path
     listing: Listing
@@ -40,8 +41,9 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 class _Ref(msgspec.Struct, frozen=True):
-    """What a ref means here. `form` tells resolutions of one ref apart: the precisions that were asked for, empty for a scheduler's
-    choice."""
+    """The snapshot that a ref resolved to. `form`: dtypes joined by commas, for example `fp16,bf16`, because one ref
+    may resolve differently for each; empty when a scheduler chose.
+    """
 
     ref: str
     digest: str
@@ -49,9 +51,11 @@ class _Ref(msgspec.Struct, frozen=True):
 
 
 class Cas:
-    """A store in one folder; several processes may use it. `on_blob` hears of each blob that has come and is right, in download threads.
+    """A store in one folder. Several processes may use it. `on_blob` is called in download threads for each blob that
+    has arrived.
 
-    `near` is the folder of blobs of a hub on this machine, laid out as ours: what it has is linked, and neither fetched nor copied.
+    `near` is the blob folder of a hub on this machine, laid out like ours. Its blobs are linked, so they are neither
+    fetched nor copied.
     """
 
     def __init__(
@@ -78,14 +82,14 @@ class Cas:
         self.locks = root / "locks"
 
     def blob_path(self, digest: str) -> Path:
-        """Where a blob lies or will lie; `ValueError` for what is no blake3 digest."""
+        """The path where a blob is stored; `ValueError` when the text is not a blake3 digest."""
         algorithm, _, hexadecimal = checked_digest(digest).partition(":")
         if algorithm != "blake3":
             raise ValueError(f"digest {digest!r}: blobs are named by blake3")
         return self.blobs / hexadecimal[:2] / hexadecimal[2:4] / hexadecimal
 
     def find(self, digest: str) -> Snapshot | None:
-        """A snapshot if all of it is here."""
+        """The snapshot, if all of it is here."""
         try:
             name = snapshot_name(digest)
             path = self.manifests / f"{name}.json"
@@ -95,14 +99,14 @@ class Cas:
                 return None
             for file in checked_listing(listing, name).files:
                 self.blob_path(file.digest)
-        except (ValueError, FatalError):  # a file of the store may be torn or spoiled: then it is fetched again
+        except (ValueError, FatalError):  # a file of the store is torn or damaged: it is fetched again
             return None
         folder = self.snapshots / name
         complete = all(has_size(folder / file.path, file.size_bytes) for file in listing.files)
         return Snapshot(folder, listing) if complete else None
 
     def find_ref(self, ref: str, form: str = "") -> Snapshot | None:
-        """What a ref meant when it was last resolved here in this form, if all of it is here."""
+        """What a ref meant when it was last resolved here in this form, if the whole snapshot is here."""
         known = self._read_ref(self._ref_path(ref, form))
         if known is None or known.ref != ref:
             return None
@@ -110,7 +114,7 @@ class Cas:
         return self.find(known.digest)
 
     def touch(self, ref: str, form: str = "") -> None:
-        """Note a use."""
+        """Record a use."""
         with contextlib.suppress(OSError):
             os.utime(self._ref_path(ref, form), follow_symlinks=False)
 
@@ -129,7 +133,9 @@ class Cas:
         progress: Progress,
         cancel: threading.Event,
     ) -> Snapshot:
-        """Have a snapshot: the blobs that are missing, then the folder. The listing is a checked one; every file has a blake3 digest."""
+        """Fetch a snapshot: first the missing blobs, then its folder of links. The listing was checked, and every file
+        has a blake3 digest.
+        """
         found = self.find(listing.digest)
         fetched = 0
         if found is None:
@@ -151,7 +157,7 @@ class Cas:
         return Snapshot(found.path, found.listing, fetched)
 
     def _copied(self, ref: str, missing: list[Wanted], near: Path, progress: Progress, cancel: threading.Event) -> list[Wanted]:
-        """Copy what a neighbour has on another file system; what is missing then."""
+        """Copy what a neighbour has on another file system; returns what is still missing."""
         copied = copy_near(missing, near, self.seals, progress, self._on_blob, cancel)
         if copied.files:
             why = "the hub's files lie on another file system, so they are copied; one disk for both saves that"
@@ -159,18 +165,20 @@ class Cas:
         return [file for file in missing if not is_present(file)]
 
     def missing_bytes(self, listing: Listing) -> tuple[int, int]:
-        """Bytes of the files that are not here in full, and the bytes that the disk still has to give for them: a part that came counts."""
+        """Bytes of files that are not here in full, and the bytes that the disk still has to provide for them: partial
+        downloads count as provided.
+        """
         return missing_bytes({self.blob_path(file.digest): file.size_bytes for file in listing.files})
 
     def inventory(self) -> Iterator[tuple[str, Snapshot]]:
-        """Every ref whose snapshot is here in full; a ref of several forms comes with each."""
+        """Every ref whose snapshot is here in full; a ref of several forms appears once for each."""
         for _, known in self._known():
             found = self.find(known.digest)
             if found is not None:
                 yield known.ref, found
 
     def forget(self, ref: str) -> None:
-        """Drop a ref in all its forms and, where no other ref means them, its snapshots. Blobs go with the next `gc`."""
+        """Forget a ref in all its forms, and its snapshots unless another ref uses them. The blobs are removed by the next `gc`."""
         others = {known.digest for _, known in self._known() if known.ref != ref}
         for path, known in self._known():
             if known.ref != ref:
@@ -188,7 +196,7 @@ class Cas:
         return [(path, known) for path, known in read if known is not None]
 
     def _read_ref(self, path: Path) -> _Ref | None:
-        """What a file in `refs/` says; None for one that is not there or cannot be used."""
+        """The content of a file in `refs/`; None when it is missing or unusable."""
         known = read_json(path, _Ref)
         try:
             if known is not None:
@@ -200,7 +208,7 @@ class Cas:
         return None
 
     def _skip(self, path: Path) -> None:
-        """One bad file costs only what it stood for: it counts as absent, and is named once in the log."""
+        """A bad file costs only its own entry: the entry counts as absent and is logged once."""
         if path not in self._skipped and os.path.lexists(path):
             self._skipped.add(path)
             self._log.warning("store.file_skipped", path=str(path), error="not a record of this store; remove it, or fetch the model again")
@@ -226,11 +234,11 @@ class Cas:
             write_whole(self.manifests / f"{name}.json", msgspec.json.encode(plain))
             if final.exists() and self.find(listing.digest) is None:
                 with self.seals.keeping(self._blobs_of(listing)):
-                    shutil.rmtree(final)  # what an earlier program left half done
+                    shutil.rmtree(final)  # left unfinished by an earlier process
             try:
                 building.rename(final)
             except OSError:
-                if self.find(listing.digest) is None:  # else: another process was quicker with the same
+                if self.find(listing.digest) is None:  # otherwise another process published the same snapshot first
                     raise
             sync_folder(self.snapshots)
         finally:
@@ -246,7 +254,7 @@ class Cas:
 
 
 def snapshot_name(digest: str) -> str:
-    """A snapshot digest as a folder name: as it was given, in lower case; `ValueError` for what is no digest."""
+    """A snapshot digest as a folder name: as given, in lower case; `ValueError` when it is not a digest."""
     checked = checked_digest(digest)
     return checked if ":" in digest else checked.partition(":")[2]
 
@@ -276,5 +284,5 @@ def _link_or_copy(blob: Path, target: Path) -> None:
 def _modified_s(path: Path) -> float:
     try:
         return path.lstat().st_mtime
-    except FileNotFoundError:  # another process has dropped it
+    except FileNotFoundError:  # another process removed it
         return 0.0

@@ -1,4 +1,4 @@
-"""Disks: what a folder lies on, and whether more fits there."""
+"""Disks: the file system of a folder, and whether more fits there."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ _NETWORK = frozenset({"nfs", "nfs4"})
 
 
 class Mount(msgspec.Struct, frozen=True):
-    """A mounted file system. `source` may name a server: it never leaves this machine, `volume_key` may."""
+    """A mounted file system. `source` may name a server, so it never leaves this machine; `volume_key` may."""
 
     mountpoint: str
     fstype: str
@@ -37,7 +37,7 @@ class Mount(msgspec.Struct, frozen=True):
 
 
 def mount_of(path: Path, mountinfo: str | None = None) -> Mount | None:
-    """The file system that a path lies on, by the kernel's table (proc(5), mountinfo); None where there is no such table."""
+    """The file system of a path, from the kernel's table (proc(5), mountinfo); None on systems without that table."""
     if mountinfo is None:
         try:
             mountinfo = Path("/proc/self/mountinfo").read_text()
@@ -57,7 +57,7 @@ def mount_of(path: Path, mountinfo: str | None = None) -> Mount | None:
 
 
 def free_bytes(folder: Path) -> int:
-    """What this user may still write on the folder's disk; the folder need not exist yet."""
+    """Bytes that this user may still write to the folder's disk. The folder need not exist yet."""
     while not folder.exists():
         folder = folder.parent
     disk = os.statvfs(folder)
@@ -65,7 +65,7 @@ def free_bytes(folder: Path) -> int:
 
 
 def has_size(path: Path, size_bytes: int) -> bool:
-    """Whether a file is there, of this size."""
+    """Whether a file of this size exists."""
     try:
         found = path.stat()
     except OSError:
@@ -74,7 +74,9 @@ def has_size(path: Path, size_bytes: int) -> bool:
 
 
 def growth_bytes(path: Path, size_bytes: int) -> int:
-    """What a disk has to give until a download is at `path` in full: 0 if it is; blocks that an interrupted one holds are given already."""
+    """Bytes that the disk must still provide for a complete download at `path`: 0 when it is complete; blocks that an
+    interrupted download already holds do not count.
+    """
     if has_size(path, size_bytes):
         return 0
     try:
@@ -84,7 +86,7 @@ def growth_bytes(path: Path, size_bytes: int) -> int:
 
 
 def missing_bytes(sizes: Mapping[Path, int]) -> tuple[int, int]:
-    """What fetching these files would bring, and what the disk still has to give for it."""
+    """Bytes to fetch for these files, and bytes that the disk must still provide for them."""
     brings = sum(size for path, size in sizes.items() if not has_size(path, size))
     return brings, sum(growth_bytes(path, size) for path, size in sizes.items())
 

@@ -1,4 +1,4 @@
-"""The store over time: check it, throw away what nobody needs, make room. Blocking."""
+"""Maintains the store: checks it, removes what nobody needs, makes room. Blocking."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ LEAVINGS = (".part", ".part.json", ".part.json.new", ".new")
 
 
 class Damage(msgspec.Struct, frozen=True):
-    """A file that is not what its digest says. `found` is the digest of what is there, empty for nothing."""
+    """A file whose content does not match its digest. `found` is the digest of the content; empty when the file is missing."""
 
     ref: str
     path: str
@@ -36,7 +36,7 @@ class Collected(msgspec.Struct, frozen=True):
 
 
 def verify(ref: str, folder: Path, files: Iterable[RemoteFile]) -> Iterator[Damage]:
-    """Hash every file of a model; what differs. Files whose digest nobody knows are not looked at."""
+    """Hash every file of a model; returns those that differ. Files without a known digest are skipped."""
     for file in files:
         if not file.digest:
             continue
@@ -47,7 +47,7 @@ def verify(ref: str, folder: Path, files: Iterable[RemoteFile]) -> Iterator[Dama
 
 
 def repair(cas: Cas, snapshot: Snapshot, damaged: Iterable[Damage]) -> None:
-    """Drop damaged blobs and the snapshot, so that the next fetch brings just them again."""
+    """Remove damaged blobs and their snapshot, so that the next fetch brings just these."""
     by_path = {file.path: file for file in snapshot.listing.files}
     for damage in damaged:
         cas.blob_path(by_path[damage.path].digest).unlink(missing_ok=True)
@@ -55,9 +55,10 @@ def repair(cas: Cas, snapshot: Snapshot, damaged: Iterable[Damage]) -> None:
 
 
 def collect(cas: Cas, *, now_s: float | None = None, grace_s: float = 3600.0) -> Collected:
-    """Remove blobs of no snapshot, and what dead downloads left more than a day ago. Live downloads of any process are left alone.
+    """Remove blobs without a snapshot, and leftovers of downloads that died more than a day ago. Running downloads of
+    any process are left alone.
 
-    A blob without a snapshot is left for `grace_s`: a download may be about to make its snapshot.
+    A blob without a snapshot is kept for `grace_s`, because a download may be about to publish its snapshot.
     """
     now_s = time.time() if now_s is None else now_s
     files = size_bytes = 0
@@ -73,8 +74,9 @@ def collect(cas: Cas, *, now_s: float | None = None, grace_s: float = 3600.0) ->
 
 
 class StoreLimits(msgspec.Struct, frozen=True):
-    """How large the store may grow (0: as its disk allows), and what stays free on its disk. Models used in the last minutes are not
-    dropped."""
+    """How large the store may grow (0: as large as its disk allows) and how much stays free on its disk. Models used in
+    the last minutes are not removed.
+    """
 
     max_bytes: int = 0
     floor_bytes: int = 0
@@ -82,9 +84,10 @@ class StoreLimits(msgspec.Struct, frozen=True):
 
 
 def make_room(cas: Cas, need_bytes: int, limits: StoreLimits, *, keep: Collection[str], held_bytes: int = 0) -> list[str]:
-    """Drop the models that were used longest ago until `need_bytes` more fit, or none is left that may go; which ones went.
+    """Remove the least recently used models until `need_bytes` more fit or none is left that may be removed; returns
+    those removed.
 
-    `held_bytes` of what is needed are blocks that an interrupted download holds already.
+    `held_bytes` of what is needed are blocks that an interrupted download already holds.
     """
     short = _short_bytes(cas, need_bytes, held_bytes, limits)
     if short <= 0:
@@ -141,7 +144,7 @@ def _unreferenced(cas: Cas, before_s: float) -> Iterator[Path]:
 def _size_bytes(path: Path) -> int:
     try:
         return path.lstat().st_size
-    except FileNotFoundError:  # another process has dropped it
+    except FileNotFoundError:  # another process removed it
         return 0
 
 

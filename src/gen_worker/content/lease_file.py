@@ -1,8 +1,8 @@
-"""One owner of a piece of work across processes, also where file locks are not to be trusted.
+"""A lock with one owner across processes that also works where file locks cannot be trusted.
 
-The lock file is made with O_EXCL and names its owner; a dead owner's is taken over under a POSIX record lock. On some network file
-systems such locks always succeed; there the takeover is checked by its result. An owner on another machine counts as dead when it has not
-touched its file for a minute.
+The lock file is created with O_EXCL and names its owner. The file of a dead owner is taken over under a POSIX record
+lock. On some network file systems such locks always succeed, so there the takeover is verified by its result. An owner
+on another machine counts as dead when it has not touched its file for a minute.
 """
 
 import fcntl
@@ -23,7 +23,7 @@ TOUCH_EVERY_S = 5.0
 
 
 class Owner(msgspec.Struct, frozen=True):
-    """A process: its machine's boot, its id, and when it was started (ids are used again)."""
+    """A process: the boot id of its machine, its process id, and its start time, because process ids are reused."""
 
     boot_id: str
     pid: int
@@ -39,7 +39,7 @@ def _boot_id() -> str:
 
 
 def _start_of(pid: int) -> str:
-    """When a process started, in the kernel's ticks; empty for one that does not exist."""
+    """When a process started, in kernel ticks; empty when it does not exist."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -55,7 +55,7 @@ def _start_of(pid: int) -> str:
 
 
 class LeaseFile:
-    """A lock that can be tried; held until `release`, or until this process dies."""
+    """A lock to try, held until `release` or until this process dies."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -63,7 +63,7 @@ class LeaseFile:
         self._touched_s = 0.0
 
     def try_acquire(self) -> bool:
-        """True when this object is the owner now."""
+        """True when this object is now the owner."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self._create():
             return True
@@ -80,18 +80,18 @@ class LeaseFile:
                 return False
             moved = _read_owner(grave)
             if moved != owner and moved is not None:
-                _link_back(grave, self.path)  # somebody had been quicker, and it was theirs
+                _link_back(grave, self.path)  # another process took it over first, and this file is theirs
                 return False
             grave.unlink(missing_ok=True)
             return self._create()
 
     def is_held(self) -> bool:
-        """Whether a living process owns it."""
+        """Whether a living process owns the lock."""
         owner = self._owner()
         return owner is not None and self._is_alive(owner)
 
     def touch(self) -> None:
-        """Say that the owner lives, for other machines."""
+        """Tell other machines that the owner is alive."""
         now_s = time.monotonic()
         if now_s - self._touched_s > TOUCH_EVERY_S:
             self._touched_s = now_s
@@ -129,7 +129,9 @@ _UNREADABLE = Owner("", 0, "", "")
 
 
 def _read_owner(path: Path) -> Owner | None:
-    """None: nobody. A file that cannot be read may be one that is being written; it is dead once it is old."""
+    """The owner in the file; None when there is none. An unreadable file may be in the middle of a write; once it is
+    old, its owner is dead.
+    """
     try:
         return msgspec.json.decode(read_whole(path), type=Owner)
     except FileNotFoundError:
@@ -147,7 +149,7 @@ def _link_back(grave: Path, path: Path) -> None:
         grave.unlink(missing_ok=True)
 
 
-_threads = threading.Lock()  # record locks do not keep threads of one process apart
+_threads = threading.Lock()  # record locks do not exclude threads of the same process
 
 
 @contextmanager

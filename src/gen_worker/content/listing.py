@@ -1,4 +1,4 @@
-"""The files of a model as a source lists them, checked before any of them touches this disk."""
+"""The files of a model as a source lists them, checked before any of them reaches this disk."""
 
 from collections.abc import Iterable
 
@@ -9,11 +9,13 @@ from gen_worker.net.digests import checked_digest
 
 MAX_FILES = 20_000
 MAX_PATH_BYTES = 1024
-MAX_PART_BYTES = 240  # 255 on common file systems, less our suffixes
+MAX_PART_BYTES = 240  # common file systems allow 255; our suffixes need the rest
 
 
 class RemoteFile(msgspec.Struct, frozen=True):
-    """A file of a model. `digest` is `algorithm:hex`, or empty where the source names none; `url` where the source gives one already."""
+    """A file of a model. `digest` is `algorithm:hex`, or empty when the source gives none. `url` is set when the source
+    already gives one.
+    """
 
     path: str
     size_bytes: int
@@ -33,7 +35,7 @@ class Listing(msgspec.Struct, frozen=True):
 
 
 def safe_path(text: str) -> str:
-    """A relative path with forward slashes; `ValueError` for one that leads elsewhere."""
+    """A relative path with forward slashes; `ValueError` when it points outside the folder."""
     path = text.replace("\\", "/").lstrip("/")
     parts = path.split("/")
     if any(part in ("", ".", "..") for part in parts) or any(ord(char) < 32 for char in path):
@@ -44,7 +46,7 @@ def safe_path(text: str) -> str:
 
 
 def checked_listing(listing: Listing, model_id: str) -> Listing:
-    """The listing with clean paths and digests; `FatalError` says what is wrong with a hostile or broken one."""
+    """The listing with normalised paths and digests; `FatalError` says what is wrong with a hostile or broken one."""
     try:
         return _checked(listing)
     except ValueError as exc:
@@ -67,7 +69,7 @@ def _checked(listing: Listing) -> Listing:
 
 
 def _refuse_clashes(paths: Iterable[str]) -> None:
-    """No name twice, also where case does not count, and no file where a folder has to be."""
+    """Refuse duplicate names, also when they differ only in case, and a file where another path needs a folder."""
     seen: dict[str, str] = {}
     folders: dict[str, str] = {}
     for path in paths:

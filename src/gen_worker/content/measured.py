@@ -1,4 +1,4 @@
-"""Sizes and load times as they were measured, kept in a small file beside the models so that they survive restarts."""
+"""Measured sizes and load times, kept in a small file beside the models so that they survive restarts."""
 
 import math
 import threading
@@ -9,16 +9,17 @@ import msgspec
 
 from gen_worker.shared_files import read_json, write_whole
 
-FADE = 0.98  # a maximum that was seen once loses 2 % with each later measurement below it
+FADE = 0.98  # each later measurement below the maximum lowers it by 2 %
 MAX_ENTRIES = 4096
 NET = "net: bytes a second"  # names of measurements
 LOAD = "load: bytes a second"
 
 
 class Measured(msgspec.Struct, frozen=True):
-    """Of one part or one (function, model, shape): bytes on the device (a decayed maximum), and seconds to load.
+    """Measured values of a part, or of a (function, model, shape): bytes on the device (a decaying maximum) and seconds
+    to load.
 
-    Of a link: bytes a second.
+    For a network link or a disk, `size_bytes` is a rate in bytes/s.
     """
 
     size_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -27,7 +28,7 @@ class Measured(msgspec.Struct, frozen=True):
 
 
 class Measurements:
-    """Read at start, written after each change; a file that cannot be read or written costs only the memory of it."""
+    """Read at start, written after each change. When the file cannot be read or written, only the remembered values are lost."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -41,19 +42,19 @@ class Measurements:
             return self._known.get(name)
 
     def rate(self, name: str) -> int:
-        """Bytes a second of a link that was measured, 0 before."""
+        """The measured rate of a link in bytes/s; 0 before the first measurement."""
         known = self.of(name)
         return known.bytes_s if known is not None else 0
 
     def note_rate(self, name: str, bytes_s: int) -> None:
-        """A measurement of a link: the rate rises at once, and falls slowly."""
+        """Record a link's rate. The stored rate rises at once and falls slowly."""
         with self._lock:
             old = self._known.pop(name, None)
             self._known[name] = Measured(bytes_s=max(bytes_s, math.ceil(old.bytes_s * FADE)) if old else bytes_s)
             self._write()
 
     def note(self, name: str, size_bytes: int, load_s: float = 0.0) -> None:
-        """A measurement: the size rises at once, and falls slowly."""
+        """Record a measurement. The stored size rises at once and falls slowly."""
         with self._lock:
             old = self._known.pop(name, None)
             size = max(size_bytes, math.ceil(old.size_bytes * FADE)) if old else size_bytes

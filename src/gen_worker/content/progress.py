@@ -1,4 +1,4 @@
-"""Counts how far a model is on its way to the device, and tells whoever listens."""
+"""Tracks a model on its way to the device and tells listeners."""
 
 import threading
 import time
@@ -13,7 +13,9 @@ Listener = Callable[[ModelProgress], None]
 
 
 class Progress:
-    """Counted from any thread. Listeners hear each change of phase, and bytes at most four times a second, in the thread that counts."""
+    """Counts from any thread. Listeners are called in the counting thread: for each change of phase, and for bytes at
+    most four times a second.
+    """
 
     def __init__(self, model_id: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.model_id = model_id
@@ -25,10 +27,10 @@ class Progress:
         self._rate = 0.0
         self._rated_s = self._told_s = clock()
         self._rated_done = 0
-        self.loaded_bytes = 0  # what the load that is over has brought
+        self.loaded_bytes = 0  # bytes that the finished load moved
 
     def listen(self, listener: Listener) -> Callable[[], None]:
-        """Hear of it from now on; what is returned ends that."""
+        """Listen from now on. Call the returned function to stop."""
         with self._lock:
             self._listeners.append(listener)
         listener(self.now())
@@ -42,7 +44,7 @@ class Progress:
         self._tell()
 
     def add(self, size_bytes: int) -> None:
-        """Bytes came (or, below zero, no longer count)."""
+        """Bytes arrived; a negative number takes bytes back."""
         with self._lock:
             self._done += size_bytes
             now_s = self._clock()

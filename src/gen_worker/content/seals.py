@@ -1,16 +1,18 @@
-"""Which finished files are known to be right: a seal remembers how a file looked when its digest was found right. Blocking.
+"""Tells which finished files are intact. A seal records how a file looked when its digest was last found correct.
+Blocking.
 
-Sizes alone would let a flipped byte through: a careless program's, a neighbour's, a torn write's. Hashing every file at each start would
-cost longer than reading it: measured on two cores, BLAKE3 takes 2.1 GB/s and SHA-256 0.3. A seal costs 0.3 ms to write, 0.16 ms at the
-first look of a process, and 0.02 ms later, of which 0.013 are the `stat` that `has_size` makes as well.
+Comparing sizes alone would miss a flipped byte: written by a careless program, a neighbour, a torn write. Hashing every
+file at each start would take longer than reading it: measured on two cores, BLAKE3 does 2.1 GB/s and SHA-256 0.3. A
+seal costs 0.3 ms to write, 0.16 ms at a process's first look, and 0.02 ms later, of which 0.013 are the `stat` that
+`has_size` also makes.
 
-A seal holds size, both times in ns, and inode. The change time (ctime) cannot be set by programs, so that a write with the modification
-time put back shows as well; our own links change it, and renew the seal.
+A seal holds the size, both times in ns, and the inode. Programs cannot set the change time (ctime), so a write that
+restores the modification time shows as well. Our own links change the ctime, and renew the seal.
 
-A file that does not match its seal is hashed: right, it gets a new seal; wrong, it counts as absent and comes again. A file without a
-seal, of an older program or another one, is hashed when it is first used, never while models are merely listed. What a seal does not
-stop: who may write the store as this user may write seals, too; and bits that change on the disk without any write show only in
-`cozyctl models verify`.
+A file that does not match its seal is hashed. If it is correct it gets a new seal; otherwise it counts as absent and is
+fetched again. A file without a seal, from an older version or another program, is hashed when it is first used, never
+while models are merely listed. Limits of a seal: a user who may write to the store may also write seals, and bits that
+change on the disk without a write are only found by `cozyctl models verify`.
 """
 
 import contextlib
@@ -25,7 +27,7 @@ from gen_worker.shared_files import read_json, write_whole
 
 
 class Look(msgspec.Struct, frozen=True):
-    """How a file looks from outside. A link counts as what it leads to."""
+    """How a file looks from outside. A link counts as its target."""
 
     size_bytes: int
     modified_ns: int
@@ -39,14 +41,14 @@ class _Seal(msgspec.Struct, frozen=True):
 
 
 class Seals:
-    """Seals in one folder, by digest and inode; several processes may use it. Without a folder they last as long as this object."""
+    """Seals in one folder, by digest and inode. Several processes may use it. Without a folder the seals last as long as this object."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._known: dict[tuple[str, int], Look] = {}
 
     def seal(self, path: Path, digest: str) -> None:
-        """This file has been found right just now. A seal that cannot be written costs a hash in the next process."""
+        """Seal a file whose digest was just found correct. When the seal cannot be written, the next process hashes the file again."""
         with contextlib.suppress(OSError, ValueError):
             look = _look(path)
             self._known[digest, look.inode] = look
@@ -55,7 +57,8 @@ class Seals:
                 write_whole(seal, msgspec.json.encode(_Seal(str(path), look)))
 
     def is_damaged(self, path: Path, digest: str, *, unsealed: bool) -> bool:
-        """Whether the content is not what its digest says, as far as its seal tells; `unsealed`: also look at a file that has none.
+        """Whether the content does not match its digest, as far as its seal can tell. `unsealed`: also hash a file that
+        has no seal.
 
         A file that cannot be read counts as damaged.
         """
@@ -74,12 +77,12 @@ class Seals:
         return False
 
     def damaged(self, folder: Path, digests: Mapping[str, str], *, unsealed: bool) -> list[str]:
-        """Those of a model's files that are damaged."""
+        """The damaged ones among a model's files."""
         return [name for name, digest in digests.items() if digest and self.is_damaged(folder / name, digest, unsealed=unsealed)]
 
     @contextlib.contextmanager
     def keeping(self, files: Mapping[Path, str]) -> Iterator[None]:
-        """Around what gives these files another name or takes one away, which changes how they look: seals that hold before hold after."""
+        """Wrap operations that link or unlink these files, which changes their ctime: seals that were valid before are valid after."""
         right = [(path, digest) for path, digest in files.items() if self._holds(path, digest)]
         try:
             yield
@@ -88,7 +91,7 @@ class Seals:
                 self.seal(path, digest)
 
     def collect(self) -> None:
-        """Forget the seals of files that are gone."""
+        """Remove the seals of deleted files."""
         for path in self._folder.glob("*/*.json") if self._folder is not None else ():
             seal = read_json(path, _Seal)
             if seal is None or not os.path.lexists(seal.path):
@@ -103,7 +106,7 @@ class Seals:
         return self._known.get((digest, look.inode)) == look or self._read(digest, look) == look
 
     def _read(self, digest: str, look: Look) -> Look | None:
-        """The seal as it was written last, by whichever process."""
+        """The newest seal, whichever process wrote it."""
         path = self._path(digest, look.inode)
         seal = read_json(path, _Seal) if path is not None else None
         if seal is None:

@@ -1,7 +1,8 @@
-"""Streams of bytes between worker and scheduler: gRPC, and in memory for tests."""
+"""Streams of messages between worker and scheduler: over gRPC, and in memory for tests."""
 
 import os
 
-# The core of gRPC has handlers around every fork of the process: they touch what its own threads hold, and the child dies of it (SIGSEGV,
-# SIGABRT), be it an author's `os.fork()` or a program of ours that is started. Nobody uses gRPC in a forked child.
+# gRPC's core registers handlers for every fork of the process. They touch state of its own threads, and the child
+# crashes (SIGSEGV, SIGABRT), whether it is an author's `os.fork()` or a program that we start. Nobody uses gRPC in a
+# forked child, so its fork support is off.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")

@@ -1,4 +1,4 @@
-"""Dial a scheduler: TLS, token, keepalive. The only importer of gRPC on the worker's side."""
+"""Connects to a scheduler: TLS, token, keepalive. The only importer of gRPC on the worker's side."""
 
 import asyncio
 import contextlib
@@ -22,12 +22,13 @@ from gen_worker.transport.stream import (
 
 METHOD = "/scheduler.v1.SchedulerWorkerService/ConnectWorker"
 CONNECT_TIMEOUT_S = 10.0
-# A half-open connection is noticed within 15 s: a heartbeat goes out every 10 s, and 5 s later either the scheduler has answered it
-# (`Connection` looks), or at least the peer's TCP has acknowledged it: the keepalive's time-out is also set as TCP_USER_TIMEOUT.
-# Pings themselves come just above the five minutes below which gRPC servers count pings of a quiet client as abuse.
+# A half-open connection is noticed within 15 s. A heartbeat goes out every 10 s. Within 5 s either the scheduler has
+# answered it (`Connection` checks), or at least the peer's TCP has acknowledged it: gRPC also sets the keepalive
+# timeout as TCP_USER_TIMEOUT. Pings are sent just above the five minutes below which gRPC servers treat pings of a
+# quiet client as abuse.
 KEEPALIVE_MS = 320_000
 KEEPALIVE_TIMEOUT_MS = 5_000
-# A write that fails because the peer ended the stream makes grpcio note this as the status, before or after the peer's own.
+# When a write fails because the peer ended the stream, grpcio records this as the status, before or after the peer's own.
 _MADE_UP_BY_WRITE = "Internal error from Core"
 STATUS_TIMEOUT_S = 1.0
 T = TypeVar("T")
@@ -35,11 +36,11 @@ _PREFIXES = {"https://": True, "grpcs://": True, "http://": False, "grpc://": Fa
 
 
 class TlsError(ValueError):
-    """The TLS settings cannot be used."""
+    """The TLS settings are unusable."""
 
 
 class Tls(msgspec.Struct, frozen=True):
-    """How to secure connections. None for `use` means: as the address says. Paths are PEM files; empty ones are not used."""
+    """How to secure connections. `use` None: decided by the address's scheme. Paths are PEM files; empty ones are ignored."""
 
     use: bool | None = None
     ca_file: str = ""
@@ -54,14 +55,14 @@ class Tls(msgspec.Struct, frozen=True):
         return address.startswith(("https://", "grpcs://")) or address.endswith(":443")
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """Read the files; `TlsError` names the one that cannot be used."""
+        """Read the files; `TlsError` names the one that is unusable."""
         if bool(self.cert_file) != bool(self.key_file):
             raise TlsError("a client certificate needs both SCHEDULER_TLS_CERT_FILE and SCHEDULER_TLS_KEY_FILE")
         return grpc.ssl_channel_credentials(_pem(self.ca_file), _pem(self.key_file), _pem(self.cert_file))
 
 
 def target_of(address: str) -> str:
-    """`host:port` of an address that may have a scheme in front."""
+    """`host:port` from an address, with or without a scheme."""
     for prefix in _PREFIXES:
         if address.startswith(prefix):
             return address.removeprefix(prefix).rstrip("/")
@@ -103,7 +104,7 @@ class GrpcStream:
             await self._call.done_writing()
 
     def _note_status(self, call: "grpc.aio.StreamStreamCall[bytes, bytes]") -> None:
-        """Called by gRPC whenever a status is set, so that a failed write cannot hide the one that the peer sent before."""
+        """gRPC calls this whenever a status is set. We keep the peer's own status, so that a failed write cannot hide it."""
         code, details, trailers = _now(call.code()), _now(call.details()) or "", _now(call.trailing_metadata())
         if details != _MADE_UP_BY_WRITE:
             self._status = code, details, bool(trailers)
@@ -114,13 +115,13 @@ class GrpcStream:
             async with asyncio.timeout(STATUS_TIMEOUT_S):
                 await self._has_status.wait()
         code, details, has_trailers = self._status
-        # Whoever sent trailing metadata was alive to say so. A broken connection has none, and gRPC makes the status up.
+        # Only a living peer sends trailing metadata. A broken connection has none, and gRPC invents its status.
         by_peer = code is grpc.StatusCode.OK or has_trailers or code not in _BROKEN
         self._ended = ended_by_status(code.name, details, by_peer=by_peer)
 
 
 def _now(coroutine: Coroutine[object, object, T]) -> T:
-    """The value of a coroutine that has nothing to wait for."""
+    """The result of a coroutine that never waits."""
     try:
         coroutine.send(None)
     except StopIteration as done:
@@ -147,7 +148,7 @@ class GrpcDialer:
             ("grpc.keepalive_time_ms", KEEPALIVE_MS),
             ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
             ("grpc.enable_retries", 0),
-            ("grpc.use_local_subchannel_pool", 1),  # a new dial is a new connection
+            ("grpc.use_local_subchannel_pool", 1),  # a new dial must open a new connection
             ("grpc.enable_http_proxy", 0),
         ]
 
@@ -156,14 +157,14 @@ class GrpcDialer:
 
     @asynccontextmanager
     async def dial(self, address: str, token: str, *, secure: bool) -> AsyncIterator[GrpcStream]:
-        """A stream to this address; `ConnectionError` says why there is none. The token travels as call metadata."""
+        """A stream to this address; `ConnectionError` says why it failed. The token travels as call metadata."""
         async with self._channel(target_of(address), secure) as channel:
             try:
                 async with asyncio.timeout(self._connect_timeout_s):
                     await self._ready(channel)
             except TimeoutError:
                 raise ConnectionError(f"no gRPC server answered within {self._connect_timeout_s:.0f} s") from None
-            method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(METHOD)  # no serializers: bytes
+            method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(METHOD)  # no serializers: plain bytes
             call = method(metadata=(("authorization", f"Bearer {token}"),))
             stream = GrpcStream(call)
             try:

@@ -1,4 +1,4 @@
-"""Accept workers over gRPC: for schedulers, the mock and tests."""
+"""Accepts workers over gRPC: for schedulers, the mock scheduler and tests."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ class RejectError(Exception):
 
 
 class ServerStream:
-    """One worker's call. `metadata` holds what it sent along; `peer` is its address."""
+    """One worker's call. `metadata` is what the worker sent with it; `peer` is its address."""
 
     def __init__(self, context: "grpc.aio.ServicerContext[bytes, bytes]") -> None:
         self._context = context
@@ -61,7 +61,7 @@ class ServerStream:
         return None
 
     async def take_first(self) -> None:
-        """Wait a moment for the worker's first message: gRPC loses a status that meets it on its way."""
+        """Wait briefly for the worker's first message: gRPC loses a status that crosses it."""
         if not self._heard:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(FIRST_MESSAGE_TIMEOUT_S):
@@ -77,9 +77,11 @@ Serve = Callable[[ServerStream], Coroutine[Any, Any, None]]
 
 
 class GrpcServer:
-    """Serves `ConnectWorker`. `serve` is called for each stream; the stream ends when it returns, or with the status of a `RejectError`.
+    """Serves `ConnectWorker`. `serve` is called for each stream. The stream ends when it returns, or with the status of
+    a `RejectError`.
 
-    gRPC itself ends a stream with a message above `hard_limit_bytes`, by default four times `max_message_bytes`."""
+    gRPC itself ends a stream on a message above `hard_limit_bytes`, by default four times `max_message_bytes`.
+    """
 
     def __init__(
         self,
@@ -99,16 +101,16 @@ class GrpcServer:
             ("grpc.so_reuseport", 0),
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.keepalive_time_ms", 10_000),  # a worker that is gone without a word is noticed within 15 s
+            ("grpc.keepalive_time_ms", 10_000),  # a worker that vanished is noticed within 15 s
             ("grpc.keepalive_timeout_ms", 5_000),
-            ("grpc.http2.ping_timeout_ms", 5_000),  # without it an answer to a ping is waited for 60 s
+            ("grpc.http2.ping_timeout_ms", 5_000),  # otherwise gRPC waits 60 s for the answer to a ping
             ("grpc.http2.max_pings_without_data", 0),
         ]
         self._server: grpc.aio.Server | None = None
         self.port = 0
 
     async def start(self) -> None:
-        """Listen; `OSError` when the address cannot be had."""
+        """Listen; `OSError` when the address is not available."""
         host, colon, port = self._listen.rpartition(":")
         if not host or not colon or not port.isdigit() or int(port) > 65535:
             raise OSError(f"cannot listen on {self._listen}: expected HOST:PORT, such as 127.0.0.1:8080")

@@ -1,4 +1,4 @@
-"""A connected pair of streams in one process, for tests and for a worker inside its scheduler."""
+"""A connected pair of streams in one process, for tests and for a worker inside its scheduler's process."""
 
 import asyncio
 from collections import deque
@@ -17,7 +17,7 @@ class _Pipe:
 
 
 class MemoryStream:
-    """One end of a pair. `cut` breaks both ends, `finish` ends the stream as a server does."""
+    """One end of a pair. `cut` breaks both ends; `finish` ends the stream the way a server does."""
 
     def __init__(self, out: _Pipe, into: _Pipe) -> None:
         self._out = out
@@ -47,14 +47,14 @@ class MemoryStream:
         return self._in.over or Lost("open")
 
     async def finish(self, ended: Ended | None = None) -> None:
-        """End the stream; what was sent before still arrives."""
+        """End the stream; messages already sent still arrive."""
         for pipe in (self._in, self._out):
             async with pipe.changed:
                 pipe.over = pipe.over or ended or Lost("OK", by_peer=True)
                 pipe.changed.notify_all()
 
     async def cut(self) -> None:
-        """Break the stream; what is on its way is lost."""
+        """Break the stream; messages in transit are lost."""
         for pipe in (self._in, self._out):
             async with pipe.changed:
                 pipe.items.clear()

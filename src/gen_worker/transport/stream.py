@@ -1,4 +1,4 @@
-"""What a transport offers: a stream of whole messages, and a value that says how it ended."""
+"""What a transport offers: a stream of whole messages, and a value that says how the stream ended."""
 
 import re
 from typing import Protocol
@@ -7,8 +7,9 @@ import msgspec
 
 
 class Lost(msgspec.Struct, frozen=True):
-    """The stream is over. `by_peer`: the other side ended it; otherwise the connection broke. `clean`: it ended it without an error, as a
-    scheduler does that wants to be dialled again."""
+    """The stream is over. `by_peer`: the other side ended it; otherwise the connection broke. `clean`: the peer ended
+    it without an error, as a scheduler does to make the worker dial again.
+    """
 
     detail: str = ""
     by_peer: bool = False
@@ -16,7 +17,7 @@ class Lost(msgspec.Struct, frozen=True):
 
 
 class TooLarge(msgspec.Struct, frozen=True):
-    """The peer ended the stream because a message was larger than it takes. `limit_bytes` is what it takes, 0 where it did not say."""
+    """The peer ended the stream because a message exceeded its limit. `limit_bytes` is that limit, 0 when the peer did not give it."""
 
     detail: str
     limit_bytes: int = 0
@@ -29,34 +30,34 @@ class Moved(msgspec.Struct, frozen=True):
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """The scheduler will never serve this worker: their protocols do not fit."""
+    """The scheduler will never serve this worker: their protocol versions do not match."""
 
     detail: str
 
 
 Ended = Lost | TooLarge | Moved | Refused
-# How implementations of gRPC word it: the C core (Python, C++, Ruby), Go, Java, Rust.
+# The wordings of gRPC implementations: the C core (Python, C++, Ruby), Go, Java, Rust.
 _LIMIT = re.compile(r"(?:larger than max \(\d+ vs\. |exceeds maximum size |the limit is: )(\d+)")
 
 _NOT_LEADER = "not_leader:"
 
 DEFAULT_MAX_MESSAGE_BYTES = 16 << 20
-HARD_LIMIT_FACTOR = 4  # gRPC ends a stream above its limit, so that limit lies above ours, where only the message fails
+HARD_LIMIT_FACTOR = 4  # gRPC ends the whole stream above its limit, so we set that limit above ours, where only the message fails
 
 
 class StreamOverError(ConnectionError):
-    """Nothing more can be sent on this stream."""
+    """The stream is over; nothing more can be sent."""
 
 
 class MessageStream(Protocol):
-    """Both directions of one stream. One sender and one receiver at a time."""
+    """Both directions of one stream. At most one sender and one receiver at a time."""
 
     async def send(self, data: bytes) -> None:
-        """Send a message; waits while the peer does not take it. `StreamOverError` when the stream is over."""
+        """Send a message; waits while the peer's buffer is full. `StreamOverError` when the stream is over."""
         ...
 
     async def receive(self) -> bytes | None:
-        """The next message; None when the stream is over, then `ended` says how."""
+        """The next message; None when the stream is over (`ended` says how)."""
         ...
 
     @property
@@ -64,7 +65,7 @@ class MessageStream(Protocol):
 
 
 def ended_by_status(code: str, details: str, *, by_peer: bool) -> Ended:
-    """What a gRPC status of a stream means to a worker. `code` is the status name, such as `FAILED_PRECONDITION`."""
+    """What the gRPC status of a stream means for a worker. `code` is the status name, such as `FAILED_PRECONDITION`."""
     if code == "FAILED_PRECONDITION":
         if details.startswith("unsupported_worker_protocol:"):
             return Refused(details)
@@ -78,5 +79,5 @@ def ended_by_status(code: str, details: str, *, by_peer: bool) -> Ended:
 
 
 def not_leader(address: str) -> tuple[str, str]:
-    """The status by which a scheduler that is not the leader ends a stream, naming the leader where it knows it."""
+    """The status with which a scheduler that is not the leader ends a stream. It names the leader if known."""
     return "FAILED_PRECONDITION", f"{_NOT_LEADER}{address}"

@@ -1,6 +1,6 @@
-"""Messages to protobuf and back. The only importer of the worker protocol's stubs.
+"""Converts messages to protobuf and back. The only importer of the worker protocol's stubs.
 
-Structs and protobuf messages mirror each other; what differs in name stands in the tables here. An absent field is its zero
+Structs and protobuf messages mirror each other; differing names are in the tables here. An absent field has its zero
 value on the wire, so the Structs' defaults are zero values too.
 """
 
@@ -49,7 +49,8 @@ _RENAMED: Mapping[tuple[type[msgspec.Struct], str], str] = {
     (m.OpenRealtime, "required_models"): "required_variant_refs",
 }
 _UNKNOWN = m.Unknown()
-# Their numbers are measurements, some of them told by an author's objects: one that no field can hold is sent as the nearest that it can.
+# Numbers in these messages are measurements, some reported by an author's objects. A number that does not fit its field
+# is sent as the nearest one that does.
 _MEASURED: Mapping[type[msgspec.Struct], Any] = {m.Resources: pb.WorkerResources, m.ModelTier: pb.ModelTier}
 _NUMBERS = (int, Mapping[str, int])
 _INT64_MAX, _INT32_MAX = 2**63 - 1, 2**31 - 1
@@ -59,7 +60,7 @@ Write = Callable[[Any, Any], None]
 
 
 class CodecError(ValueError):
-    """Bytes that are no message of this protocol, or a message that cannot be put on the wire."""
+    """Bytes that are not a message of this protocol, or a message that cannot be encoded."""
 
 
 def encode(message: m.Message) -> bytes:
@@ -71,9 +72,11 @@ def encode(message: m.Message) -> bytes:
 
 
 def encode_sendable(message: m.Message, on_replaced: Callable[[m.Single, CodecError], None]) -> bytes:
-    """A message as bytes, whatever somebody put into it: one that the protocol cannot carry is replaced, the others go as they are.
+    """A message as bytes, whatever it contains: in a batch, a message that the protocol cannot carry is replaced, and
+    the others are kept.
 
-    `ctx.emit` and the executor refuse such values where they arise. What still comes here must not end the stream, and so the worker.
+    `ctx.emit` and the executor refuse such values at their source. Values that still get here must not end the stream
+    and with it the worker.
     """
     try:
         return encode(message)
@@ -99,7 +102,7 @@ def _sendable(message: m.Single, on_replaced: Callable[[m.Single, CodecError], N
                 "internal error",
                 attempt=message.attempt,
             )
-        return m.Unknown()  # keeps its number, so that nothing after it is lost
+        return m.Unknown()  # takes its number in the batch, so that nothing after it is lost
     return message
 
 
@@ -136,7 +139,7 @@ def _without_surrogates(value: Any) -> Any:
 
 
 def decode(data: bytes) -> m.Message:
-    """Bytes as a message, `Unknown` for one that this version does not know; `CodecError` for bytes that are none."""
+    """Decode a message; `Unknown` for one that this version does not know. `CodecError` when the bytes are not a message."""
     try:
         root = pb.WorkerSchedulerMessage.FromString(data)
         if root.WhichOneof("msg") != "batch":
@@ -152,8 +155,8 @@ def _put(target: Any, message: m.Single) -> None:
     if name is None:  # Unknown: an empty message
         return
     inner = getattr(target, name)
-    if type(message) is m.Event:  # by far the most frequent
-        inner.run_id = message.run_id  # assigning marks the oneof, also when the value is empty
+    if type(message) is m.Event:  # the most frequent case by far
+        inner.run_id = message.run_id  # an assignment selects the oneof even when the value is empty
         inner.event_type = message.event_type
         inner.payload_json = message.payload
         if message.attempt:
@@ -187,7 +190,7 @@ def _read_struct(kind: type[msgspec.Struct], source: Any) -> Any:
 
 
 def _clipped(kind: type[msgspec.Struct], name: str) -> Write:
-    """Writes a measured number, or a map of them, within the range of its field."""
+    """A function that writes a measured number, or a map of them, clipped to the range of its field."""
     field = _MEASURED[kind].DESCRIPTOR.fields_by_name[name]
     if field.message_type is not None:
         field = field.message_type.fields_by_name["value"]

@@ -1,11 +1,12 @@
-"""Confirm to a worker only what has been dealt with: the number up to which nothing is left to do.
+"""Decides up to which number a worker's messages may be acknowledged: only those with nothing left to do.
 
-A worker keeps each message until it is confirmed, and sends it again on a new stream. So a scheduler that dies between hearing a result
-and writing it down loses nothing, as long as it confirms only what is written. Messages are done with in another order than they come
-(a result waits for its commit while the next message needs none), hence a gate: the confirmed number stops before the oldest message
-that somebody still holds.
+A worker keeps each message until it is acknowledged, and sends it again on a new stream. So a scheduler that dies
+between receiving a result and storing it loses nothing, as long as it acknowledges only stored messages. Messages are
+finished in another order than they arrive: a result waits for its commit while the next message needs none. Hence a
+gate: the acknowledged number stops before the oldest message that is still held.
 
-The same is the back-pressure of the wire: a worker's streams of output stand still while too much of what it sent is not confirmed.
+This is also the back-pressure of the wire: a worker pauses its output streams while too many of its messages are
+unacknowledged.
 """
 
 from collections import deque
@@ -15,10 +16,11 @@ from gen_worker.wire.scheduler_session import WorkerMemory
 
 
 class Hold:
-    """A batch of messages that is not done with. Whoever needs longer than the call that handed it over takes it, and releases it once.
+    """A batch of messages that is not finished. Code that needs it longer than the call that received it calls `take`,
+    and later `release`, once each.
 
-    `number` is that of the message which is being handed over, as its worker counts: the same when the worker sends it again, to whatever
-    scheduler. 0 where the worker does not count.
+    `number` belongs to the message being delivered, in the worker's own count. It stays the same when the worker sends
+    the message again, to any scheduler. 0 when the worker does not number its messages.
     """
 
     __slots__ = ("_gate", "left", "number", "seq")
@@ -30,19 +32,19 @@ class Hold:
         self.number = 0
 
     def take(self) -> "Hold":
-        """One more thing of this batch is to be done."""
+        """One more piece of work on this batch begins."""
         self.left += 1
         return self
 
     def release(self) -> None:
-        """One thing of this batch is done."""
+        """One piece of work on this batch is done."""
         self.left -= 1
         if self.left == 0:
             self._gate.advance()
 
 
 class AckGate:
-    """Of one worker process, over all its streams. `on_advance` is told that more may be confirmed."""
+    """The gate of one worker process, across all its streams. `on_advance` is called when more may be acknowledged."""
 
     def __init__(self, on_advance: Callable[[], None]) -> None:
         self._on_advance = on_advance
@@ -51,17 +53,17 @@ class AckGate:
 
     @property
     def held(self) -> int:
-        """Batches that wait to be confirmed."""
+        """Batches that are not yet acknowledged."""
         return len(self._holds)
 
     def open(self, seq: int) -> Hold:
-        """A batch has come that ends with number `seq`. Release what this gives once the batch has been looked through."""
+        """A batch that ends with number `seq` has arrived. Release the returned hold once the batch was looked through."""
         hold = Hold(self, seq)
         self._holds.append(hold)
         return hold
 
     def advance(self) -> None:
-        """Confirm up to the oldest batch that is held."""
+        """Acknowledge up to the oldest batch that is still held."""
         before = self.confirmed_seq
         while self._holds and self._holds[0].left == 0:
             self.confirmed_seq = self._holds.popleft().seq
@@ -70,20 +72,20 @@ class AckGate:
 
 
 class GatedMemory(WorkerMemory):
-    """What is remembered of one worker process, with the gate that says what may be confirmed to it."""
+    """What is remembered of one worker process, with its gate."""
 
     def __init__(self, instance_id: str = "") -> None:
         super().__init__(instance_id)
         self.durable_seq = 0
         self.gate = AckGate(self._advanced)
-        self._on_ackable: Callable[[], None] | None = None  # of the stream that it has now
+        self._on_ackable: Callable[[], None] | None = None  # callback of its current stream
 
     def attach(self, on_ackable: Callable[[], None]) -> None:
-        """The process is on this stream now, which hears when more may be confirmed."""
+        """The process uses this stream now; the callback is called when more may be acknowledged."""
         self._on_ackable = on_ackable
 
     def detach(self, on_ackable: Callable[[], None]) -> None:
-        """This stream has ended; one that came after it stays."""
+        """This stream has ended. A newer stream stays attached."""
         if self._on_ackable == on_ackable:
             self._on_ackable = None
 

@@ -1,4 +1,4 @@
-"""What worker and scheduler say to each other, in our words. `codec` knows how they look on the wire."""
+"""The messages between worker and scheduler, as Python values. `codec` knows their form on the wire."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -7,7 +7,7 @@ import msgspec
 
 
 class FunctionSchema(msgspec.Struct, frozen=True):
-    """One function, its schemas as compact JSON with sorted keys."""
+    """One function; its schemas are compact JSON with sorted keys."""
 
     name: str = ""
     input_schema_json: bytes = b""
@@ -18,7 +18,7 @@ class FunctionSchema(msgspec.Struct, frozen=True):
 
 
 class ModelTier(msgspec.Struct, frozen=True):
-    """Where a model is: `vram`, `host` or `disk`; and how many of its bytes."""
+    """Where a model is (`vram`, `host` or `disk`) and how many of its bytes are there."""
 
     model_id: str = ""
     tier: str = ""
@@ -26,7 +26,7 @@ class ModelTier(msgspec.Struct, frozen=True):
 
 
 class Resources(msgspec.Struct, frozen=True):
-    """What a worker has and serves. Its rates, 0 until measured: from the network to disk, and from disk to the device."""
+    """What a worker has and serves. Rates in bytes/s, from network to disk and from disk to device; 0 until measured."""
 
     worker_id: str = ""
     cpu_cores: int = 0
@@ -62,17 +62,17 @@ class Resources(msgspec.Struct, frozen=True):
 
 
 class ActiveRun(msgspec.Struct, frozen=True):
-    """A run that a worker has, and which attempt of it."""
+    """A run that a worker has, and its attempt number."""
 
     run_id: str = ""
     attempt: int = 0
 
 
 class Registration(msgspec.Struct, frozen=True):
-    """First message of every stream, and the heartbeat.
+    """The first message of every stream, and the heartbeat.
 
-    `instance_id` is one worker process, however often it connects; `active_run_ids` are its runs that are not yet over
-    for the scheduler: running, or ended with a result that was not acknowledged.
+    `instance_id` identifies one worker process across its connections. `active_run_ids` are its runs that are not over
+    for the scheduler: still running, or ended with a result that is not acknowledged.
     """
 
     resources: Resources = Resources()
@@ -85,14 +85,15 @@ class Registration(msgspec.Struct, frozen=True):
     active_runs: tuple[ActiveRun, ...] = ()
 
     def attempts(self) -> dict[str, int]:
-        """The worker's runs and which attempt of each it has, 0 where it does not say."""
+        """The worker's runs and their attempt numbers; 0 when it does not say."""
         return dict.fromkeys(self.active_run_ids, 0) | {run.run_id: run.attempt for run in self.active_runs}
 
 
 class RunResult(msgspec.Struct, frozen=True):
-    """The end of a run. `output` is msgpack; `safe_message` may be shown to the caller, `error_message` not.
+    """The end of a run. `output` is msgpack. `safe_message` may be shown to the caller, `error_message` may not.
 
-    `code` is the finer word of the error, `errors_json` a JSON array of `FieldError`; both empty from peers that do not know them.
+    `code` is the error's specific code, `errors_json` a JSON array of `FieldError`. Both are empty from peers that do
+    not know them.
     """
 
     run_id: str = ""
@@ -120,7 +121,7 @@ class UnloadModelResult(msgspec.Struct, frozen=True):
 
 
 class Event(msgspec.Struct, frozen=True):
-    """Something that happened, `payload` as a JSON object. Without a `run_id` it concerns the worker."""
+    """An event; `payload` is a JSON object. Without a `run_id` it concerns the worker itself."""
 
     run_id: str = ""
     event_type: str = ""
@@ -154,7 +155,9 @@ class UrlRefreshResponse(msgspec.Struct, frozen=True):
 
 
 class RunCommand(msgspec.Struct, frozen=True):
-    """Run a function. `payload` is a msgpack map, `timeout_ms` 0 means no limit; `traceparent` is W3C Trace Context, empty without one."""
+    """Run a function. `payload` is a msgpack map. `timeout_ms` 0 means no limit. `traceparent` is W3C Trace Context;
+    empty without one.
+    """
 
     run_id: str = ""
     function: str = ""
@@ -192,7 +195,7 @@ class ModelsByKey(msgspec.Struct, frozen=True):
 
 
 class ReleaseConfig(msgspec.Struct, frozen=True):
-    """Which models the functions of this release may use, and which to fetch now."""
+    """The models that the functions of this release may use, and the models to fetch now."""
 
     supported_refs: tuple[str, ...] = ()
     ref_by_key: Mapping[str, str] = msgspec.field(default_factory=dict)
@@ -232,14 +235,14 @@ class CloseRealtime(msgspec.Struct, frozen=True):
 
 
 class RealtimeCredit(msgspec.Struct, frozen=True):
-    """The sender of this takes `frames` more frames of the session."""
+    """The sender can take `frames` more frames of the session."""
 
     session_id: str = ""
     frames: int = 0
 
 
 class Hello(msgspec.Struct, frozen=True):
-    """The scheduler knows these extensions, and has all messages of this worker instance up to `last_seq`."""
+    """The scheduler supports these extensions, and has all messages of this worker instance up to `last_seq`."""
 
     extensions: tuple[str, ...] = ()
     last_seq: int = 0
@@ -252,7 +255,7 @@ class Ack(msgspec.Struct, frozen=True):
 
 
 class Unknown(msgspec.Struct, frozen=True):
-    """A message that this version does not know."""
+    """A message type that this version does not know."""
 
 
 Single = (
@@ -279,7 +282,7 @@ Single = (
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """Several messages in one. `first_seq` numbers the first of them (0: none is numbered); `ack_seq` as in `Ack`."""
+    """Several messages in one. `first_seq` is the number of the first (0: they are not numbered); `ack_seq` is as in `Ack`."""
 
     messages: tuple[Single, ...] = ()
     first_seq: int = 0
@@ -291,21 +294,22 @@ Message = Single | Batch
 Extension = Literal["batch", "realtime_credit", "realtime_window", "attempt", "few_events"]
 BATCH: Extension = "batch"  # Batch, Hello, Ack: numbered messages that survive a lost stream
 REALTIME_CREDIT: Extension = "realtime_credit"
-REALTIME_WINDOW: Extension = "realtime_window"  # frames are credited both ways, also by their bytes; InterruptRun cancels a session
-ATTEMPT: Extension = "attempt"  # results and events name the attempt that they are of
-EXTENSIONS: tuple[Extension, ...] = (BATCH, REALTIME_CREDIT, REALTIME_WINDOW, ATTEMPT)  # of every scheduler of ours
-FEW_EVENTS: Extension = "few_events"  # of one that has no use for the steps that every run takes
+REALTIME_WINDOW: Extension = "realtime_window"  # frames need credits in both directions, also by bytes; InterruptRun cancels a session
+ATTEMPT: Extension = "attempt"  # results and events carry their attempt number
+EXTENSIONS: tuple[Extension, ...] = (BATCH, REALTIME_CREDIT, REALTIME_WINDOW, ATTEMPT)  # every scheduler of ours has these
+FEW_EVENTS: Extension = "few_events"  # for a scheduler that does not need the steps that every run takes
 WORKER_EXTENSIONS: tuple[Extension, ...] = (*EXTENSIONS, FEW_EVENTS)
 
 
-# Runs in one registration: those in progress, and those whose results nobody has acknowledged. A worker with more could not come back after
-# a break, so that none takes more: `MAX_RUNS` at once, beside what `outbox.MAX_UNCONFIRMED` allows.
+# Limit for the runs in one registration: running ones, and those with an unacknowledged result. A worker with more
+# could not register again after a lost connection, so a worker takes no more than `MAX_RUNS` at once, besides what
+# `outbox.MAX_UNCONFIRMED` allows.
 MAX_ACTIVE_RUNS = 100_000
 MAX_RUNS = 50_000
 
 
 def size_of(message: Single) -> int:
-    """About how many bytes a message holds, for bounds."""
+    """The approximate size of a message in bytes, for limits."""
     kind = type(message)
     if kind is Event or kind is RunCommand:
         return 96 + len(message.payload)  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""What a worker still has to say: across streams, bounded, in order, each result exactly once."""
+"""What a worker still has to send: kept across streams, bounded, in order, each result exactly once."""
 
 from collections import deque
 from collections.abc import Callable
@@ -8,19 +8,19 @@ import msgspec
 from gen_worker.events import OUTPUT_EVENTS
 from gen_worker.wire.messages import Event, RunResult, Single, Unknown, size_of
 
-MAX_EVENTS = 8192  # waiting; beyond that events are shed
+MAX_EVENTS = 8192  # events waiting; above that, events are shed
 MAX_EVENT_BYTES = 8 << 20
-ROOM_MESSAGES = 4096  # waiting or unconfirmed; beyond that streams of output stand still
+ROOM_MESSAGES = 4096  # messages waiting or unacknowledged; above that, output streams pause
 ROOM_BYTES = 4 << 20
 MAX_UNCONFIRMED = 4 * ROOM_MESSAGES
-# To a peer that confirms nothing, a result counts as lost if its connection broke so soon after it was written: keepalive
-# notices a silent peer within this time.
+# A peer that acknowledges nothing may have missed a result if the connection broke within this time after it was
+# written: keepalive notices a silent peer within this time.
 UNSURE_S = 30.0
 MAX_UNSURE = 1024
 MAX_MESSAGES = 1024  # in one batch
-MARKED_BYTES = 1 << 20  # a message of this size is remembered after it was written: it may be what ends the stream
+MARKED_BYTES = 1 << 20  # messages of this size are remembered after writing: one of them may be why the peer ends the stream
 DEFAULT_LIMIT_BYTES = 16 << 20
-OVERHEAD_BYTES = 16 << 10  # at most so much is around an output: ids, the batch, the frame
+OVERHEAD_BYTES = 16 << 10  # allowance for what surrounds an output: ids, batch, frame
 
 
 class _Taken(msgspec.Struct, frozen=True):
@@ -30,20 +30,20 @@ class _Taken(msgspec.Struct, frozen=True):
 
 
 class Taken(msgspec.Struct, frozen=True):
-    """Messages to put on the stream; they are numbered upwards from `first_seq`."""
+    """Messages to put on the stream, numbered from `first_seq`."""
 
     first_seq: int
     messages: tuple[Single, ...]
 
 
 class Outbox:
-    """Pure bookkeeping; who sends asks `take`, and says `wrote`, `confirm` or `resume`.
+    """Pure bookkeeping. The sender calls `take`, then `wrote`, `confirm` or `resume`.
 
-    Results and deltas are never dropped. Producers of deltas and frames look at `has_room` and wait with `on_room`. Events are shed when
-    too many wait, newest first, and counted in `shed`.
+    Results and deltas are never dropped. Producers of deltas and frames check `has_room` and wait with `on_room`. When
+    too many events wait, the newest are shed and counted in `shed`.
 
-    No message is larger than `limit_bytes`: the peer would end the stream, and the same message would end the next one. A result above it
-    is replaced by a small failure, and so is the result of a run that lost a part of its output in this way.
+    No message is larger than `limit_bytes`: the peer would end the stream, and the same message would end the next one.
+    A larger result is replaced by a small failure. So is the result of a run that lost part of its output this way.
     """
 
     def __init__(self, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
@@ -53,15 +53,15 @@ class Outbox:
         self._taken: deque[_Taken] = deque()
         self._unsure: deque[tuple[float, _Taken]] = deque()
         self._next_seq = 1
-        self._waiting_events = 0  # in the queue: shedding ends as soon as some of them are sent
+        self._waiting_events = 0  # shedding stops as soon as some of them are sent
         self._bytes = 0
-        self._results: set[tuple[str, int]] = set()  # of runs, by attempt
-        self._spoiled: dict[str, int] = {}  # runs with a delta that cannot be sent, and its size
+        self._results: set[tuple[str, int]] = set()  # of runs, with their attempts
+        self._spoiled: dict[str, int] = {}  # runs with a delta that was too large, and its size in bytes
         self._on_room: list[Callable[[], None]] = []
         self.shed = 0
 
     def __len__(self) -> int:
-        """Messages not yet on a stream."""
+        """Messages not yet written to a stream."""
         return len(self._queue) + len(self._resend)
 
     @property
@@ -70,7 +70,7 @@ class Outbox:
 
     @property
     def unsent_results(self) -> int:
-        """Results that no stream has carried, or that may have been lost with one."""
+        """Results that no stream has carried yet, or that may have been lost with a stream."""
         return sum(isinstance(entry.message, RunResult) for entry in self._resend) + sum(isinstance(m, RunResult) for m, _ in self._queue)
 
     @property
@@ -80,14 +80,14 @@ class Outbox:
 
     @property
     def unconfirmed_attempts(self) -> frozenset[tuple[str, int]]:
-        """The same, each with the attempt that ended so."""
+        """The same runs, each with the attempt that the result belongs to."""
         return frozenset(self._results)
 
     def holds_result_of(self, run_id: str, attempt: int = 0) -> bool:
         return (run_id, attempt) in self._results
 
     def put(self, message: Single) -> None:
-        """A message that must arrive, or what replaces one that is too large."""
+        """Add a message that must arrive; a too large one is replaced."""
         message = self._fitting(message)
         size_bytes = size_of(message)
         self._bytes += size_bytes
@@ -97,12 +97,12 @@ class Outbox:
             self._results.add((message.run_id, message.attempt))
 
     def put_event(self, event: Event) -> bool:
-        """A message that may be shed; False when it was."""
+        """Add a message that may be shed; False when it was."""
         if self._waiting_events >= MAX_EVENTS or self._bytes >= MAX_EVENT_BYTES or not self.fits(len(event.payload)):
             self.shed += 1
             return False
         self._waiting_events += 1
-        size_bytes = 96 + len(event.payload)  # as size_of, which this is too busy to call
+        size_bytes = 96 + len(event.payload)  # inlined `size_of`: this is called too often for a function call
         self._bytes += size_bytes
         self._queue.append((event, size_bytes))
         return True
@@ -113,16 +113,17 @@ class Outbox:
 
     @property
     def largest_bytes(self) -> int:
-        """How large the content of a message may be."""
+        """The maximum size of a message's content in bytes."""
         return self.limit_bytes - min(OVERHEAD_BYTES, self.limit_bytes // 4)
 
     def fits(self, size_bytes: int) -> bool:
-        """Whether a message with so many bytes of content is small enough for the peer."""
+        """Whether a message with this many bytes of content is within the peer's limit."""
         return size_bytes <= self.largest_bytes
 
     def limit(self, limit_bytes: int) -> bool:
-        """The peer has ended a stream because a message was larger than it takes: all that is left is made to fit. True when the message
-        was found; then the peer has whatever was written before it, and nothing of what came after."""
+        """The peer ended a stream because a message exceeded its limit. Everything still queued is made to fit. True
+        when the message was found; then the peer has all messages written before it, and none after it.
+        """
         self.limit_bytes = min(self.limit_bytes, limit_bytes)
         unsure = [entry for _, entry in self._unsure]
         first = next((at for at, entry in enumerate(unsure) if not self.fits(entry.size_bytes)), len(unsure))
@@ -150,7 +151,7 @@ class Outbox:
         return _Taken(entry.seq, message, size_bytes)
 
     def _fitting(self, message: Single) -> Single:
-        """The message, or a small one in its place."""
+        """The message itself, or a small replacement."""
         size_bytes = size_of(message)
         if isinstance(message, RunResult):
             spoiled = self._spoiled.pop(message.run_id, 0) if self._spoiled else 0
@@ -161,17 +162,17 @@ class Outbox:
             return message
         self._note_spoiled(message, size_bytes)
         self.shed += 1
-        return Unknown()  # keeps its place in the numbering
+        return Unknown()  # keeps its number in the sequence
 
     def on_room(self, callback: Callable[[], None]) -> None:
-        """Call back once when there is room again; at once if there is."""
+        """Call back once when there is room again; immediately if there is."""
         if self.has_room:
             callback()
         else:
             self._on_room.append(callback)
 
     def take(self, max_bytes: int, max_messages: int = MAX_MESSAGES) -> Taken | None:
-        """The next messages for the stream, at least one if any waits; None when none may be sent now."""
+        """The next messages for the stream, at least one if any waits; None when nothing may be sent now."""
         if not self._queue and not self._resend:
             return None
         taken: list[_Taken] = []
@@ -195,7 +196,7 @@ class Outbox:
         return Taken(taken[0].seq, tuple([entry.message for entry in taken]))
 
     def wrote(self, taken: Taken, now_s: float) -> None:
-        """The stream has taken these messages, to a peer that confirms nothing. Results are kept while they may still be lost."""
+        """The stream took these messages, to a peer that acknowledges nothing. Results are kept while they may still be lost."""
         last_seq = taken.first_seq + len(taken.messages) - 1
         while self._taken and self._taken[0].seq <= last_seq:
             entry = self._taken.popleft()
@@ -221,13 +222,13 @@ class Outbox:
         self.skip(last_seq)
 
     def skip(self, last_seq: int) -> None:
-        """In the middle of a stream: the peer has said that it had all messages up to `last_seq` before."""
+        """In the middle of a stream, the peer said that it had all messages up to `last_seq` before."""
         while self._resend and self._resend[0].seq <= last_seq:
             self._forget(self._resend.popleft())
         self._tell_room()
 
     def resume_plain(self, now_s: float, *, peer_ended: bool) -> None:
-        """A new stream, to a peer that confirms nothing. `peer_ended`: the last one was ended by the peer, not by a fault."""
+        """A new stream, to a peer that acknowledges nothing. `peer_ended`: the peer ended the last stream, it did not break."""
         self._return_taken()
         unsure, self._unsure = self._unsure, deque()
         for written_s, entry in reversed(unsure):
@@ -260,7 +261,7 @@ class Outbox:
 
 
 def too_large_result(run_id: str, size_bytes: int, limit_bytes: int, attempt: int = 0) -> RunResult:
-    """The result of a run whose output, or a part of it, is larger than a message may be."""
+    """The result of a run whose output, or a part of it, exceeds the message limit."""
     text = (
         f"output of {size_bytes} bytes; messages to the scheduler hold at most {limit_bytes} (WORKER_MAX_MESSAGE_BYTES, or less where the "
         "scheduler takes less). Save a file and return its ref"

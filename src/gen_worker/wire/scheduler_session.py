@@ -1,14 +1,15 @@
-"""The scheduler's side of one stream, without the stream.
+"""The scheduler's side of one stream, without I/O.
 
                     before a registration    PLAIN                       BATCHES: both sides have the extension `batch`
     Registration    PLAIN or BATCHES         a heartbeat                 a heartbeat, answered with an Ack
-    anything else   the stream ends          taken as it comes           in a batch each once: what an earlier stream brought is skipped
+    anything else   the stream ends          taken as it comes           taken once: repeats from an earlier stream are skipped
 
-In BATCHES the scheduler opens with a Hello. Then it sends again what the last stream may have lost: the command of each run that the
-worker does not name, and each interruption. It confirms what it was sent, with a batch of its own or in an Ack. In PLAIN nothing is
-confirmed, and each message travels alone. The first registration decides which; one of another major version ends the stream.
+In BATCHES the scheduler opens with a Hello. Then it repeats what the last stream may have lost: the command of each run
+that the worker does not name, and each interruption. It acknowledges what it received, in a batch of its own or in an
+Ack. In PLAIN nothing is acknowledged, and each message travels alone. The first registration decides between the two;
+one with another major version ends the stream.
 
-A result counts when the worker has that run, and the attempt is the present one. Otherwise it is a `StaleResult`.
+A result counts when the worker has that run and the attempt is the current one. Otherwise it is a `StaleResult`.
 """
 
 from collections import deque
@@ -43,16 +44,16 @@ from gen_worker.wire.messages import (
 from gen_worker.wire_protocol import WIRE_PROTOCOL_MAJOR
 
 ACK_AFTER_MESSAGES = 256
-MAX_NAMES = 10_000  # functions or models in one registration
+MAX_NAMES = 10_000  # the most functions or models in one registration
 MAX_NAME_BYTES = 1024
 
 
 class ProtocolViolationError(ValueError):
-    """The worker broke the protocol; the text ends its stream."""
+    """The worker broke the protocol; the stream ends with this text."""
 
 
 class IncompatibleError(ProtocolViolationError):
-    """The worker's protocol version is not supported. The text is what the worker looks for."""
+    """The worker's protocol version is not supported. Workers recognise this text."""
 
     def __init__(self, major: int, minor: int) -> None:
         super().__init__(f"unsupported_worker_protocol:{major}.{minor} supported={WIRE_PROTOCOL_MAJOR}:0-9999")
@@ -64,13 +65,14 @@ class WorkerMemory:
     def __init__(self, instance_id: str = "") -> None:
         self.instance_id = instance_id
         self.last_seq = 0
-        self.durable_seq: int | None = None  # where a scheduler writes messages down: all up to here are written; None: no need to wait
-        self.runs: dict[str, RunCommand] = {}  # given to it, without a result so far
+        # for a scheduler that stores messages: all up to this number are stored; None: do not wait for storage
+        self.durable_seq: int | None = None
+        self.runs: dict[str, RunCommand] = {}  # runs given to it that have no result yet
         self.interrupted: set[str] = set()
 
 
 class Registered(msgspec.Struct, frozen=True):
-    """A worker is there, or still there (`is_heartbeat`)."""
+    """A worker has registered, or sent a heartbeat (`is_heartbeat`)."""
 
     registration: Registration
     is_heartbeat: bool
@@ -83,7 +85,7 @@ class RunEnded(msgspec.Struct, frozen=True):
 
 
 class StaleResult(msgspec.Struct, frozen=True):
-    """A result of a run that this worker does not have, or had ended before."""
+    """A result for a run that this worker does not have, or had ended before."""
 
     run_id: str
 
@@ -104,11 +106,11 @@ SchedulerEffect = (
 
 
 class SchedulerSession:
-    """Takes a worker's messages, each once however often it is sent, and queues what the worker is to get.
+    """Takes a worker's messages, each once even if it is sent again, and queues messages for the worker.
 
-    `memories` maps instance ids to what is remembered; it outlives the session. Without `extensions` this is a scheduler of plain
-    protocol 1.0; with `few_events` it is one that workers need not tell the steps that every run takes. `make_memory` makes a memory for an
-    instance that is new.
+    `memories` maps instance ids to what is remembered; it outlives the session. Without `extensions` this is a
+    scheduler of plain protocol 1.0. With `few_events` workers need not report the steps that every run takes.
+    `make_memory` makes a memory for a new instance.
     """
 
     def __init__(
@@ -121,7 +123,7 @@ class SchedulerSession:
     ) -> None:
         self.memory = WorkerMemory()
         self.registration: Registration | None = None
-        self.extensions: tuple[str, ...] = ()  # what both sides know
+        self.extensions: tuple[str, ...] = ()  # extensions that both sides support
         self._memories = memories
         self._make_memory = make_memory
         self._offered = ((*EXTENSIONS, FEW_EVENTS) if few_events else EXTENSIONS) if extensions else ()
@@ -130,11 +132,11 @@ class SchedulerSession:
         self._acked_seq = 0
 
     def receive(self, message: Message) -> list[SchedulerEffect]:
-        """Take one message and say what came of it; `ProtocolViolationError` ends the stream."""
+        """Handle one message and return its effects; `ProtocolViolationError` ends the stream."""
         return [effect for _, effect in self.receive_numbered(message)]
 
     def receive_numbered(self, message: Message) -> list[tuple[int, SchedulerEffect]]:
-        """The same, each with the number under which the worker sent it (0: it has none), which is the same when it sends it again."""
+        """The same, each effect with the worker's number of its message, which is unchanged in a repeat. 0: the message has no number."""
         if self.registration is None:
             if not isinstance(message, Registration):
                 raise ProtocolViolationError(f"a stream opens with a registration, not with {type(message).__name__}")
@@ -160,16 +162,16 @@ class SchedulerSession:
 
     @property
     def owes(self) -> bool:
-        """Whether there is anything to send, be it an acknowledgement."""
+        """Whether there is anything to send, even only an acknowledgement."""
         return bool(self._queue) or self._unacked > 0
 
     @property
     def is_urgent(self) -> bool:
-        """Whether it should be sent now, rather than with whatever comes within the next milliseconds."""
+        """Whether to send now, rather than together with whatever comes within the next milliseconds."""
         return bool(self._queue) or self._unacked >= ACK_AFTER_MESSAGES
 
     def outgoing(self, max_bytes: int) -> Message | None:
-        """The next message for the stream."""
+        """The next message to write to the stream."""
         queue = self._queue
         if not self._batches or (queue and isinstance(queue[0], Hello)):
             return queue.popleft() if queue else None
@@ -194,7 +196,7 @@ class SchedulerSession:
 
     @property
     def _ackable_seq(self) -> int:
-        """What may be confirmed: the worker forgets it then."""
+        """The number up to which messages may be acknowledged; the worker then forgets them."""
         durable_seq = self.memory.durable_seq
         return self.memory.last_seq if durable_seq is None else durable_seq
 
@@ -216,10 +218,10 @@ class SchedulerSession:
         return [Registered(registration, is_heartbeat=False)]
 
     def _send_again(self, registration: Registration) -> None:
-        """Commands that were lost with the last stream: the worker knows nothing of those runs."""
+        """Repeat commands lost with the last stream: the worker does not have those runs."""
         has = registration.attempts()
         for run_id, command in self.memory.runs.items():
-            if has.get(run_id, -1) not in (0, command.attempt):  # it knows nothing of the run, or an earlier attempt of it
+            if has.get(run_id, -1) not in (0, command.attempt):  # the worker does not have the run, or has an earlier attempt of it
                 self.send(command)
             if run_id in self.memory.interrupted:
                 self.send(InterruptRun(run_id))
@@ -231,10 +233,10 @@ class SchedulerSession:
         for seq, message in enumerate(batch.messages, start=batch.first_seq):
             if numbered:
                 if seq <= memory.last_seq:
-                    continue  # it came on an earlier stream
+                    continue  # already received on an earlier stream
                 memory.last_seq = seq
             number = seq if numbered else 0
-            if type(message) is Event:  # by far the most frequent
+            if type(message) is Event:  # the most frequent case by far
                 effects.append((number, message))
             else:
                 effects += [(number, effect) for effect in self._receive(message)]
@@ -247,7 +249,7 @@ class SchedulerSession:
             case RunResult(run_id):
                 command = self.memory.runs.get(run_id)
                 if command is None or message.attempt not in (0, command.attempt):
-                    return [StaleResult(run_id)]  # not its run, or the end of an attempt that was given up
+                    return [StaleResult(run_id)]  # a run that it was not given, or the end of an abandoned attempt
                 del self.memory.runs[run_id]
                 self.memory.interrupted.discard(run_id)
                 return [RunEnded(message)]
@@ -255,7 +257,7 @@ class SchedulerSession:
                 _check_names(message)
                 self.registration = message
                 if self._batches:
-                    self.send(self._ack())  # tells the worker that the way is open in both directions
+                    self.send(self._ack())  # tells the worker that both directions work
                 return [Registered(message, is_heartbeat=True)]
             case LoadModelResult() | UnloadModelResult() | UrlRefreshRequest() | CloseRealtime() | RealtimeCredit():
                 return [message]

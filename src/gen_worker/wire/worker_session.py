@@ -1,17 +1,19 @@
-"""The worker's side of one stream, without the stream.
+"""The worker's side of one stream, without I/O.
 
-A stream opens with the worker's registration. What the scheduler says first, or that it says nothing, tells who it is:
+A stream opens with the worker's registration. The scheduler's first message, or its silence, tells which kind it is:
 
                      a hello with `batch`     a hello without     anything else     250 ms of silence
     UNKNOWN          EXTENDED                 UNKNOWN             PLAIN             PLAIN
     PLAIN            EXTENDED                 PLAIN, ignored      PLAIN             PLAIN
     EXTENDED         EXTENDED, ignored        EXTENDED, ignored   EXTENDED          EXTENDED
 
-Nothing of the outbox is sent while the peer is UNKNOWN; a PLAIN one gets message by message and confirms nothing, an EXTENDED one gets
-numbered batches and confirms them. What a message asks for does not depend on the state: commands are taken in all of them.
+Nothing of the outbox is sent while the peer is UNKNOWN. A PLAIN peer gets single messages and acknowledges nothing; an
+EXTENDED peer gets numbered batches and acknowledges them. The effect of a message does not depend on the state:
+commands are accepted in all of them.
 
-PLAIN may be a mistake: on a busy machine either side can be later than 250 ms, and message by message a run costs ten times as much. So a
-hello counts whenever it comes. What was written before it stays written: it is neither sent again nor confirmed.
+PLAIN may be a mistake: on a busy machine either side can be later than 250 ms, and with single messages a run costs ten
+times as much. So a hello counts whenever it arrives. Messages written before it are neither sent again nor
+acknowledged.
 """
 
 from collections.abc import Mapping
@@ -60,13 +62,13 @@ _Command = (
 
 
 class RotateToken(msgspec.Struct, frozen=True):
-    """Use this token from the next connect on."""
+    """Use this token from the next connection on."""
 
     token: str
 
 
 class Ignored(msgspec.Struct, frozen=True):
-    """A message that asks for nothing here."""
+    """A message that needs no action."""
 
     what: str
 
@@ -75,15 +77,15 @@ WorkerEffect = _Command | RotateToken | Ignored
 
 
 class Peer(Enum):
-    """What is known of the scheduler at the other end."""
+    """What is known about the scheduler's kind."""
 
-    UNKNOWN = "unknown"  # nothing but the registration is sent
-    PLAIN = "plain"  # speaks protocol 1.0, confirms nothing, as far as it has said
-    EXTENDED = "extended"  # said Hello: messages are numbered and confirmed
+    UNKNOWN = "unknown"  # only the registration has been sent
+    PLAIN = "plain"  # speaks protocol 1.0 as far as we know, acknowledges nothing
+    EXTENDED = "extended"  # said Hello: messages are numbered and acknowledged
 
 
 class Said(Enum):
-    """What of the scheduler's conduct tells who it is."""
+    """What the scheduler did that tells its kind."""
 
     HELLO = "a hello with the extension batch"
     BARE_HELLO = "a hello without extensions"
@@ -97,23 +99,23 @@ _NEXT: Mapping[tuple[Peer, Said], Peer] = {
     (Peer.UNKNOWN, Said.OTHER): Peer.PLAIN,
     (Peer.UNKNOWN, Said.NOTHING): Peer.PLAIN,
     **{(peer, said): peer for peer in (Peer.PLAIN, Peer.EXTENDED) for said in Said},
-    (Peer.PLAIN, Said.HELLO): Peer.EXTENDED,  # it was late
+    (Peer.PLAIN, Said.HELLO): Peer.EXTENDED,  # its hello came late
 }
 
 
 class WorkerSession:
-    """Knows what may be sent on a stream, and what a received message asks for; its states are drawn at the head of this module."""
+    """Knows what may be sent on a stream, and what a received message asks for. The head of this module draws its states."""
 
     def __init__(self, outbox: Outbox, *, lost_by_peer: bool = False) -> None:
         self.peer = Peer.UNKNOWN
         self.extensions: frozenset[str] = frozenset()
         self._outbox = outbox
         self._lost_by_peer = lost_by_peer
-        self._on_its_way: Taken | None = None  # to a plain peer
+        self._on_its_way: Taken | None = None  # being written to a plain peer
 
     @property
     def has_credit(self) -> bool:
-        """Whether frames of realtime sessions are counted."""
+        """Whether frames of realtime sessions need credits."""
         return REALTIME_CREDIT in self.extensions
 
     @property
@@ -123,7 +125,7 @@ class WorkerSession:
 
     @property
     def wants_few_events(self) -> bool:
-        """Whether the scheduler has no use for the steps that every run takes."""
+        """Whether the scheduler does not need the steps that every run takes."""
         return FEW_EVENTS in self.extensions
 
     def assume_plain(self, now_s: float) -> None:
@@ -131,7 +133,7 @@ class WorkerSession:
         self._move(Said.NOTHING, now_s)
 
     def receive(self, message: Message, now_s: float) -> list[WorkerEffect]:
-        """Take one message and say what it asks for."""
+        """Handle one message and return what it asks for."""
         if isinstance(message, Hello):
             return self._greet(message, now_s)
         self._move(Said.OTHER, now_s)
@@ -142,7 +144,7 @@ class WorkerSession:
         return self._receive(message)
 
     def outgoing(self, max_bytes: int, max_messages: int = MAX_MESSAGES) -> tuple[Message, Taken] | None:
-        """The next message for the stream, and what of the outbox it carries; None when there is nothing to send now."""
+        """The next message to write, and the outbox entries that it carries; None when there is nothing to send now."""
         if self.peer is Peer.UNKNOWN:
             return None
         if self.peer is Peer.PLAIN:
@@ -152,8 +154,8 @@ class WorkerSession:
         return None if taken is None else (Batch(taken.messages, taken.first_seq), taken)
 
     def sent(self, taken: Taken, now_s: float) -> None:
-        """The stream took what `outgoing` gave."""
-        if taken is self._on_its_way:  # a hello may have come since
+        """The stream took the message that `outgoing` returned."""
+        if taken is self._on_its_way:  # a hello may have arrived since then
             self._on_its_way = None
             self._outbox.wrote(taken, now_s)
 
@@ -172,7 +174,7 @@ class WorkerSession:
         return []
 
     def _move(self, said: Said, now_s: float) -> bool:
-        """Take the state that follows; whether it is another one."""
+        """Move to the next state; whether the state changed."""
         before, self.peer = self.peer, _NEXT[self.peer, said]
         if self.peer is Peer.PLAIN and before is not Peer.PLAIN:
             self._outbox.resume_plain(now_s, peer_ended=self._lost_by_peer)

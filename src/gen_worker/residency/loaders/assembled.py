@@ -1,11 +1,13 @@
-"""What a library makes around components, kept so that it is used again when they come back after an eviction."""
+"""The object that a library builds around a model's components, kept so that it can be reused when the components
+return after an eviction.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 
 class Assembled:
-    """A pipeline around its components. `views` makes what one run is handed."""
+    """A pipeline around its components. `views` makes the object that one run is given."""
 
     def __init__(self, pipe: Any, views: Callable[[], Any]) -> None:
         self.pipe = pipe
@@ -15,13 +17,13 @@ class Assembled:
         self._lengths: dict[str, int] = {}
 
     def remember(self, size_bytes: int) -> None:
-        """This is how it was made, and what its components take of the device."""
+        """Record how it was built, and how many bytes its components take on the device."""
         self.size_bytes = size_bytes
         self._held = dict(vars(self.pipe))
         self._lengths = self._lengths_now()
 
     def is_of(self, modules: Mapping[str, Any]) -> bool:
-        """Whether it has these components, and nobody has changed it."""
+        """Whether it is built from these components and nobody has changed it."""
         now = vars(self.pipe)
         return (
             all(now.get(name) is module for name, module in modules.items())
@@ -31,5 +33,5 @@ class Assembled:
         )
 
     def _lengths_now(self) -> dict[str, int]:
-        """Of its vocabularies, to which authors add words."""
+        """Sizes of its vocabularies: authors add words to them."""
         return {name: len(part) for name, part in vars(self.pipe).items() if callable(getattr(part, "convert_tokens_to_ids", None))}

@@ -1,4 +1,4 @@
-"""What a loader is, and which one an annotation asks for."""
+"""What a loader is, and which loader an annotation selects."""
 
 import importlib
 import threading
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """A loaded model. `view` makes what one run is handed: the object itself, or a light copy with its own state.
+    """A loaded model. `view` makes the object that one run is given: the model itself, or a light copy with its own
+    state.
 
-    `on_drop` is called when it has left the device, for those that hold memory elsewhere. `view_blocks`: `view` may take its time, and is
-    called in a thread for loads.
+    `on_drop` is called after it has left the device, for objects that hold memory elsewhere. `view_blocks`: `view` may
+    take time, so it is called in a loading thread.
     """
 
     model: Any
@@ -31,9 +32,11 @@ class Loaded(msgspec.Struct, frozen=True):
 
 
 class LoadRequest(msgspec.Struct, frozen=True):
-    """`device` computes the device when it is first needed; `dtypes` are the allowed weight precisions, best first.
+    """What to load. `device` is looked up when it is first needed; `dtypes` are the allowed weight precisions, best
+    first.
 
-    `digests` of the files by relative path, where they are known; `loaders` are the author's own, found where the function is defined.
+    `digests` of the files by relative path, where known; `loaders` are the author's own, found in the function's
+    module.
     """
 
     annotation: Any
@@ -43,23 +46,24 @@ class LoadRequest(msgspec.Struct, frozen=True):
     digests: Mapping[str, str] = {}
     model_id: str = ""
     own_loaders: Mapping[Any, Callable[..., Any]] = {}
-    saving_level: int = 0  # how many of the plan's `savings` to take
-    skeletons: "Skeletons | None" = None  # where to look for what was kept of a model when it was evicted, and to keep it
+    saving_level: int = 0  # how many of the plan's `savings` to apply
+    skeletons: "Skeletons | None" = None  # where the skeletons of evicted models are kept
 
 
 class LoadControl(msgspec.Struct, frozen=True):
-    """What a part tells while it loads, and whether anybody still waits for it."""
+    """What a part reports while it loads, and whether anyone still waits for it."""
 
     on_bytes: Callable[[int], None]
     cancel: threading.Event
-    on_fallback: Callable[[str], None] = lambda reason: None  # the library's own loading was used, and why
-    working: Callable[[], int] = lambda: 0  # how many functions work now: a load gives way to them
+    on_fallback: Callable[[str], None] = lambda reason: None  # called with the reason when the library's own loading was used
+    working: Callable[[], int] = lambda: 0  # how many functions run now: a load yields to them
 
 
 class PartPlan(msgspec.Struct, frozen=True):
-    """A part to have on the device. Equal `part_id`s are the same weights in the same form; `load` blocks and gives the object and its
-    real size. `files`: the weights that the host tier may hold. `build_ahead` makes what needs no weights, and says
-    whether it did; it is told how many functions work, and gives way to them."""
+    """A part to have on the device. Equal `part_id`s mean the same weights in the same form. `load` blocks and returns
+    the object and its real size. `files`: the weights that the host tier may hold. `build_ahead` builds what needs no
+    weights and returns whether it did; it is told how many functions run, and yields to them.
+    """
 
     part_id: str
     size_bytes: int
@@ -71,17 +75,17 @@ class PartPlan(msgspec.Struct, frozen=True):
 class LoadPlan(msgspec.Struct, frozen=True):
     """Parts, and how they become a model: `assemble` gets the loaded objects by part id. It blocks.
 
-    `savings`: what the loader could do for the model to need less memory, in the order in which to try it.
+    `savings`: what the loader can do to make the model need less memory, in the order to try it.
     """
 
     parts: tuple[PartPlan, ...]
     assemble: Callable[[Mapping[str, Any]], Loaded]
     savings: tuple[str, ...] = ()
-    stamp: Callable[[], Any] | None = None  # equal stamps: the plan still holds. None: it is made anew for each load
+    stamp: Callable[[], Any] | None = None  # while the stamp stays equal, the plan is valid; None: make a new plan for each load
 
 
 class Loader(Protocol):
-    """Loads one family of types. `plan` blocks: it may read headers, never weights."""
+    """Loads one family of types. `plan` blocks: it may read headers, but never weights."""
 
     def accepts(self, request: LoadRequest) -> bool: ...
 
@@ -89,7 +93,7 @@ class Loader(Protocol):
 
 
 def whole(request: LoadRequest, size_bytes: int, load: Callable[[], Loaded]) -> LoadPlan:
-    """A model that is one part, loaded by other means than ours."""
+    """A model that is a single part, loaded by the given function."""
     part_id = f"{request.path}|{getattr(request.annotation, '__qualname__', request.annotation)}|{','.join(request.dtypes)}"
 
     def load_part(control: LoadControl) -> tuple[Any, int]:
@@ -113,10 +117,10 @@ def choose_loader(loaders: Sequence[Loader], request: LoadRequest) -> Loader:
 
 
 def family(annotation: Any) -> str:
-    """The package whose way of loading a class has, `""` for what is no class.
+    """The package whose loading a class uses; `""` when it is not a class.
 
-    It is the package that defines `from_pretrained`: an author's subclass of a library's model is loaded, shared and checked as the
-    library's own are.
+    That is the package that defines `from_pretrained`. So an author's subclass of a library's model is loaded, shared
+    and checked like the library's own models.
     """
     kind = get_origin(annotation) or annotation
     if not isinstance(kind, type):
@@ -135,26 +139,26 @@ def torch_dtype(torch: Any, device: str, dtypes: Sequence[str]) -> Any:
 
 
 def tensor_bytes(module: Any) -> int:
-    """Bytes that a torch module's parameters and buffers take of the device, each from an address that suits it."""
+    """Device bytes of a torch module's parameters and buffers, each aligned."""
     return sum(aligned(tensor.nbytes) for tensor in (*module.parameters(), *module.buffers()))
 
 
 def folder_bytes(path: Path, suffixes: tuple[str, ...] = ()) -> int:
-    """Bytes of the files in a folder (or of a file), those with these suffixes if any are given."""
+    """Bytes of the files in a folder (or of one file), limited to these suffixes if any are given."""
     if path.is_file():
         return path.stat().st_size
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file() and (not suffixes or file.name.endswith(suffixes)))
 
 
 def stamp_of(path: Path) -> Callable[[], Any]:
-    """What tells of a folder (or file) whether any of its files was exchanged."""
+    """A value that changes when any file of a folder (or a single file) is replaced."""
 
     def look() -> list[tuple[str, int, int, int]]:
         found = []
         for file in path.rglob("*") if path.is_dir() else (path,):
             try:
                 stat = file.stat()
-            except OSError:  # a link to nowhere
+            except OSError:  # a dangling link
                 continue
             found.append((str(file), stat.st_ino, stat.st_size, stat.st_mtime_ns))
         return sorted(found)
@@ -172,6 +176,6 @@ def import_torch() -> Any:
 
 
 def quiet(*logging_modules: str) -> None:
-    """Switch a library's progress bars off: progress is an event here, not a bar on the worker's stderr."""
+    """Turn off a library's progress bars: progress is reported as events, not as bars on the worker's stderr."""
     for name in logging_modules:
         importlib.import_module(name).disable_progress_bar()

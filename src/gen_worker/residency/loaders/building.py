@@ -1,4 +1,4 @@
-"""Modules made without memory and without initialisation, while functions run beside it."""
+"""Builds modules without memory and without initialising them, while functions run."""
 
 import gc
 import threading
@@ -9,11 +9,12 @@ from typing import Any
 
 from gen_worker.authoring.building import BUILDING
 
-SLICE_S = 0.0002  # between two looks at whether functions run
+SLICE_S = 0.0002  # time between two checks whether functions run
 READ_SLICE_S = 0.002
 GIVEN_UP_S = 0.00005
-# To functions. One that runs kernels gives the lock away after each, and gets it back only when nobody else has taken it: it stands still
-# for a whole slice. So it gets far more time than it loses.
+# Time given to running functions. A function that launches kernels releases the lock after each one and gets it back
+# only when no other thread has taken it, so it stands still for a whole slice. That is why it is given far more time
+# than it loses.
 GIVEN_TO_WORK_S = 0.002
 
 INITIALISERS = (
@@ -23,11 +24,12 @@ INITIALISERS = (
 
 
 class Pace:
-    """Gives the interpreter's lock away after each short slice of work: to functions that run, and to the threads that read the weights.
+    """Yields the interpreter's lock after each short slice of work, to running functions and to the threads that read
+    the weights.
 
-    Python takes the lock from a thread only every 5 ms. A load of thousands of small steps would take every second 5 ms of a function's
-    time, and each reader would stand still for up to 5 ms between two pieces: a first load took as long as its bytes, its module and half
-    of its bytes again.
+    Python takes the lock from a thread only every 5 ms. A load made of thousands of small steps would take every second
+    5 ms of a function's time. Each reader would also wait up to 5 ms between two pieces: a first load then took as long
+    as its bytes, its module and half of its bytes again.
     """
 
     def __init__(self, working: Callable[[], int]) -> None:
@@ -35,21 +37,23 @@ class Pace:
         self._began_s = self._gave_s = time.perf_counter()
 
     def step(self) -> None:
-        """Between two small pieces of work."""
+        """Call between two small pieces of work."""
         now_s = time.perf_counter()
         if now_s - self._began_s > SLICE_S:
             works = self._working()
             if works or now_s - self._gave_s > READ_SLICE_S:
-                time.sleep(GIVEN_TO_WORK_S if works else GIVEN_UP_S)  # of 0 seconds the lock might come back to this thread at once
+                time.sleep(GIVEN_TO_WORK_S if works else GIVEN_UP_S)  # after sleep(0) this thread might take the lock right back
                 now_s = self._gave_s = time.perf_counter()
             self._began_s = now_s
 
 
 @contextmanager
 def parameters_on_meta(torch: Any, pace: Pace | None = None) -> Iterator[None]:
-    """In this thread, modules made here get parameters without memory, and nothing initialises them; buffers are computed as ever.
+    """In this thread, new modules get parameters on the meta device, and nothing initialises them. Buffers are computed
+    as usual.
 
-    The garbage collector waits until the module is made: thousands of new objects would have it look at all others again and again.
+    The garbage collector is off until the module is built: otherwise thousands of new objects would make it scan all
+    others again and again.
     """
     thread = threading.get_ident()
     module, init = torch.nn.Module, torch.nn.init

@@ -53,8 +53,9 @@ _LIBRARIES = ("diffusers", "transformers")
 
 
 class DiffusersLoader:
-    """Loads a pipeline folder; components with equal weights are shared with other pipelines. Each run gets a light copy with a scheduler
-    of its own (`RunViews`)."""
+    """Loads a pipeline folder. Components with equal weights are shared with other pipelines. Each run gets a light
+    copy with its own scheduler (`RunViews`).
+    """
 
     def accepts(self, request: LoadRequest) -> bool:
         return family(request.annotation) == "diffusers" and callable(getattr(request.annotation, "from_pretrained", None))
@@ -70,7 +71,7 @@ class DiffusersLoader:
         described = read_object(index)
         savings = steps_of(device)
         taken = savings[: request.saving_level]
-        names: dict[str, str] = {}  # component to part
+        names: dict[str, str] = {}  # component name to part id
         parts: dict[str, PartPlan] = {}
         for name, value in described.items():
             folder = request.path / name
@@ -112,13 +113,14 @@ def _assembled(request: LoadRequest, modules: Mapping[str, Any], missing: Mappin
             **{_dtype_option(): dtype},
             local_files_only=True,
             use_safetensors=True,
-            low_cpu_mem_usage=False,  # there are no weights to load, and asking for it warns where accelerate is not installed
+            low_cpu_mem_usage=False,  # there are no weights to load, and True warns when accelerate is not installed
         )
 
 
 class _Form(msgspec.Struct, frozen=True):
-    """How a component is to be on its device. `off`: its weights wait in host memory; `fp8`: they are kept in eight bits. In either form
-    it is not the part that ordinary pipelines share."""
+    """How a component is kept on its device. `off`: its weights wait in host memory; `fp8`: its weights are kept in
+    eight bits. In either form it is not shared with ordinary pipelines.
+    """
 
     device: Device
     dtype: Any
@@ -168,7 +170,7 @@ def _part(folder: Path, value: Sequence[str], files: tuple[WeightFile, ...], req
 
 
 def _own_precision(request: LoadRequest) -> tuple[str, ...]:
-    """What to compute in where only eight bits are asked for: what the weights were made in."""
+    """The precision to compute in when only eight bits are asked for: the one the weights were saved in."""
     if tuple(request.dtypes) != ("fp8",):
         return ()
     found = [find_weights(request.path / name, request.dtypes) for name in DENOISERS if (request.path / name).is_dir()]
@@ -177,10 +179,10 @@ def _own_precision(request: LoadRequest) -> tuple[str, ...]:
 
 
 def _recipe(kind: Any, folder: Path, files: tuple[WeightFile, ...], dtype: Any) -> Recipe:
-    """How the library makes a component; `NotUnderstoodError` for what it treats in a way of its own."""
+    """How the library builds a component; `NotUnderstoodError` for components that the library treats specially."""
     if read_object(folder / "config.json").get("quantization_config"):
         raise NotUnderstoodError("quantised weights")
-    if hasattr(kind, "load_config"):  # of diffusers
+    if hasattr(kind, "load_config"):  # of the diffusers library
         wide = tuple(getattr(kind, "_keep_in_fp32_modules", None) or ()) if dtype.itemsize < 4 else ()
         config = kind.load_config(str(folder))
         make = partial(kind.from_config, config)
@@ -192,14 +194,14 @@ def _recipe(kind: Any, folder: Path, files: tuple[WeightFile, ...], dtype: Any) 
 
 
 def is_component(name: str, value: Any) -> bool:
-    """Whether an entry of model_index.json names a class of a part."""
+    """Whether an entry of model_index.json names a component's class."""
     if name.startswith("_") or not isinstance(value, list) or len(value) != 2 or not all(isinstance(part, str) for part in value):
         return False
     return value[0] in _LIBRARIES or class_of(*value) is not None
 
 
 def class_of(library: str, class_name: str) -> Any:
-    """A component's class. `library` may also name a pipeline's module: `["stable_diffusion", "StableDiffusionSafetyChecker"]`."""
+    """A component's class. `library` may also be a pipeline's module: `["stable_diffusion", "StableDiffusionSafetyChecker"]`."""
     if library in _LIBRARIES:
         return getattr(importlib.import_module(library), class_name)
     pipelines = importlib.import_module("diffusers.pipelines")
@@ -207,7 +209,7 @@ def class_of(library: str, class_name: str) -> Any:
 
 
 def _missing_optional(index: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Optional parts that the folder lacks, as arguments that say so."""
+    """Optional components that the folder lacks, as arguments that say so."""
     lacking: dict[str, Any] = {name: None for name in OPTIONAL_PARTS if name in index and not (path / name).is_dir()}
     if "safety_checker" in lacking and "requires_safety_checker" in index:
         lacking["requires_safety_checker"] = False
@@ -217,7 +219,7 @@ def _missing_optional(index: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _settle(pipe: Any, device: str, but: Sequence[str] = ()) -> None:
-    """Everything on the device, and no bars: progress is an event here."""
+    """Move everything to the device and turn off progress bars, because progress is reported as events."""
     torch = import_torch()
     for name, part in pipe.components.items():
         if name in but or not isinstance(part, torch.nn.Module):
@@ -247,7 +249,7 @@ def _by_library(request: LoadRequest, device: Device, dtype: Any) -> Loaded:
 
 
 def _dtype_option() -> str:
-    """`dtype` since the library deprecated `torch_dtype`."""
+    """The option's name: `dtype` since the library deprecated `torch_dtype`."""
     from diffusers.utils import deprecation_utils
 
     return "dtype" if hasattr(deprecation_utils, "_TORCH_DTYPE_DEPRECATION_MESSAGE") else "torch_dtype"

@@ -1,7 +1,7 @@
-"""Weights kept in eight bits: float8_e4m3fn with one scale for each output channel. They are widened where they are used, so that any
-device computes in the pipeline's own precision, and several runs may share them.
+"""Weights kept in eight bits: float8_e4m3fn with one scale for each output channel. They are widened where they are
+used, so any device computes in the pipeline's own precision, and several runs can share them.
 
-The scales are powers of two: they move no value off its grid, and are exact in every precision.
+The scales are powers of two: they are exact in every precision and move no value off its grid.
 """
 
 from collections.abc import Container, Sequence
@@ -16,22 +16,24 @@ from gen_worker.residency.loaders.weights import Recipe, WeightFile, WeightsOnTh
 from gen_worker.sources.weight_files import TensorEntry, precision_of
 
 DENOISERS = ("unet", "transformer", "transformer_2", "prior")
-LARGEST = 448.0  # of float8_e4m3fn
+LARGEST = 448.0  # the largest value of float8_e4m3fn
 
 
 def wants_fp8(name: str, dtypes: Sequence[str]) -> bool:
-    """Whether a pipeline's component is to be kept in eight bits: those that hold most of the weights, where fp8 stands first."""
+    """Whether to keep a pipeline's component in eight bits: true for the components with most of the weights when fp8
+    is the first dtype.
+    """
     return name in DENOISERS and bool(dtypes) and dtypes[0] == "fp8"
 
 
 def fp8_bytes(files: Sequence[WeightFile], itemsize: int) -> int:
-    """Bytes that a component has to have while it is loaded: those it keeps, and its largest file as it is on the disk."""
+    """Bytes that a component needs while it loads: what it keeps, plus its largest file in full width."""
     narrow = sum(_count(entry) for file in files for entry in file.entries if _is_kept_narrow(entry.name, len(entry.shape)))
     return loaded_bytes(files, itemsize) - narrow * (itemsize - 1) + max(file.image.size_bytes for file in files)
 
 
 def load_in_fp8(recipe: Recipe, device: Device, control: LoadControl, part_id: str, skeletons: Skeletons | None = None) -> tuple[Any, int]:
-    """Like `load_module`, file after file, so that no more than one of them is on the device in its full width."""
+    """Like `load_module`, file by file, so that only one file at a time is on the device in full width."""
     torch = import_torch()
 
     def narrow(module: Any) -> None:
@@ -54,7 +56,7 @@ def load_in_fp8(recipe: Recipe, device: Device, control: LoadControl, part_id: s
                         values, scale = _narrow(tensor, exact=exact)
                         skeleton.put(place, values)
                         skeleton.put(f"{name}_scale", scale)
-                    else:  # a copy, for views would keep the whole file on the device
+                    else:  # a copy, because a view would keep the whole file on the device
                         dtype = torch.float32 if recipe.wide(name) else recipe.dtype
                         skeleton.put(name, tensor.to(dtype, copy=True) if tensor.is_floating_point() else tensor.clone())
                 tensor = values = scale = None
@@ -63,12 +65,12 @@ def load_in_fp8(recipe: Recipe, device: Device, control: LoadControl, part_id: s
 
 
 def _narrow_name(name: str, names: Container[str]) -> str | None:
-    """The name of a weight's narrow form, where its module has one."""
+    """The name of a weight's narrow form, if its module has one."""
     return f"{name}_fp8" if f"{name}_fp8" in names else None
 
 
 def keep_in_fp8(module: Any) -> None:
-    """Narrow a module that was loaded by other means, in place."""
+    """Narrow a module in place, after it was loaded by other means."""
     for part in _parts_to_narrow(module).values():
         _become_narrow(part, *_narrow(part.weight.data, exact=False))
 
@@ -80,7 +82,9 @@ def _parts_to_narrow(module: Any) -> dict[str, Any]:
 
 
 def _is_kept_narrow(name: str, dimensions: int) -> bool:
-    """Matrices and kernels inside the blocks. What embeds the input and makes the output is small and does much harm."""
+    """Matrices and kernels inside the blocks. Input embeddings and output layers stay wide: they are small, and
+    narrowing them hurts most.
+    """
     return "block" in name and name.endswith(".weight") and dimensions >= 2
 
 
@@ -92,7 +96,7 @@ def _count(entry: TensorEntry) -> int:
 
 
 def _narrow(weight: Any, *, exact: bool) -> tuple[Any, Any]:
-    """The weight in eight bits, and the scale of each output channel. `exact`: it came in eight bits, and they are kept."""
+    """The weight in eight bits, and the scale of each output channel. `exact`: the file already has eight bits, and they are kept."""
     torch = import_torch()
     wide = weight.float()
     peak = wide.abs().amax(dim=tuple(range(1, wide.dim())), keepdim=True).clamp(min=2.0**-60)
@@ -109,7 +113,7 @@ def _become_narrow(part: Any, narrow: Any, scale: Any) -> None:
 
 @lru_cache
 def _kinds() -> dict[type, type]:
-    """Narrow classes by the ordinary ones. They are still what they were to `isinstance`, and `weight` reads as before."""
+    """Narrow classes by their ordinary class. `isinstance` still works, and `weight` reads as before."""
     torch = import_torch()
 
     def weight(self: Any) -> Any:

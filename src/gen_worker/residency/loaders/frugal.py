@@ -1,6 +1,6 @@
-"""Ways to run a pipeline of the diffusers library in less of the device's memory, taken one after the other as runs need them.
+"""Ways to run a diffusers pipeline in less device memory, applied one after the other as runs need them.
 
-They cost time, not quality beyond what tiles of a large picture show at their borders.
+They cost time but not quality, except for what tiles of a large picture may show at their borders.
 """
 
 import copy
@@ -17,21 +17,21 @@ GROUP_OFFLOAD = "group_offload"
 
 
 def steps_of(device: Device) -> tuple[str, ...]:
-    """What can be done on this device. Where it shares its memory with the host there is nowhere to move weights to."""
+    """The savings that this device supports. Where it shares its memory with the host, moving weights would gain nothing."""
     return (VAE_TILING, ENCODERS_OFF, GROUP_OFFLOAD) if device.name.startswith("cuda") else (VAE_TILING,)
 
 
 def is_kept_off(component: str, steps: tuple[str, ...]) -> bool:
-    """Whether a component's weights wait in host memory for their turn: all but the VAE, whose methods the hooks do not see."""
+    """Whether a component's weights wait in host memory until used: all but the VAE, whose methods bypass the hooks."""
     if GROUP_OFFLOAD in steps:
         return not component.startswith("vae")
     return ENCODERS_OFF in steps and component.startswith("text_encoder")
 
 
 def keep_off(module: Any, device: str) -> None:
-    """Hold a module's weights in host memory; each layer comes to the device while it computes.
+    """Keep a module's weights in host memory; each layer moves to the device while it computes.
 
-    One call at a time: the layers of two would take turns at throwing out each other's weights.
+    One call at a time: the layers of two calls would keep evicting each other's weights.
     """
     from diffusers.hooks import apply_group_offloading
 
@@ -40,7 +40,7 @@ def keep_off(module: Any, device: str) -> None:
 
 
 class _OneAtATime:
-    """A method that one thread at a time is in. A copy of its module shares the weights that come and go, so it shares the lock, too."""
+    """A method that runs in one thread at a time. A copy of its module shares the moving weights, so it also shares the lock."""
 
     def __init__(self, method: Callable[..., Any], lock: Any) -> None:
         functools.update_wrapper(self, method)
@@ -56,7 +56,7 @@ class _OneAtATime:
 
 
 def tile(components: Mapping[str, Any]) -> None:
-    """Decode large pictures tile by tile, and batches picture by picture."""
+    """Decode large pictures tile by tile, and batches one picture at a time."""
     for name, module in components.items():
         if name.startswith("vae"):
             for option in ("enable_tiling", "enable_slicing"):
@@ -65,6 +65,6 @@ def tile(components: Mapping[str, Any]) -> None:
 
 
 def device_bytes(module: Any, device: str) -> int:
-    """Bytes of a module's tensors that are on the device now."""
+    """Bytes of a module's tensors on the device now."""
     kind = device.partition(":")[0]
     return int(sum(t.nbytes for t in (*module.parameters(), *module.buffers()) if t.device.type == kind))

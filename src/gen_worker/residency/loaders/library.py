@@ -1,7 +1,8 @@
-"""The libraries' own loading, for what the fast path does not understand.
+"""The libraries' own loading, for models that the fast path does not understand.
 
-The libraries give random or default values to tensors that the files lack, and only log it. Here that is an error, except for what the
-library itself takes off its list: tied weights, `_keys_to_ignore_on_load_missing`, buffers that are never saved.
+The libraries give random or default values to tensors missing from the files, and only log it. Here that is an error,
+except for tensors that the library itself excuses: tied weights, `_keys_to_ignore_on_load_missing`, buffers that are
+never saved.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,15 +17,15 @@ SHOWN = 5
 
 
 def load_by_library(kind: Any, path: Path, options: Mapping[str, Any], why: str = "") -> Any:
-    """`kind.from_pretrained(path)`, a module; `FatalError` names the tensors that the files lack.
+    """A module from `kind.from_pretrained(path)`; `FatalError` names the tensors missing from the files.
 
-    `why`: what the fast path did not understand, for the message when the library does not understand it either.
+    `why`: what the fast path did not understand, for the message when the library fails, too.
     """
     try:
         with BUILDING:
             model, info = kind.from_pretrained(str(path), local_files_only=True, output_loading_info=True, **options)
     except (RuntimeError, ValueError) as exc:
-        if not why or type(exc) not in (RuntimeError, ValueError):  # a subclass of torch's says that memory ran out
+        if not why or type(exc) not in (RuntimeError, ValueError):  # torch's subclass of RuntimeError means out of memory
             raise
         raise FatalError(f"the files of {path.name} do not fit {kind.__name__}: {why}. The library says: {exc}") from exc
     missing = {*info["missing_keys"], *_unfilled(model, path)}
@@ -34,9 +35,10 @@ def load_by_library(kind: Any, path: Path, options: Mapping[str, Any], why: str 
 
 
 def _unfilled(model: Any, folder: Path) -> set[str]:
-    """What diffusers does not say of files in several pieces: it believes their index, whatever the pieces hold.
+    """Unfilled tensors that diffusers does not report for sharded files: it trusts the index, whatever the shards hold.
 
-    Tensors that it left without memory, or that the index promises and no piece holds. transformers looks into the pieces itself.
+    These are tensors left without memory, and tensors that the index names but no shard holds. transformers checks the
+    shards itself.
     """
     if type(model).__module__.partition(".")[0] == "transformers":
         return set()
@@ -45,12 +47,12 @@ def _unfilled(model: Any, folder: Path) -> set[str]:
 
 
 def may_be_missing(name: str) -> bool:
-    """Whether torch itself has a value for a tensor that old files lack: the count of batches, which is only used in training."""
+    """Whether torch has its own default for a tensor missing from old files: the batch counter, which is only used in training."""
     return name.endswith("num_batches_tracked")
 
 
 def lacking(path: Path, kind: type, missing: Iterable[str]) -> str:
-    """The message about tensors that the files of a folder lack."""
+    """The message about tensors missing from a folder's files."""
     names = sorted(missing)
     shown = ", ".join(repr(name) for name in names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
     return (

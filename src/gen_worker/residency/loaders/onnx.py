@@ -7,7 +7,7 @@ from gen_worker.residency.loaders.base import Loaded, LoadPlan, LoadRequest, fam
 
 
 class OnnxLoader:
-    """`Annotated[onnxruntime.InferenceSession, ModelRef(...)]`: the folder's .onnx file, on CUDA where the runtime has it."""
+    """`Annotated[onnxruntime.InferenceSession, ModelRef(...)]`: the folder's .onnx file, on CUDA if the runtime supports it."""
 
     def accepts(self, request: LoadRequest) -> bool:
         return family(request.annotation) == "onnxruntime" and getattr(request.annotation, "__name__", "") == "InferenceSession"
@@ -27,7 +27,7 @@ class OnnxLoader:
 
 
 def providers_for(device: str) -> list[str | tuple[str, dict[str, str]]]:
-    """What onnxruntime is told: the GPU of this number, with the CPU for what it cannot do there."""
+    """Execution providers for onnxruntime: this GPU, and the CPU for operators it lacks."""
     kind, _, number = device.partition(":")
     if kind != "cuda":
         return ["CPUExecutionProvider"]
@@ -35,7 +35,7 @@ def providers_for(device: str) -> list[str | tuple[str, dict[str, str]]]:
 
 
 def onnx_file(path: Path) -> Path:
-    """The model file of a folder: `model.onnx`, or the only one; `FatalError` names what is there."""
+    """The folder's model file: `model.onnx`, or the only .onnx file; `FatalError` names the files found."""
     if path.is_file():
         return path
     found = sorted(path.rglob("*.onnx"))

@@ -1,4 +1,4 @@
-"""Loaders that authors write: functions marked `@model_loader(TYPE)`, visible in the module of the endpoint function."""
+"""Loaders written by authors: functions marked `@model_loader(TYPE)`, visible in the module of the endpoint function."""
 
 import inspect
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from gen_worker.residency.loaders.base import Loaded, LoadPlan, LoadRequest, fol
 
 
 class OwnLoader:
-    """Calls the author's function with what its parameters name: `path`, `device`, `dtypes`."""
+    """Calls the author's function with the parameters it names: `path`, `device`, `dtypes`."""
 
     def accepts(self, request: LoadRequest) -> bool:
         return _of(request) is not None
@@ -34,7 +34,7 @@ class OwnLoader:
 
 
 def measured_bytes(model: Any) -> int:
-    """What an object says of its own size: `size_bytes`, or torch tensors that it holds as a module."""
+    """An object's size in bytes: its `size_bytes`, or the torch tensors that it holds as a module."""
     said = getattr(model, "size_bytes", None)
     if isinstance(said, int) and not isinstance(said, bool):
         return said
@@ -46,5 +46,5 @@ def measured_bytes(model: Any) -> int:
 def _of(request: LoadRequest) -> Callable[..., Any] | None:
     try:
         return request.own_loaders.get(request.annotation)
-    except TypeError:  # an annotation that cannot be hashed
+    except TypeError:  # an annotation that is not hashable
         return None

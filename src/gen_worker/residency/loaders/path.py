@@ -6,7 +6,7 @@ from gen_worker.residency.loaders.base import Loaded, LoadPlan, LoadRequest, who
 
 
 class PathLoader:
-    """Hands out the folder; nothing is loaded."""
+    """Returns the folder; nothing is loaded."""
 
     def accepts(self, request: LoadRequest) -> bool:
         return request.annotation is Path

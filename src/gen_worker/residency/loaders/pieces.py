@@ -1,4 +1,4 @@
-"""Files of weights in several pieces: what an index promises, and what the pieces hold."""
+"""Sharded weight files: what the index names, and what the shards hold."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from gen_worker.sources.weight_files import HeaderError, TensorEntry, header_siz
 
 
 def header_of(path: Path) -> tuple[tuple[TensorEntry, ...], int]:
-    """The tensors of a safetensors file, and at which byte their data begins; `FatalError` for a file that lies about itself."""
+    """The tensors of a safetensors file, and the byte where their data begins; `FatalError` when the header contradicts the file."""
     size = path.stat().st_size
     try:
         with path.open("rb") as file:
@@ -22,7 +22,7 @@ def header_of(path: Path) -> tuple[tuple[TensorEntry, ...], int]:
 
 
 def index_of(path: Path) -> Any:
-    """What an index holds, whatever it is; None for one that cannot be read, which is an index without a weight_map."""
+    """An index file's content, whatever it is; None when it cannot be read. Callers treat None as an index without a weight_map."""
     try:
         return msgspec.json.decode(path.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -30,7 +30,7 @@ def index_of(path: Path) -> Any:
 
 
 def promised_but_absent(folder: Path) -> frozenset[str]:
-    """Tensors that an index in a folder names, and no file beside it holds."""
+    """Tensors that an index in the folder names but no shard holds."""
     names = [path.name for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
     promised: set[str] = set()
     for name in filter(is_index, names):

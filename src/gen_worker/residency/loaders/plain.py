@@ -5,7 +5,7 @@ from gen_worker.residency.loaders.own import measured_bytes
 
 
 class PlainLoader:
-    """Calls `T.from_pretrained(path)` and moves the result to the device if it can be moved."""
+    """Calls `T.from_pretrained(path)`, then moves the result to the device if it can be moved."""
 
     def accepts(self, request: LoadRequest) -> bool:
         return isinstance(request.annotation, type) and callable(getattr(request.annotation, "from_pretrained", None))

@@ -1,7 +1,7 @@
-"""A pipeline for one run: the same components, a scheduler of its own.
+"""A pipeline for one run: the same components with a scheduler of its own.
 
-Schedulers keep the state of one draw (timesteps, history), so two runs must never share one. Making one from its configuration takes 0.4
-to 1.7 ms, on the loop that serves; copying one that was made and never used takes 0.05 to 0.1 ms.
+A scheduler keeps the state of one generation (timesteps, history), so two runs must never share one. Creating one from
+its configuration takes 0.4 to 1.7 ms on the serving loop; copying an unused one takes 0.05 to 0.1 ms.
 """
 
 import copy
@@ -11,7 +11,7 @@ NAMES = ("scheduler", "low_res_scheduler", "prior_scheduler")
 
 
 class RunViews:
-    """Makes views of one pipeline. Build it in a thread for loads."""
+    """Makes views of one pipeline. Create it in a loading thread."""
 
     def __init__(self, pipe: Any) -> None:
         self._pipe = pipe
@@ -25,7 +25,7 @@ class RunViews:
             if scheduler is not None:
                 vars(view)[name] = self._fresh(
                     name, scheduler
-                )  # the library's own way writes it into the configuration, which names it already
+                )  # the library's own way would write it into the configuration, which has it already
         return view
 
     def _fresh(self, name: str, scheduler: Any) -> Any:
@@ -41,12 +41,12 @@ class _Unused:
     def __init__(self, scheduler: Any) -> None:
         self._of = scheduler, scheduler.config
         self._made: Any = _made_anew(scheduler)
-        # A configuration is frozen: its copies may be one, as those of schedulers made from one configuration are.
+        # The configuration is frozen, so all copies may share it, as schedulers made from one configuration do.
         config = getattr(self._made, "_internal_dict", None)
         self._shared = {id(config): config}
 
     def is_of(self, scheduler: Any) -> bool:
-        """Whether the pipeline's scheduler is the same, with the same configuration; authors may exchange both."""
+        """Whether the pipeline's scheduler is still this one with this configuration; authors may replace both."""
         return self._of[0] is scheduler and self._of[1] is scheduler.config
 
     def copied(self) -> Any:

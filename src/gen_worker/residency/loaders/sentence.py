@@ -1,8 +1,8 @@
-"""Models of sentence-transformers: an encoder of transformers with small modules behind it.
+"""Models of sentence-transformers: a transformers encoder followed by small modules.
 
-The encoder is loaded by the fast path. Then the library builds its own object around it, with all that it does besides (prompts, pooling,
-lengths, tokenizer): where it would load the encoder, it is given ours. If it asks for another class than we have loaded, it loads that
-itself.
+The fast path loads the encoder. Then the library builds its own object around it, with everything else it does
+(prompts, pooling, lengths, tokenizer). At the point where it would load the encoder, it is given ours. If it asks for
+another class than the loaded one, it loads that itself.
 """
 
 import threading
@@ -74,7 +74,8 @@ class SentenceLoader:
             if kept is None or not kept.holds(model):
                 with BUILDING, instead_of_loading(model):
                     kept = _Kept(_made(request, device, dtype), model)
-                if request.skeletons is not None and not behind:  # what has weights of its own would hold their memory after an eviction
+                # modules with weights of their own would keep that memory after an eviction
+                if request.skeletons is not None and not behind:
                     request.skeletons.keep_assembled(form_id, kept)
             return Loaded(kept.pipe, kept.size_bytes, kept.views)
 
@@ -82,7 +83,7 @@ class SentenceLoader:
 
 
 class _Kept(Assembled):
-    """An object of the library, which is a module itself, around its encoder."""
+    """The library's object, itself a module, around its encoder."""
 
     def __init__(self, made: Any, encoder: Any) -> None:
         super().__init__(made, lambda: made)
@@ -97,13 +98,15 @@ class _Kept(Assembled):
 
 
 def without_cache(config: Any) -> None:
-    """As the library sets it: an encoder that could also write would keep its keys and values for words that never come."""
+    """Turn off the key-value cache, as the library does: an encoder that could also generate would otherwise cache for
+    tokens that never come.
+    """
     if hasattr(config, "use_cache"):
         config.use_cache = False
 
 
 def encoder_folder(path: Path) -> Path | None:
-    """Where the encoder is; None for models that have none of transformers, such as static embeddings."""
+    """The encoder's folder; None for models without a transformers encoder, such as static embeddings."""
     if not (path / MODULES).is_file():
         return path
     (name, kind), *_ = modules_of(index_of(path / MODULES))
@@ -123,7 +126,7 @@ def _encoder_class(request: LoadRequest, folder: Path) -> Any:
 
 
 def _behind(request: LoadRequest, encoder: Path, dtype: Any) -> tuple[PartPlan, ...]:
-    """The weights of the modules behind the encoder, such as `2_Dense`: the library loads them, and the ledger knows their size."""
+    """The weights of the modules behind the encoder, such as `2_Dense`. The library loads them; the ledger needs their size."""
     files: list[WeightFile] = []
     if (request.path / MODULES).is_file():
         folders = [request.path / name for name, _ in modules_of(index_of(request.path / MODULES))]
@@ -142,7 +145,7 @@ def _behind(request: LoadRequest, encoder: Path, dtype: Any) -> tuple[PartPlan, 
 
 @contextmanager
 def instead_of_loading(model: Any) -> Iterator[None]:
-    """In this thread, the library's `from_pretrained` of this model's class gives this model."""
+    """In this thread, `from_pretrained` of this model's class returns this model."""
     from transformers import PreTrainedModel
 
     thread = threading.get_ident()

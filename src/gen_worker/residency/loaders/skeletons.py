@@ -1,4 +1,4 @@
-"""Skeletons and assembled pipelines that wait for their model's next load, within a bound."""
+"""Keeps skeletons and assembled pipelines for their model's next load, up to a limit."""
 
 import threading
 from collections import OrderedDict
@@ -7,26 +7,27 @@ from typing import Any
 
 from gen_worker.residency.loaders.skeleton import Skeleton
 
-LIMIT_BYTES = 512 << 20  # of host memory, about
+LIMIT_BYTES = 512 << 20  # of host memory, approximately
 LIMIT_ASSEMBLED = 16
-AHEAD_OF_LIMIT = 0.5  # of the bound is for what was built ahead: what was in use already is likelier to be wanted
+AHEAD_OF_LIMIT = 0.5  # the share of the limit for skeletons built ahead: those that were in use already are likelier to be needed
 
 
 class Skeletons:
-    """By part id. A skeleton is with the load that uses it, or on the device with its tensors, or here, or being built ahead of its first
-    load. Safe from any thread."""
+    """Skeletons by part id. Each one is in exactly one state: used by a load, on the device with its tensors, kept
+    here, or being built ahead of its first load. Safe from any thread.
+    """
 
     def __init__(self, limit_bytes: int = LIMIT_BYTES) -> None:
         self._limit_bytes = limit_bytes
         self._lock = threading.Lock()
         self._loaded: dict[str, Skeleton] = {}
-        self._spare: OrderedDict[str, tuple[Skeleton, int]] = OrderedDict()  # with its bytes; oldest first
+        self._spare: OrderedDict[str, tuple[Skeleton, int]] = OrderedDict()  # with its size in bytes; oldest first
         self._assembled: OrderedDict[str, Any] = OrderedDict()
         self._taken: set[str] = set()  # parts that are being loaded
-        self._ahead: dict[str, threading.Event] = {}  # being built now; set when that has ended
+        self._ahead: dict[str, threading.Event] = {}  # being built; the event is set when that ends
 
     def build_ahead(self, part_id: str, make: Callable[[], Skeleton]) -> bool:
-        """Build a part's skeleton before anybody asks for it; False where there is one, or no room for more. Errors as of `make`."""
+        """Build a part's skeleton before it is needed; False when there is one already or no room for more. Raises what `make` raises."""
         with self._lock:
             known: tuple[Container[str], ...] = (self._loaded, self._spare, self._taken, self._ahead)
             if any(part_id in parts for parts in known) or self._spare_bytes() > self._limit_bytes * AHEAD_OF_LIMIT:
@@ -44,9 +45,10 @@ class Skeletons:
         return True
 
     def take(self, part_id: str) -> Skeleton | None:
-        """The skeleton of a part that is to be loaded, if there is one and nobody has changed it; then `loaded`, or `give_back`.
+        """The skeleton of a part to be loaded, if there is one and nobody has changed it. Afterwards call `loaded` or
+        `give_back`.
 
-        Waits for one that is being built.
+        Waits for a skeleton that is being built.
         """
         with self._lock:
             ahead = self._ahead.get(part_id)
@@ -58,14 +60,14 @@ class Skeletons:
         return found if found is not None and (found.is_new or found.is_as_made()) else None
 
     def loaded(self, part_id: str, skeleton: Skeleton) -> None:
-        """It has its tensors, and is on the device until `strip`."""
+        """The skeleton has its tensors and stays on the device until `strip`."""
         with self._lock:
             self._taken.discard(part_id)
             if skeleton.may_be_kept:
                 self._loaded[part_id] = skeleton
 
     def strip(self, part_id: str) -> list[Any]:
-        """The part has left the device, and nobody uses it. Its tensors, whose memory is free once the caller lets go of them."""
+        """The part has left the device and is unused. Returns its tensors; their memory is free once the caller drops them."""
         with self._lock:
             skeleton = self._loaded.pop(part_id, None)
             if skeleton is None:
@@ -76,14 +78,14 @@ class Skeletons:
             return tensors
 
     def give_back(self, part_id: str, skeleton: Skeleton | None) -> None:
-        """It was taken for a load that did not come about. None: there was none, and none could be built."""
+        """The load it was taken for did not happen. None: there was no skeleton, and none could be built."""
         with self._lock:
             self._taken.discard(part_id)
             if skeleton is not None and skeleton.reset():
                 self._keep(part_id, skeleton)
 
     def assembled(self, name: str) -> Any:
-        """What was assembled under this name the last time; None where nothing is kept."""
+        """The object last assembled under this name; None when nothing is kept."""
         with self._lock:
             found = self._assembled.get(name)
             if found is not None:
@@ -99,7 +101,7 @@ class Skeletons:
 
     @property
     def host_bytes(self) -> int:
-        """About what the waiting ones take of the host's memory."""
+        """Estimated host memory of the kept skeletons, in bytes."""
         with self._lock:
             return self._spare_bytes()
 

@@ -1,8 +1,8 @@
-"""Pipelines of the transformers library for one task, such as `TextGenerationPipeline`.
+"""Task pipelines of the transformers library, such as `TextGenerationPipeline`.
 
-The model is a part like any other: loaded by the fast path, and shared with functions that take it alone. What lies around it
-(tokenizer, image processor, feature extractor, processor) is read as the library's own `pipeline()` does, which class attributes of the
-pipeline say.
+The model is a part like any other: loaded by the fast path, and shared with functions that use it alone. The other
+pieces (tokenizer, image processor, feature extractor, processor) are loaded the way the library's own `pipeline()`
+does; class attributes of the pipeline tell which it needs.
 """
 
 import copy
@@ -21,7 +21,7 @@ from gen_worker.residency.loaders.base import Loaded, LoadPlan, LoadRequest, imp
 from gen_worker.residency.loaders.tokenizers import share
 from gen_worker.residency.loaders.transformers import TransformersLoader, check_is_model, config_of, read_aside
 
-# An argument of a pipeline's class, its attribute that says whether it wants one, and what reads it.
+# An argument of a pipeline's class, the attribute that says whether it needs one, and the function that loads it.
 _AROUND = (
     ("tokenizer", "_load_tokenizer", "AutoTokenizer"),
     ("feature_extractor", "_load_feature_extractor", "AutoFeatureExtractor"),
@@ -61,11 +61,11 @@ class TaskPipelineLoader:
 
 
 def task_of(kind: Any) -> tuple[str, tuple[Any, ...]]:
-    """The task of a pipeline's class (or of the class that it is derived from), and the classes that load its model."""
+    """The task of a pipeline's class (or of its base class), and the classes that load its model."""
     registry = sys.modules["transformers.pipelines"].PIPELINE_REGISTRY.supported_tasks
     for base in kind.__mro__:
         for task, entry in registry.items():
-            # The class, or its name in versions that import it when it is first used.
+            # The class itself, or its name in versions that import it on first use.
             if entry["impl"] in (base, f"{base.__module__}.{base.__qualname__}"):
                 return task, tuple(entry.get("pt") or ())
     raise FatalError(f"transformers has no task for {kind.__qualname__}")  # pragma: no cover - `is_task_pipeline` said otherwise
@@ -98,7 +98,7 @@ def _around(kind: Any, task: str, model: Any, path: Path) -> Any:
         wanted = getattr(kind, flag, False)
         if wanted is False:
             continue
-        # None: taken where the files have one. Before the library's version 5 its base class said True of everything.
+        # None: used if the files have one. Before version 5, the library's base class said True for all of them.
         needed = wanted is True and getattr(Pipeline, flag, None) is not True
         try:
             found[name] = read_aside(getattr(transformers, auto), path)

@@ -1,7 +1,7 @@
-"""Tokenizers that several runs share.
+"""Makes tokenizers safe for several runs at once.
 
-A call of a fast tokenizer sets padding and truncation on the tokenizer, then encodes: of two calls at once one would encode with the
-other's padding.
+A call of a fast tokenizer sets padding and truncation on the tokenizer and then encodes. Of two simultaneous calls, one
+would encode with the other's padding.
 """
 
 import copy
@@ -13,7 +13,7 @@ _METHODS = ("_encode_plus", "_batch_encode_plus")
 
 
 class OneAtATime:
-    """A method that one thread at a time is in. A copy of its tokenizer gets a lock of its own."""
+    """A method that runs in one thread at a time. A copy of its tokenizer gets a lock of its own."""
 
     def __init__(self, method: Callable[..., Any]) -> None:
         self._method = method
@@ -31,7 +31,7 @@ class OneAtATime:
 
 
 def share(parts: Iterable[Any]) -> None:
-    """Make the tokenizers among these objects, and those inside of processors, safe to call from several threads."""
+    """Make the tokenizers among these objects, and those inside processors, safe to call from several threads."""
     for part in parts:
         for tokenizer in (part, getattr(part, "tokenizer", None)):
             for name in _METHODS:

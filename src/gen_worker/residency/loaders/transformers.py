@@ -39,14 +39,15 @@ from gen_worker.sources.tokenizer_files import tokenizer_files
 
 
 class TransformersLoader:
-    """Models by the fast path where their files have the module's own keys, else by `from_pretrained`; safetensors only, no code from
-    repositories."""
+    """Models by the fast path if their files use the module's own keys, else by `from_pretrained`. Safetensors only;
+    code in repositories is never run.
+    """
 
     def accepts(self, request: LoadRequest) -> bool:
         return family(request.annotation) == "transformers" and callable(getattr(request.annotation, "from_pretrained", None))
 
     def plan(self, request: LoadRequest, adjust: Callable[[Any], None] | None = None) -> LoadPlan:
-        """`adjust` changes the configuration before the module is made. A part that was adjusted is none that others share."""
+        """`adjust` changes the configuration before the module is built. An adjusted part is not shared."""
         torch = import_torch()
         quiet("transformers.utils.logging")
         device = request.device()
@@ -90,7 +91,7 @@ class TransformersLoader:
 
 
 def check_is_model(path: Path, kind: Any) -> None:
-    """`FatalError` for a folder without a model of transformers; it says what is there instead."""
+    """`FatalError` when the folder holds no transformers model; the message says what it holds instead."""
     if not path.is_dir() or any((path / name).is_file() for name in ("config.json", "adapter_config.json")) or any(path.glob("*.gguf")):
         return
     if (path / "model_index.json").is_file():
@@ -103,7 +104,7 @@ def check_is_model(path: Path, kind: Any) -> None:
 
 
 def config_of(path: Path) -> Any:
-    """The configuration in a model's folder, by the library; no code from repositories."""
+    """The configuration in a model's folder, read by the library; code in repositories is never run."""
     from transformers import AutoConfig
 
     gguf = next(iter(sorted(path.glob("*.gguf"))), None) if not (path / "config.json").is_file() else None
@@ -128,7 +129,7 @@ def _recipe(request: LoadRequest, files: tuple[WeightFile, ...], dtype: Any, adj
         adjust(config)
 
     def make() -> Any:
-        module = kind(copy.deepcopy(config))  # a model's own: authors change it
+        module = kind(copy.deepcopy(config))  # a copy for this model, because authors change it
         _add_generation_config(module, request.path)
         return module
 
@@ -136,9 +137,9 @@ def _recipe(request: LoadRequest, files: tuple[WeightFile, ...], dtype: Any, adj
 
 
 def keeps_wide(kind: Any, dtype: Any) -> bool:
-    """Whether a class of transformers keeps parts of itself in float32 when it is loaded in this precision.
+    """Whether a transformers class keeps some of its weights in float32 when loaded in this precision.
 
-    `_keep_in_fp32_modules` is about float16 alone, `_keep_in_fp32_modules_strict` about bfloat16 too
+    `_keep_in_fp32_modules` applies to float16 only, `_keep_in_fp32_modules_strict` to bfloat16 as well
     (`PreTrainedModel._get_dtype_plan`).
     """
     names = {"float16": ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict"), "bfloat16": ("_keep_in_fp32_modules_strict",)}
@@ -165,11 +166,12 @@ def _read_aside(request: LoadRequest) -> Loaded:
 
 
 def read_aside(kind: Any, path: Path) -> Any:
-    """A tokenizer, a processor: what has no weights. `FatalError` for a tokenizer without its vocabulary, which since its version 5 the
-    library makes all the same: it knows no word."""
+    """A tokenizer or processor: something without weights. `FatalError` for a tokenizer without its vocabulary: since
+    version 5 the library creates one anyway, and it knows no words.
+    """
     names = [str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()] if path.is_dir() else []
     gguf = next((name for name in sorted(names) if name.endswith(".gguf") and "/" not in name), None)
-    # A gguf file may hold the vocabulary, too.
+    # A gguf file may also hold the vocabulary.
     inside = gguf is not None and "Tokenizer" in kind.__name__ and "tokenizer.json" not in names and "tokenizer_config.json" not in names
     options = {"gguf_file": gguf} if inside else {}
     loaded = kind.from_pretrained(str(path), local_files_only=True, trust_remote_code=False, **options)

@@ -1,7 +1,8 @@
-"""The fast path of safetensors weights: one slab a component, filled by parallel reads, its tensors views, the module never initialised.
+"""The fast path for safetensors weights: one slab a component, filled by parallel reads. The tensors are views of the
+slab, and the module is never initialised.
 
-What it does not understand (other keys than the module's, quantised weights, precisions kept by name) it leaves to the library's own
-loading.
+Whatever it does not understand (keys that differ from the module's, quantised weights, precisions kept by name) is left
+to the library's own loading.
 """
 
 import hashlib
@@ -38,11 +39,11 @@ from gen_worker.sources.weight_files import (
 T = TypeVar("T")
 HASH_BELOW_BYTES = 1 << 30
 _FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
-_FORM = "2"  # of what the fast path makes; part of each part's identity
+_FORM = "2"  # version of the fast path's output; part of each part's identity
 
 
 class WeightFile(msgspec.Struct, frozen=True):
-    """A safetensors file, its header, and how its tensors lie in memory."""
+    """A safetensors file, its header, and the layout of its tensors in memory."""
 
     path: Path
     entries: tuple[TensorEntry, ...]
@@ -50,10 +51,11 @@ class WeightFile(msgspec.Struct, frozen=True):
 
 
 def find_weights(folder: Path, dtypes: Sequence[str], stems: Sequence[str] = MODEL_STEMS) -> tuple[WeightFile, ...]:
-    """The weights of a folder: of several sets the one whose precision stands first in `dtypes`. Empty: there are none.
+    """The weights of a folder. Of several sets, the one whose precision comes first in `dtypes`. Empty when there are
+    none.
 
-    Sets whose names begin with one of `stems` are what libraries read; others count only where there are none.
-    `FatalError` for a folder that has only pickles, or a file that lies about itself.
+    Libraries read sets whose names begin with one of `stems`; others are used only when no such set exists.
+    `FatalError` when the folder has only pickles, or a file's header contradicts the file.
     """
     paths = sorted(path.name for path in folder.iterdir() if path.is_file())
     sizes = {name: (folder / name).stat().st_size for name in paths}
@@ -78,18 +80,18 @@ def find_weights(folder: Path, dtypes: Sequence[str], stems: Sequence[str] = MOD
 
 
 def weights_in(path: Path) -> tuple[WeightFile, ...]:
-    """The weights in this one file, whatever lies beside it."""
+    """The weights in this one file; its neighbours are ignored."""
     return (_read(path),)
 
 
 def variant_of(files: Sequence[WeightFile]) -> str | None:
-    """The libraries' word for the variant of these files: `fp16` of `model.fp16.safetensors`, also of `model.fp16-00001-of-00002...`."""
+    """The libraries' variant name of these files: `fp16` for `model.fp16.safetensors` and for `model.fp16-00001-of-00002...`."""
     name = re.sub(r"-\d{5}-of-\d{5}", "", files[0].path.name) if files else ""
     return name.partition(".")[2].removesuffix("safetensors").removesuffix(".") or None
 
 
 def identity(folder: Path, files: Sequence[WeightFile], digests: Mapping[str, str], prefix: str, form: str) -> str:
-    """A name for these weights in this form: by their content, so that models which share them find each other's."""
+    """An id for these weights in this form, made from their content, so that models with equal weights share them."""
     hasher = hashlib.sha256(f"{_FORM}|{form}".encode())
     for file in sorted(files, key=lambda f: f.path.name):
         known = digests.get(f"{prefix}{file.path.name}") or _digest_of(file.path)
@@ -100,7 +102,7 @@ def identity(folder: Path, files: Sequence[WeightFile], digests: Mapping[str, st
 
 
 class WeightsOnTheWay:
-    """Weights of files on their way to a slab on the device, from the moment it is made until the block ends."""
+    """Weights being read into a slab on the device, from construction until the `with` block ends."""
 
     def __init__(self, files: Sequence[WeightFile], device: Device, control: LoadControl) -> None:
         self._dtypes = torch_dtypes(import_torch())
@@ -133,7 +135,7 @@ class WeightsOnTheWay:
         self._buffers.__exit__(kind, exc, trace)
 
     def arrive(self) -> None:
-        """Wait until all are there."""
+        """Wait until all bytes are there."""
         self._reading.finish()
 
     def tensors(self) -> Iterator[tuple[str, Any]]:
@@ -153,7 +155,7 @@ def load_tensors(files: Sequence[WeightFile], device: Device, control: LoadContr
 
 @contextmanager
 def host_buffers(host: HostTier | None, files: Sequence[WeightFile]) -> Iterator[dict[Path, tuple[HostBuffer, bool]]]:
-    """Buffers of the host tier for these files, and whether they are filled; those to fill are kept if the block succeeds."""
+    """Buffers of the host tier for these files, and whether each is filled. Buffers to fill are kept if the block succeeds."""
     found: dict[Path, tuple[HostBuffer, bool]] = {}
     keys: dict[Path, str] = {}
     try:
@@ -182,9 +184,10 @@ def host_buffers(host: HostTier | None, files: Sequence[WeightFile]) -> Iterator
 
 
 class Recipe(msgspec.Struct, frozen=True):
-    """How a module is made of files. `make` builds it, without regard to its weights; `dtype` is the precision of its floats.
+    """How a module is made from files. `make` builds it without its weights; `dtype` is the precision of its floats.
 
-    `cast_buffers`: what is not in the files gets that precision, too; `wide` says of a name that it stays in float32.
+    `cast_buffers`: buffers that are not in the files get that precision, too. `wide` tells by name which tensors stay
+    in float32.
     """
 
     make: Callable[[], Any]
@@ -194,17 +197,17 @@ class Recipe(msgspec.Struct, frozen=True):
     wide: Callable[[str], bool] = lambda name: False
 
     def dtype_of(self, name: str, in_file: Any) -> Any:
-        """The precision that a tensor of the files has in the module."""
+        """The precision in the module for a tensor of the files."""
         if not in_file.is_floating_point:
             return in_file
         return import_torch().float32 if self.wide(name) else self.dtype
 
 
 def load_module(recipe: Recipe, device: Device, control: LoadControl, part_id: str, skeletons: Skeletons | None = None) -> tuple[Any, int]:
-    """A module with the weights of its files, and the bytes that it takes. It is built while they are on their way."""
+    """A module with the weights of its files, and its size in bytes. The module is built while the weights are being read."""
     with skeleton_of(recipe, control, part_id, skeletons, lambda: WeightsOnTheWay(recipe.files, device, control)) as (skeleton, weights):
         skeleton.check(recipe.files, lambda: {entry.name: entry.shape for file in recipe.files for entry in file.entries})
-        # Where a tensor lies is known before its bytes are there.
+        # The place of a tensor is known before its bytes arrive.
         to_cast: list[tuple[str, Any, Any]] = []
         for name, tensor in weights.tensors():
             dtype = recipe.dtype_of(name, tensor.dtype)
@@ -223,9 +226,9 @@ def load_module(recipe: Recipe, device: Device, control: LoadControl, part_id: s
 
 
 def build_ahead(recipe: Callable[[], Recipe], working: Callable[[], int], part_id: str, skeletons: Skeletons | None) -> bool:
-    """Build what `load_module` would have to build, before it is asked to; whether that was done.
+    """Build ahead what `load_module` would build; whether that was done.
 
-    What cannot be built is left to the load, which says why.
+    Errors are left to the load, which reports them.
     """
 
     def make() -> Skeleton:
@@ -251,9 +254,9 @@ def skeleton_of(
     begin: Callable[[], AbstractContextManager[T]],
     narrow: Callable[[Any], None] = lambda module: None,
 ) -> Iterator[tuple[Skeleton, T]]:
-    """The skeleton of a part, kept from its last load or built now, while what `begin` begins is under way.
+    """The skeleton of a part, kept from its last load or built now, while the work started by `begin` proceeds.
 
-    It goes back if the block fails, and is known as loaded otherwise.
+    If the block fails the skeleton is given back, otherwise it is recorded as loaded.
     """
 
     def make() -> Any:
@@ -275,7 +278,7 @@ def skeleton_of(
 
 
 def loaded_bytes(files: Sequence[WeightFile], itemsize: int) -> int:
-    """Bytes that these weights take of the device once their floats have `itemsize` bytes each."""
+    """Bytes of these weights on the device when their floats have `itemsize` bytes each."""
     total = 0
     for entry in (entry for file in files for entry in file.entries):
         count = 1
@@ -286,7 +289,7 @@ def loaded_bytes(files: Sequence[WeightFile], itemsize: int) -> int:
 
 
 def torch_dtypes(torch: Any) -> dict[str, Any]:
-    """safetensors' names of dtypes as torch's."""
+    """Torch dtypes by their safetensors names."""
     found = {
         "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64, "I32": torch.int32,
         "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
@@ -300,7 +303,7 @@ def _read(path: Path) -> WeightFile:
 
 
 def _digest_of(path: Path) -> str:
-    """By content up to 1 GB, beyond by the file itself: large local files are not read twice."""
+    """A digest of the content up to 1 GB, beyond that of the file's identity, so that large local files are not read twice."""
     stat = path.stat()
     return _content_of(path, stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
