@@ -19,7 +19,7 @@ class Measured(msgspec.Struct, frozen=True):
     """Measured values of a part, or of a (function, model, shape): bytes on the device (a decaying maximum) and seconds
     to load.
 
-    For a network link or a disk, `size_bytes` is a rate in bytes/s.
+    Of a link (network to disk, disk to device): `bytes_s`, its rate.
     """
 
     size_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0

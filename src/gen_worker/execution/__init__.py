@@ -1,1 +1,1 @@
-"""Calling a function: payload, files, models, threads, events, the end."""
+"""Calls a function: payload, files, models, threads, events, outcome."""

@@ -1,6 +1,7 @@
-"""Slots: how many runs a worker, and each function of it, may work on at once. Pure counting.
+"""Slots: how many runs a worker, and each of its functions, may work on at once. Pure counting.
 
-A function that a run calls (`ctx.invoke`) counts for its function's limit, and not for the worker's: the run that called it only waits.
+A function called by a run (`ctx.invoke`) counts towards its function's limit but not the worker's: the calling run only
+waits.
 """
 
 from collections.abc import Callable
@@ -15,12 +16,12 @@ class Admission:
     def __init__(self, max_concurrency: int = 0) -> None:
         self.max_concurrency = max_concurrency
         self._draining = False
-        self._active: dict[str, int] = {}  # functions without a run are not in it
+        self._active: dict[str, int] = {}  # functions without runs have no entry
         self._called: dict[str, int] = {}
         self._freed: list[Callable[[], None]] = []
 
     def when_freed(self, callback: Callable[[], None]) -> None:
-        """Call back after each slot that is given back."""
+        """Call this whenever a slot is given back."""
         self._freed.append(callback)
 
     @property
@@ -28,11 +29,11 @@ class Admission:
         return sum(self._active.values())
 
     def drain(self) -> None:
-        """Refuse every run from now on."""
+        """From now on, refuse every run."""
         self._draining = True
 
     def take(self, function: str, limit: int | None) -> Refusal | None:
-        """Take a slot, or say why there is none."""
+        """Take a slot; otherwise the reason why there is none."""
         if self._draining:
             return "worker_draining"
         if self.max_concurrency and self.active >= self.max_concurrency:
@@ -43,14 +44,14 @@ class Admission:
         return None
 
     def take_called(self, function: str, limit: int | None) -> bool:
-        """Take a slot for a function that a run calls; whether there is one."""
+        """Take a slot for a function called by a run; whether there was one."""
         if self._is_full(function, limit):
             return False
         self._called[function] = self._called.get(function, 0) + 1
         return True
 
     def give_called(self, function: str) -> None:
-        """Give the slot of a called function back."""
+        """Give back the slot of a called function."""
         self._give(self._called, function)
 
     def _is_full(self, function: str, limit: int | None) -> bool:

@@ -1,4 +1,4 @@
-"""Gather runs of several callers into one call of a batch function. One bad item fails alone; a cancelled one leaves."""
+"""Collects runs of several callers into one call of a batch function. A bad item fails alone; a cancelled run leaves the batch."""
 
 import asyncio
 import itertools
@@ -23,8 +23,8 @@ MAX_IDLE_BATCHERS = 64
 
 
 class BatchContext(ActionContext):
-    """What a batch function gets as `ctx`. `items` are the contexts of the runs, in the order of the payloads: progress, events and files
-    of one run go through its own. What is emitted here goes to all of them; it counts as cancelled once all of them are.
+    """The `ctx` of a batch function. `items` are the contexts of the runs, in payload order: use them for the progress,
+    events and files of one run. Whatever is emitted here goes to all runs. It counts as cancelled once all of them are.
     """
 
     def __init__(self, batch_id: str, items: Sequence[ActionContext], device: str | None) -> None:
@@ -72,13 +72,13 @@ class BatchCall:
         self._on_end: OnEnd | None = None
 
     def start(self, on_end: OnEnd) -> None:
-        """Join the queue; `on_end` as for `Call.start`. It also comes when the run leaves the queue."""
+        """Join the queue; `on_end` as for `Call.start`. It is also called when the run leaves the queue."""
         self._on_end = on_end
         self.author_runs = True
         self._batcher.add(self)
 
     def stacks(self) -> list[str]:
-        """Where the author's code is just now."""
+        """Python stacks of the author's code at this moment."""
         return self.running.stacks() if self.running is not None else []
 
     def settle(self, ended: Ended) -> None:
@@ -89,7 +89,7 @@ class BatchCall:
             on_end(ended)
 
     def stop(self) -> None:
-        """Leave the queue; in a batch that runs already, the author's code is told."""
+        """Leave the queue. If the batch already runs, its author's code is told."""
         try:
             ActionContext.cancel(self.ctx)
         finally:
@@ -125,12 +125,12 @@ class Batcher:
         return not self._waiting and self._running == 0
 
     def add(self, call: BatchCall) -> None:
-        """A run joins the queue."""
+        """Add a run to the queue."""
         self._waiting.append(call)
         self._look()
 
     def remove(self, call: BatchCall) -> bool:
-        """A cancelled run leaves the queue; False when its batch is already running."""
+        """Remove a cancelled run from the queue; False when its batch is already running."""
         try:
             self._waiting.remove(call)
         except ValueError:
@@ -138,7 +138,7 @@ class Batcher:
         return True
 
     def ended(self) -> None:
-        """A batch has ended: the next may start."""
+        """A batch has ended: the next one may start."""
         self._running -= 1
         self._look()
 
@@ -174,7 +174,7 @@ class _RunningBatch:
             call.running = self
 
     def start(self) -> None:
-        """Call the function; its runs are settled later, never before this returns."""
+        """Call the function. Its runs are settled later, never before this returns."""
         try:
             if self._spec.is_async:
                 self._task = self._batcher.tenant.start(self._name, self._all_async, self._ended)
@@ -188,7 +188,7 @@ class _RunningBatch:
         return self._task.stacks() if self._task is not None else thread_stacks(self._name)
 
     def one_stopped(self) -> None:
-        """A run of this batch was cancelled. Once all are, so is the batch."""
+        """A run of this batch was cancelled. When all are, the batch is cancelled."""
         if all(ActionContext.is_canceled(call.ctx) for call in self._calls):
             if self._ctx is not None:
                 self._ctx.cancel()
@@ -199,12 +199,12 @@ class _RunningBatch:
         if ends is None:
             ends = [never_said(call.ctx) for call in self._calls]
         try:
-            self._batcher.ended()  # first: the next batch starts while this one's results are handed out
+            self._batcher.ended()  # first, so that the next batch starts while this one's results are delivered
         finally:
             self._hand_out(deque(zip(self._calls, ends, strict=True)))
 
     def _hand_out(self, settled: "deque[tuple[BatchCall, Ended]]") -> None:
-        # One a turn of the loop: in between, the next batch's thread gets at the interpreter.
+        # One result a turn of the loop: in between, the next batch's thread gets the interpreter.
         call, ended = settled.popleft()
         if settled:
             self._batcher.threads.mailbox.loop.call_soon(self._hand_out, settled)
@@ -263,7 +263,7 @@ class _RunningBatch:
 
 
 class Batchers:
-    """All queues of a worker: one for each batch function and set of models."""
+    """All batch queues of a worker: one for each batch function and set of models."""
 
     def __init__(self, threads: RunThreads, tenant: TenantLoop) -> None:
         self._threads = threads

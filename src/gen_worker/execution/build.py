@@ -1,10 +1,10 @@
-"""The recipe of every program that calls functions, written once: executor, models and files, built from its settings.
+"""Builds what every program needs to call functions (executor, models and files) from its settings.
 
     environment -> ExecutionSettings   values only; a bad variable stops the start here, before anything is open
     ExecutionSettings -> Execution     the objects, on the event loop that uses them
 
-The dev runner, `cozyctl run` and the worker differ in what they hand over beside the settings: where saved files are found, who hears that
-models have changed, who renews addresses.
+The dev runner, `cozyctl run` and the worker differ in what they pass besides the settings: where saved files are found,
+who is told that models have changed, who renews presigned URLs.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -36,14 +36,14 @@ from gen_worker.sources.source import read_overrides
 
 
 class Extras(msgspec.Struct, frozen=True):
-    """What a program brings along: a manager in place of our loaders, a downloader in place of our sources."""
+    """Parts that a program supplies: a model manager in place of our loaders, a downloader in place of our sources."""
 
     manager: Any = None
     downloader: ModelDownloader | None = None
 
 
 class ExecutionSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """With what functions are called. `overrides`: local folders by model key."""
+    """What functions are called with. `overrides`: local folders by model key."""
 
     models: ModelSettings
     devices: DeviceSettings
@@ -60,7 +60,9 @@ class ExecutionSettings(msgspec.Struct, frozen=True, kw_only=True):
         keys: Collection[str] | None = None,
         extras: Extras = Extras(),  # noqa: B008 - frozen
     ) -> Self:
-        """Read the variables; overrides as of `read_overrides`. `ValueError` names what is wrong, a device that is not there included."""
+        """Read the variables; overrides as in `read_overrides`. `ValueError` names what is wrong, including a device
+        that does not exist.
+        """
         models, devices = ModelSettings.from_env(env), DeviceSettings.from_env(env)
         check_devices(devices, GpuWatch(devices).read().count)
         return cls(
@@ -73,7 +75,7 @@ class ExecutionSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Execution(msgspec.Struct, frozen=True):
-    """What calls functions in this process. `close` ends what it has started. `imports` waits for its `begin`."""
+    """The objects that call functions in this process. `close` ends what they started. `imports` does nothing until its `begin`."""
 
     executor: Executor
     models: LoadedModels
@@ -100,16 +102,17 @@ def build_execution(
     on_models_changed: Callable[[], None] = lambda: None,
     renew: Renewals | None = None,
 ) -> Execution:
-    """Build it on the event loop that uses it. `ValueError` names a setting that cannot be used.
+    """Build it on the event loop that uses it. `ValueError` names an unusable setting.
 
-    `saved_file` finds a file that an earlier run has saved here, by its ref. `on_models_changed` hears on the loop that what is on a device
-    has changed. `renew` asks a scheduler for fresh addresses, in download threads.
+    `saved_file` finds a file saved here by an earlier run, by its ref. `on_models_changed` is called on the loop when
+    the models on a device have changed. `renew` asks a scheduler for fresh presigned URLs; it is called in download
+    threads.
     """
     limits, gpus = settings.limits, GpuWatch(settings.devices)
     cache = model_cache(settings.devices, gpus.read().memory_bytes)
     devices = DeviceSet(lambda: find_devices(settings.devices))
     imports = ImportsAhead(devices, log, lambda: executor.calling)
-    tee = Tee(lambda: devices.get().host if devices.used(0) or has_nvidia() else None)  # else torch would be imported for nothing
+    tee = Tee(lambda: devices.get().host if devices.used(0) or has_nvidia() else None)  # otherwise torch would be imported for nothing
     sources = build_sources(
         settings.models,
         settings.overrides,

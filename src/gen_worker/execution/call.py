@@ -1,4 +1,4 @@
-"""Call one function, whatever its kind: sync in a thread, async on the tenant loop, once or as a stream of deltas."""
+"""Calls one function of any kind: sync in a thread, async on the tenant loop, with one result or a stream of deltas."""
 
 import asyncio
 import os
@@ -18,14 +18,14 @@ from gen_worker.outcome import Failure, failure_of
 from gen_worker.residency.devices import current_gpu
 from gen_worker.texts import class_name
 
-# How a call ended: with its encoded output, empty for a stream, or with what its exception means. An exception becomes plain values where
-# it was raised: whatever its text does when it is read, it does in the author's own thread.
+# How a call ended: with its encoded output (empty for a stream), or with what its exception means. An exception is
+# turned into plain values in the author's own thread, because reading its text may run the author's code.
 Ended = bytes | Failure
 OnEnd = Callable[[Ended], None]
 
 
 class Call:
-    """One call. `stop` tells the author's code that it should end; it ends when it likes. Lives on the loop."""
+    """One call. `stop` tells the author's code to end; the code decides when. Lives on the loop."""
 
     def __init__(
         self,
@@ -37,8 +37,8 @@ class Call:
         threads: RunThreads,
         tenant: TenantLoop,
         writer: OutputWriter,
-        gpu: str | None = None,  # which one "cuda" means while the function runs, where there are several
-        on_result: Callable[[bytes], None] | None = None,  # hears of a result in the author's thread, before `on_end`
+        gpu: str | None = None,  # with several GPUs, the one that "cuda" means while the function runs
+        on_result: Callable[[bytes], None] | None = None,  # called with the result in the author's thread, before `on_end`
     ) -> None:
         self._on_result = on_result
         self._gpu = gpu
@@ -58,7 +58,7 @@ class Call:
         self._on_end: OnEnd = _nobody
 
     def start(self, on_end: OnEnd) -> None:
-        """Call the function; `on_end` is called once, when its code has ended, and not before this returns."""
+        """Call the function. `on_end` is called once, when its code has ended, and never before this returns."""
         self._on_end = on_end
         if self._spec.is_async:
             self._task = self._tenant.start(self._thread_name, self._as_coroutine, self._ended)
@@ -67,13 +67,13 @@ class Call:
         self.author_runs = True
 
     def stacks(self) -> list[str]:
-        """Where the author's code is just now."""
+        """Python stacks of the author's code at this moment."""
         return self._task.stacks() if self._task is not None else thread_stacks(self._thread_name)
 
     def stop(self) -> None:
-        """Tell the author's code that it should end."""
+        """Tell the author's code to end."""
         try:
-            ActionContext.cancel(self._ctx)  # on the class: the context is in the author's hands
+            ActionContext.cancel(self._ctx)  # called on the class, because the author may have changed the instance
         finally:
             if self._job is not None:
                 self._job.leave(self._run_id, self._spec.name)
@@ -104,7 +104,7 @@ class Call:
 
     async def _as_coroutine(self) -> Ended:
         try:
-            if self._spec.kind == "websocket":  # also where its client has left already: the handler reads what has come
+            if self._spec.kind == "websocket":  # even when its client has left: the handler reads the frames that arrived
                 await self._spec.function(self._ctx, **self._arguments)
                 return b""
             self._check_canceled()
@@ -116,7 +116,7 @@ class Call:
             output = self._writer.result(given)
         except asyncio.CancelledError as exc:
             self._stay_in_parent(exc)
-            # Cancelled by the run's end, or by the author's own asyncio code: that is no wish of the caller's.
+            # Cancelled by the run's end, or by the author's own asyncio code, which is not a cancel by the caller.
             return failure_of(CanceledError("canceled") if ActionContext.is_canceled(self._ctx) else exc)
         except BaseException as exc:  # noqa: BLE001 - the edge to the author's code
             self._stay_in_parent(exc)
@@ -126,7 +126,7 @@ class Call:
         return output
 
     def _stay_in_parent(self, exc: BaseException | None = None) -> None:
-        """Only the process that called the function goes on from here, not one that the function has forked."""
+        """Only the process that called the function goes on from here, not a child that the function forked."""
         if os.getpid() != self._pid:
             end_child(exc)
 
@@ -177,18 +177,18 @@ class Call:
 
 
 def never_said(ctx: ActionContext) -> Failure:
-    """How a call ended whose thread or task did not say: cancelled before its first step, or its loop was closed under it."""
+    """The end of a call whose thread or task reported none: it was cancelled before its first step, or its loop was closed."""
     if ActionContext.is_canceled(ctx):
         return failure_of(CanceledError("canceled"))
     return failure_of(RuntimeError("the call was ended from outside: its task was cancelled before it began, or its event loop was closed"))
 
 
 def _nobody(ended: Ended) -> None:
-    """Before `start` nobody listens."""
+    """The callback before `start`: nobody listens yet."""
 
 
 def _values_of(items: Any, declared: str) -> Generator[Any, None, None]:
-    """The items of a stream; `OutputError` for a generator that also returns something, which nobody would see."""
+    """The items of a stream. `OutputError` for a generator that also returns a value, because nobody would see that value."""
     try:
         returned: Any = yield from items
     finally:

@@ -1,4 +1,4 @@
-"""Why and when a run must stop: cancelled by somebody, or out of time."""
+"""Why and when a run must stop: it was cancelled, or its time is up."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class CancelToken:
-    """Belongs to one run and to the loop. The first reason stands; callbacks hear it once."""
+    """Belongs to one run, on the loop. The first reason counts; callbacks are called once with it."""
 
     def __init__(self) -> None:
         self.reason: WorkerError | None = None
@@ -19,7 +19,7 @@ class CancelToken:
         self._timer: asyncio.TimerHandle | None = None
 
     def cancel(self, reason: WorkerError | None = None) -> None:
-        """Stop the run; without a reason it counts as cancelled by the caller."""
+        """Stop the run. Without a reason it counts as cancelled by the caller."""
         if self.reason is not None:
             return
         self.reason = reason or CanceledError("canceled")
@@ -34,30 +34,30 @@ class CancelToken:
             raise broken
 
     def on_cancel(self, callback: Callable[[WorkerError], None]) -> None:
-        """Call `callback(reason)` when the run must stop, at once if it already must."""
+        """Call `callback(reason)` when the run must stop; immediately if it already must."""
         if self.reason is not None:
             callback(self.reason)
         else:
             self._callbacks.append(callback)
 
     def expire_after(self, timeout_ms: int) -> None:
-        """Stop the run with `DeadlineError` in `timeout_ms`, counted from now."""
+        """Stop the run with `DeadlineError` after `timeout_ms` from now."""
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(timeout_ms / 1000, self.cancel, DeadlineError(f"timed out after {timeout_ms} ms"))
 
     def close(self) -> None:
-        """The run is over: no timer, no callback."""
+        """The run is over: cancel the timer and drop the callbacks."""
         if self._timer is not None:
             self._timer.cancel()
         self._callbacks.clear()
 
     def check(self) -> None:
-        """Raise the reason if there is one."""
+        """Raise the reason if the run must stop."""
         if self.reason is not None:
             raise self.reason
 
     async def race(self, work: Coroutine[Any, Any, T]) -> T:
-        """Await `work`, unless the run must stop first: then `work` is cancelled and the reason raised."""
+        """Await `work`. If the run must stop first, `work` is cancelled and the reason is raised."""
         task = asyncio.ensure_future(_contained(work))
 
         def stop(reason: WorkerError) -> None:
@@ -70,11 +70,13 @@ class CancelToken:
             self.check()
             raise
         finally:
-            work.close()  # it was never begun if the task was cancelled before its first step
+            work.close()  # its coroutine was never started if the task was cancelled before its first step
 
 
 async def _contained(work: Coroutine[Any, Any, T]) -> T:
-    """A task that raises SystemExit or KeyboardInterrupt ends the event loop it runs on, and with it the process."""
+    """Runs `work` so that SystemExit and KeyboardInterrupt cannot leave the task: they would end the event loop and
+    with it the process.
+    """
     try:
         return await work
     except (SystemExit, KeyboardInterrupt) as exc:

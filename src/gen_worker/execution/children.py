@@ -1,7 +1,8 @@
-"""Functions of this process, called by a run of this process (`ctx.invoke`).
+"""Functions of this process called by a run of this process (`ctx.invoke`).
 
-A called function is a run of its own: payload checked, models, threads, one outcome. It has a slot as any other run; where a run calls
-its own function again, however indirectly, the slot of the waiting run is used, or a function with one slot would wait for itself.
+A called function is a run of its own: its payload is checked, it gets models, threads and one outcome. It takes a slot
+like any other run. When a run calls its own function again, even indirectly, the called run uses the waiting run's
+slot; otherwise a function with one slot would wait for itself.
 """
 
 import asyncio
@@ -26,8 +27,9 @@ from gen_worker.outcome import Outcome, outcome_of
 
 
 class LocalCalls:
-    """What all calls of this process share. `functions`: those that are served now, by name; `endpoint`: the project's name, as in
-    `owner/endpoint/function`."""
+    """What all calls of this process share. `functions`: the functions served now, by name. `endpoint`: the project's
+    name, as in `owner/endpoint/function`.
+    """
 
     def __init__(
         self, functions: Callable[[], Mapping[str, FunctionSpec]], executor: Executor, admission: Admission, endpoint: str
@@ -40,11 +42,11 @@ class LocalCalls:
         admission.when_freed(self._serve_waiting)
 
     def of_run(self, parent: RunRequest, function: str, outputs: OutputStore) -> "LocalChildren":
-        """For one run of `function`. What it calls saves its files into `outputs`."""
+        """The caller object for one run of `function`. Functions that it calls save their files into `outputs`."""
         return LocalChildren(self, parent, (function,), outputs)
 
     async def take(self, function: str, limit: int | None, token: CancelToken) -> None:
-        """Wait for a slot; raises why the run had to stop before it got one."""
+        """Wait for a slot; raises the reason when the run has to stop first."""
         if self._admission.take_called(function, limit):
             return
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -66,7 +68,7 @@ class LocalCalls:
                 place.set_result(None)
 
     def spec_of(self, ref: str) -> FunctionSpec:
-        """The function that a call names; `ValidationError` where it is none of this process."""
+        """The function named by a call; `ValidationError` when this process has no such function."""
         path = ref.partition("@")[0].partition(":")[0].split("/")
         functions = self.functions()
         spec = functions.get(path[-1])
@@ -80,7 +82,7 @@ class LocalCalls:
 
 
 class LocalChildren(Children):
-    """Of one run. `chain`: the functions that wait for one another, the run's own last."""
+    """For one run. `chain`: the functions that wait for one another; the run's own function is the last."""
 
     def __init__(self, calls: LocalCalls, parent: RunRequest, chain: tuple[str, ...], outputs: OutputStore) -> None:
         self._calls = calls
@@ -158,7 +160,7 @@ class LocalChildren(Children):
 
 
 class _Hooks:
-    """What the executor says of a called function, told to who waits for it."""
+    """Passes the executor's reports about a called function to the waiting caller."""
 
     def __init__(self, inbox: Inbox, executor: Executor, ended: Callable[[Outcome], None], released: Callable[[], None]) -> None:
         self._inbox = inbox

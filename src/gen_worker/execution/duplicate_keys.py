@@ -1,11 +1,11 @@
-"""Duplicate keys in JSON and msgpack: where the first one stands, or that there is none.
+"""Finds duplicate keys in JSON and msgpack.
 
-Decoders take the last of two equal keys, others the first. Who checks a payload before us and who runs it must read the same, so a
-payload with two equal keys is refused.
+Some decoders take the last of two equal keys, others the first. A service that checks a payload before us and the
+function that runs it must read the same value, so a payload with two equal keys is refused.
 
-The usual payload is proved to have none without being read again: JSON by counting (each key ends in `":`, so a text with as many
-of them as there are keys lost none), msgpack by encoding it again. What is not proved so is read by `first_duplicate_key` and
-`_first_in_msgpack`, which are slower by ten to a hundred times.
+For the usual payload a cheap proof is enough: JSON by counting (each key ends in `":`, so a text with as many of them
+as there are keys has no duplicates), msgpack by encoding it again. Payloads without such a proof are read by
+`first_duplicate_key` and `_first_in_msgpack`, which are 10 to 100 times slower.
 """
 
 from typing import Any, ClassVar
@@ -17,10 +17,12 @@ from gen_worker.json_keys import escape_pointer, first_duplicate_key
 
 
 def first_duplicate(data: bytes | msgspec.Raw, value: Any, encoding: Encoding, key_count: int) -> str | None:
-    """The JSON pointer of the first key that an object holds twice. `value` is what `data` decodes to, with `key_count` keys."""
+    """The JSON pointer of the first key that occurs twice in its object; None when there is none. `value` is `data`
+    decoded, with `key_count` keys in all objects.
+    """
     found = data if isinstance(data, bytes) else bytes(data)
     if encoding == "json":
-        # A key may be spaced from its colon, too; then it is not counted.
+        # A key may be followed by a space before its colon; then it is not counted, and the slow path decides.
         if found.count(b'":') == key_count and not (b" :" in found or b"\n:" in found or b"\t:" in found or b"\r:" in found):
             return None
         return first_duplicate_key(found)
@@ -44,13 +46,13 @@ class _Twice(Exception):  # noqa: N818 - it is what is looked for
 
 
 class _MsgpackKeys:
-    """Reads msgpack that msgspec has taken, so that it ends where it should: https://github.com/msgpack/msgpack/blob/master/spec.md"""
+    """Reads msgpack that msgspec has accepted, so its lengths are right: https://github.com/msgpack/msgpack/blob/master/spec.md"""
 
-    # Bytes after the first one: of the value itself, or of the number that says how many bytes or items follow.
+    # Bytes after the first one: those of the value itself, or those of the number that says how many bytes or items follow.
     FIXED: ClassVar = {0xC0: 0, 0xC2: 0, 0xC3: 0, 0xCA: 4, 0xCB: 8, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8,
                        0xD4: 2, 0xD5: 3, 0xD6: 5, 0xD7: 9, 0xD8: 17}  # fmt: skip
     BYTES: ClassVar = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4, 0xC7: 1, 0xC8: 2, 0xC9: 4}
-    EXTENDED: ClassVar = (0xC7, 0xC8, 0xC9)  # one byte more, for the type
+    EXTENDED: ClassVar = (0xC7, 0xC8, 0xC9)  # one more byte, for the type
     ARRAYS: ClassVar = {0xDC: 2, 0xDD: 4}
     MAPS: ClassVar = {0xDE: 2, 0xDF: 4}
 
@@ -59,7 +61,7 @@ class _MsgpackKeys:
         self.at = 0
 
     def read(self, chain: Any) -> None:
-        """Read one value; `chain` is where it stands: `(chain of what it stands in, key)`."""
+        """Read one value; `chain` is its position: `(chain of the container, key)`."""
         first = self.data[self.at]
         self.at += 1
         if first <= 0x7F or first >= 0xE0:
@@ -88,7 +90,7 @@ class _MsgpackKeys:
         if count and (size := self.FIXED.get(self.data[self.at])):
             end = self.at + count * (size + 1)
             if self.data[self.at : end : size + 1] == self.data[self.at : self.at + 1] * count:
-                self.at = end  # numbers of one kind, such as an embedding: nothing to look for
+                self.at = end  # numbers of one kind, such as an embedding: they hold no keys
                 return
         for index in range(count):
             self.read((chain, index))

@@ -1,12 +1,13 @@
-"""The end of a run, told by the thread that the author's code ran in, before the loop hears of it.
+"""Lets the thread that ran the author's code answer the caller before the event loop hears of the result.
 
-Waking the loop to have it answer takes as long as everything else of a quick run, so the thread may answer the caller itself. Laws:
+Waking the loop takes as long as everything else in a quick run, so the thread may answer the caller itself. Laws:
 
-- Either the thread ends the run (`tell`) or the loop does, which cancels, times out and passes on events: whoever holds the lock first.
-  The loop closes the right (`close`) before it does anything to the run. When the thread was first, the loop records what it told.
-- The loop knows in time: the end is in its mailbox before the caller has a byte, and the loop empties the mailbox before it serves a
-  request. So nobody who has an answer finds the run still running.
-- The loop waits for no author: under the lock there is only our own code, which does not wait.
+- Either the thread ends the run (`tell`) or the loop does, which cancels, times out and passes on events: whoever takes
+  the lock first. The loop takes this right away (`close`) before it does anything to the run. When the thread was
+  first, the loop records what it reported.
+- The loop is never behind: the end is in its mailbox before the caller has a byte, and the loop empties the mailbox
+  before it serves a request. So nobody who has an answer finds the run still running.
+- The loop waits for no author: only our own code runs under the lock, and it does not wait.
 """
 
 import threading
@@ -20,15 +21,16 @@ Told = tuple[Outcome, list[RunEvent]]
 
 
 class EarlyAnswer(Protocol):
-    """The way to the caller, from the author's thread."""
+    """Answers the caller from the author's thread."""
 
     def answer(self, outcome: Outcome, ending: list[RunEvent], before: Callable[[], None]) -> None:
-        """Give the caller the outcome of a run whose last events are `ending`. Calls `before` ahead of the first byte; where it does not
-        call it, the loop answers."""
+        """Give the caller the outcome of a run whose last events are `ending`. Call `before` ahead of the first byte;
+        if it is not called, the loop answers.
+        """
 
 
 class EarlyEnd:
-    """Of one run."""
+    """The right to end one run."""
 
     def __init__(self, way: EarlyAnswer, put: Callable[..., None], ended: Callable[[], None]) -> None:
         self._way = way
@@ -54,7 +56,7 @@ class EarlyEnd:
             self._way.answer(outcome, ending, before)
 
     def close(self) -> Told | None:
-        """On the loop: from now on only the loop ends the run. What the thread has told, if it was first."""
+        """On the loop: from now on only the loop ends the run. Returns what the thread reported, if it was first."""
         with self._lock:
             self._open = False
             return self._told

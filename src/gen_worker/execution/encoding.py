@@ -1,4 +1,4 @@
-"""How payloads and outputs are written: JSON over HTTP, msgpack on the wire."""
+"""Encodings of payloads and outputs: JSON over HTTP, msgpack on the wire."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""What one run says, from its thread to the sink: in order, in batches, with back-pressure on its deltas."""
+"""Carries the events and deltas of one run from its thread to the sink: in order, in batches, with back-pressure for deltas."""
 
 import asyncio
 import contextlib
@@ -13,28 +13,30 @@ import msgspec
 from gen_worker.events import OUTPUT_DELTA, RunEvent
 from gen_worker.execution.request import RunSink
 
-MAX_UNTAKEN_DELTAS = 256  # enough that the hand-over between threads costs less than the deltas
+MAX_UNTAKEN_DELTAS = 256  # enough that the hand-over between threads costs less than the deltas themselves
 MAX_UNTAKEN_BYTES = 1 << 20
 MAX_WAITING_EVENTS = 4096
 MAX_WAITING_EVENT_BYTES = 8 << 20
 MANY_WAITING_EVENTS = 256
 MANY_WAITING_BYTES = 1 << 20
-MAX_EVENT_BYTES = 1 << 20  # of one event's payload: below the 4 MiB that many schedulers take in a message
+MAX_EVENT_BYTES = 1 << 20  # limit for one event's payload: below the 4 MiB that many schedulers accept in a message
 FIRST_DELTA_PAUSE_S = 120e-6
-EVENT_REST_S = 0.05  # between two deliveries of events: each of them wakes the loop, which takes the interpreter from the function
+EVENT_REST_S = 0.05  # pause between two deliveries of events: each wakes the loop, which takes the interpreter from the function
 
 
 class EventPipe:
-    """Belongs to one run. One producer (the author's thread or task) puts; the loop hands on what is there in one go.
+    """Belongs to one run. One producer (the author's thread or task) puts items; the loop passes on everything that is
+    there at once.
 
-    Deltas wait for room: at 256 of them or 1 MiB that the sink has not taken, the producer stands still. Other events never wait;
-    beyond 4,096 of them, or 8 MiB, they are dropped and counted, so that a flood of them costs no memory. After `close` nothing is taken,
-    whoever puts it: an author's thread may outlive its run. Each side writes its own counters only.
+    Deltas wait for room: with 256 of them or 1 MiB not yet taken by the sink, the producer pauses. Other events never
+    wait; above 4,096 of them or 8 MiB they are dropped and counted, so that a flood takes no memory. After `close`
+    nothing is accepted, because an author's thread may outlive its run. Each side writes only its own counters.
 
-    Deltas, and an event after a pause, are on their way at once. Events that follow within 50 ms go together: at the end of that time, when
-    they are many, with the next delta, or by `flush`. So the loop is woken a few times for a run of many events, not once for each.
+    A delta, and an event after a pause, is delivered at once. Events that follow within 50 ms are delivered together:
+    after that time, when there are many, with the next delta, or by `flush`. So the loop is woken a few times for a run
+    with many events, not once for each.
 
-    `on_broken` is called on the loop when the sink raises: a stream that lost a delta must not go on.
+    `on_broken` is called on the loop when the sink raises: a stream that lost a delta must not continue.
     """
 
     def __init__(
@@ -54,14 +56,14 @@ class EventPipe:
         self._sent = self._sent_bytes = 0
         self._taken = self._taken_bytes = 0
         self._held = self._held_bytes = 0
-        self._put_bytes = self._handed_bytes = 0  # of events: a flood of them is bounded in bytes, too
+        self._put_bytes = self._handed_bytes = 0  # bytes of events, so that a flood is bounded in bytes, too
         self._closed = False
         self._room: threading.Event | None = None
         self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
         self.dropped = 0
 
     def put_event(self, event_type: str, payload: bytes) -> None:
-        """From any thread: an event of the author's; `ValueError` for one that is too large to be sent with others."""
+        """From any thread: add an author's event. `ValueError` when its payload is too large to send."""
         if self._closed:
             return
         checked_event(payload)
@@ -71,12 +73,12 @@ class EventPipe:
             return
         self._put_bytes += len(payload)
         self._items.append(RunEvent(event_type, msgspec.Raw(payload)))
-        # During a rest `_rested` will look, after it has cleared this; a flood must not wait until some of it is dropped.
+        # During a pause `_rested` will look after it has cleared this flag; but a flood must not wait until events are dropped.
         if self._rest is None or len(self._items) >= MANY_WAITING_EVENTS or waiting_bytes + len(payload) > MANY_WAITING_BYTES:
             self._post_once()
 
     def put_delta(self, delta: bytes) -> bool:
-        """From the producing thread: wait for room, then put; False when the run is over."""
+        """From the producing thread: wait for room, then add the delta. False when the run is over."""
         while self._is_full() and not self._closed:
             if self._room is None:
                 self._room = threading.Event()
@@ -85,12 +87,12 @@ class EventPipe:
                 self._room.wait()
         put = self._put_delta(delta)
         if self._sent == 1 and self._room is None:
-            # A busy generator would hold the interpreter until it has to wait; the first delta should be on its way before.
+            # A busy generator would keep the interpreter until it has to wait; the first delta should be on its way before that.
             time.sleep(FIRST_DELTA_PAUSE_S)
         return put
 
     async def put_delta_async(self, delta: bytes) -> bool:
-        """The same for an async producer."""
+        """Like `put_delta`, for an async producer."""
         while self._is_full() and not self._closed:
             event = asyncio.Event()
             self._waiter = (asyncio.get_running_loop(), event)
@@ -110,7 +112,7 @@ class EventPipe:
         return self._closed
 
     def close(self) -> None:
-        """On the loop: the run is over, nobody takes any more."""
+        """On the loop: the run is over; accept nothing more."""
         self._closed = True
         self._items.clear()
         rest, self._rest = self._rest, None
@@ -119,7 +121,7 @@ class EventPipe:
         self._wake_producer()
 
     def flush(self) -> None:
-        """On the loop: hand on what is there."""
+        """On the loop: pass on what is there."""
         if self._items:
             self._deliver()
 
@@ -138,7 +140,7 @@ class EventPipe:
             self._post(self._deliver)
 
     def _deliver(self) -> None:
-        # Cleared first: an item that comes while we take schedules one delivery too many, never one too few.
+        # Clear the flag first: an item added meanwhile then schedules one delivery too many, never one too few.
         self._posted = False
         items = self._items
         if self._closed:
@@ -189,7 +191,7 @@ class EventPipe:
 
 
 def checked_event(payload: bytes) -> bytes:
-    """The payload of an author's event; `ValueError` for one that is too large to travel with others."""
+    """The payload of an author's event; `ValueError` when it is too large to send."""
     if len(payload) > MAX_EVENT_BYTES:
         raise ValueError(f"the event's payload has {len(payload)} bytes of JSON; at most {MAX_EVENT_BYTES} are sent. Save a file instead")
     return payload

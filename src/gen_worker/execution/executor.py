@@ -1,4 +1,4 @@
-"""The one road of a run, in development and in production: payload, files, models, call, outcome. See `Run` for its life."""
+"""The one path of every run, in development and in production: payload, files, models, call, outcome. `Run` draws its life."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -28,7 +28,7 @@ from gen_worker.settings import RunLimits
 
 
 class Executor:
-    """Runs functions. One for a worker; lives on one event loop, which is the running one when it is built."""
+    """Runs functions. One for each worker. Lives on the event loop that was running when it was built."""
 
     def __init__(
         self,
@@ -75,13 +75,13 @@ class Executor:
         outputs: OutputStore,
         early: EarlyAnswer | None = None,
     ) -> None:
-        """Run a function to its end. Never raises for what the function, its models or its input do: `hooks.ended` hears of it, possibly
-        before this returns. `early` may hear of a result before, in the author's thread.
+        """Run a function to its end. Never raises for errors of the function, its models or its input: they go to
+        `hooks.ended`, possibly before this returns. `early` may get a result even before, in the author's thread.
         """
         Run(self._parts, spec, request, hooks, token, outputs, early).start()
 
     async def run(self, spec: FunctionSpec, request: RunRequest, sink: RunSink, token: CancelToken, outputs: OutputStore) -> Outcome:
-        """The same, awaited. When the caller is cancelled, so is the run."""
+        """Like `start`, but awaits the outcome. When the caller is cancelled, so is the run."""
         hooks = _Awaited(sink, self.mailbox.loop)
         self.start(spec, request, hooks, token, outputs)
         try:
@@ -92,11 +92,11 @@ class Executor:
 
     @property
     def calling(self) -> int:
-        """How many calls of authors' functions are under way. From any thread."""
+        """How many calls of authors' functions are running. Callable from any thread."""
         return self.threads.busy + self.tenant.busy
 
     def close(self) -> None:
-        """End idle threads and the tenant loop, and what is being fetched."""
+        """End idle threads, the tenant loop, and running downloads."""
         for task in self._background:
             task.cancel()
         self.threads.close()
@@ -105,7 +105,9 @@ class Executor:
         self._desk.close()
 
     def _in_background(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        """Fetch files and models of a run, or make room after it; the task belongs to the executor, and its errors end nothing."""
+        """Start a task that fetches files and models of a run, or makes room after it. The task belongs to the
+        executor; its errors end nothing else.
+        """
         task = self.mailbox.loop.create_task(self._contained(work, name), name=name)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
@@ -121,7 +123,7 @@ class Executor:
 
 
 class _Awaited:
-    """Hooks for a caller who awaits the outcome."""
+    """Hooks for a caller that awaits the outcome."""
 
     def __init__(self, sink: RunSink, loop: asyncio.AbstractEventLoop) -> None:
         self.outcome: asyncio.Future[Outcome] = loop.create_future()
@@ -142,4 +144,4 @@ class _Awaited:
             self.outcome.set_result(outcome)
 
     def released(self) -> None:
-        """The caller has its outcome; what the author's code still does is nothing that it waits for."""
+        """The caller already has its outcome and does not wait for the author's code."""

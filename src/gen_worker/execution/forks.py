@@ -1,7 +1,7 @@
-"""What becomes of a process that an author's function has forked, once its code is at an end there.
+"""Ends a process that an author's function forked, once its code returns there.
 
-The child is a copy of the worker with one thread. Were it to go on as we do, it would wait for the next run, which never comes, hold the
-sockets of the worker open, and let the parent's `os.waitpid` wait for ever.
+The child is a copy of the worker with a single thread. If it continued like the worker, it would wait for a next run
+that never comes, keep the worker's sockets open, and block the parent's `os.waitpid` for ever.
 """
 
 import os
@@ -13,7 +13,7 @@ NOTE = "a child that the function has forked came back from the function; there 
 
 
 def end_child(exc: BaseException | None) -> NoReturn:
-    """End this forked child as Python ends a program: by what was raised; status 1 for one that returned."""
+    """End this forked child the way Python ends a program: by the exception; status 1 if the code returned."""
     status = 1
     try:
         if isinstance(exc, SystemExit):

@@ -1,10 +1,10 @@
-"""The handler's end of a realtime session: frames in order, none lost, bounded both ways.
+"""The handler's end of a realtime session: frames in order, none lost, bounded in both directions.
 
     client's side (executor's loop)                          handler's side (tenant's loop)
     frame_in -> [at most 256 frames or 17 MiB] ------------> iter_bytes
     Client.send <- [at most 64 frames or 1 MiB] <----------- send_bytes, send_json: they wait while the client does not take frames
 
-The two sides share deques and counters, each of which has one writer; each wakes the other only when it waits.
+The two sides share deques and counters. Each counter has one writer, and each side wakes the other only when it waits.
 """
 
 import asyncio
@@ -29,11 +29,11 @@ _encode_json = msgspec.json.Encoder(order="sorted").encode
 
 
 class FrameSink(Protocol):
-    """Takes what a handler does with its socket, on the executor's loop."""
+    """Takes what a handler sends and reads, on the executor's loop."""
 
     @property
     def largest_bytes(self) -> int:
-        """How large a frame may be. Read from the handler's thread."""
+        """The maximum size of a frame in bytes. Read from the handler's thread."""
         ...
 
     def send(self, data: bytes, *, is_text: bool, taken: Callable[[], None]) -> None:
@@ -46,11 +46,11 @@ class FrameSink(Protocol):
 
 
 class HandlerSocket(RealtimeSocket):
-    """`frame_in` and what belongs to the executor's loop has no underscore and is not in `RealtimeSocket`."""
+    """`frame_in` and the other parts of the executor's side have no underscore and are not in `RealtimeSocket`."""
 
     def __init__(self, sink: FrameSink, mailbox: Mailbox) -> None:
         self.closed_by_handler = False
-        self.waiting = 0  # frames that came and that the handler has not begun with
+        self.waiting = 0  # frames received that the handler has not begun to work on
         self.waiting_bytes = 0
         self._working_since_s: float | None = None
         self._sink = sink
@@ -64,7 +64,7 @@ class HandlerSocket(RealtimeSocket):
         self._news = _Bell()
         self._room = _Bell()
 
-    # For the handler.
+    # The handler's side.
 
     async def send_bytes(self, data: bytes) -> None:
         if not isinstance(data, (bytes, bytearray, memoryview)):
@@ -90,10 +90,12 @@ class HandlerSocket(RealtimeSocket):
         self._news.ring_here()
         self._room.ring_here()
 
-    # For the client's side.
+    # The client's side.
 
     def begin(self, ctx: ActionContext) -> Callable[[], float | None]:
-        """The handler is about to be called with this context. Gives since when it works (monotonic seconds), None while it waits."""
+        """The handler is about to be called with this context. Returns a function: since when the handler has been
+        working (monotonic seconds), None while it waits.
+        """
         self._ctx = None if self._ended else ctx
         self._working_since_s = time.monotonic()
         if self._left:
@@ -111,14 +113,14 @@ class HandlerSocket(RealtimeSocket):
         return True
 
     def leave(self) -> None:
-        """The client has left: the handler reads what has come, then its iteration ends; what it sends goes nowhere."""
+        """The client has left. The handler reads the frames that arrived, then its iteration ends. What it sends is dropped."""
         self._left = True
         if self._ctx is not None:
-            ActionContext.cancel(self._ctx)  # on the class: the context is in the author's hands
+            ActionContext.cancel(self._ctx)  # called on the class, because the author may have changed the instance
         self.end()
 
     def end(self) -> None:
-        """No more frames come, and none are sent."""
+        """No more frames arrive, and none are sent."""
         self._ended = True
         self._ctx = None  # it refers back to the run
         self._news.ring()
@@ -133,7 +135,7 @@ class HandlerSocket(RealtimeSocket):
         self._working_since_s = time.monotonic()
         largest_bytes = self._sink.largest_bytes
         if len(data) > largest_bytes:
-            # Here, where the author's line is known: what cannot travel must not be lost without a word.
+            # Raise here, at the author's line: a value that cannot be sent must not get lost silently.
             raise ValueError(f"a frame of {len(data)} bytes; at most {largest_bytes} travel. Send it in pieces, or save a file instead")
         while not self._is_over() and not self._has_room(len(data)):
             await self._wait(self._room, lambda: self._has_room(len(data)))
@@ -161,13 +163,13 @@ class HandlerSocket(RealtimeSocket):
         return self._ended or self.closed_by_handler
 
     def _has_room(self, size_bytes: int) -> bool:
-        """Whether a frame may be put on its way. One alone always may, whatever its size."""
+        """Whether a frame may be sent now. A single frame always may, whatever its size."""
         frames, waiting_bytes = self._sent - self._taken, self._sent_bytes - self._taken_bytes
         return not frames or (frames < OUTBOUND_FRAMES and waiting_bytes + size_bytes <= OUTBOUND_BYTES)
 
 
 class _Bell:
-    """Wakes the handler's tasks from the executor's loop. Nobody is rung for who does not wait: a wake-up is what costs."""
+    """Wakes the handler's tasks from the executor's loop. It rings only for tasks that wait, because a wake-up is expensive."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
@@ -175,10 +177,10 @@ class _Bell:
         self._wanted = False
 
     async def wait(self, is_there: Callable[[], bool]) -> None:
-        """Wait for the next ring, unless what it would tell of is there already."""
+        """Wait for the next ring, unless `is_there()` already holds."""
         self._loop = asyncio.get_running_loop()
         self._event.clear()
-        # Wanted first: what comes between the look and the wait rings.
+        # Register before looking: something that comes between the look and the wait then rings.
         self._wanted = True
         if not is_there():
             await self._event.wait()
@@ -191,5 +193,5 @@ class _Bell:
                 loop.call_soon_threadsafe(self._event.set)
 
     def ring_here(self) -> None:
-        """From the handler's own loop."""
+        """Ring from the handler's own loop."""
         self._event.set()

@@ -1,9 +1,9 @@
-"""Values that a function returns or yields: checked against its signature as strictly as inputs are, and encoded.
+"""Checks and encodes the values that a function returns or yields, as strictly as inputs are checked.
 
-msgspec checks what it decodes, not what an author's code constructs: `Out(text=5)` passes for an `Out` with a `str`. So the value is
-written as msgpack and read back as the declared type, a microsecond for a small one. What one of the two encodings cannot carry is
-refused in both (NaN, infinity, integers beyond 64 bits, keys that are no text or number), so that a function behaves alike in the dev
-runner and on the wire.
+msgspec checks what it decodes, not what an author's code constructs: `Out(text=5)` passes for an `Out` with a `str`. So
+the value is written as msgpack and read back as the declared type, which takes a microsecond for a small one. What one
+of the two encodings cannot represent is refused in both (NaN, infinity, integers beyond 64 bits, keys that are neither
+text nor number), so that a function behaves the same in the dev runner and on the wire.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from gen_worker.execution.encoding import Encoding
 from gen_worker.texts import class_name, repr_of, text_of
 
 CheckPatterns = Callable[[type[msgspec.Struct], bytes, Encoding], None]
-# In msgpack a float is 0xcb and 8 bytes; all bits of its exponent are set in NaN and infinity. Other bytes may look like that, too.
+# In msgpack a float is 0xcb and 8 bytes; NaN and infinity have all exponent bits set. Other bytes may look the same.
 _MAYBE_NONFINITE = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]")
 _encode_json = msgspec.json.Encoder().encode
 _encode_sorted_json = msgspec.json.Encoder(order="sorted").encode
@@ -37,8 +37,8 @@ class OutputLimits(msgspec.Struct, frozen=True):
 
 
 class OutputWriter:
-    """Checks and encodes what one call returns or yields. Safe from any thread. `message_bytes` is what the way to the caller can carry, 0
-    for anything.
+    """Checks and encodes what one call returns or yields. Safe from any thread. `message_bytes` is the most that the
+    connection to the caller can carry; 0 means no limit.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class OutputWriter:
         self._check = _check_of(kind)
 
     def result(self, value: Any) -> bytes:
-        """A returned value; `OutputError` when it is not what the signature declares, `ValueError` when it is too large."""
+        """Encode a returned value. `OutputError` when it does not match the signature, `ValueError` when it is too large."""
         as_msgpack = self._check(value, "returned", self._check_patterns)
         data = _encode_json(value) if self._encoding == "json" else as_msgpack
         size_bytes, limit = len(data), self.limits.output_bytes
@@ -65,7 +65,7 @@ class OutputWriter:
         return data
 
     def delta(self, value: Any) -> bytes:
-        """A yielded value, as JSON in any case; `OutputError` when it is not what the signature declares, or too large."""
+        """Encode a yielded value, always as JSON. `OutputError` when it does not match the signature or is too large."""
         self._check(value, "yielded", self._check_patterns)
         data = _encode_json(value) if self._encoding == "json" else _sorted_json(value)
         limit = self.limits.delta_bytes
@@ -80,22 +80,22 @@ class OutputWriter:
 def _sorted_json(value: Any) -> bytes:
     try:
         return _encode_sorted_json(value)
-    except TypeError:  # msgspec sorts text keys only
+    except TypeError:  # msgspec sorts only text keys
         return _encode_json(value)
 
 
 class _Check:
-    """What a value of one type must pass. It gives the value as msgpack."""
+    """Checks values of one type and returns them as msgpack."""
 
     def __init__(self, kind: type[msgspec.Struct]) -> None:
         self._kind = kind
         leaves = [shape.annotation for shape in shape_of(kind).everywhere() if isinstance(shape, Leaf)]
-        # Any may hold what only msgpack can carry; of declared types JSON carries all.
+        # `Any` may hold what only msgpack can represent; every declared type fits JSON.
         self._is_open = any(leaf in (Any, object) for leaf in leaves)
         self._holds_floats = self._is_open or any(leaf is float for leaf in leaves) or msgspec.Raw in leaves
         self._decode: Callable[[bytes], Any] | None = None
-        if msgspec.Raw not in leaves:  # JSON as it is: no msgpack to read back
-            with contextlib.suppress(TypeError):  # a type that msgspec writes but does not read
+        if msgspec.Raw not in leaves:  # raw JSON has no msgpack to read back
+            with contextlib.suppress(TypeError):  # a type that msgspec writes but cannot read
                 self._decode = msgspec.msgpack.Decoder(kind).decode
 
     def __call__(self, value: Any, verb: str, check_patterns: CheckPatterns) -> bytes:
@@ -110,7 +110,7 @@ class _Check:
             raise OutputError(f"{verb} a {class_name(value)} that cannot be encoded: {text_of(exc)}") from exc
         if self._decode is not None:
             try:
-                check_patterns(kind, data, "msgpack")  # texts of callers may be in it
+                check_patterns(kind, data, "msgpack")  # it may contain texts of callers
                 self._decode(data)
             except (msgspec.DecodeError, RecursionError, ValidationError) as exc:
                 raise OutputError(f"{verb} a {kind.__name__} that is not as declared: {text_of(exc)}") from None
@@ -126,13 +126,13 @@ def _check_of(kind: type[msgspec.Struct]) -> _Check:
 
 
 def _nonfinite(value: Any, path: str) -> Iterable[tuple[str, float]]:
-    """Every NaN and infinity in an encodable value, and where it is."""
+    """Every NaN and infinity in an encodable value, with its path."""
     if isinstance(value, float):
         if not math.isfinite(value):
             yield path, value
     elif isinstance(value, (list, tuple, set, frozenset)):
-        with contextlib.suppress(TypeError, OverflowError):  # not all of them are numbers, or their sum is too large
-            if math.isfinite(sum(value)):  # a million of them in some milliseconds
+        with contextlib.suppress(TypeError, OverflowError):  # some are not numbers, or their sum is too large
+            if math.isfinite(sum(value)):  # checks a million of them in a few milliseconds
                 return
         for index, item in enumerate(value):
             yield from _nonfinite(item, f"{path}[{index}]")

@@ -1,4 +1,4 @@
-"""Where payloads are read: at once where that is quick, else in a thread, with the author's patterns tried in a process of its own."""
+"""Reads payloads: on the loop when that is quick, otherwise in a thread, with the author's patterns tried in a separate process."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +17,7 @@ _THREADS = 2  # they wait for one process, or hold Python's lock
 
 
 class PayloadDesk:
-    """One for an executor. What callers send is read here and nowhere else, so that no text of theirs can hold up the loop."""
+    """One for each executor. All payloads of callers are read here, so that no text of theirs can block the loop."""
 
     def __init__(self, max_bytes: int, run_threads: RunThreads) -> None:
         self._max_bytes = max_bytes
@@ -30,13 +30,15 @@ class PayloadDesk:
         return reads_at_once(spec.payload_type, len(request.payload))
 
     def read(self, spec: FunctionSpec, request: RunRequest) -> Payload:
-        """The payload; `ValidationError`. A realtime session has none."""
+        """The payload; `ValidationError` when it is invalid. A realtime session has none."""
         if request.socket is not None:
             return Payload(spec.payload_type())
         return read_payload(spec.payload_type, request.payload, request.encoding, max_bytes=self._max_bytes, patterns=self._patterns)
 
     async def read_aside(self, spec: FunctionSpec, request: RunRequest) -> Payload:
-        """The same, off the loop. Types with code of the author's are read where authors' code runs: it may take as long as it likes."""
+        """Like `read`, off the loop. Types with the author's own code are read where authors' code runs, because that
+        may take any time.
+        """
         if runs_code(spec.payload_type):
             return await self._read_as_the_author(spec, request)
         return await asyncio.get_running_loop().run_in_executor(self._threads, self.read, spec, request)
@@ -65,7 +67,7 @@ class PayloadDesk:
         raise ToldError(result or failure_of(RuntimeError("reading the payload broke")), "")
 
     def check_output(self, kind: type[msgspec.Struct], data: bytes, encoding: Encoding) -> None:
-        """`ValidationError` for an encoded output whose texts do not hold the patterns of its type, which may hold texts of callers."""
+        """`ValidationError` when a text in an encoded output breaks a pattern of its type. Outputs may contain texts of callers."""
         check_output_patterns(kind, data, encoding, self._patterns)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What msgspec finds wrong with a payload, as a caller needs it: which field, what it takes, what to write instead."""
+"""Turns msgspec's complaint about a payload into what a caller needs: which field, what it accepts, what to write instead."""
 
 import enum
 import re
@@ -19,21 +19,21 @@ _MAX_CHOICES = 30
 _MAX_SHOWN = 100
 _MAX_TRIED = 1000
 UNSEEN = object()
-"""In place of a payload that is too large to be looked at for the sake of a message."""
+"""Stands for a payload that is too large to inspect for an error message."""
 _MISSING, _UNKNOWN, _CHOICE, _TAG = (
     "Object missing required field `",
     "Object contains unknown field `",
     "Invalid enum value ",
     "Invalid value ",
 )
-_SCALARS = ("int", "float", "bool")  # what `-i field=5` is read as; as a whole payload it was meant as JSON
+_SCALARS = ("int", "float", "bool")  # how `-i field=5` is read; as a whole payload the text was meant as JSON
 _FILE_HINT = 'A file is sent with @, as in -i {field}=@file or curl -F {field}=@file; in JSON it is {{"ref": URL}}'
 _LIST_HINT = 'A list is written in JSON, as in ["a", "b"]; as fields also {field}[0]=a {field}[1]=b'
 _OBJECT_HINT = 'An object is written in JSON, as in {{"key": "value"}}; as fields also {field}.key=value'
 
 
 class _Place:
-    """A place in a payload: its JSON pointer, how messages show it, its type and what stands there; `around` is what it stands in."""
+    """A position in a payload: its JSON pointer, its form in messages, its type and its value; `around` is its container."""
 
     def __init__(self, shape: Shape, value: Any) -> None:
         self.pointer = ""
@@ -63,7 +63,7 @@ class _Place:
 
 
 def payload_error(text: str, shape: Shape, value: Any) -> ValidationError:
-    """The error for `text`, msgspec's message for a payload of type `shape`; `value` is the payload as it stands in JSON, or UNSEEN."""
+    """The error for `text`, msgspec's message about a payload of type `shape`. `value` is the payload as JSON data, or UNSEEN."""
     what, place, is_key = _read(text, shape, value)
     errors = [_key_error(what, place)] if is_key else _explain(what, place)
     sentence = f"{place.shown}: {errors[0].message}."
@@ -78,8 +78,8 @@ def payload_error(text: str, shape: Shape, value: Any) -> ValidationError:
 
 
 def _read(text: str, shape: Shape, value: Any) -> tuple[str, _Place, bool]:
-    """What msgspec says, the place, and whether it speaks of the keys of the object there."""
-    # Texts of callers may stand in what is said. msgspec's own path stands behind them: the last one counts.
+    """What msgspec says, the position, and whether it is about the keys of the object there."""
+    # msgspec's message may contain texts of callers. Its path comes after them, so the last match counts.
     what, _, path = text.rpartition(" - at `") if text.endswith("`") else (text, "", "$`")
     if not what:
         what, path = text, "$`"
@@ -88,7 +88,7 @@ def _read(text: str, shape: Shape, value: Any) -> tuple[str, _Place, bool]:
 
 
 def _find(path: str, shape: Shape, value: Any) -> _Place:
-    """The place of msgspec's path, `$.a[0][...].b`. Field names may hold dots, and `[...]` is some key of an object."""
+    """The position of msgspec's path, `$.a[0][...].b`. Field names may contain dots; `[...]` stands for some key of an object."""
     place = _Place(shape, value)
     rest = path[1:]
     while rest:
@@ -162,7 +162,7 @@ def _explain(what: str, place: _Place) -> list[FieldError]:
 
 
 def _misspelt(field: str, place: _Place, member: Shape | None) -> Iterator[FieldError]:
-    """The key that the caller did send, where it looks like the missing one."""
+    """The key that the caller did send, if it resembles the missing one."""
     known = member.by_key if isinstance(member, Record) else {}
     sent = [key for key in place.value if isinstance(key, str) and key not in known] if isinstance(place.value, dict) else []
     found = nearest(field, sent)
@@ -171,7 +171,7 @@ def _misspelt(field: str, place: _Place, member: Shape | None) -> Iterator[Field
 
 
 def _choices(shape: Shape) -> list[Any]:
-    """The values that a Literal or an Enum allows."""
+    """The values allowed by a Literal or an Enum."""
     kind = shape.annotation
     if get_origin(kind) is Literal:
         return list(get_args(kind))
@@ -193,7 +193,7 @@ def _plain(what: str) -> str:
 
 
 def _hint(members: Sequence[Shape]) -> str:
-    """What to write where a text stands and none is taken."""
+    """What to write instead of a text where no text is accepted."""
     if any(isinstance(member, Record) and issubclass(member.kind, Asset) for member in members):
         return _FILE_HINT
     if any(isinstance(member, (Items, Fixed)) or (isinstance(member, Record) and member.is_array) for member in members):

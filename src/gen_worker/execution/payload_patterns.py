@@ -1,4 +1,4 @@
-"""The texts of a payload that a pattern may take long for, tried in another process before msgspec tries them in ours."""
+"""Tries regular expressions that may take long on a payload's texts, in another process, before msgspec tries them in ours."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from gen_worker.authoring.shapes import Fixed, Items, Record, Shape, Table
 from gen_worker.errors import FieldError, ValidationError
 from gen_worker.json_keys import escape_pointer
 
-STEPS = 2e5  # of backtracking that are harmless in our own process: a few milliseconds
+STEPS = 2e5  # steps of backtracking that are harmless in our own process: a few milliseconds
 
 
 class PayloadPatterns:
@@ -23,17 +23,19 @@ class PayloadPatterns:
 
     @property
     def max_quick_bytes(self) -> float:
-        """A payload of so many bytes needs no other process, whatever texts it holds."""
+        """Up to this size in bytes a payload needs no other process, whatever texts it holds."""
         return min((cost.max_chars(STEPS) for cost in self._costs.values()), default=float("inf"))
 
     def check(self, plain: Any, process: PatternProcess, *, root: str = "payload") -> None:
-        """`ValidationError` for a text that does not hold its pattern, or takes too long to find out. Blocks. `root`: what `plain` is."""
+        """`ValidationError` when a text breaks its pattern, or checking it takes too long. Blocks. `root`: what `plain`
+        is called in messages.
+        """
         found: dict[str, list[tuple[tuple[Any, ...], str]]] = {}
         for path, shape, text in self._texts(plain):
             pattern = pattern_of(shape)
             max_length = max_length_of(shape)
             if pattern is None or (max_length is not None and len(text) > max_length):
-                continue  # too long: that is said before the pattern is tried
+                continue  # too long a text is reported before its pattern is tried
             if len(text) > self._costs[pattern].max_chars(STEPS):
                 found.setdefault(pattern, []).append((path, text))
         for pattern, places in found.items():
@@ -45,7 +47,7 @@ class PayloadPatterns:
                 raise _refused(root, places[misfit][0], f"expected str matching regex {pattern!r}")
 
     def _texts(self, plain: Any) -> Iterator[tuple[tuple[Any, ...], Shape, str]]:
-        """Every text in the payload, with its path and type; keys of objects, too."""
+        """Every text in the payload with its path and type, including keys of objects."""
         todo: list[tuple[tuple[Any, ...], Shape, Any]] = [((), self._shape, plain)]
         while todo:
             path, shape, value = todo.pop()

@@ -1,4 +1,4 @@
-"""Payload bytes to the author's Struct: strict, bounded, with field paths in every error."""
+"""Decodes payload bytes into the author's Struct: strict, bounded, with field paths in every error."""
 
 from functools import cache
 from typing import Any
@@ -16,31 +16,31 @@ from gen_worker.execution.payload_errors import UNSEEN, payload_error
 from gen_worker.execution.payload_patterns import PayloadPatterns
 from gen_worker.execution.unknown_fields import look
 
-_MAX_QUICK_BYTES = 256 << 10  # a millisecond or so
+_MAX_QUICK_BYTES = 256 << 10  # takes about a millisecond
 _MAX_SHOWN_VALUES = 100_000
 _NONE: tuple[FieldError, ...] = ()
 _decode_any = {"json": msgspec.json.Decoder().decode, "msgpack": msgspec.msgpack.Decoder().decode}
 
 
 class Payload(msgspec.Struct, frozen=True):
-    """A payload as the function gets it. `warnings`: fields that were left out, since its type does not have them."""
+    """A payload as the function gets it. `warnings`: fields that were ignored because its type does not have them."""
 
     value: Any
     warnings: tuple[FieldError, ...] = ()
 
 
 def reads_at_once(kind: type[msgspec.Struct], size_bytes: int) -> bool:
-    """Whether reading so large a payload of this type takes no longer than an event loop may stand still."""
+    """Whether reading a payload of this size and type is quick enough for the event loop."""
     return size_bytes <= _reader(kind).max_quick_bytes
 
 
 def runs_code(kind: type[msgspec.Struct]) -> bool:
-    """Whether reading a payload of this type runs code of its author's."""
+    """Whether reading a payload of this type runs its author's code."""
     return _reader(kind).runs_code
 
 
 def check_output_patterns(kind: type[msgspec.Struct], data: bytes, encoding: Encoding, patterns: PatternProcess) -> None:
-    """`ValidationError` for a text of an encoded output that does not hold its pattern, or takes too long to find out. Blocks."""
+    """`ValidationError` when a text in an encoded output breaks its pattern, or checking it takes too long. Blocks."""
     _reader(kind).check_patterns(data, encoding, patterns, root="output")
 
 
@@ -52,10 +52,10 @@ def read_payload(
     max_bytes: int = 0,
     patterns: PatternProcess | None = None,
 ) -> Payload:
-    """The payload as `kind`, clamps applied; `ValidationError` points at what is wrong.
+    """The payload as `kind`, with clamps applied; `ValidationError` points at what is wrong.
 
-    `patterns`: tries the author's patterns on the caller's texts, where they may take long; None where the texts are our own.
-    Blocks where not `reads_at_once`.
+    `patterns` tries the author's patterns on the caller's texts if they may take long; None when the texts are our own.
+    Blocks unless `reads_at_once`.
     """
     size_bytes = len(data) if isinstance(data, bytes) else len(memoryview(data))
     if max_bytes and size_bytes > max_bytes:
@@ -71,7 +71,7 @@ def read_payload(
 
 
 class _Reader:
-    """Reads payloads of one type. What can be known of the type is found out once: most payloads are small, and read often."""
+    """Reads payloads of one type. What depends only on the type is computed once, because most payloads are small and there are many."""
 
     def __init__(self, kind: type[msgspec.Struct]) -> None:
         self._shape = shape_of(kind)
@@ -82,7 +82,7 @@ class _Reader:
         self.runs_code = runs_authors_code(self._shape)
         self.max_quick_bytes = -1 if self.runs_code else min(_MAX_QUICK_BYTES, self._max_unchecked_bytes)
         assert isinstance(self._shape, Record)
-        # With these keys alone the payload holds no object but itself.
+        # All fields are scalars: a payload with these keys only contains no object besides itself.
         is_flat = not self._shape.is_array and all(field.shape.is_scalar for field in self._shape.fields)
         self._flat_keys = frozenset(self._shape.by_key) if is_flat else frozenset()
 
@@ -110,8 +110,9 @@ class _Reader:
 
 
 def _as_it_stands(data: bytes | msgspec.Raw, encoding: Encoding) -> Any:
-    """The payload without its type, for what an error says of it. Not of one with very many values: nobody else would run while objects
-    are made of them (16 MB of `[],` took 1.7 s and 350 MB)."""
+    """The payload decoded without its type, for error messages. UNSEEN for one with very many values: creating their
+    objects would block everything else (16 MB of `[],` took 1.7 s and 350 MB).
+    """
     if len(data) > _MAX_QUICK_BYTES:
         found = bytes(data)
         if encoding == "msgpack" or sum(map(found.count, (b"[", b"{", b","))) > _MAX_SHOWN_VALUES:

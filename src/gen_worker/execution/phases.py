@@ -1,4 +1,4 @@
-"""What a run's phases took, as `metrics.*` events."""
+"""Reports how long a run's phases took, as `metrics.*` events."""
 
 import resource
 import sys
@@ -16,22 +16,22 @@ from gen_worker.events import CacheState, RunEvent, RunMetrics, RunModel
 from gen_worker.residency.manager import ModelUse
 
 _MEASURED_FIELDS = frozenset({"num_inference_steps", "steps", "width", "height", "guidance_scale", "guidance"})
-MAX_NUMBER = 2**53  # of a step count or a size: what a double holds exactly, so that no rounding raises
+MAX_NUMBER = 2**53  # limit for a step count or a size: the largest integer that a double holds exactly, so rounding cannot raise
 _WORST_FIRST: tuple[CacheState, ...] = ("cold_remote", "warm_disk", "hot_vram")
 
 
 def utc_now() -> str:
-    """Now, as events tell it."""
+    """The current time in the format of events."""
     return utc_text(time.time())
 
 
 def run_metrics(
     function: str, payload: msgspec.Struct, uses: Sequence[ModelUse], inference_s: float, upload_s: float, usage: object = None
 ) -> list[RunEvent]:
-    """The metrics of a successful run: one event a figure, then all of them as schema 1 of `metrics.run`."""
+    """The metrics of a successful run: one event for each figure, then all of them as schema 1 of `metrics.run`."""
     inference = RunEvent(events.METRICS_INFERENCE, events.Milliseconds(round(inference_s * 1000)))
     figures = _summary(function, payload, uses, inference_s, upload_s)
-    match usage:  # an attribute of the author's context
+    match usage:  # from an attribute of the author's context
         case (int() as input_tokens, int() as output_tokens) if _usable(input_tokens) is not None and _usable(output_tokens) is not None:
             figures = msgspec.structs.replace(figures, input_tokens=input_tokens, output_tokens=output_tokens)
     summary = RunEvent(events.METRICS_RUN, figures)
@@ -43,7 +43,7 @@ def run_metrics(
 
 
 def _summary(function: str, payload: msgspec.Struct, uses: Sequence[ModelUse], inference_s: float, upload_s: float) -> RunMetrics:
-    upload_s = _usable(upload_s) or 0.0  # an attribute of the author's context
+    upload_s = _usable(upload_s) or 0.0  # from an attribute of the author's context
     if not uses and not _is_measured(type(payload)):
         upload_ms = round(upload_s * 1000) if upload_s else None
         return RunMetrics(1, function, inference_ms=round(inference_s * 1000), upload_ms=upload_ms, peak_ram_bytes=_peak_ram_bytes())
@@ -85,13 +85,13 @@ def _run_model(use: ModelUse) -> RunModel:
 
 
 def _peak_ram_bytes() -> int:
-    """The most memory that this process has had resident so far."""
+    """The most resident memory of this process so far, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes everywhere else
+    return peak if sys.platform == "darwin" else peak * 1024  # other systems report kilobytes
 
 
 def _peak_vram_bytes() -> int | None:
-    """The most memory that torch has had allocated on the GPU so far; None where torch has not touched one."""
+    """The most GPU memory that torch has allocated so far, in bytes; None when torch has not used a GPU."""
     torch: Any = sys.modules.get("torch")
     try:
         if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
@@ -103,14 +103,14 @@ def _peak_vram_bytes() -> int | None:
 
 @cache
 def _is_measured(kind: type[msgspec.Struct]) -> bool:
-    """Whether payloads of this type say anything that the metrics tell."""
+    """Whether payloads of this type have fields that the metrics report."""
     return not _MEASURED_FIELDS.isdisjoint(kind.__struct_fields__)
 
 
 def _number(payload: msgspec.Struct, *names: str) -> float | None:
-    """The first of these fields that holds a number which can be told. A caller may send NaN, an author may have set anything."""
+    """The first of these fields that holds a reportable number. A caller may send NaN, and an author may have set anything."""
     for name in names:
-        # Only fields: a property of the author's would run its code here, on the worker's loop.
+        # Only fields: a property would run the author's code here, on the worker's loop.
         value = _usable(getattr(payload, name, None)) if name in payload.__struct_fields__ else None
         if value is not None:
             return value
@@ -118,7 +118,7 @@ def _number(payload: msgspec.Struct, *names: str) -> float | None:
 
 
 def _usable(value: object) -> float | None:
-    """A plain number that can be rounded and sent; None for NaN, infinity and what no measurement comes near."""
+    """A plain number that can be rounded and sent; None for NaN, infinity and implausible values."""
     return value if type(value) in (int, float) and -MAX_NUMBER <= value <= MAX_NUMBER else None  # type: ignore[operator,return-value]
 
 

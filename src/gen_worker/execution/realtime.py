@@ -1,13 +1,14 @@
-"""One realtime session: a run whose function talks with its client by frames, until one of them, or we, end it.
+"""One realtime session: a run whose function exchanges frames with its client until the function, the client or we end
+it.
 
     open ------> models, call (as of any run: see `Run`) ------> ended ------> released
       |                                                            ^
-      +-- the client leaves: the handler reads what has come,      |
+      +-- the client leaves: the handler reads what has arrived,   |
       |   its iteration ends; after 5 s it is cancelled -----------+
       +-- we end it (`end`): it is cancelled now ------------------+
 
-Reasons, the same on the wire and in the dev runner: `completed` (the handler returned, or its client had left), `closed` (the handler
-closed), `error:<class of the exception>`, and what `end` was called with.
+Reasons, the same on the wire and in the dev runner: `completed` (the handler returned, or its client had left),
+`closed` (the handler closed), `error:<class of the exception>`, and the argument of `end`.
 """
 
 import asyncio
@@ -27,8 +28,8 @@ from gen_worker.execution.handler_socket import INBOUND_FRAMES, FrameSink, Handl
 from gen_worker.execution.request import RunRequest
 from gen_worker.outcome import Outcome
 
-CLOSE_GRACE_S = 5.0  # a handler whose client has left gets so long before it is cancelled
-# What is said of a run with a payload and an output, of which a session has neither.
+CLOSE_GRACE_S = 5.0  # a handler whose client has left is cancelled after this time
+# Metrics about payload and output, which a session does not have.
 _NOT_OF_SESSIONS = events.RESERVED | {events.METRICS_FETCH, events.METRICS_GPU_LOAD, events.METRICS_INFERENCE}
 
 
@@ -36,20 +37,20 @@ class SessionClient(FrameSink, Protocol):
     """Whoever opened a session, on the executor's loop."""
 
     def emit(self, event: RunEvent) -> None:
-        """An event of the author's, a step of a model, a warning."""
+        """An event of the author's, a model's step, or a warning."""
         ...
 
     def ended(self, reason: str, outcome: Outcome) -> None:
-        """It is over; called once, and no frame comes after it."""
+        """The session is over. Called once; no frame comes after it."""
         ...
 
     def released(self) -> None:
-        """The author's code has ended: its slot is free. Called once, with `ended` or later."""
+        """The author's code has ended, and its slot is free. Called once, with `ended` or later."""
         ...
 
 
 class Session:
-    """Lives on the executor's loop. It is its run's hooks (`RunHooks`), too."""
+    """Lives on the executor's loop. It is also its run's hooks (`RunHooks`)."""
 
     def __init__(
         self,
@@ -60,7 +61,7 @@ class Session:
         max_frame_bytes: int = 0,
         token: CancelToken | None = None,
     ) -> None:
-        self.reason = ""  # why it ends, where its client or we ended it
+        self.reason = ""  # why it ends, if the client or we ended it
         self.outcome: Outcome | None = None
         self._spec = spec
         self._client = client
@@ -71,12 +72,12 @@ class Session:
         self._grace: asyncio.TimerHandle | None = None
 
     def start(self, request: RunRequest, outputs: OutputStore) -> None:
-        """Call the handler, once its models are there. Never raises for what they do: `ended` hears of it."""
+        """Call the handler once its models are loaded. Never raises for errors of the handler or its models: they go to `ended`."""
         self._executor.start(self._spec, msgspec.structs.replace(request, socket=self._socket), self, self._token, outputs)
 
     def offer(self, data: bytes, max_frames: int = INBOUND_FRAMES) -> bool:
-        """A frame from the client, which ends the session when it is too large. False while too many wait for the handler: offer it again
-        after `took`. A session that is over takes everything, and drops it.
+        """A frame from the client; a frame that is too large ends the session. False while too many wait for the
+        handler: offer it again after `took`. A session that is over accepts everything and drops it.
         """
         if self.reason or self.outcome is not None:
             return True
@@ -86,7 +87,7 @@ class Session:
         return self._socket.frame_in(data, max_frames)
 
     def frame(self, data: bytes, max_frames: int = INBOUND_FRAMES) -> None:
-        """The same for a client that cannot be held up: too many frames end the session."""
+        """Like `offer`, for a client that cannot be paused: too many frames end the session."""
         if not self.offer(data, max_frames):
             self.end("slow_consumer")
 
@@ -99,7 +100,7 @@ class Session:
         self._socket.leave()
 
     def end(self, reason: str) -> None:
-        """End it now, for a reason of ours."""
+        """End the session now, for a reason of ours."""
         if not self.reason and self.outcome is None:
             self.reason = reason
             self._socket.end()

@@ -1,4 +1,4 @@
-"""What a run is asked for with, and what whoever asked hears of it."""
+"""What a caller asks for with a run, and what it is told."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,11 +18,12 @@ from gen_worker.outcome import Outcome
 class RunRequest(msgspec.Struct, frozen=True):
     """What a caller asks for.
 
-    `encoding` is that of the payload and of the output; deltas are JSON always. `uploads` maps asset refs of this payload to files that
-    came with the request; others are fetched from `file_api`. `max_output_bytes` is what the way back to the caller can carry, 0 for
-    anything. `traceparent` is the W3C Trace Context that the run belongs to. A realtime session has a `socket` instead of a payload;
-    `injected` are refs of the models for its parameters, in their order, where the caller chooses them.
-    `attempt` counts from 1 how often the run was given to a worker. `children` runs the functions that this one calls.
+    `encoding` applies to the payload and the output; deltas are always JSON. `uploads` maps asset refs of this payload
+    to files that came with the request; others are fetched from `file_api`. `max_output_bytes` is the most that the
+    connection to the caller can carry; 0 means no limit. `traceparent` is the W3C Trace Context of the run. A realtime
+    session has a `socket` instead of a payload. `injected` are refs of the models for its parameters, in order, when
+    the caller chooses them. `attempt` counts from 1 how often the run was given to a worker. `children` runs the
+    functions that this one calls.
     """
 
     run_id: str
@@ -32,7 +33,7 @@ class RunRequest(msgspec.Struct, frozen=True):
     owner: str | None = None
     invoker_id: str | None = None
     required_models: tuple[str, ...] = ()
-    resolved_models: Mapping[str, Any] | None = None  # as the function sees them
+    resolved_models: Mapping[str, Any] | None = None  # in the form that the function sees
     listings: Mapping[str, Listing] = {}
     uploads: Mapping[str, Path] = msgspec.field(default_factory=dict)
     file_api: FileApi | None = None
@@ -45,7 +46,9 @@ class RunRequest(msgspec.Struct, frozen=True):
 
 
 class RunSink(Protocol):
-    """Takes what a run says, on the executor's loop. While `ready` is False the run's stream is paused, until `on_ready` is called back."""
+    """Takes what a run reports, on the executor's loop. While `ready` is False the run's stream is paused until
+    `on_ready` is called back.
+    """
 
     @property
     def ready(self) -> bool: ...
@@ -56,11 +59,11 @@ class RunSink(Protocol):
 
 
 class RunHooks(RunSink, Protocol):
-    """What whoever asked for a run hears of it, on the executor's loop: events, then `ended` once, and `released` once.
+    """What the caller of a run is told, on the executor's loop: events, then `ended` once and `released` once.
 
-    After `ended` no event comes. `released` comes in the same turn of the loop, or later: where the author's code goes on after its run
-    was cancelled or timed out, neither its slot nor its files are free before it returns. An implementation should not raise; if it does,
-    the error is logged and everything else happens all the same.
+    No event comes after `ended`. `released` comes in the same turn of the loop or later: if the author's code goes on
+    after its run was cancelled or timed out, its slot and files are free only when it returns. An implementation should
+    not raise; if it does, the error is logged and everything else still happens.
     """
 
     def ended(self, outcome: Outcome) -> None: ...

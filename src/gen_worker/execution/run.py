@@ -1,22 +1,25 @@
-"""One run, from its bytes to its one outcome.
+"""One run, from its payload bytes to its one outcome.
 
              start                 files and models here      the author's code has ended
     accepting -----> preparing ------------------> calling ------------------------------+
         |                |                            |                                  |
         |  bad payload   |  no file, no model         |  cancelled, timed out            v
         +----------------+----------------------------+------------------------------> ended ----------> released
-                                                                                          as soon as nobody
+                                                                                          as soon as no code
                                                                                           works for it any more
 
-Who moves it: `start` and its task `_prepare` up to `calling`; from there `Call` by `_author_ended`. The token ends it from any state by
-`_stopped`: at once, whatever the author's code, a download or a load is doing. Everything here happens on the executor's loop.
+Who moves it: `start` and its task `_prepare` up to `calling`; from there `Call`, by `_author_ended`. The token ends it
+from any state by `_stopped`, at once, whatever the author's code, a download or a load is doing. Everything here
+happens on the executor's loop.
 
-**The end is a seal.** `_end` runs once and takes the steps of `_STEPS_OF_THE_END`, whatever they raise: what breaks is logged, and the
-next one is taken all the same. The outcome consists of plain values that were made beforehand; once it is said, no event of this run is
-passed on. Returning leases, files and the slot, learning from the run, and logging come after it. Nothing between the end of the author's
-code and the outcome may raise, wait or be skipped; a new step belongs below the outcome.
+**The end is final.** `_end` runs once and takes the steps of `_STEPS_OF_THE_END`. A step that raises is logged, and the
+next one is taken anyway. The outcome consists of plain values made beforehand. Once it is delivered, no event of this
+run is passed on. Returning leases, files and the slot, learning from the run, and logging come after it. Nothing
+between the end of the author's code and the outcome may raise, wait or be skipped; a new step belongs below the
+outcome.
 
-`released` waits for whoever still uses what the run holds: the author's code that goes on after a cancel, a download in a thread.
+`released` waits for whoever still uses what the run holds: author's code that goes on after a cancel, a download in a
+thread.
 """
 
 import asyncio
@@ -51,7 +54,7 @@ from gen_worker.residency.manager import ModelUse, Seat
 
 
 class Run:
-    """One run on its way."""
+    """One run."""
 
     def __init__(
         self,
@@ -82,17 +85,17 @@ class Run:
         self._watched: WatchedPhase | None = None
         self._early = None if early is None else EarlyEnd(early, parts.mailbox.put, self._end_as_told)
         self._told_ending: list[RunEvent] | None = None
-        self._gathered: list[RunEvent] | None = []  # what is said in one turn of the loop is passed on in one go
-        self._dropped = 0  # events of the author's
+        self._gathered: list[RunEvent] | None = []  # events of one turn of the loop are passed on together
+        self._dropped = 0  # events of the author's that were dropped
         self._preparing = False
         self._ended = False
         self._said = False
         self._released = False
-        self._cleanups: list[tuple[str, Callable[[], object]]] = []  # taken back from the last to the first
+        self._cleanups: list[tuple[str, Callable[[], object]]] = []  # undone in reverse order
 
     def start(self) -> None:
-        """Begin; never raises. A run that needs no files and no models goes on without a task of its own: most of what a quick run costs
-        is waking up.
+        """Begin; never raises. A run that needs no files and no models gets no task of its own, because wake-ups are
+        most of the cost of a quick run.
         """
         spec, desk = self._spec, self._parts.desk
         try:
@@ -108,7 +111,7 @@ class Run:
             self._preparing = False
             self._fail(exc)
 
-    # RunSink: what the run's pipe hands on.
+    # RunSink: what the run's pipe passes on.
 
     @property
     def ready(self) -> bool:
@@ -121,7 +124,7 @@ class Run:
         if not self._taken_back():
             self._hooks.emit_all(batch)
 
-    # The way to the call.
+    # Steps up to the call.
 
     def _announce(self) -> None:
         spec, request = self._spec, self._request
@@ -145,7 +148,7 @@ class Run:
         return payload.value if request.socket is None else request.socket
 
     async def _prepare(self, payload: Any) -> None:
-        """Get what the call needs; the payload, too, where reading it might take long."""
+        """Get what the call needs, including the payload when reading it may take long."""
         spec, request, parts = self._spec, self._request, self._parts
         try:
             if payload is None:
@@ -164,10 +167,10 @@ class Run:
             self._begin_call(arguments)
         except asyncio.CancelledError as exc:
             task = asyncio.current_task()
-            if task is not None and task.cancelling():  # the executor closes
+            if task is not None and task.cancelling():  # the executor is closing
                 self._fail(CanceledError("canceled"))
                 raise
-            self._fail(exc)  # raised by a loader or a client: nobody's wish
+            self._fail(exc)  # raised by a loader or a client, not a cancel of this run
         except BaseException as exc:  # noqa: BLE001 - whatever it was, it is the outcome of this run
             self._fail(exc)
         finally:
@@ -199,13 +202,13 @@ class Run:
             self._cleanups.append(("work on a device", self._seat.begin_work()))
         self._call = call
         self._pass_on_gathered()
-        if not self._over():  # an event may have been too much for whoever listens, who cancelled
+        if not self._over():  # a listener may have cancelled the run on one of its events
             call.start(self._author_ended)
 
     # The end.
 
     def _tell(self, output: bytes) -> None:
-        """In the author's thread."""
+        """In the author's thread: report the result."""
         early, pipe = self._early, self._pipe
         try:
             if early is not None and pipe is not None and pipe.untouched:
@@ -214,7 +217,7 @@ class Run:
             self._broke("answering from the thread", exc)
 
     def _end_as_told(self) -> None:
-        self._end(b"")  # `_end` finds what the thread has told
+        self._end(b"")  # `_end` finds what the thread reported
 
     def _author_ended(self, ended: Ended) -> None:
         self._end(ended)
@@ -227,7 +230,7 @@ class Run:
         self._end(failure_of(exc))
 
     def _pipe_broke(self, exc: BaseException) -> None:
-        """Part of its output is lost."""
+        """Part of the run's output is lost."""
         self._fail(exc)
 
     def _end(self, ended: Ended) -> None:
@@ -236,7 +239,7 @@ class Run:
         self._pass_on_gathered()
         if self._pipe is not None:
             self._pipe.flush()
-        if self._over():  # whoever listens has cancelled
+        if self._over():  # a listener has cancelled the run
             return
         self._ended = True
         told = None if self._early is None else self._early.close()
@@ -295,7 +298,7 @@ class Run:
             self._parts.background(relief, f"relief {self._request.run_id}")
 
     def _release_if_idle(self) -> None:
-        """Give back what the run holds, once, when it has ended and neither the author's code nor a fetch works on."""
+        """Give back what the run holds, once: when it has ended and neither the author's code nor a fetch is still working."""
         if not self._said or self._released or self._preparing or (self._call is not None and self._call.author_runs):
             return
         self._released = True
@@ -310,8 +313,8 @@ class Run:
         except BaseException as exc:  # noqa: BLE001 - nobody is left to hear of it
             self._broke("freeing the slot", exc)
 
-        # These refer back to this run. Without them it goes when the last one lets go of it, not when the garbage collector finds it,
-        # which stops everything for milliseconds under load.
+        # These refer back to this run. Without them the run is freed with its last reference, not by the garbage
+        # collector, whose pauses take milliseconds under load.
         self._call = self._pipe = self._ctx = self._payload = self._watched = self._early = None
 
     def _release(self, ended: Ended, outcome: Outcome) -> None:
@@ -321,7 +324,7 @@ class Run:
         return self._ended
 
     def _taken_back(self) -> bool:
-        """Whether the run is over. If not, only the loop ends it from now on: for what the loop does while the author's code works."""
+        """Whether the run is over. If not, from now on only the loop ends it. For what the loop does while the author's code works."""
         if not self._ended and self._early is not None and self._early.close() is not None:
             self._end_as_told()
         return self._ended
@@ -346,7 +349,7 @@ class Run:
             self._say(*said)
 
     def _say(self, *said: RunEvent) -> None:
-        """Pass on events of ours. One that cannot be passed on does not end the run: what counts is its outcome."""
+        """Pass on events of ours. An event that cannot be passed on does not end the run: only its outcome counts."""
         if self._gathered is not None:
             self._gathered += said
         elif not self._ended:
@@ -371,7 +374,7 @@ _STEPS_OF_THE_END: tuple[tuple[str, Callable[[Run, Ended, Outcome], None]], ...]
     ("stopping the functions that it has called", Run._stop_children),
     ("passing on the last events", Run._pass_on_ending),
     ("passing on the outcome", Run._pass_on_outcome),
-    # The outcome is said. From here on it is about what the run has held, and what can be learned from it.
+    # The outcome is delivered. The rest returns what the run held, and learns from it.
     ("closing the run's pipe", Run._let_go),
     ("learning from the run", Run._learn),
     ("giving back what the run held", Run._release),

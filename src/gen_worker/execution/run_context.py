@@ -1,4 +1,4 @@
-"""What a function is handed as `ctx`, made of a run's request."""
+"""Makes a function's `ctx` from a run's request."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ _encode_json = msgspec.json.Encoder().encode
 
 
 def context_of(request: RunRequest, pipe: EventPipe, outputs: OutputStore, timeout_ms: int, device: str | None) -> ActionContext:
-    """A context whose events go into `pipe`. `timeout_ms` 0: no limit; `device`: where the function computes, as torch names it."""
+    """A context whose events go into `pipe`. `timeout_ms` 0: no limit. `device`: where the function computes, as torch names it."""
 
     def emitter(event: dict[str, Any]) -> None:
         if pipe.closed:
@@ -21,7 +21,7 @@ def context_of(request: RunRequest, pipe: EventPipe, outputs: OutputStore, timeo
         event_type = event["type"]
         if event_type in events.RESERVED:
             raise ValueError(f"the event {event_type} is the worker's own; choose another name")
-        # Encoded in the author's thread: the payload may change after this returns.
+        # Encode in the author's thread: the author may change the payload after this returns.
         pipe.put_event(event_type, _encode_json(event["payload"]))
 
     return ActionContext(

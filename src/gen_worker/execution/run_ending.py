@@ -14,7 +14,7 @@ from gen_worker.residency.manager import ModelUse
 
 
 class RunTimes(msgspec.Struct, frozen=True, gc=False):
-    """Seconds of the run's clock. `inference_began_s` is None for a run that did not come so far."""
+    """Seconds of the run's clock. `inference_began_s` is None when the run did not get that far."""
 
     now_s: float
     began_s: float
@@ -35,7 +35,9 @@ def add_ending(
     ctx: ActionContext | None,
     broke: Callable[[str, BaseException], None],
 ) -> None:
-    """Add them to `ending`, one by one, so that what breaks costs none of those before. What cannot be measured is told to `broke`."""
+    """Append them to `ending` one by one, so that a failure loses none of the earlier ones. `broke` is told what could
+    not be measured.
+    """
     if not outcome.success:
         if spec.output_mode == "incremental":
             ending.append(RunEvent(events.OUTPUT_ERROR, events.OutputFailed(outcome.error_type, outcome.safe_message)))

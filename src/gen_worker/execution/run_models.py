@@ -1,4 +1,4 @@
-"""The models of one run: a device for all of them, then one after the other, each of its steps watched."""
+"""The models of one run: chooses one device for all, then acquires one after the other, and watches each step."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -21,10 +21,11 @@ _PHASES: Mapping[str, Phase] = {events.RESOLVE_STARTED: "model_resolve", events.
 
 
 class RunModels:
-    """Takes leases for one run. What is to be given back goes to `hold` in the moment in which it is taken; `uses` tells of each lease.
+    """Takes leases for one run. Whatever must be given back is passed to `hold` as soon as it is taken; `uses`
+    describes each lease.
 
-    A run's models are those of its payload and of its function, or, in a realtime session of a scheduler's, those that `request.injected`
-    names.
+    A run's models are those of its payload and of its function; in a realtime session of a scheduler, those that
+    `request.injected` names.
     """
 
     def __init__(
@@ -62,12 +63,12 @@ class RunModels:
         return seat
 
     async def acquire(self, number: int) -> Any:
-        """The model for the parameter of this number."""
+        """The model for the parameter with this number."""
         watched: WatchedPhase | None = None
 
         def emit(event: RunEvent) -> None:
             nonlocal watched
-            # Called by the manager in the midst of its work: an error of ours would lose what it has just taken for us.
+            # The manager calls this in the middle of its work: an error here would lose what it has just taken for us.
             with self._guard:
                 if event.event_type != events.MODEL_PROGRESS:
                     over, watched = watched, None
@@ -77,7 +78,7 @@ class RunModels:
 
         try:
             lease, use = await self._lease(number, emit)
-            self._hold(("lease", lease.release))  # here, where nothing can come between
+            self._hold(("lease", lease.release))  # here, so that nothing can come between
         finally:
             with self._guard:
                 self._stuck.leave(watched)
@@ -100,7 +101,7 @@ class RunModels:
 
 
 def _by_position(injections: Sequence[Injection], refs: Sequence[str]) -> Sequence[str]:
-    """The refs of the parameters; more of them than there are parameters are nobody's."""
+    """The refs of the parameters. Surplus refs are ignored."""
     if len(refs) < len(injections):
         raise FatalError(f"the session names {len(refs)} models, so that '{injections[len(refs)].param}' has none")
     return refs[: len(injections)]

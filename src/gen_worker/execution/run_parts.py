@@ -19,7 +19,7 @@ from gen_worker.residency.manager import LoadedModels
 
 
 class RunParts(msgspec.Struct, frozen=True):
-    """Made once, by the executor. `background` runs a coroutine that belongs to no one run."""
+    """Made once, by the executor. `background` runs a coroutine that belongs to no single run."""
 
     models: LoadedModels
     inputs: InputFiles

@@ -1,4 +1,4 @@
-"""A step of a run that may fail without stopping the run from ending."""
+"""A step of a run that may fail without preventing the run's end."""
 
 from types import TracebackType
 
@@ -7,7 +7,7 @@ from gen_worker.outcome import failure_of
 
 
 class StepGuard:
-    """Takes whatever a step raises and logs what of ours broke."""
+    """Catches whatever a step raises and logs our own failures."""
 
     __slots__ = ("_function", "_log", "_run_id", "_what")
 
@@ -26,7 +26,7 @@ class StepGuard:
         return True
 
     def broke(self, exc: BaseException) -> None:
-        """Log what the step has raised."""
+        """Log what the step raised."""
         failure = failure_of(exc)
         facts = {"run_id": self._run_id, "function": self._function, "step": self._what}
         try:

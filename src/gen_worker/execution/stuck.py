@@ -1,4 +1,4 @@
-"""Warnings about phases of runs that take too long, with the Python stacks of the threads that work on them."""
+"""Warns about phases of runs that take too long, with the Python stacks of the threads that work on them."""
 
 import asyncio
 import sys
@@ -26,7 +26,7 @@ MAX_STACKS = 4
 
 
 class StuckAfter(msgspec.Struct, frozen=True):
-    """Seconds after which a phase is reported, once; 0 or less: never."""
+    """Seconds after which a phase is reported, once; 0 or less means never."""
 
     model_resolve_s: float = 30.0
     model_load_s: float = 60.0
@@ -37,8 +37,9 @@ class StuckAfter(msgspec.Struct, frozen=True):
 
 
 class WatchedPhase(msgspec.Struct, eq=False):
-    """One phase of one run, while it lasts. `stacks` shows what works on it. `since`, where it is given, tells since when it works without
-    a rest, None while it rests: a realtime session may be open for hours, and waits for its client most of them.
+    """One phase of one run, while it lasts. `stacks` shows what is working on it. `since`, if given, tells since when
+    it has been working, and None while it waits: a realtime session may be open for hours and mostly waits for its
+    client.
     """
 
     phase: Phase
@@ -53,7 +54,7 @@ class WatchedPhase(msgspec.Struct, eq=False):
 
 
 class StuckWatch:
-    """Looks over all phases in progress a few times per threshold; entering and leaving one costs next to nothing. Lives on the loop."""
+    """Checks all running phases a few times per threshold; entering and leaving one costs next to nothing. Lives on the loop."""
 
     def __init__(self, after: StuckAfter, log: Log) -> None:
         self._after = after
@@ -73,7 +74,7 @@ class StuckWatch:
         since: Callable[[], float | None] | None = None,
         **facts: Any,
     ) -> WatchedPhase | None:
-        """Watch a phase until `leave`; None when this phase is not watched. With `since` each stretch of work is reported once."""
+        """Watch a phase until `leave`; None when this phase is not watched. With `since`, each stretch of work is reported once."""
         if self._after.of(phase) <= 0:
             return None
         watched = WatchedPhase(phase, run_id, function, emit, time.monotonic(), stacks, facts, since)
@@ -115,7 +116,7 @@ class StuckWatch:
 
 
 def thread_stacks(prefix: str) -> list[str]:
-    """Python stacks of the threads whose name starts with `prefix`, innermost call last."""
+    """Python stacks of the threads whose names start with `prefix`, innermost call last."""
     frames = sys._current_frames()
     found = []
     for thread in threading.enumerate():
@@ -126,7 +127,7 @@ def thread_stacks(prefix: str) -> list[str]:
 
 
 def task_stacks(task: "asyncio.Task[Any] | None") -> list[str]:
-    """The Python stack of a task: where it awaits, down to the innermost coroutine."""
+    """The Python stack of a task, down to the innermost coroutine that it awaits."""
     if task is None:
         return []
     lines = []

@@ -1,12 +1,12 @@
-"""The event loop of all async functions, in a thread of its own: what blocks there does not block the worker.
+"""The event loop of all async functions, in a thread of its own: blocking code there does not block the worker.
 
-Authors' code can stop this loop, block it, close it, raise SystemExit in it or cancel each other's tasks. Whatever it does, each task
-tells its end once, and the next task finds a loop that runs:
+Authors' code can stop this loop, block it, close it, raise SystemExit in it or cancel each other's tasks. Whatever it
+does, each task reports its end once, and the next task finds a running loop:
 
-- stopped, or left by an exception: the thread goes on with the same loop;
+- stopped, or left by an exception: the thread continues with the same loop;
 - closed: its tasks are told, and the next task gets a new loop;
-- blocked while one of its tasks should end: the next task gets a new loop, and so do those that have not begun. The blocked one goes on by
-  itself and ends with its last task.
+- blocked while one of its tasks should end: the next task gets a new loop, and so do tasks that have not begun. The
+  blocked loop goes on by itself and ends with its last task.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from gen_worker.texts import repr_of
 
 T = TypeVar("T")
 CLOSE_S = 1.0
-BLOCKED_AFTER_S = 3.0  # a loop that has not taken a cancel for so long is left to whoever blocks it
+BLOCKED_AFTER_S = 3.0  # a loop that has not handled a cancel within this time counts as blocked and is abandoned
 
 
 class TenantLoop:
@@ -41,13 +41,13 @@ class TenantLoop:
 
     @property
     def busy(self) -> int:
-        """How many tasks have not ended. From any thread."""
+        """How many tasks have not ended. Callable from any thread."""
         thread = self._thread
         return len(thread.tasks) if thread is not None else 0
 
     def start(self, name: str, work: Callable[[], Coroutine[Any, Any, T]], on_end: Callable[[T | None], None]) -> "TenantTask[T]":
-        """Run `work()` as a task. `on_end` is called once on the worker's loop: with its result, or None where there is none, because the
-        task was cancelled before its first step or its loop is gone.
+        """Run `work()` as a task. `on_end` is called once on the worker's loop, with its result; with None when there
+        is none, because the task was cancelled before its first step or its loop is gone.
         """
         task = TenantTask(self, name, work, on_end)
         task.submit(self._running())
@@ -60,7 +60,7 @@ class TenantLoop:
             self._thread = None
 
     def blocked(self, thread: "_LoopThread", name: str) -> None:
-        """A task's cancel was not heard: later tasks get a loop of their own."""
+        """A task did not react to its cancel: later tasks get another loop."""
         if self._thread is not thread:
             return
         self._log.warning(
@@ -88,7 +88,7 @@ class _LoopThread:
     def __init__(self, mailbox: Mailbox, log: Log) -> None:
         self.mailbox = mailbox
         self.loop = new_event_loop()
-        self.tasks: set[TenantTask[Any]] = set()  # of the worker's loop
+        self.tasks: set[TenantTask[Any]] = set()  # changed by the worker's loop only
         self.left = False
         self._log = log
         self._closing = False
@@ -103,7 +103,7 @@ class _LoopThread:
             return
 
     def wait(self) -> None:
-        """Let it close its loop, which takes a moment; one that an author's code holds is left to end with the process."""
+        """Wait briefly until its loop is closed. A loop that an author's code blocks is left to end with the process."""
         if not self.tasks:
             self._runner.join(CLOSE_S)
 
@@ -130,8 +130,8 @@ class _LoopThread:
         self._end()
 
     def _end(self) -> None:
-        """Cancel what is left of its tasks, and close the loop once they have ended. This thread is a daemon: one that ignores its cancel
-        keeps nobody.
+        """Cancel its remaining tasks, and close the loop when they have ended. The thread is a daemon, so a task that
+        ignores its cancel does not delay the exit.
         """
         loop = self.loop
         try:
@@ -160,39 +160,39 @@ class TenantTask(Generic[T]):
         self._name = name
         self._work = work
         self._on_end: Callable[[T | None], None] | None = on_end
-        self._unbegun = [None]  # whoever takes this begins: two loops may try when one was blocked
+        self._unbegun = [None]  # whoever takes this item begins the task: two loops may try when one was blocked
         self._task: asyncio.Task[Any] | None = None
         self._heard = False
         self._thread: _LoopThread | None = None
 
     def submit(self, thread: _LoopThread) -> None:
-        """Have it begun on this loop."""
+        """Begin it on this loop."""
         self._thread = thread
         thread.tasks.add(self)
         try:
             thread.loop.call_soon_threadsafe(self._begin, thread, context=Context())
-        except RuntimeError:  # closed by an author since it was asked for
+        except RuntimeError:  # an author closed the loop after we had asked for it
             thread.mailbox.post(self.settle, None)
 
     def move(self, thread: _LoopThread) -> None:
-        """Have it begun on another loop, if it has not begun yet."""
+        """Begin it on another loop, if it has not begun yet."""
         if self._unbegun and self._thread is not None:
             self._thread.tasks.discard(self)
             self.submit(thread)
 
     def stacks(self) -> list[str]:
-        """Where it is just now."""
+        """Python stacks of its code at this moment."""
         return task_stacks(self._task)
 
     def cancel(self) -> None:
-        """Cancel it, also before its first step."""
+        """Cancel it, even before its first step."""
         thread = self._thread
         if self._on_end is None or thread is None:
             return
         self._heard = False
         try:
             thread.loop.call_soon_threadsafe(self._cancel)
-        except RuntimeError:  # its loop is gone: `settle` is on its way
+        except RuntimeError:  # its loop is gone: `settle` will be called
             return
         thread.mailbox.loop.call_later(BLOCKED_AFTER_S, self._look, thread)
 
@@ -211,7 +211,7 @@ class TenantTask(Generic[T]):
             self._owner.blocked(thread, self._name)
 
     def _take(self) -> bool:
-        """Whether it is ours to begin, or to leave unbegun: only the first who asks, on whichever loop."""
+        """Whether the caller may begin the task, or keep it from beginning: only the first caller, on whichever loop."""
         try:
             self._unbegun.pop()
         except IndexError:
@@ -223,7 +223,7 @@ class TenantTask(Generic[T]):
             return
         first = self._first(thread)
         try:
-            # A context of its own: no variable that one run sets is seen by another.
+            # A context of its own: a variable set by one run is not visible to another.
             task = thread.loop.create_task(first, name=self._name, context=Context())
             task.add_done_callback(self._done)
         except BaseException:  # noqa: BLE001 - an author's task factory may raise anything
@@ -232,7 +232,7 @@ class TenantTask(Generic[T]):
                 thread.mailbox.post(self.settle, None)
 
     async def _first(self, thread: _LoopThread) -> T | None:
-        # Taken in the task's first step: a loop may be blocked between that and the making of the task, and the task be moved.
+        # Taken in the task's first step: the loop may be blocked after the task was created, and the task then moves to another loop.
         if not self._take():
             return None
         self._thread = thread
@@ -241,7 +241,7 @@ class TenantTask(Generic[T]):
 
     def _done(self, task: "asyncio.Task[T | None]") -> None:
         if task is not self._task and not self._take():
-            return  # begun on another loop
+            return  # it has begun on another loop
         try:
             result = None if task.cancelled() else task.result()
         except BaseException:  # noqa: BLE001 - `work` does not raise; whatever came of an author's hand must not be lost here

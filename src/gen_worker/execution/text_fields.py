@@ -1,8 +1,9 @@
-"""Payloads from texts and files by name: the fields of a form, and `cozyctl run -i`.
+"""Builds payloads from named texts and files: the fields of a form, and `cozyctl run -i`.
 
-A text means what the type of its field makes of it: `size=1024` is a text for a `str`, a `Literal["1024"]` or an Enum of texts, a number
-for an `int`. A field that may be a `str` takes every text as it stands. Dates, UUIDs, decimals and bytes (base64) are texts in JSON, and
-here. Everything else is JSON: `steps=7`, `tags=["a", "b"]`, `options={"hdr": true}`.
+The type of a field decides how its text is read. `size=1024` is a text for a `str`, a `Literal["1024"]` or an Enum of
+texts, and a number for an `int`. A field that may be a `str` takes every text unchanged. Dates, UUIDs, decimals and
+bytes (base64) are texts in JSON, and here. Everything else is JSON: `steps=7`, `tags=["a", "b"]`, `options={"hdr":
+true}`.
 """
 
 import base64
@@ -20,11 +21,11 @@ from gen_worker.execution.duplicate_keys import first_duplicate
 from gen_worker.execution.unknown_fields import look
 
 _JSON_ERRORS = (msgspec.DecodeError, UnicodeError, RecursionError)
-_LIST_END = "[]"  # as PHP and others name the fields of a list
+_LIST_END = "[]"  # how PHP and others name the fields of a list
 
 
 class FormPayload:
-    """A payload that is put together. `body` is what was sent as JSON beside the fields."""
+    """Builds up a payload. `body` is what was sent as JSON besides the fields."""
 
     def __init__(self, struct: type[msgspec.Struct], body: Any = None) -> None:
         self.body: Any = {} if body is None else body
@@ -32,7 +33,7 @@ class FormPayload:
         self._shape = shape_of(struct)
 
     def add_texts(self, name: str, texts: Sequence[str]) -> None:
-        """A field by its name (`prompt`, `tags[0]`, `options.mask`); several texts are a list."""
+        """Add a field by its name (`prompt`, `tags[0]`, `options.mask`); several texts form a list."""
         as_list = name.endswith(_LIST_END)
         name = name.removesuffix(_LIST_END)
         shapes = self._shapes_at(name)
@@ -43,7 +44,9 @@ class FormPayload:
         place(self.body, name, [text_value(text, _items(lists, index), name) for index, text in enumerate(texts)])
 
     def add_files(self, name: str, paths: Sequence[tuple[str, Path]]) -> None:
-        """Files by the name of their field, as `(file name, path)`. A list of files may be one file; bytes are the file's content."""
+        """Add files by their field's name, as `(file name, path)`. A single file may stand for a list of files. A bytes
+        field gets the file's content.
+        """
         as_list = name.endswith(_LIST_END)
         name = name.removesuffix(_LIST_END)
         shapes = self._shapes_at(name)
@@ -55,7 +58,7 @@ class FormPayload:
         place(self.body, name, [self._file(_items(lists, index), *path) for index, path in enumerate(paths)])
 
     def takes_file(self, name: str) -> bool:
-        """Whether a file may stand at a field: where nothing is known of it, too."""
+        """Whether a field accepts a file; True when its type is unknown."""
         shapes = self._shapes_at(name.removesuffix(_LIST_END))
         shapes += [item for shape in shapes if isinstance(shape, (Items, Fixed)) for part in shape.parts for item in part.members]
         return not shapes or any(_takes_file(shape) or shape.annotation is Any for shape in shapes)
@@ -71,7 +74,7 @@ class FormPayload:
         return {"ref": ref}
 
     def _shapes_at(self, name: str) -> list[Shape]:
-        """What the field may be; empty where nothing is known of it."""
+        """The types that the field may have; empty when nothing is known about it."""
         shapes: list[Shape] = [self._shape]
         for step in steps_of(name):
             shapes = [member for shape in shapes for below in _below(shape, step) for member in below.members]
@@ -79,7 +82,7 @@ class FormPayload:
 
 
 def read_json(text: str | bytes) -> Any:
-    """JSON of a caller's, each key once; `FormFieldError` says what is wrong with it."""
+    """Decode JSON of a caller's; duplicate keys are refused. `FormFieldError` says what is wrong."""
     data = text.encode() if isinstance(text, str) else text
     try:
         value = msgspec.json.decode(data)
@@ -92,7 +95,7 @@ def read_json(text: str | bytes) -> Any:
 
 
 def text_value(text: str, shapes: Sequence[Shape], name: str) -> Any:
-    """What a text means for a field that may be any of `shapes`."""
+    """The value of a text for a field that may be any of `shapes`."""
     if any(shape.annotation is str for shape in shapes):
         return text
     if any(_fits(text, shape) for shape in shapes):
@@ -107,21 +110,21 @@ def text_value(text: str, shapes: Sequence[Shape], name: str) -> Any:
         except FormFieldError as exc:
             raise FormFieldError(f"field {name[:100]!r}: {exc}") from None
     for shape in shapes:
-        if shape.annotation in (int, float, bool):  # " 7" and "True" say what is meant
+        if shape.annotation in (int, float, bool):  # " 7" and "True" are unambiguous
             try:
                 return msgspec.convert(text.strip(), shape.annotation, strict=False)
             except msgspec.ValidationError:
                 pass
     if text == "" and any(shape.annotation is type(None) for shape in shapes):
-        return None  # a field of a form that was left empty
+        return None  # a form field that was left empty
     if any(_is_asset(shape) for shape in shapes) and text.startswith(("https://", "http://", "data:")):
         return {"ref": text}
-    # It fits nothing. What it is shown as in the error should be what it was meant as.
+    # It fits none of the types. Decode it anyway, so that the error shows what was meant.
     return text if value is msgspec.UNSET or any(_is_text_in_json(shape) for shape in shapes) else value
 
 
 def _lists_of(name: str, shapes: Sequence[Shape], count: int) -> list[Shape]:
-    """Which of the shapes are lists; `FormFieldError` where none is and several values came."""
+    """Which of the types are lists; `FormFieldError` when none is and several values came."""
     lists: list[Shape] = [shape for shape in shapes if isinstance(shape, (Items, Fixed)) or (isinstance(shape, Record) and shape.is_array)]
     if shapes and not lists and not any(shape.annotation is Any for shape in shapes):
         raise FormFieldError(f"field {name[:100]!r} is given {count} times, but takes one value")

@@ -21,8 +21,8 @@ FIRST_THREADS = 2
 MANY_SUBMITTED = 1024
 GROW_AFTER_S = 0.01
 GROW_WHEN_BUSY_AFTER_S = 0.1
-BUSY_SHARE = 0.8  # of one processor
-REPORT_AFTER_S = 1.0  # a function that looks at its cancel flag returns well within this
+BUSY_SHARE = 0.8  # share of one processor
+REPORT_AFTER_S = 1.0  # a function that checks its cancel flag returns well within this
 
 
 class LeftThread(msgspec.Struct, frozen=True):
@@ -36,10 +36,10 @@ class LeftThread(msgspec.Struct, frozen=True):
 class RunThreads:
     """Named daemon threads for sync functions, reused.
 
-    At most `max_threads` work at once, the rest wait in order. Beyond the first two, threads are started for jobs that have waited
-    for 10 ms, or for 100 ms while this process keeps a processor busy: quick functions are served faster by few threads than by many
-    that pass the interpreter around. A thread that its run has left does not count, so that functions which ignore cancellation cannot
-    block others. Only the loop calls these methods.
+    At most `max_threads` work at once; further jobs wait in order. The first two threads start at once. More are
+    started when a job has waited for 10 ms, or for 100 ms while this process keeps a processor busy: quick functions
+    are served faster by few threads than by many that pass the interpreter around. A thread that its run has left does
+    not count, so functions that ignore cancellation cannot block others. Only the loop calls these methods.
     """
 
     def __init__(self, mailbox: Mailbox, log: Log, max_threads: int = 256) -> None:
@@ -48,15 +48,15 @@ class RunThreads:
         self._max = max_threads
         self._jobs: queue.SimpleQueue[tuple[str, Callable[[], Any], ThreadJob, Callable[[Any], None]] | None] = queue.SimpleQueue()
         self._count = 0
-        self._free = 0  # negative: so many jobs wait for a thread
-        self._submitted: deque[float] = deque()  # when; the last ones are those that wait
+        self._free = 0  # a negative number: this many jobs wait for a thread
+        self._submitted: deque[float] = deque()  # when each job was submitted; the last ones are those that wait
         self._growing = False
         self._left: dict[ThreadJob, tuple[str, str, float]] = {}
 
     def start(self, name: str, job: Callable[[], T], on_end: Callable[[T | None], None]) -> "ThreadJob":
-        """Run `job` in a thread called `name` while it lasts, in a context of its own: neither context variables nor the decimal precision
-        of one job are seen by another. `on_end` is called on the loop with its result, or None should it raise, which no job does.
-        `ResourceError` when the system has no thread for it.
+        """Run `job` in a thread that is called `name` meanwhile, in a context of its own: neither context variables nor
+        the decimal precision of one job are visible to another. `on_end` is called on the loop with its result; with
+        None if it raises, which no job does. `ResourceError` when the system cannot start a thread for it.
         """
         handle = ThreadJob(self)
         working = self._count - len(self._left)
@@ -77,24 +77,24 @@ class RunThreads:
 
     @property
     def busy(self) -> int:
-        """How many jobs run or wait for a thread. From any thread."""
+        """How many jobs run or wait for a thread. Callable from any thread."""
         return self._count - self._free
 
     def left(self) -> list[LeftThread]:
-        """Threads that outlive their runs, longest first."""
+        """Threads that outlive their runs, oldest first."""
         now_s = time.monotonic()
         found = [LeftThread(run_id, function, round(now_s - since_s, 3)) for run_id, function, since_s in self._left.values()]
         return sorted(found, key=lambda thread: -thread.seconds)
 
     def close(self) -> None:
-        """Let idle threads end; busy ones are daemons and end with the process."""
+        """Let idle threads end. Busy ones are daemons and end with the process."""
         for _ in range(self._count):
             self._jobs.put(None)
 
     def _add_thread(self) -> bool:
         try:
             threading.Thread(target=self._work, name="run-idle", daemon=True).start()
-        except (RuntimeError, MemoryError) as exc:  # the system's limit of threads, or of memory
+        except (RuntimeError, MemoryError) as exc:  # the system's limit of threads or memory
             self._log.warning("run.no_thread", threads=self._count, error=repr_of(exc))
             return False
         self._count += 1
@@ -106,7 +106,7 @@ class RunThreads:
             self.mailbox.loop.call_later(GROW_AFTER_S, self._grow, time.monotonic(), time.process_time())
 
     def _grow(self, since_s: float, cpu_since_s: float) -> None:
-        """Start threads for the jobs that have waited too long."""
+        """Start threads for jobs that have waited too long."""
         self._growing = False
         now_s = time.monotonic()
         busy = time.process_time() - cpu_since_s > BUSY_SHARE * (now_s - since_s)
@@ -137,7 +137,7 @@ class RunThreads:
                 result = None
             thread.name = "run-idle"
             self.mailbox.post(self._returned, handle, on_end, result)
-            del taken, job, handle, on_end, result  # or the last run's payload and model would live as long as the thread is idle
+            del taken, job, handle, on_end, result  # otherwise the last run's payload and model would live as long as the thread is idle
 
     def _returned(self, handle: "ThreadJob", on_end: Callable[[Any], None], result: Any) -> None:
         self._free += 1
@@ -161,7 +161,7 @@ class ThreadJob:
         self.running = True
 
     def leave(self, run_id: str, function: str) -> None:
-        """The run is over; if the author's code is not, its thread is listed, and logged, until it returns."""
+        """The run is over. If the author's code still runs, its thread is listed and logged until it returns."""
         if not self.running:
             return
         threads = self._threads

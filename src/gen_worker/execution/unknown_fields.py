@@ -1,4 +1,4 @@
-"""Fields that a payload has and its type does not: msgspec leaves them out, so a caller learns of a misspelt one from nobody else."""
+"""Finds fields of a payload that its type does not have. msgspec ignores them, so nobody else would tell the caller about a typo."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from gen_worker.names import nearest
 
 MAX_WARNINGS = 20
 _MAX_SHOWN = 100
-_OF_FILES = frozenset({"local_path", "url"})  # in what a run says of a saved file, which may be sent as it is to the next
+_OF_FILES = frozenset({"local_path", "url"})  # fields in a run's answer about a saved file, which may be sent to the next run unchanged
 
 
 class Looked(msgspec.Struct):
@@ -23,7 +23,7 @@ class Looked(msgspec.Struct):
 
 
 def look(shape: Shape | None, value: Any) -> Looked:
-    """Walk a payload as it stands in JSON beside its type, where it has one. Lists of numbers or texts are not walked."""
+    """Walk a payload, as decoded JSON, beside its type if it has one. Lists of numbers or texts are skipped."""
     found = Looked()
     todo: list[tuple[str, Shape | None, Any]] = [("", shape, value)]
     while todo:
@@ -69,6 +69,6 @@ def _note_unknown(unknown: list[FieldError], pointer: str, record: Record, value
 
 
 def unknown_field(pointer: str, key: str, record: Record) -> FieldError:
-    """What to say of a field that a type does not have."""
+    """The warning about a field that a type does not have."""
     shown = key[:_MAX_SHOWN]
     return FieldError(f"{pointer}/{escape_pointer(shown)}", f"unknown field {shown!r}", suggestion=nearest(shown, record.by_key))

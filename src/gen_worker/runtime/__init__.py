@@ -1,1 +1,1 @@
-"""The worker: runs functions and reports on them."""
+"""The worker on the wire: runs functions for a scheduler and reports on them."""

@@ -1,4 +1,4 @@
-"""From an environment to a running worker, top to bottom. Each step enters one room and comes back with a value:
+"""From an environment to a running worker, top to bottom. Each step calls into one package and returns a value:
 
     environment --settings--> WorkerSettings
     folder      --project---> functions and their models     (the baked manifest, else the project itself)
@@ -6,7 +6,7 @@
     WorkerConfig --preflight                                  (folders can be written, the token is good)
     WorkerConfig --program--> signals and event loop --worker--> its parts, joined and run
 
-A phase is said before each step, so that what stops a start says where it stopped.
+A phase is logged before each step, so that a failed start shows how far it got.
 """
 
 import sys
@@ -28,7 +28,7 @@ from gen_worker.settings import WorkerSettings
 
 
 def boot(env: Mapping[str, str]) -> int:
-    """Run until stopped; the exit status: 0, 1 when it could not start or had to end, 2 for a wrong version of gen-worker."""
+    """Run until stopped. Returns the exit status: 0, 1 when it could not start or had to end, 2 for a wrong version of gen-worker."""
     as_json = env.get("LOG_FORMAT", "json") == "json"
     log = Log(as_json=as_json)
     startup = Startup(log, env.get("WORKER_ID", ""), env.get("SCHEDULER_PUBLIC_ADDR", ""))
@@ -63,7 +63,7 @@ def _functions(env: Mapping[str, str], root: Path) -> tuple[Path, Served]:
 
 def _refuse(startup: Startup, phase: str, exc: Exception, status: int, *, as_json: bool) -> int:
     startup.fatal(phase, exc, status)
-    if not as_json:  # among JSON lines each line is JSON, and the one above says it
+    if not as_json:  # with JSON logs each line must be JSON, and the line above already says it
         print(f"error: {exc}", file=sys.stderr)
     return status
 

@@ -1,4 +1,4 @@
-"""What a worker is built from, as values: read from the environment once, checked, and never changed afterwards."""
+"""The values that a worker is built from: read from the environment once, checked, and never changed afterwards."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from gen_worker.settings import LOCAL_CACHE_DIR, SettingError, WorkerSettings, s
 
 
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """One worker's configuration. `dialer` None means gRPC, as the settings say."""
+    """One worker's configuration. `dialer` None means gRPC, according to the settings."""
 
     settings: WorkerSettings
     execution: ExecutionSettings
@@ -25,12 +25,12 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def seeds(self) -> list[str]:
-        """The scheduler addresses to begin with."""
+        """The scheduler addresses to start with."""
         return [self.settings.scheduler_public_addr, *split_list(self.settings.scheduler_addrs)]
 
     @property
     def cache_folders(self) -> list[str]:
-        """Folders that have to be writable: the model store, and those that the environment names."""
+        """Folders that must be writable: the model store, and those named by the environment."""
         models = self.execution.models
         copies = models.worker_local_model_cache_dir
         named = [str(models.cas_root), copies if copies != LOCAL_CACHE_DIR else "", self.settings.worker_cache_dir]

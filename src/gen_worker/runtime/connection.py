@@ -1,4 +1,4 @@
-"""Hold a stream to the scheduler: dial, register, serve, back off, follow the leader."""
+"""Keeps a stream to the scheduler: dials, registers, serves, backs off, follows the leader."""
 
 import asyncio
 import random
@@ -26,15 +26,15 @@ from gen_worker.wire.messages import Event, Registration, Single
 from gen_worker.wire.outbox import MAX_MESSAGES, Outbox
 from gen_worker.wire.worker_session import Ignored, Peer, WorkerSession
 
-PLAIN_AFTER_S = 0.25  # without a Hello for so long, the scheduler is taken to know no extensions until it says that it does
-# The same after a scheduler that knew them. Most likely this one is a node that stands by, and holds the stream until somebody leads (15 s
-# at most): what a plain scheduler is sent counts as delivered, and there it would be lost.
+PLAIN_AFTER_S = 0.25  # after this long without a Hello, the scheduler is taken to have no extensions until it says otherwise
+# The longer time after a scheduler that had extensions. This one is most likely a standby node, which holds the stream
+# until a node leads (15 s at most). Messages to a plain scheduler count as delivered, and a standby would lose them.
 PLAIN_AGAIN_S = 20.0
-STABLE_S = 1.0  # a stream that lived so long was a success: the next failure counts as the first
-LINGER_S = 0.002  # so long events wait for others to travel with
-ANSWER_TIMEOUT_S = 5.0  # after a heartbeat: with heartbeats every 10 s, a half-open connection is noticed within 15 s
+STABLE_S = 1.0  # a stream that lived this long was a success: the next failure counts as the first
+LINGER_S = 0.002  # events wait this long for others to travel with
+ANSWER_TIMEOUT_S = 5.0  # after a heartbeat. With heartbeats every 10 s, a half-open connection is noticed within 15 s
 ANSWER_LOOKS = 10
-SURELY_TAKEN_BYTES = 1 << 20  # every scheduler takes messages of this size
+SURELY_TAKEN_BYTES = 1 << 20  # every scheduler accepts messages of this size
 FLUSH_TIMEOUT_S = 5.0
 FLUSH_LOOK_S = 0.01
 CLOSE_TIMEOUT_S = 1.0
@@ -43,7 +43,7 @@ SEND_BYTES = 256 << 10
 
 
 class Connection:
-    """The one way to the scheduler. What is said waits in the outbox until a stream can carry it."""
+    """The one connection to the scheduler. Messages wait in the outbox until a stream can carry them."""
 
     def __init__(
         self,
@@ -73,10 +73,10 @@ class Connection:
         self._heartbeat_due = False
         self._shed_reported = 0
         self._heard = asyncio.Event()
-        self._largest_bytes = 0  # of what was sent on this stream in one message
-        self._registered: Registration | None = None  # as it was last told
+        self._largest_bytes = 0  # of the largest message sent on this stream
+        self._registered: Registration | None = None  # as last sent
         self._lost_by_peer = False
-        self._knew_extensions = False  # some scheduler of this worker did
+        self._knew_extensions = False  # whether some scheduler of this worker had extensions
         self._up = False
         self._in_hurry = asyncio.Event()
         self._stream: ClosableStream | None = None
@@ -89,19 +89,19 @@ class Connection:
         self._news.set()
 
     def say_event(self, event: Event) -> None:
-        """Send an event with whatever travels next, within two milliseconds; shed when far too many wait."""
+        """Send an event with the next message, within two milliseconds; shed when far too many wait."""
         if self.outbox.put_event(event) and self._lingering is None:
             self._lingering = self._loop.call_later(LINGER_S, self._news.set)
 
     def refresh(self) -> None:
-        """Send a heartbeat now: something in it has changed."""
+        """Send a heartbeat now, because something in it has changed."""
         self._heartbeat_due = True
         self._news.set()
 
     async def hold(self) -> None:
         """Keep a stream up until cancelled. Raises `IncompatibleSchedulerError`, or `UnreachableError` after the allowed rounds."""
         failed_rounds = short_streams = 0
-        came_up = False  # in this round
+        came_up = False  # whether a stream came up in this round
         while True:
             address = self._seeds.next()
             if address is None:
@@ -121,8 +121,8 @@ class Connection:
                 failed_rounds = short_streams = 0
                 self._seeds.new_round(first=address)
             elif isinstance(ended, (Lost, TooLarge)) and (self._up or (isinstance(ended, Lost) and ended.clean)):
-                # There is a scheduler, and it may have asked for this: no reason to wait as for one that is not there. The round goes on,
-                # so that one which ends every stream does not keep us from the others.
+                # There is a scheduler, and it may have asked for this: do not wait as long as for one that is absent.
+                # The round goes on, so that a scheduler that ends every stream does not keep us from the others.
                 failed_rounds, came_up = 0, True
                 short_streams += 1
             if isinstance(ended, (Lost, TooLarge)) and (lived or came_up):
@@ -142,7 +142,7 @@ class Connection:
         self._in_hurry.set()
 
     async def flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> bool:
-        """Wait until every result has gone out, and was acknowledged where the scheduler does that; False when time ran out."""
+        """Wait until every result was sent, and acknowledged if the scheduler does that; False when time ran out."""
         try:
             async with asyncio.timeout(timeout_s):
                 while self.outbox.unconfirmed_results or (self._stream is not None and len(self.outbox)):
@@ -153,7 +153,7 @@ class Connection:
         return True
 
     async def close(self) -> None:
-        """End the stream in good order."""
+        """End the stream cleanly."""
         if self._stream is None:
             return
         try:
@@ -175,7 +175,7 @@ class Connection:
 
     @property
     def wants_few_events(self) -> bool:
-        """Whether the scheduler has no use for the steps that every run takes."""
+        """Whether the scheduler does not need the steps that every run takes."""
         return self.session is not None and self.session.wants_few_events
 
     async def _pause(self, delay_s: float) -> None:
@@ -208,7 +208,7 @@ class Connection:
         try:
             await stream.send(self._registration(is_heartbeat=False))
         except StreamOverError:
-            # The scheduler ended the stream before it took the first message; why, it has told the receiving side.
+            # The scheduler ended the stream before it took the first message. The receiving side has the reason.
             while await stream.receive() is not None:
                 pass
             return stream.ended
@@ -227,7 +227,7 @@ class Connection:
                     helpers[1].result()
                     return Lost("the scheduler has not answered heartbeats")
                 helpers[0].result()
-                # Nothing can be sent any more; why, the receiving side is about to hear.
+                # Nothing can be sent any more. The receiving side is about to get the reason.
                 await asyncio.wait([receiving], timeout=2)
                 if not receiving.done():
                     return Lost("the stream takes no more messages")
@@ -248,7 +248,9 @@ class Connection:
             await asyncio.gather(receiving, *helpers, return_exceptions=True)
 
     def _heed_limit(self, ended: TooLarge) -> bool:
-        """The scheduler takes no message as large as one of ours: small ones replace those that it would refuse again."""
+        """The scheduler does not accept a message as large as one of ours: replace the messages that it would refuse
+        again by small ones.
+        """
         limit_bytes = ended.limit_bytes or (self._largest_bytes if self._largest_bytes > SURELY_TAKEN_BYTES else 0)
         if not limit_bytes:
             return False
@@ -272,7 +274,7 @@ class Connection:
                     self._apply(effect)
             if not self._up and session.peer is not Peer.UNKNOWN:
                 self._now_up(address)
-            await asyncio.sleep(0)  # what was asked for starts before we ask gRPC for more, which takes as long as a quick run
+            await asyncio.sleep(0)  # start what was asked for before asking gRPC for more, which takes as long as a quick run
 
     async def _send(self, stream: ClosableStream, session: WorkerSession) -> None:
         try:
@@ -290,8 +292,10 @@ class Connection:
             return
 
     async def _send_registration(self, stream: ClosableStream, session: WorkerSession) -> None:
-        """Say what the worker is at this moment: after all that was said until now, before all that is said from now on. Peers rely on it:
-        they read "it is ready" and then the list with it. While much waits on a slow stream, heartbeats repeat what was last told."""
+        """Send the worker's current state: after everything that was said before, and before everything said from now
+        on. Peers rely on the order: they read "the model is ready" and then the list that contains it. While much waits
+        on a slow stream, heartbeats repeat the last state sent.
+        """
         before, told, data = len(self.outbox), self._registered, self._registration(is_heartbeat=True)
         said_s = time.monotonic()
         while before > 0 and (sent := await self._send_waiting(stream, session, before)):
@@ -302,7 +306,7 @@ class Connection:
         await stream.send(data)
 
     async def _send_waiting(self, stream: ClosableStream, session: WorkerSession, most: int = MAX_MESSAGES) -> int:
-        """Send one message with at most so many of those that wait; how many it carried, 0 when nothing may be sent."""
+        """Send one message with at most this many of the waiting ones. Returns how many it carried; 0 when nothing may be sent."""
         out = session.outgoing(SEND_BYTES, most)
         if out is None:
             return 0
@@ -314,13 +318,15 @@ class Connection:
         return len(taken.messages)
 
     def _registration(self, *, is_heartbeat: bool) -> bytes:
-        """What the worker is now. Where that cannot be told, what it last was: the scheduler must not lose a worker over a number."""
+        """The worker's current state; the last known state if it cannot be determined, because the scheduler must not
+        lose a worker over a number.
+        """
         try:
             registration = self._register(is_heartbeat)
             data = codec.encode(registration)
         except Exception as exc:
             if self._registered is None:
-                raise  # nothing was ever told: a fault of ours at the start, which ends it
+                raise  # nothing was ever sent: a fault of ours at the start, which ends the worker
             self._log.error("worker.registration_failed", error=f"{type(exc).__name__}: {exc}")
             return codec.encode(msgspec.structs.replace(self._registered, is_heartbeat=is_heartbeat))
         self._registered = registration
@@ -330,7 +336,7 @@ class Connection:
         self._log.error("wire.unencodable", message=type(message).__name__, error=str(error))
 
     async def _beat(self, session: WorkerSession) -> None:
-        """Send heartbeats. Ends when a scheduler that answers them, as all with extensions do, has left one without an answer."""
+        """Send heartbeats. Returns when a scheduler that answers them, as all with extensions do, has left one unanswered."""
         while True:
             await asyncio.sleep(self._policy.heartbeat_s)
             self._report_shed()
@@ -340,8 +346,9 @@ class Connection:
                 return
 
     async def _answered(self) -> bool:
-        """Whether anything comes from the scheduler in time. Time is counted in looks: while this process is stopped or its loop held up,
-        none is made, and what the scheduler said meanwhile is read before the next one."""
+        """Whether anything comes from the scheduler in time. Time is counted in checks: while this process is stopped
+        or its loop blocked, no check happens, and messages that arrived meanwhile are read before the next one.
+        """
         for _ in range(ANSWER_LOOKS):
             try:
                 async with asyncio.timeout(ANSWER_TIMEOUT_S / ANSWER_LOOKS):

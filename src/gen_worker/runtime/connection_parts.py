@@ -1,4 +1,4 @@
-"""What a connection to the scheduler is made of (whoever dials, how often, its streams), who hears of it, and why it is given up."""
+"""Parts of a connection to the scheduler: who dials, how often, its streams, who observes it, and why it is given up."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -27,7 +27,7 @@ Apply = Callable[[WorkerEffect], None]
 
 class ClosableStream(MessageStream, Protocol):
     async def close_sending(self) -> None:
-        """Say that nothing more comes; the peer ends the stream once it has taken everything."""
+        """Say that nothing more will be sent; the peer ends the stream once it has taken everything."""
         ...
 
 
@@ -40,7 +40,7 @@ class Dialer(Protocol):
 
 
 class ConnectionPolicy(msgspec.Struct, frozen=True):
-    """How to reconnect, and how often to say that we are there. `max_rounds` 0: for ever."""
+    """How to reconnect, and how often to send heartbeats. `max_rounds` 0: no limit."""
 
     backoff: Backoff = Backoff()
     max_rounds: int = 0
@@ -48,7 +48,7 @@ class ConnectionPolicy(msgspec.Struct, frozen=True):
 
 
 class Observer(Protocol):
-    """Hears what becomes of the connection."""
+    """Is told about the state of the connection."""
 
     def connecting(self, address: str) -> None: ...
 

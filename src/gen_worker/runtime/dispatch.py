@@ -1,4 +1,4 @@
-"""From what the scheduler says to who does it. Nothing here waits: the receiving side must never stand still."""
+"""Passes each of the scheduler's requests to the part that handles it. Nothing here waits, because the receiving side must never stop."""
 
 from collections.abc import Callable
 from functools import partial
@@ -26,7 +26,7 @@ from gen_worker.wire.worker_session import Ignored, RotateToken, WorkerEffect
 
 
 class Dispatch:
-    """Hands each effect of the session to the part that carries it out."""
+    """Passes each effect of the session to the part that carries it out."""
 
     def __init__(
         self,
@@ -51,11 +51,11 @@ class Dispatch:
         self._log = log
 
     def apply(self, effect: WorkerEffect) -> None:
-        """Start what the effect asks for, and return. Never raises: what the scheduler says must not end the stream it says it on."""
+        """Start what the effect asks for, and return. Never raises: a bad request must not end the stream that it came on."""
         self._duties.attempt(partial(self._apply, effect), type(effect).__name__, partial(self._refuse, effect))
 
     def _refuse(self, effect: WorkerEffect, error: Exception) -> None:
-        """Answer a command that could not even be begun."""
+        """Answer a command that could not even be started."""
         match effect:
             case OpenRealtime(session_id):
                 self._realtime.refuse(session_id, error)
@@ -63,7 +63,7 @@ class Dispatch:
                 self._commands.refuse_load(model_id, error)
             case UnloadModel(model_id):
                 self._commands.refuse_unload(model_id, error)
-            case _:  # of these nobody waits for an answer, or, as of runs, it has been given
+            case _:  # these need no answer, or, as for runs, it was already given
                 self._log.warning("wire.refused", message=type(effect).__name__, error=type(error).__name__)
 
     def _apply(self, effect: WorkerEffect) -> None:

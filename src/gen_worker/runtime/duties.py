@@ -1,8 +1,8 @@
-"""Tasks of the worker, each with a boundary: what goes wrong in one is an answer about that one thing, and ends nothing else.
+"""Tasks of the worker, isolated from each other: a failure in one is reported for that task and ends nothing else.
 
-A task of an `asyncio.TaskGroup` that fails ends the whole group, which here is the worker with all its runs. So every task whose work
-depends on a value of a tenant, a peer or a file goes through `Duties.start`. Only the connection and the registration watchdog are tasks
-of the group itself: their failures are meant to end the worker.
+A task of an `asyncio.TaskGroup` that fails ends the whole group, which here is the worker with all its runs. So every
+task whose work depends on a value from a tenant, a peer or a file is started by `Duties.start`. Only the connection and
+the registration watchdog are tasks of the group itself: their failures are meant to end the worker.
 """
 
 import asyncio
@@ -19,7 +19,9 @@ Answer = Callable[[Exception], None]
 
 
 class Duties:
-    """Starts tasks of the worker. `answer` is called with what ended a task that should have ended well; it says so to whoever asked."""
+    """Starts tasks of the worker. `answer` is called with the exception of a task that should have succeeded, and
+    reports it to whoever asked.
+    """
 
     def __init__(self, tasks: asyncio.TaskGroup, log: Log) -> None:
         self._tasks = tasks
@@ -27,19 +29,19 @@ class Duties:
         self._open: set[asyncio.Task[None]] = set()
 
     def start(self, work: Coroutine[Any, Any, None], name: str, answer: Answer) -> None:
-        """Do `work` in a task called `name`."""
+        """Run `work` in a task called `name`."""
         task = self._tasks.create_task(self._bounded(work, name, answer), name=name)
         self._open.add(task)
         task.add_done_callback(self._open.discard)
-        task.add_done_callback(lambda done: work.close())  # of a task that was cancelled before it began
+        task.add_done_callback(lambda done: work.close())  # for a task that was cancelled before its first step
 
     def close(self) -> None:
-        """The worker ends: cancel what is still being done, such as a download that nobody needs now."""
+        """The worker ends: cancel the remaining tasks, such as a download that nobody needs any more."""
         for task in self._open:
             task.cancel()
 
     def attempt(self, work: Callable[[], None], name: str, answer: Answer) -> None:
-        """Do `work` now. It may raise whatever it likes."""
+        """Run `work` now. It may raise anything."""
         try:
             work()
         except BaseException as exc:  # noqa: BLE001 - the boundary
@@ -51,7 +53,7 @@ class Duties:
         except BaseException as exc:
             task = asyncio.current_task()
             if isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
-                raise  # the worker ends; a CancelledError that nobody asked for is a failure like others
+                raise  # the worker ends; a CancelledError that nobody asked for is a failure like any other
             self._failed(exc, name, answer)
 
     def _failed(self, exc: BaseException, name: str, answer: Answer) -> None:
@@ -59,5 +61,5 @@ class Duties:
             answer(exc if isinstance(exc, Exception) else FatalError(class_name(exc)))
         except Exception as broken:  # noqa: BLE001 - the boundary of the boundary
             self._log.error("worker.answer_failed", task=name, error=class_name(broken))
-        trace = "".join(traceback.format_tb(exc.__traceback__))[-MAX_TRACEBACK:]  # the frames alone: a text may be unprintable
+        trace = "".join(traceback.format_tb(exc.__traceback__))[-MAX_TRACEBACK:]  # frames only: the exception's text may be unprintable
         self._log.error("worker.task_failed", task=name[:200], error=class_name(exc), traceback=trace)

@@ -1,4 +1,4 @@
-"""A worker under the control of the program that builds it."""
+"""A worker inside a program that builds and controls it."""
 
 import asyncio
 import contextlib
@@ -23,10 +23,10 @@ from gen_worker.settings import WorkerSettings, check_settings
 
 
 class Worker:
-    """A worker under the control of the program that builds it.
+    """A worker inside a program that builds and controls it.
 
-    `run` blocks until `stop` is called from another thread, or a signal arrives. `manifest` is a baked manifest as a dict; without one the
-    functions are those of `user_module_names`. Everything else comes from the environment.
+    `run` blocks until `stop` is called from another thread, or a signal arrives. `manifest` is a baked manifest as a
+    dict; without one, the functions are those of `user_module_names`. Everything else comes from the environment.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Worker:
         self._log = Log(as_json=env.get("LOG_FORMAT") == "json")
         self._config = worker_config(env, settings, functions, models, worker_id or "", Extras(model_manager, downloader))
         self._lock = threading.Lock()
-        self._stops = 0  # that came while nothing was running
+        self._stops = 0  # calls of `stop` while nothing was running
         self._running: tuple[asyncio.AbstractEventLoop, WireWorker] | None = None
 
     def run(self) -> None:
@@ -76,8 +76,9 @@ class Worker:
                 self._running = None
 
     def stop(self) -> None:
-        """From any thread, at any time: take no more runs, drain, end. Called again: end now. Before `run` it holds for the next `run`,
-        which then ends as soon as it has begun."""
+        """Take no more runs, drain, end. Callable from any thread, at any time. A second call ends now. A call before
+        `run` applies to the next `run`, which then ends as soon as it has begun.
+        """
         with self._lock:
             if self._running is None:
                 self._stops += 1

@@ -1,10 +1,10 @@
-"""Who this worker is to the scheduler: WORKER_JWT and its rotation."""
+"""This worker's identity for the scheduler: WORKER_JWT and its rotation."""
 
 MAX_TOKEN_BYTES = 16 << 10
 
 
 class Identity:
-    """Holds the token for the next connect. Its text is never logged."""
+    """Holds the token for the next connection. The token is never logged."""
 
     def __init__(self, token: str) -> None:
         token = token.strip()
@@ -13,7 +13,7 @@ class Identity:
         self.token = _checked(token)
 
     def rotate(self, token: str) -> None:
-        """Use this token from the next connect on; `ValueError` when it cannot be one."""
+        """Use this token from the next connection on; `ValueError` when it cannot be a token."""
         self.token = _checked(token.strip())
 
     def __repr__(self) -> str:

@@ -1,7 +1,8 @@
-"""Tells the scheduler of authors' code that goes on although its run is over. A thread cannot be ended, but this process can be replaced.
+"""Tells the scheduler about author's code that goes on although its run is over. A thread cannot be ended, but this
+process can be replaced.
 
-A run that was canceled, or whose time is over, ends at once for its caller. Its thread is left to return by itself; well-behaved code does
-within a moment.
+A run that was canceled or timed out ends at once for its caller. Its thread is left to return by itself; well-behaved
+code does so within a moment.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ LEFT_AFTER_S = 10.0
 
 
 class LeftRuns:
-    """Looks only while a run has ended lately: `watch` is called at each end, and costs nothing while it looks already."""
+    """Checks only while a run has ended recently: `watch` is called at each end, and costs nothing while it is already checking."""
 
     def __init__(self, threads: RunThreads, voice: Voice) -> None:
         self._threads = threads
@@ -26,7 +27,7 @@ class LeftRuns:
         self._timer: asyncio.TimerHandle | None = None
 
     def watch(self) -> None:
-        """A run has ended; its code may not have."""
+        """A run has ended; its code may still be running."""
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(LEFT_AFTER_S, self._look)
 

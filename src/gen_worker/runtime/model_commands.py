@@ -1,4 +1,4 @@
-"""Commands of a scheduler for one model: load it onto a device, or unload it. Each is answered once."""
+"""A scheduler's commands for one model: load it onto a device, or unload it. Each is answered once."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ from gen_worker.wire.messages import Event, LoadModelResult, UnloadModelResult
 
 
 class ModelCommands:
-    """A load is a task of the worker; `busy` counts those. `refresh` sends a heartbeat, since what is where has changed."""
+    """A load is a task of the worker; `busy` counts these tasks. `refresh` sends a heartbeat, because the loaded models have changed."""
 
     def __init__(
         self, functions: Mapping[str, FunctionSpec], models: LoadedModels, voice: Voice, duties: Duties, refresh: Callable[[], None]
@@ -31,17 +31,17 @@ class ModelCommands:
         self._refresh = refresh
 
     def load(self, name: str) -> None:
-        """Load a model onto its device, in the background; the answer is a `LoadModelResult`."""
+        """Load a model onto its device in the background; the answer is a `LoadModelResult`."""
         self._duties.start(self._load(name), f"load {name}", partial(self.refuse_load, name))
 
     def refuse_load(self, name: str, error: Exception) -> None:
-        """Answer for a load that failed in a way that nobody expected."""
+        """Answer for a load that failed unexpectedly."""
         model_id = self._model_id(name)
         self._say("model.load.failed", model_id=model_id, error_type="load_failed")
         self._voice.say(LoadModelResult(model_id, False, outcome_of(error).error_message))
 
     def refuse_unload(self, name: str, error: Exception) -> None:
-        """The same for an unload."""
+        """Answer for an unload that failed unexpectedly."""
         model_id = self._model_id(name)
         self._say("model.unload.failed", model_id=model_id, error_type="unload_failed")
         self._voice.say(UnloadModelResult(model_id, False, outcome_of(error).error_message))
@@ -62,7 +62,7 @@ class ModelCommands:
         self._refresh()
 
     def _model_id(self, name: str) -> str:
-        """The canonical ref of a model that is named by its key or ref; the name itself where it is neither."""
+        """The canonical ref of a model given by its key or ref; otherwise the name itself."""
         found = self._models.keyspace.find(name)
         return canonical_ref(found[1].ref if found is not None else name)
 

@@ -1,4 +1,4 @@
-"""What is looked at before a worker connects: better to fail at once, with the reason, than in the first run."""
+"""Checks before a worker connects: it is better to fail at once, with the reason, than in the first run."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from gen_worker.shared_files import make_writable
 
 
 def check_cache_folders(folders: list[str], startup: Startup) -> None:
-    """Try to write in each folder; `SettingError` names the one where it fails. Each is a phase of the start."""
+    """Try to write in each folder; `SettingError` names the one where it fails. Each check is a phase of the start."""
     for folder in folders:
         startup.phase("cache_preflight_started", "starting", path=folder)
         try:
@@ -25,7 +25,7 @@ def check_cache_folders(folders: list[str], startup: Startup) -> None:
 
 
 def verify_token(settings: WorkerSettings) -> None:
-    """Check WORKER_JWT against SCHEDULER_JWKS_URL, where that is set; `AuthError` says what is wrong."""
+    """Check WORKER_JWT against SCHEDULER_JWKS_URL if that is set; `AuthError` says what is wrong."""
     if settings.scheduler_jwks_url:
         jwks = JwksSettings(
             settings.scheduler_jwks_url,

@@ -20,8 +20,9 @@ def run_until_stopped(
     on_built: Callable[[WireWorker], None] = lambda worker: None,
     on_ended: Callable[[WireWorker], None] = lambda worker: None,
 ) -> None:
-    """Run a worker in this thread until a signal or `WireWorker.stop` ends it. `on_ended` is called when nothing of ours is left to do,
-    before the loop waits for what others have left on it."""
+    """Run a worker in this thread until a signal or `WireWorker.stop` ends it. `on_ended` is called when our own work
+    is finished, before the loop waits for tasks that others left on it.
+    """
 
     async def main() -> None:
         worker = WireWorker(config, startup, log)

@@ -1,4 +1,6 @@
-"""Realtime sessions of a scheduler: opened or refused, their frames from and to the stream, credit for what is read."""
+"""A scheduler's realtime sessions: opens or refuses them, moves their frames from and to the stream, and gives credit
+for frames that were read.
+"""
 
 import asyncio
 from collections import deque
@@ -53,7 +55,7 @@ class _WireClient:
         return self._voice.outbox.largest_bytes - FRAME_OVERHEAD_BYTES
 
     def grant(self, frames: int) -> None:
-        """Let the scheduler send so many frames more."""
+        """Allow the scheduler to send this many more frames."""
         if self._has_credit:
             self._voice.say(RealtimeCredit(self._session_id, frames))
 
@@ -84,7 +86,7 @@ class _WireClient:
 
 
 class RealtimeSessions:
-    """The open sessions of a worker. They end with the stream that they came on: frames may have been lost with it."""
+    """The open sessions of a worker. They end with the stream they came on, because frames may have been lost with it."""
 
     def __init__(
         self,
@@ -115,7 +117,7 @@ class RealtimeSessions:
         if command.session_id in self._sessions:
             self._log.warning("realtime.duplicate", session_id=command.session_id)
             return
-        if not is_run_id(command.session_id):  # the run id of the handler's context
+        if not is_run_id(command.session_id):  # it becomes the run id of the handler's context
             self._log.warning("realtime.refused", session_id=repr(command.session_id[:100]), error=RUN_ID_RULE)
             if len(command.session_id) <= MAX_ECHOED_ID_BYTES:
                 self._voice.say(CloseRealtime(command.session_id, "invalid_session_id"))
@@ -136,7 +138,7 @@ class RealtimeSessions:
             raise
 
     def refuse(self, session_id: str, error: Exception) -> None:
-        """Answer for a session that could not be begun."""
+        """Answer for a session that could not be started."""
         self._voice.say(CloseRealtime(session_id, f"error:{type(error).__name__}"))
 
     def frame(self, frame: RealtimeFrame) -> None:

@@ -1,4 +1,4 @@
-"""Functions, hardware and cache as the registration and heartbeat of a worker."""
+"""Describes functions, hardware and cache for a worker's registration and heartbeats."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -14,7 +14,7 @@ from gen_worker.wire_protocol import WIRE_PROTOCOL_MAJOR, WIRE_PROTOCOL_MINOR
 
 
 class Registrar:
-    """Makes the message that a stream opens with, of the state of now."""
+    """Makes the message that a stream opens with, from the current state."""
 
     def __init__(
         self,
@@ -46,8 +46,8 @@ class Registrar:
         self._schemas = tuple(function_schema(spec) for spec in tasks)
 
     def registration(self, is_heartbeat: bool) -> Registration:
-        """The worker as it is."""
-        active = dict(sorted(self._active_runs()))  # of two attempts of a run, the later one
+        """The worker's current state."""
+        active = dict(sorted(self._active_runs()))  # when a run has two attempts, the later one
         return Registration(
             resources=self._resources(),
             is_heartbeat=is_heartbeat,
@@ -94,7 +94,7 @@ class Registrar:
 
 
 def model_tiers(cache: ModelCache, in_host: Mapping[str, int]) -> tuple[ModelTier, ...]:
-    """What is where. Several loaded forms of one model (a pipeline, its tokenizer) are one entry, their sizes added."""
+    """Where each model is. Several loaded forms of one model (a pipeline, its tokenizer) form one entry with their sizes added."""
     found: dict[tuple[str, str], int] = {(model_id, "host"): size_bytes for model_id, size_bytes in in_host.items()}
     for tier, names in (("vram", cache.get_vram_models()), ("disk", cache.get_disk_models())):
         for name in names:
@@ -104,7 +104,7 @@ def model_tiers(cache: ModelCache, in_host: Mapping[str, int]) -> tuple[ModelTie
 
 
 def function_schema(spec: FunctionSpec) -> FunctionSchema:
-    """A function's schemas as they stand in the registration."""
+    """A function's schemas in the format of the registration."""
     output = compact_json(json_schema(spec.output_type))
     incremental = spec.output_mode == "incremental"
     injections = [

@@ -1,4 +1,6 @@
-"""What a release means for models: its configuration adopted, what it requires fetched, addresses renewed, the disk's inventory told."""
+"""What a release means for models: adopts its configuration, fetches the models it requires, renews presigned URLs,
+reports the disk's inventory.
+"""
 
 import asyncio
 import time
@@ -35,7 +37,7 @@ RENEW_TIMEOUT_S = 60.0
 
 
 class Releases:
-    """Adopts configurations; whatever waits is a task of the worker. `busy` counts what is being fetched for a release."""
+    """Adopts configurations; whatever waits is a task of the worker. `busy` counts downloads for a release."""
 
     def __init__(
         self,
@@ -46,8 +48,8 @@ class Releases:
         refresh: Callable[[], None],
         log: Log,
     ) -> None:
-        self.resolved: dict[str, ResolvedModel] = {}  # by canonical ref: the baseline for every run
-        self.listings: dict[str, Listing] = {}  # the same, as downloaders read it
+        self.resolved: dict[str, ResolvedModel] = {}  # by canonical ref: the defaults of every run
+        self.listings: dict[str, Listing] = {}  # the same in the downloaders' format
         self.busy = 0
         self._baked = models.keyspace
         self._functions = functions
@@ -59,7 +61,7 @@ class Releases:
         self._wanted: set[str] = set()
         self._store = Path()
         self._said: tuple[str, ...] = ()
-        self._waiting: dict[str, list[Future[Listing]]] = {}  # for fresh addresses, by model id
+        self._waiting: dict[str, list[Future[Listing]]] = {}  # waiting for fresh URLs, by model id
         self._loop = asyncio.get_running_loop()
 
     def adopt(self, config: ReleaseConfig) -> None:
@@ -82,12 +84,13 @@ class Releases:
                 self._duties.start(self._prefetch(model_id), f"prefetch {model_id}", partial(self._refuse_prefetch, model_id))
 
     def take_urls(self, response: UrlRefreshResponse) -> None:
-        """Fresh URLs of a model's files."""
+        """Use fresh URLs of a model's files."""
         self._resolve(response.model_id, response.resolved)
 
     def renew(self, model_id: str, old: Listing) -> Listing:
-        """Fresh addresses for a model's files, from the scheduler. For download threads: blocks until they come, or raises
-        `RetryableError`."""
+        """Fresh URLs for a model's files, from the scheduler. For download threads: blocks until they come, or raises
+        `RetryableError`.
+        """
         asked: Future[Listing] = Future()
         self._loop.call_soon_threadsafe(self._ask, model_id, asked)
         try:
@@ -96,8 +99,8 @@ class Releases:
             raise RetryableError(f"the addresses of {model_id} have expired, and the scheduler sent no fresh ones") from None
 
     def take_inventory(self, cas: Cas) -> None:
-        """Find out what the disk holds, and report it."""
-        self._duties.start(self._inventory(cas), "inventory", lambda error: None)  # it is in the log; what is missing is fetched again
+        """Find out which models the disk holds, and report them."""
+        self._duties.start(self._inventory(cas), "inventory", lambda error: None)  # the error is logged; missing models are fetched again
 
     def _resolve(self, ref: str, resolved: ResolvedModel) -> None:
         model_id = canonical_ref(ref)
@@ -119,7 +122,7 @@ class Releases:
         self._refresh()
 
     def _say_inventory(self) -> None:
-        """Which models are on the disk, if that has changed since it was last said."""
+        """Report the models on disk if they have changed since the last report."""
         found = tuple(sorted(self._models.cache.get_disk_models()))
         if found == self._said:
             return
@@ -134,8 +137,10 @@ class Releases:
         )
 
     async def _prefetch(self, model_id: str) -> None:
-        """Peers read the events in this order: `started`, `ready`, `cached`, `completed`, then a registration that lists the model. What is
-        here already was not started: `completed` with `cached`, `ready`, `cached`."""
+        """Fetch one model. Peers read the events in this order: `started`, `ready`, `cached`, `completed`, then a
+        registration that lists the model. A model that is already here was not started: `completed` with `cached`,
+        `ready`, `cached`.
+        """
         began_s = time.monotonic()
         started = False
 
@@ -151,7 +156,7 @@ class Releases:
 
         self.busy += 1
         try:
-            # What a scheduler requires it may name without a key: a ref that a run is about to be pinned to.
+            # A scheduler may require a model without a key: a ref that a coming run is pinned to.
             key, spec = self._models.keyspace.find(model_id) or ("", ModelSpec.checked(model_id))
             local, cached = await self._models.prefetch(key, spec, self.listings, hear, self._functions.values())
         except (WorkerError, ValueError) as exc:
@@ -190,7 +195,7 @@ class Releases:
         self._say("model.download.failed", model_id=model_id, duration_ms=duration_ms, error_type=type(error).__name__)
 
     def _say_if_unreadable(self, function: str, key: str, ref: str) -> None:
-        """A key with a ref that nobody can read: its runs will fail, and the scheduler should know why before they do."""
+        """Report a key whose ref cannot be parsed: its runs will fail, and the scheduler should know why before they do."""
         try:
             parse_model_ref(ref)
         except ValueError as exc:

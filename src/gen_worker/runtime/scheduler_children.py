@@ -1,10 +1,12 @@
-"""Functions that a run calls (`ctx.invoke`), as runs of the scheduler that gave it. See `contract.children`.
+"""Functions called by a run (`ctx.invoke`), as runs of the scheduler that sent the calling run. See
+`contract.children`.
 
     start --thread--> POST .../children --events as NDJSON--> items, the end
-                        |        ^ cut, or passing trouble: again, with the number of the last event
-                        +--> a server that runs no children: in this process, as far as the function is of this project
+                        |        ^ cut, or temporary trouble: again, with the number of the last event
+                        +--> a server that runs no children: in this process, if the function is of this project
 
-The scheduler cancels what a run has called when that run is over; what one call is not wanted for any more is canceled from here.
+When a run is over, the scheduler cancels the runs that it called. A single call that is no longer wanted is cancelled
+from here.
 """
 
 import contextlib
@@ -22,17 +24,17 @@ from gen_worker.net import retry
 from gen_worker.outcome import Outcome, outcome_of
 
 CONNECT_TIMEOUT_S = 10.0
-READ_TIMEOUT_S = 60.0  # a heartbeat comes each 15 s
+READ_TIMEOUT_S = 60.0  # a heartbeat comes every 15 s
 PATIENCE_S = 60.0  # of trouble without a break
 PAUSE_S = 0.5
 AT_ONCE = 64  # connections of one run
 MAX_ANSWER_BYTES = 1 << 20
 NETWORK = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError)
-PASSING = retry.PASSING | {507}  # the store of the platform has no room
+PASSING = retry.PASSING | {507}  # 507: the platform's store is full
 
 
 class _Problem(msgspec.Struct, frozen=True):
-    """What is read of a problem."""
+    """The part of a problem that is read here."""
 
     detail: str = ""
     code: str = "internal"
@@ -41,7 +43,7 @@ class _Problem(msgspec.Struct, frozen=True):
 
 
 class _Run(msgspec.Struct, frozen=True):
-    """What is read of the run at the end of a stream."""
+    """The part that is read of the run at the end of a stream."""
 
     status: str = ""
     output: msgspec.Raw = msgspec.Raw(b"null")
@@ -70,7 +72,7 @@ _TYPES = {
 
 
 class Askable:
-    """Which servers are known to run no children. Of one worker, any thread."""
+    """The servers that may be asked to run children: all but those known to run none. One for each worker; any thread."""
 
     def __init__(self) -> None:
         self._without: set[str] = set()
@@ -79,13 +81,14 @@ class Askable:
         return base_url not in self._without
 
     def note(self, base_url: str) -> None:
-        """This one does not."""
+        """This server runs no children."""
         self._without.add(base_url)
 
 
 class SchedulerChildren(Children):
-    """Of one run. `here` runs functions in this process, for a server that runs no children; `stays` says which calls are made here at
-    all events."""
+    """For one run. `here` runs functions in this process, for a server that runs no children. `stays` tells which calls
+    are always made here.
+    """
 
     def __init__(
         self, base_url: str, token: str, run_id: str, here: Children, askable: Askable, stays: Callable[[str], bool] = lambda ref: False
@@ -117,7 +120,7 @@ class SchedulerChildren(Children):
         self._here.close()
 
     def _stop(self, asked: "_Call") -> None:
-        """It is not wanted any more, if it goes on."""
+        """The call is no longer wanted: cancel it if it is still running."""
         if asked.is_over:
             return
         asked.is_unwanted = True
@@ -155,7 +158,7 @@ class SchedulerChildren(Children):
         raise CanceledError("canceled")
 
     def _ask(self, asked: "_Call") -> bool:
-        """One try; whether the call has come to its end."""
+        """One try; whether the call has ended."""
         call = asked.call
         path = CHILDREN_ROUTE.format(run_id=self._run_id)
         body = msgspec.json.encode(ChildRequest(call.ref, call.number, msgspec.Raw(call.payload), call.timeout_ms))
@@ -181,7 +184,7 @@ class SchedulerChildren(Children):
 
     def _cancel(self, child_id: str) -> None:
         with contextlib.suppress(*NETWORK), self._request(CANCEL_ROUTE.format(run_id=self._run_id, child_id=child_id), b"{}", []):
-            pass  # where it did not arrive, the child ends with its run
+            pass  # if the cancel did not arrive, the child ends with its parent run
 
     @contextlib.contextmanager
     def _request(self, path: str, body: bytes, more: list[tuple[str, str]]) -> Iterator[tuple[int, dict[str, str], httpcore.Response]]:
@@ -202,11 +205,11 @@ class SchedulerChildren(Children):
 
 
 class _PassingError(Exception):
-    """A later try may do."""
+    """A later try may succeed."""
 
 
 class _Call:
-    """One call on its way. Written by its thread, apart from `is_unwanted`."""
+    """One running call. Written by its thread only, except for `is_unwanted`."""
 
     def __init__(self, call: ChildCall, inbox: Inbox) -> None:
         self.call = call
@@ -219,12 +222,12 @@ class _Call:
         self._items = 0
 
     def end(self, outcome: Outcome) -> None:
-        """Say how it ended, once."""
-        self.is_over = True  # first: who hears of it wants nothing canceled any more
+        """Report how it ended, once."""
+        self.is_over = True  # set first: the listener must not cancel a call that is over
         self.inbox.put(ChildEnd(outcome))
 
     def heard(self, line: _Line) -> bool:
-        """Take in a line; whether it is the last one."""
+        """Process a line; whether it is the last one."""
         if line.event == "output":
             self._wait_for_room()
             self.inbox.put(bytes(line.data))
@@ -252,7 +255,7 @@ class _Call:
 
 
 def _outcome(problem: _Problem) -> Outcome:
-    """The outcome that a problem tells of."""
+    """The outcome that a problem describes."""
     error_type = _TYPES.get(problem.code, "retryable" if problem.retryable else "fatal")
     return Outcome(
         success=False,

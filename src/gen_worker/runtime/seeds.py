@@ -1,4 +1,4 @@
-"""Which scheduler address to dial next, and how long to wait before. Pure."""
+"""Decides which scheduler address to dial next, and how long to wait before. Pure."""
 
 import random
 from collections.abc import Iterable
@@ -11,15 +11,17 @@ FIRST_REDIAL_S = 0.25
 
 
 class Backoff(msgspec.Struct, frozen=True):
-    """Seconds between rounds over all addresses: doubling from `base_s`, at most `max_s` (0: no bound), plus a random 0 to `jitter_s`."""
+    """Seconds between rounds over all addresses: doubling from `base_s` up to `max_s` (0: no limit), plus a random 0 to `jitter_s`."""
 
     base_s: float = 5.0
     max_s: float = 60.0
     jitter_s: float = 1.0
 
     def redial_s(self, short_streams: int, rng: random.Random) -> float:
-        """The wait after a stream that had come up, `short_streams` of which in a row were soon over. The scheduler is there, so the wait
-        is short; it grows with streams that end at once, so that such a scheduler is not hammered, but never beyond `base_s`."""
+        """The wait after a stream that had come up; the last `short_streams` streams in a row ended soon. The scheduler
+        is there, so the wait is short. It grows with streams that end at once, so that such a scheduler is not
+        hammered, but never beyond `base_s`.
+        """
         jitter_s = rng.uniform(0, self.jitter_s) if self.jitter_s > 0 else 0.0
         if short_streams <= 0:
             return jitter_s
@@ -33,7 +35,7 @@ class Backoff(msgspec.Struct, frozen=True):
 
 
 class Seeds:
-    """The addresses of schedulers. A round tries each once; a leader that was named goes first, once."""
+    """The addresses of schedulers. A round tries each once; a leader named by a scheduler goes first, once."""
 
     def __init__(self, addresses: Iterable[str]) -> None:
         self._configured = list(dict.fromkeys(address.strip() for address in addresses if address.strip()))
@@ -46,7 +48,7 @@ class Seeds:
         self._hints_in_a_row = 0
 
     def known(self) -> list[str]:
-        """All addresses, those that leaders named last first."""
+        """All addresses; those most recently named as leaders come first."""
         return self._learned + [address for address in self._configured if address not in self._learned]
 
     def next(self) -> str | None:
@@ -64,11 +66,11 @@ class Seeds:
             self._round = [first, *(address for address in self._round if address != first)]
 
     def must_be_secure(self, address: str) -> bool:
-        """Whether this address was named over TLS: then it is dialled over TLS, too, whatever it looks like."""
+        """Whether this address was named over TLS: then it is dialled over TLS, too, whatever its form."""
         return address in self._secured
 
     def hint(self, address: str, *, secure: bool) -> None:
-        """A scheduler says, over TLS or not, that the leader is at `address`. Schedulers that send us in circles end the round."""
+        """A scheduler says, over TLS or not, that the leader is at `address`. When schedulers send us in circles, the round ends."""
         if secure and address not in self._configured:
             self._secured.add(address)
         self._learned = [address, *(known for known in self._learned if known != address)][:MAX_LEARNED]

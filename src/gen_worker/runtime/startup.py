@@ -1,4 +1,4 @@
-"""Where the start of a worker stands: each phase as a log line and an event, and the watchdog over all of them."""
+"""Tracks the start of a worker: each phase becomes a log line and an event, and a watchdog limits the whole start."""
 
 import os
 import time
@@ -17,7 +17,7 @@ MAX_TRACEBACK = 8000
 
 
 class Startup:
-    """Says what phase the worker is in. Events wait until there is a connection."""
+    """Reports the worker's current phase. Events wait until there is a connection."""
 
     def __init__(self, log: Log, worker_id: str, scheduler_addr: str) -> None:
         self._log = log
@@ -34,7 +34,7 @@ class Startup:
         self._waiting = []
 
     def disconnect(self) -> None:
-        """The connection is over, and its loop may be closed: what is said from now on is for the log alone."""
+        """The connection is over and its loop may be closed: from now on, phases are only logged."""
         self._say = lambda event: None
 
     @property
@@ -42,7 +42,7 @@ class Startup:
         return round((time.monotonic() - self._began_s) * 1000)
 
     def phase(self, phase: str, status: str = "ok", **extras: Any) -> None:
-        """The worker has come to this phase; `status` is ok, starting or error."""
+        """The worker has reached this phase; `status` is ok, starting or error."""
         uid, gid = (os.getuid(), os.getgid()) if hasattr(os, "getuid") else (0, 0)
         payload = {
             "phase": phase,
@@ -60,7 +60,7 @@ class Startup:
         self._emit(events.STARTUP_PHASE, payload)
 
     def fatal(self, phase: str, exc: BaseException, exit_code: int) -> None:
-        """The worker ends because of this."""
+        """The worker ends because of this exception."""
         trace = "".join(traceback.format_exception(exc))[-MAX_TRACEBACK:]
         payload = {
             "phase": phase,
@@ -75,7 +75,7 @@ class Startup:
         self._emit(events.WORKER_FATAL, payload)
 
     def unregistered(self, timeout_s: float) -> None:
-        """No scheduler took the worker in time."""
+        """No scheduler accepted the worker in time."""
         self.phase("startup_timeout_unregistered", "error", timeout_s=timeout_s)
         payload = {"phase": "startup_timeout_unregistered", "timeout_s": timeout_s, **self._facts, "elapsed_ms": self.elapsed_ms}
         self._emit(events.STARTUP_TIMEOUT, payload)
@@ -91,5 +91,5 @@ class Startup:
 def _cwd() -> str:
     try:
         return str(Path.cwd())
-    except OSError:  # the author's module has left it, and it is gone
+    except OSError:  # an author's module has changed the current folder, and it is gone
         return ""

@@ -1,4 +1,4 @@
-"""The way from a worker's parts to its scheduler."""
+"""How a worker's parts send messages to the scheduler."""
 
 from typing import Protocol
 
@@ -7,7 +7,7 @@ from gen_worker.wire.outbox import Outbox
 
 
 class Voice(Protocol):
-    """The way to the scheduler."""
+    """Sends messages to the scheduler."""
 
     @property
     def outbox(self) -> Outbox: ...

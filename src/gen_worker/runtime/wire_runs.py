@@ -1,4 +1,4 @@
-"""Runs that a scheduler asks for: refused or started, their events and their one result put into the outbox."""
+"""Runs requested by a scheduler: refuses or starts them, and puts their events and their one result into the outbox."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -30,12 +30,12 @@ from gen_worker.sources.listings import listings_of
 from gen_worker.texts import repr_of
 from gen_worker.wire.messages import Event, RunCommand, RunResult
 
-MAX_ECHOED_ID_BYTES = 64 << 10  # a longer id is nobody's; an answer that carries it could be too large for the peer
+MAX_ECHOED_ID_BYTES = 64 << 10  # a longer id is invalid; an answer that carries it could be too large for the peer
 _encode = msgspec.json.Encoder(enc_hook=repr_of).encode
 
 
 class WireSink:
-    """Takes what one run says and passes it to the scheduler. Deltas wait for room, other events may be shed."""
+    """Takes what one run reports and passes it to the scheduler. Deltas wait for room; other events may be shed."""
 
     def __init__(self, run_id: str, voice: Voice, attempt: int = 0) -> None:
         self._run_id = run_id
@@ -65,7 +65,7 @@ class WireSink:
 
 
 class _WireRun:
-    """What the executor says of one run, told to the scheduler."""
+    """Passes the executor's reports about one run to the scheduler."""
 
     def __init__(self, sink: WireSink, ended: Callable[[Outcome], None], released: Callable[[], None]) -> None:
         self.emit_all = sink.emit_all
@@ -80,7 +80,7 @@ class _WireRun:
 
 
 class FilesOf(Protocol):
-    """The file API of one run: its own base URL and token, else what the environment sets."""
+    """The file API of one run: the base URL and token of the run, otherwise those of the environment."""
 
     def __call__(self, base_url: str, token: str, owner: str) -> tuple[OutputStore, FileApi | None]: ...
 
@@ -117,19 +117,19 @@ class WireRuns:
         self._listings = listings
         self._left = LeftRuns(executor.threads, voice)
         self._attempts: dict[str, int] = {}
-        self._next: dict[str, RunCommand] = {}  # later attempts of runs of which an earlier one is still active
+        self._next: dict[str, RunCommand] = {}  # later attempts that wait for an earlier attempt of the same run to end
         self._tokens: dict[str, CancelToken] = {}
         self._idle = asyncio.Event()
         self._idle.set()
 
     @property
     def active(self) -> frozenset[str]:
-        """Ids of runs that have no result yet."""
+        """Ids of runs without a result."""
         return frozenset(self._tokens)
 
     @property
     def attempts(self) -> frozenset[tuple[str, int]]:
-        """The same, each with its attempt; a later one that waits for an earlier one to end counts."""
+        """The same with their attempts; when a later attempt waits for an earlier one to end, the later one."""
         return frozenset((self._attempts | {run_id: command.attempt for run_id, command in self._next.items()}).items())
 
     def start(self, command: RunCommand) -> None:
@@ -182,13 +182,13 @@ class WireRuns:
             raise
 
     def _supersede(self, command: RunCommand) -> None:
-        """The scheduler took this run for lost here, and has given it to us again: the attempt that is active ends, and this one begins."""
+        """The scheduler believed this run lost and has given it to us again: end the active attempt, and start this one."""
         self._next[command.run_id] = command
         self._log.warning("run.superseded", run_id=command.run_id, attempt=self._attempts[command.run_id], by=command.attempt)
         self._tokens[command.run_id].cancel()
 
     def interrupt(self, run_id: str) -> None:
-        """Cancel a run; an unknown one is nobody's."""
+        """Cancel a run; an unknown one is ignored."""
         following = self._next.pop(run_id, None)
         if following is not None:
             self._answer(following, _refused("canceled", "canceled", "canceled before it began"))
@@ -231,7 +231,7 @@ class WireRuns:
         self._executor.start(spec, request, hooks, token, outputs)
 
     def _stays(self, spec: FunctionSpec, ref: str) -> bool:
-        """Whether a call is made in this worker: where the run that waits might hold the only place that the called one could have."""
+        """Whether a call runs in this worker: when the waiting run may hold the only slot that the called run could get."""
         is_bound = self._are_runs_limited or (ref == spec.name and bool(spec.resources.max_concurrency))
         return is_bound and ref in self._functions
 
@@ -251,16 +251,17 @@ class WireRuns:
             self._idle.set()
 
     def _resolved(self, command: RunCommand) -> Mapping[str, Any] | None:
-        """The release's resolved models, those of the run on top."""
+        """The release's resolved models, overridden by those of the run."""
         baseline = self._baseline()
         if not baseline or not command.resolved_models:
             return command.resolved_models or baseline or None
         return {**baseline, **command.resolved_models}
 
     def _refuse_id(self, command: RunCommand) -> None:
-        """The answer carries the id as it came, so that the scheduler knows whose it is; logs and messages show the start of it, escaped.
+        """Refuse a run with an invalid id. The answer carries the id as it came, so that the scheduler recognises it;
+        logs and messages show its beginning, escaped.
 
-        No events: those of an empty id would pass for the worker's own.
+        No events: events with an empty id would look like the worker's own.
         """
         detail = f"run_id {command.run_id[:100]!r}; {RUN_ID_RULE}"
         self._log.warning(events.REJECTED, run_id=repr(command.run_id[:100]), function=command.function[:100], reason="invalid_run_id")

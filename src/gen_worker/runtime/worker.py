@@ -1,4 +1,4 @@
-"""ROOT of the worker on the wire: its parts built from settings and functions, joined, run and shut down."""
+"""ROOT of the worker on the wire: builds its parts from settings and functions, joins them, runs them and shuts them down."""
 
 import asyncio
 import contextlib
@@ -37,11 +37,11 @@ from gen_worker.wire.messages import MAX_RUNS, Registration
 from gen_worker.wire.outbox import Outbox
 from gen_worker.wire.worker_session import WorkerEffect
 
-CANCEL_GRACE_S = 5.0  # after the drain, cancelled runs get so long to end with a result
+CANCEL_GRACE_S = 5.0  # after the drain, cancelled runs have this long to end with a result
 
 
 class RegisterTimeoutError(RuntimeError):
-    """No scheduler took the worker within WORKER_REGISTER_TIMEOUT_S."""
+    """No scheduler accepted the worker within WORKER_REGISTER_TIMEOUT_S."""
 
     def __init__(self) -> None:
         super().__init__("startup_timeout_unregistered")
@@ -62,14 +62,14 @@ class WireWorker:
         self._instance_id = secrets.token_hex(8)
 
     def stop(self) -> None:
-        """Take no more runs, drain, and end. Called again: end now."""
+        """Take no more runs, drain, and end. A second call ends now."""
         if self._stopping.is_set():
             self._hurry.set()
         self._stopping.set()
 
     @property
     def hurried(self) -> bool:
-        """Whether it was told twice to stop."""
+        """Whether `stop` was called twice."""
         return self._hurry.is_set()
 
     async def run(self) -> None:
@@ -81,7 +81,7 @@ class WireWorker:
                 async with asyncio.TaskGroup() as tasks:
                     await self._run(tasks, Path(run_dir))
             except BaseExceptionGroup as group:
-                # A part failed that must not: the first cause is what ends the worker.
+                # A part failed that must not fail: the first cause ends the worker.
                 raise group.exceptions[0] from group
             finally:
                 self._startup.disconnect()
@@ -89,7 +89,7 @@ class WireWorker:
     async def _run(self, tasks: asyncio.TaskGroup, run_dir: Path) -> None:
         config, settings, limits, log = self._config, self._config.settings, self._config.execution.limits, self._log
 
-        # Parts that need each other: these are called once all of them are there.
+        # Parts that need each other: these callbacks are called once all parts exist.
         def refresh() -> None:
             connection.refresh()
 
@@ -164,7 +164,7 @@ class WireWorker:
         self._realtime = realtime
         self._startup.connect(connection.say_event)
         self._import_ahead = lambda: execution.imports.begin(config.functions)
-        # Should one of these fail, the group cancels this coroutine and ends with the failure.
+        # If one of these fails, the group cancels this coroutine and ends with the failure.
         holding = tasks.create_task(connection.hold(), name="connection")
         watchdog = tasks.create_task(self._watch_registration(), name="register-watchdog")
         try:
@@ -205,7 +205,7 @@ class WireWorker:
             raise RegisterTimeoutError from None
 
     async def _drain(self, admission: Admission, runs: WireRuns, realtime: RealtimeSessions, connection: Connection) -> None:
-        """Let runs end, cancel what is left, deliver every result."""
+        """Let runs end, cancel the rest, deliver every result."""
         drain_s = self._config.settings.worker_drain_timeout_seconds
         until_s = time.monotonic() + drain_s
         self._log.info("worker.draining", active=admission.active, timeout_s=drain_s)
@@ -228,7 +228,7 @@ class WireWorker:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CANCEL_GRACE_S):
                     await idle()
-            # Where the leader died the next one takes some seconds: what is left of the drain is there for that, too.
+            # When the leader died, the next one takes some seconds: the rest of the drain time is there for that, too.
             if not await connection.flush(max(FLUSH_TIMEOUT_S, until_s - time.monotonic())):
                 self._log.error("worker.results_undelivered", results=sorted(connection.outbox.unconfirmed_results))
 
@@ -243,7 +243,7 @@ class WireWorker:
             hurry.cancel()
 
     def _files_of(self, base_url: str, token: str, owner: str) -> tuple[OutputStore, FileApi | None]:
-        """The run's own file API beats the environment's; inputs only ever use the run's own."""
+        """The run's own file API overrides the environment's. Inputs only ever use the run's own."""
         settings, limits = self._config.settings, self._config.execution.limits
         base, credential = base_url or settings.files_base, token or settings.files_token
         if not base or not credential:
@@ -254,7 +254,7 @@ class WireWorker:
             return NoFiles(str(exc)), None
         return HubOutputs(api, owner or None, limits.upload_bytes), api if base_url and token else None
 
-    # What the connection tells.
+    # Reports of the connection.
 
     def connecting(self, address: str) -> None:
         if not self._registered.is_set():

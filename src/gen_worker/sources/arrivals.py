@@ -1,4 +1,5 @@
-"""Models on their way to this disk. Each is downloaded once, however many wait for it. The download ends when the last waiter has gone.
+"""Models being downloaded to this disk. Each is downloaded once, however many runs wait for it. The download is
+cancelled when the last waiter leaves.
 
 All methods belong to one event loop.
 """
@@ -30,9 +31,10 @@ class _Arrival:
 
 
 class Arrivals:
-    """`source` blocks, so it is asked in threads: as many as models may download at once, and one that only looks at the disk.
+    """`source` blocks, so it is called in threads: as many as the models that may download at once, and one that only
+    reads the disk.
 
-    `is_right` looks closer at a model that is here, before its first use; False: it has to come again.
+    `is_right` checks the files of a model on disk before its first use; False: it has to be downloaded again.
     """
 
     def __init__(
@@ -51,19 +53,21 @@ class Arrivals:
         self._arriving: dict[tuple[str, ...], _Arrival] = {}
 
     def known(self, want: ModelWant) -> LocalModel | None:
-        """The model if it was located before; asks no disk."""
+        """The model if it was located before; does not read the disk."""
         return self._known.get(_identity(want))
 
     async def look(self, work: Callable[[], T]) -> T:
-        """Something that reads this disk, outside the loop."""
+        """Run something that reads this disk, outside the loop."""
         return await asyncio.get_running_loop().run_in_executor(self._looks, contained, work)
 
     async def present(self, want: ModelWant) -> LocalModel | None:
-        """The model if it is on this disk; asks no network."""
+        """The model if it is on this disk; uses no network."""
         return await self.look(lambda: self._source.present(want))
 
     async def locate(self, want: ModelWant, listener: Listener | None = None) -> LocalModel:
-        """Find a model on this disk, or bring it here. `listener` hears of the progress. Raises a `WorkerError` that says why not."""
+        """Find a model on this disk, or download it. `listener` is told the progress. Raises a `WorkerError` with the
+        reason when that fails.
+        """
         found = self.known(want)
         if found is None or not found.path.exists():
             found = await self.present(want)
@@ -75,16 +79,16 @@ class Arrivals:
         return found
 
     async def _may_be_used(self, local: LocalModel) -> bool:
-        """Before the first use in this process: files without a seal are hashed, which may take as long as reading them."""
+        """Check before the first use in this process: files without a seal are hashed, which may take as long as reading them."""
         return await asyncio.get_running_loop().run_in_executor(self._downloads, contained, lambda: self._is_right(local))
 
     def forget(self, model_id: str) -> None:
-        """Look at the disk again for this model."""
+        """Check the disk again for this model next time."""
         for identity in [key for key, local in self._known.items() if local.model_id == model_id]:
             del self._known[identity]
 
     def arriving(self) -> dict[str, Progress]:
-        """What is on its way, by model id."""
+        """Running downloads by model id."""
         return {arrival.progress.model_id: arrival.progress for arrival in self._arriving.values()}
 
     def close(self) -> None:
@@ -102,7 +106,7 @@ class Arrivals:
         stop_listening = heard_on_the_loop(arrival.progress, listener)
         arrival.waiters += 1
         try:
-            # Shielded: one waiter that gives up must not end the download for the others.
+            # Shielded: a waiter that gives up must not end the download for the others.
             return await asyncio.shield(arrival.task)
         finally:
             stop_listening()
@@ -129,7 +133,7 @@ class Arrivals:
             if self._arriving.get(identity) is arrival:
                 del self._arriving[identity]
             if not task.cancelled():
-                task.exception()  # seen, also when every waiter has gone
+                task.exception()  # mark it as seen, even when every waiter has left
 
         arrival.task = loop.run_in_executor(self._downloads, contained, work)
         arrival.task.add_done_callback(ended)
@@ -137,7 +141,7 @@ class Arrivals:
 
 
 def heard_on_the_loop(progress: Progress, listener: Listener | None) -> Callable[[], None]:
-    """Listen to a progress in the running loop's thread; what is returned ends it."""
+    """Listen to a progress in the running loop's thread; call the returned function to stop."""
     if listener is None:
         return lambda: None
     loop, hear = asyncio.get_running_loop(), listener

@@ -1,4 +1,4 @@
-"""Where the models of a process come from, built from its settings: overrides, a scheduler's lists, the hub, Hugging Face, the store."""
+"""Builds the model sources of a process from its settings: overrides, a scheduler's lists, the hub, Hugging Face, the store."""
 
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -24,7 +24,7 @@ from gen_worker.sources.source import Downloads, ModelSource, OverrideSource
 
 
 class Sources(msgspec.Struct, frozen=True):
-    """Where models come from, and the parts of it that others need."""
+    """The model sources, and the parts of them that others need."""
 
     source: OverrideSource
     listed: ListedSource
@@ -45,11 +45,12 @@ def build_sources(
     in_use: Callable[[], Collection[str]] = tuple,
     renew: Renewals | None = None,
 ) -> Sources:
-    """Overrides first, then a scheduler's lists, the hub, Hugging Face. `ValueError` names a setting that cannot be used.
+    """Tries overrides first, then a scheduler's lists, the hub, Hugging Face. `ValueError` names an unusable setting.
 
-    `own`: a source that a program brings along, in place of all but the overrides. `retries`: how all of them try again; the usual policy
-    by default. `on_blob` hears of each file that was fetched, as soon as it is whole and right. `in_use` names models that stay when room
-    is needed. `renew` asks the scheduler for fresh addresses.
+    `own`: a source supplied by the program, which replaces all but the overrides. `retries`: the retry policy of all
+    sources; the usual one by default. `on_blob` is called for each file that was fetched, as soon as it is complete and
+    its digest correct. `in_use` names models that must stay when room is needed. `renew` asks the scheduler for fresh
+    presigned URLs.
     """
     client, policy = RangeClient(retries=retries), Policy()
     log = log or Log()
@@ -80,7 +81,7 @@ def build_sources(
 
 
 def scheme_of(ref: str) -> str:
-    """`hf` or `cozy`; what is no ref is the hub's to refuse."""
+    """`hf` or `cozy`; text that is not a ref counts as `cozy`, and the hub refuses it."""
     try:
         return "hf" if isinstance(parse_model_ref(ref), HuggingFaceRef) else "cozy"
     except ValueError:

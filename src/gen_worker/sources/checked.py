@@ -1,4 +1,4 @@
-"""Models whose files are still what their digests say: a damaged file is dropped, and comes again. Blocking."""
+"""Checks that models' files still match their digests: a damaged file is removed and downloaded again. Blocking."""
 
 import threading
 from collections.abc import Callable
@@ -13,10 +13,11 @@ from gen_worker.sources.source import LocalModel, ModelSource, ModelWant
 
 
 class CheckedSource:
-    """Another source, whose files are looked at before they are handed over.
+    """Wraps another source and checks its files before they are used.
 
-    `present` looks at what has a seal, which costs a `stat` a file; `is_right` also hashes what has none, and is asked before a model is
-    used for the first time. `blob_of`: where the store keeps the content of a digest, beside the name in the model's folder.
+    `present` checks files that have a seal, which costs a `stat` a file. `is_right` also hashes files without one; it
+    is called before a model's first use. `blob_of`: where the store keeps the content of a digest, besides its name in
+    the model's folder.
     """
 
     def __init__(self, source: ModelSource, seals: Seals, log: Log, blob_of: Callable[[str], Path]) -> None:
@@ -39,7 +40,7 @@ class CheckedSource:
         raise FatalError(f"{want.model_id}: files are not what their digests say, right after they came; the disk may be broken")
 
     def is_right(self, local: LocalModel) -> bool:
-        """Whether all files of a model that is here are what their digests say; those that are not are dropped."""
+        """Whether all files of a model on disk match their digests; files that do not are removed."""
         return self._check(local, unsealed=True)
 
     def _check(self, local: LocalModel, *, unsealed: bool) -> bool:
@@ -52,7 +53,7 @@ class CheckedSource:
             return False
         for name in damaged:
             path, digest = local.path / name, local.digests[name]
-            names = [path.resolve(), path]  # of a link, the content too
+            names = [path.resolve(), path]  # for a link, its target, too
             if digest.startswith("blake3:"):
                 names.append(self._blob_of(digest))
             for found in names:

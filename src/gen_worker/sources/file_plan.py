@@ -1,11 +1,12 @@
-"""Which files of a repository a model needs: what the classes that take it would read, and nothing else. Pure.
+"""Chooses which files of a repository a model needs: what the classes that load it read, and nothing else. Pure.
 
-What is read is declared somewhere, and that is where the plan looks: `model_index.json` of a pipeline, `modules.json` of a sentence
-encoder, the vocabulary files of a tokenizer's class, index files of shards, `adapter_config.json`. Names alone decide only where nothing
-is declared. Code (`.py`), pickles and other formats that can run code when they are loaded are never part of a plan.
+What a class reads is declared somewhere, and the plan looks there: `model_index.json` of a pipeline, `modules.json` of
+a sentence encoder, the vocabulary files of a tokenizer's class, index files of shards, `adapter_config.json`. File
+names alone decide only when nothing is declared. Code (`.py`), pickles and other formats that can run code when they
+are loaded are never part of a plan.
 
-Planning asks for more as it goes: a plan that needs the content of a JSON file, or the precision in a weight file's header, says so in
-`Needs`.
+Planning asks for more as it goes: a plan that needs the content of a JSON file, or the precision in a weight file's
+header, says so in `Needs`.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,7 +33,7 @@ __all__ = ["OPTIONAL_COMPONENTS", "Component", "FilePlan", "Knowledge", "Needs",
 
 MAX_SUPPORT_BYTES = 64 << 20
 ADAPTER_CONFIG = "adapter_config.json"
-SMALL_FILES = "gen_worker.small_files"  # a taker that reads configuration and vocabulary, whatever else the others read
+SMALL_FILES = "gen_worker.small_files"  # a taker that reads configuration and vocabulary, besides what the other takers read
 _SKIPPED_FOLDERS = ("onnx", "openvino", "coreml", "flax", "tf", "original", ".git", "runs")
 _CTRANSLATE_VOCABULARIES = tuple(
     f"{name}{suffix}"
@@ -62,7 +63,7 @@ def plan_files(known: Knowledge, policy: SelectionPolicy) -> FilePlan | Needs:
 
 
 def _joined(plans: Sequence[FilePlan]) -> FilePlan:
-    """One plan for all who take the model."""
+    """One plan for all classes that load the model."""
     parts: dict[str, Component] = {}
     for part in (part for plan in plans for part in plan.components):
         before = parts.get(part.name, Component(part.name, ()))
@@ -72,7 +73,7 @@ def _joined(plans: Sequence[FilePlan]) -> FilePlan:
 
 
 def _for_taker(taker: str, paths: Sequence[str], known: Knowledge, policy: SelectionPolicy) -> FilePlan:
-    """What this class reads. A class of which nothing is known gets the repository as it is published."""
+    """The files that this class reads. An unknown class gets the repository as published."""
     family, name = taker.partition(".")[0], taker.rpartition(".")[2]
     match family:
         case "transformers":
@@ -106,14 +107,14 @@ def _for_taker(taker: str, paths: Sequence[str], known: Knowledge, policy: Selec
             return _as_published(paths, known, policy)
 
 
-# Classes of libraries
+# Classes of libraries.
 
 
 def _for_transformers(name: str, paths: Sequence[str], known: Knowledge, policy: SelectionPolicy) -> FilePlan:
     base = name.removesuffix("Fast")
     if base.endswith("Tokenizer"):
         if not any(path in paths for path in ("tokenizer.json", "tokenizer_config.json")) and _has_gguf_alone(paths):
-            return _gguf(paths, policy)  # the vocabulary is in the file
+            return _gguf(paths, policy)  # the file contains the vocabulary
         part = _tokenizer(paths, known) if name == "AutoTokenizer" else tokenizer_part("", name, paths)
         return FilePlan("tokenizer", (Component("", (*own_files("", paths, ("config.json",)), *part.files)),))
     if base.removesuffix("Pil").endswith(("Processor", "FeatureExtractor")):
@@ -141,7 +142,7 @@ def _tokenizer(paths: Sequence[str], known: Knowledge) -> Component:
 
 
 def _model(paths: Sequence[str], known: Knowledge, policy: SelectionPolicy) -> FilePlan:
-    """A model at the root, without what stands beside it: an adapter's configuration would make the library load another model."""
+    """A model at the root, without adapter files: an adapter's configuration would make the library load another model."""
     here = [path for path in paths if "/" not in path]
     part = model_part("", here, known, policy)
     return FilePlan("transformers" if "config.json" in here else "single_file", (part,), tuple(path for path in here if is_unsafe(path)))
@@ -161,7 +162,7 @@ def _open_clip(paths: Sequence[str], known: Knowledge, policy: SelectionPolicy) 
 
 
 def _ctranslate(paths: Sequence[str], policy: SelectionPolicy) -> FilePlan:
-    """`model.bin` of CTranslate2 is a format of its own, no pickle. Only its own libraries get it."""
+    """CTranslate2's `model.bin` is its own format, not a pickle. Only its own libraries get it."""
     names = ("model.bin", "config.json", "tokenizer.json", "preprocessor_config.json", *_CTRANSLATE_VOCABULARIES)
     files = own_files("", paths, names)
     if "model.bin" not in files or not set(files) & set(_CTRANSLATE_VOCABULARIES):
@@ -191,11 +192,11 @@ def _has_gguf_alone(paths: Sequence[str]) -> bool:
     return any(path.endswith(".gguf") for path in paths) and not any(path.endswith(".safetensors") and "/" not in path for path in paths)
 
 
-# Repositories as they are published
+# Repositories as published.
 
 
 def _as_published(paths: Sequence[str], known: Knowledge, policy: SelectionPolicy, takers: Sequence[str] = ()) -> FilePlan:
-    """The model that a repository is about, with all that belongs to it."""
+    """The main model of a repository with everything that belongs to it."""
     folders = {path.partition("/")[0] for path in paths if "/" in path}
     if INDEX in known.sizes or folders & {"transformer", "unet"}:
         return plan_pipeline(paths, known, policy, takers)
@@ -228,8 +229,9 @@ def _as_published(paths: Sequence[str], known: Knowledge, policy: SelectionPolic
 
 
 def _chosen_folders(paths: Sequence[str], folders: set[str], known: Knowledge, policy: SelectionPolicy) -> FilePlan:
-    """Folders that COZY_HF_COMPONENTS names, of a repository that is no pipeline: all weights in them, safetensors in an allowed
-    precision."""
+    """The folders named by COZY_HF_COMPONENTS, in a repository that is not a pipeline: all their weights, as
+    safetensors in an allowed precision.
+    """
     components = []
     for name in policy.components:
         inside = [path for path in paths if path.startswith(f"{name}/")]

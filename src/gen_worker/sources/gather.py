@@ -1,5 +1,6 @@
-"""A plan, with what it needs to know read from a repository or a folder. Whatever is found there may be wrong: the error names file and
-cause."""
+"""Makes a plan and reads what it needs to know from a repository or a folder. Anything found there may be wrong: the
+error names file and cause.
+"""
 
 import json
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ from gen_worker.sources.file_plan import FilePlan, Knowledge, PlanError, Selecti
 from gen_worker.sources.weight_files import HeaderError, header_size, precision_of, read_header
 
 MAX_DOCUMENT_BYTES = 32 << 20
-MAX_ROUNDS = 64  # a plan asks for more at each round; real ones need four
+MAX_ROUNDS = 64  # a plan asks for more in each round; real plans need four
 
 
 class DocumentError(ValueError):
@@ -20,7 +21,7 @@ class DocumentError(ValueError):
 
 
 def parse_document(data: bytes) -> Any:
-    """JSON as Python's own parser reads it, which is what the libraries use: also NaN and numbers of any size. `DocumentError`."""
+    """JSON as Python's own parser reads it, because the libraries use it: NaN and numbers of any size are accepted. `DocumentError`."""
     try:
         return json.loads(data)
     except UnicodeDecodeError as exc:
@@ -44,8 +45,9 @@ def read_object(path: Path) -> dict[str, Any]:
 def gather(
     sizes: Mapping[str, int], policy: SelectionPolicy, read_document: Callable[[str], bytes], read_head: Callable[[str], bytes], name: str
 ) -> FilePlan:
-    """Plan, and read what the plan asks for until it is whole. `FatalError` names the repository and what is wrong; `RetryableError` is for
-    the reader to raise."""
+    """Plan, and read what the plan asks for until it is complete. `FatalError` names the repository and what is wrong;
+    `RetryableError` is raised by the reader.
+    """
     documents: dict[str, Any] = {}
     precisions: dict[str, str | None] = {}
     path = ""
@@ -76,8 +78,9 @@ def _document(path: str, sizes: Mapping[str, int], read: Callable[[str], bytes])
 
 
 def plan_folder(files: Mapping[str, Path], sizes: Mapping[str, int], policy: SelectionPolicy, name: str) -> FilePlan:
-    """The plan of a repository of which some files, or all, are on this disk. `FatalError` also where the plan has to read one that is
-    not."""
+    """The plan of a repository of which some or all files are on this disk. `FatalError` also when the plan needs to
+    read a missing file.
+    """
 
     def read(path: str) -> bytes:
         return files[path].read_bytes()

@@ -1,13 +1,14 @@
-"""Models of Hugging Face (`hf:` refs). huggingface_hub gives the list of files, our own downloader fetches them. Blocking.
+"""Models of Hugging Face (`hf:` refs). huggingface_hub lists the files, our own downloader fetches them. Blocking.
 
-The files are stored in Hugging Face's own cache layout, so that its tools find them, and files that its tools have fetched are used here:
+The files are stored in Hugging Face's own cache layout. So its tools find them, and files that its tools fetched are
+used here:
 
     <cache>/models--<owner>--<repo>/blobs/<digest>              the content
                                     snapshots/<commit>/<path>   a link to it
                                     refs/<branch or tag>        the commit that it meant when it was last looked up
 
-Beside that, `<TENSORHUB_CACHE_DIR>/hf/models--<owner>--<repo>/` has a record for each use of a snapshot: which files the use needs. A model
-whose files are all here is used without a request.
+Besides, `<TENSORHUB_CACHE_DIR>/hf/models--<owner>--<repo>/` has a record for each use of a snapshot: which files the
+use needs. A model whose files are all here is used without a request.
 """
 
 import hashlib
@@ -51,7 +52,7 @@ class HfPlan(msgspec.Struct, frozen=True):
 
 
 class HfSource:
-    """One cache folder and one endpoint. `on_blob` hears of each file that was fetched, as soon as it is whole."""
+    """One cache folder and one endpoint. `on_blob` is called for each file that was fetched, as soon as it is complete."""
 
     def __init__(
         self,
@@ -98,7 +99,7 @@ class HfSource:
             ref = _hf_ref(want.spec.ref)
             if exc.status not in (404, 410) or self._known_listing(ref) is None or ref.revision == self._known_commit(ref):
                 raise
-            # The version that was fetched here before is gone: its branch was written anew.
+            # The version fetched here before is gone: its branch was rewritten.
             return self._fetch(want, until_cancelled(lambda: self.plan(want, cancel, anew=True), cancel), progress, cancel)
 
     def _fetch(self, want: ModelWant, found: HfPlan, progress: Progress, cancel: threading.Event) -> LocalModel:
@@ -106,7 +107,7 @@ class HfSource:
         folder, listing = self._folder(ref), found.listing
         address = self._hub.address(ref, found.commit)
         wanted = {file.digest: _wanted(address, folder, file, ref.canonical()) for file in listing.files}
-        drop_damaged(wanted.values(), self._seals, unsealed=False)  # what another tool has fetched is taken as it is
+        drop_damaged(wanted.values(), self._seals, unsealed=False)  # files fetched by another tool are used without a check
         missing = [file for file in wanted.values() if not is_present(file)]
         need, growth = missing_bytes({file.path: file.size_bytes for file in missing})
         total = sum(file.size_bytes for file in wanted.values())
@@ -125,10 +126,11 @@ class HfSource:
         return _local(want.model_id, snapshot, listing, fetched)
 
     def plan(self, want: ModelWant, cancel: threading.Event | None = None, *, anew: bool = False) -> HfPlan:
-        """What would be fetched. Reads the listing, small JSON files and the headers of weights; `FatalError` when nothing fits.
+        """What would be fetched. Reads the listing, small JSON files and the headers of weights; `FatalError` when
+        nothing fits.
 
-        Where other files of this ref were fetched before, the plan is of the same version, so that a model and its tokenizer belong
-        together also when a branch has moved on between them. `anew`: of the newest version in any case.
+        If other files of this ref were fetched before, the plan is for the same version, so that a model and its
+        tokenizer match even when the branch has moved in between. `anew`: always plan for the newest version.
         """
         ref = _hf_ref(want.spec.ref)
         wait = (cancel or threading.Event()).wait
@@ -152,7 +154,7 @@ class HfSource:
         return read_json(self._full_record(ref, commit), Listing) if commit is not None else None
 
     def _planned_here(self, ref: HuggingFaceRef, commit: str, selection: SelectionPolicy) -> Listing | None:
-        """The files of a selection that was not fetched as such: other selections may have brought all of it, or another tool."""
+        """The files of a selection that was never fetched as such: other selections, or another tool, may have fetched all of them."""
         snapshot = self._folder(ref) / "snapshots" / commit
         whole = read_json(self._full_record(ref, commit), Listing)
         if whole is not None:
@@ -163,14 +165,14 @@ class HfSource:
             except FatalError:
                 return None
             return Listing(commit, tuple(by_path[path] for path in plan.files))
-        # What was fetched here under other settings is a part of the repository, and no ground to plan on.
+        # Files fetched here under other settings are only a part of the repository, so they cannot be the basis of a plan.
         found = None if list((self._records / self._folder(ref).name).glob(f"{commit}-*")) else local_plan(snapshot, selection)
         if found is None:
             return None
         return Listing(commit, tuple(RemoteFile(path, (snapshot / path).stat().st_size) for path in found.files))
 
     def blob_path(self, spec: ModelSpec, file: RemoteFile) -> Path:
-        """Where this file's content is in the cache, once it is there."""
+        """The path of this file's content in the cache, once it is there."""
         return _blob_path(self._folder(_hf_ref(spec.ref)), file)
 
     def inventory(self) -> Iterator[tuple[str, Path, Listing]]:
@@ -223,11 +225,11 @@ class HfSource:
 
 
 def selection_policy(settings: ModelSettings, want: ModelWant) -> SelectionPolicy:
-    """What may be taken of a repository. An author who names dtypes decides; otherwise COZY_HF_WEIGHT_PRECISIONS does."""
+    """What may be taken from a repository. The author's dtypes decide if there are any; otherwise COZY_HF_WEIGHT_PRECISIONS."""
     spec = want.spec
     listed = split_list(settings.cozy_hf_weight_precisions)
     precisions = listed if listed and tuple(spec.dtypes) == DEFAULT_DTYPES else tuple(spec.dtypes)
-    if "fp8" in precisions:  # what a repository does not have in eight bits is narrowed on the device
+    if "fp8" in precisions:  # a repository without eight-bit weights is narrowed on the device
         precisions += tuple(name for name in ("bf16", "fp16") if name not in precisions)
     return SelectionPolicy(
         precisions=precisions,
@@ -241,7 +243,7 @@ def selection_policy(settings: ModelSettings, want: ModelWant) -> SelectionPolic
 
 
 def local_plan(snapshot: Path, policy: SelectionPolicy) -> FilePlan | None:
-    """The plan of a snapshot that another tool has fetched, if everything a plan wants is there."""
+    """The plan of a snapshot fetched by another tool, if it has everything that a plan needs."""
     if not snapshot.is_dir():
         return None
     files = {str(path.relative_to(snapshot)): path for path in snapshot.rglob("*") if path.is_file()}
@@ -274,7 +276,7 @@ def _blob_path(folder: Path, file: RemoteFile) -> Path:
 
 
 def _link(blob: Path, target: Path) -> None:
-    """A relative link, put in place whole."""
+    """A relative link, put in place atomically."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.is_symlink() and target.exists() and target.resolve() == blob.resolve():
         return

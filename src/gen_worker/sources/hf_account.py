@@ -1,6 +1,7 @@
-"""Where huggingface_hub keeps things on this machine and as whom it asks, by the same variables and files as the library.
+"""Where huggingface_hub keeps its files on this machine and which account it uses, by the library's own variables and
+files.
 
-Compared with `huggingface_hub.constants` in tests/integration/test_hf_account.py. An empty variable counts as absent.
+tests/integration/test_hf_account.py compares this with `huggingface_hub.constants`. An empty variable counts as absent.
 """
 
 import sys
@@ -15,7 +16,7 @@ _TRUE = frozenset({"1", "ON", "YES", "TRUE"})  # huggingface_hub.constants.ENV_V
 
 
 class Token(msgspec.Struct, frozen=True):
-    """An access token, and where it was found, for messages. Both empty: there is none."""
+    """An access token, and where it was found, for messages. Both are empty when there is none."""
 
     value: str = ""
     source: str = ""
@@ -25,7 +26,7 @@ class Token(msgspec.Struct, frozen=True):
 
 
 class HfAccount(msgspec.Struct, frozen=True):
-    """`cache` holds the `models--owner--name` folders; `endpoint` has no slash at its end; `is_offline`: no request is allowed."""
+    """`cache` holds the `models--owner--name` folders. `endpoint` has no slash at its end. `is_offline`: no requests are allowed."""
 
     home: Path
     cache: Path
@@ -54,7 +55,9 @@ class HfAccount(msgspec.Struct, frozen=True):
         )
 
     def token(self) -> Token:
-        """The token to send: of a variable, else of the file that `hf auth login` writes. Read anew at each call: one may log in later."""
+        """The token to send: from a variable, else from the file that `hf auth login` writes. Read anew at each call,
+        because the user may log in later.
+        """
         if self.no_implicit_token:
             return Token()
         for token in self.variables:
@@ -67,7 +70,7 @@ class HfAccount(msgspec.Struct, frozen=True):
         return Token(found, f"the file {self.token_path} (written by: hf auth login)") if found else Token()
 
     def _refreshed(self) -> str:
-        """The file's token by the library, which renews one that a login by browser gave for some hours."""
+        """The file's token as the library returns it: it renews a token from a browser login, which lasts only hours."""
         hub, constants = sys.modules.get("huggingface_hub"), sys.modules.get("huggingface_hub.constants")
         if hub is None or constants is None or Path(constants.HF_TOKEN_PATH) != self.token_path or not self.token_path.is_file():
             return ""
@@ -79,6 +82,6 @@ def _folder(text: str) -> Path | None:
 
 
 def _clean(text: str) -> str:
-    """A token may come with line breaks, which no header may hold."""
+    """The token without line breaks, which headers must not contain."""
     token = text.replace("\r", "").replace("\n", "").strip()
     return token if token.isascii() and token.isprintable() else ""

@@ -1,4 +1,4 @@
-"""What is asked of Hugging Face before a download: the listing of a repository, small files, the headers of weights. Blocking."""
+"""Requests to Hugging Face before a download: the listing of a repository, small files, the headers of weights. Blocking."""
 
 import re
 import threading
@@ -23,15 +23,16 @@ LISTING_TIMEOUT_S = 30.0
 
 
 class HfHub:
-    """One endpoint, asked as one account. Each request is tried again as the client's policy says."""
+    """One endpoint, used as one account. Each request is retried by the client's policy."""
 
     def __init__(self, account: HfAccount, client: RangeClient) -> None:
         self._account = account
         self._client = client
 
     def listing(self, ref: HuggingFaceRef, key: str, wait: Wait) -> Listing:
-        """The files of a repository; the listing's digest is the commit. `FatalError` when it cannot be had, `RetryableError` when another
-        try may help. `key`: the model's name in cozy.toml, for messages."""
+        """The files of a repository; the listing's digest is the commit. `FatalError` when it cannot be had,
+        `RetryableError` when another try may help. `key`: the model's name in cozy.toml, for messages.
+        """
         name, token, endpoint = ref.canonical(), self._account.token(), self._account.endpoint
         try:
             info = self._client.retries.call(lambda: _model_info(ref, endpoint, token, self._client.retries.clock), wait)
@@ -59,7 +60,7 @@ class HfHub:
         return Listing(str(info.sha), tuple(files))
 
     def address(self, ref: HuggingFaceRef, commit: str) -> Callable[[str], Link]:
-        """Where the files of a commit are, by path."""
+        """The URL under which the files of a commit are, by path."""
         token = self._account.token()
         headers = {"authorization": f"Bearer {token.value}"} if token.value else {}
         base = f"{self._account.endpoint}/{quote(ref.repo_id)}/resolve/{commit}"
@@ -82,7 +83,9 @@ class HfHub:
 
 
 def until_cancelled(work: Callable[[], T], cancel: threading.Event) -> T:
-    """The result of `work`, which only reads. `DownloadCanceledError` as soon as `cancel` is set: `work` is left to its own time-outs."""
+    """The result of `work`, which only reads. `DownloadCanceledError` as soon as `cancel` is set; `work` then ends by
+    its own timeouts.
+    """
     done = threading.Event()
     results: list[T] = []
     errors: list[BaseException] = []
@@ -105,7 +108,7 @@ def until_cancelled(work: Callable[[], T], cancel: threading.Event) -> T:
 
 
 def _model_info(ref: HuggingFaceRef, endpoint: str, token: Token, clock: Clock) -> Any:
-    """One request. `HttpError` and `PassingError` for what may pass, `FatalError` for what will not."""
+    """One request. `HttpError` and `PassingError` for temporary errors, `FatalError` for permanent ones."""
     hub = _huggingface_hub()
     name = ref.canonical()
     try:
@@ -133,8 +136,9 @@ def _model_info(ref: HuggingFaceRef, endpoint: str, token: Token, clock: Clock) 
     except hub.errors.HFValidationError as exc:
         raise FatalError(f"{name}: {exc}") from exc
     except Exception as exc:
-        # No answer at all: OSError, or an error of whatever HTTP client the library's version uses.
-        if isinstance(exc, (ValueError, TypeError, KeyError, AttributeError)):  # an answer that is no listing, of a proxy for example
+        # No answer at all: OSError, or an error of the HTTP client that this version of the library uses.
+        # the answer is not a listing; it may come from a proxy, for example
+        if isinstance(exc, (ValueError, TypeError, KeyError, AttributeError)):
             raise PassingError(f"an answer that is no listing ({type(exc).__name__}: {exc})") from exc
         if not isinstance(exc, OSError) and not type(exc).__module__.startswith(("httpx", "httpcore", "requests")):
             raise

@@ -1,4 +1,4 @@
-"""Models of a hub, or of a scheduler that has resolved them: file lists with presigned addresses, into the store. Blocking."""
+"""Models of a hub, or of a scheduler that has resolved them: fetches files listed with presigned URLs into the store. Blocking."""
 
 import threading
 from collections.abc import Callable, Collection
@@ -20,13 +20,13 @@ Renew = Callable[[], Listing]
 
 
 class Renewals(Protocol):
-    """Fresh addresses for a model whose own have expired; blocks until they are there, `WorkerError` when they do not come."""
+    """Fresh URLs for a model whose own have expired. Blocks until they are there; `WorkerError` when they do not come."""
 
     def __call__(self, model_id: str, old: Listing) -> Listing: ...
 
 
 class StoreFetcher:
-    """Brings listed files into the store, with addresses renewed when they expire. `in_use` names models that stay when room is needed."""
+    """Fetches listed files into the store, and renews URLs when they expire. `in_use` names models that must stay when room is needed."""
 
     def __init__(
         self, cas: Cas, client: RangeClient, policy: Policy, limits: StoreLimits, in_use: Callable[[], Collection[str]] = tuple
@@ -38,7 +38,7 @@ class StoreFetcher:
         self._limits = limits
 
     def fetch(self, model_id: str, form: str, listing: Listing, renew: Renew, progress: Progress, cancel: threading.Event) -> LocalModel:
-        """Have these files in the store. `form`: dtypes joined by commas, for example `fp16,bf16`; "" for a list of a scheduler."""
+        """Fetch these files into the store. `form`: dtypes joined by commas, for example `fp16,bf16`; "" for a scheduler's list."""
         listing = checked_listing(listing, model_id)
         if missing := [file.path for file in listing.files if not file.digest.startswith("blake3:")]:
             raise FatalError(f"the file list of {model_id} names no blake3 digest for {missing[0]!r}")
@@ -52,12 +52,12 @@ class StoreFetcher:
 
 
 class _Addresses:
-    """The newest address of each file; one renewal at a time for all of them."""
+    """The newest URL of each file; one renewal at a time for all of them."""
 
     def __init__(self, listing: Listing, renew: Renew) -> None:
         self._renew = renew
         self._lock = threading.Lock()
-        self._given: dict[str, str] = {}  # by digest, as last handed out
+        self._given: dict[str, str] = {}  # the URL last handed out, by digest
         self._urls = {file.digest: file.url for file in listing.files}
 
     def link(self, file: RemoteFile, expired: bool) -> Link:
@@ -102,8 +102,10 @@ class ListedSource:
 
 
 def _of_the_pin(want: ModelWant) -> Listing:
-    """What the scheduler has listed. A ref that is pinned to a version means the files of that version: a list that names no version is
-    taken for the pinned one's; `ValueError` for a list of another, whose weights would be served under this ref's name."""
+    """The scheduler's list. A ref pinned to a version means the files of that version. A list that names no version is
+    taken as the pinned one. `ValueError` for a list of another version, whose weights would be served under this ref's
+    name.
+    """
     listing = want.listing or Listing("", ())
     ref = parse_model_ref(want.spec.ref)
     pinned = ref.digest if isinstance(ref, CozyRef) else None
@@ -117,7 +119,7 @@ def _of_the_pin(want: ModelWant) -> Listing:
 
 
 class HubSource:
-    """`cozy:` refs, and mirrored `hf:` refs: known ones from the store, others by the hub's routes."""
+    """`cozy:` refs, and mirrored `hf:` refs: from the store if known, otherwise by the hub's routes."""
 
     def __init__(self, store: StoreFetcher, hub: HubRoutes | None, otherwise: ModelSource | None = None) -> None:
         self._store = store
@@ -138,7 +140,7 @@ class HubSource:
         try:
             listing = self.resolve(want.spec, cancel)
         except CozyHubError as exc:
-            # The hub does not mirror it, or not in this form: Hugging Face itself may have it.
+            # The hub does not mirror the repository, or not in this form: Hugging Face itself may have it.
             if self._otherwise is None or exc.retryable or exc.status not in (403, 404, 409):
                 raise
             return self._otherwise.fetch(want, progress, cancel)
@@ -154,7 +156,7 @@ class HubSource:
         return self._store.fetch(want.model_id, form, listing, lambda: self.resolve(want.spec, cancel) or listing, progress, cancel)
 
     def resolve(self, spec: ModelSpec, cancel: threading.Event | None = None) -> Listing | None:
-        """The hub's file list of a model; None where no hub may be asked. Raises a `WorkerError` that says why there is none."""
+        """The hub's file list of a model; None when no hub may be asked. Raises a `WorkerError` with the reason when it fails."""
         return self._hub.resolve(spec, cancel or threading.Event()) if self._hub is not None else None
 
 

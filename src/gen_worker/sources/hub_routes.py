@@ -1,4 +1,6 @@
-"""What a hub is asked, and its answers as file lists. Newer routes first; hubs that do not know them are asked the older way. Blocking."""
+"""Requests to a hub, with its answers as file lists. Newer routes are tried first; older hubs, which do not know them,
+are asked by the older ones. Blocking.
+"""
 
 import random
 import threading
@@ -32,11 +34,11 @@ PENDING_TIMEOUT_S = 15 * 60.0
 FIRST_POLL_S = 0.5
 MAX_POLL_S = 10.0
 PUBLIC_ROUTE = "/api/v1/public/models/request"
-UNKNOWN_ROUTE = (404, 405, 501)  # of a hub from before a route was made
+UNKNOWN_ROUTE = (404, 405, 501)  # how a hub older than the route answers
 
 
 class HubRoutes:
-    """One hub. `may_resolve`: also by the routes that are meant for development, which pinned digests need."""
+    """One hub. `may_resolve`: the routes meant for development may be used, too; pinned digests need them."""
 
     def __init__(self, client: JsonClient, *, may_resolve: bool, retries: Retries | None = None) -> None:
         self._client = client
@@ -44,8 +46,9 @@ class HubRoutes:
         self._may_resolve = may_resolve
 
     def resolve(self, spec: ModelSpec, cancel: threading.Event) -> Listing | None:
-        """The hub's file list of a model; None where no route may be asked for it. `CozyHubError` when the hub refuses, `RetryableError`
-        when another try may help."""
+        """The hub's file list of a model; None when no route may be used for it. `CozyHubError` when the hub refuses,
+        `RetryableError` when another try may help.
+        """
         ref = parse_model_ref(spec.ref)
         name = ref.canonical()
         if not isinstance(ref, CozyRef):
@@ -61,7 +64,7 @@ class HubRoutes:
         return self._snapshot(ref, ref.digest, name, cancel) if ref.digest is not None else self._resolve_artifact(ref, spec, name, cancel)
 
     def _ask(self, request: Callable[[], Answer], name: str, cancel: threading.Event) -> Answer:
-        """The hub's answer, after as many tries as the policy allows; `RetryableError` when none of them had one."""
+        """The hub's answer, after as many tries as the policy allows; `RetryableError` when all of them failed."""
 
         def attempt() -> Answer:
             answer = request()
@@ -98,7 +101,7 @@ class HubRoutes:
         if answer.status not in UNKNOWN_ROUTE:
             return _artifact(_checked(answer, name, ModelAnswer), name)
         older = self._ask(lambda: self._client.get(f"{_repo(ref)}/resolve?tag={quote(ref.tag, safe='')}"), name, cancel)
-        if older.status in UNKNOWN_ROUTE:  # it is the model that the hub does not know
+        if older.status in UNKNOWN_ROUTE:  # then it is the model that the hub does not know
             return _artifact(_checked(answer, name, ModelAnswer), name)
         resolved = _checked(older, name, ResolvedTag)
         digest = resolved.digest or resolved.snapshot_digest
@@ -107,7 +110,7 @@ class HubRoutes:
         return self._snapshot(ref, digest, name, cancel)
 
     def _snapshot(self, ref: CozyRef, digest: str, name: str, cancel: threading.Event) -> Listing:
-        """A version of a repository. Older hubs list objects: folders with manifests of their own."""
+        """A version of a repository. Older hubs list objects: folders with their own manifests."""
         path = f"{_repo(ref)}/snapshots/{quote(digest, safe=':')}/manifest"
         manifest = _checked(self._ask(lambda: self._client.get(path), name, cancel), name, SnapshotManifest)
         objects = manifest.objects or {}
@@ -125,7 +128,7 @@ def _repo(ref: CozyRef) -> str:
 
 
 def _checked(answer: Answer, name: str, kind: type[T]) -> T:
-    """The hub's answer as what it should be; a `CozyHubError` or `RetryableError` says why there is none."""
+    """The hub's answer in the expected type; otherwise a `CozyHubError` or `RetryableError` with the reason."""
     if answer.status == 200 and isinstance(answer.body, dict):
         try:
             return msgspec.convert(answer.body, kind)
@@ -134,7 +137,7 @@ def _checked(answer: Answer, name: str, kind: type[T]) -> T:
     said = _said(answer)
     if answer.status == 409:
         raise CozyHubNoCompatibleArtifactError(_field(answer.body, "debug") or said, f"the hub has no compatible form of {name}: {said}")
-    if answer.status >= 500:  # none that passes, such as 501 or 505; another hub or a newer one may know better
+    if answer.status >= 500:  # permanent ones, such as 501 or 505; another hub or a newer one may do better
         raise RetryableError(f"the hub answered HTTP {answer.status} for {name}: {said}")
     hint = "; set COZY_HUB_TOKEN" if answer.status in (401, 403) else ""
     raise CozyHubError(f"the hub refused {name} (HTTP {answer.status}): {said}{hint}", answer.status)
@@ -150,7 +153,7 @@ def _artifact(answer: ModelAnswer, name: str) -> Listing:
 
 
 def _files(files: Sequence[HubFile] | None, name: str) -> Iterator[RemoteFile]:
-    """A hub's files as ours; `CozyHubError` when one lacks something."""
+    """A hub's files in our format; `CozyHubError` when one is incomplete."""
     if not files:
         raise CozyHubError(f"the hub's answer for {name} lists no files")
     for file in files:

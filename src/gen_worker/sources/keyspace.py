@@ -1,4 +1,4 @@
-"""Which models a function may use, and which of them this call asks for."""
+"""Which models a function may use, and which of them a call asks for."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -15,7 +15,9 @@ MAX_SHOWN_KEYS = 20
 
 
 class Keyspace:
-    """Model keys by function slug, as cozy.toml, the manifest or a release declare them. `allowed` narrows their refs (canonical)."""
+    """Model keys by function slug, as declared by cozy.toml, the manifest or a release. `allowed` restricts them to
+    these canonical refs.
+    """
 
     def __init__(self, models_by_function: Mapping[str, Mapping[str, ModelSpec]], allowed: frozenset[str] | None = None) -> None:
         self._models = models_by_function
@@ -28,10 +30,11 @@ class Keyspace:
         ref_by_key: Mapping[str, str],
         functions: Iterable[str],
     ) -> "Keyspace":
-        """This keyspace under the configuration of a release.
+        """This keyspace with the configuration of a release applied.
 
-        A table by function replaces ours and is the allow-list. `supported_refs` narrows what is declared, never widens it; empty or `*`
-        narrows nothing. `ref_by_key` is the older flat table, for manifests that declare no models.
+        A table by function replaces ours and is the allow-list. `supported_refs` restricts what is declared and never
+        extends it; empty or `*` restricts nothing. `ref_by_key` is the older flat table, for manifests that declare no
+        models.
         """
         table = models_by_function or self._models
         if not any(table.values()) and ref_by_key:
@@ -51,7 +54,7 @@ class Keyspace:
         return {spec.ref: (key, spec) for table in self._models.values() for key, spec in table.items()}
 
     def find(self, name: str) -> tuple[str, ModelSpec] | None:
-        """The key and spec of a model, named by its key or by its ref in any form."""
+        """The key and spec of a model, given by its key or by its ref in any form."""
         by_ref = {canonical_ref(ref): found for ref, found in self.refs().items()}
         by_key = {key: (key, spec) for key, spec in by_ref.values()}
         return by_key.get(name) or by_ref.get(canonical_ref(name))
@@ -69,13 +72,13 @@ class Keyspace:
         for spec in functions:
             for injection in spec.injections:
                 ref = injection.model_ref
-                # The key of a payload reference is a field's name, which a model's key may happen to be, too.
+                # A payload reference's key is a field's name, which may happen to equal a model's key.
                 if ref.key == key if ref.source is ModelRefSource.FIXED else key in self.keys_of(spec.name):
                     found.setdefault(injection.type, (spec, injection))
         return list(found.values())
 
     def select(self, spec: FunctionSpec, injection: Injection, payload: msgspec.Struct) -> tuple[str, ModelSpec]:
-        """The key and model for one parameter of this call; `ValidationError` names the offending key and those allowed."""
+        """The key and model for one parameter of this call; `ValidationError` names the invalid key and the allowed ones."""
         table = self.keys_of(spec.name)
         ref = injection.model_ref
         if ref.source is ModelRefSource.FIXED:

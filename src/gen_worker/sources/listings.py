@@ -1,4 +1,4 @@
-"""What a scheduler or caller says of a model's files, as the downloaders read it."""
+"""Converts what a scheduler or caller says about a model's files into the downloaders' format."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +23,7 @@ def listings_of(resolved: Mapping[str, ResolvedModel] | None) -> dict[str, Listi
 
 
 def read_listings(given: Mapping[str, Any] | None) -> dict[str, Listing]:
-    """The same from plain JSON values; `ValidationError` names the model whose entry cannot be read."""
+    """The same from plain JSON values; `ValidationError` names the model whose entry is invalid."""
     found = {}
     for ref, value in (given or {}).items():
         try:

@@ -1,4 +1,4 @@
-"""Models on a network disk, copied to a local one before they are loaded. Blocking."""
+"""Copies models from a network disk to a local one before they are loaded. Blocking."""
 
 import hashlib
 import os
@@ -22,10 +22,12 @@ _FIRST = (".flashpack", ".safetensors")
 
 
 class LocalCopies:
-    """A source whose models lie on a local disk: what another source has on NFS is copied. The original is never moved.
+    """A source that provides models on a local disk: files that another source has on NFS are copied. The original is
+    never moved.
 
-    `limit_bytes` bounds all copies together; those that were used longest ago go first. An empty folder name switches it off.
-    `in_shared_folder`: the folder lies in /tmp, where whoever comes first could put models of his own: it is used only if it is ours.
+    `limit_bytes` limits all copies together; the least recently used ones are removed first. An empty folder name turns
+    this off. `in_shared_folder`: the folder is in /tmp, where another user could have put models of his own: it is used
+    only if it is ours.
     """
 
     def __init__(
@@ -71,7 +73,7 @@ class LocalCopies:
         if mount is None or not mount.is_nfs:
             return False
         if self._in_shared_folder and not self._is_ours():
-            return False  # read where it is: slower, and nobody's but its owner's
+            return False  # read the original: slower, but no other user can have changed it
         here = self._mount(self._folder)
         return here is None or not here.is_nfs
 
@@ -108,7 +110,7 @@ class LocalCopies:
             try:
                 building.rename(target)
             except OSError:
-                if not target.exists():  # else: another process was quicker with the same
+                if not target.exists():  # otherwise another process was faster
                     raise
         finally:
             if building.is_dir():
@@ -131,7 +133,7 @@ class LocalCopies:
 
 
 def _is_safe(folder: Path) -> bool:
-    """Whether nobody but this user and root can put things into a folder, or replace what we have put there."""
+    """Whether only this user and root can put files into a folder, or replace ours."""
     found = folder.stat()
     others_write = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     return found.st_uid in (os.geteuid(), 0) and (not others_write or bool(found.st_mode & stat.S_ISVTX))
@@ -147,7 +149,7 @@ def _copy_file(source: Path, target: Path, progress: Progress, cancel: threading
 
 
 def _order(path: Path) -> tuple[int, str]:
-    """Weights first: they are what a reader waits for."""
+    """Weights first, because a reader waits for them."""
     return next((n for n, suffix in enumerate(_FIRST) if path.name.endswith(suffix)), len(_FIRST)), str(path)
 
 

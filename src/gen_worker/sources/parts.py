@@ -1,4 +1,4 @@
-"""What classes of transformers and diffusers read of a folder: models, tokenizers, processors, schedulers. Pure."""
+"""The files that classes of transformers and diffusers read from a folder: models, tokenizers, processors, schedulers. Pure."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ _SIMPLE_PROCESSORS = ("ImageProcessor", "VideoProcessor", "FeatureExtractor")
 
 
 def own_files(folder: str, paths: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
-    """The files of these names that lie in the folder itself."""
+    """Files with these names directly in the folder."""
     prefix = f"{folder}/" if folder else ""
     return tuple(path for path in paths if path.startswith(prefix) and path[len(prefix) :] in names)
 
@@ -47,7 +47,7 @@ def scheduler_part(folder: str, paths: Sequence[str]) -> Component:
 
 
 def tokenizer_part(folder: str, class_name: str, paths: Sequence[str]) -> Component:
-    """What a tokenizer of this class reads; `PlanError` when its vocabulary is not there."""
+    """What a tokenizer of this class reads; `PlanError` when its vocabulary is missing."""
     prefix = f"{folder}/" if folder else ""
     names = [path.removeprefix(prefix) for path in paths if path.startswith(prefix)]
     taken, one_of = tokenizer_files(class_name, names)
@@ -58,7 +58,7 @@ def tokenizer_part(folder: str, class_name: str, paths: Sequence[str]) -> Compon
 
 
 def processor_part(folder: str, class_name: str, paths: Sequence[str], known: Knowledge) -> Component:
-    """What an image processor or feature extractor reads. Others, such as `WhisperProcessor`, hold a tokenizer, too."""
+    """What an image processor or feature extractor reads. Others, such as `WhisperProcessor`, contain a tokenizer, too."""
     base = class_name.removesuffix("Pil").removesuffix("Fast")
     files = own_files(folder, paths, PROCESSOR_FILES)
     if not base.endswith(_SIMPLE_PROCESSORS):
@@ -67,7 +67,7 @@ def processor_part(folder: str, class_name: str, paths: Sequence[str], known: Kn
 
 
 def tokenizer_class(paths: Sequence[str], known: Knowledge) -> str:
-    """The class that a repository's own configuration names, as `AutoTokenizer` finds it; "" where it names none."""
+    """The class named by a repository's own configuration, as `AutoTokenizer` finds it; "" when it names none."""
     for path in ("tokenizer_config.json", "config.json"):
         if path in paths:
             named = known.object(path).get("tokenizer_class")

@@ -1,4 +1,4 @@
-"""The files of a diffusers pipeline, by what `model_index.json` says each component is. Pure."""
+"""The files of a diffusers pipeline, according to the components in `model_index.json`. Pure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,8 +11,8 @@ from gen_worker.sources.weight_files import is_unsafe
 INDEX = "model_index.json"
 KNOWN_FOLDERS = ("transformer", "unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
 OPTIONAL_COMPONENTS = frozenset({"safety_checker", "feature_extractor"})
-# Pipelines that cannot be made without one: it is no optional component of the class (`_optional_components`). A test compares this with
-# diffusers where it is installed.
+# Pipelines that cannot be created without one: it is not an optional component of the class (`_optional_components`). A
+# test compares this with diffusers if it is installed.
 REQUIRES = {
     "feature_extractor": frozenset(
         {
@@ -37,7 +37,7 @@ REQUIRES = {
 
 
 def plan_pipeline(paths: Sequence[str], known: Knowledge, policy: SelectionPolicy, takers: Sequence[str]) -> FilePlan:
-    """`takers`: names of the pipeline classes that functions ask for; without them the index's own class counts."""
+    """`takers`: names of the pipeline classes that functions ask for. Without them the index's own class counts."""
     folders = {path.partition("/")[0] for path in paths if "/" in path}
     index = known.object(INDEX) if INDEX in known.sizes else {name: ["", ""] for name in KNOWN_FOLDERS if name in folders}
     names = _component_names(index, folders, policy, takers)
@@ -51,7 +51,7 @@ def plan_pipeline(paths: Sequence[str], known: Knowledge, policy: SelectionPolic
         inside = [path for path in paths if path.startswith(f"{name}/")]
         try:
             components.append(_component(name, _class_of(name, index.get(name)), inside, known, policy))
-        except NotKnownError as more:  # all components ask at once
+        except NotKnownError as more:  # collect the questions of all components
             documents += more.documents
             headers += more.headers
         left_out += [path for path in inside if is_unsafe(path)]
@@ -79,7 +79,7 @@ def _component_names(index: Mapping[str, Any], folders: set[str], policy: Select
 
 
 def _refuse_code(index: Mapping[str, Any], names: Sequence[str], paths: Sequence[str]) -> None:
-    """A class of the library cannot be made where the repository's own code would have to run. That is better known before the download."""
+    """Refuse a component that needs the repository's own code: better before the download than after it."""
     for name in names:
         library, class_name = _class_of(name, index.get(name))
         if library and f"{name}/{library}.py" in paths:
@@ -90,12 +90,12 @@ def _refuse_code(index: Mapping[str, Any], names: Sequence[str], paths: Sequence
 
 
 def _needed(index: Mapping[str, Any], takers: Sequence[str]) -> set[str]:
-    """Which of the optional components this pipeline cannot do without."""
+    """The optional components that this pipeline needs."""
     own = index.get("_class_name")
     classes = {*takers, own if isinstance(own, str) else ""}
     needed = {name for name, pipelines in REQUIRES.items() if classes & pipelines}
     encoder = index.get("image_encoder")
-    if isinstance(encoder, list) and encoder != [None, None]:  # of no use without what prepares its pictures
+    if isinstance(encoder, list) and encoder != [None, None]:  # it is useless without the processor of its images
         needed.add("feature_extractor")
     return needed & index.keys()
 
@@ -112,7 +112,7 @@ def _is_component(name: str, value: Any) -> bool:
 
 
 def _class_of(name: str, value: Any) -> tuple[str, str]:
-    """Library and class; of a folder without an index what its name tells."""
+    """Library and class of a component; in a folder without an index, judged by its name."""
     if isinstance(value, list) and value != ["", ""]:
         return str(value[0]), str(value[1])
     for word, found in (("tokenizer", "Tokenizer"), ("scheduler", "Scheduler")):
@@ -141,5 +141,5 @@ def _component(name: str, kind: tuple[str, str], inside: Sequence[str], known: K
 
 
 def _small(inside: Sequence[str], but: Sequence[str] = ()) -> tuple[str, ...]:
-    """What a class of another library may read."""
+    """The small files that a class of another library may read."""
     return tuple(path for path in inside if path.endswith(SUPPORT_SUFFIXES) and path not in but and ".index." not in path)

@@ -1,4 +1,4 @@
-"""What a model would take before any of it is fetched: files, bytes, precision, room on disk and device, time."""
+"""What a model takes before any of it is fetched: files, bytes, precision, room on disk and device, time."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ GUESSED_BYTES_S = 100e6
 
 
 class PlannedPart(msgspec.Struct, frozen=True):
-    """A component: what is fetched of it, and what of that are weights, which is what it takes on the device."""
+    """A component: its bytes to fetch, and how many of them are weights, which is what it takes on the device."""
 
     name: str
     files: int
@@ -27,7 +27,7 @@ class PlannedPart(msgspec.Struct, frozen=True):
 
 
 class ModelPlan(msgspec.Struct, frozen=True):
-    """One model. `here_bytes` are on this disk already; `download_s` at the rate that was measured here, or 100 MB/s."""
+    """One model. `here_bytes` are already on this disk. `download_s` uses the rate measured here, or 100 MB/s."""
 
     key: str
     ref: str
@@ -49,7 +49,7 @@ class ModelPlan(msgspec.Struct, frozen=True):
 
 
 class Room(msgspec.Struct, frozen=True):
-    """What there is: the disk that models go to, the least to keep free there, bytes of the device, the measured rate of the network."""
+    """What is available: the disk for models, the bytes to keep free there, bytes of the device, the measured network rate."""
 
     folder: Path
     floor_bytes: int
@@ -66,7 +66,9 @@ def describe(
     room: Room,
     blob_of: Callable[[RemoteFile], Path] | None = None,
 ) -> ModelPlan:
-    """The plan of a model, with all that is wrong with it. `blob_of` says where a file will be once it is fetched; None: all are here."""
+    """The plan of a model, with everything that is wrong with it. `blob_of` tells where a file will be once it is
+    fetched; None: all files are here.
+    """
     sizes = {file.path: file.size_bytes for file in listing.files}
     parts = tuple(_part(component, sizes) for component in plan.components if component.files)
     total = sum(sizes.values())
@@ -114,7 +116,7 @@ def plan_of_folder(path: Path, spec: ModelSpec) -> tuple[FilePlan, Listing]:
 
 
 def plan_of_listing(listing: Listing) -> FilePlan:
-    """The plan of files that a hub has chosen: its folders as components."""
+    """The plan of files chosen by a hub, with its folders as components."""
     folders: dict[str, list[str]] = {}
     for file in listing.files:
         folders.setdefault(file.path.rpartition("/")[0].partition("/")[0], []).append(file.path)

@@ -1,4 +1,4 @@
-"""What a plan of files is asked for, what it is told, and what it answers."""
+"""Input and output types of file planning."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ class PlanError(ValueError):
 
 
 class NotKnownError(Exception):
-    """The plan depends on the content of these files. Only between the planners: `plan_files` answers with `Needs`."""
+    """The plan depends on the content of these files. Used between the planners only: `plan_files` answers with `Needs`."""
 
     def __init__(self, documents: tuple[str, ...] = (), headers: tuple[str, ...] = ()) -> None:
         super().__init__()
@@ -22,10 +22,10 @@ class NotKnownError(Exception):
 
 
 class SelectionPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What may be taken, as COZY_HF_* and the model's `dtypes` say.
+    """What may be taken, according to COZY_HF_* and the model's `dtypes`.
 
-    `precisions` in order of preference. `takers`: the classes that functions take this model as, with their module, for example
-    `transformers.models.auto.modeling_auto.AutoModel`. Empty: nobody knows, and the repository itself decides.
+    `precisions` in order of preference. `takers`: the classes that functions load this model as, with their module, for
+    example `transformers.models.auto.modeling_auto.AutoModel`. Empty: unknown; then the repository itself decides.
     """
 
     precisions: tuple[str, ...] = ("fp16", "bf16")
@@ -38,15 +38,16 @@ class SelectionPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
 
 class Knowledge(msgspec.Struct, frozen=True):
-    """What is known of a repository. `documents` are parsed JSON files by path. `precisions` are those of safetensors files by path; None
-    where a file has no weights in any precision that we name."""
+    """What is known about a repository. `documents` are parsed JSON files by path. `precisions` are those of
+    safetensors files by path; None for a file whose weights have no precision that we name.
+    """
 
     sizes: Mapping[str, int]
     documents: Mapping[str, Any] = {}
     precisions: Mapping[str, str | None] = {}
 
     def object(self, path: str) -> dict[str, Any]:
-        """A JSON object, as far as its keys are names; `PlanError` names a file that holds something else."""
+        """A JSON object whose keys are names; `PlanError` names a file that contains something else."""
         found = self.document(path)
         if not isinstance(found, dict):
             raise PlanError(f"{path} is no JSON object; it holds {_kind(found)}")
@@ -64,14 +65,14 @@ class Knowledge(msgspec.Struct, frozen=True):
 
 
 class Needs(msgspec.Struct, frozen=True):
-    """What planning has to know before it can decide."""
+    """What planning must know before it can decide."""
 
     documents: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
 
 
 class Component(msgspec.Struct, frozen=True):
-    """A part of the model: its files, and the precision of its weights (None where it has none)."""
+    """A part of the model: its files, and the precision of its weights (None when it has none)."""
 
     name: str
     files: tuple[str, ...]
@@ -79,7 +80,7 @@ class Component(msgspec.Struct, frozen=True):
 
 
 class FilePlan(msgspec.Struct, frozen=True):
-    """The files to have. `kind` says what the repository is; `left_out` names unsafe weights that lie beside those taken."""
+    """The files to fetch. `kind` says what the repository is; `left_out` names unsafe weights beside those taken."""
 
     kind: str
     components: tuple[Component, ...]

@@ -1,4 +1,4 @@
-"""The files of a sentence encoder, by what `modules.json` says it is made of (sentence-transformers). Pure."""
+"""The files of a sentence encoder, according to its `modules.json` (sentence-transformers). Pure."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,8 +17,9 @@ _TRANSFORMER = (
 
 
 def plan_sentence_encoder(paths: Sequence[str], known: Knowledge, policy: SelectionPolicy) -> FilePlan:
-    """Each module's files. The transformer's weights are in an allowed precision; those of small modules behind it, such as `2_Dense`, in
-    whatever they are published in."""
+    """Each module's files. The transformer's weights are taken in an allowed precision; those of small modules behind
+    it, such as `2_Dense`, in the precision they are published in.
+    """
     components, left_out = [Component("", own_files("", paths, _OWN))], []
     documents: list[str] = []
     headers: list[str] = []

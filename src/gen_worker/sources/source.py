@@ -1,4 +1,4 @@
-"""Where a model's files come from: the seam behind which downloaders are swapped."""
+"""Where a model's files come from: the interface behind which downloaders can be replaced."""
 
 import importlib.util
 import threading
@@ -20,10 +20,10 @@ from gen_worker.settings import split_list
 
 
 class ModelWant(msgspec.Struct, frozen=True):
-    """A model that somebody needs: its key and spec, and the files if a scheduler has resolved them already.
+    """A model that is needed: its key and spec, and its files if a scheduler has already resolved them.
 
-    `takers`: the classes that functions take the model as, for example `transformers.models.auto.modeling_auto.AutoModel`. Empty: nobody
-    knows.
+    `takers`: the classes that functions load the model as, for example
+    `transformers.models.auto.modeling_auto.AutoModel`. Empty: unknown.
     """
 
     key: str
@@ -37,9 +37,9 @@ class ModelWant(msgspec.Struct, frozen=True):
 
 
 class LocalModel(msgspec.Struct, frozen=True):
-    """A model on this disk. `model_id` is its canonical ref, whatever folder serves it.
+    """A model on this disk. `model_id` is its canonical ref, whatever folder it is in.
 
-    `digests` of its files by relative path, where they are known; `version` tells two states of a ref apart.
+    `digests` of its files by relative path, where known; `version` distinguishes two states of a ref.
     """
 
     model_id: str
@@ -54,22 +54,23 @@ class ModelSource(Protocol):
     """Finds or fetches the files of a declared model. Blocking: called from threads."""
 
     def present(self, want: ModelWant) -> LocalModel | None:
-        """The model if all of it is on this disk; asks no network."""
+        """The model if all of it is on this disk; uses no network."""
         ...
 
     def fetch(self, want: ModelWant, progress: Progress, cancel: threading.Event) -> LocalModel:
-        """Bring it here; a `WorkerError` says why not."""
+        """Fetch the model; raises a `WorkerError` with the reason when that fails."""
         ...
 
 
 class OverrideError(ValueError):
-    """A model override cannot be used."""
+    """An unusable model override."""
 
 
 class OverrideSource:
     """Local folders in place of refs, by key: for development and tests.
 
-    A value is a path, or `pkg:package/sub/path` for files that an installed Python package ships. Other keys go to `otherwise`.
+    A value is a path, or `pkg:package/sub/path` for files shipped by an installed Python package. Other keys are passed
+    to `otherwise`.
     """
 
     def __init__(self, paths: Mapping[str, Path], otherwise: ModelSource | None = None) -> None:
@@ -92,7 +93,9 @@ class OverrideSource:
 
 
 class Downloads:
-    """`hf:` and `cozy:` refs: a scheduler's file list first, then the hub, then Hugging Face; errors become what a run may say."""
+    """`hf:` and `cozy:` refs: a scheduler's file list first, then the hub, then Hugging Face. Errors are converted for
+    callers of runs.
+    """
 
     def __init__(self, by_scheme: Mapping[str, ModelSource], scheme_of: Callable[[str], str]) -> None:
         self._by_scheme = by_scheme
@@ -114,7 +117,7 @@ class Downloads:
 
 @contextmanager
 def as_run_errors(name: str) -> Iterator[None]:
-    """What goes wrong while a model is brought here, as what a run may say of it."""
+    """Convert errors while fetching a model into errors fit to be a run's outcome."""
     try:
         yield
     except DownloadFailedError as exc:
@@ -129,12 +132,12 @@ def as_run_errors(name: str) -> Iterator[None]:
     except OSError as exc:
         text = f"{name} could not be stored: {exc.strerror or exc}"
         raise (DiskFullError(f"disk_full: {text}") if exc.errno in DISK_IS_FULL else FatalError(text)) from exc
-    except ValueError as exc:  # of a list or a hub: the caller of a run is not to blame
+    except ValueError as exc:  # from a list or a hub: the caller of the run is not to blame
         raise FatalError(f"{name}: {exc}") from exc
 
 
 def parse_overrides(texts: Sequence[str], base: Path) -> dict[str, Path]:
-    """`key=path` pairs to paths, relative ones under `base`; `OverrideError` names the pair that cannot be used."""
+    """Parse `key=path` pairs; relative paths are resolved against `base`. `OverrideError` names an unusable pair."""
     found: dict[str, Path] = {}
     for text in texts:
         key, equals, value = text.partition("=")
@@ -148,9 +151,10 @@ def parse_overrides(texts: Sequence[str], base: Path) -> dict[str, Path]:
 
 
 def read_overrides(named: str, root: Path, options: Sequence[str] = (), keys: Collection[str] | None = None) -> dict[str, Path]:
-    """Local folders by model key: those of COZY_MODEL_OVERRIDES (relative to `root`), then those of options (to the current folder).
+    """Local folders by model key: those of COZY_MODEL_OVERRIDES (relative to `root`), then those of options (relative
+    to the current folder).
 
-    `OverrideError` for a pair that cannot be used, and for a key that is none of `keys` (None: nobody knows them).
+    `OverrideError` for an unusable pair, and for a key that is not in `keys` (None: keys are not checked).
     """
     found = parse_overrides(split_list(named), root) | parse_overrides(options, Path.cwd())
     for key in found:

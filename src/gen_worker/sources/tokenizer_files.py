@@ -1,13 +1,13 @@
-"""Which files a tokenizer reads, by its class: what `vocab_files_names` of transformers' classes says.
+"""The files that a tokenizer reads, by its class: a copy of `vocab_files_names` of transformers' classes.
 
-The library itself need not be installed where models are planned. A test compares this table with it where it is. Classes of which
-transformers 5 has another list than 4 have both.
+The library itself need not be installed where models are planned. A test compares this table with it where it is
+installed. Classes whose list differs between transformers 4 and 5 have both.
 """
 
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-# Read by every tokenizer, where they are.
+# Every tokenizer reads these if they exist.
 COMMON = (
     "tokenizer_config.json",
     "tokenizer.json",
@@ -56,7 +56,7 @@ _BY_FILES: dict[tuple[str, ...], str] = {
     ("tokenizer.json",): "Esmc Siglip2",
     ("qwen.tiktoken",): "QWen",
 }  # fmt: skip
-# What libraries load vocabularies from, whatever the class is called.
+# File names that libraries load vocabularies from, whatever the class.
 ANY = (*dict.fromkeys(name for names in _BY_FILES for name in names), "dict.txt", "bpe.vocab", "vocab.bpe", "encoder.json")
 _ANY_SUFFIXES = (".tiktoken", ".spm", ".bpe.model")
 _BY_CLASS = {name: files for files, names in _BY_FILES.items() for name in names.split()}
@@ -65,7 +65,7 @@ _BY_CLASS = {name: files for files, names in _BY_FILES.items() for name in names
 def vocabulary_of(class_name: str) -> tuple[str, ...] | None:
     """The vocabulary files of a tokenizer class such as `T5TokenizerFast`; None for a class that is not in the table.
 
-    The empty tuple: the class works on bytes or characters and has none.
+    An empty tuple: the class works on bytes or characters and has no vocabulary.
     """
     if class_name in ("PreTrainedTokenizerFast", "TokenizersBackend", "SentencePieceBackend"):
         return _LLAMA
@@ -74,8 +74,9 @@ def vocabulary_of(class_name: str) -> tuple[str, ...] | None:
 
 
 def tokenizer_files(class_name: str, names: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
-    """Of a folder's files (relative paths) those that a tokenizer reads, and the files of which it needs at least one: empty where it
-    needs none, or where nobody knows."""
+    """Those of a folder's files (relative paths) that a tokenizer reads, and the files of which it needs at least one
+    (empty when it needs none or that is unknown).
+    """
     vocabulary = vocabulary_of(class_name)
     wanted = {*COMMON, *(ANY if vocabulary is None else vocabulary)}
     taken = [
@@ -87,6 +88,6 @@ def tokenizer_files(class_name: str, names: Sequence[str]) -> tuple[list[str], t
 
 
 def is_vocabulary(path: str) -> bool:
-    """Whether a file's name is one that some tokenizer reads."""
+    """Whether some tokenizer reads a file of this name."""
     name = PurePosixPath(path).name
     return name in COMMON or name in ANY or name.endswith(_ANY_SUFFIXES)

@@ -1,4 +1,4 @@
-"""GGUF and ONNX: one of several files that hold the same model, by the marks in their names. Pure."""
+"""GGUF and ONNX: chooses one of several files with the same model, by the marks in their names. Pure."""
 
 import re
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ _GGUF_MARKS = {
     "bf16": ("bf16",),
     "fp32": ("f32", "fp32"),
 }
-# As optimum and transformers.js name them. A name without a mark is float32, or the only one there is.
+# Names used by optimum and transformers.js. A name without a mark is float32, or the only file.
 _ONNX_MARKS = {
     "fp16": ("fp16", "float16"),
     "int8": ("int8", "uint8", "quantized", "q8"),
@@ -25,7 +25,7 @@ _ONNX_DATA = re.compile(r"(\.onnx)?([_.]data)(_\d+)?$|\.onnx_data(_\d+)?$")
 
 
 def choose_gguf(paths: Sequence[str], precisions: Sequence[str]) -> tuple[list[str], str | None]:
-    """The files of one GGUF model, all its parts, and its precision. Projectors of vision models (`mmproj`) come along."""
+    """The files of one GGUF model, with all its parts, and its precision. Projectors of vision models (`mmproj`) are included."""
     found = [path for path in paths if path.endswith(".gguf")]
     projectors = [path for path in found if "mmproj" in path.lower()]
     groups = _joined_parts([path for path in found if path not in projectors and "imatrix" not in path.lower()])
@@ -41,15 +41,17 @@ def choose_gguf(paths: Sequence[str], precisions: Sequence[str]) -> tuple[list[s
 
 
 def choose_onnx(paths: Sequence[str], precisions: Sequence[str], *, one: bool) -> tuple[list[str], str | None]:
-    """The .onnx files of a model with what they keep beside them, and their precision. `one`: a single session is made of them, so that
-    `model.onnx` (or the only model) is meant."""
+    """The .onnx files of a model with their external data, and their precision. `one`: a single session is made from
+    them, so `model.onnx` (or the only model) is meant.
+    """
     by_model: dict[str, list[str]] = {}
     for path in _in_one_folder([path for path in paths if path.endswith(".onnx")]):
         by_model.setdefault(_onnx_model(path), []).append(path)
     merged = {name for name in by_model if name.endswith("decoder_model_merged")}
-    if merged:  # it does the work of both others
+    if merged:  # it replaces the other two
         by_model = {name: files for name, files in by_model.items() if not re.search(r"decoder_(with_past_)?model$", name)}
-    for name in [name for name in by_model if PurePosixPath(name).name == "model"]:  # `model_no_gather` is the same one, made otherwise
+    # `model_no_gather` is the same model, exported differently
+    for name in [name for name in by_model if PurePosixPath(name).name == "model"]:
         by_model = {other: files for other, files in by_model.items() if not other.startswith(f"{name}_")}
     if one and len(by_model) > 1:
         usual = [name for name in by_model if PurePosixPath(name).name == "model"]
@@ -68,7 +70,7 @@ def choose_onnx(paths: Sequence[str], precisions: Sequence[str], *, one: bool) -
 
 
 def _in_one_folder(models: Sequence[str]) -> list[str]:
-    """Those at the root, else those in `onnx/`, else those of the only folder that has any."""
+    """The files at the root, else those in `onnx/`, else those of the only folder that has any."""
     folders = {path.rpartition("/")[0] for path in models}
     folder = next((name for name in ("", "onnx") if name in folders), min(folders))
     if folder not in ("", "onnx") and len(folders) > 1:
@@ -105,7 +107,7 @@ def _onnx_variant(files: Sequence[str], precisions: Sequence[str]) -> tuple[str,
 
 
 def _is_data_of(other: str, model: str) -> bool:
-    """Weights beyond 2 GB lie beside a model: `model.onnx_data`, `model.onnx.data`, `model.onnx_data_1`, `weights.pb`."""
+    """Weights beyond 2 GB are stored beside a model: `model.onnx_data`, `model.onnx.data`, `model.onnx_data_1`, `weights.pb`."""
     if other == model or PurePosixPath(other).parent != PurePosixPath(model).parent:
         return False
     if PurePosixPath(other).name == "weights.pb":
@@ -122,7 +124,7 @@ def _joined_parts(found: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _projector(projectors: Sequence[str]) -> list[str]:
-    """The smallest name in half precision, or the first."""
+    """The first projector in half precision by name, or the first one."""
     half = [path for path in projectors if re.search(r"(?<!b)f(p)?16", path.lower())]
     return sorted(half or projectors)[:1]
 

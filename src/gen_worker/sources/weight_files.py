@@ -1,4 +1,4 @@
-"""What a weight file's name and header tell: its variant, its precision, which shards belong together. Pure."""
+"""What a weight file's name and header say: its variant, its precision, and which shards belong together. Pure."""
 
 import re
 import struct
@@ -17,7 +17,7 @@ UNSAFE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle", ".h5", ".m
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.)")
 _MARK = re.compile(r"(?:^|[._-])(fp16|f16|bf16|fp8|float8|f8|int8|8bit|int4|4bit|fp32|f32)(?=[._-]|$)", re.IGNORECASE)
 _MARKS = {"f16": "fp16", "float8": "fp8", "f8": "fp8", "8bit": "int8", "4bit": "int4", "f32": "fp32"}
-# safetensors dtype names (its README, "Format") to ours, with their bits
+# safetensors dtype names (its README, "Format") mapped to ours, with their bits.
 _DTYPES = {
     "F64": ("fp32", 64),
     "F32": ("fp32", 32),
@@ -37,11 +37,11 @@ REDUCED_SHARE = 0.9  # norms and scales are often kept in float32
 
 
 class HeaderError(ValueError):
-    """A safetensors header that cannot be true."""
+    """A safetensors header that contradicts its file."""
 
 
 class TensorEntry(msgspec.Struct, frozen=True):
-    """One tensor: `start` and `end` are bytes behind the header."""
+    """One tensor; `start` and `end` are byte offsets after the header."""
 
     name: str
     dtype: str
@@ -63,19 +63,19 @@ class WeightSet(msgspec.Struct, frozen=True):
 
     @property
     def marked(self) -> str | None:
-        """The precision that the name says."""
+        """The precision in the name."""
         return precision_in_name(self.name)
 
 
 def precision_in_name(path: str) -> str | None:
-    """fp16, bf16, fp8, int8, int4 or fp32 if a file's name says so."""
+    """fp16, bf16, fp8, int8, int4 or fp32 if a file's name contains it."""
     found = _MARK.findall(PurePosixPath(path).name)
     word = found[-1].lower() if found else None
     return _MARKS.get(word, word) if word else None
 
 
 def is_unsafe(path: str) -> bool:
-    """Whether a file can run code when it is loaded, or holds weights in a form that we do not take."""
+    """Whether a file can run code when it is loaded, or holds weights in a format that we do not take."""
     return path.lower().endswith(UNSAFE_SUFFIXES)
 
 
@@ -86,9 +86,10 @@ def shard_of(path: str) -> tuple[int, int] | None:
 
 
 def read_header(data: bytes, file_size: int) -> list[TensorEntry]:
-    """The tensors of a safetensors file, from its first bytes; `HeaderError` for lies. Format: safetensors' README.
+    """The tensors of a safetensors file, from its first bytes; `HeaderError` for a header that contradicts the file.
+    Format: safetensors' README.
 
-    Tensors must lie one after the other without gap or overlap, and end where the file ends.
+    Tensors must follow each other without gap or overlap, and end where the file ends.
     """
     size = header_size(data, file_size)
     try:
@@ -108,7 +109,7 @@ def read_header(data: bytes, file_size: int) -> list[TensorEntry]:
 
 
 def header_size(data: bytes, file_size: int) -> int:
-    """The length of a header in bytes, from the first eight of a file."""
+    """The length of a header in bytes, read from the first eight bytes of a file."""
     if len(data) < 8 or file_size < 10:
         raise HeaderError("it is too short to be a safetensors file")
     size = int(struct.unpack("<Q", data[:8])[0])
@@ -139,7 +140,7 @@ def _entry(name: str, fields: Mapping[str, Any]) -> TensorEntry:
 
 
 def precision_of(entries: Sequence[TensorEntry]) -> str | None:
-    """The precision that most of the weights have; fp32 if more than a tenth of the bytes are float32."""
+    """The precision of most of the weights; fp32 if more than a tenth of the bytes are float32."""
     sizes: dict[str, int] = {}
     for entry in entries:
         name = _DTYPES.get(entry.dtype, ("", 0))[0]
@@ -158,9 +159,10 @@ def weight_sets(
 ) -> tuple[list[WeightSet], list[str]]:
     """The complete safetensors sets of a folder, and what is wrong with the incomplete ones.
 
-    `index_files`: the content of `*.safetensors.index*.json` files, whatever it is. Both `x.safetensors.index.fp16.json` and
-    `x.fp16.safetensors.index.json` occur. Where a file and an index have one name, the one that the library reads counts: diffusers takes
-    the index, transformers and all others the file. The other is from an earlier save into the same folder.
+    `index_files`: the content of `*.safetensors.index*.json` files, whatever it is. Both
+    `x.safetensors.index.fp16.json` and `x.fp16.safetensors.index.json` occur. When a file and an index have the same
+    name, the one that the library reads counts: diffusers takes the index, transformers and all others the file. The
+    other one is left over from an earlier save into the same folder.
     """
     here = [path for path in paths if PurePosixPath(path).parent == PurePosixPath(folder or ".")]
     present, sets, problems = set(here), [], []
@@ -209,7 +211,7 @@ def _file_of(index: str) -> str:
 
 
 def by_name(sets: Sequence[WeightSet], stems: Sequence[str]) -> list[WeightSet]:
-    """The sets that a library would look for, whose names begin with one of `stems`; others only where there are none."""
+    """The sets that a library would look for: names that begin with one of `stems`; others only when there are none."""
     usual = [found for found in sets if PurePosixPath(found.name).name.partition(".")[0] in stems]
     plain = [found for found in usual if "non_ema" not in found.name]
     others = [found for found in sets if PurePosixPath(found.name).name.partition(".")[0] not in (*ADAPTER_STEMS, *MODEL_STEMS)]

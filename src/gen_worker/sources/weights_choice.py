@@ -1,4 +1,4 @@
-"""Which of a folder's weights are taken: one complete set, in an allowed precision, under the name that the library looks for. Pure."""
+"""Chooses a folder's weights: one complete set, in an allowed precision, under the name that the library looks for. Pure."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
@@ -19,10 +19,11 @@ def choose_weights(
     stems: Sequence[str] = MODEL_STEMS,
     any_precision: bool = False,
 ) -> tuple[tuple[str, ...], str | None]:
-    """The files of the chosen set, index included, and its precision. `PlanError` when there is none, with what would change that.
+    """The files of the chosen set with its index, and its precision. When there is none, `PlanError` says what would
+    change that.
 
-    Libraries look for names that begin with one of `stems`. Only where no set has such a name do others count.
-    `any_precision`: the allowed ones first, then whatever there is.
+    Libraries look for names that begin with one of `stems`. Other names count only when no set has such a name.
+    `any_precision`: the allowed ones first, then any other.
     """
     sets = by_name(_sets(folder, paths, known, policy), stems)
     unread = [found.files[0] for found in sets if found.files[0] not in known.precisions]
@@ -70,7 +71,7 @@ def _is_published_quantised(folder: str, paths: Sequence[str], known: Knowledge)
 
 
 def no_weights(folder: str, paths: Sequence[str], policy: SelectionPolicy) -> PlanError:
-    """There are no safetensors; what is there instead."""
+    """The error that there are no safetensors, with what the folder has instead."""
     unsafe = [path for path in paths if is_unsafe(path)]
     beside = (
         f" (it has {PurePosixPath(unsafe[0]).name}, a pickle or other format that can run code when loaded: never taken)" if unsafe else ""
