@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from platform_process import COZYCTL, PlatformProcess, write_project
 
+from gen_orchestrator.cli.api import Api
+from gen_orchestrator.cli.release_names import release_named
+
 TAG = "/v1/endpoints/local/probe/functions/{}/tags/{}"
 
 
@@ -27,7 +30,8 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlatformProce
     )
     main.write_text(text)
     started.until(lambda: len(started.http.get("/v1/releases").json()["data"]) == 2)
-    started.until(lambda: tagged(started, "version", "dev") != tagged(started, "version", "prod"))
+    old = tagged(started, "version", "prod")
+    started.until(lambda: old not in [tag["release_id"] for tag in started.status()["tags"] if tag["ref"].endswith(":dev")])
     yield started
     started.close()
 
@@ -165,6 +169,60 @@ def test_a_release_can_be_called_by_its_id(platform: PlatformProcess) -> None:
     assert platform.http.post(f"/v1/local/other/version@{new}", json={}).status_code == 404
     done = verb(platform, "invoke", f"local/probe/echo@{new}", "-i", "text=a", "-i", "size=3")
     assert json.loads(done.stdout)["text"] == "a", done.stderr
+
+
+def test_every_verb_that_takes_a_release_takes_a_tag_or_the_beginning_of_an_id(platform: PlatformProcess, tmp_path: Path) -> None:
+    old, new = tagged(platform, "echo", "prod"), tagged(platform, "version", "dev")
+    api = Api(platform.url)
+    short = next(new[:length] for length in range(len("probe-") + 1, len(new)) if not old.startswith(new[:length]))
+    for name in (new, short, "local/probe:dev", "local/probe/version:dev"):
+        assert release_named(api, name) == new
+    file = tmp_path / "run.json"
+    file.write_text(json.dumps(platform.http.get(f"/v1/runs/{platform.invoke('version').json()['id']}/export").json()))
+    for arguments, status, word in (
+        (("gates", "local/probe:dev"), 0, "no gate has checked"),
+        (("golden", "run", short), 0, "there are no golden requests"),
+        (("releases", "show", "local/probe:dev"), 0, new),
+        (("diff", "local/probe/echo:prod", short), 0, "BREAKS echo"),
+        (("workers", "token", "--release", short), 0, f"of release {new}"),
+        (("shadow", "start", "local/probe/sleep", "--release", short), 0, new),
+        (("shadow", "stop", "local/probe/sleep"), 0, new),
+        (("promote", short, "--function", "sleep"), 0, new),
+        (("rollback", "local/probe/sleep", "--to", "local/probe/echo:prod"), 0, old),
+        (("replay", str(file), "--release", short), 1, f'"{1}" -> "{2}"'),
+        (("invoke", f"local/probe/version@{short}"), 0, '"2"'),
+    ):
+        done = verb(platform, *arguments)
+        assert (done.returncode, word in done.stdout + done.stderr) == (status, True), (arguments, done)
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "word"),
+    [
+        ("probe-", 3, "no release 'probe-'"),
+        ("probe", 3, "no release 'probe'"),
+        ("probe-zz", 3, "no release 'probe-zz'"),
+        ("../keys", 2, "expected a release"),
+        ("local/probe", 2, "such as local/hello:prod"),
+        ("local/probe:", 2, "tag ''"),
+        ("local/probe:a/b", 2, "tag 'a/b'"),
+        ("local/probe:dve", 3, "Did you mean 'dev'?"),
+        ("local/probe/ecko:dev", 3, "Did you mean 'echo'?"),
+        ("local/prob:dev", 3, "local/probe"),
+        ("other/probe:dev", 3, "no tag 'dev'"),
+    ],
+)
+def test_what_names_no_release_is_said(platform: PlatformProcess, name: str, status: int, word: str) -> None:
+    done = verb(platform, "releases", "rm", name)
+    assert (done.returncode, word in done.stderr) == (status, True), done
+
+
+def test_a_name_that_means_several_releases_is_refused(platform: PlatformProcess) -> None:
+    old, new = tagged(platform, "version", "prod"), tagged(platform, "version", "dev")
+    assert verb(platform, "promote", "local/probe/version:dev").returncode == 0
+    done = verb(platform, "gates", "local/probe:prod")
+    assert (done.returncode, f"version at {new}" in done.stderr, f"at {old}" in done.stderr) == (2, True, True), done.stderr
+    assert verb(platform, "rollback", "local/probe/version").returncode == 0
 
 
 def test_an_exported_run_is_run_again_and_compared(platform: PlatformProcess, tmp_path: Path) -> None:

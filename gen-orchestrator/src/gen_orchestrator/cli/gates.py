@@ -7,6 +7,7 @@ from rich.table import Column
 
 from gen_orchestrator.cli.api import Api, ApiVerb, api_path, url_option
 from gen_orchestrator.cli.gate_results import print_results
+from gen_orchestrator.cli.release_names import RELEASE, release_named
 from gen_orchestrator.cli.releases import split_endpoint
 from gen_orchestrator.cli.shown import age, print_tables, table
 from gen_worker.cli.output import EXIT_FAILED, json_option, print_json, print_line, say
@@ -73,13 +74,14 @@ def remove(golden_id: str, url: str, as_json: bool) -> int:
 
 
 @golden.command("run", cls=ApiVerb)
-@click.argument("release", metavar="RELEASE")
+@click.argument("release", metavar=RELEASE)
 @click.option("--function", "functions", multiple=True, metavar="NAME", help="Only of this function. May be repeated.")
 @url_option
 @json_option
 def run(release: str, functions: tuple[str, ...], url: str, as_json: bool) -> int:
     """Run the golden requests on a release. No tag moves. Exit status 1 when one fails."""
-    found = Api(url).post(api_path("releases", release, "goldens"), {"functions": functions})
+    api = Api(url)
+    found = api.post(api_path("releases", release_named(api, release), "goldens"), {"functions": functions})
     if as_json:
         print_json(found)
     else:
@@ -90,12 +92,13 @@ def run(release: str, functions: tuple[str, ...], url: str, as_json: bool) -> in
 
 
 @click.command("gates", cls=ApiVerb)
-@click.argument("release", metavar="RELEASE")
+@click.argument("release", metavar=RELEASE)
 @url_option
 @json_option
 def gates(release: str, url: str, as_json: bool) -> int:
     """Show the last result of each gate for a release."""
-    found = Api(url).get(api_path("releases", release, "gates"))
+    api = Api(url)
+    found = api.get(api_path("releases", release_named(api, release), "gates"))
     if as_json:
         print_json(found)
         return 0

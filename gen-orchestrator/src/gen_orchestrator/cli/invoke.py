@@ -10,13 +10,14 @@ import msgspec
 from gen_orchestrator.cli.api import Api, ApiVerb, api_path, url_option
 from gen_orchestrator.cli.following import RunView
 from gen_orchestrator.cli.refs import path_of, payload_of, resolved
+from gen_orchestrator.cli.release_names import release_named
 from gen_orchestrator.cli.shown import report
 from gen_worker.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, fail, json_option, print_json, say
 from gen_worker.client import UnreachableError
 
 
 @click.command("invoke", cls=ApiVerb)
-@click.argument("ref", metavar="OWNER/ENDPOINT/FUNCTION[:TAG]")
+@click.argument("ref", metavar="OWNER/ENDPOINT/FUNCTION[:TAG|@RELEASE]")
 @click.option(
     "-i", "--input", "inputs", multiple=True, metavar="FIELD=VALUE", help="A payload field; FIELD=@FILE sends a file. May be repeated."
 )
@@ -42,8 +43,9 @@ def command(
 ) -> int:
     """Run a function on the platform and print its output."""
     api = Api(url)
-    path = path_of(ref)
     try:
+        name, pinned, release = path_of(ref).partition("@")
+        path = f"{name}@{release_named(api, release)}" if pinned else name
         body: dict[str, Any] = {"payload": _payload(api, path, inputs, payload), "priority": priority}
         if timeout_s:
             body["timeout_s"] = timeout_s

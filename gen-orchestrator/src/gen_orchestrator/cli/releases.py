@@ -8,6 +8,7 @@ from rich.table import Column
 
 from gen_orchestrator.cli.api import Api, ApiError, ApiVerb, api_path, url_option
 from gen_orchestrator.cli.gate_results import print_results
+from gen_orchestrator.cli.release_names import RELEASE, no_tag, release_named, split_function
 from gen_orchestrator.cli.shown import age, bytes_of, print_tables, table
 from gen_orchestrator.domain.pruning import MAX_KEEP
 from gen_worker.cli.output import EXIT_NOT_FOUND, fail, json_option, print_json, print_line, say
@@ -94,7 +95,7 @@ def tags(endpoint: str | None, history: bool, url: str, as_json: bool) -> int:
 
 
 @click.command("promote", cls=ApiVerb)
-@click.argument("release", metavar="RELEASE|OWNER/ENDPOINT[/FUNCTION]:TAG")
+@click.argument("release", metavar=RELEASE)
 @function_option
 @tag_option
 @click.option("--breaking", is_flag=True, help="Move the tag even if the change breaks callers.")
@@ -141,7 +142,7 @@ def promote(
 @click.command("rollback", cls=ApiVerb)
 @click.argument("endpoint", metavar="OWNER/ENDPOINT[/FUNCTION]")
 @click.option("--now", is_flag=True, help="Move the tag even before a worker of the release is ready.")
-@click.option("--to", "wanted", metavar="RELEASE", help="Release to go back to. By default the one the tag pointed at before.")
+@click.option("--to", "wanted", metavar=RELEASE, help="Release to go back to. By default the one the tag pointed at before.")
 @tag_option
 @url_option
 @json_option
@@ -154,10 +155,11 @@ def rollback(endpoint: str, now: bool, wanted: str | None, tag: str, url: str, a
     found = api.get("/v1/tags", owner=owner, endpoint=name, function=function)["data"]
     mine = [each for each in found if each["tag"] == tag]
     if not mine:
-        raise _no_tag(api, owner, name, tag, found)
+        raise no_tag(api, owner, name, tag, found)
     # The last step is what is taken back. Where that is a canary, the tags have not moved since.
     if not wanted and any("candidate" in each for each in mine):
         return _end_canaries(api, [each for each in mine if "candidate" in each], as_json=as_json)
+    wanted = release_named(api, wanted) if wanted else None
     for each in mine:
         history = api.get(_tag_path(each))["history"]
         there = [old["release_id"] for old in history if "deleted_at" not in old]
@@ -175,14 +177,14 @@ def rollback(endpoint: str, now: bool, wanted: str | None, tag: str, url: str, a
 
 
 @click.command("diff", cls=ApiVerb)
-@click.argument("old", metavar="RELEASE|OWNER/ENDPOINT[/FUNCTION]:TAG")
-@click.argument("new", metavar="RELEASE|OWNER/ENDPOINT[/FUNCTION]:TAG")
+@click.argument("old", metavar=RELEASE)
+@click.argument("new", metavar=RELEASE)
 @url_option
 @json_option
 def diff(old: str, new: str, url: str, as_json: bool) -> int:
     """Show what changes for callers from one release to another, and what breaks them."""
     api = Api(url)
-    ids = [_targets(api, each, ())[0]["release_id"] if "/" in each else each for each in (old, new)]
+    ids = [release_named(api, each) for each in (old, new)]
     found = api.get(api_path("releases", ids[0], "diff", ids[1]))
     if as_json:
         print_json(found)
@@ -200,12 +202,13 @@ def diff(old: str, new: str, url: str, as_json: bool) -> int:
 
 
 @releases.command("show", cls=ApiVerb)
-@click.argument("release_id", metavar="RELEASE")
+@click.argument("release", metavar=RELEASE)
 @url_option
 @json_option
-def show(release_id: str, url: str, as_json: bool) -> int:
+def show(release: str, url: str, as_json: bool) -> int:
     """One release, and what gates found of it."""
     api = Api(url)
+    release_id = release_named(api, release)
     found, gates = api.get(api_path("releases", release_id)), api.get(api_path("releases", release_id, "gates"))["data"]
     if as_json:
         print_json({**found, "gates": gates})
@@ -225,15 +228,15 @@ def show(release_id: str, url: str, as_json: bool) -> int:
 
 
 @releases.command("rm", cls=ApiVerb)
-@click.argument("release_ids", nargs=-1, required=True, metavar="RELEASE...")
+@click.argument("releases", nargs=-1, required=True, metavar="RELEASE...")
 @url_option
 @json_option
-def remove(release_ids: tuple[str, ...], url: str, as_json: bool) -> int:
+def remove(releases: tuple[str, ...], url: str, as_json: bool) -> int:
     """Delete releases with their code, environment, image and build logs. One that a tag, a canary, shadow runs or a run needs stays. What
     it has run, and the history of tags, stay readable."""
     api = Api(url)
     removed = []
-    for release_id in release_ids:
+    for release_id in list(dict.fromkeys(release_named(api, each) for each in releases)):
         removed.append(api.delete(api_path("releases", release_id)))
         if not as_json:
             _tell_removed(removed[-1])
@@ -280,48 +283,15 @@ def _targets(api: Api, release: str, functions: tuple[str, ...]) -> list[dict[st
         there = api.get("/v1/tags", owner=owner, endpoint=name)["data"]
         found = [each for each in there if each["tag"] == wanted]
         if not found:
-            raise _no_tag(api, owner, name, wanted, there)
+            raise no_tag(api, owner, name, wanted, there)
     else:
-        shown = api.get(api_path("releases", release))
+        shown = api.get(api_path("releases", release_named(api, release)))
         found = [{**shown, "function": name} for name in shown["functions"]]
     known = [each["function"] for each in found]
     for name in functions:
         if name not in known:
             raise ApiError(f"{release} has no function {name!r}.{did_you_mean(name, known)}", EXIT_NOT_FOUND, "not_found")
     return [each for each in found if not functions or each["function"] in functions]
-
-
-def _no_tag(api: Api, owner: str, name: str, tag: str, there: list[dict[str, Any]]) -> ApiError:
-    """The error for a tag that an endpoint does not have; `there` are those that it has, none where there is no such endpoint."""
-    if there:
-        tags = sorted({each["tag"] for each in there})
-        near = f"{did_you_mean(tag, tags)} Tags: {', '.join(tags)}"
-    elif releases := api.get("/v1/releases", owner=owner, endpoint=name)["data"]:
-        near = f" Its newest release is {releases[0]['release_id']}: cozyctl promote {releases[0]['release_id']}"
-    else:
-        known = sorted({f"{each['owner']}/{each['endpoint']}" for each in api.get("/v1/tags")["data"]})
-        near = f"{did_you_mean(f'{owner}/{name}', known)} See: cozyctl tags"
-    return ApiError(f"{owner}/{name} has no tag {tag!r}.{near}", EXIT_NOT_FOUND, "not_found")
-
-
-def split_endpoint(text: str | None) -> tuple[str, str]:
-    """OWNER/ENDPOINT in two; empty where nothing is given. Nothing of it is left out: a verb would do more than was asked for."""
-    if not text:
-        return "", ""
-    parts = text.split("/")
-    if len(parts) != 2 or not all(parts):
-        raise click.UsageError(f"{text!r}: expected owner/endpoint, such as local/hello")
-    return parts[0], parts[1]
-
-
-def split_function(text: str | None) -> tuple[str, str, str]:
-    """OWNER/ENDPOINT[/FUNCTION] in three; the function is empty where all are meant."""
-    if not text:
-        return "", "", ""
-    parts = text.split("/")
-    if len(parts) not in (2, 3) or not all(parts):
-        raise click.UsageError(f"{text!r}: expected owner/endpoint or owner/endpoint/function, such as local/hello/generate")
-    return parts[0], parts[1], parts[2] if len(parts) == 3 else ""
 
 
 def _end_canaries(api: Api, tags: list[dict[str, Any]], *, as_json: bool) -> int:
@@ -335,6 +305,16 @@ def _end_canaries(api: Api, tags: list[dict[str, Any]], *, as_json: bool) -> int
     if as_json:
         print_json({"data": ended})
     return 0
+
+
+def split_endpoint(text: str | None) -> tuple[str, str]:
+    """OWNER/ENDPOINT in two; empty where nothing is given. Nothing of it is left out: a verb would do more than was asked for."""
+    if not text:
+        return "", ""
+    parts = text.split("/")
+    if len(parts) != 2 or not all(parts):
+        raise click.UsageError(f"{text!r}: expected owner/endpoint, such as local/hello")
+    return parts[0], parts[1]
 
 
 def _tag_path(tag: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from gen_orchestrator.cli.api import Api, ApiError, ApiVerb, api_path, url_option
+from gen_orchestrator.cli.release_names import RELEASE, release_named
 from gen_orchestrator.domain.comparison import Difference, differences
 from gen_worker.cli.output import EXIT_FAILED, EXIT_USAGE, fail, json_option, print_json, print_line, say
 from gen_worker.texts import counted
@@ -17,7 +18,7 @@ _TIMINGS = ("queued_ms", "model_ms", "inference_ms", "upload_ms", "total_ms")
 
 @click.command("replay", cls=ApiVerb)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--release", metavar="RELEASE", help="Release to run. By default the one that ran, else the one that prod points at here.")
+@click.option("--release", metavar=RELEASE, help="Release to run. By default the one that ran, else the one that prod points at here.")
 @click.option(
     "--tolerance", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Allowed relative difference of numbers: 0.01 for 1 %."
 )
@@ -35,7 +36,7 @@ def command(file: Path, release: str | None, tolerance: float, url: str, as_json
     before = found["run"]
     api = Api(url)
     name = f"{before['owner']}/{before['endpoint']}/{before['function']}"
-    chosen = release or (before["release_id"] if _is_here(api, before["release_id"]) else None)
+    chosen = release_named(api, release) if release else (before["release_id"] if _is_here(api, before["release_id"]) else None)
     path = f"/v1/{name}@{chosen}" if chosen else f"/v1/{name}"
     if not as_json:
         say(f"running {path.removeprefix('/v1/')}")

@@ -8,6 +8,7 @@ import click
 from gen_orchestrator.cli.api import Api, ApiError, ApiVerb, api_path, url_option
 from gen_orchestrator.cli.gate_results import summary
 from gen_orchestrator.cli.refs import path_of
+from gen_orchestrator.cli.release_names import RELEASE, release_named
 from gen_orchestrator.cli.releases import percent_of
 from gen_orchestrator.cli.shown import age
 from gen_worker.cli.output import EXIT_FAILED, EXIT_NOT_FOUND, json_option, print_json, print_line, say
@@ -20,7 +21,7 @@ def shadow() -> None:
 
 @shadow.command("start", cls=ApiVerb)
 @click.argument("ref", metavar="OWNER/ENDPOINT/FUNCTION[:TAG]")
-@click.option("--release", required=True, metavar="RELEASE", help="Release that runs the copies.")
+@click.option("--release", required=True, metavar=RELEASE, help="Release that runs the copies.")
 @click.option("--percent", callback=percent_of, default="10%", show_default=True, metavar="PERCENT", help="Share of runs to copy.")
 @click.option(
     "--runs", type=click.IntRange(0), default=0, help="End after this many comparisons. By default it continues until it is stopped."
@@ -38,8 +39,9 @@ def start(ref: str, release: str, percent: float, runs: int, tolerance: float, u
     """Repeat a share of a tag's runs on RELEASE. Side effects of functions happen twice."""
     if not percent:
         raise click.UsageError("--percent 0: expected a share above 0%; to end one: cozyctl shadow stop REF")
-    body = {"release_id": release, "percent": percent, "runs": runs, "tolerance": tolerance}
-    made = Api(url).put(_path(ref), body)
+    api = Api(url)
+    body = {"release_id": release_named(api, release), "percent": percent, "runs": runs, "tolerance": tolerance}
+    made = api.put(_path(ref), body)
     if as_json:
         print_json(made)
         return 0

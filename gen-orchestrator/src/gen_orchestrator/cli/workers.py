@@ -8,6 +8,7 @@ from gen_orchestrator.auth.signing_keys import MAX_LIFE_S, has_keys
 from gen_orchestrator.auth.worker_tokens import AUDIENCE, ISSUER, WorkerClaims, WorkerTokens, id_by_hand
 from gen_orchestrator.cli.api import Api, ApiVerb, api_path, url_option
 from gen_orchestrator.cli.ps import workers_table
+from gen_orchestrator.cli.release_names import RELEASE, release_named
 from gen_orchestrator.cli.shown import print_tables
 from gen_orchestrator.cli.up import LOOPBACK
 from gen_worker.cli.output import json_option, print_json, print_line, say
@@ -34,7 +35,7 @@ def list_workers(url: str, as_json: bool) -> int:
 
 
 @command.command("token", cls=ApiVerb)
-@click.option("--release", "release_id", default="", metavar="RELEASE", help="Release that the worker serves.")
+@click.option("--release", "release_id", default="", metavar=RELEASE, help="Release that the worker serves. With --data: its whole id.")
 @click.option("--endpoint", default="", metavar="OWNER/ENDPOINT", help="The release that :prod of this endpoint points at now.")
 @click.option("--owner", default="local", show_default=True, help="Owner of the release, with --release and --data.")
 @click.option(
@@ -59,7 +60,9 @@ def token(release_id: str, endpoint: str, owner: str, ttl: str, data: Path | Non
     if data is not None:
         made = _signed_here(data.expanduser(), owner, release_id, life_s)
     else:
-        made = Api(url).post(api_path("releases", release_id, "worker-tokens"), {"life_s": life_s})
+        api = Api(url)
+        release_id = release_named(api, release_id)
+        made = api.post(api_path("releases", release_id, "worker-tokens"), {"life_s": life_s})
     if as_json:
         print_json(made)
         return 0
