@@ -24,7 +24,7 @@ from gen_orchestrator.served_folders import FolderSettings, ServedFolders
 from gen_orchestrator.serving import make_server
 from gen_orchestrator.store.base import DamagedRowError, Store, StoreUnavailableError
 from gen_orchestrator.store.opening import open_store
-from gen_orchestrator.term import Term
+from gen_orchestrator.term import OPERATOR_KEY, Term
 from gen_worker.collector import settle_collector
 from gen_worker.http.hosts import HostPolicy
 from gen_worker.images.engines import find_engine
@@ -70,7 +70,9 @@ class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True):
 class Platform:
     """ROOT of `cozyctl up` and `gen-orchestrator serve`."""
 
-    def __init__(self, settings: PlatformSettings, log: Log, show: Callable[[str], None]) -> None:
+    def __init__(
+        self, settings: PlatformSettings, log: Log, show: Callable[[str], None], step: Callable[[str], None] = lambda text: None
+    ) -> None:
         self.settings = settings
         self._log = log
         self._show = show
@@ -85,9 +87,15 @@ class Platform:
                 polls=polls_files(os.environ),
             ),
             show,
+            step,
         )
         self._damaged: set[str] = set()
         self.node: Node
+
+    @property
+    def operator_key(self) -> Path:
+        """The file with the operator's first key."""
+        return self.settings.data / OPERATOR_KEY
 
     @property
     def term(self) -> Term | None:

@@ -39,11 +39,12 @@ class FolderSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServedFolders:
-    """Of one node; `show` gets lines for people."""
+    """Of one node; `show` gets lines for people, `step` what is done at the moment."""
 
-    def __init__(self, settings: FolderSettings, show: Callable[[str], None]) -> None:
+    def __init__(self, settings: FolderSettings, show: Callable[[str], None], step: Callable[[str], None] = lambda text: None) -> None:
         self._settings = settings
         self._show = show
+        self._step = step
         self._failed: dict[Path, str] = {}
         self._seen: dict[Path, object] = {}  # what the folder was when its last release was made
         self._edited: set[Path] = set()  # folders whose last edit may have no release yet
@@ -99,7 +100,8 @@ class ServedFolders:
     async def take(self, term: Term) -> None:
         """This node leads: make releases of the folders as they are now, and have workers ready."""
         self._term = None  # until all are taken: the watch would make releases of the same folders beside this
-        for folder in self._settings.folders:
+        for number, folder in enumerate(self._settings.folders, start=1):
+            self._step(f"reading {folder.name} ({number} of {len(self._settings.folders)})")
             stamp = await asyncio.to_thread(_stamp, folder)  # before: what is edited meanwhile is another edit
             try:
                 await self._release(term, folder)

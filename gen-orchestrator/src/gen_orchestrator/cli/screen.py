@@ -1,21 +1,24 @@
 """What `cozyctl up` shows: one live screen on a terminal, plain lines elsewhere, JSON lines on request."""
 
 import asyncio
+import os
 import shlex
+import signal
 import sys
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import msgspec
 from rich.console import Console, Group
 from rich.live import Live
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
 from gen_orchestrator.cli.bounded_log import BoundedLog
-from gen_orchestrator.hub.registry import DEV
-from gen_orchestrator.platform_up import Platform
-from gen_orchestrator.term import OPERATOR_KEY
+
+if TYPE_CHECKING:
+    from gen_orchestrator.platform_up import Platform
 
 REFRESH_S = 0.5
 LOG_NAME = "orchestrator.log"
@@ -29,8 +32,12 @@ class Screen:
         self._as_json = as_json
         self._console = Console(stderr=True, highlight=False)
         self._live: Live | None = None
+        self._shown: object = None
+        self._starting: Status | None = None
         self._painting: asyncio.Task[None] | None = None
         self._file: TextIO | None = None
+        if self._console.is_terminal and not as_json:
+            signal.signal(signal.SIGTSTP, self._suspend)
 
     def log_stream(self, data: Path) -> TextIO:
         """Where log lines go: to stderr with --json, else to a file beside the state."""
@@ -47,11 +54,31 @@ class Screen:
         else:
             self._console.print(Text(text), soft_wrap=not self._console.is_terminal)
 
-    def ready(self, platform: Platform, url: str) -> None:
+    def say_failed(self, text: str) -> None:
+        """Why it ends, on stderr in every form."""
+        self._end_steps()
+        print(f"error: {text}", file=sys.stderr)
+
+    def step(self, text: str) -> None:
+        """What the start does now: one line that changes on a terminal, a line each elsewhere. With --json the first line is that of
+        `ready`, so nothing is said before it."""
+        if self._as_json or self._painting is not None:
+            return
+        if not self._can_paint():
+            self.say(text)
+        elif self._starting is None:
+            self._starting = self._console.status(Text(text))
+            self._starting.start()
+        else:
+            self._starting.update(Text(text))
+
+    def ready(self, platform: "Platform", url: str) -> None:
         """It serves: say where, and what to type."""
+        from gen_orchestrator.hub.tag_names import DEV
+
+        self._end_steps()
         if platform.settings.asks_for_keys:
-            operators = platform.settings.data / OPERATOR_KEY
-            lines = [f"{url}/docs  (try functions there, with a key)", f"cozyctl login --url {url} < {operators}"]
+            lines = [f"{url}/docs  (try functions there, with a key)", f"cozyctl login --url {url} < {platform.operator_key}"]
         else:
             lines = [f"{url}/docs  (try functions there; no key is needed on this machine)"]
         examples = []
@@ -68,23 +95,62 @@ class Screen:
         for line in lines:
             self._console.print(Text(line), soft_wrap=True)
         if self._console.is_terminal:
-            self._live = Live(console=self._console, auto_refresh=False, transient=True)
-            self._live.start()
             self._painting = asyncio.get_running_loop().create_task(self._paint(platform), name="screen")
 
     def close(self) -> None:
-        if self._live is not None:
-            self._live.stop()
+        self._end_steps()
+        self._end_live()
         if self._file is not None:
             self._file.close()
 
-    async def _paint(self, platform: Platform) -> None:
-        while self._live is not None:
-            self._live.update(_picture(platform), refresh=True)
+    def _suspend(self, number: int, frame: object) -> None:
+        """Ctrl-Z: give the terminal back as it was found, its cursor shown, and stop; later `fg` or `bg` goes on here."""
+        self._end_steps()
+        self._end_live()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        signal.signal(number, self._suspend)
+
+    def _can_paint(self) -> bool:
+        """Whether the terminal is ours alone now. In the background (`cozyctl up &`) it is not: a picture would wipe out what others
+        print."""
+        return self._console.is_terminal and not self._console.is_dumb_terminal and _in_foreground()
+
+    def _end_steps(self) -> None:
+        starting, self._starting = self._starting, None
+        if starting is not None:
+            starting.stop()
+
+    def _end_live(self) -> None:
+        live, self._live, self._shown = self._live, None, None
+        if live is not None:
+            live.stop()
+
+    async def _paint(self, platform: "Platform") -> None:
+        while True:
+            if not self._can_paint():
+                self._end_live()
+            else:
+                picture = _picture(platform)
+                looks = (self._console.size, self._console.render_lines(picture))
+                if self._live is None:
+                    self._live = Live(console=self._console, auto_refresh=False, transient=True)
+                    self._live.start()
+                if looks != self._shown:  # a terminal drops what its user has marked when it is written to
+                    self._shown = looks
+                    self._live.update(picture, refresh=True)
             await asyncio.sleep(REFRESH_S)
 
 
-def _picture(platform: Platform) -> Group:
+def _in_foreground() -> bool:
+    """Whether the terminal of stderr takes this process as the one its user works with. True where that is not told."""
+    try:
+        return os.tcgetpgrp(sys.stderr.fileno()) == os.getpgrp()
+    except OSError:
+        return True
+
+
+def _picture(platform: "Platform") -> Group:
     term = platform.term
     if term is None:
         return Group(Text("waiting: another process leads, or the store does not answer", style="yellow"))

@@ -9,16 +9,8 @@ import click
 import msgspec
 
 from gen_orchestrator import tracing
-from gen_orchestrator.cli.up import (
-    DEFAULT_LISTEN,
-    absolute_model,
-    blobs_option,
-    builder_options,
-    kept,
-    mirror_of,
-    mirror_option,
-    needs_keys,
-)
+from gen_orchestrator.cli.kept import kept, mirror_of
+from gen_orchestrator.cli.up import DEFAULT_LISTEN, absolute_model, blobs_option, builder_options, mirror_option, needs_keys
 from gen_orchestrator.platform_up import OWNER, Platform, PlatformSettings
 from gen_orchestrator.store.base import StoreError
 from gen_worker import event_loop

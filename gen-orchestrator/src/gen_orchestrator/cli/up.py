@@ -1,28 +1,21 @@
-"""`cozyctl up`: the whole platform on this machine."""
+"""`cozyctl up`: the whole platform on this machine.
+
+The platform's modules are imported after the first line is on the screen: they are most of what this verb needs to start.
+"""
 
 import os
-import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 
-from gen_orchestrator import tracing
 from gen_orchestrator.cli.screen import Screen
-from gen_orchestrator.hub.blobs import open_blobs
-from gen_orchestrator.hub.prices import PricesError
-from gen_orchestrator.hub.retention import RetentionSettings
-from gen_orchestrator.platform_up import Platform, PlatformSettings
-from gen_orchestrator.store.base import StoreError, StoreUnavailableError
-from gen_worker import event_loop
-from gen_worker.http.listening import ListenError, listening_socket
-from gen_worker.log import Log
 from gen_worker.names import did_you_mean
-from gen_worker.project.cozy_toml import load_cozy_toml
-from gen_worker.settings import ModelSettings
-from gen_worker.settings.reading import SettingError, read_settings
+
+if TYPE_CHECKING:
+    from gen_orchestrator.platform_up import PlatformSettings
 
 blobs_option = click.option(
     "--blobs",
@@ -100,58 +93,54 @@ def command(
                 raise click.UsageError(f"{path} is a file; expected the folder of a project")
             raise click.UsageError(f"no cozy.toml in {path}; start a project with: cozyctl init {path.name}")
     overrides = tuple(absolute_model(text) for text in models)
-    check_models(overrides, paths)
-    screen = Screen(as_json=as_json)
-    settings = PlatformSettings(
-        folders=paths,
-        data=(data or default_data()).expanduser().resolve(),
-        store=store,
-        worker_listen=worker_listen,
-        follow=follow,
-        models=overrides,
-        allowed_hosts=hosts,
-        asks_for_keys=asks_for_keys or needs_keys(listen, insecure_i_know=insecure_i_know),
-        allow_private_webhooks=allow_private_webhooks,
-        retention=kept(blobs),
-        mirror=mirror_of(mirror),
-        record=record.resolve() if record is not None else None,
-        builder=builder,
-        engine=engine,
-    )
+    if overrides:
+        check_models(overrides, paths)
+    place = (data or default_data()).expanduser().resolve()
+    with closing(Screen(as_json=as_json)) as screen:
+        screen.step(f"starting; the state is in {place}")
+        from gen_orchestrator.cli.kept import kept, mirror_of
+        from gen_orchestrator.platform_up import PlatformSettings
+
+        settings = PlatformSettings(
+            folders=paths,
+            data=place,
+            store=store,
+            worker_listen=worker_listen,
+            follow=follow,
+            models=overrides,
+            allowed_hosts=hosts,
+            asks_for_keys=asks_for_keys or needs_keys(listen, insecure_i_know=insecure_i_know),
+            allow_private_webhooks=allow_private_webhooks,
+            retention=kept(blobs),
+            mirror=mirror_of(mirror),
+            record=record.resolve() if record is not None else None,
+            builder=builder,
+            engine=engine,
+        )
+        return _serve(screen, settings, listen)
+
+
+def _serve(screen: Screen, settings: "PlatformSettings", listen: str) -> int:
+    from gen_orchestrator import tracing
+    from gen_orchestrator.hub.prices import PricesError
+    from gen_orchestrator.platform_up import Platform
+    from gen_orchestrator.store.base import StoreError, StoreUnavailableError
+    from gen_worker import event_loop
+    from gen_worker.http.listening import ListenError, listening_socket
+    from gen_worker.log import Log
+
     try:
         sock = listening_socket(listen, DEFAULT_LISTEN)
         log = Log(screen.log_stream(settings.data), as_json=True)
         if why := tracing.set_up(os.environ):
             screen.say(f"warning: {why}")
-        platform = Platform(settings, log, screen.say)
+        platform = Platform(settings, log, screen.say, screen.step)
         return event_loop.run(platform.run(sock, screen.ready))
     except StoreUnavailableError as exc:
-        print(f"error: {exc}\nstart the database, or correct --store; without --store the state lies in SQLite", file=sys.stderr)
-        return 1
+        screen.say_failed(f"{exc}\nstart the database, or correct --store; without --store the state lies in SQLite")
     except (ListenError, StoreError, PricesError, OSError) as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
-    finally:
-        screen.close()
-
-
-def kept(blobs: str) -> RetentionSettings:
-    """What is kept, where and for how long: of the environment, and of `--blobs`. Usage error for what cannot be."""
-    try:
-        found = read_settings(RetentionSettings, os.environ)
-        settings = msgspec.structs.replace(found, gen_orchestrator_blobs=blobs or found.gen_orchestrator_blobs)
-        open_blobs(settings.gen_orchestrator_blobs, Path())  # whether there is such a place shows the first file
-    except (SettingError, ValueError) as exc:
-        raise click.UsageError(str(exc)) from None
-    return settings
-
-
-def mirror_of(wanted: bool) -> ModelSettings | None:
-    """The account that fetches models of Hugging Face, of the environment. Usage error for a setting that is none."""
-    try:
-        return ModelSettings.from_env(os.environ) if wanted else None
-    except (SettingError, ValueError) as exc:
-        raise click.UsageError(str(exc)) from None
+        screen.say_failed(str(exc))
+    return 1
 
 
 def absolute_model(text: str) -> str:
@@ -163,6 +152,8 @@ def absolute_model(text: str) -> str:
 
 def check_models(overrides: Sequence[str], folders: Sequence[Path]) -> None:
     """Usage error for an override that no folder has a use for, or whose folder is not there."""
+    from gen_worker.project.cozy_toml import load_cozy_toml
+
     declared: set[str] = set()
     for folder in folders:
         try:
