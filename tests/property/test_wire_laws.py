@@ -218,7 +218,7 @@ class _NoResend(Outbox):
 class _NoDedupe(SchedulerSession):
     def _receive_batch(self, batch: m.Batch) -> list[tuple[int, Any]]:
         self.memory.last_seq = max(self.memory.last_seq, batch.first_seq + len(batch.messages) - 1)
-        return [(batch.first_seq + n, effect) for n, message in enumerate(batch.messages) for effect in self._receive(message)]
+        return [(batch.first_seq + n, self._receive(message)) for n, message in enumerate(batch.messages)]
 
 
 class _AcksTooMuch(SchedulerSession):

@@ -1,5 +1,7 @@
 """Of what a run says, a scheduler that asks for few events is sent what its result does not tell."""
 
+from collections.abc import Iterable
+
 import pytest
 
 from gen_worker import events
@@ -21,7 +23,12 @@ class OneVoice:
         assert isinstance(message, Event)
         self.said.append(message.event_type)
 
-    say_event = say
+    def say_event(self, event: Event) -> None:
+        self.say(event)
+
+    def say_events(self, events: Iterable[Event]) -> None:
+        for event in events:
+            self.say(event)
 
 
 @pytest.mark.parametrize("few", [True, False])

@@ -3,10 +3,11 @@
 import asyncio
 import random
 import time
+from collections.abc import Iterable
 
 import msgspec
 
-from gen_worker.events import EVENTS_SHED
+from gen_worker.events import EVENTS_SHED, OUTPUT_EVENTS
 from gen_worker.log import Log
 from gen_worker.runtime.connection_parts import (
     Apply,
@@ -90,7 +91,20 @@ class Connection:
 
     def say_event(self, event: Event) -> None:
         """Send an event with the next message, within two milliseconds; shed when far too many wait."""
-        if self.outbox.put_event(event) and self._lingering is None:
+        self.say_events((event,))
+
+    def say_events(self, events: Iterable[Event]) -> None:
+        """The same for several, in order. Parts of a run's output must arrive, and go now."""
+        outbox, goes_now = self.outbox, False
+        for event in events:
+            if event.event_type in OUTPUT_EVENTS:
+                outbox.put(event)
+                goes_now = True
+            else:
+                outbox.put_event(event)
+        if goes_now:
+            self._news.set()
+        elif self._lingering is None:
             self._lingering = self._loop.call_later(LINGER_S, self._news.set)
 
     def refresh(self) -> None:

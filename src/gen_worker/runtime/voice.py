@@ -1,5 +1,6 @@
 """How a worker's parts send messages to the scheduler."""
 
+from collections.abc import Iterable
 from typing import Protocol
 
 from gen_worker.wire.messages import Event, Single
@@ -18,3 +19,5 @@ class Voice(Protocol):
     def say(self, message: Single) -> None: ...
 
     def say_event(self, event: Event) -> None: ...
+
+    def say_events(self, events: Iterable[Event]) -> None: ...

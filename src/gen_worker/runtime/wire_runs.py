@@ -49,19 +49,22 @@ class WireSink:
     def on_ready(self, callback: Callable[[], None]) -> None:
         self._voice.outbox.on_room(callback)
 
-    def emit(self, event: RunEvent) -> None:
-        payload: Any = event.payload
-        data = bytes(payload) if type(payload) is msgspec.Raw else _encode(payload)
-        if event.event_type in events.OUTPUT_EVENTS:
-            self._voice.say(Event(self._run_id, event.event_type, data, self._attempt))
-        else:
-            self._voice.say_event(Event(self._run_id, event.event_type, data, self._attempt))
-
     def emit_all(self, batch: list[RunEvent]) -> None:
-        emit, wants_all = self.emit, not self._voice.wants_few_events
-        for event in batch:
-            if wants_all or event.event_type not in events.TOLD_BY_THE_RESULT:
-                emit(event)
+        if self._voice.wants_few_events:
+            batch = [event for event in batch if event.event_type not in events.TOLD_BY_THE_RESULT]
+        self.emit(*batch)
+
+    def emit(self, *batch: RunEvent) -> None:
+        """The same, also where the scheduler asks for few events."""
+        run_id, attempt, said = self._run_id, self._attempt, []
+        try:
+            for event in batch:
+                payload: Any = event.payload
+                data = bytes(payload) if type(payload) is msgspec.Raw else _encode(payload)
+                said.append(Event(run_id, event.event_type, data, attempt))
+        finally:  # one that cannot be encoded costs none of those before it
+            if said:
+                self._voice.say_events(said)
 
 
 class _WireRun:
@@ -271,8 +274,8 @@ class WireRuns:
 
     def _reject(self, sink: WireSink, command: RunCommand, reason: str, input_bytes: int | None = None) -> None:
         received = events.Received(command.function, len(command.required_models), len(command.payload))
-        sink.emit(RunEvent(events.RECEIVED, received))
-        sink.emit(RunEvent(events.REJECTED, events.Rejected(reason, command.function, input_bytes)))
+        rejected = events.Rejected(reason, command.function, input_bytes)
+        sink.emit(RunEvent(events.RECEIVED, received), RunEvent(events.REJECTED, rejected))
         self._log.info(events.REJECTED, run_id=command.run_id, function=command.function, reason=reason)
 
     def _answer(self, command: RunCommand, outcome: Outcome) -> None:

@@ -7,8 +7,7 @@ from typing import Any
 
 from gen_worker.transport.grpc_server import ServerStream
 from gen_worker.transport.worker_stream import Memories, Take, WorkerStream
-from gen_worker.wire import codec
-from gen_worker.wire.messages import CloseRealtime, RealtimeCredit, RealtimeFrame, Registration
+from gen_worker.wire.messages import CloseRealtime, Message, RealtimeCredit, RealtimeFrame, Registration
 
 
 class LoopbackWorker(WorkerStream):
@@ -25,9 +24,9 @@ class LoopbackWorker(WorkerStream):
         self._raw.append(data)
         self._news.set()
 
-    def _receive(self, data: bytes, take: Take) -> bool:
-        self._on_message(codec.decode(data))
-        return super()._receive(data, take)
+    def _receive(self, message: Message, take: Take) -> bool:
+        self._on_message(message)
+        return super()._receive(message, take)
 
     def _outgoing(self) -> bytes | None:
         return self._raw.popleft() if self._raw else super()._outgoing()

@@ -21,7 +21,7 @@ from gen_worker.transport.grpc_server import RejectError, ServerStream
 from gen_worker.transport.stream import StreamOverError, not_leader
 from gen_worker.wire import codec
 from gen_worker.wire.holds import AckGate, GatedMemory, Hold
-from gen_worker.wire.messages import REALTIME_CREDIT, REALTIME_WINDOW, Registration, Resources, RunCommand, Single
+from gen_worker.wire.messages import REALTIME_CREDIT, REALTIME_WINDOW, Message, Registration, Resources, RunCommand, Single
 from gen_worker.wire.scheduler_session import IncompatibleError, ProtocolViolationError, SchedulerEffect, SchedulerSession, WorkerMemory
 
 ACK_DELAY_S = 0.005  # acknowledgements wait this long for others, unless another message carries them
@@ -135,7 +135,7 @@ class WorkerStream:
         self._writer = asyncio.create_task(self._write(), name="worker-stream-writer")
         try:
             while (data := await self._stream.receive()) is not None:
-                if self._receive(data, take):
+                if self._receive(codec.decode(data), take):
                     await asyncio.sleep(0)  # a busy worker must not starve the others
                 while self._plain_gate.held > MAX_HELD_PLAIN:
                     self._room.clear()
@@ -161,9 +161,9 @@ class WorkerStream:
         if self._leaving is not None:
             await asyncio.wait([self._leaving])
 
-    def _receive(self, data: bytes, take: Take) -> bool:
+    def _receive(self, message: Message, take: Take) -> bool:
         """Handle one message; whether it had any effect."""
-        effects = self._protocol.receive_numbered(codec.decode(data))
+        effects = self._protocol.receive_numbered(message)
         memory = self._protocol.memory
         if isinstance(memory, GatedMemory):
             memory.attach(self._poke)

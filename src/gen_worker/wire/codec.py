@@ -151,17 +151,18 @@ def decode(data: bytes) -> m.Message:
 
 
 def _put(target: Any, message: m.Single) -> None:
+    if type(message) is m.Event:  # the most frequent case by far
+        event = target.worker_event
+        event.run_id = message.run_id  # an assignment selects the oneof even when the value is empty
+        event.event_type = message.event_type
+        event.payload_json = message.payload
+        if message.attempt:
+            event.attempt = message.attempt
+        return
     name = _ONEOF.get(type(message))
     if name is None:  # Unknown: an empty message
         return
     inner = getattr(target, name)
-    if type(message) is m.Event:  # the most frequent case by far
-        inner.run_id = message.run_id  # an assignment selects the oneof even when the value is empty
-        inner.event_type = message.event_type
-        inner.payload_json = message.payload
-        if message.attempt:
-            inner.attempt = message.attempt
-        return
     inner.SetInParent()
     _write_struct(inner, message)
 

@@ -23,10 +23,13 @@ DEFAULT_LIMIT_BYTES = 16 << 20
 OVERHEAD_BYTES = 16 << 10  # allowance for what surrounds an output: ids, batch, frame
 
 
-class _Taken(msgspec.Struct, frozen=True):
+class _Entry(msgspec.Struct, frozen=True):
+    """A message with its number. `is_event`: it counts among those that may be shed."""
+
     seq: int
     message: Single
     size_bytes: int
+    is_event: bool = False
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -48,10 +51,11 @@ class Outbox:
 
     def __init__(self, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
         self.limit_bytes = limit_bytes
-        self._queue: deque[tuple[Single, int]] = deque()
-        self._resend: deque[_Taken] = deque()
-        self._taken: deque[_Taken] = deque()
-        self._unsure: deque[tuple[float, _Taken]] = deque()
+        self.largest_bytes = _largest_bytes(limit_bytes)  # the maximum size of a message's content in bytes
+        self._queue: deque[_Entry] = deque()
+        self._resend: deque[_Entry] = deque()
+        self._taken: deque[_Entry] = deque()
+        self._unsure: deque[tuple[float, _Entry]] = deque()
         self._next_seq = 1
         self._waiting_events = 0  # shedding stops as soon as some of them are sent
         self._bytes = 0
@@ -71,7 +75,7 @@ class Outbox:
     @property
     def unsent_results(self) -> int:
         """Results that no stream has carried yet, or that may have been lost with a stream."""
-        return sum(isinstance(entry.message, RunResult) for entry in self._resend) + sum(isinstance(m, RunResult) for m, _ in self._queue)
+        return sum(isinstance(entry.message, RunResult) for entries in (self._resend, self._queue) for entry in entries)
 
     @property
     def unconfirmed_results(self) -> frozenset[str]:
@@ -88,33 +92,32 @@ class Outbox:
 
     def put(self, message: Single) -> None:
         """Add a message that must arrive; a too large one is replaced."""
-        message = self._fitting(message)
         size_bytes = size_of(message)
-        self._bytes += size_bytes
-        self._queue.append((message, size_bytes))
-        self._waiting_events += _is_event(message)
-        if isinstance(message, RunResult):
+        if self._spoiled or size_bytes > self.largest_bytes:
+            message = self._fitting(message, size_bytes)
+            size_bytes = size_of(message)
+        self._append(message, size_bytes, type(message) is Event and message.event_type not in OUTPUT_EVENTS)
+        if type(message) is RunResult:
             self._results.add((message.run_id, message.attempt))
 
     def put_event(self, event: Event) -> bool:
         """Add a message that may be shed; False when it was."""
-        if self._waiting_events >= MAX_EVENTS or self._bytes >= MAX_EVENT_BYTES or not self.fits(len(event.payload)):
+        size_bytes = len(event.payload)
+        if self._waiting_events >= MAX_EVENTS or self._bytes >= MAX_EVENT_BYTES or size_bytes > self.largest_bytes:
             self.shed += 1
             return False
-        self._waiting_events += 1
-        size_bytes = 96 + len(event.payload)  # inlined `size_of`: this is called too often for a function call
-        self._bytes += size_bytes
-        self._queue.append((event, size_bytes))
+        self._append(event, 96 + size_bytes, is_event=True)  # inlined `size_of`: this is called too often for a function call
         return True
+
+    def _append(self, message: Single, size_bytes: int, is_event: bool) -> None:
+        self._queue.append(_Entry(self._next_seq, message, size_bytes, is_event))
+        self._next_seq += 1
+        self._bytes += size_bytes
+        self._waiting_events += is_event
 
     def _note_spoiled(self, message: Single, size_bytes: int) -> None:
         if isinstance(message, Event) and message.event_type in OUTPUT_EVENTS and not self.fits(size_bytes):
             self._spoiled[message.run_id] = size_bytes
-
-    @property
-    def largest_bytes(self) -> int:
-        """The maximum size of a message's content in bytes."""
-        return self.limit_bytes - min(OVERHEAD_BYTES, self.limit_bytes // 4)
 
     def fits(self, size_bytes: int) -> bool:
         """Whether a message with this many bytes of content is within the peer's limit."""
@@ -125,6 +128,7 @@ class Outbox:
         when the message was found; then the peer has all messages written before it, and none after it.
         """
         self.limit_bytes = min(self.limit_bytes, limit_bytes)
+        self.largest_bytes = _largest_bytes(self.limit_bytes)
         unsure = [entry for _, entry in self._unsure]
         first = next((at for at, entry in enumerate(unsure) if not self.fits(entry.size_bytes)), len(unsure))
         found = first < len(unsure) or not all(self.fits(entry.size_bytes) for entry in (*self._taken, *self._resend))
@@ -138,21 +142,20 @@ class Outbox:
             else:
                 self._note_spoiled(entry.message, entry.size_bytes)
         self._resend = deque(self._refit(entry) for entry in self._resend)
-        self._queue = deque((entry.message, entry.size_bytes) for entry in (self._refit(_Taken(0, *item)) for item in self._queue))
-        self._waiting_events = sum(_is_event(message) for message, _ in self._queue)
+        self._queue = deque(self._refit(entry) for entry in self._queue)
+        self._waiting_events = sum(entry.is_event for entry in self._queue)
         return found
 
-    def _refit(self, entry: _Taken) -> _Taken:
-        message = self._fitting(entry.message)
+    def _refit(self, entry: _Entry) -> _Entry:
+        message = self._fitting(entry.message, entry.size_bytes)
         if message is entry.message:
             return entry
         size_bytes = size_of(message)
         self._bytes += size_bytes - entry.size_bytes
-        return _Taken(entry.seq, message, size_bytes)
+        return _Entry(entry.seq, message, size_bytes)
 
-    def _fitting(self, message: Single) -> Single:
+    def _fitting(self, message: Single, size_bytes: int) -> Single:
         """The message itself, or a small replacement."""
-        size_bytes = size_of(message)
         if isinstance(message, RunResult):
             spoiled = self._spoiled.pop(message.run_id, 0) if self._spoiled else 0
             if message.success and (spoiled or not self.fits(size_bytes)):
@@ -173,27 +176,21 @@ class Outbox:
 
     def take(self, max_bytes: int, max_messages: int = MAX_MESSAGES) -> Taken | None:
         """The next messages for the stream, at least one if any waits; None when nothing may be sent now."""
-        if not self._queue and not self._resend:
-            return None
-        taken: list[_Taken] = []
-        room_bytes = max_bytes
-        while len(taken) < max_messages and (self._resend or self._queue):
-            if self._resend:
-                entry = self._resend[0]
-                gap = bool(taken) and entry.seq != taken[-1].seq + 1
-                size_bytes = entry.size_bytes
-            else:
-                gap = bool(taken) and self._next_seq != taken[-1].seq + 1
-                size_bytes = self._queue[0][1]
-            if gap or (taken and size_bytes > room_bytes) or len(self._taken) >= MAX_UNCONFIRMED:
-                break
-            entry = self._resend.popleft() if self._resend else self._number()
-            room_bytes -= size_bytes
-            taken.append(entry)
-            self._taken.append(entry)
-        if not taken:
-            return None
-        return Taken(taken[0].seq, tuple([entry.message for entry in taken]))
+        messages: list[Single] = []
+        first_seq = next_seq = 0
+        room = min(max_messages, MAX_UNCONFIRMED - len(self._taken))
+        while len(messages) < room and (waiting := self._resend or self._queue):
+            entry = waiting[0]
+            if messages and (entry.seq != next_seq or entry.size_bytes > max_bytes):
+                break  # a gap in the numbers, or the batch is full
+            first_seq = first_seq or entry.seq
+            next_seq = entry.seq + 1
+            max_bytes -= entry.size_bytes
+            if waiting is self._queue:
+                self._waiting_events -= entry.is_event
+            self._taken.append(waiting.popleft())
+            messages.append(entry.message)
+        return Taken(first_seq, tuple(messages)) if messages else None
 
     def wrote(self, taken: Taken, now_s: float) -> None:
         """The stream took these messages, to a peer that acknowledges nothing. Results are kept while they may still be lost."""
@@ -205,7 +202,7 @@ class Outbox:
                 self._unsure.append((now_s, entry))
             elif entry.size_bytes >= MARKED_BYTES:
                 marker = msgspec.structs.replace(entry.message, payload=b"") if isinstance(entry.message, Event) else Unknown()
-                self._unsure.append((now_s, _Taken(entry.seq, marker, entry.size_bytes)))
+                self._unsure.append((now_s, _Entry(entry.seq, marker, entry.size_bytes)))
         while self._unsure and (now_s - self._unsure[0][0] > UNSURE_S or len(self._unsure) > MAX_UNSURE):
             self._unsure.popleft()
         self._tell_room()
@@ -237,21 +234,15 @@ class Outbox:
                 self._bytes += entry.size_bytes
                 self._results.add((entry.message.run_id, entry.message.attempt))
 
-    def _number(self) -> _Taken:
-        message, size_bytes = self._queue.popleft()
-        self._waiting_events -= _is_event(message)
-        entry = _Taken(self._next_seq, message, size_bytes)
-        self._next_seq += 1
-        return entry
-
     def _return_taken(self) -> None:
         self._resend.extendleft(reversed(self._taken))
         self._taken.clear()
 
-    def _forget(self, entry: _Taken) -> None:
+    def _forget(self, entry: _Entry) -> None:
         self._bytes -= entry.size_bytes
-        if isinstance(entry.message, RunResult):
-            self._results.discard((entry.message.run_id, entry.message.attempt))
+        message = entry.message
+        if type(message) is RunResult:
+            self._results.discard((message.run_id, message.attempt))
 
     def _tell_room(self) -> None:
         if self._on_room and self.has_room:
@@ -269,5 +260,5 @@ def too_large_result(run_id: str, size_bytes: int, limit_bytes: int, attempt: in
     return RunResult(run_id, False, b"", text, "validation", False, text, attempt=attempt)
 
 
-def _is_event(message: Single) -> bool:
-    return type(message) is Event and message.event_type not in OUTPUT_EVENTS
+def _largest_bytes(limit_bytes: int) -> int:
+    return limit_bytes - min(OVERHEAD_BYTES, limit_bytes // 4)

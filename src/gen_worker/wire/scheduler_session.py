@@ -140,10 +140,10 @@ class SchedulerSession:
         if self.registration is None:
             if not isinstance(message, Registration):
                 raise ProtocolViolationError(f"a stream opens with a registration, not with {type(message).__name__}")
-            return [(0, effect) for effect in self._register(message)]
+            return [(0, self._register(message))]
         if isinstance(message, Batch):
             return self._receive_batch(message)
-        return [(0, effect) for effect in self._receive(message)]
+        return [(0, self._receive(message))]
 
     def start(self, command: RunCommand) -> None:
         """Give the worker a run."""
@@ -200,7 +200,7 @@ class SchedulerSession:
         durable_seq = self.memory.durable_seq
         return self.memory.last_seq if durable_seq is None else durable_seq
 
-    def _register(self, registration: Registration) -> list[SchedulerEffect]:
+    def _register(self, registration: Registration) -> SchedulerEffect:
         if registration.protocol_major != WIRE_PROTOCOL_MAJOR:
             raise IncompatibleError(registration.protocol_major, registration.protocol_minor)
         _check_names(registration)
@@ -215,7 +215,7 @@ class SchedulerSession:
             self.extensions = tuple(name for name in self._offered if name in registration.extensions)
             self.send(Hello(self.extensions, self._acked_seq))
             self._send_again(registration)
-        return [Registered(registration, is_heartbeat=False)]
+        return Registered(registration, is_heartbeat=False)
 
     def _send_again(self, registration: Registration) -> None:
         """Repeat commands lost with the last stream: the worker does not have those runs."""
@@ -235,34 +235,30 @@ class SchedulerSession:
                 if seq <= memory.last_seq:
                     continue  # already received on an earlier stream
                 memory.last_seq = seq
-            number = seq if numbered else 0
-            if type(message) is Event:  # the most frequent case by far
-                effects.append((number, message))
-            else:
-                effects += [(number, effect) for effect in self._receive(message)]
+            effects.append((seq if numbered else 0, message if type(message) is Event else self._receive(message)))
         return effects
 
-    def _receive(self, message: Single) -> list[SchedulerEffect]:
+    def _receive(self, message: Single) -> SchedulerEffect:
         match message:
-            case Event() | RealtimeFrame():
-                return [message]
             case RunResult(run_id):
                 command = self.memory.runs.get(run_id)
                 if command is None or message.attempt not in (0, command.attempt):
-                    return [StaleResult(run_id)]  # a run that it was not given, or the end of an abandoned attempt
+                    return StaleResult(run_id)  # a run that it was not given, or the end of an abandoned attempt
                 del self.memory.runs[run_id]
                 self.memory.interrupted.discard(run_id)
-                return [RunEnded(message)]
+                return RunEnded(message)
             case Registration():
                 _check_names(message)
                 self.registration = message
                 if self._batches:
                     self.send(self._ack())  # tells the worker that both directions work
-                return [Registered(message, is_heartbeat=True)]
-            case LoadModelResult() | UnloadModelResult() | UrlRefreshRequest() | CloseRealtime() | RealtimeCredit():
-                return [message]
+                return Registered(message, is_heartbeat=True)
+            case Event() | RealtimeFrame() | RealtimeCredit() | CloseRealtime():
+                return message
+            case LoadModelResult() | UnloadModelResult() | UrlRefreshRequest():
+                return message
             case _:
-                return [Unknown()]
+                return Unknown()
 
 
 def _check_names(registration: Registration) -> None:
