@@ -1,1 +1,1 @@
-"""What authors write functions with, and how their signatures are read."""
+"""The API for authors of functions, and the code that reads their signatures."""

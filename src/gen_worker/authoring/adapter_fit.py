@@ -1,18 +1,19 @@
-"""Whether the weights of a LoRA file all took effect in a model.
+"""Checks that all weights of a LoRA file took effect in a model.
 
-Libraries warn and go on: weights that name no layer of the model are left out, and where the file has one of a layer's two matrices, the
-other stays as it was made, zero or random. The picture is another one then, and nobody says so.
+Libraries only warn: weights that match no layer of the model are dropped, and when the file has just one of a layer's
+two matrices, the other keeps its initial value, zero or random. The result is a different picture, and nobody is told.
 
-Names of files and of layers differ (kohya's trainer writes `lora_te1_text_model_encoder_layers_0_mlp_fc1`, the layer is
-`text_encoder.encoder.layers.0.mlp.fc1`), and libraries rename in many ways. So pairs of matrices are counted, which needs no names. Names
-are compared to tell the reader which ones, and are left out where that comparison does not explain the count.
+The names of files and layers differ (kohya's trainer writes `lora_te1_text_model_encoder_layers_0_mlp_fc1`, the layer
+is `text_encoder.encoder.layers.0.mlp.fc1`), and libraries rename in many ways. So this module counts pairs of matrices,
+which needs no names. Names are only compared to tell the reader which ones are affected, and are left out when that
+comparison does not explain the count.
 """
 
 import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-# The first matrix of a pair in the files of peft and diffusers, of kohya's trainer, and of diffusers as it was before it used peft.
+# The first matrix of a pair, in files of peft and diffusers, of kohya's trainer, and of diffusers before it used peft.
 _FIRST = re.compile(r"lora_(?:embedding_)?A(?=\.|$)|lora_down(?=\.)|(?<=lora\.)down(?=\.)|(?<=lora_linear_layer\.)down(?=\.)")
 _SECOND_OF = {"lora_A": "lora_B", "lora_embedding_A": "lora_embedding_B", "lora_down": "lora_up", "down": "up"}
 _SECOND = re.compile(r"lora_(?:embedding_)?B(?=\.|$)|lora_up(?=\.)|(?<=lora\.)up(?=\.)|(?<=lora_linear_layer\.)up(?=\.)")
@@ -34,15 +35,16 @@ def check_placed(tensors: Mapping[str, Any], modules: Mapping[str, Any], adapter
     pairs = [name for name in tensors if _FIRST.search(name)]
     layers = {_flat(name): name for name in _layers_with(modules, adapter)}
     lost = len(pairs) - len(_layers_with(modules, adapter))
-    if lost <= 0:  # below zero where a library takes a fused layer apart
+    if lost <= 0:  # negative when a library splits a fused layer
         return
     without = [name for name in pairs if _layer_of(name, layers) is None]
     raise _not_placed(lost, len(pairs), without if len(without) == lost else [])
 
 
 def check_filled(tensors: Mapping[str, Any], missing: Collection[str], unexpected: Collection[str], *, partial: bool) -> None:
-    """`ValueError` after a library has made layers as an adapter's configuration says: some of them got no weights (they are `missing`,
-    and random now), or weights of the file are `unexpected` (allowed when `partial`)."""
+    """`ValueError` after a library has created layers from an adapter's configuration: some got no weights (they are
+    `missing`, and now random), or weights of the file are `unexpected` (allowed with `partial`).
+    """
     if unexpected and not partial:
         raise _not_placed(
             len(unexpected) // 2 or 1, sum(bool(_FIRST.search(name)) for name in tensors), list(filter(_FIRST.search, unexpected))
@@ -60,9 +62,10 @@ def _not_placed(lost: int, of: int, names: list[str]) -> ValueError:
 
 
 def wrong_shapes(tensors: Mapping[str, Any], modules: Mapping[str, Any]) -> str:
-    """What a library means that refuses the shapes of a file: the weights whose layer takes another width; "" when none does.
+    """Explains why a library refuses the shapes of a file: the weights whose layer has another width; "" when there are
+    none.
 
-    Two parts may have layers of one name (both text encoders of SDXL have), then either may be meant.
+    Two parts may have layers with the same name (both text encoders of SDXL do). Then either may be meant.
     """
     widths: dict[str, set[int]] = {}
     for part, module in modules.items():
@@ -89,7 +92,7 @@ def _layers_with(modules: Mapping[str, Any], adapter: str) -> list[str]:
 
 
 def _flat(layer: str) -> str:
-    """A layer's name within its part, as kohya's trainer writes it. Newer releases of transformers have no `text_model` in front."""
+    """A layer's name within its part, as kohya's trainer writes it. Newer releases of transformers have no `text_model` prefix."""
     return layer.partition(".")[2].removeprefix("text_model.").replace(".", "_")
 
 

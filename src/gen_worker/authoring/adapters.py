@@ -1,4 +1,4 @@
-"""LoRA adapters as models of their own: `style: Annotated[LoraAdapter, ModelRef(ModelRefSource.PAYLOAD, "style")]`."""
+"""LoRA adapters as models: `style: Annotated[LoraAdapter, ModelRef(ModelRefSource.PAYLOAD, "style")]`."""
 
 import copy
 import itertools
@@ -15,12 +15,13 @@ _number = itertools.count(1)
 
 
 class LoraAdapter:
-    """The weights of an adapter on the device. `apply` gives a run its own pipeline or model with it; the base stays as it is for
-    everybody else.
+    """The weights of an adapter on the device. `apply` gives a run its own pipeline or model with the adapter; the base
+    model stays unchanged for other runs.
 
-    `tensors` by the names of the file, for example `unet.down_blocks.0.attentions.0.proj_in.lora_A.weight`: pairs of matrices (rank, in)
-    and (out, rank), or of kernels for convolutions, in the file's own dtype, on the model's device. They are shared by all runs: read only.
-    `path`: the file, or the folder that holds it and its `adapter_config.json`.
+    `tensors` are named as in the file, for example `unet.down_blocks.0.attentions.0.proj_in.lora_A.weight`: pairs of
+    matrices with shapes (rank, in) and (out, rank), or of convolution kernels, in the file's own dtype, on the model's
+    device. All runs share them, so they are read-only. `path`: the file, or the folder that contains it and its
+    `adapter_config.json`.
     """
 
     def __init__(self, tensors: Mapping[str, Any], path: Path) -> None:
@@ -29,10 +30,12 @@ class LoraAdapter:
         self.size_bytes = int(sum(tensor.nbytes for tensor in tensors.values()))
 
     def apply(self, model: Any, weight: float = 1.0, *, partial: bool = False) -> Any:
-        """A copy of a diffusers pipeline or transformers model that has the adapter with this weight, over the same base weights.
+        """A copy of a diffusers pipeline or transformers model with this adapter at this weight, over the same base
+        weights.
 
-        May be called again on the result, for several adapters at once. Needs the package peft; `ValueError` when the adapter does not
-        fit the model, also when only some of its weights do. `partial`: leave those out that belong to no layer of the model.
+        Call it again on the result to combine several adapters. Needs the package peft. `ValueError` when the adapter,
+        or only some of its weights, do not fit the model. `partial`: ignore weights that belong to no layer of the
+        model.
         """
         name = f"adapter_{next(_number)}"
         try:
@@ -46,8 +49,9 @@ class LoraAdapter:
             raise ValueError(f"the adapter {self.path.name} does not fit {type(model).__name__}: {exc}") from exc
 
     def _on_pipeline(self, pipe: Any, name: str, weight: float, partial: bool) -> Any:
-        """The library gets copies of all modules, whatever the keys of the file say. What it has not changed is the shared module again
-        afterwards. Whatever fails, only copies were touched."""
+        """The library gets copies of all modules, whatever the keys of the file say. Afterwards, modules that it has
+        not changed are replaced by the shared ones. If anything fails, only copies were changed.
+        """
         view = copy.copy(pipe)
         shared = _modules_of(pipe)
         copies = {part: share_copy(module) for part, module in shared.items()}
@@ -75,18 +79,18 @@ class LoraAdapter:
         held = list(getattr(changed, "peft_config", None) or ())
         with BUILDING, self._saying_which_shapes({"": changed}):
             said = changed.load_adapter(peft_config=config, adapter_state_dict=dict(self._tensors), adapter_name=name)
-        # Releases of transformers before 5 return nothing. Adapters that were applied before count as missing here, and are left alone.
+        # Releases of transformers before 5 return nothing. Adapters applied earlier count as missing here, and are ignored.
         missing = [key for key in getattr(said, "missing_keys", ()) if f".{name}." in key]
         check_filled(self._tensors, missing, getattr(said, "unexpected_keys", ()), partial=partial)
         changed.set_adapter([*held, name])
         for layer in changed.modules():
-            if callable(getattr(layer, "set_scale", None)):  # of layers with adapters; it does nothing where they lack this one
+            if callable(getattr(layer, "set_scale", None)):  # a layer with adapters; it ignores the call when it lacks this one
                 layer.set_scale(name, weight)
         return changed.eval()
 
     @contextmanager
     def _saying_which_shapes(self, modules: Mapping[str, Any]) -> Iterator[None]:
-        """Libraries name every weight, or none ("look at the above report")."""
+        """Add the shapes to the error. Libraries name every weight, or none ("look at the above report")."""
         try:
             yield
         except (RuntimeError, ValueError) as exc:
@@ -96,8 +100,9 @@ class LoraAdapter:
 
 
 def share_copy(module: Any) -> Any:
-    """A module of the same structure with the same tensors: changing its structure leaves the original alone, its weights take no
-    memory."""
+    """A module with the same structure and the same tensors. Changing its structure leaves the original unchanged, and
+    its weights take no extra memory.
+    """
     shared = {id(tensor): tensor for tensor in itertools.chain(module.parameters(), module.buffers())}
     return copy.deepcopy(module, shared)
 
@@ -109,7 +114,7 @@ def _modules_of(pipe: Any) -> dict[str, Any]:
 
 
 def _adapters_of(modules: Iterable[Any]) -> dict[str, float]:
-    """Names and weights of the adapters that modules have."""
+    """Names and weights of the adapters in these modules."""
     found: dict[str, float] = {}
     for module in modules:
         for name, config in (getattr(module, "peft_config", None) or {}).items():

@@ -1,4 +1,4 @@
-"""Files as values: an `Asset` in a payload is a file on disk when the function runs; in an output it names a saved file."""
+"""Files as values: an `Asset` in a payload is a file on disk when the function runs; in an output it refers to a saved file."""
 
 import reprlib
 from pathlib import Path
@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import msgspec
 
-_LOCAL_PATH = 2  # its position among the arguments of `Asset`
+_LOCAL_PATH = 2  # position of `local_path` among the arguments of `Asset`
 
 
 class _AssetType(msgspec.StructMeta):
-    """Makes `local_path` an argument of the class but no field of the Struct.
+    """Makes `local_path` an argument of the class but not a field of the Struct.
 
-    msgspec decodes fields only, and makes objects without calling the class. So no payload, whatever its form and wherever in it the
-    asset lies, can say which file of this machine a function opens. A subclass that makes it a field again is refused.
+    msgspec only decodes fields, and creates objects without calling the class. So no payload, whatever its form and
+    wherever the asset is in it, can choose which local file a function opens. A subclass that declares the name as a
+    field is refused.
     """
 
     def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **config: Any) -> Any:
@@ -35,9 +36,10 @@ class Asset(msgspec.Struct, metaclass=_AssetType, omit_defaults=True, dict=True)
     """A file by reference.
 
     `ref`: a logical path (`runs/<run_id>/outputs/x.png`), an http(s) URL or, in the dev runner, a data URI.
-    `local_path`: where the file lies on this machine. The worker sets it before the function runs; it is never read from a payload
-    nor written into an output. The worker also sets `owner` (whose run it is), `size_bytes` and `sha256` (hex) of an input, whatever the
-    caller says of them. `mime_type` is told by the content; where that tells nothing, it is the caller's word.
+    `local_path`: the file on this machine. The worker sets it before the function runs; it is never read from a payload
+    or written into an output. The worker also sets `owner` (whose run it is), `size_bytes` and `sha256` (hex) of an
+    input, and ignores what the caller says about them. `mime_type` is detected from the content; if that fails, it is
+    the caller's value.
     """
 
     ref: str
@@ -74,11 +76,11 @@ class Asset(msgspec.Struct, metaclass=_AssetType, omit_defaults=True, dict=True)
         local_path = changes.pop("local_path", self.local_path)
         return _rebuild(type(self), msgspec.structs.asdict(self) | changes, local_path)
 
-    def __reduce__(self) -> tuple[Any, ...]:  # pickled into a process pool, the file is still there
+    def __reduce__(self) -> tuple[Any, ...]:  # so that the file is still known after pickling into a process pool
         return _rebuild, (type(self), msgspec.structs.asdict(self), self.local_path)
 
     def open(self, mode: str = "rb") -> BinaryIO:
-        """Open the file, binary modes only."""
+        """Open the file; binary modes only."""
         if "b" not in mode:
             raise ValueError(f"mode {mode!r}; assets are opened in binary modes such as 'rb'")
         return cast(BinaryIO, Path(self).open(mode))
@@ -103,6 +105,6 @@ def _rebuild(kind: type[Asset], fields: dict[str, Any], local_path: str | None) 
 
 
 def fill_asset(asset: Asset, **facts: Any) -> None:
-    """Set what the worker knows of a file, also where an author's subclass is frozen."""
+    """Set what the worker knows about a file, even when an author's subclass is frozen."""
     for name, value in facts.items():
         msgspec.structs.force_setattr(asset, name, value)

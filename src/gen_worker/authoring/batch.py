@@ -1,4 +1,4 @@
-"""How runs of several callers are gathered into one call."""
+"""How runs of several callers are collected into one call."""
 
 import msgspec
 
@@ -8,9 +8,10 @@ MAX_SIZE = 4096
 class Batch(msgspec.Struct, frozen=True):
     """For `@worker_function(batch=Batch(...))` on `def f(ctx, payloads: list[Input]) -> list[Output]`.
 
-    A call takes up to `max_size` payloads. The first of them waits at most `max_wait_ms` for others; while `parallel` calls are busy,
-    the next gather without regard to that. The result holds one output a payload, in order; an exception in an output's place fails that
-    run alone. If the call itself raises, its payloads are tried again one by one, so that only the bad one fails.
+    A call takes up to `max_size` payloads. The first one waits at most `max_wait_ms` for others. While `parallel` calls
+    are running, the next payloads are collected without that limit. The result holds one output for each payload, in
+    order; an exception in place of an output fails that run alone. If the call itself raises, its payloads are tried
+    again one by one, so that only the bad one fails.
     """
 
     max_size: int = 16

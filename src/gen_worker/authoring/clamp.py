@@ -7,10 +7,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Clamp:
-    """Bounds that a number is moved into, rather than refused at.
+    """Bounds that a number is moved into, instead of being refused.
 
-    `cast`: `"int"` rounds half up (any other `round` truncates), `"float"` converts, `""` keeps the kind of the input.
-    NaN and infinities become `max`. Null, booleans and everything that is no number stay as they are.
+    `cast`: `"int"` rounds half up (any other `round` truncates), `"float"` converts, `""` keeps the type of the input.
+    NaN and infinities become `max`. Null, booleans and other non-numbers stay unchanged.
     """
 
     min: float
@@ -27,7 +27,7 @@ class Clamp:
             raise ValueError(f"Clamp(min={self.min}, max={self.max}, cast='int'): whole numbers need finite bounds")
 
     def apply(self, value: Any) -> Any:
-        """The value inside the bounds."""
+        """The value moved into the bounds."""
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return value
         finite = isinstance(value, int) or math.isfinite(value)  # isfinite cannot take 10**400

@@ -1,4 +1,4 @@
-"""Applies the constraints of a payload type that go beyond types to a decoded value."""
+"""Applies those constraints of a payload type to a decoded value that msgspec does not know."""
 
 from collections.abc import Callable
 from functools import cache
@@ -14,7 +14,7 @@ Apply = Callable[[Any], Any]
 
 @cache
 def clamper(struct: type) -> Apply | None:
-    """A function that applies every Clamp in a payload type to a decoded value, in place where it can; None when there is none."""
+    """A function that applies every Clamp in a payload type to a decoded value, in place if possible; None when there is none."""
     return _Clampers().build(shape_of(struct))
 
 
@@ -62,10 +62,10 @@ class _Clampers:
         def to_places(value: Any) -> Any:
             return value._make(by_index[index](item) if index in by_index else item for index, item in enumerate(value))
 
-        # Frozen ones, too: this is still a part of making the value.
+        # Frozen ones, too: the value is still being created.
         put = msgspec.structs.force_setattr if issubclass(record.kind, msgspec.Struct) else object.__setattr__
         apply = {"attribute": to_attributes, "key": to_keys, "index": to_places}[record.access]
-        self._records[id(record)] = apply  # before its fields: a record may contain itself
+        self._records[id(record)] = apply  # registered before its fields, because a record may contain itself
         fields += [(field, inner) for field in record.fields if (inner := self.build(field.shape)) is not None]
         by_index |= {field.index: inner for field, inner in fields}
         return apply
@@ -95,7 +95,7 @@ class _Clampers:
 
 
 def _is_of(value: Any, shape: Shape) -> bool:
-    """Whether a decoded value is of this member of a union. msgspec allows one of each kind, so that JSON can tell them apart."""
+    """Whether a decoded value belongs to this member of a union. msgspec allows one member of each JSON kind, so the kind decides."""
     match shape:
         case Record():
             return isinstance(value, dict if shape.access == "key" else shape.kind)
@@ -111,7 +111,7 @@ def _is_of(value: Any, shape: Shape) -> bool:
 
 
 def _to_float(apply: Apply) -> Apply:
-    def apply_to_float(value: Any) -> Any:  # Clamp(0, 1) has whole bounds, but the field is a float still
+    def apply_to_float(value: Any) -> Any:  # Clamp(0, 1) has integer bounds, but the field stays a float
         found = apply(value)
         return float(found) if isinstance(value, float) else found
 

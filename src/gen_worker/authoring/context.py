@@ -1,4 +1,4 @@
-"""The context of one run: who asked, how long it may take, whether it was cancelled, and ways to report and save."""
+"""The context of one run: who asked for it, how long it may take, whether it was cancelled, and ways to report and save."""
 
 import threading
 import time
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     import torch
 
 MAX_EVENT_TYPE = 200  # characters
-_COUNTING = threading.Lock()  # one for all: it is held for a moment
+_COUNTING = threading.Lock()  # one lock for all contexts, because it is held only briefly
 Emitter = Callable[[dict[str, Any]], None]
 T = TypeVar("T")
 
 
 class OutputStore(Protocol):
-    """Where saved files go. `create` refuses to replace."""
+    """Where saved files go. `create` refuses to replace a file."""
 
     def save_bytes(self, ref: str, data: bytes, *, create: bool) -> Asset: ...
 
@@ -31,17 +31,18 @@ class OutputStore(Protocol):
 
 
 class ActionContext:
-    """Handed to a function as its first argument; one for each run, usable from any thread.
+    """The first argument of every function. There is one for each run; any thread may use it.
 
-    Built by the worker. A test may build one with nothing but a run id, and an `emitter` that collects what the function
+    The worker builds it. A test may build one from just a run id, and pass an `emitter` that collects what the function
     reports: it is called with `{"run_id", "type", "payload", "timestamp"}`, the timestamp in unix seconds.
 
-    `owner`, `invoker_id`: whose run it is, and who asked for it. `timeout_ms`: milliseconds from now until its time is over; None or 0: no
-    limit. `outputs`: takes saved files; else they go into the folder `local_output_dir`, and without either saving raises `RuntimeError`.
-    `required_models`: refs that this run needs. `resolved_cozy_models_by_id`: what a scheduler says of the files of models, by canonical
-    ref. `device`: `cuda:0` or `cpu`; found out by default. `traceparent`: W3C Trace Context. `attempt`: from 1. `children`: runs the
-    functions that this one calls. `file_api_base_url`, `file_api_token`, `materialized_input_urls`: taken for code that was written for
-    older versions; nothing is done with them here.
+    `owner`, `invoker_id`: whose run it is, and who asked for it. `timeout_ms`: milliseconds until the run's time is
+    over, counted from now; None or 0: no limit. `outputs`: stores saved files; otherwise they go into the folder
+    `local_output_dir`, and without either, saving raises `RuntimeError`. `required_models`: refs that this run needs.
+    `resolved_cozy_models_by_id`: a scheduler's file lists of models, by canonical ref. `device`: `cuda:0` or `cpu`;
+    detected by default. `traceparent`: W3C Trace Context. `attempt`: counts from 1. `children`: runs the functions that
+    this one calls. `file_api_base_url`, `file_api_token`, `materialized_input_urls`: accepted for code written for
+    older versions; ignored.
     """
 
     def __init__(
@@ -68,11 +69,11 @@ class ActionContext:
         self.owner = owner
         self.invoker_id = invoker_id
         self.timeout_ms = timeout_ms
-        self.attempt = attempt  # 1 at first; grows each time that the run is tried again
-        self.traceparent = traceparent  # W3C Trace Context of the run, for spans of the function's own
+        self.attempt = attempt  # starts at 1 and grows each time the run is tried again
+        self.traceparent = traceparent  # W3C Trace Context of the run, for the function's own spans
         self.resolved_cozy_models_by_id = resolved_cozy_models_by_id
         self.upload_s = 0.0
-        self.usage: tuple[int, int] | None = None  # tokens read and written, as `report_usage` was told
+        self.usage: tuple[int, int] | None = None  # tokens read and written, as reported by `report_usage`
         self._emitter = emitter
         self._began_s = time.monotonic()
         self._began_unix_s = time.time()
@@ -89,7 +90,7 @@ class ActionContext:
 
     @property
     def items(self) -> "tuple[ActionContext, ...]":
-        """The contexts of the runs that this call serves: of a batch function those of its payloads, in order; else this one alone."""
+        """The contexts of the runs in this call: for a batch function those of its payloads, in order; otherwise this one alone."""
         return (self,)
 
     @property
@@ -99,11 +100,11 @@ class ActionContext:
 
     @property
     def deadline(self) -> float | None:
-        """When the run must be over, in unix seconds; None without a time limit."""
+        """When the run's time is over, in unix seconds; None without a time limit."""
         return None if not self.timeout_ms else self._began_unix_s + self.timeout_ms / 1000
 
     def time_remaining_s(self) -> float | None:
-        """Seconds left, never below 0, measured on the monotonic clock; None without a time limit."""
+        """Seconds left, never negative, by the monotonic clock; None without a time limit."""
         if not self.timeout_ms:
             return None
         return max(0.0, self._began_s + self.timeout_ms / 1000 - time.monotonic())
@@ -122,7 +123,7 @@ class ActionContext:
         return torch.device("cpu")
 
     def is_canceled(self) -> bool:
-        """Whether the run should stop. Look at it often in long work."""
+        """Whether the run should stop. Check it often during long work."""
         return self._canceled
 
     def cancel(self) -> None:
@@ -132,21 +133,23 @@ class ActionContext:
             self._done.set()
 
     def done(self) -> threading.Event:
-        """Set when the run is cancelled; wait on it instead of sleeping."""
-        if self._done is None:  # made when first asked for: most functions never wait on it
+        """An event that is set when the run is cancelled; wait on it instead of sleeping."""
+        if self._done is None:  # created on first use: most functions never wait on it
             self._done = threading.Event()
         if self._canceled:
             self._done.set()
         return self._done
 
     def emit(self, event_type: str, payload: Mapping[str, Any] | None = None) -> None:
-        """Send an event of your own: `event_type` is a text of at most 200 characters, `payload` a mapping that encodes to a JSON object of
-        at most 1 MiB. Best effort: an event that cannot be sent is dropped with a line in the log, and nothing is raised into your code."""
+        """Send an event of your own. `event_type` is a text of at most 200 characters, `payload` a mapping that encodes
+        to a JSON object of at most 1 MiB. Best effort: an event that cannot be sent is dropped and logged, and your
+        code gets no exception.
+        """
         if self._emitter is None:
             return
         now = time.time()
         try:
-            # Checked here, where the author's line is still known: what follows carries whatever it is given to the scheduler.
+            # Checked here, because the traceback still shows the author's line. Later code sends the scheduler whatever it gets.
             if not isinstance(event_type, str) or not event_type or len(event_type) > MAX_EVENT_TYPE:
                 raise TypeError(
                     f"the event's type is {repr_of(event_type, MAX_EVENT_TYPE)}; expected a text of 1 to {MAX_EVENT_TYPE} characters"
@@ -159,16 +162,17 @@ class ActionContext:
             )
 
     def progress(self, progress: float, stage: str | None = None) -> None:
-        """Say how far the run is, from 0 to 1, and optionally in which stage."""
+        """Report the run's progress, from 0 to 1, and optionally its current stage."""
         self.emit(events.PROGRESS, {"progress": progress} if stage is None else {"progress": progress, "stage": stage})
 
     def log(self, message: str, level: str = "info") -> None:
-        """Send a line to whoever watches this run."""
+        """Send a log line to everyone who watches this run."""
         self.emit(events.LOG, {"message": message, "level": level})
 
     def report_usage(self, *, input_tokens: int = 0, output_tokens: int = 0) -> None:
-        """Count tokens that this run has read and written. Several calls add up; the run shows the sums as `usage`, and so does the OpenAI
-        door. `ValueError` for a number below 0, `TypeError` for what is no whole number."""
+        """Count tokens that this run has read and written. Several calls add up. The run shows the sums as `usage`, and
+        so do the OpenAI routes. `ValueError` for a negative number, `TypeError` for anything but an integer.
+        """
         counts = index(input_tokens), index(output_tokens)
         if min(counts) < 0:
             raise ValueError(f"report_usage(input_tokens={counts[0]}, output_tokens={counts[1]}); expected numbers of tokens, from 0 up")
@@ -181,11 +185,12 @@ class ActionContext:
     @overload
     async def invoke(self, ref: str, payload: Any, output: None = None) -> Any: ...
     async def invoke(self, ref: str, payload: Any, output: Any = None) -> Any:
-        """Run another function, and wait for its output.
+        """Run another function and wait for its output.
 
-        `ref`: a function of the same project (`draw`), or any as `owner/endpoint/function[:tag]`. `payload`: its Struct, or a dict.
-        `output`: the type of what it gives; by default dicts and lists as in JSON. Of a stream the list of its items. Raises what the
-        function raised: `ValidationError`, `RetryableError` and so on; `WorkerError` for what is no error of ours.
+        `ref`: a function of the same project (`draw`), or any as `owner/endpoint/function[:tag]`. `payload`: its
+        Struct, or a dict. `output`: the type of the result; by default dicts and lists as in JSON. For a stream the
+        result is the list of its items. Raises what the function raised (`ValidationError`, `RetryableError` and so
+        on); `WorkerError` for an exception that is not one of our classes.
         """
         return await invoking.answer(self._called(), self._call(ref, payload), output)
 
@@ -194,7 +199,7 @@ class ActionContext:
     @overload
     def invoke_sync(self, ref: str, payload: Any, output: None = None) -> Any: ...
     def invoke_sync(self, ref: str, payload: Any, output: Any = None) -> Any:
-        """The same as `invoke` in a function that is not async."""
+        """Like `invoke`, in a function that is not async."""
         return invoking.answer_sync(self._called(), self._call(ref, payload), output)
 
     @overload
@@ -202,7 +207,9 @@ class ActionContext:
     @overload
     def stream(self, ref: str, payload: Any, output: None = None) -> AsyncIterator[Any]: ...
     def stream(self, ref: str, payload: Any, output: Any = None) -> AsyncIterator[Any]:
-        """Run another function, and take the items of its stream as they come. `output`: the type of an item. Who stops taking stops it."""
+        """Run another function and iterate over the items of its stream as they arrive. `output`: the type of an item.
+        Breaking out of the loop cancels the other run.
+        """
         return invoking.stream(self._called(), self._call(ref, payload), output)
 
     @overload
@@ -210,7 +217,7 @@ class ActionContext:
     @overload
     def stream_sync(self, ref: str, payload: Any, output: None = None) -> Iterator[Any]: ...
     def stream_sync(self, ref: str, payload: Any, output: Any = None) -> Iterator[Any]:
-        """The same as `stream` in a function that is not async."""
+        """Like `stream`, in a function that is not async."""
         return invoking.stream_sync(self._called(), self._call(ref, payload), output)
 
     def _called(self) -> invoking.Children:
@@ -227,11 +234,11 @@ class ActionContext:
         return invoking.child_call(number, ref, payload, self.time_remaining_s())
 
     def save_bytes(self, ref: str, data: bytes) -> Asset:
-        """Save a file under `ref`, by convention `runs/<run_id>/outputs/...`; an existing one is replaced."""
+        """Save a file under `ref`, by convention `runs/<run_id>/outputs/...`; replaces an existing file."""
         return self._save_bytes(ref, data, create=False)
 
     def save_bytes_create(self, ref: str, data: bytes) -> Asset:
-        """Save a file; `RuntimeError` when it exists."""
+        """Save a file; `RuntimeError` when it already exists."""
         return self._save_bytes(ref, data, create=True)
 
     def save_bytes_overwrite(self, ref: str, data: bytes) -> Asset:
@@ -239,11 +246,11 @@ class ActionContext:
         return self._save_bytes(ref, data, create=False)
 
     def save_file(self, ref: str, local_path: str | Path) -> Asset:
-        """Save a copy of a local file under `ref`; an existing one is replaced."""
+        """Save a copy of a local file under `ref`; replaces an existing file."""
         return self._save_file(ref, local_path, create=False)
 
     def save_file_create(self, ref: str, local_path: str | Path) -> Asset:
-        """Save a copy of a local file; `RuntimeError` when the ref exists."""
+        """Save a copy of a local file; `RuntimeError` when the ref already exists."""
         return self._save_file(ref, local_path, create=True)
 
     def save_file_overwrite(self, ref: str, local_path: str | Path) -> Asset:
@@ -270,7 +277,7 @@ class ActionContext:
     def _default_store(self) -> OutputStore:
         if self._local_output_dir is None:
             raise RuntimeError("no place to save files: set FILE_API_BASE_URL and FILE_API_TOKEN, or give the context a local_output_dir")
-        # Imported here: only a context built by hand, as in a test, makes its own store.
+        # Imported here: only a context built by hand, for example in a test, creates its own store.
         from gen_worker.files.local_outputs import LocalOutputs
 
         return LocalOutputs(Path(self._local_output_dir))

@@ -1,4 +1,6 @@
-"""Whether decoding a payload type runs code of its author's: such code may wait, so that no event loop decodes these types."""
+"""Tells whether decoding a payload type runs its author's code. Such code may block, so these types are never decoded
+on an event loop.
+"""
 
 import dataclasses
 import enum
@@ -13,8 +15,9 @@ _HARMLESS = (list, dict, set, frozenset, tuple, bytearray)
 
 
 def runs_authors_code(shape: Shape) -> bool:
-    """Whether msgspec calls something of the author's for a value of this type: a `__post_init__`, a default's factory, an Enum's
-    `_missing_`, anything of an attrs class."""
+    """Whether msgspec calls the author's code for a value of this type: a `__post_init__`, a default factory, an Enum's
+    `_missing_`, anything in an attrs class.
+    """
     return any(map(_runs_code, shape.everywhere()))
 
 
@@ -25,7 +28,7 @@ def _runs_code(shape: Shape) -> bool:
     if isinstance(shape, Record):
         return (
             hasattr(kind, "__post_init__")
-            or hasattr(kind, "__attrs_attrs__")  # its validators and converters, too
+            or hasattr(kind, "__attrs_attrs__")  # includes its validators and converters
             or any(factory not in _HARMLESS for factory in _factories(kind))
         )
     return issubclass(kind, enum.Enum) and getattr(kind._missing_, "__module__", "") != enum.__name__

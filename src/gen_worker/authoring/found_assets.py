@@ -1,4 +1,4 @@
-"""Where the files are in a payload or an output: every `Asset` in a value, with its place."""
+"""Finds the files in a payload or an output: every `Asset` in a value, with its position."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -27,7 +27,9 @@ def find_assets(value: Any, pointer: str = "") -> Iterator[tuple[str, Asset]]:
 
 
 def _parts_of(value: Any) -> Iterator[tuple[Any, Any]]:
-    """What lies in a decoded value, each with its key in JSON. Values are asked, not types: a union says not which it is."""
+    """The parts of a decoded value, each with its JSON key. Looks at values instead of types, because a union's type
+    does not say which member a value is.
+    """
     if isinstance(value, dict):
         for key, item in value.items():
             yield key, item

@@ -1,4 +1,4 @@
-"""Mark a Python function as one that the worker serves. Marking changes nothing else: the function stays itself."""
+"""Marks Python functions that the worker serves. A mark changes nothing else: the function can be called as before."""
 
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar, overload
@@ -14,7 +14,7 @@ _MARK = "__gen_worker_mark__"
 
 
 class ResourceRequirements:
-    """What one call of a function needs. `max_concurrency`: runs of it that one worker may work on at once."""
+    """What one call of a function needs. `max_concurrency`: how many runs of it one worker may work on at once."""
 
     def __init__(self, max_concurrency: int | None = None) -> None:
         if max_concurrency is not None and (isinstance(max_concurrency, bool) or max_concurrency < 1):
@@ -47,10 +47,11 @@ def worker_function(
 def worker_function(resources: Any = None, *, batch: Batch | None = None, task: Any = None) -> Any:
     """Serve this function: `def f(ctx: ActionContext, payload: SomeStruct, ...) -> OtherStruct`.
 
-    Works as `@worker_function`, `@worker_function()` and `@worker_function(ResourceRequirements(max_concurrency=1))`. With
-    `batch=Batch(...)` the function takes `list[SomeStruct]` and returns `list[OtherStruct]`, and one call serves several runs.
-    `task`: what kind of function it is (`gen_worker.tasks`), so that programs outside can call it: `task="chat"` for the OpenAI client.
-    The signature is checked at discovery, not here, so that all mistakes are shown together.
+    Works as `@worker_function`, `@worker_function()` and `@worker_function(ResourceRequirements(max_concurrency=1))`.
+    With `batch=Batch(...)` the function takes `list[SomeStruct]` and returns `list[OtherStruct]`, and one call serves
+    several runs. `task`: what kind of function it is (`gen_worker.tasks`), so that other programs know how to call it:
+    `task="chat"` for the OpenAI client. The signature is checked at discovery, not here, so that all mistakes are
+    reported together.
     """
     if batch is not None and not isinstance(batch, Batch):
         raise TypeError(f"@worker_function takes batch=Batch(...), not {batch!r}")

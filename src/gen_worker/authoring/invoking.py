@@ -1,11 +1,11 @@
-"""Functions that call functions: what `ctx.invoke` and `ctx.stream` say to whoever runs the other function, and hear of it.
+"""Functions that call functions: how `ctx.invoke` and `ctx.stream` talk to whoever runs the other function.
 
     author's thread or task      Inbox                     Children (this process, or the platform)
     ctx.invoke(ref, payload) --> ChildCall -------------------> begins the run
-       waits <------------------ items of a stream, one ChildEnd <--- says what comes of it, in any thread
+       waits <------------------ items of a stream, one ChildEnd <--- reports results, in any thread
 
-The other run belongs to the one that called it: it has the time that is left, and ends with it at the latest. (asyncio is imported where
-a loop is, and `outcome` by who makes one: an author's module should not wait for them.)
+The other run belongs to the calling one: it gets the time that is left, and ends with it at the latest. (asyncio and
+`outcome` are imported only where they are used, because an author's module should not wait for them.)
 """
 
 import contextlib
@@ -34,13 +34,14 @@ if TYPE_CHECKING:
 
     from gen_worker.outcome import Outcome
 
-MAX_WAITING = 64  # items of a stream that nobody has taken yet
+MAX_WAITING = 64  # items of a stream that were not taken yet
 _encode = msgspec.json.Encoder().encode
 
 
 class ChildCall(msgspec.Struct, frozen=True):
-    """One call. `number` counts the calls of the run, from 1, in the order in which they begin; `payload` is JSON; `timeout_ms`: what is
-    left of the calling run's time, 0 for no limit."""
+    """One call. `number` counts the calls of the run, from 1, in the order in which they begin. `payload` is JSON.
+    `timeout_ms`: what is left of the calling run's time, 0 for no limit.
+    """
 
     number: int
     ref: str
@@ -49,13 +50,15 @@ class ChildCall(msgspec.Struct, frozen=True):
 
 
 class ChildEnd(msgspec.Struct, frozen=True):
-    """How a call ended: its outcome, with the output in JSON, empty for a stream."""
+    """How a call ended: its outcome, with the output as JSON (empty for a stream)."""
 
     outcome: "Outcome"
 
 
 class Inbox:
-    """What comes of one call. Any thread puts, one thread or task takes. While it is not `ready`, a stream should wait for `on_ready`."""
+    """The results of one call. Any thread puts, one thread or task takes. While it is not `ready`, a stream should wait
+    for `on_ready`.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -69,7 +72,7 @@ class Inbox:
         return len(self._said) < MAX_WAITING
 
     def on_ready(self, callback: Callable[[], None]) -> None:
-        """Call back when there is room, from the taker's thread; at once if there is."""
+        """Call back when there is room, from the taker's thread; immediately if there is."""
         with self._lock:
             if not self.ready:
                 self._putters.append(callback)
@@ -77,7 +80,7 @@ class Inbox:
         callback()
 
     def put(self, said: bytes | ChildEnd) -> None:
-        """An item of a stream, JSON, or the end. After the end nothing is taken in."""
+        """Add an item of a stream (JSON) or the end. After the end nothing is accepted."""
         with self._lock:
             if self._is_over:
                 return
@@ -88,7 +91,7 @@ class Inbox:
             taker()
 
     def take(self) -> bytes | ChildEnd:
-        """The next one. Blocking."""
+        """Take the next one. Blocking."""
         event = threading.Event()
         while (said := self._next(event.set)) is None:
             event.wait()
@@ -103,7 +106,7 @@ class Inbox:
             future: asyncio.Future[None] = loop.create_future()
 
             def wake(future: "asyncio.Future[None]" = future) -> None:
-                with contextlib.suppress(RuntimeError):  # the author's loop has closed: nobody waits
+                with contextlib.suppress(RuntimeError):  # the author's loop is closed: nobody waits
                     loop.call_soon_threadsafe(lambda: None if future.done() else future.set_result(None))
 
             if (said := self._next(wake)) is not None:
@@ -126,17 +129,18 @@ class Children(Protocol):
     """Runs functions for one run."""
 
     def start(self, call: ChildCall, inbox: Inbox) -> Callable[[], None]:
-        """Begin, from any thread. Never raises for what the call is: the inbox hears of it, and always of an end. What is returned stops
-        the call, from any thread, if it goes on."""
+        """Begin the call, from any thread. Never raises for a bad call: the inbox gets the error, and always an end.
+        Call the returned function, from any thread, to stop the call.
+        """
         ...
 
     def close(self) -> None:
-        """The calling run is over: stop what goes on. On the executor's loop."""
+        """The calling run is over: stop its remaining calls. On the executor's loop."""
         ...
 
 
 def child_call(number: int, ref: str, payload: Any, left_s: float | None) -> ChildCall:
-    """A call as it is handed on; `TypeError` for a payload that is no object."""
+    """A call as it is passed on; `TypeError` when the payload is not an object."""
     if not isinstance(ref, str) or not ref:
         raise TypeError(f"ctx.invoke takes the name of a function, such as 'draw' or 'owner/endpoint/function'; got {type(ref).__name__}")
     data = _encode(payload)
@@ -146,7 +150,7 @@ def child_call(number: int, ref: str, payload: Any, left_s: float | None) -> Chi
 
 
 def result_of(end: ChildEnd, items: list[bytes], output: Any) -> Any:
-    """What a call gives its caller: its output, of a stream the list of its items; or raises what the function raised."""
+    """The result of a call: its output, or for a stream the list of its items. Raises what the function raised."""
     if not end.outcome.success:
         raise error_of(end.outcome)
     if end.outcome.output:
@@ -155,7 +159,7 @@ def result_of(end: ChildEnd, items: list[bytes], output: Any) -> Any:
 
 
 async def answer(children: Children, call: ChildCall, output: Any) -> Any:
-    """Make a call, and wait for what it gives."""
+    """Make a call, and wait for its result."""
     inbox, items = Inbox(), list[bytes]()
     stop = children.start(call, inbox)
     try:
@@ -167,7 +171,7 @@ async def answer(children: Children, call: ChildCall, output: Any) -> Any:
 
 
 def answer_sync(children: Children, call: ChildCall, output: Any) -> Any:
-    """The same in a thread."""
+    """Like `answer`, in a thread."""
     refuse_on_a_loop("invoke")
     inbox, items = Inbox(), list[bytes]()
     stop = children.start(call, inbox)
@@ -180,7 +184,9 @@ def answer_sync(children: Children, call: ChildCall, output: Any) -> Any:
 
 
 async def stream(children: Children, call: ChildCall, output: Any) -> AsyncIterator[Any]:
-    """Make a call, and give its items as they come; of a function that is no stream its one output. Who stops early stops the call."""
+    """Make a call, and yield its items as they come; a function that does not stream yields its one output. Stopping
+    early stops the call.
+    """
     inbox = Inbox()
     stop = children.start(call, inbox)
     try:
@@ -193,7 +199,7 @@ async def stream(children: Children, call: ChildCall, output: Any) -> AsyncItera
 
 
 def stream_sync(children: Children, call: ChildCall, output: Any) -> Iterator[Any]:
-    """The same in a thread."""
+    """Like `stream`, in a thread."""
     refuse_on_a_loop("stream")
     inbox = Inbox()
     stop = children.start(call, inbox)
@@ -206,7 +212,7 @@ def stream_sync(children: Children, call: ChildCall, output: Any) -> Iterator[An
 
 
 def error_of(outcome: "Outcome") -> WorkerError:
-    """The exception that a failed outcome stands for. What is caught by its class on one side is caught so on the other."""
+    """The exception for a failed outcome: the caller can catch the same class that the function raised."""
     text = outcome.safe_message if outcome.error_type != "internal" else outcome.error_message
     if outcome.error_type == "validation":
         return ValidationError(text, errors=outcome.errors)
@@ -221,7 +227,7 @@ _BY_TYPE: dict[str, type[WorkerError]] = {
 
 
 def refuse_on_a_loop(name: str) -> None:
-    """`RuntimeError` where waiting would stand in the way of what is waited for."""
+    """`RuntimeError` on an event loop, which the blocking call would block."""
     import asyncio
 
     try:

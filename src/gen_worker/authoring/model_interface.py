@@ -1,4 +1,6 @@
-"""What programs bring along in place of ours: a manager that loads models its own way, a downloader that fetches them."""
+"""Interfaces that programs may implement to replace our parts: a manager that loads models its own way, a downloader
+that fetches them.
+"""
 
 import threading
 from abc import ABC, abstractmethod
@@ -8,33 +10,35 @@ from urllib.parse import quote, urlsplit
 
 
 class ModelManager(ABC):
-    """Loads models in place of the built-in loaders. Give it to `Worker(model_manager=...)`, or name it in
+    """Loads models in place of the built-in loaders. Pass it to `Worker(model_manager=...)`, or name it in
     MODEL_MANAGER_CLASS=module:Class.
 
-    Methods are called from threads, one load of a model at a time; they may be `async`. Objects that also have
-    `get_for_inference(model_ref)` hand out what one run gets, which must not share state with what other runs get.
+    Methods are called from threads, one load of a model at a time; they may be `async`. If the object has
+    `get_for_inference(model_ref)`, each run gets its result, which must not share state with other runs.
     """
 
     @abstractmethod
     def load(self, model_ref: str, local_path: str | None = None, **opts: Any) -> Any:
-        """The loaded model, or None to leave it to the built-in loaders. `local_path` is where its files are; `opts` holds `device` and
-        `dtypes`."""
+        """The loaded model, or None to leave it to the built-in loaders. `local_path` is the folder of its files;
+        `opts` contains `device` and `dtypes`.
+        """
 
     @abstractmethod
     def get(self, model_ref: str) -> Any | None:
-        """A model that is loaded, else None."""
+        """A loaded model, else None."""
 
     @abstractmethod
     def unload(self, model_ref: str) -> None:
-        """Let go of a model: the ledger needs its room, or somebody asked for it."""
+        """Unload a model: the ledger needs its room, or a user asked for it."""
 
     @abstractmethod
     def stats(self) -> dict[str, Any]:
-        """Whatever is worth showing of its state."""
+        """Any state worth showing."""
 
 
 class ModelManagementInterface(ABC):
-    """The other form of a model manager, which projects for published workers have. It is plugged in the same way as `ModelManager`.
+    """The other form of a model manager, used by projects for published workers. It is plugged in the same way as
+    `ModelManager`.
 
     It may also have `unload(model_id)`. Sizes are measured; `model_sizes` is not read.
     """
@@ -49,7 +53,7 @@ class ModelManagementInterface(ABC):
 
     @abstractmethod
     async def get_active_pipeline(self, model_id: str) -> Any | None:
-        """A model that is loaded, else None."""
+        """A loaded model, else None."""
 
     @abstractmethod
     async def get_active_model_bundle(self, model_id: str) -> Any | None:
@@ -57,10 +61,10 @@ class ModelManagementInterface(ABC):
 
     @abstractmethod
     def get_vram_loaded_models(self) -> list[str]:
-        """What is loaded."""
+        """The ids of the loaded models."""
 
     def get_for_inference(self, model_id: str) -> Any | None:
-        """What one run gets, which must not share state with what other runs get. None: the loaded model itself."""
+        """The object for one run, which must not share state with other runs. None: the loaded model itself."""
         return None
 
 
@@ -69,12 +73,15 @@ class ModelDownloader(ABC):
 
     @abstractmethod
     def download(self, model_ref: str, dest_dir: str, filename: str | None = None) -> str:
-        """Bring a model below `dest_dir` and return its path. Blocking; an awaitable is awaited. Called by one thread at a time for a
-        model."""
+        """Fetch a model below `dest_dir` and return its path. Blocking; an awaitable is awaited. Called by one thread
+        at a time for each model.
+        """
 
 
 class CozyHubDownloader(ModelDownloader):
-    """Files below one base URL. The token goes to that host only; a full URL is fetched as it is, elsewhere without the token."""
+    """Downloads files below one base URL. The token is sent to that host only; a full URL is fetched as given, without
+    the token if it is on another host.
+    """
 
     def __init__(self, base_url: str, token: str | None = None, timeout_seconds: float = 120) -> None:
         parts = urlsplit(base_url)
@@ -85,7 +92,7 @@ class CozyHubDownloader(ModelDownloader):
         self._timeout_s = timeout_seconds
 
     def download(self, model_ref: str, dest_dir: str, filename: str | None = None) -> str:
-        """Fetch one file, resumed where an earlier try stopped; its path. `DownloadFailedError` says why not."""
+        """Fetch one file and return its path; an interrupted download is resumed. `DownloadFailedError` has the reason of a failure."""
         from gen_worker.net.fetch_one import fetch_one
         from gen_worker.net.range_client import Link
 

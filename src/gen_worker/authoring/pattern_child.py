@@ -1,7 +1,7 @@
-"""A program of its own: searches texts for patterns, with a limit on the time of its processor. It needs nothing but Python.
+"""A separate program that searches texts for patterns, with a limit on processor time. It needs nothing but Python.
 
-`pattern_process.py` starts it and speaks with it: a line of JSON `[pattern, [text, ...], seconds]` in, a line out: the index of the first
-text that does not hold the pattern, `-1` for none, `late` when the time was up.
+`pattern_process.py` starts it and talks to it. In: a line of JSON `[pattern, [text, ...], seconds]`. Out: a line with
+the index of the first text that does not match the pattern, `-1` for none, `late` when the time was up.
 """
 
 import json
@@ -19,13 +19,13 @@ def _on_alarm(number: int, frame: object) -> None:
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's affair; it ends us by closing our stdin
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker handles Ctrl-C; it ends this program by closing its stdin
     signal.signal(signal.SIGPROF, _on_alarm)
     for line in sys.stdin.buffer:
         pattern, texts, seconds = json.loads(line)
         try:
-            # `re` looks for signals as it backtracks, so this ends it. In a worker it would end nothing: there it runs in threads, and
-            # holds all of them up.
+            # `re` checks for signals while it backtracks, so this ends the search. In a worker it could not: there the
+            # search runs in a thread and blocks all others.
             signal.setitimer(signal.ITIMER_PROF, seconds)
             search = re.compile(pattern).search
             answer = str(next((index for index, text in enumerate(texts) if search(text) is None), -1))

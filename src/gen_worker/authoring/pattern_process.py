@@ -1,6 +1,6 @@
-"""Patterns tried in a process of its own, so that one that takes for ever holds up nobody else.
+"""Tries patterns in a separate process, so that one that takes for ever blocks nothing else.
 
-`re` holds Python's global lock while it searches: no thread, no deadline and no heartbeat of the same process gets through. See
+`re` holds Python's global lock while it searches: no thread, deadline or heartbeat of the same process gets a turn. See
 docs/adr/0014-patterns-in-a-process.md.
 """
 
@@ -12,9 +12,9 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-CPU_S = 0.02  # what searching one payload's texts for one pattern may take
-CPU_S_PER_CHAR = 20e-9  # and more for long texts, which take long to walk through even once
-_PATIENCE_S = 20.0  # until an answer, on a machine that gives the process no processor
+CPU_S = 0.02  # time limit for searching one payload's texts for one pattern
+CPU_S_PER_CHAR = 20e-9  # added for long texts, which take long to read even once
+_PATIENCE_S = 20.0  # to wait for an answer, on a machine that gives the process no processor
 _CHILD = Path(__file__).with_name("pattern_child.py")
 
 
@@ -23,7 +23,7 @@ class PatternTooSlowError(Exception):
 
 
 class PatternProcess:
-    """Starts when it is first needed. Threads take turns."""
+    """Started when it is first needed. Threads take turns."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -31,7 +31,7 @@ class PatternProcess:
         self._closed = False
 
     def first_misfit(self, pattern: str, texts: Sequence[str]) -> int | None:
-        """The index of the first text that does not hold `pattern`, None where all do; `PatternTooSlowError`. Blocks."""
+        """The index of the first text that does not match `pattern`, None when all do; `PatternTooSlowError`. Blocks."""
         seconds = CPU_S + CPU_S_PER_CHAR * sum(map(len, texts))
         question = json.dumps([pattern, list(texts), seconds]).encode() + b"\n"
         with self._lock:
@@ -42,7 +42,7 @@ class PatternProcess:
         return None if index < 0 else index
 
     def kill(self) -> None:
-        """End the process; the next question starts another."""
+        """End the process; the next call starts another."""
         with self._lock:
             self._end()
 
@@ -85,5 +85,5 @@ class PatternProcess:
             if pipe is not None:
                 try:
                     pipe.close()
-                except OSError:  # what was written to it last reaches nobody
+                except OSError:  # its last input is lost
                     pass

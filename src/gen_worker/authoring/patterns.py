@@ -1,9 +1,11 @@
-"""How long a pattern may take, told from its text alone: `re` backtracks, and some patterns take years for a text of thirty letters.
+"""Bounds how long a pattern may take, from its text alone: `re` backtracks, and some patterns take years for a text of
+thirty letters.
 
-`^(a+)+$` tries each way to cut `aaaa!` into pieces before it gives up: twice as many for each letter. `a*a*b` tries each pair of places.
-`cost_of` gives an upper bound: `factor * length ** degree` steps, or `EXPONENTIAL` where it cannot be bounded so. It knows nothing of
-which texts match, so it calls some harmless patterns exponential: they are then checked with a deadline, and work as before.
-Background: https://www.regular-expressions.info/catastrophic.html, Russ Cox, https://swtch.com/~rsc/regexp/regexp1.html
+`^(a+)+$` tries each way to cut `aaaa!` into pieces before it gives up: twice as many for each letter. `a*a*b` tries
+each pair of positions. `cost_of` returns an upper bound: `factor * length ** degree` steps, or `EXPONENTIAL` when there
+is no such bound. It does not know which texts match, so it calls some harmless patterns exponential; they are then
+checked with a deadline, and work as before. Background: https://www.regular-expressions.info/catastrophic.html, Russ
+Cox, https://swtch.com/~rsc/regexp/regexp1.html
 """
 
 import re
@@ -16,7 +18,7 @@ from gen_worker.authoring.shapes import Shape
 
 try:
     from re import _parser  # type: ignore[attr-defined]
-except ImportError:  # it is not public; without it every pattern counts as one that may take long
+except ImportError:  # it is not public; without it every pattern is treated as possibly slow
     _parser = None
 
 EXPONENTIAL = 99
@@ -24,20 +26,20 @@ _MAX_FACTOR = 4096
 
 
 class Cost(msgspec.Struct, frozen=True):
-    """At most `factor * n ** degree` steps for a text of n characters; `degree` is `EXPONENTIAL` where no such bound is known."""
+    """At most `factor * n ** degree` steps for a text of n characters. `degree` is `EXPONENTIAL` when no such bound is known."""
 
     degree: int
     factor: int = 1
 
     def max_chars(self, steps: float) -> int:
-        """The longest text that takes at most so many steps."""
+        """The longest text that takes at most this many steps."""
         if self.degree >= EXPONENTIAL:
             return 0
         return int((steps / self.factor) ** (1 / max(1, self.degree)))
 
 
 def pattern_of(shape: Shape) -> str | None:
-    """The pattern that texts of this shape must hold."""
+    """The pattern that texts of this shape must match."""
     found = [extra.pattern for extra in shape.extras if isinstance(extra, msgspec.Meta) and extra.pattern is not None]
     return found[0] if found and shape.annotation is str else None
 
@@ -63,7 +65,7 @@ def cost_of(pattern: str) -> Cost:
 
 
 def parsed(pattern: str) -> Any:
-    """The tree that `re` makes of a pattern: pairs of a name and its argument; None where it cannot be had."""
+    """The tree that `re` builds from a pattern: pairs of a name and its argument. None when it is not available."""
     try:
         return None if _parser is None else _parser.parse(pattern)
     except (re.error, RecursionError):
@@ -75,7 +77,7 @@ class _Unbounded(Exception):  # noqa: N818 - a finding, not an error
 
 
 class _Count:
-    """Adds up what a parsed pattern may try: one degree for each repeat that may stop at many places."""
+    """Adds up what a parsed pattern may try: one degree for each repeat that can stop at many positions."""
 
     def __init__(self) -> None:
         self.degree = 0
@@ -109,10 +111,10 @@ class _Count:
         elif name in ("ASSERT", "ASSERT_NOT"):
             self.sequence(list(argument[1]), repeated=repeated)
         elif name not in ("LITERAL", "NOT_LITERAL", "IN", "ANY", "AT", "CATEGORY", "RANGE", "FAILURE"):
-            raise _Unbounded  # references to groups, and what later versions of Python bring
+            raise _Unbounded  # references to groups, and features of later Python versions
 
     def _choice(self, *, repeated: bool) -> None:
-        """A place to choose at. In a repeated group the choices multiply with each round."""
+        """A choice between alternatives. In a repeated group the choices multiply with each round."""
         if repeated:
             raise _Unbounded
 

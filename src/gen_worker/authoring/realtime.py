@@ -1,4 +1,4 @@
-"""The two-way socket that a websocket handler talks through."""
+"""The two-way socket of a websocket handler."""
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ class RealtimeSocket(ABC):
 
     @abstractmethod
     async def send_json(self, obj: Any) -> None:
-        """Send one text frame holding compact JSON with sorted keys."""
+        """Send one text frame of compact JSON with sorted keys."""
 
     @abstractmethod
     def iter_bytes(self) -> AsyncIterator[bytes]:

@@ -1,15 +1,17 @@
-"""What msgspec decodes a type into: the one walk over payload types, for files, clamps, patterns, schemas and texts.
+"""What msgspec decodes a type into: the only code that walks payload types, for files, clamps, patterns, schemas and
+texts.
 
     Record   Struct, dataclass, attrs class, NamedTuple, TypedDict: fields by name
-    Items    list, set, frozenset, tuple[T, ...], Sequence and their like: many values of one shape
-    Fixed    tuple[A, B]: one shape a position
+    Items    list, set, frozenset, tuple[T, ...], Sequence and similar: many values of one shape
+    Fixed    tuple[A, B]: one shape for each position
     Table    dict, Mapping: keys and values
     OneOf    unions
     Leaf     everything else: numbers, texts, dates, enums, Literal, Any, Raw
 
-Annotated, NewType, Final, Required, type aliases, type variables and generic classes are read through on the way, as msgspec does;
-what stood in Annotated is kept in `extras`. A type may contain itself: parts are made when they are asked for, equal types once.
-**Whoever asks a question of a payload's type asks it here**, or the answers differ, and a file in a dataclass is not fetched.
+Annotated, NewType, Final, Required, type aliases, type variables and generic classes are resolved on the way, as
+msgspec does; the extras of Annotated are kept in `extras`. A type may contain itself, so parts are made on first use,
+and each type once. **All questions about a payload's type are answered here**; otherwise the answers would differ, and
+a file in a dataclass would not be fetched.
 """
 
 import collections.abc
@@ -42,7 +44,7 @@ _WRAPPERS = {"Final", "Required", "NotRequired", "ReadOnly", "ClassVar"}
 
 
 class Shape:
-    """A type and its parts. `annotation` is what msgspec takes, without the `extras` of Annotated around it."""
+    """A type and its parts. `annotation` is what msgspec takes, without the surrounding Annotated."""
 
     def __init__(self, annotation: Any, extras: tuple[Any, ...], child: "Callable[[Any], Shape]") -> None:
         self.annotation = annotation
@@ -66,18 +68,18 @@ class Shape:
 
     @cached_property
     def is_scalar(self) -> bool:
-        """Whether no JSON object can stand anywhere in values of this shape: none need to be looked for."""
+        """Whether values of this shape can contain no JSON object: then there is no need to look for one."""
         return all(
             isinstance(below, (Items, Fixed, OneOf)) or (isinstance(below, Leaf) and below.is_text_or_number) for below in self.everywhere()
         )
 
     @cached_property
     def members(self) -> "tuple[Shape, ...]":
-        """What it may be: the members of a union, and of unions in it; else itself."""
+        """The possible types: the members of a union, including nested unions; otherwise itself."""
         return tuple(member for part in self.parts for member in part.members) if isinstance(self, OneOf) else (self,)
 
     def member_for(self, value: Any) -> "Shape | None":
-        """Which member a value as it stands in JSON is meant for, by its kind and its tag. msgspec lets JSON tell them apart."""
+        """The member that a JSON value is meant for, by its kind and its tag. msgspec requires that JSON can tell members apart."""
         if not isinstance(self, OneOf):
             return self
         if isinstance(value, dict):
@@ -94,7 +96,7 @@ class Shape:
 
     @cached_property
     def typed(self) -> Any:
-        """The type with the extras that msgspec knows, for converting one value alone."""
+        """The type with the extras that msgspec knows, for converting a single value."""
         metas = tuple(extra for extra in self.extras if isinstance(extra, msgspec.Meta))
         return Annotated[self.annotation, *metas] if metas else self.annotation
 
@@ -104,7 +106,7 @@ class Leaf(Shape):
 
     @cached_property
     def is_text_or_number(self) -> bool:
-        """False for what may hold anything, such as Any and Raw."""
+        """False for types that may contain anything, such as Any and Raw."""
         kind = self.annotation
         return get_origin(kind) is Literal or (isinstance(kind, type) and (kind in _SCALARS or issubclass(kind, enum.Enum)))
 
@@ -145,12 +147,12 @@ class OneOf(Shape):
     @cached_property
     def parts(self) -> tuple[Shape, ...]:
         parts = [self._child(arg) for arg in get_args(self.annotation)]
-        # A union in a union, by another name, is one union; unless something is said of it.
+        # A union inside a union is one union, even under an alias, unless the alias has extras.
         return tuple(below for part in parts for below in (part.parts if isinstance(part, OneOf) and not part.extras else (part,)))
 
 
 class RecordField(msgspec.Struct, frozen=True):
-    """`name` in Python, `key` in JSON; `index` where the record is an array in JSON."""
+    """`name` in Python, `key` in JSON; `index` when the record is an array in JSON."""
 
     name: str
     key: str
@@ -159,7 +161,7 @@ class RecordField(msgspec.Struct, frozen=True):
 
 
 class Record(Shape):
-    """A class with fields. `access` says how a decoded value holds them, `is_array` whether they stand in a list in JSON."""
+    """A class with fields. `access` says how a decoded value stores them, `is_array` whether JSON has them in a list."""
 
     def __init__(self, annotation: Any, extras: tuple[Any, ...], child: Callable[[Any], Shape]) -> None:
         super().__init__(annotation, extras, child)
@@ -175,7 +177,7 @@ class Record(Shape):
     def fields(self) -> tuple[RecordField, ...]:
         """Fields in the order in which msgspec reads them."""
         found = _fields_of(self.kind, self.annotation)
-        first = 1 if self.is_array and self.tag_field is not None else 0  # the tag of an array stands before its fields
+        first = 1 if self.is_array and self.tag_field is not None else 0  # the tag of an array comes before its fields
         return tuple(RecordField(name, key, index, self._child(hint)) for index, (name, key, hint) in enumerate(found, first))
 
     @cached_property
@@ -194,7 +196,7 @@ def shape_of(struct: type) -> Shape:
 
 
 class _Builder:
-    """Makes shapes; one for each type, so that a type that contains itself has an end."""
+    """Makes shapes; one for each type, so that a type that contains itself does not recurse for ever."""
 
     def __init__(self) -> None:
         self._made: dict[Any, Shape] = {}
@@ -202,7 +204,7 @@ class _Builder:
     def build(self, annotation: Any) -> Shape:
         try:
             found = self._made.get(annotation)
-        except TypeError:  # an extra of Annotated that cannot be hashed; such a type does not name itself
+        except TypeError:  # an extra of Annotated that is not hashable; such a type cannot refer to itself
             return self._new(annotation)
         if found is None:
             found = self._made[annotation] = self._new(annotation)
@@ -237,7 +239,7 @@ def is_record(kind: type) -> bool:
 
 
 def _tagged(members: Sequence[Shape], tag_of: Callable[["Record"], Any]) -> Shape | None:
-    """The member whose tag the value bears; the only one, where there is but one."""
+    """The member with the tag of the value; the only member if there is just one."""
     for member in members:
         if isinstance(member, Record) and member.tag_field is not None and tag_of(member) == member.tag:
             return member
@@ -246,7 +248,7 @@ def _tagged(members: Sequence[Shape], tag_of: Callable[["Record"], Any]) -> Shap
 
 
 def read_through(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
-    """The type behind Annotated, NewType, aliases, type variables and wrappers such as Final; and what stood in Annotated."""
+    """The type behind Annotated, NewType, aliases, type variables and wrappers such as Final; and the extras of Annotated."""
     extras: tuple[Any, ...] = ()
     while True:
         origin = get_origin(annotation)
@@ -255,7 +257,7 @@ def read_through(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
             annotation, extras = inner, (*found, *extras)
         elif annotation is None:
             return type(None), extras
-        elif type(annotation).__name__ == "TypeAliasType":  # of typing, since 3.12, or typing_extensions
+        elif type(annotation).__name__ == "TypeAliasType":  # of typing (since 3.12) or of typing_extensions
             annotation = annotation.__value__
         elif type(origin).__name__ == "TypeAliasType":
             annotation = _substitute(origin.__value__, dict(zip(origin.__type_params__, get_args(annotation), strict=False)))
@@ -293,7 +295,7 @@ def _fields_of(kind: type, annotation: Any) -> list[tuple[str, str, Any]]:
 
 
 def _class_hints(annotation: Any) -> dict[str, Any]:
-    """The types of a class's own and inherited fields, type variables replaced by what they stand for in each class."""
+    """The types of a class's own and inherited fields, with type variables resolved for each class."""
     kind: type = get_origin(annotation) or annotation
     known: dict[type, dict[Any, Any]] = {}
     _bind(annotation, {}, known)
@@ -305,7 +307,7 @@ def _class_hints(annotation: Any) -> dict[str, Any]:
         found = typing.get_type_hints(owner, vars(sys.modules.get(owner.__module__, typing)), dict(vars(owner)), include_extras=True)
         for name in names:
             hints.setdefault(name, _substitute(found[name], known.get(owner, {})))
-    # A TypedDict has no bases to look at, but names them; its fields are all its own.
+    # A TypedDict has no base classes at run time, but lists them; all fields are its own.
     for base in types.get_original_bases(kind) if issubclass(kind, dict) and hasattr(types, "get_original_bases") else ():
         if get_origin(base) is not None and is_record(get_origin(base)):
             hints |= {name: hint for name, hint in _class_hints(_substitute(base, known.get(kind, {}))).items() if name in hints}
@@ -313,7 +315,7 @@ def _class_hints(annotation: Any) -> dict[str, Any]:
 
 
 def _bind(annotation: Any, scope: Mapping[Any, Any], known: dict[type, dict[Any, Any]]) -> None:
-    """Note in `known` what each generic class of a hierarchy was given for its type variables."""
+    """Record in `known` the arguments for the type variables of each generic class in a hierarchy."""
     origin = get_origin(annotation)
     kind = origin or annotation
     if not isinstance(kind, type) or kind in (object, typing.Generic):

@@ -1,4 +1,4 @@
-"""Read a marked function's signature into a `FunctionSpec`, or say what is wrong with it and how to mend it."""
+"""Reads a marked function's signature into a `FunctionSpec`, or says what is wrong with it and how to fix it."""
 
 import collections.abc
 import inspect
@@ -43,7 +43,7 @@ class Injection(msgspec.Struct, frozen=True):
 
 
 class FunctionSpec(msgspec.Struct, frozen=True):
-    """Everything the worker knows of one function. A websocket handler takes its socket in the place of a payload."""
+    """Everything the worker knows about one function. A websocket handler has its socket in place of a payload."""
 
     name: str
     python_name: str
@@ -57,13 +57,13 @@ class FunctionSpec(msgspec.Struct, frozen=True):
     output_mode: OutputMode
     is_async: bool
     injections: tuple[Injection, ...]
-    timeout_ms: int = 0  # of a run whose caller sets none; 0 for no limit
+    timeout_ms: int = 0  # for a run whose caller sets no limit; 0: none
     batch: Batch | None = None
     task: Task | None = None
 
     @property
     def selecting_fields(self) -> tuple[str, ...]:
-        """Payload fields by which the caller chooses models, by their names in Python."""
+        """Payload fields by which the caller chooses models, by their Python names."""
         return tuple(dict.fromkeys(i.model_ref.key for i in self.injections if i.model_ref.source is ModelRefSource.PAYLOAD))
 
     @property
@@ -129,7 +129,7 @@ def read_signature(function: Callable[..., Any], module: str | None = None) -> F
 
 
 def _item_hints(function: Callable[..., Any], parameters: list[inspect.Parameter], hints: dict[str, Any]) -> dict[str, Any]:
-    """The hints of a batch function with `list[Struct]` replaced by `Struct`, so that the other rules are the same."""
+    """The type hints of a batch function with `list[Struct]` replaced by `Struct`, so that the other rules apply unchanged."""
     shape = f"def {function.__name__}(ctx: ActionContext, payloads: list[Input]) -> list[Output]"
     found = dict(hints)
     lists = [p.name for p in parameters[1:] if get_origin(hints.get(p.name)) is list and _is_struct(get_args(hints[p.name])[0])]
@@ -207,7 +207,7 @@ def _sort_parameters(
 def _refuse_payload(
     function: Callable[..., Any], parameter: inspect.Parameter, parameters: list[inspect.Parameter], hints: dict[str, Any]
 ) -> NoReturn:
-    """What is no Struct and no model can only be meant as the payload, or as a part of it."""
+    """Refuse a parameter that is neither a Struct nor a model: it must have been meant as the payload or a part of it."""
     hint = hints[parameter.name]
     problem = f"unsupported param type for '{parameter.name}': {_shown(hint)}"
     structs = [hints[each.name].__name__ for each in parameters if _is_struct(hints.get(each.name))]

@@ -1,4 +1,4 @@
-"""The Struct that an author could have written, for the messages about payloads and outputs of other kinds."""
+"""Suggests the Struct that an author could write, for messages about payloads and outputs of other types."""
 
 import dataclasses
 import inspect
@@ -12,7 +12,9 @@ MAX_FIELDS = 12
 
 
 def struct_fix(hint: Any, class_name: str, field: str) -> str:
-    """How to make a Struct of what `hint` holds: a pydantic model, a dataclass, a TypedDict, a plain type. `field`: for a plain type."""
+    """How to write a Struct in place of `hint`: a pydantic model, a dataclass, a TypedDict, a plain type. `field`: its
+    field's name for a plain type.
+    """
     name, fields = class_name, [(field, "str")]
     if isinstance(hint, type) and hint not in _PLAIN and get_origin(hint) is None:
         found = list(_fields(hint))
@@ -26,12 +28,12 @@ def struct_fix(hint: Any, class_name: str, field: str) -> str:
 
 
 def fix_or(hint: Any, class_name: str, field: str, otherwise: str) -> str:
-    """`struct_fix` where `hint` is something to make a Struct of."""
+    """`struct_fix` if a Struct can replace `hint`; else `otherwise`."""
     return struct_fix(hint, class_name, field) if is_plain(hint) or dataclass_like(hint) else otherwise
 
 
 def plain_fix(parameters: list[inspect.Parameter], hints: dict[str, Any]) -> str:
-    """The Struct that takes the place of several plain parameters."""
+    """The Struct that replaces several plain parameters."""
     fields = []
     for parameter in parameters:
         default = "" if parameter.default is inspect.Parameter.empty else f" = {parameter.default!r}"
@@ -57,14 +59,14 @@ def dataclass_like(hint: Any) -> bool:
 
 
 def type_text(hint: Any) -> str:
-    """A type as it is written in code."""
+    """A type as source code."""
     if isinstance(hint, type) and not get_args(hint):
         return hint.__name__
     return str(hint).replace("typing.", "").replace("collections.abc.", "")
 
 
 def _fields(kind: type) -> Iterator[tuple[str, str]]:
-    model_fields = getattr(kind, "model_fields", None)  # pydantic
+    model_fields = getattr(kind, "model_fields", None)  # of pydantic
     if isinstance(model_fields, dict) and model_fields:
         for name, field in model_fields.items():
             required = getattr(field, "is_required", lambda: True)()

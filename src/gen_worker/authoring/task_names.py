@@ -1,4 +1,4 @@
-"""The names of tasks, for the decorator; `authoring/tasks.py` says what each takes and gives."""
+"""The names of tasks, for the decorator; `authoring/tasks.py` says what each takes and returns."""
 
 from typing import Literal, get_args
 

@@ -1,4 +1,4 @@
-"""Kinds of functions that programs outside know how to call, and what each takes and gives.
+"""Kinds of functions that other programs know how to call, and what each takes and returns.
 
     task            payload has     output has                       called by
     chat            messages        content (one Struct, or many)    POST /v1/chat/completions
@@ -8,8 +8,8 @@
     transcription   file            text (one Struct, or many)       POST /v1/audio/transcriptions
     speech          input           audio                            POST /v1/audio/speech
 
-A function says its task by `@worker_function(task="chat")`. It takes these Structs as they are, classes derived from them, or Structs of
-its own with the same field names. A field that it leaves out is a parameter that it does not take.
+A function declares its task with `@worker_function(task="chat")`. It uses these Structs as they are, subclasses of
+them, or its own Structs with the same field names. A field that it leaves out is a parameter that it does not support.
 """
 
 from typing import Annotated, Any, Literal
@@ -20,7 +20,7 @@ from gen_worker.authoring.assets import Asset
 
 
 class TextPart(msgspec.Struct, tag_field="type", tag="text"):
-    """A piece of a message that is text."""
+    """A text piece of a message."""
 
     text: str
 
@@ -33,20 +33,20 @@ class ImageUrl(msgspec.Struct):
 
 
 class ImagePart(msgspec.Struct, tag_field="type", tag="image_url"):
-    """A piece of a message that is an image."""
+    """An image piece of a message."""
 
     image_url: ImageUrl
 
 
 class FunctionCall(msgspec.Struct):
-    """The function that a model calls. `arguments`: JSON, as the model wrote it."""
+    """The function that a model calls. `arguments`: JSON as the model wrote it."""
 
     name: str
     arguments: str = "{}"
 
 
 class ToolCall(msgspec.Struct):
-    """A call of one of the tools that the caller offered."""
+    """A call of one of the tools offered by the caller."""
 
     id: str
     function: FunctionCall
@@ -54,7 +54,9 @@ class ToolCall(msgspec.Struct):
 
 
 class ChatMessage(msgspec.Struct):
-    """One message of a conversation. `tool_calls` of an assistant; `tool_call_id` of a `tool` message, which answers one of them."""
+    """One message of a conversation. `tool_calls` of an assistant; `tool_call_id` of a `tool` message, which answers
+    one of these calls.
+    """
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[TextPart | ImagePart] | None = None
@@ -64,7 +66,7 @@ class ChatMessage(msgspec.Struct):
 
     @property
     def text(self) -> str:
-        """All text of the message, pieces joined by line breaks."""
+        """All text of the message, its pieces joined by line breaks."""
         if isinstance(self.content, list):
             return "\n".join(part.text for part in self.content if isinstance(part, TextPart))
         return self.content or ""
@@ -79,14 +81,14 @@ class ToolFunction(msgspec.Struct):
 
 
 class Tool(msgspec.Struct):
-    """A tool that the caller offers."""
+    """A tool offered by the caller."""
 
     function: ToolFunction
     type: Literal["function"] = "function"
 
 
 class ChatInput(msgspec.Struct):
-    """A conversation, and how to go on with it. None: as the function likes it."""
+    """A conversation, and how to continue it. None: the function decides."""
 
     messages: Annotated[list[ChatMessage], msgspec.Meta(min_length=1)]
     tools: list[Tool] = []
@@ -106,7 +108,9 @@ class FunctionCallDelta(msgspec.Struct):
 
 
 class ToolCallDelta(msgspec.Struct):
-    """A piece of a tool call. Its first piece has its `id`. Pieces without one go on with the last call, or with the one of `index`."""
+    """A piece of a tool call. The first piece has an `id`. Pieces without an id continue the last call, or the call
+    with their `index`.
+    """
 
     index: int | None = None
     id: str | None = None
@@ -115,8 +119,9 @@ class ToolCallDelta(msgspec.Struct):
 
 
 class ChatDelta(msgspec.Struct):
-    """The next piece of an answer, or the whole of it. `finish_reason` of the last one: `stop`, `length`, `tool_calls`, `content_filter`;
-    without it `tool_calls` where there are some, else `stop`."""
+    """The next piece of an answer, or all of it. `finish_reason` of the last piece: `stop`, `length`, `tool_calls`,
+    `content_filter`; by default `tool_calls` if there are some, else `stop`.
+    """
 
     content: str = ""
     tool_calls: list[ToolCallDelta] = []
@@ -124,7 +129,7 @@ class ChatDelta(msgspec.Struct):
 
 
 class CompletionInput(msgspec.Struct):
-    """A text to go on with. None: as the function likes it."""
+    """A text to continue. None: the function decides."""
 
     prompt: str
     suffix: str | None = None
@@ -136,14 +141,14 @@ class CompletionInput(msgspec.Struct):
 
 
 class CompletionDelta(msgspec.Struct):
-    """The next piece of a text, or the whole of it."""
+    """The next piece of a text, or all of it."""
 
     text: str = ""
     finish_reason: str | None = None
 
 
 class EmbeddingsInput(msgspec.Struct):
-    """Texts. `dimensions`: how many numbers each vector shall have, where the model can be asked for fewer."""
+    """Texts. `dimensions`: the length of each vector, for models that can shorten them."""
 
     input: list[str]
     dimensions: int | None = None
@@ -156,7 +161,7 @@ class EmbeddingsOutput(msgspec.Struct):
 
 
 class ImageInput(msgspec.Struct):
-    """What to draw, and how. Pixels; None: as the function likes it."""
+    """What to draw, and how. Sizes in pixels. None: the function decides."""
 
     prompt: str
     n: int = 1
@@ -173,7 +178,7 @@ class ImageOutput(msgspec.Struct):
 
 
 class TranscriptionInput(msgspec.Struct):
-    """A recording. `language`: ISO 639-1, such as `en`; `prompt`: words that are likely to be heard."""
+    """A recording. `language`: ISO 639-1, such as `en`; `prompt`: words that are likely to occur."""
 
     file: Asset
     language: str | None = None
@@ -182,7 +187,7 @@ class TranscriptionInput(msgspec.Struct):
 
 
 class TranscriptionSegment(msgspec.Struct):
-    """What is said from `start` to `end`, in seconds."""
+    """The words said from `start` to `end`, in seconds."""
 
     start: float
     end: float
@@ -190,7 +195,7 @@ class TranscriptionSegment(msgspec.Struct):
 
 
 class TranscriptionOutput(msgspec.Struct):
-    """What is said in a recording. `duration` in seconds."""
+    """The words said in a recording. `duration` in seconds."""
 
     text: str
     language: str | None = None
@@ -199,7 +204,7 @@ class TranscriptionOutput(msgspec.Struct):
 
 
 class SpeechInput(msgspec.Struct):
-    """A text to read aloud. `response_format`: `mp3`, `wav`, `flac`, `opus`, `aac` or `pcm`; `speed`: 1.0 is as usual."""
+    """A text to read aloud. `response_format`: `mp3`, `wav`, `flac`, `opus`, `aac` or `pcm`; `speed`: 1.0 is normal."""
 
     input: str
     voice: str = ""
@@ -215,13 +220,13 @@ class SpeechOutput(msgspec.Struct):
 
 
 class Shape(msgspec.Struct, frozen=True):
-    """What callers of a task always send, and what they read."""
+    """The fields that callers of a task always send, and those that they read."""
 
     payload: str
     output: str
     structs: tuple[str, str]
     streams: bool = False
-    also: tuple[str, ...] = ()  # fields that their programs always send, too
+    also: tuple[str, ...] = ()  # other fields that their programs always send
 
 
 SHAPES: dict[str, Shape] = {
@@ -235,7 +240,7 @@ SHAPES: dict[str, Shape] = {
 
 
 def task_problem(task: str, payload: type[msgspec.Struct], output: type[msgspec.Struct], *, incremental: bool) -> tuple[str, str] | None:
-    """What keeps a function with these Structs from its task, and what to write instead; None where nothing does."""
+    """Why a function with these Structs cannot have its task, and what to write instead; None when it can."""
     shape = SHAPES[task]
     takes, gives = shape.structs
     fix = f"use gen_worker.tasks.{takes} and gen_worker.tasks.{gives}, or Structs with the same field names"

@@ -1,1 +1,1 @@
-"""What crosses a process border, as Structs: runs, problems, manifests, files. Nothing here does anything."""
+"""Structs that cross a process border: runs, problems, manifests, files. No behaviour."""

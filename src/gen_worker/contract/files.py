@@ -1,6 +1,6 @@
-"""The file API between workers and whoever keeps files: `PUT`, `POST` (create only), `GET` and `HEAD` of `/api/v1/file/<ref>`.
+"""The file API between workers and a file store: `PUT`, `POST` (create only), `GET` and `HEAD` of `/api/v1/file/<ref>`.
 
-A saved file is answered with a `SavedFile`; a `HEAD` tells the same in headers.
+A saved file is answered with a `SavedFile`; a `HEAD` returns the same in headers.
 """
 
 import msgspec
@@ -13,7 +13,7 @@ TYPE_HEADER = "x-cozy-mime-type"
 
 
 class SavedFile(msgspec.Struct, frozen=True):
-    """What is known of a file; all of it optional, since older servers say less. `sha256`: 64 hexadecimal digits."""
+    """Facts about a file. All are optional, because older servers return fewer. `sha256`: 64 hexadecimal digits."""
 
     ref: str | None = None
     size_bytes: int | None = None

@@ -1,6 +1,6 @@
-"""The place in a payload that the name of a form field means: `prompt`, `tags[0]`, `options.masks[1].image`.
+"""Where in a payload a form field belongs, by its name: `prompt`, `tags[0]`, `options.masks[1].image`.
 
-One rule for the forms of the dev runner and of the control plane, and for `cozyctl run -i`.
+One rule for the forms of the dev runner and the control plane, and for `cozyctl run -i`.
 """
 
 import re
@@ -11,11 +11,11 @@ _MAX_DEPTH = 100
 
 
 class FormFieldError(ValueError):
-    """A field that cannot be put into the payload; the message names it."""
+    """A field that does not fit the payload; the message names it."""
 
 
 def steps_of(name: str) -> list[str | int]:
-    """`options.masks[0]` as `["options", "masks", 0]`; `FormFieldError` for what is no such name."""
+    """`options.masks[0]` as `["options", "masks", 0]`; `FormFieldError` when the name is malformed."""
     steps = [step[0] or int(step[1]) for step in _STEP.findall(name)]
     rebuilt = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")
     if len(steps) > _MAX_DEPTH:
@@ -26,8 +26,9 @@ def steps_of(name: str) -> list[str | int]:
 
 
 def place(payload: Any, name: str, value: Any) -> None:
-    """Put `value` where `name` points. Objects and lists on the way are made; a list grows by one item at most. `FormFieldError` when the
-    payload has something else there."""
+    """Put `value` where `name` points. Objects and lists on the way are created; a list grows by one item at most.
+    `FormFieldError` when the payload has something else there.
+    """
     steps = steps_of(name)
     here = payload
     for index, step in enumerate(steps):

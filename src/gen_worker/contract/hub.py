@@ -1,8 +1,8 @@
-"""What a hub is asked for models, and what it answers.
+"""Requests to a hub about models, and its answers.
 
 POST /api/v1/public/models/request                   ModelRequest -> ModelAnswer, or 202 while the hub fetches it: ask again
 POST /api/v1/repos/{owner}/{repo}/resolve_artifact   ArtifactRequest -> ModelAnswer
-GET  /api/v1/repos/{owner}/{repo}/resolve?tag=       -> ResolvedTag; of older hubs, which do not know resolve_artifact
+GET  /api/v1/repos/{owner}/{repo}/resolve?tag=       -> ResolvedTag; for older hubs, which do not know resolve_artifact
 GET  /api/v1/repos/{owner}/{repo}/snapshots/{digest}/manifest, /api/v1/objects/{digest}/manifest   -> SnapshotManifest
 """
 
@@ -10,8 +10,9 @@ import msgspec
 
 
 class HubFile(msgspec.Struct, frozen=True):
-    """One file: a relative path, bytes, blake3 in hexadecimal, and an address that expires. Older hubs say `size`, `digest` or
-    `blake3_hex`."""
+    """One file: a relative path, bytes, blake3 in hexadecimal, and a URL that expires. Older hubs use `size`, `digest`
+    or `blake3_hex`.
+    """
 
     path: str
     url: str
@@ -23,17 +24,17 @@ class HubFile(msgspec.Struct, frozen=True):
 
     @property
     def bytes(self) -> int | None:
-        """Its size, by whatever name."""
+        """Its size in bytes, from either field."""
         return self.size_bytes if self.size_bytes is not None else self.size
 
     @property
     def blob(self) -> str | None:
-        """Its digest, by whatever name."""
+        """Its digest, from any of the fields."""
         return next((name for name in (self.blake3, self.digest, self.blake3_hex) if name is not None), None)
 
 
 class SnapshotManifest(msgspec.Struct, frozen=True):
-    """A version of a repository. Older hubs list `root_files`, and `objects`: folders, by their digests, with manifests of their own."""
+    """A version of a repository. Older hubs list `root_files` and `objects`: folders by their digests, with their own manifests."""
 
     files: list[HubFile] | None = None
     root_files: list[HubFile] | None = None
@@ -48,14 +49,14 @@ class ModelAnswer(msgspec.Struct, frozen=True):
 
 
 class ResolvedTag(msgspec.Struct, frozen=True):
-    """The version that a tag means."""
+    """The version that a tag points at."""
 
     digest: str | None = None
     snapshot_digest: str | None = None
 
 
 class ModelConstraints(msgspec.Struct, frozen=True):
-    """What can be used of a model. `dtypes`: best first."""
+    """Which forms of a model can be used. `dtypes`: best first."""
 
     dtypes: tuple[str, ...]
     file_types: tuple[str, ...] = ("safetensors",)
@@ -63,7 +64,7 @@ class ModelConstraints(msgspec.Struct, frozen=True):
 
 
 class ModelRequest(msgspec.Struct, frozen=True):
-    """Ask for a public model, which the hub may have to fetch first."""
+    """Request a public model, which the hub may have to fetch first."""
 
     model_ref: str
     constraints: ModelConstraints
@@ -71,7 +72,7 @@ class ModelRequest(msgspec.Struct, frozen=True):
 
 
 class ArtifactPreferences(msgspec.Struct, frozen=True):
-    """What is preferred where a repository has several forms."""
+    """What to prefer when a repository has several forms."""
 
     quantization_preference: tuple[str, ...]
     file_type_preference: tuple[str, ...] = ("safetensors",)
@@ -79,7 +80,7 @@ class ArtifactPreferences(msgspec.Struct, frozen=True):
 
 
 class ArtifactRequest(msgspec.Struct, frozen=True):
-    """Ask which version a tag means, and for its files."""
+    """Ask for the version and files that a tag points at."""
 
     tag: str
     preferences: ArtifactPreferences

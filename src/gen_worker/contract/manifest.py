@@ -1,8 +1,8 @@
-"""The manifest: what discovery prints, an image bakes in, a hub stores and a worker reads back.
+"""The manifest: printed by discovery, baked into an image, stored by a hub and read back by a worker.
 
-The same Structs write and read it. Writing: the fields stand in the order of their declaration, and what is `UNSET` is left out, so equal
-projects give equal bytes. Reading: an entry of a function may hold nothing but `name`, `python_name` and `module`; unknown keys are
-skipped; a model may be a plain ref.
+The same Structs write and read it. Writing: fields appear in declaration order and `UNSET` ones are left out, so equal
+projects give equal bytes. Reading: an entry of a function may contain just `name`, `python_name` and `module`; unknown
+keys are ignored; a model may be a plain ref.
 """
 
 from pathlib import Path
@@ -13,20 +13,20 @@ from msgspec import UNSET, UnsetType
 
 from gen_worker.refs import ModelSpec
 
-BAKED_MANIFEST = Path("/app/.cozy/manifest.json")  # in every image that a worker runs in
+BAKED_MANIFEST = Path("/app/.cozy/manifest.json")  # in every worker image
 Schema = dict[str, Any]
 ModelTable = dict[str, ModelSpec | str]
 
 
 class TypeName(msgspec.Struct, frozen=True):
-    """A Struct of the author's, by the module that holds it."""
+    """A Struct of the author's, with the module that defines it."""
 
     module: str
     qualname: str
 
 
 class ModelRefEntry(msgspec.Struct, frozen=True):
-    """What a parameter is filled with. `key`: of `[models]` (`fixed`), or the payload's field that names one (`payload`)."""
+    """Which model a parameter receives. `key`: a key in `[models]` (`fixed`), or the payload's field that names one (`payload`)."""
 
     source: str
     key: str
@@ -43,18 +43,18 @@ class InjectionEntry(msgspec.Struct, frozen=True):
 
 
 class RepoSelector(msgspec.Struct, frozen=True):
-    """A field of the payload that chooses a model by its key."""
+    """A payload field that chooses a model by its key."""
 
     field: str
     kind: str = "short_key"
 
 
 class FunctionEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A function. `resources` holds its limits too: `max_concurrency`, `batch`, `timeout_s` and so on.
+    """A function. `resources` also contains its limits: `max_concurrency`, `batch`, `timeout_s` and so on.
 
-    Schemas are JSON Schema (2020-12) with `$defs`; their hashes are SHA-256 of the compact, key-sorted JSON, 64 hexadecimal digits.
-    `delta_*` repeat `output_*` for a function that streams. `task`: what kind of function it is (`gen_worker.tasks`), where it says so;
-    `description`: its docstring.
+    Schemas are JSON Schema (2020-12) with `$defs`; their hashes are SHA-256 of the compact JSON with sorted keys, 64
+    hexadecimal digits. `delta_*` repeat `output_*` for a function that streams. `task`: what kind of function it is
+    (`gen_worker.tasks`), if declared. `description`: its docstring.
     """
 
     name: str
@@ -70,7 +70,8 @@ class FunctionEntry(msgspec.Struct, frozen=True, kw_only=True):
     output_schema: Schema = {}
     incremental_output: bool = False
     injection_json: tuple[InjectionEntry, ...] = ()
-    required_keys: tuple[str, ...] = msgspec.field(name="required_models", default=())  # of `[models]`; the file says `required_models`
+    # keys of `[models]`; the file calls them `required_models`
+    required_keys: tuple[str, ...] = msgspec.field(name="required_models", default=())
     payload_repo_selectors: tuple[RepoSelector, ...] = ()
     delta_type: TypeName | UnsetType | None = UNSET
     delta_schema_sha256: str | UnsetType = UNSET
@@ -87,14 +88,17 @@ class WebsocketEntry(msgspec.Struct, frozen=True, kw_only=True):
     module: str
     resources: dict[str, Any] = {}
     injection_json: tuple[InjectionEntry, ...] = ()
-    required_keys: tuple[str, ...] = msgspec.field(name="required_models", default=())  # of `[models]`; the file says `required_models`
+    # keys of `[models]`; the file calls them `required_models`
+    required_keys: tuple[str, ...] = msgspec.field(name="required_models", default=())
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole manifest. `websockets`, `scaling`, `env` and `secrets` are our additions, which older readers skip; `models` is of older
-    writers, for all functions. `scaling` holds what cozy.toml says of `min` and `max` workers, and `idle_s`: for how long an idle one is
-    kept. `secrets` are names of environment variables that the functions need, without their values;
-    `env` are variables with their values, which a worker sets before it imports the functions."""
+    """A whole manifest. `websockets`, `scaling`, `env` and `secrets` are our additions, which older readers ignore.
+    `models` comes from older writers and applies to all functions. `scaling` holds cozy.toml's `min` and `max` workers,
+    and `idle_s`, the seconds for which an idle one is kept. `secrets` are names of environment variables that the
+    functions need, without values. `env` are variables with values, which a worker sets before it imports the
+    functions.
+    """
 
     endpoint_name: str = ""
     functions: tuple[FunctionEntry, ...] = ()

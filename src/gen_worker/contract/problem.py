@@ -8,7 +8,9 @@ PROBLEM_JSON = b"application/problem+json"
 
 
 class SpentBudget(msgspec.Struct, frozen=True):
-    """A budget of a key that has no room: `rate`, `concurrency` or `gpu_seconds`. `free_at` is null where that is when a run ends."""
+    """A key's budget that is used up: `rate`, `concurrency` or `gpu_seconds`. `free_at` is null when it frees up with
+    the end of a run.
+    """
 
     name: str
     limit: str
@@ -17,10 +19,12 @@ class SpentBudget(msgspec.Struct, frozen=True):
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A problem. `code` is a stable word; `error` the word that the runner's contract uses for the same thing. `hint` says what to do,
-    `cli_hint` the same to a user of cozyctl, where that is another thing."""
+    """A problem. `code` is a stable word; `error` is the dev runner's word for the same problem. `hint` says what to
+    do; `cli_hint` says it for users of cozyctl, if that differs.
+    """
 
-    # Always written, as RFC 9457's own examples do; made by a factory, since `omit_defaults` leaves out what equals a default.
+    # Always written, as in RFC 9457's own examples. The default comes from a factory, because `omit_defaults` drops
+    # fields equal to their default.
     type: str = msgspec.field(default_factory=lambda: "about:blank")
     title: str
     status: int

@@ -1,4 +1,4 @@
-"""How far a model is on its way to the device: one object, the same in events, dev runner, command line and logs."""
+"""The progress of a model on its way to the device: the same object in events, dev runner, command line and logs."""
 
 from typing import Literal
 
@@ -8,7 +8,9 @@ Phase = Literal["waiting", "resolving", "downloading", "localizing", "loading", 
 
 
 class ModelProgress(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A moment of it. Bytes of the phase; `bytes_total` 0 where it is not known; `rate_bytes_s` smoothed; `eta_s` of this phase."""
+    """Progress at one moment. Bytes are those of the phase; `bytes_total` is 0 when unknown; `rate_bytes_s` is
+    smoothed; `eta_s` is for this phase.
+    """
 
     model_id: str
     phase: Phase
@@ -18,7 +20,7 @@ class ModelProgress(msgspec.Struct, frozen=True, omit_defaults=True):
     eta_s: float | None = None
 
     def describe(self) -> str:
-        """For people: the phase, and how far it is."""
+        """Text for people: the phase and how far it is."""
         if not self.bytes_total:
             return self.phase
         left = f", {self.eta_s:.0f} s left" if self.eta_s is not None else ""
@@ -26,5 +28,5 @@ class ModelProgress(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def fraction(self) -> float:
-        """From 0 to 1; 0 where the total is not known."""
+        """From 0 to 1; 0 when the total is unknown."""
         return min(1.0, self.bytes_done / self.bytes_total) if self.bytes_total else 0.0

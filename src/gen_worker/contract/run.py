@@ -1,4 +1,4 @@
-"""A run as every answer of the control plane shows it: HTTP bodies, the last event of a stream, lists, webhooks."""
+"""A run in every answer of the control plane: HTTP bodies, the last event of a stream, lists, webhooks."""
 
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "canceled", "expire
 
 
 class InvokeOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What a caller may ask of a run beside its payload. Times in seconds, 0: none of its own."""
+    """What a caller may set for a run besides its payload. Times in seconds; 0: not set."""
 
     timeout_s: float = 0.0
     start_timeout_s: float = 0.0
@@ -21,14 +21,14 @@ class InvokeOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Tokens that a run read and wrote, as its function reported them (`ctx.report_usage`)."""
+    """Tokens that a run read and wrote, as reported by its function (`ctx.report_usage`)."""
 
     input_tokens: int = 0
     output_tokens: int = 0
 
 
 class RunTimings(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Milliseconds; what is not known is left out."""
+    """Milliseconds; unknown ones are left out."""
 
     queued_ms: int | None = None
     model_ms: int | None = None
@@ -38,9 +38,10 @@ class RunTimings(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class RunReceipt(msgspec.Struct, frozen=True):
-    """What a finished run has used, over all attempts: seconds on a GPU, on a worker without one, and of waiting for a worker to start
-    and for models; the share of those in all its time; bytes of models; the cost in the platform's currency, None where it has no
-    price."""
+    """What a finished run used, over all attempts: seconds on a GPU, seconds on a worker without one, seconds of
+    waiting for a worker to start and for models; the waiting share of all its time; bytes of models; the cost in the
+    platform's currency, None when there is no price.
+    """
 
     gpu_seconds: float
     cpu_seconds: float
@@ -53,11 +54,11 @@ class RunReceipt(msgspec.Struct, frozen=True):
 
 
 class RunObject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One run. `status` is terminal in `TERMINAL`, and never changes after that. Times are RFC 3339 in UTC.
+    """One run. `status` is final when it is in `TERMINAL`. Times are RFC 3339 in UTC.
 
-    `routing` says why this worker was chosen, and which others were considered; `files` are those in the output,
-    each with the URL that it is read at; `warnings` what of the payload the function left out;
-    `stuck` where a run hangs that takes longer than expected.
+    `routing` says why this worker was chosen and which others were considered. `files` are the files in the output,
+    each with its URL. `warnings` are the parts of the payload that the function ignored. `stuck` says where a run hangs
+    that takes longer than expected.
     """
 
     id: str
@@ -90,7 +91,7 @@ class RunObject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class RunPage(msgspec.Struct, frozen=True):
-    """Runs, newest first. `next_cursor` asks for the next page; null on the last one."""
+    """Runs, newest first. `next_cursor` requests the next page; null on the last page."""
 
     data: list[RunObject]
     next_cursor: str | None = None

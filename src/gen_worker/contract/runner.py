@@ -1,5 +1,6 @@
-"""What a runner on one machine (`cozyctl dev`) takes and answers. `contract/run.py` has the control plane's run, which knows more: owner,
-endpoint, release, attempt."""
+"""Requests and answers of a runner on one machine (`cozyctl dev`). The control plane's run in `contract/run.py` has
+more fields: owner, endpoint, release, attempt.
+"""
 
 from typing import Any, Literal, get_args
 
@@ -14,7 +15,7 @@ RUNNER_STATUSES: tuple[RunnerStatus, ...] = get_args(RunnerStatus)
 
 
 class RunOptions(msgspec.Struct, frozen=True):
-    """What an envelope may hold beside the payload. `timeout_ms` 0: no limit; `required_models` are refs."""
+    """What an envelope may contain besides the payload. `timeout_ms` 0: no limit; `required_models` are refs."""
 
     run_id: str | None = None
     timeout_ms: int = 0
@@ -30,7 +31,7 @@ class Timing(msgspec.Struct):
 
 
 class RunAnswer(msgspec.Struct, omit_defaults=True):
-    """The answer of `POST /v1/run/{function}`; `code`, `errors`, `files` and `warnings` are there when there is something to say."""
+    """The answer of `POST /v1/run/{function}`; `code`, `errors`, `files` and `warnings` appear only when they have content."""
 
     error_message: str
     error_type: str
@@ -49,7 +50,7 @@ class RunAnswer(msgspec.Struct, omit_defaults=True):
 
 
 class RunnerRun(msgspec.Struct, omit_defaults=True):
-    """A run as `GET /v1/runs/{id}` shows it. Times are RFC 3339 in UTC, `timings` milliseconds."""
+    """A run as shown by `GET /v1/runs/{id}`. Times are RFC 3339 in UTC, `timings` milliseconds."""
 
     id: str
     status: str

@@ -1,1 +1,1 @@
-"""Files that go into runs."""
+"""Files that go into and come out of runs."""

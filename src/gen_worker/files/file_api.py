@@ -1,6 +1,6 @@
-"""The file API of a hub or orchestrator: save a file, look at one, fetch one. Blocking: call it from a thread.
+"""Client of the file API of a hub or orchestrator: saves, inspects and fetches files. Blocking: call it from a thread.
 
-A token belongs to one run and its owner; a `FileApi` is made for a run and thrown away with it.
+A token belongs to one run and its owner, so each run has its own `FileApi`.
 """
 
 import os
@@ -23,8 +23,8 @@ from gen_worker.texts import counted
 T = TypeVar("T")
 CHUNK_BYTES = 1 << 20
 CONNECT_TIMEOUT_S = 10.0
-READ_TIMEOUT_S = 30.0  # between two pieces; a large file may take longer as a whole
-RETRIES = RetryPolicy(tries=3, first_pause_s=0.5, max_asked_s=30.0)  # a run waits, and its caller with it
+READ_TIMEOUT_S = 30.0  # between two pieces; a large file may take longer in all
+RETRIES = RetryPolicy(tries=3, first_pause_s=0.5, max_asked_s=30.0)  # short, because a run and its caller wait
 MAX_ANSWER_BYTES = 64 << 10
 
 Body = Callable[[], Iterator[bytes]]
@@ -43,7 +43,7 @@ class FileTooLargeError(ValueError):
 
 
 class FileApi:
-    """Requests against one base URL with one token."""
+    """Requests to one base URL with one token."""
 
     def __init__(self, base_url: str, token: str, owner: str, retries: Retries | None = None) -> None:
         parts = urlsplit(base_url)
@@ -56,7 +56,7 @@ class FileApi:
         self._retries = retries or Retries(RETRIES)
 
     def save(self, ref: str, body: Body, size_bytes: int, *, create: bool) -> SavedFile:
-        """Send a file of `size_bytes`, piece by piece; `RuntimeError` when `create` meets an existing one."""
+        """Send a file of `size_bytes`, in pieces. `RuntimeError` when `create` finds an existing one."""
         headers = [("content-type", "application/octet-stream"), ("content-length", str(size_bytes))]
 
         def attempt() -> SavedFile:
@@ -69,7 +69,7 @@ class FileApi:
         return self._with_retries(attempt, f"saving {ref[:200]!r}")
 
     def stat(self, ref: str) -> SavedFile:
-        """Look at a file; `ValidationError` when there is none."""
+        """Facts about a file; `ValidationError` when it does not exist."""
 
         def attempt() -> SavedFile:
             with self._request("HEAD", ref) as (status, fields, _):
@@ -86,7 +86,7 @@ class FileApi:
         return self._with_retries(attempt, f"input {ref[:200]!r}")
 
     def fetch(self, ref: str, path: Path, max_bytes: int) -> int:
-        """Write a file's bytes to `path`; how many there were. `FileTooLargeError` beyond `max_bytes` (0: no limit)."""
+        """Write a file's bytes to `path`; returns their number. `FileTooLargeError` above `max_bytes` (0: no limit)."""
 
         def attempt() -> int:
             with self._request("GET", ref) as (status, fields, response):
@@ -142,7 +142,7 @@ class FileApi:
 
 
 class _Exchange:
-    """One request on a connection of its own, as a context manager: status, lower-case headers, response."""
+    """One request on its own connection, as a context manager: status, lower-case headers, response."""
 
     def __init__(self, method: str, url: str, headers: list[tuple[str, str]], content: Iterator[bytes] | None) -> None:
         timeouts = {"connect": CONNECT_TIMEOUT_S, "read": READ_TIMEOUT_S, "write": READ_TIMEOUT_S, "pool": CONNECT_TIMEOUT_S}
@@ -166,7 +166,7 @@ class _Exchange:
 
 
 def quoted_ref(ref: str) -> str:
-    """A logical path as it stands in a URL: empty parts dropped, every part encoded in full; `ValueError` for `..`."""
+    """A logical path, encoded for a URL: empty parts dropped, every part fully encoded; `ValueError` for `..`."""
     parts = [part for part in ref.split("/") if part]
     if not parts or ".." in parts or "." in parts:
         raise ValueError(f"file ref {ref[:200]!r}: expected a path without '.' and '..' parts")
@@ -183,7 +183,7 @@ def _read(response: httpcore.Response, max_bytes: int) -> bytes:
 
 
 def _saved(body: bytes) -> SavedFile:
-    """Missing or unreadable answers are tolerated: the file is saved all the same."""
+    """Facts from the server's answer. A missing or unreadable answer is tolerated: the file is saved anyway."""
     try:
         return msgspec.json.decode(body, type=SavedFile)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

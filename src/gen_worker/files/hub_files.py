@@ -1,4 +1,4 @@
-"""Saved files over the file API: the output store of a worker on the wire."""
+"""The output store of a worker on the wire: saves files through the file API."""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from gen_worker.files.local_outputs import normalize_output_ref
 
 
 class HubOutputs:
-    """Sends files as they are read, in pieces of 1 MiB. `max_bytes` 0 means no limit."""
+    """Sends files in pieces of 1 MiB as it reads them. `max_bytes` 0 means no limit."""
 
     def __init__(self, api: FileApi, owner: str | None, max_bytes: int) -> None:
         self._api = api
@@ -36,7 +36,7 @@ class HubOutputs:
 
             def body() -> Iterator[bytes]:
                 file.seek(0)
-                left = size_bytes  # what is appended meanwhile is not part of the file that was saved
+                left = size_bytes  # bytes appended meanwhile do not belong to the saved file
                 while left and (chunk := file.read(min(CHUNK_BYTES, left))):
                     left -= len(chunk)
                     yield chunk
@@ -53,7 +53,7 @@ class HubOutputs:
 
 
 class NoFiles:
-    """The output store of a run that has no usable file API."""
+    """The output store of a run without a usable file API."""
 
     def __init__(self, reason: str) -> None:
         self._reason = reason

@@ -1,4 +1,4 @@
-"""Input files that were fetched before, found by owner and verified content hash."""
+"""A cache of input files, by owner and verified content hash."""
 
 import hashlib
 import os
@@ -10,9 +10,11 @@ DEFAULT_MAX_BYTES = 4 << 30
 
 
 class InputCache:
-    """Files under `<root>/<owner digest>/<sha256>`. One owner never meets another's files, nor a file whose content was not verified.
+    """Files under `<root>/<owner digest>/<sha256>`. An owner never gets another's files, nor a file whose content was
+    not verified.
 
-    The least recently used go when `max_bytes` are exceeded. Safe from any thread, and for processes that share the folder.
+    The least recently used files are removed when `max_bytes` are exceeded. Safe from any thread, and for processes
+    that share the folder.
     """
 
     def __init__(self, root: Path, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
@@ -21,7 +23,7 @@ class InputCache:
         self._lock = threading.Lock()
 
     def copy_to(self, path: Path, owner: str, sha256: str) -> bool:
-        """Put the cached file at `path`, as a link where possible; False when it is not cached."""
+        """Put the cached file at `path`, as a hard link if possible; False when it is not cached."""
         cached = self._path(owner, sha256)
         try:
             _link_or_copy(cached, path)
@@ -31,7 +33,7 @@ class InputCache:
         return True
 
     def keep(self, path: Path, owner: str, sha256: str) -> None:
-        """Keep the file at `path`, whose content has been found to have this digest."""
+        """Keep the file at `path`, whose content was verified to have this digest."""
         cached = self._path(owner, sha256)
         if cached.exists():
             return
@@ -42,7 +44,7 @@ class InputCache:
         self._evict()
 
     def discard(self, owner: str, sha256: str) -> None:
-        """Forget a file that is not what it was: a run may have written into its input, which is the same file on disk."""
+        """Forget a file whose content has changed: a run may have written to its input, which is the same file on disk."""
         self._path(owner, sha256).unlink(missing_ok=True)
 
     def _path(self, owner: str, sha256: str) -> Path:

@@ -1,4 +1,4 @@
-"""Asset inputs to local files: whatever a caller referred to lies on disk, checked, when the function runs."""
+"""Turns Asset inputs into local files: every file that a caller refers to is on disk, checked, when the function runs."""
 
 import asyncio
 import base64
@@ -42,10 +42,10 @@ Lookup = Callable[[str], Path | None]
 
 
 class InputFiles:
-    """Puts the files of runs into `<run_dir>/<run_id>/inputs/` and takes them away afterwards.
+    """Puts the files of runs into `<run_dir>/<run_id>/inputs/` and removes them afterwards.
 
-    `lookup` finds logical refs: in the dev runner, files that earlier runs saved. Without one they come from the run's file API, and
-    are kept in `cache`.
+    `lookup` finds logical refs: in the dev runner, files saved by earlier runs. Without it they come from the run's
+    file API, and are kept in `cache`.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class InputFiles:
         self._downloader = downloader or GuardedDownloader()
 
     def of_run(self, run_id: str) -> "RunInputs":
-        """The input files of one execution; `ValueError` for an id that could lead out of the run folder."""
+        """The input files of one execution; `ValueError` for an id that could lead outside the run folder."""
         if not is_run_id(run_id):
             raise ValueError(f"run_id {run_id[:100]!r}; {RUN_ID_RULE}")
         return RunInputs(self, self._run_dir, run_id)
@@ -74,7 +74,7 @@ class InputFiles:
     def put_in_place(
         self, asset: Asset, folder: Path, index: int, uploads: Mapping[str, Path], owner: str | None, api: FileApi | None
     ) -> None:
-        """Bring one file to `folder` and fill in what is known of it. Waits for the network: call it in a thread."""
+        """Bring one file to `folder` and set its facts. Waits for the network: call it in a thread."""
         if self._lookup is None and asset.ref not in uploads and not _is_url(asset.ref):
             self._from_file_api(asset, self._room(folder, index, asset.ref), owner or "", api)
         else:
@@ -166,7 +166,7 @@ class InputFiles:
             raise _NoSuchFileError(f"data URI {uri[:40]!r}: its base64 cannot be read: {exc}") from None
         with os.fdopen(open_own(path, os.O_WRONLY | os.O_TRUNC), "wb") as file:
             file.write(data)
-        # The content is in the file; a copy of it in the payload serves nobody.
+        # The file has the content; a copy in the payload is of no use.
         fill_asset(asset, mime_type=asset.mime_type or found["mime"], ref=f"{uri[: found.end()]}...")
         return self._checked(path, asset.ref)
 
@@ -174,8 +174,9 @@ class InputFiles:
 class RunInputs:
     """The input files of one execution, until `close`.
 
-    They lie in a folder that this execution has made: `<run_id>`, or `<run_id>~<random>` where that exists. An id may be used again while
-    the code of an interrupted run of the same id still reads its files; neither removes or replaces the files of the other.
+    They are in a folder created by this execution: `<run_id>`, or `<run_id>~<random>` if that exists. An id may be
+    reused while the code of an interrupted run with the same id still reads its files; neither removes or replaces the
+    other's files.
     """
 
     def __init__(self, files: InputFiles, run_dir: Path, run_id: str) -> None:
@@ -184,21 +185,21 @@ class RunInputs:
         self._run_id = run_id
         self._name: str | None = None
         self._lock = threading.Lock()
-        self._fetching = 0  # threads; a cancelled run does not wait for them
+        self._fetching = 0  # running fetch threads; a cancelled run does not wait for them
         self._closed = False
 
     async def materialize(self, payload: Any, uploads: Mapping[str, Path], owner: str | None, api: FileApi | None = None) -> None:
-        """Fill `local_path`, size, digest and type of every Asset in the payload; `ValidationError` names the one at fault."""
+        """Set `local_path`, size, digest and type of every Asset in the payload; `ValidationError` names the asset at fault."""
         for index, (pointer, asset) in enumerate(find_assets(payload)):
             try:
                 await asyncio.to_thread(self._fetch, asset, index, uploads, owner, api)
             except (BlockedURLError, TooLargeError, FileTooLargeError, _NoSuchFileError) as exc:
                 raise ValidationError(f"{pointer}: {exc}", errors=(FieldError(pointer, str(exc)),)) from exc
-            # Whoever sent the run: a payload's word for it would let a caller pass for the owner of a file.
+            # Taken from the run's sender: if the payload decided, a caller could pretend to own a file.
             fill_asset(asset, owner=owner)
 
     def close(self) -> None:
-        """Remove the files; a file that is being fetched is removed when its fetch has ended."""
+        """Remove the files; a file that is being fetched is removed when its fetch ends."""
         self._count(0, closed=True)
 
     def _fetch(self, asset: Asset, index: int, uploads: Mapping[str, Path], owner: str | None, api: FileApi | None) -> None:
@@ -226,7 +227,7 @@ class RunInputs:
                 try:
                     (self._run_dir / name).mkdir(mode=0o700)
                     break
-                except FileExistsError:  # of another execution, or of whoever else writes here; `~` stands in no id
+                except FileExistsError:  # created by another execution or another program; an id never contains `~`
                     name = f"{self._run_id}~{secrets.token_hex(4)}"
             self._name = name
         return self._run_dir / self._name / "inputs"
@@ -242,7 +243,7 @@ class _NoSuchFileError(ValueError):
 
 
 def sniff_mime(path: Path) -> str:
-    """The type of a file by its first bytes, else by its name."""
+    """The MIME type of a file by its first bytes, otherwise by its name."""
     with path.open("rb") as file:
         head = file.read(16)
     for magic, mime in _MAGIC:

@@ -18,10 +18,10 @@ COPIED_BYTES = 1 << 20
 
 
 def normalize_output_ref(ref: str) -> str:
-    """The logical path that `ref` means, with `/` between parts and none in front.
+    """The logical path for `ref`, with `/` between parts and no leading slash.
 
-    `ValueError` for what is no relative path: empty, a URL, `..`, control characters, or too long. The same rule
-    holds wherever files are saved.
+    `ValueError` when it is not a relative path: empty, a URL, `..`, control characters, or too long. The same rule
+    applies wherever files are saved.
     """
     text = ref.strip()
     shown = repr(text[:200])
@@ -45,7 +45,7 @@ def normalize_output_ref(ref: str) -> str:
 
 @contextmanager
 def clashes_named(ref: str) -> Iterator[None]:
-    """A ref that is a file in one place and a folder in another cannot be saved: `ValueError` says so."""
+    """`ValueError` for a ref that would need a file where another ref needs a folder."""
     try:
         yield
     except (NotADirectoryError, IsADirectoryError, FileExistsError):
@@ -53,7 +53,7 @@ def clashes_named(ref: str) -> Iterator[None]:
 
 
 class LocalOutputs:
-    """Writes `<root>/<ref>`: into a temporary file first, then renamed, so that readers never see half a file."""
+    """Writes `<root>/<ref>`: a temporary file first, then renamed, so that readers never see half a file."""
 
     def __init__(self, root: Path, max_bytes: int = 0, saved: Callable[[Asset], None] | None = None) -> None:
         self._root = root
@@ -73,15 +73,19 @@ class LocalOutputs:
             return self._save(ref, size_bytes, lambda file: _copied(source, file), create=create)
 
     def path_of(self, ref: str) -> Path:
-        """Where a ref would be saved; `ValueError` when a folder on the way is a link. A link in the file's own place is replaced."""
+        """Where a ref would be saved; `ValueError` when a folder on the way is a symbolic link. A link at the file's
+        own place is replaced.
+        """
         path = self._root / normalize_output_ref(ref)
         if path.parent.resolve() != self._root.resolve() / path.parent.relative_to(self._root):
             raise ValueError(f"output ref {ref[:200]!r}: path traversal (a folder on the way is a link)")
         return path
 
     def find(self, ref: str) -> Path | None:
-        """A saved file; None where there is none. Only what a save makes is served: a regular file without a second name, below the
-        folder without a link on the way. Whatever else lies there may be a stranger's way to another file of this machine."""
+        """A saved file; None when there is none. Only what a save creates is served: a regular file with one name,
+        below the folder, with no symbolic link on the way. Anything else could be someone's way to another file of this
+        machine.
+        """
         try:
             parts = normalize_output_ref(ref).split("/")
         except ValueError:
@@ -106,7 +110,7 @@ class LocalOutputs:
                 digest = write(file)
             temporary.chmod(0o644)
             if create:
-                os.link(temporary, path)  # fails if the name is taken, also when two runs race for it
+                os.link(temporary, path)  # fails if the name is taken, even when two runs race for it
             else:
                 temporary.replace(path)
         except FileExistsError:
@@ -126,7 +130,7 @@ class LocalOutputs:
 
 
 def _copied(source: BinaryIO, target: BinaryIO) -> str:
-    """Copy all of it; its SHA-256."""
+    """Copy everything; returns its SHA-256."""
     hasher = hashlib.sha256()
     while chunk := source.read(COPIED_BYTES):
         target.write(chunk)

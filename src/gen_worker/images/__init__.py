@@ -1,1 +1,1 @@
-"""Worker images: the engines that build them, and what they built."""
+"""Worker images: the engines that build them, and the built images."""

@@ -1,4 +1,4 @@
-"""Builds an image, sees that it keeps the contract, labels it, pushes it."""
+"""Builds an image, checks it against the contract, labels it, pushes it."""
 
 import hashlib
 import os
@@ -31,7 +31,7 @@ class BuildError(Exception):
 
 
 class Built(msgspec.Struct, frozen=True):
-    """An image that keeps the contract. `manifest_json` are the bytes that lie in it."""
+    """An image that keeps the contract. `manifest_json` are the bytes of its manifest."""
 
     image: Image
     manifest: Manifest
@@ -54,7 +54,7 @@ def build(engine: Engine, request: BuildRequest, version: str, on_step: OnStep, 
 
 
 def check(engine: Engine, name: str) -> Built:
-    """An image of this machine, with the manifest that is read out of it. Blocks; `BuildError` says what it lacks."""
+    """An image on this machine, with the manifest read from it. Blocks; `BuildError` says what it lacks."""
     image = engine.inspect(name)
     if image.entrypoint != ENTRYPOINT:
         raise BuildError(f"the image {name} starts {list(image.entrypoint)}; end the Dockerfile with: {ENTRYPOINT_LINE}")
@@ -72,7 +72,7 @@ def check(engine: Engine, name: str) -> Built:
 
 
 def label(engine: Engine, built: Built, version: str) -> Built:
-    """The image with labels that say what its manifest says; another image under the same name where it had none. Blocks."""
+    """Label the image with what its manifest says; if it had no such labels, that makes a new image under the same name. Blocks."""
     name = built.image.name
     labels = {
         ENDPOINT_LABEL: built.manifest.endpoint_name,
@@ -86,7 +86,7 @@ def label(engine: Engine, built: Built, version: str) -> Built:
 
 
 def push(engine: Engine, name: str, on_line: OnLine) -> str:
-    """Send an image to the registry that its name begins with; the digest that it has there, `""` if the engine does not say."""
+    """Push an image to the registry in its name. Returns its digest there, `""` if the engine does not say."""
     with tempfile.TemporaryDirectory() as work:
         digest_file = Path(work) / "digest"
         log = _watch(engine.push_command(name, digest_file), lambda step: None, on_line)
@@ -97,10 +97,10 @@ def push(engine: Engine, name: str, on_line: OnLine) -> str:
 
 
 def _watch(command: Sequence[str], on_step: OnStep, on_line: OnLine) -> BuildLog:
-    """Run to the end, telling of steps and lines. The child is ended with us."""
+    """Run a command to its end, reporting steps and lines. The child ends when we do."""
     log = BuildLog()
     began_s = time.monotonic()
-    # A session of its own: Ctrl-C is ours to pass on, once.
+    # A session of its own, so that Ctrl-C reaches it once, through us.
     child = subprocess.Popen(  # noqa: S603 - an engine that the user chose
         list(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True
     )

@@ -1,4 +1,4 @@
-"""docker, podman and buildah by their command lines: build, read, label, push."""
+"""Drives docker, podman and buildah by their command lines: build, read, label, push."""
 
 import io
 import json
@@ -23,14 +23,16 @@ class EngineError(Exception):
 
 
 class Layer(msgspec.Struct, frozen=True):
-    """`size_bytes` as it lies on this machine, uncompressed; `instruction` that made it."""
+    """`size_bytes`: uncompressed, as stored on this machine; `instruction`: the one that made the layer."""
 
     size_bytes: int
     instruction: str
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
-    """What an engine says of an image; layers from the base upwards. `digest` is empty where the engine computes it on pushing only."""
+    """An engine's description of an image; layers from the base upwards. `digest` is empty when the engine computes it
+    only on pushing.
+    """
 
     name: str
     image_id: str
@@ -45,8 +47,9 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What to build. `platform` such as linux/amd64, empty: this machine's. `epoch_s`: the time that files and layers bear, in seconds as
-    text, empty: now (https://reproducible-builds.org/specs/source-date-epoch/). `layers`: what buildah is told of its cache, true or false.
+    """What to build. `platform`: for example linux/amd64; empty means this machine's. `epoch_s`: the timestamp of files
+    and layers, in seconds as text; empty means now (https://reproducible-builds.org/specs/source-date-epoch/).
+    `layers`: whether buildah caches layers, true or false.
     """
 
     folder: Path
@@ -60,7 +63,7 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Engine(Protocol):
-    """Builds images. Methods raise `EngineError`; commands are for the caller to run and to watch."""
+    """Builds images. Methods raise `EngineError`. Methods that return commands leave running and watching them to the caller."""
 
     @property
     def command(self) -> tuple[str, ...]: ...
@@ -78,16 +81,16 @@ class Engine(Protocol):
     def label(self, name: str, labels: Mapping[str, str]) -> None: ...
 
     def names(self, name: str) -> tuple[str, ...]:
-        """All names with tags that this image bears; `EngineError` where it is not here."""
+        """All tagged names of this image; `EngineError` when it is not on this machine."""
         ...
 
     def remove(self, name: str) -> None:
-        """Take a name from its image; the last one takes the image along, with the layers that no other has."""
+        """Remove a name from its image. Removing the last name deletes the image, with the layers that no other image uses."""
         ...
 
 
 class Docker:
-    """Docker, and podman, which takes the same words for most things."""
+    """Docker, and podman, which accepts the same options for most things."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self.command = tuple(command)
@@ -143,7 +146,7 @@ class Docker:
 
 
 class Buildah:
-    """buildah: builds and pushes, without a service, and without running anything else."""
+    """buildah: builds, reads and pushes images without a service and without starting a container of the image."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self.command = tuple(command)
@@ -192,9 +195,10 @@ class Buildah:
 
 
 def find_engine(wanted: str = "", which: Callable[[str], str | None] = shutil.which) -> Engine:
-    """The engine of this name or command line, or the first that works; `EngineError` says what is wrong with each.
+    """The engine with this name or command line, or the first one that works; `EngineError` says what is wrong with
+    each.
 
-    `wanted` may hold options, such as `buildah --storage-driver vfs`.
+    `wanted` may contain options, such as `buildah --storage-driver vfs`.
     """
     if wanted:
         command = shlex.split(wanted)
@@ -219,14 +223,14 @@ def instruction_of(created_by: str) -> str:
     """The Dockerfile's instruction in a history entry."""
     text = created_by.removeprefix("/bin/sh -c ").partition(" # buildkit")[0].strip()
     text = text.removeprefix("#(nop)").strip()
-    if text.startswith("|"):  # build arguments stand in front of a RUN's command: |2 A=1 B=2 /bin/sh -c ...
+    if text.startswith("|"):  # build arguments come before a RUN's command: |2 A=1 B=2 /bin/sh -c ...
         text = text.partition("/bin/sh -c ")[2] or text
     known = text.partition(" ")[0] in ("RUN", "COPY", "ADD", "WORKDIR", "FROM", "CMD", "ENTRYPOINT", "ENV", "LABEL", "ARG", "USER")
     return " ".join(text.split()) if known or not text else f"RUN {' '.join(text.split())}"
 
 
 def _asleep(command: Sequence[str]) -> str:
-    """Why an engine that runs as a service does not work, `""` if it does."""
+    """Why an engine that runs as a service does not work; `""` if it does."""
     try:
         found = _try((*command, "info", "--format", "{{.ServerVersion}}"), QUICK_TIMEOUT_S)
     except subprocess.TimeoutExpired:
@@ -246,13 +250,13 @@ def _build_options(request: BuildRequest) -> list[str]:
 
 
 def _fixed_times(request: BuildRequest) -> list[str]:
-    """BuildKit reads SOURCE_DATE_EPOCH by itself."""
+    """Options for fixed timestamps. BuildKit reads SOURCE_DATE_EPOCH by itself."""
     return ["--timestamp", request.epoch_s] if request.epoch_s else []
 
 
 @contextmanager
 def _labels_only(name: str, labels: Mapping[str, str]) -> Iterator[Path]:
-    """A build that adds labels to an image, and no layer."""
+    """A build that adds labels to an image, and no layers."""
     with tempfile.TemporaryDirectory() as work:
         pairs = " ".join(f"{key}={json.dumps(value)}" for key, value in labels.items())
         (Path(work) / "Dockerfile").write_text(f"FROM {name}\nLABEL {pairs}\n")

@@ -1,4 +1,4 @@
-"""The output of an image build, line by line, as steps. Pure."""
+"""Parses the output of an image build, line by line, into steps. Pure."""
 
 import re
 from collections import deque
@@ -15,7 +15,7 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 class Step(msgspec.Struct):
-    """An instruction of a Dockerfile while it is carried out. `number` counts from 1."""
+    """A Dockerfile instruction that is being executed. `number` counts from 1."""
 
     number: int
     count: int
@@ -24,7 +24,7 @@ class Step(msgspec.Struct):
 
 
 class BuildLog:
-    """Takes a build's lines in; knows the step that is being carried out, and the end of its output."""
+    """Takes a build's lines; knows the current step, and the end of its output."""
 
     def __init__(self) -> None:
         self.step: Step | None = None
@@ -33,7 +33,7 @@ class BuildLog:
         self._vertex: dict[str, Step] = {}
 
     def feed(self, line: str) -> Step | None:
-        """A step that this line begins or tells of anew."""
+        """The step that this line starts or updates, if any."""
         line = _ANSI.sub("", line).rstrip()
         if not line:
             return None

@@ -1,5 +1,7 @@
-"""Discovery in a process of its own. An author's module can end the process that imports it (`exit` of a C library, a crash, `os.exec`);
-here that is an answer with a reason, where otherwise an image would be built around an empty manifest."""
+"""Runs discovery in a separate process. An author's module can end the process that imports it (`exit` of a C library,
+a crash, `os.exec`). Here that becomes an answer with a reason; otherwise an image would be built around an empty
+manifest.
+"""
 
 import os
 import signal
@@ -18,15 +20,15 @@ from gen_worker.project.variables import secret_warnings
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What discovery found: `manifest` as JSON, or `problem` where there is none."""
+    """What discovery found: `manifest` as JSON, or a `problem`."""
 
     main: str = ""
     manifest: msgspec.Raw = msgspec.Raw(b"null")
     functions: tuple[str, ...] = ()
     stood_in: tuple[str, ...] = ()
     problem: str = ""
-    slow_patterns: tuple[str, ...] = ()  # a sentence for each
-    secret_variables: tuple[str, ...] = ()  # the same
+    slow_patterns: tuple[str, ...] = ()  # one sentence for each
+    secret_variables: tuple[str, ...] = ()  # one sentence for each
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -35,9 +37,10 @@ class Report(msgspec.Struct, frozen=True):
 
 
 def discover_apart(root: Path, env: Mapping[str, str]) -> Report:
-    """Discover the project in `root`, whose declared but missing packages are stood in for. What it prints goes to stderr.
+    """Discover the project in `root`; declared packages that are not installed are replaced by stand-ins. Its prints go
+    to stderr.
 
-    Where `env` names a model manager of the author's, that loads what it likes, so no type of a model is refused.
+    If `env` names an author's model manager, which can load anything, no type of model is refused.
     """
     data, status = in_child(lambda: msgspec.json.encode(_report(root, env)))
     if data is not None:
@@ -52,13 +55,13 @@ def discover_apart(root: Path, env: Mapping[str, str]) -> Report:
 
 
 def in_child(work: Callable[[], bytes]) -> tuple[bytes | None, int]:
-    """Do `work` in a fork of this process: its result, or None and the status of a child that ended before it had one.
+    """Run `work` in a fork of this process: its result, or None and the status of a child that ended before it had one.
 
-    The status is negative where a signal ended the child. The child's descriptor 1 is its stderr.
+    The status is negative when a signal ended the child. In the child, descriptor 1 is stderr.
     """
     if not hasattr(os, "fork"):  # Windows
         return work(), 0
-    # A file, not a pipe: a process that the author's code starts may hold a pipe open for as long as it likes.
+    # A file, not a pipe: a process started by the author's code could keep a pipe open for ever.
     with tempfile.TemporaryFile() as answer:
         child = os.fork()
         if child == 0:

@@ -1,4 +1,4 @@
-"""The functions that a manifest names, imported and ready to serve."""
+"""Imports the functions named by a manifest."""
 
 from collections.abc import Mapping
 
@@ -11,8 +11,9 @@ from gen_worker.refs import ModelSpec
 
 
 def load_functions(manifest: Manifest, env: Mapping[str, str]) -> tuple[tuple[FunctionSpec, ...], Mapping[str, Mapping[str, ModelSpec]]]:
-    """Functions and their model keys by function; `DiscoveryError` shows what cannot be imported. The manifest's variables are set first,
-    but for what `env` has."""
+    """Functions, and their model keys by function; `DiscoveryError` shows what cannot be imported. The manifest's
+    variables are set first, except those in `env`.
+    """
     set_variables(manifest.env or {}, env)
     specs = read_specs(import_modules(manifest.modules))
     settings = {entry.name: entry.resources for entry in manifest.entries}

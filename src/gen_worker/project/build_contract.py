@@ -11,12 +11,12 @@ from gen_worker.project.toml_files import read_toml, tables
 from gen_worker.project.torch_build import fit_problems, torch_build
 from gen_worker.project.validation import EndpointValidationResult, validate_endpoint
 
-# Folders that would go into the image, if they are there, unless .dockerignore names them.
+# Folders that would be copied into the image if they exist and .dockerignore does not name them.
 LARGE_OR_PRIVATE = (".git", ".venv", "outputs", ".env", "node_modules")
 
 
 def check_build(root: Path, dockerfile: Path | None = None, *, require_uv_lock: bool = False) -> EndpointValidationResult:
-    """Every breach of the build contract that can be seen without building. `dockerfile`: another than the folder's own."""
+    """Every breach of the build contract that is visible without building. `dockerfile`: one other than the folder's own."""
     result = validate_endpoint(root, require_uv_lock=require_uv_lock)
     errors, warnings = list(result.errors), list(result.warnings)
     path = dockerfile or root / "Dockerfile"
@@ -46,7 +46,7 @@ def check_build(root: Path, dockerfile: Path | None = None, *, require_uv_lock: 
 
 
 def project_version(root: Path) -> str:
-    """`[project].version` of pyproject.toml, `""` for none."""
+    """`[project].version` in pyproject.toml; `""` when there is none."""
     try:
         version = tomllib.loads((root / "pyproject.toml").read_text()).get("project", {}).get("version", "")
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
@@ -58,7 +58,7 @@ def _dependency_problems(path: Path) -> list[str]:
     try:
         listed = tomllib.loads(path.read_text()).get("project", {}).get("dependencies", [])
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
-        return []  # reported already
+        return []  # already reported
     names = {re.split(r"[\s\[<>=!~;@]", item, maxsplit=1)[0].replace("_", "-").lower() for item in listed if isinstance(item, str)}
     if "gen-worker" in names:
         return []
@@ -66,7 +66,9 @@ def _dependency_problems(path: Path) -> list[str]:
 
 
 def _origin_problems(root: Path) -> tuple[list[str], list[str]]:
-    """Errors and warnings of a gen-worker that is not ours: here, in the project's environment, in its lock, or in the next one."""
+    """Errors and warnings about a gen-worker that is another project's: here, in the project's environment, in its lock
+    file, or in the next one.
+    """
     found = [foreign_problem(), environment_problem(root), lock_problem(root, tables(read_toml(root / "uv.lock"), "package"))]
     errors = [problem for problem in found if problem]
     warning = None if errors else source_warning(root)

@@ -7,7 +7,7 @@ _CLAUSE = re.compile(r"(>=|<=|==|~=|>|<)?\s*(\d+(?:\.\d+)*)")
 
 
 def parse_constraint(spec: str, what: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """Clauses of a constraint; `ValueError` names the one that cannot be read. `what` is its key, for the message."""
+    """Clauses of a constraint; `ValueError` names an invalid one. `what` is its key, for the message."""
     if not spec.strip():
         raise ValueError(f"{what} constraint cannot be empty; expected clauses such as '>=0.2.0,<0.3.0'")
     clauses = []
@@ -22,7 +22,7 @@ def parse_constraint(spec: str, what: str) -> tuple[tuple[str, tuple[int, ...]],
 
 
 def constraint_satisfied(spec: str, version: str) -> bool:
-    """Whether `version` (its leading numbers) meets every clause; an empty constraint is met by all."""
+    """Whether `version` (its leading numbers) meets every clause; every version meets an empty constraint."""
     leading = re.match(r"\d+(?:\.\d+)*", version.strip())
     have = tuple(map(int, leading[0].split("."))) if leading else ()
     return not spec.strip() or all(_holds(op, have, want) for op, want in parse_constraint(spec, "version"))

@@ -1,4 +1,4 @@
-"""cozy.toml to a typed value. What cannot be understood is an error that names key, line and nearest valid name."""
+"""Reads cozy.toml into a typed value. Errors name key, line and nearest valid name."""
 
 import re
 import tomllib
@@ -29,7 +29,7 @@ RESOURCE_KEYS = ("vram_gb", "ram_gb", "cpu_cores", "disk_gb")
 
 
 class CozyTomlError(ValueError):
-    """cozy.toml cannot be used. `line` counts from 1, where known; `each` is what is wrong, one text for each place."""
+    """cozy.toml cannot be used. `line` counts from 1, if known; `each` has one text for each problem."""
 
     def __init__(self, message: str, path: Path, line: int | None = None, others: Sequence["CozyTomlError"] = ()) -> None:
         self.line = line
@@ -39,7 +39,7 @@ class CozyTomlError(ValueError):
 
 
 class _WrongError(Exception):
-    """What stands at `keys` cannot be used."""
+    """The value at `keys` cannot be used."""
 
     def __init__(self, message: str, keys: tuple[str, ...]) -> None:
         super().__init__(message)
@@ -47,7 +47,7 @@ class _WrongError(Exception):
 
 
 class CozyToml(msgspec.Struct, frozen=True, kw_only=True):
-    """A project's declaration. `function_models` is by function slug, and replaces `models` for that function."""
+    """A project's declaration. `function_models` is by function slug; it replaces `models` for that function."""
 
     path: Path
     schema_version: int
@@ -58,12 +58,12 @@ class CozyToml(msgspec.Struct, frozen=True, kw_only=True):
     models: dict[str, ModelSpec] = msgspec.field(default_factory=dict)
     function_models: dict[str, dict[str, ModelSpec]] = msgspec.field(default_factory=dict)
     function_settings: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
-    function_lines: dict[str, int] = msgspec.field(default_factory=dict)  # of each [functions.NAME], by NAME as it is written
+    function_lines: dict[str, int] = msgspec.field(default_factory=dict)  # line of each [functions.NAME], by NAME as written
     resources: dict[str, float] = msgspec.field(default_factory=dict)
-    scaling: dict[str, int | float] = msgspec.field(default_factory=dict)  # as it is written: `min`, `max`, `idle_s`
-    env: dict[str, str] = msgspec.field(default_factory=dict)  # variables of the author's code
+    scaling: dict[str, int | float] = msgspec.field(default_factory=dict)  # as written: `min`, `max`, `idle_s`
+    env: dict[str, str] = msgspec.field(default_factory=dict)  # variables for the author's code
     secrets: tuple[str, ...] = ()  # names of variables whose values the platform keeps
-    watch: tuple[str, ...] = ()  # `[dev] watch`: files, folders and patterns whose changes are taken up; empty: the project's Python files
+    watch: tuple[str, ...] = ()  # `[dev] watch`: files, folders and patterns that trigger a reload; empty: the project's Python files
 
     @property
     def endpoint_name(self) -> str:
@@ -75,7 +75,7 @@ class CozyToml(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check_function_names(project: CozyToml, functions: Iterable[str]) -> None:
-    """`CozyTomlError` for a `[functions.NAME]` that is none of the project's functions, whose slugs these are."""
+    """`CozyTomlError` for a `[functions.NAME]` that is not one of these function slugs."""
     known = list(functions)
     for name, line in project.function_lines.items():
         if slugify(name) not in known:
@@ -117,7 +117,7 @@ def load_cozy_toml(path: str | Path) -> CozyToml:
 
 
 def _all_or_every_problem(reader: "_Reader", path: Path, lines: Mapping[tuple[str, ...], int]) -> CozyToml:
-    """What is wrong is left out and the rest read again, so that all problems are said at once."""
+    """Drop what is wrong and read the rest again, so that all problems are reported at once."""
     problems: list[tuple[str, int | None]] = []
     while True:
         try:
@@ -150,7 +150,7 @@ class _Reader:
         return _WrongError(message, keys)
 
     def leave_out(self, keys: tuple[str, ...]) -> bool:
-        """Read on as if this were not there, or where it must be there, as if it were right. Whether that changed anything."""
+        """Read on as if this key were absent, or, if it is required, as if it were valid. Returns whether that changed anything."""
         if keys in _STAND_INS:
             before, self.data[keys[0]] = self.data.get(keys[0]), _STAND_INS[keys]
             return before is not self.data[keys[0]]
@@ -248,7 +248,7 @@ class _Reader:
         return table
 
     def secrets(self) -> tuple[str, ...]:
-        """Names of `[secrets]`. What stands beside a name says what it is for; the value belongs to the platform, not into this file."""
+        """Names in `[secrets]`. The text after a name says what it is for; the value belongs to the platform, not into this file."""
         table = self.table(self.data.get("secrets", {}), "secrets")
         for name, purpose in table.items():
             if not is_secret_name(name):
@@ -323,7 +323,7 @@ class _Reader:
             return value
         whole = key in ("max_concurrency", "max_attempts", "queue_max")
         least, most = (1, MAX_COUNT) if whole else (0.001, MAX_SECONDS)
-        # Written so that NaN is refused: every comparison with it is false.
+        # Written this way so that NaN is refused: every comparison with NaN is false.
         if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not least <= value <= most:
             kind = "a whole number above 0" if whole else "a number above 0, in seconds"
             raise self.error(f"functions.{name}.{key} = {value!r} must be {kind}: from {least} to {most}", "functions", name, key)

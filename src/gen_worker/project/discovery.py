@@ -1,4 +1,4 @@
-"""Import an author's `main` and read every marked function that the import brought in."""
+"""Imports an author's `main` and reads every marked function in the imported modules."""
 
 import contextlib
 import importlib
@@ -27,11 +27,11 @@ Warn = Callable[[str], None]
 
 
 class DiscoveryError(ValueError):
-    """The project's functions cannot be discovered; the message holds every problem found."""
+    """The project's functions cannot be discovered; the message contains every problem found."""
 
 
 class Discovered(msgspec.Struct, frozen=True):
-    """A project and its functions, in the order of module and name."""
+    """A project and its functions, ordered by module and name."""
 
     project: CozyToml
     specs: tuple[FunctionSpec, ...]
@@ -42,9 +42,9 @@ class Discovered(msgspec.Struct, frozen=True):
 def discover(root: Path, env: Mapping[str, str], *, with_stand_ins: bool = False) -> Discovered:
     """Read cozy.toml in `root` (or where `env` says), import its `main`, read the marked functions.
 
-    `with_stand_ins` lets declared but missing packages be imported as names only: right for baking a manifest, wrong for
-    running the functions. `[env]` is set in this process, but for what `env` has. Raises `CozyTomlError`, `DiscoveryError` or
-    `SignatureError`, all of them `ValueError`.
+    With `with_stand_ins`, declared packages that are not installed are imported as names only: right for baking a
+    manifest, wrong for running the functions. `[env]` is set in this process, except for variables in `env`. Raises
+    `CozyTomlError`, `DiscoveryError` or `SignatureError`, all of them `ValueError`.
     """
     root = root.resolve()
     path = find_cozy_toml(root, env)
@@ -55,12 +55,12 @@ def discover(root: Path, env: Mapping[str, str], *, with_stand_ins: bool = False
         modules = _import_main(project, root)
         specs = read_specs(modules)
         check_function_names(project, [spec.name for spec in specs])
-        manifest = manifest_of(project, specs)  # every rule about models and schemas is checked here, once
+        manifest = manifest_of(project, specs)  # this checks every rule about models and schemas once
     return Discovered(project, specs, manifest, tuple(sorted(stood_in)))
 
 
 def function_entries(root: Path, env: Mapping[str, str], main_module: str | None = None) -> Manifest:
-    """The manifest with the functions of `main_module`, where it is given, instead of cozy.toml's `main`."""
+    """The manifest. Its functions are those of `main_module`, if given, instead of cozy.toml's `main`."""
     folder = root.resolve()
     project = load_cozy_toml(find_cozy_toml(folder, env) or folder / "cozy.toml")
     add_to_path(folder)
@@ -82,7 +82,7 @@ def add_to_path(root: Path) -> None:
 def import_modules(names: Iterable[str], root: Path | None = None) -> list[ModuleType]:
     """Import modules by name; `DiscoveryError` shows the author's line that failed, and its fix. Prints go to stderr.
 
-    `root`: the project's folder, for the names that its modules could have had.
+    `root`: the project's folder, used to suggest module names.
     """
     drop_unhelpful_warnings()
     modules = []
@@ -101,8 +101,10 @@ def import_modules(names: Iterable[str], root: Path | None = None) -> list[Modul
 
 @contextlib.contextmanager
 def _early_exits_noticed() -> Iterator[None]:
-    """While open, `os._exit` in this thread is an error with a place. Else the command, or the worker, would end here without a word,
-    with the author's status. Forked children and our own signal handlers still end as they mean to."""
+    """Inside this block, `os._exit` in this thread raises an error with its position. Otherwise the command or the
+    worker would end silently with the author's status. Forked children and our own signal handlers still end as
+    intended.
+    """
     end, process, thread = os._exit, os.getpid(), threading.get_ident()
 
     def refuse(status: int) -> NoReturn:
@@ -118,7 +120,7 @@ def _early_exits_noticed() -> Iterator[None]:
 
 
 def read_specs(modules: Sequence[ModuleType]) -> tuple[FunctionSpec, ...]:
-    """Specs of all marked functions that the modules hold; each function once, at the first module that holds it."""
+    """Specs of all marked functions in these modules; each function once, in the first module that has it."""
     specs: list[FunctionSpec] = []
     problems: list[str] = []
     seen: set[tuple[str, str]] = set()
@@ -141,7 +143,7 @@ def read_specs(modules: Sequence[ModuleType]) -> tuple[FunctionSpec, ...]:
 
 
 def _import_main(project: CozyToml, root: Path) -> list[ModuleType]:
-    """Import `main`; the modules of the project that this loaded, in name order."""
+    """Import `main`. Returns the project's modules that this loaded, ordered by name."""
     import_modules([project.main], root)
     return [module for _, module in sorted(_modules_under(root))]
 
@@ -154,10 +156,10 @@ def _modules_under(root: Path) -> Iterator[tuple[str, ModuleType]]:
 
 
 def is_in_project(file: str, *roots: Path) -> bool:
-    """Whether a module's file lies in one of these folders, also where it or a folder above it is a link that leads out of them."""
+    """Whether a module's file is in one of these folders, even if it or a parent folder is a symbolic link that leads elsewhere."""
     try:
         paths = (Path(os.path.abspath(file)), Path(file).resolve())  # noqa: PTH100 - keeps links, and takes `..` away
-    except (OSError, RuntimeError, ValueError):  # a loop of links
+    except (OSError, RuntimeError, ValueError):  # a loop of symbolic links
         return False
     return any(path.is_relative_to(root) and "site-packages" not in path.relative_to(root).parts for path in paths for root in roots)
 

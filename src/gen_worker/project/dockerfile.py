@@ -1,4 +1,6 @@
-"""What a Dockerfile does that concerns the build contract. It is read, not run, so what only a shell would know stays unknown."""
+"""Checks those parts of a Dockerfile that the build contract cares about. The file is read, not run, so what only a
+shell knows stays unknown.
+"""
 
 import json
 import re
@@ -22,7 +24,7 @@ class Instruction(msgspec.Struct, frozen=True):
 
 
 def read_instructions(text: str) -> list[Instruction]:
-    """The instructions of a Dockerfile, with lines joined at backslashes and comments left out."""
+    """The instructions of a Dockerfile, with continued lines joined and comments removed."""
     found: list[Instruction] = []
     joined, began = "", 0
     for number, line in enumerate(text.splitlines(), start=1):
@@ -40,13 +42,13 @@ def read_instructions(text: str) -> list[Instruction]:
 
 
 def last_stage(instructions: list[Instruction]) -> list[Instruction]:
-    """What the image comes from: the last FROM and all behind it."""
+    """The stage that becomes the image: the last FROM and everything after it."""
     starts = [number for number, instruction in enumerate(instructions) if instruction.name == "FROM"]
     return instructions[starts[-1] :] if starts else []
 
 
 def problems_of(text: str) -> list[str]:
-    """Breaches of the contract, each with the line that mends it."""
+    """Breaches of the contract, each with the line that fixes it."""
     instructions = read_instructions(text)
     stage = last_stage(instructions)
     if not stage:
@@ -55,7 +57,7 @@ def problems_of(text: str) -> list[str]:
 
 
 def build_argument(text: str, name: str) -> str:
-    """The value that a Dockerfile's ARG or ENV gives a variable, `""` for none."""
+    """The value of a variable in a Dockerfile's ARG or ENV; `""` for none."""
     found = ""
     for instruction in read_instructions(text):
         if instruction.name in ("ARG", "ENV"):

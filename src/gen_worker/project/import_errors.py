@@ -1,4 +1,4 @@
-"""What went wrong while an author's module was imported: the place in the author's own code, the line, and the fix for this cause."""
+"""Explains why the import of an author's module failed: the position in the author's own code, the line, and the fix for this cause."""
 
 import builtins
 import importlib.metadata
@@ -29,15 +29,15 @@ _WORK_AT_IMPORT = "a module must be importable without doing its work; move that
 
 
 class EarlyExitError(BaseException):
-    """`os._exit` was called while a module was imported. Not an `Exception`, so that the author's own handlers let it pass."""
+    """`os._exit` was called while a module was imported. It is not an `Exception`, so that the author's own handlers do not catch it."""
 
 
-# Written so on purpose: no name that is installed was meant.
+# Keep the message as it is: no installed name is meant.
 _WELL_KNOWN = frozenset({*TORCH_EXTRA, "diffusers", "transformers", "accelerate", "numpy", "PIL", "cv2", "onnxruntime", "peft"})
 
 
 def import_problem(name: str, exc: BaseException, root: Path | None = None) -> str:
-    """The message for `exc`, raised by importing the module `name` of the project in `root`."""
+    """The message for `exc`, raised by the import of module `name` of the project in `root`."""
     if isinstance(exc, SyntaxError):
         return f"{_syntax_place(exc)}importing {name!r} failed: {_shown(exc)}{_excerpt(exc)}\n  fix: {_syntax_fix(exc)}"
     problem, fix = _cause(name, exc, root)
@@ -56,7 +56,7 @@ def _is_main_missing(name: str, missing: str) -> bool:
 
 
 def _main_in_cozy_toml(name: str, exc: BaseException, root: Path | None) -> tuple[str, int, str] | None:
-    """Where cozy.toml names a module that is not there: no line of the author's code has run yet."""
+    """cozy.toml names a module that does not exist; none of the author's code has run yet."""
     if root is None or not isinstance(exc, ModuleNotFoundError) or not _is_main_missing(name, exc.name or ""):
         return None
     path = root / "cozy.toml"
@@ -117,7 +117,7 @@ def _missing_module(name: str, exc: ModuleNotFoundError, root: Path | None) -> t
             f"a file of yours has the name {top!r} and hides the package; rename it, or correct the import",
         )
     package = missing.partition(".")[0]
-    if package in sys.modules and package != missing:  # the package is there, its module is not
+    if package in sys.modules and package != missing:  # the package exists, but not this module in it
         parent = sys.modules.get(missing.rpartition(".")[0], sys.modules[package])
         last = missing.rpartition(".")[2]
         known = sorted({*_submodules(parent), *_public(parent)})
@@ -186,7 +186,7 @@ def _unknown_argument(failed: str, called: str, argument: str) -> tuple[str, str
 
 
 def _called(exc: BaseException, argument: str) -> str:
-    """Which of our calls the author's failing line gives this argument, where the message does not say it."""
+    """Which of our calls gets this argument on the author's failing line, if the message does not say."""
     line = _line_of(exc)
     before = line.partition(f"{argument}=")[0].partition(f"{argument} =")[0]
     names = [name for name in _OUR_CALLS if f"{name}(" in before]
@@ -256,7 +256,7 @@ def _syntax_place(exc: SyntaxError) -> str:
 
 
 def _excerpt(exc: SyntaxError) -> str:
-    """The line with a mark below what is wrong."""
+    """The line with a mark under the error."""
     if not exc.text:
         return ""
     text = exc.text.rstrip("\n")

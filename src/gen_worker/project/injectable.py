@@ -1,4 +1,4 @@
-"""Whether something can load what a parameter asks for, told before anything is loaded: the same answer as the loaders give."""
+"""Tells whether a parameter's type can be loaded, before anything is loaded. The loaders give the same answer."""
 
 import inspect
 import sys
@@ -21,7 +21,7 @@ _SENTENCE_ENCODERS = frozenset({"SentenceTransformer", "CrossEncoder", "SparseEn
 
 
 def check_injections(spec: FunctionSpec) -> None:
-    """`SignatureError` for a parameter whose type nothing loads."""
+    """`SignatureError` for a parameter whose type no loader accepts."""
     own = own_loaders(spec.function)
     for injection in spec.injections:
         if not is_injectable(injection.type, own):
@@ -34,7 +34,7 @@ def check_injections(spec: FunctionSpec) -> None:
 
 
 def is_injectable(annotation: Any, own: Mapping[Any, Callable[..., Any]]) -> bool:
-    """Whether one of the loaders accepts a type; `own` are the author's."""
+    """Whether one of the loaders accepts a type; `own` are the author's loaders."""
     kind = get_origin(annotation) or annotation
     if any(kind_of == annotation for kind_of in own) or annotation in (Path, LoraAdapter):
         return True
@@ -47,19 +47,19 @@ def is_injectable(annotation: Any, own: Mapping[Any, Callable[..., Any]]) -> boo
 
 
 def is_task_pipeline(annotation: Any) -> bool:
-    """Whether a type is a pipeline of transformers whose task is known, or derived from one."""
+    """Whether a type is a transformers pipeline with a known task, or a subclass of one."""
     return _is_pipeline(annotation) and not known_pipelines().isdisjoint(_names_of(annotation))
 
 
 def is_sentence_encoder(annotation: Any) -> bool:
-    """Whether a type is a model of sentence-transformers, or derived from one."""
+    """Whether a type is a sentence-transformers model, or a subclass of one."""
     return isinstance(annotation, type) and any(
         base.__module__.partition(".")[0] == "sentence_transformers" and base.__name__ in _SENTENCE_ENCODERS for base in annotation.__mro__
     )
 
 
 def known_pipelines() -> frozenset[str]:
-    """The pipelines of the transformers that is imported here, by their full names: those that have a task."""
+    """Full names of the pipelines in the imported transformers that have a task."""
     registry = getattr(sys.modules.get("transformers.pipelines"), "PIPELINE_REGISTRY", None)
     implementations = [entry["impl"] for entry in registry.supported_tasks.values()] if registry is not None else []
     return frozenset(impl if isinstance(impl, str) else f"{impl.__module__}.{impl.__qualname__}" for impl in implementations)
@@ -74,7 +74,7 @@ def _names_of(kind: type) -> list[str]:
 
 
 def own_loaders(function: Any) -> Mapping[Any, Callable[..., Any]]:
-    """The marked loaders that the module of a function defines or imports, by type."""
+    """The marked loaders that a function's module defines or imports, by type."""
     found: dict[Any, Callable[..., Any]] = {}
     names: dict[str, Any] = getattr(inspect.unwrap(function), "__globals__", {})
     for value in list(names.values()):

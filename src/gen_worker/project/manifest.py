@@ -1,4 +1,4 @@
-"""A project's manifest, made of its functions and read back; `contract/manifest.py` has its shape."""
+"""Makes a project's manifest from its functions, and reads it back; `contract/manifest.py` has its shape."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def manifest_of(project: CozyToml, specs: Sequence[FunctionSpec]) -> Manifest:
-    """The manifest of a project's functions; `SignatureError` for a model key that nobody declares."""
+    """The manifest of a project's functions; `SignatureError` for an undeclared model key."""
     keyspaces = {spec.name: keyspace_of(project, spec) for spec in specs}
     sockets = tuple(_websocket_entry(spec) for spec in specs if spec.kind == "websocket")
     models: dict[str, ModelTable] = {name: dict(keyspace) for name, keyspace in keyspaces.items() if keyspace}
@@ -66,7 +66,7 @@ def manifest_of(project: CozyToml, specs: Sequence[FunctionSpec]) -> Manifest:
 
 
 def with_settings(spec: FunctionSpec, settings: Mapping[str, Any]) -> FunctionSpec:
-    """A spec under the settings that cozy.toml, or a manifest's `resources`, gives its function."""
+    """A spec with the settings of its function from cozy.toml, or from a manifest's `resources`."""
     limit, timeout_s = settings.get("max_concurrency"), settings.get("timeout_s")
     if limit:
         spec = msgspec.structs.replace(spec, resources=ResourceRequirements(int(limit)))
@@ -82,7 +82,7 @@ def with_settings(spec: FunctionSpec, settings: Mapping[str, Any]) -> FunctionSp
 
 
 def keyspace_of(project: CozyToml, spec: FunctionSpec) -> dict[str, ModelSpec]:
-    """The model keys that a function may use: cozy.toml's, and those its own signature declares."""
+    """The model keys that a function may use: those of cozy.toml, and those declared in its own signature."""
     keyspace = dict(project.models_of(spec.name))
     for injection in spec.injections:
         ref = injection.model_ref
@@ -111,7 +111,7 @@ def keyspace_of(project: CozyToml, spec: FunctionSpec) -> dict[str, ModelSpec]:
 
 
 def function_entry(spec: FunctionSpec, settings: Mapping[str, Any], keyspace: Mapping[str, ModelSpec]) -> FunctionEntry:
-    """A function's entry in a manifest. `settings` are cozy.toml's for it, `keyspace` what its payload may select models of."""
+    """A function's entry in a manifest. `settings` are cozy.toml's for it; `keyspace` are the models that its payload may select."""
     payload, output = _schema(spec, spec.payload_type), _schema(spec, spec.output_type)
     name = payload["$ref"].rsplit("/", 1)[1]
     payload["$defs"][name] = with_choices(payload["$defs"][name], spec, list(keyspace))

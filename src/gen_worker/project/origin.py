@@ -1,8 +1,8 @@
 """Which gen-worker is installed, and where it came from.
 
-The public package index has another project's package under the name gen-worker. Its versions satisfy our constraints, its modules have
-some of our names, and it does not bring `cozyctl`. So the version tells nothing: our distribution is known by its command, and projects
-name a source (a git address, a wheel), never the bare name.
+On the public package index, the name gen-worker belongs to another project. Its versions satisfy our constraints, its
+modules have some of our names, and it has no `cozyctl`. So the version alone proves nothing: our distribution is
+recognised by its command, and projects name a source (a git address, a wheel), never the bare name.
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,15 +17,16 @@ from gen_worker.project.wheel import wheel_name
 
 NAME = "gen-worker"
 COMMAND = ("cozyctl", "gen_worker.cli.main:main")
-# Of what ours depends on, that which the other package does not.
+# The one of our dependencies that the other package does not have.
 OURS_DEPENDS_ON = frozenset({"click", "httptools", "starlette"})
 OTHER = f"another project's package, which has the name {NAME} on the package index"
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """Where an installed distribution came from, by PEP 610. `requirement` is what an installer takes: a git address, or a URL.
+    """Where an installed distribution came from, by PEP 610. `requirement` is what an installer takes: a git address,
+    or a URL.
 
-    Both are empty for a distribution that came from a package index, and for one from this machine (`local`): a clone or a wheel.
+    It is empty for a distribution from a package index, and for one from this machine (`local`): a clone or a wheel.
     """
 
     local: str = ""
@@ -42,7 +43,7 @@ class Origin(msgspec.Struct, frozen=True):
 
     @property
     def source(self) -> str:
-        """The value for `[tool.uv.sources] gen-worker` in pyproject.toml; `""` where a wheel has to be made first, or an index has it."""
+        """The value for `[tool.uv.sources] gen-worker` in pyproject.toml; `""` when a wheel must be built first, or an index has it."""
         if self.git:
             within = f', subdirectory = "{self.subdirectory}"' if self.subdirectory else ""
             return f'{{ git = "{self.git}", rev = "{self.commit}"{within} }}'
@@ -61,7 +62,7 @@ def own_origin() -> Origin:
 
 
 def origin_of(distribution: metadata.Distribution) -> Origin:
-    """Its `direct_url.json`, read; an empty `Origin` for what came from an index, or what cannot be read."""
+    """Its `direct_url.json`; an empty `Origin` when it came from an index or the file is unreadable."""
     try:
         said = msgspec.json.decode(distribution.read_text("direct_url.json") or "{}", type=dict[str, object])
     except (msgspec.DecodeError, OSError):
@@ -77,12 +78,12 @@ def origin_of(distribution: metadata.Distribution) -> Origin:
 
 
 def is_ours(distribution: metadata.Distribution) -> bool:
-    """Whether a distribution of the name gen-worker is this project's."""
+    """Whether a distribution called gen-worker is this project's."""
     return any(entry.group == "console_scripts" and (entry.name, entry.value) == COMMAND for entry in distribution.entry_points)
 
 
 def foreign_problem() -> str | None:
-    """Why the gen-worker of this environment is not ours. Our code may run all the same, from a folder on PYTHONPATH."""
+    """Why the gen-worker in this environment is not ours. Our code may still be running, from a folder on PYTHONPATH."""
     found = _installed()
     if found is None or is_ours(found):
         return None
@@ -90,13 +91,13 @@ def foreign_problem() -> str | None:
 
 
 def installed_version() -> str | None:
-    """The version of the gen-worker in this environment; None where our code runs from a folder, without being installed."""
+    """The version of the gen-worker in this environment; None when our code runs from a folder without being installed."""
     found = _installed()
     return found.version if found is not None else None
 
 
 def environment_problem(root: Path) -> str | None:
-    """The same of the environment that uv keeps in the project's folder."""
+    """The same for the environment that uv keeps in the project's folder."""
     for folder in [*sorted((root / ".venv").glob("lib/python*/site-packages")), root / ".venv/Lib/site-packages"]:
         for found in _named(folder):
             if not is_ours(found):
@@ -105,7 +106,7 @@ def environment_problem(root: Path) -> str | None:
 
 
 def lock_problem(root: Path, packages: Iterable[dict[str, object]]) -> str | None:
-    """The same of the `package` tables of uv.lock."""
+    """The same for the `package` tables of uv.lock."""
     for package in packages:
         source = package.get("source")
         if package.get("name") == NAME and isinstance(source, dict) and "registry" in source:
@@ -117,14 +118,14 @@ def lock_problem(root: Path, packages: Iterable[dict[str, object]]) -> str | Non
 
 
 def source_warning(root: Path) -> str | None:
-    """That pyproject.toml names no source of gen-worker, although the one that is installed here came from no index."""
+    """A warning that pyproject.toml names no source for gen-worker although the installed one did not come from an index."""
     if own_origin() == Origin() or _names_source(root):
         return None
     return f"pyproject.toml does not say where {NAME} comes from, so that `uv lock` takes {OTHER}; {source_lines(root)}"
 
 
 def source_lines(root: Path) -> str:
-    """What to add to pyproject.toml, so that it brings the gen-worker that is installed here."""
+    """The lines to add to pyproject.toml so that it installs the gen-worker that is installed here."""
     here = own_origin()
     if here.source:
         return f"add to pyproject.toml: [tool.uv.sources] {NAME} = {here.source}"
@@ -134,7 +135,7 @@ def source_lines(root: Path) -> str:
 
 
 def _mend(root: Path) -> str:
-    """What to write, and to run, so that a project gets this gen-worker."""
+    """What to write and to run so that a project gets this gen-worker."""
     return f"{'' if _names_source(root) else source_lines(root) + ', then '}run: uv lock && uv sync"
 
 

@@ -1,4 +1,6 @@
-"""Warnings of patterns that take for ever for some texts: `cozyctl check` and discovery show them by example, so they are never wrong."""
+"""Warns about patterns that take for ever for some texts. `cozyctl check` and discovery prove each warning with an
+example, so it is never wrong.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,7 +16,7 @@ _SURELY_FAST = 10_000  # characters
 
 
 def pattern_warnings(specs: Sequence[FunctionSpec]) -> list[str]:
-    """A sentence for each pattern of a payload field that a short text keeps busy for longer than a payload may take."""
+    """A sentence for each pattern of a payload field for which a short text takes longer than a payload may take."""
     found: dict[str, str] = {}
     process = PatternProcess()
     try:
@@ -41,7 +43,7 @@ def _patterns(struct: type) -> Iterator[tuple[str, str, int | None]]:
 
 
 def slow_text(process: PatternProcess, pattern: str, max_length: int | None) -> str | None:
-    """A text that a pattern takes too long for, where one is found among the likely ones."""
+    """A text for which a pattern takes too long, if one is found among the likely candidates."""
     if cost_of(pattern).max_chars(1e7) >= min(_SURELY_FAST, max_length or _SURELY_FAST):
         return None
     for text in worst_texts(pattern):
@@ -54,7 +56,7 @@ def slow_text(process: PatternProcess, pattern: str, max_length: int | None) -> 
 
 
 def worst_texts(pattern: str) -> Iterator[str]:
-    """Texts that make a pattern work hardest: what its repeats repeat, many times, and then something else."""
+    """Texts that make a pattern work hardest: what its repeats match, many times, followed by something else."""
     tree = list(parsed(pattern) or ())
     for index, (name, argument) in enumerate(tree):
         for repeated in _repeats(str(name), argument):
@@ -65,7 +67,7 @@ def worst_texts(pattern: str) -> Iterator[str]:
 
 
 def _repeats(name: str, argument: Any) -> Iterator[str]:
-    """An example of what each repeat repeats, the outer ones first."""
+    """An example for each repeat, outer ones first."""
     inner = _inner(name, argument)
     if name.endswith("REPEAT") and int(argument[1]) > 1:
         example = "".join(_sample(str(each), below) for each, below in inner)
@@ -86,7 +88,7 @@ def _inner(name: str, argument: Any) -> list[tuple[Any, Any]]:
 
 
 def _sample(name: str, argument: Any) -> str:
-    """A text that a part of a pattern matches, as far as that is easily said."""
+    """A text that a part of a pattern matches, if it is easy to find."""
     if name == "LITERAL":
         return chr(argument)
     if name == "NOT_LITERAL":

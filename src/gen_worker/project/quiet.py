@@ -1,10 +1,10 @@
-"""Warnings that a library prints whenever it is imported, and that nobody can act on. They would stand before each command's output."""
+"""Drops warnings that a library prints on every import and that nobody can act on. They would come before each command's output."""
 
 import logging
 
-# logger -> what its message holds
+# logger -> text in its message
 _UNHELPFUL = {
-    # diffusers imports the processors of pictures; without torchvision the ones based on Pillow are taken, which do the same.
+    # diffusers imports image processors; without torchvision it uses the ones based on Pillow, which do the same.
     "transformers.utils.import_utils": ("requires torchvision (not installed); falling back to",),
 }
 
@@ -20,7 +20,7 @@ class _Without(logging.Filter):
 
 
 def drop_unhelpful_warnings() -> None:
-    """Drop these warnings from now on. Loggers are found by name, so no library is imported; a second call changes nothing."""
+    """Drop these warnings from now on. Loggers are found by name, so no library is imported. A second call changes nothing."""
     for name, parts in _UNHELPFUL.items():
         logger = logging.getLogger(name)
         if not any(isinstance(found, _Without) for found in logger.filters):

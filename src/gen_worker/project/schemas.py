@@ -15,13 +15,13 @@ Schema = dict[str, Any]
 
 
 def json_schema(struct: type[msgspec.Struct]) -> Schema:
-    """JSON Schema (2020-12, with `$defs`) of a Struct; `ValueError` names a type that JSON cannot carry."""
+    """JSON Schema (2020-12, with `$defs`) of a Struct; `ValueError` names a type that JSON cannot represent."""
     refs, components = schema_components([struct], "#/$defs/{name}")
     return {**refs[0], "$defs": components}
 
 
 def with_choices(schema: Schema, spec: FunctionSpec, keys: Sequence[str]) -> Schema:
-    """The schema of a function's payload with the model keys that its selecting fields may name."""
+    """The schema of a function's payload, with the model keys allowed in its selecting fields."""
     names = dict(zip(spec.payload_type.__struct_fields__, spec.payload_type.__struct_encode_fields__, strict=True))
     properties = schema.get("properties", {})
     chosen = {names[field]: _with_enum(properties[names[field]], keys) for field in spec.selecting_fields if names[field] in properties}
@@ -29,7 +29,7 @@ def with_choices(schema: Schema, spec: FunctionSpec, keys: Sequence[str]) -> Sch
 
 
 def schema_components(structs: Sequence[type[msgspec.Struct]], ref_template: str) -> tuple[list[Schema], dict[str, Schema]]:
-    """A `$ref` for each Struct, and the named schemas that they lead to. Equal names in different modules are kept apart."""
+    """A `$ref` for each Struct, and the named schemas they lead to. Equal names from different modules are kept apart."""
     names = ", ".join(struct.__name__ for struct in structs)
     try:
         shapes = [shape_of(struct) for struct in structs]
@@ -48,7 +48,7 @@ def schema_components(structs: Sequence[type[msgspec.Struct]], ref_template: str
 
 
 def compact_json(value: Any) -> bytes:
-    """Compact JSON with sorted keys: the bytes that hashes are taken of."""
+    """Compact JSON with sorted keys: the bytes that are hashed."""
     return msgspec.json.encode(value, order="sorted")
 
 
@@ -57,7 +57,7 @@ def schema_sha256(schema: Schema) -> str:
 
 
 def _other_records(shapes: Sequence[Shape]) -> list[Record]:
-    """The classes with fields that payloads lead to; each once, since each has one named schema."""
+    """The classes with fields that are reachable from payloads, each once, because each has one named schema."""
     found: dict[int, Record] = {}
     for shape in shapes:
         found |= {id(below): below for below in shape.everywhere() if isinstance(below, Record)}

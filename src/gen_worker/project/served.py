@@ -1,4 +1,4 @@
-"""The functions of a project folder or of a baked manifest, imported and ready to serve: in the dev runner and in a worker."""
+"""Loads the functions of a project folder or a baked manifest, ready to serve, in the dev runner and in a worker."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +25,7 @@ class Served(msgspec.Struct, frozen=True):
 
 
 def check_version(root: Path, env: Mapping[str, str]) -> None:
-    """`VersionError` where the installed gen-worker is not one that the project in `root` asks for."""
+    """`VersionError` when the project in `root` does not accept the installed gen-worker's version."""
     if problem := version_problem(root, env):
         raise VersionError(problem)
 
@@ -43,7 +43,7 @@ def load_project(root: Path, env: Mapping[str, str]) -> Served:
 
 
 def load_baked(path: Path, root: Path, env: Mapping[str, str]) -> Served:
-    """Functions that a baked manifest names, imported from `root`."""
+    """Functions named by a baked manifest, imported from `root`."""
     manifest = read_manifest(path)
     add_to_path(root.resolve())
     specs, models = load_functions(manifest, env)
@@ -51,7 +51,9 @@ def load_baked(path: Path, root: Path, env: Mapping[str, str]) -> Served:
 
 
 def load_for_worker(root: Path, manifest: Path, env: Mapping[str, str], *, must_be_baked: bool) -> tuple[Path, Served]:
-    """Functions of the baked manifest, else of the project in `root`, with the path of what was read. `ValueError` says what is missing."""
+    """Functions of the baked manifest, otherwise of the project in `root`, with the path of the file that was read.
+    `ValueError` says what is missing.
+    """
     project = find_cozy_toml(root, env)
     if manifest.exists() or project is None or must_be_baked:
         return manifest, load_baked(manifest, root, env)

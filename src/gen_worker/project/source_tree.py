@@ -1,7 +1,8 @@
-"""Which files of a project are watched, and how they are at one moment.
+"""Which files of a project are watched, and their state at one moment.
 
-The project's folder is the author's: folders in it vanish while they are read, cannot be read, or link to themselves. What cannot be read
-counts as not there. Folders that hold no source of the author's (environments, caches, outputs) are left out.
+The project's folder belongs to the author: folders in it may vanish while they are read, be unreadable, or link to
+themselves. Unreadable files count as absent. Folders without source code of the author's (environments, caches,
+outputs) are skipped.
 """
 
 import os
@@ -19,10 +20,10 @@ Stamp = tuple[int, ...]
 
 
 class SourceTree(msgspec.Struct, frozen=True):
-    """Files with what tells two states of one apart (modification time in ns, size, inode), and the folders that hold them.
+    """Files with their states (modification time in ns, size, inode), and the folders that contain them.
 
-    `targets`: real paths of files that are reached by a link. `loose`: what each link, and the folder itself, leads to. Nobody announces
-    that these have gone, so they are looked at from time to time.
+    `targets`: real paths of files reached through a link. `loose`: the targets of each link and of the folder itself.
+    No notification reports when these disappear, so they are checked from time to time.
     """
 
     files: dict[str, Stamp] = {}
@@ -32,9 +33,10 @@ class SourceTree(msgspec.Struct, frozen=True):
 
 
 class Watched:
-    """What `[dev] watch` in cozy.toml names: files, folders (their Python files), and patterns such as `prompts/**/*.txt`.
+    """What `[dev] watch` in cozy.toml names: files, folders (their Python files), and patterns such as
+    `prompts/**/*.txt`.
 
-    Paths are relative to `root` and may lead out of it (`../shared`). `cozy.toml` is always watched.
+    Paths are relative to `root` and may point outside it (`../shared`). `cozy.toml` is always watched.
     """
 
     def __init__(self, root: Path, entries: Sequence[str] = EVERY_PYTHON_FILE) -> None:
@@ -43,15 +45,15 @@ class Watched:
 
     @property
     def bases(self) -> tuple[Path, ...]:
-        """The project's folder and every other folder that is named."""
+        """The project's folder and every other named folder."""
         return tuple(Path(base) for base in dict.fromkeys([str(self.root), *(wanted.base for wanted in self._wanted)]))
 
     def takes(self, path: str) -> bool:
-        """Whether a file of this path is one of those watched."""
+        """Whether a file with this path is watched."""
         return any(wanted.takes(path) for wanted in self._wanted)
 
     def read(self) -> SourceTree:
-        """How they are now. Blocking: a millisecond for a usual project."""
+        """The current state of all watched files. Blocking: a millisecond for a usual project."""
         reading = _Reading()
         for wanted in self._wanted:
             reading.read(wanted)
@@ -59,12 +61,12 @@ class Watched:
 
 
 def is_skipped(name: str) -> bool:
-    """Whether a file or folder of this name is left out."""
+    """Whether files or folders with this name are skipped."""
     return name.startswith(".") or name in SKIPPED
 
 
 def stamp_of(path: str) -> Stamp | None:
-    """None for what is not there, or cannot be read."""
+    """The state of a file; None when it is missing or unreadable."""
     try:
         found = os.stat(path)
     except (OSError, ValueError):
@@ -73,7 +75,7 @@ def stamp_of(path: str) -> Stamp | None:
 
 
 def identity_of(path: str) -> Stamp | None:
-    """Which file or folder this is; the same while its content changes."""
+    """Identifies a file or folder; unchanged when its content changes."""
     try:
         found = os.stat(path)
     except (OSError, ValueError):
@@ -82,7 +84,7 @@ def identity_of(path: str) -> Stamp | None:
 
 
 class _Wanted(msgspec.Struct, frozen=True):
-    """One entry: what lies below `base`, a normal path, and fits `pattern`. `is_deep`: in folders below it, too."""
+    """One entry: files below `base`, a normalised path, that match `pattern`. `is_deep`: in subfolders, too."""
 
     base: str
     pattern: re.Pattern[str]
@@ -120,7 +122,7 @@ def _translated(parts: Sequence[str]) -> Iterator[str]:
 
 
 class _Reading:
-    """One walk over all that is wanted."""
+    """One walk over all entries."""
 
     def __init__(self) -> None:
         self.files: dict[str, Stamp] = {}
@@ -141,7 +143,7 @@ class _Reading:
         while waiting and len(self.folders) < MAX_FOLDERS:
             folder = waiting.pop()
             identity = identity_of(folder)
-            if identity is None or identity in visited:  # gone; or a link to a folder that was read already, maybe one above it
+            if identity is None or identity in visited:  # gone; or a link to a folder that was already read, maybe a parent
                 continue
             visited.add(identity)
             entries = _entries(folder)
@@ -151,7 +153,7 @@ class _Reading:
                     waiting += self._entry(entry, wanted)
 
     def _entry(self, entry: "os.DirEntry[str]", wanted: _Wanted) -> Iterator[str]:
-        """Note a file; gives a folder that is to be read, too."""
+        """Record a file; return a folder that must be read, too."""
         if is_skipped(entry.name):
             return
         try:
@@ -175,7 +177,7 @@ class _Reading:
 
 
 def _entries(folder: str) -> "list[os.DirEntry[str]] | None":
-    """None where it cannot be read."""
+    """The entries of a folder; None when it is unreadable."""
     try:
         with os.scandir(folder) as entries:
             return list(entries)

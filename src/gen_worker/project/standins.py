@@ -1,5 +1,6 @@
 """Stand-ins for an author's declared packages that are not installed here, so that a module that only names their types
-can still be discovered. A module that really uses one while it is imported is told so, with its line."""
+can still be discovered. A module that really uses one during its import gets an error with its line.
+"""
 
 import importlib.abc
 import importlib.machinery
@@ -14,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-# Distributions whose import name is not their own name with "-" read as "_".
+# Distributions whose import name differs from their own name with "-" replaced by "_".
 _IMPORT_NAMES = {
     "opencv-python": "cv2",
     "opencv-python-headless": "cv2",
@@ -24,7 +25,7 @@ _IMPORT_NAMES = {
     "scikit-learn": "sklearn",
 }
 TORCH_EXTRA = ("torch", "torchvision", "torchaudio", "safetensors")
-# Called on a function at definition time, these only wrap it: `@torch.inference_mode()`.
+# These only wrap a function when it is defined: `@torch.inference_mode()`.
 _WRAPPERS = {"inference_mode", "no_grad", "autocast", "compile", "enable_grad"}
 
 
@@ -33,7 +34,7 @@ class StandInUsedError(ImportError):
 
 
 class _StandInType(type):
-    """A name out of a missing package: fine in annotations and as a base class, an error when called."""
+    """A name from a missing package: allowed in annotations and as a base class; calling it is an error."""
 
     __module__: str
 
@@ -63,7 +64,7 @@ class _StandInType(type):
 
 
 def is_stand_in(kind: type) -> bool:
-    """Whether a class stands for one whose package is not installed here."""
+    """Whether a class is the stand-in for one whose package is not installed here."""
     return "_stand_in" in kind.__dict__
 
 
@@ -106,7 +107,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def missing_packages(root: Path) -> tuple[str, ...]:
-    """Import names of the packages that `<root>/pyproject.toml` declares and that are not installed."""
+    """Import names of the packages declared in `<root>/pyproject.toml` that are not installed."""
     try:
         project = tomllib.loads((root / "pyproject.toml").read_text()).get("project", {})
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
@@ -126,7 +127,7 @@ def missing_packages(root: Path) -> tuple[str, ...]:
 
 @contextmanager
 def stand_ins(packages: Iterable[str]) -> Iterator[set[str]]:
-    """While open, `import` of these packages gives stand-ins; yields the set of those that were asked for."""
+    """Inside this block, importing these packages returns stand-ins; yields the set of packages that were imported."""
     finder = _Finder(packages)
     sys.meta_path.append(finder)
     try:

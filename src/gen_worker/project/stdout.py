@@ -1,8 +1,8 @@
-"""Stdout belongs to a command's result. Whatever else writes to it while an author's code runs goes to stderr.
+"""Stdout is for a command's result. Everything else written to it while an author's code runs goes to stderr.
 
-An author's module may print, write to descriptor 1 from C, use `sys.__stdout__`, or start children that inherit the descriptor. So
-the descriptor itself is exchanged, not the Python object: `claim` moves the real stdout to a descriptor that no child inherits, and
-makes descriptor 1 another name of stderr.
+An author's module may print, write to descriptor 1 from C, use `sys.__stdout__`, or start children that inherit the
+descriptor. So the descriptor itself is replaced, not the Python object: `claim` moves the real stdout to a descriptor
+that no child inherits, and makes descriptor 1 a duplicate of stderr.
 """
 
 import io
@@ -12,13 +12,13 @@ from typing import TextIO
 
 
 class Stdout:
-    """The real stdout of this process. Unclaimed, it is what Python has; claimed, nobody else can write to it."""
+    """The real stdout of this process. Before `claim` it is Python's own; afterwards only this object can write to it."""
 
     def __init__(self) -> None:
         self._own: io.FileIO | None = None
 
     def claim(self) -> None:
-        """Keep the real stdout for `write`, for the rest of this process's life: the author's code may also print while Python exits."""
+        """Keep the real stdout for `write`, for the rest of this process's life: the author's code may even print while Python exits."""
         if self._own is not None:
             return
         for stream in (sys.stdout, sys.__stdout__):
@@ -46,18 +46,18 @@ class Stdout:
             rest = rest[self._own.write(rest) or 0 :]
 
     def isatty(self) -> bool:
-        """Whether a person reads it."""
+        """Whether stdout is a terminal."""
         return (self._own or sys.stdout).isatty()
 
     def text(self) -> TextIO:
-        """The same for text, for a table. A descriptor of its own: it is closed with the object, and `write` goes on."""
+        """A text file for a table. It has a descriptor of its own, which is closed with it; `write` continues to work."""
         if self._own is None:
             return sys.stdout
         return io.TextIOWrapper(io.FileIO(os.dup(self._own.fileno()), "wb"), "utf-8", write_through=True)
 
 
 def silence() -> None:
-    """Point stdout and stderr nowhere: their reader has gone, and Python would complain at exit of what it cannot flush."""
+    """Send stdout and stderr nowhere: their reader has gone, and Python would complain at exit about what it cannot flush."""
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 1)
     os.dup2(nothing, 2)

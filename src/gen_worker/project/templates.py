@@ -4,7 +4,7 @@ import msgspec
 
 
 class Template(msgspec.Struct, frozen=True):
-    """`main` is the module's text, `first_run` the command that gives a first result, `test` the text of a test."""
+    """`main` is the module's text, `first_run` the command for a first result, `test` the text of a test."""
 
     main: str
     first_run: str
@@ -196,7 +196,7 @@ cozyctl build                     # the worker's image
 
 
 class Source(msgspec.Struct, frozen=True):
-    """Where a new project gets gen-worker from. `value` stands in `[tool.uv.sources]` of pyproject.toml, `spec` in the Dockerfile."""
+    """Where a new project gets gen-worker from. `value` goes into `[tool.uv.sources]` of pyproject.toml, `spec` into the Dockerfile."""
 
     value: str = ""
     spec: str = ""
@@ -209,7 +209,7 @@ def render_template(template: str, name: str, source: Source = Source()) -> dict
 
 
 def render_project(chosen: Template, name: str, source: Source = Source()) -> dict[str, str]:  # noqa: B008 - frozen
-    """The same of a template that is made for one project."""
+    """Like `render_template`, from a template made for one project."""
     package = name.replace("-", "_").replace(".", "_")
     if not package.isidentifier():
         package = f"endpoint_{package}"

@@ -1,4 +1,4 @@
-"""TOML files of a project that others than we define: pyproject.toml, uv.lock."""
+"""TOML files of a project that are not defined by us: pyproject.toml, uv.lock."""
 
 import tomllib
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file; empty where there is none that can be read, which is reported elsewhere."""
+    """A TOML file; empty when it is missing or invalid, which is reported elsewhere."""
     try:
         return tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
@@ -14,6 +14,6 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def tables(table: dict[str, Any], key: str) -> list[dict[str, Any]]:
-    """The tables of an array of tables; none where the file holds something else there."""
+    """The tables of an array of tables; none when the file has something else there."""
     found = table.get(key, [])
     return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []

@@ -1,4 +1,4 @@
-"""On which lines of a TOML file its keys stand, so that messages can say so. The parser keeps no positions; near is good enough."""
+"""Finds the lines of keys in a TOML file, for messages. The parser keeps no positions; an approximate line is good enough."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ _KEY = re.compile(r"\s*((?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*')(?:\s*\.\s*(?:[A-Za
 
 
 def line_of_key(path: Path, *keys: str) -> int | None:
-    """On which line of the file a key stands, such as `models, sd15`; None where it does not, or the file cannot be read."""
+    """The line of a key in the file, such as `models, sd15`; None when it has none or the file cannot be read."""
     try:
         return key_lines(path.read_text(encoding="utf-8")).get(keys)
     except (OSError, UnicodeDecodeError):
@@ -16,7 +16,7 @@ def line_of_key(path: Path, *keys: str) -> int | None:
 
 
 def key_lines(text: str) -> dict[tuple[str, ...], int]:
-    """Key, with the tables it is in, and its line."""
+    """Each key, with the tables it is in, and its line."""
     lines: dict[tuple[str, ...], int] = {}
     above: tuple[str, ...] = ()
     for number, line in enumerate(text.splitlines(), start=1):

@@ -1,7 +1,8 @@
-"""Which build of torch an image will have, and whether it runs on the hosts that cozy.toml admits. Files are read, nothing is installed.
+"""Which build of torch an image will have, and whether it runs on the hosts that cozy.toml admits. Files are read,
+nothing is installed.
 
-CUDA's rule (NVIDIA, "CUDA Compatibility"): a driver runs what was built for its own version or an older one; within a major version
-also what was built for a newer minor, with limits; never a newer major.
+CUDA's rule (NVIDIA, "CUDA Compatibility"): a driver runs what was built for its own version or an older one. Within a
+major version it also runs what was built for a newer minor version, with limits; never a newer major version.
 """
 
 import re
@@ -15,20 +16,20 @@ from gen_worker.project.dockerfile import build_argument
 from gen_worker.project.toml_files import read_toml, tables
 
 CPU = "cpu"
-# Versions of CUDA that drivers were made for, to see which of them a constraint admits.
+# CUDA versions of drivers, to see which of them a constraint admits.
 KNOWN_CUDA = ("11.8", *(f"12.{minor}" for minor in range(10)), *(f"13.{minor}" for minor in range(6)))
 _TAG = re.compile(r"cu(\d{2})(\d)\b")
 
 
 class TorchBuild(msgspec.Struct, frozen=True):
-    """`cuda` such as "12.6", or "cpu"; `source` says where that is written."""
+    """`cuda`: for example "12.6", or "cpu"; `source`: where that is written."""
 
     cuda: str
     source: str
 
 
 def torch_build(root: Path) -> TorchBuild | None:
-    """What uv.lock, pyproject.toml or the Dockerfile says of torch; None where torch is not used or nothing is said."""
+    """What uv.lock, pyproject.toml or the Dockerfile says about torch; None when torch is not used or nothing is said."""
     lock = read_toml(root / "uv.lock")
     for package in tables(lock, "package"):
         if package.get("name") == "torch" and "+" in str(package.get("version", "")):
@@ -41,7 +42,7 @@ def torch_build(root: Path) -> TorchBuild | None:
 
 
 def fit_problems(build: TorchBuild, cuda: str | None) -> tuple[list[str], list[str]]:
-    """Errors and warnings of a torch build on the hosts that `[host.requirements] cuda` admits (None: hosts without a GPU as well)."""
+    """Errors and warnings about a torch build on the hosts that `[host.requirements] cuda` admits (None: also hosts without a GPU)."""
     if build.cuda == CPU:
         if cuda is None:
             return [], []

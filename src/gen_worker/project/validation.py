@@ -1,4 +1,4 @@
-"""Whether an endpoint folder has all that a build needs."""
+"""Checks that an endpoint's folder has everything a build needs."""
 
 import tomllib
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from gen_worker.project.origin import foreign_problem, installed_version
 
 
 class VersionError(ValueError):
-    """The installed gen-worker is not one that the project takes."""
+    """The project does not accept the installed gen-worker."""
 
 
 class EndpointValidationResult(msgspec.Struct, frozen=True):
@@ -25,7 +25,7 @@ class EndpointValidationResult(msgspec.Struct, frozen=True):
 
 
 def validate_endpoint(root: str | Path, *, require_uv_lock: bool = False) -> EndpointValidationResult:
-    """Check the files of an endpoint: Dockerfile, cozy.toml, pyproject.toml, uv.lock. Imports nothing of it."""
+    """Check the files of an endpoint: Dockerfile, cozy.toml, pyproject.toml, uv.lock. Imports none of its code."""
     root = Path(root)
     errors: list[str] = [f"missing {name}" for name in ("Dockerfile", "cozy.toml", "pyproject.toml") if not (root / name).is_file()]
     warnings: list[str] = []
@@ -62,9 +62,10 @@ def _pyproject_problems(path: Path) -> list[str]:
 
 
 def version_problem(root: Path, env: Mapping[str, str]) -> str | None:
-    """Why the installed gen-worker cannot serve a project in `root`: it is another project's, or not of a version that cozy.toml takes.
+    """Why the installed gen-worker cannot serve a project in `root`: it is another project's package, or a version that
+    cozy.toml does not accept.
 
-    A built image need not have a cozy.toml; then only the first counts.
+    A built image need not have a cozy.toml; then only the first reason applies.
     """
     if problem := foreign_problem():
         return problem

@@ -1,7 +1,7 @@
-"""`[env]` of cozy.toml: environment variables of the author's code, which are no secrets.
+"""`[env]` of cozy.toml: environment variables for the author's code that are not secret.
 
-They are set in the process that imports the code, before the import. What is set there already stays: the shell of whoever starts
-`cozyctl dev`, the Dockerfile, the platform's secrets.
+They are set in the process that imports the code, before the import. Existing values stay: those of the shell that
+starts `cozyctl dev`, of the Dockerfile, of the platform's secrets.
 """
 
 import contextlib
@@ -17,8 +17,8 @@ def _any_of(names: str) -> re.Pattern[str]:
     return re.compile("|".join(name.replace("*", ".*") for name in names.split()), re.IGNORECASE)
 
 
-# What is read before cozy.toml is. A name that ends in `*` stands for all that begin so. `tests/unit/test_variables.py` holds these against
-# all settings of a worker.
+# Variables that are read before cozy.toml. A name that ends in `*` stands for all names with that prefix.
+# `tests/unit/test_variables.py` compares these with all settings of a worker.
 _READ_BY_THE_SYSTEM = _any_of("PATH HOME TMPDIR LD_* PYTHON*")
 _READ_BY_US = _any_of(
     "WORKER_* GEN_* SCHEDULER_* COZY_* TENSORHUB_* FILE_API_* ORCHESTRATOR_* CUDA_* NVIDIA_*"
@@ -35,7 +35,7 @@ _SECRET_VALUE = re.compile(
 
 
 def variable_problem(name: str, value: object) -> str:
-    """Why this cannot stand in `[env]`, with the fix; empty where it can."""
+    """Why this variable must not be in `[env]`, with the fix; empty when it may."""
     if not _NAME.fullmatch(name):
         return f"[env] {name[:60]!r}: a variable's name has 1 to 64 of the characters A-Z, a-z, 0-9, _ and does not begin with a digit"
     if _READ_BY_THE_SYSTEM.fullmatch(name):
@@ -53,12 +53,12 @@ def variable_problem(name: str, value: object) -> str:
 
 
 def looks_secret(name: str, value: str) -> bool:
-    """Whether this is likely a password or a key: by its name, or by how it begins."""
+    """Whether this is likely a password or a key, judged by its name or by how the value begins."""
     return bool(value) and (_SECRET_NAME.search(name.upper()) is not None or _SECRET_VALUE.search(value) is not None)
 
 
 def secret_warnings(variables: Mapping[str, str], endpoint: str) -> Iterator[str]:
-    """A sentence for each variable that had better be a secret. It does not show the value."""
+    """A sentence for each variable that should rather be a secret. It does not show the value."""
     for name, value in variables.items():
         if looks_secret(name, value):
             yield (
@@ -68,7 +68,7 @@ def secret_warnings(variables: Mapping[str, str], endpoint: str) -> Iterator[str
 
 
 def set_variables(variables: Mapping[str, str], given: Mapping[str, str]) -> None:
-    """Set them in this process, but for those that are in `given`, the environment that the program was started with."""
+    """Set them in this process, except those in `given`, the environment that the program was started with."""
     for name, value in variables.items():
         if name not in given and not variable_problem(name, value):
             os.environ[name] = value
@@ -76,8 +76,9 @@ def set_variables(variables: Mapping[str, str], given: Mapping[str, str]) -> Non
 
 @contextlib.contextmanager
 def without_variables(gone: Collection[str], kept: Collection[str], given: Mapping[str, str]) -> Iterator[None]:
-    """For a reload: variables of an older cozy.toml that the new one has no more are unset. Where the reload fails, these and `kept` are as
-    they were, because the old code is served on."""
+    """For a reload: unset variables that the new cozy.toml no longer has. If the reload fails, these and `kept` are
+    restored, because the old code continues to be served.
+    """
     before = {name: os.environ.get(name) for name in (*gone, *kept) if name not in given}
     for name in gone:
         if name in before:

@@ -1,13 +1,13 @@
-"""Wait for changes of files, and act on each.
+"""Waits for changes of files, and acts on each.
 
     the system's notifications (watchfiles)      say that something may have changed, within milliseconds
-    a look at the watched files (`SourceTree`)   says what has changed; a notification alone is never believed
-    a glance each second                         at what nobody announces: the project's folder itself, targets of links
+    a look at the watched files (`SourceTree`)   says what has changed; a notification alone is never trusted
+    a check each second                          of what no notification reports: the project's folder itself, targets of links
 
-Only the folders that hold watched files are asked for, one by one: asking for a whole tree would take environments of tens of thousands
-of files, and whatever a link leads to. So a folder that is new, or was made again, means asking anew, and then looking once more: what
-happened in between is seen by that look. Where the system has no notifications left, or has none (network file systems), the files are
-looked at twice a second instead.
+Notifications are requested only for folders that contain watched files, one by one. Requesting a whole tree would
+include environments with tens of thousands of files, and any target of a link. So a new or recreated folder means
+requesting notifications anew and then looking once more: that look finds what happened in between. When the system has
+no notifications left, or offers none (network file systems), the files are checked twice a second instead.
 """
 
 import asyncio
@@ -22,13 +22,13 @@ from typing import Any, Protocol
 
 from gen_worker.project.source_tree import SourceTree, Stamp, identity_of, is_skipped
 
-STEP_MS = 20  # notifications that come closer together than this belong to one change
-GATHER_MS = 200  # but an endless row of them is looked at this often
+STEP_MS = 20  # notifications closer together than this belong to one change
+GATHER_MS = 200  # during an endless series of notifications, the files are checked this often
 GLANCE_MS = 1000
 POLL_S = 0.5
-REST = 4  # times as long as a look took is rested after it
+REST = 4  # after a check, wait this many times as long as it took
 MAX_REST_S = 2.0
-TRY_AGAIN_S = 30.0  # for notifications, where there were none left
+TRY_AGAIN_S = 30.0  # time until notifications are requested again when none were left
 
 Act = Callable[[str], Awaitable[None]]
 
@@ -37,17 +37,17 @@ class Files(Protocol):
     """What is watched."""
 
     def read(self) -> SourceTree:
-        """How the files are now. Blocking."""
+        """The current state of the files. Blocking."""
 
     def takes(self, path: str) -> bool:
-        """Whether a file of this path would be one of them."""
+        """Whether a file with this path would be one of them."""
 
 
 async def follow_changes(files: Files, seen: dict[str, Stamp], act: Act, say: Callable[[str], None], *, polls: bool = False) -> None:
-    """Call `act` with the path of a changed file whenever the files are not as `seen`, until cancelled.
+    """Call `act` with the path of a changed file whenever the files differ from `seen`, until cancelled.
 
-    What changes while `act` runs is acted on when it has ended. `say` gets a line for people, once, where the system's notifications
-    cannot be used; with `polls` they are not asked for.
+    Changes during `act` are handled when it has ended. `say` gets a line for the user, once, when the system's
+    notifications cannot be used; with `polls` they are not requested.
     """
     loop, news, stop = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
     latest = [seen]
@@ -69,14 +69,16 @@ async def follow_changes(files: Files, seen: dict[str, Stamp], act: Act, say: Ca
             news.clear()
             now = latest[0]
             if now != seen:
-                before, seen = seen, now  # taken as seen even if what follows fails: the same state would fail again
+                before, seen = seen, now  # recorded even if what follows fails: the same state would fail again
                 await act(min(path for path, _ in before.items() ^ now.items()))
     finally:
         stop.set()
 
 
 def polls_files(env: Mapping[str, str]) -> bool:
-    """Whether to look twice a second: where watchfiles' own variable says so, and under WSL, whose Windows drives notify nobody."""
+    """Whether to check twice a second instead of using notifications: when watchfiles' own variable says so, and under
+    WSL, whose Windows drives send none.
+    """
     said = env.get("WATCHFILES_FORCE_POLLING", "").lower()
     if said:
         return said not in ("false", "disable", "disabled")
@@ -94,7 +96,7 @@ class _Watcher:
         self._next_look_s = 0.0
 
     def run(self) -> None:
-        """Until it is stopped. Whatever a folder or a file system does, it goes on."""
+        """Runs until it is stopped, whatever a folder or a file system does."""
         while not self._stop.is_set():
             try:
                 self._round()
@@ -113,8 +115,8 @@ class _Watcher:
             self._poll("watchfiles is not installed; install it with: pip install watchfiles")
             return
         try:
-            notify = RustNotify(_watchable(tree), False, False, 0, False, True)  # it takes no names
-        except FileNotFoundError:  # a folder has gone since the look, or the project has
+            notify = RustNotify(_watchable(tree), False, False, 0, False, True)  # it takes positional arguments only
+        except FileNotFoundError:  # a folder, or the project, has gone since the check
             self._stop.wait(0.05)
         except (OSError, WatchfilesRustInternalError) as exc:
             more = "sudo sysctl fs.inotify.max_user_watches=524288 fs.inotify.max_user_instances=1024"
@@ -124,8 +126,8 @@ class _Watcher:
                 self._follow(notify, tree)
 
     def _follow(self, notify: Any, asked: SourceTree) -> None:
-        """Until the folders are others than those `asked` for."""
-        tree = self._look()  # at what happened before the notifications began
+        """Watch until the folders differ from those in `asked`."""
+        tree = self._look()  # finds what happened before the notifications began
         while tree.folders == asked.folders and tree.targets == asked.targets:
             self._tell(tree.files)
             found = notify.watch(GATHER_MS, STEP_MS, GLANCE_MS, self._stop)
@@ -136,7 +138,7 @@ class _Watcher:
                 return
             else:
                 paths = {path for _, path in found}
-                if not tree.folders.isdisjoint(paths):  # one of them was deleted, moved or made again: its watch may be dead
+                if not tree.folders.isdisjoint(paths):  # one of them was deleted, moved or recreated: its watch may be dead
                     return
                 if any(self._concerns(path, tree) for path in paths):
                     tree = self._look()
@@ -146,7 +148,7 @@ class _Watcher:
         return path in tree.targets or (not is_skipped(name) and (self._files.takes(path) or os.path.isdir(path)))
 
     def _poll(self, why: str) -> None:
-        """Look twice a second, for a while, and say `why`, once."""
+        """Check twice a second for a while, and report `why`, once."""
         if why and why not in self._said:
             self._said.add(why)
             self._say(f"looking for changes twice a second, because {why}")
@@ -155,7 +157,7 @@ class _Watcher:
             self._tell(self._look().files)
 
     def _look(self) -> SourceTree:
-        """Read the files. After a look that took long, the next one waits: very many files must not keep a processor busy."""
+        """Read the files. After a slow read the next one waits, so that very many files do not keep a processor busy."""
         self._stop.wait(max(0.0, self._next_look_s - time.monotonic()))
         began_s = time.monotonic()
         try:
@@ -166,6 +168,8 @@ class _Watcher:
 
 
 def _watchable(tree: SourceTree) -> list[str]:
-    """The folders to ask for: those of the files, and those of what files are links to. Names that are no text cannot be asked for."""
+    """The folders to request notifications for: those of the files, and those of the targets of links. Folders whose
+    names are not valid text are left out.
+    """
     folders = {*tree.folders, *(os.path.dirname(target) for target in tree.targets)}
     return sorted(folder for folder in folders if folder.isascii() or folder == folder.encode(errors="replace").decode())

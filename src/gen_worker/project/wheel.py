@@ -1,4 +1,4 @@
-"""A wheel of the gen-worker that runs here, for a project that has no other way to it: in an image there is no clone to install from."""
+"""Builds a wheel of the running gen-worker, for a project that cannot get it otherwise: in an image there is no clone to install from."""
 
 import base64
 import hashlib
@@ -10,7 +10,7 @@ from pathlib import Path
 import gen_worker.frames
 
 _SKIPPED = ("__pycache__", ".DS_Store")
-# The earliest time a zip file can hold: equal code makes equal bytes.
+# The earliest time that a zip file can store: equal code gives equal bytes.
 _DATE = (1980, 1, 1, 0, 0, 0)
 
 
@@ -19,10 +19,10 @@ def wheel_name(version: str) -> str:
 
 
 def write_wheel(folder: Path) -> Path:
-    """Write the wheel of the running gen-worker into `folder`; its path.
+    """Write the wheel of the running gen-worker into `folder`; returns its path.
 
-    It is made of the installed files and metadata, also of an editable install, and so needs neither the clone's build tools nor an index.
-    Format: https://packaging.python.org/en/latest/specifications/binary-distribution-format/
+    It is made from the installed files and metadata, even of an editable install, so it needs neither the clone's build
+    tools nor an index. Format: https://packaging.python.org/en/latest/specifications/binary-distribution-format/
     """
     distribution = metadata.distribution("gen-worker")
     path = folder / wheel_name(distribution.version)

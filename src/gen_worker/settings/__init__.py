@@ -1,4 +1,4 @@
-"""Every knob of a process, read once from the environment that a root hands in. Nothing below a root reads the environment."""
+"""Every setting of a process, read once from the environment that a root passes in. Nothing below a root reads the environment."""
 
 from gen_worker.settings.devices import DEFAULT_SAFETY_MARGIN_GB, DeviceSettings
 from gen_worker.settings.models import LOCAL_CACHE_DIR, ModelSettings

@@ -1,4 +1,4 @@
-"""Where models are loaded to, how much of it they may take, and what is reported of the machine."""
+"""Which devices models are loaded to, how much of them they may take, and what is reported about the machine."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ _DEVICE = re.compile(r"cpu|mps|cuda(?::[0-9]{1,3})?")
 
 
 class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
-    """Sizes in GB of 10^9 bytes. None: found out by looking at the machine."""
+    """Sizes in GB of 10^9 bytes. None: detected on the machine."""
 
     worker_torch_device: str = ""
     worker_device: str = ""
@@ -26,12 +26,12 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     cuda_version: str = ""
     nvidia_cuda_version: str = ""
     worker_fake_gpu_count: Annotated[int, Range(0, 1024, "a whole number")] | None = (
-        None  # these four: what a machine without a GPU says of it
+        None  # these four describe the GPUs reported by a machine without one
     )
     worker_fake_gpu_memory_bytes: Bytes = 24 << 30
     worker_fake_gpu_name: str = "FakeGPU"
     worker_fake_gpu_driver: str = "fake"
-    cuda_visible_devices: str | None = None  # empty means: none of them
+    cuda_visible_devices: str | None = None  # empty means: no GPU
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
@@ -47,7 +47,7 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
 
     @property
     def device_names(self) -> tuple[str, ...]:
-        """The devices that are asked for (WORKER_TORCH_DEVICE, else WORKER_DEVICE), separated by commas."""
+        """The requested devices (WORKER_TORCH_DEVICE, else WORKER_DEVICE), separated by commas."""
         return split_list(self.worker_torch_device or self.worker_device)
 
     @property
@@ -57,5 +57,5 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
 
     @property
     def margin_bytes(self) -> int:
-        """What is kept free on each device for the functions' own work."""
+        """Bytes kept free on each device for the functions' own work."""
         return round(self.worker_vram_safety_margin_gb * 1e9)

@@ -1,4 +1,4 @@
-"""Where models come from and where they are kept."""
+"""Where models come from and where they are stored."""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ LOCAL_CACHE_DIR = "/tmp/tensorhub/local-model-cache"  # noqa: S108 - as publishe
 
 
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
-    """Where models come from and where they are kept. Sizes in GB of 10^9 bytes."""
+    """Where models come from and where they are stored. Sizes in GB of 10^9 bytes."""
 
     tensorhub_cache_dir: str = "~/.cache/tensorhub"
     worker_local_model_cache_dir: str = LOCAL_CACHE_DIR
@@ -53,7 +53,7 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     def from_env(cls, env: Mapping[str, str]) -> Self:
         """Read the variables; `SettingError` names the one that is wrong."""
         settings = read_settings(cls, env)
-        if env.get("WORKER_LOCAL_MODEL_CACHE_DIR") == "":  # set, and to nothing: no local copies
+        if env.get("WORKER_LOCAL_MODEL_CACHE_DIR") == "":  # set to an empty value: no local copies
             settings = msgspec.structs.replace(settings, worker_local_model_cache_dir="")
         # huggingface_hub replaces `$NAME` in its folders; nothing below here reads the environment.
         folders = ("hf_home", "hf_hub_cache", "hf_token_path")

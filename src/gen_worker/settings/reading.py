@@ -1,7 +1,8 @@
-"""Environment variables to typed values within ranges. A wrong one is an error that names variable, value and what is expected.
+"""Converts environment variables to typed values within ranges. Errors name the variable, its value and what was
+expected.
 
-Each field says its range in its type: `Annotated[float, Range(0, 3600, "seconds")]`. A number without one does not get past the test of
-this package: a negative count waits for ever, an infinite size is a traceback hours later.
+Each field declares its range in its type: `Annotated[float, Range(0, 3600, "seconds")]`. A test of this package refuses
+a number without one: a negative count waits for ever, and an infinite size is a traceback hours later.
 """
 
 import math
@@ -17,11 +18,11 @@ MAX_SHOWN = 100
 
 
 class SettingError(ValueError):
-    """An environment variable holds something that cannot be used."""
+    """An environment variable has an unusable value."""
 
 
 class Range(msgspec.Struct, frozen=True):
-    """Numbers from `low` to `high`; never NaN. `zero` is what 0 means where it is no number like the others."""
+    """Numbers from `low` to `high`; never NaN. `zero` says what 0 means when it is special."""
 
     low: float
     high: float
@@ -37,7 +38,7 @@ class Range(msgspec.Struct, frozen=True):
 
 
 class Switch(msgspec.Struct, frozen=True):
-    """Text that `is_true` reads."""
+    """A text that `is_true` reads."""
 
     def check(self, value: str) -> bool:
         return value.lower() in TRUE + FALSE
@@ -74,7 +75,7 @@ WEEK_S = 7 * 24 * 3600
 Seconds = Annotated[float, Range(0, WEEK_S, "seconds")]
 Count = Annotated[int, Range(0, 1_000_000, "a whole number", NO_LIMIT)]
 Bytes = Annotated[int, Range(0, 1 << 50, "bytes", NO_LIMIT)]
-FileBytes = Annotated[int, Range(-1, 1 << 50, "bytes", NO_LIMIT)]  # published workers take 0 and below for no limit
+FileBytes = Annotated[int, Range(-1, 1 << 50, "bytes", NO_LIMIT)]  # published workers treat 0 and negative numbers as no limit
 Gigabytes = Annotated[float, Range(0, 1_000_000, "GB of 10^9 bytes")]
 Flag = Annotated[str, Switch()]
 Url = Annotated[str, HttpUrl()]
@@ -91,7 +92,7 @@ def read_settings(kind: type[S], env: Mapping[str, str]) -> S:
 
 
 def check_settings(settings: S) -> S:
-    """The same settings, also where a program has put values of its own into them; `SettingError`."""
+    """Check settings whose values a program may have replaced; `SettingError`."""
     for field in msgspec.structs.fields(settings):
         rule, value = rule_of(field.type), getattr(settings, field.name)
         if rule is not None and value is not None and value != "" and not rule.check(value):
@@ -100,14 +101,14 @@ def check_settings(settings: S) -> S:
 
 
 def rule_of(annotation: Any) -> Any:
-    """What a field's values have to keep to, or None."""
+    """The rule for a field's values, or None."""
     if get_origin(annotation) is Annotated:
         return next((note for note in annotation.__metadata__ if hasattr(note, "check")), None)
     return next((rule for part in get_args(annotation) if (rule := rule_of(part)) is not None), None)
 
 
 def wrong(name: str, value: object, expected: object) -> SettingError:
-    """The error of one variable."""
+    """The error for one variable."""
     shown = repr(value[:MAX_SHOWN]) if isinstance(value, str) else value
     return SettingError(f"environment variable {name}={shown}: expected {expected}")
 
@@ -118,7 +119,7 @@ def is_true(text: str) -> bool:
 
 
 def split_list(text: str) -> tuple[str, ...]:
-    """The parts of a comma-separated variable, blanks dropped."""
+    """The parts of a comma-separated variable, without surrounding blanks."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 

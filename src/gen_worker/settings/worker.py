@@ -1,4 +1,4 @@
-"""What a worker's runs may take, and what it needs to reach its scheduler."""
+"""Limits of a worker's runs, and what it needs to reach its scheduler."""
 
 from collections.abc import Mapping
 from typing import Annotated, Self
@@ -7,12 +7,12 @@ import msgspec
 
 from gen_worker.settings.reading import WEEK_S, Bytes, Count, FileBytes, Range, Seconds, Url, read_settings
 
-_MESSAGE_BYTES = (1 << 31) - 1  # gRPC counts them in 32 bits
+_MESSAGE_BYTES = (1 << 31) - 1  # gRPC counts in 32 bits
 _Watchdog = Annotated[float, Range(-1, WEEK_S, "seconds", "off")]
 
 
 class RunLimits(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
-    """Bounds of one run, in bytes and counts; 0 means no limit."""
+    """Limits of one run, in bytes and counts; 0 means no limit."""
 
     worker_max_concurrency: Count = 0
     worker_max_input_bytes: Bytes = 0
@@ -39,7 +39,7 @@ class RunLimits(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
 
 
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
-    """What a worker on the wire is told by its environment. Durations in seconds; 0 switches a limit or watchdog off."""
+    """The settings of a worker on the wire. Durations in seconds; 0 turns off a limit or watchdog."""
 
     scheduler_public_addr: str = ""
     scheduler_addrs: str = ""
@@ -80,10 +80,12 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
 
     @property
     def files_base(self) -> str:
-        """Where files are saved if a run does not say: the first of FILE_API_BASE_URL, ORCHESTRATOR_HTTP_URL, COZY_HUB_URL."""
+        """Where files are saved if a run does not say: the first of FILE_API_BASE_URL, ORCHESTRATOR_HTTP_URL,
+        COZY_HUB_URL that is set.
+        """
         return self.file_api_base_url or self.orchestrator_http_url or self.cozy_hub_url
 
     @property
     def files_token(self) -> str:
-        """The token for it, if a run brings none: FILE_API_TOKEN, else COZY_HUB_TOKEN."""
+        """The token for it, if a run has none: FILE_API_TOKEN, else COZY_HUB_TOKEN."""
         return self.file_api_token or self.cozy_hub_token

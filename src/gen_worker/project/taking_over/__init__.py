@@ -1,1 +1,1 @@
-"""Projects that were written for cog, LitServe, BentoML or RunPod, as projects of ours. Their code is read, never run."""
+"""Converts projects written for cog, LitServe, BentoML or RunPod into projects of ours. Their code is read, never run."""

@@ -1,4 +1,4 @@
-"""Projects of BentoML: a class marked with `@bentoml.service`, whose methods marked with `@bentoml.api` are the functions."""
+"""BentoML projects: a class marked with `@bentoml.service`; its methods marked with `@bentoml.api` are the functions."""
 
 import ast
 from pathlib import Path
@@ -45,7 +45,7 @@ _MARKS = ("api", "task")
 
 
 def read(root: Path) -> Found:
-    """Read a project; `TakeOverError` where it has another form."""
+    """Read a project; `TakeOverError` when it has another form."""
     for file, module in modules_in(root):
         for node in module.body:
             if isinstance(node, ast.ClassDef) and any(last_name(each) == "service" for each in node.decorator_list):
@@ -115,7 +115,7 @@ def _found(root: Path, file: Path, module: ast.Module, service: ast.ClassDef) ->
 
 
 def _field_given(annotation: ast.expr | None) -> dict[str, ast.expr]:
-    """The limits of `Annotated[int, Field(ge=1)]`, and of annotated_types' `Ge(1)`."""
+    """The limits in `Annotated[int, Field(ge=1)]`, and in annotated_types' `Ge(1)`."""
     found: dict[str, ast.expr] = {}
     if isinstance(annotation, ast.Subscript) and last_name(annotation.value) == "Annotated" and isinstance(annotation.slice, ast.Tuple):
         for each in annotation.slice.elts[1:]:

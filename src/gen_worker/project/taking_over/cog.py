@@ -1,4 +1,4 @@
-"""Projects of cog: cog.yaml names a class with `setup` and `predict`."""
+"""cog projects: cog.yaml names a class with `setup` and `predict`."""
 
 import ast
 from pathlib import Path
@@ -57,7 +57,7 @@ def __getattr__(name: str) -> Any:
 
 
 def read(root: Path) -> Found:
-    """Read a project; `TakeOverError` where it has another form."""
+    """Read a project; `TakeOverError` when it has another form."""
     config = _config(root / "cog.yaml")
     target = config.get("predict") or config.get("run") or ""
     file, _, class_name = str(target).partition(":")

@@ -1,4 +1,4 @@
-"""Which keys of a dict a function reads: its fields, where nothing declares them."""
+"""Finds the keys that a function reads from a dict: its fields, when nothing declares them."""
 
 import ast
 
@@ -6,9 +6,10 @@ from gen_worker.project.taking_over.found import FoundField, last_name, literal
 
 
 def fields_read_from(function: ast.AST, parameter: str, key: str | None = None) -> tuple[list[FoundField], bool]:
-    """Fields that a function reads from its dict `parameter` (or from the dict under `key` in it), and whether it hands the dict on whole.
+    """Fields that a function reads from its dict `parameter` (or from the dict under `key` in it), and whether it
+    passes on the whole dict.
 
-    `request["prompt"]` is a required field, `request.get("steps", 20)` has a default, whose type is the field's.
+    `request["prompt"]` is a required field. `request.get("steps", 20)` has a default, whose type becomes the field's.
     """
     names = {parameter} if key is None else set()
     for node in ast.walk(function):

@@ -1,4 +1,4 @@
-"""What is read from a project of others, as values."""
+"""What was read from another framework's project, as values."""
 
 import ast
 from collections.abc import Iterator
@@ -9,11 +9,11 @@ import msgspec
 
 
 class TakeOverError(ValueError):
-    """The project has none of the forms that can be taken over; the message says what was looked for."""
+    """The project has none of the forms that can be converted; the message says what was looked for."""
 
 
 class FoundField(msgspec.Struct, frozen=True, kw_only=True):
-    """A field of the payload. `type` and `default` are source text; `as_path`: their code wants a path, where ours gives an `Asset`."""
+    """A payload field. `type` and `default` are source text. `as_path`: their code expects a path; ours gets an `Asset`."""
 
     name: str
     type: str = "Any"
@@ -23,14 +23,16 @@ class FoundField(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FoundOutput(msgspec.Struct, frozen=True, kw_only=True):
-    """What a function gives. `kind`: `value` (a field `output`), `file`, `files`, or `stream` of items of `type`."""
+    """A function's output. `kind`: `value` (a field `output`), `file`, `files`, or `stream` of items of `type`."""
 
     kind: str = "value"
     type: str = "Any"
 
 
 class FoundFunction(msgspec.Struct, frozen=True, kw_only=True):
-    """One function. `call` is an expression that runs theirs; `{arguments}` stands for the payload as keywords, `{payload}` for a dict."""
+    """One function. `call` is an expression that runs theirs; `{arguments}` stands for the payload as keyword
+    arguments, `{payload}` for a dict.
+    """
 
     name: str
     call: str
@@ -43,8 +45,10 @@ class FoundFunction(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """A project. `setup` is source text of our module that makes their object once; `stand_in` the text of a module that takes the place of
-    their library, whose name is `library`; `code_root` is the folder that their imports begin in; `notes` say what was not taken over."""
+    """A project. `setup` is source text for our module that creates their object once. `stand_in` is the text of a
+    module that replaces their library, which is called `library`. `code_root` is the folder where their imports start.
+    `notes` say what was not converted.
+    """
 
     library: str
     functions: tuple[FoundFunction, ...]
@@ -57,7 +61,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse(path: Path) -> ast.Module:
-    """The syntax tree of a module; `TakeOverError` where it cannot be read."""
+    """The syntax tree of a module; `TakeOverError` when it cannot be parsed."""
     try:
         return ast.parse(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -67,14 +71,14 @@ def parse(path: Path) -> ast.Module:
 
 
 def last_name(node: ast.expr | None) -> str:
-    """`service` of `bentoml.service(...)`; `""` for what has no name."""
+    """`service` for `bentoml.service(...)`; `""` for an expression without a name."""
     while isinstance(node, ast.Call):
         node = node.func
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
 def keywords_of(node: ast.expr | None) -> dict[str, ast.expr]:
-    """The keyword arguments of a call; none for what is no call."""
+    """The keyword arguments of a call; none for anything but a call."""
     return {each.arg: each.value for each in node.keywords if each.arg} if isinstance(node, ast.Call) else {}
 
 
@@ -92,7 +96,7 @@ def methods_of(node: ast.ClassDef) -> dict[str, ast.FunctionDef | ast.AsyncFunct
 
 
 def yields(node: ast.AST) -> bool:
-    """Whether a function is a generator; functions within it do not count."""
+    """Whether a function is a generator; nested functions do not count."""
     waiting = list(ast.iter_child_nodes(node))
     while waiting:
         each = waiting.pop()
@@ -104,7 +108,7 @@ def yields(node: ast.AST) -> bool:
 
 
 def modules_in(root: Path) -> Iterator[tuple[Path, ast.Module]]:
-    """The modules of a project that can be read, by their path in it."""
+    """The project's readable modules, by their path in it."""
     for path in sorted(root.rglob("*.py")):
         relative = path.relative_to(root)
         if not any(part.startswith(".") or part in ("venv", "site-packages", "node_modules", "tests") for part in relative.parts):
@@ -113,7 +117,7 @@ def modules_in(root: Path) -> Iterator[tuple[Path, ast.Module]]:
 
 
 def requirements_in(root: Path, names: tuple[str, ...] = ("requirements.txt",)) -> tuple[list[str], list[str]]:
-    """Requirements of files, and the lines that are none (`-r`, `--extra-index-url`)."""
+    """Requirements in files, and the lines that are none (`-r`, `--extra-index-url`)."""
     wanted: list[str] = []
     other: list[str] = []
     for name in names:

@@ -1,4 +1,4 @@
-"""Projects of LitServe: a subclass of `LitAPI` with `setup`, `decode_request`, `predict`, `encode_response`."""
+"""LitServe projects: a subclass of `LitAPI` with `setup`, `decode_request`, `predict`, `encode_response`."""
 
 import ast
 from pathlib import Path
@@ -58,7 +58,7 @@ def __getattr__(name: str) -> Any:
 
 
 def read(root: Path) -> Found:
-    """Read a project; `TakeOverError` where it has another form."""
+    """Read a project; `TakeOverError` when it has another form."""
     for file, module in modules_in(root):
         for node in module.body:
             if isinstance(node, ast.ClassDef) and any(last_name(base) == "LitAPI" for base in node.bases):
@@ -130,7 +130,7 @@ def _found(root: Path, file: Path, module: ast.Module, api: ast.ClassDef) -> Fou
 def _fields(
     module: ast.Module, decode: ast.FunctionDef | ast.AsyncFunctionDef, types: Types, notes: list[str], where: str
 ) -> list[FoundField]:
-    """Of the pydantic model that the request is annotated with, else of the keys that are read from it."""
+    """Fields of the pydantic model in the request's annotation, otherwise of the keys that are read from it."""
     if len(decode.args.args) < 2:
         return []
     request = decode.args.args[1]

@@ -1,4 +1,4 @@
-"""Projects of RunPod's serverless workers: `runpod.serverless.start({"handler": handler})`, the handler reads `job["input"]`."""
+"""RunPod serverless workers: `runpod.serverless.start({"handler": handler})`, where the handler reads `job["input"]`."""
 
 import ast
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ serverless = _Serverless()
 
 
 def read(root: Path) -> Found:
-    """Read a project; `TakeOverError` where it has another form."""
+    """Read a project; `TakeOverError` when it has another form."""
     for file, module in modules_in(root):
         for config in _starts(module):
             return _found(root, file, module, config)

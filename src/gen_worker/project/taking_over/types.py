@@ -1,4 +1,4 @@
-"""Annotations of theirs as annotations of ours."""
+"""Translates their annotations into ours."""
 
 import ast
 import re
@@ -13,7 +13,7 @@ _SECRETS = {"Secret", "SecretStr"}
 
 
 class Types:
-    """Reads annotations of one module; `notes` gets what has no counterpart."""
+    """Translates annotations of one module; `notes` collects what has no counterpart."""
 
     def __init__(self, where: str) -> None:
         self.notes: list[str] = []
@@ -35,7 +35,7 @@ class Types:
         return FoundField(name=name, type=text, default=shown, meta=_meta(given, text), as_path=is_file)
 
     def output(self, annotation: ast.expr | None, *, is_stream: bool = False) -> FoundOutput:
-        """What a function's return annotation says that it gives."""
+        """The output according to a function's return annotation."""
         if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
             annotation = ast.parse(annotation.value, mode="eval").body
         name = last_name(annotation.value if isinstance(annotation, ast.Subscript) else annotation)
@@ -52,7 +52,7 @@ class Types:
         return FoundOutput(type=self._type(annotation, "the output")[0])
 
     def _type(self, node: ast.expr | None, what: str) -> tuple[str, bool]:
-        """The annotation in our words, and whether it is a file."""
+        """Our annotation, and whether it is a file."""
         if node is None:
             return "Any", False
         if isinstance(node, ast.Constant):

@@ -1,4 +1,4 @@
-"""A project of others, written as a project of ours: our module calls theirs, which is copied as it is."""
+"""Writes a converted project: our module calls theirs, which is copied unchanged."""
 
 import re
 import shutil
@@ -15,7 +15,7 @@ _OURS = {"cozy.toml", "pyproject.toml", "Dockerfile", "README.md", "cog.yaml", "
 
 
 def write(found: Found, theirs: Path, target: Path, source: Source) -> tuple[list[str], list[str]]:
-    """Write the project into the new folder `target`; gives the files that were written, and what was not copied."""
+    """Write the project into the new folder `target`; returns the files written, and what was not copied."""
     name = slugify(target.resolve().name)
     own = {found.library, "cog", "litserve", "bentoml", "runpod"}
     dependencies = tuple(each for each in found.dependencies if re.split(r"[\s\[<>=!~;@]", each, maxsplit=1)[0].lower() not in own)
@@ -78,7 +78,7 @@ def main_module(found: Found) -> str:
 
 
 def _python_name(each: FoundFunction, found: Found) -> str:
-    """Its own name, or one with a `_` where their code has that name in our module; both give the same slug."""
+    """The function's own name, followed by `_` if their code uses that name in our module; both give the same slug."""
     is_taken = re.search(rf"import {each.name}$|def {each.name}\(", found.setup, re.MULTILINE)
     return f"{each.name}_" if is_taken else each.name
 
@@ -107,7 +107,7 @@ def _function(each: FoundFunction, name: str, *, several: bool) -> str:
 
 
 def _listed(items: list[str]) -> str:
-    """On one line where that is short, else a line each."""
+    """On one line if that is short, otherwise one item a line."""
     if len(", ".join(items)) <= 60:
         return ", ".join(items)
     return "\n" + "".join(f"        {item},\n" for item in items) + "    "
