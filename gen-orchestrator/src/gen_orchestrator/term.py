@@ -86,7 +86,7 @@ from gen_orchestrator.store.base import EventChunk, Leader, Store, Tag
 from gen_orchestrator.store.writer import Writer
 from gen_orchestrator.term_settings import TermSettings
 from gen_orchestrator.webhooks import Receivers, Webhooks, WebhookSecret
-from gen_worker.clock import Clock
+from gen_worker.clock import Clock, SteadyCalendar
 from gen_worker.images.engines import find_engine
 from gen_worker.log import Log
 from gen_worker.wire.messages import ReleaseConfig
@@ -127,9 +127,10 @@ class Term:
         self.pool = Pool()
         self.making = Making()
         self._writer = Writer(store, leader.epoch, lambda: self._depose("a newer epoch writes"))
+        calendar = SteadyCalendar(clock)
         tokens = WorkerTokens.from_folder(settings.data)
         secret = folder_key(settings.data / FILE_KEY, lambda: secrets.token_bytes(32))
-        file_tokens = self._file_tokens = FileTokens(secret, clock.unix_s)
+        file_tokens = self._file_tokens = FileTokens(secret, calendar.unix_s)
 
         def files_of(run: Run) -> tuple[str, str]:
             life_s = run.timeout_ms // 1000 + TOKEN_SPARE_S if run.timeout_ms else TOKEN_LIFE_S  # a run's time begins with its lease
@@ -152,16 +153,17 @@ class Term:
             trace=trace,
             meter=Meter(clock, settings.prices),
             gone=registry.gone,
+            calendar=calendar,
         )
         urls = SignedUrls(secret, settings.http_url, clock.unix_s)
         objects = RunObjects(signed_url(urls))
         receivers = Receivers(allow_private=settings.allow_private_webhooks)
-        self._webhooks = Webhooks(store, self._writer, WebhookSecret.from_folder(settings.data), receivers, objects, clock, log)
+        self._webhooks = Webhooks(store, self._writer, WebhookSecret.from_folder(settings.data), receivers, objects, clock, calendar, log)
         metrics.follow_webhooks(self._webhooks.outcomes)
         keys = self._access_keys = Keys(store, clock.unix_s)
         vault = Vault(store, Vault.key_of(settings.data), keys, clock.unix_s)
         hidden = ReleaseSecrets(registry, vault)
-        models = ModelStore(settings.data / "models")
+        models = ModelStore(settings.data / "models", calendar.earliest_s)
         self._mirror = open_mirror(settings.mirror, models, settings.data / "models" / "incoming", log)
         self.gateway = Gateway(
             tokens,
@@ -199,12 +201,12 @@ class Term:
         kept = settings.retention
         blobs = open_blobs(kept.gen_orchestrator_blobs, settings.data / "blobs")
         files = RunFiles(settings.data / "files", blobs, self._winner, clock.unix_s, self._may_save)
-        uploads = Uploads(settings.data / "uploads", blobs, upload_limits(kept), clock.unix_s)
+        uploads = Uploads(settings.data / "uploads", blobs, upload_limits(kept), clock.unix_s, calendar.earliest_s)
         waits = Waits(self.pool, clock, lambda release_id: self.keeper.failures.get(release_id, ""))
         spending = self._spending = Spending(keys.budgets_of, store, self.dispatcher, clock)
         streams = RunStreams(store, files, objects)
         runs = RunRoutes(self.registry, self.dispatcher, store, streams, receivers, waits, files, objects, spending)
-        self._canaries = Canaries(self.registry, store, keys, fitness.paused, clock.unix_s, log, self._on_tag_moved)
+        self._canaries = Canaries(self.registry, store, keys, fitness.paused, clock, log, self._on_tag_moved)
         admin = AdminRoutes(
             self.registry, self.dispatcher, self.pool, metrics, fitness, self.keeper.failures, self._canaries.dropped, self._removal.use
         )
@@ -320,6 +322,7 @@ class Term:
     def _tag_moved(self, tag: Tag) -> None:
         self._resume(tag.release_id)
         self._shadows.tag_moved()
+        self._canaries.look()
         self._on_tag_moved()
 
     def _withdrawn(self, release_ids: Collection[str]) -> None:
@@ -361,7 +364,7 @@ class Term:
         self._children.ended(run)
         self._shadows.ended(open_run)
         self._metrics.ended(run, open_run.first_output_at)
-        self._canaries.ended(run)
+        self._canaries.ended(run, open_run.accepted_s)
         self._spending.ended(run)
         self._trace(run)
 

@@ -1,7 +1,8 @@
 """Delivers webhooks: signed (Standard Webhooks), to checked addresses, with retries, across restarts.
 
-The store is the queue: each pending delivery has a due time. One task reads it, a few threads send the requests, and each result is written
-back. A host that fails five times in a row is paused; its deliveries wait without losing a try.
+The store is the queue: each pending delivery has a due time, of a calendar that nobody sets. One task reads it, a few threads
+send the requests, and each result is written back. A host that fails five times in a row is paused; its deliveries
+wait without losing a try.
 """
 
 import asyncio
@@ -24,12 +25,23 @@ from gen_orchestrator import __version__
 from gen_orchestrator.api.run_object import RunObjects
 from gen_orchestrator.auth.folder_keys import folder_key
 from gen_orchestrator.domain.runs import Run
-from gen_orchestrator.domain.webhooks import STARTED, Breaker, Delivery, Try, after_try, again, is_open, message_id, read_target
+from gen_orchestrator.domain.webhooks import (
+    STARTED,
+    Breaker,
+    Delivery,
+    Try,
+    after_try,
+    again,
+    is_open,
+    message_id,
+    read_target,
+    within_reach,
+)
 from gen_orchestrator.scheduling.feed import decode_entries
-from gen_orchestrator.store.base import RunStore, StoreError
+from gen_orchestrator.store.base import FIRST, RunStore, StoreError
 from gen_orchestrator.store.ops import AddDelivery, RecordDelivery, Result
 from gen_orchestrator.store.writer import Writer
-from gen_worker.clock import Clock
+from gen_worker.clock import Clock, SteadyCalendar
 from gen_worker.front_doors.cog import predictions
 from gen_worker.log import Log
 from gen_worker.net.guard import BlockedURLError, GuardedBackend
@@ -92,7 +104,15 @@ class Webhooks:
     """Of one leader. Lives on the loop."""
 
     def __init__(
-        self, store: RunStore, writer: Writer, secret: WebhookSecret, receivers: Receivers, objects: RunObjects, clock: Clock, log: Log
+        self,
+        store: RunStore,
+        writer: Writer,
+        secret: WebhookSecret,
+        receivers: Receivers,
+        objects: RunObjects,
+        clock: Clock,
+        calendar: SteadyCalendar,
+        log: Log,
     ) -> None:
         self._store = store
         self._writer = writer
@@ -100,6 +120,7 @@ class Webhooks:
         self._receivers = receivers
         self._objects = objects
         self._clock = clock
+        self._calendar = calendar
         self._log = log
         self._random = Random(secrets.randbits(64))  # noqa: S311 - spreads tries in time
         self._news = asyncio.Event()
@@ -131,7 +152,7 @@ class Webhooks:
         found = next((each for each in there if each.id == delivery_id), None)
         if found is None:
             return None
-        made = again(there, found, self._clock.unix_s())
+        made = again(there, found, self._clock.unix_s(), self._calendar.unix_s())
         written: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
 
         def done(result: Result) -> None:
@@ -144,10 +165,14 @@ class Webhooks:
         return made
 
     async def _keep(self) -> None:
+        is_ours = False
         while True:
             self._news.clear()
             wait_s = IDLE_S
             try:
+                if not is_ours:
+                    await self._bring_within_reach()
+                    is_ours = True
                 pending = await asyncio.to_thread(self._store.pending_deliveries, BATCH)
                 wait_s = self._begin(pending)
             except StoreError as exc:
@@ -162,9 +187,18 @@ class Webhooks:
             except TimeoutError:
                 continue
 
+    async def _bring_within_reach(self) -> None:
+        """What an earlier leader wrote by its calendar, in all pages of the store: whose time is too far away by ours gets a nearer one."""
+        now, after = self._calendar.unix_s(), FIRST
+        while found := await asyncio.to_thread(self._store.pending_deliveries, BATCH, after):
+            after = found[-1].next_at, found[-1].id
+            for delivery in found:
+                if (nearer := within_reach(delivery, now)) is not delivery:
+                    self._writer.put(RecordDelivery(nearer), lambda _: self.look())
+
     def _begin(self, pending: list[Delivery]) -> float:
         """Begin what is due and has room; the seconds until the next look."""
-        now = self._clock.unix_s()
+        now = self._calendar.unix_s()
         for delivery in pending:
             if delivery.next_at > now:
                 return min(IDLE_S, delivery.next_at - now)
@@ -194,11 +228,11 @@ class Webhooks:
             await self._record(msgspec.structs.replace(delivery, state="unwanted"), "unwanted")
             return
         url = read_target(run.webhook).url
-        now = self._clock.unix_s()
+        now = self._calendar.unix_s()
         try:
             address = self._receivers.read(url)
         except BlockedURLError as exc:
-            made = Try(now, 0, error=_reason(exc))
+            made = Try(self._clock.unix_s(), 0, error=_reason(exc))
             await self._record(msgspec.structs.replace(delivery, state="failed", tries=(*delivery.tries, made)), "failed")
             return
         host = address.netloc
@@ -216,13 +250,13 @@ class Webhooks:
             if not self._hosts[host]:
                 del self._hosts[host]
         answered = 0 < made.status < 500
-        breaker = self._breakers.get(host, Breaker()).after(self._clock.unix_s(), answered=answered)
+        breaker = self._breakers.get(host, Breaker()).after(self._calendar.unix_s(), answered=answered)
         self._breakers.pop(host, None)
         if breaker.failures:
             self._breakers[host] = breaker
             while len(self._breakers) > MAX_BREAKERS:
                 del self._breakers[next(iter(self._breakers))]
-        after = after_try(delivery, made, self._random)
+        after = after_try(delivery, made, self._random, self._calendar.unix_s())
         if blocked:
             after = msgspec.structs.replace(after, state="failed")
         outcome = "retried" if after.state == "pending" else after.state
@@ -253,7 +287,7 @@ class Webhooks:
 
     def _ask(self, address: PublicURL, delivery: Delivery, run: Run) -> tuple[Try, bool]:
         """One request, in a thread. True where no further try can help: the address is not to be told."""
-        at, began_s = time.time(), time.monotonic()
+        at, began_s = self._clock.unix_s(), time.monotonic()
         body = self._message(delivery, run)
         headers = {
             "host": address.netloc,

@@ -257,6 +257,17 @@ def test_the_leader_can_be_reached_at_its_addresses(store: Store) -> None:
     assert store.leader() == leader
 
 
+def test_a_lease_of_before_the_clock_was_set_back_holds_nobody_up(store: Store, make_store: Callable[[], Store]) -> None:
+    first = store.campaign("n1", "127.0.0.1:1", 3600)
+    assert first is not None
+    assert store.campaign("n2", "127.0.0.1:2", 3600) is None
+    second = store.campaign("n2", "127.0.0.1:2", 5)
+    assert second is not None
+    assert (second.epoch, store.leader()) == (first.epoch + 1, second)
+    assert not store.renew(first, 5)
+    assert make_store().campaign("n3", "127.0.0.1:3", 5) is None
+
+
 def test_a_delivery_comes_with_the_end_of_its_run_and_is_recorded(store: Store, make_store: Callable[[], Store]) -> None:
     epoch = lead(store).epoch
     ended = Delivery(id="r1.ended", run_id="r1", moment="ended", created_at=1010.0, next_at=1010.0)
@@ -270,6 +281,9 @@ def test_a_delivery_comes_with_the_end_of_its_run_and_is_recorded(store: Store, 
     epoch = lead(store).epoch
     assert store.pending_deliveries(10) == [started, ended]
     assert store.pending_deliveries(1) == [started]
+    assert store.pending_deliveries(10, (1001.0, "r1.started")) == [ended]
+    assert store.pending_deliveries(10, (1010.0, "r1.aaa")) == [ended]
+    assert store.pending_deliveries(10, (1010.0, "r1.ended")) == []
     run = store.get("r1")
     assert run is not None
     assert (run.warnings, run.traceparent) == (b"[1]", "00-a-b-01")

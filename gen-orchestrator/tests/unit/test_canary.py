@@ -17,6 +17,7 @@ from gen_orchestrator.domain.runs import Run, RunState
 from gen_orchestrator.gates.canary import Canaries
 from gen_orchestrator.hub.registry import Registry
 from gen_orchestrator.store.memory import MemoryStore
+from gen_worker.clock import SystemClock
 from gen_worker.contract.manifest import FunctionEntry, Manifest
 from gen_worker.log import Log
 
@@ -71,6 +72,15 @@ def test_what_is_worse(mine: list[Ended], other: list[Ended], word: str) -> None
     assert bool(found) == bool(word)
 
 
+class SetClock(SystemClock):
+    """The machine's clock, set by `off_s`."""
+
+    off_s = 0.0
+
+    def unix_s(self) -> float:  # type: ignore[override]
+        return time.time() + self.off_s
+
+
 class Platform:
     """A tag that points at one release, and has another as its candidate."""
 
@@ -85,8 +95,9 @@ class Platform:
         self.paused: dict[str, str] = {}
         self.told: list[str] = []
         keys = Keys(self.store, time.time)
+        self.clock = SetClock()
         log = Log(io.StringIO())
-        self.canaries = Canaries(self.registry, self.store, keys, self.paused, time.time, log, lambda: self.told.append("dropped"))
+        self.canaries = Canaries(self.registry, self.store, keys, self.paused, self.clock, log, lambda: self.told.append("dropped"))
 
     def run(self, run_id: str, state: RunState = RunState.SUCCEEDED) -> Run:
         """A run of the tag that has ended, on the release that its id says."""
@@ -99,6 +110,9 @@ class Platform:
         assert routed.tag == "prod"
         return msgspec.structs.replace(run, release_id=routed.release_id)
 
+    def over(self, run: Run, accepted_s: float | None = None) -> None:
+        self.canaries.ended(run, time.monotonic() if accepted_s is None else accepted_s)
+
     @property
     def has_candidate(self) -> bool:
         return self.registry.candidate("ann", "e", "draw", "prod") is not None
@@ -110,10 +124,10 @@ MINE, OTHERS = ([each for each in map(str, range(200)) if takes_part(each, 50) =
 def test_a_candidate_that_no_worker_runs_is_dropped() -> None:
     async def scenario() -> None:
         platform = Platform()
-        platform.canaries.ended(platform.run(OTHERS[0]))
+        platform.over(platform.run(OTHERS[0]))
         assert platform.has_candidate
         platform.paused[platform.new] = "its workers crash"
-        platform.canaries.ended(platform.run(OTHERS[1]))  # it is of the tag's release: of the candidate none ends
+        platform.over(platform.run(OTHERS[1]))  # it is of the tag's release: of the candidate none ends
         await eventually(lambda: platform.told)
         assert not platform.has_candidate
         assert platform.store.candidates() == []
@@ -130,15 +144,29 @@ def test_a_candidate_is_judged_by_its_own_runs_alone() -> None:
     async def scenario() -> None:
         platform = Platform()
         for run_id in OTHERS:
-            platform.canaries.ended(platform.run(run_id))
+            platform.over(platform.run(run_id))
         for run_id in MINE[:50]:
-            platform.canaries.ended(platform.run(run_id, RunState.CANCELED))
+            platform.over(platform.run(run_id, RunState.CANCELED))
         for run_id in MINE[: MIN_RUNS - 1]:
-            platform.canaries.ended(platform.run(run_id, RunState.FAILED))
-        earlier = msgspec.structs.replace(platform.run(MINE[0], RunState.FAILED), created_at=1.0)
-        platform.canaries.ended(earlier)
+            platform.over(platform.run(run_id, RunState.FAILED))
+        platform.over(platform.run(MINE[0], RunState.FAILED), time.monotonic() - 60)
         assert platform.has_candidate
-        platform.canaries.ended(platform.run(MINE[MIN_RUNS], RunState.FAILED))
+        platform.over(platform.run(MINE[MIN_RUNS], RunState.FAILED))
+        await eventually(lambda: platform.told)
+        assert not platform.has_candidate
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("off_s", [-3600.0, 3600.0])
+def test_a_candidate_is_judged_whatever_the_clock_is_set_to(off_s: float) -> None:
+    async def scenario() -> None:
+        platform = Platform()
+        platform.canaries.look()
+        platform.clock.off_s = off_s
+        for run_id in MINE[:MIN_RUNS]:
+            run = platform.run(run_id, RunState.FAILED)
+            platform.over(msgspec.structs.replace(run, created_at=run.created_at + off_s))
         await eventually(lambda: platform.told)
         assert not platform.has_candidate
 

@@ -1,5 +1,6 @@
 """Why a run does not go on, in words, and when whoever waits for it is told."""
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -23,10 +24,13 @@ def test_a_retry_says_which_attempt_failed_of_what_and_when_the_next_begins() ->
     clock = SystemClock()
     run = Run(
         id="r", owner="o", endpoint="e", function="f", tag="prod", release_id="e-1", payload=b"", created_at=0.0,
-        attempt=4, executions=3, lost_workers=1, max_attempts=5, not_before=clock.unix_s() + 30,
+        attempt=4, executions=3, lost_workers=1, max_attempts=5, not_before=clock.unix_s() + 3630,  # the clock was set back since
     )  # fmt: skip
     open_run = OpenRun(run, Lane("e-1", "f", FunctionSettings()))
     open_run.phase = Phase.DELAYED
+    loop = asyncio.new_event_loop()
+    open_run.set_timer(loop.call_later(30, lambda: None))
+    loop.close()
     waits = Waits(Pool(), clock, lambda release_id: "")
     wait = waits.of(open_run)
     assert wait is not None

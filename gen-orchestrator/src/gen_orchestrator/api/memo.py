@@ -44,7 +44,7 @@ class Memo:
                 return submitted, "miss"
             if not there.is_final:
                 return submitted, "joined"
-            if there.state is RunState.SUCCEEDED and time.time() - there.finished_at < memo_s:
+            if there.state is RunState.SUCCEEDED and 0 <= time.time() - there.finished_at < memo_s:  # below 0: the clock was set back since
                 return submitted, "hit"
             key = f"{_PREFIX}{digest}:{there.id}"
         return await submit(run), "miss"

@@ -7,6 +7,7 @@ that point to other keys (`jku`, `x5u`, `jwk`) are never read. A header with `cr
 import re
 import secrets
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -54,14 +55,15 @@ class WorkerClaims(msgspec.Struct, frozen=True):
 class WorkerTokens:
     """Issues and verifies. From any thread."""
 
-    def __init__(self, keys: SigningKeys) -> None:
+    def __init__(self, keys: SigningKeys, unix_s: Callable[[], float] = time.time) -> None:
         self.keys = keys
+        self._unix_s = unix_s
         self._revoked: set[str] = set()
 
     @classmethod
-    def from_folder(cls, folder: Path) -> Self:
+    def from_folder(cls, folder: Path, unix_s: Callable[[], float] = time.time) -> Self:
         """With the keys of this data folder, the first of which is made when there is none. Readable by its owner only."""
-        return cls(SigningKeys(folder))
+        return cls(SigningKeys(folder), unix_s)
 
     @property
     def jwks(self) -> bytes:
@@ -70,7 +72,7 @@ class WorkerTokens:
 
     def issue(self, claims: WorkerClaims) -> str:
         """A token for one worker of one release, from now on for its `life_s`."""
-        now_s, key = time.time(), self.keys.current
+        now_s, key = self._unix_s(), self.keys.current
         fields = {
             "iss": ISSUER,
             "aud": AUDIENCE,
@@ -102,7 +104,8 @@ class WorkerTokens:
                 issuer=ISSUER,
                 audience=AUDIENCE,
                 leeway=LEEWAY_S,
-                options={"require": ["exp", "iat", "sub", "jti"]},
+                # A clock that was set back since is no reason: `exp` alone bounds a token of ours.
+                options={"require": ["exp", "iat", "sub", "jti"], "verify_iat": False},
             )
             claims = msgspec.convert({**fields, "worker_id": fields["sub"], "life_s": fields["exp"] - fields["iat"]}, WorkerClaims)
         except (jwt.PyJWTError, msgspec.ValidationError) as exc:

@@ -4,6 +4,9 @@
        |  \\--410, or the last try failed--> failed
        +--anything else--> pending, later
 
+Due times (`next_at`, `open_until`) are of a calendar that nobody sets (`SteadyCalendar`), other times of the clock on the wall. The next
+leader's calendar may be another, and what it finds is brought within reach of it (`within_reach`).
+
 A delivery is written in the transaction that ends its run, so a crash loses none. Its id is made from the run and the event, and stays the
 same over all tries, so a receiver can ignore duplicates.
 """
@@ -65,7 +68,7 @@ AGAIN: Final = ".again-"
 MAX_AGAIN: Final = 20
 
 
-def again(there: Sequence[Delivery], delivery: Delivery, at: float) -> Delivery:
+def again(there: Sequence[Delivery], delivery: Delivery, at: float, due: float) -> Delivery:
     """A delivery that is made once more, on request; `ValueError` while it is still under way, or when that was asked for too often.
 
     `there` are all of its run. Receivers are shown the id of the first one (`message_id`).
@@ -76,7 +79,7 @@ def again(there: Sequence[Delivery], delivery: Delivery, at: float) -> Delivery:
         raise ValueError(f"delivery {waiting[0].id} is still under way: it is tried again by itself")
     if len(same) > MAX_AGAIN:
         raise ValueError(f"delivery {first} was made again {len(same) - 1} times; at most {MAX_AGAIN} are kept")
-    return Delivery(id=f"{first}{AGAIN}{len(same)}", run_id=delivery.run_id, moment=delivery.moment, created_at=at, next_at=at)
+    return Delivery(id=f"{first}{AGAIN}{len(same)}", run_id=delivery.run_id, moment=delivery.moment, created_at=at, next_at=due)
 
 
 def message_id(delivery_id: str) -> str:
@@ -92,26 +95,32 @@ def read_target(webhook: bytes) -> Target:
     return _target(webhook)
 
 
-def delivery_at(moment: str, run_id: str, webhook: bytes, at: float) -> Delivery | None:
-    """The delivery that a moment of a run means; None where its caller did not ask for it."""
+def delivery_at(moment: str, run_id: str, webhook: bytes, at: float, due: float) -> Delivery | None:
+    """The delivery that a moment of a run means, `due` at once; None where its caller did not ask for it."""
     if not webhook:
         return None
     target = read_target(webhook)
     events = (STARTED,) if moment == STARTED else FINAL_EVENTS
     if not any(target.wants(event) for event in events):
         return None
-    return Delivery(id=f"{run_id}.{moment}", run_id=run_id, moment=moment, created_at=at, next_at=at)
+    return Delivery(id=f"{run_id}.{moment}", run_id=run_id, moment=moment, created_at=at, next_at=due)
 
 
-def after_try(delivery: Delivery, made: Try, random: Random) -> Delivery:
-    """The delivery after one more request."""
+def after_try(delivery: Delivery, made: Try, random: Random, now: float) -> Delivery:
+    """The delivery after one more request, now."""
     tries = (*delivery.tries, made)
     if 200 <= made.status < 300:
         return msgspec.structs.replace(delivery, state="delivered", tries=tries)
     if made.status == GONE or len(tries) > len(DELAYS_S):
         return msgspec.structs.replace(delivery, state="failed", tries=tries)
     delay_s = DELAYS_S[len(tries) - 1] * random.uniform(1 - JITTER, 1 + JITTER)
-    return msgspec.structs.replace(delivery, next_at=made.at + delay_s, tries=tries)
+    return msgspec.structs.replace(delivery, next_at=now + delay_s, tries=tries)
+
+
+def within_reach(delivery: Delivery, now: float) -> Delivery:
+    """A delivery whose next try is no further away than after its last one it can be: it was written by another calendar."""
+    longest_s = max(MAX_PAUSE_S, DELAYS_S[min(len(delivery.tries), len(DELAYS_S)) - 1] * (1 + JITTER) if delivery.tries else 0.0)
+    return delivery if delivery.next_at <= now + longest_s else msgspec.structs.replace(delivery, next_at=now + longest_s)
 
 
 class Breaker(msgspec.Struct, frozen=True):

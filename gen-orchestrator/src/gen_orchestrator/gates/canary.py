@@ -17,6 +17,7 @@ from gen_orchestrator.domain.gates import GateResult
 from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.hub.registry import Registry
 from gen_orchestrator.store.base import GateStore, StoreError
+from gen_worker.clock import Clock
 from gen_worker.log import Log
 
 _ITSELF = Caller(ALL_OWNERS, (), "gate:canary")
@@ -33,7 +34,7 @@ class Canaries:
         store: GateStore,
         keys: Keys,
         paused: Mapping[str, str],
-        now_s: Callable[[], float],
+        clock: Clock,
         log: Log,
         on_dropped: Callable[[], None],
     ) -> None:
@@ -41,22 +42,30 @@ class Canaries:
         self._registry = registry
         self._store = store
         self._keys = keys
-        self._now_s = now_s
+        self._clock = clock
         self._log = log
         self._on_dropped = on_dropped
-        self._windows: dict[Candidate, tuple[deque[Ended], deque[Ended]]] = {}
+        self._windows: dict[Candidate, tuple[float, deque[Ended], deque[Ended]]] = {}
         self._dropping: set[asyncio.Task[None]] = set()
         self.dropped: dict[tuple[str, str], str] = {}  # (owner, owner/endpoint/function:tag) -> what was dropped, and why
 
-    def ended(self, run: Run) -> None:
-        """A run is over."""
+    def look(self) -> None:
+        """A canary may have begun: from now on its runs count, by the monotonic clock."""
+        for candidate in self._registry.candidates():
+            if candidate not in self._windows:
+                self._window(candidate)
+
+    def ended(self, run: Run, accepted_s: float) -> None:
+        """A run is over that was accepted then, by the monotonic clock. One of before the canary does not count."""
         candidate = self._registry.candidate(run.owner, run.endpoint, run.function, run.tag)
-        if candidate is None or run.created_at < candidate.since:
+        if candidate is None:
             return
         counted = canary.ended(run)
         if counted is None:
             return
-        mine, other = self._window(candidate)
+        since_s, mine, other = self._window(candidate)
+        if accepted_s < since_s:
+            return
         (mine if run.release_id == candidate.release_id else other).append(counted)
         if candidate.release_id in self._paused:  # its runs do not end: those of the tag's release are what brings us here
             why = f"no worker runs it: {self._paused[candidate.release_id]}"
@@ -68,13 +77,14 @@ class Canaries:
             self._dropping.add(task)
             task.add_done_callback(self._dropping.discard)
 
-    def _window(self, candidate: Candidate) -> tuple[deque[Ended], deque[Ended]]:
+    def _window(self, candidate: Candidate) -> tuple[float, deque[Ended], deque[Ended]]:
         found = self._windows.get(candidate)
         if found is None:
             current = set(self._registry.candidates())
             for gone in [each for each in self._windows if each not in current]:
                 del self._windows[gone]
-            found = self._windows[candidate] = (deque(maxlen=canary.WINDOW), deque(maxlen=canary.WINDOW))
+            since_s = self._clock.now_s() - max(0.0, self._clock.unix_s() - candidate.since)
+            found = self._windows[candidate] = (since_s, deque(maxlen=canary.WINDOW), deque(maxlen=canary.WINDOW))
         return found
 
     async def _drop(self, candidate: Candidate, why: str, runs: int) -> None:
@@ -87,7 +97,7 @@ class Canaries:
             owner=candidate.owner,
             passed=False,
             detail=msgspec.json.encode({"error": why, "percent": candidate.percent, "runs": runs}),
-            at=self._now_s(),
+            at=self._clock.unix_s(),
         )
 
         def drop() -> bool:

@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,10 +95,11 @@ class Collected(msgspec.Struct, frozen=True):
 
 
 class ModelStore:
-    """In one folder."""
+    """In one folder. `earliest_s`: the time in seconds of Unix time by which blobs are old (`SteadyCalendar`)."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, earliest_s: Callable[[], float] = time.time) -> None:
         self._folder = folder
+        self._earliest_s = earliest_s
         self.blobs = folder / "blobs" / "blake3"
 
     def blob_path(self, digest: str) -> Path:
@@ -248,7 +249,7 @@ class ModelStore:
         for path in self.blobs.glob("*/*/*"):
             try:
                 found = path.stat()
-                if path.name not in kept and time.time() - found.st_ctime > young_s:
+                if path.name not in kept and self._earliest_s() - found.st_ctime > young_s:
                     path.unlink()
                     blobs += 1
                     freed_bytes += found.st_size if found.st_nlink == 1 else 0  # a worker that linked it has it still

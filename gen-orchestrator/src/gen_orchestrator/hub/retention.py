@@ -18,7 +18,7 @@ from gen_orchestrator.hub.files import RunFiles
 from gen_orchestrator.hub.models import Collected
 from gen_orchestrator.hub.uploads import UploadLimits
 from gen_orchestrator.store.base import RunStore, StoreError
-from gen_worker.clock import Clock
+from gen_worker.clock import Clock, SteadyCalendar
 from gen_worker.log import Log
 from gen_worker.settings.reading import Range
 
@@ -77,6 +77,7 @@ class Retention:
         self._files = files
         self._log = log
         self._clock = clock
+        self._calendar = SteadyCalendar(clock)
         self._sweep_uploads = sweep_uploads
         self._collect_models = collect_models
         self._prune_releases = prune_releases
@@ -128,7 +129,7 @@ class Retention:
 
     async def round(self) -> tuple[int, int]:
         """Do what is due now: how many runs were trimmed, and how many forgotten."""
-        now_s, settings = self._clock.unix_s(), self._settings
+        now_s, settings = self._calendar.earliest_s(), self._settings
         trimmed = await self._batches(lambda: self._store.trim(now_s - settings.gen_orchestrator_keep_details_s, BATCH))
         forgotten = await self._batches(lambda: self._forget(now_s - settings.gen_orchestrator_keep_runs_s))
         return trimmed, forgotten

@@ -93,13 +93,17 @@ class _Owned:
 
 
 class Uploads:
-    """Of all owners."""
+    """Of all owners. `earliest_s`: the time by which uploads are over and blobs are old
+    (`SteadyCalendar`); `now_s` where it is not given."""
 
-    def __init__(self, folder: Path, blobs: Blobs, limits: UploadLimits, now_s: Callable[[], float]) -> None:
+    def __init__(
+        self, folder: Path, blobs: Blobs, limits: UploadLimits, now_s: Callable[[], float], earliest_s: Callable[[], float] | None = None
+    ) -> None:
         self.blobs = blobs
         self.limits = limits
         self._folder = folder
         self._now_s = now_s
+        self._earliest_s = earliest_s or now_s
         self._lock = threading.Lock()
         self._owners: dict[str, _Owned] = {}
 
@@ -187,7 +191,7 @@ class Uploads:
             for upload in over:
                 self._forget(upload)
             expired += len(over)
-        before_s = self._now_s() - YOUNG_S
+        before_s = self._earliest_s() - YOUNG_S
         old = [blob.key for blob in self.blobs.list("uploads") if blob.modified_at < before_s]
         named = {upload.blob for owner in self.owners() for upload in self._all_of(owner)}
         for key in old:
@@ -249,7 +253,7 @@ class Uploads:
         return found
 
     def _is_over(self, upload: Upload) -> bool:
-        return 0 < upload.expires_at <= self._now_s()
+        return 0 < upload.expires_at <= self._earliest_s()
 
     def _write(self, upload: Upload) -> None:
         path = self._record(upload.owner, upload.ref)

@@ -47,7 +47,7 @@ from gen_orchestrator.scheduling.waiting_runs import WaitingRuns
 from gen_orchestrator.store.base import EventChunk, StoreError
 from gen_orchestrator.store.ops import DONE, RequestCancel, Result
 from gen_orchestrator.store.writer import Writer
-from gen_worker.clock import Clock
+from gen_worker.clock import Clock, SteadyCalendar
 from gen_worker.log import Log
 from gen_worker.wire.holds import Hold
 from gen_worker.wire.messages import Event, RunResult
@@ -55,7 +55,8 @@ from gen_worker.wire.messages import Event, RunResult
 
 class Dispatcher:
     """Of one leader. `files` says where a run saves its files. `on_over` hears of each run that has ended, and `on_starved` that a run
-    found no free worker; `on_delivery` is told when a webhook delivery has come into the store. `gone`: releases that get no more runs."""
+    found no free worker; `on_delivery` is told when a webhook delivery has come into the store. `gone`: releases that get no more runs.
+    `calendar` is the one that deliveries are made by."""
 
     def __init__(
         self,
@@ -73,13 +74,14 @@ class Dispatcher:
         trace: Trace | None = None,
         meter: Meter | None = None,
         gone: Collection[str] = frozenset(),
+        calendar: SteadyCalendar | None = None,
     ) -> None:
         self._gone = gone
         self.open = OpenRuns()
         self._writer = writer
         self._intake = Intake(writer, self)
         self.lanes = Lanes()
-        self._recorder = Recorder(writer, clock, self._over, self._back, on_delivery, self.open.forget)
+        self._recorder = Recorder(writer, clock, calendar or SteadyCalendar(clock), self._over, self._back, on_delivery, self.open.forget)
         self._events = RunEvents(self._recorder, clock)
         self._waiting = WaitingRuns(self.lanes, self._recorder, clock, self.pump)
         self._leasing = Leasing(writer, self._recorder, meter or Meter(clock), clock, files, self._over, self._watch)

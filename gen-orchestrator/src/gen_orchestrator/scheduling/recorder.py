@@ -22,7 +22,7 @@ from gen_orchestrator.scheduling.open_run import OpenRun, Phase
 from gen_orchestrator.store.base import StoreError
 from gen_orchestrator.store.ops import DONE, Accept, AddDelivery, AppendEvents, Finish, Requeue, Result
 from gen_orchestrator.store.writer import Writer
-from gen_worker.clock import Clock
+from gen_worker.clock import Clock, SteadyCalendar
 from gen_worker.wire.holds import Hold
 
 
@@ -37,6 +37,7 @@ class Recorder:
         self,
         writer: Writer,
         clock: Clock,
+        calendar: SteadyCalendar,
         over: Callable[[OpenRun, Run], None],
         back: Callable[[OpenRun], None],
         on_delivery: Callable[[], None],
@@ -44,6 +45,7 @@ class Recorder:
     ) -> None:
         self._writer = writer
         self._clock = clock
+        self._calendar = calendar
         self._over = over
         self._back = back
         self._on_delivery = on_delivery
@@ -58,7 +60,7 @@ class Recorder:
         if open_run.volatile:
             self._end_volatile(open_run, ending)
             return
-        delivery = delivery_at(ENDED, open_run.id, open_run.run.webhook, ending.at)
+        delivery = delivery_at(ENDED, open_run.id, open_run.run.webhook, ending.at, self._calendar.unix_s())
         op = Finish(open_run.id, open_run.run.attempt, ending, delivery)
         self._put(open_run, op, hold, lambda: runs.finish(open_run.run, attempt=op.attempt, ending=op.ending))
 
@@ -103,7 +105,7 @@ class Recorder:
 
     def started(self, open_run: OpenRun, at: float) -> None:
         """Its worker has begun a run: its webhook may want to know. A retry is not told again."""
-        delivery = delivery_at(STARTED, open_run.id, open_run.run.webhook, at)
+        delivery = delivery_at(STARTED, open_run.id, open_run.run.webhook, at, self._calendar.unix_s())
         if delivery is not None:
             self._writer.put(AddDelivery(delivery), lambda _: self._on_delivery())
 

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import msgspec
 
 from gen_orchestrator.domain.losses import is_kept_apart
-from gen_orchestrator.domain.retries import MAX_DELAY_S
 from gen_orchestrator.domain.routing import WAITS_ALONE, WAITS_FOR_HOT, Candidate, choose, choose_alone
 from gen_orchestrator.scheduling.open_run import OpenRun, Phase
 from gen_orchestrator.scheduling.pool import Pool, Worker
@@ -74,7 +73,8 @@ class Waits:
 
     def _retry(self, open_run: OpenRun) -> Wait:
         run, error = open_run.run, open_run.failed_by
-        left_s = max(0.0, min(run.not_before - self._clock.unix_s(), MAX_DELAY_S))
+        # By the timer: `not_before` is a time of the wall clock, which may have been set since.
+        left_s = max(0.0, open_run.timer.when() - self._clock.now_s()) if open_run.timer is not None else 0.0
         after = f" ({error.code}: {error.message[:MAX_ERROR_CHARS]})" if error is not None else ""
         tries = run.executions - run.lost_workers  # lost workers are not the run's own tries
         detail = f"attempt {tries} of {run.max_attempts} failed{after}; the next one begins in {left_s:.1f} s"

@@ -20,6 +20,9 @@ from gen_orchestrator.domain.shadow import Shadow
 from gen_orchestrator.domain.webhooks import Delivery
 from gen_orchestrator.store.ops import Op, Result
 
+FIRST = (-1.0, "")  # before all deliveries, by time and id
+SKEW_S = 60.0  # a lease that ends later than that after a new one would: the clock was set back since, and nobody holds it
+
 
 class StoreError(Exception):
     """The store cannot do what was asked; the message says why and what helps."""
@@ -147,8 +150,8 @@ class RunStore(Protocol):
         """All kept events, by attempt and number."""
         ...
 
-    def pending_deliveries(self, limit: int) -> list[Delivery]:
-        """Webhook deliveries that are not made yet, the one that is due first first."""
+    def pending_deliveries(self, limit: int, after: tuple[float, str] = FIRST) -> list[Delivery]:
+        """Webhook deliveries that are not made yet, the one that is due first first; beyond this time and id."""
         ...
 
     def deliveries_of(self, run_id: str) -> list[Delivery]:
@@ -302,7 +305,8 @@ class Leadership(Protocol):
     """One leader at a time, by a lease row and a growing epoch in the same database."""
 
     def campaign(self, node_id: str, address: str, lease_s: float, http_url: str = "") -> Leader | None:
-        """Become leader if nobody is, or if the leader's lease is over by the database's clock; else None."""
+        """Become leader if nobody is, or if the leader's lease is over by the database's clock, or ends `SKEW_S` later than
+        one of now would; else None."""
         ...
 
     def renew(self, leader: Leader, lease_s: float) -> bool:

@@ -15,7 +15,7 @@ from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.domain.secrets import StoredSecret
 from gen_orchestrator.domain.shadow import Shadow
 from gen_orchestrator.domain.webhooks import Delivery
-from gen_orchestrator.store.base import DeposedError, EventChunk, Leader, OldRun, Release, RunFilter, Tag
+from gen_orchestrator.store.base import FIRST, SKEW_S, DeposedError, EventChunk, Leader, OldRun, Release, RunFilter, Tag
 from gen_orchestrator.store.ops import (
     DONE,
     Accept,
@@ -99,10 +99,10 @@ class MemoryStore:
         with self._lock:
             return sorted(self._events.get(run_id, ()), key=lambda chunk: (chunk.attempt, chunk.first_seq))
 
-    def pending_deliveries(self, limit: int) -> list[Delivery]:
+    def pending_deliveries(self, limit: int, after: tuple[float, str] = FIRST) -> list[Delivery]:
         with self._lock:
-            pending = [delivery for delivery in self._deliveries.values() if delivery.state == "pending"]
-        return sorted(pending, key=lambda delivery: (delivery.next_at, delivery.id))[:limit]
+            pending = [each for each in self._deliveries.values() if each.state == "pending" and (each.next_at, each.id) > after]
+        return sorted(pending, key=lambda each: (each.next_at, each.id))[:limit]
 
     def deliveries_of(self, run_id: str) -> list[Delivery]:
         with self._lock:
@@ -308,7 +308,7 @@ class MemoryStore:
     def campaign(self, node_id: str, address: str, lease_s: float, http_url: str = "") -> Leader | None:
         with self._lock:
             now_s = self._now_s()
-            if self._leader is not None and self._lease_until > now_s and self._leader.node_id != node_id:
+            if self._leader is not None and now_s < self._lease_until <= now_s + lease_s + SKEW_S and self._leader.node_id != node_id:
                 return None
             self._epoch += 1
             self._leader = Leader(node_id, self._epoch, address, http_url)

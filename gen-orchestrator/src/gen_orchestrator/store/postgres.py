@@ -14,6 +14,7 @@ from psycopg import errors
 
 from gen_orchestrator.store import migrations, sql, tables
 from gen_orchestrator.store.base import (
+    SKEW_S,
     DamagedRowError,
     DeposedError,
     Leader,
@@ -71,7 +72,7 @@ class PostgresStore(SqlStore):
             return self._run_write(work)
 
     def campaign(self, node_id: str, address: str, lease_s: float, http_url: str = "") -> Leader | None:
-        """The database's clock decides whether the lease is over."""
+        """The database's clock decides whether the lease is over, or was given before that clock was set back."""
 
         def work(db: psycopg.Connection[Any]) -> Leader | None:
             with db.transaction(), db.cursor() as cursor:
@@ -80,8 +81,9 @@ class PostgresStore(SqlStore):
                     "values (0, 1, %s, %s, extract(epoch from clock_timestamp()) + %s, %s) "
                     "on conflict (shard) do update set epoch = l.epoch + 1, node_id = excluded.node_id, address = excluded.address, "
                     "lease_until = excluded.lease_until, http_url = excluded.http_url "
-                    "where l.lease_until <= extract(epoch from clock_timestamp()) or l.node_id = excluded.node_id returning epoch",
-                    (node_id, address, lease_s, http_url),
+                    "where l.lease_until <= extract(epoch from clock_timestamp()) or l.lease_until > excluded.lease_until + %s "
+                    "or l.node_id = excluded.node_id returning epoch",
+                    (node_id, address, lease_s, http_url, SKEW_S),
                 ).fetchone()
             return None if row is None else Leader(node_id, row[0], address, http_url)
 

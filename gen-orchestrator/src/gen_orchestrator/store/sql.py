@@ -65,7 +65,9 @@ APPEND = (
 _DELIVERY_COLUMNS = "id, run_id, moment, created_at, state, next_at, tries"
 ADD_DELIVERY = f"insert into deliveries ({_DELIVERY_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?) on conflict do nothing"
 RECORD_DELIVERY = "update deliveries set state = ?, next_at = ?, tries = ? where id = ? and state = 'pending'"
-PENDING_DELIVERIES = f"select {_DELIVERY_COLUMNS} from deliveries where state = 'pending' order by next_at, id limit ?"
+PENDING_DELIVERIES = (
+    f"select {_DELIVERY_COLUMNS} from deliveries where state = 'pending' and (next_at, id) > (?, ?) order by next_at, id limit ?"
+)
 DELIVERIES_OF = f"select {_DELIVERY_COLUMNS} from deliveries where run_id = ? order by created_at, id"
 FORGET_DELIVERIES = "delete from deliveries where run_id = ? and exists (select 1 from runs where id = ? and finished_at > 0)"
 

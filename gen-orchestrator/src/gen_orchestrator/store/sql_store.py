@@ -20,7 +20,7 @@ from gen_orchestrator.domain.secrets import StoredSecret
 from gen_orchestrator.domain.shadow import Shadow
 from gen_orchestrator.domain.webhooks import Delivery
 from gen_orchestrator.store import sql, sql_gates, sql_usage
-from gen_orchestrator.store.base import DamagedRowError, EventChunk, Leader, OldRun, Release, RunFilter, Tag
+from gen_orchestrator.store.base import FIRST, DamagedRowError, EventChunk, Leader, OldRun, Release, RunFilter, Tag
 
 T = TypeVar("T")
 FAR_S = 1e15
@@ -74,8 +74,8 @@ class SqlStore(ABC):
     def events_of(self, run_id: str) -> list[EventChunk]:
         return self._all(sql.chunk_of, sql.EVENTS_OF, (run_id,))
 
-    def pending_deliveries(self, limit: int) -> list[Delivery]:
-        return self._all(sql.delivery_of, sql.PENDING_DELIVERIES, (limit,))
+    def pending_deliveries(self, limit: int, after: tuple[float, str] = FIRST) -> list[Delivery]:
+        return self._all(sql.delivery_of, sql.PENDING_DELIVERIES, (*after, limit))
 
     def deliveries_of(self, run_id: str) -> list[Delivery]:
         return self._all(sql.delivery_of, sql.DELIVERIES_OF, (run_id,))

@@ -18,6 +18,7 @@ import apsw
 
 from gen_orchestrator.store import migrations, sql, tables
 from gen_orchestrator.store.base import (
+    SKEW_S,
     DamagedRowError,
     DeposedError,
     Leader,
@@ -115,7 +116,8 @@ class SqliteStore(SqlStore):
             self._home.check()
             now_s = time.time()  # this machine's clock is the database's
             rows: list[Any] = self._writer.execute("select epoch, node_id, lease_until from leader where shard = 0").fetchall()
-            if rows and rows[0][2] > now_s and rows[0][1] != node_id:
+            # A lease that ends later than one of now was given before the clock was set back: nobody renews it.
+            if rows and now_s < rows[0][2] <= now_s + lease_s + SKEW_S and rows[0][1] != node_id:
                 return None
             epoch = rows[0][0] + 1 if rows else 1
             self._writer.execute(
