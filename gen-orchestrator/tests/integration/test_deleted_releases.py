@@ -1,11 +1,7 @@
 """Releases that nobody needs are deleted: what keeps one, what goes with it, and what stays readable."""
 
-import io
 import json
-import os
 import sqlite3
-import subprocess
-import tarfile
 import threading
 import time
 from collections.abc import Iterator
@@ -13,17 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hello_project import HELLO, write_hello
-from platform_process import COZYCTL, PlatformProcess, write_project
+from greeting_releases import built, publish, verb
+from platform_process import PlatformProcess, write_project
 
 from gen_orchestrator.hub.release_disk import DiskUse, ReleaseDisk
 from gen_orchestrator.store.base import Release
 from gen_worker.images.engines import EngineError
 
 TAG = "/v1/endpoints/local/{}/functions/greet/tags/{}"
-SLOW = HELLO.replace("import msgspec", "import time\nimport msgspec").replace(
-    "    return Output", "    while payload.name == 'wait' and not ctx.is_canceled():\n        time.sleep(0.01)\n    return Output"
-)
 
 
 @pytest.fixture(scope="module")
@@ -32,30 +25,6 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlatformProce
     started = PlatformProcess(write_project(folder / "probe"), folder / "data")
     yield started
     started.close()
-
-
-def verb(platform: PlatformProcess, *arguments: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "COZY_URL": platform.url, "COLUMNS": "200"}
-    return subprocess.run([str(COZYCTL), *arguments], env=env, capture_output=True, text=True, timeout=100, check=False)
-
-
-def publish(platform: PlatformProcess, folder: Path, name: str, version: int) -> str:
-    """A release of this version of a project."""
-    build = built(platform, folder, name, version)
-    assert build["status"] == "succeeded", build
-    return str(build["release_id"])
-
-
-def built(platform: PlatformProcess, folder: Path, name: str, version: int) -> dict[str, Any]:
-    project = write_hello(folder / f"{name}-{version}", name, SLOW.replace("hello", f"{version}:"))
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
-        tar.add(project, ".")
-    kind = {"content-type": "application/gzip"}
-    build = platform.http.post("/v1/endpoints/publish", content=archive.getvalue(), headers=kind).json()
-    while build["status"] in ("queued", "running"):
-        build = platform.http.get(f"/v1/builds/{build['build_id']}?wait=60").json()
-    return dict(build)
 
 
 def ask(platform: PlatformProcess, method: str, path: str, body: Any = None) -> Any:

@@ -1,11 +1,13 @@
 """Calls of Linux about files that Python does not have. Where there are none, the nearest that it has, or nothing."""
 
 import ctypes
+import errno
 import fcntl
 import os
 from typing import Any
 
 _WAIT_BEFORE, _WRITE = 1, 2
+_KEEP_SIZE = 1
 _FICLONE = 0x40049409  # linux/fs.h
 
 
@@ -19,6 +21,16 @@ def reserve(fd: int, size_bytes: int) -> None:
     call = _call("fallocate")
     if call is not None and 0 < missing < disk.f_bavail * disk.f_frsize:
         call(fd, 0, ctypes.c_int64(0), ctypes.c_int64(size_bytes))  # refused: the file grows as it is written
+
+
+def set_aside(fd: int, size_bytes: int) -> None:
+    """Have the disk keep so many bytes behind the end of a file for it, whose size stays. `OSError`: ENOSPC where there is no room,
+    EOPNOTSUPP where the file system or the system cannot."""
+    call = _call("fallocate")
+    end = os.fstat(fd).st_size
+    if call is None or call(fd, _KEEP_SIZE, ctypes.c_int64(end), ctypes.c_int64(size_bytes)):
+        code = errno.EOPNOTSUPP if call is None else ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
 
 
 def start_writing(fd: int) -> None:

@@ -180,7 +180,7 @@ class PostgresStore(SqlStore):
         connection = self._local.connection = self._connect()
         return self._guarded(connection, work)
 
-    def _transact(self, work: Callable[[Change], T]) -> T:
+    def _transact(self, work: Callable[[Change], T], *, frees: bool = False) -> T:
         return self._in_transaction(lambda cursor: work(lambda text, values: cursor.execute(_pg(text), tuple(values)).rowcount))
 
     def _in_transaction(self, work: Callable[[psycopg.Cursor[Any]], T]) -> T:
@@ -191,7 +191,7 @@ class PostgresStore(SqlStore):
         with self._write_lock:
             return self._run_write(whole)
 
-    def _change(self, text: str, values: Row) -> bool:
+    def _change(self, text: str, values: Row, *, frees: bool = False) -> bool:
         with self._write_lock:
             return self._run_write(lambda db: db.execute(_pg(text), tuple(values)).rowcount > 0)
 

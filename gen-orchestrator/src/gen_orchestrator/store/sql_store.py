@@ -20,7 +20,7 @@ from gen_orchestrator.domain.secrets import StoredSecret
 from gen_orchestrator.domain.shadow import Shadow
 from gen_orchestrator.domain.webhooks import Delivery
 from gen_orchestrator.store import sql, sql_gates, sql_usage
-from gen_orchestrator.store.base import FIRST, DamagedRowError, EventChunk, Leader, OldRun, Release, RunFilter, Tag
+from gen_orchestrator.store.base import FIRST, NO_RELEASE, DamagedRowError, EventChunk, Leader, OldRun, Release, RunFilter, Tag
 
 T = TypeVar("T")
 FAR_S = 1e15
@@ -44,11 +44,11 @@ class SqlStore(ABC):
         """The rows of a query, on a connection for reading."""
 
     @abstractmethod
-    def _change(self, text: str, values: Row) -> bool:
-        """Whether this statement changed a row."""
+    def _change(self, text: str, values: Row, *, frees: bool = False) -> bool:
+        """Whether this statement changed a row. `frees`: it deletes, or takes a right away, and has to succeed on a full disk, too."""
 
     @abstractmethod
-    def _transact(self, work: Callable[[Change], T]) -> T:
+    def _transact(self, work: Callable[[Change], T], *, frees: bool = False) -> T:
         """Do all of it in one transaction, or nothing."""
 
     def get(self, run_id: str) -> Run | None:
@@ -89,7 +89,7 @@ class SqlStore(ABC):
                 change(sql.TRIM_RUN, row)
             return len(old)
 
-        return self._transact(work)
+        return self._transact(work, frees=True)
 
     def accepted_since(self, invoker_id: str, created_after: float, limit: int) -> dict[str, float]:
         return {row[0]: float(row[1]) for row in self._read(sql.ACCEPTED_SINCE, (created_after, invoker_id, limit))}
@@ -112,7 +112,7 @@ class SqlStore(ABC):
                         change(sql_usage.ADD, msgspec.structs.astuple(row))
             return gone
 
-        return self._transact(work)
+        return self._transact(work, frees=True)
 
     def usage(self, begin_day: int, end_day: int, owner: str = "") -> list[UsageRow]:
         first_s = self._read(sql_usage.FIRST_END)[0][0]
@@ -143,13 +143,13 @@ class SqlStore(ABC):
         return self._all(sql.release_of, sql.RELEASES, (owner, owner, endpoint, endpoint))
 
     def delete_release(self, epoch: int, release_id: str, at: float) -> bool:
-        return self._change(sql.DELETE_RELEASE, (at, release_id, epoch))
+        return self._change(sql.DELETE_RELEASE, (at, release_id, epoch), frees=True)
 
     def clear_release(self, release_id: str, at: float) -> bool:
-        return self._change(sql.CLEAR_RELEASE, (at, release_id))
+        return self._change(sql.CLEAR_RELEASE, (at, release_id), frees=True)
 
     def move_tag(self, tag: Tag) -> Tag | None:
-        return tag if self._change(sql.MOVE_TAG, sql.tag_move(tag)) else None
+        return tag if self._change(sql.MOVE_TAG, sql.tag_move(tag), frees=tag.release_id == NO_RELEASE) else None
 
     def tags(self, owner: str = "", endpoint: str = "") -> list[Tag]:
         return self._all(sql.tag_of, sql.TAGS, (owner, owner, endpoint, endpoint))
@@ -161,7 +161,7 @@ class SqlStore(ABC):
         self._change(sql.ADD_KEY, sql.key_row(key))
 
     def revoke_key(self, key_id: str, at: float) -> bool:
-        return self._change(sql.REVOKE_KEY, (at, key_id))
+        return self._change(sql.REVOKE_KEY, (at, key_id), frees=True)
 
     def set_budgets(self, key_id: str, budgets: Budgets) -> bool:
         return self._change(sql.SET_BUDGETS, (msgspec.json.encode(budgets), key_id))
@@ -170,7 +170,7 @@ class SqlStore(ABC):
         return self._all(sql.key_of, sql.KEYS)
 
     def add_audit(self, row: AuditRow) -> None:
-        self._change(sql.ADD_AUDIT, sql.audit_row(row))
+        self._change(sql.ADD_AUDIT, sql.audit_row(row), frees=True)  # of what was done before
 
     def audit(self, owner: str, limit: int) -> list[AuditRow]:
         return self._all(sql.audit_of, sql.AUDIT, (owner, owner, limit))
@@ -179,13 +179,13 @@ class SqlStore(ABC):
         self._change(sql_gates.SET_CANDIDATE, msgspec.structs.astuple(candidate))
 
     def drop_candidate(self, owner: str, endpoint: str, function: str, tag: str) -> bool:
-        return self._change(sql_gates.DROP_CANDIDATE, (owner, endpoint, function, tag))
+        return self._change(sql_gates.DROP_CANDIDATE, (owner, endpoint, function, tag), frees=True)
 
     def candidates(self) -> list[Candidate]:
         return [sql_gates.candidate_of(row) for row in self._read(sql_gates.CANDIDATES)]
 
     def set_shadow(self, shadow: Shadow) -> None:
-        self._change(sql_gates.SET_SHADOW, msgspec.structs.astuple(shadow))
+        self._change(sql_gates.SET_SHADOW, msgspec.structs.astuple(shadow), frees=bool(shadow.ended_at))
 
     def shadows(self) -> list[Shadow]:
         return self._all(sql_gates.shadow_of, sql_gates.SHADOWS)
@@ -201,7 +201,7 @@ class SqlStore(ABC):
             change(sql_gates.FORGET_GOLDEN_RESULTS, (golden_id,))
             return change(sql_gates.REMOVE_GOLDEN, (golden_id,)) > 0
 
-        return self._transact(work)
+        return self._transact(work, frees=True)
 
     def save_results(self, results: Sequence[GateResult]) -> None:
         def work(change: Change) -> None:
@@ -214,13 +214,13 @@ class SqlStore(ABC):
         return self._all(sql_gates.result_of, sql_gates.RESULTS, (release_id,))
 
     def add_secret(self, secret: StoredSecret) -> bool:
-        return self._change(sql.ADD_SECRET, sql.secret_row(secret))
+        return self._change(sql.ADD_SECRET, sql.secret_row(secret), frees=not secret.sealed)
 
     def secrets(self) -> list[StoredSecret]:
         return self._all(sql.secret_of, sql.SECRETS)
 
     def resign(self, leader: Leader) -> None:
-        self._change(sql.RESIGN, (leader.epoch,))
+        self._change(sql.RESIGN, (leader.epoch,), frees=True)
 
     def _first(self, value_of: Callable[[Row], T], text: str, values: Row) -> T | None:
         rows = self._read(text, values)

@@ -2,7 +2,8 @@
 
 WAL with `synchronous=FULL`: a commit that was answered survives a crash of the machine. Nobody else checkpoints, nothing is mapped
 into memory, and a lock file keeps a second process away: two writers of one WAL file that know nothing of each other's fences would
-be two leaders. Readers have connections of their own, one a thread, so that a long list never holds up a commit.
+be two leaders. On a full disk, deletes go on (`store/reserve.py`). Readers have connections of their own, one a thread, so that a long
+list never holds up a commit.
 """
 
 import fcntl
@@ -29,6 +30,7 @@ from gen_orchestrator.store.base import (
 )
 from gen_orchestrator.store.home import Home
 from gen_orchestrator.store.ops import DONE, Op, Refused, Result
+from gen_orchestrator.store.reserve import Reserve
 from gen_orchestrator.store.sql_store import Change, Row, SqlStore, quietly
 
 T = TypeVar("T")
@@ -65,10 +67,12 @@ class SqliteStore(SqlStore):
         self._local = threading.local()
         self._readers: list[apsw.Connection] = []
         self._guard = threading.Lock()  # the writing connection, and the list of readers
+        self._log = self._path.with_name(f"{FILE_NAME}-wal")
+        self._reserve = Reserve(folder)
         try:
-            self._writer = self._connect()
-            self._migrate()
+            self._open()
             self._home.check()
+            self._reserve.take()
         except BaseException:
             os.close(self._lock_fd)
             raise
@@ -76,6 +80,7 @@ class SqliteStore(SqlStore):
     def apply(self, epoch: int, ops: Sequence[Op]) -> list[Result]:
         with self._guard:
             self._home.check()
+            self._need_reserve()
             db = self._writer
             try:
                 db.execute("begin immediate")
@@ -99,7 +104,7 @@ class SqliteStore(SqlStore):
                 db.execute("commit")
             except apsw.FullError:
                 self._roll_back()
-                raise StoreFullError(f"no space left to write {self._path}") from None
+                raise self._full() from None
             except (apsw.IOError, apsw.CorruptError, apsw.CantOpenError, apsw.BusyError, apsw.ReadOnlyError) as exc:
                 if getattr(exc, "extendedresult", 0) in _SYNC_FAILED:
                     self._on_broken(f"{self._path} cannot be synced to the disk: {exc}")
@@ -112,8 +117,7 @@ class SqliteStore(SqlStore):
             return results
 
     def campaign(self, node_id: str, address: str, lease_s: float, http_url: str = "") -> Leader | None:
-        with self._guard, self._writer:
-            self._home.check()
+        def work() -> Leader | None:
             now_s = time.time()  # this machine's clock is the database's
             rows: list[Any] = self._writer.execute("select epoch, node_id, lease_until from leader where shard = 0").fetchall()
             # A lease that ends later than one of now was given before the clock was set back: nobody renews it.
@@ -126,7 +130,9 @@ class SqliteStore(SqlStore):
                 "lease_until = excluded.lease_until, http_url = excluded.http_url",
                 (epoch, node_id, address, now_s + lease_s, http_url),
             )
-        return Leader(node_id, epoch, address, http_url)
+            return Leader(node_id, epoch, address, http_url)
+
+        return self._in_transaction(work, frees=True)  # whoever is to delete has to lead
 
     def renew(self, leader: Leader, lease_s: float) -> bool:
         return self._change("update leader set lease_until = ? where shard = 0 and epoch = ?", (time.time() + lease_s, leader.epoch))
@@ -179,6 +185,18 @@ class SqliteStore(SqlStore):
             self._readers.clear()
             os.close(self._lock_fd)
 
+    def _open(self) -> None:
+        try:
+            self._writer = self._connect()
+            self._migrate()
+        except (apsw.FullError, apsw.IOError, apsw.CantOpenError):  # it makes a log, and an index of it
+            self._reserve.hand_over(self._log)
+            try:
+                self._writer = self._connect()
+                self._migrate()
+            except apsw.FullError:
+                raise self._full() from None
+
     def _connect(self) -> apsw.Connection:
         connection = apsw.Connection(str(self._path))
         connection.set_busy_timeout(BUSY_MS)
@@ -200,36 +218,58 @@ class SqliteStore(SqlStore):
         except apsw.Error as exc:
             raise StoreUnavailableError(f"{self._path} cannot be read: {exc}") from exc
 
-    def _change(self, text: str, values: Row) -> bool:
-        with self._guard:
-            self._home.check()
-            try:
-                self._writer.execute(text, tuple(values))
-                return self._writer.changes() > 0
-            except apsw.FullError:
-                raise StoreFullError(f"no space left to write {self._path}") from None
-            except apsw.Error as exc:
-                raise StoreUnavailableError(f"{self._path} cannot be written: {exc}") from exc
+    def _change(self, text: str, values: Row, *, frees: bool = False) -> bool:
+        def work() -> bool:
+            self._writer.execute(text, tuple(values))
+            return self._writer.changes() > 0
 
-    def _transact(self, work: Callable[[Change], T]) -> T:
+        return self._write(work, frees=frees)
+
+    def _transact(self, work: Callable[[Change], T], *, frees: bool = False) -> T:
         def change(text: str, values: Row) -> int:
             self._writer.execute(text, tuple(values))
             return self._writer.changes()
 
-        return self._in_transaction(lambda: work(change))
+        return self._in_transaction(lambda: work(change), frees=frees)
 
-    def _in_transaction(self, work: Callable[[], T]) -> T:
-        """Do this on the writing connection in one transaction; the errors of `StoreError`."""
+    def _in_transaction(self, work: Callable[[], T], *, frees: bool = False) -> T:
+        """The same in one transaction."""
+
+        def whole() -> T:
+            with self._writer:
+                result = work()
+            return result  # noqa: RET504 - for mypy, the connection might swallow what is raised
+
+        return self._write(whole, frees=frees)
+
+    def _write(self, work: Callable[[], T], *, frees: bool) -> T:
+        """Do this on the writing connection; the errors of `StoreError`. What `frees` room is done again, with the reserve, where there is
+        none."""
         with self._guard:
             self._home.check()
+            if not frees:
+                self._need_reserve()
             try:
-                with self._writer:
-                    result = work()
+                try:
+                    return work()
+                except apsw.FullError:
+                    if not frees:
+                        raise
+                    self._roll_back()
+                    self._reserve.hand_over(self._log)
+                    return work()
             except apsw.FullError:
-                raise StoreFullError(f"no space left to write {self._path}") from None
+                self._roll_back()
+                raise self._full() from None
             except apsw.Error as exc:
                 raise StoreUnavailableError(f"{self._path} cannot be written: {exc}") from exc
-            return result
+
+    def _need_reserve(self) -> None:
+        if not self._reserve.take():
+            raise self._full()
+
+    def _full(self) -> StoreFullError:
+        return StoreFullError(f"no space left to write {self._path}. What deletes still works; what takes room: cozyctl doctor")
 
     def _roll_back(self) -> None:
         if self._writer.in_transaction:

@@ -1,0 +1,61 @@
+"""Room on the disk that only deleting may use.
+
+SQLite writes to delete. So a disk that somebody filled would refuse the deletes that could free it. A file of a few MiB beside the store
+holds room for them:
+
+    whole --a delete meets a full disk--> handed over to the write-ahead log --there is room again--> whole
+
+While it is handed over, the store takes nothing but what frees room, so that new runs do not use it up.
+"""
+
+import contextlib
+import errno
+import time
+from pathlib import Path
+
+from gen_worker.net.disk_calls import set_aside
+
+NAME = "store.reserve"
+SIZE_BYTES = 8 << 20
+LOOSE_BYTES = 1 << 20  # of it not for the log: its index, and names in folders
+AGAIN_S = 0.5
+
+
+class Reserve:
+    """Of one store, in its folder. Calls come one at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / NAME
+        self._tried_s = float("-inf")
+        self._is_whole = False
+
+    def take(self) -> bool:
+        """Set the room aside, where that has not been done; whether it is there now. A full disk is asked twice a second. Where the file
+        system sets nothing aside, there is no reserve, and nothing waits for one."""
+        now_s = time.monotonic()
+        if self._is_whole or now_s - self._tried_s < AGAIN_S:
+            return self._is_whole
+        self._tried_s = now_s
+        try:
+            with self._path.open("ab") as file:
+                set_aside(file.fileno(), SIZE_BYTES)
+            self._is_whole = True
+        except OSError as exc:
+            self._is_whole = exc.errno not in (errno.ENOSPC, errno.EDQUOT)
+        return self._is_whole
+
+    def hand_over(self, log: Path) -> None:
+        """Give the room to the write-ahead log, where there is one: blocks behind its end, which nobody else can take."""
+        self._is_whole = False
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+        share_bytes = SIZE_BYTES - LOOSE_BYTES
+        while share_bytes >= LOOSE_BYTES:
+            try:
+                with log.open("r+b") as file:
+                    set_aside(file.fileno(), share_bytes)
+                return
+            except OSError as exc:
+                if exc.errno != errno.ENOSPC:
+                    return
+                share_bytes //= 2  # whoever fills the disk was faster
