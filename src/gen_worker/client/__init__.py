@@ -1,11 +1,12 @@
-"""Run functions from Python: `Client`, `AsyncClient`, and what they raise.
+"""Runs functions from Python: `Client`, `AsyncClient`, and the errors they raise.
 
     from gen_worker.client import Client
 
     client = Client()
     print(client.run("local/hello/hello", {"name": "x"}))
 
-Importing it loads neither gRPC nor torch nor an HTTP library; that comes with the first client. asyncio comes with `AsyncClient`.
+Importing it loads neither gRPC nor torch nor an HTTP library; the HTTP library is imported with the first client,
+asyncio with `AsyncClient`.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""What both clients need of `httpcore`, which is loaded on first use: addresses, proxies, certificates, what a broken connection is."""
+"""The parts of `httpcore` that both clients need, loaded on first use: addresses, proxies, certificates, connection errors."""
 
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Address(msgspec.Struct, frozen=True):
-    """The base URL of a server. `prefix`: the path before `/v1`, where a proxy has one."""
+    """The base URL of a server. `prefix`: the path before `/v1` when a proxy adds one."""
 
     scheme: str
     host: str
@@ -34,7 +34,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 def read_address(url: str) -> Address:
-    """A base URL such as `http://127.0.0.1:8080`; `ValueError`."""
+    """A base URL such as `http://127.0.0.1:8080`; `ValueError` when it is invalid."""
     expected = "expected http://HOST[:PORT] or https://HOST[:PORT]"
     try:
         parts = urlsplit(url)
@@ -49,7 +49,7 @@ def read_address(url: str) -> Address:
 
 
 def proxy_of(address: Address) -> "httpcore.Proxy | None":
-    """The proxy that the environment names for this address, as `urllib` reads it; none for this machine."""
+    """The proxy for this address in the environment, as `urllib` reads it; none for this machine."""
     from urllib.request import getproxies, proxy_bypass
 
     if address.host in ("localhost", "::1") or address.host.startswith("127.") or proxy_bypass(address.host):
@@ -66,7 +66,7 @@ def proxy_of(address: Address) -> "httpcore.Proxy | None":
 
 
 def trusted(address: Address) -> "ssl.SSLContext | None":
-    """The system's certificates, SSL_CERT_FILE's, and certifi's."""
+    """The system's certificates, those of SSL_CERT_FILE, and certifi's."""
     if address.scheme != "https":
         return None
     import ssl
@@ -79,18 +79,18 @@ def trusted(address: Address) -> "ssl.SSLContext | None":
 
 
 def pool_options(address: Address, connections: int) -> dict[str, Any]:
-    """How either kind of pool is made."""
+    """Options for both kinds of connection pool."""
     return {
         "ssl_context": trusted(address),
         "proxy": proxy_of(address),
         "max_connections": connections,
         "max_keepalive_connections": connections,
-        "keepalive_expiry": 10.0,  # servers of ours close an idle connection after 15 s
+        "keepalive_expiry": 10.0,  # our servers close an idle connection after 15 s
     }
 
 
 def to_httpcore(request: Request, address: Address, content: Any, connect_timeout_s: float) -> "httpcore.Request":
-    """The request as httpcore takes it. `content`: its body, for this kind of client."""
+    """The request in httpcore's form. `content`: its body, in the form for this kind of client."""
     import httpcore
 
     headers = {"host": address.authority, "user-agent": "gen-worker", **request.headers}
@@ -108,7 +108,7 @@ def to_httpcore(request: Request, address: Address, content: Any, connect_timeou
 
 
 def answer_of(response: "httpcore.Response", body: bytes) -> Answer:
-    """An answer with its headers by name in lower case; of a name that comes twice, all its values."""
+    """An answer whose headers have lower-case names; the values of a repeated header are joined."""
     headers: dict[str, str] = {}
     for name, value in response.headers:
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
@@ -117,7 +117,7 @@ def answer_of(response: "httpcore.Response", body: bytes) -> Answer:
 
 
 def lost(exc: Exception, address: Address) -> LostError:
-    """Why there is no answer, in the system's words where it has some. Another exception is no loss, and is raised again."""
+    """Why there is no answer, in the system's words if possible. An exception that is not a connection error is raised again."""
     import httpcore
 
     if isinstance(exc, (httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.PoolTimeout, httpcore.ProxyError)):
@@ -129,7 +129,7 @@ def lost(exc: Exception, address: Address) -> LostError:
 
 
 def words_of_system(exc: BaseException) -> str:
-    """What the system said beneath an error of a library, such as `connection refused`; empty where it said nothing."""
+    """The system's words beneath a library's error, such as `connection refused`; empty when there are none."""
     found: BaseException | None = exc
     while found is not None:
         if isinstance(found, OSError) and found.strerror:

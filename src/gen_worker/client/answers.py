@@ -1,7 +1,8 @@
-"""What an HTTP answer means: a run, whichever of the two servers made it, or an error.
+"""Interprets HTTP answers: as a run, from either of the two servers, or as an error.
 
-The platform answers with a run object also where the run failed (status 400, 500, 503 and so on), the dev runner with the body of the
-runner contract. Both are runs. Everything else that is not 2xx is the gateway's refusal: a problem, or whatever a proxy in between writes.
+The platform answers with a run object even when the run failed (status 400, 500, 503 and so on), the dev runner with
+the body of the runner contract. Both are runs. Any other answer that is not 2xx is a refusal by the gateway: a problem,
+or whatever a proxy in between writes.
 """
 
 import msgspec
@@ -29,7 +30,7 @@ _SHOWN_CHARS = 200
 
 
 class State(msgspec.Struct, frozen=True):
-    """A run as it was told last. `output` is its JSON, kept as it came until the type is known."""
+    """The last known state of a run. `output` is its raw JSON until the output type is known."""
 
     run: Run
     output: bytes = b"null"
@@ -43,12 +44,12 @@ class State(msgspec.Struct, frozen=True):
         return self.output != b"null"
 
     def with_output(self, output: bytes) -> "State":
-        """The same run with this output, such as the list of what it streamed."""
+        """The same run with this output, such as the list of the items it streamed."""
         return State(msgspec.structs.replace(self.run, output=msgspec.json.decode(output)), output)
 
 
 class _Problem(msgspec.Struct, frozen=True):
-    """RFC 9457, of which nothing is taken for granted: proxies write problems, too."""
+    """RFC 9457; no field is taken for granted, because proxies write problems, too."""
 
     detail: str = ""
     code: str = ""
@@ -88,7 +89,7 @@ _problem = msgspec.json.Decoder(_Problem).decode
 
 
 def run_in(answer: Answer) -> State:
-    """The run that an answer shows; `GatewayError` where it shows none."""
+    """The run in an answer; `GatewayError` when it contains none."""
     found = _state(answer)
     if found is not None:
         return found
@@ -145,7 +146,7 @@ def _of_runner(told: _RunnerAnswer, status: int) -> State:
 
 
 def result_of(state: State) -> State:
-    """The same run, if it has succeeded; else the `RunError` that says how it ended."""
+    """The same run if it succeeded; otherwise a `RunError` that says how it ended."""
     run = state.run
     if run.status == "succeeded":
         return state
@@ -153,7 +154,7 @@ def result_of(state: State) -> State:
 
 
 def run_error(run: Run) -> RunError:
-    """How a run ended that did not succeed."""
+    """The error for a run that did not succeed."""
     error = run.error or RunProblem(code=run.status, detail=f"the run is {run.status}")
     kind: type[RunError] = RunFailedError
     if run.status == "canceled":
@@ -165,7 +166,7 @@ def run_error(run: Run) -> RunError:
 
 
 def refusal(answer: Answer, clock: Clock = SystemClock()) -> GatewayError:  # noqa: B008 - without state
-    """The error of an answer that is neither 2xx nor a run."""
+    """The error for an answer that is neither 2xx nor a run."""
     problem = problem_in(answer)
     if 300 <= answer.status < 400:
         where = answer.headers.get("location", "")
@@ -184,7 +185,7 @@ def refusal(answer: Answer, clock: Clock = SystemClock()) -> GatewayError:  # no
 
 
 def problem_in(answer: Answer) -> _Problem | None:
-    """The problem that an answer holds; None where it holds something else."""
+    """The problem in an answer; None when it contains something else."""
     try:
         found = _problem(answer.body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -193,7 +194,7 @@ def problem_in(answer: Answer) -> _Problem | None:
 
 
 def unexpected(answer: Answer, expected: str, *, hint: str = "") -> GatewayError:
-    """The error of an answer that this client cannot read: of a proxy, a login page, another kind of server."""
+    """The error for an answer that this client cannot read: from a proxy, a login page, another kind of server."""
     kind = answer.headers.get("content-type", "no content type")[:100]
     said = " ".join(answer.body[: 4 * _SHOWN_CHARS].decode("utf-8", "replace").split())[:_SHOWN_CHARS]
     detail = f"the server answered {answer.status} with {kind}, expected {expected}" + (f": {said!r}" if said else "")

@@ -1,4 +1,4 @@
-"""The client for asyncio code: `AsyncClient`, and what it gives. It carries out the same flows as the blocking one."""
+"""The client for asyncio code: `AsyncClient`, and what it returns. It runs the same flows as the blocking client."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,8 @@ T = TypeVar("T")
 
 
 class AsyncClient:
-    """`Client` for asyncio: the same methods, to be awaited. `async with` closes its connections; it belongs to one event loop at a time.
+    """`Client` for asyncio: the same methods, awaited. `async with` closes its connections. It belongs to one event
+    loop at a time.
 
     See `Client` for its arguments.
     """
@@ -57,7 +58,7 @@ class AsyncClient:
     async def run(
         self, ref: str, payload: Any = None, *, output: Any = None, on_event: OnEvent | None = None, **options: Unpack[CallOptions]
     ) -> Any:
-        """Run a function and wait for its output, as `Client.run`. Cancelling the task cancels the run."""
+        """Run a function and wait for its output, like `Client.run`. Cancelling the task cancels the run."""
         begun = Begun(call_of(ref, payload, options))
         try:
             state = await self._perform(following.made(self._flows, begun, on_event))
@@ -75,7 +76,7 @@ class AsyncClient:
         self, ref: str, payload: Any = None, *, output: None = None, **options: Unpack[CallOptions]
     ) -> "AsyncRunHandle[Any]": ...
     async def submit(self, ref: str, payload: Any = None, *, output: Any = None, **options: Unpack[CallOptions]) -> "AsyncRunHandle[Any]":
-        """Start a run and do not wait: it goes on whatever becomes of this program."""
+        """Start a run without waiting: it continues even if this program ends."""
         state = await self._perform(self._flows.create(Begun(call_of(ref, payload, options)), wait_s=0))
         return AsyncRunHandle(self, state.run.id, output)
 
@@ -84,7 +85,7 @@ class AsyncClient:
     @overload
     def handle(self, run_id: str, *, output: None = None) -> "AsyncRunHandle[Any]": ...
     def handle(self, run_id: str, *, output: Any = None) -> "AsyncRunHandle[Any]":
-        """A run that was started before, by its id. Nothing is asked yet."""
+        """A run started earlier, by its id. Sends no request yet."""
         return AsyncRunHandle(self, run_id, output)
 
     @overload
@@ -92,11 +93,13 @@ class AsyncClient:
     @overload
     def stream(self, ref: str, payload: Any = None, *, output: None = None, **options: Unpack[CallOptions]) -> "AsyncRunStream[Any]": ...
     def stream(self, ref: str, payload: Any = None, *, output: Any = None, **options: Unpack[CallOptions]) -> "AsyncRunStream[Any]":
-        """Run a function that streams, and iterate over its items, as `Client.stream`. `async with` cancels a run that is left early."""
+        """Run a function that streams, and iterate over its items, like `Client.stream`. Leaving the `async with` block
+        early cancels the run.
+        """
         return AsyncRunStream(self, Begun(call_of(ref, payload, options)), output)
 
     async def close(self) -> None:
-        """Close its connections, after the runs that were left have been cancelled."""
+        """Close its connections, after abandoned runs have been cancelled."""
         if self._leaving:
             await asyncio.wait(self._leaving)
         await self._wire.close()
@@ -108,7 +111,7 @@ class AsyncClient:
         await self.close()
 
     async def _perform(self, flow: Flow[T]) -> T:
-        """Carry out a flow that gives nothing on its way."""
+        """Run a flow that yields no values."""
         driven = _Driven(self._wire, flow)
         async with contextlib.aclosing(driven.gives()) as gives:
             async for _ in gives:
@@ -116,15 +119,15 @@ class AsyncClient:
         return driven.result
 
     async def _drive(self, flow: Flow[T]) -> AsyncGenerator[Any, None]:
-        """Carry out a flow, and give what it gives."""
+        """Run a flow, and yield its values."""
         async with contextlib.aclosing(_Driven(self._wire, flow).gives()) as gives:
             async for value in gives:
                 yield value
 
     async def _leave(self, begun: Begun) -> None:
-        """Whoever waited for a run is gone: end it, as well as that can be done.
+        """The waiting caller is gone: cancel its run, if possible.
 
-        In a task of its own: where a cancel scope has ended this one, each await here would be cancelled at once.
+        In a task of its own: if a cancel scope ended this one, every await here would be cancelled at once.
         """
         task = asyncio.ensure_future(self._cancel(begun))
         self._leaving.add(task)
@@ -137,7 +140,7 @@ class AsyncClient:
 
 
 class AsyncRunHandle(Generic[T]):
-    """A run on the server. `id` finds it again, from any program: `client.handle(id)`."""
+    """A run on the server. Any program can find it again by its `id`: `client.handle(id)`."""
 
     def __init__(self, client: AsyncClient, run_id: str, output: type[T] | None) -> None:
         self.id = run_id
@@ -145,18 +148,18 @@ class AsyncRunHandle(Generic[T]):
         self._output = output
 
     async def status(self) -> Run:
-        """The run as it stands now."""
+        """The run's current state."""
         return (await self._client._perform(self._client._flows.get(self.id))).run
 
     async def events(self, after: str = "") -> AsyncGenerator[RunEvent, None]:
-        """Its events to its end, as `RunHandle.events`."""
+        """The run's events up to its end, like `RunHandle.events`."""
         driven = _Driven(self._client._wire, following.events(self._client._flows, self.id, after))
         async with contextlib.aclosing(driven.gives()) as told:
             async for each in told:
                 yield each.decoded()
 
     async def items(self) -> AsyncGenerator[T, None]:
-        """What the function streams, from the first item on; at the end `RunError` where the run did not succeed."""
+        """The items that the function streams, from the first one on; at the end `RunError` if the run did not succeed."""
         driven = _Driven(self._client._wire, following.items(following.events(self._client._flows, self.id)))
         async with contextlib.aclosing(driven.gives()) as items:
             async for item in items:
@@ -164,7 +167,7 @@ class AsyncRunHandle(Generic[T]):
         result_of(driven.result)
 
     async def result(self, wait_s: int | None = None) -> T:
-        """The output, waited for, as `RunHandle.result`."""
+        """Wait for the output, like `RunHandle.result`."""
         flows = self._client._flows
         state = await self._client._perform(flows.waited(self.id, wait_s))
         if not state.finished:
@@ -173,7 +176,7 @@ class AsyncRunHandle(Generic[T]):
         return found
 
     async def cancel(self) -> Run:
-        """End the run; the run as it is then. One that is over stays as it is."""
+        """Cancel the run; returns its state afterwards. A finished run is unchanged."""
         return (await self._client._perform(self._client._flows.cancel_run(self.id))).run
 
     def __repr__(self) -> str:
@@ -181,7 +184,7 @@ class AsyncRunHandle(Generic[T]):
 
 
 class AsyncRunStream(Generic[T]):
-    """The items of a run, as they come. Iterate once; `async with` or `close` ends the run where it is left early."""
+    """The items of a run as they arrive. Iterate once. Leaving `async with` early, or `close`, cancels the run."""
 
     def __init__(self, client: AsyncClient, begun: Begun, output: type[T] | None) -> None:
         self._begun = begun
@@ -210,7 +213,7 @@ class AsyncRunStream(Generic[T]):
 
 
 async def _owned(client: AsyncClient, begun: Begun, output: type[T] | None) -> AsyncGenerator[T, None]:
-    """The items of a run that ends with whoever reads them."""
+    """The items of a run that is cancelled when its reader leaves."""
     driven = _Driven(client._wire, following.items(following.call_events(client._flows, begun)))
     over = False
     try:
@@ -220,7 +223,7 @@ async def _owned(client: AsyncClient, begun: Begun, output: type[T] | None) -> A
         over = True
         result_of(driven.result)
     except (UnreachableError, RunError):
-        over = True  # it ended by itself, or nobody can be told
+        over = True  # it ended by itself, or the server cannot be reached
         raise
     finally:
         if not over:
@@ -228,7 +231,7 @@ async def _owned(client: AsyncClient, begun: Begun, output: type[T] | None) -> A
 
 
 class _Driven(Generic[T]):
-    """A flow being carried out. `result` is there when `gives` has ended."""
+    """A running flow. `result` is set when `gives` has ended."""
 
     result: T
 
@@ -238,7 +241,7 @@ class _Driven(Generic[T]):
         self._stream: _Stream | None = None
 
     async def gives(self) -> AsyncGenerator[Any, None]:
-        """What the flow gives."""
+        """The values that the flow yields."""
         flow = self._flow
         try:
             effect = next(flow)
@@ -307,7 +310,7 @@ class _Stream:
 class _Wire:
     """Connections to one server, from one event loop.
 
-    Who waits for a connection waits here, in line: httpcore's own line costs the square of its length.
+    Requests that wait for a connection queue here: httpcore's own queue costs the square of its length.
     """
 
     def __init__(self, url: str, connections: int) -> None:
@@ -364,7 +367,7 @@ class _Wire:
 
     @contextlib.contextmanager
     def losses(self) -> Any:
-        """What httpcore raises, as this client has it."""
+        """Converts httpcore's exceptions into `LostError`."""
         try:
             yield
         except Exception as exc:
@@ -372,7 +375,7 @@ class _Wire:
 
 
 async def _pieces(content: Iterable[bytes]) -> AsyncIterator[bytes]:
-    """A body that is read from a disk, without holding up the loop."""
+    """A body read from disk without blocking the loop."""
     pieces = iter(content)
     while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
         yield piece

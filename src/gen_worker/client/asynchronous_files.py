@@ -14,24 +14,24 @@ if TYPE_CHECKING:
 
 
 class AsyncFiles:
-    """`Files`, to be awaited. Disks are read and written in threads; so is `progress` called for uploads."""
+    """`Files` with awaitable methods. Disks are read and written in threads; for uploads, `progress` is also called in a thread."""
 
     def __init__(self, client: "AsyncClient") -> None:
         self._client = client
 
     async def upload(self, source: str | Path | bytes, ref: str = "", *, progress: Progress | None = None) -> Asset:
-        """As `Files.upload`."""
+        """Like `Files.upload`."""
         content, name = source_of(source, ref)
         return await self._client._perform(file_flows.upload(self._client._flows, content, name, ref, progress))
 
     async def download(self, file: FileLike, path: str | Path | None = None, *, progress: Progress | None = None) -> Path:
-        """As `Files.download`."""
+        """Like `Files.download`."""
         where = target_of(file, path)
         await self._fetch(file, where, progress)
         return where
 
     async def read(self, file: FileLike, *, progress: Progress | None = None) -> bytes:
-        """As `Files.read`."""
+        """Like `Files.read`."""
         return await self._fetch(file, None, progress)
 
     async def _fetch(self, file: FileLike, path: Path | None, progress: Progress | None) -> bytes:

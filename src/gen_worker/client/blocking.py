@@ -1,4 +1,4 @@
-"""The client for code that waits: `Client`, and what it gives."""
+"""The blocking client: `Client`, and what it returns."""
 
 import contextlib
 import os
@@ -28,12 +28,12 @@ T = TypeVar("T")
 
 
 class Client:
-    """Runs functions of a platform (`cozyctl up`), or of a dev runner (`cozyctl dev`). Threads may share one.
+    """Runs functions of a platform (`cozyctl up`) or of a dev runner (`cozyctl dev`). Threads may share one client.
 
-    Without `url` and `key`: COZY_URL and COZY_API_KEY, then the profile that `cozyctl login` keeps (`profile` names another), then
-    http://127.0.0.1:8080. `connections`: at most so many at once; more requests wait for one. `patience`: how
-    often a request is sent again. Raises `ClientError`s; wrong arguments are
-    `ValueError` and `TypeError`, before anything is sent.
+    Without `url` and `key` it uses COZY_URL and COZY_API_KEY, then the profile saved by `cozyctl login` (`profile`
+    names another one), then http://127.0.0.1:8080. `connections`: the maximum number at once; more requests wait for
+    one. `patience`: how often a request is retried. Raises `ClientError`s; invalid arguments raise `ValueError` and
+    `TypeError` before anything is sent.
     """
 
     def __init__(
@@ -62,11 +62,12 @@ class Client:
     def run(
         self, ref: str, payload: Any = None, *, output: Any = None, on_event: OnEvent | None = None, **options: Unpack[CallOptions]
     ) -> Any:
-        """Run a function and wait for its output: JSON as Python has it, or an `output`.
+        """Run a function and wait for its output: plain Python values, or an object of type `output`.
 
-        `ref`: `owner/endpoint/function[:tag]`. `payload`: a dict, Struct or dataclass. A function that streams gives the list of its items.
-        `on_event` is shown each event as it comes: status, progress, log, items. `RunError` where the run does not succeed. Ctrl-C while it
-        waits cancels the run, and so does an exception of `on_event`.
+        `ref`: `owner/endpoint/function[:tag]`. `payload`: a dict, Struct or dataclass. For a function that streams the
+        result is the list of its items. `on_event` is called with each event as it arrives: status, progress, log,
+        items. `RunError` if the run does not succeed. Ctrl-C while waiting cancels the run, and so does an exception in
+        `on_event`.
         """
         begun = Begun(call_of(ref, payload, options))
         try:
@@ -83,7 +84,7 @@ class Client:
     @overload
     def submit(self, ref: str, payload: Any = None, *, output: None = None, **options: Unpack[CallOptions]) -> "RunHandle[Any]": ...
     def submit(self, ref: str, payload: Any = None, *, output: Any = None, **options: Unpack[CallOptions]) -> "RunHandle[Any]":
-        """Start a run and do not wait: it goes on whatever becomes of this program."""
+        """Start a run without waiting: it continues even if this program ends."""
         begun = Begun(call_of(ref, payload, options))
         state = self._perform(self._flows.create(begun, wait_s=0))
         return RunHandle(self, state.run.id, output)
@@ -93,7 +94,7 @@ class Client:
     @overload
     def handle(self, run_id: str, *, output: None = None) -> "RunHandle[Any]": ...
     def handle(self, run_id: str, *, output: Any = None) -> "RunHandle[Any]":
-        """A run that was started before, by its id. Nothing is asked yet."""
+        """A run started earlier, by its id. Sends no request yet."""
         return RunHandle(self, run_id, output)
 
     @overload
@@ -101,18 +102,19 @@ class Client:
     @overload
     def stream(self, ref: str, payload: Any = None, *, output: None = None, **options: Unpack[CallOptions]) -> "RunStream[Any]": ...
     def stream(self, ref: str, payload: Any = None, *, output: Any = None, **options: Unpack[CallOptions]) -> "RunStream[Any]":
-        """Run a function that streams, and iterate over its items as they come; `output` is the type of one item.
+        """Run a function that streams, and iterate over its items as they arrive; `output` is the type of one item.
 
-        The run begins with the first item asked for. Leaving the loop, or `close`, cancels it. `RunError` at the end where it failed.
+        The run begins when the first item is requested. Leaving the loop, or `close`, cancels it. At the end,
+        `RunError` if it failed.
         """
         return RunStream(self, Begun(call_of(ref, payload, options)), output)
 
     def releases(self, owner: str, endpoint: str, *, tag: str = "prod") -> dict[str, list[FunctionEntry]]:
-        """The functions of an endpoint that have this tag, by the release that it points at; each with its schemas."""
+        """The functions of an endpoint that have this tag, each with its schemas, from the release that the tag points at."""
         return self._perform(entries_of_tag(self._flows, owner, endpoint, tag))
 
     def release(self, owner: str, endpoint: str, release_id: str) -> dict[str, list[FunctionEntry]]:
-        """The same of one release, whatever tags say."""
+        """All functions of one release, whatever its tags."""
         return self._perform(entries_of_release(self._flows, owner, endpoint, release_id))
 
     def close(self) -> None:
@@ -130,7 +132,7 @@ class Client:
             self._wire.close()
 
     def _perform(self, flow: Flow[T]) -> T:
-        """Carry out a flow that gives nothing on its way."""
+        """Run a flow that yields no values."""
         driven = self._drive(flow)
         try:
             while True:
@@ -140,7 +142,7 @@ class Client:
             return result
 
     def _drive(self, flow: Flow[T]) -> Generator[Any, None, T]:
-        """Carry out a flow, and give what it gives."""
+        """Run a flow, and yield its values."""
         stream: _Stream | None = None
         try:
             effect = next(flow)
@@ -174,13 +176,13 @@ class Client:
                 stream.close()
 
     def _leave(self, begun: Begun) -> None:
-        """Whoever waited for a run is gone: end it, as well as that can be done."""
+        """The waiting caller is gone: cancel its run, if possible."""
         with contextlib.suppress(ClientError):
             self._perform(self._flows.cancel(begun))
 
 
 class RunHandle(Generic[T]):
-    """A run on the server. `id` finds it again, from any program: `client.handle(id)`."""
+    """A run on the server. Any program can find it again by its `id`: `client.handle(id)`."""
 
     def __init__(self, client: Client, run_id: str, output: type[T] | None) -> None:
         self.id = run_id
@@ -188,25 +190,26 @@ class RunHandle(Generic[T]):
         self._output = output
 
     def status(self) -> Run:
-        """The run as it stands now."""
+        """The run's current state."""
         return self._client._perform(self._client._flows.get(self.id)).run
 
     def events(self, after: str = "") -> Iterator[RunEvent]:
-        """Its events to its end, as they come: those kept from the beginning, or after the event with the id `after`.
+        """The run's events up to its end, as they arrive: all those kept, or those after the event with the id `after`.
 
-        A connection that breaks is taken up again where it was, also after a restart of the server. Leaving the loop leaves the run alone.
+        After a lost connection or a restart of the server, it continues where it was. Leaving the loop does not affect
+        the run.
         """
         told = following.events(self._client._flows, self.id, after)
         for each in self._client._drive(told):
             yield each.decoded()
 
     def items(self) -> Iterator[T]:
-        """What the function streams, from the first item on; at the end `RunError` where the run did not succeed."""
+        """The items that the function streams, from the first one on; at the end `RunError` if the run did not succeed."""
         driven = self._client._drive(following.items(following.events(self._client._flows, self.id)))
         return _typed(driven, lambda: self.id, self._output)
 
     def result(self, wait_s: int | None = None) -> T:
-        """The output, waited for. `TimeoutError` after `wait_s` seconds: the run goes on. `RunError` where it did not succeed."""
+        """Wait for the output. `TimeoutError` after `wait_s` seconds; the run continues. `RunError` if it did not succeed."""
         flows = self._client._flows
         state = self._client._perform(flows.waited(self.id, wait_s))
         if not state.finished:
@@ -215,7 +218,7 @@ class RunHandle(Generic[T]):
         return found
 
     def cancel(self) -> Run:
-        """End the run; the run as it is then. One that is over stays as it is."""
+        """Cancel the run; returns its state afterwards. A finished run is unchanged."""
         return self._client._perform(self._client._flows.cancel_run(self.id)).run
 
     def __repr__(self) -> str:
@@ -223,7 +226,7 @@ class RunHandle(Generic[T]):
 
 
 class RunStream(Generic[T]):
-    """The items of a run, as they come. Iterate once; `with` or `close` ends the run where it is left early."""
+    """The items of a run as they arrive. Iterate once. Leaving `with` early, or `close`, cancels the run."""
 
     def __init__(self, client: Client, begun: Begun, output: type[T] | None) -> None:
         self._begun = begun
@@ -252,14 +255,14 @@ class RunStream(Generic[T]):
 
 
 def _owned(client: Client, begun: Begun, output: type[T] | None) -> Generator[T, None, None]:
-    """The items of a run that ends with whoever reads them."""
+    """The items of a run that is cancelled when its reader leaves."""
     driven = client._drive(following.items(following.call_events(client._flows, begun)))
     over = False
     try:
         yield from _typed(driven, lambda: begun.run_id, output)
         over = True
     except (UnreachableError, RunError):
-        over = True  # it ended by itself, or nobody can be told
+        over = True  # it ended by itself, or the server cannot be reached
         raise
     finally:
         if not over:
@@ -307,7 +310,7 @@ class _Stream:
 
 
 class _Wire:
-    """Connections to one server. Who waits for one waits here, in line: httpcore's own line costs the square of its length."""
+    """Connections to one server. Requests that wait for one queue here: httpcore's own queue costs the square of its length."""
 
     def __init__(self, url: str, connections: int) -> None:
         import httpcore
@@ -350,7 +353,7 @@ class _Wire:
 
     @contextlib.contextmanager
     def losses(self) -> Iterator[None]:
-        """What httpcore raises, as this client has it."""
+        """Converts httpcore's exceptions into `LostError`."""
         try:
             yield
         except Exception as exc:

@@ -1,4 +1,4 @@
-"""What both clients take and give beside the network: options by name, outputs of the type that was asked for."""
+"""Shared by both clients, without I/O: call options, and outputs converted to the requested type."""
 
 from typing import Any, TypedDict, TypeVar
 
@@ -16,10 +16,11 @@ T = TypeVar("T")
 class CallOptions(TypedDict, total=False):
     """Options of a call, by name.
 
-    `timeout_s`: the run is ended after so many seconds. `start_timeout_s`: it expires where it has not begun by then. `priority`: `high`,
-    `normal` or `low`. `webhook`, `webhook_events`: who is told of its end. A dev runner knows `timeout_s` alone, and leaves the others out.
-    `idempotency_key`: the same key and call give the same run, within 24 hours. One is made where none is given; `""` sends none, and then
-    a request that broke is not sent again.
+    `timeout_s`: the run is stopped after this many seconds. `start_timeout_s`: it expires if it has not started by
+    then. `priority`: `high`, `normal` or `low`. `webhook`, `webhook_events`: the URL to notify, and of which events. A
+    dev runner supports only `timeout_s` and ignores the others. `idempotency_key`: the same key and call return the
+    same run within 24 hours. By default a key is generated; `""` sends none, and then a request whose connection broke
+    is not retried.
     """
 
     timeout_s: float
@@ -31,7 +32,7 @@ class CallOptions(TypedDict, total=False):
 
 
 def call_of(ref: str, payload: Any, given: CallOptions) -> Call:
-    """A call as its caller wrote it; `TypeError` or `ValueError`, before anything is sent."""
+    """A call from its caller's arguments; `TypeError` or `ValueError` before anything is sent."""
     for name in given:
         if name not in CallOptions.__annotations__:
             known = ", ".join(CallOptions.__annotations__)
@@ -45,7 +46,7 @@ def call_of(ref: str, payload: Any, given: CallOptions) -> Call:
 
 
 def output_of(state: State, output: type[T] | None) -> T | Any:
-    """The output of a run that has succeeded, of the type asked for; `OutputTypeError`."""
+    """The output of a successful run in the requested type; `OutputTypeError`."""
     if output is None:
         return state.run.output
     try:
@@ -57,7 +58,7 @@ def output_of(state: State, output: type[T] | None) -> T | Any:
 
 
 def item_of(item: msgspec.Raw, run_id: str, output: type[T] | None) -> T | Any:
-    """One item of a stream, of the type asked for; `OutputTypeError`."""
+    """One item of a stream in the requested type; `OutputTypeError`."""
     return output_of(State(Run(id=run_id, status="running", output=msgspec.json.decode(item)), bytes(item)), output)
 
 

@@ -1,7 +1,7 @@
-"""What the decisions of this client ask of the network: a conversation as values.
+"""What the client's decisions ask of the network, as values.
 
-A flow is a generator that yields effects and is sent their results; whoever drives it does the waiting, blocking or on a loop. So both
-clients share every decision: what is sent again, where a stream is taken up, what an answer means.
+A flow is a generator that yields effects and receives their results. Its driver does the waiting, blocking or on a
+loop. So both clients share every decision: what is retried, where a stream is resumed, what an answer means.
 
     flow:    Send(request)        ... the answer, whole; or `LostError` is raised in the flow
              Open(request)        ... the answer's head; its body is read by `Read`, and ended by `Close`
@@ -19,9 +19,10 @@ T = TypeVar("T")
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """One HTTP request to the client's own server. `path` is percent-encoded and has the query.
+    """One HTTP request to the client's own server. `path` is percent-encoded and includes the query.
 
-    `content`: whole, or pieces that can be made once. `read_timeout_s`: the longest silence that is no loss.
+    `content`: the whole body, or pieces that can be iterated once. `read_timeout_s`: a longer silence counts as a lost
+    connection.
     """
 
     method: str
@@ -32,7 +33,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """An HTTP answer. Header names in lower case; `body` is empty for the answer of `Open` where its status is 2xx."""
+    """An HTTP answer. Header names are lower case. `body` is empty for the answer to `Open` when its status is 2xx."""
 
     status: int
     headers: Mapping[str, str]
@@ -40,7 +41,7 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class LostError(Exception):
-    """No answer, or not all of it. `sent`: the server may have seen the request; `silent`: it was waited for as long as it may take."""
+    """No answer, or only part of it. `sent`: the server may have seen the request. `silent`: the read timeout passed."""
 
     def __init__(self, why: str, *, sent: bool, silent: bool = False) -> None:
         super().__init__(why)
@@ -90,6 +91,6 @@ def opened(request: Request) -> Flow[Answer]:
 
 
 def read() -> Flow[bytes]:
-    """The next piece of what was opened, b"" at its end; `LostError`."""
+    """The next piece of the opened answer, b"" at its end; `LostError`."""
     data: bytes = yield Read()
     return data

@@ -1,18 +1,18 @@
-"""What goes wrong for a caller: the server did not take a request, or the run that it took ended without a result.
+"""Errors of the client: the server did not accept a request, or the run that it accepted ended without a result.
 
 ClientError
   GatewayError          no run of yours failed: the request was refused, or nobody answered
     UnreachableError    no answer: wrong address, server down, connection lost
     AuthenticationError 401, 403
     NotFoundError       404: no such function, tag, run or file
-    InvalidRequestError 400, 409, 413, 422: the request has to change
-    OverloadedError     429, 503: later it may be taken
-    EventsLostError     a stream cannot go on where it was: events are gone, or another attempt says something else
+    InvalidRequestError 400, 409, 413, 415, 422: the request has to change
+    OverloadedError     429, 503: later it may be accepted
+    EventsLostError     a stream cannot continue: events are gone, or another attempt produced other items
   RunError              a run was accepted, and this is how it ended
-    RunFailedError      the function raised, or its payload was wrong
-    RunCanceledError    somebody cancelled it
+    RunFailedError      the function raised an exception, or its payload was wrong
+    RunCanceledError    the run was cancelled
     RunExpiredError     its time was up, before it started or while it ran
-  OutputTypeError       the output does not fit the type that was asked for
+  OutputTypeError       the output does not fit the requested type
 """
 
 from collections.abc import Sequence
@@ -24,8 +24,8 @@ from gen_worker.errors import FieldError
 class ClientError(Exception):
     """Base of all errors of this client.
 
-    `code` is a stable word (docs/errors.md), `detail` says what happened, `hint` what to do (may be empty), `run_id` names the run where
-    there is one, `errors` points at fields of the payload.
+    `code` is a stable word (docs/errors.md), `detail` says what happened, `hint` what to do (may be empty), `run_id`
+    names the run if there is one, `errors` points at fields of the payload.
     """
 
     def __init__(self, detail: str, *, code: str, hint: str = "", run_id: str = "", errors: Sequence[FieldError] = ()) -> None:
@@ -44,7 +44,7 @@ class ClientError(Exception):
             text += f"\n  {error.pointer or '/'}: {error.message}"
         return f"{text}\n  hint: {self.hint}" if self.hint else text
 
-    def __reduce__(self) -> tuple[object, ...]:  # through a process pool: arguments by name do not travel otherwise
+    def __reduce__(self) -> tuple[object, ...]:  # pickling to another process would otherwise lose the keyword arguments
         return _restore, (type(self), self.detail, self.code, self.hint, self.run_id, self.errors, self._more())
 
     def _more(self) -> dict[str, object]:
@@ -52,9 +52,9 @@ class ClientError(Exception):
 
 
 class GatewayError(ClientError):
-    """The server refused a request, or gave no usable answer. `status` is the HTTP status, 0 without an answer.
+    """The server refused a request, or returned no usable answer. `status` is the HTTP status; 0 without an answer.
 
-    `retry_after_s`: how long it asks to be left alone; None where it does not say.
+    `retry_after_s`: seconds to wait, as the server asks; None when it does not say.
     """
 
     def __init__(
@@ -77,31 +77,31 @@ class GatewayError(ClientError):
 
 
 class UnreachableError(GatewayError):
-    """No answer came. Whether a request was taken is not known where the connection broke after it was sent."""
+    """No answer arrived. If the connection broke after the request was sent, the server may have accepted it."""
 
 
 class AuthenticationError(GatewayError):
-    """401: no key, or one that is not accepted. 403: a key that may not do this."""
+    """401: no key, or an invalid one. 403: the key may not do this."""
 
 
 class NotFoundError(GatewayError):
-    """404: there is no such function, tag, run or file; the detail names the nearest."""
+    """404: no such function, tag, run or file; the detail names the nearest one."""
 
 
 class InvalidRequestError(GatewayError):
-    """400, 409, 413, 415, 422: the request itself is wrong, and the same again is refused again."""
+    """400, 409, 413, 415, 422: the request itself is wrong; the same request would be refused again."""
 
 
 class OverloadedError(GatewayError):
-    """429 or 503, after as many tries as this client makes."""
+    """429 or 503, after all retries of this client."""
 
 
 class EventsLostError(GatewayError):
-    """Items of a stream cannot be had any more, or a later attempt gave others than those that were delivered."""
+    """Items of a stream are no longer available, or a later attempt produced others than those already delivered."""
 
 
 class RunError(ClientError):
-    """A run ended without a result. `run` is all that is known of it."""
+    """A run ended without a result. `run` is its last known state."""
 
     def __init__(
         self,
@@ -123,7 +123,9 @@ class RunError(ClientError):
 
 
 class RunFailedError(RunError):
-    """The function raised, or the payload does not fit it (`code` is `validation` then, and `errors` says where)."""
+    """The function raised an exception, or does not accept the payload (then `code` is `validation`, and `errors`
+    points at the fields).
+    """
 
 
 class RunCanceledError(RunError):
@@ -135,7 +137,7 @@ class RunExpiredError(RunError):
 
 
 class OutputTypeError(ClientError, TypeError):
-    """The run succeeded, but its output does not fit `output=`. `run.output` holds it as it came."""
+    """The run succeeded, but its output does not fit `output=`. `run.output` contains it as received."""
 
     def __init__(
         self, detail: str, *, run: Run, code: str = "output_type", hint: str = "", run_id: str = "", errors: Sequence[FieldError] = ()

@@ -1,9 +1,9 @@
-"""Files to a server and back: what is sent, where a download that broke goes on, what is checked.
+"""Files to and from a server: what is sent, where an interrupted download continues, what is checked.
 
-    upload    PUT under a ref of its own; the answer's SHA-256 has to be that of what was sent
-    download  GET; after a break from there on, by `Range` and `If-Range`; a file that has changed meanwhile begins again
+    upload    PUT under a ref of its own; the SHA-256 in the answer must match what was sent
+    download  GET; after a break it continues there, by `Range` and `If-Range`; a file that has changed starts over
 
-A dev runner takes no uploads: there a file goes along in the payload, as a data URI.
+A dev runner takes no uploads: there the file is part of the payload, as a data URI.
 """
 
 import base64
@@ -29,10 +29,10 @@ from gen_worker.contract.files import SHA256_HEADER, SavedFile
 from gen_worker.names import whole_number
 
 PIECE_BYTES = 256 << 10
-MAX_INLINE_BYTES = 128 << 20  # of a data URI; a dev runner reads bodies of 256 MiB
+MAX_INLINE_BYTES = 128 << 20  # for a data URI; a dev runner accepts bodies of 256 MiB
 STALL_S = 60.0
 DEFAULT_OWNER = "local"
-Progress = Callable[[int, int], object]  # bytes done, bytes in all (0: not known)
+Progress = Callable[[int, int], object]  # bytes done, bytes in all (0: unknown)
 FileLike = Asset | RunFile | str
 
 _me = msgspec.json.Decoder(dict[str, Any]).decode
@@ -41,7 +41,7 @@ _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 
 
 class Piece(msgspec.Struct, frozen=True):
-    """Bytes of a download and where they belong. `offset` 0 begins it, also once more."""
+    """Bytes of a download and their position. `offset` 0 starts it, or starts it over."""
 
     offset: int
     data: bytes
@@ -49,7 +49,7 @@ class Piece(msgspec.Struct, frozen=True):
 
 
 class Body:
-    """A file as the body of a request, from the beginning each time that it is sent."""
+    """A file as the body of a request, read from the beginning each time it is sent."""
 
     def __init__(self, source: Path | bytes, progress: Progress | None) -> None:
         self._source = source
@@ -73,7 +73,7 @@ class Body:
                 yield self._source[start : start + PIECE_BYTES]
             return
         with self._source.open("rb") as file:
-            left = self.size_bytes  # what was announced: a file that grows meanwhile must not break the connection
+            left = self.size_bytes  # the announced size: a file that grows meanwhile must not break the connection
             while left and (piece := file.read(min(left, PIECE_BYTES))):
                 left -= len(piece)
                 yield piece
@@ -82,7 +82,7 @@ class Body:
 
 
 def owner(flows: Flows) -> Flow[str]:
-    """Whose files this client's key reads and writes; "" for a dev runner, which has no owners."""
+    """The owner whose files this client's key reads and writes; "" for a dev runner, which has no owners."""
     if flows.owner is None:
         answer = yield from ask(flows.request("GET", "/v1/me"), flows.patience)
         if is_no_route(answer):
@@ -99,7 +99,7 @@ def owner(flows: Flows) -> Flow[str]:
 
 
 def upload(flows: Flows, source: Path | bytes, name: str, ref: str, progress: Progress | None) -> Flow[Asset]:
-    """Send a file, and give what a payload says of it."""
+    """Send a file; returns the value that refers to it in a payload."""
     whose = yield from owner(flows)
     body = Body(source, progress)
     kind = mimetypes.guess_type(ref or name)[0] or "application/octet-stream"
@@ -124,7 +124,7 @@ def upload(flows: Flows, source: Path | bytes, name: str, ref: str, progress: Pr
 
 
 def download(flows: Flows, file: FileLike) -> Flow[None]:
-    """Give a file's `Piece`s."""
+    """Yield a file's `Piece`s."""
     path = yield from _path_of(flows, file)
     digest, done, etag = hashlib.sha256(), 0, ""
     tries = flows.patience.tries(following=True)
@@ -175,7 +175,7 @@ def _path_of(flows: Flows, file: FileLike) -> Flow[str]:
 
 
 def _range_of(answer: Answer) -> tuple[int, int]:
-    """Where an answer's bytes belong, and how many the whole file has (0: not known)."""
+    """The position of an answer's bytes, and the size of the whole file (0: unknown)."""
     if answer.status != 206:
         return 0, whole_number(answer.headers.get("content-length", "")) or 0
     found = _RANGE.fullmatch(answer.headers.get("content-range", ""))
@@ -189,7 +189,9 @@ def _name(file: FileLike) -> str:
 
 
 class Target:
-    """Where a download goes: a file beside the target until it is whole, so that nobody takes half of it for the whole; or memory."""
+    """Where a download is written: memory, or a temporary file beside the target until it is complete, so that nobody
+    reads half a file.
+    """
 
     def __init__(self, path: Path | None, progress: Progress | None) -> None:
         self._path = path
@@ -199,7 +201,7 @@ class Target:
         self.data = bytearray()
 
     def take(self, piece: Piece) -> None:
-        """Put a piece into its place."""
+        """Write a piece at its position."""
         if self._file is not None:
             if piece.offset == 0:
                 self._file.seek(0)
@@ -213,20 +215,20 @@ class Target:
             self._progress(piece.offset + len(piece.data), piece.total_bytes)
 
     def keep(self) -> None:
-        """It is whole."""
+        """The download is complete: keep it."""
         if self._file is not None and self._part is not None and self._path is not None:
             self._file.close()
             self._part.replace(self._path)
 
     def drop(self) -> None:
-        """Leave nothing of what is not whole."""
+        """Remove an incomplete download."""
         if self._file is not None and self._part is not None:
             self._file.close()
             self._part.unlink(missing_ok=True)
 
 
 def source_of(source: str | Path | bytes, ref: str) -> tuple[Path | bytes, str]:
-    """What is to be sent, and its name."""
+    """The content to send, and its name."""
     if isinstance(source, bytes):
         return source, ref.rpartition("/")[2] or "file"
     path = Path(source)
@@ -234,5 +236,5 @@ def source_of(source: str | Path | bytes, ref: str) -> tuple[Path | bytes, str]:
 
 
 def target_of(file: FileLike, path: str | Path | None) -> Path:
-    """Where a file is written; by default its own name, here."""
+    """Where a file is written; by default under its own name in the current folder."""
     return Path(path) if path is not None else Path(_name(file).rstrip("/").rpartition("/")[2] or "file")

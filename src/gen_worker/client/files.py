@@ -1,4 +1,4 @@
-"""`client.files`: files to the server, as inputs of runs, and what runs have saved back from it."""
+"""`client.files`: uploads inputs for runs to the server, and downloads files that runs have saved."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,22 +12,25 @@ if TYPE_CHECKING:
 
 
 class Files:
-    """Files of one server. `progress` is called with bytes done and bytes in all (0 where that is not known)."""
+    """Files of one server. `progress` is called with bytes done and bytes in all (0 when unknown)."""
 
     def __init__(self, client: "Client") -> None:
         self._client = client
 
     def upload(self, source: str | Path | bytes, ref: str = "", *, progress: Progress | None = None) -> Asset:
-        """Send a file, given by its path or its bytes, and get what a payload says of it: `{"image": client.files.upload("cat.png")}`.
+        """Send a file, given by its path or its bytes; returns the value for a payload: `{"image":
+        client.files.upload("cat.png")}`.
 
-        `ref`: the name to keep it under, replacing what is there; by default one of its own. A dev runner keeps none: the file goes along
-        with each payload.
+        `ref`: the name to save it under, replacing an existing file; by default a new name. A dev runner saves nothing:
+        the file is sent with each payload.
         """
         content, name = source_of(source, ref)
         return self._client._perform(file_flows.upload(self._client._flows, content, name, ref, progress))
 
     def download(self, file: FileLike, path: str | Path | None = None, *, progress: Progress | None = None) -> Path:
-        """Fetch a file, whole or not at all: an output (`run.files[0]`), an `Asset`, or a ref. By default to its own name, here."""
+        """Fetch a file completely or not at all: an output (`run.files[0]`), an `Asset`, or a ref. By default under its
+        own name in the current folder.
+        """
         where = target_of(file, path)
         self._fetch(file, where, progress)
         return where

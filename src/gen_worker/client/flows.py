@@ -1,8 +1,9 @@
-"""The life of a run as a caller meets it: create, wait, cancel. Decisions only; `effects` says how they are carried out.
+"""The life of a run from its caller's side: create, wait, cancel. Decisions only; `effects` says how they are carried
+out.
 
-create   POST with an Idempotency-Key and `Prefer: respond-async, wait=n`: the run, often finished. Sent again it is the same run.
-wait     GET ?wait=n until it is over
-cancel   POST; where the run's id is not known yet, the create is sent again to learn it
+    create   POST with an Idempotency-Key and `Prefer: respond-async, wait=n`: the run, often finished. Sent again it is the same run.
+    wait     GET ?wait=n until it is over
+    cancel   POST; while the run's id is unknown, the create is sent again to learn it
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,13 +15,13 @@ from gen_worker.client.errors import GatewayError, NotFoundError
 from gen_worker.client.targets import Call
 from gen_worker.client.tries import Patience, ask, open_stream
 
-WAIT_S = 20  # of one request, so that a server that is gone is noticed soon
-SLACK_S = 30.0  # for its answer beyond that
+WAIT_S = 20  # of one request: short, so that a server that is gone is noticed soon
+SLACK_S = 30.0  # added for the server's answer
 CANCEL_S = 30.0
 
 
 class Begun:
-    """A run that is being made. `run_id` is empty until an answer has told it; `sent`: the server may have it all the same."""
+    """A run being created. `run_id` is empty until an answer arrives. `sent`: the server may have it even without an answer."""
 
     def __init__(self, call: Call) -> None:
         self.call = call
@@ -29,7 +30,7 @@ class Begun:
 
 
 class Flows:
-    """Of one client. `is_runner`: its server was found to be a dev runner."""
+    """The flows of one client. `is_runner`: its server turned out to be a dev runner."""
 
     def __init__(self, headers: Mapping[str, str], patience: Patience) -> None:
         self.patience = patience
@@ -51,26 +52,26 @@ class Flows:
         )
 
     def create(self, begun: Begun, *, wait_s: int) -> Flow[State]:
-        """Make the run, and wait so long for its end. `GatewayError` where it was not accepted."""
+        """Create the run, and wait this long for its end. `GatewayError` when it was not accepted."""
         prefer = f"respond-async, wait={wait_s}" if wait_s else "respond-async"
         state = run_in((yield from self.to_function(begun, {"prefer": prefer}, wait_s + SLACK_S)))
         begun.run_id = state.run.id
         return state
 
     def finished(self, state: State) -> Flow[State]:
-        """The run at its end, however it ends."""
+        """The run at its end, whether it succeeded or not."""
         while not state.finished:
             state = yield from self.get(state.run.id, wait_s=WAIT_S)
         return state
 
     def get(self, run_id: str, *, wait_s: int = 0) -> Flow[State]:
-        """The run as it stands, or at its end where that comes within `wait_s`."""
+        """The run's current state, or its end if that comes within `wait_s`."""
         path = run_path(run_id) + (f"?wait={wait_s}" if wait_s else "")
         request = self.request("GET", path, read_timeout_s=wait_s + SLACK_S)
         return run_in((yield from ask(request, self.patience, following=True)))
 
     def waited(self, run_id: str, wait_s: int | None) -> Flow[State]:
-        """The run at its end, or as it is after `wait_s` seconds; None: however long it takes."""
+        """The run at its end, or its state after `wait_s` seconds; None: wait as long as it takes."""
         left_s = wait_s if wait_s is not None else WAIT_S
         while True:
             once_s = min(left_s, WAIT_S)
@@ -81,20 +82,20 @@ class Flows:
                 return state
 
     def cancel(self, begun: Begun) -> Flow[State | None]:
-        """End a run; the run as it is then. None where the server cannot have it, or cannot be asked which it was."""
+        """Cancel a run; returns its state afterwards. None when the server cannot have it, or cannot be asked for its id."""
         if not begun.run_id:
             if not begun.sent or not begun.call.key:
                 return None
-            yield from self.create(begun, wait_s=0)  # the same key: the same run, and now its id
+            yield from self.create(begun, wait_s=0)  # the same key returns the same run, and with it the id
         return (yield from self.cancel_run(begun.run_id))
 
     def cancel_run(self, run_id: str) -> Flow[State]:
-        """End a run by its id; a finished one stays as it is."""
+        """Cancel a run by its id; a finished one is unchanged."""
         request = self.request("POST", f"{run_path(run_id)}/cancel", read_timeout_s=CANCEL_S)
         return run_in((yield from ask(request, self.patience)))
 
     def to_function(self, begun: Begun, headers: Mapping[str, str], read_timeout_s: float, *, stream: bool = False) -> Flow[Answer]:
-        """POST a call where its function is: at the platform's path, or at a dev runner's, whose functions have no owner."""
+        """POST a call to its function: at the platform's path, or at a dev runner's, whose functions have no owner."""
         call = begun.call
         keyed = {"content-type": "application/json", **headers} | ({"idempotency-key": call.key} if call.key else {})
         asked = open_stream if stream else ask
@@ -117,7 +118,7 @@ def run_path(run_id: str) -> str:
 
 
 def is_no_route(answer: Answer) -> bool:
-    """Whether a path is unknown to the server, rather than the function, run or file that it names: those say `error`, too."""
+    """Whether the server does not know the path. A missing function, run or file is different: those answers have an `error`."""
     problem = problem_in(answer) if answer.status == 404 else None
     return problem is not None and problem.code == "not_found" and problem.error is None
 

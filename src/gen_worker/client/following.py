@@ -1,8 +1,9 @@
-"""A run's events as they come, through broken connections and servers that start again; and of them the items that a function streams.
+"""Follows a run's events across lost connections and server restarts, and extracts the items that a function streams.
 
-Events come as NDJSON, each with an `id` where it has a number. A stream that breaks is asked for again with `Last-Event-ID`, so that
-nothing is missed and nothing comes twice. Items are stricter than events: what was given to the caller is never taken back. Where another
-attempt begins, its items have to repeat the earlier ones, and only those behind them are given. If they differ, that is an error.
+Events come as NDJSON, each with an `id` if it has a number. An interrupted stream is requested again with
+`Last-Event-ID`, so that nothing is missed and nothing comes twice. Items are stricter than events: an item given to the
+caller is never taken back. When another attempt begins, its items must repeat the earlier ones, and only later ones are
+passed on. If they differ, that is an error.
 """
 
 import hashlib
@@ -18,12 +19,12 @@ from gen_worker.client.flows import WAIT_S, Begun, Flows, run_path
 from gen_worker.client.tries import open_stream
 from gen_worker.client.values import RunEvent
 
-SILENCE_S = 45.0  # servers say something each 15 s
+SILENCE_S = 45.0  # servers send something every 15 s
 NDJSON = "application/x-ndjson"
 
 
 class Told(msgspec.Struct, frozen=True):
-    """One line of a stream. The dev runner numbers by whole numbers, the platform by `<attempt>-<number>`."""
+    """One line of a stream. The dev runner numbers events by integers, the platform by `<attempt>-<number>`."""
 
     event: str
     data: msgspec.Raw = msgspec.Raw(b"null")
@@ -37,27 +38,27 @@ _told = msgspec.json.Decoder(Told).decode
 
 
 def call_events(flows: Flows, begun: Begun) -> Flow[State]:
-    """Make a run, and give what is told of it; the run at its end."""
+    """Create a run and yield its events; returns the run at its end."""
     answer = yield from flows.to_function(begun, {"accept": NDJSON}, SILENCE_S, stream=True)
     begun.run_id = answer.headers.get("x-run-id", "")
     return (yield from _follow(flows, answer, begun.run_id, ""))
 
 
 def made(flows: Flows, begun: Begun, on_event: Callable[[RunEvent], object] | None) -> Flow[State]:
-    """Make a run and wait for it: with somebody to show its events to, to its end; else as long as one request waits."""
+    """Create a run and wait for it: with `on_event` to its end; otherwise as long as one request waits."""
     if on_event is None:
         return (yield from flows.create(begun, wait_s=WAIT_S))
     return (yield from watched(call_events(flows, begun), on_event))
 
 
 def events(flows: Flows, run_id: str, after: str = "") -> Flow[State]:
-    """Give what is told of a run after the event `after`; the run at its end."""
+    """Yield a run's events after the event `after`; returns the run at its end."""
     answer = yield from _events_after(flows, run_id, after)
     return (yield from _follow(flows, answer, run_id, after))
 
 
 def items(told: Flow[State]) -> Flow[State]:
-    """Of what is told give the items alone, as JSON; the run at its end."""
+    """Yield only the items among the events, as JSON; returns the run at its end."""
     given = _Items()
 
     def pick(value: Told) -> Iterator[Effect]:
@@ -69,7 +70,7 @@ def items(told: Flow[State]) -> Flow[State]:
 
 
 def watched(told: Flow[State], on_event: Callable[[RunEvent], object]) -> Flow[State]:
-    """What is told goes to `on_event`; the run at its end."""
+    """Pass the events to `on_event`; returns the run at its end."""
 
     def show(value: Told) -> Iterator[Effect]:
         on_event(value.decoded())
@@ -79,7 +80,7 @@ def watched(told: Flow[State], on_event: Callable[[RunEvent], object]) -> Flow[S
 
 
 def whole_result(flows: Flows, state: State) -> Flow[State]:
-    """The run at its end with its output: of a function that streams the list of its items. `RunError` where it did not succeed."""
+    """The run at its end with its output: for a function that streams, the list of its items. `RunError` if it did not succeed."""
     state = result_of((yield from flows.finished(state)))
     if state.has_output:
         return state
@@ -94,7 +95,7 @@ def whole_result(flows: Flows, state: State) -> Flow[State]:
 
 
 def _instead_of_gives(flow: Flow[State], handle: Callable[[Any], Iterator[Effect]]) -> Flow[State]:
-    """A flow, with what `handle` makes of each value in the place of giving it."""
+    """A flow that calls `handle` with each value instead of yielding it."""
     try:
         effect = next(flow)
         while True:
@@ -115,14 +116,14 @@ def _instead_of_gives(flow: Flow[State], handle: Callable[[Any], Iterator[Effect
 
 
 class _Items:
-    """Which items are new to the caller."""
+    """Decides which items are new to the caller."""
 
     def __init__(self) -> None:
-        self._given: list[bytes] = []  # digests of what the caller has
-        self._place = 0  # in the attempt that is told now
+        self._given: list[bytes] = []  # digests of the items that the caller has
+        self._place = 0  # position in the current attempt
 
     def take(self, told: Told) -> msgspec.Raw | None:
-        """The item that an event brings, None for none; `EventsLostError`."""
+        """The new item in an event, None if there is none; `EventsLostError`."""
         if told.event == "restart":
             self._place = 0
         elif told.event == "snapshot":
@@ -151,7 +152,7 @@ class _Items:
 def _follow(flows: Flows, answer: Answer, run_id: str, after: str) -> Flow[State]:
     tries = flows.patience.tries(following=True)
     while True:
-        if answer.status == 204:  # all was seen: only the end is missing
+        if answer.status == 204:  # all events were seen: only the end is missing
             return (yield from flows.finished((yield from flows.get(run_id))))
         if not 200 <= answer.status < 300:
             raise refusal(answer)
@@ -177,13 +178,13 @@ def _follow(flows: Flows, answer: Answer, run_id: str, after: str) -> Flow[State
 
 
 class _Lines:
-    """Puts lines together from pieces that end anywhere. A long one is joined once, not at every piece of it."""
+    """Assembles lines from pieces that end anywhere. A long line is joined once, not at every piece."""
 
     def __init__(self) -> None:
         self._begun: list[bytes] = []
 
     def take(self, data: bytes) -> Iterator[Told]:
-        """The events whose lines these bytes complete; `LostError` for a line that is none."""
+        """The events whose lines these bytes complete; `LostError` for an invalid line."""
         head, *rest = data.split(b"\n")
         self._begun.append(head)
         for following in rest:

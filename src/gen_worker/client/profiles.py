@@ -1,9 +1,9 @@
-"""Where a platform is, and the key for it: profiles of two levels, as the public command line tool has them.
+"""Saved server addresses and keys: profiles of two levels, as in the public command line tool.
 
     ~/.cozy/<name>/<profile>/config.yaml     an account, and within it dev, staging, prod
-    ~/.cozy/current                          `<name>/<profile>`, which is used where nobody says
+    ~/.cozy/current                          `<name>/<profile>`: the default
 
-`COZY_URL` and `COZY_API_KEY` beat them; `COZY_PROFILE` (`name` or `name/profile`) chooses another one.
+`COZY_URL` and `COZY_API_KEY` override them; `COZY_PROFILE` (`name` or `name/profile`) selects another one.
 """
 
 import json
@@ -19,11 +19,11 @@ _LINE = re.compile(r"([a-z_]+):\s*(.*)")
 
 
 class ProfileError(ValueError):
-    """No such profile, or no name for one."""
+    """The profile does not exist, or its name is invalid."""
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of the public tool's files; ours are one address."""
+    """The fields of the public tool's files; in ours, both addresses are the same."""
 
     hub_url: str = ""
     builder_url: str = ""
@@ -33,7 +33,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Profiles:
-    """Those of one user."""
+    """The profiles of one user."""
 
     def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
         self._folder = folder
@@ -41,16 +41,16 @@ class Profiles:
 
     @classmethod
     def of_user(cls, env: Mapping[str, str]) -> "Profiles":
-        """Below the home folder, or in `COZY_HOME`."""
+        """In the home folder, or in `COZY_HOME`."""
         return cls(Path(env.get("COZY_HOME") or Path.home() / ".cozy"), env)
 
     def current(self) -> tuple[str, str]:
-        """Name and profile that are in use."""
+        """Name and profile of the default."""
         chosen = self._env.get("COZY_PROFILE") or _text(self._folder / "current")
         return parse(chosen) if chosen else (DEFAULT_NAME, DEFAULT_PROFILE)
 
     def read(self, name: str, profile: str) -> Profile | None:
-        """A profile, None where it is not there or says nothing."""
+        """A profile; None when it does not exist or is empty."""
         found = {}
         for line in _text(self._path(name, profile)).splitlines():
             matched = _LINE.fullmatch(line.strip())
@@ -59,13 +59,13 @@ class Profiles:
         return Profile(**found) if found else None
 
     def write(self, name: str, profile: str, values: Profile) -> Path:
-        """Keep a profile, readable by its user only."""
+        """Save a profile, readable by its user only."""
         path = self._path(name, profile)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         new = path.with_suffix(".new")
         new.unlink(missing_ok=True)
         new.touch(0o600)
-        # A JSON string is a YAML scalar.
+        # A JSON string is also a YAML scalar.
         new.write_text("".join(f"{key}: {json.dumps(value)}\n" for key, value in msgspec.to_builtins(values).items()))
         new.replace(path)
         return path
@@ -75,7 +75,7 @@ class Profiles:
         (self._folder / "current").write_text(f"{name}/{profile}\n")
 
     def delete(self, name: str, profile: str) -> None:
-        """`ProfileError` where there is none."""
+        """`ProfileError` when it does not exist."""
         try:
             self._path(name, profile).unlink()
         except FileNotFoundError:

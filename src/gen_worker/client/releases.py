@@ -1,4 +1,4 @@
-"""What an endpoint's functions take and give, as its releases say it: which functions a tag has, and their schemas."""
+"""Reads an endpoint's releases: which functions a tag has, and their schemas."""
 
 from typing import Any
 from urllib.parse import quote
@@ -32,7 +32,7 @@ class _Release(msgspec.Struct, frozen=True):
 
 
 def entries_of_tag(flows: Flows, owner: str, endpoint: str, tag: str) -> Flow[dict[str, list[FunctionEntry]]]:
-    """The functions that have this tag, by the release that it points at."""
+    """The functions that have this tag, from the release that it points at."""
     query = f"owner={quote(owner, safe='')}&endpoint={quote(endpoint, safe='')}"
     found: _Tags = yield from _get(flows, f"/v1/tags?{query}", _Tags)
     by_release: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""Which server a client talks to, and with which key: what the caller says, the environment, the profile that `cozyctl login` keeps."""
+"""Decides which server a client uses, with which key: from arguments, the environment, or the profile saved by `cozyctl login`."""
 
 from collections.abc import Mapping
 
@@ -6,14 +6,14 @@ from gen_worker.client.profiles import Profile, ProfileError, Profiles, parse
 
 CONNECT_TIMEOUT_S = 5.0
 CONNECTIONS = 256
-DEFAULT_URL = "http://127.0.0.1:8080"  # of `cozyctl up`
+DEFAULT_URL = "http://127.0.0.1:8080"  # address of `cozyctl up`
 
 
 def find_server(url: str | None, key: str | None, profile: str | None, env: Mapping[str, str]) -> tuple[str, str]:
-    """Base URL and key; an empty key for none. `ProfileError` for a profile that is asked for and is not there.
+    """Base URL and key; an empty key for none. `ProfileError` for a requested profile that does not exist.
 
-    In this order: `url` and `key`, the profile that is asked for, `COZY_URL` and `COZY_API_KEY`, the profile in use. The key of a profile
-    goes to the address of that profile only.
+    The order: `url` and `key`, the requested profile, `COZY_URL` and `COZY_API_KEY`, the default profile. The key of a
+    profile is sent only to the address of that profile.
     """
     profiles = Profiles.of_user(env)
     if profile is not None:

@@ -1,4 +1,4 @@
-"""One call: the function that it names, its payload, its options."""
+"""One call: the function, its payload, its options."""
 
 import secrets
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from gen_worker.names import TAG_RULE, is_tag
 
 
 class Target(msgspec.Struct, frozen=True):
-    """A function as a caller names it. `owner` is empty for a bare name, which only a dev runner knows."""
+    """A function as named by its caller. `owner` is empty for a bare name, which only a dev runner accepts."""
 
     function: str
     owner: str = ""
@@ -31,7 +31,7 @@ class Target(msgspec.Struct, frozen=True):
 
 
 def read_target(ref: str) -> Target:
-    """The function that a text names; `ValueError` says what was expected."""
+    """The function in a text; `ValueError` says what was expected."""
     mark = "@" if "@" in ref else ":"
     name, marked, rest = ref.partition(mark)
     parts = name.split("/")
@@ -48,7 +48,7 @@ def read_target(ref: str) -> Target:
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What a caller may ask of a run. Seconds, 0: the function's own. A dev runner knows `timeout_s` alone."""
+    """A caller's options for a run. Seconds; 0: the function's own. A dev runner supports only `timeout_s`."""
 
     timeout_s: float = 0.0
     start_timeout_s: float = 0.0
@@ -58,7 +58,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """One call of a function. `key` makes sending it again safe; empty: it is sent once."""
+    """One call of a function. `key` makes it safe to send again; empty: it is sent once."""
 
     target: Target
     payload: msgspec.Raw
@@ -70,7 +70,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         return _encode({"payload": self.payload, **given})
 
     def runner_body(self) -> bytes:
-        # A stream that breaks is taken up again, so its end must not be the run's.
+        # A lost stream is resumed, so its end must not end the run.
         given: dict[str, Any] = {"cancel_on_disconnect": False}
         if self.options.timeout_s:
             given["timeout_ms"] = max(1, round(self.options.timeout_s * 1000))
@@ -81,7 +81,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def make_call(ref: str, payload: Any, options: Options, key: str | None) -> Call:
-    """Read what a caller gave; `ValueError` and `TypeError` before anything is sent."""
+    """Check a caller's arguments; `ValueError` and `TypeError` before anything is sent."""
     if key is not None and not (len(key) <= 255 and key.isascii() and key.isprintable()):
         raise ValueError(f"idempotency_key {key[:80]!r}: expected at most 255 printable ASCII characters, '' for none")
     made = secrets.token_hex(16) if key is None else key
@@ -89,7 +89,7 @@ def make_call(ref: str, payload: Any, options: Options, key: str | None) -> Call
 
 
 def encode_payload(payload: Any) -> msgspec.Raw:
-    """A payload's JSON: of a mapping, a Struct, a dataclass or an attrs class. `TypeError` for what is no JSON object."""
+    """A payload's JSON, from a mapping, a Struct, a dataclass or an attrs class. `TypeError` when that is not a JSON object."""
     try:
         encoded = _encode({} if payload is None else dict(payload) if isinstance(payload, Mapping) else payload)
     except (TypeError, ValueError, OverflowError, RecursionError) as exc:

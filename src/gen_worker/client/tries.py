@@ -1,9 +1,9 @@
-"""When a request is sent again: the connection broke, or the server says that later may help (`net.retry` has the list).
+"""Decides when a request is sent again: after a lost connection, or a status that may pass (listed in `net.retry`).
 
-A create carries its Idempotency-Key, and everything else here only reads or cancels, so that sending it again is safe. Without a key a
-create is sent again only where the server cannot have taken it: it was never reached, or it said 429.
-Whoever follows a run that was accepted, or may have been (the connection broke after the request was sent), has more patience: a server
-that is killed and started again is waited for. A server that was never reached is given up soon.
+A create carries its Idempotency-Key, and all other requests only read or cancel, so sending them again is safe. Without
+a key a create is sent again only if the server cannot have accepted it: it was never reached, or it answered 429. For a
+run that was accepted, or may have been (the connection broke after the request was sent), there is more patience, so
+that a restarted server is waited for. A server that was never reached is given up soon.
 """
 
 import random
@@ -16,14 +16,15 @@ from gen_worker.client.effects import Answer, Flow, LostError, Pause, Request, o
 from gen_worker.client.errors import GatewayError, UnreachableError
 from gen_worker.net.retry import PASSING, RetryPolicy
 
-SILENCE_COUNTS = 7  # a try that took its whole time, most of a minute, is as good as so many that failed at once
+SILENCE_COUNTS = 7  # a try that timed out, after most of a minute, counts like this many quick failures
 _random = random.Random()  # noqa: S311 - spreads tries
 
 
 class Patience(msgspec.Struct, frozen=True):
-    """`asking`: of a request that may be new to the server. `following`: of a run that was accepted, about a minute without contact.
+    """`asking`: for a request that may be new to the server. `following`: for an accepted run, about a minute without
+    contact.
 
-    `on_pause` is told before each wait how many seconds it takes, and why: `UnreachableError`, or what the server refused with.
+    `on_pause` is called before each wait with its seconds and its reason: `UnreachableError`, or the server's refusal.
     """
 
     asking: RetryPolicy = RetryPolicy(tries=5, first_pause_s=0.1, max_pause_s=5.0, max_asked_s=60.0)
@@ -37,7 +38,7 @@ class Patience(msgspec.Struct, frozen=True):
 
 
 class Tries:
-    """Counts failures in a row and says how long to wait; a success ends the row."""
+    """Counts failures in a row and says how long to wait; a success resets the count."""
 
     def __init__(
         self,
@@ -57,7 +58,7 @@ class Tries:
         self._failures = 0
 
     def lost(self, lost: LostError) -> Flow[None]:
-        """The same after a connection that broke. Once a request was sent, the server may have promised something."""
+        """Like `after`, for a lost connection. Once a request was sent, the server may have accepted it."""
         if lost.sent:
             self._policy = self._patient
         if lost.silent:
@@ -65,7 +66,7 @@ class Tries:
         yield from self.after(unreachable(lost), untaken=not lost.sent)
 
     def after(self, error: GatewayError, *, untaken: bool) -> Flow[None]:
-        """Pause before the next try; raises `error` where there is none. `untaken`: the server has certainly not acted."""
+        """Pause before the next try; raises `error` when there is none. `untaken`: the server has certainly not acted."""
         self._failures += 1
         may_help = isinstance(error, UnreachableError) or error.status in PASSING
         pause_s = self._policy.pause_s(self._failures, error.retry_after_s, _random) if may_help else None
@@ -77,7 +78,7 @@ class Tries:
 
 
 def ask(request: Request, patience: Patience, *, following: bool = False, repeatable: bool = True) -> Flow[Answer]:
-    """An answer that later tries would not change: 2xx, a run, or a refusal. `UnreachableError` where none came."""
+    """An answer that retries would not change: 2xx, a run, or a refusal. `UnreachableError` when none arrived."""
     tries = patience.tries(following=following, repeatable=repeatable)
     while True:
         try:
@@ -90,11 +91,11 @@ def ask(request: Request, patience: Patience, *, following: bool = False, repeat
         try:
             yield from tries.after(refusal(answer), untaken=answer.status == 429)
         except GatewayError:
-            return answer  # whoever asked reads it
+            return answer  # the caller interprets it
 
 
 def open_stream(request: Request, patience: Patience, *, following: bool = False, repeatable: bool = True) -> Flow[Answer]:
-    """The head of an answer that later tries would not change; its body is read by whoever asked."""
+    """The head of an answer that retries would not change; the caller reads its body."""
     tries = patience.tries(following=following, repeatable=repeatable)
     while True:
         try:
@@ -112,7 +113,7 @@ def unreachable(lost: LostError) -> UnreachableError:
 
 
 def _is_run(answer: Answer) -> bool:
-    """Whether a refusal's status is that of a run that failed: a function's error is no reason to ask again."""
+    """Whether a refusal's body is a run that failed: a function's error is no reason to retry."""
     head = answer.body[:4096].lstrip()
     return head.startswith(b'{"id":') or (
         b'"run_id":"' in answer.body and b'"success":' in answer.body and b'"run_id":""' not in answer.body

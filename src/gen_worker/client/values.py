@@ -1,4 +1,4 @@
-"""What callers get to see: runs, their events, files."""
+"""What callers see: runs, their events, files."""
 
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ EventName = Literal["status", "progress", "output", "log", "metric", "error", "c
 
 
 class RunProblem(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a run ended without a result. `code` is a stable word, `status` the HTTP status that stands for it."""
+    """Why a run ended without a result. `code` is a stable word, `status` the corresponding HTTP status."""
 
     code: str = "internal"
     detail: str = ""
@@ -22,7 +22,7 @@ class RunProblem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunFile(msgspec.Struct, frozen=True, kw_only=True):
-    """A file in a run's output. `url` is a path of the server that the run was made by."""
+    """A file in a run's output. `url` is a path on the server that made the run."""
 
     ref: str
     url: str = ""
@@ -32,10 +32,12 @@ class RunFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """A run as it stands. `status`: `queued`, `starting`, `running`, then for good `succeeded`, `failed`, `canceled` or `expired`.
+    """The state of a run. `status`: `queued`, `starting`, `running`, then finally `succeeded`, `failed`, `canceled` or
+    `expired`.
 
-    `output` is JSON as Python has it; None before the end, and for a function that streams (its items are events). `progress` is what
-    the function said last. Times are RFC 3339 in UTC, `timings` milliseconds. What a server does not say is empty.
+    `output` is plain Python values; None before the end, and for a function that streams (its items are events).
+    `progress` is the last progress reported by the function. Times are RFC 3339 in UTC, `timings` milliseconds. Fields
+    that a server does not send are empty.
     """
 
     id: str
@@ -60,16 +62,17 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def finished(self) -> bool:
-        """Whether it is over: nothing of it changes any more."""
+        """Whether it is over; then nothing changes any more."""
         return self.status in TERMINAL
 
 
 class RunEvent(msgspec.Struct, frozen=True):
-    """One event of a run. `id` resumes after it (empty for what is told anew to whoever comes), `data` is JSON as Python has it.
+    """One event of a run. Streams resume after its `id`, which is empty for events that are sent to every new reader.
+    `data` is plain Python values.
 
-    `status`: `data` names the status. `progress`: `progress` from 0 to 1, perhaps `stage`. `output`: an item of a stream. `log`: `level`,
-    `message`. `error`: a problem. `restart`: another attempt begins, items start over. `snapshot`: `missed` events are kept no more.
-    `done`: the run, and the last event.
+    `status`: `data` names the status. `progress`: `progress` from 0 to 1, perhaps `stage`. `output`: an item of a
+    stream. `log`: `level`, `message`. `error`: a problem. `restart`: another attempt begins, items start over.
+    `snapshot`: `missed` events are no longer kept. `done`: the run, and the last event.
     """
 
     id: str

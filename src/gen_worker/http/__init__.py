@@ -1,1 +1,1 @@
-"""HTTP in our own words: problems, event streams, files, OpenAPI."""
+"""HTTP building blocks: problems, event streams, files, OpenAPI."""

@@ -1,4 +1,4 @@
-"""The named schemas of an OpenAPI document, gathered from schemas that each bring their own `$defs`, as those of a manifest do."""
+"""The named schemas of an OpenAPI document, collected from schemas with their own `$defs`, such as those of a manifest."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,24 +9,24 @@ _DEFS = "#/$defs/"
 
 
 class Components:
-    """Schemas by name. Equal ones are kept once; a name that another schema has taken gets an underscore."""
+    """Schemas by name. Equal ones are kept once; when another schema already has the name, an underscore is added."""
 
     def __init__(self, schemas: dict[str, Schema]) -> None:
         self.schemas = schemas
 
     def add(self, name: str, schema: Schema) -> Schema:
-        """Keep a schema of our own; a reference to it."""
+        """Add a schema of our own; returns a reference to it."""
         while name in self.schemas:
             name += "_"
         self.schemas[name] = {**schema, "title": name}
         return {"$ref": REF.format(name=name)}
 
     def adopt(self, schema: Schema) -> Schema:
-        """A schema of a manifest, `{"$ref": "#/$defs/In", "$defs": {...}}`, with its definitions kept here."""
+        """Add a schema of a manifest, `{"$ref": "#/$defs/In", "$defs": {...}}`, with its definitions; returns a reference."""
         definitions: dict[str, Schema] = schema.get("$defs", {})
         names = {name: name for name in definitions}
         while True:
-            # A definition that was renamed differs in those that refer to it, which then have to be renamed, too.
+            # A renamed definition changes those that refer to it, which then have to be renamed, too.
             moved = {names[name]: _pointed(definition, names) for name, definition in definitions.items()}
             clash = [name for name, new in names.items() if self.schemas.get(new, moved[new]) != moved[new]]
             if not clash:
@@ -41,7 +41,9 @@ class Components:
 
 
 def _pointed(value: Any, names: Mapping[str, str]) -> Any:
-    """The same with references into `$defs` pointing into the document. A union names its tags' schemas under `discriminator.mapping`."""
+    """The schema with references to `$defs` replaced by references into the document. A union lists its tags' schemas
+    under `discriminator.mapping`.
+    """
     if isinstance(value, list):
         return [_pointed(item, names) for item in value]
     if not isinstance(value, dict):

@@ -1,14 +1,17 @@
-"""One HTTP/1.1 connection: parsed by httptools, bounded, with an ASGI application behind it. uvicorn's server accepts for it.
+"""One HTTP/1.1 connection: parsed by httptools, bounded, with an ASGI application behind it. uvicorn's server accepts
+the connections.
 
-uvicorn's own connection bounds neither the bytes nor the number of headers nor the time that they take, answers errors as plain text, and
-spends half of an echo's time on what this server does not use (a timer for each request, checks of headers that we wrote ourselves).
+uvicorn's own connection bounds neither the bytes or number of headers nor the time they take. It answers errors as
+plain text, and spends half of an echo's time on things this server does not use (a timer for each request, checks of
+headers that we wrote ourselves).
 
-    head ---> body ---> answer ---> head ...      A request that comes before the last one is answered waits, unread beyond 64 KiB.
+    head ---> body ---> answer ---> head ...      A request that arrives before the last one is answered waits, unread beyond 64 KiB.
 
-A client that sends on without reading its answers is not read either: no request is begun while answers lie unsent. What was received
-is parsed in pieces, so that about 16 requests wait, and not all that the system delivers at once.
+When a client keeps sending without reading its answers, the server stops reading from it: no request begins while
+answers are unsent. Received bytes are parsed in pieces, so that about 16 requests wait, not everything that the system
+delivers at once.
 
-What is refused is answered once, as a problem, and the connection closed; never in the middle of another answer.
+A refused request is answered once, with a problem, and the connection closes; never in the middle of another answer.
 """
 
 import asyncio
@@ -30,17 +33,18 @@ MAX_PIPELINED = 16
 PIECE_BYTES = 16 << 10
 CLOSE_S = 10.0
 LINGER_S = 2.0
-# Many clients send all of a body before they look for an answer: one that is closed on earlier sees a reset in place of its 404.
+# Many clients send the whole body before they read an answer. If the connection closed earlier, such a client would see
+# a reset instead of its 404.
 DROPPED_BYTES = 32 << 20
-CHUNK_FRAME_BYTES = 16  # of framing that a byte of a chunked body may take
+CHUNK_FRAME_BYTES = 16  # framing bytes allowed for each byte of a chunked body
 
 
 class _RefusedError(Exception):
-    """The head or body breaks a bound. Raised through the parser."""
+    """The head or body exceeds a limit. Raised through the parser."""
 
 
 class Connection(asyncio.Protocol):
-    """Made by uvicorn for each connection; `server_state` is uvicorn's list of who is there, for its shutdown."""
+    """Created by uvicorn for each connection; `server_state` is uvicorn's list of connections, for its shutdown."""
 
     def __init__(self, app: ASGIApp, crowd: Crowd, server_state: Any) -> None:
         self._app = app
@@ -50,25 +54,25 @@ class Connection(asyncio.Protocol):
         self.loop = asyncio.get_running_loop()
         self._parser: Any = httptools.HttpRequestParser(self)
         self.address = ""
-        self._exchange: Exchange | None = None  # the one that is being answered
+        self._exchange: Exchange | None = None  # being answered
         self._waiting: deque[Exchange] = deque()
-        self._reading: Exchange | None = None  # the one whose body is coming
+        self._reading: Exchange | None = None  # its body is being received
         self._refusal: tuple[int, str, str] | None = None
         self._closing = False
         self.since_s = time.monotonic()
         self._head_bytes = 0
         self._began = False
         self._framing_bytes = self._body_bytes = self._declared_bytes = 0
-        self._ended = 0  # requests that came whole
+        self._ended = 0  # requests received completely
         self._unread_bytes = self._dropped_bytes = 0
         self.drained: asyncio.Event | None = None
-        self._unparsed = b""  # it waits until fewer requests do
-        self._behind: bytearray | None = None  # what came behind a request that asks for another protocol
+        self._unparsed = b""  # waits until fewer requests are waiting
+        self._behind: bytearray | None = None  # bytes after a request that asks for another protocol
 
-    # What asyncio calls.
+    # Callbacks from asyncio.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's class does not inherit from it
         peer, here = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
         self.client = (peer[0], peer[1]) if isinstance(peer, tuple) else None
         self.server = (here[0], here[1]) if isinstance(here, tuple) else None
@@ -104,12 +108,12 @@ class Connection(asyncio.Protocol):
             self._parse(data)
 
     def _parse_on(self) -> None:
-        """Parse what waits, piece by piece, as long as few requests do."""
+        """Parse the waiting bytes piece by piece while few requests are waiting."""
         while self._unparsed and not self._closing:
             if len(self._waiting) >= MAX_PIPELINED:
                 self.transport.pause_reading()
                 return
-            # What is body for sure begins no request, however much it is.
+            # Bytes that certainly belong to a body begin no request, however many they are.
             size_bytes = max(PIECE_BYTES, self._declared_bytes - self._body_bytes) if self._reading is not None else PIECE_BYTES
             piece, self._unparsed = self._unparsed[:size_bytes], self._unparsed[size_bytes:]
             self._parse(piece)
@@ -131,14 +135,14 @@ class Connection(asyncio.Protocol):
                     raise _RefusedError
                 return
             self._crowd.receiving(self)
-            if ended == self._ended:  # else the piece holds the end of one body and the beginning of another
+            if ended == self._ended:  # otherwise the piece contains the end of one body and the beginning of another
                 self._framing_bytes += size_bytes - (self._body_bytes - body_bytes)
                 if self._framing_bytes > 2 * self._limits.head_bytes + CHUNK_FRAME_BYTES * self._body_bytes:
                     self._refusal = (400, "invalid_request", "the body's chunks have more framing than content")
                     raise _RefusedError
         except httptools.HttpParserUpgrade as exc:
-            # What follows is not HTTP: it is for the protocol that the request is upgraded to. Where nobody takes the upgrade up, the
-            # request is answered as it stands, as the last one.
+            # What follows is not HTTP: it belongs to the protocol that the request asks for. If no handler upgrades,
+            # the request is answered as it is, and is the last one.
             last = self._waiting[-1] if self._waiting else self._exchange
             if last is not None:
                 last.keep_alive = False
@@ -159,7 +163,7 @@ class Connection(asyncio.Protocol):
             if self._exchange is None and not self._closing:
                 self._next()
 
-    # What the parser calls.
+    # Callbacks from the parser.
 
     def on_message_begin(self) -> None:
         self._url = b""
@@ -186,7 +190,7 @@ class Connection(asyncio.Protocol):
             self._expects = True
 
     def on_headers_complete(self) -> None:
-        # What was received since the last request, and at most a piece that began before its end. Most heads are far from the bound.
+        # The bytes received since the last request, plus at most one piece that began before its end. Most heads are far below the limit.
         if self._head_bytes + PIECE_BYTES > self._limits.head_bytes:
             head_bytes = len(self._url) + sum([len(name) + len(value) for name, value in self._headers])
             if head_bytes > self._limits.head_bytes:
@@ -227,7 +231,7 @@ class Connection(asyncio.Protocol):
         exchange = self._reading
         if exchange is None:
             return
-        if exchange.complete:  # what comes after the answer is dropped, but for a while only
+        if exchange.complete:  # bytes after the answer are dropped, but only for a while
             self._dropped_bytes += len(body)
             if self._dropped_bytes > DROPPED_BYTES:
                 self._close()
@@ -252,14 +256,14 @@ class Connection(asyncio.Protocol):
                     self._close()
                 self._went_idle()
 
-    # What exchanges call.
+    # Called by exchanges.
 
     def answered(self, exchange: "Exchange") -> None:
-        """The answer is written whole."""
+        """The answer is completely written."""
         if self._closing:
             return
         if self._reading is exchange:
-            # Closing now would reset the connection under what the client still sends, and it would lose the answer.
+            # Closing now would reset the connection while the client is still sending, and it would lose the answer.
             self._exchange, self.since_s = None, time.monotonic()
             self.transport.resume_reading()
             return
@@ -270,7 +274,7 @@ class Connection(asyncio.Protocol):
         self._next()
 
     def switch(self, protocol: Upgraded) -> None:
-        """The connection is another protocol's from now on."""
+        """From now on the connection belongs to another protocol."""
         behind, self._closing, self._exchange = bytes(self._behind or b""), True, None
         self._crowd.leave(self)
         self._state.connections.discard(self)
@@ -283,10 +287,10 @@ class Connection(asyncio.Protocol):
         if not transport.is_closing():
             protocol.go_on()
 
-    # What uvicorn and the crowd call.
+    # Called by uvicorn and the crowd.
 
     def shutdown(self) -> None:
-        """Finish what is being answered, then close."""
+        """Finish the current answer, then close."""
         if self._exchange is None:
             self._close()
         else:
@@ -300,7 +304,8 @@ class Connection(asyncio.Protocol):
         exchange = self._reading
         if exchange is None or self._closing or (exchange.started and not exchange.complete):
             return False
-        if self._exchange not in (None, exchange) or exchange.body:  # an earlier request is answered, or nobody takes what came
+        # an earlier request is being answered, or nobody reads what was received
+        if self._exchange not in (None, exchange) or exchange.body:
             return False
         if now_s - began_s - self._body_bytes / MIN_BODY_BYTES_S < STALLED_S:
             return False
@@ -310,7 +315,7 @@ class Connection(asyncio.Protocol):
     def check_time(self, now_s: float, limits: ConnectionLimits) -> None:
         waited_s = now_s - self.since_s
         if self._closing:
-            if waited_s > CLOSE_S:  # the client does not take the rest of its answer
+            if waited_s > CLOSE_S:  # the client does not read the rest of its answer
                 self.transport.abort()
         elif self.drained is not None:
             unread_bytes = self.transport.get_write_buffer_size()
@@ -323,11 +328,11 @@ class Connection(asyncio.Protocol):
                 self._refuse(408, "request_timeout", f"the request's head was not whole within {limits.head_s:.0f} s")
             elif not self._began and waited_s > limits.idle_s:
                 self._close()
-        elif self._exchange is None and waited_s > LINGER_S:  # answered already, and the body does not end
+        elif self._exchange is None and waited_s > LINGER_S:  # answered already, but the body does not end
             self._close()
 
     def _next(self) -> None:
-        """Begin the request that waits longest, unless answers lie unsent, and read on."""
+        """Begin the request that has waited longest, unless answers are unsent, and continue reading."""
         if not self._waiting:
             self._went_idle()
         elif self.drained is None:
@@ -361,17 +366,17 @@ class Connection(asyncio.Protocol):
             return
         self._waiting.clear()
         self._unparsed = b""
-        if self._reading is not None and self._reading.complete:  # all is said
+        if self._reading is not None and self._reading.complete:  # everything is said
             self._close()
             return
         exchange = self._exchange
         if exchange is not None and (exchange is not self._reading or exchange.started):
-            # It is being answered, and in the middle of an answer nothing else can be said: it is the last one.
+            # It is being answered, and nothing else can be said in the middle of an answer: it is the last one.
             exchange.keep_alive = False
             self.transport.pause_reading()
             return
         if exchange is not None:
-            exchange.disconnect()  # its body will never be whole
+            exchange.disconnect()  # its body will never be complete
         body = msgspec.json.encode(problem(status, code, detail))
         head = b"content-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % (PROBLEM_JSON, len(body))
         self.transport.write(STATUS_LINES[status] + head + body)
@@ -380,6 +385,6 @@ class Connection(asyncio.Protocol):
     def _close(self) -> None:
         if not self._closing:
             self._closing, self.since_s = True, time.monotonic()
-            self._crowd.busy(self)  # it has its place until it is gone
+            self._crowd.busy(self)  # it keeps its place until it is gone
             self._crowd.received(self)
             self.transport.close()

@@ -1,13 +1,14 @@
-"""Who is connected to a server: bounded in all and by address, so that descriptors stay free for those who work.
+"""Limits the connections of a server, in all and by address, so that file descriptors stay free for working clients.
 
-    new --> idle <--> receiving <--> busy --> gone     idle: no head is there, or the last request is answered
-                                                       receiving: a head is there, and not all of its body
+    new --> idle <--> receiving <--> busy --> gone     idle: no head has arrived, or the last request is answered
+                                                       receiving: a head has arrived, and its body is incomplete
 
-When there are too many, one gives its place to the new one: that which has been idle for longest, or which began a body even earlier and
-does not keep up with the slowest rate that is allowed. So clients that hold connections open, send half a body or let it drip keep nobody
-out, whatever deadline their bodies have. Who sends as fast as that, or is being answered, keeps its place; only where all do, the new one
-is refused. A sweep once a second closes what has been idle, or has not read its answer, for too long: one timer for all, since one for each
-request would cost more than parsing it.
+When there are too many, one is closed in favour of the new one: the one that has been idle for longest, or that began a
+body even earlier and is slower than the minimum rate. So clients that hold connections open, send half a body or send
+it in drips lock nobody out, whatever deadline their bodies have. A client that sends fast enough, or is being answered,
+keeps its place; only when all do, the new one is refused. A sweep once a second closes connections that have been idle,
+or have not read their answer, for too long: one timer for all, because one for each request would cost more than
+parsing it.
 """
 
 import asyncio
@@ -19,25 +20,25 @@ from typing import Protocol
 import msgspec
 
 SWEEP_S = 1.0
-MIN_BODY_BYTES_S = 65536  # slower bodies end after their deadline (`asgi.BodyReader`), and earlier where others wait
-STALLED_S = 0.25  # behind that rate: some round trips of a client far away
+MIN_BODY_BYTES_S = 65536  # slower bodies are ended after their deadline (`asgi.BodyReader`), and earlier when others wait
+STALLED_S = 0.25  # allowed lag behind that rate: some round trips of a distant client
 
 
 class ConnectionLimits(msgspec.Struct, frozen=True):
-    """Bounds of a server's connections. `by_address` does not count for loopback, where everybody has one address."""
+    """Limits of a server's connections. `by_address` does not apply to loopback, where all clients have the same address."""
 
     head_bytes: int = 64 << 10
     headers: int = 128
-    head_s: float = 15.0  # from the first byte to the whole head
+    head_s: float = 15.0  # from the first byte to the complete head
     idle_s: float = 15.0  # until the first byte
     unread_s: float = 300.0  # while the client reads nothing of its answer
-    ping_s: float = 20.0  # a websocket that was silent for so long is asked whether it is there, and has as long to answer
+    ping_s: float = 20.0  # a websocket that is silent this long gets a ping, and has as long to answer
     connections: int = 4096
     by_address: int = 1024
 
     @classmethod
     def for_this_process(cls) -> "ConnectionLimits":
-        """As many connections as descriptors allow, a quarter of which stay free for files and models."""
+        """As many connections as file descriptors allow; a quarter of them stay free for files and models."""
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         room = 1 << 20 if soft == resource.RLIM_INFINITY else soft - max(32, soft // 4)
         connections = max(8, min(room, cls().connections))
@@ -45,18 +46,18 @@ class ConnectionLimits(msgspec.Struct, frozen=True):
 
 
 class Member(Protocol):
-    """A connection, as the crowd sees it."""
+    """A connection as the crowd sees it."""
 
     address: str
 
     def close_idle(self) -> None: ...
 
     def close_stalled(self, began_s: float, now_s: float) -> bool:
-        """Close if the body that began then does not keep up, by its client's doing. Whether it is closing now."""
+        """Close the connection if the body that began then is too slow because of its client. Whether it is closing now."""
         ...
 
     def check_time(self, now_s: float, limits: ConnectionLimits) -> None:
-        """Close if it is over its time."""
+        """Close the connection if its time is over."""
         ...
 
 
@@ -67,7 +68,7 @@ class Crowd:
         self.limits = limits
         self._all: set[Member] = set()
         self._idle: dict[Member, float] = {}  # since when; those idle for longest come first
-        self._receiving: dict[Member, float] = {}  # likewise
+        self._receiving: dict[Member, float] = {}  # since when; the oldest come first
         self._by_address: Counter[str] = Counter()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -75,7 +76,7 @@ class Crowd:
         return len(self._all)
 
     def join(self, member: Member) -> bool:
-        """Whether there is a place for it."""
+        """Whether there is room for the connection."""
         limits, address = self.limits, member.address
         local = address.startswith("127.") or address in ("::1", "")
         if not local and self._by_address[address] >= limits.by_address and not self._shed(address):
@@ -107,14 +108,14 @@ class Crowd:
             self._idle[member] = since_s
 
     def receiving(self, member: Member) -> None:
-        """More of its request's body is to come. `received` ends this."""
+        """More of its request's body is expected. `received` ends this."""
         self._receiving.setdefault(member, time.monotonic())
 
     def received(self, member: Member) -> None:
         self._receiving.pop(member, None)
 
     def _shed(self, address: str | None) -> bool:
-        """Have the connection closed that does nothing for longest; of this address, if one is given. Whether there was one."""
+        """Close the connection that has done nothing for longest; if an address is given, one from there. Whether there was one."""
         now_s = time.monotonic()
         idle = next((member for member in self._idle if address is None or member.address == address), None)
         idle_since_s = now_s if idle is None else self._idle[idle]

@@ -3,12 +3,12 @@
     append ... append   seal            after the seal
     1 2 3 4 5 6 ... n   -> one JSON     append is refused, `last_seq` and what a reader gets never change
 
-Laws, which readers rely on: numbers start at 1 and have no gaps; a number is given once; the event that ends a stream (`done`) has the
-number `last_seq + 1`, so it is numbered only after the seal. Else a late event would take its number, and a reader that resumes would
-miss one of the two.
+Laws that readers rely on: numbers start at 1 and have no gaps; a number is used once; the event that ends a stream
+(`done`) has the number `last_seq + 1`, so it is numbered only after the seal. Otherwise a late event could get its
+number, and a reader that resumes would miss one of the two.
 
-While the run works, events are kept as they came. The seal encodes them into one JSON text: that is what the answer of a run shows, it is
-counted byte by byte, and it is nothing that the garbage collector has to walk.
+During the run, events are kept as they came. The seal encodes them into one JSON text: it is what the run's answer
+shows, its size is exact, and the garbage collector does not have to walk it.
 """
 
 import asyncio
@@ -22,13 +22,13 @@ import msgspec
 from gen_worker.events import RunEvent
 
 EVENT_OVERHEAD_BYTES = 64
-STRUCT_BYTES = 192  # of an event of ours: a handful of short fields
+STRUCT_BYTES = 192  # for one of our events: a handful of short fields
 READER_AHEAD_EVENTS = 1024
 READER_AHEAD_BYTES = 256 << 10
 
 
 class _Entry(msgspec.Struct, frozen=True, gc=False):
-    """An event as the runner contract shows it; fields in sorted order."""
+    """An event in the runner contract's form; fields in sorted order."""
 
     event_type: str
     payload: Any
@@ -45,7 +45,7 @@ _decode = msgspec.json.Decoder(list[_Kept]).decode
 
 
 class EventLog:
-    """Lives on the loop. A full log loses its oldest events."""
+    """Lives on the loop. A full log drops its oldest events."""
 
     __slots__ = ("_dropped", "_events", "_on_ready", "_sealed", "max_bytes", "max_events", "readers", "run_id", "size_bytes", "total_bytes")
 
@@ -54,8 +54,8 @@ class EventLog:
         self.max_events = max_events
         self.max_bytes = max_bytes
         self.readers: set[Reader] = set()
-        self.size_bytes = 0  # of what is kept
-        self.total_bytes = 0  # of all that ever came
+        self.size_bytes = 0  # of the kept events
+        self.total_bytes = 0  # of all events so far
         self._events: deque[RunEvent] = deque()
         self._dropped = 0
         self._sealed: tuple[bytes, int] | None = None
@@ -79,7 +79,7 @@ class EventLog:
         return True
 
     def append(self, batch: list[RunEvent]) -> int:
-        """Add events, and wake readers once. Returns how many of the oldest were lost for it. A sealed log takes nothing."""
+        """Add events, and wake readers once. Returns how many of the oldest were dropped for it. A sealed log accepts nothing."""
         if self._sealed is not None:
             return 0
         size_bytes = sum([_size_of(event) if type(event.payload) is msgspec.Raw else STRUCT_BYTES for event in batch])
@@ -97,7 +97,7 @@ class EventLog:
         return lost
 
     def seal(self, text: bytes | None = None) -> None:
-        """The run is over: nothing is added any more. `size_bytes` is exact from now on. `text`: all events as JSON, where that is made."""
+        """The run is over: nothing is added any more. From now on `size_bytes` is exact. `text`: all events as JSON, if already made."""
         if self._sealed is not None:
             return
         if text is None:
@@ -113,7 +113,7 @@ class EventLog:
         return _encode_all(self._events, self.run_id) if self._sealed is None else self._sealed[0]
 
     def json_with(self, ending: list[RunEvent]) -> bytes:
-        """What `as_json` will be, once these events end it. From any thread, while nobody appends."""
+        """What `as_json` will return once these events end it. From any thread, while nobody appends."""
         return _encode_all([*self._events, *ending], self.run_id)
 
     def after(self, seq: int) -> tuple[int, list[RunEvent]]:
@@ -127,12 +127,12 @@ class EventLog:
         return first_seq, list(self._events) if skip == 0 else list(islice(self._events, skip, None))
 
     def on_ready(self, callback: Callable[[], None]) -> None:
-        """Call back once, when `ready` or sealed; at once if it is so already."""
+        """Call back once, when `ready` or sealed; immediately if it already is."""
         self._on_ready = callback
         self.reader_moved()
 
     def reader_moved(self) -> None:
-        """A reader took events, or left: the run may go on."""
+        """A reader took events, or left: the run may continue."""
         if self._on_ready is not None and (self._sealed is not None or self.ready):
             callback, self._on_ready = self._on_ready, None
             callback()
@@ -143,7 +143,7 @@ class EventLog:
 
 
 class Reader:
-    """Follows a log from a number on. While the slowest reader is far behind, the log is not `ready`."""
+    """Follows a log from a given number. While the slowest reader is far behind, the log is not `ready`."""
 
     def __init__(self, log: EventLog, after: int) -> None:
         self._log = log
@@ -152,7 +152,7 @@ class Reader:
         log.readers.add(self)
 
     async def next(self, timeout_s: float) -> tuple[int, list[RunEvent]] | None:
-        """Events not yet seen and the number of the first, as they come; an empty list at the end; None without news for `timeout_s`."""
+        """New events and the number of the first, as they come; an empty list at the end; None when nothing comes within `timeout_s`."""
         while True:
             self._news.clear()
             first_seq, unseen = self._log.after(self.seen)
@@ -165,7 +165,7 @@ class Reader:
                 return None
 
     def took(self, first_seq: int, taken: list[RunEvent]) -> None:
-        """The client has been given these events."""
+        """These events were sent to the client."""
         self._see(first_seq + len(taken) - 1)
         self._log.reader_moved()
 
@@ -177,7 +177,7 @@ class Reader:
         self._log.reader_moved()
 
     def _see(self, seq: int) -> None:
-        # Counted back from the end: what came before a resumed reader, or was dropped unread, is nothing that it lags behind.
+        # Counted back from the end: events before a resumed reader's position, or dropped unread, are no backlog of this reader.
         self.seen = seq
         self.seen_bytes = self._log.total_bytes - (0 if self._log.sealed else sum(map(_size_of, self._log.after(seq)[1])))
 
@@ -190,7 +190,7 @@ def _encode_all(events: Iterable[RunEvent], run_id: str) -> bytes:
     try:
         return _encode(entries)
     except (TypeError, ValueError, OverflowError, RecursionError):
-        # One event that no JSON can show must cost neither the others nor the seal.
+        # One event that cannot be encoded must cost neither the others nor the seal.
         return b"[%b]" % b",".join(map(_encode_one, entries))
 
 

@@ -1,4 +1,4 @@
-"""One request and its answer, on a connection of ours: ASGI's two calls, the whole answer at once, or another protocol instead."""
+"""One request and its answer on our own connection: ASGI's two calls, the complete answer at once, or another protocol instead."""
 
 import asyncio
 from http import HTTPStatus
@@ -17,18 +17,18 @@ _DISCONNECT: Message = {"type": "http.disconnect"}
 
 
 class Upgraded(asyncio.Protocol):
-    """What a connection can be handed over to. It keeps its place in the crowd and in uvicorn's list of who is there."""
+    """A protocol that a connection can be handed over to. It keeps its place in the crowd and in uvicorn's list of connections."""
 
     def take_over(self, transport: asyncio.Transport, crowd: Crowd, connections: set[Any], address: str) -> None:
         raise NotImplementedError
 
     def go_on(self) -> None:
-        """Read, unless there is no room."""
+        """Continue reading, unless there is no room."""
         raise NotImplementedError
 
 
 class Wire(Protocol):
-    """The connection, as its exchanges see it."""
+    """The connection as its exchanges see it."""
 
     transport: asyncio.Transport
     loop: asyncio.AbstractEventLoop
@@ -50,8 +50,8 @@ class Exchange:
         self._expects = expects
         self.body = bytearray()
         self.more_body = True
-        self._told = False  # the application has had the end of the body
-        self._received = False  # or a part of it
+        self._told = False  # whether the application was told the end of the body
+        self._received = False  # whether it received a part of the body
         self.started = self.complete = False
         self._gone = False
         self._chunked = False
@@ -60,7 +60,7 @@ class Exchange:
         self._direct: DirectAnswer | None = None
 
     async def run(self, app: ASGIApp) -> None:
-        """Have the application answer; close where it does not finish."""
+        """Run the application; close the connection if it does not finish its answer."""
         try:
             await app(self.scope, self.receive, self.send)
         finally:
@@ -76,19 +76,19 @@ class Exchange:
             self._news.set_result(None)
 
     def disconnect(self) -> None:
-        """Nothing more comes or can be said."""
+        """Nothing more can be received or sent."""
         self._gone = True
         if self._direct is not None:
             self._direct.take_back()
         self.wake()
 
     def offer_upgrade(self) -> None:
-        """The client asks for another protocol: let the application take it up, by `scope["upgrade"]`."""
+        """The client asks for another protocol: the application may accept by `scope["upgrade"]`."""
         if self.scope["http_version"] == "1.1":
             self.scope["upgrade"] = self.upgrade
 
     def upgrade(self, fields: list[tuple[bytes, bytes]], protocol: "Upgraded") -> None:
-        """Answer 101, and hand the connection over. Where the client has gone already, the protocol hears of it."""
+        """Answer 101, and hand over the connection. If the client has already left, the protocol is told."""
         if self._gone:
             protocol.connection_lost(None)
             return
@@ -97,7 +97,7 @@ class Exchange:
         self._connection.switch(protocol)
 
     async def receive(self) -> Message:
-        """The next piece of the body; after the last one, the client's leaving or the end of the answer."""
+        """The next piece of the body; after the last one, waits for the client to disconnect or the answer to end."""
         connection = self._connection
         while True:
             if self._gone or self.complete:
@@ -118,7 +118,7 @@ class Exchange:
                 self._news = None
 
     def whole_body(self, max_bytes: int) -> bytes | None:
-        """The whole body at once; None where it is larger, is not there yet, or a part of it has been received."""
+        """The complete body; None when it is larger, is not here yet, or was partly received."""
         if self.more_body or self._told or self._gone or self._received or len(self.body) > max_bytes:
             return None
         self._told = True
@@ -126,7 +126,7 @@ class Exchange:
         return body
 
     def respond(self, status: int, fields: list[tuple[bytes, bytes]], body: bytes) -> None:
-        """The whole answer in one write."""
+        """Send the complete answer with one write."""
         if self._gone or self.finish_direct():
             return
         self.started = True
@@ -134,7 +134,9 @@ class Exchange:
         self._completed()
 
     def direct(self) -> DirectAnswer | None:
-        """The right to write the whole answer from another thread, followed by `finish_direct`; None where the loop has to write it."""
+        """The right to write the complete answer from another thread; call `finish_direct` afterwards. None when the
+        loop must write it.
+        """
         transport = self._connection.transport
         if (
             self._gone
@@ -153,7 +155,7 @@ class Exchange:
         return self._direct
 
     def finish_direct(self) -> bool:
-        """Take the right back, and send what is left. False when nothing was written: the answer is still to be given."""
+        """Withdraw the right, and send the rest. False when nothing was written: the request is still to be answered."""
         direct, self._direct = self._direct, None
         rest = None if direct is None else direct.take_back()
         if rest is None:
@@ -172,7 +174,7 @@ class Exchange:
         return b"".join(lines)
 
     async def send(self, message: Message) -> None:
-        """ASGI's way to answer."""
+        """ASGI's `send`."""
         if self._connection.drained is not None:
             await self._connection.drained.wait()
         if self._gone:
@@ -196,7 +198,7 @@ class Exchange:
             write(body)
         if not more:
             if self._left_bytes:
-                self.keep_alive = False  # it ends early, and the client has to notice
+                self.keep_alive = False  # the answer ends early, and the client has to notice
             self._completed()
 
     def _start(self, status: int, fields: list[tuple[bytes, bytes]]) -> None:
@@ -225,7 +227,7 @@ class Exchange:
         self._connection.answered(self)
 
     def _give_up(self) -> None:
-        """The application has ended without an answer."""
+        """The application ended without an answer."""
         if self.started:
             self._connection.transport.abort()
         if self.started or self._gone:

@@ -1,4 +1,4 @@
-"""Send a file: ranges, conditions, and problems where there is none to send."""
+"""Sends files: ranges, conditions, and problems when there is none to send."""
 
 import asyncio
 import stat
@@ -12,12 +12,12 @@ from gen_worker.http.headers import http_date, matches_etag
 
 
 class _Response(FileResponse):
-    """Starlette's, whose two refusals are plain text: ask `is_satisfiable` first."""
+    """Starlette's response. Its two refusals are plain text, so check `is_satisfiable` first."""
 
-    chunk_size = 256 << 10  # each is a change of threads
+    chunk_size = 256 << 10  # each chunk costs a change of threads
 
     def is_satisfiable(self, header: str, size_bytes: int) -> bool | None:
-        """Whether this Range header can be answered; None when it is no range, and to be ignored (RFC 9110, 14.2)."""
+        """Whether this Range header can be answered; None when it is invalid and must be ignored (RFC 9110, 14.2)."""
         unit, equals, ranges = header.partition("=")
         if not equals or unit.strip().lower() != "bytes":
             return None
@@ -28,8 +28,9 @@ class _Response(FileResponse):
 
 
 async def send_file(request: Request, path: Path, headers: Mapping[str, str]) -> None:
-    """Answer with the file at `path`; `RequestError` 404 when it is gone, 412 when it is not as the request wants it, 416 for a range
-    that it has not. Conditions count for reading alone, and ranges for GET alone (RFC 9110, 13.2.1 and 14.2).
+    """Answer with the file at `path`. `RequestError` 404 when it is gone, 412 when it does not meet the request's
+    conditions, 416 for a range outside the file. Conditions apply to reading only, and ranges to GET only (RFC 9110,
+    13.2.1 and 14.2).
     """
     try:
         found = await asyncio.to_thread(path.stat)
@@ -46,7 +47,7 @@ async def send_file(request: Request, path: Path, headers: Mapping[str, str]) ->
         return
     wanted = request.header(b"range") if scope["method"] == "GET" else ""
     if request.header(b"if-range").strip() not in ("", etag, modified):
-        wanted = ""  # it has changed since: the whole of it
+        wanted = ""  # the file has changed since: send all of it
     answers = response.is_satisfiable(wanted, found.st_size)
     if answers is False:
         detail = f"the file has {found.st_size} bytes; the range {wanted[:60]!r} lies beyond them"
@@ -57,7 +58,9 @@ async def send_file(request: Request, path: Path, headers: Mapping[str, str]) ->
 
 
 def _is_known(request: Request, name: str, etag: str, modified_s: int) -> bool:
-    """Whether whoever reads a file has it as it is; `RequestError` 412 where it is not the one that is meant (RFC 9110, 13.2.2)."""
+    """Whether the client already has this version of the file; `RequestError` 412 when the file is not the one it asks
+    for (RFC 9110, 13.2.2).
+    """
     if request.has_header(b"if-match"):
         is_meant = matches_etag(request.header(b"if-match"), etag)
     else:

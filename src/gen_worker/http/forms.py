@@ -1,7 +1,8 @@
-"""Multipart forms (RFC 7578), read to their end: a form that was cut off is refused, and the files that came with it are gone.
+"""Reads multipart forms (RFC 7578) completely: a form that was cut off is refused, and its files are deleted.
 
-The parser takes what came before the cut for the whole form. Only the closing delimiter (`--boundary--`, RFC 2046, 5.1.1) says that
-nothing is missing, so a form without it is never given on: a run would begin with empty fields.
+The parser takes whatever came before the cut as the whole form. Only the closing delimiter (`--boundary--`, RFC 2046,
+5.1.1) shows that nothing is missing. A form without it is never passed on, because the run would begin with empty
+fields.
 """
 
 import asyncio
@@ -14,12 +15,12 @@ from gen_worker.http.asgi import BodyReader, Request, RequestError
 
 MAX_FILES = 100
 MAX_FIELDS = 1000
-MAX_TEXT_BYTES = 16 << 20  # of all fields that are no files
-PIECE_BYTES = 32 << 10  # the parser is Python: it looks at every line break, so others get a turn in between
+MAX_TEXT_BYTES = 16 << 20  # of all fields that are not files
+PIECE_BYTES = 32 << 10  # the parser is Python code and looks at every line break, so it yields to others in between
 
 
 async def read_form(request: Request, max_bytes: int) -> FormData:
-    """The form's fields and files; close it. `RequestError` 400 says what is wrong with it, and then nothing is left to close."""
+    """The form's fields and files; the caller closes it. `RequestError` 400 says what is wrong, and then there is nothing to close."""
     reader = BodyReader(request, max_bytes)
     parser = _Parser(
         Headers(raw=request.scope["headers"]), _chunks(reader), max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=max_bytes
@@ -28,10 +29,10 @@ async def read_form(request: Request, max_bytes: int) -> FormData:
         form = await parser.parse()
         for name, value in form.multi_items():
             for text in (name, value if isinstance(value, str) else value.filename or ""):
-                text.isascii() or text.encode()  # some charsets give texts that JSON cannot carry
+                text.isascii() or text.encode()  # some charsets give texts that JSON cannot represent
     except (MultiPartException, KeyError) as exc:
         raise _refused(f"cannot be read: {getattr(exc, 'message', None) or 'it has no boundary'}") from None
-    except (LookupError, UnicodeError) as exc:  # a charset that is none, or does not fit
+    except (LookupError, UnicodeError) as exc:  # an unknown charset, or one that does not fit
         await _close(parser)
         raise _refused(f"holds texts that cannot be read: {ascii(str(exc))[1:-1]}; send them as UTF-8") from None
     if not parser.ended:

@@ -1,7 +1,8 @@
-"""Header values as their grammars say: Accept (RFC 9110, 12.5.1), Prefer (RFC 7240), media types, entity tags, whole numbers.
+"""Parses header values by their grammars: Accept (RFC 9110, 12.5.1), Prefer (RFC 7240), media types, entity tags,
+integers.
 
-Values are compared as the grammar divides them, never by substring, and without regard to case where it says so. Nothing here raises:
-what cannot be read counts as not sent.
+Values are compared by the grammar's parts, never by substring, and ignoring case where the grammar does. Nothing here
+raises: an invalid value counts as absent.
 """
 
 import re
@@ -11,7 +12,7 @@ from functools import lru_cache
 
 import msgspec
 
-_PARTS = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+')  # a comma inside a quoted string separates nothing
+_PARTS = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+')  # a comma inside a quoted string is no separator
 _PARAMETERS = re.compile(r'(?:[^;"]|"(?:[^"\\]|\\.)*"?)+')
 _QUALITY = re.compile(r"0(?:\.\d{0,3})?|1(?:\.0{0,3})?", re.ASCII)
 _ENTITY_TAG = re.compile(r'(?:W/)?("[^"]*")')
@@ -28,7 +29,7 @@ class MediaRange(msgspec.Struct, frozen=True, gc=False):
 
 @lru_cache(256)
 def parse_accept(header: str) -> tuple[MediaRange, ...]:
-    """What is accepted, best first; equals in the order sent. Ranges with `q=0` are left out: they say what is not wanted."""
+    """The accepted media ranges, best first; equal ones in the order sent. Ranges with `q=0` are left out, because they are unwanted."""
     found = []
     for part in _PARTS.findall(header):
         kind, *parameters = [text.strip() for text in _PARAMETERS.findall(part)] or [""]
@@ -43,9 +44,10 @@ def parse_accept(header: str) -> tuple[MediaRange, ...]:
 
 
 def preferred(header: str, offered: tuple[str, ...]) -> str | None:
-    """Which of the `offered` media types the header asks for by name; None when it names none, or one that matches all comes before.
+    """Which of the `offered` media types the header names first; None when it names none, or a range that matches all
+    comes before.
 
-    `*/*` and `application/*` ask for nothing by name: they leave the choice to us.
+    `*/*` and `application/*` name no type: they leave the choice to us.
     """
     for accepted in parse_accept(header):
         if accepted.kind in offered:
@@ -56,7 +58,7 @@ def preferred(header: str, offered: tuple[str, ...]) -> str | None:
 
 
 def asks_for(header: str, media_type: str) -> bool:
-    """Whether the header wants this type, or all of its family (`image/*`), at least as much as JSON."""
+    """Whether the header accepts this type, or its family (`image/*`), at least as much as JSON."""
     best = {accepted.kind: accepted.quality for accepted in reversed(parse_accept(header))}
     wanted = max(best.get(media_type.lower(), 0.0), best.get(f"{media_type.lower().partition('/')[0]}/*", 0.0))
     return wanted > 0 and wanted >= best.get("application/json", 0.0)
@@ -64,15 +66,15 @@ def asks_for(header: str, media_type: str) -> bool:
 
 @lru_cache(256)
 def media_type(content_type: str) -> str:
-    """The type of a Content-Type, without its parameters, in lower case."""
+    """The media type of a Content-Type, without parameters, in lower case."""
     return content_type.partition(";")[0].strip().lower()
 
 
 @lru_cache(256)
 def parse_prefer(header: str) -> tuple[bool, int | None]:
-    """Whether to answer `respond-async`, and how many seconds to `wait`. The first of a name counts.
+    """Whether to answer `respond-async`, and how many seconds to `wait`. The first value of a repeated name counts.
 
-    Both together mean: wait so long, then answer 202 (RFC 7240, 4.3). `wait` alone is a minute.
+    Both together mean: wait that long, then answer 202 (RFC 7240, 4.3). `wait` without a number is a minute.
     """
     seen: dict[str, str] = {}
     for part in _PARTS.findall(header):
@@ -83,21 +85,21 @@ def parse_prefer(header: str) -> tuple[bool, int | None]:
 
 
 def matches_etag(if_none_match: str, etag: str) -> bool:
-    """Whether the header's list holds `etag`, weak or strong; `*` matches all."""
+    """Whether the header's list contains `etag`, weak or strong; `*` matches all."""
     if if_none_match.strip() == "*":
         return True
     return etag.removeprefix("W/") in _ENTITY_TAG.findall(if_none_match)
 
 
 def http_date(text: str) -> float | None:
-    """The Unix time that a date says (RFC 9110, 5.6.7); None for what is none."""
+    """The Unix time of an HTTP date (RFC 9110, 5.6.7); None when it is invalid."""
     try:
         found = parsedate_to_datetime(text)
-        return found.replace(tzinfo=found.tzinfo or UTC).timestamp()  # a date without a zone, as in asctime's form, is in UTC
-    except (ValueError, IndexError, TypeError, OverflowError):  # it knows more forms than HTTP has, and fails in each its own way
+        return found.replace(tzinfo=found.tzinfo or UTC).timestamp()  # a date without a zone, as in asctime's form, is UTC
+    except (ValueError, IndexError, TypeError, OverflowError):  # Python accepts more forms than HTTP, and each fails in its own way
         return None
 
 
 def whole_number(text: str) -> int | None:
-    """The number that ASCII digits say, at most nine of them; else None. (`isdigit` alone lets `²` pass, which is no number.)"""
+    """The number in one to nine ASCII digits; else None. (`isdigit` alone would accept `²`, which is no number.)"""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else None

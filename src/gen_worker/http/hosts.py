@@ -1,8 +1,8 @@
-"""Whom a server on this machine answers: requests that name it, from pages that are its own or this machine's.
+"""Which requests a server on this machine answers: those that name it, from its own pages or pages of this machine.
 
-DNS rebinding: a page at evil.example lets its name resolve to 127.0.0.1; the browser then takes this server for evil.example, sends equal
-Host and Origin headers, and lets the page read every answer. The one thing that the page cannot choose is the name in Host. So on
-loopback only known names are hosts, on every route and method.
+DNS rebinding: a page at evil.example lets its name resolve to 127.0.0.1. The browser then takes this server for
+evil.example, sends equal Host and Origin headers, and lets the page read every answer. The page cannot choose the name
+in Host. So on loopback only known names are accepted, on every route and method.
 """
 
 from collections.abc import Iterable
@@ -16,27 +16,29 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
 class HostPolicy(msgspec.Struct, frozen=True):
-    """`names` None: any host is answered, as where a server listens on a network under names that it cannot know."""
+    """`names` None: any host is accepted, for a server that listens on a network under names it cannot know."""
 
     names: frozenset[str] | None = None
 
     @classmethod
     def listening_on(cls, host: str, allowed: Iterable[str] = ()) -> "HostPolicy":
-        """For a server that listens on `host` and is reached by the names `allowed`, too; `ValueError` for what is no name."""
+        """The policy for a server that listens on `host` and may also be reached by the names `allowed`; `ValueError`
+        for an invalid name.
+        """
         extra = [_checked(name) for name in allowed]
         if not extra and not is_loopback(host):
             return cls()
         return cls(frozenset([*LOOPBACK_NAMES, host.strip("[]").lower(), *extra]))
 
     def serves(self, host_header: str) -> bool:
-        """Whether a request with this Host header is for this server. Ports are not compared: a forwarded port is another one."""
+        """Whether a request with this Host header is for this server. Ports are not compared: a forwarded port differs."""
         if self.names is None:
             return True
         name = host_name(host_header)
         return name is not None and name in self.names
 
     def is_own_page(self, origin: str, host_header: str) -> bool:
-        """Whether a page of this origin may act here. `ValueError` for what is no origin."""
+        """Whether a page of this origin may act here. `ValueError` for an invalid origin."""
         try:
             site = urlsplit(origin)
             name, _ = site.hostname, site.port
@@ -47,7 +49,7 @@ class HostPolicy(msgspec.Struct, frozen=True):
 
 @lru_cache(64)
 def host_name(host_header: str) -> str | None:
-    """The name or address in a Host header, in lower case; None for what cannot be read."""
+    """The name or address in a Host header, in lower case; None when it is invalid."""
     if any(char in host_header for char in "/@?#\\ "):
         return None
     try:

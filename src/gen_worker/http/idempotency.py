@@ -1,4 +1,4 @@
-"""The `Idempotency-Key` header (IETF draft-ietf-httpapi-idempotency-key-header): one rule for every server of ours."""
+"""The `Idempotency-Key` header (IETF draft-ietf-httpapi-idempotency-key-header): one rule for all our servers."""
 
 from gen_worker.http.asgi import Request, RequestError
 
@@ -6,7 +6,9 @@ MAX_KEY_CHARACTERS = 255
 
 
 def idempotency_key(request: Request) -> str:
-    """The key, `""` where none was sent. `RequestError` 400 for one that cannot be kept, an empty one too: who sends it relies on it."""
+    """The key, `""` when none was sent. `RequestError` 400 for a key that cannot be stored, including an empty one,
+    because its sender relies on it.
+    """
     sent = request.has_header(b"idempotency-key")
     key = request.header(b"idempotency-key").strip()
     if sent and (not key or len(key) > MAX_KEY_CHARACTERS or not key.isascii() or not key.isprintable()):

@@ -1,15 +1,15 @@
-"""The socket that a server listens on, and the address that people are shown."""
+"""The socket that a server listens on, and its address for people."""
 
 import errno
 import socket
 
 
 class ListenError(ValueError):
-    """The address cannot be had; the message says why and what helps."""
+    """The address is not available; the message says why and what helps."""
 
 
 def listening_socket(listen: str, example: str) -> socket.socket:
-    """A bound socket for `host:port` (port 0: any free one); `ListenError` says why it cannot be had, and shows `example`."""
+    """A bound socket for `host:port` (port 0: any free one); `ListenError` says why it is not available, and shows `example`."""
     host, colon, port = listen.rpartition(":")
     if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
         raise ListenError(f"--listen {listen!r}: expected HOST:PORT, such as {example}")

@@ -1,7 +1,9 @@
-"""The functions of a manifest to an OpenAPI 3.1 document: one operation for each, with the author's own examples.
+"""Turns the functions of a manifest into an OpenAPI 3.1 document: one operation for each, with the author's own
+examples.
 
-Every status has the schema of what is really sent with it. A failed run keeps its body, and what never became a run is a problem; so the
-statuses that may be either have both, under both media types: generators of clients take the first one that they know.
+Every status has the schema of what is really sent with it. A failed run keeps its body, and a request that never became
+a run gets a problem. Statuses that may be either list both, under both media types; client generators take the first
+one they know.
 """
 
 from collections.abc import Mapping, Sequence
@@ -66,8 +68,8 @@ def openapi_document(
     structs: Sequence[type[msgspec.Struct]] = (),
     descriptions: Mapping[str, str] = MappingProxyType({}),
 ) -> Schema:
-    """The document of a manifest's functions. A run route takes the bare payload, and answers with the run; `routes` are the server's own
-    paths, whose schemas refer to `structs` by name. `descriptions` are by the functions' slugs.
+    """The document of a manifest's functions. A run route takes the bare payload and answers with the run. `routes` are
+    the server's own paths, whose schemas refer to `structs` by name. `descriptions` are by function slug.
     """
     refs, schemas = schema_components([Problem, FieldError, *structs], REF)
     components = Components(schemas)
@@ -96,7 +98,7 @@ def openapi_document(
 
 
 def json_response(text: str, schema: Schema, *also: str) -> Schema:
-    """A response in JSON, under further media types, too."""
+    """A JSON response, and the same under further media types."""
     return {"description": text, "content": {kind: {"schema": schema} for kind in ("application/json", *also)}}
 
 
@@ -113,7 +115,7 @@ def _outputs(entry: FunctionEntry, output: Schema) -> Schema:
 
 
 def _answer(outputs: Schema, *, events: Schema | None = None, failed: bool = False) -> Schema:
-    """The runner contract's body. That of the runner's own failure has fewer keys, so fewer are sure in a failed run."""
+    """The runner contract's body. A failure of the runner itself has fewer keys, so a failed run has fewer required keys."""
     sure = ["run_id", "success", "error_type", "safe_message"]
     return {
         "type": "object",
@@ -192,7 +194,7 @@ def _warm_up(entry: FunctionEntry, payload: Schema, errors: Schema) -> Schema:
 
 
 def _body(entry: FunctionEntry, payload: Schema) -> Schema:
-    """The bare payload. An envelope `{"payload": ..., "run_id": ...}` is taken as well; a form only where there are files to send."""
+    """The bare payload. An envelope `{"payload": ..., "run_id": ...}` is accepted as well; a form only if the payload has files."""
     content: Schema = {"application/json": {"schema": payload}}
     if _takes_files(entry.input_schema):
         form = {"type": "object", "properties": {"payload": {"type": "string", "description": "The payload's JSON, without its files"}}}
@@ -201,6 +203,6 @@ def _body(entry: FunctionEntry, payload: Schema) -> Schema:
 
 
 def _takes_files(schema: Schema) -> bool:
-    """Whether a payload has a place for a file: a definition with all fields of an `Asset`, or of a kind of Asset."""
+    """Whether a payload can contain a file: a definition with all fields of an `Asset` or a subclass."""
     wanted = {field.encode_name for field in msgspec.structs.fields(Asset)}
     return any(wanted <= each.get("properties", {}).keys() for each in schema.get("$defs", {}).values())

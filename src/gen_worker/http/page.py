@@ -1,6 +1,7 @@
-"""The console: the page that the dev runner and the platform serve at `/docs`. Its files are built from `console/` by `make console`.
+"""The console: the page that the dev runner and the platform serve at `/docs`. Its files are built from `console/` by
+`make console`.
 
-The page loads nothing from anywhere else, runs no script and takes no style but its own files, and nobody may frame it.
+The page loads nothing from elsewhere, runs scripts and styles only from its own files, and must not be framed.
 """
 
 import asyncio
@@ -30,7 +31,7 @@ _HEADERS = {
     "content-security-policy": _POLICY,
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
-    "cache-control": "no-cache",  # a newer release has files of the same names
+    "cache-control": "no-cache",  # a newer release has files with the same names
     "vary": "accept-encoding",
 }
 
@@ -39,7 +40,7 @@ class _File(msgspec.Struct):
     data: bytes
     media_type: bytes
     etag: str
-    zipped: bytes = b""  # made when it is first asked for
+    zipped: bytes = b""  # made on the first request
 
 
 class Page:

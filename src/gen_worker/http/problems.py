@@ -7,7 +7,7 @@ from gen_worker.errors import FieldError
 
 __all__ = ["PROBLEM_JSON", "Problem", "problem", "status_of"]
 
-# By code first, then by error type: the codes of one type may need statuses of their own.
+# By code first, then by error type, because codes of one type may need different statuses.
 _STATUSES = {
     "validation": 400,
     "too_large": 413,
@@ -41,7 +41,7 @@ def problem(
     instance: str | None = None,
     errors: tuple[FieldError, ...] = (),
 ) -> Problem:
-    """A problem that never became a run."""
+    """The problem for a request that never became a run."""
     return Problem(
         title=HTTPStatus(status).phrase,
         status=status,

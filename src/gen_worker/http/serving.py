@@ -1,4 +1,4 @@
-"""How every server of ours serves: our own connections, with bounds, and without headers that tell about the server."""
+"""How all our servers serve: by our own connections, with limits, and without headers that describe the server."""
 
 import asyncio
 from typing import Any, cast
@@ -11,7 +11,7 @@ from gen_worker.http.crowd import ConnectionLimits, Crowd
 
 
 def quiet_config(app: ASGIApp) -> uvicorn.Config:
-    """uvicorn's configuration for `app`. Connections, heads and their times are bounded (`http/crowd`)."""
+    """uvicorn's configuration for `app`. Connections, heads and their times are limited (`http/crowd`)."""
     crowd = Crowd(ConnectionLimits.for_this_process())
 
     def connection(*, config: uvicorn.Config, server_state: Any, **_: Any) -> Connection:

@@ -6,14 +6,14 @@ HEARTBEAT = b": still here\n\n"
 
 
 def frame(event_id: int, name: str, data: bytes) -> bytes:
-    """One event. `data` is JSON; a line break inside it, which JSON never needs, would be split into lines."""
+    """One event. `data` is JSON without line breaks, because a line break would split it."""
     if b"\n" in data or b"\r" in data:
         data = b"\ndata: ".join(data.splitlines())
     return b"id: %d\nevent: %b\ndata: %b\n\n" % (event_id, name.encode(), data)
 
 
 def last_event_id(header: str) -> int:
-    """The id that a client saw last, from its `Last-Event-ID` header; 0 when there is none. `ValueError` for what is no id."""
+    """The last id seen by a client, from its `Last-Event-ID` header; 0 when there is none. `ValueError` when it is not an id."""
     text = header.strip()
     if not text:
         return 0

@@ -1,10 +1,12 @@
-"""One websocket (RFC 6455): frames by wsproto, bounded both ways, with pings, after a request of ours was upgraded to it.
+"""One websocket (RFC 6455): frames by wsproto, bounded in both directions, with pings, after one of our requests was
+upgraded.
 
     open ---> closing (our Close frame is on its way) ---> gone
       +-----> gone (the client has closed, vanished, or broken the protocol; or it no longer answers pings)
 
-Reading stops while the listener takes no message, so that what waits for a slow handler stays with the client. `send` tells when a frame is
-on its way to a client that reads. No extension is offered: a compressed message can be a thousand times as large as what was sent of it.
+Reading stops while the listener accepts no message, so that messages for a slow handler stay with the client. `send`
+calls back when a frame is on its way to a client that reads. No extension is offered: a compressed message can be a
+thousand times larger than its bytes on the wire.
 """
 
 import asyncio
@@ -24,19 +26,19 @@ from gen_worker.http.asgi import Request, RequestError
 from gen_worker.http.crowd import ConnectionLimits, Crowd
 from gen_worker.http.exchange import Upgraded
 
-CLOSE_S = 5.0  # for the client's Close frame after ours, while it reads
+CLOSE_S = 5.0  # time for the client's Close frame after ours, while it reads
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 
 
 class Listener(Protocol):
-    """What a websocket tells."""
+    """Callbacks of a websocket."""
 
     def message(self, data: bytes) -> bool:
-        """A whole message; False while there is no room: it is offered again after `go_on`."""
+        """A complete message; False while there is no room: it is offered again after `go_on`."""
         ...
 
     def too_large(self) -> None:
-        """A message has more than the bytes allowed; it is dropped."""
+        """A message exceeds the size limit; it is dropped."""
         ...
 
     def left(self) -> None:
@@ -49,7 +51,9 @@ class Listener(Protocol):
 
 
 def accept_fields(request: Request) -> list[tuple[bytes, bytes]]:
-    """The header fields of the answer that opens a websocket; `RequestError` 426 or 400 for a request that asks for none, or wrongly."""
+    """The header fields of the answer that opens a websocket; `RequestError` 426 or 400 for a request that does not ask
+    for one, or wrongly.
+    """
     upgrades = [name.strip().lower() for name in request.header(b"upgrade").split(",")]
     version = request.header(b"sec-websocket-version").strip()
     if "upgrade" not in request.scope or request.scope["method"] != "GET" or "websocket" not in upgrades or version != "13":
@@ -77,21 +81,21 @@ class WebSocket(Upgraded):
         self._transport: asyncio.Transport | None = None
         self._crowd: Crowd | None = None
         self._connections: set[Any] = set()
-        self._message = bytearray()  # so far
-        self._held: bytes | None = None  # whole, and not taken yet
+        self._message = bytearray()  # received so far
+        self._held: bytes | None = None  # complete, and not accepted yet
         self._closing = self._gone = self._full = self._told = False
         self._on_room: list[Callable[[], None]] = []
-        self._heard_s = self._since_s = time.monotonic()  # since: of what `check_time` waits for
+        self._heard_s = self._since_s = time.monotonic()  # since when `check_time` has been waiting
         self._pinged_s: float | None = None
         self._unread_bytes = 0
 
     @property
     def holds(self) -> bool:
-        """Whether a message waits for room, and reading with it."""
+        """Whether a message waits for room; reading waits, too."""
         return self._held is not None
 
     def send(self, data: bytes, *, is_text: bool, taken: Callable[[], None]) -> None:
-        """Send a message; `taken` is called when it is on its way, or will never be. Nothing is sent after `close`."""
+        """Send a message; `taken` is called when it is on its way, or never will be. Nothing is sent after `close`."""
         if self._closing or self._gone:
             taken()
             return
@@ -102,25 +106,26 @@ class WebSocket(Upgraded):
             taken()
 
     def close(self, code: int, reason: str) -> None:
-        """Say why, wait a little for the client's own Close, then go."""
+        """Send a Close frame with the reason, wait briefly for the client's own, then close."""
         if self._closing or self._gone:
             return
         self._closing, self._since_s = True, time.monotonic()
         self._held = None
         self._message.clear()
         self._write(CloseConnection(code, reason))
-        asyncio.get_running_loop().call_soon(self.go_on)  # soon: we may be in the midst of reading; the client's Close may be there already
+        # soon, because we may be in the middle of reading; the client's Close may have arrived already
+        asyncio.get_running_loop().call_soon(self.go_on)
 
-    # What the connection calls that it was.
+    # Called by the connection that it was.
 
     def take_over(self, transport: asyncio.Transport, crowd: Crowd, connections: set[Any], address: str) -> None:
         self._transport, self._crowd, self._connections, self.address = transport, crowd, connections, address
-        crowd.join(self)  # into the place that the connection has just left
+        crowd.join(self)  # takes the place that the connection has just left
         crowd.busy(self)
         connections.add(self)
 
     def go_on(self) -> None:
-        """There is room again: read on, beginning with the message that waits."""
+        """There is room again: continue reading, starting with the waiting message."""
         if self._gone:
             return
         held, self._held = self._held, None
@@ -131,7 +136,7 @@ class WebSocket(Upgraded):
         if self._held is None and self._transport is not None and not self._gone:
             self._transport.resume_reading()
 
-    # What asyncio calls.
+    # Callbacks from asyncio.
 
     def data_received(self, data: bytes) -> None:
         self._heard_s, self._pinged_s = time.monotonic(), None
@@ -163,7 +168,7 @@ class WebSocket(Upgraded):
         for taken in waiting:
             taken()
 
-    # What uvicorn and the crowd call.
+    # Called by uvicorn and the crowd.
 
     def shutdown(self) -> None:
         self._listener.stopping()
@@ -185,14 +190,14 @@ class WebSocket(Upgraded):
             elif now_s - self._since_s > (CLOSE_S if self._closing else limits.unread_s):
                 transport.abort()
         elif self._pinged_s is not None:
-            if now_s - self._pinged_s > limits.ping_s and self._held is None:  # else its pong may stand behind what we do not read
+            if now_s - self._pinged_s > limits.ping_s and self._held is None:  # otherwise its pong may be behind data that we do not read
                 transport.abort()
         elif now_s - self._heard_s > limits.ping_s:
             self._pinged_s = now_s
             self._write(Ping())
 
     def _read(self) -> None:
-        """Handle what has come, up to a message that is not taken yet. What stays unparsed is one piece as it was received."""
+        """Handle the received bytes up to a message that is not accepted yet. At most one received piece stays unparsed."""
         for event in self._frames.events():
             self._handle(event)
             if self._held is not None:
@@ -210,7 +215,7 @@ class WebSocket(Upgraded):
             case CloseConnection():
                 if self._frames.state is ConnectionState.REMOTE_CLOSING:
                     self._write(event.response())
-                elif self._frames.state is ConnectionState.OPEN:  # wsproto's word for a broken frame
+                elif self._frames.state is ConnectionState.OPEN:  # how wsproto reports a broken frame
                     self._write(CloseConnection(event.code, event.reason))
                 self._leave()
 
@@ -226,7 +231,7 @@ class WebSocket(Upgraded):
                 self._held = whole
 
     def _leave(self) -> None:
-        """The client has closed: the connection goes when what was written is read."""
+        """The client has closed: close the connection when it has read what was written."""
         self._closing, self._since_s = True, time.monotonic()
         if self._transport is not None:
             self._transport.close()
@@ -239,5 +244,5 @@ class WebSocket(Upgraded):
 
     def _write(self, event: Event) -> None:
         if self._transport is not None and not self._transport.is_closing():
-            with contextlib.suppress(LocalProtocolError):  # such as a ping after a Close
+            with contextlib.suppress(LocalProtocolError):  # for example a ping after a Close
                 self._transport.write(self._frames.send(event))

@@ -1,1 +1,1 @@
-"""Talking to other machines, with care."""
+"""Careful communication with other machines."""

@@ -1,4 +1,4 @@
-"""What the threads of a download share: which files are waiting or on their way, who may work on what next, and what went wrong."""
+"""State shared by the threads of a download: which files are waiting or in progress, who may work on what next, and what went wrong."""
 
 import contextlib
 import threading
@@ -9,10 +9,10 @@ from gen_worker.net.fetched_file import FetchedFile
 from gen_worker.net.stream_count import StreamCount
 from gen_worker.net.wanted import DownloadFailedError, Meter, Wanted
 
-CHECK_BYTES = 4 << 20  # that a hash lags behind before somebody reads them again for it
+CHECK_BYTES = 4 << 20  # when a hash lags behind by this much, another thread reads those bytes again
 FLUSH_BYTES = 32 << 20
-MAX_RESTARTS = 16  # of one file: bytes that came do not count as progress then
-LOOK_S = 0.05  # between looks at what there is to check
+MAX_RESTARTS = 16  # of one file, because bytes that arrived do not count as progress then
+LOOK_S = 0.05  # between checks for work
 
 
 class Task:
@@ -26,7 +26,7 @@ class Task:
 
 
 class Board:
-    """`changed` guards who works on what; each file's own lock guards what is known of the file."""
+    """`changed` guards who works on what; each file's own lock guards what is known about the file."""
 
     def __init__(self, files: Sequence[Wanted], meter: Meter, on_file: Callable[[Wanted], None]) -> None:
         self.changed = threading.Condition()
@@ -43,18 +43,18 @@ class Board:
         return self.failure is not None or self._left == 0
 
     def fail(self, exc: Exception) -> None:
-        """End all work; the first failure is the one that counts."""
+        """End all work; the first failure counts."""
         with self.changed:
             self.failure = self.failure or exc
             self.changed.notify_all()
 
     def wait_over(self, seconds: float) -> bool:
-        """Wait so long; True as soon as there is nothing left to do."""
+        """Wait this long; True as soon as there is nothing left to do."""
         with self.changed:
             return self.changed.wait_for(lambda: self.over, seconds)
 
     def wake(self) -> None:
-        """There should be more streams than before."""
+        """More streams are wanted than before."""
         with self.changed:
             self.changed.notify_all()
 
@@ -64,13 +64,15 @@ class Board:
             self.arrived += size_bytes
 
     def restart(self, file: FetchedFile) -> None:
-        """Begin a file again; its lock is held. `DownloadFailedError` when that has been done too often to go on for ever."""
+        """Start a file over; call with its lock held. `DownloadFailedError` when that happened too often."""
         self._meter.add(-file.restart())
         if file.epoch > MAX_RESTARTS:
             raise DownloadFailedError(f"{file.name} was begun again {MAX_RESTARTS} times, and never came whole", passing=True)
 
     def next_range(self, count: StreamCount) -> Task | None:
-        """Of a file that nobody fetches, else of the next one, else of one that others fetch too; waits, None at the end."""
+        """A range of a file that nobody fetches, else of the next file, else of one that others are fetching, too.
+        Waits; None at the end.
+        """
         with self.changed:
             while not self.over:
                 task = self._take(lambda file: not file.busy, count)
@@ -112,7 +114,7 @@ class Board:
             self.changed.notify_all()
 
     def next_check(self) -> FetchedFile | None:
-        """A file whose hash lags behind, or that is complete; waits, None at the end. `checked` gives it back."""
+        """A file whose hash lags behind, or that is complete; waits, None at the end. Give it back with `checked`."""
         with self.changed:
             while not self.over:
                 for file in self._active:
@@ -130,7 +132,7 @@ class Board:
             self.changed.notify_all()
 
     def next_flush(self) -> FetchedFile | None:
-        """A file with much that is not on the disk yet; waits, None at the end. `flushed` gives it back."""
+        """A file with much data that is not on the disk yet; waits, None at the end. Give it back with `flushed`."""
         with self.changed:
             while not self.over:
                 for file in self._active:
@@ -147,7 +149,7 @@ class Board:
             self.changed.notify_all()
 
     def done(self, file: FetchedFile) -> None:
-        """A file has been published."""
+        """A file was published."""
         self._on_file(file.wanted)
         with self.changed:
             self._active.remove(file)
@@ -155,7 +157,7 @@ class Board:
             self.changed.notify_all()
 
     def close(self) -> None:
-        """After all threads have ended: note what came of the files that are not complete."""
+        """After all threads have ended: save the state of the incomplete files."""
         for file in self._active:
             if file.opened:
                 # A full disk may refuse the journal, too. That must not hide why the download ended; the digest decides in the end.

@@ -1,4 +1,4 @@
-"""A request that another thread can end, also before its answer has begun."""
+"""A request that another thread can abort, even before its answer has begun."""
 
 import contextlib
 import socket
@@ -12,9 +12,9 @@ import urllib3.connection
 
 
 class Call:
-    """A request, so that another thread can end it at any moment: while it connects, waits for an answer or reads one.
+    """A request that another thread can abort at any moment: while it connects, waits for an answer or reads one.
 
-    One after the other may use the same `Call`. After `hang_up` no further request starts.
+    Several requests may use the same `Call`, one after the other. After `hang_up` no further request starts.
     """
 
     def __init__(self) -> None:
@@ -24,22 +24,22 @@ class Call:
         self.is_connecting = False
 
     def hang_up(self) -> None:
-        """Whoever waits in this request gets an error now; one that is still connecting gets it when that has ended."""
+        """The thread waiting in this request gets an error now; while it is still connecting, it gets the error afterwards."""
         with self._lock:
             self._over = True
             sock = getattr(self._connection, "sock", None)
-            # Not SSLSocket.shutdown: that takes the TLS state away from the thread that is reading.
+            # Not SSLSocket.shutdown: that removes the TLS state under the reading thread.
             with contextlib.suppress(OSError, TypeError):
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)  # type: ignore[arg-type]
 
     def end(self) -> None:
-        """The connection belongs to somebody else now."""
+        """The connection now belongs to another request."""
         with self._lock:
             self._connection = None
 
     @contextmanager
     def in_this_thread(self) -> Iterator[None]:
-        """Connections that this thread uses meanwhile are this call's."""
+        """Connections used by this thread meanwhile belong to this call."""
         _calls.current = self
         self.is_connecting = True
         try:
@@ -49,7 +49,7 @@ class Call:
             _calls.current = None
 
     def uses(self, connection: Any) -> None:
-        """A request is about to be written to this connection; `ConnectionError` if it is not wanted any more."""
+        """A request is about to be written to this connection; `ConnectionError` if the call was aborted."""
         with self._lock:
             if self._over:
                 raise ConnectionAbortedError("the request was ended")
@@ -61,7 +61,7 @@ _calls = threading.local()
 
 
 class _NotesCall:
-    """Tells the call of this thread which connection it uses."""
+    """Tells this thread's call which connection it uses."""
 
     def connect(self) -> None:
         super().connect()  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""Beside the streams of a download: lagging hashes are brought to the front, bytes to the disk, complete files under their names."""
+"""Work beside the streams of a download: catches up lagging hashes, writes bytes to the disk, publishes complete files."""
 
 from gen_worker.net.board import Board
 from gen_worker.net.fetched_file import FetchedFile
@@ -6,7 +6,7 @@ from gen_worker.net.wanted import DownloadFailedError
 
 
 def check_files(board: Board) -> None:
-    """A thread's whole work."""
+    """The main loop of one thread."""
     while (file := board.next_check()) is not None:
         try:
             while not board.over and file.hash_on():
@@ -20,7 +20,7 @@ def check_files(board: Board) -> None:
 
 
 def flush_files(board: Board) -> None:
-    """A thread's whole work: write out as bytes come, so that little is left for the end."""
+    """The main loop of one thread: writes bytes to the disk as they arrive, so that little is left for the end."""
     while (file := board.next_flush()) is not None:
         try:
             written = file.part.done.total()
@@ -38,7 +38,7 @@ def _is_settled(file: FetchedFile) -> bool:
 
 
 def _finish(board: Board, file: FetchedFile) -> None:
-    """Publish a complete file if its content is right; fetch it once more if not."""
+    """Publish a complete file if its digest is correct; otherwise fetch it once more."""
     if file.hash is not None and file.hash.hexdigest() != file.wanted.digest.partition(":")[2]:
         if file.restarts:
             file.opened = False

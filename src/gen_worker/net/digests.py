@@ -1,4 +1,4 @@
-"""Digests as they stand in refs, listings and caches: `blake3:<hex>`, `sha256:<hex>`, `git-sha1:<hex>`."""
+"""Digests as written in refs, listings and caches: `blake3:<hex>`, `sha256:<hex>`, `git-sha1:<hex>`."""
 
 import hashlib
 import re
@@ -12,7 +12,9 @@ _HEX = re.compile(r"[0-9a-f]+")
 
 
 def checked_digest(text: str, default: str = "blake3") -> str:
-    """`algorithm:hex` in lower case (`default` where only hex is given); `ValueError` for anything else. It may become a file's name."""
+    """`algorithm:hex` in lower case (`default` when only hex is given); `ValueError` for anything else. The result may
+    be used as a file name.
+    """
     algorithm, colon, hexadecimal = text.strip().rpartition(":")
     algorithm = (algorithm if colon else default).lower()
     hexadecimal = hexadecimal.lower()
@@ -22,17 +24,17 @@ def checked_digest(text: str, default: str = "blake3") -> str:
 
 
 def new_hash(digest: str, size_bytes: int) -> Any:
-    """A hash object that computes the digest's algorithm over a file of this size. No digest: blake3."""
+    """A hash object for the digest's algorithm over a file of this size. No digest: blake3."""
     algorithm = digest.partition(":")[0]
     if algorithm == "sha256":
         return hashlib.sha256()
-    if algorithm == "git-sha1":  # the name git gives a file, which Hugging Face gives its small ones
+    if algorithm == "git-sha1":  # git's name for a file's content, used by Hugging Face for small files
         return hashlib.sha1(f"blob {size_bytes}\0".encode(), usedforsecurity=False)
-    return blake3()  # one thread: more would spin beside those that fetch
+    return blake3()  # one thread: more would compete with the fetching threads
 
 
 def digest_file(path: Path, digest: str) -> str:
-    """The digest of a whole file, by the same algorithm as `digest`, in its form."""
+    """The digest of a whole file, by the algorithm of `digest` and in its form."""
     size_bytes = path.stat().st_size
     if digest.startswith("blake3:"):
         hasher: Any = blake3(max_threads=blake3.AUTO)

@@ -1,4 +1,4 @@
-"""Calls of Linux about files that Python does not have. Where there are none, the nearest that it has, or nothing."""
+"""Linux file calls that Python lacks. On other systems the nearest equivalent, or nothing."""
 
 import ctypes
 import errno
@@ -12,15 +12,16 @@ _FICLONE = 0x40049409  # linux/fs.h
 
 
 def reserve(fd: int, size_bytes: int) -> None:
-    """Have the disk set a file's blocks aside, if it can and has the room: it writes longer pieces then, and nobody else takes the room.
+    """Ask the disk to reserve a file's blocks if it can and has the room: it then writes longer pieces, and nobody else
+    takes the room.
 
-    Not `os.posix_fallocate`: on file systems that cannot do it the C library would write every block instead.
+    Not `os.posix_fallocate`: on file systems without support the C library would write every block instead.
     """
     stat, disk = os.fstat(fd), os.fstatvfs(fd)
     missing = size_bytes - stat.st_blocks * 512
     call = _call("fallocate")
     if call is not None and 0 < missing < disk.f_bavail * disk.f_frsize:
-        call(fd, 0, ctypes.c_int64(0), ctypes.c_int64(size_bytes))  # refused: the file grows as it is written
+        call(fd, 0, ctypes.c_int64(0), ctypes.c_int64(size_bytes))  # if refused, the file grows as it is written
 
 
 def set_aside(fd: int, size_bytes: int) -> None:
@@ -34,7 +35,7 @@ def set_aside(fd: int, size_bytes: int) -> None:
 
 
 def start_writing(fd: int) -> None:
-    """Have the disk begin with what was written to a file so far, and wait for what it began with before; `OSError` when that failed."""
+    """Ask the disk to write what was added to a file so far, and wait for the previous request; `OSError` when that failed."""
     call = _call("sync_file_range")
     if call is None:
         os.fsync(fd)
@@ -44,7 +45,7 @@ def start_writing(fd: int) -> None:
 
 
 def share_bytes(source: int, target: int) -> bool:
-    """Make an empty file a copy of another that takes no room of its own, on file systems that can (Btrfs, XFS); whether it is one now."""
+    """Make an empty file a copy of another one that shares its bytes, on file systems that can (Btrfs, XFS); whether that worked."""
     try:
         fcntl.ioctl(target, _FICLONE, source)
     except OSError:

@@ -1,6 +1,7 @@
-"""Many files by parallel ranges: resumed where they stopped, hashed while they come, published only when their digest is right. Blocking.
+"""Fetches many files by parallel ranges: resumes where it stopped, hashes bytes as they arrive, publishes a file only
+when its digest is correct. Blocking.
 
-Stream threads fetch ranges, and hash what continues a file's hash; the checks beside them do the rest.
+Stream threads fetch ranges, and hash bytes that continue a file's hash; the threads of `net.checks` do the rest.
 """
 
 import threading
@@ -23,14 +24,14 @@ from gen_worker.texts import counted
 
 CHECKS = 2
 MAX_RENEWALS = 3
-CHANGES = 2  # of a file's tag between two answers, then it is asked for as a whole
-WRONG_RANGES = 2  # in a row, then the file is asked for as a whole
+CHANGES = 2  # changes of a file's tag between two answers; after that it is requested as a whole
+WRONG_RANGES = 2  # in a row; after that the file is requested as a whole
 AHEAD = 3  # buffers of a stream that is read ahead: one being filled, one waiting, one in use
 AHEAD_ABOVE_BYTES = 4 << 20
 
 
 class _Watch:
-    """An answer that is being read, and how far it had come when it was last looked at."""
+    """An answer being read, and its progress at the last check."""
 
     def __init__(self, reply: RangeReply) -> None:
         self.reply = reply
@@ -41,7 +42,7 @@ class _Watch:
 
 
 class _Stream:
-    """What a thread that fetches keeps from one answer to the next: memory costs more than what goes through it when it is new."""
+    """What a fetching thread keeps between answers: fresh memory costs more than the bytes that pass through it."""
 
     def __init__(self) -> None:
         self._buffers: list[memoryview] = []
@@ -54,7 +55,7 @@ class _Stream:
 
 
 class Download:
-    """One call of `fetch`: its threads, and what it does about answers that are not what was asked for."""
+    """One call of `fetch`: its threads, and its reactions to unexpected answers."""
 
     def __init__(self, client: RangeClient, policy: Policy, cancel: threading.Event, board: Board, files: int) -> None:
         self._client = client
@@ -68,7 +69,7 @@ class Download:
         self._watches: dict[_Stream, _Watch] = {}
 
     def run(self) -> None:
-        """Fetch all, or raise what stopped it after every thread has ended."""
+        """Fetch everything, or raise what stopped it, after every thread has ended."""
         board = self._board
         for number in range(CHECKS):
             self._start(lambda: check_files(board), f"download-check-{number}")
@@ -88,10 +89,10 @@ class Download:
             raise board.failure
 
     def _hang_up(self) -> None:
-        """End every request, also one whose answer has not begun.
+        """Abort every request, even one whose answer has not begun.
 
-        A thread that still looks for its server (DNS, TCP) cannot be woken. It is left behind: it finds the work over before it touches
-        any file.
+        A thread that is still connecting (DNS, TCP) cannot be woken. It is left behind, and finds the work over before
+        it touches any file.
         """
         for thread, stream in self._open_streams:
             stream.call.hang_up()
@@ -99,7 +100,7 @@ class Download:
                 thread.join(0.02)
 
     def _supervise(self) -> None:
-        """Wait; keep as many streams as pay."""
+        """Wait, and keep as many streams as pay."""
         board, count = self._board, self._count
         last, since_s = 0, time.monotonic()
         while True:
@@ -119,7 +120,7 @@ class Download:
                 last, since_s = arrived, now_s
 
     def _add_streams(self) -> None:
-        """As many threads as there should be."""
+        """Start as many threads as are missing."""
         while self._streams < self._count.count:
             stream = _Stream()
             self._open_streams.append((_started(partial(self._run_stream, stream), f"download-{self._streams}"), stream))
@@ -160,7 +161,7 @@ class Download:
         except (PassingError, HttpError) as exc:
             self._retry(task.file, exc, task.epoch, renewed, failures)
         finally:
-            # After the pause: given back before, another stream would ask for it at once, whatever the server wished.
+            # Given back only after the pause: otherwise another stream would request it at once, against the server's wish.
             with task.file.lock:
                 if task.file.epoch == task.epoch and task.at < task.end:
                     task.file.gaps.appendleft((task.at, task.end))
@@ -178,7 +179,7 @@ class Download:
             self._read(task, reply, stream)
 
     def _read(self, task: Task, reply: RangeReply, stream: _Stream) -> None:
-        """Write what comes, until the range is there or nobody wants it any more."""
+        """Write what arrives, until the range is complete or no longer wanted."""
         file, board = task.file, self._board
         watch = self._watches[stream] = _Watch(reply)
         try:
@@ -204,13 +205,13 @@ class Download:
         raise PassingError(f"the answer for {file.name} ended {task.end - task.at} bytes early")
 
     def _chunks(self, reply: RangeReply, size_bytes: int, stream: _Stream) -> Generator[memoryview]:
-        """Far away many streams keep the processors busy; of the few nearby each gets a second thread."""
+        """Far away, the many streams keep the processors busy; nearby, each of the few streams gets a second thread."""
         if size_bytes < AHEAD_ABOVE_BYTES or self._count.far:
             return reply.chunks(*stream.take_buffers(1))
         return read_ahead(reply, size_bytes, stream.take_buffers(AHEAD))
 
     def _accept(self, task: Task, reply: RangeReply) -> None:
-        """Check that an answer belongs to the file; from now on the task is about what is really coming."""
+        """Check that an answer belongs to the file, and adjust the task to what the answer contains."""
         file, size = task.file, task.file.wanted.size_bytes
         if reply.total is not None and reply.total != size:
             if reply.is_range and not file.whole:
@@ -222,15 +223,15 @@ class Download:
             file.link = reply.link
             changed = bool(file.part.etag and reply.etag and reply.etag != file.part.etag)
             if reply.is_range:
-                if changed:  # a server without If-Range: this answer is of another version
+                if changed:  # a server without If-Range: this answer is from another version
                     file.changes += 1
-                    # Several machines behind one name may each have a tag of their own for the same content: one answer then, no ranges.
+                    # Several machines behind one name may each have their own tag for the same content: then one answer, no ranges.
                     file.whole = file.whole or file.changes >= CHANGES
                     self._board.restart(file)
                     raise PassingError(f"{file.name} changed at its source")
                 file.part.etag = file.part.etag or reply.etag
                 return
-            # The whole file though a range was asked for: no ranges here, or not of this version.
+            # The whole file although a range was requested: this server has no ranges, or not for this version.
             if task.at or task.end != size or file.part.done.total():
                 file.whole = file.whole or not changed
                 self._board.restart(file)
@@ -239,7 +240,7 @@ class Download:
             task.at, task.end, task.epoch = 0, size, file.epoch
 
     def _retry(self, file: FetchedFile, exc: Exception, epoch: int, renewed: int, seen: int) -> None:
-        """Wait before the next try, or give up on everything. `seen`: the file's failures when the request was sent."""
+        """Wait before the next try, or give up everything. `seen`: the file's failure count when the request was sent."""
         if isinstance(exc, HttpError):
             if exc.status in EXPIRED and self._renew(file, renewed):
                 return
@@ -255,11 +256,11 @@ class Download:
         with file.lock:
             if file.epoch != epoch:
                 return
-            # Several streams that one outage or one limit has hit have failed once, not each.
+            # When one outage or limit hits several streams, that counts as one failure.
             file.failures += file.failures == seen
             failures = file.failures
             if isinstance(exc, WrongRangeError) and failures >= WRONG_RANGES and not file.whole:
-                file.whole = True  # the digest decides whether the server is better at whole files
+                file.whole = True  # maybe the server is better at whole files; the digest decides
                 self._board.restart(file)
         pause_s = self._client.retries.pause_s(max(1, failures), exc)
         if pause_s is None:
@@ -269,7 +270,7 @@ class Download:
         self._client.retries.wait(self._board.wait_over, pause_s)
 
     def _renew(self, file: FetchedFile, seen: int) -> bool:
-        """A fresh address after a refusal of the one before; False when renewing does not help."""
+        """A fresh URL after the old one was refused; False when renewing does not help."""
         with file.lock:
             if file.renewed != seen:
                 return True  # another stream has done it
@@ -299,9 +300,10 @@ def fetch(
     policy: Policy = Policy(),  # noqa: B008 - frozen
     on_file: Callable[[Wanted], None] = lambda wanted: None,
 ) -> None:
-    """Have all files, each published under its name as soon as it is right.
+    """Fetch all files; each is published under its name as soon as its digest is correct.
 
-    Raises `DownloadFailedError`, `NoSpaceError`, `DownloadCanceledError`, or what a `link` raises. What came stays for the next call.
+    Raises `DownloadFailedError`, `NoSpaceError`, `DownloadCanceledError`, or what a `link` raises. Bytes that arrived
+    stay for the next call.
     """
     if files:
         board = Board(files, meter, on_file)

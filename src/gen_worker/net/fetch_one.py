@@ -1,4 +1,4 @@
-"""One file from one address, of which nothing else is known. Blocking."""
+"""Fetches one file from a URL, with nothing else known about it. Blocking."""
 
 import threading
 from pathlib import Path
@@ -15,7 +15,7 @@ class _Uncounted:
 
 
 def fetch_one(link: Link, target: Path, cancel: threading.Event, *, timeout_s: float) -> None:
-    """One file whose size and digest nobody has said; raises what `net.download.fetch` raises. `timeout_s` bounds each wait for bytes."""
+    """Fetch one file of unknown size and digest; raises what `net.download.fetch` raises. `timeout_s` limits each wait for bytes."""
     client = RangeClient(read_timeout_s=timeout_s)
     try:
         try:
@@ -24,7 +24,7 @@ def fetch_one(link: Link, target: Path, cancel: threading.Event, *, timeout_s: f
                     raise DownloadFailedError(f"{target.name}: the server does not say how large it is", passing=False)
                 size_bytes = reply.total
         except HttpError as exc:
-            if exc.status != 416:  # of an empty file
+            if exc.status != 416:  # the answer for an empty file
                 raise DownloadFailedError(f"{target.name}: {exc}", passing=exc.status in PASSING, status=exc.status) from exc
             size_bytes = 0
         except PassingError as exc:

@@ -1,4 +1,4 @@
-"""One file of a download: which of its bytes nobody fetches yet, how far its hash has come, how its source has behaved."""
+"""One file of a download: which bytes are not being fetched yet, how far its hash is, how its source has behaved."""
 
 import threading
 from collections import deque
@@ -14,21 +14,21 @@ READ_BACK_BYTES = 1 << 20
 
 
 class FetchedFile:
-    """A file being fetched. `lock` guards all of it; `epoch` grows whenever what came before no longer counts."""
+    """A file being fetched. `lock` guards all of it; `epoch` grows whenever earlier bytes no longer count."""
 
     def __init__(self, wanted: Wanted) -> None:
         self.wanted = wanted
         self.name = wanted.name or wanted.path.name
         self.part = PartFile(wanted.path, wanted.size_bytes, wanted.digest)
         self.lock = threading.Lock()
-        self.gaps: deque[tuple[int, int]] = deque()  # bytes that nobody fetches yet
-        self.busy = 0  # streams at work on it
-        self.whole = False  # the server knows no ranges: one stream from the start
+        self.gaps: deque[tuple[int, int]] = deque()  # byte ranges that nobody fetches yet
+        self.busy = 0  # streams working on it
+        self.whole = False  # the server has no ranges: one stream from the start
         self.epoch = 0
         self.failures = 0  # in a row, without a byte in between
-        self.renewals = 0  # of its address, in a row
-        self.renewed = 0  # of its address, in all
-        self.restarts = 0  # after a refusal of its ranges, or a wrong digest
+        self.renewals = 0  # of its URL, in a row
+        self.renewed = 0  # of its URL, in all
+        self.restarts = 0  # after a refused range, or a wrong digest
         self.changes = 0  # of its entity tag between two answers
         self.link: Link | None = None
         self.hash = self._new_hash()
@@ -45,7 +45,7 @@ class FetchedFile:
         return have
 
     def take(self, streams: int, most_bytes: int) -> tuple[int, int]:
-        """The next bytes to ask for: large pieces first, small ones at the end, so that all streams end together."""
+        """The next bytes to request: large pieces first, small ones at the end, so that all streams end together."""
         start, end = self.gaps.popleft()
         left = end - start + sum(stop - at for at, stop in self.gaps)
         piece = end - start if self.whole else min(most_bytes, max(MIN_RANGE_BYTES, left // (2 * streams)))
@@ -55,18 +55,19 @@ class FetchedFile:
 
     @property
     def is_complete(self) -> bool:
-        """All bytes are there, and nobody writes any more."""
+        """Whether all bytes are there, and nobody is writing."""
         return self.part.done.front() == self.wanted.size_bytes and not self.busy
 
     @property
     def lag(self) -> int:
-        """Bytes at the front that the hash has not seen."""
+        """Bytes at the front that are not hashed yet."""
         return self.part.done.front() - self.hashed if self.hash is not None else 0
 
     def arrived(self, at: int, data: memoryview, epoch: int) -> bool:
-        """Bytes were written in their place. Hashes them at once, while the processor has them at hand, if they continue the hash.
+        """Bytes were written in their place. If they continue the hash, they are hashed at once, while they are in the
+        processor's cache.
 
-        False: the file was begun again meanwhile, they do not count.
+        False: the file was started over meanwhile, and they do not count.
         """
         end = at + len(data)
         with self.lock:
@@ -89,11 +90,11 @@ class FetchedFile:
         return True
 
     def _continues(self, at: int, end: int) -> bool:
-        """Whether only these bytes, and at most a few before them, are missing from the hash."""
+        """Whether the hash lacks only these bytes, and at most a few before them."""
         return at - READ_BACK_BYTES <= self.hashed <= at and self.part.done.front() >= end
 
     def hash_on(self) -> bool:
-        """A step of the hash towards the front, read from the file; False when there is nothing to do. `checking` is the caller's."""
+        """Advance the hash with bytes read from the file; False when there is nothing to do. The caller has set `checking`."""
         with self.lock:
             epoch, hasher = self.epoch, self.hash
             start, end = self.hashed, min(self.part.done.front(), self.hashed + READ_BACK_BYTES)
@@ -115,7 +116,7 @@ class FetchedFile:
             start += got
 
     def restart(self) -> int:
-        """Begin again from nothing; how many bytes no longer count."""
+        """Start over; returns how many bytes no longer count."""
         lost = self.part.done.total()
         self.epoch += 1
         self.part.restart()

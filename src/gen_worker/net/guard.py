@@ -1,4 +1,4 @@
-"""Downloads from addresses that callers name: only public ones, checked again at every redirect (SSRF protection)."""
+"""Downloads from URLs given by callers: only from public addresses, checked again at every redirect (SSRF protection)."""
 
 import os
 import socket
@@ -31,7 +31,7 @@ Resolve = Callable[[str, int], Iterable[str]]
 
 
 class DownloadError(OSError):
-    """A download failed. `status` is the HTTP status, where one came; `asked_s` the seconds that the server asks to be left alone."""
+    """A download failed. `status` is the HTTP status, if one was received; `asked_s`: the seconds that the server asks to wait."""
 
     def __init__(self, message: str, status: int | None = None, asked_s: float | None = None) -> None:
         super().__init__(message)
@@ -51,15 +51,16 @@ class Downloaded(msgspec.Struct, frozen=True):
 
 
 def resolve(host: str, port: int) -> list[str]:
-    """Addresses of a host name, as the system resolves it."""
+    """Addresses of a host name, as resolved by the system."""
     return list(dict.fromkeys(str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
 
 
 class GuardedBackend(httpcore.SyncBackend):
-    """Opens connections to public addresses only, for everything that calls addresses which others name: inputs, webhooks.
+    """Opens connections to public addresses only, for all requests to addresses given by others: inputs, webhooks.
 
-    A name is resolved once, all its addresses are checked, and the connection goes to a checked one, so that a second answer of the name
-    server changes nothing. One address that is not public is enough to refuse: who mixes them hopes that we pick the other.
+    A name is resolved once, all its addresses are checked, and the connection goes to a checked one, so a second answer
+    of the name server changes nothing. A single address that is not public is enough to refuse: mixing them is an
+    attempt to reach the private one.
     """
 
     def __init__(self, resolve: Resolve = resolve, allowed: Callable[[str], bool] = is_public) -> None:
@@ -87,7 +88,7 @@ class GuardedBackend(httpcore.SyncBackend):
         for address in others:
             try:
                 return super().connect_tcp(address, port, *args, **kwargs)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout):  # as where a machine has no way to IPv6
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):  # for example on a machine without IPv6
                 continue
         return super().connect_tcp(last, port, *args, **kwargs)
 
@@ -96,16 +97,16 @@ class GuardedBackend(httpcore.SyncBackend):
 
 
 class GuardedDownloader:
-    """Fetches public http(s) URLs to files. Blocking: call it from a thread. Proxies of the environment are not used."""
+    """Fetches public http(s) URLs to files. Blocking: call it from a thread. Proxies in the environment are ignored."""
 
     def __init__(self, backend: httpcore.NetworkBackend | None = None, ports: Iterable[int] = (80, 443)) -> None:
         self._backend = backend or GuardedBackend()
         self._ports = frozenset(ports)
 
     def fetch(self, url: str, path: Path, max_bytes: int) -> Downloaded:
-        """Write the body of `url` to `path`; at most `max_bytes` (0: no limit), 5 redirects, two minutes.
+        """Write the body of `url` to `path`: at most `max_bytes` (0: no limit), 5 redirects, two minutes.
 
-        Raises `BlockedURLError`, `TooLargeError`, or `DownloadError` for what may pass.
+        Raises `BlockedURLError`, `TooLargeError`, or `DownloadError` for temporary errors.
         """
         deadline_s = time.monotonic() + TOTAL_TIMEOUT_S
         with httpcore.ConnectionPool(network_backend=self._backend, max_keepalive_connections=0) as pool:
@@ -126,7 +127,7 @@ class GuardedDownloader:
         raise BlockedURLError(f"more than {MAX_REDIRECTS} redirects")
 
     def check(self, url: str) -> PublicURL:
-        """The URL's parts; `BlockedURLError` when it may not be fetched, whatever its addresses are."""
+        """The URL's parts; `BlockedURLError` when it may not be fetched, whatever its addresses."""
         read = read_url(url)
         if read.port not in self._ports:
             raise BlockedURLError(f"port {read.port}; allowed are {', '.join(map(str, sorted(self._ports)))}")

@@ -12,7 +12,7 @@ class Intervals:
             self.add(start, end)
 
     def add(self, start: int, end: int) -> None:
-        """Note that these bytes are there."""
+        """Record that these bytes are there."""
         if end <= start:
             return
         before = [r for r in self._ranges if r[1] < start]

@@ -15,7 +15,7 @@ TIMEOUT_S = 30.0
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What came back. `body` is the parsed JSON, None where it was none. `asked_s`: how long a refusal asks to wait."""
+    """The answer. `body` is the parsed JSON, None when it was no JSON. `asked_s`: how long a refusal asks to wait, in seconds."""
 
     status: int
     body: Any
@@ -23,7 +23,7 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class JsonClient:
-    """Requests with one bearer token against one base URL; the token goes nowhere else (redirects are not followed)."""
+    """Requests with one bearer token to one base URL. The token goes nowhere else: redirects are not followed."""
 
     def __init__(self, base_url: str, token: str = "", *, timeout_s: float = TIMEOUT_S, clock: Clock = SystemClock()) -> None:  # noqa: B008 - without state
         parts = urlsplit(base_url)

@@ -1,4 +1,4 @@
-"""Tokens checked against a JWKS: who signed them, for whom, until when. Blocking."""
+"""Verifies tokens with a JWKS: who signed them, for whom, until when. Blocking."""
 
 import json
 import time
@@ -10,13 +10,13 @@ import msgspec
 
 from gen_worker.errors import AuthError, MissingExtraError
 
-ALGORITHMS = ("RS256",)  # compared with the key's own type again: a token must not choose how it is checked
+ALGORITHMS = ("RS256",)  # also compared with the key's own type: a token must not choose how it is verified
 MAX_JWKS_BYTES = 1 << 20
 JWKS_TIMEOUT_S = 5.0
 
 
 class JwksSettings(msgspec.Struct, frozen=True):
-    """Where verification keys come from, and what a token must say."""
+    """Where verification keys come from, and what a token must contain."""
 
     url: str
     issuer: str = ""
@@ -25,9 +25,10 @@ class JwksSettings(msgspec.Struct, frozen=True):
 
 
 class JwksVerifier:
-    """Checks tokens against a JWKS: RS256 only, keys cached, fetched once more for an unknown `kid`. Needs the extra [jwt].
+    """Verifies tokens with a JWKS: RS256 only, keys cached, fetched once more for an unknown `kid`. Needs the extra
+    [jwt].
 
-    `what` is the name of the token in messages, such as `WORKER_JWT`.
+    `what` is the token's name in messages, such as `WORKER_JWT`.
     """
 
     def __init__(self, settings: JwksSettings, what: str = "the token") -> None:

@@ -1,7 +1,7 @@
-"""A file on its way: `<name>.part` holds its bytes, `<name>.part.json` says which of them are there.
+"""A file being downloaded: `<name>.part` holds its bytes, `<name>.part.json` says which of them are there.
 
-The journal is written after the bytes it speaks of, so that a killed process loses at most the last moment of a download. It does not
-outlive a power failure for certain: that is what the digest of the finished file is for.
+The journal is written after the bytes it describes, so a killed process loses at most the last moment of a download. It
+may not survive a power failure; the digest of the finished file covers that.
 """
 
 import os
@@ -22,7 +22,7 @@ JOURNAL_ABOVE_BYTES = 1 << 20  # smaller files are fetched again
 
 
 class Journal(msgspec.Struct, frozen=True):
-    """What `.part.json` holds. `etag` is the server's name for the version that the ranges come from."""
+    """The content of `.part.json`. `etag` is the server's name for the version that the ranges come from."""
 
     size_bytes: int
     digest: str
@@ -31,7 +31,7 @@ class Journal(msgspec.Struct, frozen=True):
 
 
 class PartFile:
-    """Bytes may be written in any order, from several threads; the caller holds a lock around `note` and what reads it."""
+    """Bytes may be written in any order, from several threads. The caller holds a lock around `note` and what reads it."""
 
     def __init__(self, final: Path, size_bytes: int, digest: str) -> None:
         self.final = final
@@ -49,25 +49,25 @@ class PartFile:
         self._journal_bytes = 0
 
     def open(self) -> int:
-        """Open or create it, taking over what an earlier process left; how many bytes are there already."""
+        """Open or create it, and adopt what an earlier process left; returns how many bytes are there."""
         self.final.parent.mkdir(parents=True, exist_ok=True)
-        self._fd = open_own(self.path, os.O_RDWR)  # the folder may be shared: a link that lies there is not followed
+        self._fd = open_own(self.path, os.O_RDWR)  # the folder may be shared: a symbolic link in it is not followed
         have = os.fstat(self._fd).st_size
         journal = self._read_journal()
         if journal is not None:
             self.done, self.etag = Intervals(journal.done), journal.etag
         elif have <= self.size_bytes:
-            self.done = Intervals([(0, have)])  # written in one go from the front, by a program without journals
+            self.done = Intervals([(0, have)])  # written from the front by a program without journals
         if not self.done.within(min(have, self.size_bytes)):
             self.done, self.etag = Intervals(), ""
-        self.write_journal()  # before the file grows: a full-length .part without a journal would pass for a finished one
+        self.write_journal()  # before the file grows: a full-length .part without a journal would count as finished
         os.ftruncate(self._fd, self.size_bytes)
         if self.size_bytes >= JOURNAL_ABOVE_BYTES:
             reserve(self._fd, self.size_bytes)
         return self.done.total()
 
     def write(self, at: int, data: memoryview) -> None:
-        """Put bytes in their place; `OSError` when the disk is full."""
+        """Write bytes in their place; `OSError` when the disk is full."""
         with self._writing:
             while data:
                 written = os.pwrite(self.fd, data, at)
@@ -77,7 +77,7 @@ class PartFile:
         return os.preadv(self.fd, [buffer], at)
 
     def flush(self) -> None:
-        """Have the disk write what has come so far, so that little is left for the end."""
+        """Ask the disk to write what has arrived so far, so that little is left for the end."""
         start_writing(self.fd)
 
     def note(self, start: int, end: int) -> None:
@@ -99,19 +99,19 @@ class PartFile:
         data = msgspec.json.encode(Journal(self.size_bytes, self._digest, self.etag, tuple(self.done)))
         if self._journal_fd is None:
             self._journal_fd = open_own(self._journal, os.O_WRONLY)
-        # In place, in one piece: replacing the file each time would make some file systems write everything out each time.
+        # In place, in one piece: replacing the file each time would make some file systems write everything to disk.
         self._journal_bytes = max(self._journal_bytes, len(data))
         os.pwrite(self._journal_fd, data.ljust(self._journal_bytes), 0)
 
     def publish(self) -> None:
-        """Make the finished file appear under its name, on the disk for certain."""
+        """Publish the finished file under its name, safely on the disk."""
         os.fsync(self.fd)
         self.path.replace(self.final)
         self._journal.unlink(missing_ok=True)
         sync_folder(self.final.parent)
 
     def discard(self) -> None:
-        """Close it and leave nothing behind."""
+        """Close it and remove everything."""
         self.close()
         self.path.unlink(missing_ok=True)
         self._journal.unlink(missing_ok=True)
@@ -135,7 +135,7 @@ class PartFile:
             journal = msgspec.json.decode(data, type=Journal)
         except (OSError, ValueError, RecursionError):
             return None
-        # It becomes the header `If-Range`: a line break in it would be a second header.
+        # It becomes the header `If-Range`: a line break in it would start a second header.
         if journal.etag != clean_etag(journal.etag):
             journal = msgspec.structs.replace(journal, etag="")
         same = journal.size_bytes == self.size_bytes and journal.digest == self._digest
@@ -143,17 +143,17 @@ class PartFile:
 
 
 def clean_etag(text: str) -> str:
-    """An entity tag that may stand in a request header (RFC 9110, 8.8.3, quoted or not); "" for anything else."""
+    """An entity tag that is allowed in a request header (RFC 9110, 8.8.3, quoted or not); "" for anything else."""
     return text if re.fullmatch(r"[\x21-\x7e]{1,1024}", text) else ""
 
 
 def part_path(final: Path) -> Path:
-    """Where the bytes of a file are while it is on its way."""
+    """The path of a file's bytes while it is being downloaded."""
     return final.with_name(final.name + ".part")
 
 
 def sync_folder(folder: Path) -> None:
-    """Put a folder's entries on the disk."""
+    """Write a folder's entries to the disk."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)

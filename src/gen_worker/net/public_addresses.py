@@ -1,12 +1,14 @@
-"""Which IP addresses belong to the public Internet: a list of our own, so that every Python says the same.
+"""Which IP addresses belong to the public Internet: a list of our own, so that every Python version gives the same
+answer.
 
-`ipaddress.is_global` is not asked: what it says changed between Python releases (3.11.10, 3.12.4, 3.13), and it takes wrapped IPv4
-addresses for IPv6. Public is an IPv4 address outside of `NOT_PUBLIC_IPV4`, and an IPv6 address inside of 2000::/3 and outside of
-`NOT_PUBLIC_IPV6`. An address that carries an IPv4 address (mapped, NAT64) is what it carries; forms that nobody needs any more are
-refused whatever they carry. The lists are IANA's registries of special-purpose addresses, with the RFC of each entry; anycast services
-of the network itself are refused too, for no file is served from there.
+`ipaddress.is_global` is not used: its answers changed between Python releases (3.11.10, 3.12.4, 3.13), and it takes
+wrapped IPv4 addresses for IPv6. An IPv4 address is public unless it is in `NOT_PUBLIC_IPV4`; an IPv6 address is public
+if it is in 2000::/3 and not in `NOT_PUBLIC_IPV6`. An address that carries an IPv4 address (mapped, NAT64) is judged by
+that; obsolete forms are refused whatever they carry. The lists are IANA's registries of special-purpose addresses, with
+the RFC of each entry; anycast services of the network itself are refused, too, because no files are served from there.
 
-https://www.iana.org/assignments/iana-ipv4-special-registry and https://www.iana.org/assignments/iana-ipv6-special-registry
+https://www.iana.org/assignments/iana-ipv4-special-registry and
+https://www.iana.org/assignments/iana-ipv6-special-registry
 """
 
 from collections.abc import Mapping
@@ -35,7 +37,7 @@ NOT_PUBLIC_IPV4: Mapping[str, str] = {
     "240.0.0.0/4": "reserved, with the broadcast address (RFC 1112, RFC 8190)",
 }
 NOT_PUBLIC_IPV6: Mapping[str, str] = {
-    # Outside of 2000::/3 all is refused; these are named for the message.
+    # Everything outside 2000::/3 is refused; these are named for the message.
     "::/128": "unspecified (RFC 4291)",
     "::1/128": "loopback (RFC 4291)",
     "::/96": "IPv4-compatible, deprecated (RFC 4291)",
@@ -48,7 +50,7 @@ NOT_PUBLIC_IPV6: Mapping[str, str] = {
     "fe80::/10": "link-local (RFC 4291)",
     "fec0::/10": "site-local, deprecated (RFC 3879)",
     "ff00::/8": "multicast (RFC 4291)",
-    # Inside of it.
+    # Inside 2000::/3.
     "2001::/32": "Teredo (RFC 4380)",
     "2001::/23": "protocol assignments (RFC 2928)",
     "2001:db8::/32": "documentation (RFC 3849)",
@@ -66,13 +68,15 @@ _IPV6 = tuple((IPv6Network(net), why) for net, why in NOT_PUBLIC_IPV6.items())
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address, as text in its usual form, belongs to the public Internet. False for what is no address."""
+    """Whether an IP address, as text in its usual form, belongs to the public Internet. False for invalid text."""
     return why_not_public(address) is None
 
 
 @lru_cache(1024)
 def why_not_public(address: str) -> str | None:
-    """What an address is instead of a public one; None for a public one. An address with a zone (`%eth0`) is of this machine's links."""
+    """What kind of address it is if not public; None for a public one. An address with a zone (`%eth0`) belongs to this
+    machine's links.
+    """
     try:
         ip = ip_address(address)
     except ValueError:

@@ -1,8 +1,9 @@
-"""URLs that callers name, read once and strictly: what we check is what we connect to.
+"""Parses URLs given by callers, once and strictly: what is checked is what we connect to.
 
-Parsers of URLs differ (RFC 3986, WHATWG, curl, Python), and each difference is a way past a check made by one and a request made by
-another. So: one parser, this one; a request is made from its parts and never from the text; whatever readers could disagree about is
-refused: credentials, backslashes, control characters, numbers as hosts in any form but `a.b.c.d`, names that look like others.
+URL parsers differ (RFC 3986, WHATWG, curl, Python), and each difference lets a URL pass a check by one and reach
+another host by the other. So there is one parser, this one. A request is made from its parts and never from the text.
+Anything that parsers could disagree about is refused: credentials, backslashes, control characters, numbers as hosts in
+any form but `a.b.c.d`, names that look like others.
 """
 
 import re
@@ -17,20 +18,20 @@ _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*):(?://(?P<authority>[^/?#
 _AUTHORITY = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>[1-9][0-9]{0,4}))?")
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
-_SAFE = "".join(chr(code) for code in range(0x21, 0x7F))  # what is escaped already stays as it is
-# Names that mean this machine or its network (RFC 6761, 6762, 8375; ICANN's reserved .internal; as some networks have it).
+_SAFE = "".join(chr(code) for code in range(0x21, 0x7F))  # existing escapes stay unchanged
+# Names for this machine or its network (RFC 6761, 6762, 8375; ICANN's reserved .internal; names used by some networks).
 _LOCAL_NAMES = ("localhost", "local", "localdomain", "internal", "intranet", "home.arpa", "lan", "corp", "onion", "alt")
 
 
 class BlockedURLError(ValueError):
-    """The URL is not one that this worker may fetch."""
+    """The URL must not be fetched by this worker."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"input url blocked: {reason}")
 
 
 class PublicURL(msgspec.Struct, frozen=True):
-    """A URL that may be asked for, if its host has only public addresses. `host` is ASCII, an IPv6 address without brackets."""
+    """A URL that may be requested if its host has only public addresses. `host` is ASCII, an IPv6 address without brackets."""
 
     scheme: str
     host: str
@@ -48,7 +49,7 @@ class PublicURL(msgspec.Struct, frozen=True):
 
 
 def read_url(url: str) -> PublicURL:
-    """The URL's parts; `BlockedURLError` says what is wrong with it. Asks no name server."""
+    """The URL's parts; `BlockedURLError` says what is wrong with it. Makes no DNS request."""
     if len(url) > MAX_URL_CHARS:
         raise BlockedURLError(f"it has {len(url)} characters; at most {MAX_URL_CHARS} are taken")
     if "\\" in url or any(ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 or 0xD800 <= ord(char) < 0xE000 for char in url):
@@ -73,7 +74,7 @@ def read_url(url: str) -> PublicURL:
 
 
 def read_host(text: str) -> str:
-    """A host as it is looked up: an address in its one form, or a name in ASCII; `BlockedURLError` for anything that is neither."""
+    """A host in the form used for lookup: an address in its one form, or a name in ASCII; `BlockedURLError` for anything else."""
     shown = f"host {text[:100]!r}"
     if text.startswith("["):
         try:
@@ -85,7 +86,7 @@ def read_host(text: str) -> str:
         return str(address)
     name = _ascii(text, shown)
     labels = name.split(".")
-    if _NUMBER.fullmatch(labels[-1]):  # WHATWG: such a host is an IPv4 address, and libraries read octal, hex and short forms
+    if _NUMBER.fullmatch(labels[-1]):  # WHATWG: such a host is an IPv4 address, and libraries also accept octal, hex and short forms
         try:
             return str(IPv4Address(name))
         except AddressValueError:
@@ -98,7 +99,7 @@ def read_host(text: str) -> str:
 
 
 def _ascii(text: str, shown: str) -> str:
-    """The name in ASCII (IDNA 2003, as Python has it). A name that would change on the way looks like another one: refused."""
+    """The name in ASCII (IDNA 2003, as in Python). A name that this would change looks like another one: refused."""
     if text.isascii():
         return text.lower()
     try:

@@ -1,4 +1,4 @@
-"""One HTTP GET of a byte range, with what servers really answer told apart."""
+"""One HTTP GET of a byte range; tells apart what servers really answer."""
 
 import contextlib
 import http.client
@@ -24,25 +24,25 @@ READ_BYTES = 1 << 20
 
 
 class Link(msgspec.Struct, frozen=True):
-    """An address and the headers that only its own host may see."""
+    """A URL, and headers for its own host only."""
 
     url: str
     headers: Mapping[str, str] = {}
 
 
 class WrongRangeError(PassingError):
-    """The answer is not of the range that was asked for. A server that does this again may still send the whole file."""
+    """The answer is not the requested range. If the server does this again, it may still send the whole file."""
 
 
 class RangeReply:
-    """An answer. `start` is where its bytes belong (0 for a whole file), `total` the file's size if it was said."""
+    """An answer. `start` is the position of its bytes (0 for a whole file), `total` the file's size if known."""
 
     def __init__(self, response: Any, start: int, is_range: bool, total: int | None, link: Link) -> None:
         self._response = response
         self.start = start
         self.is_range = is_range
         self.total = total
-        self.link = link  # where redirects led
+        self.link = link  # the URL after redirects
         self.etag = clean_etag(response.headers.get("etag", ""))
 
     def read_into(self, buffer: memoryview) -> int:
@@ -53,7 +53,8 @@ class RangeReply:
             raise PassingError(f"the connection broke: {exc}") from exc
 
     def chunks(self, buffer: memoryview) -> Generator[memoryview]:
-        """The bytes as they come, in pieces of at most the buffer's size. A piece is valid until the next one is asked for.
+        """The bytes as they arrive, in pieces of at most the buffer's size. A piece is valid until the next one is
+        requested.
 
         Raises `PassingError` when the connection breaks.
         """
@@ -61,15 +62,15 @@ class RangeReply:
             yield buffer[:size]
 
     def hang_up(self) -> None:
-        """From another thread: end a read that waits for bytes."""
+        """From another thread: abort a read that waits for bytes."""
         with contextlib.suppress(OSError, ValueError, RuntimeError):
             self._response.shutdown()
 
 
 class RangeClient:
-    """Keeps connections. Proxies come from the environment as usual; redirects never take headers to another host.
+    """Keeps connections. Proxies come from the environment as usual. Redirects never send headers to another host.
 
-    One request is one try. `retries` is for those who ask again.
+    One request is one try. `retries` is for callers that retry.
     """
 
     def __init__(self, connections: int = 16, *, read_timeout_s: float = READ_TIMEOUT_S, retries: Retries | None = None) -> None:
@@ -80,9 +81,10 @@ class RangeClient:
 
     @contextmanager
     def get(self, link: Link, start: int = 0, end: int | None = None, etag: str = "", call: Call | None = None) -> Iterator[RangeReply]:
-        """GET `[start, end)`; end None: to the last byte. `HttpError` for a refusal, `PassingError` for broken connections.
+        """GET `[start, end)`; end None: to the last byte. `HttpError` for a refusal, `PassingError` for a broken
+        connection.
 
-        Another thread may end it by `call.hang_up`.
+        Another thread may abort it by `call.hang_up`.
         """
         call = call or Call()
         with call.in_this_thread():
@@ -91,7 +93,7 @@ class RangeClient:
             yield self._understood(response, final, start, end)
         finally:
             call.end()
-            # Read to the end it goes back to the pool; otherwise the rest must not be mistaken for the next answer.
+            # After a complete read the connection goes back to the pool; otherwise the rest could be mistaken for the next answer.
             if not _is_read(response):
                 response.close()
             response.release_conn()
@@ -147,7 +149,7 @@ class RangeClient:
 
 
 def pool_for(url: str, pools: dict[str, urllib3.PoolManager], options: Mapping[str, Any]) -> urllib3.PoolManager:
-    """The pool for an address, by the environment's proxies; made and kept in `pools` under the proxy's address ("" is direct)."""
+    """The pool for a URL, through the environment's proxies; created and kept in `pools` under the proxy's URL ("" is direct)."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"url {url[:40]!r}: expected http:// or https://")
@@ -186,7 +188,7 @@ def _redirected(link: Link, location: str) -> Link:
 
 
 def _source(response: Any) -> Any:
-    """What to read from: the standard library's response, which fills a buffer; urllib3's own `readinto` makes a copy for each piece."""
+    """The object to read from: the standard library's response, which fills a buffer; urllib3's own `readinto` copies each piece."""
     inner = getattr(response, "_fp", None)
     return inner if isinstance(inner, http.client.HTTPResponse) else response
 
@@ -197,5 +199,5 @@ def _is_read(response: Any) -> bool:
 
 
 def _host(url: str) -> str:
-    """The host alone: presigned URLs carry secrets."""
+    """The host alone, because presigned URLs contain secrets."""
     return urlsplit(url).hostname or url[:40]

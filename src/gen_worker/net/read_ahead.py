@@ -1,4 +1,4 @@
-"""An answer whose next bytes are received while the last ones are written and hashed, so that one connection keeps two threads busy."""
+"""Receives an answer's next bytes while the last ones are written and hashed, so that one connection keeps two threads busy."""
 
 import threading
 from collections.abc import Generator, Sequence
@@ -8,7 +8,7 @@ from gen_worker.net.range_client import RangeReply
 
 
 def read_ahead(reply: RangeReply, size_bytes: int, buffers: Sequence[memoryview]) -> Generator[memoryview]:
-    """`reply.chunks` up to `size_bytes`: one buffer is being filled, one in use. Closed early, it hangs up: nobody wants the rest."""
+    """`reply.chunks` up to `size_bytes`: one buffer is being filled while another is in use. Closing it early aborts the answer."""
     free: SimpleQueue[memoryview | None] = SimpleQueue()
     filled: SimpleQueue[tuple[memoryview, int] | Exception] = SimpleQueue()
     for buffer in buffers:

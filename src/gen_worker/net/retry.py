@@ -1,11 +1,13 @@
-"""Whether a request is tried again, and how long to wait before: the one policy of listings, downloads, inputs and saved files.
+"""Whether a request is retried, and how long to wait before: the one policy for listings, downloads, inputs and saved
+files.
 
-A try may help when the connection broke, or when the server answered with one of `PASSING`. The pause grows with each failure in a row.
-A server that says how long to wait is obeyed: `Retry-After` (RFC 9110, 10.2.3: seconds or a date), else `RateLimit` and
-`RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers; Hugging Face sends them with every answer). If it asks for more than
-`max_asked_s`, the request fails at once: a try before that time would be refused again.
+A retry may help when the connection broke, or when the server answered with a status in `PASSING`. The pause grows with
+each failure in a row. A server that says how long to wait is obeyed: `Retry-After` (RFC 9110, 10.2.3: seconds or a
+date), else `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers; Hugging Face sends them with every
+answer). If it asks for more than `max_asked_s`, the request fails at once, because an earlier try would be refused
+again.
 
-Nothing here sleeps by itself: the caller hands in what to wait on, so that a cancel ends a pause.
+Nothing here sleeps by itself: the caller passes a function that waits, so that a cancel ends a pause.
 """
 
 import random
@@ -21,7 +23,7 @@ from gen_worker.clock import Clock, SystemClock
 T = TypeVar("T")
 _random = random.Random()  # noqa: S311 - spreads tries; one for all, since seeding one for each run costs as much as decoding its payload
 
-# The only list of statuses that pass. 520 to 524 are Cloudflare's for an origin that is down or slow.
+# The only list of statuses for temporary errors. 520 to 524 are Cloudflare's for an origin that is down or slow.
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 
 _RATE_ITEM = re.compile(r"\s*(?:\"(?P<quoted>[^\"]*)\"|(?P<plain>[A-Za-z*][\w.*-]*))(?P<params>(?:\s*;\s*[a-z]+\s*=\s*[^;,]*)*)")
@@ -33,7 +35,7 @@ class PassingError(Exception):
 
 
 class HttpError(Exception):
-    """The server said no. `asked_s`: seconds after which it wants to be asked again, None where it did not say."""
+    """The server refused. `asked_s`: seconds that it asks to wait, None when it does not say."""
 
     def __init__(self, status: int, host: str, asked_s: float | None = None, said: str = "") -> None:
         super().__init__(f"{host} answered HTTP {status}" + (f": {said}" if said else ""))
@@ -42,7 +44,7 @@ class HttpError(Exception):
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
-    """`tries` in all. Pauses grow from `first_pause_s` by a factor of two up to `max_pause_s`, each times 0.5 to 1 at random."""
+    """`tries` in all. Pauses double from `first_pause_s` up to `max_pause_s`; each is multiplied by a random 0.5 to 1."""
 
     tries: int = 5
     first_pause_s: float = 0.2
@@ -50,10 +52,10 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     max_asked_s: float = 330.0  # Hugging Face counts requests in windows of 300 s
 
     def pause_s(self, failures: int, asked_s: float | None, rng: random.Random) -> float | None:
-        """Seconds to wait after so many failures in a row (1 or more); None: give up."""
+        """Seconds to wait after this many failures in a row (at least 1); None: give up."""
         if failures >= self.tries or (asked_s is not None and asked_s > self.max_asked_s):
             return None
-        if asked_s is not None:  # not before; and not everybody in the same moment
+        if asked_s is not None:  # not earlier, and not all clients at the same moment
             return asked_s + rng.uniform(0.0, min(1.0, 0.1 * asked_s))
         return float(min(self.max_pause_s, self.first_pause_s * 2 ** min(failures - 1, 60)) * rng.uniform(0.5, 1.0))
 
@@ -67,7 +69,7 @@ Wait = Callable[[float], bool]
 
 
 class Retries:
-    """A policy with its clock and its random numbers. `sleep(wait, seconds)` calls `wait(seconds)`; tests put something in its place."""
+    """A policy with its clock and its random numbers. `sleep(wait, seconds)` calls `wait(seconds)`; tests replace it."""
 
     def __init__(
         self,
@@ -83,19 +85,19 @@ class Retries:
         self._sleep = sleep
 
     def pause_s(self, failures: int, error: Exception) -> float | None:
-        """As `RetryPolicy.pause_s`; None also where no try can help."""
+        """Like `RetryPolicy.pause_s`; also None when no retry can help."""
         if not is_passing(error):
             return None
         return self.policy.pause_s(failures, getattr(error, "asked_s", None), self._rng)
 
     def wait(self, wait: Wait, seconds: float) -> bool:
-        """Wait so long, or until `wait` returns True, which then is the answer."""
+        """Wait this long, or until `wait` returns True; returns whether it did."""
         return self._sleep(wait, seconds)
 
     def call(self, attempt: Callable[[], T], wait: Wait) -> T:
         """The result of the first try that succeeds; otherwise the error of the last one.
 
-        `wait` waits for so many seconds; True ends the tries, for example `cancel.wait`.
+        `wait` waits for a number of seconds; returning True ends the tries. An example is `cancel.wait`.
         """
         failures = 0
         while True:
@@ -109,22 +111,24 @@ class Retries:
 
 
 def asked_s(status: int, headers: Mapping[str, str], clock: Clock) -> float | None:
-    """Seconds that a server wants to be left alone, by the headers of its refusal (names in lower case); None where it does not say."""
+    """Seconds that a server asks to wait, from the headers of its refusal (names in lower case); None when it does not say."""
     retry_after = headers.get("retry-after", "").strip()
     if retry_after:
         if (seconds := _number(retry_after)) is not None:
             return float(seconds)
         then_s = _unix_s(retry_after)
         if then_s is not None:
-            # The server's clock may differ from ours: its own `Date` is the moment from which it counts.
+            # The server's clock may differ from ours: count from its own `Date`.
             now_s = _unix_s(headers.get("date", ""))
             return max(0.0, then_s - (now_s if now_s is not None else clock.unix_s()))
     return _rate_limit_s(status, headers)
 
 
 def _rate_limit_s(status: int, headers: Mapping[str, str]) -> float | None:
-    """`RateLimit: "api";r=0;t=55`: nothing is left for 55 s. Without `t` the whole window of the policy counts (`w` of
-    `RateLimit-Policy`). Drafts up to 06 wrote `limit=100, remaining=0, reset=55`, or three headers `RateLimit-Limit` and so on."""
+    """`RateLimit: "api";r=0;t=55`: nothing is left for 55 s. Without `t` the policy's whole window counts (`w` of
+    `RateLimit-Policy`). Drafts up to 06 wrote `limit=100, remaining=0, reset=55`, or three headers `RateLimit-Limit`
+    and so on.
+    """
     text = headers.get("ratelimit", "")
     windows = {name: params.get("w") for name, params in _rate_items(headers.get("ratelimit-policy", ""))}
     items = [(params.get("r"), params.get("t", windows.get(name))) for name, params in _rate_items(text) if params.keys() & {"r", "t"}]
@@ -134,7 +138,7 @@ def _rate_limit_s(status: int, headers: Mapping[str, str]) -> float | None:
         }
         items = [(old.get("remaining"), old.get("reset"))]
     used_up = [reset for left, reset in items if reset is not None and left == 0]
-    if not used_up and status == 429:  # refused for the limit, whatever the counter says
+    if not used_up and status == 429:  # refused because of the limit, whatever the counter says
         used_up = [reset for _, reset in items if reset is not None]
     return float(max(used_up)) if used_up else None
 
@@ -152,7 +156,7 @@ def _rate_items(text: str) -> list[tuple[str, dict[str, int]]]:
 
 
 def _number(text: str) -> int | None:
-    """ASCII digits as a number, at most 10^9: longer ones are as good as for ever."""
+    """ASCII digits as a number, at most 10^9: more is as good as for ever."""
     text = text.strip()
     return min(int(text[:12]), 10**9) if text.isascii() and text.isdigit() else None
 

@@ -1,18 +1,19 @@
-"""Decides how many streams a download has, and how many bytes each asks for at once. Streams are added while each addition makes it
-faster. Pure."""
+"""Decides how many streams a download has, and how many bytes each requests at once. Streams are added while each
+addition makes it faster. Pure.
+"""
 
 NEAR_S = 0.005  # a server that answers within this time is near: one stream may fill the link, and more only cost processor time
 RANGE_BYTES = 64 << 20
 NEAR_RANGE_BYTES = 256 << 20
 WINDOW_S = 0.25  # between decisions
-PAYS = 1.1  # a rate has to be this many times the best one so far, or no stream is added
+PAYS = 1.1  # a rate must be this many times the best one so far, or no stream is added
 
 
 class StreamCount:
-    """`count` is how many streams there should be now; it never falls. Rates are in bytes a second.
+    """`count` is the number of streams wanted now; it never falls. Rates are in bytes/s.
 
-    To a server far away, each stream adds to the rate until the link is full; so a download begins with `usual` streams. To a near one it
-    begins with at most one stream a file.
+    With a distant server each stream adds to the rate until the link is full, so a download begins with `usual`
+    streams. With a near one it begins with at most one stream a file.
     """
 
     def __init__(self, usual: int, most: int, files: int) -> None:
@@ -24,7 +25,9 @@ class StreamCount:
 
     @property
     def range_bytes(self) -> int:
-        """The most that a stream asks for at once. Far away, or nobody knows yet: not so much that one stream holds up the others' work."""
+        """The most that a stream requests at once. Less for a distant or unknown server, so that one stream does not
+        hold up the others' work.
+        """
         return NEAR_RANGE_BYTES if self.far is False else RANGE_BYTES
 
     def answered(self, latency_s: float) -> bool:
@@ -37,7 +40,7 @@ class StreamCount:
         return self.count > before
 
     def measured(self, rate: float) -> None:
-        """The streams had this rate together for a window."""
+        """All streams together had this rate during a window."""
         if rate > self._best * PAYS:
             self._best = rate
             self.count = min(self._most, self.count + (2 if self.far else 1))

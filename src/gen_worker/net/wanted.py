@@ -1,4 +1,4 @@
-"""What a download is asked for, and how it may fail."""
+"""The input of a download, and the ways it may fail."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ from gen_worker.net.range_client import Link
 
 
 class DownloadFailedError(Exception):
-    """A file could not be had. `passing`: another try later may succeed. `status` is the HTTP status where there was one."""
+    """A file could not be downloaded. `passing`: another try later may succeed. `status` is the HTTP status if there was one."""
 
     def __init__(self, message: str, *, passing: bool, status: int | None = None) -> None:
         super().__init__(message)
@@ -19,34 +19,34 @@ class DownloadFailedError(Exception):
 
 
 class NoSpaceError(OSError):
-    """No space left for a download; what came so far is kept."""
+    """No space left for a download; the bytes so far are kept."""
 
 
 class DownloadCanceledError(Exception):
-    """Nobody wants the files any more; what came so far is kept."""
+    """The files are no longer wanted; the bytes so far are kept."""
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """A file to have at `path`. `digest` may be empty: then only the size is checked.
+    """A file to have at `path`. With an empty `digest` only the size is checked.
 
-    `link(expired)` gives its address; with `expired` True the last one was refused, and a fresh one is due.
+    `link(expired)` returns its URL; `expired` True means that the last one was refused and a fresh one is needed.
     """
 
     path: Path
     size_bytes: int
     digest: str
     link: Callable[[bool], Link]
-    name: str = ""  # for messages; the path's own by default
+    name: str = ""  # for messages; by default the path's own name
 
 
 class Meter(Protocol):
-    """Is told how many bytes came; a negative number takes some back."""
+    """Is told how many bytes arrived; a negative number takes some back."""
 
     def add(self, size_bytes: int) -> None: ...
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """How many streams fetch, and when one is too slow: fewer than `stall_bytes` in `stall_s` seconds, then it is opened anew."""
+    """How many streams fetch, and when one is too slow: with fewer than `stall_bytes` in `stall_s` seconds it is reopened."""
 
     streams: int = 4
     max_streams: int = 16
