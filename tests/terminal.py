@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pty
+import re
 import signal
 import subprocess
 import termios
@@ -10,8 +11,6 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
-
-from waiting import until
 
 LIMIT_S = 60.0
 
@@ -40,7 +39,7 @@ class Terminal:
             preexec_fn=take_terminal,
         )
         os.close(theirs)
-        self._seen = bytearray()
+        self._seen, self._more = bytearray(), threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -62,7 +61,14 @@ class Terminal:
 
     def until(self, wanted: str) -> None:
         """Wait until this was written."""
-        until(lambda: wanted in self.text, LIMIT_S, lambda: f"{wanted!r} in:\n{self.text}")
+        with self._more:
+            came = self._more.wait_for(lambda: wanted in self.text, LIMIT_S)
+        assert came, f"{wanted!r} did not come in:\n{self.text}"
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines without colours and the like, as far as they are not painted over."""
+        return [line.rpartition("\r")[2] for line in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.text).replace("\r\n", "\n").split("\n")]
 
     def type(self, keys: str) -> None:
         os.write(self._ours, keys.encode())
@@ -85,4 +91,6 @@ class Terminal:
                 return
             if not part:
                 return
-            self._seen += part
+            with self._more:
+                self._seen += part
+                self._more.notify_all()

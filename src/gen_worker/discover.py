@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from gen_worker.contract.manifest import Manifest
+from gen_worker.leaving import INTERRUPTED
 from gen_worker.project.apart import Report, discover_apart
 from gen_worker.project.discovery import discover, function_entries
 from gen_worker.project.origin import foreign_problem
@@ -71,7 +72,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--check-version", action="store_true", help="also fail where the installed gen-worker is one that cozy.toml excludes"
     )
-    return main(check_version=parser.parse_args(arguments).check_version)
+    options = parser.parse_args(arguments)
+    try:
+        return main(check_version=options.check_version)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from gen_worker.log import Log
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
 GRACE_S = 2.0
+INTERRUPTED = 130  # what a shell shows for a program that SIGINT ended: 128 + 2
+SHOW_CURSOR = "\x1b[?25h"
 FLUSH_S = 0.5
 
 
@@ -34,6 +37,33 @@ def stop_signals() -> tuple[signal.Signals, ...]:
     if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
         found.append(hangup)
     return tuple(found)
+
+
+@contextlib.contextmanager
+def interrupted_once() -> Iterator[None]:
+    """While open, a first Ctrl-C is a `KeyboardInterrupt`, and a second one ends the process at once: it does not wait for what the first
+    one has to end, and no traceback shows where that was. For the main thread of a command; a handler that is there already stays."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def first(number: int, frame: object) -> NoReturn:
+        signal.signal(number, lambda number, frame: end_at_once())
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, first)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def end_at_once() -> NoReturn:
+    """End a command that was interrupted twice. A progress bar may have hidden the terminal's cursor: it is shown again."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(f"{SHOW_CURSOR if sys.stderr.isatty() else ''}ended at once\n")
+        sys.stderr.flush()
+    os._exit(INTERRUPTED)
 
 
 @cache

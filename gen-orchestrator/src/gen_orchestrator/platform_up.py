@@ -5,7 +5,6 @@ import os
 import secrets
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +27,7 @@ from gen_orchestrator.term import OPERATOR_KEY, Term
 from gen_worker.collector import settle_collector
 from gen_worker.http.hosts import HostPolicy
 from gen_worker.images.engines import find_engine
+from gen_worker.leaving import end_at_once
 from gen_worker.log import Log
 from gen_worker.project.watching import polls_files
 from gen_worker.settings import ModelSettings
@@ -214,8 +214,7 @@ class Platform:
 
         def told() -> None:
             if stop.done():
-                sys.stderr.write("ended at once\n")
-                os._exit(130)
+                end_at_once()
             stop.set_result(None)
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -11,6 +11,7 @@ import msgspec
 
 from gen_worker import __version__
 from gen_worker.cli.output import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED
+from gen_worker.leaving import interrupted_once
 from gen_worker.names import did_you_mean
 from gen_worker.project.stdout import Stdout, silence
 
@@ -110,8 +111,9 @@ def main(argv: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if argv is None else argv
     stdout = Stdout()
     try:
-        status: Any = group.main(args=arguments, prog_name="cozyctl", standalone_mode=False, obj=stdout)
-    except (click.exceptions.Abort, KeyboardInterrupt):
+        with interrupted_once():
+            status: Any = group.main(args=arguments, prog_name="cozyctl", standalone_mode=False, obj=stdout)
+    except (click.exceptions.Abort, KeyboardInterrupt):  # before or after the verb's own work
         sys.exit(EXIT_INTERRUPTED)
     except click.ClickException as exc:
         _show_usage_error(exc, stdout, as_json="--json" in arguments)

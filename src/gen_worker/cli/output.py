@@ -1,5 +1,6 @@
 """How verbs speak: results on stdout, text for people on stderr, JSON alone on stdout when asked for."""
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -31,6 +32,8 @@ class Verb(click.Command):
         except BrokenPipeError:
             silence()
             return EXIT_BROKEN_PIPE
+        except (click.Abort, KeyboardInterrupt):  # click.Abort: at a question
+            return interrupted("interrupted", as_json=ctx.params.get("as_json", False))
 
 
 def stdout_of(ctx: click.Context | None = None) -> Stdout:
@@ -92,6 +95,16 @@ def print_json(value: Any) -> None:
 def print_line(text: str) -> None:
     """A line of a result on stdout."""
     stdout_of().write(f"{text}\n".encode())
+
+
+def interrupted(text: str, *, as_json: bool, **facts: Any) -> int:
+    """Say in a line what Ctrl-C has left, in the form that was asked for; returns the exit status."""
+    if as_json:
+        print_json({"ok": False, "code": "interrupted", "error": text, **facts})
+    else:
+        on_terminal = sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+        say(f"\n{text}" if on_terminal else text)  # the terminal has shown ^C, on the line where the cursor was
+    return EXIT_INTERRUPTED
 
 
 def fail(message: str, status: int, *, as_json: bool, code: str = "error", **facts: Any) -> int:

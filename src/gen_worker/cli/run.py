@@ -4,6 +4,7 @@ import asyncio
 import enum
 import math
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -28,6 +29,7 @@ from gen_worker.cli.output import (
     EXIT_USAGE,
     Verb,
     fail,
+    interrupted,
     json_option,
     print_json,
     say,
@@ -40,6 +42,7 @@ from gen_worker.errors import FieldError
 from gen_worker.execution.text_fields import FormPayload, read_json
 from gen_worker.frames import shown_path
 from gen_worker.http.asgi import RequestError
+from gen_worker.leaving import end_at_once
 from gen_worker.log import Log
 from gen_worker.names import did_you_mean, slugify
 from gen_worker.outcome import Outcome
@@ -123,12 +126,13 @@ class _Ended(msgspec.Struct):
     deltas: list[Any]
     warnings: list[FieldError]
     unread: bool  # nobody reads our stdout any more
+    interrupted: bool  # by Ctrl-C
 
 
 async def _run(session: LocalSession, live: LiveRun, *, as_json: bool) -> _Ended:
     deltas: list[Any] = []
     warnings: list[FieldError] = []
-    unread = False
+    unread = is_interrupted = False
 
     def on_event(event: events.RunEvent) -> None:
         nonlocal unread
@@ -147,15 +151,25 @@ async def _run(session: LocalSession, live: LiveRun, *, as_json: bool) -> _Ended
             unread = True
             session.interrupt()
 
+    def on_interrupt() -> None:
+        nonlocal is_interrupted
+        is_interrupted = True
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, _end_at_once, session.config.run_dir)
+        session.interrupt()
+
     try:
         with live:
-            loop = asyncio.get_running_loop()
-            loop.add_signal_handler(signal.SIGINT, session.interrupt)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, on_interrupt)
             outcome, files = await run_locally(session, on_event, TerminalLog(live))
     except BrokenPipeError:
         if not unread:
             raise
-    return _Ended(outcome, files, deltas, warnings, unread)
+    return _Ended(outcome, files, deltas, warnings, unread, is_interrupted)
+
+
+def _end_at_once(run_dir: Path) -> None:
+    shutil.rmtree(run_dir, ignore_errors=True)
+    end_at_once()
 
 
 class TerminalLog(Log):
@@ -204,6 +218,8 @@ def _report(ended: _Ended, usage: str, *, as_json: bool) -> int:
     for warning in ended.warnings:
         hint = f" Did you mean {warning.suggestion!r}?" if warning.suggestion else ""
         say(f"warning: {warning.message}, at {warning.pointer}, was left out.{hint}")
+    if status == EXIT_INTERRUPTED and ended.interrupted:
+        return interrupted("interrupted", as_json=False)
     if not outcome.success:
         say(f"error: {outcome.error_message}")
         if outcome.errors:

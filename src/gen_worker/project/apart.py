@@ -3,6 +3,7 @@ a crash, `os.exec`). Here that becomes an answer with a reason; otherwise an ima
 manifest.
 """
 
+import contextlib
 import os
 import signal
 import tempfile
@@ -65,6 +66,7 @@ def in_child(work: Callable[[], bytes]) -> tuple[bytes | None, int]:
     with tempfile.TemporaryFile() as answer:
         child = os.fork()
         if child == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # what Ctrl-C is answered with is the parent's affair
             status = 70
             try:
                 os.dup2(2, 1)
@@ -72,8 +74,6 @@ def in_child(work: Callable[[], bytes]) -> tuple[bytes | None, int]:
                 answer.write(b"+" + data)
                 answer.flush()
                 status = 0
-            except KeyboardInterrupt:
-                status = 130
             except BaseException:  # noqa: BLE001 - the top of this process
                 traceback.print_exc()
             finally:
@@ -81,8 +81,9 @@ def in_child(work: Callable[[], bytes]) -> tuple[bytes | None, int]:
         try:
             _, waited = os.waitpid(child, 0)
         except KeyboardInterrupt:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):  # Ctrl-C ended it, too
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
             raise
         answer.seek(0)
         data = answer.read()

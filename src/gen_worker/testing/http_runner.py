@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gen_worker.contract.manifest import BAKED_MANIFEST
 from gen_worker.dev.server import DEFAULT_LISTEN, ServeOptions, serve
+from gen_worker.leaving import INTERRUPTED
 
 
 def main(argv: Sequence[str] | None = None, env: Mapping[str, str] = os.environ) -> int:
@@ -36,7 +37,11 @@ def main(argv: Sequence[str] | None = None, env: Mapping[str, str] = os.environ)
         models=tuple(args.model),
         allow_hosts=tuple(args.allow_host),
     )
-    return serve(options, env)
+    try:
+        return serve(options, env)
+    except KeyboardInterrupt:  # while it read the project
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from gen_worker.leaving import INTERRUPTED
 from gen_worker.testing.file_server import FileServer
 from gen_worker.testing.loopback import LoopbackRun, LoopbackScheduler
 from gen_worker.wire.messages import Registration, RunResult
@@ -172,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {exc}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     finally:
         if server is not None:
             server.stop()

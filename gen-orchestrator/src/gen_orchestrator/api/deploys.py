@@ -17,6 +17,7 @@ from gen_orchestrator.api.blob_bodies import not_kept
 from gen_orchestrator.api.envelope import refused
 from gen_orchestrator.api.gates import pass_goldens
 from gen_orchestrator.api.json_bodies import JsonError, read_json
+from gen_orchestrator.api.waiting_callers import while_waited_for
 from gen_orchestrator.auth.keys import Keys
 from gen_orchestrator.domain.access import ALL_OWNERS, Caller
 from gen_orchestrator.gates.goldens import Goldens
@@ -178,7 +179,7 @@ class DeployRoutes:
             raise RequestError(403, "forbidden", f"this key may {', '.join(caller.scopes)}; a deploy needs the scope 'promote'")
         before = self._active_build(build.owner, build.endpoint)
         functions = self._registry.manifest(build.release_id).functions
-        await pass_goldens(self._goldens, build.release_id, [entry.name for entry in functions])
+        await while_waited_for(request, pass_goldens(self._goldens, build.release_id, [entry.name for entry in functions]))
         for entry in functions:
             names = build.owner, build.endpoint, entry.name, PROD
             try:

@@ -11,6 +11,7 @@ from gen_orchestrator.api.access import caller_of
 from gen_orchestrator.api.envelope import refused
 from gen_orchestrator.api.json_bodies import JsonError, read_json
 from gen_orchestrator.api.runs import RunRoutes
+from gen_orchestrator.api.waiting_callers import while_waited_for
 from gen_orchestrator.auth.keys import Keys
 from gen_orchestrator.domain.gates import GateResult, Golden, field_errors
 from gen_orchestrator.gates.goldens import GoldenError, Goldens
@@ -85,7 +86,7 @@ class GateRoutes:
         """`POST /v1/releases/{release_id}/goldens`: run them against a release, and answer when all have ended."""
         release = self._release_of(request, "release_id")
         wanted = await _body(request, CheckGoldens, '{"functions": ["draw"]}')
-        found = await self._goldens.check(release.release_id, wanted.functions, again=True)
+        found = await while_waited_for(request, self._goldens.check(release.release_id, wanted.functions, again=True))
         body = {
             "release_id": release.release_id,
             "passed": all(each.passed for each in found),

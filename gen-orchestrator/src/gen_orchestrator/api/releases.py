@@ -16,6 +16,7 @@ from gen_orchestrator.api.access import caller_of
 from gen_orchestrator.api.envelope import refused
 from gen_orchestrator.api.gates import pass_goldens
 from gen_orchestrator.api.json_bodies import JsonError, read_json
+from gen_orchestrator.api.waiting_callers import while_waited_for
 from gen_orchestrator.auth.keys import Keys
 from gen_orchestrator.domain.compatibility import Change, changes, function_changes
 from gen_orchestrator.gates.goldens import Goldens
@@ -139,9 +140,9 @@ class ReleaseRoutes:
             if not wanted.breaking:
                 await asyncio.to_thread(self._check_callers, *names, wanted.release_id)
             if not wanted.now:
-                await self._be_ready(wanted.release_id)
+                await while_waited_for(request, self._be_ready(wanted.release_id))
             if not wanted.skip_gates and (before is None or before.release_id != wanted.release_id):
-                await pass_goldens(self._goldens, wanted.release_id, [parts["function"]])
+                await while_waited_for(request, pass_goldens(self._goldens, wanted.release_id, [parts["function"]]))
             if wanted.dry_run:
                 shown = {**dict(zip(_NAMES, names, strict=True)), "release_id": "", "version": 0, "moved_at": 0.0}
                 await request.answer(200, msgspec.json.encode(before or shown))

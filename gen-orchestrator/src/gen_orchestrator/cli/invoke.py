@@ -12,7 +12,7 @@ from gen_orchestrator.cli.following import RunView
 from gen_orchestrator.cli.refs import path_of, payload_of, resolved
 from gen_orchestrator.cli.release_names import release_named
 from gen_orchestrator.cli.shown import report
-from gen_worker.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, fail, json_option, print_json, say
+from gen_worker.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, fail, interrupted, json_option, print_json
 from gen_worker.client import UnreachableError
 
 
@@ -88,36 +88,36 @@ def _payload(api: Api, path: str, inputs: tuple[str, ...], payload: str | None) 
 def _follow(api: Api, path: str, body: dict[str, Any], key: str, *, as_json: bool) -> int:
     """Show the run as it goes. Ctrl-C cancels the run, a second one leaves it. So does a reader of the output who goes away."""
     run: dict[str, Any] = {}
-    name, options = path.removeprefix("/v1/"), {option: value for option, value in body.items() if option != "payload"}
-    with RunView(name, quiet=as_json, look=api.run) as view, api.client(view.paused) as client:
-        try:
-            handle = client.submit(name, body["payload"], idempotency_key=key, **options)
+    view = RunView(path.removeprefix("/v1/"), quiet=as_json, look=api.run)
+    try:
+        with view, api.client(view.paused) as client:
+            options = {option: value for option, value in body.items() if option != "payload"}
+            handle = client.submit(path.removeprefix("/v1/"), body["payload"], idempotency_key=key, **options)
             view.run_id = handle.id
             for event in handle.events():
                 view.show(event.name, event.data)
                 run = event.data if event.name == "done" else run
-        except (TypeError, ValueError) as exc:
-            raise click.UsageError(str(exc)) from None
-        except KeyboardInterrupt:
-            return _cancel(api, view.run_id, as_json=as_json)
-        except BrokenPipeError:
-            if view.run_id:
-                api.post(api_path("runs", view.run_id, "cancel"))
+    except (TypeError, ValueError) as exc:
+        raise click.UsageError(str(exc)) from None
+    except KeyboardInterrupt:
+        return _cancel(api, view.run_id, as_json=as_json)
+    except BrokenPipeError:
+        if view.run_id:
+            api.post(api_path("runs", view.run_id, "cancel"))
+        raise
+    except UnreachableError as exc:
+        if not view.run_id:
             raise
-        except UnreachableError as exc:
-            if not view.run_id:
-                raise
-            again = f"; the run goes on: cozyctl runs watch {view.run_id}"
-            return fail(f"{exc.detail}{again}", EXIT_FAILED, as_json=as_json, code="unreachable", run_id=view.run_id)
+        again = f"; the run goes on: cozyctl runs watch {view.run_id}"
+        return fail(f"{exc.detail}{again}", EXIT_FAILED, as_json=as_json, code="unreachable", run_id=view.run_id)
     return report(run, as_json=as_json, deltas=view.deltas)
 
 
 def _cancel(api: Api, run_id: str, *, as_json: bool) -> int:
-    if run_id:
-        say(f"canceling run {run_id}")
-        run = api.post(api_path("runs", run_id, "cancel"))
-        if as_json:
-            print_json(run)
-        elif run["status"] != "canceled":
-            say(f"run {run_id} is {run['status']}")
-    return EXIT_INTERRUPTED
+    if not run_id:
+        return interrupted("interrupted before the platform took the run", as_json=as_json)
+    run = api.post(api_path("runs", run_id, "cancel"))
+    if as_json:
+        print_json(run)
+        return EXIT_INTERRUPTED
+    return interrupted(f"run {run_id} is {run['status']}", as_json=False)

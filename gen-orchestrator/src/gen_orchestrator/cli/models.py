@@ -12,7 +12,7 @@ from rich.table import Column, Table
 
 from gen_orchestrator.cli.api import Api, ApiVerb, api_path, url_option
 from gen_orchestrator.cli.shown import age
-from gen_worker.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, fail, json_option, print_json, print_line, say, stdout_of
+from gen_worker.cli.output import EXIT_FAILED, fail, interrupted, json_option, print_json, print_line, say, stdout_of
 from gen_worker.refs import CozyRef, parse_model_ref
 from gen_worker.texts import counted
 
@@ -50,7 +50,7 @@ def push(folder: Path, ref: str, message: str, allow_unsafe: bool, url: str, as_
     except OSError as exc:
         return fail(f"{exc.filename} cannot be read: {exc.strerror}", EXIT_FAILED, as_json=as_json, code="validation")
     except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+        return interrupted("interrupted; files that were sent whole are not sent again by the next push", as_json=as_json)
     if as_json:
         print_json(answer)
         return 0

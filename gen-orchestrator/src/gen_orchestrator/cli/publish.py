@@ -17,9 +17,9 @@ from gen_orchestrator.hub.folders import FolderError, files_of
 from gen_worker.cli.folder import folder_option
 from gen_worker.cli.output import (
     EXIT_FAILED,
-    EXIT_INTERRUPTED,
     EXIT_NOT_FOUND,
     fail,
+    interrupted,
     json_option,
     print_json,
     print_line,
@@ -46,6 +46,7 @@ def publish(folder: str, message: str, builder: str | None, image: str, url: str
     if not image and find_cozy_toml(root, os.environ) is None:
         return fail(f"no cozy.toml in {root.resolve()}: is it an endpoint's folder?", EXIT_NOT_FOUND, as_json=as_json, code="not_found")
     api = Api(url)
+    build: dict[str, Any] = {}
     try:
         with tempfile.TemporaryFile() as archive:
             size_bytes = 0 if image else pack(root, archive)
@@ -58,7 +59,7 @@ def publish(folder: str, message: str, builder: str | None, image: str, url: str
     except FolderError as exc:
         return fail(str(exc), EXIT_FAILED, as_json=as_json, code="validation")
     except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+        return _stop(api, build, as_json=as_json)
     if as_json:
         print_json(build)
         return 0 if build["status"] == "succeeded" else EXIT_FAILED
@@ -108,13 +109,13 @@ def list_builds(url: str, as_json: bool) -> int:
 def logs(build_id: str, url: str, as_json: bool) -> int:
     """Print a build's log until the build ends."""
     api = Api(url)
+    if as_json:
+        print_json(api.get(api_path("builds", build_id, "logs")))
+        return 0
     try:
-        if as_json:
-            print_json(api.get(api_path("builds", build_id, "logs")))
-            return 0
         build = _follow(api, api.get(api_path("builds", build_id)), as_json=False)
     except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+        return interrupted(f"the build continues; cancel it with: cozyctl builds cancel {build_id}", as_json=False)
     return 0 if build["status"] == "succeeded" else EXIT_FAILED
 
 
@@ -147,6 +148,15 @@ def pack(root: Path, into: IO[bytes]) -> int:
             with path.open("rb") as file:
                 archive.addfile(member, file)
     return into.tell()
+
+
+def _stop(api: Api, build: dict[str, Any], *, as_json: bool) -> int:
+    """Ctrl-C: cancel the build. What it made before the cancel came stays, as a release that nothing points at."""
+    if not build:
+        return interrupted("interrupted before the platform had all of it: nothing is published", as_json=as_json)
+    ended = api.post(api_path("builds", build["build_id"], "cancel"))
+    release = f", as {ended['release_id']}" if ended.get("release_id") else ""
+    return interrupted(f"build {ended['build_id']} is {ended['status']}{release}", as_json=as_json, build=ended)
 
 
 def _follow(api: Api, build: dict[str, Any], *, as_json: bool) -> dict[str, Any]:

@@ -125,9 +125,14 @@ def promote(
         return fail(f"{release} has no function to promote", EXIT_NOT_FOUND, as_json=as_json, code="not_found")
     moved = []
     body = {"breaking": breaking, "now": now, "skip_gates": skip_gates, "canary": canary}
+    wanted = []
     for target in targets:  # all checks of all functions come first: no promote is half done because of one of them
-        api.put(_tag_path({**target, "tag": tag}), {**body, "release_id": target["release_id"], "dry_run": True})
-    for target in targets:
+        before = api.put(_tag_path({**target, "tag": tag}), {**body, "release_id": target["release_id"], "dry_run": True})
+        if canary and canary < 100 and before["release_id"] == target["release_id"]:
+            say(f"{target['function']}:{tag} points at {target['release_id']} already: it needs no canary")
+        else:
+            wanted.append(target)
+    for target in wanted:
         moved.append(api.put(_tag_path({**target, "tag": tag}), {**body, "release_id": target["release_id"]}))
         if not as_json:
             _tell(moved[-1])

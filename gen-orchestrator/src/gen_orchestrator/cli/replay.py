@@ -73,13 +73,18 @@ def _run(api: Api, path: str, payload: Any) -> tuple[dict[str, Any], list[Any]]:
     outputs: list[Any] = []
     run: dict[str, Any] = {}
     with api.client() as client:
-        for event in client.submit(path.removeprefix("/v1/"), payload).events():
-            if event.name == "output":
-                outputs.append(event.data)
-            elif event.name == "restart":
-                outputs.clear()  # what a lost attempt gave does not count
-            elif event.name == "done":
-                run = event.data
+        handle = client.submit(path.removeprefix("/v1/"), payload)
+        try:
+            for event in handle.events():
+                if event.name == "output":
+                    outputs.append(event.data)
+                elif event.name == "restart":
+                    outputs.clear()  # what a lost attempt gave does not count
+                elif event.name == "done":
+                    run = event.data
+        except KeyboardInterrupt:
+            handle.cancel()  # nobody else waits for it
+            raise
     return run, outputs
 
 

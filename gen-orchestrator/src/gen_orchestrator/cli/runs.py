@@ -12,7 +12,7 @@ from rich.table import Column
 from gen_orchestrator.cli.api import Api, ApiVerb, api_path, url_option
 from gen_orchestrator.cli.following import RunView
 from gen_orchestrator.cli.shown import age, exit_status, name_of, print_tables, report, span, table
-from gen_worker.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NOT_FOUND, fail, json_option, print_json, print_line, say
+from gen_worker.cli.output import EXIT_FAILED, EXIT_NOT_FOUND, fail, interrupted, json_option, print_json, print_line, say
 from gen_worker.client import UnreachableError
 
 MAX_LIMIT = 500
@@ -90,9 +90,7 @@ def watch(run_id: str, url: str, as_json: bool) -> int:
     except UnreachableError as exc:
         return fail(f"{exc.detail}; go on with: cozyctl runs watch {run_id}", EXIT_FAILED, as_json=as_json, code="unreachable")
     except KeyboardInterrupt:
-        if not as_json:
-            say(f"the run continues; cancel it with: cozyctl runs cancel {run_id}")
-        return EXIT_INTERRUPTED
+        return interrupted(f"the run continues; cancel it with: cozyctl runs cancel {run_id}", as_json=as_json, run_id=run_id)
     return report(run, as_json=as_json, deltas=view.deltas)
 
 

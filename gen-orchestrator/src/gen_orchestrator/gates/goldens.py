@@ -10,6 +10,7 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -24,7 +25,7 @@ from gen_orchestrator.scheduling.dispatcher import Dispatcher
 from gen_orchestrator.scheduling.intake import AdmissionError, ReleaseGoneError
 from gen_orchestrator.scheduling.open_run import OpenRun
 from gen_orchestrator.scheduling.run_ids import new_run_id
-from gen_orchestrator.store.base import Store
+from gen_orchestrator.store.base import Store, StoreError
 
 INVOKER = "gate:golden"
 MAX_GOLDENS = 200  # of one endpoint
@@ -148,10 +149,19 @@ class Goldens:
         assert submitted.open is not None, "a run of a new id is open"
         return await self._end_of(submitted.open)
 
+    async def _look(self, open_run: OpenRun) -> bool:
+        try:
+            return await open_run.wait(LOOK_S)
+        except asyncio.CancelledError:  # nobody waits for the result any more
+            with suppress(StoreError, TimeoutError):  # the store does not answer, or this node leads no more: it ends at its time limit
+                async with asyncio.timeout(LOOK_S):
+                    await self._dispatcher.cancel(open_run.id)
+            raise
+
     async def _end_of(self, open_run: OpenRun) -> tuple[Run, str]:
         release_id, deadline_s = open_run.run.release_id, time.monotonic() + LIMIT_S
         why = ""
-        while not await open_run.wait(LOOK_S):
+        while not await self._look(open_run):
             if release_id in self._paused:
                 why = f"no worker runs the release: {self._paused[release_id]}"
             elif time.monotonic() > deadline_s:

@@ -1,0 +1,64 @@
+"""Ctrl-C in verbs: a line, status 130, no traceback; twice, at once."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.terminal import Terminal
+
+COZYCTL = [sys.executable, "-m", "gen_worker.cli"]
+SLOW = """
+import sys, time
+print("importing", file=sys.stderr, flush=True)
+time.sleep(3600)
+"""
+VERBS = [
+    ["discover"],
+    ["check"],
+    ["run"],
+    ["dev", "--listen", "127.0.0.1:0"],
+    ["models", "plan"],
+    ["client", "generate", ".", "--lang", "python"],
+]
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=[verb[0] for verb in VERBS])
+def test_while_a_project_is_imported(project: Callable[..., Path], verb: list[str]) -> None:
+    with Terminal([*COZYCTL, *verb], cwd=project(SLOW)) as terminal:
+        terminal.until("importing")
+        terminal.interrupt()
+        assert terminal.status() == 130
+        said = terminal.text.replace("\r", "").replace("\n", "").replace("^C", "")  # the terminal shows ^C before or after what is printed
+        assert said == "importinginterrupted"
+
+
+@pytest.mark.parametrize("module", ["gen_worker.discover", "gen_worker.testing.http_runner"])
+def test_of_modules(project: Callable[..., Path], module: str) -> None:
+    with Terminal([sys.executable, "-m", module], cwd=project(SLOW)) as terminal:
+        terminal.until("importing")
+        terminal.interrupt()
+        assert terminal.status() == 130
+        assert "Traceback" not in terminal.text
+
+
+def test_twice_it_ends_at_once() -> None:
+    code = """
+import contextlib, time
+from gen_worker.leaving import interrupted_once
+with interrupted_once():
+    try:
+        print("works", flush=True)
+        time.sleep(3600)
+    finally:
+        print("cleans up", flush=True)
+        time.sleep(3600)
+"""
+    with Terminal([sys.executable, "-c", code]) as terminal:
+        terminal.until("works")
+        terminal.interrupt()
+        terminal.until("cleans up")
+        terminal.interrupt()
+        assert terminal.status() == 130
+        assert terminal.text.endswith("ended at once\r\n")
+        assert "Traceback" not in terminal.text
