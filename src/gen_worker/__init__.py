@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 
-# Loaded when first asked for, so that an author's module does not pay for them.
+# Imported on first use, so that an author's module does not pay for them.
 _LATER = {
     "CozyHubDownloader": "gen_worker.authoring.model_interface",
     "CudaOutOfMemoryError": "gen_worker.residency.pipeline_loader",

@@ -1,4 +1,4 @@
-"""Time as a value that is handed in, so that tests can move it."""
+"""Time as an object that is passed in, so that tests can control it."""
 
 import time
 from datetime import UTC, datetime
@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Seconds on two scales: `now_s` only ever grows, `unix_s` is the calendar."""
+    """Seconds on two scales: `now_s` only grows, `unix_s` is the calendar."""
 
     def now_s(self) -> float: ...
 
@@ -22,11 +22,13 @@ class SystemClock:
 
 
 class SteadyCalendar:
-    """The calendar, read off a clock once. From then on it goes as the monotonic clock does, whatever somebody sets the other one to.
+    """Reads the calendar from a clock once. From then on it follows the monotonic clock, even if someone sets the
+    system clock.
 
-    `unix_s` is for times that are written down and waited for: a clock that is set holds nothing up for hours, and does nothing too early.
-    `earliest_s` is for what is deleted when it is old enough. It is never later than either clock says: what was written before or after a
-    clock was set does not look older than it is. After a clock was set forward, such things stay until their time has really passed.
+    `unix_s` is for times that are stored and waited for: setting the system clock neither delays anything for hours nor
+    triggers it too early. `earliest_s` is for deleting things that are old enough. It is never later than either clock:
+    things written before or after the system clock was set never look older than they are. After the clock was set
+    forward, they stay until their time has really passed.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -41,11 +43,11 @@ class SteadyCalendar:
 
 
 def utc_text(unix_s: float) -> str:
-    """A moment as RFC 3339 in UTC with milliseconds."""
+    """A time as RFC 3339 in UTC with milliseconds."""
     second, ms = divmod(round(unix_s * 1e6) // 1000, 1000)
     return f"{_second_text(second)}.{ms:03}Z"
 
 
-@lru_cache(16)  # formatting a date costs more than the rest of an event, and most moments that are told are of the last seconds
+@lru_cache(16)  # formatting a date costs more than the rest of an event, and most times shown are from the last seconds
 def _second_text(unix_s: int) -> str:
     return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")

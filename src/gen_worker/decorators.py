@@ -1,4 +1,4 @@
-"""Public door: the decorators, under the module name that existing projects import."""
+"""Public module: the decorators, under the module name that existing projects import."""
 
 from gen_worker.authoring.functions import ResourceRequirements, worker_function, worker_websocket
 

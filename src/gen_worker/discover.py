@@ -1,4 +1,4 @@
-"""`python -m gen_worker.discover`: print the manifest of the project in the current folder."""
+"""`python -m gen_worker.discover`: prints the manifest of the project in the current folder."""
 
 import argparse
 import os
@@ -25,7 +25,7 @@ def discover_manifest(root: str | Path | None = None) -> dict[str, Any]:
 
 
 def discover_functions(root: str | Path | None = None, *, main_module: str | None = None) -> list[dict[str, Any]]:
-    """The function entries of the manifest; `main_module` is imported instead of cozy.toml's `main`."""
+    """The function entries of the manifest. `main_module` is imported instead of cozy.toml's `main`."""
     functions: list[dict[str, Any]] = _as_json(function_entries(Path(root or Path.cwd()), os.environ, main_module))["functions"]
     return functions
 
@@ -35,9 +35,10 @@ def _as_json(manifest: Manifest) -> dict[str, Any]:
 
 
 def main(root: Path | None = None, *, check_version: bool = False) -> int:
-    """Print the manifest on stdout and nothing else there; exit status 0, or 1 with the reasons on stderr.
+    """Print the manifest, and nothing else, on stdout; exit status 0, or 1 with the reasons on stderr.
 
-    `check_version`: also refuse an installed gen-worker that the project's `gen_worker` excludes, as the worker would when it starts.
+    `check_version`: also refuse an installed gen-worker that the project's `gen_worker` excludes, as the worker would
+    when it starts.
     """
     found = find(root or Path.cwd(), check_version=check_version)
     for warning in found.warnings:
@@ -51,7 +52,7 @@ def main(root: Path | None = None, *, check_version: bool = False) -> int:
 
 
 def find(root: Path, *, check_version: bool = False) -> Report:
-    """What discovery finds in `root`; its `problem` says why there is nothing to print."""
+    """The result of discovery in `root`; its `problem` says why there is nothing to print."""
     if os.environ.get("COZY_FUNCTION_MODULES"):
         print("warning: COZY_FUNCTION_MODULES is not used any more; set main in cozy.toml", file=sys.stderr)
     try:

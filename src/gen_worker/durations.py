@@ -1,4 +1,4 @@
-"""Spans of time as people write them in cozy.toml: `90s`, `10m`, `1h`, `7d`."""
+"""Durations as written in cozy.toml: `90s`, `10m`, `1h`, `7d`."""
 
 import re
 
@@ -9,7 +9,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
 
 
 def parse_duration(text: object) -> int:
-    """Seconds, 1 to 365 days; `ValueError` says what was expected."""
+    """Seconds, from 1 second to 365 days; `ValueError` says what was expected."""
     found = _FORM.fullmatch(text) if isinstance(text, str) else None
     seconds = int(found[1]) * _SECONDS[found[2]] if found is not None else 0
     if not 1 <= seconds <= MAX_S:

@@ -1,7 +1,9 @@
-"""`python -m gen_worker.entrypoint`: run the worker of a built image. Exit status 0: stopped; 1: it could not start or had to end;
-2: the installed gen-worker does not satisfy the project's cozy.toml.
+"""`python -m gen_worker.entrypoint`: runs the worker of a built image. Exit status 0: stopped; 1: it could not start or
+had to end; 2: the installed gen-worker does not satisfy the project's cozy.toml.
 
-With arguments it becomes that command, so that `docker run IMAGE python -m gen_worker.testing.http_runner` does what it says."""
+With arguments it becomes that command, so `docker run IMAGE python -m gen_worker.testing.http_runner` works as
+expected.
+"""
 
 import os
 import signal
@@ -14,11 +16,11 @@ def main(arguments: Sequence[str] = (), env: Mapping[str, str] = os.environ) -> 
     """Run until stopped; the exit status."""
     if arguments:
         return _become(arguments)
-    # The first process of a container gets no signals that it has no handler for, so these come before the imports, which take a while.
+    # The first process of a container ignores signals without a handler, so handlers are set before the imports, which take a while.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN or number is not signal.SIGHUP:  # nohup ignores it
+        if signal.getsignal(number) is not signal.SIG_IGN or number is not signal.SIGHUP:  # keep ignoring it if nohup does
             signal.signal(number, _leave)
-    # gRPC's own lines on stderr would stand between our JSON lines.
+    # gRPC's own lines on stderr would get between our JSON lines.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from gen_worker.runtime.boot import boot
 
@@ -34,7 +36,7 @@ def _become(command: Sequence[str]) -> int:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    # Not SystemExit: while an author's module is being imported, that would be taken for the module's own. Nothing is open yet.
+    # Not SystemExit: while an author's module is being imported, that would look like the module's own exit. Nothing is open yet.
     os._exit(0)
 
 

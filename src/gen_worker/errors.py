@@ -1,7 +1,7 @@
-"""What a user's function may raise, and what callers see of it.
+"""Exceptions that a user's function may raise, and what callers see of them.
 
-Every class has a stable `error_type` (the word on the wire), a `code` (the word in HTTP problems; finer where
-it helps) and says whether the same run may succeed when it is tried again.
+Every class has a stable `error_type` (the word on the wire) and a `code` (the word in HTTP problems; more specific
+where it helps), and says whether the same run may succeed when it is tried again.
 """
 
 import errno
@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import msgspec
 
-DISK_IS_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})  # `errno` of a write for which there is no room, or no quota
+DISK_IS_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})  # `errno` of a write without room or quota
 
 
 class FieldError(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -41,7 +41,7 @@ class ValidationError(WorkerError):
 
 
 class RetryableError(WorkerError):
-    """Something passing failed; the run may be tried again, elsewhere or later."""
+    """A temporary failure; the run may be tried again, elsewhere or later."""
 
     error_type = code = "retryable"
     retryable = True
@@ -54,7 +54,7 @@ class ResourceError(WorkerError):
 
 
 class DiskFullError(ResourceError):
-    """The disk has no room for what this run needs; later, or on another machine, there may be."""
+    """The disk has no room for what this run needs; there may be room later or on another machine."""
 
     code = "disk_full"
     retryable = True
@@ -73,7 +73,9 @@ class FatalError(WorkerError):
 
 
 class DeadlineError(FatalError):
-    """The run did not end within its `timeout_ms`. Fatal on the wire: what timed out once is not repeated blindly."""
+    """The run did not end within its `timeout_ms`. Fatal on the wire, because repeating a run that timed out is likely
+    to time out again.
+    """
 
     code = "timeout"
 
@@ -113,7 +115,7 @@ class CozyHubError(WorkerError, RuntimeError):
 
 
 class CozyHubNoCompatibleArtifactError(CozyHubError):
-    """The hub has the model, but in no form that was asked for; `debug` is what it said of that."""
+    """The hub has the model, but in no form that was asked for; `debug` is the hub's explanation."""
 
     def __init__(self, debug: object = None, message: str = "") -> None:
         super().__init__(message or f"the hub has no compatible form of this model: {str(debug)[:300]}", 409)

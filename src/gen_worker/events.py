@@ -1,6 +1,6 @@
-"""What a run says while it works: one value an event, its type as on the wire, its payload as JSON.
+"""What a run reports while it works: a value for each event, with its wire type, and its payload as JSON.
 
-`gc=False`: events are made by the dozen for every run and hold no cycles, so the garbage collector does not walk them.
+`gc=False`: every run makes dozens of events, and they contain no cycles, so the garbage collector need not walk them.
 """
 
 from typing import Any, Final, Literal
@@ -43,10 +43,10 @@ STARTUP_PHASE: Final = "worker.startup.phase"
 WORKER_FATAL: Final = "worker.fatal"
 STARTUP_TIMEOUT: Final = "worker.startup_timeout_unregistered"
 EVENTS_SHED: Final = "worker.events_shed"
-RUN_LEFT: Final = "worker.run_left"  # authors' code goes on 10 s after its run was over; ours, not of the published protocol
+RUN_LEFT: Final = "worker.run_left"  # authors' code still runs 10 s after its run was over; ours, not part of the published protocol
 # Part of a run's output, or its end: never shed.
 OUTPUT_EVENTS: Final = frozenset({OUTPUT_DELTA, OUTPUT_COMPLETED, OUTPUT_ERROR})
-# Of these every run has what it has: an author's event of that name would pass for the worker's word.
+# Every run has these: an author's event with such a name would look like the worker's own.
 RESERVED: Final = OUTPUT_EVENTS | {
     RECEIVED,
     REJECTED,
@@ -67,32 +67,32 @@ _STREAM_NAMES: dict[str, StreamName] = {
     OUTPUT_DELTA: "output",
     PROGRESS: "progress",
     LOG: "log",
-    FAILED: "error",  # one failure, one `error`: `output.error`, which comes with it, is a status
+    FAILED: "error",  # one failure, one `error`: the accompanying `output.error` becomes a status
 }
-# Steps that every run takes, and its figures: in a stream only where they are asked for (`?events=all`).
+# Steps and figures of every run: streamed only on request (`?events=all`).
 MACHINERY: Final = frozenset(
     {RECEIVED, STARTED, COMPLETED, INFERENCE_STARTED, INFERENCE_COMPLETED, INFERENCE_FAILED, OUTPUT_COMPLETED, OUTPUT_ERROR}
 )
 
-# Steps that every run takes and that its result tells as well. A scheduler that says so is not sent them (extension `few_events`): they are
-# two thirds of what a quick run has to say.
+# Steps of every run that its result reports as well. They are not sent to a scheduler with the extension `few_events`:
+# they are two thirds of what a quick run has to say.
 TOLD_BY_THE_RESULT: Final = frozenset({RECEIVED, COMPLETED, INFERENCE_COMPLETED, COMPUTE_STARTED, COMPUTE_COMPLETED, METRICS_INFERENCE})
 
 
 class RunEvent(msgspec.Struct, frozen=True, gc=False):
-    """One event of a run. `payload` is anything that encodes to a JSON object, or JSON already (`msgspec.Raw`)."""
+    """One event of a run. `payload` encodes to a JSON object, or is JSON already (`msgspec.Raw`)."""
 
     event_type: str
     payload: Any
 
 
 def is_machinery(event_type: str) -> bool:
-    """Whether an event tells of our own steps rather than of the function's work or of something that a caller waits for."""
+    """Whether an event reports our internal steps, not the function's work or something that a caller waits for."""
     return event_type in MACHINERY or event_type.startswith("metrics.")
 
 
 def stream_name(event_type: str) -> StreamName:
-    """The name under which an event stands in an event stream."""
+    """An event's name in an event stream."""
     found = _STREAM_NAMES.get(event_type)
     if found is not None:
         return found
@@ -110,7 +110,7 @@ class Received(msgspec.Struct, frozen=True, gc=False):
 
 
 class Rejected(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """Why a run was not started. `input_bytes` where its size was the reason."""
+    """Why a run was not started. `input_bytes`: the payload's size, if that was the reason."""
 
     reason: str
     function_name: str
@@ -118,7 +118,7 @@ class Rejected(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class At(msgspec.Struct, frozen=True, gc=False):
-    """A moment, RFC 3339 in UTC."""
+    """A time, RFC 3339 in UTC."""
 
     at: str
 
@@ -146,7 +146,7 @@ class Started(msgspec.Struct, frozen=True, gc=False):
 
 
 class Warned(msgspec.Struct, frozen=True):
-    """What of a payload was left out, and what may have been meant. The run goes on without it."""
+    """Parts of a payload that were ignored, and the fields that may have been meant. The run goes on without them."""
 
     function_name: str
     warnings: tuple[FieldError, ...]
@@ -188,7 +188,7 @@ class OutputFailed(msgspec.Struct, frozen=True, gc=False):
 
 
 class ModelStep(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """A model being found (resolve) or made ready (load) for one parameter of a run."""
+    """A model being found (resolve) or prepared (load) for one parameter of a run."""
 
     function_name: str
     param_name: str
@@ -198,12 +198,12 @@ class ModelStep(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     error_type: str | None = None
 
 
-# Where a model was when its run wanted it: its files came over the network, they were here, or it was on the device.
+# Where a model was when its run needed it: its files came over the network, they were on disk, or it was on the device.
 CacheState = Literal["cold_remote", "warm_disk", "hot_vram"]
 
 
 class RunModel(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """A model of a run: where it was, and what bringing it took. What is not known is left out."""
+    """A model of a run: where it was, and the cost of fetching and loading it. Unknown values are left out."""
 
     model_id: str
     cache_state: CacheState
@@ -217,7 +217,7 @@ class RunModel(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class RunMetrics(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """Schema 1 of `metrics.run`, times in ms: what is not known is left out."""
+    """Schema 1 of `metrics.run`; times in ms. Unknown values are left out."""
 
     schema_version: int
     function_name: str

@@ -1,4 +1,4 @@
-"""Code that others wrote, called in a thread of ours: whatever it raises ends this one call, and no loop, pool or process."""
+"""Calls other people's code in one of our threads: whatever it raises ends this one call, and no loop, pool or process."""
 
 import traceback
 from collections.abc import Callable
@@ -13,12 +13,14 @@ T = TypeVar("T")
 
 
 def contained(work: Callable[[], T]) -> T:
-    """Call `work`; its result, or an ordinary exception that anybody may read: one of ours, or a `ToldError` with plain values of it.
+    """Call `work`. Returns its result, or raises an exception that is safe to read: one of ours, or a `ToldError` with
+    plain values.
 
-    A future that carries SystemExit or KeyboardInterrupt raises it again in the event loop, which ends the process. One that carries
-    StopIteration never wakes its waiter on Python 3.11, and CancelledError looks as if the waiter itself had been cancelled. The exceptions
-    that may be raised in the thread of a pool are therefore those that leave this function. The text of the original is read here, too,
-    since its `__str__` may wait; and its frames are cleared, since they hold what a failed load had allocated.
+    A future that carries SystemExit or KeyboardInterrupt raises it again in the event loop, which ends the process. A
+    future with StopIteration never wakes its waiter on Python 3.11, and CancelledError looks as if the waiter itself
+    had been cancelled. So only exceptions that are safe in a pool's thread leave this function. The text of the
+    original is read here, because its `__str__` may block. Its frames are cleared, because they hold what a failed load
+    had allocated.
     """
     try:
         return work()
@@ -31,4 +33,4 @@ def contained(work: Callable[[], T]) -> T:
         traceback.clear_frames(exc.__traceback__)
     except BaseException as exc:  # noqa: BLE001 - raised below, as an ordinary one
         failed = FatalError(f"{class_name(exc)} was raised; a model's code must not end the process that serves it")
-    raise failed  # outside of the handler: the original is no part of it
+    raise failed  # outside the handler, so that the original is not attached

@@ -1,6 +1,6 @@
-"""Where an exception comes from, as its author wants to see it: the line of the author's own code, and a traceback without our frames.
+"""Shows an author where an exception comes from: the line of the author's own code, and a traceback without our frames.
 
-Nothing here may raise: it describes errors, some of which break whatever looks at them.
+Nothing here may raise: it describes errors, and some of them break code that looks at them.
 """
 
 import linecache
@@ -24,12 +24,12 @@ def is_ours(filename: str) -> bool:
 
 
 def is_library(filename: str) -> bool:
-    """Whether a file belongs to Python or to an installed package, so that the author of a project did not write it."""
+    """Whether a file belongs to Python or to an installed package, so the project's author did not write it."""
     return filename.startswith("<") or filename.startswith(_LIBRARIES) or f"{os.sep}site-packages{os.sep}" in filename
 
 
 def shown_path(filename: str) -> str:
-    """A file's path: relative where it lies in the current folder."""
+    """A file's path; relative if it is in the current folder."""
     try:
         here = os.path.join(os.getcwd(), "")  # noqa: PTH109, PTH118 - a vanished folder must not raise here
     except OSError:
@@ -38,7 +38,7 @@ def shown_path(filename: str) -> str:
 
 
 def author_place(exc: BaseException) -> tuple[str, int, str] | None:
-    """File, line and function of the author's last frame; of a library where the author has none; None where only we have."""
+    """File, line and function of the author's last frame, otherwise of a library's; None when all frames are ours."""
     found: tuple[str, int, str] | None = None
     written = False  # whether `found` is the author's own
     for frame, line in traceback.walk_tb(exc.__traceback__):
@@ -50,7 +50,7 @@ def author_place(exc: BaseException) -> tuple[str, int, str] | None:
 
 
 def source_line(filename: str, line: int) -> str:
-    """The line as it is written in the file, without its indentation; `""` where it cannot be read."""
+    """The line of source code without its indentation; `""` when it cannot be read."""
     try:
         text = linecache.getline(filename, line).strip()
     except Exception:  # noqa: BLE001 - a file that is no Python text
@@ -59,7 +59,7 @@ def source_line(filename: str, line: int) -> str:
 
 
 def place_text(exc: BaseException) -> str:
-    """`src/demo/main.py:12, in go: return 1 / 0`, or `""` where no line of the author's is known."""
+    """`src/demo/main.py:12, in go: return 1 / 0`, or `""` when no line of the author's is known."""
     try:
         place = author_place(exc)
     except BaseException:  # noqa: BLE001 - an exception's class may make anything of `__traceback__`
@@ -72,7 +72,7 @@ def place_text(exc: BaseException) -> str:
 
 
 def author_trace(exc: BaseException) -> str:
-    """The traceback, with causes and notes, without the frames of gen-worker; with them where there are no others."""
+    """The traceback, with causes and notes, without the frames of gen-worker, unless there are no others."""
     try:
         whole = author_place(exc) is None
         shown = traceback.TracebackException.from_exception(exc, compact=True)

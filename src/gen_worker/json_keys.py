@@ -1,6 +1,7 @@
-"""Where a key stands twice in an object of JSON.
+"""Finds duplicate keys in JSON objects.
 
-Decoders keep the last of two equal keys, others the first. Who checks a text before us and who runs it must read the same.
+Some decoders keep the last of two equal keys, others the first. A service that checks a text before us and the function
+that runs it must read the same value.
 """
 
 import json
@@ -9,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-# A key that is not followed by `":` at once, and quotes and colons (in strings) that are written as escapes.
+# A key that is not directly followed by `":`, and quotes and colons in strings that are written as escapes.
 _HIDES_KEYS = (b" :", b"\n:", b"\t:", b"\r:", b"\\u0022", b"\\u003")
 _encode = msgspec.json.Encoder().encode
 
@@ -19,9 +20,11 @@ class _Pairs(list[tuple[str, Any]]):
 
 
 def has_key_twice(data: bytes, value: Any) -> bool | None:
-    """Whether an object of a text, which decodes to `value`, holds a key twice; None where only reading it again can tell.
+    """Whether an object in a text has a duplicate key; None when only reading it again can tell. `value` is the decoded
+    text.
 
-    Written again, a value has each key once. Each key ends in `":`, and in strings of both texts those two stand equally often.
+    An encoded value has each key once. Each key ends in `":`, and within strings, those two characters occur equally
+    often in both texts.
     """
     if data.count(b":") < 2:
         return False
@@ -29,12 +32,14 @@ def has_key_twice(data: bytes, value: Any) -> bool | None:
         return None
     try:
         return data.count(b'":') != _encode(value).count(b'":')
-    except OverflowError:  # a whole number that cannot be written
+    except OverflowError:  # an integer that cannot be encoded
         return None
 
 
 def first_duplicate_key(data: bytes) -> str | None:
-    """The JSON pointer of the first key that an object of a valid text holds twice. Slow: a text that may have none is proved so first."""
+    """The JSON pointer of the first key that occurs twice in an object of a valid text. Slow, so callers first try to
+    prove that there is none.
+    """
     todo: list[tuple[str, Any]] = [("", json.loads(data.decode(), object_pairs_hook=_Pairs, parse_int=str, parse_float=str))]
     while todo:
         pointer, value = todo.pop()

@@ -1,11 +1,11 @@
-"""How a program of ours is asked to end, and how it ends whatever an author's code has left running.
+"""How our programs are asked to end, and how they end even if an author's code has left something running.
 
     first signal    our own work ends in order: runs are drained, results delivered, files closed
-    `leave`         nothing of ours is left. Python would now wait for threads that are no daemons, for thread pools and for child
-                    processes of the author's; they get `GRACE_S`, then the process ends without them
-    second signal   our own work ends in a hurry; once `leave` was called, the process ends at once
+    `leave`         our own work is over. Python would now wait for non-daemon threads, thread pools and child processes of the
+                    author's; they get `GRACE_S`, then the process ends without them
+    second signal   our own work ends in a hurry; after `leave` was called, the process ends at once
 
-Only programs call `leave`: a `Worker` inside somebody else's program leaves the end of the process to it.
+Only programs call `leave`: a `Worker` inside another program leaves the end of the process to that program.
 """
 
 import contextlib
@@ -30,8 +30,9 @@ FLUSH_S = 0.5
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
-    """The signals that ask a program to end in order. SIGHUP is one of them (a terminal that is closed, an init system), but for programs
-    that were started to outlive their terminal, as by `nohup`: those ignore it already."""
+    """The signals that ask a program to end. SIGHUP is one of them (a closed terminal, an init system), except for
+    programs that ignore it already because they were started to outlive their terminal, for example by `nohup`.
+    """
     found = [signal.SIGINT, signal.SIGTERM]
     hangup = getattr(signal, "SIGHUP", None)
     if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
@@ -68,17 +69,18 @@ def end_at_once() -> NoReturn:
 
 @cache
 def leave_forks_alone() -> None:
-    """Give child processes that an author's code forks the usual meaning of signals.
+    """Restore the default meaning of signals in child processes that an author's code forks.
 
-    A forked child has our handlers, and the socket by which they wake our event loop: `multiprocessing.Pool` ends its children by SIGTERM,
-    and each of them would pass it on to us. Signals wait while a process forks: one that came before the child has let go of our handlers
-    would be ours, or nobody's, and a pool waits for ever for the child that it has told to end.
+    A forked child has our handlers, and the socket by which they wake our event loop. `multiprocessing.Pool` ends its
+    children by SIGTERM, and each of them would pass it on to us. Signals are blocked while a process forks: a signal
+    that arrives before the child has dropped our handlers would reach us, or nobody, and a pool waits for ever for a
+    child that it has told to end.
     """
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=_hold_signals, after_in_parent=_let_signals, after_in_child=_forget_signals)
 
 
-_held = threading.local()  # the mask of the thread that forks
+_held = threading.local()  # the signal mask of the forking thread
 
 
 def _hold_signals() -> None:
@@ -98,7 +100,7 @@ def _forget_signals() -> None:
 
 
 def leave(status: int, log: Log, grace_s: float = GRACE_S) -> int:
-    """Our own work is over: the process ends within `grace_s`, with `status`. Returns it, for `sys.exit`. For the main thread."""
+    """Our own work is over: the process ends within `grace_s`, with `status`. Returns the status, for `sys.exit`. For the main thread."""
     for number in stop_signals():
         signal.signal(number, lambda number, frame: _end(status))
     threading.Thread(target=_end_later, args=(status, log, grace_s), name="leaving", daemon=True).start()
@@ -116,7 +118,7 @@ def _end(status: int) -> None:
         with contextlib.suppress(OSError, ValueError):
             child.terminate()
     flushing = threading.Thread(target=_flush, daemon=True)  # a pipe that nobody reads must not keep us
-    with contextlib.suppress(RuntimeError):  # no thread can be started so late
+    with contextlib.suppress(RuntimeError):  # no thread can be started this late
         flushing.start()
         flushing.join(FLUSH_S)
     os._exit(status)
@@ -133,7 +135,7 @@ def _threads() -> list[str]:
 
 
 def _children() -> "list[BaseProcess]":
-    """Child processes that the author's code has started with `multiprocessing`; Python waits for those alone."""
+    """Child processes that the author's code started with `multiprocessing`; Python waits only for those."""
     if "multiprocessing.process" not in sys.modules:
         return []
     from multiprocessing import active_children

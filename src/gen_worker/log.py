@@ -1,6 +1,7 @@
-"""Log lines: a dotted name, then facts. For people by default, JSON lines for machines (`LOG_FORMAT=json`).
+"""Log lines: a dotted name, then facts. As text by default, as JSON lines for machines (`LOG_FORMAT=json`).
 
-Logging never raises, whatever the facts hold: it is called where an error is being reported, and must not become another one.
+Logging never raises, whatever the facts contain: it is often called while an error is being reported, and must not
+become another one.
 """
 
 import sys
@@ -13,11 +14,11 @@ from gen_worker.texts import repr_of, sound, text_of
 
 _encode = msgspec.json.Encoder(enc_hook=repr_of).encode
 
-TRACE = "traceback"  # the fact that holds one
+TRACE = "traceback"  # name of the fact that contains one
 
 
 class Log:
-    """Writes lines to a stream with bound facts, such as a run id. Cheap to bind; safe from any thread."""
+    """Writes lines with bound facts, such as a run id, to a stream. Cheap to bind; safe from any thread."""
 
     def __init__(self, stream: TextIO | None = None, *, as_json: bool = False, facts: dict[str, Any] | None = None) -> None:
         self._stream = stream
@@ -38,7 +39,7 @@ class Log:
         self._write("error", name, facts)
 
     def note(self, text: str, name: str, **facts: Any) -> None:
-        """Say `text` to people as it stands, and the event with its facts to machines."""
+        """Write `text` unchanged for people, and the event with its facts for machines."""
         if self._as_json:
             self._write("info", name, facts)
         else:
@@ -57,7 +58,7 @@ class Log:
         try:
             try:
                 stream.write(line + "\n")
-            except UnicodeEncodeError:  # a stream for fewer characters
+            except UnicodeEncodeError:  # a stream whose encoding has fewer characters
                 stream.write(line.encode("ascii", "backslashreplace").decode() + "\n")
             stream.flush()
         except Exception:  # noqa: BLE001 - a closed stderr, or what an author put in its place, must not take the program with it
@@ -69,7 +70,7 @@ class Log:
             return _encode({"time": now.isoformat(), "level": level, "event": name, **facts}).decode()
         words, below = [], list[str]()
         for key, value in facts.items():
-            # What has several lines is read line by line. Each is indented, so that none can pass for a line of the log.
+            # Text of several lines is written line by line, indented so that no line can pass for a line of the log.
             first, *more = value.splitlines() if isinstance(value, str) and "\n" in value else (value,)
             if key == TRACE:
                 below += [first, *more]

@@ -1,4 +1,4 @@
-"""The public door to `ModelCache`: which models are where."""
+"""Public module: `ModelCache`, which tracks which models are where."""
 
 import os
 from pathlib import Path
@@ -12,10 +12,11 @@ __all__ = ["ModelCache", "ModelCacheStats", "ModelLocation"]
 
 
 class ModelCache(accounting.ModelCache):
-    """The accounting of a program that keeps its own models; the program is the root, so that the environment counts.
+    """The accounting of a program that manages its own models. The program is the root, so this class reads the
+    environment.
 
     `max_vram_gb`: argument, else WORKER_MAX_VRAM_GB, else what torch detects minus the safety margin (argument, else
-    WORKER_VRAM_SAFETY_MARGIN_GB, else 3.5). `SettingError` (a `ValueError`) for a variable that cannot be used.
+    WORKER_VRAM_SAFETY_MARGIN_GB, else 3.5). `SettingError` (a `ValueError`) for an invalid variable.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Public door: the two forms of a model manager, under the module name that existing projects import."""
+"""Public module: the two forms of a model manager, under the module name that existing projects import."""
 
 from gen_worker.authoring.model_interface import ModelDownloader, ModelManagementInterface, ModelManager
 

@@ -30,40 +30,42 @@ def slugify(name: str) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name most like `name`, or None when none is close."""
-    import difflib  # an author's module, which names no wrong ones, should not wait for it
+    import difflib  # imported here, so that an author's module without mistakes does not pay for it
 
     found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return found[0] if found else None
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A sentence part: ` Did you mean 'x'?` or nothing."""
+    """Part of a sentence: ` Did you mean 'x'?` or nothing."""
     found = nearest(name, known)
     return f" Did you mean {found!r}?" if found else ""
 
 
 def is_run_id(text: str) -> bool:
-    """Whether `text` may name a run: it becomes a folder name, a URL part and a log value.
+    """Whether `text` may be the id of a run: it becomes a folder name, a part of URLs and a log value.
 
-    The one rule for ids of runs and sessions, whichever way they come in. No id begins with a dot, so a name with a dot in front
-    is free for folders of our own beside those of the runs.
+    The one rule for ids of runs and sessions, wherever they come from. No id begins with a dot, so names with a leading
+    dot are free for our own folders beside those of the runs.
     """
     return _ID.fullmatch(text) is not None
 
 
 def is_tag(text: str) -> bool:
-    """Whether `text` may name a tag: it becomes a part of refs (`owner/endpoint/function:tag`) and of URLs.
+    """Whether `text` may be the name of a tag: it becomes a part of refs (`owner/endpoint/function:tag`) and of URLs.
 
-    The one rule for tags, whoever moves one or asks for one.
+    The one rule for tags, for everyone who moves or uses one.
     """
     return _TAG.fullmatch(text) is not None
 
 
 def is_secret_name(text: str) -> bool:
-    """Whether `text` may name a secret: an environment variable of a worker that none of ours or of the system's is meant by."""
+    """Whether `text` may be the name of a secret: an environment variable of a worker that is neither ours nor the system's."""
     return _SECRET.fullmatch(text) is not None and not text.upper().startswith(_NO_SECRETS)
 
 
 def whole_number(text: str) -> int | None:
-    """The number that ASCII digits stand for, as in a header; None for anything else. (`str.isdigit` takes more than `int` reads: `²`.)"""
+    """The number in a text of ASCII digits, such as a header; None for anything else. (`str.isdigit` accepts more than
+    `int` can read: `²`.)
+    """
     return int(text) if _DIGITS.fullmatch(text) else None

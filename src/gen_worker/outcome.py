@@ -1,7 +1,7 @@
 """How a run ended. Any exception, whoever raised it, becomes one row of one table.
 
-Nothing here raises. An exception is an author's object: its text, its class attributes and its causes may do anything when they are read.
-What leaves this module are plain values of ours, which every encoder takes.
+Nothing here raises. An exception is an author's object: reading its text, its class attributes or its causes may run
+any code. Only plain values of ours leave this module, and every encoder accepts them.
 """
 
 import re
@@ -28,14 +28,14 @@ _EMPTY_TEXTS = {
 }
 _BEARER = re.compile(r"(?i)\bbearer\s+[^\s,;\"']+")
 _URL = re.compile(r"(?i)\bhttps?://[^\s\"'<>]+")
-# An absolute path stands where a word may begin, so `hf:a/b` and `and/or` are left alone.
+# An absolute path can only start where a word may begin, so `hf:a/b` and `and/or` stay.
 _PATH = re.compile(r"(?<![\w:.~/<-])(?:[A-Za-z]:\\[^\s\"':;,)]+|/(?:[\w.@+~-]+/)*[\w.@+~-]+/?)")
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The end of a run. On success only `output` is set: the encoded result, empty for a stream.
 
-    `error_type` is the word on the wire, `code` the finer one in problems. `error_message` is for operators,
+    `error_type` is the word on the wire, `code` the more specific one in problems. `error_message` is for operators,
     `safe_message` may be shown to the caller. `raised` is the name of the exception's class.
     """
 
@@ -51,7 +51,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """An exception in plain values. `trace` is its traceback, for the log; empty where the outcome says all."""
+    """An exception in plain values. `trace` is its traceback, for the log; empty when the outcome says everything."""
 
     outcome: Outcome
     trace: str = ""
@@ -59,10 +59,11 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class ToldError(Exception):
-    """An exception of code that others wrote, read in the thread where it was raised: its text may run their code, which may wait for ever.
+    """An exception of other people's code, read in the thread where it was raised, because its text may run their code,
+    which may wait for ever.
 
-    It holds plain values only, so that an event loop may look at it, log it and pass it on. `raised` is the name of the original's class;
-    this one's text is its text.
+    It contains only plain values, so an event loop may inspect it, log it and pass it on. `raised` is the class name of
+    the original; the text is the original's.
     """
 
     def __init__(self, failure: Failure, text: str) -> None:
@@ -72,11 +73,11 @@ class ToldError(Exception):
 
 
 class ToldWorkerError(ToldError, WorkerError):
-    """The same of an error with a defined outcome, such as a `ValidationError` that a model's code raises."""
+    """A `ToldError` with a defined outcome, for example for a `ValidationError` that a model's code raises."""
 
 
 def told(exc: Exception) -> Exception:
-    """`exc` if it is ours with plain texts, else what it says. Call it where the exception was raised."""
+    """`exc` if it is ours with plain texts, otherwise a `ToldError` with its content. Call it where the exception was raised."""
     # By the class alone, here and below: `isinstance` would also ask the object, which may raise.
     kind = type(exc)
     ours = str(kind.__module__).partition(".")[0] == __name__.partition(".")[0]
@@ -86,7 +87,9 @@ def told(exc: Exception) -> Exception:
 
 
 def failure_of(exc: BaseException) -> Failure:
-    """What an exception means. Call it where the exception was raised, such as in the author's thread: reading its text runs its code."""
+    """What an exception means. Call it where the exception was raised, such as in the author's thread: reading its text
+    runs the author's code.
+    """
     if issubclass(type(exc), ToldError):
         return exc.failure  # type: ignore[attr-defined,no-any-return]
     outcome = outcome_of(exc)
@@ -94,7 +97,7 @@ def failure_of(exc: BaseException) -> Failure:
 
 
 def outcome_of(exc: BaseException) -> Outcome:
-    """The outcome that an exception means."""
+    """The outcome for an exception."""
     if issubclass(type(exc), ToldError):
         return exc.failure.outcome  # type: ignore[attr-defined,no-any-return]
     try:
@@ -120,7 +123,7 @@ def _outcome_of(exc: BaseException) -> Outcome:
         return _failed(exc, error_type, _word(exc.code, error_type), text, text, retryable=exc.retryable is True)
     if class_name(exc) in OUT_OF_MEMORY_NAMES:
         return _failed(exc, "resource", "out_of_memory", "out of memory", text)
-    if isinstance(exc, OSError) and exc.errno in DISK_IS_FULL:  # of whoever wrote: a download, a saved file, the author's own code
+    if isinstance(exc, OSError) and exc.errno in DISK_IS_FULL:  # whoever wrote: a download, a saved file, the author's own code
         return _failed(exc, "resource", "disk_full", "disk_full: the worker's disk has no room left", text, retryable=True)
     if isinstance(exc, ValueError):
         return _failed(exc, "validation", "validation", text, text)
@@ -130,7 +133,7 @@ def _outcome_of(exc: BaseException) -> Outcome:
 def scrub(text: str, pointers: Sequence[str] = ()) -> str:
     """Text that a caller may see: no bearer tokens, URLs, absolute paths or control characters, at most 500 characters.
 
-    `pointers`: JSON pointers into the caller's own payload. They look like paths, and stay.
+    `pointers`: JSON pointers into the caller's own payload. They look like paths, but are kept.
     """
 
     def without_path(found: re.Match[str]) -> str:
@@ -156,7 +159,7 @@ def _failed(exc: BaseException, error_type: str, code: str, safe: str, text: str
 
 
 def _place_of(exc: BaseException) -> str:
-    """Where the author's code raised what it did not mean to: ` (src/demo/main.py:12, in go: return 1 / 0)`."""
+    """Where the author's code raised an unexpected exception: ` (src/demo/main.py:12, in go: return 1 / 0)`."""
     if isinstance(exc, (WorkerError, CanceledError, InterruptedError)):
         return ""
     place = sound(place_text(exc), MAX_SAFE_MESSAGE)
@@ -164,7 +167,7 @@ def _place_of(exc: BaseException) -> str:
 
 
 def _field_errors(errors: object) -> tuple[FieldError, ...]:
-    """What can be shown of the `errors` of a `ValidationError`, which may be anything: the author gave them."""
+    """The showable part of a `ValidationError`'s `errors`, which may be anything, because the author set them."""
     found = []
     for error in list(errors)[:MAX_FIELD_ERRORS] if isinstance(errors, Iterable) else ():
         texts = [

@@ -1,4 +1,4 @@
-"""Public door: constraints on payload fields."""
+"""Public module: constraints on payload fields."""
 
 from gen_worker.authoring.clamp import Clamp
 

@@ -1,4 +1,4 @@
-"""The public door to `PipelineLoader`: diffusers pipelines for programs without a worker."""
+"""Public module: `PipelineLoader`, diffusers pipelines for programs without a worker."""
 
 import os
 
@@ -10,10 +10,11 @@ __all__ = ["PipelineLoader"]
 
 
 class PipelineLoader(pipeline_loader.PipelineLoader):
-    """The loader of a program of its own; that program is the root, so that the environment counts where an argument is left out.
+    """A pipeline loader for a program of its own. The program is the root, so arguments that are left out are read from
+    the environment.
 
-    Use it on one event loop. Pipelines stay loaded until their room is needed; those with equal components share them. `SettingError`
-    (a `ValueError`) for a variable that cannot be used.
+    Use it on one event loop. Pipelines stay loaded until their room is needed; pipelines with equal components share
+    them. `SettingError` (a `ValueError`) for an invalid variable.
     """
 
     def __init__(

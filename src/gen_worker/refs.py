@@ -14,7 +14,7 @@ _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9_-])?"
 _REPO = re.compile(rf"{_NAME}/{_NAME}")
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_DIGEST = re.compile(r"(sha256|blake3):([0-9a-fA-F]{64})")  # whole: the store looks for a folder of this name
+_DIGEST = re.compile(r"(sha256|blake3):([0-9a-fA-F]{64})")  # the full digest, because the store looks for a folder with this name
 
 
 class HuggingFaceRef(msgspec.Struct, frozen=True):
@@ -43,14 +43,14 @@ class CozyRef(msgspec.Struct, frozen=True):
 
 
 class ModelSpec(msgspec.Struct, frozen=True):
-    """A model as an author declares it: a ref, and the weight precisions that may be used, in order of preference."""
+    """A model as declared by an author: a ref, and the allowed weight precisions in order of preference."""
 
     ref: str
     dtypes: tuple[str, ...] = DEFAULT_DTYPES
 
     @classmethod
     def checked(cls, ref: str, dtypes: Sequence[str] = DEFAULT_DTYPES) -> Self:
-        """A spec with its ref parsed and its dtypes known; `ValueError` says which is not."""
+        """A spec whose ref was parsed and whose dtypes are known; `ValueError` names the invalid one."""
         parse_model_ref(ref)
         unknown = [name for name in dtypes if name not in DTYPES]
         if unknown:
@@ -59,7 +59,7 @@ class ModelSpec(msgspec.Struct, frozen=True):
 
 
 def parse_model_ref(text: str) -> HuggingFaceRef | CozyRef:
-    """Read a ref; `ValueError` names the text and the forms that are understood."""
+    """Parse a ref; `ValueError` names the text and the supported forms."""
     if len(text) > MAX_REF_LENGTH:
         raise ValueError(f"model ref of {len(text)} characters; at most {MAX_REF_LENGTH} are allowed")
     scheme, body = _split_scheme(text.strip())
@@ -73,7 +73,7 @@ def parse_model_ref(text: str) -> HuggingFaceRef | CozyRef:
 
 
 def canonical_ref(text: str) -> str:
-    """The canonical spelling of a ref; text that is no ref is kept as it is, since it may still serve as an identity."""
+    """The canonical spelling of a ref. Text that is not a ref is returned unchanged, because it may still serve as an id."""
     try:
         return parse_model_ref(text).canonical()
     except ValueError:
@@ -84,7 +84,7 @@ def _split_scheme(text: str) -> tuple[str, str]:
     scheme, colon, body = text.partition(":")
     match scheme.lower():
         case "hf" if colon:
-            return "hf", body[3:] if body[:3].lower() == "hf:" else body  # `hf:hf:` is written by older tools
+            return "hf", body[3:] if body[:3].lower() == "hf:" else body  # older tools write `hf:hf:`
         case "cozy" if colon:
             return "cozy", body
         case _:

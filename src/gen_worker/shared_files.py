@@ -1,8 +1,9 @@
-"""Files in folders where somebody else may write: read, written and removed without being led elsewhere.
+"""Reads, writes and removes files in folders where other users may write, without being led elsewhere.
 
-A stranger can put a symbolic link, a second name of another file (a hard link), a pipe, or a folder where we expect a file of ours. So:
-open without following links, look at what was opened (never at the path again), and take only a regular file. Remove through an open
-handle of the folder, so that no name can lead out of it, also when folders are exchanged for links meanwhile.
+Another user can put a symbolic link, a second name of another file (a hard link), a pipe, or a folder where we expect a
+file of ours. So: open without following links, check what was opened (never the path again), and accept only a regular
+file. Remove through an open handle of the folder, so that no name can lead out of it, even when folders are replaced by
+links meanwhile.
 """
 
 import os
@@ -17,7 +18,7 @@ import msgspec
 
 T = TypeVar("T")
 MAX_READ_BYTES = 64 << 20
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # O_NONBLOCK: opening a pipe would wait for its other end
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # O_NONBLOCK: opening a pipe would otherwise wait for its other end
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -33,15 +34,15 @@ def read_whole(path: Path, max_bytes: int = MAX_READ_BYTES) -> bytes:
 
 
 def read_json(path: Path, kind: type[T]) -> T | None:
-    """A record of ours, or None where there is none that can be used: also junk, a link, and what is nested too deep."""
+    """A record of ours; None when it is missing or unusable: junk, a link, or nested too deeply."""
     try:
         return msgspec.json.decode(read_whole(path), type=kind)
-    except (OSError, ValueError, RecursionError):  # ValueError: all of msgspec's errors, and bytes that are no UTF-8
+    except (OSError, ValueError, RecursionError):  # ValueError covers all of msgspec's errors, and bytes that are not UTF-8
         return None
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Replace a file at once. Readers see the old bytes or the new ones; a link at `path` is replaced, not followed."""
+    """Replace a file atomically. Readers see the old bytes or the new ones. A link at `path` is replaced, not followed."""
     new = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
     try:
         with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644), "wb") as file:
@@ -53,8 +54,9 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def open_own(path: Path, flags: int) -> int:
-    """Open a file of ours for writing, creating it where it is missing. Whatever else has its name loses the name: the link itself is
-    removed, and what it leads to stays as it is. O_TRUNC empties the file after it was found to be ours."""
+    """Open a file of ours for writing, and create it if it is missing. Anything else under its name loses the name: a
+    link itself is removed, and its target stays. O_TRUNC empties the file after checking that it is ours.
+    """
     empty = flags & os.O_TRUNC
     flags = flags & ~os.O_TRUNC | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     try:
@@ -74,7 +76,7 @@ def open_own(path: Path, flags: int) -> int:
 
 
 def is_plain_file(root: Path, parts: Sequence[str]) -> bool:
-    """Whether `root/part/part/...` is a regular file that has no other name, reached without a link below `root`."""
+    """Whether `root/part/part/...` is a regular file with no other name, reached without a link below `root`."""
     try:
         here = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
@@ -93,10 +95,10 @@ def is_plain_file(root: Path, parts: Sequence[str]) -> bool:
 
 
 def remove_tree(folder: Path, name: str) -> None:
-    """Remove `name`, a direct entry of `folder`, with all that is in it; nothing when it is not there.
+    """Remove `name`, a direct entry of `folder`, with everything in it; does nothing when it does not exist.
 
-    Links are removed, never followed. `ValueError` for a name that is no direct entry: empty, `.`, `..`, or with a `/`. Trees of any
-    depth: folders inside are moved up first, so that two open handles are enough.
+    Links are removed, never followed. `ValueError` for a name that is not a direct entry: empty, `.`, `..`, or with a
+    `/`. Works for trees of any depth: subfolders are first moved up, so that two open handles are enough.
     """
     if name in ("", ".", "..") or "/" in name or "\0" in name:
         raise ValueError(f"{name[:100]!r} is not the name of an entry of a folder")
@@ -115,7 +117,7 @@ def _remove(parent: int, name: str) -> None:
         top = os.open(name, _FOLDER, dir_fd=parent)
     except FileNotFoundError:
         return
-    except NotADirectoryError:  # a file, or a link: Linux answers so to O_DIRECTORY with O_NOFOLLOW
+    except NotADirectoryError:  # a file, or a link: Linux's answer to O_DIRECTORY with O_NOFOLLOW
         os.unlink(name, dir_fd=parent)
         return
     except OSError:
@@ -133,13 +135,13 @@ def _remove(parent: int, name: str) -> None:
 
 
 def _empty(top: int, name: str) -> None:
-    """Remove an entry of `top`; folders in it move up into `top`, where the next round finds them."""
+    """Remove an entry of `top`; folders in it are moved up into `top`, where the next round finds them."""
     try:
         os.unlink(name, dir_fd=top)
         return
     except FileNotFoundError:
         return
-    except (IsADirectoryError, PermissionError):  # macOS says EPERM for a folder
+    except (IsADirectoryError, PermissionError):  # macOS reports EPERM for a folder
         pass
     inner = os.open(name, _FOLDER, dir_fd=top)
     try:
@@ -159,13 +161,13 @@ def _names(folder: int) -> list[str]:
 
 
 def make_writable(folder: Path) -> None:
-    """Create the folder if need be, and try it with a small file; `OSError` says why nothing can be written there."""
+    """Create the folder if needed, and test it with a small file; `OSError` says why it is not writable."""
     folder.mkdir(parents=True, exist_ok=True)
     _try_writing(folder)
 
 
 def check_writable(folder: Path) -> None:
-    """Like `make_writable`, but creates nothing: of a folder that is not there yet, the nearest one above it is tried."""
+    """Like `make_writable`, but creates nothing: if the folder does not exist, the nearest existing parent is tested."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     _try_writing(folder)

@@ -1,4 +1,4 @@
-"""Public door: the Structs of each task that a function can declare with `@worker_function(task="chat")`."""
+"""Public module: the Structs of each task that a function can declare with `@worker_function(task="chat")`."""
 
 from gen_worker.authoring.task_names import Task
 from gen_worker.authoring.tasks import (

@@ -1,7 +1,8 @@
-"""Text of anything, for anywhere: it can always be written and sent, its length is bounded, and asking for it never raises.
+"""Converts anything to text that can always be written and sent, has a limited length, and is read without raising.
 
-What an author, a caller or a file brings along may hold lone surrogates, which neither JSON nor protobuf nor UTF-8 files can carry, and
-an author's `__str__` or `__repr__` may raise whatever it likes. Every text of theirs that we log, send or keep goes through here.
+Values from an author, a caller or a file may contain lone surrogates, which neither JSON nor protobuf nor UTF-8 files
+can represent, and an author's `__str__` or `__repr__` may raise anything. All their text that we log, send or keep
+passes through here.
 """
 
 from collections.abc import Callable
@@ -10,8 +11,8 @@ MAX_CHARS = 4000
 
 
 def sound(text: str, max_chars: int = MAX_CHARS) -> str:
-    """`text` as a plain `str` without lone surrogates (they are written out, as in `\\udcff`), cut at `max_chars`."""
-    # Called on the class: a subclass of str may override its methods.
+    r"""`text` as a plain `str` without lone surrogates (they are written out, as in `\udcff`), cut at `max_chars`."""
+    # Called on the class, because a subclass of str may override its methods.
     text = str.__getitem__(text, slice(max_chars))
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()[:max_chars]
 
@@ -35,7 +36,7 @@ def class_name(value: object) -> str:
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
-    """`1 run`, `2 runs`. `plural` where that is not the noun with an s."""
+    """`1 run`, `2 runs`. `plural`: if it is not the noun with an s."""
     return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
 
 

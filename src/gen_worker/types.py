@@ -1,4 +1,4 @@
-"""Public door: types that payloads and outputs are made of."""
+"""Public module: types for payloads and outputs."""
 
 from gen_worker.authoring.assets import Asset
 

@@ -1,4 +1,4 @@
-"""Public door: what a function is handed, and the worker itself, under the module name that existing projects import."""
+"""Public module: the context passed to functions, and the worker itself, under the module name that existing projects import."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ __all__ = ["ActionContext", "RealtimeSocket", "Worker"]
 def __getattr__(name: str) -> Any:
     if name != "Worker":
         raise AttributeError(f"module 'gen_worker.worker' has no attribute {name!r}")
-    # Loaded when first asked for: authors import the context from here, and do not need gRPC.
+    # Imported on first use: authors import the context from here, and do not need gRPC.
     import importlib
 
     return importlib.import_module("gen_worker.runtime.embedded").Worker

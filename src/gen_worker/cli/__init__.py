@@ -1,1 +1,1 @@
-"""`cozyctl`: one file a verb."""
+"""The command line `cozyctl`: one file for each verb."""

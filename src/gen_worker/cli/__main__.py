@@ -1,4 +1,4 @@
-"""`python -m gen_worker.cli` is cozyctl: for debuggers, which start modules, and where cozyctl is not on the path."""
+"""`python -m gen_worker.cli` is cozyctl: for debuggers, which start modules, and for systems where cozyctl is not on the path."""
 
 from gen_worker.cli.main import main
 

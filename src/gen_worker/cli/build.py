@@ -1,4 +1,4 @@
-"""`cozyctl build`: the image of an endpoint folder, checked before and after."""
+"""`cozyctl build`: builds the image of an endpoint folder, and checks it before and after."""
 
 import os
 import re
@@ -90,7 +90,7 @@ def command(
 
 
 class LiveBuild:
-    """A build as it happens: one bar on a terminal, one line a step elsewhere, nothing when quiet."""
+    """The progress of a build: one bar on a terminal, one line for each step elsewhere, nothing when quiet."""
 
     def __init__(self, *, quiet: bool, verbose: bool) -> None:
         self._quiet, self._verbose = quiet, verbose
@@ -116,7 +116,7 @@ class LiveBuild:
             self._bar.stop()
 
     def step(self, step: Step) -> None:
-        """A step begins, or is told of anew."""
+        """A step begins, or is updated."""
         if step is self._step:
             return
         self._end_step()
@@ -132,7 +132,7 @@ class LiveBuild:
             self._bar.update(self._task, description=f"{self._step.instruction[:40]}: {text.strip()[-70:]}")
 
     def stage(self, text: str) -> None:
-        """What comes behind the steps."""
+        """What happens after the steps."""
         self._end_step()
         if self._bar is not None:
             self._bar.update(self._task, description=text)
@@ -201,7 +201,7 @@ def _next(engine: Engine, name: str, digest: str, *, pushed: bool) -> str:
 
 
 def size_text(size: int) -> str:
-    """Bytes as people read them."""
+    """A size in bytes, as text for people."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= factor:
             return f"{size / factor:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""`cozyctl check`: all that is wrong with an endpoint folder, and how to mend it."""
+"""`cozyctl check`: everything that is wrong with an endpoint folder, and how to fix it."""
 
 import os
 from pathlib import Path

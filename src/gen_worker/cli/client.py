@@ -1,4 +1,4 @@
-"""`cozyctl client generate`: a typed client from the schemas of a release, or of the project in a folder."""
+"""`cozyctl client generate`: writes a typed client from the schemas of a release, or of the project in a folder."""
 
 import os
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ LANGUAGES = ("python", "typescript")
 
 
 class Described(msgspec.Struct, frozen=True):
-    """Functions of one endpoint, and where they were read."""
+    """Functions of one endpoint, and where they were read from."""
 
     owner: str
     endpoint: str
@@ -89,7 +89,7 @@ def generate(ref: str, lang: str, output: Path | None, owner: str, import_from: 
 
 
 def _is_folder(ref: str) -> bool:
-    """A path that exists, or is written as one, is a folder; all else names an endpoint."""
+    """Whether it names a folder: a path that exists, or is written as a path. Anything else names an endpoint."""
     return ref.startswith((".", os.sep, "~")) or (Path(ref) / "cozy.toml").is_file()
 
 

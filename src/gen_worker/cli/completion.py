@@ -36,5 +36,5 @@ def command(shell: str | None) -> int:
 
 def _source(kind: type["click.shell_completion.ShellComplete"], group: click.Command) -> str:
     completer = kind(group, {}, "cozyctl", "_COZYCTL_COMPLETE")
-    # Without click's own question for bash's version, which would start a bash.
+    # Skips click's own check of bash's version, which would start a bash.
     return completer.source_template % completer.source_vars()

@@ -1,4 +1,6 @@
-"""`cozyctl explain CODE`: what an error code means, and what to do. error_codes.toml has the texts, also of docs/error-codes.md."""
+"""`cozyctl explain CODE`: what an error code means, and what to do. The texts are in error_codes.toml, which also makes
+docs/error-codes.md.
+"""
 
 import re
 import textwrap
@@ -26,7 +28,7 @@ _WHERE = {
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
-    """What one code means. `http` is the usual status; `again` whether the same thing may work if it is tried again."""
+    """What one code means. `http` is the usual status; `again` says whether a retry may succeed."""
 
     code: str
     title: str
@@ -39,20 +41,20 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def facts(self) -> str:
-        """Where it is met, in one line."""
+        """Where it appears, in one line."""
         status = f"HTTP {self.http}. " if self.http else ""
         met = ", or ".join(_WHERE[place] for place in self.where)
         return f"{status}{met[0].upper()}{met[1:]}. {_AGAIN[self.again]}"
 
 
 def explanations() -> dict[str, Explanation]:
-    """All of them, by code, in the order of the file."""
+    """All explanations by code, in the order of the file."""
     found = tomllib.loads(Path(__file__).with_name("error_codes.toml").read_text("utf-8"))
     return {code: msgspec.convert({"code": code, **table}, Explanation) for code, table in found.items()}
 
 
 def as_markdown() -> str:
-    """The page of all codes."""
+    """The page of all codes, as Markdown."""
     parts = [
         "# Error codes\n\nEach error has a short word that stays the same: `code` in answers over HTTP, in runs, and in the JSON of "
         "`cozyctl`.\n`cozyctl explain CODE` prints the same text. How a function ends its run is in [errors](errors.md).\n"
@@ -101,12 +103,12 @@ def command(code: str | None, as_json: bool) -> int:
 
 
 def _words(known: dict[str, Explanation]) -> dict[str, Explanation]:
-    """Finer words, such as `unknown_function`, with the code that stands beside them in an answer."""
+    """More specific words, such as `unknown_function`, with the code that appears with them."""
     return {word: each for each in known.values() for word in re.findall(r"[a-z]+(?:_[a-z]+)+", each.cause)}
 
 
 def as_text(each: Explanation) -> str:
-    """For a terminal."""
+    """Text for a terminal."""
     parts = [f"{each.code}: {each.title}", _wrapped(each.facts, "")]
     parts += [f"Cause\n{_wrapped(each.cause)}", f"Example\n{textwrap.indent(each.example.strip(), '    ')}", f"Fix\n{_wrapped(each.fix)}"]
     return "\n\n".join(parts)

@@ -1,4 +1,4 @@
-"""Which endpoint a verb is about: `--folder FOLDER`, the current folder by default, the same for every verb."""
+"""Which endpoint a verb applies to: `--folder FOLDER`, by default the current folder, the same for every verb."""
 
 import os
 import shlex
@@ -22,7 +22,7 @@ class _Alone(click.Argument):
 
 
 def folder_option(*, positional: bool = False) -> Callable[[F], F]:
-    """Give a verb its parameter `folder`. `positional`: the verb has no other argument, so the folder may also stand alone."""
+    """Give a verb its parameter `folder`. `positional`: the verb has no other argument, so the folder may be given without `--folder`."""
 
     def decorate(function: F) -> F:
         shown = click.option(

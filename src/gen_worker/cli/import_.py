@@ -1,4 +1,4 @@
-"""`cozyctl import`: a project from one that was written for cog, LitServe, BentoML or RunPod."""
+"""`cozyctl import`: converts a project written for cog, LitServe, BentoML or RunPod."""
 
 import importlib
 import shlex

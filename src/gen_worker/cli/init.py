@@ -1,4 +1,4 @@
-"""`cozyctl init`: a complete endpoint folder from a template."""
+"""`cozyctl init`: writes a complete endpoint folder from a template."""
 
 import shlex
 from pathlib import Path
@@ -45,7 +45,9 @@ def command(folder: str, template: str, as_json: bool) -> int:
 
 
 def source_of(root: Path) -> tuple[Source, list[str]]:
-    """Where the project gets gen-worker from: the address that this one came from; its wheel, where that is a folder of this machine."""
+    """Where the project gets gen-worker from: the address that the installed one came from; if that is a folder on this
+    machine, its wheel.
+    """
     origin = own_origin()
     if origin.requirement:
         return Source(origin.source, origin.requirement, f"'gen-worker @ {origin.requirement}'"), []

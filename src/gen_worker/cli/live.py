@@ -1,4 +1,4 @@
-"""A run as it happens: a progress bar on a terminal, plain lines elsewhere, nothing when quiet."""
+"""Shows a run's progress: a bar on a terminal, plain lines elsewhere, nothing when quiet."""
 
 import os
 import sys
@@ -20,20 +20,20 @@ _STEPS = {
 
 
 class LiveRun:
-    """Shows one run on stderr, and the items of its stream on stdout. `text_field`: the one field of its items, where that is text."""
+    """Shows one run on stderr, and the items of its stream on stdout. `text_field`: the only field of its items, if that is text."""
 
     def __init__(self, function: str, stdout: Stdout, *, quiet: bool = False, text_field: str = "") -> None:
         self._function = function
         self._quiet = quiet
         self._stdout = stdout
-        self._shared = stdout.isatty()  # with stderr: what both print comes to lie on one screen
+        self._shared = stdout.isatty()  # stdout and stderr then appear on the same screen
         self._text_field = text_field
         self._streaming = False
-        self._in_line = False  # a line of the stream has begun and not ended
+        self._in_line = False  # a line of the stream was begun and not ended
         self._bar: Any = None
         self._task: Any = None
         self._last = ""
-        self._shown = ("", 0)  # phase and tenths of a model on its way
+        self._shown = ("", 0)  # phase and tenths of a model being fetched or loaded
 
     def __enter__(self) -> Self:
         if not self._quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
@@ -72,7 +72,9 @@ class LiveRun:
                 self._progress(payload.get("progress"), str(payload.get("stage", "")))
 
     def print_delta(self, delta: bytes) -> None:
-        """One item of a stream on stdout: text as it comes, anything else as a line of JSON. `BrokenPipeError` when nobody reads it."""
+        """Print one item of a stream on stdout: text as it arrives, anything else as a line of JSON. `BrokenPipeError`
+        when the reader has gone.
+        """
         self._take_screen()
         if self._text_field:
             self._print_text(str(msgspec.json.decode(delta).get(self._text_field, "")))
@@ -80,7 +82,9 @@ class LiveRun:
             self._stdout.write(delta + b"\n")
 
     def print_item(self, item: Any) -> None:
-        """The same for an item whose type is not known here: one that is a single text prints as text, as the first such item names it."""
+        """Like `print_delta`, for an item of unknown type: an item with a single text field, named by the first such
+        item, prints as text.
+        """
         is_text = isinstance(item, dict) and len(item) == 1 and all(isinstance(value, str) for value in item.values())
         if is_text and not self._text_field:
             self._text_field = next(iter(item))
@@ -93,27 +97,27 @@ class LiveRun:
         self._stdout.write(msgspec.json.encode(item) + b"\n")
 
     def end_line(self) -> None:
-        """Let what is said next on the same screen begin a line of its own."""
+        """End a started line, so that the next output on the same screen begins on its own line."""
         if self._shared:
             self._break_line()
 
     def step(self, text: str) -> None:
-        """What the run does now, in a word or two."""
+        """What the run is doing now, in a word or two."""
         if not self._quiet:
             self._step(text)
 
     def stage(self, text: str) -> None:
-        """The same, but only where a bar is shown: it changes too often for lines."""
+        """Like `step`, but only shown with a bar: it changes too often for lines."""
         if self._bar is not None:
             self._bar.update(self._task, stage=text)
 
     def note(self, text: str) -> None:
-        """A line of its own, above the bar."""
+        """Print a line above the bar."""
         if not self._quiet:
             self._line(text)
 
     def _take_screen(self) -> None:
-        if self._shared:  # the items take the place of the bar
+        if self._shared:  # the items take the bar's place
             self._stop_bar()
             self._streaming = True
 

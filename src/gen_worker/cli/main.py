@@ -29,10 +29,10 @@ VERBS = {
     "explain": ("gen_worker.cli.explain", "Say what an error code means, and what to do."),
     "completion": ("gen_worker.cli.completion", "Print the script for completion in bash, zsh or fish."),
 }
-MAX_SHORT_HELP = 200  # the first sentence of a verb is shown whole
+MAX_SHORT_HELP = 200  # the first sentence of a verb's help is shown whole
 ALIASES = {"doctor": "check", "call": "invoke"}
-ADDED_VERBS = "gen_worker.cli"  # entry points by which other distributions add verbs, as gen-orchestrator adds `up`
-# Verbs that another distribution brings, and which one to install for them.
+ADDED_VERBS = "gen_worker.cli"  # entry points by which other distributions add verbs; gen-orchestrator adds `up`
+# Verbs of another distribution, and which one to install for them.
 ELSEWHERE = dict.fromkeys(
     (
         *(
@@ -59,20 +59,20 @@ ELSEWHERE = dict.fromkeys(
 
 
 def verbs() -> dict[str, str | EntryPoint]:
-    """Every verb: the module of one of ours, the entry point of one that was added."""
+    """Every verb: the module of one of ours, the entry point of an added one."""
     added: dict[str, str | EntryPoint] = {point.name: point for point in entry_points(group=ADDED_VERBS)}
     return {name: module for name, (module, _) in VERBS.items()} | {name: added[name] for name in sorted(added) if name not in VERBS}
 
 
 class Verbs(click.Group):
-    """Loads verbs on use, and knows the nearest one to a mistyped name."""
+    """Loads verbs on use, and suggests the nearest one to a mistyped name."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(verbs())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         name = ALIASES.get(cmd_name, cmd_name)
-        if name in VERBS:  # the usual case does not look for what is installed
+        if name in VERBS:  # the usual case need not look for installed distributions
             ours: click.Command = importlib.import_module(VERBS[name][0]).command
             return ours
         found = verbs().get(name)
@@ -106,8 +106,9 @@ def group() -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """ROOT of the command line. Exit status: 0 ok, 1 the run failed, 2 usage, 3 not found, 4 auth, 5 time-out, 130 interrupted,
-    141 the reader of our output went away (`cozyctl run ... | head -1`)."""
+    """ROOT of the command line. Exit status: 0 ok, 1 the run failed, 2 usage, 3 not found, 4 auth, 5 time-out, 130
+    interrupted, 141 the reader of our output went away (`cozyctl run ... | head -1`).
+    """
     arguments = sys.argv[1:] if argv is None else argv
     stdout = Stdout()
     try:

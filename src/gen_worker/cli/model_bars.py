@@ -1,4 +1,4 @@
-"""Models on their way, as bars on a terminal and as lines elsewhere."""
+"""Shows models being fetched or loaded: bars on a terminal, lines elsewhere."""
 
 import os
 import sys
@@ -32,7 +32,7 @@ class ModelBars:
             self._bars.stop()
 
     def show(self, now: ModelProgress) -> None:
-        """Show a moment of a model's way."""
+        """Show the progress of a model."""
         if self._quiet or now.phase == "waiting":
             return
         if self._bars is None:

@@ -1,4 +1,4 @@
-"""`cozyctl models ...`: what a project's models take, what is here, and keeping it in order."""
+"""`cozyctl models ...`: what a project's models need, what is on this disk, and how to maintain it."""
 
 import asyncio
 import os
@@ -55,11 +55,11 @@ dtype_option = click.option(
 )
 
 
-ADDED_VERBS = "gen_worker.cli.models"  # entry points by which other distributions add verbs, as gen-orchestrator adds `push`
+ADDED_VERBS = "gen_worker.cli.models"  # entry points by which other distributions add verbs; gen-orchestrator adds `push`
 
 
 class _Models(click.Group):
-    """Our verbs, and those that other distributions add."""
+    """Our verbs, and those added by other distributions."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*super().list_commands(ctx), *sorted(point.name for point in entry_points(group=ADDED_VERBS))]
@@ -79,7 +79,7 @@ def command() -> None:
 
 
 class _Workbench:
-    """What every verb needs."""
+    """What every verb needs: project, settings, sources."""
 
     def __init__(self, folder: str, models: Sequence[str] = ()) -> None:
         self.settings = ModelSettings.from_env(os.environ)
@@ -96,7 +96,7 @@ class _Workbench:
         self.sources: Sources = build_sources(self.settings, overrides)
 
     def wants(self, names: tuple[str, ...], dtypes: tuple[str, ...]) -> list[ModelWant]:
-        """The models that are named, by key or ref; all declared ones without a name. `ValueError` for an unknown one."""
+        """The named models, by key or ref; without names all declared ones. `ValueError` for an unknown name."""
         declared = {key: ModelSpec.checked(spec.ref, dtypes) if dtypes else spec for key, spec in self.declared.items()}
         if not names and not self.in_project:
             raise ValueError(
@@ -186,7 +186,7 @@ def plan(names: tuple[str, ...], folder: str, models: tuple[str, ...], dtypes: t
 
 
 def _after_plan(plans: list[ModelPlan], names: Sequence[str], folder: str, models: Sequence[str], dtypes: Sequence[str]) -> str:
-    """The command that comes next: fetch what is missing, else use what is here."""
+    """The next command: fetch what is missing, or use what is here."""
     flags = "".join(f" --model {shlex.quote(text)}" for text in models)
     if not any(item.size_bytes > item.here_bytes for item in plans):
         return f"cozyctl dev{folder_flag(folder)}{flags}"
@@ -369,7 +369,7 @@ def collect_garbage(as_json: bool) -> int:
 
 
 def human(size_bytes: int) -> str:
-    """Bytes for people, in powers of 1000."""
+    """A size in bytes, in powers of 1000, as text for people."""
     size = float(size_bytes)
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000 or unit == "GB":

@@ -1,4 +1,6 @@
-"""Names of a project's functions, read from its source without running it: for what must not import an author's code, such as Tab."""
+"""Finds the names of a project's functions in its source without running it: for Tab completion, which must not import
+an author's code.
+"""
 
 import ast
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ MARKS = ("worker_function", "worker_websocket")
 
 
 def named_functions(root: Path) -> list[str]:
-    """Slugs of the functions that look marked, sorted. Files that cannot be read are left out."""
+    """Slugs of the functions that look marked, sorted. Unreadable files are skipped."""
     found: set[str] = set()
     for file in Watched(root.resolve()).read().files:
         path = Path(file)

@@ -1,4 +1,4 @@
-"""How verbs speak: results on stdout, text for people on stderr, JSON alone on stdout when asked for."""
+"""Output of verbs: results on stdout, text for people on stderr; with --json, only JSON on stdout."""
 
 import sys
 from typing import TYPE_CHECKING, Any
@@ -13,17 +13,18 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 EXIT_FAILED, EXIT_USAGE, EXIT_NOT_FOUND, EXIT_AUTH, EXIT_TIMEOUT, EXIT_INTERRUPTED = 1, 2, 3, 4, 5, 130
-EXIT_BROKEN_PIPE = 141  # what a shell shows for a program that SIGPIPE ended: 128 + 13
+EXIT_BROKEN_PIPE = 141  # what a shell shows for a program ended by SIGPIPE: 128 + 13
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout, and nothing else there.")
 
 
-PIPE_WIDTH = 100_000  # of tables that no terminal shows: a line a row, nothing left out
+PIPE_WIDTH = 100_000  # of tables that are not shown on a terminal: one line for each row, nothing left out
 
 
 class Verb(click.Command):
-    """A command. From its first line on, stdout takes its result and nothing else; see `project/stdout.py`. Where nobody reads the
-    result (`cozyctl runs list | head -1`), it ends without a word."""
+    """A command. From its start, stdout is for its result only; see `project/stdout.py`. When the reader of the result
+    has gone (`cozyctl runs list | head -1`), it ends silently.
+    """
 
     def invoke(self, ctx: click.Context) -> Any:
         stdout_of(ctx).claim()
@@ -37,7 +38,7 @@ class Verb(click.Command):
 
 
 def stdout_of(ctx: click.Context | None = None) -> Stdout:
-    """The real stdout, as the root of the command line made it."""
+    """The real stdout, as saved by the root of the command line."""
     return (ctx or click.get_current_context()).ensure_object(Stdout)
 
 
@@ -45,8 +46,9 @@ TOO_WIDE = 1.2  # times the terminal's width: a wider table would fold its cells
 
 
 def table_console() -> "Console":
-    """Prints tables of a result on stdout: to a terminal as wide as that is, elsewhere with every cell whole. Where a table would not be
-    readable on the terminal, each row is printed as lines of its own."""
+    """Prints result tables on stdout: on a terminal within its width, elsewhere with every cell complete. If a table
+    would not be readable on the terminal, each row is printed as separate lines.
+    """
     from rich.console import Console
     from rich.measure import Measurement
     from rich.table import Table
@@ -65,7 +67,7 @@ def table_console() -> "Console":
                 super().print(**options)
 
         def on_broken_pipe(self) -> None:
-            raise  # it is called where the error is caught; rich itself would end with status 1
+            raise  # called while the error is handled; rich itself would end with status 1
 
     stdout = stdout_of()
     return ResultConsole(file=stdout.text(), highlight=False, markup=False, width=None if stdout.isatty() else PIPE_WIDTH)
@@ -93,7 +95,7 @@ def print_json(value: Any) -> None:
 
 
 def print_line(text: str) -> None:
-    """A line of a result on stdout."""
+    """Print a line of a result on stdout."""
     stdout_of().write(f"{text}\n".encode())
 
 
@@ -108,7 +110,7 @@ def interrupted(text: str, *, as_json: bool, **facts: Any) -> int:
 
 
 def fail(message: str, status: int, *, as_json: bool, code: str = "error", **facts: Any) -> int:
-    """Report a failure in the form that was asked for; returns the exit status. `facts` are for the JSON form."""
+    """Report a failure as text or JSON; returns the exit status. `facts` are for the JSON form."""
     if as_json:
         print_json({"ok": False, "code": code, "error": message, **facts})
     else:

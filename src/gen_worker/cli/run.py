@@ -1,4 +1,4 @@
-"""`cozyctl run`: one call of one function, in this process."""
+"""`cozyctl run`: calls one function once, in this process."""
 
 import asyncio
 import enum
@@ -55,7 +55,7 @@ from gen_worker.texts import counted
 
 
 class Seconds(click.FloatRange):
-    """A finite number of seconds: `nan` passes every comparison of click's own range."""
+    """A finite number of seconds. click's own range check would accept `nan`, because comparisons with it are false."""
 
     def __init__(self) -> None:
         super().__init__(0, 7 * 24 * 3600)
@@ -147,7 +147,7 @@ async def _run(session: LocalSession, live: LiveRun, *, as_json: bool) -> _Ended
                 deltas.append(event.payload)
             else:
                 live.print_delta(bytes(event.payload))
-        except BrokenPipeError:  # `cozyctl run ... | head -1`: what is not read need not be made
+        except BrokenPipeError:  # `cozyctl run ... | head -1`: nobody needs the rest
             unread = True
             session.interrupt()
 
@@ -173,14 +173,14 @@ def _end_at_once(run_dir: Path) -> None:
 
 
 class TerminalLog(Log):
-    """Log lines of a run for the person who started it: of a failure, the traceback alone."""
+    """Log lines of a run for the person who started it: of a failure, only the traceback."""
 
     def __init__(self, live: LiveRun) -> None:
         super().__init__()
         self._live = live
 
     def warning(self, name: str, **facts: Any) -> None:
-        if name != "run.unknown_fields":  # the report says them, with what was meant
+        if name != "run.unknown_fields":  # the report shows them with the likely names
             self._live.end_line()
             super().warning(name, **facts)
 
@@ -237,7 +237,7 @@ def _file_json(file: Asset) -> dict[str, Any]:
 
 
 def _usage(spec: FunctionSpec, models: Iterable[str], folder: str) -> str:
-    """The command with the payload's fields, for one that they did not fit. A field that chooses a model shows the keys that it takes."""
+    """The command with the payload's fields, for an error about them. A field that chooses a model shows the possible keys."""
     keys = "|".join(models)
     words = {str: "TEXT", int: "NUMBER", float: "NUMBER", bool: "true|false", Asset: "@FILE"}
     shown = []
@@ -250,7 +250,7 @@ def _usage(spec: FunctionSpec, models: Iterable[str], folder: str) -> str:
 
 
 def _values(kind: Any) -> str:
-    """What a field takes that has few values, as `fast|good`; empty for others."""
+    """The values of a field that has few, as `fast|good`; empty for others."""
     for each in (kind, *get_args(kind)):
         if get_origin(each) is Literal:
             return "|".join(str(value) for value in get_args(each))
@@ -260,7 +260,7 @@ def _values(kind: Any) -> str:
 
 
 def _text_field(spec: FunctionSpec) -> str:
-    """The field of a stream's items that holds all they say, where it is text: `Delta(chunk: str)`."""
+    """The text field that is the only content of a stream's items: `Delta(chunk: str)`."""
     fields = msgspec.structs.fields(spec.output_type) if spec.output_mode == "incremental" else ()
     one = msgspec.inspect.type_info(spec.output_type)
     if len(fields) == 1 and isinstance(one, msgspec.inspect.StructType) and isinstance(one.fields[0].type, msgspec.inspect.StrType):
@@ -313,7 +313,7 @@ def _file(field: str, name: str) -> tuple[str, Path]:
 
 
 def _not_a_file(field: str, value: str) -> str:
-    """A text, which may begin with @; the name of a file is a mistake here."""
+    """A text value. It may begin with @; the name of an existing file there is a mistake."""
     if value.startswith("@") and Path(value[1:]).expanduser().is_file():
         raise ValueError(f'-i {field}={value}: {field} takes no file; to send the file\'s text, write -i {field}="$(cat {value[1:]})"')
     return value

@@ -1,4 +1,4 @@
-"""Everything that one local run needs, built from options."""
+"""Builds everything that one local run needs from options."""
 
 import os
 import secrets
@@ -24,7 +24,7 @@ OnEvent = Callable[[RunEvent], None]
 
 
 class LocalSession:
-    """One run, not yet started."""
+    """One run, not started yet."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class _Sink:
 
 
 async def run_locally(session: LocalSession, on_event: OnEvent, log: Log) -> tuple[Outcome, list[Asset]]:
-    """ROOT of a local run: its outcome and the files that it saved."""
+    """ROOT of a local run: returns its outcome and the files it saved."""
     config = session.config
     execution = build_execution(
         config.execution, config.run_dir, log, models_by_function=config.models_by_function, saved_file=lambda ref: None

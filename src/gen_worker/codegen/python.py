@@ -51,12 +51,12 @@ _ANNOTATION_NAMES = {"str", "int", "float", "bool", "bytes", "list", "dict", "tu
 
 
 def type_name(name: str) -> str:
-    """How a type of this name is called in the module."""
+    """The name of a type in the module."""
     return free(pascal(name, "Type"), _TAKEN)
 
 
 def python_module(endpoint: Endpoint, source: str, *, tag: str = "") -> str:
-    """The module's text. `source`: what it was made from; `tag`: what is called by default."""
+    """The module's text. `source`: what it was made from; `tag`: the tag called by default."""
     return _Writer(endpoint, source, tag).text()
 
 
@@ -89,7 +89,7 @@ class _Writer:
         return "\n".join(head) + "\n\n\n" + body + "\n"
 
     def _in_order(self) -> list[Definition]:
-        """Other names for types after the types that they name: they are read at once, classes only when they are used."""
+        """Put type aliases after the types they name: aliases are evaluated at once, classes only when used."""
         classes = [each for each in self._endpoint.definitions if each.shape is None]
         waiting = {each.name: each for each in self._endpoint.definitions if each.shape is not None}
         ordered: list[Definition] = []
@@ -232,14 +232,14 @@ class _Writer:
                 return "Any"
 
     def _can_be_told_apart(self, options: tuple[Shape, ...]) -> bool:
-        """Whether msgspec reads such a union: at most one option of each form of JSON, but for objects with tags."""
+        """Whether msgspec can decode such a union: at most one option of each JSON type, except for objects with tags."""
         found = [form for option in options for form in self._forms(option)]
         objects = [form for form in found if form.startswith("object")]
         keys = {form.rpartition("=")[0] for form in objects}
         return len(found) == len(set(found)) and "any" not in found and (len(objects) < 2 or (len(keys) == 1 and "" not in keys))
 
     def _seen_through(self, shape: Shape) -> Shape:
-        """The shape that other names stand for."""
+        """The shape behind type aliases."""
         if isinstance(shape, Named):
             named = self._by_name[shape.name].shape
             return shape if named is None else self._seen_through(named)
@@ -270,7 +270,7 @@ _FACTORIES = {"[]": "list", "{}": "dict"}
 
 
 def _default(field: Field, shape: Shape) -> str | None:
-    """What a field is where it is not given; None where that is not for us to say."""
+    """The default of a field as code; None when the client must not decide it."""
     if not field.has_default:
         return None
     value, options = field.default, shape.options if isinstance(shape, Either) else (shape,)
@@ -298,12 +298,12 @@ def _default(field: Field, shape: Shape) -> str | None:
 
 
 def _literal(value: Any) -> str:
-    """A text, number or bool as Python writes it, in double quotes; every character that an editor may hide is escaped."""
+    """A text, number or bool as a Python literal in double quotes; characters that an editor may hide are escaped."""
     if not isinstance(value, str):
         return repr(value)
     quoted = json.dumps(value, ensure_ascii=False)
     escaped = "".join(each if each.isprintable() else _escaped(each) for each in quoted)
-    if '\\"' in escaped and "'" not in escaped:  # as ruff prefers it: fewer escapes
+    if '\\"' in escaped and "'" not in escaped:  # ruff prefers fewer escapes
         return "'" + escaped[1:-1].replace('\\"', '"') + "'"
     return escaped
 
@@ -314,13 +314,13 @@ def _escaped(character: str) -> str:
 
 
 def _docstring(text: str) -> str:
-    """A text between three quotes."""
+    """A text in triple quotes."""
     text = text.replace("\\", "\\\\")
     return text.replace('"', '\\"') if text.endswith('"') or '"""' in text else text
 
 
 def _documented(text: str, indent: str) -> list[str]:
-    """The lines of a docstring: one where the text fits, else as many as it needs."""
+    """The lines of a docstring: one if the text fits, otherwise as many as needed."""
     if "\n" not in text and len(text) < WIDTH - 12:
         return [f'{indent}"""{_docstring(text)}"""']
     wrapped = [part for line in text.split("\n") for part in (textwrap.wrap(line, WIDTH - 20) or [""])]
@@ -328,7 +328,7 @@ def _documented(text: str, indent: str) -> list[str]:
 
 
 def _and_said(what: str, text: str) -> str:
-    """What a method does, and below it what the function's author says."""
+    """What a method does, followed by the docstring of the function's author."""
     return f"{what}\n\n{text}" if text else what
 
 
@@ -337,7 +337,7 @@ def _comment(text: str, indent: str) -> list[str]:
 
 
 def _assigned(name: str, value: str) -> list[str]:
-    """`Name = value`; a literal of many values one a line."""
+    """`Name = value`; a literal of many values has one a line."""
     line = f"{name} = {value}"
     if len(line) <= WIDTH:
         return [line]

@@ -1,7 +1,9 @@
-"""What the schemas of an endpoint's functions say, as values from which code is written: named types, and functions that use them.
+"""The schemas of an endpoint's functions, as values from which code is written: named types, and functions that use
+them.
 
-JSON Schema as discovery writes it (`project/schemas.py`), and no more: what this module does not know becomes `Anything`, never an error.
-Definitions of several functions that are equal, with all that they lead to, are one type; others of the same name get a number.
+Understands JSON Schema as written by discovery (`project/schemas.py`). Anything else becomes `Anything`, never an
+error. Definitions of several functions that are equal, including everything they refer to, become one type; others with
+the same name get a number.
 """
 
 import json
@@ -54,7 +56,7 @@ class Table(msgspec.Struct, frozen=True):
 
 
 class Places(msgspec.Struct, frozen=True):
-    """A list of a fixed length; the places from `needed` on may be left out."""
+    """A list of fixed length; elements from `needed` on may be left out."""
 
     places: tuple["Shape", ...]
     needed: int
@@ -72,7 +74,7 @@ Shape = Simple | Anything | File | OneOfValues | Items | Table | Places | Either
 
 
 class Field(msgspec.Struct, frozen=True):
-    """`key` as in JSON. `default` is JSON, and counts where `has_default`."""
+    """`key` as in JSON. `default` is JSON, and is valid when `has_default`."""
 
     key: str
     shape: Shape
@@ -83,7 +85,7 @@ class Field(msgspec.Struct, frozen=True):
 
 
 class Definition(msgspec.Struct, frozen=True):
-    """A named type: an object with `fields`, or another name for `shape`. `tag`: key and value that tell it from others in a union."""
+    """A named type: an object with `fields`, or an alias for `shape`. `tag`: key and value that identify it in a union."""
 
     name: str
     text: str
@@ -93,7 +95,7 @@ class Definition(msgspec.Struct, frozen=True):
 
 
 class Function(msgspec.Struct, frozen=True):
-    """`output`: of one item where it streams. `text`: the function's docstring."""
+    """`output`: of one item if it streams. `text`: the function's docstring."""
 
     slug: str
     payload: Shape
@@ -110,14 +112,14 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 
 def read_endpoint(owner: str, name: str, entries: Iterable[FunctionEntry], reserved: Callable[[str], str]) -> Endpoint:
-    """The endpoint's functions in order of name, with their types. `reserved` makes a type's name of a schema's, for the language."""
+    """The endpoint's functions in order of name, with their types. `reserved` turns a schema's name into a type name of the language."""
     reader = _Reader(reserved)
     functions = []
     for entry in sorted(entries, key=lambda each: each.name):
         payload, output = (
             reader.root(schema, f"{entry.name}-{what}") for schema, what in ((entry.input_schema, "input"), (_output(entry), "output"))
         )
-        text = _plain_text(entry.description or "")  # UNSET: older releases have none
+        text = _plain_text(entry.description or "")  # UNSET in older releases, which have none
         functions.append(Function(entry.name, payload, output, entry.output_mode == "incremental", text))
     return Endpoint(owner, name, tuple(functions), tuple(sorted(reader.definitions, key=lambda each: each.name)))
 
@@ -130,9 +132,9 @@ class _Reader:
     def __init__(self, reserved: Callable[[str], str]) -> None:
         self.definitions: list[Definition] = []
         self._reserved = reserved
-        self._names: dict[str, str] = {}  # what a definition is, with all that it leads to -> its name
+        self._names: dict[str, str] = {}  # a definition with everything it refers to -> its name
         self._taken: set[str] = set()
-        self._open: tuple[str, ...] = ()  # other names for types that are being read
+        self._open: tuple[str, ...] = ()  # aliases for types that are being read
         self._defs: Mapping[str, Schema] = {}
         self._tags: Mapping[str, str] = {}
 
@@ -152,9 +154,9 @@ class _Reader:
             return File()
         whole = json.dumps([name, {each: self._defs.get(each) for each in sorted(self._reachable(name))}], sort_keys=True)
         if whole in self._open:
-            return Anything()  # another name for itself, which no class stands between
+            return Anything()  # an alias for itself, with no class in between
         if whole not in self._names:
-            found = self._names[whole] = self._free(self._reserved(name))  # before its fields are read: they may lead back to it
+            found = self._names[whole] = self._free(self._reserved(name))  # before its fields are read, because they may refer back to it
             before, self._open = self._open, () if _is_object(schema) else (*self._open, whole)
             self.definitions.append(self._definition(found, name, schema))
             self._open = before
@@ -230,12 +232,12 @@ class _Reader:
 
 
 def _is_object(schema: Schema) -> bool:
-    """Whether it has fields, rather than being another name for a type."""
+    """Whether it has fields; otherwise it is an alias."""
     return schema.get("type") == "object" and ("additionalProperties" not in schema or bool(schema.get("properties")))
 
 
 def _either(options: Iterable[Shape]) -> Shape:
-    """A union without unions in it, each option once, null last."""
+    """A flat union, each option once, null last."""
     flat: dict[Shape, None] = {}
     for option in options:
         flat |= dict.fromkeys(option.options if isinstance(option, Either) else (option,))
@@ -259,7 +261,7 @@ def _refs(value: Any) -> Iterator[str]:
 
 
 def _tags(value: Any) -> Iterator[tuple[str, str]]:
-    """Definitions that a union tells apart, each with the key that tells."""
+    """Definitions that a union distinguishes, each with its key."""
     if isinstance(value, dict):
         discriminator = value.get("discriminator")
         if isinstance(discriminator, dict):
@@ -273,6 +275,6 @@ def _tags(value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _plain_text(text: Any) -> str:
-    """A text for a comment: lines without the author's indentation, and nothing that no editor shows."""
+    """A text for a comment: lines without the author's indentation and without invisible characters."""
     lines = [re.sub(r"[^\S ]|[^\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\U0010ffff]", " ", line).strip() for line in str(text).splitlines()]
     return "\n".join(lines).strip()

@@ -26,7 +26,7 @@ from gen_worker.codegen.words import free, pascal, snake
 
 WIDTH = 140
 PACKAGE = "gen-worker-client"
-_SIMPLE = {"int": "number", "float": "number", "bool": "boolean", "null": "null"}  # all others are texts in JSON
+_SIMPLE = {"int": "number", "float": "number", "bool": "boolean", "null": "null"}  # all others are strings in JSON
 _WORDS = """
 break case catch class const continue debugger default delete do else enum export extends false finally for function if import
 in instanceof new null return super switch this throw true try typeof var void while with as implements interface let package private
@@ -38,12 +38,14 @@ _METHODS = {"constructor", "client", "suffix", "then", "toString", "valueOf", "h
 
 
 def type_name(name: str) -> str:
-    """How a type of this name is called in the module."""
+    """The name of a type in the module."""
     return free(pascal(name, "Type"), _TAKEN)
 
 
 def typescript_module(endpoint: Endpoint, source: str, package: str = PACKAGE, *, tag: str = "") -> str:
-    """The module's text. `source`: what it was made from; `package`: where the client comes from; `tag`: what is called by default."""
+    """The module's text. `source`: what it was made from; `package`: where the client is imported from; `tag`: the tag
+    called by default.
+    """
     return _Writer(endpoint, source, package, tag).text()
 
 
@@ -156,7 +158,7 @@ def _method(doc: str, name: str, payload: str, gives: str) -> Iterator[str]:
 
 
 def _and_said(what: str, text: str) -> str:
-    """What a method does, and below it what the function's author says."""
+    """What a method does, followed by the docstring of the function's author."""
     return f"{what}\n\n{text}" if text else what
 
 
@@ -173,7 +175,7 @@ def _key(key: str) -> str:
 
 
 def _literal(value: Any) -> str:
-    return json.dumps(value)  # ASCII: every character that an editor may hide is escaped
+    return json.dumps(value)  # ASCII: characters that an editor may hide are escaped
 
 
 def _camel(slug: str) -> str:

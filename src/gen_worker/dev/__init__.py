@@ -1,1 +1,1 @@
-"""The dev HTTP runner: functions over HTTP on one machine, without a scheduler."""
+"""The dev HTTP runner: serves functions over HTTP on one machine, without a scheduler."""

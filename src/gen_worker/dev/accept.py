@@ -1,4 +1,4 @@
-"""Accept a run: body, files, envelope, id. What one step has made is released when a later one fails."""
+"""Accepts a run: body, files, envelope, id. When a step fails, everything made by earlier steps is released."""
 
 import asyncio
 import errno
@@ -25,14 +25,15 @@ from gen_worker.sources.listings import read_listings
 from gen_worker.texts import counted
 
 MAX_BODY_BYTES = 256 << 20
-_INLINE_BYTES = 64 << 10  # of a body that is read at once: a thread would cost more
+_INLINE_BYTES = 64 << 10  # limit for a body that is decoded at once, because a thread would cost more
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Accepted(msgspec.Struct, gc=False):
-    """A run that is to be started, or, where `request` is None, one that its idempotency key has started before.
+    """A run that is to be started; if `request` is None, a run that its idempotency key has started before.
 
-    `release` gives back what was taken for it; whoever executes the run calls it once, when the author's code has ended.
+    `release` gives back what was taken for the run. The code that executes the run calls it once, when the author's
+    code has ended.
     """
 
     run: DevRun
@@ -42,14 +43,14 @@ class Accepted(msgspec.Struct, gc=False):
 
     @property
     def cancels(self) -> bool:
-        """Whether the run ends with its caller. Not where the caller came for an earlier run."""
+        """Whether the run is cancelled when its caller leaves. False when the caller came for an earlier run."""
         return self.request is not None and self.options.cancel_on_disconnect
 
 
 async def accept_run(spec: FunctionSpec, request: Request, book: RunBook, run_dir: Path) -> Accepted:
-    """Read a request into a run of `spec`. Whatever it raises, it leaves no file, no id, no place in the queue."""
+    """Read a request into a run of `spec`. If it raises, it leaves no file, no id, and no position in the queue."""
     key = idempotency_key(request)
-    if book.queued >= MAX_QUEUED:  # before the body is read: refusing should be cheap
+    if book.queued >= MAX_QUEUED:  # before the body is read, because refusing should be cheap
         raise RequestError(429, "overloaded", f"{counted(book.queued, 'run')} in the queue; try again later")
     if not media_type(request.header(b"content-type")).startswith("multipart/"):
         return await _accept(spec, book, key, await request.body(MAX_BODY_BYTES), {})
@@ -59,7 +60,7 @@ async def accept_run(spec: FunctionSpec, request: Request, book: RunBook, run_di
         try:
             with _disk_full_is_an_answer():
                 body, uploads = await read_multipart(request, spec.payload_type, folder, MAX_BODY_BYTES)
-        except (LookupError, UnicodeError) as exc:  # a charset that is none, or does not fit; or texts that JSON cannot carry
+        except (LookupError, UnicodeError) as exc:  # an unknown charset, or one that does not fit; or texts that JSON cannot represent
             detail = f"the multipart body's texts cannot be read: {ascii(str(exc))[1:-1]}; send them as UTF-8"
             raise RequestError(400, "invalid_multipart", detail, error="invalid_multipart") from None
         accepted = await _accept(spec, book, key, body, uploads)
@@ -82,7 +83,7 @@ async def _accept(spec: FunctionSpec, book: RunBook, key: str, body: bytes, uplo
             if before.fingerprint != fingerprint:
                 raise RequestError(422, "idempotency_key_reused", f"Idempotency-Key {key!r} came before with another request")
             return Accepted(before, options)
-    # The id is taken last: no step after it can fail, and between it and the look for the key above nobody else comes in.
+    # The id comes last: no later step can fail, and no other request runs between this and the check of the key above.
     run = book.create(spec.name, options.run_id)
     if run is None:
         raise RequestError(409, "conflict", f"a run with the id {options.run_id!r} is in progress", error="duplicate_run_id")

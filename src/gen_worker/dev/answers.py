@@ -1,4 +1,4 @@
-"""What the dev runner says of a run: the contract's body, the run object, lines of an event stream."""
+"""The dev runner's answers about a run: the contract's body, the run object, lines of an event stream."""
 
 from http import HTTPStatus
 from typing import Any
@@ -16,7 +16,7 @@ from gen_worker.http.problems import status_of
 from gen_worker.http.sse import frame
 from gen_worker.outcome import Outcome
 
-# Keys in sorted order, as the contract wants them; Structs keep the order of their fields.
+# Keys in sorted order, as the contract requires; Structs keep the order of their fields.
 _encode = msgspec.json.Encoder().encode
 _NULL = msgspec.Raw(b"null")
 
@@ -24,8 +24,8 @@ _NULL = msgspec.Raw(b"null")
 def run_answer(run: DevRun, *, as_list: bool = False) -> bytes:
     """The contract's body of a finished run.
 
-    What a stream gave is the list `outputs`. The contract has null for `output` there; who asks for `application/json` by name
-    (`as_list`) gets the list there, too.
+    The items of a stream are the list `outputs`. The contract has null as `output` there; a client that asks for
+    `application/json` by name (`as_list`) gets the list as `output`, too.
     """
     outcome = run.outcome
     assert outcome is not None
@@ -43,7 +43,7 @@ def run_answer(run: DevRun, *, as_list: bool = False) -> bytes:
 
 
 def early_answer(run: DevRun, outcome: Outcome, early: EarlyRecord) -> bytes:
-    """The same for a successful run with neither files nor deltas, before its end is in its record. From any thread."""
+    """Like `run_answer`, for a successful run with neither files nor deltas, before its end is recorded. From any thread."""
     answer = _answer(run, outcome, early.events_json, early.finished_s)
     answer.warnings = run.warnings
     return _encode(answer)
@@ -67,7 +67,7 @@ def http_status(outcome: Outcome) -> int:
 
 
 def run_object(run: DevRun) -> RunnerRun:
-    """The run as it stands."""
+    """The run's current state."""
     outcome = run.outcome
     timings = {"queued_ms": _ms(run.created_s, run.started_s)} if run.started_s else {}
     if run.finished_s:
@@ -95,10 +95,10 @@ def run_object_json(run: DevRun) -> bytes:
 
 
 def sse_frames(first_seq: int, found: list[RunEvent], *, every: bool) -> bytes:
-    """Events of a run as server-sent events, in one piece; without `every` those of our machinery and their numbers are left out."""
+    """Events of a run as server-sent events, in one piece. Without `every`, our internal steps and their numbers are left out."""
     return b"".join(
         [
-            b"id: %d\nevent: output\ndata: %b\n\n" % (seq, event.payload)  # by far the most frequent, so written out
+            b"id: %d\nevent: output\ndata: %b\n\n" % (seq, event.payload)  # written out, because it is the most frequent case by far
             if event.event_type == OUTPUT_DELTA
             else frame(seq, *_named(event))
             for seq, event in enumerate(found, first_seq)
@@ -112,7 +112,7 @@ def sse_done(run: DevRun) -> bytes:
 
 
 def ndjson_lines(first_seq: int, found: list[RunEvent], *, every: bool) -> bytes:
-    """The same as lines of JSON: `{"id", "event", "data"}`."""
+    """Like `sse_frames`, as lines of JSON: `{"id", "event", "data"}`."""
     shown = [(seq, event) for seq, event in enumerate(found, first_seq) if every or not is_machinery(event.event_type)]
     return b"".join([_line(seq, *_named(event)) for seq, event in shown])
 
@@ -122,7 +122,7 @@ def ndjson_done(run: DevRun) -> bytes:
 
 
 def file_json(asset: Asset) -> dict[str, Any]:
-    """A saved file, with the URL that serves it."""
+    """A saved file with its URL."""
     return {**msgspec.to_builtins(asset), "local_path": asset.local_path, "url": f"/v1/files/{quote(asset.ref)}"}
 
 
@@ -153,7 +153,7 @@ def _problem(run: DevRun, outcome: Outcome) -> Problem:
         retryable=outcome.retryable,
         run_id=run.run_id,
         errors=outcome.errors,
-        # Who develops a function may see the class and the author's line; `detail` is what a caller of the platform would see.
+        # A developer of the function may see the class and the author's line; `detail` is what a caller of the platform would see.
         hint=None if outcome.error_message.endswith(outcome.safe_message) else outcome.error_message,
     )
 

@@ -1,4 +1,4 @@
-"""The dev HTTP runner: its parts joined, its routes."""
+"""The dev HTTP runner: joins its parts and defines its routes."""
 
 import inspect
 import mimetypes
@@ -61,7 +61,7 @@ class DevConfig(msgspec.Struct, frozen=True, kw_only=True):
     run_dir: Path
     endpoint_name: str = ""
     hosts: HostPolicy = HostPolicy()
-    talks: bool = False  # a line for each run and each refused request
+    talks: bool = False  # print a line for each run and each refused request
 
 
 RUN_QUERY = ("events",)
@@ -113,7 +113,7 @@ class DevApp:
 
     def asgi(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """The application."""
-        self._executor.mailbox.catch_up()  # whoever was answered by a function's thread finds its run ended
+        self._executor.mailbox.catch_up()  # so that a caller who was answered by a function's thread finds its run ended
         return self._routes(scope, receive, send)
 
     def adopt(self, functions: tuple[FunctionSpec, ...], models_by_function: Mapping[str, Mapping[str, ModelSpec]]) -> None:
@@ -123,17 +123,17 @@ class DevApp:
         self._openapi: bytes | None = None
 
     async def make_ready(self) -> None:
-        """Have what the models of its functions need imported, and built where their files are here, beside whatever it serves."""
+        """Import what the models of its functions need, and build models that are on disk ahead, while serving."""
         functions = (*self._serving.functions.values(), *self._serving.websockets.values())
         self._execution.imports.begin(functions)
         await self._models.find_declared(functions)
 
     def refuse_code(self, problem: str) -> None:
-        """The code as it is now has a mistake: who asks for a function that is not there is told of it. What was served is served on."""
+        """The current code has a mistake: requests for a missing function are told so. The functions served so far stay."""
         self._serving.refuse(problem)
 
     def cancel_runs(self) -> None:
-        """Tell every run and session to stop, and those that wait not to begin."""
+        """Tell every run and session to stop, and waiting ones not to begin."""
         self._realtime.end_all("worker_draining")
         self._invoker.cancel_runs()
 
@@ -239,7 +239,7 @@ class DevApp:
         except ValueError as exc:
             raise RequestError(400, "validation", str(exc)) from None
         if run.finished and after > run.log.last_seq:
-            await request.answer(204, b"")  # all was seen: tells an EventSource not to come back
+            await request.answer(204, b"")  # all events were seen: tells an EventSource not to reconnect
             return
         await self._invoker.stream(request, run, Reader(run.log, after), cancel_on_disconnect=False)
 
@@ -271,7 +271,7 @@ class DevApp:
         await send_file(request, path, headers)
 
     def _lookup(self, ref: str) -> Path | None:
-        """The saved file of a ref; None for what is no file, whatever the file system says of it."""
+        """The saved file for a ref; None when it is not a file, whatever the file system says."""
         return self._outputs.find(ref)
 
     async def _get_openapi(self, request: Request) -> None:
@@ -304,7 +304,7 @@ class DevApp:
 
 
 def _described(spec: FunctionSpec) -> dict[str, str]:
-    """A websocket in the OpenAPI document, which has no word of its own for it."""
+    """A websocket in the OpenAPI document, which has no notation for it."""
     return {"name": spec.name, "path": f"/v1/realtime/{spec.name}", "description": inspect.getdoc(spec.function) or ""}
 
 

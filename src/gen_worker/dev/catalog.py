@@ -1,4 +1,4 @@
-"""The functions of a dev runner, as its front doors see them."""
+"""The dev runner's functions, as its front doors (OpenAI, cog, MCP) see them."""
 
 from collections.abc import Callable, Mapping
 
@@ -12,19 +12,19 @@ from gen_worker.refs import ModelSpec
 
 
 class DevCatalog:
-    """Functions by their own name, or by `owner/endpoint/function[:tag]` as on the platform: here all owners and tags are the same."""
+    """Functions by their own name, or by `owner/endpoint/function[:tag]` as on the platform: here any owner and tag match."""
 
     def __init__(
         self, serving: Serving, function: Callable[[str], FunctionSpec], keys_of: Callable[[str], Mapping[str, ModelSpec]]
     ) -> None:
-        """`function` finds one or says 404; `keys_of` the models that its payload may select."""
+        """`function` finds one or raises 404; `keys_of` returns the models that its payload may select."""
         self._serving = serving
         self._function = function
         self._keys_of = keys_of
         self._entries: dict[str, tuple[FunctionSpec, FunctionEntry]] = {}
 
     def entry(self, spec: FunctionSpec) -> FunctionEntry:
-        """A function's entry as in the manifest; made once for the code as it is."""
+        """A function's entry as in the manifest; made once for each state of the code."""
         known = self._entries.get(spec.name)
         if known is None or known[0] is not spec:
             known = self._entries[spec.name] = spec, function_entry(spec, {}, self._keys_of(spec.name))

@@ -1,4 +1,4 @@
-"""Cancel the runs of callers who went away while they waited."""
+"""Cancels the runs of callers who disconnected while they waited."""
 
 import asyncio
 from functools import partial
@@ -10,8 +10,9 @@ WATCH_EVERY_S = 0.05
 
 
 class DisconnectWatch:
-    """Looks after waiting callers. Most runs are over before anybody could leave, and a timer or a task for each would cost as much
-    as an echo; so one timer for all begins to watch those that are still there at its next turn but one."""
+    """Watches waiting callers. Most runs end before anyone could leave, and a timer or a task for each would cost as
+    much as an echo run. So one timer serves all: it starts to watch callers that are still there at its second turn.
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -21,7 +22,7 @@ class DisconnectWatch:
         self._ticking = False
 
     def add(self, request: Request, run: DevRun) -> None:
-        """Cancel `run` when the caller of `request` goes away."""
+        """Cancel `run` when the caller of `request` disconnects."""
         self._new[run] = request
         if not self._ticking:
             self._ticking = True

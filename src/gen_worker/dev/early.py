@@ -1,4 +1,4 @@
-"""A caller who is answered by the thread that the function ran in."""
+"""Lets the thread that ran a function answer its caller."""
 
 import time
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from gen_worker.outcome import Outcome
 
 
 class CallersAnswer:
-    """The way to the one caller who waits for a run (`EarlyAnswer`)."""
+    """The path to the one caller who waits for a run (`EarlyAnswer`)."""
 
     def __init__(self, run: DevRun, direct: DirectAnswer) -> None:
         self._run = run

@@ -1,4 +1,4 @@
-"""The body of a run request: the payload, bare or in an envelope with options."""
+"""Parses the body of a run request: the payload, bare or in an envelope with options."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -28,16 +28,17 @@ _NO_OPTIONS = RunOptions()
 
 
 def read_envelope(body: bytes) -> tuple[bytes, RunOptions]:
-    """The payload's JSON and the options; `RequestError` 400 for what is no JSON, or an option that cannot be used.
+    """The payload's JSON and the options; `RequestError` 400 when the body is not JSON or an option is invalid.
 
-    An object whose key `payload` holds an object or a list is an envelope; everything else is the payload itself. A key that stands
-    twice, anywhere, is refused here as on the platform: readers of such a text disagree, so that it never becomes a run.
+    An object whose key `payload` contains an object or a list is an envelope; everything else is the payload itself. A
+    duplicate key anywhere is refused, as on the platform: JSON readers disagree about such a text, so it never becomes
+    a run.
     """
     try:
         envelope = _decode(body)
         _refuse_keys_twice(body)
     except msgspec.ValidationError:
-        return body, _NO_OPTIONS  # JSON, but no object: the function's own type says what is wrong
+        return body, _NO_OPTIONS  # JSON, but not an object: the error of the function's own type says what is wrong
     except RecursionError:
         raise RequestError(400, "invalid_json", "the body is nested too deep", error="invalid_json") from None
     except UnicodeDecodeError as exc:
@@ -52,7 +53,7 @@ def read_envelope(body: bytes) -> tuple[bytes, RunOptions]:
 
 
 def _refuse_keys_twice(body: bytes) -> None:
-    # Without a second colon there is no second key, and nothing is decoded: 16 MB of `[],` are 300 MB of lists.
+    # Without a second colon there is no second key, so nothing is decoded: 16 MB of `[],` would become 300 MB of lists.
     if body.count(b":") > 1 and has_key_twice(body, _decode_all(body)) is not False:
         twice = first_duplicate_key(body)
         if twice is not None:

@@ -1,4 +1,4 @@
-"""Run a function for an HTTP caller: wait, answer later, or stream."""
+"""Runs a function for an HTTP caller: waits, answers later, or streams."""
 
 import asyncio
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ PLAIN = ("application/json",)
 
 
 class _Hooks:
-    """What the executor says of a run, told to its record."""
+    """Passes the executor's reports about a run to its record."""
 
     def __init__(self, run: DevRun, book: RunBook, release: ExitStack | None, lines: RunLines | None) -> None:
         self.emit_all = run.emit_all if lines is None else self._emit_and_say
@@ -70,7 +70,7 @@ class _Hooks:
 
 
 class Invoker:
-    """Starts runs and answers for them."""
+    """Starts runs and answers their callers."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class Invoker:
         self._run_dir = run_dir
         self._watch = DisconnectWatch()
         self.calls = LocalCalls(lambda: serving.functions, executor, admission, endpoint)
-        self._called_outputs = LocalOutputs(outputs, max_file_bytes)  # what a called function saves is no file of the run's own
+        self._called_outputs = LocalOutputs(outputs, max_file_bytes)  # files saved by a called function are not the run's own
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, request: Request) -> None:
@@ -118,7 +118,7 @@ class Invoker:
             await self._answer_now(request, spec, accepted)
 
     async def warm_up(self, request: Request) -> None:
-        """`POST /v1/warmup/{function}`: run, and throw the output away."""
+        """`POST /v1/warmup/{function}`: run, and drop the output."""
         spec = self.function(request.parts["function"])
         accepted = await accept_run(spec, request, self._book, self._run_dir)
         run = accepted.run
@@ -132,7 +132,7 @@ class Invoker:
         await request.answer(answers.http_status(run.outcome), msgspec.json.encode(body))
 
     async def stream(self, request: Request, run: DevRun, reader: Reader, *, cancel_on_disconnect: bool) -> None:
-        """Follow a run as server-sent events, or as NDJSON where that is accepted."""
+        """Follow a run as server-sent events, or as NDJSON if the client accepts that."""
         ndjson = preferred(request.header(b"accept"), STREAMED) == NDJSON
         await request.start(NDJSON.encode() if ndjson else sse.MEDIA_TYPE, {"x-run-id": run.run_id})
         if request.scope["method"] == "HEAD":
@@ -163,7 +163,7 @@ class Invoker:
             reader.close()
 
     def function(self, name: str) -> FunctionSpec:
-        """The function of a URL; `RequestError` 404 names the nearest one."""
+        """The function in a URL; `RequestError` 404 names the nearest one."""
         spec = self._serving.functions.get(name)
         if spec is None:
             known = ", ".join(sorted(self._serving.functions)) or "none"
@@ -175,21 +175,22 @@ class Invoker:
         return spec
 
     def cancel_runs(self) -> None:
-        """Tell every run to stop, and those that wait not to begin. A realtime session is ended with its reason (`Realtime.end_all`)."""
+        """Tell every run to stop, and waiting ones not to begin. A realtime session ends with its own reason (`Realtime.end_all`)."""
         for run in list(self._book.newest_first()):
             if not run.finished and not run.is_session:
                 run.token.cancel()
 
     async def close(self) -> None:
-        """Cancel what still runs and wait for it to be recorded."""
+        """Cancel running work and wait until it is recorded."""
         self.cancel_runs()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)
 
     async def _execute(self, spec: FunctionSpec, accepted: Accepted, caller: Request | None = None) -> None:
-        """Bring a run to its end, whatever happens; what was taken for it is given back when the author's code has ended.
+        """Bring a run to its end, whatever happens. What was taken for it is given back when the author's code has
+        ended.
 
-        `caller`: who waits for nothing but its end, and may be answered from the function's thread.
+        `caller`: set when the caller only waits for the run's end, and may be answered from the function's thread.
         """
         run, request, release = accepted.run, accepted.request, accepted.release
         if request is None:  # its idempotency key started it before
@@ -197,7 +198,7 @@ class Invoker:
             return
         limit = spec.resources.max_concurrency
         hooks = _Hooks(run, self._book, release, self._lines)
-        end: BaseException = RuntimeError("the runner ended this run")  # unless it comes to another end
+        end: BaseException = RuntimeError("the runner ended this run")  # used if no other error follows
         admitted = handed_over = False
         try:
             if not self._book.admit_now(spec.name, limit):
@@ -247,7 +248,9 @@ class Invoker:
             await self._send_result(request, accepted)
 
     def _early(self, run: DevRun, caller: Request | None) -> CallersAnswer | None:
-        """For a run that is alone: among many, their ends wake the loop once for all, and threads that write would only wait for it."""
+        """Only for a run that is alone: with many runs, one wake-up of the loop serves all, and writing threads would
+        only wait for it.
+        """
         if caller is None or self._book.active > 1:
             return None
         direct = caller.direct()
@@ -279,7 +282,7 @@ class Invoker:
         applied = ["respond-async"] * respond_async + ([] if wait_s is None else [f"wait={wait_s}"])
         headers = {"preference-applied": ", ".join(applied), "location": f"/v1/runs/{run.run_id}"}
         if wait_s is not None:
-            # Who asks for an answer later gets one later: leaving cancels nothing.
+            # A caller who asked for a later answer may leave: that cancels nothing.
             cancels = accepted.cancels and not respond_async
             if cancels:
                 self._watch.add(request, run)

@@ -1,4 +1,4 @@
-"""What the dev runner's own routes take and give, for its OpenAPI document."""
+"""Requests and answers of the dev runner's own routes, for its OpenAPI document."""
 
 from typing import Any
 

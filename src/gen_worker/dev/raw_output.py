@@ -1,9 +1,10 @@
-"""What C code, child processes and `os.write` say on descriptors 1 and 2, as lines of JSON among the others (`cozyctl dev --json`).
+"""Turns what C code, child processes and `os.write` print on descriptors 1 and 2 into lines of JSON (`cozyctl dev
+--json`).
 
     descriptors 1 and 2 --pipe--> a process of this module --a line of JSON for each line--> the real stderr <--lines of the log-- ours
 
-A process reads the pipe and not a thread: code in C may write while it holds Python's lock, and would wait for ever on a full pipe for a
-thread that needs that lock to empty it. It ends when the last of those who may write has ended.
+A process reads the pipe, not a thread. C code may write while it holds Python's lock. On a full pipe it would wait for
+ever for a thread that needs that lock to empty it. The process ends when the last writer has ended.
 """
 
 import os
@@ -18,13 +19,13 @@ MAX_LINE = 10_000
 
 
 def divert() -> TextIO:
-    """Have all that is written to descriptors 1 and 2 from now on shown as lines of JSON on stderr. Returns that stderr, for a log."""
+    """From now on, show everything written to descriptors 1 and 2 as lines of JSON on stderr. Returns the real stderr, for a log."""
     try:
         own = os.dup(2)
     except OSError:  # without a stderr nobody reads anything
         return sys.stderr
     reads, writes = os.pipe()
-    # In a session of its own: Ctrl-C on the terminal is for us, and what we say as we end is to be read still.
+    # In a session of its own: Ctrl-C on the terminal is for us, and what we print while ending must still be read.
     subprocess.Popen(
         [sys.executable, "-P", "-m", "gen_worker.dev.raw_output"],
         stdin=reads,
@@ -40,7 +41,7 @@ def divert() -> TextIO:
 
 
 def copy_lines(source: BinaryIO, log: Log) -> None:
-    """Each line of `source` as a line of the log, until it ends."""
+    """Write each line of `source` as a line of the log, until it ends."""
     while line := source.readline(MAX_LINE):
         log.info("output", message=line.removesuffix(b"\n").decode("utf-8", "replace"))
 

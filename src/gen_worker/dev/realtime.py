@@ -1,4 +1,4 @@
-"""`GET /v1/realtime/{function}`: a websocket to a handler, with the reasons and limits that a session has on the platform."""
+"""`GET /v1/realtime/{function}`: a websocket to a handler, with the same reasons and limits as a session on the platform."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,10 +22,10 @@ from gen_worker.http.websocket import WebSocket, accept_fields
 from gen_worker.names import RUN_ID_RULE, did_you_mean, is_run_id
 from gen_worker.outcome import Outcome
 
-MAX_MESSAGE_BYTES = 16 << 20  # as much as a worker takes in one message of the wire, unless WORKER_MAX_WS_FRAME_BYTES says less
+MAX_MESSAGE_BYTES = 16 << 20  # as much as a worker accepts in one wire message; WORKER_MAX_WS_FRAME_BYTES may lower it
 MAX_TIMEOUT_MS = 7 * 24 * 3600 * 1000
 _OPTIONS = ("run_id", "timeout_ms", "owner", "invoker_id")
-# RFC 6455, 7.4.1, and 1013 "try again later" of its registry.
+# RFC 6455, 7.4.1, and 1013 "try again later" from its registry.
 _CLOSE_CODES: Mapping[str, int] = {
     "completed": 1000,
     "closed": 1000,
@@ -35,11 +35,11 @@ _CLOSE_CODES: Mapping[str, int] = {
     "max_concurrency_reached": 1013,
     "function_concurrency_reached": 1013,
 }
-FAILED = 1011  # the handler has: `error:ValueError`
+FAILED = 1011  # the handler raised: `error:ValueError`
 
 
 class Realtime:
-    """Opens sessions. Unlike a run, one that finds no slot does not wait for it: its client is told, and may come again."""
+    """Opens sessions. Unlike a run, a session does not wait for a slot: its client is told, and may come again."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Realtime:
             client.end(reason)
 
     async def open(self, request: Request) -> None:
-        """What can be said before the upgrade is a problem; whether there is a slot is told by a close code, which a page can read."""
+        """Problems before the upgrade are HTTP answers. A missing slot is reported by a close code, which a page can read."""
         check_page(request, self._hosts)
         spec = self._function(request.parts["function"])
         fields = accept_fields(request)
@@ -117,7 +117,7 @@ class Realtime:
 
 
 class _Client:
-    """Joins a session and its websocket: each hears what the other tells. It is among `sessions` until the session is over."""
+    """Connects a session and its websocket in both directions. It is in `sessions` until the session is over."""
 
     def __init__(self, run: DevRun, book: RunBook, lines: RunLines | None, sessions: "set[_Client]") -> None:
         self._run = run
@@ -132,7 +132,7 @@ class _Client:
         self._session, self._socket = session, socket
         self._run.is_session = True
 
-    # What the session tells.
+    # Reports of the session.
 
     @property
     def largest_bytes(self) -> int:
@@ -166,7 +166,7 @@ class _Client:
         self._book.leave(self._run.function)
         self._session = None
 
-    # What the websocket tells.
+    # Reports of the websocket.
 
     def message(self, data: bytes) -> bool:
         session = self._session
@@ -192,19 +192,19 @@ class _Client:
 
 
 class _Nobody:
-    """Listens to a websocket that is closed as soon as it is open."""
+    """Listens to a websocket that is closed as soon as it opens."""
 
     def message(self, data: bytes) -> bool:
         return True
 
     def too_large(self) -> None:
-        """It is closed already."""
+        """It is already closed."""
 
     def left(self) -> None:
-        """It was expected to."""
+        """This was expected."""
 
     def stopping(self) -> None:
-        """It is closed already."""
+        """It is already closed."""
 
 
 def _options(request: Request) -> RunRequest:

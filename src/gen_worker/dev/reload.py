@@ -1,6 +1,7 @@
-"""Take up changes of an author's code while the runner serves: modules are imported anew, loaded models stay.
+"""Applies changes of an author's code while the runner serves: modules are imported again, loaded models stay.
 
-Broken code is reported, and the last good one is served on. A changed type changes the schema with the next question for it.
+If the code is broken, the error is reported and the last working version stays in service. A changed type changes the
+schema at the next request for it.
 """
 
 import asyncio
@@ -20,27 +21,29 @@ from gen_worker.project.watching import follow_changes
 
 
 class ProjectFiles:
-    """What cozy.toml says is watched; while it is broken, what it said last. `env`: the environment that the program was started with."""
+    """The files that cozy.toml says to watch; while it is broken, those that it named last. `env`: the environment that
+    the program was started with.
+    """
 
     def __init__(self, root: Path, env: Mapping[str, str]) -> None:
         self.root = root
         self.env = env
         self._watched = Watched(root)
         self._toml: Stamp | None = None
-        self.variables: frozenset[str] = frozenset()  # of `[env]`
-        self.former_variables: frozenset[str] = frozenset()  # that an older version of the file had
+        self.variables: frozenset[str] = frozenset()  # names in `[env]`
+        self.former_variables: frozenset[str] = frozenset()  # names in an older version of the file
 
     @property
     def bases(self) -> tuple[Path, ...]:
-        """The folders in which the project's own modules lie."""
+        """The folders of the project's own modules."""
         return self._watched.bases
 
     def takes(self, path: str) -> bool:
-        """Whether a file of this path would be watched."""
+        """Whether a file with this path would be watched."""
         return self._watched.takes(path)
 
     def read(self) -> SourceTree:
-        """How the files are now. Blocking."""
+        """The current state of the files. Blocking."""
         path = find_cozy_toml(self.root, self.env)
         stamp = stamp_of(str(path)) if path else None
         if path is not None and stamp != self._toml:
@@ -51,15 +54,15 @@ class ProjectFiles:
                 names = frozenset(project.env)
                 self.former_variables = (self.former_variables | self.variables) - names
                 self.variables = names
-            except (CozyTomlError, OSError):  # said when the project is loaded
+            except (CozyTomlError, OSError):  # reported when the project is loaded
                 pass
         return self._watched.read()
 
 
 async def watch(files: ProjectFiles, seen: dict[str, Stamp], app: DevApp, log: Log, *, polls: bool) -> None:
-    """Reload whenever a watched file is not as `seen`, until cancelled.
+    """Reload whenever a watched file differs from `seen`, until cancelled.
 
-    `seen` is from before the code was read for the first time: what was changed since then is a change.
+    `seen` was recorded before the code was first read, so that a change since then is noticed.
     """
 
     async def take_up(changed: str) -> None:
@@ -79,7 +82,7 @@ async def watch(files: ProjectFiles, seen: dict[str, Stamp], app: DevApp, log: L
 
 
 def reload_project(files: ProjectFiles) -> Served:
-    """Discover again, with the project's own modules forgotten; on failure the old ones come back."""
+    """Discover again, after dropping the project's own modules; on failure the old ones are restored."""
     folders = [folder.resolve() for folder in files.bases]
     old = {name: module for name, module in list(sys.modules.items()) if _is_own(module, folders)}
     for name in old:

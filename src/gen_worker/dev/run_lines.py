@@ -1,4 +1,4 @@
-"""What `cozyctl dev` says as it serves: a line for each run and each refused request, and what the functions say themselves."""
+"""Output of `cozyctl dev` while it serves: a line for each run and each refused request, and the functions' own output."""
 
 import logging
 import sys
@@ -23,7 +23,7 @@ class RunLines:
         self._log = log
 
     def said(self, run: DevRun, batch: list[RunEvent]) -> None:
-        """`ctx.log` of a function."""
+        """A function called `ctx.log`."""
         for event in batch:
             if event.event_type == events.LOG and isinstance(event.payload, msgspec.Raw):
                 found = msgspec.json.decode(event.payload)
@@ -31,7 +31,7 @@ class RunLines:
                 write("run.log", function=run.function, run_id=run.run_id, message=str(found.get("message"))[:MAX_LINE])
 
     def ended(self, run: DevRun) -> None:
-        """One line a run, with what went wrong."""
+        """One line for each run, with its error."""
         assert run.outcome is not None
         facts: dict[str, Any] = {"function": run.function, "status": run.status}
         facts |= {"ms": round(((run.finished_s or 0) - run.created_s) * 1000), "run_id": run.run_id}
@@ -41,7 +41,7 @@ class RunLines:
             self._log.warning("run.ended", **facts, error=f"{run.outcome.error_type}: {run.outcome.safe_message}")
 
     def session_ended(self, run: DevRun, reason: str, *, frames_in: int, frames_out: int) -> None:
-        """One line a realtime session: why it ended, and how many frames went which way."""
+        """One line for each realtime session: why it ended, and how many frames went in and out."""
         assert run.outcome is not None
         facts: dict[str, Any] = {"function": run.function, "reason": reason, "frames_in": frames_in, "frames_out": frames_out}
         facts |= {"ms": round(((run.finished_s or 0) - run.created_s) * 1000), "run_id": run.run_id}
@@ -53,7 +53,7 @@ class RunLines:
             self._log.warning("session.ended", **facts)
 
     def session_refused(self, function: str, reason: str) -> None:
-        """A websocket that found no slot."""
+        """A websocket that found no free slot."""
         self._log.warning("session.refused", function=function, reason=reason)
 
     def refused(self, method: str, path: str, status: int, reason: str) -> None:
@@ -62,10 +62,11 @@ class RunLines:
 
 
 def show_what_functions_say(log: Log, *, as_json: bool) -> None:
-    """Show `print` by lines and `logging` from INFO on, as they come; as JSON where asked for, warnings and what goes to stderr, too.
+    """Show `print` line by line, and `logging` from INFO on; with `as_json` as JSON, including warnings and output to
+    stderr.
 
-    `log` has a stream of its own. What C code and child processes write to the descriptors is text on stderr, or lines of JSON by
-    `raw_output`.
+    `log` has its own stream. What C code and child processes write to the descriptors stays text on stderr, or becomes
+    lines of JSON by `raw_output`.
     """
     if as_json:
         sys.stdout, sys.stderr = _as_lines(log), _as_lines(log)
@@ -79,7 +80,7 @@ def show_what_functions_say(log: Log, *, as_json: bool) -> None:
 
 
 def _of_run() -> dict[str, str]:
-    """Which run prints or logs, where its thread says so: it is named after it."""
+    """The run that prints or logs, if its thread is named after it."""
     word, _, rest = threading.current_thread().name.partition(" ")
     function, _, run_id = rest.partition(" ")
     return {"function": function, "run_id": run_id} if word == "run" and run_id else {}
@@ -108,7 +109,7 @@ class _Records(logging.Handler):
 
 
 class _PrintsAsLines(RawIOBase):
-    """What lies below a text stream whose lines become lines of the log, so that with `--json` nothing else is printed."""
+    """The raw layer below a text stream; its lines become lines of the log, so that `--json` prints nothing else."""
 
     def __init__(self, log: Log) -> None:
         self._log = log

@@ -1,4 +1,4 @@
-"""Runs in memory: status, events, cancel. Bounded in number and in bytes."""
+"""Keeps runs in memory: status, events, cancel. Bounded in number and in bytes."""
 
 import asyncio
 import random
@@ -26,19 +26,19 @@ MAX_RUN_BYTES = 8 << 20
 MAX_QUEUED = 1000
 KEEP_KEYS_S = 24 * 3600
 
-# Seeded by the system, since asking it for each id costs as much as an echo run.
+# Seeded by the system once; asking it for each id costs as much as an echo run.
 _random = random.Random(random.SystemRandom().getrandbits(256))  # noqa: S311 - ids, not secrets
 
 
 class EarlyRecord(msgspec.Struct, frozen=True):
-    """What the author's thread has told the caller of a run, before the loop heard of it."""
+    """What the author's thread has told a run's caller before the loop heard of it."""
 
     events_json: bytes
     finished_s: float
 
 
 class DevRun:
-    """One run and all that is kept of it. It is the run's event sink, too."""
+    """One run and everything kept about it. It is also the run's event sink."""
 
     def __init__(self, run_id: str, function: str) -> None:
         self.run_id = run_id
@@ -47,8 +47,8 @@ class DevRun:
         self.created_s = time.time()
         self.started_s: float | None = None
         self.finished_s: float | None = None
-        self.is_session = False  # a realtime session, which may say more than can be kept: the oldest is dropped
-        self.streamed = False  # whether its function gives outputs one by one
+        self.is_session = False  # a realtime session may say more than can be kept; its oldest events are dropped
+        self.streamed = False  # whether its function yields outputs one by one
         self.progress: msgspec.Raw | None = None
         self.usage: Usage | None = None
         self.outcome: Outcome | None = None
@@ -56,9 +56,9 @@ class DevRun:
         self.warnings: tuple[FieldError, ...] = ()
         self.token = CancelToken()
         self.log = EventLog(run_id, max_events=MAX_RUN_EVENTS, max_bytes=MAX_RUN_BYTES)
-        self.key = ""  # the Idempotency-Key of its request, and what identifies that request
+        self.key = ""  # the Idempotency-Key of its request, and a fingerprint of that request
         self.fingerprint = b""
-        self.early: EarlyRecord | None = None  # what its thread has answered already
+        self.early: EarlyRecord | None = None  # what its thread has already answered
         self._waiting: list[asyncio.Future[None]] = []
 
     @property
@@ -67,7 +67,7 @@ class DevRun:
 
     @property
     def size_bytes(self) -> int:
-        """What it costs to keep this run."""
+        """The memory that this run takes, in bytes."""
         return self.log.size_bytes + (len(self.outcome.output) if self.outcome else 0)
 
     @property
@@ -78,7 +78,7 @@ class DevRun:
         self.emit_all([event])
 
     def emit_all(self, batch: list[RunEvent]) -> None:
-        """Append events. A full log loses its oldest where somebody reads along; a run that nobody reads is stopped."""
+        """Append events. A full log drops its oldest if someone reads along; a run that nobody reads is stopped."""
         for event in batch:
             if event.event_type == events.PROGRESS and not self.log.sealed:
                 self.progress = event.payload
@@ -98,7 +98,7 @@ class DevRun:
         self.log.on_ready(callback)
 
     def add_file(self, asset: Asset) -> None:
-        """The function saved a file. What it saves after the run's end is not part of the run."""
+        """The function saved a file. Files saved after the run's end do not belong to the run."""
         if not self.finished and self.early is None:
             self.files.append(asset)
 
@@ -107,7 +107,7 @@ class DevRun:
         self.started_s = time.time()
 
     def finish(self, outcome: Outcome) -> None:
-        """The run is over; neither this nor its log ever changes again."""
+        """The run is over; neither it nor its log changes any more."""
         early = self.early
         self.outcome = _showable(outcome)
         self.finished_s = time.time() if early is None else early.finished_s
@@ -139,7 +139,7 @@ class DevRun:
 
 
 class RunBook:
-    """All runs that are known, newest last; admits them to slots in order of arrival."""
+    """All known runs, newest last; gives slots to runs in order of arrival."""
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
@@ -156,11 +156,11 @@ class RunBook:
 
     @property
     def queued(self) -> int:
-        """Runs that wait for a slot. One that stops waiting, for whatever reason, is not among them."""
+        """Runs that wait for a slot. A run that stops waiting, for whatever reason, does not count."""
         return len(self._waiting)
 
     def create(self, function: str, run_id: str | None) -> DevRun | None:
-        """A new run; None when a run of that id is still going on. A finished one is forgotten in favour of the new."""
+        """A new run; None when a run with that id is still going on. A finished one with that id is replaced."""
         run_id = run_id or f"{_random.getrandbits(96):024x}"
         before = self._runs.get(run_id)
         if before is not None:
@@ -171,14 +171,14 @@ class RunBook:
         return run
 
     def forget(self, run: DevRun) -> None:
-        """Its id and its key are free again."""
+        """Free its id and its key."""
         if self._runs.get(run.run_id) is run:
             del self._runs[run.run_id]
         if run.key and self._by_key.get(run.key) is run:
             del self._by_key[run.key]
 
     def keep_key(self, run: DevRun, key: str, fingerprint: bytes) -> None:
-        """Remember which run an Idempotency-Key started. It lives as long as the run is kept, at most a day."""
+        """Remember which run an Idempotency-Key started: as long as the run is kept, at most a day."""
         run.key, run.fingerprint = key, fingerprint
         self._by_key[key] = run
 
@@ -193,15 +193,15 @@ class RunBook:
         return reversed(self._runs.values())
 
     def admit_now(self, function: str, limit: int | None) -> bool:
-        """Take a slot if there is one and nobody waits for it."""
+        """Take a slot if one is free and nobody waits for it."""
         return not self._waiting and self._admission.take(function, limit) is None
 
     def take(self, function: str, limit: int | None) -> Refusal | None:
-        """Take a slot now, before those who wait for one, or say why there is none."""
+        """Take a slot now, before those who wait for one; otherwise the reason why there is none."""
         return self._admission.take(function, limit)
 
     async def admit(self, run: DevRun, limit: int | None) -> None:
-        """Wait for a slot; raises why the run had to stop before it got one, and then it has none and waits no more."""
+        """Wait for a slot. Raises the reason if the run has to stop first; then it has no slot and no longer waits."""
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         run.token.on_cancel(lambda reason: None if place.done() else place.set_exception(reason))
         self._waiting[place] = (run.function, limit)
@@ -210,17 +210,17 @@ class RunBook:
             await place
         except BaseException:
             if place.done() and not place.cancelled() and place.exception() is None:
-                self.leave(run.function)  # it was given a slot in the moment in which it was stopped
+                self.leave(run.function)  # it got a slot at the moment when it was stopped
             raise
         finally:
             self._waiting.pop(place, None)
 
     def leave(self, function: str) -> None:
-        """Give a slot back, to whoever waits longest and may have it."""
+        """Give a slot back, to the run that has waited longest and may have it."""
         self._admission.give(function)
 
     def finished(self, run: DevRun) -> None:
-        """Keep a finished run for a while, and forget the oldest beyond the bounds."""
+        """Keep a finished run for a while, and forget the oldest beyond the limits."""
         self._finished.append(run)
         self._kept_bytes += run.size_bytes
         while len(self._finished) > MAX_FINISHED_RUNS or (self._kept_bytes > MAX_KEPT_BYTES and len(self._finished) > 1):
@@ -236,7 +236,7 @@ class RunBook:
 
 
 def _showable(outcome: Outcome) -> Outcome:
-    """The outcome with texts that JSON can carry: one that cannot be shown would fail every list of runs that it is in."""
+    """The outcome with texts that JSON can represent: otherwise one run would break every list that contains it."""
     if outcome.success:
         return outcome
     try:

@@ -1,4 +1,4 @@
-"""Find the functions to serve, open the port, serve until told to stop."""
+"""Finds the functions to serve, opens the port, serves until told to stop."""
 
 import asyncio
 import socket
@@ -51,7 +51,7 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find_functions(options: ServeOptions, env: Mapping[str, str]) -> Served:
-    """Functions as the options say; `ValueError` with what is missing."""
+    """Functions according to the options; `ValueError` says what is missing."""
     if options.manifest is not None:
         return load_baked(options.manifest, options.root, env)
     if find_cozy_toml(options.root, env) is not None:
@@ -64,7 +64,7 @@ def find_functions(options: ServeOptions, env: Mapping[str, str]) -> Served:
 
 
 def functions_or_none_yet(options: ServeOptions, env: Mapping[str, str], log: Log) -> Served:
-    """The same, but broken code of a project is said and waited for: the watch takes it up once it is mended."""
+    """Like `find_functions`, but a project's broken code is reported and waited for: it is loaded once it is fixed."""
     try:
         return find_functions(options, env)
     except ValueError as exc:
@@ -90,7 +90,7 @@ def dev_config(options: ServeOptions, env: Mapping[str, str], run_dir: Path, ser
 
 
 def writable(folder: Path) -> Path:
-    """The folder, which the first saved file creates; `ServeError` when nothing can be written there."""
+    """The folder, which is created with the first saved file; `ServeError` when it is not writable."""
     folder = folder.expanduser().resolve()
     try:
         check_writable(folder)
@@ -100,17 +100,18 @@ def writable(folder: Path) -> Path:
 
 
 def serve(options: ServeOptions, env: Mapping[str, str]) -> int:
-    """Serve until SIGINT, SIGTERM or SIGHUP; exit status 0, or 1 when the runner cannot start, with the reason on stderr.
+    """Serve until SIGINT, SIGTERM or SIGHUP. Exit status 0; 1 when the runner cannot start, with the reason on stderr.
 
-    This is a whole program: once it returns, the process ends whatever the author's code has left running (`leaving`).
+    This is a whole program: when it returns, the process ends, even if the author's code has left something running
+    (`leaving`).
     """
-    env = dict(env)  # as it is now: the project's own variables come into this process later, and its next version may change them
+    env = dict(env)  # a copy: the project's own variables will be set in this process, and its next version may change them
     as_json = env.get("LOG_FORMAT") == "json"
     log = Log(divert() if options.talks and as_json else sys.stderr, as_json=as_json)
     if options.talks:
         show_what_functions_say(log, as_json=as_json)
     if options.reload:
-        # Cached bytecode is trusted by whole seconds and size: an edit right after a start would be missed.
+        # Cached bytecode is checked by whole seconds and size: an edit right after a start would be missed.
         sys.dont_write_bytecode = True
     with tempfile.TemporaryDirectory(prefix="gen-worker-") as run_dir:
         try:
@@ -128,15 +129,19 @@ def serve(options: ServeOptions, env: Mapping[str, str]) -> int:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, except that a signal ends the program with status 0 once it has shut down, instead of killing it afterwards, and that any
-    second signal ends it without waiting for requests. `on_stop` cancels what runs, so that whoever waits for it is answered."""
+    """uvicorn's server with two changes. A signal ends the program with status 0 after the shutdown, instead of killing
+    it. A second signal ends it without waiting for requests. `on_stop` cancels running work, so that waiting callers
+    are answered.
+    """
 
     def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
         super().__init__(config)
         self._on_stop = on_stop
 
     def take_signals(self) -> None:
-        """From now on a signal is a request to end. Before anything is printed: who reads that it listens may already tell it to stop."""
+        """From now on a signal is a request to end. Called before anything is printed, because whoever reads that it
+        listens may already want to stop it.
+        """
         loop = asyncio.get_running_loop()
         leave_forks_alone()
         for number in stop_signals():
@@ -158,7 +163,7 @@ Watching = Callable[[DevApp, Log], Coroutine[None, None, None]]
 async def _serve(dev: DevConfig, served: Served, watching: Watching | None, sock: socket.socket, log: Log) -> int:
     try:
         app = DevApp(dev, log)
-    except ValueError as exc:  # a model manager of the author's that cannot be had
+    except ValueError as exc:  # an author's model manager that cannot be loaded
         log.note(f"error: {exc}", "dev.failed", error=str(exc))
         return 1
     app.refuse_code(served.problem)
@@ -182,5 +187,5 @@ async def _serve(dev: DevConfig, served: Served, watching: Watching | None, sock
             ready.cancel()
             if watcher is not None:
                 watcher.cancel()
-            leave(0, log, 0.0 if server.force_exit else GRACE_S)  # before the loop waits for what the author left on it
+            leave(0, log, 0.0 if server.force_exit else GRACE_S)  # before the loop waits for tasks that the author's code left
     return 0

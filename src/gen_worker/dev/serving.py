@@ -1,4 +1,4 @@
-"""What the runner serves now. An edit replaces all of it at once."""
+"""What the runner serves now. An edit replaces everything at once."""
 
 from collections.abc import Iterable, Mapping
 
@@ -7,13 +7,13 @@ from gen_worker.errors import FieldError
 
 
 class Serving:
-    """Functions and websockets by their slugs. Handlers look here for each request, so that the next one finds the new code."""
+    """Functions and websockets by slug. Handlers look here for each request, so the next request finds new code."""
 
     def __init__(self) -> None:
         self.functions: Mapping[str, FunctionSpec] = {}
         self.websockets: Mapping[str, FunctionSpec] = {}
-        self.problem = ""  # why the code as it is now is not served
-        self.revision = 0  # grows with each state of the code, broken ones too: a page that saw another one asks for the schema again
+        self.problem = ""  # why the current code is not served
+        self.revision = 0  # grows with each state of the code, even a broken one; a page that saw another number requests the schema again
 
     def replace(self, specs: Iterable[FunctionSpec]) -> None:
         """Serve these and no others."""
@@ -25,12 +25,12 @@ class Serving:
         self.functions, self.websockets = by_kind["function"], by_kind["websocket"]
 
     def refuse(self, problem: str) -> None:
-        """The code as it is now is not served, because of this `problem`; what was served before is served on."""
+        """The current code is not served, because of this `problem`; the functions served before stay."""
         self.revision += self.problem != problem
         self.problem = problem
 
     def warnings(self) -> tuple[FieldError, ...]:
-        """What whoever runs a function should know of the code."""
+        """Warnings about the code for everyone who runs a function."""
         if not self.problem:
             return ()
         text = f"this answer comes from the last code that worked, because the code as it is now has a mistake: {self.problem}"

@@ -16,10 +16,10 @@ from gen_worker.http.forms import read_form
 
 
 async def read_multipart(request: Request, struct: type[msgspec.Struct], folder: Path, max_bytes: int) -> tuple[bytes, dict[str, Path]]:
-    """The payload's JSON with an asset ref in the place of each file, and the files by that ref, written to `folder`.
+    """The payload's JSON with an asset ref in place of each file, and the files by that ref, written to `folder`.
 
-    A file part named `image` or `images[0]` or `options.mask` fills that place with `{"ref": "upload:..."}`. Text parts fill theirs
-    with their value, as the payload type `struct` has it; parts of the same name are a list.
+    A file part named `image` or `images[0]` or `options.mask` fills that position with `{"ref": "upload:..."}`. Text
+    parts fill theirs with their value, converted by the payload type `struct`; parts with the same name form a list.
     """
     form = await read_form(request, max_bytes)
     try:
@@ -47,12 +47,12 @@ def _assemble(items: list[tuple[str, Any]], struct: type[msgspec.Struct], folder
             kept += len(files)
         else:
             form.add_texts(name, values)
-    # Fields are the payload's, also where the JSON part is an envelope, and where one of them is called `payload`.
+    # Fields belong to the payload, even when the JSON part is an envelope, and when a field is called `payload`.
     return msgspec.json.encode({**envelope, "payload": form.body}), form.uploads
 
 
 def _payload_part(fields: dict[str, list[Any]], struct: type[msgspec.Struct]) -> Any:
-    """The JSON of the part `payload`, which is taken out of the fields. A browser's Blob is a file by its form, but of this type."""
+    """The JSON of the part `payload`, which is removed from the fields. A browser's Blob looks like a file, but has this type."""
     parts = fields.get("payload", [])
     is_json = [isinstance(part, str) or (part.content_type or "").partition(";")[0].strip().lower().endswith("json") for part in parts]
     if not parts or not (all(is_json) or "payload" not in struct.__struct_encode_fields__):

@@ -1,1 +1,1 @@
-"""Protocols that other programs speak, over ordinary runs."""
+"""Protocols of other programs (OpenAI, cog, MCP), served by ordinary runs."""

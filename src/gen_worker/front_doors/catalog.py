@@ -1,4 +1,4 @@
-"""Which functions there are for a caller of a front door."""
+"""Which functions the caller of a front door can use."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -11,8 +11,9 @@ from gen_worker.http.asgi import Request, RequestError
 
 
 class Target(msgspec.Struct, frozen=True):
-    """A function that a name means. `path`: the route that runs it; `created`: unix seconds. `id_path`: the route that runs it under an
-    id of the caller's, by PUT; where there is none, the id stands in the run's own body, as `run_id`."""
+    """The function behind a name. `path`: the route that runs it; `created`: unix seconds. `id_path`: the route that
+    runs it by PUT with an id chosen by the caller; without such a route, the id goes into the run's body as `run_id`.
+    """
 
     name: str
     path: str
@@ -22,7 +23,7 @@ class Target(msgspec.Struct, frozen=True):
     id_path: str = ""
 
     def way(self, run_id: str) -> tuple[str, str]:
-        """Method and path of the route that begins a run; `run_id` where the caller chose one."""
+        """Method and path of the route that starts a run; `run_id` if the caller chose one."""
         return ("PUT", self.id_path.format(run_id=in_path(run_id))) if run_id and self.id_path else ("POST", self.path)
 
     @property
@@ -39,7 +40,7 @@ class Catalog(Protocol):
     """The functions of a program that has front doors."""
 
     def find(self, request: Request, name: str) -> Target:
-        """The function that a name means to this caller; `RequestError` 404 names what is nearest."""
+        """The function that a name means for this caller; `RequestError` 404 names the nearest one."""
         ...
 
     def all(self, request: Request) -> Sequence[Target]:
@@ -48,7 +49,7 @@ class Catalog(Protocol):
 
 
 def find_for(catalog: Catalog, request: Request, name: str, task: str) -> Target:
-    """The function, where it has this task. `RequestError` 400 says what to write."""
+    """The function, if it has this task. `RequestError` 400 says what to write."""
     target = catalog.find(request, name)
     if target.task != task:
         is_now = f"its task is {target.task!r}" if target.task else "it declares no task"

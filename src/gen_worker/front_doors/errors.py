@@ -1,4 +1,4 @@
-"""Errors at the paths of front doors, in the words of their protocols."""
+"""Converts errors on the paths of front doors into the formats of their protocols."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ _OPENAI = ("/v1/chat/", "/v1/completions", "/v1/embeddings", "/v1/images/", "/v1
 
 
 def error_answer(path: str, problem: Problem, headers: Mapping[str, str]) -> tuple[bytes, bytes, Mapping[str, str]]:
-    """Body, content type and headers of a refusal: `problem+json`, except where the programs that ask there know another form."""
+    """Body, content type and headers of a refusal: `problem+json`, unless the programs that use this path expect another format."""
     if path.startswith(_OPENAI):
         return error_body(problem), JSON, error_headers(problem, headers)
     return msgspec.json.encode(problem), PROBLEM_JSON, headers

@@ -1,4 +1,4 @@
-"""Files in payloads, as callers that know no `Asset` write them: the text of a URL or of a data URI."""
+"""Files in payloads of callers that do not know `Asset`: they write the text of a URL or a data URI."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ _ASSET = {"ref", "mime_type", "sha256"}
 
 
 def payload_of(value: dict[str, Any], schema: Schema) -> dict[str, Any]:
-    """The input, with `{"ref": ...}` for each text that stands where the function takes a file: a URL, or a data URI."""
+    """The input with `{"ref": ...}` in place of each text where the function takes a file: a URL or a data URI."""
     return {name: _placed(each, place, schema.get("$defs", {})) for name, each in value.items() for place in [fields_of(schema).get(name)]}
 
 
@@ -25,7 +25,7 @@ def _placed(value: Any, place: Any, definitions: Schema) -> Any:
 
 
 def _is_file_place(place: Any, definitions: Schema) -> bool:
-    """Whether a place takes a file, and no text."""
+    """Whether a field takes a file and no text."""
     branches = [
         definitions.get(branch["$ref"].rpartition("/")[2], {}) if "$ref" in branch else branch for branch in place.get("anyOf", [place])
     ]
@@ -35,7 +35,7 @@ def _is_file_place(place: Any, definitions: Schema) -> bool:
 
 
 def with_texts_for_files(schema: Schema) -> Schema:
-    """The schema of an object, whole in itself, with a text in the place of each file."""
+    """The schema of an object, self-contained, with a text in place of each file."""
     definitions = schema.get("$defs", {})
     text = {"type": "string", "description": "A file: an https URL or a data URI"}
     shown = {name: text if each.get("properties", {}).keys() >= _ASSET else each for name, each in definitions.items()}
@@ -43,7 +43,7 @@ def with_texts_for_files(schema: Schema) -> Schema:
 
 
 def whole(schema: Schema, definitions: Schema | None = None) -> Schema:
-    """The schema of an object, with its fields at the top."""
+    """The schema of an object with its fields at the top."""
     definitions = schema.get("$defs", {}) if definitions is None else definitions
     name = schema.get("$ref", "").rpartition("/")[2]
     top = definitions.get(name, schema)

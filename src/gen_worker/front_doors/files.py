@@ -1,4 +1,4 @@
-"""Files of runs, as front doors give them on: their bytes, or an address that the door's client can read without a key."""
+"""How front doors return files of runs: as bytes, or as a URL that the client can read without a key."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from gen_worker.http.problems import problem
 
 
 class Files:
-    """Reads files by the addresses in run objects, which hold without a key."""
+    """Reads files by the URLs in run objects, which are valid without a key."""
 
     def __init__(self, inside: Inside) -> None:
         self._inside = inside
@@ -23,7 +23,7 @@ class Files:
 
 
 def link(request: Request, file: File) -> str:
-    """The whole address of a file."""
+    """The absolute URL of a file."""
     return f"{base_of(request)}{file.url}"
 
 
@@ -33,7 +33,7 @@ def base_of(request: Request) -> str:
 
 
 def file_at(run: DoneRun, value: Any) -> File | None:
-    """The file that a part of an output is; None for what is no saved file of this run."""
+    """The file that a part of an output is; None when it is not a saved file of this run."""
     if not isinstance(value, dict) or not isinstance(value.get("ref"), str):
         return None
     return next((file for file in run.files or () if file.ref == value["ref"]), None)

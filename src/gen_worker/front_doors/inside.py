@@ -1,10 +1,10 @@
-"""A request to the application's own routes, from inside of it.
+"""Requests to the application's own routes, from inside it.
 
-A front door has no way to a run but the one that every caller has: it asks the run's own route, in the name of its caller. So keys, scopes,
-limits and refusals are those of that route, and one door serves the dev runner and the platform alike.
+A front door reaches a run like every caller: it calls the run's own route, in the name of its client. So keys, scopes,
+limits and refusals are those of that route, and one door serves both the dev runner and the platform.
 
     client --request--> door --`ask`, same key--> POST /v1/run/..., GET /v1/files/...
-    client <--their words-- door <--answer, piece by piece-- route
+    client <--its format-- door <--answer, piece by piece-- route
 """
 
 import asyncio
@@ -18,14 +18,14 @@ from starlette.types import ASGIApp, Message
 
 from gen_worker.http.asgi import DisconnectedError, Request
 
-MAX_WAITING_PIECES = 16  # the route waits while its reader is slow
+MAX_WAITING_PIECES = 16  # above this the route waits for its slow reader
 LEAVE_S = 10.0
 _CARRIED = frozenset({b"authorization", b"host", b"idempotency-key", b"traceparent", b"tracestate", b"user-agent"})
 _SCOPE = ("type", "http_version", "asgi", "scheme", "client", "server", "extensions", "state")
 
 
 class Answer:
-    """What a route answers. `status` and `headers` are there from the start."""
+    """The answer of a route. `status` and `headers` are known from the start."""
 
     def __init__(self, body: bytes) -> None:
         self.status = 0
@@ -37,7 +37,7 @@ class Answer:
         self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue(MAX_WAITING_PIECES)
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """The body, as it comes. `DisconnectedError` once `abandon` was called."""
+        """The body as it arrives. `DisconnectedError` once `abandon` was called."""
         while True:
             piece = await self._pieces.get()
             if self._abandoned:
@@ -84,20 +84,20 @@ class Answer:
             raise RuntimeError("the route ended without an answer")
 
     def abandon(self) -> None:
-        """The one for whom this answer is has gone: whoever reads it hears of that."""
+        """The client of this answer has gone: the reader gets an error."""
         self._abandoned = True
         if self._pieces.empty():
             self._pieces.put_nowait(None)
 
     def leave(self) -> None:
-        """Nobody reads any more."""
+        """Stop reading."""
         self._left.set()
-        while not self._pieces.empty():  # whoever waits to put a piece goes on
+        while not self._pieces.empty():  # a writer that waits for room continues
             self._pieces.get_nowait()
 
 
 class Inside:
-    """The application's own routes. `app`: gives the application, which is built after the doors in it."""
+    """The application's own routes. `app` returns the application, because it is built after its front doors."""
 
     def __init__(self, app: Callable[[], ASGIApp]) -> None:
         self._app = app
@@ -107,9 +107,10 @@ class Inside:
     async def ask(
         self, request: Request, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] = MappingProxyType({})
     ) -> AsyncIterator[Answer]:
-        """Ask a route in the name of whoever sent `request`. Leaving the block early is to the route as a client that goes away.
+        """Call a route in the name of the sender of `request`. For the route, leaving the block early is a client that
+        disconnects.
 
-        `path`: percent-encoded where it has to be, with its query.
+        `path`: percent-encoded if needed, with its query.
         """
         plain, _, query = path.partition("?")
         fields = [(name, value) for name, value in request.scope["headers"] if name in _CARRIED]
@@ -144,7 +145,7 @@ class Inside:
 
 
 def in_path(name: str) -> str:
-    """A name as a part of a path."""
+    """A name, encoded as a part of a path."""
     return quote(name, safe="")
 
 
@@ -153,10 +154,10 @@ async def _as_coroutine(app: ASGIApp, scope: dict[str, Any], answer: Answer) -> 
 
 
 async def _end(task: "asyncio.Task[None]") -> None:
-    """Let the route end by itself: it has heard that its client left."""
+    """Let the route end by itself: it was told that its client left."""
     await asyncio.wait([task], timeout=LEAVE_S)
     if not task.done():
         task.cancel()
         await asyncio.wait([task])
     if not task.cancelled():
-        task.exception()  # the application has told of it
+        task.exception()  # the application has reported it

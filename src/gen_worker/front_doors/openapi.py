@@ -1,7 +1,7 @@
 """The routes of front doors, for the OpenAPI documents of the programs that have them.
 
-Their bodies are described by those who made these protocols; here stands what generators of
-clients and checks of all routes have to know.
+The protocols' own documentation describes their bodies; here is only what client generators and checks of all routes
+need.
 """
 
 import re
@@ -45,7 +45,7 @@ _OBJECTS: Schema = {"type": "array", "items": _OBJECT}
 
 
 def door_paths(model_path: str) -> dict[str, Schema]:
-    """All routes of front doors. `model_path`: where this program has a single model."""
+    """All routes of front doors. `model_path`: the path of a single model in this program."""
     names = re.findall(r"\{(\w+)\}", model_path)
     parameters = [{"name": name, "in": "path", "required": True, "schema": _TEXT} for name in names]
     return {

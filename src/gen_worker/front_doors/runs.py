@@ -1,4 +1,4 @@
-"""A run as a front door follows it: begun at its own route, read event by event, cancelled when the door's client goes away."""
+"""How a front door follows a run: starts it at its own route, reads its events, cancels it when the client disconnects."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -20,7 +20,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class ProblemError(Exception):
-    """A run that was refused, or that failed."""
+    """A run that was refused or that failed."""
 
     def __init__(self, problem: Problem, headers: Mapping[str, str] = MappingProxyType({})) -> None:
         super().__init__(problem.detail)
@@ -29,7 +29,7 @@ class ProblemError(Exception):
 
 
 class File(msgspec.Struct, frozen=True):
-    """A file of a run. `url`: the path at which this server has it."""
+    """A file of a run. `url`: its path on this server."""
 
     ref: str
     url: str
@@ -38,7 +38,7 @@ class File(msgspec.Struct, frozen=True):
 
 
 class DoneRun(msgspec.Struct, frozen=True):
-    """A finished run: what the run objects of the dev runner and of the platform have in common."""
+    """A finished run: the common fields of the dev runner's and the platform's run objects."""
 
     id: str
     status: str
@@ -63,7 +63,7 @@ _decode = msgspec.json.Decoder().decode
 
 
 class Run:
-    """A run that goes on."""
+    """A run in progress."""
 
     def __init__(self, run_id: str, answer: Answer) -> None:
         self.id = run_id
@@ -72,23 +72,24 @@ class Run:
         self._answer = answer
 
     async def events(self) -> AsyncIterator[Event]:
-        """Events as they come, `HEARTBEAT` while there are none, until the run's end: then `done` is set, where the run has succeeded.
+        """Events as they come, `HEARTBEAT` while there are none, until the run's end. `done` is set if the run
+        succeeded.
 
-        `ProblemError` where it has failed; `DisconnectedError` once the door's client has gone.
+        `ProblemError` if it failed; `DisconnectedError` once the front door's client has gone.
         """
         async for event in event_lines(self._answer):
             if event.event == "done":
                 self._end(_decode_run(event.data))
                 return
             yield event
-        self.is_over = True  # for this door
+        self.is_over = True  # as far as this front door is concerned
         raise ProblemError(problem(503, "not_ready", f"run {self.id} goes on, but this server ends; look for it at /v1/runs/{self.id}"))
 
     async def outputs(self) -> AsyncIterator[dict[str, Any] | None]:
-        """What the function gives, one by one: its stream, or its one output. None while there is nothing new.
+        """The function's outputs, one by one: its stream, or its one output. None while there is nothing new.
 
-        `ProblemError` also where the run was begun again on another worker after a part of its output had been given: a reader
-        cannot put the two together.
+        `ProblemError` also when the run was restarted on another worker after part of its output was delivered: a
+        reader cannot join the two.
         """
         given = 0
         async for event in self.events():
@@ -104,7 +105,7 @@ class Run:
             yield self.done.output
 
     async def finish(self) -> DoneRun:
-        """Wait for the end; errors as of `events`."""
+        """Wait for the end. Raises what `events` raises."""
         async for _ in self.events():
             pass
         assert self.done is not None
@@ -119,11 +120,11 @@ class Run:
 
 
 class Runs:
-    """Begins runs for the clients of front doors."""
+    """Starts runs for the clients of front doors."""
 
     def __init__(self, inside: Inside) -> None:
         self.inside = inside
-        self._ending: set[asyncio.Task[None]] = set()  # cancels that outlive the request that they are for
+        self._ending: set[asyncio.Task[None]] = set()  # cancel requests that outlive the request they belong to
 
     @asynccontextmanager
     async def start(
@@ -136,10 +137,10 @@ class Runs:
         run_id: str = "",
         headers: Mapping[str, str] = MappingProxyType({}),
     ) -> AsyncIterator[Run]:
-        """Begin a run. Whoever leaves the block before its end cancels it, unless others may wait for it, too: those who sent its
-        Idempotency-Key, or the same request to a function with a memo. `ProblemError` where it is refused.
+        """Start a run. Leaving the block early cancels it, unless others may also wait for it: callers with the same
+        Idempotency-Key, or with the same request to a function with a memo. `ProblemError` when it is refused.
 
-        `form`: a whole body and its content type, in the place of the payload. `run_id`: the id that the run gets, once.
+        `form`: a complete body and its content type, instead of the payload. `run_id`: the id that the run gets, once.
         """
         body, kind = (_encode({"payload": payload}), "application/json") if form is None else form
         left = asyncio.ensure_future(request.left())
@@ -154,7 +155,7 @@ class Runs:
                 left.add_done_callback(lambda done: None if done.cancelled() else answer.abandon())
                 yield run
         except BaseException as exc:
-            # Where this program ends (it cancels its tasks) the run goes on: the next one takes it up.
+            # When this program ends (it cancels its tasks) the run goes on: the next program resumes it.
             stops = isinstance(exc, Exception) or left.done()
             if stops and run is not None and not run.is_over and not is_shared:
                 ending = asyncio.ensure_future(self._cancel(request, run.id))
@@ -171,7 +172,7 @@ class Runs:
 
 
 async def event_lines(answer: Answer) -> AsyncGenerator[Event, None]:
-    """Events of an NDJSON answer, `HEARTBEAT` for those that say only that it goes on."""
+    """Events of an NDJSON answer; `HEARTBEAT` for lines that only say that it goes on."""
     rest = b""
     async for piece in answer.pieces():
         *lines, rest = (rest + piece).split(b"\n")
@@ -180,7 +181,7 @@ async def event_lines(answer: Answer) -> AsyncGenerator[Event, None]:
 
 
 def problem_in(body: bytes, status: int) -> Problem:
-    """What a route refused, or a problem of this status."""
+    """The problem in a route's refusal, or a problem with this status."""
     with suppress(msgspec.DecodeError, UnicodeDecodeError):
         return _decode_problem(body)
     return problem(status, "internal", "the run was not begun")

@@ -1,4 +1,4 @@
-"""Functions that a test calls instead of real ones, for `ctx.invoke` of a context built by hand.
+"""Fake functions for tests of `ctx.invoke`, with a context built by hand.
 
 called = Called(embed=lambda payload: {"vector": [1.0, 2.0]})
 ctx = ActionContext("run-1", children=called)
@@ -17,8 +17,9 @@ from gen_worker.outcome import Outcome, outcome_of
 
 
 class Called(Children):
-    """`functions`: by their names, or as the called ref spells them. Each takes the payload as a dict and gives its output, or an iterator
-    of its items, or raises. `calls`: what was called, in order: ref and payload."""
+    """`functions`: by their names, or as the called ref spells them. Each takes the payload as a dict and returns its
+    output, or an iterator of its items, or raises. `calls`: what was called, in order: ref and payload.
+    """
 
     def __init__(self, **functions: Callable[[dict[str, Any]], Any]) -> None:
         self._functions = functions
@@ -36,7 +37,7 @@ class Called(Children):
         return lambda: None
 
     def close(self) -> None:
-        """All have ended already."""
+        """All have already ended."""
 
     def _run(self, ref: str, payload: dict[str, Any], inbox: Inbox) -> Outcome:
         name = ref.partition("@")[0].partition(":")[0].rpartition("/")[2].replace("-", "_")

@@ -1,7 +1,8 @@
-"""A function tried as it will run: a real worker process, a real scheduler on 127.0.0.1, behind a plain Python object.
+"""Tests a function in its real environment: a real worker process and a real scheduler on 127.0.0.1, behind a plain
+Python object.
 
-with EndToEnd(Path("my-worker")) as endpoint:
-    assert endpoint.run("generate", {"prompt": "world"}) == {"text": "Hello, world!"}
+    with EndToEnd(Path("my-worker")) as endpoint:
+        assert endpoint.run("generate", {"prompt": "world"}) == {"text": "Hello, world!"}
 """
 
 import asyncio
@@ -84,7 +85,7 @@ class EndToEnd:
         return self._explained(follow())
 
     def run_with_events(self, function: str, payload: Any = None, *, timeout_s: float = 60, **options: Any) -> LoopbackRun:
-        """The ended run itself, with its events and its result, whatever it was."""
+        """The ended run itself, with its events and its result, whether it succeeded or not."""
 
         async def follow() -> LoopbackRun:
             run = await self.scheduler.start_run(function, payload, **options)
@@ -94,7 +95,7 @@ class EndToEnd:
         return self._await(follow())
 
     def saved(self, ref: str) -> bytes:
-        """The content of a file that a run saved."""
+        """The content of a file saved by a run."""
         path = self.files.path_of(ref)
         if path is None or not path.is_file():
             raise FileNotFoundError(f"no run has saved {ref!r}")
@@ -102,7 +103,7 @@ class EndToEnd:
 
     @property
     def log(self) -> str:
-        """What the worker has logged."""
+        """The worker's log."""
         return (Path(self._scratch.name) / "worker.log").read_text(errors="replace")
 
     def _start_worker(self) -> None:
@@ -128,7 +129,7 @@ class EndToEnd:
             time.sleep(0.01)
 
     def _explained(self, work: Coroutine[Any, Any, T]) -> T:
-        """The same as `_await`; a failure that the author did not mean to raise carries the worker's traceback as a note."""
+        """Like `_await`; if the run failed unexpectedly, the exception carries the worker's traceback as a note."""
         try:
             return self._await(work)
         except RunFailedError as exc:
@@ -137,7 +138,7 @@ class EndToEnd:
             raise
 
     def _trace_of(self, run_id: str) -> str:
-        deadline_s = time.monotonic() + LOG_TIMEOUT_S  # the worker says the result first and logs afterwards
+        deadline_s = time.monotonic() + LOG_TIMEOUT_S  # the worker sends the result first and logs afterwards
         while time.monotonic() < deadline_s:
             for line in self.log.splitlines():
                 if run_id in line and line.startswith("{") and line.endswith("}"):

@@ -1,4 +1,4 @@
-"""A device without a GPU: real bytes, a real allocator that can fragment, links on a clock of its own, faults on demand."""
+"""A device without a GPU: real bytes, a real allocator that can fragment, links timed by their own clock, faults on demand."""
 
 import threading
 import weakref
@@ -13,7 +13,7 @@ from gen_worker.residency.readers import Readers
 
 
 class VirtualClock:
-    """Time that passes only when something says so. Seconds, from 0."""
+    """Time that only passes when told to. Seconds, from 0."""
 
     def __init__(self) -> None:
         self._now_s = 0.0
@@ -31,11 +31,12 @@ class VirtualClock:
 
 
 class FakeDevice:
-    """Memory by first fit in one address space. `staged` devices are filled through copiers, as a GPU is; others by the host itself.
+    """First-fit memory in one address space. `staged` devices are filled through copies, like a GPU; others directly by
+    the host.
 
-    `fail_allocations` are numbers of allocations (from 1) that fail; `taken_bytes` is what another process holds; `link_bytes_s` is what a
-    copy of bytes costs on `clock`; a `broken_after_bytes` of copies ends with an error. Without `fragments` free memory is always in one
-    piece, as with CUDA's expandable segments.
+    `fail_allocations` are numbers of allocations (from 1) that fail. `taken_bytes` is the memory held by another
+    process. `link_bytes_s` is the copy rate in bytes/s on `clock`. `broken_after_bytes`: copies beyond this many bytes
+    fail. Without `fragments` free memory is always in one piece, as with CUDA's expandable segments.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class FakeDevice:
         return True
 
     def carry(self, size_bytes: int) -> None:
-        """Account a copy over the link."""
+        """Account for a copy over the link."""
         with self._lock:
             self.copied_bytes += size_bytes
             if self.broken_after_bytes is not None and self.copied_bytes > self.broken_after_bytes:
@@ -167,7 +168,7 @@ class FakeSlab:
         return memoryview(self.data)[start:end]
 
     def digest(self) -> str:
-        """BLAKE3 of its bytes, to be compared with a file's."""
+        """BLAKE3 of its bytes, for comparison with a file's."""
         hasher = new_hash("blake3:", self.size_bytes)
         hasher.update(self.data)
         return f"blake3:{hasher.hexdigest()}"
@@ -181,7 +182,7 @@ class FakeHostBuffer:
 
 
 class _FakeLink:
-    """Copies arrive at once; what they take passes on the device's clock."""
+    """Copies arrive at once; their duration passes on the device's clock."""
 
     def __init__(self, device: FakeDevice, target: bytearray) -> None:
         self._device = device

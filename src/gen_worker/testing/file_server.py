@@ -1,4 +1,4 @@
-"""A small file API over a folder, for tests and the mock orchestrator. One token opens it."""
+"""A small file API over a folder, for tests and the mock orchestrator, protected by one token."""
 
 import hashlib
 import hmac
@@ -23,7 +23,7 @@ CHUNK_BYTES = 1 << 20
 
 
 class FileServer:
-    """Serves `PUT`, `POST` (create only), `GET` and `HEAD` of `/api/v1/file/<ref>`. `requests` lists method and ref of each."""
+    """Serves `PUT`, `POST` (create only), `GET` and `HEAD` of `/api/v1/file/<ref>`. `requests` lists method and ref of each request."""
 
     def __init__(self, folder: Path, listen: str = "127.0.0.1:0", token: str = "") -> None:
         host, _, port = listen.rpartition(":")
@@ -59,7 +59,7 @@ class FileServer:
         self.stop()
 
     def path_of(self, ref: str) -> Path | None:
-        """Where a ref lies; None for one that leads out of the folder."""
+        """The path of a ref; None when it leads out of the folder."""
         try:
             path = self.folder / normalize_output_ref(ref)
         except ValueError:
@@ -88,7 +88,7 @@ def _handler(owner: FileServer) -> type[BaseHTTPRequestHandler]:
             return
 
         def _path(self) -> Path | None:
-            """The file that is meant; None after an answer that says why not."""
+            """The requested file; None after an answer that says why not."""
             split = urlsplit(self.path).path
             ref = unquote(split.removeprefix(FILE_ROUTE))
             owner.requests.append((self.command, ref))

@@ -1,4 +1,4 @@
-"""`python -m gen_worker.testing.http_runner`: serve a project's functions over HTTP. The same as `cozyctl dev`."""
+"""`python -m gen_worker.testing.http_runner`: serves a project's functions over HTTP. The same as `cozyctl dev`."""
 
 import argparse
 import os

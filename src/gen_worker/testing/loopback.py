@@ -1,4 +1,4 @@
-"""A scripted scheduler on 127.0.0.1: real gRPC, the real protocol, everything in the hands of a test."""
+"""A scripted scheduler on 127.0.0.1: real gRPC, the real protocol, fully controlled by a test."""
 
 import asyncio
 import itertools
@@ -36,14 +36,14 @@ Authorize = Callable[[str], bool]
 
 
 class LoopbackScheduler:
-    """Takes workers, gives them runs.
+    """Accepts workers and gives them runs.
 
         async with LoopbackScheduler() as scheduler:
             ...                                                # start a worker with SCHEDULER_PUBLIC_ADDR=scheduler.address
             assert await scheduler.call("generate", {"prompt": "x"}) == {"text": "Hello, x!"}
 
-    `extensions=False` makes it a plain scheduler of protocol 1.0. `authorize` decides on tokens. `hard_limit_bytes`: messages above it end
-    the stream, as with a scheduler that keeps gRPC's own limit of 4 MiB.
+    `extensions=False` makes it a plain scheduler of protocol 1.0. `authorize` checks tokens. `hard_limit_bytes`:
+    messages above it end the stream, as with a scheduler that keeps gRPC's own limit of 4 MiB.
     """
 
     def __init__(
@@ -59,9 +59,9 @@ class LoopbackScheduler:
         on_message: Callable[[Any], None] | None = None,
     ) -> None:
         self.host = listen.rpartition(":")[0]
-        self.streams = 0  # ever opened
+        self.streams = 0  # opened so far
         self.events: list[Event] = []  # of workers, not of runs
-        self.stale: list[str] = []  # results of runs that nobody waits for
+        self.stale: list[str] = []  # results of unknown runs
         self.answers: list[LoadModelResult | UnloadModelResult | UrlRefreshRequest] = []
         self.reject_with: tuple[str, str] | None = None  # status and details for every new stream
         self.file_api = file_api  # base URL and token for every run
@@ -74,7 +74,7 @@ class LoopbackScheduler:
         self._workers: list[LoopbackWorker] = []
         self._runs: dict[str, LoopbackRun] = {}
         self._realtime: dict[str, LoopbackRealtime] = {}
-        self._streams: set[LoopbackWorker] = set()  # also those that have not registered, or are being put away
+        self._streams: set[LoopbackWorker] = set()  # including those that have not registered, or are being cleaned up
         self._watchers: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         self._ids = itertools.count(1)
 
@@ -89,7 +89,7 @@ class LoopbackScheduler:
         await self._server.start()
 
     async def stop(self, grace_s: float | None = None) -> None:
-        """Acknowledge what has come, end all streams, close the port."""
+        """Acknowledge what has arrived, end all streams, close the port."""
         streams = list(self._streams)
         await asyncio.gather(*[worker.finish() for worker in streams])
         await self._server.stop(grace_s)
@@ -116,7 +116,7 @@ class LoopbackScheduler:
         return self._workers[-1]
 
     async def until(self, check: Callable[[], bool], timeout_s: float = 30) -> None:
-        """Wait for anything that a message from a worker can bring about."""
+        """Wait until `check` is true; it is called after each message from a worker."""
         if check():
             return
         watcher = check, asyncio.get_running_loop().create_future()
@@ -153,7 +153,7 @@ class LoopbackScheduler:
             self.forget(run.run_id)
 
     def forget(self, run_id: str) -> None:
-        """Drop what is kept of a run."""
+        """Drop everything kept about a run."""
         self._runs.pop(run_id, None)
 
     async def open_realtime(self, function: str, *, session_id: str = "", **options: Any) -> LoopbackRealtime:
@@ -196,7 +196,7 @@ class LoopbackScheduler:
             self.on_message(message)
 
     def _look(self) -> None:
-        """Whoever waits for something looks whether it has come."""
+        """Let everyone who waits check their condition."""
         for check, waiter in self._watchers:
             if not waiter.done() and check():
                 waiter.set_result(None)

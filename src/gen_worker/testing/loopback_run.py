@@ -1,4 +1,4 @@
-"""One run as a loopback scheduler sees it: its events, its deltas, its one result."""
+"""One run seen by a loopback scheduler: its events, its deltas, its one result."""
 
 import asyncio
 from collections import deque
@@ -13,7 +13,7 @@ from gen_worker.wire.messages import Event, RunCommand, RunResult
 
 
 class RunFailedError(Exception):
-    """A run ended without success; `result` is what the worker said."""
+    """A run ended without success; `result` is the worker's result."""
 
     def __init__(self, result: RunResult) -> None:
         super().__init__(f"{result.error_type}: {result.error_message or result.safe_message}")
@@ -21,7 +21,7 @@ class RunFailedError(Exception):
 
 
 class LoopbackRun:
-    """One run, as the scheduler sees it."""
+    """One run as the scheduler sees it."""
 
     def __init__(self, command: RunCommand, cancel: Callable[[], None]) -> None:
         self.run_id = command.run_id
@@ -33,7 +33,7 @@ class LoopbackRun:
         self._waiters: set[asyncio.Future[None]] = set()
         self._news: asyncio.Event | None = None
         self._read = 0
-        self._holds_from: int | None = None  # events that were there when somebody began to read
+        self._holds_from: int | None = None  # number of events when the reader started
 
     async def result(self, timeout_s: float = 30) -> RunResult:
         """The run's result; `TimeoutError` when it does not come."""
@@ -59,7 +59,7 @@ class LoopbackRun:
         return msgspec.msgpack.decode(result.output) if result.output else None
 
     async def deltas(self) -> AsyncIterator[Any]:
-        """Decoded deltas, as they come. A slow reader holds up the worker's stream; `RunFailedError` at the end of a failed run."""
+        """Decoded deltas as they come. A slow reader pauses the worker's stream. `RunFailedError` at the end of a failed run."""
         self._holds_from = len(self.events)
         news = self._news = asyncio.Event()
         try:
@@ -87,7 +87,7 @@ class LoopbackRun:
         return [msgspec.json.decode(event.payload) for event in self.events if event.event_type == event_type]
 
     def add(self, event: Event, hold: Hold) -> None:
-        """An event of this run has come. Where somebody reads its deltas, it is confirmed once it is read."""
+        """An event of this run has arrived. If someone reads the deltas, it is acknowledged once it was read."""
         self.events.append(event)
         if self._holds_from is not None:
             self._holds.append(hold.take())
@@ -95,7 +95,7 @@ class LoopbackRun:
             self._news.set()
 
     def end(self, result: RunResult) -> None:
-        """Its result has come."""
+        """Its result has arrived."""
         self.results.append(result)
         for waiter in self._waiters:
             _set_unless_done(waiter)

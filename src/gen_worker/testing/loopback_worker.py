@@ -11,7 +11,7 @@ from gen_worker.wire.messages import CloseRealtime, Message, RealtimeCredit, Rea
 
 
 class LoopbackWorker(WorkerStream):
-    """A worker's stream, with what a test wants of it besides: all registrations, and a way to send anything."""
+    """A worker's stream, with additions for tests: all registrations, and a way to send anything."""
 
     def __init__(self, stream: ServerStream, memories: Memories, *, extensions: bool, on_message: Callable[[Any], None]) -> None:
         super().__init__(stream, memories, extensions=extensions)
@@ -44,7 +44,7 @@ class LoopbackRealtime:
         self._credited = asyncio.Event()
 
     async def send(self, data: bytes, *, is_text: bool = False) -> None:
-        """Send a frame; waits for the handler's credit, where the worker gives any. `ConnectionError` once the session is over."""
+        """Send a frame; waits for the handler's credit if the worker gives any. `ConnectionError` once the session is over."""
         while self.worker.counts_frames and self.credit <= 0 and self.reason is None:
             self._credited.clear()
             await self._credited.wait()
@@ -62,7 +62,7 @@ class LoopbackRealtime:
         return frame
 
     async def close(self, timeout_s: float = 30) -> str:
-        """Leave, and wait for the worker's word on how the session ended."""
+        """Leave, and wait for the worker's report of how the session ended."""
         self.worker.send(CloseRealtime(self.session_id, "client_left"))
         async with asyncio.timeout(timeout_s):
             while self.reason is None and await self.receive() is not None:
@@ -70,7 +70,7 @@ class LoopbackRealtime:
         return self.reason or ""
 
     def grant(self, frames: int) -> None:
-        """The handler takes so many more frames."""
+        """The handler can take this many more frames."""
         self.credit += frames
         self._credited.set()
 

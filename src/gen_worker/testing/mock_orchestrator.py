@@ -1,4 +1,5 @@
-"""`python -m gen_worker.testing.mock_orchestrator`: a scheduler for one run. Listens, waits for a worker, sends the run, prints what came.
+"""`python -m gen_worker.testing.mock_orchestrator`: a scheduler for one run. It listens, waits for a worker, sends the
+run, and prints the result.
 
 Exit status: 0 success, 1 the run failed or an argument is wrong, 2 no worker came in time, 3 no result came in time.
 """
@@ -25,7 +26,7 @@ LOOK_S = 0.1
 
 
 class ArgumentError(ValueError):
-    """A flag holds something that cannot be used."""
+    """A flag has an unusable value."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -54,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def read_payload(text: str, replacements: Sequence[str]) -> Any:
-    """The payload with refs replaced by URLs; `ArgumentError` names what cannot be read."""
+    """The payload with refs replaced by URLs; `ArgumentError` names what cannot be parsed."""
     urls = {}
     for pair in replacements:
         ref, equals, url = pair.partition("=")
@@ -71,7 +72,7 @@ def read_payload(text: str, replacements: Sequence[str]) -> Any:
 
 
 async def invoke(args: argparse.Namespace, payload: Any, file_api: tuple[str, str]) -> int:
-    """Serve until the run is over; the exit status."""
+    """Serve until the run is over; returns the exit status."""
     heard = _print_registration if args.print_registrations else None
     async with LoopbackScheduler(args.listen, file_api=file_api, on_message=heard) as scheduler:
         print(f"listening on {scheduler.address}", file=sys.stderr, flush=True)
@@ -155,7 +156,7 @@ def _with_urls(value: Any, urls: dict[str, str]) -> Any:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the flags, serve one run; the exit status."""
+    """Parse the flags, serve one run; returns the exit status."""
     args = parser().parse_args(argv)
     server: FileServer | None = None
     try:

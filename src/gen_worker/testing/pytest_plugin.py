@@ -1,10 +1,11 @@
-"""pytest fixture `endpoint`: the functions of a project, run by a real worker.
+"""The pytest fixture `endpoint`: the functions of a project, run by a real worker.
 
     def test_generate(endpoint):
         assert endpoint.run("generate", {"prompt": "world"}) == {"text": "Hello, world!"}
 
-The project is the folder of cozy.toml above the tests (or `endpoint_root` in pytest's configuration); local folders for its models come
-from `endpoint_models`, lines of KEY=FOLDER or KEY=pkg:PACKAGE/FOLDER. Tests may import the project's code from its `src/`.
+The project is the nearest folder with a cozy.toml above the tests (or `endpoint_root` in pytest's configuration). Local
+folders for its models come from `endpoint_models`, lines of KEY=FOLDER or KEY=pkg:PACKAGE/FOLDER. Tests may import the
+project's code from its `src/`.
 """
 
 import sys
@@ -35,7 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def endpoint(request: pytest.FixtureRequest) -> "Iterator[EndToEnd]":
     """The project's functions, served by one worker process for the whole session."""
-    # Imported here: a plugin is loaded in every pytest run, and most do not need gRPC.
+    # Imported here: a plugin is loaded in every pytest run, and most of them do not need gRPC.
     from gen_worker.sources.source import OverrideError, parse_overrides
     from gen_worker.testing.end_to_end import EndToEnd
 

@@ -1,4 +1,4 @@
-"""A model manager for tests of endpoints: models are fetched, and not loaded."""
+"""A model manager for tests of endpoints: models are fetched but not loaded."""
 
 from typing import Any
 
@@ -6,7 +6,8 @@ from gen_worker.authoring.model_interface import ModelManager
 
 
 class StubModelManager(ModelManager):
-    """Gives functions `{"model_id": ..., "model_path": ...}` for a model. Their parameters are then `Annotated[dict, ModelRef(...)]`.
+    """Passes functions `{"model_id": ..., "model_path": ...}` for a model. Their parameters are then `Annotated[dict,
+    ModelRef(...)]`.
 
     Set `MODEL_MANAGER_CLASS=gen_worker.testing.stub_manager:StubModelManager`.
     """

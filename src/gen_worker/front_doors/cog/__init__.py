@@ -1,1 +1,1 @@
-"""Predictions, as cog serves them and the replicate client asks for them, over ordinary runs."""
+"""Predictions in the protocol of cog and the replicate client, served by ordinary runs."""

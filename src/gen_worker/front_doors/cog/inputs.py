@@ -1,4 +1,4 @@
-"""What a prediction request asks for, and which function it means."""
+"""Parses a prediction request: its input and its function."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ _RUN_EVENTS = {"start": ("started",), "completed": ("succeeded", "failed", "canc
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """The body of a request. `version` names a function; other members of cog's and Replicate's bodies change nothing here."""
+    """The body of a request. `version` names a function; other fields of cog's and Replicate's bodies are ignored."""
 
     input: dict[str, Any] = {}
     id: str | None = None
@@ -30,7 +30,7 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 async def read_asked(request: Request, run_id: str = "") -> Asked:
-    """Read the body; `RequestError` 400, or 422 for what cog refuses so. `run_id`: of the path."""
+    """Read the body; `RequestError` 400, or 422 where cog answers so. `run_id`: from the path."""
     body = await request.body(MAX_BODY_BYTES)
     try:
         asked = msgspec.json.decode(body or b"{}", type=Asked)
@@ -50,7 +50,7 @@ async def read_asked(request: Request, run_id: str = "") -> Asked:
 
 
 def webhook_options(asked: Asked) -> dict[str, Any]:
-    """The options of a run that tells the request's webhook. Events for each piece of output or log are not told."""
+    """Run options that notify the request's webhook. There are no notifications for each piece of output or log."""
     url = asked.webhook or asked.webhook_completed
     if url is None:
         return {}
@@ -60,7 +60,7 @@ def webhook_options(asked: Asked) -> dict[str, Any]:
 
 
 def target_of(catalog: Catalog, request: Request, asked: Asked) -> Target:
-    """The function that a request means: by the path, `?function=`, `version` or `model`, else the only one that there is."""
+    """The function of a request: from the path, `?function=`, `version` or `model`; otherwise the only function that there is."""
     parts = request.parts
     name = request.query().get("function") or asked.version
     if "endpoint" in parts:
@@ -75,7 +75,7 @@ def target_of(catalog: Catalog, request: Request, asked: Asked) -> Target:
 
 
 def _only(targets: Sequence[Target], prefix: str, where: str) -> Target:
-    """The one function under its plain name."""
+    """The only function, under its plain name."""
     names = [target.name for target in targets if ":" not in target.name]
     found = [target for target in targets if target.name.startswith(prefix) and ":" not in target.name] or (
         [target for target in targets if "/" not in target.name] if prefix else []

@@ -1,4 +1,4 @@
-"""A run, as a prediction."""
+"""Converts a run to a prediction."""
 
 import base64
 from collections.abc import Iterable, Mapping
@@ -11,13 +11,13 @@ from gen_worker.front_doors.files import Files, base_of, link
 from gen_worker.front_doors.runs import File
 from gen_worker.http.asgi import Request
 
-INLINE_BYTES = 8 << 20  # of a file that stands in the answer itself, where the client could not tell its http address from a text
-BASE_HEADER = b"x-cozy-predictions"  # tells the run's own route that its webhook is told predictions, and where they are
+INLINE_BYTES = 8 << 20  # limit for a file inside the answer itself, used when the client could not tell its http URL from text
+BASE_HEADER = b"x-cozy-predictions"  # tells the run's own route that its webhook expects predictions, and where they are
 STATUSES = {"queued": "starting", "starting": "starting", "running": "processing", "expired": "failed"}
 
 
 class SeenRun(msgspec.Struct, frozen=True):
-    """A run object, of the dev runner or of the platform. Times are RFC 3339."""
+    """A run object of the dev runner or the platform. Times are RFC 3339."""
 
     id: str
     status: str
@@ -40,18 +40,18 @@ class SeenRun(msgspec.Struct, frozen=True):
 
     @property
     def function_name(self) -> str:
-        """The name by which a catalog knows its function."""
+        """The name of its function in a catalog."""
         return f"{self.owner}/{self.endpoint}/{self.function}:{self.tag}" if self.owner else self.function
 
 
 class Said(msgspec.Struct):
-    """What a run has given and logged so far."""
+    """What a run has output and logged so far."""
 
     outputs: list[Any] = []
     logs: list[str] = []
 
     def take(self, name: str, data: bytes | msgspec.Raw) -> None:
-        """Take an event of the run's stream."""
+        """Process an event of the run's stream."""
         if name == "output":
             self.outputs.append(msgspec.json.decode(data))
         elif name == "log":
@@ -68,10 +68,11 @@ decode_run = msgspec.json.Decoder(SeenRun).decode
 
 
 def prediction(run: SeenRun, said: Said, base: str, told: Mapping[str, str], *, streams: bool, given: Any = None) -> dict[str, Any]:
-    """The prediction that a run is. `base`: where predictions are; `told`: a text for each of its files, by ref; `given`: its input,
-    where the run object does not show it.
+    """The prediction for a run. `base`: URL of predictions; `told`: a text for each of its files, by ref; `given`: its
+    input, when the run object lacks it.
 
-    An output of one field is that field's value, since cog's functions give plain values; of several fields it is an object.
+    An output with one field becomes that field's value, because cog's functions return plain values; one with several
+    fields stays an object.
     """
     output = [plain(each) for each in said.outputs] if streams else plain(run.output)
     here = f"{base}/predictions/{run.id}"
@@ -94,7 +95,7 @@ def prediction(run: SeenRun, said: Said, base: str, told: Mapping[str, str], *, 
 
 
 def message(run_object: bytes, events: Iterable[tuple[str, bytes]], base: str) -> bytes:
-    """What a webhook is told: the prediction that a run object is, with what its `events` (name, JSON) say."""
+    """The body for a webhook: the prediction for a run object, with the content of its `events` (name, JSON)."""
     run, said = decode_run(run_object), Said()
     for name, data in events:
         said.take(name, data)
@@ -104,23 +105,24 @@ def message(run_object: bytes, events: Iterable[tuple[str, bytes]], base: str) -
 
 
 def base_for(request: Request) -> str:
-    """Where this client finds predictions."""
+    """The URL under which this client finds predictions."""
     return base_of(request) + ("/v1" if request.scope["path"].startswith("/v1/") else "")
 
 
 async def texts_of(request: Request, run: SeenRun, files: Files) -> dict[str, str]:
-    """A text for each file of a run: an address, or a data URI where clients know files by `https:` and `data:` alone, and this server is
-    reached by http."""
+    """A text for each file of a run: a URL; or a data URI if the client recognises files only by `https:` and `data:`,
+    and this server is reached by http.
+    """
     return {file.ref: await _told(request, file, files) for file in run.files or ()}
 
 
 def plain(output: Any) -> Any:
-    """The value of an output of one field; any other output as it is."""
+    """The value of an output with one field; any other output unchanged."""
     return next(iter(output.values())) if isinstance(output, dict) and len(output) == 1 else output
 
 
 def _with_files(value: Any, told: Mapping[str, str]) -> Any:
-    """The value with a text in the place of each saved file."""
+    """The value with a text in place of each saved file."""
     if isinstance(value, dict):
         text = told.get(value["ref"]) if isinstance(value.get("ref"), str) else None
         return {name: _with_files(each, told) for name, each in value.items()} if text is None else text
@@ -128,7 +130,7 @@ def _with_files(value: Any, told: Mapping[str, str]) -> Any:
 
 
 async def _told(request: Request, file: File, files: Files) -> str:
-    """An address, or a data URI where clients know files by `https:` and `data:` alone, and this server is reached by http."""
+    """A URL; or a data URI if the client recognises files only by `https:` and `data:`, and this server is reached by http."""
     if request.scope.get("scheme") == "https" or (file.size_bytes or 0) > INLINE_BYTES:
         return link(request, file)
     data, kind = await files.read(request, file)

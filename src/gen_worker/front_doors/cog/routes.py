@@ -25,7 +25,7 @@ from gen_worker.http.asgi import Handler, Request, RequestError
 from gen_worker.http.headers import parse_prefer
 
 MAX_WAIT_S = 59  # the client gives up after 60.5
-IDLE_S = 0.05  # events that are there come at once
+IDLE_S = 0.05  # available events arrive at once
 _encode = msgspec.json.Encoder().encode
 Routes = list[tuple[str, str, Handler]]
 
@@ -104,7 +104,9 @@ class CogDoor:
         await self._answer(request, status, run, asked.input)
 
     async def _known(self, request: Request, asked: Asked) -> SeenRun | None:
-        """The run that has the id already: asking twice is asking once. Where runs are begun by PUT, their route sees to it."""
+        """The existing run with this id: asking twice has the effect of asking once. If runs are started by PUT, the
+        route itself does this.
+        """
         if asked.id is None or target_of(self._catalog, request, asked).id_path:
             return None
         status, _, body = await self._inside.get(request, f"/v1/runs/{asked.id}")
@@ -127,11 +129,11 @@ class CogDoor:
     def _streams(self, request: Request, run: SeenRun) -> bool:
         try:
             return self._catalog.find(request, run.function_name).entry.incremental_output
-        except RequestError:  # it is served no more
+        except RequestError:  # it is no longer served
             return False
 
     async def _said(self, request: Request, run: SeenRun) -> Said:
-        """What the run has said until now: all of it where it is over."""
+        """The run's output so far; all of it when it is over."""
         said = Said()
         events = self._inside.ask(request, "GET", f"/v1/runs/{run.id}/events", headers={"accept": NDJSON})
         async with events as answer, aclosing(event_lines(answer)) as lines:
@@ -162,7 +164,7 @@ async def _soon(lines: Any, timeout_s: float | None) -> Event | None:
 
 
 def cog_routes(door: CogDoor) -> Routes:
-    """Routes that work on runs."""
+    """Routes that need runs."""
     routes: Routes = [
         ("POST", "/predictions", door.create),
         ("PUT", "/predictions/{run_id}", door.create),

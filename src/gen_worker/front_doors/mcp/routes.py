@@ -1,4 +1,4 @@
-"""The route of the Model Context Protocol. What speaks it is the official SDK, which is loaded at the first request."""
+"""The route of the Model Context Protocol. The official SDK implements the protocol; it is imported at the first request."""
 
 import asyncio
 import importlib
@@ -21,7 +21,7 @@ class McpDoor:
         self._runs = runs
 
     async def post(self, request: Request) -> None:
-        """`POST /mcp`: one message of a client. Nothing is kept between messages."""
+        """`POST /mcp`: one message of a client. No state is kept between messages."""
         server: Any = await self._server()
         if media_type(request.header(b"content-type")) != "application/json":
             raise RequestError(415, "unsupported_media_type", "expected a JSON-RPC message, as application/json")

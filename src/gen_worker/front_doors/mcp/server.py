@@ -1,9 +1,10 @@
-"""What MCP clients ask, answered by runs.
+"""Answers MCP requests with runs.
 
     tools/list        functions, with their docstrings and schemas      resources/list   runs, newest first
     tools/call        a run; its progress as notifications              resources/read   a run object
 
-Each message is answered by a server of its own, so there are no sessions: any node answers, and a restart loses nothing.
+Each message gets a server object of its own, so there are no sessions: any node can answer, and a restart loses
+nothing.
 """
 
 import asyncio
@@ -35,7 +36,7 @@ NOT_FOUND = -32002
 MAX_TOOL_NAME = 128
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 Context = ServerRequestContext[Any, Any]
-logging.getLogger("mcp").setLevel(logging.WARNING)  # the SDK tells of each message's begin and end, beside the lines of runs
+logging.getLogger("mcp").setLevel(logging.WARNING)  # the SDK logs the begin and end of each message, besides our lines about runs
 
 
 async def answer(request: Request, body: bytes, catalog: Catalog, runs: Runs) -> None:
@@ -56,7 +57,7 @@ async def answer(request: Request, body: bytes, catalog: Catalog, runs: Runs) ->
         told = True
         return {"type": "http.request", "body": body, "more_body": False}
 
-    # Its runs, too, hear of a client that goes away, and only one may listen for that at the connection itself.
+    # The message's runs need to know, too, when the client disconnects, and only one reader may wait for that at the connection itself.
     answers = _Answers(Request(request.scope, leaving, request.send), catalog, runs)
     manager = StreamableHTTPSessionManager(answers.server(), stateless=True, max_request_body_size=len(body) + 1)
     try:
@@ -156,7 +157,7 @@ class _Answers:
         return found
 
     def _tools(self) -> dict[str, Target]:
-        """Functions by the names of their tools: those of `prod`, where a program has tags."""
+        """Functions by tool name: those with the tag `prod` if the program has tags."""
         return {_tool_name(target): target for target in self._catalog.all(self._request) if ":" not in target.name}
 
 
@@ -168,7 +169,7 @@ def _tool(name: str, target: Target) -> types.Tool:
 
 
 def _tool_name(target: Target) -> str:
-    """`owner/endpoint/function` as `owner__endpoint__function`: programs that call models allow no other characters."""
+    """`owner/endpoint/function` as `owner__endpoint__function`, because clients of models allow no other characters."""
     return "__".join(_UNSAFE.sub("_", part) for part in target.name.split("/"))[-MAX_TOOL_NAME:]
 
 
@@ -177,7 +178,7 @@ def _text(output: Any) -> str:
 
 
 def _text_of(outputs: Sequence[Any]) -> str:
-    """A stream as one text: its pieces joined where each has one, else a list."""
+    """A stream as one text: the pieces joined if each has one, otherwise a list."""
     pieces = [_piece(each) for each in outputs]
     return "".join(piece for piece in pieces if piece is not None) if all(piece is not None for piece in pieces) else _text(outputs)
 

@@ -1,1 +1,1 @@
-"""The OpenAI API over functions that declare a task."""
+"""The OpenAI API, served by functions that declare a task."""

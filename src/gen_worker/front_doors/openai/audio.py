@@ -1,4 +1,4 @@
-"""Recordings to text, and text to recordings."""
+"""Transcription and speech: recordings to text, and text to recordings."""
 
 import secrets
 from typing import Any
@@ -68,7 +68,7 @@ class AudioDoor:
 
 
 class Recording(msgspec.Struct, frozen=True):
-    """A file of a form."""
+    """A file in a form."""
 
     name: str
     kind: str
@@ -76,7 +76,7 @@ class Recording(msgspec.Struct, frozen=True):
 
 
 class _Heard:
-    """Pieces of a transcription, put together."""
+    """Pieces of a transcription, joined."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -120,7 +120,7 @@ def _number(name: str, text: str) -> float:
 
 
 def _form(recording: Recording, payload: dict[str, Any]) -> tuple[bytes, str]:
-    """The form that the run's own route takes: the payload as JSON, and the file in its place."""
+    """The form for the run's own route: the payload as JSON, and the file at its field."""
     mark = secrets.token_hex(16)
     name = "".join(each if each.isalnum() or each in "._-" else "_" for each in recording.name)[-100:]
     parts = (
@@ -148,7 +148,7 @@ def _shown(heard: _Heard, form: str, done: DoneRun, target: Target) -> tuple[byt
 
 
 async def _stream(request: Request, run: Run) -> None:
-    """Pieces as `transcript.text.delta`, then the whole as `transcript.text.done`."""
+    """Pieces as `transcript.text.delta`, then all of it as `transcript.text.done`."""
     heard, is_open = _Heard(), False
     try:
         async for piece in run.outputs():

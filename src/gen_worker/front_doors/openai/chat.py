@@ -1,4 +1,4 @@
-"""Chat completions and text completions: one stream of pieces, told in chunks or put together."""
+"""Chat and text completions: a stream of pieces, sent as chunks or joined into one answer."""
 
 import time
 from collections.abc import Sequence
@@ -55,7 +55,9 @@ class ChatDoor:
 
 
 async def _stream(request: Request, run: Run, words: "_Words", *, include_usage: bool) -> None:
-    """Tell the pieces as they come. A run that fails before the first is answered with its status; later there is only the stream."""
+    """Send the pieces as they come. A run that fails before its first piece is answered with its status; later errors
+    go into the stream.
+    """
     is_open = False
     ends = ""
 
@@ -93,7 +95,7 @@ async def _stream(request: Request, run: Run, words: "_Words", *, include_usage:
 
 
 class _Numbers:
-    """Numbers the tool calls of an answer, whose pieces name them by an id, by a number, or not at all."""
+    """Numbers the tool calls of an answer. Pieces identify a call by an id, by a number, or not at all."""
 
     def __init__(self) -> None:
         self.last = -1
@@ -114,7 +116,7 @@ class _Numbers:
 
 
 class _Whole:
-    """Pieces, put together."""
+    """All pieces, joined."""
 
     def __init__(self) -> None:
         self.fields: Piece = {}
@@ -152,7 +154,7 @@ class _Words:
         return {} if self._is_chat else {"text": ""}
 
     def chunk(self, piece: Piece, ends: str | None = None, usage: Piece | None = None) -> bytes:
-        """One event of a stream; nothing for no piece."""
+        """One event of a stream; nothing for an empty piece."""
         if not piece and ends is None:
             return b""
         told = {"delta": piece} if self._is_chat else piece
@@ -184,7 +186,7 @@ class _Words:
 
 
 def _messages(value: Any) -> list[Piece]:
-    """The conversation. A message of nothing but pieces of text is one text."""
+    """The conversation. A message of text pieces only becomes one text."""
     if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
         raise refused("messages", "missing" if value is None else "expected a list of messages, each {role, content}")
     return [_message(each) for each in value]

@@ -1,4 +1,4 @@
-"""Embeddings: vectors as numbers, or as base64 of little-endian float32, which is what the official clients ask for."""
+"""Embeddings: vectors as numbers, or as base64 of little-endian float32, which the official clients request."""
 
 import base64
 import sys

@@ -1,4 +1,4 @@
-"""Problems in the words of the OpenAI API: `{"error": {"message", "type", "param", "code"}}`, with our `code` inside."""
+"""Converts problems to the OpenAI API's format: `{"error": {"message", "type", "param", "code"}}`, with our `code` inside."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_
 
 
 def error_object(problem: Problem) -> dict[str, Any]:
-    """The `error` of an answer, or of the last event of a stream."""
+    """The `error` object of an answer, or of the last event of a stream."""
     message = problem.detail if problem.hint is None else f"{problem.detail} ({problem.hint})"
     param = problem.errors[0].pointer.strip("/").replace("/", ".") or None if problem.errors else None
     kind = _TYPES.get(problem.status, "invalid_request_error" if problem.status < 500 else "server_error")
@@ -24,7 +24,7 @@ def error_body(problem: Problem) -> bytes:
 
 
 def error_headers(problem: Problem, headers: Mapping[str, str]) -> dict[str, str]:
-    """What the official clients go by: whether to try again, and which run it was."""
+    """Headers that the official clients use: whether to retry, and the id of the run."""
     found = {**headers, "x-should-retry": "true" if problem.retryable else "false"}
     if problem.run_id:
         found["x-request-id"] = problem.run_id

@@ -1,4 +1,4 @@
-"""Pictures: as addresses, or in the answer itself."""
+"""Images: as URLs, or inside the answer."""
 
 import base64
 import re

@@ -1,9 +1,9 @@
-"""What a request of the OpenAI API asks of a function.
+"""Maps a request of the OpenAI API to a function's payload.
 
-a field of the function's payload has the parameter's name   it is handed over
-a hint, which may be ignored by their own description        left out
-null, or what would be so without it                         left out
-anything else                                                400: it would be ignored, and was meant to do something
+a field of the function's payload has the parameter's name   it is passed on
+a hint, which the API's documentation allows to be ignored   left out
+null, or the default                                         left out
+anything else                                                400: ignoring it would break the caller's expectation
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ HINTS = frozenset(
      "parallel_tool_calls", "reasoning_effort", "verbosity", "prediction", "seed", "moderation", "style", "quality", "background",
      "output_compression", "chunking_strategy"}
 )  # fmt: skip
-# What is so without them.
+# Their defaults.
 DEFAULTS: dict[str, tuple[Any, ...]] = {
     "n": (1,), "temperature": (1,), "top_p": (1,), "frequency_penalty": (0,), "presence_penalty": (0,), "logprobs": (False,),
     "top_logprobs": (0,), "logit_bias": ({},), "response_format": ({"type": "text"},), "modalities": (["text"],), "tools": ([],),
@@ -50,18 +50,18 @@ async def read_object(request: Request) -> dict[str, Any]:
 
 
 def refused(name: str, why: str) -> RequestError:
-    """A parameter that is not taken."""
+    """The error for an unsupported parameter."""
     return RequestError(400, "validation", f"{name}: {why}", errors=(FieldError(f"/{name}", why),))
 
 
 class Parameters:
-    """The parameters of one request, taken from it one by one."""
+    """The parameters of one request, taken one by one."""
 
     def __init__(self, body: dict[str, Any]) -> None:
         self._left = {name: value for name, value in body.items() if value is not None}
 
     def text(self, name: str) -> str:
-        """A text that has to be there."""
+        """A required text."""
         value = self._left.pop(name, None)
         if not isinstance(value, str) or not value:
             raise refused(name, "missing" if value is None else f"expected a text, got {str(value)[:40]!r}")
@@ -78,19 +78,21 @@ class Parameters:
         return self._left.pop(name, default)
 
     def choice(self, name: str, *known: str) -> str:
-        """One of the words that are known here, by default the first."""
+        """One of the known words; by default the first."""
         value = self._left.pop(name, known[0])
         if value not in known:
             raise refused(name, f"{str(value)[:40]!r}; expected one of {', '.join(known)}")
         return str(value)
 
     def rename(self, old: str, new: str, fields: dict[str, Schema]) -> None:
-        """`old` is another word for `new`, which the function knows."""
+        """`old` is another name for `new`, which the function has."""
         if old in self._left and old not in fields:
             self._left.setdefault(new, self._left.pop(old))
 
     def payload(self, target: Target, **own: Any) -> dict[str, Any]:
-        """The payload: `own` fields, and every parameter that the function has a field for. `RequestError` 400 for one that it has not."""
+        """The payload: `own` fields, and every parameter that the function has a field for. `RequestError` 400 for a
+        parameter without a field.
+        """
         fields = target.fields
         found = dict(own)
         for name, value in self._left.items():
@@ -109,7 +111,7 @@ def _is_default(name: str, value: Any) -> bool:
 
 
 def takes(schema: Any, kind: str) -> bool:
-    """Whether a place may hold this JSON type."""
+    """Whether a field accepts this JSON type."""
     if not isinstance(schema, dict):
         return False
     branches = schema.get("anyOf") or schema.get("oneOf")

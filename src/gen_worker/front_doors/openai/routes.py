@@ -18,7 +18,7 @@ Routes = list[tuple[str, str, Handler]]
 
 
 class ModelList:
-    """Handlers of `/v1/models` in the words of the OpenAI API: the functions that declare a task."""
+    """Handlers of `/v1/models` in the OpenAI API's format: the functions that declare a task."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
@@ -38,7 +38,7 @@ class ModelList:
 
 
 def openai_routes(catalog: Catalog, runs: Runs, files: Files) -> Routes:
-    """Routes that begin runs."""
+    """Routes that start runs."""
     chat, audio = ChatDoor(catalog, runs), AudioDoor(catalog, runs, files)
     routes: Routes = [
         ("POST", "/v1/chat/completions", chat.chat),
@@ -52,7 +52,7 @@ def openai_routes(catalog: Catalog, runs: Runs, files: Files) -> Routes:
 
 
 def _answered(handler: Handler) -> Handler:
-    """The handler, whose runs that fail are answered in the words of the OpenAI API."""
+    """The handler; failed runs are answered in the OpenAI API's format."""
 
     async def answered(request: Request) -> None:
         try:

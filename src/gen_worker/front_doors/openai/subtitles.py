@@ -1,4 +1,4 @@
-"""Segments of a recording as subtitles: SubRip, and WebVTT (https://www.w3.org/TR/webvtt1/)."""
+"""Writes the segments of a recording as subtitles: SubRip, and WebVTT (https://www.w3.org/TR/webvtt1/)."""
 
 from collections.abc import Sequence
 from typing import Any
