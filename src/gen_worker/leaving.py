@@ -19,6 +19,7 @@ from functools import cache
 from typing import TYPE_CHECKING, NoReturn
 
 from gen_worker.log import Log
+from gen_worker.log_pipe import drain
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -102,7 +103,7 @@ def _forget_signals() -> None:
 def leave(status: int, log: Log, grace_s: float = GRACE_S) -> int:
     """Our own work is over: the process ends within `grace_s`, with `status`. Returns the status, for `sys.exit`. For the main thread."""
     for number in stop_signals():
-        signal.signal(number, lambda number, frame: _end(status))
+        signal.signal(number, lambda number, frame: _end(status, log))
     threading.Thread(target=_end_later, args=(status, log, grace_s), name="leaving", daemon=True).start()
     return status
 
@@ -110,24 +111,23 @@ def leave(status: int, log: Log, grace_s: float = GRACE_S) -> int:
 def _end_later(status: int, log: Log, grace_s: float) -> None:
     time.sleep(grace_s)
     log.warning("process.left_running", threads=_threads(), children=[child.pid for child in _children()], waited_s=grace_s)
-    _end(status)
+    _end(status, log)
 
 
-def _end(status: int) -> None:
+def _end(status: int, log: Log) -> None:
     for child in _children():
         with contextlib.suppress(OSError, ValueError):
             child.terminate()
-    flushing = threading.Thread(target=_flush, daemon=True)  # a pipe that nobody reads must not keep us
+    flushing = threading.Thread(target=_flush, args=(log,), daemon=True)  # a pipe that nobody reads must not keep us
     with contextlib.suppress(RuntimeError):  # no thread can be started this late
         flushing.start()
         flushing.join(FLUSH_S)
     os._exit(status)
 
 
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            stream.flush()
+def _flush(log: Log) -> None:
+    for stream in (sys.stdout, sys.stderr, log.stream):
+        drain(stream, FLUSH_S)
 
 
 def _threads() -> list[str]:

@@ -25,6 +25,11 @@ class Log:
         self._as_json = as_json
         self._facts = facts or {}
 
+    @property
+    def stream(self) -> TextIO:
+        """Where it writes to."""
+        return self._stream or sys.stderr
+
     def bind(self, **facts: Any) -> "Log":
         """The same log with more facts on every line."""
         return Log(self._stream, as_json=self._as_json, facts={**self._facts, **facts})
@@ -45,6 +50,10 @@ class Log:
         else:
             self._print(text)
 
+    def lost_line(self, lines: int) -> str:
+        """The line that stands where so many lines are missing (`log_pipe`)."""
+        return self._line("warning", "log.lines_lost", {"lines": lines})
+
     def _write(self, level: str, name: str, facts: dict[str, Any]) -> None:
         facts = {**self._facts, **facts}
         try:
@@ -54,7 +63,7 @@ class Log:
         self._print(line)
 
     def _print(self, line: str) -> None:
-        stream = self._stream or sys.stderr
+        stream = self.stream
         try:
             try:
                 stream.write(line + "\n")

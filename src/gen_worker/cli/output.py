@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from gen_worker.log import Log
+from gen_worker.log_pipe import END_S, guard_standard_streams
 from gen_worker.project.stdout import Stdout, silence
 
 if TYPE_CHECKING:
@@ -23,11 +25,13 @@ PIPE_WIDTH = 100_000  # of tables that are not shown on a terminal: one line for
 
 class Verb(click.Command):
     """A command. From its start, stdout is for its result only; see `project/stdout.py`. When the reader of the result
-    has gone (`cozyctl runs list | head -1`), it ends silently.
+    has gone (`cozyctl runs list | head -1`), it ends silently. When nobody
+    reads stderr, it goes on all the same (`log_pipe`).
     """
 
     def invoke(self, ctx: click.Context) -> Any:
         stdout_of(ctx).claim()
+        guard_standard_streams(Log().lost_line, end_s=END_S if ctx.params.get("as_json") else None)
         try:
             return super().invoke(ctx)
         except BrokenPipeError:

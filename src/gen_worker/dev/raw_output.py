@@ -14,6 +14,7 @@ import sys
 from typing import BinaryIO, TextIO
 
 from gen_worker.log import Log
+from gen_worker.log_pipe import guard_standard_streams, guarded
 
 MAX_LINE = 10_000
 
@@ -37,7 +38,7 @@ def divert() -> TextIO:
     os.dup2(writes, 2)
     os.close(writes)
     os.close(reads)
-    return os.fdopen(own, "w", encoding="utf-8", errors="backslashreplace")
+    return guarded(os.fdopen(own, "w", encoding="utf-8", errors="backslashreplace"), Log(as_json=True).lost_line)
 
 
 def copy_lines(source: BinaryIO, log: Log) -> None:
@@ -49,4 +50,5 @@ def copy_lines(source: BinaryIO, log: Log) -> None:
 if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    copy_lines(sys.stdin.buffer, Log(sys.stderr, as_json=True))
+    guard_standard_streams(Log(as_json=True).lost_line)  # who writes to the pipe does not wait for who reads our stderr either
+    copy_lines(sys.stdin.buffer, Log(as_json=True))

@@ -25,6 +25,7 @@ from gen_worker.http.listening import listening_socket, url_of
 from gen_worker.http.serving import quiet_config
 from gen_worker.leaving import GRACE_S, leave, leave_forks_alone, stop_signals
 from gen_worker.log import Log
+from gen_worker.log_pipe import guard_standard_streams
 from gen_worker.project.cozy_toml import find_cozy_toml
 from gen_worker.project.served import Served, load_baked, load_project
 from gen_worker.project.watching import polls_files
@@ -107,6 +108,7 @@ def serve(options: ServeOptions, env: Mapping[str, str]) -> int:
     """
     env = dict(env)  # a copy: the project's own variables will be set in this process, and its next version may change them
     as_json = env.get("LOG_FORMAT") == "json"
+    guard_standard_streams(Log(as_json=as_json).lost_line)
     log = Log(divert() if options.talks and as_json else sys.stderr, as_json=as_json)
     if options.talks:
         show_what_functions_say(log, as_json=as_json)

@@ -17,6 +17,7 @@ from gen_worker.contract.manifest import BAKED_MANIFEST
 from gen_worker.errors import WorkerError
 from gen_worker.leaving import GRACE_S, leave
 from gen_worker.log import Log
+from gen_worker.log_pipe import guard_standard_streams
 from gen_worker.project.served import Served, check_version, load_for_worker
 from gen_worker.project.validation import VersionError
 from gen_worker.runtime.config import worker_config
@@ -31,6 +32,7 @@ def boot(env: Mapping[str, str]) -> int:
     """Run until stopped. Returns the exit status: 0, 1 when it could not start or had to end, 2 for a wrong version of gen-worker."""
     as_json = env.get("LOG_FORMAT", "json") == "json"
     log = Log(as_json=as_json)
+    guard_standard_streams(log.lost_line)
     startup = Startup(log, env.get("WORKER_ID", ""), env.get("SCHEDULER_PUBLIC_ADDR", ""))
     startup.phase("boot")
     phase = "boot"

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from gen_worker.authoring.model_interface import ModelDownloader
 from gen_worker.contract.manifest import Manifest
 from gen_worker.execution.build import Extras
 from gen_worker.log import Log
+from gen_worker.log_pipe import guarded
 from gen_worker.project.baked import load_functions
 from gen_worker.project.discovery import import_modules, read_specs
 from gen_worker.runtime.config import worker_config
@@ -60,7 +62,9 @@ class Worker:
             functions, models = load_functions(msgspec.convert(manifest, Manifest), env)
         else:
             functions, models = read_specs(import_modules(user_module_names)), {}
-        self._log = Log(as_json=env.get("LOG_FORMAT") == "json")
+        as_json = env.get("LOG_FORMAT") == "json"
+        guard = guarded(sys.stderr, Log(as_json=as_json).lost_line)
+        self._log = Log(guard if guard is not sys.stderr else None, as_json=as_json)
         self._config = worker_config(env, settings, functions, models, worker_id or "", Extras(model_manager, downloader))
         self._lock = threading.Lock()
         self._stops = 0  # calls of `stop` while nothing was running

@@ -16,6 +16,7 @@ from gen_orchestrator.store.base import StoreError
 from gen_worker import event_loop
 from gen_worker.http.listening import ListenError, listening_socket
 from gen_worker.log import Log
+from gen_worker.log_pipe import guard_standard_streams
 from gen_worker.settings import is_true
 from gen_worker.settings.reading import Flag, Range, SettingError, Url, read_settings, split_list
 
@@ -124,6 +125,7 @@ def command(
 
 
 def _serve(settings: PlatformSettings, listen: str) -> int:
+    guard_standard_streams(Log(as_json=True).lost_line)
     try:
         with listening_socket(listen, DEFAULT_LISTEN) as sock:
             if why := tracing.set_up(os.environ):

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gen_orchestrator.cli.screen import Screen
+from gen_worker.log import Log
+from gen_worker.log_pipe import guard_standard_streams
 from gen_worker.names import did_you_mean
 
 if TYPE_CHECKING:
@@ -96,6 +98,7 @@ def command(
     if overrides:
         check_models(overrides, paths)
     place = (data or default_data()).expanduser().resolve()
+    guard_standard_streams(Log(as_json=as_json).lost_line)
     with closing(Screen(as_json=as_json)) as screen:
         screen.step(f"starting; the state is in {place}")
         from gen_orchestrator.cli.kept import kept, mirror_of
@@ -127,7 +130,6 @@ def _serve(screen: Screen, settings: "PlatformSettings", listen: str) -> int:
     from gen_orchestrator.store.base import StoreError, StoreUnavailableError
     from gen_worker import event_loop
     from gen_worker.http.listening import ListenError, listening_socket
-    from gen_worker.log import Log
 
     try:
         sock = listening_socket(listen, DEFAULT_LISTEN)
