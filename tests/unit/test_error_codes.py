@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from gen_worker import errors
-from gen_worker.cli.explain import PAGE, as_markdown, as_text, explanations
+from gen_worker.cli.error_pages import FOLDER, INDEX, error_pages, example_answer
+from gen_worker.cli.explain import as_text, explanations
 from gen_worker.cli.main import verbs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,8 +45,26 @@ def test_each_code_that_is_given_is_explained() -> None:
         pytest.xfail(f"src/gen_worker/cli/error_codes.toml does not explain yet: {', '.join(new)}")
 
 
-def test_the_page_is_what_the_texts_say() -> None:
-    assert (ROOT / PAGE).read_text() == as_markdown(), "run: scripts/error-codes"
+def test_the_pages_are_what_the_texts_say() -> None:
+    there = {path.relative_to(ROOT).as_posix(): path.read_text() for path in [ROOT / INDEX, *(ROOT / FOLDER).glob("*.md")]}
+    assert there == error_pages(), "run: scripts/error-codes"
+
+
+def test_related_codes_exist() -> None:
+    known = explanations()
+    for each in known.values():
+        assert each.related, each.code
+        assert set(each.related) <= known.keys() - {each.code}, each.code
+
+
+def test_an_example_answer_has_the_code_and_the_status() -> None:
+    for each in explanations().values():
+        head, _, body = example_answer(each).rpartition("\n\n")
+        if body:
+            told = json.loads(body)
+            told = told.get("error", told) if "id" in told else told
+            assert (told["code"], told["status"]) == (each.code, each.http)
+            assert not head or head.startswith(f"HTTP/1.1 {each.http} ")
 
 
 def test_commands_that_are_named_exist() -> None:

@@ -1,5 +1,5 @@
-"""`cozyctl explain CODE`: what an error code means, and what to do. The texts are in error_codes.toml, which also makes
-docs/error-codes.md.
+"""`cozyctl explain CODE`: what an error code means, and what to do. The texts are in error_codes.toml; `error_pages` writes the
+pages of the documentation from the same file.
 """
 
 import re
@@ -13,22 +13,23 @@ import msgspec
 from gen_worker.cli.output import EXIT_NOT_FOUND, Verb, fail, json_option, print_json, print_line, table_console
 from gen_worker.names import did_you_mean
 
-PAGE = "docs/error-codes.md"
 _AGAIN = {
-    "no": "The same request gives the same answer.",
-    "yes": "It may be sent again.",
-    "later": "It may work later.",
+    "no": "Sending the same request again does not help.",
+    "yes": "The same request may be sent again.",
+    "later": "The same request may succeed later.",
 }
 _WHERE = {
     "run": "a run ended with it",
     "request": "a server refused a request with it",
     "client": "gen_worker.client raises it",
-    "cozyctl": "cozyctl says it",
+    "cozyctl": "cozyctl reports it",
 }
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
-    """What one code means. `http` is the usual status; `again` says whether a retry may succeed."""
+    """What one code means. `http` is the usual status; `again` says whether a retry may succeed; `detail` and `error` are those of
+    an example answer; `related` are codes that are easily confused with it, or that often come with it.
+    """
 
     code: str
     title: str
@@ -38,6 +39,9 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     cause: str
     example: str
     fix: str
+    detail: str = ""
+    error: str | None = None
+    related: tuple[str, ...]
 
     @property
     def facts(self) -> str:
@@ -51,22 +55,6 @@ def explanations() -> dict[str, Explanation]:
     """All explanations by code, in the order of the file."""
     found = tomllib.loads(Path(__file__).with_name("error_codes.toml").read_text("utf-8"))
     return {code: msgspec.convert({"code": code, **table}, Explanation) for code, table in found.items()}
-
-
-def as_markdown() -> str:
-    """The page of all codes, as Markdown."""
-    parts = [
-        "# Error codes\n\nEach error has a short word that stays the same: `code` in answers over HTTP, in runs, and in the JSON of "
-        "`cozyctl`.\n`cozyctl explain CODE` prints the same text. How a function ends its run is in [errors](errors.md).\n"
-    ]
-    rows = "".join(f"| [`{each.code}`](#{each.code}) | {each.http or ''} | {each.title} |\n" for each in explanations().values())
-    parts.append(f"| code | HTTP | |\n|---|---|---|\n{rows}")
-    parts += [
-        f"## {each.code}\n\n**{each.title}.** {each.facts}\n\n**Cause.** {each.cause}\n\n```text\n{each.example.strip()}\n```\n\n"
-        f"**Fix.** {each.fix}\n"
-        for each in explanations().values()
-    ]
-    return "\n".join(parts)
 
 
 def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -111,6 +99,7 @@ def as_text(each: Explanation) -> str:
     """Text for a terminal."""
     parts = [f"{each.code}: {each.title}", _wrapped(each.facts, "")]
     parts += [f"Cause\n{_wrapped(each.cause)}", f"Example\n{textwrap.indent(each.example.strip(), '    ')}", f"Fix\n{_wrapped(each.fix)}"]
+    parts.append(f"Related: {', '.join(each.related)}")
     return "\n\n".join(parts)
 
 
