@@ -1,7 +1,6 @@
 """Fixtures: projects written into a folder, and a dev runner that really serves them."""
 
 import asyncio
-import inspect
 import json
 import os
 import re
@@ -17,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import inherited_signals  # noqa: F401 - for its effect
+from tests.async_tests import pytest_pyfunc_call  # noqa: F401 - a hook
 from tests.browser import browser, expect, tab  # noqa: F401 - fixtures
 from tests.readable_failures import pytest_runtest_makereport  # noqa: F401 - a hook
 from tests.waiting import LIMIT_S, until
@@ -169,16 +169,6 @@ def start_worker(tmp_path: Path) -> Iterator[Callable[..., WorkerProcess]]:
             worker.process.send_signal(signal.SIGCONT)
             worker.process.kill()
             worker.process.wait()
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Async tests run on a loop of their own."""
-    if not inspect.iscoroutinefunction(pyfuncitem.obj):
-        return None
-    wanted = inspect.signature(pyfuncitem.obj).parameters
-    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in wanted}))
-    return True
 
 
 def sse_events(response: httpx.Response) -> Iterator[tuple[int, str, Any]]:

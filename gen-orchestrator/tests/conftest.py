@@ -10,6 +10,7 @@ from typing import Any
 
 import inherited_signals  # noqa: F401 - for its effect
 import pytest
+from async_tests import pytest_pyfunc_call  # noqa: F401 - a hook
 from browser import browser, expect, tab  # noqa: F401 - fixtures
 from hypothesis import HealthCheck, settings
 from platform_process import COZYCTL, PlatformProcess, write_project

@@ -141,7 +141,7 @@ class ServedFolders:
         self.releases[folder] = release
         self._launch(term, release, taken)
         tags = {(tag.function, tag.tag): tag for tag in registry.tags(owner, release.endpoint)}
-        for entry in registry.manifest(release.release_id).functions:
+        for entry in registry.manifest(release.release_id).callables:
             await asyncio.to_thread(registry.move, owner, release.endpoint, entry.name, DEV, release.release_id)
             if (entry.name, PROD) not in tags or (self._settings.follow and known is not None):
                 await asyncio.to_thread(registry.move, owner, release.endpoint, entry.name, PROD, release.release_id)

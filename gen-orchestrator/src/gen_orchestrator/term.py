@@ -34,6 +34,7 @@ from gen_orchestrator.api.run_list import RunList
 from gen_orchestrator.api.run_object import RunObjects, signed_url
 from gen_orchestrator.api.runs import RunRoutes
 from gen_orchestrator.api.secrets import SecretRoutes
+from gen_orchestrator.api.sessions import SessionRoutes
 from gen_orchestrator.api.shadows import ShadowRoutes
 from gen_orchestrator.api.signing_keys import SigningKeyRoutes
 from gen_orchestrator.api.streams import RunStreams
@@ -79,6 +80,7 @@ from gen_orchestrator.scheduling.metering import Meter
 from gen_orchestrator.scheduling.metrics import Metrics
 from gen_orchestrator.scheduling.open_run import OpenRun
 from gen_orchestrator.scheduling.pool import Pool
+from gen_orchestrator.scheduling.sessions import LEADER_LOST
 from gen_orchestrator.scheduling.spending import Spending
 from gen_orchestrator.scheduling.trace import Trace
 from gen_orchestrator.scheduling.waits import Waits
@@ -218,6 +220,7 @@ class Term:
         releases = ReleaseRoutes(self.registry, keys, goldens, prepare, self._tag_moved)
         rooms = Rooms(
             runs,
+            SessionRoutes(runs, self.dispatcher, settings.hosts, log, idle_s=kept.gen_orchestrator_session_idle_s),
             RunList(store, self.dispatcher.open, objects),
             FileRoutes(files, file_tokens, uploads, kept.gen_orchestrator_run_bytes),
             CallerFileRoutes(uploads, files, urls),
@@ -266,11 +269,13 @@ class Term:
     async def drain(self) -> None:
         """End this node's workers; what they still run may finish, and the results are recorded."""
         await self._shadows.stop()
+        self.dispatcher.sessions.drain(self.dispatcher.open.values())
         await self.keeper.stop()
         self.dispatcher.let_go()
 
     def pause(self) -> None:
         """This node leads no more: its workers go on with their runs, and bring the results to the next leader, this node or another."""
+        self.dispatcher.sessions.end_all(self.dispatcher.open.values(), LEADER_LOST)
         self.keeper.pause()
 
     async def end(self, successor: Leader | None) -> None:
@@ -351,7 +356,7 @@ class Term:
             except Exception as exc:  # noqa: BLE001 - what a damaged row holds must not keep the others from their leader
                 self._log.error("run.not_taken_up", run_id=run.id, error=repr(exc))
                 continue
-            if run.state is RunState.LEASED:
+            if run.state is RunState.LEASED and open_run.session is None:
                 orphans.append(open_run)
         if open_runs:
             self._log.info("leader.took_up", runs=len(open_runs), with_workers=len(orphans))

@@ -81,7 +81,7 @@ class FunctionEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WebsocketEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A websocket handler, which has neither payload nor output."""
+    """A websocket handler, which has neither payload nor output. `description`: its docstring."""
 
     name: str
     python_name: str
@@ -90,6 +90,7 @@ class WebsocketEntry(msgspec.Struct, frozen=True, kw_only=True):
     injection_json: tuple[InjectionEntry, ...] = ()
     # keys of `[models]`; the file calls them `required_models`
     required_keys: tuple[str, ...] = msgspec.field(name="required_models", default=())
+    description: str | UnsetType = UNSET
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,6 +115,27 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     def entries(self) -> tuple[FunctionEntry | WebsocketEntry, ...]:
         """Functions, then websocket handlers."""
         return (*self.functions, *(self.websockets or ()))
+
+    @property
+    def callables(self) -> tuple[FunctionEntry, ...]:
+        """Functions, then websocket handlers as functions without payload and output: for what is the same of both, such as tags."""
+        sockets = [
+            FunctionEntry(
+                name=each.name,
+                python_name=each.python_name,
+                module=each.module,
+                resources=each.resources,
+                injection_json=each.injection_json,
+                required_keys=each.required_keys,
+                description=each.description,
+            )
+            for each in self.websockets or ()
+        ]
+        return (*self.functions, *sockets)
+
+    def is_websocket(self, name: str) -> bool:
+        """Whether this is a websocket handler."""
+        return any(each.name == name for each in self.websockets or ())
 
     @property
     def modules(self) -> tuple[str, ...]:

@@ -53,12 +53,22 @@ class RunReceipt(msgspec.Struct, frozen=True):
     cost: float | None
 
 
+class RunSession(msgspec.Struct, frozen=True):
+    """Of a realtime session: why it ended (empty while it is open), and the frames and bytes from the client (`in`) and to it (`out`)."""
+
+    reason: str = ""
+    frames_in: int = 0
+    frames_out: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
 class RunObject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One run. `status` is final when it is in `TERMINAL`. Times are RFC 3339 in UTC.
 
     `routing` says why this worker was chosen and which others were considered. `files` are the files in the output,
     each with its URL. `warnings` are the parts of the payload that the function ignored. `stuck` says where a run hangs
-    that takes longer than expected.
+    that takes longer than expected. `session` says what went through a realtime session; other runs have none.
     """
 
     id: str
@@ -86,6 +96,7 @@ class RunObject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     invoker_id: str | None = None
     warnings: Any = None
     stuck: Any = None
+    session: RunSession | None = None
     started_at: str | None = None
     finished_at: str | None = None
 

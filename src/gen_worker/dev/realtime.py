@@ -1,6 +1,6 @@
 """`GET /v1/realtime/{function}`: a websocket to a handler, with the same reasons and limits as a session on the platform."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -18,24 +18,14 @@ from gen_worker.execution.request import RunRequest
 from gen_worker.files.local_outputs import LocalOutputs
 from gen_worker.http.asgi import Request, RequestError, check_page
 from gen_worker.http.hosts import HostPolicy
+from gen_worker.http.sessions import close_code, refuse
 from gen_worker.http.websocket import WebSocket, accept_fields
 from gen_worker.names import RUN_ID_RULE, did_you_mean, is_run_id
 from gen_worker.outcome import Outcome
+from gen_worker.wire.realtime import MAX_FRAME_BYTES
 
-MAX_MESSAGE_BYTES = 16 << 20  # as much as a worker accepts in one wire message; WORKER_MAX_WS_FRAME_BYTES may lower it
 MAX_TIMEOUT_MS = 7 * 24 * 3600 * 1000
 _OPTIONS = ("run_id", "timeout_ms", "owner", "invoker_id")
-# RFC 6455, 7.4.1, and 1013 "try again later" from its registry.
-_CLOSE_CODES: Mapping[str, int] = {
-    "completed": 1000,
-    "closed": 1000,
-    "worker_draining": 1001,
-    "slow_consumer": 1008,
-    "frame_too_large": 1009,
-    "max_concurrency_reached": 1013,
-    "function_concurrency_reached": 1013,
-}
-FAILED = 1011  # the handler raised: `error:ValueError`
 
 
 class Realtime:
@@ -63,7 +53,7 @@ class Realtime:
         self._max_file_bytes = max_file_bytes
         self._calls = calls
         self._max_frame_bytes = max_frame_bytes
-        self._max_message_bytes = min(max_frame_bytes or MAX_MESSAGE_BYTES, MAX_MESSAGE_BYTES)
+        self._max_message_bytes = min(max_frame_bytes or MAX_FRAME_BYTES, MAX_FRAME_BYTES)
         self._open: set[_Client] = set()
 
     def end_all(self, reason: str) -> None:
@@ -79,7 +69,7 @@ class Realtime:
         options = _options(request)
         refusal = self._book.take(spec.name, spec.resources.max_concurrency)
         if refusal is not None:
-            self._refuse(request, fields, spec, refusal)
+            self._refuse(request, spec, refusal)
             return
         try:
             run = self._book.create(spec.name, options.run_id)
@@ -99,12 +89,10 @@ class Realtime:
         options = msgspec.structs.replace(options, run_id=run.run_id)
         session.start(msgspec.structs.replace(options, children=self._calls.of_run(options, spec.name, store)), store)
 
-    def _refuse(self, request: Request, fields: list[tuple[bytes, bytes]], spec: FunctionSpec, refusal: Refusal) -> None:
+    def _refuse(self, request: Request, spec: FunctionSpec, refusal: Refusal) -> None:
         if self._lines is not None:
             self._lines.session_refused(spec.name, refusal)
-        socket = WebSocket(_Nobody(), max_message_bytes=self._max_message_bytes)
-        request.scope["upgrade"](fields, socket)
-        socket.close(_CLOSE_CODES[refusal], refusal)
+        refuse(request, refusal)
 
     def _function(self, name: str) -> FunctionSpec:
         spec = self._serving.websockets.get(name)
@@ -136,7 +124,7 @@ class _Client:
 
     @property
     def largest_bytes(self) -> int:
-        return MAX_MESSAGE_BYTES
+        return MAX_FRAME_BYTES
 
     def send(self, data: bytes, *, is_text: bool, taken: Callable[[], None]) -> None:
         self._frames_out += 1
@@ -155,7 +143,7 @@ class _Client:
     def ended(self, reason: str, outcome: Outcome) -> None:
         self._sessions.discard(self)
         if self._socket is not None:
-            self._socket.close(_CLOSE_CODES.get(reason, FAILED), reason)
+            self._socket.close(close_code(reason), reason)
         self._run.finish(outcome)
         self._book.finished(self._run)
         if self._lines is not None:
@@ -183,28 +171,15 @@ class _Client:
         if self._session is not None:
             self._session.leave()
 
+    def idle(self) -> None:
+        self.end("idle_timeout")
+
     def stopping(self) -> None:
         self.end("worker_draining")
 
     def end(self, reason: str) -> None:
         if self._session is not None:
             self._session.end(reason)
-
-
-class _Nobody:
-    """Listens to a websocket that is closed as soon as it opens."""
-
-    def message(self, data: bytes) -> bool:
-        return True
-
-    def too_large(self) -> None:
-        """It is already closed."""
-
-    def left(self) -> None:
-        """This was expected."""
-
-    def stopping(self) -> None:
-        """It is already closed."""
 
 
 def _options(request: Request) -> RunRequest:

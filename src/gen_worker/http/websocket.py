@@ -27,6 +27,8 @@ from gen_worker.http.crowd import ConnectionLimits, Crowd
 from gen_worker.http.exchange import Upgraded
 
 CLOSE_S = 5.0  # time for the client's Close frame after ours, while it reads
+# The one subprotocol that is accepted. It adds nothing: a page offers it beside `cozy.key.KEY`, as it can send no header with a websocket.
+PROTOCOL = "cozy.realtime"
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 
 
@@ -43,6 +45,10 @@ class Listener(Protocol):
 
     def left(self) -> None:
         """The client is gone. Called once, also after `close`."""
+        ...
+
+    def idle(self) -> None:
+        """No message has gone either way for as long as the websocket was given."""
         ...
 
     def stopping(self) -> None:
@@ -67,13 +73,21 @@ def accept_fields(request: Request) -> list[tuple[bytes, bytes]]:
     if len(nonce) != 16:
         raise RequestError(400, "invalid_request", f"sec-websocket-key {key[:40]!r}: expected 16 bytes in base64")
     digest = hashlib.sha1(key.encode("ascii") + _GUID, usedforsecurity=False).digest()
-    return [(b"upgrade", b"websocket"), (b"connection", b"upgrade"), (b"sec-websocket-accept", base64.b64encode(digest))]
+    fields = [(b"upgrade", b"websocket"), (b"connection", b"upgrade"), (b"sec-websocket-accept", base64.b64encode(digest))]
+    return [*fields, (b"sec-websocket-protocol", PROTOCOL.encode())] if PROTOCOL in offered_protocols(request) else fields
+
+
+def offered_protocols(request: Request) -> list[str]:
+    """The subprotocols that a client offers, in its order."""
+    return [each.strip() for each in request.header(b"sec-websocket-protocol").split(",") if each.strip()]
 
 
 class WebSocket(Upgraded):
-    """Lives on the loop."""
+    """Lives on the loop. `idle_s`: how long it may be without a message either way, 0: for ever."""
 
-    def __init__(self, listener: Listener, *, max_message_bytes: int) -> None:
+    def __init__(self, listener: Listener, *, max_message_bytes: int, idle_s: float = 0.0) -> None:
+        self._idle_s = idle_s
+        self._active_s = time.monotonic()
         self.address = ""
         self._listener = listener
         self._max_message_bytes = max_message_bytes
@@ -99,6 +113,7 @@ class WebSocket(Upgraded):
         if self._closing or self._gone:
             taken()
             return
+        self._active_s = time.monotonic()
         self._write(TextMessage(data.decode()) if is_text else BytesMessage(data))
         if self._full:
             self._on_room.append(taken)
@@ -183,7 +198,9 @@ class WebSocket(Upgraded):
         transport = self._transport
         if transport is None:
             return
-        if self._full or self._closing:
+        if self._idle_s and not self._closing and now_s - self._active_s > self._idle_s:
+            self._listener.idle()
+        elif self._full or self._closing:
             unread_bytes = transport.get_write_buffer_size()
             if unread_bytes != self._unread_bytes:
                 self._unread_bytes, self._since_s = unread_bytes, now_s
@@ -225,6 +242,7 @@ class WebSocket(Upgraded):
             self._message.clear()
             self._listener.too_large()
         elif ends:
+            self._active_s = time.monotonic()
             whole = bytes(self._message)
             self._message.clear()
             if not self._listener.message(whole):

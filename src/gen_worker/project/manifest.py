@@ -47,7 +47,7 @@ def read_manifest(path: Path) -> Manifest:
 def manifest_of(project: CozyToml, specs: Sequence[FunctionSpec]) -> Manifest:
     """The manifest of a project's functions; `SignatureError` for an undeclared model key."""
     keyspaces = {spec.name: keyspace_of(project, spec) for spec in specs}
-    sockets = tuple(_websocket_entry(spec) for spec in specs if spec.kind == "websocket")
+    sockets = tuple(_websocket_entry(spec, project.function_settings.get(spec.name, {})) for spec in specs if spec.kind == "websocket")
     models: dict[str, ModelTable] = {name: dict(keyspace) for name, keyspace in keyspaces.items() if keyspace}
     return Manifest(
         endpoint_name=project.endpoint_name,
@@ -142,14 +142,15 @@ def function_entry(spec: FunctionSpec, settings: Mapping[str, Any], keyspace: Ma
     )
 
 
-def _websocket_entry(spec: FunctionSpec) -> WebsocketEntry:
+def _websocket_entry(spec: FunctionSpec, settings: Mapping[str, Any]) -> WebsocketEntry:
     return WebsocketEntry(
         name=spec.name,
         python_name=spec.python_name,
         module=spec.module,
-        resources=spec.resources.to_dict(),
+        resources={**spec.resources.to_dict(), **settings},
         injection_json=_injections(spec),
         required_keys=spec.required_keys,
+        description=inspect.getdoc(spec.function) or UNSET,
     )
 
 

@@ -5,7 +5,7 @@ The receiver grants what its reader has begun with, at the latest after `GRANT_F
 always fits beside what is not granted yet, and no session stands still.
 """
 
-MAX_FRAME_BYTES = 16 << 20
+MAX_FRAME_BYTES = (16 << 20) - (32 << 10)  # with its envelope it fits into a message of the wire, of 16 MiB
 WINDOW_FRAMES = 256
 GRANT_FRAMES = 64
 GRANT_BYTES = 1 << 20

@@ -14,15 +14,25 @@ from collections.abc import Callable
 from gen_orchestrator.auth.keys import Keys
 from gen_orchestrator.domain.access import ALL_OWNERS, EVERYBODY, Caller, Scope
 from gen_worker.http.asgi import Handler, Request, RequestError
+from gen_worker.http.websocket import offered_protocols
 
 _CALLER = "gen_orchestrator.caller"
 REFUSALS_NOTED_S = 10.0
+KEY_PROTOCOL = "cozy.key."
 
 
 def caller_of(request: Request) -> Caller:
     """Who sent this request."""
     caller: Caller = request.scope.get(_CALLER, EVERYBODY)
     return caller
+
+
+def key_of(request: Request) -> str:
+    """The key of a request: its bearer token, or of a websocket the subprotocol `cozy.key.KEY`, as a page can send no header with one."""
+    text = bearer_of(request)
+    if not text and request.has_header(b"sec-websocket-protocol"):
+        return next((each.removeprefix(KEY_PROTOCOL) for each in offered_protocols(request) if each.startswith(KEY_PROTOCOL)), "")
+    return text
 
 
 def bearer_of(request: Request) -> str:
@@ -45,7 +55,7 @@ class Guard:
             return handler
 
         async def guarded(request: Request) -> None:
-            text = bearer_of(request)
+            text = key_of(request)
             caller = self._keys.verify(text) or others(request)
             if caller is None:
                 raise await self._refused(request, text)

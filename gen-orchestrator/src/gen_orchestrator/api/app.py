@@ -26,6 +26,7 @@ from gen_orchestrator.api.releases import ReleaseRoutes
 from gen_orchestrator.api.run_list import RunList
 from gen_orchestrator.api.runs import RunRoutes
 from gen_orchestrator.api.secrets import SecretRoutes
+from gen_orchestrator.api.sessions import SessionRoutes
 from gen_orchestrator.api.shadows import ShadowRoutes
 from gen_orchestrator.api.signing_keys import SigningKeyRoutes
 from gen_orchestrator.api.usage import UsageRoutes
@@ -79,6 +80,7 @@ class Rooms(msgspec.Struct, frozen=True):
     """The handlers of all routes, by what they are about."""
 
     runs: RunRoutes
+    sessions: SessionRoutes
     run_list: RunList
     files: FileRoutes
     caller_files: CallerFileRoutes
@@ -242,6 +244,7 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         *((method, path, guard(None, handler, worker_of)) for method, path, handler in of_workers),
         ("POST", "/api/v1/auth/password/login", rooms.deploys.login),
         *plain,
+        ("GET", OF_FUNCTIONS, guard("invoke", rooms.sessions.open)),
         ("POST", OF_FUNCTIONS, invoke),  # the last: other paths look like it
     ]
     front = _Front(

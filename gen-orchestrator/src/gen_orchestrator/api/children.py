@@ -138,7 +138,10 @@ class ChildRoutes:
             endpoint = path[-1] if path else parent.endpoint
             if not path and name == function:
                 tag = f"@{parent.release_id}"
-            return endpoint, function, self._registry.resolve(parent.owner, endpoint, function, tag)
+            resolved = self._registry.resolve(parent.owner, endpoint, function, tag)
+            if resolved.settings.is_session:
+                raise NotFoundError(f"{function} is a websocket, which is no function that could be called")
+            return endpoint, function, resolved
         except (NotFoundError, TagNameError) as exc:
             raise RequestError(404, "validation", f"ctx.invoke({ref[:100]!r}): {exc}", error="unknown_function") from None
 

@@ -178,7 +178,7 @@ class DeployRoutes:
         if not caller.may("promote"):
             raise RequestError(403, "forbidden", f"this key may {', '.join(caller.scopes)}; a deploy needs the scope 'promote'")
         before = self._active_build(build.owner, build.endpoint)
-        functions = self._registry.manifest(build.release_id).functions
+        functions = self._registry.manifest(build.release_id).callables
         await while_waited_for(request, pass_goldens(self._goldens, build.release_id, [entry.name for entry in functions]))
         for entry in functions:
             names = build.owner, build.endpoint, entry.name, PROD

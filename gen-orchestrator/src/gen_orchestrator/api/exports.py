@@ -47,7 +47,7 @@ class ExportRoutes:
             release, manifest = self._registry.release(release_id), self._registry.manifest(release_id)
         except NotFoundError:
             return {"release_id": release_id}
-        entry = next((each for each in manifest.functions if each.name == function), None)
+        entry = next((each for each in manifest.callables if each.name == function), None)
         return {
             "release_id": release_id,
             "digest": release.digest,

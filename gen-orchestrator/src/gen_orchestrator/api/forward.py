@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 MARK = b"x-cozy-forwarded"
 CONNECT_S = 2.0
-_HOP_BY_HOP = frozenset(
+HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer", b"transfer-encoding", b"upgrade",
      b"host", b"expect", b"proxy-connection", MARK}
 )  # fmt: skip
@@ -40,7 +40,7 @@ class Forwarder:
         """Answer with what the node at `base_url` answers. `NotReachedError` before anything of the body was read; `BrokenOffError` also
         when `replaced` returns: a leader that hangs, or whose machine is gone, would never end its answer."""
         body = _Body(receive)
-        headers = [(name, value) for name, value in scope["headers"] if name not in _HOP_BY_HOP]
+        headers = [(name, value) for name, value in scope["headers"] if name not in HOP_BY_HOP]
         headers.append((MARK, b"1"))
         fields = dict(scope["headers"])
         has_body = b"transfer-encoding" in fields or fields.get(b"content-length", b"0") != b"0"
@@ -84,7 +84,7 @@ class Forwarder:
             async with self._pool.stream(
                 method, url, headers=headers, content=body.pieces() if body is not None else None, extensions={"timeout": timeouts}
             ) as answer:
-                fields = [(name.lower(), value) for name, value in answer.headers if name.lower() not in _HOP_BY_HOP]
+                fields = [(name.lower(), value) for name, value in answer.headers if name.lower() not in HOP_BY_HOP]
                 started.set_result(None)
                 await send({"type": "http.response.start", "status": answer.status, "headers": fields})
                 async for piece in answer.aiter_stream():

@@ -16,9 +16,11 @@ import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gen_orchestrator.api.forward import MARK, BrokenOffError, Forwarder, NotReachedError
+from gen_orchestrator.api.tunnel import Tunnels
 from gen_orchestrator.scheduling.standing import Standing
+from gen_orchestrator.store.base import Leader
 from gen_worker.front_doors.errors import error_answer
-from gen_worker.http.asgi import DisconnectedError, Request, RequestError, check_caller
+from gen_worker.http.asgi import DisconnectedError, Request, RequestError, check_caller, check_page
 from gen_worker.http.hosts import HostPolicy
 
 WAIT_S = 7.0  # a lease, a poll, and what a new leader needs to begin
@@ -36,6 +38,7 @@ class Front:
         self._starts = not stands_by
         self._hosts = hosts
         self._forwarder = Forwarder()
+        self._tunnels = Tunnels()
         self._app: ASGIApp | None = None
         self._answering: set[asyncio.Task[object]] = set()
         self._ended: set[asyncio.Task[object]] = set()
@@ -54,6 +57,7 @@ class Front:
             task.cancel()
 
     async def close(self) -> None:
+        self._tunnels.close()
         await self._forwarder.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -113,9 +117,7 @@ class Front:
                 return
             if leader is not None and leader.http_url and not request.header(MARK):
                 try:
-                    await self._forwarder.forward(
-                        leader.http_url, request.scope, request.receive, request.send, self._standing.replaced(leader)
-                    )
+                    await self._carry(leader, request)
                 except NotReachedError:
                     pass  # killed a moment ago, and named until its lease ends
                 except BrokenOffError as exc:
@@ -128,6 +130,14 @@ class Front:
             if loop.time() > until_s:
                 raise _unavailable(NOBODY_LEADS)
             await self._standing.changed(LOOK_S)
+
+    async def _carry(self, leader: Leader, request: Request) -> None:
+        if "upgrade" in request.scope and request.header(b"upgrade").strip().lower() == "websocket":
+            check_page(request, self._hosts)
+            await self._tunnels.carry(leader.http_url, request, self._standing.replaced(leader))
+            return
+        replaced = self._standing.replaced(leader)
+        await self._forwarder.forward(leader.http_url, request.scope, request.receive, request.send, replaced)
 
     async def _readyz(self, request: Request) -> None:
         leader = self._standing.leader

@@ -11,7 +11,8 @@ from gen_orchestrator.api.own_paths import own_paths
 from gen_orchestrator.domain.runs import PRIORITIES
 from gen_orchestrator.domain.webhooks import EVENTS
 from gen_orchestrator.hub.registry import PROD, NotFoundError, Registry
-from gen_worker.contract.manifest import FunctionEntry
+from gen_orchestrator.store.base import Tag
+from gen_worker.contract.manifest import FunctionEntry, WebsocketEntry
 from gen_worker.contract.problem import Problem
 from gen_worker.contract.run import RunObject, RunPage
 from gen_worker.errors import FieldError
@@ -44,12 +45,14 @@ def document(registry: Registry, owner: str = "") -> dict[str, Any]:
     components = Components(schemas)
     run_schema = schemas["RunObject"]
     paths: dict[str, Any] = {}
+    sockets = []
     for tag in registry.tags(owner):
         try:
-            functions = registry.manifest(tag.release_id).functions
+            manifest = registry.manifest(tag.release_id)
         except NotFoundError:  # its row is damaged, and calls say so
             continue
-        for entry in functions:
+        sockets += [_websocket(tag, entry) for entry in manifest.websockets or () if entry.name == tag.function]
+        for entry in manifest.functions:
             if entry.name == tag.function:
                 suffix = "" if tag.tag == PROD else f":{tag.tag}"
                 name = f"{tag.endpoint}_{tag.function}{'' if tag.tag == PROD else '_' + tag.tag}".replace("-", "_")
@@ -60,7 +63,15 @@ def document(registry: Registry, owner: str = "") -> dict[str, Any]:
         "info": {"title": "gen-orchestrator", "version": __version__},
         "paths": dict(sorted({**paths, **own_paths()}.items())),
         "components": {"schemas": components.schemas},
+        "x-websockets": sockets,
     }
+
+
+def _websocket(tag: Tag, entry: WebsocketEntry) -> dict[str, str]:
+    """OpenAPI has no word of its own for a websocket. `name` is the handler's, `path` is connected to."""
+    suffix = "" if tag.tag == PROD else f":{tag.tag}"
+    path = f"/v1/{tag.owner}/{tag.endpoint}/{tag.function}{suffix}"
+    return {"name": entry.name, "path": path, "description": entry.description or ""}
 
 
 def _invoke(entry: FunctionEntry, name: str, components: Components, run_schema: Schema) -> Schema:

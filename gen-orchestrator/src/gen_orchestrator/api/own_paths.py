@@ -16,7 +16,7 @@ from gen_orchestrator.api.usage_paths import usage_paths
 from gen_orchestrator.api.withdrawal import withdrawal_paths
 from gen_worker.front_doors.openapi import door_paths
 from gen_worker.http.components import REF, Schema
-from gen_worker.http.openapi import json_response
+from gen_worker.http.openapi import json_response, problem_response
 
 RUN: Schema = {"$ref": REF.format(name="RunObject")}
 _PAGE: Schema = {"$ref": REF.format(name="RunPage")}
@@ -196,6 +196,19 @@ def own_paths() -> dict[str, Schema]:
         },
         "/v1/runs/{run_id}/cancel": {"post": _operation("cancel_run", "Cancel a run", {"200": run}, run_id)},
         "/v1/runs/{run_id}/retry": {"post": _operation("retry_run", "The same again", {"202": run, **_statuses("409", "429")}, run_id)},
+        "/v1/{owner}/{endpoint}/{function}": {
+            "get": _operation(
+                "open_session",
+                "Open a websocket to a handler (see x-websockets)",
+                {
+                    "101": {"description": "The websocket is open"},
+                    **_statuses("405", "409"),
+                    "426": problem_response("It is no websocket handshake"),
+                },
+                *(_path("owner"), _path("endpoint"), _path("function")),
+                query=("run_id", "timeout_ms", "start_timeout_ms", "priority"),
+            )
+        },
         "/v1/status": {"get": _operation("get_status", "What is going on", {"200": json_response("Queues, workers, tags", _STATUS)})},
         "/v1/workers": {"get": _operation("list_workers", "Who is there", {"200": json_response("Workers", _list(_WORKER))})},
         "/v1/workers/{worker_id}/logs": {

@@ -237,7 +237,7 @@ class ReleaseRoutes:
             )
 
     def _entry(self, release_id: str, function: str) -> FunctionEntry | None:
-        entries = self._registry.manifest(release_id).functions
+        entries = self._registry.manifest(release_id).callables
         return next((entry for entry in entries if entry.name == function), None)
 
     def release_of(self, request: Request, part: str) -> Release:
@@ -268,7 +268,7 @@ class ReleaseRoutes:
             "source": release.source,
             "created_at": release.created_at,
             "message": release.message,
-            "functions": [entry.name for entry in self._registry.manifest(release.release_id).functions],
+            "functions": [entry.name for entry in self._registry.manifest(release.release_id).callables],
         }
 
 

@@ -83,6 +83,7 @@ def _run_object(run: Run, open_run: OpenRun | None, url_of: FileUrl, *, with_inp
         models=msgspec.Raw(models) if models not in (b"null", b"[]") else None,
         timings=_timings(run, metrics),
         usage=_usage(metrics),
+        session=open_run.session.facts if open_run is not None and open_run.session is not None else metrics.session,
         receipt=receipt_of(run) if run.is_final else None,
         routing=wait if wait is not None else msgspec.Raw(run.routing) if run.routing else None,
         parent_id=run.parent_id or None,

@@ -25,6 +25,7 @@ from gen_orchestrator.domain.webhooks import Target, read_target
 from gen_orchestrator.hub.files import RunFiles
 from gen_orchestrator.hub.registry import NotFoundError, Registry, Resolved, TagNameError, split_tag
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
+from gen_orchestrator.scheduling.heard import is_session
 from gen_orchestrator.scheduling.intake import AdmissionError, ReleaseGoneError, Submitted
 from gen_orchestrator.scheduling.open_run import OpenRun
 from gen_orchestrator.scheduling.run_ids import new_run_id
@@ -184,6 +185,8 @@ class RunRoutes:
         run, open_run = await self.find(request)
         if open_run is not None and not open_run.is_over:
             raise RequestError(409, "conflict", f"run {run.id} is still {open_run.status}; cancel it first, or wait for its end")
+        if is_session(run):
+            raise RequestError(409, "conflict", f"run {run.id} was a realtime session, whose frames are not kept; open a new one")
         resolved = self.resolve(request, run.owner, run.endpoint, run.function, run.tag)
         again = Run(
             id=new_run_id(),
@@ -197,7 +200,7 @@ class RunRoutes:
             max_attempts=run.max_attempts,
             priority=run.priority,
             timeout_ms=run.timeout_ms,
-            invoker_id=_invoker(request),
+            invoker_id=invoker_of(request),
             parent_id=run.id,
             webhook=run.webhook,
             idempotency_key=idempotency_key(request),
@@ -221,10 +224,15 @@ class RunRoutes:
 
     # ---- parts that other routes use
 
-    def resolve(self, request: Request, owner: str, endpoint: str, function: str, tag: str) -> Resolved:
+    def resolve(self, request: Request, owner: str, endpoint: str, function: str, tag: str, *, is_session: bool = False) -> Resolved:
+        """What a name means to this caller: a function, or where a session is asked for (`is_session`) a websocket handler."""
         if not caller_of(request).sees(owner):
             raise RequestError(404, "not_found", f"there is no owner {owner[:64]!r}", error="unknown_function")
-        return self._resolve(owner, endpoint, function, tag)
+        resolved = self._resolve(owner, endpoint, function, tag)
+        if resolved.settings.is_session and not is_session:
+            hint = f"connect to ws://HOST/v1/{owner}/{endpoint}/{function} with a websocket client"
+            raise RequestError(400, "validation", f"{function} is a websocket, which has no payload and no output", hint=hint)
+        return resolved
 
     def _resolve(self, owner: str, endpoint: str, function: str, tag: str) -> Resolved:
         try:
@@ -312,7 +320,7 @@ class RunRoutes:
             expires_at=now + start_timeout_s if start_timeout_s else 0.0,
             idempotency_key=idempotency_key(request),
             fingerprint=invocation.fingerprint,
-            invoker_id=_invoker(request),
+            invoker_id=invoker_of(request),
             webhook=webhook,
             traceparent=traceparent if traceparent and TRACEPARENT.fullmatch(traceparent) else "",  # W3C: a wrong one is ignored
         )
@@ -363,7 +371,7 @@ class RunRoutes:
         await request.answer(status, self._objects.json(run, open_run), headers=headers)
 
 
-def _invoker(request: Request) -> str:
+def invoker_of(request: Request) -> str:
     """Whose budgets a run counts against: the caller who asks for it now."""
     caller = caller_of(request)
     return caller.name if caller is not EVERYBODY else ""

@@ -34,13 +34,16 @@ class Change(msgspec.Struct, frozen=True):
 
 def changes(old: Manifest, new: Manifest) -> list[Change]:
     """From one release to another, by function; what breaks callers first."""
-    before, after = {entry.name: entry for entry in old.functions}, {entry.name: entry for entry in new.functions}
+    before, after = {entry.name: entry for entry in old.callables}, {entry.name: entry for entry in new.callables}
     found: list[Change] = []
     for name in sorted({*before, *after}):
         if name not in after:
             found.append(Change(name, "function", "", "the function is gone", True))
         elif name not in before:
             found.append(Change(name, "function", "", "the function is new", False))
+        elif old.is_websocket(name) != new.is_websocket(name):
+            text = "it is a websocket now" if new.is_websocket(name) else "it is no websocket any more"
+            found.append(Change(name, "function", "", text, True))
         else:
             found += function_changes(before[name], after[name])
     found += _variable_changes(old.env or {}, new.env or {})

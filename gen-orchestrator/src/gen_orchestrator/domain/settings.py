@@ -8,7 +8,8 @@ from gen_orchestrator.domain.runs import MAX_ATTEMPTS
 
 class FunctionSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What cozy.toml says of the function. `memo_s`: for how long a run answers equal requests. `models`: canonical refs that every run
-    needs; `models_by_key`: for those that the payload picks, `model_field` is the payload's field."""
+    needs; `models_by_key`: for those that the payload picks, `model_field` is the payload's field. `is_session`: it is a websocket handler,
+    whose runs are realtime sessions."""
 
     timeout_s: float = 0.0
     start_timeout_s: float = 0.0
@@ -19,3 +20,4 @@ class FunctionSettings(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[str, ...] = ()
     models_by_key: dict[str, str] = {}
     model_fields: tuple[str, ...] = ()
+    is_session: bool = False

@@ -22,6 +22,7 @@ from gen_orchestrator.gates.outputs import output_of
 from gen_orchestrator.hub.files import RunFiles
 from gen_orchestrator.hub.registry import NotFoundError, Registry
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
+from gen_orchestrator.scheduling.heard import is_session
 from gen_orchestrator.scheduling.intake import AdmissionError, ReleaseGoneError
 from gen_orchestrator.scheduling.open_run import OpenRun
 from gen_orchestrator.scheduling.run_ids import new_run_id
@@ -62,6 +63,8 @@ class Goldens:
         """Keep a run that was right as a golden request; `GoldenError` for one that cannot be."""
         if run.state is not RunState.SUCCEEDED:
             raise GoldenError(f"run {run.id} is {run.state}; expected one that has succeeded")
+        if is_session(run):
+            raise GoldenError(f"run {run.id} was a realtime session, whose frames are not kept")
         if not (math.isfinite(tolerance) and 0 <= tolerance <= 1):
             raise GoldenError(f"tolerance {tolerance}; expected a number from 0 (the same) to 1 (any number will do)")
         known = await asyncio.to_thread(self._store.goldens, run.owner, run.endpoint)

@@ -158,6 +158,7 @@ class Shadows:
             self._soon(self.end(place, why))
         elif (
             run.state is RunState.SUCCEEDED
+            and open_run.session is None  # what its client sent is kept nowhere
             and run.release_id == shadow.against
             and run.created_at >= shadow.since
             and domain.takes_part(run.id, shadow.percent)

@@ -246,7 +246,7 @@ class Builds:
     def _tag_new(self, build: Build) -> None:
         """A function's first release is its `prod`; later ones move nothing."""
         known = {(tag.function, tag.tag) for tag in self._registry.tags(build.owner, build.endpoint)}
-        for entry in self._registry.manifest(build.release_id).functions:
+        for entry in self._registry.manifest(build.release_id).callables:
             if (entry.name, PROD) not in known:
                 self._registry.move(build.owner, build.endpoint, entry.name, PROD, build.release_id, expected="")
 

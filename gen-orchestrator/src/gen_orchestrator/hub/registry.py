@@ -68,7 +68,7 @@ class Registry:
 
     def settings(self, release_id: str, function: str) -> FunctionSettings:
         """The settings of a function at a release, of an old run too."""
-        for entry in self.manifest(release_id).functions:
+        for entry in self.manifest(release_id).callables:
             if entry.name == function:
                 return settings_of(self.manifest(release_id), entry)
         raise NotFoundError(f"release {release_id} has no function {function!r}")
@@ -225,7 +225,7 @@ class Registry:
         if not is_tag(tag):
             raise TagNameError(tag)
         release = self._live(release_id)
-        names = [entry.name for entry in self.manifest(release_id).functions]
+        names = [entry.name for entry in self.manifest(release_id).callables]
         if (release.owner, release.endpoint) != (owner, endpoint) or function not in names:
             raise NotFoundError(f"release {release_id} has no function {owner}/{endpoint}/{function}.{did_you_mean(function, names)}")
         with self._lock:
@@ -364,7 +364,7 @@ class Registry:
             near = did_you_mean(release_id[:100], [each.release_id for each in self.releases(owner, endpoint)])
             raise NotFoundError(f"{owner}/{endpoint} has no release {release_id[:100]!r}.{near}")
         manifest = self.manifest(release_id)
-        names = [entry.name for entry in manifest.functions]
+        names = [entry.name for entry in manifest.callables]
         if function not in names:
             near = did_you_mean(function, names)
             raise NotFoundError(f"release {release_id} has no function {function[:64]!r}.{near} Functions: {some_of(names)}")

@@ -35,7 +35,7 @@ def read_manifest(release: Release) -> Manifest:
     """Its manifest, with everything in it that is read later; `NotFoundError` where the store has something else in its place."""
     try:
         manifest = msgspec.json.decode(release.manifest, type=Manifest)
-        for entry in manifest.functions:
+        for entry in manifest.callables:
             settings_of(manifest, entry)
         scaling_of(manifest)
     except Exception as exc:  # noqa: BLE001 - whatever a damaged manifest does to its readers, it is one release that is not served
@@ -51,7 +51,7 @@ def scaling_of(manifest: Manifest) -> ScalingLimits:
 
 
 def resolve_in(manifest: Manifest, release_id: str, tag: str, function: str) -> Resolved:
-    entry = next(entry for entry in manifest.functions if entry.name == function)
+    entry = next(entry for entry in manifest.callables if entry.name == function)
     takes_bytes = b'"contentEncoding"' in msgspec.json.encode(entry.input_schema)
     return Resolved(release_id, tag, entry, settings_of(manifest, entry), takes_bytes)
 
@@ -70,4 +70,5 @@ def settings_of(manifest: Manifest, entry: FunctionEntry) -> FunctionSettings:
         models=tuple(keys.get(key, canonical_ref(key)) for key in entry.required_keys),
         models_by_key=keys,
         model_fields=tuple(selector.field for selector in entry.payload_repo_selectors),
+        is_session=manifest.is_websocket(entry.name),
     )

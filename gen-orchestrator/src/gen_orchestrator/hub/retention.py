@@ -33,7 +33,7 @@ class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper
     """Seconds after the end of a run; its details (events, idempotency key) go no later than the run. Bytes of each worker's log.
     Seconds after which a caller's upload expires, bytes of one, and of all of one owner;
     bytes that one attempt of a run may save. How many releases of each endpoint stay beside those in use; 0: all.
-    `gen_orchestrator_blobs` is
+    Seconds after which a realtime session without a message ends; 0: never. `gen_orchestrator_blobs` is
     `s3://bucket/prefix`, or empty for the data folder."""
 
     gen_orchestrator_keep_runs_s: Annotated[float, Range(60, YEAR_S, "seconds")] = 7 * 24 * 3600.0
@@ -44,6 +44,7 @@ class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper
     gen_orchestrator_owner_bytes: Annotated[int, Range(1, 1 << 60, "bytes")] = 100 << 30
     gen_orchestrator_run_bytes: Annotated[int, Range(1, 1 << 50, "bytes")] = 256 << 30
     gen_orchestrator_keep_releases: Annotated[int, Range(0, MAX_KEEP, "releases")] = 0
+    gen_orchestrator_session_idle_s: Annotated[float, Range(0, YEAR_S, "seconds")] = 600.0
     gen_orchestrator_blobs: str = ""
 
 

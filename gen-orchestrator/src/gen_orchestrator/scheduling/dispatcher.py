@@ -42,6 +42,7 @@ from gen_orchestrator.scheduling.placing import Placing
 from gen_orchestrator.scheduling.pool import Pool, Worker
 from gen_orchestrator.scheduling.recorder import Recorder
 from gen_orchestrator.scheduling.run_events import RunEvents
+from gen_orchestrator.scheduling.sessions import Sessions
 from gen_orchestrator.scheduling.trace import Trace
 from gen_orchestrator.scheduling.waiting_runs import WaitingRuns
 from gen_orchestrator.store.base import EventChunk, StoreError
@@ -50,7 +51,7 @@ from gen_orchestrator.store.writer import Writer
 from gen_worker.clock import Clock, SteadyCalendar
 from gen_worker.log import Log
 from gen_worker.wire.holds import Hold
-from gen_worker.wire.messages import Event, RunResult
+from gen_worker.wire.messages import CloseRealtime, Event, RunResult
 
 
 class Dispatcher:
@@ -86,6 +87,7 @@ class Dispatcher:
         self._waiting = WaitingRuns(self.lanes, self._recorder, clock, self.pump)
         self._leasing = Leasing(writer, self._recorder, meter or Meter(clock), clock, files, self._over, self._watch)
         self._overdue = Overdue(self._recorder, fitness, clock, log, self._leasing.detach, self.pump)
+        self.sessions = Sessions(self._recorder, self._overdue, clock, log, self._cancel_waiting, self._leasing.detach)
         self._pool = pool
         self._clock = clock
         self._random = random
@@ -162,11 +164,7 @@ class Dispatcher:
         if open_run is None or open_run.phase is Phase.OVER:
             return None
         if open_run.phase in (Phase.WAITING, Phase.DELAYED):
-            kept_free = self._placing.let_free(open_run)
-            self._waiting.take_out(open_run)
-            self._recorder.cancel(open_run)
-            if kept_free:
-                self.pump_release(open_run.lane.release_id)
+            self._cancel_waiting(open_run)
             return open_run
         if not open_run.cancel_requested:
             recorded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -190,9 +188,20 @@ class Dispatcher:
             await recorded
         return open_run
 
+    def _cancel_waiting(self, open_run: OpenRun) -> None:
+        kept_free = self._placing.let_free(open_run)
+        self._waiting.take_out(open_run)
+        self._recorder.cancel(open_run)
+        if kept_free:
+            self.pump_release(open_run.lane.release_id)
+
     def restore(self, run: Run, lane: Lane, events: Sequence[EventChunk] = ()) -> OpenRun:
         """A run that an earlier leader accepted, and the events of it that the store has."""
         open_run = OpenRun(run, lane)
+        if open_run.session is not None:  # its client was connected to that leader
+            self._enter(open_run, queued=False)
+            self._recorder.finish(open_run, endings.session_lost(self._clock.unix_s()))
+            return open_run
         self._enter(open_run, queued=run.state is RunState.QUEUED)
         if run.state is RunState.LEASED:
             open_run.phase = Phase.LEASED
@@ -202,7 +211,7 @@ class Dispatcher:
     def take_over(self, there: Run, lane: Lane) -> OpenRun:
         """The store has an open run that this leader does not know: written when the write seemed to fail. Nobody was given it."""
         open_run = self.restore(there, lane)
-        if there.state is RunState.LEASED:
+        if there.state is RunState.LEASED and open_run.session is None:
             self._recorder.settle(open_run, Again(0.0, executed=False))
         return open_run
 
@@ -264,6 +273,10 @@ class Dispatcher:
             self._recorder.settle(open_run, retries.after_failure(open_run.run, endings.error_of(result), self._random), hold)
         self.pump_release(lane.release_id)  # its place is free for any function that the worker has
 
+    def on_session_end(self, worker: Worker, message: CloseRealtime, hold: Hold) -> None:
+        """A worker's last word on a realtime session: the result of its run."""
+        self.on_result(worker, self.sessions.result_of(worker, message), hold)
+
     def adopt(self, worker: Worker, open_run: OpenRun) -> None:
         """A worker that registered has this run already, from an earlier leader or an earlier stream."""
         self._leasing.adopt(open_run, worker)
@@ -317,6 +330,7 @@ class Dispatcher:
 
     def _watch(self, open_run: OpenRun) -> None:
         self._overdue.watch(open_run)
+        self.sessions.begin(open_run)
 
     def _over(self, open_run: OpenRun, run: Run) -> None:
         if open_run.volatile:  # such a run is found here until it is written
@@ -324,4 +338,5 @@ class Dispatcher:
         else:
             self.open.forget(open_run)
         open_run.end(run)
+        self.sessions.over(open_run, run)
         self._on_over(open_run)

@@ -5,10 +5,12 @@ import msgspec
 from gen_orchestrator.domain import runs
 from gen_orchestrator.domain.runs import Ending, Run, RunError, RunState
 from gen_orchestrator.scheduling.heard import UNREADABLE
+from gen_worker.contract.run import RunSession
 from gen_worker.errors import FieldError
 from gen_worker.wire.messages import RunResult
 
 MAX_FIELD_ERRORS = 100
+SESSION_LOST = "worker_lost"
 
 
 def canceled(at: float) -> Ending:
@@ -26,6 +28,36 @@ def worker_lost(at: float) -> Ending:
     """The worker is gone, and this run is not tried again."""
     error = RunError(error_type="fatal", code="worker_lost", message="the worker was lost while it ran this")
     return Ending(state=RunState.FAILED, at=at, error=error)
+
+
+def session_lost(at: float) -> Ending:
+    """The worker, the stream or the leader of a realtime session is gone, and frames with it."""
+    text = "the worker of this session was lost, or the platform was restarted: open a new one"
+    return Ending(state=RunState.FAILED, at=at, error=RunError(error_type="retryable", code=SESSION_LOST, message=text, retryable=True))
+
+
+def session_ended(reason: str, at: float) -> Ending:
+    """The platform ended a realtime session for this reason, such as a message that was too large."""
+    return Ending(state=RunState.CANCELED, at=at, error=RunError(error_type="canceled", code="canceled", message=reason))
+
+
+def session_reason(ending: Ending) -> str:
+    """The reason that a session's client is told, where no worker said one."""
+    match ending.state:
+        case RunState.SUCCEEDED:
+            return "completed"
+        case RunState.CANCELED:
+            return "error:CanceledError"
+        case RunState.EXPIRED:
+            return "expired"
+    code = ending.error.code if ending.error is not None else "internal"
+    return {"timeout": "error:DeadlineError", SESSION_LOST: SESSION_LOST}.get(code, f"error:{code}")
+
+
+def with_session(metrics: bytes, session: RunSession) -> bytes:
+    """A run's metrics with what went through its session."""
+    found = msgspec.json.decode(metrics, type=dict[str, msgspec.Raw]) if metrics else {}
+    return msgspec.json.encode({**found, "session": session})
 
 
 def out_of_time(run: Run, stuck: bytes, at: float) -> Ending:

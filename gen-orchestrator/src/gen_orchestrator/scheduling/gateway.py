@@ -31,7 +31,17 @@ from gen_worker.log import Log
 from gen_worker.transport.grpc_server import RejectError, ServerStream
 from gen_worker.transport.worker_stream import WorkerStream
 from gen_worker.wire.holds import Hold
-from gen_worker.wire.messages import Event, InterruptRun, Registration, ReleaseConfig, RunCommand, UrlRefreshRequest
+from gen_worker.wire.messages import (
+    CloseRealtime,
+    Event,
+    InterruptRun,
+    RealtimeCredit,
+    RealtimeFrame,
+    Registration,
+    ReleaseConfig,
+    RunCommand,
+    UrlRefreshRequest,
+)
 from gen_worker.wire.scheduler_session import Registered, RunEnded, SchedulerEffect, StaleResult, WorkerMemory
 from gen_worker.wire.worker_session import ROTATE_TYPES
 
@@ -143,6 +153,7 @@ class Gateway:
             if worker is not None and worker.link is session:
                 worker.link = None
                 worker.away_since_s = self._clock.now_s()
+                self._dispatcher.sessions.stream_lost(worker)
                 self._log.info("worker.away", worker_id=worker.worker_id, runs=len(worker.runs))
 
     def _take(self, guest: "_Guest", session: WorkerStream, effect: SchedulerEffect, hold: Hold) -> None:
@@ -160,6 +171,10 @@ class Gateway:
                 self._dispatcher.on_event(worker, effect, hold)
             case RunEnded(result) if worker is not None:
                 self._dispatcher.on_result(worker, result, hold)
+            case RealtimeFrame() | RealtimeCredit() if worker is not None:
+                self._dispatcher.sessions.heard(worker, effect)
+            case CloseRealtime() if worker is not None:
+                self._dispatcher.on_session_end(worker, effect, hold)
             case Registered(registration, False):
                 guest.worker = self._joined(guest.claims, registration, session)
                 self._dispatcher.pump_release(guest.claims.release_id)
@@ -194,6 +209,7 @@ class Gateway:
             worker.joined_s = now_s
             self._pool.add(worker)
         elif worker.link is not None:
+            self._dispatcher.sessions.stream_lost(worker)
             worker.link.close("ABORTED", "the same worker has opened another stream")
         worker.instance_id = registration.instance_id
         worker.link = session
@@ -234,13 +250,14 @@ class Gateway:
     # ---- leases
 
     def _extend(self, worker: Worker, registration: Registration) -> None:
-        """The lease of a run is held by the heartbeats that list it. A plain worker lists none: it holds all of its runs."""
+        """The lease of a run is held by the heartbeats that list it. A plain worker lists none: it holds all of its runs. Realtime sessions
+        are not listed, either: they last as long as the stream."""
         now_s = self._clock.now_s()
         has = registration.attempts()
         if registration.instance_id:
             worker.zombies &= has.keys()
         for open_run in list(worker.runs.values()):
-            if not registration.instance_id or has.get(open_run.id, -1) in (0, open_run.run.attempt):
+            if open_run.session is not None or not registration.instance_id or has.get(open_run.id, -1) in (0, open_run.run.attempt):
                 open_run.listed_s = now_s
             elif now_s - open_run.listed_s > LEASE_S:
                 self._dispatcher.dropped(open_run)

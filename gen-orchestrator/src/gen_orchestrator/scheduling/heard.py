@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+from gen_orchestrator.domain.runs import Run
+from gen_worker.contract.run import RunSession
 from gen_worker.texts import sound
 from gen_worker.wire.messages import ModelTier, Resources, RunResult
 
@@ -26,7 +28,7 @@ _write_json = msgspec.json.Encoder().encode
 
 
 class RunMetrics(msgspec.Struct, frozen=True):
-    """What is read of a worker's `metrics.run`."""
+    """What is read of a worker's `metrics.run`, and of what this program adds to it."""
 
     models: msgspec.Raw = msgspec.Raw(b"null")
     gpu_load_ms: int | None = None
@@ -34,6 +36,7 @@ class RunMetrics(msgspec.Struct, frozen=True):
     upload_ms: int | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
+    session: RunSession | None = None  # ours: see `endings.with_session`
 
 
 class _Fetched(msgspec.Struct, frozen=True):
@@ -94,6 +97,11 @@ def downloaded_bytes(metrics: RunMetrics) -> int:
 
 def _counted(number: int | None) -> int:
     return number if number is not None and 0 < number < _MAX_NUMBER else 0
+
+
+def is_session(run: Run) -> bool:
+    """Whether this run, which is over, was a realtime session: what its client sent is kept nowhere."""
+    return b'"session"' in run.metrics and metrics_in(run.metrics).session is not None
 
 
 def kept_metrics(data: bytes) -> bytes:

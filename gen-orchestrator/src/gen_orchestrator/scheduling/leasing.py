@@ -77,6 +77,8 @@ class Leasing:
             open_run.worker = None
             open_run.lane.running -= 1
             worker.release(open_run)
+            if open_run.session is not None:
+                open_run.session.detach()
         open_run.set_timer(None)
 
     def repeat(self, open_run: OpenRun) -> None:
@@ -118,5 +120,9 @@ class Leasing:
             self._sent(open_run)
 
     def _send(self, open_run: OpenRun, worker: Worker) -> None:
-        if worker.link is not None:
+        if worker.link is None:
+            return
+        if open_run.session is not None:
+            worker.link.send(open_run.opening(*self._files(open_run.run)))
+        else:
             worker.link.start(open_run.command(*self._files(open_run.run)))

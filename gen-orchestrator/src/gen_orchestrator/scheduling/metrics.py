@@ -66,6 +66,7 @@ class Metrics:
         self._out_of_memory = 0
         self._downloaded_bytes = 0
         self._webhooks: Mapping[str, int] = {}
+        self._frames, self._frame_bytes = {"in": 0, "out": 0}, {"in": 0, "out": 0}
 
     def ended(self, run: Run, first_output_at: float) -> None:
         """A run is over. `first_output_at`: when a stream said its first, 0 for none."""
@@ -85,6 +86,11 @@ class Metrics:
             self._routes[routing.reason, tier] = self._routes.get((routing.reason, tier), 0) + 1
         metrics = metrics_in(run.metrics)
         self._downloaded_bytes += downloaded_bytes(metrics)
+        if (session := metrics.session) is not None:
+            self._frames["in"] += session.frames_in
+            self._frames["out"] += session.frames_out
+            self._frame_bytes["in"] += session.bytes_in
+            self._frame_bytes["out"] += session.bytes_out
         load_ms = metrics.gpu_load_ms
         if load_ms and tier in _SOURCES:
             self._loads[_SOURCES[tier]].add(load_ms / 1000)
@@ -114,6 +120,11 @@ class Metrics:
         family("queue_depth", "gauge", "Runs that wait for a worker.", depth)
         busy = [f"{PREFIX}runs_in_progress{{{label}}} {lane.running}" for lane, label in zip(lanes, labels, strict=True)]
         family("runs_in_progress", "gauge", "Runs that are with a worker.", busy)
+        sessions = sum(1 for open_run in dispatcher.open.values() if open_run.session is not None)
+        family("sessions_open", "gauge", "Realtime sessions that are open or wait for a worker.", [f"{PREFIX}sessions_open {sessions}"])
+        for name, counted in (("session_frames_total", self._frames), ("session_bytes_total", self._frame_bytes)):
+            lines = [f'{PREFIX}{name}{{direction="{direction}"}} {n}' for direction, n in counted.items()]
+            family(name, "counter", "Of sessions that ended: from clients (in) and to them (out).", lines)
         states: dict[str, int] = dict.fromkeys(("idle", "busy", "draining", "hung", "away"), 0)
         for worker in pool:
             states[worker.state] += 1

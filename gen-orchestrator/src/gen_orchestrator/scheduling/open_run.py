@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from gen_orchestrator.domain.receipts import NOTHING, Usage
 from gen_orchestrator.domain.runs import Run, RunError, RunState
 from gen_orchestrator.scheduling.feed import Feed
-from gen_worker.wire.messages import RunCommand
+from gen_orchestrator.scheduling.live_session import LiveSession
+from gen_worker.wire.messages import OpenRealtime, RunCommand
 
 if TYPE_CHECKING:
     from gen_orchestrator.scheduling.intake import Submitted
@@ -50,6 +51,7 @@ class OpenRun:
         "metrics",
         "phase",
         "run",
+        "session",
         "started",
         "started_s",
         "stuck",
@@ -65,6 +67,7 @@ class OpenRun:
         self.run = run
         self.lane = lane
         self.phase = Phase.WAITING
+        self.session = LiveSession(run.id) if lane.settings.is_session else None  # of a websocket handler: its frames, both ways
         self.accepted: asyncio.Future[Submitted] | None = None  # until its row is committed
         self.started = False  # the worker has begun this attempt
         self.cancel_requested = run.cancel_requested
@@ -132,6 +135,20 @@ class OpenRun:
             file_base_url=file_base_url,
             file_token=file_token,
             traceparent=run.traceparent,
+        )
+
+    def opening(self, file_base_url: str, file_token: str) -> OpenRealtime:
+        """The same for a realtime session."""
+        run = self.run
+        return OpenRealtime(
+            session_id=run.id,
+            function=run.function,
+            required_models=self.lane.need(run.payload).models,
+            owner=run.owner,
+            invoker_id=run.invoker_id,
+            timeout_ms=run.timeout_ms,
+            file_base_url=file_base_url,
+            file_token=file_token,
         )
 
     def take_used(self) -> Usage:

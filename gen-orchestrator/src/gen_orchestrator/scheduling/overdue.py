@@ -56,6 +56,18 @@ class Overdue:
         if open_run.cancel_requested:
             open_run.set_timer(self._loop.call_later(CANCEL_GRACE_S, self._cancel_overdue, open_run))
 
+    def leave(self, open_run: OpenRun) -> None:
+        """The client of this session has left: its handler ends in its own way, within `CANCEL_GRACE_S`."""
+        if open_run.phase is Phase.LEASED and open_run.worker is not None:
+            open_run.worker.leave(open_run.id)
+            open_run.set_timer(self._loop.call_later(CANCEL_GRACE_S, self._cancel_overdue, open_run))
+
+    def end_session(self, open_run: OpenRun) -> None:
+        """This session ends for a reason of ours: its handler is cancelled, and has `CANCEL_GRACE_S` to end."""
+        if open_run.phase is Phase.LEASED and open_run.worker is not None:
+            open_run.worker.interrupt(open_run.id)
+            open_run.set_timer(self._loop.call_later(CANCEL_GRACE_S, self._cancel_overdue, open_run))
+
     def _out_of_time(self, open_run: OpenRun) -> None:
         if open_run.phase is not Phase.LEASED:
             return

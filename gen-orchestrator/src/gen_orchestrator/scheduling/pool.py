@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from gen_orchestrator.domain.losses import Loss, is_kept_apart
 from gen_orchestrator.domain.routing import WorkerView
 from gen_orchestrator.scheduling.heard import checked_resources
-from gen_worker.wire.messages import InterruptRun, Registration, Resources, RunCommand, Single
+from gen_worker.wire.messages import CloseRealtime, InterruptRun, Registration, Resources, RunCommand, Single
 from gen_worker.wire.scheduler_session import WorkerMemory
 
 if TYPE_CHECKING:
@@ -24,6 +24,12 @@ MAX_IN_FLIGHT = 256  # of a worker that names no limit of its own
 
 class WorkerLink(Protocol):
     """The stream of a live worker."""
+
+    @property
+    def counts_frames(self) -> bool: ...
+
+    @property
+    def counts_frames_back(self) -> bool: ...
 
     def start(self, command: RunCommand) -> None: ...
 
@@ -162,10 +168,18 @@ class Worker:
     def interrupt(self, run_id: str) -> None:
         """Ask it to stop a run, whether we gave it that run or a leader before us did."""
         if self.link is not None:
-            if run_id in self.runs:
+            run = self.runs.get(run_id)
+            if run is not None and run.session is not None and not self.link.counts_frames_back:
+                self.leave(run_id)  # it knows no other way to end a session
+            elif run is not None and run.session is None:
                 self.link.interrupt(run_id)
             else:
                 self.link.send(InterruptRun(run_id))
+
+    def leave(self, session_id: str) -> None:
+        """Tell it that the client of a session has left."""
+        if self.link is not None:
+            self.link.send(CloseRealtime(session_id, "client_left"))
 
 
 class Pool:

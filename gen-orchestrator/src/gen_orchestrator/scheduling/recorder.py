@@ -57,6 +57,10 @@ class Recorder:
         open_run.set_timer(None)
         self._append(open_run)
         ending = msgspec.structs.replace(ending, warnings=open_run.warnings or ending.warnings, used=open_run.take_used())
+        if open_run.session is not None:
+            open_run.session.reason = open_run.session.reason or endings.session_reason(ending)
+            metrics = endings.with_session(ending.metrics or open_run.metrics, open_run.session.facts)
+            ending = msgspec.structs.replace(ending, metrics=metrics)
         if open_run.volatile:
             self._end_volatile(open_run, ending)
             return
@@ -66,7 +70,9 @@ class Recorder:
 
     def cancel(self, open_run: OpenRun, hold: Hold | None = None) -> None:
         """End a run that its caller does not want any more."""
-        self.finish(open_run, endings.canceled(self._clock.unix_s()), hold)
+        at, session = self._clock.unix_s(), open_run.session
+        is_ours = session is not None and session.reason and not open_run.cancel_requested
+        self.finish(open_run, endings.session_ended(session.reason, at) if session is not None and is_ours else endings.canceled(at), hold)
 
     def settle(self, open_run: OpenRun, what: Again | GiveUp, hold: Hold | None = None) -> None:
         """An attempt has failed, or came to nothing: the run goes back to the queue, or ends."""
@@ -75,6 +81,8 @@ class Recorder:
             self.cancel(open_run, hold)
         elif isinstance(what, GiveUp):
             self.finish(open_run, Ending(state=RunState.FAILED, at=at, error=what.error, metrics=open_run.metrics), hold)
+        elif open_run.session is not None and open_run.started:  # frames were lost with its worker, or its stream
+            self.finish(open_run, endings.session_lost(at), hold)
         elif open_run.is_shadow:  # it is tried once; a worker that we ended is none of its doing
             self.finish(open_run, endings.worker_lost(at) if what.lost and what.suspicion else endings.canceled(at), hold)
         else:

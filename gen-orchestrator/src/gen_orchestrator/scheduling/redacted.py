@@ -3,8 +3,10 @@
 import msgspec
 
 from gen_orchestrator.domain.redaction import Redactor
-from gen_worker.wire.messages import Event, RunResult
+from gen_worker.wire.messages import CloseRealtime, Event, RealtimeFrame, RunResult
 from gen_worker.wire.scheduler_session import RunEnded, SchedulerEffect
+
+_OF_AN_END = ("reason", "error_type", "code", "safe_message", "error_message")
 
 
 def redacted(effect: SchedulerEffect, redactor: Redactor) -> SchedulerEffect:
@@ -19,6 +21,10 @@ def redacted(effect: SchedulerEffect, redactor: Redactor) -> SchedulerEffect:
             return msgspec.structs.replace(effect, event_type=kind, payload=payload)
         case RunEnded(result):
             return msgspec.structs.replace(effect, result=_result(result, redactor))
+        case RealtimeFrame(is_text=True):
+            return msgspec.structs.replace(effect, data=redactor.json(effect.data))
+        case CloseRealtime():
+            return msgspec.structs.replace(effect, **{name: redactor.text(getattr(effect, name)) for name in _OF_AN_END})
     return effect
 
 

@@ -1,0 +1,147 @@
+"""`GET /v1/{owner}/{endpoint}/{function}[:tag]`: a websocket to a handler on one of the endpoint's workers.
+
+What can be said before the upgrade is a problem. What a page should be able to read is told by a close code: that too many wait, or that
+a budget is spent. The session is open from then on, also while it waits for a worker: messages stay with the client until one has it.
+"""
+
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from gen_orchestrator.api.access import caller_of
+from gen_orchestrator.api.runs import TRACEPARENT, RunRoutes, function_and_tag, invoker_of
+from gen_orchestrator.domain.runs import PRIORITIES, Run
+from gen_orchestrator.hub.registry import Resolved
+from gen_orchestrator.scheduling.dispatcher import Dispatcher
+from gen_orchestrator.scheduling.live_session import LiveSession
+from gen_orchestrator.scheduling.open_run import OpenRun
+from gen_orchestrator.scheduling.run_ids import new_run_id
+from gen_worker.http.asgi import Request, RequestError, check_page
+from gen_worker.http.hosts import HostPolicy
+from gen_worker.http.sessions import close_code, refuse
+from gen_worker.http.websocket import WebSocket, accept_fields
+from gen_worker.log import Log
+from gen_worker.names import RUN_ID_RULE, did_you_mean, is_run_id
+from gen_worker.wire.realtime import MAX_FRAME_BYTES
+
+MAX_TIMEOUT_MS = 7 * 24 * 3600 * 1000
+START_TIMEOUT_S = 300.0  # a client that waits for a worker, where neither it nor the function says for how long
+_NO_PAYLOAD = msgspec.msgpack.encode({})
+
+
+class SessionRoutes:
+    """`idle_s`: how long a session may be without a message, 0: for ever."""
+
+    def __init__(self, runs: RunRoutes, dispatcher: Dispatcher, hosts: HostPolicy, log: Log, *, idle_s: float) -> None:
+        self._runs = runs
+        self._dispatcher = dispatcher
+        self._hosts = hosts
+        self._log = log
+        self._idle_s = idle_s
+
+    async def open(self, request: Request) -> None:
+        """Accept a session as a run, and answer 101."""
+        check_page(request, self._hosts)
+        owner, endpoint = request.parts["owner"], request.parts["endpoint"]
+        function, tag = function_and_tag(request.parts["function"])
+        resolved = self._runs.resolve(request, owner, endpoint, function, tag, is_session=True)
+        if not resolved.settings.is_session:
+            detail = f"GET is not possible at {request.scope['path'][:200]}, which is no websocket; possible: POST, OPTIONS"
+            raise RequestError(405, "method_not_allowed", detail, headers={"allow": "POST, OPTIONS"})
+        fields = accept_fields(request)
+        run = _new_run(request, resolved, owner, endpoint, function)
+        try:
+            submitted = await self._runs.submit(run, resolved)
+        except RequestError as exc:
+            if exc.status != 429:
+                raise
+            self._log.warning("session.refused", function=f"{owner}/{endpoint}/{function}", reason=exc.request_code)
+            refuse(request, exc.request_code)
+            return
+        open_run = submitted.open
+        if not submitted.is_new or open_run is None or open_run.session is None:
+            raise RequestError(409, "conflict", f"there is a run with the id {run.id!r} already", error="duplicate_run_id")
+        client = _Client(open_run, open_run.session, self._dispatcher)
+        socket = client.socket = WebSocket(client, max_message_bytes=MAX_FRAME_BYTES, idle_s=self._idle_s)
+        open_run.session.on_flood = lambda: client.end("slow_consumer")
+        try:
+            request.scope["upgrade"](fields, socket)
+        except BaseException:
+            client.left()
+            raise
+        self._log.info("session.opened", run_id=run.id, function=f"{owner}/{endpoint}/{function}", caller=caller_of(request).name)
+        open_run.session.join(client)
+
+
+class _Client:
+    """Joins a session and its websocket: each hears what the other tells."""
+
+    socket: WebSocket
+
+    def __init__(self, open_run: OpenRun, session: LiveSession, dispatcher: Dispatcher) -> None:
+        self._open_run = open_run
+        self._session = session
+        self._dispatcher = dispatcher
+
+    # What the session tells.
+
+    def send(self, data: bytes, *, is_text: bool, taken: Callable[[], None]) -> None:
+        self.socket.send(data, is_text=is_text, taken=taken)
+
+    def go_on(self) -> None:
+        if self.socket.holds:
+            self.socket.go_on()
+
+    def close(self, reason: str) -> None:
+        self.socket.close(close_code(reason), reason)
+
+    # What the websocket tells.
+
+    def message(self, data: bytes) -> bool:
+        return self._session.offer(data)
+
+    def too_large(self) -> None:
+        self.end("frame_too_large")
+
+    def left(self) -> None:
+        self._dispatcher.sessions.left(self._open_run)
+
+    def idle(self) -> None:
+        self.end("idle_timeout")
+
+    def stopping(self) -> None:
+        self.end("worker_draining")
+
+    def end(self, reason: str) -> None:
+        self._dispatcher.sessions.end(self._open_run, reason)
+
+
+def _new_run(request: Request, resolved: Resolved, owner: str, endpoint: str, function: str) -> Run:
+    query, settings, now = request.query(), resolved.settings, time.time()
+    run_id = query.get("run_id", "")
+    if run_id and not is_run_id(run_id):
+        raise RequestError(400, "validation", f"run_id {run_id[:100]!r}; {RUN_ID_RULE}", error="invalid_run_id")
+    priority = query.get("priority", "normal")
+    if priority not in PRIORITIES:
+        near = did_you_mean(priority[:40], PRIORITIES)
+        raise RequestError(400, "validation", f"priority={priority[:40]!r}.{near} Expected one of: {', '.join(PRIORITIES)}")
+    timeout_ms = request.number(query.get("timeout_ms", "0"), "timeout_ms", MAX_TIMEOUT_MS)
+    start_ms = request.number(query.get("start_timeout_ms", "0"), "start_timeout_ms", MAX_TIMEOUT_MS)
+    traceparent = request.header(b"traceparent")
+    return Run(
+        id=run_id or new_run_id(),
+        owner=owner,
+        endpoint=endpoint,
+        function=function,
+        tag=resolved.tag,
+        release_id=resolved.release_id,
+        payload=_NO_PAYLOAD,
+        created_at=now,
+        max_attempts=1,
+        priority=priority,
+        timeout_ms=timeout_ms or round(settings.timeout_s * 1000),
+        expires_at=now + (start_ms / 1000 or settings.start_timeout_s or START_TIMEOUT_S),
+        invoker_id=invoker_of(request),
+        traceparent=traceparent if traceparent and TRACEPARENT.fullmatch(traceparent) else "",
+    )

@@ -1,0 +1,57 @@
+"""What websockets of realtime sessions have in common, in the dev runner and on the platform: reasons, their close codes, refusals."""
+
+from collections.abc import Mapping
+
+from gen_worker.http.asgi import Request
+from gen_worker.http.websocket import WebSocket, accept_fields
+from gen_worker.wire.realtime import MAX_FRAME_BYTES
+
+FAILED = 1011  # the handler has: `error:ValueError`
+# RFC 6455, 7.4.1, and of its registry 1012 "service restart" and 1013 "try again later".
+CLOSE_CODES: Mapping[str, int] = {
+    "completed": 1000,
+    "closed": 1000,
+    "worker_draining": 1001,
+    "idle_timeout": 1008,
+    "slow_consumer": 1008,
+    "frame_too_large": 1009,
+    "worker_lost": 1012,
+    "leader_lost": 1012,
+    "expired": 1013,
+    "max_concurrency_reached": 1013,
+    "function_concurrency_reached": 1013,
+    "overloaded": 1013,
+    "budget_exhausted": 1013,
+}
+
+
+def close_code(reason: str) -> int:
+    """The close code of a session that ends for this reason."""
+    return CLOSE_CODES.get(reason, FAILED)
+
+
+def refuse(request: Request, reason: str) -> None:
+    """Open the websocket and close it at once: a page can read a close code, and not the status of a handshake."""
+    fields = accept_fields(request)
+    socket = WebSocket(_Nobody(), max_message_bytes=MAX_FRAME_BYTES)
+    request.scope["upgrade"](fields, socket)
+    socket.close(close_code(reason), reason)
+
+
+class _Nobody:
+    """Listens to a websocket that is closed as soon as it is open."""
+
+    def message(self, data: bytes) -> bool:
+        return True
+
+    def too_large(self) -> None:
+        """It is closed already."""
+
+    def left(self) -> None:
+        """It was expected to."""
+
+    def idle(self) -> None:
+        """It is closed already."""
+
+    def stopping(self) -> None:
+        """It is closed already."""
