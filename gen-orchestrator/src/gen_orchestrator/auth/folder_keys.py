@@ -7,7 +7,9 @@ from pathlib import Path
 
 
 def folder_key(path: Path, make: Callable[[], bytes]) -> bytes:
-    """The key in this file, made when there is none; readable by its owner only. Of several that make one at once, all get the first."""
+    """The key in this file, created if it is missing and readable by its owner only. If several processes create one at
+    the same time, all get the first one.
+    """
     try:
         return path.read_bytes()
     except FileNotFoundError:

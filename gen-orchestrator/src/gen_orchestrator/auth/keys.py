@@ -15,12 +15,12 @@ from gen_orchestrator.store.base import KeyStore
 from gen_worker.names import is_run_id
 
 PREFIX = "cz"
-INVOKER = "key:"  # before a key's id, in runs and in the audit
+INVOKER = "key:"  # prefix of a key's id in runs and in the audit
 MAX_LENGTH = 200
 
 
 class Keys:
-    """Reads come from any thread; `create`, `revoke`, `set_budgets` and `note` block, and belong into one."""
+    """Any thread may read. `create`, `revoke`, `set_budgets` and `note` block and belong in one thread."""
 
     def __init__(self, store: KeyStore, now_s: Callable[[], float]) -> None:
         self._store = store
@@ -31,7 +31,7 @@ class Keys:
     def create(
         self, by: Caller, owner: str, name: str, scopes: tuple[str, ...], life_s: float = 0.0, budgets: Budgets = NO_BUDGETS
     ) -> tuple[Key, str]:
-        """A key and its text, which is told this once. `ValueError` for a scope or an owner that cannot be."""
+        """A new key and its text, which is shown only this once. `ValueError` for an invalid scope or owner."""
         if owner != "*" and not is_run_id(owner):
             raise ValueError(f"owner {owner[:60]!r}; expected letters, digits, '.', '_' or '-'")
         now_s, secret = self._now_s(), secrets.token_urlsafe(32)
@@ -52,7 +52,7 @@ class Keys:
         return key, f"{PREFIX}_{key.key_id}_{secret}"
 
     def verify(self, text: str) -> Caller | None:
-        """Who shows this key; None when it is none, or not any more."""
+        """The caller with this key; None when the key is unknown or no longer valid."""
         prefix, _, rest = text.partition("_")
         key_id, _, secret = rest.partition("_")
         key = self._keys.get(key_id)
@@ -70,12 +70,12 @@ class Keys:
         return self._keys.get(key_id)
 
     def budgets_of(self, invoker_id: str) -> Budgets | None:
-        """Those of the key that a run or a caller is named after; None where there is no key, or none of its runs is counted."""
+        """The budgets of the key behind a run's or a caller's name; None when there is no key, or its runs are not counted."""
         key = self._keys.get(invoker_id[len(INVOKER) :]) if invoker_id.startswith(INVOKER) else None
         return key.budgets or None if key is not None else None
 
     def set_budgets(self, by: Caller, key: Key, budgets: Budgets) -> Key:
-        """From now on these, in the place of all earlier ones."""
+        """Replace the key's budgets."""
         self._store.set_budgets(key.key_id, budgets)
         with self._lock:
             changed = self._keys[key.key_id] = msgspec.structs.replace(self._keys[key.key_id], budgets=budgets)
@@ -83,7 +83,7 @@ class Keys:
         return changed
 
     def revoke(self, by: Caller, key: Key) -> Key:
-        """Accept it no more. One that is revoked stays as it is."""
+        """Accept this key no more. A revoked key is unchanged."""
         if key.revoked_at:
             return key
         at = self._now_s()
@@ -94,7 +94,7 @@ class Keys:
         return revoked
 
     def note(self, by: Caller, owner: str, action: str, subject: str, detail: str = "") -> None:
-        """Write down what was done."""
+        """Write an audit row."""
         now_s = self._now_s()
         row_id = f"{time.time_ns():020d}-{secrets.token_hex(3)}"
         row = AuditRow(row_id=row_id, at=now_s, owner=owner, actor=by.name, action=action, subject=subject[:200], detail=detail[:500])

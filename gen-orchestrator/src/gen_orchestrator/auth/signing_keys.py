@@ -29,10 +29,10 @@ from gen_orchestrator.auth.folder_keys import folder_key
 
 ALGORITHM = "RS256"
 KEY_BITS = 2048
-MAX_LIFE_S = 90 * 86400  # of a token that somebody asks for
+MAX_LIFE_S = 90 * 86400  # of a token that a person requests
 LEEWAY_S = 30
-STEP_S = 900  # by which `until` is ahead, so that it is not written for each token
-AGAIN_S = 1.0  # at most so often is the folder read for keys that nobody knows
+STEP_S = 900  # how far `until` is written ahead, so that it is not written for each token
+AGAIN_S = 1.0  # minimum time between two reads of the folder in search of an unknown key
 FIRST_NAME = "worker-tokens-rs256.key"
 _NAME = re.compile(r"worker-tokens-rs256(?:-([0-9]{1,6}))?\.key")
 _LOCK_NAME = ".worker-tokens.lock"
@@ -55,33 +55,33 @@ class SigningKey:
 
 
 class SigningKeys:
-    """Of one data folder, which gets its first key here. From any thread."""
+    """The keys of one data folder; the first one is created here. Callable from any thread."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._guard = threading.Lock()
-        self._keys: dict[str, SigningKey] = {}  # by kid, the oldest first
+        self._keys: dict[str, SigningKey] = {}  # by key id, the oldest first
         self._read_s = float("-inf")
         self._read()
 
     @property
     def current(self) -> SigningKey:
-        """The one that signs."""
+        """The key that signs."""
         return list(self._keys.values())[-1]
 
     def valid(self) -> list[SigningKey]:
-        """Those that may have signed a token that still holds, and the one that signs; the oldest first."""
+        """Keys that may have signed a token that is still valid, and the one that signs; the oldest first."""
         now_s, (*older, current) = time.time(), self._keys.values()
         return [*(key for key in older if now_s < key.until + LEEWAY_S), current]
 
     def find(self, kid: str) -> SigningKey | None:
-        """The key of this name, if it is valid."""
+        """The key with this id if it is valid."""
         if kid not in self._keys and time.monotonic() - self._read_s > AGAIN_S:
             self._read()
         return next((key for key in self.valid() if key.kid == kid), None)
 
     def will_sign_until(self, key: SigningKey, until: float) -> None:
-        """Write down that this key verifies for so long; before the token is given out."""
+        """Record until when this key must verify. Called before the token is issued."""
         if until <= key.until:
             return
         with self._guard, self._alone():
@@ -89,8 +89,8 @@ class SigningKeys:
             _write(key.path.with_name(key.path.name + ".until"), f"{key.until:.0f}\n".encode())
 
     def rotate(self) -> SigningKey:
-        """Make a new key, with which tokens are signed from now on; remove those that are over. Blocking."""
-        text = _new_key()  # that takes a while, in which others may sign
+        """Create a new key, which signs from now on; remove keys that are no longer needed. Blocking."""
+        text = _new_key()  # this takes a while, and others may sign meanwhile
         with self._guard, self._alone():
             keys = self._load()
             number = 1 + max((key.number for key in keys), default=0)
@@ -120,7 +120,7 @@ class SigningKeys:
         for path in self._folder.glob("worker-tokens-rs256*.key"):
             if (name := _NAME.fullmatch(path.name)) is not None:
                 until = _until_of(path, -1.0)
-                if until < 0:  # of an earlier version: nobody wrote down for how long its tokens hold
+                if until < 0:  # from an earlier version, which did not record how long its tokens are valid
                     until = time.time() + MAX_LIFE_S
                     _write(path.with_name(path.name + ".until"), f"{until:.0f}\n".encode())
                 found.append(SigningKey(int(name[1] or 1), path, _parsed(path.read_bytes()), until))
@@ -132,7 +132,7 @@ class SigningKeys:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """While no other process changes the keys."""
+        """Hold a lock against other processes that change the keys."""
         self._folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self._folder / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -143,7 +143,7 @@ class SigningKeys:
 
 
 def has_keys(folder: Path) -> bool:
-    """Whether this is the data folder of a platform, whose keys may be read here."""
+    """Whether this is a platform's data folder whose keys are readable."""
     return any(_NAME.fullmatch(path.name) and os.access(path, os.R_OK) for path in folder.glob("worker-tokens-rs256*.key"))
 
 
@@ -154,7 +154,7 @@ def _until_of(path: Path, default: float) -> float:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all, and on the disk: a token that is given out after this is known to whoever rotates after a power cut."""
+    """Write atomically and to the disk: whoever rotates keys after a power cut must know the token that is issued next."""
     new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     with new.open("wb") as file:
         file.write(data)

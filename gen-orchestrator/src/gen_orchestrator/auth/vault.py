@@ -27,10 +27,10 @@ MAX_PER_ENDPOINT = 100
 
 
 class SecretStore(Protocol):
-    """What of a store is needed."""
+    """The part of a store that is needed here."""
 
     def add_secret(self, secret: StoredSecret) -> bool:
-        """Add a version, if it is the next one; else False."""
+        """Add a version if it is the next one; False otherwise."""
         ...
 
     def secrets(self) -> list[StoredSecret]:
@@ -39,13 +39,13 @@ class SecretStore(Protocol):
 
 
 class Audit(Protocol):
-    """Where it is written down who did what."""
+    """Records who did what."""
 
     def note(self, by: Caller, owner: str, action: str, subject: str, detail: str = "") -> None: ...
 
 
 class SecretInfo(msgspec.Struct, frozen=True):
-    """A secret as people are shown it. `readable` is false where it was sealed with the key of another data folder."""
+    """A secret as shown to people. `readable` is false when it was encrypted with another data folder's key."""
 
     name: str
     version: int
@@ -55,7 +55,7 @@ class SecretInfo(msgspec.Struct, frozen=True):
 
 
 class Vault:
-    """Of one leader. Reads come from any thread; `put` and `remove` block, and belong into one."""
+    """One for each leader. Any thread may read; `put` and `remove` block and belong in one thread."""
 
     def __init__(self, store: SecretStore, key: bytes, audit: Audit, now_s: Callable[[], float]) -> None:
         self._store = store
@@ -71,11 +71,11 @@ class Vault:
 
     @staticmethod
     def key_of(folder: Path) -> bytes:
-        """The key of this data folder, made when there is none."""
+        """The key of this data folder, created if it is missing."""
         return folder_key(folder / KEY_NAME, lambda: secrets.token_bytes(KEY_BYTES))
 
     def put(self, by: Caller, owner: str, endpoint: str, name: str, value: str) -> SecretInfo:
-        """Set a secret. `ValueError` for a name or a value that cannot be one."""
+        """Set a secret. `ValueError` for an invalid name or value."""
         checked(name, value)
         with self._writing:
             known = self._known.get((owner, endpoint), {})
@@ -86,7 +86,7 @@ class Vault:
         return _info(secret, value)
 
     def remove(self, by: Caller, owner: str, endpoint: str, name: str) -> bool:
-        """Give it to no worker any more; False where there is none."""
+        """Give the secret to no worker any more; False when there is none."""
         with self._writing:
             if name not in {each.name for each in self.list(owner, endpoint)}:
                 return False
@@ -95,22 +95,22 @@ class Vault:
         return True
 
     def list(self, owner: str, endpoint: str) -> list[SecretInfo]:
-        """Those that are set now, by name."""
+        """The secrets currently set, by name."""
         known = self._known.get((owner, endpoint), {})
         return [_info(*versions[-1]) for _, versions in sorted(known.items()) if versions[-1][0].sealed]
 
     def environment(self, owner: str, endpoint: str, names: Iterable[str]) -> dict[str, str]:
-        """Of these names, those that are set, with their values."""
+        """The values of those of these names that are set."""
         known = self._known.get((owner, endpoint), {})
         return {name: value for name in names if name in known and (value := known[name][-1][1]) is not None}
 
     def missing(self, owner: str, endpoint: str, names: Iterable[str]) -> Sequence[str]:
-        """Those of these names that no worker could be given."""
+        """Those of these names that have no usable value."""
         there = self.environment(owner, endpoint, names)
         return [name for name in names if name not in there]
 
     def redactor(self, owner: str, endpoint: str) -> Redactor:
-        """Takes every value that a secret of this endpoint has or had out of texts."""
+        """Removes every current and earlier secret value of this endpoint from texts."""
         return self._redactors.get((owner, endpoint), _NONE)
 
     def _add(self, by: Caller, owner: str, endpoint: str, name: str, value: bytes | None) -> StoredSecret:
@@ -139,7 +139,7 @@ class Vault:
         nonce, data = secret.sealed[:NONCE_BYTES], secret.sealed[NONCE_BYTES:]
         try:
             return self._cipher.decrypt(nonce, data, _label(secret)).decode()
-        except (InvalidTag, ValueError):  # the store came from elsewhere, without its folder's key
+        except (InvalidTag, ValueError):  # the store was copied without its data folder's key
             return None
 
 

@@ -24,26 +24,26 @@ _BY_HAND = re.compile(r"-hand-[0-9a-f]{6}$")
 
 
 def id_by_hand(release_id: str) -> str:
-    """A new id for a worker that somebody starts. Such a one outlives the program that gave it its token."""
+    """A new id for a worker started by a person. Such a worker outlives the program that issued its token."""
     return f"{release_id}-hand-{secrets.token_hex(3)}"
 
 
 def joined_by_hand(worker_id: str) -> bool:
-    """Whether this is the id of a worker that somebody started."""
+    """Whether this is the id of a worker started by a person."""
     return _BY_HAND.search(worker_id) is not None
 
 
 def release_of(worker_id: str) -> str:
-    """The release of the worker that was given this id, here or by hand."""
+    """The release of the worker with this id, whether started by the platform or by a person."""
     return _BY_HAND.sub("", worker_id) if joined_by_hand(worker_id) else worker_id.rpartition("-")[0]
 
 
 class TokenError(ValueError):
-    """The token is not accepted. The text is for the log; the worker is told nothing but that."""
+    """The token is not accepted. The text is for the log; the worker is only told that it was refused."""
 
 
 class WorkerClaims(msgspec.Struct, frozen=True):
-    """What a token says of its worker; the scheduler believes nothing else about these. `life_s`: from its issue to its end."""
+    """A token's statements about its worker; the scheduler trusts no other source for them. `life_s`: seconds from issue to expiry."""
 
     worker_id: str
     owner: str
@@ -53,7 +53,7 @@ class WorkerClaims(msgspec.Struct, frozen=True):
 
 
 class WorkerTokens:
-    """Issues and verifies. From any thread."""
+    """Issues and verifies tokens. Callable from any thread."""
 
     def __init__(self, keys: SigningKeys, unix_s: Callable[[], float] = time.time) -> None:
         self.keys = keys
@@ -62,16 +62,16 @@ class WorkerTokens:
 
     @classmethod
     def from_folder(cls, folder: Path, unix_s: Callable[[], float] = time.time) -> Self:
-        """With the keys of this data folder, the first of which is made when there is none. Readable by its owner only."""
+        """With the keys of this data folder; the first one is created if there is none, readable by its owner only."""
         return cls(SigningKeys(folder), unix_s)
 
     @property
     def jwks(self) -> bytes:
-        """The document with which others may verify, too: of every key whose tokens may still hold."""
+        """The document that lets others verify tokens: every key whose tokens may still be valid."""
         return msgspec.json.encode({"keys": [key.jwk for key in self.keys.valid()]})
 
     def issue(self, claims: WorkerClaims) -> str:
-        """A token for one worker of one release, from now on for its `life_s`."""
+        """A token for one worker of one release, valid for `life_s` from now on."""
         now_s, key = self._unix_s(), self.keys.current
         fields = {
             "iss": ISSUER,
@@ -104,7 +104,7 @@ class WorkerTokens:
                 issuer=ISSUER,
                 audience=AUDIENCE,
                 leeway=LEEWAY_S,
-                # A clock that was set back since is no reason: `exp` alone bounds a token of ours.
+                # A clock that was set back after the issue is no reason to refuse: only `exp` limits our tokens.
                 options={"require": ["exp", "iat", "sub", "jti"], "verify_iat": False},
             )
             claims = msgspec.convert({**fields, "worker_id": fields["sub"], "life_s": fields["exp"] - fields["iat"]}, WorkerClaims)
@@ -115,6 +115,6 @@ class WorkerTokens:
         return claims
 
     def revoke(self, token: str) -> None:
-        """Accept this token no more, for as long as this process lives."""
+        """Refuse this token for the rest of this process's life."""
         fields = jwt.decode(token, options={"verify_signature": False})
         self._revoked.add(fields.get("jti", ""))

@@ -13,7 +13,7 @@ ALL_OWNERS = "*"
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):
-    """A key as it is stored: of its secret only the SHA-256, in hexadecimal. Times are unix seconds; 0 where there is none."""
+    """A key as stored: only the SHA-256 of its secret, in hexadecimal. Times are unix seconds; 0 means not set."""
 
     key_id: str
     owner: str
@@ -26,12 +26,12 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     budgets: Budgets = NO_BUDGETS
 
     def holds(self, now_s: float) -> bool:
-        """Whether it may be used now."""
+        """Whether the key may be used now."""
         return not self.revoked_at and (not self.expires_at or now_s < self.expires_at)
 
 
 class AuditRow(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that changed what may be done, or what is served: who did what to what. `row_id` sorts by time."""
+    """One change of permissions or of what is served: who did what to what. `row_id` sorts by time."""
 
     row_id: str
     at: float
@@ -43,7 +43,7 @@ class AuditRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Whoever sent a request. `name` is for the audit: `key:<id>`, or `local` where nobody is asked for a key."""
+    """The sender of a request. `name` is for the audit: `key:<id>`, or `local` when no key is required."""
 
     owner: str
     scopes: tuple[str, ...]
@@ -53,11 +53,11 @@ class Caller(msgspec.Struct, frozen=True):
         return scope in self.scopes or "admin" in self.scopes
 
     def sees(self, owner: str) -> bool:
-        """Whether what belongs to this owner exists for the caller."""
+        """Whether the caller may know that this owner's things exist."""
         return self.owner in (ALL_OWNERS, owner)
 
     def own(self, asked: str = "") -> str:
-        """The owner by which a list is filtered: the caller's own, or for an operator the one asked for, "" for all."""
+        """The owner for filtering a list: the caller's own, or for an operator the requested one; "" for all."""
         return asked if self.owner == ALL_OWNERS else self.owner
 
 
@@ -65,7 +65,7 @@ EVERYBODY = Caller(ALL_OWNERS, SCOPES, "local")
 
 
 def checked_scopes(wanted: tuple[str, ...]) -> tuple[str, ...]:
-    """The scopes, sorted; `ValueError` names one that does not exist."""
+    """The scopes, sorted; `ValueError` names an unknown one."""
     for scope in wanted:
         if scope not in SCOPES:
             raise ValueError(f"there is no scope {scope[:40]!r}.{did_you_mean(scope[:40], SCOPES)} Scopes: {', '.join(SCOPES)}")

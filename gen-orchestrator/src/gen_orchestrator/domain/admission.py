@@ -10,7 +10,7 @@ MAX_RETRY_AFTER_S = 600
 
 
 class Load(msgspec.Struct, frozen=True):
-    """What waits now, and how many runs of the function end in a second (0: none was seen yet)."""
+    """What is waiting now, and how many runs of the function end in a second (0: none was seen yet)."""
 
     queued_of_function: int
     queued_of_owner: int
@@ -20,7 +20,7 @@ class Load(msgspec.Struct, frozen=True):
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """Why not, in words, and when to try again."""
+    """The reason for a refusal, and when to try again."""
 
     detail: str
     retry_after_s: int
@@ -28,7 +28,7 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 def refusal(load: Load, payload_bytes: int, start_timeout_s: float) -> Refusal | None:
-    """None when a run may wait; otherwise why it may not."""
+    """None when a run may wait; otherwise the refusal."""
     depth = load.queued_of_function
     wait_s = depth / load.ends_per_s if load.ends_per_s else 0.0
     if depth >= load.queue_max:
@@ -46,6 +46,6 @@ def refusal(load: Load, payload_bytes: int, start_timeout_s: float) -> Refusal |
 
 
 def _refusal(detail: str, load: Load) -> Refusal:
-    # About the time in which a tenth of the queue will have gone.
+    # Roughly the time until a tenth of the queue is done.
     after_s = load.queued_of_function / 10 / load.ends_per_s if load.ends_per_s else MIN_RETRY_AFTER_S
     return Refusal(detail, round(min(max(after_s, MIN_RETRY_AFTER_S), MAX_RETRY_AFTER_S)), load.queued_of_function)

@@ -12,39 +12,39 @@ from typing import Final
 SICK: Final = frozenset({"internal", "resource"})
 SICK_IN_A_ROW: Final = 3
 WINDOW: Final = 20
-REPLACE_EVERY_S: Final = 60.0  # a function that always fails must not have its workers replaced all the time
+REPLACE_EVERY_S: Final = 60.0  # a function that always fails must not cause constant replacement of its workers
 
 
 class WorkerBreaker:
-    """Of one worker."""
+    """The breaker of one worker."""
 
     def __init__(self) -> None:
         self._in_a_row = 0
 
     def ended(self, error_type: str) -> bool:
-        """An attempt has ended (`error_type` is empty for success); whether the worker should be replaced."""
+        """An attempt has ended (`error_type` is empty for success); returns whether the worker should be replaced."""
         self._in_a_row = self._in_a_row + 1 if error_type in SICK else 0
         return self._in_a_row >= SICK_IN_A_ROW
 
 
 class ReleaseBreaker:
-    """Of one release."""
+    """The breaker of one release."""
 
     def __init__(self) -> None:
         self._last: deque[bool] = deque(maxlen=WINDOW)
         self._replaced_s = float("-inf")
 
     def ended(self) -> None:
-        """An attempt has come to an end that its worker told of."""
+        """An attempt ended with a report from its worker."""
         self._last.append(False)
 
     def lost(self) -> bool:
-        """A worker was lost with runs on it; whether the release should be paused."""
+        """A worker was lost with runs on it; returns whether the release should be paused."""
         self._last.append(True)
         return sum(self._last) > WINDOW // 2
 
     def may_replace(self, now_s: float) -> bool:
-        """Whether one of its workers may be replaced for its failures now; if so, that is noted."""
+        """Whether one of its workers may be replaced for failures now; if so, that is recorded."""
         if now_s - self._replaced_s < REPLACE_EVERY_S:
             return False
         self._replaced_s = now_s

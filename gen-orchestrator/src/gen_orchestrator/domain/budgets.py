@@ -23,14 +23,14 @@ BudgetName = Literal["rate", "concurrency", "gpu_seconds"]
 MAX_RUNS: Final = 1_000_000
 MAX_GPU_SECONDS: Final = 1e9
 RATE_UNITS: Final = {"s": 1, "m": 60, "h": 3600}
-LAST_S: Final = 32503680000.0  # of the year 2999
+LAST_S: Final = 32503680000.0  # end of the year 2999
 GPU_UNITS: Final = ("d", "month")
 _RATE = re.compile(r"([0-9]{1,9})/([a-z]{1,9})")
 _GPU = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)/([a-z]{1,9})")
 
 
 class Budgets(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Of one key, in the form that people write; empty and 0 where there is none. Made by `checked`."""
+    """The budgets of one key, as people write them; empty and 0 mean no budget. Create it with `checked`."""
 
     rate: str = ""
     concurrency: int = 0
@@ -44,7 +44,7 @@ NO_BUDGETS: Final = Budgets()
 
 
 class Exhausted(msgspec.Struct, frozen=True):
-    """A budget has no room. `free_in_s`: when it has some again; None where that is when a run ends."""
+    """A budget is used up. `free_in_s`: when it has room again; None when that depends on the end of a run."""
 
     budget: BudgetName
     limit: str
@@ -53,7 +53,7 @@ class Exhausted(msgspec.Struct, frozen=True):
 
     @property
     def detail(self) -> str:
-        """Which budget, its limit, what is used and when it is free again, as a sentence."""
+        """A sentence with the budget, its limit, what is used, and when it has room again."""
         used = round(self.used)
         match self.budget:
             case "rate":
@@ -67,7 +67,7 @@ class Exhausted(msgspec.Struct, frozen=True):
 
 
 def checked(rate: str | None, concurrency: int | None, gpu_seconds: str | None) -> Budgets:
-    """Budgets in their one spelling; None, "" and "none" stand for no budget. `ValueError` names what cannot be one, and what can."""
+    """Budgets in their canonical spelling; None, "" and "none" mean no budget. `ValueError` names an invalid one and the valid forms."""
     if concurrency is not None and not 1 <= concurrency <= MAX_RUNS:
         raise ValueError(f"concurrency {concurrency}: expected 1 to {MAX_RUNS} runs at once; leave it out (none) for no bound")
     rate, gpu_seconds = ("" if each in (None, "none") else each.strip() for each in (rate, gpu_seconds))
@@ -81,7 +81,7 @@ def checked(rate: str | None, concurrency: int | None, gpu_seconds: str | None) 
 
 
 def told(budgets: Budgets) -> str:
-    """For people: `rate=60/m concurrency=4`, or `none`."""
+    """Text for people: `rate=60/m concurrency=4`, or `none`."""
     return " ".join(f"{name}={getattr(budgets, name)}" for name in Budgets.__struct_fields__ if getattr(budgets, name)) or "none"
 
 
@@ -103,8 +103,9 @@ def parse_gpu_seconds(text: str) -> tuple[float, str]:
 
 
 def calendar_window(unit: str, unix_s: float) -> tuple[float, float]:
-    """The day or month that a moment lies in: its beginning and end in unix seconds. In UTC. Every moment lies in one: what a broken clock
-    says outside of the years 1970 to 2999 in one before, or after."""
+    """The day or month of a time: its beginning and end in unix seconds, in UTC. Every time has one: a broken clock's
+    time outside the years 1970 to 2999 counts as the first or the last window.
+    """
     if not 0.0 <= unix_s < LAST_S:
         return (-math.inf, 0.0) if unix_s < 0.0 else (LAST_S, math.inf)
     now = datetime.fromtimestamp(unix_s, UTC)
@@ -117,7 +118,7 @@ def calendar_window(unit: str, unix_s: float) -> tuple[float, float]:
 
 
 class RateWindow:
-    """When runs were accepted, as far back as the window reaches. Times are in seconds of one clock that never goes back."""
+    """When runs were accepted, as far back as the window reaches. Times are seconds of one clock that never goes back."""
 
     def __init__(self, runs: int, window_s: float, times: Iterable[float] = ()) -> None:
         self._runs = runs
@@ -132,24 +133,26 @@ class RateWindow:
         return len(times)
 
     def free_in_s(self, now_s: float) -> float:
-        """When one more may be accepted; 0 for now."""
+        """Seconds until one more may be accepted; 0 for now."""
         over = self.used(now_s) - self._runs
         return 0.0 if over < 0 else max(0.0, self._times[over] + self._window_s - now_s)
 
     def add(self, now_s: float) -> None:
-        """A run is accepted now."""
+        """A run was accepted now."""
         self._times.append(now_s)
 
     def take_back(self, at_s: float) -> None:
-        """The run that was added then was none."""
-        for index in range(len(self._times) - 1, -1, -1):  # it is one of the last
+        """The run recorded at that time was not accepted after all."""
+        for index in range(len(self._times) - 1, -1, -1):  # it is among the latest
             if self._times[index] == at_s:
                 del self._times[index]
                 return
 
 
 class Spent(msgspec.Struct, frozen=True):
-    """What a key has used: runs in its rate's window, and when that has room; open runs; GPU seconds, and when their day or month ends."""
+    """What a key has used: runs in its rate's window, and when that has room; open runs; GPU seconds, and the end of
+    their day or month.
+    """
 
     runs: int = 0
     runs_free_in_s: float = 0.0
@@ -159,7 +162,7 @@ class Spent(msgspec.Struct, frozen=True):
 
 
 def exhausted(budgets: Budgets, spent: Spent) -> Exhausted | None:
-    """The budget that has no room for one more run, the one that is free last of all first; None where there is room."""
+    """The used-up budget that is free again last; None when there is room for one more run."""
     if budgets.gpu_seconds and spent.gpu_s >= parse_gpu_seconds(budgets.gpu_seconds)[0]:
         return Exhausted("gpu_seconds", budgets.gpu_seconds, spent.gpu_s, spent.gpu_free_in_s)
     if budgets.concurrency and spent.open_runs >= budgets.concurrency:

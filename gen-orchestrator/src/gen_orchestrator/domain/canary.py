@@ -12,15 +12,15 @@ import msgspec
 
 from gen_orchestrator.domain.runs import Run, RunState
 
-WINDOW = 50  # last runs of each side that are compared
-MIN_RUNS = 10  # of the candidate, before anything is said of it
-MAX_MORE_FAILURES = 0.1  # share of runs that may fail beyond the share of the tag's release
-MAX_SLOWDOWN = 1.5  # median time of runs, in medians of the tag's release
-MIN_SLOWDOWN_S = 0.05  # differences below are noise
+WINDOW = 50  # latest runs of each side that are compared
+MIN_RUNS = 10  # of the candidate, before a verdict
+MAX_MORE_FAILURES = 0.1  # how much higher the candidate's share of failed runs may be
+MAX_SLOWDOWN = 1.5  # limit for the candidate's median duration, as a multiple of the other median
+MIN_SLOWDOWN_S = 0.05  # smaller differences are noise
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """A release that gets `percent` of a tag's runs. `since` is in seconds of Unix time."""
+    """A release that gets `percent` of a tag's runs. `since` is unix seconds."""
 
     owner: str
     endpoint: str
@@ -32,28 +32,31 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """What is compared of a run that is over: whether it failed, and how long it took from its first lease to its end."""
+    """The compared facts of a finished run: whether it failed, and its duration from first lease to end."""
 
     failed: bool
     seconds: float
 
 
 def takes_part(run_id: str, percent: float, what: bytes = b"canary") -> bool:
-    """Whether a run goes to the candidate: the same for the same id, and with a larger percent for all that went with a smaller one.
-    `what` the share is of: shares of two things have nothing to do with each other."""
+    """Whether a run goes to the candidate. The answer depends on the id only, and a larger percentage includes all runs
+    of a smaller one. `what` makes different shares independent of each other.
+    """
     digest = hashlib.blake2b(run_id.encode(), digest_size=8, person=what).digest()
     return int.from_bytes(digest, "big") / (1 << 64) < percent / 100
 
 
 def ended(run: Run) -> Ended | None:
-    """A run as it counts; None for one that was canceled, which says nothing of its release."""
+    """The compared facts of a run; None for a canceled one, which says nothing about its release."""
     if run.state is RunState.CANCELED:
         return None
     return Ended(run.state is not RunState.SUCCEEDED, max(0.0, run.finished_at - run.started_at) if run.started_at else 0.0)
 
 
 def verdict(candidate: Sequence[Ended], tag: Sequence[Ended]) -> str:
-    """Why the candidate is worse than the tag's release, by the last runs of both; empty while it is not, or too little is known."""
+    """Why the candidate is worse than the tag's release, judged by the latest runs of both; empty while it is not
+    worse, or too little is known.
+    """
     if len(candidate) < MIN_RUNS:
         return ""
     mine, other = _failures(candidate), _failures(tag)

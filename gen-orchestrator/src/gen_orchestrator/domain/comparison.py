@@ -14,11 +14,12 @@ import msgspec
 _FILE_OF_A_RUN = frozenset({"ref", "url", "owner", "local_path"})
 MAX_DIFFERENCES = 100
 MAX_VALUE_CHARACTERS = 200
-FileDistance = Callable[[dict[str, Any], dict[str, Any]], float | None]  # of two files with other bytes, 0 to 1; None: nobody can say
+# distance of two files with different bytes, from 0 to 1; None: unknown
+FileDistance = Callable[[dict[str, Any], dict[str, Any]], float | None]
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """`pointer` is a JSON Pointer into the output. `distance`: of two numbers, relative to the larger one; 1 for all else."""
+    """`pointer` is a JSON Pointer into the output. `distance` of two numbers is relative to the larger one; otherwise 1."""
 
     pointer: str
     expected: Any
@@ -27,8 +28,9 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 def differences(expected: Any, actual: Any, tolerance: float = 0.0, file_distance: FileDistance | None = None) -> list[Difference]:
-    """What differs, at most 100 places. Numbers may be apart by `tolerance` times the larger one of both, files by `tolerance` where
-    `file_distance` can say how far apart they are."""
+    """The differences, at most 100. Numbers may differ by `tolerance` times the larger one, files by `tolerance` if
+    `file_distance` knows their distance.
+    """
     found = []
     for each in _walk(expected, actual, "", file_distance):
         if each.distance > tolerance:
@@ -39,7 +41,7 @@ def differences(expected: Any, actual: Any, tolerance: float = 0.0, file_distanc
 
 
 def clipped(difference: Difference) -> Difference:
-    """The same with values that are short enough to be kept and shown: a longer one as the beginning of its JSON."""
+    """The same with values short enough to be stored and shown: a longer one becomes the beginning of its JSON."""
     return msgspec.structs.replace(difference, expected=_clipped(difference.expected), actual=_clipped(difference.actual))
 
 

@@ -20,9 +20,10 @@ _FORM = ("pattern", "format", "contentEncoding", "multipleOf")
 
 
 class Change(msgspec.Struct, frozen=True):
-    """One difference. `pointer` is a JSON Pointer into the payload or the output (`/size`, `/items/*`), empty for the whole.
+    """One difference. `pointer` is a JSON Pointer into the payload or the output (`/size`, `/items/*`), empty for all
+    of it.
 
-    Of a variable of `[env]`, `pointer` is its name, and `function` is empty.
+    For a variable of `[env]`, `pointer` is its name and `function` is empty.
     """
 
     function: str
@@ -33,7 +34,7 @@ class Change(msgspec.Struct, frozen=True):
 
 
 def changes(old: Manifest, new: Manifest) -> list[Change]:
-    """From one release to another, by function; what breaks callers first."""
+    """The changes from one release to another, by function; breaking ones first."""
     before, after = {entry.name: entry for entry in old.callables}, {entry.name: entry for entry in new.callables}
     found: list[Change] = []
     for name in sorted({*before, *after}):
@@ -51,7 +52,7 @@ def changes(old: Manifest, new: Manifest) -> list[Change]:
 
 
 def _variable_changes(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[Change]:
-    """Of `[env]`. Values are not shown: one may be a secret in the wrong place."""
+    """Changes of `[env]`. Values are not shown, because one may be a misplaced secret."""
     for name in sorted({*old, *new}):
         if old.get(name) != new.get(name):
             text = "the variable is gone" if name not in new else "the variable is new" if name not in old else "it has another value"
@@ -59,7 +60,7 @@ def _variable_changes(old: Mapping[str, str], new: Mapping[str, str]) -> Iterato
 
 
 def function_changes(old: FunctionEntry, new: FunctionEntry) -> list[Change]:
-    """From one release of a function to another."""
+    """The changes from one release of a function to another."""
     found = [*_Comparison(new.name, "input", old.input_schema, new.input_schema).run()]
     if old.output_mode != new.output_mode:
         text = "it streams now" if new.output_mode == "incremental" else "it streams no more"
@@ -81,7 +82,7 @@ class _Comparison:
         names = (old.get("$ref", ""), new.get("$ref", ""))
         if all(names):
             if names in self._seen:
-                return  # a type that holds itself
+                return  # a recursive type
             self._seen.add(names)
         befores, afters = _kinds(old, self._old), _kinds(new, self._new)
         if "any" in afters and "any" not in befores:
@@ -136,10 +137,10 @@ class _Comparison:
             for name in names:
                 before, after = old.get(name), new.get(name)
                 if before == after or ("prefixItems" in new and name in ("minItems", "maxItems")):
-                    continue  # the places of a tuple are compared below
+                    continue  # the elements of a tuple are compared below
                 is_tighter = after is not None and (before is None or (after - before) * sign > 0)
                 text = f"{name} is {after if after is not None else 'gone'}; it was {before if before is not None else 'not set'}"
-                # An output that may be larger or smaller than it was is what a caller must expect of any output.
+                # Callers must expect any size of an output, so a new limit or size of an output breaks nothing.
                 yield self._change(pointer, text, breaking=is_tighter and self._side == "input")
         for name in _FORM:
             before, after = old.get(name), new.get(name)
@@ -178,7 +179,7 @@ class _Comparison:
 
 
 def _kinds(schema: Schema, whole: Schema) -> dict[str, Schema]:
-    """What a value may be, by the name of its JSON type; objects of several named types by these names."""
+    """The possible kinds of a value, by JSON type; objects of several named types by their names."""
     found: dict[str, Schema] = {}
     for each in schema.get("anyOf") or schema.get("oneOf") or (schema,):
         resolved = _resolved(each, whole)

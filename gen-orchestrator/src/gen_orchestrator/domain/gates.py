@@ -12,12 +12,14 @@ from gen_orchestrator.domain.runs import Run, RunState
 from gen_worker.errors import FieldError
 
 GateKind = Literal["golden", "canary", "shadow"]
-MAX_SHOWN = 20  # differences that a result keeps
+MAX_SHOWN = 20  # differences kept in a result
 
 
 class Golden(msgspec.Struct, frozen=True, kw_only=True):
-    """`input` is the run's payload in msgpack, `output` what came of it as JSON: of a stream the array of its items. `run_id` is kept for
-    as long as the golden request is, with its files. `tolerance`: how far apart numbers may be, relative to the larger one."""
+    """`input` is the run's payload in msgpack, `output` its output as JSON; for a stream the array of its items.
+    `run_id` is kept as long as the golden request, with its files. `tolerance`: how much numbers may differ, relative
+    to the larger one.
+    """
 
     golden_id: str
     owner: str
@@ -31,8 +33,9 @@ class Golden(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GateResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The latest word of one gate on a function of a release. `subject` is the golden request's id, or the tag of a canary or of shadow
-    runs; `detail` is JSON: a `GoldenDetail` for a golden request."""
+    """The latest result of one gate for a function of a release. `subject` is the golden request's id, or the tag of a
+    canary or of shadow runs. `detail` is JSON: a `GoldenDetail` for a golden request.
+    """
 
     release_id: str
     function: str
@@ -45,7 +48,7 @@ class GateResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GoldenDetail(msgspec.Struct, frozen=True):
-    """Which run was compared, and what was wrong: that it did not succeed, or places where its output differs."""
+    """The compared run, and what was wrong: that it did not succeed, or where its output differs."""
 
     run_id: str = ""
     error: str = ""
@@ -55,8 +58,9 @@ class GoldenDetail(msgspec.Struct, frozen=True):
 def judged(
     golden: Golden, release_id: str, run: Run | None, output: Any, error: str, at: float, file_distance: FileDistance | None = None
 ) -> GateResult:
-    """What a golden request says of a release. `run` is what was run for it, `output` what came of it as JSON values; `error` says why
-    there is no run, or none that has ended."""
+    """The result of a golden request for a release. `run` is the run made for it, `output` its output as JSON values.
+    `error` says why there is no run, or none that has ended.
+    """
     if not error and run is not None and run.state is not RunState.SUCCEEDED:
         error = f"the run is {run.state}" + (f": {run.error.message} ({run.error.code})" if run.error is not None else "")
     apart = [] if error else differences(msgspec.json.decode(golden.output), output, golden.tolerance, file_distance)

@@ -23,7 +23,7 @@ MAX_LOST_WORKERS: Final = 10
 
 
 class Loss(Enum):
-    """What is known of a lost worker, for one of its runs."""
+    """What is known about a lost worker, for one of its runs."""
 
     FRESH = "it ran this alone, and nothing before"
     ALONE = "it ran this alone, and others before"
@@ -32,7 +32,7 @@ class Loss(Enum):
 
 
 class Lost(msgspec.Struct, frozen=True):
-    """The run goes on; its suspicion grows by `suspicion`."""
+    """The run goes on; `suspicion` is added to its suspicion."""
 
     suspicion: int
 
@@ -43,7 +43,7 @@ def is_kept_apart(run: Run) -> bool:
 
 
 def after_loss(run: Run, worker_id: str, loss: Loss) -> Lost | RunError:
-    """What follows for a run whose worker is gone: another try, or the error that it ends with."""
+    """The consequence for a run whose worker is gone: another try, or its final error."""
     count = run.lost_workers + 1
     if (loss is Loss.FRESH and run.suspicion >= SUSPECTED) or count >= MAX_LOST_WORKERS:
         alone = ", the last time with nothing else on that worker" if loss is Loss.FRESH else ""

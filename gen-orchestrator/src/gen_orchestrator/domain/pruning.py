@@ -1,4 +1,4 @@
-"""Which releases may go because newer ones are there. Pure."""
+"""Which releases may be deleted because newer ones exist. Pure."""
 
 from collections.abc import Collection, Sequence
 
@@ -8,7 +8,7 @@ MAX_KEEP = 1_000_000
 
 
 class Aged(msgspec.Struct, frozen=True):
-    """A release, and what counts of it here. `place` is its owner and endpoint."""
+    """A release with the facts needed here. `place` is its owner and endpoint."""
 
     release_id: str
     place: tuple[str, str]
@@ -16,7 +16,9 @@ class Aged(msgspec.Struct, frozen=True):
 
 
 def to_prune(releases: Sequence[Aged], kept: Collection[str], keep: int) -> list[str]:
-    """Of each endpoint all but the `keep` newest and those in `kept`, oldest first. What is in `kept` takes none of the `keep` places."""
+    """For each endpoint, all but the `keep` newest releases and those in `kept`, oldest first. Releases in `kept` do
+    not count towards `keep`.
+    """
     found: list[Aged] = []
     places: dict[tuple[str, str], int] = {}
     for each in sorted(releases, key=lambda each: (each.created_at, each.release_id), reverse=True):

@@ -23,7 +23,7 @@ MAX_BURST = 2.0  # an owner who was idle may be ahead by at most this many quant
 
 
 class Waiting(msgspec.Struct, frozen=True):
-    """A run in the queue. `cost_s` is what it is expected to take of a worker, in seconds; `since_s` when it came."""
+    """A run in the queue. `cost_s`: the worker time it is expected to take, in seconds; `since_s`: when it arrived."""
 
     run_id: str
     owner: str
@@ -51,7 +51,7 @@ class _Class:
             line.append(item)
 
     def peek(self) -> Waiting:
-        """The next item. Owners who cannot pay for their first run save up, and the turn goes round."""
+        """The next item. An owner who cannot pay for the first run saves up, and the turn goes to the next owner."""
         quantum_s = QUANTUM_S
         if len(self.owners) > 1:
             cheapest = min(line[0].cost_s - self.deficits[owner] for owner, line in self.owners.items())
@@ -67,7 +67,7 @@ class _Class:
         return next(iter(self.owners.values()))[0]
 
     def take(self, item: Waiting) -> None:
-        """Remove an item that `peek` gave, and charge its owner."""
+        """Remove an item returned by `peek`, and charge its owner."""
         line = self.owners[item.owner]
         line.popleft()
         self.deficits[item.owner] = max(0.0, self.deficits[item.owner] - item.cost_s)
@@ -85,11 +85,11 @@ class _Class:
 
 
 class FairQueue:
-    """Runs that wait for a worker of one kind. Not bounded here: `admission` decides who may come in."""
+    """Runs that wait for a worker of one kind. Not limited here: `admission` decides which runs may wait."""
 
     def __init__(self) -> None:
         self._classes = {name: _Class() for name in PRIORITIES}
-        self._where: dict[str, tuple[Waiting, str]] = {}  # run id -> item and the class it is in now
+        self._where: dict[str, tuple[Waiting, str]] = {}  # run id -> item and its current class
 
     def __len__(self) -> int:
         return len(self._where)
@@ -101,7 +101,7 @@ class FairQueue:
         return (item for item, _ in self._where.values())
 
     def push(self, item: Waiting, *, front: bool = False) -> None:
-        """Let a run wait. `front`: it was taken before and comes back through no fault of its own."""
+        """Add a run. `front`: it was taken before, and returns through no fault of its own."""
         self._classes[item.priority].push(item, front=front)
         self._where[item.run_id] = (item, item.priority)
 
@@ -113,7 +113,7 @@ class FairQueue:
         return self._turn().peek()
 
     def take(self, item: Waiting) -> None:
-        """Remove the run that `peek` gave, and charge its class and owner for it."""
+        """Remove the run returned by `peek`, and charge its class and owner for it."""
         _, name = self._where.pop(item.run_id)
         working = {other: kept for other, kept in self._classes.items() if kept.owners}
         total = sum(WEIGHTS[other] for other in working)
@@ -126,7 +126,7 @@ class FairQueue:
                 kept.credit = 0.0
 
     def remove(self, run_id: str) -> bool:
-        """Take a run out of the queue; False when it is not there."""
+        """Remove a run; False when it is not in the queue."""
         found = self._where.pop(run_id, None)
         if found is None:
             return False
@@ -138,7 +138,9 @@ class FairQueue:
         return self._classes[max(working)[2]]
 
     def _age(self, now_s: float) -> None:
-        """Heads that have waited long move up one class for each minute. Only heads: an owner's later runs are younger."""
+        """Heads of queues that have waited long move up one class for each minute. Only heads, because an owner's later
+        runs are younger.
+        """
         for lower, upper in (("normal", "high"), ("low", "normal")):
             for line in list(self._classes[lower].owners.values()):
                 item = line[0]

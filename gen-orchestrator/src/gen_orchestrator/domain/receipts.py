@@ -18,7 +18,7 @@ import msgspec
 
 MAX_MS: Final = 10 * 366 * 24 * 3600 * 1000
 MAX_BYTES: Final = 1 << 50  # of one attempt
-MAX_NANOS: Final = 1 << 50  # of one attempt: a million of the currency
+MAX_NANOS: Final = 1 << 50  # of one attempt: a million units of the currency
 UNPRICED: Final = -1
 NANO: Final = 1_000_000_000
 GB: Final = 1_000_000_000
@@ -26,7 +26,7 @@ Price = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Whole milliseconds and bytes; the cost in billionths of the currency, `UNPRICED` where some of it has no price."""
+    """Whole milliseconds and bytes; the cost in billionths of the currency, `UNPRICED` when a part of it has no price."""
 
     gpu_ms: int = 0
     cpu_ms: int = 0
@@ -51,7 +51,7 @@ NOTHING: Final = Usage()
 
 
 class Said(msgspec.Struct, frozen=True):
-    """What a worker said of an attempt, None where it said nothing: milliseconds on the device and of bringing models, bytes."""
+    """A worker's report about an attempt; None where it reported nothing. Milliseconds on the device and for bringing models, bytes."""
 
     device_ms: int | None = None
     models_ms: int = 0
@@ -60,7 +60,9 @@ class Said(msgspec.Struct, frozen=True):
 
 
 class Prices(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A price table: of a second on a GPU by its name, on any other GPU, on a worker without one; of 10^9 bytes. None has no price."""
+    """A price table: for a second on a GPU by its name, on any other GPU, on a worker without one; for 10^9 bytes. None
+    means no price.
+    """
 
     currency: str = "USD"
     gpus: Mapping[str, Price] = {}
@@ -71,9 +73,10 @@ class Prices(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def attempt(said: Said, *, had_s: float, worked_s: float, gpu: str | None, prices: Prices | None) -> Usage:
-    """What one attempt used. `had_s`: since its worker was given the run; `worked_s`: since it began, 0 where it did not; `gpu`: the name
-    of the worker's, None without one. No clock that jumps and nothing that a worker says makes a number negative, or larger than it can
-    be."""
+    """What one attempt used. `had_s`: seconds since its worker was given the run; `worked_s`: seconds since it began, 0
+    if it did not; `gpu`: the name of the worker's GPU, None without one. Neither a jumping clock nor a worker's report
+    can make a number negative or implausibly large.
+    """
     had_ms = _bounded(round(had_s * 1000), MAX_MS)
     device_ms = _bounded(round(worked_s * 1000), had_ms) if said.device_ms is None else _bounded(said.device_ms, had_ms)
     used = Usage(
@@ -102,8 +105,9 @@ def _bounded(value: int, most: int) -> int:
 
 
 class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
-    """What the runs of one invoker and function that ended on one day have used, together. `day` counts from 1970-01-01 in UTC; `unpriced`
-    of the runs have no cost. `total_ms` is from acceptance to end."""
+    """The summed usage of all runs of one invoker and function that ended on one day. `day` counts from 1970-01-01 in
+    UTC; `unpriced` of the runs have no cost. `total_ms` is from acceptance to end.
+    """
 
     day: int
     owner: str

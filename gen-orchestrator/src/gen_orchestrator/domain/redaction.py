@@ -16,37 +16,37 @@ MIN_LINE_CHARACTERS = 8
 
 
 class Redactor:
-    """Of a set of secrets, as pairs of name and value."""
+    """For a set of secrets, given as pairs of name and value."""
 
     def __init__(self, secrets: Iterable[tuple[str, str]] = ()) -> None:
         found: dict[str, str] = {}
         for name, value in secrets:
             for form in _forms(value):
                 found.setdefault(form, f"[secret {name}]")
-        # The longest first: what holds another one must go before that is taken out of it.
+        # The longest first: a value that contains another must be replaced before the shorter one breaks it up.
         self._texts = sorted(found.items(), key=lambda pair: len(pair[0]), reverse=True)
         self._bytes = [(form.encode(), shown.encode()) for form, shown in self._texts]
 
     def __bool__(self) -> bool:
-        """Whether there is anything to take out."""
+        """Whether there is anything to redact."""
         return bool(self._texts)
 
     def text(self, text: str) -> str:
-        """The text with each secret's name in the place of its value."""
+        """The text with each secret's value replaced by its name."""
         for form, shown in self._texts:
             if form in text:
                 text = text.replace(form, shown)
         return text
 
     def json(self, data: bytes) -> bytes:
-        """The same for a JSON document, or for any text in UTF-8. It stays JSON."""
+        """The same for a JSON document, or any text in UTF-8. JSON stays valid."""
         for form, shown in self._bytes:
             if form in data:
                 data = data.replace(form, shown)
         return data
 
     def msgpack(self, data: bytes) -> bytes:
-        """The same for msgpack. What holds a secret and cannot be read is dropped."""
+        """The same for msgpack. A value that contains a secret and cannot be decoded is dropped."""
         if not any(form in data for form, _ in self._bytes):
             return data
         try:
@@ -70,7 +70,7 @@ class Redactor:
 
 
 def _forms(value: str) -> set[str]:
-    """A value as it may be written."""
+    """The forms in which a value may appear."""
     parts = {value, *(part for each in (value, *value.splitlines()) if len(part := each.strip()) >= MIN_LINE_CHARACTERS)}
     forms = set()
     for part in parts:

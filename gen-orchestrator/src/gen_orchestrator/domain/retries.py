@@ -12,12 +12,13 @@ from gen_orchestrator.domain.runs import Run, RunError
 BASE_DELAY_S: Final = 1.0
 MAX_DELAY_S: Final = 60.0
 REFUSED_DELAY_S: Final = 0.05
-REFUSAL: Final = "worker busy"  # what a worker says of a run that it did not begin
+REFUSAL: Final = "worker busy"  # a worker's text for a run that it did not begin
 
 
 class Again(msgspec.Struct, frozen=True):
-    """Try again in `delay_s`, because of `error` where the worker said one. `executed`, `lost` and `suspicion` (see `losses`) are what the
-    store counts."""
+    """Try again after `delay_s`, because of `error` if the worker sent one. The store adds `executed`, `lost` and
+    `suspicion` (see `losses`).
+    """
 
     delay_s: float
     executed: bool = True
@@ -31,18 +32,18 @@ class GiveUp(msgspec.Struct, frozen=True):
 
 
 def after_failure(run: Run, error: RunError, random: Random) -> Again | GiveUp:
-    """A worker answered with a failure. Only what may pass is tried again; a refusal costs no try."""
+    """A worker answered with a failure. Only temporary failures are retried; a refusal does not count as a try."""
     if not error.retryable:
         return GiveUp(error)
     if error.message == REFUSAL:
         return Again(REFUSED_DELAY_S * (0.5 + random.random()), executed=False)
-    tries = run.executions - run.lost_workers + 1  # lost workers are not the run's own tries
+    tries = run.executions - run.lost_workers + 1  # lost workers do not count as tries of the run
     if tries >= run.max_attempts:
         return GiveUp(error)
     return Again(random.uniform(0, min(MAX_DELAY_S, BASE_DELAY_S * 2**tries)), error=error)
 
 
 def after_loss(run: Run, worker_id: str, loss: Loss) -> Again | GiveUp:
-    """The worker of a run is gone. It is tried again at once, unless it is held to have ended that worker (see `losses`)."""
+    """The worker of a run is gone. The run is tried again at once, unless it is judged to have killed the worker (see `losses`)."""
     what = losses.after_loss(run, worker_id, loss)
     return GiveUp(what) if isinstance(what, RunError) else Again(0.0, lost=True, suspicion=what.suspicion)

@@ -16,16 +16,17 @@ DEFAULT_MODEL_BYTES = 5_000_000_000
 DEFAULT_LOAD_RATE = 1_000_000_000
 DEFAULT_NETWORK_RATE = 100_000_000
 MAX_CONSIDERED = 8
-WAITS_FOR_HOT = "waits_for_hot"  # better off behind a busy worker than loading elsewhere
-WAITS_ALONE = "waits_alone"  # gets a worker to itself (see `losses`), and all are busy
+WAITS_FOR_HOT = "waits_for_hot"  # waiting for a busy worker is faster than loading elsewhere
+WAITS_ALONE = "waits_alone"  # it needs a worker to itself (see `losses`), and all are busy
 
 
 class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker as routing sees it. `tiers` maps a model ref to where it is (`vram`, `host`, `disk`) and its bytes.
+    """A worker as routing sees it. `tiers` maps a model ref to its location (`vram`, `host`, `disk`) and its bytes.
 
-    `slots` is how many runs it takes at once (0: no limit), `running` how many it has, `free_in_s` when the next of them is expected
-    to end. `expected` runs wait for it already. `is_fresh`: it was given nothing yet. `coming` are models that a run of ours is bringing to
-    its device, and in how many seconds they will be there: a second run needs no load of its own.
+    `slots`: how many runs it takes at once (0: no limit); `running`: how many it has; `free_in_s`: when the next of
+    them is expected to end. `expected` runs are already waiting for it. `is_fresh`: it has had no run yet. `coming`:
+    models that a run of ours is bringing to its device, with the seconds until they are there; a second run needs no
+    load of its own.
     """
 
     worker_id: str
@@ -46,14 +47,14 @@ class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Need(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run asks for: canonical model refs, and how long its function usually takes (0: unknown)."""
+    """What a run needs: canonical model refs, and the usual duration of its function (0: unknown)."""
 
     models: tuple[str, ...] = ()
     run_s: float = 0.0
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """A worker that was considered, and what it would have taken, in seconds."""
+    """A worker that was considered, and its estimate in seconds."""
 
     worker_id: str
     tier: str
@@ -63,7 +64,7 @@ class Candidate(msgspec.Struct, frozen=True):
 
 
 class Choice(msgspec.Struct, frozen=True):
-    """`worker_id` is empty where the run should go on waiting. `reason` is for people and metrics."""
+    """`worker_id` is empty when the run should keep waiting. `reason` is for people and metrics."""
 
     worker_id: str
     reason: str
@@ -71,10 +72,10 @@ class Choice(msgspec.Struct, frozen=True):
 
 
 def choose(need: Need, workers: Sequence[WorkerView]) -> Choice:
-    """The worker for a run, or to wait. Pure: the same picture gives the same choice."""
+    """The worker for a run, or the decision to wait. Pure: the same input gives the same choice."""
     if not workers:
         return Choice("", "no_worker")
-    if len(workers) == 1:  # most of the time on a laptop: nothing to weigh
+    if len(workers) == 1:  # the usual case on a laptop: nothing to compare
         only = workers[0]
         candidate = _candidate(need, only)
         return Choice(only.worker_id if only.has_room else "", _why(candidate) if only.has_room else "busy", (candidate,))
@@ -93,8 +94,9 @@ def choose(need: Need, workers: Sequence[WorkerView]) -> Choice:
 
 
 def choose_alone(need: Need, workers: Sequence[WorkerView]) -> Choice:
-    """The worker for a run that must have one to itself: one with no run, a fresh one before others; else to wait for the one that
-    is the first of `considered`."""
+    """The worker for a run that must have one to itself: a worker without runs, preferably a fresh one; otherwise wait
+    for the first worker in `considered`.
+    """
     if not workers:
         return Choice("", "no_worker")
     ranked = sorted(
@@ -136,7 +138,8 @@ def _why(candidate: Candidate) -> str:
 
 
 def _order(candidate: Candidate, worker: WorkerView) -> tuple[float, bool, bool, float, float, str]:
-    # Equal times: the one that needs no load of its own, then the one with more room, then whoever rested longest, so that load spreads.
+    # For equal times: prefer the worker that needs no load of its own, then the one with more room, then the one idle
+    # for longest, so that load spreads.
     needs_load = _TIERS.index(candidate.tier) > _TIERS.index("coming")
     share = worker.running / worker.slots if worker.slots > 0 else worker.running / 1000
     return (candidate.total_s, not worker.has_room, needs_load, share, worker.last_used_s, worker.worker_id)

@@ -27,7 +27,7 @@ PRIORITIES: Final = ("high", "normal", "low")
 
 
 class RunState(StrEnum):
-    """What the store knows. The public word for `leased` is `starting` or `running`, as the worker reports."""
+    """The state in the store. The public word for `leased` is `starting` or `running`, as the worker reports."""
 
     QUEUED = "queued"
     LEASED = "leased"
@@ -52,14 +52,14 @@ class RunError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything durable about one run. Times are unix seconds, 0 where they did not happen.
+    """Everything durable about one run. Times are unix seconds; 0 means not yet.
 
-    `lost_workers` were lost while they ran this; `suspicion` that it is the run which ends them, see `losses`.
-    `payload` and `output` are msgpack. `not_before` holds a retry back; `expires_at` is when a run that has not started is given up.
-    `routing` is JSON: why the present worker was chosen, and who else was considered. `fingerprint` is a digest of the request
-    behind `idempotency_key`. `webhook` is the JSON of a `webhooks.Target`, `warnings` that of what the function left out of the payload;
-    `traceparent` is the W3C Trace Context that the caller sent. `leased_at` is when the last attempt was given to its worker; from `gpu_ms`
-    on it is what all attempts have used (`receipts.Usage`).
+    `lost_workers` workers were lost while they ran it; `suspicion` that it kills them, see `losses`. `payload` and
+    `output` are msgpack. `not_before` delays a retry; `expires_at` is when a run that has not started is given up.
+    `routing` is JSON: why the current worker was chosen, and which others were considered. `fingerprint` is a digest of
+    the request behind `idempotency_key`. `webhook` is the JSON of a `webhooks.Target`, `warnings` the JSON of the parts
+    of the payload that the function ignored. `traceparent` is the caller's W3C Trace Context. `leased_at` is when the
+    last attempt was given to its worker. The fields from `gpu_ms` on are what all attempts used (`receipts.Usage`).
     """
 
     id: str
@@ -105,7 +105,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def used(self) -> Usage:
-        """What all attempts have used, as far as it is written."""
+        """What all attempts have used, as far as it is stored."""
         return Usage(self.gpu_ms, self.cpu_ms, self.cold_ms, self.downloaded_bytes, self.loaded_bytes, self.cost_nanos)
 
     @property
@@ -114,8 +114,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run ends. `metrics` is the worker's JSON object of times and sizes, `warnings` a JSON array of `FieldError`; or empty;
-    `used` is what the last attempt used."""
+    """How a run ends. `metrics` is the worker's JSON object of times and sizes, `warnings` a JSON array of
+    `FieldError`; either may be empty. `used` is what the last attempt used.
+    """
 
     state: RunState
     at: float
@@ -130,7 +131,7 @@ CANCELED_ERROR: Final = RunError(error_type="canceled", code="canceled", message
 
 
 def lease(run: Run, *, attempt: int, worker_id: str, at: float, routing: bytes) -> Run | None:
-    """Give a queued run to a worker. `attempt` must be the next number: whoever counted otherwise has an old picture of the run."""
+    """Give a queued run to a worker. `attempt` must be the next number; otherwise the caller's picture of the run is outdated."""
     if run.state is not RunState.QUEUED or attempt != run.attempt + 1 or run.cancel_requested:
         return None
     return msgspec.structs.replace(
@@ -141,8 +142,9 @@ def lease(run: Run, *, attempt: int, worker_id: str, at: float, routing: bytes) 
 def requeue(
     run: Run, *, attempt: int, not_before: float, executed: bool, lost: bool, suspicion: int = 0, used: Usage = NOTHING
 ) -> Run | None:
-    """Take a run back from its worker. `executed`: the worker had begun it; `lost`: the worker vanished meanwhile; `suspicion` and `used`
-    are added."""
+    """Take a run back from its worker. `executed`: the worker had begun it; `lost`: the worker vanished; `suspicion`
+    and `used` are added.
+    """
     if run.state is not RunState.LEASED or attempt != run.attempt:
         return None
     return msgspec.structs.replace(
@@ -160,7 +162,7 @@ def requeue(
 def finish(run: Run, *, attempt: int, ending: Ending) -> Run | None:
     """End a run: by its worker's result for the current attempt, or without a worker while it is queued.
 
-    A cancel that was recorded first wins over a success that comes after it: the caller has been told so.
+    A cancel that was recorded first wins over a later success, because the caller was already told.
     """
     if run.is_final or attempt != run.attempt:
         return None
@@ -180,10 +182,10 @@ def finish(run: Run, *, attempt: int, ending: Ending) -> Run | None:
 
 
 def _with(run: Run, used: Usage) -> dict[str, int]:
-    """The fields of a run that has used this, too."""
+    """The fields of a run with this usage added."""
     return msgspec.structs.asdict(run.used + used)
 
 
 def request_cancel(run: Run) -> Run | None:
-    """Note that the caller no longer wants the run; None once it is final."""
+    """Record that the caller no longer wants the run; None once it is final."""
     return None if run.is_final else msgspec.structs.replace(run, cancel_requested=True)

@@ -13,7 +13,7 @@ MAX_CHARACTERS = 32_768
 
 
 class StoredSecret(msgspec.Struct, frozen=True, kw_only=True):
-    """One version of a secret. `sealed` can be read with the key of the data folder alone; empty: it was removed."""
+    """One version of a secret. Only the data folder's key can decrypt `sealed`; empty means removed."""
 
     owner: str
     endpoint: str
@@ -25,7 +25,7 @@ class StoredSecret(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def checked(name: str, value: str) -> None:
-    """`ValueError` for a name or a value that cannot be a secret's; it never holds the value."""
+    """`ValueError` for an invalid name or value; the message never contains the value."""
     if not is_secret_name(name):
         raise ValueError(f"secret {name[:60]!r}: {SECRET_NAME_RULE}")
     if len(value.strip()) < MIN_CHARACTERS or len(value) > MAX_CHARACTERS:

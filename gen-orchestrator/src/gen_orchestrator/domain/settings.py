@@ -7,9 +7,10 @@ from gen_orchestrator.domain.runs import MAX_ATTEMPTS
 
 
 class FunctionSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What cozy.toml says of the function. `memo_s`: for how long a run answers equal requests. `models`: canonical refs that every run
-    needs; `models_by_key`: for those that the payload picks, `model_field` is the payload's field. `is_session`: it is a websocket handler,
-    whose runs are realtime sessions."""
+    """A function's settings from cozy.toml. `memo_s`: for how many seconds a run answers equal requests. `models`:
+    canonical refs that every run needs. `models_by_key`: models that the payload chooses, by the payload's field
+    `model_field`. `is_session`: it is a websocket handler, whose runs are realtime sessions.
+    """
 
     timeout_s: float = 0.0
     start_timeout_s: float = 0.0

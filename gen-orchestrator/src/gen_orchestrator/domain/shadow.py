@@ -18,15 +18,16 @@ from gen_orchestrator.domain.comparison import Difference, clipped
 MAX_EXAMPLES = 10
 MAX_EXAMPLE_DIFFERENCES = 5
 MAX_ERROR_CHARACTERS = 500
-WINDOW = 500  # last durations of each side
-SLOWER = 10  # a run on the other release may take so many times the seconds of the first,
-SPARE_S = 300.0  # and so many more, in which a model may be loaded
+WINDOW = 500  # latest durations of each side
+SLOWER = 10  # limit for a shadow run: this many times the original run's seconds,
+SPARE_S = 300.0  # plus this many, in which a model may be loaded
 
 
 class Shadow(msgspec.Struct, frozen=True, kw_only=True):
-    """A release that gets copies of `percent` of a tag's runs. `against` is the release at which the tag points meanwhile. `runs`: it ends
-    after so many comparisons, 0 for no end. `ended_at` is 0 while it goes on; `why` says what ended it. Times are in seconds of Unix time.
-    `tally` is the JSON of a `Tally`."""
+    """A release that gets copies of `percent` of a tag's runs. `against` is the release that the tag points at
+    meanwhile. `runs`: it ends after this many comparisons, 0 for never. `ended_at` is 0 while it is active; `why` says
+    what ended it. Times are unix seconds. `tally` is the JSON of a `Tally`.
+    """
 
     owner: str
     endpoint: str
@@ -48,7 +49,7 @@ class Shadow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Example(msgspec.Struct, frozen=True):
-    """A run of the tag whose copy gave something else: why the copy failed, or where its output differs. Seconds from lease to end."""
+    """A run whose shadow run had another result: why the shadow run failed, or where its output differs. Seconds from lease to end."""
 
     run_id: str
     error: str = ""
@@ -58,8 +59,9 @@ class Example(msgspec.Struct, frozen=True):
 
 
 class Tally(msgspec.Struct):
-    """What came of the copies. `tag_s` and `release_s` are the last durations of the first runs and of their copies, in pairs.
-    `by_digest`: images that could only be compared by their digests."""
+    """The results of shadow runs. `tag_s` and `release_s` are the latest durations of the original runs and their
+    shadow runs, in pairs. `by_digest`: images that could only be compared by their digests.
+    """
 
     equal: int = 0
     different: int = 0
@@ -76,11 +78,11 @@ class Tally(msgspec.Struct):
 
     @property
     def passed(self) -> bool:
-        """Whether every copy gave the same, and there was one."""
+        """Whether there was a shadow run, and all of them had the same result."""
         return self.equal > 0 and not self.different and not self.failed
 
     def count(self, run_id: str, error: str, apart: Sequence[Difference], tag_s: float, release_s: float) -> None:
-        """Take in one copy that has ended. Of examples the first are kept: they are from the same time as the notice of a failing gate."""
+        """Add a finished shadow run. The first examples are kept, because they are from the time when a failing gate was noticed."""
         if error:
             self.failed += 1
         else:
@@ -96,18 +98,18 @@ class Tally(msgspec.Struct):
 
 
 def takes_part(run_id: str, percent: float) -> bool:
-    """Whether a run is copied. Independent of whether it goes to a canary."""
+    """Whether a run gets a shadow run. Independent of whether it goes to a canary."""
     return canary.takes_part(run_id, percent, b"shadow")
 
 
 def limit_s(took_s: float, timeout_s: float) -> float:
-    """How long a copy may take whose first run took `took_s`. `timeout_s`: the function's own limit, 0 for none."""
+    """Time limit in seconds for a shadow run whose original took `took_s`. `timeout_s`: the function's own limit, 0 for none."""
     generous_s = took_s * SLOWER + SPARE_S
     return min(timeout_s, generous_s) if timeout_s else generous_s
 
 
 def percentile(seconds: Sequence[float], percent: float) -> float | None:
-    """By nearest rank; None of nothing."""
+    """By nearest rank; None for an empty list."""
     if not seconds:
         return None
     return sorted(seconds)[max(0, math.ceil(len(seconds) * percent / 100) - 1)]

@@ -21,7 +21,7 @@ STARTED: Final = "started"
 ENDED: Final = "ended"
 FINAL_EVENTS: Final = ("succeeded", "failed", "canceled", "expired")
 EVENTS: Final = (STARTED, *FINAL_EVENTS)
-# The schedule that Standard Webhooks proposes: ten tries in about three days.
+# The schedule proposed by Standard Webhooks: ten tries in about three days.
 DELAYS_S: Final = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0)
 JITTER: Final = 0.1
 GONE: Final = 410
@@ -31,20 +31,21 @@ MAX_PAUSE_S: Final = 600.0
 
 
 class Target(msgspec.Struct, frozen=True):
-    """What a run's caller asked for. No `events`: the end of the run, however it ends. `predictions`: where the receiver finds the run as a
-    prediction, which it is then told in the place of a run."""
+    """What a run's caller requested. No `events` means: the end of the run, however it ends. `predictions`: the base
+    URL of predictions; if set, the receiver gets the run as a prediction.
+    """
 
     url: str
     events: tuple[str, ...] = ()
     predictions: str = ""
 
     def wants(self, event: str) -> bool:
-        """Whether a run that `started`, or ended as `succeeded`, `failed`, ... is told of."""
+        """Whether the receiver wants this event: `started`, or an end such as `succeeded` or `failed`."""
         return event in (self.events or FINAL_EVENTS)
 
 
 class Try(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One request. `status` 0: no answer came, and `error` says why."""
+    """One request. `status` 0: no answer came; `error` says why."""
 
     at: float
     took_ms: int
@@ -69,9 +70,10 @@ MAX_AGAIN: Final = 20
 
 
 def again(there: Sequence[Delivery], delivery: Delivery, at: float, due: float) -> Delivery:
-    """A delivery that is made once more, on request; `ValueError` while it is still under way, or when that was asked for too often.
+    """A repeated delivery, made on request; `ValueError` while the delivery is still pending, or when it was repeated
+    too often.
 
-    `there` are all of its run. Receivers are shown the id of the first one (`message_id`).
+    `there` are all deliveries of its run. Receivers see the id of the first one (`message_id`).
     """
     first = message_id(delivery.id)
     same = [each for each in there if message_id(each.id) == first]
@@ -83,7 +85,7 @@ def again(there: Sequence[Delivery], delivery: Delivery, at: float, due: float) 
 
 
 def message_id(delivery_id: str) -> str:
-    """What `webhook-id` says: the same, however often a message is delivered."""
+    """The value of `webhook-id`: the same however often a message is delivered."""
     return delivery_id.partition(AGAIN)[0]
 
 
@@ -91,12 +93,12 @@ _target = msgspec.json.Decoder(Target).decode
 
 
 def read_target(webhook: bytes) -> Target:
-    """The target as a run keeps it."""
+    """The target as stored with a run."""
     return _target(webhook)
 
 
 def delivery_at(moment: str, run_id: str, webhook: bytes, at: float, due: float) -> Delivery | None:
-    """The delivery that a moment of a run means, `due` at once; None where its caller did not ask for it."""
+    """The delivery for a moment of a run, due at `due`; None when its caller did not request it."""
     if not webhook:
         return None
     target = read_target(webhook)
@@ -107,7 +109,7 @@ def delivery_at(moment: str, run_id: str, webhook: bytes, at: float, due: float)
 
 
 def after_try(delivery: Delivery, made: Try, random: Random, now: float) -> Delivery:
-    """The delivery after one more request, now."""
+    """The delivery after one more request, made now."""
     tries = (*delivery.tries, made)
     if 200 <= made.status < 300:
         return msgspec.structs.replace(delivery, state="delivered", tries=tries)
@@ -118,19 +120,19 @@ def after_try(delivery: Delivery, made: Try, random: Random, now: float) -> Deli
 
 
 def within_reach(delivery: Delivery, now: float) -> Delivery:
-    """A delivery whose next try is no further away than after its last one it can be: it was written by another calendar."""
+    """A delivery from another calendar: its next try is moved to no later than the longest pause allows."""
     longest_s = max(MAX_PAUSE_S, DELAYS_S[min(len(delivery.tries), len(DELAYS_S)) - 1] * (1 + JITTER) if delivery.tries else 0.0)
     return delivery if delivery.next_at <= now + longest_s else msgspec.structs.replace(delivery, next_at=now + longest_s)
 
 
 class Breaker(msgspec.Struct, frozen=True):
-    """One host: failures in a row, and until when it is left alone (0: it is not)."""
+    """One host: failures in a row, and until when it is paused (0: not paused)."""
 
     failures: int = 0
     open_until: float = 0.0
 
     def after(self, now: float, *, answered: bool) -> "Breaker":
-        """After a request. From the fifth failure in a row on there is a pause, twice as long each time; one answer ends it."""
+        """The state after a request. From the fifth failure in a row on there is a pause, twice as long each time; one answer ends it."""
         if answered:
             return Breaker()
         failures = self.failures + 1
@@ -141,7 +143,7 @@ class Breaker(msgspec.Struct, frozen=True):
 
 
 def is_open(breakers: Mapping[str, Breaker], host: str, now: float) -> float:
-    """Until when a host is left alone; 0 when it may be asked."""
+    """Until when a host is paused; 0 when it may be called."""
     until = breakers.get(host, _CLOSED).open_until
     return until if until > now else 0.0
 

@@ -21,11 +21,11 @@ MAX_DEPTH = 40
 
 
 class ArchiveError(ValueError):
-    """An archive that is not taken; the message names the entry and says what is wrong with it."""
+    """An archive that is refused; the message names the entry and says what is wrong."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Entries, bytes of all files together, and how many times as large they may be as the archive."""
+    """Limits: entries, bytes of all files together, and the ratio of those to the archive's size."""
 
     entries: int = 20_000
     size_bytes: int = 512 << 20
@@ -36,9 +36,10 @@ LIMITS = Limits()
 
 
 def unpack(archive: IO[bytes], archive_bytes: int, into: Path, limits: Limits = LIMITS) -> int:
-    """Write an archive's files below `into`, an empty folder; how many. `ArchiveError` where it is refused: then part of it may lie there.
+    """Write an archive's files below `into`, an empty folder; returns their number. `ArchiveError` when it is refused;
+    part of it may then be on disk.
 
-    Files are 0644, or 0755 where their owner may execute them.
+    Files are 0644, or 0755 if their owner may execute them.
     """
     most = min(limits.size_bytes, max(archive_bytes * limits.ratio, 1 << 20))
     names: set[str] = set()
@@ -82,7 +83,7 @@ def unpack(archive: IO[bytes], archive_bytes: int, into: Path, limits: Limits = 
 
 
 def _members(stream: gzip.GzipFile) -> Iterator[tarfile.TarInfo]:
-    """Entries with their whole names. The caller reads a file's content before it asks for the next entry."""
+    """Entries with their full names. The caller reads a file's content before it requests the next entry."""
     long_name: str | None = None
     while True:
         block = stream.read(BLOCK)
@@ -112,7 +113,7 @@ def _members(stream: gzip.GzipFile) -> Iterator[tarfile.TarInfo]:
         if long_name is not None:
             member.name, long_name = long_name, None
         if member.type == tarfile.AREGTYPE and member.name.endswith("/"):
-            member.type = tarfile.DIRTYPE  # of old archives
+            member.type = tarfile.DIRTYPE  # in old archives
         if member.type == tarfile.DIRTYPE and member.size:
             raise ArchiveError(f"{_shown(member.name)} is a folder with content")
         yield member
@@ -129,7 +130,7 @@ _KINDS = {
 
 
 def _pax_path(data: bytes) -> str | None:
-    """The path of an extended header; `ArchiveError` where it says a size of its own, or has no such form."""
+    """The path of an extended header; `ArchiveError` when it declares its own size or is malformed."""
     found = None
     while data:
         length, space, _ = data.partition(b" ")
@@ -158,7 +159,7 @@ def _content(stream: gzip.GzipFile, size_bytes: int, name: str) -> Iterator[byte
 
 
 def _checked(name: str) -> str | None:
-    """The entry's name, relative and plain; None for the folder itself."""
+    """The entry's name, relative and normalised; None for the folder itself."""
     if "\0" in name or "\\" in name or any("\ud800" <= letter <= "\udfff" for letter in name):
         raise ArchiveError(f"{_shown(name)} is no name for a file here")
     if name.startswith("/"):

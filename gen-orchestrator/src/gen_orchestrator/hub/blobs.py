@@ -17,22 +17,22 @@ import msgspec
 from gen_worker.net.disk_calls import start_writing
 
 PIECE_BYTES = 1 << 20
-WRITTEN_OUT_BYTES = 64 << 20  # so often the disk is told to begin: less is left for the wait at the end
+WRITTEN_OUT_BYTES = 64 << 20  # the disk is asked to write after this many bytes, so that less is left for the wait at the end
 
 
 class BlobError(OSError):
-    """The place of the blobs refused, or did not answer."""
+    """The blob store refused, or did not answer."""
 
 
 class DamagedError(BlobError):
-    """What is kept of a file is not what was put there: its record, or its bytes."""
+    """A stored file differs from what was put there: its record, or its bytes."""
 
     def __init__(self, why: str) -> None:
         super().__init__(errno.EIO, why)
 
 
 class BlobInfo(msgspec.Struct, frozen=True):
-    """What is known of a blob. `modified_at`: unix seconds."""
+    """Facts about a blob. `modified_at`: unix seconds."""
 
     key: str
     size_bytes: int
@@ -40,7 +40,7 @@ class BlobInfo(msgspec.Struct, frozen=True):
 
 
 class KeptFile(msgspec.Struct, frozen=True, kw_only=True):
-    """What the record of a file says: whose it is, and which blob has its bytes. `sha256` in hex; `created_at`: unix seconds."""
+    """A file's record: its owner, and the blob with its bytes. `sha256` in hex; `created_at`: unix seconds."""
 
     ref: str
     owner: str
@@ -52,8 +52,9 @@ class KeptFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def checked(pieces: Iterator[bytes], kept: KeptFile) -> Iterator[bytes]:
-    """The pieces of a whole file; `DamagedError` in the place of the last one where they are not the bytes that were kept: who reads them
-    never has all of what is wrong."""
+    """The pieces of a whole file. If the bytes are not the stored ones, `DamagedError` replaces the last piece: a
+    reader never gets all of a damaged file.
+    """
     digest, held = hashlib.sha256(), b""
     for piece in pieces:
         digest.update(piece)
@@ -67,58 +68,60 @@ def checked(pieces: Iterator[bytes], kept: KeptFile) -> Iterator[bytes]:
 
 
 class BlobWriter(Protocol):
-    """A blob that comes in piece by piece, in constant memory. All methods may raise `OSError`."""
+    """A blob that is written piece by piece, in constant memory. All methods may raise `OSError`."""
 
     def write(self, data: bytes) -> None:
         """The next bytes."""
         ...
 
     def close(self) -> None:
-        """That was all of it: it is safe, and has its key."""
+        """The blob is complete: it is safe on disk, and has its key."""
         ...
 
     def abort(self) -> None:
-        """It does not come: leave nothing. After `close` or a first `abort`, nothing happens."""
+        """Abandon the blob and leave nothing. Does nothing after `close` or a first `abort`."""
         ...
 
 
 class Blobs(Protocol):
-    """Keys are parts joined by `/`, of letters, digits, `.`, `_` and `-`; none begins with a dot. All methods may raise `OSError`.
-    `name` says where they lie, for people."""
+    """Keys are parts joined by `/`, of letters, digits, `.`, `_` and `-`; none begins with a dot. All methods may raise
+    `OSError`. `name` says where the blobs are, for people.
+    """
 
     name: str
 
     def writer(self, key: str) -> BlobWriter:
-        """Begin a blob, under a key that is free."""
+        """Begin a blob under an unused key."""
         ...
 
     def head(self, key: str) -> BlobInfo | None:
-        """What is known of a blob; None where there is none."""
+        """Facts about a blob; None when it does not exist."""
         ...
 
     def read(self, key: str, start: int, end: int) -> Iterator[bytes]:
-        """The bytes from `start` to before `end`, both within its size, in pieces of a few MB. `FileNotFoundError` where there is none,
-        `DamagedError` where it ends before `end`."""
+        """The bytes from `start` to before `end`, both within its size, in pieces of a few MB. `FileNotFoundError` when
+        it does not exist, `DamagedError` when it ends before `end`.
+        """
         ...
 
     def path(self, key: str) -> Path | None:
-        """The file that holds it, where blobs are files of this machine."""
+        """The local file of the blob, if blobs are local files."""
         ...
 
     def delete(self, key: str) -> None:
-        """Forget a blob; nothing happens where there is none."""
+        """Delete a blob; does nothing when it does not exist."""
         ...
 
     def delete_below(self, prefix: str) -> None:
-        """Forget all blobs whose keys lie below a prefix of whole parts, and what was begun there."""
+        """Delete all blobs whose keys are below a prefix of whole parts, and unfinished ones there."""
         ...
 
     def list(self, prefix: str) -> Iterator[BlobInfo]:
-        """Blobs whose keys lie below a prefix of whole parts, in no order."""
+        """Blobs whose keys are below a prefix of whole parts, in no order."""
         ...
 
     def forget_halves(self, prefix: str, before_s: float) -> None:
-        """Forget blobs below a prefix that were begun, and not gone on with since a unix second: their writer died."""
+        """Delete unfinished blobs below a prefix that were not continued since a unix second: their writer died."""
         ...
 
 
@@ -126,7 +129,7 @@ _HALF = ".half-"
 
 
 class _FolderWriter:
-    """A file with another name, until it is complete and on the disk."""
+    """A file under a temporary name, until it is complete and on the disk."""
 
     def __init__(self, target: Path) -> None:
         self._target = target
@@ -155,13 +158,13 @@ class _FolderWriter:
         if self._is_closed:
             return
         self._is_closed = True
-        with contextlib.suppress(OSError):  # it flushes what is left, and that may have no room
+        with contextlib.suppress(OSError):  # closing writes the rest, and there may be no room for it
             self._file.close()
         self._new.unlink(missing_ok=True)
 
 
 class FolderBlobs:
-    """In a folder."""
+    """Blobs in a local folder."""
 
     def __init__(self, folder: Path) -> None:
         self.name = str(folder)
@@ -198,7 +201,7 @@ class FolderBlobs:
 
     def forget_halves(self, prefix: str, before_s: float) -> None:
         for path in self._place(prefix).rglob(f"{_HALF}*"):
-            with contextlib.suppress(FileNotFoundError):  # it is complete now
+            with contextlib.suppress(FileNotFoundError):  # it was completed meanwhile
                 if path.stat().st_mtime < before_s:
                     path.unlink()
 
@@ -220,7 +223,7 @@ class FolderBlobs:
 
 
 def open_blobs(name: str, folder: Path) -> Blobs:
-    """The folder where `name` is empty, else `s3://bucket[/prefix]`. `ValueError` for anything else, or where `obstore` is missing."""
+    """The folder if `name` is empty, else `s3://bucket[/prefix]`. `ValueError` for anything else, or when `obstore` is missing."""
     if not name:
         return FolderBlobs(folder)
     if not name.startswith("s3://") or not name.removeprefix("s3://").partition("/")[0]:

@@ -16,11 +16,11 @@ ENVIRONMENTS = "environments"
 
 
 class BuildFailedError(Exception):
-    """The source cannot be made into a release; the message says why, as its author should read it."""
+    """No release can be made from the source; the message tells its author why."""
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What to make a release of: a project's source, in a folder that goes over to the builder, or an image, by its reference."""
+    """What to make a release from: a project's source, in a folder that then belongs to the builder, or an image, by its reference."""
 
     owner: str
     source: Path
@@ -28,30 +28,33 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Built(msgspec.Struct, frozen=True):
-    """A release's manifest, and where its code lies now: a folder, or an image by its digest (`is_image`)."""
+    """A release's manifest, and where its code is: a folder, or an image by its digest (`is_image`)."""
 
     manifest: bytes
     source: str
 
 
 class Builder(Protocol):
-    """Makes releases of sources. One build at a time."""
+    """Makes releases from sources. One build at a time."""
 
     async def build(self, order: Order, say: Say) -> Built:
-        """Make a release, and say lines for its author meanwhile. `BuildFailedError` where that cannot be done."""
+        """Make a release, and report progress lines to its author. `BuildFailedError` when that is impossible."""
         ...
 
 
 def is_image(source: str) -> bool:
-    """Whether a release's source is an image: `REPOSITORY@sha256:HEX`, or `sha256:HEX` for one that was never pushed. Else a folder."""
+    """Whether a release's source is an image: `REPOSITORY@sha256:HEX`, or `sha256:HEX` for one that was never pushed.
+    Otherwise it is a folder.
+    """
     return not source.startswith("/") and "sha256:" in source
 
 
 class ProcessBuilder:
-    """Releases that run as processes of this machine: an environment with what the project needs, and discovery in it.
+    """Releases that run as processes on this machine: an environment with the project's dependencies, and discovery in
+    it.
 
-    The source goes to a folder that is named by its content, so the same source is the same release; its environment lies behind the link
-    `.venv` there, as the author's own would.
+    The source's folder is named after its content, so the same source is the same release. Its environment is behind
+    the link `.venv` there, as in the author's own folder.
     """
 
     def __init__(self, data: Path) -> None:
@@ -78,10 +81,10 @@ class ProcessBuilder:
 
 
 def _keep(source: Path, target: Path, python: str, manifest: bytes) -> None:
-    """Move the source to where its release runs. The manifest comes last: a folder that has it is whole."""
+    """Move the source to where its release runs. The manifest is written last, so a folder that has it is complete."""
     kept = target / "source"
     if kept.exists():
-        shutil.rmtree(kept)  # of a build that was cut off
+        shutil.rmtree(kept)  # left by an interrupted build
     target.mkdir(parents=True, exist_ok=True)
     source.rename(kept)
     (kept / ".venv").symlink_to(Path(python).parent.parent)

@@ -34,8 +34,9 @@ ARCHIVE = "source.tar.gz"
 
 
 class Build(msgspec.Struct, kw_only=True):
-    """A build as the API shows it. `image` is what is published, empty for a project's source. `created_at` and `finished_at` are unix
-    seconds, the latter 0 until it is over."""
+    """A build as the API shows it. `image` is the published image, empty for a project's source. `created_at` and
+    `finished_at` are unix seconds; `finished_at` is 0 until it is over.
+    """
 
     build_id: str
     owner: str
@@ -63,12 +64,13 @@ class LogLine(msgspec.Struct, frozen=True):
 
 
 class QueueFullError(Exception):
-    """So many builds wait already."""
+    """Too many builds are already waiting."""
 
 
 class Builds:
-    """Of one leader. `builders` by name, the first for builds that name none. `on_release` is called when tags have moved. All but
-    `reserve` and `drop` belongs on the event loop."""
+    """One for each leader. `builders` by name; the first is for builds that name none. `on_release` is called when tags
+    have moved. All methods except `reserve` and `drop` belong on the event loop.
+    """
 
     def __init__(
         self,
@@ -96,7 +98,7 @@ class Builds:
         self._running: tuple[str, asyncio.Task[None]] | None = None
 
     async def start(self) -> None:
-        """Take up what an earlier leader left."""
+        """Continue the builds of an earlier leader."""
         for build in await asyncio.to_thread(self._read):
             self._builds[build.build_id] = build
             if not build.is_over:
@@ -106,18 +108,18 @@ class Builds:
         self._task = asyncio.create_task(self._work(), name="builds")
 
     async def stop(self) -> None:
-        """End what runs; the next leader builds it again."""
+        """Stop running builds; the next leader builds them again."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     @property
     def builders(self) -> tuple[str, ...]:
-        """The names of those that can be asked for, the one that is used otherwise first."""
+        """The names of the available builders, the default one first."""
         return tuple(self._builders)
 
     def reserve(self, owner: str, message: str, builder: str = "", image: str = "") -> tuple[Build, Path]:
-        """A build that is about to come, and the file for its archive. Blocking. `QueueFullError` when too many wait."""
+        """A new build, and the file for its archive. Blocking. `QueueFullError` when too many wait."""
         if len(self._queue) >= MAX_QUEUED:
             raise QueueFullError
         build = Build(
@@ -133,7 +135,7 @@ class Builds:
         return build, place / ARCHIVE
 
     async def submit(self, build: Build) -> None:
-        """Its archive is there: queue it. Once this returns, it is built whatever becomes of this process."""
+        """Its archive has arrived: queue the build. Once this returns, it is built even if this process dies."""
         await asyncio.to_thread(self._write, build)
         self._builds[build.build_id] = build
         self._queue.append(build.build_id)
@@ -141,7 +143,7 @@ class Builds:
         self._news.set()
 
     def drop(self, build: Build) -> None:
-        """Its archive did not come. Blocking."""
+        """Its archive did not arrive. Blocking."""
         shutil.rmtree(self._folder / build.build_id, ignore_errors=True)
 
     def get(self, build_id: str) -> Build | None:
@@ -152,28 +154,28 @@ class Builds:
         return sorted(found, key=lambda build: build.created_at, reverse=True)
 
     async def lines(self, build: Build, after: int) -> list[LogLine]:
-        """What its log says behind line `after`."""
+        """Lines of its log after line `after`."""
         known = self._lines.get(build.build_id)
         if known is None:
             known = await asyncio.to_thread(self._read_log, build.build_id)
         return known[after:]
 
     async def wait(self, build: Build, after: int, timeout_s: float) -> None:
-        """Until the build is over, or says something behind line `after`, or so long."""
+        """Wait until the build is over, or has log lines after `after`, or the time is up."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while not build.is_over and (after < 0 or len(self._lines.get(build.build_id, ())) <= after):
                     await self._changed.setdefault(build.build_id, asyncio.Event()).wait()
 
     async def forget(self, release_id: str) -> None:
-        """Remove the builds of a release that is deleted, with their logs."""
+        """Remove the builds of a deleted release, with their logs."""
         for build in [build for build in self._builds.values() if build.release_id == release_id and build.is_over]:
             await asyncio.to_thread(self.drop, build)
             self._builds.pop(build.build_id, None)
             self._lines.pop(build.build_id, None)
 
     async def cancel(self, build: Build) -> None:
-        """Stop it where it is; one that is over stays as it is."""
+        """Cancel the build; a finished one is unchanged."""
         if build.is_over:
             return
         if self._running is not None and self._running[0] == build.build_id:
@@ -244,7 +246,7 @@ class Builds:
             self._on_release()
 
     def _tag_new(self, build: Build) -> None:
-        """A function's first release is its `prod`; later ones move nothing."""
+        """A function's first release gets the tag `prod`; later ones move no tag."""
         known = {(tag.function, tag.tag) for tag in self._registry.tags(build.owner, build.endpoint)}
         for entry in self._registry.manifest(build.release_id).callables:
             if (entry.name, PROD) not in known:
@@ -277,9 +279,11 @@ class Builds:
         new.replace(path)
 
     def _close(self, build: Build) -> None:
-        """Write its end down, and remove its source. Where a full disk does not take the former, the latter comes first, and makes room."""
+        """Record the build's end, and remove its source. If a full disk refuses the record, the source is removed
+        first, which makes room.
+        """
         place = self._folder / build.build_id
-        shutil.rmtree(place / "source", ignore_errors=True)  # first: a build that is made again unpacks it again
+        shutil.rmtree(place / "source", ignore_errors=True)  # first, because a repeated build unpacks it again
         try:
             self._write(build)
         except OSError:
@@ -296,7 +300,7 @@ class Builds:
                 self._log.warning("build.unreadable", path=str(path), error=str(exc))
         for place in self._folder.glob("*"):
             if not (place / "build.json").exists():
-                shutil.rmtree(place, ignore_errors=True)  # its archive never came to its end
+                shutil.rmtree(place, ignore_errors=True)  # its archive never arrived completely
         return sorted(found, key=lambda build: build.created_at)
 
     def _read_log(self, build_id: str) -> list[LogLine]:

@@ -9,13 +9,13 @@ import os
 import stat
 from pathlib import Path
 
-# What appears beside the environments later, made beforehand: nothing may be there that was made without thinking of others.
+# These may appear beside the environments later. They are created beforehand with closed permissions.
 FOLDERS = ("archives", "blobs", "builds", "container-logs", "files", "image-caches", "logs", "models", "releases", "trash", "uploads")
 _OTHERS = 0o077
 
 
 def let_others_through(data: Path, to: str) -> None:
-    """Let other users go through `data` to the folder `to` in it, and to nothing else. Only root does that, and needs it."""
+    """Let other users traverse `data` to its folder `to`, and access nothing else. Only root does that, and needs it."""
     if os.geteuid() != 0:
         return
     for name in FOLDERS:
@@ -25,7 +25,8 @@ def let_others_through(data: Path, to: str) -> None:
         with contextlib.suppress(FileNotFoundError):  # a file that was replaced
             mode = stat.S_IMODE(path.lstat().st_mode)
             if path.name == to:
-                path.chmod(mode & ~_OTHERS | 0o011)  # gone through, not listed: an environment may hold what is its owner's
+                # traversable but not listable, because an environment may contain its owner's private files
+                path.chmod(mode & ~_OTHERS | 0o011)
             elif mode & _OTHERS and not path.is_symlink():
                 path.chmod(mode & ~_OTHERS)
     data.chmod(stat.S_IMODE(data.stat().st_mode) & ~_OTHERS | 0o011)

@@ -25,14 +25,15 @@ from gen_orchestrator.hub.folders import FolderError
 TIMEOUT_S = 300.0
 MAX_MANIFEST_BYTES = 16 << 20
 _SEEN = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
-_FIRST_USER, _USERS = 0x70000000, 1 << 20  # numbers that no system gives to anybody
+_FIRST_USER, _USERS = 0x70000000, 1 << 20  # user ids that no system assigns
 
 
 async def discover(
     python: str, source: Path, *, is_sent: bool = False, timeout_s: float = TIMEOUT_S, say: Callable[[str], None] = lambda text: None
 ) -> bytes:
-    """The manifest of a project's source; `FolderError` with what discovery says of broken code. `is_sent`: the code is somebody else's;
-    `say` hears as whom it is read."""
+    """The manifest of a project's source; `FolderError` with discovery's message for broken code. `is_sent`: the code
+    is someone else's; `say` is told as which user it is read.
+    """
     if not is_sent:
         return await _run(python, source, dict(os.environ), {}, timeout_s)
     with _room(python, source, say) as (folder, home, user):
@@ -59,7 +60,7 @@ async def _run(python: str, folder: Path, env: dict[str, str], user: dict[str, A
         raise FolderError(f"reading its functions took longer than {timeout_s:.0f} s: does the import of its code hang?") from None
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # what the code has started, too
+            os.killpg(process.pid, signal.SIGKILL)  # including everything that the code has started
         await process.wait()
     if process.returncode != 0:
         raise FolderError(err.decode(errors="replace").strip()[-4000:] or f"discovery ended with status {process.returncode}")
@@ -70,7 +71,7 @@ async def _run(python: str, folder: Path, env: dict[str, str], user: dict[str, A
 
 @contextlib.contextmanager
 def _room(python: str, source: Path, say: Callable[[str], None]) -> Iterator[tuple[Path, Path, dict[str, Any]]]:
-    """Where sent code is imported: the folder, an empty home, and as whom."""
+    """Where uploaded code is imported: the folder, an empty home, and the user."""
     with tempfile.TemporaryDirectory(prefix="discovery-") as made:
         room = Path(made)
         home = room / "home"
@@ -105,7 +106,7 @@ def _environment(env: Mapping[str, str], home: Path) -> dict[str, str]:
 
 
 def _is_open(path: Path) -> bool:
-    """Whether everybody may read this, and go through all folders above it; of a link, also where it leads."""
+    """Whether everybody may read this path and traverse all folders above it; for a link, also its target."""
     for each in {path.absolute(), path.resolve()}:
         if not each.stat().st_mode & stat.S_IROTH or not all(parent.stat().st_mode & stat.S_IXOTH for parent in each.parents):
             return False

@@ -28,7 +28,7 @@ _READY = ".ready"
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "LD_LIBRARY_PATH", "http_proxy", "https_proxy", "no_proxy")
 _PREFIXES = ("PIP_", "UV_", "SSL_", "REQUESTS_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
-_OF_UV = {  # of pip: the name for uv, and what stands between several
+_OF_UV = {  # pip's variable: uv's name for it, and the separator of several values
     "PIP_INDEX_URL": ("UV_DEFAULT_INDEX", " "),
     "PIP_EXTRA_INDEX_URL": ("UV_EXTRA_INDEX_URL", " "),
     "PIP_FIND_LINKS": ("UV_FIND_LINKS", ","),
@@ -38,19 +38,20 @@ Say = Callable[[str], None]
 
 
 class EnvironmentFailedError(Exception):
-    """The environment cannot be made; the message has the installer's last lines."""
+    """The environment could not be created; the message has the installer's last lines."""
 
 
 def requirements_of(source: Path) -> list[str]:
-    """What a project needs beside gen-worker, sorted."""
+    """A project's requirements besides gen-worker, sorted."""
     found = read_toml(source / "pyproject.toml").get("project", {}).get("dependencies", [])
     listed = [text.strip() for text in found if isinstance(text, str)] if isinstance(found, list) else []
     return sorted(text for text in listed if text and _name(text) != "gen-worker")
 
 
 def build_environment(env: Mapping[str, str]) -> dict[str, str]:
-    """What a build's processes get to see: how to reach a package index, and nothing of the control plane's own. Where pip alone is told
-    where packages lie, uv is told, too: whichever of them installs, it finds the same."""
+    """The environment variables of a build's processes: how to reach a package index, and none of the control plane's
+    own. If only pip is configured with package locations, uv gets them, too, so that both find the same packages.
+    """
     told = {of_uv: sep.join(env[of_pip].split()) for of_pip, (of_uv, sep) in _OF_UV.items() if env.get(of_pip)}
     return told | {name: value for name, value in env.items() if name in _INHERITED or name.startswith(_PREFIXES)}
 
@@ -63,7 +64,7 @@ class Environments:
         self._made: Path | None = None
 
     async def python_for(self, source: Path, say: Say) -> str:
-        """The interpreter for a project: made, or found. `EnvironmentFailedError` where an installer fails."""
+        """The interpreter for a project, from a new or an existing environment. `EnvironmentFailedError` when an installer fails."""
         wanted = requirements_of(source)
         if not wanted:
             say("it needs only gen-worker: it runs in the environment of this platform")
@@ -81,12 +82,12 @@ class Environments:
         if (target / _READY).exists():
             say(f"its environment exists already: {', '.join(wanted)}")
             return str(python)
-        shutil.rmtree(target, ignore_errors=True)  # of a build that was cut off
+        shutil.rmtree(target, ignore_errors=True)  # left by an interrupted build
         uv = shutil.which("uv")
         if uv:
             await run([uv, "venv", "--quiet", "--python", sys.executable, str(target)], say, self._folder)
             install = [uv, "pip", "install", "--python", str(python)]
-        elif importlib.util.find_spec("pip") is not None:  # ours: to put one into each environment takes seconds
+        elif importlib.util.find_spec("pip") is not None:  # the running pip, because installing one into each environment takes seconds
             await run([sys.executable, "-m", "venv", "--without-pip", str(target)], say, self._folder)
             install = [sys.executable, "-m", "pip", "--python", str(python), *_PIP]
         else:
@@ -103,7 +104,7 @@ class Environments:
         return str(python)
 
     async def _install_pinned(self, install: list[str], target: Path, pinned: list[Pinned], wheel: Path, say: Say) -> None:
-        """Exactly these; then gen-worker with what it needs beside them, which must not change one of them."""
+        """Install exactly these packages; then gen-worker and its dependencies, which must not change one of them."""
         locked, versions = target / "locked.txt", target / "versions.txt"
         locked.write_text("".join(f"{each.hashed()}\n" for each in pinned))
         versions.write_text("".join(f"{each.requirement()}\n" for each in pinned))
@@ -112,7 +113,7 @@ class Environments:
         await run([*install, str(wheel), "-c", str(versions)], say, self._folder)
 
     def _wheel(self) -> Path:
-        """The running gen-worker as a wheel, in a folder that is named by its content."""
+        """The running gen-worker as a wheel, in a folder named after its content."""
         if self._made is not None and self._made.exists():
             return self._made
         made = write_wheel(self._folder)
@@ -124,7 +125,7 @@ class Environments:
 
 
 def _open_to_read(folder: Path) -> None:
-    """Let every user read what was installed, whatever this process lets others see: published code is imported as another user."""
+    """Let every user read the installed files, whatever this process's umask: published code is imported as another user."""
     for parent, _, names in os.walk(folder):
         _allow(Path(parent), 0o055)
         for path in (Path(parent, name) for name in names):
@@ -147,9 +148,11 @@ async def run(
     env: Mapping[str, str] | None = None,
     end_s: float = 0.0,
 ) -> None:
-    """Run a command and say its lines as they come. `EnvironmentFailedError` when it fails, or takes too long: then all it began ends.
+    """Run a command and report its lines as they come. `EnvironmentFailedError` when it fails or takes too long; then
+    everything it has started is ended.
 
-    `env`: what it gets to see, else what installers do. `end_s`: for how long it may clear up when it has to end.
+    `env`: its environment variables, by default those of installers. `end_s`: how long it may clean up when it has to
+    end.
     """
     process = await asyncio.create_subprocess_exec(
         *command,
@@ -182,7 +185,7 @@ async def run(
 async def _line(stream: asyncio.StreamReader) -> bytes:
     try:
         return await stream.readline()
-    except ValueError:  # a line over the limit: dropped
+    except ValueError:  # a line over the limit is dropped
         return b"(a very long line)\n"
 
 

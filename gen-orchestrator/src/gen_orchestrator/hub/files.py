@@ -30,13 +30,13 @@ from gen_orchestrator.hub.receiving import Receiving
 from gen_worker.files.local_outputs import clashes_named, normalize_output_ref
 
 TOKEN_LIFE_S = 24 * 3600
-MODELS_OF = "-"  # in the place of a run: such a token asks for models, and neither saves files nor reads them
+MODELS_OF = "-"  # instead of a run: such a token requests models, and neither saves nor reads files
 MAX_TOKEN_LENGTH = 2048
-INPUTS = 0  # in the place of an attempt
+INPUTS = 0  # instead of an attempt
 
 
 class NotLeadingError(Exception):
-    """Whether an attempt goes on is for the next leader to say."""
+    """Only the next leader knows whether an attempt is still active."""
 
 
 class FileToken(msgspec.Struct, frozen=True):
@@ -48,10 +48,11 @@ class FileToken(msgspec.Struct, frozen=True):
 
 
 class FileTokens:
-    """Signs and checks file tokens, by a secret that all nodes share: a run that goes on under the next leader goes on saving.
+    """Signs and checks file tokens with a secret that all nodes share, so that a run that continues under the next
+    leader can still save.
 
-    A token is issued for every lease, so it is the cheapest thing that holds: the fields and a keyed BLAKE2 digest of them, both in
-    URL-safe base64. (A JWT takes ten times as long, and nobody but us reads it.)
+    A token is issued for every lease, so its format is the cheapest that is safe: the fields and a keyed BLAKE2 digest
+    of them, both in URL-safe base64. (A JWT takes ten times as long, and nobody but us reads the token.)
     """
 
     def __init__(self, secret: bytes, now_s: Callable[[], float]) -> None:
@@ -63,7 +64,7 @@ class FileTokens:
         return f"{_base64(fields)}.{_base64(self._sign(fields))}"
 
     def verify(self, text: str) -> FileToken | None:
-        """What the token allows; None when it is none of ours, or over."""
+        """What the token allows; None when it is not ours or has expired."""
         fields, _, signature = text.partition(".")
         if len(text) > MAX_TOKEN_LENGTH:
             return None
@@ -72,7 +73,7 @@ class FileTokens:
         except (ValueError, binascii.Error):
             return None
         is_ours = hmac.compare_digest(self._sign(signed), given)
-        if not is_ours or text != f"{_base64(signed)}.{_base64(given)}":  # one spelling: base64 has spare bits
+        if not is_ours or text != f"{_base64(signed)}.{_base64(given)}":  # accept one spelling only, because base64 has unused bits
             return None
         token, expires_s = _decode(signed)
         return token if expires_s > self._now_s() else None
@@ -94,11 +95,12 @@ def _unbase64(text: str) -> bytes:
 
 
 class Saving:
-    """A file on its way in. `write`, `keep`, `publish`, and in each case `drop`."""
+    """A file being saved. Call `write`, `keep`, `publish`, and in any case `drop`."""
 
     def __init__(self, blobs: Blobs, kept: KeptFile, record: Path, index: Path | None = None) -> None:
-        """`kept` lacks its size and digest. `index` is an empty file whose time says when this was published."""
-        record.parent.mkdir(parents=True, exist_ok=True)  # before the blob: what is removed with a run is found by this folder
+        """`kept` lacks its size and digest. `index` is an empty file whose time records when this file was published."""
+        # before the blob, because files of a run are found by this folder when the run is deleted
+        record.parent.mkdir(parents=True, exist_ok=True)
         self._blobs = blobs
         self._kept = kept
         self._record = record
@@ -112,19 +114,19 @@ class Saving:
         self._receiving.write(data)
 
     def keep(self) -> None:
-        """It is complete: bring it to where blobs lie, and its record beside its name. Blocking, and to be called before `publish`."""
+        """The file is complete: move it to the blob store, and write its record beside its name. Blocking; call it before `publish`."""
         digest = self._receiving.close()
         self._kept = msgspec.structs.replace(self._kept, size_bytes=self._receiving.size_bytes, sha256=digest)
         with self._new.open("xb") as file:
             file.write(msgspec.json.encode(self._kept))
             file.flush()
             os.fsync(file.fileno())
-        with contextlib.suppress(OSError):  # what cannot be read names no blob
+        with contextlib.suppress(OSError):  # an unreadable record names no blob
             old = _record_at(self._record)
             self._replaced = old.blob if old is not None else ""
 
     def publish(self, *, create: bool) -> KeptFile | None:
-        """Give it its name; None where `create` meets an existing file. Takes microseconds: one rename."""
+        """Give the file its name; None when `create` finds an existing file. Takes microseconds: one rename."""
         if create:
             try:
                 os.link(self._new, self._record)
@@ -138,9 +140,9 @@ class Saving:
         return self._kept
 
     def drop(self) -> None:
-        """Leave nothing of what was not published, or of what was replaced. Blocking."""
+        """Remove what was not published, or what was replaced. Blocking."""
         self._new.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # what is left goes with its run
+        with contextlib.suppress(OSError):  # the rest is deleted with its run
             if not self._is_published:
                 self._receiving.abort()
                 if self._receiving.is_kept:
@@ -150,8 +152,10 @@ class Saving:
 
 
 class RunFiles:
-    """The files of all owners. `winner` says which attempt of a run counts (0: none yet), `is_open` whether an attempt goes on, or
-    `NotLeadingError`. Methods may raise `OSError`: records and bytes lie on disks and servers."""
+    """The files of all owners. `winner` returns the attempt of a run that counts (0: none yet), `is_open` whether an
+    attempt is active, or raises `NotLeadingError`. Methods may raise `OSError`: records and bytes are on disks and
+    servers.
+    """
 
     def __init__(
         self,
@@ -168,7 +172,7 @@ class RunFiles:
         self.is_open = is_open
 
     def saving(self, token: FileToken, ref: str) -> Saving:
-        """Begin to save a file of this attempt; `ValueError` for a ref that is no path."""
+        """Begin to save a file of this attempt; `ValueError` for a ref that is not a path."""
         name = normalize_output_ref(ref)
         index = self._index(token.owner, name)
         index.parent.mkdir(parents=True, exist_ok=True)
@@ -176,7 +180,7 @@ class RunFiles:
             return self._saving(token, name, index.with_name(f"{index.name}.{token.run_id}"))
 
     def keep_input(self, owner: str, run_id: str, ref: str, source: BinaryIO) -> str:
-        """Keep a file that came with a run's request; its sha256."""
+        """Store a file that came with a run's request; returns its sha256."""
         saving = self._saving(FileToken(owner, run_id, INPUTS), normalize_output_ref(ref), None)
         try:
             while chunk := source.read(1 << 20):
@@ -188,14 +192,14 @@ class RunFiles:
             saving.drop()
 
     def find_own(self, token: FileToken, ref: str) -> KeptFile | None:
-        """A file that this attempt has saved; `DamagedError` where its record cannot be read."""
+        """A file saved by this attempt; `DamagedError` when its record is unreadable."""
         try:
             return _record_at(self._attempt(token.owner, token.run_id, token.attempt) / normalize_output_ref(ref))
         except ValueError:
             return None
 
     def find(self, owner: str, ref: str) -> KeptFile | None:
-        """A file that its owner may read: of the attempt that won, or sent with a run. `DamagedError` where its record cannot be read."""
+        """A file that its owner may read: of the winning attempt, or sent with a run. `DamagedError` when its record is unreadable."""
         try:
             name = normalize_output_ref(ref)
         except ValueError:
@@ -210,15 +214,15 @@ class RunFiles:
         return next((kept for kept in found if kept is not None), None)
 
     def runs_named(self, prefix: str) -> list[tuple[str, str]]:
-        """Owners and ids of runs that have files here and whose id begins so. Blocking."""
+        """Owners and ids of runs that have files here and whose id has this prefix. Blocking."""
         return [(path.parent.name, path.name) for path in self._folder.glob(f"*/{prefix}*") if path.is_dir()]
 
     def remove(self, owner: str, run_id: str) -> None:
-        """Delete the files of all attempts of a run. A second call, or one after a call that was cut off, does the rest."""
+        """Delete the files of all attempts of a run. A second call completes an interrupted one."""
         folder = self._attempt(owner, run_id, 0).parent
         if not folder.is_dir() or folder == self._folder:
             return
-        self.blobs.delete_below(f"runs/{owner}/{run_id}")  # first: as long as records are there, this is asked for again
+        self.blobs.delete_below(f"runs/{owner}/{run_id}")  # first, because this is called again as long as records exist
         for attempt in folder.iterdir():
             for path in attempt.rglob("*"):
                 if path.is_file():
@@ -243,13 +247,13 @@ class RunFiles:
 
     def _of_winner(self, owner: str, run_id: str, name: str) -> KeptFile | None:
         folder = self._attempt(owner, run_id, INPUTS).parent
-        if not folder.is_dir():  # of a run that saved nothing the store need not be asked
+        if not folder.is_dir():  # for a run that saved nothing there is no need to ask the store
             return None
         attempt = self._winner(owner, run_id)
         return _record_at(folder / str(attempt) / name) if attempt else None
 
     def _savers(self, owner: str, name: str) -> list[str]:
-        """Runs that saved this ref, the last one first."""
+        """Runs that saved this ref, the latest first."""
         index = self._index(owner, name)
         found = list(index.parent.glob(f"{index.name}.*")) if index.parent.is_dir() else []
         return [path.name.partition(".")[2] for path in sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)]
@@ -265,7 +269,7 @@ class RunFiles:
 
 
 def _record_at(path: Path) -> KeptFile | None:
-    """What a record says; None where there is none, `DamagedError` for what is no record."""
+    """The content of a record; None when there is none, `DamagedError` when it is invalid."""
     try:
         data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):

@@ -19,7 +19,7 @@ class FolderError(Exception):
 
 
 def files_of(folder: Path) -> list[Path]:
-    """The files that a release of this folder consists of, sorted. `FolderError` when there are too many for a project."""
+    """The files of a release made from this folder, sorted. `FolderError` when there are too many for a project."""
     found: list[Path] = []
     size_bytes = 0
     for parent, files in _walk(folder):
@@ -38,18 +38,18 @@ def files_of(folder: Path) -> list[Path]:
 
 
 class ReleaseFiles:
-    """The same files, to be watched."""
+    """The same files, for watching."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = str(folder)
 
     def takes(self, path: str) -> bool:
-        """Whether a file of this path would be part of a release."""
+        """Whether a file with this path would be part of a release."""
         below = path.removeprefix(f"{self._folder}/")
         return below != path and not path.endswith(".pyc") and not any(_is_skipped(part) for part in below.split("/"))
 
     def read(self) -> SourceTree:
-        """How they are now. Blocking."""
+        """Their current state. Blocking."""
         files: dict[str, Stamp] = {}
         folders, targets = set(), set()
         loose = {self._folder: identity_of(self._folder)}
@@ -66,7 +66,7 @@ class ReleaseFiles:
 
 
 def digest_of(folder: Path) -> str:
-    """A digest of names and contents, in hex: equal while nothing has changed."""
+    """A digest of names and contents, in hex: equal as long as nothing changes."""
     digest = hashlib.blake2b(digest_size=16)
     for path in files_of(folder):
         digest.update(os.fsencode(path.relative_to(folder)) + b"\0")
@@ -75,7 +75,7 @@ def digest_of(folder: Path) -> str:
 
 
 def prune(folder: Path) -> None:
-    """Remove what no release consists of: it has no part in the digest, and so must not be there."""
+    """Delete everything that is not part of a release: it is not in the digest, so it must not be there."""
     for parent, names, files in os.walk(folder):
         for name in [name for name in names if _is_skipped(name)]:
             shutil.rmtree(Path(parent) / name)
@@ -86,15 +86,15 @@ def prune(folder: Path) -> None:
 
 
 def interpreter_of(folder: Path) -> str:
-    """The project's own environment where it has one, else the one that runs this program."""
+    """The project's own interpreter if it has an environment, else the one that runs this program."""
     own = folder / ".venv" / "bin" / "python"
     return str(own) if own.exists() else sys.executable
 
 
 def copy_files(folder: Path, target: Path) -> None:
-    """Copy what a release consists of. Blocking."""
+    """Copy the files of a release. Blocking."""
     if target.exists():
-        shutil.rmtree(target)  # an earlier try that was cut off
+        shutil.rmtree(target)  # left by an interrupted try
     for path in files_of(folder):
         copy = target / path.relative_to(folder)
         copy.parent.mkdir(parents=True, exist_ok=True)

@@ -26,21 +26,21 @@ from gen_worker.project.toml_files import read_toml
 from gen_worker.project.wheel import write_wheel
 
 OURS = "cozy.local"
-END_S = 10.0  # an engine that is told to end removes what it was at
+END_S = 10.0  # time for an engine that is told to end to clean up
 _PREFIXES = ("DOCKER_", "BUILDAH_", "BUILDKIT_", "CONTAINERS_", "CONTAINER_", "STORAGE_", "REGISTRY_", "XDG_", "SOURCE_DATE_EPOCH")
 _REFERENCE = re.compile(r"[a-z0-9][\w.-]*(:\d+)?(/[\w.-]+)+(:[\w.-]{1,128})?(@sha256:[0-9a-f]{64})?")
 _SOURCES_HEADER = re.compile(r"^\[tool\.uv\.sources\][ \t]*(#.*)?$", re.MULTILINE)
 
 
 def reference_problem(reference: str) -> str:
-    """Why this is no reference of an image that could be published, `""` where it is one."""
+    """Why this is not a reference of an image that can be published; `""` when it is one."""
     if len(reference) <= 500 and _REFERENCE.fullmatch(reference):
         return ""
     return f"image {reference[:200]!r}: expected REGISTRY/NAME[:TAG] or REGISTRY/NAME@sha256:HEX, such as registry.example/team/worker:1"
 
 
 class ContainerBuilder:
-    """By docker, podman or buildah. `engine`: its command with options, empty for the first that works here."""
+    """Uses docker, podman or buildah. `engine`: its command with options, empty for the first that works here."""
 
     def __init__(self, engine: str) -> None:
         self._wanted = engine
@@ -95,12 +95,14 @@ class ContainerBuilder:
 
 
 def engine_environment(env: Mapping[str, str]) -> dict[str, str]:
-    """What docker, podman and buildah get to see of our environment: where their settings are, and the way to registries."""
+    """The environment variables of docker, podman and buildah: their settings, and how to reach registries."""
     return build_environment(env) | {name: value for name, value in env.items() if name.startswith(_PREFIXES)}
 
 
 def pinned(image: Image) -> str:
-    """The reference of exactly this image; its id, good on this machine, where it has no digest: Docker's have one when they are pushed."""
+    """The reference of exactly this image. If it has no digest (Docker's get one when they are pushed), its id, which
+    is valid on this machine.
+    """
     if not image.digest:
         return image.image_id
     repository = image.name.partition("@")[0]
@@ -109,7 +111,7 @@ def pinned(image: Image) -> str:
 
 
 def _prepare(context: Path, owner: str, say: Say) -> str:
-    """Make the source a context to build from; the name of its image. Blocking."""
+    """Turn the source into a build context; returns the name of its image. Blocking."""
     prune(context)
     dockerfile = context / "Dockerfile"
     if not dockerfile.exists() and (context / "cozy.toml").is_file():
@@ -128,7 +130,7 @@ def _prepare(context: Path, owner: str, say: Say) -> str:
 
 
 def _add_gen_worker(context: Path, say: Say) -> None:
-    """Give a project that names no source of gen-worker the one that runs here: the public index has another package of that name."""
+    """Give a project that names no source of gen-worker the running one, because the public index has another package of that name."""
     path = context / "pyproject.toml"
     uv = read_toml(path).get("tool", {}).get("uv", {})
     sources = uv.get("sources", {}) if isinstance(uv, dict) else {}
@@ -136,7 +138,7 @@ def _add_gen_worker(context: Path, say: Say) -> None:
         return
     text = path.read_text()
     if sources and not _SOURCES_HEADER.search(text):
-        return  # written in another form: the project's own affair
+        return  # written in another form: leave it to the project
     wheel = write_wheel(context)
     line = f'gen-worker = {{ path = "{wheel.name}" }}'
     if sources:

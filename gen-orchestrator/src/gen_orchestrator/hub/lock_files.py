@@ -20,11 +20,11 @@ OWN = "gen-worker"
 
 
 class LockError(ValueError):
-    """The lock cannot be followed; the message says why, and what helps."""
+    """The lock file cannot be used; the message says why, and what helps."""
 
 
 class Pinned(msgspec.Struct, frozen=True, order=True):
-    """One package. `hashes` as pip writes them, `sha256:<hex>`; none where the lock has none."""
+    """One package. `hashes` as pip writes them, `sha256:<hex>`; none if the lock file has none."""
 
     name: str
     version: str
@@ -39,9 +39,10 @@ class Pinned(msgspec.Struct, frozen=True, order=True):
 
 
 def pinned_in(source: Path, wanted: tuple[str, ...], environment: Mapping[str, str] | None = None) -> list[Pinned] | None:
-    """What the project in `source` runs with, sorted; None where it has no lock. `wanted`: names that its pyproject.toml asks for;
-    `environment`: values of markers, of this interpreter where none are given. `LockError` for a lock that is stale, or names what no
-    index has."""
+    """What the project in `source` runs with, sorted; None when it has no lock file. `wanted`: names in its
+    pyproject.toml. `environment`: values of markers, by default this interpreter's. `LockError` for a lock file that is
+    outdated, or names something that is not on an index.
+    """
     if not (source / NAME).is_file():
         return None
     lock = read_toml(source / NAME)
@@ -96,7 +97,7 @@ def _source(package: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _needs(package: dict[str, Any], extras: tuple[str, ...], markers: dict[str, Any], *, own: bool = True) -> Iterator[dict[str, Any]]:
-    """Its dependencies that hold here, and those of these extras."""
+    """Its dependencies that apply here, and those of these extras."""
     optional = package.get("optional-dependencies", {})
     listed = tables(package, "dependencies") if own else []
     for extra in extras:
@@ -110,7 +111,7 @@ def _needs(package: dict[str, Any], extras: tuple[str, ...], markers: dict[str, 
 
 
 def _package(packages: list[dict[str, Any]], need: Mapping[str, Any]) -> dict[str, Any]:
-    """The entry that a dependency means: where a package is there in several versions, it names one."""
+    """The entry for a dependency; if the lock file has a package in several versions, the dependency names one."""
     fits = [
         each
         for each in packages

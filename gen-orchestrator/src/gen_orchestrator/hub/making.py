@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 
 class Making:
-    """Of one leader, on its event loop. Many may make releases beside each other."""
+    """One for each leader, on its event loop. Several releases may be made at the same time."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -15,7 +15,7 @@ class Making:
 
     @asynccontextmanager
     async def making(self) -> AsyncIterator[None]:
-        """A release is made: what was found on the disk stays there until this ends."""
+        """A release is being made: files found on the disk stay there until this block ends."""
         async with self._changed:
             await self._changed.wait_for(lambda: not self._is_alone)
             self._count += 1
@@ -27,7 +27,7 @@ class Making:
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
-        """Nobody makes a release, and who begins to do so waits: to be held for a moment."""
+        """No release is being made; starting one waits. Hold it only briefly."""
         async with self._changed:
             await self._changed.wait_for(lambda: not self._count and not self._is_alone)
             self._is_alone = True

@@ -32,17 +32,17 @@ from gen_worker.sources.source import LocalModel, ModelWant
 OWNER = "hf"
 AT_ONCE = 2
 MAX_JOBS = 64
-DONE_S = 5.0  # who looked just before the end of a job is told of it
-FAILED_S = 60.0  # a refusal is remembered for so long: workers go to Hugging Face themselves meanwhile
+DONE_S = 5.0  # a finished job is reported for this long to callers who looked just before its end
+FAILED_S = 60.0  # a failure is remembered this long; workers go to Hugging Face themselves meanwhile
 MAX_WHY = 500
 
 
 class MirrorBusyError(Exception):
-    """More models wait to be fetched than are taken."""
+    """Too many models are waiting to be fetched."""
 
 
 class ModelFetcher(Protocol):
-    """Fetches a model into a cache, and forgets it there again."""
+    """Fetches a model into a cache, and removes it from there again."""
 
     def fetch(self, want: ModelWant, progress: Progress, cancel: threading.Event) -> LocalModel: ...
 
@@ -50,8 +50,9 @@ class ModelFetcher(Protocol):
 
 
 def open_mirror(settings: ModelSettings | None, store: ModelStore, folder: Path, log: Log) -> "Mirror | None":
-    """A mirror by the account and endpoint of these settings. Its caches lie below `folder`: what comes is linked from there, so that has
-    to be the store's disk."""
+    """A mirror with the account and endpoint of these settings. Its caches are below `folder`, which must be on the
+    store's disk because files are linked from there.
+    """
     if settings is None:
         return None
     own = msgspec.structs.replace(settings, tensorhub_cache_dir=str(folder), hf_hub_cache=str(folder / "hub"), huggingface_hub_cache="")
@@ -59,12 +60,12 @@ def open_mirror(settings: ModelSettings | None, store: ModelStore, folder: Path,
 
 
 def mirrored(ref: HuggingFaceRef) -> CozyRef:
-    """Where a model of Hugging Face is kept here: `hf/<org>--<name>`, a branch or commit as the tag."""
+    """Where a model of Hugging Face is stored here: `hf/<org>--<name>`, with a branch or commit as the tag."""
     return CozyRef(OWNER, ref.repo_id.replace("/", "--"), (ref.revision or "latest").replace("/", "--"))
 
 
 class Job:
-    """One model that is being fetched, or was."""
+    """One model that is being fetched, or was fetched."""
 
     def __init__(self, ref: HuggingFaceRef, precisions: tuple[str, ...]) -> None:
         self.ref = ref
@@ -72,13 +73,13 @@ class Job:
         name = f"{ref.canonical()}\n{','.join(precisions)}"
         self.id = f"ingest-{hashlib.blake2b(name.encode(), digest_size=8).hexdigest()}"
         self.progress = Progress(ref.canonical())
-        self.digest = ""  # of the version that came of it
+        self.digest = ""  # of the resulting version
         self.error = ""
         self.ended_s = 0.0
 
 
 class Mirror:
-    """Of one platform. `ask` may be called from any thread; fetching goes on in threads of its own until `stop`."""
+    """One for each platform. `ask` may be called from any thread; fetching runs in threads of its own until `stop`."""
 
     def __init__(self, store: ModelStore, source: ModelFetcher, log: Log, now_s: Callable[[], float] = time.monotonic) -> None:
         self._store = store
@@ -91,8 +92,9 @@ class Mirror:
         self._cancel = threading.Event()
 
     def ask(self, ref: HuggingFaceRef, precisions: tuple[str, ...]) -> Job:
-        """The job of a model that is not here: under way, done (`digest`), or failed (`error`). `ValueError` for precisions that are none,
-        `MirrorBusyError` where too many wait."""
+        """The job of a model that is not here: running, done (`digest`), or failed (`error`). `ValueError` for invalid
+        precisions, `MirrorBusyError` when too many wait.
+        """
         job = Job(ref, precisions)
         spec = ModelSpec.checked(ref.canonical(), precisions) if precisions else ModelSpec.checked(ref.canonical())
         with self._lock:
@@ -107,12 +109,14 @@ class Mirror:
         return job
 
     def stop(self) -> None:
-        """Give up what is under way; the parts that came are there for the next time. Blocking."""
+        """Abort running jobs; the parts fetched so far are used next time. Blocking."""
         self._cancel.set()
         self._threads.shutdown(cancel_futures=True)
 
     def _is_over(self, job: Job) -> bool:
-        """Whether a job has been told: of one that is done its model was forgotten since, of one that failed it may be tried again."""
+        """Whether a finished job was reported: after success its model may have been deleted since, after a failure it
+        may be tried again.
+        """
         return bool(job.ended_s) and self._now_s() - job.ended_s > (FAILED_S if job.error else DONE_S)
 
     def _fetch(self, job: Job, spec: ModelSpec) -> None:

@@ -14,14 +14,14 @@ from gen_worker.wire.messages import ResolvedFile, ResolvedModel
 
 
 class ModelAddresses:
-    """Over one store of models. Blocking, any thread."""
+    """Over one store of models. Blocking; any thread."""
 
     def __init__(self, store: ModelStore, urls: SignedUrls) -> None:
         self._store = store
         self._urls = urls
 
     def resolve(self, manifest: Manifest, model_id: str) -> ResolvedModel | None:
-        """The files of a model with fresh addresses; None where the release does not name it, or it is not here."""
+        """The files of a model with fresh URLs; None when the release does not name it, or it is not here."""
         wanted = canonical_ref(model_id)
         for ref, dtypes in _models_of(manifest).items():
             if ref == wanted:
@@ -53,7 +53,7 @@ def _models_of(manifest: Manifest) -> Mapping[str, tuple[str, ...]]:
 
 
 class AddressesByRelease:
-    """Of the models of each release; nothing of one that is not known."""
+    """For the models of each release; nothing for an unknown release."""
 
     def __init__(self, addresses: ModelAddresses, registry: Registry) -> None:
         self._addresses = addresses

@@ -29,17 +29,17 @@ from gen_worker.refs import CozyRef, parse_model_ref
 from gen_worker.shared_files import read_json, write_whole
 from gen_worker.sources.weight_files import HeaderError, header_size, is_unsafe, precision_of, read_header
 
-ANY = "any"  # the precision of a version without weights that tell theirs
-YOUNG_S = 3600.0  # a blob that came so lately may belong to a push that goes on
+ANY = "any"  # the precision of a version whose weights do not tell theirs
+YOUNG_S = 3600.0  # a younger blob may belong to a push in progress
 LICENCE_NAMES = ("license", "licence", "copying", "notice")
 
 
 class PushError(ValueError):
-    """A version that is not taken; the message names the file and says why."""
+    """A refused version; the message names the file and says why."""
 
 
 class DamagedStoreError(OSError):
-    """A record cannot be read, so that it is not known which blobs are needed."""
+    """A record is unreadable, so it is unknown which blobs are needed."""
 
 
 class UnknownModelError(LookupError):
@@ -47,7 +47,7 @@ class UnknownModelError(LookupError):
 
 
 class NoVariantError(LookupError):
-    """The tag has no version of a precision that was asked for."""
+    """The tag has no version in a requested precision."""
 
 
 class ModelFile(msgspec.Struct, frozen=True):
@@ -59,7 +59,7 @@ class ModelFile(msgspec.Struct, frozen=True):
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
-    """`digest` is the tree digest, `blake3:<hex>`; `precision` of most of its weights; `licence` names the file that holds it."""
+    """`digest` is the tree digest, `blake3:<hex>`; `precision` is that of most of its weights; `licence` names the licence file."""
 
     digest: str
     files: tuple[ModelFile, ...]
@@ -74,7 +74,7 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelTag(msgspec.Struct, frozen=True, kw_only=True):
-    """Versions by precision, and when one of them moved last."""
+    """Versions by precision, and when one of them last moved."""
 
     tag: str
     versions: dict[str, str]
@@ -88,14 +88,14 @@ class Repo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Collected(msgspec.Struct, frozen=True):
-    """Blobs that were removed, and the bytes that gave back: none for those that workers of this disk have linked."""
+    """Blobs that were removed, and the bytes that this freed: none for blobs that workers on this disk have linked."""
 
     blobs: int
     freed_bytes: int
 
 
 class ModelStore:
-    """In one folder. `earliest_s`: the time in seconds of Unix time by which blobs are old (`SteadyCalendar`)."""
+    """In one folder. `earliest_s`: the unix time by which the age of blobs is judged (`SteadyCalendar`)."""
 
     def __init__(self, folder: Path, earliest_s: Callable[[], float] = time.time) -> None:
         self._folder = folder
@@ -103,19 +103,20 @@ class ModelStore:
         self.blobs = folder / "blobs" / "blake3"
 
     def blob_path(self, digest: str) -> Path:
-        """Where a blob lies or will lie; `ValueError` for what is no blake3 digest."""
+        """The path of a blob; `ValueError` when the text is not a blake3 digest."""
         algorithm, _, name = checked_digest(digest).partition(":")
         if algorithm != "blake3":
             raise ValueError(f"digest {digest[:100]!r}: blobs are named by blake3")
         return self.blobs / name[:2] / name[2:4] / name
 
     def receive(self, digest: str) -> "BlobSaving":
-        """A blob that comes in."""
+        """A blob being received."""
         return BlobSaving(self.blob_path(digest), checked_digest(digest).partition(":")[2])
 
     def adopt(self, file: Path, path: str) -> ModelFile:
-        """Keep a file of this disk as a blob, by a second name: nothing is copied, and it must not change any more. `path` is its path in
-        the model."""
+        """Store a file on this disk as a blob by a hard link: nothing is copied, and the file must not change any more.
+        `path` is its path in the model.
+        """
         whole = file.resolve(strict=True)
         hasher, size_bytes = blake3(max_threads=blake3.AUTO), whole.stat().st_size
         if size_bytes:
@@ -131,7 +132,9 @@ class ModelStore:
         return found
 
     def missing(self, files: Sequence[ModelFile]) -> list[str]:
-        """Digests whose blobs are not here, each once. Those that are count as new from now on, so that they stay for who asks."""
+        """Digests whose blobs are missing here, each once. The existing ones count as new from now on, so that they
+        stay for the caller.
+        """
         wanted = {file.blake3: file.size_bytes for file in files}
         found = []
         for digest, size_bytes in wanted.items():
@@ -154,10 +157,11 @@ class ModelStore:
         allow_unsafe: bool = False,
         asked: Sequence[str] = (),
     ) -> Version:
-        """Make a version of blobs that are all here, and let the tag mean it, for its precision. The same files are the same version.
+        """Make a version from blobs that are all here, and let the tag point at it for its precision. The same files
+        are the same version.
 
-        `asked`: precisions that this was chosen for; the tag means it for the first of them, too, where its own is another (weights that
-        are narrowed on the device). `PushError` for what is not taken.
+        `asked`: precisions that this was chosen for. The tag also points at it for the first of them if its own
+        precision differs (for weights that are narrowed on the device). `PushError` when it is refused.
         """
         name = _repo_of(f"{owner}/{repo}:{tag}")
         listing = _checked(files)
@@ -185,9 +189,10 @@ class ModelStore:
         return version
 
     def resolve(self, ref: CozyRef, precisions: Sequence[str]) -> Version:
-        """The version that a ref means, of the first of these precisions that there is; any where none is asked for.
+        """The version that a ref points at, in the first available one of these precisions; in any if none is
+        requested.
 
-        `UnknownModelError` names what is not here, `NoVariantError` what there is instead.
+        `UnknownModelError` names what is missing, `NoVariantError` the precisions that exist.
         """
         if ref.digest is not None:
             found = self._version(ref, ref.digest)
@@ -224,7 +229,9 @@ class ModelStore:
         return found
 
     def remove(self, owner: str, repo: str, tag: str = "") -> int:
-        """Forget a tag, or a whole repository, and what of it nobody means any more; how many bytes that gave back. `UnknownModelError`."""
+        """Delete a tag, or a whole repository, and everything that nothing else refers to; returns the bytes freed.
+        `UnknownModelError`.
+        """
         name = _repo_of(f"{owner}/{repo}:{tag or 'latest'}")
         folder = self._repo(name)
         if not folder.is_dir() or (tag and not (folder / "tags" / f"{tag}.json").is_file()):
@@ -239,11 +246,11 @@ class ModelStore:
             shutil.rmtree(folder)
         try:
             return self.collect().freed_bytes
-        except DamagedStoreError:  # the next collection says so
+        except DamagedStoreError:  # the next collection reports it
             return 0
 
     def collect(self, young_s: float = YOUNG_S) -> Collected:
-        """Remove blobs that no version has and that did not come just now. `DamagedStoreError` where that cannot be told."""
+        """Remove blobs that no version uses and that are not recent. `DamagedStoreError` when that is unknown."""
         kept = {file.blake3 for version in self._versions() for file in version.files}
         blobs = freed_bytes = 0
         for path in self.blobs.glob("*/*/*"):
@@ -252,7 +259,7 @@ class ModelStore:
                 if path.name not in kept and self._earliest_s() - found.st_ctime > young_s:
                     path.unlink()
                     blobs += 1
-                    freed_bytes += found.st_size if found.st_nlink == 1 else 0  # a worker that linked it has it still
+                    freed_bytes += found.st_size if found.st_nlink == 1 else 0  # a worker that linked it still has it
             except FileNotFoundError:
                 continue
         return Collected(blobs, freed_bytes)
@@ -262,7 +269,7 @@ class ModelStore:
             found = read_json(path, Version)
             if found is not None:
                 yield found
-            elif path.exists():  # else it was forgotten just now
+            elif path.exists():  # otherwise it was deleted just now
                 raise DamagedStoreError(f"{path} is no record of a version; no blob is removed before it is mended, or removed")
 
     def _version(self, ref: CozyRef, digest: str) -> Version | None:
@@ -272,7 +279,7 @@ class ModelStore:
             return None
 
     def _precision(self, listing: Listing) -> str:
-        """Of all its safetensors together; `PushError` where a header lies."""
+        """The precision of all its safetensors together; `PushError` when a header contradicts its file."""
         entries = []
         for file in listing.files:
             if not file.path.endswith(".safetensors"):
@@ -294,7 +301,7 @@ class ModelStore:
 
 
 class BlobSaving:
-    """A blob on its way in: visible under its digest when that was found right."""
+    """A blob being received; visible under its digest only after the digest was found correct."""
 
     def __init__(self, target: Path, digest: str) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -309,7 +316,7 @@ class BlobSaving:
         self._hasher.update(data)
 
     def finish(self) -> bool:
-        """Keep it; False where its content is another."""
+        """Keep it; False when its content does not match the digest."""
         if self._hasher.hexdigest() != self._digest:
             return False
         self._file.flush()
@@ -319,7 +326,7 @@ class BlobSaving:
         return True
 
     def drop(self) -> None:
-        """Close it; what was not kept goes."""
+        """Close it; it is deleted unless it was kept."""
         self._file.close()
         self._new.unlink(missing_ok=True)
 

@@ -21,11 +21,11 @@ FILE_NAME = "prices.toml"
 
 
 class PricesError(ValueError):
-    """The file is there and says no prices; the message names it, and what is wrong."""
+    """The file exists but contains no valid prices; the message names it, and what is wrong."""
 
 
 def read_prices(folder: Path) -> Prices | None:
-    """Of this data folder; None where it has no such file."""
+    """The prices in this data folder; None when it has no such file."""
     path = folder / FILE_NAME
     try:
         return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Prices)

@@ -9,7 +9,7 @@ HASHED_ASIDE_BYTES = 256 << 10  # below it, a thread costs more than the digest
 
 
 class Receiving:
-    """One blob that comes in. `close`, or `abort`, or both in this order; from one thread at a time."""
+    """One blob being received. Call `close`, or `abort`, or both in this order; from one thread at a time."""
 
     def __init__(self, blobs: Blobs, key: str) -> None:
         self.size_bytes = 0
@@ -20,7 +20,7 @@ class Receiving:
         self._hashing: Future[None] | None = None
 
     def write(self, data: bytes) -> None:
-        """The next bytes. SHA-256 takes as long as receiving and writing together, so a thread of its own makes it."""
+        """Write the next bytes. SHA-256 takes as long as receiving and writing together, so another thread computes it."""
         self.size_bytes += len(data)
         if self._hasher is None and len(data) < HASHED_ASIDE_BYTES:
             self._digest.update(data)
@@ -29,19 +29,19 @@ class Receiving:
         if self._hasher is None:
             self._hasher = ThreadPoolExecutor(1, thread_name_prefix="file-digest")
         if self._hashing is not None:
-            self._hashing.result()  # one piece waits, no more
+            self._hashing.result()  # at most one piece waits
         self._hashing = self._hasher.submit(self._digest.update, data)
         self._writer.write(data)
 
     def close(self) -> str:
-        """All is here, and safe under its key from now on. Its SHA-256 in hex."""
+        """The blob is complete, and safe under its key from now on. Returns its SHA-256 in hex."""
         self._writer.close()
         self.is_kept = True
         self._end_hasher()
         return self._digest.hexdigest()
 
     def abort(self) -> None:
-        """It does not come: leave nothing. After `close`, nothing happens."""
+        """Abandon the blob and leave nothing. Does nothing after `close`."""
         self._end_hasher()
         self._writer.abort()
 

@@ -30,7 +30,7 @@ __all__ = ["DEV", "PROD", "InUseError", "NotFoundError", "Registry", "Resolved",
 
 
 class Registry:
-    """Releases and tags. Reads come from any thread; writes block and belong into a thread."""
+    """Releases and tags. Any thread may read; writes block and belong in a thread."""
 
     def __init__(self, store: ReleaseStore, now_s: Callable[[], float] = time.time) -> None:
         self._store = store
@@ -40,7 +40,7 @@ class Registry:
         self._manifests: dict[str, Manifest] = {}
         self._resolved: dict[tuple[str, str, str, str], Resolved] = {}
         self.damaged: dict[str, str] = {}  # releases that cannot be served, and why
-        self._deleted: dict[str, Release] = {}  # without their manifests: there may be many
+        self._deleted: dict[str, Release] = {}  # without their manifests, because there may be many
         self.gone: set[str] = set()
         for release in store.releases():
             if release.deleted_at:
@@ -53,35 +53,35 @@ class Registry:
             else:
                 self._releases[release.release_id] = release
         self._tags: dict[tuple[str, str], dict[str, dict[str, Tag]]] = {}
-        self._taken_away: dict[tuple[str, str, str, str], int] = {}  # tags that are no more, and their last version
+        self._taken_away: dict[tuple[str, str, str, str], int] = {}  # removed tags, and their last version
         for tag in store.tags():
             self._put(tag)
         self._candidates = {(each.owner, each.endpoint, each.function, each.tag): each for each in store.candidates()}
         self._shadows = {each.place: each for each in store.shadows()}
 
     def resolve(self, owner: str, endpoint: str, function: str, tag: str) -> Resolved:
-        """What a name means; `NotFoundError` names the part that is unknown and what is nearest to it."""
+        """The function behind a name; `NotFoundError` names the unknown part and the nearest name."""
         found = self._resolved.get((owner, endpoint, function, tag))
         if found is not None and found.release_id not in self.gone:
             return found
         return self._look(owner, endpoint, function, tag)
 
     def settings(self, release_id: str, function: str) -> FunctionSettings:
-        """The settings of a function at a release, of an old run too."""
+        """A function's settings in a release; also for an old run."""
         for entry in self.manifest(release_id).callables:
             if entry.name == function:
                 return settings_of(self.manifest(release_id), entry)
         raise NotFoundError(f"release {release_id} has no function {function!r}")
 
     def manifest(self, release_id: str) -> Manifest:
-        """The manifest of a release; `NotFoundError` when there is no such release, or it is damaged."""
+        """The manifest of a release; `NotFoundError` when the release does not exist or is damaged."""
         known = self._manifests.get(release_id)
         if known is None:
             known = self._manifests[release_id] = read_manifest(self.release(release_id))
         return known
 
     def scaling(self, release_id: str) -> ScalingLimits:
-        """What the release says of how many workers it should have."""
+        """The release's settings for its number of workers."""
         return scaling_of(self.manifest(release_id))
 
     def release(self, release_id: str) -> Release:
@@ -105,7 +105,7 @@ class Registry:
         return sorted(found, key=lambda release: release.created_at, reverse=True)
 
     def deleted(self, owner: str = "", endpoint: str = "") -> list[Release]:
-        """Those that were deleted, newest first, without their manifests."""
+        """Deleted releases, newest first, without their manifests."""
         found = [r for r in self._deleted.values() if owner in ("", r.owner) and endpoint in ("", r.endpoint)]
         return sorted(found, key=lambda release: release.created_at, reverse=True)
 
@@ -113,7 +113,7 @@ class Registry:
         return release_id in self._deleted
 
     def deleted_at(self, release_id: str) -> float:
-        """When it was deleted; 0 where it was not."""
+        """When it was deleted; 0 if it was not."""
         known = self._deleted.get(release_id)
         return known.deleted_at if known is not None else 0.0
 
@@ -131,11 +131,13 @@ class Registry:
         ]
 
     def history(self, owner: str, endpoint: str, function: str, tag: str) -> list[Tag]:
-        """Where a tag points, and each release at which it pointed before, newest first; empty where there is no such tag. Blocking."""
+        """Where a tag points, followed by its earlier releases, newest first; empty when there is no such tag. Blocking."""
         return [each for each in self._store.tag_history(owner, endpoint, function, tag) if each.release_id != NO_RELEASE]
 
     def add(self, owner: str, manifest: bytes, source: str, message: str = "") -> Release:
-        """Publish a release: the same manifest from the same source is the same release. `msgspec.DecodeError` for what is no manifest."""
+        """Publish a release. The same manifest from the same source is the same release. `msgspec.DecodeError` when the
+        manifest is invalid.
+        """
         parsed = msgspec.json.decode(manifest, type=Manifest)
         if not parsed.endpoint_name:
             raise msgspec.ValidationError("the manifest has no endpoint_name")
@@ -164,7 +166,7 @@ class Registry:
             return release
 
     def delete(self, release_id: str, epoch: int) -> Release:
-        """Mark a release deleted; its files are another matter. `InUseError` where something needs it, or `epoch` leads no more."""
+        """Mark a release deleted; its files are deleted later. `InUseError` when something needs it, or `epoch` no longer leads."""
         with self._lock:
             release = self._live(release_id)
             at = self._now_s()
@@ -184,7 +186,7 @@ class Registry:
                 self._deleted[release_id] = msgspec.structs.replace(known, cleared_at=at)
 
     def before(self, owner: str = "", endpoint: str = "") -> set[str]:
-        """Where tags pointed before: a rollback goes there. Blocking."""
+        """Where tags pointed before, which is where a rollback goes. Blocking."""
         found = set()
         for tag in self.tags(owner, endpoint):
             history = self.history(tag.owner, tag.endpoint, tag.function, tag.tag)
@@ -192,7 +194,7 @@ class Registry:
         return found
 
     def uses(self, release_id: str) -> list[str]:
-        """What needs this release beside its runs, each for people."""
+        """What needs this release besides its runs, each as text for people."""
         tags = [f"{tag.function}:{tag.tag} points at it" for tag in self._all_tags() if tag.release_id == release_id]
         canaries = [f"it is the canary of {c.function}:{c.tag}" for c in self._candidates.values() if c.release_id == release_id]
         shadows = [
@@ -219,8 +221,8 @@ class Registry:
     def move(self, owner: str, endpoint: str, function: str, tag: str, release_id: str, *, expected: str | None = None) -> Tag:
         """Point a function's tag at a release. `expected`: the release that it must point at now, `""` for none.
 
-        `TagMovedError` when it does not, `NotFoundError` when the release does not have the function, `TagNameError` for a name that no
-        tag can have.
+        `TagMovedError` when it does not, `NotFoundError` when the release does not have the function, `TagNameError`
+        for an invalid tag name.
         """
         if not is_tag(tag):
             raise TagNameError(tag)
@@ -229,7 +231,7 @@ class Registry:
         if (release.owner, release.endpoint) != (owner, endpoint) or function not in names:
             raise NotFoundError(f"release {release_id} has no function {owner}/{endpoint}/{function}.{did_you_mean(function, names)}")
         with self._lock:
-            self._live(release_id)  # whatever has come between
+            self._live(release_id)  # something may have changed in between
             now = self._tags.get((owner, endpoint), {}).get(function, {}).get(tag)
             if expected is not None and expected != (now.release_id if now else ""):
                 raise TagMovedError(now)
@@ -253,9 +255,10 @@ class Registry:
             return moved
 
     def withdraw(self, owner: str, endpoint: str) -> list[Tag]:
-        """Take all tags of an endpoint away, with their candidates: it is out of service until one is moved again. Those that it had.
+        """Remove all tags of an endpoint, with their candidates: it is out of service until one is moved again. Returns
+        the removed tags.
 
-        `NotFoundError` where it has none; `TagMovedError` where another node moves one: ask again.
+        `NotFoundError` when it has none; `TagMovedError` when another node moves one: try again.
         """
         with self._lock:
             tags = self._all_tags(owner, endpoint)
@@ -271,7 +274,7 @@ class Registry:
             return tags
 
     def in_use(self) -> set[str]:
-        """Releases that a tag points at, that are a tag's candidate, or that get copies of a tag's runs."""
+        """Releases that a tag points at, that are a tag's candidate, or that get a tag's shadow runs."""
         shadows = {each.release_id for each in self.shadows() if not each.ended_at}
         return {tag.release_id for tag in self.tags()} | {each.release_id for each in self.candidates()} | shadows
 
@@ -284,8 +287,9 @@ class Registry:
             return [each for _, each in sorted(self._candidates.items()) if owner in ("", each.owner)]
 
     def set_candidate(self, tag: Tag, release_id: str, percent: float) -> Candidate:
-        """Give a release this share of the tag's runs from now on, in the place of an earlier candidate. `NotFoundError`, and
-        `TagMovedError` where the tag has moved meanwhile."""
+        """From now on give a release this share of the tag's runs, replacing an earlier candidate. `NotFoundError`;
+        `TagMovedError` when the tag has moved meanwhile.
+        """
         place = tag.owner, tag.endpoint, tag.function, tag.tag
         self.resolve(*place[:3], f"@{release_id}")
         with self._lock:
@@ -307,7 +311,7 @@ class Registry:
             return candidate
 
     def drop_candidate(self, candidate: Candidate) -> bool:
-        """Give all of the tag's runs to the tag's release again; False where this is not its candidate any more."""
+        """Give all of the tag's runs to the tag's release again; False when this is no longer its candidate."""
         place = candidate.owner, candidate.endpoint, candidate.function, candidate.tag
         with self._lock:
             if self._candidates.get(place) != candidate:
@@ -317,7 +321,7 @@ class Registry:
             return True
 
     def shadow(self, place: tuple[str, str, str, str]) -> Shadow | None:
-        """The last shadow of a tag (owner, endpoint, function, tag), whether it goes on or has ended."""
+        """The last shadow of a tag (owner, endpoint, function, tag), active or ended."""
         return self._shadows.get(place)
 
     def shadows(self, owner: str = "") -> list[Shadow]:
@@ -325,7 +329,7 @@ class Registry:
             return [each for _, each in sorted(self._shadows.items()) if owner in ("", each.owner)]
 
     def put_shadow(self, shadow: Shadow) -> None:
-        """Keep it in the place of the tag's earlier one. `NotFoundError` where it would begin with a release that was deleted."""
+        """Store it, replacing the tag's earlier one. `NotFoundError` when it would begin with a deleted release."""
         with self._lock:
             if not shadow.ended_at:
                 self._live(shadow.release_id)
@@ -333,7 +337,7 @@ class Registry:
             self._shadows[shadow.place] = shadow
 
     def routed(self, resolved: Resolved, run: Run) -> Resolved:
-        """What a run of this tag is given to, by its id: the tag's release, or its candidate."""
+        """The release for a run of this tag, chosen by the run's id: the tag's release, or its candidate."""
         candidate = self._candidates.get((run.owner, run.endpoint, run.function, resolved.tag)) if self._candidates else None
         if candidate is None or not takes_part(run.id, candidate.percent):
             return resolved
@@ -355,7 +359,7 @@ class Registry:
         self._tags.setdefault(place[:2], {}).setdefault(tag.function, {})[tag.tag] = tag
 
     def _pinned(self, owner: str, endpoint: str, function: str, pin: str) -> Resolved:
-        """A function of one release, whatever points at it."""
+        """A function of one release, whatever its tags."""
         release_id = pin.removeprefix("@")
         release, deleted = self._releases.get(release_id), self._deleted.get(release_id)
         if deleted is not None and (deleted.owner, deleted.endpoint) == (owner, endpoint):

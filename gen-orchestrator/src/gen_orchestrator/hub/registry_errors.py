@@ -12,14 +12,14 @@ class NotFoundError(LookupError):
 
 
 class TagNameError(ValueError):
-    """A name that no tag can have."""
+    """An invalid tag name."""
 
     def __init__(self, tag: str) -> None:
         super().__init__(f"tag {tag[:64]!r}: {TAG_RULE}")
 
 
 class TagMovedError(Exception):
-    """Somebody else moved the tag first; `now` is where it points."""
+    """Someone else moved the tag first; `now` is where it points."""
 
     def __init__(self, now: Tag | None) -> None:
         super().__init__(f"the tag has moved meanwhile; it points at {now.release_id if now else 'nothing'} now")
@@ -27,7 +27,7 @@ class TagMovedError(Exception):
 
 
 class InUseError(Exception):
-    """This release cannot be deleted now; `uses` says what needs it, each for people."""
+    """This release cannot be deleted now; `uses` lists what needs it, as text for people."""
 
     def __init__(self, release_id: str, uses: list[str]) -> None:
         super().__init__(f"release {release_id} is in use: {_told(uses)}")
@@ -44,7 +44,9 @@ def when(unix_s: float) -> str:
 
 
 def not_served(owner: str, endpoint: str, served: Sequence[tuple[str, str]], releases: Sequence[Release]) -> str:
-    """Why no tag of an endpoint points anywhere. `served`: owner and endpoint of each that has tags; `releases`: its own, newest first."""
+    """Why no tag of an endpoint points anywhere. `served`: owner and endpoint of each that has tags; `releases`: its
+    own, newest first.
+    """
     if releases:
         text = f"{owner}/{endpoint} is out of service: none of its functions has a tag."
         return f"{text} Serve its newest release with: cozyctl promote {releases[0].release_id}"
@@ -56,6 +58,6 @@ def not_served(owner: str, endpoint: str, served: Sequence[tuple[str, str]], rel
 
 
 def some_of(names: Iterable[str]) -> str:
-    """The first dozen of them by name, for people."""
+    """The first dozen by name, as text for people."""
     listed = sorted(names)
     return ", ".join(listed[:12]) + (", ..." if len(listed) > 12 else "") or "none"

@@ -8,7 +8,8 @@ from gen_worker.wire.messages import ModelRefSpec, ModelsByKey, ReleaseConfig
 def release_config(manifest: Manifest) -> ReleaseConfig | None:
     """The configuration that follows from a manifest; None for a release without models.
 
-    Fetched ahead is what every run of a function needs. Of what callers choose among, a worker fetches what they choose.
+    Models that every run of a function needs are fetched ahead. Models that callers choose are fetched when they are
+    chosen.
     """
     tables = {entry.name: manifest.models_of(entry.name) for entry in manifest.entries}
     if not any(tables.values()):

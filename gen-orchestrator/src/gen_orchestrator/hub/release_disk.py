@@ -29,7 +29,7 @@ RELEASES = "releases"
 
 
 class DiskUse(msgspec.Struct, frozen=True):
-    """Bytes of releases. An environment, or a layer of images, that several have is counted once; images of our making alone."""
+    """Bytes of releases. Shared environments and image layers are counted once; only images built here count."""
 
     sources_bytes: int = 0
     environments_bytes: int = 0
@@ -37,17 +37,18 @@ class DiskUse(msgspec.Struct, frozen=True):
 
 
 class ReleaseDisk:
-    """Below `data`. `find`: the engine that has the images."""
+    """Below `data`. `find` returns the engine that has the images."""
 
     def __init__(self, data: Path, find: Callable[[], Engine]) -> None:
         self._data = data.absolute()
         self._find = find
-        self._sizes: dict[str, int] = {}  # of what does not change once it is there
-        self._layers: dict[str, dict[str, int]] = {}  # of a release's image: what made a layer, and its bytes
+        self._sizes: dict[str, int] = {}  # of things that never change once they exist
+        self._layers: dict[str, dict[str, int]] = {}  # of a release's image: each layer's instruction and size in bytes
 
     def take_away(self, release: Release) -> int:
-        """Take what this release has out of its place, into the trash; how many bytes of images that gave back. `OSError` and `EngineError`
-        where it cannot be done: it may be tried again."""
+        """Move a release's files into the trash; returns the bytes freed by images. `OSError` and `EngineError` when
+        that fails; it may be tried again.
+        """
         if is_image(release.source):
             return self._remove_image(release)
         folder = self._folder_of(release)
@@ -59,7 +60,7 @@ class ReleaseDisk:
         return 0
 
     def throw_away(self) -> int:
-        """Remove what was taken away, now or before a kill; how many bytes that gave back."""
+        """Delete the trash, including what was left before a kill; returns the bytes freed."""
         freed_bytes = 0
         for path in self._entries(TRASH):
             size_bytes = _size_of(path)
@@ -81,7 +82,7 @@ class ReleaseDisk:
         return DiskUse(sources, sum(self._size(path) for path in environments), sum(layers.values()))
 
     def _folder_of(self, release: Release) -> Path | None:
-        """The folder that holds all of a release; None where its source is not one of ours."""
+        """The folder with all of a release; None when its source is not one of ours."""
         folder = Path(release.source).parent
         return folder if folder.parent == self._data / RELEASES else None
 
@@ -91,7 +92,7 @@ class ReleaseDisk:
         return {path for path in found if path is not None}
 
     def _environment_of(self, folder: Path) -> Path | None:
-        """The environment below `data` that a release's folder links to; None where it runs in another."""
+        """The environment below `data` that a release's folder links to; None when it uses another."""
         try:
             found = (folder / "source" / ".venv").readlink()
         except OSError:
@@ -106,7 +107,7 @@ class ReleaseDisk:
             path.rename(trash / f"{path.name}-{secrets.token_hex(4)}")
 
     def _remove_image(self, release: Release) -> int:
-        """Under names of others it stays: somebody may need it."""
+        """The image stays under other names: someone may need it."""
         engine = self._find()
         layers = self._layers_of(release)
         names = self._names_of(engine, release)
@@ -117,7 +118,7 @@ class ReleaseDisk:
         return sum(size for made, size in layers.items() if made not in shared) if names else 0
 
     def _layers_of(self, release: Release) -> dict[str, int]:
-        """The layers of an image of our making, by the instruction and size of each; none of any other image."""
+        """The layers of an image built here, by instruction and size; none for any other image."""
         if release.release_id not in self._layers:
             found: dict[str, int] = {}
             with contextlib.suppress(EngineError):
@@ -129,7 +130,7 @@ class ReleaseDisk:
 
     @staticmethod
     def _names_of(engine: Engine, release: Release) -> list[str]:
-        """The names that this platform has given to the image of a release; none where it is gone."""
+        """The names that this platform has given to a release's image; none when it is gone."""
         try:
             return [name for name in engine.names(release.source) if name.startswith(f"{OURS}/{slugify(release.owner)}/")]
         except EngineError:
@@ -147,7 +148,7 @@ class ReleaseDisk:
 
 
 def _size_of(path: Path) -> int:
-    """Bytes on the disk; a file with several links in it counts once."""
+    """Bytes on the disk; a file with several links in the folder counts once."""
     seen: set[tuple[int, int]] = set()
     total = 0
     for parent, _, names in os.walk(path):

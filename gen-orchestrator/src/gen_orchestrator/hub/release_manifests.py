@@ -13,7 +13,7 @@ from gen_worker.refs import canonical_ref
 
 
 class Resolved(msgspec.Struct, frozen=True):
-    """What a name means now. `takes_bytes`: its payload has a field for bytes, which JSON carries in base64."""
+    """What a name points at now. `takes_bytes`: its payload has a field for bytes, which JSON represents as base64."""
 
     release_id: str
     tag: str
@@ -32,7 +32,7 @@ class _Settings(msgspec.Struct, frozen=True):
 
 
 def read_manifest(release: Release) -> Manifest:
-    """Its manifest, with everything in it that is read later; `NotFoundError` where the store has something else in its place."""
+    """Its manifest, completely checked; `NotFoundError` when the store has something else in its place."""
     try:
         manifest = msgspec.json.decode(release.manifest, type=Manifest)
         for entry in manifest.callables:

@@ -10,7 +10,7 @@ _NONE = Redactor()
 
 
 class Vault(Protocol):
-    """Where values are."""
+    """Holds the values."""
 
     def environment(self, owner: str, endpoint: str, names: Iterable[str]) -> dict[str, str]: ...
 
@@ -34,7 +34,7 @@ class ReleaseSecrets:
             return ()
 
     def environment(self, release_id: str) -> dict[str, str]:
-        """Variables for a worker of this release."""
+        """Environment variables for a worker of this release."""
         names = self.declared(release_id)
         if not names:
             return {}
@@ -42,7 +42,7 @@ class ReleaseSecrets:
         return self._vault.environment(release.owner, release.endpoint, names)
 
     def missing(self, release_id: str) -> str:
-        """What has to be set before a worker of this release can start, for people; empty where nothing is."""
+        """What must be set before a worker of this release can start, as text for people; empty when nothing is missing."""
         names = self.declared(release_id)
         if not names:
             return ""
@@ -56,7 +56,7 @@ class ReleaseSecrets:
         return f"the {listed} declared in cozy.toml and not set for {where}, so no worker was started. Set with: {commands}"
 
     def redactor(self, release_id: str) -> Redactor:
-        """For what a worker of this release says."""
+        """Redacts what a worker of this release reports."""
         try:
             release = self._registry.release(release_id)
         except LookupError:

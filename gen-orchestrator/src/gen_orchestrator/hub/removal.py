@@ -25,18 +25,18 @@ from gen_orchestrator.store.base import Release, StoreError
 from gen_worker.images.engines import EngineError
 from gen_worker.log import Log
 
-WAIT_S = 15.0  # for which a caller waits for the files
+WAIT_S = 15.0  # how long a caller waits for the deletion of files
 LOOK_S = 0.05
-USE_S = 30.0  # for which what was found of the disk is good
-LOOKING_S = 2.0  # an engine that does not answer holds up nobody who asks what is going on
+USE_S = 30.0  # how long a measurement of the disk is valid
+LOOKING_S = 2.0  # a slow engine must not hold up status requests
 _ITSELF = Caller(ALL_OWNERS, (), "retention")
 
 
 class Workers(Protocol):
-    """What the fleet does for a release that is deleted."""
+    """What the fleet does for a deleted release."""
 
     def dismiss(self, release_id: str) -> None:
-        """Start no worker of it, and end those that are there."""
+        """Start no more workers of it, and end the existing ones."""
         ...
 
     def has_workers(self, release_id: str) -> bool:
@@ -45,7 +45,7 @@ class Workers(Protocol):
 
 
 class Removed(msgspec.Struct, frozen=True):
-    """`freed_bytes` of what is gone now; where `is_cleared` is false, files are left that go later."""
+    """`freed_bytes` were freed so far. If `is_cleared` is false, the remaining files are deleted later."""
 
     release: Release
     is_cleared: bool
@@ -53,8 +53,9 @@ class Removed(msgspec.Struct, frozen=True):
 
 
 class Removal:
-    """Of one leader, of this `epoch`. `open_runs` counts those of a release that are not over; `note` writes an audit row: by whom, of
-    whose, what, of what, and how it was named. It blocks."""
+    """One for each leader, with this `epoch`. `open_runs` counts the open runs of a release. `note` writes an audit row
+    (by whom, whose, action, subject, detail) and blocks.
+    """
 
     def __init__(
         self,
@@ -83,38 +84,39 @@ class Removal:
         self._used: dict[str, tuple[float, DiskUse]] = {}
 
     async def begin(self) -> None:
-        """Go on with the files of what an earlier leader has deleted."""
+        """Continue with the files of releases that an earlier leader deleted."""
         left = [release for release in self._registry.deleted() if not release.cleared_at]
         await asyncio.to_thread(self._disk.throw_away)
         for release in left:
             self._soon(release)
 
     async def stop(self) -> None:
-        """This leadership ends; the next one goes on."""
+        """This leadership ends; the next leader continues."""
         tasks = [*self._tasks, *self._looking.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def delete(self, release_id: str, by: Caller) -> Removed:
-        """Delete a release; `InUseError` says what needs it, and `NotFoundError` where it is deleted already."""
+        """Delete a release; `InUseError` says what needs it, `NotFoundError` when it is already deleted."""
         marked = asyncio.create_task(self._mark(release_id, by), name=f"delete-{release_id}")
-        release = await asyncio.shield(marked)  # a caller who leaves leaves no release in between
+        release = await asyncio.shield(marked)  # a caller who leaves must not leave a half-deleted release
         clearing = self._soon(release)
         await asyncio.wait([clearing], timeout=WAIT_S)
         freed_bytes = clearing.result() if clearing.done() and not clearing.cancelled() else None
         return Removed(release, freed_bytes is not None, freed_bytes or 0)
 
     def to_prune(self, keep: int, owner: str = "", endpoint: str = "") -> list[str]:
-        """All but the `keep` newest releases of each endpoint, oldest first, without those in use and those at which a tag pointed before:
-        a rollback goes there. Blocking."""
+        """All but the `keep` newest releases of each endpoint, oldest first, without those in use and those that a
+        rollback would go to. Blocking.
+        """
         kept = self._registry.in_use() | self._registry.before(owner, endpoint)
         releases = self._registry.releases(owner, endpoint)
         found = to_prune([Aged(each.release_id, (each.owner, each.endpoint), each.created_at) for each in releases], kept, keep)
         return [release_id for release_id in found if not self._open_runs(release_id)]
 
     async def prune(self, keep: int, owner: str = "", endpoint: str = "", by: Caller = _ITSELF) -> list[Removed]:
-        """Delete them; what has come into use meanwhile stays."""
+        """Delete them; releases that came into use meanwhile stay."""
         found = []
         for release_id in await asyncio.to_thread(self.to_prune, keep, owner, endpoint):
             with contextlib.suppress(InUseError, NotFoundError):
@@ -122,7 +124,7 @@ class Removal:
         return found
 
     async def use(self, owner: str = "") -> DiskUse:
-        """What the releases of an owner, or of all, take on the disk: as it was found last, where looking takes long."""
+        """The disk space of an owner's releases, or of all; the last known value when measuring takes long."""
         found_at, known = self._used.get(owner, (float("-inf"), DiskUse()))
         if time.monotonic() - found_at < USE_S:
             return known
@@ -163,7 +165,7 @@ class Removal:
         return task
 
     async def _clear(self, release: Release) -> int | None:
-        """Remove its files, and how many bytes that gave back; None where it was published again, or they stay for now."""
+        """Remove its files; returns the bytes freed. None when it was published again, or the files stay for now."""
         release_id = release.release_id
         self._workers.dismiss(release_id)
         while self._workers.has_workers(release_id):  # noqa: ASYNC110 - they end by themselves, within the time of a drain

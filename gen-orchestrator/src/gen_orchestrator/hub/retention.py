@@ -25,16 +25,17 @@ from gen_worker.settings.reading import Range
 BATCH = 200
 ROUND_S = 60.0
 COLLECT_S = 3600.0
-SHARE = 5  # a batch that took a second is followed by four without one
+SHARE = 5  # a batch that took a second is followed by a pause of four seconds
 YEAR_S = 366 * 24 * 3600
 
 
 class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
-    """Seconds after the end of a run; its details (events, idempotency key) go no later than the run. Bytes of each worker's log.
-    Seconds after which a caller's upload expires, bytes of one, and of all of one owner;
-    bytes that one attempt of a run may save. How many releases of each endpoint stay beside those in use; 0: all.
-    Seconds after which a realtime session without a message ends; 0: never. `gen_orchestrator_blobs` is
-    `s3://bucket/prefix`, or empty for the data folder."""
+    """Seconds after the end of a run; its details (events, idempotency key) are deleted no later than the run. Bytes of
+    each worker's log. Seconds after which a caller's upload expires, bytes of one upload, and bytes of all uploads of
+    one owner. Bytes that one attempt of a run may save. How many releases of each endpoint stay besides those in use;
+    0: all. Seconds after which a realtime session without a message ends; 0: never. `gen_orchestrator_blobs` is
+    `s3://bucket/prefix`, or empty for the data folder.
+    """
 
     gen_orchestrator_keep_runs_s: Annotated[float, Range(60, YEAR_S, "seconds")] = 7 * 24 * 3600.0
     gen_orchestrator_keep_details_s: Annotated[float, Range(60, YEAR_S, "seconds")] = 24 * 3600.0
@@ -49,7 +50,7 @@ class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper
 
 
 def upload_limits(settings: RetentionSettings) -> UploadLimits:
-    """What these settings say of callers' files."""
+    """The limits for callers' files in these settings."""
     return UploadLimits(
         file_bytes=settings.gen_orchestrator_upload_bytes,
         owner_bytes=settings.gen_orchestrator_owner_bytes,
@@ -58,9 +59,10 @@ def upload_limits(settings: RetentionSettings) -> UploadLimits:
 
 
 class Retention:
-    """Of one leader. `run` goes on until it is cancelled. `sweep_uploads` forgets what callers' files have expired, and says how many;
-    `collect_models` removes what no model has, and says how many blobs, how many bytes; `prune_releases` deletes all but so many releases
-    of each endpoint, and answers with them."""
+    """One for each leader. `run` continues until it is cancelled. `sweep_uploads` deletes expired files of callers and
+    returns their number. `collect_models` removes unused model blobs and returns their number and bytes.
+    `prune_releases` deletes all but this many releases of each endpoint and returns them.
+    """
 
     def __init__(
         self,
@@ -85,13 +87,13 @@ class Retention:
         self._collected_s = clock.now_s()
 
     async def run(self, pause_s: float = ROUND_S) -> None:
-        """Look again and again."""
+        """Check again and again."""
         while True:
             await self.look()
             await asyncio.sleep(pause_s)
 
     async def look(self) -> None:
-        """Do all that is due now. What fails is said, keeps nothing else from being done, and is tried again the next time."""
+        """Do everything that is due now. A failure is logged, stops nothing else, and is tried again the next time."""
         try:
             if expired := await asyncio.to_thread(self._sweep_uploads):
                 self._log.info("retention.uploads", expired=expired)
@@ -107,7 +109,7 @@ class Retention:
             self._log.warning("retention.failed", error=str(exc) if isinstance(exc, StoreError) else repr(exc))
 
     async def _models(self) -> None:
-        """Once an hour, and first an hour after this began: it reads the whole store of models."""
+        """Once an hour, the first time an hour after the start, because it reads the whole store of models."""
         if self._clock.now_s() - self._collected_s < COLLECT_S:
             return
         self._collected_s = self._clock.now_s()
@@ -129,14 +131,14 @@ class Retention:
             self._log.warning("retention.releases_kept", error=str(exc) if isinstance(exc, StoreError) else repr(exc))
 
     async def round(self) -> tuple[int, int]:
-        """Do what is due now: how many runs were trimmed, and how many forgotten."""
+        """Do what is due now; returns how many runs were trimmed, and how many deleted."""
         now_s, settings = self._calendar.earliest_s(), self._settings
         trimmed = await self._batches(lambda: self._store.trim(now_s - settings.gen_orchestrator_keep_details_s, BATCH))
         forgotten = await self._batches(lambda: self._forget(now_s - settings.gen_orchestrator_keep_runs_s))
         return trimmed, forgotten
 
     def _forget(self, finished_before: float) -> int:
-        """A run whose files cannot be removed now is kept, and stands in nobody's way."""
+        """A run whose files cannot be deleted now is kept, and does not block others."""
         gone = []
         for run in self._store.old_runs(finished_before, BATCH):
             try:

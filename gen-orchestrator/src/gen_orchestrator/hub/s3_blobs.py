@@ -23,13 +23,13 @@ from gen_orchestrator.hub.blobs import PIECE_BYTES, BlobError, BlobInfo, BlobWri
 if TYPE_CHECKING:
     from obstore import WritableFile
 
-PART_BYTES = 8 << 20  # of an upload in parts; four are in memory
+PART_BYTES = 8 << 20  # for an upload in parts; four are in memory
 PARTS_AT_ONCE = 4
-DELETED_AT_ONCE = 1000  # as many keys as one request of S3 takes
+DELETED_AT_ONCE = 1000  # the maximum number of keys in one request to S3
 
 
 class _S3Writer:
-    """An upload in parts, or in one where it is small; nobody sees it before it is complete."""
+    """An upload in parts, or in one request if it is small; nobody sees it before it is complete."""
 
     def __init__(self, blobs: S3Blobs, file: WritableFile) -> None:
         self._blobs = blobs
@@ -41,7 +41,7 @@ class _S3Writer:
             self._file.write(data)
 
     def close(self) -> None:
-        self._is_over = True  # also where it fails: the library keeps nothing then
+        self._is_over = True  # even after a failure, because the library then keeps nothing
         with self._blobs.named():
             self._file.close()
 
@@ -51,11 +51,11 @@ class _S3Writer:
         self._is_over = True
         why = BlobError("the upload was given up")
         with self._blobs.named():
-            self._file.__exit__(type(why), why, None)  # this, and not `close`, takes back the parts that were sent
+            self._file.__exit__(type(why), why, None)  # this, and not `close`, removes the parts already sent
 
 
 class S3Blobs:
-    """In one bucket, below a prefix."""
+    """Blobs in one bucket, below a prefix."""
 
     def __init__(self, store: S3Store, name: str) -> None:
         self._store = store
@@ -63,9 +63,9 @@ class S3Blobs:
 
     @classmethod
     def from_env(cls, name: str, env: Mapping[str, str] = os.environ) -> S3Blobs:
-        """Of `s3://bucket/prefix`. An endpoint that is named by `http:` is taken at its word."""
+        """For `s3://bucket/prefix`. An endpoint given with `http:` is used without TLS."""
         bucket, _, prefix = name.removeprefix("s3://").partition("/")
-        # Named here: what is left out, the library looks for in the machine's metadata.
+        # Named explicitly: otherwise the library would look in the machine's metadata.
         keys: dict[str, Any] = {
             "access_key_id": env.get("AWS_ACCESS_KEY_ID"),
             "secret_access_key": env.get("AWS_SECRET_ACCESS_KEY"),
@@ -80,7 +80,7 @@ class S3Blobs:
                 endpoint=endpoint or None,
                 **{name: value for name, value in keys.items() if value},
                 client_options={"allow_http": endpoint.startswith("http://"), "connect_timeout": "5s", "timeout": "120s"},
-                retry_config={"max_retries": 3, "backoff": {"max_backoff": timedelta(seconds=1)}},  # callers are told to come again
+                retry_config={"max_retries": 3, "backoff": {"max_backoff": timedelta(seconds=1)}},  # callers are told to try again
             ),
             name,
         )
@@ -125,7 +125,7 @@ class S3Blobs:
                 self._store.delete(some)
 
     def forget_halves(self, prefix: str, before_s: float) -> None:
-        """What was begun in parts is hidden from us; a rule of the bucket for incomplete uploads forgets it."""
+        """Unfinished multipart uploads are not visible here; a bucket rule for incomplete uploads deletes them."""
 
     def list(self, prefix: str) -> Iterator[BlobInfo]:
         with self.named():
@@ -135,7 +135,7 @@ class S3Blobs:
 
     @contextmanager
     def named(self) -> Iterator[None]:
-        """The library's errors as `OSError`s that name this place."""
+        """The library's errors as `OSError`s that name this bucket."""
         try:
             yield
         except (NotFoundError, FileNotFoundError) as exc:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from urllib.parse import quote, urlencode
 
 LIFE_S = 900
-SAME_S = 3600  # for so long an address that lasts stays the same
+SAME_S = 3600  # a lasting URL stays the same for this long
 
 
 class SignedUrls:
@@ -18,15 +18,15 @@ class SignedUrls:
         self._now_s = now_s
 
     def sign(self, path: str, life_s: float = LIFE_S, method: str = "GET") -> str:
-        """The whole address of a path that begins with `/`, as it is without percent signs."""
+        """The absolute URL of a path that begins with `/` and is not percent-encoded."""
         return self._base + self.signed_path(path, life_s, method)[0]
 
     def signed_path(self, path: str, life_s: float, method: str) -> tuple[str, int]:
-        """The address without its server, and the unix second at which it ends. Who may GET may ask for HEAD."""
+        """The URL without its server, and its expiry in unix seconds. A URL for GET is also valid for HEAD."""
         return self._path_until(path, int(self._now_s() + life_s), method)
 
     def lasting_path(self, path: str, life_s: float) -> tuple[str, int]:
-        """The same for GET, for `life_s` and up to an hour more: asked for again within the hour, it is the same address."""
+        """The same for GET, for `life_s` and up to an hour more: requested again within the hour, it is the same URL."""
         return self._path_until(path, int(self._now_s() + life_s) // SAME_S * SAME_S + SAME_S, "GET")
 
     def _path_until(self, path: str, until: int, method: str) -> tuple[str, int]:
@@ -34,7 +34,7 @@ class SignedUrls:
         return f"{quote(path, safe='/:')}?{urlencode(fields)}", until
 
     def is_valid(self, path: str, query: Mapping[str, str], method: str = "GET") -> bool:
-        """Whether a request for `path` with this query was signed here, and not too long ago."""
+        """Whether a request for `path` with this query was signed here and has not expired."""
         until, given = query.get("until", ""), query.get("signature", "")
         wanted = self._signature(path, until, "GET" if method == "HEAD" else method)
         right = hmac.compare_digest(wanted.encode(), given.encode("utf-8", "replace"))

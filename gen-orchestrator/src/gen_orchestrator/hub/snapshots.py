@@ -10,7 +10,7 @@ from gen_orchestrator.hub.folders import copy_files, digest_of, interpreter_of
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """A copied project: where, its manifest, and the interpreter that runs it."""
+    """A copied project: its folder, its manifest, and the interpreter that runs it."""
 
     folder: Path
     manifest: bytes
@@ -18,7 +18,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 async def snapshot(folder: Path, into: Path) -> Snapshot:
-    """Copy a project below `into`, and read its manifest. `FolderError` with what discovery says, where the code is broken."""
+    """Copy a project below `into`, and read its manifest. `FolderError` with discovery's message when the code is broken."""
     digest = await asyncio.to_thread(digest_of, folder)
     target = into / f"{folder.name}-{digest[:16]}"
     python = interpreter_of(folder)

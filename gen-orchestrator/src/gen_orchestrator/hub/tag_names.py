@@ -8,8 +8,9 @@ DEV = "dev"
 
 
 def split_tag(name: str) -> tuple[str, str]:
-    """`function[:tag]` or `function@release` as function and tag, `prod` where none is named; a release stands as `@release` in the
-    place of a tag. `TagNameError` for what can be no tag, such as nothing."""
+    """`function[:tag]` or `function@release` as function and tag. The default tag is `prod`; a release is returned as
+    `@release` in place of a tag. `TagNameError` for an invalid tag, such as an empty one.
+    """
     function, at, release_id = name.partition("@")
     if at and ":" not in function:
         return function, f"@{release_id}"

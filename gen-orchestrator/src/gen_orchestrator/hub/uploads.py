@@ -24,18 +24,18 @@ from gen_orchestrator.hub.receiving import Receiving
 from gen_worker.files.local_outputs import normalize_output_ref
 from gen_worker.shared_files import read_json
 
-YOUNG_S = 3600.0  # a blob that came so lately may belong to an upload that goes on
-OF_RUNS = "runs"  # the first part of refs that runs save
+YOUNG_S = 3600.0  # a younger blob may belong to an upload in progress
+OF_RUNS = "runs"  # the first part of refs saved by runs
 
 
 class Upload(KeptFile, frozen=True, kw_only=True):
-    """One file. `expires_at`: unix seconds, 0 for one that stays."""
+    """One file. `expires_at`: unix seconds; 0 means never."""
 
     expires_at: float
 
 
 class UploadLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes of one file and of all files of an owner, and for how long a file is kept."""
+    """Bytes of one file and of all files of an owner, and how long a file is kept."""
 
     file_bytes: int
     owner_bytes: int
@@ -43,7 +43,7 @@ class UploadLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TooLargeError(ValueError):
-    """One file is larger than a file may be."""
+    """A single file exceeds the limit."""
 
 
 class QuotaError(ValueError):
@@ -51,7 +51,7 @@ class QuotaError(ValueError):
 
 
 class Incoming:
-    """An upload on its way in. `keep` and then `Uploads.publish`, or only `drop`."""
+    """An upload being received. Call `keep` and then `Uploads.publish`, or only `drop`."""
 
     def __init__(self, uploads: "Uploads", owner: str, ref: str, spare_bytes: int) -> None:
         self.owner = owner
@@ -64,28 +64,28 @@ class Incoming:
         self._spare_bytes = spare_bytes
 
     def write(self, data: bytes) -> None:
-        """The next bytes; `TooLargeError` or `QuotaError` where there is no room for them."""
+        """Write the next bytes; `TooLargeError` or `QuotaError` when there is no room for them."""
         self._uploads.reserve(self.owner, self.size_bytes, len(data), self._spare_bytes)
         self.size_bytes += len(data)
         self._receiving.write(data)
 
     def keep(self) -> str:
-        """All is here: its bytes are safe from now on. Its sha256."""
+        """The upload is complete: its bytes are safe from now on. Returns its sha256."""
         return self._receiving.close()
 
     def drop(self) -> None:
-        """Leave nothing of what was not published. After `publish`, nothing happens."""
+        """Remove what was not published. Does nothing after `publish`."""
         if self.is_published:
             return
         self._uploads.release(self.owner, self.size_bytes)
-        with contextlib.suppress(OSError):  # the sweep finds it
+        with contextlib.suppress(OSError):  # the sweep will find it
             self._receiving.abort()
             if self._receiving.is_kept:
                 self._uploads.blobs.delete(self.blob)
 
 
 class _Owned:
-    """What one owner has: uploads by ref, and bytes, those on their way included."""
+    """One owner's uploads by ref, and their bytes, including unfinished ones."""
 
     def __init__(self, uploads: list[Upload]) -> None:
         self.by_ref = {upload.ref: upload for upload in uploads}
@@ -93,8 +93,9 @@ class _Owned:
 
 
 class Uploads:
-    """Of all owners. `earliest_s`: the time by which uploads are over and blobs are old
-    (`SteadyCalendar`); `now_s` where it is not given."""
+    """For all owners. `earliest_s`: the time by which the age of uploads and blobs is judged (`SteadyCalendar`);
+    `now_s` if it is not given.
+    """
 
     def __init__(
         self, folder: Path, blobs: Blobs, limits: UploadLimits, now_s: Callable[[], float], earliest_s: Callable[[], float] | None = None
@@ -108,19 +109,22 @@ class Uploads:
         self._owners: dict[str, _Owned] = {}
 
     def receive(self, owner: str, ref: str, *, create: bool, declared_bytes: int = 0) -> Incoming:
-        """An upload that comes in. `ValueError` for a ref that is no path or belongs to runs, `TooLargeError` or `QuotaError` where the
-        size that it declares does not fit."""
+        """An upload being received. `ValueError` for a ref that is not a path or belongs to runs, `TooLargeError` or
+        `QuotaError` when its declared size does not fit.
+        """
         name = upload_ref(ref)
         owned = self._of(owner)
         with self._lock:
             old = owned.by_ref.get(name)
-        spare_bytes = old.size_bytes if old is not None and not create else 0  # what it takes the place of
+        spare_bytes = old.size_bytes if old is not None and not create else 0  # the size of the file it replaces
         self.reserve(owner, 0, declared_bytes, spare_bytes)
-        self.release(owner, declared_bytes)  # its bytes count when they come
+        self.release(owner, declared_bytes)  # its bytes are counted when they arrive
         return Incoming(self, owner, name, spare_bytes)
 
     def publish(self, incoming: Incoming, sha256: str, *, create: bool) -> tuple[Upload | None, str]:
-        """Give an upload that is kept its name, and the blob that has none now (empty: none). None where `create` meets a file."""
+        """Give a kept upload its name; returns it with the blob that is no longer named (empty: none). None when
+        `create` finds an existing file.
+        """
         now_s = self._now_s()
         upload = Upload(
             ref=incoming.ref,
@@ -155,7 +159,7 @@ class Uploads:
         return found if found is not None and not self._is_over(found) else None
 
     def page(self, owners: Sequence[str], prefix: str, after: tuple[str, str], limit: int) -> tuple[list[Upload], bool]:
-        """Uploads whose refs begin with `prefix`, by owner and ref, beyond `after`; and whether there are more."""
+        """Uploads whose refs begin with `prefix`, by owner and ref, after `after`; and whether there are more."""
         found: list[Upload] = []
         for owner in owners:
             if owner < after[0]:
@@ -172,7 +176,7 @@ class Uploads:
         return found, False
 
     def remove(self, owner: str, ref: str) -> Upload | None:
-        """Forget an upload; what it was."""
+        """Delete an upload; returns it."""
         found = self.find(owner, ref)
         if found is not None:
             self._forget(found)
@@ -184,7 +188,7 @@ class Uploads:
         return sorted(path.name for path in records.iterdir()) if records.is_dir() else []
 
     def sweep(self) -> int:
-        """Forget uploads that are over, then blobs that no upload names; how many uploads that were."""
+        """Delete expired uploads, then unnamed blobs; returns the number of uploads deleted."""
         expired = 0
         for owner in self.owners():
             over = [upload for upload in self._all_of(owner) if self._is_over(upload)]
@@ -201,11 +205,11 @@ class Uploads:
         return expired
 
     def used_bytes(self, owner: str) -> int:
-        """Bytes of an owner's uploads, those on their way included."""
+        """Bytes of an owner's uploads, including unfinished ones."""
         return self._of(owner).used_bytes
 
     def reserve(self, owner: str, had_bytes: int, more_bytes: int, spare_bytes: int) -> None:
-        """Count bytes that come; `TooLargeError` or `QuotaError` where they do not fit."""
+        """Count arriving bytes; `TooLargeError` or `QuotaError` when they do not fit."""
         most = self.limits.file_bytes
         if had_bytes + more_bytes > most:
             raise TooLargeError(f"a file of more than {most} bytes; at most {most} are accepted (GEN_ORCHESTRATOR_UPLOAD_BYTES)")
@@ -218,7 +222,7 @@ class Uploads:
             owned.used_bytes += more_bytes
 
     def release(self, owner: str, size_bytes: int) -> None:
-        """Count bytes that do not come."""
+        """Uncount bytes that do not arrive."""
         owned = self._of(owner)
         with self._lock:
             owned.used_bytes -= size_bytes
@@ -231,7 +235,7 @@ class Uploads:
             self._record(upload.owner, upload.ref).unlink(missing_ok=True)
             del owned.by_ref[upload.ref]
             owned.used_bytes -= upload.size_bytes
-        with contextlib.suppress(OSError):  # the sweep finds it
+        with contextlib.suppress(OSError):  # the sweep will find it
             self.blobs.delete(upload.blob)
 
     def _all_of(self, owner: str) -> Sequence[Upload]:
@@ -270,7 +274,7 @@ class Uploads:
 
 
 def upload_ref(ref: str) -> str:
-    """The ref of an upload as it is kept; `ValueError` for what is no path, or lies where runs save."""
+    """The ref of an upload as stored; `ValueError` when it is not a path, or is in the area of runs."""
     name = normalize_output_ref(ref)
     if name.split("/")[0] == OF_RUNS:
         raise ValueError(f"{name[:200]!r}: refs below {OF_RUNS}/ are of runs; expected another name, such as 'uploads/x.png'")

@@ -26,16 +26,16 @@ class ArchiveError(StoreError):
 
 
 class Archive(Protocol):
-    """What a database does for export and import. Rows are tuples in the columns of `TABLES`."""
+    """What a database provides for export and import. Rows are tuples in the columns of `TABLES`."""
 
     schema: int
 
     def dump(self) -> Iterator[tuple[str, tuple[Any, ...]]]:
-        """All rows of all tables, as they are at one moment."""
+        """All rows of all tables, from one moment."""
         ...
 
     def load(self, rows: Iterable[tuple[str, tuple[Any, ...]]]) -> int:
-        """Write all these rows or none; how many. `StoreError` where the store is not empty."""
+        """Write all these rows or none; returns their number. `StoreError` when the store is not empty."""
         ...
 
 
@@ -62,7 +62,7 @@ def export(store: Archive) -> Iterator[bytes]:
 
 
 def import_into(store: Archive, lines: Iterable[bytes]) -> int:
-    """Fill an empty store; how many rows. `ArchiveError` names the line that is wrong, and nothing was written."""
+    """Fill an empty store; returns the number of rows. `ArchiveError` names the wrong line, and then nothing was written."""
     source = iter(lines)
     try:
         head = msgspec.json.decode(next(source, b""), type=_Head)

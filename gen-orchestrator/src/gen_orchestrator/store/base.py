@@ -20,8 +20,8 @@ from gen_orchestrator.domain.shadow import Shadow
 from gen_orchestrator.domain.webhooks import Delivery
 from gen_orchestrator.store.ops import Op, Result
 
-FIRST = (-1.0, "")  # before all deliveries, by time and id
-SKEW_S = 60.0  # a lease that ends later than that after a new one would: the clock was set back since, and nobody holds it
+FIRST = (-1.0, "")  # sorts before all deliveries, by time and id
+SKEW_S = 60.0  # a lease that ends this much later than a new one would was given before the clock was set back, and nobody holds it
 
 
 class StoreError(Exception):
@@ -29,15 +29,15 @@ class StoreError(Exception):
 
 
 class DamagedRowError(StoreError):
-    """A row that no program of ours wrote: who reads many leaves it out, who asked for it is told."""
+    """A row that no program of ours wrote. Readers of many rows skip it; a reader of this row gets the error."""
 
 
 class DeposedError(StoreError):
-    """Somebody else leads: this epoch may write no more."""
+    """Another node leads: this epoch must not write any more."""
 
 
 class StoreUnavailableError(StoreError):
-    """The database does not answer. `unknown`: the batch in flight may have been written; asking again is safe for every operation."""
+    """The database does not answer. `unknown`: the batch in flight may have been written; every operation may safely be repeated."""
 
     def __init__(self, message: str, *, unknown: bool = False) -> None:
         super().__init__(message)
@@ -45,15 +45,15 @@ class StoreUnavailableError(StoreError):
 
 
 class StoreMovedError(StoreUnavailableError):
-    """The files of the database are no longer where they were: no other process can take over, and nothing may be acknowledged."""
+    """The database's files are no longer at their path: another process can take over, so nothing may be acknowledged."""
 
 
 class StoreFullError(StoreError):
-    """There is no room to write to; nothing of this batch was written."""
+    """The disk is full; nothing of this batch was written."""
 
 
 class Leader(msgspec.Struct, frozen=True):
-    """Who leads. `epoch` grows with every change; workers reach it at `address` (host:port), other nodes at `http_url`."""
+    """The current leader. `epoch` grows with every change; workers reach it at `address` (host:port), other nodes at `http_url`."""
 
     node_id: str
     epoch: int
@@ -64,7 +64,8 @@ class Leader(msgspec.Struct, frozen=True):
 class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which runs to list: newest first, those before `cursor` (a run's id, "" from the newest).
 
-    At most `limit`; and of `max_bytes` of payloads and outputs (0: no bound) those up to the first that goes beyond, that one too.
+    At most `limit` runs. `max_bytes` limits payloads and outputs (0: no limit): the list ends with the first run that
+    exceeds it.
     """
 
     owner: str = ""
@@ -77,7 +78,7 @@ class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventChunk(msgspec.Struct, frozen=True):
-    """As `AppendEvents` wrote it."""
+    """As written by `AppendEvents`."""
 
     attempt: int
     first_seq: int
@@ -88,15 +89,16 @@ class EventChunk(msgspec.Struct, frozen=True):
 
 
 class OldRun(msgspec.Struct, frozen=True):
-    """A run that may be forgotten, and whose it is."""
+    """A run that may be deleted, and its owner."""
 
     run_id: str
     owner: str
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True):
-    """An immutable release. `manifest` is JSON; `source` says where its code is (for a folder: its path). `deleted_at`: when somebody
-    deleted it, and `cleared_at`: when its files were gone, too; 0 where that has not happened. Its row stays, for runs that name it."""
+    """An immutable release. `manifest` is JSON; `source` says where its code is (for a folder: its path). `deleted_at`:
+    when it was deleted; `cleared_at`: when its files were gone; 0 means not yet. Its row stays for runs that name it.
+    """
 
     release_id: str
     owner: str
@@ -114,8 +116,9 @@ NO_RELEASE: Final = "-"
 
 
 class Tag(msgspec.Struct, frozen=True, kw_only=True):
-    """A function's tag now. `version` counts its moves; a move names the version that it replaces. `release_id` is `NO_RELEASE` where the
-    tag was taken away: a move as others are, so that its history goes on."""
+    """A function's tag now. `version` counts its moves; a move names the version that it replaces. `release_id` is
+    `NO_RELEASE` after the tag was removed: that is a move like any other, so its history continues.
+    """
 
     owner: str
     endpoint: str
@@ -130,8 +133,9 @@ class RunStore(Protocol):
     """Runs and their events."""
 
     def apply(self, epoch: int, ops: Sequence[Op]) -> list[Result]:
-        """Do these operations in order, in one transaction. `DeposedError` when `epoch` no longer leads, `StoreFullError` and
-        `StoreUnavailableError` when nothing, or nothing known, was written."""
+        """Apply these operations in order, in one transaction. `DeposedError` when `epoch` no longer leads,
+        `StoreFullError` when nothing was written, `StoreUnavailableError` when that is unknown.
+        """
         ...
 
     def get(self, run_id: str) -> Run | None: ...
@@ -151,7 +155,7 @@ class RunStore(Protocol):
         ...
 
     def pending_deliveries(self, limit: int, after: tuple[float, str] = FIRST) -> list[Delivery]:
-        """Webhook deliveries that are not made yet, the one that is due first first; beyond this time and id."""
+        """Webhook deliveries still to be made, earliest due first; after this time and id."""
         ...
 
     def deliveries_of(self, run_id: str) -> list[Delivery]:
@@ -159,33 +163,35 @@ class RunStore(Protocol):
         ...
 
     def trim(self, finished_before: float, limit: int) -> int:
-        """Delete the events and idempotency keys of runs that ended before then, of at most `limit` of them; of how many. The runs stay,
-        and their keys may be used again."""
+        """Delete the events and idempotency keys of at most `limit` runs that ended before then; returns their number.
+        The runs stay, and their keys may be used again.
+        """
         ...
 
     def accepted_since(self, invoker_id: str, created_after: float, limit: int) -> dict[str, float]:
-        """When the runs of this invoker were made, by their ids: those after a time, the newest `limit` of them."""
+        """When this invoker's runs were created, by id: those after a time, the newest `limit` of them."""
         ...
 
     def old_runs(self, finished_before: float, limit: int) -> list[OldRun]:
-        """Final runs that ended before then, oldest first, without those that golden requests are made of."""
+        """Final runs that ended before then, oldest first, except those that golden requests are made from."""
         ...
 
     def forget(self, run_ids: Sequence[str]) -> int:
-        """Delete these runs with all that belongs to them, unless one is open; how many went."""
+        """Delete these runs with everything that belongs to them, except open ones; returns the number deleted."""
         ...
 
 
 class UsageStore(Protocol):
-    """What runs that are over have used, those that are forgotten, too. `forget` keeps their sums."""
+    """The usage of finished runs, including deleted ones: `forget` keeps their sums."""
 
     def usage(self, begin_day: int, end_day: int, owner: str = "") -> list[UsageRow]:
-        """Of the days from `begin_day` to before `end_day`, counted from 1970-01-01 in UTC; of all owners where `owner` is empty."""
+        """Usage on the days from `begin_day` to before `end_day`, counted from 1970-01-01 in UTC; of all owners when `owner` is empty."""
         ...
 
     def gpu_ms_since(self, invoker_id: str, begin_s: float, cut_s: float) -> tuple[int, dict[str, int]]:
-        """GPU milliseconds of an invoker's runs that ended since `begin_s`, the beginning of a day: the sum of those before `cut_s`, and
-        each after it by its id."""
+        """GPU milliseconds of an invoker's runs that ended since `begin_s`, the beginning of a day: the sum of those
+        before `cut_s`, and each later one by its id.
+        """
         ...
 
 
@@ -193,16 +199,18 @@ class ReleaseStore(Protocol):
     """Releases, and the tags that point at them."""
 
     def add_release(self, release: Release) -> None:
-        """Keep it. One that is there stays as it is; one that was deleted is there again, as it is now."""
+        """Store it. An existing release is unchanged; a deleted one is restored with these values."""
         ...
 
     def delete_release(self, epoch: int, release_id: str, at: float) -> bool:
-        """Mark it deleted, in one step with the conditions: `epoch` leads, no tag points at it, it is no candidate, no shadow that goes
-        on copies runs to it, and no run of it is open. Whether that was so, and it was not deleted before."""
+        """Mark it deleted if, in the same step, all conditions hold: `epoch` leads, no tag points at it, it is no
+        candidate, no active shadow copies runs to it, and no run of it is open. Returns whether that was so and it was
+        not already deleted.
+        """
         ...
 
     def clear_release(self, release_id: str, at: float) -> bool:
-        """The files of a deleted release are gone; whether there is one that still had some."""
+        """The files of a deleted release are gone; returns whether there was one that still had some."""
         ...
 
     def release(self, release_id: str) -> Release | None: ...
@@ -212,48 +220,49 @@ class ReleaseStore(Protocol):
         ...
 
     def move_tag(self, tag: Tag) -> Tag | None:
-        """Point a tag at a release if its version is the one before `tag.version` (1: it does not exist yet), and the release is not
-        deleted; else None."""
+        """Point a tag at a release if its version is the one before `tag.version` (1: it does not exist yet) and the
+        release is not deleted; else None.
+        """
         ...
 
     def tags(self, owner: str = "", endpoint: str = "") -> list[Tag]: ...
 
     def tag_history(self, owner: str, endpoint: str, function: str, tag: str) -> list[Tag]:
-        """Every target the tag has had, newest first."""
+        """Every target that the tag has had, newest first."""
         ...
 
     def set_candidate(self, candidate: Candidate) -> None:
-        """Keep it in the place of the tag's earlier candidate."""
+        """Store it, replacing the tag's earlier candidate."""
         ...
 
     def drop_candidate(self, owner: str, endpoint: str, function: str, tag: str) -> bool:
-        """Whether the tag had one."""
+        """Remove it; whether the tag had one."""
         ...
 
     def candidates(self) -> list[Candidate]:
-        """Of all tags, by owner, endpoint, function and tag."""
+        """All candidates, by owner, endpoint, function and tag."""
         ...
 
     def set_shadow(self, shadow: Shadow) -> None:
-        """Keep it in the place of the tag's earlier one."""
+        """Store it, replacing the tag's earlier one."""
         ...
 
     def shadows(self) -> list[Shadow]:
-        """The last of each tag, by owner, endpoint, function and tag."""
+        """The last one of each tag, by owner, endpoint, function and tag."""
         ...
 
 
 class KeyStore(Protocol):
-    """Keys of callers, and the audit: rows that are only ever added."""
+    """Keys of callers, and the audit, whose rows are only ever added."""
 
     def add_key(self, key: Key) -> None: ...
 
     def revoke_key(self, key_id: str, at: float) -> bool:
-        """Revoke a key that is not revoked yet; whether it was so."""
+        """Revoke a key; False when it does not exist or is already revoked."""
         ...
 
     def set_budgets(self, key_id: str, budgets: Budgets) -> bool:
-        """Whether there is such a key."""
+        """Returns whether the key exists."""
         ...
 
     def list_keys(self) -> list[Key]: ...
@@ -261,7 +270,7 @@ class KeyStore(Protocol):
     def add_audit(self, row: AuditRow) -> None: ...
 
     def audit(self, owner: str, limit: int) -> list[AuditRow]:
-        """Newest first; of all owners where `owner` is empty."""
+        """Newest first; of all owners when `owner` is empty."""
         ...
 
 
@@ -269,7 +278,7 @@ class GateStore(Protocol):
     """Golden requests, and the latest result of each gate."""
 
     def add_golden(self, golden: Golden) -> None:
-        """Keep it, and its run for as long: `old_runs` leaves that out."""
+        """Store it, and keep its run as long: `old_runs` leaves that run out."""
         ...
 
     def goldens(self, owner: str = "", endpoint: str = "") -> list[Golden]:
@@ -277,23 +286,23 @@ class GateStore(Protocol):
         ...
 
     def remove_golden(self, golden_id: str) -> bool:
-        """Forget it, and what came of it; whether it was there."""
+        """Delete it with its results; whether it existed."""
         ...
 
     def save_results(self, results: Sequence[GateResult]) -> None:
-        """Keep each in the place of the earlier one of its release, function, kind and subject."""
+        """Store each, replacing the earlier result for its release, function, kind and subject."""
         ...
 
     def results(self, release_id: str) -> list[GateResult]:
-        """Of a release, by kind, function and subject."""
+        """The results of a release, by kind, function and subject."""
         ...
 
 
 class SecretStore(Protocol):
-    """Secrets, sealed: the store never sees a value."""
+    """Encrypted secrets: the store never sees a value."""
 
     def add_secret(self, secret: StoredSecret) -> bool:
-        """Add a version, if it is the next one; else False."""
+        """Add a version if it is the next one; False otherwise."""
         ...
 
     def secrets(self) -> list[StoredSecret]:
@@ -305,12 +314,13 @@ class Leadership(Protocol):
     """One leader at a time, by a lease row and a growing epoch in the same database."""
 
     def campaign(self, node_id: str, address: str, lease_s: float, http_url: str = "") -> Leader | None:
-        """Become leader if nobody is, or if the leader's lease is over by the database's clock, or ends `SKEW_S` later than
-        one of now would; else None."""
+        """Become leader if there is none, if the leader's lease has expired by the database's clock, or if it ends
+        `SKEW_S` later than a new one would; else None.
+        """
         ...
 
     def renew(self, leader: Leader, lease_s: float) -> bool:
-        """Hold the lease longer; False when this epoch no longer leads."""
+        """Extend the lease; False when this epoch no longer leads."""
         ...
 
     def resign(self, leader: Leader) -> None: ...
@@ -321,6 +331,6 @@ class Leadership(Protocol):
 
 
 class Store(RunStore, UsageStore, ReleaseStore, KeyStore, GateStore, SecretStore, Leadership, Protocol):
-    """All of it, in one database."""
+    """All of it in one database."""
 
     def close(self) -> None: ...

@@ -17,7 +17,7 @@ Place = tuple[int, int]  # device and inode
 
 
 class Home:
-    """Of one database file and its write-ahead log."""
+    """The location of one database file and its write-ahead log."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -25,7 +25,7 @@ class Home:
         self._places: dict[Path, Place] = {}
 
     def check(self) -> None:
-        """Note where the files are when they are first seen; `StoreMovedError` when they are there no more."""
+        """Record where the files are on the first call; `StoreMovedError` when they are no longer there."""
         for path in self._files:
             place, known = _place(path), self._places.get(path)
             if known is None and place is not None:
@@ -38,7 +38,7 @@ class Home:
                 )
 
     def rescue(self, connection: apsw.Connection) -> Path | None:
-        """Before the end: write a database whose files are gone once more; where, None where they are in their place."""
+        """Before the process ends: write a database whose files are gone once more; returns where, None when they are in their place."""
         try:
             self.check()
         except StoreMovedError:

@@ -21,7 +21,9 @@ OnTrouble = Callable[[StoreError], None]
 
 
 class Entry(msgspec.Struct, eq=False):
-    """An operation in the line. `on_trouble` hears of every failure; after it an optional one may be gone, see `left`."""
+    """An operation in the line. `on_trouble` is called for every failure; an optional operation may then have left the
+    line, see `left`.
+    """
 
     op: Op
     on_written: OnWritten | None
@@ -40,16 +42,16 @@ class Line:
         return len(self._waiting)
 
     def put(self, op: Op, on_written: OnWritten | None, on_trouble: OnTrouble | None, *, optional: bool) -> None:
-        """Join the end."""
+        """Add an operation at the end."""
         self._waiting.append(Entry(op, on_written, on_trouble, optional))
 
     def take(self, most: int) -> list[Entry]:
-        """The next batch; `settle` says what became of it."""
+        """The next batch; report its result with `settle`."""
         batch, self._waiting = self._waiting[:most], self._waiting[most:]
         return batch
 
     def settle(self, batch: Sequence[Entry], results: Sequence[Result] | StoreError) -> list[Callable[[], None]]:
-        """What to call for a batch that was written or failed. A failed one is at the head again, but for what left."""
+        """The callbacks for a batch that was written or failed. A failed batch is back at the head, except for operations that left."""
         if not isinstance(results, StoreError):
             return [
                 lambda entry=entry, result=result: entry.on_written(result)  # type: ignore[misc]

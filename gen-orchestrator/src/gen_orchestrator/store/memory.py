@@ -43,7 +43,7 @@ class MemoryStore:
         self._keys: dict[tuple[str, str], str] = {}
         self._events: dict[str, list[EventChunk]] = {}
         self._trimmed: set[str] = set()
-        self._used: list[UsageRow] = []  # by runs that are forgotten
+        self._used: list[UsageRow] = []  # from deleted runs
         self._releases: dict[str, Release] = {}
         self._tags: dict[tuple[str, str, str, str], list[Tag]] = {}
         self._deliveries: dict[str, Delivery] = {}
@@ -332,7 +332,7 @@ class MemoryStore:
             return self._leader if self._lease_until > self._now_s() else None
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Nothing to close."""
 
     def _apply(self, op: Op) -> Result:
         if isinstance(op, Accept):

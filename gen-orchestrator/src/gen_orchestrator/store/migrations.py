@@ -33,7 +33,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "alter table leader add column http_url text not null default ''",
-        # Of a finished run, details are dropped before the run itself: which ones still have theirs.
+        # The details of a finished run are deleted before the run itself: this marks runs that still have theirs.
         "alter table runs add column trimmed integer not null default 0",
         "create index runs_to_trim on runs (finished_at) where trimmed = 0 and finished_at > 0",
     ),
@@ -81,9 +81,9 @@ STEPS: tuple[tuple[str, ...], ...] = (
         "alter table runs add column leased_at {real} not null default 0",
         *(f"alter table runs add column {name} bigint not null default 0" for name in ("gpu_ms", "cpu_ms", "cold_ms")),
         *(f"alter table runs add column {name} bigint not null default 0" for name in ("downloaded_bytes", "loaded_bytes")),
-        # What earlier versions ran has no price.
+        # Runs of earlier versions have no price.
         "alter table runs add column cost_nanos bigint not null default -1",
-        # With all that usage is summed from, so that payloads are not read for it.
+        # Contains everything that usage is summed from, so that payloads are not read for it.
         "create index runs_ended on runs (finished_at, owner, invoker_id, endpoint, function, state, created_at, gpu_ms, cpu_ms, cold_ms, "
         "downloaded_bytes, loaded_bytes, cost_nanos) where finished_at > 0",
         "create table usage_days (day integer not null, owner text not null, invoker_id text not null, endpoint text not null, "
@@ -101,7 +101,7 @@ def pending(version: int, dialect: Mapping[str, str]) -> list[list[str]]:
 
 
 def newer_version(where: str, version: int) -> str:
-    """What to say of a store that a later version of this program has changed."""
+    """The message about a store that was changed by a later version of this program."""
     return (
         f"{where} has schema version {version}; this gen-orchestrator knows {len(STEPS)}. Nothing was changed: "
         "start the newer gen-orchestrator, or take another data folder"

@@ -16,19 +16,19 @@ class DatabaseStore(Store, Archive, Protocol):
     """A store that outlives its process."""
 
     def doubts(self) -> Sequence[str]:
-        """What of "an accepted run is never lost" this database, as it is set up, does not promise."""
+        """Settings of this database that weaken the promise "an accepted run is never lost"."""
         ...
 
 
 def is_database(name: str) -> bool:
-    """Whether this names a database rather than a folder."""
+    """Whether this names a database, not a folder."""
     return name.startswith(SCHEMES)
 
 
 def open_store(name: str, on_damaged: Callable[[DamagedRowError], None] = quietly) -> DatabaseStore:
-    """Open it; `on_damaged` hears of rows that cannot be read.
+    """Open it; `on_damaged` is called for unreadable rows.
 
-    `StoreUnavailableError` where a database does not answer, `StoreError` for what waiting does not help.
+    `StoreUnavailableError` when a database does not answer, `StoreError` for errors that waiting does not fix.
     """
     if not is_database(name):
         if "://" in name:

@@ -36,7 +36,7 @@ class Requeue(msgspec.Struct, frozen=True):
 
 
 class Finish(msgspec.Struct, frozen=True):
-    """The end of a run, and in the same transaction the webhook delivery that it means."""
+    """The end of a run, with the webhook delivery that follows from it, in the same transaction."""
 
     run_id: str
     attempt: int
@@ -51,8 +51,8 @@ class RequestCancel(msgspec.Struct, frozen=True):
 class AppendEvents(msgspec.Struct, frozen=True):
     """Events `first_seq` to `last_seq` of one attempt, as one JSON array of `Entry`.
 
-    `instance_id` and `wire_seq` are the worker process that said the last of them and its number for it: a new leader drops what that
-    process sends again. Written twice, they are there once.
+    `instance_id` and `wire_seq` identify the worker process that reported the last of them, and its number for it, so
+    that a new leader can drop what that process sends again. Written twice, they exist once.
     """
 
     run_id: str
@@ -65,7 +65,7 @@ class AppendEvents(msgspec.Struct, frozen=True):
 
 
 class AddDelivery(msgspec.Struct, frozen=True):
-    """A webhook delivery that waits to be made; once per id."""
+    """A webhook delivery to be made; once per id."""
 
     delivery: Delivery
 
@@ -75,7 +75,7 @@ class AddDelivery(msgspec.Struct, frozen=True):
 
 
 class RecordDelivery(msgspec.Struct, frozen=True):
-    """What became of a delivery that was pending."""
+    """The result of a pending delivery."""
 
     delivery: Delivery
 
@@ -92,7 +92,7 @@ class Done(msgspec.Struct, frozen=True):
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """It did not happen; `run` is what stands there instead, None when there is no such run."""
+    """It did not happen; `run` is the stored state, None when there is no such run."""
 
     run: Run | None
 

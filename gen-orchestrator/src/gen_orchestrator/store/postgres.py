@@ -35,14 +35,15 @@ _PROMISES = (
     ("synchronous_commit", ("on", "remote_apply", "remote_write"), "answered runs can be lost in a crash"),
 )
 _KEEPALIVE: dict[str, Any] = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
-_MIGRATION_LOCK = 0x67656E  # any number that nobody else takes
+_MIGRATION_LOCK = 0x67656E  # any number that nobody else uses
 _FENCE = f"{sql.FENCE} for share"
 
 
 class PostgresStore(SqlStore):
-    """A store in the database that `url` names (`postgresql://...`). `StoreError` says why it cannot be opened.
+    """A store in the database at `url` (`postgresql://...`). `StoreError` says why it cannot be opened.
 
-    A connection that broke is opened again at the next call; what a broken batch did is unknown, and every operation may be asked again.
+    A broken connection is reopened at the next call. The effect of a broken batch is unknown, and every operation may
+    be repeated.
     """
 
     schema = len(migrations.STEPS)
@@ -72,7 +73,7 @@ class PostgresStore(SqlStore):
             return self._run_write(work)
 
     def campaign(self, node_id: str, address: str, lease_s: float, http_url: str = "") -> Leader | None:
-        """The database's clock decides whether the lease is over, or was given before that clock was set back."""
+        """The database's clock decides whether the lease has expired, or was given before that clock was set back."""
 
         def work(db: psycopg.Connection[Any]) -> Leader | None:
             with db.transaction(), db.cursor() as cursor:
@@ -105,7 +106,7 @@ class PostgresStore(SqlStore):
         try:
             db.execute("set session idle_in_transaction_session_timeout = 0")
             with db.transaction():
-                db.execute("set transaction isolation level repeatable read, read only")  # one moment
+                db.execute("set transaction isolation level repeatable read, read only")  # read from one moment
                 for table in tables.TABLES:
                     with db.cursor(f"export_{table.name}", binary=True) as cursor:
                         for row in cursor.execute(table.select.encode()):
@@ -117,7 +118,7 @@ class PostgresStore(SqlStore):
         inserts = {table.name: _pg(table.insert) for table in tables.TABLES}
 
         def work(cursor: psycopg.Cursor[Any]) -> int:
-            cursor.execute("set local idle_in_transaction_session_timeout = 0")  # whoever reads the file may be slow
+            cursor.execute("set local idle_in_transaction_session_timeout = 0")  # the reader of the file may be slow
             if cursor.execute(tables.IS_EMPTY.encode()).fetchone() != (0,):
                 raise StoreError("the database holds runs or releases already; an import needs an empty one")
             cursor.execute("delete from leader")
@@ -131,7 +132,7 @@ class PostgresStore(SqlStore):
         return self._in_transaction(work)
 
     def doubts(self) -> Sequence[str]:
-        """Settings of the server that the promise needs, and that are otherwise."""
+        """Server settings that differ from what the promise needs."""
         found = []
         for name, wanted, means in _PROMISES:
             value = self._read("select setting from pg_settings where name = ?", (name,))[0][0]
@@ -176,7 +177,7 @@ class PostgresStore(SqlStore):
             try:
                 return self._guarded(connection, work)
             except StoreUnavailableError:
-                pass  # it may be of before a restart of the server: each thread's is found broken once
+                pass  # it may be from before a restart of the server: each thread finds its own broken once
         connection = self._local.connection = self._connect()
         return self._guarded(connection, work)
 
@@ -203,7 +204,7 @@ class PostgresStore(SqlStore):
         except (psycopg.OperationalError, psycopg.InterfaceError) as exc:
             connection.close()
             text = f"the database does not answer: {_without_password(str(exc), self._url)}"
-            raise StoreUnavailableError(text, unknown=True) from None  # a commit that was not answered may have happened
+            raise StoreUnavailableError(text, unknown=True) from None  # an unanswered commit may have happened
 
     def _migrate(self, db: psycopg.Connection[Any]) -> None:
         with db.transaction():

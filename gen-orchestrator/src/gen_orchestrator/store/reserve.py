@@ -17,12 +17,12 @@ from gen_worker.net.disk_calls import set_aside
 
 NAME = "store.reserve"
 SIZE_BYTES = 8 << 20
-LOOSE_BYTES = 1 << 20  # of it not for the log: its index, and names in folders
+LOOSE_BYTES = 1 << 20  # the part not for the log: for its index, and for names in folders
 AGAIN_S = 0.5
 
 
 class Reserve:
-    """Of one store, in its folder. Calls come one at a time."""
+    """The reserve of one store, in its folder. One call at a time."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / NAME
@@ -30,8 +30,9 @@ class Reserve:
         self._is_whole = False
 
     def take(self) -> bool:
-        """Set the room aside, where that has not been done; whether it is there now. A full disk is asked twice a second. Where the file
-        system sets nothing aside, there is no reserve, and nothing waits for one."""
+        """Create the reserve if it is missing; returns whether it is there now. A full disk is tried twice a second. If
+        the file system cannot reserve room, there is no reserve, and nothing waits for one.
+        """
         now_s = time.monotonic()
         if self._is_whole or now_s - self._tried_s < AGAIN_S:
             return self._is_whole
@@ -45,7 +46,7 @@ class Reserve:
         return self._is_whole
 
     def hand_over(self, log: Path) -> None:
-        """Give the room to the write-ahead log, where there is one: blocks behind its end, which nobody else can take."""
+        """Give the room to the write-ahead log if there is one: blocks after its end, which nobody else can take."""
         self._is_whole = False
         with contextlib.suppress(OSError):
             self._path.unlink()

@@ -13,13 +13,13 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 @contextmanager
 def readable(what: str, name: object) -> Iterator[None]:
-    """What the reader of a row may raise, as `DamagedRowError`, which names the row."""
+    """Convert errors while reading a row into `DamagedRowError`, which names the row."""
     try:
         yield
-    except (TypeError, ValueError, OverflowError) as exc:  # msgspec's errors are among them
+    except (TypeError, ValueError, OverflowError) as exc:  # includes msgspec's errors
         raise DamagedRowError(f"{what} {name!r} cannot be read from the store, where its row is damaged: {exc}") from None
 
 
 def checked(fields: Mapping[str, Any], kind: type[S]) -> S:
-    """A value of these fields, `msgspec.ValidationError` for one of another type."""
+    """A value made from these fields; `msgspec.ValidationError` when a type is wrong."""
     return msgspec.convert(fields, kind, builtin_types=(bytes,))

@@ -78,7 +78,7 @@ EVENTS_OF = (
     "select attempt, first_seq, last_seq, events, instance_id, wire_seq from run_events where run_id = ? order by attempt, first_seq"
 )
 ACCEPTED_SINCE = "select id, created_at from runs where created_at > ? and invoker_id = ? order by created_at desc, id desc limit ?"
-# A run that ended before a time was made before it, so the index on `created_at` finds it, and no index on ends is kept for years.
+# A run that ended before a time was also created before it, so the index on `created_at` finds it, and no index on ends is needed.
 OLD_RUNS = (
     f"select id, owner from runs where created_at < ? and state not in {_OPEN} and finished_at < ? "
     "and not exists (select 1 from goldens where run_id = runs.id) order by created_at, id limit ?"
@@ -89,8 +89,8 @@ TO_TRIM = "select id from runs where trimmed = 0 and finished_at > 0 and finishe
 TRIM_RUN = "update runs set trimmed = 1, idempotency_key = '' where id = ? and trimmed = 0 and finished_at > 0"
 
 _RELEASE_COLUMNS = "release_id, owner, endpoint, manifest, source, created_at, digest, message, deleted_at, cleared_at"
-# The digest is that of the manifest: the same digest with another manifest is a damaged row, which publishing again mends. One that was
-# deleted is new: its time and message are those of now.
+# The digest is the manifest's: the same digest with another manifest is a damaged row, which publishing again repairs.
+# A deleted release becomes new: its time and message are the current ones.
 _MENDED = (
     "on conflict (release_id) do update set manifest = excluded.manifest, "
     "created_at = case when releases.deleted_at > 0 then excluded.created_at else releases.created_at end, "
@@ -98,7 +98,8 @@ _MENDED = (
     "where releases.digest = excluded.digest and (releases.manifest <> excluded.manifest or releases.deleted_at > 0)"
 )
 ADD_RELEASE = f"insert into releases ({_RELEASE_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) {_MENDED}"
-# What uses a release stands in the statement that deletes it: nothing can come between. `max(version)` is a tag's present.
+# The conditions are in the statement that deletes the release, so that nothing can change in between. `max(version)` is
+# a tag's current version.
 DELETE_RELEASE = (
     "update releases set deleted_at = ? where release_id = ? and deleted_at = 0 "
     "and exists (select 1 from leader where shard = 0 and epoch = ?) "
@@ -140,7 +141,7 @@ _decode_error = msgspec.json.Decoder(RunError).decode
 _decode_tries = msgspec.json.Decoder(tuple[Try, ...]).decode
 _encode = msgspec.json.Encoder().encode
 _CANCELED = _encode(CANCELED_ERROR)
-_fields_of = attrgetter(*RUN_COLUMNS)  # in one call: a loop over the names took a tenth of what the writer does for a run
+_fields_of = attrgetter(*RUN_COLUMNS)  # one call: a loop over the names took a tenth of the writer's time for a run
 _STATE, _CANCEL_REQUESTED, _ERROR = map(RUN_COLUMNS.index, ("state", "cancel_requested", "error"))
 
 
@@ -171,7 +172,7 @@ ADD_SECRET = (
 
 
 def statement(op: Op) -> tuple[str, tuple[Any, ...]]:
-    """The statement of an operation; it changed a row exactly if the operation happened."""
+    """The statement for an operation; it changes a row exactly when the operation happens."""
     build = _STATEMENTS[type(op)]
     return build(op)
 
@@ -208,7 +209,7 @@ def _finish(op: Finish) -> tuple[str, tuple[Any, ...]]:
 
 
 def _used(used: Usage) -> tuple[int, ...]:
-    """As parameters of `_USED`."""
+    """The parameters of `_USED`."""
     return (*msgspec.structs.astuple(used), used.cost_nanos)
 
 
@@ -253,12 +254,12 @@ _STATEMENTS: Mapping[type, Callable[[Any], tuple[str, tuple[Any, ...]]]] = {
 
 
 def consequence(op: Op) -> tuple[str, tuple[Any, ...]] | None:
-    """What is written with an operation that happened, in the same transaction."""
+    """What is written after an operation that happened, in the same transaction."""
     return (ADD_DELIVERY, delivery_row(op.delivery)) if isinstance(op, Finish) and op.delivery is not None else None
 
 
 def subject(op: Op) -> tuple[str, tuple[Any, ...]]:
-    """The query for the run that an operation found in its way."""
+    """The query for the run that made an operation fail."""
     if isinstance(op, Accept):
         if op.run.idempotency_key:
             same = f"{_SELECT} where id = ? or (owner = ? and idempotency_key = ?) order by case when id = ? then 0 else 1 end"
@@ -306,7 +307,7 @@ def release_of(row: Sequence[Any]) -> Release:
 
 
 def tag_of(row: Sequence[Any]) -> Tag:
-    """A tag from a row. Where it points to what can be no release, it points at none: calls say so, and it can be moved."""
+    """A tag from a row. If its target cannot be a release, it points at none: calls report that, and it can be moved."""
     fields = dict(zip(Tag.__struct_fields__, row, strict=True))
     if not isinstance(fields["release_id"], str):
         fields["release_id"] = ""

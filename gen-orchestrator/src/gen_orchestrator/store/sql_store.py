@@ -25,18 +25,18 @@ from gen_orchestrator.store.base import FIRST, NO_RELEASE, DamagedRowError, Even
 T = TypeVar("T")
 FAR_S = 1e15
 Row = Sequence[Any]
-Change = Callable[[str, Row], int]  # does a statement with these values; how many rows it changed
+Change = Callable[[str, Row], int]  # runs a statement with these values; returns the number of rows changed
 
 
 def quietly(_: DamagedRowError) -> None:
-    """For who has nobody to tell."""
+    """For callers with nobody to tell."""
 
 
 class SqlStore(ABC):
     """Statements come from `store/sql.py`, in SQLite's spelling."""
 
     def __init__(self, on_damaged: Callable[[DamagedRowError], None]) -> None:
-        """`on_damaged` hears of each row that is left out of what many are read for, whenever it is."""
+        """`on_damaged` is called for each row that is skipped when many are read."""
         self._on_damaged = on_damaged
 
     @abstractmethod
@@ -45,11 +45,11 @@ class SqlStore(ABC):
 
     @abstractmethod
     def _change(self, text: str, values: Row, *, frees: bool = False) -> bool:
-        """Whether this statement changed a row. `frees`: it deletes, or takes a right away, and has to succeed on a full disk, too."""
+        """Whether this statement changed a row. `frees`: it deletes, or withdraws a right, and must succeed even on a full disk."""
 
     @abstractmethod
     def _transact(self, work: Callable[[Change], T], *, frees: bool = False) -> T:
-        """Do all of it in one transaction, or nothing."""
+        """Run everything in one transaction, or nothing."""
 
     def get(self, run_id: str) -> Run | None:
         return self._first(sql.run_of, sql.GET, (run_id,))
@@ -68,7 +68,7 @@ class SqlStore(ABC):
             found += runs
             if len(runs) == len(rows) or len(rows) < query.limit or not rows[-1][0]:
                 return found
-            # Some were left out: a page that is shorter than its limit would be taken for the last one.
+            # Some rows were skipped: a page shorter than its limit would look like the last one.
             query = msgspec.structs.replace(query, cursor=rows[-1][0], limit=len(rows) - len(runs))
 
     def events_of(self, run_id: str) -> list[EventChunk]:
@@ -98,7 +98,7 @@ class SqlStore(ABC):
         return [OldRun(*row) for row in self._read(sql.OLD_RUNS, (finished_before, finished_before, limit))]
 
     def forget(self, run_ids: Sequence[str]) -> int:
-        # A run that is over changes no more.
+        # A finished run changes no more.
         used = {run_id: row for run_id in run_ids for row in self._all(sql_usage.run_row, sql_usage.OF_RUN, (run_id,))}
 
         def work(change: Change) -> int:
@@ -106,7 +106,7 @@ class SqlStore(ABC):
             for run_id in run_ids:
                 change(sql.FORGET_EVENTS, (run_id, run_id))
                 change(sql.FORGET_DELIVERIES, (run_id, run_id))
-                if change(sql.FORGET_RUN, (run_id,)):  # by us: of two nodes that forget the same run one keeps what it used
+                if change(sql.FORGET_RUN, (run_id,)):  # deleted by us: when two nodes delete the same run, one keeps its usage
                     gone += 1
                     if (row := used.get(run_id)) is not None:
                         change(sql_usage.ADD, msgspec.structs.astuple(row))
@@ -122,14 +122,14 @@ class SqlStore(ABC):
             for day, begin_s, end_s in sql_usage.days(max(begin_day, first_day), end_day)
             for row in self._all(sql_usage.day_row, sql_usage.OF_DAY, (day, begin_s, end_s, owner, owner))
         ]
-        # After the runs: one that is forgotten meanwhile counts twice for a moment, rather than not at all.
+        # After the runs: a run deleted meanwhile counts twice for a moment, instead of not at all.
         found += self._all(sql_usage.day_row, sql_usage.FORGOTTEN, (begin_day, end_day, owner, owner))
         return summed(found)
 
     def gpu_ms_since(self, invoker_id: str, begin_s: float, cut_s: float) -> tuple[int, dict[str, int]]:
         kept = self._read(sql_usage.GPU_MS, (begin_s, cut_s, invoker_id))[0][0]
         rows = self._read(sql_usage.GPU_MS_OF_EACH, (max(begin_s, cut_s), FAR_S, invoker_id))
-        each = {run_id: gpu_ms for run_id, gpu_ms in rows if isinstance(gpu_ms, int)}  # one that is damaged counts for nothing
+        each = {run_id: gpu_ms for run_id, gpu_ms in rows if isinstance(gpu_ms, int)}  # a damaged one counts as nothing
         forgotten = self._read(sql_usage.GPU_MS_FORGOTTEN, (int(begin_s // sql_usage.DAY_S), invoker_id))[0][0]
         return round(kept) + round(forgotten), each
 
@@ -170,7 +170,7 @@ class SqlStore(ABC):
         return self._all(sql.key_of, sql.KEYS)
 
     def add_audit(self, row: AuditRow) -> None:
-        self._change(sql.ADD_AUDIT, sql.audit_row(row), frees=True)  # of what was done before
+        self._change(sql.ADD_AUDIT, sql.audit_row(row), frees=True)  # a record of something already done
 
     def audit(self, owner: str, limit: int) -> list[AuditRow]:
         return self._all(sql.audit_of, sql.AUDIT, (owner, owner, limit))
@@ -230,7 +230,7 @@ class SqlStore(ABC):
         return self._each(value_of, self._read(text, values))
 
     def _each(self, value_of: Callable[[Row], T], rows: list[Any]) -> list[T]:
-        """The values of all rows that can be read: one that was damaged takes none of the others with it."""
+        """The values of all readable rows: a damaged row does not affect the others."""
         found = []
         for row in rows:
             try:

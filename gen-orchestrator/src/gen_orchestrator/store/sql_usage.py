@@ -13,7 +13,7 @@ from gen_orchestrator.store.rows import checked, readable
 DAY_S: Final = 86400
 USAGE_COLUMNS = UsageRow.__struct_fields__
 _GROUP = "owner, invoker_id, endpoint, function"
-# Sums are doubles in both databases: whole up to 2^53, and never an overflow that would hide the rest.
+# Sums are doubles in both databases: integers up to 2^53 are exact, and no overflow hides the rest.
 _ADDED = ("gpu_ms", "cpu_ms", "cold_ms", "downloaded_bytes", "loaded_bytes")
 _OF_RUNS = (
     "count(*), sum(case when state in ('failed', 'expired') then 1 else 0 end), sum(case when cost_nanos < 0 then 1 else 0 end), "
@@ -22,7 +22,7 @@ _OF_RUNS = (
 )
 _MINE = "(? = '' or owner = ?)"
 
-# Without its payload and output, which may be large.
+# Without payload and output, which may be large.
 OF_RUN = f"select id, {_GROUP}, state, created_at, finished_at, {', '.join(_ADDED)}, cost_nanos from runs where id = ? and finished_at > 0"
 FIRST_END = "select min(finished_at) from runs where finished_at > 0"
 OF_DAY = (
@@ -47,7 +47,7 @@ def day_row(row: Sequence[Any]) -> UsageRow:
 
 
 def row_of(run: Run) -> UsageRow:
-    """What a run that is over adds to its day."""
+    """What a finished run adds to its day."""
     whose = (run.owner, run.invoker_id, run.endpoint, run.function)
     return run_row((run.id, *whose, str(run.state), run.created_at, run.finished_at, *msgspec.structs.astuple(run.used)))
 

@@ -49,15 +49,17 @@ def leave(why: str) -> NoReturn:
 
 
 class SqliteStore(SqlStore):
-    """A store in `folder`, created when it is not there. `StoreError` when another process has it, or a newer version wrote it."""
+    """A store in `folder`, created if it does not exist. `StoreError` when another process has it open, or a newer version wrote it."""
 
     schema = len(migrations.STEPS)
 
     def __init__(
         self, folder: Path, on_broken: Callable[[str], NoReturn] = leave, on_damaged: Callable[[DamagedRowError], None] = quietly
     ) -> None:
-        """`on_broken` is called when a sync fails. Nobody knows then what the disk has: the kernel drops pages that failed, and the next
-        sync would say that all is well. So the process ends without another answer, and its next start reads what is there."""
+        """`on_broken` is called when a sync fails. The disk's state is then unknown: the kernel drops failed pages, and
+        the next sync would report success. So the process ends without another answer, and its next start reads what is
+        there.
+        """
         super().__init__(on_damaged)
         self._on_broken = on_broken
         folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +68,7 @@ class SqliteStore(SqlStore):
         self._home = Home(self._path)
         self._local = threading.local()
         self._readers: list[apsw.Connection] = []
-        self._guard = threading.Lock()  # the writing connection, and the list of readers
+        self._guard = threading.Lock()  # guards the writing connection and the list of readers
         self._log = self._path.with_name(f"{FILE_NAME}-wal")
         self._reserve = Reserve(folder)
         try:
@@ -112,7 +114,7 @@ class SqliteStore(SqlStore):
                 raise StoreUnavailableError(f"{self._path} cannot be written: {exc}", unknown=True) from exc
             try:
                 self._home.check()
-            except StoreMovedError as exc:  # written, to files that may be gone with us
+            except StoreMovedError as exc:  # written, but to files that may vanish with this process
                 raise StoreMovedError(str(exc), unknown=True) from None
             return results
 
@@ -120,7 +122,7 @@ class SqliteStore(SqlStore):
         def work() -> Leader | None:
             now_s = time.time()  # this machine's clock is the database's
             rows: list[Any] = self._writer.execute("select epoch, node_id, lease_until from leader where shard = 0").fetchall()
-            # A lease that ends later than one of now was given before the clock was set back: nobody renews it.
+            # A lease that ends later than a new one would was given before the clock was set back: nobody renews it.
             if rows and now_s < rows[0][2] <= now_s + lease_s + SKEW_S and rows[0][1] != node_id:
                 return None
             epoch = rows[0][0] + 1 if rows else 1
@@ -132,7 +134,7 @@ class SqliteStore(SqlStore):
             )
             return Leader(node_id, epoch, address, http_url)
 
-        return self._in_transaction(work, frees=True)  # whoever is to delete has to lead
+        return self._in_transaction(work, frees=True)  # only the leader may delete
 
     def renew(self, leader: Leader, lease_s: float) -> bool:
         return self._change("update leader set lease_until = ? where shard = 0 and epoch = ?", (time.time() + lease_s, leader.epoch))
@@ -143,7 +145,7 @@ class SqliteStore(SqlStore):
 
     def dump(self) -> Iterator[tuple[str, tuple[Any, ...]]]:
         reader = self._reader()
-        with reader:  # one transaction: one moment
+        with reader:  # one transaction, so all rows are from one moment
             for table in tables.TABLES:
                 for row in reader.execute(table.select):
                     yield table.name, tuple(row)
@@ -166,7 +168,7 @@ class SqliteStore(SqlStore):
         return self._in_transaction(work)
 
     def doubts(self) -> Sequence[str]:
-        """The file's settings are ours; the file system is not."""
+        """The file's settings are ours; only the file system is not."""
         kind = _file_system(self._path)
         if kind in ("tmpfs", "ramfs"):
             return [f"{self._path} lies in memory ({kind}): a restart of the machine loses it. Take a folder on a disk"]
@@ -175,7 +177,7 @@ class SqliteStore(SqlStore):
         return []
 
     def close(self) -> None:
-        """Checkpoint, close all connections, let the next process in. Where the files are gone, what they held is written once more."""
+        """Checkpoint, close all connections, let the next process in. If the files are gone, their content is written once more."""
         with self._guard:
             saved = self._home.rescue(self._writer)
             if saved is not None:
@@ -189,7 +191,7 @@ class SqliteStore(SqlStore):
         try:
             self._writer = self._connect()
             self._migrate()
-        except (apsw.FullError, apsw.IOError, apsw.CantOpenError):  # it makes a log, and an index of it
+        except (apsw.FullError, apsw.IOError, apsw.CantOpenError):  # it needs a log and an index for it
             self._reserve.hand_over(self._log)
             try:
                 self._writer = self._connect()
@@ -206,7 +208,7 @@ class SqliteStore(SqlStore):
     def _reader(self) -> apsw.Connection:
         connection: apsw.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
-            self._home.check()  # SQLite would make an empty database
+            self._home.check()  # otherwise SQLite would create an empty database
             connection = self._local.connection = self._connect()
             with self._guard:
                 self._readers.append(connection)
@@ -243,8 +245,9 @@ class SqliteStore(SqlStore):
         return self._write(whole, frees=frees)
 
     def _write(self, work: Callable[[], T], *, frees: bool) -> T:
-        """Do this on the writing connection; the errors of `StoreError`. What `frees` room is done again, with the reserve, where there is
-        none."""
+        """Run this on the writing connection; raises the errors of `StoreError`. Work that `frees` room is repeated
+        with the reserve when there is none.
+        """
         with self._guard:
             self._home.check()
             if not frees:
@@ -299,7 +302,7 @@ def _lock(folder: Path) -> int:
 
 
 def _file_system(path: Path) -> str:
-    """The type of the file system that a path lies on; empty where the system does not tell."""
+    """The type of the file system of a path; empty when the system does not tell."""
     try:
         mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
     except OSError:

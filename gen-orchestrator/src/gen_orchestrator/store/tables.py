@@ -12,7 +12,7 @@ from gen_orchestrator.store.sql_usage import USAGE_COLUMNS
 
 
 class Table(msgspec.Struct, frozen=True):
-    """A table's columns; those in `blobs` hold bytes, `added` are later ones with what older rows have there."""
+    """A table's columns. Those in `blobs` contain bytes; `added` are later columns, with the value of older rows."""
 
     name: str
     columns: tuple[str, ...]
@@ -29,7 +29,7 @@ class Table(msgspec.Struct, frozen=True):
         return f"insert into {self.name} ({', '.join(self.columns)}) values ({marks})"  # noqa: S608 - names of ours alone
 
     def value(self, column: str, value: Any) -> Any:
-        """A column's value from an archive, where bytes are base64; None where the archive is older than the column."""
+        """A column's value from an archive, where bytes are base64; None when the archive is older than the column."""
         if value is None:
             if column not in self.added:
                 raise ValueError(f"{self.name}.{column} is missing")

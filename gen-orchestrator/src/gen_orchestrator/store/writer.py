@@ -37,17 +37,17 @@ class Writer:
 
     @property
     def waiting(self) -> int:
-        """Operations that are not yet taken into a batch."""
+        """Operations that are not in a batch yet."""
         return len(self._line)
 
     def put(self, op: Op, on_written: OnWritten | None = None, on_trouble: OnTrouble | None = None, *, optional: bool = False) -> None:
-        """Write this after all that was put before it."""
+        """Write this after everything that was put before it."""
         with self._news:
             self._line.put(op, on_written, on_trouble, optional=optional)
             self._news.notify()
 
     async def close(self) -> None:
-        """Write what waits, then end the thread. What the store does not take now is left."""
+        """Write what waits, then end the thread. What the store refuses now is dropped."""
         with self._news:
             self._closed = True
             self._news.notify()
@@ -90,12 +90,12 @@ class Writer:
     def _post(self, call: Callable[[], None]) -> None:
         try:
             self._loop.call_soon_threadsafe(call)
-        except RuntimeError:  # the loop is closed: nobody is left to hear it
+        except RuntimeError:  # the loop is closed: nobody is left to tell
             self._closed = True
 
 
 def _call(calls: Sequence[Callable[[], None]]) -> None:
-    """Each is of another run: one that raises must not keep the others from hearing that they are written."""
+    """Each callback belongs to another run: one that raises must not keep the others from being told."""
     for call in calls:
         try:
             call()
