@@ -36,9 +36,10 @@ AGAIN_S = 1.0
 
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`worker_host` and `http_url` are how others reach this node; `public_url` is where workers save files: of several nodes, the
-    address before all of them. `peers` are worker addresses of other nodes, which this node's workers try when it is gone. `gpus`
-    are the devices of this machine, by their names for CUDA_VISIBLE_DEVICES."""
+    """`worker_host` and `http_url` are how others reach this node. `public_url` is where workers save files; with
+    several nodes, the address in front of all of them. `peers` are worker addresses of other nodes, which this node's
+    workers try when it is gone. `gpus` are the devices of this machine, by their names for CUDA_VISIBLE_DEVICES.
+    """
 
     data: Path
     owner: str
@@ -62,8 +63,10 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Node:
-    """Built on the event loop that serves it. `app` answers whoever leads. `on_lead` is awaited at the beginning of each leadership, before
-    requests are answered; `on_tag_moved` is called after a caller of the API has moved a tag."""
+    """Built on the event loop that serves it. `app` answers requests whichever node leads. `on_lead` is awaited at the
+    beginning of each leadership, before requests are answered; `on_tag_moved` is called after an API call has moved a
+    tag.
+    """
 
     def __init__(
         self,
@@ -89,7 +92,7 @@ class Node:
         self._door = Door(settings.worker_listen, self._standing)
         self.app = Front(self._standing, settings.hosts, stands_by=not settings.owns_workers)
         self.term: Term | None = None
-        self._resting: Keeper | None = None  # has the workers of the last leadership, until it is known who leads next
+        self._resting: Keeper | None = None  # keeps the workers of the last leadership until it is known who leads next
         self.living: asyncio.Task[None] | None = None
 
     @property
@@ -98,7 +101,7 @@ class Node:
         return f"{self._settings.worker_host}:{self._door.port}"
 
     async def start(self) -> None:
-        """Open the port for workers and begin to campaign; `OSError` when the port cannot be had."""
+        """Open the port for workers and begin to campaign; `OSError` when the port is not available."""
         await self._door.start()
         self.living = asyncio.create_task(self._live(), name="node")
 
@@ -108,20 +111,22 @@ class Node:
             await self._standing.changed(3600)
 
     async def drain(self) -> None:
-        """End this node's workers. What they run may finish, and callers hear of it; those whose runs do not are told that they go on."""
+        """End this node's workers. Their runs may finish, and callers get the results; callers of other runs are told
+        that they continue.
+        """
         if self.term is not None:
             await self.term.drain()
         elif self._resting is not None:
             await self._resting.stop()
 
     async def stop(self) -> None:
-        """After `drain`: write what waits, give leadership back, close the store."""
+        """Call it after `drain`: write what waits, give the leadership back, close the store."""
         if self.living is not None:
             self.living.cancel()
             await asyncio.gather(self.living, return_exceptions=True)
         term, self.term = self.term, None
         if term is not None:
-            with contextlib.suppress(StoreError):  # the store is away: the lease ends by itself
+            with contextlib.suppress(StoreError):  # the store does not answer: the lease expires by itself
                 await term.end(None)
         await self._door.stop(0.5)
         await self.app.close()
@@ -142,15 +147,16 @@ class Node:
                 await asyncio.sleep(AGAIN_S)
                 continue
             except Exception as exc:
-                # Damaged rows, folders and releases are left out one by one, where they are taken up; this is what nobody foresaw. At the
-                # start of a node of its own somebody reads it. A node beside others is worth more alive: another may lead meanwhile.
+                # Damaged rows, folders and releases are skipped one by one where they are read; this handles everything
+                # unforeseen. When a single node starts, a person reads the error. A node beside others is more useful
+                # alive: another may lead meanwhile.
                 if is_first and settings.owns_workers:
                     raise
                 self._log.error("leader.not_begun", error=repr(exc))
                 await asyncio.sleep(AGAIN_S)
                 continue
             is_first = False
-            why = await asyncio.shield(term.over)  # `stop` cancels this task, and not what tells that this node leads no more
+            why = await asyncio.shield(term.over)  # `stop` cancels this task, but must not cancel what reports the end of this leadership
             self.term = None
             self._door.lead_to(None)
             self.app.shut()
@@ -212,8 +218,9 @@ class Node:
         return term
 
     async def _give_up(self, term: Term) -> None:
-        """End a leadership that is lost. This node's workers go on with their runs and bring the results to the next leader. Where that is
-        this node, after a moment without its database, they are its own again; where it is another, they end."""
+        """End a lost leadership. This node's workers continue their runs and bring the results to the next leader. If
+        that is this node, after a moment without its database, it adopts them again; if it is another node, they end.
+        """
         term.pause()
         self._resting = term.keeper
         try:

@@ -34,16 +34,17 @@ from gen_worker.settings import ModelSettings
 
 OWNER = "local"
 DRAIN_S = 20.0
-LINGER_S = 30.0  # for which a worker of the release before a promote is kept: a rollback finds it
+LINGER_S = 30.0  # how long a worker of the previous release is kept after a promote, so that a rollback finds it
 STORE_AGAIN_S = 1.0
 MAX_DAMAGED_TOLD = 1000
 
 
 class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`store` is the URL of a database, empty for SQLite in `data`. `advertise` is the host by which workers and other nodes reach this
-    one. `builder` makes releases where a publish names none, by `engine` where that is `container`. A `stands_by` node is one of several:
-    it serves at once, whoever leads, and waits for a store that does not answer. `record` is the file that routing decisions are written
-    to, for `benchmarks/routing_replay.py`."""
+    """`store` is the URL of a database, empty for SQLite in `data`. `advertise` is the host by which workers and other
+    nodes reach this one. `builder` makes releases when a publish names none, with `engine` if it is `container`. A
+    `stands_by` node is one of several: it serves at once, whoever leads, and waits for a store that does not answer.
+    `record` is the file for routing decisions, for `benchmarks/routing_replay.py`.
+    """
 
     folders: tuple[Path, ...]
     data: Path
@@ -99,11 +100,11 @@ class Platform:
 
     @property
     def term(self) -> Term | None:
-        """The leadership of this node, None while it stands by."""
+        """This node's leadership, None while it is a standby."""
         return self.node.term
 
     async def run(self, sock: socket.socket, ready: Callable[["Platform", str], None]) -> int:
-        """Serve until a signal; the exit status. A second signal ends it at once."""
+        """Serve until a signal; returns the exit status. A second signal ends it at once."""
         settings = self.settings
         settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
         prices = read_prices(settings.data)
@@ -165,11 +166,11 @@ class Platform:
         watching.cancel()
         self._show("draining: active runs may finish; Ctrl-C again stops at once")
         if not broken and not settings.stands_by:
-            await node.drain()  # while the API still answers: nobody else does
+            await node.drain()  # while the API still answers, because nobody else does
         server.should_exit = True
         await asyncio.wait([serving], timeout=5)
         if not broken and settings.stands_by:
-            await node.drain()  # callers have gone over to another node
+            await node.drain()  # callers have moved to another node
         await node.stop()
         if record is not None:
             record.close()
@@ -180,7 +181,7 @@ class Platform:
     def _fleet(self, url: str) -> ByKind:
         settings = self.settings
         hub, log_bytes = _hub_for_workers(url, settings.data), settings.retention.gen_orchestrator_worker_log_bytes
-        place = f"{settings.data}\n{settings.worker_listen}"  # no two nodes of one machine have the same
+        place = f"{settings.data}\n{settings.worker_listen}"  # unique among the nodes of one machine
         logs, caches = settings.data / "container-logs", settings.data / "image-caches"
         containers = Containers(logs, caches, place, lambda: find_engine(settings.engine), hub, log_bytes)
         return ByKind(Processes(settings.data / "logs", hub, log_bytes), containers)
@@ -203,7 +204,7 @@ class Platform:
         return None
 
     def _note_damaged(self, exc: DamagedRowError) -> None:
-        """Once a row: it is met again and again. Called from threads."""
+        """Report each damaged row once, because it is read again and again. Called from threads."""
         if len(self._damaged) < MAX_DAMAGED_TOLD and str(exc) not in self._damaged:
             self._damaged.add(str(exc))
             self._log.error("store.damaged_row", error=str(exc))
@@ -223,7 +224,7 @@ class Platform:
 
 
 def _hub_for_workers(url: str, data: Path) -> dict[str, str]:
-    """Variables by which workers of this machine find our models, and link their files."""
+    """Variables by which workers on this machine find our models and link their files."""
     return {
         "COZY_HUB_URL": url,
         "WORKER_ALLOW_COZY_HUB_API_RESOLVE": "1",

@@ -22,12 +22,13 @@ from gen_orchestrator.store.base import Release, StoreError
 from gen_orchestrator.term import Term
 from gen_worker.project.watching import follow_changes
 
-TRY_AGAIN_S = 0.5  # after an edit that could not be made a release, by no fault of its code
+TRY_AGAIN_S = 0.5  # after an edit that could not become a release for a reason outside its code
 
 
 class FolderSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Which folders, for whom. `models`: KEY=FOLDER overrides for all of them; copies of the sources lie below `data`.
-    `gives_hub_tokens`: workers need one, to get models from this platform."""
+    """Which folders, for whom. `models`: KEY=FOLDER overrides for all of them. Copies of the sources are below `data`.
+    `gives_hub_tokens`: workers need one to get models from this platform.
+    """
 
     folders: tuple[Path, ...]
     data: Path
@@ -35,18 +36,18 @@ class FolderSettings(msgspec.Struct, frozen=True, kw_only=True):
     follow: bool = False
     models: tuple[str, ...] = ()
     gives_hub_tokens: bool = False
-    polls: bool = False  # look for edits twice a second instead of being told of them
+    polls: bool = False  # check for edits twice a second instead of using notifications
 
 
 class ServedFolders:
-    """Of one node; `show` gets lines for people, `step` what is done at the moment."""
+    """One for each node. `show` gets lines for people, `step` the current activity."""
 
     def __init__(self, settings: FolderSettings, show: Callable[[str], None], step: Callable[[str], None] = lambda text: None) -> None:
         self._settings = settings
         self._show = show
         self._step = step
         self._failed: dict[Path, str] = {}
-        self._seen: dict[Path, object] = {}  # what the folder was when its last release was made
+        self._seen: dict[Path, object] = {}  # the folder's state when its last release was made
         self._edited: set[Path] = set()  # folders whose last edit may have no release yet
         self._news = asyncio.Event()
         self._term: Term | None = None
@@ -79,7 +80,9 @@ class ServedFolders:
         return self._term is not None and not self._term.over.done()
 
     async def _take_up(self, folder: Path) -> None:
-        """Make a release of an edit. The folder stays in `_edited` while this node does not lead, or where it failed: it is tried again."""
+        """Make a release of an edit. The folder stays in `_edited` while this node does not lead, or after a failure:
+        then it is tried again.
+        """
         stamp = await asyncio.to_thread(_stamp, folder)
         term = self._term
         if term is None or term.over.done():
@@ -98,27 +101,27 @@ class ServedFolders:
                 self._edited.discard(folder)
 
     async def take(self, term: Term) -> None:
-        """This node leads: make releases of the folders as they are now, and have workers ready."""
-        self._term = None  # until all are taken: the watch would make releases of the same folders beside this
+        """This node leads: make releases of the current folders, and keep workers ready."""
+        self._term = None  # until all folders are done, because the watch would make releases of the same folders meanwhile
         for number, folder in enumerate(self._settings.folders, start=1):
             self._step(f"reading {folder.name} ({number} of {len(self._settings.folders)})")
-            stamp = await asyncio.to_thread(_stamp, folder)  # before: what is edited meanwhile is another edit
+            stamp = await asyncio.to_thread(_stamp, folder)  # taken before, so that an edit during this counts as another edit
             try:
                 await self._release(term, folder)
             except StoreError:
-                raise  # who leads begins again
+                raise  # whoever leads next starts over
             except Exception as exc:  # noqa: BLE001 - one folder must not keep the others from being served; the watch tries it again
                 self._show(f"{folder.name}: is not served yet: {type(exc).__name__}: {exc}")
             else:
                 self._seen[folder] = stamp
         self._term = term
-        self._edited.update(self._settings.folders)  # what was edited meanwhile, or could not be made a release
+        self._edited.update(self._settings.folders)  # edited meanwhile, or could not become a release
         self._news.set()
         self._earlier = self._of_earlier_starts(term)
         self.offer_tagged()
 
     async def _release(self, term: Term, folder: Path) -> bool:
-        """Make a release of the folder as it is; False where its code is broken, and the last one stays."""
+        """Make a release of the folder; False when its code is broken and the last release stays."""
         async with term.making.making():
             return await self._release_now(term, folder)
 
@@ -150,7 +153,7 @@ class ServedFolders:
         return True
 
     def _launch(self, term: Term, release: Release, taken: Snapshot | None) -> None:
-        """Say how to start workers of a release; `taken`: its source, None where it is an image."""
+        """Register how to start workers of a release; `taken`: its source, None when it is an image."""
         env = {"COZY_MODEL_OVERRIDES": ",".join(self._settings.models)} if self._settings.models and taken else {}
         if self._settings.gives_hub_tokens:
             env["COZY_HUB_TOKEN"] = term.hub_token(release.owner)
@@ -169,7 +172,7 @@ class ServedFolders:
         )
 
     def tell_of_earlier(self) -> None:
-        """Say which releases of earlier starts are served beside those of the folders, and which cannot be. Once, when it serves."""
+        """Report which releases of earlier starts are served besides those of the folders, and which cannot be. Once, after the start."""
         told, self._earlier = self._earlier, []
         for text in told:
             self._show(text)
@@ -192,8 +195,9 @@ class ServedFolders:
         return found
 
     def offer_tagged(self, linger_s: float = 0.0) -> None:
-        """Have workers ready for what tags point at; those of what a tag has just left stay for `linger_s`. Of other releases they start
-        when a run asks for one of them (`function@release`)."""
+        """Keep workers ready for the releases that tags point at; the workers of a release that a tag has just left
+        stay for `linger_s`. For other releases, workers start when a run requests one (`function@release`).
+        """
         term = self._term
         if term is None or term.over.done():
             return
@@ -209,7 +213,7 @@ class ServedFolders:
     def _offer(self, term: Term, release: Release, linger_s: float, *, is_tagged: bool) -> None:
         keeper, folder = term.keeper, Path(release.source)
         can_run = is_image(release.source) or folder.is_dir()
-        if can_run and keeper.launch_of(release.release_id) is None:  # published, or of an earlier start
+        if can_run and keeper.launch_of(release.release_id) is None:  # published, or from an earlier start
             taken = None if is_image(release.source) else Snapshot(folder, release.manifest, interpreter_of(folder))
             self._launch(term, release, taken)
         if not is_tagged:
@@ -221,7 +225,7 @@ class ServedFolders:
 
 
 def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Names, sizes and times of a project's files: equal while nothing was edited. Empty for a folder that cannot be read now."""
+    """Names, sizes and times of a project's files: equal as long as nothing was edited. Empty for an unreadable folder."""
     try:
         found = [(str(path), path.stat()) for path in files_of(folder)]
     except (OSError, FolderError):

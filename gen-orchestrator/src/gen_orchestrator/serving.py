@@ -10,7 +10,7 @@ from gen_worker.http.serving import quiet_config
 
 
 class Server(uvicorn.Server):
-    """uvicorn without signal handlers of its own: the program decides what a signal means."""
+    """uvicorn without its own signal handlers: the program decides what a signal means."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -18,5 +18,5 @@ class Server(uvicorn.Server):
 
 
 def make_server(app: ASGIApp) -> Server:
-    """A server for `app`, as every server of ours serves."""
+    """A server for `app`, with the settings of all our servers."""
     return Server(quiet_config(app))

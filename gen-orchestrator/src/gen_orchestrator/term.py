@@ -101,7 +101,7 @@ FILE_KEY = "file-tokens.key"
 
 
 class Term:
-    """Built on the event loop that serves it. `over` is done when this node leads no more, with the reason."""
+    """Built on the event loop that serves it. `over` is set with the reason when this node no longer leads."""
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ class Term:
         self._log = log
         self._clock = clock
         self.over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.trouble = ""  # why the store takes nothing at present
+        self.trouble = ""  # why the store currently refuses writes
         self.registry = registry
         self.pool = Pool()
         self.making = Making()
@@ -135,7 +135,7 @@ class Term:
         file_tokens = self._file_tokens = FileTokens(secret, calendar.unix_s)
 
         def files_of(run: Run) -> tuple[str, str]:
-            life_s = run.timeout_ms // 1000 + TOKEN_SPARE_S if run.timeout_ms else TOKEN_LIFE_S  # a run's time begins with its lease
+            life_s = run.timeout_ms // 1000 + TOKEN_SPARE_S if run.timeout_ms else TOKEN_LIFE_S  # a run's time limit begins with its lease
             return settings.http_url, file_tokens.issue(FileToken(run.owner, run.id, run.attempt), life_s)
 
         starved = asyncio.Event()
@@ -252,7 +252,7 @@ class Term:
         ]
 
     async def begin(self) -> None:
-        """Take up what an earlier leader left; then workers may come. `StoreError` when it cannot be read."""
+        """Take up what an earlier leader left; then workers may register. `StoreError` when it cannot be read."""
         for text in self.registry.damaged.values():
             self._log.error("release.damaged", error=text)
         if self._settings.asks_for_keys:
@@ -267,19 +267,19 @@ class Term:
         await self._builds.start()
 
     async def drain(self) -> None:
-        """End this node's workers; what they still run may finish, and the results are recorded."""
+        """End this node's workers; their current runs may finish, and the results are stored."""
         await self._shadows.stop()
         self.dispatcher.sessions.drain(self.dispatcher.open.values())
         await self.keeper.stop()
         self.dispatcher.let_go()
 
     def pause(self) -> None:
-        """This node leads no more: its workers go on with their runs, and bring the results to the next leader, this node or another."""
+        """This node no longer leads: its workers continue their runs, and bring the results to the next leader, this node or another."""
         self.dispatcher.sessions.end_all(self.dispatcher.open.values(), LEADER_LOST)
         self.keeper.pause()
 
     async def end(self, successor: Leader | None) -> None:
-        """End all streams, write what waits, give leadership back. `successor` is where workers find the next leader."""
+        """End all streams, write what waits, give the leadership back. `successor` tells workers the next leader."""
         self.gateway.stop(successor.address if successor is not None else "")
         for task in self._tasks:
             task.cancel()
@@ -294,11 +294,11 @@ class Term:
             await asyncio.to_thread(self._store.resign, self._leader)
 
     def hub_token(self, owner: str) -> str:
-        """What a worker of this owner shows where it asks for models."""
+        """The token with which a worker of this owner asks for models."""
         return self._file_tokens.issue(FileToken(owner, MODELS_OF, 0), HUB_TOKEN_LIFE_S)
 
     def _have_an_operator(self) -> None:
-        """Someone has to make the first keys: an operator's key lies in the data folder, for whoever may read that."""
+        """Someone must create the first keys: an operator's key is in the data folder, for whoever can read that."""
         path, keys = self._settings.data / OPERATOR_KEY, self._access_keys
         if path.exists() and keys.verify(path.read_text().strip()) is not None:
             return
@@ -315,7 +315,7 @@ class Term:
             return None
 
     def _admits(self, release_id: str) -> str | None:
-        """Whose workers may join for this release; None where nobody's may."""
+        """Which workers may join for this release; None when none may."""
         return None if self.registry.is_deleted(release_id) else self._owner_of(release_id)
 
     def _config_of(self, release_id: str) -> ReleaseConfig | None:
@@ -333,7 +333,7 @@ class Term:
     def _withdrawn(self, release_ids: Collection[str]) -> None:
         self._on_tag_moved()
         for release_id in set(release_ids) - self.registry.in_use():
-            self.keeper.withdraw(release_id)  # at once: nobody is to come back to its workers
+            self.keeper.withdraw(release_id)  # at once: nobody will come back to its workers
 
     def _resume(self, release_id: str) -> None:
         if self.fitness.resume(release_id):
@@ -374,7 +374,7 @@ class Term:
         self._trace(run)
 
     def _winner(self, owner: str, run_id: str) -> int:
-        """The attempt of a run whose files count, 0 while there is none. Blocking: called from threads."""
+        """The attempt of a run whose files count, 0 when there is none yet. Blocking: called from threads."""
         run = self._store.get(run_id)
         return run.attempt if run is not None and run.owner == owner and run.state is RunState.SUCCEEDED else 0
 

@@ -1,4 +1,4 @@
-"""What a leadership is told at its start."""
+"""What a leadership needs to know at its start."""
 
 from pathlib import Path
 
@@ -11,11 +11,13 @@ from gen_worker.settings import ModelSettings
 
 
 class TermSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`data` holds keys and files; nodes of one store share it. `owner` is whose releases are published. `http_url` is how workers reach
-    the API, `scheduler_addrs` where they connect, this node's address first. `owns_workers`: workers of an earlier process of this node are
-    known to be gone. `builder` makes releases where a publish names none, `engine` is the command that builds images.
-    `allow_private_webhooks`: addresses of this machine and network may be told, too. `gpus`: devices of this machine, by their names for
-    CUDA_VISIBLE_DEVICES. `mirror`: whose Hugging Face account fetches the models that workers ask for; None: they fetch them themselves."""
+    """`data` contains keys and files; nodes of one store share it. `owner` is the owner of published releases.
+    `http_url` is how workers reach the API; `scheduler_addrs` are where they connect, this node's address first.
+    `owns_workers`: workers of an earlier process of this node are known to be gone. `builder` makes releases when a
+    publish names none; `engine` is the command that builds images. `allow_private_webhooks`: webhooks may go to
+    addresses of this machine and network. `gpus`: devices of this machine, by their names for CUDA_VISIBLE_DEVICES.
+    `mirror`: whose Hugging Face account fetches the models that workers request; None: they fetch them themselves.
+    """
 
     data: Path
     owner: str

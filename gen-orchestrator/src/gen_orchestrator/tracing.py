@@ -19,7 +19,7 @@ _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-
 
 
 class _Times(msgspec.Struct, frozen=True):
-    """What is read of a worker's `metrics.run`, in milliseconds."""
+    """The part of a worker's `metrics.run` that is read here, in milliseconds."""
 
     gpu_load_ms: int | None = None
     inference_ms: int | None = None
@@ -27,7 +27,9 @@ class _Times(msgspec.Struct, frozen=True):
 
 
 def set_up(env: Mapping[str, str]) -> str:
-    """Export spans where `OTEL_EXPORTER_OTLP_ENDPOINT` says; why not, where the extra is missing. Call it once, at a program's start."""
+    """Export spans to `OTEL_EXPORTER_OTLP_ENDPOINT`. Returns why that is impossible when the extra is missing. Call it
+    once, at a program's start.
+    """
     if not env.get(ENDPOINT):
         return ""
     try:
@@ -44,14 +46,14 @@ def set_up(env: Mapping[str, str]) -> str:
 
 
 def recorder() -> Callable[[Run], None]:
-    """What to call with each run that is over."""
+    """The function to call with each finished run."""
     try:
         from opentelemetry import trace
     except ImportError:
         return lambda run: None
 
     def recorded(run: Run) -> None:
-        # Without a provider, spans are made and thrown away, which takes as long as a tenth of an echo run.
+        # Without a provider, creating and dropping spans takes a tenth of the time of an echo run.
         if not isinstance(trace.get_tracer_provider(), (trace.ProxyTracerProvider, trace.NoOpTracerProvider)):
             record(run, trace.get_tracer(TRACER))
 
@@ -59,7 +61,7 @@ def recorder() -> Callable[[Run], None]:
 
 
 def record(run: Run, tracer: Any) -> None:
-    """Make the spans of a run that is over."""
+    """Create the spans of a finished run."""
     from opentelemetry import trace
     from opentelemetry.trace import Status, StatusCode
 
@@ -81,7 +83,7 @@ def record(run: Run, tracer: Any) -> None:
 
 
 def phases(run: Run) -> list[tuple[str, float, float]]:
-    """Name, begin and end of each phase that is known. On the worker they follow each other: models, the function, its files."""
+    """Name, begin and end of each known phase. On the worker they follow each other: models, the function, its files."""
     found = [("queue", run.created_at, run.started_at or run.finished_at)]
     if not run.started_at:
         return found

@@ -61,7 +61,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class WebhookSecret:
-    """The key that signs, as Standard Webhooks writes it: `whsec_` and base64."""
+    """The signing key, in the form of Standard Webhooks: `whsec_` and base64."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -69,7 +69,7 @@ class WebhookSecret:
 
     @classmethod
     def from_folder(cls, folder: Path) -> Self:
-        """The secret of this data folder, made when there is none. Readable by its owner only."""
+        """The secret of this data folder, created if it is missing, readable by its owner only."""
         key = folder_key(folder / KEY_NAME, lambda: KEY_PREFIX.encode() + base64.b64encode(secrets.token_bytes(32)) + b"\n")
         return cls(key.decode().strip())
 
@@ -81,14 +81,16 @@ class WebhookSecret:
 
 
 class Receivers:
-    """Which URLs may be told, and the way to them. `allow_private`: also addresses of this machine and network, as on a laptop."""
+    """Which URLs may be notified, and the connection to them. `allow_private`: also addresses of this machine and
+    network, as on a laptop.
+    """
 
     def __init__(self, *, allow_private: bool = False) -> None:
         self._allow_private = allow_private
         self.backend: httpcore.NetworkBackend = httpcore.SyncBackend() if allow_private else GuardedBackend()
 
     def read(self, url: str) -> PublicURL:
-        """The URL's parts; `BlockedURLError` says what is wrong with it. Names are looked up only when a message is sent."""
+        """The URL's parts; `BlockedURLError` says what is wrong with it. Names are resolved only when a message is sent."""
         try:
             found = read_url(url)
         except BlockedURLError:
@@ -101,7 +103,7 @@ class Receivers:
 
 
 class Webhooks:
-    """Of one leader. Lives on the loop."""
+    """One for each leader. Lives on the loop."""
 
     def __init__(
         self,
@@ -129,13 +131,13 @@ class Webhooks:
         self._breakers: dict[str, Breaker] = {}
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="webhook")
         self._task: asyncio.Task[None] | None = None
-        self.outcomes: Counter[str] = Counter()  # of requests: `delivered`, `retried`, `failed`, `unwanted`
+        self.outcomes: Counter[str] = Counter()  # of requests, by result: `delivered`, `retried`, `failed`, `unwanted`
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._keep(), name="webhooks")
 
     async def stop(self) -> None:
-        """Begin no more; what is under way is cut, and made again by whoever leads next."""
+        """Begin no more; requests in progress are aborted, and made again by the next leader."""
         tasks = [*self._under_way.values(), *([self._task] if self._task else [])]
         for task in tasks:
             task.cancel()
@@ -147,7 +149,7 @@ class Webhooks:
         self._news.set()
 
     async def redeliver(self, run: Run, delivery_id: str) -> Delivery | None:
-        """Make a delivery of this run once more; None where there is none of that id, `ValueError` where it may not be now."""
+        """Make a delivery of this run once more; None when there is none with that id, `ValueError` when it may not be repeated now."""
         there = await asyncio.to_thread(self._store.deliveries_of, run.id)
         found = next((each for each in there if each.id == delivery_id), None)
         if found is None:
@@ -160,7 +162,7 @@ class Webhooks:
                 written.set_result(result)
 
         self._writer.put(AddDelivery(made), done)
-        await written  # refused where somebody asked at the same time: the same one
+        await written  # refused when someone else asked at the same time: then it is the same delivery
         self.look()
         return made
 
@@ -188,7 +190,9 @@ class Webhooks:
                 continue
 
     async def _bring_within_reach(self) -> None:
-        """What an earlier leader wrote by its calendar, in all pages of the store: whose time is too far away by ours gets a nearer one."""
+        """Adjust what an earlier leader wrote by its own calendar, in all pages of the store: due times too far away by
+        ours are moved closer.
+        """
         now, after = self._calendar.unix_s(), FIRST
         while found := await asyncio.to_thread(self._store.pending_deliveries, BATCH, after):
             after = found[-1].next_at, found[-1].id
@@ -197,7 +201,7 @@ class Webhooks:
                     self._writer.put(RecordDelivery(nearer), lambda _: self.look())
 
     def _begin(self, pending: list[Delivery]) -> float:
-        """Begin what is due and has room; the seconds until the next look."""
+        """Begin what is due and has room; returns the seconds until the next look."""
         now = self._calendar.unix_s()
         for delivery in pending:
             if delivery.next_at > now:
@@ -205,7 +209,7 @@ class Webhooks:
             if delivery.id in self._under_way:
                 continue
             if len(self._under_way) >= AT_ONCE:
-                return IDLE_S  # whoever ends says so
+                return IDLE_S  # the end of a request triggers the next look
             task = asyncio.create_task(self._try(delivery), name=f"webhook-{delivery.id}")
             self._under_way[delivery.id] = task
             task.add_done_callback(lambda _, each=delivery.id: self._over(each))  # type: ignore[misc]
@@ -238,7 +242,7 @@ class Webhooks:
         host = address.netloc
         until = is_open(self._breakers, host, now)
         if not until and self._hosts[host] >= AT_ONCE_PER_HOST:
-            until = now + self._random.uniform(1.0, 4.0)  # others have the place meanwhile; this one is written, so not too often
+            until = now + self._random.uniform(1.0, 4.0)  # others use the room meanwhile; this one is written, so not too often
         if until:
             await self._record(msgspec.structs.replace(delivery, next_at=until), "postponed")
             return
@@ -276,7 +280,7 @@ class Webhooks:
         await written
 
     def _message(self, delivery: Delivery, run: Run) -> bytes:
-        """What is told of a run: the run, or where it was asked for as one, the prediction."""
+        """The notification about a run: the run, or the prediction if it was requested as one."""
         base = read_target(run.webhook).predictions
         if not base:
             return message(delivery, run, self._objects)
@@ -286,7 +290,7 @@ class Webhooks:
         return predictions.message(self._objects.json(run, with_input=True), events, base)
 
     def _ask(self, address: PublicURL, delivery: Delivery, run: Run) -> tuple[Try, bool]:
-        """One request, in a thread. True where no further try can help: the address is not to be told."""
+        """One request, in a thread. True when no further try can help, because the address must not be notified."""
         at, began_s = self._clock.unix_s(), time.monotonic()
         body = self._message(delivery, run)
         headers = {
@@ -314,7 +318,7 @@ class Webhooks:
             httpcore.ConnectionPool(network_backend=self._receivers.backend, max_keepalive_connections=0) as pool,
             pool.stream("POST", url, headers=headers, content=body, extensions={"timeout": timeouts}) as response,
         ):
-            return int(response.status)  # whatever it says more is not read
+            return int(response.status)  # the rest of the answer is not read
 
 
 def message(delivery: Delivery, run: Run, objects: RunObjects) -> bytes:

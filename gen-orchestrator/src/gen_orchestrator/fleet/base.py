@@ -9,10 +9,11 @@ from gen_orchestrator.domain.redaction import Redactor
 
 
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker to start. `folder` holds the release's source, `manifest` its baked manifest, `python` is what runs it; or `image` has it
-    all, and the three are empty. `gpu` is a device number or empty.
-    `variables` are the project's own (`[env]`), which give way to all others.
-    `scheduler_addr` is host:port, several of them with commas between. Told to end, it may go on with its runs for `drain_s`."""
+    """A worker to start. `folder` contains the release's source, `manifest` its baked manifest, and `python` is its
+    interpreter; or `image` contains everything, and the three are empty. `gpu` is a device number or empty. `variables`
+    are the project's own (`[env]`); all others override them. `scheduler_addr` is host:port, or several separated by
+    commas. When told to end, the worker may continue its runs for `drain_s`.
+    """
 
     worker_id: str
     release_id: str
@@ -33,38 +34,38 @@ OnExit = Callable[[str, int], None]  # worker id, exit status
 
 
 class Secrets(Protocol):
-    """Of releases: what their workers' environment holds that nobody may see."""
+    """Secrets of releases: the part of a worker's environment that nobody may see."""
 
     def environment(self, release_id: str) -> dict[str, str]: ...
 
     def missing(self, release_id: str) -> str:
-        """Why no worker can be started yet, for people; else empty."""
+        """Why no worker can be started yet, as text for people; otherwise empty."""
         ...
 
     def redactor(self, release_id: str) -> Redactor: ...
 
 
 class Fleet(Protocol):
-    """Starts and stops workers, and says when one has ended. It never sees a run."""
+    """Starts and stops workers, and reports when one has ended. It does not deal with runs."""
 
     async def start(self, spec: WorkerSpec, on_exit: OnExit) -> None:
-        """Start a worker; `OSError` when it cannot be started. `on_exit` is called once, on the loop."""
+        """Start a worker; `OSError` when that fails. `on_exit` is called once, on the loop."""
         ...
 
     async def stop(self, worker_id: str, grace_s: float) -> None:
-        """Ask a worker to end (it drains), and end it and all that it has started after `grace_s`, at once where that is 0."""
+        """Ask a worker to end (it drains); after `grace_s`, kill it with everything that it has started. 0: kill it at once."""
         ...
 
     def log_of(self, worker_id: str) -> bytes:
-        """The last lines that a worker wrote, also after its end."""
+        """The last lines written by a worker, even after its end."""
         ...
 
     def log_from(self, worker_id: str, offset: int, most: int) -> bytes | None:
-        """At most so many bytes of what a worker wrote, from `offset` on; None where it has no log here. Blocking."""
+        """At most `most` bytes of what a worker wrote, starting at `offset`; None when it has no log here. Blocking."""
         ...
 
     def log_begin(self, worker_id: str) -> int:
-        """The place of the first byte that is kept of what a worker wrote. Blocking."""
+        """The offset of the first kept byte of a worker's log. Blocking."""
         ...
 
     def log_end(self, worker_id: str) -> int:

@@ -6,7 +6,7 @@ from gen_orchestrator.fleet.base import Fleet, OnExit, WorkerSpec
 
 
 class ByKind:
-    """A worker's log is where the worker was, also when it is gone."""
+    """A worker's log is in the fleet that ran it, even after its end."""
 
     def __init__(self, processes: Fleet, containers: Fleet) -> None:
         self._processes = processes

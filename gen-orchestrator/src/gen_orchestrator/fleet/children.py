@@ -9,7 +9,7 @@ from gen_orchestrator.fleet.reaper import Reaper
 
 
 class Children:
-    """Kept by worker id. Each worker's output goes to a file in `logs`, of which so many bytes are kept."""
+    """Child processes by worker id. Each worker's output goes to a file in `logs`, which keeps a limited number of bytes."""
 
     def __init__(self, logs: Path, max_log_bytes: int) -> None:
         self._logs = LogFiles(logs, max_log_bytes)
@@ -41,7 +41,7 @@ class Children:
             self._bounding.cancel()
 
     def _log_file(self, worker_id: str) -> Path:
-        """Where a worker that is about to start writes. From the first one on, the files are kept within bounds."""
+        """The log file of a worker that is about to start. The first call starts a task that limits the files."""
         if self._bounding is None:
             self._bounding = asyncio.create_task(keep_bounded(self._logs, self._children), name="worker-logs")
         path = self._logs.path(worker_id)
@@ -49,7 +49,7 @@ class Children:
         return path
 
     async def _keep(self, worker_id: str, child: asyncio.subprocess.Process, on_exit: OnExit, *, stays: bool) -> None:
-        """From now on it is one of ours. `stays`: it outlives this process for a while."""
+        """Watch a new child. `stays`: it outlives this process for a while."""
         self._children[worker_id] = child
         await self._reaper.add(worker_id, child.pid, stays=stays)
         self._waiting[worker_id] = asyncio.create_task(self._wait(worker_id, child, on_exit), name=f"child-{worker_id}")

@@ -13,37 +13,39 @@ from gen_orchestrator.fleet.base import WorkerSpec
 from gen_orchestrator.fleet.processes import OURS, worker_variables
 from gen_worker.project.dockerfile import ENTRYPOINT
 
-CACHE = "/var/cache/gen-worker"  # inside
+CACHE = "/var/cache/gen-worker"  # path inside the container
 _BY_STDIN = "import json, os, sys; os.environ.update(json.load(sys.stdin)); os.execvp(sys.argv[1], sys.argv[1:])"
 _PREFIXES = ("WORKER_", "TENSORHUB_", "COZY_", "HF_", "TORCH_", "TRANSFORMERS_", "DIFFUSERS_", "TOKENIZERS_", "OMP_", "MKL_")
 
 
 class Commands(Protocol):
-    """Of one engine; `name` is a container's. `by_stdin`: what `run` starts reads its variables there, as JSON."""
+    """The commands of one engine; `name` is a container's. `by_stdin`: the program started by `run` reads its variables
+    from stdin, as JSON.
+    """
 
     by_stdin: bool
 
     def create(self, name: str, image: str) -> list[str]:
-        """What has to come before `run`; empty for nothing."""
+        """The command needed before `run`; empty for none."""
         ...
 
     def run(self, name: str, spec: WorkerSpec, variables: Iterable[str], cache: Path) -> list[str]:
-        """Runs the worker, in the foreground."""
+        """Run the worker in the foreground."""
         ...
 
     def kill(self, name: str) -> list[str]:
-        """Ends all of a container at once; empty where the end of `run` does that."""
+        """Kill a container at once; empty when ending `run` does that."""
         ...
 
     def remove(self, name: str) -> list[str]: ...
 
     def names(self) -> list[str]:
-        """Prints the names of all containers."""
+        """Print the names of all containers."""
         ...
 
 
 def commands_of(engine: Sequence[str]) -> Commands:
-    """Those of an engine, by its command line."""
+    """The commands of an engine, chosen by its command line."""
     return BuildahCommands(engine) if Path(engine[0]).name == "buildah" else DockerCommands(engine)
 
 
@@ -77,7 +79,9 @@ class DockerCommands:
 
 
 class BuildahCommands:
-    """buildah, which has no service: its containers share this machine's network, and get no GPU. Ended by their mark (`leftovers`)."""
+    """buildah, which has no service: its containers share this machine's network, and get no GPU. They are killed by
+    their mark (`leftovers`).
+    """
 
     by_stdin = True
 
@@ -102,14 +106,14 @@ class BuildahCommands:
 
 
 def container_environment(spec: WorkerSpec, env: Mapping[str, str]) -> dict[str, str]:
-    """What a worker in a container gets to see of `env`, beside its own variables. A path of this machine means nothing there."""
+    """The part of `env` that a worker in a container sees, besides its own variables. Paths of this machine mean nothing there."""
     kept = {name: value for name, value in env.items() if name not in OURS and name.startswith(_PREFIXES) and not value.startswith("/")}
     places = {"TENSORHUB_CACHE_DIR": f"{CACHE}/tensorhub", "HF_HOME": f"{CACHE}/huggingface"}
     return kept | places | spec.env | worker_variables(spec)
 
 
 def is_loopback(addresses: str) -> bool:
-    """Whether any of these (host:port, with commas between) is reached on this machine alone."""
+    """Whether any of these addresses (host:port, separated by commas) is reachable only on this machine."""
     return any(_is_loopback(address.rpartition(":")[0].strip("[]")) for address in addresses.split(","))
 
 

@@ -28,7 +28,7 @@ QUICK_S = 60.0
 
 
 class Containers(Children):
-    """A fleet of containers. `place` names this platform among others of the machine, `caches` is the folder for models."""
+    """A fleet of containers. `place` distinguishes this platform from others on the machine; `caches` is the folder for models."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Containers(Children):
         await self._keep(spec.worker_id, child, on_exit, stays=is_outlived(spec))
 
     async def _run(self, commands: Commands, name: str, spec: WorkerSpec) -> asyncio.subprocess.Process:
-        # Images of one endpoint have one user, as a rule, and what root has cached nobody else can write to.
+        # Images of one endpoint usually run as one user, and files cached by root are not writable for others.
         cache = self._caches / spec.owner / spec.release_id.rpartition("-")[0]
         await asyncio.to_thread(_make_cache, cache)
         env = container_environment(spec, {**self._defaults, **os.environ})
@@ -97,10 +97,12 @@ class Containers(Children):
 
     async def _clear_up(self, worker_id: str) -> None:
         if self._commands is not None:
-            await _ask(self._commands.remove(self._prefix + worker_id))  # most are gone already
+            await _ask(self._commands.remove(self._prefix + worker_id))  # most are already gone
 
     async def _engine(self) -> Commands:
-        """The engine; found with the first container, and rid of what an earlier process of this platform left. `OSError` without one."""
+        """The engine; found when the first container starts. Containers left by an earlier process of this platform are
+        then removed. `OSError` without an engine.
+        """
         async with self._finding:
             if self._commands is None:
                 try:
@@ -117,11 +119,11 @@ class Containers(Children):
 
 def _make_cache(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o1777)  # the user of an image is its author's choice
+    folder.chmod(0o1777)  # an image's author chooses its user
 
 
 async def _ask(command: list[str]) -> tuple[int, str]:
-    """Run a short command; its status and what it said, of a failure the last lines."""
+    """Run a short command; returns its status and output, after a failure the last lines."""
     process = await asyncio.create_subprocess_exec(
         *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )

@@ -11,31 +11,31 @@ from gen_worker.clock import Clock
 
 
 class Demands:
-    """Of all releases. `gpus`: how many devices workers are spread over."""
+    """For all releases. `gpus`: the number of devices that workers are spread over."""
 
     def __init__(self, clock: Clock, gpus: int) -> None:
         self._clock = clock
         self._gpus = gpus
         self._ready: set[str] = set()
-        self._busy_s: dict[str, float] = {}  # when a run was there last
-        self._slots: dict[str, int] = {}  # what its workers took at once, when there were some
+        self._busy_s: dict[str, float] = {}  # when a run was last there
+        self._slots: dict[str, int] = {}  # how many runs its workers took at once, as last seen
 
     def keep_ready(self, release_id: str) -> bool:
-        """Have one worker ready before the first run comes; False where that is so already."""
+        """Keep one worker ready before the first run comes; False when that is already so."""
         if release_id in self._ready:
             return False
         self._ready.add(release_id)
         return self.wake(release_id)
 
     def wake(self, release_id: str) -> bool:
-        """As if a run had been there now; False for a release that is not kept ready."""
+        """Treat the release as if it had a run now; False for a release that is not kept ready."""
         if release_id not in self._ready:
             return False
         self._busy_s[release_id] = self._clock.now_s()
         return True
 
     def let_go(self, release_id: str, limits: ScalingLimits | None, linger_s: float) -> None:
-        """Keep it ready no longer. With `linger_s` one that was kept ready until now has workers for so long, if no run comes."""
+        """Stop keeping it ready. With `linger_s`, a release that was kept ready keeps its workers for that time even if no run comes."""
         if linger_s and limits is not None:
             if release_id in self._ready:
                 self._busy_s[release_id] = self._clock.now_s() - max(0.0, limits.idle_s - linger_s)
@@ -44,11 +44,13 @@ class Demands:
         self._ready.discard(release_id)
 
     def limits_of(self, release_id: str, limits: ScalingLimits) -> ScalingLimits:
-        """The author's, with no least number of workers for a release that no tag points at."""
+        """The author's limits, without a minimum for a release that no tag points at."""
         return limits if release_id in self._ready else msgspec.structs.replace(limits, min=0)
 
     def demand(self, release_id: str, limits: ScalingLimits, lanes: Sequence[Lane], workers: Sequence[Worker], have: int) -> Demand:
-        """The release now. `workers` have joined; `have` counts those that may get runs, also those that are starting."""
+        """The current demand of a release. `workers` have joined; `have` counts those that may get runs, including
+        those that are starting.
+        """
         now_s = self._clock.now_s()
         queued, running = sum(len(lane.queue) for lane in lanes), sum(lane.running for lane in lanes)
         if queued or running:
@@ -70,6 +72,6 @@ class Demands:
 
 
 def _workers_for(lane: Lane, workers: Sequence[Worker]) -> int:
-    """How many workers one function needs for its runs, by the limit that workers have for it."""
+    """How many workers a function needs for its runs, according to the limit that workers have for it."""
     limit = max((worker.resources.function_concurrency.get(lane.function, 0) for worker in workers), default=0)
     return -(-(len(lane.queue) + lane.running) // limit) if limit else 0

@@ -5,17 +5,19 @@ from pathlib import Path
 
 
 def find_gpus(visible: str | None) -> tuple[str, ...]:
-    """One name a GPU: those that `visible` (our own CUDA_VISIBLE_DEVICES) lists, else all that the driver knows; none without a driver."""
+    """One name for each GPU: those listed in `visible` (our own CUDA_VISIBLE_DEVICES), otherwise all that the driver
+    knows; none without a driver.
+    """
     if visible is not None:
         names = [part.strip() for part in visible.split(",")]
         if "-1" in names:
-            names = names[: names.index("-1")]  # CUDA ignores what follows
+            names = names[: names.index("-1")]  # CUDA ignores the entries after an invalid one
         return tuple(filter(None, names))
     return tuple(str(index) for index in range(_count()))
 
 
 def least_used(gpus: Iterable[str], taken: Iterable[str]) -> str:
-    """The GPU with the fewest workers, the first of equals; empty where there is none."""
+    """The GPU with the fewest workers, the first among equals; empty when there is none."""
     counts = dict.fromkeys(gpus, 0)
     for name in taken:
         if name in counts:

@@ -8,7 +8,7 @@ import msgspec
 
 
 def source_gone(folder: str) -> str:
-    """For a release whose copy of the source is not there any more."""
+    """The message for a release whose copy of the source no longer exists."""
     return (
         f"the source of the release is not on this machine any more ({folder}); "
         "an edit of the project makes a new release, and cozyctl promote moves the tag to it"
@@ -22,14 +22,14 @@ def why_not_started(image: str, folder: str, error: OSError | ValueError) -> str
 
 
 def how_it_ended(tail: str, status: int) -> str:
-    """A worker's end for people: by what, and its last lines; of log lines, what an error says."""
+    """A worker's end as text for people: its cause, and its last lines; of JSON log lines, the error's text."""
     by = f"killed by {signal.Signals(-status).name}" if -status in signal.valid_signals() else f"status {status}"
     lines = [_plain(line) for line in tail.splitlines()]
     return "\n".join([by, *[line for line in lines if line.strip()][-8:]])
 
 
 def _plain(line: str) -> str:
-    """A line as it is; of a JSON log line the text of its error, empty without one."""
+    """A line unchanged; of a JSON log line the text of its error, empty without one."""
     if not line.startswith("{"):
         return line
     try:

@@ -34,9 +34,9 @@ from gen_worker.clock import Clock
 from gen_worker.log import Log
 
 ROUND_S = 1.0
-START_S = 300.0  # from the start of a process to its registration
+START_S = 300.0  # time from the start of a process to its registration
 DRAIN_S = 120.0
-FLUSH_S = 10.0  # after the drain: cancelled runs end, results are delivered
+FLUSH_S = 10.0  # after the drain: time for cancelled runs to end and results to be delivered
 
 
 class _Child(msgspec.Struct):
@@ -45,12 +45,14 @@ class _Child(msgspec.Struct):
     gpu: str
     joined: bool = False
     stopping: bool = False
-    leaves_by_s: float = 0.0  # until then its runs may end, and then it is told to end; 0: it is told, or may stay
+    leaves_by_s: float = 0.0  # until then its runs may continue, and then it is told to end; 0: it was told, or may stay
 
 
 class Keeper:
-    """Of one leader and one fleet. `news` is set by whoever sees a reason to look now; `scheduler_addr` is where workers connect;
-    told to end, they may go on with their runs for `drain_s`. `gpus` are the devices that workers are spread over."""
+    """For one leader and one fleet. `news` is set by anyone with a reason to check now; `scheduler_addr` is where
+    workers connect. Workers that are told to end may continue their runs for `drain_s`. `gpus` are the devices that
+    workers are spread over.
+    """
 
     def __init__(
         self,
@@ -88,7 +90,7 @@ class Keeper:
         self._news = news
         self._task: asyncio.Task[None] | None = None
         self._is_paused = False
-        self._heir: Keeper | None = None  # of this node's next leadership
+        self._heir: Keeper | None = None  # the keeper of this node's next leadership
         self._stopping: set[asyncio.Task[None]] = set()
 
     @property
@@ -97,25 +99,25 @@ class Keeper:
         return self._start_failures.reasons
 
     def forget_failure(self, release_id: str) -> None:
-        """A new try begins: what failed before says nothing."""
+        """Forget earlier failures, because a new try begins."""
         self._start_failures.forget(release_id)
 
     def cannot_start(self, release_id: str, why: str) -> None:
-        """A release that could not even be offered: runs that wait for it, `cozyctl ps` and the screen say so."""
+        """A release that could not even be started: waiting runs, `cozyctl ps` and the screen show why."""
         self._start_failures.failed(release_id, why, self._clock.now_s())
 
     def offer(self, launch: Launch) -> None:
-        """This release can be started here, when runs ask for it."""
+        """This release can be started here when runs need it."""
         self._launches[launch.release_id] = launch
         self.poke()
 
     def keep_ready(self, release_id: str) -> None:
-        """Have one worker ready before the first run comes; as an idle one it stays for its `idle_s`."""
+        """Keep one worker ready before the first run comes; as an idle worker it stays for its `idle_s`."""
         if self._demands.keep_ready(release_id):
             self.poke()
 
     def wake(self, release_id: str) -> None:
-        """Something would use a worker of a release that is kept ready: as if a run had been there now."""
+        """Something would use a worker of a release that is kept ready: treat it as if a run had been there now."""
         if self._demands.wake(release_id):
             self.poke()
 
@@ -123,7 +125,7 @@ class Keeper:
         return self._launches.get(release_id)
 
     def renew(self, release_ids: Collection[str]) -> None:
-        """Workers of these releases have an environment of before: each is drained, and replaced where it is needed."""
+        """Workers of these releases have an outdated environment: drain each, and replace it if needed."""
         for release_id in release_ids:
             self._start_failures.forget(release_id)
         for worker_id, child in list(self._children.items()):
@@ -132,7 +134,7 @@ class Keeper:
         self.poke()
 
     def dismiss(self, release_id: str) -> None:
-        """This release is deleted: start no worker of it, and end those that it has."""
+        """This release is deleted: start no workers of it, and end the existing ones."""
         self.withdraw(release_id)
         self._launches.pop(release_id, None)
         self.renew([release_id])
@@ -140,23 +142,24 @@ class Keeper:
             self.drain(worker.worker_id)
 
     def has_workers(self, release_id: str) -> bool:
-        """Whether a process of this release is there, or on its way out."""
+        """Whether a process of this release exists, or is ending."""
         return any(child.release_id == release_id for child in self._children.values())
 
     def withdraw(self, release_id: str, linger_s: float = 0.0) -> None:
-        """Nothing points at this release any more: its workers go when their runs are over. One that was kept ready until now stays for
-        `linger_s` of idleness, should the tag move back."""
+        """Nothing points at this release any more: its workers end after their runs. If it was kept ready, its workers
+        stay for `linger_s` of idleness, in case the tag moves back.
+        """
         launch = self._launches.get(release_id)
         self._demands.let_go(release_id, launch.limits if launch is not None else None, linger_s)
         self.poke()
 
     def is_startable(self, release_id: str) -> bool:
-        """Whether workers of this release are started here, and not by hand."""
+        """Whether workers of this release are started here, not by hand."""
         launch = self._launches.get(release_id)
         return launch is not None and launch.limits.most(len(self._gpus)) > 0
 
     def poke(self) -> None:
-        """Something has changed: look now."""
+        """Something has changed: check now."""
         self._news.set()
 
     def start(self) -> None:
@@ -167,19 +170,19 @@ class Keeper:
         if self._task is not None:
             self._task.cancel()
         for child in self._children.values():
-            child.stopping = True  # its end is no crash
+            child.stopping = True  # its end is not a crash
         for worker in self._pool:
             self._gateway.drain(worker)
         await self._fleet.close(self._drain_s + FLUSH_S)
 
     def pause(self) -> None:
-        """This node leads no more: start and stop none. What runs stays warm, for this node's next leadership or until `retire`."""
+        """This node no longer leads: start and stop no workers. Running ones stay, for this node's next leadership or until `retire`."""
         self._is_paused = True
         if self._task is not None:
             self._task.cancel()
 
     def take_over(self, earlier: "Keeper") -> None:
-        """The workers of this node's last leadership are this one's now; one that does not come back is replaced as one that never came."""
+        """Adopt the workers of this node's last leadership; one that does not come back is replaced like one that never came."""
         now_s = self._clock.now_s()
         for child in earlier._children.values():
             child.joined, child.started_s = False, now_s
@@ -188,16 +191,16 @@ class Keeper:
         earlier._heir = self
 
     def retire(self) -> None:
-        """Have all drain: another node leads, and records what they still run."""
+        """Drain all workers: another node leads, and records what they still run."""
         for worker_id, child in self._children.items():
             if not child.stopping or child.leaves_by_s:
                 child.stopping, child.leaves_by_s = True, 0.0
                 self._end(worker_id)
 
     def drain(self, worker_id: str) -> bool:
-        """Give a worker no more runs, and let it end when those that it has are over; False where there is no such worker.
+        """Give a worker no more runs, and let it end after those it has; False when there is no such worker.
 
-        A process of ours is told to end, and replaced where its release still needs one.
+        A process of ours is told to end, and is replaced if its release still needs a worker.
         """
         worker, child = self._pool.get(worker_id), self._children.get(worker_id)
         if worker is not None:
@@ -207,11 +210,11 @@ class Keeper:
         return worker is not None or child is not None
 
     def log_from(self, worker_id: str, offset: int, most: int) -> bytes | None:
-        """What a worker wrote from a place on; None where it has no log here. Blocking."""
+        """What a worker wrote from an offset on; None when it has no log here. Blocking."""
         return self._fleet.log_from(worker_id, offset, most)
 
     def log_begin(self, worker_id: str) -> int:
-        """Where what is kept of a worker's lines begins. Blocking."""
+        """The offset of the first kept byte of a worker's log. Blocking."""
         return self._fleet.log_begin(worker_id)
 
     def log_end(self, worker_id: str) -> int:
@@ -219,7 +222,7 @@ class Keeper:
         return self._fleet.log_end(worker_id)
 
     def workers_of(self, release_id: str) -> int:
-        """Workers of a release that may get runs, now or when they have started."""
+        """Workers of a release that may get runs, now or after their start."""
         children = sum(1 for child in self._children.values() if child.release_id == release_id and not child.stopping)
         joined = [worker for worker in self._pool.of_release(release_id) if worker.worker_id not in self._children]
         return children + sum(1 for worker in joined if worker.link is not None and not worker.draining)
@@ -279,7 +282,7 @@ class Keeper:
         for worker_id in list(self._fitness.hung):
             why = self._fitness.hung.pop(worker_id)
             if worker_id not in self._children:
-                continue  # not ours to end: it gets no runs until it has stopped that one
+                continue  # started by hand, so not ours to end: it gets no runs until its run has stopped
             self._log.warning("worker.killed", worker_id=worker_id, why=why)
             self._gateway.put_down(worker_id)
             self._children[worker_id].stopping = True
@@ -324,13 +327,14 @@ class Keeper:
         child = self._children.pop(worker_id, None)
         if self._is_paused:
             self._log.info("worker.ended", worker_id=worker_id, status=status)
-            return  # its runs are seen to by whoever leads next
+            return  # the next leader takes care of its runs
         worker = self._pool.get(worker_id)
         if child is not None:
             child.joined = child.joined or worker is not None
-        served = worker is not None and worker.given > len(worker.runs)  # a run of it is over: it has not crashed at its start
+        served = worker is not None and worker.given > len(worker.runs)  # one of its runs is over, so it did not crash at its start
         self._gateway.process_ended(worker_id)
-        if child is None or child.stopping or (child.joined and status == 0):  # told to by us, or in order by somebody else
+        # it was told to end by us, or ended normally for another reason
+        if child is None or child.stopping or (child.joined and status == 0):
             self._log.info("worker.ended", worker_id=worker_id, status=status)
             self.poke()
             return
@@ -351,7 +355,7 @@ class Keeper:
         self._send_away(worker.worker_id, self._children[worker.worker_id])
 
     def _send_away(self, worker_id: str, child: _Child) -> None:
-        """Stop a worker when its runs are over: one that is told to end while it works gives its runs back soon."""
+        """Stop a worker after its runs: a worker that is told to end while it works soon gives its runs back."""
         child.stopping = True
         child.leaves_by_s = self._clock.now_s() + DRAIN_S
         self._stop_idle(worker_id, child)

@@ -6,8 +6,9 @@ from gen_orchestrator.domain.scaling import ScalingLimits
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
-    """Of a release's source in a folder, or of its image. `env` goes into the worker's environment; `variables` are the project's own
-    (`[env]`), which give way to all others."""
+    """Starts from a release's source in a folder, or from its image. `env` goes into the worker's environment;
+    `variables` are the project's own (`[env]`), which all others override.
+    """
 
     release_id: str
     owner: str

@@ -17,12 +17,12 @@ import time
 from collections.abc import Iterable, Iterator
 
 MARK_NAME = "GEN_ORCHESTRATOR_WORKER"
-ROUNDS = 200  # what is started while we look is found in the next one
+ROUNDS = 200  # a process that starts during one round is found in the next
 PAUSE_S = 0.02
 
 
 def end_all(marks: Iterable[str], sessions: Iterable[int]) -> int:
-    """End all processes of these workers, and those that they start meanwhile; how many there were. Blocking."""
+    """Kill all processes of these workers, and those that they start meanwhile; returns their number. Blocking."""
     wanted = {f"{MARK_NAME}={mark}".encode() for mark in marks}
     numbers = set(sessions)
     ended: set[int] = set()
@@ -49,7 +49,7 @@ def _processes() -> Iterator[int]:
 
 
 def _is_one(pid: int, wanted: set[bytes], sessions: set[int]) -> bool:
-    """Whether a process belongs to these workers. One that is dead already, and not yet waited for, does not count."""
+    """Whether a process belongs to these workers. A dead one that was not waited for does not count."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             state, _, group, session = file.read().rpartition(b")")[2].split()[:4]
@@ -59,7 +59,7 @@ def _is_one(pid: int, wanted: set[bytes], sessions: set[int]) -> bool:
             return True
         with open(f"/proc/{pid}/environ", "rb") as file:
             return not wanted.isdisjoint(file.read().split(b"\0"))
-    except (OSError, ValueError):  # it is gone, or somebody else's
+    except (OSError, ValueError):  # it is gone, or another user's
         return False
 
 
@@ -72,9 +72,9 @@ def _is_there(pid: int) -> bool:
 
 
 def main() -> None:
-    """Read which workers there are until the platform is gone, then end what they left."""
+    """Read the list of workers until the platform is gone, then kill what they left."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # those are for the platform, whose end is ours
+        signal.signal(number, signal.SIG_IGN)  # these signals are for the platform; we end after it
     workers: dict[str, tuple[int, bool]] = {}
     for line in sys.stdin:
         kind, mark, *more = line.split()

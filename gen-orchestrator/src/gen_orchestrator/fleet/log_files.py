@@ -11,8 +11,8 @@ import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-MAX_BYTES = 64 << 20  # kept of a worker
-MAX_FILES = 50  # kept of workers that are gone
+MAX_BYTES = 64 << 20  # kept for a worker
+MAX_FILES = 50  # kept for workers that have exited
 TAIL_BYTES = 16 << 10
 BOUND_S = 5.0
 _KEEP_SIZE_AND_PUNCH = 0x01 | 0x02
@@ -30,11 +30,11 @@ class LogFiles:
         return self._folder / f"{worker_id}.log"
 
     def tail(self, worker_id: str) -> bytes:
-        """The last lines that a worker wrote; empty without a file."""
+        """The last lines written by a worker; empty without a file."""
         return self.read(worker_id, max(0, self.end(worker_id) - TAIL_BYTES), TAIL_BYTES) or b""
 
     def read(self, worker_id: str, place: int, most: int) -> bytes | None:
-        """At most so many bytes from a place on; None without a file. Zeros stand for what is not kept any more."""
+        """At most `most` bytes from an offset on; None without a file. Bytes that are no longer kept read as zeros."""
         try:
             with self.path(worker_id).open("rb") as log:
                 log.seek(place)
@@ -43,11 +43,11 @@ class LogFiles:
             return None
 
     def begin(self, worker_id: str) -> int:
-        """The place of the first byte that is kept."""
+        """The offset of the first kept byte."""
         try:
             with self.path(worker_id).open("rb") as log:
                 return os.lseek(log.fileno(), 0, os.SEEK_DATA)
-        except OSError:  # no file, or nothing in it
+        except OSError:  # no file, or an empty one
             return 0
 
     def end(self, worker_id: str) -> int:
@@ -58,10 +58,10 @@ class LogFiles:
             return 0
 
     def bound(self, present: Collection[str]) -> None:
-        """Drop what is more than is kept. `present`: workers that still write."""
+        """Drop what exceeds the limits. `present`: workers that still write."""
         try:
             files = sorted(self._folder.glob("*.log"), key=lambda path: path.stat().st_mtime_ns)
-        except OSError:  # a folder that is not there yet, or a file that went meanwhile: the next time
+        except OSError:  # the folder does not exist yet, or a file was deleted meanwhile: try again next time
             return
         gone = [path for path in files if path.stem not in present]
         for path in gone[: max(0, len(gone) - MAX_FILES)]:
@@ -74,7 +74,7 @@ class LogFiles:
             with path.open("r+b") as log:
                 status = os.fstat(log.fileno())
                 first = max(0, status.st_size - self._max_bytes) // _BLOCK * _BLOCK
-                # Not at each line: when a quarter more than is kept has gathered.
+                # Only when a quarter more than the limit has collected, not at each line.
                 if first - self.begin(path.stem) <= self._max_bytes // 4:
                     return
                 if not _punch(log.fileno(), first):
@@ -84,14 +84,14 @@ class LogFiles:
 
 
 async def keep_bounded(logs: LogFiles, present: Mapping[str, object]) -> None:
-    """Bound them every few seconds, for ever; the keys of `present` are the workers that still write."""
+    """Limit them every few seconds, for ever; the keys of `present` are the workers that still write."""
     while True:
         await asyncio.to_thread(logs.bound, list(present))
         await asyncio.sleep(BOUND_S)
 
 
 def _punch(descriptor: int, size_bytes: int) -> bool:
-    """Give back the room of so many bytes at the head of a file, which keeps its length; False where that cannot be had."""
+    """Release the disk space of this many bytes at the beginning of a file, which keeps its length; False when that is not supported."""
     fallocate = getattr(ctypes.CDLL(None, use_errno=True), "fallocate", None)
     if fallocate is None:
         return False

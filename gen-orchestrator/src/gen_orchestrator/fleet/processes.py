@@ -16,8 +16,9 @@ from gen_orchestrator.fleet.leftovers import MARK_NAME
 from gen_orchestrator.fleet.log_files import MAX_BYTES
 from gen_worker.project.variables import variable_problem
 
-# Before the worker begins. The end of its stdin is the end of its parent. (The kernel's signal for that comes once for each thread of a
-# parent that is killed, and a second SIGTERM means: now.) A parent that died before the kernel was asked is seen by its id.
+# Runs before the worker. The end of its stdin means that its parent ended. (The kernel's signal for that comes once for
+# each thread of a killed parent, and a second SIGTERM means: now.) A parent that died before the kernel was asked is
+# recognised by its id.
 _START = """
 import ctypes, os, runpy, signal, sys, threading
 def watch(parent):
@@ -34,7 +35,7 @@ else:
 runpy.run_module("gen_worker.entrypoint", run_name="__main__", alter_sys=True)
 """
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
-OURS = frozenset({"COZY_API_KEY", "COZY_MANIFEST_PATH", "COZY_FUNCTION_MODULES"})  # of whoever started us, and not of the project
+OURS = frozenset({"COZY_API_KEY", "COZY_MANIFEST_PATH", "COZY_FUNCTION_MODULES"})  # these belong to whoever started us, not to the project
 _PREFIXES = (
     *("WORKER_", "TENSORHUB_", "COZY_", "HF_", "CUDA_", "NVIDIA_", "TORCH_", "TRANSFORMERS_", "DIFFUSERS_", "TOKENIZERS_"),
     *("OMP_", "MKL_", "OPENBLAS_", "PYTHON", "SSL_", "REQUESTS_", "XDG_"),
@@ -42,7 +43,7 @@ _PREFIXES = (
 
 
 class Processes(Children):
-    """A fleet on this machine. `defaults`: variables for workers, unless ours have them."""
+    """A fleet on this machine. `defaults`: variables for workers, unless our own environment has them."""
 
     def __init__(self, logs: Path, defaults: Mapping[str, str] | None = None, max_log_bytes: int = MAX_BYTES) -> None:
         super().__init__(logs, max_log_bytes)
@@ -59,7 +60,7 @@ class Processes(Children):
                 stdin=asyncio.subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C on the terminal is for us: we drain them
+                start_new_session=True,  # Ctrl-C on the terminal is for us: we drain the workers
             )
         await self._keep(spec.worker_id, child, on_exit, stays=is_outlived(spec))
 
@@ -75,7 +76,7 @@ class Processes(Children):
             await asyncio.wait([waiting])
 
     def pid_of(self, worker_id: str) -> int | None:
-        """The process id of a worker that runs."""
+        """The process id of a running worker."""
         child = self._children.get(worker_id)
         return child.pid if child is not None else None
 
@@ -83,7 +84,7 @@ class Processes(Children):
     def _signal(child: asyncio.subprocess.Process, number: signal.Signals) -> None:
         try:
             if number is signal.SIGKILL:
-                os.killpg(child.pid, number)  # whatever the author's code has started goes, too
+                os.killpg(child.pid, number)  # including everything that the author's code has started
             else:
                 child.send_signal(number)
         except ProcessLookupError:
@@ -91,14 +92,15 @@ class Processes(Children):
 
 
 def is_outlived(spec: WorkerSpec) -> bool:
-    """Whether this worker goes on for a while without us: other nodes can take over."""
+    """Whether this worker continues for a while without us, because other nodes can take over."""
     return "," in spec.scheduler_addr
 
 
 def worker_environment(spec: WorkerSpec, env: Mapping[str, str]) -> dict[str, str]:
-    """What a worker's process gets to see: what it needs, and nothing of the control plane's own."""
+    """The environment of a worker's process: what it needs, and nothing of the control plane's own."""
     kept = {name: value for name, value in env.items() if name not in OURS and (name in _INHERITED or name.startswith(_PREFIXES))}
-    # The worker sets these itself, too. Set from the beginning, libraries see them that read the environment once (MALLOC_ARENA_MAX).
+    # The worker sets these itself, too. Set from the start, they also reach libraries that read the environment only
+    # once (MALLOC_ARENA_MAX).
     kept = {name: value for name, value in spec.variables.items() if not variable_problem(name, value)} | kept
     kept |= spec.env | worker_variables(spec)
     kept |= {
@@ -113,7 +115,7 @@ def worker_environment(spec: WorkerSpec, env: Mapping[str, str]) -> dict[str, st
 
 
 def worker_variables(spec: WorkerSpec) -> dict[str, str]:
-    """What every worker is told, wherever it runs."""
+    """The variables of every worker, wherever it runs."""
     return {
         MARK_NAME: spec.worker_id,
         "WORKER_DRAIN_TIMEOUT_SECONDS": str(spec.drain_s),

@@ -12,7 +12,7 @@ FAILURE_CHARACTERS = 2000
 
 
 class Readiness:
-    """Of one leader."""
+    """One for each leader."""
 
     def __init__(self, keeper: Keeper, pool: Pool, registry: Registry, clock: Clock) -> None:
         self._keeper = keeper
@@ -21,7 +21,9 @@ class Readiness:
         self._clock = clock
 
     async def prepare(self, release_id: str) -> str:
-        """Have a worker of this release ready; "" once one is there, or is slow to come; else why its code does not start."""
+        """Make sure that a worker of this release is ready. Returns "" once there is one, or it is slow to start;
+        otherwise why its code does not start.
+        """
         if not self._keeper.is_startable(release_id):
             return ""
         self._keeper.forget_failure(release_id)

@@ -8,7 +8,7 @@ from gen_orchestrator.fleet import leftovers
 
 
 class Reaper:
-    """Of one fleet. Where it is ended itself, the next worker starts another, which is told of all that run."""
+    """One for each fleet. If the program is killed, the next worker starts another, which is told about all running workers."""
 
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
@@ -16,7 +16,7 @@ class Reaper:
         self._starting = asyncio.Lock()
 
     async def add(self, mark: str, session: int, *, stays: bool) -> None:
-        """A worker has been started; `stays`: it goes on for a while when this program is gone."""
+        """A worker was started; `stays`: it continues for a while when this program is gone."""
         self._lines[mark] = f"+ {mark} {session} {int(stays)}\n"
         async with self._starting:
             if self._process is None or self._process.returncode is not None:
@@ -27,20 +27,20 @@ class Reaper:
                     leftovers.__file__,
                     stdin=asyncio.subprocess.PIPE,
                     stdout=asyncio.subprocess.DEVNULL,
-                    start_new_session=True,  # whatever ends our process group does not end it
+                    start_new_session=True,  # a signal to our process group must not end it
                 )
                 self._tell("".join(self._lines.values()))
             else:
                 self._tell(self._lines[mark])
 
     async def ended(self, mark: str, session: int) -> None:
-        """A worker is gone: end what it left behind."""
+        """A worker is gone: kill what it left behind."""
         await asyncio.to_thread(leftovers.end_all, [mark], [session])
         if self._lines.pop(mark, None) is not None:
             self._tell(f"- {mark}\n")
 
     async def close(self) -> None:
-        """No worker is left: let it end."""
+        """No worker is left: let the program end."""
         process, self._process = self._process, None
         if process is not None and process.stdin is not None:
             process.stdin.close()
@@ -48,5 +48,5 @@ class Reaper:
 
     def _tell(self, lines: str) -> None:
         if self._process is not None and self._process.stdin is not None:
-            with contextlib.suppress(ConnectionError, RuntimeError):  # it was ended: the next worker starts another
+            with contextlib.suppress(ConnectionError, RuntimeError):  # it was killed: the next worker starts another
                 self._process.stdin.write(lines.encode())

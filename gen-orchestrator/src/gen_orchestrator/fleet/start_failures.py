@@ -10,10 +10,10 @@ SHOWN_S = 60.0  # after a worker of the same release is there again
 
 
 class StartFailures:
-    """Of all releases. Times are of the monotonic clock."""
+    """For all releases. Times are of the monotonic clock."""
 
     def __init__(self) -> None:
-        self.reasons: dict[str, str] = {}  # release -> why it has no worker: the last lines of one that crashed, say
+        self.reasons: dict[str, str] = {}  # release -> why it has no worker, such as the last lines of a crashed one
         self._crashes: dict[str, int] = {}
         self._not_before_s: dict[str, float] = {}
         self._since_s: dict[str, float] = {}
@@ -23,7 +23,7 @@ class StartFailures:
         return now_s >= self._not_before_s.get(release_id, 0.0)
 
     def crashed(self, release_id: str, reason: str, *, lived_s: float, served: bool, now_s: float) -> float:
-        """A worker ended that nobody told to. Returns the seconds until the next may be started."""
+        """A worker ended without being told to. Returns the seconds until the next one may be started."""
         is_early = lived_s < STABLE_S and not served
         crashes = self._crashes[release_id] = self._crashes.get(release_id, 0) + 1 if is_early else 1
         delay_s = backoff_s(crashes)
@@ -32,17 +32,17 @@ class StartFailures:
         return delay_s
 
     def failed(self, release_id: str, reason: str, now_s: float) -> None:
-        """A worker did not come up."""
+        """A worker did not start."""
         self.reasons[release_id] = reason
         self._since_s[release_id] = now_s
 
     def is_there(self, release_id: str, now_s: float) -> None:
-        """The release has a worker now: forget why it had none, after a while."""
+        """The release has a worker now: forget after a while why it had none."""
         if now_s - self._since_s.get(release_id, now_s) > SHOWN_S:
             self.reasons.pop(release_id, None)
 
     def forget(self, release_id: str) -> None:
-        """What its workers start with has changed: what failed before says nothing."""
+        """The start conditions of its workers have changed, so earlier failures no longer count."""
         self.reasons.pop(release_id, None)
         self._crashes.pop(release_id, None)
         self._not_before_s.pop(release_id, None)

@@ -21,12 +21,13 @@ from gen_worker.clock import Clock
 from gen_worker.log import Log
 
 _ITSELF = Caller(ALL_OWNERS, (), "gate:canary")
-MAX_DROPPED = 100  # that are told of
+MAX_DROPPED = 100  # dropped candidates that are remembered
 
 
 class Canaries:
-    """Of one leader. `paused`: releases that get no worker, and why: such a candidate is dropped, too. `dropped`: which candidate was taken
-    from which tag, and why, newest last. `on_dropped` is called after each."""
+    """One for each leader. `paused`: releases that get no worker, and why; such a candidate is dropped, too. `dropped`:
+    which candidate was removed from which tag, and why, newest last. `on_dropped` is called after each.
+    """
 
     def __init__(
         self,
@@ -47,7 +48,7 @@ class Canaries:
         self._on_dropped = on_dropped
         self._windows: dict[Candidate, tuple[float, deque[Ended], deque[Ended]]] = {}
         self._dropping: set[asyncio.Task[None]] = set()
-        self.dropped: dict[tuple[str, str], str] = {}  # (owner, owner/endpoint/function:tag) -> what was dropped, and why
+        self.dropped: dict[tuple[str, str], str] = {}  # (owner, owner/endpoint/function:tag) -> the dropped candidate, and why
 
     def look(self) -> None:
         """A canary may have begun: from now on its runs count, by the monotonic clock."""
@@ -56,7 +57,7 @@ class Canaries:
                 self._window(candidate)
 
     def ended(self, run: Run, accepted_s: float) -> None:
-        """A run is over that was accepted then, by the monotonic clock. One of before the canary does not count."""
+        """A run has ended that was accepted at `accepted_s` of the monotonic clock. A run from before the canary does not count."""
         candidate = self._registry.candidate(run.owner, run.endpoint, run.function, run.tag)
         if candidate is None:
             return
@@ -67,7 +68,7 @@ class Canaries:
         if accepted_s < since_s:
             return
         (mine if run.release_id == candidate.release_id else other).append(counted)
-        if candidate.release_id in self._paused:  # its runs do not end: those of the tag's release are what brings us here
+        if candidate.release_id in self._paused:  # its own runs do not end; this was called for a run of the tag's release
             why = f"no worker runs it: {self._paused[candidate.release_id]}"
         else:
             why = canary.verdict(mine, other)
@@ -110,7 +111,7 @@ class Canaries:
 
         try:
             is_dropped = await asyncio.to_thread(drop)
-        except StoreError as exc:  # the next runs of the candidate say the same, and it is tried again
+        except StoreError as exc:  # the candidate's next run leads to the same verdict, and it is tried again
             self._log.warning("canary.not_dropped", ref=ref, release_id=candidate.release_id, error=str(exc))
             return
         if is_dropped:

@@ -7,11 +7,11 @@ from gen_orchestrator.gates.images import image_distance
 from gen_orchestrator.hub.blobs import checked
 from gen_orchestrator.hub.files import FileToken, RunFiles
 
-MAX_BYTES = 64 << 20  # of an image that is read to be compared
+MAX_BYTES = 64 << 20  # limit for an image that is read for a comparison
 
 
 class FileDistances:
-    """A `FileDistance` for outputs of two runs. `by_digest` counts the images of which it could say nothing. Blocking."""
+    """A `FileDistance` for outputs of two runs. `by_digest` counts the images whose distance is unknown. Blocking."""
 
     def __init__(self, files: RunFiles, first: Run, second: Run) -> None:
         self._files = files
@@ -28,7 +28,7 @@ class FileDistances:
         return found
 
     def _bytes_of(self, run: Run, ref: str) -> bytes | None:
-        """What a run saved under a ref, or was sent; None where it is there no more, or too large."""
+        """What a run saved under a ref, or received; None when it no longer exists, or is too large."""
         try:
             kept = self._files.find_own(FileToken(run.owner, run.id, run.attempt), ref) or self._files.find(run.owner, ref)
             if kept is None or kept.size_bytes > MAX_BYTES:

@@ -29,7 +29,7 @@ from gen_orchestrator.scheduling.run_ids import new_run_id
 from gen_orchestrator.store.base import Store, StoreError
 
 INVOKER = "gate:golden"
-MAX_GOLDENS = 200  # of one endpoint
+MAX_GOLDENS = 200  # for one endpoint
 AT_ONCE = 4
 LIMIT_S = 600.0
 LOOK_S = 1.0
@@ -37,11 +37,11 @@ FRESH_S = 600.0
 
 
 class GoldenError(ValueError):
-    """This run cannot be a golden request; the message says why."""
+    """This run cannot become a golden request; the message says why."""
 
 
 class Goldens:
-    """Of one leader. `paused`: releases that get no worker, and why."""
+    """One for each leader. `paused`: releases that get no worker, and why."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Goldens:
         self._now_s = now_s
 
     async def add(self, run: Run, tolerance: float) -> Golden:
-        """Keep a run that was right as a golden request; `GoldenError` for one that cannot be."""
+        """Store a correct run as a golden request; `GoldenError` when that is impossible."""
         if run.state is not RunState.SUCCEEDED:
             raise GoldenError(f"run {run.id} is {run.state}; expected one that has succeeded")
         if is_session(run):
@@ -88,8 +88,9 @@ class Goldens:
         return golden
 
     async def check(self, release_id: str, functions: Sequence[str] = (), *, again: bool = False) -> list[GateResult]:
-        """Run the golden requests of these functions, of all where none is named, against a release, and keep what came of each. Without
-        `again`, one that has passed within ten minutes is not run."""
+        """Run the golden requests of these functions (of all, if none is named) against a release, and store the
+        results. Without `again`, one that has passed within ten minutes is not run again.
+        """
         release = self._registry.release(release_id)
         goldens = await asyncio.to_thread(self._store.goldens, release.owner, release.endpoint)
         wanted = [golden for golden in goldens if not functions or golden.function in functions]
@@ -123,7 +124,7 @@ class Goldens:
         return judged(golden, release_id, run, output, error, self._now_s(), distances)
 
     async def _run(self, golden: Golden, release_id: str) -> tuple[Run | None, str]:
-        """The run that was made of a golden request, and why it has no end, or was not made."""
+        """The run made from a golden request, and why it has not ended or was not made."""
         tag = f"@{release_id}"
         try:
             resolved = self._registry.resolve(golden.owner, golden.endpoint, golden.function, tag)
@@ -156,7 +157,8 @@ class Goldens:
         try:
             return await open_run.wait(LOOK_S)
         except asyncio.CancelledError:  # nobody waits for the result any more
-            with suppress(StoreError, TimeoutError):  # the store does not answer, or this node leads no more: it ends at its time limit
+            # the store does not answer, or this node no longer leads: the run ends at its time limit
+            with suppress(StoreError, TimeoutError):
                 async with asyncio.timeout(LOOK_S):
                     await self._dispatcher.cancel(open_run.id)
             raise

@@ -8,18 +8,18 @@ import importlib.util
 import io
 import warnings
 
-MAX_PIXELS = 64 << 20  # of one frame
+MAX_PIXELS = 64 << 20  # for one frame
 MAX_FRAMES = 64
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 
 
 def can_decode() -> bool:
-    """Whether pillow is here."""
+    """Whether pillow is installed."""
     return importlib.util.find_spec("PIL") is not None
 
 
 def image_distance(one: bytes, other: bytes) -> float | None:
-    """1 for images of other sizes or numbers of frames; None where one of both is no image that can be decoded here."""
+    """1 for images with different sizes or numbers of frames; None when one of them cannot be decoded here."""
     if not can_decode():
         return None
     from PIL import Image, ImageChops, ImageSequence, ImageStat
@@ -41,5 +41,5 @@ def image_distance(one: bytes, other: bytes) -> float | None:
                 apart = ImageChops.difference(left.convert(mode), right.convert(mode))
                 found.extend(ImageStat.Stat(apart).mean)
             return float(sum(found) / len(found) / 255)
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError):  # what pillow says of damaged files
+    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError):  # pillow's errors for damaged files
         return None

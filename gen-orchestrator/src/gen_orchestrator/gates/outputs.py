@@ -12,7 +12,7 @@ from gen_orchestrator.store.base import RunStore
 
 
 def output_of(run: Run, store: RunStore) -> Any:
-    """The output of a run that has succeeded; of a stream its last attempt's items, None where they are kept no more. Blocking."""
+    """The output of a successful run; for a stream the items of its last attempt, None when they are no longer kept. Blocking."""
     if run.output:
         return json_of(run.output)
     entries = [entry for entry in decode_entries(chunk.events for chunk in store.events_of(run.id)) if entry.attempt == run.attempt]
@@ -20,7 +20,7 @@ def output_of(run: Run, store: RunStore) -> Any:
 
 
 def items_of(open_run: OpenRun) -> list[msgspec.Raw] | None:
-    """What the last attempt of a run in memory has streamed; None where the first of it are in memory no more."""
+    """What the last attempt of a run in memory has streamed; None when its first items are no longer in memory."""
     attempt = open_run.run.attempt
     entries = [entry for entry in open_run.feed.after((attempt, 0)) if entry.attempt == attempt]
     if len(entries) < open_run.feed.seqs.get(attempt, 0):

@@ -31,8 +31,8 @@ from gen_worker.log import Log
 from gen_worker.texts import counted
 
 INVOKER = "gate:shadow"
-PREFIX = "shadow-"  # of the ids of copies, by which their files are found
-AT_ONCE = 2  # copies of all tags together
+PREFIX = "shadow-"  # prefix of the ids of shadow runs, by which their files are found
+AT_ONCE = 2  # shadow runs of all tags together
 SAVE_S = 2.0
 _ITSELF = Caller(ALL_OWNERS, (), INVOKER)
 _IN_RESULT = ("against", "percent", "compared", "equal", "different", "failed", "dropped", "seconds", "images", "by_digest", "examples")
@@ -41,8 +41,9 @@ Place = tuple[str, str, str, str]
 
 
 class Shadows:
-    """Of one leader. `paused`: releases that get no worker, and why; `wake` asks for a worker of a release; `on_changed` is called when a
-    shadow has begun or ended. `stop` ends the copies."""
+    """One for each leader. `paused`: releases that get no worker, and why; `wake` asks for a worker of a release;
+    `on_changed` is called when a shadow has begun or ended. `stop` ends the shadow runs.
+    """
 
     def __init__(
         self,
@@ -74,10 +75,10 @@ class Shadows:
         self._unsaved: set[Place] = set()
         self._saving = asyncio.Lock()
         self._is_stopped = False
-        self.unfit: set[str] = set()  # copies that called other functions, which a copy cannot
+        self.unfit: set[str] = set()  # shadow runs that called other functions, which they must not do
 
     async def clean(self) -> None:
-        """Remove what copies of an earlier process have saved. Before the first one begins."""
+        """Delete files saved by shadow runs of an earlier process. Called before the first one begins."""
 
         def remove() -> None:
             for owner, run_id in self._files.runs_named(PREFIX):
@@ -86,11 +87,11 @@ class Shadows:
 
         try:
             await asyncio.to_thread(remove)
-        except OSError as exc:  # they are in nobody's way, and the next start tries again
+        except OSError as exc:  # they do no harm, and the next start tries again
             self._log.warning("shadow.files_kept", error=str(exc))
 
     async def start(self, shadow: Shadow, caller: Caller) -> None:
-        """Begin, in the place of the tag's earlier one."""
+        """Begin a shadow, replacing the tag's earlier one."""
         self._running.discard(shadow.place)
         self._stop_copies(shadow.place)
         async with self._saving:
@@ -103,7 +104,7 @@ class Shadows:
         self._on_changed()
 
     async def end(self, place: Place, why: str, caller: Caller = _ITSELF) -> None:
-        """End it for good; what came of it stays."""
+        """End it for good; its results stay."""
         shadow = self._registry.shadow(place)
         if shadow is None or shadow.ended_at:
             return
@@ -125,7 +126,7 @@ class Shadows:
         self._on_changed()
 
     async def stop(self) -> None:
-        """This leadership ends: stop the copies, and write what was counted. The shadows go on with the next one."""
+        """This leadership ends: stop the shadow runs, and store the counts. The shadows continue with the next leadership."""
         self._is_stopped = True
         for task in self._copies:
             task.cancel()
@@ -133,18 +134,18 @@ class Shadows:
         await self._save_changed()
 
     def report(self, shadow: Shadow) -> dict[str, Any]:
-        """What came of it until now, as callers see it."""
+        """Its results so far, as callers see them."""
         return report(shadow, self._tallies.get(shadow.place) or _tally_of(shadow))
 
     def tag_moved(self) -> None:
-        """A tag has moved: a shadow whose tag points elsewhere now is over."""
+        """A tag has moved: end a shadow whose tag points elsewhere now."""
         for place in list(self._running):
             shadow = self._registry.shadow(place)
             if shadow is not None and (why := self._why_over(shadow)):
                 self._soon(self.end(place, why))
 
     def ended(self, open_run: OpenRun) -> None:
-        """A run of a caller is over."""
+        """A caller's run has ended."""
         run = open_run.run
         if not self._running or self._is_stopped:
             return
@@ -158,7 +159,7 @@ class Shadows:
             self._soon(self.end(place, why))
         elif (
             run.state is RunState.SUCCEEDED
-            and open_run.session is None  # what its client sent is kept nowhere
+            and open_run.session is None  # a session's input is not stored
             and run.release_id == shadow.against
             and run.created_at >= shadow.since
             and domain.takes_part(run.id, shadow.percent)
@@ -221,13 +222,13 @@ class Shadows:
         return began
 
     async def _follow(self, shadow: Shadow, first: Run, expected: list[msgspec.Raw] | None, copy: OpenRun) -> None:
-        """Wait for a copy, and count what came of it."""
+        """Wait for a shadow run, and count its result."""
         try:
             await copy.wait(None)
             run = copy.run
             if run.state is not RunState.CANCELED and copy.is_over:
                 await self._judge(shadow, first, expected, copy)
-            else:  # it gave way, or this program ends
+            else:  # it was stopped in favour of a run, or this program ends
                 self._count(shadow, lambda tally: setattr(tally, "dropped", tally.dropped + 1))
         finally:
             if not copy.is_over:
@@ -245,7 +246,7 @@ class Shadows:
         else:
             streamed = None if run.output else items_of(copy)
             if (not first.output and expected is None) or (not run.output and streamed is None):
-                self._count(shadow, lambda tally: setattr(tally, "dropped", tally.dropped + 1))  # too long a stream to be compared
+                self._count(shadow, lambda tally: setattr(tally, "dropped", tally.dropped + 1))  # the stream is too long to be compared
                 return
             apart, by_digest = await asyncio.to_thread(self._compare, shadow, first, expected, run, streamed)
 
@@ -262,7 +263,7 @@ class Shadows:
     def _compare(
         self, shadow: Shadow, first: Run, expected: list[msgspec.Raw] | None, copy: Run, streamed: list[msgspec.Raw] | None
     ) -> tuple[list[Difference], int]:
-        """Where the outputs differ, and how many images were compared by their digests alone. Blocking."""
+        """Where the outputs differ, and how many images could only be compared by their digests. Blocking."""
         distances = FileDistances(self._files, first, copy)
         values = [
             [msgspec.json.decode(item) for item in items] if items is not None else json_of(run.output)
@@ -272,7 +273,7 @@ class Shadows:
 
     def _count(self, shadow: Shadow, change: Callable[[Tally], None]) -> None:
         now = self._registry.shadow(shadow.place)
-        if now is not None and now.since == shadow.since and not now.ended_at:  # not of one that another has replaced since
+        if now is not None and now.since == shadow.since and not now.ended_at:  # not for one that was replaced meanwhile
             change(self._tallies[shadow.place])
             self._changed(shadow)
 
@@ -291,7 +292,7 @@ class Shadows:
                     continue
                 try:
                     await asyncio.to_thread(self._save, shadow)
-                except StoreError as exc:  # what is counted next is written with it
+                except StoreError as exc:  # it is written with the next count
                     self._log.warning("shadow.not_saved", ref=_subject(shadow), error=str(exc))
 
     def _save(self, shadow: Shadow) -> None:
@@ -323,12 +324,12 @@ class Shadows:
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
-        except StoreError as exc:  # the next run of the tag leads here again
+        except StoreError as exc:  # the tag's next run leads here again
             self._log.warning("shadow.not_saved", error=str(exc))
 
 
 def report(shadow: Shadow, tally: Tally) -> dict[str, Any]:
-    """A shadow and what came of it, as callers see it. Seconds are from a run's lease to its end; `images` says how they are compared."""
+    """A shadow and its results, as callers see them. Seconds are from a run's lease to its end; `images` says how images are compared."""
     fields = {name: getattr(shadow, name) for name in Shadow.__struct_fields__ if name != "tally"}
     counts = {name: getattr(tally, name) for name in ("compared", "equal", "different", "failed", "dropped", "by_digest", "passed")}
     sides = {"tag": tally.tag_s, "release": tally.release_s}
@@ -340,7 +341,7 @@ def report(shadow: Shadow, tally: Tally) -> dict[str, Any]:
 def _tally_of(shadow: Shadow) -> Tally:
     try:
         return _decode_tally(shadow.tally) if shadow.tally else Tally()
-    except msgspec.DecodeError:  # a damaged row: counted anew
+    except msgspec.DecodeError:  # a damaged row: counting starts anew
         return Tally()
 
 

@@ -15,7 +15,7 @@ from gen_orchestrator.store.base import StoreError
 from gen_worker.contract.children import MAX_DEPTH
 from gen_worker.log import Log
 
-_PREFIX = "\x1fchild:"  # a header cannot carry it
+_PREFIX = "\x1fchild:"  # a header cannot contain it
 
 
 def child_key(parent_id: str, number: int, fingerprint: str) -> str:
@@ -24,7 +24,7 @@ def child_key(parent_id: str, number: int, fingerprint: str) -> str:
 
 
 def fingerprint_of(ref: str, payload: bytes) -> str:
-    """What tells one call from another of the same number."""
+    """Distinguishes calls with the same number."""
     return hashlib.blake2b(ref.encode() + b"\0" + payload, digest_size=16).hexdigest()
 
 
@@ -33,16 +33,16 @@ def is_child(run: Run) -> bool:
 
 
 class ChildRuns:
-    """Of one leader."""
+    """One for each leader."""
 
     def __init__(self, dispatcher: Dispatcher, log: Log) -> None:
         self._dispatcher = dispatcher
         self._log = log
-        self._of: dict[str, set[str]] = {}  # parent -> children that are open
+        self._of: dict[str, set[str]] = {}  # parent -> open children
         self._tasks: set[asyncio.Task[None]] = set()
 
     def take_up(self, open_runs: Iterable[OpenRun]) -> None:
-        """Runs that an earlier leader left."""
+        """Register runs left by an earlier leader."""
         open_runs = list(open_runs)
         parents = {open_run.id for open_run in open_runs}
         for open_run in open_runs:
@@ -52,11 +52,11 @@ class ChildRuns:
             self._cancel(self._of.pop(parent_id))
 
     def begun(self, child: Run) -> None:
-        """A child is open."""
+        """A child run has begun."""
         self._of.setdefault(child.parent_id, set()).add(child.id)
 
     def ended(self, run: Run) -> None:
-        """A run is over, of whatever kind."""
+        """Any run has ended."""
         if children := self._of.pop(run.id, None):
             self._cancel(children)
         if is_child(run) and (siblings := self._of.get(run.parent_id)) is not None:
@@ -65,7 +65,7 @@ class ChildRuns:
                 del self._of[run.parent_id]
 
     def depth(self, run: Run) -> int:
-        """How many runs wait for one another, this one the last; at most one more than are allowed."""
+        """How many runs wait for one another, including this one; counts to at most one more than allowed."""
         depth = 1
         while is_child(run) and depth <= MAX_DEPTH:
             parent = self._dispatcher.open.get(run.parent_id)
@@ -88,5 +88,5 @@ class ChildRuns:
 
 
 def may_answer(there: Run) -> bool:
-    """Whether a run that was there before is the answer to a call: one that goes on, or was right. What failed is run again."""
+    """Whether an existing run can answer a call: one that is running, or that succeeded. A failed one is run again."""
     return not there.is_final or there.state is RunState.SUCCEEDED

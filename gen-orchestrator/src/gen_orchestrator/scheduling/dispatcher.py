@@ -55,9 +55,10 @@ from gen_worker.wire.messages import CloseRealtime, Event, RunResult
 
 
 class Dispatcher:
-    """Of one leader. `files` says where a run saves its files. `on_over` hears of each run that has ended, and `on_starved` that a run
-    found no free worker; `on_delivery` is told when a webhook delivery has come into the store. `gone`: releases that get no more runs.
-    `calendar` is the one that deliveries are made by."""
+    """One for each leader. `files` says where a run saves its files. `on_over` is called for each ended run,
+    `on_starved` when a run found no free worker, `on_delivery` when a webhook delivery was stored. `gone`: releases
+    that get no more runs. `calendar` is the clock for deliveries.
+    """
 
     def __init__(
         self,
@@ -97,23 +98,24 @@ class Dispatcher:
         self.trace = trace or Trace()
         self._placing = Placing(pool, self.lanes, self.open, self._leasing.lease, on_starved, self.trace)
 
-    # ---- callers
+    # ---- called for callers
 
     def let_go(self) -> None:
-        """This program ends: callers who wait are answered with their runs as they are, and find them again after the next start."""
+        """This program ends: waiting callers get their runs as they are, and find them again after the next start."""
         for open_run in self.open.values():
             open_run.let_go()
 
     async def submit(self, run: Run, lane: Lane, *, volatile: bool = False) -> Submitted:
-        """Accept a run: returns after the commit. The same idempotency key or id gives the run that is there already.
+        """Accept a run; returns after the commit. The same idempotency key or id returns the existing run.
 
-        A `volatile` run is not written before it is over: somebody waits for it, who knows that a crash loses it.
+        A `volatile` run is not stored before it is over: its caller waits for it, and knows that a crash loses it.
 
-        `AdmissionError` when too much waits, `ReleaseGoneError` where its release is deleted, `StoreError` when it cannot be written.
+        `AdmissionError` when too much is waiting, `ReleaseGoneError` when its release is deleted, `StoreError` when it
+        cannot be stored.
         """
         there = self.open.same_as(run)
         if there is not None:
-            if there.accepted is not None:  # its commit is under way: nobody may be told of the run before
+            if there.accepted is not None:  # its commit is in progress: nobody may be told about the run before
                 first = await asyncio.shield(there.accepted)
                 return Submitted(first.open, first.run, False)
             return Submitted(there, there.run, False)
@@ -135,10 +137,11 @@ class Dispatcher:
         return await asyncio.shield(accepted)
 
     def shadow(self, run: Run, lane: Lane) -> OpenRun | None:
-        """Run this for nobody, if a worker is free now that no other run waits for; None where none is.
+        """Start a shadow run if a worker is free now that no other run waits for; None when there is none.
 
-        It is never written, so that a restart forgets it, and no list of runs has it. It is tried once, and gives way to every run that
-        finds no free worker: then it ends as canceled, as it does where its worker goes for reasons of ours.
+        It is never stored, so a restart forgets it, and no list of runs contains it. It is tried once, and gives way to
+        every run that finds no free worker: then it ends as canceled. It also ends as canceled when its worker is ended
+        by us.
         """
         if len(lane.queue) or not self._pool.has_room(lane.release_id, lane.function):
             return None
@@ -152,14 +155,14 @@ class Dispatcher:
         return open_run
 
     async def keep(self, open_run: OpenRun) -> None:
-        """Nobody waits for this volatile run any more: write it as it stands. Returns after the commit, or raises `StoreError`."""
+        """Nobody waits for this volatile run any more: store it as it is. Returns after the commit, or raises `StoreError`."""
         if open_run.volatile and open_run.phase is not Phase.OVER:
             written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._recorder.keep(open_run, written)
             await written
 
     async def cancel(self, run_id: str) -> OpenRun | None:
-        """Note that the caller does not want this run any more; None when it is over or unknown. Returns after the commit."""
+        """Record that the caller no longer wants this run; None when it is over or unknown. Returns after the commit."""
         open_run = self.open.get(run_id)
         if open_run is None or open_run.phase is Phase.OVER:
             return None
@@ -196,7 +199,7 @@ class Dispatcher:
             self.pump_release(open_run.lane.release_id)
 
     def restore(self, run: Run, lane: Lane, events: Sequence[EventChunk] = ()) -> OpenRun:
-        """A run that an earlier leader accepted, and the events of it that the store has."""
+        """Take up a run that an earlier leader accepted, with its stored events."""
         open_run = OpenRun(run, lane)
         if open_run.session is not None:  # its client was connected to that leader
             self._enter(open_run, queued=False)
@@ -209,15 +212,15 @@ class Dispatcher:
         return open_run
 
     def take_over(self, there: Run, lane: Lane) -> OpenRun:
-        """The store has an open run that this leader does not know: written when the write seemed to fail. Nobody was given it."""
+        """The store has an open run that this leader does not know: its write had seemed to fail. No worker was given it."""
         open_run = self.restore(there, lane)
         if there.state is RunState.LEASED and open_run.session is None:
             self._recorder.settle(open_run, Again(0.0, executed=False))
         return open_run
 
     def worker_lost(self, worker: Worker, *, ours: bool) -> None:
-        """A worker is gone, as far as anybody can know; `ours`: by our own doing. Its runs go on elsewhere (`domain/losses`)."""
-        loss = Loss.OURS if ours else worker.loss()  # of all of them, before the first goes
+        """A worker is gone, as far as we can know; `ours`: because of us. Its runs continue elsewhere (`domain/losses`)."""
+        loss = Loss.OURS if ours else worker.loss()  # for all of them, before the first is removed
         for open_run in list(worker.runs.values()):
             self.lost(open_run, worker.worker_id, loss)
 
@@ -228,27 +231,27 @@ class Dispatcher:
         self._leasing.detach(open_run)
         self._log.warning("run.worker_lost", run_id=open_run.id, worker_id=worker_id, attempt=open_run.run.attempt, why=loss.value)
         if open_run.phase is Phase.LEASING:
-            open_run.phase = Phase.ENDING  # its lease is on its way to the store; the callback sees to it
+            open_run.phase = Phase.ENDING  # its lease is being written to the store; the callback handles it
             return
         self._recorder.settle(open_run, retries.after_loss(open_run.run, worker_id, loss))
 
     def dropped(self, open_run: OpenRun) -> None:
-        """The worker is there, and has not had this run for as long as a lease: its command was lost."""
+        """The worker is connected, but has not had this run for the time of a lease: its command was lost."""
         if open_run.phase is Phase.LEASED:
             self._log.warning("run.command_lost", run_id=open_run.id, worker_id=open_run.run.worker_id)
             self._leasing.detach(open_run)
             self._recorder.settle(open_run, Again(0.0, executed=False))
 
-    # ---- workers
+    # ---- called for workers
 
     def on_event(self, worker: Worker, event: Event, hold: Hold) -> None:
-        """Something that a run says."""
+        """A run reported something."""
         open_run = worker.runs.get(event.run_id)
         if open_run is not None:
             self._events.take(open_run, event, worker.instance_id, hold)
 
     def on_result(self, worker: Worker, result: RunResult, hold: Hold) -> None:
-        """A worker's one result of a run. What nobody waits for, a result of an earlier attempt, is dropped."""
+        """A worker's one result of a run. A result that nobody waits for, such as one of an earlier attempt, is dropped."""
         open_run = worker.runs.get(result.run_id)
         if open_run is None or open_run.phase is not Phase.LEASED or result.attempt not in (0, open_run.run.attempt):
             worker.zombies.discard(result.run_id)
@@ -271,27 +274,27 @@ class Dispatcher:
             self._recorder.cancel(open_run, hold)
         else:
             self._recorder.settle(open_run, retries.after_failure(open_run.run, endings.error_of(result), self._random), hold)
-        self.pump_release(lane.release_id)  # its place is free for any function that the worker has
+        self.pump_release(lane.release_id)  # its slot is free for any function of the worker
 
     def on_session_end(self, worker: Worker, message: CloseRealtime, hold: Hold) -> None:
-        """A worker's last word on a realtime session: the result of its run."""
+        """A worker's last message about a realtime session: the result of its run."""
         self.on_result(worker, self.sessions.result_of(worker, message), hold)
 
     def adopt(self, worker: Worker, open_run: OpenRun) -> None:
-        """A worker that registered has this run already, from an earlier leader or an earlier stream."""
+        """A worker that registered already has this run, from an earlier leader or an earlier stream."""
         self._leasing.adopt(open_run, worker)
         self._overdue.watch(open_run)
         if open_run.cancel_requested:
             self._overdue.interrupt(open_run)
 
     def repeat(self, open_run: OpenRun) -> None:
-        """Send the command of a run once more to the worker that has it, or had it."""
+        """Send the command of a run once more to its worker."""
         self._leasing.repeat(open_run)
 
     # ---- decisions
 
     def pump(self, *lanes: Lane) -> None:
-        """Give waiting runs to workers, as many as fit now; of all lanes where none is named."""
+        """Give waiting runs to workers, as many as fit now; of these lanes, or of all if none is named."""
         now_s = self._clock.now_s()
         for lane in lanes or self.lanes.all():
             if lane.release_id in self._fitness.paused:
@@ -299,7 +302,7 @@ class Dispatcher:
             self._placing.place(lane, now_s)
 
     def pump_release(self, release_id: str) -> None:
-        """The same for all functions of a release, the one whose head has waited longest first."""
+        """The same for all functions of a release; the one whose head has waited longest comes first."""
         if lanes := self.lanes.waiting_in(release_id, self._clock.now_s()):
             self.pump(*lanes)
 
@@ -320,7 +323,7 @@ class Dispatcher:
         self.pump(open_run.lane)
 
     def withdraw(self, open_run: OpenRun) -> None:
-        """It is none of ours."""
+        """The run was not accepted: forget it."""
         if open_run.phase is Phase.WAITING:
             self._waiting.take_out(open_run)
         else:
@@ -333,7 +336,7 @@ class Dispatcher:
         self.sessions.begin(open_run)
 
     def _over(self, open_run: OpenRun, run: Run) -> None:
-        if open_run.volatile:  # such a run is found here until it is written
+        if open_run.volatile:  # until it is stored, such a run is found here
             self.open.ended(run)
         else:
             self.open.forget(open_run)

@@ -19,7 +19,7 @@ LOOK_S = 0.5
 
 
 class Door:
-    """Of one node. `gateway` is the one of the leadership that this node has, None while it stands by."""
+    """One for each node. `gateway` is that of this node's leadership, None while it is a standby."""
 
     def __init__(self, listen: str, standing: Standing) -> None:
         self._server = GrpcServer(self._serve, listen)
@@ -31,15 +31,15 @@ class Door:
         return self._server.port
 
     async def start(self) -> None:
-        """Listen; `OSError` when the address cannot be had."""
+        """Listen; `OSError` when the address is not available."""
         await self._server.start()
 
     async def stop(self, grace_s: float | None = None) -> None:
-        """End all streams and close the port. Workers keep what was not confirmed."""
+        """End all streams and close the port. Workers keep what was not acknowledged."""
         await self._server.stop(grace_s)
 
     def lead_to(self, gateway: Gateway | None) -> None:
-        """Streams that come from now on, and those that are held, are this one's."""
+        """From now on, new streams and held ones go to this gateway."""
         self._gateway = gateway
         self._standing.tell()
 

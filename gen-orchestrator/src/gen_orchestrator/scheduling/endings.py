@@ -1,4 +1,4 @@
-"""How runs end, apart from success: what each end says. Pure. `at` is in seconds of Unix time."""
+"""How runs end other than by success, and the text of each ending. Pure. `at` is unix seconds."""
 
 import msgspec
 
@@ -14,7 +14,7 @@ SESSION_LOST = "worker_lost"
 
 
 def canceled(at: float) -> Ending:
-    """The caller did not want it any more."""
+    """The caller cancelled it."""
     return Ending(state=RunState.CANCELED, at=at, error=runs.CANCELED_ERROR)
 
 
@@ -31,7 +31,7 @@ def worker_lost(at: float) -> Ending:
 
 
 def session_lost(at: float) -> Ending:
-    """The worker, the stream or the leader of a realtime session is gone, and frames with it."""
+    """The worker, the stream or the leader of a realtime session is gone, and with it some frames."""
     text = "the worker of this session was lost, or the platform was restarted: open a new one"
     return Ending(state=RunState.FAILED, at=at, error=RunError(error_type="retryable", code=SESSION_LOST, message=text, retryable=True))
 
@@ -42,7 +42,7 @@ def session_ended(reason: str, at: float) -> Ending:
 
 
 def session_reason(ending: Ending) -> str:
-    """The reason that a session's client is told, where no worker said one."""
+    """The reason for a session's client when no worker gave one."""
     match ending.state:
         case RunState.SUCCEEDED:
             return "completed"
@@ -55,20 +55,20 @@ def session_reason(ending: Ending) -> str:
 
 
 def with_session(metrics: bytes, session: RunSession) -> bytes:
-    """A run's metrics with what went through its session."""
+    """A run's metrics, with the traffic of its session added."""
     found = msgspec.json.decode(metrics, type=dict[str, msgspec.Raw]) if metrics else {}
     return msgspec.json.encode({**found, "session": session})
 
 
 def out_of_time(run: Run, stuck: bytes, at: float) -> Ending:
-    """The worker did not end the run at its deadline. `stuck` is what the worker said last of where the run hangs."""
+    """The worker did not end the run at its deadline. `stuck` is the worker's last report of where the run hangs."""
     text = f"the run did not end within its {run.timeout_ms} ms, and its worker did not stop it"
     error = RunError(error_type="fatal", code="timeout", message=text, detail=bytes(stuck).decode(errors="replace"))
     return Ending(state=RunState.FAILED, at=at, error=error)
 
 
 def error_of(result: RunResult) -> RunError:
-    """The error of a failed result, as callers are told. Workers before `code` and `errors_json` say less."""
+    """The error of a failed result, for its caller. Workers without `code` and `errors_json` tell less."""
     code = result.code or ("timeout" if result.error_message.startswith("DeadlineError") else result.error_type or "internal")
     return RunError(
         error_type=result.error_type or "internal",
@@ -83,5 +83,5 @@ def error_of(result: RunResult) -> RunError:
 def _field_errors(text: bytes) -> tuple[FieldError, ...]:
     try:
         return msgspec.json.decode(text, type=tuple[FieldError, ...])[:MAX_FIELD_ERRORS] if text else ()
-    except UNREADABLE:  # of a worker that is not ours: the message says enough
+    except UNREADABLE:  # from another implementation of a worker: the message is enough
         return ()

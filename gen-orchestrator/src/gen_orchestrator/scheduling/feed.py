@@ -25,7 +25,7 @@ OVERHEAD_BYTES = 96
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One event: `name` as in the stream, `type` as the worker said it, `data` JSON."""
+    """One event: `name` as in the stream, `type` as sent by the worker, `data` as JSON."""
 
     attempt: int
     seq: int
@@ -35,7 +35,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Feed:
-    """Of one run. Lives on the loop."""
+    """One for each run. Lives on the loop."""
 
     __slots__ = ("_bytes", "_entries", "_waiters", "cut", "dropped", "progress", "sealed", "seqs", "source", "status_changes", "unsaved")
 
@@ -44,16 +44,16 @@ class Feed:
         self._bytes = 0
         self._waiters: list[asyncio.Future[None]] = []
         self.cut = False  # this program ends: readers resume elsewhere, or later
-        self.dropped = False  # the oldest events are gone from memory
+        self.dropped = False  # the oldest events are no longer in memory
         self.progress: msgspec.Raw | None = None
         self.sealed = False
         self.seqs: dict[int, int] = {}  # attempt -> its last number
-        self.source = ("", 0)  # the worker process that said the last event, and its number for it
+        self.source = ("", 0)  # the worker process that sent the last event, and its number for it
         self.status_changes = 0
-        self.unsaved: list[Entry] = []  # not yet handed to the store
+        self.unsaved: list[Entry] = []  # not yet passed to the store
 
     def resume(self, attempt: int, stored: Sequence[EventChunk]) -> None:
-        """Go on where an earlier leader stopped: what it had of this attempt is stored."""
+        """Continue where an earlier leader stopped: its events of this attempt are stored."""
         mine = [chunk for chunk in stored if chunk.attempt == attempt]
         last = mine[-1] if mine else EventChunk(attempt, 0, 0, b"")
         self.dropped = True
@@ -61,7 +61,7 @@ class Feed:
         self.source = (last.instance_id, last.wire_seq)
 
     def append(self, attempt: int, name: str, kind: str, data: bytes, source: tuple[str, int] = ("", 0)) -> Entry | None:
-        """Number an event; None once the feed is sealed, and for what `source` (process, its number) has said before."""
+        """Number an event; None once the feed is sealed, and for an event that `source` (process, its number) has sent before."""
         if self.sealed or (source[1] and source[0] == self.source[0] and source[1] <= self.source[1]):
             return None
         self.source = source
@@ -80,7 +80,7 @@ class Feed:
         return entry
 
     def status_changed(self) -> None:
-        """The run's status moved: readers look again."""
+        """The run's status has changed: readers look again."""
         self.status_changes += 1
         self._wake()
 
@@ -90,26 +90,26 @@ class Feed:
         self._wake()
 
     def let_go(self) -> None:
-        """Nobody can be told more here: this program ends."""
+        """Nothing more can be told here: this program ends."""
         self.cut = True
         self._wake()
 
     def take_unsaved(self, attempt: int) -> list[Entry]:
-        """Events of an attempt that the store has not been given yet; they count as given now."""
+        """Events of an attempt that were not passed to the store yet; from now on they count as passed."""
         unsaved = self.unsaved
-        if not unsaved or unsaved[0].attempt == attempt == unsaved[-1].attempt:  # attempts only grow: all are of this one
+        if not unsaved or unsaved[0].attempt == attempt == unsaved[-1].attempt:  # attempts only grow, so all are of this one
             self.unsaved = []
             return unsaved
         self.unsaved = [entry for entry in unsaved if entry.attempt != attempt]
         return [entry for entry in unsaved if entry.attempt == attempt]
 
     def after(self, cursor: tuple[int, int]) -> list[Entry]:
-        """Kept events behind a place (attempt, number)."""
+        """Kept events after a position (attempt, number)."""
         entries = self._entries
         if not entries or (entries[-1].attempt, entries[-1].seq) <= cursor:
             return []
         last = entries[-1]
-        if last.attempt == cursor[0]:  # numbers have no gap: so many are behind it
+        if last.attempt == cursor[0]:  # numbers have no gaps, so this gives how many come after it
             fresh = list(islice(reversed(entries), last.seq - cursor[1]))
         else:
             fresh = list(takewhile(lambda entry: (entry.attempt, entry.seq) > cursor, reversed(entries)))
@@ -117,14 +117,14 @@ class Feed:
         return fresh
 
     def first(self) -> tuple[int, int]:
-        """The place of the oldest kept event; (0, 0) without one."""
+        """The position of the oldest kept event; (0, 0) without one."""
         return (self._entries[0].attempt, self._entries[0].seq) if self._entries else (0, 0)
 
     def wait(self, timeout_s: float) -> Coroutine[None, None, bool]:
-        """Until something is new; False when nothing came in time.
+        """Wait until something is new; False when nothing came in time.
 
-        Whoever calls is on the list from this call on, not from the first step of the coroutine: a task takes that later, and what came
-        in between would wake nobody.
+        The caller is registered by this call itself, not by the first step of the coroutine, which a task takes later:
+        otherwise an event in between would wake nobody.
         """
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
@@ -155,12 +155,12 @@ _decode = msgspec.json.Decoder(list[Entry]).decode
 
 
 def encode_entries(entries: list[Entry]) -> bytes:
-    """Events as the store keeps them."""
+    """Events in the store's format."""
     return _encode(entries)
 
 
 def decode_entries(chunks: Iterator[bytes]) -> list[Entry]:
-    """Events as the store kept them, in order."""
+    """Events read from the store's format, in order."""
     return [entry for chunk in chunks for entry in _decode(chunk)]
 
 
@@ -169,7 +169,7 @@ def event_id(entry: Entry) -> str:
 
 
 def parse_event_id(text: str) -> tuple[int, int]:
-    """The place that `Last-Event-ID` names, (0, 0) for none; `ValueError` for what this server never gave out."""
+    """The position in a `Last-Event-ID`, (0, 0) for none; `ValueError` for an id that this server never sent."""
     text = text.strip()
     if not text:
         return (0, 0)

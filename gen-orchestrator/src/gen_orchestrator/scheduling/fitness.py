@@ -11,7 +11,7 @@ from gen_worker.log import Log
 
 
 class Fitness:
-    """Of one leader."""
+    """One for each leader."""
 
     def __init__(self, now_s: Callable[[], float], log: Log, news: asyncio.Event) -> None:
         self._now_s = now_s
@@ -21,15 +21,15 @@ class Fitness:
         self._releases: dict[str, ReleaseBreaker] = {}
         self.paused: dict[str, str] = {}  # release -> why
         self.sick: dict[str, str] = {}  # worker to drain and replace -> why
-        self.hung: dict[str, str] = {}  # worker to end at once -> why
+        self.hung: dict[str, str] = {}  # worker to kill at once -> why
 
     def ended(self, worker_id: str, release_id: str, error_type: str) -> None:
-        """A worker has told how an attempt ended; `error_type` is empty for success."""
+        """A worker has reported the end of an attempt; `error_type` is empty for success."""
         self._release(release_id).ended()
         breaker = self._workers.get(worker_id)
         if breaker is None:
             if not error_type:
-                return  # by far the most frequent
+                return  # the most frequent case by far
             breaker = self._workers[worker_id] = WorkerBreaker()
         if breaker.ended(error_type) and worker_id not in self.sick and self._release(release_id).may_replace(self._now_s()):
             self.sick[worker_id] = f"its last runs all ended with {error_type!r}"
@@ -44,18 +44,18 @@ class Fitness:
             self._log.error("release.paused", release_id=release_id, why=why)
 
     def ignores(self, worker_id: str, why: str) -> None:
-        """A run of this worker goes on although it was told to stop, or the worker itself does not answer: its process is to be ended."""
+        """A run of this worker continues although it was told to stop, or the worker does not answer: its process must be killed."""
         self.hung[worker_id] = why
         self._news.set()
 
     def gone(self, worker_id: str) -> None:
-        """Nothing of this worker matters any more."""
+        """Forget everything about this worker."""
         self._workers.pop(worker_id, None)
         self.sick.pop(worker_id, None)
         self.hung.pop(worker_id, None)
 
     def resume(self, release_id: str) -> bool:
-        """Somebody has looked: the release may go on, from scratch. Whether it was paused."""
+        """A person has looked: the release may continue, with fresh counts. Returns whether it was paused."""
         self._releases.pop(release_id, None)
         was_paused = self.paused.pop(release_id, None) is not None
         if was_paused:

@@ -49,13 +49,13 @@ LEASE_S = 30.0
 PLAIN_GRACE_S = 15.0  # for workers whose protocol does not say which runs they still have
 SWEEP_S = 1.0
 MAX_MEMORIES = 10_000
-_DRAINING = b"worker_draining"  # the reason of a refusal
+_DRAINING = b"worker_draining"  # the reason for a refusal
 MAX_TRACEBACK = 4000
 _NOTHING_SECRET = Redactor()
 
 
 class Gateway:
-    """Of one leader. Streams are given to `serve`."""
+    """One for each leader. Streams are passed to `serve`."""
 
     def __init__(
         self,
@@ -90,11 +90,11 @@ class Gateway:
         self._orphans_by_hand_until_s = 0.0
 
     def start(self) -> None:
-        """Begin to look after leases."""
+        """Begin to watch leases."""
         self._sweeping = asyncio.create_task(self.sweep(), name="lease-sweep")
 
     def stop(self, leader_address: str) -> None:
-        """End all streams, naming the next leader where it is known. Workers keep what was not confirmed."""
+        """End all streams, naming the next leader if it is known. Workers keep what was not acknowledged."""
         if self._sweeping is not None:
             self._sweeping.cancel()
         self._renewals.stop()
@@ -102,16 +102,17 @@ class Gateway:
             session.redirect(leader_address)
 
     def expect(self, orphans: list[OpenRun], grace_s: float) -> None:
-        """Runs that were with a worker when this leader took over: they are its own again if it registers in time. No time is given
-        where the workers are known to have ended with the program that we were before. One that somebody started by hand goes on whatever
-        becomes of this program, and has the time of a lease."""
+        """Runs that had a worker when this leader took over: the worker keeps them if it registers in time. There is no
+        such time when the workers are known to have ended with the previous process. A worker started by hand survives
+        this program, and has the time of a lease.
+        """
         self._orphans_loss = Loss.SHARED if grace_s else Loss.OURS
         self._orphans = {open_run.id: open_run for open_run in orphans}
         self._orphans_until_s = self._clock.now_s() + grace_s
         self._orphans_by_hand_until_s = self._clock.now_s() + LEASE_S
 
     def process_ended(self, worker_id: str) -> None:
-        """The process of a worker is known to be gone: nothing of it needs to be waited for."""
+        """A worker's process is known to be gone: nothing of it needs to be waited for."""
         for open_run in [run for run in self._orphans.values() if run.run.worker_id == worker_id]:
             self._lose_orphan(open_run)
         worker = self._pool.get(worker_id)
@@ -119,7 +120,7 @@ class Gateway:
             self._lose(worker, "process_ended")
 
     def put_down(self, worker_id: str) -> None:
-        """The process of this worker is about to be ended on purpose: its runs go back to the queue, without blame."""
+        """This worker's process is about to be killed on purpose: its runs return to the queue, without blame."""
         worker = self._pool.get(worker_id)
         if worker is not None:
             self._lose(worker, "put_down", ours=True)
@@ -229,7 +230,7 @@ class Gateway:
         return worker
 
     def _take_up(self, worker: Worker, registration: Registration, session: WorkerStream) -> None:
-        """Sort the runs that the worker has, or was given before, into its own and those of others."""
+        """Separate the worker's runs, including those given to it before, into ours and those that are no longer ours."""
         has = registration.attempts()
         is_plain = not registration.instance_id
         for open_run in [run for run in self._orphans.values() if run.run.worker_id == worker.worker_id]:
@@ -250,8 +251,9 @@ class Gateway:
     # ---- leases
 
     def _extend(self, worker: Worker, registration: Registration) -> None:
-        """The lease of a run is held by the heartbeats that list it. A plain worker lists none: it holds all of its runs. Realtime sessions
-        are not listed, either: they last as long as the stream."""
+        """A heartbeat extends the leases of the runs that it lists. A plain worker lists none: it keeps all of its
+        runs. Realtime sessions are not listed, either: they last as long as the stream.
+        """
         now_s = self._clock.now_s()
         has = registration.attempts()
         if registration.instance_id:
@@ -263,7 +265,7 @@ class Gateway:
                 self._dispatcher.dropped(open_run)
 
     async def sweep(self) -> None:
-        """Take runs back from workers whose lease is over, for ever. What goes wrong with one of them is logged, and tried again."""
+        """Take runs back from workers whose lease has expired, for ever. An error with one of them is logged, and tried again."""
         while True:
             await asyncio.sleep(SWEEP_S)
             now_s = self._clock.now_s()
@@ -294,7 +296,7 @@ class Gateway:
 
     @contextmanager
     def _contained(self, what: str, worker_id: str) -> Iterator[None]:
-        """What goes wrong with one worker or one message ends no stream and no task that others share."""
+        """An error with one worker or one message must not end a stream or a task that others share."""
         try:
             yield
         except Exception as exc:  # noqa: BLE001 - the boundary
@@ -305,7 +307,7 @@ class Gateway:
         self._log.error("gateway.broken", what=what, worker_id=worker_id, error=repr(exc), traceback=trace)
 
     def _rotate(self, worker: Worker) -> None:
-        """Give a worker its next token before the present one is over. Lost on its way, it is given again on the next stream."""
+        """Give a worker its next token before the current one expires. If it is lost on the way, it is sent again on the next stream."""
         claims = WorkerClaims(worker.worker_id, worker.owner, worker.release_id, life_s=worker.token_life_s)
         payload = msgspec.json.encode({"worker_jwt": self._tokens.issue(claims)})
         worker.token_until = self._clock.unix_s() + worker.token_life_s
@@ -338,7 +340,7 @@ class Gateway:
 
 
 class _Guest:
-    """Whoever is at the other end of a stream: a worker once it has registered."""
+    """The other end of a stream: a worker once it has registered."""
 
     def __init__(self, claims: WorkerClaims) -> None:
         self.claims = claims

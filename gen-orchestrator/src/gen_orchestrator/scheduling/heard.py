@@ -14,8 +14,8 @@ from gen_worker.contract.run import RunSession
 from gen_worker.texts import sound
 from gen_worker.wire.messages import ModelTier, Resources, RunResult
 
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # of msgspec's decoders, whatever the bytes
-MAX_DEPTH = 200  # of what is kept as JSON or msgpack: read anywhere without an end of the stack
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # raised by msgspec's decoders for arbitrary bytes
+MAX_DEPTH = 200  # for stored JSON or msgpack: any code can read this without exhausting the stack
 MAX_WORD_CHARS = 100
 MAX_MESSAGE_CHARS = 500
 MAX_DETAIL_CHARS = 4000
@@ -28,7 +28,7 @@ _write_json = msgspec.json.Encoder().encode
 
 
 class RunMetrics(msgspec.Struct, frozen=True):
-    """What is read of a worker's `metrics.run`, and of what this program adds to it."""
+    """The part of a worker's `metrics.run` that is read here, and what this program adds to it."""
 
     models: msgspec.Raw = msgspec.Raw(b"null")
     gpu_load_ms: int | None = None
@@ -36,11 +36,11 @@ class RunMetrics(msgspec.Struct, frozen=True):
     upload_ms: int | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
-    session: RunSession | None = None  # ours: see `endings.with_session`
+    session: RunSession | None = None  # added by us: see `endings.with_session`
 
 
 class _Fetched(msgspec.Struct, frozen=True):
-    """What is read of one of `metrics.run`'s models."""
+    """The part of a model in `metrics.run` that is read here."""
 
     bytes_downloaded: int | None = None
     bytes_loaded: int | None = None
@@ -48,7 +48,7 @@ class _Fetched(msgspec.Struct, frozen=True):
 
 
 class Moved(msgspec.Struct, frozen=True):
-    """What bringing the models of a run took."""
+    """The cost of bringing the models of a run."""
 
     downloaded_bytes: int = 0
     loaded_bytes: int = 0
@@ -60,7 +60,7 @@ _read_fetched = msgspec.json.Decoder(list[_Fetched] | None).decode
 
 
 def is_json(data: bytes) -> bool:
-    """Whether this is JSON that every reader can take."""
+    """Whether this is JSON that every reader accepts."""
     try:
         return _is_shallow(data, _read_json(data))
     except UNREADABLE:
@@ -68,7 +68,7 @@ def is_json(data: bytes) -> bool:
 
 
 def metrics_in(data: bytes) -> RunMetrics:
-    """The metrics of a run; empty ones where a worker said something else."""
+    """The metrics of a run; empty ones when a worker sent something else."""
     try:
         return _read_metrics(data) if data else RunMetrics()
     except UNREADABLE:
@@ -76,7 +76,7 @@ def metrics_in(data: bytes) -> RunMetrics:
 
 
 def moved_models(metrics: RunMetrics) -> Moved:
-    """What was moved for a run; nothing where a worker said something else."""
+    """What was moved for a run; nothing when a worker sent something else."""
     if bytes(metrics.models) == b"null":
         return Moved()
     try:
@@ -91,7 +91,7 @@ def moved_models(metrics: RunMetrics) -> Moved:
 
 
 def downloaded_bytes(metrics: RunMetrics) -> int:
-    """Bytes of models that were downloaded for a run."""
+    """Bytes of models downloaded for a run."""
     return moved_models(metrics).downloaded_bytes
 
 
@@ -100,12 +100,12 @@ def _counted(number: int | None) -> int:
 
 
 def is_session(run: Run) -> bool:
-    """Whether this run, which is over, was a realtime session: what its client sent is kept nowhere."""
+    """Whether this finished run was a realtime session, whose input is not stored."""
     return b'"session"' in run.metrics and metrics_in(run.metrics).session is not None
 
 
 def kept_metrics(data: bytes) -> bytes:
-    """What is kept of `metrics.run`, which `is_json`: all of it, or nothing where it cannot be read."""
+    """What is stored of `metrics.run`, which `is_json`: all of it, or nothing when it cannot be decoded."""
     try:
         _read_metrics(data)
     except UNREADABLE:
@@ -114,7 +114,7 @@ def kept_metrics(data: bytes) -> bytes:
 
 
 def output_in(data: bytes) -> Any:
-    """An output as it is shown; None where there is none, and for what an earlier version kept that cannot be read."""
+    """An output for display; None when there is none, or an earlier version stored something undecodable."""
     try:
         return _read_msgpack(data) if data else None
     except UNREADABLE:
@@ -122,7 +122,7 @@ def output_in(data: bytes) -> Any:
 
 
 def checked_result(result: RunResult) -> RunResult:
-    """The result; a failure in its place where its output cannot be shown. Texts are bounded."""
+    """The result; replaced by a failure when its output cannot be shown. Texts are limited."""
     if result.success:
         why = _unshowable(result.output) if result.output else ""
         return result if not why else _spoiled(result, why)
@@ -136,7 +136,7 @@ def checked_result(result: RunResult) -> RunResult:
 
 
 def checked_resources(resources: Resources) -> Resources:
-    """What a worker has, with numbers that can be counted with: no negative ones, and no place for models that is not known here."""
+    """What a worker has, with numbers made safe for calculations: no negative ones, and no unknown model locations."""
     numbers = {
         name: min(max(0, getattr(resources, name)), _MAX_NUMBER)
         for name in ("max_concurrency", "load_bytes_per_s", "network_bytes_per_s", "gpu_memory_used_bytes", "gpu_memory_bytes")
@@ -150,13 +150,13 @@ def checked_resources(resources: Resources) -> Resources:
 
 
 def _unshowable(output: bytes) -> str:
-    """Why an output cannot be shown as JSON; empty where it can."""
+    """Why an output cannot be shown as JSON; empty when it can."""
     try:
         value = _read_msgpack(output)
         text = _write_json(value)
     except UNREADABLE as exc:
         return f"{type(exc).__name__}: {exc}"
-    except (TypeError, ValueError) as exc:  # of the encoder: keys that are no texts, types of msgpack alone
+    except (TypeError, ValueError) as exc:  # raised by the encoder: keys that are not texts, types that only msgpack has
         return str(exc)
     return "" if _is_shallow(text, value) else f"it is nested more than {MAX_DEPTH} levels deep"
 

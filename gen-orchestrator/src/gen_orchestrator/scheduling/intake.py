@@ -30,11 +30,11 @@ class AdmissionError(Exception):
 
 
 class ReleaseGoneError(Exception):
-    """The release of this run is deleted, or about to be; the run was not accepted."""
+    """The release of this run is deleted, or is being deleted; the run was not accepted."""
 
 
 class Submitted(msgspec.Struct, frozen=True):
-    """`open` is the run that goes on; where an earlier request made it and it is over, `run` is what became of it."""
+    """`open` is the open run. If an earlier request made it and it is over, `run` is its final state."""
 
     open: OpenRun | None
     run: Run
@@ -42,7 +42,7 @@ class Submitted(msgspec.Struct, frozen=True):
 
 
 class Owner(Protocol):
-    """What acceptance needs of the dispatcher."""
+    """What acceptance needs from the dispatcher."""
 
     open: OpenRuns
 
@@ -51,25 +51,27 @@ class Owner(Protocol):
         ...
 
     def take_over(self, there: Run, lane: Lane) -> OpenRun:
-        """Go on with an open run that only the store knew."""
+        """Continue an open run that only the store knew."""
         ...
 
 
 class Intake:
-    """Writes acceptances, and tells the callers."""
+    """Stores acceptances, and answers the callers."""
 
     def __init__(self, writer: Writer, owner: Owner) -> None:
         self._writer = writer
         self._owner = owner
 
     def accept(self, open_run: OpenRun, accepted: "asyncio.Future[Submitted]") -> None:
-        """Write it down. Where that fails for certain, the caller is told and the run was never there. Where the store did not answer, it
-        may be written: the caller is told so, and the run goes on in line, here and there the same one."""
+        """Store the run. If that certainly failed, the caller is told, and the run never existed. If the store did not
+        answer, the run may be stored: the caller is told so, and the run stays in line, the same one here and in the
+        store.
+        """
 
         def trouble(exc: StoreError) -> None:
             if not accepted.done():
                 accepted.set_exception(exc)
-                accepted.exception()  # whoever asked may have left
+                accepted.exception()  # the caller may have left
             if not (isinstance(exc, StoreUnavailableError) and exc.unknown):
                 open_run.accepted = None
                 self._owner.withdraw(open_run)

@@ -6,29 +6,29 @@ from gen_orchestrator.domain.queue import FairQueue
 from gen_orchestrator.domain.routing import Need
 from gen_orchestrator.domain.settings import FunctionSettings
 
-WEIGHT = 0.1  # of the newest run in the moving averages
+WEIGHT = 0.1  # weight of the newest run in the moving averages
 
 
 class Lane:
-    """Lives as long as somebody runs or may run the function at this release."""
+    """Exists as long as someone runs or may run the function of this release."""
 
     def __init__(self, release_id: str, function: str, settings: FunctionSettings) -> None:
         self.release_id = release_id
         self.function = function
         self.settings = settings
         self.queue = FairQueue()
-        self.run_s = 0.0  # moving average; 0 before the first
+        self.run_s = 0.0  # moving average; 0 before the first run
         self.running = 0
         self._gap_s = 0.0
         self._last_end_s = 0.0
 
     @property
     def ends_per_s(self) -> float:
-        """How many runs end in a second, lately; 0 before it is known."""
+        """How many runs ended per second lately; 0 before that is known."""
         return 1 / self._gap_s if self._gap_s > 0 else 0.0
 
     def ended(self, took_s: float, now_s: float) -> None:
-        """A run has ended after so long on its worker."""
+        """A run has ended after this time on its worker."""
         self.run_s = took_s if self.run_s == 0 else self.run_s + WEIGHT * (took_s - self.run_s)
         if self._last_end_s:
             gap_s = min(max(now_s - self._last_end_s, 1e-6), 60.0)
@@ -36,7 +36,7 @@ class Lane:
         self._last_end_s = now_s
 
     def need(self, payload: bytes) -> Need:
-        """What a run of this payload asks for."""
+        """What a run with this payload needs."""
         settings = self.settings
         models = settings.models
         if settings.model_fields:

@@ -26,13 +26,13 @@ class StoreWentBackError(StoreError):
 
 
 class Epochs:
-    """The newest epoch that this process has seen."""
+    """The newest epoch seen by this process."""
 
     def __init__(self) -> None:
         self._newest = 0
 
     def saw(self, leader: Leader, *, is_new: bool) -> None:
-        """A leader that the store names; `is_new`: it has just made it one. `StoreWentBackError` where its epoch cannot be."""
+        """A leader named by the store; `is_new`: the store has just made it leader. `StoreWentBackError` when its epoch is impossible."""
         if leader.epoch < self._newest + is_new:
             raise StoreWentBackError(
                 f"the store has gone back: it says epoch {leader.epoch}, and this node has seen {self._newest}. It lacks what was "
@@ -44,8 +44,9 @@ class Epochs:
 async def campaign(
     store: Leadership, node_id: str, address: str, http_url: str, epochs: Epochs, seen: Callable[[Leader | None], None], log: Log
 ) -> Leader:
-    """Wait until this node leads. `seen` is told at each look who leads meanwhile; nobody, while the store does not answer.
-    `StoreWentBackError` where the store is another than before."""
+    """Wait until this node leads. `seen` is told at each check who leads meanwhile: None while the store does not
+    answer. `StoreWentBackError` when the store is another one than before.
+    """
     told = ""
     while True:
         leader, now = None, None
@@ -76,8 +77,9 @@ async def hold(
     log: Log,
     trouble: Callable[[str], None] = lambda why: None,
 ) -> None:
-    """Renew until it is lost, then say so once. A store that does not answer at all is not waited for. `trouble` hears why a store takes
-    nothing at present, and of an empty text when it does again."""
+    """Renew until the leadership is lost, then report that once. A store that does not answer is not waited for.
+    `trouble` is told why the store currently refuses writes, and gets an empty text when it accepts them again.
+    """
     renewed_s = clock.now_s()
     wait_s = RENEW_S
     while True:
@@ -91,13 +93,13 @@ async def hold(
             renewed_s = asked_s
             trouble("")
         except (StoreFullError, StoreMovedError) as exc:
-            # It says no to every node: nobody can take over. The epoch in each batch guards what is written when there is room again.
+            # It refuses every node, so nobody can take over. The epoch in each batch protects the writes when there is room again.
             log.warning("leader.not_renewed", error=str(exc))
             renewed_s = asked_s
             trouble(str(exc))
         except (StoreError, TimeoutError) as exc:
             log.warning("leader.not_renewed", error=str(exc) or "the store does not answer")
-            wait_s = POLL_S  # a database that crashed is often back before the lease is over
+            wait_s = POLL_S  # a crashed database is often back before the lease has expired
             if clock.now_s() + POLL_S > renewed_s + GIVE_UP_S:
                 deposed("the lease could not be renewed in time")
                 return

@@ -29,7 +29,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Leasing:
-    """Of one leader. `over` is told when the store has the end of a run already, `sent` when a worker was sent a run."""
+    """One for each leader. `over` is called when the store already has the end of a run, `sent` when a run was sent to a worker."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Leasing:
         self._sent = sent
 
     def lease(self, open_run: OpenRun, worker: Worker, choice: Choice, now_s: float) -> None:
-        """Give a waiting run to a worker, as was chosen."""
+        """Give a waiting run to the chosen worker."""
         open_run.set_timer(None)
         self._meter.given(open_run, worker, now_s)
         open_run.phase = Phase.LEASING
@@ -63,14 +63,14 @@ class Leasing:
             self._writer.put(op, lambda result: self._leased(open_run, worker, op, result))
 
     def adopt(self, open_run: OpenRun, worker: Worker) -> None:
-        """A worker has this run already, from an earlier leader or an earlier stream."""
+        """A worker already has this run, from an earlier leader or an earlier stream."""
         now_s = self._clock.now_s()
         self._meter.adopted(open_run, now_s)
         self._attach(open_run, worker, now_s)
-        worker.given += 1  # what else it ran before we led is not known: it does not count as fresh
+        worker.given += 1  # its runs before our leadership are unknown, so it does not count as fresh
 
     def detach(self, open_run: OpenRun) -> None:
-        """Its worker has it no longer; nothing where no worker has it."""
+        """Its worker no longer has it; does nothing when no worker has it."""
         worker = open_run.worker
         if worker is not None:
             self._meter.ended(open_run, worker)
@@ -82,7 +82,7 @@ class Leasing:
         open_run.set_timer(None)
 
     def repeat(self, open_run: OpenRun) -> None:
-        """Send the command of a run once more to the worker that has it, or had it."""
+        """Send the command of a run once more to its worker."""
         if open_run.phase is Phase.LEASED and open_run.worker is not None:
             self._send(open_run, open_run.worker)
 
@@ -104,7 +104,7 @@ class Leasing:
             self._over(open_run, there)
             return
         open_run.run = there
-        if there.state is not RunState.LEASED:  # a cancel was first
+        if there.state is not RunState.LEASED:  # a cancel came first
             self.detach(open_run)
             self._recorder.cancel(open_run)
             return

@@ -35,43 +35,43 @@ class Link(Protocol):
 
 
 class SessionClient(Protocol):
-    """Whoever opened the session."""
+    """The opener of the session."""
 
     def send(self, data: bytes, *, is_text: bool, taken: Callable[[], None]) -> None:
         """Pass on one frame; call `taken` once it is on its way."""
         ...
 
     def go_on(self) -> None:
-        """There may be room for a frame that was not taken."""
+        """There may be room for a frame that was refused before."""
         ...
 
     def close(self, reason: str) -> None:
-        """It is over, and why."""
+        """The session is over; `reason` says why."""
         ...
 
 
 class LiveSession:
-    """Of one run. `on_flood` is told when a worker sends faster than can be kept for its client."""
+    """One for each run. `on_flood` is called when a worker sends more than can be kept for its client."""
 
     def __init__(self, session_id: str) -> None:
-        self.reason = ""  # why it ends, where that is known
+        self.reason = ""  # why it ends, if known
         self.has_left = False
         self.on_flood: Callable[[], None] = lambda: None
         self._id = session_id
         self._client: SessionClient | None = None
-        self._early: list[RealtimeFrame] = []  # the worker may speak before the client's upgrade is through
+        self._early: list[RealtimeFrame] = []  # the worker may send before the client's upgrade is complete
         self._link: Link | None = None
         self._credit = 0
-        self._ungranted: deque[int] = deque()  # bytes of the frames that the worker has not begun with
+        self._ungranted: deque[int] = deque()  # bytes of the frames that the worker has not begun to handle
         self._ungranted_bytes = 0
-        self._taken = 0  # frames that are on their way to the client, and not credited yet
+        self._taken = 0  # frames on their way to the client without credit yet
         self._untaken_bytes = 0
         self._is_over = False
         self._frames_in = self._frames_out = self._bytes_in = self._bytes_out = 0
 
     @property
     def facts(self) -> RunSession:
-        """What has gone which way so far."""
+        """The traffic so far in both directions."""
         return RunSession(self.reason, self._frames_in, self._frames_out, self._bytes_in, self._bytes_out)
 
     def join(self, client: SessionClient) -> None:
@@ -88,8 +88,9 @@ class LiveSession:
     # The client's side.
 
     def offer(self, data: bytes) -> bool:
-        """A frame from the client; False, and it is not taken, while the worker has no room: offer it again after `go_on`. One that is over
-        takes everything, and drops it."""
+        """A frame from the client. False, and it is not taken, while the worker has no room: offer it again after
+        `go_on`. A session that is over accepts everything, and drops it.
+        """
         link = self._link
         if self._is_over:
             return True
@@ -109,7 +110,7 @@ class LiveSession:
     # The worker's side.
 
     def attach(self, link: Link) -> None:
-        """A worker was sent the session."""
+        """The session was sent to a worker."""
         self._link = link
         self._credit = 0
         self._ungranted.clear()
@@ -122,7 +123,9 @@ class LiveSession:
         self._link = None
 
     def grant(self, frames: int) -> None:
-        """The worker takes so many more frames. The first grant opens the window, later ones are for frames that it has begun with."""
+        """The worker can take this many more frames. The first grant opens the window; later ones are for frames that
+        it has begun to handle.
+        """
         self._credit += max(0, frames)
         for _ in range(min(max(0, frames), len(self._ungranted))):
             self._ungranted_bytes -= self._ungranted.popleft()
@@ -142,7 +145,7 @@ class LiveSession:
             self._pass_on(frame)
 
     def close(self, reason: str) -> None:
-        """It is over. Called once or more; the first reason counts."""
+        """The session is over. May be called again; the first reason counts."""
         if self._is_over:
             return
         self._is_over = True
@@ -164,7 +167,7 @@ class LiveSession:
         if link is None or link is not self._link or not link.counts_frames_back:
             return
         self._taken += 1
-        if self._taken == 1:  # what comes in one go is credited in one message
+        if self._taken == 1:  # frames that come together are credited in one message
             asyncio.get_running_loop().call_soon(self._credit_taken)
 
     def _credit_taken(self) -> None:

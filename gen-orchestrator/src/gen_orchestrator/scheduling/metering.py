@@ -8,26 +8,26 @@ from gen_worker.clock import Clock
 
 
 class Meter:
-    """Of one leader."""
+    """One for each leader."""
 
     def __init__(self, clock: Clock, prices: Prices | None = None) -> None:
         self._clock = clock
         self._prices = prices
 
     def given(self, open_run: OpenRun, worker: Worker, now_s: float) -> None:
-        """A run goes to a worker: what it has waited until that one had joined was a cold start."""
+        """A run goes to a worker: its wait until that worker had joined was a cold start."""
         open_run.began_s = open_run.listed_s = now_s
         waited_s = worker.joined_s - open_run.waits_since_s
         if 0 < waited_s <= now_s - open_run.waits_since_s:
             open_run.used += Usage(cold_ms=round(waited_s * 1000))
 
     def adopted(self, open_run: OpenRun, now_s: float) -> None:
-        """A worker has this run from an earlier leader, whose store says since when."""
+        """A worker has this run from an earlier leader; the store says since when."""
         open_run.began_s = now_s - max(0.0, self._clock.unix_s() - open_run.run.leased_at) if open_run.run.leased_at else now_s
         open_run.started, open_run.started_s, open_run.listed_s = True, open_run.began_s, now_s
 
     def ended(self, open_run: OpenRun, worker: Worker) -> None:
-        """This attempt is over for its worker, however it ended. One that it did not begin used nothing."""
+        """The worker's attempt is over, however it ended. An attempt that did not begin used nothing."""
         if open_run.phase is not Phase.LEASED or not (open_run.started or open_run.metrics):
             return
         now_s, resources = self._clock.now_s(), worker.resources

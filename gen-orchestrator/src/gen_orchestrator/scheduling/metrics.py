@@ -69,7 +69,7 @@ class Metrics:
         self._frames, self._frame_bytes = {"in": 0, "out": 0}, {"in": 0, "out": 0}
 
     def ended(self, run: Run, first_output_at: float) -> None:
-        """A run is over. `first_output_at`: when a stream said its first, 0 for none."""
+        """A run has ended. `first_output_at`: when a stream produced its first item, 0 for none."""
         function = f"{run.owner}/{run.endpoint}/{run.function}"
         key = (function, str(run.state))
         self._runs[key] = self._runs.get(key, 0) + 1
@@ -96,7 +96,7 @@ class Metrics:
             self._loads[_SOURCES[tier]].add(load_ms / 1000)
 
     def follow_webhooks(self, outcomes: Mapping[str, int]) -> None:
-        """A leadership begins: its requests of webhooks, by what came of them, are counted there."""
+        """A leadership begins: its webhook requests are counted there, by result."""
         self._webhooks = outcomes
 
     def text(self, dispatcher: Dispatcher, pool: Pool) -> bytes:
@@ -162,5 +162,5 @@ class Metrics:
 
 
 def _escaped(text: str) -> str:
-    """A label's value: a worker says it, so it may hold anything."""
+    """A label's value. It comes from a worker, so it may contain anything."""
     return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 
 class Phase(Enum):
-    """Where the run is. What moves it: see the head of `dispatcher`."""
+    """The run's current phase. The head of `dispatcher` says what moves it."""
 
     WAITING = "waiting"  # in its lane's queue
     DELAYED = "delayed"  # a retry that is not due
-    LEASING = "leasing"  # the lease is being written
+    LEASING = "leasing"  # its lease is being written
     LEASED = "leased"  # the worker has it
-    ENDING = "ending"  # its end, or its way back to the queue, is being written
+    ENDING = "ending"  # its end, or its return to the queue, is being written
     OVER = "over"
 
 
 class OpenRun:
-    """One run. Only the loop touches it."""
+    """One run. Used on the loop only."""
 
     __slots__ = (
         "_done",
@@ -67,29 +67,29 @@ class OpenRun:
         self.run = run
         self.lane = lane
         self.phase = Phase.WAITING
-        self.session = LiveSession(run.id) if lane.settings.is_session else None  # of a websocket handler: its frames, both ways
+        self.session = LiveSession(run.id) if lane.settings.is_session else None  # for a websocket handler: its frames in both directions
         self.accepted: asyncio.Future[Submitted] | None = None  # until its row is committed
-        self.started = False  # the worker has begun this attempt
+        self.started = False  # whether the worker has begun this attempt
         self.cancel_requested = run.cancel_requested
         self.worker: Worker | None = None
-        self.accepted_s = 0.0  # when it was accepted, and when it is given up if it has not begun (0: never), by the monotonic clock
+        self.accepted_s = 0.0  # monotonic: when it was accepted, and when it is given up unless it has begun (0: never)
         self.expires_s = 0.0
-        self.began_s = 0.0  # when this attempt was given to its worker, by the monotonic clock
-        self.listed_s = 0.0  # when its worker last said that it has this run
+        self.began_s = 0.0  # monotonic: when this attempt was given to its worker
+        self.listed_s = 0.0  # when its worker last reported that it has this run
         self.expected_end_s = 0.0
-        self.started_s = 0.0  # when its worker said that it began this attempt
-        self.waits_since_s = 0.0  # when it came into its queue last
-        self.used = NOTHING  # what attempts have used that is not written yet
+        self.started_s = 0.0  # when its worker reported that it began this attempt
+        self.waits_since_s = 0.0  # when it last entered its queue
+        self.used = NOTHING  # used by attempts and not stored yet
         self.metrics = b""  # of this attempt
-        self.failed_by: RunError | None = None  # why an earlier attempt failed, as far as this program has seen it
-        self.stuck = b""  # what the worker said last of why the run hangs
-        self.gapped = False  # its worker may have lost some of its output: its result leads to another attempt
-        self.volatile = False  # in memory only: written when it is over (cozy.toml: durable = false)
-        self.is_shadow = False  # a copy of a run, to compare two releases: never written, shown to nobody, gives way to every other
-        self.warnings = b""  # JSON: what the function left out of the payload
-        self.first_output_at = 0.0  # unix seconds; 0 before
-        self.flushing = False  # events are on their way to the store
-        self.holds: list[Hold] = []  # acknowledgements that wait for those events
+        self.failed_by: RunError | None = None  # why an earlier attempt failed, as far as this process has seen it
+        self.stuck = b""  # the worker's last report of why the run hangs
+        self.gapped = False  # its worker may have lost some of its output, so its result leads to another attempt
+        self.volatile = False  # kept in memory only, and stored when it is over (cozy.toml: durable = false)
+        self.is_shadow = False  # a shadow run: never stored, shown to nobody, gives way to every other run
+        self.warnings = b""  # JSON: the parts of the payload that the function ignored
+        self.first_output_at = 0.0  # unix seconds; 0 before the first output
+        self.flushing = False  # events are being written to the store
+        self.holds: list[Hold] = []  # acknowledgements that wait for these events
         self.feed = Feed()
         self.timer: asyncio.TimerHandle | None = None
         self._done: list[asyncio.Future[bool]] = []
@@ -116,12 +116,12 @@ class OpenRun:
         """The public word."""
         if self.phase is Phase.OVER:
             return str(self.run.state)
-        if self.run.state is RunState.LEASED:  # also while its end is being written, and its worker has others
+        if self.run.state is RunState.LEASED:  # also while its end is being written and its worker already has others
             return "running" if self.started else "starting"
         return "queued"
 
     def command(self, file_base_url: str, file_token: str) -> RunCommand:
-        """What its worker is sent, with the file API that this attempt saves its files by."""
+        """The command for its worker, with the file API for the files of this attempt."""
         run = self.run
         return RunCommand(
             run_id=run.id,
@@ -152,18 +152,18 @@ class OpenRun:
         )
 
     def take_used(self) -> Usage:
-        """What is to be written of what was used; it counts as written now."""
+        """The usage still to be stored; from now on it counts as stored."""
         used, self.used = self.used, NOTHING
         return used
 
     async def wait(self, timeout_s: float | None) -> bool:
-        """Until the run is over; False when it is not in time."""
+        """Wait until the run is over; False when it does not end in time."""
         if self.phase is Phase.OVER:
             return True
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[bool] = loop.create_future()
         self._done.append(waiter)
-        # A timer alone: `asyncio.timeout` takes as long as a twentieth of an echo run.
+        # Only a timer: `asyncio.timeout` takes a twentieth of the time of an echo run.
         timer = None if timeout_s is None else loop.call_later(timeout_s, _answer, waiter, False)
         try:
             return await waiter
@@ -174,14 +174,14 @@ class OpenRun:
                 self._done.remove(waiter)
 
     def let_go(self) -> None:
-        """This program ends, the run does not: whoever waits is told that it goes on."""
+        """This program ends but the run does not: waiting callers are told that it continues."""
         self.feed.let_go()
         waiters, self._done = self._done, []
         for waiter in waiters:
             _answer(waiter, False)
 
     def end(self, run: Run) -> None:
-        """The end is written: say so to everybody who waits."""
+        """The end is stored: tell everyone who waits."""
         self.run = run
         self.phase = Phase.OVER
         self.set_timer(None)
@@ -191,7 +191,7 @@ class OpenRun:
             _answer(waiter, True)
 
     def set_timer(self, timer: asyncio.TimerHandle | None) -> None:
-        """The one timer of a run: its retry, its expiry, or the end of its time."""
+        """A run's single timer: for its retry, its expiry, or its time limit."""
         if self.timer is not None:
             self.timer.cancel()
         self.timer = timer

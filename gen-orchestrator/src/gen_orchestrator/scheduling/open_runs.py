@@ -1,4 +1,4 @@
-"""The runs of a leader that are not over, found by id, by idempotency key, and counted by who asked for them."""
+"""The open runs of a leader, found by id or idempotency key, and counted by invoker."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ from gen_orchestrator.scheduling.open_run import OpenRun
 
 
 class OpenRuns(dict[str, OpenRun]):
-    """Run id -> run. Changed only by `enter` and `forget`. A run counts for its invoker until `ended`, or `forget`."""
+    """Run id -> run. Changed only by `enter` and `forget`. A run counts for its invoker until `ended` or `forget`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -15,7 +15,7 @@ class OpenRuns(dict[str, OpenRun]):
         self._of_invoker: dict[str, set[str]] = {}
 
     def same_as(self, run: Run) -> OpenRun | None:
-        """The run with this one's id, or else with its owner's idempotency key."""
+        """The run with this id, otherwise with the owner's idempotency key."""
         there = self.get(run.id)
         if there is None and run.idempotency_key:
             there = self._by_key.get((run.owner, run.idempotency_key))
@@ -30,7 +30,7 @@ class OpenRuns(dict[str, OpenRun]):
             self._by_key[run.owner, run.idempotency_key] = open_run
 
     def forget(self, open_run: OpenRun) -> None:
-        """It is over, or was never ours. Another one that has taken its id or key since stays."""
+        """It is over, or was not accepted. A newer run with its id or key stays."""
         run = open_run.run
         there = self.get(run.id)
         if there is open_run:
@@ -41,7 +41,9 @@ class OpenRuns(dict[str, OpenRun]):
             del self._by_key[run.owner, run.idempotency_key]
 
     def ended(self, run: Run) -> None:
-        """This run is over, or was never ours: it counts for its invoker no more. Ids, so that being told twice counts once."""
+        """The run is over, or was not accepted: it no longer counts for its invoker. Ids are kept, so that a second
+        call has no effect.
+        """
         if run.invoker_id and (ids := self._of_invoker.get(run.invoker_id)) is not None:
             ids.discard(run.id)
             if not ids:
@@ -52,10 +54,10 @@ class OpenRuns(dict[str, OpenRun]):
         return len(self._of_invoker.get(invoker_id, ()))
 
     def of_release(self, release_id: str) -> int:
-        """How many runs of this release are open, copies for shadows among them."""
+        """How many runs of this release are open, including shadow runs."""
         return sum(open_run.run.release_id == release_id for open_run in list(self.values()))
 
     def runs_of(self, invoker_id: str) -> Iterator[Run]:
-        """Its open runs."""
+        """The invoker's open runs."""
         for run_id in self._of_invoker.get(invoker_id, ()):
             yield self[run_id].run

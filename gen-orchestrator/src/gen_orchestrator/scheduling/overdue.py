@@ -23,7 +23,7 @@ CANCEL_GRACE_S = 10.0
 
 
 class Overdue:
-    """Of one leader. `detach` takes a run from its worker; `pump` gives the lane's next runs to workers."""
+    """One for each leader. `detach` takes a run from its worker; `pump` gives the lane's next runs to workers."""
 
     def __init__(
         self,
@@ -43,13 +43,13 @@ class Overdue:
         self._loop = asyncio.get_running_loop()
 
     def watch(self, open_run: OpenRun) -> None:
-        """A worker has this run from now on."""
+        """From now on a worker has this run."""
         if open_run.run.timeout_ms:
             after_s = open_run.run.timeout_ms / 1000 + TIMEOUT_BACKUP_S
             open_run.set_timer(self._loop.call_later(after_s, self._out_of_time, open_run))
 
     def interrupt(self, open_run: OpenRun) -> None:
-        """Have its worker stop it; a canceled run that goes on for `CANCEL_GRACE_S` ends without its worker."""
+        """Tell its worker to stop it; a canceled run that continues for `CANCEL_GRACE_S` ends without its worker."""
         if open_run.phase is not Phase.LEASED or open_run.worker is None:
             return
         open_run.worker.interrupt(open_run.id)
@@ -57,7 +57,7 @@ class Overdue:
             open_run.set_timer(self._loop.call_later(CANCEL_GRACE_S, self._cancel_overdue, open_run))
 
     def leave(self, open_run: OpenRun) -> None:
-        """The client of this session has left: its handler ends in its own way, within `CANCEL_GRACE_S`."""
+        """The client of this session has left: its handler ends by itself, within `CANCEL_GRACE_S`."""
         if open_run.phase is Phase.LEASED and open_run.worker is not None:
             open_run.worker.leave(open_run.id)
             open_run.set_timer(self._loop.call_later(CANCEL_GRACE_S, self._cancel_overdue, open_run))

@@ -18,12 +18,12 @@ from gen_orchestrator.scheduling.open_run import OpenRun, Phase
 from gen_orchestrator.scheduling.pool import Pool, Worker
 from gen_orchestrator.scheduling.trace import Trace
 
-MAX_PASSED_OVER = 32  # runs of a lane that wait for a worker of their own choice while later ones are looked at
+MAX_PASSED_OVER = 32  # runs of a lane that wait for a particular worker while later ones are considered
 Lease = Callable[[OpenRun, Worker, Choice, float], None]
 
 
 class Placing:
-    """Of one leader. `lease` is told of each choice; `starved` is called when a run finds no free worker."""
+    """One for each leader. `lease` is called for each choice, `starved` when a run finds no free worker."""
 
     def __init__(
         self, pool: Pool, lanes: Lanes, open_runs: dict[str, OpenRun], lease: Lease, starved: Callable[[], None], trace: Trace
@@ -69,7 +69,7 @@ class Placing:
             lane.queue.push(item, front=True)
 
     def let_free(self, open_run: OpenRun) -> bool:
-        """This run waits for no worker any more; whether one was kept free for it."""
+        """This run no longer waits for a worker; returns whether one was kept free for it."""
         found = False
         if is_kept_apart(open_run.run):
             for worker in self._pool.of_release(open_run.lane.release_id):
@@ -82,7 +82,7 @@ class Placing:
         for worker in self._pool.of_release(lane.release_id):
             for open_run in worker.runs.values():
                 is_told = open_run.id in worker.memory.interrupted
-                if open_run.is_shadow and open_run.is_sent and not is_told:  # one that does not listen is not worth its worker's life
+                if open_run.is_shadow and open_run.is_sent and not is_told:  # one that does not stop is not worth killing its worker
                     worker.interrupt(open_run.id)
 
     def _choose(self, open_run: OpenRun, need: Need, expected: dict[str, int], now_s: float) -> tuple[Choice, list[WorkerView]]:
@@ -95,7 +95,7 @@ class Placing:
         return choose(need, views), views
 
     def _give_what_it_was_kept_for(self, worker: Worker, lane: Lane, now_s: float) -> None:
-        """It is free now: its run goes first, wherever it stands in the queue."""
+        """The worker is free now: the run it was kept for goes first, wherever that run is in the queue."""
         open_run = self._open.get(worker.kept_for)
         if open_run is None or open_run.phase is not Phase.WAITING:
             worker.kept_for = ""

@@ -14,16 +14,16 @@ from gen_orchestrator.scheduling.open_run import OpenRun
 from gen_orchestrator.scheduling.pool import Worker
 from gen_worker.wire.messages import InterruptRun
 
-SETTLE_S = 2.0  # a published worker says at once what has gathered while nobody listened
+SETTLE_S = 2.0  # a published worker immediately sends what has collected while the connection was down
 
 
 def is_plain(worker: Worker) -> bool:
-    """Whether it speaks protocol 1.0 without our additions."""
+    """Whether it speaks protocol 1.0 without our extensions."""
     return not worker.instance_id
 
 
 def doubt(worker: Worker, now_s: float) -> None:
-    """A plain worker has opened a stream, and was given these runs on an earlier one."""
+    """A plain worker has opened a stream; it was given these runs on an earlier one."""
     worker.doubtful = set(worker.runs)
     worker.doubtful_since_s = now_s
     streaming = {schema.name for schema in worker.resources.function_schemas if schema.incremental_output}
@@ -34,7 +34,7 @@ def doubt(worker: Worker, now_s: float) -> None:
 
 
 def settle(worker: Worker, now_s: float, repeat: Callable[[OpenRun], None]) -> None:
-    """Give a plain worker the runs again that it may have lost, once it had time to speak of them itself."""
+    """Send a plain worker the runs again that it may have lost, after it had time to report them itself."""
     if worker.doubtful and worker.link is not None and now_s - worker.doubtful_since_s > SETTLE_S:
         doubtful, worker.doubtful = worker.doubtful, set()
         for open_run in [run for run in worker.runs.values() if run.id in doubtful]:

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from gen_orchestrator.scheduling.open_run import OpenRun
 
 _NOTHING: dict[str, float] = {}
-MAX_IN_FLIGHT = 256  # of a worker that names no limit of its own
+MAX_IN_FLIGHT = 256  # for a worker that names no limit of its own
 
 
 class WorkerLink(Protocol):
-    """The stream of a live worker."""
+    """The stream of a connected worker."""
 
     @property
     def counts_frames(self) -> bool: ...
@@ -53,9 +53,9 @@ class Worker:
         self.resources = Resources()
         self.runs: dict[str, OpenRun] = {}
         self.of_function: dict[str, int] = {}
-        self.zombies: set[str] = set()  # runs that are over here, and that it did not stop
-        self.kept_for = ""  # the run that it has, or waits for, alone; no other is given to it
-        self.given = 0  # runs since it joined
+        self.zombies: set[str] = set()  # runs that are over here but that it did not stop
+        self.kept_for = ""  # the run that it has, or waits for, alone; it gets no other
+        self.given = 0  # number of runs since it joined
         self.doubtful: set[str] = set()  # of a plain worker: runs that it may have lost (plain_workers)
         self.doubtful_since_s = 0.0
         self.draining = False
@@ -83,7 +83,7 @@ class Worker:
         return "draining" if self.draining else "busy" if self.runs else "idle"
 
     def heard(self, registration: Registration, now_s: float) -> None:
-        """What the worker says of itself."""
+        """Process a worker's report about itself."""
         self.heard_s = now_s
         resources = self.resources = checked_resources(registration.resources)
         self.functions = frozenset(resources.available_functions)
@@ -95,14 +95,14 @@ class Worker:
             self._coming = {ref: until_s for ref, until_s in self._coming.items() if until_s > now_s}
 
     def models_by_tier(self) -> dict[str, list[str]]:
-        """Its models by the best place that they are in: `vram`, `host` or `disk`."""
+        """Its models by their best location: `vram`, `host` or `disk`."""
         found: dict[str, list[str]] = {"vram": [], "host": [], "disk": []}
         for ref, (tier, _) in sorted(self._tiers.items()):
             found.setdefault(tier, []).append(ref)
         return found
 
     def takes(self, function: str, run_id: str = "") -> bool:
-        """Whether the worker may get another run of this function, this one, now; `choose` looks at its slots."""
+        """Whether the worker may get another run of this function (this run) now; `choose` checks its slots."""
         if self.link is None or self.draining or self.zombies or function not in self.functions:
             return False
         if self.kept_for and self.kept_for != run_id:
@@ -112,18 +112,18 @@ class Worker:
 
     @property
     def waits_for_its_run(self) -> bool:
-        """Whether it is kept free for a run that is to come."""
+        """Whether it is kept free for a coming run."""
         return bool(self.kept_for) and self.kept_for not in self.runs and self.link is not None and not (self.draining or self.zombies)
 
     def loss(self) -> Loss:
-        """What its end would mean for the runs that it was sent. One whose command has not left has nothing to do with it."""
+        """What the worker's loss would mean for the runs sent to it. A run whose command has not left is not affected."""
         sent = sum(1 for run in self.runs.values() if run.is_sent)
         if sent > 1:
             return Loss.SHARED
         return Loss.FRESH if self.given == 1 else Loss.ALONE
 
     def assign(self, run: "OpenRun", now_s: float) -> None:
-        """A run is this worker's from now on."""
+        """From now on the run belongs to this worker."""
         self.runs[run.id] = run
         self.given += 1
         if is_kept_apart(run.run):
@@ -132,7 +132,7 @@ class Worker:
         self.last_used_s = now_s
 
     def expect(self, models: tuple[str, ...], model_s: float, now_s: float) -> None:
-        """A run that it was given brings these models, in about so many seconds: true before the next heartbeat says so."""
+        """A run given to it brings these models in about this many seconds; known before the next heartbeat reports it."""
         for ref in models:
             if self._tiers.get(ref, ("", 0))[0] != "vram":
                 self._coming.setdefault(ref, now_s + model_s)
@@ -143,7 +143,7 @@ class Worker:
             self.of_function[run.function] -= 1
             if self.kept_for == run.id:
                 self.kept_for = ""
-            # Its command is not to be sent again on the next stream, and a result that comes after all is nobody's.
+            # Its command must not be sent again on the next stream, and a late result is dropped.
             self.memory.runs.pop(run.id, None)
             self.memory.interrupted.discard(run.id)
 
@@ -166,24 +166,24 @@ class Worker:
         )
 
     def interrupt(self, run_id: str) -> None:
-        """Ask it to stop a run, whether we gave it that run or a leader before us did."""
+        """Ask it to stop a run, whether we or an earlier leader gave it that run."""
         if self.link is not None:
             run = self.runs.get(run_id)
             if run is not None and run.session is not None and not self.link.counts_frames_back:
-                self.leave(run_id)  # it knows no other way to end a session
+                self.leave(run_id)  # it has no other way to end a session
             elif run is not None and run.session is None:
                 self.link.interrupt(run_id)
             else:
                 self.link.send(InterruptRun(run_id))
 
     def leave(self, session_id: str) -> None:
-        """Tell it that the client of a session has left."""
+        """Tell it that a session's client has left."""
         if self.link is not None:
             self.link.send(CloseRealtime(session_id, "client_left"))
 
 
 class Pool:
-    """All workers that are known, by id and by release."""
+    """All known workers, by id and by release."""
 
     def __init__(self) -> None:
         self._workers: dict[str, Worker] = {}

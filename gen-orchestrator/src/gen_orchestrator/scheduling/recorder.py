@@ -27,11 +27,12 @@ from gen_worker.wire.holds import Hold
 
 
 class Recorder:
-    """`over` and `back` are told when a run has ended, or waits again; `on_delivery` when a webhook delivery is there. All after the
-    commit.
+    """`over` and `back` are called when a run has ended, or waits again; `on_delivery` when a webhook delivery exists.
+    All after the commit.
 
-    A volatile run is moved in memory alone, and written in one piece when it is over: its end is told before the commit, and where the
-    store has no room it is not kept. `forget` is told when that is settled."""
+    A volatile run changes in memory only, and is stored in one piece when it is over: its end is reported before the
+    commit, and if the store has no room it is not kept. `forget` is called when that is settled.
+    """
 
     def __init__(
         self,
@@ -69,21 +70,21 @@ class Recorder:
         self._put(open_run, op, hold, lambda: runs.finish(open_run.run, attempt=op.attempt, ending=op.ending))
 
     def cancel(self, open_run: OpenRun, hold: Hold | None = None) -> None:
-        """End a run that its caller does not want any more."""
+        """End a run that its caller has cancelled."""
         at, session = self._clock.unix_s(), open_run.session
         is_ours = session is not None and session.reason and not open_run.cancel_requested
         self.finish(open_run, endings.session_ended(session.reason, at) if session is not None and is_ours else endings.canceled(at), hold)
 
     def settle(self, open_run: OpenRun, what: Again | GiveUp, hold: Hold | None = None) -> None:
-        """An attempt has failed, or came to nothing: the run goes back to the queue, or ends."""
+        """An attempt has failed or had no effect: the run returns to the queue, or ends."""
         at = self._clock.unix_s()
         if open_run.cancel_requested:
             self.cancel(open_run, hold)
         elif isinstance(what, GiveUp):
             self.finish(open_run, Ending(state=RunState.FAILED, at=at, error=what.error, metrics=open_run.metrics), hold)
-        elif open_run.session is not None and open_run.started:  # frames were lost with its worker, or its stream
+        elif open_run.session is not None and open_run.started:  # frames were lost with its worker or its stream
             self.finish(open_run, endings.session_lost(at), hold)
-        elif open_run.is_shadow:  # it is tried once; a worker that we ended is none of its doing
+        elif open_run.is_shadow:  # it is tried once; if we ended its worker, that is not its fault
             self.finish(open_run, endings.worker_lost(at) if what.lost and what.suspicion else endings.canceled(at), hold)
         else:
             self._requeue(open_run, what, at + what.delay_s if what.delay_s else 0.0, hold)
@@ -112,13 +113,13 @@ class Recorder:
         self._put(open_run, op, hold, moved)
 
     def started(self, open_run: OpenRun, at: float) -> None:
-        """Its worker has begun a run: its webhook may want to know. A retry is not told again."""
+        """Its worker has begun a run: its webhook may want to know. A retry is not reported again."""
         delivery = delivery_at(STARTED, open_run.id, open_run.run.webhook, at, self._calendar.unix_s())
         if delivery is not None:
             self._writer.put(AddDelivery(delivery), lambda _: self._on_delivery())
 
     def keep(self, open_run: OpenRun, written: "asyncio.Future[None]") -> None:
-        """Write a volatile run as it stands; from now on it is as any other."""
+        """Store a volatile run as it is; from now on it is an ordinary one."""
         open_run.volatile = False
         open_run.feed.unsaved = [entry for entry in open_run.feed.after((0, 0)) if entry.attempt == open_run.run.attempt]
 
@@ -146,7 +147,7 @@ class Recorder:
             self._writer.put(AppendEvents(run.id, run.attempt, entries[0].seq, entries[-1].seq, encode_entries(entries)))
 
     def save_events(self, open_run: OpenRun) -> None:
-        """Write what the run has said, unless that is under way: then what gathers meanwhile goes with the next write."""
+        """Store the run's new events, unless a write is in progress: then they go with the next write."""
         if not open_run.flushing:
             self._append(open_run)
 
@@ -189,7 +190,7 @@ class Recorder:
             elif there.state is RunState.QUEUED and isinstance(op, Requeue):
                 open_run.run = there
                 self._back(open_run)
-            else:  # the store is further than this picture: speak for the attempt that it has
+            else:  # the store is ahead of this picture: use the attempt that it has
                 open_run.run = there
                 self._put(open_run, msgspec.structs.replace(op, attempt=there.attempt), None, moved)
 

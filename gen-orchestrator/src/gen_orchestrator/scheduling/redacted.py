@@ -10,7 +10,7 @@ _OF_AN_END = ("reason", "error_type", "code", "safe_message", "error_message")
 
 
 def redacted(effect: SchedulerEffect, redactor: Redactor) -> SchedulerEffect:
-    """The same with names of secrets in the place of their values."""
+    """The effect with secret values replaced by their names."""
     if not redactor:  # most endpoints have no secrets
         return effect
     match effect:

@@ -16,18 +16,18 @@ from gen_worker.texts import sound
 from gen_worker.wire.holds import Hold
 from gen_worker.wire.messages import Event
 
-MAX_TYPE_CHARS = 200  # what workers of ours take of an author
+MAX_TYPE_CHARS = 200  # the limit for an author's event type in our workers
 
 
 class RunEvents:
-    """Of one leader."""
+    """One for each leader."""
 
     def __init__(self, recorder: Recorder, clock: Clock) -> None:
         self._recorder = recorder
         self._clock = clock
 
     def take(self, open_run: OpenRun, event: Event, instance_id: str, hold: Hold) -> None:
-        """Take an event that this instance of the run's worker sent."""
+        """Process an event from this instance of the run's worker."""
         if open_run.phase is not Phase.LEASED or event.attempt not in (0, open_run.run.attempt):
             return
         if event.payload and not is_json(event.payload):
@@ -41,12 +41,13 @@ class RunEvents:
         kind, data = sound(event.event_type, MAX_TYPE_CHARS), event.payload or b"{}"
         if open_run.feed.append(open_run.run.attempt, name, kind, data, source) is None:
             return
-        if not open_run.volatile and (not open_run.holds or open_run.holds[-1] is not hold):  # of what came together one is enough
+        # one hold is enough for events that came together
+        if not open_run.volatile and (not open_run.holds or open_run.holds[-1] is not hold):
             open_run.holds.append(hold.take())
         self._recorder.save_events(open_run)
 
     def _note(self, open_run: OpenRun, event: Event) -> str | None:
-        """Take what the control plane wants to know of an event; the name under which readers are shown it, None where they are not."""
+        """Note what the control plane needs from an event. Returns its name for readers, None when they do not see it."""
         kind = event.event_type
         if kind == events.STARTED:
             open_run.started = True
@@ -61,5 +62,5 @@ class RunEvents:
         elif kind.endswith(".stuck"):
             open_run.stuck = event.payload or b"{}"
         elif open_run.stuck and is_step(kind):
-            open_run.stuck = b""  # it goes on
+            open_run.stuck = b""  # the run continues
         return shown_as(kind)

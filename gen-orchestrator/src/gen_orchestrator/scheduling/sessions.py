@@ -29,7 +29,7 @@ _IN_ORDER = frozenset({"completed", "closed"})
 
 
 class Sessions:
-    """Of one leader. `cancel_waiting` ends a run that no worker has; `detach` takes one from its worker."""
+    """One for each leader. `cancel_waiting` ends a run that no worker has; `detach` takes one from its worker."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Sessions:
     # ---- clients
 
     def left(self, open_run: OpenRun) -> None:
-        """The client is gone: its handler is told, and ends in its own way within seconds."""
+        """The client has left: its handler is told, and ends by itself within seconds."""
         session = open_run.session
         if session is None or session.has_left:
             return
@@ -61,7 +61,7 @@ class Sessions:
             self._overdue.leave(open_run)
 
     def end(self, open_run: OpenRun, reason: str) -> None:
-        """End it now for a reason of ours; the client is told at once, the handler is cancelled."""
+        """End it now for a reason of ours; the client is told at once, and the handler is cancelled."""
         session = open_run.session
         if session is None or open_run.is_over:
             return
@@ -75,7 +75,7 @@ class Sessions:
     # ---- workers
 
     def begin(self, open_run: OpenRun) -> None:
-        """Its worker was just sent it."""
+        """Its worker was just sent the session."""
         session, worker = open_run.session, open_run.worker
         if session is None or worker is None or worker.link is None:
             return
@@ -86,7 +86,7 @@ class Sessions:
             self._overdue.leave(open_run)
 
     def heard(self, worker: Worker, message: RealtimeFrame | RealtimeCredit) -> None:
-        """A frame of the handler's, or credit for frames of the client's. Of a session that is over, nobody wants it."""
+        """A frame of the handler's, or credit for frames of the client's. Ignored for a session that is over."""
         open_run = worker.runs.get(message.session_id)
         if open_run is None or open_run.session is None or open_run.phase is not Phase.LEASED:
             return
@@ -97,7 +97,7 @@ class Sessions:
             open_run.session.grant(message.frames)
 
     def result_of(self, worker: Worker, message: CloseRealtime) -> RunResult:
-        """What the worker's last word on a session means as the result of its run."""
+        """The run result that follows from the worker's last message about a session."""
         open_run, reason = worker.runs.get(message.session_id), sound(message.reason, MAX_WORD_CHARS)
         if open_run is None or open_run.session is None:
             return RunResult(message.session_id)
@@ -113,7 +113,7 @@ class Sessions:
         return RunResult(open_run.id, False, b"", detail, kind, False, text, code=message.code or kind)
 
     def stream_lost(self, worker: Worker) -> None:
-        """The stream of this worker is gone, and frames with it that were on their way: its sessions end."""
+        """The stream of this worker is gone, and with it frames in transit: its sessions end."""
         for open_run in list(worker.runs.values()):
             if open_run.session is not None and open_run.phase is Phase.LEASED:
                 self._log.warning("session.stream_lost", run_id=open_run.id, worker_id=worker.worker_id)
@@ -121,18 +121,18 @@ class Sessions:
                 self._recorder.settle(open_run, Again(0.0, executed=False))
 
     def drain(self, open_runs: Iterable[OpenRun]) -> None:
-        """This program ends: sessions do not end by themselves, so that nobody waits for them."""
+        """This program ends. Sessions do not end by themselves, so they are not waited for."""
         for open_run in list(open_runs):
             self.end(open_run, "worker_draining")
 
     def end_all(self, open_runs: Iterable[OpenRun], reason: str) -> None:
-        """This node leads no more: clients are told. What the store says of these runs is the next leader's to write."""
+        """This node no longer leads: clients are told. The next leader stores the end of these runs."""
         for open_run in list(open_runs):
             if open_run.session is not None:
                 open_run.session.close(reason)
 
     def over(self, open_run: OpenRun, run: Run) -> None:
-        """The end of a session is written: the client is told, with the reason."""
+        """The end of a session is stored: the client is told, with the reason."""
         session = open_run.session
         if session is None:
             return

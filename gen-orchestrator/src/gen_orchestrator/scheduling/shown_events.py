@@ -1,4 +1,4 @@
-"""Which events of a worker the readers of a run are shown, and under which name. Pure."""
+"""Which events of a worker the readers of a run see, and under which names. Pure."""
 
 import msgspec
 
@@ -10,7 +10,7 @@ _MACHINERY = ("task.", "metrics.", "output.")
 
 
 def shown_as(event_type: str) -> str | None:
-    """`output`, `progress`, `log`, or `custom` for an event of the author's own; None for one that is for the control plane alone."""
+    """`output`, `progress`, `log`, or `custom` for an event of the author's own; None for one that only concerns the control plane."""
     if name := _NAMES.get(event_type):
         return name
     if event_type.endswith(".stuck"):
@@ -19,7 +19,7 @@ def shown_as(event_type: str) -> str | None:
 
 
 def is_step(event_type: str) -> bool:
-    """Whether an event says that a run has come to its next step."""
+    """Whether an event reports that a run has reached its next step."""
     return event_type.startswith("task.") and event_type.endswith((".started", ".completed", ".failed"))
 
 
@@ -28,8 +28,8 @@ class _Warned(msgspec.Struct):
 
 
 def warnings_of(payload: bytes) -> bytes:
-    """The JSON array in a `task.warning`: fields of the payload that the function left out. Empty where there is none."""
+    """The JSON array in a `task.warning`: fields of the payload that the function ignored. Empty when there are none."""
     try:
         return bytes(msgspec.json.decode(payload, type=_Warned).warnings)
-    except UNREADABLE:  # of a worker that is not ours
+    except UNREADABLE:  # from another implementation of a worker
         return b""

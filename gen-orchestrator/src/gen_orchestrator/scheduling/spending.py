@@ -30,11 +30,11 @@ from gen_orchestrator.scheduling.open_runs import OpenRuns
 from gen_orchestrator.store.base import RunStore, StoreError, StoreUnavailableError, UsageStore
 from gen_worker.clock import Clock
 
-SETTLED_S = 600.0  # far longer than from the end of a run to its being told of here
+SETTLED_S = 600.0  # much longer than from the end of a run to the report of it here
 
 
 class SpendingStore(RunStore, UsageStore, Protocol):
-    """What is read of keys."""
+    """What is read about keys."""
 
 
 class ExhaustedError(Exception):
@@ -46,10 +46,10 @@ class ExhaustedError(Exception):
 
 
 class KeySpending:
-    """Of one key, since it was read."""
+    """For one key, since it was read."""
 
     def __init__(self, budgets: Budgets, unix_s: float) -> None:
-        """`unix_s` lies in the day or month whose GPU seconds are counted."""
+        """`unix_s` is in the day or month whose GPU seconds are counted."""
         self.budgets = budgets
         self.rate: RateWindow | None = None
         self.gpu_ms = 0
@@ -57,17 +57,19 @@ class KeySpending:
         self.begin_s, self.end_s = calendar_window(unit, unix_s) if unit else (float("-inf"), float("inf"))
 
     def holds(self, budgets: Budgets, unix_s: float) -> bool:
-        """Whether this is what is asked for now. A clock that was put back leads to an earlier day, which is read."""
+        """Whether this is still valid for these budgets at this time. A clock that was set back leads to an earlier
+        day, which must be read.
+        """
         return self.budgets == budgets and self.begin_s <= unix_s < self.end_s
 
     def ended(self, run: Run) -> None:
-        """One of its runs is over."""
+        """One of its runs has ended."""
         if self.begin_s <= run.finished_at < self.end_s:
             self.gpu_ms += run.gpu_ms
 
 
 class Accepting(Protocol):
-    """What accepts runs: the dispatcher."""
+    """Accepts runs: the dispatcher."""
 
     open: OpenRuns
 
@@ -75,7 +77,7 @@ class Accepting(Protocol):
 
 
 class Spending:
-    """Of one leader. `budgets_of`: those of an invoker, None where it has none."""
+    """One for each leader. `budgets_of`: the budgets of an invoker, None when it has none."""
 
     def __init__(self, budgets_of: Callable[[str], Budgets | None], store: SpendingStore, dispatcher: Accepting, clock: Clock) -> None:
         self._budgets_of = budgets_of
@@ -85,23 +87,23 @@ class Spending:
         self._clock = clock
         self._known: dict[str, KeySpending] = {}
         self._reading: dict[str, asyncio.Task[KeySpending]] = {}
-        self._unread: dict[str, KeySpending] = {}  # what is being read
+        self._unread: dict[str, KeySpending] = {}  # being read
 
     def ended(self, run: Run) -> None:
-        """A run is over. Of a key that nobody has asked for yet the store says it."""
+        """A run has ended. For a key that was not requested yet, the store will tell."""
         for place in (self._known, self._unread):
             if (spending := place.get(run.invoker_id)) is not None:
                 spending.ended(run)
 
     def submit(self, run: Run, lane: Lane, *, volatile: bool = False) -> Coroutine[None, None, Submitted]:
-        """Accept a run as `Dispatcher.submit` does, or raise `ExhaustedError`."""
+        """Accept a run like `Dispatcher.submit`, or raise `ExhaustedError`."""
         budgets = self._budgets_of(run.invoker_id) if run.invoker_id else None
         if budgets is None:
             return self._dispatcher.submit(run, lane, volatile=volatile)
         return self._submit_within(budgets, run, lane, volatile=volatile)
 
     async def spent(self, invoker_id: str, budgets: Budgets) -> Spent:
-        """What this key has used by now; `StoreError` where it cannot be read."""
+        """What this key has used so far; `StoreError` when it cannot be read."""
         return self._spent(invoker_id, await self._of(invoker_id, budgets))
 
     async def _submit_within(self, budgets: Budgets, run: Run, lane: Lane, *, volatile: bool) -> Submitted:
@@ -110,7 +112,7 @@ class Spending:
             known = await self._of(run.invoker_id, budgets)
             if (refused := self._refusal(run, known)) is not None:
                 raise ExhaustedError(refused)
-        # From the last look to the run's place among the open ones nothing is awaited: nobody else gets this room.
+        # Nothing is awaited between the last check and the run's entry among the open ones, so nobody else can get this room.
         charged_s = self._clock.now_s()
         if known.rate is not None:
             known.rate.add(charged_s)
@@ -120,7 +122,7 @@ class Spending:
             _take_back(known, charged_s)
             raise
         except StoreError as exc:
-            if not (isinstance(exc, StoreUnavailableError) and exc.unknown):  # else it may be written: it counts
+            if not (isinstance(exc, StoreUnavailableError) and exc.unknown):  # otherwise it may be stored, so it counts
                 _take_back(known, charged_s)
             raise
         if not submitted.is_new:
@@ -128,7 +130,7 @@ class Spending:
         return submitted
 
     def _refusal(self, run: Run, known: KeySpending) -> Exhausted | None:
-        """The budget that has no room for this run now. A run that is open already is not asked about."""
+        """The budget that has no room for this run now. A run that is already open is not checked."""
         there = self._dispatcher.open.same_as(run)
         return None if there is not None else exhausted(known.budgets, self._spent(run.invoker_id, known))
 
@@ -143,7 +145,7 @@ class Spending:
         )
 
     async def _of(self, invoker_id: str, budgets: Budgets) -> KeySpending:
-        """What is known of this key, read first where that is nothing yet."""
+        """What is known about this key; read first if nothing is known."""
         while (known := self._known.get(invoker_id)) is None or not known.holds(budgets, self._clock.unix_s()):
             reading = self._reading.get(invoker_id)
             if reading is None:
@@ -154,7 +156,7 @@ class Spending:
         return known
 
     async def _is_there(self, run: Run) -> bool:
-        """Whether the store has a run with this one's id or key: asking for that one again uses nothing."""
+        """Whether the store has a run with this id or key: requesting that one again uses nothing."""
 
         def look() -> bool:
             if run.idempotency_key and self._store.by_key(run.owner, run.idempotency_key) is not None:
@@ -168,7 +170,7 @@ class Spending:
         found = self._unread[invoker_id] = KeySpending(budgets, unix_s)
         accepted = {run.id: run.created_at for run in self._open.runs_of(invoker_id)}
         if budgets.gpu_seconds:
-            # Those that are open are told of when they end. What ended a while ago is in the store, and changes no more.
+            # Open runs are reported when they end. Runs that ended a while ago are in the store and do not change.
             still_open = set(accepted)
             before_ms, each = await asyncio.to_thread(self._store.gpu_ms_since, invoker_id, max(0.0, found.begin_s), unix_s - SETTLED_S)
             found.gpu_ms += before_ms + sum(gpu_ms for run_id, gpu_ms in each.items() if run_id not in still_open)
@@ -176,7 +178,7 @@ class Spending:
             runs, unit = parse_rate(budgets.rate)
             window_s = float(RATE_UNITS[unit])
             accepted |= await asyncio.to_thread(self._store.accepted_since, invoker_id, unix_s - window_s, runs)
-            # What lies in the future was accepted before the clock was put back: it counts as of now.
+            # A time in the future was recorded before the clock was set back: it counts as now.
             ages = (unix_s - at for at in accepted.values())
             found.rate = RateWindow(runs, window_s, (now_s - max(0.0, age) for age in ages if age < window_s))
         return found
@@ -189,6 +191,6 @@ class Spending:
 
 
 def _take_back(known: KeySpending, charged_s: float) -> None:
-    """The run was there before, or was not accepted."""
+    """The run already existed, or was not accepted."""
     if known.rate is not None:
         known.rate.take_back(charged_s)

@@ -6,15 +6,15 @@ import contextlib
 from gen_orchestrator.store.base import Leader
 
 PROBE_S = 0.5
-TRUSTED_S = 0.5  # so long an answer to a probe holds
+TRUSTED_S = 0.5  # how long the answer to a probe is valid
 
 
 class Standing:
-    """Of one node. `see` is told what the store says, and wakes everybody who waits for a change."""
+    """One for each node. `see` is told what the store says, and wakes everyone who waits for a change."""
 
     def __init__(self) -> None:
         self.leader: Leader | None = None
-        self._epoch = 0  # the newest that was seen
+        self._epoch = 0  # the newest one seen
         self._changed = asyncio.Event()
         self._probes: dict[str, asyncio.Task[bool]] = {}
 
@@ -26,17 +26,17 @@ class Standing:
             self.tell()
 
     def begin(self, own: Leader) -> None:
-        """This node leads, and has yet to begin: nobody can be sent anywhere."""
+        """This node leads but has not begun: nobody can be sent anywhere."""
         self.leader, self._epoch = None, own.epoch
         self.tell()
 
     def tell(self) -> None:
-        """Something has changed: whoever waits looks again."""
+        """Something has changed: everyone who waits checks again."""
         self._changed.set()
         self._changed = asyncio.Event()
 
     async def replaced(self, leader: Leader) -> None:
-        """Return when another leads than this one. That it is gone is no reason: its lease may go on."""
+        """Return when another node leads instead of this one. A leader's absence is not enough, because its lease may still be valid."""
         while self._epoch <= leader.epoch:
             await self._changed.wait()
 
@@ -47,8 +47,9 @@ class Standing:
                 await self._changed.wait()
 
     async def reachable(self, address: str) -> bool:
-        """Whether somebody accepts connections at `host:port`. A leader that was killed is named until its lease ends: nobody is sent
-        to it meanwhile."""
+        """Whether a process accepts connections at `host:port`. A killed leader is named until its lease expires;
+        meanwhile nobody is sent to it.
+        """
         probe = self._probes.get(address)
         if probe is None:
             probe = self._probes[address] = asyncio.create_task(_answers(address), name="leader-probe")

@@ -16,8 +16,9 @@ from gen_orchestrator.scheduling.pool import Worker
 
 
 class WorkerSeen(msgspec.Struct, frozen=True, kw_only=True, tag="worker"):
-    """A worker as it says it is. `at` is in seconds of one clock throughout the file. `tiers`: model ref to tier and bytes;
-    `device_bytes` 0: it has no device of its own, or does not say."""
+    """A worker as it describes itself. `at` is in seconds of one clock throughout the file. `tiers`: model ref to tier
+    and bytes; `device_bytes` 0: it has no device of its own, or does not say.
+    """
 
     at: float
     worker_id: str
@@ -31,14 +32,14 @@ class WorkerSeen(msgspec.Struct, frozen=True, kw_only=True, tag="worker"):
 
 
 class WorkerGone(msgspec.Struct, frozen=True, tag="gone"):
-    """Nothing is given to this worker any more."""
+    """This worker gets no more runs."""
 
     at: float
     worker_id: str
 
 
 class Given(msgspec.Struct, frozen=True, kw_only=True, tag="given"):
-    """A run was given to a worker, `waited_s` after it was accepted; `need` and `workers` are what the choice was made from."""
+    """A run was given to a worker, `waited_s` after it was accepted; `need` and `workers` are the input of the choice."""
 
     at: float
     run_id: str
@@ -53,7 +54,7 @@ class Given(msgspec.Struct, frozen=True, kw_only=True, tag="given"):
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):
-    """A worker has told how an attempt ended. `took_s` since it was given, of that `models_s` for bringing models."""
+    """A worker has reported the end of an attempt. `took_s` since it was given; of that `models_s` for bringing models."""
 
     at: float
     run_id: str
@@ -81,7 +82,7 @@ _loads = msgspec.json.Decoder(_Loads).decode
 
 
 class Trace:
-    """`write` takes each line; without it nothing is noted, and it costs nothing. `unix_s` is the time by which runs were accepted."""
+    """`write` gets each line; without it nothing is recorded, at no cost. `unix_s` is the clock by which runs were accepted."""
 
     def __init__(self, write: Callable[[bytes], Any] | None = None, unix_s: Callable[[], float] = lambda: 0.0) -> None:
         self._write = write
@@ -89,7 +90,7 @@ class Trace:
         self._known: dict[str, WorkerSeen] = {}
 
     def seen(self, worker: Worker, now_s: float) -> None:
-        """A worker has said what it has."""
+        """A worker has reported what it has."""
         if self._write is None:
             return
         view, resources = worker.view(now_s), worker.resources
@@ -110,7 +111,7 @@ class Trace:
             self._note(entry)
 
     def gone(self, worker_id: str, now_s: float) -> None:
-        """A worker is known no more."""
+        """A worker is no longer known."""
         if self._write is not None and self._known.pop(worker_id, None) is not None:
             self._note(WorkerGone(now_s, worker_id))
 
@@ -134,7 +135,7 @@ class Trace:
         self._note(entry)
 
     def ended(self, open_run: OpenRun, now_s: float, *, succeeded: bool) -> None:
-        """The worker has told how the attempt ended."""
+        """The worker has reported the end of the attempt."""
         if self._write is None:
             return
         loads = _loads(open_run.metrics) if open_run.metrics else _Loads()
@@ -146,12 +147,12 @@ class Trace:
         assert self._write is not None
         try:
             self._write(_encode(entry) + b"\n")
-        except OSError:  # no room for it: runs go on without
+        except OSError:  # no room: runs continue without the trace
             self._write = None
 
 
 def read_trace(path: Path) -> Iterator[Entry]:
-    """The entries of a file, in their order. A last line that was cut off, as a kill leaves it, is left out."""
+    """The entries of a file in order. An incomplete last line, as left by a kill, is skipped."""
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.endswith(b"\n"):

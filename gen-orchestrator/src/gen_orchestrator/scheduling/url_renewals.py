@@ -22,14 +22,14 @@ URL_REFRESH = "model.url_refresh"
 
 
 class Addresses(Protocol):
-    """Where models of releases are resolved. Blocking, any thread."""
+    """Resolves models of releases. Blocking; any thread."""
 
     def resolve(self, release_id: str, model_id: str) -> ResolvedModel | None:
-        """The files of a model that the release names; None for others, and for those that are not here."""
+        """The files of a model named by the release; None for others, and for models that are not here."""
         ...
 
     def all_of(self, release_id: str) -> dict[str, ResolvedModel]:
-        """Those of a release that are here, by ref."""
+        """The models of a release that are here, by ref."""
         ...
 
 
@@ -38,7 +38,7 @@ class _Asked(msgspec.Struct):
 
 
 class UrlRenewals:
-    """Of one leader. One request of a worker for a model is under way at a time."""
+    """One for each leader. A worker has at most one request for a model in progress."""
 
     def __init__(self, addresses: Addresses | None, config_of: Callable[[str], ReleaseConfig | None], log: Log) -> None:
         self._addresses = addresses
@@ -47,14 +47,14 @@ class UrlRenewals:
         self._under_way: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     def ask(self, worker: Worker, model_id: str) -> None:
-        """A worker needs fresh addresses of a model."""
+        """A worker needs fresh URLs of a model."""
         key = (worker.worker_id, model_id)
         if self._addresses is not None and key not in self._under_way:
             task = self._under_way[key] = asyncio.create_task(self._renew(worker, model_id, self._addresses), name=f"renew-{model_id}")
             task.add_done_callback(lambda _: self._under_way.pop(key, None))
 
     def ask_in_words(self, worker: Worker, payload: bytes) -> None:
-        """The same by an event. Our workers say both, and mean the request."""
+        """The same, requested by an event. Our workers send both, and mean the request."""
         if is_plain(worker):
             try:
                 self.ask(worker, msgspec.json.decode(payload, type=_Asked).model_id)
@@ -62,13 +62,15 @@ class UrlRenewals:
                 return
 
     def with_addresses(self, worker: Worker, config: ReleaseConfig) -> ReleaseConfig:
-        """The configuration for a worker that joins. (A few small files are read for a plain one: its first run must not come before.)"""
+        """The configuration for a joining worker. (For a plain worker this reads a few small files, because its first
+        run must not come before.)
+        """
         if self._addresses is None or not is_plain(worker):
             return config
         return msgspec.structs.replace(config, resolved_models=self._addresses.all_of(worker.release_id))
 
     def stop(self) -> None:
-        """This program leads no more."""
+        """This program no longer leads."""
         for task in self._under_way.values():
             task.cancel()
 

@@ -21,7 +21,7 @@ from gen_worker.clock import Clock
 
 
 class WaitingRuns:
-    """Of one leader. `pump` gives the lane's next runs to workers: called when a delayed run is due."""
+    """One for each leader. `pump` gives the lane's next runs to workers; it is called when a delayed run is due."""
 
     def __init__(self, lanes: Lanes, recorder: Recorder, clock: Clock, pump: Callable[[Lane], None]) -> None:
         self._lanes = lanes
@@ -31,7 +31,7 @@ class WaitingRuns:
         self._loop = asyncio.get_running_loop()
 
     def put(self, open_run: OpenRun, *, front: bool = False) -> None:
-        """Let a run wait. `front`: it has waited before, and goes before the others of its owner."""
+        """Add a waiting run. `front`: it has waited before, and goes ahead of its owner's others."""
         left_s = min(open_run.run.not_before - self._clock.unix_s(), MAX_DELAY_S)
         if left_s > 0:
             open_run.phase = Phase.DELAYED
@@ -40,13 +40,13 @@ class WaitingRuns:
             self._enqueue(open_run, front=front)
 
     def see(self, open_run: OpenRun) -> None:
-        """A run that is new to this leader: what its times are by the monotonic clock."""
+        """A run that is new to this leader: convert its times to the monotonic clock."""
         run, ahead_s = open_run.run, self._clock.now_s() - self._clock.unix_s()
         open_run.accepted_s = min(run.created_at + ahead_s, self._clock.now_s())
         open_run.expires_s = open_run.accepted_s + (run.expires_at - run.created_at) if run.expires_at else 0.0
 
     def take_out(self, open_run: OpenRun) -> None:
-        """It waits no longer, and no worker gets it."""
+        """It no longer waits, and no worker gets it."""
         self._lanes.remove(open_run)
         open_run.set_timer(None)
 

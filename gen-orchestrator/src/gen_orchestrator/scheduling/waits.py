@@ -16,9 +16,10 @@ MAX_ERROR_CHARS = 300
 
 
 class Wait(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """Stands as `routing` in a run that is queued. `reason` is for programs: `retry_later`, `no_worker`, `worker_crashed`, `busy`,
-    `waits_for_hot`, `waits_alone`, `starting`. `retry_in_s`: when the next attempt begins, of `retry_later`. `last_lines`: what the
-    release's last crashed worker wrote at its end."""
+    """The `routing` of a queued run. `reason` is for programs: `retry_later`, `no_worker`, `worker_crashed`, `busy`,
+    `waits_for_hot`, `waits_alone`, `starting`. `retry_in_s`: when the next attempt begins, for `retry_later`.
+    `last_lines`: the last output of the release's crashed worker.
+    """
 
     reason: str
     detail: str
@@ -29,7 +30,9 @@ class Wait(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Waits:
-    """Explains queued runs. `crash_of` gives the last lines of a release's workers while they crash at their start, else an empty text."""
+    """Explains queued runs. `crash_of` returns the last lines of a release's workers while they crash at their start,
+    otherwise an empty text.
+    """
 
     def __init__(self, pool: Pool, clock: Clock, crash_of: Callable[[str], str]) -> None:
         self._pool = pool
@@ -37,7 +40,7 @@ class Waits:
         self._crash_of = crash_of
 
     def of(self, open_run: OpenRun) -> Wait | None:
-        """Why this run is queued; None for one that is not."""
+        """Why this run is queued; None when it is not."""
         lane, depth = open_run.lane, len(open_run.lane.queue)
         if open_run.phase is Phase.DELAYED:
             return self._retry(open_run)
@@ -73,10 +76,10 @@ class Waits:
 
     def _retry(self, open_run: OpenRun) -> Wait:
         run, error = open_run.run, open_run.failed_by
-        # By the timer: `not_before` is a time of the wall clock, which may have been set since.
+        # From the timer: `not_before` is wall-clock time, and the clock may have been set since.
         left_s = max(0.0, open_run.timer.when() - self._clock.now_s()) if open_run.timer is not None else 0.0
         after = f" ({error.code}: {error.message[:MAX_ERROR_CHARS]})" if error is not None else ""
-        tries = run.executions - run.lost_workers  # lost workers are not the run's own tries
+        tries = run.executions - run.lost_workers  # lost workers do not count as tries of the run
         detail = f"attempt {tries} of {run.max_attempts} failed{after}; the next one begins in {left_s:.1f} s"
         return Wait(reason="retry_later", detail=detail, retry_in_s=round(left_s, 1))
 
