@@ -34,7 +34,7 @@ from gen_worker.residency.loaders.library import load_by_library
 from gen_worker.residency.loaders.run_views import RunViews
 from gen_worker.residency.loaders.skeleton import NotUnderstoodError
 from gen_worker.residency.loaders.tokenizers import share
-from gen_worker.residency.loaders.transformers import keeps_wide
+from gen_worker.residency.loaders.transformers import dtype_option, keeps_wide
 from gen_worker.residency.loaders.weights import (
     Recipe,
     WeightFile,
@@ -153,7 +153,7 @@ def _part(folder: Path, value: Sequence[str], files: tuple[WeightFile, ...], req
             return (load_in_fp8 if form.fp8 else load_module)(recipe(), device, control, part_id, skeletons)
         except NotUnderstoodError as exc:
             control.on_fallback(f"{folder.name}: {exc}")
-            option = _dtype_option() if library == "diffusers" else "dtype"
+            option = _dtype_option() if library == "diffusers" else dtype_option()
             module = load_by_library(kind, folder, {option: dtype, "use_safetensors": True, "variant": variant_of(files)}, str(exc))
             if form.fp8:
                 keep_in_fp8(module)

@@ -32,7 +32,7 @@ from gen_worker.residency.loaders.base import (
 )
 from gen_worker.residency.loaders.pieces import index_of
 from gen_worker.residency.loaders.tokenizers import share
-from gen_worker.residency.loaders.transformers import TransformersLoader, check_is_model, config_of
+from gen_worker.residency.loaders.transformers import TransformersLoader, check_is_model, config_of, dtype_option
 from gen_worker.residency.loaders.weights import WeightFile, find_weights, identity, loaded_bytes
 from gen_worker.sources.gather import read_object
 from gen_worker.sources.sentence_plan import MODULES, modules_of
@@ -169,7 +169,7 @@ def _made(request: LoadRequest, device: str, dtype: Any) -> Any:
         device=device,
         local_files_only=True,
         trust_remote_code=False,
-        model_kwargs={"dtype": dtype, "use_safetensors": True},
+        model_kwargs={dtype_option(): dtype, "use_safetensors": True},
     )
     made.requires_grad_(False)
     share([made])

@@ -22,6 +22,7 @@ from gen_worker.residency.loaders.base import (
     torch_dtype,
     whole,
 )
+from gen_worker.residency.loaders.gguf import check_architecture
 from gen_worker.residency.loaders.library import load_by_library
 from gen_worker.residency.loaders.skeleton import NotUnderstoodError
 from gen_worker.residency.loaders.tokenizers import share
@@ -57,9 +58,11 @@ class TransformersLoader:
         dtype = torch_dtype(torch, device.name, request.dtypes)
         check_is_model(request.path, request.annotation)
         if gguf is not None:
-            return whole(request, gguf.stat().st_size * 4, lambda: _by_library(request, device, {"dtype": dtype, "gguf_file": gguf.name}))
+            check_architecture(gguf, request.annotation)
+            found = {dtype_option(): dtype, "gguf_file": gguf.name}
+            return whole(request, gguf.stat().st_size * 4, lambda: _by_library(request, device, found))
         files = find_weights(request.path, request.dtypes)
-        options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "variant": variant_of(files)}
+        options: dict[str, Any] = {dtype_option(): dtype, "use_safetensors": True, "variant": variant_of(files)}
         if not files:
             return whole(request, 0, lambda: _by_library(request, device, options))
         form = f"{request.annotation.__module__}.{request.annotation.__qualname__}|{device.name}|{dtype}"
@@ -88,6 +91,15 @@ class TransformersLoader:
             return Loaded(model, tensor_bytes(model), lambda: model)
 
         return LoadPlan((part,), assemble, stamp=stamp_of(request.path))
+
+
+def dtype_option() -> str:
+    """The name by which transformers takes a precision: `dtype` since 4.56; before, it passed an unknown `dtype` on to the model, which
+    failed."""
+    import transformers
+
+    numbers = [int(part) for part in transformers.__version__.split(".")[:2] if part.isdigit()]
+    return "dtype" if numbers >= [4, 56] else "torch_dtype"
 
 
 def check_is_model(path: Path, kind: Any) -> None:
@@ -124,7 +136,7 @@ def _recipe(request: LoadRequest, files: tuple[WeightFile, ...], dtype: Any, adj
         kind = mapped
     if keeps_wide(kind, dtype):
         raise NotUnderstoodError("parts that stay in float32")
-    config.dtype = dtype
+    setattr(config, dtype_option(), dtype)
     if adjust is not None:
         adjust(config)
 
