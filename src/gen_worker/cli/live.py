@@ -17,6 +17,8 @@ _STEPS = {
     events.LOAD_STARTED: "loading the model",
     events.INFERENCE_STARTED: "running",
 }
+# Audit events of a debugger that takes the terminal; see https://docs.python.org/3/library/audit_events.html
+_DEBUGGERS = {"builtins.breakpoint", "pdb.Pdb"}
 
 
 class LiveRun:
@@ -50,6 +52,7 @@ class LiveRun:
             self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
             self._bar.start()
             self._task = self._bar.add_task(self._function, total=None, stage="starting")
+            sys.addaudithook(self._on_audit)  # it stays for the rest of the process, which is this run's
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -108,8 +111,9 @@ class LiveRun:
 
     def stage(self, text: str) -> None:
         """Like `step`, but only shown with a bar: it changes too often for lines."""
-        if self._bar is not None:
-            self._bar.update(self._task, stage=text)
+        bar = self._bar
+        if bar is not None:
+            bar.update(self._task, stage=text)
 
     def note(self, text: str) -> None:
         """Print a line above the bar."""
@@ -131,15 +135,20 @@ class LiveRun:
             self._in_line = False
             self._stdout.write(b"\n")
 
+    def _on_audit(self, event: str, arguments: object) -> None:
+        if event in _DEBUGGERS:  # in the function's thread: a bar would be painted over the debugger's prompt
+            self._stop_bar()
+
     def _stop_bar(self) -> None:
         bar, self._bar = self._bar, None
         if bar is not None:
             bar.stop()
 
     def _model(self, now: ModelProgress) -> None:
-        if self._bar is not None:
+        bar = self._bar
+        if bar is not None:
             total, completed = (1.0, now.fraction) if now.bytes_total else (None, 0)
-            self._bar.update(self._task, total=total, completed=completed, stage=now.describe())
+            bar.update(self._task, total=total, completed=completed, stage=now.describe())
         elif (now.phase, int(now.fraction * 10)) != self._shown:
             self._shown = (now.phase, int(now.fraction * 10))
             self._line(f"{self._function}: {now.model_id} {now.describe()}")
@@ -147,24 +156,27 @@ class LiveRun:
     def _step(self, text: str) -> None:
         if self._streaming:
             return
-        if self._bar is not None:
-            self._bar.update(self._task, stage=text)
+        bar = self._bar
+        if bar is not None:
+            bar.update(self._task, stage=text)
         else:
             self._line(f"{self._function}: {text}")
 
     def _progress(self, progress: Any, stage: str) -> None:
         if not isinstance(progress, (int, float)) or self._streaming:
             return
-        if self._bar is not None:
-            self._bar.update(self._task, total=1.0, completed=min(1.0, max(0.0, progress)), stage=stage)
+        bar = self._bar
+        if bar is not None:
+            bar.update(self._task, total=1.0, completed=min(1.0, max(0.0, progress)), stage=stage)
         else:
             self._line(f"{self._function}: {progress:.0%} {stage}".rstrip())
 
     def _line(self, text: str) -> None:
         if text != self._last:
             self._last = text
-            if self._bar is not None:
-                self._bar.console.print(text, markup=False)
+            bar = self._bar
+            if bar is not None:
+                bar.console.print(text, markup=False)
             else:
                 self.end_line()
                 say(text)

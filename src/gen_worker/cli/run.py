@@ -2,6 +2,7 @@
 
 import asyncio
 import enum
+import logging
 import math
 import os
 import shutil
@@ -52,6 +53,8 @@ from gen_worker.project.served import Served, load_project
 from gen_worker.project.stdout import silence
 from gen_worker.project.validation import VersionError
 from gen_worker.texts import counted
+
+LEFT_DEBUGGER = "bdb.BdbQuit"  # the last line of its traceback
 
 
 class Seconds(click.FloatRange):
@@ -111,6 +114,8 @@ def command(
             return fail(str(exc), EXIT_FAILED, as_json=as_json, code="discovery")
         except (RequestError, ValueError) as exc:
             return fail(str(exc), EXIT_USAGE, as_json=as_json, code="usage")
+        if not logging.getLogger().handlers:
+            logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[_Records()])
         live = LiveRun(spec.name, stdout_of(), quiet=as_json, text_field=_text_field(spec))
         ended = asyncio.run(_run(session, live, as_json=as_json))
     return _report(ended, _usage(spec, served.models_by_function.get(spec.name, {}), folder), as_json=as_json)
@@ -172,6 +177,16 @@ def _end_at_once(run_dir: Path) -> None:
     end_at_once()
 
 
+class _Records(logging.Handler):
+    """Records of `logging` as lines, like those of `ctx.log`."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            say(f"{record.levelname.lower()}: {self.format(record)}")
+        except Exception:  # noqa: BLE001 - arguments that do not fit their format are the author's; `logging` shows where they are
+            self.handleError(record)
+
+
 class TerminalLog(Log):
     """Log lines of a run for the person who started it: of a failure, only the traceback."""
 
@@ -186,7 +201,9 @@ class TerminalLog(Log):
 
     def error(self, name: str, **facts: Any) -> None:
         self._live.end_line()
-        if trace := facts.get("traceback"):
+        if (trace := facts.get("traceback", "")).rstrip().endswith(LEFT_DEBUGGER):
+            return
+        if trace:
             sys.stderr.write(f"{trace.rstrip()}\n")
         else:
             super().error(name, **facts)
@@ -220,6 +237,8 @@ def _report(ended: _Ended, usage: str, *, as_json: bool) -> int:
         say(f"warning: {warning.message}, at {warning.pointer}, was left out.{hint}")
     if status == EXIT_INTERRUPTED and ended.interrupted:
         return interrupted("interrupted", as_json=False)
+    if outcome.error_message.startswith("BdbQuit"):
+        return interrupted("ended in the debugger", as_json=False)
     if not outcome.success:
         say(f"error: {outcome.error_message}")
         if outcome.errors:
