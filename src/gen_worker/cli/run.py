@@ -182,7 +182,7 @@ class _Records(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            say(f"{record.levelname.lower()}: {self.format(record)}")
+            sys.stderr.write(f"{record.levelname.lower()}: {self.format(record)}\n")  # of now: a bar puts a stream of its own there
         except Exception:  # noqa: BLE001 - arguments that do not fit their format are the author's; `logging` shows where they are
             self.handleError(record)
 
