@@ -1,4 +1,4 @@
-"""Answers about things that are not there."""
+"""Answers about things that do not exist."""
 
 from collections.abc import Iterable
 
@@ -7,11 +7,13 @@ from gen_worker.names import did_you_mean
 
 
 def absent(what: str, name: str, known: Iterable[str], verb: str, error: str) -> RequestError:
-    """404 for a thing that a caller named, with the nearest that it may see; `verb` lists those, `error` is the word for clients."""
+    """404 for a named thing that does not exist, with the nearest name that the caller may see. `verb` lists those;
+    `error` is the code word for clients.
+    """
     hint = f"{did_you_mean(name, known)} See which there are with: {verb}".strip()
     return RequestError(404, "not_found", f"there is no {what} {name!r}", hint=hint, error=error)
 
 
 def no_owner(owner: str) -> RequestError:
-    """404 for an owner that a caller does not see, or that nobody can be."""
+    """404 for an owner that the caller may not see, or that does not exist."""
     return RequestError(404, "not_found", f"there is no owner {owner[:64]!r}", error="unknown_owner")

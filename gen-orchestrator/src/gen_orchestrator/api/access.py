@@ -1,10 +1,10 @@
-"""Who may ask for what: each route's scope.
+"""Checks keys and scopes for each route.
 
-    no keys asked for (a laptop's loopback)   everybody is EVERYBODY: all owners, all scopes
-    keys asked for                            no key, or none that holds: 401; a key without the scope: 403;
+    no keys required (a laptop's loopback)    everybody is EVERYBODY: all owners, all scopes
+    keys required                             no key, or an invalid one: 401; a key without the scope: 403;
                                               what belongs to another owner: 404, as if it did not exist
 
-Handlers learn their caller by `caller_of`, and say 404 for what it does not see.
+Handlers get their caller from `caller_of`, and answer 404 for what it may not see.
 """
 
 import asyncio
@@ -22,13 +22,15 @@ KEY_PROTOCOL = "cozy.key."
 
 
 def caller_of(request: Request) -> Caller:
-    """Who sent this request."""
+    """The sender of this request."""
     caller: Caller = request.scope.get(_CALLER, EVERYBODY)
     return caller
 
 
 def key_of(request: Request) -> str:
-    """The key of a request: its bearer token, or of a websocket the subprotocol `cozy.key.KEY`, as a page can send no header with one."""
+    """The key of a request: its bearer token, or for a websocket the subprotocol `cozy.key.KEY`, because a page cannot
+    send a header with one.
+    """
     text = bearer_of(request)
     if not text and request.has_header(b"sec-websocket-protocol"):
         return next((each.removeprefix(KEY_PROTOCOL) for each in offered_protocols(request) if each.startswith(KEY_PROTOCOL)), "")
@@ -36,13 +38,13 @@ def key_of(request: Request) -> str:
 
 
 def bearer_of(request: Request) -> str:
-    """The token of `Authorization: Bearer TOKEN`; empty where there is none."""
+    """The token of `Authorization: Bearer TOKEN`; empty when there is none."""
     scheme, _, text = request.header(b"authorization").partition(" ")
     return text.strip() if scheme.lower() == "bearer" else ""
 
 
 class Guard:
-    """Puts handlers behind keys. `is_asking`: False lets everybody through."""
+    """Protects handlers with keys. `is_asking` False lets everybody through."""
 
     def __init__(self, keys: Keys, *, is_asking: bool) -> None:
         self._keys = keys
@@ -50,7 +52,7 @@ class Guard:
         self._noted_s = float("-inf")
 
     def __call__(self, scope: Scope | None, handler: Handler, others: Callable[[Request], Caller | None] = lambda request: None) -> Handler:
-        """The handler for callers with this scope, None: any. `others` knows callers by other tokens than keys."""
+        """The handler for callers with this scope; None: any scope. `others` recognises callers by tokens other than keys."""
         if not self._is_asking:
             return handler
 

@@ -1,4 +1,4 @@
-"""Health, metrics, what runs where."""
+"""Health, metrics, and the current state."""
 
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -20,8 +20,10 @@ FAILURE_CHARACTERS = 2000
 
 
 class AdminRoutes:
-    """Handlers of `/livez`, `/readyz`, `/metrics`, `/v1/status` and `/openapi.json`. `failures`: by release, the last lines of a worker
-    that crashed; `dropped`: by owner and tag, which canary was taken from it, and why; `use`: what an owner's releases take on the disk."""
+    """Handlers of `/livez`, `/readyz`, `/metrics`, `/v1/status` and `/openapi.json`. `failures`: by release, the last
+    lines of a crashed worker; `dropped`: by owner and tag, which canary was removed from it, and why; `use`: the disk
+    space of an owner's releases.
+    """
 
     def __init__(
         self,
@@ -53,7 +55,7 @@ class AdminRoutes:
         await request.answer(200, self._metrics.text(self._dispatcher, self._pool), b"text/plain; version=0.0.4; charset=utf-8")
 
     async def status(self, request: Request) -> None:
-        """`GET /v1/status`: queues and workers now, as `cozyctl ps` shows them."""
+        """`GET /v1/status`: current queues and workers, as shown by `cozyctl ps`."""
         caller = caller_of(request)
         seen = {release.release_id for release in self._registry.releases(caller.own())}
         lanes = [

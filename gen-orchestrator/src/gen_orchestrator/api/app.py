@@ -77,7 +77,7 @@ RESERVED = frozenset(
 
 
 class Rooms(msgspec.Struct, frozen=True):
-    """The handlers of all routes, by what they are about."""
+    """The handlers of all routes, by subject."""
 
     runs: RunRoutes
     sessions: SessionRoutes
@@ -105,14 +105,14 @@ class Rooms(msgspec.Struct, frozen=True):
 
 
 def trouble_of(exc: Exception, path: str) -> tuple[Problem, dict[str, str]]:
-    """What a caller is told of a failure that is none of the caller's doing, and the headers with it."""
+    """The answer for a failure that is not the caller's fault, with its headers."""
     if isinstance(exc, StoreFullError):
         return problem(507, "store_full", str(exc), instance=path), {"retry-after": "5"}
-    if isinstance(exc, DamagedRowError):  # nothing to wait for
+    if isinstance(exc, DamagedRowError):  # waiting does not help
         return problem(500, "internal", str(exc), instance=path), {}
     if isinstance(exc, StoreError):
         return problem(503, "store_unavailable", str(exc), instance=path), {"retry-after": "2"}
-    if isinstance(exc, MemoryError):  # it passes, and a smaller request may do: no error of this program
+    if isinstance(exc, MemoryError):  # temporary, and a smaller request may succeed: not a bug of this program
         text = (
             "the platform has no memory for this request now; it is not known whether it was done: ask again with the same Idempotency-Key"
         )
@@ -121,7 +121,7 @@ def trouble_of(exc: Exception, path: str) -> tuple[Problem, dict[str, str]]:
 
 
 def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller | None], hosts: HostPolicy, log: Log) -> ASGIApp:
-    """All routes. Whatever a handler raises becomes a problem."""
+    """All routes. Anything a handler raises becomes a problem."""
 
     async def on_error(request: Request, exc: Exception) -> None:
         if isinstance(exc, RequestError):
@@ -162,7 +162,7 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         ("admin", "POST", "/v1/workers/{worker_id}/drain", workers.drain),
         ("admin", "POST", "/v1/releases/{release_id}/worker-tokens", workers.new_token),
         (None, "GET", "/v1/releases", releases.list),
-        ("publish", "POST", "/v1/releases/prune", rooms.removal.prune),  # before the path that it looks like
+        ("publish", "POST", "/v1/releases/prune", rooms.removal.prune),  # before the path with a parameter that would match it
         (None, "GET", "/v1/releases/{release_id}", releases.get),
         ("publish", "DELETE", "/v1/releases/{release_id}", rooms.removal.delete),
         (None, "GET", "/v1/releases/{release_id}/diff/{other_id}", releases.diff),
@@ -185,7 +185,7 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         ("publish", "GET", "/v1/builds/{build_id}", builds.get),
         ("publish", "GET", "/v1/builds/{build_id}/logs", builds.logs),
         ("publish", "POST", "/v1/builds/{build_id}/cancel", builds.cancel),
-        *(("invoke", *route) for route in cog_routes(cog)),  # before the models, whose paths look like them
+        *(("invoke", *route) for route in cog_routes(cog)),  # before the model routes, whose paths would match them
         (None, "GET", "/v1/models", of_task.list),
         (None, "GET", "/v1/models/{owner}/{endpoint}/{function}", of_task.get),
         (None, "GET", "/v1/repos", models.list),
@@ -222,7 +222,7 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         ("invoke", "POST", "/v1/files/{owner}/{ref:path}", rooms.caller_files.post),
         ("invoke", "DELETE", "/v1/files/{owner}/{ref:path}", rooms.caller_files.remove),
     ]
-    # Open to all, or behind tokens and signatures of their own.
+    # Open to all, or protected by their own tokens and signatures.
     plain: Sequence[tuple[str, str, Handler]] = [
         ("GET", "/v1/blobs/{digest}", models.get_blob),
         ("GET", "/api/v1/file/{ref:path}", files.read),
@@ -245,7 +245,7 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         ("POST", "/api/v1/auth/password/login", rooms.deploys.login),
         *plain,
         ("GET", OF_FUNCTIONS, guard("invoke", rooms.sessions.open)),
-        ("POST", OF_FUNCTIONS, invoke),  # the last: other paths look like it
+        ("POST", OF_FUNCTIONS, invoke),  # last, because it matches other paths, too
     ]
     front = _Front(
         Endpoint(invoke, on_error, hosts),
@@ -282,7 +282,7 @@ def _of_public_cozyctl(deploys: DeployRoutes) -> list[tuple[Scope | None, str, s
 
 
 class _Front:
-    """`POST /v1/owner/endpoint/function` goes past the router's search: it is the busy one."""
+    """`POST /v1/owner/endpoint/function` bypasses the router's search, because it is the busiest route."""
 
     def __init__(self, invoke: Endpoint, router: ASGIApp) -> None:
         self._invoke = invoke

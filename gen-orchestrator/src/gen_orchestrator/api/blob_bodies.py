@@ -14,7 +14,9 @@ GATHERED_BYTES = 1 << 20
 
 
 async def take_body(request: Request, max_bytes: int, write: Callable[[bytes], None]) -> None:
-    """Hand a body to `write` in pieces of about a MiB, in a thread; while one is written, the next comes. `RequestError` 413, 408."""
+    """Pass a body to `write` in pieces of about a MiB, in a thread; the next piece arrives while one is written.
+    `RequestError` 413, 408.
+    """
     reader = BodyReader(request, max_bytes)
     writing: asyncio.Future[None] | None = None
     try:
@@ -31,16 +33,17 @@ async def take_body(request: Request, max_bytes: int, write: Callable[[bytes], N
             if size_bytes:
                 writing = asyncio.ensure_future(asyncio.to_thread(write, b"".join(gathered)))
     finally:
-        if writing is not None:  # also where the body broke off: who called closes the file next
+        if writing is not None:  # also after an incomplete body, because the caller closes the file next
             await asyncio.shield(writing)
 
 
 async def send_blob(request: Request, blobs: Blobs, kept: KeptFile, headers: Mapping[str, str]) -> None:
-    """Answer with a file, by its record. `headers` name its content-type. `RequestError` 416 for a range that it has not, 410 where its
-    bytes are gone, 500 where they are not those that were kept, 503 where the place of the blobs does not answer.
+    """Answer with a file, by its record. `headers` include its content-type. `RequestError` 416 for a range outside the
+    file, 410 when its bytes are gone, 500 when they are not the stored ones, 503 when the blob store does not answer.
 
-    Of a file in a folder of this machine the size is compared; of one that lies elsewhere and is read whole, the digest: where that is
-    wrong, the last piece does not come."""
+    A local file is checked by its size. A file that is stored elsewhere and read completely is checked by its digest;
+    if that is wrong, the last piece is not sent.
+    """
     try:
         path = blobs.path(kept.blob)
         if path is not None:
@@ -92,17 +95,17 @@ async def _send_pieces(request: Request, blobs: Blobs, kept: KeptFile, headers: 
             try:
                 await request.write(piece)
             finally:
-                await asyncio.wait([coming])  # also where this is cancelled: what runs in a thread cannot be closed
+                await asyncio.wait([coming])  # also when this is cancelled, because work in a thread cannot be stopped
             piece = coming.result()
     except OSError:
-        return  # the answer has begun: the connection is closed before its end, and the reader sees that bytes are missing
+        return  # the answer has begun: the connection is closed early, so the reader sees that bytes are missing
     finally:
         gone.cancel()
     await request.write(b"", last=True)
 
 
 def not_kept(exc: OSError, what: str) -> RequestError:
-    """What a caller is told when files cannot be written: 507 without room, 503 where the data folder is gone or may not be written."""
+    """The error when files cannot be written: 507 without room, 503 when the data folder is gone or not writable."""
     if exc.errno in (errno.ENOSPC, errno.EDQUOT):
         return RequestError(507, "storage", f"{what}: {exc.strerror}", headers={"retry-after": "5"})
     detail = f"{what}: {exc.strerror or exc}; is the platform's data folder still there, and may it be written?"
@@ -110,7 +113,7 @@ def not_kept(exc: OSError, what: str) -> RequestError:
 
 
 def not_read(exc: OSError, kept: KeptFile | None, blobs: Blobs) -> RequestError:
-    """What a caller is told when a file that is there cannot be read. `kept`: None where its record is what cannot be read."""
+    """The error when an existing file cannot be read. `kept`: None when its record is what cannot be read."""
     ref = repr(kept.ref[:200]) if kept is not None else "the file"
     if isinstance(exc, FileNotFoundError):
         detail = f"{ref} was kept, but its bytes are gone from {blobs.name} (as {kept.blob if kept is not None else ''}); save it again"
@@ -121,7 +124,9 @@ def not_read(exc: OSError, kept: KeptFile | None, blobs: Blobs) -> RequestError:
 
 
 def _one_range(header: str, size_bytes: int) -> tuple[int, int] | None:
-    """From where to before where; None for what is no range, or several, which may be answered with the whole (RFC 9110, 14.2)."""
+    """Start and end of the range; None when it is invalid, or there are several, because those may be answered with the
+    whole file (RFC 9110, 14.2).
+    """
     unit, equals, text = header.partition("=")
     first, dash, last = (part.strip() for part in text.partition("-"))
     numbers = all(part.isascii() and part.isdigit() and len(part) < 20 for part in (first, last) if part)

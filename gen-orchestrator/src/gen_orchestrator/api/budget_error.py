@@ -11,7 +11,7 @@ MAX_RETRY_AFTER_S = 86400
 
 
 class BudgetError(RequestError):
-    """429 `budget_exhausted`, with the budget, its limit, what is used of it and when it is free again."""
+    """429 `budget_exhausted` with the budget, its limit, what is used, and when it has room again."""
 
     def __init__(self, found: Exhausted, unix_s: float) -> None:
         free_in_s = found.free_in_s

@@ -22,7 +22,7 @@ _ARCHIVES = ("application/gzip", "application/x-gzip", "application/x-tar+gzip",
 
 
 class BuildRoutes:
-    """Handlers of `/v1/endpoints/publish` and `/v1/builds`. `owner` is whose releases are published where nobody says."""
+    """Handlers of `/v1/endpoints/publish` and `/v1/builds`. `owner` owns the releases when a request names none."""
 
     def __init__(self, builds: Builds, keys: Keys, owner: str) -> None:
         self._keys = keys
@@ -30,8 +30,9 @@ class BuildRoutes:
         self._owner = owner
 
     async def publish(self, request: Request) -> None:
-        """`POST /v1/endpoints/publish[?message=][&builder=][&image=]`: the body is a gzip tar of a project, or nothing where an image is
-        named. 202 with the build, once that is sure to happen."""
+        """`POST /v1/endpoints/publish[?message=][&builder=][&image=]`: the body is a gzip tar of a project, or empty
+        when an image is named. 202 with the build once it is queued durably.
+        """
         query = request.query()
         message, builder, image = query.get("message", ""), query.get("builder", ""), query.get("image", "")
         if len(message) > MAX_MESSAGE_CHARACTERS:
@@ -89,7 +90,7 @@ class BuildRoutes:
         await request.answer(200, msgspec.json.encode(build))
 
     async def logs(self, request: Request) -> None:
-        """`GET /v1/builds/{build_id}/logs[?after=N&wait=n]`: lines behind line N, where there are none yet after up to n seconds."""
+        """`GET /v1/builds/{build_id}/logs[?after=N&wait=n]`: lines after line N; when there are none, waits up to n seconds."""
         build = self._build(request)
         after, wait_s = self._number(request, "after", 1 << 53), self._number(request, "wait", MAX_WAIT_S)
         if wait_s:

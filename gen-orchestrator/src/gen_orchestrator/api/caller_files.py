@@ -32,8 +32,9 @@ class CallerFileRoutes:
         self._urls = urls
 
     def signed(self, request: Request) -> Caller | None:
-        """Who shows an address that was signed here, as its owner, for this one request; None where it is not signed. `RequestError` 403
-        where it is not valid, or not any more."""
+        """The owner, as the caller of this one request, if it has a signed URL; None when it is not signed.
+        `RequestError` 403 when the signature is invalid or has expired.
+        """
         query = request.query()
         if "signature" not in query:
             return None
@@ -60,7 +61,7 @@ class CallerFileRoutes:
         await request.answer(200, msgspec.json.encode({"data": [shown(upload) for upload in page], "next_cursor": cursor}))
 
     async def get(self, request: Request) -> None:
-        """`GET /v1/files/{owner}/{ref}`: an upload, or an output of a run that succeeded; with `?sign=TIME[&method=]` an address for it."""
+        """`GET /v1/files/{owner}/{ref}`: an upload, or an output of a successful run; with `?sign=TIME[&method=]` a signed URL for it."""
         owner, ref = self._place(request)
         if "sign" in request.query():
             await self._sign(request)
@@ -80,7 +81,7 @@ class CallerFileRoutes:
         await self._take(request, create=False)
 
     async def post(self, request: Request) -> None:
-        """`POST /v1/files/{owner}/{ref}`: create an upload; 409 where it exists."""
+        """`POST /v1/files/{owner}/{ref}`: create an upload; 409 when it exists."""
         await self._take(request, create=True)
 
     async def remove(self, request: Request) -> None:
@@ -98,7 +99,7 @@ class CallerFileRoutes:
         incoming: Incoming | None = None
         try:
             if create and await asyncio.to_thread(self._uploads.find, owner, ref) is not None:
-                raise _exists(ref)  # before gigabytes come
+                raise _exists(ref)  # before gigabytes arrive
             incoming = await asyncio.to_thread(lambda: self._uploads.receive(owner, ref, create=create, declared_bytes=size_bytes))
             await take_body(request, self._uploads.limits.file_bytes, incoming.write)
             sha256 = await asyncio.to_thread(incoming.keep)
@@ -146,8 +147,8 @@ class CallerFileRoutes:
             raise not_read(exc, None, self._files.blobs) from None
 
     def _place(self, request: Request) -> tuple[str, str]:
-        """Whose file, and which. `RequestError` 404 for an owner that the caller does not see, 403 for an address that is over."""
-        self.signed(request)  # where nobody is asked for keys, too
+        """The owner and ref of a request. `RequestError` 404 for an owner that the caller may not see, 403 for an expired URL."""
+        self.signed(request)  # even when no keys are required
         owner, ref = request.parts["owner"], request.parts["ref"]
         if not caller_of(request).sees(owner) or owner == ALL_OWNERS:
             raise _unknown(owner, ref)

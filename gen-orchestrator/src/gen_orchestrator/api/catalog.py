@@ -1,4 +1,4 @@
-"""The functions of the platform, as its front doors see them: those of the caller's owner, for an operator all."""
+"""The platform's functions for its front doors: those of the caller's owner; for an operator all."""
 
 from gen_orchestrator.api.access import caller_of
 from gen_orchestrator.api.runs import RunRoutes, function_and_tag
@@ -38,7 +38,7 @@ class PlatformCatalog:
         for tag in self._registry.tags(caller_of(request).own()):
             try:
                 entries = self._registry.manifest(tag.release_id).functions
-            except NotFoundError:  # its row is damaged, and calls say so
+            except NotFoundError:  # its row is damaged; calls report it
                 continue
             for entry in entries:
                 if entry.name == tag.function:

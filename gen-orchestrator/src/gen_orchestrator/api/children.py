@@ -27,7 +27,9 @@ _HEADERS = {CHILDREN_HEADER: "1"}
 
 
 class ChildRoutes:
-    """Handlers of `/api/v1/runs/{run_id}/children`. `on_copy` is told the id of a shadow run that asks: a copy gets no children."""
+    """Handlers of `/api/v1/runs/{run_id}/children`. `on_copy` gets the id of a shadow run that asks: shadow runs cannot
+    call functions.
+    """
 
     def __init__(
         self,
@@ -125,7 +127,9 @@ class ChildRoutes:
         return token
 
     def _resolve(self, parent: Run, ref: str) -> tuple[str, str, Resolved]:
-        """Endpoint and function that a call names, and the release that it gets: of the parent's endpoint without a tag, the parent's."""
+        """Endpoint and function of a call, and the release to use: within the parent's endpoint and without a tag, the
+        parent's release.
+        """
         *path, name = ref.split("/")
         try:
             function, tag = split_tag(name)
@@ -149,7 +153,7 @@ class ChildRoutes:
 async def _wanted(request: Request) -> ChildRequest:
     body = await request.body(MAX_BODY_BYTES)
     try:
-        read_json(body)  # refuses what msgspec's decoder alone would let pass
+        read_json(body)  # refuses what msgspec's decoder alone would accept
         wanted = msgspec.json.decode(body, type=ChildRequest)
     except JsonError as exc:
         raise refused(exc, "the body") from None

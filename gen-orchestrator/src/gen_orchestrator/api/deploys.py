@@ -1,8 +1,9 @@
-"""The routes of the public `cozyctl`: log in, put an archive, build it, follow its log, deploy it.
+"""The routes of the public `cozyctl`: log in, upload an archive, build it, follow its log, deploy it.
 
-Its deploy moves traffic at once, so here it is a promote of `prod` for all functions of the build's release. A deployment is an endpoint:
-its active build is the one whose release its functions' `prod` points at. Errors have `error` and `message`, beside our problem's members.
-Who has no password logs in with the owner's name and a key in the place of the password.
+Its deploy moves traffic at once, so here it is a promote of `prod` for all functions of the build's release. A
+deployment is an endpoint. Its active build is the one whose release is the target of its functions' `prod`. Errors have
+`error` and `message` besides the members of our problems. A user without a password logs in with the owner's name, and
+a key as the password.
 """
 
 import asyncio
@@ -101,7 +102,7 @@ class DeployRoutes:
         await request.answer(201, msgspec.json.encode({"path": f"builds/{request.parts['project']}/{request.parts['name']}"}))
 
     async def build(self, request: Request) -> None:
-        """`POST /api/v1/builds`: of an archive that was put before."""
+        """`POST /api/v1/builds`: build an archive that was uploaded before."""
         given = await self._body(request, _NewBuild)
         archive = self._archive(request, given.tarball_path.removeprefix("/"))
         caller = caller_of(request)
@@ -171,7 +172,7 @@ class DeployRoutes:
         await request.answer(200, msgspec.json.encode(self._shown(found.owner, found.endpoint)))
 
     async def _promote(self, request: Request, build: Build) -> str | None:
-        """Point `prod` of all functions at a build's release; the build that was active before."""
+        """Point `prod` of all functions at a build's release; returns the build that was active before."""
         if build.status != "succeeded":
             raise RequestError(409, "conflict", f"build {build.build_id} is {build.status}; only one that has succeeded can be deployed")
         caller = caller_of(request)

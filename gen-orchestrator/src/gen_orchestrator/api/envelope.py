@@ -1,4 +1,4 @@
-"""The body of an invocation: `{"payload": {...}, options}` or the bare payload, to msgpack and options."""
+"""Converts the body of an invocation, `{"payload": {...}, options}` or the bare payload, to msgpack and options."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -17,13 +17,13 @@ from gen_worker.json_keys import escape_pointer
 from gen_worker.names import did_you_mean
 
 MAX_TIMEOUT_S = 7 * 24 * 3600.0
-MIN_TIMEOUT_S = 0.001  # a run's time is kept in milliseconds
+MIN_TIMEOUT_S = 0.001  # time limits are stored in milliseconds
 MAX_WEBHOOK_CHARS = 2048
-MAX_PAYLOAD_BYTES = 15 << 20  # below the 16 MiB of a message to a worker
+MAX_PAYLOAD_BYTES = 15 << 20  # below the 16 MiB limit of a message to a worker
 
 
 class Invocation(msgspec.Struct, frozen=True):
-    """A checked body. `fingerprint` tells equal requests from others under one idempotency key."""
+    """A checked body. `fingerprint` identifies equal requests under one idempotency key."""
 
     payload: bytes
     options: InvokeOptions
@@ -35,7 +35,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 def read_invocation(body: bytes, path: str, bytes_schema: dict[str, Any] | None = None) -> Invocation:
-    """Read a body; `RequestError` 400 says what is wrong with it. `bytes_schema`: of a payload that has fields for bytes."""
+    """Read a body; `RequestError` 400 says what is wrong with it. `bytes_schema`: the schema of a payload with bytes fields."""
     if not body:
         raise RequestError(400, "invalid_json", "the body is empty; expected a JSON object", error="invalid_json")
     try:
@@ -45,7 +45,7 @@ def read_invocation(body: bytes, path: str, bytes_schema: dict[str, Any] | None 
     if not isinstance(value, dict):
         raise RequestError(400, "validation", f"the body is a {_kind(value)}; expected a JSON object", error="invalid_json")
     options = InvokeOptions()
-    # As in the runner's contract: with an object or a list at `payload` it is an envelope, with anything else the payload itself.
+    # As in the runner's contract: with an object or a list at `payload` it is an envelope, otherwise the payload itself.
     name = "payload" if "payload" in value else "input" if "input" in value and value.keys() - {"input"} <= _OPTIONS else ""
     if name and isinstance(value[name], dict):
         payload = value.pop(name)
@@ -69,7 +69,7 @@ def read_invocation(body: bytes, path: str, bytes_schema: dict[str, Any] | None 
 
 
 def _too_large(value: Any, pointer: str = "") -> str | None:
-    """Where a whole number stands that msgpack cannot carry."""
+    """The position of an integer that msgpack cannot represent."""
     if isinstance(value, int):
         return None if -(1 << 63) <= value < 1 << 64 else pointer
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -81,7 +81,7 @@ def _too_large(value: Any, pointer: str = "") -> str | None:
 
 
 def refused(error: JsonError, what: str) -> RequestError:
-    """The answer to JSON that is not taken."""
+    """The error for invalid JSON."""
     if error.too_large:
         return RequestError(413, "too_large", error.about(what))
     code = "invalid_json" if error.word == "invalid_json" else "validation"
@@ -90,7 +90,7 @@ def refused(error: JsonError, what: str) -> RequestError:
 
 def _options(given: dict[str, Any]) -> InvokeOptions:
     for name in given:
-        if name == "input":  # one that is no option beside it is the payload itself
+        if name == "input":  # without other options, it is the payload itself
             detail = "the payload is given twice, as 'payload' and as 'input', which mean the same: give one of them"
             raise RequestError(400, "validation", detail, error="invalid_payload")
         if name not in _OPTIONS:
@@ -112,7 +112,7 @@ def _options(given: dict[str, Any]) -> InvokeOptions:
     return options
 
 
-# What is wrong with an option that was given, "" for nothing. One that can do nothing is wrong: whoever writes it expects something of it.
+# The error in a given option, "" for none. An option without effect is an error, because its author expects one.
 
 
 def _wrong_seconds(name: str) -> Callable[[float], str]:

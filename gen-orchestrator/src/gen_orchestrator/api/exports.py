@@ -1,4 +1,4 @@
-"""A run as one file: its input, release, events and result. Enough to run it again elsewhere and compare."""
+"""A run as one file: its input, release, events and result. That is enough to run it again elsewhere and compare."""
 
 import asyncio
 from typing import Any
@@ -35,7 +35,7 @@ class ExportRoutes:
         body = {
             "format": FORMAT,
             "version": VERSION,
-            "run": RunObjects().of(run, open_run, with_input=True),  # a file that is handed on grants nothing
+            "run": RunObjects().of(run, open_run, with_input=True),  # a file that is passed on must not grant access
             "release": self._release(run.release_id, run.function),
             "events": entries,
         }

@@ -1,4 +1,4 @@
-"""The file API of workers: what a run saves and reads, with its token."""
+"""The file API for workers: what a run saves and reads with its token."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ from gen_orchestrator.hub.uploads import Uploads
 from gen_worker.contract.files import SHA256_HEADER, SIZE_HEADER, TYPE_HEADER, SavedFile
 from gen_worker.http.asgi import Request, RequestError
 
-MAX_COUNTED = 10_000  # attempts whose bytes are counted before those that are over are forgotten
+MAX_COUNTED = 10_000  # attempts whose bytes are counted before the finished ones are forgotten
 MAX_FILE_BYTES = 16 << 30
 
 
@@ -21,23 +21,23 @@ class FileRoutes:
     """Handlers of `/api/v1/file/{ref}`."""
 
     def __init__(self, files: RunFiles, tokens: FileTokens, uploads: Uploads, budget_bytes: int) -> None:
-        """`budget_bytes` is what one attempt of a run may save."""
+        """`budget_bytes`: how much one attempt of a run may save."""
         self._files = files
         self._tokens = tokens
         self._uploads = uploads
         self._budget_bytes = budget_bytes
-        self._spent: dict[FileToken, int] = {}  # bytes, by attempts that go on
+        self._spent: dict[FileToken, int] = {}  # bytes by active attempt
 
     async def put(self, request: Request) -> None:
         """Create or replace a file of this attempt."""
         await self._save(request, create=False)
 
     async def post(self, request: Request) -> None:
-        """Create a file of this attempt; 409 where it exists."""
+        """Create a file of this attempt; 409 when it exists."""
         await self._save(request, create=True)
 
     async def read(self, request: Request) -> None:
-        """A file of the run's owner: of this attempt, an upload, or of a run that won. For HEAD, what is known of it."""
+        """A file of the run's owner: of this attempt, an upload, or of a successful run. For HEAD, its facts."""
         token, ref = self._token(request), request.parts["ref"]
         if token.run_id == MODELS_OF:
             raise RequestError(403, "auth", "this token asks for models; files are read with a run's own file_token")
@@ -70,7 +70,7 @@ class FileRoutes:
 
             await take_body(request, MAX_FILE_BYTES, within_budget)
             await asyncio.to_thread(saving.keep)
-            # Here on the loop, where runs end: between this look and the rename no attempt can.
+            # On the loop, where runs end: no attempt can end between this check and the rename.
             self._check_open(token)
             kept = saving.publish(create=create)
         except ValueError as exc:
@@ -93,7 +93,7 @@ class FileRoutes:
     def _check_open(self, token: FileToken) -> None:
         try:
             is_open = self._files.is_open(token)
-        except NotLeadingError:  # not for good: the worker asks again, and the next leader knows the attempt
+        except NotLeadingError:  # temporary: the worker tries again, and the next leader knows the attempt
             raise RequestError(503, "not_ready", "this node leads no more; ask again", headers={"retry-after": "1"}) from None
         if not is_open:
             detail = f"attempt {token.attempt} of run {token.run_id} is over: its file_token saves no more, and its files stay as they are"
@@ -107,6 +107,6 @@ class FileRoutes:
 
 
 def worker_of(tokens: FileTokens, request: Request) -> Caller | None:
-    """A worker, by the token with which it asks for models or saves files."""
+    """A worker, recognised by the token with which it asks for models or saves files."""
     token = tokens.verify(bearer_of(request))
     return Caller(token.owner, (), f"run:{token.run_id}") if token is not None else None

@@ -19,11 +19,11 @@ HOP_BY_HOP = frozenset(
 
 
 class NotReachedError(Exception):
-    """The leader was not reached, and has seen nothing of the request."""
+    """The leader was not reached, so it has seen nothing of the request."""
 
 
 class BrokenOffError(Exception):
-    """The connection to the leader broke in the middle. `started`: the caller has the beginning of an answer."""
+    """The connection to the leader broke in the middle. `started`: the caller already has the beginning of an answer."""
 
     def __init__(self, why: str, *, started: bool) -> None:
         super().__init__(why)
@@ -37,8 +37,10 @@ class Forwarder:
         self._pool = httpcore.AsyncConnectionPool(max_connections=None, max_keepalive_connections=64, keepalive_expiry=5.0)
 
     async def forward(self, base_url: str, scope: Scope, receive: Receive, send: Send, replaced: Coroutine[Any, Any, None]) -> None:
-        """Answer with what the node at `base_url` answers. `NotReachedError` before anything of the body was read; `BrokenOffError` also
-        when `replaced` returns: a leader that hangs, or whose machine is gone, would never end its answer."""
+        """Answer with the answer of the node at `base_url`. `NotReachedError` before anything of the body was read;
+        `BrokenOffError` also when `replaced` returns, because a hanging leader, or one whose machine is gone, would
+        never finish its answer.
+        """
         body = _Body(receive)
         headers = [(name, value) for name, value in scope["headers"] if name not in HOP_BY_HOP]
         headers.append((MARK, b"1"))
@@ -97,7 +99,7 @@ class Forwarder:
 
 
 class _Body:
-    """The request's body, piece by piece, and then the caller's leaving."""
+    """The request's body, piece by piece, followed by the caller's disconnect."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
@@ -118,7 +120,7 @@ class _Body:
                 self._read.set_result(None)
 
     async def left(self, *, at_once: bool) -> None:
-        """Return when the caller has gone: looked for after the body was read, or `at_once` where nobody reads it."""
+        """Return when the caller has disconnected: checked after the body was read, or `at_once` when nobody reads the body."""
         if not at_once:
             await self._read
         while not self._gone:

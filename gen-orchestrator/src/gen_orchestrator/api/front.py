@@ -23,7 +23,7 @@ from gen_worker.front_doors.errors import error_answer
 from gen_worker.http.asgi import DisconnectedError, Request, RequestError, check_caller, check_page
 from gen_worker.http.hosts import HostPolicy
 
-WAIT_S = 7.0  # a lease, a poll, and what a new leader needs to begin
+WAIT_S = 7.0  # a lease, a poll, and the time a new leader needs to begin
 LOOK_S = 0.25
 STARTS = "the platform is starting: it has not read its functions yet; ask again when /readyz answers 200"
 NOBODY_LEADS = "no orchestrator leads at present; one will within seconds of the store's answering"
@@ -31,7 +31,7 @@ UNKNOWN = "the leader was lost in the middle: it is not known whether the reques
 
 
 class Front:
-    """Of one node. `stands_by`: others may lead before it does, and are asked then."""
+    """One for each node. `stands_by`: other nodes may lead before it does, and requests are forwarded to them."""
 
     def __init__(self, standing: Standing, hosts: HostPolicy, *, stands_by: bool = True) -> None:
         self._standing = standing
@@ -50,7 +50,7 @@ class Front:
         self._standing.tell()
 
     def shut(self) -> None:
-        """This node leads no more: end what is being answered by its own routes."""
+        """This node no longer leads: end the requests that its own routes are answering."""
         self._app = None
         for task in list(self._answering):
             self._ended.add(task)
@@ -119,10 +119,10 @@ class Front:
                 try:
                     await self._carry(leader, request)
                 except NotReachedError:
-                    pass  # killed a moment ago, and named until its lease ends
+                    pass  # killed a moment ago, and named until its lease expires
                 except BrokenOffError as exc:
                     if exc.started:
-                        return  # an answer without its end: the connection closes
+                        return  # an incomplete answer: the connection closes
                     if not _only_reads(request):
                         raise _unavailable(UNKNOWN) from None
                 else:
@@ -150,7 +150,7 @@ class Front:
 
 
 def _only_reads(request: Request) -> bool:
-    """Whether asking twice does no harm, and nothing of the request was used up by asking once."""
+    """Whether repeating the request does no harm, and nothing of it was consumed by the first try."""
     has_body = request.header(b"content-length") not in ("", "0") or request.header(b"transfer-encoding")
     return request.scope["method"] in ("GET", "HEAD") and not has_body
 

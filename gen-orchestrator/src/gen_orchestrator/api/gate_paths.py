@@ -24,7 +24,7 @@ _CHECKED: Schema = {**_GATES, "properties": {**_GATES["properties"], "passed": {
 
 
 def gate_paths() -> dict[str, Schema]:
-    """Paths of golden requests, and of what gates found."""
+    """Paths of golden requests and gate results."""
     return {
         "/v1/releases/{release_id}/gates": {
             "get": operation("get_gates", "What gates found", {"200": json_response("The latest of each", _GATES)}, path("release_id"))

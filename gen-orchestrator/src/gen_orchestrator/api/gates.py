@@ -24,20 +24,21 @@ T = TypeVar("T")
 
 
 class NewGolden(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of a new golden request: how far apart numbers of the output may be, relative to the larger one."""
+    """The body of a new golden request: how much numbers of the output may differ, relative to the larger one."""
 
     tolerance: float = 0.0
 
 
 class CheckGoldens(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Whose golden requests are run; of all functions where none is named."""
+    """The functions whose golden requests are run; all when none is named."""
 
     functions: tuple[str, ...] = ()
 
 
 class GateRoutes:
-    """Handlers of `/v1/goldens`, `/v1/runs/{run_id}/golden`, `/v1/releases/{release_id}/goldens` and `.../gates`. `release_of` finds the
-    release that a path names, or says 404."""
+    """Handlers of `/v1/goldens`, `/v1/runs/{run_id}/golden`, `/v1/releases/{release_id}/goldens` and `.../gates`.
+    `release_of` finds the release in a path, or raises 404.
+    """
 
     def __init__(
         self,
@@ -54,7 +55,7 @@ class GateRoutes:
         self._release_of = release_of
 
     async def add(self, request: Request) -> None:
-        """`POST /v1/runs/{run_id}/golden`: 201 with the golden request that is made of this run."""
+        """`POST /v1/runs/{run_id}/golden`: 201 with the golden request made from this run."""
         run, _ = await self._runs.find(request)
         wanted = await _body(request, NewGolden, '{"tolerance": 0.01}')
         try:
@@ -72,7 +73,7 @@ class GateRoutes:
         await request.answer(200, msgspec.json.encode({"data": [_shown(golden) for golden in found]}))
 
     async def remove(self, request: Request) -> None:
-        """`DELETE /v1/goldens/{golden_id}`: answers with what it was."""
+        """`DELETE /v1/goldens/{golden_id}`: answers with the deleted golden request."""
         golden_id = request.parts["golden_id"]
         known = {each.golden_id: each for each in await asyncio.to_thread(self._store.goldens, caller_of(request).own())}
         golden = known.get(golden_id)
@@ -106,7 +107,7 @@ class GateRoutes:
 
 
 async def pass_goldens(goldens: Goldens, release_id: str, functions: Sequence[str]) -> None:
-    """Before tags of these functions move to a release: `RequestError` 409 says which golden requests it does not pass."""
+    """Check before tags of these functions move to a release: `RequestError` 409 names the golden requests that fail."""
     failed = [each for each in await goldens.check(release_id, functions) if not each.passed]
     if failed:
         errors = field_errors(failed)

@@ -21,7 +21,7 @@ MAX_NODES = 200_000  # objects, lists and keys
 MAX_VALUES = 2_000_000
 MAX_QUOTES = 4_000_000
 INLINE_BYTES = 16 << 10
-PLACE_BYTES = 1 << 20  # in longer texts it is not said where a key stands twice: looking for it stops everything
+PLACE_BYTES = 1 << 20  # in longer texts the position of a duplicate key is not reported, because the search would block everything
 
 T = TypeVar("T")
 _decode = msgspec.json.Decoder().decode
@@ -30,7 +30,7 @@ _PLAIN = (str, int, float, type(None))
 
 
 class JsonError(ValueError):
-    """A text that is not taken. `word` is the runner contract's for it; `too_large`: it is only too much."""
+    """A text that is refused. `word` is the runner contract's word for it; `too_large`: it is only too large."""
 
     def __init__(self, detail: str, word: str = "invalid_json", *, too_large: bool = False) -> None:
         super().__init__(detail.format("the text"))
@@ -39,17 +39,17 @@ class JsonError(ValueError):
         self.too_large = too_large
 
     def about(self, what: str) -> str:
-        """The sentence that says what is wrong with `what`."""
+        """A sentence that says what is wrong with `what`."""
         return self._detail.format(what)
 
 
 async def aside(size_bytes: int, work: Callable[[], T]) -> T:
-    """What `work` gives, which reads a text of so many bytes: in a thread, unless it is small."""
+    """The result of `work`, which reads a text of this size: in a thread, unless it is small."""
     return work() if size_bytes <= INLINE_BYTES else await asyncio.to_thread(work)
 
 
 def read_json(data: bytes) -> Any:
-    """The value that a text says; `JsonError` says why it is not taken."""
+    """The decoded value of a text; `JsonError` says why it is refused."""
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH or data.count(b":") > MAX_NODES or data.count(b",") > MAX_VALUES:
         _count(data)
     try:
@@ -82,12 +82,14 @@ def _keys_of(value: Any) -> int:
 
 
 def _plain(text: object) -> str:
-    """For `str.format`."""
+    """Escaped for `str.format`."""
     return str(text)[:200].replace("{", "{{").replace("}", "}}")
 
 
 def _count(data: bytes) -> int:
-    """The keys in a text; `JsonError` where it is too deep, or holds too much. Reads on over what is not JSON: the decoder says that."""
+    """The number of keys in a text; `JsonError` when it is nested too deeply, or too large. Invalid JSON is skipped,
+    because the decoder will report it.
+    """
     if data.count(b'"') > MAX_QUOTES:
         raise JsonError(f"{{}} has more than {MAX_QUOTES // 2} strings: send large inputs as files", too_large=True)
     depth = nodes = keys = commas = at = 0
@@ -109,7 +111,7 @@ def _count(data: bytes) -> int:
 
 
 def _refuse_depth(outside: bytes, depth: int) -> int:
-    """The depth after this piece of a text."""
+    """The nesting depth after this piece of a text."""
     for bracket in outside.translate(None, _NO_BRACKETS)[: 3 * MAX_NODES]:
         depth += 1 if bracket in b"[{" else -1
         if depth > MAX_DEPTH:
@@ -118,7 +120,7 @@ def _refuse_depth(outside: bytes, depth: int) -> int:
 
 
 def _end_of_string(data: bytes, opened: int) -> int:
-    """Where the text goes on behind the string that opens there; -1 when it does not end."""
+    """The position after the string that opens there; -1 when it does not end."""
     at = opened + 1
     while (quote := data.find(b'"', at)) >= 0:
         piece = data[at:quote]

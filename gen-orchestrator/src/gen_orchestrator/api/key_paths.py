@@ -37,7 +37,7 @@ _ROTATED = object_of("kid data", kid=TEXT, data={"type": "array", "items": _SIGN
 
 
 def key_paths() -> dict[str, Schema]:
-    """Paths of keys, and of what was done with them."""
+    """Paths of keys and the audit."""
     key_id = path("key_id")
     return {
         "/v1/me": {"get": operation("get_me", "What this key may do", {"200": json_response("Whose it is", _ME)})},

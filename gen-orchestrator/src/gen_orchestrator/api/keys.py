@@ -1,4 +1,4 @@
-"""Keys over HTTP: made, listed, given budgets, revoked; and the audit."""
+"""Keys over HTTP: create, list, set budgets, revoke; and the audit."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ MAX_LIFE_S = 10 * 366 * 24 * 3600.0
 
 
 class NewKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of a new key. `life_s`: 0 for one that holds until it is revoked."""
+    """The body of a new key. `life_s`: 0 means valid until revoked."""
 
     scopes: tuple[str, ...]
     name: str = ""
@@ -32,7 +32,7 @@ class NewKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ChangedKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of a change. What is left out stays; null takes a budget away."""
+    """The body of a change. Missing fields are unchanged; null removes a budget."""
 
     rate: str | msgspec.UnsetType | None = msgspec.UNSET
     concurrency: int | msgspec.UnsetType | None = msgspec.UNSET
@@ -40,7 +40,7 @@ class ChangedKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class KeyRoutes:
-    """Handlers of `/v1/me`, `/v1/keys`, `/v1/audit`. `owner` is whose keys are made where nobody says."""
+    """Handlers of `/v1/me`, `/v1/keys`, `/v1/audit`. `owner` owns new keys when a request names none."""
 
     def __init__(self, keys: Keys, owner: str, spending: Spending) -> None:
         self._keys = keys
@@ -48,7 +48,7 @@ class KeyRoutes:
         self._spending = spending
 
     async def me(self, request: Request) -> None:
-        """`GET /v1/me`: what the key of this request may do, and what it has used."""
+        """`GET /v1/me`: what this request's key may do, and what it has used."""
         caller = caller_of(request)
         key = self._keys.get(caller.name.removeprefix(INVOKER))
         used = await self._used(key) if key is not None else {}
@@ -61,7 +61,7 @@ class KeyRoutes:
         await request.answer(200, msgspec.json.encode({"data": [await self._shown(caller, key) for key in found]}))
 
     async def create(self, request: Request) -> None:
-        """`POST /v1/keys`: 201 with the key's text, which is told this once."""
+        """`POST /v1/keys`: 201 with the key's text, which is shown only this once."""
         caller = caller_of(request)
         try:
             wanted = msgspec.json.decode(await request.body(MAX_BODY_BYTES), type=NewKey)
@@ -81,7 +81,7 @@ class KeyRoutes:
         )
 
     async def change(self, request: Request) -> None:
-        """`PATCH /v1/keys/{key_id}`: other budgets, from the next request on. What was used before counts."""
+        """`PATCH /v1/keys/{key_id}`: new budgets, from the next request on. Earlier usage counts."""
         caller, key = caller_of(request), self._find(request)
         try:
             wanted = msgspec.json.decode(await request.body(MAX_BODY_BYTES), type=ChangedKey)
@@ -99,7 +99,7 @@ class KeyRoutes:
         await request.answer(200, msgspec.json.encode(await self._shown(caller, key)))
 
     async def revoke(self, request: Request) -> None:
-        """`DELETE /v1/keys/{key_id}`. Its open runs go on."""
+        """`DELETE /v1/keys/{key_id}`. Its open runs continue."""
         caller = caller_of(request)
         revoked = await asyncio.to_thread(self._keys.revoke, caller, self._find(request))
         await request.answer(200, msgspec.json.encode(await self._shown(caller, revoked)))
@@ -120,7 +120,7 @@ class KeyRoutes:
         return key
 
     def _refuse_the_bound(self, caller: Caller) -> None:
-        """A key with budgets would otherwise lift them, or make itself another key."""
+        """Refuse a key with budgets: it could otherwise remove them, or create another key for itself."""
         if (limits := self._keys.budgets_of(caller.name)) is not None:
             raise RequestError(403, "forbidden", f"this key has budgets ({budgets.told(limits)}), and makes or changes no keys")
 
@@ -130,7 +130,7 @@ class KeyRoutes:
         return {**shown, "enforced": caller is not EVERYBODY, **await self._used(key)}
 
     async def _used(self, key: Key) -> dict[str, object]:
-        """Budgets, and what is used of those that there are."""
+        """Its budgets, each with what is used of it."""
         limits = key.budgets
         shown = {name: value for name, value in _as_shown(limits).items() if value}
         if not limits:

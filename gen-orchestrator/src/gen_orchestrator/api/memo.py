@@ -27,13 +27,13 @@ Submit = Callable[[Run], Awaitable[Submitted]]
 
 
 class Memo:
-    """Of one leader."""
+    """One for each leader."""
 
     def __init__(self) -> None:
-        self._heads: OrderedDict[str, str] = OrderedDict()  # digest -> the key that led somewhere last
+        self._heads: OrderedDict[str, str] = OrderedDict()  # digest -> the key that was last successful
 
     async def submit(self, run: Run, memo_s: int, submit: Submit) -> tuple[Submitted, str]:
-        """The run that answers this request, and how: `miss`, `joined`, `hit`. Errors as of `submit`."""
+        """The run that answers this request, and how: `miss`, `joined`, `hit`. Raises what `submit` raises."""
         digest = _digest(run)
         key = self._heads.get(digest, f"{_PREFIX}{digest}")
         for _ in range(MAX_TRIES):
@@ -44,7 +44,8 @@ class Memo:
                 return submitted, "miss"
             if not there.is_final:
                 return submitted, "joined"
-            if there.state is RunState.SUCCEEDED and 0 <= time.time() - there.finished_at < memo_s:  # below 0: the clock was set back since
+            # negative: the clock was set back since
+            if there.state is RunState.SUCCEEDED and 0 <= time.time() - there.finished_at < memo_s:
                 return submitted, "hit"
             key = f"{_PREFIX}{digest}:{there.id}"
         return await submit(run), "miss"

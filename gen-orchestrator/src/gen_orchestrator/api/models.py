@@ -30,7 +30,7 @@ MAX_BLOB_BYTES = 1 << 40
 
 
 class Push(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of a push. `blake3` of a file in hexadecimal; `allow_unsafe`: also files that may run code where they are loaded."""
+    """The body of a push. `blake3` of a file in hexadecimal; `allow_unsafe`: also accept files that may run code when they are loaded."""
 
     files: tuple[ModelFile, ...]
     message: str = ""
@@ -41,7 +41,7 @@ class ModelRoutes:
     """Handlers of `/v1/repos`, `/v1/models/{owner}/{repo}`, `/v1/blobs`, and of the hub's routes for workers."""
 
     def __init__(self, store: ModelStore, urls: SignedUrls, mirror: Mirror | None = None) -> None:
-        """`mirror` fetches models of Hugging Face that are asked for; without one, they are only those pushed here."""
+        """`mirror` fetches requested models of Hugging Face; without one, only pushed models exist."""
         self._store = store
         self._urls = urls
         self._mirror = mirror
@@ -52,7 +52,7 @@ class ModelRoutes:
         await request.answer(200, msgspec.json.encode({"data": [_shown(repo) for repo in repos]}))
 
     async def get(self, request: Request) -> None:
-        """`GET /v1/models/{owner}/{repo}`: tags, and each version that one of them means, with its files."""
+        """`GET /v1/models/{owner}/{repo}`: tags, and each version that one of them points at, with its files."""
         name = self._name(request)
         repos = await asyncio.to_thread(self._store.repos, name.owner)
         repo = next((each for each in repos if each.repo == name.repo), None)
@@ -64,7 +64,7 @@ class ModelRoutes:
         await request.answer(200, msgspec.json.encode(body))
 
     async def push(self, request: Request) -> None:
-        """`PUT /v1/models/{owner}/{repo}/tags/{tag}`: 200 with the version; 202 with the digests whose blobs have to come first."""
+        """`PUT /v1/models/{owner}/{repo}/tags/{tag}`: 200 with the version; 202 with the digests of blobs to send first."""
         name = self._name(request)
         try:
             wanted = msgspec.json.decode(await request.body(MAX_LIST_BYTES), type=Push)
@@ -93,7 +93,7 @@ class ModelRoutes:
         await request.answer(200, msgspec.json.encode({"freed_bytes": freed}))
 
     async def put_blob(self, request: Request) -> None:
-        """`PUT /v1/blobs/{digest}`: a blob of a push that is under way. 204 once it is kept."""
+        """`PUT /v1/blobs/{digest}`: a blob of a push in progress. 204 once it is stored."""
         digest = request.parts["digest"]
         try:
             saving = await asyncio.to_thread(self._store.receive, digest)
@@ -114,7 +114,7 @@ class ModelRoutes:
         await request.answer(204, b"")
 
     async def get_blob(self, request: Request) -> None:
-        """`GET /v1/blobs/{digest}?until=&signature=`: an address that a worker was given."""
+        """`GET /v1/blobs/{digest}?until=&signature=`: a signed URL given to a worker."""
         if not self._urls.is_valid(request.scope["path"], request.query()):
             raise RequestError(403, "auth", "this address is not valid, or not any more: ask for the model again")
         try:
@@ -124,8 +124,9 @@ class ModelRoutes:
         await send_file(request, path, {})
 
     async def request_public(self, request: Request) -> None:
-        """`POST /api/v1/public/models/request` of the hub's contract. Models of Hugging Face are those pushed as `hf/<org>--<name>`, and
-        those that were fetched: 202 while one is."""
+        """`POST /api/v1/public/models/request` of the hub's contract. Models of Hugging Face are those pushed as
+        `hf/<org>--<name>`, and those fetched by the mirror: 202 while one is being fetched.
+        """
         try:
             asked = msgspec.json.decode(await request.body(MAX_LIST_BYTES), type=ModelRequest)
             ref = parse_model_ref(asked.model_ref)
@@ -151,16 +152,16 @@ class ModelRoutes:
             raise RequestError(400, "validation", str(exc)) from None
         except MirrorBusyError as exc:
             raise RequestError(503, "not_ready", str(exc), headers={"retry-after": "10"}) from None
-        if job.error:  # 403: the worker goes to Hugging Face itself, and hears there what is wrong
+        if job.error:  # 403: the worker then tries Hugging Face itself, and learns there what is wrong
             raise RequestError(403, "not_mirrored", f"{ref.canonical()} could not be fetched: {job.error}")
-        if job.digest:  # between the two looks
+        if job.digest:  # fetched between the two checks
             await self._answer(request, mirrored(ref), precisions)
             return
         body = {"ingest_job_id": job.id, "model_ref": ref.canonical(), "progress": job.progress.now()}
         await request.answer(202, msgspec.json.encode(body), headers={"retry-after": "1"})
 
     async def collect(self, request: Request) -> None:
-        """`POST /v1/repos/gc`: remove blobs that no version has and that did not come within the hour. For operators."""
+        """`POST /v1/repos/gc`: remove unused blobs that are older than an hour. For operators."""
         if caller_of(request).owner != ALL_OWNERS:
             raise RequestError(403, "forbidden", "blobs belong to all owners together: show an operator's key (operator.key)")
         try:
@@ -192,7 +193,7 @@ class ModelRoutes:
         await request.answer(200, msgspec.json.encode(self._manifest(found)))
 
     async def _answer(self, request: Request, ref: CozyRef, precisions: tuple[str, ...]) -> None:
-        if ref.owner != MIRROR_OWNER and not caller_of(request).sees(ref.owner):  # mirrors of Hugging Face are for all
+        if ref.owner != MIRROR_OWNER and not caller_of(request).sees(ref.owner):  # mirrors of Hugging Face are readable by all
             raise RequestError(404, "not_found", f"there is no model {ref.repo_id()!r} here", error="unknown_model")
         try:
             found = await asyncio.to_thread(self._store.resolve, ref, precisions)

@@ -40,7 +40,7 @@ _OPTIONS: Schema = {
 
 
 def document(registry: Registry, owner: str = "") -> dict[str, Any]:
-    """The document, with the functions of one owner, "" for all. Functions at `prod` have the plain path, others `:tag`."""
+    """The document with the functions of one owner, "" for all. Functions with the tag `prod` have the plain path, others `:tag`."""
     _, schemas = schema_components([RunObject, RunPage, Problem, FieldError], REF)
     components = Components(schemas)
     run_schema = schemas["RunObject"]
@@ -49,7 +49,7 @@ def document(registry: Registry, owner: str = "") -> dict[str, Any]:
     for tag in registry.tags(owner):
         try:
             manifest = registry.manifest(tag.release_id)
-        except NotFoundError:  # its row is damaged, and calls say so
+        except NotFoundError:  # its row is damaged; calls report it
             continue
         sockets += [_websocket(tag, entry) for entry in manifest.websockets or () if entry.name == tag.function]
         for entry in manifest.functions:
@@ -68,7 +68,7 @@ def document(registry: Registry, owner: str = "") -> dict[str, Any]:
 
 
 def _websocket(tag: Tag, entry: WebsocketEntry) -> dict[str, str]:
-    """OpenAPI has no word of its own for a websocket. `name` is the handler's, `path` is connected to."""
+    """OpenAPI has no notation for a websocket. `name` is the handler's; clients connect to `path`."""
     suffix = "" if tag.tag == PROD else f":{tag.tag}"
     path = f"/v1/{tag.owner}/{tag.endpoint}/{tag.function}{suffix}"
     return {"name": entry.name, "path": path, "description": entry.description or ""}

@@ -1,4 +1,4 @@
-"""Bytes in payloads: callers send them in JSON as base64, workers get them in msgpack as they are. The function's schema says where."""
+"""Bytes in payloads: callers send them in JSON as base64, workers get raw bytes in msgpack. The function's schema says where."""
 
 import base64
 import binascii
@@ -8,7 +8,7 @@ Schema = dict[str, Any]
 
 
 def with_bytes(value: Any, schema: Schema) -> Any:
-    """The payload with base64 decoded where its schema has bytes. What does not fit stays: the worker says what is wrong with it."""
+    """The payload with base64 decoded where its schema has bytes. Invalid values stay unchanged: the worker reports what is wrong."""
     return _read(value, schema, schema.get("$defs", {}))
 
 
@@ -36,7 +36,7 @@ def _read(value: Any, schema: Any, definitions: Schema) -> Any:
 
 
 def _read_one(value: Any, branches: list[Any], definitions: Schema) -> Any:
-    """Of a union the first branch of the value's JSON type. A text that may be a plain text is one."""
+    """For a union, the first branch of the value's JSON type. A text that may be a plain text stays one."""
     kinds: dict[type, str] = {str: "string", dict: "object", list: "array"}
     found = []
     for branch in branches:

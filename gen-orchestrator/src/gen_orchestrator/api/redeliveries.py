@@ -18,7 +18,7 @@ class RedeliveryRoutes:
         self._redeliver = redeliver
 
     async def redeliver(self, request: Request) -> None:
-        """`POST`: 202 with the id of the new delivery; the message keeps its own. 409 while the delivery is still tried."""
+        """`POST`: 202 with the id of the new delivery; the message keeps its own id. 409 while the delivery is still being tried."""
         run, _ = await self._runs.find(request)
         delivery_id = request.parts["delivery_id"]
         try:

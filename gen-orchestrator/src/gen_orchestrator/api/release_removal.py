@@ -19,7 +19,9 @@ MAX_BODY_BYTES = 64 << 10
 
 
 class Prune(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of a prune: how many releases of each endpoint stay beside those in use, and whose; `dry_run`: only say which would go."""
+    """The body of a prune: how many releases of each endpoint stay besides those in use, and the owner; `dry_run`: only
+    list those that would be deleted.
+    """
 
     keep: Annotated[int, msgspec.Meta(ge=0, le=MAX_KEEP)]
     owner: str = ""
@@ -35,7 +37,7 @@ class RemovalRoutes:
         self._releases = releases
 
     async def delete(self, request: Request) -> None:
-        """`DELETE /v1/releases/{release_id}`: answers with what it was, when its files are gone, or after 15 s."""
+        """`DELETE /v1/releases/{release_id}`: answers with the deleted release when its files are gone, or after 15 s."""
         release = self._releases.release_of(request, "release_id")
         try:
             removed = await self._removal.delete(release.release_id, caller_of(request))
@@ -52,7 +54,7 @@ class RemovalRoutes:
         await request.answer(200, msgspec.json.encode(_shown(removed)))
 
     async def prune(self, request: Request) -> None:
-        """`POST /v1/releases/prune`: answers with those that went, oldest first."""
+        """`POST /v1/releases/prune`: answers with the deleted releases, oldest first."""
         try:
             wanted = msgspec.convert(read_json(await request.body(MAX_BODY_BYTES)), Prune)
         except JsonError as exc:

@@ -32,10 +32,11 @@ _NAMES = ("owner", "endpoint", "function", "tag")
 
 
 class MoveTag(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of a tag move. `expected`: the release that the tag must point at now, `""` for none; `breaking`: callers may break;
-    `now`: whether or not a worker of the release is ready; `skip_gates`: golden requests are not run; `dry_run`: make all checks, and
-    move nothing; `canary`: give the release this percent of the tag's runs, and let the tag stay. 0 ends that, 100 is a move, and a move
-    of the tag ends its canary."""
+    """The body of a tag move. `expected`: the release that the tag must point at now, `""` for none; `breaking`: allow
+    breaking changes; `now`: do not wait for a worker of the release; `skip_gates`: do not run golden requests;
+    `dry_run`: make all checks, but move nothing; `canary`: give the release this percentage of the tag's runs without
+    moving the tag. 0 ends the canary, 100 is a move, and a move of the tag ends its canary.
+    """
 
     release_id: str
     expected: str | None = None
@@ -47,8 +48,9 @@ class MoveTag(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ReleaseRoutes:
-    """Handlers of `/v1/releases`, `/v1/tags` and `/v1/endpoints/.../tags/...`. `prepare` has a worker of a release ready, and says what
-    prevents it, "" where nothing does; `on_tag_moved` is called after each move."""
+    """Handlers of `/v1/releases`, `/v1/tags` and `/v1/endpoints/.../tags/...`. `prepare` makes a worker of a release
+    ready, and returns what prevents that, "" for nothing; `on_tag_moved` is called after each move.
+    """
 
     def __init__(
         self,
@@ -88,7 +90,7 @@ class ReleaseRoutes:
         await request.answer(200, msgspec.json.encode(body))
 
     async def diff(self, request: Request) -> None:
-        """`GET /v1/releases/{release_id}/diff/{other_id}`: what callers meet when a tag moves from the first to the second."""
+        """`GET /v1/releases/{release_id}/diff/{other_id}`: what changes for callers when a tag moves from the first to the second."""
         old, new = self.release_of(request, "release_id"), self.release_of(request, "other_id")
         if (old.owner, old.endpoint) != (new.owner, new.endpoint):
             detail = f"{old.release_id} is of {old.owner}/{old.endpoint}, {new.release_id} of {new.owner}/{new.endpoint}"
@@ -105,7 +107,7 @@ class ReleaseRoutes:
         await request.answer(200, msgspec.json.encode({"data": [self._shown_tag(tag) for tag in found if function in ("", tag.function)]}))
 
     async def tag(self, request: Request) -> None:
-        """`GET /v1/endpoints/{owner}/{endpoint}/functions/{function}/tags/{tag}`: where it points, and each place where it has pointed."""
+        """`GET /v1/endpoints/{owner}/{endpoint}/functions/{function}/tags/{tag}`: where it points, and its earlier releases."""
         parts = request.parts
         names = parts["owner"], parts["endpoint"], parts["function"], parts["tag"]
         self._check_owner(request)
@@ -134,7 +136,7 @@ class ReleaseRoutes:
             raise RequestError(404, "not_found", f"there is no release {wanted.release_id[:100]!r}", error="unknown_release")
         try:
             before = await asyncio.to_thread(self._check_move, *names, wanted)
-            if wanted.canary == 0:  # nobody comes to the release by that: nothing of it is checked
+            if wanted.canary == 0:  # this sends no callers to the release, so nothing of it is checked
                 await self._end_canary(request, before, wanted)
                 return
             if not wanted.breaking:
@@ -199,7 +201,7 @@ class ReleaseRoutes:
         return shown
 
     async def _be_ready(self, release_id: str) -> None:
-        """Have a worker of the release before callers come to it. One that cannot start keeps the tag where it is."""
+        """Make a worker of the release ready before callers come to it. If it cannot start, the tag stays."""
         why = await self._prepare(release_id)
         if why:
             raise RequestError(
@@ -211,7 +213,7 @@ class ReleaseRoutes:
             )
 
     def _check_move(self, owner: str, endpoint: str, function: str, tag: str, wanted: MoveTag) -> Tag | None:
-        """Where the tag points now; the errors of the move itself, so that nothing is started for one that cannot be."""
+        """Where the tag points now. Raises the errors of the move itself, so that nothing is started for an impossible move."""
         self._registry.resolve(owner, endpoint, function, f"@{wanted.release_id}")
         now = next(iter(self._registry.history(owner, endpoint, function, tag)), None)
         if wanted.expected is not None and wanted.expected != (now.release_id if now else ""):
@@ -224,7 +226,7 @@ class ReleaseRoutes:
             return
         old, new = (self._entry(each, function) for each in (history[0].release_id, release_id))
         if old is None or new is None:
-            return  # the move itself says which function is missing
+            return  # the move itself reports the missing function
         breaking = [change for change in function_changes(old, new) if change.breaking]
         if breaking:
             raise RequestError(
@@ -241,7 +243,7 @@ class ReleaseRoutes:
         return next((entry for entry in entries if entry.name == function), None)
 
     def release_of(self, request: Request, part: str) -> Release:
-        """The release that this part of a path names, one that was deleted, too; `RequestError` 404."""
+        """The release in this part of a path, even a deleted one; `RequestError` 404."""
         release_id, caller = request.parts[part], caller_of(request)
         known = [release.release_id for release in self._registry.releases(caller.own())]
         if release_id not in known and release_id not in [release.release_id for release in self._registry.deleted(caller.own())]:

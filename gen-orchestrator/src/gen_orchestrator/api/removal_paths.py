@@ -23,7 +23,7 @@ _PRUNED["properties"]["freed_bytes"] = NUMBER
 
 
 def removal_paths() -> dict[str, Schema]:
-    """Paths of the prune; the delete of one release stands beside its other methods (`delete_release`)."""
+    """Paths of the prune. The delete of one release is beside its path's other methods (`delete_release`)."""
     body: Schema = {"required": True, "content": {"application/json": {"schema": _PRUNE}}}
     found = {"200": json_response("Those that went, oldest first", _PRUNED)}
     return {"/v1/releases/prune": {"post": operation("prune_releases", "Delete all but the newest releases", found, body=body)}}

@@ -18,13 +18,13 @@ from gen_worker.names import did_you_mean
 
 PAGE_SIZE = 50
 MAX_PAGE_SIZE = 500
-MAX_PAGE_BYTES = 8 << 20  # of payloads and outputs; beyond, the page ends early with a cursor
+MAX_PAGE_BYTES = 8 << 20  # of payloads and outputs; above it, the page ends early with a cursor
 STATUSES = ("queued", "starting", "running", "succeeded", "failed", "canceled", "expired")
 _STATES = {"starting": "leased", "running": "leased"}
 
 
 class RunList:
-    """The handler of `/v1/runs`. `open_runs` are those that have not ended, by id: only the present knows how far they are."""
+    """The handler of `/v1/runs`. `open_runs` are the unfinished ones, by id: only memory knows their progress."""
 
     def __init__(self, store: RunStore, open_runs: Mapping[str, OpenRun], objects: RunObjects) -> None:
         self._store = store
@@ -68,7 +68,7 @@ class RunList:
 
 
 def _page_of(found: list[Run], limit: int) -> list[Run]:
-    """As many as fit into a page, one at least; the store gives one more than that."""
+    """As many runs as fit into a page, at least one; the store returns one more than `limit`."""
     size_bytes = 0
     for index, run in enumerate(found):
         size_bytes += len(run.payload) + len(run.output)

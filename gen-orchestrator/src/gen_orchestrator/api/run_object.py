@@ -30,12 +30,12 @@ FileUrl = Callable[[str, str], dict[str, str]]
 
 
 def plain_url(owner: str, ref: str) -> dict[str, str]:
-    """Where a file is read, by whoever has a key."""
+    """The URL of a file for callers with a key."""
     return {"url": f"/v1/files/{owner}/{quote(ref)}"}
 
 
 def signed_url(urls: SignedUrls) -> FileUrl:
-    """Addresses that hold without a key for a day, and say until when. They stay the same for an hour, and so does a run's ETag."""
+    """URLs that work without a key for a day, with their expiry. They stay the same for an hour, and so does a run's ETag."""
 
     def url_of(owner: str, ref: str) -> dict[str, str]:
         path, until = urls.lasting_path(f"/v1/files/{owner}/{ref}", FILE_URL_LIFE_S)
@@ -45,13 +45,13 @@ def signed_url(urls: SignedUrls) -> FileUrl:
 
 
 class RunObjects:
-    """Shows runs as JSON. `url_of` makes what is said of where an output file is read."""
+    """Shows runs as JSON. `url_of` returns the URL fields of an output file."""
 
     def __init__(self, url_of: FileUrl = plain_url) -> None:
         self._url_of = url_of
 
     def of(self, run: Run, open_run: OpenRun | None = None, *, with_input: bool = False, wait: Wait | None = None) -> RunObject:
-        """The run as it stands. `with_input`: with its payload, as a single look at a run shows it; `wait`: what it waits for."""
+        """The run's current state. `with_input`: with its payload, for a request of a single run; `wait`: what it waits for."""
         return _run_object(run, open_run, self._url_of, with_input=with_input, wait=wait)
 
     def json(self, run: Run, open_run: OpenRun | None = None, *, with_input: bool = False, wait: Wait | None = None) -> bytes:
@@ -96,12 +96,12 @@ def _run_object(run: Run, open_run: OpenRun | None, url_of: FileUrl, *, with_inp
 
 
 def public_status(run: Run) -> str:
-    """The word for a run of which only the durable picture is known."""
+    """The status of a run that is only known from the store."""
     return "starting" if run.state is RunState.LEASED else str(run.state)
 
 
 def http_status(run: Run) -> int:
-    """The status of the answer to whoever waited for this run."""
+    """The HTTP status for a caller who waited for this run."""
     if run.state is RunState.SUCCEEDED:
         return 200
     if run.state is RunState.EXPIRED:
@@ -124,7 +124,7 @@ def problem_of(error: RunError, run_id: str) -> Problem:
 
 
 def _timings(run: Run, metrics: RunMetrics) -> RunTimings:
-    # Never below 0: the wall clock may have been set between two of these times.
+    # Never negative: the wall clock may have been set between two of these times.
     return RunTimings(
         queued_ms=max(0, round((run.started_at - run.created_at) * 1000)) if run.started_at else None,
         model_ms=metrics.gpu_load_ms,
@@ -141,7 +141,7 @@ def _usage(metrics: RunMetrics) -> Usage | None:
 
 
 def receipt_of(run: Run) -> RunReceipt:
-    """What a run that is over has used."""
+    """What a finished run used."""
     total_ms = (run.finished_at - run.created_at) * 1000
     return RunReceipt(
         gpu_seconds=run.gpu_ms / 1000,
@@ -156,12 +156,12 @@ def receipt_of(run: Run) -> RunReceipt:
 
 
 def files_of(run: Run) -> list[dict[str, Any]]:
-    """The files that a run's output names: each `Asset`, and each text that is a path in the run's own folder.
+    """The files named in a run's output: each `Asset`, and each text that is a path in the run's own folder.
 
-    Functions return `asset` or `asset.ref`; the second is all that a caller gets to know of such a file.
+    Functions return `asset` or `asset.ref`; for the second, the text is all that a caller gets.
     """
     own = f"runs/{run.id}/"
-    if b"\xa3ref" not in run.output and own.encode() not in run.output:  # as with most runs
+    if b"\xa3ref" not in run.output and own.encode() not in run.output:  # true for most runs
         return []
     found = {asset["ref"]: asset for asset in _named(output_in(run.output), own)}
     return list(found.values())
@@ -183,7 +183,7 @@ def _named(value: object, own: str) -> Iterator[dict[str, Any]]:
 
 
 def _is_ref(text: str) -> bool:
-    """Whether this is a saved file's name as it is kept, and not a sentence that begins so."""
+    """Whether this is a saved file's ref, not a sentence that begins like one."""
     try:
         return normalize_output_ref(text) == text
     except ValueError:

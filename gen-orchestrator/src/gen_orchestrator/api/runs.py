@@ -1,4 +1,4 @@
-"""Runs over HTTP: invoke, look, cancel, retry."""
+"""Runs over HTTP: invoke, get, cancel, retry."""
 
 import asyncio
 import hashlib
@@ -40,7 +40,7 @@ from gen_worker.http.idempotency import idempotency_key
 from gen_worker.names import is_run_id
 from gen_worker.net.public_urls import BlockedURLError
 
-MAX_BODY_BYTES = 32 << 20  # of JSON; twice what a payload may have, as numbers and base64 are longer in it
+MAX_BODY_BYTES = 32 << 20  # of JSON: twice the limit of a payload, because numbers and base64 are longer in JSON
 DEFAULT_WAIT_S = 60
 MAX_WAIT_S = 3600
 CANCEL_WAIT_S = 12.0
@@ -50,14 +50,14 @@ TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9
 
 
 class WebhookReceivers(Protocol):
-    """Knows which URLs may be told of runs."""
+    """Knows which URLs may be notified about runs."""
 
     def read(self, url: str) -> object:
-        """`BlockedURLError` for one that may not."""
+        """`BlockedURLError` for a URL that may not be notified."""
         ...
 
 
-DECIDED_S = 0.01  # a delete is decided by then, mostly
+DECIDED_S = 0.01  # a pending delete is usually decided by then
 
 
 class RunRoutes:
@@ -107,7 +107,7 @@ class RunRoutes:
         await self._answer(request, await self.submit(run, resolved, volatile=volatile))
 
     async def _invoke_form(self, request: Request, resolved: Resolved, owner: str, endpoint: str, function: str) -> None:
-        """The same with files: they are kept with the run, and go with it where it is not accepted."""
+        """Like `invoke`, with files: they are stored with the run, and deleted if it is not accepted."""
         run_id, is_new = new_run_id(), False
         try:
             form = await read_form(request, self._files, owner, run_id, resolved.entry.input_schema)
@@ -118,7 +118,7 @@ class RunRoutes:
         except OSError as exc:
             raise not_kept(exc, "the files of the request were not kept, and no run was made") from None
         except StoreUnavailableError:
-            is_new = True  # nobody knows: retention sees to them
+            is_new = True  # unknown whether it was accepted: retention deletes them if not
             raise
         finally:
             if not is_new:
@@ -126,7 +126,9 @@ class RunRoutes:
         await self._answer(request, submitted)
 
     async def put(self, request: Request) -> None:
-        """`PUT /v1/runs/{run_id}`: the same, under an id that the caller chose, and once for that id; `?function=` names the function."""
+        """`PUT /v1/runs/{run_id}`: like `invoke`, with an id chosen by the caller, and once for that id; `?function=`
+        names the function.
+        """
         run_id = request.parts["run_id"]
         if not is_run_id(run_id):
             raise RequestError(400, "validation", f"run id {run_id[:100]!r}; expected 1 to 128 letters, digits, '.', '_' or '-'")
@@ -149,7 +151,7 @@ class RunRoutes:
         await self._answer(request, await self.submit(run, resolved))
 
     async def get(self, request: Request) -> None:
-        """`GET /v1/runs/{run_id}[?wait=n]`; the file itself where the output is one and `Accept` names its type."""
+        """`GET /v1/runs/{run_id}[?wait=n]`; the file itself if the output is one and `Accept` names its type."""
         run, open_run = await self.find(request)
         wait = request.query().get("wait")
         if wait is not None:
@@ -172,7 +174,7 @@ class RunRoutes:
         await request.answer(200, body, headers=headers)
 
     async def cancel(self, request: Request) -> None:
-        """`POST /v1/runs/{run_id}/cancel`: answers when the run is over, or when it has had its time to stop."""
+        """`POST /v1/runs/{run_id}/cancel`: answers when the run is over, or its time to stop has passed."""
         run, open_run = await self.find(request)
         if open_run is not None:
             await self._dispatcher.cancel(run.id)
@@ -181,7 +183,7 @@ class RunRoutes:
         await request.answer(200, self._objects.json(run, open_run))
 
     async def retry(self, request: Request) -> None:
-        """`POST /v1/runs/{run_id}/retry`: a new run with the payload of a finished one, which it names as its parent."""
+        """`POST /v1/runs/{run_id}/retry`: a new run with the payload of a finished one, which becomes its parent."""
         run, open_run = await self.find(request)
         if open_run is not None and not open_run.is_over:
             raise RequestError(409, "conflict", f"run {run.id} is still {open_run.status}; cancel it first, or wait for its end")
@@ -216,16 +218,16 @@ class RunRoutes:
         await self._streams.follow(request, run, open_run)
 
     async def webhooks(self, request: Request) -> None:
-        """`GET /v1/runs/{run_id}/webhooks`: what was told of the run, to whom, and what came of each try."""
+        """`GET /v1/runs/{run_id}/webhooks`: the run's notifications, their receivers, and the result of each try."""
         run, _ = await self.find(request)
         deliveries = await asyncio.to_thread(self._store.deliveries_of, run.id)
         url = read_target(run.webhook).url if run.webhook else ""
         await request.answer(200, msgspec.json.encode({"data": [shown_delivery(each, run, url) for each in deliveries]}))
 
-    # ---- parts that other routes use
+    # ---- used by other routes
 
     def resolve(self, request: Request, owner: str, endpoint: str, function: str, tag: str, *, is_session: bool = False) -> Resolved:
-        """What a name means to this caller: a function, or where a session is asked for (`is_session`) a websocket handler."""
+        """What a name means for this caller: a function, or with `is_session` a websocket handler."""
         if not caller_of(request).sees(owner):
             raise RequestError(404, "not_found", f"there is no owner {owner[:64]!r}", error="unknown_function")
         resolved = self._resolve(owner, endpoint, function, tag)
@@ -241,7 +243,7 @@ class RunRoutes:
             raise RequestError(404, "not_found", str(exc), error="unknown_function") from None
 
     async def find(self, request: Request) -> tuple[Run, OpenRun | None]:
-        """The run that a path names, and its present where it is open; `RequestError` 404."""
+        """The run in a path, and its memory state if it is open; `RequestError` 404."""
         run_id, caller = request.parts["run_id"], caller_of(request)
         open_run = self._dispatcher.open.get(run_id)
         if open_run is not None and open_run.is_shadow:
@@ -255,8 +257,9 @@ class RunRoutes:
         return run, self._dispatcher.open.get(run_id)
 
     async def submit(self, run: Run, resolved: Resolved, *, volatile: bool = False) -> Submitted:
-        """Accept a run, with the HTTP words for what can prevent it. Here it is decided for good which release it gets: where the one that
-        was found is deleted since, the name is looked up again."""
+        """Accept a run; errors become HTTP errors. The release is decided here: if the resolved one was deleted
+        meanwhile, the name is resolved again.
+        """
         while True:
             try:
                 return await self._submit(run, resolved, volatile=volatile)
@@ -294,7 +297,7 @@ class RunRoutes:
         return submitted
 
     def _routed(self, run: Run, resolved: Resolved) -> tuple[Run, Resolved]:
-        """The run as the tag's candidate gets it, where the tag has one and the run's id says so."""
+        """The run for the tag's candidate, if the tag has one and the run's id selects it."""
         routed = self._registry.routed(resolved, run)
         return (run, resolved) if routed is resolved else (msgspec.structs.replace(run, release_id=routed.release_id), routed)
 
@@ -322,7 +325,7 @@ class RunRoutes:
             fingerprint=invocation.fingerprint,
             invoker_id=invoker_of(request),
             webhook=webhook,
-            traceparent=traceparent if traceparent and TRACEPARENT.fullmatch(traceparent) else "",  # W3C: a wrong one is ignored
+            traceparent=traceparent if traceparent and TRACEPARENT.fullmatch(traceparent) else "",  # W3C: an invalid one is ignored
         )
 
     def _webhook(self, request: Request, options: InvokeOptions) -> bytes:
@@ -335,7 +338,7 @@ class RunRoutes:
         return msgspec.json.encode(Target(options.webhook, options.webhook_events, request.header(BASE_HEADER)[:300]))
 
     async def _keep(self, open_run: OpenRun) -> None:
-        """The caller has waited long enough: a run that goes on without anybody waiting is durable, as every other."""
+        """The caller has waited long enough: a run that continues without a waiting caller is durable, like every other."""
         try:
             await self._dispatcher.keep(open_run)
         except StoreError as exc:
@@ -372,13 +375,13 @@ class RunRoutes:
 
 
 def invoker_of(request: Request) -> str:
-    """Whose budgets a run counts against: the caller who asks for it now."""
+    """The invoker whose budgets a run counts against: the current caller."""
     caller = caller_of(request)
     return caller.name if caller is not EVERYBODY else ""
 
 
 def function_and_tag(name: str) -> tuple[str, str]:
-    """The parts of `function[:tag]`; `RequestError` 400 for what can be no tag."""
+    """The parts of `function[:tag]`; `RequestError` 400 for an invalid tag."""
     try:
         return split_tag(name)
     except TagNameError as exc:
@@ -391,5 +394,5 @@ async def _invocation(body: bytes, path: str, resolved: Resolved) -> Invocation:
 
 
 def _is_waited_for(request: Request, run: Run) -> bool:
-    """Whether a run may be written after the fact: its caller waits, has no key to ask for it again, and wants nobody told."""
+    """Whether a run may be stored after it is over: its caller waits, has no key to ask for it again, and wants no webhook."""
     return not run.idempotency_key and not run.webhook and not parse_prefer(request.header(b"prefer"))[0]

@@ -18,13 +18,13 @@ MAX_BODY_BYTES = 512 << 10
 
 
 class NewValue(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of a secret that is set."""
+    """The body for setting a secret."""
 
     value: str
 
 
 class SecretRoutes:
-    """Handlers of `/v1/endpoints/{owner}/{endpoint}/secrets`. `renew` is told of releases whose workers need another environment."""
+    """Handlers of `/v1/endpoints/{owner}/{endpoint}/secrets`. `renew` gets the releases whose workers need a new environment."""
 
     def __init__(self, vault: Vault, secrets: ReleaseSecrets, registry: Registry, renew: Callable[[Collection[str]], None]) -> None:
         self._vault = vault
@@ -33,7 +33,9 @@ class SecretRoutes:
         self._renew = renew
 
     async def list(self, request: Request) -> None:
-        """`GET /v1/endpoints/{owner}/{endpoint}/secrets`: those that are set, and those that a release in use declares and that are not."""
+        """`GET /v1/endpoints/{owner}/{endpoint}/secrets`: the secrets that are set, and those that a release in use
+        declares but that are not set.
+        """
         _, owner, endpoint = self._place(request)
         found = self._vault.list(owner, endpoint)
         in_use = self._registry.in_use()
@@ -51,7 +53,7 @@ class SecretRoutes:
         await request.answer(200, msgspec.json.encode({"data": data, "missing": missing}))
 
     async def put(self, request: Request) -> None:
-        """`PUT /v1/endpoints/{owner}/{endpoint}/secrets/{name}`: workers that have another value are drained and replaced."""
+        """`PUT /v1/endpoints/{owner}/{endpoint}/secrets/{name}`: workers with another value are drained and replaced."""
         caller, owner, endpoint = self._place(request)
         name = request.parts["name"]
         try:

@@ -1,7 +1,8 @@
 """`GET /v1/{owner}/{endpoint}/{function}[:tag]`: a websocket to a handler on one of the endpoint's workers.
 
-What can be said before the upgrade is a problem. What a page should be able to read is told by a close code: that too many wait, or that
-a budget is spent. The session is open from then on, also while it waits for a worker: messages stay with the client until one has it.
+Errors before the upgrade are problems. Errors that a page should be able to read are close codes: too many waiting
+runs, a used-up budget. From then on the session is open, even while it waits for a worker: messages stay with the
+client until a worker has it.
 """
 
 import time
@@ -26,12 +27,12 @@ from gen_worker.names import RUN_ID_RULE, did_you_mean, is_run_id
 from gen_worker.wire.realtime import MAX_FRAME_BYTES
 
 MAX_TIMEOUT_MS = 7 * 24 * 3600 * 1000
-START_TIMEOUT_S = 300.0  # a client that waits for a worker, where neither it nor the function says for how long
+START_TIMEOUT_S = 300.0  # how long a client waits for a worker if neither it nor the function sets a limit
 _NO_PAYLOAD = msgspec.msgpack.encode({})
 
 
 class SessionRoutes:
-    """`idle_s`: how long a session may be without a message, 0: for ever."""
+    """`idle_s`: how long a session may be without a message; 0: no limit."""
 
     def __init__(self, runs: RunRoutes, dispatcher: Dispatcher, hosts: HostPolicy, log: Log, *, idle_s: float) -> None:
         self._runs = runs
@@ -75,7 +76,7 @@ class SessionRoutes:
 
 
 class _Client:
-    """Joins a session and its websocket: each hears what the other tells."""
+    """Connects a session and its websocket in both directions."""
 
     socket: WebSocket
 
@@ -84,7 +85,7 @@ class _Client:
         self._session = session
         self._dispatcher = dispatcher
 
-    # What the session tells.
+    # Reports of the session.
 
     def send(self, data: bytes, *, is_text: bool, taken: Callable[[], None]) -> None:
         self.socket.send(data, is_text=is_text, taken=taken)
@@ -96,7 +97,7 @@ class _Client:
     def close(self, reason: str) -> None:
         self.socket.close(close_code(reason), reason)
 
-    # What the websocket tells.
+    # Reports of the websocket.
 
     def message(self, data: bytes) -> bool:
         return self._session.offer(data)

@@ -1,4 +1,4 @@
-"""Shadow runs over HTTP: begin, look, end."""
+"""Shadow runs over HTTP: start, get, stop."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -22,8 +22,9 @@ EXAMPLE = '{"release_id": "...", "percent": 10}'
 
 
 class NewShadow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of a new shadow. `percent` of the tag's runs are copied; `tolerance`: how far apart numbers and images may be, 0 to 1;
-    `runs`: it ends after so many comparisons, 0 for no end."""
+    """The body of a new shadow. `percent` of the tag's runs are copied; `tolerance`: how much numbers and images may
+    differ, 0 to 1; `runs`: it ends after this many comparisons, 0 for never.
+    """
 
     release_id: str
     percent: Annotated[float, msgspec.Meta(gt=0, le=100)] = 10.0
@@ -32,8 +33,9 @@ class NewShadow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ShadowRoutes:
-    """Handlers of `/v1/shadows` and `/v1/endpoints/.../tags/{tag}/shadow`. `prepare` has a worker of a release ready, and says what
-    prevents it, "" where nothing does; `resume` lets a release that was paused have workers again."""
+    """Handlers of `/v1/shadows` and `/v1/endpoints/.../tags/{tag}/shadow`. `prepare` makes a worker of a release ready,
+    and returns what prevents that, "" for nothing; `resume` allows a paused release workers again.
+    """
 
     def __init__(
         self,
@@ -50,7 +52,7 @@ class ShadowRoutes:
         self._now_s = now_s
 
     async def list(self, request: Request) -> None:
-        """`GET /v1/shadows[?owner=&endpoint=]`: the last of each tag, whether it goes on or has ended."""
+        """`GET /v1/shadows[?owner=&endpoint=]`: the last one of each tag, active or ended."""
         query = request.query()
         owner, endpoint = caller_of(request).own(query.get("owner", "")), query.get("endpoint", "")
         found = [each for each in self._registry.shadows(owner) if endpoint in ("", each.endpoint)]
@@ -61,7 +63,7 @@ class ShadowRoutes:
         await self._answer(request, self._find(request))
 
     async def start(self, request: Request) -> None:
-        """`PUT` on the same path: copy a share of the tag's runs to a release, in the place of what the tag had before."""
+        """`PUT` on the same path: copy a share of the tag's runs to a release, replacing the tag's earlier shadow."""
         place, now = self._resolve(request)
         try:
             wanted = msgspec.convert(read_json(await request.body(MAX_BODY_BYTES)), NewShadow)
@@ -99,7 +101,7 @@ class ShadowRoutes:
         await self._answer(request, shadow)
 
     async def stop(self, request: Request) -> None:
-        """`DELETE` on the same path: copy no more; answers with what came of it."""
+        """`DELETE` on the same path: stop copying; answers with the results."""
         shadow = self._find(request)
         if shadow.ended_at:
             raise RequestError(409, "conflict", f"it has ended already: {shadow.why}")

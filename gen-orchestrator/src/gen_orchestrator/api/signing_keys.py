@@ -21,12 +21,12 @@ class SigningKeyRoutes:
         self._keys = keys
 
     async def list(self, request: Request) -> None:
-        """`GET /v1/signing-keys`: those that verify, as in the JWKS, the newest first."""
+        """`GET /v1/signing-keys`: the keys that verify, as in the JWKS, the newest first."""
         _operator(request)
         await request.answer(200, msgspec.json.encode({"data": self._shown()}))
 
     async def rotate(self, request: Request) -> None:
-        """`POST /v1/signing-keys`: 201 with the new key, which signs from now on. Tokens of the one before hold until they are over."""
+        """`POST /v1/signing-keys`: 201 with the new key, which signs from now on. Tokens of earlier keys stay valid until they expire."""
         caller = _operator(request)
         made = await asyncio.to_thread(self._tokens.keys.rotate)
         await asyncio.to_thread(self._keys.note, caller, ALL_OWNERS, "signing_key.rotated", made.kid)

@@ -60,7 +60,7 @@ class RunStreams:
             gone.cancel()
 
     async def send_only_file(self, request: Request, run: Run, accept: str, headers: Mapping[str, str]) -> bool:
-        """Answer with the run's only output file where the caller accepts its type; whether that was so."""
+        """Answer with the run's only output file if the caller accepts its type; whether it did."""
         if run.state is not RunState.SUCCEEDED or not run.output:
             return False
         found = shown.files_of(run)
@@ -108,7 +108,7 @@ class RunStreams:
 
 
 class _Writer:
-    """Puts events into the words of a stream."""
+    """Writes events in the format of a stream."""
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class _Writer:
             if missed:
                 pieces.append(self._frame("", "snapshot", self._snapshot(entry, missed)))
             self.cursor = place
-            if entry.name == "output" and not self._ndjson:  # by far the most frequent, so written out
+            if entry.name == "output" and not self._ndjson:  # written out, because it is the most frequent case by far
                 pieces.append(b"id: %d-%d\nevent: output\ndata: %b\n\n" % (entry.attempt, entry.seq, entry.data))
                 continue
             data = bytes(entry.data) if entry.name != "custom" else _encode({"event_type": entry.type, "payload": entry.data})
@@ -149,7 +149,7 @@ class _Writer:
             await self._request.write(b"".join(pieces))
 
     def _snapshot(self, entry: Entry, missed: int) -> bytes:
-        """For a reader whose place is gone: the run as it is now, and how many events before the next one are kept no more."""
+        """For a reader whose position is gone: the run's current state, and how many events before the next one are no longer kept."""
         run = self._open_run.run if self._open_run is not None else self._run
         return b'{"missed":%d,"next":"%b","run":%b}' % (missed, event_id(entry).encode(), self._objects.json(run, self._open_run))
 
@@ -169,7 +169,7 @@ class _Writer:
         await self._request.write(end + self._frame("", "done", self._objects.json(run)), last=True)
 
     async def cut(self) -> None:
-        """End the stream before the end of its run: the reader resumes with the number that it has."""
+        """End the stream before its run's end: the reader resumes with its last number."""
         await self._request.write(b"", last=True)
 
     async def heartbeat(self) -> None:

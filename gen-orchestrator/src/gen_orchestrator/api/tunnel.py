@@ -1,10 +1,10 @@
-"""A websocket to a node that stands by, carried to the leader: bytes both ways, unread and unchanged.
+"""Carries a websocket from a standby node to the leader: bytes in both directions, unread and unchanged.
 
     client --request--> here --the same, marked--> leader
            <---101----       <--------101--------            (any other answer is passed on, and nothing is carried)
-           <===bytes==>      <=======bytes=======>           each side is read as fast as the other one takes it
+           <===bytes==>      <=======bytes=======>           each side is read as fast as the other one accepts
 
-What ends one side ends the other. Pings, limits and close codes are the leader's.
+When one side ends, the other ends, too. Pings, limits and close codes are the leader's.
 """
 
 import asyncio
@@ -22,19 +22,21 @@ from gen_worker.http.exchange import Upgraded
 MAX_HEAD_BYTES = 64 << 10
 MAX_ANSWER_BYTES = 1 << 20
 ANSWER_S = 60.0  # the leader commits the session before it answers
-# Looked at here, where the page's host is known.
+# Checked here, where the page's host is known.
 _OF_PAGES = frozenset({b"origin", b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest"})
 
 
 class Tunnels:
-    """Of one node. Its open tunnels end with it."""
+    """One for each node. Its open tunnels end with it."""
 
     def __init__(self) -> None:
         self._watches: set[asyncio.Task[None]] = set()
 
     async def carry(self, base_url: str, request: Request, replaced: Coroutine[Any, Any, None]) -> None:
-        """Ask the node at `base_url`, and answer with what it answers; a tunnel then lives on until either side or `replaced` ends.
-        `NotReachedError` where that node has seen nothing of it, `BrokenOffError` where it broke off."""
+        """Ask the node at `base_url`, and answer with its answer. A tunnel then lasts until either side ends or
+        `replaced` returns. `NotReachedError` when that node has seen nothing of it, `BrokenOffError` when the
+        connection broke.
+        """
         watch = asyncio.ensure_future(replaced)
         try:
             far = await _connect(base_url)
@@ -67,7 +69,7 @@ class Tunnels:
 
 
 async def _watch(replaced: "asyncio.Future[None]", far: "_Far", near: "_Near") -> None:
-    """End the tunnel when the leader is another one: one that hangs, or whose machine is gone, would never end it."""
+    """End the tunnel when another node leads: a hanging leader, or one whose machine is gone, would never end it."""
     try:
         await asyncio.wait([replaced, far.gone], return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -100,7 +102,7 @@ def _head(base_url: str, request: Request) -> bytes:
 
 
 class _Far(asyncio.Protocol):
-    """The connection to the leader: its answer first, then what belongs to the client."""
+    """The connection to the leader: first its answer, then bytes for the client."""
 
     def __init__(self) -> None:
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -110,7 +112,7 @@ class _Far(asyncio.Protocol):
         self._news = asyncio.Event()
 
     async def answer(self) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-        """Status, headers, and what follows: of a 101 the tunnel's first bytes, else the body."""
+        """Status, headers, and what follows: for a 101 the tunnel's first bytes, otherwise the body."""
         while (end := self._received.find(b"\r\n\r\n")) < 0:
             await self._more(MAX_HEAD_BYTES)
         first, *lines = bytes(self._received[:end]).split(b"\r\n")
@@ -129,7 +131,7 @@ class _Far(asyncio.Protocol):
         return status, [field for field in fields if field[0] not in HOP_BY_HOP], bytes(self._received[:length])
 
     def join(self, near: "_Near", rest: bytes) -> None:
-        """The client's side is there."""
+        """The client's side is connected."""
         self._near = near
         self._received.clear()
         if rest:
@@ -142,7 +144,7 @@ class _Far(asyncio.Protocol):
             self._transport.write(data)
 
     def pause(self, *, is_full: bool) -> None:
-        """Read no further while the client takes nothing."""
+        """Stop reading while the client accepts nothing."""
         if self._transport is not None and not self._transport.is_closing():
             (self._transport.pause_reading if is_full else self._transport.resume_reading)()
 
@@ -151,7 +153,7 @@ class _Far(asyncio.Protocol):
             self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no instances of it
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's class does not inherit from it
 
     def data_received(self, data: bytes) -> None:
         if self._near is not None:
@@ -208,7 +210,7 @@ class _Near(Upgraded):
         if self._transport is not None:
             self._transport.close()
 
-    # What the connection calls that it was.
+    # Called by the connection that it was.
 
     def take_over(self, transport: asyncio.Transport, crowd: Crowd, connections: set[Any], address: str) -> None:
         self._transport, self._crowd, self._connections, self.address = transport, crowd, connections, address
@@ -220,7 +222,7 @@ class _Near(Upgraded):
         if self._transport is not None and not self._held and not self._transport.is_closing():
             self._transport.resume_reading()
 
-    # What asyncio calls.
+    # Callbacks from asyncio.
 
     def data_received(self, data: bytes) -> None:
         self._far.send(data)
@@ -245,7 +247,7 @@ class _Near(Upgraded):
         self._transport = None
         self._far.close()
 
-    # What uvicorn and the crowd call.
+    # Called by uvicorn and the crowd.
 
     def shutdown(self) -> None:
         self.close()

@@ -1,7 +1,8 @@
-"""Multipart requests: files and texts by the names of payload fields, made into the JSON body that says the same.
+"""Multipart requests: files and texts named after payload fields, converted to the equivalent JSON body.
 
-A part `payload` holds JSON, the bare payload or the whole envelope. A file part `image`, `images[0]` or `options.mask` is kept with the
-run and fills that place with its ref; a text part fills its place with what the field's schema makes of it. Parts of one name are a list.
+A part `payload` contains JSON, the bare payload or the whole envelope. A file part `image`, `images[0]` or
+`options.mask` is stored with the run, and its ref fills that field. A text part fills its field with a value converted
+by the field's schema. Parts with the same name form a list.
 """
 
 import asyncio
@@ -27,8 +28,9 @@ Schema = dict[str, Any]
 
 
 class Form:
-    """A multipart request that was read. `body` is the JSON of an envelope; `digest` tells equal forms from others, whatever their
-    boundary and their run's id."""
+    """A parsed multipart request. `body` is the JSON of an envelope; `digest` is equal for equal forms, whatever their
+    boundary and their run's id.
+    """
 
     def __init__(self, body: bytes, digest: str) -> None:
         self.body = body
@@ -36,7 +38,7 @@ class Form:
 
 
 async def read_form(request: Request, files: RunFiles, owner: str, run_id: str, schema: Schema) -> Form:
-    """Read a form for a run that is about to be accepted, and keep its files. `RequestError` 400 says what is wrong with it."""
+    """Read a form for a run that is about to be accepted, and store its files. `RequestError` 400 says what is wrong with it."""
     form = await read_form_parts(request, MAX_BYTES)
     try:
         return await asyncio.to_thread(_assemble, list(form.multi_items()), files, owner, run_id, schema)
@@ -99,7 +101,9 @@ def _payload_part(parts: list[Any], digest: "hashlib.blake2b") -> dict[str, Any]
 
 
 def _text(name: str, text: str, places: list[Schema]) -> Any:
-    """What a text means for a field: text where the field takes texts or nothing is known of it and it is no JSON, else JSON."""
+    """The value of a text for a field: a text if the field accepts texts, or if its type is unknown and the text is not
+    JSON; otherwise JSON.
+    """
     types = {place.get("type") for place in places} | {
         "string" for place in places if any(isinstance(v, str) for v in place.get("enum", ()))
     }
@@ -116,7 +120,7 @@ def _text(name: str, text: str, places: list[Schema]) -> Any:
 
 
 def _shapes_at(schema: Schema, name: str) -> list[Schema]:
-    """The schemas that may stand at a field; empty where nothing is known of it."""
+    """The possible schemas of a field; empty when nothing is known about it."""
     definitions = schema.get("$defs", {})
     shapes = _branches(schema, definitions)
     for step in steps_of(name.removesuffix("[]")):

@@ -1,4 +1,4 @@
-"""What runs have used, over days: `GET /v1/usage`."""
+"""Usage of runs over days: `GET /v1/usage`."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
@@ -19,7 +19,7 @@ BY = ("day", "key", "function")
 
 
 class UsageRoutes:
-    """`currency`: of the costs, empty where there is no price table."""
+    """`currency`: of the costs; empty when there is no price table."""
 
     def __init__(self, store: UsageStore, keys: Keys, currency: str, now_s: Callable[[], float]) -> None:
         self._store = store
@@ -28,7 +28,7 @@ class UsageRoutes:
         self._now_s = now_s
 
     async def usage(self, request: Request) -> None:
-        """`GET /v1/usage[?from=&to=&by=&owner=]`: sums of the runs that ended on these days, in UTC and both included."""
+        """`GET /v1/usage[?from=&to=&by=&owner=]`: sums over the runs that ended on these days, in UTC, both days included."""
         query = request.query()
         today = datetime.fromtimestamp(self._now_s(), UTC).date()
         last = _day(query, "to", today)

@@ -1,4 +1,4 @@
-"""Work that only its caller waits for: it ends when the caller goes away, such as by Ctrl-C in `cozyctl promote`."""
+"""Work that only its caller waits for: it ends when the caller disconnects, for example by Ctrl-C in `cozyctl promote`."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -10,8 +10,9 @@ T = TypeVar("T")
 
 
 async def while_waited_for(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """What `work` gives. When the caller goes, `work` is cancelled, and `DisconnectedError` ends the request: what would come after it is
-    not done either. For a request whose body has been read."""
+    """The result of `work`. When the caller disconnects, `work` is cancelled, and `DisconnectedError` ends the request,
+    so nothing after it is done either. For a request whose body has been read.
+    """
     doing, gone = asyncio.ensure_future(work), asyncio.ensure_future(left(request))
     try:
         await asyncio.wait([doing, gone], return_when=asyncio.FIRST_COMPLETED)
@@ -25,6 +26,6 @@ async def while_waited_for(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
 
 async def left(request: Request) -> None:
-    """Returns when the caller has gone."""
+    """Return when the caller has disconnected."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

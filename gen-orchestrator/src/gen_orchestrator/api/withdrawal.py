@@ -1,4 +1,4 @@
-"""Taking an endpoint out of service over HTTP: its tags go, its releases and its history stay."""
+"""Takes an endpoint out of service over HTTP: its tags are removed, its releases and its history stay."""
 
 import asyncio
 from collections.abc import Callable, Collection
@@ -25,8 +25,9 @@ _WITHDRAWN: Schema = object_of(
 
 
 class WithdrawalRoutes:
-    """Handlers of `DELETE /v1/endpoints/{owner}/{endpoint}` and `DELETE /v1/deployments/{deployment_id}`. `on_withdrawn` hears which
-    releases had tags, so that their idle workers end."""
+    """Handlers of `DELETE /v1/endpoints/{owner}/{endpoint}` and `DELETE /v1/deployments/{deployment_id}`.
+    `on_withdrawn` gets the releases that had tags, so that their idle workers end.
+    """
 
     def __init__(
         self, registry: Registry, open_runs: OpenRuns, shadows: Shadows, keys: Keys, on_withdrawn: Callable[[Collection[str]], None]
@@ -38,7 +39,7 @@ class WithdrawalRoutes:
         self._on_withdrawn = on_withdrawn
 
     async def endpoint(self, request: Request) -> None:
-        """Answers with the tags that it had, and how many of its runs go on to their end."""
+        """Answers with the removed tags, and how many runs continue to their end."""
         caller, owner, endpoint = caller_of(request), request.parts["owner"], request.parts["endpoint"]
         if not caller.sees(owner):
             raise RequestError(404, "not_found", f"there is no endpoint {owner[:64]}/{endpoint[:64]}", error="unknown_endpoint")
@@ -46,7 +47,7 @@ class WithdrawalRoutes:
         await request.answer(200, msgspec.json.encode(body))
 
     async def deployment(self, request: Request) -> None:
-        """The same, as the public `cozyctl` asks for it."""
+        """The same for the public `cozyctl`."""
         caller, endpoint = caller_of(request), request.parts["deployment_id"]
         owners = sorted({tag.owner for tag in self._registry.tags(caller.own(), endpoint)})
         if not owners:

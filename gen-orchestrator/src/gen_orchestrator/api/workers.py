@@ -25,24 +25,24 @@ MAX_BODY_BYTES = 4096
 
 
 class NewToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body that asks for a token: how long it is valid, in seconds. It is renewed on the stream."""
+    """The body of a token request: its validity in seconds. The token is renewed on the stream."""
 
     life_s: float = LIFE_S
 
 
 class FleetView(Protocol):
-    """What the fleet does for these routes."""
+    """What these routes need from the fleet."""
 
     def drain(self, worker_id: str) -> bool:
-        """Let a worker finish its runs and end; False where there is no such worker."""
+        """Let a worker finish its runs and end; False when there is no such worker."""
         ...
 
     def log_from(self, worker_id: str, offset: int, most: int) -> bytes | None:
-        """What a worker wrote from a place on (below 0: so many bytes before the end); None where it has no log here. Blocking."""
+        """What a worker wrote from an offset on (negative: counted from the end); None when it has no log here. Blocking."""
         ...
 
     def log_begin(self, worker_id: str) -> int:
-        """The place of the first byte that is kept."""
+        """The offset of the first kept byte."""
         ...
 
     def log_end(self, worker_id: str) -> int:
@@ -51,8 +51,10 @@ class FleetView(Protocol):
 
 
 class WorkerRoutes:
-    """Handlers of `/v1/workers`, and of tokens for workers that join. By release: `owner_of` says whose it is, `admits` whose workers may
-    join, `redactor_of` takes its secrets out of what workers write. `scheduler_addr`: where workers connect."""
+    """Handlers of `/v1/workers`, and of tokens for workers that join. By release: `owner_of` returns the owner,
+    `admits` whose workers may join, `redactor_of` removes its secrets from what workers write. `scheduler_addr`: where
+    workers connect.
+    """
 
     def __init__(
         self,
@@ -77,11 +79,11 @@ class WorkerRoutes:
         await request.answer(200, msgspec.json.encode({"data": [shown_worker(worker) for worker in self._seen(request)]}))
 
     async def jwks(self, request: Request) -> None:
-        """`GET /.well-known/jwks.json`: the keys with which worker tokens are verified."""
+        """`GET /.well-known/jwks.json`: the keys that verify worker tokens."""
         await request.answer(200, self._tokens.jwks)
 
     async def new_token(self, request: Request) -> None:
-        """`POST /v1/releases/{release_id}/worker-tokens`: a token for a worker that somebody starts, and where it connects."""
+        """`POST /v1/releases/{release_id}/worker-tokens`: a token for a worker started by a person, and the address to connect to."""
         release_id = request.parts["release_id"]
         owner = self._admits(release_id)
         if owner is None or not caller_of(request).sees(owner):
@@ -106,9 +108,10 @@ class WorkerRoutes:
         await request.answer(201, msgspec.json.encode(body), headers={"cache-control": "no-store"})
 
     async def logs(self, request: Request) -> None:
-        """`GET /v1/workers/{worker_id}/logs[?after=PLACE&wait=n]`: whole lines from a place on, and the place after them.
+        """`GET /v1/workers/{worker_id}/logs[?after=OFFSET&wait=n]`: whole lines from an offset on, and the offset after
+        them.
 
-        Without `after`, the last 16 KiB. With `wait`, the answer waits so many seconds for a line to come.
+        Without `after`, the last 16 KiB. With `wait`, the answer waits this many seconds for a line.
         """
         worker_id, query = self._known(request), request.query()
         wait_s = request.number(query.get("wait", "0"), "wait", MAX_WAIT_S)
@@ -120,9 +123,9 @@ class WorkerRoutes:
         cut = after is None
         if place < 0:
             place = max(0, end - TAIL_BYTES)
-        if place > end:  # the file has begun again
+        if place > end:  # the file was restarted
             place = 0
-        elif place < begin:  # what is asked for is not kept any more
+        elif place < begin:  # the requested bytes are no longer kept
             place, cut = begin, True
         while True:
             data = await asyncio.to_thread(self._fleet.log_from, worker_id, place, MAX_LOG_BYTES)
@@ -134,12 +137,12 @@ class WorkerRoutes:
             await asyncio.sleep(LOOK_S)
         text = whole.decode(errors="replace")
         if cut and place:
-            text = text.partition("\n")[2]  # it begins in the middle
+            text = text.partition("\n")[2]  # the first line is incomplete
         lines = self._redactor_of(release_of(worker_id)).text(text).splitlines()
         await request.answer(200, msgspec.json.encode({"worker_id": worker_id, "lines": lines, "next": place + len(whole)}))
 
     async def drain(self, request: Request) -> None:
-        """`POST /v1/workers/{worker_id}/drain`: no more runs for this worker; it ends when those that it has are over."""
+        """`POST /v1/workers/{worker_id}/drain`: give this worker no more runs; it ends after those it has."""
         worker_id = self._known(request)
         if not self._fleet.drain(worker_id):
             raise self._unknown(request, worker_id)

@@ -2,5 +2,6 @@
 
 import os
 
-# gRPC's notes on forking would stand between the lines of the screen. It reads this when it is loaded, so it is set before.
+# gRPC's messages about forking would get between the lines of the screen. It reads this variable when it is imported,
+# so it is set before.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")

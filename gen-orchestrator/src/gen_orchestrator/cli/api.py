@@ -1,4 +1,4 @@
-"""The control plane's HTTP API as the verbs use it: JSON in and out, errors as exit statuses."""
+"""The control plane's HTTP API for the verbs: JSON in and out, errors as exit statuses."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from gen_worker.client.tries import Patience
 DEFAULT_OWNER = "local"
 DEFAULT_URL = "http://127.0.0.1:8080"
 CONNECT_TIMEOUT_S = 5.0
-READ_TIMEOUT_S = 3700.0  # the server says something every 15 s while a run goes on
+READ_TIMEOUT_S = 3700.0  # the server sends something every 15 s while a run is working
 
 
 def _default_url() -> str:
@@ -56,12 +56,12 @@ class ApiError(Exception):
         self.code = code
 
     def report(self, *, as_json: bool) -> int:
-        """Say it in the form that was asked for; the exit status."""
+        """Print the error as text or JSON; returns the exit status."""
         return fail(str(self), self.status, as_json=as_json, code=self.code)
 
 
 class ApiVerb(Verb):
-    """A verb that asks the control plane. An `ApiError` that it does not handle is reported in the form that was asked for."""
+    """A verb that calls the control plane. An `ApiError` that it does not handle is printed as text or JSON."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -76,7 +76,7 @@ class ApiVerb(Verb):
 
 
 class Api:
-    """One control plane. Blocking. `key`: by default COZY_API_KEY, or the profile's where it is of this address."""
+    """One control plane. Blocking. `key`: by default COZY_API_KEY, or the profile's if it is for this address."""
 
     def __init__(self, url: str, key: str | None = None) -> None:
         self._url = url.rstrip("/")
@@ -98,14 +98,14 @@ class Api:
         return self._json("GET", path, query=query)
 
     def status(self) -> dict[str, Any]:
-        """What the platform serves, what waits, and its workers."""
+        """What the platform serves, what is waiting, and its workers."""
         found = self.get("/v1/status")
         if not isinstance(found, dict) or not {"lanes", "workers", "tags"} <= found.keys():
             raise self._no_platform("its GET /v1/status is another one. It is a dev runner (cozyctl dev), or older than this cozyctl")
         return found
 
     def run(self, run_id: str) -> dict[str, Any]:
-        """A run as it stands."""
+        """The run's current state."""
         found: dict[str, Any] = self.get(api_path("runs", run_id))
         return found
 
@@ -122,12 +122,12 @@ class Api:
         return self._json("DELETE", path)
 
     def send(self, method: str, path: str, file: IO[bytes], kind: str, **query: Any) -> Any:
-        """Send a file as it is."""
+        """Send a file's bytes."""
         return self._json(method, path, file, {"content-type": kind}, query)
 
     @contextmanager
     def download(self, path: str) -> Iterator[IO[bytes]]:
-        """The bytes of a file as they come. `ApiError` also where they break off."""
+        """The bytes of a file as they arrive. `ApiError` also when they stop early."""
         answer = self._ask("GET", path, None, {}, {})
         try:
             if answer.status >= 300:
@@ -139,12 +139,12 @@ class Api:
             answer.close()
 
     def owner(self) -> str:
-        """Whose the key is; where it sees all owners, the one that platforms have by default."""
+        """The key's owner; for a key that sees all owners, the platforms' default one."""
         found = str(self.get("/v1/me")["owner"])
         return DEFAULT_OWNER if found == "*" else found
 
     def client(self, on_pause: Callable[[float, GatewayError], object] | None = None) -> Client:
-        """The client of callers' programs: runs with their events, through connections that break. `on_pause` hears of its waits."""
+        """The public client: runs with their events, across lost connections. `on_pause` is called for each wait."""
         return Client(self._url, key=self._key, patience=Patience(on_pause=on_pause))
 
     def _json(
@@ -187,7 +187,7 @@ class Api:
             text, code = str(problem["detail"]), str(problem["code"])
         except (ValueError, KeyError, TypeError):
             return self._no_platform(f"it answers {method} {path} with status {status}, and not as a platform does")
-        # No such path, rather than no such thing: those say `error`, too. A name with a slash in it is on no path.
+        # An unknown path, not a missing thing: those answers have an `error`. A name with a slash matches no path.
         if code == "not_found" and "error" not in problem and "%2F" not in path:
             return self._no_platform(f"it has no {method} {path}. It is a dev runner (cozyctl dev), or older than this cozyctl")
         if hint := problem.get("cli_hint") or problem.get("hint"):
@@ -200,7 +200,7 @@ class Api:
 
 
 def _why(exc: BaseException) -> str:
-    """Why a server could not be reached, in the system's words where it has some."""
+    """Why a server could not be reached, in the system's words if possible."""
     if words := words_of_system(exc):
         return words
     return f"no answer within {CONNECT_TIMEOUT_S:.0f} s" if isinstance(exc, ConnectTimeoutError) else str(exc) or type(exc).__name__
@@ -211,15 +211,15 @@ def _is_run(data: bytes) -> bool:
 
 
 def api_path(*parts: str) -> str:
-    """`/v1/PART/PART/...`. Each part is one name, whatever is in it: a slash or a question mark names nothing else than was meant."""
+    """`/v1/PART/PART/...`. Each part is one name, whatever it contains: a slash or a question mark in it has no meaning."""
     if not all(parts):
         raise ApiError(f"an empty name in {'/'.join(parts)}; expected an id or a name", EXIT_USAGE, "usage")
-    # Dots alone would be taken for a way up, which quoting does not prevent.
+    # Dots alone would mean a parent folder, and quoting does not prevent that.
     return "/v1/" + "/".join(part.replace(".", "%2E") if not part.strip(".") else quoted(part) for part in parts)
 
 
 def quoted(value: str) -> str:
-    """A value as one part of a path, whatever is in it."""
+    """A value as one part of a path, whatever it contains."""
     from urllib.parse import quote
 
     return quote(value, safe="")

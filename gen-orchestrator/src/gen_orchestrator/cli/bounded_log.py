@@ -9,8 +9,9 @@ MAX_BYTES = 64 << 20
 
 
 class BoundedLog(io.TextIOBase):
-    """Text that is written to a file. One that has grown to `max_bytes` becomes `NAME.1`, in place of the one before, and the file begins
-    anew: twice that is the most that is kept. Whole writes stay together. Safe from any thread."""
+    """Text written to a file. When the file reaches `max_bytes` it becomes `NAME.1`, replacing the previous one, and a
+    new file begins: so at most twice that is kept. A write is never split. Safe from any thread.
+    """
 
     def __init__(self, path: Path, max_bytes: int = MAX_BYTES) -> None:
         self._path = path
@@ -21,7 +22,7 @@ class BoundedLog(io.TextIOBase):
     def write(self, text: str) -> int:
         data = text.encode("utf-8", "backslashreplace")
         with self._lock:
-            if self._file.closed and not self.closed:  # it could not be opened again the last time
+            if self._file.closed and not self.closed:  # opening it failed the last time
                 self._open()
             elif self._size_bytes and self._size_bytes + len(data) > self._max_bytes:
                 self._begin_anew()
@@ -39,7 +40,7 @@ class BoundedLog(io.TextIOBase):
         try:
             self._path.replace(self._path.with_name(self._path.name + ".1"))
         except OSError:
-            self._path.unlink(missing_ok=True)  # bounded all the same
+            self._path.unlink(missing_ok=True)  # stays bounded in any case
         self._open()
 
     def _open(self) -> None:

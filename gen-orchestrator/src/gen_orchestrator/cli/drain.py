@@ -1,4 +1,4 @@
-"""`cozyctl drain`: send a worker away without losing a run."""
+"""`cozyctl drain`: stops a worker without losing a run."""
 
 import click
 

@@ -1,4 +1,4 @@
-"""`cozyctl files put|get|list|rm|url`: files of one's own on a platform, as inputs of runs, and outputs of runs."""
+"""`cozyctl files put|get|list|rm|url`: a user's files on a platform, as inputs of runs, and outputs of runs."""
 
 import secrets
 import shutil
@@ -59,7 +59,7 @@ def get(ref: str, output: Path | None, owner: str, url: str, as_json: bool) -> i
         if str(target) == "-":
             shutil.copyfileobj(content, stdout_of(), 1 << 20)
             return 0
-        new = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.part")  # nobody takes half of it for the whole
+        new = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.part")  # so that nobody uses an incomplete file
         try:
             with new.open("xb") as file:
                 shutil.copyfileobj(content, file, 1 << 20)

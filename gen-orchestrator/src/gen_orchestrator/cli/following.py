@@ -1,4 +1,4 @@
-"""A run of the platform as it goes, on the terminal of whoever started or watches it: progress, text, and how it ended."""
+"""Shows a run of the platform on the terminal of its caller or watcher: progress, text, and how it ended."""
 
 from collections.abc import Callable
 from typing import Any, Self
@@ -13,14 +13,15 @@ from gen_worker.client import GatewayError
 from gen_worker.events import RunEvent
 from gen_worker.texts import counted
 
-NOTICED_S = 1.0  # a pause that is shorter is not worth a line
+NOTICED_S = 1.0  # a shorter pause is not worth a line
 _TYPES = {"progress": events.PROGRESS, "log": events.LOG}
 
 
 class RunView:
-    """Shows the events of one run, and why it waits; `deltas` are the items of its stream. Quiet, it only gathers them.
+    """Shows the events of one run, and why it waits; `deltas` are the items of its stream. When quiet, it only collects
+    them.
 
-    `look` asks for a run as it stands.
+    `look` fetches the run's current state.
     """
 
     def __init__(self, name: str, *, quiet: bool, look: Callable[[str], dict[str, Any]]) -> None:
@@ -40,7 +41,7 @@ class RunView:
         self._live.__exit__(*exc_info)
 
     def show(self, name: str, data: Any) -> None:
-        """Take an event. `BrokenPipeError` when nobody reads the items any more."""
+        """Process an event. `BrokenPipeError` when the reader of the items has gone."""
         self._waiting.end()
         match name:
             case "output":
@@ -54,7 +55,7 @@ class RunView:
                 if data["status"] == "queued" and not self._quiet:
                     self._waiting.begin(self.run_id)
             case "restart":
-                self.deltas.clear()  # what a lost attempt gave does not count
+                self.deltas.clear()  # items of a lost attempt do not count
                 self._note(f"begins again, attempt {data['attempt']}")
             case "snapshot":
                 self._note(f"the platform no longer keeps {counted(data['missed'], 'earlier event')}")
@@ -64,7 +65,7 @@ class RunView:
                 self._live.end_line()
 
     def paused(self, seconds: float, because: GatewayError) -> None:
-        """The platform is asked again later: it did not answer, or has no room for this run."""
+        """The platform will be asked again later: it did not answer, or has no room for this run."""
         if seconds >= NOTICED_S:
             self._note(f"{because.detail}. Trying again in {seconds:.0f} s")
 

@@ -1,4 +1,4 @@
-"""Results of gates, for the terminal."""
+"""Prints gate results on the terminal."""
 
 import json
 import time
@@ -24,7 +24,7 @@ def print_results(results: list[dict[str, Any]]) -> None:
 
 
 def summary(found: dict[str, Any]) -> list[str]:
-    """What came of copies, as lines."""
+    """The results of shadow runs, as lines."""
     counts = f"{found['compared']} compared: {found['equal']} equal, {found['different']} different, {found['failed']} failed"
     lines = [counts + (f"; {found['dropped']} not run, as there was no room" if found["dropped"] else "")]
     tag, release = found["seconds"]["tag"], found["seconds"]["release"]

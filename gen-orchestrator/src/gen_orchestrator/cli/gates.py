@@ -1,4 +1,4 @@
-"""`cozyctl golden add|list|rm|run` and `cozyctl gates`: what a release has to pass before it is promoted."""
+"""`cozyctl golden add|list|rm|run` and `cozyctl gates`: what a release must pass before it is promoted."""
 
 import time
 

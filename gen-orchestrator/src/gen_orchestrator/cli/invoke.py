@@ -78,7 +78,7 @@ def _payload(api: Api, path: str, inputs: tuple[str, ...], payload: str | None) 
     document = api.get("/openapi.json")
     entry = document["paths"].get(path.removesuffix(":prod"), {}).get("post")
     if entry is None:
-        api.post(path, {"payload": 0})  # the server knows best what is nearest
+        api.post(path, {"payload": 0})  # the server knows the nearest name best
         return {}
     components = document["components"]["schemas"]
     request = resolved(entry["requestBody"]["content"]["application/json"]["schema"], components)
@@ -86,7 +86,7 @@ def _payload(api: Api, path: str, inputs: tuple[str, ...], payload: str | None) 
 
 
 def _follow(api: Api, path: str, body: dict[str, Any], key: str, *, as_json: bool) -> int:
-    """Show the run as it goes. Ctrl-C cancels the run, a second one leaves it. So does a reader of the output who goes away."""
+    """Show the run's progress. Ctrl-C cancels the run, a second one leaves it. So does the end of the output's reader."""
     run: dict[str, Any] = {}
     view = RunView(path.removeprefix("/v1/"), quiet=as_json, look=api.run)
     try:

@@ -1,4 +1,4 @@
-"""What the environment and the options of `up` and `serve` say of files that are kept, and of models that are mirrored."""
+"""Settings of `up` and `serve` about stored files and mirrored models, from the environment and options."""
 
 import os
 from pathlib import Path
@@ -13,18 +13,18 @@ from gen_worker.settings.reading import SettingError, read_settings
 
 
 def kept(blobs: str) -> RetentionSettings:
-    """What is kept, where and for how long: of the environment, and of `--blobs`. Usage error for what cannot be."""
+    """What is stored, where and for how long: from the environment and `--blobs`. Usage error for an invalid value."""
     try:
         found = read_settings(RetentionSettings, os.environ)
         settings = msgspec.structs.replace(found, gen_orchestrator_blobs=blobs or found.gen_orchestrator_blobs)
-        open_blobs(settings.gen_orchestrator_blobs, Path())  # whether there is such a place shows the first file
+        open_blobs(settings.gen_orchestrator_blobs, Path())  # checks the form only; whether the place exists shows with the first file
     except (SettingError, ValueError) as exc:
         raise click.UsageError(str(exc)) from None
     return settings
 
 
 def mirror_of(wanted: bool) -> ModelSettings | None:
-    """The account that fetches models of Hugging Face, of the environment. Usage error for a setting that is none."""
+    """The account that fetches models of Hugging Face, from the environment. Usage error for an invalid setting."""
     try:
         return ModelSettings.from_env(os.environ) if wanted else None
     except (SettingError, ValueError) as exc:

@@ -179,7 +179,7 @@ def _seconds(life: str) -> float:
 
 
 def _budgets(rate: str | None, concurrency: str | None, gpu_seconds: str | None) -> dict[str, Any]:
-    """Of a request: those that were named; None for `none`."""
+    """Budgets for a request: those that were given; None for `none`."""
     named = {"rate": rate, "concurrency": concurrency, "gpu_seconds": gpu_seconds}
     found: dict[str, Any] = {name: None if text == "none" else text for name, text in named.items() if text is not None}
     if found.get("concurrency") is not None:
@@ -190,6 +190,6 @@ def _budgets(rate: str | None, concurrency: str | None, gpu_seconds: str | None)
 
 
 def _shown_budgets(key: dict[str, Any]) -> str:
-    """`rate 12 of 60/m, concurrency 1 of 4`; empty where there is none."""
+    """`rate 12 of 60/m, concurrency 1 of 4`; empty when there is none."""
     used = key["used"]
     return ", ".join(f"{name} {used[name]:g} of {limit}" for name, limit in key["budgets"].items())

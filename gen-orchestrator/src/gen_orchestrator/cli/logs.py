@@ -1,4 +1,4 @@
-"""`cozyctl logs`: what workers write, now or as it comes."""
+"""`cozyctl logs`: what workers write, so far or continuously."""
 
 import json
 import time
@@ -41,7 +41,7 @@ def command(target: str, follow: bool, url: str, as_json: bool) -> int:
 
 
 def _workers(api: Api, target: str) -> list[str]:
-    """Ids of the workers that are meant. A name without slashes is a worker's own, there or gone."""
+    """Ids of the requested workers. A name without slashes is a worker's own, running or ended."""
     if target and "/" not in target:
         return [target]
     status = api.status()
@@ -69,7 +69,7 @@ def _new_lines(api: Api, workers: list[str], places: dict[str, int]) -> Iterator
         except ApiError as exc:
             if exc.status != EXIT_NOT_FOUND or len(workers) == 1:
                 raise
-            continue  # a worker that somebody started by hand: its log is where that was
+            continue  # a worker started by hand: its log is on its own machine
         places[worker_id] = found["next"]
         yield from ((worker_id, line) for line in found["lines"])
 

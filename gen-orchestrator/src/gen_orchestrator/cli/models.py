@@ -1,4 +1,4 @@
-"""`cozyctl models push|show|rm|hub`: models that a platform keeps."""
+"""`cozyctl models push|show|rm|hub`: models stored on a platform."""
 
 import time
 from pathlib import Path
@@ -130,7 +130,7 @@ def hub(action: str, url: str, as_json: bool) -> int:
 
 
 def files_of(folder: Path) -> list[tuple[Path, int]]:
-    """A model's files and sizes, sorted; what begins with a dot is left out."""
+    """A model's files and sizes, sorted; names that begin with a dot are skipped."""
     found = []
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts

@@ -1,4 +1,4 @@
-"""`cozyctl ps`: functions, queues and workers now."""
+"""`cozyctl ps`: current functions, queues and workers."""
 
 from typing import Any
 
@@ -44,7 +44,7 @@ def command(url: str, as_json: bool) -> int:
 
 
 def workers_table(found: list[dict[str, Any]]) -> Table:
-    """Workers as people read them."""
+    """A table of workers for people."""
     workers = table(Column("worker", no_wrap=True), "state", "runs", "models in VRAM", "on disk")
     for worker in found:
         models = (", ".join(worker["vram_models"]) or "-", str(len(worker["disk_models"])))

@@ -1,4 +1,4 @@
-"""`cozyctl publish`, and `cozyctl builds` to look back at it."""
+"""`cozyctl publish`, and `cozyctl builds` to look at earlier ones."""
 
 import gzip
 import os
@@ -134,7 +134,7 @@ def cancel(build_id: str, url: str, as_json: bool) -> int:
 
 
 def pack(root: Path, into: IO[bytes]) -> int:
-    """A gzip tar of what a release of this folder consists of, without files for secrets; its size. Equal folders give equal bytes."""
+    """Write a gzip tar of a release's files from this folder, without secret files; returns its size. Equal folders give equal bytes."""
     with (
         gzip.GzipFile(fileobj=into, mode="wb", mtime=0, compresslevel=6, filename="") as stream,
         tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive,
@@ -151,7 +151,7 @@ def pack(root: Path, into: IO[bytes]) -> int:
 
 
 def _stop(api: Api, build: dict[str, Any], *, as_json: bool) -> int:
-    """Ctrl-C: cancel the build. What it made before the cancel came stays, as a release that nothing points at."""
+    """Ctrl-C: cancel the build. A release that it made before the cancel stays, with no tag."""
     if not build:
         return interrupted("interrupted before the platform had all of it: nothing is published", as_json=as_json)
     ended = api.post(api_path("builds", build["build_id"], "cancel"))
@@ -160,7 +160,7 @@ def _stop(api: Api, build: dict[str, Any], *, as_json: bool) -> int:
 
 
 def _follow(api: Api, build: dict[str, Any], *, as_json: bool) -> dict[str, Any]:
-    """The build once it is over; its lines are said as they come."""
+    """The finished build; its lines are printed as they come."""
     after = 0
     while True:
         found = api.get(api_path("builds", build["build_id"], "logs"), after=after, wait=WAIT_S)

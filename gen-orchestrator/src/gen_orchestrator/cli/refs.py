@@ -1,4 +1,4 @@
-"""`owner/endpoint/function[:tag]`, or `@release`, as a verb takes it, and payload fields as text, read by the function's own schema."""
+"""Parses `owner/endpoint/function[:tag]` or `@release`, and payload fields given as text, by the function's own schema."""
 
 import base64
 import mimetypes
@@ -15,7 +15,7 @@ MAX_FILE_BYTES = 10 << 20  # in a data URI; larger files go by URL
 
 
 def path_of(ref: str) -> str:
-    """The API's path of a function; usage error for what names none."""
+    """The API's path of a function; usage error when the text names none."""
     name, colon, tag = ref.partition("@" if "@" in ref else ":")
     if name.count("/") != 2 or not all(name.split("/")):
         raise click.UsageError(f"{ref!r}: expected owner/endpoint/function[:tag], such as local/hello/generate:dev")
@@ -25,7 +25,7 @@ def path_of(ref: str) -> str:
 
 
 def payload_of(inputs: Sequence[str], schema: dict[str, Any], components: dict[str, Any]) -> dict[str, Any]:
-    """The payload that `-i field=value` says. `schema`: the function's payload schema; a field's type decides how its text is read."""
+    """The payload from `-i field=value` options. `schema`: the function's payload schema; a field's type decides how its text is read."""
     found = resolved(schema, components)
     properties = found.get("properties", {})
     payload: dict[str, Any] = {}
@@ -40,7 +40,7 @@ def payload_of(inputs: Sequence[str], schema: dict[str, Any], components: dict[s
 
 
 def resolved(schema: dict[str, Any], components: dict[str, Any]) -> dict[str, Any]:
-    """The schema that a `$ref` leads to."""
+    """The schema behind a `$ref`."""
     while "$ref" in schema:
         schema = components.get(schema["$ref"].rpartition("/")[2], {})
     return schema
@@ -54,7 +54,7 @@ def _value(field: str, text: str, schema: dict[str, Any], components: dict[str, 
     try:
         return msgspec.json.decode(text)
     except msgspec.DecodeError:
-        if any("ref" in kind.get("properties", ()) for kind in kinds):  # an Asset
+        if any("ref" in kind.get("properties", ()) for kind in kinds):  # it is an Asset
             if Path(text).expanduser().is_file():
                 raise click.UsageError(f"-i {field}={text}: to send the file, write -i {field}=@{text}") from None
             return {"ref": text}

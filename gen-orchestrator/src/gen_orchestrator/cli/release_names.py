@@ -1,4 +1,4 @@
-"""What names a release, for every verb that takes one: its id, the beginning of an id, or a tag."""
+"""How every verb finds a release: by its id, the beginning of an id, or a tag."""
 
 import re
 from typing import Any
@@ -15,14 +15,14 @@ _SHOWN = 5
 
 
 def release_named(api: Api, text: str) -> str:
-    """The id of the release that this means. What names none is left to the server, which knows what is nearest."""
+    """The id of the named release. An unknown name is passed to the server, which knows the nearest one."""
     if "/" in text:
         return _of_tag(api, text)
     if _WHOLE_ID.fullmatch(text):
         return text
     for deleted in (None, "true"):
         known = api.get("/v1/releases", deleted=deleted)["data"]
-        # More than the endpoint's name: who writes `releases rm hello` does not mean the one release that hello has at present.
+        # Longer than the endpoint's name, because `releases rm hello` must not mean the only release that hello happens to have.
         found = [each["release_id"] for each in known if each["release_id"].startswith(text) and len(text) > len(each["endpoint"]) + 1]
         if len(found) == 1:
             return str(found[0])
@@ -59,7 +59,7 @@ def _some(texts: list[str]) -> str:
 
 
 def no_tag(api: Api, owner: str, name: str, tag: str, there: list[dict[str, Any]]) -> ApiError:
-    """The error for a tag that an endpoint does not have; `there` are those that it has, none where there is no such endpoint."""
+    """The error for a tag that an endpoint does not have. `there`: the tags that it has, none when there is no such endpoint."""
     if there:
         tags = sorted({each["tag"] for each in there})
         near = f"{did_you_mean(tag, tags)} Tags: {', '.join(tags)}"
@@ -72,7 +72,7 @@ def no_tag(api: Api, owner: str, name: str, tag: str, there: list[dict[str, Any]
 
 
 def split_function(text: str | None) -> tuple[str, str, str]:
-    """OWNER/ENDPOINT[/FUNCTION] in three; the function is empty where all are meant."""
+    """OWNER/ENDPOINT[/FUNCTION] as three parts; the function is empty when all are meant."""
     if not text:
         return "", "", ""
     parts = text.split("/")

@@ -1,4 +1,4 @@
-"""`cozyctl releases|tags|promote|rollback|diff`: what is published, and which of it callers get."""
+"""`cozyctl releases|tags|promote|rollback|diff`: what is published, and what callers get."""
 
 import time
 from typing import Any
@@ -16,7 +16,7 @@ from gen_worker.names import did_you_mean
 
 
 def percent_of(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    """A share: `10%`, or `10`."""
+    """A percentage: `10%` or `10`."""
     if value is None:
         return None
     try:
@@ -33,7 +33,7 @@ function_option = click.option("--function", "functions", multiple=True, metavar
 
 
 class _Listing(click.Group):
-    """Lists where no verb is named: `cozyctl releases`, `cozyctl releases OWNER/ENDPOINT`."""
+    """Lists when no verb is named: `cozyctl releases`, `cozyctl releases OWNER/ENDPOINT`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         named = bool(args) and (args[0] in self.commands or args[0] == "--help")
@@ -126,7 +126,7 @@ def promote(
     moved = []
     body = {"breaking": breaking, "now": now, "skip_gates": skip_gates, "canary": canary}
     wanted = []
-    for target in targets:  # all checks of all functions come first: no promote is half done because of one of them
+    for target in targets:  # all checks of all functions come first, so that a failing one leaves no promote half done
         before = api.put(_tag_path({**target, "tag": tag}), {**body, "release_id": target["release_id"], "dry_run": True})
         if canary and canary < 100 and before["release_id"] == target["release_id"]:
             say(f"{target['function']}:{tag} points at {target['release_id']} already: it needs no canary")
@@ -161,7 +161,7 @@ def rollback(endpoint: str, now: bool, wanted: str | None, tag: str, url: str, a
     mine = [each for each in found if each["tag"] == tag]
     if not mine:
         raise no_tag(api, owner, name, tag, found)
-    # The last step is what is taken back. Where that is a canary, the tags have not moved since.
+    # The last step is undone. If that is a canary, the tags have not moved since.
     if not wanted and any("candidate" in each for each in mine):
         return _end_canaries(api, [each for each in mine if "candidate" in each], as_json=as_json)
     wanted = release_named(api, wanted) if wanted else None
@@ -211,7 +211,7 @@ def diff(old: str, new: str, url: str, as_json: bool) -> int:
 @url_option
 @json_option
 def show(release: str, url: str, as_json: bool) -> int:
-    """One release, and what gates found of it."""
+    """Show one release, and its gate results."""
     api = Api(url)
     release_id = release_named(api, release)
     found, gates = api.get(api_path("releases", release_id)), api.get(api_path("releases", release_id, "gates"))["data"]
@@ -237,8 +237,9 @@ def show(release: str, url: str, as_json: bool) -> int:
 @url_option
 @json_option
 def remove(releases: tuple[str, ...], url: str, as_json: bool) -> int:
-    """Delete releases with their code, environment, image and build logs. One that a tag, a canary, shadow runs or a run needs stays. What
-    it has run, and the history of tags, stay readable."""
+    """Delete releases with their code, environment, image and build logs. A release stays while a tag, a canary, shadow
+    runs or a run needs it. Its runs and the history of tags stay readable.
+    """
     api = Api(url)
     removed = []
     for release_id in list(dict.fromkeys(release_named(api, each) for each in releases)):
@@ -257,7 +258,7 @@ def remove(releases: tuple[str, ...], url: str, as_json: bool) -> int:
 @url_option
 @json_option
 def prune(endpoint: str | None, keep: int, dry_run: bool, url: str, as_json: bool) -> int:
-    """Delete all but the N newest releases of each endpoint. Those in use stay beside them, and those at which a tag pointed before."""
+    """Delete all but the N newest releases of each endpoint. Releases in use stay, and so do those that a tag pointed at before."""
     owner, name = split_endpoint(endpoint)
     found = Api(url).post("/v1/releases/prune", {"keep": keep, "owner": owner, "endpoint": name, "dry_run": dry_run})
     if as_json:
@@ -313,7 +314,9 @@ def _end_canaries(api: Api, tags: list[dict[str, Any]], *, as_json: bool) -> int
 
 
 def split_endpoint(text: str | None) -> tuple[str, str]:
-    """OWNER/ENDPOINT in two; empty where nothing is given. Nothing of it is left out: a verb would do more than was asked for."""
+    """OWNER/ENDPOINT as two parts; empty when nothing is given. Extra parts are an error, because ignoring them would
+    do more than was asked.
+    """
     if not text:
         return "", ""
     parts = text.split("/")

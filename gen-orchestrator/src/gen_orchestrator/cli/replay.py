@@ -1,4 +1,4 @@
-"""`cozyctl replay FILE`: run an exported run again, and compare."""
+"""`cozyctl replay FILE`: runs an exported run again, and compares the results."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ _TIMINGS = ("queued_ms", "model_ms", "inference_ms", "upload_ms", "total_ms")
 @url_option
 @json_option
 def command(file: Path, release: str | None, tolerance: float, url: str, as_json: bool) -> int:
-    """Run again what `cozyctl runs export` wrote to FILE, and show what differs. Exit status 0: nothing differs."""
+    """Repeat the run that `cozyctl runs export` wrote to FILE, and show what differs. Exit status 0: nothing differs."""
     try:
         found = json.loads(file.read_bytes())
         is_ours = isinstance(found, dict) and found.get("format") == FORMAT and found.get("version") == 1
@@ -79,7 +79,7 @@ def _run(api: Api, path: str, payload: Any) -> tuple[dict[str, Any], list[Any]]:
                 if event.name == "output":
                     outputs.append(event.data)
                 elif event.name == "restart":
-                    outputs.clear()  # what a lost attempt gave does not count
+                    outputs.clear()  # items of a lost attempt do not count
                 elif event.name == "done":
                     run = event.data
         except KeyboardInterrupt:
@@ -89,7 +89,7 @@ def _run(api: Api, path: str, payload: Any) -> tuple[dict[str, Any], list[Any]]:
 
 
 def _outputs(events: list[dict[str, Any]]) -> list[Any]:
-    """Of a stream: what its last attempt gave."""
+    """The items of the last attempt of a stream."""
     last = max((int(each["id"].partition("-")[0]) for each in events), default=0)
     return [each["data"] for each in events if each["event"] == "output" and each["id"].startswith(f"{last}-")]
 

@@ -1,4 +1,4 @@
-"""`cozyctl rm`: take an endpoint out of service."""
+"""`cozyctl rm`: takes an endpoint out of service."""
 
 from typing import Any
 
@@ -15,8 +15,9 @@ from gen_worker.texts import counted
 @url_option
 @json_option
 def command(endpoint: str, url: str, as_json: bool) -> int:
-    """Take an endpoint out of service: its tags go, and no later start of the platform serves it. Runs that were accepted end as usual, the
-    queued ones too. Its releases, its runs and its history stay."""
+    """Take an endpoint out of service: its tags are removed, and later starts of the platform do not serve it. Accepted
+    runs end as usual, including queued ones. Its releases, its runs and its history stay.
+    """
     owner, name = split_endpoint(endpoint)
     if endpoint.count("/") != 1 or ":" in endpoint:
         raise click.UsageError(f"{endpoint!r}: expected owner/endpoint, such as local/hello: all of its functions and tags go")

@@ -184,7 +184,7 @@ def retry(run_id: str, url: str, as_json: bool) -> int:
 
 
 def _function(text: str) -> tuple[str, str, str]:
-    """Owner, endpoint and name of `--function`; the first two empty where the name stands alone."""
+    """Owner, endpoint and name in `--function`; the first two are empty when only a name is given."""
     parts = text.split("/")
     if len(parts) not in (1, 3) or (len(parts) == 3 and not all(parts)) or ":" in text:
         raise click.UsageError(f"--function {text!r}: expected a name such as generate, or owner/endpoint/name without a tag")

@@ -1,4 +1,4 @@
-"""What `cozyctl up` shows: one live screen on a terminal, plain lines elsewhere, JSON lines on request."""
+"""The output of `cozyctl up`: one live screen on a terminal, plain lines elsewhere, JSON lines with --json."""
 
 import asyncio
 import os
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 REFRESH_S = 0.5
 LOG_NAME = "orchestrator.log"
-MAX_DEPTH = 4  # of values in an example: a type may hold itself
+MAX_DEPTH = 4  # nesting limit for an example, because a type may contain itself
 
 
 class Screen:
-    """Owns stdout and stderr while the platform runs."""
+    """Owns stdout and stderr while the platform is running."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
@@ -40,7 +40,7 @@ class Screen:
             signal.signal(signal.SIGTSTP, self._suspend)
 
     def log_stream(self, data: Path) -> TextIO:
-        """Where log lines go: to stderr with --json, else to a file beside the state."""
+        """Where log lines go: to stderr with --json, otherwise to a file beside the state."""
         if self._as_json:
             return sys.stderr
         data.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -48,20 +48,21 @@ class Screen:
         return self._file
 
     def say(self, text: str) -> None:
-        """A line for people."""
+        """Print a line for people."""
         if self._as_json:
             print(msgspec.json.encode({"event": "message", "text": text}).decode(), flush=True)
         else:
             self._console.print(Text(text), soft_wrap=not self._console.is_terminal)
 
     def say_failed(self, text: str) -> None:
-        """Why it ends, on stderr in every form."""
+        """Print why it ends, always on stderr."""
         self._end_steps()
         print(f"error: {text}", file=sys.stderr)
 
     def step(self, text: str) -> None:
-        """What the start does now: one line that changes on a terminal, a line each elsewhere. With --json the first line is that of
-        `ready`, so nothing is said before it."""
+        """Show the current step of the start: one changing line on a terminal, a line for each step elsewhere. With
+        --json the first line must be that of `ready`, so nothing is printed before it.
+        """
         if self._as_json or self._painting is not None:
             return
         if not self._can_paint():
@@ -73,7 +74,7 @@ class Screen:
             self._starting.update(Text(text))
 
     def ready(self, platform: "Platform", url: str) -> None:
-        """It serves: say where, and what to type."""
+        """The platform serves: print its address, and what to type."""
         from gen_orchestrator.hub.tag_names import DEV
 
         self._end_steps()
@@ -104,7 +105,7 @@ class Screen:
             self._file.close()
 
     def _suspend(self, number: int, frame: object) -> None:
-        """Ctrl-Z: give the terminal back as it was found, its cursor shown, and stop; later `fg` or `bg` goes on here."""
+        """Ctrl-Z: restore the terminal with its cursor, and stop; `fg` or `bg` continues here."""
         self._end_steps()
         self._end_live()
         signal.signal(number, signal.SIG_DFL)
@@ -112,8 +113,9 @@ class Screen:
         signal.signal(number, self._suspend)
 
     def _can_paint(self) -> bool:
-        """Whether the terminal is ours alone now. In the background (`cozyctl up &`) it is not: a picture would wipe out what others
-        print."""
+        """Whether the terminal is ours alone now. In the background (`cozyctl up &`) it is not: the screen would wipe
+        out other programs' output.
+        """
         return self._console.is_terminal and not self._console.is_dumb_terminal and _in_foreground()
 
     def _end_steps(self) -> None:
@@ -136,14 +138,14 @@ class Screen:
                 if self._live is None:
                     self._live = Live(console=self._console, auto_refresh=False, transient=True)
                     self._live.start()
-                if looks != self._shown:  # a terminal drops what its user has marked when it is written to
+                if looks != self._shown:  # writing to a terminal clears the user's text selection
                     self._shown = looks
                     self._live.update(picture, refresh=True)
             await asyncio.sleep(REFRESH_S)
 
 
 def _in_foreground() -> bool:
-    """Whether the terminal of stderr takes this process as the one its user works with. True where that is not told."""
+    """Whether this process is in the foreground of stderr's terminal. True when that is unknown."""
     try:
         return os.tcgetpgrp(sys.stderr.fileno()) == os.getpgrp()
     except OSError:
@@ -172,8 +174,9 @@ def _picture(platform: "Platform") -> Group:
 
 
 def body_of(schema: dict[str, Any]) -> str:
-    """curl's arguments for a payload that fits the schema: its required fields, by the author's examples where there are some. With a file
-    in it, a form: FILE is for the reader to fill in."""
+    """curl's arguments for a payload that fits the schema: its required fields, with the author's examples if there are
+    any. With a file, a form: the reader replaces FILE.
+    """
     components = schema.get("$defs", {})
     root = components.get(schema.get("$ref", "").rpartition("/")[2], schema)
     fields = {name: root["properties"][name] for name in root.get("required", ()) if name in root.get("properties", {})}

@@ -1,4 +1,4 @@
-"""`cozyctl secrets set|list|rm`: values that workers of an endpoint get as environment variables. A value is never an argument."""
+"""`cozyctl secrets set|list|rm`: values that an endpoint's workers get as environment variables. A value is never a command argument."""
 
 import sys
 import time
@@ -102,4 +102,4 @@ def _value(name: str) -> str:
         text = sys.stdin.buffer.read().decode()
     except UnicodeDecodeError:
         raise click.UsageError(f"the value of {name} on stdin is not UTF-8; encode it, for example with base64") from None
-    return text.removesuffix("\n").removesuffix("\r")  # what `echo` and editors add
+    return text.removesuffix("\n").removesuffix("\r")  # added by `echo` and editors

@@ -22,7 +22,7 @@ from gen_worker.settings.reading import Flag, Range, SettingError, Url, read_set
 
 
 class ServeSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
-    """What the environment may say; options win."""
+    """Settings from the environment; options override them."""
 
     gen_orchestrator_store: str = ""
     gen_orchestrator_data: str = ""

@@ -1,4 +1,4 @@
-"""`cozyctl shadow start|show|stop`: run a share of a tag's runs again on another release, and compare."""
+"""`cozyctl shadow start|show|stop`: repeats a share of a tag's runs on another release, and compares the results."""
 
 import time
 from typing import Any

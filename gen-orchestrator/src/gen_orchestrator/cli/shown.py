@@ -1,4 +1,4 @@
-"""Runs, for the terminal."""
+"""Prints runs on the terminal."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ _EXITS = {"succeeded": 0, "canceled": EXIT_INTERRUPTED, "expired": EXIT_TIMEOUT}
 
 
 def report(run: dict[str, Any], *, as_json: bool, deltas: list[Any] | None = None) -> int:
-    """Print a run, or its output where it has ended; the exit status that it means."""
+    """Print a run, or its output if it has ended; returns the exit status."""
     status = exit_status(run)
     if as_json:
         print_json({**run, "output": deltas} if deltas and run.get("output") is None else run)
@@ -31,7 +31,7 @@ def report(run: dict[str, Any], *, as_json: bool, deltas: list[Any] | None = Non
 
 
 def exit_status(run: dict[str, Any]) -> int:
-    """0 while it goes on or has succeeded."""
+    """0 while it is running or after success."""
     error = run.get("error")
     if error is not None and error.get("code") == "timeout":
         return EXIT_TIMEOUT
@@ -39,7 +39,7 @@ def exit_status(run: dict[str, Any]) -> int:
 
 
 def name_of(run: dict[str, Any]) -> str:
-    """What to write after `cozyctl invoke` to run the same function again."""
+    """The argument of `cozyctl invoke` that runs the same function again."""
     tag = run["tag"] if run["tag"].startswith("@") else f":{run['tag']}" if run["tag"] != "prod" else ""
     return f"{run['owner']}/{run['endpoint']}/{run['function']}{tag}"
 
@@ -53,7 +53,7 @@ def bytes_of(count: int) -> str:
 
 
 def age(seconds: float) -> str:
-    """A span of time in its largest unit: `3s`, `12m`, `5h`, `2d`."""
+    """A duration in its largest unit: `3s`, `12m`, `5h`, `2d`."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
         if seconds >= size:
             return f"{seconds / size:.0f}{unit}"
@@ -61,7 +61,7 @@ def age(seconds: float) -> str:
 
 
 def span(ms: float) -> str:
-    """How long something took: `7 ms`, `2.5 s`, `3.0 min`."""
+    """A duration: `7 ms`, `2.5 s`, `3.0 min`."""
     for size, unit in ((60_000, "min"), (1000, "s")):
         if ms >= size:
             return f"{ms / size:.1f} {unit}"
@@ -69,7 +69,7 @@ def span(ms: float) -> str:
 
 
 def size(size_bytes: float) -> str:
-    """Bytes in their largest unit, of powers of 1000: `999 B`, `1.5 GB`."""
+    """A size in its largest unit, in powers of 1000: `999 B`, `1.5 GB`."""
     for limit, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if size_bytes >= limit:
             return f"{size_bytes / limit:.1f} {unit}"
@@ -77,12 +77,12 @@ def size(size_bytes: float) -> str:
 
 
 def table(*columns: Column | str) -> Table:
-    """A table as `ps` and `ls` print theirs: no lines, two spaces between columns."""
+    """A table in the style of `ps` and `ls`: no lines, two spaces between columns."""
     return Table(*columns, box=None, pad_edge=False, header_style="dim")
 
 
 def print_tables(*tables: Table, none: str = "") -> None:
-    """Print tables on stdout, an empty line between two. None of their cells is cut. `none`: said instead where they have no row."""
+    """Print tables on stdout with an empty line between them. No cell is cut. `none`: printed instead when all tables are empty."""
     if none and not any(each.row_count for each in tables):
         say(none)
         return

@@ -1,4 +1,4 @@
-"""`gen-orchestrator store export | import`, and `doctor`: what operators do with a store."""
+"""`gen-orchestrator store export | import` and `doctor`: store maintenance for operators."""
 
 import sys
 from pathlib import Path

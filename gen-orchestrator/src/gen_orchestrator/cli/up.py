@@ -37,13 +37,13 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def default_data() -> Path:
-    """Where the state lives when nothing is said: below the user's data folder."""
+    """The default folder for the state, in the user's data folder."""
     base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
     return Path(base) / "cozy" / "up"
 
 
 def builder_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """How what is published becomes a release; of `up` and `serve`."""
+    """The options of `up` and `serve` that say how published sources become releases."""
     engine = click.option(
         "--engine", envvar="COZYCTL_ENGINE", default="", metavar="COMMAND", help="docker, podman or buildah, with its options."
     )
@@ -153,7 +153,7 @@ def absolute_model(text: str) -> str:
 
 
 def check_models(overrides: Sequence[str], folders: Sequence[Path]) -> None:
-    """Usage error for an override that no folder has a use for, or whose folder is not there."""
+    """Usage error for an override that no folder uses, or whose folder does not exist."""
     from gen_worker.project.cozy_toml import load_cozy_toml
 
     declared: set[str] = set()
@@ -161,7 +161,7 @@ def check_models(overrides: Sequence[str], folders: Sequence[Path]) -> None:
         try:
             project = load_cozy_toml(folder / "cozy.toml")
         except ValueError:
-            return  # said where its release is made
+            return  # reported when its release is made
         declared.update(project.models, *project.function_models.values())
     for text in overrides:
         key, _, place = text.partition("=")
@@ -175,5 +175,5 @@ def check_models(overrides: Sequence[str], folders: Sequence[Path]) -> None:
 
 
 def needs_keys(listen: str, *, insecure_i_know: bool) -> bool:
-    """Whether others than this machine's users reach this address, so that callers have to show keys."""
+    """Whether users of other machines can reach this address, so that callers must show keys."""
     return listen.rpartition(":")[0].strip("[]") not in LOOPBACK and not insecure_i_know

@@ -1,4 +1,4 @@
-"""`cozyctl usage`: what runs have used, and what it cost."""
+"""`cozyctl usage`: what runs used, and what it cost."""
 
 from typing import Any
 

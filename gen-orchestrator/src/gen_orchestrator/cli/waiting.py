@@ -1,4 +1,4 @@
-"""Tells the person at the terminal why a run is waiting: asks the platform in a separate thread while the run is queued.
+"""Shows why a run is waiting: asks the platform in a separate thread while the run is queued.
 
 Each new reason is one line. On a terminal, a bar counts down to the next attempt.
 """
@@ -10,14 +10,14 @@ from typing import Any
 
 from gen_orchestrator.cli.api import ApiError
 
-PATIENCE_S = 0.3  # before the first look: a queue that is shorter is not worth a line
+PATIENCE_S = 0.3  # before the first request: a shorter wait is not worth a line
 EVERY_S = 1.0
-SHARE = 20  # a look that takes long is repeated seldom
+SHARE = 20  # a slow request is repeated less often
 LAST_LINES = 5
 
 
 class Waiting:
-    """Of one run. `look` asks for the run as it stands; `say` prints a line, `stage` shows a few words beside the bar."""
+    """For one run. `look` fetches the run's current state; `say` prints a line, `stage` shows a few words beside the bar."""
 
     def __init__(self, look: Callable[[str], dict[str, Any]], say: Callable[[str], None], stage: Callable[[str], None]) -> None:
         self._look = look
@@ -29,13 +29,13 @@ class Waiting:
         self._told = ""
 
     def begin(self, run_id: str) -> None:
-        """It is queued."""
+        """The run is queued."""
         self.end()
         self._ended = threading.Event()
         threading.Thread(target=self._watch, args=(run_id, self._ended), daemon=True, name="waiting").start()
 
     def end(self) -> None:
-        """It is queued no more, or nobody wants to know: nothing is said any more once this returns."""
+        """The run is no longer queued, or nobody wants to know: nothing is printed after this returns."""
         with self._lock:
             self._ended.set()
 
@@ -46,7 +46,7 @@ class Waiting:
             try:
                 run = self._look(run_id)
             except ApiError:
-                run = {}  # whoever follows the events says it
+                run = {}  # whoever follows the events reports it
             pause_s = max(EVERY_S, SHARE * (time.monotonic() - began_s))
             with self._lock:
                 if ended.is_set():

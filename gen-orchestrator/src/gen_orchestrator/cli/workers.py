@@ -1,4 +1,4 @@
-"""`cozyctl workers`: who is there, and tokens for workers that are started by hand."""
+"""`cozyctl workers`: lists workers, and makes tokens for workers started by hand."""
 
 from pathlib import Path
 
