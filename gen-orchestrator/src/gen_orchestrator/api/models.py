@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 
 from gen_orchestrator.api.access import caller_of
-from gen_orchestrator.api.blob_bodies import not_kept
+from gen_orchestrator.api.blob_bodies import not_kept, take_body
 from gen_orchestrator.domain.access import ALL_OWNERS
 from gen_orchestrator.hub.mirror import OWNER as MIRROR_OWNER
 from gen_orchestrator.hub.mirror import Mirror, MirrorBusyError, mirrored
@@ -21,12 +21,13 @@ from gen_orchestrator.hub.models import (
 )
 from gen_orchestrator.hub.signed_urls import SignedUrls
 from gen_worker.contract.hub import ArtifactRequest, HubFile, ModelAnswer, ModelRequest, SnapshotManifest
-from gen_worker.http.asgi import BodyReader, Request, RequestError
+from gen_worker.http.asgi import Request, RequestError
 from gen_worker.http.files import send_file
 from gen_worker.refs import CozyRef, HuggingFaceRef, parse_model_ref
 
 MAX_LIST_BYTES = 16 << 20
 MAX_BLOB_BYTES = 1 << 40
+LOOPBACK = ("127.0.0.1", "::1")
 
 
 class Push(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -70,7 +71,8 @@ class ModelRoutes:
             wanted = msgspec.json.decode(await request.body(MAX_LIST_BYTES), type=Push)
             missing = await asyncio.to_thread(self._store.missing, wanted.files)
             if missing:
-                await request.answer(202, msgspec.json.encode({"missing": missing}))
+                near = {"inbox": await asyncio.to_thread(self._store.inbox.offer)} if _is_near(request) else {}
+                await request.answer(202, msgspec.json.encode({"missing": missing, **near}))
                 return
             version = await asyncio.to_thread(
                 lambda: self._store.commit(
@@ -93,24 +95,38 @@ class ModelRoutes:
         await request.answer(200, msgspec.json.encode({"freed_bytes": freed}))
 
     async def put_blob(self, request: Request) -> None:
-        """`PUT /v1/blobs/{digest}`: a blob of a push in progress. 204 once it is stored."""
+        """`PUT /v1/blobs/{digest}[?inbox=NAME&linked=true]`: a blob of a push in progress, or the name of a file in the
+        inbox, which may be a hard link. 204 once it is stored.
+        """
         digest = request.parts["digest"]
+        if name := request.query().get("inbox", ""):
+            await self._take_laid(request, digest, name)
+            return
         try:
             saving = await asyncio.to_thread(self._store.receive, digest)
         except ValueError as exc:
             raise RequestError(400, "validation", str(exc)) from None
         try:
-            reader = BodyReader(request, MAX_BLOB_BYTES)
-            while not reader.ended:
-                chunk = await reader.next_chunk()
-                if chunk:
-                    await asyncio.to_thread(saving.write, chunk)
+            await take_body(request, MAX_BLOB_BYTES, saving.write)
             if not await asyncio.to_thread(saving.finish):
-                raise RequestError(400, "validation", f"what came is not {digest}: was the file changed while it was sent?")
+                raise _another(digest)
         except OSError as exc:
             raise not_kept(exc, "the blob was not kept") from None
         finally:
             await asyncio.to_thread(saving.drop)
+        await request.answer(204, b"")
+
+    async def _take_laid(self, request: Request, digest: str, name: str) -> None:
+        try:
+            await request.body(0)
+            linked = request.query().get("linked", "") == "true"
+            taken = await asyncio.to_thread(lambda: self._store.take_laid(digest, name, linked=linked))
+        except ValueError as exc:
+            raise RequestError(400, "validation", str(exc)) from None
+        except OSError as exc:
+            raise not_kept(exc, "the blob was not kept") from None
+        if not taken:
+            raise _another(digest)
         await request.answer(204, b"")
 
     async def get_blob(self, request: Request) -> None:
@@ -119,6 +135,8 @@ class ModelRoutes:
             raise RequestError(403, "auth", "this address is not valid, or not any more: ask for the model again")
         try:
             path = self._store.blob_path(request.parts["digest"])
+            if await asyncio.to_thread(self._store.is_changed, request.parts["digest"]) and path.exists():
+                raise RequestError(410, "gone", "its author has changed this file since it was pushed by --link: push it again")
         except ValueError as exc:
             raise RequestError(400, "validation", str(exc)) from None
         await send_file(request, path, {})
@@ -230,6 +248,16 @@ class ModelRoutes:
         if not caller_of(request).sees(ref.owner):
             raise RequestError(404, "not_found", f"there is no model {text!r} here", error="unknown_model")
         return ref
+
+
+def _another(digest: str) -> RequestError:
+    return RequestError(400, "validation", f"what came is not {digest}: was the file changed while it was sent?")
+
+
+def _is_near(request: Request) -> bool:
+    """Whether the caller may be on this machine. One who is not finds no nonce."""
+    client = request.scope.get("client")
+    return client is not None and client[0] in LOOPBACK
 
 
 def _shown(repo: Repo) -> dict[str, object]:

@@ -285,7 +285,10 @@ def own_paths() -> dict[str, Schema]:
                 "Let a tag mean a list of files",
                 {
                     "200": json_response("The version", _object("ref version", ref=_TEXT, version=_VERSION)),
-                    "202": json_response("Blobs that have to come first", _object("missing", missing=_TEXTS)),
+                    "202": json_response(
+                        "Blobs that have to come first, and where a client of this machine may lay them",
+                        _object("missing", missing=_TEXTS, inbox=_object("folder nonce", folder=_TEXT, nonce=_TEXT)),
+                    ),
                 },
                 *model,
                 _path("tag"),
@@ -302,6 +305,7 @@ def own_paths() -> dict[str, Schema]:
                 "A blob of a push",
                 {"204": {"description": "It is kept"}, **_statuses("507")},
                 _path("digest"),
+                query=("inbox", "linked"),
                 body={"required": True, "content": _BYTES},
             ),
         },

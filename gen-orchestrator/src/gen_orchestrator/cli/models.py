@@ -1,6 +1,9 @@
 """`cozyctl models push|show|rm|hub`: models stored on a platform."""
 
+import errno
+import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +14,13 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.table import Column, Table
 
 from gen_orchestrator.cli.api import Api, ApiVerb, api_path, url_option
+from gen_orchestrator.cli.model_inbox import Laid, inbox_of, lay
 from gen_orchestrator.cli.shown import age
 from gen_worker.cli.output import EXIT_FAILED, fail, interrupted, json_option, print_json, print_line, say, stdout_of
 from gen_worker.refs import CozyRef, parse_model_ref
 from gen_worker.texts import counted
 
+READ_BYTES = 8 << 20
 _SKIPPED = ("__pycache__", "node_modules")
 
 
@@ -24,10 +29,17 @@ _SKIPPED = ("__pycache__", "node_modules")
 @click.argument("ref", metavar="OWNER/REPO[:TAG]")
 @click.option("-m", "--message", default="", help="What is new in it.")
 @click.option("--allow-unsafe", is_flag=True, help="Also push files that can run code when they are loaded: pickles, Python.")
+@click.option(
+    "--link",
+    is_flag=True,
+    help="On the platform's machine: keep the files themselves, where the disk cannot share bytes between a file and its copy. They become "
+    "read-only. A model whose files you change all the same is served no more until you push it again.",
+)
 @url_option
 @json_option
-def push(folder: Path, ref: str, message: str, allow_unsafe: bool, url: str, as_json: bool) -> int:
-    """Store a model folder on the platform as OWNER/REPO, tag TAG (latest). Files it has already are not sent again."""
+def push(folder: Path, ref: str, message: str, allow_unsafe: bool, link: bool, url: str, as_json: bool) -> int:
+    """Store a model folder on the platform as OWNER/REPO, tag TAG (latest). Files it has already are not sent again. On the platform's
+    machine, nothing is sent: the platform gets copies that share their bytes with the files where the disk can do that."""
     name = _repo(ref)
     files = files_of(folder)
     if not files:
@@ -37,18 +49,25 @@ def push(folder: Path, ref: str, message: str, allow_unsafe: bool, url: str, as_
     try:
         if not as_json:
             say(f"reading {counted(len(files), 'file')}, {sum(size for _, size in files) / 1e6:.1f} MB")
-        listed = [{"path": each.relative_to(folder).as_posix(), "size_bytes": size, "blake3": digest_of(each)} for each, size in files]
+        listed = [
+            {"path": each.relative_to(folder).as_posix(), "size_bytes": size, "blake3": digest_of(each, size)} for each, size in files
+        ]
         body = {"files": listed, "message": message, "allow_unsafe": allow_unsafe}
         answer = api.put(path, body)
         if "missing" in answer:
-            _send(api, folder, listed, answer["missing"], quiet=as_json)
+            inbox = inbox_of(answer.get("inbox"))
+            if link and inbox is None and not as_json:
+                say("the platform is on another machine, or of another user: the files are sent")
+            _send(
+                api, folder, listed, answer["missing"], lambda path: None if inbox is None else lay(path, inbox, link=link), quiet=as_json
+            )
             answer = api.put(path, body)
         if "missing" in answer:
             return fail(
                 f"{counted(len(answer['missing']), 'blob')} lost on the way; push again", EXIT_FAILED, as_json=as_json, code="retryable"
             )
     except OSError as exc:
-        return fail(f"{exc.filename} cannot be read: {exc.strerror}", EXIT_FAILED, as_json=as_json, code="validation")
+        return fail(f"{exc.filename or folder}: {exc.strerror}", EXIT_FAILED, as_json=as_json, code="validation")
     except KeyboardInterrupt:
         return interrupted("interrupted; files that were sent whole are not sent again by the next push", as_json=as_json)
     if as_json:
@@ -139,22 +158,33 @@ def files_of(folder: Path) -> list[tuple[Path, int]]:
     return found
 
 
-def digest_of(path: Path) -> str:
-    """BLAKE3 of a file, in hexadecimal."""
+def digest_of(path: Path, size_bytes: int) -> str:
+    """BLAKE3 of a file, in hexadecimal. `OSError` where it has another size, or is written to meanwhile."""
     hasher = blake3(max_threads=blake3.AUTO)
-    if path.stat().st_size:
-        hasher.update_mmap(path)
+    with path.open("rb") as file:
+        before = os.fstat(file.fileno())
+        while chunk := file.read(READ_BYTES):  # not mapped: this process would end where somebody shortens the file
+            hasher.update(chunk)
+        after = os.fstat(file.fileno())
+    if before.st_size != size_bytes or (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise OSError(errno.EAGAIN, "it changed while it was read; push again when nobody writes to it", str(path))
     return hasher.hexdigest()
 
 
-def _send(api: Api, folder: Path, listed: list[dict[str, Any]], missing: list[str], *, quiet: bool) -> None:
+def _send(
+    api: Api, folder: Path, listed: list[dict[str, Any]], missing: list[str], laid: Callable[[Path], Laid | None], *, quiet: bool
+) -> None:
     wanted = {file["blake3"]: file for file in listed if file["blake3"] in set(missing)}
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=Console(stderr=True), disable=quiet) as shown:
         task = shown.add_task("sending", total=sum(file["size_bytes"] for file in wanted.values()))
         for digest, file in wanted.items():
-            with (folder / file["path"]).open("rb") as content:
-                api.send("PUT", f"/v1/blobs/blake3:{digest}", content, "application/octet-stream")
+            path, found = f"/v1/blobs/blake3:{digest}", laid(folder / file["path"])
+            if found is not None:
+                api.put(path, inbox=found.name, linked="true" if found.linked else "")
+            else:
+                with (folder / file["path"]).open("rb") as content:
+                    api.send("PUT", path, content, "application/octet-stream")
             shown.advance(task, file["size_bytes"])
 
 

@@ -3,6 +3,7 @@
     <folder>/blobs/blake3/ab/cd/<hex>          each content once, whoever pushed it; laid out as workers do, who link instead of copying
     <folder>/repos/<owner>/<repo>/versions/<digest>.json     what a version consists of; never changes
     <folder>/repos/<owner>/<repo>/tags/<tag>.json            which version a tag means, for each precision of its weights
+    <folder>/inbox                                           where clients on this machine lay files (`hub/inbox.py`)
 
 A push sends the list first, hears which blobs are missing, sends these, and sends the list again: a push that was cut off goes on where
 it was. A blob gets its name when its digest was found right. Versions are checked before they exist: their weights are safetensors whose
@@ -21,8 +22,11 @@ from typing import Any
 import msgspec
 from blake3 import blake3
 
+from gen_orchestrator.hub.blob_saving import BlobSaving
+from gen_orchestrator.hub.inbox import Inbox
 from gen_worker.content.cas import tree_digest
 from gen_worker.content.listing import Listing, RemoteFile, checked_listing
+from gen_worker.content.seals import Seals
 from gen_worker.errors import FatalError
 from gen_worker.net.digests import checked_digest
 from gen_worker.refs import CozyRef, parse_model_ref
@@ -30,6 +34,7 @@ from gen_worker.shared_files import read_json, write_whole
 from gen_worker.sources.weight_files import HeaderError, header_size, is_unsafe, precision_of, read_header
 
 ANY = "any"  # the precision of a version whose weights do not tell theirs
+READ_BYTES = 8 << 20
 YOUNG_S = 3600.0  # a younger blob may belong to a push in progress
 LICENCE_NAMES = ("license", "licence", "copying", "notice")
 
@@ -101,6 +106,8 @@ class ModelStore:
         self._folder = folder
         self._earliest_s = earliest_s
         self.blobs = folder / "blobs" / "blake3"
+        self.inbox = Inbox(folder / "inbox")
+        self._seals = Seals(folder / "seals")  # of blobs that their authors may still write to
 
     def blob_path(self, digest: str) -> Path:
         """The path of a blob; `ValueError` when the text is not a blake3 digest."""
@@ -109,7 +116,7 @@ class ModelStore:
             raise ValueError(f"digest {digest[:100]!r}: blobs are named by blake3")
         return self.blobs / name[:2] / name[2:4] / name
 
-    def receive(self, digest: str) -> "BlobSaving":
+    def receive(self, digest: str) -> BlobSaving:
         """A blob being received."""
         return BlobSaving(self.blob_path(digest), checked_digest(digest).partition(":")[2])
 
@@ -131,20 +138,49 @@ class ModelStore:
             new.replace(target)
         return found
 
+    def take_laid(self, digest: str, name: str, *, linked: bool = False) -> bool:
+        """Keep a file of the inbox as a blob; False when its content has another digest. `NotLaidError`, and `ValueError`
+        for what is no digest. `linked`: its author still has it under another name, so it is sealed and checked again
+        before it is served.
+        """
+        target, wanted = self.blob_path(digest), checked_digest(digest).partition(":")[2]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        new = target.with_name(f".new-{secrets.token_hex(6)}")
+        try:
+            self.inbox.take(name, new, linked=linked)
+            new.chmod(0o444)
+            hasher = blake3(max_threads=blake3.AUTO)
+            with new.open("rb") as file:
+                while chunk := file.read(READ_BYTES):  # not mapped: who shortens it meanwhile would end this process
+                    hasher.update(chunk)
+                if hasher.hexdigest() != wanted:
+                    return False
+                os.fsync(file.fileno())
+            new.replace(target)
+            if linked:
+                self._seals.seal(target, f"blake3:{wanted}")
+            return True
+        finally:
+            new.unlink(missing_ok=True)
+
     def missing(self, files: Sequence[ModelFile]) -> list[str]:
-        """Digests whose blobs are missing here, each once. The existing ones count as new from now on, so that they
-        stay for the caller.
+        """Digests whose blobs are missing here, each once; a link that its author has changed counts as missing. The
+        existing ones count as new from now on, so that they stay for the caller.
         """
         wanted = {file.blake3: file.size_bytes for file in files}
         found = []
         for digest, size_bytes in wanted.items():
             path = self.blob_path(digest)
-            if _size(path) != size_bytes:
+            if _size(path) != size_bytes or self.is_changed(digest):
                 found.append(digest)
                 continue
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError), self._seals.keeping({path: f"blake3:{digest}"}):
                 os.utime(path)
         return found
+
+    def is_changed(self, digest: str) -> bool:
+        """Whether a blob is a link whose author has written to it."""
+        return self._seals.is_damaged(self.blob_path(digest), checked_digest(digest), unsealed=False)
 
     def commit(
         self,
@@ -252,6 +288,8 @@ class ModelStore:
     def collect(self, young_s: float = YOUNG_S) -> Collected:
         """Remove blobs that no version uses and that are not recent. `DamagedStoreError` when that is unknown."""
         kept = {file.blake3 for version in self._versions() for file in version.files}
+        self.inbox.sweep(young_s)
+        self._seals.collect()
         blobs = freed_bytes = 0
         for path in self.blobs.glob("*/*/*"):
             try:
@@ -298,37 +336,6 @@ class ModelStore:
     def _write(self, path: Path, value: Any) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, msgspec.json.encode(value))
-
-
-class BlobSaving:
-    """A blob being received; visible under its digest only after the digest was found correct."""
-
-    def __init__(self, target: Path, digest: str) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        self._target = target
-        self._digest = digest
-        self._new = target.with_name(f".new-{secrets.token_hex(6)}")
-        self._file = self._new.open("xb")
-        self._hasher = blake3()
-
-    def write(self, data: bytes) -> None:
-        self._file.write(data)
-        self._hasher.update(data)
-
-    def finish(self) -> bool:
-        """Keep it; False when its content does not match the digest."""
-        if self._hasher.hexdigest() != self._digest:
-            return False
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._new.chmod(0o444)
-        self._new.replace(self._target)
-        return True
-
-    def drop(self) -> None:
-        """Close it; it is deleted unless it was kept."""
-        self._file.close()
-        self._new.unlink(missing_ok=True)
 
 
 def _repo_of(text: str) -> CozyRef:

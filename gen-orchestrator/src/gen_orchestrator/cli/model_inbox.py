@@ -1,0 +1,70 @@
+"""Hands files over to a platform on this machine without sending their bytes: laid in its inbox, as reflinks, links or copies."""
+
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gen_worker.net.disk_calls import copy_bytes, share_bytes
+
+MAX_NONCE_BYTES = 200
+
+
+def inbox_of(offer: Any) -> Path | None:
+    """The inbox that a platform offers; None where it is on another machine, or of another user.
+
+    A server cannot make it up: the folder has to be ours alone, and to hold what the server said.
+    """
+    try:
+        folder, nonce = Path(offer["folder"]), str(offer["nonce"])
+        status = os.lstat(folder)
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
+            return None
+        descriptor = os.open(folder / "nonce", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            return folder if nonce and os.read(descriptor, MAX_NONCE_BYTES) == nonce.encode() else None
+        finally:
+            os.close(descriptor)
+    except (OSError, KeyError, TypeError, ValueError):
+        return None
+
+
+class Laid(msgspec.Struct, frozen=True):
+    """A file in the inbox. `linked`: it is the author's own, by another name."""
+
+    name: str
+    linked: bool = False
+
+
+def lay(source: Path, inbox: Path, *, link: bool) -> Laid:
+    """Make a file of the inbox that has this file's bytes. `link`: by a hard link, where the disk cannot share bytes between two files.
+    `OSError` names the file, and leaves nothing."""
+    name = secrets.token_hex(16)
+    path = inbox / name
+    try:
+        if link and _linked(source, path):
+            return Laid(name, linked=True)
+        with source.open("rb") as from_file, path.open("xb") as to_file:
+            copy_bytes(from_file.fileno(), to_file.fileno())
+    except BaseException as exc:
+        path.unlink(missing_ok=True)
+        if isinstance(exc, OSError) and exc.filename is None:
+            raise OSError(exc.errno, exc.strerror, str(path)) from None
+        raise
+    return Laid(name)
+
+
+def _linked(source: Path, path: Path) -> bool:
+    with source.open("rb") as from_file, path.open("xb") as to_file:
+        shares = share_bytes(from_file.fileno(), to_file.fileno())
+    path.unlink()
+    if shares:
+        return False  # better than a link, and as cheap
+    try:
+        os.link(source.resolve(strict=True), path)
+    except OSError:  # on another file system, or of another user
+        return False
+    return True
