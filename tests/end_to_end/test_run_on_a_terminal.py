@@ -11,6 +11,10 @@ RUN = [sys.executable, "-m", "gen_worker.cli", "run"]
 CODE = """
 import logging, pdb
 
+theirs = logging.getLogger("theirs")
+theirs.propagate = False
+theirs.addHandler(logging.StreamHandler())
+
 class In(msgspec.Struct):
     how: str = ""
 
@@ -25,6 +29,7 @@ def go(ctx: ActionContext, payload: In) -> Out:
     if payload.how == "set_trace":
         pdb.set_trace()
     logging.getLogger("mine").info("for the operator")
+    theirs.warning("of a library")
     return Out("done")
 """
 
@@ -54,3 +59,4 @@ def test_what_a_function_logs_is_shown(project: Callable[..., Path]) -> None:
     with Terminal(RUN, cwd=project(CODE)) as terminal:
         assert terminal.status() == 0
         assert "info: for the operator" in terminal.lines
+        assert "of a library" in terminal.lines, "it is written into the bar's line"

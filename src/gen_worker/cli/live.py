@@ -1,8 +1,9 @@
 """Shows a run's progress: a bar on a terminal, plain lines elsewhere, nothing when quiet."""
 
+import logging
 import os
 import sys
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 import msgspec
 
@@ -21,6 +22,16 @@ _STEPS = {
 _DEBUGGERS = {"builtins.breakpoint", "pdb.Pdb"}
 
 
+def _move_logging(old: TextIO, new: TextIO) -> list["logging.StreamHandler[TextIO]"]:
+    """Have what libraries log come above the bar: their handlers took stderr when they were imported, and would write into its line."""
+    loggers = [logging.getLogger(), *(each for each in logging.root.manager.loggerDict.values() if isinstance(each, logging.Logger))]
+    handlers = {handler: None for logger in loggers for handler in logger.handlers if isinstance(handler, logging.StreamHandler)}
+    found = [handler for handler in handlers if handler.stream is old]
+    for handler in found:
+        handler.setStream(new)
+    return found
+
+
 class LiveRun:
     """Shows one run on stderr, and the items of its stream on stdout. `text_field`: the only field of its items, if that is text."""
 
@@ -33,6 +44,7 @@ class LiveRun:
         self._streaming = False
         self._in_line = False  # a line of the stream was begun and not ended
         self._bar: Any = None
+        self._moved: list[logging.StreamHandler[TextIO]] = []  # write to the bar's stream while it is shown
         self._task: Any = None
         self._last = ""
         self._shown = ("", 0)  # phase and tenths of a model being fetched or loaded
@@ -50,7 +62,9 @@ class LiveRun:
                 TimeElapsedColumn(),
             )
             self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            before = sys.stderr
             self._bar.start()
+            self._moved = _move_logging(before, sys.stderr)
             self._task = self._bar.add_task(self._function, total=None, stage="starting")
             sys.addaudithook(self._on_audit)  # it stays for the rest of the process, which is this run's
         return self
@@ -143,6 +157,8 @@ class LiveRun:
         bar, self._bar = self._bar, None
         if bar is not None:
             bar.stop()
+            for handler in self._moved:
+                handler.setStream(sys.stderr)
 
     def _model(self, now: ModelProgress) -> None:
         bar = self._bar
