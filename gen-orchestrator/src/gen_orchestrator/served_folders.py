@@ -177,22 +177,27 @@ class ServedFolders:
         for text in told:
             self._show(text)
 
-    @staticmethod
-    def _of_earlier_starts(term: Term) -> list[str]:
+    def _of_earlier_starts(self, term: Term) -> list[str]:
         in_use = term.registry.in_use()
-        found = []
+        served: dict[str, list[str]] = {}
+        lost = []
         for release in term.registry.releases():
             if release.release_id not in in_use or term.keeper.launch_of(release.release_id) is not None:
                 continue
             name, place = f"{release.owner}/{release.endpoint}", Path(release.source)
             if place.is_dir() or is_image(release.source):
-                found.append(f"{name}: release {release.release_id} of an earlier start is served, too, because a tag points at it")
+                served.setdefault(name, []).append(release.release_id)
             elif release.source:
-                found.append(
+                lost.append(
                     f"{name}: release {release.release_id} has a tag, but cannot be served: its copy of the code, {place}, is gone; "
                     "name its project's folder, or point the tag at another release (cozyctl releases, cozyctl promote)"
                 )
-        return found
+        if not served:
+            return lost
+        named = ", ".join(f"{name} ({', '.join(releases)})" for name, releases in served.items())
+        others = [name for name in served if name not in {f"{each.owner}/{each.endpoint}" for each in self.releases.values()}]
+        out = f"; take it out of service with: cozyctl rm {others[0] if len(others) == 1 else 'OWNER/ENDPOINT'}" if others else ""
+        return [f"of an earlier start is served, too, because a tag points at it: {named}{out}", *lost]
 
     def offer_tagged(self, linger_s: float = 0.0) -> None:
         """Keep workers ready for the releases that tags point at; the workers of a release that a tag has just left

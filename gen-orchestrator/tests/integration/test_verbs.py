@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import pytest
 from platform_process import COZYCTL, PlatformProcess
@@ -27,6 +28,13 @@ def test_invoke_prints_the_output_and_reads_fields_by_their_types(platform: Plat
     assert json.loads(done.stdout)["text"] == "12"
     whole = verb(platform, "invoke", "local/probe/echo", "--payload", "-", "--json", text='{"text": "x"}')
     assert json.loads(whole.stdout)["output"]["text"] == "x"
+
+
+def test_invoke_says_how_to_get_the_files_of_a_run(platform: PlatformProcess, tmp_path: Path) -> None:
+    done = verb(platform, "invoke", "local/probe/save", "-i", "text=kept")
+    command = next(line for line in done.stderr.splitlines() if line.startswith("download it: ")).removeprefix("download it: cozyctl ")
+    assert verb(platform, *command.split(), "-o", str(tmp_path / "note.txt")).returncode == 0
+    assert (tmp_path / "note.txt").read_text() == "kept"
 
 
 def test_invoke_and_watch_say_why_a_run_waits(platform: PlatformProcess) -> None:

@@ -90,7 +90,7 @@ class Tool(msgspec.Struct):
 class ChatInput(msgspec.Struct):
     """A conversation, and how to continue it. None: the function decides."""
 
-    messages: Annotated[list[ChatMessage], msgspec.Meta(min_length=1)]
+    messages: Annotated[list[ChatMessage], msgspec.Meta(min_length=1, examples=[[{"role": "user", "content": "Hello!"}]])]
     tools: list[Tool] = []
     tool_choice: str | dict[str, Any] | None = None
     temperature: float | None = None

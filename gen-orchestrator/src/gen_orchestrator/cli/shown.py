@@ -6,6 +6,7 @@ from rich.table import Column, Table
 
 from gen_worker.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_TIMEOUT, print_json, say, table_console
 
+SHOWN_FILES = 5
 _EXITS = {"succeeded": 0, "canceled": EXIT_INTERRUPTED, "expired": EXIT_TIMEOUT}
 
 
@@ -25,6 +26,8 @@ def report(run: dict[str, Any], *, as_json: bool, deltas: list[Any] | None = Non
     if run["status"] == "succeeded":
         if run.get("output") is not None:
             print_json(run["output"])
+        for file in run.get("files", [])[:SHOWN_FILES]:
+            say(f"download it: cozyctl files get {file['ref']}")
         return status
     say(f"run {run['id']} is {run['status']}; follow it with: cozyctl runs watch {run['id']}")
     return status
