@@ -16,6 +16,7 @@ class Admission:
     def __init__(self, max_concurrency: int = 0) -> None:
         self.max_concurrency = max_concurrency
         self._draining = False
+        self.active = 0  # runs, of all functions
         self._active: dict[str, int] = {}  # functions without runs have no entry
         self._called: dict[str, int] = {}
         self._freed: list[Callable[[], None]] = []
@@ -23,10 +24,6 @@ class Admission:
     def when_freed(self, callback: Callable[[], None]) -> None:
         """Call this whenever a slot is given back."""
         self._freed.append(callback)
-
-    @property
-    def active(self) -> int:
-        return sum(self._active.values())
 
     def drain(self) -> None:
         """From now on, refuse every run."""
@@ -38,14 +35,15 @@ class Admission:
             return "worker_draining"
         if self.max_concurrency and self.active >= self.max_concurrency:
             return "max_concurrency_reached"
-        if self._is_full(function, limit):
+        if limit and self._is_full(function, limit):
             return "function_concurrency_reached"
+        self.active += 1
         self._active[function] = self._active.get(function, 0) + 1
         return None
 
     def take_called(self, function: str, limit: int | None) -> bool:
         """Take a slot for a function called by a run; whether there was one."""
-        if self._is_full(function, limit):
+        if limit and self._is_full(function, limit):
             return False
         self._called[function] = self._called.get(function, 0) + 1
         return True
@@ -54,11 +52,12 @@ class Admission:
         """Give back the slot of a called function."""
         self._give(self._called, function)
 
-    def _is_full(self, function: str, limit: int | None) -> bool:
-        return bool(limit) and self._active.get(function, 0) + self._called.get(function, 0) >= (limit or 0)
+    def _is_full(self, function: str, limit: int) -> bool:
+        return self._active.get(function, 0) + self._called.get(function, 0) >= limit
 
     def give(self, function: str) -> None:
         """Give a slot back."""
+        self.active -= function in self._active
         self._give(self._active, function)
 
     def _give(self, counts: dict[str, int], function: str) -> None:

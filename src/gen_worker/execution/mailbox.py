@@ -17,7 +17,12 @@ class Mailbox:
     def post(self, call: Callable[..., None], *args: Any) -> None:
         """Run `call(*args)` on the loop; dropped when the loop is closed."""
         self._calls.append((call, args))
-        self.wake()
+        if not self._scheduled:
+            self._scheduled = True
+            try:
+                self.loop.call_soon_threadsafe(self._drain)
+            except RuntimeError:  # the loop is closed: nobody is left to tell
+                self._calls.clear()
 
     def put(self, call: Callable[..., None], *args: Any) -> None:
         """Like `post`, without a wake-up: for callers that post right afterwards."""
@@ -30,15 +35,6 @@ class Mailbox:
                 self._drain()
             except BaseException as exc:  # noqa: BLE001 - of whoever posted
                 self.loop.call_exception_handler({"message": "a call from another thread failed", "exception": exc})
-
-    def wake(self) -> None:
-        """Make the loop run what was put."""
-        if not self._scheduled:
-            self._scheduled = True
-            try:
-                self.loop.call_soon_threadsafe(self._drain)
-            except RuntimeError:  # the loop is closed: nobody is left to tell
-                self._calls.clear()
 
     def _drain(self) -> None:
         # Clear the flag first: a post that comes while we drain then schedules one drain too many, never one too few.

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from gen_worker.authoring.patterns import pattern_of
 from gen_worker.authoring.shapes import Leaf, shape_of
 from gen_worker.errors import OutputError, ValidationError
 from gen_worker.execution.encoding import Encoding
@@ -89,7 +90,9 @@ class _Check:
 
     def __init__(self, kind: type[msgspec.Struct]) -> None:
         self._kind = kind
-        leaves = [shape.annotation for shape in shape_of(kind).everywhere() if isinstance(shape, Leaf)]
+        shapes = list(shape_of(kind).everywhere())
+        leaves = [shape.annotation for shape in shapes if isinstance(shape, Leaf)]
+        self._has_patterns = any(pattern_of(shape) is not None for shape in shapes)
         # `Any` may hold what only msgpack can represent; every declared type fits JSON.
         self._is_open = any(leaf in (Any, object) for leaf in leaves)
         self._holds_floats = self._is_open or any(leaf is float for leaf in leaves) or msgspec.Raw in leaves
@@ -110,7 +113,8 @@ class _Check:
             raise OutputError(f"{verb} a {class_name(value)} that cannot be encoded: {text_of(exc)}") from exc
         if self._decode is not None:
             try:
-                check_patterns(kind, data, "msgpack")  # it may contain texts of callers
+                if self._has_patterns:
+                    check_patterns(kind, data, "msgpack")  # it may contain texts of callers
                 self._decode(data)
             except (msgspec.DecodeError, RecursionError, ValidationError) as exc:
                 raise OutputError(f"{verb} a {kind.__name__} that is not as declared: {text_of(exc)}") from None

@@ -91,7 +91,7 @@ class _Reader:
             self._patterns.check(_decode_any[encoding](data), process, root=root)
 
     def read(self, data: bytes | msgspec.Raw, encoding: Encoding, process: PatternProcess | None) -> Payload:
-        if process is not None:
+        if process is not None and len(data) > self._max_unchecked_bytes:
             self.check_patterns(data, encoding, process)
         try:
             value = self._decode[encoding](data)

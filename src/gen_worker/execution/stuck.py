@@ -32,8 +32,8 @@ class StuckAfter(msgspec.Struct, frozen=True):
     model_load_s: float = 60.0
     inference_s: float = 60.0
 
-    def of(self, phase: Phase) -> float:
-        return float(getattr(self, f"{phase}_s"))
+    def by_phase(self) -> Mapping[Phase, float]:
+        return {"model_resolve": self.model_resolve_s, "model_load": self.model_load_s, "inference": self.inference_s}
 
 
 class WatchedPhase(msgspec.Struct, eq=False):
@@ -57,10 +57,10 @@ class StuckWatch:
     """Checks all running phases a few times per threshold; entering and leaving one costs next to nothing. Lives on the loop."""
 
     def __init__(self, after: StuckAfter, log: Log) -> None:
-        self._after = after
+        self._after_s = after.by_phase()
         self._log = log
         self._phases: set[WatchedPhase] = set()
-        limits = [limit for limit in (after.model_resolve_s, after.model_load_s, after.inference_s) if limit > 0]
+        limits = [limit for limit in self._after_s.values() if limit > 0]
         self._interval_s = max(0.02, min(1.0, min(limits) / 4)) if limits else 0.0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -75,7 +75,7 @@ class StuckWatch:
         **facts: Any,
     ) -> WatchedPhase | None:
         """Watch a phase until `leave`; None when this phase is not watched. With `since`, each stretch of work is reported once."""
-        if self._after.of(phase) <= 0:
+        if self._after_s[phase] <= 0:
             return None
         watched = WatchedPhase(phase, run_id, function, emit, time.monotonic(), stacks, facts, since)
         self._phases.add(watched)
@@ -96,7 +96,7 @@ class StuckWatch:
         now_s = time.monotonic()
         for watched in list(self._phases):
             began_s = watched.began_s if watched.since is None else watched.since()
-            if began_s is not None and began_s != watched.reported_s and now_s - began_s >= self._after.of(watched.phase):
+            if began_s is not None and began_s != watched.reported_s and now_s - began_s >= self._after_s[watched.phase]:
                 watched.reported_s = began_s
                 if watched.since is None:
                     self._phases.discard(watched)
@@ -109,7 +109,7 @@ class StuckWatch:
     def _report(self, watched: WatchedPhase, elapsed_s: float) -> None:
         stacks = tuple(sound(stack[-MAX_STACK_CHARS:]) for stack in watched.stacks()[:MAX_STACKS])
         stuck = Stuck(
-            watched.phase, self._after.of(watched.phase), round(elapsed_s * 1000), watched.function, stacks=stacks, **watched.facts
+            watched.phase, self._after_s[watched.phase], round(elapsed_s * 1000), watched.function, stacks=stacks, **watched.facts
         )
         self._log.warning(_EVENTS[watched.phase], run_id=watched.run_id, **msgspec.to_builtins(stuck))
         watched.emit(RunEvent(_EVENTS[watched.phase], stuck))

@@ -288,7 +288,6 @@ class Connection:
                     self._apply(effect)
             if not self._up and session.peer is not Peer.UNKNOWN:
                 self._now_up(address)
-            await asyncio.sleep(0)  # start what was asked for before asking gRPC for more, which takes as long as a quick run
 
     async def _send(self, stream: ClosableStream, session: WorkerSession) -> None:
         try:

@@ -210,6 +210,9 @@ class WireRuns:
 
     def _run(self, spec: FunctionSpec, command: RunCommand, sink: WireSink, token: CancelToken) -> None:
         outputs, file_api = self._files_of(command.file_base_url, command.file_token, command.owner)
+        listings = dict(self._listings())
+        if command.resolved_models:
+            listings |= listings_of(command.resolved_models)
         request = RunRequest(
             run_id=command.run_id,
             payload=command.payload,
@@ -220,7 +223,7 @@ class WireRuns:
             invoker_id=command.invoker_id or None,
             required_models=command.required_models,
             resolved_models=self._resolved(command),
-            listings={**self._listings(), **listings_of(command.resolved_models)},
+            listings=listings,
             file_api=file_api,
             traceparent=command.traceparent or None,
             max_output_bytes=self._voice.outbox.largest_bytes,

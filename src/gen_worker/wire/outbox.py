@@ -96,7 +96,11 @@ class Outbox:
         if self._spoiled or size_bytes > self.largest_bytes:
             message = self._fitting(message, size_bytes)
             size_bytes = size_of(message)
-        self._append(message, size_bytes, type(message) is Event and message.event_type not in OUTPUT_EVENTS)
+        is_event = type(message) is Event and message.event_type not in OUTPUT_EVENTS
+        self._queue.append(_Entry(self._next_seq, message, size_bytes, is_event))
+        self._next_seq += 1
+        self._bytes += size_bytes
+        self._waiting_events += is_event
         if type(message) is RunResult:
             self._results.add((message.run_id, message.attempt))
 
@@ -106,14 +110,12 @@ class Outbox:
         if self._waiting_events >= MAX_EVENTS or self._bytes >= MAX_EVENT_BYTES or size_bytes > self.largest_bytes:
             self.shed += 1
             return False
-        self._append(event, 96 + size_bytes, is_event=True)  # inlined `size_of`: this is called too often for a function call
-        return True
-
-    def _append(self, message: Single, size_bytes: int, is_event: bool) -> None:
-        self._queue.append(_Entry(self._next_seq, message, size_bytes, is_event))
+        size_bytes += 96  # inlined `size_of` and `put`: this is called too often for function calls
+        self._queue.append(_Entry(self._next_seq, event, size_bytes, True))
         self._next_seq += 1
         self._bytes += size_bytes
-        self._waiting_events += is_event
+        self._waiting_events += 1
+        return True
 
     def _note_spoiled(self, message: Single, size_bytes: int) -> None:
         if isinstance(message, Event) and message.event_type in OUTPUT_EVENTS and not self.fits(size_bytes):

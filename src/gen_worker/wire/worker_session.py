@@ -109,6 +109,7 @@ class WorkerSession:
     def __init__(self, outbox: Outbox, *, lost_by_peer: bool = False) -> None:
         self.peer = Peer.UNKNOWN
         self.extensions: frozenset[str] = frozenset()
+        self.wants_few_events = False  # the scheduler does not need the steps that every run takes
         self._outbox = outbox
         self._lost_by_peer = lost_by_peer
         self._on_its_way: Taken | None = None  # being written to a plain peer
@@ -123,11 +124,6 @@ class WorkerSession:
         """Whether frames are counted both ways, also by their bytes."""
         return REALTIME_WINDOW in self.extensions
 
-    @property
-    def wants_few_events(self) -> bool:
-        """Whether the scheduler does not need the steps that every run takes."""
-        return FEW_EVENTS in self.extensions
-
     def assume_plain(self, now_s: float) -> None:
         """The scheduler has not said Hello in time."""
         self._move(Said.NOTHING, now_s)
@@ -136,7 +132,8 @@ class WorkerSession:
         """Handle one message and return what it asks for."""
         if isinstance(message, Hello):
             return self._greet(message, now_s)
-        self._move(Said.OTHER, now_s)
+        if self.peer is not Peer.EXTENDED:  # which it stays; asking the table would take as long as the rest of this
+            self._move(Said.OTHER, now_s)
         if isinstance(message, Batch):
             if message.ack_seq:
                 self._outbox.confirm(message.ack_seq)
@@ -167,6 +164,7 @@ class WorkerSession:
         if not self._move(Said.HELLO, now_s):
             return [Ignored("a second hello")]
         self.extensions = frozenset(hello.extensions).intersection(WORKER_EXTENSIONS)
+        self.wants_few_events = FEW_EVENTS in self.extensions
         if before is Peer.UNKNOWN:
             self._outbox.resume(hello.last_seq)
         else:
@@ -182,6 +180,8 @@ class WorkerSession:
 
     def _receive(self, message: Single) -> list[WorkerEffect]:
         match message:
+            case RunCommand():  # first, because it is the most frequent one
+                return [message]
             case Ack(seq):
                 self._outbox.confirm(seq)
                 return []
@@ -192,8 +192,7 @@ class WorkerSession:
             case OpenRealtime(session_id, function) if not session_id or not function:
                 return [Ignored("a realtime session without id or function")]
             case (
-                RunCommand()
-                | InterruptRun()
+                InterruptRun()
                 | LoadModel()
                 | UnloadModel()
                 | ReleaseConfig()
