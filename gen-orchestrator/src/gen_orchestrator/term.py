@@ -22,6 +22,7 @@ from gen_orchestrator.api.caller_files import CallerFileRoutes
 from gen_orchestrator.api.catalog import PlatformCatalog
 from gen_orchestrator.api.children import ChildRoutes
 from gen_orchestrator.api.deploys import DeployRoutes
+from gen_orchestrator.api.disk import DiskRoutes
 from gen_orchestrator.api.exports import ExportRoutes
 from gen_orchestrator.api.files import FileRoutes, worker_of
 from gen_orchestrator.api.gates import GateRoutes
@@ -57,6 +58,7 @@ from gen_orchestrator.gates.shadows import Shadows
 from gen_orchestrator.hub.blobs import open_blobs
 from gen_orchestrator.hub.builders import Builder, ProcessBuilder
 from gen_orchestrator.hub.builds import Builds
+from gen_orchestrator.hub.disk_report import DataFolder
 from gen_orchestrator.hub.files import MODELS_OF, TOKEN_LIFE_S, FileToken, FileTokens, NotLeadingError, RunFiles
 from gen_orchestrator.hub.image_builder import ContainerBuilder
 from gen_orchestrator.hub.making import Making
@@ -200,6 +202,7 @@ class Term:
         disk = ReleaseDisk(settings.data, lambda: find_engine(settings.engine))
         of_release = self.dispatcher.open.of_release
         self._removal = Removal(registry, leader.epoch, disk, self._builds, self.making, self.keeper, of_release, keys.note, log)
+        self.disk = DiskRoutes(DataFolder(settings.data, models, self._removal.uses).look, self._removal.use)
         kept = settings.retention
         blobs = open_blobs(kept.gen_orchestrator_blobs, settings.data / "blobs")
         files = RunFiles(settings.data / "files", blobs, self._winner, clock.unix_s, self._may_save)
@@ -210,7 +213,7 @@ class Term:
         runs = RunRoutes(self.registry, self.dispatcher, store, streams, receivers, waits, files, objects, spending)
         self._canaries = Canaries(self.registry, store, keys, fitness.paused, clock, log, self._on_tag_moved)
         admin = AdminRoutes(
-            self.registry, self.dispatcher, self.pool, metrics, fitness, self.keeper.failures, self._canaries.dropped, self._removal.use
+            self.registry, self.dispatcher, self.pool, metrics, fitness, self.keeper.failures, self._canaries.dropped, self.disk
         )
         goldens = Goldens(self.registry, self.dispatcher, store, files, fitness.paused, clock.unix_s)
         wake = self.keeper.wake
@@ -241,6 +244,7 @@ class Term:
             UsageRoutes(store, keys, settings.prices.currency if settings.prices is not None else "", clock.unix_s),
             SigningKeyRoutes(tokens, keys),
             RemovalRoutes(self._removal, releases),
+            self.disk,
             WithdrawalRoutes(self.registry, self.dispatcher.open, self._shadows, keys, self._withdrawn),
         )
         guard = Guard(keys, is_asking=settings.asks_for_keys)
@@ -286,6 +290,7 @@ class Term:
         await self._shadows.stop()
         await self._webhooks.stop()
         await self._removal.stop()
+        await self.disk.stop()
         await self._builds.stop()
         if self._mirror is not None:
             await asyncio.to_thread(self._mirror.stop)

@@ -20,7 +20,7 @@ OWN = {
     ("GET", "/v1/models"), ("GET", "/v1/repos"), ("GET", "/v1/me"), ("GET", "/v1/keys"), ("POST", "/v1/keys"), ("GET", "/v1/audit"), ("GET", "/v1/usage"), ("GET", "/openapi.json"),
     ("POST", "/v1/endpoints/publish"), ("PUT", "/v1/blobs/{digest}"), ("GET", "/v1/files"), ("POST", "/mcp"), ("POST", "/v1/releases/prune"),
 }  # fmt: skip
-OPERATORS = {("GET", "/metrics"), ("POST", "/v1/repos/gc"), ("GET", "/v1/signing-keys"), ("POST", "/v1/signing-keys")}
+OPERATORS = {("GET", "/metrics"), ("GET", "/v1/disk"), ("POST", "/v1/repos/gc"), ("GET", "/v1/signing-keys"), ("POST", "/v1/signing-keys")}
 
 
 class Keyed:
@@ -90,8 +90,9 @@ def test_no_route_but_the_open_ones_answers_without_a_key(keyed: Keyed, things: 
 
 
 def test_what_all_owners_share_is_for_operators(keyed: Keyed) -> None:
-    answers = [keyed.ask(key, "POST", "/v1/repos/gc") for key in (keyed.ours, keyed.operator)]
-    assert [answer.status_code for answer in answers] == [403, 200], answers[0].text
+    for method, path in (("POST", "/v1/repos/gc"), ("GET", "/v1/disk")):
+        answers = [keyed.ask(key, method, path) for key in (keyed.ours, keyed.operator)]
+        assert [answer.status_code for answer in answers] == [403, 200], answers[0].text
 
 
 def test_owners_see_nothing_of_each_other(keyed: Keyed, things: dict[str, str]) -> None:

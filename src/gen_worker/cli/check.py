@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import click
+import msgspec
 
 from gen_worker.cli.folder import folder_flag, folder_option
 from gen_worker.cli.output import EXIT_FAILED, EXIT_NOT_FOUND, Verb, fail, json_option, print_json, say
@@ -24,22 +25,8 @@ def command(folder: str, as_json: bool, require_uv_lock: bool) -> int:
         start = "go to the project's folder, or start one: cozyctl init my-worker"
         nothing = f"no endpoint in {root.resolve()}, which has neither cozy.toml nor pyproject.toml; {start}"
         return fail(nothing, EXIT_NOT_FOUND, as_json=as_json, code="not_found")
-    result = check_build(root, require_uv_lock=require_uv_lock)
-    errors, warnings, functions = list(result.errors), list(result.warnings), list[str]()
-    try:
-        if (problem := version_problem(root, os.environ)) and problem not in errors:
-            errors.append(problem)
-        found = discover_apart(root, os.environ)
-    except CozyTomlError as exc:
-        errors += [text for text in exc.each if text not in errors]
-    except ValueError as exc:
-        errors += [line for line in [str(exc)] if line not in errors]
-    else:
-        functions = list(found.functions)
-        known = found.problem in errors or set(found.problem.splitlines()) <= set(errors)
-        errors += [found.problem] if found.problem and not known else []
-        warnings += [f"'{package}' is declared but not installed here, so its use at import was not tried" for package in found.stood_in]
-        warnings += (*found.slow_patterns, *found.secret_variables)
+    found = examine(root, require_uv_lock=require_uv_lock)
+    errors, warnings, functions = found.errors, found.warnings, found.functions
     again = f"cozyctl check{folder_flag(folder)}"
     if as_json:
         next_command = again if errors else f"cozyctl dev{folder_flag(folder)}"
@@ -54,3 +41,34 @@ def command(folder: str, as_json: bool, require_uv_lock: bool) -> int:
         return EXIT_FAILED
     say(f"ok: {', '.join(functions)}. Next: cozyctl dev{folder_flag(folder)}, or cozyctl build{folder_flag(folder)}")
     return 0
+
+
+class Findings(msgspec.Struct):
+    """What is wrong with an endpoint folder, what may be, and the functions found in it."""
+
+    errors: list[str]
+    warnings: list[str]
+    functions: list[str]
+
+
+def examine(root: Path, *, require_uv_lock: bool = False) -> Findings:
+    """Look at everything that `cozyctl check` looks at."""
+    result = check_build(root, require_uv_lock=require_uv_lock)
+    errors, warnings, functions = list(result.errors), list(result.warnings), list[str]()
+    try:
+        if (problem := version_problem(root, os.environ)) and problem not in errors:
+            errors.append(problem)
+        discovered = discover_apart(root, os.environ)
+    except CozyTomlError as exc:
+        errors += [text for text in exc.each if text not in errors]
+    except ValueError as exc:
+        errors += [line for line in [str(exc)] if line not in errors]
+    else:
+        functions = list(discovered.functions)
+        known = discovered.problem in errors or set(discovered.problem.splitlines()) <= set(errors)
+        errors += [discovered.problem] if discovered.problem and not known else []
+        warnings += [
+            f"'{package}' is declared but not installed here, so its use at import was not tried" for package in discovered.stood_in
+        ]
+        warnings += (*discovered.slow_patterns, *discovered.secret_variables)
+    return Findings(errors, warnings, functions)

@@ -64,6 +64,11 @@ def verbs() -> dict[str, str | EntryPoint]:
     return {name: module for name, (module, _) in VERBS.items()} | {name: added[name] for name in sorted(added) if name not in VERBS}
 
 
+def _verb_of(name: str) -> str:
+    """What a name stands for: gen-orchestrator's `doctor` does more than `check`."""
+    return name if name in ALIASES and name in verbs() else ALIASES.get(name, name)
+
+
 class Verbs(click.Group):
     """Loads verbs on use, and suggests the nearest one to a mistyped name."""
 
@@ -71,7 +76,7 @@ class Verbs(click.Group):
         return list(verbs())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        name = ALIASES.get(cmd_name, cmd_name)
+        name = _verb_of(cmd_name)
         if name in VERBS:  # the usual case need not look for installed distributions
             ours: click.Command = importlib.import_module(VERBS[name][0]).command
             return ours
@@ -80,7 +85,7 @@ class Verbs(click.Group):
         return added
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        name = ALIASES.get(args[0], args[0]) if args else ""
+        name = _verb_of(args[0]) if args else ""
         if name and not name.startswith("-") and name not in VERBS and name not in (known := verbs()):
             if name in ELSEWHERE:
                 ctx.fail(

@@ -1,15 +1,15 @@
 """Health, metrics, and the current state."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 
 from gen_orchestrator import __version__
 from gen_orchestrator.api import openapi
 from gen_orchestrator.api.access import caller_of
+from gen_orchestrator.api.disk import DiskRoutes
 from gen_orchestrator.api.workers import shown_worker
 from gen_orchestrator.hub.registry import Registry
-from gen_orchestrator.hub.release_disk import DiskUse
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
 from gen_orchestrator.scheduling.fitness import Fitness
 from gen_orchestrator.scheduling.metrics import Metrics
@@ -21,9 +21,7 @@ FAILURE_CHARACTERS = 2000
 
 class AdminRoutes:
     """Handlers of `/livez`, `/readyz`, `/metrics`, `/v1/status` and `/openapi.json`. `failures`: by release, the last
-    lines of a crashed worker; `dropped`: by owner and tag, which canary was removed from it, and why; `use`: the disk
-    space of an owner's releases.
-    """
+    lines of a crashed worker; `dropped`: by owner and tag, which canary was removed from it, and why."""
 
     def __init__(
         self,
@@ -34,9 +32,9 @@ class AdminRoutes:
         fitness: Fitness,
         failures: Mapping[str, str],
         dropped: Mapping[tuple[str, str], str],
-        use: Callable[[str], Awaitable[DiskUse]],
+        disk: DiskRoutes,
     ) -> None:
-        self._use = use
+        self._disk = disk
         self._dropped = dropped
         self._registry = registry
         self._dispatcher = dispatcher
@@ -52,7 +50,8 @@ class AdminRoutes:
         await request.answer(200, b'{"ok":true}')
 
     async def metrics(self, request: Request) -> None:
-        await request.answer(200, self._metrics.text(self._dispatcher, self._pool), b"text/plain; version=0.0.4; charset=utf-8")
+        page = self._metrics.text(self._dispatcher, self._pool, self._disk.known())
+        await request.answer(200, page, b"text/plain; version=0.0.4; charset=utf-8")
 
     async def status(self, request: Request) -> None:
         """`GET /v1/status`: current queues and workers, as shown by `cozyctl ps`."""
@@ -78,7 +77,7 @@ class AdminRoutes:
             ],
             "dropped": {ref: why for (owner, ref), why in self._dropped.items() if caller.sees(owner)},
             "paused": {release_id: why for release_id, why in self._fitness.paused.items() if release_id in seen},
-            "disk": {"releases": len(seen), **msgspec.structs.asdict(await self._use(caller.own()))},
+            "disk": {"releases": len(seen), **msgspec.structs.asdict(await self._disk.use(caller.own()))},
             "failures": {release_id: text[-FAILURE_CHARACTERS:] for release_id, text in self._failures.items() if release_id in seen},
         }
         await request.answer(200, msgspec.json.encode(body))

@@ -14,6 +14,7 @@ from gen_orchestrator.api.caller_files import CallerFileRoutes
 from gen_orchestrator.api.catalog import PlatformCatalog
 from gen_orchestrator.api.children import ChildRoutes
 from gen_orchestrator.api.deploys import DeployRoutes
+from gen_orchestrator.api.disk import DiskRoutes
 from gen_orchestrator.api.exports import ExportRoutes
 from gen_orchestrator.api.files import FileRoutes
 from gen_orchestrator.api.gates import GateRoutes
@@ -72,6 +73,7 @@ RESERVED = frozenset(
         "shadows",
         "usage",
         "signing-keys",
+        "disk",
     }
 )  # no owner has such a name
 
@@ -101,6 +103,7 @@ class Rooms(msgspec.Struct, frozen=True):
     usage: UsageRoutes
     signing_keys: SigningKeyRoutes
     removal: RemovalRoutes
+    disk: DiskRoutes
     withdrawal: WithdrawalRoutes
 
 
@@ -206,6 +209,7 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         ("admin", "POST", "/v1/signing-keys", rooms.signing_keys.rotate),
         ("admin", "GET", "/v1/usage", rooms.usage.usage),
         ("admin", "GET", "/metrics", admin.metrics),
+        ("admin", "GET", "/v1/disk", rooms.disk.get),
         (None, "GET", "/openapi.json", admin.openapi),
         *_of_public_cozyctl(rooms.deploys),
         ("invoke", "POST", "/mcp", McpDoor(rooms.catalog, Runs(inside)).post),

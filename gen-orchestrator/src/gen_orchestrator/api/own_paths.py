@@ -1,5 +1,6 @@
 """Parameters and answers of the API's own routes, for the OpenAPI document. A test compares this list with the routes."""
 
+from gen_orchestrator.api.disk_paths import disk_paths
 from gen_orchestrator.api.gate_paths import gate_paths
 from gen_orchestrator.api.key_paths import key_paths
 from gen_orchestrator.api.operations import NUMBER as _NUMBER
@@ -242,6 +243,7 @@ def own_paths() -> dict[str, Schema]:
             "delete": delete_release(),
         },
         **removal_paths(),
+        **disk_paths(),
         **withdrawal_paths(),
         "/v1/releases/{release_id}/diff/{other_id}": {
             "get": _operation(

@@ -31,7 +31,7 @@ def command(url: str, as_json: bool) -> int:
     if disk["releases"]:
         parts = [f"{counted(disk['releases'], 'release takes', 'releases take')} {bytes_of(disk['sources_bytes'])}"]
         parts += [f"{name} {bytes_of(disk[f'{name}_bytes'])}" for name in ("environments", "images") if disk[f"{name}_bytes"]]
-        print_line(f"disk: {', '.join(parts)}; old ones go with: cozyctl releases prune --keep N")
+        print_line(f"disk: {', '.join(parts)}; all of it, and what frees it: cozyctl doctor")
     for each in status["candidates"]:
         print_line(f"{each['ref']}: {each['percent']:g}% of its runs go to {each['release_id']} (canary)")
     for ref, why in status["dropped"].items():

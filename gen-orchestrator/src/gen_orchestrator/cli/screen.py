@@ -170,6 +170,10 @@ def _picture(platform: "Platform") -> Group:
     paused = [Text(f"{release_id} is paused: {why}", style="yellow") for release_id, why in term.fitness.paused.items()]
     failures = [Text(f"{release_id}: its worker crashed: {text[-600:]}", style="red") for release_id, text in term.keeper.failures.items()]
     trouble = [Text(term.trouble, style="bold red")] if term.trouble else []
+    disk = term.disk.known()
+    if disk is not None and disk.is_nearly_full:
+        free = f"{disk.free_bytes / 1e9:.1f} GB of the platform's disk are free; what takes room: cozyctl doctor"
+        trouble.append(Text(free, style="yellow"))
     return Group(functions, Text(""), workers, *paused, *failures, *trouble)
 
 

@@ -302,6 +302,16 @@ class ModelStore:
                 continue
         return Collected(blobs, freed_bytes)
 
+    def unused_bytes(self) -> int:
+        """Bytes of blobs that no version has, recent ones included. `DamagedStoreError` when that cannot be told."""
+        kept = {file.blake3 for version in self._versions() for file in version.files}
+        total = 0
+        for path in self.blobs.glob("*/*/*"):
+            with contextlib.suppress(FileNotFoundError):
+                found = path.stat()
+                total += found.st_size if path.name not in kept and found.st_nlink == 1 else 0
+        return total
+
     def _versions(self) -> Iterator[Version]:
         for path in (self._folder / "repos").glob("*/*/versions/*.json"):
             found = read_json(path, Version)

@@ -63,7 +63,7 @@ class ReleaseDisk:
         """Delete the trash, including what was left before a kill; returns the bytes freed."""
         freed_bytes = 0
         for path in self._entries(TRASH):
-            size_bytes = _size_of(path)
+            size_bytes = size_of(path)
             shutil.rmtree(path, ignore_errors=True)
             freed_bytes += 0 if path.exists() else size_bytes
         return freed_bytes
@@ -139,7 +139,7 @@ class ReleaseDisk:
     def _size(self, path: Path) -> int:
         name = str(path)
         if name not in self._sizes:
-            self._sizes[name] = _size_of(path)
+            self._sizes[name] = size_of(path)
         return self._sizes[name]
 
     def _entries(self, name: str) -> Iterator[Path]:
@@ -147,7 +147,7 @@ class ReleaseDisk:
             yield from (self._data / name).iterdir()
 
 
-def _size_of(path: Path) -> int:
+def size_of(path: Path) -> int:
     """Bytes on the disk; a file with several links in the folder counts once."""
     seen: set[tuple[int, int]] = set()
     total = 0

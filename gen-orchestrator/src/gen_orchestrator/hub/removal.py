@@ -123,6 +123,14 @@ class Removal:
                 found.append(await self.delete(release_id, by))
         return found
 
+    def uses(self) -> tuple[DiskUse, DiskUse]:
+        """What all releases take on the disk, and what would go with those that nothing needs. Blocking."""
+        every, unneeded = self._registry.releases(), set(self.to_prune(0))
+        whole = self._disk.use(every)
+        kept = self._disk.use(release for release in every if release.release_id not in unneeded)
+        pairs = zip(msgspec.structs.astuple(whole), msgspec.structs.astuple(kept), strict=True)
+        return whole, DiskUse(*(both - rest for both, rest in pairs))
+
     async def use(self, owner: str = "") -> DiskUse:
         """The disk space of an owner's releases, or of all; the last known value when measuring takes long."""
         found_at, known = self._used.get(owner, (float("-inf"), DiskUse()))

@@ -9,6 +9,7 @@ import msgspec
 
 from gen_orchestrator import __version__
 from gen_orchestrator.domain.runs import Run
+from gen_orchestrator.hub.disk_report import DiskReport
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
 from gen_orchestrator.scheduling.heard import downloaded_bytes, metrics_in
 from gen_orchestrator.scheduling.pool import Pool
@@ -99,8 +100,8 @@ class Metrics:
         """A leadership begins: its webhook requests are counted there, by result."""
         self._webhooks = outcomes
 
-    def text(self, dispatcher: Dispatcher, pool: Pool) -> bytes:
-        """The page of `/metrics`."""
+    def text(self, dispatcher: Dispatcher, pool: Pool, disk: DiskReport | None = None) -> bytes:
+        """The page of `/metrics`. `disk` may be some minutes old."""
         out: list[str] = []
 
         def family(name: str, kind: str, help_text: str, lines: list[str]) -> None:
@@ -156,6 +157,11 @@ class Metrics:
         family("model_bytes", "gauge", "Bytes of models that workers hold, by tier.", held)
         text = "Bytes of models on disks of workers."
         family("disk_cache_bytes", "gauge", text, [f"{PREFIX}disk_cache_bytes {tiers.get('disk', 0)}"])
+        if disk is not None:
+            kinds = [f'{PREFIX}data_folder_bytes{{kind="{kind}"}} {size}' for kind, size in disk.bytes.items()]
+            family("data_folder_bytes", "gauge", "Bytes of the data folder, by kind.", kinds)
+            free = [f"{PREFIX}data_folder_free_bytes {disk.free_bytes}"]
+            family("data_folder_free_bytes", "gauge", "Bytes that are free on the data folder's disk.", free)
         told = [f'{PREFIX}webhook_deliveries_total{{outcome="{outcome}"}} {n}' for outcome, n in sorted(self._webhooks.items())]
         family("webhook_deliveries_total", "counter", "Webhook requests by what came of them.", told)
         return ("\n".join(out) + "\n").encode()
