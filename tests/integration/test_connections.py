@@ -164,7 +164,7 @@ def test_idle_connections_make_room_for_who_works(project: Callable[..., Path], 
     few = Runner(project(CODE), tmp_path / "outputs", env={"PYTHONPATH": _limit_descriptors(tmp_path, 200)})
     with contextlib.ExitStack() as idle:
         _crowd(few, idle, 400)
-        napping = few.http.post("/v1/run/nap", json={"seconds": 30}, headers={"prefer": "respond-async"}).headers["location"]
+        napping = few.http.post("/v1/run/nap", json={"seconds": 600}, headers={"prefer": "respond-async"}).headers["location"]
         for _ in range(20):
             assert few.run("look", {"image": {"ref": "data:x/y;base64,eHg="}}).status_code == 200
         few.until(lambda: len(list(Path(f"/proc/{few.process.pid}/fd").iterdir())) < 190)
