@@ -8,6 +8,7 @@
 Only programs call `leave`: a `Worker` inside another program leaves the end of the process to that program.
 """
 
+import atexit
 import contextlib
 import os
 import signal
@@ -19,6 +20,7 @@ from functools import cache
 from typing import TYPE_CHECKING, NoReturn
 
 from gen_worker.log import Log
+from gen_worker.log_pipe import THREAD as LOG_THREAD
 from gen_worker.log_pipe import drain
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ GRACE_S = 2.0
 INTERRUPTED = 130  # what a shell shows for a program that SIGINT ended: 128 + 2
 SHOW_CURSOR = "\x1b[?25h"
 FLUSH_S = 0.5
+LEAVING = "leaving"
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
@@ -50,14 +53,18 @@ def interrupted_once() -> Iterator[None]:
         return
 
     def first(number: int, frame: object) -> NoReturn:
-        signal.signal(number, lambda number, frame: end_at_once())
+        signal.signal(number, second)
         raise KeyboardInterrupt
+
+    def second(number: int, frame: object) -> NoReturn:
+        end_at_once()
 
     signal.signal(signal.SIGINT, first)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if signal.getsignal(signal.SIGINT) in (first, second):  # not what `leave` has put there
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def end_at_once() -> NoReturn:
@@ -102,10 +109,34 @@ def _forget_signals() -> None:
 
 def leave(status: int, log: Log, grace_s: float = GRACE_S) -> int:
     """Our own work is over: the process ends within `grace_s`, with `status`. Returns the status, for `sys.exit`. For the main thread."""
-    for number in stop_signals():
-        signal.signal(number, lambda number, frame: _end(status, log))
-    threading.Thread(target=_end_later, args=(status, log, grace_s), name="leaving", daemon=True).start()
+    finish(status, log)
+    threading.Thread(target=_end_later, args=(status, log, grace_s), name=LEAVING, daemon=True).start()
     return status
+
+
+def finish(status: int, log: Log) -> int:
+    """A command's work is over. Returns the status, for `sys.exit`, which then ends the process as usual, but for two things: a signal that
+    comes now ends it at once, with the same status and without a traceback; and Python's own teardown is left out while threads still
+    run. For the main thread.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in stop_signals():
+            signal.signal(number, lambda number, frame: _end(status, log))
+    atexit.unregister(_end_before_teardown)
+    atexit.register(_end_before_teardown, status, log)
+    return status
+
+
+def _end_before_teardown(status: int, log: Log) -> None:
+    """Python's teardown ends each daemon thread where it next asks for Python's lock, by unwinding its stack. With a frame of C++ on the
+    stack that is no exception that C++ knows: it calls `std::terminate`, and the process aborts (torch does, in the midst of a run). So
+    what is registered to be called at exit is called, and the process ends without the teardown.
+    """
+    atexit.unregister(_end_before_teardown)
+    atexit._run_exitfuncs()
+    ours = (LEAVING, LOG_THREAD)
+    if any(thread.name not in ours and thread is not threading.current_thread() for thread in threading.enumerate()):
+        _end(status, log)
 
 
 def _end_later(status: int, log: Log, grace_s: float) -> None:
@@ -119,9 +150,11 @@ def _end(status: int, log: Log) -> None:
         with contextlib.suppress(OSError, ValueError):
             child.terminate()
     flushing = threading.Thread(target=_flush, args=(log,), daemon=True)  # a pipe that nobody reads must not keep us
-    with contextlib.suppress(RuntimeError):  # no thread can be started this late
+    try:
         flushing.start()
         flushing.join(FLUSH_S)
+    except RuntimeError:  # no thread can be started this late
+        _flush(log)
     os._exit(status)
 
 

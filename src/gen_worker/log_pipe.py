@@ -26,6 +26,7 @@ from io import FileIO, RawIOBase, TextIOWrapper
 from typing import Any, TextIO, TypeVar
 
 MAX_WAITING_BYTES = 1 << 20
+THREAD = "log"
 END_S = 1.0  # what a program that ends gives its reader to take the rest
 
 T = TypeVar("T", bound=TextIO | None)
@@ -98,7 +99,7 @@ class LogPipe(RawIOBase):
         self._tell_lost()
         self._add(data)
         if self._thread is None:
-            thread = threading.Thread(target=self._write_on, name="log", daemon=True)
+            thread = threading.Thread(target=self._write_on, name=THREAD, daemon=True)
             with contextlib.suppress(RuntimeError):  # none can be started now; the next write tries again
                 thread.start()
                 self._thread = thread

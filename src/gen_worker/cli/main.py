@@ -11,7 +11,8 @@ import msgspec
 
 from gen_worker import __version__
 from gen_worker.cli.output import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED
-from gen_worker.leaving import interrupted_once
+from gen_worker.leaving import finish, interrupted_once
+from gen_worker.log import Log
 from gen_worker.names import did_you_mean
 from gen_worker.project.stdout import Stdout, silence
 
@@ -120,14 +121,14 @@ def main(argv: list[str] | None = None) -> None:
         with interrupted_once():
             status: Any = group.main(args=arguments, prog_name="cozyctl", standalone_mode=False, obj=stdout)
     except (click.exceptions.Abort, KeyboardInterrupt):  # before or after the verb's own work
-        sys.exit(EXIT_INTERRUPTED)
+        sys.exit(finish(EXIT_INTERRUPTED, Log()))
     except click.ClickException as exc:
         _show_usage_error(exc, stdout, as_json="--json" in arguments)
         sys.exit(exc.exit_code)
     except BrokenPipeError:
         silence()
         sys.exit(EXIT_BROKEN_PIPE)
-    sys.exit(status if isinstance(status, int) else 0)
+    sys.exit(finish(status if isinstance(status, int) else 0, Log()))
 
 
 def _show_usage_error(exc: click.ClickException, stdout: Stdout, *, as_json: bool) -> None:

@@ -24,7 +24,6 @@ from gen_worker.cli.live import LiveRun
 from gen_worker.cli.output import (
     EXIT_BROKEN_PIPE,
     EXIT_FAILED,
-    EXIT_INTERRUPTED,
     EXIT_NOT_FOUND,
     EXIT_TIMEOUT,
     EXIT_USAGE,
@@ -43,7 +42,7 @@ from gen_worker.errors import FieldError
 from gen_worker.execution.text_fields import FormPayload, read_json
 from gen_worker.frames import shown_path
 from gen_worker.http.asgi import RequestError
-from gen_worker.leaving import end_at_once
+from gen_worker.leaving import end_at_once, stop_signals
 from gen_worker.log import Log
 from gen_worker.names import did_you_mean, slugify
 from gen_worker.outcome import Outcome
@@ -131,13 +130,14 @@ class _Ended(msgspec.Struct):
     deltas: list[Any]
     warnings: list[FieldError]
     unread: bool  # nobody reads our stdout any more
-    interrupted: bool  # by Ctrl-C
+    stopped_by: int | None  # the number of a signal
 
 
 async def _run(session: LocalSession, live: LiveRun, *, as_json: bool) -> _Ended:
     deltas: list[Any] = []
     warnings: list[FieldError] = []
-    unread = is_interrupted = False
+    unread = False
+    stopped_by: int | None = None
 
     def on_event(event: events.RunEvent) -> None:
         nonlocal unread
@@ -156,20 +156,22 @@ async def _run(session: LocalSession, live: LiveRun, *, as_json: bool) -> _Ended
             unread = True
             session.interrupt()
 
-    def on_interrupt() -> None:
-        nonlocal is_interrupted
-        is_interrupted = True
-        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, _end_at_once, session.config.run_dir)
+    def on_signal(number: int) -> None:
+        nonlocal stopped_by
+        stopped_by = number
+        for again in stop_signals():
+            asyncio.get_running_loop().add_signal_handler(again, _end_at_once, session.config.run_dir)
         session.interrupt()
 
     try:
         with live:
-            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, on_interrupt)
+            for number in stop_signals():
+                asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
             outcome, files = await run_locally(session, on_event, TerminalLog(live))
     except BrokenPipeError:
         if not unread:
             raise
-    return _Ended(outcome, files, deltas, warnings, unread, is_interrupted)
+    return _Ended(outcome, files, deltas, warnings, unread, stopped_by)
 
 
 def _end_at_once(run_dir: Path) -> None:
@@ -217,7 +219,7 @@ def _report(ended: _Ended, usage: str, *, as_json: bool) -> int:
     status = (
         0
         if outcome.success
-        else EXIT_INTERRUPTED
+        else 128 + (ended.stopped_by or signal.SIGINT)
         if outcome.error_type == "canceled"
         else EXIT_TIMEOUT
         if outcome.code == "timeout"
@@ -235,8 +237,9 @@ def _report(ended: _Ended, usage: str, *, as_json: bool) -> int:
     for warning in ended.warnings:
         hint = f" Did you mean {warning.suggestion!r}?" if warning.suggestion else ""
         say(f"warning: {warning.message}, at {warning.pointer}, was left out.{hint}")
-    if status == EXIT_INTERRUPTED and ended.interrupted:
-        return interrupted("interrupted", as_json=False)
+    if outcome.error_type == "canceled" and ended.stopped_by is not None:
+        interrupted("interrupted", as_json=False)
+        return status
     if outcome.error_message.startswith("BdbQuit"):
         return interrupted("ended in the debugger", as_json=False)
     if not outcome.success:
