@@ -54,7 +54,7 @@ def main(root: Path | None = None, *, check_version: bool = False) -> int:
 def find(root: Path, *, check_version: bool = False) -> Report:
     """The result of discovery in `root`; its `problem` says why there is nothing to print."""
     if os.environ.get("COZY_FUNCTION_MODULES"):
-        print("warning: COZY_FUNCTION_MODULES is not used any more; set main in cozy.toml", file=sys.stderr)
+        print("warning: COZY_FUNCTION_MODULES is no longer used; set main in cozy.toml", file=sys.stderr)
     try:
         problem = version_problem(root, os.environ) if check_version else foreign_problem()
         return Report(problem=problem) if problem else discover_apart(root, os.environ)

@@ -135,7 +135,7 @@ def test_check_explains_every_breach(project: Callable[..., Path]) -> None:
     (folder / "requirements.txt").write_text("")
     found = cozyctl("check", cwd=folder)
     assert found.returncode == 1
-    for part in ("missing Dockerfile", "missing pyproject.toml", "requirements.txt is not used", "must accept (ctx, payload, ...)"):
+    for part in ("missing Dockerfile", "missing pyproject.toml", "does not use requirements.txt", "must accept (ctx, payload, ...)"):
         assert part in found.stderr
 
 

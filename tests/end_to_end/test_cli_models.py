@@ -52,7 +52,13 @@ def cozyctl(server: BlobServer, project: Callable[..., Path], tmp_path: Path) ->
 def test_plan_fetch_check_and_drop(cozyctl: Callable[..., "subprocess.CompletedProcess[str]"], tmp_path: Path, server: BlobServer) -> None:
     shown = cozyctl("plan", "digits")
     assert shown.returncode == 0, shown.stderr
-    for word in ("unet", "text_encoder", "fp32", "to fetch", "left out, since loading them can run code: unet/diffusion_pytorch_model.bin"):
+    for word in (
+        "unet",
+        "text_encoder",
+        "fp32",
+        "to fetch",
+        "left out, because loading them can run code: unet/diffusion_pytorch_model.bin",
+    ):
         assert word in shown.stdout
     assert not (tmp_path / "hf").exists()
     assert shown.stderr == "next: cozyctl models prefetch digits\n"

@@ -127,4 +127,4 @@ def test_no_result_in_time(start_worker: Callable[..., WorkerProcess], tmp_path:
     worker = start_worker(write_project(tmp_path / "project", CODE), mock.address)
     status, _, err = mock.end()
     worker.stop()
-    assert (status, "nothing was heard of the run for 5 s" in err) == (3, True)
+    assert (status, "no message about the run for 5 s" in err) == (3, True)

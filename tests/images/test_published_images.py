@@ -138,7 +138,7 @@ def test_a_folder_becomes_an_image_whose_workers_serve(platform: Platform, proje
 
     again = platform.published("--image", image)
     assert again["release_id"] == built["release_id"], "the same image is the same release"
-    for reference, why in ((image.replace("/local/", "/other/"), "there is no image"), ("hello", "expected REGISTRY/NAME")):
+    for reference, why in ((image.replace("/local/", "/other/"), "no image"), ("hello", "expected REGISTRY/NAME")):
         done = platform.verb("publish", "--image", reference)
         assert (done.returncode != 0, why in done.stderr) == (True, True), done.stderr
 

@@ -66,7 +66,7 @@ def test_transcriptions_in_every_form(client: OpenAI) -> None:
     events = list(hear(model="hear-on", file=WAV, stream=True))
     assert [event.type for event in events] == ["transcript.text.delta", "transcript.text.delta", "transcript.text.done"]
     assert events[-1].text == "onetwo"
-    with pytest.raises(openai.BadRequestError, match="gave no segments"):
+    with pytest.raises(openai.BadRequestError, match="returned no segments"):
         hear(model="hear-on", file=WAV, response_format="srt")
     with pytest.raises(openai.NotFoundError, match="Did you mean 'hear'"):
         hear(model="haer", file=WAV)

@@ -131,7 +131,7 @@ def test_health_status_and_models(runner: Runner) -> None:
     assert runner.http.post("/v1/models/prefetch", json={}).json()["error"] == "missing_models"
     nameless = runner.http.post("/v1/models/prefetch", json={"models": ["hf:o/r", {"rf": "hf:o/r"}]})
     assert (nameless.status_code, nameless.json()["error"]) == (400, "missing_models")
-    assert "models[1] names no model; expected a ref" in nameless.json()["detail"]
+    assert "models[1] is not a model; expected a ref" in nameless.json()["detail"]
     assert runner.http.post("/v1/models/load", json={}).json()["error"] == "missing_model_id"
     (result,) = runner.http.post("/v1/models/prefetch", json={"models": [{"ref": "hf:o/r@main", "dtypes": ["bf16"]}]}).json()["results"]
     assert (result["model_id"], result["ok"], result["error_type"]) == ("hf:o/r@main", False, "RetryableError")

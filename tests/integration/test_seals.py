@@ -165,7 +165,7 @@ def test_a_source_that_brings_damaged_files_twice_is_told_of(tmp_path: Path) -> 
             (tmp_path / "w").write_bytes(b"other")
             return LocalModel("m", tmp_path, "1", {"w": f"blake3:{blake3(b'right').hexdigest()}"})
 
-    with pytest.raises(FatalError, match="files are not what their digests say"):
+    with pytest.raises(FatalError, match="files do not match their digests"):
         CheckedSource(Broken(), Seals(None), Log(), lambda digest: tmp_path / "none").fetch(
             ModelWant("m", ModelSpec("demo/m")), Progress("m"), threading.Event()
         )

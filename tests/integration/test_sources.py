@@ -191,7 +191,7 @@ class TestHuggingFace:
     @pytest.mark.parametrize(
         ("head", "message"),
         [
-            (struct.pack("<Q", 1 << 40), "claims a header of"),
+            (struct.pack("<Q", 1 << 40), "its header claims"),
             (struct.pack("<Q", 8) + b"not json", "not JSON"),
             (struct.pack("<Q", 2) + b"{}", "its tensors take 0 bytes"),
             (struct.pack("<Q", 64) + b'{"w":{"dtype":"F16","shape":[9999999999],"data_offsets":[0,8]}}'.ljust(64), "does not take 8 bytes"),
@@ -207,7 +207,7 @@ class TestHuggingFace:
         data = weights(40_000)
         FakeHuggingFace(server, "demo/lie", {"config.json": b"{}", "model.safetensors": data})
         server.blobs["/cdn/demo/lie/model.safetensors"].data = data[:-1] + bytes([data[-1] ^ 1])
-        with pytest.raises(FatalError, match="another content"):
+        with pytest.raises(FatalError, match="does not match its digest"):
             get(sources(env), hf("hf:demo/lie"))
 
 

@@ -64,8 +64,8 @@ def test_an_outputs_folder_that_cannot_be_written(tmp_path: Path) -> None:
         ([], {"WORKER_MAX_OUTPUT_BYTES": "many"}, "WORKER_MAX_OUTPUT_BYTES='many'"),
         (["--manifest", "missing.json"], {}, "manifest missing.json cannot be read"),
         (["--model", "nope"], {}, "expected KEY=FOLDER"),
-        (["--model", "a=missing"], {}, "there is nothing at"),
-        (["--model", "a=."], {}, "model override for 'a', which nobody uses"),
+        (["--model", "a=missing"], {}, "nothing at"),
+        (["--model", "a=."], {}, "model override for 'a', which is unused"),
         ([], {"COZY_MODEL_OVERRIDES": "a=pkg:not_there/x"}, "the package 'not_there' is not installed"),
     ],
 )

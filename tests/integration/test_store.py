@@ -157,7 +157,12 @@ class TestListed:
         def odd_digest(files: list[RemoteFile]) -> None:
             files[0] = RemoteFile("b", 3, "../../../x", files[0].url)
 
-        cases = [(other_digest, "another content"), (other_size, "3 bytes at its source"), (no_digest, "no blake3"), (odd_digest, "digest")]
+        cases = [
+            (other_digest, "does not match its digest"),
+            (other_size, "3 bytes at its source"),
+            (no_digest, "no blake3"),
+            (odd_digest, "digest"),
+        ]
         for change, message in cases:
             with pytest.raises(FatalError, match=message):
                 get(sources(env), listed(server, {"b": b"123"}, change))

@@ -118,8 +118,8 @@ def test_a_folder_that_holds_something_else(tmp_path: Path, name: str) -> None:
     kind = getattr(transformers, name, None) or sentence_transformers().SentenceTransformer
     (tmp_path / "notes.txt").write_text("x")
     for folder, reason in (
-        (DIGITS, f"digits-sd is a diffusers pipeline, and {name} a class of one model; annotate the parameter with a pipeline"),
-        (tmp_path, f"has no config.json, which a model for {name} has; found notes.txt"),
+        (DIGITS, f"digits-sd is a diffusers pipeline, but {name} is the class of a single model; annotate the parameter with a pipeline"),
+        (tmp_path, f"has no config.json, which a model for {name} needs; found notes.txt"),
     ):
         request = LoadRequest(kind, folder, lambda: DEVICE, ("fp32",))
         with pytest.raises(FatalError, match=reason):

@@ -325,7 +325,7 @@ asyncio.run(main())
 def test_without_notifications_the_files_are_looked_at(tmp_path: Path) -> None:
     command = [sys.executable, "-c", NO_NOTIFICATIONS, str(tmp_path)]
     said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
-    assert "looking for changes twice a second, because the system has no more notifications" in said[0]
+    assert "checking for changes twice a second, because the system has no file notifications left" in said[0]
     assert "sysctl" in said[0]
     assert said[1:] == ["new.py"]
 

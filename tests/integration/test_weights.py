@@ -161,9 +161,7 @@ def test_what_the_library_calls_optional_may_be_missing(tmp_path: Path) -> None:
 def test_a_tensor_of_another_shape(tmp_path: Path) -> None:
     saved(tmp_path, "Qwen2ForCausalLM", tie_word_embeddings=False)
     change(tmp_path, lambda tensors: tensors.update({"lm_head.weight": tensors["lm_head.weight"][:100].clone()}))
-    with pytest.raises(
-        FatalError, match=r"'lm_head.weight' has the shape \[100, 32\] in the files, the configuration asks for \[128, 32\]"
-    ):
+    with pytest.raises(FatalError, match=r"'lm_head.weight' has the shape \[100, 32\] in the files, the configuration expects \[128, 32\]"):
         load(plan(TransformersLoader(), transformers.Qwen2ForCausalLM, tmp_path), fast=False)
 
 
@@ -299,7 +297,7 @@ def test_shards_that_do_not_belong_together(tmp_path: Path, library: str) -> Non
         load(plan(loader, kind, tmp_path))
 
     index.unlink()
-    with pytest.raises(FatalError, match=rf"{shards[0]} is a shard that no index names"):
+    with pytest.raises(FatalError, match=rf"{shards[0]} is a shard that is in no index"):
         load(plan(loader, kind, tmp_path))
 
 

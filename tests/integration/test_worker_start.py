@@ -26,7 +26,7 @@ def folder(project: Callable[..., Path]) -> Path:
     [
         ({"SCHEDULER_PUBLIC_ADDR": ""}, "SCHEDULER_PUBLIC_ADDR is not set"),
         ({"WORKER_JWT": ""}, "WORKER_JWT is not set"),
-        ({"WORKER_JWT": "two words"}, "the worker token holds characters that no token has"),
+        ({"WORKER_JWT": "two words"}, "the worker token contains invalid characters"),
         ({"GEN_WORKER_MANIFEST_PATH": "/nowhere/manifest.json"}, "manifest /nowhere/manifest.json cannot be read"),
         ({"RECONNECT_DELAY": "soon"}, "RECONNECT_DELAY='soon'"),
         ({"RECONNECT_DELAY": "-1"}, "RECONNECT_DELAY=-1.0: expected seconds from 0 up"),

@@ -132,7 +132,7 @@ class HoldsUnread(msgspec.Struct):
 
 
 def test_an_annotation_that_cannot_be_read_is_said_so() -> None:
-    with pytest.raises(ValueError, match="HoldsUnread: an annotation cannot be read: name 'Missing' is not defined"):
+    with pytest.raises(ValueError, match="HoldsUnread: an annotation cannot be evaluated: name 'Missing' is not defined"):
         json_schema(HoldsUnread)
 
 

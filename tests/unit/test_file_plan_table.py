@@ -111,8 +111,8 @@ def test_folders_that_are_named() -> None:
     limit = 64 << 20
     assert plan_of(FOLDERS, components=("ab",), sizes={"ab/config.json": limit}) == "folders [ab -: ab/config.json]"
     assert plan_of(FOLDERS, components=("ab",), sizes={"ab/config.json": limit + 1}) == "folders [ab -:]"
-    assert plan_of(FOLDERS, components=("c",)) == "! COZY_HF_COMPONENTS names 'c', which the repository lacks; it has a, ab, b"
-    assert plan_of("a.txt", components=("c",)) == "! COZY_HF_COMPONENTS names 'c', which the repository lacks; it has no folders"
+    assert plan_of(FOLDERS, components=("c",)) == "! COZY_HF_COMPONENTS names 'c', which is not in the repository; it has a, ab, b"
+    assert plan_of("a.txt", components=("c",)) == "! COZY_HF_COMPONENTS names 'c', which is not in the repository; it has no folders"
 
 
 def test_what_must_be_known_first() -> None:

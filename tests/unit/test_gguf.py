@@ -61,7 +61,7 @@ def test_whatever_the_file_holds_there_is_an_answer(tmp_path_factory: pytest.Tem
 
 def test_another_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "m.gguf").write_text("version https://git-lfs")
-    with pytest.raises(FatalError, match=r"m\.gguf is no gguf file: it begins with b'vers'"):
+    with pytest.raises(FatalError, match=r"m\.gguf is not a gguf file: it begins with b'vers'"):
         architecture_of(tmp_path / "m.gguf")
 
 

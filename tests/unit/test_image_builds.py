@@ -131,7 +131,7 @@ def test_templates_keep_the_contract(template: str, tmp_path: Path) -> None:
     project = tmp_path / "pyproject.toml"
     project.write_text(project.read_text().replace("gen-worker>=", "gen-workers>="))
     found = check_build(tmp_path)
-    assert any("requirements.txt is not used" in error for error in found.errors)
+    assert any("does not use requirements.txt" in error for error in found.errors)
     assert any("gen-worker is not among [project].dependencies" in error for error in found.errors)
     assert any(".dockerignore does not name .venv" in warning for warning in found.warnings)
 
@@ -166,7 +166,7 @@ def test_the_build_of_torch_is_found(files: dict[str, str], cuda: str | None, tm
         ("13.0", ">=12.6", "admits hosts with CUDA 12.6, whose drivers cannot run", ""),
         ("12.8", "==11.8", "admits hosts with CUDA 11.8", ""),
         ("12.8", ">=12.4", "", "admits hosts with CUDA 12.4"),
-        ("12.8", None, "", "does not ask for a GPU"),
+        ("12.8", None, "", "does not require a GPU"),
         ("cpu", ">=12.6", "is a build for CPUs", ""),
         ("cpu", None, "", ""),
     ],

@@ -57,7 +57,7 @@ def test_a_type_that_nothing_loads_is_refused_with_what_to_do() -> None:
 
     with pytest.raises(SignatureError) as caught:
         check_injections(read_signature(draw))
-    assert "nothing loads models of the type of 'pipe', Pipeline; expected a diffusers pipeline" in str(caught.value)
+    assert "no loader for the type of 'pipe', Pipeline; expected a diffusers pipeline" in str(caught.value)
     assert "inject its parts, such as AutoModelForCausalLM and AutoTokenizer" in str(caught.value)
 
 

@@ -75,7 +75,7 @@ def test_nothing_is_taken_when_it_cannot_fit() -> None:
     books.reserve([Part("wanted", 500_000_000)])
     with pytest.raises(DoesNotFitError) as raised:
         books.reserve([Part("b", 2_000_000_000), Part("wanted", 500_000_000)])
-    assert str(raised.value) == "2.00 GB do not fit: 2.50 GB in all, 1.25 GB of it held by models in use"
+    assert str(raised.value) == "2.00 GB do not fit: 2.50 GB in all, 1.25 GB of it used by models of running runs"
     assert raised.value.need_bytes == 2_000_000_000
     assert books.size_of("a") == 500_000_000
     assert books.pins_of("wanted") == 1
@@ -126,9 +126,9 @@ def test_a_part_grows_at_the_cost_of_others() -> None:
     assert books.resize("a", 100) == []
     with pytest.raises(DoesNotFitError) as raised:
         books.resize("a", 1_800_000_000)
-    assert str(raised.value) == "1.80 GB do not fit: 2.00 GB in all, 0.25 GB of it held by models in use"
+    assert str(raised.value) == "1.80 GB do not fit: 2.00 GB in all, 0.25 GB of it used by models of running runs"
     books.reserve([Part("a", 100)])
-    with pytest.raises(DoesNotFitError, match=r"0\.25 GB of it held"):
+    with pytest.raises(DoesNotFitError, match=r"0\.25 GB of it used"):
         books.resize("a", 1_800_000_000)
     assert books.size_of("a") == 100
 

@@ -44,7 +44,7 @@ def test_a_model_in_use_is_never_evicted() -> None:
     cache = ModelCache(max_vram_gb=10)
     cache.mark_loaded_to_vram("a", 1, 6)
     cache.pin("a")
-    with pytest.raises(ValueError, match="held by models in use"):
+    with pytest.raises(ValueError, match="used by models of running runs"):
         cache.mark_loaded_to_vram("b", 1, 6)
     assert cache.unload_from_vram("a") == 0
     assert not cache.unload_model("a")

@@ -66,7 +66,7 @@ def test_structs_of_ones_own_fit_by_their_names() -> None:
         ("chat", Wrong, Wrong, ["Wrong has no field 'messages' and Wrong has no field 'content'", "gen_worker.tasks.ChatInput"]),
         ("chat", Sure, Said, ["may leave out style of Sure", "give style a default"]),
         ("chat", Own, Row, ["Row is a list in JSON"]),
-        ("speech", tasks.SpeechInput, Iterator[tasks.SpeechOutput], ["gives a stream", "return one SpeechOutput"]),
+        ("speech", tasks.SpeechInput, Iterator[tasks.SpeechOutput], ["but this function streams", "return one SpeechOutput"]),
     ],
 )
 def test_what_is_missing_is_named(task: Any, payload: Any, output: Any, said: list[str]) -> None:

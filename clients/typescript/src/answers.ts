@@ -148,7 +148,7 @@ export function unexpected(answer: Answer, expected: string): GatewayError {
   const hint = redirected
     ? `the server redirects${where ? ` to ${where.slice(0, 200)}` : ""}: use that address`
     : answer.status < 500
-      ? "is the address that of `cozyctl up` or `cozyctl dev`, or a proxy before it?"
+      ? "is this the address of `cozyctl up` or `cozyctl dev`, or of a proxy in front of it?"
       : undefined;
   return new (kindOf(answer.status))(
     `the server answered ${answer.status} with ${kind}, expected ${expected}${said ? `: ${JSON.stringify(said)}` : ""}`,

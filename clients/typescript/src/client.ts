@@ -180,7 +180,7 @@ export class Client {
 
   private noFunction(answer: Answer, begun: Begun): ClientError {
     if (begun.target.platformPath) return unexpected(answer, "a platform or a dev runner");
-    const hint = "a platform takes owner/endpoint/function[:tag]; a bare name is for `cozyctl dev`";
+    const hint = "a platform expects owner/endpoint/function[:tag]; only `cozyctl dev` accepts a bare name";
     return new NotFoundError(`this server has no function '${begun.target.name}'`, { code: "not_found", status: 404, hint });
   }
 
@@ -235,7 +235,7 @@ export class RunHandle<Output = unknown> {
       left -= once;
     } while (!isFinished(run) && left > 0);
     if (!isFinished(run)) {
-      throw new WaitTimeoutError(`run ${this.id} is still ${run.status} after ${options.waitS} s; it goes on`, { code: "wait_timeout", runId: this.id });
+      throw new WaitTimeoutError(`run ${this.id} is still ${run.status} after ${options.waitS} s; it continues`, { code: "wait_timeout", runId: this.id });
     }
     return (await this.client.resultOf(run, options.signal)) as Output;
   }

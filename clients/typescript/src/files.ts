@@ -30,7 +30,7 @@ export class Files {
     const owner = await this.ownerOf(options.signal);
     const kind = source instanceof Blob && source.type ? source.type : "application/octet-stream";
     if (owner === "") {
-      if (bytes.length > MAX_INLINE_BYTES) throw new RangeError(`${bytes.length} bytes; a dev runner takes files of at most ${MAX_INLINE_BYTES}`);
+      if (bytes.length > MAX_INLINE_BYTES) throw new RangeError(`${bytes.length} bytes; a dev runner accepts files of at most ${MAX_INLINE_BYTES}`);
       options.onProgress?.(bytes.length, bytes.length);
       return { ref: `data:${kind};base64,${base64(bytes)}`, mime_type: kind, size_bytes: bytes.length, sha256 };
     }
@@ -93,7 +93,7 @@ export class Files {
       const whole = joined(pieces, done);
       const wanted = answer.headers.get("x-cozy-sha256") ?? (typeof file === "string" ? null : (file.sha256 ?? null));
       if (wanted && wanted !== (await digest(whole))) {
-        throw new GatewayError("the file arrived as other bytes than are kept", { code: "corrupted", hint: "ask for it again" });
+        throw new GatewayError("the file arrived with other bytes than are stored", { code: "corrupted", hint: "ask for it again" });
       }
       return whole;
     }

@@ -41,7 +41,7 @@ export async function* follow(
         ended = error;
       }
       opened.close();
-      await tries.lost(new Lost(`run ${runId}: ${ended.why}, and it could not be taken up again`, true, ended.silent));
+      await tries.lost(new Lost(`run ${runId}: ${ended.why}, and it could not be resumed`, true, ended.silent));
       opened = await openEvents(wire, runId, after, signal);
     }
   } finally {
@@ -76,7 +76,7 @@ function told(line: string): Told {
   } catch {
     // said below
   }
-  throw new Lost("the stream holds a line that is no event", true);
+  throw new Lost("the stream contains a line that is not an event", true);
 }
 
 /**
@@ -90,9 +90,9 @@ export async function* items<Item>(events: AsyncGenerator<RunEvent, void, void>)
     if (event.name === "restart") place = 0;
     else if (event.name === "snapshot") {
       const missed = (event.data as { missed?: number }).missed ?? "some";
-      throw new EventsLostError(`${missed} events of this run are kept no more, and items may be among them`, {
+      throw new EventsLostError(`${missed} events of this run are no longer kept, possibly including items`, {
         code: "events_lost",
-        hint: "read along while the run works, or let the function save its output as a file",
+        hint: "read the stream while the run is working, or let the function save its output as a file",
       });
     } else if (event.name === "output") {
       const text = JSON.stringify(event.data);
@@ -101,9 +101,9 @@ export async function* items<Item>(events: AsyncGenerator<RunEvent, void, void>)
         given.push(text);
         yield event.data as Item;
       } else if (given[here] !== text) {
-        throw new EventsLostError(`the run began again, and its item ${here} is another one now than the one that was given before`, {
+        throw new EventsLostError(`the run was restarted, and its item ${here} is another one now than the one that was given before`, {
           code: "stream_restarted",
-          hint: "follow it with events(), where `restart` says that items start over; or run it anew",
+          hint: "follow it with events(), where `restart` means that items start over; or run it again",
         });
       }
     } else if (event.name === "done") {

@@ -111,7 +111,7 @@ class ServedFolders:
             except StoreError:
                 raise  # whoever leads next starts over
             except Exception as exc:  # noqa: BLE001 - one folder must not keep the others from being served; the watch tries it again
-                self._show(f"{folder.name}: is not served yet: {type(exc).__name__}: {exc}")
+                self._show(f"{folder.name}: not served yet: {type(exc).__name__}: {exc}")
             else:
                 self._seen[folder] = stamp
         self._term = term
@@ -134,7 +134,7 @@ class ServedFolders:
             text = str(exc)
             if self._failed.get(folder) != text:
                 self._failed[folder] = text
-                self._show(f"{folder.name}: the new code is not served, because it has a mistake:\n{text}")
+                self._show(f"{folder.name}: the new code is not served, because it has an error:\n{text}")
             return False
         was_broken = self._failed.pop(folder, None) is not None
         known = self.releases.get(folder)

@@ -338,7 +338,7 @@ def _private(url: str) -> PublicURL:
         site = urlsplit(url)
         port = site.port
     except ValueError:
-        raise BlockedURLError("it cannot be read; expected http://HOST[:PORT]/PATH") from None
+        raise BlockedURLError("it is invalid; expected http://HOST[:PORT]/PATH") from None
     if site.scheme not in _PORTS or not site.hostname or site.username is not None or any(ord(char) <= 0x20 for char in url):
         raise BlockedURLError("expected http://HOST[:PORT]/PATH or https://HOST[:PORT]/PATH, without credentials")
     target = (site.path or "/") + (f"?{site.query}" if site.query else "")

@@ -67,7 +67,7 @@ def test_a_put_runs_once_for_its_id_and_takes_no_key(api: PlatformProcess) -> No
     def put(text: str, **headers: str) -> httpx.Response:
         return api.http.put("/v1/runs/of-mine", params={"function": "local/probe/echo"}, json={"payload": {"text": text}}, headers=headers)
 
-    assert "leave the header out" in problem(put("a", **{"idempotency-key": "k1"}), 400, "validation")["detail"]
+    assert "remove the header" in problem(put("a", **{"idempotency-key": "k1"}), 400, "validation")["detail"]
     problem(api.http.get("/v1/runs/of-mine"), 404, "not_found")
     first = put("a")
     assert (first.status_code, first.json()["id"], put("a").json()) == (200, "of-mine", first.json())
@@ -104,7 +104,7 @@ def test_lists_refuse_what_they_cannot_mean(api: PlatformProcess, query: str) ->
 
 
 def test_a_cursor_of_a_run_that_is_gone_ends_no_list_silently(api: PlatformProcess) -> None:
-    assert "begin again" in problem(api.http.get("/v1/runs?cursor=gone"), 400, "validation")["detail"]
+    assert "start again" in problem(api.http.get("/v1/runs?cursor=gone"), 400, "validation")["detail"]
 
 
 @pytest.mark.parametrize("name", ["%00", "%2E%2E", "a%0Ab", "%FF", "x" * 129, "-"])

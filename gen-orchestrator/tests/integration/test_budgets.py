@@ -141,7 +141,7 @@ def test_a_key_cannot_lift_its_own_budgets(bounded: Bounded) -> None:
     assert bounded.ask(key["key"], "PATCH", f"/v1/keys/{key['key_id']}", json={"rate": None}).status_code == 403
     refused = bounded.ask(key["key"], "POST", "/v1/keys", json={"scopes": ["admin"]})
     assert refused.status_code == 403
-    assert "this key has budgets (rate=5/h), and makes or changes no keys" in refused.json()["detail"]
+    assert "this key has budgets (rate=5/h), so it cannot create or change keys" in refused.json()["detail"]
 
 
 def test_another_owner_sees_and_changes_no_budget(bounded: Bounded) -> None:

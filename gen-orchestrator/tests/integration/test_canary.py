@@ -94,7 +94,7 @@ def test_a_rollback_ends_the_canary_and_moves_nothing(tmp_path: Path) -> None:
         assert (dry.status_code, "candidate" in tag(platform, "words")) == (200, True)
         assert platform.http.put(path, json={"release_id": second, "canary": 0}).status_code == 200
         again = platform.http.put(path, json={"release_id": second, "canary": 0, "dry_run": True})
-        assert (again.status_code, "no candidate of probe/words:prod" in again.text) == (409, True)
+        assert (again.status_code, "not a candidate of probe/words:prod" in again.text) == (409, True)
     finally:
         platform.close()
 

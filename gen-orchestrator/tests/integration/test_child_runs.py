@@ -115,9 +115,9 @@ def test_streams(platform: PlatformProcess) -> None:
         ("refuse", "ValidationError: text is empty"),
         ("broken", "WorkerError: internal error"),
         ("ecko", "Did you mean 'echo'?"),
-        ("somebody/probe/echo", "ValidationError: ctx.invoke('somebody/probe/echo'): there is no owner"),
+        ("somebody/probe/echo", "ValidationError: ctx.invoke('somebody/probe/echo'): no owner"),
         ("probe/echo:none", "has no tag 'none'"),
-        ("a/b/c/d", "names no function"),
+        ("a/b/c/d", "is not a function"),
     ],
 )
 def test_what_a_call_gives(platform: PlatformProcess, ref: str, told: str) -> None:

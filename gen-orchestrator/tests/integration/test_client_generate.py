@@ -233,7 +233,7 @@ def test_a_typescript_client_is_checked(platform: PlatformProcess, tmp_path: Pat
         ("local/odd:none", 3, "its tags: dev, prod"),
         ("local/odd@none", 3, "none"),
         ("odd", 2, "expected owner/endpoint"),
-        ("./nothing-here", 2, "no folder"),
+        ("./nothing-here", 2, "not a folder"),
     ],
 )
 def test_what_is_not_there_is_told(platform: PlatformProcess, ref: str, status: int, words: str) -> None:

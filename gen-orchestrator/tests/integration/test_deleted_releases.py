@@ -54,7 +54,7 @@ def test_a_release_goes_when_nothing_needs_it_and_what_it_did_stays_readable(pla
     asked = {"json": {"payload": {"name": "wait"}}, "headers": {"prefer": "respond-async"}}
     waiting = platform.http.post(f"/v1/local/gone/greet@{old}", **asked)
     assert waiting.status_code == 202, waiting.text
-    assert refusal(platform, old) == f"release {old} is in use: 1 of its runs is not over"
+    assert refusal(platform, old) == f"release {old} is in use: 1 of its runs is still open"
     ask(platform, "POST", f"/v1/runs/{waiting.json()['id']}/cancel")
     platform.until(lambda: ask(platform, "GET", f"/v1/runs/{waiting.json()['id']}").json()["status"] == "canceled")
 
@@ -91,7 +91,7 @@ def test_a_release_goes_when_nothing_needs_it_and_what_it_did_stays_readable(pla
         [row["action"], row["subject"]] for row in ask(platform, "GET", "/v1/audit").json()["data"]
     ]
     done = verb(platform, "rollback", "local/gone")
-    assert (done.returncode, "no other release that is still there" in done.stderr) == (0, True), done.stderr
+    assert (done.returncode, "no earlier release that still exists" in done.stderr) == (0, True), done.stderr
 
     assert publish(platform, tmp_path, "gone", 1) == old, "the same source is the same release"
     assert ask(platform, "POST", f"/v1/local/gone/greet@{old}", {"payload": {}}).json()["output"]["text"] == "1: world"
@@ -105,7 +105,7 @@ def test_canaries_and_shadows_keep_a_release(platform: PlatformProcess, tmp_path
     assert refusal(platform, new).endswith("it is the canary of greet:prod")
     assert ask(platform, "PUT", tag, {"release_id": new, "canary": 0}).status_code == 200
     assert ask(platform, "PUT", f"{tag}/shadow", {"release_id": new, "percent": 50}).status_code == 200
-    assert "it gets copies of the runs of greet:prod" in refusal(platform, new)
+    assert "it gets shadow runs of greet:prod" in refusal(platform, new)
     assert ask(platform, "DELETE", f"{tag}/shadow").status_code == 200
     assert ask(platform, "DELETE", f"/v1/releases/{new}").json()["cleared"] is True
     assert ask(platform, "POST", "/v1/local/kept/greet", {"payload": {}}).json()["output"]["text"] == "1: world", old

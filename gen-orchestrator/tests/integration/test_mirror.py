@@ -66,7 +66,7 @@ def test_a_model_that_is_not_here_is_fetched_once(hub: HuggingFace, tmp_path: Pa
             assert "could not be fetched" in refused.json()["detail"]
         assert ask(platform, "hf:demo/m", "fp99").status_code == 400
         collected = verb(platform, "hub", "gc")
-        assert (collected.returncode, collected.stdout) == (0, "0 files removed, 0.0 MB given back\n"), collected.stderr
+        assert (collected.returncode, collected.stdout) == (0, "0 files removed, 0.0 MB freed\n"), collected.stderr
     finally:
         platform.close()
 
@@ -102,6 +102,6 @@ def test_what_no_model_has_goes_and_what_is_new_or_unclear_stays(tmp_path: Path)
     assert store.missing(files) == []
     (record,) = (tmp_path / "models" / "repos").rglob("versions/*.json")
     record.write_bytes(b"{")
-    with pytest.raises(DamagedStoreError, match="no blob is removed"):
+    with pytest.raises(DamagedStoreError, match="no blob is deleted"):
         store.collect(young_s=-60)
     assert store.missing(files) == []

@@ -46,7 +46,7 @@ NO_ROUTE = b'{"title": "Not Found", "status": 404, "detail": "there is nothing a
 @pytest.mark.parametrize(
     ("address", "says"),
     [
-        ((404, "text/html", b"<html>not here</html>"), "answers GET /v1/status with status 404, and not as a platform does"),
+        ((404, "text/html", b"<html>not here</html>"), "answers GET /v1/status with status 404, unlike a platform"),
         ((200, "text/html", b"<html>hello</html>"), "answers GET /v1/status without JSON"),
         ((200, "application/json", b'{"status": "ok"}'), "It is a dev runner (cozyctl dev), or older"),
         ((404, "application/problem+json", NO_ROUTE), "it has no GET /v1/status. It is a dev runner"),
@@ -56,7 +56,7 @@ NO_ROUTE = b'{"title": "Not Found", "status": 404, "detail": "there is nothing a
 def test_a_server_of_another_kind_is_named(address: str, says: str) -> None:
     done = subprocess.run([str(COZYCTL), "ps", "--url", address], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"error: {address} is no platform: "), done.stderr
+    assert done.stderr.startswith(f"error: {address} is not a platform: "), done.stderr
     assert says in done.stderr, done.stderr
     assert "Start one with: cozyctl up (another address: --url, or COZY_URL)" in done.stderr
 

@@ -73,12 +73,12 @@ def test_a_breaking_promote_is_asked_for(platform: PlatformProcess) -> None:
     refused = platform.http.put(TAG.format("echo", "prod"), json={"release_id": new})
     assert (refused.status_code, refused.json()["code"]) == (409, "breaking_change")
     assert {"pointer": "/size", "message": "input: a new field that every payload must have"} in refused.json()["errors"]
-    assert refused.json()["hint"] == 'to move the tag all the same, send "breaking": true'
-    assert refused.json()["cli_hint"] == "to move the tag all the same: cozyctl promote --breaking"
+    assert refused.json()["hint"] == 'to move the tag anyway, send "breaking": true'
+    assert refused.json()["cli_hint"] == "to move the tag anyway: cozyctl promote --breaking"
     done = verb(platform, "promote", new, "--function", "echo")
     assert done.returncode == 1
     assert "/size" in done.stderr
-    assert ("all the same: cozyctl promote --breaking" in done.stderr, '"breaking": true' in done.stderr) == (True, False), done.stderr
+    assert ("anyway: cozyctl promote --breaking" in done.stderr, '"breaking": true' in done.stderr) == (True, False), done.stderr
     assert tagged(platform, "echo", "prod") == old
     assert verb(platform, "promote", new, "--function", "echo", "--breaking").returncode == 0
     assert tagged(platform, "echo", "prod") == new
@@ -144,9 +144,9 @@ def test_a_worker_token_is_for_one_release(platform: PlatformProcess) -> None:
 
 def test_a_platform_without_keys_says_that_it_asks_for_none(platform: PlatformProcess) -> None:
     made = verb(platform, "keys", "create", "--rate", "60/m")
-    assert (made.returncode, "asks nobody for keys" in made.stderr, "--keys" in made.stderr) == (0, True, True), made.stderr
+    assert (made.returncode, "requires no keys" in made.stderr, "--keys" in made.stderr) == (0, True, True), made.stderr
     for arguments in (("list",), ("set", made.stdout.split("_")[1], "--rate", "none")):
-        assert "asks nobody for keys" in verb(platform, "keys", *arguments).stderr, arguments
+        assert "requires no keys" in verb(platform, "keys", *arguments).stderr, arguments
 
 
 def test_a_move_that_came_too_late_changes_nothing(platform: PlatformProcess, tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_every_verb_that_takes_a_release_takes_a_tag_or_the_beginning_of_an_id(p
     file.write_text(json.dumps(platform.http.get(f"/v1/runs/{platform.invoke('version').json()['id']}/export").json()))
     for arguments, status, word in (
         (("gates", "local/probe:dev"), 0, "no gate has checked"),
-        (("golden", "run", short), 0, "there are no golden requests"),
+        (("golden", "run", short), 0, "no golden requests"),
         (("releases", "show", "local/probe:dev"), 0, new),
         (("diff", "local/probe/echo:prod", short), 0, "BREAKS echo"),
         (("workers", "token", "--release", short), 0, f"of release {new}"),

@@ -103,11 +103,11 @@ def cozyctl(platform: PlatformProcess, *arguments: str, stdin: str = "") -> "sub
 def test_a_secret_that_is_not_set_is_waited_for(platform: PlatformProcess) -> None:
     run_id = platform.submit("value")
     waits = platform.until(lambda: (found := platform.run(run_id)).get("routing", {}).get("last_lines") and found)["routing"]
-    assert "PLAIN, AWKWARD are declared in cozy.toml and not set for local/probe" in waits["last_lines"], waits
+    assert "PLAIN, AWKWARD are declared in cozy.toml but not set for local/probe" in waits["last_lines"], waits
     assert "cozyctl secrets set local/probe PLAIN" in waits["last_lines"]
     assert platform.worker_pids() == {}
     listed = cozyctl(platform, "secrets", "list", "local/probe")
-    assert "PLAIN is declared and not set" in listed.stderr, listed
+    assert "PLAIN is declared but not set" in listed.stderr, listed
     made = cozyctl(platform, "secrets", "set", "local/probe", "PLAIN", stdin=PLAIN + "\n")
     assert (made.returncode, made.stdout) == (0, "PLAIN of local/probe is set (version 1)\n"), made
     assert cozyctl(platform, "secrets", "set", "local/probe", "AWKWARD", stdin=AWKWARD).returncode == 0
@@ -186,7 +186,7 @@ def test_what_cannot_be_a_secret_is_refused(platform: PlatformProcess) -> None:
     early = cozyctl(platform, "secrets", "set", "local/prob", "PLAIN", stdin="long-enough")
     assert "nothing is published as local/prob yet" in early.stderr
     extra: Any = cozyctl(platform, "secrets", "set", "local/probe", "EXTRA", stdin="long-enough")
-    assert "no release of local/probe asks for it" in extra.stderr
+    assert "no release of local/probe declares it" in extra.stderr
     for endpoint, name in (("local/prob", "PLAIN"), ("local/probe", "EXTRA")):
         assert cozyctl(platform, "secrets", "rm", endpoint, name).returncode == 0
     assert cozyctl(platform, "secrets", "list", "local/prob").returncode == 3

@@ -93,7 +93,7 @@ def files_of_copies(platform: PlatformProcess) -> list[Path]:
 def test_what_is_equal_and_that_callers_notice_nothing(platform: PlatformProcess) -> None:
     new = release_at(platform, "dev")
     begun = verb(platform, "shadow", "start", "local/probe/count", "--release", new, "--percent", "100%", "--runs", "3")
-    assert (begun.returncode, f"100% of its runs on {release_at(platform, 'prod')} are run again on {new}" in begun.stdout) == (0, True), (
+    assert (begun.returncode, f"100% of its runs on {release_at(platform, 'prod')} are repeated on {new}" in begun.stdout) == (0, True), (
         begun
     )
     made = []
@@ -105,7 +105,7 @@ def test_what_is_equal_and_that_callers_notice_nothing(platform: PlatformProcess
     platform.until(ended)
     found = shown(platform, "count")
     assert (found["equal"], found["different"], found["failed"], found["passed"]) == (3, 0, 0, True), found
-    assert found["why"] == "3 runs were compared, as many as were asked for"
+    assert found["why"] == "3 runs were compared, as many as requested"
     assert all(found["seconds"][side][name] > 0 for side in ("tag", "release") for name in ("p50", "p95")), found
     listed = platform.http.get("/v1/runs", params={"function": "count", "limit": 500}).json()["data"]
     assert {each["id"] for each in listed} == set(made)

@@ -324,7 +324,7 @@ def test_a_data_folder_that_was_removed_is_written_again_at_the_end(project: Pat
             path.unlink()
         assert platform.invoke("echo", {"text": "no"}).status_code == 503
         assert platform.stop() == 0
-        assert "what it held was saved to" in platform.log.read_text()
+        assert "its content was saved to" in platform.log.read_text()
         platform.start()
         assert platform.run(done["id"])["output"]["text"] == "kept"
     finally:

@@ -22,7 +22,7 @@ def test_a_leader_ends_with_the_reason(project: Path, tmp_path: Path, postgres_u
         node.until(lambda: node.role() == "leader")
         change("update leader set epoch = epoch - 1")
         assert node.wait_for_end() == 1
-        assert "the store has gone back: it says epoch 1, and this node has seen 1" in node.log.read_text()
+        assert "the store has gone back in time: it is at epoch 1, and this node has seen 1" in node.log.read_text()
         node.start()  # an operator who knows lets it go on
         node.until(lambda: node.role() == "leader")
         assert node.invoke("echo", {"text": "again"}).json()["output"]["text"] == "again"

@@ -290,14 +290,14 @@ def test_a_release_whose_source_is_gone_says_so(platform: PlatformProcess, proje
     waiting = platform.submit("version")
     routing = platform.run(waiting)["routing"]
     assert routing["reason"] == "worker_crashed", routing
-    assert "not on this machine any more" in routing["last_lines"]
+    assert "no longer on this machine" in routing["last_lines"]
     assert "cozyctl promote" in routing["last_lines"]
     # And in the middle: what cannot be started again says why.
     shutil.rmtree(platform.data / "releases")
     for pid in platform.worker_pids().values():
         kill(pid)
     found = platform.until(lambda: [text for text in platform.status()["failures"].values() if "could not be started" in text])
-    assert "not on this machine any more" in found[0]
+    assert "no longer on this machine" in found[0]
 
 
 @pytest.mark.parametrize(

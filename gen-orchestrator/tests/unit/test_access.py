@@ -11,7 +11,7 @@ def test_scopes_are_sorted_and_known() -> None:
     with pytest.raises(ValueError, match=rf"^a key needs a scope: {', '.join(SCOPES)}$"):
         checked_scopes(())
     wrong = SCOPES[0] + "s"
-    with pytest.raises(ValueError, match=rf"^there is no scope '{wrong}'\. Did you mean '{SCOPES[0]}'\? Scopes: {', '.join(SCOPES)}$"):
+    with pytest.raises(ValueError, match=rf"^no scope '{wrong}'\. Did you mean '{SCOPES[0]}'\? Scopes: {', '.join(SCOPES)}$"):
         checked_scopes((SCOPES[1], wrong))
 
 

@@ -144,7 +144,7 @@ def test_a_tag_that_points_at_nothing_can_be_moved(damaged: Damaged) -> None:
     registry.move("o", "e", "f", "prod", release.release_id)
     damaged.edit("update tags set release_id = x'ff' where tag = 'prod'")
     registry = Registry(damaged.store)
-    with pytest.raises(NotFoundError, match="there is no release ''"):
+    with pytest.raises(NotFoundError, match="no release ''"):
         registry.resolve("o", "e", "f", "prod")
     assert registry.move("o", "e", "f", "prod", release.release_id).version == 2
     assert Registry(damaged.store).resolve("o", "e", "f", "prod").release_id == release.release_id

@@ -84,7 +84,7 @@ def test_options() -> None:
         ({"payload": {}, "webhook_events": []}, "invalid_webhook_events", "webhook_events is empty"),
         ({"payload": {}, "webhook_events": "failed", "webhook": "https://h"}, "invalid_webhook_events", "expected array, got str"),
         (b"", "invalid_json", "the body is empty; expected a JSON object"),
-        ({"payload": {}, "input": {}, "priority": "low"}, "invalid_payload", "which mean the same: give one of them"),
+        ({"payload": {}, "input": {}, "priority": "low"}, "invalid_payload", "which mean the same: use only one of them"),
     ],
 )
 def test_what_is_refused(body: Any, error: str, words: str) -> None:
@@ -230,7 +230,7 @@ def test_base64_becomes_bytes_where_the_schema_has_bytes() -> None:
 def test_a_number_that_no_worker_can_read(payload: Any, place: str) -> None:
     with pytest.raises(RequestError) as raised:
         read(json.dumps(payload).encode())
-    assert str(raised.value) == f"payload{place}: a whole number that no worker can read; expected a number from -2^63 to 2^64 - 1"
+    assert str(raised.value) == f"payload{place}: an integer that workers cannot read; expected a number from -2^63 to 2^64 - 1"
     assert (raised.value.status, raised.value.request_code, raised.value.error) == (400, "validation", "invalid_payload")
 
 
@@ -241,7 +241,7 @@ def test_the_largest_payload() -> None:
     with pytest.raises(RequestError) as raised:
         read({"p": text + "x"})
     assert str(raised.value) == (
-        f"payload of {MAX_PAYLOAD_BYTES + 1} bytes; a worker takes at most {MAX_PAYLOAD_BYTES}: send large inputs as files, by form or by URL"
+        f"payload of {MAX_PAYLOAD_BYTES + 1} bytes; a worker accepts at most {MAX_PAYLOAD_BYTES}: send large inputs as files, by form or by URL"
     )
     assert (raised.value.status, raised.value.request_code) == (413, "too_large")
 

@@ -136,7 +136,7 @@ def test_ids_of_events(text: str, place: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("text", ["1", "-", "1-", "-1", "a-1", "1-b", "1-2-3", "²-1", "1" * 13 + "-1", "1-" + "1" * 13, "1--2"])
 def test_ids_that_nobody_gave_out(text: str) -> None:
-    with pytest.raises(ValueError, match=r"is not an id that this server gave out; expected ATTEMPT-NUMBER, such as 1-35"):
+    with pytest.raises(ValueError, match=r"is not an id that this server sent; expected ATTEMPT-NUMBER, such as 1-35"):
         parse_event_id(text)
 
 

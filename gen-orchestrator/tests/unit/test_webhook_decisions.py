@@ -106,7 +106,7 @@ def test_a_delivery_is_made_again_under_the_id_of_the_first() -> None:
     second = msgspec.structs.replace(second, state="failed")
     assert again([first, second], second, 8.0, 8.0).id == "r.ended.again-2"
     pending = msgspec.structs.replace(second, state="pending")
-    with pytest.raises(ValueError, match=r"^delivery r\.ended\.again-1 is still under way: it is tried again by itself$"):
+    with pytest.raises(ValueError, match=r"^delivery r\.ended\.again-1 is still pending: it is retried automatically$"):
         again([first, pending], first, 8.0, 8.0)
     many = [first, *(a_delivery(id=f"r.ended.again-{number}", state="failed") for number in range(1, MAX_AGAIN + 1))]
     assert again(many[:-1], first, 8.0, 8.0).id == f"r.ended.again-{MAX_AGAIN}"

@@ -177,7 +177,7 @@ def _check_kinds(function: Callable[..., Any], parameters: list[inspect.Paramete
             raise SignatureError(
                 function,
                 f"unsupported param '{parameter}'",
-                "name each parameter; *args, **kwargs and positional-only ones cannot be filled",
+                "name each parameter; *args, **kwargs and positional-only ones are not supported",
             )
 
 
@@ -234,7 +234,7 @@ def _injection(function: Callable[..., Any], param: str, hint: Any) -> Injection
     raise SignatureError(
         function,
         f"unsupported param type for '{param}': {_shown(hint)}",
-        'inject models with Annotated[T, ModelRef(ModelRefSource.FIXED, "key")]; everything else belongs into the payload Struct',
+        'inject models with Annotated[T, ModelRef(ModelRefSource.FIXED, "key")]; put everything else into the payload Struct',
     )
 
 

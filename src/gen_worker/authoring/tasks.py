@@ -253,11 +253,11 @@ def task_problem(task: str, payload: type[msgspec.Struct], output: type[msgspec.
         return f"task {task!r}: {' and '.join(missing)}", fix
     lists = [struct.__name__ for struct in (payload, output) if struct.__struct_config__.array_like]
     if lists:
-        return f"task {task!r}: {lists[0]} is a list in JSON (array_like=True), and callers expect an object", f"leave it out, or {fix}"
+        return f"task {task!r}: {lists[0]} is a list in JSON (array_like=True), but callers expect an object", f"leave it out, or {fix}"
     sent = {shape.payload, *shape.also}
     others = [field.encode_name for field in msgspec.structs.fields(payload) if field.required and field.encode_name not in sent]
     if others:
         return f"task {task!r}: its callers may leave out {', '.join(others)} of {payload.__name__}", f"give {others[0]} a default"
     if incremental and not shape.streams:
-        return f"task {task!r}: its callers take one output, and this function gives a stream", f"return one {gives}"
+        return f"task {task!r}: its callers expect one output, but this function streams", f"return one {gives}"
     return None

@@ -188,9 +188,7 @@ def _report(engine: Engine, built: Built, pushed_digest: str, seconds: float, *,
 
 def _next(engine: Engine, name: str, digest: str, *, pushed: bool) -> str:
     if pushed:
-        return (
-            f"run it where it is needed as {name.rpartition(':')[0] or name}@{digest}" if digest else f"run it where it is needed as {name}"
-        )
+        return f"run it elsewhere as {name.rpartition(':')[0] or name}@{digest}" if digest else f"run it elsewhere as {name}"
     program = " ".join(engine.command)
     if Path(engine.command[0]).name == "buildah":
         return f"{program} push {name} docker-daemon:{name}   # or cozyctl build --push -t REGISTRY/{name}"
@@ -215,7 +213,7 @@ def _reason(exc: BuildError) -> str:
 
 def _bad_options(platform: str, build_args: Sequence[str], name: str | None, pushed: bool) -> str:
     if "," in platform:
-        return f"--platform {platform!r} names several; build one after the other, each under a tag of its own"
+        return f"--platform {platform!r} names several; build one after the other, each with its own tag"
     if platform and not _PLATFORM.fullmatch(platform):
         return f"--platform {platform!r} is not OS/ARCH, such as linux/amd64 or linux/arm64"
     for arg in build_args:

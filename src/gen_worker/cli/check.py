@@ -23,7 +23,7 @@ def command(folder: str, as_json: bool, require_uv_lock: bool) -> int:
     root = Path(folder)
     if find_cozy_toml(root, os.environ) is None and not (root / "pyproject.toml").exists():
         start = "go to the project's folder, or start one: cozyctl init my-worker"
-        nothing = f"no endpoint in {root.resolve()}, which has neither cozy.toml nor pyproject.toml; {start}"
+        nothing = f"no endpoint in {root.resolve()}: there is neither a cozy.toml nor a pyproject.toml; {start}"
         return fail(nothing, EXIT_NOT_FOUND, as_json=as_json, code="not_found")
     found = examine(root, require_uv_lock=require_uv_lock)
     errors, warnings, functions = found.errors, found.warnings, found.functions

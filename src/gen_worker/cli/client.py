@@ -98,7 +98,7 @@ def _of_folder(folder: Path, owner: str) -> Described:
 
     folder = folder.expanduser()
     if not folder.is_dir():
-        raise ValueError(f"{str(folder)!r} is no folder")
+        raise ValueError(f"{str(folder)!r} is not a folder")
     found = discover.find(folder.resolve())
     for warning in found.warnings:
         say(f"warning: {warning}")

@@ -50,7 +50,7 @@ def command(library: str, folder: Path, target: Path | None, as_json: bool) -> i
     functions = ", ".join(slugify(each.name) for each in found.functions)
     say(f"created {made} with {functions}; the code of {folder} is in its src, unchanged")
     if notes:
-        say("not taken over:")
+        say("not converted:")
         for note in notes:
             say(f"  - {note}")
     say(f"next: {following}")

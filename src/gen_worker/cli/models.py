@@ -134,7 +134,7 @@ class _Workbench:
             plan, listing = plan_of_folder(local.path, want.spec)
             return describe(want.key, want.spec, "store", plan, listing, room)
         if listing_of_hub is None:
-            raise WorkerError(f"{want.spec.ref} is not on this machine, and no hub may be asked; set COZY_HUB_URL")
+            raise WorkerError(f"{want.spec.ref} is not on this machine, and no hub is configured; set COZY_HUB_URL")
         plan = plan_of_listing(listing_of_hub)
         return describe(want.key, want.spec, "hub", plan, listing_of_hub, room, lambda file: self.sources.cas.blob_path(file.digest))
 
@@ -220,11 +220,11 @@ def _show_plans(plans: list[ModelPlan], together: list[str]) -> None:
         table.add_row("all", str(sum(part.files for part in item.parts)), human(item.size_bytes), human(item.weight_bytes), "")
         console.print(table)
         missing = item.size_bytes - item.here_bytes
-        fetch = f"{human(missing)} to fetch, about {item.download_s:.0f} s" if missing else "all of it is here"
+        fetch = f"{human(missing)} to fetch, about {item.download_s:.0f} s" if missing else "everything is on this disk"
         console.print(f"  {fetch}; {human(item.disk_free_bytes)} free on disk, {human(item.device_bytes)} for models on the device")
         if item.left_out:
             shown = ", ".join(item.left_out[:4]) + (f" and {len(item.left_out) - 4} more" if len(item.left_out) > 4 else "")
-            console.print(f"  left out, since loading them can run code: {shown}")
+            console.print(f"  left out, because loading them can run code: {shown}")
         for problem in item.problems:
             console.print(f"  does not fit: {problem}")
     for problem in together:
@@ -293,7 +293,7 @@ def list_models(as_json: bool) -> int:
     for item in found:
         print_line(f"{human(int(str(item['size_bytes']))):>10}  {item['ref']}")
     if not found:
-        say("no models are here; fetch those of a project with: cozyctl models prefetch")
+        say("no models on this disk; fetch a project's models with:  cozyctl models prefetch")
     return 0
 
 
@@ -321,8 +321,8 @@ def verify_models(mend: bool, as_json: bool) -> int:
     else:
         for item in damage:
             say(f"damaged: {item.path} of {item.ref}: expected {item.expected}, found {item.found or 'nothing'}")
-        hint = "dropped; the next use fetches them again" if mend else "drop them with: cozyctl models verify --repair"
-        say(f"{len(damage)} damaged; {hint}" if damage else "ok: every file is what its digest says")
+        hint = "deleted; they are fetched again when they are next used" if mend else "delete them with: cozyctl models verify --repair"
+        say(f"{len(damage)} damaged; {hint}" if damage else "ok: every file matches its digest")
     return EXIT_FAILED if damage else 0
 
 

@@ -65,7 +65,7 @@ class Seconds(click.FloatRange):
     def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number = float(super().convert(value, param, ctx))  # type: ignore[arg-type] # its stub forgets text
         if math.isnan(number):
-            self.fail(f"{value!r} is no number of seconds", param, ctx)
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
         return number
 
 
@@ -337,5 +337,7 @@ def _file(field: str, name: str) -> tuple[str, Path]:
 def _not_a_file(field: str, value: str) -> str:
     """A text value. It may begin with @; the name of an existing file there is a mistake."""
     if value.startswith("@") and Path(value[1:]).expanduser().is_file():
-        raise ValueError(f'-i {field}={value}: {field} takes no file; to send the file\'s text, write -i {field}="$(cat {value[1:]})"')
+        raise ValueError(
+            f'-i {field}={value}: {field} does not accept a file; to send the file\'s text, write -i {field}="$(cat {value[1:]})"'
+        )
     return value

@@ -44,7 +44,7 @@ def read_address(url: str) -> Address:
     if parts.scheme not in _PORTS or not host or parts.query or parts.fragment:
         raise ValueError(f"url {url[:200]!r}: {expected}")
     if parts.username is not None:
-        raise ValueError(f"url of {host}: it holds a user name; give the key by key=, or COZY_API_KEY")
+        raise ValueError(f"url of {host}: it contains a user name; pass the key as key=, or set COZY_API_KEY")
     return Address(parts.scheme, host, port or _PORTS[parts.scheme], parts.path.rstrip("/"))
 
 

@@ -202,7 +202,7 @@ def unexpected(answer: Answer, expected: str, *, hint: str = "") -> GatewayError
         detail,
         code="unexpected_answer",
         status=answer.status,
-        hint=hint or ("is the address that of `cozyctl up` or `cozyctl dev`, or a proxy before it?" if answer.status < 500 else ""),
+        hint=hint or ("is this the address of `cozyctl up` or `cozyctl dev`, or of a proxy in front of it?" if answer.status < 500 else ""),
         retry_after_s=asked_s(answer.status, answer.headers, SystemClock()),
     )
 

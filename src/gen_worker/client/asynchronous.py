@@ -171,7 +171,7 @@ class AsyncRunHandle(Generic[T]):
         flows = self._client._flows
         state = await self._client._perform(flows.waited(self.id, wait_s))
         if not state.finished:
-            raise TimeoutError(f"run {self.id} is still {state.run.status} after {wait_s} s; it goes on")
+            raise TimeoutError(f"run {self.id} is still {state.run.status} after {wait_s} s; it continues")
         found: T = output_of(await self._client._perform(following.whole_result(flows, state)), self._output)
         return found
 

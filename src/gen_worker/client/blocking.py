@@ -213,7 +213,7 @@ class RunHandle(Generic[T]):
         flows = self._client._flows
         state = self._client._perform(flows.waited(self.id, wait_s))
         if not state.finished:
-            raise TimeoutError(f"run {self.id} is still {state.run.status} after {wait_s} s; it goes on")
+            raise TimeoutError(f"run {self.id} is still {state.run.status} after {wait_s} s; it continues")
         found: T = output_of(self._client._perform(following.whole_result(flows, state)), self._output)
         return found
 

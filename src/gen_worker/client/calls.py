@@ -52,8 +52,8 @@ def output_of(state: State, output: type[T] | None) -> T | Any:
     try:
         return msgspec.json.decode(state.output, type=output)
     except msgspec.ValidationError as exc:
-        detail = f"what run {state.run.id} gave is no {_name_of(output)}: {exc}"
-        hint = "does output= name the function's own output type? run.output of this error holds what came"
+        detail = f"what run {state.run.id} returned is not a valid {_name_of(output)}: {exc}"
+        hint = "is output= the function's own output type? run.output of this error contains the output"
         raise OutputTypeError(detail, run=state.run, hint=hint) from None
 
 

@@ -78,7 +78,7 @@ class Body:
                 left -= len(piece)
                 yield piece
         if left:
-            raise ValueError(f"{self._source.name!r} has become shorter while it was sent; send it again when nobody writes it")
+            raise ValueError(f"{self._source.name!r} became shorter while it was being sent; send it again when no program writes to it")
 
 
 def owner(flows: Flows) -> Flow[str]:
@@ -105,7 +105,7 @@ def upload(flows: Flows, source: Path | bytes, name: str, ref: str, progress: Pr
     kind = mimetypes.guess_type(ref or name)[0] or "application/octet-stream"
     if not whose:
         if body.size_bytes > MAX_INLINE_BYTES:
-            raise ValueError(f"{name!r} has {body.size_bytes} bytes; a dev runner takes files of at most {MAX_INLINE_BYTES}")
+            raise ValueError(f"{name!r} has {body.size_bytes} bytes; a dev runner accepts files of at most {MAX_INLINE_BYTES}")
         data = b"".join(body)
         return Asset(f"data:{kind};base64,{base64.b64encode(data).decode()}", mime_type=kind, size_bytes=len(data), sha256=body.sha256)
     ref = ref.lstrip("/") or f"uploads/{secrets.token_hex(8)}/{name}"
@@ -119,7 +119,9 @@ def upload(flows: Flows, source: Path | bytes, name: str, ref: str, progress: Pr
     except msgspec.DecodeError:
         raise unexpected(answer, "what was kept") from None
     if kept.sha256 and kept.sha256 != body.sha256:
-        raise GatewayError(f"{name!r} arrived as other bytes than were sent (sha256 {kept.sha256})", code="corrupted", hint="send it again")
+        raise GatewayError(
+            f"{name!r} arrived with other bytes than were sent (sha256 {kept.sha256})", code="corrupted", hint="send it again"
+        )
     return Asset(kept.ref or ref, whose, mime_type=kept.mime_type or kind, size_bytes=body.size_bytes, sha256=body.sha256)
 
 
@@ -158,7 +160,7 @@ def download(flows: Flows, file: FileLike) -> Flow[None]:
         yield Close()
         wanted = answer.headers.get(SHA256_HEADER) or getattr(file, "sha256", None)
         if wanted and wanted != digest.hexdigest():
-            raise GatewayError(f"{_name(file)!r} arrived as other bytes than are kept", code="corrupted", hint="ask for it again")
+            raise GatewayError(f"{_name(file)!r} arrived with other bytes than are stored", code="corrupted", hint="ask for it again")
         return
 
 

@@ -126,5 +126,5 @@ def is_no_route(answer: Answer) -> bool:
 def _no_function(answer: Answer, call: Call) -> GatewayError:
     if call.target.owner:
         return unexpected(answer, "a platform or a dev runner")
-    hint = "a platform takes owner/endpoint/function[:tag]; a bare name is for `cozyctl dev`"
+    hint = "a platform expects owner/endpoint/function[:tag]; only `cozyctl dev` accepts a bare name"
     return NotFoundError(f"this server has no function {str(call.target)!r}", code="not_found", status=404, hint=hint)

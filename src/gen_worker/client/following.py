@@ -129,10 +129,10 @@ class _Items:
         elif told.event == "snapshot":
             missed = msgspec.json.decode(told.data)
             raise EventsLostError(
-                f"{missed.get('missed', 'some')} events of this run are kept no more, and items may be among them",
+                f"{missed.get('missed', 'some')} events of this run are no longer kept, possibly including items",
                 code="events_lost",
                 run_id=str((missed.get("run") or {}).get("id", "")),
-                hint="read along while the run works, or let the function save its output as a file",
+                hint="read the stream while the run is working, or let the function save its output as a file",
             )
         elif told.event == "output":
             digest = hashlib.blake2b(told.data, digest_size=8).digest()
@@ -142,9 +142,9 @@ class _Items:
                 return told.data
             if self._given[place] != digest:
                 raise EventsLostError(
-                    f"the run began again, and its item {place} is another one now than the one that was given before",
+                    f"the run was restarted, and its item {place} is another one now than the one that was given before",
                     code="stream_restarted",
-                    hint="follow it with events(), where `restart` says that items start over; or run it anew",
+                    hint="follow it with events(), where `restart` means that items start over; or run it again",
                 )
         return None
 
@@ -172,7 +172,7 @@ def _follow(flows: Flows, answer: Answer, run_id: str, after: str) -> Flow[State
         except LostError as lost:
             ended = lost
         yield Close()
-        why = f"run {run_id}: {ended.why}, and it could not be taken up again"
+        why = f"run {run_id}: {ended.why}, and it could not be resumed"
         yield from tries.lost(LostError(why, sent=True, silent=ended.silent))
         answer = yield from _events_after(flows, run_id, after)
 
@@ -197,7 +197,7 @@ class _Lines:
         try:
             return _told(line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-            raise LostError(f"the stream holds a line that is no event ({exc})", sent=True) from None
+            raise LostError(f"the stream contains a line that is not an event ({exc})", sent=True) from None
 
 
 def _events_after(flows: Flows, run_id: str, after: str) -> Flow[Answer]:

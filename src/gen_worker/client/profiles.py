@@ -79,7 +79,7 @@ class Profiles:
         try:
             self._path(name, profile).unlink()
         except FileNotFoundError:
-            raise ProfileError(f"there is no profile {name}/{profile}") from None
+            raise ProfileError(f"no profile {name}/{profile}") from None
 
     def all(self) -> list[tuple[str, str]]:
         return sorted((path.parent.parent.name, path.parent.name) for path in self._folder.glob("*/*/config.yaml"))

@@ -41,7 +41,7 @@ def entries_of_tag(flows: Flows, owner: str, endpoint: str, tag: str) -> Flow[di
             by_release.setdefault(each.release_id, []).append(each.function)
     if not by_release:
         tags = sorted({each.tag for each in found.data if (each.owner, each.endpoint) == (owner, endpoint)})
-        hint = f"its tags: {', '.join(tags)}" if tags else "cozyctl tags lists what is there"
+        hint = f"its tags: {', '.join(tags)}" if tags else "cozyctl tags lists the tags"
         raise NotFoundError(f"no function of {owner}/{endpoint} has the tag {tag!r}", code="not_found", status=404, hint=hint)
     entries = {}
     for release_id, functions in sorted(by_release.items()):
@@ -66,4 +66,4 @@ def _get(flows: Flows, path: str, kind: type[Any]) -> Flow[Any]:
     try:
         return msgspec.json.decode(answer.body, type=kind)
     except msgspec.DecodeError:
-        raise unexpected(answer, "what a platform says of its releases") from None
+        raise unexpected(answer, "a platform's list of releases") from None

@@ -21,7 +21,7 @@ def find_server(url: str | None, key: str | None, profile: str | None, env: Mapp
         found = profiles.read(*name)
         if found is None:
             known = ", ".join("/".join(each) for each in profiles.all()) or "none"
-            raise ProfileError(f"there is no profile {'/'.join(name)!r}. Profiles: {known}. Make one: cozyctl login --profile {profile}")
+            raise ProfileError(f"no profile {'/'.join(name)!r}. Profiles: {known}. Make one: cozyctl login --profile {profile}")
         env = {}
     else:
         found = profiles.read(*profiles.current())
@@ -30,5 +30,5 @@ def find_server(url: str | None, key: str | None, profile: str | None, env: Mapp
     if key is None:
         key = env.get("COZY_API_KEY") or (found.token if found.orchestrator_url.rstrip("/") == where else "")
     if not key.isascii() or not key.isprintable():
-        raise ValueError("the key holds characters that no key has; copy it again")
+        raise ValueError("the key contains invalid characters; copy it again")
     return where, key

@@ -89,7 +89,7 @@ class Cas:
         return self.blobs / hexadecimal[:2] / hexadecimal[2:4] / hexadecimal
 
     def find(self, digest: str) -> Snapshot | None:
-        """The snapshot, if all of it is here."""
+        """The snapshot, if everything is on this disk."""
         try:
             name = snapshot_name(digest)
             path = self.manifests / f"{name}.json"
@@ -160,7 +160,7 @@ class Cas:
         """Copy what a neighbour has on another file system; returns what is still missing."""
         copied = copy_near(missing, near, self.seals, progress, self._on_blob, cancel)
         if copied.files:
-            why = "the hub's files lie on another file system, so they are copied; one disk for both saves that"
+            why = "the hub's files are on another file system, so they are copied; use one disk for both to avoid that"
             self._log.info("models.copied", ref=ref, files=copied.files, shared=copied.shared, size_bytes=copied.size_bytes, why=why)
         return [file for file in missing if not is_present(file)]
 

@@ -61,7 +61,7 @@ async def accept_run(spec: FunctionSpec, request: Request, book: RunBook, run_di
             with _disk_full_is_an_answer():
                 body, uploads = await read_multipart(request, spec.payload_type, folder, MAX_BODY_BYTES)
         except (LookupError, UnicodeError) as exc:  # an unknown charset, or one that does not fit; or texts that JSON cannot represent
-            detail = f"the multipart body's texts cannot be read: {ascii(str(exc))[1:-1]}; send them as UTF-8"
+            detail = f"the multipart body's texts cannot be decoded: {ascii(str(exc))[1:-1]}; send them as UTF-8"
             raise RequestError(400, "invalid_multipart", detail, error="invalid_multipart") from None
         accepted = await _accept(spec, book, key, body, uploads)
         if accepted.request is not None:
@@ -81,7 +81,7 @@ async def _accept(spec: FunctionSpec, book: RunBook, key: str, body: bytes, uplo
         before = book.find_key(key)
         if before is not None:
             if before.fingerprint != fingerprint:
-                raise RequestError(422, "idempotency_key_reused", f"Idempotency-Key {key!r} came before with another request")
+                raise RequestError(422, "idempotency_key_reused", f"Idempotency-Key {key!r} was used before for another request")
             return Accepted(before, options)
     # The id comes last: no later step can fail, and no other request runs between this and the check of the key above.
     run = book.create(spec.name, options.run_id)

@@ -203,9 +203,9 @@ class DevApp:
         status, function, cursor = query.get("status"), query.get("function"), query.get("cursor")
         if status is not None and status not in RUNNER_STATUSES:
             words = ", ".join(RUNNER_STATUSES)
-            raise RequestError(400, "validation", f"status={status[:40]!r} is no status of a run; expected one of: {words}")
+            raise RequestError(400, "validation", f"status={status[:40]!r} is not a run status; expected one of: {words}")
         if cursor is not None and self._book.get(cursor) is None:
-            raise RequestError(400, "validation", f"cursor={cursor[:40]!r} is not known any more; begin again without a cursor")
+            raise RequestError(400, "validation", f"cursor={cursor[:40]!r} is no longer known; start again without a cursor")
         page: list[RunnerRun] = []
         more = False
         skipping = cursor is not None

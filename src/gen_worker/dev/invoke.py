@@ -170,7 +170,7 @@ class Invoker:
             detail = f"no function {name[:100]!r}.{did_you_mean(name, self._serving.functions)} Functions here: {known}"
             hint = f"{name} is a websocket: connect to ws://HOST:PORT/v1/realtime/{name}" if name in self._serving.websockets else None
             if hint is None and self._serving.problem:
-                hint = f"the code as it is now has a mistake: {self._serving.problem}"
+                hint = f"the current code has an error: {self._serving.problem}"
             raise RequestError(404, "not_found", detail, error="unknown_function", hint=hint)
         return spec
 

@@ -53,7 +53,7 @@ class ModelRoutes:
             raise RequestError(400, "validation", 'expected {"models": ["<ref>", ...]}', error="missing_models")
         for number, item in enumerate(wanted.models):
             if not (item if isinstance(item, str) else item.name).strip():
-                expected = f'models[{number}] names no model; expected a ref, or {{"ref": "hf:owner/repo@main", "dtypes": ["bf16"]}}'
+                expected = f'models[{number}] is not a model; expected a ref, or {{"ref": "hf:owner/repo@main", "dtypes": ["bf16"]}}'
                 raise RequestError(400, "validation", expected, error="missing_models")
         results = []
         for item in wanted.models:

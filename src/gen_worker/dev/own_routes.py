@@ -71,53 +71,55 @@ _LIST: Schema = {
 def own_routes() -> dict[str, Schema]:
     """Paths of the runner itself. All may answer with a problem."""
     binary = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
-    page = {"200": {"description": "The page to try the functions", "content": {"text/html": {"schema": {"type": "string"}}}}}
+    page = {"200": {"description": "The console", "content": {"text/html": {"schema": {"type": "string"}}}}}
     events = {"description": "Numbered events, and `done` with the run", "content": {"text/event-stream": {}}}
     document = json_response("This document", {"type": "object"})
     return {
-        "/v1/runs": _get("list_runs", "Runs, newest first", json_response("A page of runs", _LIST), query=("status", "function", "cursor")),
-        "/v1/runs/{run_id}": _get("get_run", "A run", json_response("The run", RUN), _RUN_ID, query=("wait",)),
+        "/v1/runs": _get(
+            "list_runs", "List runs, newest first", json_response("A page of runs", _LIST), query=("status", "function", "cursor")
+        ),
+        "/v1/runs/{run_id}": _get("get_run", "Get a run", json_response("The run", RUN), _RUN_ID, query=("wait",)),
         "/v1/runs/{run_id}/events": _get(
             "follow_run",
             "Follow a run's events",
             events,
             _RUN_ID,
             query=("after", "events"),
-            more={"204": {"description": "All were seen"}},
+            more={"204": {"description": "All events were seen"}},
         ),
         "/v1/runs/{run_id}/cancel": {"post": _operation("cancel_run", "Cancel a run", {"200": json_response("The run", RUN)}, [_RUN_ID])},
         "/v1/files/{ref}": _get(
             "get_file",
-            "A saved file",
+            "Download a saved file",
             {"description": "Its bytes", "content": binary},
             {"name": "ref", "in": "path", "required": True, "schema": {"type": "string"}},
             more={"206": {"description": "A range of its bytes", "content": binary}},
         ),
-        "/v1/status": _get("get_status", "What is going on", json_response("The runner's state", _STATUS)),
+        "/v1/status": _get("get_status", "Show the current state", json_response("The runner's state", _STATUS)),
         "/v1/models/status": _get(
             "get_models_status",
-            "The model cache",
+            "Show the model cache",
             json_response(
-                "The cache and what is on its way",
+                "The cache and running downloads and loads",
                 {"type": "object", "required": ["model_cache", "ok"], "properties": {"model_cache": _CACHE, "ok": {"type": "boolean"}}},
             ),
         ),
         "/v1/models/prefetch": _post(
             "prefetch_models",
-            "Fetch models to the disk",
+            "Download models to the disk",
             {"type": "object", "required": ["models"], "properties": {"models": {"type": "array", "items": {}}}},
             _PREFETCHED,
         ),
         "/v1/models/load": _post("load_model", "Load a model", _MODEL_ID, _LOADED),
         "/v1/models/unload": _post("unload_model", "Unload a model", _MODEL_ID, _LOADED),
         **door_paths("/v1/models/{model}"),
-        "/livez": _get("get_livez", "Whether the process lives", json_response("It does", _OK)),
+        "/livez": _get("get_livez", "Check that the process is alive", json_response("It is", _OK)),
         "/readyz": _get(
-            "get_readyz", "Whether it can run functions", json_response("It can", _OK), more={"503": problem_response("It cannot yet")}
+            "get_readyz", "Check that it can run functions", json_response("It can", _OK), more={"503": problem_response("It cannot yet")}
         ),
         "/openapi.json": _get("get_openapi", "This document", document),
-        "/": {"get": {"operationId": "get_root", "tags": ["page"], "summary": "The page", "responses": page}},
-        "/docs": {"get": {"operationId": "get_docs", "tags": ["page"], "summary": "The page", "responses": page}},
+        "/": {"get": {"operationId": "get_root", "tags": ["page"], "summary": "The console", "responses": page}},
+        "/docs": {"get": {"operationId": "get_docs", "tags": ["page"], "summary": "The console", "responses": page}},
     }
 
 
@@ -127,7 +129,7 @@ def _get(name: str, summary: str, answer: Schema, *parameters: Schema, query: tu
 
 
 def _post(name: str, summary: str, body: Schema, answer: Schema) -> Schema:
-    found = _operation(name, summary, {"200": json_response("Done, or why not", answer)}, [])
+    found = _operation(name, summary, {"200": json_response("The result, or why it failed", answer)}, [])
     return {"post": {**found, "requestBody": {"required": True, "content": {"application/json": {"schema": body}}}}}
 
 

@@ -74,7 +74,7 @@ class LocalCalls:
         spec = functions.get(path[-1])
         if len(path) > 1 and path[-2] != self.endpoint:
             here = f"this process has the functions of {self.endpoint or 'one project'} alone"
-            raise ValidationError(f"ctx.invoke({ref[:100]!r}): {here}; several projects are served together by: cozyctl up FOLDER FOLDER")
+            raise ValidationError(f"ctx.invoke({ref[:100]!r}): {here}; to serve several projects together: cozyctl up FOLDER FOLDER")
         if spec is None:
             known = ", ".join(sorted(functions)) or "none"
             raise ValidationError(f"ctx.invoke({ref[:100]!r}): no such function.{did_you_mean(path[-1], functions)} Functions: {known}")

@@ -9,7 +9,7 @@ import sys
 import traceback
 from typing import NoReturn
 
-NOTE = "a child that the function has forked came back from the function; there is no run for it to answer: end it by os._exit(0)"
+NOTE = "a child process forked by the function returned from it; it has no run to answer: end it with os._exit(0)"
 
 
 def end_child(exc: BaseException | None) -> NoReturn:

@@ -136,7 +136,7 @@ class HandlerSocket(RealtimeSocket):
         largest_bytes = self._sink.largest_bytes
         if len(data) > largest_bytes:
             # Raise here, at the author's line: a value that cannot be sent must not get lost silently.
-            raise ValueError(f"a frame of {len(data)} bytes; at most {largest_bytes} travel. Send it in pieces, or save a file instead")
+            raise ValueError(f"a frame of {len(data)} bytes; at most {largest_bytes} are sent. Send it in pieces, or save a file instead")
         while not self._is_over() and not self._has_room(len(data)):
             await self._wait(self._room, lambda: self._has_room(len(data)))
         if self._is_over():

@@ -68,7 +68,7 @@ class RunThreads:
             self._free -= 1
             self._grow_soon()
         else:
-            raise ResourceError("the system has no thread left for this run")
+            raise ResourceError("the system cannot start another thread for this run")
         self._submitted.append(time.monotonic())
         if len(self._submitted) >= MANY_SUBMITTED:
             self._forget_taken()
@@ -174,5 +174,5 @@ class ThreadJob:
                 "run.thread_left",
                 run_id=run_id,
                 function=function,
-                hint="the function goes on after its run ended; look at ctx.is_canceled()",
+                hint="the function is still running after its run ended; check ctx.is_canceled()",
             )

@@ -54,7 +54,7 @@ def find_for(catalog: Catalog, request: Request, name: str, task: str) -> Target
     if target.task != task:
         is_now = f"its task is {target.task!r}" if target.task else "it declares no task"
         fix = f"mark it with @worker_function(task={task!r}), with the Structs of gen_worker.tasks"
-        raise RequestError(400, "validation", f"{name[:200]!r} is no function for {task}: {is_now}", error="wrong_task", hint=fix)
+        raise RequestError(400, "validation", f"{name[:200]!r} is not a function for {task}: {is_now}", error="wrong_task", hint=fix)
     return target
 
 

@@ -49,15 +49,17 @@ def door_paths(model_path: str) -> dict[str, Schema]:
     names = re.findall(r"\{(\w+)\}", model_path)
     parameters = [{"name": name, "in": "path", "required": True, "schema": _TEXT} for name in names]
     return {
-        "/v1/models": {"get": _get("list_task_functions", "Functions with a task", json_response("By name", _LIST), [])},
-        model_path: {"get": _get("get_task_function", "A function with a task", json_response("It", _MODEL), parameters)},
-        **_post("/v1/chat/completions", "create_chat_completion", "Go on with a conversation", "messages", _OBJECTS),
-        **_post("/v1/completions", "create_completion", "Go on with a text", "prompt", _TEXT),
+        "/v1/models": {"get": _get("list_task_functions", "List functions with a task", json_response("Functions by name", _LIST), [])},
+        model_path: {"get": _get("get_task_function", "Get a function with a task", json_response("The function", _MODEL), parameters)},
+        **_post("/v1/chat/completions", "create_chat_completion", "Continue a conversation", "messages", _OBJECTS),
+        **_post("/v1/completions", "create_completion", "Continue a text", "prompt", _TEXT),
         **_cog_paths(),
         "/mcp": {"post": _mcp()},
-        **_post("/v1/embeddings", "create_embedding", "Vectors of texts", "input", {}, json_response("They", _OBJECT)),
-        **_post("/v1/images/generations", "create_image", "Draw", "prompt", _TEXT, json_response("Pictures", _OBJECT)),
-        **_post("/v1/audio/transcriptions", "create_transcription", "What is said", "file", _BYTES, _ANYTHING, "multipart/form-data"),
+        **_post("/v1/embeddings", "create_embedding", "Embed texts", "input", {}, json_response("The vectors", _OBJECT)),
+        **_post("/v1/images/generations", "create_image", "Generate images", "prompt", _TEXT, json_response("The images", _OBJECT)),
+        **_post(
+            "/v1/audio/transcriptions", "create_transcription", "Transcribe a recording", "file", _BYTES, _ANYTHING, "multipart/form-data"
+        ),
         **_post("/v1/audio/speech", "create_speech", "Read aloud", "input", _TEXT, _RECORDING),
     }
 
@@ -70,23 +72,25 @@ def _cog_paths() -> dict[str, Schema]:
     for prefix, name in (("", "prediction"), ("/v1", "model_prediction")):
         found |= {
             f"{prefix}/predictions": {"post": _predict(f"create_{name}", [function])},
-            f"{prefix}/predictions/{{run_id}}": {"get": _get(f"get_{name}", "A run as a prediction", _PREDICTION, [run_id], "cog")},
-            f"{prefix}/predictions/{{run_id}}/cancel": {"post": _get(f"cancel_{name}", "Stop a prediction", _PREDICTION, [run_id], "cog")},
+            f"{prefix}/predictions/{{run_id}}": {"get": _get(f"get_{name}", "Get a run as a prediction", _PREDICTION, [run_id], "cog")},
+            f"{prefix}/predictions/{{run_id}}/cancel": {
+                "post": _get(f"cancel_{name}", "Cancel a prediction", _PREDICTION, [run_id], "cog")
+            },
         }
     found["/predictions/{run_id}"]["put"] = _predict("put_prediction", [run_id, function])
     found["/v1/models/{owner}/{endpoint}/predictions"] = {"post": _predict("predict_by_endpoint", [*of_endpoint, function])}
-    found["/health-check"] = {"get": _get("get_health", "Whether it can take work", json_response("It says", _OBJECT), [], "cog")}
+    found["/health-check"] = {"get": _get("get_health", "Check that it can take work", json_response("The state", _OBJECT), [], "cog")}
     return found
 
 
 def _mcp() -> Schema:
     answers = {status: problem_response({**EITHER, **PROBLEMS}[status]) for status in ("401", "403", "404", "408", "413", "415", "421")}
-    message = {"200": json_response("The answer, or events", _OBJECT), "202": {"description": "It was taken"}}
-    wrong = {"description": "It is no message", "content": {"application/json": {"schema": _OBJECT}}}
+    message = {"200": json_response("The answer, or events", _OBJECT), "202": {"description": "The message was accepted"}}
+    wrong = {"description": "The body is not a message", "content": {"application/json": {"schema": _OBJECT}}}
     return {
         "operationId": "send_mcp_message",
         "tags": ["mcp"],
-        "summary": "A message of the Model Context Protocol",
+        "summary": "Send a message of the Model Context Protocol",
         "parameters": [],
         "requestBody": {"required": True, "content": {"application/json": {"schema": _OBJECT}}},
         "responses": {**message, "400": wrong, "406": wrong, **answers},

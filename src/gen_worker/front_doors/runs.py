@@ -83,7 +83,9 @@ class Run:
                 return
             yield event
         self.is_over = True  # as far as this front door is concerned
-        raise ProblemError(problem(503, "not_ready", f"run {self.id} goes on, but this server ends; look for it at /v1/runs/{self.id}"))
+        raise ProblemError(
+            problem(503, "not_ready", f"run {self.id} continues, but this server is ending; look for it at /v1/runs/{self.id}")
+        )
 
     async def outputs(self) -> AsyncIterator[dict[str, Any] | None]:
         """The function's outputs, one by one: its stream, or its one output. None while there is nothing new.
@@ -97,7 +99,7 @@ class Run:
                 given += 1
                 yield _decode(event.data)
             elif event.event in ("restart", "snapshot") and given:
-                detail = f"run {self.id} was begun again after a part of its output had been sent; ask again for the whole of it"
+                detail = f"run {self.id} was restarted after part of its output had been sent; send the request again"
                 raise ProblemError(problem(503, "retryable", detail))
             elif event is HEARTBEAT:
                 yield None
@@ -184,7 +186,7 @@ def problem_in(body: bytes, status: int) -> Problem:
     """The problem in a route's refusal, or a problem with this status."""
     with suppress(msgspec.DecodeError, UnicodeDecodeError):
         return _decode_problem(body)
-    return problem(status, "internal", "the run was not begun")
+    return problem(status, "internal", "the run was not started")
 
 
 def _kept(headers: Mapping[str, str]) -> dict[str, str]:

@@ -180,7 +180,7 @@ class BodyReader:
         try:
             message = await self._next_message()
         except TimeoutError:
-            detail = f"the request body came too slowly: {self._size_bytes} bytes so far; send it within {BODY_TIMEOUT_S:.0f} s"
+            detail = f"the request body arrived too slowly: {self._size_bytes} bytes so far; send it within {BODY_TIMEOUT_S:.0f} s"
             raise RequestError(408, "request_timeout", detail) from None
         if message["type"] == "http.disconnect":
             raise DisconnectedError
@@ -278,7 +278,7 @@ class _ByMethod:
             if method == "OPTIONS":
                 await request.answer(204, b"", headers={"allow": allowed})
                 return
-            detail = f"{method} is not possible at {request.scope['path'][:200]}; possible: {allowed}"
+            detail = f"{method} is not allowed at {request.scope['path'][:200]}; allowed: {allowed}"
             raise RequestError(405, "method_not_allowed", detail, headers={"allow": allowed})
         await handler(request)
 
@@ -314,7 +314,7 @@ def build_router(
     async def nowhere(request: Request) -> None:
         # Without an `error`, which each 404 about a missing thing has. This is how clients recognise a path that the
         # server does not know.
-        raise RequestError(404, "not_found", f"there is nothing at {request.scope['path'][:200]}", hint="see /docs or /openapi.json")
+        raise RequestError(404, "not_found", f"nothing at {request.scope['path'][:200]}", hint="see /docs or /openapi.json")
 
     async def unknown(scope: Scope, receive: Receive, send: Send) -> None:
         await Endpoint(nowhere, on_error, hosts)({**scope, "path_params": {}}, receive, send)

@@ -78,7 +78,7 @@ class Connection(asyncio.Protocol):
         self.server = (here[0], here[1]) if isinstance(here, tuple) else None
         self.address = self.client[0] if self.client else ""
         if not self._crowd.join(self):
-            self._refuse(503, "too_many_connections", "all connections of this server are at work; try again later")
+            self._refuse(503, "too_many_connections", "all connections of this server are busy; try again later")
             return
         self._state.connections.add(self)
 
@@ -309,7 +309,7 @@ class Connection(asyncio.Protocol):
             return False
         if now_s - began_s - self._body_bytes / MIN_BODY_BYTES_S < STALLED_S:
             return False
-        self._refuse(408, "request_timeout", "the request's body came too slowly, and others wait for its connection's place")
+        self._refuse(408, "request_timeout", "the request's body arrived too slowly while others waited for a connection")
         return True
 
     def check_time(self, now_s: float, limits: ConnectionLimits) -> None:
@@ -325,7 +325,7 @@ class Connection(asyncio.Protocol):
                 self.transport.abort()
         elif self._exchange is None and self._reading is None:
             if self._began and waited_s > limits.head_s:
-                self._refuse(408, "request_timeout", f"the request's head was not whole within {limits.head_s:.0f} s")
+                self._refuse(408, "request_timeout", f"the request's head was not complete within {limits.head_s:.0f} s")
             elif not self._began and waited_s > limits.idle_s:
                 self._close()
         elif self._exchange is None and waited_s > LINGER_S:  # answered already, but the body does not end

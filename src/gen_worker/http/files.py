@@ -50,7 +50,7 @@ async def send_file(request: Request, path: Path, headers: Mapping[str, str]) ->
         wanted = ""  # the file has changed since: send all of it
     answers = response.is_satisfiable(wanted, found.st_size)
     if answers is False:
-        detail = f"the file has {found.st_size} bytes; the range {wanted[:60]!r} lies beyond them"
+        detail = f"the file has {found.st_size} bytes; the range {wanted[:60]!r} is outside"
         raise RequestError(416, "range_not_satisfiable", detail, headers={"content-range": f"bytes */{found.st_size}"})
     if not answers:
         scope = {**scope, "headers": [(name, value) for name, value in scope["headers"] if name != b"range"]}

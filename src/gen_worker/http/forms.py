@@ -34,10 +34,10 @@ async def read_form(request: Request, max_bytes: int) -> FormData:
         raise _refused(f"cannot be read: {getattr(exc, 'message', None) or 'it has no boundary'}") from None
     except (LookupError, UnicodeError) as exc:  # an unknown charset, or one that does not fit
         await _close(parser)
-        raise _refused(f"holds texts that cannot be read: {ascii(str(exc))[1:-1]}; send them as UTF-8") from None
+        raise _refused(f"contains texts that cannot be decoded: {ascii(str(exc))[1:-1]}; send them as UTF-8") from None
     if not parser.ended:
         await _close(parser)
-        raise _refused("is cut off: its closing delimiter '--boundary--' is missing; send it again, whole")
+        raise _refused("is cut off: its closing delimiter '--boundary--' is missing; send it again")
     return form
 
 

@@ -43,7 +43,7 @@ class HostPolicy(msgspec.Struct, frozen=True):
             site = urlsplit(origin)
             name, _ = site.hostname, site.port
         except ValueError:
-            raise ValueError(f"the Origin {origin[:100]!r} cannot be read; expected scheme://host:port") from None
+            raise ValueError(f"the Origin {origin[:100]!r} is invalid; expected scheme://host:port") from None
         return (bool(site.netloc) and site.netloc.lower() == host_header.lower()) or name in LOOPBACK_NAMES
 
 

@@ -19,22 +19,22 @@ from gen_worker.http.problems import Problem
 from gen_worker.project.schemas import schema_components
 
 EITHER = {
-    "400": "The payload is wrong, or the request",
-    "401": "The function could not authenticate where it had to",
+    "400": "The payload or the request is invalid",
+    "401": "The function could not authenticate to another service",
     "409": "The run was canceled, or its id is taken",
     "500": "The function or the runner failed",
     "503": "Try again",
     "504": "The run took too long",
 }
 PROBLEMS = {
-    "403": "A page of another site asked",
-    "404": "There is no such thing",
+    "403": "The request came from a page of another site",
+    "404": "Not found",
     "408": "The request came too slowly",
     "413": "The body is too large",
-    "415": "The body is coded",
+    "415": "The body is compressed",
     "421": "The request names another host",
-    "422": "The Idempotency-Key came before with another request",
-    "429": "Too many runs wait",
+    "422": "The Idempotency-Key was used before for another request",
+    "429": "Too many runs are waiting",
     "507": "The disk is full",
 }
 _RUN_PARAMETERS: list[Schema] = [
@@ -48,7 +48,7 @@ _RUN_PARAMETERS: list[Schema] = [
         "name": "idempotency-key",
         "in": "header",
         "schema": {"type": "string"},
-        "description": "The same key and request again give the same run",
+        "description": "The same key and request return the same run",
     },
 ]
 EVENT: Schema = {
@@ -161,7 +161,7 @@ def _operation(entry: FunctionEntry, text: str, payload: Schema, output: Schema,
         "requestBody": _body(entry, payload),
         "responses": {
             "200": done,
-            "202": json_response("The run goes on", {"$ref": REF.format(name="RunnerRun")}),
+            "202": json_response("The run continues", {"$ref": REF.format(name="RunnerRun")}),
             **errors,
         },
     }
@@ -182,7 +182,7 @@ def _warm_up(entry: FunctionEntry, payload: Schema, errors: Schema) -> Schema:
     return {
         "operationId": f"warm_up_{entry.python_name}",
         "tags": ["functions"],
-        "summary": f"Run {entry.name} and throw its output away",
+        "summary": f"Run {entry.name} and drop its output",
         "parameters": _RUN_PARAMETERS[1:],
         "requestBody": _body(entry, payload),
         "responses": {

@@ -58,7 +58,7 @@ class Page:
         name = request.parts.get("name", _INDEX)
         file = self._files.get(name)
         if file is None:
-            raise RequestError(404, "not_found", f"there is no page {name[:100]!r}", error="unknown_page")
+            raise RequestError(404, "not_found", f"no page {name[:100]!r}", error="unknown_page")
         headers = {**_HEADERS, "etag": file.etag}
         if matches_etag(request.header(b"if-none-match"), file.etag):
             await request.answer(304, b"", headers=headers)

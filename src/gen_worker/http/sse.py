@@ -18,5 +18,5 @@ def last_event_id(header: str) -> int:
     if not text:
         return 0
     if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise ValueError(f"Last-Event-ID {text[:40]!r} is not a number that this server gave out")
+        raise ValueError(f"Last-Event-ID {text[:40]!r} is not a number that this server sent")
     return int(text)

@@ -61,13 +61,13 @@ def check(engine: Engine, name: str) -> Built:
     try:
         data = engine.read_file(name, str(BAKED_MANIFEST))
     except (EngineError, OSError) as exc:
-        raise BuildError(f"the image {name} is no worker: {BAKED_MANIFEST} cannot be read in it: {exc}") from None
+        raise BuildError(f"the image {name} is not a worker: {BAKED_MANIFEST} cannot be read in it: {exc}") from None
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
     except msgspec.DecodeError as exc:
-        raise BuildError(f"the image {name} is no worker: its {BAKED_MANIFEST} is not a manifest: {exc}") from None
+        raise BuildError(f"the image {name} is not a worker: its {BAKED_MANIFEST} is not a manifest: {exc}") from None
     if not manifest.modules:
-        raise BuildError(f"the image {name} has a manifest that names no functions; mark one with @worker_function()")
+        raise BuildError(f"the image {name} has a manifest without functions; mark one with @worker_function()")
     return Built(image, manifest, data)
 
 

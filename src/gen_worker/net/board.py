@@ -67,7 +67,7 @@ class Board:
         """Start a file over; call with its lock held. `DownloadFailedError` when that happened too often."""
         self._meter.add(-file.restart())
         if file.epoch > MAX_RESTARTS:
-            raise DownloadFailedError(f"{file.name} was begun again {MAX_RESTARTS} times, and never came whole", passing=True)
+            raise DownloadFailedError(f"{file.name} was restarted {MAX_RESTARTS} times and never arrived completely", passing=True)
 
     def next_range(self, count: StreamCount) -> Task | None:
         """A range of a file that nobody fetches, else of the next file, else of one that others are fetching, too.

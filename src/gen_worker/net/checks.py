@@ -44,7 +44,7 @@ def _finish(board: Board, file: FetchedFile) -> None:
             file.opened = False
             file.part.discard()
             raise DownloadFailedError(
-                f"{file.name} arrived with another content than its digest says, twice; the source is wrong", passing=False
+                f"{file.name} arrived twice with content that does not match its digest; the source is wrong", passing=False
             )
         with file.lock:
             file.restarts += 1

@@ -219,7 +219,7 @@ class Download:
             raise DownloadFailedError(f"{file.name} has {reply.total} bytes at its source, expected {size}", passing=False)
         with file.lock:
             if file.epoch != task.epoch:
-                raise PassingError("the file was begun again")
+                raise PassingError("the file was started over")
             file.link = reply.link
             changed = bool(file.part.etag and reply.etag and reply.etag != file.part.etag)
             if reply.is_range:

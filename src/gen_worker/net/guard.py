@@ -93,7 +93,7 @@ class GuardedBackend(httpcore.SyncBackend):
         return super().connect_tcp(last, port, *args, **kwargs)
 
     def connect_unix_socket(self, *args: Any, **kwargs: Any) -> httpcore.NetworkStream:
-        raise BlockedURLError("unix sockets are not fetched from")
+        raise BlockedURLError("unix sockets are not allowed")
 
 
 class GuardedDownloader:
@@ -123,7 +123,7 @@ class GuardedDownloader:
                 try:
                     url = urljoin(str(read), next_url)
                 except ValueError:
-                    raise BlockedURLError(f"it redirects to {next_url[:100]!r}, which is no URL") from None
+                    raise BlockedURLError(f"it redirects to {next_url[:100]!r}, which is not a URL") from None
         raise BlockedURLError(f"more than {MAX_REDIRECTS} redirects")
 
     def check(self, url: str) -> PublicURL:
@@ -146,7 +146,7 @@ class GuardedDownloader:
             if response.status != 200:
                 raise DownloadError(f"answered HTTP {response.status}", response.status, wish_s)
             if fields.get(b"content-encoding", "identity") != "identity":
-                raise DownloadError(f"answered in encoding {fields[b'content-encoding']!r}, which was not asked for")
+                raise DownloadError(f"answered in encoding {fields[b'content-encoding']!r}, which was not requested")
             declared = whole_number(fields.get(b"content-length", ""))
             if max_bytes and declared is not None and declared > max_bytes:
                 raise TooLargeError(f"{declared} bytes; at most {max_bytes} are allowed")

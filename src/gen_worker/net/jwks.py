@@ -65,7 +65,7 @@ class JwksVerifier:
 
     def _key(self, kid: Any) -> Any:
         if not isinstance(kid, str):
-            raise AuthError(f"{self._what} names no key (kid) in its header")
+            raise AuthError(f"{self._what} has no key id (kid) in its header")
         expired = time.monotonic() - self._fetched_s > self._settings.ttl_s
         if expired or kid not in self._keys:
             self._fetch()
@@ -91,7 +91,7 @@ class JwksVerifier:
             usable = [key for key in listed if isinstance(key, dict) and key.get("kty") == "RSA" and "kid" in key]
             self._keys = {str(key["kid"]): self._jwt.PyJWK(key, "RS256").key for key in usable}
         except (ValueError, KeyError, TypeError, self._jwt.PyJWTError) as exc:
-            raise AuthError(f"the answer of {_host(self._settings.url)} is no JWKS: {type(exc).__name__}") from None
+            raise AuthError(f"the answer of {_host(self._settings.url)} is not a JWKS: {type(exc).__name__}") from None
         self._fetched_s = time.monotonic()
 
 

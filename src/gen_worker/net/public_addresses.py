@@ -84,7 +84,7 @@ def why_not_public(address: str) -> str | None:
     if isinstance(ip, IPv4Address):
         return _why_ipv4(ip)
     if ip.scope_id is not None:
-        return "an address of a link of this machine (RFC 4007)"
+        return "an address on a link of this machine (RFC 4007)"
     return _why_ipv6(ip)
 
 
@@ -102,7 +102,7 @@ def _why_ipv6(ip: IPv6Address) -> str | None:
         if ip in net:
             return why
     if ip not in _GLOBAL_UNICAST:
-        return "outside of what is given to the public Internet, 2000::/3 (RFC 4291)"
+        return "outside 2000::/3, the range of the public Internet (RFC 4291)"
     if number >> 32 & 0xFFFF_FFFF in _ISATAP and (inner := _why_ipv4(carried)):
         return f"a tunnel (ISATAP, RFC 5214) to {carried}: {inner}"
     return None

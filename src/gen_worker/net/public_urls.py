@@ -60,7 +60,7 @@ def read_url(url: str) -> PublicURL:
         raise BlockedURLError(f"scheme {scheme!r}; expected http or https")
     authority = found["authority"] or ""
     if "@" in authority or not authority:
-        raise BlockedURLError("it needs a host and must not hold credentials")
+        raise BlockedURLError("it needs a host and must not contain credentials")
     parts = _AUTHORITY.fullmatch(authority)
     if parts is None:
         raise BlockedURLError(f"host {authority[:100]!r}; expected name, name:port or [address]:port")
@@ -80,7 +80,7 @@ def read_host(text: str) -> str:
         try:
             address = IPv6Address(text[1:-1])
         except AddressValueError:
-            raise BlockedURLError(f"{shown} is no IPv6 address") from None
+            raise BlockedURLError(f"{shown} is not an IPv6 address") from None
         if address.scope_id is not None:
             raise BlockedURLError(f"{shown} names a link of this machine")
         return str(address)
@@ -90,9 +90,9 @@ def read_host(text: str) -> str:
         try:
             return str(IPv4Address(name))
         except AddressValueError:
-            raise BlockedURLError(f"{shown}; an IPv4 address is written as four numbers without zeros in front") from None
+            raise BlockedURLError(f"{shown}; an IPv4 address is four numbers without leading zeros") from None
     if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
-        raise BlockedURLError(f"{shown} is no host name")
+        raise BlockedURLError(f"{shown} is not a host name")
     if len(labels) == 1 or any(name == local or name.endswith(f".{local}") for local in _LOCAL_NAMES):
         raise BlockedURLError(f"{shown} is a name within a machine or network; expected a public one such as files.example.com")
     return name
@@ -106,7 +106,7 @@ def _ascii(text: str, shown: str) -> str:
         name = text.encode("idna").decode()
         back = name.encode().decode("idna")
     except UnicodeError:
-        raise BlockedURLError(f"{shown} is no host name") from None
+        raise BlockedURLError(f"{shown} is not a host name") from None
     if back != text.lower():
         raise BlockedURLError(f"{shown} reads as {back[:100]!r}; write its ASCII form (xn--...)")
     return name.lower()

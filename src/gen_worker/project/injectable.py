@@ -28,7 +28,7 @@ def check_injections(spec: FunctionSpec) -> None:
             name = getattr(injection.type, "__qualname__", str(injection.type))
             raise SignatureError(
                 spec.function,
-                f"nothing loads models of the type of '{injection.param}', {name}; expected {_EXPECTED}",
+                f"no loader for the type of '{injection.param}', {name}; expected {_EXPECTED}",
                 _fix(injection.type, name),
             )
 
@@ -85,7 +85,7 @@ def own_loaders(function: Any) -> Mapping[Any, Callable[..., Any]]:
 
 
 def _fix(annotation: Any, name: str) -> str:
-    mark = f"mark a function of this module @model_loader({name}), or set MODEL_MANAGER_CLASS where a manager of yours loads it"
+    mark = f"mark a function of this module @model_loader({name}), or set MODEL_MANAGER_CLASS if your own manager loads it"
     is_function = f"{getattr(annotation, '__module__', '')}.{name}" == "transformers.pipelines.pipeline"
     if not _is_pipeline(annotation) and not is_function:
         return mark

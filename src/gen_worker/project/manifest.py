@@ -40,7 +40,7 @@ def read_manifest(path: Path) -> Manifest:
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
         raise ValueError(f"manifest {path} is not a manifest: {exc}; bake it again with: python -m gen_worker.discover > {path}") from None
     if not manifest.modules:
-        raise ValueError(f"manifest {path} names no functions, so there is nothing to serve; mark one with @worker_function()")
+        raise ValueError(f"manifest {path} contains no functions, so there is nothing to serve; mark one with @worker_function()")
     return manifest
 
 

@@ -19,7 +19,7 @@ NAME = "gen-worker"
 COMMAND = ("cozyctl", "gen_worker.cli.main:main")
 # The one of our dependencies that the other package does not have.
 OURS_DEPENDS_ON = frozenset({"click", "httptools", "starlette"})
-OTHER = f"another project's package, which has the name {NAME} on the package index"
+OTHER = f"another project's package, which is called {NAME} on the package index"
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -121,7 +121,7 @@ def source_warning(root: Path) -> str | None:
     """A warning that pyproject.toml names no source for gen-worker although the installed one did not come from an index."""
     if own_origin() == Origin() or _names_source(root):
         return None
-    return f"pyproject.toml does not say where {NAME} comes from, so that `uv lock` takes {OTHER}; {source_lines(root)}"
+    return f"pyproject.toml does not say where {NAME} comes from, so `uv lock` takes {OTHER}; {source_lines(root)}"
 
 
 def source_lines(root: Path) -> str:

@@ -36,7 +36,7 @@ def schema_components(structs: Sequence[type[msgspec.Struct]], ref_template: str
         records = [*shapes, *_other_records(shapes)]
     except (NameError, AttributeError, SyntaxError) as exc:
         fix = "import the name at the top of its module, outside `if TYPE_CHECKING:`"
-        raise ValueError(f"{names}: an annotation cannot be read: {exc}; {fix}") from exc
+        raise ValueError(f"{names}: an annotation cannot be evaluated: {exc}; {fix}") from exc
     try:
         refs, components = msgspec.json.schema_components([record.annotation for record in records], ref_template=ref_template)
     except (TypeError, NotImplementedError) as exc:

@@ -52,8 +52,8 @@ def fit_problems(build: TorchBuild, cuda: str | None) -> tuple[list[str], list[s
         ], []
     if cuda is None:
         return [], [
-            f"{build.source} is built for CUDA {build.cuda}, but cozy.toml does not ask for a GPU, so the image may run without one; "
-            f'add [host.requirements] cuda = ">={build.cuda}", or take the CPU build, which is smaller (UV_TORCH_BACKEND=cpu)'
+            f"{build.source} is built for CUDA {build.cuda}, but cozy.toml does not require a GPU, so the image may run without one; "
+            f'add [host.requirements] cuda = ">={build.cuda}", or use the CPU build, which is smaller (UV_TORCH_BACKEND=cpu)'
         ]
     admitted = [version for version in KNOWN_CUDA if constraint_satisfied(cuda, version)]
     older = [version for version in admitted if _major(version) < _major(build.cuda)]

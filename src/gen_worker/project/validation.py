@@ -30,7 +30,7 @@ def validate_endpoint(root: str | Path, *, require_uv_lock: bool = False) -> End
     errors: list[str] = [f"missing {name}" for name in ("Dockerfile", "cozy.toml", "pyproject.toml") if not (root / name).is_file()]
     warnings: list[str] = []
     if (root / "requirements.txt").exists():
-        errors.append("requirements.txt is not used by the build; declare dependencies in pyproject.toml and remove requirements.txt")
+        errors.append("the build does not use requirements.txt; declare dependencies in pyproject.toml and remove requirements.txt")
     if not (root / "uv.lock").is_file():
         if require_uv_lock:
             errors.append("missing uv.lock (required); make it with: uv lock")
@@ -76,5 +76,5 @@ def version_problem(root: Path, env: Mapping[str, str]) -> str | None:
     version = installed_version()
     if version is None or constraint_satisfied(constraint, version):
         return None
-    fix = "install a fitting one from its clone or git address, or correct gen_worker in cozy.toml"
+    fix = "install a matching one from its clone or git address, or correct gen_worker in cozy.toml"
     return f"gen-worker {version} does not satisfy gen_worker = {constraint!r} in {found}; {fix}"

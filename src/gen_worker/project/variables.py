@@ -44,11 +44,11 @@ def variable_problem(name: str, value: object) -> str:
         return f"[env] {name}: gen-worker or the platform reads it itself, before cozy.toml is read. {_elsewhere(name)}"
     if not isinstance(value, str):
         shown = str(value).lower() if isinstance(value, (bool, int, float)) else "..."
-        return f'[env] {name} must be a string: values of the environment are texts. Write: {name} = "{shown}"'
+        return f'[env] {name} must be a string, because environment variables are texts. Write: {name} = "{shown}"'
     if "\0" in value:
-        return f"[env] {name} holds a NUL character, which no environment variable can hold"
+        return f"[env] {name} contains a NUL character, which environment variables cannot contain"
     if len(value) > MAX_VALUE_CHARACTERS:
-        return f"[env] {name} has {len(value)} characters; at most {MAX_VALUE_CHARACTERS} are taken. Put a text of that size into a file"
+        return f"[env] {name} has {len(value)} characters; at most {MAX_VALUE_CHARACTERS} are allowed. Put such a long text into a file"
     return ""
 
 

@@ -120,7 +120,7 @@ class _Watcher:
             self._stop.wait(0.05)
         except (OSError, WatchfilesRustInternalError) as exc:
             more = "sudo sysctl fs.inotify.max_user_watches=524288 fs.inotify.max_user_instances=1024"
-            self._poll(f"the system has no more notifications for this user ({exc}); more are allowed by: {more}")
+            self._poll(f"the system has no file notifications left for this user ({exc}); more are allowed by: {more}")
         else:
             with notify:
                 self._follow(notify, tree)
@@ -151,7 +151,7 @@ class _Watcher:
         """Check twice a second for a while, and report `why`, once."""
         if why and why not in self._said:
             self._said.add(why)
-            self._say(f"looking for changes twice a second, because {why}")
+            self._say(f"checking for changes twice a second, because {why}")
         until_s = time.monotonic() + TRY_AGAIN_S
         while time.monotonic() < until_s and not self._stop.wait(POLL_S):
             self._tell(self._look().files)

@@ -29,7 +29,7 @@ class DeviceFullError(Exception):
     """An allocation on the device failed."""
 
     def __init__(self, need_bytes: int) -> None:
-        super().__init__(f"the device has no {need_bytes} bytes left in one piece")
+        super().__init__(f"the device has no {need_bytes} contiguous bytes left")
         self.need_bytes = need_bytes
 
 
@@ -210,7 +210,7 @@ class _TorchSlab:
             size = self.size_bytes // dtype.itemsize * dtype.itemsize
             typed = self._typed[dtype] = self.data[:size].view(dtype)
         if start % dtype.itemsize:
-            raise ValueError(f"byte {start} is no place for a tensor of {dtype}")
+            raise ValueError(f"byte {start} is not aligned for a tensor of {dtype}")
         return typed.as_strided(shape, _strides(shape), typed.storage_offset() + start // dtype.itemsize)
 
 

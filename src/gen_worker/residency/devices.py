@@ -68,9 +68,9 @@ def check_devices(settings: DeviceSettings, gpu_count: int) -> None:
     if numbers and max(numbers) >= gpu_count:
         why = _missing_cuda(max(numbers))
     elif "mps" in names and sys.platform != "darwin":
-        why = "this is no Mac"
+        why = "this is not a Mac"
     if why:
-        raise wrong(settings.device_variable, ",".join(names), f"devices that are here: {why}; leave it out to take what is there")
+        raise wrong(settings.device_variable, ",".join(names), f"an available device: {why}; remove the setting to use what is available")
 
 
 def _missing_cuda(highest: int) -> str:

@@ -44,7 +44,7 @@ class DoesNotFitError(Exception):
     def __init__(self, need_bytes: int, capacity_bytes: int, held_bytes: int) -> None:
         super().__init__(
             f"{need_bytes / 1e9:.2f} GB do not fit: {capacity_bytes / 1e9:.2f} GB in all, "
-            f"{held_bytes / 1e9:.2f} GB of it held by models in use"
+            f"{held_bytes / 1e9:.2f} GB of it used by models of running runs"
         )
         self.need_bytes = need_bytes
 

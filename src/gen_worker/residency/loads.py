@@ -237,7 +237,7 @@ class Residency:
                 if hopeless:
                     raise ResourceError(f"{text}; raise WORKER_MAX_VRAM_GB or use a smaller model") from None
                 if time.monotonic() > deadline_s:
-                    raise RetryableError(f"{text}; others have held it for {HELD_TIMEOUT_S:.0f} s") from None
+                    raise RetryableError(f"{text}; other runs have used it for {HELD_TIMEOUT_S:.0f} s") from None
             await asyncio.sleep(HELD_RETRY_S)
             if cancel.is_set():
                 raise ReadCanceledError

@@ -244,7 +244,7 @@ class Connection:
                 # Nothing can be sent any more. The receiving side is about to get the reason.
                 await asyncio.wait([receiving], timeout=2)
                 if not receiving.done():
-                    return Lost("the stream takes no more messages")
+                    return Lost("the stream accepts no more messages")
             receiving.result()
             ended = stream.ended
             if isinstance(ended, TooLarge):

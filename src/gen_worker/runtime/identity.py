@@ -24,5 +24,5 @@ def _checked(token: str) -> str:
     if len(token) > MAX_TOKEN_BYTES:
         raise ValueError(f"the worker token has {len(token)} characters; at most {MAX_TOKEN_BYTES} are taken")
     if not token.isascii() or not token.isprintable() or " " in token:
-        raise ValueError("the worker token holds characters that no token has (spaces, line ends, or not ASCII)")
+        raise ValueError("the worker token contains invalid characters (spaces, line breaks, or not ASCII)")
     return token

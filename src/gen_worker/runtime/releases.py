@@ -96,7 +96,7 @@ class Releases:
         try:
             return asked.result(RENEW_TIMEOUT_S)
         except TimeoutError:
-            raise RetryableError(f"the addresses of {model_id} have expired, and the scheduler sent no fresh ones") from None
+            raise RetryableError(f"the URLs of {model_id} have expired, and the scheduler sent no fresh ones") from None
 
     def take_inventory(self, cas: Cas) -> None:
         """Find out which models the disk holds, and report them."""

@@ -233,7 +233,7 @@ class _Call:
             self.inbox.put(bytes(line.data))
             self._items += 1
         elif line.event in ("restart", "snapshot") and self._items:
-            raise RetryableError(f"the function {self.call.ref[:100]!r} began anew after some of its items had come")
+            raise RetryableError(f"the function {self.call.ref[:100]!r} was restarted after some of its items had arrived")
         elif line.event == "done":
             run = _read_run(line.data)
             if run.status == "succeeded":

@@ -37,7 +37,7 @@ class CheckedSource:
         found = self._source.fetch(want, progress, cancel)
         if self.is_right(found):
             return found
-        raise FatalError(f"{want.model_id}: files are not what their digests say, right after they came; the disk may be broken")
+        raise FatalError(f"{want.model_id}: files do not match their digests right after the download; the disk may be broken")
 
     def is_right(self, local: LocalModel) -> bool:
         """Whether all files of a model on disk match their digests; files that do not are removed."""

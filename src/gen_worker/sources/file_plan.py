@@ -172,14 +172,14 @@ def _ctranslate(paths: Sequence[str], policy: SelectionPolicy) -> FilePlan:
 
 def _gguf(paths: Sequence[str], policy: SelectionPolicy) -> FilePlan:
     if not any(path.endswith(".gguf") for path in paths):
-        raise PlanError("the repository has no .gguf file, which llama.cpp loads; take it as another class")
+        raise PlanError("the repository has no .gguf file for llama.cpp; use another class for this model")
     files, precision = choose_gguf(paths, policy.precisions)
     return FilePlan("gguf", (Component("", tuple(files), precision),))
 
 
 def _onnx(paths: Sequence[str], policy: SelectionPolicy, *, one: bool) -> FilePlan:
     if not any(path.endswith(".onnx") for path in paths):
-        raise PlanError("the repository has no .onnx file, which an onnxruntime session is made of; take it as another class")
+        raise PlanError("the repository has no .onnx file for an onnxruntime session; use another class for this model")
     files, precision = choose_onnx(paths, policy.precisions, one=one)
     return FilePlan("onnx", (Component("", tuple(files), precision),))
 
@@ -223,7 +223,7 @@ def _as_published(paths: Sequence[str], known: Knowledge, policy: SelectionPolic
     support = _support(paths, known)
     if not support:
         raise PlanError(
-            "nothing that a model is made of: no model_index.json, no safetensors, no gguf, no onnx; COZY_HF_FULL_REPO_DOWNLOAD=1 takes all"
+            "no files of a model: no model_index.json, no safetensors, no gguf, no onnx; COZY_HF_FULL_REPO_DOWNLOAD=1 takes all"
         )
     return FilePlan("files", (Component("", support),))
 
@@ -237,7 +237,7 @@ def _chosen_folders(paths: Sequence[str], folders: set[str], known: Knowledge, p
         inside = [path for path in paths if path.startswith(f"{name}/")]
         if not inside:
             raise PlanError(
-                f"COZY_HF_COMPONENTS names {name!r}, which the repository lacks; it has {', '.join(sorted(folders)) or 'no folders'}"
+                f"COZY_HF_COMPONENTS names {name!r}, which is not in the repository; it has {', '.join(sorted(folders)) or 'no folders'}"
             )
         weights = [path for path in inside if path.endswith(".safetensors")]
         if unread := [path for path in weights if path not in known.precisions]:

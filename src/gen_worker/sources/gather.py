@@ -38,7 +38,7 @@ def read_object(path: Path) -> dict[str, Any]:
     except (DocumentError, OSError) as exc:
         raise FatalError(f"{name}: {exc}") from None
     if not isinstance(found, dict):
-        raise FatalError(f"{name} is no JSON object")
+        raise FatalError(f"{name} is not a JSON object")
     return found
 
 
@@ -66,9 +66,9 @@ def gather(
         raise FatalError(f"{name}: {path}: {exc}") from None
     except HttpError as exc:
         if exc.status == 404:
-            raise FatalError(f"{name}: {path} is in the listing, and the server has no such file ({exc})") from exc
+            raise FatalError(f"{name}: {path} is in the listing, but the server has no such file ({exc})") from exc
         raise
-    raise FatalError(f"{name}: its files refer to each other without end")
+    raise FatalError(f"{name}: its files refer to each other endlessly")
 
 
 def _document(path: str, sizes: Mapping[str, int], read: Callable[[str], bytes]) -> Any:

@@ -261,7 +261,7 @@ def _local(model_id: str, snapshot: Path, listing: Listing, fetched: int) -> Loc
 def _hf_ref(text: str) -> HuggingFaceRef:
     ref = parse_model_ref(text)
     if not isinstance(ref, HuggingFaceRef):
-        raise FatalError(f"model ref {text!r} is none of Hugging Face")
+        raise FatalError(f"model ref {text!r} is not a Hugging Face ref")
     return ref
 
 

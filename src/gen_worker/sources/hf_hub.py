@@ -139,7 +139,7 @@ def _model_info(ref: HuggingFaceRef, endpoint: str, token: Token, clock: Clock) 
         # No answer at all: OSError, or an error of the HTTP client that this version of the library uses.
         # the answer is not a listing; it may come from a proxy, for example
         if isinstance(exc, (ValueError, TypeError, KeyError, AttributeError)):
-            raise PassingError(f"an answer that is no listing ({type(exc).__name__}: {exc})") from exc
+            raise PassingError(f"an answer that is not a listing ({type(exc).__name__}: {exc})") from exc
         if not isinstance(exc, OSError) and not type(exc).__module__.startswith(("httpx", "httpcore", "requests")):
             raise
         raise PassingError(f"{type(exc).__name__}: {exc}") from exc

@@ -67,7 +67,7 @@ class _Addresses:
                 self._urls |= {checked_digest(new.digest): new.url for new in fresh.files if new.digest and new.url}
             url = self._urls.get(file.digest, "")
             if not url:
-                raise FatalError(f"the file list names no address for {file.path!r}")
+                raise FatalError(f"the file list has no URL for {file.path!r}")
             self._given[file.digest] = url
         return Link(url)
 
@@ -95,7 +95,7 @@ class ListedSource:
 
         def renew() -> Listing:
             if self._renew is None:
-                raise RetryableError(f"the addresses of {want.model_id} have expired")
+                raise RetryableError(f"the URLs of {want.model_id} have expired")
             return self._renew(want.model_id, listing)
 
         return self._store.fetch(want.model_id, "", listing, renew, progress, cancel)

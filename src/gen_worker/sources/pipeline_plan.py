@@ -71,10 +71,10 @@ def _component_names(index: Mapping[str, Any], folders: set[str], policy: Select
     named = [name for name, value in index.items() if _is_component(name, value)]
     names = [name for name in named if name not in OPTIONAL_COMPONENTS or name in needed or policy.optional_components]
     if missing := [name for name in names if name not in folders and name not in OPTIONAL_COMPONENTS - needed]:
-        raise PlanError(f"{INDEX} names the component {missing[0]!r}, and the repository has no such folder")
+        raise PlanError(f"{INDEX} names the component {missing[0]!r}, but the repository has no such folder")
     names = [name for name in names if name in folders]
     if not names:
-        raise PlanError(f"{INDEX} names no component that the repository has")
+        raise PlanError(f"{INDEX} names no component that exists in the repository")
     return names
 
 
@@ -85,7 +85,7 @@ def _refuse_code(index: Mapping[str, Any], names: Sequence[str], paths: Sequence
         if library and f"{name}/{library}.py" in paths:
             raise PlanError(
                 f"its component {name!r} is the class {class_name} of {name}/{library}.py: code from repositories is never run. "
-                "Take the model as a pathlib.Path, and make the pipeline of your own code"
+                "Annotate the parameter with pathlib.Path, and build the pipeline with your own code"
             )
 
 

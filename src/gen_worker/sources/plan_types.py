@@ -50,7 +50,7 @@ class Knowledge(msgspec.Struct, frozen=True):
         """A JSON object whose keys are names; `PlanError` names a file that contains something else."""
         found = self.document(path)
         if not isinstance(found, dict):
-            raise PlanError(f"{path} is no JSON object; it holds {_kind(found)}")
+            raise PlanError(f"{path} is not a JSON object; it contains {_kind(found)}")
         return found
 
     def document(self, path: str) -> Any:

@@ -40,7 +40,7 @@ def plan_sentence_encoder(paths: Sequence[str], known: Knowledge, policy: Select
 def modules_of(found: Any) -> list[tuple[str, str]]:
     """Folder and class of each module."""
     if not isinstance(found, list) or not found or len(found) > MAX_MODULES:
-        raise PlanError(f"{MODULES} is no list of 1 to {MAX_MODULES} modules")
+        raise PlanError(f"{MODULES} is not a list of 1 to {MAX_MODULES} modules")
     modules = []
     for entry in found:
         path, kind = (entry.get("path"), entry.get("type")) if isinstance(entry, dict) else (None, None)

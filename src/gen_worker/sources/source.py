@@ -126,7 +126,7 @@ def as_run_errors(name: str) -> Iterator[None]:
     except DownloadCanceledError as exc:
         raise RetryableError(f"the download of {name} was stopped") from exc
     except NoSpaceError as exc:
-        raise DiskFullError(f"disk_full: {exc.strerror or exc}; what came is kept. Make room with: cozyctl models gc") from exc
+        raise DiskFullError(f"disk_full: {exc.strerror or exc}; the bytes so far are kept. Make room with: cozyctl models gc") from exc
     except (PassingError, HttpError) as exc:
         raise (RetryableError if is_passing(exc) else FatalError)(f"{name} could not be downloaded: {exc}") from exc
     except OSError as exc:
@@ -145,7 +145,7 @@ def parse_overrides(texts: Sequence[str], base: Path) -> dict[str, Path]:
             raise OverrideError(f"model override {text!r}: expected KEY=FOLDER, such as sd15=./models/sd15")
         path = _package_path(text, value[4:]) if value.startswith("pkg:") else (base / Path(value).expanduser()).resolve()
         if not path.exists():
-            raise OverrideError(f"model override {text!r}: there is nothing at {path}")
+            raise OverrideError(f"model override {text!r}: nothing at {path}")
         found[key.strip()] = path
     return found
 
@@ -160,7 +160,7 @@ def read_overrides(named: str, root: Path, options: Sequence[str] = (), keys: Co
     for key in found:
         if keys is not None and key not in keys:
             raise OverrideError(
-                f"model override for {key!r}, which nobody uses.{did_you_mean(key, keys)} Declared: {', '.join(sorted(keys)) or 'none'}"
+                f"model override for {key!r}, which is unused.{did_you_mean(key, keys)} Declared: {', '.join(sorted(keys)) or 'none'}"
             )
     return found
 

@@ -114,7 +114,7 @@ def header_size(data: bytes, file_size: int) -> int:
         raise HeaderError("it is too short to be a safetensors file")
     size = int(struct.unpack("<Q", data[:8])[0])
     if size > MAX_HEADER_BYTES or size > file_size - 8:
-        raise HeaderError(f"it claims a header of {size} bytes; at most {min(MAX_HEADER_BYTES, file_size - 8)} are possible")
+        raise HeaderError(f"its header claims {size} bytes; at most {min(MAX_HEADER_BYTES, file_size - 8)} are possible")
     return size
 
 
@@ -191,7 +191,7 @@ def weight_sets(
             if shard is None or shard[1] == 1:
                 sets.append(WeightSet((path,), "", sizes.get(path, 0)))
             elif not any("index" in problem for problem in problems):
-                problems.append(f"{path} is a shard that no index names")
+                problems.append(f"{path} is a shard that is in no index")
     return _as_libraries_read(sets), problems
 
 

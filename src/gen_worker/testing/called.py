@@ -42,7 +42,7 @@ class Called(Children):
     def _run(self, ref: str, payload: dict[str, Any], inbox: Inbox) -> Outcome:
         name = ref.partition("@")[0].partition(":")[0].rpartition("/")[2].replace("-", "_")
         if name not in self._functions:
-            raise LookupError(f"the test calls {ref!r}; Called(...) has {', '.join(self._functions) or 'nothing'}")
+            raise LookupError(f"the test called {ref!r}; Called(...) has {', '.join(self._functions) or 'nothing'}")
         found = self._functions[name](payload)
         if isinstance(found, Iterator):
             for item in found:

@@ -59,7 +59,7 @@ class FileServer:
         self.stop()
 
     def path_of(self, ref: str) -> Path | None:
-        """The path of a ref; None when it leads out of the folder."""
+        """The path of a ref; None when it leads outside the folder."""
         try:
             path = self.folder / normalize_output_ref(ref)
         except ValueError:

@@ -99,7 +99,7 @@ async def invoke(args: argparse.Namespace, payload: Any, file_api: tuple[str, st
         print(f"[sent] run_id={run.run_id} function={args.run!r}", flush=True)
         result = await _follow(run, max(args.wait_s, MIN_SILENCE_S), print_events=args.print_events)
     if result is None:
-        print(f"no result: nothing was heard of the run for {max(args.wait_s, MIN_SILENCE_S):g} s", file=sys.stderr)
+        print(f"no result: no message about the run for {max(args.wait_s, MIN_SILENCE_S):g} s", file=sys.stderr)
         return 3
     return _print_result(result)
 

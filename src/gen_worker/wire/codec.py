@@ -96,7 +96,7 @@ def _sendable(message: m.Single, on_replaced: Callable[[m.Single, CodecError], N
                 str(message.run_id),
                 False,
                 b"",
-                "the result cannot be put on the wire",
+                "the result cannot be encoded for the wire",
                 "internal",
                 False,
                 "internal error",
@@ -147,7 +147,7 @@ def decode(data: bytes) -> m.Message:
         batch = root.batch
         return m.Batch(tuple([_get(single) for single in batch.messages]), batch.first_seq, batch.ack_seq)
     except (DecodeError, UnicodeDecodeError) as exc:
-        raise CodecError(f"{len(data)} bytes are no message of the worker protocol: {exc}") from None
+        raise CodecError(f"{len(data)} bytes are not a message of the worker protocol: {exc}") from None
 
 
 def _put(target: Any, message: m.Single) -> None:

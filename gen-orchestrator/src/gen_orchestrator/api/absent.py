@@ -10,10 +10,10 @@ def absent(what: str, name: str, known: Iterable[str], verb: str, error: str) ->
     """404 for a named thing that does not exist, with the nearest name that the caller may see. `verb` lists those;
     `error` is the code word for clients.
     """
-    hint = f"{did_you_mean(name, known)} See which there are with: {verb}".strip()
-    return RequestError(404, "not_found", f"there is no {what} {name!r}", hint=hint, error=error)
+    hint = f"{did_you_mean(name, known)} List them with: {verb}".strip()
+    return RequestError(404, "not_found", f"no {what} {name!r}", hint=hint, error=error)
 
 
 def no_owner(owner: str) -> RequestError:
     """404 for an owner that the caller may not see, or that does not exist."""
-    return RequestError(404, "not_found", f"there is no owner {owner[:64]!r}", error="unknown_owner")
+    return RequestError(404, "not_found", f"no owner {owner[:64]!r}", error="unknown_owner")

@@ -76,7 +76,7 @@ class Guard:
         if text and now_s - self._noted_s > REFUSALS_NOTED_S:  # a flood of wrong keys must not fill the store
             self._noted_s = now_s
             await asyncio.to_thread(self._keys.note, EVERYBODY, ALL_OWNERS, "key.refused", request.scope["path"])
-        unknown = "the key is not accepted: it is unknown, over, or revoked"
-        what = unknown if text else "this platform asks for a key (Authorization: Bearer cz_...)"
-        hint = "Keep one with: cozyctl login, or set COZY_API_KEY"
+        unknown = "the key is not accepted: it is unknown, expired, or revoked"
+        what = unknown if text else "this platform requires a key (Authorization: Bearer cz_...)"
+        hint = "Store one with: cozyctl login, or set COZY_API_KEY"
         return RequestError(401, "auth", what, hint=hint, headers={"www-authenticate": 'Bearer realm="cozy"'})

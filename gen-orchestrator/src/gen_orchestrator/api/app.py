@@ -116,9 +116,7 @@ def trouble_of(exc: Exception, path: str) -> tuple[Problem, dict[str, str]]:
     if isinstance(exc, StoreError):
         return problem(503, "store_unavailable", str(exc), instance=path), {"retry-after": "2"}
     if isinstance(exc, MemoryError):  # temporary, and a smaller request may succeed: not a bug of this program
-        text = (
-            "the platform has no memory for this request now; it is not known whether it was done: ask again with the same Idempotency-Key"
-        )
+        text = "no memory for this request now; whether it was done is unknown: send it again with the same Idempotency-Key"
         return problem(503, "overloaded", text, instance=path), {"retry-after": "5"}
     return problem(500, "internal", "internal error", instance=path), {}
 

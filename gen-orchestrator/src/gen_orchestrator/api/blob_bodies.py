@@ -73,7 +73,7 @@ async def _send_pieces(request: Request, blobs: Blobs, kept: KeptFile, headers: 
     if found is not None:
         start, end = found
         if start >= size_bytes:
-            detail = f"the file has {size_bytes} bytes; the range {wanted[:60]!r} lies beyond them"
+            detail = f"the file has {size_bytes} bytes; the range {wanted[:60]!r} is outside"
             raise RequestError(416, "range_not_satisfiable", detail, headers={"content-range": f"bytes */{size_bytes}"})
     fields = {**headers, "etag": etag, "accept-ranges": "bytes", "content-length": str(end - start)}
     if found is not None:
@@ -108,7 +108,7 @@ def not_kept(exc: OSError, what: str) -> RequestError:
     """The error when files cannot be written: 507 without room, 503 when the data folder is gone or not writable."""
     if exc.errno in (errno.ENOSPC, errno.EDQUOT):
         return RequestError(507, "storage", f"{what}: {exc.strerror}", headers={"retry-after": "5"})
-    detail = f"{what}: {exc.strerror or exc}; is the platform's data folder still there, and may it be written?"
+    detail = f"{what}: {exc.strerror or exc}; does the platform's data folder still exist, and is it writable?"
     return RequestError(503, "storage", detail, headers={"retry-after": "5"})
 
 
@@ -116,7 +116,7 @@ def not_read(exc: OSError, kept: KeptFile | None, blobs: Blobs) -> RequestError:
     """The error when an existing file cannot be read. `kept`: None when its record is what cannot be read."""
     ref = repr(kept.ref[:200]) if kept is not None else "the file"
     if isinstance(exc, FileNotFoundError):
-        detail = f"{ref} was kept, but its bytes are gone from {blobs.name} (as {kept.blob if kept is not None else ''}); save it again"
+        detail = f"{ref} was stored, but its bytes are gone from {blobs.name} (as {kept.blob if kept is not None else ''}); save it again"
         return RequestError(410, "gone", detail, error="lost_file")
     if isinstance(exc, DamagedError):
         return RequestError(500, "damaged", f"{ref} is damaged in {blobs.name}: {exc.strerror}; save it again", error="damaged_file")

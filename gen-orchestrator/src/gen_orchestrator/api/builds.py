@@ -39,21 +39,19 @@ class BuildRoutes:
             raise RequestError(400, "validation", f"a message of {len(message)} characters; at most {MAX_MESSAGE_CHARACTERS}")
         if builder and builder not in self._builds.builders:
             near = did_you_mean(builder[:100], self._builds.builders)
-            raise RequestError(
-                400, "validation", f"there is no builder {builder[:100]!r}.{near} Builders: {', '.join(self._builds.builders)}"
-            )
+            raise RequestError(400, "validation", f"no builder {builder[:100]!r}.{near} Builders: {', '.join(self._builds.builders)}")
         if image and (problem := reference_problem(image)):
             raise RequestError(400, "validation", problem)
         kind = request.header(b"content-type").partition(";")[0].strip().lower()
         if not image and kind not in _ARCHIVES:
             detail = f"content-type {kind[:60]!r}: send the project as a gzip tar, application/gzip"
-            raise RequestError(415, "unsupported_media_type", detail, hint="cozyctl publish makes and sends one")
+            raise RequestError(415, "unsupported_media_type", detail, hint="cozyctl publish creates and sends one")
         caller = caller_of(request)
         owner = self._owner if caller.owner == ALL_OWNERS else caller.owner
         try:
             build, path = await asyncio.to_thread(self._builds.reserve, owner, message, "container" if image else builder, image)
         except QueueFullError:
-            detail = "too many builds wait already; come again when one of them is over"
+            detail = "too many builds are already waiting; try again when one of them has ended"
             raise RequestError(429, "queue_full", detail, headers={"retry-after": "30"}) from None
         try:
             if not image:
@@ -63,7 +61,7 @@ class BuildRoutes:
         except BaseException as exc:
             await asyncio.shield(asyncio.to_thread(self._builds.drop, build))
             if isinstance(exc, OSError):
-                raise not_kept(exc, "the archive was not kept") from None
+                raise not_kept(exc, "the archive was not stored") from None
             raise
         await request.answer(202, msgspec.json.encode(build), headers={"location": f"/v1/builds/{build.build_id}"})
 

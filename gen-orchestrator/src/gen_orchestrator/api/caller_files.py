@@ -39,7 +39,7 @@ class CallerFileRoutes:
         if "signature" not in query:
             return None
         if "sign" in query or not self._urls.is_valid(request.scope["path"], query, request.scope["method"]):
-            raise RequestError(403, "auth", "this address is not valid, or not any more: ask whoever gave it for a new one")
+            raise RequestError(403, "auth", "this URL is invalid or has expired: get a new one from its author")
         return Caller(request.parts["owner"], ("invoke",), "signed")
 
     async def list(self, request: Request) -> None:
@@ -113,7 +113,7 @@ class CallerFileRoutes:
         except ValueError as exc:
             raise RequestError(400, "validation", str(exc)) from None
         except OSError as exc:
-            raise not_kept(exc, f"{ref[:200]!r} was not kept") from None
+            raise not_kept(exc, f"{ref[:200]!r} was not stored") from None
         finally:
             if incoming is not None:
                 await asyncio.to_thread(incoming.drop)
@@ -132,7 +132,7 @@ class CallerFileRoutes:
         if method not in SIGNED_METHODS or life_s > MAX_SIGNED_S:
             raise RequestError(400, "validation", f"sign: at most {MAX_SIGNED_S // 86400}d; method: one of {', '.join(SIGNED_METHODS)}")
         if method != "GET" and not caller_of(request).may("invoke"):
-            raise RequestError(403, "forbidden", f"an address for {method} needs a key with the scope 'invoke'")
+            raise RequestError(403, "forbidden", f"a URL for {method} needs a key with the scope 'invoke'")
         if method == "GET" and await self._find(owner, ref) is None:
             raise _unknown(owner, ref)
         path, until = self._urls.signed_path(f"/v1/files/{owner}/{ref}", life_s, method)

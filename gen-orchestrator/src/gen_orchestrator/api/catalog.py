@@ -24,7 +24,7 @@ class PlatformCatalog:
             raise RequestError(
                 404,
                 "not_found",
-                f"{name[:200]!r} is no name of a function: expected owner/endpoint/function[:tag].{near}",
+                f"{name[:200]!r} is not the name of a function: expected owner/endpoint/function[:tag].{near}",
                 error="unknown_function",
             )
         owner, endpoint, function = parts

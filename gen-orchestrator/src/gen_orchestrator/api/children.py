@@ -114,10 +114,12 @@ class ChildRoutes:
         token = self._token(request)
         parent = self._dispatcher.open.get(token.run_id)
         if parent is None or not parent.is_sent or (parent.run.owner, parent.run.attempt) != (token.owner, token.attempt):
-            raise RequestError(403, "auth", f"attempt {token.attempt} of run {token.run_id} is over: it calls nothing more", error="sealed")
+            raise RequestError(
+                403, "auth", f"attempt {token.attempt} of run {token.run_id} is over: it cannot call functions any more", error="sealed"
+            )
         if parent.is_shadow:
             self._on_copy(parent.id)
-            raise RequestError(409, "conflict", "a copy of a run, made to compare two releases, calls no other functions")
+            raise RequestError(409, "conflict", "a shadow run, made to compare two releases, cannot call other functions")
         return parent
 
     def _token(self, request: Request) -> FileToken:
@@ -135,16 +137,16 @@ class ChildRoutes:
             function, tag = split_tag(name)
             if len(path) > 2 or not all((*path, function)):
                 raise NotFoundError(
-                    f"{ref[:100]!r} names no function; expected function, endpoint/function or owner/endpoint/function[:tag]"
+                    f"{ref[:100]!r} is not a function; expected function, endpoint/function or owner/endpoint/function[:tag]"
                 )
             if len(path) > 1 and path[-2] != parent.owner:
-                raise NotFoundError(f"there is no owner {path[-2][:64]!r} that this run could call functions of")
+                raise NotFoundError(f"no owner {path[-2][:64]!r} with functions that this run may call")
             endpoint = path[-1] if path else parent.endpoint
             if not path and name == function:
                 tag = f"@{parent.release_id}"
             resolved = self._registry.resolve(parent.owner, endpoint, function, tag)
             if resolved.settings.is_session:
-                raise NotFoundError(f"{function} is a websocket, which is no function that could be called")
+                raise NotFoundError(f"{function} is a websocket, which cannot be called")
             return endpoint, function, resolved
         except (NotFoundError, TagNameError) as exc:
             raise RequestError(404, "validation", f"ctx.invoke({ref[:100]!r}): {exc}", error="unknown_function") from None

@@ -67,7 +67,9 @@ class DeployRoutes:
         given = await self._body(request, _Login)
         caller = self._keys.verify(given.password)
         if caller is None or not caller.sees(given.login):
-            raise RequestError(401, "auth", "no such owner, or not its key: the password is a key (cz_...)", error="invalid_credentials")
+            raise RequestError(
+                401, "auth", "no such owner, or the key is not the owner's: the password is a key (cz_...)", error="invalid_credentials"
+            )
         body = {"access_token": given.password, "token_type": "Bearer", "expires_in": TOKEN_LIFE_S, "refresh_token": given.password}
         await request.answer(200, msgspec.json.encode(body), headers={"cache-control": "no-store"})
 
@@ -96,7 +98,7 @@ class DeployRoutes:
                         await asyncio.to_thread(file.write, chunk)
             await asyncio.to_thread(new.replace, place)
         except OSError as exc:
-            raise not_kept(exc, "the archive was not kept") from None
+            raise not_kept(exc, "the archive was not stored") from None
         finally:
             await asyncio.to_thread(lambda: new.unlink(missing_ok=True))
         await request.answer(201, msgspec.json.encode({"path": f"builds/{request.parts['project']}/{request.parts['name']}"}))
@@ -110,13 +112,13 @@ class DeployRoutes:
         try:
             build, path = await asyncio.to_thread(self._builds.reserve, owner, given.tarball_path)
         except QueueFullError:
-            raise RequestError(429, "queue_full", "too many builds wait already", headers={"retry-after": "30"}) from None
+            raise RequestError(429, "queue_full", "too many builds are already waiting", headers={"retry-after": "30"}) from None
         try:
             await asyncio.to_thread(archive.replace, path)
         except FileNotFoundError:
             await asyncio.to_thread(self._builds.drop, build)
             raise RequestError(
-                404, "not_found", f"there is no archive {given.tarball_path[:200]!r}: put it first", error="unknown_archive"
+                404, "not_found", f"no archive {given.tarball_path[:200]!r}: upload it first", error="unknown_archive"
             ) from None
         await asyncio.to_thread(self._keys.note, caller, owner, "published", build.build_id, given.tarball_path)
         await self._builds.submit(build)
@@ -168,7 +170,7 @@ class DeployRoutes:
         found = next((tag for tag in tags if tag.endpoint == name), None)
         if found is None:
             near = did_you_mean(name[:100], {tag.endpoint for tag in tags})
-            raise RequestError(404, "not_found", f"there is no deployment {name[:100]!r}.{near}", error="not_found")
+            raise RequestError(404, "not_found", f"no deployment {name[:100]!r}.{near}", error="not_found")
         await request.answer(200, msgspec.json.encode(self._shown(found.owner, found.endpoint)))
 
     async def _promote(self, request: Request, build: Build) -> str | None:
@@ -226,7 +228,7 @@ class DeployRoutes:
     def _build(self, request: Request, build_id: str) -> Build:
         build = self._builds.get(build_id)
         if build is None or not caller_of(request).sees(build.owner):
-            raise RequestError(404, "not_found", f"there is no build {build_id[:100]!r}", error="not_found")
+            raise RequestError(404, "not_found", f"no build {build_id[:100]!r}", error="not_found")
         return build
 
     def _archive(self, request: Request, ref: str) -> Path:

@@ -57,12 +57,12 @@ def read_invocation(body: bytes, path: str, bytes_schema: dict[str, Any] | None 
     try:
         payload = _encode(value if bytes_schema is None else with_bytes(value, bytes_schema))
     except OverflowError:
-        error = FieldError(_too_large(value) or "", "a whole number that no worker can read", "a number from -2^63 to 2^64 - 1")
+        error = FieldError(_too_large(value) or "", "an integer that workers cannot read", "a number from -2^63 to 2^64 - 1")
         detail = f"payload{error.pointer}: {error.message}; expected {error.expected}"
         raise RequestError(400, "validation", detail, error="invalid_payload") from None
     if len(payload) > MAX_PAYLOAD_BYTES:
         detail = (
-            f"payload of {len(payload)} bytes; a worker takes at most {MAX_PAYLOAD_BYTES}: send large inputs as files, by form or by URL"
+            f"payload of {len(payload)} bytes; a worker accepts at most {MAX_PAYLOAD_BYTES}: send large inputs as files, by form or by URL"
         )
         raise RequestError(413, "too_large", detail)
     return Invocation(payload, options, fingerprint)
@@ -91,7 +91,7 @@ def refused(error: JsonError, what: str) -> RequestError:
 def _options(given: dict[str, Any]) -> InvokeOptions:
     for name in given:
         if name == "input":  # without other options, it is the payload itself
-            detail = "the payload is given twice, as 'payload' and as 'input', which mean the same: give one of them"
+            detail = "the payload is given twice, as 'payload' and as 'input', which mean the same: use only one of them"
             raise RequestError(400, "validation", detail, error="invalid_payload")
         if name not in _OPTIONS:
             known = ", ".join(sorted(_OPTIONS))
@@ -108,7 +108,7 @@ def _options(given: dict[str, Any]) -> InvokeOptions:
         if wrong := _WRONG[name](getattr(options, name)):
             raise RequestError(400, "validation", wrong, error=f"invalid_{name}")
     if "webhook_events" in given and not options.webhook:
-        raise RequestError(400, "validation", "webhook_events without webhook: give the URL to tell, too", error="invalid_webhook_events")
+        raise RequestError(400, "validation", "webhook_events without webhook: add the URL to notify", error="invalid_webhook_events")
     return options
 
 
@@ -132,7 +132,7 @@ def _wrong_priority(value: str) -> str:
 
 def _wrong_webhook(value: str) -> str:
     if not value:
-        return "webhook is empty: expected an https URL; leave the option out where nobody is to be told"
+        return "webhook is empty: expected an https URL; leave the option out if nobody should be notified"
     if len(value) > MAX_WEBHOOK_CHARS:
         return f"webhook has {len(value)} characters: expected a URL of at most {MAX_WEBHOOK_CHARS}"
     return ""
@@ -140,7 +140,7 @@ def _wrong_webhook(value: str) -> str:
 
 def _wrong_events(value: tuple[str, ...]) -> str:
     if not value:
-        return f"webhook_events is empty: expected some of {', '.join(EVENTS)}; leave the option out for the run's end"
+        return f"webhook_events is empty: expected some of {', '.join(EVENTS)}; leave the option out to be notified of the run's end"
     for event in value:
         if event not in EVENTS:
             return f"webhook_events: {event[:40]!r}.{did_you_mean(event[:100], EVENTS)} Expected some of: {', '.join(EVENTS)}"

@@ -40,7 +40,7 @@ class FileRoutes:
         """A file of the run's owner: of this attempt, an upload, or of a successful run. For HEAD, its facts."""
         token, ref = self._token(request), request.parts["ref"]
         if token.run_id == MODELS_OF:
-            raise RequestError(403, "auth", "this token asks for models; files are read with a run's own file_token")
+            raise RequestError(403, "auth", "this token is for models; read files with a run's own file_token")
         try:
             found = await asyncio.to_thread(self._find, token, ref)
         except OSError as exc:
@@ -87,16 +87,18 @@ class FileRoutes:
     def _spend(self, token: FileToken, size_bytes: int) -> None:
         spent = self._spent[token] = self._spent.get(token, 0) + size_bytes
         if spent > self._budget_bytes:
-            detail = f"attempt {token.attempt} of run {token.run_id} has sent more than the {self._budget_bytes} bytes that it may save"
+            detail = f"attempt {token.attempt} of run {token.run_id} has saved more than the {self._budget_bytes} bytes that it may save"
             raise RequestError(413, "too_large", f"{detail} (GEN_ORCHESTRATOR_RUN_BYTES)")
 
     def _check_open(self, token: FileToken) -> None:
         try:
             is_open = self._files.is_open(token)
         except NotLeadingError:  # temporary: the worker tries again, and the next leader knows the attempt
-            raise RequestError(503, "not_ready", "this node leads no more; ask again", headers={"retry-after": "1"}) from None
+            raise RequestError(503, "not_ready", "this node no longer leads; try again", headers={"retry-after": "1"}) from None
         if not is_open:
-            detail = f"attempt {token.attempt} of run {token.run_id} is over: its file_token saves no more, and its files stay as they are"
+            detail = (
+                f"attempt {token.attempt} of run {token.run_id} is over: its file_token is no longer valid, and its files do not change"
+            )
             raise RequestError(403, "auth", detail, error="sealed")
 
     def _token(self, request: Request) -> FileToken:

@@ -25,9 +25,9 @@ from gen_worker.http.hosts import HostPolicy
 
 WAIT_S = 7.0  # a lease, a poll, and the time a new leader needs to begin
 LOOK_S = 0.25
-STARTS = "the platform is starting: it has not read its functions yet; ask again when /readyz answers 200"
-NOBODY_LEADS = "no orchestrator leads at present; one will within seconds of the store's answering"
-UNKNOWN = "the leader was lost in the middle: it is not known whether the request was done; ask again with the same Idempotency-Key"
+STARTS = "the platform is starting: it has not read its functions yet; try again when /readyz answers 200"
+NOBODY_LEADS = "no orchestrator leads at present; one will lead within seconds after the store answers"
+UNKNOWN = "the leader was lost in the middle: it is unknown whether the request was done; send it again with the same Idempotency-Key"
 
 
 class Front:
@@ -71,7 +71,7 @@ class Front:
         try:
             check_caller(request, self._hosts)
             if scope["path"] in ("/livez", "/readyz") and scope["method"] not in ("GET", "HEAD"):
-                raise RequestError(405, "method_not_allowed", f"{scope['method']} is not possible here", headers={"allow": "GET, HEAD"})
+                raise RequestError(405, "method_not_allowed", f"{scope['method']} is not allowed here", headers={"allow": "GET, HEAD"})
             if scope["path"] == "/livez":
                 await request.answer(200, b'{"ok":true}')
             elif self._starts:

@@ -27,13 +27,15 @@ def gate_paths() -> dict[str, Schema]:
     """Paths of golden requests and gate results."""
     return {
         "/v1/releases/{release_id}/gates": {
-            "get": operation("get_gates", "What gates found", {"200": json_response("The latest of each", _GATES)}, path("release_id"))
+            "get": operation(
+                "get_gates", "Get gate results", {"200": json_response("The latest result of each gate", _GATES)}, path("release_id")
+            )
         },
         "/v1/releases/{release_id}/goldens": {
             "post": operation(
                 "check_goldens",
                 "Run golden requests against a release",
-                {"200": json_response("What came of each", _CHECKED)},
+                {"200": json_response("The result of each", _CHECKED)},
                 path("release_id"),
                 body=_optional(object_of("", functions={"type": "array", "items": TEXT})),
             )
@@ -41,17 +43,24 @@ def gate_paths() -> dict[str, Schema]:
         "/v1/runs/{run_id}/golden": {
             "post": operation(
                 "add_golden",
-                "Make a golden request of a run",
-                {"201": json_response("It", _GOLDEN), **statuses("409")},
+                "Make a golden request from a run",
+                {"201": json_response("The golden request", _GOLDEN), **statuses("409")},
                 path("run_id"),
                 body=_optional(object_of("", tolerance=_TOLERANCE)),
             )
         },
         "/v1/goldens": {
-            "get": operation("list_goldens", "Oldest first", {"200": json_response("Them", list_of(_GOLDEN))}, query=("owner", "endpoint"))
+            "get": operation(
+                "list_goldens",
+                "List golden requests, oldest first",
+                {"200": json_response("Golden requests", list_of(_GOLDEN))},
+                query=("owner", "endpoint"),
+            )
         },
         "/v1/goldens/{golden_id}": {
-            "delete": operation("delete_golden", "Forget it", {"200": json_response("What it was", _GOLDEN)}, path("golden_id"))
+            "delete": operation(
+                "delete_golden", "Delete a golden request", {"200": json_response("The deleted golden request", _GOLDEN)}, path("golden_id")
+            )
         },
     }
 

@@ -115,9 +115,9 @@ async def pass_goldens(goldens: Goldens, release_id: str, functions: Sequence[st
         raise RequestError(
             409,
             "golden_failed",
-            f"{release_id} does not give what the golden requests expect: {told}",
-            hint='to move the tag all the same, send "skip_gates": true',
-            cli_hint="to move the tag all the same: cozyctl promote --skip-gates",
+            f"{release_id} fails golden requests: {told}",
+            hint='to move the tag anyway, send "skip_gates": true',
+            cli_hint="to move the tag anyway: cozyctl promote --skip-gates",
             errors=errors,
         )
 

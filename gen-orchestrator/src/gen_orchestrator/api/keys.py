@@ -70,7 +70,7 @@ class KeyRoutes:
             own = self._owner if caller.owner == ALL_OWNERS else caller.owner
             owner = wanted.owner or own
             if not caller.sees(owner):
-                raise RequestError(403, "forbidden", f"this key is of owner {caller.owner!r}, and makes keys of no other")
+                raise RequestError(403, "forbidden", f"this key is of owner {caller.owner!r}, and cannot create keys for another")
             self._refuse_the_bound(caller)
             limits = budgets.checked(wanted.rate, wanted.concurrency, wanted.gpu_seconds)
             key, text = await asyncio.to_thread(self._keys.create, caller, owner, wanted.name, wanted.scopes, wanted.life_s, limits)
@@ -122,7 +122,7 @@ class KeyRoutes:
     def _refuse_the_bound(self, caller: Caller) -> None:
         """Refuse a key with budgets: it could otherwise remove them, or create another key for itself."""
         if (limits := self._keys.budgets_of(caller.name)) is not None:
-            raise RequestError(403, "forbidden", f"this key has budgets ({budgets.told(limits)}), and makes or changes no keys")
+            raise RequestError(403, "forbidden", f"this key has budgets ({budgets.told(limits)}), so it cannot create or change keys")
 
     async def _shown(self, caller: Caller, key: Key) -> dict[str, object]:
         hidden = ("secret_sha256", "budgets")

@@ -58,7 +58,7 @@ class ModelRoutes:
         repos = await asyncio.to_thread(self._store.repos, name.owner)
         repo = next((each for each in repos if each.repo == name.repo), None)
         if repo is None:
-            raise RequestError(404, "not_found", f"there is no model {name.repo_id()!r} here", error="unknown_model")
+            raise RequestError(404, "not_found", f"no model {name.repo_id()!r} here", error="unknown_model")
         digests = {digest for tag in repo.tags for digest in tag.versions.values()}
         versions = [await asyncio.to_thread(self._store.version, name, digest) for digest in sorted(digests)]
         body = {**_shown(repo), "versions": [{**msgspec.to_builtins(each), "size_bytes": each.size_bytes} for each in versions]}
@@ -111,7 +111,7 @@ class ModelRoutes:
             if not await asyncio.to_thread(saving.finish):
                 raise _another(digest)
         except OSError as exc:
-            raise not_kept(exc, "the blob was not kept") from None
+            raise not_kept(exc, "the blob was not stored") from None
         finally:
             await asyncio.to_thread(saving.drop)
         await request.answer(204, b"")
@@ -132,7 +132,7 @@ class ModelRoutes:
     async def get_blob(self, request: Request) -> None:
         """`GET /v1/blobs/{digest}?until=&signature=`: a signed URL given to a worker."""
         if not self._urls.is_valid(request.scope["path"], request.query()):
-            raise RequestError(403, "auth", "this address is not valid, or not any more: ask for the model again")
+            raise RequestError(403, "auth", "this URL is invalid or has expired: request the model again")
         try:
             path = self._store.blob_path(request.parts["digest"])
             if await asyncio.to_thread(self._store.is_changed, request.parts["digest"]) and path.exists():
@@ -181,7 +181,7 @@ class ModelRoutes:
     async def collect(self, request: Request) -> None:
         """`POST /v1/repos/gc`: remove unused blobs that are older than an hour. For operators."""
         if caller_of(request).owner != ALL_OWNERS:
-            raise RequestError(403, "forbidden", "blobs belong to all owners together: show an operator's key (operator.key)")
+            raise RequestError(403, "forbidden", "blobs belong to all owners together: use an operator's key (operator.key)")
         try:
             found = await asyncio.to_thread(self._store.collect)
         except DamagedStoreError as exc:
@@ -212,7 +212,7 @@ class ModelRoutes:
 
     async def _answer(self, request: Request, ref: CozyRef, precisions: tuple[str, ...]) -> None:
         if ref.owner != MIRROR_OWNER and not caller_of(request).sees(ref.owner):  # mirrors of Hugging Face are readable by all
-            raise RequestError(404, "not_found", f"there is no model {ref.repo_id()!r} here", error="unknown_model")
+            raise RequestError(404, "not_found", f"no model {ref.repo_id()!r} here", error="unknown_model")
         try:
             found = await asyncio.to_thread(self._store.resolve, ref, precisions)
         except UnknownModelError as exc:
@@ -246,7 +246,7 @@ class ModelRoutes:
         if not isinstance(ref, CozyRef) or ref.repo_id() != text:
             raise RequestError(400, "validation", f"{text[:100]!r}: expected owner/repo")
         if not caller_of(request).sees(ref.owner):
-            raise RequestError(404, "not_found", f"there is no model {text!r} here", error="unknown_model")
+            raise RequestError(404, "not_found", f"no model {text!r} here", error="unknown_model")
         return ref
 
 

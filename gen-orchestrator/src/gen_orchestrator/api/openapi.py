@@ -21,7 +21,12 @@ from gen_worker.http.openapi import EITHER, PROBLEMS, json_response, problem_res
 from gen_worker.project.schemas import schema_components
 
 _PARAMETERS: list[Schema] = [
-    {"name": "idempotency-key", "in": "header", "schema": {"type": "string"}, "description": "The same key and request give the same run"},
+    {
+        "name": "idempotency-key",
+        "in": "header",
+        "schema": {"type": "string"},
+        "description": "The same key and request return the same run",
+    },
     {
         "name": "prefer",
         "in": "header",
@@ -31,10 +36,10 @@ _PARAMETERS: list[Schema] = [
 ]
 _SECONDS: Schema = {"type": "number", "minimum": 0, "maximum": 604800}
 _OPTIONS: Schema = {
-    "timeout_s": {**_SECONDS, "description": "The run is ended after so long; 0: the function's own time"},
-    "start_timeout_s": {**_SECONDS, "description": "The run expires when it has not begun after so long; 0: the function's own time"},
+    "timeout_s": {**_SECONDS, "description": "The run is stopped after this time; 0: the function's own limit"},
+    "start_timeout_s": {**_SECONDS, "description": "The run expires if it has not started after this time; 0: the function's own limit"},
     "priority": {"type": "string", "enum": list(PRIORITIES), "default": "normal"},
-    "webhook": {"type": "string", "description": "A URL that is told of the run (Standard Webhooks)"},
+    "webhook": {"type": "string", "description": "A URL to notify about the run (Standard Webhooks)"},
     "webhook_events": {"type": "array", "items": {"type": "string", "enum": list(EVENTS)}},
 }
 
@@ -81,7 +86,7 @@ def _invoke(entry: FunctionEntry, name: str, components: Components, run_schema:
     shown: Schema = {"anyOf": [output, {"type": "null"}]} if not entry.incremental_output else {"type": "null"}
     properties = {**run_schema["properties"], "output": shown, "input": {"anyOf": [payload, {"type": "null"}]}}
     run = components.add(f"{words}Run", {**run_schema, "properties": properties})
-    done = json_response("The run, which has succeeded", run)
+    done = json_response("The successful run", run)
     done["content"]["text/event-stream"] = {"x-event-data": {"output": output}}
     done["content"]["application/x-ndjson"] = {"schema": {"type": "string"}}
     either = {"anyOf": [run, {"$ref": REF.format(name="Problem")}]}
@@ -99,5 +104,5 @@ def _invoke(entry: FunctionEntry, name: str, components: Components, run_schema:
         "requestBody": {"required": True, "content": content},
         "x-output": output,
         "x-output-mode": entry.output_mode,
-        "responses": {"200": done, "202": json_response("The run goes on", run), **responses},
+        "responses": {"200": done, "202": json_response("The run continues", run), **responses},
     }

@@ -25,7 +25,7 @@ def list_of(item: Schema) -> Schema:
 
 
 def statuses(*statuses: str) -> Schema:
-    return {status: problem_response(PROBLEMS.get(status, "It cannot be done now")) for status in statuses}
+    return {status: problem_response(PROBLEMS.get(status, "The current state does not allow it")) for status in statuses}
 
 
 def path(name: str, schema: Schema = TEXT) -> Schema:

@@ -156,10 +156,13 @@ def own_paths() -> dict[str, Schema]:
     """Paths of the API itself. All may answer with a problem."""
     events: Schema = {"description": "Numbered events, and `done` with the run", "content": {"text/event-stream": {}}}
     events["content"]["application/x-ndjson"] = {"schema": _TEXT}
-    file: Schema = {"200": {"description": "Its bytes", "content": _BYTES}, "206": {"description": "A range of them", "content": _BYTES}}
+    file: Schema = {
+        "200": {"description": "Its bytes", "content": _BYTES},
+        "206": {"description": "A range of its bytes", "content": _BYTES},
+    }
     run = json_response("The run", RUN)
-    page = {"description": "The page to try the functions", "content": {"text/html": {"schema": _TEXT}}}
-    metrics = {"description": "Prometheus' text format", "content": {"text/plain": {"schema": _TEXT}}}
+    page = {"description": "The console", "content": {"text/html": {"schema": _TEXT}}}
+    metrics = {"description": "The text format of Prometheus", "content": {"text/plain": {"schema": _TEXT}}}
     run_id, worker_id = _path("run_id"), _path("worker_id")
     model = [_path("owner"), _path("repo")]
     upload = [_path("owner"), _path("ref")]
@@ -169,34 +172,40 @@ def own_paths() -> dict[str, Schema]:
         "/v1/runs": {
             "get": _operation(
                 "list_runs",
-                "Runs, newest first",
+                "List runs, newest first",
                 {"200": json_response("A page of runs", _PAGE)},
                 query=("status", "function", "endpoint", "owner", "cursor", "limit", "include"),
             )
         },
         "/v1/runs/{run_id}": {
-            "get": _operation("get_run", "A run", {"200": run, "304": {"description": "It has not changed"}}, run_id, query=("wait",)),
+            "get": _operation(
+                "get_run", "Get a run", {"200": run, "304": {"description": "The run has not changed"}}, run_id, query=("wait",)
+            ),
             "put": _operation(
-                "put_run", "Run a function under an id of the caller's", _created(run), run_id, query=("function",), body=_ANY
+                "put_run", "Run a function with a run id chosen by the caller", _created(run), run_id, query=("function",), body=_ANY
             ),
         },
         "/v1/runs/{run_id}/events": {"get": _operation("follow_run", "Follow a run's events", {"200": events}, run_id, query=("after",))},
         "/v1/runs/{run_id}/webhooks": {
-            "get": _operation("list_deliveries", "What was told of a run", {"200": json_response("Deliveries", _list(_DELIVERY))}, run_id)
+            "get": _operation(
+                "list_deliveries", "List a run's webhook deliveries", {"200": json_response("Deliveries", _list(_DELIVERY))}, run_id
+            )
         },
         "/v1/runs/{run_id}/webhooks/{delivery_id}/redeliver": {
             "post": _operation(
                 "redeliver",
-                "Deliver a message once more",
+                "Send a webhook message again",
                 {"202": json_response("The new delivery", _object("id state", id=_TEXT, state=_TEXT)), **_statuses("409")},
                 *(run_id, _path("delivery_id")),
             )
         },
         "/v1/runs/{run_id}/export": {
-            "get": _operation("export_run", "A run as one file", {"200": json_response("It, to be run again", _EXPORT)}, run_id)
+            "get": _operation(
+                "export_run", "Export a run as one file", {"200": json_response("The run, ready to be repeated", _EXPORT)}, run_id
+            )
         },
         "/v1/runs/{run_id}/cancel": {"post": _operation("cancel_run", "Cancel a run", {"200": run}, run_id)},
-        "/v1/runs/{run_id}/retry": {"post": _operation("retry_run", "The same again", {"202": run, **_statuses("409", "429")}, run_id)},
+        "/v1/runs/{run_id}/retry": {"post": _operation("retry_run", "Repeat a run", {"202": run, **_statuses("409", "429")}, run_id)},
         "/v1/{owner}/{endpoint}/{function}": {
             "get": _operation(
                 "open_session",
@@ -204,33 +213,36 @@ def own_paths() -> dict[str, Schema]:
                 {
                     "101": {"description": "The websocket is open"},
                     **_statuses("405", "409"),
-                    "426": problem_response("It is no websocket handshake"),
+                    "426": problem_response("The request is not a websocket handshake"),
                 },
                 *(_path("owner"), _path("endpoint"), _path("function")),
                 query=("run_id", "timeout_ms", "start_timeout_ms", "priority"),
             )
         },
-        "/v1/status": {"get": _operation("get_status", "What is going on", {"200": json_response("Queues, workers, tags", _STATUS)})},
-        "/v1/workers": {"get": _operation("list_workers", "Who is there", {"200": json_response("Workers", _list(_WORKER))})},
+        "/v1/status": {"get": _operation("get_status", "Show the current state", {"200": json_response("Queues, workers, tags", _STATUS)})},
+        "/v1/workers": {"get": _operation("list_workers", "List workers", {"200": json_response("Workers", _list(_WORKER))})},
         "/v1/workers/{worker_id}/logs": {
             "get": _operation(
-                "get_worker_logs", "What a worker writes", {"200": json_response("Lines", _LOG)}, worker_id, query=("after", "wait")
+                "get_worker_logs", "Read a worker's log", {"200": json_response("Lines", _LOG)}, worker_id, query=("after", "wait")
             )
         },
         "/v1/workers/{worker_id}/drain": {
             "post": _operation(
-                "drain_worker", "Send a worker away", {"202": json_response("It ends when its runs are over", _WORKER)}, worker_id
+                "drain_worker", "Drain a worker", {"202": json_response("The worker ends when its runs are over", _WORKER)}, worker_id
             )
         },
         "/v1/releases": {
             "get": _operation(
-                "list_releases", "Newest first", {"200": json_response("Releases", _list(_RELEASE))}, query=("owner", "endpoint", "deleted")
+                "list_releases",
+                "List releases, newest first",
+                {"200": json_response("Releases", _list(_RELEASE))},
+                query=("owner", "endpoint", "deleted"),
             )
         },
         "/v1/releases/{release_id}/worker-tokens": {
             "post": _operation(
                 "create_worker_token",
-                "Let a worker join",
+                "Make a token for a worker",
                 {"201": json_response("Its token", _WORKER_TOKEN)},
                 _path("release_id"),
                 body={"content": {"application/json": {"schema": _NEW_WORKER_TOKEN}}},
@@ -238,7 +250,7 @@ def own_paths() -> dict[str, Schema]:
         },
         "/v1/releases/{release_id}": {
             "get": _operation(
-                "get_release", "A release", {"200": json_response("It, with its manifest", _WHOLE_RELEASE)}, _path("release_id")
+                "get_release", "Get a release", {"200": json_response("The release with its manifest", _WHOLE_RELEASE)}, _path("release_id")
             ),
             "delete": delete_release(),
         },
@@ -248,8 +260,8 @@ def own_paths() -> dict[str, Schema]:
         "/v1/releases/{release_id}/diff/{other_id}": {
             "get": _operation(
                 "diff_releases",
-                "What differs for callers",
-                {"200": json_response("What a move from the first to the second changes", _DIFF)},
+                "Compare two releases for callers",
+                {"200": json_response("The changes from the first release to the second", _DIFF)},
                 _path("release_id"),
                 _path("other_id"),
             )
@@ -261,30 +273,32 @@ def own_paths() -> dict[str, Schema]:
             "post": _operation(
                 "publish",
                 "Publish a project",
-                {"202": json_response("The build, which goes on", _BUILD), **_statuses("413", "415", "429", "507")},
+                {"202": json_response("The build, which continues", _BUILD), **_statuses("413", "415", "429", "507")},
                 query=("message", "builder", "image"),
                 body={"required": False, "content": _BYTES},
             )
         },
         **key_paths(),
         **door_paths("/v1/models/{owner}/{endpoint}/{function}"),
-        "/v1/repos": {"get": _operation("list_models", "By name", {"200": json_response("Models", _list(_MODEL))}, query=("owner",))},
+        "/v1/repos": {
+            "get": _operation("list_models", "List models by name", {"200": json_response("Models", _list(_MODEL))}, query=("owner",))
+        },
         **usage_paths(),
         "/v1/repos/gc": {
             "post": _operation(
                 "collect_models",
-                "Remove blobs that no model has",
-                {"200": json_response("What that gave back", _COLLECTED), **_statuses("500")},
+                "Remove unused blobs",
+                {"200": json_response("The bytes that this freed", _COLLECTED), **_statuses("500")},
             )
         },
         "/v1/models/{owner}/{repo}": {
-            "get": _operation("get_model", "A model", {"200": json_response("It, with its versions", _WHOLE_MODEL)}, *model),
-            "delete": _operation("delete_model", "Forget a model", {"200": json_response("What that gave back", _FREED)}, *model),
+            "get": _operation("get_model", "Get a model", {"200": json_response("The model with its versions", _WHOLE_MODEL)}, *model),
+            "delete": _operation("delete_model", "Delete a model", {"200": json_response("The bytes that this freed", _FREED)}, *model),
         },
         "/v1/models/{owner}/{repo}/tags/{tag}": {
             "put": _operation(
                 "push_model",
-                "Let a tag mean a list of files",
+                "Push a list of files as a tag",
                 {
                     "200": json_response("The version", _object("ref version", ref=_TEXT, version=_VERSION)),
                     "202": json_response(
@@ -297,63 +311,72 @@ def own_paths() -> dict[str, Schema]:
                 body={"required": True, "content": {"application/json": {"schema": _PUSH}}},
             ),
             "delete": _operation(
-                "delete_model_tag", "Forget a tag", {"200": json_response("What that gave back", _FREED)}, *model, _path("tag")
+                "delete_model_tag", "Delete a tag", {"200": json_response("The bytes that this freed", _FREED)}, *model, _path("tag")
             ),
         },
         "/v1/blobs/{digest}": {
-            "get": _operation("get_blob", "A blob", {**file, **_statuses("416")}, _path("digest"), query=("until", "signature")),
+            "get": _operation("get_blob", "Download a blob", {**file, **_statuses("416")}, _path("digest"), query=("until", "signature")),
             "put": _operation(
                 "put_blob",
-                "A blob of a push",
-                {"204": {"description": "It is kept"}, **_statuses("507")},
+                "Upload a blob of a push",
+                {"204": {"description": "The blob is stored"}, **_statuses("507")},
                 _path("digest"),
                 query=("inbox", "linked"),
                 body={"required": True, "content": _BYTES},
             ),
         },
-        "/v1/builds": {"get": _operation("list_builds", "Newest first", {"200": json_response("Builds", _list(_BUILD))}, query=("owner",))},
+        "/v1/builds": {
+            "get": _operation("list_builds", "List builds, newest first", {"200": json_response("Builds", _list(_BUILD))}, query=("owner",))
+        },
         "/v1/builds/{build_id}": {
-            "get": _operation("get_build", "A build", {"200": json_response("It", _BUILD)}, _path("build_id"), query=("wait",))
+            "get": _operation("get_build", "Get a build", {"200": json_response("The build", _BUILD)}, _path("build_id"), query=("wait",))
         },
         "/v1/builds/{build_id}/logs": {
             "get": _operation(
                 "get_build_logs",
-                "What a build says",
+                "Read a build's log",
                 {"200": json_response("Lines", _BUILD_LOG)},
                 _path("build_id"),
                 query=("after", "wait"),
             )
         },
         "/v1/builds/{build_id}/cancel": {
-            "post": _operation("cancel_build", "Stop a build", {"200": json_response("It", _BUILD)}, _path("build_id"))
+            "post": _operation("cancel_build", "Cancel a build", {"200": json_response("The build", _BUILD)}, _path("build_id"))
         },
         "/v1/tags": {
             "get": _operation(
-                "list_tags", "Where tags point", {"200": json_response("Tags", _list(_TAG))}, query=("owner", "endpoint", "function")
+                "list_tags",
+                "List tags and their releases",
+                {"200": json_response("Tags", _list(_TAG))},
+                query=("owner", "endpoint", "function"),
             )
         },
         "/v1/endpoints/{owner}/{endpoint}/functions/{function}/tags/{tag}": {
-            "get": _operation("get_tag", "Where a tag points", {"200": json_response("It, and its history", _TAG_HISTORY)}, *tag),
+            "get": _operation("get_tag", "Get a tag", {"200": json_response("The tag and its history", _TAG_HISTORY)}, *tag),
             "put": _operation(
-                "move_tag", "Promote, or roll back", {"200": json_response("The tag", _TAG), **_statuses("409")}, *tag, body=move
+                "move_tag", "Move a tag: promote or roll back", {"200": json_response("The tag", _TAG), **_statuses("409")}, *tag, body=move
             ),
         },
         "/v1/files": {
             "get": _operation(
                 "list_files",
-                "Uploads, by ref",
+                "List uploads by ref",
                 {"200": json_response("A page of uploads", _UPLOADS)},
                 query=("prefix", "cursor", "limit", "owner"),
             )
         },
         "/v1/files/{owner}/{ref}": {
             "get": _operation(
-                "get_file", "A file", {**file, **_statuses("410", "416", "503")}, *upload, query=("sign", "method", "until", "signature")
+                "get_file",
+                "Download a file",
+                {**file, **_statuses("410", "416", "503")},
+                *upload,
+                query=("sign", "method", "until", "signature"),
             ),
             "put": _operation(
                 "put_file",
                 "Create or replace an upload",
-                {"200": json_response("It", _UPLOAD), **_statuses("408", "413", "415", "503", "507")},
+                {"200": json_response("The upload", _UPLOAD), **_statuses("408", "413", "415", "503", "507")},
                 *upload,
                 query=("until", "signature"),
                 body={"required": True, "content": _BYTES},
@@ -361,21 +384,27 @@ def own_paths() -> dict[str, Schema]:
             "post": _operation(
                 "create_file",
                 "Create an upload",
-                {"201": json_response("It", _UPLOAD), **_statuses("408", "409", "413", "415", "503", "507")},
+                {"201": json_response("The upload", _UPLOAD), **_statuses("408", "409", "413", "415", "503", "507")},
                 *upload,
                 query=("until", "signature"),
                 body={"required": True, "content": _BYTES},
             ),
             "delete": _operation(
-                "delete_file", "Forget an upload", {"200": json_response("What it was", _UPLOAD)}, *upload, query=("until", "signature")
+                "delete_file",
+                "Delete an upload",
+                {"200": json_response("The deleted upload", _UPLOAD)},
+                *upload,
+                query=("until", "signature"),
             ),
         },
-        "/livez": {"get": _operation("get_livez", "Whether the process lives", {"200": json_response("It does", _OK)})},
-        "/readyz": {"get": _operation("get_readyz", "Whether it answers", {"200": json_response("It does", _OK), **_statuses("503")})},
-        "/metrics": {"get": _operation("get_metrics", "Figures", {"200": metrics})},
+        "/livez": {"get": _operation("get_livez", "Check that the process is alive", {"200": json_response("It is", _OK)})},
+        "/readyz": {
+            "get": _operation("get_readyz", "Check that it serves requests", {"200": json_response("It does", _OK), **_statuses("503")})
+        },
+        "/metrics": {"get": _operation("get_metrics", "Read metrics", {"200": metrics})},
         "/openapi.json": {"get": _operation("get_openapi", "This document", {"200": json_response("OpenAPI 3.1", {"type": "object"})})},
-        "/": {"get": _operation("get_root", "The page", {"200": page})},
-        "/docs": {"get": _operation("get_docs", "The page", {"200": page})},
+        "/": {"get": _operation("get_root", "The console", {"200": page})},
+        "/docs": {"get": _operation("get_docs", "The console", {"200": page})},
     }
     return found
 

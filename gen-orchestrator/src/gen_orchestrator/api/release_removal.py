@@ -46,7 +46,7 @@ class RemovalRoutes:
                 409,
                 "release_in_use",
                 str(exc),
-                hint="move its tags, end its canary or shadow, and wait for its runs; then ask again",
+                hint="move its tags, end its canary or shadow, and wait for its runs; then try again",
                 errors=[FieldError("", use) for use in exc.uses],
             ) from None
         except NotFoundError as exc:

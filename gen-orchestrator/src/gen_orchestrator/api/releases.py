@@ -133,7 +133,7 @@ class ReleaseRoutes:
         except msgspec.ValidationError as exc:
             raise RequestError(400, "validation", f'{exc}; expected {{"release_id": "...", "expected": "..."}}') from None
         if not caller_of(request).sees(self._owner_of(wanted.release_id)):
-            raise RequestError(404, "not_found", f"there is no release {wanted.release_id[:100]!r}", error="unknown_release")
+            raise RequestError(404, "not_found", f"no release {wanted.release_id[:100]!r}", error="unknown_release")
         try:
             before = await asyncio.to_thread(self._check_move, *names, wanted)
             if wanted.canary == 0:  # this sends no callers to the release, so nothing of it is checked
@@ -166,7 +166,7 @@ class ReleaseRoutes:
 
     async def _canary(self, request: Request, tag: Tag | None, wanted: MoveTag, percent: float) -> None:
         if tag is None or tag.release_id == wanted.release_id:
-            why = "it points at nothing yet" if tag is None else f"it points at {tag.release_id} already"
+            why = "it does not exist yet" if tag is None else f"it points at {tag.release_id} already"
             raise RequestError(409, "conflict", f"the tag has no canary: {why}")
         await asyncio.to_thread(self._registry.set_candidate, tag, wanted.release_id, percent)
         await self._say_canary(request, tag, wanted.release_id, percent)
@@ -176,7 +176,7 @@ class ReleaseRoutes:
         candidate = self._registry.candidate(parts["owner"], parts["endpoint"], parts["function"], parts["tag"])
         if tag is None or candidate is None or candidate.release_id != wanted.release_id:
             subject = f"{parts['endpoint']}/{parts['function']}:{parts['tag']}"
-            raise RequestError(409, "conflict", f"{wanted.release_id} is no candidate of {subject}")
+            raise RequestError(409, "conflict", f"{wanted.release_id} is not a candidate of {subject}")
         if wanted.dry_run:
             await request.answer(200, msgspec.json.encode(tag))
             return
@@ -208,8 +208,8 @@ class ReleaseRoutes:
                 409,
                 "release_not_ready",
                 f"{release_id} cannot serve: {why}",
-                hint='the tag stays; to move it all the same, send "now": true',
-                cli_hint="the tag stays; to move it all the same: cozyctl promote --now",
+                hint='the tag stays; to move it anyway, send "now": true',
+                cli_hint="the tag stays; to move it anyway: cozyctl promote --now",
             )
 
     def _check_move(self, owner: str, endpoint: str, function: str, tag: str, wanted: MoveTag) -> Tag | None:
@@ -233,8 +233,8 @@ class ReleaseRoutes:
                 409,
                 "breaking_change",
                 f"{release_id} breaks callers of {owner}/{endpoint}/{function}:{tag}: {_told(breaking)}",
-                hint='to move the tag all the same, send "breaking": true',
-                cli_hint="to move the tag all the same: cozyctl promote --breaking",
+                hint='to move the tag anyway, send "breaking": true',
+                cli_hint="to move the tag anyway: cozyctl promote --breaking",
                 errors=[FieldError(each.pointer, f"{each.side}: {each.text}") for each in breaking],
             )
 

@@ -25,10 +25,10 @@ _PRUNED["properties"]["freed_bytes"] = NUMBER
 def removal_paths() -> dict[str, Schema]:
     """Paths of the prune. The delete of one release is beside its path's other methods (`delete_release`)."""
     body: Schema = {"required": True, "content": {"application/json": {"schema": _PRUNE}}}
-    found = {"200": json_response("Those that went, oldest first", _PRUNED)}
+    found = {"200": json_response("The deleted releases, oldest first", _PRUNED)}
     return {"/v1/releases/prune": {"post": operation("prune_releases", "Delete all but the newest releases", found, body=body)}}
 
 
 def delete_release() -> Schema:
-    answers = {"200": json_response("What it was", _DELETED), **statuses("409")}
-    return operation("delete_release", "Delete a release that nothing uses", answers, path("release_id"))
+    answers = {"200": json_response("The deleted release", _DELETED), **statuses("409")}
+    return operation("delete_release", "Delete an unused release", answers, path("release_id"))

@@ -52,7 +52,7 @@ class RunList:
         found = await asyncio.to_thread(self._store.list_runs, wanted)
         last = await asyncio.to_thread(self._store.get, wanted.cursor) if wanted.cursor and not found else None
         if wanted.cursor and not found and (last is None or not caller.sees(last.owner)):
-            detail = f"cursor={wanted.cursor[:40]!r} names a run that is kept no more; begin again without a cursor"
+            detail = f"cursor={wanted.cursor[:40]!r} names a run that is no longer kept; start again without a cursor"
             raise RequestError(400, "validation", detail)
         runs = _page_of(found, limit)
         rows = [(run, self._open.get(run.id)) for run in runs]
@@ -79,5 +79,5 @@ def _page_of(found: list[Run], limit: int) -> list[Run]:
 
 def _no_nul(name: str, value: str) -> str:
     if "\0" in value:
-        raise RequestError(400, "validation", f"{name}={value[:40]!r}: no name holds a NUL character")
+        raise RequestError(400, "validation", f"{name}={value[:40]!r}: names cannot contain a NUL character")
     return value

@@ -116,7 +116,7 @@ class RunRoutes:
             submitted = await self.submit(msgspec.structs.replace(run, id=run_id, fingerprint=form.digest), resolved)
             is_new = submitted.is_new
         except OSError as exc:
-            raise not_kept(exc, "the files of the request were not kept, and no run was made") from None
+            raise not_kept(exc, "the files of the request were not stored, and no run was created") from None
         except StoreUnavailableError:
             is_new = True  # unknown whether it was accepted: retention deletes them if not
             raise
@@ -136,7 +136,7 @@ class RunRoutes:
             raise RequestError(
                 400,
                 "validation",
-                f"Idempotency-Key beside the run id {run_id!r}: a PUT runs once for its id, whatever the key; leave the header out",
+                f"Idempotency-Key together with the run id {run_id!r}: a PUT runs once for its id, whatever the key; remove the header",
                 error="invalid_idempotency_key",
             )
         body = await request.body(MAX_BODY_BYTES)
@@ -188,7 +188,7 @@ class RunRoutes:
         if open_run is not None and not open_run.is_over:
             raise RequestError(409, "conflict", f"run {run.id} is still {open_run.status}; cancel it first, or wait for its end")
         if is_session(run):
-            raise RequestError(409, "conflict", f"run {run.id} was a realtime session, whose frames are not kept; open a new one")
+            raise RequestError(409, "conflict", f"run {run.id} was a realtime session, whose frames are not stored; open a new one")
         resolved = self.resolve(request, run.owner, run.endpoint, run.function, run.tag)
         again = Run(
             id=new_run_id(),
@@ -229,7 +229,7 @@ class RunRoutes:
     def resolve(self, request: Request, owner: str, endpoint: str, function: str, tag: str, *, is_session: bool = False) -> Resolved:
         """What a name means for this caller: a function, or with `is_session` a websocket handler."""
         if not caller_of(request).sees(owner):
-            raise RequestError(404, "not_found", f"there is no owner {owner[:64]!r}", error="unknown_function")
+            raise RequestError(404, "not_found", f"no owner {owner[:64]!r}", error="unknown_function")
         resolved = self._resolve(owner, endpoint, function, tag)
         if resolved.settings.is_session and not is_session:
             hint = f"connect to ws://HOST/v1/{owner}/{endpoint}/{function} with a websocket client"
@@ -252,8 +252,8 @@ class RunRoutes:
             return open_run.run, open_run
         run = await asyncio.to_thread(self._store.get, run_id) if is_run_id(run_id) else None
         if run is None or not caller.sees(run.owner):
-            hint = "See which there are with: cozyctl runs list"
-            raise RequestError(404, "not_found", f"there is no run {run_id[:100]!r}", hint=hint, error="unknown_run")
+            hint = "List them with: cozyctl runs list"
+            raise RequestError(404, "not_found", f"no run {run_id[:100]!r}", hint=hint, error="unknown_run")
         return run, self._dispatcher.open.get(run_id)
 
     async def submit(self, run: Run, resolved: Resolved, *, volatile: bool = False) -> Submitted:
@@ -287,7 +287,7 @@ class RunRoutes:
         except StoreFullError as exc:
             raise RequestError(507, "store_full", f"the run was not accepted: {exc}", headers={"retry-after": "5"}) from None
         except StoreUnavailableError as exc:
-            text = f"it is not known whether the run was accepted: {exc}; ask again with the same Idempotency-Key"
+            text = f"it is unknown whether the run was accepted: {exc}; send it again with the same Idempotency-Key"
             raise RequestError(503, "store_unavailable", text, headers={"retry-after": "2"}) from None
         if not submitted.is_new and run.fingerprint and submitted.run.fingerprint != run.fingerprint:
             what = f"Idempotency-Key {run.idempotency_key[:60]!r}" if run.idempotency_key else f"run id {run.id!r}"
@@ -333,7 +333,7 @@ class RunRoutes:
             self._receivers.read(options.webhook)
         except BlockedURLError as exc:
             why = str(exc).removeprefix("input url blocked: ")
-            hint = "a server on this machine may be told where the platform was started with --allow-private-webhooks"
+            hint = "to notify a server on this machine, start the platform with --allow-private-webhooks"
             raise RequestError(400, "validation", f"webhook {options.webhook[:100]!r}: {why}", hint=hint) from None
         return msgspec.json.encode(Target(options.webhook, options.webhook_events, request.header(BASE_HEADER)[:300]))
 
@@ -342,7 +342,7 @@ class RunRoutes:
         try:
             await self._dispatcher.keep(open_run)
         except StoreError as exc:
-            raise RequestError(503, "store_unavailable", f"run {open_run.id} goes on, but cannot be written now: {exc}") from None
+            raise RequestError(503, "store_unavailable", f"run {open_run.id} continues, but cannot be stored now: {exc}") from None
 
     async def _answer(self, request: Request, submitted: Submitted, more: Mapping[str, str] | None = None) -> None:
         open_run, run = submitted.open, submitted.run

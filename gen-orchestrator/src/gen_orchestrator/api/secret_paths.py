@@ -21,21 +21,21 @@ def secret_paths() -> dict[str, Schema]:
     endpoint = [path("owner"), path("endpoint")]
     return {
         "/v1/endpoints/{owner}/{endpoint}/secrets": {
-            "get": operation("list_secrets", "Names of secrets", {"200": json_response("Without values", _SECRETS)}, *endpoint)
+            "get": operation("list_secrets", "List secrets", {"200": json_response("The secrets without values", _SECRETS)}, *endpoint)
         },
         "/v1/endpoints/{owner}/{endpoint}/secrets/{name}": {
             "put": operation(
                 "set_secret",
                 "Set a secret of an endpoint's workers",
-                {"200": json_response("It, without its value", _SECRET)},
+                {"200": json_response("The secret without its value", _SECRET)},
                 *endpoint,
                 path("name"),
                 body={"required": True, "content": {"application/json": {"schema": object_of("value", value=TEXT)}}},
             ),
             "delete": operation(
                 "remove_secret",
-                "Give a secret to no worker any more",
-                {"200": json_response("It is gone", _REMOVED)},
+                "Delete a secret",
+                {"200": json_response("The secret is deleted", _REMOVED)},
                 *endpoint,
                 path("name"),
             ),

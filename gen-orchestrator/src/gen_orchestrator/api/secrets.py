@@ -46,7 +46,7 @@ class SecretRoutes:
             raise RequestError(
                 404,
                 "not_found",
-                f"{owner} has no endpoint {endpoint[:64]!r}, and no secret is set for one of that name",
+                f"{owner} has no endpoint {endpoint[:64]!r}, and no secret is set under that name",
                 error="unknown_endpoint",
             )
         data = [{**msgspec.structs.asdict(each), "declared": each.name in declared} for each in found]
@@ -87,5 +87,5 @@ class SecretRoutes:
         if not caller.sees(owner) or not is_run_id(owner):
             raise no_owner(owner)
         if not is_run_id(endpoint):
-            raise RequestError(404, "not_found", f"no endpoint can be named {endpoint[:64]!r}", error="unknown_endpoint")
+            raise RequestError(404, "not_found", f"an endpoint cannot be named {endpoint[:64]!r}", error="unknown_endpoint")
         return caller, owner, endpoint

@@ -48,7 +48,7 @@ class SessionRoutes:
         function, tag = function_and_tag(request.parts["function"])
         resolved = self._runs.resolve(request, owner, endpoint, function, tag, is_session=True)
         if not resolved.settings.is_session:
-            detail = f"GET is not possible at {request.scope['path'][:200]}, which is no websocket; possible: POST, OPTIONS"
+            detail = f"GET is not allowed at {request.scope['path'][:200]}, which is not a websocket; allowed: POST, OPTIONS"
             raise RequestError(405, "method_not_allowed", detail, headers={"allow": "POST, OPTIONS"})
         fields = accept_fields(request)
         run = _new_run(request, resolved, owner, endpoint, function)
@@ -62,7 +62,7 @@ class SessionRoutes:
             return
         open_run = submitted.open
         if not submitted.is_new or open_run is None or open_run.session is None:
-            raise RequestError(409, "conflict", f"there is a run with the id {run.id!r} already", error="duplicate_run_id")
+            raise RequestError(409, "conflict", f"a run with the id {run.id!r} already exists", error="duplicate_run_id")
         client = _Client(open_run, open_run.session, self._dispatcher)
         socket = client.socket = WebSocket(client, max_message_bytes=MAX_FRAME_BYTES, idle_s=self._idle_s)
         open_run.session.on_flood = lambda: client.end("slow_consumer")

@@ -49,18 +49,21 @@ def shadow_paths() -> dict[str, Schema]:
     return {
         "/v1/shadows": {
             "get": operation(
-                "list_shadows", "The last of each tag", {"200": json_response("Them", list_of(SHADOW))}, query=("owner", "endpoint")
+                "list_shadows",
+                "List the last shadow of each tag",
+                {"200": json_response("Shadows", list_of(SHADOW))},
+                query=("owner", "endpoint"),
             )
         },
         "/v1/endpoints/{owner}/{endpoint}/functions/{function}/tags/{tag}/shadow": {
-            "get": operation("get_shadow", "What came of copies", {"200": json_response("It", SHADOW)}, *tag),
+            "get": operation("get_shadow", "Get the results of shadow runs", {"200": json_response("The shadow", SHADOW)}, *tag),
             "put": operation(
                 "start_shadow",
-                "Copy a share of a tag's runs to a release",
-                {"200": json_response("It", SHADOW), **statuses("409")},
+                "Start shadow runs of a tag on a release",
+                {"200": json_response("The shadow", SHADOW), **statuses("409")},
                 *tag,
                 body={"required": True, "content": {"application/json": {"schema": _NEW}}},
             ),
-            "delete": operation("stop_shadow", "Copy no more", {"200": json_response("It", SHADOW), **statuses("409")}, *tag),
+            "delete": operation("stop_shadow", "Stop shadow runs", {"200": json_response("The shadow", SHADOW), **statuses("409")}, *tag),
         },
     }

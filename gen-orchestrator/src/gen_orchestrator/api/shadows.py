@@ -76,11 +76,11 @@ class ShadowRoutes:
         except NotFoundError as exc:
             raise RequestError(404, "not_found", str(exc), error="unknown_release") from None
         if wanted.release_id == now.release_id:
-            raise RequestError(409, "conflict", f"the tag points at {now.release_id} already: there is nothing to compare it with")
+            raise RequestError(409, "conflict", f"the tag already points at {now.release_id}: there is nothing to compare it with")
         refusing = [each for each in function_changes(now.entry, copied.entry) if each.breaking and each.side == "input"]
         if refusing:
             told = "; ".join(f"{each.pointer or 'as a whole'}: {each.text}" for each in refusing[:5])
-            raise RequestError(409, "breaking_change", f"{wanted.release_id} does not take what callers of the tag send: {told}")
+            raise RequestError(409, "breaking_change", f"{wanted.release_id} does not accept what callers of the tag send: {told}")
         self._resume(wanted.release_id)
         if why := await self._prepare(wanted.release_id):
             raise RequestError(409, "release_not_ready", f"{wanted.release_id} cannot serve: {why}")
@@ -104,7 +104,7 @@ class ShadowRoutes:
         """`DELETE` on the same path: stop copying; answers with the results."""
         shadow = self._find(request)
         if shadow.ended_at:
-            raise RequestError(409, "conflict", f"it has ended already: {shadow.why}")
+            raise RequestError(409, "conflict", f"it has already ended: {shadow.why}")
         await self._shadows.end(shadow.place, "stopped", caller_of(request))
         await self._answer(request, self._registry.shadow(shadow.place) or shadow)
 

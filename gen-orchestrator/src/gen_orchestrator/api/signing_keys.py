@@ -45,6 +45,6 @@ def _operator(request: Request) -> Caller:
     caller = caller_of(request)
     if caller.owner != ALL_OWNERS:
         raise RequestError(
-            403, "forbidden", f"this key is of owner {caller.owner!r}; signing keys are the platform's, and need an operator's key"
+            403, "forbidden", f"this key is of owner {caller.owner!r}; signing keys belong to the platform and need an operator's key"
         )
     return caller

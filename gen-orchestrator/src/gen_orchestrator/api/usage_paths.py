@@ -26,5 +26,5 @@ def usage_paths() -> dict[str, Schema]:
     """The path of usage."""
     query = ("from", "to", "by", "owner")
     return {
-        "/v1/usage": {"get": operation("get_usage", "What runs have used", {"200": json_response("Sums of days", _USAGE)}, query=query)}
+        "/v1/usage": {"get": operation("get_usage", "Get the usage of runs", {"200": json_response("Sums by day", _USAGE)}, query=query)}
     }

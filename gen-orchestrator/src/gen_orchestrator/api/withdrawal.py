@@ -42,7 +42,7 @@ class WithdrawalRoutes:
         """Answers with the removed tags, and how many runs continue to their end."""
         caller, owner, endpoint = caller_of(request), request.parts["owner"], request.parts["endpoint"]
         if not caller.sees(owner):
-            raise RequestError(404, "not_found", f"there is no endpoint {owner[:64]}/{endpoint[:64]}", error="unknown_endpoint")
+            raise RequestError(404, "not_found", f"no endpoint {owner[:64]}/{endpoint[:64]}", error="unknown_endpoint")
         body = await self._withdraw(caller, owner, endpoint)
         await request.answer(200, msgspec.json.encode(body))
 
@@ -51,7 +51,7 @@ class WithdrawalRoutes:
         caller, endpoint = caller_of(request), request.parts["deployment_id"]
         owners = sorted({tag.owner for tag in self._registry.tags(caller.own(), endpoint)})
         if not owners:
-            raise RequestError(404, "not_found", f"there is no deployment {endpoint[:100]!r}", error="not_found")
+            raise RequestError(404, "not_found", f"no deployment {endpoint[:100]!r}", error="not_found")
         await self._withdraw(caller, owners[0], endpoint)
         await request.answer(204, b"")
 
@@ -75,6 +75,6 @@ class WithdrawalRoutes:
 
 def withdrawal_paths() -> dict[str, Schema]:
     """For the OpenAPI document."""
-    answers = {"200": json_response("The tags that it had, and the runs that go on", _WITHDRAWN), **statuses("409")}
+    answers = {"200": json_response("The removed tags, and the runs that continue", _WITHDRAWN), **statuses("409")}
     delete = operation("withdraw_endpoint", "Take an endpoint out of service", answers, path("owner"), path("endpoint"))
     return {"/v1/endpoints/{owner}/{endpoint}": {"delete": delete}}

@@ -87,7 +87,7 @@ class WorkerRoutes:
         release_id = request.parts["release_id"]
         owner = self._admits(release_id)
         if owner is None or not caller_of(request).sees(owner):
-            raise RequestError(404, "not_found", f"there is no release {release_id[:100]!r}", error="unknown_release")
+            raise RequestError(404, "not_found", f"no release {release_id[:100]!r}", error="unknown_release")
         try:
             wanted = msgspec.json.decode(await request.body(MAX_BODY_BYTES) or b"{}", type=NewToken)
             if not 1 <= wanted.life_s <= MAX_LIFE_S:
@@ -165,7 +165,7 @@ class WorkerRoutes:
     def _unknown(self, request: Request, worker_id: str) -> RequestError:
         known = [worker.worker_id for worker in self._seen(request)]
         listed = ", ".join(known[:MAX_NAMED]) + (", ..." if len(known) > MAX_NAMED else "")
-        detail = f"there is no worker {worker_id[:100]!r}.{did_you_mean(worker_id[:100], known)} Workers: {listed or 'none'}"
+        detail = f"no worker {worker_id[:100]!r}.{did_you_mean(worker_id[:100], known)} Workers: {listed or 'none'}"
         return RequestError(404, "not_found", detail, error="unknown_worker")
 
 

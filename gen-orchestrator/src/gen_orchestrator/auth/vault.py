@@ -80,7 +80,7 @@ class Vault:
         with self._writing:
             known = self._known.get((owner, endpoint), {})
             if name not in known and len(known) >= MAX_PER_ENDPOINT:
-                raise ValueError(f"{owner}/{endpoint} has {len(known)} secrets already; at most {MAX_PER_ENDPOINT} are kept")
+                raise ValueError(f"{owner}/{endpoint} has {len(known)} secrets; at most {MAX_PER_ENDPOINT} are allowed")
             secret = self._add(by, owner, endpoint, name, value.encode())
         self._audit.note(by, owner, "secret.set", f"{endpoint} {name}", f"version {secret.version}")
         return _info(secret, value)
@@ -120,7 +120,7 @@ class Vault:
             nonce = secrets.token_bytes(NONCE_BYTES)
             secret = msgspec.structs.replace(secret, sealed=nonce + self._cipher.encrypt(nonce, value, _label(secret)))
         if not self._store.add_secret(secret):
-            raise ValueError(f"another leader has changed {name} just now; try again")
+            raise ValueError(f"another leader has just changed {name}; try again")
         self._take(secret)
         return secret
 

@@ -96,7 +96,7 @@ class WorkerTokens:
                 raise TokenError("a header with crit")
             key = self.keys.find(str(header.get("kid", self.keys.current.kid))[:100])
             if key is None:
-                raise TokenError("signed with a key that is not ours, or not any more")
+                raise TokenError("signed with a key that is not ours, or no longer valid")
             fields = jwt.decode(
                 token,
                 key.public,

@@ -101,7 +101,7 @@ class Api:
         """What the platform serves, what is waiting, and its workers."""
         found = self.get("/v1/status")
         if not isinstance(found, dict) or not {"lanes", "workers", "tags"} <= found.keys():
-            raise self._no_platform("its GET /v1/status is another one. It is a dev runner (cozyctl dev), or older than this cozyctl")
+            raise self._no_platform("its GET /v1/status has another format. It is a dev runner (cozyctl dev), or older than this cozyctl")
         return found
 
     def run(self, run_id: str) -> dict[str, Any]:
@@ -134,7 +134,7 @@ class Api:
                 raise self._refused(answer.status, answer.read(), "GET", path)
             yield cast(IO[bytes], answer)
         except HTTPError as exc:
-            raise ApiError(f"the file broke off: {_why(exc)}; ask again", EXIT_FAILED, "unreachable") from None
+            raise ApiError(f"the download stopped early: {_why(exc)}; ask again", EXIT_FAILED, "unreachable") from None
         finally:
             answer.close()
 
@@ -186,7 +186,7 @@ class Api:
             problem = json.loads(data)
             text, code = str(problem["detail"]), str(problem["code"])
         except (ValueError, KeyError, TypeError):
-            return self._no_platform(f"it answers {method} {path} with status {status}, and not as a platform does")
+            return self._no_platform(f"it answers {method} {path} with status {status}, unlike a platform")
         # An unknown path, not a missing thing: those answers have an `error`. A name with a slash matches no path.
         if code == "not_found" and "error" not in problem and "%2F" not in path:
             return self._no_platform(f"it has no {method} {path}. It is a dev runner (cozyctl dev), or older than this cozyctl")
@@ -196,7 +196,7 @@ class Api:
 
     def _no_platform(self, why: str) -> ApiError:
         start = "Start one with: cozyctl up (another address: --url, or COZY_URL)"
-        return ApiError(f"{self._url} is no platform: {why}. {start}", EXIT_FAILED, "unexpected")
+        return ApiError(f"{self._url} is not a platform: {why}. {start}", EXIT_FAILED, "unexpected")
 
 
 def _why(exc: BaseException) -> str:

@@ -56,7 +56,7 @@ class RunView:
                     self._waiting.begin(self.run_id)
             case "restart":
                 self.deltas.clear()  # items of a lost attempt do not count
-                self._note(f"begins again, attempt {data['attempt']}")
+                self._note(f"restarted, attempt {data['attempt']}")
             case "snapshot":
                 self._note(f"the platform no longer keeps {counted(data['missed'], 'earlier event')}")
             case "progress" | "log" if isinstance(data, dict):

@@ -26,13 +26,13 @@ def print_results(results: list[dict[str, Any]]) -> None:
 def summary(found: dict[str, Any]) -> list[str]:
     """The results of shadow runs, as lines."""
     counts = f"{found['compared']} compared: {found['equal']} equal, {found['different']} different, {found['failed']} failed"
-    lines = [counts + (f"; {found['dropped']} not run, as there was no room" if found["dropped"] else "")]
+    lines = [counts + (f"; {found['dropped']} not run, because there was no room" if found["dropped"] else "")]
     tag, release = found["seconds"]["tag"], found["seconds"]["release"]
     if tag["p50"] is not None and release["p50"] is not None:
         lines.append("  ".join(f"{name} {span(tag[name] * 1000)} -> {span(release[name] * 1000)}" for name in ("p50", "p95")))
     if found["by_digest"]:
-        why = "could not be decoded" if found["images"] == "pixels" else "pillow is not installed where the platform runs"
-        lines.append(f"{found['by_digest']} images were compared by their digests alone: {why}")
+        why = "could not be decoded" if found["images"] == "pixels" else "pillow is not installed on the platform's machine"
+        lines.append(f"{found['by_digest']} images were compared only by their digests: {why}")
     for each in found["examples"]:
         if each["error"]:
             lines.append(f"run {each['run_id']}: {each['error']}")

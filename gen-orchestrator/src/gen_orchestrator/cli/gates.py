@@ -55,7 +55,7 @@ def list_goldens(endpoint: str | None, url: str, as_json: bool) -> int:
     for each in found["data"]:
         function = f"{each['owner']}/{each['endpoint']}/{each['function']}"
         shown.add_row(each["golden_id"], function, each["run_id"], f"{each['tolerance']:g}", age(time.time() - each["created_at"]))
-    print_tables(shown, none="no golden requests; make one of a run with: cozyctl golden add RUN")
+    print_tables(shown, none="no golden requests; make one from a run with: cozyctl golden add RUN")
     return 0
 
 
@@ -87,7 +87,7 @@ def run(release: str, functions: tuple[str, ...], url: str, as_json: bool) -> in
     else:
         print_results(found["data"])
         if not found["data"]:
-            say("there are no golden requests; make one with: cozyctl golden add RUN_ID")
+            say("no golden requests; make one with: cozyctl golden add RUN_ID")
     return 0 if found["passed"] else EXIT_FAILED
 
 

@@ -61,7 +61,7 @@ def command(
 def _payload(api: Api, path: str, inputs: tuple[str, ...], payload: str | None) -> Any:
     if payload is not None:
         if inputs:
-            raise click.UsageError("give the payload by -i or by --payload, not by both")
+            raise click.UsageError("give the payload with -i or with --payload, not both")
         text = sys.stdin.read() if payload == "-" else payload
         try:
             return msgspec.json.decode(text)
@@ -108,14 +108,14 @@ def _follow(api: Api, path: str, body: dict[str, Any], key: str, *, as_json: boo
     except UnreachableError as exc:
         if not view.run_id:
             raise
-        again = f"; the run goes on: cozyctl runs watch {view.run_id}"
+        again = f"; the run continues: cozyctl runs watch {view.run_id}"
         return fail(f"{exc.detail}{again}", EXIT_FAILED, as_json=as_json, code="unreachable", run_id=view.run_id)
     return report(run, as_json=as_json, deltas=view.deltas)
 
 
 def _cancel(api: Api, run_id: str, *, as_json: bool) -> int:
     if not run_id:
-        return interrupted("interrupted before the platform took the run", as_json=as_json)
+        return interrupted("interrupted before the platform accepted the run", as_json=as_json)
     run = api.post(api_path("runs", run_id, "cancel"))
     if as_json:
         print_json(run)

@@ -166,7 +166,7 @@ def audit(limit: int, url: str, as_json: bool) -> int:
 
 def _say_enforced(key: dict[str, Any]) -> None:
     if not key["enforced"]:
-        say("warning: this platform asks nobody for keys: who reaches it may do everything, and budgets bound nobody. Start it with --keys")
+        say("warning: this platform requires no keys: anyone may do anything, and budgets have no effect. Start it with --keys")
 
 
 def _seconds(life: str) -> float:

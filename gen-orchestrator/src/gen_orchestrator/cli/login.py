@@ -38,7 +38,7 @@ def login(url: str | None, chosen: str | None, as_json: bool) -> int:
         print_json({**me, "url": where, "profile": f"{name}/{profile}"})
         return 0
     print_line(f"{where} as {me['owner']}, who may {', '.join(me['scopes'])}")
-    say(f"kept as {name}/{profile} in {path}; back out with: cozyctl logout")
+    say(f"saved as {name}/{profile} in {path}; undo with: cozyctl logout")
     return 0
 
 
@@ -100,7 +100,7 @@ def switch(name: str, as_json: bool) -> int:
         return fail(str(exc), EXIT_USAGE, as_json=as_json, code="usage")
     if profiles.read(*chosen) is None:
         known = ", ".join("/".join(each) for each in profiles.all()) or "none"
-        return fail(f"there is no profile {'/'.join(chosen)}. Profiles: {known}", EXIT_NOT_FOUND, as_json=as_json, code="not_found")
+        return fail(f"no profile {'/'.join(chosen)}. Profiles: {known}", EXIT_NOT_FOUND, as_json=as_json, code="not_found")
     profiles.use(*chosen)
     if as_json:
         print_json({"profile": "/".join(chosen)})

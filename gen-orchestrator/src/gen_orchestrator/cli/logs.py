@@ -58,7 +58,9 @@ def _workers(api: Api, target: str) -> list[str]:
         functions = sorted({ref.rpartition(":")[0] for ref in refs})
         endpoints = sorted({ref.rpartition("/")[0] for ref in refs})
         near = did_you_mean(target, [*functions, *endpoints, *refs])
-        raise ApiError(f"nothing is served as {target!r}.{near} Endpoints: {', '.join(endpoints) or 'none'}", EXIT_NOT_FOUND, "not_found")
+        raise ApiError(
+            f"no endpoint is served as {target!r}.{near} Endpoints: {', '.join(endpoints) or 'none'}", EXIT_NOT_FOUND, "not_found"
+        )
     return [worker["worker_id"] for worker in status["workers"] if worker["release_id"] in releases]
 
 

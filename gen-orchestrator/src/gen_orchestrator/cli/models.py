@@ -69,7 +69,7 @@ def push(folder: Path, ref: str, message: str, allow_unsafe: bool, link: bool, u
     except OSError as exc:
         return fail(f"{exc.filename or folder}: {exc.strerror}", EXIT_FAILED, as_json=as_json, code="validation")
     except KeyboardInterrupt:
-        return interrupted("interrupted; files that were sent whole are not sent again by the next push", as_json=as_json)
+        return interrupted("interrupted; the next push does not send completed files again", as_json=as_json)
     if as_json:
         print_json(answer)
         return 0
@@ -77,7 +77,7 @@ def push(folder: Path, ref: str, message: str, allow_unsafe: bool, link: bool, u
     version = answer["version"]
     say(f"{version['precision']}, {version['digest']}")
     if not version["licence"]:
-        say("it has no LICENSE file: users will not know what they may do with it")
+        say("it has no LICENSE file: users will not know its terms")
     key = name.repo.replace(".", "-")
     say(f'use it in cozy.toml: [models] {key} = {{ ref = "{answer["ref"]}", dtypes = ["{version["precision"]}"] }}')
     return 0
@@ -133,7 +133,7 @@ def hub(action: str, url: str, as_json: bool) -> int:
         if as_json:
             print_json(gone)
         else:
-            print_line(f"{counted(gone['blobs'], 'file')} removed, {gone['freed_bytes'] / 1e6:.1f} MB given back")
+            print_line(f"{counted(gone['blobs'], 'file')} removed, {gone['freed_bytes'] / 1e6:.1f} MB freed")
         return 0
     found = Api(url).get("/v1/repos")
     if as_json:

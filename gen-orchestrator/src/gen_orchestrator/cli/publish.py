@@ -153,7 +153,7 @@ def pack(root: Path, into: IO[bytes]) -> int:
 def _stop(api: Api, build: dict[str, Any], *, as_json: bool) -> int:
     """Ctrl-C: cancel the build. A release that it made before the cancel stays, with no tag."""
     if not build:
-        return interrupted("interrupted before the platform had all of it: nothing is published", as_json=as_json)
+        return interrupted("interrupted before the platform had received everything: nothing is published", as_json=as_json)
     ended = api.post(api_path("builds", build["build_id"], "cancel"))
     release = f", as {ended['release_id']}" if ended.get("release_id") else ""
     return interrupted(f"build {ended['build_id']} is {ended['status']}{release}", as_json=as_json, build=ended)

@@ -70,7 +70,7 @@ def _file(name: str) -> dict[str, Any]:
         raise click.UsageError(f"the file {name!r} cannot be read: {exc.strerror}") from None
     if len(data) > MAX_FILE_BYTES:
         raise click.UsageError(
-            f"{name} holds {len(data) >> 20} MiB; at most {MAX_FILE_BYTES >> 20} MiB go along: send its https URL instead"
+            f"{name} holds {len(data) >> 20} MiB; at most {MAX_FILE_BYTES >> 20} MiB are sent: use its https URL instead"
         )
     kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
     return {"ref": f"data:{kind};base64,{base64.b64encode(data).decode()}"}

@@ -27,7 +27,7 @@ def release_named(api: Api, text: str) -> str:
         if len(found) == 1:
             return str(found[0])
         if found:
-            raise ApiError(f"{text!r} begins the ids of several releases: {_some(found)}; write more of it", EXIT_USAGE, "usage")
+            raise ApiError(f"{text!r} is the beginning of several release ids: {_some(found)}; write more characters", EXIT_USAGE, "usage")
     return text
 
 

@@ -129,7 +129,7 @@ def promote(
     for target in targets:  # all checks of all functions come first, so that a failing one leaves no promote half done
         before = api.put(_tag_path({**target, "tag": tag}), {**body, "release_id": target["release_id"], "dry_run": True})
         if canary and canary < 100 and before["release_id"] == target["release_id"]:
-            say(f"{target['function']}:{tag} points at {target['release_id']} already: it needs no canary")
+            say(f"{target['function']}:{tag} already points at {target['release_id']}: it needs no canary")
         else:
             wanted.append(target)
     for target in wanted:
@@ -140,7 +140,7 @@ def promote(
         print_json({"data": moved})
     elif canary is None or canary >= 100:
         one = f"/{moved[0]['function']}" if len(moved) == 1 else ""
-        say(f"back with: cozyctl rollback {moved[0]['owner']}/{moved[0]['endpoint']}{one}" + (f" --tag {tag}" if tag != "prod" else ""))
+        say(f"undo with: cozyctl rollback {moved[0]['owner']}/{moved[0]['endpoint']}{one}" + (f" --tag {tag}" if tag != "prod" else ""))
     return 0
 
 
@@ -170,7 +170,7 @@ def rollback(endpoint: str, now: bool, wanted: str | None, tag: str, url: str, a
         there = [old["release_id"] for old in history if "deleted_at" not in old]
         before = wanted or next((release_id for release_id in there if release_id != each["release_id"]), None)
         if before is None:
-            say(f"{each['function']}:{tag} has pointed at no other release that is still there: it stays at {each['release_id']}")
+            say(f"{each['function']}:{tag} has no earlier release that still exists: it stays at {each['release_id']}")
             continue
         body = {"release_id": before, "expected": each["release_id"], "now": now, "skip_gates": True}
         moved.append(api.put(_tag_path(each), body))
@@ -273,7 +273,7 @@ def prune(endpoint: str | None, keep: int, dry_run: bool, url: str, as_json: boo
     if not count:
         say("nothing to delete")
     elif dry_run:
-        say(f"{count} would go; without --dry-run they do")
+        say(f"{count} would be deleted; run it without --dry-run to delete them")
     else:
         say(f"{count} deleted, {bytes_of(found['freed_bytes'])} freed")
     return 0
@@ -330,7 +330,7 @@ def _tag_path(tag: dict[str, Any]) -> str:
 
 
 def _tell_removed(removed: dict[str, Any]) -> None:
-    later = "" if removed["cleared"] else "; its files go when no build or worker needs them any more"
+    later = "" if removed["cleared"] else "; its files are deleted when no build or worker needs them any more"
     print_line(f"{removed['release_id']} of {removed['owner']}/{removed['endpoint']} is deleted{later}")
 
 

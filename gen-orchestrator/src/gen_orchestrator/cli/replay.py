@@ -32,7 +32,9 @@ def command(file: Path, release: str | None, tolerance: float, url: str, as_json
     except ValueError:
         is_ours = False
     if not is_ours:
-        return fail(f"{file} is no exported run; write one with: cozyctl runs export ID -o FILE", EXIT_USAGE, as_json=as_json, code="usage")
+        return fail(
+            f"{file} is not an exported run; write one with: cozyctl runs export ID -o FILE", EXIT_USAGE, as_json=as_json, code="usage"
+        )
     before = found["run"]
     api = Api(url)
     name = f"{before['owner']}/{before['endpoint']}/{before['function']}"

@@ -20,7 +20,7 @@ def command(endpoint: str, url: str, as_json: bool) -> int:
     """
     owner, name = split_endpoint(endpoint)
     if endpoint.count("/") != 1 or ":" in endpoint:
-        raise click.UsageError(f"{endpoint!r}: expected owner/endpoint, such as local/hello: all of its functions and tags go")
+        raise click.UsageError(f"{endpoint!r}: expected owner/endpoint, such as local/hello: all of its functions and tags are removed")
     found = Api(url).delete(api_path("endpoints", owner, name))
     if as_json:
         print_json(found)
@@ -28,9 +28,9 @@ def command(endpoint: str, url: str, as_json: bool) -> int:
     gone = ", ".join(f"{each['function']}:{each['tag']}" for each in found["data"])
     print_line(f"{owner}/{name} is out of service; it had {gone}")
     if found["running"] or found["queued"]:
-        say(f"{_runs(found)} go on to their end; cancel them with: cozyctl runs cancel RUN (cozyctl runs list)")
+        say(f"{_runs(found)} continue to their end; cancel them with: cozyctl runs cancel RUN (cozyctl runs list)")
     release = next((each["release_id"] for each in found["data"] if each["tag"] == "prod"), found["data"][0]["release_id"])
-    say(f"back with: cozyctl promote {release}; delete its releases with: cozyctl releases prune {owner}/{name} --keep 0")
+    say(f"serve it again with: cozyctl promote {release}; delete its releases with: cozyctl releases prune {owner}/{name} --keep 0")
     return 0
 
 

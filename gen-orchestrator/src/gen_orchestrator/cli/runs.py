@@ -88,7 +88,7 @@ def watch(run_id: str, url: str, as_json: bool) -> int:
                 view.show(event.name, event.data)
                 run = event.data if event.name == "done" else run
     except UnreachableError as exc:
-        return fail(f"{exc.detail}; go on with: cozyctl runs watch {run_id}", EXIT_FAILED, as_json=as_json, code="unreachable")
+        return fail(f"{exc.detail}; continue with: cozyctl runs watch {run_id}", EXIT_FAILED, as_json=as_json, code="unreachable")
     except KeyboardInterrupt:
         return interrupted(f"the run continues; cancel it with: cozyctl runs cancel {run_id}", as_json=as_json, run_id=run_id)
     return report(run, as_json=as_json, deltas=view.deltas)
@@ -122,7 +122,7 @@ def export(run_id: str, output: str | None, url: str, as_json: bool) -> int:
 def webhooks(run_id: str, redeliver: bool, delivery: str | None, url: str, as_json: bool) -> int:
     """List a run's webhook deliveries and the result of each try; or send one again."""
     if delivery and not redeliver:
-        raise click.UsageError("--delivery names what --redeliver sends: add --redeliver")
+        raise click.UsageError("--delivery selects what --redeliver sends: add --redeliver")
     api = Api(url)
     found = api.get(api_path("runs", run_id, "webhooks"))["data"]
     if redeliver:
@@ -164,7 +164,7 @@ def cancel(run_id: str, url: str, as_json: bool) -> int:
     else:
         print_line(run["status"])
         if run["status"] in ("succeeded", "failed", "expired"):
-            say(f"run {run_id} had ended before")
+            say(f"run {run_id} had already ended")
     return 0
 
 

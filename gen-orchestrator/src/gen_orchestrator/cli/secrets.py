@@ -40,7 +40,7 @@ def set_secret(endpoint: str, name: str, url: str, as_json: bool) -> int:
     if not made["published"]:
         say(f"nothing is published as {endpoint} yet. Published endpoints: cozyctl releases")
     elif not made["declared"]:
-        say(f'no release of {endpoint} asks for it. In cozy.toml: [secrets] {name} = "what it is for"')
+        say(f'no release of {endpoint} declares it. In cozy.toml: [secrets] {name} = "what it is for"')
     return 0
 
 
@@ -60,13 +60,13 @@ def list_secrets(endpoint: str, url: str, as_json: bool) -> int:
     table = Table(Column("secret", no_wrap=True), "version", "set", "by", "state", box=None, pad_edge=False, header_style="dim")
     now_s = time.time()
     for each in found["data"]:
-        state = "" if each["declared"] else "no release in use asks for it"
+        state = "" if each["declared"] else "no release in use declares it"
         if not each["readable"]:
-            state = "sealed with the key of another data folder: set it again"
+            state = "encrypted with another data folder's key: set it again"
         table.add_row(each["name"], str(each["version"]), f"{age(now_s - each['set_at'])} ago", each["set_by"], state)
     Console(file=stdout_of().text(), highlight=False).print(table)
     for name in found["missing"]:
-        say(f"{name} is declared and not set. Set it: cozyctl secrets set {endpoint} {name}")
+        say(f"{name} is declared but not set. Set it: cozyctl secrets set {endpoint} {name}")
     return 0
 
 

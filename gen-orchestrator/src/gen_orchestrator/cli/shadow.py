@@ -45,7 +45,7 @@ def start(ref: str, release: str, percent: float, runs: int, tolerance: float, u
     if as_json:
         print_json(made)
         return 0
-    print_line(f"{_ref(made)}: {made['percent']:g}% of its runs on {made['against']} are run again on {made['release_id']}")
+    print_line(f"{_ref(made)}: {made['percent']:g}% of its runs on {made['against']} are repeated on {made['release_id']}")
     say(f"see the results: cozyctl shadow show {ref}")
     return 0
 
@@ -64,7 +64,7 @@ def show(ref: str | None, url: str, as_json: bool) -> int:
         for each in found:
             _print(each)
         if not found:
-            say("there are no shadow runs; start them with: cozyctl shadow start OWNER/ENDPOINT/FUNCTION --release RELEASE")
+            say("no shadow runs; start them with: cozyctl shadow start OWNER/ENDPOINT/FUNCTION --release RELEASE")
     return EXIT_FAILED if any(each["different"] or each["failed"] for each in found) else 0
 
 
@@ -86,7 +86,7 @@ def _path(ref: str) -> str:
     path_of(ref)
     name, _, tag = ref.partition(":")
     if "@" in name:
-        raise ApiError(f"{ref!r} names a release; expected a tag, whose runs are copied", EXIT_NOT_FOUND, "not_found")
+        raise ApiError(f"{ref!r} is a release; expected a tag, whose runs are copied", EXIT_NOT_FOUND, "not_found")
     owner, endpoint, function = name.split("/")
     return api_path("endpoints", owner, endpoint, "functions", function, "tags", tag or "prod", "shadow")
 
@@ -98,6 +98,6 @@ def _ref(shadow: dict[str, Any]) -> str:
 def _print(found: dict[str, Any]) -> None:
     since = f"since {age(time.time() - found['since'])}"
     state = f"ended {age(time.time() - found['ended_at'])} ago: {found['why']}" if found["ended_at"] else since
-    print_line(f"{_ref(found)}: {found['percent']:g}% of its runs on {found['against']} again on {found['release_id']}, {state}")
+    print_line(f"{_ref(found)}: {found['percent']:g}% of its runs on {found['against']} repeated on {found['release_id']}, {state}")
     for line in summary(found):
         print_line(f"        {line}")

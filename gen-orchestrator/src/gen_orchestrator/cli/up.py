@@ -139,7 +139,7 @@ def _serve(screen: Screen, settings: "PlatformSettings", listen: str) -> int:
         platform = Platform(settings, log, screen.say, screen.step)
         return event_loop.run(platform.run(sock, screen.ready))
     except StoreUnavailableError as exc:
-        screen.say_failed(f"{exc}\nstart the database, or correct --store; without --store the state lies in SQLite")
+        screen.say_failed(f"{exc}\nstart the database, or correct --store; without --store the state is in SQLite")
     except (ListenError, StoreError, PricesError, OSError) as exc:
         screen.say_failed(str(exc))
     return 1
@@ -171,7 +171,7 @@ def check_models(overrides: Sequence[str], folders: Sequence[Path]) -> None:
                 f"--model {text}: no cozy.toml here declares the model {key!r}.{did_you_mean(key, declared)} Keys: {known}"
             )
         if not place.startswith("pkg:") and not Path(place).exists():
-            raise click.UsageError(f"--model {text}: there is nothing at {place}")
+            raise click.UsageError(f"--model {text}: nothing at {place}")
 
 
 def needs_keys(listen: str, *, insecure_i_know: bool) -> bool:

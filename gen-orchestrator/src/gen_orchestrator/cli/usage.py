@@ -35,7 +35,7 @@ def command(first: str | None, last: str | None, by: str, owner: str, url: str, 
     print_tables(shown)
     if unpriced := found["total"]["unpriced"]:
         runs = counted(found["total"]["runs"], "run")
-        say(f"no price for {unpriced} of {runs}: prices.toml in the platform's data folder says what things cost")
+        say(f"no price for {unpriced} of {runs}: prices.toml in the platform's data folder sets the prices")
     return 0
 
 

@@ -30,7 +30,7 @@ def list_workers(url: str, as_json: bool) -> int:
     if as_json:
         print_json(found)
     else:
-        print_tables(workers_table(found), none="no workers; why, and what waits: cozyctl ps")
+        print_tables(workers_table(found), none="no workers; to see why, and what is waiting: cozyctl ps")
     return 0
 
 
@@ -98,7 +98,7 @@ def _prod_of(api: Api, endpoint: str) -> str:
     if found:
         return next(iter(found.values()))
     known = sorted({"/".join(tag["ref"].split("/")[:2]) for tag in tags})
-    raise click.UsageError(f"there is no endpoint {endpoint!r}; endpoints: {', '.join(known) or 'none'}")
+    raise click.UsageError(f"no endpoint {endpoint!r}; endpoints: {', '.join(known) or 'none'}")
 
 
 def _seconds(text: str) -> float:

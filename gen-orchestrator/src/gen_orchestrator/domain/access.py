@@ -68,7 +68,7 @@ def checked_scopes(wanted: tuple[str, ...]) -> tuple[str, ...]:
     """The scopes, sorted; `ValueError` names an unknown one."""
     for scope in wanted:
         if scope not in SCOPES:
-            raise ValueError(f"there is no scope {scope[:40]!r}.{did_you_mean(scope[:40], SCOPES)} Scopes: {', '.join(SCOPES)}")
+            raise ValueError(f"no scope {scope[:40]!r}.{did_you_mean(scope[:40], SCOPES)} Scopes: {', '.join(SCOPES)}")
     if not wanted:
         raise ValueError(f"a key needs a scope: {', '.join(SCOPES)}")
     return tuple(scope for scope in SCOPES if scope in wanted)

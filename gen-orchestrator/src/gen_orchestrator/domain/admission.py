@@ -32,16 +32,16 @@ def refusal(load: Load, payload_bytes: int, start_timeout_s: float) -> Refusal |
     depth = load.queued_of_function
     wait_s = depth / load.ends_per_s if load.ends_per_s else 0.0
     if depth >= load.queue_max:
-        return _refusal(f"{depth} runs of this function wait already; at most {load.queue_max} may", load)
+        return _refusal(f"{depth} runs of this function are already waiting; at most {load.queue_max} may wait", load)
     if load.queued_of_owner >= MAX_QUEUED_OF_OWNER:
-        return _refusal(f"{load.queued_of_owner} runs of this owner wait already; at most {MAX_QUEUED_OF_OWNER} may", load)
+        return _refusal(f"{load.queued_of_owner} runs of this owner are already waiting; at most {MAX_QUEUED_OF_OWNER} may wait", load)
     if load.queued_bytes_of_owner + payload_bytes > MAX_QUEUED_BYTES_OF_OWNER:
         limit = MAX_QUEUED_BYTES_OF_OWNER >> 20
         return _refusal(
             f"the waiting payloads of this owner hold {load.queued_bytes_of_owner >> 20} MiB; at most {limit} MiB may wait", load
         )
     if start_timeout_s and wait_s > start_timeout_s:
-        return _refusal(f"the expected wait of {wait_s:.0f} s is longer than the start time-out of {start_timeout_s:.0f} s", load)
+        return _refusal(f"the expected wait of {wait_s:.0f} s is longer than the start timeout of {start_timeout_s:.0f} s", load)
     return None
 
 

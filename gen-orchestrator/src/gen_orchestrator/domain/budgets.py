@@ -69,7 +69,7 @@ class Exhausted(msgspec.Struct, frozen=True):
 def checked(rate: str | None, concurrency: int | None, gpu_seconds: str | None) -> Budgets:
     """Budgets in their canonical spelling; None, "" and "none" mean no budget. `ValueError` names an invalid one and the valid forms."""
     if concurrency is not None and not 1 <= concurrency <= MAX_RUNS:
-        raise ValueError(f"concurrency {concurrency}: expected 1 to {MAX_RUNS} runs at once; leave it out (none) for no bound")
+        raise ValueError(f"concurrency {concurrency}: expected 1 to {MAX_RUNS} runs at once; leave it out (none) for no limit")
     rate, gpu_seconds = ("" if each in (None, "none") else each.strip() for each in (rate, gpu_seconds))
     if rate:
         runs, unit = parse_rate(rate)

@@ -43,7 +43,7 @@ def changes(old: Manifest, new: Manifest) -> list[Change]:
         elif name not in before:
             found.append(Change(name, "function", "", "the function is new", False))
         elif old.is_websocket(name) != new.is_websocket(name):
-            text = "it is a websocket now" if new.is_websocket(name) else "it is no websocket any more"
+            text = "it is a websocket now" if new.is_websocket(name) else "it is no longer a websocket"
             found.append(Change(name, "function", "", text, True))
         else:
             found += function_changes(before[name], after[name])
@@ -63,7 +63,7 @@ def function_changes(old: FunctionEntry, new: FunctionEntry) -> list[Change]:
     """The changes from one release of a function to another."""
     found = [*_Comparison(new.name, "input", old.input_schema, new.input_schema).run()]
     if old.output_mode != new.output_mode:
-        text = "it streams now" if new.output_mode == "incremental" else "it streams no more"
+        text = "it streams now" if new.output_mode == "incremental" else "it no longer streams"
         return [*found, Change(new.name, "output", "", text, True)]
     return [*found, *_Comparison(new.name, "output", old.output_schema, new.output_schema).run()]
 
@@ -86,13 +86,13 @@ class _Comparison:
             self._seen.add(names)
         befores, afters = _kinds(old, self._old), _kinds(new, self._new)
         if "any" in afters and "any" not in befores:
-            yield self._wider(pointer, "anything is possible now")
+            yield self._wider(pointer, "any value is allowed now")
         elif "any" in befores and "any" not in afters:
             yield self._narrower(pointer, f"only {_named(afters)} now, where anything was possible")
         else:
             for kind in befores:
                 if kind not in afters and not (kind == "integer" and "number" in afters):
-                    yield self._narrower(pointer, f"{kind} is not possible any more, only {_named(afters)}")
+                    yield self._narrower(pointer, f"{kind} is no longer allowed, only {_named(afters)}")
             for kind in afters:
                 if kind not in befores and not (kind == "integer" and "number" in befores):
                     yield self._wider(pointer, f"{kind} is possible now, beside {_named(befores)}")
@@ -128,7 +128,7 @@ class _Comparison:
             return
         gone, added = [each for each in befores if each not in afters], [each for each in afters if each not in befores]
         if gone:
-            yield self._narrower(pointer, f"{_listed(gone)} is not possible any more; possible: {_listed(afters)}")
+            yield self._narrower(pointer, f"{_listed(gone)} is no longer allowed; allowed: {_listed(afters)}")
         if added:
             yield self._wider(pointer, f"{_listed(added)} is possible now")
 

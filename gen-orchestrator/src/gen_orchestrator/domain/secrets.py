@@ -34,8 +34,8 @@ def checked(name: str, value: str) -> None:
             "a shorter one could not be taken out of logs and errors without harm to them"
         )
     if "\0" in value:
-        raise ValueError(f"the value of {name} holds a NUL character, which no environment variable can")
+        raise ValueError(f"the value of {name} contains a NUL character, which environment variables cannot contain")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"the value of {name} is no text that can be written as UTF-8") from None
+        raise ValueError(f"the value of {name} cannot be encoded as UTF-8") from None

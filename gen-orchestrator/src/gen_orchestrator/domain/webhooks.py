@@ -78,7 +78,7 @@ def again(there: Sequence[Delivery], delivery: Delivery, at: float, due: float) 
     first = message_id(delivery.id)
     same = [each for each in there if message_id(each.id) == first]
     if waiting := [each for each in same if each.state == "pending"]:
-        raise ValueError(f"delivery {waiting[0].id} is still under way: it is tried again by itself")
+        raise ValueError(f"delivery {waiting[0].id} is still pending: it is retried automatically")
     if len(same) > MAX_AGAIN:
         raise ValueError(f"delivery {first} was made again {len(same) - 1} times; at most {MAX_AGAIN} are kept")
     return Delivery(id=f"{first}{AGAIN}{len(same)}", run_id=delivery.run_id, moment=delivery.moment, created_at=at, next_at=due)

@@ -10,7 +10,7 @@ import msgspec
 def source_gone(folder: str) -> str:
     """The message for a release whose copy of the source no longer exists."""
     return (
-        f"the source of the release is not on this machine any more ({folder}); "
+        f"the source of the release is no longer on this machine ({folder}); "
         "an edit of the project makes a new release, and cozyctl promote moves the tag to it"
     )
 

@@ -248,7 +248,7 @@ class Keeper:
             child.joined = child.joined or self._pool.get(worker_id) is not None
             if not child.joined and not child.stopping and now_s - child.started_s > START_S:
                 self._fitness.ignores(worker_id, f"it has not registered within {START_S:.0f} s of its start")
-                why = f"its worker did not come up within {START_S:.0f} s: does the import of its code hang?"
+                why = f"its worker did not start within {START_S:.0f} s: does the import of its code hang?"
                 self._start_failures.failed(child.release_id, why, now_s)
         lanes: dict[str, list[Lane]] = {}
         for lane in self._dispatcher.lanes.all():

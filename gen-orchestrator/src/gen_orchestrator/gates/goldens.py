@@ -64,15 +64,15 @@ class Goldens:
         if run.state is not RunState.SUCCEEDED:
             raise GoldenError(f"run {run.id} is {run.state}; expected one that has succeeded")
         if is_session(run):
-            raise GoldenError(f"run {run.id} was a realtime session, whose frames are not kept")
+            raise GoldenError(f"run {run.id} was a realtime session, whose frames are not stored")
         if not (math.isfinite(tolerance) and 0 <= tolerance <= 1):
             raise GoldenError(f"tolerance {tolerance}; expected a number from 0 (the same) to 1 (any number will do)")
         known = await asyncio.to_thread(self._store.goldens, run.owner, run.endpoint)
         if len(known) >= MAX_GOLDENS:
-            raise GoldenError(f"{run.owner}/{run.endpoint} has {len(known)} golden requests, which is the most; remove one first")
+            raise GoldenError(f"{run.owner}/{run.endpoint} has {len(known)} golden requests, which is the limit; remove one first")
         output = await asyncio.to_thread(output_of, run, self._store)
         if output is None:
-            raise GoldenError(f"the items that run {run.id} streamed are kept no more; run it again, and add that run")
+            raise GoldenError(f"the items that run {run.id} streamed are no longer kept; run it again, and add that run")
         golden = Golden(
             golden_id=f"g-{secrets.token_hex(6)}",
             owner=run.owner,

@@ -175,7 +175,7 @@ class Shadows:
             return "the tag is gone"
         if now == shadow.release_id:
             return "the tag points at it now"
-        return f"the tag points at {now} now, and no more at {shadow.against}" if now != shadow.against else ""
+        return f"the tag points at {now} now, no longer at {shadow.against}" if now != shadow.against else ""
 
     def _copy(self, shadow: Shadow, first: OpenRun) -> None:
         began = self._begin(shadow, first) if len(self._copies) < AT_ONCE and not len(first.lane.queue) else None
@@ -239,7 +239,7 @@ class Shadows:
         run, apart, error, by_digest = copy.run, list[Difference](), "", 0
         if copy.id in self.unfit:
             self.unfit.discard(copy.id)
-            self._soon(self.end(shadow.place, "the function calls other functions (ctx.invoke), which a copy cannot"))
+            self._soon(self.end(shadow.place, "the function calls other functions (ctx.invoke), which a shadow run cannot"))
             return
         if run.state is not RunState.SUCCEEDED:
             error = f"{run.error.message} ({run.error.code})" if run.error is not None else f"the run is {run.state}"
@@ -258,7 +258,7 @@ class Shadows:
         tally = self._tallies[shadow.place]
         if shadow.runs and tally.compared >= shadow.runs:
             self._running.discard(shadow.place)
-            self._soon(self.end(shadow.place, f"{counted(shadow.runs, 'run was', 'runs were')} compared, as many as were asked for"))
+            self._soon(self.end(shadow.place, f"{counted(shadow.runs, 'run was', 'runs were')} compared, as many as requested"))
 
     def _compare(
         self, shadow: Shadow, first: Run, expected: list[msgspec.Raw] | None, copy: Run, streamed: list[msgspec.Raw] | None

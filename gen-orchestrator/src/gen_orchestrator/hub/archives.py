@@ -78,7 +78,7 @@ def unpack(archive: IO[bytes], archive_bytes: int, into: Path, limits: Limits = 
         except (OSError, EOFError, zlib.error) as exc:
             if isinstance(exc, OSError) and not isinstance(exc, gzip.BadGzipFile):
                 raise
-            raise ArchiveError(f"this is no whole gzip file: {exc}") from None
+            raise ArchiveError(f"this is not a complete gzip file: {exc}") from None
     return files
 
 
@@ -94,9 +94,9 @@ def _members(stream: gzip.GzipFile) -> Iterator[tarfile.TarInfo]:
         try:
             member = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except tarfile.HeaderError as exc:
-            raise ArchiveError(f"this is no tar archive: {exc}") from None
+            raise ArchiveError(f"this is not a tar archive: {exc}") from None
         if member.size < 0:
-            raise ArchiveError(f"{_shown(member.name)} has a size below zero")
+            raise ArchiveError(f"{_shown(member.name)} has a negative size")
         if member.type in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME):
             if member.size > MAX_HEADER_BYTES:
                 raise ArchiveError(f"an extended header of {member.size} bytes; at most {MAX_HEADER_BYTES}")
@@ -108,7 +108,7 @@ def _members(stream: gzip.GzipFile) -> Iterator[tarfile.TarInfo]:
             continue
         if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE):
             raise ArchiveError(
-                f"{_shown(member.name)} is {_KINDS.get(member.type, 'of an unknown kind')}; only files and folders are taken"
+                f"{_shown(member.name)} is {_KINDS.get(member.type, 'of an unknown kind')}; only files and folders are accepted"
             )
         if long_name is not None:
             member.name, long_name = long_name, None
@@ -135,11 +135,11 @@ def _pax_path(data: bytes) -> str | None:
     while data:
         length, space, _ = data.partition(b" ")
         if not space or not length.isdigit() or len(length) > 8 or int(length) > len(data) or int(length) <= len(length) + 1:
-            raise ArchiveError("an extended header has no right form")
+            raise ArchiveError("an extended header is malformed")
         record, data = data[len(length) + 1 : int(length)], data[int(length) :]
         key, equals, value = record.rstrip(b"\n").partition(b"=")
         if not equals or key == b"size" or key.startswith(b"GNU.sparse"):
-            raise ArchiveError(f"an extended header says {key[:40]!r}, which is not taken")
+            raise ArchiveError(f"an extended header says {key[:40]!r}, which is not supported")
         if key == b"path":
             found = value.decode("utf-8", "surrogateescape")
     return found
@@ -161,12 +161,12 @@ def _content(stream: gzip.GzipFile, size_bytes: int, name: str) -> Iterator[byte
 def _checked(name: str) -> str | None:
     """The entry's name, relative and normalised; None for the folder itself."""
     if "\0" in name or "\\" in name or any("\ud800" <= letter <= "\udfff" for letter in name):
-        raise ArchiveError(f"{_shown(name)} is no name for a file here")
+        raise ArchiveError(f"{_shown(name)} is not a valid file name")
     if name.startswith("/"):
         raise ArchiveError(f"{_shown(name)} is an absolute name")
     parts = [part for part in PurePosixPath(name).parts if part != "."]
     if ".." in parts:
-        raise ArchiveError(f"{_shown(name)} leads out of the folder")
+        raise ArchiveError(f"{_shown(name)} leads outside the folder")
     if any(len(part.encode()) > MAX_PART_BYTES for part in parts) or len(parts) > MAX_DEPTH:
         raise ArchiveError(f"{_shown(name)} is too long or too deep")
     return "/".join(parts) or None

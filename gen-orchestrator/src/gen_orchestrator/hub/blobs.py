@@ -218,7 +218,7 @@ class FolderBlobs:
     def _place(self, key: str) -> Path:
         parts = key.split("/")
         if not all(parts) or any(part.startswith(".") for part in parts):
-            raise ValueError(f"{key[:200]!r} is no key of a blob")
+            raise ValueError(f"{key[:200]!r} is not the key of a blob")
         return self._folder.joinpath(*parts)
 
 

@@ -228,7 +228,7 @@ class Builds:
                     await asyncio.to_thread(_unpack, place / ARCHIVE, source)
                 builder = self._builders.get(build.builder or self.builders[0])
                 if builder is None:
-                    raise BuildFailedError(f"this platform has no builder {build.builder!r} any more: {', '.join(self.builders)}")
+                    raise BuildFailedError(f"this platform no longer has the builder {build.builder!r}: {', '.join(self.builders)}")
                 built = await builder.build(Order(owner=build.owner, source=source, image=build.image), say)
                 release = await asyncio.to_thread(self._registry.add, build.owner, built.manifest, built.source, build.message)
                 build.endpoint, build.release_id = release.endpoint, release.release_id
@@ -239,7 +239,7 @@ class Builds:
                 say(f"error: {exc}")
             except Exception as exc:  # noqa: BLE001 - the boundary: a build that broke has ended, and others follow
                 known = isinstance(exc, (OSError, StoreError))
-                build.error = f"the platform could not do it: {exc if known else type(exc).__name__}"
+                build.error = f"the platform failed: {exc if known else type(exc).__name__}"
                 self._log.error("build.broken", build_id=build.build_id, error=repr(exc))
         await self._finish(build, "failed" if build.error else "succeeded")
         if not build.error:

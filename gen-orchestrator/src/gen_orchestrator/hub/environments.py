@@ -67,7 +67,7 @@ class Environments:
         """The interpreter for a project, from a new or an existing environment. `EnvironmentFailedError` when an installer fails."""
         wanted = requirements_of(source)
         if not wanted:
-            say("it needs only gen-worker: it runs in the environment of this platform")
+            say("it needs only gen-worker: it runs in this platform's environment")
             return sys.executable
         self._folder.mkdir(parents=True, exist_ok=True)
         try:

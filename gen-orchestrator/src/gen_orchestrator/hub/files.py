@@ -277,4 +277,4 @@ def _record_at(path: Path) -> KeptFile | None:
     try:
         return msgspec.json.decode(data, type=KeptFile)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise DamagedError(f"the record {path} is damaged: {len(data)} bytes that are no record of a file") from None
+        raise DamagedError(f"the record {path} is damaged: {len(data)} bytes that are not a file's record") from None

@@ -78,7 +78,7 @@ class ContainerBuilder:
         name = order.image
         problem = reference_problem(name)
         if not problem and name.startswith(f"{OURS}/") and not name.startswith(f"{OURS}/{slugify(order.owner)}/"):
-            problem = f"there is no image {name}"
+            problem = f"no image {name}"
         if problem:
             raise BuildFailedError(problem)
         is_here = await asyncio.to_thread(_is_here, engine, name)
@@ -119,7 +119,7 @@ def _prepare(context: Path, owner: str, say: Say) -> str:
             dockerfile.write_text(render_dockerfile(load_cozy_toml(context / "cozy.toml").name))
         except ValueError as exc:
             raise BuildFailedError(str(exc)) from None
-        say("there is no Dockerfile: using the one that cozyctl init writes")
+        say("no Dockerfile: using the one that cozyctl init writes")
     _add_gen_worker(context, say)
     checked = check_build(context)
     for warning in checked.warnings:

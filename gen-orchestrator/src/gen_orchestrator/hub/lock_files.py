@@ -47,14 +47,14 @@ def pinned_in(source: Path, wanted: tuple[str, ...], environment: Mapping[str, s
         return None
     lock = read_toml(source / NAME)
     if lock.get("version") != 1:
-        raise LockError(f"{NAME} cannot be read, or its version is another than 1: write it anew with `uv lock`")
+        raise LockError(f"{NAME} cannot be read, or its version is not 1: write it again with `uv lock`")
     markers = {**default_environment(), **(environment or {}), "extra": ""}
     _check_python(lock, str(markers["python_full_version"]))
     packages = tables(lock, "package")
     project = _project(packages, str(read_toml(source / "pyproject.toml").get("project", {}).get("name", "")))
     missing = sorted(set(wanted) - {canonicalize_name(str(each.get("name", ""))) for each in tables(project, "dependencies")})
     if missing:
-        raise LockError(f"{NAME} does not have {', '.join(missing)}, which pyproject.toml names: write it anew with `uv lock`")
+        raise LockError(f"{NAME} does not have {', '.join(missing)}, which pyproject.toml names: write it again with `uv lock`")
     found: dict[str, Pinned] = {}
     seen: set[tuple[str, str, str]] = set()
     waiting = list(_needs(project, (), markers))
@@ -77,7 +77,7 @@ def _check_python(lock: Mapping[str, Any], version: str) -> None:
     try:
         holds = SpecifierSet(text).contains(version, prereleases=True)
     except InvalidSpecifier:
-        raise LockError(f"{NAME}: requires-python {text[:60]!r} is no version specifier") from None
+        raise LockError(f"{NAME}: requires-python {text[:60]!r} is not a version specifier") from None
     if not holds:
         raise LockError(f"{NAME} is for Python {text}; this platform runs {version}")
 
@@ -87,7 +87,7 @@ def _project(packages: list[dict[str, Any]], name: str) -> dict[str, Any]:
     named = [each for each in own if canonicalize_name(str(each.get("name", ""))) == canonicalize_name(name)]
     roots = named or [each for each in own if "." in _source(each).values()]
     if not roots:
-        raise LockError(f"{NAME} does not have the project {name!r} itself: write it anew with `uv lock`")
+        raise LockError(f"{NAME} does not have the project {name!r} itself: write it again with `uv lock`")
     return roots[0]
 
 
@@ -120,7 +120,7 @@ def _package(packages: list[dict[str, Any]], need: Mapping[str, Any]) -> dict[st
         and ("source" not in need or each.get("source") == need["source"])
     ]
     if len(fits) != 1:
-        raise LockError(f"{NAME} has {len(fits)} entries for {need.get('name')!r}; expected one: write it anew with `uv lock`")
+        raise LockError(f"{NAME} has {len(fits)} entries for {need.get('name')!r}; expected one: write it again with `uv lock`")
     return fits[0]
 
 
@@ -128,7 +128,9 @@ def _pinned(name: str, package: Mapping[str, Any]) -> Pinned:
     source = _source(package)
     if "registry" not in source:
         kind = next(iter(source), "nothing")
-        raise LockError(f"{NAME} takes {name} from {kind} ({str(source.get(kind, ''))[:100]}); a platform installs what an index has")
+        raise LockError(
+            f"{NAME} takes {name} from {kind} ({str(source.get(kind, ''))[:100]}); a platform only installs packages from an index"
+        )
     files = [*tables(dict(package), "wheels"), *([package["sdist"]] if isinstance(package.get("sdist"), dict) else [])]
     hashes = tuple(sorted({str(each["hash"]) for each in files if "hash" in each}))
     return Pinned(name, str(package.get("version", "")), hashes)

@@ -204,7 +204,7 @@ class ModelStore:
         if not allow_unsafe:
             for file in listing.files:
                 if is_unsafe(file.path) or file.path.endswith(".py"):
-                    what = "such a file may run code where it is loaded; convert it to safetensors, or allow it (--allow-unsafe)"
+                    what = "such a file may run code when it is loaded; convert it to safetensors, or allow it (--allow-unsafe)"
                     raise PushError(f"{file.path}: {what}")
         digest = tree_digest(listing)
         version = self._version(name, digest) or Version(
@@ -245,7 +245,7 @@ class ModelStore:
             found = self._version(ref, digest) if digest else None
             if found is not None:
                 return found
-        raise NoVariantError(f"{ref.canonical()} is there as {', '.join(sorted(tag.versions))}, not as {' or '.join(precisions)}")
+        raise NoVariantError(f"{ref.canonical()} exists as {', '.join(sorted(tag.versions))}, not as {' or '.join(precisions)}")
 
     def version(self, ref: CozyRef, digest: str) -> Version:
         """One version of a repository; `UnknownModelError`."""
@@ -318,7 +318,7 @@ class ModelStore:
             if found is not None:
                 yield found
             elif path.exists():  # otherwise it was deleted just now
-                raise DamagedStoreError(f"{path} is no record of a version; no blob is removed before it is mended, or removed")
+                raise DamagedStoreError(f"{path} is not a version's record; no blob is deleted until it is repaired or removed")
 
     def _version(self, ref: CozyRef, digest: str) -> Version | None:
         try:

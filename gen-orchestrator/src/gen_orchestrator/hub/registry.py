@@ -90,7 +90,7 @@ class Registry:
             if release_id in self.damaged:
                 raise NotFoundError(self.damaged[release_id])
             near = did_you_mean(release_id, self._releases)
-            raise NotFoundError(f"there is no release {release_id!r}.{near} See which there are with: cozyctl releases")
+            raise NotFoundError(f"no release {release_id!r}.{near} List them with: cozyctl releases")
         return release
 
     def _stored(self, release_id: str) -> Release | None:
@@ -173,7 +173,7 @@ class Registry:
             if uses := self.uses(release_id):
                 raise InUseError(release_id, uses)
             if not self._store.delete_release(epoch, release_id, at):
-                raise InUseError(release_id, ["the store knows of a tag or a run that needs it, or another node leads now: ask again"])
+                raise InUseError(release_id, ["the store has a tag or a run that needs it, or another node leads now: try again"])
             deleted = msgspec.structs.replace(release, deleted_at=at)
             self._note_deleted(deleted)
             return deleted
@@ -198,7 +198,7 @@ class Registry:
         tags = [f"{tag.function}:{tag.tag} points at it" for tag in self._all_tags() if tag.release_id == release_id]
         canaries = [f"it is the canary of {c.function}:{c.tag}" for c in self._candidates.values() if c.release_id == release_id]
         shadows = [
-            f"it gets copies of the runs of {shadow.function}:{shadow.tag} (cozyctl shadow stop)"
+            f"it gets shadow runs of {shadow.function}:{shadow.tag} (cozyctl shadow stop)"
             for shadow in list(self._shadows.values())
             if shadow.release_id == release_id and not shadow.ended_at
         ]

@@ -22,7 +22,7 @@ class TagMovedError(Exception):
     """Someone else moved the tag first; `now` is where it points."""
 
     def __init__(self, now: Tag | None) -> None:
-        super().__init__(f"the tag has moved meanwhile; it points at {now.release_id if now else 'nothing'} now")
+        super().__init__(f"the tag has moved; it now points at {now.release_id if now else 'nothing'} now")
         self.now = now
 
 
@@ -52,7 +52,7 @@ def not_served(owner: str, endpoint: str, served: Sequence[tuple[str, str]], rel
         return f"{text} Serve its newest release with: cozyctl promote {releases[0].release_id}"
     owners = {known for known, _ in served}
     if owner not in owners:
-        return f"there is no owner {owner[:64]!r}.{did_you_mean(owner, owners)}"
+        return f"no owner {owner[:64]!r}.{did_you_mean(owner, owners)}"
     endpoints = [name for known, name in served if known == owner]
     return f"{owner} has no endpoint {endpoint[:64]!r}.{did_you_mean(endpoint, endpoints)} Endpoints: {some_of(endpoints)}"
 

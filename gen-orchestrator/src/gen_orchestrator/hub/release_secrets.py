@@ -53,7 +53,7 @@ class ReleaseSecrets:
             return ""
         listed = f"secret {lacking[0]} is" if len(lacking) == 1 else f"secrets {', '.join(lacking)} are"
         commands = "; ".join(f"cozyctl secrets set {where} {name}" for name in lacking[:3])
-        return f"the {listed} declared in cozy.toml and not set for {where}, so no worker was started. Set with: {commands}"
+        return f"the {listed} declared in cozy.toml but not set for {where}, so no worker was started. Set with: {commands}"
 
     def redactor(self, release_id: str) -> Redactor:
         """Redacts what a worker of this release reports."""

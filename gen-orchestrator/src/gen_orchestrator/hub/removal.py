@@ -154,7 +154,7 @@ class Removal:
         registry.gone.add(release_id)  # from here on no run of it is accepted
         try:
             if count := self._open_runs(release_id):
-                raise InUseError(release_id, [f"{count} of its runs {'is' if count == 1 else 'are'} not over"])
+                raise InUseError(release_id, [f"{count} of its runs {'is' if count == 1 else 'are'} still open"])
             release = await asyncio.to_thread(registry.delete, release_id, self._epoch)
         except BaseException:
             if not registry.is_deleted(release_id):

@@ -49,7 +49,7 @@ class _S3Writer:
         if self._is_over:
             return
         self._is_over = True
-        why = BlobError("the upload was given up")
+        why = BlobError("the upload was aborted")
         with self._blobs.named():
             self._file.__exit__(type(why), why, None)  # this, and not `close`, removes the parts already sent
 
@@ -142,4 +142,4 @@ class S3Blobs:
             raise FileNotFoundError(str(exc)) from None
         except (BaseError, OSError) as exc:
             why = str(exc).partition("\n")[0][:300]
-            raise BlobError(errno.EIO, f"{self.name} did not do it: {why}") from None
+            raise BlobError(errno.EIO, f"{self.name} failed: {why}") from None

@@ -217,8 +217,8 @@ class Uploads:
         with self._lock:
             used, quota = owned.used_bytes, self.limits.owner_bytes
             if used + more_bytes > quota + spare_bytes:
-                text = f"uploads of {owner!r} have {used - had_bytes} bytes of the {quota} that they may (GEN_ORCHESTRATOR_OWNER_BYTES)"
-                raise QuotaError(f"{text}: there is no room for this one; remove what is not needed: cozyctl files rm REF")
+                text = f"uploads of {owner!r} have {used - had_bytes} of {quota} allowed bytes (GEN_ORCHESTRATOR_OWNER_BYTES)"
+                raise QuotaError(f"{text}: there is no room for this one; delete unneeded files: cozyctl files rm REF")
             owned.used_bytes += more_bytes
 
     def release(self, owner: str, size_bytes: int) -> None:
@@ -247,7 +247,7 @@ class Uploads:
         found = self._owners.get(owner)
         if found is None:
             if not owner or "/" in owner or owner.startswith("."):
-                raise ValueError(f"{owner[:100]!r} is no owner")
+                raise ValueError(f"{owner[:100]!r} is not an owner")
             with self._lock:
                 found = self._owners.get(owner)
                 if found is None:
@@ -277,5 +277,5 @@ def upload_ref(ref: str) -> str:
     """The ref of an upload as stored; `ValueError` when it is not a path, or is in the area of runs."""
     name = normalize_output_ref(ref)
     if name.split("/")[0] == OF_RUNS:
-        raise ValueError(f"{name[:200]!r}: refs below {OF_RUNS}/ are of runs; expected another name, such as 'uploads/x.png'")
+        raise ValueError(f"{name[:200]!r}: refs below {OF_RUNS}/ belong to runs; choose another name, such as 'uploads/x.png'")
     return name

@@ -175,5 +175,5 @@ def parse_event_id(text: str) -> tuple[int, int]:
         return (0, 0)
     attempt, dash, seq = text.partition("-")
     if not dash or not all(part.isascii() and part.isdigit() and len(part) <= 12 for part in (attempt, seq)):
-        raise ValueError(f"Last-Event-ID {text[:40]!r} is not an id that this server gave out; expected ATTEMPT-NUMBER, such as 1-35")
+        raise ValueError(f"Last-Event-ID {text[:40]!r} is not an id that this server sent; expected ATTEMPT-NUMBER, such as 1-35")
     return (int(attempt), int(seq))

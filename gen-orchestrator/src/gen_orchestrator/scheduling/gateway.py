@@ -142,7 +142,7 @@ class Gateway:
             self._log.warning(
                 "security.worker_refused", peer=stream.peer, worker_id=claims.worker_id, owner=claims.owner, release_id=claims.release_id
             )
-            raise RejectError("PERMISSION_DENIED", "the worker token is not for a release of its owner that is here")
+            raise RejectError("PERMISSION_DENIED", "the worker token is not for a release of its owner on this platform")
         session = WorkerStream(stream, self._memories, few_events=True)
         guest = _Guest(claims)
         self._sessions[session] = None

@@ -35,7 +35,7 @@ class Epochs:
         """A leader named by the store; `is_new`: the store has just made it leader. `StoreWentBackError` when its epoch is impossible."""
         if leader.epoch < self._newest + is_new:
             raise StoreWentBackError(
-                f"the store has gone back: it says epoch {leader.epoch}, and this node has seen {self._newest}. It lacks what was "
+                f"the store has gone back in time: it is at epoch {leader.epoch}, and this node has seen {self._newest}. It lacks what was "
                 "written last, such as answered runs. Is it a backup, or a standby that lagged behind? To go on with it, start again"
             )
         self._newest = leader.epoch

@@ -160,4 +160,4 @@ def read_trace(path: Path) -> Iterator[Entry]:
             try:
                 yield _decode(line)
             except msgspec.DecodeError as exc:
-                raise ValueError(f"{path}:{number} is no line of a routing trace: {exc}") from None
+                raise ValueError(f"{path}:{number} is not a line of a routing trace: {exc}") from None

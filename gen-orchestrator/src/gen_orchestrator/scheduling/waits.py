@@ -55,7 +55,7 @@ class Waits:
             if choice.reason == WAITS_ALONE:
                 lost = open_run.run.lost_workers
                 losses = counted(lost, "worker was", "workers were")
-                detail = f"{losses} lost while running this: it waits for one to itself, so that no other run is lost with it"
+                detail = f"{losses} lost while running this: it waits for a worker of its own, so that no other run is lost with it"
                 return Wait(reason=WAITS_ALONE, detail=detail, queue_depth=depth, considered=choice.considered)
             if choice.reason == WAITS_FOR_HOT:
                 first = choice.considered[0]
@@ -86,6 +86,6 @@ class Waits:
 
 def _nobody(release_id: str, present: list[Worker]) -> str:
     if not present:
-        return f"release {release_id} has no worker; one is started where this platform can, see: cozyctl ps"
+        return f"release {release_id} has no worker; the platform starts one if it can, see: cozyctl ps"
     states = ", ".join(f"{worker.worker_id} is {worker.state}" for worker in present[:5])
     return f"no worker of release {release_id} takes runs now: {states}"

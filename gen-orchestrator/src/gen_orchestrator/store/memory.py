@@ -61,7 +61,7 @@ class MemoryStore:
     def apply(self, epoch: int, ops: Sequence[Op]) -> list[Result]:
         with self._lock:
             if self._leader is None or self._leader.epoch != epoch:
-                raise DeposedError(f"epoch {epoch} leads no more; the store is at epoch {self._epoch}")
+                raise DeposedError(f"epoch {epoch} no longer leads; the store is at epoch {self._epoch}")
             return [self._apply(op) for op in ops]
 
     def get(self, run_id: str) -> Run | None:

@@ -31,7 +31,7 @@ TRANSACTION_MS = 2000
 _OPTIONS = f"-c idle_in_transaction_session_timeout={TRANSACTION_MS} -c lock_timeout={TRANSACTION_MS} -c synchronous_commit=on"
 _PROMISES = (
     ("fsync", ("on",), "a crash of the machine can lose or break everything"),
-    ("full_page_writes", ("on",), "a crash of the machine can leave half written pages"),
+    ("full_page_writes", ("on",), "a crash of the machine can leave half-written pages"),
     ("synchronous_commit", ("on", "remote_apply", "remote_write"), "answered runs can be lost in a crash"),
 )
 _KEEPALIVE: dict[str, Any] = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
@@ -63,7 +63,7 @@ class PostgresStore(SqlStore):
         def work(db: psycopg.Connection[Any]) -> list[Result]:
             with db.transaction(), db.cursor(binary=True) as cursor:
                 if cursor.execute(_pg(_FENCE), (epoch,)).fetchone() is None:
-                    raise DeposedError(f"epoch {epoch} leads no more")
+                    raise DeposedError(f"epoch {epoch} no longer leads")
                 results: list[Result] = []
                 for op in ops:
                     results.append(_one(cursor, op))
@@ -139,7 +139,7 @@ class PostgresStore(SqlStore):
             if value not in wanted:
                 found.append(f"{name} is {value}: {means}. Set it to {wanted[0]}")
         if self._read("select pg_is_in_recovery()")[0][0]:
-            found.append("this server is a replica: it shows orders of writes that never were. Name the primary in --store")
+            found.append("this server is a replica: it may show writes in an order that never happened. Name the primary in --store")
         standbys = self._read("select coalesce(string_agg(sync_state, ','), '') from pg_stat_replication")[0][0]
         if standbys and "sync" not in standbys.split(",") and "quorum" not in standbys.split(","):
             found.append("all standbys are asynchronous: a failover loses what they had not received. Set synchronous_standby_names")
@@ -230,7 +230,7 @@ def _one(cursor: psycopg.Cursor[Any], op: Op) -> Result:
     found, subject = sql.subject(op)
     row = cursor.execute(_pg(found), subject).fetchone()
     if row is None and isinstance(op, Accept):
-        raise StoreUnavailableError("a run with this id or key is being written by somebody else; ask again")
+        raise StoreUnavailableError("a run with this id or key is being written by another process; try again")
     return Refused(sql.run_of(row) if row is not None else None)
 
 

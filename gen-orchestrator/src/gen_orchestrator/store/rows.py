@@ -17,7 +17,7 @@ def readable(what: str, name: object) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError, OverflowError) as exc:  # includes msgspec's errors
-        raise DamagedRowError(f"{what} {name!r} cannot be read from the store, where its row is damaged: {exc}") from None
+        raise DamagedRowError(f"{what} {name!r} cannot be read from the store, because its row is damaged: {exc}") from None
 
 
 def checked(fields: Mapping[str, Any], kind: type[S]) -> S:

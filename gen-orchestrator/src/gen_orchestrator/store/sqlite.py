@@ -88,7 +88,7 @@ class SqliteStore(SqlStore):
                 db.execute("begin immediate")
                 try:
                     if not db.execute(sql.FENCE, (epoch,)).fetchall():
-                        raise DeposedError(f"epoch {epoch} leads no more")
+                        raise DeposedError(f"epoch {epoch} no longer leads")
                     results: list[Result] = []
                     for op in ops:
                         text, values = sql.statement(op)
@@ -171,9 +171,9 @@ class SqliteStore(SqlStore):
         """The file's settings are ours; only the file system is not."""
         kind = _file_system(self._path)
         if kind in ("tmpfs", "ramfs"):
-            return [f"{self._path} lies in memory ({kind}): a restart of the machine loses it. Take a folder on a disk"]
+            return [f"{self._path} is in memory ({kind}): a restart of the machine loses it. Use a folder on a disk"]
         if kind.startswith(("nfs", "cifs", "smb", "fuse.sshfs")):
-            return [f"{self._path} lies on a network file system ({kind}): its locks and syncs may not hold. Take a disk of this machine"]
+            return [f"{self._path} is on a network file system ({kind}): its locks and syncs may not be reliable. Use a local disk"]
         return []
 
     def close(self) -> None:
@@ -181,7 +181,7 @@ class SqliteStore(SqlStore):
         with self._guard:
             saved = self._home.rescue(self._writer)
             if saved is not None:
-                sys.stderr.write(f"warning: {self._path} was removed or replaced while it was in use; what it held was saved to {saved}\n")
+                sys.stderr.write(f"warning: {self._path} was removed or replaced while it was in use; its content was saved to {saved}\n")
             for connection in (*self._readers, self._writer):
                 connection.close()
             self._readers.clear()
@@ -272,7 +272,7 @@ class SqliteStore(SqlStore):
             raise self._full()
 
     def _full(self) -> StoreFullError:
-        return StoreFullError(f"no space left to write {self._path}. What deletes still works; what takes room: cozyctl doctor")
+        return StoreFullError(f"no space left to write {self._path}. Deleting still works; to see what takes room: cozyctl doctor")
 
     def _roll_back(self) -> None:
         if self._writer.in_transaction:
@@ -295,9 +295,7 @@ def _lock(folder: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise StoreError(
-            f"the data folder {folder} is in use by another process; stop that one, or take another folder with --data"
-        ) from None
+        raise StoreError(f"the data folder {folder} is in use by another process; stop it, or choose another folder with --data") from None
     return descriptor
 
 

@@ -100,4 +100,4 @@ def _call(calls: Sequence[Callable[[], None]]) -> None:
         try:
             call()
         except Exception as exc:  # noqa: BLE001 - the boundary
-            asyncio.get_running_loop().call_exception_handler({"message": "what follows a write has failed", "exception": exc})
+            asyncio.get_running_loop().call_exception_handler({"message": "a callback after a write has failed", "exception": exc})

@@ -92,7 +92,7 @@ class _Answers:
     async def _call_tool(self, ctx: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
         target = self._tools().get(params.name)
         if target is None:
-            raise MCPError(INVALID_PARAMS, f"there is no tool {params.name[:200]!r}")
+            raise MCPError(INVALID_PARAMS, f"no tool {params.name[:200]!r}")
         payload = payload_of(params.arguments or {}, target.entry.input_schema)
         try:
             async with self._runs.start(self._request, target, payload) as run:
@@ -144,7 +144,7 @@ class _Answers:
     async def _read_resource(self, ctx: Context, params: types.ReadResourceRequestParams) -> types.ReadResourceResult:
         uri = str(params.uri)
         if not uri.startswith(RUN):
-            raise MCPError(NOT_FOUND, f"there is no resource {uri[:200]!r}; expected {RUN}<run id>")
+            raise MCPError(NOT_FOUND, f"no resource {uri[:200]!r}; expected {RUN}<run id>")
         run = await self._get(f"/v1/runs/{in_path(uri.removeprefix(RUN))}")
         text = msgspec.json.format(msgspec.json.encode(run)).decode()
         return types.ReadResourceResult(contents=[types.TextResourceContents(uri=uri, mime_type="application/json", text=text)])

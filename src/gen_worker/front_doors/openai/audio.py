@@ -43,7 +43,7 @@ class AudioDoor:
             done = await run.finish()
         file = file_at(done, done.output["audio"])
         if file is None:
-            raise ProblemError(problem(500, "internal", f"function {target.name!r} gave a recording that it has not saved"))
+            raise ProblemError(problem(500, "internal", f"function {target.name!r} returned a recording that it has not saved"))
         data, kind = await self._files.read(request, file)
         await request.answer(200, data, kind.encode("latin-1"), {"x-request-id": run.id})
 
@@ -138,7 +138,7 @@ def _shown(heard: _Heard, form: str, done: DoneRun, target: Target) -> tuple[byt
         return heard.text.encode() + b"\n", TEXT
     if form in ("srt", "vtt"):
         if not heard.segments and heard.text:
-            raise ProblemError(problem(400, "validation", f"response_format={form}: function {target.name!r} gave no segments"))
+            raise ProblemError(problem(400, "validation", f"response_format={form}: function {target.name!r} returned no segments"))
         return (srt if form == "srt" else vtt)(heard.segments).encode(), TEXT
     body: dict[str, Any] = {"text": heard.text, "usage": _usage(done)}
     if form == "verbose_json":

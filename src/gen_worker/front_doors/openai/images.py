@@ -41,7 +41,7 @@ class ImagesDoor:
         for value in done.output["images"]:
             file = file_at(done, value)
             if file is None:
-                raise ProblemError(problem(500, "internal", f"function {target.name!r} gave an image that it has not saved"))
+                raise ProblemError(problem(500, "internal", f"function {target.name!r} returned an image that it has not saved"))
             if form == "url":
                 data.append({"url": link(request, file)})
             else:

@@ -42,7 +42,7 @@ async def read_object(request: Request) -> dict[str, Any]:
             400, "invalid_json", f"the body is not JSON: {exc}" if body else "the body is empty", error="invalid_json"
         ) from None
     if not isinstance(found, dict):
-        raise RequestError(400, "invalid_json", "the body is no JSON object", error="invalid_json")
+        raise RequestError(400, "invalid_json", "the body is not a JSON object", error="invalid_json")
     twice = first_duplicate_key(body) if len(body) < MAX_BODY_BYTES >> 5 else None
     if twice is not None:
         raise RequestError(400, "validation", f"the body: the key at {twice} is given twice", error="duplicate_key")

@@ -40,7 +40,7 @@ def architecture_of(path: Path) -> str:
     with path.open("rb") as file:
         start = file.read(4)
         if start != MAGIC:
-            raise FatalError(f"{path.name} is no gguf file: it begins with {start!r}, expected {MAGIC!r}; fetch it again")
+            raise FatalError(f"{path.name} is not a gguf file: it begins with {start!r}, expected {MAGIC!r}; fetch it again")
         try:
             version, _, pairs = struct.unpack("<IQQ", file.read(20))
             for _ in range(min(pairs, MOST_PAIRS) if version >= OLDEST else 0):

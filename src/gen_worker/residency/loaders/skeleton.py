@@ -90,7 +90,7 @@ class Skeleton:
                     raise NotUnderstoodError(f"the module has no {name!r}")
             elif tuple(expected.shape) != shape:
                 raise NotUnderstoodError(
-                    f"{name!r} has the shape {list(shape)} in the files, the configuration asks for {list(expected.shape)}"
+                    f"{name!r} has the shape {list(shape)} in the files, the configuration expects {list(expected.shape)}"
                 )
         self._checked = files
 

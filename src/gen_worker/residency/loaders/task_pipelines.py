@@ -78,13 +78,13 @@ def _class_for(kind: Any, autos: tuple[Any, ...], path: Path) -> Any:
             continue
         if auto.__name__ == "AutoModelForTextToSpectrogram":
             raise FatalError(
-                f"{path.name} holds a {config.model_type} model, which needs a vocoder that is a model of its own; inject its "
+                f"{path.name} contains a {config.model_type} model, which needs a separate vocoder model; inject its "
                 "parts, such as SpeechT5ForTextToSpeech, SpeechT5HifiGan and SpeechT5Processor, or take a model that has one, such as VITS"
             )
         return auto
     names = " or ".join(auto.__name__ for auto in autos) or "a model that the library knows"
     raise FatalError(
-        f"{path.name} holds a {config.model_type} model, which {kind.__name__} does not take: it wants one that {names} loads. "
+        f"{path.name} contains a {config.model_type} model, which {kind.__name__} does not take: it wants one that {names} loads. "
         "Annotate the parameter with the pipeline of the model's task, or name another model in cozy.toml"
     )
 

@@ -108,11 +108,11 @@ def check_is_model(path: Path, kind: Any) -> None:
         return
     if (path / "model_index.json").is_file():
         raise FatalError(
-            f"{path.name} is a diffusers pipeline, and {kind.__name__} a class of one model; annotate the parameter with a "
+            f"{path.name} is a diffusers pipeline, but {kind.__name__} is the class of a single model; annotate the parameter with a "
             "pipeline, such as DiffusionPipeline, or name another model in cozy.toml"
         )
     names = ", ".join(sorted(file.name for file in path.iterdir())[:6]) or "nothing"
-    raise FatalError(f"{path.name} has no config.json, which a model for {kind.__name__} has; found {names}")
+    raise FatalError(f"{path.name} has no config.json, which a model for {kind.__name__} needs; found {names}")
 
 
 def config_of(path: Path) -> Any:

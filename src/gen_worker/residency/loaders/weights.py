@@ -67,7 +67,7 @@ def find_weights(folder: Path, dtypes: Sequence[str], stems: Sequence[str] = MOD
         if unsafe := [name for name in paths if is_unsafe(name)]:
             raise FatalError(
                 f"{folder.name}/{unsafe[0]} is a pickle or another format that can run code when it is loaded; expected .safetensors. "
-                "Convert it where you trust it: save_pretrained(folder, safe_serialization=True)"
+                "Convert it on a machine where you trust it: save_pretrained(folder, safe_serialization=True)"
             )
         return ()
     ranked = []
