@@ -197,7 +197,7 @@ class ServedFolders:
         named = ", ".join(f"{name} ({', '.join(releases)})" for name, releases in served.items())
         others = [name for name in served if name not in {f"{each.owner}/{each.endpoint}" for each in self.releases.values()}]
         out = f"; take it out of service with: cozyctl rm {others[0] if len(others) == 1 else 'OWNER/ENDPOINT'}" if others else ""
-        return [f"of an earlier start is served, too, because a tag points at it: {named}{out}", *lost]
+        return [f"of an earlier start is also served, because a tag points at it: {named}{out}", *lost]
 
     def offer_tagged(self, linger_s: float = 0.0) -> None:
         """Keep workers ready for the releases that tags point at; the workers of a release that a tag has just left

@@ -327,7 +327,7 @@ def test_it_says_what_it_serves_of_an_earlier_start(tmp_path: Path) -> None:
             said = second.process.stdout.read().decode()
         finally:
             second.stop()
-        assert ("of an earlier start is served, too" in said, "is gone; name its project's folder" in said) == (not gone, gone), said
+        assert ("of an earlier start is also served" in said, "is gone; name its project's folder" in said) == (not gone, gone), said
         assert (
             f"local/probe: release {release} " if gone else f"local/probe ({release}); take it out of service with: cozyctl rm local/probe"
         ) in said

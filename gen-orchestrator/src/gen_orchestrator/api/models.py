@@ -251,7 +251,7 @@ class ModelRoutes:
 
 
 def _another(digest: str) -> RequestError:
-    return RequestError(400, "validation", f"what came is not {digest}: was the file changed while it was sent?")
+    return RequestError(400, "validation", f"the received bytes are not {digest}: was the file changed while it was sent?")
 
 
 def _is_near(request: Request) -> bool:

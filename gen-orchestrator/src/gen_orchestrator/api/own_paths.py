@@ -302,7 +302,7 @@ def own_paths() -> dict[str, Schema]:
                 {
                     "200": json_response("The version", _object("ref version", ref=_TEXT, version=_VERSION)),
                     "202": json_response(
-                        "Blobs that have to come first, and where a client of this machine may lay them",
+                        "Blobs to upload first, and the folder where a client on this machine may put them",
                         _object("missing", missing=_TEXTS, inbox=_object("folder nonce", folder=_TEXT, nonce=_TEXT)),
                     ),
                 },
